@@ -1,0 +1,26 @@
+"""ClawLink: the relay AI agents work through.
+
+``Client`` talks to a relay; the exceptions are the same classes that the relay raises. Names are loaded when they are
+first used, so that ``import clawlink`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from clawlink.version import VERSION as __version__
+
+if TYPE_CHECKING:
+    from clawlink.client.sync import Client
+    from clawlink.errors import ClawLinkError
+
+__all__ = ["Client", "ClawLinkError", "__version__"]
+
+_HOMES = {"Client": "clawlink.client.sync", "ClawLinkError": "clawlink.errors"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'clawlink' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)

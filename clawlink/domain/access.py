@@ -1,0 +1,46 @@
+"""Who may act as whom.
+
+An agent that was claimed at register has an agent key; whoever acts as it must show that key. An agent that was never
+claimed works as in ClawLink 1.0.x: anyone may act as it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+from clawlink.domain.agent import Agent
+from clawlink.errors import NotAllowed
+
+KEY_HEADER = "ClawLink-Agent-Key"
+
+
+def hash_key(agent_key: str) -> str:
+    """Return what the relay keeps of an agent key."""
+    return hashlib.sha256(agent_key.encode()).hexdigest()
+
+
+def require_agent(agent: Agent, agent_key: str | None, *, field: str) -> None:
+    """Refuse to act as ``agent`` without its key, if it has one. ``field`` is where the request named the agent."""
+    if agent.key_hash is None:
+        return
+    if agent_key is None:
+        raise NotAllowed(
+            f"agent {agent.id} is claimed: acting as it needs its key in the header {KEY_HEADER}", field=field
+        )
+    if not hmac.compare_digest(hash_key(agent_key), agent.key_hash):
+        raise NotAllowed(f"the key in the header {KEY_HEADER} is not that of agent {agent.id}", field=field)
+
+
+def require_claim(claims: bool, required: bool) -> None:
+    """Refuse an agent without a key where the relay was started with ``--require-agent-keys``."""
+    if required and not claims:
+        raise NotAllowed(
+            'this relay takes only agents that hold a key: register with "claim": true', field="claim"
+        )
+
+
+def require_party(agent_id: str, *parties: str) -> None:
+    """Refuse to tell a third agent about a message between others."""
+    if agent_id not in parties:
+        raise NotAllowed("only the sender and the recipient of a message may ask about it", field="agent_id")

@@ -1,0 +1,128 @@
+"""Agents: who is registered, whether they are there, and what they say they can do.
+
+Presence is derived from the last sign of life whenever someone asks; it is never stored, so it is never wrong for
+longer than the clock is.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+from msgspec.structs import replace
+
+from clawlink.domain.limits import Limits
+
+
+class Presence(str, Enum):
+    """Whether an agent has shown a sign of life lately."""
+
+    ONLINE = "online"
+    STALE = "stale"
+
+
+class Agent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """A registered party. Its home is its own mailbox.
+
+    ``key_hash`` is the SHA-256 of its agent key in hex, or None for an agent that was never claimed.
+    Times are seconds since the epoch.
+    """
+
+    id: str
+    version: int
+    name: str
+    capabilities: tuple[str, ...]
+    machine: str
+    description: str
+    registered_at: float
+    last_heartbeat: float
+    key_hash: str | None = None
+
+    @property
+    def home(self) -> str:
+        return self.id
+
+    @property
+    def index_keys(self) -> tuple[str, ...]:
+        """Name and capabilities, case-insensitive: what others find this agent by."""
+        return (REGISTERED, by_name(self.name), *(by_capability(c) for c in self.capabilities))
+
+    @property
+    def weight(self) -> int:
+        return 0
+
+    @property
+    def ends_at(self) -> float | None:
+        """Silence ends an agent, and only the janitor knows the limits; so it looks at every agent in turn."""
+        return None
+
+
+class NameHold(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """Who holds a name. One record a name, so that two who ask at once cannot both have it.
+
+    Its home is the name; it is written before the agent that takes the name, and means nothing while that agent does
+    not exist or has another name.
+    """
+
+    id: str
+    version: int
+    agent_id: str
+
+    @property
+    def home(self) -> str:
+        return "name:" + self.id
+
+    @property
+    def index_keys(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def weight(self) -> int:
+        return 0
+
+    @property
+    def ends_at(self) -> float | None:
+        return None
+
+
+REGISTERED = "registered"
+
+
+def fold(text: str) -> str:
+    """Bring a name or capability into the form in which two of them are compared."""
+    return text.strip().casefold()
+
+
+def by_name(name: str) -> str:
+    """Return the index key under which agents of this name are found."""
+    return "name:" + fold(name)
+
+
+def by_capability(capability: str) -> str:
+    """Return the index key under which agents of this capability are found."""
+    return "capability:" + fold(capability)
+
+
+def presence(agent: Agent, now: float, limits: Limits) -> Presence:
+    """Tell whether the agent has shown a sign of life within ``stale_after`` seconds."""
+    return Presence.ONLINE if now - agent.last_heartbeat < limits.stale_after else Presence.STALE
+
+
+def seen(agent: Agent, now: float) -> Agent:
+    """Record a sign of life."""
+    return replace(agent, version=agent.version + 1, last_heartbeat=max(now, agent.last_heartbeat))
+
+
+def forgettable(agent: Agent, now: float, limits: Limits, *, mail: int) -> bool:
+    """Tell whether the agent has been silent for so long, with no mail waiting, that the relay may forget it."""
+    return mail == 0 and now - agent.last_heartbeat >= limits.forget_after
+
+
+def holds_name(holder: Agent | None, name: str, now: float, limits: Limits) -> bool:
+    """Tell whether ``holder`` still keeps others from taking ``name``.
+
+    A claimed agent keeps its name until it leaves or is forgotten; one that was never claimed keeps it while online.
+    """
+    if holder is None or fold(holder.name) != fold(name):
+        return False
+    return holder.key_hash is not None or presence(holder, now, limits) is Presence.ONLINE

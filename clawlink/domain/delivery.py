@@ -1,0 +1,203 @@
+"""Delivery rules: what may happen to a message in a mailbox, and when.
+
+Each function takes a delivery and the time and returns the delivery to store next, or raises.
+
+One number drives it all: a pending delivery is due once ``visible_at <= now``. A lease, a delay and a lapse only move
+that number, so nothing has to run for a message to be handed out again.
+
+    pending --lease--> pending (leased: visible later, attempts + 1, new receipt)
+    leased  --ack----> acked        --lapse, nack, release--> due again
+    leased  --extend-> leased
+    pending --its time to live is over----------> expired
+    pending --leased once too often-------------> dead     --redrive--> pending
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+from msgspec.structs import replace
+
+from clawlink.domain.record import SETTLED
+from clawlink.errors import LeaseLost
+
+
+class State(str, Enum):
+    """Where a delivery stands. All but ``PENDING`` are settled."""
+
+    PENDING = "pending"
+    ACKED = "acked"
+    EXPIRED = "expired"
+    DEAD = "dead"
+
+
+class Delivery(msgspec.Struct, frozen=True, gc=False):
+    """One message in one mailbox. Its home is that mailbox.
+
+    ``rank`` sorts a mailbox: priority first, then order of arrival. ``merge`` names what a later message may replace
+    while this one is unread. Times are seconds since the epoch; the receipt proves the lease and is new at each.
+    """
+
+    id: str
+    version: int
+    mailbox: str
+    sender: str
+    rank: int
+    body: bytes
+    stored_at: float
+    visible_at: float
+    ends_at: float
+    state: State = State.PENDING
+    attempts: int = 0
+    receipt: str | None = None
+    delivered_at: float | None = None
+    settled_at: float | None = None
+    merge: str | None = None
+
+    @property
+    def home(self) -> str:
+        return self.mailbox
+
+    @property
+    def index_keys(self) -> tuple[str, ...]:
+        """Settled ones are found by the janitor, dead ones by their owner, unread notices by what replaces them."""
+        if self.state is State.PENDING:
+            return (by_merge(self.mailbox, self.merge),) if self.merge and not self.attempts else ()
+        if self.state is State.DEAD:
+            return (by_dead(self.mailbox),)
+        return (SETTLED,)
+
+    @property
+    def weight(self) -> int:
+        return len(self.body)
+
+
+_RANK_SHIFT = 56
+
+
+def by_dead(mailbox: str) -> str:
+    """Return the index key of a mailbox's dead letters."""
+    return "dead:" + mailbox
+
+
+def by_merge(mailbox: str, merge: str) -> str:
+    """Return the index key of the unread notice about ``merge`` in a mailbox."""
+    return f"merge:{mailbox}\n{merge}"
+
+
+def rank(level: int, arrival: int) -> int:
+    """Return the number that sorts a mailbox: ``level`` 0 is urgent; ``arrival`` counts up, below 2**56."""
+    return level << _RANK_SHIFT | arrival
+
+
+def due(d: Delivery, now: float) -> bool:
+    """Tell whether the delivery may be leased at this moment."""
+    return d.state is State.PENDING and d.visible_at <= now
+
+
+def lease(d: Delivery, *, receipt: str, now: float, seconds: float, max_attempts: int, keep: float) -> Delivery:
+    """Hand the message out until ``now + seconds``; past its time, expire it; out of attempts, bury it instead.
+
+    A leased message lives at least as long as its lease.
+    A settled result is kept for ``keep`` seconds. Raises LeaseLost if the delivery is not due: someone was faster.
+    """
+    if not due(d, now):
+        raise LeaseLost(f"message {d.id} is not due")
+    if d.ends_at <= now:
+        return expire(d, now=now, keep=keep)
+    if d.attempts >= max_attempts:
+        return bury(d, now=now, keep=keep)
+    return replace(
+        d,
+        version=d.version + 1,
+        attempts=d.attempts + 1,
+        receipt=receipt,
+        visible_at=now + seconds,
+        ends_at=max(d.ends_at, now + seconds),
+        delivered_at=now,
+    )
+
+
+def _require_receipt(d: Delivery, receipt: str) -> None:
+    if d.state is not State.PENDING or d.receipt != receipt:
+        raise LeaseLost(
+            f"message {d.id} is no longer held under this receipt: its lease lapsed and it was handed out again, "
+            "or it was given back or settled",
+            current=d.state.value,
+        )
+
+
+def ack(d: Delivery, *, receipt: str, now: float, keep: float) -> Delivery:
+    """Settle the message for good. Repeating it with the same receipt changes nothing.
+
+    A lease that has lapsed still counts while nobody else has claimed the message: the receipt decides, not the clock.
+    """
+    if d.state is State.ACKED and d.receipt == receipt:
+        return d
+    _require_receipt(d, receipt)
+    return replace(d, version=d.version + 1, state=State.ACKED, settled_at=now, ends_at=now + keep)
+
+
+def nack(d: Delivery, *, receipt: str, now: float, delay: float) -> Delivery:
+    """Give the message back, to be due again after ``delay`` seconds. The attempt counts."""
+    _require_receipt(d, receipt)
+    return replace(d, version=d.version + 1, receipt=None, visible_at=now + delay)
+
+
+def release(d: Delivery, *, receipt: str, now: float) -> Delivery:
+    """Undo a lease whose message never left the relay: due again at once, and the attempt does not count."""
+    _require_receipt(d, receipt)
+    attempts = d.attempts - 1
+    return replace(
+        d,
+        version=d.version + 1,
+        receipt=None,
+        visible_at=now,
+        attempts=attempts,
+        delivered_at=d.delivered_at if attempts else None,
+    )
+
+
+def extend(d: Delivery, *, receipt: str, now: float, seconds: float) -> Delivery:
+    """Lengthen the lease to ``now + seconds``; it is never shortened."""
+    _require_receipt(d, receipt)
+    until = max(d.visible_at, now + seconds)
+    return replace(d, version=d.version + 1, visible_at=until, ends_at=max(d.ends_at, until))
+
+
+def expire(d: Delivery, *, now: float, keep: float) -> Delivery:
+    """Settle a message that nobody took within its time to live."""
+    return replace(d, version=d.version + 1, state=State.EXPIRED, receipt=None, settled_at=now, ends_at=now + keep)
+
+
+def bury(d: Delivery, *, now: float, keep: float) -> Delivery:
+    """Make a dead letter of a message that was handed out too often."""
+    return replace(d, version=d.version + 1, state=State.DEAD, receipt=None, settled_at=now, ends_at=now + keep)
+
+
+def redrive(d: Delivery, *, now: float, ttl: float) -> Delivery:
+    """Put a dead letter back at its old place, with all its attempts and a new time to live."""
+    if d.state is not State.DEAD:
+        raise LeaseLost(f"message {d.id} is not a dead letter", current=d.state.value)
+    return replace(
+        d,
+        version=d.version + 1,
+        state=State.PENDING,
+        attempts=0,
+        visible_at=now,
+        settled_at=None,
+        ends_at=now + ttl,
+    )
+
+
+def overdue(d: Delivery, now: float) -> bool:
+    """Tell whether the janitor should settle (if pending) or forget (if settled) the delivery."""
+    return d.ends_at <= now
+
+
+def supersede(d: Delivery, body: bytes, *, now: float, ttl: float) -> Delivery | None:
+    """Replace an unread notice by newer news at the same place; None if it has been read or is being read."""
+    if d.state is not State.PENDING or d.attempts or d.merge is None:
+        return None
+    return replace(d, version=d.version + 1, body=body, ends_at=now + ttl)

@@ -1,0 +1,75 @@
+"""Every limit and default that a user can meet, named, with its unit and the flag that changes it.
+
+The command line, the configuration, the documentation tests and the rules all read this one table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+KIB = 1024
+MIB = 1024 * KIB
+
+# Fixed bounds: part of the wire's grammar rather than settings.
+MAX_WAIT_SECONDS = 60.0
+MIN_LEASE_SECONDS = 5.0
+MAX_LEASE_SECONDS = 3600.0
+MAX_DELAY_SECONDS = 24 * 3600.0
+MAX_POLL_MESSAGES = 1000
+DEFAULT_POLL_MESSAGES = 50
+MAX_RECEIPTS = 1000
+MAX_LIST_LENGTH = 1000
+MAX_ID_LENGTH = 128
+MAX_NAME_LENGTH = 128
+MAX_CAPABILITIES = 64
+MAX_TEXT_LENGTH = 4096
+MAX_TAGS = 32
+MAX_TOPIC_LENGTH = 128
+MAX_KEY_LENGTH = 1024
+MAX_IDEMPOTENCY_KEY_LENGTH = 128
+MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH = 16
+MAX_JSON_DEPTH = 64
+AGENT_KEY_BITS = 256
+DRAIN_SECONDS = 5.0
+# A reply to a poll carries at most this many bytes of messages; the rest stays due for the next poll.
+MAX_REPLY_BYTES = 4 * MIB
+# Above this many agents online nobody is told that one joined or left: it would cost the square of their number.
+PRESENCE_AUDIENCE = 256
+
+
+def _limit(default: float, flag: str, unit: str, help: str) -> Any:
+    return field(default=default, metadata={"flag": flag, "unit": unit, "help": help})
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The limits of one relay. Each field's metadata has its ``flag``, ``unit`` and ``help``."""
+
+    max_body_bytes: int = _limit(1 * MIB, "--max-body-bytes", "bytes", "largest JSON body")
+    max_mailbox_messages: int = _limit(
+        10_000, "--max-mailbox-messages", "messages", "messages in one mailbox, dead letters included"
+    )
+    max_mailbox_bytes: int = _limit(
+        16 * MIB, "--max-mailbox-bytes", "bytes", "bytes of messages in one mailbox, dead letters included"
+    )
+    max_open_tasks: int = _limit(10_000, "--max-open-tasks", "tasks", "tasks of one assignee without a final answer")
+    max_stored_bytes: int = _limit(1024 * MIB, "--max-stored-bytes", "bytes", "bytes of messages in all mailboxes")
+    max_agents: int = _limit(100_000, "--max-agents", "agents", "registered agents")
+    lease: float = _limit(60.0, "--lease", "seconds", "how long a claimed message is held, unless the poll says")
+    max_attempts: int = _limit(5, "--max-attempts", "attempts", "how often a message is handed out before it is buried")
+    message_ttl: float = _limit(24 * 3600.0, "--message-ttl", "seconds", "how long an unread message is kept")
+    max_file_bytes: int = _limit(64 * MIB, "--max-file-bytes", "bytes", "one shared file")
+    max_files_bytes: int = _limit(512 * MIB, "--max-files-bytes", "bytes", "all shared files together")
+    retention: float = _limit(3600.0, "--retention", "seconds", "how long settled records are kept")
+    retention_records: int = _limit(100_000, "--retention-records", "records", "how many settled records are kept")
+    retention_bytes: int = _limit(64 * MIB, "--retention-bytes", "bytes", "how many bytes of settled records are kept")
+    rate_agent: float = _limit(100.0, "--rate-agent", "per second", "new work from one agent; 0 turns it off")
+    rate_pair: float = _limit(20.0, "--rate-pair", "per second", "new work from one agent to one other; 0 turns it off")
+    stale_after: float = _limit(120.0, "--stale-after", "seconds", "an agent without a sign of life is stale after this")
+    forget_after: float = _limit(
+        24 * 3600.0, "--forget-after", "seconds", "a silent agent without mail is forgotten after this"
+    )
+
+
+LIMIT_FIELDS = fields(Limits)

@@ -1,0 +1,160 @@
+"""Messages as they travel: one tagged union, and nothing about queues.
+
+A message is encoded once, when the relay accepts it. Fields that ClawLink 1.0.x sends come first; old clients ignore
+the others. Times are ISO-8601 in UTC with milliseconds.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, IntEnum
+from typing import Any
+
+import msgspec
+
+
+class Priority(str, Enum):
+    """What is handed out first. Within one priority, in order of arrival."""
+
+    LOW = "low"
+    NORMAL = "normal"
+    HIGH = "high"
+    URGENT = "urgent"
+
+
+class Rank(IntEnum):
+    """Priorities as numbers that sort: the lowest goes first."""
+
+    URGENT = 0
+    HIGH = 1
+    NORMAL = 2
+    LOW = 3
+
+
+RANKS = {p: Rank[p.name] for p in Priority}
+
+
+class AgentCard(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """An agent as 1.0.x shows it. ``last_heartbeat`` is seconds since the epoch; the other times are ISO-8601."""
+
+    agent_id: str
+    name: str
+    capabilities: tuple[str, ...]
+    machine: str
+    description: str
+    registered_at: str
+    last_heartbeat: float
+    status: str
+
+
+class TaskDelegation(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="task_delegation"):
+    """Work that ``from_agent`` asks ``to_agent`` to do. ``message_id`` is the task's id."""
+
+    message_id: str
+    from_agent: str
+    to_agent: str
+    task: str
+    context: dict[str, Any]
+    priority: Priority
+    timestamp: str
+    queued_at: str
+    from_name: str
+
+
+class TaskResponse(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="task_response"):
+    """An answer, or news of a task. ``message_id`` is the delegation's; ``response_id`` is its own."""
+
+    message_id: str
+    response_id: str
+    from_agent: str
+    to_agent: str
+    result: Any
+    status: str
+    timestamp: str
+    queued_at: str
+    from_name: str
+
+
+class KnowledgeBroadcast(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="knowledge_broadcast"):
+    """What one agent learned, told to all others."""
+
+    message_id: str
+    from_agent: str
+    content: str
+    topic: str
+    tags: tuple[str, ...]
+    timestamp: str
+    queued_at: str
+    from_name: str
+
+
+class FileUpdated(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="file_updated"):
+    """A shared file has a new version, or is gone. Unread notices of one file arrive as one, the newest."""
+
+    file_key: str
+    version: int
+    last_editor: str
+    timestamp: str
+    queued_at: str
+    message_id: str
+    deleted: bool
+
+
+class AgentJoined(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="agent_joined"):
+    """An agent registered."""
+
+    agent: AgentCard
+    timestamp: str
+    queued_at: str
+    message_id: str
+
+
+class AgentLeft(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="agent_left"):
+    """An agent left of its own accord."""
+
+    agent: AgentCard
+    timestamp: str
+    queued_at: str
+    message_id: str
+
+
+class PlainMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="message"):
+    """Anything one agent has to say to another that is not work."""
+
+    message_id: str
+    from_agent: str
+    to_agent: str
+    content: Any
+    in_reply_to: str | None
+    thread: str | None
+    timestamp: str
+    queued_at: str
+    from_name: str
+
+
+Message = TaskDelegation | TaskResponse | KnowledgeBroadcast | FileUpdated | AgentJoined | AgentLeft | PlainMessage
+
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
+
+
+def encode(message: Message) -> bytes:
+    """Encode the message once and for all."""
+    return _encoder.encode(message)
+
+
+def decode(body: bytes) -> Message:
+    """Read a message that this relay encoded."""
+    return _decoder.decode(body)
+
+
+def says_the_same(one: Message, other: Message) -> bool:
+    """Tell whether two messages differ in nothing but when they were sent."""
+    if type(one) is not type(other):
+        return False
+    ignored = {"timestamp", "queued_at", "from_name"}
+    return all(getattr(one, f) == getattr(other, f) for f in one.__struct_fields__ if f not in ignored)
+
+
+def type_of(message: Message) -> str:
+    """Return what stands in the message's ``type`` on the wire."""
+    return str(message.__struct_config__.tag)

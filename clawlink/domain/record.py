@@ -1,0 +1,40 @@
+"""What every record has, so that one store can keep them all.
+
+A record is immutable. A change is a new record with the next version; a store takes it only if it follows the one
+that is stored.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+SETTLED = "settled"
+"""The index key of records that are kept only to answer repeats and questions; the oldest go first."""
+
+
+class Record(Protocol):
+    """A versioned, immutable thing that a store keeps."""
+
+    @property
+    def id(self) -> str:
+        """The name of the record, unique among records of its kind."""
+
+    @property
+    def version(self) -> int:
+        """1 when the record is created, and one more at each change."""
+
+    @property
+    def home(self) -> str:
+        """Where the record lives, for its whole life. A commit never spans two homes."""
+
+    @property
+    def index_keys(self) -> tuple[str, ...]:
+        """The keys under which the record is found at present."""
+
+    @property
+    def weight(self) -> int:
+        """How many bytes of users' data the record holds."""
+
+    @property
+    def ends_at(self) -> float | None:
+        """When the janitor should look at the record, in seconds since the epoch; None for never."""

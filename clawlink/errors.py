@@ -1,0 +1,296 @@
+"""Every error that ClawLink raises, in one tree, used by the relay and by its clients alike.
+
+    ClawLinkError
+    ├── Refused                   the relay said no; the request changed nothing
+    │   ├── BadRequest            400 bad_request       a field is missing, of the wrong type, or out of range
+    │   │   └── BadJson           400 bad_json          the body is not JSON
+    │   ├── NotAuthenticated      401 not_authenticated the relay's token is missing or wrong
+    │   ├── NotAllowed            403 not_allowed       the caller may not do this, or not as this agent
+    │   ├── NotFound              404
+    │   │   ├── UnknownAgent          unknown_agent
+    │   │   ├── UnknownTask           unknown_task
+    │   │   ├── UnknownMessage        unknown_message
+    │   │   ├── UnknownFile           unknown_file
+    │   │   └── UnknownRoute          unknown_route
+    │   ├── MethodNotAllowed      405 method_not_allowed
+    │   ├── Conflicted            409
+    │   │   ├── WrongState            wrong_state       the record has moved on; `current` says where it is
+    │   │   ├── LeaseLost             lease_lost        another consumer holds the message now
+    │   │   ├── NameTaken             name_taken
+    │   │   ├── AmbiguousName         ambiguous_name
+    │   │   └── KeyReused             key_reused        one idempotency key, two different requests
+    │   ├── VersionConflict       412 version_conflict  someone else wrote this file since
+    │   ├── TooLarge              413 too_large
+    │   ├── UnsupportedMediaType  415 unsupported_media_type
+    │   ├── OverLimit             429
+    │   │   ├── MailboxFull           mailbox_full
+    │   │   ├── RelayFull             relay_full        the relay as a whole holds all it may
+    │   │   └── RateLimited           rate_limited
+    │   └── StorageFull           507 storage_full      all files together reached their limit
+    ├── Unavailable               503, and worth another try
+    │   ├── Draining                  draining          the relay is shutting down
+    │   └── StoreUnavailable          store_unavailable
+    ├── InternalError             500 internal_error    a defect of the relay; its log says more
+    ├── RelayUnreachable          raised by clients     nobody answered at that address, or not in time
+    └── NotARelay                 raised by clients     something answered, but it is no ClawLink relay
+
+``code`` is stable and meant for programs; the message is one sentence for people that says what to do next.
+``status`` is a hint for doors that speak HTTP; this module knows nothing of HTTP otherwise.
+``retryable`` is true where the same request may succeed later without a change.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class ClawLinkError(Exception):
+    """Something went wrong, and the message says what to do next.
+
+    Besides the sentence an error may name the offending ``field``, the ``limit`` and the ``actual`` value,
+    ``retry_after`` in seconds, and the ``current`` state of what the request was about.
+    """
+
+    code: ClassVar[str] = "error"
+    status: ClassVar[int] = 500
+    retryable: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        limit: float | None = None,
+        actual: float | None = None,
+        retry_after: float | None = None,
+        current: Any = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.limit = limit
+        self.actual = actual
+        self.retry_after = retry_after
+        self.current = current
+
+
+class Refused(ClawLinkError):
+    """The relay said no, and the request changed nothing."""
+
+    code = "refused"
+    status = 400
+
+
+class BadRequest(Refused):
+    """A field is missing, of the wrong type, or out of range; ``field`` names it."""
+
+    code = "bad_request"
+
+
+class BadJson(BadRequest):
+    """The body is not JSON in UTF-8."""
+
+    code = "bad_json"
+
+
+class NotAuthenticated(Refused):
+    """The relay asks for a token, and this request has none or a wrong one."""
+
+    code = "not_authenticated"
+    status = 401
+
+
+class NotAllowed(Refused):
+    """The caller may not do this, or may not act as this agent."""
+
+    code = "not_allowed"
+    status = 403
+
+
+class NotFound(Refused):
+    """What the request names is not here."""
+
+    code = "not_found"
+    status = 404
+
+
+class UnknownAgent(NotFound):
+    """No agent of that id or name is registered."""
+
+    code = "unknown_agent"
+
+
+class UnknownTask(NotFound):
+    """No task of that id is known, or no longer."""
+
+    code = "unknown_task"
+
+
+class UnknownMessage(NotFound):
+    """No message of that id is known to this agent, or no longer."""
+
+    code = "unknown_message"
+
+
+class UnknownFile(NotFound):
+    """No shared file has that key."""
+
+    code = "unknown_file"
+
+
+class UnknownRoute(NotFound):
+    """The relay has no such address."""
+
+    code = "unknown_route"
+
+
+class MethodNotAllowed(Refused):
+    """The address exists, but not for this method."""
+
+    code = "method_not_allowed"
+    status = 405
+
+
+class Conflicted(Refused):
+    """The request does not fit the present state; ``current`` says what that is."""
+
+    code = "conflict"
+    status = 409
+
+
+class WrongState(Conflicted):
+    """The record has moved on."""
+
+    code = "wrong_state"
+
+
+class LeaseLost(Conflicted):
+    """The receipt is not the current one: the lease lapsed, or the message was given back or settled."""
+
+    code = "lease_lost"
+
+
+class NameTaken(Conflicted):
+    """Someone else holds that name or id."""
+
+    code = "name_taken"
+
+
+class AmbiguousName(Conflicted):
+    """Several agents have that name; ``current`` lists them, so that one can be named by id."""
+
+    code = "ambiguous_name"
+
+
+class KeyReused(Conflicted):
+    """The idempotency key belongs to an earlier and different request."""
+
+    code = "key_reused"
+
+
+class VersionConflict(Refused):
+    """The file is not at the version the writer expected; ``current`` is the version it is at."""
+
+    code = "version_conflict"
+    status = 412
+
+
+class TooLarge(Refused):
+    """The body or the file is larger than the relay takes."""
+
+    code = "too_large"
+    status = 413
+
+
+class UnsupportedMediaType(Refused):
+    """A page in a browser sent something that is not JSON."""
+
+    code = "unsupported_media_type"
+    status = 415
+
+
+class OverLimit(Refused):
+    """A limit is reached for now; ``retry_after`` says when to come back."""
+
+    code = "over_limit"
+    status = 429
+    retryable = True
+
+
+class MailboxFull(OverLimit):
+    """The recipient's mailbox holds as much as it may."""
+
+    code = "mailbox_full"
+
+
+class RelayFull(OverLimit):
+    """The relay as a whole holds as much as it may."""
+
+    code = "relay_full"
+
+
+class RateLimited(OverLimit):
+    """The sender writes faster than it may."""
+
+    code = "rate_limited"
+
+
+class StorageFull(Refused):
+    """All shared files together reached their limit."""
+
+    code = "storage_full"
+    status = 507
+
+
+class Unavailable(ClawLinkError):
+    """The relay cannot answer now, but may soon."""
+
+    code = "unavailable"
+    status = 503
+    retryable = True
+
+
+class Draining(Unavailable):
+    """The relay is shutting down and takes no new work."""
+
+    code = "draining"
+
+
+class StoreUnavailable(Unavailable):
+    """The store does not answer, or changes faster than the relay can follow."""
+
+    code = "store_unavailable"
+
+
+class InternalError(ClawLinkError):
+    """The relay has a defect; nothing is known about whether the request took effect."""
+
+    code = "internal_error"
+    status = 500
+    retryable = True
+
+
+class RelayUnreachable(ClawLinkError):
+    """Nobody answered at the relay's address, or not in time. Raised by clients."""
+
+    code = "relay_unreachable"
+    status = 0
+    retryable = True
+
+
+class NotARelay(ClawLinkError):
+    """Something answered, but it does not speak ClawLink. Raised by clients."""
+
+    code = "not_a_relay"
+    status = 0
+
+
+def all_errors(root: type[ClawLinkError] = ClawLinkError) -> list[type[ClawLinkError]]:
+    """List the tree from ``root`` down, parents before children."""
+    found = [root]
+    for child in root.__subclasses__():
+        found.extend(all_errors(child))
+    return found
+
+
+BY_CODE: dict[str, type[ClawLinkError]] = {error.code: error for error in all_errors()}

@@ -1,0 +1,72 @@
+"""Errors on the wire: an exception to its body, and back to the same class."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from clawlink import errors
+from clawlink.protocol.replies import Failure
+
+_encoder = msgspec.json.Encoder()
+_decoder = msgspec.json.Decoder(Failure)
+
+_BY_STATUS = {
+    400: errors.BadRequest,
+    401: errors.NotAuthenticated,
+    403: errors.NotAllowed,
+    404: errors.NotFound,
+    405: errors.MethodNotAllowed,
+    409: errors.Conflicted,
+    412: errors.VersionConflict,
+    413: errors.TooLarge,
+    415: errors.UnsupportedMediaType,
+    429: errors.OverLimit,
+    500: errors.InternalError,
+    503: errors.Unavailable,
+    507: errors.StorageFull,
+}
+
+
+def to_body(error: errors.ClawLinkError) -> bytes:
+    """Encode the error as the wire's JSON object."""
+    return _encoder.encode(
+        Failure(
+            error=error.message,
+            code=error.code,
+            field=error.field,
+            limit=error.limit,
+            actual=error.actual,
+            retry_after=error.retry_after,
+            current=error.current,
+        )
+    )
+
+
+def to_headers(error: errors.ClawLinkError) -> dict[str, str]:
+    """Return the headers that go with the error: Retry-After in whole seconds, rounded up."""
+    if error.retry_after is None:
+        return {}
+    return {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
+
+
+def from_reply(status: int, body: bytes) -> errors.ClawLinkError:
+    """Rebuild the exception that a reply of ``status`` tells of; NotARelay if the body is not an error of a relay."""
+    try:
+        failure = _decoder.decode(body)
+    except msgspec.DecodeError:
+        return errors.NotARelay(
+            f"the address answered with HTTP {status} and no ClawLink error: it is not a relay, or a proxy stands before it"
+        )
+    kind = errors.BY_CODE.get(failure.code)
+    if kind is None or kind.status != status:
+        kind = _BY_STATUS.get(status, errors.InternalError)
+    return kind(
+        failure.error,
+        field=failure.field,
+        limit=failure.limit,
+        actual=failure.actual,
+        retry_after=failure.retry_after,
+        current=failure.current,
+    )

@@ -1,0 +1,101 @@
+"""Every endpoint once: method, path, parameters, reply. Routes, clients, OpenAPI and the documentation test read it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from clawlink.protocol import replies, requests
+
+_PARAMETER = re.compile(r"{(\w+)}")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One method of one path. ``parameters`` in the path are percent-encoded as one piece, slashes included."""
+
+    name: str
+    method: str
+    path: str
+    summary: str
+    reply: Any
+    body: Any = None
+    query: Any = None
+    acts: bool = False  # acts as an agent: a claimed one must show its key
+    open: bool = False  # needs no token
+    text: bool = False  # answers text or a foreign document instead of a reply struct
+
+    def url(self, **parameters: str) -> str:
+        """Fill in the path's parameters."""
+        return _PARAMETER.sub(lambda found: quote(parameters[found[1]], safe=""), self.path)
+
+
+INFO = Endpoint("info", "GET", "/", "What this relay is and holds.", replies.Info)
+REGISTER = Endpoint(
+    "register", "POST", "/register", "Register an agent, or resume one.", replies.Registered, body=requests.Register
+)
+DISCOVER = Endpoint(
+    "discover", "GET", "/discover", "List agents.", replies.Discovered, query=requests.DiscoverQuery
+)
+HEARTBEAT = Endpoint(
+    "heartbeat", "POST", "/heartbeat", "Show a sign of life.", replies.Beat, body=requests.Heartbeat, acts=True
+)
+LEAVE = Endpoint("leave", "DELETE", "/agents/{agent_id}", "Leave the relay.", replies.Left, acts=True)
+DELEGATE = Endpoint(
+    "delegate", "POST", "/delegate", "Delegate a task.", replies.Delegated, body=requests.Delegate, acts=True
+)
+RESPOND = Endpoint(
+    "respond", "POST", "/respond", "Report on a task or answer it.", replies.ResponseSent, body=requests.Respond, acts=True
+)
+SEND = Endpoint("send", "POST", "/send", "Send a plain message.", replies.Sent, body=requests.Send, acts=True)
+BROADCAST = Endpoint(
+    "broadcast", "POST", "/broadcast", "Tell every other agent.", replies.BroadcastSent, body=requests.Broadcast, acts=True
+)
+POLL = Endpoint(
+    "poll", "GET", "/poll/{agent_id}", "Claim messages.", replies.Polled, query=requests.PollQuery, acts=True
+)
+ACK = Endpoint("ack", "POST", "/ack", "Settle leased messages.", replies.Receipted, body=requests.Ack, acts=True)
+NACK = Endpoint("nack", "POST", "/nack", "Give leased messages back.", replies.Receipted, body=requests.Nack, acts=True)
+EXTEND = Endpoint("extend", "POST", "/extend", "Lengthen leases.", replies.Receipted, body=requests.Extend, acts=True)
+DEAD_LETTERS = Endpoint(
+    "dead_letters",
+    "GET",
+    "/dead-letters/{agent_id}",
+    "List dead letters.",
+    replies.DeadLetters,
+    query=requests.ListQuery,
+    acts=True,
+)
+REDRIVE = Endpoint(
+    "redrive", "POST", "/redrive", "Put dead letters back.", replies.Redriven, body=requests.Redrive, acts=True
+)
+MESSAGE = Endpoint(
+    "message",
+    "GET",
+    "/messages/{message_id}",
+    "How far a message came.",
+    replies.MessageStatus,
+    query=requests.Asker,
+    acts=True,
+)
+PUT_FILE = Endpoint(
+    "put_file", "POST", "/files", "Write a shared file.", replies.FileSaved, body=requests.PutFile, acts=True
+)
+LIST_FILES = Endpoint("list_files", "GET", "/files", "List shared files.", replies.FileList, query=requests.ListQuery)
+GET_FILE = Endpoint("get_file", "GET", "/files/{file_key}", "Read a shared file.", replies.FileContent)
+DELETE_FILE = Endpoint(
+    "delete_file",
+    "DELETE",
+    "/files/{file_key}",
+    "Delete a shared file.",
+    replies.FileDeleted,
+    query=requests.DeleteFileQuery,
+    acts=True,
+)
+HEALTH = Endpoint("health", "GET", "/healthz", "Whether the relay takes work.", replies.Health, open=True)
+METRICS = Endpoint("metrics", "GET", "/metrics", "Counters in Prometheus text format.", None, text=True)
+OPENAPI = Endpoint("openapi", "GET", "/openapi.json", "This interface as OpenAPI 3.1.", None, text=True)
+
+ENDPOINTS: tuple[Endpoint, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Endpoint))

@@ -1,0 +1,201 @@
+"""What the relay is asked, as typed structs. They are the only validation of outside data.
+
+Unknown fields are ignored. Optional fields of ClawLink 1.0.x may also be null.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+from clawlink.domain import limits
+from clawlink.domain.message import Priority
+
+# Ids and names become parts of addresses, file names and terminals: one line, no control characters.
+_ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
+
+AgentId = Annotated[str, Meta(min_length=1, max_length=limits.MAX_ID_LENGTH, description="An agent's id.")]
+NewAgentId = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=limits.MAX_ID_LENGTH,
+        pattern=r"^[^\x00-\x20\x7f-\x9f\u2028\u2029]+$",
+        description="An agent's id: no white space, no control characters.",
+    ),
+]
+Recipient = Annotated[
+    str, Meta(min_length=1, max_length=limits.MAX_ID_LENGTH, description="An agent's id, or its name if only one has it.")
+]
+Name = Annotated[str, Meta(min_length=1, max_length=limits.MAX_NAME_LENGTH, pattern=_ONE_LINE)]
+Capability = Annotated[str, Meta(min_length=1, max_length=limits.MAX_NAME_LENGTH, pattern=_ONE_LINE)]
+Topic = Annotated[str, Meta(min_length=1, max_length=limits.MAX_TOPIC_LENGTH, pattern=_ONE_LINE)]
+MessageId = Annotated[str, Meta(min_length=1, max_length=2 * limits.MAX_ID_LENGTH)]
+IdempotencyKey = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=limits.MAX_IDEMPOTENCY_KEY_LENGTH,
+        description="Makes a repeat of this request answer as the first did. Also taken from the header Idempotency-Key.",
+    ),
+]
+Receipts = Annotated[
+    list[Annotated[str, Meta(max_length=4 * limits.MAX_ID_LENGTH)]], Meta(min_length=1, max_length=limits.MAX_RECEIPTS)
+]
+FileKey = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=limits.MAX_KEY_LENGTH,
+        description="A file's key: any script, / ? % included; no control characters, no . or .. between slashes.",
+    ),
+]
+LeaseSeconds = Annotated[float, Meta(ge=limits.MIN_LEASE_SECONDS, le=limits.MAX_LEASE_SECONDS)]
+Limit = Annotated[int, Meta(ge=1, le=limits.MAX_LIST_LENGTH)]
+
+
+class Nothing(Struct, frozen=True):
+    """No parameters."""
+
+
+class Register(Struct, frozen=True, gc=False):
+    """Register an agent, or resume one by its id."""
+
+    agent_id: NewAgentId | None = None
+    name: Name | None = None
+    capabilities: Annotated[list[Capability], Meta(max_length=limits.MAX_CAPABILITIES)] | None = None
+    machine: Annotated[str, Meta(max_length=limits.MAX_NAME_LENGTH)] | None = None
+    description: Annotated[str, Meta(max_length=limits.MAX_TEXT_LENGTH)] | None = None
+    claim: bool = False
+    idempotency_key: IdempotencyKey | None = None
+
+
+class Heartbeat(Struct, frozen=True, gc=False):
+    """Show a sign of life."""
+
+    agent_id: AgentId
+
+
+class Delegate(Struct, frozen=True, gc=False):
+    """Ask another agent to do something."""
+
+    from_agent: AgentId
+    to_agent: Recipient
+    task: str
+    context: dict[str, Any] | None = None
+    priority: Priority = Priority.NORMAL
+    idempotency_key: IdempotencyKey | None = None
+
+
+class Respond(Struct, frozen=True, gc=False):
+    """Report on a task, or answer it for good."""
+
+    from_agent: AgentId
+    message_id: MessageId
+    result: Any = None
+    status: Literal["in_progress", "input_required", "completed", "failed", "rejected"] = "completed"
+    to_agent: Recipient | None = None
+    idempotency_key: IdempotencyKey | None = None
+
+
+class Send(Struct, frozen=True, gc=False):
+    """Say something that is not work."""
+
+    from_agent: AgentId
+    to_agent: Recipient
+    content: Any
+    in_reply_to: MessageId | None = None
+    thread: Annotated[str, Meta(max_length=limits.MAX_ID_LENGTH)] | None = None
+    priority: Priority = Priority.NORMAL
+    idempotency_key: IdempotencyKey | None = None
+
+
+class Broadcast(Struct, frozen=True, gc=False):
+    """Tell every other agent."""
+
+    from_agent: AgentId
+    content: str
+    topic: Topic = "general"
+    tags: Annotated[list[Topic], Meta(max_length=limits.MAX_TAGS)] | None = None
+    idempotency_key: IdempotencyKey | None = None
+
+
+class Ack(Struct, frozen=True, gc=False):
+    """Settle leased messages."""
+
+    agent_id: AgentId
+    receipts: Receipts
+
+
+class Nack(Struct, frozen=True, gc=False):
+    """Give leased messages back, to be due again after ``delay`` seconds."""
+
+    agent_id: AgentId
+    receipts: Receipts
+    delay: Annotated[float, Meta(ge=0, le=limits.MAX_DELAY_SECONDS)] = 0.0
+
+
+class Extend(Struct, frozen=True, gc=False):
+    """Lengthen leases to ``lease`` seconds from now."""
+
+    agent_id: AgentId
+    receipts: Receipts
+    lease: LeaseSeconds
+
+
+class Redrive(Struct, frozen=True, gc=False):
+    """Put dead letters back: those named, or up to 1000 of them, the oldest first."""
+
+    agent_id: AgentId
+    message_ids: Annotated[list[MessageId], Meta(min_length=1, max_length=limits.MAX_LIST_LENGTH)] | None = None
+
+
+class PutFile(Struct, frozen=True, gc=False):
+    """Write a shared file."""
+
+    file_key: FileKey
+    content: str
+    agent_id: AgentId
+    file_type: Annotated[str, Meta(max_length=limits.MAX_NAME_LENGTH)] = "text"
+    encoding: Literal["utf-8", "base64"] = "utf-8"
+    if_version: Annotated[int, Meta(ge=0, description="Write only if the file is at this version; 0: is new.")] | None = (
+        None
+    )
+    idempotency_key: IdempotencyKey | None = None
+
+
+class PollQuery(Struct, frozen=True, gc=False):
+    """How to poll. With ``lease`` the messages must be acked; without, they are settled once the reply is written."""
+
+    wait: Annotated[float, Meta(ge=0, le=limits.MAX_WAIT_SECONDS)] = 0.0
+    max: Annotated[int, Meta(ge=1, le=limits.MAX_POLL_MESSAGES)] | None = None
+    lease: LeaseSeconds | None = None
+
+
+class DiscoverQuery(Struct, frozen=True, gc=False):
+    """Whom to list."""
+
+    capability: Annotated[str, Meta(max_length=limits.MAX_NAME_LENGTH)] | None = None
+    name: Annotated[str, Meta(max_length=limits.MAX_NAME_LENGTH)] | None = None
+    status: Literal["online", "stale", "all"] = "online"
+
+
+class Asker(Struct, frozen=True, gc=False):
+    """Who asks. Also taken from the header ClawLink-Agent."""
+
+    agent_id: AgentId | None = None
+
+
+class ListQuery(Struct, frozen=True, gc=False):
+    """Which part of a list: ``after`` is what the reply before gave as ``next``."""
+
+    limit: Limit = 100
+    after: Annotated[str, Meta(max_length=4 * limits.MAX_ID_LENGTH)] | None = None
+
+
+class DeleteFileQuery(Struct, frozen=True, gc=False):
+    """Who deletes, and which version."""
+
+    agent_id: AgentId | None = None
+    if_version: Annotated[int, Meta(ge=1)] | None = None

@@ -1,0 +1,320 @@
+"""Agents: register, show signs of life, be found, leave."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import secrets
+from typing import NamedTuple
+
+from clawlink.domain import access
+from clawlink.domain import agent as rules
+from clawlink.domain.agent import REGISTERED, Agent, NameHold, Presence, by_capability, by_name, fold
+from clawlink.domain.limits import AGENT_KEY_BITS, MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH, PRESENCE_AUDIENCE
+from clawlink.domain.message import AgentJoined, AgentLeft, Rank, encode
+from clawlink.domain.task import Task, by_assignee
+from clawlink.errors import AmbiguousName, BadRequest, NameTaken, RelayFull, UnknownAgent
+from clawlink.protocol import requests
+from clawlink.protocol.replies import RecipientInfo
+from clawlink.relay.clock import iso
+from clawlink.relay.core import Core, retrying
+from clawlink.relay.directory import Directory, card
+from clawlink.relay.ids import derived
+from clawlink.relay.mailbox import Mailbox
+from clawlink.store.base import Conflict, Drop, Put
+
+_TOUCH_SECONDS = 1.0
+_FULL_RETRY_SECONDS = 60.0
+_ID_LENGTH = 16
+
+
+class Registration(NamedTuple):
+    """The agent as registered; whether it was there before; and its key, if it has just been made."""
+
+    agent: Agent
+    resumed: bool
+    agent_key: str | None
+
+
+class Agents:
+    """Who is registered."""
+
+    def __init__(self, core: Core, mailbox: Mailbox, *, require_keys: bool) -> None:
+        self._core = core
+        self._mailbox = mailbox
+        self.keys_required = require_keys
+        self.directory = Directory(core)
+
+    # -- register ----------------------------------------------------------------------------------------------------
+
+    async def register(self, ask: requests.Register, *, machine: str, agent_key: str | None) -> Registration:
+        """Register an agent, or resume the one of that id with its mailbox; ``machine`` is the default.
+
+        A claim makes an agent key, which is returned this once; the relay keeps its hash. Raises NotAllowed for an id
+        that is claimed by someone else, NameTaken for a name or id that someone else holds.
+        """
+        if ask.claim and ask.idempotency_key and len(ask.idempotency_key) < MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH:
+            raise BadRequest(
+                "with a claim the idempotency key stands for the agent key, so it must be hard to guess: "
+                f"at least {MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH} characters",
+                field="idempotency_key",
+                limit=MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH,
+                actual=len(ask.idempotency_key),
+            )
+        if ask.agent_id is not None:
+            agent_id = ask.agent_id
+        elif ask.idempotency_key is not None:
+            agent_id = derived("register", ask.idempotency_key)[:_ID_LENGTH]
+        else:
+            agent_id = self._core.ids.fresh()[:_ID_LENGTH]
+        return await self._core.finish(self._register(agent_id, ask, machine, agent_key))
+
+    @retrying
+    async def _register(
+        self, agent_id: str, ask: requests.Register, machine: str, agent_key: str | None
+    ) -> Registration:
+        core = self._core
+        store = core.store
+        now = core.clock()
+        old = await store.get(Agent, agent_id)
+        key_hash = None if old is None else old.key_hash
+        made: str | None = None
+        if ask.claim and (old is None or key_hash is None or self._is_repeat(ask, old)):
+            made = self._make_key(agent_id, ask.idempotency_key)
+            key_hash = access.hash_key(made)
+        elif old is not None:
+            access.require_agent(old, agent_key, field="agent_id")
+        access.require_claim(key_hash is not None, self.keys_required)
+        name = (ask.name or (agent_id if old is None else old.name)).strip() or agent_id
+        if old is None:
+            await self._require_place()
+            await self._require_free_id(agent_id, now)
+        await self._take_name(name, agent_id, now)
+        agent = Agent(
+            id=agent_id,
+            version=1 if old is None else old.version + 1,
+            name=name,
+            capabilities=_chosen(ask.capabilities, () if old is None else old.capabilities),
+            machine=ask.machine or (machine if old is None else old.machine),
+            description=ask.description or ("" if old is None else old.description),
+            registered_at=now if old is None else old.registered_at,
+            last_heartbeat=now,
+            key_hash=key_hash,
+        )
+        await core.commit(agent.home, Put(agent))
+        self.directory.add(agent_id)
+        if old is None:
+            await self._tell(agent, AgentJoined, now)
+        elif fold(old.name) != fold(name):
+            await self._give_up_name(old)
+        return Registration(agent, old is not None, made)
+
+    def _make_key(self, agent_id: str, idempotency_key: str | None) -> str:
+        """Make an agent key. With an idempotency key it derives from it, so that a repeat can be given the same."""
+        if idempotency_key is None:
+            return secrets.token_urlsafe(AGENT_KEY_BITS // 8)
+        cause = derived(agent_id, idempotency_key)
+        return hmac.new(self._core.secret, cause.encode(), hashlib.sha256).hexdigest()
+
+    def _is_repeat(self, ask: requests.Register, old: Agent) -> bool:
+        if ask.idempotency_key is None or old.key_hash is None:
+            return False
+        made = self._make_key(old.id, ask.idempotency_key)
+        return hmac.compare_digest(access.hash_key(made), old.key_hash)
+
+    async def _require_place(self) -> None:
+        registered = await self._core.store.usage(Agent, REGISTERED)
+        limit = self._core.limits.max_agents
+        if registered.count >= limit:
+            raise RelayFull(
+                f"the relay has {registered.count} agents and takes no more than {limit}; have some leave, "
+                "or raise --max-agents",
+                limit=limit,
+                actual=registered.count,
+                retry_after=_FULL_RETRY_SECONDS,
+            )
+
+    async def _require_free_id(self, agent_id: str, now: float) -> None:
+        """Refuse an id that is another agent's name: mail for that name would go astray."""
+        hold = await self._core.store.get(NameHold, fold(agent_id))
+        if hold is not None and hold.agent_id != agent_id:
+            await self._require_let_go(hold, agent_id, now, field="agent_id")
+
+    async def _take_name(self, name: str, agent_id: str, now: float) -> None:
+        store = self._core.store
+        other = await store.get(Agent, name)
+        if other is not None and other.id != agent_id:
+            raise NameTaken(f"the name {name!r} is the id of another agent; choose another name", field="name")
+        hold = await store.get(NameHold, fold(name))
+        if hold is not None and hold.agent_id == agent_id:
+            return
+        if hold is not None:
+            await self._require_let_go(hold, name, now, field="name")
+        taken = NameHold(id=fold(name), version=1 if hold is None else hold.version + 1, agent_id=agent_id)
+        await self._core.commit(taken.home, Put(taken))
+
+    async def _require_let_go(self, hold: NameHold, name: str, now: float, *, field: str) -> None:
+        core = self._core
+        holder = await core.store.get(Agent, hold.agent_id)
+        if holder is not None and rules.holds_name(holder, name, now, core.limits):
+            raise NameTaken(
+                f"{name!r} is held by agent {holder.id}, last seen {now - holder.last_heartbeat:.0f} s ago; "
+                "register with its agent_id (and key) to resume it, or choose another name",
+                field=field,
+                current={"agent_id": holder.id, "last_heartbeat": holder.last_heartbeat},
+            )
+
+    async def _give_up_name(self, agent: Agent) -> None:
+        hold = await self._core.store.get(NameHold, fold(agent.name))
+        if hold is not None and hold.agent_id == agent.id:
+            try:
+                await self._core.commit(hold.home, Drop(hold))
+            except Conflict:  # someone else has taken the name at this moment: it is theirs
+                return
+
+    # -- be there ----------------------------------------------------------------------------------------------------
+
+    async def acting(self, agent_id: str, agent_key: str | None, *, field: str) -> Agent:
+        """Return the agent a request acts as, and record its sign of life.
+
+        Raises UnknownAgent, or NotAllowed for a claimed agent without its key.
+        """
+        agent = await self._core.store.get(Agent, agent_id)
+        if agent is None:
+            raise UnknownAgent(f"no agent {agent_id!r} is registered here; register it first", field=field)
+        if agent.key_hash is not None:
+            access.require_agent(agent, agent_key, field=field)
+        await self.touch(agent)
+        return agent
+
+    async def touch(self, agent: Agent) -> None:
+        """Record a sign of life, at most once a second: presence needs no more."""
+        now = self._core.clock()
+        if now - agent.last_heartbeat >= _TOUCH_SECONDS:
+            try:
+                await self._core.commit(agent.id, Put(rules.seen(agent, now)))
+            except Conflict:  # another request of the same agent has just done it
+                return
+
+    async def touch_id(self, agent_id: str) -> None:
+        """Record a sign of life of an agent that may have left meanwhile."""
+        agent = await self._core.store.get(Agent, agent_id)
+        if agent is not None:
+            await self.touch(agent)
+
+    # -- be found ----------------------------------------------------------------------------------------------------
+
+    async def resolve(self, recipient: str, *, field: str = "to_agent") -> Agent:
+        """Return the agent of that id, or the only one of that name; one that is online goes before stale ones."""
+        store = self._core.store
+        agent = await store.get(Agent, recipient)
+        if agent is not None:
+            return agent
+        named = [a for a in (await store.page(Agent, by_name(recipient), None, 100)).records]
+        if len(named) > 1:
+            named = [a for a in named if self.presence(a) is Presence.ONLINE] or named
+        if not named:
+            raise UnknownAgent(
+                f"no agent with the id or name {recipient!r} is registered here; see who is with discover", field=field
+            )
+        if len(named) > 1:
+            raise AmbiguousName(
+                f"{len(named)} agents have the name {recipient!r}; address one by its id: "
+                + ", ".join(a.id for a in named[:10]),
+                field=field,
+                current=[a.id for a in named],
+            )
+        return named[0]
+
+    def presence(self, agent: Agent) -> Presence:
+        """Tell whether the agent is there."""
+        return rules.presence(agent, self._core.clock(), self._core.limits)
+
+    def recipient(self, agent: Agent) -> RecipientInfo:
+        """Return what a sender is told about the recipient."""
+        return RecipientInfo(agent.id, agent.name, self.presence(agent).value, agent.last_heartbeat)
+
+    async def discover(self, ask: requests.DiscoverQuery) -> list[bytes]:
+        """List the agents that match, encoded, in the order they registered."""
+        if ask.capability is not None and ask.name is not None:
+            named = set(await self.directory.listing(by_name(ask.name), ask.status))
+            return [a for a in await self.directory.listing(by_capability(ask.capability), ask.status) if a in named]
+        if ask.capability is not None:
+            return await self.directory.listing(by_capability(ask.capability), ask.status)
+        if ask.name is not None:
+            return await self.directory.listing(by_name(ask.name), ask.status)
+        return await self.directory.listing(REGISTERED, ask.status)
+
+    # -- leave -------------------------------------------------------------------------------------------------------
+
+    async def leave(self, agent: Agent) -> int:
+        """Remove the agent; return how many messages were still in its mailbox. They count as expired."""
+        return await self._core.finish(self._leave(agent.id))
+
+    async def _leave(self, agent_id: str) -> int:
+        gone = await self.remove(agent_id)
+        dropped = await self._mailbox.close(agent_id)
+        await self._drop_tasks(agent_id)
+        if gone is not None:
+            await self._tell(gone, AgentLeft, self._core.clock())
+        return dropped
+
+    @retrying
+    async def remove(self, agent_id: str) -> Agent | None:
+        """Remove the agent and free its name; None if it is gone already."""
+        core = self._core
+        agent = await core.store.get(Agent, agent_id)
+        if agent is not None:
+            await core.commit(agent.home, Drop(agent))
+            await self._give_up_name(agent)
+        return agent
+
+    async def _drop_tasks(self, agent_id: str) -> None:
+        """Forget the tasks of an assignee that left: nobody else may answer them, under its id least of all."""
+        while True:
+            page = await self._core.store.page(Task, by_assignee(agent_id), None, 256)
+            if not page.records:
+                return
+            for task in page.records:
+                await self._drop_task(task.id)
+            await asyncio.sleep(0)
+
+    @retrying
+    async def _drop_task(self, task_id: str) -> None:
+        task = await self._core.store.get(Task, task_id)
+        if task is not None:
+            await self._core.commit(task.home, Drop(task))
+
+    # -- tell the others ---------------------------------------------------------------------------------------------
+
+    async def _tell(self, agent: Agent, kind: type[AgentJoined] | type[AgentLeft], now: float) -> None:
+        """Tell the agents that are online, while they are few enough for that to make sense."""
+        core = self._core
+        registered = await core.store.usage(Agent, REGISTERED)
+        if registered.count > PRESENCE_AUDIENCE:
+            return
+        page = await core.store.page(Agent, REGISTERED, None, PRESENCE_AUDIENCE)
+        id = core.ids.fresh()
+        shown = card(agent, Presence.ONLINE if kind is AgentJoined else Presence.STALE)
+        body = encode(kind(agent=shown, timestamp=iso(now), queued_at=iso(now), message_id=id))
+        for other in page.records:
+            if other.id != agent.id and self.presence(other) is Presence.ONLINE:
+                await self._mailbox.put_notice(
+                    self._mailbox.new(
+                        f"{id}:{other.id}",
+                        other.id,
+                        sender=agent.id,
+                        body=body,
+                        now=now,
+                        level=Rank.LOW,
+                        merge="agent:" + agent.id,
+                    )
+                )
+
+
+def _chosen(asked: list[str] | None, before: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the capabilities asked for, each once whatever its case, or those the agent had."""
+    if asked is None:
+        return before
+    return tuple({fold(c): c.strip() for c in reversed(asked) if c.strip()}.values())[::-1]

@@ -1,0 +1,60 @@
+"""Ids and receipts: random ones, and those that derive from their cause so that a repeat finds them again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+
+_ID_HEX = 32
+_RECEIPT_HEX = 16
+_BLOCK_BYTES = 4096
+
+
+class Ids:
+    """Makes ids. Randomness is drawn in blocks: a system call an id would cost more than the rest of a request."""
+
+    def __init__(self) -> None:
+        self._block = ""
+        self._at = 0
+        self._arrival = 0
+
+    def _take(self, digits: int) -> str:
+        at = self._at
+        if at + digits > len(self._block):
+            self._block = os.urandom(_BLOCK_BYTES).hex()
+            at = 0
+        self._at = at + digits
+        return self._block[at : at + digits]
+
+    def fresh(self) -> str:
+        """Return a new id: 128 random bits in hex."""
+        return self._take(_ID_HEX)
+
+    def token(self) -> str:
+        """Return the random part of a receipt: 64 bits in hex, worthless without the agent's identity."""
+        return self._take(_RECEIPT_HEX)
+
+    def arrival(self) -> int:
+        """Return a number greater than any before: microseconds since the epoch, so it grows over a restart too."""
+        self._arrival = max(self._arrival + 1, time.time_ns() // 1000)
+        return self._arrival
+
+
+def derived(*cause: str) -> str:
+    """Return the id that always belongs to this cause: 128 bits in hex.
+
+    The parts are joined with their lengths, so that no two different causes run together.
+    """
+    joined = "".join(f"{len(part)}:{part}" for part in cause)
+    return hashlib.blake2b(joined.encode("utf-8", "surrogatepass"), digest_size=_ID_HEX // 2).hexdigest()
+
+
+def receipt(token: str, delivery_id: str) -> str:
+    """Return the receipt a consumer gets: the token, and which delivery it is for."""
+    return f"{token}-{delivery_id}"
+
+
+def delivery_of(receipt: str) -> str:
+    """Return the id of the delivery that a receipt is for; empty if it is no receipt."""
+    return receipt[_RECEIPT_HEX + 1 :] if receipt[_RECEIPT_HEX : _RECEIPT_HEX + 1] == "-" else ""

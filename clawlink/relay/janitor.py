@@ -1,0 +1,99 @@
+"""The janitor: expires, forgets, and keeps what is settled within bounds. It calls the same rules as everyone else."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from clawlink.domain import agent as agent_rules
+from clawlink.domain import delivery as delivery_rules
+from clawlink.domain.agent import REGISTERED, Agent
+from clawlink.domain.broadcast import Broadcast
+from clawlink.domain.delivery import Delivery, State
+from clawlink.domain.file import FileWrite, SharedFile
+from clawlink.domain.record import SETTLED, Record
+from clawlink.domain.task import Task
+from clawlink.relay.agents import Agents
+from clawlink.relay.core import Core, retrying
+from clawlink.relay.mailbox import Mailbox
+from clawlink.store.base import Drop
+
+_SLICE = 200
+_SETTLED_KINDS: tuple[type[Any], ...] = (Delivery, Task, Broadcast, FileWrite)
+_ENDING_KINDS: tuple[type[Any], ...] = (*_SETTLED_KINDS, SharedFile)
+
+
+class Janitor:
+    """Looks at what has ended. ``sweep`` is called once a second; nothing depends on its being on time."""
+
+    def __init__(self, core: Core, agents: Agents, mailbox: Mailbox) -> None:
+        self._core = core
+        self._agents = agents
+        self._mailbox = mailbox
+        self._agents_after: str | None = None
+
+    async def sweep(self) -> None:
+        """Do everything that is to be done at this moment, with turns for other requests in between."""
+        for kind in _ENDING_KINDS:
+            await self._end(kind)
+        await self._evict()
+        await self._forget_agents()
+
+    async def _end(self, kind: type[Any]) -> None:
+        while True:
+            ended = await self._core.store.ending(kind, self._core.clock(), _SLICE)
+            done = 0
+            for record in ended:
+                done += await self._end_one(kind, record.id)
+            await asyncio.sleep(0)
+            if done < _SLICE:
+                return
+
+    @retrying
+    async def _end_one(self, kind: type[Any], id: str) -> bool:
+        """Settle or drop one record, if it is true that its time has come."""
+        core = self._core
+        record: Record | None = await core.store.get(kind, id)
+        if record is None or record.ends_at is None or record.ends_at > core.clock():
+            return False
+        if isinstance(record, Delivery) and record.state is State.PENDING:
+            return delivery_rules.overdue(record, core.clock()) and await self._mailbox.expire(id)
+        await core.commit(record.home, Drop(record))
+        return True
+
+    async def _evict(self) -> None:
+        """Forget the oldest settled records while there are too many, or too many bytes of them."""
+        core = self._core
+        while True:
+            usages = {kind: await core.store.usage(kind, SETTLED) for kind in _SETTLED_KINDS}
+            over_count = sum(u.count for u in usages.values()) - core.limits.retention_records
+            over_bytes = sum(u.bytes for u in usages.values()) - core.limits.retention_bytes
+            if over_count <= 0 and over_bytes <= 0:
+                return
+            largest = max(usages, key=lambda kind: usages[kind].bytes if over_bytes > 0 else usages[kind].count)
+            oldest = await core.store.page(largest, SETTLED, None, _SLICE if over_bytes > 0 else min(over_count, _SLICE))
+            dropped = 0
+            for record in oldest.records:
+                dropped += await self._evict_one(largest, record.id)
+            core.stats.evicted += dropped
+            await asyncio.sleep(0)
+            if not dropped:
+                return
+
+    @retrying
+    async def _evict_one(self, kind: type[Any], id: str) -> bool:
+        record: Record | None = await self._core.store.get(kind, id)
+        if record is None or SETTLED not in record.index_keys:
+            return False
+        await self._core.commit(record.home, Drop(record))
+        return True
+
+    async def _forget_agents(self) -> None:
+        """Look at some of the agents each time, and forget those that are long silent and have no mail."""
+        core = self._core
+        page = await core.store.page(Agent, REGISTERED, self._agents_after, _SLICE)
+        self._agents_after = page.after
+        for agent in page.records:
+            mail = await core.store.load(agent.id)
+            if agent_rules.forgettable(agent, core.clock(), core.limits, mail=mail.count):
+                await self._agents.remove(agent.id)

@@ -1,0 +1,93 @@
+"""The relay: all its parts, wired. It knows nothing of HTTP; doors and routes call it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from clawlink.domain.file import PRESENT, SharedFile
+from clawlink.domain.limits import LIMIT_FIELDS, Limits
+from clawlink.protocol.replies import Info
+from clawlink.relay.agents import Agents
+from clawlink.relay.broadcasts import Broadcasts
+from clawlink.relay.clock import iso
+from clawlink.relay.core import Core
+from clawlink.relay.files import Files
+from clawlink.relay.janitor import Janitor
+from clawlink.relay.mailbox import Mailbox
+from clawlink.relay.messages import Messages
+from clawlink.relay.stats import Stats
+from clawlink.relay.tasks import Tasks
+from clawlink.store.base import Signals, Store
+from clawlink.version import VERSION
+
+
+class Relay:
+    """One relay over one store."""
+
+    def __init__(
+        self,
+        store: Store,
+        signals: Signals,
+        limits: Limits,
+        *,
+        clock: Callable[[], float] = time.time,
+        require_agent_keys: bool = False,
+    ) -> None:
+        self._core = core = Core(store, signals, limits, clock)
+        self.mailbox = Mailbox(core)
+        self.agents = Agents(core, self.mailbox, require_keys=require_agent_keys)
+        self.tasks = Tasks(core, self.agents, self.mailbox)
+        self.messages = Messages(core, self.agents, self.mailbox)
+        self.broadcasts = Broadcasts(core, self.mailbox)
+        self.files = Files(core, self.mailbox)
+        self.janitor = Janitor(core, self.agents, self.mailbox)
+        self.limits = limits
+        self.clock = clock
+        self._started_at = clock()
+
+    @property
+    def stats(self) -> Stats:
+        """Counters since start."""
+        return self._core.stats
+
+    @property
+    def draining(self) -> bool:
+        """Whether the relay is shutting down."""
+        return self._core.draining
+
+    @property
+    def waiting(self) -> int:
+        """How many consumers wait for messages at this moment."""
+        return self._core.signals.listeners()
+
+    async def drain(self) -> None:
+        """Take no new work, answer every waiting poll with nothing, and finish what has begun."""
+        self._core.draining = True
+        self._core.signals.publish_all()
+        await self._core.finished()
+
+    async def info(self, *, auth_required: bool, endpoints: dict[str, str]) -> Info:
+        """Tell what this relay is and holds."""
+        store = self._core.store
+        online, stale = await self.agents.directory.presence()
+        held = await store.total()
+        files = await store.usage(SharedFile, PRESENT)
+        return Info(
+            service="ClawLink Relay",
+            version=VERSION,
+            auth_required=auth_required,
+            agents_online=online,
+            total_broadcasts=self.stats.broadcasts,
+            shared_files=files.count,
+            note="Agents register, discover, delegate and poll here. The endpoints are below; /openapi.json has them in full.",
+            endpoints=endpoints,
+            server_time=iso(self.clock()),
+            agents_stale=stale,
+            messages_held=held.count,
+            bytes_held=held.bytes,
+            agent_keys_required=self.agents.keys_required,
+            draining=self.draining,
+            started_at=iso(self._started_at),
+            limits={f.name: getattr(self.limits, f.name) for f in LIMIT_FIELDS},
+        )

@@ -1,0 +1,45 @@
+"""Counters since the relay started, for info, metrics and whoever watches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+
+@dataclass
+class Stats:
+    """What has happened since start. Each counter only grows."""
+
+    stored: int = 0
+    delivered: int = 0
+    acked: int = 0
+    nacked: int = 0
+    released: int = 0
+    expired: int = 0
+    dead: int = 0
+    redriven: int = 0
+    merged: int = 0
+    refused: int = 0
+    broadcasts: int = 0
+    files_written: int = 0
+    conflicts: int = 0
+    evicted: int = 0
+
+
+HELP = {
+    "stored": "Messages put into a mailbox.",
+    "delivered": "Messages leased to a consumer, repeats included.",
+    "acked": "Messages settled by their consumer.",
+    "nacked": "Messages given back by their consumer.",
+    "released": "Leases undone because the reply could not be written.",
+    "expired": "Messages whose time to live ran out.",
+    "dead": "Messages buried after too many attempts.",
+    "redriven": "Dead letters put back.",
+    "merged": "Unread notices replaced by newer ones.",
+    "refused": "Requests answered with an error.",
+    "broadcasts": "Broadcasts accepted.",
+    "files_written": "Versions of shared files accepted.",
+    "conflicts": "Commits that were tried again because a record had changed.",
+    "evicted": "Settled records forgotten before their retention time, to stay within bounds.",
+}
+if set(HELP) != {f.name for f in fields(Stats)}:
+    raise AssertionError("every counter needs a sentence")
