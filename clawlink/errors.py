@@ -13,6 +13,7 @@
     │   │   ├── UnknownFile           unknown_file
     │   │   └── UnknownRoute          unknown_route
     │   ├── MethodNotAllowed      405 method_not_allowed
+    │   ├── BodyTimeout           408 body_timeout      the body did not arrive in time
     │   ├── Conflicted            409
     │   │   ├── WrongState            wrong_state       the record has moved on; `current` says where it is
     │   │   ├── LeaseLost             lease_lost        another consumer holds the message now
@@ -149,6 +150,14 @@ class MethodNotAllowed(Refused):
 
     code = "method_not_allowed"
     status = 405
+
+
+class BodyTimeout(Refused):
+    """The request's body did not arrive in time."""
+
+    code = "body_timeout"
+    status = 408
+    retryable = True
 
 
 class Conflicted(Refused):

@@ -39,8 +39,3 @@ class Broadcast(msgspec.Struct, frozen=True, gc=False):
     def done(self, refused: int) -> Broadcast:
         """Return the broadcast once every recipient has been tried."""
         return replace(self, version=self.version + 1, refused=refused)
-
-
-def copy_id(broadcast_id: str, agent_id: str) -> str:
-    """Return the id of one recipient's copy."""
-    return f"{broadcast_id}:{agent_id}"

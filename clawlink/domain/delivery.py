@@ -86,6 +86,16 @@ def by_merge(mailbox: str, merge: str) -> str:
     return f"merge:{mailbox}\n{merge}"
 
 
+def copy_id(message_id: str, mailbox: str) -> str:
+    """Return the id of one recipient's copy of a message that goes to several."""
+    return f"{message_id}:{mailbox}"
+
+
+def message_id(d: Delivery) -> str:
+    """Return the id of the message that the delivery carries."""
+    return d.id.removesuffix(":" + d.mailbox)
+
+
 def rank(level: int, arrival: int) -> int:
     """Return the number that sorts a mailbox: ``level`` 0 is urgent; ``arrival`` counts up, below 2**56."""
     return level << _RANK_SHIFT | arrival

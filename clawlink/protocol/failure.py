@@ -18,6 +18,7 @@ _BY_STATUS = {
     403: errors.NotAllowed,
     404: errors.NotFound,
     405: errors.MethodNotAllowed,
+    408: errors.BodyTimeout,
     409: errors.Conflicted,
     412: errors.VersionConflict,
     413: errors.TooLarge,

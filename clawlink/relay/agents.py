@@ -11,6 +11,7 @@ from typing import NamedTuple
 from clawlink.domain import access
 from clawlink.domain import agent as rules
 from clawlink.domain.agent import REGISTERED, Agent, NameHold, Presence, by_capability, by_name, fold
+from clawlink.domain.delivery import copy_id
 from clawlink.domain.limits import AGENT_KEY_BITS, MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH, PRESENCE_AUDIENCE
 from clawlink.domain.message import AgentJoined, AgentLeft, Rank, encode
 from clawlink.domain.task import Task, by_assignee
@@ -302,7 +303,7 @@ class Agents:
             if other.id != agent.id and self.presence(other) is Presence.ONLINE:
                 await self._mailbox.put_notice(
                     self._mailbox.new(
-                        f"{id}:{other.id}",
+                        copy_id(id, other.id),
                         other.id,
                         sender=agent.id,
                         body=body,

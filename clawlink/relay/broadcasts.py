@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from clawlink.domain.agent import REGISTERED, Agent
-from clawlink.domain.broadcast import Broadcast, copy_id
-from clawlink.domain.delivery import Delivery
+from clawlink.domain.broadcast import Broadcast
+from clawlink.domain.delivery import Delivery, copy_id
 from clawlink.domain.message import KnowledgeBroadcast, decode, encode, says_the_same
 from clawlink.errors import KeyReused
 from clawlink.protocol import requests

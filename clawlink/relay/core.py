@@ -34,13 +34,13 @@ class Core:
         self.secret = os.urandom(32)
         self.draining = False
         self.listed: set[str] = set()  # agents whose listing is cached
-        self.changed: set[str] = set()  # of those, the ones whose listing is out of date
+        self.changed: dict[str, None] = {}  # of those, the ones whose listing is out of date, in order
         self._background: set[asyncio.Task[Any]] = set()
 
     async def commit(self, home: str, *changes: Put | Drop) -> None:
         """Commit to the store. What ``discover`` lists of this home is out of date from then on."""
         if home in self.listed:
-            self.changed.add(home)
+            self.changed[home] = None
         await self.store.commit(home, *changes)
 
     def require_working(self) -> None:

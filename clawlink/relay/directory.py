@@ -66,7 +66,7 @@ class Directory:
     def add(self, agent_id: str) -> None:
         """List an agent that has just registered."""
         self._core.listed.add(agent_id)
-        self._core.changed.add(agent_id)
+        self._core.changed[agent_id] = None
 
     async def _matching(self, key: str) -> list[Agent]:
         found: list[Agent] = []
@@ -86,7 +86,8 @@ class Directory:
                 self.add(agent.id)
         done = 0
         while core.changed:
-            agent_id = core.changed.pop()
+            agent_id = next(iter(core.changed))
+            del core.changed[agent_id]
             current = await core.store.get(Agent, agent_id)
             if current is None:
                 core.listed.discard(agent_id)

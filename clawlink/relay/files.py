@@ -10,6 +10,7 @@ import re
 
 from clawlink.domain import file as rules
 from clawlink.domain.agent import Agent
+from clawlink.domain.delivery import copy_id
 from clawlink.domain.file import PRESENT, FileWrite, SharedFile
 from clawlink.domain.message import FileUpdated, Rank, encode
 from clawlink.errors import BadRequest, KeyReused, StorageFull, TooLarge, UnknownFile
@@ -169,7 +170,7 @@ class Files:
         async for agent_id in everyone(core, but=file.last_editor):
             await self._mailbox.put_notice(
                 self._mailbox.new(
-                    f"{id}:{agent_id}",
+                    copy_id(id, agent_id),
                     agent_id,
                     sender=file.last_editor,
                     body=body,

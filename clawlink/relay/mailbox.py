@@ -288,7 +288,7 @@ class Mailbox:
     async def redrive(self, mailbox: str, ids: Sequence[str] | None, limit: int) -> list[str]:
         """Put dead letters back at their old places: the named ones, or the oldest. Returns the ids of those put back."""
         if ids is None:
-            ids = [d.id for d in (await self.dead_letters(mailbox, None, limit)).records]
+            ids = [rules.message_id(d) for d in (await self.dead_letters(mailbox, None, limit)).records]
         back = [id for id in dict.fromkeys(ids) if await self._redrive_one(mailbox, id)]
         self._core.stats.redriven += len(back)
         self._core.signals.publish(mailbox)
@@ -297,7 +297,7 @@ class Mailbox:
     @retrying
     async def _redrive_one(self, mailbox: str, id: str) -> bool:
         core = self._core
-        d = await core.store.get(Delivery, id)
+        d = await core.store.get(Delivery, id) or await core.store.get(Delivery, rules.copy_id(id, mailbox))
         if d is None or d.mailbox != mailbox or d.state is not State.DEAD:
             return False
         now = core.clock()

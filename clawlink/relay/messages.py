@@ -6,8 +6,8 @@ from collections import Counter
 
 from clawlink.domain import access
 from clawlink.domain.agent import Agent
-from clawlink.domain.broadcast import Broadcast, copy_id
-from clawlink.domain.delivery import Delivery, State
+from clawlink.domain.broadcast import Broadcast
+from clawlink.domain.delivery import Delivery, State, copy_id
 from clawlink.domain.message import RANKS, PlainMessage, decode, encode, says_the_same, type_of
 from clawlink.domain.task import Task, TaskState
 from clawlink.errors import KeyReused, UnknownMessage
@@ -109,7 +109,7 @@ def _state(d: Delivery) -> str:
     """Return the furthest fact about a delivery."""
     if d.state is State.PENDING:
         return "stored" if d.delivered_at is None else "delivered"
-    return d.state.value
+    return str(d.state.value)
 
 
 def _task_status(d: Delivery, task: Task | None) -> str | None:

@@ -5,9 +5,10 @@ Every method runs without suspending, so nothing changes between a read and the 
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Collection, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
+from itertools import islice
 from operator import attrgetter
 from typing import Any, cast
 
@@ -18,15 +19,21 @@ from clawlink.store.base import Conflict, Drop, Page, Put, R, Usage
 _rank = attrgetter("rank")
 _BUCKET_SECONDS = 1.0
 _NOTHING = Usage(0, 0)
+_EMPTY: Page[Any] = Page((), None)
 
 
 class _Index:
-    """The ids under one key, in the order they came, and their weight. A dict, because it keeps order and drops fast."""
+    """The ids under one key, in the order they came, and their weight. A dict, because it keeps order and drops fast.
 
-    __slots__ = ("bytes", "ids")
+    Each id has the number of its coming; it only grows, so a page can go on after a number whose id is gone. ``listed``
+    are the numbers and the ids as lists, made when someone pages, until an id comes or goes: a dict cannot seek.
+    """
+
+    __slots__ = ("bytes", "ids", "listed")
 
     def __init__(self) -> None:
-        self.ids: dict[str, None] = {}
+        self.ids: dict[str, int] = {}
+        self.listed: tuple[list[int], list[str]] | None = None
         self.bytes = 0
 
 
@@ -43,14 +50,15 @@ class _Mailbox:
 
 
 class _Kind:
-    """All records of one kind, their indexes, and the calendar of when they end."""
+    """All records of one kind, their indexes, and the calendar of when they end; no day in it is before ``earliest``."""
 
-    __slots__ = ("calendar", "indexes", "records")
+    __slots__ = ("calendar", "earliest", "indexes", "records")
 
     def __init__(self) -> None:
         self.records: dict[str, Any] = {}
         self.indexes: dict[str, _Index] = {}
         self.calendar: dict[int, set[str]] = {}
+        self.earliest = 0
 
 
 class MemoryStore:
@@ -61,6 +69,7 @@ class MemoryStore:
         self._mailboxes: dict[str, _Mailbox] = {}
         self._total_count = 0
         self._total_bytes = 0
+        self._arrivals = 0
 
     def _kind(self, kind: type[Any]) -> _Kind:
         found = self._kinds.get(kind)
@@ -75,7 +84,7 @@ class MemoryStore:
     async def page(self, kind: type[R], key: str, after: str | None = None, limit: int = 100) -> Page[R]:
         found = self._kind(kind)
         index = found.indexes.get(key)
-        return _cut(found.records, () if index is None else index.ids, after, limit)
+        return _EMPTY if index is None else _cut(found.records, index, after, limit)
 
     async def usage(self, kind: type[R], key: str) -> Usage:
         found = self._kind(kind)
@@ -97,9 +106,9 @@ class MemoryStore:
         if later and later[0][0] <= now:
             records = self._kinds[Delivery].records
             while later and later[0][0] <= now:
-                _, id, version = heappop(later)
-                if _is_current(records, id, version):
-                    _insert(box.ready, records[id])
+                d = _filed(records, heappop(later), mailbox)
+                if d is not None:
+                    _insert(box.ready, d)
         return box.ready[:limit]
 
     async def pending(self, mailbox: str, limit: int) -> Sequence[Delivery]:
@@ -107,8 +116,12 @@ class MemoryStore:
         if box is None:
             return ()
         records = self._kinds[Delivery].records
-        waiting = (records[id] for _, id, version in box.later if _is_current(records, id, version))
-        return [*box.ready, *waiting][:limit]
+        found = {d.id: d for d in box.ready}
+        for entry in box.later:
+            d = _filed(records, entry, mailbox)
+            if d is not None:
+                found[d.id] = d
+        return list(found.values())[:limit]
 
     async def next_due_at(self, mailbox: str) -> float | None:
         box = self._mailboxes.get(mailbox)
@@ -118,18 +131,22 @@ class MemoryStore:
             return box.ready[0].visible_at
         records = self._kinds[Delivery].records
         while box.later:
-            visible_at, id, version = box.later[0]
-            if _is_current(records, id, version):
-                return visible_at
+            if _filed(records, box.later[0], mailbox) is not None:
+                return box.later[0][0]
             heappop(box.later)
         return None
 
     async def ending(self, kind: type[R], now: float, limit: int) -> Sequence[R]:
         found = self._kind(kind)
+        calendar = found.calendar
         last = int(now // _BUCKET_SECONDS)
+        # Day by day from the earliest; only after a long gap is it less work to ask which days there are.
+        few = last - found.earliest <= len(calendar)
+        days = range(found.earliest, last + 1) if few else sorted(b for b in calendar if b <= last)
+        found.earliest = max(found.earliest, next((b for b in days if b in calendar), last + 1))
         ended: list[R] = []
-        for bucket in sorted(b for b in found.calendar if b <= last):
-            for id in found.calendar[bucket]:
+        for bucket in days:
+            for id in calendar.get(bucket, ()):
                 record = found.records[id]
                 if record.ends_at <= now:
                     ended.append(record)
@@ -142,7 +159,8 @@ class MemoryStore:
             record = change[0]
             if record.home != home:
                 raise ValueError(f"{type(record).__name__} {record.id!r} lives at {record.home!r}, not at {home!r}")
-            stored = self._kind(type(record)).records.get(record.id)
+            kind = self._kinds.get(type(record)) or self._kind(type(record))
+            stored = kind.records.get(record.id)
             expected = record.version - 1 if type(change) is Put else record.version
             if (0 if stored is None else stored.version) != expected or (
                 stored is not None and stored.home != record.home
@@ -173,13 +191,17 @@ class MemoryStore:
                 index.bytes -= old.weight  # type: ignore[union-attr]
                 if key not in new_keys:
                     del index.ids[id]
+                    index.listed = None
                     if not index.ids:
                         del kind.indexes[key]
             for key in new_keys:
                 found = kind.indexes.get(key)
                 if found is None:
                     found = kind.indexes[key] = _Index()
-                found.ids[id] = None
+                if key not in old_keys:
+                    self._arrivals += 1
+                    found.ids[id] = self._arrivals
+                    found.listed = None
                 found.bytes += new.weight  # type: ignore[union-attr]
         old_end = None if old is None else old.ends_at
         new_end = None if new is None else new.ends_at
@@ -193,6 +215,8 @@ class MemoryStore:
                 bucket = int(new_end // _BUCKET_SECONDS)
                 ids = kind.calendar.get(bucket)
                 if ids is None:
+                    if bucket < kind.earliest or not kind.calendar:
+                        kind.earliest = bucket
                     kind.calendar[bucket] = {id}
                 else:
                     ids.add(id)
@@ -217,7 +241,7 @@ class MemoryStore:
                     _insert(box.ready, new)
                 else:
                     if len(box.later) > 64 and len(box.later) > 4 * box.count:
-                        self._compact(box)
+                        self._compact(box, mailbox)
                     heappush(box.later, (new.visible_at, new.id, new.version))
         if not box.count:
             del self._mailboxes[mailbox]
@@ -228,16 +252,23 @@ class MemoryStore:
         self._total_count += count
         self._total_bytes += size
 
-    def _compact(self, box: _Mailbox) -> None:
+    def _compact(self, box: _Mailbox, mailbox: str) -> None:
         """Drop what was filed for versions that are gone: leases that were acked or extended before they lapsed."""
         records = self._kinds[Delivery].records
-        box.later = [entry for entry in box.later if _is_current(records, entry[1], entry[2])]
+        box.later = [entry for entry in box.later if _filed(records, entry, mailbox) is not None]
         heapify(box.later)
 
 
-def _is_current(records: dict[str, Any], id: str, version: int) -> bool:
-    record = records.get(id)
-    return record is not None and record.version == version
+def _filed(records: dict[str, Any], entry: tuple[float, str, int], mailbox: str) -> Delivery | None:
+    """Return the delivery that was filed so, unless it has changed since.
+
+    The version alone does not tell: an id may be stored anew after its record was forgotten, and reach it again.
+    """
+    visible_at, id, version = entry
+    d: Delivery | None = records.get(id)
+    if d is None or d.version != version or d.visible_at != visible_at:
+        return None
+    return d if d.state is State.PENDING and d.mailbox == mailbox else None
 
 
 def _held(d: Delivery) -> bool:
@@ -247,8 +278,13 @@ def _held(d: Delivery) -> bool:
 def _insert(ready: list[Delivery], d: Delivery) -> None:
     if not ready or ready[-1].rank < d.rank:
         ready.append(d)
-    else:
-        ready.insert(bisect_left(ready, d.rank, key=_rank), d)
+        return
+    at = bisect_left(ready, d.rank, key=_rank)
+    while at < len(ready) and ready[at].rank == d.rank:
+        if ready[at] is d:
+            return
+        at += 1
+    ready.insert(at, d)
 
 
 def _remove(ready: list[Delivery], d: Delivery) -> None:
@@ -260,14 +296,15 @@ def _remove(ready: list[Delivery], d: Delivery) -> None:
         at += 1
 
 
-def _cut(records: dict[str, Any], ids: Collection[str], after: str | None, limit: int) -> Page[Any]:
-    found: list[Any] = []
-    skipping = after is not None and after in ids
-    for id in ids:
-        if skipping:
-            skipping = id != after
-            continue
-        if len(found) == limit:
-            return Page(found, found[-1].id)
-        found.append(records[id])
-    return Page(found, None)
+def _cut(records: dict[str, Any], index: _Index, after: str | None, limit: int) -> Page[Any]:
+    if after is None or not after.isdecimal():
+        start = 0
+        chosen = list(islice(index.ids, limit))
+    else:
+        if index.listed is None:
+            index.listed = list(index.ids.values()), list(index.ids)
+        numbers, ids = index.listed
+        start = bisect_right(numbers, int(after))
+        chosen = ids[start : start + limit]
+    more = bool(chosen) and start + limit < len(index.ids)
+    return Page([records[id] for id in chosen], str(index.ids[chosen[-1]]) if more else None)

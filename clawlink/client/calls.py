@@ -1,0 +1,432 @@
+"""Each endpoint once: how to ask, and how to read the answer. The shells that send know nothing of endpoints.
+
+Every function takes who asks and what for, and returns a ``Call``. Its parameters and its docstring are those of the
+method of the same name that ``Client`` has.
+"""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
+from urllib.parse import urlencode
+
+import msgspec
+
+from clawlink.domain.limits import MAX_POLL_MESSAGES
+from clawlink.domain.message import Message
+from clawlink.errors import BadRequest, NotARelay
+from clawlink.protocol import paths, replies, requests
+from clawlink.protocol.paths import Endpoint
+
+T = TypeVar("T")
+
+_KEY_BYTES = 16
+_encoder = msgspec.json.Encoder()
+
+
+@dataclass
+class Identity:
+    """Who is asking: an agent's id, and its key if it was claimed. Registering fills it in."""
+
+    agent_id: str | None = None
+    agent_key: str | None = None
+
+    def require(self) -> str:
+        """Return the agent's id, or say that there is none yet."""
+        if self.agent_id is None:
+            raise BadRequest("this needs an identity: register first, or give the client an agent_id", field="agent_id")
+        return self.agent_id
+
+
+@dataclass(frozen=True)
+class Call(Generic[T]):
+    """One request. ``repeatable`` means that sending it twice does no more than sending it once.
+
+    ``wait`` is how many seconds the relay may take on purpose; ``learn`` is told the answer of a success.
+    """
+
+    endpoint: Endpoint
+    path: str
+    read: Callable[[bytes], T]
+    body: bytes | None = None
+    repeatable: bool = True
+    wait: float = 0.0
+    learn: Callable[[Identity, T], None] | None = None
+
+
+class Other(msgspec.Struct, frozen=True):
+    """A message of a type this client does not know, as its JSON object."""
+
+    type: str
+    fields: dict[str, Any]
+
+
+class Claimed(NamedTuple):
+    """A message that was leased to this client, and what settles it."""
+
+    message: Message | Other
+    message_id: str
+    receipt: str
+    attempt: int
+    lease_expires_at: str
+    raw: dict[str, Any]
+
+
+class DeadLetter(NamedTuple):
+    """A message that was handed out too often."""
+
+    message: Message | Other
+    message_id: str
+    from_agent: str
+    attempts: int
+    stored_at: str
+    dead_at: str
+    kept_until: str
+    raw: dict[str, Any]
+
+
+class File(NamedTuple):
+    """A shared file with its content as bytes."""
+
+    file_key: str
+    content: bytes
+    file_type: str
+    last_editor: str
+    version: int
+    updated_at: str
+
+
+def _reader(kind: Any) -> Callable[[bytes], Any]:
+    """Return what decodes a reply; an answer of another shape does not come from a relay."""
+    decoder = msgspec.json.Decoder(kind)
+
+    def read(body: bytes) -> Any:
+        try:
+            return decoder.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise NotARelay(f"the answer is not that of a ClawLink relay: {error}") from None
+
+    return read
+
+
+_readers = {endpoint.name: _reader(endpoint.reply) for endpoint in paths.ENDPOINTS if not endpoint.text}
+_read_polled = _reader(replies.Polled[msgspec.Raw])
+_read_dead = _reader(replies.DeadLetters[msgspec.Raw])
+_read_object = _reader(dict[str, Any])
+_messages: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
+
+
+def _call(
+    endpoint: Endpoint,
+    body: msgspec.Struct | None = None,
+    *,
+    query: Mapping[str, object] | None = None,
+    read: Callable[[bytes], Any] | None = None,
+    repeatable: bool = True,
+    wait: float = 0.0,
+    learn: Callable[[Identity, Any], None] | None = None,
+    **parameters: str,
+) -> Call[Any]:
+    given = {name: value for name, value in (query or {}).items() if value is not None}
+    path = endpoint.url(**parameters) + (f"?{urlencode(given)}" if given else "")
+    return Call(
+        endpoint,
+        path,
+        read or _readers[endpoint.name],
+        None if body is None else _encoder.encode(body),
+        repeatable,
+        wait,
+        learn,
+    )
+
+
+def _key(given: str | None) -> str:
+    """Return the idempotency key, made here if none was given, so that a retry after a lost reply is safe."""
+    return given or secrets.token_hex(_KEY_BYTES)
+
+
+def _message(raw: msgspec.Raw) -> tuple[Message | Other, dict[str, Any]]:
+    fields: dict[str, Any] = msgspec.json.decode(raw)
+    try:
+        return _messages.decode(raw), fields
+    except msgspec.ValidationError:
+        return Other(str(fields.get("type")), fields), fields
+
+
+def info(me: Identity) -> Call[replies.Info]:
+    """Tell what the relay is and holds."""
+    return _call(paths.INFO)
+
+
+def health(me: Identity) -> Call[replies.Health]:
+    """Tell whether the relay takes work."""
+    return _call(paths.HEALTH)
+
+
+def register(
+    me: Identity,
+    name: str | None = None,
+    *,
+    capabilities: Sequence[str] | None = None,
+    description: str | None = None,
+    machine: str | None = None,
+    claim: bool = True,
+    key: str | None = None,
+) -> Call[replies.Registered]:
+    """Register this agent, or resume it if the client knows its id; the client acts as it from then on.
+
+    A claimed agent (the default) gets an agent key, and nobody without it can read its mailbox or use its name.
+    """
+
+    def learn(me: Identity, done: replies.Registered) -> None:
+        me.agent_id = done.agent.agent_id
+        me.agent_key = done.agent_key or me.agent_key
+
+    ask = requests.Register(
+        agent_id=me.agent_id,
+        name=name,
+        capabilities=None if capabilities is None else list(capabilities),
+        machine=machine,
+        description=description,
+        claim=claim,
+        idempotency_key=_key(key),
+    )
+    return _call(paths.REGISTER, ask, learn=learn)
+
+
+def discover(
+    me: Identity, *, capability: str | None = None, name: str | None = None, status: str = "online"
+) -> Call[replies.Discovered]:
+    """List agents by capability, name and status: online, stale or all."""
+    return _call(paths.DISCOVER, query={"capability": capability, "name": name, "status": status})
+
+
+def heartbeat(me: Identity) -> Call[replies.Beat]:
+    """Show a sign of life."""
+    return _call(paths.HEARTBEAT, requests.Heartbeat(me.require()))
+
+
+def leave(me: Identity) -> Call[replies.Left]:
+    """Leave the relay; what is still in the mailbox expires."""
+    return _call(paths.LEAVE, agent_id=me.require(), repeatable=False)
+
+
+def delegate(
+    me: Identity,
+    to: str,
+    task: str,
+    *,
+    context: dict[str, Any] | None = None,
+    priority: str = "normal",
+    key: str | None = None,
+) -> Call[replies.Delegated]:
+    """Delegate a task to an agent by id or name."""
+    ask = {
+        "from_agent": me.require(),
+        "to_agent": to,
+        "task": task,
+        "context": context or {},
+        "priority": priority,
+        "idempotency_key": _key(key),
+    }
+    return _call(paths.DELEGATE, _checked(ask, requests.Delegate))
+
+
+def respond(
+    me: Identity,
+    message_id: str,
+    result: Any = None,
+    *,
+    status: str = "completed",
+    to: str | None = None,
+    key: str | None = None,
+) -> Call[replies.ResponseSent]:
+    """Answer a task, or report on it: in_progress, input_required, completed, failed, rejected."""
+    ask = {
+        "from_agent": me.require(),
+        "message_id": message_id,
+        "result": result,
+        "status": status,
+        "to_agent": to,
+        "idempotency_key": _key(key),
+    }
+    return _call(paths.RESPOND, _checked(ask, requests.Respond))
+
+
+def send(
+    me: Identity,
+    to: str,
+    content: Any,
+    *,
+    in_reply_to: str | None = None,
+    thread: str | None = None,
+    priority: str = "normal",
+    key: str | None = None,
+) -> Call[replies.Sent]:
+    """Send a plain message to an agent by id or name."""
+    ask = {
+        "from_agent": me.require(),
+        "to_agent": to,
+        "content": content,
+        "in_reply_to": in_reply_to,
+        "thread": thread,
+        "priority": priority,
+        "idempotency_key": _key(key),
+    }
+    return _call(paths.SEND, _checked(ask, requests.Send))
+
+
+def broadcast(
+    me: Identity, content: str, *, topic: str = "general", tags: Sequence[str] = (), key: str | None = None
+) -> Call[replies.BroadcastSent]:
+    """Tell every other agent."""
+    ask = {
+        "from_agent": me.require(),
+        "content": content,
+        "topic": topic,
+        "tags": list(tags),
+        "idempotency_key": _key(key),
+    }
+    return _call(paths.BROADCAST, _checked(ask, requests.Broadcast))
+
+
+def poll(
+    me: Identity, *, wait: float = 0.0, max: int | None = None, lease: float = 60.0
+) -> Call[list[Claimed]]:
+    """Claim up to ``max`` messages for ``lease`` seconds, waiting up to ``wait`` seconds for the first.
+
+    What is not acked before its lease ends is handed out again.
+    """
+
+    def read(body: bytes) -> list[Claimed]:
+        polled = _read_polled(body)
+        claimed = []
+        for raw, held in zip(polled.messages, polled.deliveries, strict=True):
+            message, fields = _message(raw)
+            claimed.append(Claimed(message, held.message_id, held.receipt, held.attempt, held.lease_expires_at, fields))
+        return claimed
+
+    query = {"wait": wait, "max": None if max is None else min(max, MAX_POLL_MESSAGES), "lease": lease}
+    return _call(paths.POLL, query=query, read=read, wait=wait, agent_id=me.require())
+
+
+def ack(me: Identity, receipts: Sequence[str]) -> Call[replies.Receipted]:
+    """Settle leased messages."""
+    return _call(paths.ACK, requests.Ack(me.require(), list(receipts)))
+
+
+def nack(me: Identity, receipts: Sequence[str], *, delay: float = 0.0) -> Call[replies.Receipted]:
+    """Give leased messages back, to be due again after ``delay`` seconds."""
+    return _call(paths.NACK, requests.Nack(me.require(), list(receipts), delay))
+
+
+def extend(me: Identity, receipts: Sequence[str], *, lease: float = 60.0) -> Call[replies.Receipted]:
+    """Lengthen leases to ``lease`` seconds from now."""
+    return _call(paths.EXTEND, requests.Extend(me.require(), list(receipts), lease))
+
+
+def dead_letters(me: Identity, *, limit: int = 100, after: str | None = None) -> Call[list[DeadLetter]]:
+    """List the messages that were handed out too often, oldest first."""
+
+    def read(body: bytes) -> list[DeadLetter]:
+        found = []
+        for letter in _read_dead(body).dead_letters:
+            message, fields = _message(letter.message)
+            found.append(
+                DeadLetter(
+                    message,
+                    letter.message_id,
+                    letter.from_agent,
+                    letter.attempts,
+                    letter.stored_at,
+                    letter.dead_at,
+                    letter.kept_until,
+                    fields,
+                )
+            )
+        return found
+
+    query = {"limit": limit, "after": after}
+    return _call(paths.DEAD_LETTERS, query=query, read=read, agent_id=me.require())
+
+
+def redrive(me: Identity, message_ids: Sequence[str] | None = None) -> Call[replies.Redriven]:
+    """Put dead letters back: the named ones, or all."""
+    return _call(paths.REDRIVE, requests.Redrive(me.require(), None if message_ids is None else list(message_ids)))
+
+
+def message(me: Identity, message_id: str) -> Call[replies.MessageStatus]:
+    """Tell how far a message came that this agent sent or was sent."""
+    return _call(paths.MESSAGE, query={"agent_id": me.require()}, message_id=message_id)
+
+
+def put_file(
+    me: Identity,
+    file_key: str,
+    content: bytes | str,
+    *,
+    file_type: str = "text",
+    if_version: int | None = None,
+    key: str | None = None,
+) -> Call[replies.FileSaved]:
+    """Write a shared file; with ``if_version`` only if it is still at that version (0: if it is new)."""
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        text, encoding = data.decode(), "utf-8"
+    except UnicodeDecodeError:
+        text, encoding = base64.b64encode(data).decode(), "base64"
+    ask = {
+        "file_key": file_key,
+        "content": text,
+        "agent_id": me.require(),
+        "file_type": file_type,
+        "encoding": encoding,
+        "if_version": if_version,
+        "idempotency_key": _key(key),
+    }
+    return _call(paths.PUT_FILE, _checked(ask, requests.PutFile))
+
+
+def list_files(me: Identity, *, limit: int = 100, after: str | None = None) -> Call[replies.FileList]:
+    """List shared files; ``after`` is what the reply before gave as ``next``."""
+    return _call(paths.LIST_FILES, query={"limit": limit, "after": after})
+
+
+def get_file(me: Identity, file_key: str) -> Call[File]:
+    """Read a shared file as bytes."""
+
+    def read(body: bytes) -> File:
+        file: replies.FileContent = _readers[paths.GET_FILE.name](body)
+        content = base64.b64decode(file.content) if file.encoding == "base64" else file.content.encode()
+        return File(file.file_key, content, file.file_type, file.last_editor, file.version, file.updated_at)
+
+    return _call(paths.GET_FILE, read=read, file_key=file_key)
+
+
+def delete_file(me: Identity, file_key: str, *, if_version: int | None = None) -> Call[replies.FileDeleted]:
+    """Delete a shared file; with ``if_version`` only if it is still at that version."""
+    query = {"agent_id": me.require(), "if_version": if_version}
+    return _call(paths.DELETE_FILE, query=query, file_key=file_key, repeatable=False)
+
+
+def metrics(me: Identity) -> Call[str]:
+    """Return the relay's counters as Prometheus text."""
+    return _call(paths.METRICS, read=bytes.decode)
+
+
+def openapi(me: Identity) -> Call[dict[str, Any]]:
+    """Return the relay's interface as an OpenAPI document."""
+    return _call(paths.OPENAPI, read=_read_object)
+
+
+def _checked(ask: dict[str, Any], kind: type[T]) -> T:
+    """Make the request's struct as the relay would read it, so that a mistake is told before anything is sent."""
+    try:
+        return msgspec.convert(ask, kind)
+    except msgspec.ValidationError as error:
+        sentence, _, path = str(error).partition(" - at `$.")
+        field = path.rstrip("`") or None
+        raise BadRequest(sentence + (f" (field {field})" if field else ""), field=field) from None

@@ -1,0 +1,31 @@
+"""Whether and when to send a request again: decided here from facts alone, acted on by the shells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clawlink.errors import BodyTimeout, ClawLinkError, InternalError, RelayUnreachable, Unavailable
+
+_WORTH_IT = (RelayUnreachable, Unavailable, InternalError, BodyTimeout)
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """How patient a client is: up to ``tries`` attempts, waiting ``first`` seconds, then twice that, up to ``most``."""
+
+    tries: int = 4
+    first: float = 0.1
+    most: float = 5.0
+
+    def pause(self, error: ClawLinkError, *, attempt: int, repeatable: bool, random: float) -> float | None:
+        """Return the seconds to wait after failed attempt number ``attempt`` (from 1), or None to give up.
+
+        Only what is safe to repeat is repeated, and only after failures that pass by themselves. ``random`` is from 0 to
+        1: it spreads clients that failed together over half to all of the pause.
+        """
+        if not repeatable or attempt >= self.tries or not isinstance(error, _WORTH_IT):
+            return None
+        pause = min(self.first * 2.0 ** (attempt - 1), self.most)
+        if error.retry_after is not None:
+            pause = max(pause, min(error.retry_after, self.most))
+        return pause * (0.5 + random / 2)

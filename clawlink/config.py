@@ -1,0 +1,51 @@
+"""What a relay and its clients are told at start: a flag goes before a CLAWLINK_* variable, and that before the default."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from clawlink.domain.limits import Limits
+
+DEFAULT_HOST = "127.0.0.1"
+DEFAULT_PORT = 9077
+DEFAULT_RELAY = f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
+LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """How one relay runs. ``token`` None means that it asks for none."""
+
+    host: str = DEFAULT_HOST
+    port: int = DEFAULT_PORT
+    token: str | None = None
+    require_agent_keys: bool = False
+    allow_hosts: tuple[str, ...] = ()
+    allow_origins: tuple[str, ...] = ()
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    mdns: bool = True
+    log_level: str = "info"
+    log_json: bool = False
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine can reach the relay."""
+        return self.host in LOOPBACK_HOSTS or self.host.startswith("127.")
+
+    @property
+    def scheme(self) -> str:
+        return "https" if self.tls_cert else "http"
+
+
+def variable(flag: str) -> str:
+    """Return the environment variable that stands for a flag: ``--max-agents`` is CLAWLINK_MAX_AGENTS."""
+    return "CLAWLINK_" + flag.lstrip("-").replace("-", "_").upper()
+
+
+def from_environment(flag: str, environ: Mapping[str, str] = os.environ) -> str | None:
+    """Return what the environment says for a flag; an empty variable says nothing."""
+    return environ.get(variable(flag)) or None

@@ -1,0 +1,89 @@
+"""Who may talk to this relay at all: the token, and what a browser tells about where a request comes from."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import socket
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from aiohttp import hdrs, web
+
+from clawlink.errors import NotAllowed, NotAuthenticated, UnsupportedMediaType
+
+_KNOWN_HOSTS_MAX = 1024
+
+
+class Guard:
+    """Decides from the headers alone whether a request is looked at.
+
+    A page in a browser can send requests to any address. It always names itself in ``Origin``, and after DNS rebinding
+    the ``Host`` is its own name: so a foreign Origin is refused, and a Host that is neither an address nor ours.
+    """
+
+    def __init__(
+        self, token: str | None, *, host: str, allow_hosts: Iterable[str] = (), allow_origins: Iterable[str] = ()
+    ) -> None:
+        self._expected = None if token is None else f"Bearer {token}".encode()
+        own = socket.gethostname().lower()
+        self._names = {"localhost", host.lower(), own, own.split(".")[0], own.split(".")[0] + ".local"}
+        self._names |= {name.lower() for name in allow_hosts}
+        self._origins = {origin.lower().rstrip("/") for origin in allow_origins}
+        self._known: set[str] = set()
+
+    def check(self, request: web.Request, *, open_to_all: bool = False) -> None:
+        """Raise NotAllowed, UnsupportedMediaType or NotAuthenticated for a request that is not to be looked at."""
+        headers = request.headers
+        host = headers.get(hdrs.HOST)
+        if host is not None and host not in self._known:
+            self._check_host(host)
+        origin = headers.get(hdrs.ORIGIN)
+        if origin is not None:
+            self._check_origin(request, origin, host)
+        if self._expected is not None and not open_to_all:
+            given = headers.get(hdrs.AUTHORIZATION)
+            if given is None or not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._expected):
+                raise NotAuthenticated(
+                    "this relay asks for its token: send the header 'Authorization: Bearer <token>' "
+                    "(on the command line --token or CLAWLINK_TOKEN)"
+                    if given is None
+                    else "the token is not that of this relay"
+                )
+
+    def _check_host(self, host: str) -> None:
+        name = _name_of(host)
+        if name not in self._names and not name.endswith(".localhost") and not _is_address(name):
+            raise NotAllowed(
+                f"this relay is not known under the name {name!r}: use its address, or start it with --allow-host {name}",
+                field="Host",
+            )
+        if len(self._known) < _KNOWN_HOSTS_MAX:
+            self._known.add(host)
+
+    def _check_origin(self, request: web.Request, origin: str, host: str | None) -> None:
+        origin = origin.lower().rstrip("/")
+        if origin != f"{request.scheme}://{(host or '').lower()}" and origin not in self._origins:
+            raise NotAllowed(
+                f"pages of {origin!r} may not use this relay; start it with --allow-origin to let them", field="Origin"
+            )
+        if request.method == hdrs.METH_POST and request.content_type != "application/json":
+            raise UnsupportedMediaType(
+                "a page must send JSON as Content-Type: application/json", field="Content-Type"
+            )
+
+
+def _name_of(host: str) -> str:
+    """Return the name or address in a Host header, without port and brackets."""
+    try:
+        return urlsplit("//" + host).hostname or ""
+    except ValueError:
+        return host
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,31 @@
+"""Counters and gauges in the Prometheus text format."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from clawlink.relay.relay import Relay
+from clawlink.relay.stats import HELP
+from clawlink.version import VERSION
+
+
+async def render(relay: Relay) -> str:
+    """Return all counters and gauges. None of them has a label that a user can fill, so their number is fixed."""
+    info = await relay.info(auth_required=False, endpoints={})
+    lines: list[str] = []
+
+    def metric(name: str, kind: str, help: str, value: float, labels: str = "") -> None:
+        lines.append(f"# HELP clawlink_{name} {help}")
+        lines.append(f"# TYPE clawlink_{name} {kind}")
+        lines.append(f"clawlink_{name}{labels} {value}")
+
+    metric("build_info", "gauge", "The version that runs.", 1, f'{{version="{VERSION}"}}')
+    for field in fields(relay.stats):
+        metric(f"{field.name}_total", "counter", HELP[field.name], getattr(relay.stats, field.name))
+    metric("agents_online", "gauge", "Agents seen lately.", info.agents_online)
+    metric("agents_stale", "gauge", "Agents not seen lately.", info.agents_stale)
+    metric("messages_held", "gauge", "Messages in all mailboxes, dead letters included.", info.messages_held)
+    metric("message_bytes_held", "gauge", "Their bytes.", info.bytes_held)
+    metric("shared_files", "gauge", "Shared files.", info.shared_files)
+    metric("waiting_polls", "gauge", "Polls that wait for a message at this moment.", relay.waiting)
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,116 @@
+"""The OpenAPI document, made from the very structs that validate."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any
+
+import msgspec
+
+from clawlink.domain.access import KEY_HEADER
+from clawlink.domain.message import Message
+from clawlink.protocol.paths import ENDPOINTS, Endpoint
+from clawlink.protocol.replies import DeadLetters, Failure, Polled
+from clawlink.version import VERSION
+
+_REF = "#/components/schemas/{name}"
+_PARAMETER = re.compile(r"{(\w+)}")
+# What a poll carries is a union of messages; the reply structs leave it open, because the server never looks inside.
+_FILLED = {Polled: Polled[Message], DeadLetters: DeadLetters[Message]}
+
+
+@cache
+def document() -> bytes:
+    """Return the document as JSON, made once."""
+    kinds: list[Any] = [Failure]
+    for endpoint in ENDPOINTS:
+        kinds += [k for k in (endpoint.body, endpoint.query, _reply_of(endpoint)) if k is not None]
+    schemas, components = msgspec.json.schema_components(kinds, ref_template=_REF)
+    schema = dict(zip(map(repr, kinds), schemas, strict=True))
+    operations: dict[str, dict[str, Any]] = {}
+    for endpoint in ENDPOINTS:
+        operations.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, schema, components)
+    return msgspec.json.encode(
+        {
+            "openapi": "3.1.0",
+            "info": {
+                "title": "ClawLink Relay",
+                "version": VERSION,
+                "description": "The relay AI agents work through. Every error is a JSON object with `error` and `code`.",
+            },
+            "security": [{"token": []}, {}],
+            "paths": operations,
+            "components": {
+                "schemas": components,
+                "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            },
+        }
+    )
+
+
+def _reply_of(endpoint: Endpoint) -> Any:
+    return _FILLED.get(endpoint.reply, endpoint.reply)
+
+
+def _operation(endpoint: Endpoint, schema: dict[str, Any], components: dict[str, Any]) -> dict[str, Any]:
+    parameters: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": "Percent-encoded as one piece, slashes included.",
+            "schema": {"type": "string", "minLength": 1},
+        }
+        for name in _PARAMETER.findall(endpoint.path)
+    ]
+    if endpoint.query is not None:
+        fields = components[schema[repr(endpoint.query)]["$ref"].rsplit("/", 1)[1]]["properties"]
+        parameters += [
+            {"name": name, "in": "query", "required": False, "schema": _without_null(field)}
+            for name, field in fields.items()
+        ]
+    if endpoint.acts:
+        parameters.append(
+            {
+                "name": KEY_HEADER,
+                "in": "header",
+                "required": False,
+                "description": "The agent's key; needed if it was claimed.",
+                "schema": {"type": "string"},
+            }
+        )
+    operation: dict[str, Any] = {
+        "operationId": endpoint.name,
+        "summary": endpoint.summary,
+        "parameters": parameters,
+        "responses": {
+            "200": {"description": "Done.", "content": _content(endpoint, schema)},
+            "default": {
+                "description": "Refused or failed.",
+                "content": {"application/json": {"schema": schema[repr(Failure)]}},
+            },
+        },
+    }
+    if endpoint.open:
+        operation["security"] = []
+    if endpoint.body is not None:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": schema[repr(endpoint.body)]}},
+        }
+    return operation
+
+
+def _content(endpoint: Endpoint, schema: dict[str, Any]) -> dict[str, Any]:
+    if endpoint.reply is not None:
+        return {"application/json": {"schema": schema[repr(_reply_of(endpoint))]}}
+    if endpoint.path.endswith(".json"):
+        return {"application/json": {"schema": {"type": "object"}}}
+    return {"text/plain": {"schema": {"type": "string"}}}
+
+
+def _without_null(field: dict[str, Any]) -> dict[str, Any]:
+    """A query parameter is given or left out; it is never null."""
+    options = [option for option in field.get("anyOf", ()) if option.get("type") != "null"]
+    return {**{k: v for k, v in field.items() if k not in ("anyOf", "default")}, **options[0]} if options else field

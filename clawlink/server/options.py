@@ -1,0 +1,144 @@
+"""The relay's flags, shared by ``python -m clawlink.server`` and ``clawlink serve``. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import argparse
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from clawlink.config import DEFAULT_HOST, DEFAULT_PORT, ServerConfig, from_environment, variable
+from clawlink.domain.limits import LIMIT_FIELDS, Limits
+
+_LEVELS = ("debug", "info", "warning", "error")
+_TRUE = {"1", "true", "yes", "on"}
+_FALSE = {"0", "false", "no", "off"}
+_TOKEN_BYTES = 24
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add all flags. Their defaults are left out: what is not given comes from the environment, then the default."""
+    def add(flag: str, help: str, default: Any = None, **options: Any) -> None:
+        shown = "" if default is None else f" (default {default})"
+        parser.add_argument(flag, help=help + shown, default=None, **options)
+
+    add("--host", "address to listen on; 0.0.0.0 for all", DEFAULT_HOST)
+    add("--port", "port to listen on; 0 for any free one", DEFAULT_PORT, type=_port)
+    add("--token", "bearer token that every request must carry; without it on a LAN address one is made")
+    add("--no-auth", "ask for no token, even where other machines can reach the relay", action="store_true")
+    add("--require-agent-keys", "take only agents that were claimed and hold a key", action="store_true")
+    add("--allow-host", "another name under which browsers and clients may reach this relay", action="append")
+    add("--allow-origin", "an origin whose pages may use this relay, as https://example.org", action="append")
+    add("--tls-cert", "certificate chain, PEM", metavar="FILE")
+    add("--tls-key", "private key, PEM", metavar="FILE")
+    add("--no-mdns", "do not announce the relay on the local network", action="store_true")
+    add("--log-level", "debug also shows every request", "info", choices=_LEVELS)
+    add("--log-json", "log lines as JSON objects", action="store_true")
+    group = parser.add_argument_group("limits")
+    for field in LIMIT_FIELDS:
+        kind: Callable[[str], Any] = _count if isinstance(field.default, int) else _amount
+        default = f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
+        group.add_argument(
+            field.metadata["flag"],
+            dest=field.name,
+            type=kind,
+            default=None,
+            metavar="N",
+            help=f"{field.metadata['help']}, in {field.metadata['unit']} (default {default})",
+        )
+
+
+def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
+    """Return the configuration: flag before environment before default. Raises ValueError with a sentence.
+
+    A relay that other machines can reach gets a token if none was given, unless it is told to go without.
+    """
+
+    def text(name: str) -> str | None:
+        given: str | None = getattr(args, name)
+        return given if given is not None else from_environment(name, environ)
+
+    def switch(name: str) -> bool:
+        if getattr(args, name):
+            return True
+        value = (from_environment(name, environ) or "no").lower()
+        if value not in _TRUE | _FALSE:
+            raise ValueError(f"{variable(name)} must be yes or no, not {value!r}")
+        return value in _TRUE
+
+    def several(name: str) -> tuple[str, ...]:
+        given = getattr(args, name)
+        return tuple(given) if given else tuple(filter(None, (from_environment(name, environ) or "").split(",")))
+
+    limits = {}
+    for field in LIMIT_FIELDS:
+        value = getattr(args, field.name)
+        stated = from_environment(field.metadata["flag"], environ)
+        if value is None and stated is not None:
+            value = _converted(_count if isinstance(field.default, int) else _amount, field.metadata["flag"], stated)
+        if value is not None:
+            limits[field.name] = value
+    port = args.port if args.port is not None else _converted(_port, "port", text("port") or str(DEFAULT_PORT))
+    level = text("log_level") or "info"
+    if level not in _LEVELS:
+        raise ValueError(f"{variable('log_level')} must be one of {', '.join(_LEVELS)}, not {level!r}")
+    cert, key = text("tls_cert"), text("tls_key")
+    if (cert is None) != (key is None):
+        raise ValueError("--tls-cert and --tls-key go together: give both or neither")
+    config = ServerConfig(
+        host=text("host") or DEFAULT_HOST,
+        port=port,
+        token=text("token"),
+        require_agent_keys=switch("require_agent_keys"),
+        allow_hosts=several("allow_host"),
+        allow_origins=several("allow_origin"),
+        tls_cert=cert,
+        tls_key=key,
+        mdns=not switch("no_mdns"),
+        log_level=level,
+        log_json=switch("log_json"),
+        limits=Limits(**limits),
+    )
+    if switch("no_auth"):
+        if config.token is not None:
+            raise ValueError("--no-auth and --token contradict each other: give one of them")
+        return config
+    if config.token is None and not config.on_loopback:
+        return _with_token(config)
+    return config
+
+
+def _with_token(config: ServerConfig) -> ServerConfig:
+    from dataclasses import replace
+
+    return replace(config, token=secrets.token_urlsafe(_TOKEN_BYTES))
+
+
+def _converted(kind: Callable[[str], Any], flag: str, value: str) -> Any:
+    try:
+        return kind(value)
+    except (ValueError, argparse.ArgumentTypeError) as error:
+        raise ValueError(f"{variable(flag)}: {error}") from None
+
+
+def _count(text: str) -> int:
+    value = int(text) if text.isascii() and text.isdigit() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 up is needed, not {text!r}")
+    return value
+
+
+def _amount(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"a number from 0 up is needed, not {text!r}")
+    return value
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"a port from 0 to 65535 is needed, not {text!r}")
+    return int(text)

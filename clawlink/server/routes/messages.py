@@ -1,0 +1,151 @@
+"""Routes about messages: send, claim, settle, ask."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+from aiohttp import web
+
+from clawlink.domain.delivery import Delivery, message_id
+from clawlink.domain.limits import DEFAULT_POLL_MESSAGES, MAX_LIST_LENGTH, MAX_POLL_MESSAGES
+from clawlink.protocol import paths, replies, requests
+from clawlink.relay.clock import iso
+from clawlink.relay.ids import receipt
+from clawlink.relay.mailbox import Mailbox, Outcome
+from clawlink.server.wire import RELAY, Routes, acting, asking, parameter, read, read_query, reply
+
+routes = Routes()
+
+
+@routes.serves(paths.SEND)
+async def send(request: web.Request) -> web.Response:
+    """Store a plain message for its recipient."""
+    ask = await read(request, requests.Send)
+    sender = await acting(request, ask.from_agent, "from_agent")
+    return reply(await request.app[RELAY].messages.send(sender, ask))
+
+
+@routes.serves(paths.MESSAGE)
+async def message(request: web.Request) -> web.Response:
+    """Tell how far a message came."""
+    asker = await asking(request, read_query(request, requests.Asker).agent_id)
+    return reply(await request.app[RELAY].messages.status(asker, parameter(request, "message_id")))
+
+
+@routes.serves(paths.POLL)
+async def poll(request: web.Request) -> web.StreamResponse:
+    """Lease messages and hand them out. What could not be written is due again at once.
+
+    Without ``lease`` in the query, as in ClawLink 1.0.x, what was written to a live connection is settled.
+    """
+    relay = request.app[RELAY]
+    agent = await acting(request, parameter(request, "agent_id"), "agent_id")
+    ask = read_query(request, requests.PollQuery)
+    taken = await relay.mailbox.claim(
+        agent.id,
+        limit=ask.max or (MAX_POLL_MESSAGES if ask.lease is None else DEFAULT_POLL_MESSAGES),
+        wait=ask.wait,
+        lease=ask.lease or relay.limits.lease,
+        tick=lambda: relay.agents.touch_id(agent.id),
+    )
+    response = _polled(taken)
+    if taken:
+        await _hand_over(request, response, relay.mailbox, agent.id, taken, settle=ask.lease is None)
+    return response
+
+
+def _polled(taken: Sequence[Delivery]) -> web.Response:
+    leases = [
+        replies.Lease(message_id(d), receipt(str(d.receipt), d.id), d.attempts, iso(d.visible_at)) for d in taken
+    ]
+    return reply(replies.Polled([msgspec.Raw(d.body) for d in taken], len(taken), leases))
+
+
+async def _hand_over(
+    request: web.Request, response: web.Response, mailbox: Mailbox, agent_id: str, taken: Sequence[Delivery], *, settle: bool
+) -> None:
+    """Write the reply; then settle the leases if asked to, or undo them if nobody was there to read it."""
+    receipts = [receipt(str(d.receipt), d.id) for d in taken]
+    try:
+        await response.prepare(request)
+        await response.write_eof()
+        await request.writer.drain()
+        alive = request.transport is not None and not request.transport.is_closing()
+    except (asyncio.CancelledError, ConnectionError):
+        await asyncio.shield(mailbox.release(agent_id, receipts))
+        raise
+    if not alive:
+        await mailbox.release(agent_id, receipts)
+    elif settle:
+        await asyncio.shield(mailbox.ack(agent_id, receipts))
+
+
+@routes.serves(paths.ACK)
+async def ack(request: web.Request) -> web.Response:
+    """Settle leased messages. Repeating it with the same receipts is harmless."""
+    ask = await read(request, requests.Ack)
+    agent = await acting(request, ask.agent_id, "agent_id")
+    return _receipted(await request.app[RELAY].mailbox.ack(agent.id, ask.receipts), "acked")
+
+
+@routes.serves(paths.NACK)
+async def nack(request: web.Request) -> web.Response:
+    """Give leased messages back."""
+    ask = await read(request, requests.Nack)
+    agent = await acting(request, ask.agent_id, "agent_id")
+    return _receipted(await request.app[RELAY].mailbox.nack(agent.id, ask.receipts, ask.delay), "nacked")
+
+
+@routes.serves(paths.EXTEND)
+async def extend(request: web.Request) -> web.Response:
+    """Lengthen leases."""
+    ask = await read(request, requests.Extend)
+    agent = await acting(request, ask.agent_id, "agent_id")
+    return _receipted(await request.app[RELAY].mailbox.extend(agent.id, ask.receipts, ask.lease), "extended")
+
+
+def _receipted(outcomes: Sequence[Outcome], done: str) -> web.Response:
+    results = [
+        replies.Settled(o.receipt, "", o.error.code if o.error else "unknown", o.error.message if o.error else None)
+        if o.delivery is None
+        else replies.Settled(
+            o.receipt,
+            message_id(o.delivery),
+            done,
+            lease_expires_at=iso(o.delivery.visible_at) if done == "extended" else None,
+        )
+        for o in outcomes
+    ]
+    return reply(replies.Receipted(results, sum(o.delivery is not None for o in outcomes)))
+
+
+@routes.serves(paths.DEAD_LETTERS)
+async def dead_letters(request: web.Request) -> web.Response:
+    """List dead letters."""
+    agent = await acting(request, parameter(request, "agent_id"), "agent_id")
+    ask = read_query(request, requests.ListQuery)
+    page = await request.app[RELAY].mailbox.dead_letters(agent.id, ask.after, ask.limit)
+    letters = [
+        replies.DeadLetter(
+            message_id(d),
+            d.sender,
+            d.attempts,
+            iso(d.stored_at),
+            iso(d.settled_at or 0.0),
+            iso(d.ends_at),
+            msgspec.Raw(d.body),
+        )
+        for d in page.records
+    ]
+    return reply(replies.DeadLetters(letters, len(letters), page.after))
+
+
+@routes.serves(paths.REDRIVE)
+async def redrive(request: web.Request) -> web.Response:
+    """Put dead letters back."""
+    ask = await read(request, requests.Redrive)
+    agent = await acting(request, ask.agent_id, "agent_id")
+    back = await request.app[RELAY].mailbox.redrive(agent.id, ask.message_ids, MAX_LIST_LENGTH)
+    return reply(replies.Redriven(back, len(back)))

@@ -1,0 +1,162 @@
+"""Run a relay until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import shlex
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from aiohttp import web
+
+from clawlink.config import ServerConfig
+from clawlink.server.app import make_app, make_runner
+from clawlink.server.logs import set_up
+from clawlink.server.wire import RELAY
+from clawlink.version import VERSION
+
+_log = logging.getLogger("clawlink.server")
+# Together with what aiohttp needs to close its connections this stays below the five seconds that draining may take.
+_GRACE_SECONDS = 2.0
+_GRACE_STEP_SECONDS = 0.05
+_CLOSE_SECONDS = 1.0
+_GC_THRESHOLD = 50_000
+
+
+def run(config: ServerConfig) -> int:
+    """Serve until SIGTERM or SIGINT; a second one ends at once. Returns the exit code."""
+    set_up(config.log_level, as_json=config.log_json)
+    try:
+        _runner()(_serve(config))
+    except OSError as error:
+        print(f"clawlink: cannot listen on {config.host} port {config.port}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _runner() -> Callable[[Coroutine[Any, Any, None]], None]:
+    """Return what runs the event loop: uvloop where it is installed (``pip install clawlink[uvloop]``)."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.run
+    run_with_uvloop: Callable[[Coroutine[Any, Any, None]], None] = uvloop.run
+    return run_with_uvloop
+
+
+async def _serve(config: ServerConfig) -> None:
+    stop = asyncio.Event()
+    _on_signals(stop)
+    app = make_app(config)
+    runner = make_runner(app, shutdown_timeout=_CLOSE_SECONDS)
+    await runner.setup()
+    site = web.TCPSite(runner, config.host, config.port, ssl_context=_tls(config), backlog=1024)
+    await site.start()
+    port = runner.addresses[0][1]
+    for line in banner(config, port):
+        print(line, flush=True)
+    _log.info("listening", extra={"address": config.host, "port": port, "version": VERSION, "tls": bool(config.tls_cert)})
+    # What exists by now lives as long as the process: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD, 20, 20)
+    async with _announced(config, port):
+        await stop.wait()
+    _log.info("draining")
+    await app[RELAY].drain()
+    await _grace(runner)
+    await runner.cleanup()
+    _log.info("stopped")
+
+
+async def _grace(runner: web.AppRunner) -> None:
+    """Go on telling those who are connected that the relay is going, for a moment; return at once if nobody is."""
+    for _ in range(int(_GRACE_SECONDS / _GRACE_STEP_SECONDS)):
+        if runner.server is None or not runner.server.connections:
+            return
+        await asyncio.sleep(_GRACE_STEP_SECONDS)
+
+
+def _on_signals(stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+
+    def first() -> None:
+        stop.set()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        try:
+            loop.add_signal_handler(number, first)
+        except NotImplementedError:  # Windows
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(first))
+
+
+def _tls(config: ServerConfig) -> ssl.SSLContext | None:
+    if config.tls_cert is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(config.tls_cert, config.tls_key)
+    return context
+
+
+@contextlib.asynccontextmanager
+async def _announced(config: ServerConfig, port: int) -> Any:
+    """Announce the relay on the local network while it runs, where that makes sense and zeroconf is installed."""
+    if config.on_loopback or not config.mdns:
+        yield
+        return
+    from clawlink.lan import announce
+
+    try:
+        announcement = await announce(port, auth=config.token is not None, address=lan_address())
+    except ImportError:
+        _log.info("not announced on the local network: pip install 'clawlink[lan]' to have it found by scan")
+        yield
+        return
+    except OSError as error:
+        _log.warning("not announced on the local network", extra={"reason": str(error)})
+        yield
+        return
+    try:
+        yield
+    finally:
+        await announcement.close()
+
+
+def lan_address() -> str:
+    """Return the address under which other machines most likely reach this one. Sends nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # a documentation address: the system only chooses a route
+            return str(probe.getsockname()[0])
+        except OSError:
+            return socket.gethostname()
+
+
+def banner(config: ServerConfig, port: int) -> list[str]:
+    """Return what the operator sees: where the relay is, and the exact command that joins it from another machine."""
+    everywhere = config.host in ("0.0.0.0", "::", "")
+    host = lan_address() if everywhere else config.host
+    url = f"{config.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+    lines = [f"ClawLink relay {VERSION} is listening on {url}"]
+    join = ["clawlink"]
+    if not (config.on_loopback and port == 9077 and config.scheme == "http"):
+        join += ["--relay", url]
+    if config.token is not None:
+        join += ["--token", config.token]
+    join += ["register", "--name", "YOUR-NAME"]
+    where = "on this machine" if config.on_loopback else "from another machine"
+    lines.append(f"Join {where}:  {shlex.join(join)}")
+    if config.token is None and not config.on_loopback:
+        lines.append("No token is asked for: everyone who reaches this address can use the relay.")
+    return lines

@@ -1,0 +1,187 @@
+"""Reading requests and writing replies: bytes to structs and back, and nothing decided in between."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, cast
+
+import msgspec
+from aiohttp import hdrs, web
+from multidict import CIMultiDict
+
+from clawlink.domain.access import KEY_HEADER
+from clawlink.domain.agent import Agent
+from clawlink.domain.limits import MAX_IDEMPOTENCY_KEY_LENGTH, MAX_JSON_DEPTH
+from clawlink.errors import BadJson, BadRequest, BodyTimeout, ClawLinkError, TooLarge
+from clawlink.protocol import failure
+from clawlink.protocol.paths import Endpoint
+from clawlink.relay.relay import Relay
+
+RELAY: web.AppKey[Relay] = web.AppKey("relay", Relay)
+KEY_FIELD = "idempotency_key"
+_KEY_HEADER = "Idempotency-Key"
+_AGENT_HEADER = "ClawLink-Agent"
+BODY_SECONDS = 30.0
+
+T = TypeVar("T")
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+H = TypeVar("H", bound=Handler)
+
+_encoder = msgspec.json.Encoder()
+_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
+_PATH_IN_MESSAGE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
+_REQUIRED_FIELD = re.compile(r"missing required field `([^`]+)`")
+_STRING = re.compile(rb'"(?:[^"\\]+|\\.)*"', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_JSON_HEADERS = CIMultiDict({hdrs.CONTENT_TYPE: "application/json; charset=utf-8"})
+
+
+def reply(struct: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """Answer with a struct as JSON."""
+    return reply_json(_encoder.encode(struct), status, headers)
+
+
+def reply_json(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """Answer with JSON that is encoded already."""
+    return web.Response(body=body, status=status, headers=_JSON_HEADERS if headers is None else {**_JSON_HEADERS, **headers})
+
+
+def reply_failure(error: ClawLinkError) -> web.Response:
+    """Answer with an error."""
+    return reply_json(failure.to_body(error), error.status, failure.to_headers(error))
+
+
+async def read(request: web.Request, kind: type[T]) -> T:
+    """Read the body as ``kind``. The content type is not looked at, as in ClawLink 1.0.x.
+
+    Raises TooLarge, BodyTimeout, BadJson, or BadRequest naming the field.
+    """
+    body = await _read_body(request)
+    if body.count(b"[") + body.count(b"{") > MAX_JSON_DEPTH:
+        _require_shallow(body)
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.json.Decoder(kind)
+    try:
+        ask = decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise _bad_field(error) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadJson(f"the body is not JSON in UTF-8: {error}") from None
+    key = request.headers.get(_KEY_HEADER)
+    return cast("T", ask if key is None else _with_key(ask, key))
+
+
+async def _read_body(request: web.Request) -> bytes:
+    limit = request.client_max_size
+    length = request.content_length
+    if length is not None and length > limit:
+        raise _too_large(limit, length)
+    try:
+        if request.content.is_eof():
+            return await request.read()
+        return await asyncio.wait_for(request.read(), BODY_SECONDS)
+    except web.HTTPRequestEntityTooLarge:
+        raise _too_large(limit, limit + 1) from None
+    except asyncio.TimeoutError:
+        raise BodyTimeout(
+            f"the body did not arrive within {BODY_SECONDS:.0f} s", limit=BODY_SECONDS, retry_after=1
+        ) from None
+
+
+def _too_large(limit: int, actual: int) -> TooLarge:
+    return TooLarge(
+        f"a body may have {limit} bytes, and this one has {actual} or more; "
+        "share large contents as a file, or raise --max-body-bytes",
+        limit=limit,
+        actual=actual,
+    )
+
+
+def _require_shallow(body: bytes) -> None:
+    """Refuse JSON nested so deep that some reader would fail on it."""
+    brackets = _STRING.sub(b"", body).translate(None, _NOT_BRACKETS)
+    for _ in range(MAX_JSON_DEPTH):
+        # Each turn takes away the innermost level; more than one at a time where levels stand side by side.
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        if not brackets:
+            return
+    raise BadRequest(
+        f"JSON may be nested {MAX_JSON_DEPTH} levels deep, and this is deeper or its brackets do not match",
+        limit=MAX_JSON_DEPTH,
+    )
+
+
+def _bad_field(error: msgspec.ValidationError) -> BadRequest:
+    text = str(error)
+    missing = _REQUIRED_FIELD.search(text)
+    path = _PATH_IN_MESSAGE.search(text)
+    name = ((path[1] + "." if path and path[1] else "") + missing[1]) if missing else (path[1] if path else None)
+    sentence = _PATH_IN_MESSAGE.sub("", text)
+    return BadRequest(f"{sentence[0].lower()}{sentence[1:]}" + (f" (field {name})" if name else ""), field=name or None)
+
+
+def _with_key(ask: T, key: str) -> T:
+    """Take the idempotency key from the header, where the request has such a field."""
+    if not hasattr(ask, KEY_FIELD):
+        return ask
+    if not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY_LENGTH:
+        raise BadRequest(
+            f"the header {_KEY_HEADER} takes 1 to {MAX_IDEMPOTENCY_KEY_LENGTH} characters",
+            field=KEY_FIELD,
+            limit=MAX_IDEMPOTENCY_KEY_LENGTH,
+            actual=len(key),
+        )
+    given = getattr(ask, KEY_FIELD)
+    if given is not None and given != key:
+        raise BadRequest(f"the header {_KEY_HEADER} and the field {KEY_FIELD} differ; give one of them", field=KEY_FIELD)
+    return msgspec.structs.replace(ask, **{KEY_FIELD: key})  # type: ignore[type-var]
+
+
+def read_query(request: web.Request, kind: type[T]) -> T:
+    """Read the query string as ``kind``. Raises BadRequest naming the parameter."""
+    try:
+        return msgspec.convert(dict(request.query), kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise _bad_field(error) from None
+
+
+def parameter(request: web.Request, name: str) -> str:
+    """Return a parameter of the path, decoded. Raises BadRequest if it is not UTF-8."""
+    value = request.match_info[name]
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise BadRequest("the address is not UTF-8", field=name) from None
+    return value
+
+
+async def acting(request: web.Request, agent_id: str, field: str) -> Agent:
+    """Return the agent that the request acts as; see ``Agents.acting``."""
+    return await request.app[RELAY].agents.acting(agent_id, request.headers.get(KEY_HEADER), field=field)
+
+
+async def asking(request: web.Request, agent_id: str | None) -> Agent:
+    """Return the agent named in the query or in the header ClawLink-Agent."""
+    named = agent_id or request.headers.get(_AGENT_HEADER)
+    if not named:
+        raise BadRequest(f"say who asks: ?agent_id=... or the header {_AGENT_HEADER}", field="agent_id")
+    return await acting(request, named, "agent_id")
+
+
+class Routes:
+    """Collects which function serves which endpoint."""
+
+    def __init__(self) -> None:
+        self.serving: dict[Endpoint, Handler] = {}
+
+    def serves(self, endpoint: Endpoint) -> Callable[[H], H]:
+        """Register the decorated function for an endpoint."""
+
+        def register(function: H) -> H:
+            self.serving[endpoint] = function
+            return function
+
+        return register

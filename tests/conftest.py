@@ -1,0 +1,165 @@
+"""What the tests share: relays that really listen, in this process or in one of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from clawlink.config import ServerConfig
+from clawlink.domain.limits import Limits
+from clawlink.server.app import make_app, make_runner
+from clawlink.store.base import Store
+from clawlink.store.memory import MemoryStore
+from tests.store.faulty import FaultyStore
+
+
+@dataclass
+class Running:
+    """A relay in this process, reached over a real socket, and a session to ask it with."""
+
+    url: str
+    app: web.Application
+    session: aiohttp.ClientSession
+
+    async def get(self, path: str, **options: Any) -> tuple[int, Any]:
+        """GET and return status and JSON."""
+        return await self.ask("GET", path, **options)
+
+    async def post(self, path: str, body: Any = None, **options: Any) -> tuple[int, Any]:
+        """POST JSON and return status and JSON."""
+        return await self.ask("POST", path, json=body, **options)
+
+    async def ask(self, method: str, path: str, **options: Any) -> tuple[int, Any]:
+        """Send any request and return status and JSON."""
+        async with self.session.request(method, self.url + path, **options) as response:
+            return response.status, await response.json(content_type=None)
+
+    async def register(self, name: str, **fields: Any) -> str:
+        """Register an agent and return its id."""
+        status, body = await self.post("/register", {"name": name, **fields})
+        assert status == 200, body
+        agent_id: str = body["agent"]["agent_id"]
+        return agent_id
+
+
+Serve = Callable[..., Awaitable[Running]]
+
+
+def make_store(kind: str) -> Store:
+    """Return a store: the default one, or the same behind injected conflicts, delays and stale index reads."""
+    if kind == "memory":
+        return MemoryStore()
+    return FaultyStore(MemoryStore(), random.Random(20261121), conflicts=0.1, delays=0.3, stale=0.2)
+
+
+@pytest.fixture
+def store_kind() -> str:
+    """Name the store that ``serve`` uses. A suite that must hold on any store parametrizes this."""
+    return "memory"
+
+
+@pytest.fixture
+async def serve(store_kind: str) -> AsyncIterator[Serve]:
+    """Start relays on free loopback ports: ``await serve(token=..., limits={...})``."""
+    runners: list[web.AppRunner] = []
+    sessions: list[aiohttp.ClientSession] = []
+
+    async def start(*, limits: dict[str, Any] | None = None, store: Store | None = None, **options: Any) -> Running:
+        config = replace(ServerConfig(port=0, limits=Limits(**(limits or {}))), **options)
+        app = make_app(config, store=store or make_store(store_kind))
+        runner = make_runner(app, shutdown_timeout=0.1)
+        await runner.setup()
+        runners.append(runner)
+        await web.TCPSite(runner, config.host, 0).start()
+        session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
+        sessions.append(session)
+        return Running(f"http://127.0.0.1:{runner.addresses[0][1]}", app, session)
+
+    yield start
+    for session in sessions:
+        await session.close()
+    for runner in runners:
+        await runner.cleanup()
+
+
+@dataclass
+class RelayProcess:
+    """A relay in a process of its own."""
+
+    url: str
+    process: subprocess.Popen[str]
+    banner: str
+
+    def stop(self, number: int = signal.SIGTERM, *, within: float = 10.0) -> int:
+        """Signal it and return its exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(within)
+
+
+Start = Callable[..., RelayProcess]
+
+
+@pytest.fixture
+def start_relay() -> Iterator[Start]:
+    """Start relays as processes: ``start_relay("--token", "t", env={...})``; they are killed when the test ends."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*flags: str, env: dict[str, str] | None = None) -> RelayProcess:
+        command = [sys.executable, "-m", "clawlink.server", *(("--port", "0") if "--port" not in flags else ()), *flags]
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ, **(env or {})}
+        )
+        started.append(process)
+        assert process.stdout is not None
+        banner = process.stdout.readline() + process.stdout.readline()
+        found = re.search(r"listening on (\S+)", banner)
+        assert found, f"the relay did not start: {banner!r}"
+        return RelayProcess(found[1], process, banner)
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+@pytest.fixture
+def clawlink_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An account of its own: no identity, no settings."""
+    for name in [name for name in os.environ if name.startswith("CLAWLINK_")]:
+        monkeypatch.delenv(name)
+    home = tmp_path / "clawlink-home"
+    monkeypatch.setenv("CLAWLINK_HOME", str(home))
+    return home
+
+
+@pytest.fixture
+async def until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
+    """Wait until something is true, for ten seconds at most: ``await until(lambda: relay.waiting == 1)``."""
+
+    async def wait(condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10) if sys.version_info >= (3, 11) else _no_timeout():
+            while not condition():
+                await asyncio.sleep(0.002)
+
+    return wait
+
+
+class _no_timeout:
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
