@@ -17,7 +17,8 @@ KEY_HEADER = "ClawLink-Agent-Key"
 
 def hash_key(agent_key: str) -> str:
     """Return what the relay keeps of an agent key."""
-    return hashlib.sha256(agent_key.encode()).hexdigest()
+    # What a header carries that is not UTF-8 arrives as lone surrogates: a wrong key like any other, not an error.
+    return hashlib.sha256(agent_key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def require_agent(agent: Agent, agent_key: str | None, *, field: str) -> None:

@@ -11,8 +11,9 @@ from clawlink.domain.record import SETTLED
 class Broadcast(msgspec.Struct, frozen=True, gc=False):
     """The record of a broadcast. It is its own home; each recipient's copy is a delivery at the recipient's.
 
-    ``recipients`` are agent ids, fixed when the broadcast was accepted. ``refused`` counts those whose mailboxes were full;
-    it is None until every recipient has been tried, so that a repeat goes on where a crash stopped. Times are seconds since the epoch.
+    ``recipients`` are agent ids, fixed when the broadcast was accepted. ``refused`` counts those whose mailboxes were
+    full; it is None until every recipient has been tried, so that a repeat goes on where a crash stopped. Times are
+    seconds since the epoch.
     """
 
     id: str

@@ -32,6 +32,10 @@ class State(str, Enum):
     DEAD = "dead"
 
 
+# Looking a member up in its class costs more than all else that a hot comparison does.
+PENDING, DEAD = State.PENDING, State.DEAD
+
+
 class Delivery(msgspec.Struct, frozen=True, gc=False):
     """One message in one mailbox. Its home is that mailbox.
 
@@ -62,9 +66,9 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     @property
     def index_keys(self) -> tuple[str, ...]:
         """Settled ones are found by the janitor, dead ones by their owner, unread notices by what replaces them."""
-        if self.state is State.PENDING:
-            return (by_merge(self.mailbox, self.merge),) if self.merge and not self.attempts else ()
-        if self.state is State.DEAD:
+        if self.state is PENDING:
+            return () if self.merge is None or self.attempts else (by_merge(self.mailbox, self.merge),)
+        if self.state is DEAD:
             return (by_dead(self.mailbox),)
         return (SETTLED,)
 
@@ -103,7 +107,7 @@ def rank(level: int, arrival: int) -> int:
 
 def due(d: Delivery, now: float) -> bool:
     """Tell whether the delivery may be leased at this moment."""
-    return d.state is State.PENDING and d.visible_at <= now
+    return d.state is PENDING and d.visible_at <= now
 
 
 def lease(d: Delivery, *, receipt: str, now: float, seconds: float, max_attempts: int, keep: float) -> Delivery:
@@ -130,7 +134,7 @@ def lease(d: Delivery, *, receipt: str, now: float, seconds: float, max_attempts
 
 
 def _require_receipt(d: Delivery, receipt: str) -> None:
-    if d.state is not State.PENDING or d.receipt != receipt:
+    if d.state is not PENDING or d.receipt != receipt:
         raise LeaseLost(
             f"message {d.id} is no longer held under this receipt: its lease lapsed and it was handed out again, "
             "or it was given back or settled",

@@ -69,7 +69,8 @@ def require_revision(key: str, file: SharedFile | None, expected: int | None) ->
     revision = 0 if file is None or file.deleted else file.revision
     if expected is not None and expected != revision:
         raise VersionConflict(
-            f"file {key!r} is at version {revision}, not {expected}; read it, merge, and write with if_version {revision}",
+            f"file {key!r} is at version {revision}, not {expected}; "
+            f"read it, merge, and write with if_version {revision}",
             field="if_version",
             current=revision,
         )

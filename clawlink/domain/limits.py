@@ -66,7 +66,9 @@ class Limits:
     retention_bytes: int = _limit(64 * MIB, "--retention-bytes", "bytes", "how many bytes of settled records are kept")
     rate_agent: float = _limit(100.0, "--rate-agent", "per second", "new work from one agent; 0 turns it off")
     rate_pair: float = _limit(20.0, "--rate-pair", "per second", "new work from one agent to one other; 0 turns it off")
-    stale_after: float = _limit(120.0, "--stale-after", "seconds", "an agent without a sign of life is stale after this")
+    stale_after: float = _limit(
+        120.0, "--stale-after", "seconds", "an agent without a sign of life is stale after this"
+    )
     forget_after: float = _limit(
         24 * 3600.0, "--forget-after", "seconds", "a silent agent without mail is forgotten after this"
     )

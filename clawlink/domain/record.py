@@ -29,7 +29,7 @@ class Record(Protocol):
 
     @property
     def index_keys(self) -> tuple[str, ...]:
-        """The keys under which the record is found at present."""
+        """The keys under which the record is found at present, each once."""
 
     @property
     def weight(self) -> int:

@@ -31,6 +31,10 @@ class Endpoint:
         """Fill in the path's parameters."""
         return _PARAMETER.sub(lambda found: quote(parameters[found[1]], safe=""), self.path)
 
+    def matches(self, path: str) -> bool:
+        """Tell whether the endpoint is at this path; its parameters take anything but nothing."""
+        return re.fullmatch(_PARAMETER.sub(".+", self.path), path, re.DOTALL) is not None
+
 
 INFO = Endpoint("info", "GET", "/", "What this relay is and holds.", replies.Info)
 REGISTER = Endpoint(

@@ -234,7 +234,8 @@ class Agents:
 
     def recipient(self, agent: Agent) -> RecipientInfo:
         """Return what a sender is told about the recipient."""
-        return RecipientInfo(agent.id, agent.name, self.presence(agent).value, agent.last_heartbeat)
+        status = "online" if self.presence(agent) is Presence.ONLINE else "stale"
+        return RecipientInfo(agent.id, agent.name, status, agent.last_heartbeat)
 
     async def discover(self, ask: requests.DiscoverQuery) -> list[bytes]:
         """List the agents that match, encoded, in the order they registered."""

@@ -6,20 +6,25 @@ import time
 
 _second = -1
 _prefix = ""
+_millisecond = -1
+_text = ""
 
 
 def iso(at: float) -> str:
     """Write seconds since the epoch as ISO-8601 in UTC, to the millisecond: ``2026-05-13T06:51:00.250+00:00``.
 
-    The part up to the second is kept for the next call: a relay asks for the same second many times.
+    The last answer is kept, and its part up to the second: a relay asks for the same time again and again.
     """
-    global _second, _prefix
-    milliseconds = int(at * 1000)
-    second = milliseconds // 1000
-    if second != _second:
-        _prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
-        _second = second
-    return f"{_prefix}.{milliseconds - second * 1000:03d}+00:00"
+    global _second, _prefix, _millisecond, _text
+    millisecond = int(at * 1000)
+    if millisecond != _millisecond:
+        second = millisecond // 1000
+        if second != _second:
+            _prefix = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+            _second = second
+        _text = f"{_prefix}.{millisecond - second * 1000:03d}+00:00"
+        _millisecond = millisecond
+    return _text
 
 
 def iso_or_none(at: float | None) -> str | None:

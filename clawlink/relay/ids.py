@@ -32,7 +32,7 @@ class Ids:
         return self._take(_ID_HEX)
 
     def token(self) -> str:
-        """Return the random part of a receipt: 64 bits in hex, worthless without the agent's identity."""
+        """Return the random part of the receipts of one claim: 64 bits in hex, worthless without the agent's identity."""
         return self._take(_RECEIPT_HEX)
 
     def arrival(self) -> int:
@@ -55,6 +55,7 @@ def receipt(token: str, delivery_id: str) -> str:
     return f"{token}-{delivery_id}"
 
 
-def delivery_of(receipt: str) -> str:
-    """Return the id of the delivery that a receipt is for; empty if it is no receipt."""
-    return receipt[_RECEIPT_HEX + 1 :] if receipt[_RECEIPT_HEX : _RECEIPT_HEX + 1] == "-" else ""
+def split_receipt(receipt: str) -> tuple[str, str]:
+    """Return a receipt's token and the id of its delivery; what is no receipt has neither."""
+    token, _, id = receipt.partition("-")
+    return token, id

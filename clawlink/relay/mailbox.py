@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+from msgspec import Struct
 
 from clawlink.domain import delivery as rules
-from clawlink.domain.delivery import Delivery, State
+from clawlink.domain.delivery import PENDING, Delivery, State
 from clawlink.domain.limits import MAX_REPLY_BYTES
 from clawlink.domain.message import Rank
 from clawlink.domain.task import Task
 from clawlink.errors import LeaseLost, MailboxFull, RelayFull
 from clawlink.relay import waiting
 from clawlink.relay.core import Core, retrying
-from clawlink.relay.ids import delivery_of, receipt
+from clawlink.relay.ids import receipt, split_receipt
 from clawlink.store.base import Conflict, Page, Put
 
 _NOTICE_SHARE = 0.5
@@ -22,7 +24,7 @@ _FULL_RETRY_SECONDS = 5.0
 _SLICE = 256
 
 
-class Outcome(NamedTuple):
+class Outcome(Struct, frozen=True, gc=False):
     """What became of one receipt: the delivery as it is now, or why nothing was done."""
 
     receipt: str
@@ -195,6 +197,7 @@ class Mailbox:
         taken: list[Delivery] = []
         changes: list[Put] = []
         size = 0
+        token = core.ids.token()  # one for the batch: a receipt is the token and the message together
         for d in found:
             size += len(d.body)
             if taken and size > MAX_REPLY_BYTES:
@@ -202,7 +205,7 @@ class Mailbox:
             try:
                 new = rules.lease(
                     d,
-                    receipt=core.ids.token(),
+                    receipt=token,
                     now=now,
                     seconds=seconds,
                     max_attempts=limits.max_attempts,
@@ -211,7 +214,7 @@ class Mailbox:
             except LeaseLost:
                 continue
             changes.append(Put(new))
-            if new.state is State.PENDING:
+            if new.state is PENDING:
                 taken.append(new)
             elif new.state is State.DEAD:
                 core.stats.dead += 1
@@ -225,50 +228,54 @@ class Mailbox:
         """Settle leased messages. Repeating it with the same receipts is harmless."""
         now = self._core.clock()
         keep = self._core.limits.retention
-        outcomes = await self._settle(mailbox, receipts, lambda d, token: rules.ack(d, receipt=token, now=now, keep=keep))
-        self._core.stats.acked += sum(o.delivery is not None for o in outcomes)
+        outcomes, changed = await self._settle(
+            mailbox, receipts, lambda d, token: rules.ack(d, receipt=token, now=now, keep=keep)
+        )
+        self._core.stats.acked += changed
         return outcomes
 
     async def nack(self, mailbox: str, receipts: Sequence[str], delay: float) -> list[Outcome]:
         """Give leased messages back, due again after ``delay`` seconds."""
         now = self._core.clock()
-        outcomes = await self._settle(
+        outcomes, changed = await self._settle(
             mailbox, receipts, lambda d, token: rules.nack(d, receipt=token, now=now, delay=delay)
         )
-        self._core.stats.nacked += sum(o.delivery is not None for o in outcomes)
+        self._core.stats.nacked += changed
         self._core.signals.publish(mailbox)
         return outcomes
 
     async def extend(self, mailbox: str, receipts: Sequence[str], seconds: float) -> list[Outcome]:
         """Lengthen leases to ``seconds`` from now."""
         now = self._core.clock()
-        return await self._settle(
+        outcomes, _ = await self._settle(
             mailbox, receipts, lambda d, token: rules.extend(d, receipt=token, now=now, seconds=seconds)
         )
+        return outcomes
 
     async def release(self, mailbox: str, receipts: Sequence[str]) -> None:
         """Undo leases whose messages never left the relay."""
         now = self._core.clock()
-        outcomes = await self._settle(mailbox, receipts, lambda d, token: rules.release(d, receipt=token, now=now))
-        self._core.stats.released += sum(o.delivery is not None for o in outcomes)
+        _, changed = await self._settle(mailbox, receipts, lambda d, token: rules.release(d, receipt=token, now=now))
+        self._core.stats.released += changed
         self._core.signals.publish(mailbox)
 
     @retrying
     async def _settle(
         self, mailbox: str, receipts: Sequence[str], rule: Callable[[Delivery, str], Delivery]
-    ) -> list[Outcome]:
+    ) -> tuple[list[Outcome], int]:
+        """Apply a rule to what the receipts are for; return an outcome each, and how many messages changed."""
         core = self._core
         outcomes: dict[str, Outcome] = {}
         changes: list[Put] = []
         for given in receipts:
             if given in outcomes:
                 continue
-            id = delivery_of(given)
+            token, id = split_receipt(given)
             d = await core.store.get(Delivery, id)
             try:
                 if d is None or d.mailbox != mailbox:
                     raise LeaseLost("no message of this mailbox belongs to this receipt, or it is settled and forgotten")
-                new = rule(d, given[: -len(id) - 1])
+                new = rule(d, token)
             except LeaseLost as error:
                 outcomes[given] = Outcome(given, None, error)
                 continue
@@ -277,7 +284,7 @@ class Mailbox:
             outcomes[given] = Outcome(given, new, None)
         if changes:
             await core.commit(mailbox, *changes)
-        return [outcomes[given] for given in receipts]
+        return [outcomes[given] for given in receipts], len(changes)
 
     # -- dead letters ------------------------------------------------------------------------------------------------
 

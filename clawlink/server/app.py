@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 
 from aiohttp import web
 
 from clawlink.config import ServerConfig
-from clawlink.protocol.paths import ENDPOINTS, Endpoint
+from clawlink.protocol.paths import Endpoint
 from clawlink.relay.relay import Relay
 from clawlink.server.auth import Guard
-from clawlink.server.middleware import around
+from clawlink.server.middleware import around, nowhere
 from clawlink.server.routes import ALL
 from clawlink.server.routes.admin import AUTH_REQUIRED
 from clawlink.server.wire import RELAY
@@ -25,27 +26,32 @@ _SWEEP_SECONDS = 1.0
 _log = logging.getLogger("clawlink.server")
 
 
-def make_app(config: ServerConfig, *, store: Store | None = None, signals: Signals | None = None) -> web.Application:
+def make_app(
+    config: ServerConfig,
+    *,
+    store: Store | None = None,
+    signals: Signals | None = None,
+    clock: Callable[[], float] = time.time,
+) -> web.Application:
     """Return the relay as an aiohttp application. It asks for ``config.token`` if there is one."""
     relay = Relay(
         store or MemoryStore(),
         signals or LocalSignals(),
         config.limits,
+        clock=clock,
         require_agent_keys=config.require_agent_keys,
     )
     guard = Guard(
         config.token, host=config.host, allow_hosts=config.allow_hosts, allow_origins=config.allow_origins
     )
-    open_paths = frozenset(e.path for e in ENDPOINTS if e.open)
-    app = web.Application(
-        middlewares=[around(guard, relay.stats, open_paths)],  # type: ignore[list-item]
-        client_max_size=config.limits.max_body_bytes,
-    )
+    app = web.Application(client_max_size=config.limits.max_body_bytes)
     app[RELAY] = relay
     app[AUTH_REQUIRED] = config.token is not None
     for routes in ALL:
         for endpoint, serve in routes.serving.items():
-            app.router.add_route(endpoint.method, _pattern(endpoint), serve)
+            wrapped = around(serve, guard, relay.stats, route=endpoint.path, open_to_all=endpoint.open)
+            app.router.add_route(endpoint.method, _pattern(endpoint), wrapped)
+    app.router.add_route("*", "/{rest:.*}", around(nowhere, guard, relay.stats, route="none", open_to_all=False))
     app.cleanup_ctx.append(_sweeping)
     return app
 

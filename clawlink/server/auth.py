@@ -32,7 +32,7 @@ class Guard:
         self._origins = {origin.lower().rstrip("/") for origin in allow_origins}
         self._known: set[str] = set()
 
-    def check(self, request: web.Request, *, open_to_all: bool = False) -> None:
+    def check(self, request: web.Request, open_to_all: bool = False) -> None:
         """Raise NotAllowed, UnsupportedMediaType or NotAuthenticated for a request that is not to be looked at."""
         headers = request.headers
         host = headers.get(hdrs.HOST)

@@ -76,12 +76,12 @@ async def read(request: web.Request, kind: type[T]) -> T:
 
 async def _read_body(request: web.Request) -> bytes:
     limit = request.client_max_size
-    length = request.content_length
-    if length is not None and length > limit:
-        raise _too_large(limit, length)
     try:
-        if request.content.is_eof():
+        if request.content.is_eof():  # it has all arrived, as small bodies do
             return await request.read()
+        length = request.content_length
+        if length is not None and length > limit:
+            raise _too_large(limit, length)
         return await asyncio.wait_for(request.read(), BODY_SECONDS)
     except web.HTTPRequestEntityTooLarge:
         raise _too_large(limit, limit + 1) from None

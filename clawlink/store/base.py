@@ -1,8 +1,9 @@
 """Where records live: the interface every store implements, and what the relay may lean on.
 
 A store decides nothing. It reads records and commits batches of versioned changes, all or none, or raises
-``Conflict``; the relay then rereads and tries again. What it answers from an index (``page``, ``usage``, ``load``, ``total``, ``due``, ``pending``,
-``next_due_at``, ``ending``) is a hint that may be out of date; ``get`` and ``commit`` are the truth.
+``Conflict``; the relay then rereads and tries again. What it answers from an index (``page``, ``usage``, ``load``,
+``total``, ``due``, ``pending``, ``next_due_at``, ``ending``) is a hint that may be out of date; ``get`` and ``commit``
+are the truth.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ class Failed(Exception):
     """The store did not answer. Nothing is known about whether the commit took effect."""
 
 
-class Put(NamedTuple):
+class Put(Struct, frozen=True, gc=False):
     """Store ``record``. Its version must follow the stored one; version 1 must not exist yet."""
 
     record: Record
 
 
-class Drop(NamedTuple):
+class Drop(Struct, frozen=True, gc=False):
     """Remove ``record``, which must be stored at exactly its version."""
 
     record: Record
@@ -63,7 +64,8 @@ class Store(Protocol):
     async def page(self, kind: type[R], key: str, after: str | None = None, limit: int = 100) -> Page[R]:
         """Return up to ``limit`` records that carry index ``key``, in the order they came under it.
 
-        ``after`` is what the page before returned; a record that changes its keys meanwhile may be missed or repeated.
+        ``after`` is what the page before returned, opaque to all but the store; anything else starts at the beginning.
+        A record that changes its keys meanwhile may be missed or repeated, no other one.
         """
 
     async def usage(self, kind: type[R], key: str) -> Usage:
@@ -88,7 +90,10 @@ class Store(Protocol):
         """Return up to ``limit`` records whose ``ends_at`` has come; up to a second late is on time."""
 
     async def commit(self, home: str, *changes: Put | Drop) -> None:
-        """Apply all changes or none. Raises Conflict; raises ValueError if a record lives outside ``home``."""
+        """Apply all changes or none; they name each record once.
+
+        Raises Conflict; raises ValueError if a record lives outside ``home``.
+        """
 
 
 class Signal(Protocol):

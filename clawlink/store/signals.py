@@ -16,9 +16,12 @@ class LocalSignal:
         self._given = False
         self._sleeper: asyncio.Future[None] | None = None
 
-    def give(self, _timer: object = None) -> None:
+    def give(self) -> None:
         """Wake the consumer, now or when it goes to sleep next."""
         self._given = True
+        self._wake()
+
+    def _wake(self) -> None:
         if self._sleeper is not None and not self._sleeper.done():
             self._sleeper.set_result(None)
 
@@ -30,7 +33,7 @@ class LocalSignal:
             return
         loop = asyncio.get_running_loop()
         self._sleeper = loop.create_future()
-        timer = None if seconds is None else loop.call_later(max(seconds, 0.0), self.give)
+        timer = None if seconds is None else loop.call_later(max(seconds, 0.0), self._wake)
         try:
             await self._sleeper
         finally:

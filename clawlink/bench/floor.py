@@ -1,0 +1,68 @@
+"""The floor: a bare aiohttp application that decodes the same body with msgspec and answers, and does nothing else.
+
+What a relay adds to this is its own cost. Run as ``python -m clawlink.bench.floor --port 0``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+_PATH = "/delegate"
+
+
+class _Body(msgspec.Struct):
+    """The body of a delegation, decoded and not looked at."""
+
+    from_agent: str
+    to_agent: str
+    task: str
+    context: dict[str, Any] = {}
+    priority: str = "normal"
+
+
+class _Answer(msgspec.Struct):
+    status: str
+    message_id: str
+
+
+_decoder = msgspec.json.Decoder(_Body)
+_encoder = msgspec.json.Encoder()
+
+
+async def _serve(request: web.Request) -> web.Response:
+    body = _decoder.decode(await request.read())
+    return web.Response(body=_encoder.encode(_Answer("delegated", body.to_agent)), content_type="application/json")
+
+
+async def _run(port: int) -> None:
+    app = web.Application()
+    app.router.add_post(_PATH, _serve)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    print(f"floor listening on http://127.0.0.1:{runner.addresses[0][1]}", flush=True)
+    await asyncio.Event().wait()
+
+
+def main() -> None:
+    """Serve until killed, on the same event loop that a relay would use."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, default=0)
+    port = parser.parse_args().port
+    with contextlib.suppress(KeyboardInterrupt):
+        try:
+            import uvloop
+        except ImportError:
+            asyncio.run(_run(port))
+        else:
+            uvloop.run(_run(port))
+
+
+if __name__ == "__main__":
+    main()

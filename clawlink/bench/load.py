@@ -1,0 +1,143 @@
+"""A load generator that costs little: raw HTTP/1.1 over kept-open connections, one request at a time on each."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+_END_OF_HEAD = b"\r\n\r\n"
+_LENGTH = b"content-length:"
+
+
+def request_bytes(method: str, path: str, body: bytes = b"", *, token: str | None = None) -> bytes:
+    """Write one request. The Host is what any relay on an address accepts."""
+    head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    if token is not None:
+        head += f"Authorization: Bearer {token}\r\n"
+    if body:
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    return head.encode() + b"\r\n" + body
+
+
+class Connection(asyncio.Protocol):
+    """One connection. Every whole answer goes to ``answered`` with its status and body."""
+
+    def __init__(self, answered: Callable[[Connection, int, bytes], None]) -> None:
+        self._answered = answered
+        self._buffer = b""
+        self._need = 0
+        self.transport: asyncio.Transport | None = None
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def send(self, request: bytes) -> None:
+        """Write a request."""
+        assert self.transport is not None
+        self.transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer = self._buffer + data if self._buffer else data
+        while len(self._buffer) >= self._need and self._buffer:
+            end = self._buffer.find(_END_OF_HEAD)
+            if end < 0:
+                return
+            head = self._buffer[:end].lower()
+            at = head.index(_LENGTH) + len(_LENGTH)
+            line_end = head.find(b"\r\n", at)
+            total = end + 4 + int(head[at : line_end if line_end > 0 else end])
+            if len(self._buffer) < total:
+                self._need = total
+                return
+            body = self._buffer[end + 4 : total]
+            status = int(self._buffer[9:12])
+            self._buffer = self._buffer[total:]
+            self._need = 0
+            self._answered(self, status, body)
+
+
+async def connect(url: str, answered: Callable[[Connection, int, bytes], None]) -> Connection:
+    """Open a connection to the address of a relay."""
+    parts = urlsplit(url)
+    loop = asyncio.get_running_loop()
+    _, connection = await loop.create_connection(lambda: Connection(answered), parts.hostname, parts.port)
+    return connection
+
+
+class Asker:
+    """A connection on which requests are asked one by one and awaited."""
+
+    def __init__(self) -> None:
+        self._connection: Connection
+        self._answer: asyncio.Future[tuple[int, bytes]]
+
+    @classmethod
+    async def open(cls, url: str) -> Asker:
+        """Open a connection."""
+        asker = cls()
+        asker._connection = await connect(url, asker._take)
+        return asker
+
+    def _take(self, _connection: Connection, status: int, body: bytes) -> None:
+        if not self._answer.done():
+            self._answer.set_result((status, body))
+
+    async def ask(self, request: bytes) -> tuple[int, bytes]:
+        """Send a request and return status and body."""
+        self._answer = asyncio.get_running_loop().create_future()
+        self._connection.send(request)
+        return await self._answer
+
+    def close(self) -> None:
+        """Close the connection."""
+        assert self._connection.transport is not None
+        self._connection.transport.close()
+
+
+async def saturate(
+    url: str, make: Callable[[], bytes], *, connections: int, seconds: float
+) -> tuple[float, int, int]:
+    """Keep ``connections`` busy with what ``make`` gives, for ``seconds``.
+
+    Returns answers a second with status 200, how many those were, and how many answers had another status.
+    """
+    good = bad = 0
+    running = True
+
+    def answered(connection: Connection, status: int, body: bytes) -> None:
+        nonlocal good, bad
+        if status == 200:
+            good += 1
+        else:
+            bad += 1
+        if running:
+            connection.send(make())
+
+    def spin() -> None:
+        # Never sleep: on a virtual machine the server would pay for waking us, the more the slower it is.
+        if running:
+            loop.call_soon(spin)
+
+    loop = asyncio.get_running_loop()
+    opened = [await connect(url, answered) for _ in range(connections)]
+    loop.call_soon(spin)
+    started = time.perf_counter()
+    for connection in opened:
+        connection.send(make())
+    await asyncio.sleep(seconds)
+    elapsed = time.perf_counter() - started
+    total, refused = good, bad
+    running = False
+    for connection in opened:
+        assert connection.transport is not None
+        connection.transport.abort()
+    await asyncio.gather(*(connection.closed for connection in opened))
+    return total / elapsed, total, refused
