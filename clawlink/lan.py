@@ -33,11 +33,11 @@ class Announcement:
 
     async def close(self) -> None:
         """Take the announcement back."""
-        await self._zeroconf.async_unregister_service(self._info)
+        await (await self._zeroconf.async_unregister_service(self._info))
         await self._zeroconf.async_close()
 
 
-async def announce(port: int, *, auth: bool, address: str) -> Announcement:
+async def announce(port: int, *, auth: bool, tls: bool, address: str) -> Announcement:
     """Announce a relay of this machine at ``address`` and ``port``. Raises OSError where the network does not let it."""
     hostname = socket.gethostname()
     info = ServiceInfo(
@@ -45,12 +45,17 @@ async def announce(port: int, *, auth: bool, address: str) -> Announcement:
         f"{hostname}-{port}.{SERVICE_TYPE}",
         port=port,
         addresses=[socket.inet_aton(address)],
-        properties={"version": VERSION, "hostname": hostname, "auth": "yes" if auth else "no"},
+        properties={"version": VERSION, "hostname": hostname, "auth": _word(auth), "tls": _word(tls)},
         server=f"{hostname.split('.')[0]}.local.",
     )
     zeroconf = AsyncZeroconf(interfaces=[address])
-    await zeroconf.async_register_service(info, allow_name_change=True)
+    # The first await checks that the name is free; the second waits until it has been announced.
+    await (await zeroconf.async_register_service(info, allow_name_change=True))
     return Announcement(zeroconf, info)
+
+
+def _word(fact: bool) -> str:
+    return "yes" if fact else "no"
 
 
 class _Collector(ServiceListener):
@@ -62,7 +67,9 @@ class _Collector(ServiceListener):
     def add_service(self, zc: Zeroconf, type_: str, name: str) -> None:
         info = zc.get_service_info(type_, name, timeout=2000)
         if info is not None and info.port is not None:
-            self.found.update({name: relay for relay in [_read(info, name)] if relay is not None})
+            relay = _read(info, name)
+            if relay is not None:
+                self.found[name] = relay
 
     def update_service(self, zc: Zeroconf, type_: str, name: str) -> None:
         self.add_service(zc, type_, name)
@@ -75,11 +82,13 @@ def _read(info: ServiceInfo, name: str) -> Found | None:
     addresses = info.parsed_addresses()
     if not addresses:
         return None
-    facts = {key.decode(errors="replace"): (value or b"").decode(errors="replace") for key, value in info.properties.items()}
+    facts = {
+        key.decode(errors="replace"): (value or b"").decode(errors="replace") for key, value in info.properties.items()
+    }
     host = f"[{addresses[0]}]" if ":" in addresses[0] else addresses[0]
     return Found(
         name.removesuffix("." + SERVICE_TYPE),
-        f"http://{host}:{info.port}",
+        f"{'https' if facts.get('tls') == 'yes' else 'http'}://{host}:{info.port}",
         facts.get("version", ""),
         facts.get("hostname", ""),
         facts.get("auth") == "yes",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from typing import cast
 from urllib.parse import urlsplit
 
 _END_OF_HEAD = b"\r\n\r\n"
@@ -28,12 +29,11 @@ class Connection(asyncio.Protocol):
         self._answered = answered
         self._buffer = b""
         self._need = 0
-        self.transport: asyncio.Transport | None = None
+        self.transport: asyncio.Transport
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast("asyncio.Transport", transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.closed.done():
@@ -41,7 +41,6 @@ class Connection(asyncio.Protocol):
 
     def send(self, request: bytes) -> None:
         """Write a request."""
-        assert self.transport is not None
         self.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
@@ -68,7 +67,7 @@ async def connect(url: str, answered: Callable[[Connection, int, bytes], None]) 
     """Open a connection to the address of a relay."""
     parts = urlsplit(url)
     loop = asyncio.get_running_loop()
-    _, connection = await loop.create_connection(lambda: Connection(answered), parts.hostname, parts.port)
+    _, connection = await loop.create_connection(lambda: Connection(answered), parts.hostname or "", parts.port or 80)
     return connection
 
 
@@ -98,13 +97,10 @@ class Asker:
 
     def close(self) -> None:
         """Close the connection."""
-        assert self._connection.transport is not None
         self._connection.transport.close()
 
 
-async def saturate(
-    url: str, make: Callable[[], bytes], *, connections: int, seconds: float
-) -> tuple[float, int, int]:
+async def saturate(url: str, make: Callable[[], bytes], *, connections: int, seconds: float) -> tuple[float, int, int]:
     """Keep ``connections`` busy with what ``make`` gives, for ``seconds``.
 
     Returns answers a second with status 200, how many those were, and how many answers had another status.
@@ -137,7 +133,6 @@ async def saturate(
     total, refused = good, bad
     running = False
     for connection in opened:
-        assert connection.transport is not None
         connection.transport.abort()
     await asyncio.gather(*(connection.closed for connection in opened))
     return total / elapsed, total, refused

@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from clawlink.domain.limits import MAX_POLL_MESSAGES
-from clawlink.domain.message import Message
+from clawlink.domain.message import Message, decode
 from clawlink.errors import BadRequest, NotARelay
 from clawlink.protocol import paths, replies, requests
 from clawlink.protocol.paths import Endpoint
@@ -101,9 +101,12 @@ class File(NamedTuple):
 
 def _reader(kind: Any) -> Callable[[bytes], Any]:
     """Return what decodes a reply; an answer of another shape does not come from a relay."""
-    decoder = msgspec.json.Decoder(kind)
+    decoder: msgspec.json.Decoder[Any] | None = None
 
     def read(body: bytes) -> Any:
+        nonlocal decoder
+        if decoder is None:  # made when first needed: a command needs one of them, and all cost its start 5 ms
+            decoder = msgspec.json.Decoder(kind)
         try:
             return decoder.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -116,7 +119,6 @@ _readers = {endpoint.name: _reader(endpoint.reply) for endpoint in paths.ENDPOIN
 _read_polled = _reader(replies.Polled[msgspec.Raw])
 _read_dead = _reader(replies.DeadLetters[msgspec.Raw])
 _read_object = _reader(dict[str, Any])
-_messages: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 
 
 def _call(
@@ -151,7 +153,7 @@ def _key(given: str | None) -> str:
 def _message(raw: msgspec.Raw) -> tuple[Message | Other, dict[str, Any]]:
     fields: dict[str, Any] = msgspec.json.decode(raw)
     try:
-        return _messages.decode(raw), fields
+        return decode(raw), fields
     except msgspec.ValidationError:
         return Other(str(fields.get("type")), fields), fields
 

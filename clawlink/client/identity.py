@@ -27,6 +27,8 @@ class Saved(msgspec.Struct, frozen=True, omit_defaults=True):
     token: str | None = None
     agent_key: str | None = None
     ca: str | None = None
+    capabilities: list[str] | None = None
+    description: str | None = None
 
 
 class SeveralIdentities(ClawLinkError):
@@ -51,6 +53,11 @@ class Identities:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder / "identities"
+
+    @property
+    def folder(self) -> Path:
+        """Where the files are; it need not exist yet."""
+        return self._folder
 
     def all(self) -> list[Saved]:
         """Return all identities, by name. A file that cannot be read is left out: it is not ours, or torn."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from functools import wraps
 from types import TracebackType
 from typing import Concatenate, ParamSpec, TypeVar, cast
+from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -15,9 +16,9 @@ from requests.adapters import HTTPAdapter
 from clawlink.client import calls
 from clawlink.client.calls import Call, Identity
 from clawlink.client.retry import Backoff
-from clawlink.config import DEFAULT_RELAY
+from clawlink.config import DEFAULT_RELAY, LOOPBACK_HOSTS
 from clawlink.domain.access import KEY_HEADER
-from clawlink.errors import ClawLinkError, NotARelay, RelayUnreachable
+from clawlink.errors import BadRequest, ClawLinkError, NotARelay, RelayUnreachable
 from clawlink.protocol import failure
 from clawlink.version import VERSION
 
@@ -67,13 +68,15 @@ class Client:
         self.backoff = backoff or Backoff()
         self._session = requests.Session()
         self._session.auth = _KeepHeaders()
-        if ca is not None:
-            self._session.verify = ca
+        self._ca = ca
         for prefix in ("http://", "https://"):
             self._session.mount(prefix, HTTPAdapter(max_retries=0))
         self._session.headers["User-Agent"] = f"clawlink/{VERSION}"
         if token is not None:
-            self._session.headers["Authorization"] = f"Bearer {token}"
+            # As bytes, since a header's text is latin-1 and a token need not be.
+            self._session.headers["Authorization"] = f"Bearer {token}".encode()
+        # The environment's proxy is not meant for what runs on this very machine, and could not reach it.
+        self._session.trust_env = not _on_loopback(self.relay)
 
     @property
     def agent_id(self) -> str | None:
@@ -130,11 +133,14 @@ class Client:
                 headers=headers,
                 timeout=(self.timeout, self.timeout + call.wait),
                 allow_redirects=False,
+                verify=self._ca,  # here and not at the session, where REQUESTS_CA_BUNDLE would go before it
             )
         except (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema):
             raise NotARelay(f"{self.relay!r} is no address of a relay; it should look like {DEFAULT_RELAY}") from None
+        except requests.exceptions.InvalidHeader:
+            raise BadRequest("the token or the agent key has characters that no header can carry") from None
         except requests.exceptions.SSLError as error:
-            raise NotARelay(f"no trusted TLS connection to {self.relay}: {error}") from error
+            raise NotARelay(f"no trusted TLS connection to {self.relay}: {_reason(error)}") from error
         except requests.exceptions.Timeout as error:
             raise RelayUnreachable(f"the relay at {self.relay} did not answer within {self.timeout:g} s") from error
         except requests.exceptions.RequestException as error:
@@ -170,6 +176,20 @@ class Client:
     delete_file = _method(calls.delete_file)
     metrics = _method(calls.metrics)
     openapi = _method(calls.openapi)
+
+
+def _on_loopback(relay: str) -> bool:
+    try:
+        host = urlsplit(relay).hostname or ""
+    except ValueError:
+        return False
+    return host in LOOPBACK_HOSTS or host.startswith("127.")
+
+
+def _reason(error: Exception) -> object:
+    """Return what went wrong underneath, without what requests and urllib3 say around it."""
+    inner = error.args[0] if error.args else error
+    return getattr(inner, "reason", inner)
 
 
 class _KeepHeaders(requests.auth.AuthBase):

@@ -134,12 +134,18 @@ class PlainMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", 
 Message = TaskDelegation | TaskResponse | KnowledgeBroadcast | FileUpdated | AgentJoined | AgentLeft | PlainMessage
 
 _encoder = msgspec.json.Encoder()
+_buffer = bytearray()
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 
 
 def encode(message: Message) -> bytes:
-    """Encode the message once and for all."""
-    return _encoder.encode(message)
+    """Encode the message once and for all.
+
+    It is kept as it comes out of here, maybe for long, so it is copied into bytes of just its size: an encoder's own
+    result would leave holes in memory as large as what it had reserved.
+    """
+    _encoder.encode_into(message, _buffer)
+    return bytes(_buffer)
 
 
 def decode(body: bytes) -> Message:

@@ -42,7 +42,8 @@ TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
 class Task(msgspec.Struct, frozen=True, gc=False):
     """The record of a delegation. Its home is the assignee's mailbox; its id is the delegation's message id.
 
-    ``body`` is the encoded delegation, ``answer`` the encoded final response once there is one.
+    ``body`` is the encoded delegation, ``answer`` the encoded final response once there is one. While nobody has
+    reported on it, a task lasts as long as its delivery does, and ``ends_at`` is None; see ``outlive``.
     Times are seconds since the epoch.
     """
 
@@ -51,10 +52,8 @@ class Task(msgspec.Struct, frozen=True, gc=False):
     requester: str
     assignee: str
     body: bytes
-    created_at: float
-    ends_at: float
+    ends_at: float | None = None
     state: TaskState = TaskState.QUEUED
-    started_at: float | None = None
     finished_at: float | None = None
     answer: bytes | None = None
 
@@ -70,14 +69,15 @@ class Task(msgspec.Struct, frozen=True, gc=False):
     def weight(self) -> int:
         return len(self.body) + (0 if self.answer is None else len(self.answer))
 
-    def kept_until(self, at: float) -> Task:
-        """Return the task kept at least until ``at``."""
-        return replace(self, version=self.version + 1, ends_at=max(self.ends_at, at))
-
 
 def by_assignee(agent_id: str) -> str:
     """Return the index key of an agent's open tasks."""
     return "open:" + agent_id
+
+
+def outlive(t: Task, *, now: float, ttl: float) -> Task:
+    """Let a task go on for ``ttl`` seconds on its own, as the delivery that brought it is forgotten."""
+    return replace(t, version=t.version + 1, ends_at=now + ttl)
 
 
 def respond(
@@ -99,7 +99,6 @@ def respond(
         t,
         version=t.version + 1,
         state=state,
-        started_at=now if t.started_at is None else t.started_at,
         finished_at=now if final else None,
         answer=response if final else None,
         ends_at=now + (keep if final else ttl),

@@ -46,10 +46,13 @@ def to_body(error: errors.ClawLinkError) -> bytes:
 
 
 def to_headers(error: errors.ClawLinkError) -> dict[str, str]:
-    """Return the headers that go with the error: Retry-After in whole seconds, rounded up."""
-    if error.retry_after is None:
-        return {}
-    return {"Retry-After": str(max(1, math.ceil(error.retry_after)))}
+    """Return the headers that go with the error: Retry-After in whole seconds, rounded up, and which methods Allow."""
+    headers = {}
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
+    if isinstance(error, errors.MethodNotAllowed):
+        headers["Allow"] = str(error.current or "")
+    return headers
 
 
 def from_reply(status: int, body: bytes) -> errors.ClawLinkError:

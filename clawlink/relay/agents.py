@@ -55,6 +55,7 @@ class Agents:
         A claim makes an agent key, which is returned this once; the relay keeps its hash. Raises NotAllowed for an id
         that is claimed by someone else, NameTaken for a name or id that someone else holds.
         """
+        self._core.require_working()
         if ask.claim and ask.idempotency_key and len(ask.idempotency_key) < MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH:
             raise BadRequest(
                 "with a claim the idempotency key stands for the agent key, so it must be hard to guess: "
@@ -195,8 +196,16 @@ class Agents:
         if now - agent.last_heartbeat >= _TOUCH_SECONDS:
             try:
                 await self._core.commit(agent.id, Put(rules.seen(agent, now)))
-            except Conflict:  # another request of the same agent has just done it
-                return
+            except Conflict:
+                await self._touch_again(agent.id)
+
+    @retrying
+    async def _touch_again(self, agent_id: str) -> None:
+        """Record a sign of life once a commit of it has met a Conflict: most often another request has just done it."""
+        agent = await self._core.store.get(Agent, agent_id)
+        now = self._core.clock()
+        if agent is not None and now - agent.last_heartbeat >= _TOUCH_SECONDS:
+            await self._core.commit(agent.id, Put(rules.seen(agent, now)))
 
     async def touch_id(self, agent_id: str) -> None:
         """Record a sign of life of an agent that may have left meanwhile."""
@@ -319,4 +328,7 @@ def _chosen(asked: list[str] | None, before: tuple[str, ...]) -> tuple[str, ...]
     """Return the capabilities asked for, each once whatever its case, or those the agent had."""
     if asked is None:
         return before
-    return tuple({fold(c): c.strip() for c in reversed(asked) if c.strip()}.values())[::-1]
+    chosen: dict[str, str] = {}
+    for capability in filter(None, map(str.strip, asked)):
+        chosen.setdefault(fold(capability), capability)
+    return tuple(chosen.values())

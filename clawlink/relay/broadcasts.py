@@ -18,7 +18,7 @@ from clawlink.relay.ids import derived
 from clawlink.relay.mailbox import Mailbox
 from clawlink.store.base import Put
 
-SLICE = 64  # copies made before other requests get their turn: well under a millisecond
+SLICE = 32  # copies made before other requests get their turn: a fraction of a millisecond
 
 
 async def everyone(core: Core, but: str) -> AsyncIterator[str]:

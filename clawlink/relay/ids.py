@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 
-_ID_HEX = 32
+_ID_HEX = 24
 _RECEIPT_HEX = 16
 _BLOCK_BYTES = 4096
 
@@ -28,7 +28,7 @@ class Ids:
         return self._block[at : at + digits]
 
     def fresh(self) -> str:
-        """Return a new id: 128 random bits in hex."""
+        """Return a new id: 96 random bits in hex."""
         return self._take(_ID_HEX)
 
     def token(self) -> str:
@@ -42,7 +42,7 @@ class Ids:
 
 
 def derived(*cause: str) -> str:
-    """Return the id that always belongs to this cause: 128 bits in hex.
+    """Return the id that always belongs to this cause: 96 bits in hex.
 
     The parts are joined with their lengths, so that no two different causes run together.
     """

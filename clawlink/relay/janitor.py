@@ -7,6 +7,7 @@ from typing import Any
 
 from clawlink.domain import agent as agent_rules
 from clawlink.domain import delivery as delivery_rules
+from clawlink.domain import task as task_rules
 from clawlink.domain.agent import REGISTERED, Agent
 from clawlink.domain.broadcast import Broadcast
 from clawlink.domain.delivery import Delivery, State
@@ -16,7 +17,7 @@ from clawlink.domain.task import Task
 from clawlink.relay.agents import Agents
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.mailbox import Mailbox
-from clawlink.store.base import Drop
+from clawlink.store.base import Drop, Put
 
 _SLICE = 200
 _SETTLED_KINDS: tuple[type[Any], ...] = (Delivery, Task, Broadcast, FileWrite)
@@ -58,8 +59,20 @@ class Janitor:
             return False
         if isinstance(record, Delivery) and record.state is State.PENDING:
             return delivery_rules.overdue(record, core.clock()) and await self._mailbox.expire(id)
-        await core.commit(record.home, Drop(record))
+        await self._drop(record)
         return True
+
+    async def _drop(self, record: Record) -> None:
+        """Forget a record. A task that lasted with its delivery goes with it, unless the delivery was acknowledged."""
+        core = self._core
+        changes: list[Put | Drop] = [Drop(record)]
+        if isinstance(record, Delivery):
+            task = await core.store.get(Task, record.id)
+            if task is not None and task.ends_at is None:
+                acknowledged = record.state is State.ACKED
+                outliving = task_rules.outlive(task, now=core.clock(), ttl=core.limits.message_ttl)
+                changes.append(Put(outliving) if acknowledged else Drop(task))
+        await core.commit(record.home, *changes)
 
     async def _evict(self) -> None:
         """Forget the oldest settled records while there are too many, or too many bytes of them."""
@@ -85,7 +98,7 @@ class Janitor:
         record: Record | None = await self._core.store.get(kind, id)
         if record is None or SETTLED not in record.index_keys:
             return False
-        await self._core.commit(record.home, Drop(record))
+        await self._drop(record)
         return True
 
     async def _forget_agents(self) -> None:

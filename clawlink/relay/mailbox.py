@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -12,7 +13,6 @@ from clawlink.domain import delivery as rules
 from clawlink.domain.delivery import PENDING, Delivery, State
 from clawlink.domain.limits import MAX_REPLY_BYTES
 from clawlink.domain.message import Rank
-from clawlink.domain.task import Task
 from clawlink.errors import LeaseLost, MailboxFull, RelayFull
 from clawlink.relay import waiting
 from clawlink.relay.core import Core, retrying
@@ -37,24 +37,28 @@ class Mailbox:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._ends_at = 0.0
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
     def new(
         self, id: str, mailbox: str, *, sender: str, body: bytes, now: float, level: int = Rank.NORMAL, merge: str | None = None
     ) -> Delivery:
-        """Return a delivery that is due at once, the last of its priority."""
-        core = self._core
+        """Return a delivery that is due at once, the last of its priority. Its time to live ends at a full second."""
+        ends_at = float(math.ceil(now + self._core.limits.message_ttl))
+        if ends_at != self._ends_at:
+            self._ends_at = ends_at  # one number for all messages of a second: it is kept with each of them
+        arrival = self._core.ids.arrival()
         return Delivery(
             id,
             1,
             mailbox,
             sender,
-            rules.rank(level, core.ids.arrival()),
+            rules.rank(level, arrival),
             body,
             now,
             now,
-            now + core.limits.message_ttl,
+            self._ends_at,
             merge=merge,
         )
 
@@ -307,12 +311,7 @@ class Mailbox:
         d = await core.store.get(Delivery, id) or await core.store.get(Delivery, rules.copy_id(id, mailbox))
         if d is None or d.mailbox != mailbox or d.state is not State.DEAD:
             return False
-        now = core.clock()
-        changes = [Put(rules.redrive(d, now=now, ttl=core.limits.message_ttl))]
-        task = await core.store.get(Task, id)
-        if task is not None:
-            changes.append(Put(task.kept_until(now + core.limits.message_ttl)))
-        await core.commit(mailbox, *changes)
+        await core.commit(mailbox, Put(rules.redrive(d, now=core.clock(), ttl=core.limits.message_ttl)))
         return True
 
     async def close(self, mailbox: str) -> int:

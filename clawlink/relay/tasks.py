@@ -60,13 +60,18 @@ class Tasks:
             await self._mailbox.require_room(to.id, len(body))
             await self._require_capacity(to.id)
             delivery = self._mailbox.new(id, to.id, sender=sender.id, body=body, now=now, level=RANKS[ask.priority])
-            task = Task(id, 1, sender.id, to.id, body, now, delivery.ends_at)
+            task = Task(id, 1, sender.id, to.id, body)
             try:
                 await self._mailbox.put(delivery, Put(task))
             except Conflict:
-                if not await self._is_repeat(id, message):
-                    raise
+                await self._put_again(delivery, task, message)
         return Delegated("delegated", "queued", id, self._agents.recipient(to))
+
+    @retrying
+    async def _put_again(self, delivery: Delivery, task: Task, message: TaskDelegation) -> None:
+        """Store a delegation whose first commit met a Conflict, unless a repeat of it was faster."""
+        if not await self._is_repeat(task.id, message):
+            await self._mailbox.put(delivery, Put(task))
 
     async def _is_repeat(self, id: str, message: TaskDelegation) -> bool:
         """Tell whether this very delegation is stored already; refuse another one under the same key."""

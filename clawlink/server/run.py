@@ -33,14 +33,32 @@ _GC_THRESHOLD = 50_000
 def run(config: ServerConfig) -> int:
     """Serve until SIGTERM or SIGINT; a second one ends at once. Returns the exit code."""
     set_up(config.log_level, as_json=config.log_json)
+    _allow_many_connections()
     try:
-        _runner()(_serve(config))
+        tls = _tls(config)
+    except OSError as error:
+        files = f"{config.tls_cert} with the key {config.tls_key}"
+        print(f"clawlink: cannot use the certificate {files}: {error.strerror or error}", file=sys.stderr)
+        return 1
+    try:
+        _runner()(_serve(config, tls))
     except OSError as error:
         print(f"clawlink: cannot listen on {config.host} port {config.port}: {error.strerror or error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _allow_many_connections() -> None:
+    """Raise the soft limit of open files to the hard one: every waiting agent holds a connection."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such limit
+        return
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):  # macOS refuses "unlimited"
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _runner() -> Callable[[Coroutine[Any, Any, None]], None]:
@@ -53,13 +71,13 @@ def _runner() -> Callable[[Coroutine[Any, Any, None]], None]:
     return run_with_uvloop
 
 
-async def _serve(config: ServerConfig) -> None:
+async def _serve(config: ServerConfig, tls: ssl.SSLContext | None) -> None:
     stop = asyncio.Event()
     _on_signals(stop)
     app = make_app(config)
     runner = make_runner(app, shutdown_timeout=_CLOSE_SECONDS)
     await runner.setup()
-    site = web.TCPSite(runner, config.host, config.port, ssl_context=_tls(config), backlog=1024)
+    site = web.TCPSite(runner, config.host, config.port, ssl_context=tls, backlog=1024)
     await site.start()
     port = runner.addresses[0][1]
     for line in banner(config, port):
@@ -118,7 +136,7 @@ async def _announced(config: ServerConfig, port: int) -> Any:
     from clawlink.lan import announce
 
     try:
-        announcement = await announce(port, auth=config.token is not None, address=lan_address())
+        announcement = await announce(port, auth=config.token is not None, tls=config.tls_cert is not None, address=lan_address())
     except ImportError:
         _log.info("not announced on the local network: pip install 'clawlink[lan]' to have it found by scan")
         yield

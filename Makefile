@@ -1,0 +1,35 @@
+# make run    set up and start the relay on http://127.0.0.1:9077 (flags: make run FLAGS="--port 9078")
+# make test   set up and run everything that CI runs
+# make bench  set up and measure the relay beside the floor
+
+PYTHON ?= python3
+VENV := .venv
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+READY := $(VENV)/.ready
+
+.PHONY: run test bench clean
+
+run: $(READY)
+	$(BIN)/clawlink serve $(FLAGS)
+
+test: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered --cov-fail-under=95 $(FLAGS)
+
+bench: $(READY)
+	$(BIN)/clawlink bench --floor $(FLAGS)
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(PYTHON) -c "open('$(READY)', 'w').close()"
+
+clean:
+	$(PYTHON) -c "import shutil; [shutil.rmtree(d, True) for d in ('$(VENV)', 'build', '.mypy_cache', '.ruff_cache', '.pytest_cache', '.hypothesis')]"

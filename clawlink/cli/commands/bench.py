@@ -1,0 +1,114 @@
+"""``clawlink bench``: measure a relay, beside the floor that aiohttp sets."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from typing import TYPE_CHECKING
+
+from clawlink.cli.exits import Exit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+    from typing import Any
+
+    from clawlink.bench.scenarios import Relay, Row
+    from clawlink.bench.servers import Server
+    from clawlink.cli.context import Context
+
+NAME = "bench"
+HELP = "Measure a relay, beside the floor that aiohttp sets."
+
+SCENARIOS = ("delegate", "work", "agents", "memory", "waiting")
+
+
+def add(parser: ArgumentParser) -> None:
+    """Add the flags."""
+    parser.add_argument(
+        "--floor",
+        action="store_true",
+        help="measure a bare aiohttp application in the same run, and give delegations as a ratio to it",
+    )
+    parser.add_argument("--seconds", type=_seconds, default=2.0, help="how long to measure each figure (default 2)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often to measure what is compared (default 5)")
+    parser.add_argument(
+        "--only", action="append", choices=SCENARIOS, help="measure only this; may be given more than once"
+    )
+
+
+def run(args: Namespace, ctx: Context) -> Exit:
+    """Start a relay of its own, or take the one that --relay names, and print what was measured."""
+    import asyncio
+    from contextlib import ExitStack
+
+    from clawlink.bench import servers
+    from clawlink.bench.scenarios import Relay
+
+    def say(what: str) -> None:
+        if ctx.err.terminal and not ctx.json:
+            ctx.err.line(f"measuring: {what}")
+
+    rows: list[Row] = []
+    for name in args.only or SCENARIOS:
+        # Every scenario gets a fresh relay, so that none is measured on what another left behind.
+        with ExitStack() as stack:
+            named = ctx.given.relay
+            server = servers.Server(named) if named is not None else stack.enter_context(servers.relay())
+            floor = stack.enter_context(servers.floor()) if args.floor and name == "delegate" else None
+            stack.enter_context(servers.on_the_other_core())
+            relay = Relay(server, ctx.given.token if named is not None else None)
+            rows += asyncio.run(_scenario(name, relay, floor, args, say))
+    if ctx.json:
+        ctx.out.json([row._asdict() for row in rows])
+    else:
+        _show(ctx, rows)
+    return Exit.DONE
+
+
+def _scenario(
+    name: str, relay: Relay, floor: Server | None, args: Namespace, say: Callable[[str], None]
+) -> Coroutine[Any, Any, list[Row]]:
+    from clawlink.bench import scenarios
+
+    seconds = args.seconds
+    if name == "delegate":
+        return scenarios.delegate(relay, floor, seconds=seconds, rounds=args.rounds, say=say)
+    if name == "work":
+        return scenarios.work(relay, seconds=seconds, say=say)
+    if name == "agents":
+        return scenarios.many_agents(relay, seconds=seconds, say=say)
+    if name == "memory":
+        return scenarios.memory(relay, say=say)
+    return scenarios.waiting_polls(relay, seconds=seconds, say=say)
+
+
+def _show(ctx: Context, rows: Sequence[Row]) -> None:
+    from clawlink.bench.servers import can_pin
+
+    ctx.out.table(
+        ("what", "measured", "unit", "of the floor"),
+        [
+            (
+                row.what,
+                f"{row.value:,.0f}" if abs(row.value) >= 100 else f"{row.value:.3f}",
+                row.unit,
+                _ratio(row.ratio),
+            )
+            for row in rows
+        ],
+    )
+    if not can_pin():
+        ctx.out.line("Relay and load shared their cores here: compare ratios only, and with care.")
+
+
+def _ratio(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.2f}"
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= 60:
+        raise ArgumentTypeError(f"0.1 to 60 seconds are possible, not {text!r}")
+    return seconds

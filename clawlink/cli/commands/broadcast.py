@@ -1,0 +1,37 @@
+"""``clawlink broadcast``: tell every other agent."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from clawlink.cli.exits import Exit
+from clawlink.cli.values import add_idempotency_key, names
+
+if TYPE_CHECKING:
+    from clawlink.cli.context import Context
+
+NAME = "broadcast"
+HELP = "Tell every other agent."
+
+
+def add(parser: ArgumentParser) -> None:
+    """Add the flags."""
+    parser.add_argument("--content", required=True, metavar="TEXT", help="what to tell; - reads standard input")
+    parser.add_argument("--topic", default="general", help="what it is about (default general)")
+    parser.add_argument("--tags", type=names, default=[], metavar="A,B", help="tags, separated by commas")
+    add_idempotency_key(parser)
+
+
+def run(args: Namespace, ctx: Context) -> Exit:
+    """Store the broadcast in every other agent's mailbox."""
+    from clawlink.cli.render import plural
+
+    done = ctx.client.broadcast(ctx.read(args.content), topic=args.topic, tags=args.tags, key=args.idempotency_key)
+    if ctx.json:
+        ctx.out.json(done)
+        return Exit.DONE
+    full = f"; {plural(done.refused, 'more was', 'more were')} full and did not take it" if done.refused else ""
+    ctx.out.line(f"Stored in {plural(done.recipients, 'mailbox', 'mailboxes')}{full}.", style="bold")
+    ctx.out.facts(("broadcast", done.message_id), ("follow", ctx.command("status", done.message_id)))
+    return Exit.DONE

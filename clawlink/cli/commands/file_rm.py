@@ -1,0 +1,33 @@
+"""``clawlink file-rm``: delete a shared file."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from clawlink.cli.exits import Exit
+from clawlink.cli.values import count
+
+if TYPE_CHECKING:
+    from clawlink.cli.context import Context
+
+NAME = "file-rm"
+HELP = "Delete a shared file."
+
+
+def add(parser: ArgumentParser) -> None:
+    """Add the flags."""
+    parser.add_argument("--key", required=True, help="the file's key")
+    parser.add_argument("--if-version", type=count, metavar="N", help="delete only if it is at version N still")
+
+
+def run(args: Namespace, ctx: Context) -> Exit:
+    """Delete it for everyone on the relay."""
+    from clawlink.cli.render import cell
+
+    done = ctx.client.delete_file(args.key, if_version=args.if_version)
+    if ctx.json:
+        ctx.out.json(done)
+    else:
+        ctx.out.line(f"Deleted {cell(done.file_key)}, which was at version {done.version}.")
+    return Exit.DONE

@@ -1,0 +1,74 @@
+"""``clawlink register``: register an agent here, or resume it, and keep its identity."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from clawlink.cli.exits import Exit
+from clawlink.cli.values import names
+
+if TYPE_CHECKING:
+    from clawlink.cli.context import Context
+
+NAME = "register"
+HELP = "Register an agent here, or resume it."
+
+
+def add(parser: ArgumentParser) -> None:
+    """Add the flags."""
+    parser.add_argument("--name", required=True, help="the agent's name, by which others address it")
+    parser.add_argument("--caps", type=names, metavar="A,B", help="what it can do, separated by commas")
+    parser.add_argument("--description", help="one sentence about it")
+    parser.add_argument(
+        "--no-claim", action="store_true", help="no agent key: anyone may act as this agent, as in 1.0.x"
+    )
+
+
+def run(args: Namespace, ctx: Context) -> Exit:
+    """Register; the identity of that name on that relay is resumed, with its mailbox."""
+    import socket
+
+    from msgspec.structs import asdict
+
+    from clawlink.cli.render import cell, named
+    from clawlink.cli.settings import registering
+    from clawlink.client.identity import Saved
+
+    where = registering(ctx.given, args.name, ctx.identities)
+    before = where.saved
+    client = ctx.connect(where)
+    # What the agent said of itself is kept, so that it says it again to a relay that was restarted.
+    capabilities = args.caps if args.caps is not None or before is None else before.capabilities
+    description = args.description if args.description is not None or before is None else before.description
+    done = client.register(
+        args.name,
+        capabilities=capabilities,
+        description=description,
+        machine=socket.gethostname()[:128],
+        claim=not args.no_claim,
+    )
+    me = Saved(
+        name=done.agent.name,
+        agent_id=done.agent.agent_id,
+        relay=where.relay,
+        token=where.token,
+        agent_key=client.agent_key,
+        ca=where.ca,
+        capabilities=list(done.agent.capabilities),
+        description=done.agent.description,
+    )
+    path = ctx.identities.save(me)
+    if ctx.json:
+        reply = {name: value for name, value in asdict(done).items() if name != "agent_key"}
+        ctx.out.json({**reply, "claimed": me.agent_key is not None, "relay": me.relay, "identity_file": str(path)})
+        return Exit.DONE
+    ctx.acting_as = me
+    verb = "Resumed" if done.resumed else "Registered"
+    ctx.out.line(f"{verb} {named(me.name, me.agent_id)} on {me.relay}.", style="bold")
+    ctx.out.facts(
+        ("can do", cell(", ".join(done.agent.capabilities)) or None),
+        ("identity", cell(str(path))),
+        ("next", f"{ctx.command('discover')}   or   {ctx.command('poll', wait=True)}"),
+    )
+    return Exit.DONE

@@ -1,0 +1,62 @@
+"""``clawlink status``: how far a message came. Stored, delivered, acked and answered are four facts."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from clawlink.cli.exits import Exit
+
+if TYPE_CHECKING:
+    from clawlink.cli.context import Context
+    from clawlink.protocol.replies import MessageStatus
+
+NAME = "status"
+HELP = "Show how far a message or task came."
+
+
+def add(parser: ArgumentParser) -> None:
+    """Add the argument."""
+    parser.add_argument("id", metavar="ID", help="the id of a message, task or broadcast that you sent or were sent")
+
+
+def run(args: Namespace, ctx: Context) -> Exit:
+    """Ask the relay, as its sender or recipient."""
+    status = ctx.client.message(args.id)
+    if ctx.json:
+        ctx.out.json(status)
+    elif status.to_agent is None:
+        _show_broadcast(ctx, status)
+    else:
+        _show_one(ctx, status)
+    return Exit.DONE
+
+
+def _show_one(ctx: Context, status: MessageStatus) -> None:
+    from clawlink.cli.render import ago, cell
+
+    now = ctx.now
+    is_task = status.type == "task_delegation"
+    kind = "task" if is_task else status.type.replace("_", " ")
+    ctx.out.line(f"{kind} {cell(status.message_id)}: {status.task_status or status.state}", style="bold")
+    ctx.out.facts(
+        ("from", cell(status.from_agent)),
+        ("to", cell(status.to_agent or "")),
+        ("stored", ago(status.stored_at, now)),
+        ("delivered", ago(status.delivered_at, now)),
+        ("acked", ago(status.acked_at, now)),
+        ("answered", ago(status.answered_at, now) if is_task else None),
+        ("expired", ago(status.expired_at, now) if status.expired_at else None),
+        ("dead", ago(status.dead_at, now) if status.dead_at else None),
+        ("attempts", str(status.attempts)),
+    )
+
+
+def _show_broadcast(ctx: Context, status: MessageStatus) -> None:
+    from clawlink.cli.render import ago, cell, plural
+
+    ctx.out.line(f"broadcast {cell(status.message_id)} to {plural(status.recipients, 'agent')}", style="bold")
+    ctx.out.facts(
+        ("stored", ago(status.stored_at, ctx.now)),
+        *((f"in state {cell(state)}", str(count)) for state, count in sorted(status.counts.items())),
+    )

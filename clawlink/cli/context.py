@@ -1,0 +1,179 @@
+"""What a command runs in: the streams, the identities kept here, and a client of the chosen relay."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
+
+from clawlink.cli.output import Output
+
+if TYPE_CHECKING:
+    from clawlink.cli.settings import Given, Where
+    from clawlink.client.identity import Identities, Saved
+    from clawlink.client.sync import Client
+
+DEFAULT_TIMEOUT = 10.0
+
+
+class Context:
+    """Everything that a command needs beside its own arguments. What is costly is made when first asked for."""
+
+    def __init__(
+        self, args: Namespace, *, out: TextIO | None, err: TextIO | None, environ: Mapping[str, str] = os.environ
+    ) -> None:
+        self.args = args
+        self.out = Output(out)
+        self.err = Output(err)
+        self.environ = environ
+        self.json: bool = args.json
+        self.timeout: float = args.timeout or DEFAULT_TIMEOUT
+        self.acting_as: Saved | None = None
+        self._clients: list[Client] = []
+
+    def __enter__(self) -> Context:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for client in self._clients:
+            client.close()
+
+    @property
+    def now(self) -> float:
+        """The time, in seconds since the epoch."""
+        return time.time()
+
+    # -- who and where -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def identities(self) -> Identities:
+        """The identities kept on this account."""
+        from clawlink.client.identity import Identities, home
+
+        return Identities(home(self.environ))
+
+    @cached_property
+    def given(self) -> Given:
+        """What flags and variables say about relay and identity."""
+        from clawlink.cli.settings import given
+
+        return given(self.args, self.environ)
+
+    @cached_property
+    def me(self) -> Saved:
+        """The identity to act as. Raises NoIdentity or SeveralIdentities."""
+        self.acting_as = self.identities.pick(named=self.given.named, relay=self.given.relay)
+        return self.acting_as
+
+    @cached_property
+    def client(self) -> Client:
+        """A client that acts as the chosen identity. Raises NoIdentity or SeveralIdentities."""
+        from clawlink.cli.settings import acting
+
+        return self.connect(acting(self.me, self.given))
+
+    @cached_property
+    def visitor(self) -> Client:
+        """A client that acts as nobody."""
+        from clawlink.cli.settings import visiting
+
+        return self.connect(visiting(self.given, self.identities)._replace(saved=None))
+
+    def connect(self, where: Where) -> Client:
+        """Return a client for a relay, acting as the identity if there is one."""
+        from clawlink.client.sync import Client
+
+        me = where.saved
+        client = Client(
+            where.relay,
+            token=where.token,
+            agent_id=None if me is None else me.agent_id,
+            agent_key=None if me is None else me.agent_key,
+            timeout=self.timeout,
+            ca=where.ca,
+        )
+        self._clients.append(client)
+        return client
+
+    # -- what to type next ---------------------------------------------------------------------------------------------
+
+    def command(self, *words: str, tail: str = "", **flags: str | bool) -> str:
+        """Return a command to copy that does what it says as this identity. ``tail`` stands at its end as it is."""
+        return _typed(words, flags, self._chosen_by(), tail)
+
+    def register_command(self, me: Saved) -> str:
+        """Return the command that registers this identity again."""
+        return _typed(["register"], {"name": me.name, **self._relay_of(me)})
+
+    def _chosen_by(self) -> dict[str, str | bool]:
+        me = self.acting_as
+        if me is None or len(self.identities.all()) < 2:
+            return {}
+        return {"as": me.name, **self._relay_of(me)}
+
+    def _relay_of(self, me: Saved) -> dict[str, str | bool]:
+        several = len(self.identities.matching(named=me.name, relay=None)) > 1
+        return {"relay": me.relay} if several else {}
+
+    # -- what to say ---------------------------------------------------------------------------------------------------
+
+    def warn(self, sentence: str) -> None:
+        """Say something beside the result, on stderr."""
+        from clawlink.cli.render import cell
+
+        if self.json:
+            self.err.json({"warning": sentence}, one_line=True)
+        else:
+            self.err.line(f"clawlink: {cell(sentence)}")
+
+    def read(self, text: str) -> str:
+        """Return the text, or standard input if it is ``-``: UTF-8, without the line end at its end."""
+        if text != "-":
+            return text
+        from clawlink.cli.exits import UsageError
+
+        try:
+            piped = self.read_bytes().decode()
+        except UnicodeDecodeError:
+            raise UsageError(
+                "standard input is not UTF-8 text; convert it, or share it with: clawlink file-put"
+            ) from None
+        return piped.removesuffix("\n").removesuffix("\r")
+
+    def read_bytes(self) -> bytes:
+        """Return standard input exactly."""
+        import sys
+
+        data: Any = b"" if sys.stdin is None else sys.stdin.buffer.read()
+        return bytes(data)
+
+
+def _typed(
+    words: Sequence[str],
+    flags: Mapping[str, str | bool],
+    chosen_by: Mapping[str, str | bool] | None = None,
+    tail: str = "",
+) -> str:
+    """Put a command together. What cannot be typed is shown as ``cell`` shows it, so that it cannot do harm either."""
+    typed = ["clawlink", *map(_word, words)]
+    for name, value in {**flags, **(chosen_by or {})}.items():
+        flag = "--" + name.replace("_", "-")
+        if value is True:
+            typed.append(flag)
+        else:
+            # A value that looks like a flag must be joined to its own.
+            typed.append(flag + ("=" if str(value).startswith("-") else " ") + _word(str(value)))
+    return " ".join([*typed, tail] if tail else typed)
+
+
+def _word(text: str) -> str:
+    from clawlink.cli.render import cell
+
+    return shlex.quote(cell(text))

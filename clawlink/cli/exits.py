@@ -1,0 +1,72 @@
+"""What the command line's exit codes mean, and which error leads to which."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from clawlink import errors
+from clawlink.errors import ClawLinkError
+
+
+class Exit(IntEnum):
+    """How a command ended. Scripts may rely on these numbers."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    UNAUTHORISED = 4
+    NOT_FOUND = 5
+    PENDING = 6
+    CONFLICT = 7
+    OVER_LIMIT = 8
+    INTERRUPTED = 130
+
+
+MEANING: dict[Exit, str] = {
+    Exit.DONE: "done",
+    Exit.FAILED: "refused or failed",
+    Exit.USAGE: "the command is not one, or is ambiguous",
+    Exit.UNREACHABLE: "no relay answers there, or not now",
+    Exit.UNAUTHORISED: "token or agent key is missing or wrong",
+    Exit.NOT_FOUND: "no such agent, message, file or identity",
+    Exit.PENDING: "nothing yet: still pending",
+    Exit.CONFLICT: "someone or something else was first",
+    Exit.OVER_LIMIT: "over a limit of the relay",
+    Exit.INTERRUPTED: "interrupted",
+}
+
+
+class UsageError(ClawLinkError):
+    """The command line does not make sense; the message says what would."""
+
+    code = "usage"
+
+
+_BY_CODE = {
+    "usage": Exit.USAGE,
+    "several_identities": Exit.USAGE,
+    "no_identity": Exit.NOT_FOUND,
+}
+
+_BY_KIND: tuple[tuple[type[ClawLinkError], Exit], ...] = (
+    (errors.RelayUnreachable, Exit.UNREACHABLE),
+    (errors.NotARelay, Exit.UNREACHABLE),
+    (errors.Unavailable, Exit.UNREACHABLE),
+    (errors.NotAuthenticated, Exit.UNAUTHORISED),
+    (errors.NotAllowed, Exit.UNAUTHORISED),
+    (errors.NotFound, Exit.NOT_FOUND),
+    (errors.Conflicted, Exit.CONFLICT),
+    (errors.VersionConflict, Exit.CONFLICT),
+    (errors.TooLarge, Exit.OVER_LIMIT),
+    (errors.OverLimit, Exit.OVER_LIMIT),
+    (errors.StorageFull, Exit.OVER_LIMIT),
+)
+
+
+def exit_of(error: ClawLinkError) -> Exit:
+    """Return the exit code for an error."""
+    known = _BY_CODE.get(error.code)
+    if known is not None:
+        return known
+    return next((code for kind, code in _BY_KIND if isinstance(error, kind)), Exit.FAILED)

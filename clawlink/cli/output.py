@@ -1,0 +1,113 @@
+"""Where output goes: a terminal gets tables and colours, a pipe plain text, and whoever asks for it JSON."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+from clawlink.cli.render import columns, harmless_json, lines, wrapped
+
+_BAR, _PLAIN_BAR = "\u2502 ", "| "
+_NARROWEST = 20
+
+
+class Output:
+    """One stream. It may be missing (a closed file descriptor); then nothing is shown."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self.terminal = stream is not None and stream.isatty()
+        if isinstance(stream, io.TextIOWrapper):
+            # A character that the stream's encoding lacks must not be the end of the command.
+            stream.reconfigure(errors="backslashreplace")
+        self.bar = _BAR if self._can_show(_BAR) else _PLAIN_BAR
+
+    @property
+    def open(self) -> bool:
+        """Whether there is anyone to show something to."""
+        return self._stream is not None
+
+    def line(self, text: str = "", style: str | None = None) -> None:
+        """Print a line of our own words; what others wrote has been through ``render`` before."""
+        if self._stream is None:
+            return
+        if style is not None and self.terminal:
+            from rich.text import Text
+
+            self._console().print(Text(text, style=style), soft_wrap=True)
+        else:
+            self._stream.write(text + "\n")
+
+    def facts(self, *pairs: tuple[str, str | None], indent: int = 2) -> None:
+        """Print facts under each other; those that are None are left out."""
+        known = [(label, text) for label, text in pairs if text is not None]
+        room = max((len(label) for label, _ in known), default=0) + 1
+        for label, text in known:
+            self.line(f"{'':{indent}}{label + ':':<{room}}  {text}")
+
+    def quote(self, text: str, indent: int = 4) -> None:
+        """Print what someone else wrote: every line of it harmless, and marked as theirs."""
+        margin = " " * indent + self.bar
+        for line in lines(text):
+            for piece in wrapped(line, self._columns() - len(margin)) if self.terminal else [line]:
+                self.line(margin + piece)
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print a table. Its cells have been through ``render.cell``; nothing in them is read as markup."""
+        if not self.terminal:
+            for line in columns([[title.upper() for title in head], *rows]):
+                self.line(line)
+            return
+        from rich.box import SIMPLE_HEAD
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for title in head:
+            table.add_column(title, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(text) for text in row))
+        self._console().print(table)
+
+    def json(self, value: Any, *, one_line: bool = False) -> None:
+        """Print a value as JSON in UTF-8, whatever the stream's encoding: on one line, or indented on a terminal."""
+        import msgspec
+
+        encoded = msgspec.json.encode(value)
+        if self.terminal and not one_line:
+            encoded = msgspec.json.format(encoded, indent=2)
+        self.raw(harmless_json(encoded) + b"\n")
+
+    def raw(self, data: bytes) -> None:
+        """Write bytes exactly."""
+        if self._stream is None:
+            return
+        buffer = getattr(self._stream, "buffer", None)
+        if buffer is None:  # a stream of characters only, as an interactive shell may put in place
+            self._stream.write(data.decode(errors="backslashreplace"))
+            return
+        self._stream.flush()
+        buffer.write(data)
+
+    def flush(self) -> None:
+        """Hand over to the system what was printed. Raises OSError where that fails."""
+        if self._stream is not None:
+            self._stream.flush()
+
+    def _console(self) -> Any:
+        from rich.console import Console
+
+        return Console(file=self._stream, highlight=False, markup=False, emoji=False)
+
+    def _columns(self) -> int:
+        import shutil
+
+        return max(_NARROWEST, shutil.get_terminal_size().columns)
+
+    def _can_show(self, text: str) -> bool:
+        try:
+            text.encode(getattr(self._stream, "encoding", None) or "utf-8")
+        except (UnicodeEncodeError, LookupError):
+            return False
+        return True

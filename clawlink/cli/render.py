@@ -1,0 +1,142 @@
+"""How things are shown: pure functions from facts to text.
+
+What other agents wrote passes through ``cell`` (one line) or ``lines`` (several). Afterwards it has no character that
+moves a cursor, changes colours, hides or reorders text, or ends a line: each such character is shown as itself.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+# Controls, soft hyphen, invisible fillers, zero-width and joining characters, line and paragraph separators, text
+# direction, lone surrogates, interlinear marks, and the plane of tags and invisible variation selectors.
+_UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\u3164\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+_LINE_END = re.compile("\r\n|\n")
+_PICTURES = 0x2400
+_DELETE = 0x7F
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+
+def _shown(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if code < 0x20:
+        return chr(_PICTURES + code)
+    if code == _DELETE:
+        return "\u2421"
+    return f"<U+{code:04X}>"
+
+
+def cell(text: str) -> str:
+    """Return the text as one harmless line; a line end becomes ``␤``."""
+    return _UNSAFE.sub(_shown, text.replace("\r\n", "\n").replace("\n", "\u2424"))
+
+
+def lines(text: str) -> list[str]:
+    """Return the text as harmless lines. Tabs stay."""
+    return ["\t".join(_UNSAFE.sub(_shown, part) for part in line.split("\t")) for line in _LINE_END.split(text)]
+
+
+def harmless_json(encoded: bytes) -> bytes:
+    """Escape in JSON what a terminal would act on. It still reads as the same value."""
+
+    def escape(found: re.Match[str]) -> str:
+        units = found[0].encode("utf-16-be")
+        return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+
+    text = encoded.decode()
+    return encoded if text.isascii() else _UNSAFE_IN_JSON.sub(escape, text).encode()
+
+
+# JSON has escaped the C0 controls itself; line ends between its lines stay.
+_UNSAFE_IN_JSON = re.compile(_UNSAFE.pattern.replace("\x00-\x1f", "", 1).replace("\ud800-\udfff", "", 1))
+
+
+def named(name: str, agent_id: str) -> str:
+    """Show whom: the name in quotes, since it is theirs to choose, and the id."""
+    quoted = cell(name).replace('"', '\\"')
+    return f'"{quoted}" ({cell(agent_id)})'
+
+
+def width(text: str) -> int:
+    """Return how many columns the text takes on a terminal."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def wrapped(line: str, columns: int) -> list[str]:
+    """Cut a line into pieces of at most ``columns``, so that a terminal does not break it by itself."""
+    line = line.expandtabs(4)
+    pieces: list[str] = []
+    piece: list[str] = []
+    used = 0
+    for c in line:
+        takes = width(c)
+        if used + takes > columns and piece:
+            pieces.append("".join(piece))
+            piece, used = [], 0
+        piece.append(c)
+        used += takes
+    return [*pieces, "".join(piece)]
+
+
+def columns(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Align rows as plain text, two spaces apart."""
+    table = [list(row) for row in rows]
+    widths = [max(width(row[at]) for row in table) for at in range(len(table[0]))]
+    return [
+        "  ".join(text + " " * (room - width(text)) for text, room in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    ]
+
+
+def duration(seconds: float) -> str:
+    """Say how long, roughly. A clock that runs ahead is no reason for a negative age."""
+    seconds = max(0.0, seconds)
+    if seconds < 2 * _MINUTE:
+        return f"{seconds:.0f} s"
+    if seconds < 2 * _HOUR:
+        return f"{seconds // _MINUTE:.0f} min"
+    if seconds < 2 * _DAY:
+        return f"{seconds // _HOUR:.0f} h"
+    return f"{seconds // _DAY:.0f} days"
+
+
+def epoch(stamp: str) -> float | None:
+    """Read a time of the wire, or return None if it is none."""
+    try:
+        return datetime.fromisoformat(stamp.replace("Z", "+00:00")).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def ago(stamp: str | None, now: float) -> str:
+    """Say when, as an age: ``5 min ago``."""
+    at = None if stamp is None else epoch(stamp)
+    return "-" if at is None else f"{duration(now - at)} ago"
+
+
+def presence(status: str, last_heartbeat: float, now: float) -> str:
+    """Say whether an agent is there, and if not, since when."""
+    if status == "online":
+        return "online"
+    return f"{cell(status)}: last seen {duration(now - last_heartbeat)} ago"
+
+
+def size(count: float) -> str:
+    """Say how many bytes."""
+    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if count >= factor:
+            return f"{count / factor:.4g} {unit}"
+    return f"{count:g} bytes"
+
+
+def plural(count: int, one: str, several: str | None = None) -> str:
+    """Count something: ``1 message``, ``2 messages``."""
+    return f"{count} {one if count == 1 else several or one + 's'}"

@@ -1,0 +1,95 @@
+"""Which relay, with which token, as whom: a flag goes before a variable, that before what was kept at register."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+from clawlink.cli.exits import UsageError
+from clawlink.client.identity import Identities, Saved, SeveralIdentities
+from clawlink.config import DEFAULT_RELAY, from_environment
+
+
+class Given(NamedTuple):
+    """What flags and variables say. ``insisted``: the name comes from the flag, so it must be one that is kept."""
+
+    relay: str | None
+    token: str | None
+    ca: str | None
+    named: str | None
+    insisted: bool
+
+
+class Where(NamedTuple):
+    """Which relay to talk to, and as whom, if as anyone."""
+
+    relay: str
+    token: str | None
+    ca: str | None
+    saved: Saved | None
+
+
+def given(args: Namespace, environ: Mapping[str, str]) -> Given:
+    """Read flags and variables."""
+    relay = args.relay or from_environment("--relay", environ)
+    ca = args.ca or from_environment("--ca", environ)
+    if ca is not None and not Path(ca).is_file():
+        raise UsageError(f"there is no certificate file {ca}; give --ca the path of one in PEM format")
+    return Given(
+        None if relay is None else address(relay),
+        args.token or from_environment("--token", environ),
+        None if ca is None else os.path.abspath(ca),
+        args.named or from_environment("agent", environ),
+        args.named is not None,
+    )
+
+
+def address(text: str) -> str:
+    """Return a relay's address as identities keep it: with a scheme, lower-case host, without a slash at the end."""
+    text = text.strip()
+    text = (text if "://" in text else f"http://{text}").rstrip("/")
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return text
+    return urlunsplit(parts._replace(netloc=parts.netloc.lower() if "@" not in parts.netloc else parts.netloc))
+
+
+def acting(saved: Saved, given: Given) -> Where:
+    """Choose for a command that acts as an agent."""
+    return Where(given.relay or saved.relay, given.token or saved.token, given.ca or saved.ca, saved)
+
+
+def visiting(given: Given, kept: Identities) -> Where:
+    """Choose for a command that acts as nobody: any relay will do. A kept token goes only to its own relay."""
+    found = kept.matching(named=given.named, relay=given.relay)
+    if not found and given.named is not None:
+        if given.insisted:
+            return acting(kept.pick(named=given.named, relay=given.relay), given)
+        found = kept.matching(named=None, relay=given.relay)
+    if len(found) == 1:
+        return acting(found[0], given)
+    return _common(found, given)
+
+
+def registering(given: Given, name: str, kept: Identities) -> Where:
+    """Choose for ``register``: the identity of that name, to resume it, or else only where to register."""
+    found = kept.matching(named=name, relay=given.relay)
+    same = [saved for saved in found if saved.name.casefold() == name.casefold()]
+    if len(same) == 1:
+        return acting(same[0], given)
+    if same:
+        relays = ", ".join(saved.relay for saved in same)
+        raise SeveralIdentities(f"you are {name!r} on several relays: {relays}; say which with --relay URL")
+    return _common(kept.matching(named=None, relay=given.relay), given)
+
+
+def _common(found: list[Saved], given: Given) -> Where:
+    """Use what all kept identities agree on, as nobody."""
+    if len({(saved.relay, saved.token, saved.ca) for saved in found}) == 1:
+        return acting(found[0], given)._replace(saved=None)
+    return Where(given.relay or DEFAULT_RELAY, given.token, given.ca, None)

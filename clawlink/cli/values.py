@@ -1,0 +1,82 @@
+"""What flags take: numbers, lists and JSON, checked while the command line is read."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser
+
+PRIORITIES = ("low", "normal", "high", "urgent")
+STATUSES = ("in_progress", "input_required", "completed", "failed", "rejected")
+
+
+def seconds(text: str) -> float:
+    """Read a number of seconds from 0 up."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"a number of seconds is needed, not {text!r}")
+    return value
+
+
+def count(text: str) -> int:
+    """Read a whole number from 1 up."""
+    value = whole(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"a whole number from 1 up is needed, not {text!r}")
+    return value
+
+
+def whole(text: str) -> int:
+    """Read a whole number from 0 up."""
+    if not (text.isascii() and text.isdigit()):
+        raise argparse.ArgumentTypeError(f"a whole number from 0 up is needed, not {text!r}")
+    return int(text)
+
+
+def names(text: str) -> list[str]:
+    """Read a list: names separated by commas."""
+    return [name for name in (part.strip() for part in text.split(",")) if name]
+
+
+def json_value(text: str, flag: str) -> Any:
+    """Read JSON. Raises UsageError naming the flag."""
+    import msgspec
+
+    from clawlink.cli.exits import UsageError
+
+    try:
+        return msgspec.json.decode(text.encode())
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise UsageError(f'{flag} is not JSON: {error}; quote it for your shell, as \'{{"key": "value"}}\'') from None
+
+
+def json_object(text: str, flag: str) -> dict[str, Any]:
+    """Read a JSON object. Raises UsageError naming the flag."""
+    from clawlink.cli.exits import UsageError
+
+    value = json_value(text, flag)
+    if not isinstance(value, dict):
+        raise UsageError(f'{flag} must be a JSON object, as \'{{"key": "value"}}\'')
+    return value
+
+
+def add_priority(parser: ArgumentParser) -> None:
+    """Add --priority."""
+    parser.add_argument(
+        "--priority", choices=PRIORITIES, default="normal", help="what is handed out first (default normal)"
+    )
+
+
+def add_idempotency_key(parser: ArgumentParser, flag: str = "--key") -> None:
+    """Add the flag for the idempotency key."""
+    parser.add_argument(
+        flag,
+        metavar="K",
+        dest="idempotency_key",
+        help="makes a repeat of this command harmless; its own for each new one",
+    )

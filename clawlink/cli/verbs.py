@@ -1,0 +1,86 @@
+"""The verbs by name, with one line each: all that ``--help`` and the dispatch need to import."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Protocol, cast
+
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+
+    from clawlink.cli.context import Context
+    from clawlink.cli.exits import Exit
+
+
+class Verb(Protocol):
+    """What the module of a verb has."""
+
+    NAME: str
+    HELP: str
+
+    @staticmethod
+    def add(parser: ArgumentParser) -> None: ...
+
+    @staticmethod
+    def run(args: Namespace, ctx: Context) -> Exit: ...
+
+
+GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
+    (
+        "take part",
+        (
+            ("register", "Register an agent here, or resume it."),
+            ("whoami", "List the identities kept here, and which one is used."),
+            ("heartbeat", "Show a sign of life."),
+            ("discover", "List agents."),
+            ("leave", "Leave the relay and forget the identity."),
+        ),
+    ),
+    (
+        "work",
+        (
+            ("delegate", "Delegate a task to an agent."),
+            ("poll", "Show the messages that wait for you."),
+            ("respond", "Report on a task, or answer it."),
+            ("send", "Send a plain message to an agent."),
+            ("broadcast", "Tell every other agent."),
+            ("status", "Show how far a message or task came."),
+            ("dead-letters", "List messages that were handed out too often."),
+            ("redrive", "Put dead letters back into the mailbox."),
+        ),
+    ),
+    (
+        "share files",
+        (
+            ("file-put", "Write a shared file."),
+            ("file-get", "Read a shared file."),
+            ("file-list", "List shared files."),
+            ("file-rm", "Delete a shared file."),
+        ),
+    ),
+    (
+        "run and look after a relay",
+        (
+            ("serve", "Run a relay."),
+            ("scan", "Find relays on the local network."),
+            ("info", "Show what a relay is and holds."),
+            ("doctor", "Check relay, token, identity and clock, and name the fix."),
+            ("bench", "Measure a relay, beside the floor that aiohttp sets."),
+        ),
+    ),
+    (
+        "learn",
+        (
+            ("demo", "Show a task going through, live; needs no set-up."),
+            ("skill", "Print or install the instructions for agents."),
+            ("completion", "Print a completion script for a shell."),
+        ),
+    ),
+)
+
+VERBS: dict[str, str] = {name: help for _, verbs in GROUPS for name, help in verbs}
+
+
+def load(name: str) -> Verb:
+    """Import the module of one verb."""
+    return cast("Verb", import_module(f"clawlink.cli.commands.{name.replace('-', '_')}"))

@@ -1,0 +1,84 @@
+"""The bench measures what it says it does. How fast anything is, no test asserts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clawlink.bench import scenarios, servers
+from clawlink.bench.scenarios import BenchFailed, Relay
+from clawlink.bench.servers import Server
+from tests.conftest import Start
+
+
+@pytest.fixture
+def relay(monkeypatch: pytest.MonkeyPatch) -> Iterator[Relay]:
+    monkeypatch.setattr(scenarios, "AGENTS", 40)
+    monkeypatch.setattr(scenarios, "WAITING", 40)
+    monkeypatch.setattr(scenarios, "MESSAGES", 500)
+    with servers.relay() as server:
+        yield Relay(server, None)
+
+
+def _silent(what: str) -> None:
+    assert what
+
+
+async def test_many_agents_gives_discover_broadcast_and_what_others_notice(relay: Relay) -> None:
+    rows = await scenarios.many_agents(relay, seconds=0.2, say=_silent)
+    assert [row.unit for row in rows] == ["ms"] * 7
+    assert all(row.value > 0 for row in rows)
+
+
+async def test_memory_is_told_for_a_relay_of_our_own(relay: Relay) -> None:
+    rows = await scenarios.memory(relay, say=_silent)
+    assert [row.unit for row in rows] == ["bytes"]
+
+
+async def test_memory_of_a_relay_that_runs_elsewhere_is_not_made_up(relay: Relay) -> None:
+    elsewhere = Relay(Server(relay.server.url), None)
+    assert await scenarios.memory(elsewhere, say=_silent) == []
+
+
+async def test_waiting_polls_are_held_open_and_let_go(relay: Relay) -> None:
+    rows = await scenarios.waiting_polls(relay, seconds=0.2, say=_silent)
+    assert [row.what.split(",")[0] for row in rows][0] == "memory of a waiting poll"
+    assert len(rows) == 3
+
+
+async def test_a_relay_that_refuses_ends_the_bench_with_its_own_words(start_relay: Start) -> None:
+    refusing = Relay(Server(start_relay("--token", "right").url), "wrong")
+    with pytest.raises(BenchFailed, match="not_authenticated"):
+        await refusing.register(["someone"])
+
+
+def test_the_command_prints_a_table_with_ratios_to_the_floor(clawlink_home: Path) -> None:
+    flags = ["--floor", "--seconds", "0.2", "--rounds", "1", "--only", "delegate", "--only", "work"]
+    done = subprocess.run(
+        [sys.executable, "-m", "clawlink.cli.main", "bench", *flags, "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    rows = {row["what"]: row for row in json.loads(done.stdout)}
+    assert 0 < rows["delegate, consumers drain"]["ratio"] < 5
+    assert 0 < rows["delegate, nobody drains"]["ratio"] < 5
+    assert rows["delegate, claim, ack, respond, claim, ack"]["value"] > 0
+
+
+def test_the_command_measures_a_relay_that_runs_already(start_relay: Start, clawlink_home: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "clawlink.cli.main", "--relay", start_relay().url, "bench", "--only", "work"]
+        + ["--seconds", "0.2"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert "rounds a second" in done.stdout

@@ -1,0 +1,160 @@
+"""What the tests of the command line share: a relay a module, an account a test, and two ways to run a command."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clawlink.cli.main import main
+from clawlink.client.sync import Client
+
+COMMAND = [sys.executable, "-m", "clawlink.cli.main"]
+
+
+@dataclass
+class Result:
+    """How a command ended, and what it printed."""
+
+    code: int
+    raw: bytes
+    err: str
+
+    @property
+    def out(self) -> str:
+        return self.raw.decode()
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.raw)
+
+    def ok(self) -> Result:
+        """Fail the test unless the command is done."""
+        assert self.code == 0, (self.code, self.raw, self.err)
+        return self
+
+    def failed(self, code: int) -> Result:
+        """Fail the test unless the command ended with this code, and one line said why."""
+        assert self.code == code, (self.code, self.raw, self.err)
+        assert "Traceback" not in self.err
+        assert len(self.err.splitlines()) == 1, self.err
+        return self
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make an account of its own for every test: no identity, no settings, a home that is empty."""
+    for name in [name for name in os.environ if name.startswith("CLAWLINK_") or name == "REQUESTS_CA_BUNDLE"]:
+        monkeypatch.delenv(name)
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    return home
+
+
+@pytest.fixture
+def run() -> Run:
+    """Run a command as a process of its own: ``run("poll", "--json", stdin=b"", env={...})``."""
+
+    def run(*args: str, stdin: bytes = b"", env: dict[str, str] | None = None) -> Result:
+        done = subprocess.run(
+            [*COMMAND, *args], input=stdin, capture_output=True, env={**os.environ, **(env or {})}, timeout=60
+        )
+        return Result(done.returncode, done.stdout, done.stderr.decode())
+
+    return run
+
+
+@pytest.fixture
+def call(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command in this process, which is faster and counts for coverage."""
+
+    def call(*args: str, stdin: bytes = b"") -> Result:
+        capfdbinary.readouterr()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
+        code = main(list(args))
+        raw, err = capfdbinary.readouterr()
+        return Result(code, raw, err.decode())
+
+    return call
+
+
+def _start(*flags: str) -> tuple[subprocess.Popen[str], str]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "clawlink.server", "--port", "0", *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={name: value for name, value in os.environ.items() if not name.startswith("CLAWLINK_")},
+    )
+    assert process.stdout is not None
+    found = re.search(r"listening on (\S+)", process.stdout.readline())
+    assert found is not None
+    return process, found[1]
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    process.kill()
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def module_relay() -> Iterator[str]:
+    """Run one relay for all tests of a module: agents are told apart by their names."""
+    process, url = _start()
+    yield url
+    _stop(process)
+
+
+@pytest.fixture
+def relay(module_relay: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Let every command of the test find the module's relay."""
+    monkeypatch.setenv("CLAWLINK_RELAY", module_relay)
+    return module_relay
+
+
+@pytest.fixture
+def own_relay(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+    """Start relays of the test's own: ``own_relay("--token", "t")``."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*flags: str) -> str:
+        process, url = _start(*flags)
+        started.append(process)
+        return url
+
+    yield start
+    for process in started:
+        _stop(process)
+
+
+_counter = iter(range(1_000_000))
+
+
+@pytest.fixture
+def fresh() -> Callable[[str], str]:
+    """Make a name that no other test has used: ``fresh("ada")``."""
+    return lambda name: f"{name}-{next(_counter)}"
+
+
+@pytest.fixture
+def peer(relay: str, fresh: Callable[[str], str]) -> Iterator[Client]:
+    """Register another agent, which is not of this account."""
+    with Client(relay) as client:
+        client.register(fresh("peer"), capabilities=["peering"])
+        yield client

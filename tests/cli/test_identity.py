@@ -1,0 +1,199 @@
+"""Register, resume, choose between several, leave."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Run
+
+Fresh = Callable[[str], str]
+
+
+def identity_files(account: Path) -> list[Path]:
+    return sorted((account / ".clawlink" / "identities").glob("*.json"))
+
+
+def test_register_then_everything_else_needs_no_flags(
+    run: Run, own_relay: Callable[..., str], account: Path
+) -> None:
+    url = own_relay("--token", "sesame")
+    told = run("--relay", url, "--token", "sesame", "register", "--name", "ada", "--caps", "a, b,", "--description", "d").ok()
+    assert 'Registered "ada"' in told.out
+    assert "can do:    a, b" in told.out
+    assert run("poll").ok().out == "No messages.\n"
+    assert '"ada"' in run("heartbeat").ok().out
+    assert run("heartbeat", "--json").ok().json == {"status": "ok"}
+    assert "ada" in run("discover").ok().out
+    [file] = identity_files(account)
+    if os.name == "posix":
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    assert json.loads(file.read_bytes())["token"] == "sesame"
+
+
+def test_register_with_json_tells_all_but_the_key(call: Run, relay: str, fresh: Fresh, account: Path) -> None:
+    name = fresh("ada")
+    told = call("register", "--name", name, "--json").ok().json
+    [file] = identity_files(account)
+    assert told["agent"]["name"] == name
+    assert (told["status"], told["resumed"], told["claimed"]) == ("registered", False, True)
+    assert (told["relay"], told["identity_file"]) == (relay, str(file))
+    assert json.loads(file.read_bytes())["agent_key"] not in json.dumps(told)
+
+
+def test_registering_again_resumes_the_agent_and_its_mailbox(call: Run, relay: str, fresh: Fresh) -> None:
+    ada, bob = fresh("ada"), fresh("bob")
+    first = call("register", "--name", ada, "--caps", "x", "--description", "about", "--json").ok().json
+    call("register", "--name", bob).ok()
+    call("--as", bob, "send", "--to", ada, "--content", "still here?").ok()
+    told = call("register", "--name", ada.upper())
+    assert f'Resumed "{ada.upper()}"' in told.ok().out
+    assert "can do:    x" in told.out
+    again = call("register", "--name", ada, "--caps", "y", "--json").ok().json
+    assert (again["resumed"], again["agent"]["agent_id"]) == (True, first["agent"]["agent_id"])
+    assert (again["agent"]["capabilities"], again["agent"]["description"]) == (["y"], "about")
+    assert "still here?" in call("--as", ada, "poll").ok().out
+
+
+def test_without_a_claim_there_is_no_key(call: Run, relay: str, fresh: Fresh, account: Path) -> None:
+    name = fresh("open")
+    assert call("register", "--name", name, "--no-claim", "--json").ok().json["claimed"] is False
+    assert "agent_key" not in json.loads(identity_files(account)[0].read_bytes())
+    call("poll").ok()
+    assert call("register", "--name", name, "--json").ok().json["claimed"] is True
+    call("poll").ok()
+
+
+def test_a_name_that_someone_else_holds_is_a_conflict(
+    call: Run, relay: str, fresh: Fresh, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    name = fresh("ada")
+    call("register", "--name", name).ok()
+    monkeypatch.setenv("CLAWLINK_HOME", str(tmp_path / "another account"))
+    assert "is held by agent" in call("register", "--name", name).failed(7).err
+
+
+def test_several_identities_are_told_apart_by_name(call: Run, relay: str, fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
+    ada, bob = fresh("ada"), fresh("bob")
+    call("register", "--name", ada).ok()
+    call("register", "--name", bob).ok()
+    told = call("poll").failed(2)
+    assert ada in told.err
+    assert bob in told.err
+    assert "--as NAME" in told.err
+    assert bob in call("heartbeat", "--as", bob).ok().out
+    monkeypatch.setenv("CLAWLINK_AGENT", ada)
+    assert ada in call("heartbeat").ok().out
+    assert bob in call("--as", bob, "heartbeat").ok().out
+    monkeypatch.setenv("CLAWLINK_AGENT", "nobody")
+    assert "register first" in call("heartbeat").failed(5).err
+    call("discover").ok()
+
+
+def test_without_an_identity_the_remedy_is_named(call: Run, relay: str) -> None:
+    assert "clawlink register --name NAME" in call("poll").failed(5).err
+    assert "clawlink register --name NAME" in call("whoami").failed(5).err
+    assert "clawlink register --name NAME" in call("discover", "--as", "nobody").failed(5).err
+
+
+def test_whoami_lists_and_marks(run: Run, relay: str, fresh: Fresh) -> None:
+    ada, bob = fresh("ada"), fresh("bob")
+    run("register", "--name", ada, "--caps", "x").ok()
+    run("register", "--name", bob).ok()
+    told = run("whoami").ok().out
+    assert "None of them is used" in told
+    told = run("whoami", "--as", ada).ok().out
+    [marked] = [line for line in told.splitlines() if line.startswith("*")]
+    assert ada in marked
+    assert "the relay says:  online" in told
+    assert "can do:          x" in told
+    assert "the relay says" not in run("whoami", "--as", ada, "--offline").ok().out
+
+
+def test_whoami_with_json_has_no_secrets(call: Run, relay: str, fresh: Fresh, account: Path) -> None:
+    name = fresh("ada")
+    call("register", "--name", name).ok()
+    told = call("whoami", "--json").ok()
+    assert [one["name"] for one in told.json["identities"]] == [name]
+    assert told.json["chosen"]["chosen"] is True
+    assert told.json["relay_says"]["load"] == {"mailbox": 0, "open_tasks": 0}
+    assert json.loads(identity_files(account)[0].read_bytes())["agent_key"] not in told.out
+    assert call("whoami", "--json", "--offline").ok().json["relay_says"] is None
+
+
+def test_whoami_lists_even_when_the_relay_is_away(call: Run, relay: str, fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
+    call("register", "--name", fresh("ada")).ok()
+    call("--relay", relay, "leave", "--offline").ok()
+    name = fresh("ada")
+    call("register", "--name", name, "--no-claim").ok()
+    agent_id = call("whoami", "--json").ok().json["chosen"]["agent_id"]
+    import requests
+
+    requests.delete(f"{relay}/agents/{agent_id}", timeout=10).raise_for_status()
+    told = call("whoami").failed(5)
+    assert name in told.out
+    assert f"clawlink register --name {name}" in told.err
+
+
+def test_leave_forgets_the_identity(call: Run, relay: str, fresh: Fresh, account: Path) -> None:
+    name = fresh("ada")
+    call("register", "--name", name).ok()
+    assert "has left" in call("leave").ok().out
+    assert identity_files(account) == []
+    assert name not in call("discover", "--all").ok().out
+    call("register", "--name", name).ok()
+    told = call("leave", "--json").ok().json
+    assert (told["status"], told["dropped"]) == ("left", 0)
+
+
+def test_leave_offline_only_forgets(call: Run, relay: str, fresh: Fresh, account: Path) -> None:
+    name = fresh("ada")
+    call("register", "--name", name).ok()
+    assert "was not told" in call("leave", "--offline").ok().out
+    assert identity_files(account) == []
+    assert name in call("discover").ok().out
+
+
+def test_a_relay_that_was_restarted_knows_nobody_and_takes_everybody_back(
+    call: Run, own_relay: Callable[..., str], fresh: Fresh, account: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call("--relay", own_relay(), "register", "--name", "ada", "--caps", "x", "--description", "d").ok()
+    before = json.loads(identity_files(account)[0].read_bytes())
+    # Another relay at the same address is what a restarted one looks like.
+    fresh_relay = own_relay()
+    identity_files(account)[0].write_text(json.dumps({**before, "relay": fresh_relay}))
+    for command in (["poll"], ["heartbeat"], ["send", "--to", "x", "--content", "y"], ["whoami"]):
+        told = call(*command).failed(5).err
+        assert "perhaps it was restarted" in told
+        assert "clawlink register --name ada" in told
+    assert '"code":"unknown_agent"' in call("poll", "--json").failed(5).err
+    told = call("register", "--name", "ada", "--json").ok().json
+    assert (told["resumed"], told["agent"]["agent_id"]) == (False, before["agent_id"])
+    assert (told["agent"]["capabilities"], told["agent"]["description"]) == (["x"], "d")
+    call("poll").ok()
+
+
+def test_leaving_a_relay_that_knows_us_no_more_forgets(call: Run, own_relay: Callable[..., str], account: Path) -> None:
+    call("--relay", own_relay(), "register", "--name", "ada").ok()
+    file = identity_files(account)[0]
+    file.write_text(json.dumps({**json.loads(file.read_bytes()), "relay": own_relay()}))
+    told = call("leave").ok()
+    assert "has no" in told.out
+    assert "forgotten" in told.out
+    assert call("whoami").failed(5)
+
+
+def test_the_same_name_on_two_relays_is_told_apart_by_relay(call: Run, own_relay: Callable[..., str]) -> None:
+    one, two = own_relay(), own_relay()
+    call("--relay", one, "register", "--name", "ada").ok()
+    told = call("--relay", two, "register", "--name", "ada").ok()
+    assert f"--as ada --relay {two}" in told.out
+    assert "--relay URL" in call("register", "--name", "ada").failed(2).err
+    assert "--relay URL" in call("--as", "ada", "poll").failed(2).err
+    call("--relay", one, "poll").ok()

@@ -1,0 +1,112 @@
+"""What others wrote is shown so that it can do no harm, and loses nothing but its power."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clawlink.cli import render
+
+EVERYTHING = st.text(st.characters(codec=None), max_size=60)
+
+
+def acts(text: str) -> list[str]:
+    """Return the characters that a terminal would act on or a reader would not see."""
+    return [c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in render_invisible]
+
+
+render_invisible = {chr(c) for c in [0xAD, 0x61C, 0x200B, 0x200D, 0x200F, 0x202E, 0x2066, 0x2069, 0xFEFF, 0xE0041]}
+
+
+@given(EVERYTHING)
+def test_a_cell_is_one_harmless_line(text: str) -> None:
+    shown = render.cell(text)
+    assert not acts(shown)
+    assert len(shown.splitlines()) <= 1
+
+
+@given(EVERYTHING)
+def test_lines_are_harmless_but_for_tabs(text: str) -> None:
+    for line in render.lines(text):
+        assert not acts(line.replace("\t", ""))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain", "plain"),
+        ("a\nb\r\nc\rd", "a␤b␤c␍d"),
+        ("\x1b[31mred\x1b[0m", "␛[31mred␛[0m"),
+        ("\x00\x07\x7f", "␀␇␡"),
+        ("\x9b31m", "<U+009B>31m"),
+        ("a\u202eb\u2066c", "a<U+202E>b<U+2066>c"),
+        ("a\u2028b\u2029c", "a<U+2028>b<U+2029>c"),
+        ("a\u200bb\ufeff", "a<U+200B>b<U+FEFF>"),
+        ("\ud800", "<U+D800>"),
+        ("\U000e0041", "<U+E0041>"),
+        ("tab\there", "tab␉here"),
+        ("[bold]not markup[/bold] :smile:", "[bold]not markup[/bold] :smile:"),
+        ("Grüße, 日本, 👍🏽", "Grüße, 日本, 👍🏽"),
+    ],
+)
+def test_each_character_is_shown_as_itself(text: str, shown: str) -> None:
+    assert render.cell(text) == shown
+
+
+def test_lines_keep_their_structure() -> None:
+    assert render.lines("a\n\tb\r\n\nc\x0b") == ["a", "\tb", "", "c␋"]
+
+
+def test_a_name_cannot_pass_for_more_than_a_name() -> None:
+    assert render.named('eve" (1234), online', "5678") == '"eve\\" (1234), online" (5678)'
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
+def test_harmless_json_reads_as_the_same_value(text: str) -> None:
+    encoded = json.dumps({"a": text}, ensure_ascii=False).encode()
+    safe = render.harmless_json(encoded)
+    assert json.loads(safe) == {"a": text}
+    assert not [c for c in acts(safe.decode()) if c != "\x7f"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(-5, "0 s"), (0, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min"), (7200, "2 h"), (172800, "2 days")],
+)
+def test_durations_are_rough(seconds: float, said: str) -> None:
+    assert render.duration(seconds) == said
+
+
+def test_times_that_are_none() -> None:
+    assert render.epoch("2026-05-13T06:51:00+00:00") == 1778655060
+    assert render.epoch("2026-05-13T06:51:00Z") == 1778655060
+    assert render.epoch("yesterday") is None
+    assert render.ago(None, 0) == "-"
+    assert render.ago("2026-05-13T06:51:00+00:00", 1778655070) == "10 s ago"
+
+
+def test_presence_tells_since_when() -> None:
+    assert render.presence("online", 0, 1000) == "online"
+    assert render.presence("stale", 0, 300) == "stale: last seen 5 min ago"
+
+
+def test_columns_line_up_whatever_the_script() -> None:
+    assert render.columns([["a", "b"], ["日本", "c"], ["e\u0301", "d"]]) == ["a     b", "日本  c", "e\u0301     d"]
+
+
+@given(st.text(max_size=80), st.integers(4, 20))
+def test_wrapping_loses_nothing_and_keeps_within(text: str, columns: int) -> None:
+    line = render.cell(text)
+    pieces = render.wrapped(line, columns)
+    assert "".join(pieces) == line
+    assert all(render.width(piece) <= columns for piece in pieces)
+
+
+def test_sizes_and_counts() -> None:
+    assert [render.size(n) for n in (0, 1023, 1024, 1 << 20, 3 << 29)] == ["0 bytes", "1023 bytes", "1 KiB", "1 MiB", "1.5 GiB"]
+    assert [render.plural(n, "mailbox", "mailboxes") for n in (0, 1, 2)] == ["0 mailboxes", "1 mailbox", "2 mailboxes"]
+    assert render.plural(2, "task") == "2 tasks"

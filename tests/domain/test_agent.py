@@ -1,0 +1,109 @@
+"""Agents: presence, how they are found, who keeps a name, and when one is forgotten."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from clawlink.domain import agent as rules
+from clawlink.domain.agent import REGISTERED, Agent, NameHold, Presence
+from clawlink.domain.limits import Limits
+
+NOW = 1_000_000.0
+LIMITS = Limits()
+MIA = Agent(
+    id="m1",
+    version=1,
+    name="Mia",
+    capabilities=("Python", "go"),
+    machine="laptop",
+    description="",
+    registered_at=NOW,
+    last_heartbeat=NOW,
+)
+CLAIMED = replace(MIA, key_hash="c0ffee")
+
+
+@pytest.mark.parametrize(
+    ("silence", "shown"),
+    [
+        (0.0, Presence.ONLINE),
+        (119.9, Presence.ONLINE),
+        (120.0, Presence.STALE),
+        (9_999.0, Presence.STALE),
+        (-5.0, Presence.ONLINE),
+    ],
+)
+def test_presence_is_what_the_last_sign_of_life_says(silence: float, shown: Presence) -> None:
+    assert rules.presence(MIA, NOW + silence, LIMITS) is shown
+
+
+def test_when_an_agent_is_stale_is_a_setting() -> None:
+    assert rules.presence(MIA, NOW + 119, Limits(stale_after=10)) is Presence.STALE
+
+
+def test_a_sign_of_life_is_a_new_version() -> None:
+    seen = rules.seen(MIA, NOW + 5)
+    assert (seen.last_heartbeat, seen.version) == (NOW + 5, 2)
+
+
+def test_a_clock_that_goes_back_does_not_take_life_away() -> None:
+    assert rules.seen(MIA, NOW - 60).last_heartbeat == NOW
+
+
+@pytest.mark.parametrize(
+    ("silence", "mail", "forgotten"),
+    [(24 * 3600.0, 0, True), (24 * 3600.0 - 1, 0, False), (24 * 3600.0, 1, False), (0.0, 0, False)],
+)
+def test_only_a_long_silent_agent_without_mail_is_forgotten(silence: float, mail: int, forgotten: bool) -> None:
+    assert rules.forgettable(MIA, NOW + silence, LIMITS, mail=mail) is forgotten
+
+
+@pytest.mark.parametrize(
+    ("holder", "name", "silence", "holds"),
+    [
+        (None, "Mia", 0, False),
+        (MIA, "Mia", 0, True),
+        (MIA, " mIA ", 0, True),
+        (MIA, "Otto", 0, False),
+        (MIA, "Mia", 120, False),
+        (CLAIMED, "Mia", 120, True),
+        (CLAIMED, "Otto", 0, False),
+    ],
+    ids=["gone", "online", "other case", "renamed", "stale", "stale but claimed", "claimed but renamed"],
+)
+def test_a_name_is_kept_by_who_is_online_or_claimed(
+    holder: Agent | None, name: str, silence: float, holds: bool
+) -> None:
+    assert rules.holds_name(holder, name, NOW + silence, LIMITS) is holds
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("Python", "python"), (" go ", "GO"), ("STRASSE", "straße"), ("ΣΊΣΥΦΟΣ", "σίσυφος")]
+)
+def test_names_and_capabilities_are_compared_without_case_or_outer_space(one: str, other: str) -> None:
+    assert rules.fold(one) == rules.fold(other)
+    assert rules.by_name(one) == rules.by_name(other)
+    assert rules.by_capability(one) == rules.by_capability(other)
+
+
+def test_an_agent_is_found_as_registered_by_name_and_by_each_capability() -> None:
+    assert set(MIA.index_keys) == {
+        REGISTERED,
+        rules.by_name("mia"),
+        rules.by_capability("python"),
+        rules.by_capability("GO"),
+    }
+
+
+def test_a_name_is_never_taken_for_a_capability() -> None:
+    assert rules.by_name("python") != rules.by_capability("python")
+
+
+def test_an_agent_lives_in_its_own_mailbox_and_ends_only_by_silence() -> None:
+    assert (MIA.home, MIA.weight, MIA.ends_at) == ("m1", 0, None)
+
+
+def test_a_hold_lives_at_its_name_and_is_found_by_it_alone() -> None:
+    hold = NameHold(id="mia", version=1, agent_id="m1")
+    assert (hold.home, hold.index_keys, hold.weight, hold.ends_at) == ("name:mia", (), 0, None)

@@ -1,0 +1,337 @@
+"""Delivery rules: who holds a message, until when, and what ends it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from msgspec.structs import replace
+
+from clawlink.domain import delivery as rules
+from clawlink.domain.delivery import Delivery, State
+from clawlink.domain.record import SETTLED
+from clawlink.errors import LeaseLost
+
+NOW = 1_000.0
+TTL = 500.0
+KEEP = 60.0
+SETTLED_STATES = [State.ACKED, State.EXPIRED, State.DEAD]
+
+
+def fresh(merge: str | None = None) -> Delivery:
+    return Delivery("d1", 1, "mia", "otto", rules.rank(2, 7), b"hello", NOW, NOW, NOW + TTL, merge=merge)
+
+
+def leased(d: Delivery | None = None, *, receipt: str = "r1", now: float = NOW, seconds: float = 30.0) -> Delivery:
+    return rules.lease(d or fresh(), receipt=receipt, now=now, seconds=seconds, max_attempts=5, keep=KEEP)
+
+
+def settled(state: State) -> Delivery:
+    if state is State.ACKED:
+        return rules.ack(leased(), receipt="r1", now=NOW, keep=KEEP)
+    return (rules.expire if state is State.EXPIRED else rules.bury)(leased(), now=NOW, keep=KEEP)
+
+
+# -- due -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("now", "is_due"), [(NOW - 0.001, False), (NOW, True), (NOW + 1, True)])
+def test_a_pending_message_is_due_once_its_time_has_come(now: float, is_due: bool) -> None:
+    assert rules.due(fresh(), now) is is_due
+
+
+@pytest.mark.parametrize("state", SETTLED_STATES)
+def test_a_settled_message_is_never_due(state: State) -> None:
+    assert not rules.due(settled(state), NOW + 10_000)
+
+
+def test_a_leased_message_is_due_again_once_its_lease_lapses() -> None:
+    d = leased(seconds=30)
+    assert not rules.due(d, NOW + 29.9)
+    assert rules.due(d, NOW + 30)
+
+
+# -- lease ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_lease_counts_the_attempt_and_hides_the_message_until_it_ends() -> None:
+    d = leased(seconds=30)
+    assert (d.attempts, d.receipt, d.visible_at, d.delivered_at) == (1, "r1", NOW + 30, NOW)
+    assert d.version == 2
+    assert d.state is State.PENDING
+
+
+def test_two_consumers_cannot_lease_one_message_at_once() -> None:
+    with pytest.raises(LeaseLost):
+        leased(leased(), receipt="r2", now=NOW + 29)
+
+
+@pytest.mark.parametrize("state", SETTLED_STATES)
+def test_a_settled_message_cannot_be_leased(state: State) -> None:
+    with pytest.raises(LeaseLost):
+        leased(settled(state), now=NOW + 10_000)
+
+
+def test_a_lapsed_lease_is_leased_anew_under_another_receipt() -> None:
+    d = leased(leased(), receipt="r2", now=NOW + 30)
+    assert (d.attempts, d.receipt) == (2, "r2")
+
+
+def test_a_message_past_its_time_to_live_expires_instead_of_being_handed_out() -> None:
+    d = leased(now=NOW + TTL)
+    assert d.state is State.EXPIRED
+    assert (d.attempts, d.receipt, d.delivered_at) == (0, None, None)
+    assert d.ends_at == NOW + TTL + KEEP
+
+
+def test_a_message_handed_out_max_attempts_times_is_buried_at_the_next() -> None:
+    d = fresh()
+    for turn in range(3):
+        d = rules.lease(d, receipt=f"r{turn}", now=NOW + turn, seconds=1, max_attempts=3, keep=KEEP)
+        assert d.state is State.PENDING
+    dead = rules.lease(d, receipt="r3", now=NOW + 3, seconds=1, max_attempts=3, keep=KEEP)
+    assert dead.state is State.DEAD
+    assert (dead.attempts, dead.receipt, dead.settled_at, dead.ends_at) == (3, None, NOW + 3, NOW + 3 + KEEP)
+
+
+def test_a_message_past_its_time_and_out_of_attempts_expires() -> None:
+    worn = replace(fresh(), attempts=5)
+    assert leased(worn, now=NOW + TTL).state is State.EXPIRED
+
+
+def test_a_message_lives_at_least_as_long_as_its_lease() -> None:
+    assert leased(now=NOW + TTL - 1, seconds=100).ends_at == NOW + TTL + 99
+    assert leased(seconds=1).ends_at == NOW + TTL
+
+
+# -- ack -----------------------------------------------------------------------------------------------------------
+
+
+def test_ack_settles_for_good_and_keeps_the_record_a_while() -> None:
+    d = rules.ack(leased(), receipt="r1", now=NOW + 1, keep=KEEP)
+    assert (d.state, d.settled_at, d.ends_at, d.version) == (State.ACKED, NOW + 1, NOW + 1 + KEEP, 3)
+
+
+def test_a_repeated_ack_changes_nothing() -> None:
+    d = rules.ack(leased(), receipt="r1", now=NOW + 1, keep=KEEP)
+    assert rules.ack(d, receipt="r1", now=NOW + 50, keep=KEEP) is d
+
+
+def test_a_lapsed_lease_still_counts_while_nobody_else_has_claimed_the_message() -> None:
+    assert rules.ack(leased(seconds=5), receipt="r1", now=NOW + 400, keep=KEEP).state is State.ACKED
+
+
+Settle = Callable[[Delivery, str], Delivery]
+SETTLERS: list[Settle] = [
+    lambda d, receipt: rules.ack(d, receipt=receipt, now=NOW, keep=KEEP),
+    lambda d, receipt: rules.nack(d, receipt=receipt, now=NOW, delay=0),
+    lambda d, receipt: rules.release(d, receipt=receipt, now=NOW),
+    lambda d, receipt: rules.extend(d, receipt=receipt, now=NOW, seconds=60),
+]
+SETTLER_NAMES = ["ack", "nack", "release", "extend"]
+
+
+@pytest.mark.parametrize("settle", SETTLERS, ids=SETTLER_NAMES)
+def test_a_receipt_of_an_earlier_lease_is_refused(settle: Settle) -> None:
+    again = leased(leased(), receipt="r2", now=NOW + 30)
+    with pytest.raises(LeaseLost) as refused:
+        settle(again, "r1")
+    assert refused.value.current == "pending"
+
+
+@pytest.mark.parametrize("settle", SETTLERS, ids=SETTLER_NAMES)
+def test_a_message_nobody_leased_accepts_no_receipt(settle: Settle) -> None:
+    with pytest.raises(LeaseLost):
+        settle(fresh(), "r1")
+
+
+@pytest.mark.parametrize("settle", SETTLERS, ids=SETTLER_NAMES)
+@pytest.mark.parametrize("give_back", SETTLERS[1:3], ids=SETTLER_NAMES[1:3])
+def test_a_message_given_back_accepts_its_old_receipt_no_more(give_back: Settle, settle: Settle) -> None:
+    with pytest.raises(LeaseLost):
+        settle(give_back(leased(), "r1"), "r1")
+
+
+@pytest.mark.parametrize("settle", SETTLERS, ids=SETTLER_NAMES)
+@pytest.mark.parametrize("state", [State.EXPIRED, State.DEAD])
+def test_the_receipt_of_a_message_settled_without_it_is_refused_and_says_how_it_ended(
+    state: State, settle: Settle
+) -> None:
+    with pytest.raises(LeaseLost) as refused:
+        settle(settled(state), "r1")
+    assert refused.value.current == state.value
+
+
+@pytest.mark.parametrize("settle", SETTLERS[1:], ids=SETTLER_NAMES[1:])
+def test_an_acked_message_cannot_be_given_back_or_held_longer(settle: Settle) -> None:
+    with pytest.raises(LeaseLost) as refused:
+        settle(settled(State.ACKED), "r1")
+    assert refused.value.current == "acked"
+
+
+def test_an_acked_message_refuses_another_receipt() -> None:
+    with pytest.raises(LeaseLost):
+        rules.ack(settled(State.ACKED), receipt="r2", now=NOW, keep=KEEP)
+
+
+# -- nack, release, extend -----------------------------------------------------------------------------------------
+
+
+def test_nack_gives_back_after_the_delay_and_the_attempt_counts() -> None:
+    d = rules.nack(leased(), receipt="r1", now=NOW + 2, delay=10)
+    assert (d.state, d.attempts, d.receipt, d.visible_at) == (State.PENDING, 1, None, NOW + 12)
+    assert d.delivered_at == NOW
+
+
+def test_release_gives_back_at_once_and_the_attempt_does_not_count() -> None:
+    d = rules.release(leased(), receipt="r1", now=NOW + 2)
+    assert (d.state, d.attempts, d.receipt, d.visible_at) == (State.PENDING, 0, None, NOW + 2)
+
+
+def test_a_message_released_before_anybody_saw_it_was_never_delivered() -> None:
+    assert rules.release(leased(), receipt="r1", now=NOW + 2).delivered_at is None
+
+
+def test_a_message_released_after_an_earlier_delivery_stays_delivered() -> None:
+    d = leased(leased(), receipt="r2", now=NOW + 30)
+    assert rules.release(d, receipt="r2", now=NOW + 31).delivered_at is not None
+
+
+def test_extend_counts_from_now() -> None:
+    assert rules.extend(leased(seconds=30), receipt="r1", now=NOW + 20, seconds=30).visible_at == NOW + 50
+
+
+def test_extend_never_shortens_a_lease() -> None:
+    assert rules.extend(leased(seconds=30), receipt="r1", now=NOW + 1, seconds=5).visible_at == NOW + 30
+
+
+def test_an_extended_message_outlives_its_lease() -> None:
+    d = rules.extend(leased(), receipt="r1", now=NOW + 1, seconds=2 * TTL)
+    assert d.ends_at == d.visible_at == NOW + 1 + 2 * TTL
+
+
+def test_extending_a_lapsed_lease_that_nobody_took_over_holds_it_again() -> None:
+    d = rules.extend(leased(seconds=5), receipt="r1", now=NOW + 10, seconds=5)
+    assert not rules.due(d, NOW + 14)
+
+
+# -- bury, redrive, expire -----------------------------------------------------------------------------------------
+
+
+def test_redrive_puts_a_dead_letter_back_at_its_old_place_with_all_its_attempts() -> None:
+    dead = settled(State.DEAD)
+    d = rules.redrive(dead, now=NOW + 100, ttl=TTL)
+    assert (d.state, d.attempts, d.visible_at, d.ends_at) == (State.PENDING, 0, NOW + 100, NOW + 100 + TTL)
+    assert d.rank == dead.rank
+    assert d.settled_at is None
+    assert rules.due(d, NOW + 100)
+
+
+@pytest.mark.parametrize("d", [fresh(), leased(), settled(State.ACKED), settled(State.EXPIRED)])
+def test_only_a_dead_letter_is_put_back(d: Delivery) -> None:
+    with pytest.raises(LeaseLost) as refused:
+        rules.redrive(d, now=NOW, ttl=TTL)
+    assert refused.value.current == d.state.value
+
+
+@pytest.mark.parametrize("d", [fresh(), leased(), settled(State.DEAD)])
+def test_expire_settles_and_takes_the_lease_away(d: Delivery) -> None:
+    gone = rules.expire(d, now=NOW + 3, keep=KEEP)
+    assert (gone.state, gone.receipt, gone.settled_at, gone.ends_at) == (State.EXPIRED, None, NOW + 3, NOW + 3 + KEEP)
+
+
+@pytest.mark.parametrize(("now", "over"), [(NOW + TTL - 0.001, False), (NOW + TTL, True)])
+def test_a_message_is_overdue_once_its_time_to_live_is_over(now: float, over: bool) -> None:
+    assert rules.overdue(fresh(), now) is over
+
+
+def test_a_held_message_is_not_overdue_before_its_lease_ends() -> None:
+    d = leased(now=NOW + TTL - 1, seconds=100)
+    assert not rules.overdue(d, NOW + TTL + 98)
+
+
+# -- supersede -----------------------------------------------------------------------------------------------------
+
+
+def test_an_unread_notice_is_replaced_at_its_place() -> None:
+    unread = fresh(merge="file:a")
+    newer = rules.supersede(unread, b"news", now=NOW + 9, ttl=TTL)
+    assert newer is not None
+    assert (newer.id, newer.rank, newer.body, newer.version) == (unread.id, unread.rank, b"news", 2)
+    assert newer.ends_at == NOW + 9 + TTL
+    assert rules.due(newer, NOW + 9)
+
+
+@pytest.mark.parametrize(
+    "d",
+    [
+        fresh(),
+        leased(fresh(merge="file:a")),
+        rules.nack(leased(fresh(merge="file:a")), receipt="r1", now=NOW, delay=0),
+        rules.ack(leased(fresh(merge="file:a")), receipt="r1", now=NOW, keep=KEEP),
+        rules.expire(fresh(merge="file:a"), now=NOW, keep=KEEP),
+        rules.bury(fresh(merge="file:a"), now=NOW, keep=KEEP),
+    ],
+    ids=["no notice", "being read", "read once", "acked", "expired", "dead"],
+)
+def test_what_has_been_read_or_is_no_notice_is_not_replaced(d: Delivery) -> None:
+    assert rules.supersede(d, b"news", now=NOW, ttl=TTL) is None
+
+
+def test_a_notice_whose_lease_was_undone_is_unread_again() -> None:
+    d = rules.release(leased(fresh(merge="file:a")), receipt="r1", now=NOW)
+    assert rules.supersede(d, b"news", now=NOW, ttl=TTL) is not None
+
+
+# -- where a delivery is found -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("d", "keys"),
+    [
+        (fresh(), ()),
+        (leased(), ()),
+        (fresh(merge="file:a"), (rules.by_merge("mia", "file:a"),)),
+        (leased(fresh(merge="file:a")), ()),
+        (settled(State.ACKED), (SETTLED,)),
+        (settled(State.EXPIRED), (SETTLED,)),
+        (settled(State.DEAD), (rules.by_dead("mia"),)),
+    ],
+    ids=["fresh", "leased", "unread notice", "notice being read", "acked", "expired", "dead"],
+)
+def test_a_delivery_is_found_by_what_it_is_at_present(d: Delivery, keys: tuple[str, ...]) -> None:
+    assert d.index_keys == keys
+
+
+def test_a_mailbox_and_a_notice_cannot_be_named_so_that_two_keys_run_together() -> None:
+    assert rules.by_merge("a", "b:c") != rules.by_merge("a:b", "c")
+
+
+def test_a_delivery_lives_in_its_mailbox_and_weighs_its_body() -> None:
+    assert (fresh().home, fresh().weight) == ("mia", 5)
+
+
+def test_each_mailbox_has_a_copy_of_its_own_and_a_repeat_makes_the_same() -> None:
+    ids = [rules.copy_id("b1", mailbox) for mailbox in ("otto", "mia")]
+    assert len(set(ids)) == 2
+    assert ids == [rules.copy_id("b1", "otto"), rules.copy_id("b1", "mia")]
+
+
+@pytest.mark.parametrize(
+    ("id", "message"),
+    [("d1", "d1"), (rules.copy_id("b1", "mia"), "b1"), (rules.copy_id("b1", "otto"), "b1:otto")],
+    ids=["its own", "copy", "copy for another mailbox"],
+)
+def test_a_delivery_knows_the_message_it_carries(id: str, message: str) -> None:
+    assert rules.message_id(replace(fresh(), id=id)) == message
+
+
+# -- rank ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_later_urgent_message_goes_before_the_earlier_normal_one() -> None:
+    assert rules.rank(0, 2**56 - 1) < rules.rank(1, 0)
+
+
+def test_within_one_priority_the_earlier_goes_first() -> None:
+    assert rules.rank(2, 1) < rules.rank(2, 2)

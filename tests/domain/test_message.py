@@ -1,0 +1,147 @@
+"""Messages: what they look like on the wire, and when two of them say the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from clawlink.domain.message import (
+    RANKS,
+    AgentCard,
+    AgentJoined,
+    AgentLeft,
+    FileUpdated,
+    KnowledgeBroadcast,
+    Message,
+    PlainMessage,
+    Priority,
+    Rank,
+    TaskDelegation,
+    TaskResponse,
+    decode,
+    encode,
+    says_the_same,
+    type_of,
+)
+
+T = "2026-05-13T06:51:00.000+00:00"
+CARD = AgentCard(
+    agent_id="m1",
+    name="mia",
+    capabilities=("go",),
+    machine="laptop",
+    description="",
+    registered_at=T,
+    last_heartbeat=1.0,
+    status="online",
+)
+TASK = TaskDelegation(
+    message_id="1",
+    from_agent="o1",
+    to_agent="m1",
+    task="sum",
+    context={"n": [1, 2]},
+    priority=Priority.HIGH,
+    timestamp=T,
+    queued_at=T,
+    from_name="otto",
+)
+RESPONSE = TaskResponse(
+    message_id="1",
+    response_id="2",
+    from_agent="m1",
+    to_agent="o1",
+    result={"sum": 3},
+    status="completed",
+    timestamp=T,
+    queued_at=T,
+    from_name="mia",
+)
+BROADCAST = KnowledgeBroadcast(
+    message_id="3",
+    from_agent="m1",
+    content="it rains",
+    topic="weather",
+    tags=("rain", "today"),
+    timestamp=T,
+    queued_at=T,
+    from_name="mia",
+)
+FILE = FileUpdated(
+    file_key="a", version=2, last_editor="m1", timestamp=T, queued_at=T, message_id="4", deleted=False
+)
+JOINED = AgentJoined(agent=CARD, timestamp=T, queued_at=T, message_id="5")
+LEFT = AgentLeft(agent=CARD, timestamp=T, queued_at=T, message_id="5")
+PLAIN = PlainMessage(
+    message_id="6",
+    from_agent="m1",
+    to_agent="o1",
+    content="hi",
+    in_reply_to=None,
+    thread="t",
+    timestamp=T,
+    queued_at=T,
+    from_name="mia",
+)
+TYPES: list[tuple[Message, str]] = [
+    (TASK, "task_delegation"),
+    (RESPONSE, "task_response"),
+    (BROADCAST, "knowledge_broadcast"),
+    (FILE, "file_updated"),
+    (JOINED, "agent_joined"),
+    (LEFT, "agent_left"),
+    (PLAIN, "message"),
+]
+ALL = [message for message, _ in TYPES]
+
+
+def changed(message: Message, field: str, value: Any) -> Message:
+    fields: dict[str, Any] = {field: value}
+    return replace(message, **fields)
+
+
+@pytest.mark.parametrize("message", ALL, ids=type_of)
+def test_a_message_comes_back_as_it_was(message: Message) -> None:
+    assert decode(encode(message)) == message
+
+
+@pytest.mark.parametrize(("message", "type_"), TYPES)
+def test_the_type_is_the_one_that_clients_of_1_0_know(message: Message, type_: str) -> None:
+    assert type_of(message) == type_
+    assert msgspec.json.decode(encode(message))["type"] == type_
+
+
+@pytest.mark.parametrize("message", ALL, ids=type_of)
+@pytest.mark.parametrize("field", ["timestamp", "queued_at", "from_name"])
+def test_a_repeat_says_the_same_however_late_it_comes_and_whatever_its_sender_is_called_now(
+    message: Message, field: str
+) -> None:
+    if field in message.__struct_fields__:
+        assert says_the_same(message, changed(message, field, "other"))
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [(m, f) for m in ALL for f in m.__struct_fields__ if f not in {"timestamp", "queued_at", "from_name"}],
+    ids=lambda value: value if isinstance(value, str) else type_of(value),
+)
+def test_a_difference_in_anything_else_says_something_else(message: Message, field: str) -> None:
+    assert not says_the_same(message, changed(message, field, "other"))
+
+
+def test_what_was_decoded_says_the_same_as_what_was_encoded() -> None:
+    assert all(says_the_same(decode(encode(message)), message) for message in ALL)
+
+
+@pytest.mark.parametrize("one", ALL, ids=type_of)
+@pytest.mark.parametrize("other", ALL, ids=type_of)
+def test_two_kinds_of_message_never_say_the_same(one: Message, other: Message) -> None:
+    assert says_the_same(one, other) is (one is other)
+
+
+def test_every_priority_has_its_rank_and_the_urgent_one_goes_first() -> None:
+    assert sorted(Priority, key=lambda p: RANKS[p]) == [Priority.URGENT, Priority.HIGH, Priority.NORMAL, Priority.LOW]
+    assert set(RANKS.values()) == set(Rank)

@@ -1,0 +1,35 @@
+"""What the suites of the routes share: each runs on the default store and on one that gives no more than it must."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conftest import Running, Serve
+from tests.system.raw import Clock
+
+
+@pytest.fixture(params=["memory", "faulty"])
+def store_kind(request: pytest.FixtureRequest) -> str:
+    """Name the store. A test of exact counts, which an index may be late to give, asks for ``memory`` alone."""
+    kind: str = request.param
+    return kind
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """A clock that can be put forward."""
+    return Clock()
+
+
+@pytest.fixture
+async def relay(serve: Serve, clock: Clock) -> Running:
+    """A relay without agents."""
+    return await serve(clock=clock)
+
+
+@pytest.fixture
+async def pair(relay: Running) -> Running:
+    """A relay with two agents: ``a``, who is Ann, and ``b``, who is Bob."""
+    await relay.register("Ann", agent_id="a")
+    await relay.register("Bob", agent_id="b")
+    return relay

@@ -1,0 +1,432 @@
+"""Agents register, are found, and leave."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.conftest import Running, Serve
+from tests.server.asks import (
+    ack,
+    claim,
+    claim_one,
+    delegate,
+    eventually,
+    load_of,
+    nothing_due,
+    ok,
+    refused,
+    respond,
+    send,
+    with_key,
+)
+from tests.system.raw import Clock
+
+memory = pytest.mark.parametrize("store_kind", ["memory"])
+
+
+async def ids(relay: Running, **query: str) -> list[str]:
+    """Return the ids that discover lists."""
+    reply = await ok(relay.get("/discover", params=query))
+    assert reply["count"] == len(reply["agents"])
+    return [agent["agent_id"] for agent in reply["agents"]]
+
+
+async def listed(relay: Running, expected: list[str], **query: str) -> None:
+    """Wait until discover lists exactly these."""
+
+    async def same() -> bool:
+        return await ids(relay, **query) == expected
+
+    await eventually(same)
+
+
+# -- register ----------------------------------------------------------------------------------------------------------
+
+
+async def test_an_id_is_made_for_those_who_have_none(relay: Running) -> None:
+    one, two = await relay.register("one"), await relay.register("two")
+    assert one != two
+    assert len(one) == len(two) == 16
+
+
+async def test_a_name_is_the_id_where_none_is_given(relay: Running) -> None:
+    reply = await ok(relay.post("/register", {"agent_id": "me"}))
+    assert (reply["agent"]["name"], reply["resumed"], reply["agent_key"]) == ("me", False, None)
+
+
+async def test_capabilities_come_once_each_whatever_their_case(relay: Running) -> None:
+    reply = await ok(relay.post("/register", {"capabilities": ["Python", " search ", "python", "  "]}))
+    assert reply["agent"]["capabilities"] == ["Python", "search"]
+
+
+async def test_resuming_keeps_what_is_not_given_anew(relay: Running) -> None:
+    first = await ok(
+        relay.post(
+            "/register", {"agent_id": "a", "name": "Ann", "capabilities": ["x"], "description": "d", "machine": "m"}
+        )
+    )
+    again = await ok(relay.post("/register", {"agent_id": "a"}))
+    assert again["resumed"] is True
+    fields = ("agent_id", "name", "capabilities", "description", "machine", "registered_at")
+    assert {k: again["agent"][k] for k in fields} == {k: first["agent"][k] for k in fields}
+    changed = await ok(relay.post("/register", {"agent_id": "a", "name": "Anna", "capabilities": []}))
+    assert (changed["agent"]["name"], changed["agent"]["capabilities"]) == ("Anna", [])
+
+
+async def test_a_claimed_agent_resumes_its_mailbox_with_its_key(pair: Running) -> None:
+    key = with_key((await ok(pair.post("/register", {"agent_id": "b", "claim": True})))["agent_key"])
+    id = await send(pair, "a", "b")
+    reply = await ok(pair.post("/register", {"agent_id": "b", "claim": True}, headers=key))
+    assert (reply["resumed"], reply["agent_key"]) == (True, None)
+    assert (await claim_one(pair, "b", headers=key)).message["message_id"] == id
+
+
+async def test_of_many_who_register_one_id_at_once_one_agent_comes_out(relay: Running) -> None:
+    replies = await asyncio.gather(*(ok(relay.post("/register", {"agent_id": "x", "name": "X"})) for _ in range(10)))
+    assert {reply["agent"]["agent_id"] for reply in replies} == {"x"}
+    assert sum(not reply["resumed"] for reply in replies) == 1
+
+
+async def test_of_many_who_claim_one_id_at_once_only_one_holds_a_key(relay: Running) -> None:
+    replies = await asyncio.gather(*(relay.post("/register", {"agent_id": "x", "claim": True}) for _ in range(10)))
+    assert sorted(status for status, _ in replies) == [200] + [403] * 9
+
+
+async def test_of_many_who_take_one_name_at_once_only_one_has_it(relay: Running) -> None:
+    replies = await asyncio.gather(*(relay.post("/register", {"name": "Solo"}) for _ in range(10)))
+    assert sorted(status for status, _ in replies) == [200] + [409] * 9
+    assert {body["code"] for status, body in replies if status == 409} == {"name_taken"}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("agent_id", ""),
+        ("agent_id", "x" * 129),
+        ("agent_id", "with space"),
+        ("agent_id", "line\nbreak"),
+        ("name", ""),
+        ("name", "x" * 129),
+        ("name", "bell\x07"),
+        ("name", "line\u2028separator"),
+        ("capabilities", ["x"] * 65),
+        ("capabilities", [""]),
+        ("capabilities", ["x" * 129]),
+        ("capabilities", "python"),
+        ("capabilities", [1]),
+        ("machine", "x" * 129),
+        ("description", "x" * 4097),
+        ("claim", "yes"),
+        ("claim", None),
+        ("idempotency_key", ""),
+        ("idempotency_key", "x" * 129),
+    ],
+)
+async def test_a_field_out_of_range_is_400_and_named(relay: Running, field: str, value: Any) -> None:
+    body = await refused(relay.post("/register", {field: value}), 400, "bad_request")
+    assert body["field"].startswith(field)
+    assert await ids(relay, status="all") == []
+
+
+async def test_ids_and_names_may_be_of_any_script_and_have_slashes(relay: Running) -> None:
+    agent_id = "instance/ägent-名前?x=1&y#z%2F"
+    await relay.register("名前 ☃", agent_id=agent_id)
+    await relay.register("other", agent_id="o")
+    await send(relay, "o", agent_id)
+    assert (await claim_one(relay, agent_id)).message["to_agent"] == agent_id
+    assert (await ok(relay.get("/dead-letters/instance/%C3%A4gent-%E5%90%8D%E5%89%8D%3Fx%3D1%26y%23z%252F")))[
+        "count"
+    ] == 0
+
+
+async def test_a_claim_with_a_key_that_can_be_guessed_is_refused(relay: Running) -> None:
+    ask = {"name": "x", "claim": True, "idempotency_key": "short"}
+    body = await refused(relay.post("/register", ask), 400, "bad_request")
+    assert (body["field"], body["limit"]) == ("idempotency_key", 16)
+
+
+async def test_a_claim_repeated_under_its_key_gets_the_same_agent_key(relay: Running) -> None:
+    ask = {"name": "x", "claim": True, "idempotency_key": "0123456789abcdef"}
+    first, again = await ok(relay.post("/register", ask)), await ok(relay.post("/register", ask))
+    assert first["agent_key"] == again["agent_key"] is not None
+    assert first["agent"]["agent_id"] == again["agent"]["agent_id"]
+    other = await ok(relay.post("/register", {**ask, "name": "y", "idempotency_key": "fedcba9876543210"}))
+    assert other["agent_key"] != first["agent_key"]
+
+
+# -- names -------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_live_name_is_taken_whatever_its_case(pair: Running) -> None:
+    body = await refused(pair.post("/register", {"name": " ann "}), 409, "name_taken")
+    assert body["field"] == "name"
+    assert body["current"]["agent_id"] == "a"
+
+
+async def test_a_name_that_is_anothers_id_is_taken(pair: Running) -> None:
+    await refused(pair.post("/register", {"name": "a"}), 409, "name_taken")
+
+
+async def test_an_id_that_is_anothers_name_is_taken(pair: Running) -> None:
+    body = await refused(pair.post("/register", {"agent_id": "ANN"}), 409, "name_taken")
+    assert body["field"] == "agent_id"
+
+
+async def test_the_name_of_an_unclaimed_agent_is_free_once_it_is_stale(relay: Running, clock: Clock) -> None:
+    await relay.register("Ann", agent_id="old")
+    clock.skip(119)
+    await refused(relay.post("/register", {"name": "Ann"}), 409, "name_taken")
+    clock.skip(2)
+    new = await relay.register("Ann")
+    assert new != "old"
+
+
+async def test_the_name_of_a_claimed_agent_stays_its_own(relay: Running, clock: Clock) -> None:
+    await relay.register("Ann", agent_id="old", claim=True)
+    clock.skip(3600)
+    await refused(relay.post("/register", {"name": "Ann"}), 409, "name_taken")
+
+
+async def test_a_name_given_up_or_left_behind_is_free(pair: Running) -> None:
+    await ok(pair.post("/register", {"agent_id": "a", "name": "Anna"}))
+    await pair.register("Ann")
+    await ok(pair.ask("DELETE", "/agents/b"))
+    await pair.register("Bob")
+
+
+async def test_names_address_agents_whatever_their_case(pair: Running) -> None:
+    async def sent() -> bool:
+        status, body = await pair.post("/send", {"from_agent": "a", "to_agent": "bOB", "content": 1})
+        assert status in (200, 404)
+        return status == 200 and body["recipient"]["agent_id"] == "b" and body["recipient"]["name"] == "Bob"
+
+    await eventually(sent)
+
+
+@memory
+async def test_of_two_of_a_name_the_one_that_is_online_is_meant(relay: Running, clock: Clock) -> None:
+    await relay.register("Ann", agent_id="old")
+    clock.skip(121)
+    await relay.register("Ann", agent_id="new")
+    await relay.register("Bob", agent_id="b")
+    reply = await ok(relay.post("/send", {"from_agent": "b", "to_agent": "ann", "content": 1}))
+    assert reply["recipient"]["agent_id"] == "new"
+
+
+@memory
+async def test_two_stale_agents_of_a_name_are_ambiguous_and_listed(relay: Running, clock: Clock) -> None:
+    await relay.register("Ann", agent_id="one")
+    clock.skip(121)
+    await relay.register("Ann", agent_id="two")
+    clock.skip(121)
+    await relay.register("Bob", agent_id="b")
+    ask = {"from_agent": "b", "to_agent": "Ann", "task": "x"}
+    body = await refused(relay.post("/delegate", ask), 409, "ambiguous_name")
+    assert sorted(body["current"]) == ["one", "two"]
+    assert (await ok(relay.post("/delegate", {**ask, "to_agent": "one"})))["recipient"]["agent_id"] == "one"
+
+
+async def test_a_stale_recipient_is_accepted_and_shown_as_stale(pair: Running, clock: Clock) -> None:
+    clock.skip(121)
+    for path, more in (("/send", {"content": 1}), ("/delegate", {"task": "t"})):
+        reply = await ok(pair.post(path, {"from_agent": "a", "to_agent": "b", **more}))
+        assert (reply["recipient"]["agent_id"], reply["recipient"]["status"]) == ("b", "stale")
+        assert clock() - 125 < reply["recipient"]["last_heartbeat"] < clock() - 120
+
+
+@pytest.mark.parametrize("to", ["nobody", "A" * 128, "a/b", "☃"])
+async def test_an_unknown_recipient_is_404_never_a_silent_queue(pair: Running, to: str) -> None:
+    for path, more in (("/send", {"content": 1}), ("/delegate", {"task": "t"})):
+        body = await refused(pair.post(path, {"from_agent": "a", "to_agent": to, **more}), 404, "unknown_agent")
+        assert body["field"] == "to_agent"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/delegate", {"from_agent": "ghost", "to_agent": "b", "task": "t"}),
+        ("POST", "/respond", {"from_agent": "ghost", "message_id": "m"}),
+        ("POST", "/send", {"from_agent": "ghost", "to_agent": "b", "content": 1}),
+        ("POST", "/broadcast", {"from_agent": "ghost", "content": "c"}),
+        ("GET", "/poll/ghost", None),
+        ("POST", "/ack", {"agent_id": "ghost", "receipts": ["r"]}),
+        ("POST", "/nack", {"agent_id": "ghost", "receipts": ["r"]}),
+        ("POST", "/extend", {"agent_id": "ghost", "receipts": ["r"], "lease": 5}),
+        ("GET", "/dead-letters/ghost", None),
+        ("POST", "/redrive", {"agent_id": "ghost"}),
+        ("GET", "/messages/m?agent_id=ghost", None),
+        ("POST", "/files", {"file_key": "k", "content": "c", "agent_id": "ghost"}),
+        ("DELETE", "/files/k?agent_id=ghost", None),
+        ("DELETE", "/agents/ghost", None),
+    ],
+)
+async def test_acting_as_an_agent_that_is_not_registered_is_404(
+    pair: Running, method: str, path: str, body: dict[str, Any] | None
+) -> None:
+    await refused(pair.ask(method, path, json=body), 404, "unknown_agent")
+
+
+# -- presence and discover ---------------------------------------------------------------------------------------------
+
+
+async def test_discover_filters_by_capability_name_and_status(relay: Running, clock: Clock) -> None:
+    await relay.register("Old", agent_id="old", capabilities=["Python"])
+    clock.skip(121)
+    await relay.register("Ann", agent_id="a", capabilities=["python", "search"])
+    await relay.register("Bob", agent_id="b", capabilities=["search"])
+    await listed(relay, ["a", "b"])
+    await listed(relay, ["a", "b"], status="online")
+    await listed(relay, ["old"], status="stale")
+    await listed(relay, ["old", "a", "b"], status="all")
+    await listed(relay, ["a"], capability="PYTHON")
+    await listed(relay, ["old", "a"], capability="python", status="all")
+    await listed(relay, ["a", "b"], capability=" search ")
+    await listed(relay, ["b"], name="bob")
+    await listed(relay, [], name="bob", capability="python")
+    await listed(relay, ["a"], name="ANN", capability="search")
+    await listed(relay, [], name="nobody")
+    await listed(relay, [], capability="cooking")
+
+
+async def test_discover_shows_each_agents_presence_and_claim(relay: Running, clock: Clock) -> None:
+    await relay.register("Old", agent_id="old", claim=True)
+    clock.skip(121)
+    await relay.register("New", agent_id="new")
+    agents = (await ok(relay.get("/discover?status=all")))["agents"]
+    assert [(a["agent_id"], a["status"], a["claimed"]) for a in agents] == [
+        ("old", "stale", True),
+        ("new", "online", False),
+    ]
+
+
+async def test_a_quote_in_a_description_cannot_change_what_discover_says(relay: Running, clock: Clock) -> None:
+    await relay.register(
+        "x", agent_id="x", description='","status":"online","status":"online"', capabilities=['"status":"online"']
+    )
+    clock.skip(121)
+    (agent,) = (await ok(relay.get("/discover?status=stale")))["agents"]
+    assert agent["status"] == "stale"
+    assert agent["description"] == '","status":"online","status":"online"'
+    assert agent["capabilities"] == ['"status":"online"']
+
+
+@pytest.mark.parametrize("status", ["gone", "", "ONLINE"])
+async def test_an_unknown_status_is_400(relay: Running, status: str) -> None:
+    body = await refused(relay.get(f"/discover?status={status}"), 400, "bad_request")
+    assert body["field"] == "status"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/heartbeat", {"agent_id": "a"}),
+        ("GET", "/poll/a", None),
+        ("POST", "/send", {"from_agent": "a", "to_agent": "b", "content": 1}),
+        ("POST", "/broadcast", {"from_agent": "a", "content": "c"}),
+        ("POST", "/ack", {"agent_id": "a", "receipts": ["r"]}),
+        ("GET", "/dead-letters/a", None),
+        ("POST", "/register", {"agent_id": "a"}),
+    ],
+)
+async def test_any_request_as_an_agent_is_a_sign_of_life(
+    pair: Running, clock: Clock, method: str, path: str, body: dict[str, Any] | None
+) -> None:
+    clock.skip(121)
+    await listed(pair, [], name="Ann")
+    await ok(pair.ask(method, path, json=body))
+    await listed(pair, ["a"], name="Ann")
+
+
+async def test_being_written_to_is_no_sign_of_life(pair: Running, clock: Clock) -> None:
+    clock.skip(121)
+    await send(pair, "a", "b")
+    await listed(pair, ["b"], status="stale")
+
+
+async def test_a_waiting_poll_keeps_its_agent_online(serve: Serve) -> None:
+    relay = await serve(limits={"stale_after": 1.5})
+    await relay.register("Ann", agent_id="a")
+    assert (await ok(relay.get("/poll/a?wait=2.5")))["count"] == 0
+    assert (await ok(relay.get("/discover")))["count"] == 1
+
+
+@memory
+async def test_load_counts_the_mailbox_and_the_open_tasks(pair: Running) -> None:
+    assert await load_of(pair, "b") == (0, 0)
+    await send(pair, "a", "b")
+    task = await delegate(pair, "a", "b")
+    assert await load_of(pair, "b") == (2, 1)
+    for got in await claim(pair, "b", 2):
+        assert await load_of(pair, "b") == (2, 1) or got.message["type"] == "task_delegation"
+        await ack(pair, "b", got.receipt)
+    assert await load_of(pair, "b") == (0, 1)
+    await respond(pair, "b", task, status="in_progress")
+    assert await load_of(pair, "b") == (0, 1)
+    await respond(pair, "b", task)
+    assert await load_of(pair, "b") == (0, 0)
+    assert (await load_of(pair, "a"))[0] == 3  # who joined, and two responses
+
+
+async def test_a_silent_agent_without_mail_is_forgotten_after_a_day_and_its_name_is_free(
+    pair: Running, clock: Clock
+) -> None:
+    await send(pair, "a", "b")
+    for got in await claim(pair, "a", 0):
+        await ack(pair, "a", got.receipt)
+    await pair.get("/poll/a")
+    clock.skip(24 * 3600 - 10)
+    await pair.post("/heartbeat", {"agent_id": "a"})
+    clock.skip(11)
+    await listed(pair, ["a", "b"], status="all")  # b has mail, a was seen
+    clock.skip(24 * 3600)
+    await listed(pair, [], status="all")
+    await pair.register("Ann", agent_id="new")
+
+
+# -- joined and left ---------------------------------------------------------------------------------------------------
+
+
+async def test_the_others_are_told_who_joins_and_who_leaves(pair: Running) -> None:
+    joined = await claim_one(pair, "a", news=True)
+    assert (joined.message["type"], joined.message["agent"]["agent_id"]) == ("agent_joined", "b")
+    assert joined.message["agent"]["status"] == "online"
+    await ack(pair, "a", joined.receipt)
+    await ok(pair.ask("DELETE", "/agents/b"))
+    left = await claim_one(pair, "a", news=True)
+    assert (left.message["type"], left.message["agent"]["agent_id"]) == ("agent_left", "b")
+
+
+async def test_a_resumed_agent_is_not_announced_again(pair: Running) -> None:
+    joined = await claim_one(pair, "a", news=True)
+    await ack(pair, "a", joined.receipt)
+    await pair.register("Bob", agent_id="b")
+    for _ in range(3):
+        assert (await ok(pair.get("/poll/a?lease=60")))["count"] == 0
+
+
+@memory
+async def test_joined_and_left_unread_arrive_as_one(pair: Running) -> None:
+    for _ in range(3):
+        await ok(pair.ask("DELETE", "/agents/b"))
+        await pair.register("Bob", agent_id="b")
+    news = await ok(pair.get("/poll/a?lease=60"))
+    assert [m["type"] for m in news["messages"]] == ["agent_joined"]
+
+
+async def test_leaving_removes_the_agent_its_mail_and_its_tasks(pair: Running) -> None:
+    message = await send(pair, "a", "b")
+    task = await delegate(pair, "a", "b")
+    await claim(pair, "b", 1, max=1)
+    reply = await ok(pair.ask("DELETE", "/agents/b"))
+    assert (reply["status"], reply["agent_id"], reply["dropped"]) == ("left", "b", 2)
+    await refused(pair.get("/poll/b"), 404, "unknown_agent")
+    await refused(pair.ask("DELETE", "/agents/b"), 404, "unknown_agent")
+    for id in (message, task):
+        assert (await ok(pair.get(f"/messages/{id}?agent_id=a")))["state"] == "expired"
+    await listed(pair, ["a"], status="all")
+    await pair.register("Mallory", agent_id="b")
+    await nothing_due(pair, "b")
+    await refused(pair.post("/respond", {"from_agent": "b", "message_id": task, "result": "x"}), 404, "unknown_task")

@@ -1,0 +1,743 @@
+"""What every store must do: subclass ``StoreContract`` and give it a ``store`` fixture.
+
+``TruthContract`` is what holds even while the indexes are out of date: it asks only ``get`` and ``commit``.
+``IndexContract`` is what the indexes say once they have caught up.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from clawlink.domain import delivery as rules
+from clawlink.domain import task as task_rules
+from clawlink.domain.agent import REGISTERED, Agent, by_capability, by_name
+from clawlink.domain.broadcast import Broadcast
+from clawlink.domain.delivery import Delivery
+from clawlink.domain.file import PRESENT, SharedFile
+from clawlink.domain.message import Rank
+from clawlink.domain.record import SETTLED, Record
+from clawlink.domain.task import Task, TaskState, by_assignee
+from clawlink.store.base import Conflict, Drop, Put, R, Store, Usage
+
+NOW = 1_000_000.0
+KEEP = 3_600.0
+TTL = 86_400.0
+
+
+def delivery(
+    id: str,
+    mailbox: str = "mia",
+    *,
+    level: int = Rank.NORMAL,
+    arrival: int = 0,
+    body: bytes = b"body",
+    delay: float = 0.0,
+    merge: str | None = None,
+) -> Delivery:
+    """Return a new delivery stored at ``NOW``; ``delay`` is for one that is stored to wait."""
+    rank = rules.rank(level, arrival)
+    return Delivery(id, 1, mailbox, "otto", rank, body, NOW, NOW + delay, NOW + TTL, merge=merge)
+
+
+def task(id: str, assignee: str = "mia", *, body: bytes = b"ask") -> Task:
+    """Return a new task."""
+    return Task(id, 1, "otto", assignee, body, ends_at=NOW + TTL)
+
+
+def agent(id: str, *capabilities: str, name: str | None = None) -> Agent:
+    """Return a new agent."""
+    return Agent(
+        id=id,
+        version=1,
+        name=name or id,
+        capabilities=capabilities,
+        machine="",
+        description="",
+        registered_at=NOW,
+        last_heartbeat=NOW,
+    )
+
+
+def file(id: str, content: bytes = b"text") -> SharedFile:
+    """Return a new file."""
+    return SharedFile(
+        id=id, version=1, revision=1, content=content, file_type="text", last_editor="mia", updated_at=NOW
+    )
+
+
+def lease(d: Delivery, *, receipt: str = "r", now: float = NOW, seconds: float = 60.0, attempts: int = 5) -> Delivery:
+    """Return the delivery leased."""
+    return rules.lease(d, receipt=receipt, now=now, seconds=seconds, max_attempts=attempts, keep=KEEP)
+
+
+def ack(d: Delivery, *, receipt: str = "r", now: float = NOW) -> Delivery:
+    """Return the delivery acked."""
+    return rules.ack(d, receipt=receipt, now=now, keep=KEEP)
+
+
+def newer(record: Any, **fields: Any) -> Any:
+    """Return the record's next version."""
+    return replace(record, version=record.version + 1, **fields)
+
+
+async def put(store: Store, *records: Record) -> None:
+    """Commit each record by itself."""
+    for record in records:
+        await store.commit(record.home, Put(record))
+
+
+async def drop(store: Store, *records: Record) -> None:
+    """Drop each record by itself."""
+    for record in records:
+        await store.commit(record.home, Drop(record))
+
+
+async def walk(store: Store, kind: type[R], key: str, limit: int) -> list[str]:
+    """Return the ids on all pages."""
+    found: list[str] = []
+    after: str | None = None
+    while True:
+        page = await store.page(kind, key, after, limit)
+        assert len(page.records) <= limit
+        found.extend(record.id for record in page.records)
+        if page.after is None:
+            return found
+        after = page.after
+
+
+def ids(records: Sequence[Record]) -> list[str]:
+    """Return the records' ids."""
+    return [record.id for record in records]
+
+
+async def due(store: Store, now: float, mailbox: str = "mia", limit: int = 100) -> list[str]:
+    """Return the ids of what is due."""
+    return ids(await store.due(mailbox, now, limit))
+
+
+class TruthContract:
+    """What ``get`` and ``commit`` promise."""
+
+    @pytest.fixture
+    def store(self) -> Store:
+        raise NotImplementedError("a store's own test class gives this fixture")
+
+    async def test_what_was_never_stored_is_not_there(self, store: Store) -> None:
+        assert await store.get(Delivery, "d") is None
+        assert await store.get(Task, "") is None
+
+    @pytest.mark.parametrize(
+        "record",
+        [
+            delivery("d", body=b"\x00\xff", merge="file:a"),
+            task("t"),
+            agent("m", "go", "Straße"),
+            file("a/b", b""),
+            Broadcast("b", 1, "mia", b"news", ("otto", "eve"), NOW, NOW + 1.5),
+        ],
+        ids=lambda record: type(record).__name__,
+    )
+    async def test_a_record_comes_back_as_it_was_put(self, store: Store, record: Record) -> None:
+        await put(store, record)
+        assert await store.get(type(record), record.id) == record
+
+    async def test_the_next_version_takes_the_place_of_the_one_before(self, store: Store) -> None:
+        first = delivery("d")
+        second = lease(first)
+        await put(store, first, second)
+        assert await store.get(Delivery, "d") == second
+
+    async def test_two_kinds_may_use_one_id(self, store: Store) -> None:
+        await store.commit("mia", Put(delivery("x")), Put(task("x")))
+        await drop(store, delivery("x"))
+        assert await store.get(Delivery, "x") is None
+        assert await store.get(Task, "x") == task("x")
+
+    async def test_what_exists_cannot_be_created_again(self, store: Store) -> None:
+        await put(store, delivery("d"))
+        with pytest.raises(Conflict):
+            await put(store, delivery("d", body=b"other"))
+        assert await store.get(Delivery, "d") == delivery("d")
+
+    @pytest.mark.parametrize("version", [0, 1, 2, 4, 5])
+    async def test_only_the_version_that_follows_the_stored_one_is_taken(self, store: Store, version: int) -> None:
+        stored = newer(delivery("d"))
+        await put(store, delivery("d"), stored)
+        with pytest.raises(Conflict):
+            await put(store, replace(stored, version=version, body=b"other"))
+        assert await store.get(Delivery, "d") == stored
+
+    @pytest.mark.parametrize("version", [2, 3])
+    async def test_a_later_version_of_what_is_not_there_is_refused(self, store: Store, version: int) -> None:
+        with pytest.raises(Conflict):
+            await put(store, replace(delivery("d"), version=version))
+        assert await store.get(Delivery, "d") is None
+
+    async def test_of_two_that_read_the_same_version_one_loses(self, store: Store) -> None:
+        read = delivery("d")
+        await put(store, read, lease(read, receipt="one"))
+        with pytest.raises(Conflict):
+            await put(store, lease(read, receipt="other"))
+        held = await store.get(Delivery, "d")
+        assert held is not None
+        assert held.receipt == "one"
+
+    async def test_a_dropped_record_is_gone_and_its_id_is_free(self, store: Store) -> None:
+        await put(store, delivery("d"), newer(delivery("d")))
+        await drop(store, newer(delivery("d")))
+        assert await store.get(Delivery, "d") is None
+        await put(store, delivery("d", body=b"other"))
+        assert await store.get(Delivery, "d") == delivery("d", body=b"other")
+
+    @pytest.mark.parametrize("version", [1, 3])
+    async def test_a_record_is_dropped_only_at_its_version(self, store: Store, version: int) -> None:
+        stored = newer(delivery("d"))
+        await put(store, delivery("d"), stored)
+        with pytest.raises(Conflict):
+            await drop(store, replace(stored, version=version))
+        assert await store.get(Delivery, "d") == stored
+
+    async def test_what_is_not_there_cannot_be_dropped(self, store: Store) -> None:
+        with pytest.raises(Conflict):
+            await drop(store, delivery("d"))
+
+    @pytest.mark.parametrize("version", [1, 2])
+    async def test_an_id_that_exists_at_another_home_cannot_be_put(self, store: Store, version: int) -> None:
+        await put(store, delivery("d", "mia"))
+        with pytest.raises(Conflict):
+            await put(store, replace(delivery("d", "eve"), version=version))
+        assert await store.get(Delivery, "d") == delivery("d", "mia")
+
+    async def test_an_id_that_exists_at_another_home_cannot_be_dropped_from_here(self, store: Store) -> None:
+        await put(store, delivery("d", "mia"))
+        with pytest.raises(Conflict):
+            await drop(store, delivery("d", "eve"))
+        assert await store.get(Delivery, "d") == delivery("d", "mia")
+
+    async def test_all_changes_of_a_commit_take_effect(self, store: Store) -> None:
+        old = delivery("old")
+        gone = task("gone")
+        await put(store, old, gone)
+        await store.commit("mia", Put(lease(old)), Drop(gone), Put(delivery("new")), Put(agent("mia")))
+        assert await store.get(Delivery, "old") == lease(old)
+        assert await store.get(Task, "gone") is None
+        assert await store.get(Delivery, "new") == delivery("new")
+        assert await store.get(Agent, "mia") == agent("mia")
+
+    async def test_a_commit_of_nothing_changes_nothing(self, store: Store) -> None:
+        await store.commit("mia")
+        assert await store.get(Delivery, "d") is None
+
+    @pytest.mark.parametrize("at", range(4))
+    @pytest.mark.parametrize(
+        "bad",
+        [Put(delivery("old")), Drop(task("never")), Drop(newer(delivery("old"))), Put(newer(task("never")))],
+        ids=["exists", "not there", "other version", "too late a version"],
+    )
+    async def test_one_conflict_anywhere_in_a_commit_undoes_all_of_it(
+        self, store: Store, bad: Put | Drop, at: int
+    ) -> None:
+        gone = task("gone")
+        await put(store, delivery("old"), gone)
+        changes: list[Put | Drop] = [Put(delivery("new")), Drop(gone), Put(task("new"))]
+        changes.insert(at, bad)
+        with pytest.raises(Conflict):
+            await store.commit("mia", *changes)
+        assert await store.get(Delivery, "old") == delivery("old")
+        assert await store.get(Delivery, "new") is None
+        assert await store.get(Task, "gone") == gone
+        assert await store.get(Task, "new") is None
+        assert await store.get(Task, "never") is None
+
+    @pytest.mark.parametrize("at", range(2))
+    @pytest.mark.parametrize("stray", [Put(delivery("stray", "eve")), Drop(delivery("eves", "eve")), Put(file("mia"))])
+    async def test_a_commit_that_spans_two_homes_is_a_mistake_and_changes_nothing(
+        self, store: Store, stray: Put | Drop, at: int
+    ) -> None:
+        await put(store, delivery("eves", "eve"))
+        changes: list[Put | Drop] = [Put(delivery("new"))]
+        changes.insert(at, stray)
+        with pytest.raises(ValueError, match="lives at"):
+            await store.commit("mia", *changes)
+        assert await store.get(Delivery, "new") is None
+        assert await store.get(Delivery, "stray") is None
+        assert await store.get(SharedFile, "mia") is None
+        assert await store.get(Delivery, "eves") == delivery("eves", "eve")
+
+
+class IndexContract:
+    """What the indexes say, once they have caught up."""
+
+    @pytest.fixture
+    def store(self) -> Store:
+        raise NotImplementedError("a store's own test class gives this fixture")
+
+    # -- page --------------------------------------------------------------------------------------------------------
+
+    async def test_a_page_of_nothing_is_empty(self, store: Store) -> None:
+        page = await store.page(Agent, REGISTERED)
+        assert (list(page.records), page.after) == ([], None)
+
+    async def test_records_are_listed_in_the_order_they_came(self, store: Store) -> None:
+        order = ["m", "z", "a", "q"]
+        await put(store, *map(agent, order))
+        page = await store.page(Agent, REGISTERED)
+        assert list(page.records) == [agent(id) for id in order]
+        assert page.after is None
+
+    @pytest.mark.parametrize("limit", [1, 2, 3, 6, 7, 100])
+    async def test_paging_gives_each_record_once_and_ends(self, store: Store, limit: int) -> None:
+        order = ["m", "z", "a", "q", "b", "y", "c"]
+        await put(store, *map(agent, order))
+        assert await walk(store, Agent, REGISTERED, limit) == order
+
+    async def test_an_update_that_keeps_the_key_keeps_the_place(self, store: Store) -> None:
+        await put(store, agent("a"), agent("b"), newer(agent("a"), last_heartbeat=NOW + 1))
+        page = await store.page(Agent, REGISTERED)
+        assert ids(page.records) == ["a", "b"]
+        assert page.records[0].last_heartbeat == NOW + 1
+
+    async def test_a_record_is_found_under_its_present_keys_only(self, store: Store) -> None:
+        first = agent("a", "go", "python", name="ann")
+        await put(store, first, newer(first, capabilities=("python", "rust"), name="anna"))
+        found = {
+            key: await walk(store, Agent, key, 10)
+            for key in (by_capability("go"), by_capability("python"), by_capability("rust"), by_name("ann"))
+        }
+        assert found == {
+            by_capability("go"): [],
+            by_capability("python"): ["a"],
+            by_capability("rust"): ["a"],
+            by_name("ann"): [],
+        }
+        assert await walk(store, Agent, by_name("anna"), 10) == ["a"]
+
+    async def test_a_record_that_comes_back_under_a_key_is_the_last_there(self, store: Store) -> None:
+        a, b = agent("a", "go"), agent("b", "go")
+        away = newer(a, capabilities=())
+        await put(store, a, b, away, newer(away, capabilities=("go",)))
+        assert await walk(store, Agent, by_capability("go"), 10) == ["b", "a"]
+
+    async def test_a_dropped_record_is_listed_no_more(self, store: Store) -> None:
+        await put(store, agent("a"), agent("b"))
+        await drop(store, agent("a"))
+        assert await walk(store, Agent, REGISTERED, 10) == ["b"]
+
+    async def test_two_kinds_under_one_key_are_listed_apart(self, store: Store) -> None:
+        done = ack(lease(delivery("d")))
+        await put(store, delivery("d"), lease(delivery("d")), done)
+        await put(store, Broadcast("b", 1, "mia", b"news", (), NOW, NOW + 9))
+        assert await walk(store, Delivery, SETTLED, 10) == ["d"]
+        assert await walk(store, Broadcast, SETTLED, 10) == ["b"]
+        assert await walk(store, Task, SETTLED, 10) == []
+
+    async def test_a_walk_goes_on_where_it_was_when_the_last_record_seen_has_gone(self, store: Store) -> None:
+        await put(store, *map(agent, "abcdef"))
+        page = await store.page(Agent, REGISTERED, None, 2)
+        await drop(store, agent("b"))
+        rest = await store.page(Agent, REGISTERED, page.after, 10)
+        assert ids(rest.records) == ["c", "d", "e", "f"]
+
+    async def test_a_walk_meets_those_who_come_while_it_goes_on(self, store: Store) -> None:
+        await put(store, *map(agent, "abc"))
+        page = await store.page(Agent, REGISTERED, None, 2)
+        await drop(store, agent("a"))
+        await put(store, agent("d"))
+        rest = await store.page(Agent, REGISTERED, page.after, 10)
+        assert ids(rest.records) == ["c", "d"]
+
+    async def test_a_walk_goes_on_although_all_have_gone_and_others_come(self, store: Store) -> None:
+        await put(store, *map(agent, "abc"))
+        page = await store.page(Agent, REGISTERED, None, 2)
+        await drop(store, *map(agent, "abc"))
+        await put(store, *map(agent, "de"))
+        rest = await store.page(Agent, REGISTERED, page.after, 10)
+        assert ids(rest.records) == ["d", "e"]
+
+    @pytest.mark.parametrize("seed", range(5))
+    async def test_a_walk_meets_everyone_who_stays_once_whoever_comes_goes_or_changes_meanwhile(
+        self, store: Store, seed: int
+    ) -> None:
+        dice = random.Random(seed)
+        there = {str(n): agent(str(n), "go") for n in range(40)}
+        await put(store, *there.values())
+        stayed = set(there)
+        met: list[str] = []
+        after: str | None = None
+        for step in range(1_000):
+            page = await store.page(Agent, by_capability("go"), after, dice.randint(1, 4))
+            met += ids(page.records)
+            after = page.after
+            if after is None:
+                break
+            for _ in range(dice.randint(0, 3)):
+                changed = newer(there[dice.choice(list(there))])
+                there[changed.id] = changed
+                await put(store, changed)
+            if dice.random() < 0.5:
+                gone = there.pop(dice.choice(list(there)))
+                stayed.discard(gone.id)
+                await drop(store, gone)
+            if dice.random() < 0.3:
+                there[f"new{step}"] = agent(f"new{step}", "go")
+                await put(store, there[f"new{step}"])
+        assert len(met) == len(set(met))
+        assert set(there) <= set(met)
+        assert [id for id in met if id in stayed] == sorted(stayed, key=int)
+
+    @pytest.mark.parametrize("after", ["", "nonsense", "-1", "a"])
+    async def test_a_walk_from_nowhere_starts_at_the_beginning(self, store: Store, after: str) -> None:
+        await put(store, *map(agent, "abc"))
+        assert ids((await store.page(Agent, REGISTERED, after, 2)).records) == ["a", "b"]
+
+    async def test_open_tasks_and_finished_ones_are_listed_apart(self, store: Store) -> None:
+        t = task("t")
+        done = task_rules.respond(
+            t, by="mia", state=TaskState.COMPLETED, response=b"answer", now=NOW, ttl=TTL, keep=KEEP
+        )
+        await put(store, t, task("other", "eve"))
+        assert await walk(store, Task, by_assignee("mia"), 10) == ["t"]
+        await put(store, done)
+        assert await walk(store, Task, by_assignee("mia"), 10) == []
+        assert await walk(store, Task, SETTLED, 10) == ["t"]
+
+    async def test_an_unread_notice_is_found_by_what_it_is_about_until_it_is_read(self, store: Store) -> None:
+        notice = delivery("n", merge="file:a")
+        key = rules.by_merge("mia", "file:a")
+        await put(store, notice, delivery("other", merge="file:b"))
+        assert await walk(store, Delivery, key, 10) == ["n"]
+        held = lease(notice)
+        await put(store, held)
+        assert await walk(store, Delivery, key, 10) == []
+        await put(store, rules.release(held, receipt="r", now=NOW))
+        assert await walk(store, Delivery, key, 10) == ["n"]
+
+    # -- usage -------------------------------------------------------------------------------------------------------
+
+    async def test_usage_counts_records_and_their_bytes(self, store: Store) -> None:
+        assert await store.usage(SharedFile, PRESENT) == Usage(0, 0)
+        await put(store, file("a", b"12345"), file("b", b""))
+        assert await store.usage(SharedFile, PRESENT) == Usage(2, 5)
+        await put(store, newer(file("a"), content=b"123"), newer(file("b"), content=b"1234567"))
+        assert await store.usage(SharedFile, PRESENT) == Usage(2, 10)
+        await drop(store, newer(file("a")))
+        assert await store.usage(SharedFile, PRESENT) == Usage(1, 7)
+        await put(store, newer(newer(file("b")), content=b"", deleted=True, ends_at=NOW + 1))
+        assert await store.usage(SharedFile, PRESENT) == Usage(0, 0)
+
+    async def test_usage_moves_with_the_keys_and_grows_with_the_record(self, store: Store) -> None:
+        t = task("t", body=b"12345")
+        done = task_rules.respond(t, by="mia", state=TaskState.FAILED, response=b"123", now=NOW, ttl=TTL, keep=KEEP)
+        await put(store, t)
+        assert await store.usage(Task, by_assignee("mia")) == Usage(1, 5)
+        await put(store, done)
+        assert await store.usage(Task, by_assignee("mia")) == Usage(0, 0)
+        assert await store.usage(Task, SETTLED) == Usage(1, 8)
+        await drop(store, done)
+        assert await store.usage(Task, SETTLED) == Usage(0, 0)
+
+    # -- load and total ----------------------------------------------------------------------------------------------
+
+    async def test_a_mailbox_holds_what_is_pending_and_what_is_dead(self, store: Store) -> None:
+        assert (await store.load("mia"), await store.total()) == (Usage(0, 0), Usage(0, 0))
+        d, e = delivery("d", body=b"12345"), delivery("e", body=b"123")
+        await put(store, d, e)
+        assert await store.load("mia") == Usage(2, 8)
+        await put(store, lease(d))
+        assert await store.load("mia") == Usage(2, 8)
+        await put(store, rules.bury(e, now=NOW, keep=KEEP))
+        assert await store.load("mia") == Usage(2, 8)
+        await put(store, ack(lease(d)))
+        assert await store.load("mia") == Usage(1, 3)
+        await put(store, rules.expire(rules.bury(e, now=NOW, keep=KEEP), now=NOW, keep=KEEP))
+        assert (await store.load("mia"), await store.total()) == (Usage(0, 0), Usage(0, 0))
+
+    async def test_a_mailbox_grows_with_what_it_holds(self, store: Store) -> None:
+        notice = delivery("n", body=b"1", merge="file:a")
+        newest = rules.supersede(notice, b"12345", now=NOW, ttl=TTL)
+        assert newest is not None
+        await put(store, notice, newest)
+        assert (await store.load("mia"), await store.total()) == (Usage(1, 5), Usage(1, 5))
+
+    async def test_the_total_is_that_of_all_mailboxes(self, store: Store) -> None:
+        await put(store, delivery("d", "mia", body=b"12"), delivery("e", "eve", body=b"345"))
+        assert [await store.load(m) for m in ("mia", "eve", "otto")] == [Usage(1, 2), Usage(1, 3), Usage(0, 0)]
+        assert await store.total() == Usage(2, 5)
+        await drop(store, delivery("d", "mia", body=b"12"))
+        assert (await store.load("mia"), await store.total()) == (Usage(0, 0), Usage(1, 3))
+
+    async def test_a_conflict_leaves_every_index_as_it_was(self, store: Store) -> None:
+        old = delivery("old", body=b"12345")
+        await put(store, old, agent("mia", "go"))
+        with pytest.raises(Conflict):
+            await store.commit(
+                "mia",
+                Put(lease(old)),
+                Put(delivery("new", body=b"1")),
+                Put(newer(agent("mia"), capabilities=("rust",))),
+                Put(task("t")),
+                Drop(task("never")),
+            )
+        assert await due(store, NOW) == ["old"]
+        assert (await store.load("mia"), await store.total()) == (Usage(1, 5), Usage(1, 5))
+        assert await walk(store, Agent, by_capability("go"), 10) == ["mia"]
+        assert await walk(store, Agent, by_capability("rust"), 10) == []
+        assert await store.usage(Task, by_assignee("mia")) == Usage(0, 0)
+        assert ids(await store.ending(Delivery, NOW + TTL + 1, 10)) == ["old"]
+
+    # -- due ---------------------------------------------------------------------------------------------------------
+
+    async def test_nothing_is_due_in_an_unknown_mailbox(self, store: Store) -> None:
+        assert await due(store, NOW) == []
+
+    async def test_priority_goes_first_then_arrival(self, store: Store) -> None:
+        order = ["urgent1", "urgent2", "high", "normal1", "normal2", "low"]
+        ranked = [
+            delivery("urgent1", level=Rank.URGENT, arrival=5),
+            delivery("urgent2", level=Rank.URGENT, arrival=9),
+            delivery("high", level=Rank.HIGH, arrival=8),
+            delivery("normal1", level=Rank.NORMAL, arrival=2),
+            delivery("normal2", level=Rank.NORMAL, arrival=6),
+            delivery("low", level=Rank.LOW, arrival=1),
+        ]
+        random.Random(3).shuffle(ranked)
+        await put(store, *ranked)
+        assert await due(store, NOW) == order
+        assert await due(store, NOW, limit=2) == order[:2]
+
+    async def test_due_gives_the_records_as_last_committed(self, store: Store) -> None:
+        notice = delivery("n", merge="file:a")
+        newest = rules.supersede(notice, b"news", now=NOW, ttl=TTL)
+        assert newest is not None
+        await put(store, notice, newest)
+        assert list(await store.due("mia", NOW, 10)) == [newest]
+
+    async def test_mailboxes_do_not_mix(self, store: Store) -> None:
+        await put(store, delivery("d", "mia"), delivery("e", "eve"))
+        assert (await due(store, NOW, "mia"), await due(store, NOW, "eve")) == (["d"], ["e"])
+
+    async def test_what_is_stored_to_wait_is_due_when_its_time_has_come(self, store: Store) -> None:
+        await put(store, delivery("d", delay=10))
+        assert await due(store, NOW + 9.9) == []
+        assert await due(store, NOW + 10) == ["d"]
+
+    async def test_a_leased_message_is_not_due_until_its_lease_lapses(self, store: Store) -> None:
+        d = delivery("d")
+        await put(store, d, lease(d, seconds=60))
+        assert await due(store, NOW + 59.9) == []
+        assert list(await store.due("mia", NOW + 60, 10)) == [lease(d, seconds=60)]
+
+    async def test_a_message_that_is_due_again_is_back_at_its_old_place(self, store: Store) -> None:
+        a, b, c = (delivery(id, arrival=n) for n, id in enumerate("abc"))
+        await put(store, a, b, c, lease(b, seconds=60))
+        assert await due(store, NOW) == ["a", "c"]
+        assert await due(store, NOW + 60) == ["a", "b", "c"]
+
+    async def test_a_message_leased_anew_waits_for_the_new_lease(self, store: Store) -> None:
+        d = delivery("d")
+        once = lease(d, seconds=60)
+        twice = lease(once, receipt="s", now=NOW + 60, seconds=60)
+        await put(store, d, once)
+        assert await due(store, NOW + 60) == ["d"]
+        await put(store, twice)
+        assert await due(store, NOW + 61) == []
+        assert await due(store, NOW + 120) == ["d"]
+
+    async def test_an_extended_lease_lapses_at_its_new_end_and_once(self, store: Store) -> None:
+        d = delivery("d")
+        held = lease(d, seconds=60)
+        await put(store, d, held, rules.extend(held, receipt="r", now=NOW + 30, seconds=60))
+        assert await due(store, NOW + 89.9) == []
+        assert await due(store, NOW + 90) == ["d"]
+        assert await due(store, NOW + 91) == ["d"]
+
+    async def test_a_message_given_back_is_due_after_its_delay(self, store: Store) -> None:
+        d = delivery("d")
+        held = lease(d)
+        await put(store, d, held, rules.nack(held, receipt="r", now=NOW + 1, delay=5))
+        assert await due(store, NOW + 5.9) == []
+        assert await due(store, NOW + 6) == ["d"]
+
+    async def test_a_released_message_is_due_at_once(self, store: Store) -> None:
+        d = delivery("d")
+        await put(store, d, lease(d), rules.release(lease(d), receipt="r", now=NOW + 1))
+        assert await due(store, NOW + 1) == ["d"]
+
+    async def test_a_settled_message_is_never_due_again(self, store: Store) -> None:
+        a, b, c = (delivery(id, arrival=n) for n, id in enumerate("abc"))
+        await put(store, a, b, c, lease(a), ack(lease(a)))
+        await put(store, rules.expire(b, now=NOW, keep=KEEP), rules.bury(c, now=NOW, keep=KEEP))
+        assert await due(store, NOW + 10_000) == []
+
+    async def test_a_redriven_message_is_due_at_its_old_place(self, store: Store) -> None:
+        a, b, c = (delivery(id, arrival=n) for n, id in enumerate("abc"))
+        dead = rules.bury(b, now=NOW, keep=KEEP)
+        await put(store, a, b, c, dead, rules.redrive(dead, now=NOW + 1, ttl=TTL))
+        assert await due(store, NOW + 1) == ["a", "b", "c"]
+
+    async def test_an_id_stored_anew_is_due_once_whatever_was_filed_for_it_before(self, store: Store) -> None:
+        d = delivery("d", delay=10)
+        await put(store, delivery("other", level=Rank.LOW), d)
+        await drop(store, d)
+        await put(store, d)
+        assert await due(store, NOW + 10) == ["d", "other"]
+
+    async def test_an_id_stored_anew_keeps_its_lease_when_one_from_before_lapses(self, store: Store) -> None:
+        d = delivery("d")
+        before = lease(d, seconds=60)
+        await put(store, delivery("other", level=Rank.LOW), d, before)
+        await drop(store, before)
+        await put(store, d, lease(d, now=NOW + 30, seconds=60))
+        assert await due(store, NOW + 60) == ["other"]
+        assert await due(store, NOW + 90) == ["d", "other"]
+
+    @pytest.mark.parametrize("delay", [0.0, 60.0])
+    async def test_an_id_stored_anew_and_settled_does_not_come_back_when_a_lease_from_before_lapses(
+        self, store: Store, delay: float
+    ) -> None:
+        d = delivery("d")
+        await put(store, delivery("other", level=Rank.LOW), d, lease(d, seconds=60))
+        await drop(store, lease(d, seconds=60))
+        anew = delivery("d", delay=delay)
+        await put(store, anew, rules.expire(anew, now=NOW, keep=KEEP))
+        assert await due(store, NOW + 60) == ["other"]
+        assert ids(await store.pending("mia", 10)) == ["other"]
+
+    async def test_an_id_stored_anew_in_another_mailbox_is_due_only_there(self, store: Store) -> None:
+        d = delivery("d", "mia", delay=10)
+        await put(store, delivery("other", "mia", level=Rank.LOW), d)
+        await drop(store, d)
+        await put(store, replace(d, mailbox="eve"))
+        assert await due(store, NOW + 10, "mia") == ["other"]
+        assert await due(store, NOW + 10, "eve") == ["d"]
+
+    async def test_a_lease_lengthened_over_and_over_lapses_once(self, store: Store) -> None:
+        d = delivery("d")
+        held = lease(d, seconds=60)
+        await put(store, d, held)
+        for second in range(1, 500):
+            held = rules.extend(held, receipt="r", now=NOW + second, seconds=60)
+            await put(store, held)
+            assert await store.next_due_at("mia") == NOW + second + 60
+        assert await due(store, NOW + 558) == []
+        assert await due(store, NOW + 559) == ["d"]
+
+    # -- next_due_at -------------------------------------------------------------------------------------------------
+
+    async def test_nothing_pending_has_no_time(self, store: Store) -> None:
+        assert await store.next_due_at("mia") is None
+        d = delivery("d")
+        await put(store, d, lease(d), ack(lease(d)))
+        assert await store.next_due_at("mia") is None
+
+    async def test_a_dead_letter_has_no_time(self, store: Store) -> None:
+        d = delivery("d")
+        await put(store, d, rules.bury(d, now=NOW, keep=KEEP))
+        assert await store.next_due_at("mia") is None
+
+    async def test_while_something_is_due_the_time_is_past(self, store: Store) -> None:
+        await put(store, delivery("a", delay=50), delivery("b"))
+        at = await store.next_due_at("mia")
+        assert at is not None
+        assert at <= NOW
+
+    async def test_the_earliest_lease_or_delay_says_when_to_look_again(self, store: Store) -> None:
+        a, b = delivery("a"), delivery("b", arrival=1)
+        held = lease(a, seconds=30)
+        await put(store, a, b, held, lease(b, seconds=60), delivery("c", delay=45))
+        assert await store.next_due_at("mia") == NOW + 30
+        await put(store, rules.extend(held, receipt="r", now=NOW, seconds=90))
+        assert await store.next_due_at("mia") == NOW + 45
+
+    async def test_a_lapsed_lease_has_a_time_in_the_past(self, store: Store) -> None:
+        d = delivery("d")
+        await put(store, d, lease(d, seconds=30))
+        await due(store, NOW + 40)
+        assert await store.next_due_at("mia") == NOW + 30
+
+    # -- pending -----------------------------------------------------------------------------------------------------
+
+    async def test_pending_is_all_that_is_not_settled(self, store: Store) -> None:
+        records = {id: delivery(id, arrival=n) for n, id in enumerate("abcde")}
+        waiting = delivery("later", delay=50)
+        await put(store, *records.values(), waiting, delivery("eves", "eve"))
+        await put(store, held := lease(records["b"]), lease(records["c"]), ack(lease(records["c"])))
+        await put(store, rules.expire(records["d"], now=NOW, keep=KEEP), rules.bury(records["e"], now=NOW, keep=KEEP))
+        found = await store.pending("mia", 10)
+        assert {d.id: d for d in found} == {"a": records["a"], "b": held, "later": waiting}
+        assert len(found) == 3
+        assert len(await store.pending("mia", 2)) == 2
+
+    async def test_nothing_is_pending_in_an_unknown_mailbox(self, store: Store) -> None:
+        assert list(await store.pending("mia", 10)) == []
+
+    # -- ending ------------------------------------------------------------------------------------------------------
+
+    async def test_a_record_ends_when_its_time_has_come_and_up_to_a_second_later(self, store: Store) -> None:
+        await put(store, delivery("d"))
+        assert ids(await store.ending(Delivery, NOW + TTL - 0.001, 10)) == []
+        assert ids(await store.ending(Delivery, NOW + TTL + 1, 10)) == ["d"]
+        assert ids(await store.ending(Delivery, NOW + 10 * TTL, 10)) == ["d"]
+
+    async def test_a_record_does_not_end_a_fraction_of_a_second_early(self, store: Store) -> None:
+        await put(store, replace(delivery("d"), ends_at=NOW + 5.9), replace(delivery("e"), ends_at=NOW + 5.1))
+        assert set(ids(await store.ending(Delivery, NOW + 5.5, 10))) <= {"e"}
+        assert set(ids(await store.ending(Delivery, NOW + 6.9, 10))) == {"d", "e"}
+
+    async def test_a_record_ends_at_its_present_time_only(self, store: Store) -> None:
+        d = delivery("d")
+        acked = ack(lease(d))
+        await put(store, d, lease(d), acked)
+        assert list(await store.ending(Delivery, NOW + KEEP + 1, 10)) == [acked]
+        kept = newer(acked, ends_at=NOW + 3 * TTL)
+        await put(store, kept)
+        assert ids(await store.ending(Delivery, NOW + 2 * TTL, 10)) == []
+        assert ids(await store.ending(Delivery, NOW + 3 * TTL + 1, 10)) == ["d"]
+
+    async def test_what_was_dropped_or_never_ends_does_not_end(self, store: Store) -> None:
+        await put(store, delivery("d"), file("f"), agent("a"))
+        await drop(store, delivery("d"))
+        for kind in (Delivery, SharedFile, Agent):
+            found: Sequence[Record] = await store.ending(kind, NOW + 100 * TTL, 10)
+            assert list(found) == []
+
+    async def test_a_deleted_file_ends(self, store: Store) -> None:
+        await put(store, file("f"), newer(file("f"), deleted=True, ends_at=NOW + 5))
+        assert ids(await store.ending(SharedFile, NOW + 6, 10)) == ["f"]
+
+    async def test_kinds_end_apart(self, store: Store) -> None:
+        await store.commit("mia", Put(delivery("d")), Put(task("t")))
+        assert ids(await store.ending(Task, NOW + TTL + 1, 10)) == ["t"]
+
+    async def test_no_more_than_asked_for_end_at_once_and_the_rest_after_them(self, store: Store) -> None:
+        records = {str(n): replace(delivery(str(n)), ends_at=NOW + n / 3) for n in range(30)}
+        await put(store, *records.values())
+        ended: list[str] = []
+        while found := await store.ending(Delivery, NOW + 11, 7):
+            assert len(found) <= 7
+            ended += ids(found)
+            await drop(store, *found)
+        assert sorted(ended, key=int) == list(records)
+
+    async def test_ends_are_found_in_any_order_of_their_coming(self, store: Store) -> None:
+        ends = [500.0, 3.0, 90_000.0, 3.5, 40.0, 1_000.0, -700.0]
+        for n, end in enumerate(ends):
+            await put(store, replace(delivery(str(n)), ends_at=NOW + end))
+            assert {d.ends_at for d in await store.ending(Delivery, NOW + 50, 100)} == {
+                NOW + e for e in ends[: n + 1] if e <= 50
+            }
+        assert len(await store.ending(Delivery, NOW + 2_000, 100)) == 6
+        assert len(await store.ending(Delivery, NOW + 200_000, 100)) == 7
+
+
+class StoreContract(TruthContract, IndexContract):
+    """Everything a store promises."""
+
+    @pytest.fixture
+    def store(self) -> Store:
+        raise NotImplementedError("a store's own test class gives this fixture")

@@ -1,0 +1,171 @@
+"""A store that keeps its contract, and nothing more than its contract.
+
+``MemoryStore`` is kinder than the contract: nothing ever happens between a read and the commit that follows it, a
+commit conflicts only with a real rival and never fails, and an index is never out of date. A relay tested against it
+alone would come to lean on that, and break on the first store that shares its records with another process. So the
+relay's tests run behind this one too. It wraps any store and injects, each with its own probability:
+
+``conflicts``   a commit raises ``Conflict`` although nothing had changed. The relay must reread and try again.
+``delays``      an operation yields to the event loop, before or after it is done, so that other tasks come in between.
+                A commit that is cancelled while it yields may have taken effect or not.
+``failures``    a commit raises ``Failed``, and nothing took effect.
+``lost``        a commit raises ``Failed``, and it did take effect.
+``stale``       an index answers a question (``due``, ``pending``, ``next_due_at``, ``page``, ``usage``, ``load``,
+                ``total``, ``ending``; the same arguments but for ``now``) as it would have at an earlier moment.
+
+``get`` and ``commit`` are always true. A stale answer is one of the last ``memory`` true answers to that question and
+at most ``age`` operations of the whole store old, and out of ``memory`` answers in a row to one question at least one
+is true, so nothing stays hidden from who asks again. ``next_due_at`` errs only so that a consumer who believes it wakes
+too early or asks again: it may give an earlier time than is true, or None, and never does so twice in a row.
+
+With all probabilities at 0, the default, it does nothing at all. Everything random comes from the ``Random`` it gets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Sequence
+from random import Random
+from typing import Any, TypeVar
+
+from clawlink.domain.delivery import Delivery
+from clawlink.store.base import Conflict, Drop, Failed, Page, Put, R, Store, Usage
+
+A = TypeVar("A")
+
+_MAX_TURNS = 3
+
+
+class FaultyStore:
+    """A ``Store`` around another one that injects faults; ``injected`` counts them by name."""
+
+    def __init__(
+        self,
+        inner: Store,
+        random: Random,
+        *,
+        conflicts: float = 0.0,
+        delays: float = 0.0,
+        failures: float = 0.0,
+        lost: float = 0.0,
+        stale: float = 0.0,
+        memory: int = 3,
+        age: int = 50,
+    ) -> None:
+        self.inner = inner
+        self.random = random
+        self.conflicts = conflicts
+        self.delays = delays
+        self.failures = failures
+        self.lost = lost
+        self.stale = stale
+        self.injected: Counter[str] = Counter()
+        self._memory = memory
+        self._age = age
+        self._operations = 0
+        self._answers: dict[tuple[Any, ...], deque[tuple[int, Any]]] = {}
+        self._in_a_row: Counter[tuple[Any, ...]] = Counter()
+
+    # -- always true -------------------------------------------------------------------------------------------------
+
+    async def get(self, kind: type[R], id: str) -> R | None:
+        await self._pause()
+        found = await self.inner.get(kind, id)
+        await self._pause()
+        return found
+
+    async def commit(self, home: str, *changes: Put | Drop) -> None:
+        await self._pause()
+        if self._strikes("conflicts", self.conflicts):
+            raise Conflict("injected: nothing has changed")
+        if self._strikes("failures", self.failures):
+            raise Failed("injected: the commit did not take effect")
+        await self.inner.commit(home, *changes)
+        if self._strikes("lost", self.lost):
+            raise Failed("injected: the commit took effect")
+        await self._pause()
+
+    # -- hints -------------------------------------------------------------------------------------------------------
+
+    async def page(self, kind: type[R], key: str, after: str | None = None, limit: int = 100) -> Page[R]:
+        await self._pause()
+        found = self._recall(("page", kind, key, after, limit), await self.inner.page(kind, key, after, limit))
+        await self._pause()
+        return found
+
+    async def usage(self, kind: type[R], key: str) -> Usage:
+        await self._pause()
+        found = self._recall(("usage", kind, key), await self.inner.usage(kind, key))
+        await self._pause()
+        return found
+
+    async def load(self, mailbox: str) -> Usage:
+        await self._pause()
+        found = self._recall(("load", mailbox), await self.inner.load(mailbox))
+        await self._pause()
+        return found
+
+    async def total(self) -> Usage:
+        await self._pause()
+        found = self._recall(("total",), await self.inner.total())
+        await self._pause()
+        return found
+
+    async def due(self, mailbox: str, now: float, limit: int) -> Sequence[Delivery]:
+        await self._pause()
+        found = self._recall(("due", mailbox, limit), await self.inner.due(mailbox, now, limit))
+        await self._pause()
+        return found
+
+    async def pending(self, mailbox: str, limit: int) -> Sequence[Delivery]:
+        await self._pause()
+        found = self._recall(("pending", mailbox, limit), await self.inner.pending(mailbox, limit))
+        await self._pause()
+        return found
+
+    async def ending(self, kind: type[R], now: float, limit: int) -> Sequence[R]:
+        await self._pause()
+        found = self._recall(("ending", kind, limit), await self.inner.ending(kind, now, limit))
+        await self._pause()
+        return found
+
+    async def next_due_at(self, mailbox: str) -> float | None:
+        await self._pause()
+        question = ("next_due_at", mailbox)
+        true = await self.inner.next_due_at(mailbox)
+        found = true if self._in_a_row[question] else self._recall(question, true)
+        if found is not None and true is not None and found > true:
+            found = true
+        self._in_a_row[question] = int(found != true)
+        await self._pause()
+        return found
+
+    # -- faults ------------------------------------------------------------------------------------------------------
+
+    def _strikes(self, name: str, probability: float) -> bool:
+        if not probability or self.random.random() >= probability:
+            return False
+        self.injected[name] += 1
+        return True
+
+    async def _pause(self) -> None:
+        self._operations += 1
+        if self._strikes("delays", self.delays):
+            for _ in range(self.random.randint(1, _MAX_TURNS)):
+                await asyncio.sleep(0)
+
+    def _recall(self, question: tuple[Any, ...], true: A) -> A:
+        """Return the true answer or an earlier one, and remember the true one."""
+        if not self.stale:
+            return true
+        answers = self._answers.setdefault(question, deque(maxlen=self._memory))
+        answers.append((self._operations, true))
+        while self._operations - answers[0][0] > self._age:
+            answers.popleft()
+        if len(answers) > 1 and self._in_a_row[question] < self._memory - 1 and self._strikes("stale", self.stale):
+            self._in_a_row[question] += 1
+            earlier: A = answers[self.random.randrange(len(answers) - 1)][1]
+            return earlier
+        self._in_a_row[question] = 0
+        return true

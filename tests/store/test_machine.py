@@ -1,0 +1,355 @@
+"""The store in memory beside a naive model: whatever happens to a mailbox, both say the same about it.
+
+Every change goes through the real delivery rules. The model is a dict of records, and everything it says it finds by
+looking at all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec.structs import replace
+
+from clawlink.domain import delivery as rules
+from clawlink.domain.delivery import Delivery, State
+from clawlink.domain.message import Rank
+from clawlink.domain.record import SETTLED
+from clawlink.store.base import Conflict, Drop, Put, Usage
+from clawlink.store.memory import MemoryStore
+
+T = TypeVar("T")
+
+MAILBOXES = ("mia", "eve")
+IDS = tuple("abcdefgh")
+MERGES = (None, "file:x", "file:y")
+KEYS = (
+    SETTLED,
+    *map(rules.by_dead, MAILBOXES),
+    *(rules.by_merge(mailbox, merge) for mailbox in MAILBOXES for merge in MERGES if merge),
+)
+KEEP = 7.0
+TTL = 20.0
+ATTEMPTS = 2
+
+seconds = st.sampled_from([0.0, 0.25, 1.0, 2.0, 3.5, 10.0])
+some = st.integers(0, 2**16)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """Run what never suspends."""
+    try:
+        work.send(None)
+    except StopIteration as done:
+        value: T = done.value
+        return value
+    raise AssertionError("the store in memory suspended")
+
+
+class Model:
+    """All records, and under each key the ids in the order they came."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, Delivery] = {}
+        self.listed: dict[str, list[str]] = {key: [] for key in KEYS}
+
+    def apply(self, change: Put | Drop) -> None:
+        new = change.record if isinstance(change, Put) else None
+        id = change.record.id
+        keys = () if new is None else new.index_keys
+        for key, ids in self.listed.items():
+            if id in ids and key not in keys:
+                ids.remove(id)
+            elif id not in ids and key in keys:
+                ids.append(id)
+        if new is None:
+            del self.records[id]
+        else:
+            assert isinstance(new, Delivery)
+            self.records[id] = new
+
+    def of(self, mailbox: str, *states: State) -> list[Delivery]:
+        return [d for d in self.records.values() if d.mailbox == mailbox and d.state in states]
+
+    def due(self, mailbox: str, now: float) -> list[Delivery]:
+        return sorted((d for d in self.of(mailbox, State.PENDING) if d.visible_at <= now), key=lambda d: d.rank)
+
+    def load(self, mailbox: str) -> Usage:
+        return usage(self.of(mailbox, State.PENDING, State.DEAD))
+
+
+def usage(found: Sequence[Delivery]) -> Usage:
+    return Usage(len(found), sum(len(d.body) for d in found))
+
+
+class Mailboxes(RuleBasedStateMachine):
+    """What may happen to two mailboxes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = MemoryStore()
+        self.model = Model()
+        self.now = 1_000.0
+        self.made = 0
+        self.past: list[Delivery] = []
+
+    def commit(self, *changes: Put | Drop) -> None:
+        """Commit to both."""
+        run(self.store.commit(changes[0].record.home, *changes))
+        for change in changes:
+            old = self.model.records.get(change.record.id)
+            if old is not None:
+                self.past.append(old)
+            self.model.apply(change)
+
+    def any_of(self, pick: int, *states: State, leased: bool = False) -> Delivery | None:
+        found = [d for m in MAILBOXES for d in self.model.of(m, *states) if d.receipt is not None or not leased]
+        return found[pick % len(found)] if found else None
+
+    def receipt(self) -> str:
+        self.made += 1
+        return f"r{self.made}"
+
+    def new(self, id: str, mailbox: str, level: Rank, body: bytes, delay: float, merge: str | None) -> Delivery:
+        self.made += 1
+        rank = rules.rank(level, self.made)
+        now = self.now
+        return Delivery(id, 1, mailbox, "otto", rank, body, now, now + delay, now + TTL, merge=merge)
+
+    # -- in ----------------------------------------------------------------------------------------------------------
+
+    @rule(
+        id=st.sampled_from(IDS),
+        mailbox=st.sampled_from(MAILBOXES),
+        level=st.sampled_from(Rank),
+        body=st.binary(max_size=4),
+        delay=st.sampled_from([0.0, 0.0, 0.0, 1.0, 5.0]),
+        merge=st.sampled_from(MERGES),
+    )
+    def put_new(self, id: str, mailbox: str, level: Rank, body: bytes, delay: float, merge: str | None) -> None:
+        made = self.new(id, mailbox, level, body, delay, merge)
+        if id not in self.model.records:
+            self.commit(Put(made))
+            return
+        with pytest.raises(Conflict):
+            run(self.store.commit(made.home, Put(made)))
+
+    @rule(pick=some, body=st.binary(max_size=6))
+    def supersede(self, pick: int, body: bytes) -> None:
+        d = self.any_of(pick, State.PENDING)
+        newer = None if d is None else rules.supersede(d, body, now=self.now, ttl=TTL)
+        if newer is not None:
+            self.commit(Put(newer))
+
+    # -- out ---------------------------------------------------------------------------------------------------------
+
+    @rule(mailbox=st.sampled_from(MAILBOXES), limit=st.integers(1, 4), seconds=seconds)
+    def claim(self, mailbox: str, limit: int, seconds: float) -> None:
+        found = run(self.store.due(mailbox, self.now, limit))
+        changes = [Put(self.lease(d, seconds)) for d in found]
+        if changes:
+            self.commit(*changes)
+
+    @rule(pick=some, seconds=seconds)
+    def lease_one(self, pick: int, seconds: float) -> None:
+        found = [d for mailbox in MAILBOXES for d in self.model.due(mailbox, self.now)]
+        if found:
+            self.commit(Put(self.lease(found[pick % len(found)], seconds)))
+
+    def lease(self, d: Delivery, seconds: float) -> Delivery:
+        return rules.lease(d, receipt=self.receipt(), now=self.now, seconds=seconds, max_attempts=ATTEMPTS, keep=KEEP)
+
+    # -- settle ------------------------------------------------------------------------------------------------------
+
+    @rule(pick=some)
+    def ack(self, pick: int) -> None:
+        d = self.any_of(pick, State.PENDING, leased=True)
+        if d is not None:
+            self.commit(Put(rules.ack(d, receipt=str(d.receipt), now=self.now, keep=KEEP)))
+
+    @rule(pick=some, delay=seconds)
+    def nack(self, pick: int, delay: float) -> None:
+        d = self.any_of(pick, State.PENDING, leased=True)
+        if d is not None:
+            self.commit(Put(rules.nack(d, receipt=str(d.receipt), now=self.now, delay=delay)))
+
+    @rule(pick=some)
+    def release(self, pick: int) -> None:
+        d = self.any_of(pick, State.PENDING, leased=True)
+        if d is not None:
+            self.commit(Put(rules.release(d, receipt=str(d.receipt), now=self.now)))
+
+    @rule(pick=some, seconds=seconds)
+    def extend(self, pick: int, seconds: float) -> None:
+        d = self.any_of(pick, State.PENDING, leased=True)
+        if d is not None:
+            self.commit(Put(rules.extend(d, receipt=str(d.receipt), now=self.now, seconds=seconds)))
+
+    @rule(pick=some)
+    def expire(self, pick: int) -> None:
+        d = self.any_of(pick, State.PENDING, State.DEAD)
+        if d is not None:
+            self.commit(Put(rules.expire(d, now=self.now, keep=KEEP)))
+
+    @rule(pick=some)
+    def bury(self, pick: int) -> None:
+        d = self.any_of(pick, State.PENDING)
+        if d is not None:
+            self.commit(Put(rules.bury(d, now=self.now, keep=KEEP)))
+
+    @rule(pick=some)
+    def redrive(self, pick: int) -> None:
+        d = self.any_of(pick, State.DEAD)
+        if d is not None:
+            self.commit(Put(rules.redrive(d, now=self.now, ttl=TTL)))
+
+    @rule(pick=some)
+    def drop(self, pick: int) -> None:
+        d = self.any_of(pick, *State)
+        if d is not None:
+            self.commit(Drop(d))
+
+    @rule(pick=some, mailbox=st.sampled_from((None, *MAILBOXES)), delay=st.sampled_from([0.0, 1.0]))
+    def forget_and_store_anew(self, pick: int, mailbox: str | None, delay: float) -> None:
+        """An id that derives from its cause may come back after its record was forgotten."""
+        d = self.any_of(pick, *State)
+        if d is not None:
+            self.commit(Drop(d))
+            self.commit(Put(self.new(d.id, mailbox or d.mailbox, Rank.NORMAL, b"anew", delay, d.merge)))
+
+    @rule(limit=st.integers(1, 3))
+    def sweep(self, limit: int) -> None:
+        for d in run(self.store.ending(Delivery, self.now, limit)):
+            assert rules.overdue(d, self.now)
+            self.commit(Put(rules.expire(d, now=self.now, keep=KEEP)) if d.state is State.PENDING else Drop(d))
+
+    @rule(seconds=seconds)
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    # -- rivals ------------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.past)
+    @rule(pick=some, put=st.booleans(), first=st.booleans())
+    def come_too_late(self, pick: int, put: bool, first: bool) -> None:
+        """Commit something stale beside something that alone would have been taken."""
+        stale = self.past[pick % len(self.past)]
+        present = self.model.records.get(stale.id)
+        if present is not None and (present.version, present.mailbox) == (stale.version, stale.mailbox):
+            return
+        bad: Put | Drop = Put(replace(stale, version=stale.version + 1)) if put else Drop(stale)
+        if put and present is not None and (present.version, present.mailbox) == (stale.version + 1, stale.mailbox):
+            bad = Put(replace(stale, version=stale.version))
+        others = [d for d in self.model.records.values() if d.mailbox == stale.mailbox and d.id != stale.id]
+        good = [Drop(others[pick % len(others)])] if others else []
+        changes = [*good, bad] if first else [bad, *good]
+        with pytest.raises(Conflict):
+            run(self.store.commit(stale.mailbox, *changes))
+
+    # -- what both say -----------------------------------------------------------------------------------------------
+
+    def compare_records(self) -> None:
+        for id in IDS:
+            assert run(self.store.get(Delivery, id)) == self.model.records.get(id)
+
+    def compare_due(self) -> None:
+        for mailbox in MAILBOXES:
+            for limit in (1, 3, 100):
+                assert list(run(self.store.due(mailbox, self.now, limit))) == self.model.due(mailbox, self.now)[:limit]
+
+    def compare_pending(self) -> None:
+        for mailbox in MAILBOXES:
+            expected = {d.id: d for d in self.model.of(mailbox, State.PENDING)}
+            found = run(self.store.pending(mailbox, 100))
+            assert {d.id: d for d in found} == expected
+            assert len(found) == len(expected)
+            assert len(run(self.store.pending(mailbox, 2))) == min(2, len(expected))
+
+    def compare_next_due_at(self) -> None:
+        for mailbox in MAILBOXES:
+            at = run(self.store.next_due_at(mailbox))
+            expected = min((d.visible_at for d in self.model.of(mailbox, State.PENDING)), default=None)
+            if expected is None or expected > self.now:
+                assert at == expected
+            else:
+                assert at is not None
+                assert at <= self.now
+
+    def compare_load(self) -> None:
+        loads = [self.model.load(mailbox) for mailbox in MAILBOXES]
+        assert [run(self.store.load(mailbox)) for mailbox in MAILBOXES] == loads
+        assert run(self.store.total()) == Usage(sum(u.count for u in loads), sum(u.bytes for u in loads))
+
+    def compare_pages(self) -> None:
+        for key in KEYS:
+            expected = [self.model.records[id] for id in self.model.listed[key]]
+            assert run(self.store.usage(Delivery, key)) == usage(expected)
+            found: list[Delivery] = []
+            page = run(self.store.page(Delivery, key, None, 2))
+            found += page.records
+            while page.after is not None:
+                page = run(self.store.page(Delivery, key, page.after, 2))
+                found += page.records
+            assert found == expected
+
+    def compare_ending(self) -> None:
+        surely = {id for id, d in self.model.records.items() if d.ends_at <= self.now - 1}
+        perhaps = {id for id, d in self.model.records.items() if d.ends_at <= self.now}
+        found = run(self.store.ending(Delivery, self.now, 100))
+        assert surely <= {d.id for d in found} <= perhaps
+        assert all(d == self.model.records[d.id] for d in found)
+        assert len(run(self.store.ending(Delivery, self.now, 1))) <= 1
+
+    def compare_all(self) -> None:
+        self.compare_records()
+        self.compare_next_due_at()
+        self.compare_pending()
+        self.compare_load()
+        self.compare_pages()
+        self.compare_ending()
+        self.compare_due()
+
+    def teardown(self) -> None:
+        self.compare_all()
+
+
+class AskedAtEveryStep(Mailboxes):
+    """Ask everything after every step."""
+
+    @invariant()
+    def agree(self) -> None:
+        self.compare_all()
+
+
+class AskedNowAndThen(Mailboxes):
+    """Ask one thing now and then: what a store files lazily piles up, and no question before prepares the answer."""
+
+    @rule()
+    def agree_on_next_due_at(self) -> None:
+        self.compare_next_due_at()
+
+    @rule()
+    def agree_on_pending(self) -> None:
+        self.compare_pending()
+
+    @rule()
+    def agree_on_pages(self) -> None:
+        self.compare_pages()
+
+    @rule()
+    def agree_on_due(self) -> None:
+        self.compare_due()
+
+
+_settings = settings(
+    max_examples=120, stateful_step_count=60, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
+
+TestAskedAtEveryStep = AskedAtEveryStep.TestCase
+TestAskedAtEveryStep.settings = _settings
+TestAskedNowAndThen = AskedNowAndThen.TestCase
+TestAskedNowAndThen.settings = _settings

@@ -1,0 +1,110 @@
+"""The store in memory: it keeps the contract, and nothing longer than it has to."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from clawlink.domain import delivery as rules
+from clawlink.domain.agent import REGISTERED, Agent
+from clawlink.domain.delivery import Delivery
+from clawlink.domain.record import Record
+from clawlink.store.base import Store, Usage
+from clawlink.store.memory import MemoryStore
+from tests.store.contract import KEEP, NOW, TTL, StoreContract, ack, agent, delivery, drop, due, file, lease, put, task
+
+
+class TestMemoryStore(StoreContract):
+    """The contract."""
+
+    @pytest.fixture
+    def store(self) -> Store:
+        return MemoryStore()
+
+
+def sizes(store: MemoryStore) -> dict[str, int]:
+    """Return how much the store holds, by part."""
+    kinds = store._kinds.values()
+    boxes = store._mailboxes.values()
+    return {
+        "records": sum(len(k.records) for k in kinds),
+        "index keys": sum(len(k.indexes) for k in kinds),
+        "days": sum(len(k.calendar) for k in kinds),
+        "mailboxes": len(boxes),
+        "ready": sum(len(b.ready) for b in boxes),
+        "later": sum(len(b.later) for b in boxes),
+    }
+
+
+async def test_nothing_is_left_once_everything_is_dropped() -> None:
+    store = MemoryStore()
+    held: list[Record] = []
+    for n in range(50):
+        d = delivery(f"d{n}", f"box{n % 3}", arrival=n, merge="file:a" if n % 2 else None)
+        t = task(f"t{n}", f"box{n % 3}")
+        await put(store, d, t, agent(f"a{n}", "go", f"skill{n}"), file(f"f{n}"))
+        steps: list[Delivery] = [
+            lease(d, seconds=n + 1),
+            *([ack(lease(d, seconds=n + 1))] if n % 5 == 1 else []),
+            *([rules.bury(lease(d, seconds=n + 1), now=NOW, keep=KEEP)] if n % 5 == 2 else []),
+            *([rules.nack(lease(d, seconds=n + 1), receipt="r", now=NOW, delay=n)] if n % 5 == 3 else []),
+        ]
+        steps = steps if n % 5 else []
+        await put(store, *steps)
+        held += [steps[-1] if steps else d, t, agent(f"a{n}", "go", f"skill{n}"), file(f"f{n}")]
+        await due(store, NOW + n, f"box{n % 3}")
+        await store.page(Agent, REGISTERED, "1", 5)
+    assert all(sizes(store).values())
+    await drop(store, *held)
+    assert not any(sizes(store).values()), sizes(store)
+    assert await store.total() == Usage(0, 0)
+
+
+async def test_leases_that_never_lapse_pile_up_nowhere() -> None:
+    store = MemoryStore()
+    await put(store, delivery("stays", body=b""))
+    for n in range(5_000):
+        d = delivery(f"d{n}", arrival=n)
+        await put(store, d, lease(d), ack(lease(d)))
+        await drop(store, ack(lease(d)))
+    assert sizes(store)["records"] == 1
+    assert sizes(store)["later"] < 100
+    assert sizes(store)["ready"] == 1
+
+
+async def test_a_lease_that_is_lengthened_for_ever_piles_up_nowhere() -> None:
+    store = MemoryStore()
+    held = lease(delivery("d"))
+    await put(store, delivery("d"), held)
+    for n in range(5_000):
+        held = rules.extend(held, receipt="r", now=NOW + n, seconds=60)
+        await put(store, held)
+    assert sizes(store)["later"] < 100
+    assert sizes(store)["days"] == 1
+
+
+async def test_compacting_keeps_every_lease_and_delay_that_still_counts() -> None:
+    store = MemoryStore()
+    kept = [delivery(f"k{n}", arrival=n, delay=1 + n) for n in range(20)]
+    await put(store, *kept)
+    for n in range(1_000):
+        d = delivery(f"d{n}", arrival=100 + n)
+        await put(store, d, lease(d), ack(lease(d)))
+    assert await due(store, NOW + 30) == [d.id for d in kept]
+
+
+async def test_messages_of_one_rank_go_out_in_order_and_each_leaves_for_itself() -> None:
+    store = MemoryStore()
+    await put(store, *(delivery(id) for id in "abc"))
+    await put(store, lease(delivery("b")))
+    assert await due(store, NOW) == ["a", "c"]
+    assert sorted(await due(store, NOW + 60)) == ["a", "b", "c"]
+
+
+async def test_looking_for_what_ends_after_a_long_silence_finds_all_of_it() -> None:
+    store = MemoryStore()
+    ends = [NOW + 5, NOW + 5.5, NOW + 40 * TTL]
+    await put(store, *(replace(delivery(str(n)), ends_at=end) for n, end in enumerate(ends)))
+    assert len(await store.ending(Delivery, NOW + 20 * TTL, 10)) == 2
+    assert len(await store.ending(Delivery, NOW + 100 * TTL, 10)) == 3
+    assert len(await store.ending(Delivery, NOW + 20 * TTL, 10)) == 2

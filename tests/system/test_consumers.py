@@ -1,0 +1,203 @@
+"""A consumer may disappear at any moment, and no message is lost with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tests.conftest import Running, Serve
+from tests.server.asks import ack, claim, claim_one, metrics, nothing_due, ok, poll, send, status_of
+from tests.system.raw import Clock, Connection, connect, request
+
+LEASE = 60
+HangUp = Callable[[Connection], None]
+Until = Callable[[Callable[[], bool]], Awaitable[None]]
+
+hang_ups = pytest.mark.parametrize("hang_up", [Connection.close, Connection.reset], ids=["closed", "reset"])
+polls = pytest.mark.parametrize("lease", ["", f"&lease={LEASE}"], ids=["old-poll", "leased"])
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def relay(serve: Serve, clock: Clock) -> Running:
+    relay = await serve(clock=clock, limits={"lease": LEASE})
+    await relay.register("sender", agent_id="s")
+    await relay.register("receiver", agent_id="r")
+    await poll(relay, "s")
+    return relay
+
+
+def waiting(relay: Running) -> int:
+    """Count the polls that wait at this moment."""
+    from clawlink.server.wire import RELAY
+
+    return relay.app[RELAY].waiting
+
+
+@polls
+@hang_ups
+async def test_a_poll_cancelled_while_waiting_takes_nothing(
+    relay: Running, until: Until, hang_up: HangUp, lease: str
+) -> None:
+    connection = await connect(relay.url)
+    await connection.send(request("GET", f"/poll/r?wait=30{lease}"))
+    await until(lambda: waiting(relay) == 1)
+    hang_up(connection)
+    await until(lambda: waiting(relay) == 0)
+    id = await send(relay, "s", "r")
+    assert (await status_of(relay, "s", id))["attempts"] == 0
+    (got,) = await claim(relay, "r")
+    assert (got.message["message_id"], got.attempt) == (id, 1)
+
+
+@hang_ups
+async def test_a_message_that_comes_as_its_consumer_goes_is_not_lost(
+    relay: Running, until: Until, clock: Clock, hang_up: HangUp
+) -> None:
+    """The message and the hang-up race; whoever wins, it comes to the next poll, at the latest after its lease."""
+    for _ in range(20):
+        connection = await connect(relay.url)
+        await connection.send(request("GET", f"/poll/r?wait=30&lease={LEASE}"))
+        await until(lambda: waiting(relay) == 1)
+        sending = asyncio.create_task(send(relay, "s", "r"))
+        await asyncio.sleep(0)
+        hang_up(connection)
+        id = await sending
+        await until(lambda: waiting(relay) == 0)
+        clock.skip(LEASE)
+        got = await claim_one(relay, "r")
+        assert got.message["message_id"] == id
+        await ack(relay, "r", got.receipt)
+
+
+@hang_ups
+async def test_a_consumer_gone_before_its_reply_loses_nothing(relay: Running, clock: Clock, hang_up: HangUp) -> None:
+    """The relay may notice and give it back at once, or not notice: then it is due after its lease."""
+    for _ in range(20):
+        id = await send(relay, "s", "r")
+        connection = await connect(relay.url)
+        connection.writer.write(request("GET", f"/poll/r?lease={LEASE}"))
+        hang_up(connection)
+        clock.skip(LEASE)
+        got = await claim_one(relay, "r")
+        assert got.message["message_id"] == id
+        await ack(relay, "r", got.receipt)
+
+
+@hang_ups
+async def test_an_old_poll_gone_before_its_reply_loses_nothing(relay: Running, clock: Clock, hang_up: HangUp) -> None:
+    """What was sent by an old poll is settled only if its connection was alive after the reply had been written."""
+    for _ in range(20):
+        id = await send(relay, "s", "r")
+        connection = await connect(relay.url)
+        connection.writer.write(request("GET", "/poll/r"))
+        hang_up(connection)
+        clock.skip(LEASE)
+        got = await claim_one(relay, "r")
+        assert got.message["message_id"] == id
+        await ack(relay, "r", got.receipt)
+
+
+@polls
+@hang_ups
+async def test_a_consumer_killed_halfway_through_its_reply_gives_all_back_at_once(
+    relay: Running, until: Until, hang_up: HangUp, lease: str
+) -> None:
+    """Three megabytes do not fit into the sockets' buffers, so the relay is still writing when the reader goes."""
+    ids = [await send(relay, "s", "r", "x" * 500_000, priority="high") for _ in range(6)]
+    connection = await connect(relay.url, receive_buffer=4096)
+    await connection.send(request("GET", f"/poll/r?max=100{lease}"))
+    await connection.reader.readexactly(1000)
+    await nothing_due(relay, "r")
+    hang_up(connection)
+    got = await claim(relay, "r", 6)
+    assert [g.message["message_id"] for g in got] == ids
+    assert {g.attempt for g in got} == {1}
+    assert (await metrics(relay))["released_total"] == 6
+
+
+async def test_a_consumer_that_dies_after_the_reply_is_followed_by_another_after_the_lease(
+    relay: Running, clock: Clock
+) -> None:
+    id = await send(relay, "s", "r")
+    first = await claim_one(relay, "r", lease=LEASE)
+    await nothing_due(relay, "r")
+    clock.skip(LEASE - 1)
+    await nothing_due(relay, "r")
+    clock.skip(1)
+    second = await claim_one(relay, "r", lease=LEASE)
+    assert second.message["message_id"] == first.message["message_id"] == id
+    assert (first.attempt, second.attempt) == (1, 2)
+    assert first.receipt != second.receipt
+
+
+async def test_a_lapsed_lease_wakes_a_poll_that_waits(serve: Serve) -> None:
+    """Nobody publishes anything when a lease ends: the waiting poll knows itself when to look again."""
+    relay = await serve(limits={"lease": 5})
+    await relay.register("sender", agent_id="s")
+    await relay.register("receiver", agent_id="r")
+    await send(relay, "s", "r")
+    assert len((await poll(relay, "r", lease=5))["messages"]) == 1
+    started = asyncio.get_running_loop().time()
+    reply = await poll(relay, "r", lease=5, wait=20)
+    assert [held["attempt"] for held in reply["deliveries"]] == [2]
+    assert 4.5 < asyncio.get_running_loop().time() - started < 6
+
+
+async def test_what_was_printed_but_not_acked_comes_again_and_can_be_acked_late(relay: Running, clock: Clock) -> None:
+    """Printed, then killed before the ack: it comes again. A late ack of the first lease finds it taken."""
+    await send(relay, "s", "r")
+    first = await claim_one(relay, "r", lease=LEASE)
+    clock.skip(LEASE + 1)
+    second = await claim_one(relay, "r", lease=LEASE)
+    (late,) = (await ack(relay, "r", first.receipt))["results"]
+    assert late["status"] == "lease_lost"
+    (done,) = (await ack(relay, "r", second.receipt))["results"]
+    assert done["status"] == "acked"
+    clock.skip(LEASE + 1)
+    await nothing_due(relay, "r")
+
+
+async def test_a_late_ack_still_counts_while_nobody_else_has_claimed(relay: Running, clock: Clock) -> None:
+    await send(relay, "s", "r")
+    got = await claim_one(relay, "r", lease=LEASE)
+    clock.skip(LEASE + 1)
+    (done,) = (await ack(relay, "r", got.receipt))["results"]
+    assert done["status"] == "acked"
+    await nothing_due(relay, "r")
+
+
+@hang_ups
+async def test_an_ack_whose_sender_is_gone_counts(relay: Running, until: Until, clock: Clock, hang_up: HangUp) -> None:
+    await send(relay, "s", "r")
+    got = await claim_one(relay, "r", lease=LEASE)
+    body = b'{"agent_id":"r","receipts":["%s"]}' % got.receipt.encode()
+    connection = await connect(relay.url)
+    await connection.ask(request("POST", "/ack", body))
+    hang_up(connection)
+    (again,) = (await ack(relay, "r", got.receipt))["results"]
+    assert again["status"] == "acked"
+    clock.skip(LEASE + 1)
+    await nothing_due(relay, "r")
+
+
+async def test_two_consumers_of_one_mailbox_never_hold_the_same_message(relay: Running) -> None:
+    ids = {await send(relay, "s", "r", n) for n in range(40)}
+    replies = await asyncio.gather(*(poll(relay, "r", lease=LEASE, max=3) for _ in range(20)))
+    seen = [m["message_id"] for reply in replies for m in reply["messages"]]
+    assert len(seen) == len(set(seen)) == 40
+    assert set(seen) == ids
+
+
+async def test_an_agent_that_leaves_while_it_waits_ends_its_poll(relay: Running, until: Until) -> None:
+    polling = asyncio.create_task(relay.get("/poll/r?wait=2&lease=60"))
+    await until(lambda: waiting(relay) == 1)
+    await ok(relay.ask("DELETE", "/agents/r"))
+    status, body = await asyncio.wait_for(polling, 5)
+    assert (status, body["count"]) == (200, 0)

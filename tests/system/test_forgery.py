@@ -1,0 +1,197 @@
+"""Nobody but the holder of its key reads a claimed agent's mailbox, uses its name, or acts as it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import pytest
+
+from clawlink.protocol.paths import ENDPOINTS, REGISTER, Endpoint
+from tests.conftest import Running, Serve
+from tests.server.asks import (
+    ack,
+    claim,
+    claim_one,
+    delegate,
+    load_of,
+    nothing_due,
+    ok,
+    refused,
+    send,
+    status_of,
+    with_key,
+)
+
+
+class Stage(NamedTuple):
+    """A relay with two claimed agents: alice, who is wronged, and mallory; and bob, whom nobody has claimed."""
+
+    relay: Running
+    alice: dict[str, str]
+    mallory: dict[str, str]
+    task: str
+    receipt: str
+    message: str
+
+
+@pytest.fixture
+async def stage(serve: Serve) -> Stage:
+    relay = await serve()
+    keys = {}
+    for name in ("alice", "mallory"):
+        reply = await ok(relay.post("/register", {"agent_id": name, "name": name, "claim": True}))
+        keys[name] = with_key(reply["agent_key"])
+    await relay.register("bob", agent_id="bob")
+    await claim(relay, "alice", 0, headers=keys["alice"])
+    hers = {"file_key": "hers", "content": "x", "agent_id": "alice"}
+    await ok(relay.post("/files", hers, headers=keys["alice"]))
+    for name, headers in (("mallory", keys["mallory"]), ("bob", None)):
+        notice = await claim_one(relay, name, headers=headers)
+        await ack(relay, name, notice.receipt, headers=headers)
+    task = await delegate(relay, "bob", "alice")
+    got = await claim_one(relay, "alice", headers=keys["alice"])
+    message = await send(relay, "alice", "bob", "a secret", headers=keys["alice"])
+    await send(relay, "bob", "alice", "for alice only")
+    return Stage(relay, keys["alice"], keys["mallory"], task, got.receipt, message)
+
+
+def asks(stage: Stage) -> dict[str, tuple[str, Any]]:
+    """Return a request as alice for every endpoint that acts as an agent: its path, and its body if it has one."""
+    receipts = {"agent_id": "alice", "receipts": [stage.receipt]}
+    return {
+        "heartbeat": ("/heartbeat", {"agent_id": "alice"}),
+        "leave": ("/agents/alice", None),
+        "delegate": ("/delegate", {"from_agent": "alice", "to_agent": "bob", "task": "pay mallory"}),
+        "respond": ("/respond", {"from_agent": "alice", "message_id": stage.task, "result": "forged"}),
+        "send": ("/send", {"from_agent": "alice", "to_agent": "bob", "content": "forged"}),
+        "broadcast": ("/broadcast", {"from_agent": "alice", "content": "forged"}),
+        "poll": ("/poll/alice?lease=60", None),
+        "ack": ("/ack", receipts),
+        "nack": ("/nack", receipts),
+        "extend": ("/extend", {**receipts, "lease": 3600}),
+        "dead_letters": ("/dead-letters/alice", None),
+        "redrive": ("/redrive", {"agent_id": "alice"}),
+        "message": (f"/messages/{stage.message}?agent_id=alice", None),
+        "put_file": ("/files", {"file_key": "hers", "content": "forged", "agent_id": "alice"}),
+        "delete_file": ("/files/hers?agent_id=alice", None),
+    }
+
+
+ACTING = [e for e in ENDPOINTS if e.acts]
+
+
+@pytest.mark.parametrize("endpoint", ACTING, ids=lambda e: e.name)
+@pytest.mark.parametrize("key", ["none", "wrong", "mallorys", "odd bytes"])
+async def test_acting_as_a_claimed_agent_without_its_key_is_403(stage: Stage, endpoint: Endpoint, key: str) -> None:
+    headers = {
+        "none": {},
+        "wrong": with_key("x" * 43),
+        "mallorys": stage.mallory,
+        "odd bytes": with_key("\udcff\udcfe"),
+    }[key]
+    path, body = asks(stage)[endpoint.name]
+    relay = stage.relay
+    await refused(relay.ask(endpoint.method, path, json=body, headers=headers), 403, "not_allowed")
+
+    (still_held,) = (await ack(relay, "alice", stage.receipt, headers=stage.alice))["results"]
+    assert still_held["status"] == "acked"
+    (hers,) = await claim(relay, "alice", headers=stage.alice)
+    assert (hers.message["content"], hers.attempt) == ("for alice only", 1)
+    his = await claim_one(relay, "bob")
+    assert his.message["content"] == "a secret"
+    assert (await ok(relay.get("/files/hers")))["version"] == 1
+    await nothing_due(relay, "mallory", headers=stage.mallory)
+
+
+@pytest.mark.parametrize("endpoint", ACTING, ids=lambda e: e.name)
+async def test_with_its_key_the_agent_may_do_each_of_it(stage: Stage, endpoint: Endpoint) -> None:
+    path, body = asks(stage)[endpoint.name]
+    await ok(stage.relay.ask(endpoint.method, path, json=body, headers=stage.alice))
+
+
+async def test_registering_a_claimed_id_without_its_key_is_403(stage: Stage) -> None:
+    for headers in ({}, stage.mallory, with_key("x" * 43)):
+        for claims in (False, True):
+            ask = {"agent_id": "alice", "name": "alice", "description": "mine now", "claim": claims}
+            await refused(stage.relay.ask(REGISTER.method, "/register", json=ask, headers=headers), 403, "not_allowed")
+    (alice,) = (await ok(stage.relay.get("/discover?name=alice")))["agents"]
+    assert alice["description"] == ""
+
+
+@pytest.mark.parametrize("name", ["alice", "ALICE", " Alice "])
+async def test_taking_a_claimed_agents_name_is_refused(stage: Stage, name: str) -> None:
+    await refused(stage.relay.post("/register", {"name": name}), 409, "name_taken")
+    rename = {"agent_id": "mallory", "name": name}
+    await refused(stage.relay.post("/register", rename, headers=stage.mallory), 409, "name_taken")
+    await refused(stage.relay.post("/register", {"agent_id": name.strip().upper()}), 409, "name_taken")
+
+
+async def test_another_agents_receipts_settle_nothing(stage: Stage) -> None:
+    body = {"agent_id": "mallory", "receipts": [stage.receipt]}
+    for path, more in (("/ack", {}), ("/nack", {}), ("/extend", {"lease": 3600})):
+        reply = await ok(stage.relay.post(path, {**body, **more}, headers=stage.mallory))
+        assert (reply["count"], reply["results"][0]["status"]) == (0, "lease_lost")
+    (still_held,) = (await ack(stage.relay, "alice", stage.receipt, headers=stage.alice))["results"]
+    assert still_held["status"] == "acked"
+
+
+async def test_nobody_but_the_assignee_answers_a_task(stage: Stage) -> None:
+    ask = {"from_agent": "mallory", "message_id": stage.task, "result": "forged"}
+    await refused(stage.relay.post("/respond", ask, headers=stage.mallory), 403, "not_allowed")
+    await refused(stage.relay.post("/respond", {**ask, "from_agent": "bob"}), 403, "not_allowed")
+    await ok(stage.relay.post("/respond", {**ask, "from_agent": "alice", "result": "hers"}, headers=stage.alice))
+    responses = [g.message for g in await claim(stage.relay, "bob", 2) if g.message["type"] == "task_response"]
+    assert [r["result"] for r in responses] == ["hers"]
+
+
+async def test_nobody_but_sender_and_recipient_asks_about_a_message(stage: Stage) -> None:
+    path = f"/messages/{stage.message}?agent_id=mallory"
+    await refused(stage.relay.get(path, headers=stage.mallory), 403, "not_allowed")
+    assert (await status_of(stage.relay, "alice", stage.message, headers=stage.alice))["to_agent"] == "bob"
+    assert (await status_of(stage.relay, "bob", stage.message))["from_agent"] == "alice"
+
+
+async def test_another_agents_dead_letters_cannot_be_redriven(serve: Serve) -> None:
+    relay = await serve(limits={"max_attempts": 1})
+    for name in ("alice", "mallory"):
+        await relay.register(name, agent_id=name)
+    id = await send(relay, "mallory", "alice")
+    got = await claim_one(relay, "alice")
+    await ok(relay.post("/nack", {"agent_id": "alice", "receipts": [got.receipt]}))
+    await nothing_due(relay, "alice")
+    assert (await ok(relay.post("/redrive", {"agent_id": "mallory", "message_ids": [id]})))["count"] == 0
+    assert (await ok(relay.get("/dead-letters/alice")))["count"] == 1
+
+
+async def test_a_response_goes_to_the_requester_and_to_nobody_else(stage: Stage) -> None:
+    ask = {"from_agent": "alice", "message_id": stage.task, "result": "r", "to_agent": "mallory"}
+    await refused(stage.relay.post("/respond", ask, headers=stage.alice), 403, "not_allowed")
+    await nothing_due(stage.relay, "mallory", headers=stage.mallory)
+
+
+async def test_the_agent_key_is_shown_once_and_only_to_its_maker(stage: Stage) -> None:
+    again = await ok(
+        stage.relay.post("/register", {"agent_id": "alice", "name": "alice", "claim": True}, headers=stage.alice)
+    )
+    assert again["agent_key"] is None
+    async with stage.relay.session.get(stage.relay.url + "/discover?status=all") as response:
+        shown = await response.text()
+    for headers in (stage.alice, stage.mallory):
+        assert headers["ClawLink-Agent-Key"] not in shown
+    assert len(stage.alice["ClawLink-Agent-Key"]) >= 22  # 128 bits in base64
+
+
+async def test_an_unclaimed_agent_can_be_claimed_once(stage: Stage) -> None:
+    first = await ok(stage.relay.post("/register", {"agent_id": "bob", "claim": True}))
+    assert first["agent_key"]
+    await refused(stage.relay.post("/register", {"agent_id": "bob", "claim": True}), 403, "not_allowed")
+    await refused(stage.relay.get("/poll/bob"), 403, "not_allowed")
+    assert (await load_of(stage.relay, "bob"))[0] > 0
+
+
+async def test_a_relay_that_requires_keys_refuses_agents_without(serve: Serve) -> None:
+    relay = await serve(require_agent_keys=True)
+    await refused(relay.post("/register", {"name": "old"}), 403, "not_allowed")
+    reply = await ok(relay.post("/register", {"name": "new", "claim": True}))
+    assert reply["agent_key"]
+    assert (await ok(relay.get("/")))["agent_keys_required"] is True

@@ -1,0 +1,98 @@
+"""TLS with a certificate of one's own: the relay serves it, and the client trusts it once it is told to."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import ssl
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from clawlink.client.sync import Client
+from clawlink.errors import NotARelay, RelayUnreachable
+from tests.conftest import RelayProcess, Start
+from tests.system.raw import address
+
+DATA = Path(__file__).parent.parent / "data"
+
+
+class Certificate(NamedTuple):
+    """A certificate and its key, as PEM files."""
+
+    cert: str
+    key: str
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    """Make a certificate for 127.0.0.1 that nobody has signed but itself."""
+    if shutil.which("openssl") is None:
+        return Certificate(str(DATA / "tls-cert.pem"), str(DATA / "tls-key.pem"))
+    folder = tmp_path_factory.mktemp("tls")
+    made = Certificate(str(folder / "cert.pem"), str(folder / "key.pem"))
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]
+    command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", made.key, "-out", made.cert]
+    subprocess.run(command, check=True, capture_output=True)
+    return made
+
+
+@pytest.fixture
+def relay(start_relay: Start, certificate: Certificate) -> RelayProcess:
+    return start_relay("--tls-cert", certificate.cert, "--tls-key", certificate.key, "--token", "t")
+
+
+def test_a_client_that_trusts_the_certificate_works(relay: RelayProcess, certificate: Certificate) -> None:
+    assert relay.url.startswith("https://127.0.0.1:")
+    with Client(relay.url, token="t", ca=certificate.cert) as client:
+        assert client.health().status == "ok"
+        client.register("ann")
+        assert [a.name for a in client.discover().agents] == ["ann"]
+
+
+def test_a_client_that_does_not_trust_it_says_so(relay: RelayProcess) -> None:
+    with Client(relay.url, token="t") as client, pytest.raises(NotARelay, match="TLS"):
+        client.health()
+
+
+def test_plain_http_is_not_answered(relay: RelayProcess) -> None:
+    with Client(relay.url.replace("https", "http"), token="t", timeout=5) as client:
+        with pytest.raises((NotARelay, RelayUnreachable)):
+            client.health()
+
+
+def test_the_command_that_joins_names_the_address_with_its_scheme(relay: RelayProcess) -> None:
+    assert f"clawlink --relay {relay.url} --token t register" in relay.banner
+
+
+def test_a_page_of_the_relays_own_https_origin_is_served(relay: RelayProcess, certificate: Certificate) -> None:
+    trusting = ssl.create_default_context(cafile=certificate.cert)
+    host, port = address(relay.url)
+    with socket.create_connection((host, port)) as raw, trusting.wrap_socket(raw, server_hostname=host) as tls:
+        lines = f"GET /healthz HTTP/1.1\r\nHost: {host}:{port}\r\nOrigin: {relay.url}\r\nConnection: close\r\n\r\n"
+        tls.sendall(lines.encode())
+        assert tls.recv(4096).startswith(b"HTTP/1.1 200 ")
+        assert tls.version() in ("TLSv1.2", "TLSv1.3")
+
+
+@pytest.mark.parametrize("missing", ["cert", "key", "both"])
+def test_files_that_are_not_there_or_no_pem_end_it_with_a_sentence(
+    certificate: Certificate, tmp_path: Path, missing: str
+) -> None:
+    nothing, nonsense = str(tmp_path / "none.pem"), str(tmp_path / "nonsense.pem")
+    Path(nonsense).write_text("nonsense")
+    cert, key = {
+        "cert": (nothing, certificate.key),
+        "key": (certificate.cert, nothing),
+        "both": (nonsense, nonsense),
+    }[missing]
+    import sys
+
+    command = [sys.executable, "-m", "clawlink.server", "--port", "0", "--tls-cert", cert, "--tls-key", key]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert "certificate" in done.stderr
+    assert cert in done.stderr or key in done.stderr

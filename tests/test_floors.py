@@ -1,0 +1,252 @@
+"""Imports only ever point down: the floors of references/architecture.md, enforced on every import there is.
+
+    cli, bench
+    client (skill)   server   doors/*
+    relay
+    protocol   store   lan
+    domain
+    errors
+
+Siblings on one floor do not import each other. Imports inside functions and under ``TYPE_CHECKING`` count too: a name
+that is only needed for a type is a dependency all the same.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = "clawlink"
+
+FLOORS = {
+    "errors": 0,
+    "domain": 1,
+    "protocol": 2,
+    "store": 2,
+    "lan": 2,  # how a relay is announced and found by mDNS: shared by both sides, like the protocol
+    "relay": 3,
+    "client": 4,
+    "server": 4,
+    "doors": 4,
+    "cli": 5,
+}
+# What belongs to a part of another name.
+PART_OF = {"skill": "client", "bench": "cli"}
+# All may use these; config reads the limits, and is otherwise as low as they are.
+FOR_ALL = {"errors", "version", "config"}
+MAY_USE = {"errors": {"errors"}, "version": {"version"}, "config": {"errors", "version", "config", "domain"}}
+
+CLIENT_SIDE = {"client", "cli"}
+RELAY_SIDE = {"relay", "store", "server", "doors", "bench"}
+# The verbs that run a relay, and they only once they are called: no other verb pays for it.
+RUNS_A_RELAY = {f"{PACKAGE}/cli/commands/{verb}.py" for verb in ("serve", "demo", "bench")}
+# The one place that knows all of them together.
+COMPOSITION_ROOT = f"{PACKAGE}/server/app.py"
+
+
+class Import(NamedTuple):
+    """One imported module of this package: where the import stands, and whether it runs when the file is loaded."""
+
+    file: str
+    line: int
+    target: str
+    at_load: bool
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line} imports {self.target}"
+
+
+def imports(file: str, source: str) -> Iterator[Import]:
+    """Give every import of this package in a file; ``from clawlink import x`` counts as ``clawlink.x``."""
+
+    def visit(node: ast.AST, at_load: bool) -> Iterator[Import]:
+        for target in _targets(node, file):
+            if target.split(".")[0] == PACKAGE:
+                yield Import(file, getattr(node, "lineno", 0), target, at_load)
+        if isinstance(node, ast.If) and _is_typing_only(node.test):
+            yield from visit_all(node.body, False)
+            yield from visit_all(node.orelse, at_load)
+            return
+        inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        yield from visit_all(ast.iter_child_nodes(node), at_load and not inside)
+
+    def visit_all(nodes: Iterator[ast.AST] | list[ast.stmt], at_load: bool) -> Iterator[Import]:
+        for node in nodes:
+            yield from visit(node, at_load)
+
+    yield from visit(ast.parse(source), True)
+
+
+def _is_typing_only(test: ast.expr) -> bool:
+    name = test.attr if isinstance(test, ast.Attribute) else test.id if isinstance(test, ast.Name) else ""
+    return name == "TYPE_CHECKING"
+
+
+def _targets(node: ast.AST, file: str) -> list[str]:
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        here = list(Path(file).with_suffix("").parts)
+        above = here[: len(here) - node.level] if node.level else []
+        module = ".".join([*above, *([node.module] if node.module else [])])
+        return [f"{module}.{alias.name}" for alias in node.names]
+    if isinstance(node, ast.Call):
+        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        first = node.args[0] if node.args else None
+        if called in ("import_module", "__import__") and first is not None:
+            return [_beginning(first)]
+    return []
+
+
+def _beginning(name: ast.expr) -> str:
+    """Return what is certain of a module's name that is made while the program runs."""
+    if isinstance(name, ast.JoinedStr) and name.values:
+        name = name.values[0]
+    return name.value.rstrip(".") if isinstance(name, ast.Constant) and isinstance(name.value, str) else ""
+
+
+def part(module: str) -> str:
+    """Return which part of the package a module is in; "" is the package itself."""
+    names = module.split(".")
+    if len(names) == 1:
+        return ""
+    if names[1] == "doors" and len(names) > 2:
+        return f"doors/{names[2]}"
+    if names[1] not in FLOORS and names[1] not in PART_OF and names[1] not in FOR_ALL:
+        return "" if not _exists(names[1]) else names[1]
+    return names[1]
+
+
+def _exists(name: str) -> bool:
+    return (ROOT / PACKAGE / name).is_dir() or (ROOT / PACKAGE / f"{name}.py").exists()
+
+
+def unit(of: str) -> str:
+    """Return the part that stands on a floor, for one that belongs to another."""
+    return PART_OF.get(of, of)
+
+
+def floor(of: str) -> int | None:
+    """Return the floor of a part; None if nobody gave it one."""
+    return FLOORS.get(unit(of).split("/")[0])
+
+
+def fault(found: Import) -> str | None:
+    """Tell what is wrong with an import; None if nothing is."""
+    here = part(".".join(Path(found.file).with_suffix("").parts).removesuffix(".__init__"))
+    there = part(found.target)
+    if here in MAY_USE:
+        return None if there in MAY_USE[here] else f"{here} may use only {sorted(MAY_USE[here])}"
+    if here == "":
+        # The package itself loads what it offers when it is first used.
+        return f"{PACKAGE} itself loads nothing" if found.at_load and there != "version" else None
+    if there in FOR_ALL or here == "bench" or (here == there):
+        return None
+    if there == "":
+        return None if unit(here) in CLIENT_SIDE else f"what {PACKAGE} itself offers is of the client's floor"
+    if floor(here) is None or floor(there) is None:
+        return f"give {here if floor(here) is None else there!r} a floor in {Path(__file__).name}"
+    if unit(here) in CLIENT_SIDE and there.split("/")[0] in RELAY_SIDE:
+        if found.file not in RUNS_A_RELAY:
+            return "the client side never knows the relay's, but for the verbs that run one"
+        return "a verb that runs a relay imports it inside its own function" if found.at_load else None
+    if unit(here) == unit(there) or (found.file == COMPOSITION_ROOT and there.startswith("doors")):
+        return None
+    return None if (floor(there) or 0) < (floor(here) or 0) else f"{there} is not below {here}"
+
+
+def faults(file: str, source: str) -> list[str]:
+    """List the wrong imports of a file, each with its place and reason."""
+    return [f"{found}: {wrong}" for found in imports(file, source) if (wrong := fault(found))]
+
+
+def test_imports_only_point_down() -> None:
+    files = sorted((ROOT / PACKAGE).rglob("*.py"))
+    assert files
+    found = [wrong for path in files for wrong in faults(path.relative_to(ROOT).as_posix(), path.read_text("utf-8"))]
+    assert not found, "wrong imports:\n" + "\n".join(found)
+
+
+ALLOWED = [
+    ("domain/task.py", "from clawlink.errors import WrongState"),
+    ("domain/task.py", "from clawlink.domain.record import SETTLED"),
+    ("store/memory.py", "from clawlink.domain.delivery import Delivery"),
+    ("protocol/replies.py", "from clawlink.domain.message import AgentCard"),
+    ("relay/core.py", "from clawlink.store.base import Store"),
+    ("relay/core.py", "from clawlink.protocol import requests"),
+    ("server/app.py", "from clawlink.store.memory import MemoryStore"),
+    ("server/app.py", "from clawlink.doors import agentlink"),
+    ("server/app.py", "from clawlink.doors.agentlink import routes"),
+    ("server/run.py", "from clawlink.config import ServerConfig"),
+    ("doors/agentlink/routes.py", "from clawlink.relay.relay import Relay"),
+    ("doors/agentlink/routes.py", "from clawlink.doors.agentlink.read import read"),
+    ("client/sync.py", "from clawlink.protocol import paths"),
+    ("lan.py", "from clawlink.version import VERSION"),
+    ("server/run.py", "def run():\n    from clawlink.lan import announce"),
+    ("skill.py", "from clawlink.client.sync import Client"),
+    ("cli/main.py", "from clawlink.client.sync import Client"),
+    ("cli/main.py", "from clawlink import errors"),
+    ("cli/main.py", "import clawlink"),
+    ("cli/main.py", "from clawlink.lan import scan"),
+    ("cli/verbs.py", "load = import_module(f'clawlink.cli.commands.{name}')"),
+    ("cli/commands/serve.py", "def run():\n    from clawlink.server.run import run"),
+    ("cli/commands/bench.py", "async def run():\n    from clawlink.bench import scenarios"),
+    ("cli/commands/bench.py", "if TYPE_CHECKING:\n    from clawlink.bench import scenarios"),
+    ("bench/load.py", "from clawlink.server.app import make_app"),
+    ("config.py", "from clawlink.domain.limits import Limits"),
+    ("__init__.py", "from clawlink.version import VERSION"),
+    ("__init__.py", "if TYPE_CHECKING:\n    from clawlink.client.sync import Client"),
+    ("relay/core.py", "import clawlinkx, os"),
+]
+
+REFUSED = [
+    ("errors.py", "from clawlink.domain.limits import Limits"),
+    ("domain/task.py", "from clawlink.store.base import Store"),
+    ("domain/task.py", "from clawlink import Client"),
+    ("domain/task.py", "from ..relay import core"),
+    ("domain/task.py", "def f():\n    from clawlink.relay import core"),
+    ("domain/task.py", "if TYPE_CHECKING:\n    from clawlink.relay.core import Core"),
+    ("domain/task.py", "import os, clawlink.relay.core as core"),
+    ("store/memory.py", "from clawlink.protocol import requests"),
+    ("protocol/replies.py", "from clawlink.store.base import Page"),
+    ("protocol/replies.py", "x = [lambda: __import__('clawlink.relay.core')]"),
+    ("relay/core.py", "from clawlink.server import app"),
+    ("relay/core.py", "from clawlink.client.retry import wait"),
+    ("server/app.py", "from clawlink.client.retry import wait"),
+    ("server/wire.py", "from clawlink.doors import agentlink"),
+    ("server/wire.py", "from clawlink.cli import main"),
+    ("doors/agentlink/routes.py", "from clawlink.doors.agentrelay import routes"),
+    ("doors/agentlink/routes.py", "from clawlink.server.wire import read"),
+    ("client/sync.py", "from clawlink.cli.render import cell"),
+    ("client/sync.py", "def f():\n    from clawlink.relay.ids import derived"),
+    ("lan.py", "from clawlink.client.sync import Client"),
+    ("lan.py", "from clawlink.protocol import paths"),
+    ("skill.py", "from clawlink.store.memory import MemoryStore"),
+    ("cli/commands/poll.py", "def run():\n    from clawlink.store.memory import MemoryStore"),
+    ("cli/commands/poll.py", "def run():\n    from clawlink.bench import load"),
+    ("cli/main.py", "from clawlink.server import run"),
+    ("cli/main.py", "serve = importlib.import_module('clawlink.server.run')"),
+    ("cli/commands/serve.py", "from clawlink.server.run import run"),
+    ("cli/commands/demo.py", "class Demo:\n    from clawlink.server.run import run"),
+    ("config.py", "from clawlink.server.options import options"),
+    ("version.py", "from clawlink.errors import ClawLinkError"),
+    ("__init__.py", "from clawlink.client.sync import Client"),
+]
+
+
+@pytest.mark.parametrize(("file", "source"), ALLOWED)
+def test_what_points_down_is_allowed(file: str, source: str) -> None:
+    assert faults(f"{PACKAGE}/{file}", source) == []
+
+
+@pytest.mark.parametrize(("file", "source"), REFUSED)
+def test_what_points_up_or_aside_is_named_with_its_place(file: str, source: str) -> None:
+    found = faults(f"{PACKAGE}/{file}", source)
+    assert len(found) == 1
+    line = source.count("\n") + 1
+    assert found[0].startswith(f"{PACKAGE}/{file}:{line} imports {PACKAGE}")
