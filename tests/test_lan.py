@@ -11,6 +11,8 @@ from clawlink.lan import Found, announce, scan
 from clawlink.version import VERSION
 
 LOOPBACK = "127.0.0.1"
+# An mDNS responder may wait a second before it repeats itself.
+SCAN_SECONDS = 2.5
 _ANNOUNCER = """
 import asyncio, sys
 from clawlink.lan import announce
@@ -30,19 +32,19 @@ def test_a_relay_of_another_process_is_found_and_gone_when_it_leaves() -> None:
     with announcer:
         assert announcer.stdout is not None
         assert announcer.stdout.readline() == "announced\n"
-        found = scan(1.0, interfaces=[LOOPBACK])
+        found = scan(SCAN_SECONDS, interfaces=[LOOPBACK])
         hostname = socket.gethostname()
         expected = Found(f"{hostname}-49077", "https://127.0.0.1:49077", VERSION, hostname, auth=True)
         assert expected in found
         announcer.communicate("")
-    assert not [relay for relay in scan(0.5, interfaces=[LOOPBACK]) if relay.url.endswith(":49077")]
+    assert not [relay for relay in scan(SCAN_SECONDS, interfaces=[LOOPBACK]) if relay.url.endswith(":49077")]
 
 
 async def test_two_relays_of_one_machine_are_told_apart() -> None:
     first = await announce(49078, auth=False, tls=False, address=LOOPBACK)
     second = await announce(49079, auth=True, tls=False, address=LOOPBACK)
     try:
-        found = await asyncio.to_thread(scan, 1.0, interfaces=[LOOPBACK])
+        found = await asyncio.to_thread(scan, SCAN_SECONDS, interfaces=[LOOPBACK])
     finally:
         await first.close()
         await second.close()

@@ -36,9 +36,7 @@ def require_agent(agent: Agent, agent_key: str | None, *, field: str) -> None:
 def require_claim(claims: bool, required: bool) -> None:
     """Refuse an agent without a key where the relay was started with ``--require-agent-keys``."""
     if required and not claims:
-        raise NotAllowed(
-            'this relay takes only agents that hold a key: register with "claim": true', field="claim"
-        )
+        raise NotAllowed('this relay takes only agents that hold a key: register with "claim": true', field="claim")
 
 
 def require_party(agent_id: str, *parties: str) -> None:

@@ -6,6 +6,7 @@ the others. Times are ISO-8601 in UTC with milliseconds.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum, IntEnum
 from typing import Any
 
@@ -158,7 +159,13 @@ def says_the_same(one: Message, other: Message) -> bool:
     if type(one) is not type(other):
         return False
     ignored = {"timestamp", "queued_at", "from_name"}
-    return all(getattr(one, f) == getattr(other, f) for f in one.__struct_fields__ if f not in ignored)
+    fields = [field for field in one.__struct_fields__ if field not in ignored]
+    # Compared as JSON: to Python, true and 1 are equal.
+    return _as_json(getattr(one, f) for f in fields) == _as_json(getattr(other, f) for f in fields)
+
+
+def _as_json(values: Iterable[Any]) -> bytes:
+    return msgspec.json.encode(list(values), order="deterministic")
 
 
 def type_of(message: Message) -> str:

@@ -80,9 +80,7 @@ def outlive(t: Task, *, now: float, ttl: float) -> Task:
     return replace(t, version=t.version + 1, ends_at=now + ttl)
 
 
-def respond(
-    t: Task, *, by: str, state: TaskState, response: bytes, now: float, ttl: float, keep: float
-) -> Task:
+def respond(t: Task, *, by: str, state: TaskState, response: bytes, now: float, ttl: float, keep: float) -> Task:
     """Move the task as its assignee reports. The first final answer is the only one.
 
     An open task is kept ``ttl`` seconds from its last report, a finished one ``keep`` seconds.

@@ -221,7 +221,7 @@ class Agents:
         agent = await store.get(Agent, recipient)
         if agent is not None:
             return agent
-        named = [a for a in (await store.page(Agent, by_name(recipient), None, 100)).records]
+        named = list(await store.first(Agent, by_name(recipient), 100))
         if len(named) > 1:
             named = [a for a in named if self.presence(a) is Presence.ONLINE] or named
         if not named:
@@ -281,13 +281,18 @@ class Agents:
             await self._give_up_name(agent)
         return agent
 
+    async def forget(self, agent_id: str) -> None:
+        """Remove an agent that has been silent for long. Nobody is told: nobody has heard of it for long either."""
+        if await self.remove(agent_id) is not None:
+            await self._drop_tasks(agent_id)
+
     async def _drop_tasks(self, agent_id: str) -> None:
         """Forget the tasks of an assignee that left: nobody else may answer them, under its id least of all."""
         while True:
-            page = await self._core.store.page(Task, by_assignee(agent_id), None, 256)
-            if not page.records:
+            tasks = await self._core.store.first(Task, by_assignee(agent_id), 256)
+            if not tasks:
                 return
-            for task in page.records:
+            for task in tasks:
                 await self._drop_task(task.id)
             await asyncio.sleep(0)
 
@@ -305,11 +310,11 @@ class Agents:
         registered = await core.store.usage(Agent, REGISTERED)
         if registered.count > PRESENCE_AUDIENCE:
             return
-        page = await core.store.page(Agent, REGISTERED, None, PRESENCE_AUDIENCE)
+        audience = await core.store.first(Agent, REGISTERED, PRESENCE_AUDIENCE)
         id = core.ids.fresh()
         shown = card(agent, Presence.ONLINE if kind is AgentJoined else Presence.STALE)
         body = encode(kind(agent=shown, timestamp=iso(now), queued_at=iso(now), message_id=id))
-        for other in page.records:
+        for other in audience:
             if other.id != agent.id and self.presence(other) is Presence.ONLINE:
                 await self._mailbox.put_notice(
                     self._mailbox.new(

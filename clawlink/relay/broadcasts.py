@@ -68,7 +68,13 @@ class Broadcasts:
         if record is None:
             recipients = tuple([agent_id async for agent_id in everyone(core, but=sender.id)])
             record = Broadcast(
-                id, 1, sender.id, encode(message), recipients, now, now + max(core.limits.retention, core.limits.message_ttl)
+                id,
+                1,
+                sender.id,
+                encode(message),
+                recipients,
+                now,
+                now + max(core.limits.retention, core.limits.message_ttl),
             )
             await core.commit(record.home, Put(record))
             core.stats.broadcasts += 1

@@ -38,10 +38,15 @@ class Core:
         self._background: set[asyncio.Task[Any]] = set()
 
     async def commit(self, home: str, *changes: Put | Drop) -> None:
-        """Commit to the store. What ``discover`` lists of this home is out of date from then on."""
-        if home in self.listed:
-            self.changed[home] = None
-        await self.store.commit(home, *changes)
+        """Commit to the store. What ``discover`` lists of this home is out of date from then on.
+
+        That holds also when the store failed: nobody knows then whether the commit took effect.
+        """
+        try:
+            await self.store.commit(home, *changes)
+        finally:
+            if home in self.listed:
+                self.changed[home] = None
 
     def require_working(self) -> None:
         """Refuse new work while the relay shuts down."""

@@ -145,9 +145,7 @@ class Files:
         core = self._core
         now = core.clock()
         old = await core.store.get(SharedFile, key)
-        gone = rules.delete(
-            key, old, editor=editor.id, now=now, keep=core.limits.retention, if_version=if_version
-        )
+        gone = rules.delete(key, old, editor=editor.id, now=now, keep=core.limits.retention, if_version=if_version)
         await core.commit(gone.home, Put(gone))
         await self._tell(gone, now)
         return gone

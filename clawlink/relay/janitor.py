@@ -84,9 +84,9 @@ class Janitor:
             if over_count <= 0 and over_bytes <= 0:
                 return
             largest = max(usages, key=lambda kind: usages[kind].bytes if over_bytes > 0 else usages[kind].count)
-            oldest = await core.store.page(largest, SETTLED, None, _SLICE if over_bytes > 0 else min(over_count, _SLICE))
+            oldest = await core.store.first(largest, SETTLED, _SLICE if over_bytes > 0 else min(over_count, _SLICE))
             dropped = 0
-            for record in oldest.records:
+            for record in oldest:
                 dropped += await self._evict_one(largest, record.id)
             core.stats.evicted += dropped
             await asyncio.sleep(0)
@@ -109,4 +109,4 @@ class Janitor:
         for agent in page.records:
             mail = await core.store.load(agent.id)
             if agent_rules.forgettable(agent, core.clock(), core.limits, mail=mail.count):
-                await self._agents.remove(agent.id)
+                await self._agents.forget(agent.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from clawlink.errors import LeaseLost, MailboxFull, RelayFull
 from clawlink.relay import waiting
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import receipt, split_receipt
-from clawlink.store.base import Conflict, Page, Put
+from clawlink.store.base import Conflict, Failed, Page, Put
 
 _NOTICE_SHARE = 0.5
 _FULL_RETRY_SECONDS = 5.0
@@ -42,7 +43,15 @@ class Mailbox:
     # -- in ----------------------------------------------------------------------------------------------------------
 
     def new(
-        self, id: str, mailbox: str, *, sender: str, body: bytes, now: float, level: int = Rank.NORMAL, merge: str | None = None
+        self,
+        id: str,
+        mailbox: str,
+        *,
+        sender: str,
+        body: bytes,
+        now: float,
+        level: int = Rank.NORMAL,
+        merge: str | None = None,
     ) -> Delivery:
         """Return a delivery that is due at once, the last of its priority. Its time to live ends at a full second."""
         ends_at = float(math.ceil(now + self._core.limits.message_ttl))
@@ -97,10 +106,15 @@ class Mailbox:
             )
 
     async def put(self, delivery: Delivery, *changes: Put) -> None:
-        """Store the delivery, with what else changes at the same home, and wake its consumer. Raises Conflict."""
-        await self._core.commit(delivery.mailbox, *changes, Put(delivery))
+        """Store the delivery, with what else changes at the same home, and wake its consumer. Raises Conflict.
+
+        The consumer is woken also when the store failed: the commit may have taken effect, and nobody will say so again.
+        """
+        try:
+            await self._core.commit(delivery.mailbox, *changes, Put(delivery))
+        finally:
+            self._core.signals.publish(delivery.mailbox)
         self._core.stats.stored += 1
-        self._core.signals.publish(delivery.mailbox)
 
     @retrying
     async def put_once(self, delivery: Delivery) -> Delivery:
@@ -115,10 +129,8 @@ class Mailbox:
         """Store a notice, in place of an unread one about the same thing; False if the mailbox has no room for it."""
         core = self._core
         if delivery.merge is not None:
-            page: Page[Delivery] = await core.store.page(
-                Delivery, rules.by_merge(delivery.mailbox, delivery.merge), None, 1
-            )
-            for unread in page.records:
+            key = rules.by_merge(delivery.mailbox, delivery.merge)
+            for unread in await core.store.first(Delivery, key, 1):
                 newer = rules.supersede(unread, delivery.body, now=delivery.stored_at, ttl=core.limits.message_ttl)
                 if newer is not None:
                     try:
@@ -183,8 +195,10 @@ class Mailbox:
                 return []
             try:
                 await core.commit(mailbox, *changes)
-            except asyncio.CancelledError:
-                await asyncio.shield(self.release(mailbox, [receipt(str(d.receipt), d.id) for d in taken]))
+            except (asyncio.CancelledError, Failed):
+                # The commit may have taken effect; nobody will read what it leased.
+                with contextlib.suppress(Failed):
+                    await asyncio.shield(self.release(mailbox, [receipt(str(d.receipt), d.id) for d in taken]))
                 raise
             if taken:
                 core.stats.delivered += len(taken)
@@ -213,7 +227,7 @@ class Mailbox:
                     now=now,
                     seconds=seconds,
                     max_attempts=limits.max_attempts,
-                    keep=limits.message_ttl if d.attempts >= limits.max_attempts else limits.retention,
+                    keep=limits.retention if d.ends_at <= now else limits.message_ttl,
                 )
             except LeaseLost:
                 continue
@@ -278,7 +292,9 @@ class Mailbox:
             d = await core.store.get(Delivery, id)
             try:
                 if d is None or d.mailbox != mailbox:
-                    raise LeaseLost("no message of this mailbox belongs to this receipt, or it is settled and forgotten")
+                    raise LeaseLost(
+                        "no message of this mailbox belongs to this receipt, or it is settled and forgotten"
+                    )
                 new = rule(d, token)
             except LeaseLost as error:
                 outcomes[given] = Outcome(given, None, error)
@@ -299,7 +315,8 @@ class Mailbox:
     async def redrive(self, mailbox: str, ids: Sequence[str] | None, limit: int) -> list[str]:
         """Put dead letters back at their old places: the named ones, or the oldest. Returns the ids of those put back."""
         if ids is None:
-            ids = [rules.message_id(d) for d in (await self.dead_letters(mailbox, None, limit)).records]
+            oldest = await self._core.store.first(Delivery, rules.by_dead(mailbox), limit)
+            ids = [rules.message_id(d) for d in oldest]
         back = [id for id in dict.fromkeys(ids) if await self._redrive_one(mailbox, id)]
         self._core.stats.redriven += len(back)
         self._core.signals.publish(mailbox)
@@ -319,7 +336,7 @@ class Mailbox:
         dropped = 0
         while True:
             found = [*await self._core.store.pending(mailbox, _SLICE)]
-            found += (await self.dead_letters(mailbox, None, _SLICE)).records
+            found += await self._core.store.first(Delivery, rules.by_dead(mailbox), _SLICE)
             expired = sum([await self.expire(d.id) for d in found])
             if not expired:
                 return dropped

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, NoReturn, cast
 
 import msgspec
 
@@ -140,19 +140,48 @@ class Tasks:
         shown = None if requester is None else self._agents.recipient(requester)
         if task.answer is not None and task.assignee == sender.id and says_the_same(decode(task.answer), message):
             return _sent(task.id, id, task.state, shown)
-        moved = rules.respond(
+        moved = self._moved(task, sender, state, body, now)
+        if requester is not None:
+            first = await self._put_response(requester.id, id, sender, body, now)
+            if not says_the_same(decode(first), message):
+                await self._refuse_second(task, sender, state, first, now)
+        await core.commit(task.home, Put(moved))
+        return _sent(task.id, id, state, shown)
+
+    def _moved(self, task: Task, sender: Agent, state: TaskState, response: bytes, now: float) -> Task:
+        limits = self._core.limits
+        return rules.respond(
             task,
             by=sender.id,
             state=state,
-            response=body,
+            response=response,
             now=now,
-            ttl=core.limits.message_ttl,
-            keep=core.limits.retention,
+            ttl=limits.message_ttl,
+            keep=limits.retention,
         )
-        if requester is not None:
-            await self._put_response(requester.id, id, message, body, now)
-        await core.commit(task.home, Put(moved))
-        return _sent(task.id, id, state, shown)
+
+    async def _put_response(self, mailbox: str, id: str, sender: Agent, body: bytes, now: float) -> bytes:
+        """Put a response into a mailbox unless one of that id is there; return the one that is there then."""
+        first = await self._core.store.get(Delivery, id)
+        if first is None:
+            await self._mailbox.require_room(mailbox, len(body))
+            first = await self._mailbox.put_once(self._mailbox.new(id, mailbox, sender=sender.id, body=body, now=now))
+        return first.body
+
+    async def _refuse_second(self, task: Task, sender: Agent, state: TaskState, first: bytes, now: float) -> NoReturn:
+        """Refuse a response whose place another one has; a final one that its writer did not finish is finished here."""
+        if state not in FINAL:
+            raise KeyReused(
+                "this idempotency key belongs to an earlier, different report; use a new key for new news",
+                field="idempotency_key",
+                current=task.id,
+            )
+        answered = TaskState(cast("TaskResponse", decode(first)).status)
+        await self._core.commit(task.home, Put(self._moved(task, sender, answered, first, now)))
+        raise WrongState(
+            f"task {task.id} has been answered differently at the same moment; only the first final answer counts",
+            current=answered.value,
+        )
 
     async def _require_requester(self, task: Task, to_agent: str | None) -> None:
         if to_agent is None or to_agent == task.requester:
@@ -163,27 +192,6 @@ class Tasks:
                 field="to_agent",
                 current=task.requester,
             )
-
-    async def _put_response(self, mailbox: str, id: str, message: TaskResponse, body: bytes, now: float) -> None:
-        first = await self._core.store.get(Delivery, id)
-        if first is None:
-            await self._mailbox.require_room(mailbox, len(body))
-            delivery = self._mailbox.new(id, mailbox, sender=message.from_agent, body=body, now=now)
-            first = await self._mailbox.put_once(delivery)
-        answered = decode(first.body)
-        if says_the_same(answered, message):
-            return
-        if TaskState(message.status) not in FINAL:
-            raise KeyReused(
-                "this idempotency key belongs to an earlier, different report; use a new key for new news",
-                field="idempotency_key",
-                current=id,
-            )
-        raise WrongState(
-            f"task {message.message_id} has been answered differently at the same moment; "
-            "only the first final answer counts",
-            current=answered.status if isinstance(answered, TaskResponse) else None,
-        )
 
 
 def _response_id(task: Task, state: TaskState, ask: requests.Respond) -> str:

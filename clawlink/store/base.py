@@ -68,6 +68,9 @@ class Store(Protocol):
         A record that changes its keys meanwhile may be missed or repeated, no other one.
         """
 
+    async def first(self, kind: type[R], key: str, limit: int) -> Sequence[R]:
+        """Return the first ``limit`` records that carry index ``key``, for whoever does not mean to go on after them."""
+
     async def usage(self, kind: type[R], key: str) -> Usage:
         """Count the records that carry index ``key``, and their weight."""
 

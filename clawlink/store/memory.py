@@ -171,6 +171,11 @@ class MemoryStore:
     async def page(self, kind: type[R], key: str, after: str | None = None, limit: int = 100) -> Page[R]:
         return self._kind(kind).page(key, after, limit)
 
+    async def first(self, kind: type[R], key: str, limit: int) -> Sequence[R]:
+        found = self._kind(kind)
+        index = found.indexes.get(key)
+        return () if index is None else [found.records[id] for id in islice(index.ids, limit)]
+
     async def usage(self, kind: type[R], key: str) -> Usage:
         index = self._kind(kind).indexes.get(key)
         return _NOTHING if index is None else Usage(len(index.ids), index.bytes)

@@ -94,6 +94,12 @@ class FaultyStore:
         await self._pause()
         return found
 
+    async def first(self, kind: type[R], key: str, limit: int) -> Sequence[R]:
+        await self._pause()
+        found = self._recall(("first", kind, key, limit), await self.inner.first(kind, key, limit))
+        await self._pause()
+        return found
+
     async def usage(self, kind: type[R], key: str) -> Usage:
         await self._pause()
         found = self._recall(("usage", kind, key), await self.inner.usage(kind, key))
