@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from clawlink.client.sync import Client
     from clawlink.errors import ClawLinkError
 
-__all__ = ["Client", "ClawLinkError", "__version__"]
+__all__ = ["ClawLinkError", "Client", "__version__"]
 
 _HOMES = {"Client": "clawlink.client.sync", "ClawLinkError": "clawlink.errors"}
 

@@ -1,4 +1,4 @@
-"""What a relay and its clients are told at start: a flag goes before a CLAWLINK_* variable, and that before the default."""
+"""What a relay and its clients are told at start: a flag goes before a CLAWLINK_* variable before the default."""
 
 from __future__ import annotations
 

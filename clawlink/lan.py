@@ -1,4 +1,4 @@
-"""Finding relays on the local network by mDNS, as ClawLink 1.0.x does. Needs zeroconf: ``pip install 'clawlink[lan]'``."""
+"""Finding relays on the local network by mDNS, as ClawLink 1.0.x does. Needs zeroconf, the extra ``clawlink[lan]``."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Announcement:
 
 
 async def announce(port: int, *, auth: bool, tls: bool, address: str) -> Announcement:
-    """Announce a relay of this machine at ``address`` and ``port``. Raises OSError where the network does not let it."""
+    """Announce a relay of this machine at ``address`` and ``port``. Raises OSError where the network forbids it."""
     hostname = socket.gethostname()
     info = ServiceInfo(
         SERVICE_TYPE,

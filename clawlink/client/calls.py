@@ -295,9 +295,7 @@ def broadcast(
     return _call(paths.BROADCAST, _checked(ask, requests.Broadcast))
 
 
-def poll(
-    me: Identity, *, wait: float = 0.0, max: int | None = None, lease: float = 60.0
-) -> Call[list[Claimed]]:
+def poll(me: Identity, *, wait: float = 0.0, max: int | None = None, lease: float = 60.0) -> Call[list[Claimed]]:
     """Claim up to ``max`` messages for ``lease`` seconds, waiting up to ``wait`` seconds for the first.
 
     What is not acked before its lease ends is handed out again.

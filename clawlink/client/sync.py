@@ -108,9 +108,7 @@ class Client:
             try:
                 answer = call.read(self._send(call))
             except ClawLinkError as error:
-                pause = self.backoff.pause(
-                    error, attempt=attempt, repeatable=call.repeatable, random=random.random()
-                )
+                pause = self.backoff.pause(error, attempt=attempt, repeatable=call.repeatable, random=random.random())
                 if pause is None:
                     raise
                 time.sleep(pause)
@@ -150,7 +148,7 @@ class Client:
         if response.status_code == 200:
             return response.content
         if 300 <= response.status_code < 400:
-            raise NotARelay(f"{self.relay} redirects elsewhere (HTTP {response.status_code}); give the relay's own address")
+            raise NotARelay(f"{self.relay} redirects elsewhere (HTTP {response.status_code}); give the relay's own")
         raise failure.from_reply(response.status_code, response.content)
 
     info = _method(calls.info)

@@ -21,6 +21,10 @@ class Presence(str, Enum):
     STALE = "stale"
 
 
+# Looking a member up in its class costs more than the comparison that asks for it.
+ONLINE, STALE = Presence.ONLINE, Presence.STALE
+
+
 class Agent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A registered party. Its home is its own mailbox.
 
@@ -105,7 +109,7 @@ def by_capability(capability: str) -> str:
 
 def presence(agent: Agent, now: float, limits: Limits) -> Presence:
     """Tell whether the agent has shown a sign of life within ``stale_after`` seconds."""
-    return Presence.ONLINE if now - agent.last_heartbeat < limits.stale_after else Presence.STALE
+    return ONLINE if now - agent.last_heartbeat < limits.stale_after else STALE
 
 
 def seen(agent: Agent, now: float) -> Agent:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from typing import Protocol
 
-SETTLED = "settled"
-"""The index key of records that are kept only to answer repeats and questions; the oldest go first."""
+SETTLED = " settled"
+"""The index key of records that are kept only to answer repeats and questions; the oldest go first.
+
+It begins with a space, as no agent's id does: an id may be a key too.
+"""
 
 
 class Record(Protocol):

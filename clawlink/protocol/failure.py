@@ -61,7 +61,7 @@ def from_reply(status: int, body: bytes) -> errors.ClawLinkError:
         failure = _decoder.decode(body)
     except msgspec.DecodeError:
         return errors.NotARelay(
-            f"the address answered with HTTP {status} and no ClawLink error: it is not a relay, or a proxy stands before it"
+            f"the address answered with HTTP {status} and no ClawLink error: no relay, or a proxy before it"
         )
     kind = errors.BY_CODE.get(failure.code)
     if kind is None or kind.status != status:

@@ -40,9 +40,7 @@ INFO = Endpoint("info", "GET", "/", "What this relay is and holds.", replies.Inf
 REGISTER = Endpoint(
     "register", "POST", "/register", "Register an agent, or resume one.", replies.Registered, body=requests.Register
 )
-DISCOVER = Endpoint(
-    "discover", "GET", "/discover", "List agents.", replies.Discovered, query=requests.DiscoverQuery
-)
+DISCOVER = Endpoint("discover", "GET", "/discover", "List agents.", replies.Discovered, query=requests.DiscoverQuery)
 HEARTBEAT = Endpoint(
     "heartbeat", "POST", "/heartbeat", "Show a sign of life.", replies.Beat, body=requests.Heartbeat, acts=True
 )
@@ -51,11 +49,23 @@ DELEGATE = Endpoint(
     "delegate", "POST", "/delegate", "Delegate a task.", replies.Delegated, body=requests.Delegate, acts=True
 )
 RESPOND = Endpoint(
-    "respond", "POST", "/respond", "Report on a task or answer it.", replies.ResponseSent, body=requests.Respond, acts=True
+    "respond",
+    "POST",
+    "/respond",
+    "Report on a task, or answer it.",
+    replies.ResponseSent,
+    body=requests.Respond,
+    acts=True,
 )
 SEND = Endpoint("send", "POST", "/send", "Send a plain message.", replies.Sent, body=requests.Send, acts=True)
 BROADCAST = Endpoint(
-    "broadcast", "POST", "/broadcast", "Tell every other agent.", replies.BroadcastSent, body=requests.Broadcast, acts=True
+    "broadcast",
+    "POST",
+    "/broadcast",
+    "Tell every other agent.",
+    replies.BroadcastSent,
+    body=requests.Broadcast,
+    acts=True,
 )
 POLL = Endpoint(
     "poll", "GET", "/poll/{agent_id}", "Claim messages.", replies.Polled, query=requests.PollQuery, acts=True

@@ -138,7 +138,7 @@ class Polled(Struct, Generic[M], frozen=True):
 
 
 class Settled(Struct, frozen=True, gc=False):
-    """What became of one receipt: ``acked``, ``nacked``, ``extended``, or ``lease_lost`` with the reason in ``error``."""
+    """What became of one receipt: ``acked``, ``nacked``, ``extended``, or ``lease_lost`` and why in ``error``."""
 
     receipt: str
     message_id: str

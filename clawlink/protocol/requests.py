@@ -26,7 +26,7 @@ NewAgentId = Annotated[
     ),
 ]
 Recipient = Annotated[
-    str, Meta(min_length=1, max_length=limits.MAX_ID_LENGTH, description="An agent's id, or its name if only one has it.")
+    str, Meta(min_length=1, max_length=limits.MAX_ID_LENGTH, description="An agent's id, or a name only one has.")
 ]
 Name = Annotated[str, Meta(min_length=1, max_length=limits.MAX_NAME_LENGTH, pattern=_ONE_LINE)]
 Capability = Annotated[str, Meta(min_length=1, max_length=limits.MAX_NAME_LENGTH, pattern=_ONE_LINE)]
@@ -37,7 +37,7 @@ IdempotencyKey = Annotated[
     Meta(
         min_length=1,
         max_length=limits.MAX_IDEMPOTENCY_KEY_LENGTH,
-        description="Makes a repeat of this request answer as the first did. Also taken from the header Idempotency-Key.",
+        description="Makes a repeat answer as the first did. Also taken from the header Idempotency-Key.",
     ),
 ]
 Receipts = Annotated[
@@ -159,9 +159,7 @@ class PutFile(Struct, frozen=True, gc=False):
     agent_id: AgentId
     file_type: Annotated[str, Meta(max_length=limits.MAX_NAME_LENGTH)] = "text"
     encoding: Literal["utf-8", "base64"] = "utf-8"
-    if_version: Annotated[int, Meta(ge=0, description="Write only if the file is at this version; 0: is new.")] | None = (
-        None
-    )
+    if_version: Annotated[int, Meta(ge=0, description="Write only at this version; 0: if it is new.")] | None = None
     idempotency_key: IdempotencyKey | None = None
 
 

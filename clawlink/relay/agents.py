@@ -187,31 +187,17 @@ class Agents:
             raise UnknownAgent(f"no agent {agent_id!r} is registered here; register it first", field=field)
         if agent.key_hash is not None:
             access.require_agent(agent, agent_key, field=field)
-        await self.touch(agent)
+        if self._core.clock() - agent.last_heartbeat >= _TOUCH_SECONDS:
+            await self.touch(agent_id)
         return agent
 
-    async def touch(self, agent: Agent) -> None:
-        """Record a sign of life, at most once a second: presence needs no more."""
-        now = self._core.clock()
-        if now - agent.last_heartbeat >= _TOUCH_SECONDS:
-            try:
-                await self._core.commit(agent.id, Put(rules.seen(agent, now)))
-            except Conflict:
-                await self._touch_again(agent.id)
-
     @retrying
-    async def _touch_again(self, agent_id: str) -> None:
-        """Record a sign of life once a commit of it has met a Conflict: most often another request has just done it."""
+    async def touch(self, agent_id: str) -> None:
+        """Record a sign of life, at most once a second: presence needs no more. The agent may have left meanwhile."""
         agent = await self._core.store.get(Agent, agent_id)
         now = self._core.clock()
         if agent is not None and now - agent.last_heartbeat >= _TOUCH_SECONDS:
             await self._core.commit(agent.id, Put(rules.seen(agent, now)))
-
-    async def touch_id(self, agent_id: str) -> None:
-        """Record a sign of life of an agent that may have left meanwhile."""
-        agent = await self._core.store.get(Agent, agent_id)
-        if agent is not None:
-            await self.touch(agent)
 
     # -- be found ----------------------------------------------------------------------------------------------------
 
@@ -243,7 +229,8 @@ class Agents:
 
     def recipient(self, agent: Agent) -> RecipientInfo:
         """Return what a sender is told about the recipient."""
-        status = "online" if self.presence(agent) is Presence.ONLINE else "stale"
+        core = self._core
+        status = "online" if core.clock() - agent.last_heartbeat < core.limits.stale_after else "stale"
         return RecipientInfo(agent.id, agent.name, status, agent.last_heartbeat)
 
     async def discover(self, ask: requests.DiscoverQuery) -> list[bytes]:

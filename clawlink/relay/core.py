@@ -1,4 +1,4 @@
-"""What all parts of the relay share: store, signals, clock, ids, limits, counters, and the work going on behind them."""
+"""What all parts of the relay share: store, signals, clock, ids, limits, counters, and work that must not break off."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Core:
         self._background: set[asyncio.Task[Any]] = set()
 
     async def commit(self, home: str, *changes: Put | Drop) -> None:
-        """Commit to the store. What ``discover`` lists of this home is out of date from then on.
+        """Commit to the store. Whoever waits at this home looks again, and its listing in ``discover`` is out of date.
 
         That holds also when the store failed: nobody knows then whether the commit took effect.
         """
@@ -47,6 +47,7 @@ class Core:
         finally:
             if home in self.listed:
                 self.changed[home] = None
+            self.signals.publish(home)
 
     def require_working(self) -> None:
         """Refuse new work while the relay shuts down."""
@@ -78,7 +79,7 @@ S = TypeVar("S", bound=HasCore)
 def retrying(
     step: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
-    """Run a method again when its commit met a Conflict. It must read anew what it changes; after many tries, give up."""
+    """Run a method again when its commit met a Conflict; after many tries, give up. It reads anew what it changes."""
 
     @wraps(step)
     async def run(self: S, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 
 _ID_HEX = 24
 _RECEIPT_HEX = 16
@@ -32,12 +31,12 @@ class Ids:
         return self._take(_ID_HEX)
 
     def token(self) -> str:
-        """Return the random part of the receipts of one claim: 64 bits in hex, worthless without the agent's identity."""
+        """Return the random part of the receipts of one claim: 64 bits in hex, of no use to any other agent."""
         return self._take(_RECEIPT_HEX)
 
-    def arrival(self) -> int:
+    def arrival(self, now: float) -> int:
         """Return a number greater than any before: microseconds since the epoch, so it grows over a restart too."""
-        self._arrival = max(self._arrival + 1, time.time_ns() // 1000)
+        self._arrival = max(self._arrival + 1, int(now * 1_000_000))
         return self._arrival
 
 

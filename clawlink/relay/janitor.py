@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from clawlink.domain import agent as agent_rules
@@ -62,8 +63,13 @@ class Janitor:
         await self._drop(record)
         return True
 
-    async def _drop(self, record: Record) -> None:
-        """Forget a record. A task that lasted with its delivery goes with it, unless the delivery was acknowledged."""
+    async def _drop(self, *records: Record) -> None:
+        """Forget records of one home."""
+        changes = [change for record in records for change in await self._forgetting(record)]
+        await self._core.commit(records[0].home, *changes)
+
+    async def _forgetting(self, record: Record) -> list[Put | Drop]:
+        """Return what forgets a record. A task goes with its delivery, unless that was acknowledged."""
         core = self._core
         changes: list[Put | Drop] = [Drop(record)]
         if isinstance(record, Delivery):
@@ -72,7 +78,7 @@ class Janitor:
                 acknowledged = record.state is State.ACKED
                 outliving = task_rules.outlive(task, now=core.clock(), ttl=core.limits.message_ttl)
                 changes.append(Put(outliving) if acknowledged else Drop(task))
-        await core.commit(record.home, *changes)
+        return changes
 
     async def _evict(self) -> None:
         """Forget the oldest settled records while there are too many, or too many bytes of them."""
@@ -85,21 +91,22 @@ class Janitor:
                 return
             largest = max(usages, key=lambda kind: usages[kind].bytes if over_bytes > 0 else usages[kind].count)
             oldest = await core.store.first(largest, SETTLED, _SLICE if over_bytes > 0 else min(over_count, _SLICE))
-            dropped = 0
+            homes: dict[str, list[str]] = {}
             for record in oldest:
-                dropped += await self._evict_one(largest, record.id)
+                homes.setdefault(record.home, []).append(record.id)
+            dropped = sum([await self._evict_from_home(largest, ids) for ids in homes.values()])
             core.stats.evicted += dropped
             await asyncio.sleep(0)
             if not dropped:
                 return
 
     @retrying
-    async def _evict_one(self, kind: type[Any], id: str) -> bool:
-        record: Record | None = await self._core.store.get(kind, id)
-        if record is None or SETTLED not in record.index_keys:
-            return False
-        await self._drop(record)
-        return True
+    async def _evict_from_home(self, kind: type[Any], ids: Sequence[str]) -> int:
+        found: list[Record | None] = [await self._core.store.get(kind, id) for id in ids]
+        settled = [record for record in found if record is not None and SETTLED in record.index_keys]
+        if settled:
+            await self._drop(*settled)
+        return len(settled)
 
     async def _forget_agents(self) -> None:
         """Look at some of the agents each time, and forget those that are long silent and have no mail."""

@@ -57,7 +57,7 @@ class Mailbox:
         ends_at = float(math.ceil(now + self._core.limits.message_ttl))
         if ends_at != self._ends_at:
             self._ends_at = ends_at  # one number for all messages of a second: it is kept with each of them
-        arrival = self._core.ids.arrival()
+        arrival = self._core.ids.arrival(now)
         return Delivery(
             id,
             1,
@@ -106,14 +106,8 @@ class Mailbox:
             )
 
     async def put(self, delivery: Delivery, *changes: Put) -> None:
-        """Store the delivery, with what else changes at the same home, and wake its consumer. Raises Conflict.
-
-        The consumer is woken also when the store failed: the commit may have taken effect, and nobody will say so again.
-        """
-        try:
-            await self._core.commit(delivery.mailbox, *changes, Put(delivery))
-        finally:
-            self._core.signals.publish(delivery.mailbox)
+        """Store the delivery, with what else changes at the same home. Raises Conflict."""
+        await self._core.commit(delivery.mailbox, *changes, Put(delivery))
         self._core.stats.stored += 1
 
     @retrying
@@ -138,7 +132,6 @@ class Mailbox:
                     except Conflict:  # it is being read at this moment: the news goes in as a message of its own
                         break
                     core.stats.merged += 1
-                    core.signals.publish(newer.mailbox)
                     return True
         try:
             await self.require_room(delivery.mailbox, len(delivery.body), notice=True)
@@ -259,7 +252,6 @@ class Mailbox:
             mailbox, receipts, lambda d, token: rules.nack(d, receipt=token, now=now, delay=delay)
         )
         self._core.stats.nacked += changed
-        self._core.signals.publish(mailbox)
         return outcomes
 
     async def extend(self, mailbox: str, receipts: Sequence[str], seconds: float) -> list[Outcome]:
@@ -275,7 +267,6 @@ class Mailbox:
         now = self._core.clock()
         _, changed = await self._settle(mailbox, receipts, lambda d, token: rules.release(d, receipt=token, now=now))
         self._core.stats.released += changed
-        self._core.signals.publish(mailbox)
 
     @retrying
     async def _settle(
@@ -313,13 +304,12 @@ class Mailbox:
         return await self._core.store.page(Delivery, rules.by_dead(mailbox), after, limit)
 
     async def redrive(self, mailbox: str, ids: Sequence[str] | None, limit: int) -> list[str]:
-        """Put dead letters back at their old places: the named ones, or the oldest. Returns the ids of those put back."""
+        """Put dead letters back at their old places, the named ones or the oldest; return the ids of those put back."""
         if ids is None:
             oldest = await self._core.store.first(Delivery, rules.by_dead(mailbox), limit)
             ids = [rules.message_id(d) for d in oldest]
         back = [id for id in dict.fromkeys(ids) if await self._redrive_one(mailbox, id)]
         self._core.stats.redriven += len(back)
-        self._core.signals.publish(mailbox)
         return back
 
     @retrying

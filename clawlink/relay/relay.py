@@ -80,7 +80,7 @@ class Relay:
             agents_online=online,
             total_broadcasts=self.stats.broadcasts,
             shared_files=files.count,
-            note="Agents register, discover, delegate and poll here. The endpoints are below; /openapi.json has them in full.",
+            note="Agents register, discover, delegate and poll here; /openapi.json has all endpoints in full.",
             endpoints=endpoints,
             server_time=iso(self.clock()),
             agents_stale=stale,

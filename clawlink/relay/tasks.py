@@ -169,7 +169,7 @@ class Tasks:
         return first.body
 
     async def _refuse_second(self, task: Task, sender: Agent, state: TaskState, first: bytes, now: float) -> NoReturn:
-        """Refuse a response whose place another one has; a final one that its writer did not finish is finished here."""
+        """Refuse a response whose place another has; if that is a final one left half done, finish it first."""
         if state not in FINAL:
             raise KeyReused(
                 "this idempotency key belongs to an earlier, different report; use a new key for new news",
@@ -195,7 +195,7 @@ class Tasks:
 
 
 def _response_id(task: Task, state: TaskState, ask: requests.Respond) -> str:
-    """Derive the response's id from its cause: a task has one final answer; a report is told apart by its key or text."""
+    """Derive the response's id from its cause: one final answer a task; reports differ by their key or text."""
     if state in FINAL:
         return derived("answer", task.id)
     return derived("report", task.id, state.value, ask.idempotency_key or _digest(ask.result))

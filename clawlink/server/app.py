@@ -14,6 +14,7 @@ from clawlink.config import ServerConfig
 from clawlink.protocol.paths import Endpoint
 from clawlink.relay.relay import Relay
 from clawlink.server.auth import Guard
+from clawlink.server.connection import Runner
 from clawlink.server.middleware import around, nowhere
 from clawlink.server.routes import ALL
 from clawlink.server.routes.admin import AUTH_REQUIRED
@@ -41,24 +42,22 @@ def make_app(
         clock=clock,
         require_agent_keys=config.require_agent_keys,
     )
-    guard = Guard(
-        config.token, host=config.host, allow_hosts=config.allow_hosts, allow_origins=config.allow_origins
-    )
+    guard = Guard(config.token, host=config.host, allow_hosts=config.allow_hosts, allow_origins=config.allow_origins)
     app = web.Application(client_max_size=config.limits.max_body_bytes)
     app[RELAY] = relay
     app[AUTH_REQUIRED] = config.token is not None
     for routes in ALL:
         for endpoint, serve in routes.serving.items():
-            wrapped = around(serve, guard, relay.stats, route=endpoint.path, open_to_all=endpoint.open)
+            wrapped = around(serve, relay, guard, route=endpoint.path, open_to_all=endpoint.open)
             app.router.add_route(endpoint.method, _pattern(endpoint), wrapped)
-    app.router.add_route("*", "/{rest:.*}", around(nowhere, guard, relay.stats, route="none", open_to_all=False))
+    app.router.add_route("*", "/{rest:.*}", around(nowhere, relay, guard, route="none", open_to_all=False))
     app.cleanup_ctx.append(_sweeping)
     return app
 
 
 def make_runner(app: web.Application, *, shutdown_timeout: float = 1.0) -> web.AppRunner:
     """Return the runner: a client that hangs up cancels its request, so that it takes no lease with it."""
-    return web.AppRunner(
+    return Runner(
         app, handler_cancellation=True, access_log=None, handle_signals=False, shutdown_timeout=shutdown_timeout
     )
 

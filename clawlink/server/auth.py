@@ -9,10 +9,12 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from aiohttp import hdrs, web
+from multidict import istr
 
 from clawlink.errors import NotAllowed, NotAuthenticated, UnsupportedMediaType
 
 _KNOWN_HOSTS_MAX = 1024
+_FETCH_SITE = istr("Sec-Fetch-Site")
 
 
 class Guard:
@@ -20,6 +22,7 @@ class Guard:
 
     A page in a browser can send requests to any address. It always names itself in ``Origin``, and after DNS rebinding
     the ``Host`` is its own name: so a foreign Origin is refused, and a Host that is neither an address nor ours.
+    Images, scripts and links it fetches without an Origin; but then the browser says that they are for another site.
     """
 
     def __init__(
@@ -41,6 +44,8 @@ class Guard:
         origin = headers.get(hdrs.ORIGIN)
         if origin is not None:
             self._check_origin(request, origin, host)
+        elif headers.get(_FETCH_SITE) == "cross-site":
+            raise NotAllowed("pages of other sites may not use this relay, not even for images", field="Sec-Fetch-Site")
         if self._expected is not None and not open_to_all:
             given = headers.get(hdrs.AUTHORIZATION)
             if given is None or not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._expected):
@@ -55,7 +60,7 @@ class Guard:
         name = _name_of(host)
         if name not in self._names and not name.endswith(".localhost") and not _is_address(name):
             raise NotAllowed(
-                f"this relay is not known under the name {name!r}: use its address, or start it with --allow-host {name}",
+                f"this relay is not known as {name!r}: use its address, or start it with --allow-host {name}",
                 field="Host",
             )
         if len(self._known) < _KNOWN_HOSTS_MAX:
@@ -68,9 +73,7 @@ class Guard:
                 f"pages of {origin!r} may not use this relay; start it with --allow-origin to let them", field="Origin"
             )
         if request.method == hdrs.METH_POST and request.content_type != "application/json":
-            raise UnsupportedMediaType(
-                "a page must send JSON as Content-Type: application/json", field="Content-Type"
-            )
+            raise UnsupportedMediaType("a page must send JSON as Content-Type: application/json", field="Content-Type")
 
 
 def _name_of(host: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
@@ -19,28 +20,33 @@ from clawlink.errors import (
     UnknownRoute,
 )
 from clawlink.protocol.paths import ENDPOINTS
+from clawlink.relay.relay import Relay
 from clawlink.relay.stats import Stats
 from clawlink.server.auth import Guard
 from clawlink.server.wire import Handler, reply_failure
 from clawlink.store.base import Failed
 
+Served = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _log = logging.getLogger("clawlink.request")
 
 
-def around(serve: Handler, guard: Guard, stats: Stats, *, route: str, open_to_all: bool) -> Handler:
+def around(serve: Handler, relay: Relay, guard: Guard, *, route: str, open_to_all: bool) -> Served:
     """Return the route as aiohttp gets it. ``route`` names it in the log, where no address may stand: it holds ids."""
+
+    stats = relay.stats
 
     async def guarded(request: web.Request) -> web.StreamResponse:
         try:
             guard.check(request, open_to_all)
-            return await serve(request)
+            return await serve(relay, request)
         except ClawLinkError as error:
             return _refuse(request, route, error, stats)
         except web.HTTPException as error:
             return _refuse(request, route, BadRequest(error.reason or "the request is malformed"), stats)
         except Failed as error:
             _log.error("the store failed", extra={"route": route, "reason": str(error)})
-            return _refuse(request, route, StoreUnavailable("the store does not answer; try again", retry_after=1), stats)
+            unavailable = StoreUnavailable("the store does not answer; try again", retry_after=1)
+            return _refuse(request, route, unavailable, stats)
         except ConnectionError:
             raise
         except Exception:
@@ -65,7 +71,7 @@ def _refuse(request: web.Request, route: str, error: ClawLinkError, stats: Stats
     return reply_failure(error)
 
 
-async def nowhere(request: web.Request) -> web.StreamResponse:
+async def nowhere(relay: Relay, request: web.Request) -> web.StreamResponse:
     """Answer a request that no route takes: the method is wrong, or the address is."""
     allowed = sorted({e.method for e in ENDPOINTS if e.matches(request.path)})
     if allowed:

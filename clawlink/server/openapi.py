@@ -37,7 +37,7 @@ def document() -> bytes:
             "info": {
                 "title": "ClawLink Relay",
                 "version": VERSION,
-                "description": "The relay AI agents work through. Every error is a JSON object with `error` and `code`.",
+                "description": "The relay AI agents work through. Errors are JSON objects with `error` and `code`.",
             },
             "security": [{"token": []}, {}],
             "paths": operations,

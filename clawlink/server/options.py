@@ -18,6 +18,7 @@ _TOKEN_BYTES = 24
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add all flags. Their defaults are left out: what is not given comes from the environment, then the default."""
+
     def add(flag: str, help: str, default: Any = None, **options: Any) -> None:
         shown = "" if default is None else f" (default {default})"
         parser.add_argument(flag, help=help + shown, default=None, **options)

@@ -43,7 +43,9 @@ def run(config: ServerConfig) -> int:
     try:
         _runner()(_serve(config, tls))
     except OSError as error:
-        print(f"clawlink: cannot listen on {config.host} port {config.port}: {error.strerror or error}", file=sys.stderr)
+        print(
+            f"clawlink: cannot listen on {config.host} port {config.port}: {error.strerror or error}", file=sys.stderr
+        )
         return 1
     except KeyboardInterrupt:
         return 130
@@ -82,7 +84,9 @@ async def _serve(config: ServerConfig, tls: ssl.SSLContext | None) -> None:
     port = runner.addresses[0][1]
     for line in banner(config, port):
         print(line, flush=True)
-    _log.info("listening", extra={"address": config.host, "port": port, "version": VERSION, "tls": bool(config.tls_cert)})
+    _log.info(
+        "listening", extra={"address": config.host, "port": port, "version": VERSION, "tls": bool(config.tls_cert)}
+    )
     # What exists by now lives as long as the process: the collector need not look at it again.
     gc.collect()
     gc.freeze()
@@ -136,7 +140,9 @@ async def _announced(config: ServerConfig, port: int) -> Any:
     from clawlink.lan import announce
 
     try:
-        announcement = await announce(port, auth=config.token is not None, tls=config.tls_cert is not None, address=lan_address())
+        announcement = await announce(
+            port, auth=config.token is not None, tls=config.tls_cert is not None, address=lan_address()
+        )
     except ImportError:
         _log.info("not announced on the local network: pip install 'clawlink[lan]' to have it found by scan")
         yield
@@ -163,7 +169,7 @@ def lan_address() -> str:
 
 def banner(config: ServerConfig, port: int) -> list[str]:
     """Return what the operator sees: where the relay is, and the exact command that joins it from another machine."""
-    everywhere = config.host in ("0.0.0.0", "::", "")
+    everywhere = config.host in ("0.0.0.0", "::", "")  # noqa: S104
     host = lan_address() if everywhere else config.host
     url = f"{config.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
     lines = [f"ClawLink relay {VERSION} is listening on {url}"]

@@ -9,7 +9,7 @@ from typing import Any, TypeVar, cast
 
 import msgspec
 from aiohttp import hdrs, web
-from multidict import CIMultiDict
+from multidict import CIMultiDict, istr
 
 from clawlink.domain.access import KEY_HEADER
 from clawlink.domain.agent import Agent
@@ -21,12 +21,13 @@ from clawlink.relay.relay import Relay
 
 RELAY: web.AppKey[Relay] = web.AppKey("relay", Relay)
 KEY_FIELD = "idempotency_key"
-_KEY_HEADER = "Idempotency-Key"
+_KEY_HEADER = istr("Idempotency-Key")
+_AGENT_KEY = istr(KEY_HEADER)
 _AGENT_HEADER = "ClawLink-Agent"
 BODY_SECONDS = 30.0
 
 T = TypeVar("T")
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[Relay, web.Request], Awaitable[web.StreamResponse]]
 H = TypeVar("H", bound=Handler)
 
 _encoder = msgspec.json.Encoder()
@@ -35,6 +36,7 @@ _PATH_IN_MESSAGE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
 _REQUIRED_FIELD = re.compile(r"missing required field `([^`]+)`")
 _STRING = re.compile(rb'"(?:[^"\\]+|\\.)*"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_SQUARE = bytes.maketrans(b"{}", b"[]")
 _JSON_HEADERS = CIMultiDict({hdrs.CONTENT_TYPE: "application/json; charset=utf-8"})
 
 
@@ -45,7 +47,9 @@ def reply(struct: Any, status: int = 200, headers: dict[str, str] | None = None)
 
 def reply_json(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """Answer with JSON that is encoded already."""
-    return web.Response(body=body, status=status, headers=_JSON_HEADERS if headers is None else {**_JSON_HEADERS, **headers})
+    return web.Response(
+        body=body, status=status, headers=_JSON_HEADERS if headers is None else {**_JSON_HEADERS, **headers}
+    )
 
 
 def reply_failure(error: ClawLinkError) -> web.Response:
@@ -85,6 +89,8 @@ async def _read_body(request: web.Request) -> bytes:
         return await asyncio.wait_for(request.read(), BODY_SECONDS)
     except web.HTTPRequestEntityTooLarge:
         raise _too_large(limit, limit + 1) from None
+    except web.RequestPayloadError:
+        raise BadRequest("the body is not what its headers say: its chunks or its Content-Encoding are wrong") from None
     except asyncio.TimeoutError:
         raise BodyTimeout(
             f"the body did not arrive within {BODY_SECONDS:.0f} s", limit=BODY_SECONDS, retry_after=1
@@ -102,10 +108,9 @@ def _too_large(limit: int, actual: int) -> TooLarge:
 
 def _require_shallow(body: bytes) -> None:
     """Refuse JSON nested so deep that some reader would fail on it."""
-    brackets = _STRING.sub(b"", body).translate(None, _NOT_BRACKETS)
+    brackets = _STRING.sub(b"", body).translate(_SQUARE, _NOT_BRACKETS)
     for _ in range(MAX_JSON_DEPTH):
-        # Each turn takes away the innermost level; more than one at a time where levels stand side by side.
-        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+        brackets = brackets.replace(b"[]", b"")  # each turn takes away the innermost level
         if not brackets:
             return
     raise BadRequest(
@@ -136,7 +141,7 @@ def _with_key(ask: T, key: str) -> T:
         )
     given = getattr(ask, KEY_FIELD)
     if given is not None and given != key:
-        raise BadRequest(f"the header {_KEY_HEADER} and the field {KEY_FIELD} differ; give one of them", field=KEY_FIELD)
+        raise BadRequest(f"the header {_KEY_HEADER} and the field {KEY_FIELD} differ; give one", field=KEY_FIELD)
     return msgspec.structs.replace(ask, **{KEY_FIELD: key})  # type: ignore[type-var]
 
 
@@ -158,17 +163,17 @@ def parameter(request: web.Request, name: str) -> str:
     return value
 
 
-async def acting(request: web.Request, agent_id: str, field: str) -> Agent:
+async def acting(relay: Relay, request: web.Request, agent_id: str, field: str) -> Agent:
     """Return the agent that the request acts as; see ``Agents.acting``."""
-    return await request.app[RELAY].agents.acting(agent_id, request.headers.get(KEY_HEADER), field=field)
+    return await relay.agents.acting(agent_id, request.headers.get(_AGENT_KEY), field=field)
 
 
-async def asking(request: web.Request, agent_id: str | None) -> Agent:
+async def asking(relay: Relay, request: web.Request, agent_id: str | None) -> Agent:
     """Return the agent named in the query or in the header ClawLink-Agent."""
     named = agent_id or request.headers.get(_AGENT_HEADER)
     if not named:
         raise BadRequest(f"say who asks: ?agent_id=... or the header {_AGENT_HEADER}", field="agent_id")
-    return await acting(request, named, "agent_id")
+    return await acting(relay, request, named, "agent_id")
 
 
 class Routes:

@@ -69,7 +69,7 @@ class Store(Protocol):
         """
 
     async def first(self, kind: type[R], key: str, limit: int) -> Sequence[R]:
-        """Return the first ``limit`` records that carry index ``key``, for whoever does not mean to go on after them."""
+        """Return the first ``limit`` records that carry index ``key``, for those who will not go on after them."""
 
     async def usage(self, kind: type[R], key: str) -> Usage:
         """Count the records that carry index ``key``, and their weight."""

@@ -177,7 +177,8 @@ class MemoryStore:
         return () if index is None else [found.records[id] for id in islice(index.ids, limit)]
 
     async def usage(self, kind: type[R], key: str) -> Usage:
-        index = self._kind(kind).indexes.get(key)
+        found = self._kinds.get(kind)
+        index = None if found is None else found.indexes.get(key)
         return _NOTHING if index is None else Usage(len(index.ids), index.bytes)
 
     async def load(self, mailbox: str) -> Usage:

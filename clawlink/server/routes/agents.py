@@ -10,15 +10,15 @@ from clawlink.errors import UnknownAgent
 from clawlink.protocol import paths, replies, requests
 from clawlink.relay.clock import iso
 from clawlink.relay.directory import card
-from clawlink.server.wire import RELAY, Routes, acting, parameter, read, read_query, reply, reply_json
+from clawlink.relay.relay import Relay
+from clawlink.server.wire import Routes, acting, parameter, read, read_query, reply, reply_json
 
 routes = Routes()
 
 
 @routes.serves(paths.REGISTER)
-async def register(request: web.Request) -> web.Response:
+async def register(relay: Relay, request: web.Request) -> web.Response:
     """Register an agent, or resume one."""
-    relay = request.app[RELAY]
     ask = await read(request, requests.Register)
     done = await relay.agents.register(ask, machine=request.remote or "", agent_key=request.headers.get(KEY_HEADER))
     return reply(
@@ -33,28 +33,27 @@ async def register(request: web.Request) -> web.Response:
 
 
 @routes.serves(paths.DISCOVER)
-async def discover(request: web.Request) -> web.Response:
+async def discover(relay: Relay, request: web.Request) -> web.Response:
     """List agents; each was encoded when it last changed."""
-    relay = request.app[RELAY]
     found = await relay.agents.discover(read_query(request, requests.DiscoverQuery))
     time = iso(relay.clock()).encode()
     return reply_json(b'{"agents":[%b],"count":%d,"server_time":"%b"}' % (b",".join(found), len(found), time))
 
 
 @routes.serves(paths.HEARTBEAT)
-async def heartbeat(request: web.Request) -> web.Response:
+async def heartbeat(relay: Relay, request: web.Request) -> web.Response:
     """Record a sign of life."""
     ask = await read(request, requests.Heartbeat)
     try:
-        await acting(request, ask.agent_id, "agent_id")
+        await acting(relay, request, ask.agent_id, "agent_id")
     except UnknownAgent:
         return reply(replies.Beat("unknown_agent"))
     return reply(replies.Beat("ok"))
 
 
 @routes.serves(paths.LEAVE)
-async def leave(request: web.Request) -> web.Response:
+async def leave(relay: Relay, request: web.Request) -> web.Response:
     """Remove an agent."""
-    agent = await acting(request, parameter(request, "agent_id"), "agent_id")
-    dropped = await request.app[RELAY].agents.leave(agent)
+    agent = await acting(relay, request, parameter(request, "agent_id"), "agent_id")
+    dropped = await relay.agents.leave(agent)
     return reply(replies.Left("left", agent.id, dropped))

@@ -5,36 +5,37 @@ from __future__ import annotations
 from aiohttp import web
 
 from clawlink.protocol import paths, replies, requests
-from clawlink.server.wire import RELAY, Routes, acting, asking, parameter, read, read_query, reply
+from clawlink.relay.relay import Relay
+from clawlink.server.wire import Routes, acting, asking, parameter, read, read_query, reply
 
 routes = Routes()
 
 
 @routes.serves(paths.PUT_FILE)
-async def put_file(request: web.Request) -> web.Response:
+async def put_file(relay: Relay, request: web.Request) -> web.Response:
     """Write a file."""
     ask = await read(request, requests.PutFile)
-    editor = await acting(request, ask.agent_id, "agent_id")
-    file = await request.app[RELAY].files.put(editor, ask)
+    editor = await acting(relay, request, ask.agent_id, "agent_id")
+    file = await relay.files.put(editor, ask)
     return reply(replies.FileSaved("saved", file.revision, file.id))
 
 
 @routes.serves(paths.LIST_FILES)
-async def list_files(request: web.Request) -> web.Response:
+async def list_files(relay: Relay, request: web.Request) -> web.Response:
     """List files."""
-    return reply(await request.app[RELAY].files.list(read_query(request, requests.ListQuery)))
+    return reply(await relay.files.list(read_query(request, requests.ListQuery)))
 
 
 @routes.serves(paths.GET_FILE)
-async def get_file(request: web.Request) -> web.Response:
+async def get_file(relay: Relay, request: web.Request) -> web.Response:
     """Read a file."""
-    return reply(await request.app[RELAY].files.get(parameter(request, "file_key")))
+    return reply(await relay.files.get(parameter(request, "file_key")))
 
 
 @routes.serves(paths.DELETE_FILE)
-async def delete_file(request: web.Request) -> web.Response:
+async def delete_file(relay: Relay, request: web.Request) -> web.Response:
     """Delete a file."""
     ask = read_query(request, requests.DeleteFileQuery)
-    editor = await asking(request, ask.agent_id)
-    file = await request.app[RELAY].files.delete(editor, parameter(request, "file_key"), ask.if_version)
+    editor = await asking(relay, request, ask.agent_id)
+    file = await relay.files.delete(editor, parameter(request, "file_key"), ask.if_version)
     return reply(replies.FileDeleted("deleted", file.id, file.revision))

@@ -14,41 +14,41 @@ from clawlink.protocol import paths, replies, requests
 from clawlink.relay.clock import iso
 from clawlink.relay.ids import receipt
 from clawlink.relay.mailbox import Mailbox, Outcome
-from clawlink.server.wire import RELAY, Routes, acting, asking, parameter, read, read_query, reply
+from clawlink.relay.relay import Relay
+from clawlink.server.wire import Routes, acting, asking, parameter, read, read_query, reply
 
 routes = Routes()
 
 
 @routes.serves(paths.SEND)
-async def send(request: web.Request) -> web.Response:
+async def send(relay: Relay, request: web.Request) -> web.Response:
     """Store a plain message for its recipient."""
     ask = await read(request, requests.Send)
-    sender = await acting(request, ask.from_agent, "from_agent")
-    return reply(await request.app[RELAY].messages.send(sender, ask))
+    sender = await acting(relay, request, ask.from_agent, "from_agent")
+    return reply(await relay.messages.send(sender, ask))
 
 
 @routes.serves(paths.MESSAGE)
-async def message(request: web.Request) -> web.Response:
+async def message(relay: Relay, request: web.Request) -> web.Response:
     """Tell how far a message came."""
-    asker = await asking(request, read_query(request, requests.Asker).agent_id)
-    return reply(await request.app[RELAY].messages.status(asker, parameter(request, "message_id")))
+    asker = await asking(relay, request, read_query(request, requests.Asker).agent_id)
+    return reply(await relay.messages.status(asker, parameter(request, "message_id")))
 
 
 @routes.serves(paths.POLL)
-async def poll(request: web.Request) -> web.StreamResponse:
+async def poll(relay: Relay, request: web.Request) -> web.StreamResponse:
     """Lease messages and hand them out. What could not be written is due again at once.
 
     Without ``lease`` in the query, as in ClawLink 1.0.x, what was written to a live connection is settled.
     """
-    relay = request.app[RELAY]
-    agent = await acting(request, parameter(request, "agent_id"), "agent_id")
+    agent = await acting(relay, request, parameter(request, "agent_id"), "agent_id")
     ask = read_query(request, requests.PollQuery)
     taken = await relay.mailbox.claim(
         agent.id,
         limit=ask.max or (MAX_POLL_MESSAGES if ask.lease is None else DEFAULT_POLL_MESSAGES),
         wait=ask.wait,
         lease=ask.lease or relay.limits.lease,
-        tick=lambda: relay.agents.touch_id(agent.id),
+        tick=lambda: relay.agents.touch(agent.id),
     )
     response = _polled(taken)
     if taken:
@@ -57,14 +57,18 @@ async def poll(request: web.Request) -> web.StreamResponse:
 
 
 def _polled(taken: Sequence[Delivery]) -> web.Response:
-    leases = [
-        replies.Lease(message_id(d), receipt(str(d.receipt), d.id), d.attempts, iso(d.visible_at)) for d in taken
-    ]
+    leases = [replies.Lease(message_id(d), receipt(str(d.receipt), d.id), d.attempts, iso(d.visible_at)) for d in taken]
     return reply(replies.Polled([msgspec.Raw(d.body) for d in taken], len(taken), leases))
 
 
 async def _hand_over(
-    request: web.Request, response: web.Response, mailbox: Mailbox, agent_id: str, taken: Sequence[Delivery], *, settle: bool
+    request: web.Request,
+    response: web.Response,
+    mailbox: Mailbox,
+    agent_id: str,
+    taken: Sequence[Delivery],
+    *,
+    settle: bool,
 ) -> None:
     """Write the reply; then settle the leases if asked to, or undo them if nobody was there to read it."""
     receipts = [receipt(str(d.receipt), d.id) for d in taken]
@@ -83,27 +87,27 @@ async def _hand_over(
 
 
 @routes.serves(paths.ACK)
-async def ack(request: web.Request) -> web.Response:
+async def ack(relay: Relay, request: web.Request) -> web.Response:
     """Settle leased messages. Repeating it with the same receipts is harmless."""
     ask = await read(request, requests.Ack)
-    agent = await acting(request, ask.agent_id, "agent_id")
-    return _receipted(await request.app[RELAY].mailbox.ack(agent.id, ask.receipts), "acked")
+    agent = await acting(relay, request, ask.agent_id, "agent_id")
+    return _receipted(await relay.mailbox.ack(agent.id, ask.receipts), "acked")
 
 
 @routes.serves(paths.NACK)
-async def nack(request: web.Request) -> web.Response:
+async def nack(relay: Relay, request: web.Request) -> web.Response:
     """Give leased messages back."""
     ask = await read(request, requests.Nack)
-    agent = await acting(request, ask.agent_id, "agent_id")
-    return _receipted(await request.app[RELAY].mailbox.nack(agent.id, ask.receipts, ask.delay), "nacked")
+    agent = await acting(relay, request, ask.agent_id, "agent_id")
+    return _receipted(await relay.mailbox.nack(agent.id, ask.receipts, ask.delay), "nacked")
 
 
 @routes.serves(paths.EXTEND)
-async def extend(request: web.Request) -> web.Response:
+async def extend(relay: Relay, request: web.Request) -> web.Response:
     """Lengthen leases."""
     ask = await read(request, requests.Extend)
-    agent = await acting(request, ask.agent_id, "agent_id")
-    return _receipted(await request.app[RELAY].mailbox.extend(agent.id, ask.receipts, ask.lease), "extended")
+    agent = await acting(relay, request, ask.agent_id, "agent_id")
+    return _receipted(await relay.mailbox.extend(agent.id, ask.receipts, ask.lease), "extended")
 
 
 def _receipted(outcomes: Sequence[Outcome], done: str) -> web.Response:
@@ -122,11 +126,11 @@ def _receipted(outcomes: Sequence[Outcome], done: str) -> web.Response:
 
 
 @routes.serves(paths.DEAD_LETTERS)
-async def dead_letters(request: web.Request) -> web.Response:
+async def dead_letters(relay: Relay, request: web.Request) -> web.Response:
     """List dead letters."""
-    agent = await acting(request, parameter(request, "agent_id"), "agent_id")
+    agent = await acting(relay, request, parameter(request, "agent_id"), "agent_id")
     ask = read_query(request, requests.ListQuery)
-    page = await request.app[RELAY].mailbox.dead_letters(agent.id, ask.after, ask.limit)
+    page = await relay.mailbox.dead_letters(agent.id, ask.after, ask.limit)
     letters = [
         replies.DeadLetter(
             message_id(d),
@@ -143,9 +147,9 @@ async def dead_letters(request: web.Request) -> web.Response:
 
 
 @routes.serves(paths.REDRIVE)
-async def redrive(request: web.Request) -> web.Response:
+async def redrive(relay: Relay, request: web.Request) -> web.Response:
     """Put dead letters back."""
     ask = await read(request, requests.Redrive)
-    agent = await acting(request, ask.agent_id, "agent_id")
-    back = await request.app[RELAY].mailbox.redrive(agent.id, ask.message_ids, MAX_LIST_LENGTH)
+    agent = await acting(relay, request, ask.agent_id, "agent_id")
+    back = await relay.mailbox.redrive(agent.id, ask.message_ids, MAX_LIST_LENGTH)
     return reply(replies.Redriven(back, len(back)))

@@ -5,22 +5,23 @@ from __future__ import annotations
 from aiohttp import web
 
 from clawlink.protocol import paths, requests
-from clawlink.server.wire import RELAY, Routes, acting, read, reply
+from clawlink.relay.relay import Relay
+from clawlink.server.wire import Routes, acting, read, reply
 
 routes = Routes()
 
 
 @routes.serves(paths.DELEGATE)
-async def delegate(request: web.Request) -> web.Response:
+async def delegate(relay: Relay, request: web.Request) -> web.Response:
     """Store a task for its assignee."""
     ask = await read(request, requests.Delegate)
-    sender = await acting(request, ask.from_agent, "from_agent")
-    return reply(await request.app[RELAY].tasks.delegate(sender, ask))
+    sender = await acting(relay, request, ask.from_agent, "from_agent")
+    return reply(await relay.tasks.delegate(sender, ask))
 
 
 @routes.serves(paths.RESPOND)
-async def respond(request: web.Request) -> web.Response:
+async def respond(relay: Relay, request: web.Request) -> web.Response:
     """Move a task, and tell its requester."""
     ask = await read(request, requests.Respond)
-    sender = await acting(request, ask.from_agent, "from_agent")
-    return reply(await request.app[RELAY].tasks.respond(sender, ask))
+    sender = await acting(relay, request, ask.from_agent, "from_agent")
+    return reply(await relay.tasks.respond(sender, ask))
