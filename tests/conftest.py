@@ -17,11 +17,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
 
 from clawlink.config import ServerConfig
 from clawlink.domain.limits import Limits
-from clawlink.server.app import make_app, make_runner
+from clawlink.server.app import App
 from clawlink.store.base import Store
 from clawlink.store.memory import MemoryStore
 from tests.store.faulty import FaultyStore
@@ -32,7 +31,7 @@ class Running:
     """A relay in this process, reached over a real socket, and a session to ask it with."""
 
     url: str
-    app: web.Application
+    app: App
     session: aiohttp.ClientSession
 
     async def get(self, path: str, **options: Any) -> tuple[int, Any]:
@@ -75,7 +74,7 @@ def store_kind() -> str:
 @pytest.fixture
 async def serve(store_kind: str) -> AsyncIterator[Serve]:
     """Start relays on free loopback ports: ``await serve(token=..., limits={...})``."""
-    runners: list[web.AppRunner] = []
+    apps: list[App] = []
     sessions: list[aiohttp.ClientSession] = []
 
     async def start(
@@ -86,20 +85,18 @@ async def serve(store_kind: str) -> AsyncIterator[Serve]:
         **options: Any,
     ) -> Running:
         config = replace(ServerConfig(port=0, limits=Limits(**(limits or {}))), **options)
-        app = make_app(config, store=store or make_store(store_kind), clock=clock)
-        runner = make_runner(app, shutdown_timeout=0.1)
-        await runner.setup()
-        runners.append(runner)
-        await web.TCPSite(runner, config.host, 0).start()
+        app = App(config, store=store or make_store(store_kind), clock=clock)
+        apps.append(app)
+        port = await app.start(close_seconds=0.1)
         session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
         sessions.append(session)
-        return Running(f"http://127.0.0.1:{runner.addresses[0][1]}", app, session)
+        return Running(f"http://127.0.0.1:{port}", app, session)
 
     yield start
     for session in sessions:
         await session.close()
-    for runner in runners:
-        await runner.cleanup()
+    for app in apps:
+        await app.stop()
 
 
 @dataclass

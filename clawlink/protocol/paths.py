@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 from urllib.parse import quote
 
@@ -31,9 +32,10 @@ class Endpoint:
         """Fill in the path's parameters."""
         return _PARAMETER.sub(lambda found: quote(parameters[found[1]], safe=""), self.path)
 
-    def matches(self, path: str) -> bool:
-        """Tell whether the endpoint is at this path; its parameters take anything but nothing."""
-        return re.fullmatch(_PARAMETER.sub(".+", self.path), path, re.DOTALL) is not None
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        """Match the endpoint's path, percent-encoded; its parameters take anything but nothing, slashes too."""
+        return re.compile(_PARAMETER.sub(r"(?P<\1>.+)", self.path))
 
 
 INFO = Endpoint("info", "GET", "/", "What this relay is and holds.", replies.Info)

@@ -33,6 +33,7 @@ class Relay:
         *,
         clock: Callable[[], float] = time.time,
         require_agent_keys: bool = False,
+        token_required: bool = False,
     ) -> None:
         self._core = core = Core(store, signals, limits, clock)
         self.mailbox = Mailbox(core)
@@ -44,6 +45,7 @@ class Relay:
         self.janitor = Janitor(core, self.agents, self.mailbox)
         self.limits = limits
         self.clock = clock
+        self._token_required = token_required
         self._started_at = clock()
 
     @property
@@ -67,7 +69,7 @@ class Relay:
         self._core.signals.publish_all()
         await self._core.finished()
 
-    async def info(self, *, auth_required: bool, endpoints: dict[str, str]) -> Info:
+    async def info(self, *, endpoints: dict[str, str]) -> Info:
         """Tell what this relay is and holds."""
         store = self._core.store
         online, stale = await self.agents.directory.presence()
@@ -76,7 +78,7 @@ class Relay:
         return Info(
             service="ClawLink Relay",
             version=VERSION,
-            auth_required=auth_required,
+            auth_required=self._token_required,
             agents_online=online,
             total_broadcasts=self.stats.broadcasts,
             shared_files=files.count,

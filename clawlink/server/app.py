@@ -5,79 +5,100 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import ssl
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 from aiohttp import web
 
 from clawlink.config import ServerConfig
-from clawlink.protocol.paths import Endpoint
+from clawlink.protocol.paths import ENDPOINTS
 from clawlink.relay.relay import Relay
 from clawlink.server.auth import Guard
-from clawlink.server.connection import Runner
-from clawlink.server.middleware import around, nowhere
+from clawlink.server.connection import Server
+from clawlink.server.front import Front, Request, refuse_nowhere
+from clawlink.server.middleware import around
 from clawlink.server.routes import ALL
-from clawlink.server.routes.admin import AUTH_REQUIRED
-from clawlink.server.wire import RELAY
 from clawlink.store.base import Signals, Store
 from clawlink.store.memory import MemoryStore
 from clawlink.store.signals import LocalSignals
 
 _SWEEP_SECONDS = 1.0
+_BACKLOG = 1024
 _log = logging.getLogger("clawlink.server")
 
 
-def make_app(
-    config: ServerConfig,
-    *,
-    store: Store | None = None,
-    signals: Signals | None = None,
-    clock: Callable[[], float] = time.time,
-) -> web.Application:
-    """Return the relay as an aiohttp application. It asks for ``config.token`` if there is one."""
-    relay = Relay(
-        store or MemoryStore(),
-        signals or LocalSignals(),
-        config.limits,
-        clock=clock,
-        require_agent_keys=config.require_agent_keys,
-    )
-    guard = Guard(config.token, host=config.host, allow_hosts=config.allow_hosts, allow_origins=config.allow_origins)
-    app = web.Application(client_max_size=config.limits.max_body_bytes)
-    app[RELAY] = relay
-    app[AUTH_REQUIRED] = config.token is not None
-    for routes in ALL:
-        for endpoint, serve in routes.serving.items():
-            wrapped = around(serve, relay, guard, route=endpoint.path, open_to_all=endpoint.open)
-            app.router.add_route(endpoint.method, _pattern(endpoint), wrapped)
-    app.router.add_route("*", "/{rest:.*}", around(nowhere, relay, guard, route="none", open_to_all=False))
-    app.cleanup_ctx.append(_sweeping)
-    return app
+class App:
+    """A relay behind HTTP: made here, started once, stopped once. It asks for ``config.token`` if there is one."""
 
+    def __init__(
+        self,
+        config: ServerConfig,
+        *,
+        store: Store | None = None,
+        signals: Signals | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._config = config
+        self.relay = Relay(
+            store or MemoryStore(),
+            signals or LocalSignals(),
+            config.limits,
+            clock=clock,
+            require_agent_keys=config.require_agent_keys,
+            token_required=config.token is not None,
+        )
+        self._server: Server | None = None
+        self._runner: web.ServerRunner | None = None
+        self._sweeper: asyncio.Task[None] | None = None
 
-def make_runner(app: web.Application, *, shutdown_timeout: float = 1.0) -> web.AppRunner:
-    """Return the runner: a client that hangs up cancels its request, so that it takes no lease with it."""
-    return Runner(
-        app, handler_cancellation=True, access_log=None, handle_signals=False, shutdown_timeout=shutdown_timeout
-    )
+    def _front(self) -> Front:
+        config = self._config
+        guard = Guard(
+            config.token, host=config.host, allow_hosts=config.allow_hosts, allow_origins=config.allow_origins
+        )
 
+        async def nowhere(relay: Relay, request: Request) -> web.StreamResponse:
+            return refuse_nowhere(request, ENDPOINTS)
 
-def _pattern(endpoint: Endpoint) -> str:
-    """Let the parameter of a path have slashes: ids and keys may."""
-    return endpoint.path.replace("}", ":.+}")
+        return Front(
+            (
+                (endpoint, around(serve, self.relay, guard, route=endpoint.path, open_to_all=endpoint.open))
+                for routes in ALL
+                for endpoint, serve in routes.serving.items()
+            ),
+            around(nowhere, self.relay, guard, route="none", open_to_all=False),
+        )
 
+    async def start(self, *, tls: ssl.SSLContext | None = None, close_seconds: float = 1.0) -> int:
+        """Listen, and return the port. At the end, requests under way have ``close_seconds`` to finish."""
+        config = self._config
+        self._server = Server(self._front(), max_body_bytes=config.limits.max_body_bytes)
+        self._runner = web.ServerRunner(self._server, handle_signals=False, shutdown_timeout=close_seconds)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, config.host, config.port, ssl_context=tls, backlog=_BACKLOG).start()
+        self._sweeper = asyncio.create_task(self._sweep())
+        port: int = self._runner.addresses[0][1]
+        return port
 
-async def _sweeping(app: web.Application) -> AsyncIterator[None]:
-    async def sweep() -> None:
+    @property
+    def connections(self) -> int:
+        """How many clients are connected at this moment."""
+        return 0 if self._server is None else len(self._server.connections)
+
+    async def stop(self) -> None:
+        """Close all connections and stop listening."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._sweeper
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             try:
-                await app[RELAY].janitor.sweep()
+                await self.relay.janitor.sweep()
             except Exception:
                 _log.exception("the janitor failed; it goes on")
-
-    sweeper = asyncio.create_task(sweep())
-    yield
-    sweeper.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await sweeper

@@ -8,10 +8,11 @@ import socket
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-from aiohttp import hdrs, web
+from aiohttp import hdrs
 from multidict import istr
 
 from clawlink.errors import NotAllowed, NotAuthenticated, UnsupportedMediaType
+from clawlink.server.front import Request
 
 _KNOWN_HOSTS_MAX = 1024
 _FETCH_SITE = istr("Sec-Fetch-Site")
@@ -35,7 +36,7 @@ class Guard:
         self._origins = {origin.lower().rstrip("/") for origin in allow_origins}
         self._known: set[str] = set()
 
-    def check(self, request: web.Request, open_to_all: bool = False) -> None:
+    def check(self, request: Request, open_to_all: bool = False) -> None:
         """Raise NotAllowed, UnsupportedMediaType or NotAuthenticated for a request that is not to be looked at."""
         headers = request.headers
         host = headers.get(hdrs.HOST)
@@ -66,7 +67,7 @@ class Guard:
         if len(self._known) < _KNOWN_HOSTS_MAX:
             self._known.add(host)
 
-    def _check_origin(self, request: web.Request, origin: str, host: str | None) -> None:
+    def _check_origin(self, request: Request, origin: str, host: str | None) -> None:
         origin = origin.lower().rstrip("/")
         if origin != f"{request.scheme}://{(host or '').lower()}" and origin not in self._origins:
             raise NotAllowed(

@@ -1,41 +1,39 @@
-"""One HTTP connection: what aiohttp itself refuses is answered like every other error, and quotes nothing in the log.
+"""One HTTP connection: what is no HTTP is refused like everything else, and quoted nowhere.
 
-A request that is no HTTP reaches no route. aiohttp would answer it in plain text and log a traceback that quotes it,
-with whatever secret its headers hold.
+A request that cannot be read reaches no route. aiohttp would answer it in plain text and log a traceback that quotes
+it, with whatever secret its headers hold.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from clawlink.errors import BadRequest, ClawLinkError, InternalError, UnknownRoute
+from clawlink.errors import BadRequest, ClawLinkError, InternalError
+from clawlink.server.front import Request, Served
 from clawlink.server.wire import reply_failure
 
 _log = logging.getLogger("clawlink.request")
 
 
-class Runner(web.AppRunner):
-    """Runs an application on such connections."""
+class Server(web.Server):
+    """Accepts connections. A client that hangs up cancels its request, so that it takes no lease with it."""
 
-    async def _make_server(self) -> web.Server:
-        made = await super()._make_server()
-        return _Server(
-            made.request_handler,
-            request_factory=made.request_factory,
-            handler_cancellation=made.handler_cancellation,
-            loop=made._loop,
-            **made._kwargs,
-        )
+    def __init__(self, serve: Served, *, max_body_bytes: int) -> None:
+        loop = asyncio.get_running_loop()
 
+        def request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> Request:
+            return Request(message, payload, protocol, writer, task, loop, client_max_size=max_body_bytes)
 
-class _Server(web.Server):
+        super().__init__(cast(Any, serve), request_factory=request, handler_cancellation=True)
+
     def __call__(self) -> RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
+        return _Connection(self, loop=asyncio.get_running_loop(), access_log=None)  # type: ignore[arg-type]
 
 
 class _Connection(RequestHandler):
@@ -56,7 +54,8 @@ class _Connection(RequestHandler):
             reason = (message or "").partition(":")[0].partition("\n")[0].strip()
             error = BadRequest(f"this is not well-formed HTTP: {reason if ' ' in reason else 'it cannot be read'}")
         else:
-            _log.error("unexpected failure", exc_info=exc)
+            if not isinstance(exc, ConnectionError):  # a client that hung up in the middle of its body
+                _log.error("unexpected failure", exc_info=exc)
             error = InternalError("the relay failed at this request; its log says more")
         if request.writer.output_size > 0:
             raise ConnectionError("a part of another answer has been sent already")
@@ -65,17 +64,5 @@ class _Connection(RequestHandler):
         return response
 
     def log_exception(self, *args: Any, **kw: Any) -> None:
-        """Note that a connection ended badly: mostly it is a body that cannot be read. A traceback would quote it."""
+        """Note that a connection ended badly: mostly a body that cannot be read on. Its traceback would quote it."""
         _log.warning("connection failed", extra={"reason": type(sys.exc_info()[1]).__name__})
-
-    async def finish_response(
-        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
-        """Bring what aiohttp refuses before it looks for a route into our tree: Expect, CONNECT, ``*``."""
-        if isinstance(resp, web.HTTPException):
-            resp = reply_failure(
-                UnknownRoute("this relay has no such address; GET / lists those it has")
-                if isinstance(resp, web.HTTPNotFound)
-                else BadRequest(resp.text or resp.reason)
-            )
-        return await super().finish_response(request, resp, start_time)

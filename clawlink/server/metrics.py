@@ -11,7 +11,7 @@ from clawlink.version import VERSION
 
 async def render(relay: Relay) -> str:
     """Return all counters and gauges. None of them has a label that a user can fill, so their number is fixed."""
-    info = await relay.info(auth_required=False, endpoints={})
+    info = await relay.info(endpoints={})
     lines: list[str] = []
 
     def metric(name: str, kind: str, help: str, value: float, labels: str = "") -> None:

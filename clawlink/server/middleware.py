@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
@@ -15,18 +14,15 @@ from clawlink.errors import (
     BadRequest,
     ClawLinkError,
     InternalError,
-    MethodNotAllowed,
     StoreUnavailable,
-    UnknownRoute,
 )
-from clawlink.protocol.paths import ENDPOINTS
 from clawlink.relay.relay import Relay
 from clawlink.relay.stats import Stats
 from clawlink.server.auth import Guard
+from clawlink.server.front import Request, Served
 from clawlink.server.wire import Handler, reply_failure
 from clawlink.store.base import Failed
 
-Served = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _log = logging.getLogger("clawlink.request")
 
 
@@ -35,7 +31,7 @@ def around(serve: Handler, relay: Relay, guard: Guard, *, route: str, open_to_al
 
     stats = relay.stats
 
-    async def guarded(request: web.Request) -> web.StreamResponse:
+    async def guarded(request: Request) -> web.StreamResponse:
         try:
             guard.check(request, open_to_all)
             return await serve(relay, request)
@@ -53,7 +49,7 @@ def around(serve: Handler, relay: Relay, guard: Guard, *, route: str, open_to_al
             _log.exception("unexpected failure", extra={"method": request.method, "route": route})
             return _refuse(request, route, InternalError("the relay failed at this request; its log says more"), stats)
 
-    async def logged(request: web.Request) -> web.StreamResponse:
+    async def logged(request: Request) -> web.StreamResponse:
         started = time.perf_counter()
         response = await guarded(request)
         took = round((time.perf_counter() - started) * 1000, 2)
@@ -64,17 +60,8 @@ def around(serve: Handler, relay: Relay, guard: Guard, *, route: str, open_to_al
     return logged if _log.isEnabledFor(logging.DEBUG) else guarded
 
 
-def _refuse(request: web.Request, route: str, error: ClawLinkError, stats: Stats) -> web.Response:
+def _refuse(request: Request, route: str, error: ClawLinkError, stats: Stats) -> web.Response:
     stats.refused += 1
     if error.status in (401, 403):
         _log.warning("refused", extra={"method": request.method, "route": route, "code": error.code})
     return reply_failure(error)
-
-
-async def nowhere(relay: Relay, request: web.Request) -> web.StreamResponse:
-    """Answer a request that no route takes: the method is wrong, or the address is."""
-    allowed = sorted({e.method for e in ENDPOINTS if e.matches(request.path)})
-    if allowed:
-        shown = ", ".join(allowed)
-        raise MethodNotAllowed(f"this address does not take {request.method}, only {shown}", current=shown)
-    raise UnknownRoute("this relay has no such address; GET / lists those it has")

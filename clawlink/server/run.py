@@ -14,12 +14,9 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from aiohttp import web
-
 from clawlink.config import ServerConfig
-from clawlink.server.app import make_app, make_runner
+from clawlink.server.app import App
 from clawlink.server.logs import set_up
-from clawlink.server.wire import RELAY
 from clawlink.version import VERSION
 
 _log = logging.getLogger("clawlink.server")
@@ -76,17 +73,12 @@ def _runner() -> Callable[[Coroutine[Any, Any, None]], None]:
 async def _serve(config: ServerConfig, tls: ssl.SSLContext | None) -> None:
     stop = asyncio.Event()
     _on_signals(stop)
-    app = make_app(config)
-    runner = make_runner(app, shutdown_timeout=_CLOSE_SECONDS)
-    await runner.setup()
-    site = web.TCPSite(runner, config.host, config.port, ssl_context=tls, backlog=1024)
-    await site.start()
-    port = runner.addresses[0][1]
+    app = App(config)
+    port = await app.start(tls=tls, close_seconds=_CLOSE_SECONDS)
     for line in banner(config, port):
         print(line, flush=True)
-    _log.info(
-        "listening", extra={"address": config.host, "port": port, "version": VERSION, "tls": bool(config.tls_cert)}
-    )
+    facts = {"address": config.host, "port": port, "version": VERSION, "tls": tls is not None}
+    _log.info("listening", extra=facts)
     # What exists by now lives as long as the process: the collector need not look at it again.
     gc.collect()
     gc.freeze()
@@ -94,16 +86,16 @@ async def _serve(config: ServerConfig, tls: ssl.SSLContext | None) -> None:
     async with _announced(config, port):
         await stop.wait()
     _log.info("draining")
-    await app[RELAY].drain()
-    await _grace(runner)
-    await runner.cleanup()
+    await app.relay.drain()
+    await _grace(app)
+    await app.stop()
     _log.info("stopped")
 
 
-async def _grace(runner: web.AppRunner) -> None:
+async def _grace(app: App) -> None:
     """Go on telling those who are connected that the relay is going, for a moment; return at once if nobody is."""
     for _ in range(int(_GRACE_SECONDS / _GRACE_STEP_SECONDS)):
-        if runner.server is None or not runner.server.connections:
+        if not app.connections:
             return
         await asyncio.sleep(_GRACE_STEP_SECONDS)
 

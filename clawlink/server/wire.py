@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, cast
+from urllib.parse import unquote
 
 import msgspec
 from aiohttp import hdrs, web
@@ -18,8 +19,8 @@ from clawlink.errors import BadJson, BadRequest, BodyTimeout, ClawLinkError, Too
 from clawlink.protocol import failure
 from clawlink.protocol.paths import Endpoint
 from clawlink.relay.relay import Relay
+from clawlink.server.front import Request
 
-RELAY: web.AppKey[Relay] = web.AppKey("relay", Relay)
 KEY_FIELD = "idempotency_key"
 _KEY_HEADER = istr("Idempotency-Key")
 _AGENT_KEY = istr(KEY_HEADER)
@@ -27,7 +28,7 @@ _AGENT_HEADER = "ClawLink-Agent"
 BODY_SECONDS = 30.0
 
 T = TypeVar("T")
-Handler = Callable[[Relay, web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[Relay, Request], Awaitable[web.StreamResponse]]
 H = TypeVar("H", bound=Handler)
 
 _encoder = msgspec.json.Encoder()
@@ -57,7 +58,7 @@ def reply_failure(error: ClawLinkError) -> web.Response:
     return reply_json(failure.to_body(error), error.status, failure.to_headers(error))
 
 
-async def read(request: web.Request, kind: type[T]) -> T:
+async def read(request: Request, kind: type[T]) -> T:
     """Read the body as ``kind``. The content type is not looked at, as in ClawLink 1.0.x.
 
     Raises TooLarge, BodyTimeout, BadJson, or BadRequest naming the field.
@@ -78,7 +79,7 @@ async def read(request: web.Request, kind: type[T]) -> T:
     return cast("T", ask if key is None else _with_key(ask, key))
 
 
-async def _read_body(request: web.Request) -> bytes:
+async def _read_body(request: Request) -> bytes:
     limit = request.client_max_size
     try:
         if request.content.is_eof():  # it has all arrived, as small bodies do
@@ -86,6 +87,9 @@ async def _read_body(request: web.Request) -> bytes:
         length = request.content_length
         if length is not None and length > limit:
             raise _too_large(limit, length)
+        if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0
         return await asyncio.wait_for(request.read(), BODY_SECONDS)
     except web.HTTPRequestEntityTooLarge:
         raise _too_large(limit, limit + 1) from None
@@ -145,7 +149,7 @@ def _with_key(ask: T, key: str) -> T:
     return msgspec.structs.replace(ask, **{KEY_FIELD: key})  # type: ignore[type-var]
 
 
-def read_query(request: web.Request, kind: type[T]) -> T:
+def read_query(request: Request, kind: type[T]) -> T:
     """Read the query string as ``kind``. Raises BadRequest naming the parameter."""
     try:
         return msgspec.convert(dict(request.query), kind, strict=False)
@@ -153,22 +157,20 @@ def read_query(request: web.Request, kind: type[T]) -> T:
         raise _bad_field(error) from None
 
 
-def parameter(request: web.Request, name: str) -> str:
+def parameter(request: Request, name: str) -> str:
     """Return a parameter of the path, decoded. Raises BadRequest if it is not UTF-8."""
-    value = request.match_info[name]
     try:
-        value.encode()
-    except UnicodeEncodeError:
+        return unquote(request.parameters[name], errors="strict")
+    except UnicodeDecodeError:
         raise BadRequest("the address is not UTF-8", field=name) from None
-    return value
 
 
-async def acting(relay: Relay, request: web.Request, agent_id: str, field: str) -> Agent:
+async def acting(relay: Relay, request: Request, agent_id: str, field: str) -> Agent:
     """Return the agent that the request acts as; see ``Agents.acting``."""
     return await relay.agents.acting(agent_id, request.headers.get(_AGENT_KEY), field=field)
 
 
-async def asking(relay: Relay, request: web.Request, agent_id: str | None) -> Agent:
+async def asking(relay: Relay, request: Request, agent_id: str | None) -> Agent:
     """Return the agent named in the query or in the header ClawLink-Agent."""
     named = agent_id or request.headers.get(_AGENT_HEADER)
     if not named:

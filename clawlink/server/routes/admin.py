@@ -6,35 +6,35 @@ from aiohttp import web
 
 from clawlink.protocol import paths, replies
 from clawlink.relay.relay import Relay
+from clawlink.server.front import Request
 from clawlink.server.metrics import render
 from clawlink.server.openapi import document
 from clawlink.server.wire import Routes, reply, reply_json
 
 routes = Routes()
-AUTH_REQUIRED: web.AppKey[bool] = web.AppKey("auth_required", bool)
 _SHOWN = {f"{e.method} {e.path}": e.summary for e in paths.ENDPOINTS}
 
 
 @routes.serves(paths.INFO)
-async def info(relay: Relay, request: web.Request) -> web.Response:
+async def info(relay: Relay, request: Request) -> web.Response:
     """Tell what this relay is and holds."""
-    return reply(await relay.info(auth_required=request.app[AUTH_REQUIRED], endpoints=_SHOWN))
+    return reply(await relay.info(endpoints=_SHOWN))
 
 
 @routes.serves(paths.HEALTH)
-async def health(relay: Relay, request: web.Request) -> web.Response:
+async def health(relay: Relay, request: Request) -> web.Response:
     """Tell whether the relay takes work; 503 while it drains, so that load balancers turn away."""
     draining = relay.draining
     return reply(replies.Health("draining" if draining else "ok"), 503 if draining else 200)
 
 
 @routes.serves(paths.METRICS)
-async def metrics(relay: Relay, request: web.Request) -> web.Response:
+async def metrics(relay: Relay, request: Request) -> web.Response:
     """Counters in Prometheus text format."""
     return web.Response(text=await render(relay), content_type="text/plain", charset="utf-8")
 
 
 @routes.serves(paths.OPENAPI)
-async def openapi(relay: Relay, request: web.Request) -> web.Response:
+async def openapi(relay: Relay, request: Request) -> web.Response:
     """This interface as OpenAPI."""
     return reply_json(document())

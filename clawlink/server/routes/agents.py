@@ -11,13 +11,14 @@ from clawlink.protocol import paths, replies, requests
 from clawlink.relay.clock import iso
 from clawlink.relay.directory import card
 from clawlink.relay.relay import Relay
+from clawlink.server.front import Request
 from clawlink.server.wire import Routes, acting, parameter, read, read_query, reply, reply_json
 
 routes = Routes()
 
 
 @routes.serves(paths.REGISTER)
-async def register(relay: Relay, request: web.Request) -> web.Response:
+async def register(relay: Relay, request: Request) -> web.Response:
     """Register an agent, or resume one."""
     ask = await read(request, requests.Register)
     done = await relay.agents.register(ask, machine=request.remote or "", agent_key=request.headers.get(KEY_HEADER))
@@ -33,7 +34,7 @@ async def register(relay: Relay, request: web.Request) -> web.Response:
 
 
 @routes.serves(paths.DISCOVER)
-async def discover(relay: Relay, request: web.Request) -> web.Response:
+async def discover(relay: Relay, request: Request) -> web.Response:
     """List agents; each was encoded when it last changed."""
     found = await relay.agents.discover(read_query(request, requests.DiscoverQuery))
     time = iso(relay.clock()).encode()
@@ -41,7 +42,7 @@ async def discover(relay: Relay, request: web.Request) -> web.Response:
 
 
 @routes.serves(paths.HEARTBEAT)
-async def heartbeat(relay: Relay, request: web.Request) -> web.Response:
+async def heartbeat(relay: Relay, request: Request) -> web.Response:
     """Record a sign of life."""
     ask = await read(request, requests.Heartbeat)
     try:
@@ -52,7 +53,7 @@ async def heartbeat(relay: Relay, request: web.Request) -> web.Response:
 
 
 @routes.serves(paths.LEAVE)
-async def leave(relay: Relay, request: web.Request) -> web.Response:
+async def leave(relay: Relay, request: Request) -> web.Response:
     """Remove an agent."""
     agent = await acting(relay, request, parameter(request, "agent_id"), "agent_id")
     dropped = await relay.agents.leave(agent)

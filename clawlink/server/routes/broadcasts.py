@@ -6,13 +6,14 @@ from aiohttp import web
 
 from clawlink.protocol import paths, requests
 from clawlink.relay.relay import Relay
+from clawlink.server.front import Request
 from clawlink.server.wire import Routes, acting, read, reply
 
 routes = Routes()
 
 
 @routes.serves(paths.BROADCAST)
-async def broadcast(relay: Relay, request: web.Request) -> web.Response:
+async def broadcast(relay: Relay, request: Request) -> web.Response:
     """Tell every other agent."""
     ask = await read(request, requests.Broadcast)
     sender = await acting(relay, request, ask.from_agent, "from_agent")

@@ -6,13 +6,14 @@ from aiohttp import web
 
 from clawlink.protocol import paths, replies, requests
 from clawlink.relay.relay import Relay
+from clawlink.server.front import Request
 from clawlink.server.wire import Routes, acting, asking, parameter, read, read_query, reply
 
 routes = Routes()
 
 
 @routes.serves(paths.PUT_FILE)
-async def put_file(relay: Relay, request: web.Request) -> web.Response:
+async def put_file(relay: Relay, request: Request) -> web.Response:
     """Write a file."""
     ask = await read(request, requests.PutFile)
     editor = await acting(relay, request, ask.agent_id, "agent_id")
@@ -21,19 +22,19 @@ async def put_file(relay: Relay, request: web.Request) -> web.Response:
 
 
 @routes.serves(paths.LIST_FILES)
-async def list_files(relay: Relay, request: web.Request) -> web.Response:
+async def list_files(relay: Relay, request: Request) -> web.Response:
     """List files."""
     return reply(await relay.files.list(read_query(request, requests.ListQuery)))
 
 
 @routes.serves(paths.GET_FILE)
-async def get_file(relay: Relay, request: web.Request) -> web.Response:
+async def get_file(relay: Relay, request: Request) -> web.Response:
     """Read a file."""
     return reply(await relay.files.get(parameter(request, "file_key")))
 
 
 @routes.serves(paths.DELETE_FILE)
-async def delete_file(relay: Relay, request: web.Request) -> web.Response:
+async def delete_file(relay: Relay, request: Request) -> web.Response:
     """Delete a file."""
     ask = read_query(request, requests.DeleteFileQuery)
     editor = await asking(relay, request, ask.agent_id)

@@ -15,13 +15,14 @@ from clawlink.relay.clock import iso
 from clawlink.relay.ids import receipt
 from clawlink.relay.mailbox import Mailbox, Outcome
 from clawlink.relay.relay import Relay
+from clawlink.server.front import Request
 from clawlink.server.wire import Routes, acting, asking, parameter, read, read_query, reply
 
 routes = Routes()
 
 
 @routes.serves(paths.SEND)
-async def send(relay: Relay, request: web.Request) -> web.Response:
+async def send(relay: Relay, request: Request) -> web.Response:
     """Store a plain message for its recipient."""
     ask = await read(request, requests.Send)
     sender = await acting(relay, request, ask.from_agent, "from_agent")
@@ -29,14 +30,14 @@ async def send(relay: Relay, request: web.Request) -> web.Response:
 
 
 @routes.serves(paths.MESSAGE)
-async def message(relay: Relay, request: web.Request) -> web.Response:
+async def message(relay: Relay, request: Request) -> web.Response:
     """Tell how far a message came."""
     asker = await asking(relay, request, read_query(request, requests.Asker).agent_id)
     return reply(await relay.messages.status(asker, parameter(request, "message_id")))
 
 
 @routes.serves(paths.POLL)
-async def poll(relay: Relay, request: web.Request) -> web.StreamResponse:
+async def poll(relay: Relay, request: Request) -> web.StreamResponse:
     """Lease messages and hand them out. What could not be written is due again at once.
 
     Without ``lease`` in the query, as in ClawLink 1.0.x, what was written to a live connection is settled.
@@ -62,7 +63,7 @@ def _polled(taken: Sequence[Delivery]) -> web.Response:
 
 
 async def _hand_over(
-    request: web.Request,
+    request: Request,
     response: web.Response,
     mailbox: Mailbox,
     agent_id: str,
@@ -87,7 +88,7 @@ async def _hand_over(
 
 
 @routes.serves(paths.ACK)
-async def ack(relay: Relay, request: web.Request) -> web.Response:
+async def ack(relay: Relay, request: Request) -> web.Response:
     """Settle leased messages. Repeating it with the same receipts is harmless."""
     ask = await read(request, requests.Ack)
     agent = await acting(relay, request, ask.agent_id, "agent_id")
@@ -95,7 +96,7 @@ async def ack(relay: Relay, request: web.Request) -> web.Response:
 
 
 @routes.serves(paths.NACK)
-async def nack(relay: Relay, request: web.Request) -> web.Response:
+async def nack(relay: Relay, request: Request) -> web.Response:
     """Give leased messages back."""
     ask = await read(request, requests.Nack)
     agent = await acting(relay, request, ask.agent_id, "agent_id")
@@ -103,7 +104,7 @@ async def nack(relay: Relay, request: web.Request) -> web.Response:
 
 
 @routes.serves(paths.EXTEND)
-async def extend(relay: Relay, request: web.Request) -> web.Response:
+async def extend(relay: Relay, request: Request) -> web.Response:
     """Lengthen leases."""
     ask = await read(request, requests.Extend)
     agent = await acting(relay, request, ask.agent_id, "agent_id")
@@ -126,7 +127,7 @@ def _receipted(outcomes: Sequence[Outcome], done: str) -> web.Response:
 
 
 @routes.serves(paths.DEAD_LETTERS)
-async def dead_letters(relay: Relay, request: web.Request) -> web.Response:
+async def dead_letters(relay: Relay, request: Request) -> web.Response:
     """List dead letters."""
     agent = await acting(relay, request, parameter(request, "agent_id"), "agent_id")
     ask = read_query(request, requests.ListQuery)
@@ -147,7 +148,7 @@ async def dead_letters(relay: Relay, request: web.Request) -> web.Response:
 
 
 @routes.serves(paths.REDRIVE)
-async def redrive(relay: Relay, request: web.Request) -> web.Response:
+async def redrive(relay: Relay, request: Request) -> web.Response:
     """Put dead letters back."""
     ask = await read(request, requests.Redrive)
     agent = await acting(relay, request, ask.agent_id, "agent_id")

@@ -6,13 +6,14 @@ from aiohttp import web
 
 from clawlink.protocol import paths, requests
 from clawlink.relay.relay import Relay
+from clawlink.server.front import Request
 from clawlink.server.wire import Routes, acting, read, reply
 
 routes = Routes()
 
 
 @routes.serves(paths.DELEGATE)
-async def delegate(relay: Relay, request: web.Request) -> web.Response:
+async def delegate(relay: Relay, request: Request) -> web.Response:
     """Store a task for its assignee."""
     ask = await read(request, requests.Delegate)
     sender = await acting(relay, request, ask.from_agent, "from_agent")
@@ -20,7 +21,7 @@ async def delegate(relay: Relay, request: web.Request) -> web.Response:
 
 
 @routes.serves(paths.RESPOND)
-async def respond(relay: Relay, request: web.Request) -> web.Response:
+async def respond(relay: Relay, request: Request) -> web.Response:
     """Move a task, and tell its requester."""
     ask = await read(request, requests.Respond)
     sender = await acting(relay, request, ask.from_agent, "from_agent")
