@@ -50,7 +50,9 @@ def _main(argv: list[str]) -> Exit:
 
         ctx = Context(args, out=sys.stdout, err=sys.stderr)
         with ctx:
-            return _close(verb.run(args, ctx))
+            code = verb.run(args, ctx)
+            ctx.out.flush()
+        return _close(code)
     except SystemExit as done:  # argparse has printed its help or the version
         return _close(Exit(int(done.code or 0)))
     except ClawLinkError as error:
@@ -93,16 +95,17 @@ def _report(error: ClawLinkError, as_json: bool) -> None:
     from clawlink.cli.render import cell, harmless_json
 
     err = Output(sys.stderr)
-    if as_json:
-        from clawlink.protocol.failure import to_body
+    with contextlib.suppress(OSError):  # nobody reads what goes wrong: the exit code still tells
+        if as_json:
+            from clawlink.protocol.failure import to_body
 
-        err.line(harmless_json(to_body(error)).decode())
-    else:
-        err.line(f"clawlink: {cell(error.message)}")
+            err.line(harmless_json(to_body(error)).decode())
+        else:
+            err.line(f"clawlink: {cell(error.message)}")
 
 
 def _close(code: Exit) -> Exit:
-    """Flush what was printed. What cannot be written any more is a failure, told quietly by the exit code."""
+    """Flush what is left. What cannot be written now has been told of, if that was possible."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             try:

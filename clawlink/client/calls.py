@@ -56,6 +56,13 @@ class Call(Generic[T]):
     wait: float = 0.0
     learn: Callable[[Identity, T], None] | None = None
 
+    def answer(self, body: bytes) -> T:
+        """Read the reply to this call. Raises NotARelay for one of another shape: it does not come from a relay."""
+        try:
+            return self.read(body)
+        except (ValueError, msgspec.DecodeError) as error:
+            raise NotARelay(f"the answer is not that of a ClawLink relay: {error}") from None
+
 
 class Other(msgspec.Struct, frozen=True):
     """A message of a type this client does not know, as its JSON object."""
@@ -100,17 +107,14 @@ class File(NamedTuple):
 
 
 def _reader(kind: Any) -> Callable[[bytes], Any]:
-    """Return what decodes a reply; an answer of another shape does not come from a relay."""
+    """Return what decodes a reply."""
     decoder: msgspec.json.Decoder[Any] | None = None
 
     def read(body: bytes) -> Any:
         nonlocal decoder
         if decoder is None:  # made when first needed: a command needs one of them, and all cost its start 5 ms
             decoder = msgspec.json.Decoder(kind)
-        try:
-            return decoder.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise NotARelay(f"the answer is not that of a ClawLink relay: {error}") from None
+        return decoder.decode(body)
 
     return read
 
@@ -151,7 +155,7 @@ def _key(given: str | None) -> str:
 
 
 def _message(raw: msgspec.Raw) -> tuple[Message | Other, dict[str, Any]]:
-    fields: dict[str, Any] = msgspec.json.decode(raw)
+    fields = msgspec.json.decode(raw, type=dict[str, Any])
     try:
         return decode(raw), fields
     except msgspec.ValidationError:
@@ -400,7 +404,7 @@ def get_file(me: Identity, file_key: str) -> Call[File]:
 
     def read(body: bytes) -> File:
         file: replies.FileContent = _readers[paths.GET_FILE.name](body)
-        content = base64.b64decode(file.content) if file.encoding == "base64" else file.content.encode()
+        content = base64.b64decode(file.content, validate=True) if file.encoding == "base64" else file.content.encode()
         return File(file.file_key, content, file.file_type, file.last_editor, file.version, file.updated_at)
 
     return _call(paths.GET_FILE, read=read, file_key=file_key)

@@ -20,7 +20,7 @@ class Backoff:
     def pause(self, error: ClawLinkError, *, attempt: int, repeatable: bool, random: float) -> float | None:
         """Return the seconds to wait after failed attempt number ``attempt`` (from 1), or None to give up.
 
-        Only what is safe to repeat is repeated, and only after failures that pass by themselves. ``random``, from 0 to 1,
+        Only what is safe to repeat is repeated, and only after failures that pass by themselves. ``random``, 0 to 1,
         spreads clients that failed together over half to all of the pause.
         """
         if not repeatable or attempt >= self.tries or not isinstance(error, _WORTH_IT):

@@ -106,7 +106,7 @@ class Client:
         while True:
             attempt += 1
             try:
-                answer = call.read(self._send(call))
+                answer = call.answer(self._send(call))
             except ClawLinkError as error:
                 pause = self.backoff.pause(error, attempt=attempt, repeatable=call.repeatable, random=random.random())
                 if pause is None:

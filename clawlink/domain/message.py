@@ -7,31 +7,27 @@ the others. Times are ISO-8601 in UTC with milliseconds.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from enum import Enum, IntEnum
+from enum import Enum
 from typing import Any
 
 import msgspec
 
 
 class Priority(str, Enum):
-    """What is handed out first. Within one priority, in order of arrival."""
+    """What is handed out first: the lowest ``level``. Within one priority, in order of arrival."""
 
-    LOW = "low"
-    NORMAL = "normal"
-    HIGH = "high"
-    URGENT = "urgent"
+    level: int
 
+    LOW = "low", 3
+    NORMAL = "normal", 2
+    HIGH = "high", 1
+    URGENT = "urgent", 0
 
-class Rank(IntEnum):
-    """Priorities as numbers that sort: the lowest goes first."""
-
-    URGENT = 0
-    HIGH = 1
-    NORMAL = 2
-    LOW = 3
-
-
-RANKS = {p: Rank[p.name] for p in Priority}
+    def __new__(cls, name: str, level: int) -> Priority:
+        priority = str.__new__(cls, name)
+        priority._value_ = name
+        priority.level = level
+        return priority
 
 
 class AgentCard(msgspec.Struct, frozen=True, gc=False, kw_only=True):

@@ -13,7 +13,7 @@ from clawlink.domain import agent as rules
 from clawlink.domain.agent import REGISTERED, Agent, NameHold, Presence, by_capability, by_name, fold
 from clawlink.domain.delivery import copy_id
 from clawlink.domain.limits import AGENT_KEY_BITS, MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH, PRESENCE_AUDIENCE
-from clawlink.domain.message import AgentJoined, AgentLeft, Rank, encode
+from clawlink.domain.message import AgentJoined, AgentLeft, Priority, encode
 from clawlink.domain.task import Task, by_assignee
 from clawlink.errors import AmbiguousName, BadRequest, NameTaken, RelayFull, UnknownAgent
 from clawlink.protocol import requests
@@ -310,7 +310,7 @@ class Agents:
                         sender=agent.id,
                         body=body,
                         now=now,
-                        level=Rank.LOW,
+                        level=Priority.LOW.level,
                         merge="agent:" + agent.id,
                     )
                 )

@@ -12,7 +12,7 @@ from clawlink.domain import file as rules
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import copy_id
 from clawlink.domain.file import PRESENT, FileWrite, SharedFile
-from clawlink.domain.message import FileUpdated, Rank, encode
+from clawlink.domain.message import FileUpdated, Priority, encode
 from clawlink.errors import BadRequest, KeyReused, StorageFull, TooLarge, UnknownFile
 from clawlink.protocol import requests
 from clawlink.protocol.replies import FileContent, FileInfo, FileList
@@ -173,7 +173,7 @@ class Files:
                     sender=file.last_editor,
                     body=body,
                     now=now,
-                    level=Rank.LOW,
+                    level=Priority.LOW.level,
                     merge="file:" + file.id,
                 )
             )

@@ -13,13 +13,14 @@ from msgspec import Struct
 from clawlink.domain import delivery as rules
 from clawlink.domain.delivery import PENDING, Delivery, State
 from clawlink.domain.limits import MAX_REPLY_BYTES
-from clawlink.domain.message import Rank
+from clawlink.domain.message import Priority
 from clawlink.errors import LeaseLost, MailboxFull, RelayFull
 from clawlink.relay import waiting
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import receipt, split_receipt
 from clawlink.store.base import Conflict, Failed, Page, Put
 
+_NORMAL = Priority.NORMAL.level
 _NOTICE_SHARE = 0.5
 _FULL_RETRY_SECONDS = 5.0
 _SLICE = 256
@@ -50,7 +51,7 @@ class Mailbox:
         sender: str,
         body: bytes,
         now: float,
-        level: int = Rank.NORMAL,
+        level: int = _NORMAL,
         merge: str | None = None,
     ) -> Delivery:
         """Return a delivery that is due at once, the last of its priority. Its time to live ends at a full second."""

@@ -8,7 +8,7 @@ from clawlink.domain import access
 from clawlink.domain.agent import Agent
 from clawlink.domain.broadcast import Broadcast
 from clawlink.domain.delivery import Delivery, State, copy_id
-from clawlink.domain.message import RANKS, PlainMessage, decode, encode, says_the_same, type_of
+from clawlink.domain.message import PlainMessage, decode, encode, says_the_same, type_of
 from clawlink.domain.task import Task, TaskState
 from clawlink.errors import KeyReused, UnknownMessage
 from clawlink.protocol import requests
@@ -53,7 +53,7 @@ class Messages:
         if first is None:
             await self._mailbox.require_room(to.id, len(body))
             first = await self._mailbox.put_once(
-                self._mailbox.new(id, to.id, sender=sender.id, body=body, now=now, level=RANKS[ask.priority])
+                self._mailbox.new(id, to.id, sender=sender.id, body=body, now=now, level=ask.priority.level)
             )
         if first.body is not body and not says_the_same(decode(first.body), message):
             raise KeyReused(

@@ -10,7 +10,7 @@ import msgspec
 from clawlink.domain import task as rules
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
-from clawlink.domain.message import RANKS, TaskDelegation, TaskResponse, decode, encode, says_the_same
+from clawlink.domain.message import TaskDelegation, TaskResponse, decode, encode, says_the_same
 from clawlink.domain.task import FINAL, Task, TaskState, by_assignee
 from clawlink.errors import KeyReused, MailboxFull, NotAllowed, UnknownTask, WrongState
 from clawlink.protocol import requests
@@ -39,7 +39,7 @@ class Tasks:
         """Store a task and its delivery to the assignee. With an idempotency key a repeat answers as the first did."""
         core = self._core
         core.require_working()
-        to = await self._agents.resolve(ask.to_agent)
+        to = await core.store.get(Agent, ask.to_agent) or await self._agents.resolve(ask.to_agent)
         now = core.clock()
         key = ask.idempotency_key
         id = core.ids.fresh() if key is None else derived("task", sender.id, key)
@@ -59,7 +59,7 @@ class Tasks:
         if key is None or not await self._is_repeat(id, message):
             await self._mailbox.require_room(to.id, len(body))
             await self._require_capacity(to.id)
-            delivery = self._mailbox.new(id, to.id, sender=sender.id, body=body, now=now, level=RANKS[ask.priority])
+            delivery = self._mailbox.new(id, to.id, sender=sender.id, body=body, now=now, level=ask.priority.level)
             task = Task(id, 1, sender.id, to.id, body)
             try:
                 await self._mailbox.put(delivery, Put(task))

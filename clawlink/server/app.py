@@ -12,12 +12,10 @@ from collections.abc import Callable
 from aiohttp import web
 
 from clawlink.config import ServerConfig
-from clawlink.protocol.paths import ENDPOINTS
 from clawlink.relay.relay import Relay
 from clawlink.server.auth import Guard
 from clawlink.server.connection import Server
-from clawlink.server.front import Front, Request, refuse_nowhere
-from clawlink.server.middleware import around
+from clawlink.server.front import Front
 from clawlink.server.routes import ALL
 from clawlink.store.base import Signals, Store
 from clawlink.store.memory import MemoryStore
@@ -57,18 +55,7 @@ class App:
         guard = Guard(
             config.token, host=config.host, allow_hosts=config.allow_hosts, allow_origins=config.allow_origins
         )
-
-        async def nowhere(relay: Relay, request: Request) -> web.StreamResponse:
-            return refuse_nowhere(request, ENDPOINTS)
-
-        return Front(
-            (
-                (endpoint, around(serve, self.relay, guard, route=endpoint.path, open_to_all=endpoint.open))
-                for routes in ALL
-                for endpoint, serve in routes.serving.items()
-            ),
-            around(nowhere, self.relay, guard, route="none", open_to_all=False),
-        )
+        return Front(self.relay, guard, (route for routes in ALL for route in routes.serving.items()))
 
     async def start(self, *, tls: ssl.SSLContext | None = None, close_seconds: float = 1.0) -> int:
         """Listen, and return the port. At the end, requests under way have ``close_seconds`` to finish."""

@@ -12,7 +12,7 @@ from aiohttp import hdrs
 from multidict import istr
 
 from clawlink.errors import NotAllowed, NotAuthenticated, UnsupportedMediaType
-from clawlink.server.front import Request
+from clawlink.server.wire import Request
 
 _KNOWN_HOSTS_MAX = 1024
 _FETCH_SITE = istr("Sec-Fetch-Site")

@@ -15,8 +15,8 @@ from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
 from clawlink.errors import BadRequest, ClawLinkError, InternalError
-from clawlink.server.front import Request, Served
-from clawlink.server.wire import reply_failure
+from clawlink.server.front import Front
+from clawlink.server.wire import Request, reply_failure
 
 _log = logging.getLogger("clawlink.request")
 
@@ -24,13 +24,13 @@ _log = logging.getLogger("clawlink.request")
 class Server(web.Server):
     """Accepts connections. A client that hangs up cancels its request, so that it takes no lease with it."""
 
-    def __init__(self, serve: Served, *, max_body_bytes: int) -> None:
+    def __init__(self, front: Front, *, max_body_bytes: int) -> None:
         loop = asyncio.get_running_loop()
 
         def request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> Request:
             return Request(message, payload, protocol, writer, task, loop, client_max_size=max_body_bytes)
 
-        super().__init__(cast(Any, serve), request_factory=request, handler_cancellation=True)
+        super().__init__(cast(Any, front), request_factory=request, handler_cancellation=True)
 
     def __call__(self) -> RequestHandler:
         return _Connection(self, loop=asyncio.get_running_loop(), access_log=None)  # type: ignore[arg-type]

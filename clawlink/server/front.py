@@ -1,61 +1,98 @@
-"""Which route takes a request: a dict for fixed addresses, a pattern for those with parameters.
+"""Where every request comes in: which route takes it, whether it may, and every failure as JSON.
 
-It stands directly on aiohttp's server, below its applications: their routing, made for much more than this, would take
-a twentieth of a request.
+It stands directly on aiohttp's server, below its applications and middlewares: their routing, made for much more than
+this, would take a tenth of a request.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import logging
+import time
+from collections.abc import Iterable
 
 from aiohttp import web
 
-from clawlink.errors import MethodNotAllowed, UnknownRoute
+from clawlink.errors import (
+    BadRequest,
+    ClawLinkError,
+    InternalError,
+    MethodNotAllowed,
+    StoreUnavailable,
+    UnknownRoute,
+)
 from clawlink.protocol.paths import Endpoint
+from clawlink.relay.relay import Relay
+from clawlink.server.auth import Guard
+from clawlink.server.wire import Handler, Request, reply_failure
+from clawlink.store.base import Failed
 
-
-class Request(web.BaseRequest):
-    """A request, with the parameters of its path, still percent-encoded."""
-
-    parameters: Mapping[str, str] = {}
-
-
-Served = Callable[[Request], Awaitable[web.StreamResponse]]
+_log = logging.getLogger("clawlink.request")
+_NOWHERE = "none"
 
 
 class Front:
-    """Passes each request to its route."""
+    """Passes each request to its route. Addresses without parameters are found in a dict, the others by pattern."""
 
-    def __init__(self, routes: Iterable[tuple[Endpoint, Served]], nowhere: Served) -> None:
-        self._fixed: dict[tuple[str, str], Served] = {}
-        self._patterns: list[tuple[str, re.Pattern[str], Served]] = []
-        self._nowhere = nowhere
-        for endpoint, serve in routes:
-            if endpoint.pattern.groups:
-                self._patterns.append((endpoint.method, endpoint.pattern, serve))
-            else:
-                self._fixed[endpoint.method, endpoint.path] = serve
+    def __init__(self, relay: Relay, guard: Guard, routes: Iterable[tuple[Endpoint, Handler]]) -> None:
+        self._relay = relay
+        self._guard = guard
+        self._routes = list(routes)
+        self._fixed = {(e.method, e.path): (e, serve) for e, serve in self._routes if not e.pattern.groups}
+        # A line a request would cost more than the request, so there is none but at debug level.
+        self._logs = _log.isEnabledFor(logging.DEBUG)
 
     async def __call__(self, request: Request) -> web.StreamResponse:
-        serve = self._fixed.get((request.method, request.rel_url.raw_path))
-        return await (self._find(request) if serve is None else serve)(request)
+        endpoint, serve = self._fixed.get((request.method, request.rel_url.raw_path)) or self._find(request)
+        started = time.perf_counter() if self._logs else 0.0
+        try:
+            self._guard.check(request, endpoint is not None and endpoint.open)
+            response = await serve(self._relay, request)
+        except ConnectionError:
+            raise
+        except Exception as failure:
+            response = reply_failure(self._refusal(request, endpoint, failure))
+        if self._logs:
+            took = round((time.perf_counter() - started) * 1000, 2)
+            facts = {"method": request.method, "route": _name(endpoint), "status": response.status, "ms": took}
+            _log.debug("request", extra=facts)
+        return response
 
-    def _find(self, request: Request) -> Served:
+    def _find(self, request: Request) -> tuple[Endpoint | None, Handler]:
         path = request.rel_url.raw_path
-        for method, pattern, serve in self._patterns:
-            found = pattern.fullmatch(path) if method == request.method else None
-            if found is not None:
-                request.parameters = found.groupdict()
-                return serve
-        return self._nowhere
+        for endpoint, serve in self._routes:
+            if endpoint.method == request.method:
+                found = endpoint.pattern.fullmatch(path)
+                if found is not None:
+                    request.parameters = found.groupdict()
+                    return endpoint, serve
+        return None, self._nowhere
+
+    async def _nowhere(self, relay: Relay, request: Request) -> web.StreamResponse:
+        """Refuse a request that no route takes: the method is wrong, or the address is."""
+        path = request.rel_url.raw_path
+        allowed = sorted({endpoint.method for endpoint, _ in self._routes if endpoint.pattern.fullmatch(path)})
+        if allowed:
+            shown = ", ".join(allowed)
+            raise MethodNotAllowed(f"this address does not take {request.method}, only {shown}", current=shown)
+        raise UnknownRoute("this relay has no such address; GET / lists those it has")
+
+    def _refusal(self, request: Request, endpoint: Endpoint | None, failure: Exception) -> ClawLinkError:
+        """Bring a failure into our tree, and say in the log what an operator should know of it."""
+        self._relay.stats.refused += 1
+        facts = {"method": request.method, "route": _name(endpoint)}
+        if isinstance(failure, ClawLinkError):
+            if failure.status in (401, 403):
+                _log.warning("refused", extra={**facts, "code": failure.code})
+            return failure
+        if isinstance(failure, web.HTTPException):
+            return BadRequest(failure.reason or "the request is malformed")
+        if isinstance(failure, Failed):
+            _log.error("the store failed", extra={**facts, "reason": str(failure)})
+            return StoreUnavailable("the store does not answer; try again", retry_after=1)
+        _log.error("unexpected failure", extra=facts, exc_info=failure)
+        return InternalError("the relay failed at this request; its log says more")
 
 
-def refuse_nowhere(request: Request, endpoints: Iterable[Endpoint]) -> web.StreamResponse:
-    """Refuse a request that no route takes: the method is wrong, or the address is."""
-    path = request.rel_url.raw_path
-    allowed = sorted({e.method for e in endpoints if e.pattern.fullmatch(path)})
-    if allowed:
-        shown = ", ".join(allowed)
-        raise MethodNotAllowed(f"this address does not take {request.method}, only {shown}", current=shown)
-    raise UnknownRoute("this relay has no such address; GET / lists those it has")
+def _name(endpoint: Endpoint | None) -> str:
+    """Name the route for the log, where no address may stand: it holds ids, keys and tokens."""
+    return _NOWHERE if endpoint is None else endpoint.path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar, cast
 from urllib.parse import unquote
 
@@ -19,7 +19,6 @@ from clawlink.errors import BadJson, BadRequest, BodyTimeout, ClawLinkError, Too
 from clawlink.protocol import failure
 from clawlink.protocol.paths import Endpoint
 from clawlink.relay.relay import Relay
-from clawlink.server.front import Request
 
 KEY_FIELD = "idempotency_key"
 _KEY_HEADER = istr("Idempotency-Key")
@@ -28,6 +27,14 @@ _AGENT_HEADER = "ClawLink-Agent"
 BODY_SECONDS = 30.0
 
 T = TypeVar("T")
+
+
+class Request(web.BaseRequest):
+    """A request, with the parameters of its path, still percent-encoded."""
+
+    parameters: Mapping[str, str] = {}
+
+
 Handler = Callable[[Relay, Request], Awaitable[web.StreamResponse]]
 H = TypeVar("H", bound=Handler)
 
@@ -63,7 +70,8 @@ async def read(request: Request, kind: type[T]) -> T:
 
     Raises TooLarge, BodyTimeout, BadJson, or BadRequest naming the field.
     """
-    body = await _read_body(request)
+    # A small body has mostly arrived by now; one that is on its way is waited for, but not for ever.
+    body = await request.read() if request.content.is_eof() else await _read_slowly(request)
     if body.count(b"[") + body.count(b"{") > MAX_JSON_DEPTH:
         _require_shallow(body)
     decoder = _decoders.get(kind)
@@ -79,11 +87,9 @@ async def read(request: Request, kind: type[T]) -> T:
     return cast("T", ask if key is None else _with_key(ask, key))
 
 
-async def _read_body(request: Request) -> bytes:
+async def _read_slowly(request: Request) -> bytes:
     limit = request.client_max_size
     try:
-        if request.content.is_eof():  # it has all arrived, as small bodies do
-            return await request.read()
         length = request.content_length
         if length is not None and length > limit:
             raise _too_large(limit, length)

@@ -9,7 +9,6 @@ import pytest
 from msgspec.structs import replace
 
 from clawlink.domain.message import (
-    RANKS,
     AgentCard,
     AgentJoined,
     AgentLeft,
@@ -18,7 +17,6 @@ from clawlink.domain.message import (
     Message,
     PlainMessage,
     Priority,
-    Rank,
     TaskDelegation,
     TaskResponse,
     decode,
@@ -143,5 +141,6 @@ def test_two_kinds_of_message_never_say_the_same(one: Message, other: Message) -
 
 
 def test_every_priority_has_its_rank_and_the_urgent_one_goes_first() -> None:
-    assert sorted(Priority, key=lambda p: RANKS[p]) == [Priority.URGENT, Priority.HIGH, Priority.NORMAL, Priority.LOW]
-    assert set(RANKS.values()) == set(Rank)
+    ordered = sorted(Priority, key=lambda priority: priority.level)
+    assert ordered == [Priority.URGENT, Priority.HIGH, Priority.NORMAL, Priority.LOW]
+    assert len({priority.level for priority in Priority}) == len(Priority)

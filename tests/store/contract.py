@@ -19,7 +19,7 @@ from clawlink.domain.agent import REGISTERED, Agent, by_capability, by_name
 from clawlink.domain.broadcast import Broadcast
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.file import PRESENT, SharedFile
-from clawlink.domain.message import Rank
+from clawlink.domain.message import Priority
 from clawlink.domain.record import SETTLED, Record
 from clawlink.domain.task import Task, TaskState, by_assignee
 from clawlink.store.base import Conflict, Drop, Put, R, Store, Usage
@@ -33,7 +33,7 @@ def delivery(
     id: str,
     mailbox: str = "mia",
     *,
-    level: int = Rank.NORMAL,
+    level: int = Priority.NORMAL.level,
     arrival: int = 0,
     body: bytes = b"body",
     delay: float = 0.0,
@@ -498,12 +498,12 @@ class IndexContract:
     async def test_priority_goes_first_then_arrival(self, store: Store) -> None:
         order = ["urgent1", "urgent2", "high", "normal1", "normal2", "low"]
         ranked = [
-            delivery("urgent1", level=Rank.URGENT, arrival=5),
-            delivery("urgent2", level=Rank.URGENT, arrival=9),
-            delivery("high", level=Rank.HIGH, arrival=8),
-            delivery("normal1", level=Rank.NORMAL, arrival=2),
-            delivery("normal2", level=Rank.NORMAL, arrival=6),
-            delivery("low", level=Rank.LOW, arrival=1),
+            delivery("urgent1", level=Priority.URGENT.level, arrival=5),
+            delivery("urgent2", level=Priority.URGENT.level, arrival=9),
+            delivery("high", level=Priority.HIGH.level, arrival=8),
+            delivery("normal1", level=Priority.NORMAL.level, arrival=2),
+            delivery("normal2", level=Priority.NORMAL.level, arrival=6),
+            delivery("low", level=Priority.LOW.level, arrival=1),
         ]
         random.Random(3).shuffle(ranked)
         await put(store, *ranked)
@@ -582,7 +582,7 @@ class IndexContract:
 
     async def test_an_id_stored_anew_is_due_once_whatever_was_filed_for_it_before(self, store: Store) -> None:
         d = delivery("d", delay=10)
-        await put(store, delivery("other", level=Rank.LOW), d)
+        await put(store, delivery("other", level=Priority.LOW.level), d)
         await drop(store, d)
         await put(store, d)
         assert await due(store, NOW + 10) == ["d", "other"]
@@ -590,7 +590,7 @@ class IndexContract:
     async def test_an_id_stored_anew_keeps_its_lease_when_one_from_before_lapses(self, store: Store) -> None:
         d = delivery("d")
         before = lease(d, seconds=60)
-        await put(store, delivery("other", level=Rank.LOW), d, before)
+        await put(store, delivery("other", level=Priority.LOW.level), d, before)
         await drop(store, before)
         await put(store, d, lease(d, now=NOW + 30, seconds=60))
         assert await due(store, NOW + 60) == ["other"]
@@ -601,7 +601,7 @@ class IndexContract:
         self, store: Store, delay: float
     ) -> None:
         d = delivery("d")
-        await put(store, delivery("other", level=Rank.LOW), d, lease(d, seconds=60))
+        await put(store, delivery("other", level=Priority.LOW.level), d, lease(d, seconds=60))
         await drop(store, lease(d, seconds=60))
         anew = delivery("d", delay=delay)
         await put(store, anew, rules.expire(anew, now=NOW, keep=KEEP))
@@ -610,7 +610,7 @@ class IndexContract:
 
     async def test_an_id_stored_anew_in_another_mailbox_is_due_only_there(self, store: Store) -> None:
         d = delivery("d", "mia", delay=10)
-        await put(store, delivery("other", "mia", level=Rank.LOW), d)
+        await put(store, delivery("other", "mia", level=Priority.LOW.level), d)
         await drop(store, d)
         await put(store, replace(d, mailbox="eve"))
         assert await due(store, NOW + 10, "mia") == ["other"]

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from clawlink.domain import delivery as rules
 from clawlink.domain.delivery import Delivery, State
-from clawlink.domain.message import Rank
+from clawlink.domain.message import Priority
 from clawlink.domain.record import SETTLED
 from clawlink.store.base import Conflict, Drop, Put, Usage
 from clawlink.store.memory import MemoryStore
@@ -114,7 +114,7 @@ class Mailboxes(RuleBasedStateMachine):
         self.made += 1
         return f"r{self.made}"
 
-    def new(self, id: str, mailbox: str, level: Rank, body: bytes, delay: float, merge: str | None) -> Delivery:
+    def new(self, id: str, mailbox: str, level: int, body: bytes, delay: float, merge: str | None) -> Delivery:
         self.made += 1
         rank = rules.rank(level, self.made)
         now = self.now
@@ -125,12 +125,12 @@ class Mailboxes(RuleBasedStateMachine):
     @rule(
         id=st.sampled_from(IDS),
         mailbox=st.sampled_from(MAILBOXES),
-        level=st.sampled_from(Rank),
+        level=st.sampled_from([priority.level for priority in Priority]),
         body=st.binary(max_size=4),
         delay=st.sampled_from([0.0, 0.0, 0.0, 1.0, 5.0]),
         merge=st.sampled_from(MERGES),
     )
-    def put_new(self, id: str, mailbox: str, level: Rank, body: bytes, delay: float, merge: str | None) -> None:
+    def put_new(self, id: str, mailbox: str, level: int, body: bytes, delay: float, merge: str | None) -> None:
         made = self.new(id, mailbox, level, body, delay, merge)
         if id not in self.model.records:
             self.commit(Put(made))
@@ -219,7 +219,7 @@ class Mailboxes(RuleBasedStateMachine):
         d = self.any_of(pick, *State)
         if d is not None:
             self.commit(Drop(d))
-            self.commit(Put(self.new(d.id, mailbox or d.mailbox, Rank.NORMAL, b"anew", delay, d.merge)))
+            self.commit(Put(self.new(d.id, mailbox or d.mailbox, Priority.NORMAL.level, b"anew", delay, d.merge)))
 
     @rule(limit=st.integers(1, 3))
     def sweep(self, limit: int) -> None:

@@ -6,10 +6,9 @@ from aiohttp import web
 
 from clawlink.protocol import paths, replies
 from clawlink.relay.relay import Relay
-from clawlink.server.front import Request
 from clawlink.server.metrics import render
 from clawlink.server.openapi import document
-from clawlink.server.wire import Routes, reply, reply_json
+from clawlink.server.wire import Request, Routes, reply, reply_json
 
 routes = Routes()
 _SHOWN = {f"{e.method} {e.path}": e.summary for e in paths.ENDPOINTS}

@@ -11,8 +11,7 @@ from clawlink.protocol import paths, replies, requests
 from clawlink.relay.clock import iso
 from clawlink.relay.directory import card
 from clawlink.relay.relay import Relay
-from clawlink.server.front import Request
-from clawlink.server.wire import Routes, acting, parameter, read, read_query, reply, reply_json
+from clawlink.server.wire import Request, Routes, acting, parameter, read, read_query, reply, reply_json
 
 routes = Routes()
 

@@ -6,8 +6,7 @@ from aiohttp import web
 
 from clawlink.protocol import paths, replies, requests
 from clawlink.relay.relay import Relay
-from clawlink.server.front import Request
-from clawlink.server.wire import Routes, acting, asking, parameter, read, read_query, reply
+from clawlink.server.wire import Request, Routes, acting, asking, parameter, read, read_query, reply
 
 routes = Routes()
 

@@ -15,8 +15,7 @@ from clawlink.relay.clock import iso
 from clawlink.relay.ids import receipt
 from clawlink.relay.mailbox import Mailbox, Outcome
 from clawlink.relay.relay import Relay
-from clawlink.server.front import Request
-from clawlink.server.wire import Routes, acting, asking, parameter, read, read_query, reply
+from clawlink.server.wire import Request, Routes, acting, asking, parameter, read, read_query, reply
 
 routes = Routes()
 
