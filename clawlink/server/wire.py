@@ -70,8 +70,13 @@ async def read(request: Request, kind: type[T]) -> T:
 
     Raises TooLarge, BodyTimeout, BadJson, or BadRequest naming the field.
     """
-    # A small body has mostly arrived by now; one that is on its way is waited for, but not for ever.
-    body = await request.read() if request.content.is_eof() else await _read_slowly(request)
+    try:
+        # A small body has mostly arrived by now; one that is on its way is waited for, but not for ever.
+        body = await request.read() if request.content.is_eof() else await _read_slowly(request)
+    except web.HTTPRequestEntityTooLarge:
+        raise _too_large(request.client_max_size, request.client_max_size + 1) from None
+    except web.RequestPayloadError:
+        raise BadRequest("the body is not what its headers say: its chunks or its Content-Encoding are wrong") from None
     if body.count(b"[") + body.count(b"{") > MAX_JSON_DEPTH:
         _require_shallow(body)
     decoder = _decoders.get(kind)
@@ -89,18 +94,14 @@ async def read(request: Request, kind: type[T]) -> T:
 
 async def _read_slowly(request: Request) -> bytes:
     limit = request.client_max_size
+    length = request.content_length
+    if length is not None and length > limit:
+        raise _too_large(limit, length)
+    if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
     try:
-        length = request.content_length
-        if length is not None and length > limit:
-            raise _too_large(limit, length)
-        if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
-            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            request.writer.output_size = 0
         return await asyncio.wait_for(request.read(), BODY_SECONDS)
-    except web.HTTPRequestEntityTooLarge:
-        raise _too_large(limit, limit + 1) from None
-    except web.RequestPayloadError:
-        raise BadRequest("the body is not what its headers say: its chunks or its Content-Encoding are wrong") from None
     except asyncio.TimeoutError:
         raise BodyTimeout(
             f"the body did not arrive within {BODY_SECONDS:.0f} s", limit=BODY_SECONDS, retry_after=1
