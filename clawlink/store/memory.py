@@ -263,34 +263,33 @@ class MemoryStore:
         box = self._mailboxes.get(mailbox)
         if box is None:
             box = self._mailboxes[mailbox] = _Mailbox()
-        if old is not None:
-            state = old.state
-            if state is PENDING:
+        count = size = 0
+        if old is not None and (old.state is PENDING or old.state is DEAD):
+            count, size = -1, -len(old.body)
+            if old.state is PENDING:
                 _remove(box.ready, old)
-            if state is PENDING or state is DEAD:
-                self._count(box, -1, -len(old.body))
-        if new is not None:
-            state = new.state
-            if state is PENDING or state is DEAD:
-                self._count(box, 1, len(new.body))
-            if state is PENDING:
-                # A new message is due at once unless it was stored to wait. Anything else is filed by its time, and
-                # `due` moves it over when that has come.
-                if new.version == 1 and new.visible_at <= new.stored_at:
-                    _insert(box.ready, new)
-                else:
-                    heappush(box.later, (new.visible_at, new.id, new.version))
-                    if len(box.later) > _STALE_ENTRIES and len(box.later) > 4 * box.count:
-                        box.later = [entry for entry in box.later if self._filed(entry, mailbox) is not None]
-                        heapify(box.later)
+        if new is not None and (new.state is PENDING or new.state is DEAD):
+            count, size = count + 1, size + len(new.body)
+            if new.state is PENDING:
+                self._file(box, new)
+        if count or size:
+            box.count += count
+            box.bytes += size
+            self._held_count += count
+            self._held_bytes += size
         if not box.count:
             del self._mailboxes[mailbox]
 
-    def _count(self, box: _Mailbox, count: int, size: int) -> None:
-        box.count += count
-        box.bytes += size
-        self._held_count += count
-        self._held_bytes += size
+    def _file(self, box: _Mailbox, d: Delivery) -> None:
+        # A new message is due at once unless it was stored to wait. Anything else is filed by its time, and `due` moves
+        # it over when that has come.
+        if d.version == 1 and d.visible_at <= d.stored_at:
+            _insert(box.ready, d)
+            return
+        heappush(box.later, (d.visible_at, d.id, d.version))
+        if len(box.later) > _STALE_ENTRIES and len(box.later) > 4 * box.count:
+            box.later = [entry for entry in box.later if self._filed(entry, d.mailbox) is not None]
+            heapify(box.later)
 
     def _filed(self, entry: tuple[float, str, int], mailbox: str) -> Delivery | None:
         """Return the delivery that was filed so, unless it has changed since.
@@ -319,8 +318,7 @@ def _insert(ready: list[Delivery], d: Delivery) -> None:
 
 def _remove(ready: list[Delivery], d: Delivery) -> None:
     """Take out a delivery that is due; one filed for later is not here, and its entry there just grows stale."""
-    if ready and ready[0] is d:
-        del ready[0]
+    if not ready or d.rank < ready[0].rank:
         return
     at = bisect_left(ready, d.rank, key=_rank)
     while at < len(ready) and ready[at].rank == d.rank:
