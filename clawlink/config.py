@@ -34,7 +34,14 @@ class ServerConfig:
     @property
     def on_loopback(self) -> bool:
         """Whether only this machine can reach the relay."""
-        return self.host in LOOPBACK_HOSTS or self.host.startswith("127.")
+        if self.host in LOOPBACK_HOSTS:
+            return True
+        from ipaddress import ip_address  # a few milliseconds that no client needs
+
+        try:
+            return ip_address(self.host).is_loopback
+        except ValueError:  # a name, and nobody knows what it stands for elsewhere
+            return False
 
     @property
     def scheme(self) -> str:

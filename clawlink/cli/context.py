@@ -130,6 +130,7 @@ class Context:
 
         if self.json:
             self.err.json({"warning": sentence}, one_line=True)
+            self.err.flush()
         else:
             self.err.line(f"clawlink: {cell(sentence)}")
 

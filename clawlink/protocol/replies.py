@@ -262,7 +262,7 @@ class Left(Struct, frozen=True):
 
 
 class Health(Struct, frozen=True):
-    """Whether the relay takes work: ``ok`` or ``draining``."""
+    """The relay takes work: ``ok``. While it drains, it answers as for any new work: 503 ``draining``."""
 
     status: str
 

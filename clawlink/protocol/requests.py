@@ -21,8 +21,8 @@ NewAgentId = Annotated[
     Meta(
         min_length=1,
         max_length=limits.MAX_ID_LENGTH,
-        pattern=r"^[^\x00-\x20\x7f-\x9f\u2028\u2029]+$",
-        description="An agent's id: no white space, no control characters.",
+        pattern=r"^(?!\.{1,2}$)[^\x00-\x20\x7f-\x9f\u2028\u2029]+$",
+        description="An agent's id: no white space, no control characters; not . or .., which addresses leave out.",
     ),
 ]
 Recipient = Annotated[

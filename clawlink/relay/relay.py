@@ -58,6 +58,10 @@ class Relay:
         """Whether the relay is shutting down."""
         return self._core.draining
 
+    def require_working(self) -> None:
+        """Refuse while the relay is shutting down."""
+        self._core.require_working()
+
     @property
     def waiting(self) -> int:
         """How many consumers wait for messages at this moment."""

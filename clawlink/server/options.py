@@ -86,10 +86,13 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
     cert, key = text("tls_cert"), text("tls_key")
     if (cert is None) != (key is None):
         raise ValueError("--tls-cert and --tls-key go together: give both or neither")
+    token = text("token")
+    if token is not None and (not token.isprintable() or not token or token != token.strip()):
+        raise ValueError("--token may not be empty, nor have control characters, nor white space at its ends")
     config = ServerConfig(
         host=text("host") or DEFAULT_HOST,
         port=port,
-        token=text("token"),
+        token=token,
         require_agent_keys=switch("require_agent_keys"),
         allow_hosts=several("allow_host"),
         allow_origins=several("allow_origin"),

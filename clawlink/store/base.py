@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -41,7 +41,7 @@ class Drop(Struct, frozen=True, gc=False):
     record: Record
 
 
-class Page(NamedTuple, Generic[R_co]):
+class Page(Struct, Generic[R_co], frozen=True):
     """Some records under one index key, oldest first, and where to go on (None at the end)."""
 
     records: Sequence[R_co]

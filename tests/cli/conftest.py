@@ -56,7 +56,9 @@ Run = Callable[..., Result]
 @pytest.fixture(autouse=True)
 def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make an account of its own for every test: no identity, no settings, a home that is empty."""
-    for name in [name for name in os.environ if name.startswith("CLAWLINK_") or name == "REQUESTS_CA_BUNDLE"]:
+    for name in [
+        name for name in os.environ if name.startswith(("CLAWLINK_", "PYTHON")) or name == "REQUESTS_CA_BUNDLE"
+    ]:
         monkeypatch.delenv(name)
     home = tmp_path / "home"
     home.mkdir()
@@ -128,19 +130,37 @@ def relay(module_relay: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return module_relay
 
 
-@pytest.fixture
-def own_relay(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
-    """Start relays of the test's own: ``own_relay("--token", "t")``."""
-    started: list[subprocess.Popen[str]] = []
+class Relays:
+    """Relays of one test: ``own_relay("--token", "t")`` starts one and returns its address."""
 
-    def start(*flags: str) -> str:
+    def __init__(self) -> None:
+        self._running: dict[str, subprocess.Popen[str]] = {}
+
+    def __call__(self, *flags: str) -> str:
         process, url = _start(*flags)
-        started.append(process)
+        self._running[url] = process
         return url
 
-    yield start
-    for process in started:
-        _stop(process)
+    def stop(self, url: str) -> None:
+        """Kill the relay at that address."""
+        _stop(self._running.pop(url))
+
+    def restart(self, url: str, *flags: str) -> None:
+        """Start another one at the same address: it remembers nothing."""
+        assert self("--port", url.rpartition(":")[2], *flags) == url
+
+    def stop_all(self) -> None:
+        """Kill what still runs."""
+        for url in list(self._running):
+            self.stop(url)
+
+
+@pytest.fixture
+def own_relay() -> Iterator[Relays]:
+    """Start relays of the test's own."""
+    relays = Relays()
+    yield relays
+    relays.stop_all()
 
 
 _counter = iter(range(1_000_000))

@@ -119,6 +119,6 @@ def test_a_missing_stream_shows_nothing() -> None:
 
 def test_an_unknown_encoding_gets_the_plain_mark() -> None:
     class Odd(io.StringIO):
-        encoding = "no-such-encoding"  # type: ignore[assignment]
+        encoding = "no-such-encoding"
 
     assert Output(Odd()).bar == "| "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -17,8 +18,8 @@ HEAVY = {"aiohttp", "requests", "rich", "msgspec", "zeroconf", "urllib3", "shtab
 
 def imported_by(*args: str) -> set[str]:
     """Return the modules that a command has imported when it ends."""
-    code = f"import sys; from clawlink.cli.main import main; main({list(args)!r}); print('\\n', *sys.modules, file=sys.stderr)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    code = "import sys; from clawlink.cli.main import main; main(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, check=True)
     return set(done.stderr.splitlines()[-1].split())
 
 
@@ -39,7 +40,7 @@ def test_a_command_imports_no_server_and_no_aiohttp() -> None:
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_table_and_the_modules_agree(verb: str) -> None:
     module = load(verb)
-    assert (module.NAME, module.HELP) == (verb, VERBS[verb])
+    assert (verb, VERBS[verb]) == (module.NAME, module.HELP)
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -77,7 +78,14 @@ def test_options_stand_before_or_after_the_verb(argv: list[str]) -> None:
 
 def test_the_later_one_counts_and_absent_ones_are_none() -> None:
     _, args = parser.parse(["--relay", "one", "poll", "--relay", "two"])
-    assert (args.relay, args.token, args.named, args.ca, args.timeout, args.json) == ("two", None, None, None, None, False)
+    assert (args.relay, args.token, args.named, args.ca, args.timeout, args.json) == (
+        "two",
+        None,
+        None,
+        None,
+        None,
+        False,
+    )
 
 
 def test_serve_takes_its_token_from_both_places() -> None:
@@ -111,9 +119,8 @@ def test_serve_takes_its_token_from_both_places() -> None:
     ],
 )
 def test_mistakes_are_one_sentence(argv: list[str], said: str) -> None:
-    with pytest.raises(UsageError, match=".") as raised:
+    with pytest.raises(UsageError, match=re.escape(said)):
         parser.parse(argv)
-    assert said in raised.value.message
 
 
 def test_mistakes_end_with_2_and_with_json_are_json(call: Run) -> None:

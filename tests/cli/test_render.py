@@ -107,6 +107,12 @@ def test_wrapping_loses_nothing_and_keeps_within(text: str, columns: int) -> Non
 
 
 def test_sizes_and_counts() -> None:
-    assert [render.size(n) for n in (0, 1023, 1024, 1 << 20, 3 << 29)] == ["0 bytes", "1023 bytes", "1 KiB", "1 MiB", "1.5 GiB"]
+    assert [render.size(n) for n in (0, 1023, 1024, 1 << 20, 3 << 29)] == [
+        "0 bytes",
+        "1023 bytes",
+        "1 KiB",
+        "1 MiB",
+        "1.5 GiB",
+    ]
     assert [render.plural(n, "mailbox", "mailboxes") for n in (0, 1, 2)] == ["0 mailboxes", "1 mailbox", "2 mailboxes"]
     assert render.plural(2, "task") == "2 tasks"

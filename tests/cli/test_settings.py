@@ -27,7 +27,11 @@ def kept(folder: Path, *saved: Saved) -> Identities:
 
 
 def asked(
-    relay: str | None = None, token: str | None = None, ca: str | None = None, named: str | None = None, insisted: bool = True
+    relay: str | None = None,
+    token: str | None = None,
+    ca: str | None = None,
+    named: str | None = None,
+    insisted: bool = True,
 ) -> Given:
     return Given(relay, token, ca, named, insisted and named is not None)
 
@@ -64,7 +68,7 @@ def test_a_certificate_must_be_there(tmp_path: Path) -> None:
         (" http://Host:9077/ ", "http://host:9077"),
         ("HTTPS://Relay.Example/base/", "https://relay.example/base"),
         ("http://User:Pass@Host", "http://User:Pass@Host"),
-        ("http://", "http:"),
+        ("http://", "http://"),
         ("http://[::1", "http://[::1"),
     ],
 )
@@ -87,7 +91,9 @@ def test_a_visitor_uses_the_identity_it_names(tmp_path: Path) -> None:
 
 def test_a_visitor_without_a_name_uses_what_all_identities_share(tmp_path: Path) -> None:
     assert settings.visiting(asked(), kept(tmp_path / "one", ADA, BOB)) == Where("http://one:9077", "t1", None, None)
-    assert settings.visiting(asked(), kept(tmp_path / "two", ADA, ADA_ELSEWHERE)) == Where(DEFAULT_RELAY, None, None, None)
+    assert settings.visiting(asked(), kept(tmp_path / "two", ADA, ADA_ELSEWHERE)) == Where(
+        DEFAULT_RELAY, None, None, None
+    )
     assert settings.visiting(asked(), kept(tmp_path / "none")) == Where(DEFAULT_RELAY, None, None, None)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 
 import pytest
 
 from clawlink.client.sync import Client
-from tests.cli.conftest import Run
+from clawlink.version import VERSION
+from tests.cli.conftest import Relays, Run
 
 Fresh = Callable[[str], str]
 
@@ -19,10 +21,6 @@ def me(call: Run, relay: str, fresh: Fresh) -> str:
     name = fresh("me")
     call("register", "--name", name).ok()
     return name
-
-
-def the_name(peer: Client) -> str:
-    return peer.discover(name=None, status="all").agents[-1].name
 
 
 def test_discover_filters(run: Run, peer: Client, fresh: Fresh) -> None:
@@ -36,12 +34,10 @@ def test_discover_filters(run: Run, peer: Client, fresh: Fresh) -> None:
     assert run("discover", "--status", "stale").ok().out == "No agent matches.\n"
 
 
-def test_discover_on_an_empty_relay(call: Run, own_relay: Callable[..., str]) -> None:
+def test_discover_on_an_empty_relay(call: Run, own_relay: Relays) -> None:
     url = own_relay("--stale-after", "0.05")
     assert "No agent is online; --all" in call("--relay", url, "discover").ok().out
     call("--relay", url, "register", "--name", "ada", "--caps", "x").ok()
-    import time
-
     time.sleep(0.1)
     assert "No agent is online" in call("discover").ok().out
     assert "stale: last seen 0 s ago" in call("discover", "--all").ok().out
@@ -102,8 +98,16 @@ def test_respond_reports_and_answers(call: Run, run: Run, task: str, peer: Clien
     told = call("respond", "--msg-id", task, "--status", "in_progress").ok().out
     assert "Response stored for" in told
     assert "status:    in_progress" in told
-    told = run("respond", "--msg-id", task, "--result", "-", "--to", peer.agent_id or "", "--json", stdin=b"ok\n").ok().json
-    assert (told["status"], told["task_status"], told["recipient"]["agent_id"]) == ("response_sent", "completed", peer.agent_id)
+    told = (
+        run("respond", "--msg-id", task, "--result", "-", "--to", peer.agent_id or "", "--json", stdin=b"ok\n")
+        .ok()
+        .json
+    )
+    assert (told["status"], told["task_status"], told["recipient"]["agent_id"]) == (
+        "response_sent",
+        "completed",
+        peer.agent_id,
+    )
     results = [one.raw["result"] for one in peer.poll() if one.raw["type"] == "task_response"]
     assert results == [None, "ok"]
     again = call("respond", "--msg-id", task, "--result", "something else").failed(7)
@@ -161,7 +165,9 @@ def test_a_closed_standard_input_is_empty(call: Run, me: str, peer: Client, monk
 
 
 def test_send_and_reply(run: Run, call: Run, me: str, peer: Client) -> None:
-    told = run("send", "--to", peer.agent_id or "", "--content", "hello", "--thread", "t", "--priority", "urgent").ok().out
+    told = (
+        run("send", "--to", peer.agent_id or "", "--content", "hello", "--thread", "t", "--priority", "urgent").ok().out
+    )
     assert "Sent to" in told
     [claimed] = [one for one in peer.poll() if one.raw["type"] == "message"]
     assert (claimed.raw["content"], claimed.raw["thread"]) == ("hello", "t")
@@ -170,7 +176,11 @@ def test_send_and_reply(run: Run, call: Run, me: str, peer: Client) -> None:
     assert f"answers:  {claimed.message_id}" in shown
     assert "thread:   t" in shown
     assert f"reply:  clawlink send --to {peer.agent_id} --reply-to " in shown
-    sent = call("send", "--to", peer.agent_id or "", "--content", "x", "--reply-to", claimed.message_id, "--json").ok().json
+    sent = (
+        call("send", "--to", peer.agent_id or "", "--content", "x", "--reply-to", claimed.message_id, "--json")
+        .ok()
+        .json
+    )
     assert sent["status"] == "sent"
     assert call("status", sent["message_id"]).ok().out.startswith(f"message {sent['message_id']}: stored")
 
@@ -187,7 +197,7 @@ def test_broadcast_tells_how_many_mailboxes(run: Run, call: Run, me: str, peer: 
     assert "in state stored:" in shown
 
 
-def test_a_full_mailbox_is_over_a_limit_and_a_broadcast_goes_past_it(call: Run, own_relay: Callable[..., str]) -> None:
+def test_a_full_mailbox_is_over_a_limit_and_a_broadcast_goes_past_it(call: Run, own_relay: Relays) -> None:
     url = own_relay("--max-mailbox-messages", "1")
     with Client(url) as peer:
         peer.register("peer")
@@ -197,6 +207,7 @@ def test_a_full_mailbox_is_over_a_limit_and_a_broadcast_goes_past_it(call: Run, 
 
 
 def test_dead_letters_and_redrive(run: Run, call: Run, me: str, peer: Client, relay: str) -> None:
+    call("poll").ok()
     assert call("dead-letters").ok().out == "No dead letters.\n"
     task_id = peer.delegate(me, "too hard").message_id
     bury(call, relay)
@@ -230,6 +241,6 @@ def bury(call: Run, relay: str) -> None:
 
 def test_info_shows_holdings_and_limits(run: Run, relay: str) -> None:
     shown = run("info").ok().out
-    assert shown.startswith(f"ClawLink Relay {__import__('clawlink').__version__} at {relay}")
+    assert shown.startswith(f"ClawLink Relay {VERSION} at {relay}")
     assert "max body bytes:        1,048,576" in shown
     assert run("info", "--json").ok().json["auth_required"] is False

@@ -108,6 +108,8 @@ async def test_of_many_who_take_one_name_at_once_only_one_has_it(relay: Running)
         ("agent_id", "x" * 129),
         ("agent_id", "with space"),
         ("agent_id", "line\nbreak"),
+        ("agent_id", "."),
+        ("agent_id", ".."),
         ("name", ""),
         ("name", "x" * 129),
         ("name", "bell\x07"),

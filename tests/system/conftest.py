@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import aiohttp
 import pytest
-from aiohttp import web
 
+from clawlink.config import ServerConfig
+from clawlink.server.app import App
 from tests.conftest import RelayProcess, Running, Start
 from tests.system.raw import Connection, connect
 
@@ -34,7 +35,7 @@ async def start_live(start_relay: Start) -> AsyncIterator[Starting]:
             timeout=aiohttp.ClientTimeout(total=30), connector=aiohttp.TCPConnector(limit=0)
         )
         sessions.append(session)
-        return Live(relay.url, web.Application(), session, relay)
+        return Live(relay.url, App(ServerConfig()), session, relay)
 
     yield start
     for session in sessions:

@@ -120,3 +120,13 @@ async def test_many_different_hosts_do_not_make_the_relay_forget_how_to_tell(rel
     for n in range(1100):
         assert (await relay.get("/healthz", headers={"Host": f"127.0.0.1:{n}"}))[0] == 200
     is_refused(await ask(relay, "GET", "/", Host="evil.example"), 403, "not_allowed")
+
+
+@pytest.mark.parametrize("mode", ["no-cors", "navigate"])
+async def test_what_a_page_of_another_site_fetches_without_origin_is_refused(relay: Running, mode: str) -> None:
+    """An image or a link needs no Origin, and a GET may already empty a mailbox."""
+    await relay.register("a", agent_id="a")
+    headers: dict[str, Any] = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Mode": mode}
+    is_refused(await ask(relay, "GET", "/poll/a", Host=own(relay), **headers), 403, "not_allowed")
+    for site in ("none", "same-origin"):
+        assert (await ask(relay, "GET", "/poll/a", Host=own(relay), Sec_Fetch_Site=site)).status == 200

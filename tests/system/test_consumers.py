@@ -35,9 +35,8 @@ async def relay(serve: Serve, clock: Clock) -> Running:
 
 def waiting(relay: Running) -> int:
     """Count the polls that wait at this moment."""
-    from clawlink.server.wire import RELAY
 
-    return relay.app[RELAY].waiting
+    return relay.app.relay.waiting
 
 
 @polls

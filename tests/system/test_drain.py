@@ -57,7 +57,7 @@ async def test_a_drain_answers_those_who_wait_and_refuses_new_work(
         assert (answer.status, answer.json["code"]) == (503, "draining"), path
         assert int(answer.headers["retry-after"]) >= 1
     health = await held.ask(request("GET", "/healthz"))
-    assert (health.status, health.json["status"]) == (503, "draining")
+    assert (health.status, health.json["code"]) == (503, "draining")
     poll = await held.ask(request("GET", "/poll/r?wait=60&lease=60"))
     assert (poll.status, poll.json["count"]) == (200, 0)
 

@@ -6,11 +6,13 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from clawlink.client.retry import Backoff
 from clawlink.client.sync import Client
 from clawlink.errors import NotARelay, RelayUnreachable
 from tests.conftest import RelayProcess, Start
@@ -58,9 +60,9 @@ def test_a_client_that_does_not_trust_it_says_so(relay: RelayProcess) -> None:
 
 
 def test_plain_http_is_not_answered(relay: RelayProcess) -> None:
-    with Client(relay.url.replace("https", "http"), token="t", timeout=5) as client:
-        with pytest.raises((NotARelay, RelayUnreachable)):
-            client.health()
+    client = Client(relay.url.replace("https", "http"), token="t", timeout=5, backoff=Backoff(tries=1))
+    with client, pytest.raises((NotARelay, RelayUnreachable)):
+        client.health()
 
 
 def test_the_command_that_joins_names_the_address_with_its_scheme(relay: RelayProcess) -> None:
@@ -88,8 +90,6 @@ def test_files_that_are_not_there_or_no_pem_end_it_with_a_sentence(
         "key": (certificate.cert, nothing),
         "both": (nonsense, nonsense),
     }[missing]
-    import sys
-
     command = [sys.executable, "-m", "clawlink.server", "--port", "0", "--tls-cert", cert, "--tls-key", key]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     assert done.returncode != 0

@@ -23,8 +23,8 @@ async def info(relay: Relay, request: Request) -> web.Response:
 @routes.serves(paths.HEALTH)
 async def health(relay: Relay, request: Request) -> web.Response:
     """Tell whether the relay takes work; 503 while it drains, so that load balancers turn away."""
-    draining = relay.draining
-    return reply(replies.Health("draining" if draining else "ok"), 503 if draining else 200)
+    relay.require_working()
+    return reply(replies.Health("ok"))
 
 
 @routes.serves(paths.METRICS)

@@ -1,0 +1,51 @@
+"""The page about the command line and the command line say the same."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from clawlink.cli.exits import MEANING
+from clawlink.cli.parser import everything
+from clawlink.cli.verbs import VERBS
+from clawlink.domain.limits import LIMIT_FIELDS
+
+PAGE = (Path(__file__).parents[2] / "references" / "cli.md").read_text("utf-8")
+_VERBS = next(action.choices for action in everything()._actions if isinstance(action.choices, dict))
+_EVERYWHERE = {"-h", "--help", "--version", "--relay", "--token", "--as", "--ca", "--timeout", "--json"}
+_LIMITS = {field.metadata["flag"] for field in LIMIT_FIELDS}  # these are in the page of the relay's limits
+
+
+def flags_of(verb: str) -> set[str]:
+    """Return the flags that a verb has of its own."""
+    flags = {flag for action in _VERBS[verb]._actions for flag in action.option_strings} - _EVERYWHERE
+    return flags - _LIMITS if verb == "serve" else flags
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_is_described_with_its_flags(verb: str) -> None:
+    found = re.search(rf"\*\*`{verb}\b([^`]*)`\*\*(.*?)(?=\n\n|\*\*`)", PAGE, re.DOTALL)
+    assert found is not None, f"references/cli.md does not describe {verb}"
+    described = set(re.findall(r"--[a-z-]+", found[1] + found[2]))
+    assert flags_of(verb) <= described
+    assert described <= flags_of(verb) | _EVERYWHERE
+
+
+def test_what_goes_with_every_verb_is_described() -> None:
+    section = PAGE.split("\n## ")[1]
+    for flag in _EVERYWHERE:
+        assert f"`{flag}" in section or f" {flag}`" in section
+    for name in ("RELAY", "TOKEN", "AGENT", "CA", "HOME", "DEBUG"):
+        assert f"CLAWLINK_{name}" in section
+
+
+def test_every_exit_code_is_described() -> None:
+    for code, meaning in MEANING.items():
+        assert f"| {code.value} | {meaning}" in PAGE
+
+
+def test_no_flag_is_invented() -> None:
+    known = _EVERYWHERE.union(*map(flags_of, VERBS))
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", PAGE)) <= known

@@ -1,0 +1,184 @@
+"""Doctor looks at everything, and each failure names the command that puts it right."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from clawlink.client.sync import Client
+from clawlink.errors import InternalError
+from clawlink.protocol.replies import Info
+from tests.cli.conftest import Relays, Result, Run
+
+Fresh = Callable[[str], str]
+
+
+@dataclass
+class Checks:
+    """What doctor found, by name."""
+
+    code: int
+    by_name: dict[str, dict[str, str]]
+
+    def status(self, name: str) -> str:
+        return self.by_name[name]["status"]
+
+    def fix(self, name: str) -> str:
+        return self.by_name[name]["fix"]
+
+    @property
+    def failed(self) -> list[str]:
+        return [name for name, check in self.by_name.items() if check["status"] == "FAIL"]
+
+
+def checks(told: Result) -> Checks:
+    """Read what ``doctor --json`` printed."""
+    assert told.err == ""
+    assert told.json["ok"] is (told.code == 0)
+    assert all(check["fix"] for check in told.json["checks"] if check["status"] == "FAIL")
+    return Checks(told.code, {check["name"]: check for check in told.json["checks"]})
+
+
+@pytest.fixture
+def me(call: Run, relay: str, fresh: Fresh) -> str:
+    """Register this account's agent, and return its name."""
+    name = fresh("me")
+    call("register", "--name", name).ok()
+    return name
+
+
+def only_file(account: Path) -> Path:
+    [file] = (account / ".clawlink" / "identities").glob("*.json")
+    return file
+
+
+def test_all_is_well(run: Run, call: Run, me: str) -> None:
+    shown = run("doctor").ok().out
+    names = [line.split()[1] for line in shown.splitlines()]
+    expected = ["address", "connection", "relay", "token", "version", "clock", "identity", "agent"]
+    assert names == expected + (["files"] if os.name == "posix" else [])
+    assert all(line.startswith("ok    ") for line in shown.splitlines())
+    assert checks(call("doctor", "--json")).failed == []
+
+
+def test_nothing_listens(call: Run) -> None:
+    found = checks(call("--relay", "http://127.0.0.1:1", "doctor", "--json"))
+    assert (found.code, found.failed) == (3, ["connection", "identity"])
+    assert found.fix("connection") == "clawlink serve --port 1"
+    assert found.fix("identity") == "clawlink register --name NAME"
+    shown = call("--relay", "http://127.0.0.1:1", "doctor")
+    assert "FAIL  connection" in shown.out
+    assert "fix: clawlink serve --port 1" in shown.out
+
+
+def test_the_default_relay_is_served_without_flags(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr("socket.create_connection", refuse)
+    assert checks(call("doctor", "--json")).fix("connection") == "clawlink serve"
+    assert "--host 0.0.0.0" in checks(call("--relay", "https://relay.example", "doctor", "--json")).fix("connection")
+
+
+@pytest.mark.parametrize("address", ["ftp://x", "http://", "http://[::1", "http://127.0.0.1:99999"])
+def test_an_address_that_is_none(call: Run, address: str) -> None:
+    found = checks(call("--relay", address, "doctor", "--json"))
+    assert (found.code, "address" in found.failed) == (3, True)
+    assert "connection" not in found.by_name
+
+
+def test_a_token_that_is_missing(call: Run, own_relay: Relays) -> None:
+    url = own_relay("--token", "sesame")
+    found = checks(call("--relay", url, "doctor", "--json"))
+    assert (found.code, found.status("relay"), found.failed) == (4, "ok", ["token", "identity"])
+    assert found.fix("token").startswith(f"clawlink --relay {url} --token TOKEN register")
+    found = checks(call("--relay", url, "--token", "sesame", "doctor", "--json"))
+    assert (found.code, found.failed, found.by_name["token"]["detail"]) == (5, ["identity"], "right")
+
+
+def test_an_identity_that_must_be_chosen(call: Run, me: str, fresh: Fresh) -> None:
+    call("register", "--name", fresh("other")).ok()
+    found = checks(call("doctor", "--json"))
+    assert (found.code, found.failed, found.fix("identity")) == (2, ["identity"], "clawlink --as NAME doctor")
+    assert checks(call("doctor", "--as", me, "--json")).failed == []
+    assert checks(call("doctor", "--as", "nobody", "--json")).code == 5
+
+
+def test_an_agent_that_the_relay_has_forgotten(call: Run, own_relay: Relays) -> None:
+    url = own_relay()
+    call("--relay", url, "register", "--name", "ada").ok()
+    own_relay.stop(url)
+    own_relay.restart(url)
+    found = checks(call("doctor", "--json"))
+    assert (found.code, found.failed, found.fix("agent")) == (5, ["agent"], "clawlink register --name ada")
+
+
+def test_a_key_that_is_wrong(call: Run, me: str, account: Path) -> None:
+    file = only_file(account)
+    file.write_text(json.dumps({**json.loads(file.read_bytes()), "agent_key": "stolen"}))
+    found = checks(call("doctor", "--json"))
+    assert (found.code, found.failed) == (4, ["agent"])
+    assert "clawlink leave --offline" in found.fix("agent")
+
+
+def test_a_relay_that_fails_at_the_agent(call: Run, me: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Client) -> None:
+        raise InternalError("the relay failed at this request")
+
+    monkeypatch.setattr(Client, "heartbeat", fail)
+    found = checks(call("doctor", "--json"))
+    assert (found.code, found.failed) == (1, ["agent"])
+
+
+def test_an_agent_without_a_key(call: Run, relay: str, fresh: Fresh) -> None:
+    call("register", "--name", fresh("open"), "--no-claim").ok()
+    found = checks(call("doctor", "--json"))
+    assert found.failed == []
+    assert "it has no agent key" in found.by_name["identity"]["detail"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are a matter of POSIX")
+def test_files_that_others_can_read(call: Run, me: str, account: Path) -> None:
+    file = only_file(account)
+    file.chmod(0o644)
+    found = checks(call("doctor", "--json"))
+    assert (found.code, found.failed, found.fix("files")) == (1, ["files"], f"chmod 600 {file}")
+    file.chmod(0o600)
+    file.parent.chmod(0o755)
+    assert checks(call("doctor", "--json")).fix("files") == f"chmod 700 {file.parent}"
+
+
+def test_something_that_is_no_relay(call: Run, own_relay: Relays, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = own_relay()
+    found = checks(call("--relay", url.replace("http:", "https:"), "doctor", "--json"))
+    assert (found.code, "relay" in found.failed) == (3, True)
+    assert "--ca CERTIFICATE.pem" in found.fix("relay")
+    found = checks(call("--relay", url + "/no/relay", "doctor", "--json"))
+    assert found.code == 5
+    assert "the address that serve printed" in found.fix("relay")
+
+
+def test_a_relay_of_another_version_time_and_mood(call: Run, me: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Client.info
+
+    def altered(**changes: object) -> Callable[[Client], Info]:
+        return lambda self: msgspec.structs.replace(real(self), **changes)
+
+    monkeypatch.setattr(Client, "info", altered(version="0.1", server_time="2001-01-01T00:00:00+00:00", draining=True))
+    found = checks(call("doctor", "--json"))
+    assert (found.code, found.failed) == (0, [])
+    assert (found.status("version"), found.status("clock"), found.status("relay")) == ("warn", "warn", "warn")
+    assert found.fix("version").startswith("pip install 'clawlink==")
+    assert "ahead of" in found.by_name["clock"]["detail"]
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert "sntp" in checks(call("doctor", "--json")).fix("clock")
+    monkeypatch.setattr(Client, "info", altered(server_time="2101-01-01T00:00:00+00:00"))
+    assert "behind" in checks(call("doctor", "--json")).by_name["clock"]["detail"]
+    monkeypatch.setattr(Client, "info", altered(server_time="half past nine"))
+    assert "not readable" in checks(call("doctor", "--json")).by_name["clock"]["detail"]

@@ -1,0 +1,275 @@
+"""Whatever happens: one sentence, an exit code that scripts can rely on, and never a traceback."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from clawlink import errors
+from clawlink.cli import main as cli
+from clawlink.cli.exits import Exit, UsageError, exit_of
+from clawlink.client.identity import NoIdentity, SeveralIdentities
+from tests.cli.conftest import COMMAND, Run
+
+CODES = {
+    errors.RelayUnreachable: 3,
+    errors.NotARelay: 3,
+    errors.Draining: 3,
+    errors.StoreUnavailable: 3,
+    errors.NotAuthenticated: 4,
+    errors.NotAllowed: 4,
+    errors.UnknownAgent: 5,
+    errors.UnknownTask: 5,
+    errors.UnknownMessage: 5,
+    errors.UnknownFile: 5,
+    errors.UnknownRoute: 5,
+    errors.WrongState: 7,
+    errors.LeaseLost: 7,
+    errors.NameTaken: 7,
+    errors.AmbiguousName: 7,
+    errors.KeyReused: 7,
+    errors.VersionConflict: 7,
+    errors.TooLarge: 8,
+    errors.MailboxFull: 8,
+    errors.RelayFull: 8,
+    errors.RateLimited: 8,
+    errors.StorageFull: 8,
+    errors.BadRequest: 1,
+    errors.BadJson: 1,
+    errors.MethodNotAllowed: 1,
+    errors.BodyTimeout: 1,
+    errors.UnsupportedMediaType: 1,
+    errors.InternalError: 1,
+    UsageError: 2,
+    SeveralIdentities: 2,
+    NoIdentity: 5,
+}
+
+
+@pytest.mark.parametrize(("kind", "code"), CODES.items(), ids=lambda value: getattr(value, "__name__", str(value)))
+def test_each_error_has_its_exit_code(kind: type[errors.ClawLinkError], code: int) -> None:
+    assert exit_of(kind("x")) == code
+
+
+def test_no_error_of_the_tree_is_left_out() -> None:
+    leaves = {
+        kind for kind in errors.all_errors() if not kind.__subclasses__() and kind.__module__ == "clawlink.errors"
+    }
+    assert leaves <= set(CODES)
+
+
+def test_nobody_there(run: Run, call: Run) -> None:
+    for args in (["discover"], ["info"], ["file-list"], ["register", "--name", "a"]):
+        told = call("--relay", "http://127.0.0.1:1", *args).failed(3)
+        assert "clawlink serve" in told.err
+    told = run("--relay", "http://127.0.0.1:1", "discover", "--json").failed(3)
+    assert json.loads(told.err)["code"] == "relay_unreachable"
+    assert told.raw == b""
+
+
+@pytest.mark.parametrize(
+    "address", ["ftp://x", "http://", "http://[::1", "http://a b", "http://127.0.0.1:99999", "http://.."]
+)
+def test_addresses_that_are_none(call: Run, address: str) -> None:
+    assert "no address of a relay" in call("--relay", address, "info").failed(3).err
+
+
+Answer = Callable[[bytes], str]
+
+
+@pytest.fixture
+def answering() -> Iterator[Answer]:
+    """Listen on a port, and answer everything with the same bytes: ``answering(b"HTTP/1.1 200 OK...")``."""
+    stop = threading.Event()
+    threads: list[threading.Thread] = []
+
+    def serve(listener: socket.socket, answer: bytes) -> None:
+        with listener:
+            while not stop.is_set():
+                try:
+                    connection, _ = listener.accept()
+                except TimeoutError:
+                    continue
+                with connection:
+                    connection.settimeout(2)
+                    connection.recv(65536)
+                    connection.sendall(answer)
+
+    def start(answer: bytes) -> str:
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.settimeout(0.05)
+        threads.append(threading.Thread(target=serve, args=(listener, answer)))
+        threads[-1].start()
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    yield start
+    stop.set()
+    for thread in threads:
+        thread.join()
+
+
+def http(status: str, body: bytes, *headers: str) -> bytes:
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *headers, "", ""]
+    return "\r\n".join(lines).encode() + body
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (b"garbage\r\n\r\n", 3),
+        (b"", 3),
+        (http("200 OK", b"<html>hello</html>"), 3),
+        (http("200 OK", b'{"service": 1}'), 3),
+        (http("200 OK", b"\xff\xfe"), 3),
+        (http("302 Found", b"", "Location: http://127.0.0.1:1/"), 3),
+        (http("404 Not Found", b"<html>nginx</html>"), 3),
+        (http("502 Bad Gateway", b"oops"), 3),
+        (http("401 Unauthorized", b'{"error": "no", "code": "not_authenticated"}'), 4),
+        (http("403 Forbidden", b'{"error": "no", "code": "not_allowed"}'), 4),
+        (http("507 Insufficient Storage", b'{"error": "full", "code": "storage_full"}'), 8),
+        (http("418 Teapot", b'{"error": "short and \\u001b[31mstout\\u2028"}'), 1),
+    ],
+)
+def test_whatever_answers_there(call: Run, answering: Answer, answer: bytes, code: int) -> None:
+    url = answering(answer)
+    for args in (["info"], ["discover"], ["info", "--json"]):
+        told = call("--relay", url, *args).failed(code)
+        assert told.raw == b""
+        assert not [c for c in told.err if (ord(c) < 32 and c != "\n") or c == "\u2028"]
+
+
+def test_a_token_that_is_missing_or_wrong(call: Run, own_relay: Callable[..., str]) -> None:
+    url = own_relay("--token", "sesame")
+    for args in ([], ["--token", "wrong"], ["--token", "töken €"], ["--token", "sesam"]):
+        told = call("--relay", url, *args, "info").failed(4)
+        assert "token" in told.err
+    assert "no header can carry" in call("--relay", url, "--token", "a\nb", "info").failed(1).err
+    call("--relay", url, "--token", "sesame", "info").ok()
+
+
+def test_a_token_may_be_any_text(call: Run, own_relay: Callable[..., str]) -> None:
+    call("--relay", own_relay("--token", "Sésam €"), "--token", "Sésam €", "info").ok()
+
+
+def test_a_key_that_is_not_ours(call: Run, relay: str, account: Path, fresh: Callable[[str], str]) -> None:
+    call("register", "--name", fresh("ada")).ok()
+    [file] = (account / ".clawlink" / "identities").glob("*.json")
+    file.write_text(json.dumps({**json.loads(file.read_bytes()), "agent_key": "stolen"}))
+    call("poll").failed(4)
+    call("send", "--to", "x", "--content", "y").failed(4)
+
+
+def test_a_proxy_of_the_environment_does_not_stand_before_this_machine(
+    call: Run, relay: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    call("info").ok()
+
+
+def test_a_certificate_file_that_is_none(call: Run, answering: Answer, tmp_path: Path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text("not a certificate")
+    url = answering(b"").replace("http:", "https:")
+    assert "TLS" in call("--relay", url, "--ca", str(file), "info").failed(3).err
+    assert "no certificate file" in call("--relay", url, "--ca", str(tmp_path / "none"), "info").failed(2).err
+
+
+def test_a_defect_is_told_in_one_sentence(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object) -> Exit:
+        raise ZeroDivisionError("by \x1bzero")
+
+    monkeypatch.setattr("clawlink.cli.commands.completion.run", broken)
+    told = call("completion", "bash").failed(1)
+    assert "clawlink has a defect: ZeroDivisionError: by ␛zero" in told.err
+    monkeypatch.setenv("CLAWLINK_DEBUG", "1")
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["completion", "bash"])
+
+
+def test_an_error_of_the_system_is_told_with_its_file(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object) -> Exit:
+        raise OSError(errno.EACCES, "Permission denied", "/some/where")
+
+    monkeypatch.setattr("clawlink.cli.commands.completion.run", broken)
+    assert call("completion", "bash").failed(1).err == "clawlink: Permission denied (/some/where)\n"
+
+
+def test_an_interrupt_ends_with_130(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object) -> Exit:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("clawlink.cli.commands.completion.run", broken)
+    told = call("completion", "bash")
+    assert (told.code, told.err) == (130, "")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+def test_control_c_while_waiting(call: Run, relay: str, fresh: Callable[[str], str]) -> None:
+    call("register", "--name", fresh("ada")).ok()
+    process = subprocess.Popen(
+        [*COMMAND, "poll", "--wait", "60"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=10)
+    assert (process.returncode, out, err) == (130, "", "")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="closes a pipe")
+@pytest.mark.parametrize("args", [["completion", "bash"], ["skill"]])
+def test_a_reader_that_has_gone_is_no_reason_to_complain(args: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.Popen([*COMMAND, *args], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (1, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("args", [["completion", "bash"], ["skill", "--install", "claude"]])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written_is_a_failure(args: list[str], unbuffered: str) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*COMMAND, *args],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=30,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+    assert (done.returncode, done.stderr) == (1, "clawlink: No space left on device\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_an_error_that_cannot_be_told_still_has_its_code() -> None:
+    with open("/dev/full", "w") as full:
+        assert subprocess.run([*COMMAND, "nonsense"], stderr=full, timeout=30).returncode == 2
+
+
+def test_main_takes_its_arguments_from_the_process(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import gc
+    import sys
+
+    before = gc.get_threshold()
+    monkeypatch.setattr(sys, "argv", ["clawlink", "--version"])
+    try:
+        assert cli.main() == 0
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)
+    assert capsys.readouterr().out.startswith("clawlink 1.")

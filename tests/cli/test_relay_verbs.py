@@ -1,0 +1,105 @@
+"""Scan and serve."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import types
+from typing import NamedTuple
+
+import pytest
+
+from tests.cli.conftest import COMMAND, Run
+
+
+class Found(NamedTuple):
+    """What ``clawlink.lan.scan`` returns."""
+
+    name: str
+    url: str
+    version: str
+    hostname: str
+    auth: bool
+
+
+def pretend(monkeypatch: pytest.MonkeyPatch, *found: Found, error: OSError | None = None) -> list[float]:
+    """Put a network of our own in the place of the real one; return how long each scan was."""
+    asked: list[float] = []
+
+    def scan(seconds: float) -> list[Found]:
+        asked.append(seconds)
+        if error is not None:
+            raise error
+        return list(found)
+
+    lan = types.ModuleType("clawlink.lan")
+    lan.__dict__["scan"] = scan
+    monkeypatch.setitem(sys.modules, "clawlink.lan", lan)
+    return asked
+
+
+def test_scan_lists_who_answers(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    relay = Found("\x1b[31mvm", "http://192.0.2.7:9077", "1.0.2", "vm", True)
+    asked = pretend(monkeypatch, relay)
+    shown = call("scan").ok().out
+    assert "␛[31mvm" in shown
+    assert "http://192.0.2.7:9077" in shown
+    assert "asked for" in shown
+    told = call("scan", "--json", "--timeout", "0.5").ok().json
+    assert told == {"relays": [relay._asdict()], "count": 1}
+    assert asked == [3.0, 0.5]
+
+
+def test_scan_finds_nobody(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch)
+    assert "No relay answered" in call("scan").ok().out
+    assert call("scan", "--json").ok().json["count"] == 0
+
+
+def test_scan_without_zeroconf_or_network(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend(monkeypatch, error=OSError(101, "Network is unreachable"))
+    assert "Network is unreachable" in call("scan").failed(1).err
+    monkeypatch.setitem(sys.modules, "clawlink.lan", None)
+    assert "pip install 'clawlink[lan]'" in call("scan").failed(1).err
+
+
+def test_serve_runs_a_relay(call: Run) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "serve", "--port", "0", "--token", "t"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
+    try:
+        assert process.stdout is not None
+        found = re.search(r"listening on (\S+)", process.stdout.readline())
+        assert found is not None
+        assert "--token t register" in process.stdout.readline()
+        call("--relay", found[1], "info").failed(4)
+        assert call("--relay", found[1], "--token", "t", "info", "--json").ok().json["auth_required"] is True
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) in (0, -signal.SIGTERM)
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def test_serve_in_process(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[tuple[int, str | None, int]] = []
+
+    def run(config: object) -> int:
+        served.append((config.port, config.token, config.limits.max_agents))  # type: ignore[attr-defined]
+        return 1
+
+    monkeypatch.setattr("clawlink.server.run.run", run)
+    monkeypatch.setenv("CLAWLINK_TOKEN", "from the environment")
+    assert call("serve", "--port", "1234", "--max-agents", "7").code == 1
+    assert call("--token", "flag", "serve").code == 1
+    assert served == [(1234, "from the environment", 7), (9077, "flag", 100_000)]
+
+
+@pytest.mark.parametrize(
+    "args",
+    [["--port", "x"], ["--tls-cert", "c"], ["--no-auth", "--token", "t"], ["--max-agents", "-1"], ["--nonsense"]],
+)
+def test_serve_refuses_what_makes_no_sense(call: Run, args: list[str]) -> None:
+    assert "clawlink serve --help" in call("serve", *args).failed(2).err

@@ -1,0 +1,107 @@
+"""Relays for a client that blocks: a real one in a thread, and one that says what it is told to."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from clawlink.config import ServerConfig
+from clawlink.domain.limits import Limits
+from tests.system.threaded import relay_in_thread
+
+SMALL = Limits(max_mailbox_messages=20, max_file_bytes=1000, max_attempts=1)
+
+
+@pytest.fixture(scope="session")
+def relay() -> Iterator[str]:
+    """A real relay with small limits; the tests share it, so each brings names of its own."""
+    with relay_in_thread(ServerConfig(port=0, limits=SMALL)) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def guarded() -> Iterator[str]:
+    """A real relay that asks for a token of many scripts."""
+    with relay_in_thread(ServerConfig(port=0, token="schlüssel-☃")) as url:
+        yield url
+
+
+def http(status: str, body: str | bytes = b"", *lines: str) -> bytes:
+    """Return an HTTP reply."""
+    data = body.encode() if isinstance(body, str) else body
+    head = [f"HTTP/1.1 {status}", f"Content-Length: {len(data)}", "Connection: close", *lines, "", ""]
+    return "\r\n".join(head).encode() + data
+
+
+class Scripted:
+    """A server that answers one connection after the other with the next reply of its script, the last one for ever.
+
+    A float in place of a reply is so many seconds of silence. ``asked`` are the requests it has read.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[bytes] = []
+        self.script: list[bytes | float] = []
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            if self._over.is_set():
+                connection.close()
+                return
+            with connection, contextlib.suppress(OSError):
+                connection.settimeout(5)
+                self.asked.append(self._read(connection))
+                reply = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+                if isinstance(reply, float):
+                    self._over.wait(reply)
+                else:
+                    connection.sendall(reply)
+
+    @staticmethod
+    def _read(connection: socket.socket) -> bytes:
+        data = b""
+        while b"\r\n\r\n" not in data:
+            data += connection.recv(65536) or b"\r\n\r\n"
+        head, _, body = data.partition(b"\r\n\r\n")
+        stated = re.search(rb"(?i)content-length: *(\d+)", head)
+        while stated and len(body) < int(stated[1]):
+            body += connection.recv(65536)
+        return head + b"\r\n\r\n" + body
+
+    def close(self) -> None:
+        self._over.set()
+        with contextlib.suppress(OSError):
+            socket.create_connection(self._socket.getsockname(), timeout=1).close()
+        self._thread.join(10)
+        self._socket.close()
+
+
+@pytest.fixture
+def scripted() -> Iterator[Scripted]:
+    """A relay that says what it is told to: ``scripted.script = [http("503 ..."), ...]``."""
+    server = Scripted()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses that clients have made; none of them takes any time."""
+    made: list[float] = []
+    monkeypatch.setattr(time, "sleep", made.append)
+    return made

@@ -1,0 +1,202 @@
+"""What a client makes of relays that fail, and of what is no relay at all."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import pytest
+
+from clawlink import errors
+from clawlink.client.calls import Other
+from clawlink.client.retry import Backoff
+from clawlink.client.sync import Client
+from tests.client.conftest import Scripted, http
+
+DRAINING = http("503 Service Unavailable", '{"error":"e","code":"draining","retry_after":3}', "Retry-After: 3")
+OK = http("200 OK", '{"status":"ok"}')
+
+
+def once(url: str, **options: float) -> Client:
+    return Client(url, agent_id="a", backoff=Backoff(tries=1), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        http("200 OK", "<html>Welcome to nginx!</html>", "Content-Type: text/html"),
+        http("200 OK", ""),
+        http("200 OK", "{}"),
+        http("200 OK", "[]"),
+        http("200 OK", '{"status":5}'),
+        http("200 OK", '{"status":"\\ud800"}'),
+        http("200 OK", b'{"status":"\xff"}'),
+        http("200 OK", "null"),
+        http("404 Not Found", "<html>no such page</html>"),
+        http("404 Not Found", ""),
+        http("404 Not Found", '{"message":"not found"}'),
+        http("401 Unauthorized", "who are you?"),
+        http("403 Forbidden", '"no"'),
+        http("500 Internal Server Error", "Traceback (most recent call last):"),
+        http("502 Bad Gateway", "<html>bad gateway</html>"),
+        http("204 No Content"),
+        http("301 Moved", "", "Location: http://127.0.0.1:9/"),
+        http("302 Found", "", "Location: https://login.example/"),
+        http("307 Temporary Redirect", ""),
+        http("418 I'm a teapot", "short and stout"),
+    ],
+)
+def test_what_answers_but_is_no_relay_is_said_to_be_none(scripted: Scripted, reply: bytes) -> None:
+    scripted.script = [reply]
+    with once(scripted.url) as client, pytest.raises(errors.NotARelay) as failed:
+        client.health()
+    assert len(scripted.asked) == 1
+    assert "\n" not in failed.value.message
+
+
+@pytest.mark.parametrize(
+    "reply", [b"", b"SSH-2.0-OpenSSH_9.6\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", b"\x00" * 50]
+)
+def test_what_does_not_speak_http_to_its_end_cannot_be_reached(scripted: Scripted, reply: bytes) -> None:
+    scripted.script = [reply]
+    with once(scripted.url) as client, pytest.raises((errors.RelayUnreachable, errors.NotARelay)):
+        client.health()
+
+
+def test_nobody_there_is_unreachable_and_says_how_to_start_one() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with once(f"http://127.0.0.1:{port}") as client, pytest.raises(errors.RelayUnreachable, match="clawlink serve"):
+        client.health()
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", "relay", "relay:9077", "ftp://relay", "http://", "http://[::1", "http://relay:99999", "http:// x", "://"],
+)
+def test_what_is_no_address_is_told(address: str) -> None:
+    with once(address, timeout=2) as client, pytest.raises((errors.NotARelay, errors.RelayUnreachable)):
+        client.health()
+
+
+def test_a_slash_at_the_end_of_the_address_does_no_harm(relay: str) -> None:
+    with once(relay + "/") as client:
+        assert client.health().status == "ok"
+
+
+def test_silence_ends_with_the_timeout(scripted: Scripted) -> None:
+    scripted.script = [30.0]
+    started = time.monotonic()
+    with once(scripted.url, timeout=0.2) as client, pytest.raises(errors.RelayUnreachable, match=r"0\.2 s"):
+        client.health()
+    assert 0.15 < time.monotonic() - started < 2
+
+
+def test_a_poll_is_given_its_wait_on_top_of_the_timeout(scripted: Scripted) -> None:
+    scripted.script = [30.0]
+    started = time.monotonic()
+    with once(scripted.url, timeout=0.2) as client, pytest.raises(errors.RelayUnreachable):
+        client.poll(wait=0.5)
+    assert 0.6 < time.monotonic() - started < 3
+
+
+def test_it_tries_again_until_the_relay_is_back(scripted: Scripted, pauses: list[float]) -> None:
+    scripted.script = [b"", DRAINING, http("500 x", '{"error":"e","code":"internal_error"}'), OK]
+    with Client(scripted.url) as client:
+        assert client.health().status == "ok"
+    assert len(scripted.asked) == 4
+    assert len(pauses) == 3
+    assert 0.05 <= pauses[0] <= 0.1
+    assert 1.5 <= pauses[1] <= 3  # half to all of what Retry-After says
+    assert 0.2 <= pauses[2] <= 0.4
+
+
+def test_it_gives_up_with_the_last_failure(scripted: Scripted, pauses: list[float]) -> None:
+    scripted.script = [DRAINING]
+    with Client(scripted.url) as client, pytest.raises(errors.Draining) as failed:
+        client.health()
+    assert failed.value.retry_after == 3
+    assert (len(scripted.asked), len(pauses)) == (4, 3)
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [
+        ("400", "bad_request"),
+        ("401", "not_authenticated"),
+        ("404", "unknown_agent"),
+        ("409", "name_taken"),
+        ("429", "mailbox_full"),
+    ],
+)
+def test_a_refusal_is_not_tried_again(scripted: Scripted, pauses: list[float], status: str, code: str) -> None:
+    scripted.script = [http(f"{status} x", f'{{"error":"e","code":"{code}"}}')]
+    with Client(scripted.url) as client, pytest.raises(errors.BY_CODE[code]):
+        client.health()
+    assert (len(scripted.asked), pauses) == (1, [])
+
+
+def test_a_repeat_carries_the_same_idempotency_key(scripted: Scripted, pauses: list[float]) -> None:
+    scripted.script = [b""]
+    with Client(scripted.url, agent_id="a") as client, pytest.raises(errors.RelayUnreachable):
+        client.send("b", "x")
+    assert len(scripted.asked) == 4
+    assert len({asked.partition(b"\r\n\r\n")[2] for asked in scripted.asked}) == 1
+
+
+def test_leaving_and_deleting_are_not_repeated(scripted: Scripted, pauses: list[float]) -> None:
+    scripted.script = [b""]
+    with Client(scripted.url, agent_id="a") as client:
+        with pytest.raises(errors.RelayUnreachable):
+            client.leave()
+        with pytest.raises(errors.RelayUnreachable):
+            client.delete_file("k")
+    assert (len(scripted.asked), pauses) == (2, [])
+
+
+def test_an_error_code_from_the_future_is_told_by_its_status(scripted: Scripted) -> None:
+    for status, kind in (("409", errors.Conflicted), ("429", errors.OverLimit), ("599", errors.InternalError)):
+        scripted.script = [http(f"{status} x", '{"error":"the moon is full","code":"full_moon","field":"moon"}')]
+        with once(scripted.url) as client, pytest.raises(kind) as failed:
+            client.health()
+        assert (failed.value.message, failed.value.field) == ("the moon is full", "moon")
+
+
+def test_messages_of_a_kind_from_the_future_are_handed_out_as_they_are(scripted: Scripted) -> None:
+    scripted.script = [
+        http(
+            "200 OK",
+            '{"messages":[{"type":"song","verse":1},{"type":"message","message_id":"m"},{"x":1}],"count":3,"deliveries":['
+            + ",".join('{"message_id":"m","receipt":"r","attempt":1,"lease_expires_at":"t","more":1}' for _ in range(3))
+            + '],"more":{}}',
+        )
+    ]
+    with once(scripted.url) as client:
+        song, torn, bare = client.poll()
+    assert song.message == Other("song", {"type": "song", "verse": 1})
+    assert torn.message == Other("message", {"type": "message", "message_id": "m"})
+    assert bare.raw == {"x": 1}
+
+
+@pytest.mark.parametrize("polled", ['[{"type":"song"}],"count":1', '[5],"count":1', '[[]],"count":1', '5,"count":1'])
+def test_a_poll_of_another_shape_comes_from_no_relay(scripted: Scripted, polled: str) -> None:
+    held = '{"message_id":"m","receipt":"r","attempt":1,"lease_expires_at":"t"}' if "song" not in polled else ""
+    scripted.script = [http("200 OK", f'{{"messages":{polled},"deliveries":[{held}]}}')]
+    with once(scripted.url) as client, pytest.raises(errors.NotARelay):
+        client.poll()
+
+
+def test_a_file_that_is_no_base64_comes_from_no_relay(scripted: Scripted) -> None:
+    body = (
+        '{"file_key":"k","content":"!","file_type":"t","last_editor":"a","version":1,"updated_at":"t",'
+        '"encoding":"base64","size":1}'
+    )
+    scripted.script = [http("200 OK", body)]
+    with once(scripted.url) as client, pytest.raises(errors.NotARelay):
+        client.get_file("k")
+
+
+def test_metrics_that_are_no_text_come_from_no_relay(scripted: Scripted) -> None:
+    scripted.script = [http("200 OK", b"\xff\xfe")]
+    with once(scripted.url) as client, pytest.raises(errors.NotARelay):
+        client.metrics()

@@ -1,0 +1,303 @@
+"""The client against a real relay: every endpoint, typed, and failures as the classes the relay raises."""
+
+from __future__ import annotations
+
+import inspect
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import clawlink
+from clawlink import errors
+from clawlink.client import calls
+from clawlink.client.calls import Claimed, DeadLetter, File
+from clawlink.client.retry import Backoff
+from clawlink.client.sync import Client
+from clawlink.domain import message as messages
+from clawlink.protocol import replies
+from clawlink.protocol.paths import ENDPOINTS
+from tests.client.conftest import Scripted, http
+
+
+def make(relay: str, **options: object) -> Client:
+    return Client(relay, backoff=Backoff(tries=1), **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def ann(relay: str) -> Iterator[Client]:
+    with make(relay) as client:
+        client.register(f"Ann {uuid.uuid4().hex}", capabilities=["x"], description="d", machine="m")
+        yield client
+        client.leave()
+
+
+@pytest.fixture
+def bob(relay: str) -> Iterator[Client]:
+    with make(relay) as client:
+        client.register(f"Bob {uuid.uuid4().hex}")
+        yield client
+        client.leave()
+
+
+def of(client: Client) -> str:
+    assert client.agent_id is not None
+    return client.agent_id
+
+
+def claim(client: Client, kind: type) -> Claimed:
+    """Claim and ack until a message of this kind has come."""
+    for _ in range(20):
+        for claimed in client.poll(wait=5, max=1, lease=60):
+            client.ack([claimed.receipt])
+            if isinstance(claimed.message, kind):
+                return claimed
+    raise AssertionError(f"no {kind.__name__} came")
+
+
+def test_there_is_a_method_for_every_endpoint_as_it_stands_in_calls() -> None:
+    for endpoint in ENDPOINTS:
+        described, method = getattr(calls, endpoint.name), getattr(Client, endpoint.name)
+        assert method.__doc__ == described.__doc__
+        asked = list(inspect.signature(described, eval_str=False).parameters)[1:]
+        assert list(inspect.signature(method).parameters)[1:] == asked
+
+
+def test_the_package_offers_the_client_and_its_errors() -> None:
+    assert clawlink.Client is Client
+    assert clawlink.ClawLinkError is errors.ClawLinkError
+    assert clawlink.__version__
+    with pytest.raises(AttributeError):
+        _ = clawlink.nothing
+
+
+def test_registering_gives_the_client_its_identity(relay: str) -> None:
+    with make(relay) as client:
+        assert (client.agent_id, client.agent_key) == (None, None)
+        name = f"New {uuid.uuid4().hex}"
+        done = client.register(name, capabilities=("a", "b"), description="d", machine="m")
+        assert isinstance(done, replies.Registered)
+        assert (done.agent.name, done.agent.capabilities, done.resumed) == (name, ("a", "b"), False)
+        assert (client.agent_id, client.agent_key) == (done.agent.agent_id, done.agent_key)
+        key = client.agent_key
+        again = client.register(capabilities=["c"])
+        assert (again.resumed, again.agent_key, client.agent_key) == (True, None, key)
+        assert (again.agent.name, again.agent.capabilities) == (name, ("c",))
+        assert client.leave() == replies.Left("left", of(client), 0)
+
+
+def test_an_identity_can_be_given(relay: str, ann: Client) -> None:
+    with make(relay, agent_id=ann.agent_id, agent_key=ann.agent_key) as same:
+        assert same.heartbeat() == replies.Beat("ok")
+    with make(relay, agent_id=ann.agent_id) as keyless, pytest.raises(errors.NotAllowed) as refused:
+        keyless.heartbeat()
+    assert refused.value.field == "agent_id"
+    with make(relay, agent_id="nobody") as nobody:
+        assert nobody.heartbeat().status == "unknown_agent"
+
+
+def test_an_agent_may_go_unclaimed(relay: str) -> None:
+    with make(relay) as client:
+        assert client.register(claim=False).agent_key is None
+        assert client.agent_key is None
+        client.leave()
+
+
+def test_info_health_metrics_and_openapi(relay: str) -> None:
+    with make(relay) as client:
+        info = client.info()
+        assert isinstance(info, replies.Info)
+        assert info.limits["max_mailbox_messages"] == 20
+        assert client.health() == replies.Health("ok")
+        assert "# TYPE clawlink_stored_total counter" in client.metrics()
+        assert client.openapi()["openapi"].startswith("3.1")
+
+
+def test_discover_finds_by_capability_name_and_status(ann: Client, bob: Client) -> None:
+    named = next(a for a in ann.discover().agents if a.agent_id == ann.agent_id)
+    assert isinstance(named, replies.ListedAgent)
+    assert (named.claimed, named.load.open_tasks) == (True, 0)
+    assert [a.agent_id for a in ann.discover(name=named.name).agents] == [ann.agent_id]
+    assert ann.agent_id in [a.agent_id for a in bob.discover(capability="X").agents]
+    assert bob.discover(name=named.name, status="stale").count == 0
+    with pytest.raises(errors.BadRequest):
+        bob.discover(status="gone")
+
+
+def test_a_task_goes_through(ann: Client, bob: Client) -> None:
+    done = ann.delegate(of(bob), "count", context={"to": 3}, priority="urgent")
+    assert isinstance(done, replies.Delegated)
+    task = claim(bob, messages.TaskDelegation).message
+    assert isinstance(task, messages.TaskDelegation)
+    assert (task.message_id, task.task, task.context) == (done.message_id, "count", {"to": 3})
+    assert bob.respond(task.message_id, "1", status="in_progress").task_status == "in_progress"
+    answered = bob.respond(task.message_id, ["1", 2, {}])
+    assert isinstance(answered, replies.ResponseSent)
+    assert answered.recipient is not None
+    first, second = claim(ann, messages.TaskResponse), claim(ann, messages.TaskResponse)
+    assert [m.message.status for m in (first, second) if isinstance(m.message, messages.TaskResponse)] == [
+        "in_progress",
+        "completed",
+    ]
+    assert second.raw["result"] == ["1", 2, {}]
+    assert second.message_id == answered.response_id
+    told = ann.message(done.message_id)
+    assert isinstance(told, replies.MessageStatus)
+    assert (told.state, told.task_status) == ("acked", "completed")
+
+
+def test_messages_are_claimed_extended_given_back_and_acked(ann: Client, bob: Client) -> None:
+    while bob.poll():
+        pass
+    sent = ann.send(of(bob), {"k": [1]}, in_reply_to="m", thread="t", priority="high")
+    assert isinstance(sent, replies.Sent)
+    (first,) = bob.poll(max=5000)
+    assert isinstance(first.message, messages.PlainMessage)
+    assert (first.message_id, first.attempt, first.message.content) == (sent.message_id, 1, {"k": [1]})
+    extended = bob.extend([first.receipt], lease=600)
+    assert isinstance(extended, replies.Receipted)
+    assert (extended.results[0].lease_expires_at or "") > first.lease_expires_at
+    assert bob.nack([first.receipt], delay=0).results[0].status == "nacked"
+    assert bob.poll() == []  # its only attempt is used up
+    (letter,) = bob.dead_letters()
+    assert isinstance(letter, DeadLetter)
+    assert (letter.message_id, letter.from_agent, letter.attempts) == (sent.message_id, of(ann), 1)
+    assert bob.redrive([sent.message_id]) == replies.Redriven([sent.message_id], 1)
+    (again,) = bob.poll()
+    assert bob.ack([again.receipt, "nonsense"]).count == 1
+    assert bob.redrive().count == 0
+
+
+def test_a_broadcast_reaches_the_others(ann: Client, bob: Client) -> None:
+    done = ann.broadcast("news", topic="t", tags=("a", "b"))
+    assert isinstance(done, replies.BroadcastSent)
+    told = claim(bob, messages.KnowledgeBroadcast).message
+    assert isinstance(told, messages.KnowledgeBroadcast)
+    assert (told.content, told.topic, told.tags) == ("news", "t", ("a", "b"))
+
+
+@pytest.mark.parametrize("content", ["text ☃\r\n", b"", b"\xff\x00", b"plain", "x" * 1000])
+@pytest.mark.parametrize("key", ["k", "a/b?c%20 d#e&☃"])
+def test_files_are_written_read_listed_and_deleted(ann: Client, content: str | bytes, key: str) -> None:
+    key = f"{key}-{uuid.uuid4().hex}"
+    data = content.encode() if isinstance(content, str) else content
+    saved = ann.put_file(key, content, file_type="f", if_version=0)
+    assert saved == replies.FileSaved("saved", 1, key)
+    file = ann.get_file(key)
+    assert isinstance(file, File)
+    assert (file.content, file.file_type, file.version, file.last_editor) == (data, "f", 1, of(ann))
+    assert key in [f.file_key for f in ann.list_files(limit=1000).files]
+    with pytest.raises(errors.VersionConflict) as conflict:
+        ann.delete_file(key, if_version=7)
+    assert conflict.value.current == 1
+    assert ann.delete_file(key).version == 2
+    with pytest.raises(errors.UnknownFile):
+        ann.get_file(key)
+
+
+def test_failures_are_the_classes_that_the_relay_raises(relay: str, ann: Client, bob: Client) -> None:
+    with pytest.raises(errors.UnknownAgent) as unknown:
+        ann.send("nobody", 1)
+    assert unknown.value.field == "to_agent"
+    with pytest.raises(errors.UnknownTask):
+        ann.respond("nothing")
+    with pytest.raises(errors.UnknownMessage):
+        ann.message("nothing")
+    names = {a.agent_id: a.name for a in ann.discover().agents}
+    name, bob_name = names[of(ann)], names[of(bob)]
+    with make(relay) as other, pytest.raises(errors.NameTaken):
+        other.register(name)
+    with pytest.raises(errors.TooLarge) as large:
+        ann.put_file("large", b"x" * 1001)
+    assert (large.value.limit, large.value.actual) == (1000, 1001)
+    while bob.discover(name=bob_name).agents[0].load.mailbox < 20:
+        ann.send(of(bob), "x")
+    with pytest.raises(errors.MailboxFull) as full:
+        ann.send(of(bob), "x")
+    assert full.value.limit == 20
+    assert (full.value.retry_after or 0) > 0
+    ann.send(of(ann), 1, key="same")
+    with pytest.raises(errors.KeyReused):
+        ann.send(of(ann), 2, key="same")
+
+
+def test_mistakes_are_told_before_anything_is_sent(scripted: Scripted) -> None:
+    with make(scripted.url) as stranger, pytest.raises(errors.BadRequest, match="register first"):
+        stranger.poll()
+    with make(scripted.url, agent_id="a") as client:
+        with pytest.raises(errors.BadRequest) as wrong:
+            client.delegate("b", "t", priority="asap")
+        assert wrong.value.field == "priority"
+        with pytest.raises(errors.BadRequest) as wrong:
+            client.respond("m", status="done")
+        assert wrong.value.field == "status"
+        with pytest.raises(errors.BadRequest) as wrong:
+            client.send("", 1)
+        assert wrong.value.field == "to_agent"
+        with pytest.raises(errors.BadRequest):
+            client.broadcast("c", tags=["x" * 200])
+        with pytest.raises(errors.BadRequest):
+            client.put_file("", b"")
+    assert scripted.asked == []
+
+
+def test_every_write_carries_a_key_of_its_own(scripted: Scripted) -> None:
+    scripted.script = [http("503 x", '{"error":"e","code":"draining"}')]
+    with make(scripted.url, agent_id="a") as client:
+        for _ in range(2):
+            for write in (
+                lambda: client.delegate("b", "t"),
+                lambda: client.respond("m"),
+                lambda: client.send("b", 1),
+                lambda: client.broadcast("c"),
+                lambda: client.put_file("k", b""),
+                lambda: client.register("n"),
+            ):
+                with pytest.raises(errors.Draining):
+                    write()
+    keys = [asked.partition(b'"idempotency_key":"')[2].partition(b'"')[0] for asked in scripted.asked]
+    assert len(set(keys)) == len(keys) == 12
+    assert min(map(len, keys)) >= 32
+
+
+def test_the_token_is_sent_whatever_its_script(guarded: str) -> None:
+    with make(guarded, token="schlüssel-☃") as client:
+        assert client.info().auth_required is True
+    with make(guarded, token="wrong") as client, pytest.raises(errors.NotAuthenticated):
+        client.info()
+    with make(guarded) as client:
+        assert client.health().status == "ok"
+        with pytest.raises(errors.NotAuthenticated):
+            client.info()
+
+
+@pytest.mark.parametrize("token", ["line\nbreak", "return\rX-Other: y"])
+def test_a_token_that_no_header_can_carry_is_told(guarded: str, token: str) -> None:
+    with make(guarded, token=token) as client, pytest.raises(errors.BadRequest):
+        client.info()
+
+
+def test_a_netrc_file_does_not_replace_our_token(
+    scripted: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password secret\ndefault login me password secret\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    scripted.script = [http("200 OK", '{"status":"ok"}')]
+    for token in ("t", None):
+        with make(scripted.url, token=token) as client:
+            client._session.trust_env = True  # as it is towards any relay but this machine's
+            client.health()
+    with_token, without = scripted.asked
+    assert b"\r\nAuthorization: Bearer t\r\n" in with_token
+    assert b"Authorization" not in without
+
+
+def test_a_proxy_is_not_asked_for_a_relay_on_this_machine(relay: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with make(relay) as client:
+        assert client.health().status == "ok"
