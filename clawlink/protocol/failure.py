@@ -59,12 +59,12 @@ def from_reply(status: int, body: bytes) -> errors.ClawLinkError:
     """Rebuild the exception that a reply of ``status`` tells of; NotARelay if the body is not an error of a relay."""
     try:
         failure = _decoder.decode(body)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return errors.NotARelay(
             f"the address answered with HTTP {status} and no ClawLink error: no relay, or a proxy before it"
         )
     kind = errors.BY_CODE.get(failure.code)
-    if kind is None or kind.status != status:
+    if kind in (None, errors.ClawLinkError) or kind.status != status:
         kind = _BY_STATUS.get(status, errors.InternalError)
     return kind(
         failure.error,

@@ -16,7 +16,8 @@ from aiohttp.web_protocol import RequestHandler
 
 from clawlink.errors import BadRequest, ClawLinkError, InternalError
 from clawlink.server.front import Front
-from clawlink.server.wire import Request, reply_failure
+from clawlink.server.reply import as_response, reply_failure
+from clawlink.server.wire import Request
 
 _log = logging.getLogger("clawlink.request")
 
@@ -59,7 +60,7 @@ class _Connection(RequestHandler):
             error = InternalError("the relay failed at this request; its log says more")
         if request.writer.output_size > 0:
             raise ConnectionError("a part of another answer has been sent already")
-        response = reply_failure(error)
+        response = as_response(reply_failure(error))
         response.force_close()
         return response
 

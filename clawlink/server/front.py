@@ -23,7 +23,8 @@ from clawlink.errors import (
 from clawlink.protocol.paths import Endpoint
 from clawlink.relay.relay import Relay
 from clawlink.server.auth import Guard
-from clawlink.server.wire import Handler, Request, reply_failure
+from clawlink.server.reply import Reply, reply_failure, write
+from clawlink.server.wire import Handler, Request
 from clawlink.store.base import Failed
 
 _log = logging.getLogger("clawlink.request")
@@ -46,16 +47,16 @@ class Front:
         started = time.perf_counter() if self._logs else 0.0
         try:
             self._guard.check(request, endpoint is not None and endpoint.open)
-            response = await serve(self._relay, request)
+            answer = await serve(self._relay, request)
         except ConnectionError:
             raise
         except Exception as failure:
-            response = reply_failure(self._refusal(request, endpoint, failure))
+            answer = reply_failure(self._refusal(request, endpoint, failure))
         if self._logs:
             took = round((time.perf_counter() - started) * 1000, 2)
-            facts = {"method": request.method, "route": _name(endpoint), "status": response.status, "ms": took}
+            facts = {"method": request.method, "route": _name(endpoint), "status": answer.status, "ms": took}
             _log.debug("request", extra=facts)
-        return response
+        return await write(request, answer) if isinstance(answer, Reply) else answer
 
     def _find(self, request: Request) -> tuple[Endpoint | None, Handler]:
         path = request.rel_url.raw_path
@@ -67,7 +68,7 @@ class Front:
                     return endpoint, serve
         return None, self._nowhere
 
-    async def _nowhere(self, relay: Relay, request: Request) -> web.StreamResponse:
+    async def _nowhere(self, relay: Relay, request: Request) -> Reply:
         """Refuse a request that no route takes: the method is wrong, or the address is."""
         path = request.rel_url.raw_path
         allowed = sorted({endpoint.method for endpoint, _ in self._routes if endpoint.pattern.fullmatch(path)})

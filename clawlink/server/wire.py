@@ -1,4 +1,4 @@
-"""Reading requests and writing replies: bytes to structs and back, and nothing decided in between."""
+"""Reading requests: bytes to structs, and nothing decided on the way."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from urllib.parse import unquote
 
 import msgspec
 from aiohttp import hdrs, web
-from multidict import CIMultiDict, istr
+from multidict import istr
 
 from clawlink.domain.access import KEY_HEADER
 from clawlink.domain.agent import Agent
 from clawlink.domain.limits import MAX_IDEMPOTENCY_KEY_LENGTH, MAX_JSON_DEPTH
-from clawlink.errors import BadJson, BadRequest, BodyTimeout, ClawLinkError, TooLarge
-from clawlink.protocol import failure
+from clawlink.errors import BadJson, BadRequest, BodyTimeout, TooLarge
 from clawlink.protocol.paths import Endpoint
 from clawlink.relay.relay import Relay
+from clawlink.server.reply import Reply
 
 KEY_FIELD = "idempotency_key"
 _KEY_HEADER = istr("Idempotency-Key")
@@ -35,34 +35,15 @@ class Request(web.BaseRequest):
     parameters: Mapping[str, str] = {}
 
 
-Handler = Callable[[Relay, Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[Relay, Request], Awaitable[Reply | web.StreamResponse]]
 H = TypeVar("H", bound=Handler)
 
-_encoder = msgspec.json.Encoder()
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 _PATH_IN_MESSAGE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
 _REQUIRED_FIELD = re.compile(r"missing required field `([^`]+)`")
 _STRING = re.compile(rb'"(?:[^"\\]+|\\.)*"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _SQUARE = bytes.maketrans(b"{}", b"[]")
-_JSON_HEADERS = CIMultiDict({hdrs.CONTENT_TYPE: "application/json; charset=utf-8"})
-
-
-def reply(struct: Any, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    """Answer with a struct as JSON."""
-    return reply_json(_encoder.encode(struct), status, headers)
-
-
-def reply_json(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    """Answer with JSON that is encoded already."""
-    return web.Response(
-        body=body, status=status, headers=_JSON_HEADERS if headers is None else {**_JSON_HEADERS, **headers}
-    )
-
-
-def reply_failure(error: ClawLinkError) -> web.Response:
-    """Answer with an error."""
-    return reply_json(failure.to_body(error), error.status, failure.to_headers(error))
 
 
 async def read(request: Request, kind: type[T]) -> T:

@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-from aiohttp import web
-
 from clawlink.protocol import paths, replies
 from clawlink.relay.relay import Relay
 from clawlink.server.metrics import render
 from clawlink.server.openapi import document
-from clawlink.server.wire import Request, Routes, reply, reply_json
+from clawlink.server.reply import Reply, reply
+from clawlink.server.wire import Request, Routes
 
 routes = Routes()
 _SHOWN = {f"{e.method} {e.path}": e.summary for e in paths.ENDPOINTS}
 
 
 @routes.serves(paths.INFO)
-async def info(relay: Relay, request: Request) -> web.Response:
+async def info(relay: Relay, request: Request) -> Reply:
     """Tell what this relay is and holds."""
     return reply(await relay.info(endpoints=_SHOWN))
 
 
 @routes.serves(paths.HEALTH)
-async def health(relay: Relay, request: Request) -> web.Response:
+async def health(relay: Relay, request: Request) -> Reply:
     """Tell whether the relay takes work; 503 while it drains, so that load balancers turn away."""
     relay.require_working()
     return reply(replies.Health("ok"))
 
 
 @routes.serves(paths.METRICS)
-async def metrics(relay: Relay, request: Request) -> web.Response:
+async def metrics(relay: Relay, request: Request) -> Reply:
     """Counters in Prometheus text format."""
-    return web.Response(text=await render(relay), content_type="text/plain", charset="utf-8")
+    return Reply((await render(relay)).encode(), content_type="text/plain; charset=utf-8")
 
 
 @routes.serves(paths.OPENAPI)
-async def openapi(relay: Relay, request: Request) -> web.Response:
+async def openapi(relay: Relay, request: Request) -> Reply:
     """This interface as OpenAPI."""
-    return reply_json(document())
+    return Reply(document())

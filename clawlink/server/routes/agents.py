@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from aiohttp import web
-
 from clawlink.domain.access import KEY_HEADER
 from clawlink.domain.agent import Presence
 from clawlink.errors import UnknownAgent
@@ -11,13 +9,14 @@ from clawlink.protocol import paths, replies, requests
 from clawlink.relay.clock import iso
 from clawlink.relay.directory import card
 from clawlink.relay.relay import Relay
-from clawlink.server.wire import Request, Routes, acting, parameter, read, read_query, reply, reply_json
+from clawlink.server.reply import Reply, reply
+from clawlink.server.wire import Request, Routes, acting, parameter, read, read_query
 
 routes = Routes()
 
 
 @routes.serves(paths.REGISTER)
-async def register(relay: Relay, request: Request) -> web.Response:
+async def register(relay: Relay, request: Request) -> Reply:
     """Register an agent, or resume one."""
     ask = await read(request, requests.Register)
     done = await relay.agents.register(ask, machine=request.remote or "", agent_key=request.headers.get(KEY_HEADER))
@@ -33,15 +32,15 @@ async def register(relay: Relay, request: Request) -> web.Response:
 
 
 @routes.serves(paths.DISCOVER)
-async def discover(relay: Relay, request: Request) -> web.Response:
+async def discover(relay: Relay, request: Request) -> Reply:
     """List agents; each was encoded when it last changed."""
     found = await relay.agents.discover(read_query(request, requests.DiscoverQuery))
     time = iso(relay.clock()).encode()
-    return reply_json(b'{"agents":[%b],"count":%d,"server_time":"%b"}' % (b",".join(found), len(found), time))
+    return Reply(b'{"agents":[%b],"count":%d,"server_time":"%b"}' % (b",".join(found), len(found), time))
 
 
 @routes.serves(paths.HEARTBEAT)
-async def heartbeat(relay: Relay, request: Request) -> web.Response:
+async def heartbeat(relay: Relay, request: Request) -> Reply:
     """Record a sign of life."""
     ask = await read(request, requests.Heartbeat)
     try:
@@ -52,7 +51,7 @@ async def heartbeat(relay: Relay, request: Request) -> web.Response:
 
 
 @routes.serves(paths.LEAVE)
-async def leave(relay: Relay, request: Request) -> web.Response:
+async def leave(relay: Relay, request: Request) -> Reply:
     """Remove an agent."""
     agent = await acting(relay, request, parameter(request, "agent_id"), "agent_id")
     dropped = await relay.agents.leave(agent)

@@ -15,13 +15,14 @@ from clawlink.relay.clock import iso
 from clawlink.relay.ids import receipt
 from clawlink.relay.mailbox import Mailbox, Outcome
 from clawlink.relay.relay import Relay
-from clawlink.server.wire import Request, Routes, acting, asking, parameter, read, read_query, reply
+from clawlink.server.reply import Reply, reply, write
+from clawlink.server.wire import Request, Routes, acting, asking, parameter, read, read_query
 
 routes = Routes()
 
 
 @routes.serves(paths.SEND)
-async def send(relay: Relay, request: Request) -> web.Response:
+async def send(relay: Relay, request: Request) -> Reply:
     """Store a plain message for its recipient."""
     ask = await read(request, requests.Send)
     sender = await acting(relay, request, ask.from_agent, "from_agent")
@@ -29,14 +30,14 @@ async def send(relay: Relay, request: Request) -> web.Response:
 
 
 @routes.serves(paths.MESSAGE)
-async def message(relay: Relay, request: Request) -> web.Response:
+async def message(relay: Relay, request: Request) -> Reply:
     """Tell how far a message came."""
     asker = await asking(relay, request, read_query(request, requests.Asker).agent_id)
     return reply(await relay.messages.status(asker, parameter(request, "message_id")))
 
 
 @routes.serves(paths.POLL)
-async def poll(relay: Relay, request: Request) -> web.StreamResponse:
+async def poll(relay: Relay, request: Request) -> Reply | web.StreamResponse:
     """Lease messages and hand them out. What could not be written is due again at once.
 
     Without ``lease`` in the query, as in ClawLink 1.0.x, what was written to a live connection is settled.
@@ -50,31 +51,24 @@ async def poll(relay: Relay, request: Request) -> web.StreamResponse:
         lease=ask.lease or relay.limits.lease,
         tick=lambda: relay.agents.touch(agent.id),
     )
-    response = _polled(taken)
-    if taken:
-        await _hand_over(request, response, relay.mailbox, agent.id, taken, settle=ask.lease is None)
-    return response
+    answer = _polled(taken)
+    if not taken:
+        return answer
+    return await _hand_over(request, answer, relay.mailbox, agent.id, taken, settle=ask.lease is None)
 
 
-def _polled(taken: Sequence[Delivery]) -> web.Response:
+def _polled(taken: Sequence[Delivery]) -> Reply:
     leases = [replies.Lease(message_id(d), receipt(str(d.receipt), d.id), d.attempts, iso(d.visible_at)) for d in taken]
     return reply(replies.Polled([msgspec.Raw(d.body) for d in taken], len(taken), leases))
 
 
 async def _hand_over(
-    request: Request,
-    response: web.Response,
-    mailbox: Mailbox,
-    agent_id: str,
-    taken: Sequence[Delivery],
-    *,
-    settle: bool,
-) -> None:
+    request: Request, answer: Reply, mailbox: Mailbox, agent_id: str, taken: Sequence[Delivery], *, settle: bool
+) -> web.StreamResponse:
     """Write the reply; then settle the leases if asked to, or undo them if nobody was there to read it."""
     receipts = [receipt(str(d.receipt), d.id) for d in taken]
     try:
-        await response.prepare(request)
-        await response.write_eof()
+        response = await write(request, answer)
         await request.writer.drain()
         alive = request.transport is not None and not request.transport.is_closing()
     except (asyncio.CancelledError, ConnectionError):
@@ -84,10 +78,11 @@ async def _hand_over(
         await mailbox.release(agent_id, receipts)
     elif settle:
         await asyncio.shield(mailbox.ack(agent_id, receipts))
+    return response
 
 
 @routes.serves(paths.ACK)
-async def ack(relay: Relay, request: Request) -> web.Response:
+async def ack(relay: Relay, request: Request) -> Reply:
     """Settle leased messages. Repeating it with the same receipts is harmless."""
     ask = await read(request, requests.Ack)
     agent = await acting(relay, request, ask.agent_id, "agent_id")
@@ -95,7 +90,7 @@ async def ack(relay: Relay, request: Request) -> web.Response:
 
 
 @routes.serves(paths.NACK)
-async def nack(relay: Relay, request: Request) -> web.Response:
+async def nack(relay: Relay, request: Request) -> Reply:
     """Give leased messages back."""
     ask = await read(request, requests.Nack)
     agent = await acting(relay, request, ask.agent_id, "agent_id")
@@ -103,14 +98,14 @@ async def nack(relay: Relay, request: Request) -> web.Response:
 
 
 @routes.serves(paths.EXTEND)
-async def extend(relay: Relay, request: Request) -> web.Response:
+async def extend(relay: Relay, request: Request) -> Reply:
     """Lengthen leases."""
     ask = await read(request, requests.Extend)
     agent = await acting(relay, request, ask.agent_id, "agent_id")
     return _receipted(await relay.mailbox.extend(agent.id, ask.receipts, ask.lease), "extended")
 
 
-def _receipted(outcomes: Sequence[Outcome], done: str) -> web.Response:
+def _receipted(outcomes: Sequence[Outcome], done: str) -> Reply:
     results = [
         replies.Settled(o.receipt, "", o.error.code if o.error else "unknown", o.error.message if o.error else None)
         if o.delivery is None
@@ -126,7 +121,7 @@ def _receipted(outcomes: Sequence[Outcome], done: str) -> web.Response:
 
 
 @routes.serves(paths.DEAD_LETTERS)
-async def dead_letters(relay: Relay, request: Request) -> web.Response:
+async def dead_letters(relay: Relay, request: Request) -> Reply:
     """List dead letters."""
     agent = await acting(relay, request, parameter(request, "agent_id"), "agent_id")
     ask = read_query(request, requests.ListQuery)
@@ -147,7 +142,7 @@ async def dead_letters(relay: Relay, request: Request) -> web.Response:
 
 
 @routes.serves(paths.REDRIVE)
-async def redrive(relay: Relay, request: Request) -> web.Response:
+async def redrive(relay: Relay, request: Request) -> Reply:
     """Put dead letters back."""
     ask = await read(request, requests.Redrive)
     agent = await acting(relay, request, ask.agent_id, "agent_id")
