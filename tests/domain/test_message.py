@@ -68,9 +68,7 @@ BROADCAST = KnowledgeBroadcast(
     queued_at=T,
     from_name="mia",
 )
-FILE = FileUpdated(
-    file_key="a", version=2, last_editor="m1", timestamp=T, queued_at=T, message_id="4", deleted=False
-)
+FILE = FileUpdated(file_key="a", version=2, last_editor="m1", timestamp=T, queued_at=T, message_id="4", deleted=False)
 JOINED = AgentJoined(agent=CARD, timestamp=T, queued_at=T, message_id="5")
 LEFT = AgentLeft(agent=CARD, timestamp=T, queued_at=T, message_id="5")
 PLAIN = PlainMessage(

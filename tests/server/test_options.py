@@ -1,0 +1,197 @@
+"""What a relay is told at start: a flag goes before the environment, and that before the default."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from clawlink.config import ServerConfig, variable
+from clawlink.domain.limits import LIMIT_FIELDS, Limits
+from clawlink.server import __main__ as main
+from clawlink.server import options
+
+FLAGS = {
+    "--host": ("host", "192.168.1.5", "192.168.1.5"),
+    "--port": ("port", "8080", 8080),
+    "--token": ("token", "schlüssel", "schlüssel"),
+    "--log-level": ("log_level", "debug", "debug"),
+    **{
+        f.metadata["flag"]: (f.name, "7", 7) if isinstance(f.default, int) else (f.name, "7.5", 7.5)
+        for f in LIMIT_FIELDS
+    },
+}
+flags = pytest.mark.parametrize("flag", FLAGS)
+
+
+def config(*argv: str, **environ: str) -> ServerConfig:
+    """Return what these flags and these variables say."""
+    parser = argparse.ArgumentParser()
+    options.add_arguments(parser)
+    return options.read(parser.parse_args(argv), environ)
+
+
+def value_of(told: ServerConfig, flag: str) -> object:
+    name = FLAGS[flag][0]
+    return getattr(told.limits if name in {f.name for f in LIMIT_FIELDS} else told, name)
+
+
+def test_without_a_word_it_is_the_defaults() -> None:
+    assert config() == ServerConfig()
+    assert config().limits == Limits()
+    assert (config().host, config().port, config().token) == ("127.0.0.1", 9077, None)
+
+
+@flags
+def test_a_flag_goes_before_the_environment_and_that_before_the_default(flag: str) -> None:
+    _, text, value = FLAGS[flag]
+    default = value_of(config("--no-auth") if flag == "--host" else config(), flag)
+    assert default != value
+    assert value_of(config(flag, text), flag) == value
+    assert value_of(config(**{variable(flag): text}), flag) == value
+    other = {"--host": "10.0.0.1", "--log-level": "error"}.get(flag, "9")
+    assert value_of(config(flag, text, **{variable(flag): other}), flag) == value
+    assert value_of(config(**{variable(flag): ""}), flag) == default  # an empty variable says nothing
+
+
+def test_variables_are_named_after_their_flags() -> None:
+    assert variable("--max-agents") == "CLAWLINK_MAX_AGENTS"
+    assert variable("token") == "CLAWLINK_TOKEN"
+
+
+@pytest.mark.parametrize(
+    ("flag", "name", "on"),
+    [
+        ("--require-agent-keys", "require_agent_keys", True),
+        ("--no-mdns", "mdns", False),
+        ("--log-json", "log_json", True),
+    ],
+)
+def test_switches_are_given_as_flag_or_as_yes_or_no(flag: str, name: str, on: bool) -> None:
+    assert getattr(config(), name) is not on
+    assert getattr(config(flag), name) is on
+    for yes in ("1", "true", "YES", "on"):
+        assert getattr(config(**{variable(flag): yes}), name) is on
+    for no in ("0", "false", "No", "off", ""):
+        assert getattr(config(**{variable(flag): no}), name) is not on
+    with pytest.raises(ValueError, match=variable(flag)):
+        config(**{variable(flag): "maybe"})
+
+
+def test_hosts_and_origins_may_be_several() -> None:
+    told = config("--allow-host", "a", "--allow-host", "b", "--allow-origin", "https://x", CLAWLINK_ALLOW_HOST="c")
+    assert (told.allow_hosts, told.allow_origins) == (("a", "b"), ("https://x",))
+    assert config(CLAWLINK_ALLOW_HOST="a,b,", CLAWLINK_ALLOW_ORIGIN="https://x").allow_hosts == ("a", "b")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "relay.example", "127.example.org", "10.0.0.1"])
+def test_where_others_can_reach_it_a_token_is_made(host: str) -> None:
+    one, two = config("--host", host), config("--host", host)
+    assert one.token is not None
+    assert two.token is not None
+    assert len(one.token) >= 32
+    assert one.token != two.token
+    assert config("--host", host, "--token", "mine").token == "mine"
+    assert config("--host", host, CLAWLINK_TOKEN="mine").token == "mine"
+    assert config("--host", host, "--no-auth").token is None
+    assert config("--host", host, CLAWLINK_NO_AUTH="yes").token is None
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+def test_on_loopback_no_token_is_made(host: str) -> None:
+    assert config("--host", host).token is None
+    assert config("--host", host).on_loopback
+    assert config("--host", host, "--token", "t").token == "t"
+
+
+@pytest.mark.parametrize("token", ["", " ", " t", "t\n", "a\nb", "a\x00", "\x1b[31m"])
+def test_a_token_that_nobody_could_send_is_refused(token: str) -> None:
+    """An empty one above all: it is what an unset variable in a script gives, and would lock everyone out."""
+    with pytest.raises(ValueError, match="--token"):
+        config("--token", token)
+
+
+@pytest.mark.parametrize("flag", ["--tls-cert", "--tls-key"])
+def test_certificate_and_key_go_together(flag: str) -> None:
+    with pytest.raises(ValueError, match="go together"):
+        config(flag, "x.pem")
+    told = config("--tls-cert", "c.pem", "--tls-key", "k.pem")
+    assert (told.tls_cert, told.tls_key, told.scheme) == ("c.pem", "k.pem", "https")
+    assert config().scheme == "http"
+
+
+def test_no_auth_and_a_token_contradict_each_other() -> None:
+    for told in ({"CLAWLINK_TOKEN": "t"}, {}):
+        argv = ["--no-auth"] if told else ["--no-auth", "--token", "t"]
+        with pytest.raises(ValueError, match="contradict"):
+            config(*argv, **told)
+
+
+WRONG = [
+    ("--port", "65536"),
+    ("--port", "-1"),
+    ("--port", "http"),
+    ("--port", "٣"),
+    ("--log-level", "loud"),
+    ("--max-agents", "0"),
+    ("--max-agents", "-1"),
+    ("--max-agents", "1.5"),
+    ("--max-agents", "many"),
+    ("--max-agents", "²"),
+    ("--lease", "-1"),
+    ("--lease", "nan"),
+    ("--lease", "inf"),
+    ("--lease", "soon"),
+    ("--retention", "1h"),
+]
+
+
+@pytest.mark.parametrize(("flag", "text"), WRONG)
+def test_a_value_that_is_none_is_refused_with_a_sentence(
+    flag: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        config(f"{flag}={text}")
+    assert ended.value.code == 2
+    assert flag in capsys.readouterr().err
+    with pytest.raises(ValueError, match=variable(flag)):
+        config(**{variable(flag): text})
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["--tls-cert", "x"], ["--token", ""], ["--no-auth", "--token", "t"], ["--port", "x"], ["--nonsense"], ["more"]],
+)
+def test_the_server_command_ends_with_2_and_a_sentence(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main.main(argv)
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert "usage:" in told
+    assert "Traceback" not in told
+
+
+def test_help_names_every_flag_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main.main(["--help"])
+    assert ended.value.code == 0
+    told = " ".join(capsys.readouterr().out.split())
+    for flag in (*FLAGS, "--no-auth", "--require-agent-keys", "--tls-cert", "--tls-key", "--no-mdns", "--log-json"):
+        assert flag in told
+    assert "(default 9077)" in told
+    assert "in seconds (default 86400)" in told
+
+
+def test_the_server_command_hands_over_what_it_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[ServerConfig] = []
+
+    def run(config: ServerConfig) -> int:
+        told.append(config)
+        return 5
+
+    monkeypatch.setattr("clawlink.server.run.run", run)
+    for name in ("CLAWLINK_TOKEN", "CLAWLINK_HOST"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("CLAWLINK_MAX_AGENTS", "3")
+    assert main.main(["--port", "0"]) == 5
+    assert (told[0].port, told[0].limits.max_agents) == (0, 3)

@@ -1,0 +1,105 @@
+"""Starting a relay: what it prints, and how it ends when it cannot start."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import socket
+import subprocess
+import sys
+
+import pytest
+import requests
+
+from clawlink.config import ServerConfig
+from clawlink.server.run import banner, lan_address
+from tests.conftest import Start
+
+
+def joining(lines: list[str]) -> list[str]:
+    """Return the command in the second line."""
+    return shlex.split(lines[1].partition(":  ")[2])
+
+
+def test_on_loopback_with_the_default_port_the_join_command_needs_no_address() -> None:
+    lines = banner(ServerConfig(), 9077)
+    assert lines[0].endswith("is listening on http://127.0.0.1:9077")
+    assert joining(lines) == ["clawlink", "register", "--name", "YOUR-NAME"]
+    assert "on this machine" in lines[1]
+    assert len(lines) == 2
+
+
+def test_another_port_is_named() -> None:
+    assert joining(banner(ServerConfig(), 1234))[:3] == ["clawlink", "--relay", "http://127.0.0.1:1234"]
+
+
+def test_for_other_machines_address_and_token_are_filled_in() -> None:
+    lines = banner(ServerConfig(host="192.168.1.5", token="t$ '\""), 9077)
+    told = ["clawlink", "--relay", "http://192.168.1.5:9077", "--token", "t$ '\"", "register", "--name", "YOUR-NAME"]
+    assert joining(lines) == told
+    assert "from another machine" in lines[1]
+
+
+def test_listening_everywhere_names_an_address_that_others_can_use() -> None:
+    for host in ("0.0.0.0", "::"):
+        url = joining(banner(ServerConfig(host=host, token="t"), 9077))[2]
+        assert url == f"http://{lan_address()}:9077"
+        assert "0.0.0.0" not in url
+
+
+def test_an_address_of_ip_version_6_is_put_in_brackets() -> None:
+    assert joining(banner(ServerConfig(host="fe80::1", token="t"), 80))[2] == "http://[fe80::1]:80"
+
+
+def test_tls_is_named() -> None:
+    assert joining(banner(ServerConfig(tls_cert="c", tls_key="k"), 9077))[2] == "https://127.0.0.1:9077"
+
+
+def test_an_open_relay_warns() -> None:
+    lines = banner(ServerConfig(host="192.168.1.5"), 9077)
+    assert "No token is asked for" in lines[2]
+
+
+def test_a_relay_on_all_addresses_makes_a_token_and_asks_for_it(start_relay: Start) -> None:
+    relay = start_relay("--host", "0.0.0.0", "--no-mdns", env={"CLAWLINK_TOKEN": ""})
+    found = re.search(r"--token (\S+) register --name YOUR-NAME", relay.banner)
+    assert found
+    assert f"clawlink --relay {relay.url} --token" in relay.banner
+    local = f"http://127.0.0.1:{relay.url.rsplit(':', 1)[1]}"
+    assert requests.get(local + "/", timeout=5).status_code == 401
+    with_token = requests.get(local + "/", headers={"Authorization": f"Bearer {found[1]}"}, timeout=5)
+    assert with_token.json()["auth_required"] is True
+
+
+def test_no_auth_runs_open_and_says_so(start_relay: Start) -> None:
+    relay = start_relay("--host", "0.0.0.0", "--no-mdns", "--no-auth", env={"CLAWLINK_TOKEN": ""})
+    assert "--token" not in relay.banner
+    assert relay.process.stdout is not None
+    assert "No token is asked for" in relay.process.stdout.readline()
+    local = f"http://127.0.0.1:{relay.url.rsplit(':', 1)[1]}"
+    assert requests.get(local + "/", timeout=5).json()["auth_required"] is False
+
+
+def test_the_token_may_come_from_the_environment(start_relay: Start) -> None:
+    relay = start_relay(env={"CLAWLINK_TOKEN": "from-outside"})
+    assert "--token from-outside" in relay.banner
+    assert requests.get(relay.url, timeout=5).status_code == 401
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid", "::g"])
+def test_an_address_that_is_not_ours_ends_it_with_a_sentence(host: str) -> None:
+    command = [sys.executable, "-m", "clawlink.server", "--port", "0", "--host", host, "--no-mdns"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 1
+    assert f"cannot listen on {host}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken_ends_it_with_a_sentence() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        command = [sys.executable, "-m", "clawlink.server", "--port", port]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 1
+    assert f"cannot listen on 127.0.0.1 port {port}" in done.stderr
+    assert "Traceback" not in done.stderr
