@@ -25,6 +25,10 @@ from clawlink.store.base import Store
 from clawlink.store.memory import MemoryStore
 from tests.store.faulty import FaultyStore
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Whoever started us in the background has Ctrl-C ignored, and every process of ours would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @dataclass
 class Running:

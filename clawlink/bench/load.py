@@ -95,9 +95,16 @@ class Asker:
         self._connection.send(request)
         return await self._answer
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Close the connection."""
         self._connection.transport.close()
+        await self._connection.closed
+
+    async def __aenter__(self) -> Asker:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
 
 
 async def saturate(url: str, make: Callable[[], bytes], *, connections: int, seconds: float) -> tuple[float, int, int]:

@@ -65,19 +65,17 @@ class Relay:
 
     async def register(self, names: Sequence[str]) -> None:
         """Register agents whose ids are their names, and throw away what they were told about each other."""
-        asker = await self.open()
-        for name in names:
-            await self.ask(asker, "POST", "/register", {"agent_id": name, "name": name})
-        for name in names:
-            await self.ask(asker, "GET", f"/poll/{name}")
-        asker.close()
+        async with await self.open() as asker:
+            for name in names:
+                await self.ask(asker, "POST", "/register", {"agent_id": name, "name": name})
+            for name in names:
+                await _claim_and_ack(self, asker, name)
 
     async def leave(self, names: Sequence[str]) -> None:
         """Take the agents away again."""
-        asker = await self.open()
-        for name in names:
-            await self.ask(asker, "DELETE", f"/agents/{name}")
-        asker.close()
+        async with await self.open() as asker:
+            for name in names:
+                await self.ask(asker, "DELETE", f"/agents/{name}")
 
 
 def _names(prefix: str, number: int) -> list[str]:
@@ -135,7 +133,7 @@ async def _consume(relay: Relay, names: Sequence[str]) -> None:
                 await _claim_and_ack(relay, asker, name)
                 await asyncio.sleep(0.25 / len(names))
     finally:
-        asker.close()
+        await asker.close()
 
 
 async def _claim_and_ack(relay: Relay, asker: Asker, name: str) -> int:
@@ -151,7 +149,7 @@ async def _drain(relay: Relay, names: Sequence[str]) -> None:
     for name in names:
         while await _claim_and_ack(relay, asker, name):
             pass
-    asker.close()
+    await asker.close()
 
 
 async def work(relay: Relay, *, seconds: float, say: Callable[[str], None]) -> list[Row]:
@@ -173,7 +171,7 @@ async def work(relay: Relay, *, seconds: float, say: Callable[[str], None]) -> l
             await relay.ask(asker, "POST", "/respond", answer)
             await _claim_and_ack(relay, asker, asker_name)
             done += 1
-        asker.close()
+        await asker.close()
 
     started = time.perf_counter()
     until = started + seconds
@@ -202,8 +200,8 @@ async def _arrivals(relay: Relay, sender: str, worker: str, seconds: float) -> l
         delays.append(max(arrived - replied, 0.0))
         receipts = [lease["receipt"] for lease in claimed["deliveries"]]
         await relay.ask(asker, "POST", "/ack", {"agent_id": worker, "receipts": receipts})
-    asker.close()
-    poller.close()
+    await asker.close()
+    await poller.close()
     return delays
 
 
@@ -237,7 +235,7 @@ async def many_agents(relay: Relay, *, seconds: float, say: Callable[[str], None
     beside = await _pings(relay, broadcast())
     each = (time.perf_counter() - started) / 10
     await relay.leave([_SENDER, *names])
-    asker.close()
+    await asker.close()
     return [
         Row(f"discover, {AGENTS} agents, p50", statistics.median(times) * 1000, "ms"),
         Row(f"discover, {AGENTS} agents, p99", _p99(times) * 1000, "ms"),
@@ -261,7 +259,7 @@ async def _pings(relay: Relay, meanwhile: Any) -> list[float]:
         took.append(time.perf_counter() - started)
         await asyncio.sleep(0.0005)
     await going_on
-    asker.close()
+    await asker.close()
     return took
 
 
@@ -284,7 +282,7 @@ async def memory(relay: Relay, *, say: Callable[[str], None]) -> list[Row]:
     if first is not None and last is not None:
         rows.append(Row(f"memory of a queued {MESSAGE_BYTES}-byte message", (last - first) / MESSAGES, "bytes"))
     await relay.leave([_SENDER, *names])
-    asker.close()
+    await asker.close()
     return rows
 
 
@@ -317,7 +315,7 @@ async def waiting_polls(relay: Relay, *, seconds: float, say: Callable[[str], No
         poll.cancel()
     await asyncio.gather(*polls, return_exceptions=True)
     for asker in askers:
-        asker.close()
+        await asker.close()
     await relay.leave(names)
     rows = []
     if first is not None and last is not None:

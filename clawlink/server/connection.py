@@ -38,7 +38,12 @@ class Server(web.Server):
 
 
 class _Connection(RequestHandler):
-    __slots__ = ()
+    __slots__ = ("reset",)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Note how it was lost, before the request under way is cancelled."""
+        self.reset = exc is not None
+        super().connection_lost(exc)
 
     def handle_error(
         self,

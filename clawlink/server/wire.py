@@ -145,6 +145,11 @@ def read_query(request: Request, kind: type[T]) -> T:
         raise _bad_field(error) from None
 
 
+def was_reset(request: Request) -> bool:
+    """Tell whether the connection, once it is lost, was reset rather than closed."""
+    return bool(getattr(request.protocol, "reset", False))
+
+
 def parameter(request: Request, name: str) -> str:
     """Return a parameter of the path, decoded. Raises BadRequest if it is not UTF-8."""
     try:

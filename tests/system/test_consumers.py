@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import select
+import socket
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
 from tests.conftest import Running, Serve
-from tests.server.asks import ack, claim, claim_one, metrics, nothing_due, ok, poll, send, status_of
-from tests.system.raw import Clock, Connection, connect, request
+from tests.server.asks import ack, claim, claim_one, eventually, metrics, nothing_due, ok, poll, send, status_of
+from tests.system.raw import Clock, Connection, address, connect, exchange, request
 
 LEASE = 60
 HangUp = Callable[[Connection], None]
@@ -75,32 +78,50 @@ async def test_a_message_that_comes_as_its_consumer_goes_is_not_lost(
         await ack(relay, "r", got.receipt)
 
 
+@polls
 @hang_ups
-async def test_a_consumer_gone_before_its_reply_loses_nothing(relay: Running, clock: Clock, hang_up: HangUp) -> None:
-    """The relay may notice and give it back at once, or not notice: then it is due after its lease."""
+async def test_a_consumer_gone_before_its_reply_loses_nothing(
+    relay: Running, clock: Clock, hang_up: HangUp, lease: str
+) -> None:
+    """The relay may notice and give it back at once, or not notice: then a claim is due after its lease.
+
+    An old poll is settled only if its connection outlasts the reply, and this one's does not.
+    """
+
+    async def comes_again() -> Any:
+        clock.skip(LEASE)
+        return (await poll(relay, "r", lease=LEASE))["deliveries"]
+
     for _ in range(20):
         id = await send(relay, "s", "r")
         connection = await connect(relay.url)
-        connection.writer.write(request("GET", f"/poll/r?lease={LEASE}"))
+        connection.writer.write(request("GET", f"/poll/r?max=100{lease}"))
         hang_up(connection)
-        clock.skip(LEASE)
-        got = await claim_one(relay, "r")
-        assert got.message["message_id"] == id
-        await ack(relay, "r", got.receipt)
+        (held,) = await eventually(comes_again)
+        assert held["message_id"] == id
+        await ack(relay, "r", held["receipt"])
 
 
-@hang_ups
-async def test_an_old_poll_gone_before_its_reply_loses_nothing(relay: Running, clock: Clock, hang_up: HangUp) -> None:
-    """What was sent by an old poll is settled only if its connection was alive after the reply had been written."""
-    for _ in range(20):
+async def test_an_old_poll_killed_with_its_reply_unread_loses_nothing(relay: Running, until: Until) -> None:
+    """A process that dies leaves the reply unread in its socket; that resets the connection, and the relay sees it."""
+    before = relay.app.connections
+    for _ in range(5):
         id = await send(relay, "s", "r")
-        connection = await connect(relay.url)
-        connection.writer.write(request("GET", "/poll/r"))
-        hang_up(connection)
-        clock.skip(LEASE)
-        got = await claim_one(relay, "r")
-        assert got.message["message_id"] == id
+        with socket.create_connection(address(relay.url)) as dying:
+            dying.sendall(request("GET", "/poll/r"))
+            await asyncio.to_thread(select.select, [dying], [], [], 5)
+        await until(lambda: relay.app.connections == before)
+        (got,) = await claim(relay, "r")
+        assert (got.message["message_id"], got.attempt) == (id, 1)
         await ack(relay, "r", got.receipt)
+
+
+async def test_an_old_poll_that_has_read_its_reply_and_closes_is_settled_at_once(relay: Running, until: Until) -> None:
+    before = relay.app.connections
+    id = await send(relay, "s", "r")
+    assert (await exchange(relay.url, request("GET", "/poll/r"))).json["messages"][0]["message_id"] == id
+    await until(lambda: relay.app.connections == before)
+    assert (await status_of(relay, "s", id))["state"] == "acked"
 
 
 @polls

@@ -16,9 +16,10 @@ from clawlink.relay.ids import receipt
 from clawlink.relay.mailbox import Mailbox, Outcome
 from clawlink.relay.relay import Relay
 from clawlink.server.reply import Reply, reply, write
-from clawlink.server.wire import Request, Routes, acting, asking, parameter, read, read_query
+from clawlink.server.wire import Request, Routes, acting, asking, parameter, read, read_query, was_reset
 
 routes = Routes()
+_RESET_SECONDS = 0.05
 
 
 @routes.serves(paths.SEND)
@@ -65,14 +66,24 @@ def _polled(taken: Sequence[Delivery]) -> Reply:
 async def _hand_over(
     request: Request, answer: Reply, mailbox: Mailbox, agent_id: str, taken: Sequence[Delivery], *, settle: bool
 ) -> web.StreamResponse:
-    """Write the reply; then settle the leases if asked to, or undo them if nobody was there to read it."""
+    """Write the reply; then settle the leases if asked to, or undo them if nobody was there to read it.
+
+    To be settled, a reply must outlast a moment in which its connection is not reset: that is what becomes of one
+    whose reader dies without having read it. A reader that is done closes it, and needs not be waited for.
+    """
     receipts = [receipt(str(d.receipt), d.id) for d in taken]
+    alive = False
     try:
         response = await write(request, answer)
         await request.writer.drain()
+        if settle:
+            await asyncio.sleep(0)  # the loop looks at what has come: a hang-up from before the reply, perhaps
         alive = request.transport is not None and not request.transport.is_closing()
+        if settle and alive:
+            await asyncio.sleep(_RESET_SECONDS)
     except (asyncio.CancelledError, ConnectionError):
-        await asyncio.shield(mailbox.release(agent_id, receipts))
+        read = settle and alive and not was_reset(request)
+        await asyncio.shield((mailbox.ack if read else mailbox.release)(agent_id, receipts))
         raise
     if not alive:
         await mailbox.release(agent_id, receipts)
