@@ -27,8 +27,8 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, answered: Callable[[Connection, int, bytes], None]) -> None:
         self._answered = answered
-        self._buffer = b""
-        self._need = 0
+        self._waiting: list[bytes] = []
+        self._missing = 0
         self.transport: asyncio.Transport
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -44,23 +44,32 @@ class Connection(asyncio.Protocol):
         self.transport.write(request)
 
     def data_received(self, data: bytes) -> None:
-        self._buffer = self._buffer + data if self._buffer else data
-        while len(self._buffer) >= self._need and self._buffer:
-            end = self._buffer.find(_END_OF_HEAD)
-            if end < 0:
+        if self._waiting:
+            # A long answer comes in many pieces: they are joined once, when all have come.
+            self._waiting.append(data)
+            self._missing -= len(data)
+            if self._missing > 0:
                 return
-            head = self._buffer[:end].lower()
+            data = b"".join(self._waiting)
+            self._waiting.clear()
+        while data:
+            end = data.find(_END_OF_HEAD)
+            if end < 0:
+                self._wait(data, 1)
+                return
+            head = data[:end].lower()
             at = head.index(_LENGTH) + len(_LENGTH)
             line_end = head.find(b"\r\n", at)
-            total = end + 4 + int(head[at : line_end if line_end > 0 else end])
-            if len(self._buffer) < total:
-                self._need = total
+            total = end + len(_END_OF_HEAD) + int(head[at : line_end if line_end > 0 else end])
+            if len(data) < total:
+                self._wait(data, total - len(data))
                 return
-            body = self._buffer[end + 4 : total]
-            status = int(self._buffer[9:12])
-            self._buffer = self._buffer[total:]
-            self._need = 0
-            self._answered(self, status, body)
+            self._answered(self, int(data[9:12]), data[end + len(_END_OF_HEAD) : total])
+            data = data[total:]
+
+    def _wait(self, data: bytes, missing: int) -> None:
+        self._waiting.append(data)
+        self._missing = missing
 
 
 async def connect(url: str, answered: Callable[[Connection, int, bytes], None]) -> Connection:

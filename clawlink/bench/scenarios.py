@@ -125,13 +125,13 @@ async def delegate(
 
 
 async def _consume(relay: Relay, names: Sequence[str]) -> None:
-    """Poll each mailbox in turn, about four times a second, and ack what came."""
+    """Poll each mailbox in turn, about once a second, and ack what came."""
     asker = await relay.open()
     try:
         while True:
             for name in names:
                 await _claim_and_ack(relay, asker, name)
-                await asyncio.sleep(0.25 / len(names))
+                await asyncio.sleep(1 / len(names))
     finally:
         await asker.close()
 

@@ -18,7 +18,7 @@ from clawlink.domain.task import Task
 from clawlink.relay.agents import Agents
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.mailbox import Mailbox
-from clawlink.store.base import Drop, Put
+from clawlink.store.base import Conflict, Drop, Put
 
 _SLICE = 200
 _SETTLED_KINDS: tuple[type[Any], ...] = (Delivery, Task, Broadcast, FileWrite)
@@ -91,17 +91,24 @@ class Janitor:
                 return
             largest = max(usages, key=lambda kind: usages[kind].bytes if over_bytes > 0 else usages[kind].count)
             oldest = await core.store.first(largest, SETTLED, _SLICE if over_bytes > 0 else min(over_count, _SLICE))
-            homes: dict[str, list[str]] = {}
+            homes: dict[str, list[Record]] = {}
             for record in oldest:
-                homes.setdefault(record.home, []).append(record.id)
-            dropped = sum([await self._evict_from_home(largest, ids) for ids in homes.values()])
+                homes.setdefault(record.home, []).append(record)
+            dropped = sum([await self._evict_from_home(largest, records) for records in homes.values()])
             core.stats.evicted += dropped
             await asyncio.sleep(0)
             if not dropped:
                 return
 
+    async def _evict_from_home(self, kind: type[Any], records: Sequence[Record]) -> int:
+        try:
+            await self._drop(*records)  # as the index has them; the commit finds out if one has changed since
+        except Conflict:
+            return await self._evict_reread(kind, [record.id for record in records])
+        return len(records)
+
     @retrying
-    async def _evict_from_home(self, kind: type[Any], ids: Sequence[str]) -> int:
+    async def _evict_reread(self, kind: type[Any], ids: Sequence[str]) -> int:
         found: list[Record | None] = [await self._core.store.get(kind, id) for id in ids]
         settled = [record for record in found if record is not None and SETTLED in record.index_keys]
         if settled:

@@ -1,4 +1,4 @@
-"""Writing replies: headers and body in one piece, straight to the connection.
+"""Writing replies: headers and body together, straight to the connection.
 
 A reply of ours is complete when it is made, so nothing of what aiohttp's responses can do besides is needed; going
 without costs half as much. Where a connection wants more (HTTP/1.0, closing, HEAD), aiohttp's own response is used.
@@ -75,10 +75,14 @@ async def write(request: web.BaseRequest, answer: Reply) -> web.StreamResponse:
         return response
     more = b"" if not answer.headers else "".join(f"{k}: {v}\r\n" for k, v in answer.headers.items()).encode()
     head = _head(answer.status, answer.content_type)
-    data = b"%b%bContent-Length: %d\r\n\r\n%b" % (head, more, len(answer.body), answer.body)
-    transport.write(data)
-    request.writer.output_size += len(data)
-    if len(data) > _LARGE_BYTES:
+    body = answer.body
+    head = b"%b%bContent-Length: %d\r\n\r\n" % (head, more, len(body))
+    request.writer.output_size += len(head) + len(body)
+    if len(body) <= _LARGE_BYTES:
+        transport.write(head + body)
+    else:  # copying it would take longer than a second write
+        transport.write(head)
+        transport.write(body)
         await request.writer.drain()
     return _WRITTEN
 
