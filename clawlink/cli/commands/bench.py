@@ -28,7 +28,7 @@ def add(parser: ArgumentParser) -> None:
         action="store_true",
         help="measure a bare aiohttp application in the same run, and give delegations as a ratio to it",
     )
-    parser.add_argument("--seconds", type=_seconds, default=2.0, help="how long to measure each figure (default 2)")
+    parser.add_argument("--seconds", type=_seconds, default=1.0, help="how long to measure each figure (default 1)")
     parser.add_argument("--rounds", type=int, default=5, help="how often to measure what is compared (default 5)")
     parser.add_argument(
         "--only", action="append", choices=SCENARIOS, help="measure only this; may be given more than once"
