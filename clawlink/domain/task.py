@@ -42,8 +42,8 @@ TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
 class Task(msgspec.Struct, frozen=True, gc=False):
     """The record of a delegation. Its home is the assignee's mailbox; its id is the delegation's message id.
 
-    ``body`` is the encoded delegation, ``answer`` the encoded final response once there is one. While nobody has
-    reported on it, a task lasts as long as its delivery does, and ``ends_at`` is None; see ``outlive``.
+    ``body`` is the encoded delegation; ``answer`` is the encoded final response once there is one, and tells its time.
+    While nobody has reported on it, a task lasts as long as its delivery, and ``ends_at`` is None; see ``outlive``.
     Times are seconds since the epoch.
     """
 
@@ -54,7 +54,6 @@ class Task(msgspec.Struct, frozen=True, gc=False):
     body: bytes
     ends_at: float | None = None
     state: TaskState = TaskState.QUEUED
-    finished_at: float | None = None
     answer: bytes | None = None
 
     @property
@@ -97,7 +96,6 @@ def respond(t: Task, *, by: str, state: TaskState, response: bytes, now: float, 
         t,
         version=t.version + 1,
         state=state,
-        finished_at=now if final else None,
         answer=response if final else None,
         ends_at=now + (keep if final else ttl),
     )

@@ -8,7 +8,7 @@ from clawlink.domain import access
 from clawlink.domain.agent import Agent
 from clawlink.domain.broadcast import Broadcast
 from clawlink.domain.delivery import Delivery, State, copy_id
-from clawlink.domain.message import PlainMessage, decode, encode, says_the_same, type_of
+from clawlink.domain.message import PlainMessage, TaskResponse, decode, encode, says_the_same, type_of
 from clawlink.domain.task import Task, TaskState
 from clawlink.errors import KeyReused, UnknownMessage
 from clawlink.protocol import requests
@@ -112,6 +112,11 @@ def _state(d: Delivery) -> str:
     return str(d.state.value)
 
 
+def _answered_at(task: Task | None) -> str | None:
+    answer = None if task is None or task.answer is None else decode(task.answer)
+    return answer.queued_at if isinstance(answer, TaskResponse) else None
+
+
 def _task_status(d: Delivery, task: Task | None) -> str | None:
     if task is None:
         return None
@@ -135,6 +140,6 @@ def _one_status(id: str, d: Delivery, task: Task | None) -> MessageStatus:
         acked_at=settled if d.state is State.ACKED else None,
         expired_at=settled if d.state is State.EXPIRED else None,
         dead_at=settled if d.state is State.DEAD else None,
-        answered_at=None if task is None else iso_or_none(task.finished_at),
+        answered_at=_answered_at(task),
         task_status=_task_status(d, task),
     )

@@ -63,13 +63,13 @@ def test_only_the_assignee_moves_a_task(old: TaskState, by: str) -> None:
 @pytest.mark.parametrize("final", sorted(FINAL))
 def test_a_final_answer_is_kept_with_its_time_for_as_long_as_settled_records_are(final: TaskState) -> None:
     done = move(at(TaskState.QUEUED), final)
-    assert (done.answer, done.finished_at, done.ends_at) == (b"answer", NOW + 10, NOW + 70)
+    assert (done.answer, done.ends_at) == (b"answer", NOW + 70)
 
 
 @pytest.mark.parametrize("report", [TaskState.IN_PROGRESS, TaskState.INPUT_REQUIRED])
 def test_a_report_is_no_answer_and_keeps_the_task_open_for_longer(report: TaskState) -> None:
     open_ = move(at(TaskState.QUEUED), report)
-    assert (open_.answer, open_.finished_at, open_.ends_at) == (None, None, NOW + 510)
+    assert (open_.answer, open_.ends_at) == (None, NOW + 510)
 
 
 def test_a_later_report_keeps_the_task_open_from_then_on() -> None:
