@@ -26,7 +26,8 @@
     │   ├── OverLimit             429
     │   │   ├── MailboxFull           mailbox_full
     │   │   ├── RelayFull             relay_full        the relay as a whole holds all it may
-    │   │   └── RateLimited           rate_limited
+    │   │   ├── RateLimited           rate_limited
+    │   │   └── LoopStopped           loop_stopped      agents go in circles, or one chain of work is too long
     │   └── StorageFull           507 storage_full      all files together reached their limit
     ├── Unavailable               503, and worth another try
     │   ├── Draining                  draining          the relay is shutting down
@@ -242,6 +243,13 @@ class RateLimited(OverLimit):
     """The sender writes faster than it may."""
 
     code = "rate_limited"
+
+
+class LoopStopped(OverLimit):
+    """Agents answer each other in circles, or one piece of work leads to another without an end."""
+
+    code = "loop_stopped"
+    retryable = False
 
 
 class StorageFull(Refused):

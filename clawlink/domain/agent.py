@@ -28,7 +28,9 @@ ONLINE, STALE = Presence.ONLINE, Presence.STALE
 class Agent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A registered party. Its home is its own mailbox.
 
-    ``key_hash`` is the SHA-256 of its agent key in hex, or None for an agent that was never claimed.
+    ``key_hash`` is the SHA-256 of its agent key in hex, or None for an agent that was never claimed. The
+    ``subscriptions`` are patterns of topics. ``resumed_at`` is when it registered last, ``beat_at`` its last heartbeat
+    since: that says that the agent is at work on what it holds, which other signs of life do not.
     Times are seconds since the epoch.
     """
 
@@ -41,6 +43,9 @@ class Agent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     registered_at: float
     last_heartbeat: float
     key_hash: str | None = None
+    subscriptions: tuple[str, ...] = ("*",)
+    resumed_at: float = 0.0
+    beat_at: float = 0.0
 
     @property
     def home(self) -> str:
@@ -115,6 +120,11 @@ def presence(agent: Agent, now: float, limits: Limits) -> Presence:
 def seen(agent: Agent, now: float) -> Agent:
     """Record a sign of life."""
     return replace(agent, version=agent.version + 1, last_heartbeat=max(now, agent.last_heartbeat))
+
+
+def beaten(agent: Agent, now: float) -> Agent:
+    """Record a heartbeat."""
+    return replace(agent, version=agent.version + 1, last_heartbeat=max(now, agent.last_heartbeat), beat_at=now)
 
 
 def forgettable(agent: Agent, now: float, limits: Limits, *, mail: int) -> bool:

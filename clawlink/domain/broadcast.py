@@ -1,15 +1,16 @@
-"""Broadcasts: what was told to everyone, and to whom it went."""
+"""Broadcasts: what was told to everyone, to whom it went, and what is kept of it for those who come late."""
 
 from __future__ import annotations
 
 import msgspec
 from msgspec.structs import replace
 
+from clawlink.domain.agent import fold
 from clawlink.domain.record import SETTLED
 
 
 class Broadcast(msgspec.Struct, frozen=True, gc=False):
-    """The record of a broadcast. It is its own home; each recipient's copy is a delivery at the recipient's.
+    """To whom a broadcast goes. It is its own home; each recipient's copy is a delivery at the recipient's.
 
     ``recipients`` are agent ids, fixed when the broadcast was accepted. ``refused`` counts those whose mailboxes were
     full; it is None until every recipient has been tried, so that a repeat goes on where a crash stopped. Times are
@@ -40,3 +41,49 @@ class Broadcast(msgspec.Struct, frozen=True, gc=False):
     def done(self, refused: int) -> Broadcast:
         """Return the broadcast once every recipient has been tried."""
         return replace(self, version=self.version + 1, refused=refused)
+
+
+class Knowledge(msgspec.Struct, frozen=True, gc=False):
+    """A broadcast as it is kept for those who come late, at the same home. Topic, tags and author are as told.
+
+    It never changes. Times are seconds since the epoch.
+    """
+
+    id: str
+    version: int
+    author: str
+    body: bytes
+    topic: str
+    tags: tuple[str, ...]
+    stored_at: float
+    ends_at: float
+
+    @property
+    def home(self) -> str:
+        return "broadcast:" + self.id
+
+    @property
+    def index_keys(self) -> tuple[str, ...]:
+        return (KNOWLEDGE, by_topic(self.topic), by_author(self.author), *{by_tag(tag) for tag in self.tags})
+
+    @property
+    def weight(self) -> int:
+        return len(self.body)
+
+
+KNOWLEDGE = "knowledge"
+
+
+def by_topic(topic: str) -> str:
+    """Return the index key of what is kept on a topic."""
+    return "topic:" + fold(topic)
+
+
+def by_tag(tag: str) -> str:
+    """Return the index key of what is kept under a tag."""
+    return "tag:" + fold(tag)
+
+
+def by_author(agent_id: str) -> str:
+    """Return the index key of what an agent told."""
+    return "author:" + agent_id

@@ -41,6 +41,10 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
 
     ``rank`` sorts a mailbox: priority first, then order of arrival. ``merge`` names what a later message may replace
     while this one is unread. Times are seconds since the epoch; the receipt proves the lease and is new at each.
+
+    One that ``is_task`` carries a task. While ``has_record`` is false it is all there is of that task, and stays after
+    the ack for as long as the task is open: ``visible_at`` is then when its holder loses it. ``holder`` is who claimed
+    it if that is not the mailbox's agent, and ``lease`` the seconds that were asked for.
     """
 
     id: str
@@ -51,13 +55,19 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     body: bytes
     stored_at: float
     visible_at: float
-    ends_at: float
+    expires_at: float
     state: State = State.PENDING
     attempts: int = 0
     receipt: str | None = None
     delivered_at: float | None = None
     settled_at: float | None = None
     merge: str | None = None
+    answered_at: float | None = None
+    is_task: bool = False
+    has_record: bool = False
+    deadline_at: float | None = None
+    holder: str | None = None
+    lease: float = 0.0
 
     @property
     def home(self) -> str:
@@ -65,12 +75,26 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def index_keys(self) -> tuple[str, ...]:
-        """Settled ones are found by the janitor, dead ones by their owner, unread notices by what replaces them."""
+        """Settled ones are found by the janitor, dead ones by their owner, unread notices by what replaces them.
+
+        One that is all there is of a task is counted for whoever has it, and found by who asked for it.
+        """
+        if self.is_task and not self.has_record:
+            if self.attempts:
+                return (self.holder or self.mailbox, " asked delivered " + self.sender)
+            return (self.mailbox, " asked queued " + self.sender)
         if self.state is PENDING:
             return () if self.merge is None or self.attempts else (by_merge(self.mailbox, self.merge),)
         if self.state is DEAD:
             return (by_dead(self.mailbox),)
         return (SETTLED,)
+
+    @property
+    def ends_at(self) -> float:
+        """When its time is over, or its holder's if it is all there is of a task."""
+        if self.attempts and self.is_task and not self.has_record and self.visible_at < self.expires_at:
+            return self.visible_at
+        return self.expires_at
 
     @property
     def weight(self) -> int:
@@ -118,7 +142,7 @@ def lease(d: Delivery, *, receipt: str, now: float, seconds: float, max_attempts
     """
     if not due(d, now):
         raise LeaseLost(f"message {d.id} is not due")
-    if d.ends_at <= now:
+    if d.expires_at <= now:
         return expire(d, now=now, keep=keep)
     if d.attempts >= max_attempts:
         return bury(d, now=now, keep=keep)
@@ -128,12 +152,31 @@ def lease(d: Delivery, *, receipt: str, now: float, seconds: float, max_attempts
         attempts=d.attempts + 1,
         receipt=receipt,
         visible_at=now + seconds,
-        ends_at=max(d.ends_at, now + seconds),
+        expires_at=max(d.expires_at, now + seconds),
         delivered_at=now,
     )
 
 
-def _require_receipt(d: Delivery, receipt: str) -> None:
+def lease_task(d: Delivery, *, by: str, receipt: str, now: float, seconds: float, alone: bool) -> Delivery:
+    """Hand out a task that is due, and neither past its time nor out of attempts, to ``by``.
+
+    ``alone`` tells whether the delivery is still all there is of it.
+    """
+    return replace(
+        d,
+        version=d.version + 1,
+        attempts=d.attempts + 1,
+        receipt=receipt,
+        visible_at=now + seconds,
+        delivered_at=now,
+        has_record=not alone,
+        holder=None if by == d.mailbox else by,
+        lease=seconds,
+    )
+
+
+def require_receipt(d: Delivery, receipt: str) -> None:
+    """Refuse any receipt but that of the present claim."""
     if d.state is not PENDING or d.receipt != receipt:
         raise LeaseLost(
             f"message {d.id} is no longer held under this receipt: its lease lapsed and it was handed out again, "
@@ -149,22 +192,31 @@ def ack(d: Delivery, *, receipt: str, now: float, keep: float) -> Delivery:
     """
     if d.state is State.ACKED and d.receipt == receipt:
         return d
-    _require_receipt(d, receipt)
-    return replace(d, version=d.version + 1, state=State.ACKED, settled_at=now, ends_at=now + keep)
+    require_receipt(d, receipt)
+    return replace(d, version=d.version + 1, state=State.ACKED, settled_at=now, expires_at=now + keep)
+
+
+def ack_task(d: Delivery, *, receipt: str, now: float, until: float) -> Delivery:
+    """Note that its holder has the task, and keeps it until ``until`` if no sign of life lengthens that."""
+    if d.state is State.ACKED and d.receipt == receipt:
+        return d
+    require_receipt(d, receipt)
+    return replace(d, version=d.version + 1, state=State.ACKED, settled_at=now, visible_at=max(d.visible_at, until))
 
 
 def nack(d: Delivery, *, receipt: str, now: float, delay: float) -> Delivery:
     """Give the message back, to be due again after ``delay`` seconds. The attempt counts."""
-    _require_receipt(d, receipt)
+    require_receipt(d, receipt)
     return replace(d, version=d.version + 1, receipt=None, visible_at=now + delay)
 
 
 def release(d: Delivery, *, receipt: str, now: float) -> Delivery:
     """Undo a lease whose message never left the relay: due again at once, and the attempt does not count."""
-    _require_receipt(d, receipt)
+    require_receipt(d, receipt)
     attempts = d.attempts - 1
     return replace(
         d,
+        holder=None,
         version=d.version + 1,
         receipt=None,
         visible_at=now,
@@ -175,23 +227,35 @@ def release(d: Delivery, *, receipt: str, now: float) -> Delivery:
 
 def extend(d: Delivery, *, receipt: str, now: float, seconds: float) -> Delivery:
     """Lengthen the lease to ``now + seconds``; it is never shortened."""
-    _require_receipt(d, receipt)
+    require_receipt(d, receipt)
     until = max(d.visible_at, now + seconds)
-    return replace(d, version=d.version + 1, visible_at=until, ends_at=max(d.ends_at, until))
+    return replace(d, version=d.version + 1, visible_at=until, expires_at=max(d.expires_at, until))
+
+
+def extend_task(d: Delivery, *, receipt: str, now: float, seconds: float) -> Delivery:
+    """Lengthen the hold on a task to ``now + seconds``, also after the ack; it is never shortened."""
+    if d.state is not State.ACKED or d.receipt != receipt:
+        require_receipt(d, receipt)
+    return replace(d, version=d.version + 1, visible_at=max(d.visible_at, now + seconds))
+
+
+def with_record(d: Delivery) -> Delivery:
+    """Return the delivery, changed in the same step already, as that of a task that has a record now."""
+    return replace(d, has_record=True, holder=None)
 
 
 def expire(d: Delivery, *, now: float, keep: float) -> Delivery:
     """Settle a message that nobody took within its time to live."""
-    return replace(d, version=d.version + 1, state=State.EXPIRED, receipt=None, settled_at=now, ends_at=now + keep)
+    return replace(d, version=d.version + 1, state=State.EXPIRED, receipt=None, settled_at=now, expires_at=now + keep)
 
 
 def bury(d: Delivery, *, now: float, keep: float) -> Delivery:
     """Make a dead letter of a message that was handed out too often."""
-    return replace(d, version=d.version + 1, state=State.DEAD, receipt=None, settled_at=now, ends_at=now + keep)
+    return replace(d, version=d.version + 1, state=State.DEAD, receipt=None, settled_at=now, expires_at=now + keep)
 
 
 def redrive(d: Delivery, *, now: float, ttl: float) -> Delivery:
-    """Put a dead letter back at its old place, with all its attempts and a new time to live."""
+    """Put a dead letter back at its old place, with all its attempts and a new time to live; a deadline stands."""
     if d.state is not State.DEAD:
         raise LeaseLost(f"message {d.id} is not a dead letter", current=d.state.value)
     return replace(
@@ -201,17 +265,46 @@ def redrive(d: Delivery, *, now: float, ttl: float) -> Delivery:
         attempts=0,
         visible_at=now,
         settled_at=None,
-        ends_at=now + ttl,
+        expires_at=d.deadline_at or now + ttl,
+    )
+
+
+def answered(d: Delivery, *, now: float) -> Delivery:
+    """Note that the recipient has answered the message. The first answer is the one that counts."""
+    return d if d.answered_at is not None else replace(d, version=d.version + 1, answered_at=now)
+
+
+def postpone(d: Delivery, until: float) -> Delivery:
+    """Leave the task with its holder, who has shown signs of life, until ``until``."""
+    return replace(d, version=d.version + 1, visible_at=max(d.visible_at, until))
+
+
+def beside_record(d: Delivery, until: float, *, expires_at: float) -> Delivery:
+    """Go on as the delivery of a task that has a record now, held until ``until`` and living until ``expires_at``."""
+    return replace(d, version=d.version + 1, has_record=True, visible_at=until, expires_at=expires_at)
+
+
+def take_back(d: Delivery, *, now: float, keep_receipt: bool) -> Delivery:
+    """Take a task from its holder, also after the ack: due at once."""
+    return replace(
+        d,
+        version=d.version + 1,
+        has_record=True,
+        state=PENDING,
+        settled_at=None,
+        visible_at=now,
+        holder=None,
+        receipt=d.receipt if keep_receipt else None,
     )
 
 
 def overdue(d: Delivery, now: float) -> bool:
     """Tell whether the janitor should settle (if pending) or forget (if settled) the delivery."""
-    return d.ends_at <= now
+    return d.expires_at <= now
 
 
 def supersede(d: Delivery, body: bytes, *, now: float, ttl: float) -> Delivery | None:
     """Replace an unread notice by newer news at the same place; None if it has been read or is being read."""
     if d.state is not State.PENDING or d.attempts or d.merge is None:
         return None
-    return replace(d, version=d.version + 1, body=body, ends_at=now + ttl)
+    return replace(d, version=d.version + 1, body=body, expires_at=now + ttl)

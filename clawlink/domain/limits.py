@@ -32,6 +32,14 @@ MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH = 16
 MAX_JSON_DEPTH = 64
 AGENT_KEY_BITS = 256
 DRAIN_SECONDS = 5.0
+MAX_NOTE_LENGTH = 1000
+MAX_POOL_CAPABILITIES = 16
+MAX_POOL_AGENTS = 256
+MAX_SUBSCRIPTIONS = 64
+MAX_DEADLINE_SECONDS = 30 * 24 * 3600.0
+# A task's history keeps so much of what was reported; beyond it the oldest reports are counted only.
+MAX_HISTORY = 100
+MAX_HISTORY_BYTES = 256 * KIB
 # A reply to a poll carries at most this many bytes of messages; the rest stays due for the next poll.
 MAX_REPLY_BYTES = 4 * MIB
 # Above this many agents online nobody is told that one joined or left: it would cost the square of their number.
@@ -55,6 +63,7 @@ class Limits:
     )
     max_open_tasks: int = _limit(10_000, "--max-open-tasks", "tasks", "tasks of one assignee without a final answer")
     max_stored_bytes: int = _limit(1024 * MIB, "--max-stored-bytes", "bytes", "bytes of messages in all mailboxes")
+    max_pools: int = _limit(1000, "--max-pools", "pools", "combinations of capabilities with work that waits")
     max_agents: int = _limit(100_000, "--max-agents", "agents", "registered agents")
     lease: float = _limit(60.0, "--lease", "seconds", "how long a claimed message is held, unless the poll says")
     max_attempts: int = _limit(5, "--max-attempts", "attempts", "how often a message is handed out before it is buried")
@@ -64,8 +73,19 @@ class Limits:
     retention: float = _limit(3600.0, "--retention", "seconds", "how long settled records are kept")
     retention_records: int = _limit(100_000, "--retention-records", "records", "how many settled records are kept")
     retention_bytes: int = _limit(64 * MIB, "--retention-bytes", "bytes", "how many bytes of settled records are kept")
+    max_knowledge: int = _limit(10_000, "--max-knowledge", "broadcasts", "broadcasts kept for those who come late")
+    max_knowledge_bytes: int = _limit(
+        32 * MIB, "--max-knowledge-bytes", "bytes", "bytes of broadcasts kept for those who come late"
+    )
+    knowledge_ttl: float = _limit(
+        24 * 3600.0, "--knowledge-ttl", "seconds", "how long a broadcast is kept for those who come late"
+    )
     rate_agent: float = _limit(100.0, "--rate-agent", "per second", "new work from one agent; 0 turns it off")
+    burst_agent: int = _limit(200, "--burst-agent", "messages", "new work from one agent at once")
     rate_pair: float = _limit(20.0, "--rate-pair", "per second", "new work from one agent to one other; 0 turns it off")
+    burst_pair: int = _limit(60, "--burst-pair", "messages", "new work from one agent to one other at once")
+    max_hops: int = _limit(16, "--max-hops", "hops", "how far one piece of work may lead to another")
+    max_cycles: int = _limit(3, "--max-cycles", "times", "how often a chain may take one step between two agents")
     stale_after: float = _limit(
         120.0, "--stale-after", "seconds", "an agent without a sign of life is stale after this"
     )

@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from clawlink.domain.chain import Chain
+
 
 class Priority(str, Enum):
     """What is handed out first: the lowest ``level``. Within one priority, in order of arrival."""
@@ -44,21 +46,32 @@ class AgentCard(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class TaskDelegation(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="task_delegation"):
-    """Work that ``from_agent`` asks ``to_agent`` to do. ``message_id`` is the task's id."""
+    """Work that ``from_agent`` asks for. ``message_id`` is the task's id.
+
+    ``to_agent`` is None where whoever has ``capability`` (one, or all of a list) may claim it, of ``to_any_of`` if that
+    is given. An absent ``deadline_at`` is none.
+    """
 
     message_id: str
     from_agent: str
-    to_agent: str
+    to_agent: str | None
     task: str
     context: dict[str, Any]
     priority: Priority
     timestamp: str
     queued_at: str
     from_name: str
+    chain: Chain
+    capability: str | tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    to_any_of: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
+    deadline_at: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class TaskResponse(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="task_response"):
-    """An answer, or news of a task. ``message_id`` is the delegation's; ``response_id`` is its own."""
+    """An answer, or news of a task. ``message_id`` is the delegation's; ``response_id`` is its own.
+
+    ``progress`` is in percent.
+    """
 
     message_id: str
     response_id: str
@@ -69,6 +82,38 @@ class TaskResponse(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", 
     timestamp: str
     queued_at: str
     from_name: str
+    progress: float | None = None
+    note: str | None = None
+
+
+class TaskAnswer(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="task_answer"):
+    """What a requester says to the ``input_required`` of ``task_id``, so that the work can go on."""
+
+    message_id: str
+    task_id: str
+    from_agent: str
+    to_agent: str
+    content: Any
+    timestamp: str
+    queued_at: str
+    from_name: str
+
+
+class TaskUpdate(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="task_update"):
+    """What became of ``task_id`` without a response: cancelled, expired, taken back. Unread ones arrive as the newest.
+
+    ``by`` is the agent that did it, None if it was the relay.
+    """
+
+    message_id: str
+    task_id: str
+    to_agent: str
+    status: str
+    note: str | None
+    by: str | None
+    attempts: int
+    timestamp: str
+    queued_at: str
 
 
 class KnowledgeBroadcast(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="knowledge_broadcast"):
@@ -82,6 +127,7 @@ class KnowledgeBroadcast(msgspec.Struct, frozen=True, kw_only=True, tag_field="t
     timestamp: str
     queued_at: str
     from_name: str
+    chain: Chain
 
 
 class FileUpdated(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="file_updated"):
@@ -126,9 +172,20 @@ class PlainMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", 
     timestamp: str
     queued_at: str
     from_name: str
+    chain: Chain
 
 
-Message = TaskDelegation | TaskResponse | KnowledgeBroadcast | FileUpdated | AgentJoined | AgentLeft | PlainMessage
+Message = (
+    TaskDelegation
+    | TaskResponse
+    | TaskAnswer
+    | TaskUpdate
+    | KnowledgeBroadcast
+    | FileUpdated
+    | AgentJoined
+    | AgentLeft
+    | PlainMessage
+)
 
 _encoder = msgspec.json.Encoder()
 _buffer = bytearray()
@@ -154,14 +211,14 @@ def says_the_same(one: Message, other: Message) -> bool:
     """Tell whether two messages differ in nothing but when they were sent."""
     if type(one) is not type(other):
         return False
-    ignored = {"timestamp", "queued_at", "from_name"}
+    ignored = {"timestamp", "queued_at", "from_name", "deadline_at", "chain"}
     fields = [field for field in one.__struct_fields__ if field not in ignored]
     # Compared as JSON: to Python, true and 1 are equal.
     return _as_json(getattr(one, f) for f in fields) == _as_json(getattr(other, f) for f in fields)
 
 
 def _as_json(values: Iterable[Any]) -> bytes:
-    return msgspec.json.encode(list(values), order="deterministic")
+    return msgspec.json.encode([None if v is msgspec.UNSET else v for v in values], order="deterministic")
 
 
 def type_of(message: Message) -> str:

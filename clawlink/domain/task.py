@@ -1,21 +1,33 @@
-"""Tasks: what was asked of whom, and whether it is answered.
+"""Tasks: work with an owner, from the delegation to its one final answer.
 
-The table below is the only place that decides which step is allowed.
+Until somebody reports on a task, or it is taken back from who claimed it first, it is its delivery and has no record of
+its own: ``carried`` reads it from there. Whatever else becomes of it makes the record, at the same home, and every step
+goes through ``TRANSITIONS``: nothing else decides.
+
+Who fetched a task holds it under a lease. Reports lengthen it, and so do the owner's heartbeats; once the delivery was
+acked, any sign of life does until the owner is stale. When the hold lapses the task is queued again: for the next of
+its pool, or for the name that it was delegated to. A receipt is new at each claim, so a late answer of one who lost the
+task is told apart by what it holds, not by when it comes.
 """
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 
 import msgspec
 from msgspec.structs import replace
 
+from clawlink.domain.agent import Agent
+from clawlink.domain.delivery import Delivery
+from clawlink.domain.limits import MAX_HISTORY, MAX_HISTORY_BYTES
+from clawlink.domain.pool import is_pool
 from clawlink.domain.record import SETTLED
-from clawlink.errors import NotAllowed, WrongState
+from clawlink.errors import LeaseLost, NotAllowed, WrongState
 
 
 class TaskState(str, Enum):
-    """Where a task stands. ``DELIVERED`` is read from its delivery while nobody has answered."""
+    """Where a task stands. The last five are final."""
 
     QUEUED = "queued"
     DELIVERED = "delivered"
@@ -24,78 +36,387 @@ class TaskState(str, Enum):
     COMPLETED = "completed"
     FAILED = "failed"
     REJECTED = "rejected"
+    CANCELLED = "cancelled"
+    EXPIRED = "expired"
 
 
-FINAL = frozenset({TaskState.COMPLETED, TaskState.FAILED, TaskState.REJECTED})
+# Looking a member up in its class costs more than all else that a hot comparison does.
+QUEUED, DELIVERED, IN_PROGRESS, INPUT_REQUIRED = (
+    TaskState.QUEUED,
+    TaskState.DELIVERED,
+    TaskState.IN_PROGRESS,
+    TaskState.INPUT_REQUIRED,
+)
+ANSWERS = frozenset({TaskState.COMPLETED, TaskState.FAILED, TaskState.REJECTED})
+FINAL = ANSWERS | {TaskState.CANCELLED, TaskState.EXPIRED}
+OPEN = (INPUT_REQUIRED, IN_PROGRESS, DELIVERED, QUEUED)
 
-_REPORTS = frozenset({TaskState.IN_PROGRESS, TaskState.INPUT_REQUIRED}) | FINAL
+_REPORTED = frozenset({IN_PROGRESS, INPUT_REQUIRED}) | FINAL
 TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
-    TaskState.QUEUED: _REPORTS,
-    TaskState.IN_PROGRESS: _REPORTS,
-    TaskState.INPUT_REQUIRED: _REPORTS,
-    TaskState.COMPLETED: frozenset(),
-    TaskState.FAILED: frozenset(),
-    TaskState.REJECTED: frozenset(),
+    QUEUED: _REPORTED | {DELIVERED, QUEUED},  # to itself: into the dead letters, and out of them again
+    DELIVERED: _REPORTED | {QUEUED},
+    IN_PROGRESS: _REPORTED | {QUEUED},
+    INPUT_REQUIRED: _REPORTED | {QUEUED},
+    **{state: frozenset() for state in FINAL},
 }
 
 
-class Task(msgspec.Struct, frozen=True, gc=False):
-    """The record of a delegation. Its home is the assignee's mailbox; its id is the delegation's message id.
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """One step of a task, or a report on it. ``by`` is None for the relay; ``content`` is encoded JSON."""
 
-    ``body`` is the encoded delegation; ``answer`` is the encoded final response once there is one, and tells its time.
-    While nobody has reported on it, a task lasts as long as its delivery, and ``ends_at`` is None; see ``outlive``.
-    Times are seconds since the epoch.
+    at: float
+    status: TaskState
+    by: str | None
+    note: str | None = None
+    progress: float | None = None
+    content: bytes | None = None
+
+
+class Task(msgspec.Struct, frozen=True, gc=False):
+    """A delegation that its delivery alone cannot tell of.
+
+    Its home is the mailbox it was put into, its id the message's. ``body`` is the encoded delegation, ``answer`` the
+    encoded final response. ``held_until`` is when the owner's lease ends if nothing lengthens it, None for never;
+    ``lease`` is what a sign of life lengthens it by. ``expires_at`` ends an open task, and is when a final one may be
+    forgotten. ``said`` are the bytes of contents in ``history``, ``folded`` counts what that had no room for, and
+    ``earlier`` are the versions before this record was made. Times are seconds since the epoch.
     """
 
     id: str
     version: int
+    mailbox: str
     requester: str
-    assignee: str
+    assignee: str | None
     body: bytes
-    ends_at: float | None = None
-    state: TaskState = TaskState.QUEUED
+    created_at: float
+    expires_at: float
+    deadline_at: float | None = None
+    state: TaskState = QUEUED
+    receipt: str | None = None
+    attempts: int = 0
+    lease: float = 0.0
+    held_until: float | None = None
+    queued_at: float = 0.0
+    delivered_at: float | None = None
+    acked_at: float | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    progress: float | None = None
+    note: str | None = None
     answer: bytes | None = None
+    history: tuple[Event, ...] = ()
+    said: int = 0
+    folded: int = 0
+    earlier: int = 0
 
     @property
     def home(self) -> str:
-        return self.assignee
+        return self.mailbox
 
     @property
     def index_keys(self) -> tuple[str, ...]:
-        return (SETTLED,) if self.state in FINAL else (by_assignee(self.assignee),)
+        """What requester and assignee find it by, and while it is open what it is counted by."""
+        state, assignee = self.state, self.assignee
+        asked = by_requester(self.requester, state)
+        if self.finished_at is None:
+            return (assignee or self.mailbox, asked)
+        return (SETTLED, asked) if assignee is None else (SETTLED, asked, by_assignee(assignee, state))
 
     @property
     def weight(self) -> int:
-        return len(self.body) + (0 if self.answer is None else len(self.answer))
+        return len(self.body) + self.said + (0 if self.answer is None else len(self.answer))
+
+    @property
+    def ends_at(self) -> float:
+        held_until = self.held_until
+        return self.expires_at if held_until is None or held_until > self.expires_at else held_until
+
+    @property
+    def pooled(self) -> bool:
+        """Whether it was delegated to whoever can do it, and not to one agent."""
+        return is_pool(self.mailbox)
 
 
-def by_assignee(agent_id: str) -> str:
-    """Return the index key of an agent's open tasks: the id itself, which needs nothing made or hashed for it."""
+def by_owner(agent_id: str) -> str:
+    """Return the index key of an agent's or a pool's open tasks: the id itself, which needs nothing made for it.
+
+    Deliveries that are all there is of a task are found under the same key.
+    """
     return agent_id
 
 
-def outlive(t: Task, *, now: float, ttl: float) -> Task:
-    """Let a task go on for ``ttl`` seconds on its own, as the delivery that brought it is forgotten."""
-    return replace(t, version=t.version + 1, ends_at=now + ttl)
+def by_requester(agent_id: str, state: TaskState) -> str:
+    """Return the index key of what an agent has asked for and where it stands, for tasks and deliveries alike."""
+    return " asked " + state._value_ + " " + agent_id
 
 
-def respond(t: Task, *, by: str, state: TaskState, response: bytes, now: float, ttl: float, keep: float) -> Task:
-    """Move the task as its assignee reports. The first final answer is the only one.
+def by_assignee(agent_id: str, state: TaskState) -> str:
+    """Return the index key of what an agent had to do and has ended so; open ones are found ``by_owner``."""
+    return " given " + state._value_ + " " + agent_id
 
-    An open task is kept ``ttl`` seconds from its last report, a finished one ``keep`` seconds.
-    Raises NotAllowed for anyone but the assignee and WrongState where the table has no such step.
-    """
-    if by != t.assignee:
-        raise NotAllowed(f"task {t.id} is not yours to answer: it was delegated to someone else", field="from_agent")
-    if state not in TRANSITIONS[t.state]:
-        raise WrongState(
-            f"task {t.id} is already {t.state.value}; only the first final answer counts", current=t.state.value
-        )
-    final = state in FINAL
+
+def carried(d: Delivery) -> Task:
+    """Read a task from the delivery that is all there is of it. It is not stored so: its version is 0."""
+    task = Task(
+        d.id,
+        0,
+        d.mailbox,
+        d.sender,
+        None if is_pool(d.mailbox) else d.mailbox,
+        d.body,
+        d.stored_at,
+        d.expires_at,
+        d.deadline_at,
+        queued_at=d.stored_at,
+        earlier=d.version,
+    )
+    if not d.attempts or d.delivered_at is None:
+        return task
+    by = d.holder or d.mailbox
+    return replace(
+        task,
+        assignee=by,
+        state=DELIVERED,
+        receipt=d.receipt,
+        attempts=d.attempts,
+        lease=d.lease,
+        held_until=None if d.visible_at == math.inf else d.visible_at,
+        delivered_at=d.delivered_at,
+        acked_at=d.settled_at,
+        history=(Event(d.delivered_at, DELIVERED, by),),
+    )
+
+
+# -- steps: each returns the task to store next, one version on --------------------------------------------------------
+
+
+def claim(t: Task, *, by: str, receipt: str, now: float, seconds: float) -> Task:
+    """Give the task to ``by``, who holds it under ``receipt`` until ``now + seconds`` if nothing lengthens that."""
+    if t.delivered_at is not None:
+        t = _put_back(t, now, None, "the lease has lapsed")
+    # A report may have come before the claim, from an agent that was told of the task in another way.
+    state = t.state if t.state in (IN_PROGRESS, INPUT_REQUIRED) else _step(t, DELIVERED)
     return replace(
         t,
         version=t.version + 1,
         state=state,
-        answer=response if final else None,
-        ends_at=now + (keep if final else ttl),
+        assignee=by,
+        receipt=receipt,
+        attempts=t.attempts + 1,
+        lease=seconds,
+        held_until=now + seconds,
+        delivered_at=now,
+        history=(*t.history, Event(now, DELIVERED, by)),
     )
+
+
+def held_until(t: Task, owner: Agent | None, *, stale_after: float) -> float:
+    """Return until when the owner keeps the task, as far as is known now.
+
+    Heartbeats since it was claimed lengthen a lease, unless the owner has registered anew meanwhile: a process that was
+    restarted knows nothing of what it held. After the ack any sign of life counts. An owner that left holds nothing.
+    """
+    if owner is None or t.delivered_at is None:
+        return 0.0
+    if t.held_until is None:
+        return math.inf
+    until = t.held_until
+    if owner.beat_at >= t.delivered_at >= owner.resumed_at:
+        until = max(until, owner.beat_at + t.lease)
+    if t.acked_at is not None:
+        until = max(until, owner.last_heartbeat + stale_after)
+    return until
+
+
+def hold(t: Task, until: float) -> Task:
+    """Lengthen the owner's lease to ``until``; it is never shortened."""
+    if t.held_until is None or t.held_until >= until:
+        return t
+    return replace(t, version=t.version + 1, held_until=until)
+
+
+def kept_until(mailbox: str, *, now: float, stale_after: float, for_good: bool) -> float:
+    """Return until when one that acks a task keeps it without a further sign of life.
+
+    ``for_good`` is for clients of ClawLink 1.0.x, which know of no lease. A task that was delegated to one of those is
+    not taken back: the agent would find it in its mailbox again.
+    """
+    return math.inf if for_good and not is_pool(mailbox) else now + stale_after
+
+
+def ack(t: Task, *, now: float, until: float) -> Task:
+    """Note that the owner has the delivery, and keeps the task until ``until`` (infinite: for good).
+
+    A task that has ended needs no holding.
+    """
+    until = math.inf if t.state in FINAL else max(t.held_until or 0.0, until)
+    if t.state is QUEUED:  # its lease had lapsed, and nobody else has claimed it since
+        t = replace(t, state=_step(t, DELIVERED), history=(*t.history, Event(now, DELIVERED, t.assignee)))
+    return replace(
+        t,
+        version=t.version + 1,
+        acked_at=now,
+        delivered_at=t.delivered_at or now,
+        held_until=None if until == math.inf else until,
+    )
+
+
+def lapse(t: Task, *, now: float, note: str, by: str | None = None) -> Task:
+    """Queue the task again. One of a pool has no owner then; another waits for the name it was delegated to.
+
+    The receipt of one that waits for its own name counts until the next claim: nobody else can have it.
+    """
+    return replace(_put_back(t, now, by, note), version=t.version + 1)
+
+
+def undo(t: Task, *, now: float) -> Task:
+    """Take back a claim whose reply never left the relay, as if it had not been.
+
+    Raises LeaseLost for one that its owner has reported on since: whatever became of the reply, the task is known.
+    """
+    history = t.history[:-1]
+    if t.history[-1].status is not DELIVERED:
+        raise LeaseLost(f"task {t.id} was reported on since it was claimed", current=t.state.value)
+    return replace(
+        t,
+        version=t.version + 1,
+        state=history[-1].status if history else QUEUED,
+        assignee=None if t.pooled else t.assignee,
+        receipt=None,
+        attempts=t.attempts - 1,
+        held_until=None,
+        queued_at=now,
+        delivered_at=None,
+        acked_at=None,
+        history=history,
+    )
+
+
+def redrive(t: Task, *, now: float, ends_at: float) -> Task:
+    """Queue a task again whose delivery was a dead letter."""
+    back = _put_back(t, now, t.assignee, "put back from the dead letters")
+    return replace(back, version=t.version + 1, receipt=None, expires_at=t.deadline_at or ends_at)
+
+
+def respond(
+    t: Task,
+    *,
+    by: str,
+    receipt: str | None,
+    state: TaskState,
+    response: bytes,
+    now: float,
+    ttl: float,
+    keep: float,
+    progress: float | None = None,
+    note: str | None = None,
+    content: bytes | None = None,
+) -> Task:
+    """Move the task as its owner reports. The first final answer is the only one.
+
+    Without a deadline an open task is kept ``ttl`` seconds from its last report; a finished one is kept ``keep``.
+    Raises LeaseLost for one who held it before, or whose receipt is not that of the current claim; NotAllowed for
+    anyone else; WrongState where the table has no such step.
+    """
+    require_owner(t, by, receipt)
+    if t.expires_at <= now and t.state not in FINAL:
+        raise WrongState(f"task {t.id} has expired", current=TaskState.EXPIRED.value)
+    final = state in FINAL
+    held = t.held_until
+    if held is not None:
+        held = None if final else max(held, now + t.lease)
+    return replace(
+        _with_event(t, Event(now, _step(t, state), by, note, progress, None if final else content)),
+        version=t.version + 1,
+        state=state,
+        expires_at=now + keep if final else t.deadline_at or now + ttl,
+        held_until=held,
+        started_at=t.started_at or now,
+        finished_at=now if final else None,
+        progress=t.progress if progress is None else progress,
+        note=t.note if note is None else note,
+        answer=response if final else None,
+    )
+
+
+def require_owner(t: Task, by: str, receipt: str | None) -> None:
+    """Refuse all but the present owner; with a receipt, all but the present claim."""
+    if by != t.assignee:
+        if any(event.by == by and event.status is DELIVERED for event in t.history):
+            raise LeaseLost(
+                f"task {t.id} is no longer yours: its lease lapsed and it was taken back", current=t.state.value
+            )
+        raise NotAllowed(f"task {t.id} is not yours to answer: it was delegated to someone else", field="from_agent")
+    if receipt is not None and receipt != t.receipt:
+        raise LeaseLost(
+            f"task {t.id} is held under a newer receipt than this: it was taken back and handed out again",
+            field="receipt",
+            current=t.state.value,
+        )
+
+
+def answer(t: Task, *, by: str, content: bytes, now: float, ttl: float) -> Task:
+    """Let the work go on with the requester's answer to what the owner asked."""
+    if t.state is not INPUT_REQUIRED:
+        raise WrongState(f"task {t.id} is {t.state.value}: nobody waits for input", current=t.state.value)
+    return replace(
+        _with_event(t, Event(now, _step(t, IN_PROGRESS), by, content=content)),
+        version=t.version + 1,
+        state=IN_PROGRESS,
+        expires_at=t.deadline_at or now + ttl,
+    )
+
+
+def end(t: Task, state: TaskState, *, by: str | None, now: float, keep: float, note: str | None = None) -> Task:
+    """End the task without an answer of its owner: cancelled by its requester, or expired or failed by the relay."""
+    return replace(
+        _with_event(t, Event(now, _step(t, state), by, note)),
+        version=t.version + 1,
+        state=state,
+        expires_at=now + keep,
+        held_until=None,
+        finished_at=now,
+        note=t.note if note is None else note,
+    )
+
+
+def _step(t: Task, to: TaskState) -> TaskState:
+    if to not in TRANSITIONS[t.state]:
+        reason = "only the first final answer counts" if t.state in FINAL else f"it cannot become {to.value} from there"
+        raise WrongState(f"task {t.id} is already {t.state.value}; {reason}", current=t.state.value)
+    return to
+
+
+def _put_back(t: Task, now: float, by: str | None, note: str | None) -> Task:
+    """Queue the task; its version is the caller's to count."""
+    pooled = t.pooled
+    event = Event(now, _step(t, QUEUED), by, note)
+    return replace(
+        _with_event(t, event),
+        state=QUEUED,
+        assignee=None if pooled else t.assignee,
+        receipt=None if pooled else t.receipt,
+        held_until=None,
+        queued_at=now,
+        delivered_at=None,
+        acked_at=None,
+        started_at=None,
+    )
+
+
+def _with_event(t: Task, event: Event) -> Task:
+    """Add to the history. Where it grows too long the oldest reports are folded away; steps of ownership stay."""
+    history = (*t.history, event)
+    said = t.said + (0 if event.content is None else len(event.content))
+    if len(history) <= MAX_HISTORY and said <= MAX_HISTORY_BYTES:
+        return replace(t, history=history, said=said)
+    kept: list[Event] = []
+    excess, folded = len(history) - MAX_HISTORY, t.folded
+    for e in history:
+        size = 0 if e.content is None else len(e.content)
+        report = e.status in (IN_PROGRESS, INPUT_REQUIRED) and e is not event
+        if report and (excess > 0 or (size and said > MAX_HISTORY_BYTES)):
+            excess, said, folded = excess - 1, said - size, folded + 1
+        else:
+            kept.append(e)
+    return replace(t, history=tuple(kept), said=said, folded=folded)

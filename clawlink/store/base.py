@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -41,8 +41,15 @@ class Drop(Struct, frozen=True, gc=False):
     record: Record
 
 
+class Absent(Struct, frozen=True, gc=False):
+    """Commit only if there is no record of this kind and id. It changes nothing itself."""
+
+    kind: type[Any]
+    id: str
+
+
 class Page(Struct, Generic[R_co], frozen=True):
-    """Some records under one index key, oldest first, and where to go on (None at the end)."""
+    """Some records under one index key, in order, and where to go on (None at the end)."""
 
     records: Sequence[R_co]
     after: str | None
@@ -61,8 +68,10 @@ class Store(Protocol):
     async def get(self, kind: type[R], id: str) -> R | None:
         """Return the record as last committed."""
 
-    async def page(self, kind: type[R], key: str, after: str | None = None, limit: int = 100) -> Page[R]:
-        """Return up to ``limit`` records that carry index ``key``, in the order they came under it.
+    async def page(
+        self, kind: type[R], key: str, after: str | None = None, limit: int = 100, *, newest: bool = False
+    ) -> Page[R]:
+        """Return up to ``limit`` records that carry index ``key``, as they came under it, or the ``newest`` first.
 
         ``after`` is what the page before returned, opaque to all but the store; anything else starts at the beginning.
         A record that changes its keys meanwhile may be missed or repeated, no other one.
@@ -92,8 +101,8 @@ class Store(Protocol):
     async def ending(self, kind: type[R], now: float, limit: int) -> Sequence[R]:
         """Return up to ``limit`` records whose ``ends_at`` has come; up to a second late is on time."""
 
-    async def commit(self, home: str, *changes: Put | Drop) -> None:
-        """Apply all changes or none; they name each record once.
+    async def commit(self, home: str, *changes: Put | Drop | Absent) -> None:
+        """Apply all changes or none; they name each record once, and what is to be absent would live at ``home``.
 
         Raises Conflict; raises ValueError if a record lives outside ``home``.
         """
@@ -104,6 +113,9 @@ class Signal(Protocol):
 
     async def wait(self, seconds: float | None) -> None:
         """Return when the signal was given since the last ``clear``, or after ``seconds``."""
+
+    def give(self) -> None:
+        """Wake this consumer alone."""
 
     def clear(self) -> None:
         """Forget what was signalled so far. Clear before reading the store, never after."""

@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import Any, cast
 
 from clawlink.domain.delivery import DEAD, PENDING, Delivery
-from clawlink.store.base import Conflict, Drop, Page, Put, R, Usage
+from clawlink.store.base import Absent, Conflict, Drop, Page, Put, R, Usage
 
 _rank = attrgetter("rank")
 _NOTHING = Usage(0, 0)
@@ -62,9 +62,13 @@ class _Kind:
             self.records[id] = new
             new_keys, new_end = new.index_keys, new.ends_at
         old_keys, old_end = ((), None) if old is None else (old.index_keys, old.ends_at)
-        if old_keys:
+        if old_keys == new_keys:
+            if new_keys and new.weight != old.weight:
+                for key in new_keys:
+                    self.indexes[key].bytes += new.weight - old.weight
+        elif old_keys:
             self._unindex(id, old_keys, old.weight, new_keys)
-        if new_keys:
+        if old_keys != new_keys and new_keys:
             weight = new.weight
             for key in new_keys:
                 index = self.indexes.get(key)
@@ -106,21 +110,26 @@ class _Kind:
         self.arrivals += len(ids)
         index.listed = None
 
-    def page(self, key: str, after: str | None, limit: int) -> Page[Any]:
-        """Return the records under ``key`` that came after the number ``after``."""
+    def page(self, key: str, after: str | None, limit: int, *, newest: bool) -> Page[Any]:
+        """Return the records under ``key`` that came after the number ``after``, or before it, ``newest`` first."""
         index = self.indexes.get(key)
         if index is None:
             return Page((), None)
         if after is None or not after.isdecimal():
-            ids, more = list(islice(index.ids, limit)), limit < len(index.ids)
+            ids = list(islice(reversed(index.ids) if newest else index.ids, limit))
+            more = limit < len(index.ids)
         else:
             if index.numbers is None:
                 self._number(index, *index.ids)
             if index.listed is None:
                 numbers = cast("dict[str, int]", index.numbers)
                 index.listed = list(numbers.values()), list(numbers)
-            start = bisect_right(index.listed[0], int(after))
-            ids, more = index.listed[1][start : start + limit], start + limit < len(index.ids)
+            if newest:
+                end = bisect_left(index.listed[0], int(after))
+                ids, more = index.listed[1][max(0, end - limit) : end][::-1], end > limit
+            else:
+                start = bisect_right(index.listed[0], int(after))
+                ids, more = index.listed[1][start : start + limit], start + limit < len(index.ids)
         if not more or not ids:
             return Page([self.records[id] for id in ids], None)
         if index.numbers is None:
@@ -168,8 +177,10 @@ class MemoryStore:
         found = self._kinds.get(kind)
         return None if found is None else cast("R | None", found.records.get(id))
 
-    async def page(self, kind: type[R], key: str, after: str | None = None, limit: int = 100) -> Page[R]:
-        return self._kind(kind).page(key, after, limit)
+    async def page(
+        self, kind: type[R], key: str, after: str | None = None, limit: int = 100, *, newest: bool = False
+    ) -> Page[R]:
+        return self._kind(kind).page(key, after, limit, newest=newest)
 
     async def first(self, kind: type[R], key: str, limit: int) -> Sequence[R]:
         found = self._kind(kind)
@@ -239,9 +250,13 @@ class MemoryStore:
 
     # -- write -------------------------------------------------------------------------------------------------------
 
-    async def commit(self, home: str, *changes: Put | Drop) -> None:
+    async def commit(self, home: str, *changes: Put | Drop | Absent) -> None:
         accepted = []
         for change in changes:
+            if isinstance(change, Absent):
+                if change.id in self._kind(change.kind).records:
+                    raise Conflict(f"{change.kind.__name__} {change.id!r} exists")
+                continue
             record: Any = change.record
             kind = self._kinds.get(type(record)) or self._kind(type(record))
             old = kind.records.get(record.id)

@@ -51,6 +51,24 @@ def test_a_clock_that_goes_back_does_not_take_life_away() -> None:
     assert rules.seen(MIA, NOW - 60).last_heartbeat == NOW
 
 
+def test_a_heartbeat_is_a_sign_of_life_and_says_when_it_beat() -> None:
+    beaten = rules.beaten(MIA, NOW + 5)
+    assert (beaten.last_heartbeat, beaten.beat_at, beaten.version) == (NOW + 5, NOW + 5, 2)
+
+
+def test_another_sign_of_life_is_no_heartbeat() -> None:
+    assert rules.seen(rules.beaten(MIA, NOW + 5), NOW + 9).beat_at == NOW + 5
+
+
+def test_a_heartbeat_on_a_clock_that_went_back_takes_no_life_away() -> None:
+    beaten = rules.beaten(MIA, NOW - 60)
+    assert (beaten.last_heartbeat, beaten.beat_at) == (NOW, NOW - 60)
+
+
+def test_an_agent_that_says_nothing_of_topics_is_told_of_all() -> None:
+    assert MIA.subscriptions == ("*",)
+
+
 @pytest.mark.parametrize(
     ("silence", "mail", "forgotten"),
     [(24 * 3600.0, 0, True), (24 * 3600.0 - 1, 0, False), (24 * 3600.0, 1, False), (0.0, 0, False)],

@@ -1,11 +1,15 @@
-"""Broadcasts: their record, and when they are done."""
+"""Broadcasts: their record, when they are done, and what is kept of them for those who come late."""
 
 from __future__ import annotations
 
-from clawlink.domain.broadcast import Broadcast
+from msgspec.structs import replace
+
+from clawlink.domain import broadcast as rules
+from clawlink.domain.broadcast import KNOWLEDGE, Broadcast, Knowledge
 from clawlink.domain.record import SETTLED
 
 TOLD = Broadcast("b1", 1, "mia", b"news", ("otto", "eve"), 1_000.0, 2_000.0)
+KEPT = Knowledge("b1", 1, "mia", b"news", "Build.Linux", ("Rain", "today"), 1_000.0, 2_000.0)
 
 
 def test_a_broadcast_is_not_done_before_every_recipient_was_tried() -> None:
@@ -20,3 +24,34 @@ def test_a_broadcast_is_its_own_home_and_weighs_what_it_keeps() -> None:
     assert TOLD.home == "broadcast:b1"
     assert TOLD.index_keys == (SETTLED,)
     assert TOLD.weight == len(b"news") + len("otto") + len("eve")
+
+
+def test_what_is_kept_lives_with_its_broadcast_so_that_both_are_stored_at_once() -> None:
+    assert KEPT.home == TOLD.home
+
+
+def test_what_is_kept_is_found_by_topic_author_and_every_tag_whatever_their_case() -> None:
+    assert set(KEPT.index_keys) == {
+        KNOWLEDGE,
+        rules.by_topic("build.linux"),
+        rules.by_author("mia"),
+        rules.by_tag("RAIN"),
+        rules.by_tag("today "),
+    }
+
+
+def test_a_tag_given_twice_is_one_key() -> None:
+    keys = replace(KEPT, tags=("Rain", "rain", " RAIN")).index_keys
+    assert len(keys) == len(set(keys)) == 4
+
+
+def test_topic_tag_and_author_are_never_taken_for_each_other() -> None:
+    assert len({rules.by_topic("x"), rules.by_tag("x"), rules.by_author("x")}) == 3
+
+
+def test_authors_are_told_apart_by_case_as_all_ids_are() -> None:
+    assert rules.by_author("Mia") != rules.by_author("mia")
+
+
+def test_what_is_kept_weighs_its_message_and_ends_when_it_was_said_to() -> None:
+    assert (KEPT.weight, KEPT.ends_at) == (4, 2_000.0)

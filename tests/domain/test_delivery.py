@@ -227,6 +227,11 @@ def test_redrive_puts_a_dead_letter_back_at_its_old_place_with_all_its_attempts(
     assert rules.due(d, NOW + 100)
 
 
+def test_a_task_that_is_put_back_keeps_its_deadline() -> None:
+    dead = replace(settled(State.DEAD), is_task=True, has_record=True, deadline_at=NOW + 300)
+    assert rules.redrive(dead, now=NOW + 100, ttl=TTL).expires_at == NOW + 300
+
+
 @pytest.mark.parametrize("d", [fresh(), leased(), settled(State.ACKED), settled(State.EXPIRED)])
 def test_only_a_dead_letter_is_put_back(d: Delivery) -> None:
     with pytest.raises(LeaseLost) as refused:
@@ -248,6 +253,135 @@ def test_a_message_is_overdue_once_its_time_to_live_is_over(now: float, over: bo
 def test_a_held_message_is_not_overdue_before_its_lease_ends() -> None:
     d = leased(now=NOW + TTL - 1, seconds=100)
     assert not rules.overdue(d, NOW + TTL + 98)
+
+
+# -- tasks ---------------------------------------------------------------------------------------------------------
+
+
+def a_task(mailbox: str = "mia") -> Delivery:
+    return replace(fresh(), mailbox=mailbox, is_task=True)
+
+
+def leased_task(
+    d: Delivery | None = None, *, by: str = "mia", receipt: str = "r1", now: float = NOW, alone: bool = True
+) -> Delivery:
+    return rules.lease_task(d or a_task(), by=by, receipt=receipt, now=now, seconds=30, alone=alone)
+
+
+def acked_task(d: Delivery | None = None, *, until: float = NOW + 120) -> Delivery:
+    return rules.ack_task(d or leased_task(), receipt="r1", now=NOW + 1, until=until)
+
+
+def test_a_task_is_leased_to_who_asked_and_never_lives_longer_for_it() -> None:
+    d = leased_task(now=NOW + TTL - 1)
+    assert (d.attempts, d.receipt, d.visible_at, d.delivered_at) == (1, "r1", NOW + TTL + 29, NOW + TTL - 1)
+    assert (d.version, d.lease, d.expires_at, d.state) == (2, 30, NOW + TTL, State.PENDING)
+
+
+@pytest.mark.parametrize(("mailbox", "by", "holder"), [("mia", "mia", None), (" pool 1", "mia", "mia")])
+def test_whose_mailbox_it_is_need_not_be_said_and_anyone_else_is(mailbox: str, by: str, holder: str | None) -> None:
+    assert leased_task(a_task(mailbox), by=by).holder == holder
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_lease_says_whether_the_delivery_is_all_there_is_of_the_task(alone: bool) -> None:
+    assert leased_task(alone=alone).has_record is not alone
+
+
+def test_a_task_that_was_acked_stays_with_its_holder_until_then() -> None:
+    d = acked_task(until=NOW + 120)
+    assert (d.state, d.settled_at, d.visible_at, d.receipt, d.version) == (State.ACKED, NOW + 1, NOW + 120, "r1", 3)
+    assert d.expires_at == NOW + TTL
+    assert not rules.due(d, NOW + 9_999)
+
+
+def test_an_ack_never_shortens_a_hold_on_a_task() -> None:
+    assert acked_task(until=NOW + 2).visible_at == NOW + 30
+
+
+def test_a_repeated_ack_of_a_task_changes_nothing() -> None:
+    d = acked_task()
+    assert rules.ack_task(d, receipt="r1", now=NOW + 50, until=NOW + 999) is d
+
+
+@pytest.mark.parametrize("d", [a_task(), leased_task(receipt="r2"), acked_task(leased_task())])
+def test_a_task_is_not_acked_under_another_receipt_than_its_claims(d: Delivery) -> None:
+    with pytest.raises(LeaseLost):
+        rules.ack_task(d, receipt="r3", now=NOW, until=NOW + 120)
+
+
+@pytest.mark.parametrize("d", [leased_task(), acked_task(until=NOW + 20)], ids=["leased", "acked"])
+def test_a_hold_on_a_task_is_lengthened_also_after_the_ack_and_never_shortened(d: Delivery) -> None:
+    longer = rules.extend_task(d, receipt="r1", now=NOW + 10, seconds=60)
+    assert (longer.visible_at, longer.version, longer.state) == (NOW + 70, d.version + 1, d.state)
+    assert rules.extend_task(d, receipt="r1", now=NOW + 10, seconds=5).visible_at == NOW + 30
+
+
+def test_to_hold_a_task_longer_does_not_move_its_end() -> None:
+    assert rules.extend_task(leased_task(), receipt="r1", now=NOW + 1, seconds=2 * TTL).expires_at == NOW + TTL
+
+
+@pytest.mark.parametrize("d", [a_task(), leased_task(receipt="r2"), acked_task(leased_task())])
+def test_nobody_holds_a_task_longer_under_another_receipt(d: Delivery) -> None:
+    with pytest.raises(LeaseLost):
+        rules.extend_task(d, receipt="r3", now=NOW, seconds=60)
+
+
+def test_a_task_whose_lease_was_undone_has_no_holder() -> None:
+    d = rules.release(leased_task(a_task(" pool 1")), receipt="r1", now=NOW + 2)
+    assert (d.holder, d.receipt, d.attempts, d.delivered_at, d.visible_at) == (None, None, 0, None, NOW + 2)
+
+
+def test_a_task_stays_with_a_holder_that_shows_signs_of_life_and_for_no_shorter_than_before() -> None:
+    d = rules.postpone(leased_task(), NOW + 90)
+    assert (d.visible_at, d.receipt, d.version) == (NOW + 90, "r1", 3)
+    assert rules.postpone(d, NOW + 10).visible_at == NOW + 90
+
+
+def test_a_delivery_goes_on_beside_the_record_with_the_times_of_that() -> None:
+    d = rules.beside_record(leased_task(), NOW + 70, expires_at=NOW + 900)
+    assert (d.has_record, d.visible_at, d.expires_at, d.receipt, d.version) == (True, NOW + 70, NOW + 900, "r1", 3)
+
+
+def test_a_delivery_that_has_just_changed_gets_its_record_in_the_same_step() -> None:
+    changed = rules.nack(leased_task(a_task(" pool 1")), receipt="r1", now=NOW, delay=0)
+    d = rules.with_record(changed)
+    assert (d.has_record, d.holder, d.version) == (True, None, changed.version)
+
+
+@pytest.mark.parametrize("d", [leased_task(), acked_task(leased_task(a_task(" pool 1")))], ids=["leased", "acked"])
+@pytest.mark.parametrize("keep_receipt", [True, False])
+def test_a_task_that_is_taken_back_is_due_at_once_at_its_old_place(d: Delivery, keep_receipt: bool) -> None:
+    back = rules.take_back(d, now=NOW + 40, keep_receipt=keep_receipt)
+    assert (back.state, back.visible_at, back.settled_at, back.holder) == (State.PENDING, NOW + 40, None, None)
+    assert (back.receipt, back.has_record, back.attempts) == ("r1" if keep_receipt else None, True, 1)
+    assert (back.rank, back.version) == (d.rank, d.version + 1)
+    assert rules.due(back, NOW + 40)
+
+
+@pytest.mark.parametrize(
+    ("d", "ends_at"),
+    [
+        (a_task(), NOW + TTL),
+        (leased_task(), NOW + 30),
+        (leased_task(now=NOW + TTL - 1), NOW + TTL),
+        (acked_task(until=NOW + 120), NOW + 120),
+        (leased_task(alone=False), NOW + TTL),
+        (leased(), NOW + TTL),
+    ],
+    ids=["queued", "leased", "leased beyond its time", "acked", "beside a record", "no task"],
+)
+def test_somebody_looks_at_a_task_without_a_record_when_its_holders_time_is_over(d: Delivery, ends_at: float) -> None:
+    assert d.ends_at == ends_at
+
+
+# -- answered ------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_answer_to_a_message_is_the_one_that_counts() -> None:
+    d = rules.answered(leased(), now=NOW + 3)
+    assert (d.answered_at, d.version) == (NOW + 3, 3)
+    assert rules.answered(d, now=NOW + 9) is d
 
 
 # -- supersede -----------------------------------------------------------------------------------------------------
@@ -296,8 +430,32 @@ def test_a_notice_whose_lease_was_undone_is_unread_again() -> None:
         (settled(State.ACKED), (SETTLED,)),
         (settled(State.EXPIRED), (SETTLED,)),
         (settled(State.DEAD), (rules.by_dead("mia"),)),
+        (a_task(), ("mia", " asked queued otto")),
+        (leased_task(), ("mia", " asked delivered otto")),
+        (acked_task(), ("mia", " asked delivered otto")),
+        (leased_task(a_task(" pool 1"), by="eve"), ("eve", " asked delivered otto")),
+        (rules.release(leased_task(a_task(" pool 1")), receipt="r1", now=NOW), (" pool 1", " asked queued otto")),
+        (leased_task(alone=False), ()),
+        (rules.take_back(acked_task(), now=NOW, keep_receipt=True), ()),
+        (rules.with_record(rules.bury(leased_task(), now=NOW, keep=KEEP)), (rules.by_dead("mia"),)),
     ],
-    ids=["fresh", "leased", "unread notice", "notice being read", "acked", "expired", "dead"],
+    ids=[
+        "fresh",
+        "leased",
+        "unread notice",
+        "notice being read",
+        "acked",
+        "expired",
+        "dead",
+        "queued task",
+        "leased task",
+        "acked task",
+        "leased from a pool",
+        "undone in a pool",
+        "leased beside a record",
+        "taken back",
+        "dead beside a record",
+    ],
 )
 def test_a_delivery_is_found_by_what_it_is_at_present(d: Delivery, keys: tuple[str, ...]) -> None:
     assert d.index_keys == keys

@@ -16,13 +16,14 @@ from msgspec.structs import replace
 from clawlink.domain import delivery as rules
 from clawlink.domain import task as task_rules
 from clawlink.domain.agent import REGISTERED, Agent, by_capability, by_name
-from clawlink.domain.broadcast import Broadcast
+from clawlink.domain.broadcast import KNOWLEDGE, Broadcast, Knowledge, by_author, by_tag, by_topic
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.file import PRESENT, SharedFile
 from clawlink.domain.message import Priority
+from clawlink.domain.pool import POOLS, Pool, by_member, pool_for, waiting_for
 from clawlink.domain.record import SETTLED, Record
-from clawlink.domain.task import Task, TaskState, by_assignee
-from clawlink.store.base import Conflict, Drop, Put, R, Store, Usage
+from clawlink.domain.task import Task, TaskState, by_assignee, by_owner, by_requester
+from clawlink.store.base import Absent, Conflict, Drop, Put, R, Store, Usage
 
 NOW = 1_000_000.0
 KEEP = 3_600.0
@@ -46,7 +47,23 @@ def delivery(
 
 def task(id: str, assignee: str = "mia", *, body: bytes = b"ask") -> Task:
     """Return a new task."""
-    return Task(id, 1, "otto", assignee, body, ends_at=NOW + TTL)
+    return Task(id, 1, assignee, "otto", assignee, body, NOW, NOW + TTL)
+
+
+def report(t: Task, state: TaskState, response: bytes = b"answer") -> Task:
+    """Return the task as its assignee reports on it."""
+    by = str(t.assignee)
+    return task_rules.respond(t, by=by, receipt=None, state=state, response=response, now=NOW, ttl=TTL, keep=KEEP)
+
+
+def asked(id: str, mailbox: str = "mia", *, body: bytes = b"body", requester: str = "otto") -> Delivery:
+    """Return a new delivery that is all there is of a task."""
+    return replace(delivery(id, mailbox, body=body), sender=requester, is_task=True)
+
+
+def fetch(d: Delivery, *, by: str = "mia", seconds: float = 60.0, alone: bool = True) -> Delivery:
+    """Return the delivery of a task as ``by`` has claimed it."""
+    return rules.lease_task(d, by=by, receipt="r", now=NOW, seconds=seconds, alone=alone)
 
 
 def agent(id: str, *capabilities: str, name: str | None = None) -> Agent:
@@ -97,12 +114,12 @@ async def drop(store: Store, *records: Record) -> None:
         await store.commit(record.home, Drop(record))
 
 
-async def walk(store: Store, kind: type[R], key: str, limit: int) -> list[str]:
+async def walk(store: Store, kind: type[R], key: str, limit: int, *, newest: bool = False) -> list[str]:
     """Return the ids on all pages."""
     found: list[str] = []
     after: str | None = None
     while True:
-        page = await store.page(kind, key, after, limit)
+        page = await store.page(kind, key, after, limit, newest=newest)
         assert len(page.records) <= limit
         found.extend(record.id for record in page.records)
         if page.after is None:
@@ -139,6 +156,11 @@ class TruthContract:
             agent("m", "go", "Straße"),
             file("a/b", b""),
             Broadcast("b", 1, "mia", b"news", ("otto", "eve"), NOW, NOW + 1.5),
+            Knowledge("k", 1, "mia", b"news", "build.linux", ("rain",), NOW, NOW + 1.5),
+            pool_for(["go"], ["mia", "eve"]).used(NOW),
+            waiting_for("mia", "Mia").used(NOW),
+            replace(fetch(asked("a", pool_for(["go"], []).id)), version=1),
+            replace(report(task("r"), TaskState.INPUT_REQUIRED), version=1),
         ],
         ids=lambda record: type(record).__name__,
     )
@@ -253,6 +275,48 @@ class TruthContract:
         assert await store.get(Task, "gone") == gone
         assert await store.get(Task, "new") is None
         assert await store.get(Task, "never") is None
+
+    async def test_what_must_be_absent_and_is_changes_nothing_itself(self, store: Store) -> None:
+        await store.commit("mia", Absent(Task, "t"), Put(delivery("d")), Absent(Delivery, "e"))
+        assert await store.get(Delivery, "d") == delivery("d")
+        assert await store.get(Task, "t") is None
+        assert await store.get(Delivery, "e") is None
+        await store.commit("mia", Absent(Task, "t"))
+        await store.commit("mia", Put(task("t")))
+        assert await store.get(Task, "t") == task("t")
+
+    @pytest.mark.parametrize("at", range(4))
+    async def test_what_must_be_absent_and_is_there_undoes_all_of_the_commit(self, store: Store, at: int) -> None:
+        gone = task("gone")
+        await put(store, delivery("old"), gone)
+        changes: list[Put | Drop | Absent] = [Put(delivery("new")), Drop(gone), Put(task("new"))]
+        changes.insert(at, Absent(Delivery, "old"))
+        with pytest.raises(Conflict):
+            await store.commit("mia", *changes)
+        assert await store.get(Delivery, "old") == delivery("old")
+        assert await store.get(Delivery, "new") is None
+        assert await store.get(Task, "gone") == gone
+        assert await store.get(Task, "new") is None
+
+    async def test_one_kind_is_absent_whatever_another_has_under_its_id(self, store: Store) -> None:
+        await put(store, task("x"))
+        await store.commit("mia", Absent(Delivery, "x"), Put(agent("mia")))
+        assert await store.get(Agent, "mia") == agent("mia")
+        with pytest.raises(Conflict):
+            await store.commit("mia", Absent(Task, "x"))
+        assert await store.get(Task, "x") == task("x")
+
+    async def test_what_was_dropped_is_absent(self, store: Store) -> None:
+        await put(store, task("t"), newer(task("t")))
+        await drop(store, newer(task("t")))
+        await store.commit("mia", Absent(Task, "t"), Put(delivery("d")))
+        assert await store.get(Delivery, "d") == delivery("d")
+
+    async def test_of_two_that_find_a_record_absent_and_put_another_both_win(self, store: Store) -> None:
+        """Only what is put or dropped is fought over."""
+        await store.commit("mia", Absent(Task, "t"), Put(delivery("d")))
+        await store.commit("mia", Absent(Task, "t"), Put(delivery("e")))
+        assert await store.get(Delivery, "e") == delivery("e")
 
     @pytest.mark.parametrize("at", range(2))
     @pytest.mark.parametrize("stray", [Put(delivery("stray", "eve")), Drop(delivery("eves", "eve")), Put(file("mia"))])
@@ -394,17 +458,154 @@ class IndexContract:
     async def test_a_walk_from_nowhere_starts_at_the_beginning(self, store: Store, after: str) -> None:
         await put(store, *map(agent, "abc"))
         assert ids((await store.page(Agent, REGISTERED, after, 2)).records) == ["a", "b"]
+        assert ids((await store.page(Agent, REGISTERED, after, 2, newest=True)).records) == ["c", "b"]
+
+    async def test_a_page_of_the_newest_of_nothing_is_empty(self, store: Store) -> None:
+        page = await store.page(Agent, REGISTERED, newest=True)
+        assert (list(page.records), page.after) == ([], None)
+
+    @pytest.mark.parametrize("limit", [1, 2, 3, 6, 7, 100])
+    async def test_paging_from_the_newest_gives_each_record_once_in_the_other_order(
+        self, store: Store, limit: int
+    ) -> None:
+        order = ["m", "z", "a", "q", "b", "y", "c"]
+        await put(store, *map(agent, order))
+        assert await walk(store, Agent, REGISTERED, limit, newest=True) == order[::-1]
+
+    async def test_the_newest_is_what_came_under_the_key_last(self, store: Store) -> None:
+        a, b = agent("a", "go"), agent("b", "go")
+        away = newer(a, capabilities=())
+        await put(store, a, b, newer(b, last_heartbeat=NOW + 1), away, newer(away, capabilities=("go",)))
+        assert await walk(store, Agent, by_capability("go"), 1, newest=True) == ["a", "b"]
+        assert await walk(store, Agent, REGISTERED, 1, newest=True) == ["b", "a"]
+
+    async def test_a_walk_from_the_newest_goes_on_where_it_was_when_the_last_record_seen_has_gone(
+        self, store: Store
+    ) -> None:
+        await put(store, *map(agent, "abcdef"))
+        page = await store.page(Agent, REGISTERED, None, 2, newest=True)
+        await drop(store, agent("e"))
+        rest = await store.page(Agent, REGISTERED, page.after, 10, newest=True)
+        assert ids([*page.records, *rest.records]) == ["f", "e", "d", "c", "b", "a"]
+
+    async def test_a_walk_from_the_newest_never_meets_those_who_come_while_it_goes_on(self, store: Store) -> None:
+        await put(store, *map(agent, "abcd"))
+        page = await store.page(Agent, REGISTERED, None, 2, newest=True)
+        await put(store, agent("e"))
+        await drop(store, agent("b"))
+        rest = await store.page(Agent, REGISTERED, page.after, 10, newest=True)
+        assert (ids(page.records), ids(rest.records), rest.after) == (["d", "c"], ["a"], None)
+
+    async def test_a_walk_from_the_newest_ends_although_all_have_gone_and_others_come(self, store: Store) -> None:
+        await put(store, *map(agent, "abc"))
+        page = await store.page(Agent, REGISTERED, None, 2, newest=True)
+        await drop(store, *map(agent, "abc"))
+        await put(store, *map(agent, "de"))
+        rest = await store.page(Agent, REGISTERED, page.after, 10, newest=True)
+        assert (ids(rest.records), rest.after) == ([], None)
+
+    async def test_a_walk_may_turn_round(self, store: Store) -> None:
+        await put(store, *map(agent, "abcdef"))
+        there = await store.page(Agent, REGISTERED, None, 4)
+        back = await store.page(Agent, REGISTERED, there.after, 10, newest=True)
+        assert (ids(there.records), ids(back.records)) == (["a", "b", "c", "d"], ["c", "b", "a"])
+
+    @pytest.mark.parametrize("seed", range(5))
+    async def test_a_walk_from_the_newest_meets_everyone_who_stays_once_whoever_comes_goes_or_changes_meanwhile(
+        self, store: Store, seed: int
+    ) -> None:
+        dice = random.Random(seed)
+        there = {str(n): agent(str(n), "go") for n in range(40)}
+        await put(store, *there.values())
+        stayed = set(there)
+        met: list[str] = []
+        after: str | None = None
+        for step in range(1_000):
+            page = await store.page(Agent, by_capability("go"), after, dice.randint(1, 4), newest=True)
+            met += ids(page.records)
+            after = page.after
+            if after is None:
+                break
+            for _ in range(dice.randint(0, 3)):
+                changed = newer(there[dice.choice(list(there))])
+                there[changed.id] = changed
+                await put(store, changed)
+            if dice.random() < 0.5:
+                gone = there.pop(dice.choice(list(there)))
+                stayed.discard(gone.id)
+                await drop(store, gone)
+            if dice.random() < 0.3:
+                there[f"new{step}"] = agent(f"new{step}", "go")
+                await put(store, there[f"new{step}"])
+        assert len(met) == len(set(met))
+        assert not any(id.startswith("new") for id in met)
+        assert [id for id in met if id in stayed] == sorted(stayed, key=int, reverse=True)
 
     async def test_open_tasks_and_finished_ones_are_listed_apart(self, store: Store) -> None:
         t = task("t")
-        done = task_rules.respond(
-            t, by="mia", state=TaskState.COMPLETED, response=b"answer", now=NOW, ttl=TTL, keep=KEEP
-        )
         await put(store, t, task("other", "eve"))
-        assert await walk(store, Task, by_assignee("mia"), 10) == ["t"]
-        await put(store, done)
-        assert await walk(store, Task, by_assignee("mia"), 10) == []
+        assert await walk(store, Task, by_owner("mia"), 10) == ["t"]
+        await put(store, report(t, TaskState.COMPLETED))
+        assert await walk(store, Task, by_owner("mia"), 10) == []
+        assert await walk(store, Task, by_assignee("mia", TaskState.COMPLETED), 10) == ["t"]
+        assert await walk(store, Task, by_assignee("mia", TaskState.FAILED), 10) == []
         assert await walk(store, Task, SETTLED, 10) == ["t"]
+
+    async def test_a_task_without_a_record_is_found_by_who_asked_and_counted_for_who_has_it(self, store: Store) -> None:
+        pool = pool_for(["go"], []).id
+        waits = asked("d", pool, body=b"12345")
+        queued, delivered = (by_requester("otto", state) for state in (TaskState.QUEUED, TaskState.DELIVERED))
+        await put(store, waits, asked("other", "eve", requester="eve"), delivery("plain"))
+        assert await walk(store, Delivery, queued, 10) == ["d"]
+        assert await store.usage(Delivery, by_owner(pool)) == Usage(1, 5)
+        held = fetch(waits, by="mia")
+        await put(store, held)
+        assert (await walk(store, Delivery, queued, 10), await walk(store, Delivery, delivered, 10)) == ([], ["d"])
+        assert await store.usage(Delivery, by_owner(pool)) == Usage(0, 0)
+        assert await store.usage(Delivery, by_owner("mia")) == Usage(1, 5)
+        kept = rules.ack_task(held, receipt="r", now=NOW, until=NOW + 120)
+        await put(store, kept)
+        assert await walk(store, Delivery, delivered, 10) == ["d"]
+        assert await store.usage(Delivery, by_owner("mia")) == Usage(1, 5)
+        assert await walk(store, Delivery, SETTLED, 10) == []
+        await put(store, rules.take_back(kept, now=NOW, keep_receipt=False))
+        assert (await walk(store, Delivery, queued, 10), await walk(store, Delivery, delivered, 10)) == ([], [])
+        assert await store.usage(Delivery, by_owner("mia")) == Usage(0, 0)
+
+    async def test_a_task_that_gets_a_record_moves_from_one_list_to_the_other_at_once(self, store: Store) -> None:
+        held = fetch(asked("t"))
+        carried = task_rules.carried(held)
+        await put(store, asked("t"), held)
+        beside = rules.beside_record(held, NOW + 60, expires_at=NOW + TTL)
+        await store.commit("mia", Put(beside), Put(report(carried, TaskState.IN_PROGRESS)))
+        key = by_requester("otto", TaskState.IN_PROGRESS)
+        assert (await walk(store, Task, key, 10), await walk(store, Delivery, by_owner("mia"), 10)) == (["t"], [])
+        assert await walk(store, Task, by_owner("mia"), 10) == ["t"]
+        assert await walk(store, Delivery, by_requester("otto", TaskState.DELIVERED), 10) == []
+
+    async def test_a_pool_is_found_by_each_thing_that_may_lead_to_it(self, store: Store) -> None:
+        one, other, left = pool_for(["go", "sql"], []), pool_for(["go"], ["mia", "eve"]), waiting_for("ann", "Ann")
+        await put(store, *(pool.used(NOW) for pool in (one, other, left)))
+        found = {
+            key: await walk(store, Pool, key, 10)
+            for key in (POOLS, by_capability("go"), by_member("mia"), by_member("eve"), by_name("ANN"))
+        }
+        assert found == {
+            POOLS: [one.id, other.id, left.id],
+            by_capability("go"): [one.id],
+            by_member("mia"): [other.id],
+            by_member("eve"): [other.id],
+            by_name("ANN"): ["ann"],
+        }
+
+    async def test_what_was_told_is_found_by_topic_tag_and_author_the_newest_first(self, store: Store) -> None:
+        for id, author, topic, tags in (("1", "mia", "build", ("a",)), ("2", "eve", "Build", ("A", "b"))):
+            await put(store, Knowledge(id, 1, author, b"news", topic, tags, NOW, NOW + TTL))
+        assert await walk(store, Knowledge, KNOWLEDGE, 1, newest=True) == ["2", "1"]
+        assert await walk(store, Knowledge, by_topic("build"), 1, newest=True) == ["2", "1"]
+        assert await walk(store, Knowledge, by_tag("a"), 1, newest=True) == ["2", "1"]
+        assert await walk(store, Knowledge, by_tag("b"), 1) == ["2"]
+        assert await walk(store, Knowledge, by_author("mia"), 1) == ["1"]
 
     async def test_an_unread_notice_is_found_by_what_it_is_about_until_it_is_read(self, store: Store) -> None:
         notice = delivery("n", merge="file:a")
@@ -432,11 +633,12 @@ class IndexContract:
 
     async def test_usage_moves_with_the_keys_and_grows_with_the_record(self, store: Store) -> None:
         t = task("t", body=b"12345")
-        done = task_rules.respond(t, by="mia", state=TaskState.FAILED, response=b"123", now=NOW, ttl=TTL, keep=KEEP)
+        done = report(t, TaskState.FAILED, b"123")
         await put(store, t)
-        assert await store.usage(Task, by_assignee("mia")) == Usage(1, 5)
+        assert await store.usage(Task, by_owner("mia")) == Usage(1, 5)
         await put(store, done)
-        assert await store.usage(Task, by_assignee("mia")) == Usage(0, 0)
+        assert await store.usage(Task, by_owner("mia")) == Usage(0, 0)
+        assert await store.usage(Task, by_assignee("mia", TaskState.FAILED)) == Usage(1, 8)
         assert await store.usage(Task, SETTLED) == Usage(1, 8)
         await drop(store, done)
         assert await store.usage(Task, SETTLED) == Usage(0, 0)
@@ -456,6 +658,29 @@ class IndexContract:
         assert await store.load("mia") == Usage(1, 3)
         await put(store, rules.expire(rules.bury(e, now=NOW, keep=KEEP), now=NOW, keep=KEEP))
         assert (await store.load("mia"), await store.total()) == (Usage(0, 0), Usage(0, 0))
+
+    async def test_a_task_is_in_its_mailbox_until_it_is_acked_and_again_when_it_is_taken_back(
+        self, store: Store
+    ) -> None:
+        d = asked("d", body=b"12345")
+        held = fetch(d)
+        kept = rules.ack_task(held, receipt="r", now=NOW, until=NOW + 120)
+        back = rules.take_back(kept, now=NOW + 120, keep_receipt=True)
+        await put(store, d, held)
+        assert (await store.load("mia"), await due(store, NOW + 59), await due(store, NOW + 60)) == (
+            Usage(1, 5),
+            [],
+            ["d"],
+        )
+        await put(store, kept)
+        assert (await store.load("mia"), await due(store, NOW + 500)) == (Usage(0, 0), [])
+        assert await store.next_due_at("mia") is None
+        await put(store, back)
+        assert (await store.load("mia"), await due(store, NOW + 119), await due(store, NOW + 120)) == (
+            Usage(1, 5),
+            [],
+            ["d"],
+        )
 
     async def test_a_mailbox_grows_with_what_it_holds(self, store: Store) -> None:
         notice = delivery("n", body=b"1", merge="file:a")
@@ -487,7 +712,7 @@ class IndexContract:
         assert (await store.load("mia"), await store.total()) == (Usage(1, 5), Usage(1, 5))
         assert await walk(store, Agent, by_capability("go"), 10) == ["mia"]
         assert await walk(store, Agent, by_capability("rust"), 10) == []
-        assert await store.usage(Task, by_assignee("mia")) == Usage(0, 0)
+        assert await store.usage(Task, by_owner("mia")) == Usage(0, 0)
         assert ids(await store.ending(Delivery, NOW + TTL + 1, 10)) == ["old"]
 
     # -- due ---------------------------------------------------------------------------------------------------------
@@ -685,7 +910,7 @@ class IndexContract:
         assert ids(await store.ending(Delivery, NOW + 10 * TTL, 10)) == ["d"]
 
     async def test_a_record_does_not_end_a_fraction_of_a_second_early(self, store: Store) -> None:
-        await put(store, replace(delivery("d"), ends_at=NOW + 5.9), replace(delivery("e"), ends_at=NOW + 5.1))
+        await put(store, replace(delivery("d"), expires_at=NOW + 5.9), replace(delivery("e"), expires_at=NOW + 5.1))
         assert set(ids(await store.ending(Delivery, NOW + 5.5, 10))) <= {"e"}
         assert set(ids(await store.ending(Delivery, NOW + 6.9, 10))) == {"d", "e"}
 
@@ -694,15 +919,35 @@ class IndexContract:
         acked = ack(lease(d))
         await put(store, d, lease(d), acked)
         assert list(await store.ending(Delivery, NOW + KEEP + 1, 10)) == [acked]
-        kept = newer(acked, ends_at=NOW + 3 * TTL)
+        kept = newer(acked, expires_at=NOW + 3 * TTL)
         await put(store, kept)
         assert ids(await store.ending(Delivery, NOW + 2 * TTL, 10)) == []
         assert ids(await store.ending(Delivery, NOW + 3 * TTL + 1, 10)) == ["d"]
 
+    async def test_a_task_without_a_record_ends_with_its_holders_time(self, store: Store) -> None:
+        d = asked("d")
+        held = fetch(d, seconds=60)
+        await put(store, d)
+        assert ids(await store.ending(Delivery, NOW + 61, 10)) == []
+        await put(store, held)
+        assert ids(await store.ending(Delivery, NOW + 59, 10)) == []
+        assert ids(await store.ending(Delivery, NOW + 61, 10)) == ["d"]
+        await put(store, rules.postpone(held, NOW + 300))
+        assert ids(await store.ending(Delivery, NOW + 61, 10)) == []
+        assert ids(await store.ending(Delivery, NOW + 301, 10)) == ["d"]
+
+    async def test_a_task_ends_with_its_owners_time_or_its_own(self, store: Store) -> None:
+        t = task_rules.claim(task("t"), by="mia", receipt="r", now=NOW, seconds=60)
+        await put(store, task("t"), t)
+        assert ids(await store.ending(Task, NOW + 61, 10)) == ["t"]
+        await put(store, task_rules.lapse(t, now=NOW + 61, note="gone"))
+        assert ids(await store.ending(Task, NOW + TTL - 1, 10)) == []
+        assert ids(await store.ending(Task, NOW + TTL + 1, 10)) == ["t"]
+
     async def test_what_was_dropped_or_never_ends_does_not_end(self, store: Store) -> None:
-        await put(store, delivery("d"), file("f"), agent("a"))
+        await put(store, delivery("d"), file("f"), agent("a"), pool_for(["go"], []).used(NOW))
         await drop(store, delivery("d"))
-        for kind in (Delivery, SharedFile, Agent):
+        for kind in (Delivery, SharedFile, Agent, Pool):
             found: Sequence[Record] = await store.ending(kind, NOW + 100 * TTL, 10)
             assert list(found) == []
 
@@ -715,7 +960,7 @@ class IndexContract:
         assert ids(await store.ending(Task, NOW + TTL + 1, 10)) == ["t"]
 
     async def test_no_more_than_asked_for_end_at_once_and_the_rest_after_them(self, store: Store) -> None:
-        records = {str(n): replace(delivery(str(n)), ends_at=NOW + n / 3) for n in range(30)}
+        records = {str(n): replace(delivery(str(n)), expires_at=NOW + n / 3) for n in range(30)}
         await put(store, *records.values())
         ended: list[str] = []
         while found := await store.ending(Delivery, NOW + 11, 7):
@@ -727,7 +972,7 @@ class IndexContract:
     async def test_ends_are_found_in_any_order_of_their_coming(self, store: Store) -> None:
         ends = [500.0, 3.0, 90_000.0, 3.5, 40.0, 1_000.0, -700.0]
         for n, end in enumerate(ends):
-            await put(store, replace(delivery(str(n)), ends_at=NOW + end))
+            await put(store, replace(delivery(str(n)), expires_at=NOW + end))
             assert {d.ends_at for d in await store.ending(Delivery, NOW + 50, 100)} == {
                 NOW + e for e in ends[: n + 1] if e <= 50
             }

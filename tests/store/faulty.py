@@ -10,8 +10,9 @@ relay's tests run behind this one too. It wraps any store and injects, each with
                 A commit that is cancelled while it yields may have taken effect or not.
 ``failures``    a commit raises ``Failed``, and nothing took effect.
 ``lost``        a commit raises ``Failed``, and it did take effect.
-``stale``       an index answers a question (``due``, ``pending``, ``next_due_at``, ``page``, ``usage``, ``load``,
-                ``total``, ``ending``; the same arguments but for ``now``) as it would have at an earlier moment.
+``stale``       an index answers a question (``due``, ``pending``, ``next_due_at``, ``page``, ``first``, ``usage``,
+                ``load``, ``total``, ``ending``; the same arguments but for ``now``) as it would have at an earlier
+                moment.
 
 ``get`` and ``commit`` are always true. A stale answer is one of the last ``memory`` true answers to that question and
 at most ``age`` operations of the whole store old, and out of ``memory`` answers in a row to one question at least one
@@ -30,7 +31,7 @@ from random import Random
 from typing import Any, TypeVar
 
 from clawlink.domain.delivery import Delivery
-from clawlink.store.base import Conflict, Drop, Failed, Page, Put, R, Store, Usage
+from clawlink.store.base import Absent, Conflict, Drop, Failed, Page, Put, R, Store, Usage
 
 A = TypeVar("A")
 
@@ -75,7 +76,7 @@ class FaultyStore:
         await self._pause()
         return found
 
-    async def commit(self, home: str, *changes: Put | Drop) -> None:
+    async def commit(self, home: str, *changes: Put | Drop | Absent) -> None:
         await self._pause()
         if self._strikes("conflicts", self.conflicts):
             raise Conflict("injected: nothing has changed")
@@ -88,9 +89,12 @@ class FaultyStore:
 
     # -- hints -------------------------------------------------------------------------------------------------------
 
-    async def page(self, kind: type[R], key: str, after: str | None = None, limit: int = 100) -> Page[R]:
+    async def page(
+        self, kind: type[R], key: str, after: str | None = None, limit: int = 100, *, newest: bool = False
+    ) -> Page[R]:
         await self._pause()
-        found = self._recall(("page", kind, key, after, limit), await self.inner.page(kind, key, after, limit))
+        true = await self.inner.page(kind, key, after, limit, newest=newest)
+        found = self._recall(("page", kind, key, after, limit, newest), true)
         await self._pause()
         return found
 

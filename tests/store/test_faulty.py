@@ -11,8 +11,8 @@ import pytest
 from clawlink.domain import delivery as rules
 from clawlink.domain.agent import REGISTERED, Agent
 from clawlink.domain.delivery import Delivery
-from clawlink.domain.task import Task
-from clawlink.store.base import Conflict, Failed, Put, Store, Usage
+from clawlink.domain.task import Task, by_owner
+from clawlink.store.base import Absent, Conflict, Failed, Put, Store, Usage
 from clawlink.store.memory import MemoryStore
 from tests.store.contract import NOW, StoreContract, TruthContract, agent, delivery, due, lease, newer, put, task
 from tests.store.faulty import FaultyStore
@@ -106,6 +106,24 @@ async def test_a_real_conflict_is_never_hidden_by_a_lost_reply() -> None:
         await put(store, delivery("d"))
 
 
+async def test_a_real_presence_of_what_must_be_absent_is_never_hidden_by_a_lost_reply() -> None:
+    store = faulty(lost=1)
+    await put(store.inner, task("t"))
+    with pytest.raises(Conflict):
+        await store.commit("mia", Put(delivery("d")), Absent(Task, "t"))
+    assert await store.get(Delivery, "d") is None
+
+
+async def test_what_must_be_absent_is_looked_for_in_the_truth_and_not_in_an_index() -> None:
+    store = faulty(stale=1)
+    key = by_owner("mia")
+    assert await store.usage(Task, key) == Usage(0, 0)
+    await put(store, task("t"))
+    assert await store.usage(Task, key) == Usage(0, 0)
+    with pytest.raises(Conflict):
+        await store.commit("mia", Absent(Task, "t"))
+
+
 # -- delays --------------------------------------------------------------------------------------------------------
 
 
@@ -167,6 +185,8 @@ async def test_every_index_answers_late_and_soon_tells_the_truth() -> None:
             list(await store.due("mia", NOW, 9)),
             list(await store.pending("mia", 9)),
             list((await store.page(Delivery, key)).records),
+            list((await store.page(Delivery, key, newest=True)).records),
+            list(await store.first(Delivery, key, 9)),
             await store.usage(Delivery, key),
             await store.load("mia"),
             await store.total(),
@@ -175,14 +195,14 @@ async def test_every_index_answers_late_and_soon_tells_the_truth() -> None:
 
     before = await ask()
     await put(store, d)
-    true: list[object] = [[d], [d], [d], Usage(1, 4), Usage(1, 4), Usage(1, 4), [d]]
+    true: list[object] = [[d], [d], [d], [d], [d], Usage(1, 4), Usage(1, 4), Usage(1, 4), [d]]
     late = await ask()
     assert late == before
     assert all(one != other for one, other in zip(late, true, strict=True))
     for _ in range(10):
         answers = [await ask() for _ in range(3)]
         assert true in answers
-    assert store.injected["stale"] >= 7
+    assert store.injected["stale"] >= 9
 
 
 async def test_questions_with_other_arguments_do_not_mix() -> None:
@@ -193,6 +213,7 @@ async def test_questions_with_other_arguments_do_not_mix() -> None:
         assert await due(store, NOW, "eve") == ["e"]
         assert len((await store.page(Agent, REGISTERED, None, 2)).records) == 2
         assert len((await store.page(Agent, REGISTERED, None, 3)).records) == 3
+        assert [a.id for a in (await store.page(Agent, REGISTERED, None, 3, newest=True)).records] == ["c", "b", "a"]
 
 
 async def test_an_answer_is_forgotten_after_a_number_of_other_operations() -> None:

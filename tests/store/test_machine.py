@@ -19,7 +19,7 @@ from clawlink.domain import delivery as rules
 from clawlink.domain.delivery import Delivery, State
 from clawlink.domain.message import Priority
 from clawlink.domain.record import SETTLED
-from clawlink.store.base import Conflict, Drop, Put, Usage
+from clawlink.store.base import Absent, Conflict, Drop, Put, Usage
 from clawlink.store.memory import MemoryStore
 
 T = TypeVar("T")
@@ -56,6 +56,7 @@ class Model:
     def __init__(self) -> None:
         self.records: dict[str, Delivery] = {}
         self.listed: dict[str, list[str]] = {key: [] for key in KEYS}
+        self.moved: set[str] = set()  # what has left a list since this was emptied
 
     def apply(self, change: Put | Drop) -> None:
         new = change.record if isinstance(change, Put) else None
@@ -64,6 +65,7 @@ class Model:
         for key, ids in self.listed.items():
             if id in ids and key not in keys:
                 ids.remove(id)
+                self.moved.add(id)
             elif id not in ids and key in keys:
                 ids.append(id)
         if new is None:
@@ -86,6 +88,17 @@ def usage(found: Sequence[Delivery]) -> Usage:
     return Usage(len(found), sum(len(d.body) for d in found))
 
 
+class Listing:
+    """A walk through what is under a key: where it is, whom it met, and who has been there all the time."""
+
+    def __init__(self, key: str, newest: bool, stayed: dict[str, None]) -> None:
+        self.key = key
+        self.newest = newest
+        self.stayed = stayed
+        self.met: list[str] = []
+        self.after: str | None = None
+
+
 class Mailboxes(RuleBasedStateMachine):
     """What may happen to two mailboxes."""
 
@@ -96,6 +109,7 @@ class Mailboxes(RuleBasedStateMachine):
         self.now = 1_000.0
         self.made = 0
         self.past: list[Delivery] = []
+        self.listing: Listing | None = None
 
     def commit(self, *changes: Put | Drop) -> None:
         """Commit to both."""
@@ -250,6 +264,51 @@ class Mailboxes(RuleBasedStateMachine):
         with pytest.raises(Conflict):
             run(self.store.commit(stale.mailbox, *changes))
 
+    @rule(id=st.sampled_from(IDS), pick=some, first=st.booleans())
+    def only_if_absent(self, id: str, pick: int, first: bool) -> None:
+        """Commit a change on the condition that there is no message of some id."""
+        others = [d for d in self.model.records.values() if d.id != id]
+        if not others:
+            return
+        other = others[pick % len(others)]
+        absent, drop = Absent(Delivery, id), Drop(other)
+        changes: list[Drop | Absent] = [absent, drop] if first else [drop, absent]
+        if id in self.model.records:
+            with pytest.raises(Conflict):
+                run(self.store.commit(other.home, *changes))
+            return
+        run(self.store.commit(other.home, *changes))
+        self.past.append(other)
+        self.model.apply(drop)
+
+    # -- a list that is read page by page while things change -------------------------------------------------------
+
+    @rule(key=st.sampled_from(KEYS), newest=st.booleans())
+    def begin_to_list(self, key: str, newest: bool) -> None:
+        self.listing = Listing(key, newest, dict.fromkeys(self.model.listed[key]))
+
+    @precondition(lambda self: self.listing is not None)
+    @rule(limit=st.integers(1, 3))
+    def list_some_more(self, limit: int) -> None:
+        """Go on, and at the end see that whoever was there all the time was met once, in order, and nobody twice."""
+        listing = self.listing
+        assert listing is not None
+        page = run(self.store.page(Delivery, listing.key, listing.after, limit, newest=listing.newest))
+        listing.met += [d.id for d in page.records]
+        listing.after = page.after
+        if page.after is None:
+            stayed = list(listing.stayed)
+            assert [id for id in listing.met if id in listing.stayed] == (stayed[::-1] if listing.newest else stayed)
+            self.listing = None
+
+    @invariant()
+    def note_who_stayed(self) -> None:
+        if self.listing is not None:
+            moved = set(self.listing.stayed) - set(self.model.listed[self.listing.key])
+            for id in {*moved, *self.model.moved}:
+                self.listing.stayed.pop(id, None)
+        self.model.moved.clear()
+
     # -- what both say -----------------------------------------------------------------------------------------------
 
     def compare_records(self) -> None:
@@ -295,6 +354,13 @@ class Mailboxes(RuleBasedStateMachine):
                 page = run(self.store.page(Delivery, key, page.after, 2))
                 found += page.records
             assert found == expected
+            found = []
+            page = run(self.store.page(Delivery, key, None, 2, newest=True))
+            found += page.records
+            while page.after is not None:
+                page = run(self.store.page(Delivery, key, page.after, 2, newest=True))
+                found += page.records
+            assert found == expected[::-1]
 
     def compare_ending(self) -> None:
         surely = {id for id, d in self.model.records.items() if d.ends_at <= self.now - 1}

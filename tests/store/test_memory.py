@@ -104,7 +104,7 @@ async def test_messages_of_one_rank_go_out_in_order_and_each_leaves_for_itself()
 async def test_looking_for_what_ends_after_a_long_silence_finds_all_of_it() -> None:
     store = MemoryStore()
     ends = [NOW + 5, NOW + 5.5, NOW + 40 * TTL]
-    await put(store, *(replace(delivery(str(n)), ends_at=end) for n, end in enumerate(ends)))
+    await put(store, *(replace(delivery(str(n)), expires_at=end) for n, end in enumerate(ends)))
     assert len(await store.ending(Delivery, NOW + 20 * TTL, 10)) == 2
     assert len(await store.ending(Delivery, NOW + 100 * TTL, 10)) == 3
     assert len(await store.ending(Delivery, NOW + 20 * TTL, 10)) == 2

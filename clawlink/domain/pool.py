@@ -1,0 +1,98 @@
+"""Pools: mailboxes of work for whoever can do it.
+
+A pool is named by what it asks of an agent. Whoever has that may claim from it, under the same rules as from its own
+mailbox. Its record exists while work waits there, so that agents find it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import msgspec
+from msgspec.structs import replace
+
+from clawlink.domain.agent import Agent, by_capability, by_name, fold
+
+POOLS = "pools"
+_PREFIX = " pool "
+
+
+class Pool(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """What an agent needs to claim here: all of ``capabilities``, to be one of ``any_of``, and to have ``name``.
+
+    Empty tuples and None ask for nothing. Its home is the mailbox of its id. Capabilities and name are folded.
+    ``used_at`` is when work was put here last, in seconds since the epoch.
+    """
+
+    id: str
+    version: int
+    capabilities: tuple[str, ...] = ()
+    any_of: tuple[str, ...] = ()
+    name: str | None = None
+    used_at: float = 0.0
+
+    @property
+    def home(self) -> str:
+        return self.id
+
+    @property
+    def index_keys(self) -> tuple[str, ...]:
+        return (POOLS, *self.anchors)
+
+    @property
+    def weight(self) -> int:
+        return 0
+
+    @property
+    def ends_at(self) -> float | None:
+        return None
+
+    @property
+    def anchors(self) -> tuple[str, ...]:
+        """The keys under which agents look for it: one of them is a key of every agent that may claim here."""
+        if self.any_of:
+            return tuple(by_member(agent_id) for agent_id in self.any_of)
+        return (by_name(self.name),) if self.name is not None else (by_capability(self.capabilities[0]),)
+
+    def used(self, now: float) -> Pool:
+        """Return the pool as it is stored with each new piece of work, so that nobody drops it at that moment."""
+        return replace(self, version=self.version + 1, used_at=now)
+
+
+def pool_for(capabilities: Iterable[str], any_of: Iterable[str]) -> Pool:
+    """Return the pool that asks for all these capabilities and for one of these agents, as if it were new."""
+    wanted = tuple(sorted({fold(capability) for capability in capabilities}))
+    members = tuple(sorted(set(any_of)))
+    text = "\n".join((*wanted, "", *members))
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+    return Pool(id=_PREFIX + digest, version=0, capabilities=wanted, any_of=members)
+
+
+def waiting_for(mailbox: str, name: str) -> Pool:
+    """Return the pool by which whoever has ``name`` next claims what was left in the mailbox of one who has gone."""
+    return Pool(id=mailbox, version=0, name=fold(name))
+
+
+def is_pool(mailbox: str) -> bool:
+    """Tell whether a mailbox belongs to a pool: its id begins with a space, as no agent's does."""
+    return mailbox.startswith(_PREFIX)
+
+
+def by_member(agent_id: str) -> str:
+    """Return the key of the pools that name this agent."""
+    return "member:" + agent_id
+
+
+def keys_of(agent: Agent) -> tuple[str, ...]:
+    """Return the keys under which the agent looks for pools."""
+    return (by_member(agent.id), by_name(agent.name), *(by_capability(c) for c in agent.capabilities))
+
+
+def eligible(pool: Pool, agent: Agent) -> bool:
+    """Tell whether the agent may claim from the pool."""
+    if pool.any_of and agent.id not in pool.any_of:
+        return False
+    if pool.name is not None and pool.name != fold(agent.name):
+        return False
+    return not pool.capabilities or {fold(c) for c in agent.capabilities}.issuperset(pool.capabilities)
