@@ -59,6 +59,28 @@ RESPOND = Endpoint(
     body=requests.Respond,
     acts=True,
 )
+TASKS = Endpoint("tasks", "GET", "/tasks", "List tasks.", replies.TaskList, query=requests.TasksQuery, acts=True)
+TASK = Endpoint(
+    "task", "GET", "/tasks/{task_id}", "What became of a task.", replies.TaskView, query=requests.TaskQuery, acts=True
+)
+CANCEL = Endpoint(
+    "cancel",
+    "POST",
+    "/tasks/{task_id}/cancel",
+    "Take a task back for good.",
+    replies.Cancelled,
+    body=requests.Cancel,
+    acts=True,
+)
+ANSWER = Endpoint(
+    "answer",
+    "POST",
+    "/tasks/{task_id}/answer",
+    "Answer what an assignee asked.",
+    replies.Answered,
+    body=requests.Answer,
+    acts=True,
+)
 SEND = Endpoint("send", "POST", "/send", "Send a plain message.", replies.Sent, body=requests.Send, acts=True)
 BROADCAST = Endpoint(
     "broadcast",
@@ -68,6 +90,9 @@ BROADCAST = Endpoint(
     replies.BroadcastSent,
     body=requests.Broadcast,
     acts=True,
+)
+KNOWLEDGE = Endpoint(
+    "knowledge", "GET", "/broadcasts", "What was told.", replies.KnowledgeList, query=requests.KnowledgeQuery
 )
 POLL = Endpoint(
     "poll", "GET", "/poll/{agent_id}", "Claim messages.", replies.Polled, query=requests.PollQuery, acts=True
@@ -93,7 +118,7 @@ MESSAGE = Endpoint(
     "/messages/{message_id}",
     "How far a message came.",
     replies.MessageStatus,
-    query=requests.Asker,
+    query=requests.MessageQuery,
     acts=True,
 )
 PUT_FILE = Endpoint(

@@ -14,6 +14,14 @@ from clawlink.domain.message import AgentCard
 M = TypeVar("M")
 
 
+class Stop(Struct, frozen=True):
+    """New work that the relay stopped: ``loop_stopped`` or ``rate_limited``, and the agents of its chain in order."""
+
+    at: str
+    code: str
+    agents: list[str]
+
+
 class Info(Struct, frozen=True):
     """What the relay is and holds."""
 
@@ -32,6 +40,10 @@ class Info(Struct, frozen=True):
     agent_keys_required: bool = False
     draining: bool = False
     started_at: str = ""
+    takeovers: int = 0
+    rate_limited: int = 0
+    loops_stopped: int = 0
+    recent_stops: list[Stop] = []
     limits: dict[str, float] = {}
 
 
@@ -74,21 +86,105 @@ class Beat(Struct, frozen=True):
 
 
 class RecipientInfo(Struct, frozen=True, gc=False):
-    """Who will get it, and whether they are there."""
+    """Who will get it, and whether they are there: ``age`` is the full seconds since their last sign of life."""
 
     agent_id: str
     name: str
     status: str
     last_heartbeat: float
+    age: int
+
+
+class Pooled(Struct, frozen=True, gc=False):
+    """Whoever claims it first. ``online`` counts the agents that can; with none, it waits until one comes."""
+
+    capability: list[str]
+    to_any_of: list[str]
+    online: int
 
 
 class Delegated(Struct, frozen=True, gc=False):
-    """The delegation is stored. ``message_id`` is also the task's id."""
+    """The delegation is stored. ``message_id`` is also the task's id.
+
+    ``recipient`` is null for one of a pool, and if the recipient has left since a first, equal request.
+    """
 
     status: str
     delivery: str
     message_id: str
-    recipient: RecipientInfo
+    recipient: RecipientInfo | None
+    pool: Pooled | None = None
+
+
+class TaskEvent(Struct, frozen=True, gc=False):
+    """One step of a task, or a report on it; ``by`` is null for the relay itself."""
+
+    at: str
+    status: str
+    by: str | None
+    note: str | None
+    progress: float | None
+    content: Any
+
+
+class TaskView(Struct, frozen=True, gc=False):
+    """A task as its parties see it. Absent facts are null; ``attempts`` counts how often it was handed out.
+
+    ``owner`` is the assignee's presence. ``history_folded`` counts old reports that the history no longer has.
+    """
+
+    task_id: str
+    requester: str
+    assignee: str | None
+    capability: str | list[str] | None
+    task: str
+    context: dict[str, Any]
+    priority: str
+    status: str
+    progress: float | None
+    note: str | None
+    result: Any
+    attempts: int
+    version: int
+    parent_task: str | None
+    created_at: str
+    queued_at: str
+    delivered_at: str | None
+    acked_at: str | None
+    started_at: str | None
+    finished_at: str | None
+    deadline_at: str | None
+    history: list[TaskEvent]
+    history_folded: int
+    to_any_of: list[str] | None
+    hops: int
+    owner: RecipientInfo | None
+
+
+class TaskList(Struct, frozen=True):
+    """Tasks, by state and the newest first. A page may be short: go on while ``next`` is not null."""
+
+    tasks: list[TaskView]
+    count: int
+    next: str | None = None
+
+
+class Answered(Struct, frozen=True, gc=False):
+    """The answer is stored for the assignee."""
+
+    status: str
+    message_id: str
+    task_id: str
+    task_status: str
+    recipient: RecipientInfo | None
+
+
+class Cancelled(Struct, frozen=True, gc=False):
+    """The task is cancelled. ``withdrawn``: nobody had fetched it; otherwise its assignee is told."""
+
+    status: str
+    task_id: str
+    withdrawn: bool
 
 
 class ResponseSent(Struct, frozen=True, gc=False):
@@ -103,16 +199,24 @@ class ResponseSent(Struct, frozen=True, gc=False):
 
 
 class Sent(Struct, frozen=True, gc=False):
-    """The message is stored."""
+    """The message is stored. ``recipient`` is null if it has left since a first, equal request."""
 
     status: str
     delivery: str
     message_id: str
-    recipient: RecipientInfo
+    recipient: RecipientInfo | None
+
+
+class KnowledgeList(Struct, Generic[M], frozen=True):
+    """Broadcasts that the relay still holds, the newest first."""
+
+    broadcasts: list[M]
+    count: int
+    next: str | None = None
 
 
 class BroadcastSent(Struct, frozen=True, gc=False):
-    """The broadcast is stored in ``recipients`` mailboxes; ``refused`` more were full."""
+    """The broadcast is stored in the mailboxes of ``recipients`` subscribers; ``refused`` more were full."""
 
     status: str
     message_id: str
@@ -121,12 +225,16 @@ class BroadcastSent(Struct, frozen=True, gc=False):
 
 
 class Lease(Struct, frozen=True, gc=False):
-    """What goes with one message of a poll. ``message_id`` is the message's own: a response's is its response_id."""
+    """What goes with one message of a poll. ``message_id`` is the message's own: a response's is its response_id.
+
+    ``reported`` is the history of a task that others, or earlier attempts, have worked on.
+    """
 
     message_id: str
     receipt: str
     attempt: int
     lease_expires_at: str
+    reported: list[TaskEvent] | None = None
 
 
 class Polled(Struct, Generic[M], frozen=True):
@@ -184,6 +292,7 @@ class Redriven(Struct, frozen=True):
 class MessageStatus(Struct, frozen=True):
     """How far one message came. Stored, delivered, acked and answered are four facts; an absent one is null.
 
+    ``delivered_to`` is the agent that has it: of a task that several could claim, the one that did.
     ``state`` is the furthest: stored, delivered, acked, expired or dead. For the sender of a broadcast the counts are
     over all recipients and the times are null.
     """
@@ -203,6 +312,7 @@ class MessageStatus(Struct, frozen=True):
     task_status: str | None
     recipients: int = 1
     counts: dict[str, int] = {}
+    delivered_to: str | None = None
 
 
 class FileSaved(Struct, frozen=True):
@@ -254,11 +364,12 @@ class FileDeleted(Struct, frozen=True):
 
 
 class Left(Struct, frozen=True):
-    """The agent has left. ``dropped`` messages were still in its mailbox."""
+    """The agent has left. ``dropped`` messages were still in its mailbox; ``waiting`` tasks wait for its name."""
 
     status: str
     agent_id: str
     dropped: int
+    waiting: int = 0
 
 
 class Health(Struct, frozen=True):

@@ -30,6 +30,8 @@ Recipient = Annotated[
 ]
 Name = Annotated[str, Meta(min_length=1, max_length=limits.MAX_NAME_LENGTH, pattern=_ONE_LINE)]
 Capability = Annotated[str, Meta(min_length=1, max_length=limits.MAX_NAME_LENGTH, pattern=_ONE_LINE)]
+# A string with a pattern in a union with a list makes msgspec 0.22 free memory twice, so the lone one goes without.
+OneCapability = Annotated[str, Meta(min_length=1, max_length=limits.MAX_NAME_LENGTH)]
 Topic = Annotated[str, Meta(min_length=1, max_length=limits.MAX_TOPIC_LENGTH, pattern=_ONE_LINE)]
 MessageId = Annotated[str, Meta(min_length=1, max_length=2 * limits.MAX_ID_LENGTH)]
 IdempotencyKey = Annotated[
@@ -40,9 +42,8 @@ IdempotencyKey = Annotated[
         description="Makes a repeat answer as the first did. Also taken from the header Idempotency-Key.",
     ),
 ]
-Receipts = Annotated[
-    list[Annotated[str, Meta(max_length=4 * limits.MAX_ID_LENGTH)]], Meta(min_length=1, max_length=limits.MAX_RECEIPTS)
-]
+Receipt = Annotated[str, Meta(max_length=4 * limits.MAX_ID_LENGTH)]
+Receipts = Annotated[list[Receipt], Meta(min_length=1, max_length=limits.MAX_RECEIPTS)]
 FileKey = Annotated[
     str,
     Meta(
@@ -52,6 +53,11 @@ FileKey = Annotated[
     ),
 ]
 LeaseSeconds = Annotated[float, Meta(ge=limits.MIN_LEASE_SECONDS, le=limits.MAX_LEASE_SECONDS)]
+DeadlineSeconds = Annotated[
+    float, Meta(ge=1, le=limits.MAX_DEADLINE_SECONDS, description="Seconds from now until the task expires.")
+]
+Note = Annotated[str, Meta(max_length=limits.MAX_NOTE_LENGTH)]
+Wait = Annotated[float, Meta(ge=0, le=limits.MAX_WAIT_SECONDS)]
 Limit = Annotated[int, Meta(ge=1, le=limits.MAX_LIST_LENGTH)]
 
 
@@ -68,6 +74,13 @@ class Register(Struct, frozen=True, gc=False):
     machine: Annotated[str, Meta(max_length=limits.MAX_NAME_LENGTH)] | None = None
     description: Annotated[str, Meta(max_length=limits.MAX_TEXT_LENGTH)] | None = None
     claim: bool = False
+    subscriptions: (
+        Annotated[
+            list[Topic],
+            Meta(max_length=limits.MAX_SUBSCRIPTIONS, description="Patterns of topics: research, build.*, *."),
+        ]
+        | None
+    ) = None
     idempotency_key: IdempotencyKey | None = None
 
 
@@ -78,14 +91,27 @@ class Heartbeat(Struct, frozen=True, gc=False):
 
 
 class Delegate(Struct, frozen=True, gc=False):
-    """Ask another agent to do something."""
+    """Ask another agent to do something, or whoever has the capability."""
 
     from_agent: AgentId
-    to_agent: Recipient
     task: str
+    to_agent: Recipient | None = None
     context: dict[str, Any] | None = None
     priority: Priority = Priority.NORMAL
+    capability: (
+        OneCapability | Annotated[list[Capability], Meta(min_length=1, max_length=limits.MAX_POOL_CAPABILITIES)] | None
+    ) = None
+    to_any_of: Annotated[list[Recipient], Meta(min_length=1, max_length=limits.MAX_POOL_AGENTS)] | None = None
+    deadline: DeadlineSeconds | None = None
+    parent_task: MessageId | None = None
     idempotency_key: IdempotencyKey | None = None
+
+    def __post_init__(self) -> None:
+        pooled = self.capability is not None or self.to_any_of is not None
+        if self.to_agent is None and not pooled:
+            raise ValueError("missing required field `to_agent`, or in its place capability or to_any_of")
+        if self.to_agent is not None and pooled:
+            raise ValueError("Give to_agent, or in its place capability and to_any_of, but not both")
 
 
 class Respond(Struct, frozen=True, gc=False):
@@ -96,7 +122,25 @@ class Respond(Struct, frozen=True, gc=False):
     result: Any = None
     status: Literal["in_progress", "input_required", "completed", "failed", "rejected"] = "completed"
     to_agent: Recipient | None = None
+    progress: Annotated[float, Meta(ge=0, le=100, description="In percent.")] | None = None
+    note: Note | None = None
+    receipt: Receipt | None = None
     idempotency_key: IdempotencyKey | None = None
+
+
+class Answer(Struct, frozen=True, gc=False):
+    """Say what the assignee of a task asked for."""
+
+    from_agent: AgentId
+    content: Any
+    idempotency_key: IdempotencyKey | None = None
+
+
+class Cancel(Struct, frozen=True, gc=False):
+    """Take a task back for good."""
+
+    from_agent: AgentId
+    note: Note | None = None
 
 
 class Send(Struct, frozen=True, gc=False):
@@ -107,6 +151,7 @@ class Send(Struct, frozen=True, gc=False):
     content: Any
     in_reply_to: MessageId | None = None
     thread: Annotated[str, Meta(max_length=limits.MAX_ID_LENGTH)] | None = None
+    parent_task: MessageId | None = None
     priority: Priority = Priority.NORMAL
     idempotency_key: IdempotencyKey | None = None
 
@@ -118,6 +163,8 @@ class Broadcast(Struct, frozen=True, gc=False):
     content: str
     topic: Topic = "general"
     tags: Annotated[list[Topic], Meta(max_length=limits.MAX_TAGS)] | None = None
+    ttl: Annotated[float, Meta(ge=1, le=limits.MAX_DEADLINE_SECONDS, description="Seconds.")] | None = None
+    parent_task: MessageId | None = None
     idempotency_key: IdempotencyKey | None = None
 
 
@@ -166,7 +213,7 @@ class PutFile(Struct, frozen=True, gc=False):
 class PollQuery(Struct, frozen=True, gc=False):
     """How to poll. With ``lease`` the messages must be acked; without, they are settled once the reply is written."""
 
-    wait: Annotated[float, Meta(ge=0, le=limits.MAX_WAIT_SECONDS)] = 0.0
+    wait: Wait = 0.0
     max: Annotated[int, Meta(ge=1, le=limits.MAX_POLL_MESSAGES)] | None = None
     lease: LeaseSeconds | None = None
 
@@ -183,6 +230,59 @@ class Asker(Struct, frozen=True, gc=False):
     """Who asks. Also taken from the header ClawLink-Agent."""
 
     agent_id: AgentId | None = None
+
+
+class TaskQuery(Struct, frozen=True, gc=False):
+    """Who asks, and how long to wait: for the first change after version ``since``, or without it for the end."""
+
+    agent_id: AgentId | None = None
+    wait: Wait = 0.0
+    since: Annotated[int, Meta(ge=0)] | None = None
+
+
+class MessageQuery(Struct, frozen=True, gc=False):
+    """Who asks, and how long to wait: until the message is at least ``until``, or will never be."""
+
+    agent_id: AgentId | None = None
+    wait: Wait = 0.0
+    until: Literal["delivered", "acked", "answered"] = "acked"
+
+
+class TasksQuery(Struct, frozen=True, gc=False):
+    """Who asks, which tasks, and which part of the list: ``after`` is what the reply before gave as ``next``."""
+
+    agent_id: AgentId | None = None
+    requester: AgentId | None = None
+    assignee: AgentId | None = None
+    status: (
+        Literal[
+            "open",
+            "final",
+            "queued",
+            "delivered",
+            "in_progress",
+            "input_required",
+            "completed",
+            "failed",
+            "rejected",
+            "cancelled",
+            "expired",
+        ]
+        | None
+    ) = None
+    limit: Limit = 100
+    after: Annotated[str, Meta(max_length=4 * limits.MAX_ID_LENGTH)] | None = None
+
+
+class KnowledgeQuery(Struct, frozen=True, gc=False):
+    """Which broadcasts: ``topic`` may be a pattern, ``since`` is ISO-8601 or seconds since the epoch."""
+
+    topic: Topic | None = None
+    tag: Topic | None = None
+    author: AgentId | None = None
+    since: Annotated[str, Meta(max_length=64)] | None = None
+    limit: Limit = 100
+    after: Annotated[str, Meta(max_length=4 * limits.MAX_ID_LENGTH)] | None = None
 
 
 class ListQuery(Struct, frozen=True, gc=False):

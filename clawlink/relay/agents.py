@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import hmac
 import secrets
@@ -14,7 +13,8 @@ from clawlink.domain.agent import REGISTERED, Agent, NameHold, Presence, by_capa
 from clawlink.domain.delivery import copy_id
 from clawlink.domain.limits import AGENT_KEY_BITS, MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH, PRESENCE_AUDIENCE
 from clawlink.domain.message import AgentJoined, AgentLeft, Priority, encode
-from clawlink.domain.task import Task, by_assignee
+from clawlink.domain.pool import Pool
+from clawlink.domain.topic import EVERYTHING
 from clawlink.errors import AmbiguousName, BadRequest, NameTaken, RelayFull, UnknownAgent
 from clawlink.protocol import requests
 from clawlink.protocol.replies import RecipientInfo
@@ -92,6 +92,7 @@ class Agents:
         if old is None:
             await self._require_place()
             await self._require_free_id(agent_id, now)
+            await self._require_its_name(agent_id, name)
         await self._take_name(name, agent_id, now)
         agent = Agent(
             id=agent_id,
@@ -103,11 +104,15 @@ class Agents:
             registered_at=now if old is None else old.registered_at,
             last_heartbeat=now,
             key_hash=key_hash,
+            subscriptions=tuple((EVERYTHING,) if old is None else old.subscriptions)
+            if ask.subscriptions is None
+            else tuple(dict.fromkeys(ask.subscriptions)),
+            resumed_at=now,
         )
         await core.commit(agent.home, Put(agent))
         self.directory.add(agent_id)
         if old is None:
-            await self._tell(agent, AgentJoined, now)
+            await self.tell(agent, AgentJoined, now)
         elif fold(old.name) != fold(name):
             await self._give_up_name(old)
         return Registration(agent, old is not None, made)
@@ -142,6 +147,16 @@ class Agents:
         hold = await self._core.store.get(NameHold, fold(agent_id))
         if hold is not None and hold.agent_id != agent_id:
             await self._require_let_go(hold, agent_id, now, field="agent_id")
+
+    async def _require_its_name(self, agent_id: str, name: str) -> None:
+        """Refuse an id in whose mailbox tasks wait for the next agent of another name."""
+        pool = await self._core.store.get(Pool, agent_id)
+        if pool is not None and pool.name != fold(name):
+            raise NameTaken(
+                f"in the mailbox of {agent_id!r} tasks wait for the next agent of the name that it had; "
+                "register under that name, or choose another agent_id",
+                field="agent_id",
+            )
 
     async def _take_name(self, name: str, agent_id: str, now: float) -> None:
         store = self._core.store
@@ -199,6 +214,14 @@ class Agents:
         if agent is not None and now - agent.last_heartbeat >= _TOUCH_SECONDS:
             await self._core.commit(agent.id, Put(rules.seen(agent, now)))
 
+    @retrying
+    async def beat(self, agent_id: str) -> None:
+        """Record a heartbeat, at most once a second: the agent is at work on what it holds."""
+        agent = await self._core.store.get(Agent, agent_id)
+        now = self._core.clock()
+        if agent is not None and now - agent.beat_at >= _TOUCH_SECONDS:
+            await self._core.commit(agent.id, Put(rules.beaten(agent, now)))
+
     # -- be found ----------------------------------------------------------------------------------------------------
 
     async def resolve(self, recipient: str, *, field: str = "to_agent") -> Agent:
@@ -223,6 +246,13 @@ class Agents:
             )
         return named[0]
 
+    async def means(self, named: str, agent_id: str) -> bool:
+        """Tell whether a recipient, as named now, is the agent of that id; one that has left meanwhile may be any."""
+        try:
+            return named == agent_id or (await self.resolve(named)).id == agent_id
+        except UnknownAgent:
+            return await self._core.store.get(Agent, agent_id) is None
+
     def presence(self, agent: Agent) -> Presence:
         """Tell whether the agent is there."""
         return rules.presence(agent, self._core.clock(), self._core.limits)
@@ -230,8 +260,9 @@ class Agents:
     def recipient(self, agent: Agent) -> RecipientInfo:
         """Return what a sender is told about the recipient."""
         core = self._core
-        status = "online" if core.clock() - agent.last_heartbeat < core.limits.stale_after else "stale"
-        return RecipientInfo(agent.id, agent.name, status, agent.last_heartbeat)
+        age = core.clock() - agent.last_heartbeat
+        status = "online" if age < core.limits.stale_after else "stale"
+        return RecipientInfo(agent.id, agent.name, status, agent.last_heartbeat, int(age) if age > 0 else 0)
 
     async def discover(self, ask: requests.DiscoverQuery) -> list[bytes]:
         """List the agents that match, encoded, in the order they registered."""
@@ -246,18 +277,6 @@ class Agents:
 
     # -- leave -------------------------------------------------------------------------------------------------------
 
-    async def leave(self, agent: Agent) -> int:
-        """Remove the agent; return how many messages were still in its mailbox. They count as expired."""
-        return await self._core.finish(self._leave(agent.id))
-
-    async def _leave(self, agent_id: str) -> int:
-        gone = await self.remove(agent_id)
-        dropped = await self._mailbox.close(agent_id)
-        await self._drop_tasks(agent_id)
-        if gone is not None:
-            await self._tell(gone, AgentLeft, self._core.clock())
-        return dropped
-
     @retrying
     async def remove(self, agent_id: str) -> Agent | None:
         """Remove the agent and free its name; None if it is gone already."""
@@ -268,30 +287,9 @@ class Agents:
             await self._give_up_name(agent)
         return agent
 
-    async def forget(self, agent_id: str) -> None:
-        """Remove an agent that has been silent for long. Nobody is told: nobody has heard of it for long either."""
-        if await self.remove(agent_id) is not None:
-            await self._drop_tasks(agent_id)
-
-    async def _drop_tasks(self, agent_id: str) -> None:
-        """Forget the tasks of an assignee that left: nobody else may answer them, under its id least of all."""
-        while True:
-            tasks = await self._core.store.first(Task, by_assignee(agent_id), 256)
-            if not tasks:
-                return
-            for task in tasks:
-                await self._drop_task(task.id)
-            await asyncio.sleep(0)
-
-    @retrying
-    async def _drop_task(self, task_id: str) -> None:
-        task = await self._core.store.get(Task, task_id)
-        if task is not None:
-            await self._core.commit(task.home, Drop(task))
-
     # -- tell the others ---------------------------------------------------------------------------------------------
 
-    async def _tell(self, agent: Agent, kind: type[AgentJoined] | type[AgentLeft], now: float) -> None:
+    async def tell(self, agent: Agent, kind: type[AgentJoined] | type[AgentLeft], now: float) -> None:
         """Tell the agents that are online, while they are few enough for that to make sense."""
         core = self._core
         registered = await core.store.usage(Agent, REGISTERED)

@@ -1,34 +1,42 @@
-"""Broadcasts: one message, a copy in every other agent's mailbox."""
+"""Broadcasts: one message, a copy in every subscriber's mailbox, and one kept for those who come late."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import datetime, timezone
 
-from clawlink.domain.agent import REGISTERED, Agent
-from clawlink.domain.broadcast import Broadcast
+from clawlink.domain.agent import REGISTERED, Agent, fold
+from clawlink.domain.broadcast import KNOWLEDGE, Broadcast, Knowledge, by_author, by_tag, by_topic
+from clawlink.domain.chain import Chain
 from clawlink.domain.delivery import Delivery, copy_id
+from clawlink.domain.limits import MAX_REPLY_BYTES
 from clawlink.domain.message import KnowledgeBroadcast, decode, encode, says_the_same
-from clawlink.errors import KeyReused
+from clawlink.domain.topic import matches, subscribed
+from clawlink.errors import BadRequest, KeyReused
 from clawlink.protocol import requests
 from clawlink.protocol.replies import BroadcastSent
+from clawlink.relay.arrivals import Arrivals
 from clawlink.relay.clock import iso
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import derived
 from clawlink.relay.mailbox import Mailbox
-from clawlink.store.base import Put
+from clawlink.store.base import Page, Put
 
+_PAGE = 100
+# A list that leaves most of what it looks at stops here and goes on at the next request.
+_LOOKED_AT = 5000
 SLICE = 32  # copies made before other requests get their turn: a fraction of a millisecond
 
 
-async def everyone(core: Core, but: str) -> AsyncIterator[str]:
-    """Give the ids of all registered agents but one, with a turn for other requests now and then."""
+async def everyone(core: Core, but: str) -> AsyncIterator[Agent]:
+    """Give all registered agents but one, with a turn for other requests now and then."""
     after: str | None = None
     while True:
         page = await core.store.page(Agent, REGISTERED, after, SLICE)
         for agent in page.records:
             if agent.id != but:
-                yield agent.id
+                yield agent
         if page.after is None:
             return
         after = page.after
@@ -38,12 +46,13 @@ async def everyone(core: Core, but: str) -> AsyncIterator[str]:
 class Broadcasts:
     """What was told to everyone."""
 
-    def __init__(self, core: Core, mailbox: Mailbox) -> None:
+    def __init__(self, core: Core, mailbox: Mailbox, arrivals: Arrivals) -> None:
         self._core = core
         self._mailbox = mailbox
+        self._arrivals = arrivals
 
     async def broadcast(self, sender: Agent, ask: requests.Broadcast) -> BroadcastSent:
-        """Put a copy into every other agent's mailbox, each exactly once, however often the request is repeated."""
+        """Put a copy into every subscriber's mailbox, each exactly once, however often the request is repeated."""
         self._core.require_working()
         key = ask.idempotency_key
         id = self._core.ids.fresh() if key is None else derived("broadcast", sender.id, key)
@@ -53,52 +62,118 @@ class Broadcasts:
     async def _broadcast(self, id: str, sender: Agent, ask: requests.Broadcast) -> BroadcastSent:
         core = self._core
         now = core.clock()
-        stamp = iso(now)
-        message = KnowledgeBroadcast(
-            message_id=id,
-            from_agent=sender.id,
-            content=ask.content,
-            topic=ask.topic,
-            tags=tuple(ask.tags or ()),
-            timestamp=stamp,
-            queued_at=stamp,
-            from_name=sender.name,
-        )
         record = await core.store.get(Broadcast, id)
         if record is None:
-            recipients = tuple([agent_id async for agent_id in everyone(core, but=sender.id)])
-            record = Broadcast(
+            chain = await self._arrivals.chain(sender, None, parent_task=ask.parent_task)
+            self._arrivals.require_pace(sender.id, None)
+            body = encode(_message(id, sender, ask, chain, now))
+            ttl = ask.ttl or core.limits.message_ttl
+            knowledge = Knowledge(
                 id,
                 1,
                 sender.id,
-                encode(message),
-                recipients,
+                body,
+                ask.topic,
+                tuple(ask.tags or ()),
                 now,
-                now + max(core.limits.retention, core.limits.message_ttl),
+                now + (ask.ttl or core.limits.knowledge_ttl),
             )
-            await core.commit(record.home, Put(record))
+            recipients = [a.id async for a in everyone(core, but=sender.id) if subscribed(a.subscriptions, ask.topic)]
+            record = Broadcast(id, 1, sender.id, body, tuple(recipients), now, now + max(core.limits.retention, ttl))
+            await core.commit(record.home, Put(record), Put(knowledge))
             core.stats.broadcasts += 1
-        elif not says_the_same(decode(record.body), message):
-            raise KeyReused(
-                "this idempotency key belongs to an earlier, different broadcast; use a new key for a new one",
-                field="idempotency_key",
-                current=id,
-            )
+        else:
+            said = decode(record.body)
+            if not isinstance(said, KnowledgeBroadcast) or not says_the_same(
+                said, _message(id, sender, ask, said.chain, now)
+            ):
+                raise KeyReused(
+                    "this idempotency key belongs to an earlier, different broadcast; use a new key for a new one",
+                    field="idempotency_key",
+                    current=id,
+                )
         refused = record.refused
         if refused is None:
-            refused = await self._copy(record, now)
+            refused = await self._copy(record, now, ask.ttl)
             await core.commit(record.home, Put(record.done(refused)))
         return BroadcastSent("broadcast_sent", id, len(record.recipients) - refused, refused)
 
-    async def _copy(self, record: Broadcast, now: float) -> int:
+    async def _copy(self, record: Broadcast, now: float, ttl: float | None) -> int:
         """Put the copies that are missing; return how many mailboxes had no room."""
         store = self._core.store
         refused = 0
         for done, agent_id in enumerate(record.recipients, 1):
             id = copy_id(record.id, agent_id)
             if await store.get(Delivery, id) is None and await store.get(Agent, agent_id) is not None:
-                copy = self._mailbox.new(id, agent_id, sender=record.sender, body=record.body, now=now)
+                ends_at = None if ttl is None else record.stored_at + ttl
+                copy = self._mailbox.new(id, agent_id, sender=record.sender, body=record.body, now=now, ends_at=ends_at)
                 refused += not await self._mailbox.put_notice(copy)
             if done % SLICE == 0:
                 await asyncio.sleep(0)
         return refused
+
+    # -- for those who come late -------------------------------------------------------------------------------------
+
+    async def knowledge(self, ask: requests.KnowledgeQuery) -> Page[Knowledge]:
+        """List what the relay still holds, the newest first. Where to go on may stand after a short page."""
+        store = self._core.store
+        now = self._core.clock()
+        since = 0.0 if ask.since is None else _time(ask.since)
+        exact = ask.topic is not None and not ask.topic.endswith("*")
+        if exact:
+            key = by_topic(str(ask.topic))
+        elif ask.tag is not None:
+            key = by_tag(ask.tag)
+        else:
+            key = KNOWLEDGE if ask.author is None else by_author(ask.author)
+        found: list[Knowledge] = []
+        after, size, looked_at = ask.after, 0, 0
+        while True:
+            page = await store.page(Knowledge, key, after, min(ask.limit - len(found), _PAGE), newest=True)
+            fresh = [k for k in page.records if k.stored_at >= since]
+            chosen = [k for k in fresh if k.ends_at > now and _wanted(k, ask)]
+            found += chosen
+            size += sum(k.weight for k in chosen)
+            looked_at += len(page.records)
+            # They come newest first: behind the first that is too old there is nothing more.
+            after = page.after if len(fresh) == len(page.records) else None
+            if after is None or len(found) >= ask.limit or looked_at >= _LOOKED_AT or size >= MAX_REPLY_BYTES:
+                return Page(found, after)
+
+
+def _message(id: str, sender: Agent, ask: requests.Broadcast, chain: Chain, now: float) -> KnowledgeBroadcast:
+    stamp = iso(now)
+    return KnowledgeBroadcast(
+        message_id=id,
+        from_agent=sender.id,
+        content=ask.content,
+        topic=ask.topic,
+        tags=tuple(ask.tags or ()),
+        timestamp=stamp,
+        queued_at=stamp,
+        from_name=sender.name,
+        chain=chain,
+    )
+
+
+def _wanted(k: Knowledge, ask: requests.KnowledgeQuery) -> bool:
+    return (
+        (ask.topic is None or matches(ask.topic, k.topic))
+        and (ask.tag is None or fold(ask.tag) in map(fold, k.tags))
+        and ask.author in (None, k.author)
+    )
+
+
+def _time(text: str) -> float:
+    """Read a time: seconds since the epoch, or ISO-8601, in UTC unless it says otherwise."""
+    try:
+        return float(text)
+    except ValueError:
+        pass
+    try:
+        at = datetime.fromisoformat(text.replace("Z", "+00:00").replace(" ", "+"))
+    except ValueError:
+        raise BadRequest(
+            "since takes a time as 2026-05-13T06:51:00+00:00, or seconds since the epoch", field="since"
+        ) from None
+    return (at if at.tzinfo is not None else at.replace(tzinfo=timezone.utc)).timestamp()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
@@ -12,7 +14,7 @@ from clawlink.domain.limits import DRAIN_SECONDS, Limits
 from clawlink.errors import Draining, StoreUnavailable
 from clawlink.relay.ids import Ids
 from clawlink.relay.stats import Stats
-from clawlink.store.base import Conflict, Drop, Put, Signals, Store
+from clawlink.store.base import Absent, Conflict, Drop, Put, Signal, Signals, Store
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -35,10 +37,14 @@ class Core:
         self.draining = False
         self.listed: set[str] = set()  # agents whose listing is cached
         self.changed: dict[str, None] = {}  # of those, the ones whose listing is out of date, in order
+        self._watched: Counter[str] = Counter()  # ids of records that somebody waits for, and how many do
         self._background: set[asyncio.Task[Any]] = set()
 
-    async def commit(self, home: str, *changes: Put | Drop) -> None:
-        """Commit to the store. Whoever waits at this home looks again, and its listing in ``discover`` is out of date.
+    async def commit(self, home: str, *changes: Put | Drop | Absent) -> None:
+        """Commit to the store.
+
+        Whoever waits at this home or for one of these records looks again, and the listing in ``discover`` of the agent
+        whose home it is is out of date.
 
         That holds also when the store failed: nobody knows then whether the commit took effect.
         """
@@ -48,6 +54,27 @@ class Core:
             if home in self.listed:
                 self.changed[home] = None
             self.signals.publish(home)
+            if self._watched:
+                for change in changes:
+                    if not isinstance(change, Absent) and change.record.id in self._watched:
+                        self.signals.publish(_watching(change.record.id))
+
+    def relist(self, agent_id: str | None) -> None:
+        """Note that something changed for an agent at a home that is not its own."""
+        if agent_id in self.listed:
+            self.changed[agent_id] = None
+
+    @contextmanager
+    def watch(self, id: str) -> Iterator[Signal]:
+        """Listen to changes of the task or message of this id."""
+        self._watched[id] += 1
+        try:
+            with self.signals.listen(_watching(id)) as signal:
+                yield signal
+        finally:
+            self._watched[id] -= 1
+            if not self._watched[id]:
+                del self._watched[id]
 
     def require_working(self) -> None:
         """Refuse new work while the relay shuts down."""
@@ -65,6 +92,10 @@ class Core:
         """Wait for all work that ``finish`` took on."""
         while self._background:
             await asyncio.wait(self._background)
+
+
+def _watching(id: str) -> str:
+    return " record " + id
 
 
 class HasCore(Protocol):

@@ -7,8 +7,9 @@ import asyncio
 import msgspec
 
 from clawlink.domain.agent import REGISTERED, Agent, Presence
+from clawlink.domain.delivery import Delivery
 from clawlink.domain.message import AgentCard
-from clawlink.domain.task import Task, by_assignee
+from clawlink.domain.task import Task, by_owner
 from clawlink.protocol.replies import ListedAgent, Load
 from clawlink.relay.clock import iso
 from clawlink.relay.core import Core
@@ -101,7 +102,8 @@ class Directory:
     async def _encode(self, agent: Agent) -> bytes:
         store = self._core.store
         mailbox = await store.load(agent.id)
-        tasks = await store.usage(Task, by_assignee(agent.id))
+        key = by_owner(agent.id)
+        tasks = (await store.usage(Task, key)).count + (await store.usage(Delivery, key)).count
         shown = card(agent, Presence.ONLINE)
         return _encoder.encode(
             ListedAgent(
@@ -113,7 +115,7 @@ class Directory:
                 registered_at=shown.registered_at,
                 last_heartbeat=shown.last_heartbeat,
                 status=shown.status,
-                load=Load(mailbox.count, tasks.count),
+                load=Load(mailbox.count, tasks),
                 claimed=agent.key_hash is not None,
             )
         )

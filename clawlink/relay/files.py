@@ -165,11 +165,11 @@ class Files:
             )
         )
         told = 0
-        async for agent_id in everyone(core, but=file.last_editor):
+        async for agent in everyone(core, but=file.last_editor):
             await self._mailbox.put_notice(
                 self._mailbox.new(
-                    copy_id(id, agent_id),
-                    agent_id,
+                    copy_id(id, agent.id),
+                    agent.id,
                     sender=file.last_editor,
                     body=body,
                     now=now,

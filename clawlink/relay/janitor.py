@@ -3,35 +3,39 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 from clawlink.domain import agent as agent_rules
-from clawlink.domain import delivery as delivery_rules
-from clawlink.domain import task as task_rules
 from clawlink.domain.agent import REGISTERED, Agent
-from clawlink.domain.broadcast import Broadcast
+from clawlink.domain.broadcast import KNOWLEDGE, Broadcast, Knowledge
 from clawlink.domain.delivery import Delivery, State
 from clawlink.domain.file import FileWrite, SharedFile
+from clawlink.domain.pool import POOLS, Pool
 from clawlink.domain.record import SETTLED, Record
 from clawlink.domain.task import Task
-from clawlink.relay.agents import Agents
 from clawlink.relay.core import Core, retrying
+from clawlink.relay.departures import Departures
 from clawlink.relay.mailbox import Mailbox
-from clawlink.store.base import Conflict, Drop, Put
+from clawlink.relay.pools import Pools
+from clawlink.relay.upkeep import Upkeep
+from clawlink.store.base import Conflict, Drop
 
 _SLICE = 200
 _SETTLED_KINDS: tuple[type[Any], ...] = (Delivery, Task, Broadcast, FileWrite)
-_ENDING_KINDS: tuple[type[Any], ...] = (*_SETTLED_KINDS, SharedFile)
+_ENDING_KINDS: tuple[type[Any], ...] = (*_SETTLED_KINDS, SharedFile, Knowledge)
 
 
 class Janitor:
-    """Looks at what has ended. ``sweep`` is called once a second; nothing depends on its being on time."""
+    """Looks at what has ended. ``sweep`` is called twice a second; nothing depends on its being on time."""
 
-    def __init__(self, core: Core, agents: Agents, mailbox: Mailbox) -> None:
+    def __init__(self, core: Core, mailbox: Mailbox, upkeep: Upkeep, departures: Departures, pools: Pools) -> None:
         self._core = core
-        self._agents = agents
         self._mailbox = mailbox
+        self._upkeep = upkeep
+        self._departures = departures
+        self._pools = pools
         self._agents_after: str | None = None
 
     async def sweep(self) -> None:
@@ -39,7 +43,9 @@ class Janitor:
         for kind in _ENDING_KINDS:
             await self._end(kind)
         await self._evict()
+        await self._evict_knowledge()
         await self._forget_agents()
+        await self._look_at_pools()
 
     async def _end(self, kind: type[Any]) -> None:
         while True:
@@ -58,27 +64,18 @@ class Janitor:
         record: Record | None = await core.store.get(kind, id)
         if record is None or record.ends_at is None or record.ends_at > core.clock():
             return False
+        if isinstance(record, Task):
+            return await self._upkeep.look(id)
+        if isinstance(record, Delivery) and record.is_task:
+            return await self._upkeep.look(id) if not record.has_record else await self._upkeep.end(id)
         if isinstance(record, Delivery) and record.state is State.PENDING:
-            return delivery_rules.overdue(record, core.clock()) and await self._mailbox.expire(id)
+            return await self._mailbox.expire(id)
         await self._drop(record)
         return True
 
     async def _drop(self, *records: Record) -> None:
         """Forget records of one home."""
-        changes = [change for record in records for change in await self._forgetting(record)]
-        await self._core.commit(records[0].home, *changes)
-
-    async def _forgetting(self, record: Record) -> list[Put | Drop]:
-        """Return what forgets a record. A task goes with its delivery, unless that was acknowledged."""
-        core = self._core
-        changes: list[Put | Drop] = [Drop(record)]
-        if isinstance(record, Delivery):
-            task = await core.store.get(Task, record.id)
-            if task is not None and task.ends_at is None:
-                acknowledged = record.state is State.ACKED
-                outliving = task_rules.outlive(task, now=core.clock(), ttl=core.limits.message_ttl)
-                changes.append(Put(outliving) if acknowledged else Drop(task))
-        return changes
+        await self._core.commit(records[0].home, *map(Drop, records))
 
     async def _evict(self) -> None:
         """Forget the oldest settled records while there are too many, or too many bytes of them."""
@@ -110,7 +107,9 @@ class Janitor:
     @retrying
     async def _evict_reread(self, kind: type[Any], ids: Sequence[str]) -> int:
         found: list[Record | None] = [await self._core.store.get(kind, id) for id in ids]
-        settled = [record for record in found if record is not None and SETTLED in record.index_keys]
+        settled = [
+            record for record in found if record is not None and (kind is Knowledge or SETTLED in record.index_keys)
+        ]
         if settled:
             await self._drop(*settled)
         return len(settled)
@@ -123,4 +122,31 @@ class Janitor:
         for agent in page.records:
             mail = await core.store.load(agent.id)
             if agent_rules.forgettable(agent, core.clock(), core.limits, mail=mail.count):
-                await self._agents.forget(agent.id)
+                await self._departures.forget(agent.id)
+
+    async def _look_at_pools(self) -> None:
+        for pool in await self._core.store.first(Pool, POOLS, self._core.limits.max_pools):
+            if await self._core.store.due(pool.id, self._core.clock(), 1):
+                self._pools.wake_one(pool)  # whoever was to wake for it may have gone
+            else:
+                with contextlib.suppress(Conflict):  # some work has come at this moment
+                    await self._pools.drop_if_empty(pool)
+
+    async def _evict_knowledge(self) -> None:
+        """Forget the oldest of what is kept for those who come late, while it is too much."""
+        core = self._core
+        while True:
+            kept = await core.store.usage(Knowledge, KNOWLEDGE)
+            over = kept.count - core.limits.max_knowledge
+            if over <= 0 and kept.bytes <= core.limits.max_knowledge_bytes:
+                return
+            oldest = await core.store.first(Knowledge, KNOWLEDGE, _SLICE if over <= 0 else min(over, _SLICE))
+            dropped, excess = 0, kept.bytes - core.limits.max_knowledge_bytes
+            for record in oldest:
+                if over <= 0 and excess <= 0:
+                    break
+                dropped += await self._evict_from_home(Knowledge, [record])
+                over, excess = over - 1, excess - record.weight
+            await asyncio.sleep(0)
+            if not dropped:
+                return

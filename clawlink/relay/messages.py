@@ -5,68 +5,130 @@ from __future__ import annotations
 from collections import Counter
 
 from clawlink.domain import access
+from clawlink.domain import delivery as delivery_rules
 from clawlink.domain.agent import Agent
 from clawlink.domain.broadcast import Broadcast
+from clawlink.domain.chain import Chain
 from clawlink.domain.delivery import Delivery, State, copy_id
-from clawlink.domain.message import PlainMessage, TaskResponse, decode, encode, says_the_same, type_of
-from clawlink.domain.task import Task, TaskState
+from clawlink.domain.message import PlainMessage, decode, encode, says_the_same, type_of
+from clawlink.domain.task import FINAL, Task, TaskState, carried
 from clawlink.errors import KeyReused, UnknownMessage
 from clawlink.protocol import requests
 from clawlink.protocol.replies import MessageStatus, Sent
+from clawlink.relay import waiting
 from clawlink.relay.agents import Agents
+from clawlink.relay.arrivals import Arrivals
 from clawlink.relay.clock import iso, iso_or_none
-from clawlink.relay.core import Core
+from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import derived
 from clawlink.relay.mailbox import Mailbox
+from clawlink.store.base import Put
 
 
 class Messages:
     """What agents say to each other that is not work, and the state of everything said."""
 
-    def __init__(self, core: Core, agents: Agents, mailbox: Mailbox) -> None:
+    def __init__(self, core: Core, agents: Agents, mailbox: Mailbox, arrivals: Arrivals) -> None:
         self._core = core
         self._agents = agents
         self._mailbox = mailbox
+        self._arrivals = arrivals
 
     async def send(self, sender: Agent, ask: requests.Send) -> Sent:
-        """Store a plain message for its recipient. With an idempotency key a repeat answers as the first did."""
+        """Store a plain message for its recipient.
+
+        With an idempotency key a repeat answers as the first did, even if the recipient has left meanwhile. An answer
+        to a message marks that one as answered.
+        """
         core = self._core
         core.require_working()
-        to = await self._agents.resolve(ask.to_agent)
-        now = core.clock()
         key = ask.idempotency_key
         id = core.ids.fresh() if key is None else derived("send", sender.id, key)
-        stamp = iso(now)
-        message = PlainMessage(
-            message_id=id,
-            from_agent=sender.id,
-            to_agent=to.id,
-            content=ask.content,
-            in_reply_to=ask.in_reply_to,
-            thread=ask.thread,
-            timestamp=stamp,
-            queued_at=stamp,
-            from_name=sender.name,
-        )
-        body = encode(message)
         first = None if key is None else await core.store.get(Delivery, id)
-        if first is None:
-            await self._mailbox.require_room(to.id, len(body))
-            first = await self._mailbox.put_once(
-                self._mailbox.new(id, to.id, sender=sender.id, body=body, now=now, level=ask.priority.level)
-            )
-        if first.body is not body and not says_the_same(decode(first.body), message):
+        if first is not None:
+            return await self._repeat(first, sender, ask)
+        to = await self._agents.resolve(ask.to_agent)
+        chain = await self._arrivals.chain(sender, to.id, parent_task=ask.parent_task, in_reply_to=ask.in_reply_to)
+        self._arrivals.require_pace(sender.id, to.id)
+        now = core.clock()
+        body = encode(_plain(id, sender, ask, to.id, chain, now))
+        await self._mailbox.require_room(to.id, len(body))
+        stored = await self._mailbox.put_once(
+            self._mailbox.new(id, to.id, sender=sender.id, body=body, now=now, level=ask.priority.level)
+        )
+        if stored.body is not body:
+            return await self._repeat(stored, sender, ask)
+        if ask.in_reply_to is not None:
+            await self._mark_answered(ask.in_reply_to, by=sender.id, to=to.id)
+        return Sent("sent", "queued", id, self._agents.recipient(to))
+
+    async def _repeat(self, first: Delivery, sender: Agent, ask: requests.Send) -> Sent:
+        """Answer as the first time, and finish what that left undone. Raises KeyReused if it was another request."""
+        said = decode(first.body)
+        to = await self._core.store.get(Agent, first.mailbox)
+        same = isinstance(said, PlainMessage) and says_the_same(
+            said, _plain(said.message_id, sender, ask, first.mailbox, said.chain, first.stored_at)
+        )
+        if not same or not await self._agents.means(ask.to_agent, first.mailbox):
             raise KeyReused(
                 "this idempotency key belongs to an earlier, different message; use a new key for a new one",
                 field="idempotency_key",
-                current=id,
+                current=first.id,
             )
-        return Sent("sent", "queued", id, self._agents.recipient(to))
+        if ask.in_reply_to is not None:
+            await self._mark_answered(ask.in_reply_to, by=sender.id, to=first.mailbox)
+        return Sent("sent", "queued", first.id, None if to is None else self._agents.recipient(to))
 
-    async def status(self, asker: Agent, id: str) -> MessageStatus:
-        """Tell its sender or its recipient how far a message came. Raises UnknownMessage, NotAllowed."""
+    @retrying
+    async def _mark_answered(self, message_id: str, *, by: str, to: str) -> None:
+        store = self._core.store
+        d = await store.get(Delivery, message_id) or await store.get(Delivery, copy_id(message_id, by))
+        if d is None or d.is_task or d.mailbox != by or d.sender != to:
+            return
+        marked = delivery_rules.answered(d, now=self._core.clock())
+        if marked is not d:
+            await self._core.commit(d.home, Put(marked))
+
+    async def status(self, asker: Agent, id: str, ask: requests.MessageQuery) -> MessageStatus:
+        """Tell its sender or its recipient how far a message came.
+
+        With ``wait``, once it has come as far as ``until``, or will not any more. Raises UnknownMessage, NotAllowed.
+        """
+        core = self._core
+        status = await self._status(asker, id)
+        if not ask.wait or _reached(status, ask.until):
+            return status
+        with core.watch(id) as signal:
+
+            async def read() -> MessageStatus | None:
+                nonlocal status
+                status = await self._status(asker, id)
+                return status if _reached(status, ask.until) else None
+
+            async def never() -> None:
+                return None
+
+            await waiting.first(
+                signal,
+                read=read,
+                next_at=never,
+                clock=core.clock,
+                until=core.clock() + ask.wait,
+                over=lambda: core.draining,
+                tick=max(core.limits.stale_after / 2, 1.0),
+            )
+        return status
+
+    async def _status(self, asker: Agent, id: str) -> MessageStatus:
         store = self._core.store
         delivery = await store.get(Delivery, id)
+        task = await store.get(Task, id)
+        if task is None and delivery is not None and delivery.is_task:
+            task = carried(delivery)
+        if task is not None:
+            parties = {event.by for event in task.history if event.by is not None}
+            access.require_party(asker.id, task.requester, *parties, *(() if task.pooled else (task.mailbox,)))
+            return _task_message(task, delivery)
         if delivery is None:
             broadcast = await store.get(Broadcast, id)
             if broadcast is not None and broadcast.sender == asker.id:
@@ -79,7 +141,7 @@ class Messages:
                 field="message_id",
             )
         access.require_party(asker.id, delivery.sender, delivery.mailbox)
-        return _one_status(id, delivery, await store.get(Task, id))
+        return _one_status(id, delivery)
 
     async def _broadcast_status(self, broadcast: Broadcast) -> MessageStatus:
         counts: Counter[str] = Counter()
@@ -112,20 +174,7 @@ def _state(d: Delivery) -> str:
     return str(d.state.value)
 
 
-def _answered_at(task: Task | None) -> str | None:
-    answer = None if task is None or task.answer is None else decode(task.answer)
-    return answer.queued_at if isinstance(answer, TaskResponse) else None
-
-
-def _task_status(d: Delivery, task: Task | None) -> str | None:
-    if task is None:
-        return None
-    if task.state is TaskState.QUEUED and d.delivered_at is not None:
-        return TaskState.DELIVERED.value
-    return task.state.value
-
-
-def _one_status(id: str, d: Delivery, task: Task | None) -> MessageStatus:
+def _one_status(id: str, d: Delivery) -> MessageStatus:
     message = decode(d.body)
     settled = iso_or_none(d.settled_at)
     return MessageStatus(
@@ -140,6 +189,64 @@ def _one_status(id: str, d: Delivery, task: Task | None) -> MessageStatus:
         acked_at=settled if d.state is State.ACKED else None,
         expired_at=settled if d.state is State.EXPIRED else None,
         dead_at=settled if d.state is State.DEAD else None,
-        answered_at=_answered_at(task),
-        task_status=_task_status(d, task),
+        answered_at=iso_or_none(d.answered_at),
+        task_status=None,
+        delivered_to=None if d.delivered_at is None else d.mailbox,
+    )
+
+
+def _task_message(task: Task, d: Delivery | None) -> MessageStatus:
+    """Tell of the message of a task: its present claim, and what came of it."""
+    ended = task.state in (TaskState.EXPIRED, TaskState.CANCELLED)
+    if d is not None and d.state is State.DEAD:
+        state = "dead"
+    elif task.acked_at is not None:
+        state = "acked"
+    elif task.delivered_at is not None:
+        state = "delivered"
+    else:
+        state = "stored" if not ended else "expired" if task.state is TaskState.EXPIRED else "withdrawn"
+    return MessageStatus(
+        message_id=task.id,
+        type="task_delegation",
+        from_agent=task.requester,
+        to_agent=None if task.pooled else task.mailbox,
+        state=state,
+        attempts=task.attempts,
+        stored_at=iso(task.created_at),
+        delivered_at=iso_or_none(task.delivered_at),
+        acked_at=iso_or_none(task.acked_at),
+        expired_at=iso_or_none(task.finished_at) if task.state is TaskState.EXPIRED else None,
+        dead_at=iso_or_none(d.settled_at) if d is not None and d.state is State.DEAD else None,
+        answered_at=iso_or_none(task.finished_at) if task.answer is not None else None,
+        task_status=task.state.value,
+        delivered_to=task.assignee if task.delivered_at is not None else None,
+    )
+
+
+def _reached(status: MessageStatus, until: str) -> bool:
+    """Tell whether a message came as far as asked, or will not any more."""
+    if status.answered_at is not None or (until != "answered" and status.acked_at is not None):
+        return True
+    if status.counts:
+        left = {"stored", "delivered"} if until == "acked" else {"stored"}
+        return until != "answered" and not left & set(status.counts)
+    if status.task_status is not None and TaskState(status.task_status) in FINAL:
+        return True
+    return status.state in ("expired", "dead", "withdrawn") or (until == "delivered" and status.state == "delivered")
+
+
+def _plain(id: str, sender: Agent, ask: requests.Send, to: str, chain: Chain, now: float) -> PlainMessage:
+    stamp = iso(now)
+    return PlainMessage(
+        message_id=id,
+        from_agent=sender.id,
+        to_agent=to,
+        content=ask.content,
+        in_reply_to=ask.in_reply_to,
+        thread=ask.thread,
+        timestamp=stamp,
+        queued_at=stamp,
+        from_name=sender.name,
+        chain=chain,
     )

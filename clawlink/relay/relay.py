@@ -9,15 +9,20 @@ from clawlink.domain.file import PRESENT, SharedFile
 from clawlink.domain.limits import LIMIT_FIELDS, Limits
 from clawlink.protocol.replies import Info
 from clawlink.relay.agents import Agents
+from clawlink.relay.arrivals import Arrivals
 from clawlink.relay.broadcasts import Broadcasts
 from clawlink.relay.clock import iso
 from clawlink.relay.core import Core
+from clawlink.relay.departures import Departures
 from clawlink.relay.files import Files
 from clawlink.relay.janitor import Janitor
 from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.messages import Messages
+from clawlink.relay.pools import Pools
 from clawlink.relay.stats import Stats
+from clawlink.relay.task_views import TaskViews
 from clawlink.relay.tasks import Tasks
+from clawlink.relay.upkeep import Upkeep
 from clawlink.store.base import Signals, Store
 from clawlink.version import VERSION
 
@@ -36,13 +41,18 @@ class Relay:
         token_required: bool = False,
     ) -> None:
         self._core = core = Core(store, signals, limits, clock)
-        self.mailbox = Mailbox(core)
+        self._arrivals = arrivals = Arrivals(core)
+        pools = Pools(core)
+        self.mailbox = Mailbox(core, pools)
         self.agents = Agents(core, self.mailbox, require_keys=require_agent_keys)
-        self.tasks = Tasks(core, self.agents, self.mailbox)
-        self.messages = Messages(core, self.agents, self.mailbox)
-        self.broadcasts = Broadcasts(core, self.mailbox)
+        upkeep = Upkeep(core, self.agents, self.mailbox, pools)
+        self.departures = Departures(core, self.agents, self.mailbox, upkeep)
+        self.tasks = Tasks(core, self.agents, self.mailbox, pools, arrivals, upkeep)
+        self.task_views = TaskViews(core, self.agents)
+        self.messages = Messages(core, self.agents, self.mailbox, arrivals)
+        self.broadcasts = Broadcasts(core, self.mailbox, arrivals)
         self.files = Files(core, self.mailbox)
-        self.janitor = Janitor(core, self.agents, self.mailbox)
+        self.janitor = Janitor(core, self.mailbox, upkeep, self.departures, pools)
         self.limits = limits
         self.clock = clock
         self._token_required = token_required
@@ -95,5 +105,9 @@ class Relay:
             agent_keys_required=self.agents.keys_required,
             draining=self.draining,
             started_at=iso(self._started_at),
+            takeovers=self.stats.takeovers,
+            rate_limited=self.stats.rate_limited,
+            loops_stopped=self.stats.loops_stopped,
+            recent_stops=list(self._arrivals.stops),
             limits={f.name: getattr(self.limits, f.name) for f in LIMIT_FIELDS},
         )

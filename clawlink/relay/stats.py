@@ -23,6 +23,15 @@ class Stats:
     files_written: int = 0
     conflicts: int = 0
     evicted: int = 0
+    tasks_answered: int = 0
+    tasks_cancelled: int = 0
+    tasks_expired: int = 0
+    tasks_failed: int = 0
+    withdrawn: int = 0
+    lapses: int = 0
+    takeovers: int = 0
+    rate_limited: int = 0
+    loops_stopped: int = 0
 
 
 HELP = {
@@ -40,6 +49,15 @@ HELP = {
     "files_written": "Versions of shared files accepted.",
     "conflicts": "Commits that were tried again because a record had changed.",
     "evicted": "Settled records forgotten before their retention time, to stay within bounds.",
+    "tasks_answered": "Tasks that got their final answer.",
+    "tasks_cancelled": "Tasks that their requester took back.",
+    "tasks_expired": "Tasks that nobody finished in time.",
+    "tasks_failed": "Tasks of a pool that were handed out too often.",
+    "withdrawn": "Messages taken from a mailbox because their task had ended.",
+    "lapses": "Tasks taken back from an owner that had gone silent or left.",
+    "takeovers": "Tasks that went on to another owner.",
+    "rate_limited": "New work refused because it came too fast.",
+    "loops_stopped": "New work refused because agents went in circles.",
 }
 if set(HELP) != {f.name for f in fields(Stats)}:
     raise AssertionError("every counter needs a sentence")

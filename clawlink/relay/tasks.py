@@ -1,4 +1,4 @@
-"""Tasks: delegate and respond."""
+"""Tasks: delegate, respond, answer, cancel."""
 
 from __future__ import annotations
 
@@ -6,96 +6,181 @@ import hashlib
 from typing import Any, NoReturn, cast
 
 import msgspec
+from msgspec.structs import replace
 
+from clawlink.domain import chain as chain_rules
+from clawlink.domain import delivery as delivery_rules
 from clawlink.domain import task as rules
 from clawlink.domain.agent import Agent
-from clawlink.domain.delivery import Delivery
-from clawlink.domain.message import TaskDelegation, TaskResponse, decode, encode, says_the_same
-from clawlink.domain.task import FINAL, Task, TaskState, by_assignee
+from clawlink.domain.delivery import Delivery, State
+from clawlink.domain.message import TaskAnswer, TaskDelegation, TaskResponse, decode, encode, says_the_same
+from clawlink.domain.pool import Pool
+from clawlink.domain.task import ANSWERS, FINAL, INPUT_REQUIRED, QUEUED, Task, TaskState, by_owner
 from clawlink.errors import KeyReused, MailboxFull, NotAllowed, UnknownTask, WrongState
 from clawlink.protocol import requests
-from clawlink.protocol.replies import Delegated, RecipientInfo, ResponseSent
+from clawlink.protocol.replies import Answered, Cancelled, Delegated, Pooled, RecipientInfo, ResponseSent
 from clawlink.relay.agents import Agents
+from clawlink.relay.arrivals import Arrivals
 from clawlink.relay.clock import iso
 from clawlink.relay.core import Core, retrying
-from clawlink.relay.ids import derived
-from clawlink.relay.mailbox import Mailbox
-from clawlink.store.base import Conflict, Put
+from clawlink.relay.ids import derived, split_receipt
+from clawlink.relay.mailbox import Mailbox, owner
+from clawlink.relay.pools import Pools
+from clawlink.relay.upkeep import Upkeep, pool_of
+from clawlink.store.base import Absent, Conflict, Drop, Put
 
 _FULL_RETRY_SECONDS = 30.0
+_UNSET = msgspec.UNSET
 
 
 class Tasks:
     """Delegated work."""
 
-    def __init__(self, core: Core, agents: Agents, mailbox: Mailbox) -> None:
+    def __init__(
+        self, core: Core, agents: Agents, mailbox: Mailbox, pools: Pools, arrivals: Arrivals, upkeep: Upkeep
+    ) -> None:
         self._core = core
         self._agents = agents
         self._mailbox = mailbox
+        self._pools = pools
+        self._arrivals = arrivals
+        self._upkeep = upkeep
 
     # -- delegate ----------------------------------------------------------------------------------------------------
 
     async def delegate(self, sender: Agent, ask: requests.Delegate) -> Delegated:
-        """Store a task and its delivery to the assignee. With an idempotency key a repeat answers as the first did."""
+        """Store a task for an agent, or for whoever of several claims it first.
+
+        With an idempotency key a repeat answers as the first did, even if the recipient has left meanwhile.
+        """
         core = self._core
         core.require_working()
-        to = await core.store.get(Agent, ask.to_agent) or await self._agents.resolve(ask.to_agent)
-        now = core.clock()
         key = ask.idempotency_key
         id = core.ids.fresh() if key is None else derived("task", sender.id, key)
-        stamp = iso(now)
-        message = TaskDelegation(
-            message_id=id,
-            from_agent=sender.id,
-            to_agent=to.id,
-            task=ask.task,
-            context=ask.context or {},
-            priority=ask.priority,
-            timestamp=stamp,
-            queued_at=stamp,
-            from_name=sender.name,
+        if key is not None:
+            first = await self._first(id)
+            if first is not None:
+                return await self._repeat(first, sender, ask)
+        if ask.to_agent is None:
+            return await self._delegate_to_pool(id, sender, ask)
+        to = await core.store.get(Agent, ask.to_agent) or await self._agents.resolve(ask.to_agent)
+        chain = (
+            chain_rules.first(sender.id)
+            if ask.parent_task is None
+            else await self._arrivals.chain(sender, to.id, parent_task=ask.parent_task)
         )
-        body = encode(message)
-        if key is None or not await self._is_repeat(id, message):
-            await self._mailbox.require_room(to.id, len(body))
-            await self._require_capacity(to.id)
-            delivery = self._mailbox.new(id, to.id, sender=sender.id, body=body, now=now, level=ask.priority.level)
-            task = Task(id, 1, sender.id, to.id, body)
-            try:
-                await self._mailbox.put(delivery, Put(task))
-            except Conflict:
-                await self._put_again(delivery, task, message)
+        self._arrivals.require_pace(sender.id, to.id)
+        now = core.clock()
+        message = _delegation(id, sender, ask, to.id, chain, now)
+        stored = await self._store(message, to.id, ask, now)
+        if stored is not None:
+            return await self._repeat(stored, sender, ask)
         return Delegated("delegated", "queued", id, self._agents.recipient(to))
 
-    @retrying
-    async def _put_again(self, delivery: Delivery, task: Task, message: TaskDelegation) -> None:
-        """Store a delegation whose first commit met a Conflict, unless a repeat of it was faster."""
-        if not await self._is_repeat(task.id, message):
-            await self._mailbox.put(delivery, Put(task))
+    async def _delegate_to_pool(self, id: str, sender: Agent, ask: requests.Delegate) -> Delegated:
+        members = [(await self._agents.resolve(named, field="to_any_of")).id for named in ask.to_any_of or ()]
+        chain = await self._arrivals.chain(sender, None, parent_task=ask.parent_task)
+        self._arrivals.require_pace(sender.id, None)
+        now = self._core.clock()
+        message = _delegation(id, sender, ask, None, chain, now, members=members)
+        pool = pool_of(message)
+        stored = await self._store(message, pool.id, ask, now, pool)
+        if stored is not None:
+            return await self._repeat(stored, sender, ask)
+        self._pools.wake_one(pool)
+        return Delegated("delegated", "queued", id, None, await self._pooled(message))
 
-    async def _is_repeat(self, id: str, message: TaskDelegation) -> bool:
-        """Tell whether this very delegation is stored already; refuse another one under the same key."""
-        store = self._core.store
-        first = await store.get(Task, id) or await store.get(Delivery, id)
+    async def _store(
+        self, message: TaskDelegation, mailbox: str, ask: requests.Delegate, now: float, pool: Pool | None = None
+    ) -> TaskDelegation | None:
+        """Put the delegation into a mailbox; return the one that was there first, if a repeat was faster."""
+        body = encode(message)
+        await self._mailbox.require_room(mailbox, len(body))
+        await self._require_capacity(mailbox, len(body))
+        delivery = self._mailbox.new(
+            message.message_id,
+            mailbox,
+            sender=message.from_agent,
+            body=body,
+            now=now,
+            level=ask.priority.level,
+            is_task=True,
+            ends_at=None if ask.deadline is None else now + ask.deadline,
+        )
+        if ask.idempotency_key is None and pool is None:
+            try:
+                await self._mailbox.put(delivery)
+            except Conflict:
+                return await self._put_again(delivery, pool)
+            return None
+        return await self._put_again(delivery, pool)
+
+    @retrying
+    async def _put_again(self, delivery: Delivery, pool: Pool | None) -> TaskDelegation | None:
+        """Store a delegation that may be there already, or whose pool may change."""
+        first = await self._first(delivery.id)
         if first is None:
-            return False
-        if not says_the_same(decode(first.body), message):
+            using = () if pool is None else (await self._pools.using(pool),)
+            await self._mailbox.put(delivery, Absent(Task, delivery.id), *using)
+        return first
+
+    async def _first(self, id: str) -> TaskDelegation | None:
+        """Return the delegation of this id, if it is stored already."""
+        found = await self._core.store.get(Delivery, id) or await self._core.store.get(Task, id)
+        return None if found is None else cast("TaskDelegation", decode(found.body))
+
+    async def _repeat(self, first: TaskDelegation, sender: Agent, ask: requests.Delegate) -> Delegated:
+        """Answer as the first time. Raises KeyReused if that was another request."""
+        members = first.to_any_of if isinstance(first.to_any_of, tuple) else ()
+        now_asked = _delegation(
+            first.message_id, sender, ask, first.to_agent, first.chain, self._core.clock(), members=members
+        )
+        named = list(zip(ask.to_any_of or (), members, strict=False))
+        if ask.to_agent is not None and first.to_agent is not None:
+            named.append((ask.to_agent, first.to_agent))
+        same = (
+            says_the_same(first, now_asked)
+            and (ask.to_agent is None) == (first.to_agent is None)
+            and len(ask.to_any_of or ()) == len(members)
+            and (ask.parent_task is None or ask.parent_task == first.chain.parent_task)
+            and all([await self._agents.means(text, agent_id) for text, agent_id in named])
+        )
+        if not same:
             raise KeyReused(
                 "this idempotency key belongs to an earlier, different delegation; use a new key for new work",
                 field="idempotency_key",
-                current=id,
+                current=first.message_id,
             )
-        return True
+        if first.to_agent is None:
+            return Delegated("delegated", "queued", first.message_id, None, await self._pooled(first))
+        to = await self._core.store.get(Agent, first.to_agent)
+        return Delegated("delegated", "queued", first.message_id, None if to is None else self._agents.recipient(to))
 
-    async def _require_capacity(self, agent_id: str) -> None:
-        tasks = await self._core.store.usage(Task, by_assignee(agent_id))
-        limit = self._core.limits.max_open_tasks
-        if tasks.count >= limit:
+    async def _pooled(self, message: TaskDelegation) -> Pooled:
+        pool = pool_of(message)
+        members = message.to_any_of if isinstance(message.to_any_of, tuple) else ()
+        return Pooled(list(pool.capabilities), list(members), await self._pools.online(pool))
+
+    async def _require_capacity(self, mailbox: str, size: int) -> None:
+        """Refuse more work for one that has too much of it unfinished, fetched or not."""
+        key = by_owner(mailbox)
+        store, limits = self._core.store, self._core.limits
+        known, alone = await store.usage(Task, key), await store.usage(Delivery, key)
+        count, held = known.count + alone.count, known.bytes + alone.bytes
+        if count >= limits.max_open_tasks:
             raise MailboxFull(
-                f"{agent_id} has {tasks.count} tasks without a final answer and takes no more than {limit}; "
-                "try again when it has answered some",
-                limit=limit,
-                actual=tasks.count,
+                f"{owner(mailbox)} has {count} tasks without a final answer and takes no more than "
+                f"{limits.max_open_tasks}; try again when some are answered",
+                limit=limits.max_open_tasks,
+                actual=count,
+                retry_after=_FULL_RETRY_SECONDS,
+            )
+        if held + size > limits.max_mailbox_bytes:
+            raise MailboxFull(
+                f"{owner(mailbox)} has {held} bytes of tasks without a final answer, and with these {size} it would "
+                f"pass its limit of {limits.max_mailbox_bytes}; try again when some are answered",
+                limit=limits.max_mailbox_bytes,
+                actual=held + size,
                 retry_after=_FULL_RETRY_SECONDS,
             )
 
@@ -112,13 +197,7 @@ class Tasks:
     @retrying
     async def _respond(self, sender: Agent, ask: requests.Respond) -> ResponseSent:
         core = self._core
-        task = await core.store.get(Task, ask.message_id)
-        if task is None:
-            raise UnknownTask(
-                f"no task {ask.message_id!r} is known here, or it was answered long ago; "
-                "to say something that answers no task, use send",
-                field="message_id",
-            )
+        task, d = await self._find(ask.message_id)
         await self._require_requester(task, ask.to_agent)
         state = TaskState(ask.status)
         now = core.clock()
@@ -134,53 +213,113 @@ class Tasks:
             timestamp=stamp,
             queued_at=stamp,
             from_name=sender.name,
+            progress=ask.progress,
+            note=ask.note,
         )
-        body = encode(message)
         requester = await core.store.get(Agent, task.requester)
         shown = None if requester is None else self._agents.recipient(requester)
-        if task.answer is not None and task.assignee == sender.id and says_the_same(decode(task.answer), message):
+        if task.answer is not None and says_the_same(decode(task.answer), message):
             return _sent(task.id, id, task.state, shown)
-        moved = self._moved(task, sender, state, body, now)
-        if requester is not None:
-            first = await self._put_response(requester.id, id, sender, body, now)
-            if not says_the_same(decode(first), message):
-                await self._refuse_second(task, sender, state, first, now)
-        await core.commit(task.home, Put(moved))
+        body = encode(message)
+        first = await core.store.get(Delivery, id)
+        if first is not None and state in FINAL:
+            if not says_the_same(decode(first.body), message):
+                await self._refuse_second(task, d, sender, ask, first, now)
+            # It was put there while the task was the sender's, and counts although it may be another's by now.
+            moved = self._moved(replace(task, assignee=sender.id), sender.id, None, ask, body, now)
+        else:
+            token = None if ask.receipt is None else split_receipt(ask.receipt)[0]
+            moved = self._moved(task, sender.id, token, ask, body, now)
+            if requester is not None:
+                shown = await self._put_response(task, id, sender, ask, body, now, shown)
+        await self._commit(task, moved, d)
         return _sent(task.id, id, state, shown)
 
-    def _moved(self, task: Task, sender: Agent, state: TaskState, response: bytes, now: float) -> Task:
+    async def _find(self, task_id: str) -> tuple[Task, Delivery | None]:
+        """Return a task, and its delivery if that is still there. Raises UnknownTask."""
+        store = self._core.store
+        d = await store.get(Delivery, task_id)
+        task = await store.get(Task, task_id)
+        if task is None and d is not None and d.is_task:
+            task = rules.carried(d)
+        if task is None:
+            raise UnknownTask(
+                f"no task {task_id!r} is known here, or it was finished long ago; "
+                "to say something that answers no task, use send",
+                field="message_id",
+            )
+        return task, d
+
+    def _moved(
+        self, task: Task, by: str, token: str | None, ask: requests.Respond, response: bytes, now: float
+    ) -> Task:
         limits = self._core.limits
         return rules.respond(
             task,
-            by=sender.id,
-            state=state,
+            by=by,
+            receipt=token,
+            state=TaskState(ask.status),
             response=response,
             now=now,
             ttl=limits.message_ttl,
             keep=limits.retention,
+            progress=ask.progress,
+            note=ask.note,
+            content=None if ask.result is None else msgspec.json.encode(ask.result),
         )
 
-    async def _put_response(self, mailbox: str, id: str, sender: Agent, body: bytes, now: float) -> bytes:
-        """Put a response into a mailbox unless one of that id is there; return the one that is there then."""
-        first = await self._core.store.get(Delivery, id)
-        if first is None:
-            await self._mailbox.require_room(mailbox, len(body))
-            first = await self._mailbox.put_once(self._mailbox.new(id, mailbox, sender=sender.id, body=body, now=now))
-        return first.body
+    async def _put_response(
+        self, task: Task, id: str, sender: Agent, ask: requests.Respond, body: bytes, now: float, shown: Any
+    ) -> RecipientInfo | None:
+        """Put a response into the requester's mailbox; news of progress alone replace older ones that are unread."""
+        new = self._mailbox.new(id, task.requester, sender=sender.id, body=body, now=now)
+        if TaskState(ask.status) in FINAL or ask.result is not None or (ask.progress is None and ask.note is None):
+            await self._mailbox.require_room(task.requester, len(body))
+            first = await self._mailbox.put_once(new)
+            if first.body != body and not says_the_same(decode(first.body), decode(body)):
+                if TaskState(ask.status) in FINAL:
+                    raise Conflict  # another final answer came between: look again
+                raise KeyReused(
+                    "this idempotency key belongs to an earlier, different report; use a new key for new news",
+                    field="idempotency_key",
+                    current=task.id,
+                )
+            return cast("RecipientInfo | None", shown)
+        told = await self._mailbox.put_notice(replace(new, merge="report:" + task.id))
+        return cast("RecipientInfo | None", shown) if told else None
 
-    async def _refuse_second(self, task: Task, sender: Agent, state: TaskState, first: bytes, now: float) -> NoReturn:
-        """Refuse a response whose place another has; if that is a final one left half done, finish it first."""
-        if state not in FINAL:
-            raise KeyReused(
-                "this idempotency key belongs to an earlier, different report; use a new key for new news",
-                field="idempotency_key",
-                current=task.id,
-            )
-        answered = TaskState(cast("TaskResponse", decode(first)).status)
-        await self._core.commit(task.home, Put(self._moved(task, sender, answered, first, now)))
+    async def _commit(self, task: Task, moved: Task, d: Delivery | None) -> None:
+        """Store what a response made of the task, and of its delivery if that was not acknowledged."""
+        core = self._core
+        if _is_repeat(task, moved):
+            moved = replace(moved, history=task.history, said=task.said, folded=task.folded)
+        changes: list[Put | Drop] = [Put(moved)]
+        if d is not None:
+            if moved.state in FINAL or d.state is State.ACKED:
+                changes.append(Drop(d))
+                core.stats.withdrawn += d.state is State.PENDING
+            else:
+                until = d.visible_at if d.receipt is None else max(d.visible_at, moved.held_until or 0.0)
+                changes.append(Put(delivery_rules.beside_record(d, until, expires_at=moved.expires_at)))
+        await core.commit(task.home, *changes)
+        core.stats.tasks_answered += moved.state in FINAL
+        if task.assignee != task.home:
+            core.relist(task.assignee)
+
+    async def _refuse_second(
+        self, task: Task, d: Delivery | None, sender: Agent, ask: requests.Respond, first: Delivery, now: float
+    ) -> NoReturn:
+        """Refuse a final answer whose place another has; if that one is half done, finish it first."""
+        rules.require_owner(task, sender.id, None)
+        answered = cast("TaskResponse", decode(first.body))
+        if task.state not in FINAL:
+            by = answered.from_agent
+            settled = replace(ask, status=cast("Any", answered.status), progress=answered.progress, note=answered.note)
+            await self._commit(task, self._moved(replace(task, assignee=by), by, None, settled, first.body, now), d)
+        current = task.state.value if task.state in FINAL else answered.status
         raise WrongState(
-            f"task {task.id} has been answered differently at the same moment; only the first final answer counts",
-            current=answered.value,
+            f"task {task.id} is already {current}, with another answer; only the first final answer counts",
+            current=current,
         )
 
     async def _require_requester(self, task: Task, to_agent: str | None) -> None:
@@ -193,16 +332,129 @@ class Tasks:
                 current=task.requester,
             )
 
+    # -- what its requester does -------------------------------------------------------------------------------------
+
+    async def answer(self, sender: Agent, task_id: str, ask: requests.Answer) -> Answered:
+        """Give the assignee what it asked for, so that the work goes on. Repeating it doubles nothing."""
+        return await self._core.finish(self._answer(sender, task_id, ask))
+
+    @retrying
+    async def _answer(self, sender: Agent, task_id: str, ask: requests.Answer) -> Answered:
+        core = self._core
+        task, d = await self._find(task_id)
+        _require_own(task, sender)
+        question = next((e for e in reversed(task.history) if e.status is INPUT_REQUIRED), None)
+        now = core.clock()
+        stamp = iso(now)
+        message = TaskAnswer(
+            message_id=derived("input", task.id, "" if question is None else repr(question.at)),
+            task_id=task.id,
+            from_agent=sender.id,
+            to_agent=task.assignee or "",
+            content=ask.content,
+            timestamp=stamp,
+            queued_at=stamp,
+            from_name=sender.name,
+        )
+        first = None if question is None else await core.store.get(Delivery, message.message_id)
+        if first is not None:
+            if not says_the_same(decode(first.body), message):
+                raise WrongState(f"what task {task.id} asked for has been answered already", current=task.state.value)
+            if task.state is not INPUT_REQUIRED:
+                return await self._answered(task, message)
+        moved = rules.answer(
+            task, by=sender.id, content=msgspec.json.encode(ask.content), now=now, ttl=core.limits.message_ttl
+        )
+        body = encode(message)
+        if first is None:
+            await self._mailbox.require_room(message.to_agent, len(body))
+            await self._mailbox.put_once(
+                self._mailbox.new(message.message_id, message.to_agent, sender=sender.id, body=body, now=now)
+            )
+        living = () if d is None else (Put(delivery_rules.beside_record(d, d.visible_at, expires_at=moved.expires_at)),)
+        await core.commit(task.home, Put(moved), *living)
+        return await self._answered(moved, message)
+
+    async def _answered(self, task: Task, message: TaskAnswer) -> Answered:
+        to = await self._core.store.get(Agent, message.to_agent)
+        shown = None if to is None else self._agents.recipient(to)
+        return Answered("answered", message.message_id, task.id, task.state.value, shown)
+
+    async def cancel(self, sender: Agent, task_id: str, ask: requests.Cancel) -> Cancelled:
+        """Take a task back for good: withdraw it from its mailbox, or tell the one who has fetched it."""
+        return await self._core.finish(self._cancel(sender, task_id, ask))
+
+    @retrying
+    async def _cancel(self, sender: Agent, task_id: str, ask: requests.Cancel) -> Cancelled:
+        core = self._core
+        task, d = await self._find(task_id)
+        _require_own(task, sender)
+        if task.state is not TaskState.CANCELLED:
+            keep = core.limits.retention
+            ended = rules.end(task, TaskState.CANCELLED, by=sender.id, now=core.clock(), keep=keep, note=ask.note)
+            await self._upkeep.tell_worker(task, ended, by=sender.id)
+            await core.commit(task.home, Put(ended), *(() if d is None else (Drop(d),)))
+            core.relist(task.assignee)
+            core.stats.tasks_cancelled += 1
+            core.stats.withdrawn += d is not None and d.state is State.PENDING
+        return Cancelled("cancelled", task.id, task.attempts == 0)
+
+
+def _delegation(
+    id: str,
+    sender: Agent,
+    ask: requests.Delegate,
+    to: str | None,
+    chain: chain_rules.Chain,
+    now: float,
+    *,
+    members: Any = (),
+) -> TaskDelegation:
+    stamp = iso(now)
+    capability = ask.capability
+    return TaskDelegation(
+        message_id=id,
+        from_agent=sender.id,
+        to_agent=to,
+        task=ask.task,
+        context=ask.context or {},
+        priority=ask.priority,
+        timestamp=stamp,
+        queued_at=stamp,
+        from_name=sender.name,
+        chain=chain,
+        capability=_UNSET if capability is None else capability if isinstance(capability, str) else tuple(capability),
+        to_any_of=tuple(members) if members else _UNSET,
+        deadline_at=_UNSET if ask.deadline is None else iso(now + ask.deadline),
+    )
+
+
+def _require_own(task: Task, sender: Agent) -> None:
+    if task.requester != sender.id:
+        raise NotAllowed(
+            f"task {task.id} was asked by another agent, and only that one may do this", field="from_agent"
+        )
+
+
+def _is_repeat(task: Task, moved: Task) -> bool:
+    """Tell whether a report says just what the last one said: then it is that one, sent again."""
+    if moved.state in ANSWERS or task.state is QUEUED or not task.history:
+        return False
+    return replace(moved.history[-1], at=0.0) == replace(task.history[-1], at=0.0)
+
 
 def _response_id(task: Task, state: TaskState, ask: requests.Respond) -> str:
     """Derive the response's id from its cause: one final answer a task; reports differ by their key or text."""
     if state in FINAL:
         return derived("answer", task.id)
-    return derived("report", task.id, state.value, ask.idempotency_key or _digest(ask.result))
+    # Once it was answered, the same question is another one.
+    answered = next((event.at for event in reversed(task.history) if event.by == task.requester), None)
+    said = ask.idempotency_key or _digest([ask.result, ask.progress, ask.note, answered])
+    return derived("report", task.id, ask.from_agent, state.value, said)
 
 
-def _digest(result: Any) -> str:
-    return hashlib.sha256(msgspec.json.encode(result, order="deterministic")).hexdigest()
+def _digest(said: Any) -> str:
+    return hashlib.sha256(msgspec.json.encode(said, order="deterministic")).hexdigest()
 
 
 def _sent(task_id: str, response_id: str, state: TaskState, recipient: RecipientInfo | None) -> ResponseSent:

@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from clawlink.store.base import Signals
+from clawlink.store.base import Signal
 
 T = TypeVar("T")
 
 
 async def first(
-    signals: Signals,
-    mailbox: str,
+    signal: Signal,
     *,
     read: Callable[[], Awaitable[T]],
     next_at: Callable[[], Awaitable[float | None]],
@@ -26,16 +25,17 @@ async def first(
 ) -> T:
     """Return what ``read`` gives as soon as it gives something, or whatever it gives at ``until``.
 
+    The caller listens already: ``signal`` is given when there may be something to read.
+
     Sleeps until the earliest of ``until``, what ``next_at`` returns, a signal, and ``tick`` seconds; ``over`` ends the
     wait early. ``clock`` and all times are in seconds since the epoch.
     """
-    with signals.listen(mailbox) as signal:
-        while True:
-            signal.clear()
-            found = await read()
-            now = clock()
-            if found or now >= until or over():
-                return found
-            due_at = await next_at()
-            wake_at = until if due_at is None else min(until, due_at)
-            await signal.wait(min(wake_at - now, tick))
+    while True:
+        signal.clear()
+        found = await read()
+        now = clock()
+        if found or now >= until or over():
+            return found
+        due_at = await next_at()
+        wake_at = until if due_at is None else min(until, due_at)
+        await signal.wait(min(wake_at - now, tick))

@@ -21,7 +21,7 @@ from clawlink.store.base import Signals, Store
 from clawlink.store.memory import MemoryStore
 from clawlink.store.signals import LocalSignals
 
-_SWEEP_SECONDS = 1.0
+_SWEEP_SECONDS = 0.5
 _BACKLOG = 1024
 _log = logging.getLogger("clawlink.server")
 

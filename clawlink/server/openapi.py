@@ -9,15 +9,19 @@ from typing import Any
 import msgspec
 
 from clawlink.domain.access import KEY_HEADER
-from clawlink.domain.message import Message
+from clawlink.domain.message import KnowledgeBroadcast, Message
 from clawlink.protocol.paths import ENDPOINTS, Endpoint
-from clawlink.protocol.replies import DeadLetters, Failure, Polled
+from clawlink.protocol.replies import DeadLetters, Failure, KnowledgeList, Polled
 from clawlink.version import VERSION
 
 _REF = "#/components/schemas/{name}"
 _PARAMETER = re.compile(r"{(\w+)}")
 # What a poll carries is a union of messages; the reply structs leave it open, because the server never looks inside.
-_FILLED = {Polled: Polled[Message], DeadLetters: DeadLetters[Message]}
+_FILLED = {
+    Polled: Polled[Message],
+    DeadLetters: DeadLetters[Message],
+    KnowledgeList: KnowledgeList[KnowledgeBroadcast],
+}
 
 
 @cache

@@ -127,6 +127,31 @@ async def status_of(relay: Running, asker: str, message_id: str, *, headers: Hea
     return await ok(relay.get(f"/messages/{quote(message_id, safe='')}", params={"agent_id": asker}, headers=headers))
 
 
+async def task_of(relay: Running, asker: str, task_id: str, *, headers: Headers | None = None, **query: Any) -> Any:
+    """Ask what became of a task."""
+    asked = {"agent_id": asker, **query}
+    return await ok(relay.get(f"/tasks/{quote(task_id, safe='')}", params=asked, headers=headers))
+
+
+async def tasks_of(relay: Running, asker: str, **query: Any) -> list[Any]:
+    """List an agent's tasks, page by page to the end."""
+    found: list[Any] = []
+    after: dict[str, str] = {}
+    while True:
+        page = await ok(relay.get("/tasks", params={"agent_id": asker, **query, **after}))
+        assert page["count"] == len(page["tasks"])
+        found += page["tasks"]
+        if page["next"] is None:
+            return found
+        after = {"after": page["next"]}
+
+
+async def pool_task(relay: Running, sender: str, capability: str | list[str] = "python", **fields: Any) -> str:
+    """Delegate to whoever has the capability, and return the task's id."""
+    body = {"from_agent": sender, "capability": capability, "task": "do it", **fields}
+    return str((await ok(relay.post("/delegate", body)))["message_id"])
+
+
 async def load_of(relay: Running, agent_id: str) -> tuple[int, int]:
     """Return what discover says of an agent: messages in its mailbox, open tasks."""
     reply = await ok(relay.get("/discover", params={"status": "all"}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.conftest import Running, Serve
+from tests.conftest import UNPACED, Running, Serve
 from tests.system.raw import Clock
 
 
@@ -30,6 +30,16 @@ async def relay(serve: Serve, clock: Clock) -> Running:
 @pytest.fixture
 async def pair(relay: Running) -> Running:
     """A relay with two agents: ``a``, who is Ann, and ``b``, who is Bob."""
+    return await _with_two(relay)
+
+
+@pytest.fixture
+async def unpaced_pair(serve: Serve, clock: Clock) -> Running:
+    """As ``pair``, and either may send as fast as it can."""
+    return await _with_two(await serve(clock=clock, limits=UNPACED))
+
+
+async def _with_two(relay: Running) -> Running:
     await relay.register("Ann", agent_id="a")
     await relay.register("Bob", agent_id="b")
     return relay

@@ -418,17 +418,23 @@ async def test_joined_and_left_unread_arrive_as_one(pair: Running) -> None:
     assert [m["type"] for m in news["messages"]] == ["agent_joined"]
 
 
-async def test_leaving_removes_the_agent_its_mail_and_its_tasks(pair: Running) -> None:
+async def test_leaving_removes_the_agent_and_its_mail_and_leaves_its_tasks(pair: Running) -> None:
+    """What it was told is over with it; what it was asked waits for whoever has its name next, and for nobody else."""
     message = await send(pair, "a", "b")
     task = await delegate(pair, "a", "b")
     await claim(pair, "b", 1, max=1)
     reply = await ok(pair.ask("DELETE", "/agents/b"))
-    assert (reply["status"], reply["agent_id"], reply["dropped"]) == ("left", "b", 2)
+    assert (reply["status"], reply["agent_id"], reply["dropped"], reply["waiting"]) == ("left", "b", 1, 1)
     await refused(pair.get("/poll/b"), 404, "unknown_agent")
     await refused(pair.ask("DELETE", "/agents/b"), 404, "unknown_agent")
-    for id in (message, task):
-        assert (await ok(pair.get(f"/messages/{id}?agent_id=a")))["state"] == "expired"
+    assert (await ok(pair.get(f"/messages/{message}?agent_id=a")))["state"] == "expired"
+    told = await ok(pair.get(f"/messages/{task}?agent_id=a"))
+    assert (told["state"], told["task_status"]) == ("stored", "queued")
     await listed(pair, ["a"], status="all")
     await pair.register("Mallory", agent_id="b")
     await nothing_due(pair, "b")
-    await refused(pair.post("/respond", {"from_agent": "b", "message_id": task, "result": "x"}), 404, "unknown_task")
+    status, _ = await pair.post("/respond", {"from_agent": "b", "message_id": task, "result": "x"})
+    assert status in (403, 404)
+    await pair.register("Bob", agent_id="b2")
+    assert (await claim_one(pair, "b2")).message["message_id"] == task
+    await respond(pair, "b2", task)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Running, Serve
+from tests.conftest import UNPACED, Running, Serve
 from tests.system.raw import Answer, Clock, exchange
 
 pytestmark = pytest.mark.parametrize("store_kind", ["memory"])
@@ -190,7 +190,7 @@ class OldClient:
 
 @pytest.fixture(params=[None, TOKEN], ids=["open", "token"])
 async def relay(request: pytest.FixtureRequest, serve: Serve) -> Running:
-    return await serve(token=request.param)
+    return await serve(token=request.param, limits=UNPACED)
 
 
 @pytest.fixture

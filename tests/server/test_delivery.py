@@ -109,11 +109,11 @@ async def test_max_bounds_a_claim(pair: Running) -> None:
 
 
 @memory
-async def test_a_claim_takes_fifty_unless_told_and_an_old_poll_a_thousand(pair: Running) -> None:
+async def test_a_claim_takes_fifty_unless_told_and_an_old_poll_a_thousand(unpaced_pair: Running) -> None:
     for n in range(120):
-        await send(pair, "a", "b", n)
-    assert (await poll(pair, "b", lease=60))["count"] == 50
-    assert (await poll(pair, "b"))["count"] == 70
+        await send(unpaced_pair, "a", "b", n)
+    assert (await poll(unpaced_pair, "b", lease=60))["count"] == 50
+    assert (await poll(unpaced_pair, "b"))["count"] == 70
 
 
 @memory

@@ -96,6 +96,7 @@ async def test_stored_delivered_and_acked_are_three_facts_and_answered_a_fourth(
         "task_status": None,
         "recipients": 1,
         "counts": {},
+        "delivered_to": None,
     }
     assert told["stored_at"]
     assert {told[f"{fact}_at"] for fact in ("delivered", "acked", "expired", "dead", "answered")} == {None}
@@ -103,12 +104,17 @@ async def test_stored_delivered_and_acked_are_three_facts_and_answered_a_fourth(
     got = await claim_one(pair, "b")
     told = await status_of(pair, "b", id)
     assert (told["state"], told["attempts"], told["acked_at"]) == ("delivered", 1, None)
+    assert (told["delivered_to"], told["answered_at"]) == ("b", None)
     assert told["delivered_at"] >= told["stored_at"]
 
     await ack(pair, "b", got.receipt)
     told = await status_of(pair, "a", id)
-    assert (told["state"], told["attempts"]) == ("acked", 1)
+    assert (told["state"], told["attempts"], told["answered_at"]) == ("acked", 1, None)
     assert told["acked_at"] >= told["delivered_at"]
+
+    await send(pair, "b", "a", "yes", in_reply_to=id)
+    told = await status_of(pair, "a", id)
+    assert told["answered_at"] >= told["acked_at"]
 
 
 async def test_a_message_given_back_was_delivered_all_the_same(pair: Running) -> None:

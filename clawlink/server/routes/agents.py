@@ -49,9 +49,10 @@ async def heartbeat(relay: Relay, request: Request) -> Reply:
     """Record a sign of life."""
     ask = await read(request, requests.Heartbeat)
     try:
-        await acting(relay, request, ask.agent_id, "agent_id")
+        agent = await acting(relay, request, ask.agent_id, "agent_id")
     except UnknownAgent:
         return reply(replies.Beat("unknown_agent"))
+    await relay.agents.beat(agent.id)
     return reply(replies.Beat("ok"))
 
 
@@ -59,5 +60,5 @@ async def heartbeat(relay: Relay, request: Request) -> Reply:
 async def leave(relay: Relay, request: Request) -> Reply:
     """Remove an agent."""
     agent = await acting(relay, request, parameter(request, "agent_id"), "agent_id")
-    dropped = await relay.agents.leave(agent)
-    return reply(replies.Left("left", agent.id, dropped))
+    gone = await relay.departures.leave(agent)
+    return reply(replies.Left("left", agent.id, gone.dropped, gone.waiting))

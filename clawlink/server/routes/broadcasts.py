@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from clawlink.protocol import paths, requests
+import msgspec
+
+from clawlink.protocol import paths, replies, requests
 from clawlink.relay.relay import Relay
 from clawlink.server.reply import Reply, reply
-from clawlink.server.wire import Request, Routes, acting, read
+from clawlink.server.wire import Request, Routes, acting, read, read_query
 
 routes = Routes()
 
@@ -16,3 +18,11 @@ async def broadcast(relay: Relay, request: Request) -> Reply:
     ask = await read(request, requests.Broadcast)
     sender = await acting(relay, request, ask.from_agent, "from_agent")
     return reply(await relay.broadcasts.broadcast(sender, ask))
+
+
+@routes.serves(paths.KNOWLEDGE)
+async def knowledge(relay: Relay, request: Request) -> Reply:
+    """List what was told and is still held."""
+    page = await relay.broadcasts.knowledge(read_query(request, requests.KnowledgeQuery))
+    kept = [msgspec.Raw(record.body) for record in page.records]
+    return reply(replies.KnowledgeList(kept, len(kept), page.after))

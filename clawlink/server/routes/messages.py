@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from aiohttp import web
 
 from clawlink.domain.delivery import Delivery, message_id
 from clawlink.domain.limits import DEFAULT_POLL_MESSAGES, MAX_LIST_LENGTH, MAX_POLL_MESSAGES
+from clawlink.domain.task import Event
 from clawlink.protocol import paths, replies, requests
-from clawlink.relay.clock import iso
+from clawlink.relay.clock import iso, iso_or_none
 from clawlink.relay.ids import receipt
 from clawlink.relay.mailbox import Mailbox, Outcome
 from clawlink.relay.relay import Relay
+from clawlink.relay.task_views import reported
 from clawlink.server.reply import Reply, reply, write
 from clawlink.server.wire import Request, Routes, acting, asking, parameter, read, read_query, was_reset
 
@@ -33,8 +35,9 @@ async def send(relay: Relay, request: Request) -> Reply:
 @routes.serves(paths.MESSAGE)
 async def message(relay: Relay, request: Request) -> Reply:
     """Tell how far a message came."""
-    asker = await asking(relay, request, read_query(request, requests.Asker).agent_id)
-    return reply(await relay.messages.status(asker, parameter(request, "message_id")))
+    ask = read_query(request, requests.MessageQuery)
+    asker = await asking(relay, request, ask.agent_id)
+    return reply(await relay.messages.status(asker, parameter(request, "message_id"), ask))
 
 
 @routes.serves(paths.POLL)
@@ -45,21 +48,30 @@ async def poll(relay: Relay, request: Request) -> Reply | web.StreamResponse:
     """
     agent = await acting(relay, request, parameter(request, "agent_id"), "agent_id")
     ask = read_query(request, requests.PollQuery)
-    taken = await relay.mailbox.claim(
-        agent.id,
+    taken, earlier = await relay.mailbox.claim(
+        agent,
         limit=ask.max or (MAX_POLL_MESSAGES if ask.lease is None else DEFAULT_POLL_MESSAGES),
         wait=ask.wait,
         lease=ask.lease or relay.limits.lease,
         tick=lambda: relay.agents.touch(agent.id),
     )
-    answer = _polled(taken)
+    answer = _polled(taken, earlier)
     if not taken:
         return answer
     return await _hand_over(request, answer, relay.mailbox, agent.id, taken, settle=ask.lease is None)
 
 
-def _polled(taken: Sequence[Delivery]) -> Reply:
-    leases = [replies.Lease(message_id(d), receipt(str(d.receipt), d.id), d.attempts, iso(d.visible_at)) for d in taken]
+def _polled(taken: Sequence[Delivery], earlier: Mapping[str, Sequence[Event]]) -> Reply:
+    leases = [
+        replies.Lease(
+            message_id(d),
+            receipt(str(d.receipt), d.id),
+            d.attempts,
+            iso(d.visible_at),
+            reported(earlier[d.id]) if d.id in earlier else None,
+        )
+        for d in taken
+    ]
     return reply(replies.Polled([msgspec.Raw(d.body) for d in taken], len(taken), leases))
 
 
@@ -83,12 +95,14 @@ async def _hand_over(
             await asyncio.sleep(_RESET_SECONDS)
     except (asyncio.CancelledError, ConnectionError):
         read = settle and alive and not was_reset(request)
-        await asyncio.shield((mailbox.ack if read else mailbox.release)(agent_id, receipts))
+        await asyncio.shield(
+            mailbox.ack(agent_id, receipts, for_good=True) if read else mailbox.release(agent_id, receipts)
+        )
         raise
     if not alive:
         await mailbox.release(agent_id, receipts)
     elif settle:
-        await asyncio.shield(mailbox.ack(agent_id, receipts))
+        await asyncio.shield(mailbox.ack(agent_id, receipts, for_good=True))
     return response
 
 
@@ -119,16 +133,16 @@ async def extend(relay: Relay, request: Request) -> Reply:
 def _receipted(outcomes: Sequence[Outcome], done: str) -> Reply:
     results = [
         replies.Settled(o.receipt, "", o.error.code if o.error else "unknown", o.error.message if o.error else None)
-        if o.delivery is None
+        if o.message_id is None
         else replies.Settled(
             o.receipt,
-            message_id(o.delivery),
+            o.message_id,
             done,
-            lease_expires_at=iso(o.delivery.visible_at) if done == "extended" else None,
+            lease_expires_at=iso_or_none(o.held_until) if done == "extended" else None,
         )
         for o in outcomes
     ]
-    return reply(replies.Receipted(results, sum(o.delivery is not None for o in outcomes)))
+    return reply(replies.Receipted(results, sum(o.message_id is not None for o in outcomes)))
 
 
 @routes.serves(paths.DEAD_LETTERS)

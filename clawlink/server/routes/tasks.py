@@ -5,14 +5,14 @@ from __future__ import annotations
 from clawlink.protocol import paths, requests
 from clawlink.relay.relay import Relay
 from clawlink.server.reply import Reply, reply
-from clawlink.server.wire import Request, Routes, acting, read
+from clawlink.server.wire import Request, Routes, acting, asking, parameter, read, read_query
 
 routes = Routes()
 
 
 @routes.serves(paths.DELEGATE)
 async def delegate(relay: Relay, request: Request) -> Reply:
-    """Store a task for its assignee."""
+    """Store a task for its assignee, or for whoever claims it first."""
     ask = await read(request, requests.Delegate)
     sender = await acting(relay, request, ask.from_agent, "from_agent")
     return reply(await relay.tasks.delegate(sender, ask))
@@ -24,3 +24,35 @@ async def respond(relay: Relay, request: Request) -> Reply:
     ask = await read(request, requests.Respond)
     sender = await acting(relay, request, ask.from_agent, "from_agent")
     return reply(await relay.tasks.respond(sender, ask))
+
+
+@routes.serves(paths.TASK)
+async def task(relay: Relay, request: Request) -> Reply:
+    """Tell what became of a task."""
+    ask = read_query(request, requests.TaskQuery)
+    asker = await asking(relay, request, ask.agent_id)
+    return reply(await relay.task_views.get(asker, parameter(request, "task_id"), ask))
+
+
+@routes.serves(paths.TASKS)
+async def tasks(relay: Relay, request: Request) -> Reply:
+    """List tasks."""
+    ask = read_query(request, requests.TasksQuery)
+    asker = await asking(relay, request, ask.agent_id or ask.requester or ask.assignee)
+    return reply(await relay.task_views.list(asker, ask))
+
+
+@routes.serves(paths.CANCEL)
+async def cancel(relay: Relay, request: Request) -> Reply:
+    """Take a task back for good."""
+    ask = await read(request, requests.Cancel)
+    sender = await acting(relay, request, ask.from_agent, "from_agent")
+    return reply(await relay.tasks.cancel(sender, parameter(request, "task_id"), ask))
+
+
+@routes.serves(paths.ANSWER)
+async def answer(relay: Relay, request: Request) -> Reply:
+    """Answer what an assignee asked."""
+    ask = await read(request, requests.Answer)
+    sender = await acting(relay, request, ask.from_agent, "from_agent")
+    return reply(await relay.tasks.answer(sender, parameter(request, "task_id"), ask))

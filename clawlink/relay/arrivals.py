@@ -1,0 +1,155 @@
+"""New work: whether it may come, by how fast its sender writes and by what led to it."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Hashable
+
+from clawlink.domain import chain as chain_rules
+from clawlink.domain import rate
+from clawlink.domain.agent import Agent
+from clawlink.domain.chain import Chain
+from clawlink.domain.delivery import Delivery
+from clawlink.domain.message import KnowledgeBroadcast, PlainMessage, TaskDelegation, decode
+from clawlink.domain.rate import Bucket
+from clawlink.domain.task import Task, carried
+from clawlink.errors import LoopStopped, NotAllowed, RateLimited, UnknownTask
+from clawlink.protocol.replies import Stop
+from clawlink.relay.clock import iso
+from clawlink.relay.core import Core
+
+_log = logging.getLogger("clawlink.relay")
+_REMEMBERED = 10
+
+
+class _Buckets:
+    """A token bucket a key. A ``rate`` of 0 is no limit.
+
+    One that is not used for as long as it takes to fill is full again, and as good as none. So buckets are kept in two
+    generations, each that long: what was not used in the newer one is forgotten with the older, at no cost a bucket.
+    """
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self.rate = rate
+        self.burst = burst
+        self._newer: dict[Hashable, Bucket] = {}
+        self._older: dict[Hashable, Bucket] = {}
+        self._since = 0.0
+
+    def wait(self, key: Hashable, now: float) -> float:
+        """Return the seconds until there is a token, 0 if there is one."""
+        return rate.wait_for_one(self._left(key, now), rate=self.rate) if self.rate else 0.0
+
+    def take(self, key: Hashable, now: float) -> None:
+        """Take a token that is there."""
+        if self.rate:
+            left = self._left(key, now)
+            if now - self._since >= self.burst / self.rate:
+                self._older, self._newer, self._since = self._newer, {}, now
+            self._newer[key] = Bucket(left - 1, now)
+
+    def _left(self, key: Hashable, now: float) -> float:
+        bucket = self._newer.get(key) or self._older.get(key)
+        return rate.refilled(bucket, now=now, rate=self.rate, burst=self.burst)
+
+
+class Arrivals:
+    """The door for delegations, plain messages and broadcasts. Responses and acknowledgements do not pass it."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._agents = _Buckets(core.limits.rate_agent, core.limits.burst_agent)
+        self._pairs = _Buckets(core.limits.rate_pair, core.limits.burst_pair)
+        self.stops: deque[Stop] = deque(maxlen=_REMEMBERED)
+
+    def require_pace(self, sender: str, to: str | None) -> None:
+        """Count a piece of new work. Raises RateLimited if it comes too fast, and then counts nothing.
+
+        ``to`` is None for what does not go to one other agent.
+        """
+        now = self._core.clock()
+        if self._agents.wait(sender, now):
+            self._limited([sender], "all others", self._agents, self._agents.wait(sender, now))
+        if to is not None:
+            if self._pairs.wait((sender, to), now):
+                self._limited([sender, to], to, self._pairs, self._pairs.wait((sender, to), now))
+            self._pairs.take((sender, to), now)
+        self._agents.take(sender, now)
+
+    def _limited(self, agents: list[str], whom: str, limit: _Buckets, wait: float) -> None:
+        self._core.stats.rate_limited += 1
+        self._note("rate_limited", agents)
+        raise RateLimited(
+            f"{agents[0]} sends new work to {whom} faster than {limit.rate:g} a second (at once {limit.burst:g}); "
+            f"try again in {wait:.2f} s",
+            limit=limit.rate,
+            retry_after=wait,
+            current=agents,
+        )
+
+    async def chain(
+        self, sender: Agent, to: str | None, *, parent_task: str | None, in_reply_to: str | None = None
+    ) -> Chain:
+        """Return the chain of new work. Raises LoopStopped, UnknownTask, NotAllowed.
+
+        A message that is answered may be forgotten by now: the answer then begins a new chain.
+        """
+        if parent_task is not None:
+            cause = await self._of_task(sender, parent_task)
+        elif in_reply_to is not None:
+            found = await self._of_message(sender, in_reply_to)
+            if found is None:
+                return chain_rules.first(sender.id)
+            cause = found
+        else:
+            return chain_rules.first(sender.id)
+        limits = self._core.limits
+        try:
+            return chain_rules.follow(
+                cause,
+                task=parent_task or cause.parent_task,
+                sender=sender.id,
+                to=to,
+                max_hops=limits.max_hops,
+                max_cycles=limits.max_cycles,
+            )
+        except LoopStopped as stopped:
+            self._core.stats.loops_stopped += 1
+            self._note("loop_stopped", stopped.current)
+            raise
+
+    async def _of_task(self, sender: Agent, task_id: str) -> Chain:
+        store = self._core.store
+        task = await store.get(Task, task_id)
+        if task is None:
+            d = await store.get(Delivery, task_id)
+            task = carried(d) if d is not None and d.is_task else None
+        message = None if task is None else decode(task.body)
+        if task is None or not isinstance(message, TaskDelegation):
+            raise UnknownTask(
+                f"no task {task_id!r} is known here, or it was finished long ago; leave parent_task out for new work",
+                field="parent_task",
+            )
+        parties = {message.from_agent, message.to_agent, *(event.by for event in task.history)}
+        if sender.id not in parties:
+            raise NotAllowed(
+                f"task {task_id} is between others, so work of yours does not follow from it; leave parent_task out",
+                field="parent_task",
+            )
+        return message.chain
+
+    async def _of_message(self, sender: Agent, message_id: str) -> Chain | None:
+        store = self._core.store
+        d = await store.get(Delivery, message_id) or await store.get(Delivery, f"{message_id}:{sender.id}")
+        task = await store.get(Task, message_id) if d is None else None
+        body = d.body if d is not None else None if task is None else task.body
+        message = None if body is None else decode(body)
+        return message.chain if isinstance(message, TaskDelegation | PlainMessage | KnowledgeBroadcast) else None
+
+    def _note(self, code: str, agents: list[str]) -> None:
+        """Tell the operator; of the same agents once until others are stopped, so that a flood does not hide them."""
+        if self.stops and self.stops[-1].code == code and self.stops[-1].agents == agents:
+            return
+        _log.warning("new work stopped", extra={"code": code, "agents": agents})
+        self.stops.append(Stop(iso(self._core.clock()), code, agents))

@@ -1,0 +1,210 @@
+"""Tasks as their parties see them: one, with its history, or lists; and waiting for what comes next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from clawlink.domain import task as rules
+from clawlink.domain.agent import Agent
+from clawlink.domain.delivery import Delivery
+from clawlink.domain.limits import MAX_REPLY_BYTES
+from clawlink.domain.message import TaskResponse, decode
+from clawlink.domain.task import DELIVERED, FINAL, OPEN, QUEUED, Event, Task, TaskState
+from clawlink.errors import NotAllowed, UnknownTask
+from clawlink.protocol import requests
+from clawlink.protocol.replies import RecipientInfo, TaskEvent, TaskList, TaskView
+from clawlink.relay import waiting
+from clawlink.relay.agents import Agents
+from clawlink.relay.clock import iso, iso_or_none
+from clawlink.relay.core import Core
+from clawlink.relay.upkeep import delegation_of
+
+_ENDED = tuple(state for state in TaskState if state in FINAL)
+_PAGE = 100
+# A list that leaves most of what it looks at stops here and goes on at the next request.
+_LOOKED_AT = 2000
+
+_Source = tuple[type[Any], str, TaskState | None]
+
+
+class TaskViews:
+    """What agents see of their tasks."""
+
+    def __init__(self, core: Core, agents: Agents) -> None:
+        self._core = core
+        self._agents = agents
+
+    # -- one ---------------------------------------------------------------------------------------------------------
+
+    async def get(self, asker: Agent, task_id: str, ask: requests.TaskQuery) -> TaskView:
+        """Return a task; with ``wait`` once it has changed since version ``since``, or without that once it is final.
+
+        Raises UnknownTask, NotAllowed for a third agent.
+        """
+        core = self._core
+        task = await self._read(asker, task_id)
+        if not ask.wait or _news(task, ask.since):
+            return await self.view(task)
+        with core.watch(task_id) as signal:
+
+            async def read() -> Task | None:
+                nonlocal task
+                task = await self._read(asker, task_id)
+                return task if _news(task, ask.since) else None
+
+            async def never() -> None:
+                return None
+
+            await waiting.first(
+                signal,
+                read=read,
+                next_at=never,
+                clock=core.clock,
+                until=core.clock() + ask.wait,
+                over=lambda: core.draining,
+                tick=max(core.limits.stale_after / 2, 1.0),
+            )
+        return await self.view(task)
+
+    async def _read(self, asker: Agent, task_id: str) -> Task:
+        store = self._core.store
+        task = await store.get(Task, task_id)
+        if task is None:
+            d = await store.get(Delivery, task_id)
+            # Between the two reads the record may have been made.
+            alone = d is not None and d.is_task and not d.has_record
+            task = rules.carried(d) if d is not None and alone else await store.get(Task, task_id)
+        if task is None:
+            raise UnknownTask(
+                f"no task {task_id!r} is known here; "
+                f"finished ones are kept {self._core.limits.retention:.0f} s at most",
+                field="task_id",
+            )
+        if asker.id not in (task.requester, task.assignee) and all(asker.id != event.by for event in task.history):
+            raise NotAllowed(f"task {task_id} is between other agents, and only they may see it", field="agent_id")
+        return task
+
+    async def view(self, task: Task) -> TaskView:
+        """Return the task as the wire shows it."""
+        message = delegation_of(task.body)
+        answer = None if task.answer is None else decode(task.answer)
+        owner = None if task.assignee is None else await self._core.store.get(Agent, task.assignee)
+        capability: Any = message.capability
+        members: Any = message.to_any_of
+        return TaskView(
+            task_id=task.id,
+            requester=task.requester,
+            assignee=task.assignee,
+            capability=None if capability is msgspec.UNSET else capability,
+            task=message.task,
+            context=message.context,
+            priority=message.priority.value,
+            status=task.state.value,
+            progress=task.progress,
+            note=task.note,
+            result=answer.result if isinstance(answer, TaskResponse) else None,
+            attempts=task.attempts,
+            version=task.earlier + task.version,
+            parent_task=message.chain.parent_task,
+            created_at=iso(task.created_at),
+            queued_at=iso(task.queued_at),
+            delivered_at=iso_or_none(task.delivered_at),
+            acked_at=iso_or_none(task.acked_at),
+            started_at=iso_or_none(task.started_at),
+            finished_at=iso_or_none(task.finished_at),
+            deadline_at=iso_or_none(task.deadline_at),
+            history=[
+                TaskEvent(iso(task.created_at), QUEUED.value, task.requester, None, None, None),
+                *reported(task.history),
+            ],
+            history_folded=task.folded,
+            to_any_of=None if members is msgspec.UNSET else list(members),
+            hops=message.chain.hops,
+            owner=self._owner(owner),
+        )
+
+    def _owner(self, owner: Agent | None) -> RecipientInfo | None:
+        return None if owner is None else self._agents.recipient(owner)
+
+    # -- lists -------------------------------------------------------------------------------------------------------
+
+    async def list(self, asker: Agent, ask: requests.TasksQuery) -> TaskList:
+        """List tasks that the asker is a party of, state by state and the newest first within each."""
+        sources = _sources(asker.id, ask)
+        at, after = _position(ask.after, len(sources))
+        found: list[TaskView] = []
+        looked_at = size = 0
+        while at < len(sources):
+            kind, key, state = sources[at]
+            limit = min(ask.limit - len(found), _PAGE)
+            page = await self._core.store.page(kind, key, after, limit, newest=True)
+            for record in page.records:
+                task = record if isinstance(record, Task) else rules.carried(record)
+                looked_at += 1
+                if (state is None or task.state is state) and _wanted(task, ask):
+                    found.append(await self.view(task))
+                    size += task.weight
+            after = page.after
+            at += after is None
+            if len(found) >= ask.limit or looked_at >= _LOOKED_AT or size >= MAX_REPLY_BYTES:
+                break
+        return TaskList(found, len(found), f"{at}.{after or ''}" if at < len(sources) else None)
+
+
+def reported(history: Iterable[Event]) -> list[TaskEvent]:
+    """Return steps and reports as the wire shows them."""
+    return [
+        TaskEvent(
+            iso(event.at),
+            event.status.value,
+            event.by,
+            event.note,
+            event.progress,
+            None if event.content is None else msgspec.Raw(event.content),
+        )
+        for event in history
+    ]
+
+
+def _news(task: Task, since: int | None) -> bool:
+    return task.state in FINAL if since is None else task.earlier + task.version > since
+
+
+def _wanted(task: Task, ask: requests.TasksQuery) -> bool:
+    return ask.requester in (None, task.requester) and ask.assignee in (None, task.assignee)
+
+
+def _sources(asker: str, ask: requests.TasksQuery) -> Sequence[_Source]:
+    """Return where the tasks are found: in the asker's role, or in both."""
+    if asker not in (ask.requester, ask.assignee) and ask.requester is not None and ask.assignee is not None:
+        raise NotAllowed("only tasks that you asked for or were given can be listed", field="requester")
+    states = {"open": OPEN, "final": _ENDED, None: (*OPEN, *_ENDED)}.get(ask.status) or (TaskState(ask.status),)
+    as_requester = ask.requester in (None, asker)
+    as_assignee = ask.assignee in (None, asker)
+    if as_requester and as_assignee and (ask.requester or ask.assignee):
+        as_requester, as_assignee = ask.requester is not None, ask.requester is None
+    sources: list[_Source] = []
+    for state in states:
+        if as_requester:
+            if state in (QUEUED, DELIVERED):
+                sources.append((Delivery, rules.by_requester(asker, state), None))
+            sources.append((Task, rules.by_requester(asker, state), None))
+        if as_assignee:
+            if state in (QUEUED, DELIVERED):
+                sources.append((Delivery, rules.by_owner(asker), state))
+            sources.append(
+                (Task, rules.by_assignee(asker, state), None)
+                if state in FINAL
+                else (Task, rules.by_owner(asker), state)
+            )
+    return sources
+
+
+def _position(after: str | None, sources: int) -> tuple[int, str | None]:
+    at, _, rest = (after or "").partition(".")
+    if not (at.isascii() and at.isdigit()) or int(at) >= sources:
+        return 0, None
+    return int(at), rest or None

@@ -1,0 +1,261 @@
+"""What becomes of tasks when nobody does anything: they expire, run out of attempts, or lose a silent owner."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from clawlink.domain import delivery as delivery_rules
+from clawlink.domain import task as rules
+from clawlink.domain.agent import Agent, Presence
+from clawlink.domain.delivery import Delivery, State
+from clawlink.domain.message import Priority, TaskDelegation, TaskUpdate, decode, encode
+from clawlink.domain.pool import Pool, pool_for, waiting_for
+from clawlink.domain.task import FINAL, Task, TaskState, by_owner
+from clawlink.relay.agents import Agents
+from clawlink.relay.clock import iso
+from clawlink.relay.core import Core, retrying
+from clawlink.relay.ids import derived
+from clawlink.relay.mailbox import Mailbox
+from clawlink.relay.pools import Pools
+from clawlink.store.base import Drop, Put
+
+_SLICE = 256
+
+
+def capabilities_of(message: TaskDelegation) -> Sequence[str]:
+    """Return what a delegation asks of whoever claims it."""
+    named = message.capability
+    return (named,) if isinstance(named, str) else named if isinstance(named, tuple) else ()
+
+
+def pool_of(message: TaskDelegation) -> Pool:
+    """Return the pool that a delegation went to."""
+    return pool_for(capabilities_of(message), message.to_any_of if isinstance(message.to_any_of, tuple) else ())
+
+
+class Upkeep:
+    """Keeps tasks moving. Whatever it does is safe to do again."""
+
+    def __init__(self, core: Core, agents: Agents, mailbox: Mailbox, pools: Pools) -> None:
+        self._core = core
+        self._agents = agents
+        self._mailbox = mailbox
+        self._pools = pools
+        mailbox.end_task = self.end
+
+    # -- ends --------------------------------------------------------------------------------------------------------
+
+    @retrying
+    async def end(self, task_id: str) -> bool:
+        """End a task whose time is over, or whose delivery was handed out too often; False if neither is so."""
+        core = self._core
+        now = core.clock()
+        d = await core.store.get(Delivery, task_id)
+        task = await core.store.get(Task, task_id) or (None if d is None else rules.carried(d))
+        if task is None:
+            return False
+        if task.state in FINAL:
+            if d is not None:
+                await core.commit(d.home, Drop(d))
+            return d is not None
+        if task.expires_at <= now:
+            await self._end(task, d, TaskState.EXPIRED, "nobody finished it in time")
+            core.stats.tasks_expired += 1
+            return True
+        if d is None or not delivery_rules.due(d, now) or d.attempts < core.limits.max_attempts:
+            return False
+        if task.pooled:
+            await self._end(task, d, TaskState.FAILED, f"handed out {d.attempts} times and never finished")
+            core.stats.tasks_failed += 1
+        else:
+            await self._bury(task, d, now)
+        return True
+
+    async def _end(self, task: Task, d: Delivery | None, state: TaskState, note: str) -> None:
+        core = self._core
+        ended = rules.end(task, state, by=None, now=core.clock(), keep=core.limits.retention, note=note)
+        await self.tell(task.requester, ended, by=None)
+        await self.tell_worker(task, ended, by=None)
+        await core.commit(task.home, Put(ended), *(() if d is None else (Drop(d),)))
+        core.relist(task.assignee)
+        core.stats.expired += d is not None and d.state is State.PENDING
+
+    async def _bury(self, task: Task, d: Delivery, now: float) -> None:
+        """Make a dead letter of what one agent was given too often; until it expires, it may redrive or answer it."""
+        core = self._core
+        note = f"handed out {d.attempts} times and never acknowledged; it is in the dead letters of {task.assignee}"
+        back = rules.lapse(task, now=now, note=note)
+        await self.tell(task.requester, back, by=None, note=note)
+        keep = max(0.0, task.expires_at - now)
+        dead = delivery_rules.with_record(delivery_rules.bury(d, now=now, keep=keep))
+        await core.commit(task.home, Put(dead), Put(back))
+        core.stats.dead += 1
+
+    # -- owners ------------------------------------------------------------------------------------------------------
+
+    @retrying
+    async def look(self, task_id: str) -> bool:
+        """Do what is due about a task that was fetched: end it, forget it, or look whether its owner is there."""
+        core = self._core
+        d = await core.store.get(Delivery, task_id)
+        alone = d is not None and not d.has_record
+        task = rules.carried(d) if d is not None and alone else await core.store.get(Task, task_id)
+        now = core.clock()
+        if task is None or task.ends_at > now:
+            return False
+        if task.expires_at <= now:
+            if task.state not in FINAL:
+                return await self.end(task_id)
+            await core.commit(task.home, Drop(task))
+            return True
+        owner = None if task.assignee is None else await core.store.get(Agent, task.assignee)
+        until = rules.held_until(task, owner, stale_after=core.limits.stale_after)
+        if until <= now:
+            await self._take_back(task, d, owner, now, name=None if owner is None else owner.name)
+            return True
+        changes = [] if alone else [Put(rules.hold(task, until))]
+        if d is not None and d.receipt is not None:
+            changes.append(Put(delivery_rules.postpone(d, until)))
+        await core.commit(task.home, *changes)
+        return True
+
+    async def _take_back(
+        self, task: Task, d: Delivery | None, owner: Agent | None, now: float, *, name: str | None
+    ) -> None:
+        """Queue a task again whose owner, of that name, holds it no longer."""
+        core = self._core
+        silent = owner is None or self._agents.presence(owner) is Presence.STALE
+        if owner is None:
+            note = f"{task.assignee} has left"
+        elif silent and task.acked_at is not None:
+            note = f"{task.assignee} has given no sign of life for {now - owner.last_heartbeat:.0f} s"
+        else:
+            note = f"the lease of {task.assignee} has lapsed"
+        waits = "" if task.pooled else f"; it waits for {task.assignee}"
+        back = rules.lapse(task, now=now, note=note + waits)
+        if silent and not task.pooled:
+            await self.tell(task.requester, back, by=None, note=note + waits)
+        changes: list[Put] = [Put(back)]
+        if not task.pooled and task.mailbox != task.assignee and name is not None:
+            changes.append(await self._pools.using(waiting_for(task.mailbox, name), make_room=True))
+        anew = (
+            self._delivered_anew(back, now)
+            if d is None
+            else delivery_rules.take_back(d, now=now, keep_receipt=not task.pooled)
+        )
+        changes.append(Put(anew))
+        pool = None
+        if task.pooled:
+            using = await self._pools.using(pool_of(delegation_of(task.body)), make_room=True)
+            pool = using.record
+            changes.append(using)
+        await core.commit(task.home, *changes)
+        core.stats.lapses += 1
+        core.relist(task.assignee)
+        if isinstance(pool, Pool):
+            self._pools.wake_one(pool)
+
+    def _delivered_anew(self, task: Task, now: float) -> Delivery:
+        """Return a new delivery of a task whose first was acknowledged, at the place that it had."""
+        return Delivery(
+            task.id,
+            1,
+            task.mailbox,
+            task.requester,
+            delivery_rules.rank(delegation_of(task.body).priority.level, int(task.created_at * 1_000_000)),
+            task.body,
+            task.created_at,
+            now,
+            task.expires_at,
+            attempts=task.attempts,
+            is_task=True,
+            has_record=True,
+            deadline_at=task.deadline_at,
+        )
+
+    async def owner_left(self, agent: Agent) -> int:
+        """Take back what an agent held that has left; return how many tasks wait for the next of its name.
+
+        Those of pools go on to others. The agent's record is gone already.
+        """
+        core = self._core
+        after: str | None = None
+        while True:
+            page = await core.store.page(Task, by_owner(agent.id), after, _SLICE)
+            for task in page.records:
+                await self._forsake(task.id, agent)
+            if page.after is None:
+                break
+            after = page.after
+            await asyncio.sleep(0)
+        for held in await core.store.first(Delivery, by_owner(agent.id), core.limits.max_open_tasks):
+            await self._forsake(held.id, agent)
+        waiting = [d for d in await core.store.pending(agent.id, core.limits.max_mailbox_messages) if d.is_task]
+        if waiting:
+            await self._wait_for_name(agent)
+        for done, d in enumerate(waiting, 1):
+            if not d.has_record:
+                note = f"{agent.name} has left; the task waits for the next agent of that name"
+                await self.tell(d.sender, rules.carried(d), by=None, note=note)
+            if done % _SLICE == 0:
+                await asyncio.sleep(0)
+        return len(waiting)
+
+    @retrying
+    async def _forsake(self, task_id: str, left: Agent) -> None:
+        d = await self._core.store.get(Delivery, task_id)
+        task = rules.carried(d) if d is not None and not d.has_record else await self._core.store.get(Task, task_id)
+        if task is not None and task.assignee == left.id and task.delivered_at is not None and task.state not in FINAL:
+            await self._take_back(task, d, None, self._core.clock(), name=left.name)
+
+    @retrying
+    async def _wait_for_name(self, agent: Agent) -> None:
+        pool = waiting_for(agent.id, agent.name)
+        await self._core.commit(agent.id, await self._pools.using(pool, make_room=True))
+        self._pools.wake_one(pool)
+
+    # -- tell --------------------------------------------------------------------------------------------------------
+
+    async def tell_worker(self, before: Task, now_is: Task, *, by: str | None) -> None:
+        """Tell the one who has, or had, fetched a task that it is at its end."""
+        if before.assignee is not None and before.attempts:
+            await self.tell(before.assignee, now_is, by=by)
+
+    async def tell(self, to: str, task: Task, *, by: str | None, note: str | None = None) -> None:
+        """Tell an agent what became of a task; unread news of one task are replaced by the newest."""
+        core = self._core
+        if await core.store.get(Agent, to) is None:
+            return
+        now = core.clock()
+        id = derived("update", task.id, str(task.version), task.state.value, to)
+        update = TaskUpdate(
+            message_id=id,
+            task_id=task.id,
+            to_agent=to,
+            status=task.state.value,
+            note=task.note if note is None else note,
+            by=by,
+            attempts=task.attempts,
+            timestamp=iso(now),
+            queued_at=iso(now),
+        )
+        await self._mailbox.put_notice(
+            self._mailbox.new(
+                id,
+                to,
+                sender=by or to,
+                body=encode(update),
+                now=now,
+                level=Priority.HIGH.level,
+                merge="task:" + task.id,
+            )
+        )
+
+
+def delegation_of(body: bytes) -> TaskDelegation:
+    """Read the delegation that a task began with."""
+    message = decode(body)
+    if not isinstance(message, TaskDelegation):
+        raise TypeError(f"a task's body is a delegation, not {type(message).__name__}")
+    return message
