@@ -78,11 +78,13 @@ class Relay:
                 await self.ask(asker, "DELETE", f"/agents/{name}")
 
 
-def _names(prefix: str, number: int) -> list[str]:
+def names_for(prefix: str, number: int) -> list[str]:
+    """Name agents of one role."""
     return [f"bench-{prefix}-{i:04}" for i in range(number)]
 
 
-def _delegation(to: str, size: int = BODY_BYTES) -> dict[str, Any]:
+def delegation(to: str, size: int = BODY_BYTES) -> dict[str, Any]:
+    """Return the body of a delegation that is ``size`` bytes long as JSON."""
     body = {"from_agent": _SENDER, "to_agent": to, "task": "", "context": {"depth": 2, "tags": ["a", "b"]}}
     body["task"] = "x" * (size - len(msgspec.json.encode(body)))
     return body
@@ -92,9 +94,9 @@ async def delegate(
     relay: Relay, floor: Server | None, *, seconds: float, rounds: int, say: Callable[[str], None]
 ) -> list[Row]:
     """Delegations a second, on 32 connections to 64 recipients: while consumers drain, and while nobody does."""
-    names = _names("recipient", RECIPIENTS)
+    names = names_for("recipient", RECIPIENTS)
     await relay.register([_SENDER, *names])
-    requests = [relay.request("POST", "/delegate", _delegation(name)) for name in names]
+    requests = [relay.request("POST", "/delegate", delegation(name)) for name in names]
     rows = []
     for drained in (True, False):
         rates, ratios = [], []
@@ -155,7 +157,7 @@ async def _drain(relay: Relay, names: Sequence[str]) -> None:
 async def work(relay: Relay, *, seconds: float, say: Callable[[str], None]) -> list[Row]:
     """Whole rounds a second (delegate, claim, ack, respond, claim, ack), and how fast a waiting poll is reached."""
     pairs = 16
-    askers, workers = _names("asker", pairs), _names("worker", pairs)
+    askers, workers = names_for("asker", pairs), names_for("worker", pairs)
     await relay.register([*askers, *workers])
     say("whole rounds")
     done = 0
@@ -164,7 +166,7 @@ async def work(relay: Relay, *, seconds: float, say: Callable[[str], None]) -> l
         nonlocal done
         asker = await relay.open()
         while time.perf_counter() < until:
-            task = {**_delegation(worker_name), "from_agent": asker_name}
+            task = {**delegation(worker_name), "from_agent": asker_name}
             id = (await relay.ask(asker, "POST", "/delegate", task))["message_id"]
             await _claim_and_ack(relay, asker, worker_name)
             answer = {"from_agent": worker_name, "message_id": id, "result": "done"}
@@ -183,7 +185,7 @@ async def work(relay: Relay, *, seconds: float, say: Callable[[str], None]) -> l
     return [
         Row("delegate, claim, ack, respond, claim, ack", rate, "rounds a second"),
         Row("from delegate's reply to a waiting poll, p50", statistics.median(delays) * 1000, "ms"),
-        Row("from delegate's reply to a waiting poll, p99", _p99(delays) * 1000, "ms"),
+        Row("from delegate's reply to a waiting poll, p99", p99(delays) * 1000, "ms"),
     ]
 
 
@@ -195,7 +197,7 @@ async def _arrivals(relay: Relay, sender: str, worker: str, seconds: float) -> l
     while time.perf_counter() < until:
         polling = asyncio.create_task(_timed(relay.ask(poller, "GET", f"/poll/{worker}?wait=30&lease=60")))
         await asyncio.sleep(0.005)
-        _, replied = await _timed(relay.ask(asker, "POST", "/delegate", {**_delegation(worker), "from_agent": sender}))
+        _, replied = await _timed(relay.ask(asker, "POST", "/delegate", {**delegation(worker), "from_agent": sender}))
         claimed, arrived = await polling
         delays.append(max(arrived - replied, 0.0))
         receipts = [lease["receipt"] for lease in claimed["deliveries"]]
@@ -211,7 +213,7 @@ async def _timed(waiting: Any) -> tuple[Any, float]:
 
 async def many_agents(relay: Relay, *, seconds: float, say: Callable[[str], None]) -> list[Row]:
     """Discover among 3,000 agents, and what a broadcast to all of them does to others."""
-    names = _names("agent", AGENTS)
+    names = names_for("agent", AGENTS)
     say(f"registering {AGENTS} agents")
     await relay.register([_SENDER, *names])
     asker = await relay.open()
@@ -238,7 +240,7 @@ async def many_agents(relay: Relay, *, seconds: float, say: Callable[[str], None
     await asker.close()
     return [
         Row(f"discover, {AGENTS} agents, p50", statistics.median(times) * 1000, "ms"),
-        Row(f"discover, {AGENTS} agents, p99", _p99(times) * 1000, "ms"),
+        Row(f"discover, {AGENTS} agents, p99", p99(times) * 1000, "ms"),
         Row(f"broadcast to {AGENTS} agents", each * 1000, "ms"),
         Row("another request, nothing going on, p50", statistics.median(alone) * 1000, "ms"),
         Row("another request, nothing going on, slowest", max(alone) * 1000, "ms"),
@@ -266,11 +268,11 @@ async def _pings(relay: Relay, meanwhile: Any) -> list[float]:
 async def memory(relay: Relay, *, say: Callable[[str], None]) -> list[Row]:
     """Bytes that a queued message of 600 bytes takes, and a waiting poll; only for a relay that was started here."""
     rows = []
-    names = _names("box", RECIPIENTS)
+    names = names_for("box", RECIPIENTS)
     await relay.register([_SENDER, *names])
     asker = await relay.open()
     before = await _size_of_message(relay, asker, names[0])
-    bodies = [_delegation(name, BODY_BYTES + MESSAGE_BYTES - before) for name in names]
+    bodies = [delegation(name, BODY_BYTES + MESSAGE_BYTES - before) for name in names]
     requests = itertools.cycle([relay.request("POST", "/delegate", body) for body in bodies])
     for _ in range(MESSAGES // 10):  # what the relay needs once, it has by now
         await asker.ask(next(requests))
@@ -287,7 +289,7 @@ async def memory(relay: Relay, *, say: Callable[[str], None]) -> list[Row]:
 
 
 async def _size_of_message(relay: Relay, asker: Asker, name: str) -> int:
-    await relay.ask(asker, "POST", "/delegate", _delegation(name))
+    await relay.ask(asker, "POST", "/delegate", delegation(name))
     polled = await relay.ask(asker, "GET", f"/poll/{name}")
     return len(msgspec.json.encode(polled["messages"][0]))
 
@@ -295,7 +297,7 @@ async def _size_of_message(relay: Relay, asker: Asker, name: str) -> int:
 async def waiting_polls(relay: Relay, *, seconds: float, say: Callable[[str], None]) -> list[Row]:
     """5,000 polls held open at once: what each costs, and what they do to others."""
     number = allow_connections(WAITING)
-    names = _names("waiting", 100)
+    names = names_for("waiting", 100)
     await relay.register(names)
     alone = await _pings(relay, asyncio.sleep(seconds / 2))
     first = relay.server.memory()
@@ -322,10 +324,11 @@ async def waiting_polls(relay: Relay, *, seconds: float, say: Callable[[str], No
         rows.append(Row(f"memory of a waiting poll, {number} at once", (last - first) / number, "bytes"))
     added = statistics.median(beside) - statistics.median(alone)
     rows.append(Row(f"delay that {number} waiting polls add to others, p50", added * 1000, "ms"))
-    rows.append(Row(f"delay that {number} waiting polls add to others, p99", (_p99(beside) - _p99(alone)) * 1000, "ms"))
+    rows.append(Row(f"delay that {number} waiting polls add to others, p99", (p99(beside) - p99(alone)) * 1000, "ms"))
     return rows
 
 
-def _p99(values: Sequence[float]) -> float:
+def p99(values: Sequence[float]) -> float:
+    """Return the value that 99 of 100 do not pass."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]

@@ -13,6 +13,10 @@ from dataclasses import dataclass
 _UNLIMITED = str(10**9)
 # The mailboxes must take what nobody drains for as long as the measurement lasts.
 RELAY_FLAGS = (
+    "--rate-agent",
+    "0",
+    "--rate-pair",
+    "0",
     "--log-level",
     "error",
     "--max-mailbox-messages",
@@ -66,9 +70,9 @@ def _started(*module_and_flags: str) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def relay() -> Iterator[Server]:
-    """Start a relay for as long as the context lasts."""
-    with _started("clawlink.server", "--port", "0", *RELAY_FLAGS) as server:
+def relay(*flags: str) -> Iterator[Server]:
+    """Start a relay, with more flags if needed, for as long as the context lasts."""
+    with _started("clawlink.server", "--port", "0", *RELAY_FLAGS, *flags) as server:
         yield server
 
 

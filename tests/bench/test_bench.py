@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from clawlink.bench import scenarios, servers
+from clawlink.bench import scenarios, servers, task_scenarios
 from clawlink.bench.scenarios import BenchFailed, Relay
 from clawlink.bench.servers import Server
 from tests.conftest import Start
@@ -33,6 +33,29 @@ async def test_many_agents_gives_discover_broadcast_and_what_others_notice(relay
     rows = await scenarios.many_agents(relay, seconds=0.2, say=_silent)
     assert [row.unit for row in rows] == ["ms"] * 7
     assert all(row.value > 0 for row in rows)
+
+
+async def test_whole_tasks_are_counted_and_compared_with_five_bare_requests(relay: Relay) -> None:
+    with servers.floor() as floor:
+        (row,) = await task_scenarios.lives(relay, floor, seconds=0.2, rounds=1, say=_silent)
+    assert row.value > 10
+    assert row.ratio is not None
+    assert 0.01 < row.ratio < 2
+
+
+async def test_tasks_are_listed_in_every_state(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_scenarios, "LISTED", 1600)
+    rows = await task_scenarios.lists(relay, seconds=0.2, say=_silent)
+    assert len(rows) == 2 * 4
+    assert all(row.value > 0 for row in rows)
+
+
+async def test_a_takeover_is_timed_from_the_end_of_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(task_scenarios, "TAKEOVERS", 2)
+    with servers.relay("--stale-after", f"{task_scenarios.STALE_SECONDS:g}") as server:
+        rows = await task_scenarios.takeovers(Relay(server, None), say=_silent)
+    assert len(rows) == 2 * 2
+    assert all(row.value > -1 for row in rows), "no task changed hands before its lease was over"
 
 
 async def test_memory_is_told_for_a_relay_of_our_own(relay: Relay) -> None:

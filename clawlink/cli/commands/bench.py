@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 NAME = "bench"
 HELP = "Measure a relay, beside the floor that aiohttp sets."
 
-SCENARIOS = ("delegate", "work", "agents", "memory", "waiting")
+SCENARIOS = ("delegate", "tasks", "work", "takeover", "lists", "agents", "memory", "waiting")
+
+
+_COMPARED = ("delegate", "tasks")
 
 
 def add(parser: ArgumentParser) -> None:
@@ -52,8 +55,8 @@ def run(args: Namespace, ctx: Context) -> Exit:
         # Every scenario gets a fresh relay, so that none is measured on what another left behind.
         with ExitStack() as stack:
             named = ctx.given.relay
-            server = servers.Server(named) if named is not None else stack.enter_context(servers.relay())
-            floor = stack.enter_context(servers.floor()) if args.floor and name == "delegate" else None
+            server = servers.Server(named) if named is not None else stack.enter_context(servers.relay(*_flags(name)))
+            floor = stack.enter_context(servers.floor()) if args.floor and name in _COMPARED else None
             stack.enter_context(servers.on_the_other_core())
             relay = Relay(server, ctx.given.token if named is not None else None)
             rows += asyncio.run(_scenario(name, relay, floor, args, say))
@@ -67,11 +70,17 @@ def run(args: Namespace, ctx: Context) -> Exit:
 def _scenario(
     name: str, relay: Relay, floor: Server | None, args: Namespace, say: Callable[[str], None]
 ) -> Coroutine[Any, Any, list[Row]]:
-    from clawlink.bench import scenarios
+    from clawlink.bench import scenarios, task_scenarios
 
     seconds = args.seconds
     if name == "delegate":
         return scenarios.delegate(relay, floor, seconds=seconds, rounds=args.rounds, say=say)
+    if name == "tasks":
+        return task_scenarios.lives(relay, floor, seconds=seconds, rounds=args.rounds, say=say)
+    if name == "takeover":
+        return task_scenarios.takeovers(relay, say=say)
+    if name == "lists":
+        return task_scenarios.lists(relay, seconds=seconds, say=say)
     if name == "work":
         return scenarios.work(relay, seconds=seconds, say=say)
     if name == "agents":
@@ -79,6 +88,12 @@ def _scenario(
     if name == "memory":
         return scenarios.memory(relay, say=say)
     return scenarios.waiting_polls(relay, seconds=seconds, say=say)
+
+
+def _flags(name: str) -> Sequence[str]:
+    from clawlink.bench.task_scenarios import STALE_SECONDS
+
+    return ("--stale-after", f"{STALE_SECONDS:g}") if name == "takeover" else ()
 
 
 def _show(ctx: Context, rows: Sequence[Row]) -> None:
