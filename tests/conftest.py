@@ -61,6 +61,9 @@ class Running:
 
 Serve = Callable[..., Awaitable[Running]]
 
+# For a test that sends more at once than one agent may: ``await serve(limits=UNPACED)``.
+UNPACED = {"rate_agent": 0.0, "rate_pair": 0.0}
+
 
 def make_store(kind: str) -> Store:
     """Return a store: the default one, or the same behind injected conflicts, delays and stale index reads."""

@@ -269,6 +269,11 @@ def redrive(d: Delivery, *, now: float, ttl: float) -> Delivery:
     )
 
 
+def placeholder(d: Delivery, *, keep: float) -> Delivery:
+    """Return a message that is settled as it is stored: nobody reads it, but its id is taken."""
+    return replace(d, state=State.ACKED, settled_at=d.stored_at, expires_at=d.stored_at + keep)
+
+
 def answered(d: Delivery, *, now: float) -> Delivery:
     """Note that the recipient has answered the message. The first answer is the one that counts."""
     return d if d.answered_at is not None else replace(d, version=d.version + 1, answered_at=now)

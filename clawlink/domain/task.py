@@ -213,15 +213,19 @@ def claim(t: Task, *, by: str, receipt: str, now: float, seconds: float) -> Task
 def held_until(t: Task, owner: Agent | None, *, stale_after: float) -> float:
     """Return until when the owner keeps the task, as far as is known now.
 
-    Heartbeats since it was claimed lengthen a lease, unless the owner has registered anew meanwhile: a process that was
-    restarted knows nothing of what it held. After the ack any sign of life counts. An owner that left holds nothing.
+    Heartbeats since it was claimed lengthen a lease, and after the ack any sign of life does, unless the owner has
+    registered anew meanwhile and not reported since: a process that was restarted knows nothing of what it held. An
+    owner that left holds nothing.
     """
     if owner is None or t.delivered_at is None:
         return 0.0
     if t.held_until is None:
         return math.inf
     until = t.held_until
-    if owner.beat_at >= t.delivered_at >= owner.resumed_at:
+    reported = t.history[-1].at if t.history and t.history[-1].by == t.assignee else 0.0
+    if max(t.delivered_at, reported) < owner.resumed_at:
+        return until
+    if owner.beat_at >= t.delivered_at:
         until = max(until, owner.beat_at + t.lease)
     if t.acked_at is not None:
         until = max(until, owner.last_heartbeat + stale_after)

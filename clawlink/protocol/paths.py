@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from clawlink.protocol import replies, requests
 
+_TAKES = {"task_id": "[^/]+", "message_id": "[^/]+"}
 _PARAMETER = re.compile(r"{(\w+)}")
 
 
@@ -34,8 +35,8 @@ class Endpoint:
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
-        """Match the endpoint's path, percent-encoded; its parameters take anything but nothing, slashes too."""
-        return re.compile(_PARAMETER.sub(r"(?P<\1>.+)", self.path))
+        """Match the endpoint's path, percent-encoded. At its end a parameter takes slashes too, but for ids we make."""
+        return re.compile(_PARAMETER.sub(lambda found: f"(?P<{found[1]}>{_TAKES.get(found[1], '.+')})", self.path))
 
 
 INFO = Endpoint("info", "GET", "/", "What this relay is and holds.", replies.Info)

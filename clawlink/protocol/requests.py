@@ -13,7 +13,8 @@ from clawlink.domain import limits
 from clawlink.domain.message import Priority
 
 # Ids and names become parts of addresses, file names and terminals: one line, no control characters.
-_ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$"
+# To Python $ matches before a last line break too; elsewhere the lookahead is true anyway.
+_ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$(?!\n)"
 
 AgentId = Annotated[str, Meta(min_length=1, max_length=limits.MAX_ID_LENGTH, description="An agent's id.")]
 NewAgentId = Annotated[
@@ -21,7 +22,7 @@ NewAgentId = Annotated[
     Meta(
         min_length=1,
         max_length=limits.MAX_ID_LENGTH,
-        pattern=r"^(?!\.{1,2}$)[^\x00-\x20\x7f-\x9f\u2028\u2029]+$",
+        pattern=r"^(?!\.{1,2}$)[^\x00-\x20\x7f-\x9f\u2028\u2029]+$(?!\n)",
         description="An agent's id: no white space, no control characters; not . or .., which addresses leave out.",
     ),
 ]

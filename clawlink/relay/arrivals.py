@@ -10,7 +10,7 @@ from clawlink.domain import chain as chain_rules
 from clawlink.domain import rate
 from clawlink.domain.agent import Agent
 from clawlink.domain.chain import Chain
-from clawlink.domain.delivery import Delivery
+from clawlink.domain.delivery import Delivery, copy_id
 from clawlink.domain.message import KnowledgeBroadcast, PlainMessage, TaskDelegation, decode
 from clawlink.domain.rate import Bucket
 from clawlink.domain.task import Task, carried
@@ -93,7 +93,7 @@ class Arrivals:
     ) -> Chain:
         """Return the chain of new work. Raises LoopStopped, UnknownTask, NotAllowed.
 
-        A message that is answered may be forgotten by now: the answer then begins a new chain.
+        A message that is answered may be forgotten by now, or none of the sender's: the answer then begins a chain.
         """
         if parent_task is not None:
             cause = await self._of_task(sender, parent_task)
@@ -141,9 +141,13 @@ class Arrivals:
 
     async def _of_message(self, sender: Agent, message_id: str) -> Chain | None:
         store = self._core.store
-        d = await store.get(Delivery, message_id) or await store.get(Delivery, f"{message_id}:{sender.id}")
+        d = await store.get(Delivery, message_id) or await store.get(Delivery, copy_id(message_id, sender.id))
         task = await store.get(Task, message_id) if d is None else None
-        body = d.body if d is not None else None if task is None else task.body
+        body = None
+        if d is not None and sender.id in (d.sender, d.holder or d.mailbox):
+            body = d.body
+        elif task is not None and sender.id in (task.requester, *(event.by for event in task.history)):
+            body = task.body
         message = None if body is None else decode(body)
         return message.chain if isinstance(message, TaskDelegation | PlainMessage | KnowledgeBroadcast) else None
 

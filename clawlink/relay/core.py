@@ -56,8 +56,10 @@ class Core:
             self.signals.publish(home)
             if self._watched:
                 for change in changes:
-                    if not isinstance(change, Absent) and change.record.id in self._watched:
-                        self.signals.publish(_watching(change.record.id))
+                    if not isinstance(change, Absent):
+                        for id in {change.record.id, change.record.id.partition(":")[0]}:  # a copy's message too
+                            if id in self._watched:
+                                self.signals.publish(_watching(id))
 
     def relist(self, agent_id: str | None) -> None:
         """Note that something changed for an agent at a home that is not its own."""

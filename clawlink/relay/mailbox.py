@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from clawlink.domain import delivery as rules
 from clawlink.domain import task as task_rules
@@ -147,6 +148,14 @@ class Mailbox:
                 retry_after=_FULL_RETRY_SECONDS,
             )
 
+    async def has_room(self, mailbox: str, size: int) -> bool:
+        """Tell whether a notice of that size finds room in the mailbox."""
+        try:
+            await self.require_room(mailbox, size, notice=True)
+        except (MailboxFull, RelayFull):
+            return False
+        return True
+
     async def put(self, delivery: Delivery, *changes: Put | Absent) -> None:
         """Store the delivery, with what else changes at the same home. Raises Conflict."""
         await self._core.commit(delivery.mailbox, *changes, Put(delivery))
@@ -161,23 +170,27 @@ class Mailbox:
         await self.put(delivery)
         return delivery
 
-    async def put_notice(self, delivery: Delivery) -> bool:
-        """Store a notice, in place of an unread one about the same thing; False if the mailbox has no room for it."""
+    async def put_notice(self, delivery: Delivery, *, anew: bool = False) -> bool:
+        """Store a notice, in place of an unread one about the same thing; False if the mailbox has no room for it.
+
+        ``anew`` under its own id: senders ask about that one.
+        """
         core = self._core
         if delivery.merge is not None:
             key = rules.by_merge(delivery.mailbox, delivery.merge)
             for unread in await core.store.first(Delivery, key, 1):
                 newer = rules.supersede(unread, delivery.body, now=delivery.stored_at, ttl=core.limits.message_ttl)
                 if newer is not None:
+                    changes: tuple[Put | Drop, ...] = (Put(newer),)
+                    if anew and delivery.id != unread.id:
+                        changes = (Put(replace(delivery, rank=unread.rank)), Drop(unread))
                     try:
-                        await core.commit(newer.mailbox, Put(newer))
+                        await core.commit(newer.mailbox, *changes)
                     except Conflict:  # it is being read at this moment: the news goes in as a message of its own
                         break
                     core.stats.merged += 1
                     return True
-        try:
-            await self.require_room(delivery.mailbox, len(delivery.body), notice=True)
-        except (MailboxFull, RelayFull):
+        if not await self.has_room(delivery.mailbox, len(delivery.body)):
             return False
         await self.put_once(delivery)
         return True

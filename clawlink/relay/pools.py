@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from clawlink.domain.agent import Agent, Presence, by_capability, presence
-from clawlink.domain.pool import POOLS, Pool, eligible, keys_of
+from clawlink.domain.pool import POOLS, Pool, eligible, is_pool, keys_of
 from clawlink.errors import RelayFull
 from clawlink.relay.core import Core
 from clawlink.store.base import Drop, Put, Signal
@@ -53,9 +53,13 @@ class Pools:
         found: dict[str, Pool] = {}
         for key in keys_of(agent):
             for pool in await store.first(Pool, key, self._core.limits.max_pools):
-                if pool.id != agent_id and eligible(pool, agent):
+                if eligible(pool, agent) and not await self._owned(pool):
                     found[pool.id] = pool
         return list(found.values())
+
+    async def _owned(self, pool: Pool) -> bool:
+        """Tell whether an agent has the pool's mailbox for its own by now: then it is nobody else's."""
+        return not is_pool(pool.id) and await self._core.store.get(Agent, pool.id) is not None
 
     async def using(self, wanted: Pool, *, make_room: bool = False) -> Put:
         """Return what makes sure, with the commit of a piece of work, that its pool is found. Raises RelayFull.
@@ -92,7 +96,8 @@ class Pools:
         count = 0
         for agent in await self._candidates(pool):
             count += eligible(pool, agent) and presence(agent, now, self._core.limits) is Presence.ONLINE
-        self._counted[pool.id] = (now, count)
+        if count:  # that nobody is there is news of which one should be sure
+            self._counted[pool.id] = (now, count)
         return count
 
     async def _candidates(self, pool: Pool) -> Sequence[Agent]:

@@ -27,7 +27,8 @@ _PAGE = 100
 # A list that leaves most of what it looks at stops here and goes on at the next request.
 _LOOKED_AT = 2000
 
-_Source = tuple[type[Any], str, TaskState | None]
+# The kind of record, the index key, the only state that is wanted, and a requester whose tasks came before already.
+_Source = tuple[type[Any], str, TaskState | None, str | None]
 
 
 class TaskViews:
@@ -138,13 +139,13 @@ class TaskViews:
         found: list[TaskView] = []
         looked_at = size = 0
         while at < len(sources):
-            kind, key, state = sources[at]
+            kind, key, state, seen = sources[at]
             limit = min(ask.limit - len(found), _PAGE)
             page = await self._core.store.page(kind, key, after, limit, newest=True)
             for record in page.records:
                 task = record if isinstance(record, Task) else rules.carried(record)
                 looked_at += 1
-                if (state is None or task.state is state) and _wanted(task, ask):
+                if state in (None, task.state) and task.requester != seen and _wanted(task, ask):
                     found.append(await self.view(task))
                     size += task.weight
             after = page.after
@@ -186,20 +187,19 @@ def _sources(asker: str, ask: requests.TasksQuery) -> Sequence[_Source]:
     as_assignee = ask.assignee in (None, asker)
     if as_requester and as_assignee and (ask.requester or ask.assignee):
         as_requester, as_assignee = ask.requester is not None, ask.requester is None
+    seen = asker if as_requester else None
     sources: list[_Source] = []
     for state in states:
         if as_requester:
             if state in (QUEUED, DELIVERED):
-                sources.append((Delivery, rules.by_requester(asker, state), None))
-            sources.append((Task, rules.by_requester(asker, state), None))
+                sources.append((Delivery, rules.by_requester(asker, state), None, None))
+            sources.append((Task, rules.by_requester(asker, state), None, None))
         if as_assignee:
             if state in (QUEUED, DELIVERED):
-                sources.append((Delivery, rules.by_owner(asker), state))
-            sources.append(
-                (Task, rules.by_assignee(asker, state), None)
-                if state in FINAL
-                else (Task, rules.by_owner(asker), state)
-            )
+                sources.append((Delivery, rules.by_owner(asker), state, seen))
+            final = state in FINAL
+            key = rules.by_assignee(asker, state) if final else rules.by_owner(asker)
+            sources.append((Task, key, None if final else state, seen))
     return sources
 
 

@@ -13,7 +13,7 @@ from clawlink.domain import delivery as delivery_rules
 from clawlink.domain import task as rules
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery, State
-from clawlink.domain.message import TaskAnswer, TaskDelegation, TaskResponse, decode, encode, says_the_same
+from clawlink.domain.message import TaskAnswer, TaskDelegation, TaskResponse, TaskUpdate, decode, encode, says_the_same
 from clawlink.domain.pool import Pool
 from clawlink.domain.task import ANSWERS, FINAL, INPUT_REQUIRED, QUEUED, Task, TaskState, by_owner
 from clawlink.errors import KeyReused, MailboxFull, NotAllowed, UnknownTask, WrongState
@@ -26,7 +26,7 @@ from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import derived, split_receipt
 from clawlink.relay.mailbox import Mailbox, owner
 from clawlink.relay.pools import Pools
-from clawlink.relay.upkeep import Upkeep, pool_of
+from clawlink.relay.upkeep import Upkeep, end_id, pool_of
 from clawlink.store.base import Absent, Conflict, Drop, Put
 
 _FULL_RETRY_SECONDS = 30.0
@@ -285,7 +285,7 @@ class Tasks:
                     current=task.id,
                 )
             return cast("RecipientInfo | None", shown)
-        told = await self._mailbox.put_notice(replace(new, merge="report:" + task.id))
+        told = await self._mailbox.put_notice(replace(new, merge="report:" + task.id), anew=True)
         return cast("RecipientInfo | None", shown) if told else None
 
     async def _commit(self, task: Task, moved: Task, d: Delivery | None) -> None:
@@ -309,17 +309,21 @@ class Tasks:
     async def _refuse_second(
         self, task: Task, d: Delivery | None, sender: Agent, ask: requests.Respond, first: Delivery, now: float
     ) -> NoReturn:
-        """Refuse a final answer whose place another has; if that one is half done, finish it first."""
+        """Refuse a final answer where the task has another end; if that one is half done, finish it first."""
         rules.require_owner(task, sender.id, None)
-        answered = cast("TaskResponse", decode(first.body))
-        if task.state not in FINAL:
-            by = answered.from_agent
-            settled = replace(ask, status=cast("Any", answered.status), progress=answered.progress, note=answered.note)
-            await self._commit(task, self._moved(replace(task, assignee=by), by, None, settled, first.body, now), d)
-        current = task.state.value if task.state in FINAL else answered.status
+        said = decode(first.body)
+        current = task.state.value
+        if task.state not in FINAL and isinstance(said, TaskResponse):
+            await self._upkeep.finish_answered(task, d, said)
+            current = said.status
+        elif task.state not in FINAL and isinstance(said, TaskUpdate):
+            keep = self._core.limits.retention
+            ended = rules.end(task, TaskState(said.status), by=said.by, now=now, keep=keep, note=said.note)
+            await self._core.commit(task.home, Put(ended), *(() if d is None else (Drop(d),)))
+            current = said.status
+        other = ", with another answer" if isinstance(said, TaskResponse) else ""
         raise WrongState(
-            f"task {task.id} is already {current}, with another answer; only the first final answer counts",
-            current=current,
+            f"task {task.id} is already {current}{other}; only the first final answer counts", current=current
         )
 
     async def _require_requester(self, task: Task, to_agent: str | None) -> None:
@@ -392,6 +396,13 @@ class Tasks:
         if task.state is not TaskState.CANCELLED:
             keep = core.limits.retention
             ended = rules.end(task, TaskState.CANCELLED, by=sender.id, now=core.clock(), keep=keep, note=ask.note)
+            answered = await self._upkeep.claim_end(task, ended, by=sender.id)
+            if answered is not None:
+                await self._upkeep.finish_answered(task, d, answered)
+                raise WrongState(
+                    f"task {task.id} is already {answered.status}: its answer is in your mailbox",
+                    current=answered.status,
+                )
             await self._upkeep.tell_worker(task, ended, by=sender.id)
             await core.commit(task.home, Put(ended), *(() if d is None else (Drop(d),)))
             core.relist(task.assignee)
@@ -446,7 +457,7 @@ def _is_repeat(task: Task, moved: Task) -> bool:
 def _response_id(task: Task, state: TaskState, ask: requests.Respond) -> str:
     """Derive the response's id from its cause: one final answer a task; reports differ by their key or text."""
     if state in FINAL:
-        return derived("answer", task.id)
+        return end_id(task.id)
     # Once it was answered, the same question is another one.
     answered = next((event.at for event in reversed(task.history) if event.by == task.requester), None)
     said = ask.idempotency_key or _digest([ask.result, ask.progress, ask.note, answered])

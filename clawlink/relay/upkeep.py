@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
+
+from msgspec.structs import replace
 
 from clawlink.domain import delivery as delivery_rules
 from clawlink.domain import task as rules
 from clawlink.domain.agent import Agent, Presence
 from clawlink.domain.delivery import Delivery, State
-from clawlink.domain.message import Priority, TaskDelegation, TaskUpdate, decode, encode
+from clawlink.domain.message import Priority, TaskDelegation, TaskResponse, TaskUpdate, decode, encode
 from clawlink.domain.pool import Pool, pool_for, waiting_for
-from clawlink.domain.task import FINAL, Task, TaskState, by_owner
+from clawlink.domain.task import FINAL, QUEUED, Task, TaskState, by_owner
 from clawlink.relay.agents import Agents
 from clawlink.relay.clock import iso
 from clawlink.relay.core import Core, retrying
@@ -75,11 +78,58 @@ class Upkeep:
     async def _end(self, task: Task, d: Delivery | None, state: TaskState, note: str) -> None:
         core = self._core
         ended = rules.end(task, state, by=None, now=core.clock(), keep=core.limits.retention, note=note)
-        await self.tell(task.requester, ended, by=None)
+        answered = await self.claim_end(task, ended, by=None)
+        if answered is not None:
+            await self.finish_answered(task, d, answered)
+            return
         await self.tell_worker(task, ended, by=None)
         await core.commit(task.home, Put(ended), *(() if d is None else (Drop(d),)))
         core.relist(task.assignee)
         core.stats.expired += d is not None and d.state is State.PENDING
+
+    @retrying
+    async def claim_end(self, task: Task, ended: Task, *, by: str | None) -> TaskResponse | None:
+        """Say in the requester's mailbox that a task is over; return the response that was there first, if one was.
+
+        There is one id for whatever ends a task, so that of an answer and a cancel at the same moment one counts. What
+        the requester did itself, or its mailbox has no room for, is there only to hold that place.
+        """
+        core = self._core
+        requester = task.requester
+        if await core.store.get(Agent, requester) is None:
+            return None
+        first = await core.store.get(Delivery, end_id(task.id))
+        if first is None:
+            now = core.clock()
+            body = encode(self._update(end_id(task.id), requester, ended, by, ended.note, now))
+            new = self._mailbox.new(end_id(task.id), requester, sender=by or requester, body=body, now=now)
+            if by != requester and await self._mailbox.has_room(requester, len(body)):
+                await self._mailbox.put(new)
+            else:
+                await core.commit(requester, Put(delivery_rules.placeholder(new, keep=core.limits.retention)))
+            return None
+        said = decode(first.body)
+        return said if isinstance(said, TaskResponse) else None
+
+    async def finish_answered(self, task: Task, d: Delivery | None, answered: TaskResponse) -> None:
+        """Finish a task whose final answer is in the requester's mailbox already."""
+        core = self._core
+        moved = rules.respond(
+            replace(task, assignee=answered.from_agent, expires_at=math.inf),
+            by=answered.from_agent,
+            receipt=None,
+            state=TaskState(answered.status),
+            response=encode(answered),
+            now=core.clock(),
+            ttl=core.limits.message_ttl,
+            keep=core.limits.retention,
+            progress=answered.progress,
+            note=answered.note,
+        )
+        await core.commit(task.home, Put(moved), *(() if d is None else (Drop(d),)))
+        core.stats.tasks_answered += 1
+        core.stats.withdrawn += d is not None and d.state is State.PENDING
+        core.relist(task.assignee)
 
     async def _bury(self, task: Task, d: Delivery, now: float) -> None:
         """Make a dead letter of what one agent was given too often; until it expires, it may redrive or answer it."""
@@ -206,7 +256,7 @@ class Upkeep:
     async def _forsake(self, task_id: str, left: Agent) -> None:
         d = await self._core.store.get(Delivery, task_id)
         task = rules.carried(d) if d is not None and not d.has_record else await self._core.store.get(Task, task_id)
-        if task is not None and task.assignee == left.id and task.delivered_at is not None and task.state not in FINAL:
+        if task is not None and task.assignee == left.id and task.state not in (*FINAL, QUEUED):
             await self._take_back(task, d, None, self._core.clock(), name=left.name)
 
     @retrying
@@ -229,17 +279,7 @@ class Upkeep:
             return
         now = core.clock()
         id = derived("update", task.id, str(task.version), task.state.value, to)
-        update = TaskUpdate(
-            message_id=id,
-            task_id=task.id,
-            to_agent=to,
-            status=task.state.value,
-            note=task.note if note is None else note,
-            by=by,
-            attempts=task.attempts,
-            timestamp=iso(now),
-            queued_at=iso(now),
-        )
+        update = self._update(id, to, task, by, task.note if note is None else note, now)
         await self._mailbox.put_notice(
             self._mailbox.new(
                 id,
@@ -251,6 +291,24 @@ class Upkeep:
                 merge="task:" + task.id,
             )
         )
+
+    def _update(self, id: str, to: str, task: Task, by: str | None, note: str | None, now: float) -> TaskUpdate:
+        return TaskUpdate(
+            message_id=id,
+            task_id=task.id,
+            to_agent=to,
+            status=task.state.value,
+            note=note,
+            by=by,
+            attempts=task.attempts,
+            timestamp=iso(now),
+            queued_at=iso(now),
+        )
+
+
+def end_id(task_id: str) -> str:
+    """Return the id of the message that tells a requester of a task's end, whatever that is."""
+    return derived("answer", task_id)
 
 
 def delegation_of(body: bytes) -> TaskDelegation:

@@ -163,9 +163,9 @@ async def acting(relay: Relay, request: Request, agent_id: str, field: str) -> A
     return await relay.agents.acting(agent_id, request.headers.get(_AGENT_KEY), field=field)
 
 
-async def asking(relay: Relay, request: Request, agent_id: str | None) -> Agent:
-    """Return the agent named in the query or in the header ClawLink-Agent."""
-    named = agent_id or request.headers.get(_AGENT_HEADER)
+async def asking(relay: Relay, request: Request, agent_id: str | None, otherwise: str | None = None) -> Agent:
+    """Return the agent named in the query or in the header ClawLink-Agent, or ``otherwise``."""
+    named = agent_id or request.headers.get(_AGENT_HEADER) or otherwise
     if not named:
         raise BadRequest(f"say who asks: ?agent_id=... or the header {_AGENT_HEADER}", field="agent_id")
     return await acting(relay, request, named, "agent_id")

@@ -431,10 +431,12 @@ async def test_leaving_removes_the_agent_and_its_mail_and_leaves_its_tasks(pair:
     told = await ok(pair.get(f"/messages/{task}?agent_id=a"))
     assert (told["state"], told["task_status"]) == ("stored", "queued")
     await listed(pair, ["a"], status="all")
-    await pair.register("Mallory", agent_id="b")
-    await nothing_due(pair, "b")
-    status, _ = await pair.post("/respond", {"from_agent": "b", "message_id": task, "result": "x"})
-    assert status in (403, 404)
+    error = await refused(pair.post("/register", {"agent_id": "b", "name": "Mallory"}), 409, "name_taken")
+    assert error["field"] == "agent_id"
+    await pair.register("Mallory", agent_id="m")
+    await nothing_due(pair, "m")
+    status, _ = await pair.post("/respond", {"from_agent": "m", "message_id": task, "result": "x"})
+    assert status == 403
     await pair.register("Bob", agent_id="b2")
     assert (await claim_one(pair, "b2")).message["message_id"] == task
     await respond(pair, "b2", task)

@@ -422,11 +422,13 @@ async def test_a_task_that_waits_for_a_name_is_not_read_by_another_name(crew: Ru
 
 
 async def test_mail_of_a_live_agent_is_not_read_by_the_next_of_a_name_it_once_had(crew: Running) -> None:
-    """While a task waits in a mailbox for a name, the id may be taken anew; its mail then is nobody else's."""
+    """While a task waits in a mailbox for a name, the agent there may be renamed; its mail then is nobody else's."""
     await delegate(crew, "a", "w1")
     await left(crew, "w1")
-    claimed = await ok(crew.post("/register", {"agent_id": "w1", "name": "Victoria", "claim": True}))
+    await refused(crew.post("/register", {"agent_id": "w1", "name": "Victoria"}), 409, "name_taken")
+    claimed = await ok(crew.post("/register", {"agent_id": "w1", "name": "W1", "claim": True}))
     headers = with_key(claimed["agent_key"])
+    await ok(crew.post("/register", {"agent_id": "w1", "name": "Victoria"}, headers=headers))
     await crew.register("W1", agent_id="mallory")
     secret = await send(crew, "a", "w1", "for Victoria only")
     for _ in range(5):

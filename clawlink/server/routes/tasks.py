@@ -38,7 +38,7 @@ async def task(relay: Relay, request: Request) -> Reply:
 async def tasks(relay: Relay, request: Request) -> Reply:
     """List tasks."""
     ask = read_query(request, requests.TasksQuery)
-    asker = await asking(relay, request, ask.agent_id or ask.requester or ask.assignee)
+    asker = await asking(relay, request, ask.agent_id, ask.requester or ask.assignee)
     return reply(await relay.task_views.list(asker, ask))
 
 
