@@ -50,6 +50,18 @@ class Context:
         """The time, in seconds since the epoch."""
         return time.time()
 
+    @property
+    def parent_task(self) -> str | None:
+        """The task that new work is done for: what --parent says, or else the environment. Empty is none."""
+        given: str | None = self.args.parent
+        return (self.environ.get("CLAWLINK_PARENT_TASK") if given is None else given) or None
+
+    def take_patience(self) -> float | None:
+        """Return --timeout as how long to wait in all; each request has the default then."""
+        given: float | None = self.args.timeout
+        self.timeout = DEFAULT_TIMEOUT
+        return given
+
     # -- who and where -------------------------------------------------------------------------------------------------
 
     @cached_property

@@ -25,11 +25,11 @@ class Exit(IntEnum):
 
 MEANING: dict[Exit, str] = {
     Exit.DONE: "done",
-    Exit.FAILED: "refused or failed",
+    Exit.FAILED: "refused or failed, or a task did",
     Exit.USAGE: "the command is not one, or is ambiguous",
     Exit.UNREACHABLE: "no relay answers there, or not now",
     Exit.UNAUTHORISED: "token or agent key is missing or wrong",
-    Exit.NOT_FOUND: "no such agent, message, file or identity",
+    Exit.NOT_FOUND: "no such agent, task, message, file or identity",
     Exit.PENDING: "nothing yet: still pending",
     Exit.CONFLICT: "someone or something else was first",
     Exit.OVER_LIMIT: "over a limit of the relay",
@@ -47,6 +47,7 @@ _BY_CODE = {
     "usage": Exit.USAGE,
     "several_identities": Exit.USAGE,
     "no_identity": Exit.NOT_FOUND,
+    "still_pending": Exit.PENDING,
 }
 
 _BY_KIND: tuple[tuple[type[ClawLinkError], Exit], ...] = (

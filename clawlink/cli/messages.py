@@ -14,13 +14,17 @@ from clawlink.domain.message import (
     KnowledgeBroadcast,
     Message,
     PlainMessage,
+    TaskAnswer,
     TaskDelegation,
     TaskResponse,
+    TaskUpdate,
 )
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
     from clawlink.client.calls import Other
+
+_ASKED = "input_required"
 
 
 def show_message(ctx: Context, message: Message | Other, id: str, raw: dict[str, Any], *, attempt: int = 1) -> None:
@@ -28,38 +32,72 @@ def show_message(ctx: Context, message: Message | Other, id: str, raw: dict[str,
     again = f"{attempt} (it was handed out before and not acknowledged)" if attempt > 1 else None
     if isinstance(message, TaskDelegation):
         ctx.out.line(f"task {cell(id)}", style="bold")
-        _facts(ctx, message, again, ("priority", message.priority.value))
-        _text(ctx, "task", message.task)
-        if message.context:
-            _text(ctx, "context", message.context)
+        _show_delegation(ctx, message, again)
     elif isinstance(message, TaskResponse):
         ctx.out.line(f"response {cell(id)} to task {cell(message.message_id)}", style="bold")
-        _facts(ctx, message, again, ("status", cell(message.status)))
+        progress = None if message.progress is None else f"{message.progress:g} %"
+        _facts(ctx, message, again, ("status", cell(message.status)), ("progress", progress))
+        if message.note:
+            show_text(ctx, "note", message.note)
         if message.result is not None:
-            _text(ctx, "result", message.result)
+            show_text(ctx, "asks" if message.status == _ASKED else "result", message.result)
+    elif isinstance(message, TaskAnswer):
+        ctx.out.line(f"answer {cell(id)} to what you asked about task {cell(message.task_id)}", style="bold")
+        _facts(ctx, message, again)
+        show_text(ctx, "content", message.content)
+    elif isinstance(message, TaskUpdate):
+        _show_update(ctx, message, id, again)
     elif isinstance(message, KnowledgeBroadcast):
         ctx.out.line(f"broadcast {cell(id)}", style="bold")
         _facts(ctx, message, again)
-        _text(ctx, "topic", message.topic)
+        show_text(ctx, "topic", message.topic)
         if message.tags:
-            _text(ctx, "tags", ", ".join(message.tags))
-        _text(ctx, "content", message.content)
+            show_text(ctx, "tags", ", ".join(message.tags))
+        show_text(ctx, "content", message.content)
     elif isinstance(message, PlainMessage):
         ctx.out.line(f"message {cell(id)}", style="bold")
         _facts(ctx, message, again, ("answers", _cell(message.in_reply_to)), ("thread", _cell(message.thread)))
-        _text(ctx, "content", message.content)
+        show_text(ctx, "content", message.content)
     elif isinstance(message, FileUpdated):
         ctx.out.line(f"file notice {cell(id)}", style="bold")
         what = "deleted" if message.deleted else f"written, version {message.version}"
         ctx.out.facts(
             ("what", what), ("by", cell(message.last_editor)), ("age", _age(ctx, message.queued_at)), ("attempt", again)
         )
-        _text(ctx, "file", message.file_key)
+        show_text(ctx, "file", message.file_key)
     elif isinstance(message, AgentJoined | AgentLeft):
         _show_agent(ctx, message, id, again)
     else:
         ctx.out.line(f"message {cell(id)} of a kind that this version does not know", style="bold")
-        _text(ctx, "content", raw)
+        show_text(ctx, "content", raw)
+
+
+def _show_delegation(ctx: Context, message: TaskDelegation, again: str | None) -> None:
+    chain = message.chain
+    follows = None
+    if chain.hops:
+        before = " -> ".join(chain.agents)
+        follows = cell(f"hop {chain.hops} of {before}")
+    ends = None if message.deadline_at is msgspec.UNSET else epoch(str(message.deadline_at))
+    left = None if ends is None else f"in {duration(ends - ctx.now)}" if ends > ctx.now else "over"
+    _facts(ctx, message, again, ("priority", message.priority.value), ("deadline", left), ("follows", follows))
+    show_text(ctx, "task", message.task)
+    if message.context:
+        show_text(ctx, "context", message.context)
+
+
+def _show_update(ctx: Context, message: TaskUpdate, id: str, again: str | None) -> None:
+    ctx.out.line(f"task notice {cell(id)}: task {cell(message.task_id)} is {cell(message.status)}", style="bold")
+    ctx.out.facts(
+        ("by", "the relay" if message.by is None else cell(message.by)),
+        # What the relay notes is of its own words; what agents note is theirs.
+        ("why", cell(message.note) if message.note and message.by is None else None),
+        ("handed out", f"{message.attempts} times" if message.attempts > 1 else None),
+        ("age", _age(ctx, message.queued_at)),
+        ("attempt", again),
+    )
+    if message.note and message.by is not None:
+        show_text(ctx, "note", message.note)
 
 
 def _show_agent(ctx: Context, message: AgentJoined | AgentLeft, id: str, again: str | None) -> None:
@@ -73,13 +111,23 @@ def _show_agent(ctx: Context, message: AgentJoined | AgentLeft, id: str, again: 
         ("attempt", again),
     )
     if agent.description:
-        _text(ctx, "about", agent.description)
+        show_text(ctx, "about", agent.description)
 
 
-def next_command(ctx: Context, message: Message | Other) -> tuple[str, str] | None:
-    """Return what the recipient can do next, and the command for it; None if there is nothing to do."""
+def next_command(ctx: Context, message: Message | Other, *, receipt: str | None = None) -> tuple[str, str] | None:
+    """Return what the recipient can do next, and the command for it; None if there is nothing to do.
+
+    With the ``receipt`` of a claim that was not acknowledged, what answers it counts only while the claim does.
+    """
     if isinstance(message, TaskDelegation):
-        return "answer", ctx.command("respond", msg_id=message.message_id, tail='--result "..."')
+        claim = {} if receipt is None else {"receipt": receipt}
+        return "answer", ctx.command("respond", msg_id=message.message_id, **claim, tail='--result "..."')
+    if isinstance(message, TaskResponse) and message.status == _ASKED:
+        return "answer", ctx.command("answer", message.message_id, tail='"..."')
+    if isinstance(message, TaskAnswer):
+        return "go on", ctx.command("respond", msg_id=message.task_id, tail='--result "..."')
+    if isinstance(message, TaskUpdate):
+        return "look", ctx.command("task", message.task_id)
     if isinstance(message, PlainMessage):
         return "reply", ctx.command("send", to=message.from_agent, reply_to=message.message_id, tail='--content "..."')
     if isinstance(message, FileUpdated) and not message.deleted:
@@ -89,7 +137,7 @@ def next_command(ctx: Context, message: Message | Other) -> tuple[str, str] | No
 
 def _facts(
     ctx: Context,
-    message: TaskDelegation | TaskResponse | KnowledgeBroadcast | PlainMessage,
+    message: TaskDelegation | TaskResponse | TaskAnswer | KnowledgeBroadcast | PlainMessage,
     again: str | None,
     *more: tuple[str, str | None],
 ) -> None:
@@ -97,11 +145,12 @@ def _facts(
     ctx.out.facts(("from", sender), *more, ("age", _age(ctx, message.queued_at)), ("attempt", again))
 
 
-def _text(ctx: Context, label: str, content: Any) -> None:
+def show_text(ctx: Context, label: str | None, content: Any, *, indent: int = 4) -> None:
     """Print what they wrote: text as it is, anything else as JSON."""
     text = content if isinstance(content, str) else msgspec.json.format(msgspec.json.encode(content), indent=2).decode()
-    ctx.out.line(f"  {label}:")
-    ctx.out.quote(text)
+    if label is not None:
+        ctx.out.line(f"{'':{indent - 2}}{label}:")
+    ctx.out.quote(text, indent)
 
 
 def _cell(text: str | None) -> str | None:

@@ -35,7 +35,7 @@ class Output:
         if style is not None and self.terminal:
             from rich.text import Text
 
-            self._console().print(Text(text, style=style), soft_wrap=True)
+            self.console().print(Text(text, style=style), soft_wrap=True)
         else:
             self._stream.write(text + "\n")
 
@@ -68,7 +68,7 @@ class Output:
             table.add_column(title, overflow="fold")
         for row in rows:
             table.add_row(*(Text(text) for text in row))
-        self._console().print(table)
+        self.console().print(table)
 
     def json(self, value: Any, *, one_line: bool = False) -> None:
         """Print a value as JSON in UTF-8, whatever the stream's encoding: on one line, or indented on a terminal."""
@@ -95,7 +95,8 @@ class Output:
         if self._stream is not None:
             self._stream.flush()
 
-    def _console(self) -> Any:
+    def console(self) -> Any:
+        """Return what rich draws on this stream with. Nothing is read as markup."""
         from rich.console import Console
 
         return Console(file=self._stream, highlight=False, markup=False, emoji=False)

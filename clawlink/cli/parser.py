@@ -24,6 +24,7 @@ _ENVIRONMENT = (
     ("CLAWLINK_AGENT", "which identity to use, as --as"),
     ("CLAWLINK_CA", "the certificate to trust, as --ca"),
     ("CLAWLINK_HOME", "where identities are kept (default ~/.clawlink)"),
+    ("CLAWLINK_PARENT_TASK", "the task you work on, as --parent"),
 )
 
 
@@ -125,7 +126,7 @@ def _epilog() -> str:
     for title, verbs in GROUPS:
         lines += [f"{title}:", *(f"  {name:<14}{help}" for name, help in verbs), ""]
     lines += ["exit codes:", *(f"  {code.value:<14}{meaning}" for code, meaning in MEANING.items()), ""]
-    lines += ["environment (a flag goes first):", *(f"  {name:<16}{help}" for name, help in _ENVIRONMENT), ""]
+    lines += ["environment (a flag goes first):", *(f"  {name:<22}{help}" for name, help in _ENVIRONMENT), ""]
     return "\n".join([*lines, f"Flags of a command: {PROG} COMMAND --help"])
 
 

@@ -63,6 +63,13 @@ def named(name: str, agent_id: str) -> str:
     return f'"{quoted}" ({cell(agent_id)})'
 
 
+def quoted(text: str, most: int) -> str:
+    """Show what someone wrote within a line of ours: in quotes, and no longer than ``most`` characters."""
+    shown = cell(text)
+    shown = shown if len(shown) <= most else shown[: most - 3] + "..."
+    return '"' + shown.replace('"', '\\"') + '"'
+
+
 def width(text: str) -> int:
     """Return how many columns the text takes on a terminal."""
     if text.isascii():

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser
 
 PRIORITIES = ("low", "normal", "high", "urgent")
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 STATUSES = ("in_progress", "input_required", "completed", "failed", "rejected")
 
 
@@ -20,6 +21,29 @@ def seconds(text: str) -> float:
         value = -1.0
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"a number of seconds is needed, not {text!r}")
+    return value
+
+
+def span(text: str) -> float:
+    """Read a length of time in seconds: a number, or one with a unit as in ``30s``, ``10m``, ``2h``, ``1d``."""
+    number = text.rstrip("smhd")
+    try:
+        value = float(number) * _UNITS[text[len(number) :]]
+    except (ValueError, KeyError):
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"a length of time is needed, as 90, 30s, 10m or 2h, not {text!r}")
+    return value
+
+
+def percent(text: str) -> float:
+    """Read a number from 0 to 100; a % behind it does no harm."""
+    try:
+        value = float(text.removesuffix("%"))
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"a number from 0 to 100 is needed, not {text!r}")
     return value
 
 
@@ -69,6 +93,26 @@ def add_priority(parser: ArgumentParser) -> None:
     """Add --priority."""
     parser.add_argument(
         "--priority", choices=PRIORITIES, default="normal", help="what is handed out first (default normal)"
+    )
+
+
+def add_parent(parser: ArgumentParser) -> None:
+    """Add --parent."""
+    parser.add_argument(
+        "--parent",
+        metavar="TASK",
+        help="the task that this is done for, so that loops are noticed (default $CLAWLINK_PARENT_TASK)",
+    )
+
+
+def add_patience(parser: ArgumentParser) -> None:
+    """Let --timeout say how long to wait in all, in place of the one that goes with every verb."""
+    parser.add_argument(
+        "--timeout",
+        type=span,
+        metavar="S",
+        default=argparse.SUPPRESS,
+        help="how long to wait in all, as 90 or 10m (default: as long as it takes)",
     )
 
 

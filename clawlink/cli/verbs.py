@@ -39,11 +39,17 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
     (
         "work",
         (
-            ("delegate", "Delegate a task to an agent."),
+            ("delegate", "Delegate a task to agents, or to whoever can do it."),
+            ("wait", "Wait for tasks to be finished."),
+            ("tasks", "List your tasks."),
+            ("task", "Show one task and all that happened to it."),
+            ("answer", "Answer what the assignee of a task asks."),
+            ("cancel", "Take a task back for good."),
             ("poll", "Show the messages that wait for you."),
             ("respond", "Report on a task, or answer it."),
             ("send", "Send a plain message to an agent."),
             ("broadcast", "Tell every other agent."),
+            ("knowledge", "List what was broadcast."),
             ("status", "Show how far a message or task came."),
             ("dead-letters", "List messages that were handed out too often."),
             ("redrive", "Put dead letters back into the mailbox."),

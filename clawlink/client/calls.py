@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from clawlink.domain.limits import MAX_POLL_MESSAGES
-from clawlink.domain.message import Message, decode
+from clawlink.domain.message import KnowledgeBroadcast, Message, decode
 from clawlink.errors import BadRequest, NotARelay
 from clawlink.protocol import paths, replies, requests
 from clawlink.protocol.paths import Endpoint
@@ -72,7 +72,10 @@ class Other(msgspec.Struct, frozen=True):
 
 
 class Claimed(NamedTuple):
-    """A message that was leased to this client, and what settles it."""
+    """A message that was leased to this client, and what settles it.
+
+    ``reported`` is the history of a task that others, or earlier attempts, have worked on.
+    """
 
     message: Message | Other
     message_id: str
@@ -80,6 +83,7 @@ class Claimed(NamedTuple):
     attempt: int
     lease_expires_at: str
     raw: dict[str, Any]
+    reported: list[replies.TaskEvent] | None = None
 
 
 class DeadLetter(NamedTuple):
@@ -122,6 +126,7 @@ def _reader(kind: Any) -> Callable[[bytes], Any]:
 _readers = {endpoint.name: _reader(endpoint.reply) for endpoint in paths.ENDPOINTS if not endpoint.text}
 _read_polled = _reader(replies.Polled[msgspec.Raw])
 _read_dead = _reader(replies.DeadLetters[msgspec.Raw])
+_read_knowledge = _reader(replies.KnowledgeList[KnowledgeBroadcast])
 _read_object = _reader(dict[str, Any])
 
 
@@ -179,12 +184,14 @@ def register(
     capabilities: Sequence[str] | None = None,
     description: str | None = None,
     machine: str | None = None,
+    subscriptions: Sequence[str] | None = None,
     claim: bool = True,
     key: str | None = None,
 ) -> Call[replies.Registered]:
     """Register this agent, or resume it if the client knows its id; the client acts as it from then on.
 
     A claimed agent (the default) gets an agent key, and nobody without it can read its mailbox or use its name.
+    ``subscriptions`` are patterns of the topics whose broadcasts it gets: ``research``, ``build.*``, ``*`` for all.
     """
 
     def learn(me: Identity, done: replies.Registered) -> None:
@@ -198,6 +205,7 @@ def register(
         machine=machine,
         description=description,
         claim=claim,
+        subscriptions=None if subscriptions is None else list(subscriptions),
         idempotency_key=_key(key),
     )
     return _call(paths.REGISTER, ask, learn=learn)
@@ -216,26 +224,38 @@ def heartbeat(me: Identity) -> Call[replies.Beat]:
 
 
 def leave(me: Identity) -> Call[replies.Left]:
-    """Leave the relay; what is still in the mailbox expires."""
+    """Leave the relay. Messages still in the mailbox expire; tasks wait for the next agent of the name."""
     return _call(paths.LEAVE, agent_id=me.require(), repeatable=False)
 
 
 def delegate(
     me: Identity,
-    to: str,
-    task: str,
+    to: str | None = None,
+    task: str | None = None,
     *,
+    capability: str | Sequence[str] | None = None,
+    to_any_of: Sequence[str] | None = None,
     context: dict[str, Any] | None = None,
     priority: str = "normal",
+    deadline: float | None = None,
+    parent_task: str | None = None,
     key: str | None = None,
 ) -> Call[replies.Delegated]:
-    """Delegate a task to an agent by id or name."""
+    """Delegate a task: ``to`` an agent by id or name, or in its place to whoever claims it first.
+
+    Those are the agents that have the ``capability`` (all of them, where it is several), or that ``to_any_of`` names,
+    or both. ``deadline`` is in seconds from now. ``parent_task`` is the task that this one is done for.
+    """
     ask = {
         "from_agent": me.require(),
         "to_agent": to,
         "task": task,
         "context": context or {},
         "priority": priority,
+        "capability": capability if capability is None or isinstance(capability, str) else list(capability),
+        "to_any_of": None if to_any_of is None else list(to_any_of),
+        "deadline": deadline,
+        "parent_task": parent_task,
         "idempotency_key": _key(key),
     }
     return _call(paths.DELEGATE, _checked(ask, requests.Delegate))
@@ -247,19 +267,74 @@ def respond(
     result: Any = None,
     *,
     status: str = "completed",
+    progress: float | None = None,
+    note: str | None = None,
+    receipt: str | None = None,
     to: str | None = None,
     key: str | None = None,
 ) -> Call[replies.ResponseSent]:
-    """Answer a task, or report on it: in_progress, input_required, completed, failed, rejected."""
+    """Answer a task, or report on it: in_progress, input_required, completed, failed, rejected.
+
+    ``progress`` is in percent. With the ``receipt`` of the claim, a task that was handed out again since is refused
+    with LeaseLost, even if it came back to the same agent.
+    """
     ask = {
         "from_agent": me.require(),
         "message_id": message_id,
         "result": result,
         "status": status,
+        "progress": progress,
+        "note": note,
+        "receipt": receipt,
         "to_agent": to,
         "idempotency_key": _key(key),
     }
     return _call(paths.RESPOND, _checked(ask, requests.Respond))
+
+
+def tasks(
+    me: Identity,
+    *,
+    requester: str | None = None,
+    assignee: str | None = None,
+    status: str | None = None,
+    limit: int = 100,
+    after: str | None = None,
+) -> Call[replies.TaskList]:
+    """List this agent's tasks, by state and the newest first; ``after`` is what the reply before gave as ``next``.
+
+    ``requester`` and ``assignee`` are agent ids, one of them this agent's. ``status`` is a state, open or final.
+    """
+    query = {
+        "agent_id": me.require(),
+        "requester": requester,
+        "assignee": assignee,
+        "status": status,
+        "limit": limit,
+        "after": after,
+    }
+    return _call(paths.TASKS, query=query)
+
+
+def task(me: Identity, task_id: str, *, wait: float = 0.0, since: int | None = None) -> Call[replies.TaskView]:
+    """Tell what became of a task that this agent asked for or was given.
+
+    With ``wait``, in seconds, once it has changed since version ``since``, or without that once it is final.
+    """
+    query = {"agent_id": me.require(), "wait": wait or None, "since": since}
+    return _call(paths.TASK, query=query, wait=wait, task_id=task_id)
+
+
+def cancel(me: Identity, task_id: str, *, note: str | None = None) -> Call[replies.Cancelled]:
+    """Take a task back for good. Its assignee is told, if it has fetched it."""
+    ask = {"from_agent": me.require(), "note": note}
+    return _call(paths.CANCEL, _checked(ask, requests.Cancel), task_id=task_id)
+
+
+def answer(me: Identity, task_id: str, content: Any, *, key: str | None = None) -> Call[replies.Answered]:
+    """Give the assignee of a task what it asked for with ``input_required``, so that the work goes on."""
+    ask = {"from_agent": me.require(), "content": content, "idempotency_key": _key(key)}
+    return _call(paths.ANSWER, _checked(ask, requests.Answer), task_id=task_id)
 
 
 def send(
@@ -269,16 +344,18 @@ def send(
     *,
     in_reply_to: str | None = None,
     thread: str | None = None,
+    parent_task: str | None = None,
     priority: str = "normal",
     key: str | None = None,
 ) -> Call[replies.Sent]:
-    """Send a plain message to an agent by id or name."""
+    """Send a plain message to an agent by id or name. ``parent_task`` is the task that it is sent for."""
     ask = {
         "from_agent": me.require(),
         "to_agent": to,
         "content": content,
         "in_reply_to": in_reply_to,
         "thread": thread,
+        "parent_task": parent_task,
         "priority": priority,
         "idempotency_key": _key(key),
     }
@@ -286,17 +363,44 @@ def send(
 
 
 def broadcast(
-    me: Identity, content: str, *, topic: str = "general", tags: Sequence[str] = (), key: str | None = None
+    me: Identity,
+    content: str,
+    *,
+    topic: str = "general",
+    tags: Sequence[str] = (),
+    ttl: float | None = None,
+    parent_task: str | None = None,
+    key: str | None = None,
 ) -> Call[replies.BroadcastSent]:
-    """Tell every other agent."""
+    """Tell every other agent that subscribes to the topic. After ``ttl`` seconds nobody is told any more."""
     ask = {
         "from_agent": me.require(),
         "content": content,
         "topic": topic,
         "tags": list(tags),
+        "ttl": ttl,
+        "parent_task": parent_task,
         "idempotency_key": _key(key),
     }
     return _call(paths.BROADCAST, _checked(ask, requests.Broadcast))
+
+
+def knowledge(
+    me: Identity,
+    *,
+    topic: str | None = None,
+    tag: str | None = None,
+    author: str | None = None,
+    since: float | str | None = None,
+    limit: int = 100,
+    after: str | None = None,
+) -> Call[replies.KnowledgeList[KnowledgeBroadcast]]:
+    """List what was broadcast and is still held, the newest first; ``after`` is what the reply before gave as ``next``.
+
+    ``topic`` may be a pattern, ``author`` is an agent id, ``since`` a time in ISO-8601 or in seconds since the epoch.
+    """
+    query = {"topic": topic, "tag": tag, "author": author, "since": since, "limit": limit, "after": after}
+    return _call(paths.KNOWLEDGE, query=query, read=_read_knowledge)
 
 
 def poll(me: Identity, *, wait: float = 0.0, max: int | None = None, lease: float = 60.0) -> Call[list[Claimed]]:
@@ -310,7 +414,17 @@ def poll(me: Identity, *, wait: float = 0.0, max: int | None = None, lease: floa
         claimed = []
         for raw, held in zip(polled.messages, polled.deliveries, strict=True):
             message, fields = _message(raw)
-            claimed.append(Claimed(message, held.message_id, held.receipt, held.attempt, held.lease_expires_at, fields))
+            claimed.append(
+                Claimed(
+                    message,
+                    held.message_id,
+                    held.receipt,
+                    held.attempt,
+                    held.lease_expires_at,
+                    fields,
+                    held.reported,
+                )
+            )
         return claimed
 
     query = {"wait": wait, "max": None if max is None else min(max, MAX_POLL_MESSAGES), "lease": lease}
@@ -362,9 +476,14 @@ def redrive(me: Identity, message_ids: Sequence[str] | None = None) -> Call[repl
     return _call(paths.REDRIVE, requests.Redrive(me.require(), None if message_ids is None else list(message_ids)))
 
 
-def message(me: Identity, message_id: str) -> Call[replies.MessageStatus]:
-    """Tell how far a message came that this agent sent or was sent."""
-    return _call(paths.MESSAGE, query={"agent_id": me.require()}, message_id=message_id)
+def message(me: Identity, message_id: str, *, wait: float = 0.0, until: str = "acked") -> Call[replies.MessageStatus]:
+    """Tell how far a message came that this agent sent or was sent.
+
+    With ``wait``, in seconds, once it is ``until`` (delivered, acked, answered), or will not be any more.
+    """
+    _checked({"until": until}, requests.MessageQuery)
+    query = {"agent_id": me.require(), "wait": wait or None, "until": until if wait else None}
+    return _call(paths.MESSAGE, query=query, wait=wait, message_id=message_id)
 
 
 def put_file(

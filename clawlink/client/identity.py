@@ -29,6 +29,7 @@ class Saved(msgspec.Struct, frozen=True, omit_defaults=True):
     ca: str | None = None
     capabilities: list[str] | None = None
     description: str | None = None
+    subscriptions: list[str] | None = None
 
 
 class SeveralIdentities(ClawLinkError):

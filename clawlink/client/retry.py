@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clawlink.errors import BodyTimeout, ClawLinkError, InternalError, RelayUnreachable, Unavailable
+from clawlink.errors import BodyTimeout, ClawLinkError, InternalError, RateLimited, RelayUnreachable, Unavailable
 
-_WORTH_IT = (RelayUnreachable, Unavailable, InternalError, BodyTimeout)
+# What passes by itself. A full mailbox may not, and agents that go in circles never stop by trying again.
+PASSING = (RelayUnreachable, Unavailable, InternalError, BodyTimeout, RateLimited)
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,11 @@ class Backoff:
         """Return the seconds to wait after failed attempt number ``attempt`` (from 1), or None to give up.
 
         Only what is safe to repeat is repeated, and only after failures that pass by themselves. ``random``, 0 to 1,
-        spreads clients that failed together over half to all of the pause.
+        spreads clients that failed together over half to all of the pause; one that was too fast waits all of it.
         """
-        if not repeatable or attempt >= self.tries or not isinstance(error, _WORTH_IT):
+        if not repeatable or attempt >= self.tries or not isinstance(error, PASSING):
             return None
         pause = min(self.first * 2.0 ** (attempt - 1), self.most)
         if error.retry_after is not None:
             pause = max(pause, min(error.retry_after, self.most))
-        return pause * (0.5 + random / 2)
+        return pause if isinstance(error, RateLimited) else pause * (0.5 + random / 2)

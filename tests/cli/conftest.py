@@ -145,6 +145,13 @@ class Relays:
         """Kill the relay at that address."""
         _stop(self._running.pop(url))
 
+    def terminate(self, url: str) -> None:
+        """Send SIGTERM to the relay at that address, and wait until it is gone."""
+        process = self._running[url]
+        process.terminate()
+        process.wait(10)
+        self.stop(url)
+
     def restart(self, url: str, *flags: str) -> None:
         """Start another one at the same address: it remembers nothing."""
         assert self("--port", url.rpartition(":")[2], *flags) == url

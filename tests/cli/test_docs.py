@@ -37,7 +37,7 @@ def test_what_goes_with_every_verb_is_described() -> None:
     section = PAGE.split("\n## ")[1]
     for flag in _EVERYWHERE:
         assert f"`{flag}" in section or f" {flag}`" in section
-    for name in ("RELAY", "TOKEN", "AGENT", "CA", "HOME", "DEBUG"):
+    for name in ("RELAY", "TOKEN", "AGENT", "CA", "HOME", "DEBUG", "PARENT_TASK"):
         assert f"CLAWLINK_{name}" in section
 
 

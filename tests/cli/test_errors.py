@@ -19,6 +19,7 @@ from clawlink import errors
 from clawlink.cli import main as cli
 from clawlink.cli.exits import Exit, UsageError, exit_of
 from clawlink.client.identity import NoIdentity, SeveralIdentities
+from clawlink.client.waiting import StillPending
 from tests.cli.conftest import COMMAND, Run
 
 CODES = {
@@ -43,6 +44,7 @@ CODES = {
     errors.MailboxFull: 8,
     errors.RelayFull: 8,
     errors.RateLimited: 8,
+    errors.LoopStopped: 8,
     errors.StorageFull: 8,
     errors.BadRequest: 1,
     errors.BadJson: 1,
@@ -53,6 +55,7 @@ CODES = {
     UsageError: 2,
     SeveralIdentities: 2,
     NoIdentity: 5,
+    StillPending: 6,
 }
 
 

@@ -7,12 +7,13 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from clawlink.config import ServerConfig
 from clawlink.domain.limits import Limits
+from tests.client.restartable import Restartable
 from tests.system.threaded import relay_in_thread
 
 SMALL = Limits(max_mailbox_messages=20, max_file_bytes=1000, max_attempts=1)
@@ -105,3 +106,19 @@ def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     made: list[float] = []
     monkeypatch.setattr(time, "sleep", made.append)
     return made
+
+
+@pytest.fixture
+def restartable() -> Iterator[Restartable]:
+    """A relay of the test's own, which goes away and comes back with all it knew."""
+    relay = Restartable(Limits(rate_agent=0, rate_pair=0))
+    yield relay
+    relay.close()
+
+
+def eventually(true: Callable[[], bool]) -> None:
+    """Wait until something is true, for ten seconds at most."""
+    until = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < until, "it did not come true within ten seconds"
+        time.sleep(0.01)

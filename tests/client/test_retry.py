@@ -17,6 +17,7 @@ PASSING = {
     errors.StoreUnavailable,
     errors.InternalError,
     errors.BodyTimeout,
+    errors.RateLimited,
 }
 SHOWN = [error for error in all_errors() if error.__module__ == "clawlink.errors"]
 
@@ -48,6 +49,11 @@ def test_retry_after_lengthens_the_pause_but_not_beyond_its_most() -> None:
     for told, pause in [(0.01, 0.1), (2.0, 2.0), (3600.0, 5.0)]:
         error = errors.Draining("x", retry_after=told)
         assert patient.pause(error, attempt=1, repeatable=True, random=1.0) == pause
+
+
+def test_who_was_too_fast_waits_as_long_as_it_is_told_and_not_half_of_it() -> None:
+    error = errors.RateLimited("x", retry_after=0.8)
+    assert Backoff().pause(error, attempt=1, repeatable=True, random=0.0) == 0.8
 
 
 @given(

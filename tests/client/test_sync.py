@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +16,14 @@ from clawlink.client import calls
 from clawlink.client.calls import Claimed, DeadLetter, File
 from clawlink.client.retry import Backoff
 from clawlink.client.sync import Client
+from clawlink.config import ServerConfig
 from clawlink.domain import message as messages
+from clawlink.domain.limits import Limits
 from clawlink.protocol import replies
 from clawlink.protocol.paths import ENDPOINTS
 from tests.client.conftest import Scripted, http
+from tests.client.restartable import Restartable
+from tests.system.threaded import relay_in_thread
 
 
 def make(relay: str, **options: object) -> Client:
@@ -147,6 +152,159 @@ def test_a_task_goes_through(ann: Client, bob: Client) -> None:
     assert (told.state, told.task_status) == ("acked", "completed")
 
 
+def test_a_task_is_given_to_whoever_can_do_it_first(ann: Client, bob: Client) -> None:
+    skill = f"skill {uuid.uuid4().hex}"
+    done = ann.delegate(capability=skill, task="count", deadline=100, context={"to": 3})
+    assert (done.recipient, done.pool) == (None, replies.Pooled([skill], [], 0))
+    bob.register(capabilities=[skill.upper(), "other"])
+    both = ann.delegate(capability=[skill, "other"], to_any_of=[of(bob)], task="more").pool
+    assert both == replies.Pooled(sorted([skill, "other"]), [of(bob)], 1)
+    task = claim(bob, messages.TaskDelegation).message
+    assert isinstance(task, messages.TaskDelegation)
+    assert (task.message_id, task.to_agent, task.capability) == (done.message_id, None, skill)
+    seen = ann.task(done.message_id)
+    assert isinstance(seen, replies.TaskView)
+    assert (seen.status, seen.assignee, seen.capability) == ("delivered", of(bob), skill)
+    assert seen.deadline_at is not None
+
+
+def test_a_task_is_reported_on_asked_about_and_answered(ann: Client, bob: Client) -> None:
+    id = ann.delegate(of(bob), "count").message_id
+    claimed = claim(bob, messages.TaskDelegation)
+    assert claimed.reported is None
+    bob.respond(id, status="in_progress", progress=40, note="half", receipt=claimed.receipt)
+    bob.respond(id, {"which": "one?"}, status="input_required")
+    answered = ann.answer(id, ["this"], key="k")
+    assert isinstance(answered, replies.Answered)
+    assert (answered.task_status, ann.answer(id, ["this"], key="k")) == ("in_progress", answered)
+    told = claim(bob, messages.TaskAnswer).message
+    assert isinstance(told, messages.TaskAnswer)
+    assert (told.task_id, told.content) == (id, ["this"])
+    bob.respond(id, "3")
+    history = ann.task(id).history
+    assert [(event.status, event.by, event.content) for event in history] == [
+        ("queued", of(ann), None),
+        ("delivered", of(bob), None),
+        ("in_progress", of(bob), None),
+        ("input_required", of(bob), {"which": "one?"}),
+        ("in_progress", of(ann), ["this"]),
+        ("completed", of(bob), None),
+    ]
+    assert (history[2].progress, history[2].note) == (40, "half")
+    with pytest.raises(errors.WrongState) as late:
+        ann.answer(id, "too late")
+    assert late.value.current == "completed"
+
+
+def test_what_was_reported_comes_with_a_task_that_is_handed_out_again(restartable: Restartable) -> None:
+    with make(restartable.url) as ann, make(restartable.url) as bob:
+        ann.register("ann")
+        bob.register("bob")
+        id = ann.delegate("bob", "count").message_id
+        (first,) = [one for one in bob.poll(wait=5) if one.message_id == id]
+        bob.respond(id, status="in_progress", note="began", receipt=first.receipt)
+        bob.nack([first.receipt])
+        (again,) = [one for one in bob.poll(wait=5) if one.message_id == id]
+        assert again.reported is not None
+        assert ("in_progress", "began") in [(event.status, event.note) for event in again.reported]
+        with pytest.raises(errors.LeaseLost):
+            bob.respond(id, "late", receipt=first.receipt)
+        assert bob.respond(id, "in time", receipt=again.receipt).task_status == "completed"
+
+
+def test_tasks_are_listed_and_cancelled(ann: Client, bob: Client) -> None:
+    ids = [ann.delegate(of(bob), text).message_id for text in ("a", "b", "c")]
+    mine = ann.tasks(requester=of(ann), status="open")
+    assert isinstance(mine, replies.TaskList)
+    assert [task.task_id for task in mine.tasks] == ids[::-1]
+    page = ann.tasks(limit=2)
+    assert (page.count, len(ann.tasks(limit=2, after=page.next).tasks)) == (2, 1)
+    assert ann.cancel(ids[0], note="no need") == replies.Cancelled("cancelled", ids[0], True)
+    assert ann.cancel(ids[0]) == replies.Cancelled("cancelled", ids[0], True)
+    assert [task.task_id for task in bob.tasks(assignee=of(bob), status="open").tasks] == ids[:0:-1]
+    assert [task.note for task in ann.tasks(status="cancelled").tasks] == ["no need"]
+    claim(bob, messages.TaskDelegation)
+    assert ann.cancel(ids[1], note="enough").withdrawn is False
+    update = claim(bob, messages.TaskUpdate).message
+    assert isinstance(update, messages.TaskUpdate)
+    assert (update.task_id, update.status, update.note, update.by) == (ids[1], "cancelled", "enough", of(ann))
+    with pytest.raises(errors.NotAllowed):
+        bob.cancel(ids[2])
+    with pytest.raises(errors.UnknownTask):
+        ann.task("nothing")
+
+
+def test_work_names_the_work_that_it_is_done_for(ann: Client, bob: Client) -> None:
+    parent = ann.delegate(of(bob), "all of it").message_id
+    claim(bob, messages.TaskDelegation)
+    part = bob.delegate(of(ann), "a part of it", parent_task=parent).message_id
+    assert (ann.task(part).parent_task, ann.task(part).hops) == (parent, 1)
+    bob.send(of(ann), "about it", parent_task=parent)
+    said = claim(ann, messages.PlainMessage).message
+    assert isinstance(said, messages.PlainMessage)
+    assert (said.chain.parent_task, said.chain.agents) == (parent, (of(ann), of(bob)))
+    bob.broadcast("to all", parent_task=parent)
+    with pytest.raises(errors.UnknownTask) as unknown:
+        bob.delegate(of(ann), "x", parent_task="nothing")
+    assert unknown.value.field == "parent_task"
+
+
+def test_agents_that_go_in_circles_are_stopped_and_do_not_try_again(
+    ann: Client, bob: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", pytest.fail)
+    patient = Client(ann.relay, agent_id=ann.agent_id, agent_key=ann.agent_key, backoff=Backoff())
+    with patient, pytest.raises(errors.LoopStopped) as stopped:
+        circle(patient, bob)
+    assert stopped.value.limit == 3
+    assert set(stopped.value.current) == {of(ann), of(bob)}
+
+
+def circle(one: Client, other: Client) -> None:
+    """Answer each other for ever."""
+    last = one.send(of(other), "thank you").message_id
+    for _ in range(100):
+        last = other.send(of(one), "thank you", in_reply_to=last).message_id
+        last = one.send(of(other), "thank you", in_reply_to=last).message_id
+
+
+def flood(client: Client, count: int) -> None:
+    """Send so many messages at once."""
+    for n in range(count):
+        client.send("fast", n)
+
+
+def test_who_is_too_fast_waits_and_gets_through() -> None:
+    limits = Limits(rate_agent=20, burst_agent=2, rate_pair=0)
+    with relay_in_thread(ServerConfig(port=0, limits=limits)) as url, Client(url) as client:
+        client.register("fast")
+        flood(client, 6)
+        assert client.info().rate_limited > 0
+        hasty = make(url, agent_id=client.agent_id, agent_key=client.agent_key)
+        with hasty, pytest.raises(errors.RateLimited):
+            flood(hasty, 6)
+
+
+def test_a_broadcast_reaches_those_who_subscribe_and_those_who_come_late(ann: Client, bob: Client) -> None:
+    topic = f"build.{uuid.uuid4().hex}"
+    bob.register(subscriptions=["build.*"])
+    before = bob.broadcast("first", topic=topic, tags=["a"]).message_id
+    ann.broadcast("second", topic=topic, ttl=600)
+    told = claim(bob, messages.KnowledgeBroadcast).message
+    assert isinstance(told, messages.KnowledgeBroadcast)
+    assert (told.content, told.topic) == ("second", topic)
+    held = ann.knowledge(topic=topic)
+    assert isinstance(held, replies.KnowledgeList)
+    assert [(k.content, k.from_agent) for k in held.broadcasts] == [("second", of(ann)), ("first", of(bob))]
+    assert isinstance(held.broadcasts[0], messages.KnowledgeBroadcast)
+    assert [k.message_id for k in ann.knowledge(topic=topic, tag="A").broadcasts] == [before]
+    assert [k.message_id for k in ann.knowledge(topic=topic, author=of(bob)).broadcasts] == [before]
+    assert ann.knowledge(topic=topic, since=time.time() + 100).count == 0
+    assert ann.knowledge(topic=topic, since="2020-01-01").count == 2
+    page = ann.knowledge(topic=topic, limit=1)
+    assert [k.content for k in ann.knowledge(topic=topic, limit=1, after=page.next).broadcasts] == ["first"]
+
+
 def test_messages_are_claimed_extended_given_back_and_acked(ann: Client, bob: Client) -> None:
     while bob.poll():
         pass
@@ -233,6 +391,19 @@ def test_mistakes_are_told_before_anything_is_sent(scripted: Scripted) -> None:
             client.respond("m", status="done")
         assert wrong.value.field == "status"
         with pytest.raises(errors.BadRequest) as wrong:
+            client.delegate(task="t")
+        with pytest.raises(errors.BadRequest, match="not both"):
+            client.delegate("b", "t", capability="c")
+        with pytest.raises(errors.BadRequest) as wrong:
+            client.delegate("b")
+        assert wrong.value.field == "task"
+        with pytest.raises(errors.BadRequest) as wrong:
+            client.respond("m", progress=101)
+        assert wrong.value.field == "progress"
+        with pytest.raises(errors.BadRequest) as wrong:
+            client.message("m", until="read")
+        assert wrong.value.field == "until"
+        with pytest.raises(errors.BadRequest) as wrong:
             client.send("", 1)
         assert wrong.value.field == "to_agent"
         with pytest.raises(errors.BadRequest):
@@ -253,11 +424,12 @@ def test_every_write_carries_a_key_of_its_own(scripted: Scripted) -> None:
                 lambda: client.broadcast("c"),
                 lambda: client.put_file("k", b""),
                 lambda: client.register("n"),
+                lambda: client.answer("m", 1),
             ):
                 with pytest.raises(errors.Draining):
                     write()
     keys = [asked.partition(b'"idempotency_key":"')[2].partition(b'"')[0] for asked in scripted.asked]
-    assert len(set(keys)) == len(keys) == 12
+    assert len(set(keys)) == len(keys) == 14
     assert min(map(len, keys)) >= 32
 
 

@@ -8,11 +8,27 @@ from clawlink.cli.render import named, presence
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
+    from clawlink.cli.output import Output
+    from clawlink.errors import ClawLinkError
     from clawlink.protocol.replies import RecipientInfo
 
 
-def show_recipient(ctx: Context, what: str, to: RecipientInfo) -> None:
+def show_recipient(ctx: Context, what: str, to: RecipientInfo | None, *, out: Output | None = None) -> None:
     """Say who will get it, and whether they are there."""
+    out = out or ctx.out
+    if to is None:
+        out.line("Stored at the first request; the recipient has left since.", style="bold")
+        return
     there = presence(to.status, to.last_heartbeat, ctx.now)
     later = "" if to.status == "online" else "; it will get it when it polls"
-    ctx.out.line(f"{what} {named(to.name, to.agent_id)}, {there}{later}.", style="bold")
+    out.line(f"{what} {named(to.name, to.agent_id)}, {there}{later}.", style="bold")
+
+
+def tell_away(ctx: Context, error: ClawLinkError | None) -> None:
+    """Say that the relay is away, and why; None: that it is back."""
+    if error is None:
+        ctx.warn("the relay is back")
+    else:
+        what, _, _ = error.message.partition(";")  # not what it says to do: that is done here
+        ctx.warn(f"{what}; waiting until it is back")
+    ctx.err.flush()

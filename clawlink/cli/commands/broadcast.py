@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from clawlink.cli.exits import Exit
-from clawlink.cli.values import add_idempotency_key, names
+from clawlink.cli.values import add_idempotency_key, add_parent, names, span
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -20,6 +20,10 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--content", required=True, metavar="TEXT", help="what to tell; - reads standard input")
     parser.add_argument("--topic", default="general", help="what it is about (default general)")
     parser.add_argument("--tags", type=names, default=[], metavar="A,B", help="tags, separated by commas")
+    parser.add_argument(
+        "--ttl", type=span, metavar="S", help="how long it is of use, as 90, 10m or 2h: nobody is told later"
+    )
+    add_parent(parser)
     add_idempotency_key(parser)
 
 
@@ -27,7 +31,14 @@ def run(args: Namespace, ctx: Context) -> Exit:
     """Store the broadcast in every other agent's mailbox."""
     from clawlink.cli.render import plural
 
-    done = ctx.client.broadcast(ctx.read(args.content), topic=args.topic, tags=args.tags, key=args.idempotency_key)
+    done = ctx.client.broadcast(
+        ctx.read(args.content),
+        topic=args.topic,
+        tags=args.tags,
+        ttl=args.ttl,
+        parent_task=ctx.parent_task,
+        key=args.idempotency_key,
+    )
     if ctx.json:
         ctx.out.json(done)
         return Exit.DONE

@@ -38,7 +38,7 @@ _NEXT = (
     ("in a second", "clawlink register --name grace --caps summarise"),
     ("", "clawlink --as grace poll --wait 60"),
     ("in a third", "clawlink register --name ada"),
-    ("", 'clawlink --as ada delegate --to grace --task "Summarise the news"'),
+    ("", 'clawlink --as ada delegate --to grace --task "Summarise the news" --wait'),
 )
 
 
@@ -94,7 +94,8 @@ def _play(stage: Stage, ada: Client, grace: Client) -> MessageStatus:
     with _working(stage, grace):
         stage.tell("ada", "delegates: clawlink delegate --to grace --priority high --task ...", _TASK)
         done = ada.delegate("grace", _TASK, context={"format": "one sentence"}, priority="high")
-        stage.tell("ada", f"is told: task {done.message_id} is stored, and grace is {done.recipient.status}")
+        there = "gone" if done.recipient is None else done.recipient.status
+        stage.tell("ada", f"is told: task {done.message_id} is stored, and grace is {there}")
         _await_answer(stage, ada)
     return ada.message(done.message_id)
 

@@ -42,7 +42,14 @@ def _show(ctx: Context, info: Info) -> None:
         ("broadcasts", str(info.total_broadcasts)),
         ("shared files", plural(info.shared_files, "file")),
         ("started", ago(info.started_at, ctx.now)),
+        ("takeovers", str(info.takeovers)),
+        ("rate limited", str(info.rate_limited)),
+        ("loops stopped", str(info.loops_stopped)),
     )
+    if info.recent_stops:
+        ctx.out.line("stopped of late, with the agents in order:")
+        for stop in info.recent_stops:
+            ctx.out.line(f"  {ago(stop.at, ctx.now)}: {cell(stop.code)}, {cell(' -> '.join(stop.agents))}")
     if info.limits:
         ctx.out.line("limits:")
         ctx.out.facts(*((cell(name.replace("_", " ")), f"{value:,.15g}") for name, value in info.limits.items()))

@@ -26,21 +26,22 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
     me = ctx.me
     who = named(me.name, me.agent_id)
-    dropped = 0
+    dropped = waiting = 0
     if args.offline:
         status, said = "forgotten", f"Forgot {who}; the relay at {me.relay} was not told."
     else:
         try:
             left = ctx.client.leave()
-            status, dropped = left.status, left.dropped
+            status, dropped, waiting = left.status, left.dropped, left.waiting
             unread = plural(dropped, "unread message")
-            said = f"{who} has left {me.relay}; {unread} dropped, and the identity is forgotten."
+            kept = f"{plural(waiting, 'task waits', 'tasks wait')} for the next agent of that name, " if waiting else ""
+            said = f"{who} has left {me.relay}; {unread} dropped, {kept}and the identity is forgotten."
         except UnknownAgent:
             status = "forgotten"
             said = f"The relay at {me.relay} has no {who} any more; the identity is forgotten."
     ctx.identities.forget(me)
     if ctx.json:
-        ctx.out.json({"status": status, "agent_id": me.agent_id, "dropped": dropped})
+        ctx.out.json({"status": status, "agent_id": me.agent_id, "dropped": dropped, "waiting": waiting})
     else:
         ctx.out.line(said)
     return Exit.DONE

@@ -144,12 +144,13 @@ def _settle(args: Namespace, ctx: Context, client: Client, claimed: list[Claimed
 
 
 def _delivery(one: Claimed) -> dict[str, object]:
-    return {
+    delivery: dict[str, object] = {
         "message_id": one.message_id,
         "receipt": one.receipt,
         "attempt": one.attempt,
         "lease_expires_at": one.lease_expires_at,
     }
+    return delivery if one.reported is None else {**delivery, "reported": one.reported}
 
 
 def _print_json(ctx: Context, claimed: list[Claimed]) -> None:
@@ -179,9 +180,13 @@ def _print(ctx: Context, claimed: list[Claimed], *, more: bool) -> None:
 def _print_one(ctx: Context, one: Claimed) -> None:
     from clawlink.cli.messages import next_command, show_message
     from clawlink.cli.render import cell, duration, epoch
+    from clawlink.cli.tasks import timeline
 
     show_message(ctx, one.message, one.message_id, one.raw, attempt=one.attempt)
-    todo = next_command(ctx, one.message)
+    if one.reported:
+        ctx.out.line("  reported before:")
+        timeline(ctx, one.reported, began=str(one.raw.get("queued_at")), me=ctx.me.agent_id)
+    todo = next_command(ctx, one.message, receipt=one.receipt if ctx.args.no_ack else None)
     if todo is not None:
         ctx.out.facts(todo)
     if ctx.args.no_ack:

@@ -21,6 +21,12 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--caps", type=names, metavar="A,B", help="what it can do, separated by commas")
     parser.add_argument("--description", help="one sentence about it")
     parser.add_argument(
+        "--subscribe",
+        type=names,
+        metavar="A,B.*",
+        help="the topics whose broadcasts it gets, separated by commas; .* at the end takes all below, * is all",
+    )
+    parser.add_argument(
         "--no-claim", action="store_true", help="no agent key: anyone may act as this agent, as in 1.0.x"
     )
 
@@ -41,11 +47,13 @@ def run(args: Namespace, ctx: Context) -> Exit:
     # What the agent said of itself is kept, so that it says it again to a relay that was restarted.
     capabilities = args.caps if args.caps is not None or before is None else before.capabilities
     description = args.description if args.description is not None or before is None else before.description
+    subscriptions = args.subscribe if args.subscribe is not None or before is None else before.subscriptions
     done = client.register(
         args.name,
         capabilities=capabilities,
         description=description,
         machine=socket.gethostname()[:128],
+        subscriptions=subscriptions,
         claim=not args.no_claim,
     )
     me = Saved(
@@ -57,6 +65,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
         ca=where.ca,
         capabilities=list(done.agent.capabilities),
         description=done.agent.description,
+        subscriptions=subscriptions,
     )
     path = ctx.identities.save(me)
     if ctx.json:
@@ -68,6 +77,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     ctx.out.line(f"{verb} {named(me.name, me.agent_id)} on {me.relay}.", style="bold")
     ctx.out.facts(
         ("can do", cell(", ".join(done.agent.capabilities)) or None),
+        ("hears of", None if subscriptions is None else cell(", ".join(subscriptions)) or "nothing"),
         ("identity", cell(str(path))),
         ("next", f"{ctx.command('discover')}   or   {ctx.command('poll', wait=True)}"),
     )

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
 from clawlink.cli.exits import Exit
-from clawlink.cli.values import STATUSES, add_idempotency_key, json_value
+from clawlink.cli.values import STATUSES, add_idempotency_key, json_value, percent
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -20,7 +20,16 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--msg-id", required=True, metavar="ID", help="the task's id, as poll shows it")
     parser.add_argument("--result", metavar="TEXT", help="the answer, or the news; - reads standard input")
     parser.add_argument("--result-json", action="store_true", help="the result is JSON, and is sent as such")
-    parser.add_argument("--status", choices=STATUSES, default="completed", help="default: completed")
+    parser.add_argument(
+        "--status", choices=STATUSES, help="default: completed, or in_progress with --progress and no --result"
+    )
+    parser.add_argument("--progress", type=percent, metavar="N", help="how much is done, in percent")
+    parser.add_argument("--note", metavar="TEXT", help="one line on where it stands")
+    parser.add_argument(
+        "--receipt",
+        metavar="R",
+        help="the claim's, as poll --no-ack shows it: refused if that is no longer the present",
+    )
     parser.add_argument("--to", metavar="AGENT", help="the requester; known to the relay, so it may be left out")
     add_idempotency_key(parser)
 
@@ -31,14 +40,23 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from clawlink.cli.exits import UsageError
     from clawlink.cli.render import cell
 
-    if args.result is None and args.status != "in_progress":
-        raise UsageError(
-            f"say what came of it: --result TEXT (only --status in_progress goes without, not {args.status})"
-        )
+    bare = args.result is None
+    status = args.status or ("in_progress" if bare and args.progress is not None else "completed")
+    if bare and status != "in_progress":
+        raise UsageError(f"say what came of it: --result TEXT (only --status in_progress goes without, not {status})")
     result: Any = None if args.result is None else ctx.read(args.result)
     if args.result_json and result is not None:
         result = json_value(result, "--result")
-    done = ctx.client.respond(args.msg_id, result, status=args.status, to=args.to, key=args.idempotency_key)
+    done = ctx.client.respond(
+        args.msg_id,
+        result,
+        status=status,
+        progress=args.progress,
+        note=args.note,
+        receipt=args.receipt,
+        to=args.to,
+        key=args.idempotency_key,
+    )
     if ctx.json:
         ctx.out.json(done)
         return Exit.DONE

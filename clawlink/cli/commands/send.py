@@ -1,4 +1,4 @@
-"""``clawlink send``: say something to an agent that is not work."""
+"""``clawlink send``: say something that is not work."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from clawlink.cli.exits import Exit
-from clawlink.cli.values import add_idempotency_key, add_priority
+from clawlink.cli.values import add_idempotency_key, add_parent, add_patience, add_priority
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
+    from clawlink.protocol.replies import Sent
 
 NAME = "send"
 HELP = "Send a plain message to an agent."
@@ -21,6 +22,15 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--content", required=True, metavar="TEXT", help="what to say; - reads standard input")
     parser.add_argument("--reply-to", metavar="ID", help="the message that this answers")
     parser.add_argument("--thread", metavar="NAME", help="the conversation that this belongs to")
+    add_parent(parser)
+    parser.add_argument(
+        "--wait",
+        nargs="?",
+        choices=("acked", "answered"),
+        const="acked",
+        help="stay until it is acknowledged (default), or answered; exit code 6 if --timeout comes first",
+    )
+    add_patience(parser)
     add_priority(parser)
     add_idempotency_key(parser)
 
@@ -29,17 +39,43 @@ def run(args: Namespace, ctx: Context) -> Exit:
     """Store the message for its recipient."""
     from clawlink.cli.commands._shared import show_recipient
 
+    patience = ctx.take_patience() if args.wait is not None else None
     done = ctx.client.send(
         args.to,
         ctx.read(args.content),
         in_reply_to=args.reply_to,
         thread=args.thread,
+        parent_task=ctx.parent_task,
         priority=args.priority,
         key=args.idempotency_key,
     )
-    if ctx.json:
+    if not ctx.json:
+        show_recipient(ctx, "Sent to", done.recipient)
+        ctx.out.facts(("message", done.message_id), ("follow", ctx.command("status", done.message_id)))
+    elif args.wait is None:
         ctx.out.json(done)
-        return Exit.DONE
-    show_recipient(ctx, "Sent to", done.recipient)
-    ctx.out.facts(("message", done.message_id), ("follow", ctx.command("status", done.message_id)))
-    return Exit.DONE
+    return Exit.DONE if args.wait is None else _wait(args, ctx, done, patience)
+
+
+def _wait(args: Namespace, ctx: Context, sent: Sent, patience: float | None) -> Exit:
+    """Stay until the message came as far as asked, and say so. With --json, its status takes the place of the reply."""
+    from clawlink.cli.commands._shared import tell_away
+    from clawlink.client.waiting import StillPending, reached
+
+    ctx.out.flush()
+    follow = ctx.command("status", sent.message_id)
+    try:
+        status = ctx.client.wait_message(
+            sent.message_id, args.wait, patience, on_away=lambda error: tell_away(ctx, error)
+        )
+    except KeyboardInterrupt:
+        ctx.warn(f"message {sent.message_id} is on its way; see how far it came with: {follow}")
+        return Exit.INTERRUPTED
+    except StillPending as late:
+        raise StillPending(f"{late.message}; see how far it came with: {follow}", current=late.current) from None
+    done = reached(status, args.wait)
+    if ctx.json:
+        ctx.out.json(status)
+    else:
+        ctx.out.facts(("state", args.wait if done else f"{status.state}: it will not be {args.wait}"))
+    return Exit.DONE if done else Exit.FAILED

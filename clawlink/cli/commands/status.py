@@ -25,7 +25,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     status = ctx.client.message(args.id)
     if ctx.json:
         ctx.out.json(status)
-    elif status.to_agent is None:
+    elif status.type == "knowledge_broadcast" and status.to_agent is None:
         _show_broadcast(ctx, status)
     else:
         _show_one(ctx, status)
@@ -38,17 +38,21 @@ def _show_one(ctx: Context, status: MessageStatus) -> None:
     now = ctx.now
     is_task = status.type == "task_delegation"
     kind = "task" if is_task else status.type.replace("_", " ")
+    delivered = ago(status.delivered_at, now)
+    if status.delivered_to is not None:
+        delivered += f" to {cell(status.delivered_to)}, attempt {status.attempts}"
     ctx.out.line(f"{kind} {cell(status.message_id)}: {status.task_status or status.state}", style="bold")
     ctx.out.facts(
         ("from", cell(status.from_agent)),
-        ("to", cell(status.to_agent or "")),
+        ("to", "whoever claims it first" if status.to_agent is None else cell(status.to_agent)),
         ("stored", ago(status.stored_at, now)),
-        ("delivered", ago(status.delivered_at, now)),
+        ("delivered", delivered),
         ("acked", ago(status.acked_at, now)),
-        ("answered", ago(status.answered_at, now) if is_task else None),
+        ("answered", ago(status.answered_at, now) if is_task or status.type == "message" else None),
         ("expired", ago(status.expired_at, now) if status.expired_at else None),
         ("dead", ago(status.dead_at, now) if status.dead_at else None),
         ("attempts", str(status.attempts)),
+        ("history", ctx.command("task", status.message_id) if is_task else None),
     )
 
 

@@ -1,0 +1,40 @@
+"""``clawlink answer``: give the assignee of a task what it asked for, so that the work goes on."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any
+
+from clawlink.cli.exits import Exit
+from clawlink.cli.values import add_idempotency_key, json_value
+
+if TYPE_CHECKING:
+    from clawlink.cli.context import Context
+
+NAME = "answer"
+HELP = "Answer what the assignee of a task asks."
+
+
+def add(parser: ArgumentParser) -> None:
+    """Add the arguments."""
+    parser.add_argument("id", metavar="TASK", help="the task's id")
+    parser.add_argument("content", metavar="TEXT", help="what it needs to know; - reads standard input")
+    parser.add_argument("--content-json", action="store_true", help="the text is JSON, and is sent as such")
+    add_idempotency_key(parser)
+
+
+def run(args: Namespace, ctx: Context) -> Exit:
+    """Store the answer for the assignee."""
+    from clawlink.cli.commands._shared import show_recipient
+    from clawlink.cli.render import cell
+
+    content: Any = ctx.read(args.content)
+    if args.content_json:
+        content = json_value(content, "TEXT")
+    done = ctx.client.answer(args.id, content, key=args.idempotency_key)
+    if ctx.json:
+        ctx.out.json(done)
+        return Exit.DONE
+    show_recipient(ctx, "Answer stored for", done.recipient)
+    ctx.out.facts(("task", cell(done.task_id)), ("status", cell(done.task_status)))
+    return Exit.DONE

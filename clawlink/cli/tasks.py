@@ -1,0 +1,155 @@
+"""How tasks are shown: in lists, alone with their history, and what came of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from clawlink.cli.exits import Exit
+from clawlink.cli.messages import show_text
+from clawlink.cli.render import cell, duration, epoch, named, presence, quoted
+
+if TYPE_CHECKING:
+    from clawlink.cli.context import Context
+    from clawlink.protocol.replies import TaskEvent, TaskView
+
+_ASKED = "input_required"
+_DONE = "completed"
+
+
+def exit_of(task: TaskView) -> Exit:
+    """Return the exit code for a task that is final."""
+    return Exit.DONE if task.status == _DONE else Exit.FAILED
+
+
+def stands(task: TaskView) -> str:
+    """Say where a task stands: ``in_progress, 40 %``."""
+    done = "" if task.progress is None or task.finished_at is not None else f", {task.progress:g} %"
+    return cell(task.status) + done
+
+
+def owner_of(ctx: Context, task: TaskView, *, me: str | None) -> str:
+    """Say who has a task, and whether they are there; or who could have it."""
+    if task.owner is not None:
+        if task.owner.agent_id == me:
+            return "you"
+        there = presence(task.owner.status, task.owner.last_heartbeat, ctx.now)
+        return f"{named(task.owner.name, task.owner.agent_id)}, {there}"
+    if task.assignee is not None:
+        return f"{cell(task.assignee)}, who has left"
+    return "nobody yet" if task.finished_at is None else "nobody"
+
+
+def wanted(task: TaskView) -> str | None:
+    """Say whom a task that went to no one agent is for; None if it went to one."""
+    able = task.capability
+    needs = [] if able is None else [able] if isinstance(able, str) else able
+    can = f" can {' and '.join(needs)}" if needs else ""
+    if task.to_any_of:
+        return cell(f"one of {', '.join(task.to_any_of)}" + (can and f" that{can}"))
+    return cell(f"whoever{can}") if needs else None
+
+
+def question(task: TaskView) -> Any:
+    """Return what the assignee asks for, None if nothing."""
+    if task.status != _ASKED:
+        return None
+    event = next((e for e in reversed(task.history) if e.status == _ASKED), None)
+    return None if event is None else event.note if event.content is None else event.content
+
+
+def answer_command(ctx: Context, task_id: str) -> str:
+    """Return the command that answers what an assignee asks."""
+    return ctx.command("answer", task_id, tail='"..."')
+
+
+def show_result(ctx: Context, task: TaskView) -> None:
+    """Print what came of a task that is final."""
+    ctx.out.line(f"task {cell(task.task_id)}: {stands(task)}", style="bold")
+    begun, ended = epoch(task.created_at), epoch(task.finished_at or "")
+    took = None if begun is None or ended is None else duration(ended - begun)
+    attempts = None if task.attempts < 2 else f"handed out {task.attempts} times"
+    ctx.out.facts(("by", owner_of(ctx, task, me=None)), ("took", took), ("attempts", attempts))
+    if task.note:
+        show_text(ctx, "note", task.note)
+    if task.result is not None:
+        show_text(ctx, "result", task.result)
+
+
+def show_task(ctx: Context, task: TaskView, *, me: str | None) -> None:
+    """Print a task with all that happened to it."""
+    now = ctx.now
+    ctx.out.line(f"task {cell(task.task_id)}: {stands(task)}", style="bold")
+    ctx.out.facts(
+        ("asked by", "you" if task.requester == me else cell(task.requester)),
+        ("for", wanted(task)),
+        ("owner", owner_of(ctx, task, me=me)),
+        ("priority", cell(task.priority)),
+        ("age", _age(task, now)),
+        ("deadline", _deadline(task, now)),
+        ("attempts", str(task.attempts)),
+        ("part of", None if task.parent_task is None else f"task {cell(task.parent_task)}, hop {task.hops}"),
+    )
+    show_text(ctx, "task", task.task)
+    if task.context:
+        show_text(ctx, "context", task.context)
+    if task.result is not None:
+        show_text(ctx, "result", task.result)
+    ctx.out.line("  history:")
+    if task.history_folded:
+        ctx.out.line(f"    ({task.history_folded} older reports are not kept)")
+    timeline(ctx, task.history, began=task.created_at, me=me, owner=task)
+    if task.status == _ASKED and task.requester == me:
+        ctx.out.facts(("answer", answer_command(ctx, task.task_id)))
+    elif task.finished_at is None and task.requester == me:
+        ctx.out.facts(("wait", ctx.command("wait", task.task_id)), ("cancel", ctx.command("cancel", task.task_id)))
+
+
+def timeline(
+    ctx: Context, events: Sequence[TaskEvent], *, began: str | None, me: str | None, owner: TaskView | None = None
+) -> None:
+    """Print what happened, one step a line, each with the time since the task began."""
+    start = epoch(began or "") or (epoch(events[0].at) if events else None) or 0.0
+    for event in events:
+        at = epoch(event.at)
+        after = "?" if at is None else duration(at - start)
+        progress = "" if event.progress is None else f", {event.progress:g} %"
+        by = "the relay" if event.by is None else "you" if event.by == me else _named_by(event.by, owner)
+        # What the relay notes is of its own words; what agents note is theirs.
+        why = f": {cell(event.note)}" if event.by is None and event.note else ""
+        ctx.out.line(f"    +{after:<8} {cell(event.status)}{progress}, by {by}{why}")
+        if event.by is not None and event.note:
+            ctx.out.quote(event.note, indent=14)
+        if event.content is not None:
+            show_text(ctx, None, event.content, indent=14)
+
+
+def row(ctx: Context, task: TaskView, *, me: str | None) -> tuple[str, ...]:
+    """Return a task as a row of a list."""
+    asked = "you" if task.requester == me else cell(task.requester)
+    owner = owner_of(ctx, task, me=me)
+    pooled = wanted(task)
+    if task.assignee is None and pooled is not None:
+        owner = f"{owner}: {pooled}"
+    return cell(task.task_id), stands(task), _age(task, ctx.now), asked, owner, quoted(task.task, 60)
+
+
+HEAD = ("task", "state", "age", "asked by", "owner", "what")
+
+
+def _age(task: TaskView, now: float) -> str:
+    at = epoch(task.created_at)
+    return "-" if at is None else duration(now - at)
+
+
+def _deadline(task: TaskView, now: float) -> str | None:
+    at = epoch(task.deadline_at or "")
+    if at is None or task.finished_at is not None:
+        return None
+    return f"in {duration(at - now)}" if at > now else "over"
+
+
+def _named_by(agent_id: str, task: TaskView | None) -> str:
+    if task is not None and task.owner is not None and task.owner.agent_id == agent_id:
+        return named(task.owner.name, agent_id)
+    return cell(agent_id)

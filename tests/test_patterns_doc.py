@@ -1,0 +1,55 @@
+"""Every pattern in ``references/patterns.md`` runs as it stands, each against a relay of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Start
+
+PAGE = (Path(__file__).parent.parent / "references" / "patterns.md").read_text(encoding="utf-8")
+PREPARED = re.findall(r"```sh\n(.*?)```", PAGE.partition("\n## ")[0], re.DOTALL)
+PATTERNS = dict(re.findall(r"^## (.+?)\n.*?```sh\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL))
+# What a reader would look for at the end of each.
+SHOWN = {
+    "A research pipeline": ("Laplace computed them", "tides/sources", "research.tides"),
+    "A distributed code review": ("Two names to change", "Then it is fine", "No, only its length"),
+    "Fan-out, and the first answer wins": ("Two days", "cancelled", "answered by another"),
+    "A worker pool by capability": ("opened the page", "worker-2", "completed"),
+}
+
+
+def test_there_are_four_patterns() -> None:
+    assert list(PATTERNS) == list(SHOWN)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the commands are for a POSIX shell")
+@pytest.mark.parametrize("name", PATTERNS)
+def test_a_pattern_runs(name: str, start_relay: Start, clawlink_home: Path, tmp_path: Path) -> None:
+    script = "set -eu\n" + "\n".join([*PREPARED, PATTERNS[name]])
+    bin_folder = Path(sys.executable).parent
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "python3").symlink_to(sys.executable)
+    done = subprocess.run(
+        [shutil.which("sh") or "sh", "-c", script],
+        env={
+            **os.environ,
+            "CLAWLINK_RELAY": start_relay().url,
+            "PATH": os.pathsep.join((str(tools), str(bin_folder), os.environ["PATH"])),
+        },
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    for words in SHOWN[name]:
+        assert words in done.stdout
