@@ -12,13 +12,18 @@ from urllib.parse import urlsplit
 
 
 class Clock:
-    """The real time, plus whatever the test has skipped."""
+    """The real time, plus whatever the test has skipped; once stopped, only what it skips."""
 
     def __init__(self) -> None:
         self.skipped = 0.0
+        self._stopped_at: float | None = None
 
     def __call__(self) -> float:
-        return time.time() + self.skipped
+        return (time.time() if self._stopped_at is None else self._stopped_at) + self.skipped
+
+    def stop(self) -> None:
+        """Let no time pass but what is skipped."""
+        self._stopped_at = time.time()
 
     def skip(self, seconds: float) -> None:
         """Let this much time pass at once."""

@@ -19,6 +19,7 @@ from tests.server.asks import (
     refused,
     send,
     status_of,
+    task_of,
     with_key,
 )
 
@@ -30,6 +31,7 @@ class Stage(NamedTuple):
     alice: dict[str, str]
     mallory: dict[str, str]
     task: str
+    asked: str
     receipt: str
     message: str
 
@@ -50,9 +52,15 @@ async def stage(serve: Serve) -> Stage:
         await ack(relay, name, notice.receipt, headers=headers)
     task = await delegate(relay, "bob", "alice")
     got = await claim_one(relay, "alice", headers=keys["alice"])
+    asked = await delegate(relay, "alice", "bob", headers=keys["alice"])
+    his = await claim_one(relay, "bob")
+    await ack(relay, "bob", his.receipt)
+    await ok(relay.post("/respond", {"from_agent": "bob", "message_id": asked, "status": "input_required"}))
+    question = await claim_one(relay, "alice", headers=keys["alice"])
+    await ack(relay, "alice", question.receipt, headers=keys["alice"])
     message = await send(relay, "alice", "bob", "a secret", headers=keys["alice"])
     await send(relay, "bob", "alice", "for alice only")
-    return Stage(relay, keys["alice"], keys["mallory"], task, got.receipt, message)
+    return Stage(relay, keys["alice"], keys["mallory"], task, asked, got.receipt, message)
 
 
 def asks(stage: Stage) -> dict[str, tuple[str, Any]]:
@@ -63,6 +71,10 @@ def asks(stage: Stage) -> dict[str, tuple[str, Any]]:
         "leave": ("/agents/alice", None),
         "delegate": ("/delegate", {"from_agent": "alice", "to_agent": "bob", "task": "pay mallory"}),
         "respond": ("/respond", {"from_agent": "alice", "message_id": stage.task, "result": "forged"}),
+        "tasks": ("/tasks?agent_id=alice", None),
+        "task": (f"/tasks/{stage.asked}?agent_id=alice", None),
+        "cancel": (f"/tasks/{stage.asked}/cancel", {"from_agent": "alice"}),
+        "answer": (f"/tasks/{stage.asked}/answer", {"from_agent": "alice", "content": "forged"}),
         "send": ("/send", {"from_agent": "alice", "to_agent": "bob", "content": "forged"}),
         "broadcast": ("/broadcast", {"from_agent": "alice", "content": "forged"}),
         "poll": ("/poll/alice?lease=60", None),
@@ -100,6 +112,7 @@ async def test_acting_as_a_claimed_agent_without_its_key_is_403(stage: Stage, en
     his = await claim_one(relay, "bob")
     assert his.message["content"] == "a secret"
     assert (await ok(relay.get("/files/hers")))["version"] == 1
+    assert (await task_of(relay, "alice", stage.asked, headers=stage.alice))["status"] == "input_required"
     await nothing_due(relay, "mallory", headers=stage.mallory)
 
 
@@ -149,6 +162,49 @@ async def test_nobody_but_sender_and_recipient_asks_about_a_message(stage: Stage
     await refused(stage.relay.get(path, headers=stage.mallory), 403, "not_allowed")
     assert (await status_of(stage.relay, "alice", stage.message, headers=stage.alice))["to_agent"] == "bob"
     assert (await status_of(stage.relay, "bob", stage.message))["from_agent"] == "alice"
+
+
+async def test_nobody_but_its_parties_sees_a_task_and_nobody_but_its_requester_moves_it(stage: Stage) -> None:
+    relay = stage.relay
+    await refused(relay.get(f"/tasks/{stage.asked}?agent_id=mallory", headers=stage.mallory), 403, "not_allowed")
+    await refused(
+        relay.get(f"/tasks/{stage.asked}", headers={**stage.mallory, "ClawLink-Agent": "alice"}), 403, "not_allowed"
+    )
+    for name in ("mallory", "bob"):
+        for path, body in (("cancel", {}), ("answer", {"content": "forged"})):
+            ask = {"from_agent": name, **body}
+            headers = stage.mallory if name == "mallory" else {}
+            await refused(relay.post(f"/tasks/{stage.asked}/{path}", ask, headers=headers), 403, "not_allowed")
+    for query in ("requester=alice", "assignee=alice", "agent_id=alice", "requester=alice&assignee=bob"):
+        await refused(relay.get(f"/tasks?{query}", headers=stage.mallory), 403, "not_allowed")
+    for query in ("", "&requester=alice", "&assignee=alice", "&status=input_required"):
+        seen = await ok(relay.get(f"/tasks?agent_id=mallory{query}", headers=stage.mallory))
+        assert seen["tasks"] == []
+    assert (await task_of(relay, "alice", stage.asked, headers=stage.alice))["status"] == "input_required"
+
+
+async def test_work_of_others_is_nobodys_parent_but_its_parties(stage: Stage) -> None:
+    """A chain names who took part: whoever could hang on to any task would learn that."""
+    for path, more in (
+        ("/delegate", {"to_agent": "bob", "task": "t"}),
+        ("/send", {"to_agent": "bob", "content": 1}),
+        ("/broadcast", {"content": "c"}),
+    ):
+        ask = {"from_agent": "mallory", "parent_task": stage.asked, **more}
+        body = await refused(stage.relay.post(path, ask, headers=stage.mallory), 403, "not_allowed")
+        assert body["field"] == "parent_task"
+    ask = {"from_agent": "mallory", "to_agent": "bob", "content": 1, "in_reply_to": stage.message}
+    await ok(stage.relay.post("/send", ask, headers=stage.mallory))
+    (got,) = [g for g in await claim(stage.relay, "bob", 2) if g.message["from_agent"] == "mallory"]
+    assert got.message["chain"]["agents"] == ["mallory"]
+    assert (await status_of(stage.relay, "alice", stage.message, headers=stage.alice))["answered_at"] is None
+
+
+async def test_a_claimed_agents_capabilities_are_its_own_to_change(stage: Stage) -> None:
+    ask = {"agent_id": "alice", "capabilities": ["python"], "subscriptions": []}
+    await refused(stage.relay.post("/register", ask, headers=stage.mallory), 403, "not_allowed")
+    reply = await ok(stage.relay.post("/delegate", {"from_agent": "bob", "capability": "python", "task": "t"}))
+    assert reply["pool"]["online"] == 0
 
 
 async def test_another_agents_dead_letters_cannot_be_redriven(serve: Serve) -> None:

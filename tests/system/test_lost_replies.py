@@ -102,6 +102,39 @@ async def test_a_delegation_is_stored_once(relay: Running, proxy: Lossy, client:
 
 
 @stores
+async def test_a_delegation_to_whoever_can_is_stored_once(relay: Running, proxy: Lossy, client: Client) -> None:
+    await relay.register("receiver", agent_id="r", capabilities=["count"])
+    done = await through(proxy, lambda: client.delegate(None, "count", capability="count"))
+    (got,) = await claim(relay, "r")
+    assert got.message["message_id"] == done.message_id
+    await nothing_due(relay, "r")
+
+
+@stores
+async def test_a_cancel_is_told_once_and_a_repeat_answers_the_same(
+    relay: Running, proxy: Lossy, client: Client
+) -> None:
+    task_id = await delegate(relay, "s", "r")
+    await claim(relay, "r")
+    done = await through(proxy, lambda: client.cancel(task_id))
+    assert (done.status, done.withdrawn) == ("cancelled", False)
+    (update,) = await claim(relay, "r")
+    assert (update.message["type"], update.message["status"]) == ("task_update", "cancelled")
+    await nothing_due(relay, "r")
+
+
+@stores
+async def test_an_answer_to_a_question_arrives_once(relay: Running, proxy: Lossy, client: Client) -> None:
+    task_id = await delegate(relay, "s", "r")
+    await claim(relay, "r")
+    await ok(relay.post("/respond", {"from_agent": "r", "message_id": task_id, "status": "input_required"}))
+    done = await through(proxy, lambda: client.answer(task_id, "this"))
+    (got,) = await claim(relay, "r")
+    assert (got.message["message_id"], got.message["content"]) == (done.message_id, "this")
+    await nothing_due(relay, "r")
+
+
+@stores
 async def test_a_message_is_stored_once(relay: Running, proxy: Lossy, client: Client) -> None:
     done = await through(proxy, lambda: client.send("r", {"any": ["thing"]}))
     (got,) = await claim(relay, "r")
