@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from clawlink.protocol.paths import ENDPOINTS, Endpoint
 
 WITH_PARAMETER = [e for e in ENDPOINTS if "{" in e.path]
+MADE_HERE = ("task_id", "message_id")
 anything = st.text(min_size=1).filter(lambda text: not any("\ud800" <= c <= "\udfff" for c in text))
 
 
@@ -48,15 +49,17 @@ def test_a_parameter_is_one_piece_of_the_address_and_comes_out_as_it_went_in(end
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda e: e.name)
 def test_an_address_belongs_to_one_endpoint_of_its_method(endpoint: Endpoint) -> None:
-    value = "a/b" if "{" in endpoint.path else ""
+    value = ("id" if parameter(endpoint) in MADE_HERE else "a/b") if "{" in endpoint.path else ""
     url = endpoint.path.replace("{" + parameter(endpoint) + "}", value) if value else endpoint.path
     fitting = [e for e in ENDPOINTS if e.method == endpoint.method and e.pattern.fullmatch(url)]
     assert fitting == [endpoint]
 
 
 @pytest.mark.parametrize("endpoint", WITH_PARAMETER, ids=lambda e: e.name)
-def test_a_parameter_may_have_slashes_but_not_be_missing(endpoint: Endpoint) -> None:
+def test_a_parameter_may_have_slashes_unless_it_is_an_id_of_ours_and_is_never_missing(endpoint: Endpoint) -> None:
     start, _, rest = endpoint.path.partition("{")
     end = rest.partition("}")[2]
-    assert endpoint.pattern.fullmatch(start + "a/b//c/" + end)
+    with_slashes = endpoint.pattern.fullmatch(start + "a/b//c/" + end)
+    assert (with_slashes is None) == (parameter(endpoint) in MADE_HERE)
+    assert endpoint.pattern.fullmatch(start + "a" + end)
     assert not endpoint.pattern.fullmatch(start + end)
