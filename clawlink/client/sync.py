@@ -40,10 +40,6 @@ def _method(make: Callable[Concatenate[Identity, P], Call[T]]) -> Callable[Conca
     return cast("Callable[Concatenate[Client, P], T]", method)
 
 
-# The relay tells who waits for one message; of the many copies of a broadcast it is asked now and then.
-_BROADCAST_STEP_SECONDS = 1.0
-
-
 class Client:
     """Talks to one relay, as one agent.
 
@@ -268,8 +264,6 @@ class Client:
 
         def ask(last: MessageStatus | None, wait: float, patience: float) -> MessageStatus:
             stage = until if last is None else next_stage(last, until)
-            if last is not None and last.counts:
-                wait = min(wait, _BROADCAST_STEP_SECONDS)
             return self._once(calls.message(self.identity, message_id, wait=wait, until=stage), patience)
 
         return Question(message_id, ask, lambda status: settled(status, until), self._check)

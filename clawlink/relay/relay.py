@@ -11,14 +11,17 @@ from clawlink.protocol.replies import Info
 from clawlink.relay.agents import Agents
 from clawlink.relay.arrivals import Arrivals
 from clawlink.relay.broadcasts import Broadcasts
+from clawlink.relay.claims import Claims
 from clawlink.relay.clock import iso
 from clawlink.relay.core import Core
+from clawlink.relay.delegations import Delegations
 from clawlink.relay.departures import Departures
 from clawlink.relay.files import Files
 from clawlink.relay.janitor import Janitor
 from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.messages import Messages
 from clawlink.relay.pools import Pools
+from clawlink.relay.settling import Settling
 from clawlink.relay.stats import Stats
 from clawlink.relay.task_views import TaskViews
 from clawlink.relay.tasks import Tasks
@@ -43,11 +46,14 @@ class Relay:
         self._core = core = Core(store, signals, limits, clock)
         self._arrivals = arrivals = Arrivals(core)
         pools = Pools(core)
-        self.mailbox = Mailbox(core, pools)
+        self.mailbox = Mailbox(core)
+        self.settling = Settling(core, pools)
         self.agents = Agents(core, self.mailbox, require_keys=require_agent_keys)
         upkeep = Upkeep(core, self.agents, self.mailbox, pools)
+        self.claims = Claims(core, pools, self.settling, upkeep)
         self.departures = Departures(core, self.agents, self.mailbox, upkeep)
-        self.tasks = Tasks(core, self.agents, self.mailbox, pools, arrivals, upkeep)
+        self.delegations = Delegations(core, self.agents, self.mailbox, pools, arrivals)
+        self.tasks = Tasks(core, self.agents, self.mailbox, upkeep)
         self.task_views = TaskViews(core, self.agents)
         self.messages = Messages(core, self.agents, self.mailbox, arrivals)
         self.broadcasts = Broadcasts(core, self.mailbox, arrivals)

@@ -45,7 +45,6 @@ class Upkeep:
         self._agents = agents
         self._mailbox = mailbox
         self._pools = pools
-        mailbox.end_task = self.end
 
     # -- ends --------------------------------------------------------------------------------------------------------
 

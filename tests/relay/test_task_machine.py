@@ -31,8 +31,8 @@ from clawlink.protocol import requests
 from clawlink.protocol.replies import ResponseSent, TaskView
 from clawlink.relay.ids import receipt as full_receipt
 from clawlink.relay.ids import split_receipt
-from clawlink.relay.mailbox import Outcome
 from clawlink.relay.relay import Relay
+from clawlink.relay.settling import Outcome
 from clawlink.store.base import Store
 from clawlink.store.memory import MemoryStore
 from clawlink.store.signals import LocalSignals
@@ -205,7 +205,7 @@ class TaskLife(RuleBasedStateMachine):
         self.tasks[id] = ask
 
     async def delegating(self, ask: requests.Delegate) -> str:
-        return (await self.relay.tasks.delegate(await self.acting(REQUESTER), ask)).message_id
+        return (await self.relay.delegations.delegate(await self.acting(REQUESTER), ask)).message_id
 
     def delegate_once_more(self, pick: int) -> None:
         """The reply got lost, so the request comes again."""
@@ -250,9 +250,9 @@ class TaskLife(RuleBasedStateMachine):
 
     async def reading(self) -> None:
         agent = await self.acting(REQUESTER)
-        while (taken := await self.relay.mailbox.claim(agent, limit=100, wait=0, lease=60)).deliveries:
+        while (taken := await self.relay.claims.claim(agent, limit=100, wait=0, lease=60)).deliveries:
             self.read += [decode(d.body) for d in taken.deliveries]
-            settled = await self.relay.mailbox.ack(
+            settled = await self.relay.settling.ack(
                 REQUESTER, [full_receipt(str(d.receipt), d.id) for d in taken.deliveries]
             )
             assert all(outcome.error is None for outcome in settled)
@@ -276,7 +276,7 @@ class TaskLife(RuleBasedStateMachine):
             agent = await self.acting(worker)
         except UnknownAgent:
             return []
-        taken = await self.relay.mailbox.claim(agent, limit=limit, wait=0, lease=lease)
+        taken = await self.relay.claims.claim(agent, limit=limit, wait=0, lease=lease)
         held, others = [], []
         for d in taken.deliveries:
             given = full_receipt(str(d.receipt), d.id)
@@ -289,13 +289,13 @@ class TaskLife(RuleBasedStateMachine):
             assert d.attempts <= LIMITS.max_attempts
             held.append(Held(d.id, given))
         if others:
-            await self.relay.mailbox.ack(worker, others)
+            await self.relay.settling.ack(worker, others)
         receipts = [one.receipt for one in held]
         if receipts and after in ("ack", "settle"):
-            outcomes = await self.relay.mailbox.ack(worker, receipts, for_good=after == "settle")
+            outcomes = await self.relay.settling.ack(worker, receipts, for_good=after == "settle")
             assert all(outcome.error is None for outcome in outcomes)
         elif receipts and after == "undo":
-            await self.relay.mailbox.release(worker, receipts)
+            await self.relay.settling.release(worker, receipts)
         self.receipts += [(worker, one) for one in held]
         if after not in ("undo", "crash"):
             self.handed[worker] += held
@@ -316,21 +316,21 @@ class TaskLife(RuleBasedStateMachine):
 
     @rule(pick=some, old=seldom)
     def ack(self, pick: int, old: bool) -> None:
-        self.settle(pick, old, lambda worker, receipts: self.relay.mailbox.ack(worker, receipts))
+        self.settle(pick, old, lambda worker, receipts: self.relay.settling.ack(worker, receipts))
 
     @rule(pick=some, old=seldom, delay=st.sampled_from([0.0, 3.0, 50.0]))
     def nack(self, pick: int, old: bool, delay: float) -> None:
-        self.settle(pick, old, lambda worker, receipts: self.relay.mailbox.nack(worker, receipts, delay))
+        self.settle(pick, old, lambda worker, receipts: self.relay.settling.nack(worker, receipts, delay))
 
     @rule(pick=some, old=seldom, seconds=st.sampled_from([5.0, 70.0]))
     def extend(self, pick: int, old: bool, seconds: float) -> None:
-        self.settle(pick, old, lambda worker, receipts: self.relay.mailbox.extend(worker, receipts, seconds))
+        self.settle(pick, old, lambda worker, receipts: self.relay.settling.extend(worker, receipts, seconds))
 
     def undo(self, pick: int) -> None:
         """The relay finds out late that nobody has read its reply."""
         found = self.any_held(pick, old=False)
         if found is not None:
-            self.run(self.relay.mailbox.release(found[0], [found[1].receipt]))
+            self.run(self.relay.settling.release(found[0], [found[1].receipt]))
 
     def settle(self, pick: int, old: bool, way: Callable[[str, list[str]], Coroutine[Any, Any, list[Outcome]]]) -> None:
         found = self.any_held(pick, old)
@@ -726,11 +726,11 @@ class ContendedTaskLife(TaskLife):
                 )
                 await self.responding(Report(worker, ask), alone=False)
             elif what == "ack":
-                await self.relay.mailbox.ack(worker, [receipt])
+                await self.relay.settling.ack(worker, [receipt])
             elif what == "nack":
-                await self.relay.mailbox.nack(worker, [receipt], 0)
+                await self.relay.settling.nack(worker, [receipt], 0)
             elif what == "undo":
-                await self.relay.mailbox.release(worker, [receipt])
+                await self.relay.settling.release(worker, [receipt])
 
 
 def _done(worker: str, id: str, receipt: str | None) -> requests.Respond:

@@ -30,11 +30,11 @@ class Scene:
 
     async def delegate(self, **fields: Any) -> str:
         ask = requests.Delegate(from_agent="req", task="sum", **fields)
-        return (await self.relay.tasks.delegate(await self.agent("req"), ask)).message_id
+        return (await self.relay.delegations.delegate(await self.agent("req"), ask)).message_id
 
     async def claim(self, worker: str, lease: float = 20.0) -> list[str]:
         """Claim tasks and return their receipts."""
-        taken = await self.relay.mailbox.claim(await self.agent(worker), limit=10, wait=0, lease=lease)
+        taken = await self.relay.claims.claim(await self.agent(worker), limit=10, wait=0, lease=lease)
         return [receipt(str(d.receipt), d.id) for d in taken.deliveries if d.is_task]
 
     async def respond(self, worker: str, id: str, status: Any, result: Any = None) -> None:
@@ -71,7 +71,7 @@ async def test_one_that_acknowledges_after_its_answer_and_then_falls_silent_chan
     id = await scene.delegate(to_agent="w1")
     receipts = await scene.claim("w1")
     await scene.respond("w1", id, status, 3)
-    assert [outcome.error for outcome in await scene.relay.mailbox.ack("w1", receipts)] == [None]
+    assert [outcome.error for outcome in await scene.relay.settling.ack("w1", receipts)] == [None]
     for _ in range(3):
         await scene.let_pass(100)
         assert await scene.status(id) == status
@@ -103,7 +103,7 @@ async def test_a_task_held_beyond_its_deadline_is_handed_out_to_nobody_after_it(
     id = await scene.delegate(capability="go", deadline=10)
     receipts = await scene.claim("w1", lease=5)
     await scene.respond("w1", id, "in_progress")
-    await scene.relay.mailbox.extend("w1", receipts, 8)
+    await scene.relay.settling.extend("w1", receipts, 8)
     scene.now += 11  # before the janitor has looked
     assert await scene.claim("w2") == []
     assert await scene.status(id) == "expired"

@@ -14,8 +14,8 @@ from clawlink.domain.task import Event
 from clawlink.protocol import paths, replies, requests
 from clawlink.relay.clock import iso, iso_or_none
 from clawlink.relay.ids import receipt
-from clawlink.relay.mailbox import Mailbox, Outcome
 from clawlink.relay.relay import Relay
+from clawlink.relay.settling import Outcome, Settling
 from clawlink.relay.task_views import reported
 from clawlink.server.reply import Reply, reply, write
 from clawlink.server.wire import Request, Routes, acting, asking, parameter, read, read_query, was_reset
@@ -48,7 +48,7 @@ async def poll(relay: Relay, request: Request) -> Reply | web.StreamResponse:
     """
     agent = await acting(relay, request, parameter(request, "agent_id"), "agent_id")
     ask = read_query(request, requests.PollQuery)
-    taken, earlier = await relay.mailbox.claim(
+    taken, earlier = await relay.claims.claim(
         agent,
         limit=ask.max or (MAX_POLL_MESSAGES if ask.lease is None else DEFAULT_POLL_MESSAGES),
         wait=ask.wait,
@@ -58,7 +58,7 @@ async def poll(relay: Relay, request: Request) -> Reply | web.StreamResponse:
     answer = _polled(taken, earlier)
     if not taken:
         return answer
-    return await _hand_over(request, answer, relay.mailbox, agent.id, taken, settle=ask.lease is None)
+    return await _hand_over(request, answer, relay.settling, agent.id, taken, settle=ask.lease is None)
 
 
 def _polled(taken: Sequence[Delivery], earlier: Mapping[str, Sequence[Event]]) -> Reply:
@@ -76,7 +76,7 @@ def _polled(taken: Sequence[Delivery], earlier: Mapping[str, Sequence[Event]]) -
 
 
 async def _hand_over(
-    request: Request, answer: Reply, mailbox: Mailbox, agent_id: str, taken: Sequence[Delivery], *, settle: bool
+    request: Request, answer: Reply, settling: Settling, agent_id: str, taken: Sequence[Delivery], *, settle: bool
 ) -> web.StreamResponse:
     """Write the reply; then settle the leases if asked to, or undo them if nobody was there to read it.
 
@@ -96,13 +96,13 @@ async def _hand_over(
     except (asyncio.CancelledError, ConnectionError):
         read = settle and alive and not was_reset(request)
         await asyncio.shield(
-            mailbox.ack(agent_id, receipts, for_good=True) if read else mailbox.release(agent_id, receipts)
+            settling.ack(agent_id, receipts, for_good=True) if read else settling.release(agent_id, receipts)
         )
         raise
     if not alive:
-        await mailbox.release(agent_id, receipts)
+        await settling.release(agent_id, receipts)
     elif settle:
-        await asyncio.shield(mailbox.ack(agent_id, receipts, for_good=True))
+        await asyncio.shield(settling.ack(agent_id, receipts, for_good=True))
     return response
 
 
@@ -111,7 +111,7 @@ async def ack(relay: Relay, request: Request) -> Reply:
     """Settle leased messages. Repeating it with the same receipts is harmless."""
     ask = await read(request, requests.Ack)
     agent = await acting(relay, request, ask.agent_id, "agent_id")
-    return _receipted(await relay.mailbox.ack(agent.id, ask.receipts), "acked")
+    return _receipted(await relay.settling.ack(agent.id, ask.receipts), "acked")
 
 
 @routes.serves(paths.NACK)
@@ -119,7 +119,7 @@ async def nack(relay: Relay, request: Request) -> Reply:
     """Give leased messages back."""
     ask = await read(request, requests.Nack)
     agent = await acting(relay, request, ask.agent_id, "agent_id")
-    return _receipted(await relay.mailbox.nack(agent.id, ask.receipts, ask.delay), "nacked")
+    return _receipted(await relay.settling.nack(agent.id, ask.receipts, ask.delay), "nacked")
 
 
 @routes.serves(paths.EXTEND)
@@ -127,7 +127,7 @@ async def extend(relay: Relay, request: Request) -> Reply:
     """Lengthen leases."""
     ask = await read(request, requests.Extend)
     agent = await acting(relay, request, ask.agent_id, "agent_id")
-    return _receipted(await relay.mailbox.extend(agent.id, ask.receipts, ask.lease), "extended")
+    return _receipted(await relay.settling.extend(agent.id, ask.receipts, ask.lease), "extended")
 
 
 def _receipted(outcomes: Sequence[Outcome], done: str) -> Reply:

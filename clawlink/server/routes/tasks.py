@@ -15,7 +15,7 @@ async def delegate(relay: Relay, request: Request) -> Reply:
     """Store a task for its assignee, or for whoever claims it first."""
     ask = await read(request, requests.Delegate)
     sender = await acting(relay, request, ask.from_agent, "from_agent")
-    return reply(await relay.tasks.delegate(sender, ask))
+    return reply(await relay.delegations.delegate(sender, ask))
 
 
 @routes.serves(paths.RESPOND)

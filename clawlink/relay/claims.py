@@ -1,0 +1,254 @@
+"""Claim: lease what is due to one of those who may have it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from clawlink.domain import delivery as rules
+from clawlink.domain import task as task_rules
+from clawlink.domain.agent import Agent
+from clawlink.domain.delivery import PENDING, Delivery, State
+from clawlink.domain.limits import MAX_REPLY_BYTES
+from clawlink.domain.pool import Pool
+from clawlink.domain.task import Event, Task
+from clawlink.errors import LeaseLost
+from clawlink.relay import waiting
+from clawlink.relay.core import Core, retrying
+from clawlink.relay.ids import receipt
+from clawlink.relay.pools import Pools
+from clawlink.relay.settling import Settling
+from clawlink.relay.upkeep import Upkeep
+from clawlink.store.base import Conflict, Failed, Put
+
+
+class Taken(NamedTuple):
+    """What one claim leased, and what earlier owners of its tasks did and reported, by id."""
+
+    deliveries: list[Delivery]
+    reported: dict[str, tuple[Event, ...]]
+
+
+class Claims:
+    """How messages and tasks get to those who read them."""
+
+    def __init__(self, core: Core, pools: Pools, settling: Settling, upkeep: Upkeep) -> None:
+        self._core = core
+        self._pools = pools
+        self._settling = settling
+        self._upkeep = upkeep
+
+    async def claim(
+        self, agent: Agent, *, limit: int, wait: float, lease: float, tick: Callable[[], Any] | None = None
+    ) -> Taken:
+        """Lease up to ``limit`` messages for ``lease`` seconds, waiting up to ``wait`` seconds for the first.
+
+        They come from the agent's own mailbox, and at most one from all the pools it is eligible for: so those who poll
+        share what is there. ``tick`` is awaited now and then while waiting. Whoever calls this must settle or
+        release what it got.
+        """
+        core = self._core
+        reported: dict[str, tuple[Event, ...]] = {}
+
+        async def read() -> list[Delivery]:
+            if tick is not None:
+                await tick()
+            pools = await self._pools.of(agent.id)
+            if not pools:
+                return await self._take(agent.id, agent.id, limit, lease, reported)
+            taken = await self._take_with_pools(agent.id, pools, limit, lease, reported)
+            if taken:  # there may be more in the pools, for which only this agent was woken
+                await self._pools.pass_on(pools)
+            return taken
+
+        if not wait:
+            return Taken(await read(), reported)
+        with core.signals.listen(agent.id) as signal, self._pools.waiting(agent, signal) as waiter:
+
+            async def read_anew() -> list[Delivery]:
+                await self._pools.awake(waiter)
+                return await read()
+
+            try:
+                taken = await waiting.first(
+                    signal,
+                    read=read_anew,
+                    next_at=lambda: self._next_due_at(agent.id),
+                    clock=core.clock,
+                    until=core.clock() + wait,
+                    over=lambda: core.draining,
+                    tick=max(core.limits.stale_after / 2, 1.0),
+                )
+            finally:
+                if waiter.woken:
+                    await asyncio.shield(self._pass_on(agent.id))
+        return Taken(taken, reported)
+
+    async def _pass_on(self, agent_id: str) -> None:
+        await self._pools.pass_on(await self._pools.of(agent_id))
+
+    async def _next_due_at(self, agent_id: str) -> float | None:
+        times = [await self._core.store.next_due_at(agent_id)]
+        times += [await self._core.store.next_due_at(pool.id) for pool in await self._pools.of(agent_id)]
+        return min((at for at in times if at is not None), default=None)
+
+    async def _take_with_pools(
+        self, by: str, pools: Sequence[Pool], limit: int, seconds: float, reported: dict[str, tuple[Event, ...]]
+    ) -> list[Delivery]:
+        """Claim one piece of work from the pools if it comes before the last of what else there is, and the rest."""
+        store = self._core.store
+        now = self._core.clock()
+        heads = [(d.rank, pool.id) for pool in pools for d in await store.due(pool.id, now, 1)]
+        pooled: list[Delivery] = []
+        if heads:
+            own = await store.due(by, now, limit)
+            for rank, pool_id in sorted(heads):
+                if pooled or (len(own) >= limit and rank > own[-1].rank):
+                    break
+                pooled = await self._take(pool_id, by, 1, seconds, reported)
+        rest: list[Delivery] = []
+        try:
+            if len(pooled) < limit:
+                rest = await self._take(by, by, limit - len(pooled), seconds, reported)
+        except BaseException:
+            with contextlib.suppress(Failed):
+                await asyncio.shield(self._settling.release(by, [receipt(str(d.receipt), d.id) for d in pooled]))
+            raise
+        return sorted([*pooled, *rest], key=lambda d: d.rank)
+
+    async def _take(
+        self, mailbox: str, by: str, limit: int, seconds: float, reported: dict[str, tuple[Event, ...]]
+    ) -> list[Delivery]:
+        try:
+            return await self._lease_due(mailbox, by, limit, seconds, reported, reread=False)
+        except Conflict:
+            return await self._take_reread(mailbox, by, limit, seconds, reported)
+
+    @retrying
+    async def _take_reread(
+        self, mailbox: str, by: str, limit: int, seconds: float, reported: dict[str, tuple[Event, ...]]
+    ) -> list[Delivery]:
+        """Claim once the index has misled us: it names the messages, and each is read for itself."""
+        return await self._lease_due(mailbox, by, limit, seconds, reported, reread=True)
+
+    async def _lease_due(
+        self,
+        mailbox: str,
+        by: str,
+        limit: int,
+        seconds: float,
+        reported: dict[str, tuple[Event, ...]],
+        *,
+        reread: bool,
+    ) -> list[Delivery]:
+        core = self._core
+        while True:
+            now = core.clock()
+            found: Sequence[Delivery] = await core.store.due(mailbox, now, limit)
+            if reread:
+                found = await self._reread(found)
+            tasks = {d.id: await self._task(d) for d in found if d.is_task and (d.attempts or d.has_record)}
+            if tasks:
+                held = await self._still_held(found, tasks, now)
+                if held:
+                    await core.commit(mailbox, *held)
+                    continue
+            taken, changes, ended = self._lease(found, tasks, by, now, seconds, reported)
+            if changes:
+                try:
+                    await core.commit(mailbox, *changes)
+                except (asyncio.CancelledError, Failed):
+                    # The commit may have taken effect; nobody will read what it leased.
+                    with contextlib.suppress(Failed):
+                        await asyncio.shield(self._settling.release(by, [receipt(str(d.receipt), d.id) for d in taken]))
+                    raise
+            over = [await self._upkeep.end(id) for id in ended]
+            if taken or not (changes or any(over)):
+                core.stats.delivered += len(taken)
+                if mailbox != by and taken:
+                    core.relist(by)
+                return taken
+            # All that was due has expired or died: look at what comes behind it.
+
+    async def _reread(self, hints: Iterable[Delivery]) -> list[Delivery]:
+        found = [await self._core.store.get(Delivery, hint.id) for hint in hints]
+        return [d for d in found if d is not None]
+
+    async def _task(self, d: Delivery) -> Task | None:
+        return await self._core.store.get(Task, d.id) if d.has_record else task_rules.carried(d)
+
+    async def _still_held(self, found: Iterable[Delivery], tasks: dict[str, Task | None], now: float) -> list[Put]:
+        """Return what lengthens the leases of owners that have shown signs of life meanwhile."""
+        changes: list[Put] = []
+        for d in found:
+            task = tasks.get(d.id)
+            if task is None or d.receipt is None or not rules.due(d, now) or task.assignee is None:
+                continue
+            owner = await self._core.store.get(Agent, task.assignee)
+            until = task_rules.held_until(task, owner, stale_after=self._core.limits.stale_after)
+            if until > now:
+                changes.append(Put(rules.postpone(d, until)))
+                if d.has_record:
+                    changes.append(Put(task_rules.hold(task, until)))
+        return changes
+
+    def _lease(
+        self,
+        found: Iterable[Delivery],
+        tasks: dict[str, Task | None],
+        by: str,
+        now: float,
+        seconds: float,
+        reported: dict[str, tuple[Event, ...]],
+    ) -> tuple[list[Delivery], list[Put], list[str]]:
+        """Return what is leased, what to commit for it, and the ids of tasks that come to an end instead."""
+        core = self._core
+        limits = core.limits
+        taken: list[Delivery] = []
+        changes: list[Put] = []
+        ended: list[str] = []
+        size = 0
+        token = core.ids.token()  # one for the batch: a receipt is the token and the message together
+        for d in found:
+            size += len(d.body)
+            if taken and size > MAX_REPLY_BYTES:
+                break
+            if d.is_task and rules.due(d, now):
+                if d.expires_at <= now or d.attempts >= limits.max_attempts:
+                    ended.append(d.id)
+                    continue
+                known = tasks.get(d.id)
+                new = rules.lease_task(d, by=by, receipt=token, now=now, seconds=seconds, alone=known is None)
+                if known is not None:
+                    changes.append(Put(task_rules.claim(known, by=by, receipt=token, now=now, seconds=seconds)))
+                    reported[d.id] = known.history
+                    core.stats.takeovers += _last_owner(known) not in (None, by)
+                changes.append(Put(new))
+                taken.append(new)
+                continue
+            try:
+                new = rules.lease(
+                    d,
+                    receipt=token,
+                    now=now,
+                    seconds=seconds,
+                    max_attempts=limits.max_attempts,
+                    keep=limits.retention if d.expires_at <= now else limits.message_ttl,
+                )
+            except LeaseLost:
+                continue
+            changes.append(Put(new))
+            if new.state is PENDING:
+                taken.append(new)
+            elif new.state is State.DEAD:
+                core.stats.dead += 1
+            else:
+                core.stats.expired += 1
+        return taken, changes, ended
+
+
+def _last_owner(task: Task) -> str | None:
+    """Return who had the task before; its assignee, if it is addressed to one."""
+    return next((e.by for e in reversed(task.history) if e.status is task_rules.DELIVERED), None)

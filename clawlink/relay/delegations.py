@@ -1,0 +1,205 @@
+"""Delegate: a task is stored for one agent, or for whoever of several claims it first."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import msgspec
+
+from clawlink.domain import chain as chain_rules
+from clawlink.domain.agent import Agent
+from clawlink.domain.delivery import Delivery
+from clawlink.domain.message import TaskDelegation, decode, encode, says_the_same
+from clawlink.domain.pool import Pool
+from clawlink.domain.task import Task, by_owner
+from clawlink.errors import KeyReused, MailboxFull
+from clawlink.protocol import requests
+from clawlink.protocol.replies import Delegated, Pooled
+from clawlink.relay.agents import Agents
+from clawlink.relay.arrivals import Arrivals
+from clawlink.relay.clock import iso
+from clawlink.relay.core import Core, retrying
+from clawlink.relay.ids import derived
+from clawlink.relay.mailbox import Mailbox, owner
+from clawlink.relay.pools import Pools
+from clawlink.relay.upkeep import pool_of
+from clawlink.store.base import Absent, Conflict
+
+_FULL_RETRY_SECONDS = 30.0
+_UNSET = msgspec.UNSET
+
+
+class Delegations:
+    """How work comes in."""
+
+    def __init__(self, core: Core, agents: Agents, mailbox: Mailbox, pools: Pools, arrivals: Arrivals) -> None:
+        self._core = core
+        self._agents = agents
+        self._mailbox = mailbox
+        self._pools = pools
+        self._arrivals = arrivals
+
+    async def delegate(self, sender: Agent, ask: requests.Delegate) -> Delegated:
+        """Store a task for an agent, or for whoever of several claims it first.
+
+        With an idempotency key a repeat answers as the first did, even if the recipient has left meanwhile.
+        """
+        core = self._core
+        core.require_working()
+        key = ask.idempotency_key
+        id = core.ids.fresh() if key is None else derived("task", sender.id, key)
+        if key is not None:
+            first = await self._first(id)
+            if first is not None:
+                return await self._repeat(first, sender, ask)
+        if ask.to_agent is None:
+            return await self._delegate_to_pool(id, sender, ask)
+        to = await core.store.get(Agent, ask.to_agent) or await self._agents.resolve(ask.to_agent)
+        chain = (
+            chain_rules.first(sender.id)
+            if ask.parent_task is None
+            else await self._arrivals.chain(sender, to.id, parent_task=ask.parent_task)
+        )
+        self._arrivals.require_pace(sender.id, to.id)
+        now = core.clock()
+        message = _delegation(id, sender, ask, to.id, chain, now)
+        stored = await self._store(message, to.id, ask, now)
+        if stored is not None:
+            return await self._repeat(stored, sender, ask)
+        return Delegated("delegated", "queued", id, self._agents.recipient(to))
+
+    async def _delegate_to_pool(self, id: str, sender: Agent, ask: requests.Delegate) -> Delegated:
+        members = [(await self._agents.resolve(named, field="to_any_of")).id for named in ask.to_any_of or ()]
+        chain = await self._arrivals.chain(sender, None, parent_task=ask.parent_task)
+        self._arrivals.require_pace(sender.id, None)
+        now = self._core.clock()
+        message = _delegation(id, sender, ask, None, chain, now, members=members)
+        pool = pool_of(message)
+        stored = await self._store(message, pool.id, ask, now, pool)
+        if stored is not None:
+            return await self._repeat(stored, sender, ask)
+        self._pools.wake_one(pool)
+        return Delegated("delegated", "queued", id, None, await self._pooled(message))
+
+    async def _store(
+        self, message: TaskDelegation, mailbox: str, ask: requests.Delegate, now: float, pool: Pool | None = None
+    ) -> TaskDelegation | None:
+        """Put the delegation into a mailbox; return the one that was there first, if a repeat was faster."""
+        body = encode(message)
+        await self._mailbox.require_room(mailbox, len(body))
+        await self._require_capacity(mailbox, len(body))
+        delivery = self._mailbox.new(
+            message.message_id,
+            mailbox,
+            sender=message.from_agent,
+            body=body,
+            now=now,
+            level=ask.priority.level,
+            is_task=True,
+            ends_at=None if ask.deadline is None else now + ask.deadline,
+        )
+        if ask.idempotency_key is None and pool is None:
+            try:
+                await self._mailbox.put(delivery)
+            except Conflict:
+                return await self._put_again(delivery, pool)
+            return None
+        return await self._put_again(delivery, pool)
+
+    @retrying
+    async def _put_again(self, delivery: Delivery, pool: Pool | None) -> TaskDelegation | None:
+        """Store a delegation that may be there already, or whose pool may change."""
+        first = await self._first(delivery.id)
+        if first is None:
+            using = () if pool is None else (await self._pools.using(pool),)
+            await self._mailbox.put(delivery, Absent(Task, delivery.id), *using)
+        return first
+
+    async def _first(self, id: str) -> TaskDelegation | None:
+        """Return the delegation of this id, if it is stored already."""
+        found = await self._core.store.get(Delivery, id) or await self._core.store.get(Task, id)
+        return None if found is None else cast("TaskDelegation", decode(found.body))
+
+    async def _repeat(self, first: TaskDelegation, sender: Agent, ask: requests.Delegate) -> Delegated:
+        """Answer as the first time. Raises KeyReused if that was another request."""
+        members = first.to_any_of if isinstance(first.to_any_of, tuple) else ()
+        now_asked = _delegation(
+            first.message_id, sender, ask, first.to_agent, first.chain, self._core.clock(), members=members
+        )
+        named = list(zip(ask.to_any_of or (), members, strict=False))
+        if ask.to_agent is not None and first.to_agent is not None:
+            named.append((ask.to_agent, first.to_agent))
+        same = (
+            says_the_same(first, now_asked)
+            and (ask.to_agent is None) == (first.to_agent is None)
+            and len(ask.to_any_of or ()) == len(members)
+            and (ask.parent_task is None or ask.parent_task == first.chain.parent_task)
+            and all([await self._agents.means(text, agent_id) for text, agent_id in named])
+        )
+        if not same:
+            raise KeyReused(
+                "this idempotency key belongs to an earlier, different delegation; use a new key for new work",
+                field="idempotency_key",
+                current=first.message_id,
+            )
+        if first.to_agent is None:
+            return Delegated("delegated", "queued", first.message_id, None, await self._pooled(first))
+        to = await self._core.store.get(Agent, first.to_agent)
+        return Delegated("delegated", "queued", first.message_id, None if to is None else self._agents.recipient(to))
+
+    async def _pooled(self, message: TaskDelegation) -> Pooled:
+        pool = pool_of(message)
+        members = message.to_any_of if isinstance(message.to_any_of, tuple) else ()
+        return Pooled(list(pool.capabilities), list(members), await self._pools.online(pool))
+
+    async def _require_capacity(self, mailbox: str, size: int) -> None:
+        """Refuse more work for one that has too much of it unfinished, fetched or not."""
+        key = by_owner(mailbox)
+        store, limits = self._core.store, self._core.limits
+        known, alone = await store.usage(Task, key), await store.usage(Delivery, key)
+        count, held = known.count + alone.count, known.bytes + alone.bytes
+        if count >= limits.max_open_tasks:
+            raise MailboxFull(
+                f"{owner(mailbox)} has {count} tasks without a final answer and takes no more than "
+                f"{limits.max_open_tasks}; try again when some are answered",
+                limit=limits.max_open_tasks,
+                actual=count,
+                retry_after=_FULL_RETRY_SECONDS,
+            )
+        if held + size > limits.max_mailbox_bytes:
+            raise MailboxFull(
+                f"{owner(mailbox)} has {held} bytes of tasks without a final answer, and with these {size} it would "
+                f"pass its limit of {limits.max_mailbox_bytes}; try again when some are answered",
+                limit=limits.max_mailbox_bytes,
+                actual=held + size,
+                retry_after=_FULL_RETRY_SECONDS,
+            )
+
+
+def _delegation(
+    id: str,
+    sender: Agent,
+    ask: requests.Delegate,
+    to: str | None,
+    chain: chain_rules.Chain,
+    now: float,
+    *,
+    members: Any = (),
+) -> TaskDelegation:
+    stamp = iso(now)
+    capability = ask.capability
+    return TaskDelegation(
+        message_id=id,
+        from_agent=sender.id,
+        to_agent=to,
+        task=ask.task,
+        context=ask.context or {},
+        priority=ask.priority,
+        timestamp=stamp,
+        queued_at=stamp,
+        from_name=sender.name,
+        chain=chain,
+        capability=_UNSET if capability is None else capability if isinstance(capability, str) else tuple(capability),
+        to_any_of=tuple(members) if members else _UNSET,
+        deadline_at=_UNSET if ask.deadline is None else iso(now + ask.deadline),
+    )
