@@ -9,17 +9,19 @@ import pytest
 
 from clawlink.store.memory import MemoryStore
 from tests.conftest import Running, Serve
-from tests.server.asks import ack, claim, eventually, nothing_due, ok, refused, send, status_of
+from tests.server.asks import ack, claim, eventually, nothing_due, ok, refused, send, status_of, task_of
 from tests.store.faulty import FaultyStore
 from tests.system.raw import Clock
 
 WRITES: list[tuple[str, dict[str, Any]]] = [
     ("/delegate", {"from_agent": "a", "to_agent": "b", "task": "t"}),
+    ("/delegate", {"from_agent": "a", "capability": "go", "task": "t"}),
     ("/send", {"from_agent": "a", "to_agent": "b", "content": 1}),
     ("/broadcast", {"from_agent": "a", "content": "c"}),
     ("/files", {"file_key": "k", "content": "c", "agent_id": "a"}),
     ("/register", {"name": "New"}),
 ]
+IDS = ["delegate", "delegate by capability", "send", "broadcast", "files", "register"]
 
 
 @pytest.fixture
@@ -38,12 +40,12 @@ async def relay(serve: Serve, store: FaultyStore, clock: Clock, monkeypatch: pyt
     monkeypatch.setattr("clawlink.server.app._SWEEP_SECONDS", 0.02)
     relay = await serve(store=store, clock=clock, limits={"max_attempts": 1000, "message_ttl": 1000})
     await relay.register("Ann", agent_id="a")
-    await relay.register("Bob", agent_id="b")
+    await relay.register("Bob", agent_id="b", capabilities=["go"])
     await claim(relay, "a", 0)
     return relay
 
 
-@pytest.mark.parametrize(("path", "ask"), WRITES, ids=[path for path, _ in WRITES])
+@pytest.mark.parametrize(("path", "ask"), WRITES, ids=IDS)
 async def test_a_write_that_the_store_does_not_take_is_503_and_worth_another_try(
     relay: Running, store: FaultyStore, path: str, ask: dict[str, Any]
 ) -> None:
@@ -56,7 +58,7 @@ async def test_a_write_that_the_store_does_not_take_is_503_and_worth_another_try
 
 
 @pytest.mark.parametrize("fault", ["failures", "lost"])
-@pytest.mark.parametrize(("path", "ask"), WRITES, ids=[path for path, _ in WRITES])
+@pytest.mark.parametrize(("path", "ask"), WRITES, ids=IDS)
 async def test_trying_until_it_is_taken_stores_it_once(
     relay: Running, store: FaultyStore, path: str, ask: dict[str, Any], fault: str
 ) -> None:
@@ -104,6 +106,74 @@ async def test_claims_and_acks_that_fail_lose_nothing(relay: Running, store: Fau
     assert acked <= ids
     for id in ids:
         assert (await ok(relay.get(f"/messages/{id}?agent_id=a")))["state"] == "acked"
+
+
+@pytest.mark.parametrize("to", [{"to_agent": "b"}, {"capability": "go"}], ids=["name", "capability"])
+async def test_a_task_whose_every_step_may_fail_ends_once_and_loses_nothing(
+    relay: Running, store: FaultyStore, clock: Clock, to: dict[str, Any]
+) -> None:
+    """Each step is repeated until it is taken: the question, what answers it, the result, and the cancels between."""
+
+    async def taken(path: str, ask: dict[str, Any], *refusals: str) -> Any:
+        async def tried() -> Any:
+            status, body = await relay.post(path, ask)
+            assert status in (200, 503) or body["code"] in refusals, body
+            return body if status != 503 else None
+
+        return await eventually(tried)
+
+    async def fetched(agent_id: str) -> list[dict[str, Any]]:
+        """Read what is due once, and acknowledge it."""
+        status, polled = await relay.get(f"/poll/{agent_id}?lease=5&max=100")
+        if status == 503 or not polled["deliveries"]:
+            return []
+        receipts = [held["receipt"] for held in polled["deliveries"]]
+        done = await taken("/ack", {"agent_id": agent_id, "receipts": receipts})
+        return [m for m, r in zip(polled["messages"], done["results"], strict=True) if r["status"] == "acked"]
+
+    store.failures = store.lost = 0.15
+    tasks = [
+        (await taken("/delegate", {"from_agent": "a", "task": str(n), "idempotency_key": f"key {n:>12}", **to}))[
+            "message_id"
+        ]
+        for n in range(12)
+    ]
+    told: list[dict[str, Any]] = []
+    ended: dict[str, str] = {}
+
+    async def all_ended() -> bool:
+        clock.skip(6)
+        for message in await fetched("b"):
+            if message["type"] == "task_delegation":
+                asked = {"from_agent": "b", "message_id": message["message_id"], "status": "input_required"}
+                await taken("/respond", {**asked, "result": "go on?"}, "wrong_state")
+            elif message["type"] == "task_answer":
+                id = message["task_id"]
+                answer = {"from_agent": "b", "message_id": id, "result": message["content"]}
+                done = await taken("/respond", answer, "wrong_state")
+                ended[id] = done.get("task_status") or done["current"]
+        for message in await fetched("a"):
+            told.append(message)
+            if message.get("status") == "input_required":
+                id = message["message_id"]
+                if tasks.index(id) % 3 == 0:
+                    ended[id] = (await taken(f"/tasks/{id}/cancel", {"from_agent": "a"}))["status"]
+                else:
+                    await taken(f"/tasks/{id}/answer", {"from_agent": "a", "content": "yes"})
+        return len(ended) == len(tasks)
+
+    await eventually(all_ended)
+    store.failures = store.lost = 0.0
+    told += [got.message for got in await claim(relay, "a", await due(store, "a"), lease=5)]
+    for n, id in enumerate(tasks):
+        state = (await task_of(relay, "a", id))["status"]
+        assert state == ended[id] == ("cancelled" if n % 3 == 0 else "completed")
+        answers = [m["result"] for m in told if m.get("message_id") == id and m.get("status") == "completed"]
+        assert answers == ([] if n % 3 == 0 else ["yes"])
+
+
+async def due(store: FaultyStore, mailbox: str) -> int:
+    return (await store.inner.load(mailbox)).count
 
 
 async def test_a_store_that_conflicts_for_ever_is_503_and_not_a_loop(relay: Running, store: FaultyStore) -> None:
