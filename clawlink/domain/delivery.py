@@ -33,7 +33,7 @@ class State(str, Enum):
 
 
 # Looking a member up in its class costs more than all else that a hot comparison does.
-PENDING, DEAD = State.PENDING, State.DEAD
+PENDING, ACKED, DEAD = State.PENDING, State.ACKED, State.DEAD
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False):
@@ -56,7 +56,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     stored_at: float
     visible_at: float
     expires_at: float
-    state: State = State.PENDING
+    state: State = PENDING
     attempts: int = 0
     receipt: str | None = None
     delivered_at: float | None = None
@@ -190,18 +190,18 @@ def ack(d: Delivery, *, receipt: str, now: float, keep: float) -> Delivery:
 
     A lease that has lapsed still counts while nobody else has claimed the message: the receipt decides, not the clock.
     """
-    if d.state is State.ACKED and d.receipt == receipt:
+    if d.state is ACKED and d.receipt == receipt:
         return d
     require_receipt(d, receipt)
-    return replace(d, version=d.version + 1, state=State.ACKED, settled_at=now, expires_at=now + keep)
+    return replace(d, version=d.version + 1, state=ACKED, settled_at=now, expires_at=now + keep)
 
 
 def ack_task(d: Delivery, *, receipt: str, now: float, until: float) -> Delivery:
     """Note that its holder has the task, and keeps it until ``until`` if no sign of life lengthens that."""
-    if d.state is State.ACKED and d.receipt == receipt:
+    if d.state is ACKED and d.receipt == receipt:
         return d
     require_receipt(d, receipt)
-    return replace(d, version=d.version + 1, state=State.ACKED, settled_at=now, visible_at=max(d.visible_at, until))
+    return replace(d, version=d.version + 1, state=ACKED, settled_at=now, visible_at=max(d.visible_at, until))
 
 
 def nack(d: Delivery, *, receipt: str, now: float, delay: float) -> Delivery:
@@ -234,7 +234,7 @@ def extend(d: Delivery, *, receipt: str, now: float, seconds: float) -> Delivery
 
 def extend_task(d: Delivery, *, receipt: str, now: float, seconds: float) -> Delivery:
     """Lengthen the hold on a task to ``now + seconds``, also after the ack; it is never shortened."""
-    if d.state is not State.ACKED or d.receipt != receipt:
+    if d.state is not ACKED or d.receipt != receipt:
         require_receipt(d, receipt)
     return replace(d, version=d.version + 1, visible_at=max(d.visible_at, now + seconds))
 
@@ -251,17 +251,17 @@ def expire(d: Delivery, *, now: float, keep: float) -> Delivery:
 
 def bury(d: Delivery, *, now: float, keep: float) -> Delivery:
     """Make a dead letter of a message that was handed out too often."""
-    return replace(d, version=d.version + 1, state=State.DEAD, receipt=None, settled_at=now, expires_at=now + keep)
+    return replace(d, version=d.version + 1, state=DEAD, receipt=None, settled_at=now, expires_at=now + keep)
 
 
 def redrive(d: Delivery, *, now: float, ttl: float) -> Delivery:
     """Put a dead letter back at its old place, with all its attempts and a new time to live; a deadline stands."""
-    if d.state is not State.DEAD:
+    if d.state is not DEAD:
         raise LeaseLost(f"message {d.id} is not a dead letter", current=d.state.value)
     return replace(
         d,
         version=d.version + 1,
-        state=State.PENDING,
+        state=PENDING,
         attempts=0,
         visible_at=now,
         settled_at=None,
@@ -271,7 +271,7 @@ def redrive(d: Delivery, *, now: float, ttl: float) -> Delivery:
 
 def placeholder(d: Delivery, *, keep: float) -> Delivery:
     """Return a message that is settled as it is stored: nobody reads it, but its id is taken."""
-    return replace(d, state=State.ACKED, settled_at=d.stored_at, expires_at=d.stored_at + keep)
+    return replace(d, state=ACKED, settled_at=d.stored_at, expires_at=d.stored_at + keep)
 
 
 def answered(d: Delivery, *, now: float) -> Delivery:
@@ -310,6 +310,6 @@ def overdue(d: Delivery, now: float) -> bool:
 
 def supersede(d: Delivery, body: bytes, *, now: float, ttl: float) -> Delivery | None:
     """Replace an unread notice by newer news at the same place; None if it has been read or is being read."""
-    if d.state is not State.PENDING or d.attempts or d.merge is None:
+    if d.state is not PENDING or d.attempts or d.merge is None:
         return None
     return replace(d, version=d.version + 1, body=body, expires_at=now + ttl)

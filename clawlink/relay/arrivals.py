@@ -68,6 +68,8 @@ class Arrivals:
 
         ``to`` is None for what does not go to one other agent.
         """
+        if not self._agents.rate and not self._pairs.rate:
+            return
         now = self._core.clock()
         if self._agents.wait(sender, now):
             self._limited([sender], "all others", self._agents, self._agents.wait(sender, now))

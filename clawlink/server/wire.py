@@ -53,11 +53,11 @@ async def read(request: Request, kind: type[T]) -> T:
     """
     try:
         # A small body has mostly arrived by now; one that is on its way is waited for, but not for ever.
-        body = await request.read() if request.content.is_eof() else await _read_slowly(request)
-    except web.HTTPRequestEntityTooLarge:
-        raise _too_large(request.client_max_size, request.client_max_size + 1) from None
+        body = request.content.read_nowait() if request.content.is_eof() else await _read_slowly(request)
     except web.RequestPayloadError:
         raise BadRequest("the body is not what its headers say: its chunks or its Content-Encoding are wrong") from None
+    if len(body) > request.client_max_size:
+        raise _too_large(request.client_max_size, len(body))
     if body.count(b"[") + body.count(b"{") > MAX_JSON_DEPTH:
         _require_shallow(body)
     decoder = _decoders.get(kind)
@@ -83,6 +83,8 @@ async def _read_slowly(request: Request) -> bytes:
         request.writer.output_size = 0
     try:
         return await asyncio.wait_for(request.read(), BODY_SECONDS)
+    except web.HTTPRequestEntityTooLarge:
+        raise _too_large(limit, limit + 1) from None
     except asyncio.TimeoutError:
         raise BodyTimeout(
             f"the body did not arrive within {BODY_SECONDS:.0f} s", limit=BODY_SECONDS, retry_after=1

@@ -6,7 +6,7 @@ Every method runs without suspending, so nothing changes between a read and the 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
 from itertools import islice
 from operator import attrgetter
@@ -62,23 +62,20 @@ class _Kind:
             self.records[id] = new
             new_keys, new_end = new.index_keys, new.ends_at
         old_keys, old_end = ((), None) if old is None else (old.index_keys, old.ends_at)
-        if old_keys == new_keys:
-            if new_keys and new.weight != old.weight:
+        if old_keys or new_keys:
+            old_weight = old.weight if old_keys else 0
+            new_weight = new.weight if new_keys else 0
+            if old_keys != new_keys:
+                for key in old_keys:
+                    if key not in new_keys:
+                        self._unindex(id, key, old_weight)
                 for key in new_keys:
-                    self.indexes[key].bytes += new.weight - old.weight
-        elif old_keys:
-            self._unindex(id, old_keys, old.weight, new_keys)
-        if old_keys != new_keys and new_keys:
-            weight = new.weight
-            for key in new_keys:
-                index = self.indexes.get(key)
-                if index is None:
-                    index = self.indexes[key] = _Index()
-                index.bytes += weight
-                if key not in old_keys:
-                    index.ids[id] = None
-                    if index.numbers is not None:
-                        self._number(index, id)
+                    if key not in old_keys:
+                        self._index(id, key, new_weight)
+            if old_weight != new_weight and old_keys:
+                for key in new_keys:
+                    if key in old_keys:
+                        self.indexes[key].bytes += new_weight - old_weight
         if old_end != new_end:
             if old_end is not None:
                 self._uncalendar(id, int(old_end))
@@ -91,17 +88,24 @@ class _Kind:
                 else:
                     ids[id] = None
 
-    def _unindex(self, id: str, keys: Collection[str], weight: int, kept: Collection[str]) -> None:
-        for key in keys:
-            index = self.indexes[key]
-            index.bytes -= weight
-            if key not in kept:
-                del index.ids[id]
-                if index.numbers is not None:
-                    del index.numbers[id]
-                    index.listed = None
-                if not index.ids:
-                    del self.indexes[key]
+    def _index(self, id: str, key: str, weight: int) -> None:
+        index = self.indexes.get(key)
+        if index is None:
+            index = self.indexes[key] = _Index()
+        index.bytes += weight
+        index.ids[id] = None
+        if index.numbers is not None:
+            self._number(index, id)
+
+    def _unindex(self, id: str, key: str, weight: int) -> None:
+        index = self.indexes[key]
+        index.bytes -= weight
+        del index.ids[id]
+        if index.numbers is not None:
+            del index.numbers[id]
+            index.listed = None
+        if not index.ids:
+            del self.indexes[key]
 
     def _number(self, index: _Index, *ids: str) -> None:
         if index.numbers is None:
@@ -258,15 +262,16 @@ class MemoryStore:
                     raise Conflict(f"{change.kind.__name__} {change.id!r} exists")
                 continue
             record: Any = change.record
+            id = record.id
             kind = self._kinds.get(type(record)) or self._kind(type(record))
-            old = kind.records.get(record.id)
+            old = kind.records.get(id)
             if record.home != home:
-                raise ValueError(f"{type(record).__name__} {record.id!r} lives at {record.home!r}, not at {home!r}")
+                raise ValueError(f"{type(record).__name__} {id!r} lives at {record.home!r}, not at {home!r}")
             new = record if type(change) is Put else None
             follows = record.version if new is None else record.version - 1
-            if (0 if old is None else old.version) != follows or (old is not None and old.home != home):
-                raise Conflict(f"{type(record).__name__} {record.id!r} is not at version {follows}")
-            accepted.append((kind, record.id, old, new))
+            if follows if old is None else old.version != follows or old.home != home:
+                raise Conflict(f"{type(record).__name__} {id!r} is not at version {follows}")
+            accepted.append((kind, id, old, new))
         for kind, id, old, new in accepted:
             kind.apply(id, old, new)
             if kind is self._deliveries:
@@ -279,14 +284,18 @@ class MemoryStore:
         if box is None:
             box = self._mailboxes[mailbox] = _Mailbox()
         count = size = 0
-        if old is not None and (old.state is PENDING or old.state is DEAD):
-            count, size = -1, -len(old.body)
-            if old.state is PENDING:
+        if old is not None:
+            before = old.state
+            if before is PENDING:
                 _remove(box.ready, old)
-        if new is not None and (new.state is PENDING or new.state is DEAD):
-            count, size = count + 1, size + len(new.body)
-            if new.state is PENDING:
+            if before is PENDING or before is DEAD:
+                count, size = -1, -len(old.body)
+        if new is not None:
+            after = new.state
+            if after is PENDING:
                 self._file(box, new)
+            if after is PENDING or after is DEAD:
+                count, size = count + 1, size + len(new.body)
         if count or size:
             box.count += count
             box.bytes += size
@@ -334,6 +343,9 @@ def _insert(ready: list[Delivery], d: Delivery) -> None:
 def _remove(ready: list[Delivery], d: Delivery) -> None:
     """Take out a delivery that is due; one filed for later is not here, and its entry there just grows stale."""
     if not ready or d.rank < ready[0].rank:
+        return
+    if ready[0] is d:
+        del ready[0]
         return
     at = bisect_left(ready, d.rank, key=_rank)
     while at < len(ready) and ready[at].rank == d.rank:
