@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import msgspec
@@ -70,7 +70,8 @@ async def read(request: Request, kind: type[T]) -> T:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadJson(f"the body is not JSON in UTF-8: {error}") from None
     key = request.headers.get(_KEY_HEADER)
-    return cast("T", ask if key is None else _with_key(ask, key))
+    found: T = ask if key is None else _with_key(ask, key)
+    return found
 
 
 async def _read_slowly(request: Request) -> bytes:

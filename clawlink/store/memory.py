@@ -179,7 +179,8 @@ class MemoryStore:
 
     async def get(self, kind: type[R], id: str) -> R | None:
         found = self._kinds.get(kind)
-        return None if found is None else cast("R | None", found.records.get(id))
+        record: R | None = None if found is None else found.records.get(id)
+        return record
 
     async def page(
         self, kind: type[R], key: str, after: str | None = None, limit: int = 100, *, newest: bool = False
@@ -275,11 +276,10 @@ class MemoryStore:
         for kind, id, old, new in accepted:
             kind.apply(id, old, new)
             if kind is self._deliveries:
-                self._queue(old, new)
+                self._queue(home, old, new)
 
-    def _queue(self, old: Delivery | None, new: Delivery | None) -> None:
+    def _queue(self, mailbox: str, old: Delivery | None, new: Delivery | None) -> None:
         """Move a delivery within its mailbox, or in or out of it."""
-        mailbox = cast("Delivery", new or old).mailbox
         box = self._mailboxes.get(mailbox)
         if box is None:
             box = self._mailboxes[mailbox] = _Mailbox()
