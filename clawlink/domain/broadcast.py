@@ -32,7 +32,8 @@ class Broadcast(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def index_keys(self) -> tuple[str, ...]:
-        return (SETTLED,)
+        """It is settled, and may be forgotten early, once every recipient has been tried."""
+        return () if self.refused is None else (SETTLED,)
 
     @property
     def weight(self) -> int:
@@ -46,7 +47,7 @@ class Broadcast(msgspec.Struct, frozen=True, gc=False):
 class Knowledge(msgspec.Struct, frozen=True, gc=False):
     """A broadcast as it is kept for those who come late, at the same home. Topic, tags and author are as told.
 
-    It never changes. Times are seconds since the epoch.
+    It never changes. ``recipients`` is to how many agents it went. Times are seconds since the epoch.
     """
 
     id: str
@@ -57,6 +58,7 @@ class Knowledge(msgspec.Struct, frozen=True, gc=False):
     tags: tuple[str, ...]
     stored_at: float
     ends_at: float
+    recipients: int = 0
 
     @property
     def home(self) -> str:

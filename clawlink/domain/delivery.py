@@ -19,6 +19,7 @@ from enum import Enum
 import msgspec
 from msgspec.structs import replace
 
+from clawlink.domain.pool import is_pool
 from clawlink.domain.record import SETTLED
 from clawlink.errors import LeaseLost
 
@@ -81,7 +82,10 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
         """
         if self.is_task and not self.has_record:
             if self.attempts:
-                return (self.holder or self.mailbox, " asked delivered " + self.sender)
+                asked = " asked delivered " + self.sender
+                if self.holder is None or is_pool(self.mailbox):
+                    return (self.holder or self.mailbox, asked)
+                return (self.holder, asked, by_lender(self.mailbox))
             return (self.mailbox, " asked queued " + self.sender)
         if self.state is PENDING:
             return () if self.merge is None or self.attempts else (by_merge(self.mailbox, self.merge),)
@@ -106,12 +110,17 @@ _RANK_SHIFT = 56
 
 def by_dead(mailbox: str) -> str:
     """Return the index key of a mailbox's dead letters."""
-    return "dead:" + mailbox
+    return " dead " + mailbox
+
+
+def by_lender(mailbox: str) -> str:
+    """Return the index key of open tasks of a mailbox that another agent of its agent's name has claimed."""
+    return " lent " + mailbox
 
 
 def by_merge(mailbox: str, merge: str) -> str:
     """Return the index key of the unread notice about ``merge`` in a mailbox."""
-    return f"merge:{mailbox}\n{merge}"
+    return f" merge {mailbox}\n{merge}"
 
 
 def copy_id(message_id: str, mailbox: str) -> str:

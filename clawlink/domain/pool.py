@@ -64,8 +64,7 @@ def pool_for(capabilities: Iterable[str], any_of: Iterable[str]) -> Pool:
     """Return the pool that asks for all these capabilities and for one of these agents, as if it were new."""
     wanted = tuple(sorted({fold(capability) for capability in capabilities}))
     members = tuple(sorted(set(any_of)))
-    text = "\n".join((*wanted, "", *members))
-    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+    digest = hashlib.blake2b(repr((wanted, members)).encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
     return Pool(id=_PREFIX + digest, version=0, capabilities=wanted, any_of=members)
 
 

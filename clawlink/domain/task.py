@@ -19,7 +19,7 @@ import msgspec
 from msgspec.structs import replace
 
 from clawlink.domain.agent import Agent
-from clawlink.domain.delivery import Delivery
+from clawlink.domain.delivery import Delivery, by_lender
 from clawlink.domain.limits import MAX_HISTORY, MAX_HISTORY_BYTES
 from clawlink.domain.pool import is_pool
 from clawlink.domain.record import SETTLED
@@ -78,8 +78,8 @@ class Task(msgspec.Struct, frozen=True, gc=False):
     Its home is the mailbox it was put into, its id the message's. ``body`` is the encoded delegation, ``answer`` the
     encoded final response. ``held_until`` is when the owner's lease ends if nothing lengthens it, None for never;
     ``lease`` is what a sign of life lengthens it by. ``expires_at`` ends an open task, and is when a final one may be
-    forgotten. ``said`` are the bytes of contents in ``history``, ``folded`` counts what that had no room for, and
-    ``earlier`` are the versions before this record was made. Times are seconds since the epoch.
+    forgotten. ``said`` are the bytes of contents and notes in ``history``, ``folded`` counts what that had no room for,
+    and ``earlier`` are the versions before this record was made. Times are seconds since the epoch.
     """
 
     id: str
@@ -119,7 +119,9 @@ class Task(msgspec.Struct, frozen=True, gc=False):
         state, assignee = self.state, self.assignee
         asked = by_requester(self.requester, state)
         if self.finished_at is None:
-            return (assignee or self.mailbox, asked)
+            if assignee is None or assignee == self.mailbox or self.pooled:
+                return (assignee or self.mailbox, asked)
+            return (assignee, asked, by_lender(self.mailbox))
         return (SETTLED, asked) if assignee is None else (SETTLED, asked, by_assignee(assignee, state))
 
     @property
@@ -197,7 +199,7 @@ def claim(t: Task, *, by: str, receipt: str, now: float, seconds: float) -> Task
     # A report may have come before the claim, from an agent that was told of the task in another way.
     state = t.state if t.state in (IN_PROGRESS, INPUT_REQUIRED) else _step(t, DELIVERED)
     return replace(
-        t,
+        _with_event(t, Event(now, DELIVERED, by)),
         version=t.version + 1,
         state=state,
         assignee=by,
@@ -206,7 +208,6 @@ def claim(t: Task, *, by: str, receipt: str, now: float, seconds: float) -> Task
         lease=seconds,
         held_until=now + seconds,
         delivered_at=now,
-        history=(*t.history, Event(now, DELIVERED, by)),
     )
 
 
@@ -338,7 +339,7 @@ def respond(
         started_at=t.started_at or now,
         finished_at=now if final else None,
         progress=t.progress if progress is None else progress,
-        note=t.note if note is None else note,
+        note=t.note if note is None and not final else note,
         answer=response if final else None,
     )
 
@@ -380,7 +381,7 @@ def end(t: Task, state: TaskState, *, by: str | None, now: float, keep: float, n
         expires_at=now + keep,
         held_until=None,
         finished_at=now,
-        note=t.note if note is None else note,
+        note=note,
     )
 
 
@@ -405,22 +406,33 @@ def _put_back(t: Task, now: float, by: str | None, note: str | None) -> Task:
         delivered_at=None,
         acked_at=None,
         started_at=None,
+        progress=None,
+        note=None,
     )
 
 
 def _with_event(t: Task, event: Event) -> Task:
-    """Add to the history. Where it grows too long the oldest reports are folded away; steps of ownership stay."""
+    """Add to the history. Where it grows too long the oldest reports are folded away, and then the oldest steps."""
     history = (*t.history, event)
-    said = t.said + (0 if event.content is None else len(event.content))
+    said = t.said + _size(event)
     if len(history) <= MAX_HISTORY and said <= MAX_HISTORY_BYTES:
         return replace(t, history=history, said=said)
     kept: list[Event] = []
     excess, folded = len(history) - MAX_HISTORY, t.folded
     for e in history:
-        size = 0 if e.content is None else len(e.content)
+        size = _size(e)
         report = e.status in (IN_PROGRESS, INPUT_REQUIRED) and e is not event
         if report and (excess > 0 or (size and said > MAX_HISTORY_BYTES)):
             excess, said, folded = excess - 1, said - size, folded + 1
         else:
             kept.append(e)
+    if excess > 0:
+        said, folded = said - sum(map(_size, kept[:excess])), folded + excess
+        kept = kept[excess:]
     return replace(t, history=tuple(kept), said=said, folded=folded)
+
+
+def _size(event: Event) -> int:
+    """Return the bytes of what was said."""
+    note = 0 if event.note is None else len(event.note.encode("utf-8", "surrogatepass"))
+    return note + (0 if event.content is None else len(event.content))

@@ -63,11 +63,16 @@ class Broadcasts:
         core = self._core
         now = core.clock()
         record = await core.store.get(Broadcast, id)
+        known = await core.store.get(Knowledge, id) if record is None else None
+        if known is not None:  # what is kept for those who come late may outlast the record
+            self._require_same(id, known.body, sender, ask, now)
+            return BroadcastSent("broadcast_sent", id, known.recipients, 0)
         if record is None:
             chain = await self._arrivals.chain(sender, None, parent_task=ask.parent_task)
             self._arrivals.require_pace(sender.id, None)
             body = encode(_message(id, sender, ask, chain, now))
             ttl = ask.ttl or core.limits.message_ttl
+            recipients = [a.id async for a in everyone(core, but=sender.id) if subscribed(a.subscriptions, ask.topic)]
             knowledge = Knowledge(
                 id,
                 1,
@@ -77,26 +82,30 @@ class Broadcasts:
                 tuple(ask.tags or ()),
                 now,
                 now + (ask.ttl or core.limits.knowledge_ttl),
+                len(recipients),
             )
-            recipients = [a.id async for a in everyone(core, but=sender.id) if subscribed(a.subscriptions, ask.topic)]
             record = Broadcast(id, 1, sender.id, body, tuple(recipients), now, now + max(core.limits.retention, ttl))
             await core.commit(record.home, Put(record), Put(knowledge))
             core.stats.broadcasts += 1
         else:
-            said = decode(record.body)
-            if not isinstance(said, KnowledgeBroadcast) or not says_the_same(
-                said, _message(id, sender, ask, said.chain, now)
-            ):
-                raise KeyReused(
-                    "this idempotency key belongs to an earlier, different broadcast; use a new key for a new one",
-                    field="idempotency_key",
-                    current=id,
-                )
+            self._require_same(id, record.body, sender, ask, now)
         refused = record.refused
         if refused is None:
             refused = await self._copy(record, now, ask.ttl)
             await core.commit(record.home, Put(record.done(refused)))
         return BroadcastSent("broadcast_sent", id, len(record.recipients) - refused, refused)
+
+    def _require_same(self, id: str, body: bytes, sender: Agent, ask: requests.Broadcast, now: float) -> None:
+        """Refuse a key that belongs to another broadcast."""
+        said = decode(body)
+        if not isinstance(said, KnowledgeBroadcast) or not says_the_same(
+            said, _message(id, sender, ask, said.chain, now)
+        ):
+            raise KeyReused(
+                "this idempotency key belongs to an earlier, different broadcast; use a new key for a new one",
+                field="idempotency_key",
+                current=id,
+            )
 
     async def _copy(self, record: Broadcast, now: float, ttl: float | None) -> int:
         """Put the copies that are missing; return how many mailboxes had no room."""

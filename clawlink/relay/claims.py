@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from clawlink.domain import delivery as rules
@@ -46,53 +46,92 @@ class Claims:
         """Lease up to ``limit`` messages for ``lease`` seconds, waiting up to ``wait`` seconds for the first.
 
         They come from the agent's own mailbox, and at most one from all the pools it is eligible for: so those who poll
-        share what is there. ``tick`` is awaited now and then while waiting. Whoever calls this must settle or
-        release what it got.
+        share what is there. One with as many open tasks as it may have gets none from pools. ``tick`` is awaited now
+        and then while waiting. Whoever calls this must settle or release what it got.
         """
         core = self._core
         reported: dict[str, tuple[Event, ...]] = {}
+        taken: list[Delivery] = []
+        full = await self._full(agent.id)
+
+        async def pools() -> Sequence[Pool]:
+            return () if full else await self._pools.of(agent.id)
 
         async def read() -> list[Delivery]:
+            nonlocal taken
             if tick is not None:
                 await tick()
-            pools = await self._pools.of(agent.id)
-            if not pools:
-                return await self._take(agent.id, agent.id, limit, lease, reported)
-            taken = await self._take_with_pools(agent.id, pools, limit, lease, reported)
+            lent = await pools()
+            if not lent:
+                taken = await self._take(agent.id, agent.id, limit, lease, reported)
+                return taken
+            taken = await self._take_with_pools(agent.id, lent, limit, lease, reported)
             if taken:  # there may be more in the pools, for which only this agent was woken
-                await self._pools.pass_on(pools)
+                await self._pools.pass_on(lent)
             return taken
 
-        if not wait:
-            return Taken(await read(), reported)
-        with core.signals.listen(agent.id) as signal, self._pools.waiting(agent, signal) as waiter:
+        async def next_at() -> float | None:
+            times = [await core.store.next_due_at(id) for id in (agent.id, *(pool.id for pool in await pools()))]
+            return min((at for at in times if at is not None), default=None)
+
+        try:
+            if wait:
+                await self._wait(agent, wait, read, next_at, lends=not full)
+            else:
+                await read()
+        except BaseException:  # whoever asked has gone: nobody will read what was taken
+            await self._undo(agent.id, taken)
+            raise
+        return Taken(taken, reported)
+
+    async def _wait(
+        self,
+        agent: Agent,
+        seconds: float,
+        read: Callable[[], Awaitable[list[Delivery]]],
+        next_at: Callable[[], Awaitable[float | None]],
+        *,
+        lends: bool,
+    ) -> None:
+        """Read until something was there, or ``seconds`` are over; woken for work of pools too, if one ``lends``."""
+        core = self._core
+        with core.signals.listen(agent.id) as signal, self._pools.waiting(agent, signal, lends=lends) as waiter:
 
             async def read_anew() -> list[Delivery]:
-                await self._pools.awake(waiter)
+                if lends:
+                    await self._pools.awake(waiter)
                 return await read()
 
             try:
-                taken = await waiting.first(
+                await waiting.first(
                     signal,
                     read=read_anew,
-                    next_at=lambda: self._next_due_at(agent.id),
+                    next_at=next_at,
                     clock=core.clock,
-                    until=core.clock() + wait,
+                    until=core.clock() + seconds,
                     over=lambda: core.draining,
                     tick=max(core.limits.stale_after / 2, 1.0),
                 )
             finally:
                 if waiter.woken:
                     await asyncio.shield(self._pass_on(agent.id))
-        return Taken(taken, reported)
+
+    async def _full(self, agent_id: str) -> bool:
+        """Tell whether the agent has so many open tasks, or bytes of them, that it is given no more from pools."""
+        store, limits, key = self._core.store, self._core.limits, task_rules.by_owner(agent_id)
+        known, alone = await store.usage(Task, key), await store.usage(Delivery, key)
+        return (
+            known.count + alone.count >= limits.max_open_tasks or known.bytes + alone.bytes >= limits.max_mailbox_bytes
+        )
+
+    async def _undo(self, agent_id: str, taken: Iterable[Delivery]) -> None:
+        receipts = [receipt(str(d.receipt), d.id) for d in taken]
+        if receipts:
+            with contextlib.suppress(Failed):
+                await asyncio.shield(self._settling.release(agent_id, receipts))
 
     async def _pass_on(self, agent_id: str) -> None:
         await self._pools.pass_on(await self._pools.of(agent_id))
-
-    async def _next_due_at(self, agent_id: str) -> float | None:
-        times = [await self._core.store.next_due_at(agent_id)]
-        times += [await self._core.store.next_due_at(pool.id) for pool in await self._pools.of(agent_id)]
-        return min((at for at in times if at is not None), default=None)
 
     async def _take_with_pools(
         self, by: str, pools: Sequence[Pool], limit: int, seconds: float, reported: dict[str, tuple[Event, ...]]
@@ -113,8 +152,7 @@ class Claims:
             if len(pooled) < limit:
                 rest = await self._take(by, by, limit - len(pooled), seconds, reported)
         except BaseException:
-            with contextlib.suppress(Failed):
-                await asyncio.shield(self._settling.release(by, [receipt(str(d.receipt), d.id) for d in pooled]))
+            await self._undo(by, pooled)
             raise
         return sorted([*pooled, *rest], key=lambda d: d.rank)
 
@@ -161,8 +199,7 @@ class Claims:
                     await core.commit(mailbox, *changes)
                 except (asyncio.CancelledError, Failed):
                     # The commit may have taken effect; nobody will read what it leased.
-                    with contextlib.suppress(Failed):
-                        await asyncio.shield(self._settling.release(by, [receipt(str(d.receipt), d.id) for d in taken]))
+                    await self._undo(by, taken)
                     raise
             over = [await self._upkeep.end(id) for id in ended]
             if taken or not (changes or any(over)):
@@ -212,14 +249,14 @@ class Claims:
         size = 0
         token = core.ids.token()  # one for the batch: a receipt is the token and the message together
         for d in found:
-            size += len(d.body)
+            known = tasks.get(d.id)
+            size += len(d.body) if known is None else known.weight
             if taken and size > MAX_REPLY_BYTES:
                 break
             if d.is_task and rules.due(d, now):
                 if d.expires_at <= now or d.attempts >= limits.max_attempts:
                     ended.append(d.id)
                     continue
-                known = tasks.get(d.id)
                 new = rules.lease_task(d, by=by, receipt=token, now=now, seconds=seconds, alone=known is None)
                 if known is not None:
                     changes.append(Put(task_rules.claim(known, by=by, receipt=token, now=now, seconds=seconds)))

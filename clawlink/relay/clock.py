@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 
 _second = -1
@@ -28,5 +29,5 @@ def iso(at: float) -> str:
 
 
 def iso_or_none(at: float | None) -> str | None:
-    """Write a time that may not have come yet."""
-    return None if at is None else iso(at)
+    """Write a time that may not have come yet, or never comes."""
+    return None if at is None or at == math.inf else iso(at)

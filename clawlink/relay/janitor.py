@@ -90,6 +90,9 @@ class Janitor:
             oldest = await core.store.first(largest, SETTLED, _SLICE if over_bytes > 0 else min(over_count, _SLICE))
             homes: dict[str, list[Record]] = {}
             for record in oldest:
+                if over_count <= 0 and over_bytes <= 0:
+                    break
+                over_count, over_bytes = over_count - 1, over_bytes - record.weight
                 homes.setdefault(record.home, []).append(record)
             dropped = sum([await self._evict_from_home(largest, records) for records in homes.values()])
             core.stats.evicted += dropped

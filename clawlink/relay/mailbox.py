@@ -130,11 +130,8 @@ class Mailbox:
         await self.put(delivery)
         return delivery
 
-    async def put_notice(self, delivery: Delivery, *, anew: bool = False) -> bool:
-        """Store a notice, in place of an unread one about the same thing; False if the mailbox has no room for it.
-
-        ``anew`` under its own id: senders ask about that one.
-        """
+    async def put_notice(self, delivery: Delivery) -> bool:
+        """Store a notice, in place of an unread one about the same thing; False if the mailbox has no room for it."""
         core = self._core
         if delivery.merge is not None:
             key = rules.by_merge(delivery.mailbox, delivery.merge)
@@ -142,7 +139,7 @@ class Mailbox:
                 newer = rules.supersede(unread, delivery.body, now=delivery.stored_at, ttl=core.limits.message_ttl)
                 if newer is not None:
                     changes: tuple[Put | Drop, ...] = (Put(newer),)
-                    if anew and delivery.id != unread.id:
+                    if delivery.id != unread.id:
                         changes = (Put(replace(delivery, rank=unread.rank)), Drop(unread))
                     try:
                         await core.commit(newer.mailbox, *changes)

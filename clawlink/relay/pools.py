@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
+from msgspec.structs import replace
+
 from clawlink.domain.agent import Agent, Presence, by_capability, presence
+from clawlink.domain.delivery import Delivery, by_lender
 from clawlink.domain.pool import POOLS, Pool, eligible, is_pool, keys_of
+from clawlink.domain.task import Task
 from clawlink.errors import RelayFull
 from clawlink.relay.core import Core
 from clawlink.store.base import Drop, Put, Signal
 
 _FULL_RETRY_SECONDS = 30.0
 _COUNT_SECONDS = 1.0
+_FEW = 256  # agents that are looked through each time
 # Long enough for any index to have caught up with the last piece of work.
 _EMPTY_SECONDS = 60.0
 
@@ -61,10 +66,11 @@ class Pools:
         """Tell whether an agent has the pool's mailbox for its own by now: then it is nobody else's."""
         return not is_pool(pool.id) and await self._core.store.get(Agent, pool.id) is not None
 
-    async def using(self, wanted: Pool, *, make_room: bool = False) -> Put:
+    async def using(self, wanted: Pool, *, make_room: bool = False, rename: bool = False) -> Put:
         """Return what makes sure, with the commit of a piece of work, that its pool is found. Raises RelayFull.
 
-        Work that is taken back finds room always: ``make_room``.
+        Work that is taken back finds room always: ``make_room``. ``rename`` where the agent of a mailbox leaves, which
+        may have had another name when it left before.
         """
         store, limit = self._core.store, self._core.limits.max_pools
         found = await store.get(Pool, wanted.id)
@@ -78,14 +84,24 @@ class Pools:
                     actual=pools.count,
                     retry_after=_FULL_RETRY_SECONDS,
                 )
+        if found is not None and rename:
+            found = replace(found, name=wanted.name)
         return Put((found or wanted).used(self._core.clock()))
 
     async def drop_if_empty(self, pool: Pool) -> None:
         """Forget a pool that has had no work for a while. Raises Conflict if some comes at this moment."""
         core = self._core
-        if core.clock() - pool.used_at >= _EMPTY_SECONDS and not await core.store.pending(pool.id, 1):
+        if core.clock() - pool.used_at >= _EMPTY_SECONDS and not await self._in_use(pool):
             await core.commit(pool.home, Drop(pool))
             self._counted.pop(pool.id, None)
+
+    async def _in_use(self, pool: Pool) -> bool:
+        """Tell whether there is work in the pool, or may come back to it from one of its name."""
+        store = self._core.store
+        if await store.pending(pool.id, 1):
+            return True
+        lent = by_lender(pool.id)
+        return pool.name is not None and any([(await store.usage(kind, lent)).count for kind in (Delivery, Task)])
 
     async def online(self, pool: Pool) -> int:
         """Count the agents online that may claim here, at most a second ago."""
@@ -94,9 +110,10 @@ class Pools:
         if counted is not None and 0 <= now - counted[0] < _COUNT_SECONDS:
             return counted[1]
         count = 0
-        for agent in await self._candidates(pool):
+        candidates = await self._candidates(pool)
+        for agent in candidates:
             count += eligible(pool, agent) and presence(agent, now, self._core.limits) is Presence.ONLINE
-        if count:  # that nobody is there is news of which one should be sure
+        if count or len(candidates) > _FEW:  # that nobody is there is news of which one should be sure
             self._counted[pool.id] = (now, count)
         return count
 
@@ -105,16 +122,19 @@ class Pools:
         if pool.any_of:
             found = [await store.get(Agent, agent_id) for agent_id in pool.any_of]
             return [agent for agent in found if agent is not None]
-        return await store.first(Agent, by_capability(pool.capabilities[0]), self._core.limits.max_agents)
+        keys = [by_capability(capability) for capability in pool.capabilities]
+        counts = [(await store.usage(Agent, key)).count for key in keys]
+        return await store.first(Agent, keys[counts.index(min(counts))], self._core.limits.max_agents)
 
     # -- who is woken ------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def waiting(self, agent: Agent, signal: Signal) -> Iterator[Waiter]:
-        """Be woken for work of the pools, until the context ends."""
+    def waiting(self, agent: Agent, signal: Signal, *, lends: bool = True) -> Iterator[Waiter]:
+        """Be woken for work of the pools, until the context ends; not for any, without ``lends``."""
         self._turn += 1
         waiter = Waiter(agent, signal, self._turn)
-        self._find_by(waiter, keys_of(agent))
+        if lends:
+            self._find_by(waiter, keys_of(agent))
         try:
             yield waiter
         finally:

@@ -12,9 +12,10 @@ from clawlink.domain import delivery as delivery_rules
 from clawlink.domain import task as rules
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery, State
+from clawlink.domain.limits import MAX_HISTORY_BYTES
 from clawlink.domain.message import TaskAnswer, TaskResponse, TaskUpdate, decode, encode, says_the_same
 from clawlink.domain.task import ANSWERS, FINAL, INPUT_REQUIRED, QUEUED, Task, TaskState
-from clawlink.errors import KeyReused, NotAllowed, UnknownTask, WrongState
+from clawlink.errors import KeyReused, NotAllowed, TooLarge, UnknownTask, WrongState
 from clawlink.protocol import requests
 from clawlink.protocol.replies import Answered, Cancelled, RecipientInfo, ResponseSent
 from clawlink.relay.agents import Agents
@@ -116,7 +117,7 @@ class Tasks:
             keep=limits.retention,
             progress=ask.progress,
             note=ask.note,
-            content=None if ask.result is None else msgspec.json.encode(ask.result),
+            content=None if ask.result is None or TaskState(ask.status) in FINAL else _content(ask.result, "result"),
         )
 
     async def _put_response(
@@ -136,7 +137,7 @@ class Tasks:
                     current=task.id,
                 )
             return cast("RecipientInfo | None", shown)
-        told = await self._mailbox.put_notice(replace(new, merge="report:" + task.id), anew=True)
+        told = await self._mailbox.put_notice(replace(new, merge="report:" + task.id))
         return cast("RecipientInfo | None", shown) if told else None
 
     async def _commit(self, task: Task, moved: Task, d: Delivery | None) -> None:
@@ -170,7 +171,7 @@ class Tasks:
         elif task.state not in FINAL and isinstance(said, TaskUpdate):
             keep = self._core.limits.retention
             ended = rules.end(task, TaskState(said.status), by=said.by, now=now, keep=keep, note=said.note)
-            await self._core.commit(task.home, Put(ended), *(() if d is None else (Drop(d),)))
+            await self._upkeep.finish_ended(task, d, ended)
             current = said.status
         other = ", with another answer" if isinstance(said, TaskResponse) else ""
         raise WrongState(
@@ -218,7 +219,7 @@ class Tasks:
             if task.state is not INPUT_REQUIRED:
                 return await self._answered(task, message)
         moved = rules.answer(
-            task, by=sender.id, content=msgspec.json.encode(ask.content), now=now, ttl=core.limits.message_ttl
+            task, by=sender.id, content=_content(ask.content, "content"), now=now, ttl=core.limits.message_ttl
         )
         body = encode(message)
         if first is None:
@@ -255,10 +256,7 @@ class Tasks:
                     current=answered.status,
                 )
             await self._upkeep.tell_worker(task, ended, by=sender.id)
-            await core.commit(task.home, Put(ended), *(() if d is None else (Drop(d),)))
-            core.relist(task.assignee)
-            core.stats.tasks_cancelled += 1
-            core.stats.withdrawn += d is not None and d.state is State.PENDING
+            await self._upkeep.finish_ended(task, d, ended)
         return Cancelled("cancelled", task.id, task.attempts == 0)
 
 
@@ -284,6 +282,20 @@ def _response_id(task: Task, state: TaskState, ask: requests.Respond) -> str:
     answered = next((event.at for event in reversed(task.history) if event.by == task.requester), None)
     said = ask.idempotency_key or _digest([ask.result, ask.progress, ask.note, answered])
     return derived("report", task.id, ask.from_agent, state.value, said)
+
+
+def _content(said: Any, field: str) -> bytes:
+    """Encode what goes into a task's history."""
+    content = msgspec.json.encode(said)
+    if len(content) > MAX_HISTORY_BYTES:
+        raise TooLarge(
+            f"{field} of what is no final answer may have {MAX_HISTORY_BYTES} bytes as JSON, and this has "
+            f"{len(content)}; share large contents as a file",
+            field=field,
+            limit=MAX_HISTORY_BYTES,
+            actual=len(content),
+        )
+    return content
 
 
 def _digest(said: Any) -> str:

@@ -23,7 +23,7 @@ from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.pools import Pools
 from clawlink.store.base import Drop, Put
 
-_SLICE = 256
+_SLICE = 32
 
 
 def capabilities_of(message: TaskDelegation) -> Sequence[str]:
@@ -63,13 +63,11 @@ class Upkeep:
             return d is not None
         if task.expires_at <= now:
             await self._end(task, d, TaskState.EXPIRED, "nobody finished it in time")
-            core.stats.tasks_expired += 1
             return True
         if d is None or not delivery_rules.due(d, now) or d.attempts < core.limits.max_attempts:
             return False
-        if task.pooled:
+        if task.pooled or await core.store.get(Agent, task.mailbox) is None:  # nobody would find its dead letters
             await self._end(task, d, TaskState.FAILED, f"handed out {d.attempts} times and never finished")
-            core.stats.tasks_failed += 1
         else:
             await self._bury(task, d, now)
         return True
@@ -82,9 +80,23 @@ class Upkeep:
             await self.finish_answered(task, d, answered)
             return
         await self.tell_worker(task, ended, by=None)
+        await self.finish_ended(task, d, ended)
+
+    async def finish_ended(self, task: Task, d: Delivery | None, ended: Task) -> None:
+        """Store the end of a task that has no answer, and count it as what it is."""
+        core = self._core
         await core.commit(task.home, Put(ended), *(() if d is None else (Drop(d),)))
         core.relist(task.assignee)
-        core.stats.expired += d is not None and d.state is State.PENDING
+        waited = d is not None and d.state is State.PENDING
+        if ended.state is TaskState.CANCELLED:
+            core.stats.tasks_cancelled += 1
+            core.stats.withdrawn += waited
+            return
+        core.stats.expired += waited
+        if ended.state is TaskState.EXPIRED:
+            core.stats.tasks_expired += 1
+        else:
+            core.stats.tasks_failed += 1
 
     @retrying
     async def claim_end(self, task: Task, ended: Task, *, by: str | None) -> TaskResponse | None:
@@ -162,6 +174,7 @@ class Upkeep:
         until = rules.held_until(task, owner, stale_after=core.limits.stale_after)
         if until <= now:
             await self._take_back(task, d, owner, now, name=None if owner is None else owner.name)
+            await self.end(task_id)
             return True
         changes = [] if alone else [Put(rules.hold(task, until))]
         if d is not None and d.receipt is not None:
@@ -175,13 +188,14 @@ class Upkeep:
         """Queue a task again whose owner, of that name, holds it no longer."""
         core = self._core
         silent = owner is None or self._agents.presence(owner) is Presence.STALE
+        who = name or task.assignee
         if owner is None:
-            note = f"{task.assignee} has left"
+            note = f"{who} has left"
         elif silent and task.acked_at is not None:
-            note = f"{task.assignee} has given no sign of life for {now - owner.last_heartbeat:.0f} s"
+            note = f"{who} has given no sign of life for {now - owner.last_heartbeat:.0f} s"
         else:
-            note = f"the lease of {task.assignee} has lapsed"
-        waits = "" if task.pooled else f"; it waits for {task.assignee}"
+            note = f"the lease of {who} has lapsed"
+        waits = "" if task.pooled else f"; it waits for {who if owner is not None else 'the next agent of that name'}"
         back = rules.lapse(task, now=now, note=note + waits)
         if silent and not task.pooled:
             await self.tell(task.requester, back, by=None, note=note + waits)
@@ -191,7 +205,7 @@ class Upkeep:
         anew = (
             self._delivered_anew(back, now)
             if d is None
-            else delivery_rules.take_back(d, now=now, keep_receipt=not task.pooled)
+            else delivery_rules.take_back(d, now=now, keep_receipt=not task.pooled and owner is not None)
         )
         changes.append(Put(anew))
         pool = None
@@ -229,39 +243,60 @@ class Upkeep:
         Those of pools go on to others. The agent's record is gone already.
         """
         core = self._core
+        most = core.limits.max_mailbox_messages
+        held = [d.id for d in await core.store.first(Delivery, by_owner(agent.id), core.limits.max_open_tasks)]
         after: str | None = None
         while True:
             page = await core.store.page(Task, by_owner(agent.id), after, _SLICE)
-            for task in page.records:
-                await self._forsake(task.id, agent)
+            held += [task.id for task in page.records]
             if page.after is None:
                 break
             after = page.after
             await asyncio.sleep(0)
-        for held in await core.store.first(Delivery, by_owner(agent.id), core.limits.max_open_tasks):
-            await self._forsake(held.id, agent)
-        waiting = [d for d in await core.store.pending(agent.id, core.limits.max_mailbox_messages) if d.is_task]
+        forsaken: set[str] = set()
+        elsewhere = 0  # tasks of the name that wait in the mailbox of one who had it before
+        for done, id in enumerate(held, 1):
+            task = await self._forsake(id, agent)
+            if task is not None:
+                forsaken.add(id)
+                elsewhere += not task.pooled and task.mailbox != agent.id
+            if done % _SLICE == 0:
+                await asyncio.sleep(0)
+        await self._mailbox.redrive(agent.id, None, most)  # the next of its name may have better luck
+        waiting = [d for d in await core.store.pending(agent.id, most) if d.is_task]
         if waiting:
             await self._wait_for_name(agent)
         for done, d in enumerate(waiting, 1):
-            if not d.has_record:
-                note = f"{agent.name} has left; the task waits for the next agent of that name"
-                await self.tell(d.sender, rules.carried(d), by=None, note=note)
+            if d.id not in forsaken:
+                await self._tell_of_leaving(d.id, agent)
             if done % _SLICE == 0:
                 await asyncio.sleep(0)
-        return len(waiting)
+        return len(waiting) + elsewhere
 
     @retrying
-    async def _forsake(self, task_id: str, left: Agent) -> None:
+    async def _forsake(self, task_id: str, left: Agent) -> Task | None:
+        """Take a task back from one that has left, and return it; None if it does not hold it."""
         d = await self._core.store.get(Delivery, task_id)
         task = rules.carried(d) if d is not None and not d.has_record else await self._core.store.get(Task, task_id)
-        if task is not None and task.assignee == left.id and task.state not in (*FINAL, QUEUED):
-            await self._take_back(task, d, None, self._core.clock(), name=left.name)
+        if task is None or task.assignee != left.id or task.state in (*FINAL, QUEUED):
+            return None
+        await self._take_back(task, d, None, self._core.clock(), name=left.name)
+        return task
+
+    async def _tell_of_leaving(self, task_id: str, left: Agent) -> None:
+        store = self._core.store
+        task = await store.get(Task, task_id)
+        if task is None:
+            d = await store.get(Delivery, task_id)
+            task = None if d is None or d.has_record else rules.carried(d)
+        if task is not None:
+            note = f"{left.name} has left; the task waits for the next agent of that name"
+            await self.tell(task.requester, task, by=None, note=note, occasion=str(left.resumed_at))
 
     @retrying
     async def _wait_for_name(self, agent: Agent) -> None:
         pool = waiting_for(agent.id, agent.name)
-        await self._core.commit(agent.id, await self._pools.using(pool, make_room=True))
+        await self._core.commit(agent.id, await self._pools.using(pool, make_room=True, rename=True))
         self._pools.wake_one(pool)
 
     # -- tell --------------------------------------------------------------------------------------------------------
@@ -271,13 +306,13 @@ class Upkeep:
         if before.assignee is not None and before.attempts:
             await self.tell(before.assignee, now_is, by=by)
 
-    async def tell(self, to: str, task: Task, *, by: str | None, note: str | None = None) -> None:
-        """Tell an agent what became of a task; unread news of one task are replaced by the newest."""
+    async def tell(self, to: str, task: Task, *, by: str | None, note: str | None = None, occasion: str = "") -> None:
+        """Tell an agent what became of a task, once an ``occasion``; unread news of it are replaced by the newest."""
         core = self._core
         if await core.store.get(Agent, to) is None:
             return
         now = core.clock()
-        id = derived("update", task.id, str(task.version), task.state.value, to)
+        id = derived("update", task.id, str(task.version), task.state.value, to, occasion)
         update = self._update(id, to, task, by, task.note if note is None else note, now)
         await self._mailbox.put_notice(
             self._mailbox.new(

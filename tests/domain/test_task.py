@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from clawlink.domain import delivery as delivery_rules
 from clawlink.domain import task as rules
 from clawlink.domain.agent import Agent, beaten, seen
-from clawlink.domain.delivery import Delivery
+from clawlink.domain.delivery import Delivery, by_lender
 from clawlink.domain.limits import MAX_HISTORY, MAX_HISTORY_BYTES
 from clawlink.domain.pool import pool_for
 from clawlink.domain.record import SETTLED
@@ -503,7 +503,7 @@ def test_nobody_answers_what_was_not_asked(state: TaskState) -> None:
 def test_a_task_that_is_ended_has_no_answer_no_hold_and_is_kept_a_while(state: TaskState, note: str | None) -> None:
     t = rules.end(report(claim(queued()), note="half"), state, by=None, now=NOW + 15, keep=KEEP, note=note)
     assert (t.state, t.answer, t.held_until, t.finished_at, t.expires_at) == (state, None, None, NOW + 15, NOW + 75)
-    assert t.note == (note or "half")
+    assert t.note == note
     assert t.history[-1] == Event(NOW + 15, state, None, note)
 
 
@@ -539,10 +539,9 @@ def test_of_reports_that_say_too_much_the_oldest_are_counted_only() -> None:
     for n in range(10):
         t = report(t, now=NOW + n, note=str(n), content=b"x" * big)
         t = report(t, now=NOW + n, note=f"{n} silent")
-    assert t.said == sum(len(event.content or b"") for event in t.history) <= MAX_HISTORY_BYTES
-    assert [event.note for event in t.history if event.content] == ["6", "7", "8", "9"]
-    assert sum(event.content is None for event in t.history) == 11
-    assert t.folded == 6
+    assert t.said == sum(len(event.content or b"") + len(event.note or "") for event in t.history) <= MAX_HISTORY_BYTES
+    assert [event.note for event in t.history if event.content] == ["7", "8", "9"]
+    assert t.folded + len(t.history) == 21
 
 
 def test_one_report_that_says_more_than_all_may_is_kept_while_it_is_the_newest() -> None:
@@ -550,7 +549,7 @@ def test_one_report_that_says_more_than_all_may_is_kept_while_it_is_the_newest()
     t = report(t, content=b"x" * (MAX_HISTORY_BYTES + 1))
     assert (t.folded, t.said) == (1, MAX_HISTORY_BYTES + 1)
     t = report(t, note="after")
-    assert (t.folded, t.said, [event.note for event in t.history]) == (2, 0, [None, "after"])
+    assert (t.folded, t.said, [event.note for event in t.history]) == (2, len("after"), [None, "after"])
 
 
 def test_what_the_requester_answered_is_folded_like_a_report() -> None:
@@ -560,11 +559,26 @@ def test_what_the_requester_answered_is_folded_like_a_report() -> None:
     assert (len(t.history), t.folded) == (MAX_HISTORY, MAX_HISTORY + 1)
 
 
-def test_a_history_of_nothing_but_steps_of_ownership_is_never_folded() -> None:
+def test_of_steps_of_ownership_too_the_oldest_are_folded_once_there_is_nothing_else() -> None:
     t = queued(pooled=True)
     for n in range(MAX_HISTORY):
         t = lapse(claim(t, receipt=str(n), now=NOW + n), now=NOW + n)
-    assert (len(t.history), t.folded) == (2 * MAX_HISTORY, 0)
+    assert (len(t.history), t.folded) == (MAX_HISTORY, MAX_HISTORY)
+    assert (t.history[0].at, t.history[-1].at) == (NOW + MAX_HISTORY / 2, NOW + MAX_HISTORY - 1)
+
+
+def test_notes_count_as_what_is_said() -> None:
+    t = claim(queued())
+    for n in range(MAX_HISTORY - 1):
+        t = report(t, now=NOW + n, note="\U0001f600" * 1000)
+    assert t.weight - len(t.body) == t.said == sum(4 * len(event.note or "") for event in t.history)
+    assert t.said <= MAX_HISTORY_BYTES
+
+
+def test_a_task_that_another_of_the_name_has_is_found_by_the_mailbox_it_is_from() -> None:
+    assert by_lender("mia") in claim(queued(), by="mia's heir").index_keys
+    assert by_lender("mia") not in claim(queued()).index_keys
+    assert not any(key.startswith(by_lender("")) for key in claim(queued(pooled=True), by="mia").index_keys)
 
 
 # -- where a task is found -----------------------------------------------------------------------------------------

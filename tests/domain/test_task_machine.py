@@ -259,9 +259,9 @@ class TaskRules(RuleBasedStateMachine):
         t = self.task
         at = [event.at for event in t.history]
         assert at == sorted(at)
-        assert t.said == sum(len(event.content or b"") for event in t.history)
+        assert t.said == sum(len(event.content or b"") + len((event.note or "").encode()) for event in t.history)
         newest = t.history[-1] if t.history else None
-        assert t.said <= MAX_HISTORY_BYTES + len((newest and newest.content) or b"")
+        assert t.said <= MAX_HISTORY_BYTES + len((newest and newest.content) or b"") + 4000
         said = sum(event.status in (*_OPEN_REPORTS, *ANSWERS) for event in t.history)
         ended_without = t.state is TaskState.FAILED and t.answer is None
         assert said - ended_without + t.folded == self.reported

@@ -333,7 +333,7 @@ async def test_a_task_of_one_that_goes_stale_waits_for_it_and_the_requester_is_t
         *("task_update", task_id, "queued"),
         None,
     )
-    assert "w1" in update["note"]
+    assert "W1" in update["note"]
     task = await task_of(crew, "a", task_id)
     assert (task["status"], task["assignee"], task["owner"]["status"]) == ("queued", "w1", "stale")
     await nothing_due(crew, "w2")

@@ -395,7 +395,7 @@ class IndexContract:
     async def test_two_kinds_under_one_key_are_listed_apart(self, store: Store) -> None:
         done = ack(lease(delivery("d")))
         await put(store, delivery("d"), lease(delivery("d")), done)
-        await put(store, Broadcast("b", 1, "mia", b"news", (), NOW, NOW + 9))
+        await put(store, Broadcast("b", 1, "mia", b"news", (), NOW, NOW + 9, refused=0))
         assert await walk(store, Delivery, SETTLED, 10) == ["d"]
         assert await walk(store, Broadcast, SETTLED, 10) == ["b"]
         assert await walk(store, Task, SETTLED, 10) == []
