@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from clawlink.cli.context import Context
 
 
+# Fields of a request that name the agent which it acts as.
+_ACTING = frozenset({"from_agent", "agent_id"})
 # Most commands live for a tenth of a second, much of it imports, which make no garbage: looking for some takes a tenth.
 _GC_THRESHOLD = 50_000
 
@@ -79,7 +81,7 @@ def _explained(error: ClawLinkError, ctx: Context | None) -> ClawLinkError:
     """Say what to do about an error whose sentence is the relay's, where the command line knows more."""
     if isinstance(error, UnknownFile):
         return UnknownFile(f"{error.message}; see which there are: clawlink file-list", field=error.field)
-    if not isinstance(error, UnknownAgent) or error.field == "to_agent" or ctx is None or ctx.acting_as is None:
+    if not isinstance(error, UnknownAgent) or error.field not in _ACTING or ctx is None or ctx.acting_as is None:
         return error
     me = ctx.acting_as
     return UnknownAgent(

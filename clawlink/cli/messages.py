@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -23,13 +24,23 @@ from clawlink.domain.message import (
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
     from clawlink.client.calls import Other
+    from clawlink.protocol.replies import TaskEvent
 
 _ASKED = "input_required"
+_QUEUED = "queued"
 
 
-def show_message(ctx: Context, message: Message | Other, id: str, raw: dict[str, Any], *, attempt: int = 1) -> None:
-    """Print one message: what it is, from whom, how old, and what it says."""
-    again = f"{attempt} (it was handed out before and not acknowledged)" if attempt > 1 else None
+def show_message(
+    ctx: Context,
+    message: Message | Other,
+    id: str,
+    raw: dict[str, Any],
+    *,
+    attempt: int = 1,
+    reported: Sequence[TaskEvent] = (),
+) -> None:
+    """Print one message: what it is, from whom, how old, and what it says. ``reported`` tells why a task came again."""
+    again = f"{attempt} ({_why_again(reported)})" if attempt > 1 else None
     if isinstance(message, TaskDelegation):
         ctx.out.line(f"task {cell(id)}", style="bold")
         _show_delegation(ctx, message, again)
@@ -70,6 +81,14 @@ def show_message(ctx: Context, message: Message | Other, id: str, raw: dict[str,
     else:
         ctx.out.line(f"message {cell(id)} of a kind that this version does not know", style="bold")
         show_text(ctx, "content", raw)
+
+
+def _why_again(reported: Sequence[TaskEvent]) -> str:
+    back = next((event for event in reversed(reported) if event.status == _QUEUED), None)
+    # What the relay notes is of its own words; what an agent notes is theirs, and stands with what it reported.
+    if back is None or back.by is not None or not back.note:
+        return "handed out before"
+    return f"taken back: {cell(back.note)}"
 
 
 def _show_delegation(ctx: Context, message: TaskDelegation, again: str | None) -> None:

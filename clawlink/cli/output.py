@@ -53,8 +53,11 @@ class Output:
             for piece in wrapped(line, self._columns() - len(margin)) if self.terminal else [line]:
                 self.line(margin + piece)
 
-    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print a table. Its cells have been through ``render.cell``; nothing in them is read as markup."""
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]], *, whole: str | None = None) -> None:
+        """Print a table. Its cells have been through ``render.cell``; nothing in them is read as markup.
+
+        The column ``whole`` keeps its cells on one line each where a terminal is narrow: others get less room.
+        """
         if not self.terminal:
             for line in columns([[title.upper() for title in head], *rows]):
                 self.line(line)
@@ -65,7 +68,7 @@ class Output:
 
         table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for title in head:
-            table.add_column(title, overflow="fold")
+            table.add_column(title, overflow="fold", no_wrap=title == whole)
         for row in rows:
             table.add_row(*(Text(text) for text in row))
         self.console().print(table)

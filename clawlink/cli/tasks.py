@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _ASKED = "input_required"
 _DONE = "completed"
+_CANCELLED = "cancelled"
+_NAME_WIDTH = 40
 
 
 def exit_of(task: TaskView) -> Exit:
@@ -28,13 +30,14 @@ def stands(task: TaskView) -> str:
     return cell(task.status) + done
 
 
-def owner_of(ctx: Context, task: TaskView, *, me: str | None) -> str:
-    """Say who has a task, and whether they are there; or who could have it."""
+def owner_of(ctx: Context, task: TaskView, *, me: str | None, brief: bool = False) -> str:
+    """Say who has a task, and whether they are there; or who could have it. ``brief`` is without the id."""
     if task.owner is not None:
         if task.owner.agent_id == me:
             return "you"
         there = presence(task.owner.status, task.owner.last_heartbeat, ctx.now)
-        return f"{named(task.owner.name, task.owner.agent_id)}, {there}"
+        who = quoted(task.owner.name, _NAME_WIDTH) if brief else named(task.owner.name, task.owner.agent_id)
+        return f"{who}, {there}"
     if task.assignee is not None:
         return f"{cell(task.assignee)}, who has left"
     return "nobody yet" if task.finished_at is None else "nobody"
@@ -63,15 +66,31 @@ def answer_command(ctx: Context, task_id: str) -> str:
     return ctx.command("answer", task_id, tail='"..."')
 
 
+def ending(task: TaskView) -> TaskEvent | None:
+    """Return the step with which a task ended, None if it is open."""
+    if task.finished_at is None:
+        return None
+    return next((event for event in reversed(task.history) if event.status == task.status), None)
+
+
 def show_result(ctx: Context, task: TaskView) -> None:
     """Print what came of a task that is final."""
-    ctx.out.line(f"task {cell(task.task_id)}: {stands(task)}", style="bold")
+    end = ending(task)
+    by = None if end is None else end.by
+    itself = by is not None and by == ctx.me.agent_id and task.status == _CANCELLED
+    ctx.out.line(f"task {cell(task.task_id)}: {stands(task)}{' by you' if itself else ''}", style="bold")
     begun, ended = epoch(task.created_at), epoch(task.finished_at or "")
     took = None if begun is None or ended is None else duration(ended - begun)
     attempts = None if task.attempts < 2 else f"handed out {task.attempts} times"
-    ctx.out.facts(("by", owner_of(ctx, task, me=None)), ("took", took), ("attempts", attempts))
-    if task.note:
-        show_text(ctx, "note", task.note)
+    ctx.out.facts(
+        ("by", owner_of(ctx, task, me=None) if by is not None and by == task.assignee and not itself else None),
+        # What the relay notes is of its own words; what agents note is theirs.
+        ("why", cell(end.note) if end is not None and end.by is None and end.note else None),
+        ("took", took),
+        ("attempts", attempts),
+    )
+    if end is not None and end.by is not None and end.note:
+        show_text(ctx, "note", end.note)
     if task.result is not None:
         show_text(ctx, "result", task.result)
 
@@ -127,7 +146,7 @@ def timeline(
 def row(ctx: Context, task: TaskView, *, me: str | None) -> tuple[str, ...]:
     """Return a task as a row of a list."""
     asked = "you" if task.requester == me else cell(task.requester)
-    owner = owner_of(ctx, task, me=me)
+    owner = owner_of(ctx, task, me=me, brief=True)
     pooled = wanted(task)
     if task.assignee is None and pooled is not None:
         owner = f"{owner}: {pooled}"

@@ -36,6 +36,56 @@ def span(text: str) -> float:
     return value
 
 
+def lifetime(text: str) -> float:
+    """Read how long something is of use: a length of time that a relay takes."""
+    from clawlink.domain.limits import MAX_DEADLINE_SECONDS
+
+    value = span(text)
+    if not 1 <= value <= MAX_DEADLINE_SECONDS:
+        most = f"{MAX_DEADLINE_SECONDS / _UNITS['d']:g} days"
+        raise argparse.ArgumentTypeError(f"it must be from 1 s to {most}, not {text!r}")
+    return value
+
+
+def lease(text: str) -> float:
+    """Read for how many seconds messages are held."""
+    from clawlink.domain.limits import MAX_LEASE_SECONDS, MIN_LEASE_SECONDS
+
+    value = seconds(text)
+    if not MIN_LEASE_SECONDS <= value <= MAX_LEASE_SECONDS:
+        raise argparse.ArgumentTypeError(
+            f"it must be from {MIN_LEASE_SECONDS:g} to {MAX_LEASE_SECONDS:g} seconds, not {text!r}"
+        )
+    return value
+
+
+def note(text: str) -> str:
+    """Read a note, which is short."""
+    from clawlink.domain.limits import MAX_NOTE_LENGTH
+
+    if len(text) > MAX_NOTE_LENGTH:
+        raise argparse.ArgumentTypeError(f"it may have {MAX_NOTE_LENGTH} characters at most, and this has {len(text)}")
+    return text
+
+
+def task_id(text: str) -> str:
+    """Read the id of a task. Raises UsageError for an empty one, as an unset variable gives."""
+    return _id(text, "TASK")
+
+
+def message_id(text: str) -> str:
+    """Read the id of a message or task. Raises UsageError for an empty one, as an unset variable gives."""
+    return _id(text, "ID")
+
+
+def _id(text: str, what: str) -> str:
+    from clawlink.cli.exits import UsageError
+
+    if not text.strip():
+        raise UsageError(f"{what} is empty; list yours with: clawlink tasks")
+    return text
+
+
 def percent(text: str) -> float:
     """Read a number from 0 to 100; a % behind it does no harm."""
     try:

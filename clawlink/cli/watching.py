@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,7 +11,7 @@ import msgspec
 from clawlink.cli.commands._shared import tell_away
 from clawlink.cli.exits import Exit
 from clawlink.cli.render import cell, plural, quoted
-from clawlink.cli.tasks import answer_command, exit_of, owner_of, question, show_result, stands
+from clawlink.cli.tasks import answer_command, ending, exit_of, owner_of, question, show_result, stands
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -32,6 +32,7 @@ def wait_for_tasks(ctx: Context, ids: Sequence[str], *, first_only: bool, timeou
     open_ids = dict.fromkeys(ids)
     worst = Exit.DONE
     from clawlink.client.waiting import StillPending
+    from clawlink.errors import UnknownAgent, UnknownTask
 
     try:
         with watch:
@@ -51,6 +52,10 @@ def wait_for_tasks(ctx: Context, ids: Sequence[str], *, first_only: bool, timeou
         raise StillPending(
             f"{late.message}; come back with: {_again(ctx, open_ids, first_only)}", current=late.current
         ) from None
+    except (UnknownTask, UnknownAgent) as error:
+        if not watch.were_known(open_ids):
+            raise
+        raise _forgotten(ctx, error, len(open_ids)) from None
     if open_ids:
         ctx.warn(f"{plural(len(open_ids), 'other task')} not waited for: {ctx.command('cancel', *open_ids)}")
     return worst
@@ -58,6 +63,15 @@ def wait_for_tasks(ctx: Context, ids: Sequence[str], *, first_only: bool, timeou
 
 def _again(ctx: Context, ids: dict[str, None], first_only: bool) -> str:
     return ctx.command("wait", *ids, any=True) if first_only and len(ids) > 1 else ctx.command("wait", *ids)
+
+
+def _forgotten(ctx: Context, error: ClawLinkError, count: int) -> ClawLinkError:
+    """Say what to do about tasks that a restarted relay does not know, and perhaps not us either."""
+    from clawlink.errors import UnknownAgent, UnknownTask
+
+    what = "this task; delegate it again" if count == 1 else "these tasks; delegate them again"
+    before = f", after: {ctx.register_command(ctx.me)}" if isinstance(error, UnknownAgent) else ""
+    return UnknownTask(f"the relay was restarted and has forgotten {what}{before}", field="task_id")
 
 
 def _print(ctx: Context, task: TaskView, *, several: bool) -> None:
@@ -81,6 +95,7 @@ class _Lines:
     def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
         self._told: dict[str, tuple[object, ...]] = {}
+        self._was_away = False
 
     def __enter__(self) -> _Lines:
         return self
@@ -99,6 +114,10 @@ class _Lines:
             self._told[task.task_id] = told
             self._show(task)
 
+    def were_known(self, ids: Iterable[str]) -> bool:
+        """Tell whether the relay knew all these before it was away: who does not know them now has forgotten them."""
+        return self._was_away and all(id in self._told for id in ids)
+
     def _show(self, task: TaskView) -> None:
         ctx = self._ctx
         if ctx.json:
@@ -109,6 +128,7 @@ class _Lines:
 
     def away(self, error: ClawLinkError | None) -> None:
         """Tell that the relay is away, or back."""
+        self._was_away = True
         with self.paused():
             tell_away(self._ctx, error)
 
@@ -174,8 +194,11 @@ def _said(ctx: Context, task: TaskView) -> str:
         parts.append(owner_of(ctx, task, me=ctx.me.agent_id))
     if task.attempts > 1:
         parts.append(f"handed out {task.attempts} times")
-    if task.note:
-        parts.append(quoted(task.note, _NOTE_WIDTH))
+    end = ending(task)
+    note = task.note if task.finished_at is None else None if end is None else end.note
+    if note:
+        # What the relay notes is of its own words; what agents note is theirs.
+        parts.append(cell(note) if end is not None and end.by is None else quoted(note, _NOTE_WIDTH))
     asked = question(task)
     if asked is not None:
         text = asked if isinstance(asked, str) else msgspec.json.encode(asked).decode()

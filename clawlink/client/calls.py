@@ -154,7 +154,7 @@ def _call(
     )
 
 
-def _key(given: str | None) -> str:
+def repeat_key(given: str | None) -> str:
     """Return the idempotency key, made here if none was given, so that a retry after a lost reply is safe."""
     return given or secrets.token_hex(_KEY_BYTES)
 
@@ -206,7 +206,7 @@ def register(
         description=description,
         claim=claim,
         subscriptions=None if subscriptions is None else list(subscriptions),
-        idempotency_key=_key(key),
+        idempotency_key=repeat_key(key),
     )
     return _call(paths.REGISTER, ask, learn=learn)
 
@@ -256,7 +256,7 @@ def delegate(
         "to_any_of": None if to_any_of is None else list(to_any_of),
         "deadline": deadline,
         "parent_task": parent_task,
-        "idempotency_key": _key(key),
+        "idempotency_key": repeat_key(key),
     }
     return _call(paths.DELEGATE, _checked(ask, requests.Delegate))
 
@@ -287,7 +287,7 @@ def respond(
         "note": note,
         "receipt": receipt,
         "to_agent": to,
-        "idempotency_key": _key(key),
+        "idempotency_key": repeat_key(key),
     }
     return _call(paths.RESPOND, _checked(ask, requests.Respond))
 
@@ -333,7 +333,7 @@ def cancel(me: Identity, task_id: str, *, note: str | None = None) -> Call[repli
 
 def answer(me: Identity, task_id: str, content: Any, *, key: str | None = None) -> Call[replies.Answered]:
     """Give the assignee of a task what it asked for with ``input_required``, so that the work goes on."""
-    ask = {"from_agent": me.require(), "content": content, "idempotency_key": _key(key)}
+    ask = {"from_agent": me.require(), "content": content, "idempotency_key": repeat_key(key)}
     return _call(paths.ANSWER, _checked(ask, requests.Answer), task_id=task_id)
 
 
@@ -357,7 +357,7 @@ def send(
         "thread": thread,
         "parent_task": parent_task,
         "priority": priority,
-        "idempotency_key": _key(key),
+        "idempotency_key": repeat_key(key),
     }
     return _call(paths.SEND, _checked(ask, requests.Send))
 
@@ -380,7 +380,7 @@ def broadcast(
         "tags": list(tags),
         "ttl": ttl,
         "parent_task": parent_task,
-        "idempotency_key": _key(key),
+        "idempotency_key": repeat_key(key),
     }
     return _call(paths.BROADCAST, _checked(ask, requests.Broadcast))
 
@@ -508,7 +508,7 @@ def put_file(
         "file_type": file_type,
         "encoding": encoding,
         "if_version": if_version,
-        "idempotency_key": _key(key),
+        "idempotency_key": repeat_key(key),
     }
     return _call(paths.PUT_FILE, _checked(ask, requests.PutFile))
 

@@ -179,7 +179,7 @@ def test_tasks_lists_both_sides(run: Run, call: Run, me: str, my_id: str, peer: 
     assert lines[0].split() == ["TASK", "STATE", "AGE", "ASKED", "BY", "OWNER", "WHAT"]
     rows = {line.split()[0]: line for line in lines[1:]}
     assert len(rows) == len(lines) - 1 == 4
-    assert re.search(rf"queued +\d s +you +\".*\" \({of(peer)}\), online +\"first␤second ␛", rows[asked])
+    assert re.search(r"queued +\d s +you +\".*\", online +\"first␤second ␛", rows[asked])
     assert re.search(rf"queued +\d s +{of(peer)} +you +\"for you\"", rows[given])
     assert "nobody yet: whoever can skill" in rows[pooled]
     assert rows[pooled].endswith('x..."')
@@ -270,7 +270,15 @@ def test_cancel_takes_back_what_nobody_has_and_tells_who_has_it(call: Run, me: s
         (["respond", "--msg-id", "x", "--progress", "101"], 2, "0 to 100"),
         (["respond", "--msg-id", "x", "--progress", "much"], 2, "0 to 100"),
         (["respond", "--msg-id", "x", "--note", "n"], 2, "--result TEXT"),
-        (["delegate", "--to", "a", "--task", "x", "--deadline", "0"], 1, "deadline"),
+        (["delegate", "--to", "a", "--task", "x", "--deadline", "0"], 2, "--deadline: it must be from 1 s to 30 days"),
+        (["delegate", "--to", "a", "--task", " "], 2, "--task is empty"),
+        (["delegate", "--to", "a", "--task", "x", "--all"], 2, "with --to, name them all"),
+        (["delegate", "--to", "nobody1,nobody2", "--task", "x"], 5, "'nobody1', 'nobody2' are registered here"),
+        (["broadcast", "--content", "x", "--ttl", "0.1s"], 2, "from 1 s to 30 days"),
+        (["poll", "--lease", "0"], 2, "seconds, not '0'"),
+        (["cancel", "x", "--note", "n" * 1001], 2, "and this has 1001"),
+        (["task", ""], 2, "TASK is empty"),
+        (["status", " "], 2, "ID is empty"),
         (["knowledge", "--since", "once"], 1, "since"),
         (["knowledge", "--since", "oned"], 1, "since"),
         (["knowledge", "--limit", "0"], 2, "from 1 up"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from clawlink.cli.render import named, presence
@@ -22,6 +24,36 @@ def show_recipient(ctx: Context, what: str, to: RecipientInfo | None, *, out: Ou
     there = presence(to.status, to.last_heartbeat, ctx.now)
     later = "" if to.status == "online" else "; it will get it when it polls"
     out.line(f"{what} {named(to.name, to.agent_id)}, {there}{later}.", style="bold")
+
+
+@contextlib.contextmanager
+def repeatable(key: str) -> Iterator[None]:
+    """Say how to repeat a write with its idempotency key where nobody knows whether it was stored."""
+    from clawlink.errors import InternalError, RelayUnreachable
+
+    try:
+        yield
+    except (RelayUnreachable, InternalError) as error:
+        import shlex
+
+        raise type(error)(
+            f"{error.message}; it may have been stored; repeat it safely with --key {shlex.quote(key)}",
+            field=error.field,
+            retry_after=error.retry_after,
+        ) from error
+
+
+@contextlib.contextmanager
+def task_named(ctx: Context, id: str) -> Iterator[None]:
+    """Say where ids are found if the relay knows no such task."""
+    from clawlink.errors import UnknownTask
+
+    try:
+        yield
+    except UnknownTask:
+        raise UnknownTask(
+            f"no task {id!r} is known here; list yours with: {ctx.command('tasks')}", field="task_id"
+        ) from None
 
 
 def tell_away(ctx: Context, error: ClawLinkError | None) -> None:

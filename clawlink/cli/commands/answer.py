@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
 from clawlink.cli.exits import Exit
-from clawlink.cli.values import add_idempotency_key, json_value
+from clawlink.cli.values import add_idempotency_key, json_value, task_id
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -17,7 +17,7 @@ HELP = "Answer what the assignee of a task asks."
 
 def add(parser: ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("id", metavar="TASK", help="the task's id")
+    parser.add_argument("id", type=task_id, metavar="TASK", help="the task's id")
     parser.add_argument("content", metavar="TEXT", help="what it needs to know; - reads standard input")
     parser.add_argument("--content-json", action="store_true", help="the text is JSON, and is sent as such")
     add_idempotency_key(parser)
@@ -25,13 +25,16 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Store the answer for the assignee."""
-    from clawlink.cli.commands._shared import show_recipient
+    from clawlink.cli.commands._shared import repeatable, show_recipient, task_named
     from clawlink.cli.render import cell
+    from clawlink.client.calls import repeat_key
 
     content: Any = ctx.read(args.content)
     if args.content_json:
         content = json_value(content, "TEXT")
-    done = ctx.client.answer(args.id, content, key=args.idempotency_key)
+    key = repeat_key(args.idempotency_key)
+    with repeatable(key), task_named(ctx, args.id):
+        done = ctx.client.answer(args.id, content, key=key)
     if ctx.json:
         ctx.out.json(done)
         return Exit.DONE

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from clawlink.cli.exits import Exit
-from clawlink.cli.values import add_idempotency_key, add_parent, names, span
+from clawlink.cli.values import add_idempotency_key, add_parent, lifetime, names
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -21,7 +21,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--topic", default="general", help="what it is about (default general)")
     parser.add_argument("--tags", type=names, default=[], metavar="A,B", help="tags, separated by commas")
     parser.add_argument(
-        "--ttl", type=span, metavar="S", help="how long it is of use, as 90, 10m or 2h: nobody is told later"
+        "--ttl", type=lifetime, metavar="S", help="how long it is of use, as 90, 10m or 2h: nobody is told later"
     )
     add_parent(parser)
     add_idempotency_key(parser)
@@ -29,16 +29,21 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Store the broadcast in every other agent's mailbox."""
+    from clawlink.cli.commands._shared import repeatable
     from clawlink.cli.render import plural
+    from clawlink.client.calls import repeat_key
 
-    done = ctx.client.broadcast(
-        ctx.read(args.content),
-        topic=args.topic,
-        tags=args.tags,
-        ttl=args.ttl,
-        parent_task=ctx.parent_task,
-        key=args.idempotency_key,
-    )
+    content = ctx.read(args.content)
+    key = repeat_key(args.idempotency_key)
+    with repeatable(key):
+        done = ctx.client.broadcast(
+            content,
+            topic=args.topic,
+            tags=args.tags,
+            ttl=args.ttl,
+            parent_task=ctx.parent_task,
+            key=key,
+        )
     if ctx.json:
         ctx.out.json(done)
         return Exit.DONE

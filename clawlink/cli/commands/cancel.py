@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from clawlink.cli.exits import Exit
+from clawlink.cli.values import note, task_id
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -16,19 +17,21 @@ HELP = "Take a task back for good."
 
 def add(parser: ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("ids", nargs="+", metavar="TASK", help="the ids of tasks that you asked for")
-    parser.add_argument("--note", metavar="TEXT", help="why, for the one who works on it")
+    parser.add_argument("ids", nargs="+", type=task_id, metavar="TASK", help="the ids of tasks that you asked for")
+    parser.add_argument("--note", type=note, metavar="TEXT", help="why, for the one who works on it")
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Withdraw each from its mailbox, or have its assignee told. One that cannot be is told after the others."""
+    from clawlink.cli.commands._shared import task_named
     from clawlink.cli.render import cell
     from clawlink.errors import ClawLinkError
 
     failed: ClawLinkError | None = None
     for id in dict.fromkeys(args.ids):
         try:
-            done = ctx.client.cancel(id, note=args.note)
+            with task_named(ctx, id):
+                done = ctx.client.cancel(id, note=args.note)
         except ClawLinkError as error:
             if failed is not None:
                 ctx.warn(failed.message)

@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
 from clawlink.cli.exits import Exit
-from clawlink.cli.values import add_idempotency_key, add_parent, add_priority, json_object, names, span
+from clawlink.cli.values import add_idempotency_key, add_parent, add_priority, json_object, lifetime, names, span
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -42,7 +42,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--context", metavar="JSON", help="what they need to know, as a JSON object; - reads standard input"
     )
-    parser.add_argument("--deadline", type=span, metavar="S", help="when it is of no use any more: in 60, 10m, 2h")
+    parser.add_argument("--deadline", type=lifetime, metavar="S", help="when it is of no use any more: in 60, 10m, 2h")
     add_parent(parser)
     parser.add_argument(
         "--wait",
@@ -56,7 +56,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--all",
         action="store_true",
-        help="with --capability: a task of its own for every agent online that has it; with --wait: until all are done",
+        help="with --capability: a task of its own for every agent online that has it",
     )
     add_priority(parser)
     add_idempotency_key(parser)
@@ -64,40 +64,44 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Store the tasks for their assignees, and say how to see what becomes of them."""
+    from clawlink.cli.commands._shared import repeatable
     from clawlink.cli.exits import UsageError, exit_of
+    from clawlink.client.calls import repeat_key
 
     _require_sense(args)
     if args.task == "-" and args.context == "-":
         raise UsageError("--task and --context cannot both read standard input; give one of them as text")
     context = None if args.context is None else json_object(ctx.read(args.context), "--context")
     ask = {
-        "task": ctx.read(args.task),
+        "task": _what(args, ctx),
         "context": context,
         "priority": args.priority,
         "deadline": args.deadline,
         "parent_task": ctx.parent_task,
     }
-    fan_out = not args.to and args.all
-    to = _able(args, ctx) if fan_out else list(dict.fromkeys(args.to or ()))
+    to = _able(args, ctx) if args.all else list(dict.fromkeys(args.to or ()))
+    key = repeat_key(args.idempotency_key)
     if not to:
-        done = ctx.client.delegate(
-            capability=_one_or_more(args.capability), to_any_of=args.to_any_of, key=args.idempotency_key, **ask
-        )
+        pool = _one_or_more(args.capability)
+        with repeatable(key):
+            done = ctx.client.delegate(capability=pool, to_any_of=args.to_any_of, key=key, **ask)
         return _go_on(args, ctx, [done])
-    if len(to) == 1 and not fan_out:
-        return _go_on(args, ctx, [ctx.client.delegate(to[0], key=args.idempotency_key, **ask)])
-    stored, failed = _to_each(ctx, to, args.idempotency_key, ask)
-    for agent, error in failed.items():
-        if stored:
-            ctx.warn(f"not delegated to {agent}: {error.message}")
+    if len(to) == 1 and not args.all:
+        with repeatable(key):
+            done = ctx.client.delegate(to[0], key=key, **ask)
+        return _go_on(args, ctx, [done])
+    stored, failed = _to_each(ctx, to, key, ask)
     if not stored:
-        raise next(iter(failed.values()))
+        raise _none_stored(ctx, failed)
+    for agent, error in failed.items():
+        ctx.warn(f"not delegated to {agent}: {error.message}")
     code = _go_on(args, ctx, stored, several=True)
     return exit_of(next(iter(failed.values()))) if failed and code is Exit.DONE and not args.any else code
 
 
 def _require_sense(args: Namespace) -> None:
     from clawlink.cli.exits import UsageError
+    from clawlink.domain.limits import MAX_POOL_CAPABILITIES
 
     pooled = args.capability or args.to_any_of
     if not args.to and not pooled:
@@ -108,8 +112,29 @@ def _require_sense(args: Namespace) -> None:
         raise UsageError("give --to, or in its place --capability and --to-any-of, but not both")
     if args.all and args.to_any_of:
         raise UsageError("--all gives each agent a task of its own, --to-any-of one task to one of them; give one")
+    if args.all and args.to:
+        raise UsageError("--all is for everyone online that has a --capability; with --to, name them all: --to A,B")
+    if not args.all and len(args.capability or ()) > MAX_POOL_CAPABILITIES:
+        raise UsageError(
+            f"--capability takes {MAX_POOL_CAPABILITIES} at most, which one agent must all have; "
+            f"{len(args.capability)} are given"
+        )
     if args.any and args.wait is None:
         raise UsageError("--any says until when to wait; add --wait")
+
+
+def _what(args: Namespace, ctx: Context) -> str:
+    """Return what is to be done. Raises UsageError if that is nothing."""
+    from clawlink.cli.exits import UsageError
+
+    task = ctx.read(args.task)
+    if not task.strip():
+        raise UsageError(
+            "nothing came on standard input, where --task - reads what to do"
+            if args.task == "-"
+            else "--task is empty; say what to do"
+        )
+    return task
 
 
 def _able(args: Namespace, ctx: Context) -> list[str]:
@@ -132,19 +157,37 @@ def _able(args: Namespace, ctx: Context) -> list[str]:
 
 
 def _to_each(
-    ctx: Context, to: list[str], key: str | None, ask: dict[str, Any]
+    ctx: Context, to: list[str], key: str, ask: dict[str, Any]
 ) -> tuple[list[Delegated], dict[str, ClawLinkError]]:
     """Delegate to each. What fails for one does not keep the others from theirs."""
+    from clawlink.cli.commands._shared import repeatable
     from clawlink.errors import ClawLinkError
 
     stored: list[Delegated] = []
     failed: dict[str, ClawLinkError] = {}
     for agent in to:
         try:
-            stored.append(ctx.client.delegate(agent, key=None if key is None else _own_key(key, agent), **ask))
+            with repeatable(key):
+                stored.append(ctx.client.delegate(agent, key=_own_key(key, agent), **ask))
         except ClawLinkError as error:
             failed[agent] = error
     return stored, failed
+
+
+def _none_stored(ctx: Context, failed: dict[str, ClawLinkError]) -> ClawLinkError:
+    """Return what to raise if no agent has got its task: why the first has not; all others are named before."""
+    from clawlink.errors import UnknownAgent
+
+    (_, first), *others = failed.items()
+    if others and all(isinstance(e, UnknownAgent) and e.field == "to_agent" for e in failed.values()):
+        names = ", ".join(map(repr, failed))
+        return UnknownAgent(
+            f"no agents with the ids or names {names} are registered here; see who is with: clawlink discover",
+            field="to_agent",
+        )
+    for agent, error in others:
+        ctx.warn(f"not delegated to {agent}: {error.message}")
+    return first
 
 
 def _own_key(key: str, agent: str) -> str:
@@ -159,7 +202,7 @@ def _go_on(args: Namespace, ctx: Context, stored: list[Delegated], *, several: b
     waits = args.wait is not None
     out = ctx.err if waits else ctx.out
     if ctx.json:
-        reply: Any = {"delegated": stored, "count": len(stored)} if several or waits else stored[0]
+        reply: Any = {"delegated": stored, "count": len(stored)} if several else stored[0]
         out.json(reply, one_line=waits)
     else:
         for done in stored:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from clawlink.cli.exits import Exit
-from clawlink.cli.values import count, seconds
+from clawlink.cli.values import count, lease, seconds
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -47,7 +47,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--max", type=count, metavar="N", help=f"show at most N messages (default {_MOST})")
     parser.add_argument("--no-ack", action="store_true", help="only look: they come again when their lease ends")
     parser.add_argument(
-        "--lease", type=seconds, default=_LEASE_SECONDS, metavar="S", help="seconds to hold them (default 60)"
+        "--lease", type=lease, default=_LEASE_SECONDS, metavar="S", help="seconds to hold them (default 60)"
     )
 
 
@@ -182,7 +182,7 @@ def _print_one(ctx: Context, one: Claimed) -> None:
     from clawlink.cli.render import cell, duration, epoch
     from clawlink.cli.tasks import timeline
 
-    show_message(ctx, one.message, one.message_id, one.raw, attempt=one.attempt)
+    show_message(ctx, one.message, one.message_id, one.raw, attempt=one.attempt, reported=one.reported or ())
     if one.reported:
         ctx.out.line("  reported before:")
         timeline(ctx, one.reported, began=str(one.raw.get("queued_at")), me=ctx.me.agent_id)

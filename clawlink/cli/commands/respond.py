@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
 from clawlink.cli.exits import Exit
-from clawlink.cli.values import STATUSES, add_idempotency_key, json_value, percent
+from clawlink.cli.values import STATUSES, add_idempotency_key, json_value, note, percent, task_id
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -17,14 +17,14 @@ HELP = "Report on a task, or answer it."
 
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
-    parser.add_argument("--msg-id", required=True, metavar="ID", help="the task's id, as poll shows it")
+    parser.add_argument("--msg-id", required=True, type=task_id, metavar="ID", help="the task's id, as poll shows it")
     parser.add_argument("--result", metavar="TEXT", help="the answer, or the news; - reads standard input")
     parser.add_argument("--result-json", action="store_true", help="the result is JSON, and is sent as such")
     parser.add_argument(
         "--status", choices=STATUSES, help="default: completed, or in_progress with --progress and no --result"
     )
     parser.add_argument("--progress", type=percent, metavar="N", help="how much is done, in percent")
-    parser.add_argument("--note", metavar="TEXT", help="one line on where it stands")
+    parser.add_argument("--note", type=note, metavar="TEXT", help="one line on where it stands")
     parser.add_argument(
         "--receipt",
         metavar="R",
@@ -36,9 +36,10 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Send the response to whoever asked."""
-    from clawlink.cli.commands._shared import show_recipient
+    from clawlink.cli.commands._shared import repeatable, show_recipient
     from clawlink.cli.exits import UsageError
     from clawlink.cli.render import cell
+    from clawlink.client.calls import repeat_key
 
     bare = args.result is None
     status = args.status or ("in_progress" if bare and args.progress is not None else "completed")
@@ -47,16 +48,18 @@ def run(args: Namespace, ctx: Context) -> Exit:
     result: Any = None if args.result is None else ctx.read(args.result)
     if args.result_json and result is not None:
         result = json_value(result, "--result")
-    done = ctx.client.respond(
-        args.msg_id,
-        result,
-        status=status,
-        progress=args.progress,
-        note=args.note,
-        receipt=args.receipt,
-        to=args.to,
-        key=args.idempotency_key,
-    )
+    key = repeat_key(args.idempotency_key)
+    with repeatable(key):
+        done = ctx.client.respond(
+            args.msg_id,
+            result,
+            status=status,
+            progress=args.progress,
+            note=args.note,
+            receipt=args.receipt,
+            to=args.to,
+            key=key,
+        )
     if ctx.json:
         ctx.out.json(done)
         return Exit.DONE

@@ -37,18 +37,22 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Store the message for its recipient."""
-    from clawlink.cli.commands._shared import show_recipient
+    from clawlink.cli.commands._shared import repeatable, show_recipient
+    from clawlink.client.calls import repeat_key
 
     patience = ctx.take_patience() if args.wait is not None else None
-    done = ctx.client.send(
-        args.to,
-        ctx.read(args.content),
-        in_reply_to=args.reply_to,
-        thread=args.thread,
-        parent_task=ctx.parent_task,
-        priority=args.priority,
-        key=args.idempotency_key,
-    )
+    content = ctx.read(args.content)
+    key = repeat_key(args.idempotency_key)
+    with repeatable(key):
+        done = ctx.client.send(
+            args.to,
+            content,
+            in_reply_to=args.reply_to,
+            thread=args.thread,
+            parent_task=ctx.parent_task,
+            priority=args.priority,
+            key=key,
+        )
     if not ctx.json:
         show_recipient(ctx, "Sent to", done.recipient)
         ctx.out.facts(("message", done.message_id), ("follow", ctx.command("status", done.message_id)))

@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from clawlink.cli.exits import Exit
+from clawlink.cli.values import message_id
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -17,7 +18,12 @@ HELP = "Show how far a message or task came."
 
 def add(parser: ArgumentParser) -> None:
     """Add the argument."""
-    parser.add_argument("id", metavar="ID", help="the id of a message, task or broadcast that you sent or were sent")
+    parser.add_argument(
+        "id",
+        type=message_id,
+        metavar="ID",
+        help="the id of a message, task or broadcast that you sent or were sent",
+    )
 
 
 def run(args: Namespace, ctx: Context) -> Exit:

@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from clawlink.cli.exits import Exit
+from clawlink.cli.values import task_id
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -16,7 +17,7 @@ HELP = "Show one task and all that happened to it."
 
 def add(parser: ArgumentParser) -> None:
     """Add the argument."""
-    parser.add_argument("id", metavar="TASK", help="the id of a task that you asked for, or were given")
+    parser.add_argument("id", type=task_id, metavar="TASK", help="the id of a task that you asked for, or were given")
 
 
 def run(args: Namespace, ctx: Context) -> Exit:

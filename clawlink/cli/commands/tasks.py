@@ -39,7 +39,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     if not found:
         ctx.out.line("No tasks." if args.role is None and args.status is None else "No task matches.")
         return Exit.DONE
-    ctx.out.table(HEAD, [row(ctx, task, me=ctx.me.agent_id) for task in found])
+    ctx.out.table(HEAD, [row(ctx, task, me=ctx.me.agent_id) for task in found], whole="task")
     if after is not None:
         ctx.out.line(f"{plural(len(found), 'task')}; there may be more: --limit N shows more.")
     return Exit.DONE

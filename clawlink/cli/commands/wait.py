@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from clawlink.cli.exits import Exit
-from clawlink.cli.values import add_patience
+from clawlink.cli.values import add_patience, task_id
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -17,7 +17,7 @@ HELP = "Wait for tasks to be finished."
 
 def add(parser: ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("ids", nargs="+", metavar="TASK", help="the tasks' ids")
+    parser.add_argument("ids", nargs="+", type=task_id, metavar="TASK", help="the tasks' ids")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--any", action="store_true", help="until one of them is completed; the others go on")
     which.add_argument("--all", action="store_true", help="until all of them are finished (default)")

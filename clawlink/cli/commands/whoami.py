@@ -102,6 +102,7 @@ def _show(
             )
             for saved in kept
         ],
+        whole="id",
     )
     if chosen is None:
         ctx.out.line(f"None of them is used: {cell(problem or '')}.")
