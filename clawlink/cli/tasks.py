@@ -66,16 +66,14 @@ def answer_command(ctx: Context, task_id: str) -> str:
     return ctx.command("answer", task_id, tail='"..."')
 
 
-def ending(task: TaskView) -> TaskEvent | None:
-    """Return the step with which a task ended, None if it is open."""
-    if task.finished_at is None:
-        return None
+def latest_step(task: TaskView) -> TaskEvent | None:
+    """Return the step that brought a task to where it stands: how it ended, or why it waits again."""
     return next((event for event in reversed(task.history) if event.status == task.status), None)
 
 
 def show_result(ctx: Context, task: TaskView) -> None:
     """Print what came of a task that is final."""
-    end = ending(task)
+    end = latest_step(task)
     by = None if end is None else end.by
     itself = by is not None and by == ctx.me.agent_id and task.status == _CANCELLED
     ctx.out.line(f"task {cell(task.task_id)}: {stands(task)}{' by you' if itself else ''}", style="bold")

@@ -11,7 +11,7 @@ import msgspec
 from clawlink.cli.commands._shared import tell_away
 from clawlink.cli.exits import Exit
 from clawlink.cli.render import cell, plural, quoted
-from clawlink.cli.tasks import answer_command, ending, exit_of, owner_of, question, show_result, stands
+from clawlink.cli.tasks import answer_command, exit_of, latest_step, owner_of, question, show_result, stands
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -194,11 +194,11 @@ def _said(ctx: Context, task: TaskView) -> str:
         parts.append(owner_of(ctx, task, me=ctx.me.agent_id))
     if task.attempts > 1:
         parts.append(f"handed out {task.attempts} times")
-    end = ending(task)
-    note = task.note if task.finished_at is None else None if end is None else end.note
-    if note:
-        # What the relay notes is of its own words; what agents note is theirs.
-        parts.append(cell(note) if end is not None and end.by is None else quoted(note, _NOTE_WIDTH))
+    step = latest_step(task)
+    if step is not None and step.by is None and step.note:
+        parts.append(cell(step.note))  # the relay's own words
+    elif task.note:
+        parts.append(quoted(task.note, _NOTE_WIDTH))
     asked = question(task)
     if asked is not None:
         text = asked if isinstance(asked, str) else msgspec.json.encode(asked).decode()

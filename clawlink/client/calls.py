@@ -19,6 +19,7 @@ from clawlink.domain.limits import MAX_POLL_MESSAGES
 from clawlink.domain.message import KnowledgeBroadcast, Message, decode
 from clawlink.errors import BadRequest, NotARelay
 from clawlink.protocol import paths, replies, requests
+from clawlink.protocol.invalid import bad_field
 from clawlink.protocol.paths import Endpoint
 
 T = TypeVar("T")
@@ -550,6 +551,4 @@ def _checked(ask: dict[str, Any], kind: type[T]) -> T:
     try:
         return msgspec.convert(ask, kind)
     except msgspec.ValidationError as error:
-        sentence, _, path = str(error).partition(" - at `$.")
-        field = path.rstrip("`") or None
-        raise BadRequest(sentence + (f" (field {field})" if field else ""), field=field) from None
+        raise bad_field(error) from None

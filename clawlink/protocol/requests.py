@@ -15,6 +15,13 @@ from clawlink.domain.message import Priority
 # Ids and names become parts of addresses, file names and terminals: one line, no control characters.
 # To Python $ matches before a last line break too; elsewhere the lookahead is true anyway.
 _ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$(?!\n)"
+_ONE_WORD = r"^(?!\.{1,2}$)[^\x00-\x20\x7f-\x9f\u2028\u2029]+$(?!\n)"
+_TOPICS = r"^(\*|[^*\x00-\x1f\x7f-\x9f\u2028\u2029]+(\.\*)?)$(?!\n)"
+PATTERNS = {
+    _ONE_LINE: "a string of one line, without control characters",
+    _ONE_WORD: "a string without white space and control characters, and not . or ..",
+    _TOPICS: "a topic as research, all below one as build.*, or * for all",
+}
 
 AgentId = Annotated[str, Meta(min_length=1, max_length=limits.MAX_ID_LENGTH, description="An agent's id.")]
 NewAgentId = Annotated[
@@ -22,7 +29,7 @@ NewAgentId = Annotated[
     Meta(
         min_length=1,
         max_length=limits.MAX_ID_LENGTH,
-        pattern=r"^(?!\.{1,2}$)[^\x00-\x20\x7f-\x9f\u2028\u2029]+$(?!\n)",
+        pattern=_ONE_WORD,
         description="An agent's id: no white space, no control characters; not . or .., which addresses leave out.",
     ),
 ]
@@ -34,6 +41,7 @@ Capability = Annotated[str, Meta(min_length=1, max_length=limits.MAX_NAME_LENGTH
 # A string with a pattern in a union with a list makes msgspec 0.22 free memory twice, so the lone one goes without.
 OneCapability = Annotated[str, Meta(min_length=1, max_length=limits.MAX_NAME_LENGTH)]
 Topic = Annotated[str, Meta(min_length=1, max_length=limits.MAX_TOPIC_LENGTH, pattern=_ONE_LINE)]
+TopicPattern = Annotated[str, Meta(min_length=1, max_length=limits.MAX_TOPIC_LENGTH, pattern=_TOPICS)]
 MessageId = Annotated[str, Meta(min_length=1, max_length=2 * limits.MAX_ID_LENGTH)]
 IdempotencyKey = Annotated[
     str,
@@ -77,7 +85,7 @@ class Register(Struct, frozen=True, gc=False):
     claim: bool = False
     subscriptions: (
         Annotated[
-            list[Topic],
+            list[TopicPattern],
             Meta(max_length=limits.MAX_SUBSCRIPTIONS, description="Patterns of topics: research, build.*, *."),
         ]
         | None
@@ -278,7 +286,7 @@ class TasksQuery(Struct, frozen=True, gc=False):
 class KnowledgeQuery(Struct, frozen=True, gc=False):
     """Which broadcasts: ``topic`` may be a pattern, ``since`` is ISO-8601 or seconds since the epoch."""
 
-    topic: Topic | None = None
+    topic: TopicPattern | None = None
     tag: Topic | None = None
     author: AgentId | None = None
     since: Annotated[str, Meta(max_length=64)] | None = None

@@ -16,6 +16,7 @@ from clawlink.domain.access import KEY_HEADER
 from clawlink.domain.agent import Agent
 from clawlink.domain.limits import MAX_IDEMPOTENCY_KEY_LENGTH, MAX_JSON_DEPTH
 from clawlink.errors import BadJson, BadRequest, BodyTimeout, TooLarge
+from clawlink.protocol.invalid import bad_field
 from clawlink.protocol.paths import Endpoint
 from clawlink.relay.relay import Relay
 from clawlink.server.reply import Reply
@@ -39,8 +40,6 @@ Handler = Callable[[Relay, Request], Awaitable[Reply | web.StreamResponse]]
 H = TypeVar("H", bound=Handler)
 
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
-_PATH_IN_MESSAGE = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`$")
-_REQUIRED_FIELD = re.compile(r"missing required field `([^`]+)`")
 _STRING = re.compile(rb'"(?:[^"\\]+|\\.)*"', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _SQUARE = bytes.maketrans(b"{}", b"[]")
@@ -66,7 +65,7 @@ async def read(request: Request, kind: type[T]) -> T:
     try:
         ask = decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise _bad_field(error) from None
+        raise bad_field(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadJson(f"the body is not JSON in UTF-8: {error}") from None
     key = request.headers.get(_KEY_HEADER)
@@ -114,15 +113,6 @@ def _require_shallow(body: bytes) -> None:
     )
 
 
-def _bad_field(error: msgspec.ValidationError) -> BadRequest:
-    text = str(error)
-    missing = _REQUIRED_FIELD.search(text)
-    path = _PATH_IN_MESSAGE.search(text)
-    name = ((path[1] + "." if path and path[1] else "") + missing[1]) if missing else (path[1] if path else None)
-    sentence = _PATH_IN_MESSAGE.sub("", text)
-    return BadRequest(f"{sentence[0].lower()}{sentence[1:]}" + (f" (field {name})" if name else ""), field=name or None)
-
-
 def _with_key(ask: T, key: str) -> T:
     """Take the idempotency key from the header, where the request has such a field."""
     if not hasattr(ask, KEY_FIELD):
@@ -145,7 +135,7 @@ def read_query(request: Request, kind: type[T]) -> T:
     try:
         return msgspec.convert(dict(request.query), kind, strict=False)
     except msgspec.ValidationError as error:
-        raise _bad_field(error) from None
+        raise bad_field(error) from None
 
 
 def was_reset(request: Request) -> bool:

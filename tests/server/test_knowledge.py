@@ -57,7 +57,6 @@ async def lists(relay: Running, expected: list[str], **query: Any) -> None:
         (["build.*"], ["build.ok", "build.nightly.ok"]),
         (["Build.*", "general"], ["build.ok", "build.nightly.ok", "general"]),
         (["build"], []),
-        (["build*"], []),
         (["*", "research"], ["research", "Research", "build.ok", "build.nightly.ok", "building", "general"]),
     ],
 )
