@@ -2,65 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from clawlink.domain.agent import Agent
-from clawlink.domain.limits import Limits
-from clawlink.domain.message import TaskResponse, decode
 from clawlink.protocol import requests
-from clawlink.relay.ids import receipt
-from clawlink.relay.relay import Relay
-from clawlink.store.memory import MemoryStore
-from clawlink.store.signals import LocalSignals
-
-
-class Scene:
-    """A relay on a clock of its own, a requester, and two workers."""
-
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-        self.store = MemoryStore()
-        limits = Limits(stale_after=30, max_attempts=2)
-        self.relay = Relay(self.store, LocalSignals(), limits, clock=lambda: self.now)
-
-    async def agent(self, id: str) -> Agent:
-        return await self.relay.agents.acting(id, None, field="agent_id")
-
-    async def delegate(self, **fields: Any) -> str:
-        ask = requests.Delegate(from_agent="req", task="sum", **fields)
-        return (await self.relay.delegations.delegate(await self.agent("req"), ask)).message_id
-
-    async def claim(self, worker: str, lease: float = 20.0) -> list[str]:
-        """Claim tasks and return their receipts."""
-        taken = await self.relay.claims.claim(await self.agent(worker), limit=10, wait=0, lease=lease)
-        return [receipt(str(d.receipt), d.id) for d in taken.deliveries if d.is_task]
-
-    async def respond(self, worker: str, id: str, status: Any, result: Any = None) -> None:
-        ask = requests.Respond(from_agent=worker, message_id=id, status=status, result=result)
-        await self.relay.tasks.respond(await self.agent(worker), ask)
-
-    async def let_pass(self, seconds: float) -> None:
-        self.now += seconds
-        await self.relay.janitor.sweep()
-
-    async def told(self) -> list[tuple[str, str, Any]]:
-        """Return who told the requester what."""
-        unread = [decode(d.body) for d in await self.store.pending("req", 100)]
-        return [(m.from_agent, m.status, m.result) for m in unread if isinstance(m, TaskResponse)]
-
-    async def status(self, id: str) -> str:
-        return (await self.relay.task_views.get(await self.agent("req"), id, requests.TaskQuery())).status
+from tests.relay.scene import Scene
 
 
 @pytest.fixture
 async def scene() -> Scene:
-    """Return a scene with everyone on it."""
-    scene = Scene()
-    for id, capabilities in (("req", []), ("w1", ["go"]), ("w2", ["go"])):
-        ask = requests.Register(agent_id=id, name=id, capabilities=list(capabilities))
-        await scene.relay.agents.register(ask, machine="here", agent_key=None)
+    """Return a scene with a requester and two workers on it."""
+    scene = Scene(stale_after=30, max_attempts=2)
+    await scene.register("req")
+    await scene.register("w1", "w2", capabilities=["go"])
     return scene
 
 

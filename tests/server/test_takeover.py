@@ -315,6 +315,25 @@ async def test_an_old_poll_without_a_lease_keeps_its_task(crew: Running, clock: 
     assert (await claim_one(crew, "a")).message["result"] == "at last"
 
 
+@memory
+async def test_what_an_old_poll_keeps_needs_no_longer_lease_and_is_given_none(crew: Running, clock: Clock) -> None:
+    task_id = await delegate(crew, "a", "w1")
+    (held,) = (await poll(crew, "w1"))["deliveries"]
+
+    async def acked() -> bool:
+        return (await task_of(crew, "a", task_id))["acked_at"] is not None
+
+    await eventually(acked)
+    ask = {"agent_id": "w1", "receipts": [held["receipt"]], "lease": LEASE}
+    (extended,) = (await ok(crew.post("/extend", ask)))["results"]
+    assert (extended["status"], extended["message_id"]) == ("extended", task_id)
+    assert extended["lease_expires_at"] is None
+    clock.skip(20 * 3600)
+    await beat(crew, "w1")
+    assert (await poll(crew, "w1"))["messages"] == []
+    await respond(crew, "w1", task_id)
+
+
 # -- of a name ---------------------------------------------------------------------------------------------------------
 
 

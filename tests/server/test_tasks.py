@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from clawlink.domain.limits import MAX_HISTORY_BYTES
 from tests.conftest import Running
 from tests.server.asks import (
     ack,
@@ -19,6 +20,7 @@ from tests.server.asks import (
     refused,
     respond,
     status_of,
+    task_of,
 )
 from tests.system.raw import Clock
 
@@ -242,6 +244,36 @@ async def test_an_open_task_lasts_as_long_as_it_is_reported_on(pair: Running, cl
         await respond(pair, "b", task, n, status="in_progress")
         await asyncio.sleep(0)
     await respond(pair, "b", task)
+
+
+@pytest.mark.parametrize("status", OPEN)
+async def test_what_a_history_has_no_room_for_is_413_unless_it_is_the_final_answer(pair: Running, status: str) -> None:
+    task = await delegate(pair, "a", "b")
+    await claim_one(pair, "b")
+    fits, too_large = "x" * (MAX_HISTORY_BYTES - 2), "x" * (MAX_HISTORY_BYTES - 1)  # and two quotation marks
+    ask = {"from_agent": "b", "message_id": task, "status": status, "result": too_large}
+    body = await refused(pair.post("/respond", ask), 413, "too_large")
+    assert (body["field"], body["limit"], body["actual"]) == ("result", MAX_HISTORY_BYTES, MAX_HISTORY_BYTES + 1)
+    await nothing_due(pair, "a")
+    assert (await task_of(pair, "a", task))["status"] == "delivered"
+    for result in (fits, too_large):
+        await respond(pair, "b", task, result, status=status if result is fits else "completed")
+    assert [len(m["result"]) for m in await answers(pair, 2)] == [len(fits), len(too_large)]
+
+
+async def test_an_answer_to_a_question_that_a_history_has_no_room_for_is_413_and_names_its_content(
+    pair: Running,
+) -> None:
+    task = await delegate(pair, "a", "b")
+    await ack(pair, "b", (await claim_one(pair, "b")).receipt)
+    await respond(pair, "b", task, "which?", status="input_required")
+    ask = {"from_agent": "a", "content": ["x" * MAX_HISTORY_BYTES]}
+    body = await refused(pair.post(f"/tasks/{task}/answer", ask), 413, "too_large")
+    assert (body["field"], body["limit"], body["actual"]) == ("content", MAX_HISTORY_BYTES, MAX_HISTORY_BYTES + 4)
+    await nothing_due(pair, "b")
+    assert (await task_of(pair, "a", task))["status"] == "input_required"
+    await ok(pair.post(f"/tasks/{task}/answer", {"from_agent": "a", "content": "this"}))
+    assert (await claim_one(pair, "b")).message["content"] == "this"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,78 @@
+"""Claims: nobody is given more than it may have, and what was taken for one that has gone is there for the next."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from tests.relay.scene import Scene
+
+
+async def turns(count: int = 100) -> None:
+    """Give everyone else so many turns; unless told, enough to come to where they wait."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("limits", [{"max_open_tasks": 2}, {"max_mailbox_bytes": 5000}])
+async def test_one_with_as_many_open_tasks_as_it_may_have_gets_none_from_pools(limits: dict[str, Any]) -> None:
+    scene = Scene(**limits)
+    await scene.register("req")
+    await scene.register("w1", "w2", capabilities=["go"])
+    held = []
+    for _ in range(2):
+        held.append(await scene.delegate(capability="go", task="x" * 2500))
+        await scene.relay.settling.ack("w1", await scene.claim("w1"))
+    third = await scene.delegate(capability="go")
+    assert await scene.claim("w1") == []
+    own = await scene.send("req", "w1")
+    assert [d.id for d in await scene.take("w1")] == [own]  # what is its own comes all the same
+    await scene.respond("w1", held[0])
+    (receipt,) = await scene.claim("w1")
+    assert third in receipt
+
+
+async def test_one_with_as_many_open_tasks_as_it_may_have_is_not_woken_in_place_of_one_that_can_take_more() -> None:
+    scene = Scene(max_open_tasks=1)
+    await scene.register("req")
+    await scene.register("w1", "w2", capabilities=["go"])
+    await scene.read("w1")
+    await scene.delegate(capability="go")
+    await scene.relay.settling.ack("w1", await scene.claim("w1"))
+    full = asyncio.create_task(scene.take("w1", wait=30))
+    await turns()
+    free = asyncio.create_task(scene.take("w2", wait=30))
+    await turns()
+    assert scene.relay.waiting == 2
+    id = await scene.delegate(capability="go")
+    assert [d.id for d in await asyncio.wait_for(free, 5)] == [id]
+    assert not full.done()
+    full.cancel()
+    await asyncio.wait([full])
+
+
+async def test_whoever_hangs_up_in_the_middle_of_a_claim_leaves_nothing_half_taken() -> None:
+    """It is cut off at each of its steps in turn, up to the one at which it has the task."""
+    for cut_off in range(50):
+        scene = Scene()
+        await scene.register("req")
+        await scene.register("w1", "w2", capabilities=["go"])
+        await scene.read("w1")
+        await scene.read("w2")
+        poll = asyncio.create_task(scene.take("w1", lease=3600, wait=30))
+        await turns()
+        assert scene.relay.waiting == 1
+        ids = {await scene.delegate(capability="go"), await scene.delegate(capability="go")}
+        await turns(cut_off)  # 0: before its first step
+        if poll.done():
+            break
+        poll.cancel()
+        await asyncio.wait([poll])
+        assert poll.cancelled()
+        taken = [d for _ in ids for d in await scene.take("w2")]
+        assert {d.id for d in taken} == ids
+        assert [d.attempts for d in taken] == [1, 1]
+    assert cut_off > 1
+    assert len(poll.result()) == 1

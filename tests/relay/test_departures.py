@@ -1,0 +1,104 @@
+"""One leaves: what it was asked goes on to the next of its name, and whoever asked is told, each time."""
+
+from __future__ import annotations
+
+import pytest
+
+from clawlink.errors import LeaseLost
+from tests.relay.scene import Scene
+
+
+@pytest.fixture
+async def scene() -> Scene:
+    """Return a scene with a requester, and with ``b1``, who is Bob."""
+    scene = Scene(stale_after=30, max_attempts=2)
+    await scene.register("req")
+    await scene.register("b1", name="Bob")
+    return scene
+
+
+async def test_one_that_leaves_has_its_dead_letters_tried_by_the_next_of_its_name(scene: Scene) -> None:
+    id = await scene.delegate(to_agent="b1")
+    await scene.use_up("b1", attempts=2)
+    assert await scene.claim("b1") == []
+    ((_, note),) = await scene.updates()
+    assert "dead letters" in note
+    assert (await scene.leave("b1")).waiting == 1
+    ((status, note),) = await scene.updates()
+    assert status == "queued"
+    assert "Bob has left" in note
+    await scene.register("b2", name="Bob")
+    assert len(await scene.claim("b2")) == 1
+    await scene.respond("b2", id)
+    assert await scene.status(id) == "completed"
+
+
+async def test_a_requester_is_told_each_time_that_one_leaves_with_its_task(scene: Scene) -> None:
+    await scene.delegate(to_agent="b1")
+    for _ in range(3):
+        assert (await scene.leave("b1")).waiting == 1
+        ((status, note),) = await scene.updates()
+        assert status == "queued"
+        assert "Bob has left" in note
+        await scene.let_pass(5)
+        await scene.register("b1", name="Bob")
+
+
+async def test_a_requester_is_told_that_one_leaves_with_a_task_that_it_had_given_back(scene: Scene) -> None:
+    await scene.delegate(to_agent="b1")
+    await scene.relay.settling.nack("b1", await scene.claim("b1"), 0)
+    assert await scene.updates() == []
+    assert (await scene.leave("b1")).waiting == 1
+    ((status, note),) = await scene.updates()
+    assert status == "queued"
+    assert "Bob has left" in note
+
+
+@pytest.mark.parametrize("how", ["queued", "delivered", "acked", "in_progress"])
+async def test_whoever_leaves_is_named_as_others_know_it(scene: Scene, how: str) -> None:
+    id = await scene.delegate(to_agent="Bob")
+    receipts = await scene.claim("b1") if how != "queued" else []
+    if how == "acked":
+        await scene.relay.settling.ack("b1", receipts)
+    elif how == "in_progress":
+        await scene.respond("b1", id, "in_progress")
+    await scene.leave("b1")
+    ((_, note),) = await scene.updates()
+    assert note.startswith("Bob has left; ")
+    assert "b1" not in note
+
+
+async def test_tasks_of_one_that_was_renamed_wait_for_the_name_that_it_had_last(scene: Scene) -> None:
+    """It had left before, under its first name, and a task of then is in its mailbox still."""
+    id = await scene.delegate(to_agent="b1")
+    await scene.leave("b1")
+    await scene.register("b1", name="Bob")
+    await scene.register("b1", name="Robert")
+    await scene.leave("b1")
+    assert [note.partition(" has left")[0] for _, note in await scene.updates()] == ["Robert"]
+    await scene.register("b2", name="Bob")
+    assert await scene.claim("b2") == []
+    await scene.register("b3", name="Robert")
+    assert len(await scene.claim("b3")) == 1
+    await scene.respond("b3", id)
+
+
+@pytest.mark.parametrize("for_good", [False, True])
+async def test_an_acknowledgement_that_comes_after_the_leave_is_too_late(scene: Scene, for_good: bool) -> None:
+    """An old poll is settled a moment after its reply. One that has left by then keeps the task from nobody."""
+    id = await scene.delegate(to_agent="Bob")
+    receipts = await scene.claim("b1", lease=60)
+    await scene.leave("b1")
+    (outcome,) = await scene.relay.settling.ack("b1", receipts, for_good=for_good)
+    assert isinstance(outcome.error, LeaseLost)
+    await scene.register("b2", name="Bob")
+    assert len(await scene.claim("b2")) == 1
+    assert (await scene.view(id)).assignee == "b2"
+
+
+async def test_what_waits_is_counted_also_where_it_came_from_another_of_the_name(scene: Scene) -> None:
+    await scene.delegate(to_agent="Bob")
+    for turn in (1, 2):
+        assert (await scene.leave(f"b{turn}")).waiting == 1
+        await scene.register(f"b{turn + 1}", name="Bob")
+        assert len(await scene.claim(f"b{turn + 1}")) == 1

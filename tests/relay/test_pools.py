@@ -1,0 +1,112 @@
+"""Pools: each is for those it asks for and for nobody else, and to find them costs little."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from clawlink.domain.agent import Agent
+from clawlink.errors import NameTaken
+from clawlink.protocol import requests
+from clawlink.store.memory import MemoryStore
+from tests.relay.scene import Scene
+
+MANY = 300
+
+
+async def test_a_capability_with_a_line_break_takes_no_work_from_those_who_have_both_parts() -> None:
+    scene = Scene()
+    await scene.register("req", "evil")
+    await scene.register("w", capabilities=["python", "sql"])
+    await scene.delegate("evil", capability="python\nsql")
+    id = await scene.delegate(capability=["python", "sql"])
+    assert len(await scene.claim("w")) == 1
+    await scene.respond("w", id)
+    assert await scene.status(id) == "completed"
+
+
+async def test_a_task_of_one_that_left_is_nobodys_but_its_names_while_the_next_of_it_works_on_it() -> None:
+    """It may come back to the mailbox that it was put into, so whoever takes that mailbox's id must have the name."""
+    scene = Scene(stale_after=30)
+    await scene.register("req")
+    await scene.register("b1", name="Bob")
+    id = await scene.delegate(to_agent="Bob")
+    await scene.leave("b1")
+    await scene.register("b2", name="Bob")
+    await scene.relay.settling.ack("b2", await scene.claim("b2"))
+    for _ in range(4):
+        await scene.let_pass(20)  # a pool in which there is nothing is gone after a minute
+        await scene.relay.agents.touch("b2")
+    with pytest.raises(NameTaken):
+        await scene.register("b1", name="Mallory")
+    await scene.let_pass(31)  # b2 was silent for too long
+    assert await scene.status(id) == "queued"
+    with pytest.raises(NameTaken):
+        await scene.register("b1", name="Mallory")
+    assert len(await scene.claim("b2")) == 1
+    await scene.respond("b2", id)
+    await scene.let_pass(61)
+    await scene.register("b1", name="Mallory")  # nothing can come back any more
+
+
+class CountingStore(MemoryStore):
+    """Counts the agents it gives under a key."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.agents = 0
+
+    async def first(self, kind: Any, key: str, limit: int) -> Sequence[Any]:
+        found = await super().first(kind, key, limit)
+        self.agents += len(found) if kind is Agent else 0
+        return found
+
+
+@pytest.fixture
+def store() -> CountingStore:
+    return CountingStore()
+
+
+@pytest.fixture
+async def crowd(store: CountingStore) -> Scene:
+    """Return a scene with many that know Python, as many that know SQL, and none that knows both."""
+    scene = Scene(store=store)
+    for n in range(MANY):
+        scene.now += 200  # nobody is told who joins where nobody is online
+        await scene.register(f"p{n}", capabilities=["python"])
+        await scene.register(f"s{n}", capabilities=["sql"])
+    await scene.register("req")
+    return scene
+
+
+async def online(scene: Scene, *capabilities: str) -> int:
+    """Delegate to whoever can do all this, and return how many are there that can."""
+    ask = requests.Delegate(from_agent="req", task="sum", capability=list(capabilities))
+    pool = (await scene.relay.delegations.delegate(await scene.agent("req"), ask)).pool
+    assert pool is not None
+    return pool.online
+
+
+async def test_those_who_can_do_several_things_are_counted_among_those_who_can_do_the_rarest(
+    crowd: Scene, store: CountingStore
+) -> None:
+    store.agents = 0
+    for capabilities in (["python", "rust"], ["rust", "python"], ["python", "zig"]):
+        assert await online(crowd, *capabilities) == 0
+    assert store.agents == 0
+    await crowd.register("both", capabilities=["python", "rust"])
+    store.agents = 0
+    assert await online(crowd, "python", "rust") == 1
+    assert store.agents == 1
+
+
+async def test_that_none_of_many_can_do_it_is_counted_once_a_second(crowd: Scene, store: CountingStore) -> None:
+    store.agents = 0
+    for _ in range(3):
+        assert await online(crowd, "python", "sql") == 0
+    assert store.agents == MANY
+    await crowd.register("both", capabilities=["python", "sql"])
+    crowd.now += 1
+    assert await online(crowd, "python", "sql") == 1

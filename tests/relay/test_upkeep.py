@@ -1,0 +1,54 @@
+"""Tasks that were handed out too often: they come to an end that somebody hears of, and nobody has to ask for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from clawlink.domain.delivery import message_id
+from tests.relay.scene import Scene
+
+
+@pytest.fixture
+async def scene() -> Scene:
+    """Return a scene with a requester, and with ``b1``, who is Bob and knows Go."""
+    scene = Scene(stale_after=30, max_attempts=2)
+    await scene.register("req")
+    await scene.register("b1", name="Bob", capabilities=["go"])
+    return scene
+
+
+async def test_a_task_out_of_attempts_in_the_mailbox_of_one_that_has_left_fails(scene: Scene) -> None:
+    """Nobody would find it among the dead letters of that one."""
+    id = await scene.delegate(to_agent="Bob")
+    await scene.leave("b1")
+    await scene.register("b2", name="Bob")
+    await scene.updates()
+    await scene.use_up("b2", attempts=2)
+    assert await scene.claim("b2") == []
+    ((status, note),) = await scene.updates()
+    assert status == "failed"
+    assert "2 times" in note
+    assert await scene.status(id) == "failed"
+
+
+async def test_a_task_of_a_pool_fails_when_its_last_lease_lapses_although_nobody_polls(scene: Scene) -> None:
+    id = await scene.delegate(capability="go")
+    await scene.use_up("b1", attempts=2)
+    await scene.let_pass(0)
+    assert await scene.status(id) == "failed"
+    ((status, note),) = await scene.updates()
+    assert status == "failed"
+    assert "2 times" in note
+
+
+async def test_a_task_of_a_name_is_a_dead_letter_when_its_last_lease_lapses_although_nobody_polls(
+    scene: Scene,
+) -> None:
+    id = await scene.delegate(to_agent="b1")
+    await scene.use_up("b1", attempts=2)
+    await scene.let_pass(0)
+    letters = await scene.relay.mailbox.dead_letters("b1", None, 10)
+    assert [message_id(d) for d in letters.records] == [id]
+    ((status, note),) = await scene.updates()
+    assert status == "queued"
+    assert "dead letters" in note
