@@ -115,5 +115,6 @@ for header in args.headers:
 try:
     print(urllib.request.urlopen(request).read().decode())
 except urllib.error.HTTPError as error:
-    sys.exit(f"{error.code} {error.read().decode()}")
+    print(error.read().decode())
+    sys.exit(22 if args.f else 0)
 """

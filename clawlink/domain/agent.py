@@ -6,6 +6,7 @@ longer than the clock is.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import Enum
 
 import msgspec
@@ -125,6 +126,11 @@ def seen(agent: Agent, now: float) -> Agent:
 def beaten(agent: Agent, now: float) -> Agent:
     """Record a heartbeat."""
     return replace(agent, version=agent.version + 1, last_heartbeat=max(now, agent.last_heartbeat), beat_at=now)
+
+
+def subscribe(agent: Agent, patterns: Iterable[str]) -> Agent:
+    """Say anew which topics' broadcasts the agent gets."""
+    return replace(agent, version=agent.version + 1, subscriptions=tuple(dict.fromkeys(patterns)))
 
 
 def forgettable(agent: Agent, now: float, limits: Limits, *, mail: int) -> bool:

@@ -184,6 +184,11 @@ def lease_task(d: Delivery, *, by: str, receipt: str, now: float, seconds: float
     )
 
 
+def held(d: Delivery, receipt: str, now: float) -> bool:
+    """Tell whether the message is out under this receipt: not settled, and its lease has not lapsed."""
+    return d.state is PENDING and d.receipt == receipt and d.visible_at > now
+
+
 def require_receipt(d: Delivery, receipt: str) -> None:
     """Refuse any receipt but that of the present claim."""
     if d.state is not PENDING or d.receipt != receipt:

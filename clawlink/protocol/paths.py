@@ -28,6 +28,8 @@ class Endpoint:
     acts: bool = False  # acts as an agent: a claimed one must show its key
     open: bool = False  # needs no token
     text: bool = False  # answers text or a foreign document instead of a reply struct
+    stays: bool = False  # the reply goes on for as long as the connection lasts
+    socket: bool = False  # a websocket: its token may also come in the address, or as a subprotocol
 
     def url(self, **parameters: str) -> str:
         """Fill in the path's parameters."""
@@ -97,6 +99,29 @@ KNOWLEDGE = Endpoint(
 )
 POLL = Endpoint(
     "poll", "GET", "/poll/{agent_id}", "Claim messages.", replies.Polled, query=requests.PollQuery, acts=True
+)
+SOCKET = Endpoint(
+    "socket",
+    "GET",
+    "/ws/{agent_id}",
+    "Be pushed to, and act, over a websocket.",
+    None,
+    query=requests.StreamQuery,
+    acts=True,
+    text=True,
+    stays=True,
+    socket=True,
+)
+EVENTS = Endpoint(
+    "events",
+    "GET",
+    "/events/{agent_id}",
+    "Be pushed to by server-sent events.",
+    None,
+    query=requests.StreamQuery,
+    acts=True,
+    text=True,
+    stays=True,
 )
 ACK = Endpoint("ack", "POST", "/ack", "Settle leased messages.", replies.Receipted, body=requests.Ack, acts=True)
 NACK = Endpoint("nack", "POST", "/nack", "Give leased messages back.", replies.Receipted, body=requests.Nack, acts=True)

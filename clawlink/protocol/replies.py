@@ -85,6 +85,20 @@ class Beat(Struct, frozen=True):
     status: str
 
 
+class Subscribed(Struct, frozen=True):
+    """Which topics' broadcasts come from now on."""
+
+    status: str
+    subscriptions: list[str]
+
+
+class Pong(Struct, frozen=True):
+    """The relay is there."""
+
+    status: str
+    server_time: str
+
+
 class RecipientInfo(Struct, frozen=True, gc=False):
     """Who will get it, and whether they are there: ``age`` is the full seconds since their last sign of life."""
 

@@ -42,6 +42,10 @@ Capability = Annotated[str, Meta(min_length=1, max_length=limits.MAX_NAME_LENGTH
 OneCapability = Annotated[str, Meta(min_length=1, max_length=limits.MAX_NAME_LENGTH)]
 Topic = Annotated[str, Meta(min_length=1, max_length=limits.MAX_TOPIC_LENGTH, pattern=_ONE_LINE)]
 TopicPattern = Annotated[str, Meta(min_length=1, max_length=limits.MAX_TOPIC_LENGTH, pattern=_TOPICS)]
+Subscriptions = Annotated[
+    list[TopicPattern],
+    Meta(max_length=limits.MAX_SUBSCRIPTIONS, description="Patterns of topics: research, build.*, *."),
+]
 MessageId = Annotated[str, Meta(min_length=1, max_length=2 * limits.MAX_ID_LENGTH)]
 IdempotencyKey = Annotated[
     str,
@@ -83,13 +87,7 @@ class Register(Struct, frozen=True, gc=False):
     machine: Annotated[str, Meta(max_length=limits.MAX_NAME_LENGTH)] | None = None
     description: Annotated[str, Meta(max_length=limits.MAX_TEXT_LENGTH)] | None = None
     claim: bool = False
-    subscriptions: (
-        Annotated[
-            list[TopicPattern],
-            Meta(max_length=limits.MAX_SUBSCRIPTIONS, description="Patterns of topics: research, build.*, *."),
-        ]
-        | None
-    ) = None
+    subscriptions: Subscriptions | None = None
     idempotency_key: IdempotencyKey | None = None
 
 
@@ -225,6 +223,26 @@ class PollQuery(Struct, frozen=True, gc=False):
     wait: Wait = 0.0
     max: Annotated[int, Meta(ge=1, le=limits.MAX_POLL_MESSAGES)] | None = None
     lease: LeaseSeconds | None = None
+
+
+class StreamQuery(Struct, frozen=True, gc=False):
+    """How to be pushed to. With ``lease`` the messages must be acked; ``credit`` of them may be under way unsettled."""
+
+    lease: LeaseSeconds | None = None
+    credit: Annotated[int, Meta(ge=1, le=limits.MAX_CREDIT)] = limits.DEFAULT_CREDIT
+
+
+class Subscribe(Struct, frozen=True, gc=False):
+    """Say anew which broadcasts come."""
+
+    agent_id: AgentId
+    subscriptions: Subscriptions
+
+
+class Ping(Struct, frozen=True, gc=False):
+    """Ask whether the relay is there."""
+
+    agent_id: AgentId
 
 
 class DiscoverQuery(Struct, frozen=True, gc=False):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from clawlink.domain import access
@@ -221,6 +222,16 @@ class Agents:
         now = self._core.clock()
         if agent is not None and now - agent.beat_at >= _TOUCH_SECONDS:
             await self._core.commit(agent.id, Put(rules.beaten(agent, now)))
+
+    @retrying
+    async def subscribe(self, agent_id: str, subscriptions: Iterable[str]) -> Agent:
+        """Say anew which topics' broadcasts the agent gets. Raises UnknownAgent if it has left."""
+        agent = await self._core.store.get(Agent, agent_id)
+        if agent is None:
+            raise UnknownAgent(f"no agent {agent_id!r} is registered here; register it first", field="agent_id")
+        agent = rules.subscribe(agent, subscriptions)
+        await self._core.commit(agent.home, Put(agent))
+        return agent
 
     # -- be found ----------------------------------------------------------------------------------------------------
 

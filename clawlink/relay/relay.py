@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from clawlink.domain.agent import Agent
 from clawlink.domain.file import PRESENT, SharedFile
 from clawlink.domain.limits import LIMIT_FIELDS, Limits
 from clawlink.protocol.replies import Info
@@ -13,6 +14,7 @@ from clawlink.relay.arrivals import Arrivals
 from clawlink.relay.broadcasts import Broadcasts
 from clawlink.relay.claims import Claims
 from clawlink.relay.clock import iso
+from clawlink.relay.consumer import Consumer
 from clawlink.relay.core import Core
 from clawlink.relay.delegations import Delegations
 from clawlink.relay.departures import Departures
@@ -82,6 +84,10 @@ class Relay:
     def waiting(self) -> int:
         """How many consumers wait for messages at this moment."""
         return self._core.signals.listeners()
+
+    def consumer(self, agent: Agent, *, lease: float, credit: int) -> Consumer:
+        """Return what claims for an agent over one connection, at most ``credit`` messages unsettled at a time."""
+        return Consumer(self._core, self.claims, self.settling, agent, lease=lease, credit=credit)
 
     async def drain(self) -> None:
         """Take no new work, answer every waiting poll with nothing, and finish what has begun."""

@@ -71,13 +71,15 @@ class Settling:
         self._core.stats.acked += changed
         return outcomes
 
-    async def nack(self, agent_id: str, receipts: Sequence[str], delay: float) -> list[Outcome]:
-        """Give leased messages back, due again after ``delay`` seconds."""
+    async def nack(
+        self, agent_id: str, receipts: Sequence[str], delay: float, *, note: str = "given back"
+    ) -> list[Outcome]:
+        """Give leased messages back, due again after ``delay`` seconds. ``note`` says why in a task's history."""
         now = self._core.clock()
         way = _Way(
             message=lambda d, token: rules.nack(d, receipt=token, now=now, delay=delay),
             carried=None,
-            task=lambda t: task_rules.lapse(t, now=now, by=agent_id, note="given back"),
+            task=lambda t: task_rules.lapse(t, now=now, by=agent_id, note=note),
             alone=False,
         )
         outcomes, changed = await self._settle(agent_id, receipts, way)

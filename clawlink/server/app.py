@@ -8,6 +8,7 @@ import logging
 import ssl
 import time
 from collections.abc import Callable
+from itertools import chain
 
 from aiohttp import web
 
@@ -15,7 +16,9 @@ from clawlink.config import ServerConfig
 from clawlink.relay.relay import Relay
 from clawlink.server.auth import Guard
 from clawlink.server.connection import Server
+from clawlink.server.events import Events
 from clawlink.server.front import Front
+from clawlink.server.push import Push
 from clawlink.server.routes import ALL
 from clawlink.store.base import Signals, Store
 from clawlink.store.memory import MemoryStore
@@ -46,6 +49,8 @@ class App:
             require_agent_keys=config.require_agent_keys,
             token_required=config.token is not None,
         )
+        self._push = Push(self.relay, max_frame_bytes=config.limits.max_body_bytes)
+        self._events = Events()
         self._server: Server | None = None
         self._runner: web.ServerRunner | None = None
         self._sweeper: asyncio.Task[None] | None = None
@@ -55,7 +60,8 @@ class App:
         guard = Guard(
             config.token, host=config.host, allow_hosts=config.allow_hosts, allow_origins=config.allow_origins
         )
-        return Front(self.relay, guard, (route for routes in ALL for route in routes.serving.items()))
+        served = (route for routes in ALL for route in routes.serving.items())
+        return Front(self.relay, guard, chain(served, self._push.routes, self._events.routes))
 
     async def start(self, *, tls: ssl.SSLContext | None = None, close_seconds: float = 1.0) -> int:
         """Listen, and return the port. At the end, requests under way have ``close_seconds`` to finish."""
@@ -79,12 +85,14 @@ class App:
             self._sweeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._sweeper
+        await self._events.stop()
         if self._runner is not None:
             await self._runner.cleanup()
 
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
+            self._push.tend()
             try:
                 await self.relay.janitor.sweep()
             except Exception:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
 import ipaddress
 import socket
@@ -11,9 +12,11 @@ from urllib.parse import urlsplit
 from aiohttp import hdrs
 from multidict import istr
 
-from clawlink.errors import NotAllowed, NotAuthenticated, UnsupportedMediaType
+from clawlink.errors import BadRequest, NotAllowed, NotAuthenticated, UnsupportedMediaType
+from clawlink.protocol.paths import Endpoint
 from clawlink.server.wire import Request
 
+SUBPROTOCOL = "clawlink"
 _KNOWN_HOSTS_MAX = 1024
 _FETCH_SITE = istr("Sec-Fetch-Site")
 
@@ -36,7 +39,7 @@ class Guard:
         self._origins = {origin.lower().rstrip("/") for origin in allow_origins}
         self._known: set[str] = set()
 
-    def check(self, request: Request, open_to_all: bool = False) -> None:
+    def check(self, request: Request, endpoint: Endpoint | None) -> None:
         """Raise NotAllowed, UnsupportedMediaType or NotAuthenticated for a request that is not to be looked at."""
         headers = request.headers
         host = headers.get(hdrs.HOST)
@@ -47,8 +50,10 @@ class Guard:
             self._check_origin(request, origin, host)
         elif headers.get(_FETCH_SITE) == "cross-site":
             raise NotAllowed("pages of other sites may not use this relay, not even for images", field="Sec-Fetch-Site")
-        if self._expected is not None and not open_to_all:
+        if self._expected is not None and (endpoint is None or not endpoint.open):
             given = headers.get(hdrs.AUTHORIZATION)
+            if given is None and endpoint is not None and endpoint.socket:
+                given = _otherwise(request)
             if given is None or not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._expected):
                 raise NotAuthenticated(
                     "this relay asks for its token: send the header 'Authorization: Bearer <token>' "
@@ -75,6 +80,41 @@ class Guard:
             )
         if request.method == hdrs.METH_POST and request.content_type != "application/json":
             raise UnsupportedMediaType("a page must send JSON as Content-Type: application/json", field="Content-Type")
+
+
+def _otherwise(request: Request) -> str | None:
+    """Return the token of one who cannot set headers, as no page in a browser can for a websocket."""
+    token = request.query.get("token") or in_subprotocol(request, "token")
+    return None if token is None else f"Bearer {token}"
+
+
+def offers_subprotocol(request: Request) -> bool:
+    """Tell whether the peer of a websocket offers ours. Raises BadRequest if it offers others only."""
+    offered = _offered(request)
+    if offered and SUBPROTOCOL not in offered:
+        raise BadRequest(f"offer the subprotocol {SUBPROTOCOL!r}, or none", field="Sec-WebSocket-Protocol")
+    return bool(offered)
+
+
+def in_subprotocol(request: Request, name: str) -> str | None:
+    """Return what is carried in an offered subprotocol ``clawlink.NAME.VALUE``, the value in base64url; else None."""
+    prefix = f"{SUBPROTOCOL}.{name}."
+    for offer in _offered(request):
+        if offer.startswith(prefix):
+            value = offer.removeprefix(prefix)
+            try:
+                return base64.b64decode(value + "=" * (-len(value) % 4), b"-_", validate=True).decode()
+            except ValueError:
+                raise BadRequest(
+                    f"the subprotocol {prefix}... carries base64url of UTF-8, and this is none",
+                    field="Sec-WebSocket-Protocol",
+                ) from None
+    return None
+
+
+def _offered(request: Request) -> list[str]:
+    offers = ",".join(request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, ()))
+    return [offer.strip() for offer in offers.split(",") if offer.strip()]
 
 
 def _name_of(host: str) -> str:

@@ -12,20 +12,13 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
-from clawlink.errors import (
-    BadRequest,
-    ClawLinkError,
-    InternalError,
-    MethodNotAllowed,
-    StoreUnavailable,
-    UnknownRoute,
-)
+from clawlink.errors import MethodNotAllowed, UnknownRoute
 from clawlink.protocol.paths import Endpoint
 from clawlink.relay.relay import Relay
 from clawlink.server.auth import Guard
+from clawlink.server.refusal import refusal
 from clawlink.server.reply import Reply, reply_failure, write
 from clawlink.server.wire import Handler, Request
-from clawlink.store.base import Failed
 
 _log = logging.getLogger("clawlink.request")
 _NOWHERE = "none"
@@ -46,12 +39,12 @@ class Front:
         endpoint, serve = self._fixed.get((request.method, request.rel_url.raw_path)) or self._find(request)
         started = time.perf_counter() if self._logs else 0.0
         try:
-            self._guard.check(request, endpoint is not None and endpoint.open)
+            self._guard.check(request, endpoint)
             answer = await serve(self._relay, request)
         except ConnectionError:
             raise
         except Exception as failure:
-            answer = reply_failure(self._refusal(request, endpoint, failure))
+            answer = reply_failure(refusal(self._relay, failure, {"method": request.method, "route": _name(endpoint)}))
         if self._logs:
             took = round((time.perf_counter() - started) * 1000, 2)
             facts = {"method": request.method, "route": _name(endpoint), "status": answer.status, "ms": took}
@@ -76,22 +69,6 @@ class Front:
             shown = ", ".join(allowed)
             raise MethodNotAllowed(f"this address does not take {request.method}, only {shown}", current=shown)
         raise UnknownRoute("this relay has no such address; GET / lists those it has")
-
-    def _refusal(self, request: Request, endpoint: Endpoint | None, failure: Exception) -> ClawLinkError:
-        """Bring a failure into our tree, and say in the log what an operator should know of it."""
-        self._relay.stats.refused += 1
-        facts = {"method": request.method, "route": _name(endpoint)}
-        if isinstance(failure, ClawLinkError):
-            if failure.status in (401, 403):
-                _log.warning("refused", extra={**facts, "code": failure.code})
-            return failure
-        if isinstance(failure, web.HTTPException):
-            return BadRequest(failure.reason or "the request is malformed")
-        if isinstance(failure, Failed):
-            _log.error("the store failed", extra={**facts, "reason": str(failure)})
-            return StoreUnavailable("the store does not answer; try again", retry_after=1)
-        _log.error("unexpected failure", extra=facts, exc_info=failure)
-        return InternalError("the relay failed at this request; its log says more")
 
 
 def _name(endpoint: Endpoint | None) -> str:

@@ -89,7 +89,7 @@ def _operation(endpoint: Endpoint, schema: dict[str, Any], components: dict[str,
         "summary": endpoint.summary,
         "parameters": parameters,
         "responses": {
-            "200": {"description": "Done.", "content": _content(endpoint, schema)},
+            **_done(endpoint, schema),
             "default": {
                 "description": "Refused or failed.",
                 "content": {"application/json": {"schema": schema[repr(Failure)]}},
@@ -106,12 +106,18 @@ def _operation(endpoint: Endpoint, schema: dict[str, Any], components: dict[str,
     return operation
 
 
+def _done(endpoint: Endpoint, schema: dict[str, Any]) -> dict[str, Any]:
+    if endpoint.socket:
+        return {"101": {"description": "The connection is a websocket from here on."}}
+    return {"200": {"description": "Done.", "content": _content(endpoint, schema)}}
+
+
 def _content(endpoint: Endpoint, schema: dict[str, Any]) -> dict[str, Any]:
     if endpoint.reply is not None:
         return {"application/json": {"schema": schema[repr(_reply_of(endpoint))]}}
     if endpoint.path.endswith(".json"):
         return {"application/json": {"schema": {"type": "object"}}}
-    return {"text/plain": {"schema": {"type": "string"}}}
+    return {"text/event-stream" if endpoint.stays else "text/plain": {"schema": {"type": "string"}}}
 
 
 def _without_null(field: dict[str, Any]) -> dict[str, Any]:

@@ -57,8 +57,7 @@ async def read(request: Request, kind: type[T]) -> T:
         raise BadRequest("the body is not what its headers say: its chunks or its Content-Encoding are wrong") from None
     if len(body) > request.client_max_size:
         raise _too_large(request.client_max_size, len(body))
-    if body.count(b"[") + body.count(b"{") > MAX_JSON_DEPTH:
-        _require_shallow(body)
+    require_shallow(body)
     decoder = _decoders.get(kind)
     if decoder is None:
         decoder = _decoders[kind] = msgspec.json.Decoder(kind)
@@ -100,8 +99,10 @@ def _too_large(limit: int, actual: int) -> TooLarge:
     )
 
 
-def _require_shallow(body: bytes) -> None:
-    """Refuse JSON nested so deep that some reader would fail on it."""
+def require_shallow(body: bytes) -> None:
+    """Refuse JSON nested so deep that some reader would fail on it. Raises BadRequest."""
+    if body.count(b"[") + body.count(b"{") <= MAX_JSON_DEPTH:
+        return
     brackets = _STRING.sub(b"", body).translate(_SQUARE, _NOT_BRACKETS)
     for _ in range(MAX_JSON_DEPTH):
         brackets = brackets.replace(b"[]", b"")  # each turn takes away the innermost level

@@ -63,6 +63,8 @@ def claim(client: Client, kind: type) -> Claimed:
 
 def test_there_is_a_method_for_every_endpoint_as_it_stands_in_calls() -> None:
     for endpoint in ENDPOINTS:
+        if endpoint.stays:
+            continue
         described, method = getattr(calls, endpoint.name), getattr(Client, endpoint.name)
         assert method.__doc__ == described.__doc__
         asked = list(inspect.signature(described, eval_str=False).parameters)[1:]

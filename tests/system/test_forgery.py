@@ -78,6 +78,8 @@ def asks(stage: Stage) -> dict[str, tuple[str, Any]]:
         "send": ("/send", {"from_agent": "alice", "to_agent": "bob", "content": "forged"}),
         "broadcast": ("/broadcast", {"from_agent": "alice", "content": "forged"}),
         "poll": ("/poll/alice?lease=60", None),
+        "socket": ("/ws/alice?lease=60", None),
+        "events": ("/events/alice?lease=60", None),
         "ack": ("/ack", receipts),
         "nack": ("/nack", receipts),
         "extend": ("/extend", {**receipts, "lease": 3600}),
@@ -102,6 +104,8 @@ async def test_acting_as_a_claimed_agent_without_its_key_is_403(stage: Stage, en
         "odd bytes": with_key("\udcff\udcfe"),
     }[key]
     path, body = asks(stage)[endpoint.name]
+    if endpoint.socket:
+        headers = {**headers, "Upgrade": "websocket", "Connection": "Upgrade"}
     relay = stage.relay
     await refused(relay.ask(endpoint.method, path, json=body, headers=headers), 403, "not_allowed")
 
@@ -116,7 +120,7 @@ async def test_acting_as_a_claimed_agent_without_its_key_is_403(stage: Stage, en
     await nothing_due(relay, "mallory", headers=stage.mallory)
 
 
-@pytest.mark.parametrize("endpoint", ACTING, ids=lambda e: e.name)
+@pytest.mark.parametrize("endpoint", [e for e in ACTING if not e.stays], ids=lambda e: e.name)
 async def test_with_its_key_the_agent_may_do_each_of_it(stage: Stage, endpoint: Endpoint) -> None:
     path, body = asks(stage)[endpoint.name]
     await ok(stage.relay.ask(endpoint.method, path, json=body, headers=stage.alice))

@@ -12,11 +12,11 @@ from clawlink.domain.delivery import Delivery, message_id
 from clawlink.domain.limits import DEFAULT_POLL_MESSAGES, MAX_LIST_LENGTH, MAX_POLL_MESSAGES
 from clawlink.domain.task import Event
 from clawlink.protocol import paths, replies, requests
-from clawlink.relay.clock import iso, iso_or_none
+from clawlink.relay.clock import iso
 from clawlink.relay.ids import receipt
 from clawlink.relay.relay import Relay
-from clawlink.relay.settling import Outcome, Settling
-from clawlink.relay.task_views import reported
+from clawlink.relay.settling import Settling
+from clawlink.server.leases import lease_of, receipted
 from clawlink.server.reply import Reply, reply, write
 from clawlink.server.wire import Request, Routes, acting, asking, parameter, read, read_query, was_reset
 
@@ -62,16 +62,7 @@ async def poll(relay: Relay, request: Request) -> Reply | web.StreamResponse:
 
 
 def _polled(taken: Sequence[Delivery], earlier: Mapping[str, Sequence[Event]]) -> Reply:
-    leases = [
-        replies.Lease(
-            message_id(d),
-            receipt(str(d.receipt), d.id),
-            d.attempts,
-            iso(d.visible_at),
-            reported(earlier[d.id]) if d.id in earlier else None,
-        )
-        for d in taken
-    ]
+    leases = [lease_of(d, earlier) for d in taken]
     return reply(replies.Polled([msgspec.Raw(d.body) for d in taken], len(taken), leases))
 
 
@@ -111,7 +102,7 @@ async def ack(relay: Relay, request: Request) -> Reply:
     """Settle leased messages. Repeating it with the same receipts is harmless."""
     ask = await read(request, requests.Ack)
     agent = await acting(relay, request, ask.agent_id, "agent_id")
-    return _receipted(await relay.settling.ack(agent.id, ask.receipts), "acked")
+    return reply(receipted(await relay.settling.ack(agent.id, ask.receipts), "acked"))
 
 
 @routes.serves(paths.NACK)
@@ -119,7 +110,7 @@ async def nack(relay: Relay, request: Request) -> Reply:
     """Give leased messages back."""
     ask = await read(request, requests.Nack)
     agent = await acting(relay, request, ask.agent_id, "agent_id")
-    return _receipted(await relay.settling.nack(agent.id, ask.receipts, ask.delay), "nacked")
+    return reply(receipted(await relay.settling.nack(agent.id, ask.receipts, ask.delay), "nacked"))
 
 
 @routes.serves(paths.EXTEND)
@@ -127,22 +118,7 @@ async def extend(relay: Relay, request: Request) -> Reply:
     """Lengthen leases."""
     ask = await read(request, requests.Extend)
     agent = await acting(relay, request, ask.agent_id, "agent_id")
-    return _receipted(await relay.settling.extend(agent.id, ask.receipts, ask.lease), "extended")
-
-
-def _receipted(outcomes: Sequence[Outcome], done: str) -> Reply:
-    results = [
-        replies.Settled(o.receipt, "", o.error.code if o.error else "unknown", o.error.message if o.error else None)
-        if o.message_id is None
-        else replies.Settled(
-            o.receipt,
-            o.message_id,
-            done,
-            lease_expires_at=iso_or_none(o.held_until) if done == "extended" else None,
-        )
-        for o in outcomes
-    ]
-    return reply(replies.Receipted(results, sum(o.message_id is not None for o in outcomes)))
+    return reply(receipted(await relay.settling.extend(agent.id, ask.receipts, ask.lease), "extended"))
 
 
 @routes.serves(paths.DEAD_LETTERS)

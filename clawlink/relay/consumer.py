@@ -1,0 +1,157 @@
+"""A reader that stays: it claims as long as it has credit, and keeps account of what is under way to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from clawlink.domain import delivery as rules
+from clawlink.domain.agent import Agent
+from clawlink.domain.delivery import Delivery
+from clawlink.relay.claims import Claims, Taken
+from clawlink.relay.core import Core
+from clawlink.relay.ids import receipt, split_receipt
+from clawlink.relay.settling import Settling
+from clawlink.store.base import Failed
+
+# A claim waits no longer than this at a time. Nothing is missed in between: what has come is found by the next.
+_WAIT_SECONDS = 60.0
+# What was settled elsewhere, or has lapsed, is looked for this often while there is no credit.
+_FIRST_LOOK_SECONDS = 0.25
+_MOST_LOOK_SECONDS = 5.0
+_LEFT = "the connection over which it was sent has ended"
+
+
+class _Sent(NamedTuple):
+    """One message under way, and with which batch it went."""
+
+    receipt: str
+    batch: int
+
+
+class Consumer:
+    """Claims for one agent over one connection, at most ``credit`` messages at a time unsettled.
+
+    Batches are numbered from 1. A peer that is known to have read one may be told so by ``has_read``: what it read and
+    did not settle counts as an attempt when the connection ends, what it did not is as if it had never been sent.
+    """
+
+    def __init__(
+        self, core: Core, claims: Claims, settling: Settling, agent: Agent, *, lease: float, credit: int
+    ) -> None:
+        self.agent_id = agent.id
+        self.batch = 0
+        self._core = core
+        self._claims = claims
+        self._settling = settling
+        self._lease = lease
+        self._credit = credit
+        self._under_way: dict[str, _Sent] = {}
+        self._read = 0
+        self._settled = asyncio.Event()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way."""
+        return not self._under_way
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing more is sent until something is settled."""
+        return len(self._under_way) >= self._credit
+
+    async def next(self, agent: Agent, *, tick: Callable[[], Any]) -> Taken:
+        """Return what there is for the agent, one batch; nothing after a while, or when the relay shuts down.
+
+        Waits for credit first. ``tick`` is awaited now and then while waiting.
+        """
+        free = await self._free()
+        if self._core.draining or not free:
+            return Taken([], {})
+        taken = await self._claims.claim(agent, limit=free, wait=_WAIT_SECONDS, lease=self._lease, tick=tick)
+        if taken.deliveries:
+            self.batch += 1
+            for d in taken.deliveries:
+                self._under_way.pop(d.id, None)  # if it comes again, it is the last
+                self._under_way[d.id] = _Sent(receipt(str(d.receipt), d.id), self.batch)
+        return taken
+
+    async def _free(self) -> int:
+        """Return how many more may be sent, once that is more than none; 0 if the relay shuts down meanwhile."""
+        pause = _FIRST_LOOK_SECONDS
+        while len(self._under_way) >= self._credit and not self._core.draining:
+            self._settled.clear()
+            await self._forget_lost()
+            if len(self._under_way) < self._credit:
+                break
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._settled.wait(), pause)
+            pause = min(2 * pause, _MOST_LOOK_SECONDS)
+        return self._credit - len(self._under_way)
+
+    async def _forget_lost(self) -> None:
+        """Forget what was settled in another way, or is not held any longer."""
+        for id, sent in list(self._under_way.items()):
+            d = await self._core.store.get(Delivery, id)
+            token, _ = split_receipt(sent.receipt)
+            if (d is None or not rules.held(d, token, self._core.clock())) and self._under_way.get(id) is sent:
+                del self._under_way[id]
+
+    def wake(self) -> None:
+        """Look again whether there is credit, or the relay shuts down."""
+        self._settled.set()
+
+    def has_read(self, batch: int) -> None:
+        """Note that the peer has read this batch, and with it all before."""
+        self._read = max(self._read, min(batch, self.batch))
+
+    def settled(self, receipts: Iterable[str]) -> None:
+        """Note that these are not under way any longer. What was sent before them has been read, then."""
+        for given in receipts:
+            self._forget(split_receipt(given)[1], given)
+
+    def finished(self, task_id: str) -> None:
+        """Note that this task needs to be settled no longer, since it is finished."""
+        self._forget(task_id, None)
+
+    def _forget(self, id: str, given: str | None) -> None:
+        sent = self._under_way.get(id)
+        if sent is not None and given in (None, sent.receipt):
+            del self._under_way[id]
+            self.has_read(sent.batch - 1)
+            self._settled.set()
+
+    async def settle_read(self, batch: int) -> None:
+        """Settle for good what went with this batch and all before: the peer has read it, and knows of no ack."""
+        self.has_read(batch)
+        read = [sent.receipt for sent in self._under_way.values() if sent.batch <= self._read]
+        if read:
+            await self._settling.ack(self.agent_id, read, for_good=True)
+            self.settled(read)
+
+    async def settle_up_to(self, last: str) -> bool:
+        """Settle what was sent up to this receipt, the last that the peer has read; False if it is not under way."""
+        receipts = [sent.receipt for sent in self._under_way.values()]
+        if last not in receipts:
+            return False
+        read = receipts[: receipts.index(last) + 1]
+        await self._settling.ack(self.agent_id, read)
+        self.settled(read)
+        return True
+
+    async def close(self) -> None:
+        """Make what is under way due again at once."""
+        read, unread = self._parted()
+        self._under_way.clear()
+        # If the store fails, the leases lapse.
+        with contextlib.suppress(Failed):
+            if unread:
+                await self._settling.release(self.agent_id, unread)
+            if read:
+                await self._settling.nack(self.agent_id, read, 0.0, note=_LEFT)
+
+    def _parted(self) -> tuple[Sequence[str], Sequence[str]]:
+        read = [sent.receipt for sent in self._under_way.values() if sent.batch <= self._read]
+        return read, [sent.receipt for sent in self._under_way.values() if sent.batch > self._read]

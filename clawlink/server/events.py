@@ -1,0 +1,164 @@
+"""Server-sent events: the mailbox for those who cannot do websockets.
+
+Nothing can be said over such a connection but by coming back: ``Last-Event-ID`` tells what was read, and settles it.
+So a response ends when its credit is used up or a part of the lease is over, and whoever left is expected back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+
+from aiohttp import hdrs, web
+
+from clawlink.domain.agent import Agent
+from clawlink.protocol import paths
+from clawlink.protocol.paths import Endpoint
+from clawlink.protocol.requests import StreamQuery
+from clawlink.relay.claims import Taken
+from clawlink.relay.consumer import Consumer
+from clawlink.relay.ids import receipt
+from clawlink.relay.relay import Relay
+from clawlink.server.frames import message_frame
+from clawlink.server.leases import lease_of
+from clawlink.server.wire import Handler, Request, acting, parameter, read_query
+
+_LAST_EVENT_ID = "Last-Event-ID"
+_COMMENT_SECONDS = 15.0
+# How long a client that reads the rest has to come back and say so, before what it was sent is due again.
+BACK_SECONDS = 10.0
+_RETRY_MILLISECONDS = 1000
+# Who has not taken what was written by then does not read.
+_STUCK_SECONDS = 28.0
+_LEAST_SECONDS = 0.05
+_HEADERS = {hdrs.CONTENT_TYPE: "text/event-stream", hdrs.CACHE_CONTROL: "no-store", "X-Accel-Buffering": "no"}
+
+
+class Events:
+    """The event streams of one relay, and those that ended a moment ago."""
+
+    def __init__(self) -> None:
+        self._consumers: dict[str, list[Consumer]] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+
+    @property
+    def routes(self) -> Iterator[tuple[Endpoint, Handler]]:
+        """Which endpoint is served by what."""
+        yield paths.EVENTS, self._serve
+
+    async def stop(self) -> None:
+        """Give back at once what clients that have left were sent."""
+        for task in self._leaving:
+            task.cancel()
+        await asyncio.gather(*self._leaving, return_exceptions=True)
+
+    async def _serve(self, relay: Relay, request: Request) -> web.StreamResponse:
+        """Settle what the client says it has read, and send it what there is until it is to come back."""
+        relay.require_working()
+        agent = await acting(relay, request, parameter(request, "agent_id"), "agent_id")
+        ask = read_query(request, StreamQuery)
+        last = request.headers.get(_LAST_EVENT_ID)
+        if last:
+            await self._settle(agent.id, last)
+        response = web.StreamResponse(headers=_HEADERS)
+        await response.prepare(request)
+        lease = ask.lease or relay.limits.lease
+        consumer = relay.consumer(agent, lease=lease, credit=ask.credit)
+        self._consumers.setdefault(agent.id, []).append(consumer)
+        stream = _Stream(relay, agent, request, response, consumer, lease)
+        try:
+            await stream.run()
+        finally:
+            leaving = asyncio.create_task(self._leave(consumer))
+            self._leaving.add(leaving)
+            leaving.add_done_callback(self._leaving.discard)
+        return response
+
+    async def _settle(self, agent_id: str, last: str) -> None:
+        """Settle what was sent up to the last event that was read, on the stream it came by; the rest is due again."""
+        for consumer in self._consumers.get(agent_id, ()):
+            if await consumer.settle_up_to(last):
+                await consumer.close()
+                return
+
+    async def _leave(self, consumer: Consumer) -> None:
+        """Give the client a moment to come back; then what it was sent is due again."""
+        try:
+            if not consumer.idle:
+                await asyncio.sleep(BACK_SECONDS)
+        finally:
+            await asyncio.shield(consumer.close())
+            streams = self._consumers[consumer.agent_id]
+            streams.remove(consumer)
+            if not streams:
+                del self._consumers[consumer.agent_id]
+
+
+class _Stream:
+    """One response."""
+
+    def __init__(
+        self,
+        relay: Relay,
+        agent: Agent,
+        request: Request,
+        response: web.StreamResponse,
+        consumer: Consumer,
+        lease: float,
+    ) -> None:
+        self._relay = relay
+        self._agent = agent
+        self._request = request
+        self._response = response
+        self._consumer = consumer
+        self._lease = lease
+        self._loop = asyncio.get_running_loop()
+        self._oldest: float | None = None  # when the first of what is under way was sent
+
+    async def run(self) -> None:
+        """Send until the client has to come back, or the relay shuts down. Ends quietly if the client has gone."""
+        with contextlib.suppress(ConnectionError):
+            await self._write(b"retry: %d\n\n" % _RETRY_MILLISECONDS)
+            while not self._relay.draining and not self._due_back:
+                await self._step()
+            await self._response.write_eof()
+
+    @property
+    def _due_back(self) -> bool:
+        return self._oldest is not None and (
+            self._consumer.exhausted or self._loop.time() - self._oldest >= self._lease / 3
+        )
+
+    async def _step(self) -> None:
+        pause = _COMMENT_SECONDS
+        if self._oldest is not None:
+            pause = max(_LEAST_SECONDS, min(pause, self._oldest + self._lease / 3 - self._loop.time()))
+        try:
+            taken = await asyncio.wait_for(self._consumer.next(self._agent, tick=self._touch), pause)
+        except asyncio.TimeoutError:
+            if self._consumer.idle:
+                self._oldest = None
+            await self._write(b":\n\n")
+            return
+        await self._send(taken)
+
+    async def _touch(self) -> None:
+        await self._relay.agents.touch(self._agent.id)
+
+    async def _send(self, taken: Taken) -> None:
+        for d in taken.deliveries:
+            kind = d.body[len(b'{"type":"') :].partition(b'"')[0]  # which every message begins with
+            id = receipt(str(d.receipt), d.id).encode()
+            data = message_frame(d.body, lease_of(d, taken.reported))
+            await self._write(b"id: %b\nevent: %b\ndata: %b\n\n" % (id, kind, data))
+        if taken.deliveries and self._oldest is None:
+            self._oldest = self._loop.time()
+
+    async def _write(self, data: bytes) -> None:
+        try:
+            await asyncio.wait_for(self._response.write(data), _STUCK_SECONDS)
+        except asyncio.TimeoutError:
+            if self._request.transport is not None:
+                self._request.transport.abort()
+            raise ConnectionResetError("the client does not read") from None

@@ -1,0 +1,40 @@
+"""What consumers are told of leases: with each message, and when they settle it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from clawlink.domain.delivery import Delivery, message_id
+from clawlink.domain.task import Event
+from clawlink.protocol.replies import Lease, Receipted, Settled
+from clawlink.relay.clock import iso, iso_or_none
+from clawlink.relay.ids import receipt
+from clawlink.relay.settling import Outcome
+from clawlink.relay.task_views import reported
+
+
+def lease_of(d: Delivery, earlier: Mapping[str, Sequence[Event]]) -> Lease:
+    """Return what goes with a message that was claimed; ``earlier`` is what was done about tasks before, by id."""
+    return Lease(
+        message_id(d),
+        receipt(str(d.receipt), d.id),
+        d.attempts,
+        iso(d.visible_at),
+        reported(earlier[d.id]) if d.id in earlier else None,
+    )
+
+
+def receipted(outcomes: Sequence[Outcome], done: str) -> Receipted:
+    """Return what became of each receipt, ``done`` being what those that took effect are."""
+    results = [
+        Settled(o.receipt, "", o.error.code if o.error else "unknown", o.error.message if o.error else None)
+        if o.message_id is None
+        else Settled(
+            o.receipt,
+            o.message_id,
+            done,
+            lease_expires_at=iso_or_none(o.held_until) if done == "extended" else None,
+        )
+        for o in outcomes
+    ]
+    return Receipted(results, sum(o.message_id is not None for o in outcomes))

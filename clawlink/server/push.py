@@ -1,0 +1,282 @@
+"""Websockets: a consumer of the mailbox like every other, which lives as long as its connection.
+
+One task writes what is claimed, one reads what the peer asks; a peer that does not read stops only itself. Each batch
+is followed by a protocol-level ping, and its pong proves that the peer has read so far.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from aiohttp import WSMsgType, hdrs, web
+
+from clawlink.config import LOOPBACK_HOSTS
+from clawlink.domain.access import KEY_HEADER
+from clawlink.domain.agent import Agent
+from clawlink.domain.task import FINAL, TaskState
+from clawlink.errors import BadRequest, NotAllowed, UnknownAgent
+from clawlink.protocol import paths
+from clawlink.protocol.paths import Endpoint
+from clawlink.protocol.requests import StreamQuery
+from clawlink.relay.consumer import Consumer
+from clawlink.relay.relay import Relay
+from clawlink.server.auth import SUBPROTOCOL, in_subprotocol, offers_subprotocol
+from clawlink.server.frames import BadFrame, Frame, error_frame, message_frame, read_frame, reply_frame
+from clawlink.server.leases import lease_of
+from clawlink.server.refusal import refusal
+from clawlink.server.wire import Handler, Request, parameter, read_query
+
+_log = logging.getLogger("clawlink.push")
+
+PING_SECONDS = 10.0
+# Who has been silent for so long, or has not taken what was written, is gone: looked at often enough for 30 s in all.
+SILENT_SECONDS = 28.0
+# What a closed connection has not taken by then is dropped with it.
+_ABORT_SECONDS = 5.0
+# While the relay shuts down, what is under way may still be acked for so long.
+_FAREWELL_SECONDS = 1.5
+_RETRY_SECONDS = 1.0
+# Below that, packing costs the relay more than the network gains; on one machine it never pays.
+_PACK_BYTES = 4096
+
+_GOING_AWAY = 1001
+_POLICY = 1008
+_FAILED = 1011
+_NO_SUCH_AGENT = 4404
+_NOT_ALLOWED = 4403
+
+
+class Push:
+    """The websockets of one relay."""
+
+    def __init__(self, relay: Relay, *, max_frame_bytes: int) -> None:
+        self._relay = relay
+        self._max_frame_bytes = max_frame_bytes
+        self._sessions: set[_Session] = set()
+
+    @property
+    def routes(self) -> Iterator[tuple[Endpoint, Handler]]:
+        """Which endpoint is served by what."""
+        yield paths.SOCKET, self._serve
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def tend(self) -> None:
+        """Ping those who are silent, and close those who stay so. To be called about twice a second."""
+        now = asyncio.get_running_loop().time()
+        for session in self._sessions:
+            session.tend(now)
+
+    async def _serve(self, relay: Relay, request: Request) -> web.StreamResponse:
+        """Shake hands, and stay until the connection ends."""
+        if request.headers.get(hdrs.UPGRADE, "").strip().lower() != "websocket":
+            raise BadRequest(
+                "this address is a websocket; without one, wait with GET /events/{agent_id} or GET /poll/{agent_id}",
+                field="Upgrade",
+            )
+        relay.require_working()
+        agent_key = request.headers.get(KEY_HEADER) or in_subprotocol(request, "key")
+        agent_id = parameter(request, "agent_id")
+        agent = await relay.agents.acting(agent_id, agent_key, field="agent_id")
+        ask = read_query(request, StreamQuery)
+        ws = web.WebSocketResponse(
+            autoping=False,
+            compress=request.remote not in LOOPBACK_HOSTS,
+            max_msg_size=self._max_frame_bytes,
+            protocols=(SUBPROTOCOL,) if offers_subprotocol(request) else (),
+        )
+        try:
+            await ws.prepare(request)
+        except web.HTTPException as failure:
+            raise BadRequest(f"this is no handshake of a websocket: {failure.text}") from None
+        consumer = relay.consumer(agent, lease=ask.lease or relay.limits.lease, credit=ask.credit)
+        session = _Session(relay, agent, agent_key, ws, request, consumer, acks=ask.lease is not None)
+        self._sessions.add(session)
+        try:
+            await session.run()
+        finally:
+            self._sessions.discard(session)
+        return ws
+
+
+class _Session:
+    """One connection."""
+
+    def __init__(
+        self,
+        relay: Relay,
+        agent: Agent,
+        agent_key: str | None,
+        ws: web.WebSocketResponse,
+        request: Request,
+        consumer: Consumer,
+        *,
+        acks: bool,
+    ) -> None:
+        self._relay = relay
+        self._agent_id = agent.id
+        self._agent_key = agent_key
+        self._ws = ws
+        self._transport = request.transport
+        self._consumer = consumer
+        self._acks = acks
+        self._loop = asyncio.get_running_loop()
+        self._heard = self._pinged = self._loop.time()
+        self._writing: float | None = None
+        self._pump: asyncio.Task[None] | None = None
+        self._ending: asyncio.Task[None] | None = None
+        self._pings: set[asyncio.Task[None]] = set()
+        self._packing = int(ws.compress)
+        if self._packing:
+            # aiohttp would pack every frame; asked for by each, it packs those alone.
+            ws._writer.compress = 0  # type: ignore[union-attr]
+
+    async def run(self) -> None:
+        """Push and listen until the connection ends; then what was not settled is due again."""
+        self._pump = asyncio.create_task(self._push())
+        try:
+            await self._listen()
+        except ConnectionError:
+            pass
+        except Exception as failure:
+            refusal(self._relay, failure, {"route": paths.SOCKET.path})
+            self.end(_FAILED, "the relay failed; its log says more")
+        finally:
+            await asyncio.shield(self._finish())
+
+    async def _finish(self) -> None:
+        if self._ending is not None:
+            await self._ending
+        await self._let_go()
+
+    async def _let_go(self) -> None:
+        if self._pump is not None:
+            self._pump.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._pump
+        await self._consumer.close()
+
+    # -- relay to peer -------------------------------------------------------------------------------------------------
+
+    async def _push(self) -> None:
+        while not self._relay.draining:
+            try:
+                await self._push_some()
+            except (UnknownAgent, NotAllowed) as error:
+                self.end(_NO_SUCH_AGENT if isinstance(error, UnknownAgent) else _NOT_ALLOWED, error.message)
+                return
+            except ConnectionError:
+                return
+            except Exception as failure:
+                refusal(self._relay, failure, {"route": paths.SOCKET.path})
+                await asyncio.sleep(_RETRY_SECONDS)
+        for _ in range(int(_FAREWELL_SECONDS / 0.05)):
+            if self._consumer.idle:
+                break
+            await asyncio.sleep(0.05)
+        self.end(_GOING_AWAY, "the relay is shutting down; come back in a moment")
+
+    async def _push_some(self) -> None:
+        agent = await self._acting()
+        taken, earlier = await self._consumer.next(agent, tick=self._acting)
+        for d in taken:
+            await self._write(message_frame(d.body, lease_of(d, earlier)))
+        if taken:
+            await self._ws.ping(b"%d" % self._consumer.batch)
+
+    async def _acting(self) -> Agent:
+        """Return the agent as it is now; it may have left, or have been claimed by someone with a key."""
+        return await self._relay.agents.acting(self._agent_id, self._agent_key, field="agent_id")
+
+    async def _write(self, frame: bytes) -> None:
+        """Write a frame; wait while the peer is behind in reading."""
+        self._writing = self._loop.time()
+        packing = self._packing if len(frame) >= _PACK_BYTES else None
+        await self._ws.send_frame(frame, WSMsgType.TEXT, packing)
+        self._writing = None
+
+    # -- peer to relay -------------------------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        while True:
+            message: Any = await self._ws.receive()
+            self._heard = self._loop.time()
+            if message.type is WSMsgType.TEXT:
+                await self._take(message.data)
+            elif message.type is WSMsgType.PONG:
+                await self._has_read(message.data)
+            elif message.type is WSMsgType.PING:
+                await self._ws.pong(message.data)
+            elif message.type is WSMsgType.BINARY:
+                await self._write(error_frame(None, BadRequest("frames are text: JSON in UTF-8")))
+            else:
+                return
+
+    async def _has_read(self, data: bytes) -> None:
+        batch = int(data) if data.isdigit() and len(data) < 20 else 0
+        if self._acks:
+            self._consumer.has_read(batch)
+        else:
+            await self._consumer.settle_read(batch)
+
+    async def _take(self, text: str) -> None:
+        try:
+            frame = read_frame(text, self._agent_id)
+        except BadFrame as bad:
+            self._relay.stats.refused += 1
+            await self._write(error_frame(bad.id, bad.error))
+            return
+        try:
+            reply = await frame.act(self._relay, await self._acting(), frame.ask)
+        except Exception as failure:
+            facts = {"route": paths.SOCKET.path, "frame": frame.type}
+            await self._write(error_frame(frame.id, refusal(self._relay, failure, facts)))
+            return
+        self._note(frame, reply)
+        if frame.id is not None:
+            await self._write(reply_frame(frame.id, reply))
+
+    def _note(self, frame: Frame, reply: Any) -> None:
+        """Keep account of what the peer has settled."""
+        if frame.type in ("ack", "nack"):
+            self._consumer.settled(frame.ask.receipts)
+        elif frame.type == "respond" and TaskState(reply.task_status) in FINAL:
+            self._consumer.finished(frame.ask.message_id)
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def tend(self, now: float) -> None:
+        """Ping a peer that is silent; close the connection of one that has been so for too long, or does not read."""
+        if self._ending is not None:
+            return
+        if self._writing is not None and now - self._writing >= SILENT_SECONDS:
+            self.end(_POLICY, f"you have not read for {SILENT_SECONDS:.0f} s; what was not acked is due again")
+        elif now - self._heard >= SILENT_SECONDS:
+            self.end(_POLICY, f"no pong for {SILENT_SECONDS:.0f} s; what was not acked is due again")
+        elif now - max(self._heard, self._pinged) >= PING_SECONDS and self._writing is None:
+            self._pinged = now
+            ping = asyncio.create_task(self._ping())
+            self._pings.add(ping)
+            ping.add_done_callback(self._pings.discard)
+
+    async def _ping(self) -> None:
+        with contextlib.suppress(ConnectionError):
+            await self._ws.ping(b"%d" % self._consumer.batch)
+
+    def end(self, code: int, reason: str) -> None:
+        """Close the connection, saying why."""
+        if self._ending is None:
+            self._ending = asyncio.create_task(self._close(code, reason))
+
+    async def _close(self, code: int, reason: str) -> None:
+        _log.info("closed", extra={"code": code, "reason": reason})
+        if self._transport is not None:
+            self._loop.call_later(_ABORT_SECONDS, self._transport.abort)
+        await self._let_go()
+        with contextlib.suppress(ConnectionError):
+            await self._ws.close(code=code, message=reason.encode()[:120], drain=False)

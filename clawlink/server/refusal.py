@@ -1,0 +1,30 @@
+"""Bringing a failure into our tree of errors, and telling the log what an operator should know of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from aiohttp import web
+
+from clawlink.errors import BadRequest, ClawLinkError, InternalError, StoreUnavailable
+from clawlink.relay.relay import Relay
+from clawlink.store.base import Failed
+
+_log = logging.getLogger("clawlink.request")
+
+
+def refusal(relay: Relay, failure: Exception, facts: Mapping[str, str]) -> ClawLinkError:
+    """Return what the peer is told. ``facts`` say in the log where it happened, without ids, keys and tokens."""
+    relay.stats.refused += 1
+    if isinstance(failure, ClawLinkError):
+        if failure.status in (401, 403):
+            _log.warning("refused", extra={**facts, "code": failure.code})
+        return failure
+    if isinstance(failure, web.HTTPException):
+        return BadRequest(failure.reason or "the request is malformed")
+    if isinstance(failure, Failed):
+        _log.error("the store failed", extra={**facts, "reason": str(failure)})
+        return StoreUnavailable("the store does not answer; try again", retry_after=1)
+    _log.error("unexpected failure", extra=facts, exc_info=failure)
+    return InternalError("the relay failed at this request; its log says more")
