@@ -1,4 +1,4 @@
-"""The floor: a bare aiohttp application that decodes the same body with msgspec and answers, and does nothing else.
+"""The floor: a bare aiohttp application that decodes the same body with msgspec and answers, and a bare websocket that echoes.
 
 What a relay adds to this is its own cost. Run as ``python -m clawlink.bench.floor --port 0``.
 """
@@ -14,6 +14,7 @@ import msgspec
 from aiohttp import web
 
 _PATH = "/delegate"
+_ECHO = "/echo"
 
 
 class _Body(msgspec.Struct):
@@ -40,9 +41,18 @@ async def _serve(request: web.Request) -> web.Response:
     return web.Response(body=_encoder.encode(_Answer("delegated", body.to_agent)), content_type="application/json")
 
 
+async def _echo(request: web.Request) -> web.WebSocketResponse:
+    socket = web.WebSocketResponse(compress=False)
+    await socket.prepare(request)
+    async for message in socket:
+        await socket.send_str(message.data)
+    return socket
+
+
 async def _run(port: int) -> None:
     app = web.Application()
     app.router.add_post(_PATH, _serve)
+    app.router.add_get(_ECHO, _echo)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()

@@ -184,6 +184,11 @@ def lease_task(d: Delivery, *, by: str, receipt: str, now: float, seconds: float
     )
 
 
+def first_time(d: Delivery) -> bool:
+    """Tell whether the message is out for the first time ever: it was stored and leased, and nothing else."""
+    return d.version == 2
+
+
 def held(d: Delivery, receipt: str, now: float) -> bool:
     """Tell whether the message is out under this receipt: not settled, and its lease has not lapsed."""
     return d.state is PENDING and d.receipt == receipt and d.visible_at > now

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from clawlink.domain import delivery as rules
 from clawlink.domain import task as task_rules
@@ -15,20 +15,13 @@ from clawlink.domain.limits import MAX_REPLY_BYTES
 from clawlink.domain.pool import Pool
 from clawlink.domain.task import Event, Task
 from clawlink.errors import LeaseLost
-from clawlink.relay import waiting
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import receipt
 from clawlink.relay.pools import Pools
+from clawlink.relay.reader import Reader, Taken
 from clawlink.relay.settling import Settling
 from clawlink.relay.upkeep import Upkeep
-from clawlink.store.base import Conflict, Failed, Put
-
-
-class Taken(NamedTuple):
-    """What one claim leased, and what earlier owners of its tasks did and reported, by id."""
-
-    deliveries: list[Delivery]
-    reported: dict[str, tuple[Event, ...]]
+from clawlink.store.base import Conflict, Failed, Put, Signal
 
 
 class Claims:
@@ -43,80 +36,22 @@ class Claims:
     async def claim(
         self, agent: Agent, *, limit: int, wait: float, lease: float, tick: Callable[[], Any] | None = None
     ) -> Taken:
-        """Lease up to ``limit`` messages for ``lease`` seconds, waiting up to ``wait`` seconds for the first.
+        """Lease up to ``limit`` messages once, waiting up to ``wait`` seconds for the first; see ``Reader.next``."""
+        if not wait:
+            return await self._reader(agent.id, None).next(agent, limit=limit, wait=0.0, lease=lease, tick=tick)
+        with self.reading(agent.id) as reader:
+            return await reader.next(agent, limit=limit, wait=wait, lease=lease, tick=tick)
 
-        They come from the agent's own mailbox, and at most one from all the pools it is eligible for: so those who poll
-        share what is there. One with as many open tasks as it may have gets none from pools. ``tick`` is awaited now
-        and then while waiting. Whoever calls this must settle or release what it got.
-        """
-        core = self._core
-        reported: dict[str, tuple[Event, ...]] = {}
-        taken: list[Delivery] = []
-        full = await self._full(agent.id)
+    @contextlib.contextmanager
+    def reading(self, agent_id: str) -> Iterator[Reader]:
+        """Be one who reads the agent's mailbox over and over, until the context ends."""
+        with self._core.signals.listen(agent_id) as signal:
+            yield self._reader(agent_id, signal)
 
-        async def pools() -> Sequence[Pool]:
-            return () if full else await self._pools.of(agent.id)
+    def _reader(self, agent_id: str, signal: Signal | None) -> Reader:
+        return Reader(self._core, self._pools, self, agent_id, signal)
 
-        async def read() -> list[Delivery]:
-            nonlocal taken
-            if tick is not None:
-                await tick()
-            lent = await pools()
-            if not lent:
-                taken = await self._take(agent.id, agent.id, limit, lease, reported)
-                return taken
-            taken = await self._take_with_pools(agent.id, lent, limit, lease, reported)
-            if taken:  # there may be more in the pools, for which only this agent was woken
-                await self._pools.pass_on(lent)
-            return taken
-
-        async def next_at() -> float | None:
-            times = [await core.store.next_due_at(id) for id in (agent.id, *(pool.id for pool in await pools()))]
-            return min((at for at in times if at is not None), default=None)
-
-        try:
-            if wait:
-                await self._wait(agent, wait, read, next_at, lends=not full)
-            else:
-                await read()
-        except BaseException:  # whoever asked has gone: nobody will read what was taken
-            await self._undo(agent.id, taken)
-            raise
-        return Taken(taken, reported)
-
-    async def _wait(
-        self,
-        agent: Agent,
-        seconds: float,
-        read: Callable[[], Awaitable[list[Delivery]]],
-        next_at: Callable[[], Awaitable[float | None]],
-        *,
-        lends: bool,
-    ) -> None:
-        """Read until something was there, or ``seconds`` are over; woken for work of pools too, if one ``lends``."""
-        core = self._core
-        with core.signals.listen(agent.id) as signal, self._pools.waiting(agent, signal, lends=lends) as waiter:
-
-            async def read_anew() -> list[Delivery]:
-                if lends:
-                    await self._pools.awake(waiter)
-                return await read()
-
-            try:
-                await waiting.first(
-                    signal,
-                    read=read_anew,
-                    next_at=next_at,
-                    clock=core.clock,
-                    until=core.clock() + seconds,
-                    over=lambda: core.draining,
-                    tick=max(core.limits.stale_after / 2, 1.0),
-                )
-            finally:
-                if waiter.woken:
-                    await asyncio.shield(self._pass_on(agent.id))
-
-    async def _full(self, agent_id: str) -> bool:
+    async def full(self, agent_id: str) -> bool:
         """Tell whether the agent has so many open tasks, or bytes of them, that it is given no more from pools."""
         store, limits, key = self._core.store, self._core.limits, task_rules.by_owner(agent_id)
         known, alone = await store.usage(Task, key), await store.usage(Delivery, key)
@@ -124,16 +59,18 @@ class Claims:
             known.count + alone.count >= limits.max_open_tasks or known.bytes + alone.bytes >= limits.max_mailbox_bytes
         )
 
-    async def _undo(self, agent_id: str, taken: Iterable[Delivery]) -> None:
+    async def undo(self, agent_id: str, taken: Iterable[Delivery]) -> None:
+        """Give back what nobody will read, as if it had never been taken."""
         receipts = [receipt(str(d.receipt), d.id) for d in taken]
         if receipts:
             with contextlib.suppress(Failed):
                 await asyncio.shield(self._settling.release(agent_id, receipts))
 
-    async def _pass_on(self, agent_id: str) -> None:
+    async def pass_on(self, agent_id: str) -> None:
+        """Wake another in place of this agent for each pool that has work."""
         await self._pools.pass_on(await self._pools.of(agent_id))
 
-    async def _take_with_pools(
+    async def take_with_pools(
         self, by: str, pools: Sequence[Pool], limit: int, seconds: float, reported: dict[str, tuple[Event, ...]]
     ) -> list[Delivery]:
         """Claim one piece of work from the pools if it comes before the last of what else there is, and the rest."""
@@ -146,19 +83,20 @@ class Claims:
             for rank, pool_id in sorted(heads):
                 if pooled or (len(own) >= limit and rank > own[-1].rank):
                     break
-                pooled = await self._take(pool_id, by, 1, seconds, reported)
+                pooled = await self.take(pool_id, by, 1, seconds, reported)
         rest: list[Delivery] = []
         try:
             if len(pooled) < limit:
-                rest = await self._take(by, by, limit - len(pooled), seconds, reported)
+                rest = await self.take(by, by, limit - len(pooled), seconds, reported)
         except BaseException:
-            await self._undo(by, pooled)
+            await self.undo(by, pooled)
             raise
         return sorted([*pooled, *rest], key=lambda d: d.rank)
 
-    async def _take(
+    async def take(
         self, mailbox: str, by: str, limit: int, seconds: float, reported: dict[str, tuple[Event, ...]]
     ) -> list[Delivery]:
+        """Lease for an agent what is due in a mailbox, and note in ``reported`` what was done before about tasks."""
         try:
             return await self._lease_due(mailbox, by, limit, seconds, reported, reread=False)
         except Conflict:
@@ -199,7 +137,7 @@ class Claims:
                     await core.commit(mailbox, *changes)
                 except (asyncio.CancelledError, Failed):
                     # The commit may have taken effect; nobody will read what it leased.
-                    await self._undo(by, taken)
+                    await self.undo(by, taken)
                     raise
             over = [await self._upkeep.end(id) for id in ended]
             if taken or not (changes or any(over)):

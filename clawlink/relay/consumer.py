@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 from clawlink.domain import delivery as rules
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
-from clawlink.relay.claims import Claims, Taken
+from clawlink.relay.claims import Claims
 from clawlink.relay.core import Core
 from clawlink.relay.ids import receipt, split_receipt
+from clawlink.relay.reader import Taken
 from clawlink.relay.settling import Settling
 from clawlink.store.base import Failed
 
@@ -44,7 +45,8 @@ class Consumer:
         self.agent_id = agent.id
         self.batch = 0
         self._core = core
-        self._claims = claims
+        self._stack = contextlib.ExitStack()
+        self._reader = self._stack.enter_context(claims.reading(agent.id))
         self._settling = settling
         self._lease = lease
         self._credit = credit
@@ -70,7 +72,7 @@ class Consumer:
         free = await self._free()
         if self._core.draining or not free:
             return Taken([], {})
-        taken = await self._claims.claim(agent, limit=free, wait=_WAIT_SECONDS, lease=self._lease, tick=tick)
+        taken = await self._reader.next(agent, limit=free, wait=_WAIT_SECONDS, lease=self._lease, tick=tick)
         if taken.deliveries:
             self.batch += 1
             for d in taken.deliveries:
@@ -142,7 +144,8 @@ class Consumer:
         return True
 
     async def close(self) -> None:
-        """Make what is under way due again at once."""
+        """Make what is under way due again at once, and read no more."""
+        self._stack.close()
         read, unread = self._parted()
         self._under_way.clear()
         # If the store fails, the leases lapse.

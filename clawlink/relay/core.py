@@ -40,11 +40,11 @@ class Core:
         self._watched: Counter[str] = Counter()  # ids of records that somebody waits for, and how many do
         self._background: set[asyncio.Task[Any]] = set()
 
-    async def commit(self, home: str, *changes: Put | Drop | Absent) -> None:
+    async def commit(self, home: str, *changes: Put | Drop | Absent, quiet: bool = False) -> None:
         """Commit to the store.
 
         Whoever waits at this home or for one of these records looks again, and the listing in ``discover`` of the agent
-        whose home it is is out of date.
+        whose home it is is out of date. ``quiet`` wakes nobody who waits at the home: nothing becomes due by it.
 
         That holds also when the store failed: nobody knows then whether the commit took effect.
         """
@@ -53,7 +53,8 @@ class Core:
         finally:
             if home in self.listed:
                 self.changed[home] = None
-            self.signals.publish(home)
+            if not quiet:
+                self.signals.publish(home)
             if self._watched:
                 for change in changes:
                     if not isinstance(change, Absent):

@@ -47,10 +47,14 @@ class Pools:
         self._turn = 0
         self._counted: dict[str, tuple[float, int]] = {}
 
+    async def any(self) -> bool:
+        """Tell whether there is a pool at all."""
+        return (await self._core.store.usage(Pool, POOLS)).count > 0
+
     async def of(self, agent_id: str) -> Sequence[Pool]:
         """Return the pools that the agent may claim from, in no order."""
         store = self._core.store
-        if not (await store.usage(Pool, POOLS)).count:
+        if not await self.any():
             return ()
         agent = await store.get(Agent, agent_id)
         if agent is None:

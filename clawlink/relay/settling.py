@@ -40,6 +40,7 @@ class _Way(NamedTuple):
     task: Callable[[Task], Task]
     alone: bool
     drops: bool = False
+    quiet: bool = False  # nothing becomes due by it
 
 
 class Settling:
@@ -66,6 +67,7 @@ class Settling:
             task=lambda t: t if t.acked_at is not None else task_rules.ack(t, now=now, until=until(t.mailbox)),
             alone=True,
             drops=True,
+            quiet=True,
         )
         outcomes, changed = await self._settle(agent_id, receipts, way)
         self._core.stats.acked += changed
@@ -123,7 +125,8 @@ class Settling:
         changed = 0
         for home, prepared in homes.items():
             try:
-                await self._core.commit(home, *(change for made in prepared.values() for change in made))
+                changes = [change for made in prepared.values() for change in made]
+                await self._core.commit(home, *changes, quiet=way.quiet)
                 changed += len(prepared)
             except Conflict:
                 again, number = await self._settle_again(agent_id, home, list(prepared), way)
@@ -140,7 +143,8 @@ class Settling:
         outcomes, homes = await self._prepare(agent_id, receipts, way)
         prepared = homes.get(home, {})
         if prepared:
-            await self._core.commit(home, *(change for made in prepared.values() for change in made))
+            changes = [change for made in prepared.values() for change in made]
+            await self._core.commit(home, *changes, quiet=way.quiet)
         return outcomes, len(prepared)
 
     async def _prepare(

@@ -16,9 +16,9 @@ from clawlink.domain.agent import Agent
 from clawlink.protocol import paths
 from clawlink.protocol.paths import Endpoint
 from clawlink.protocol.requests import StreamQuery
-from clawlink.relay.claims import Taken
 from clawlink.relay.consumer import Consumer
 from clawlink.relay.ids import receipt
+from clawlink.relay.reader import Taken
 from clawlink.relay.relay import Relay
 from clawlink.server.frames import message_frame
 from clawlink.server.leases import lease_of

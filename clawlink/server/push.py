@@ -1,7 +1,7 @@
 """Websockets: a consumer of the mailbox like every other, which lives as long as its connection.
 
-One task writes what is claimed, one reads what the peer asks; a peer that does not read stops only itself. Each batch
-is followed by a protocol-level ping, and its pong proves that the peer has read so far.
+One task writes what is claimed, one reads what the peer asks; a peer that does not read stops only itself. The pong to
+a protocol-level ping proves that the peer has read so far.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from aiohttp import WSMsgType, hdrs, web
 from clawlink.config import LOOPBACK_HOSTS
 from clawlink.domain.access import KEY_HEADER
 from clawlink.domain.agent import Agent
+from clawlink.domain.delivery import first_time
 from clawlink.domain.task import FINAL, TaskState
 from clawlink.errors import BadRequest, NotAllowed, UnknownAgent
 from clawlink.protocol import paths
@@ -28,6 +29,7 @@ from clawlink.server.auth import SUBPROTOCOL, in_subprotocol, offers_subprotocol
 from clawlink.server.frames import BadFrame, Frame, error_frame, message_frame, read_frame, reply_frame
 from clawlink.server.leases import lease_of
 from clawlink.server.refusal import refusal
+from clawlink.server.sending import Sender
 from clawlink.server.wire import Handler, Request, parameter, read_query
 
 _log = logging.getLogger("clawlink.push")
@@ -40,8 +42,6 @@ _ABORT_SECONDS = 5.0
 # While the relay shuts down, what is under way may still be acked for so long.
 _FAREWELL_SECONDS = 1.5
 _RETRY_SECONDS = 1.0
-# Below that, packing costs the relay more than the network gains; on one machine it never pays.
-_PACK_BYTES = 4096
 
 _GOING_AWAY = 1001
 _POLICY = 1008
@@ -127,14 +127,9 @@ class _Session:
         self._acks = acks
         self._loop = asyncio.get_running_loop()
         self._heard = self._pinged = self._loop.time()
-        self._writing: float | None = None
         self._pump: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
-        self._pings: set[asyncio.Task[None]] = set()
-        self._packing = int(ws.compress)
-        if self._packing:
-            # aiohttp would pack every frame; asked for by each, it packs those alone.
-            ws._writer.compress = 0  # type: ignore[union-attr]
+        self._sender = Sender(request, ws)
 
     async def run(self) -> None:
         """Push and listen until the connection ends; then what was not settled is due again."""
@@ -185,20 +180,14 @@ class _Session:
         agent = await self._acting()
         taken, earlier = await self._consumer.next(agent, tick=self._acting)
         for d in taken:
-            await self._write(message_frame(d.body, lease_of(d, earlier)))
-        if taken:
-            await self._ws.ping(b"%d" % self._consumer.batch)
+            await self._sender.text(message_frame(d.body, lease_of(d, earlier)))
+        # With what is out for the first time ever nothing is wrong as yet; of all else it must be known who has read it.
+        if taken and not (self._acks and all(map(first_time, taken))):
+            self._ping()
 
     async def _acting(self) -> Agent:
         """Return the agent as it is now; it may have left, or have been claimed by someone with a key."""
         return await self._relay.agents.acting(self._agent_id, self._agent_key, field="agent_id")
-
-    async def _write(self, frame: bytes) -> None:
-        """Write a frame; wait while the peer is behind in reading."""
-        self._writing = self._loop.time()
-        packing = self._packing if len(frame) >= _PACK_BYTES else None
-        await self._ws.send_frame(frame, WSMsgType.TEXT, packing)
-        self._writing = None
 
     # -- peer to relay -------------------------------------------------------------------------------------------------
 
@@ -211,9 +200,9 @@ class _Session:
             elif message.type is WSMsgType.PONG:
                 await self._has_read(message.data)
             elif message.type is WSMsgType.PING:
-                await self._ws.pong(message.data)
+                self._sender.control(WSMsgType.PONG, message.data)
             elif message.type is WSMsgType.BINARY:
-                await self._write(error_frame(None, BadRequest("frames are text: JSON in UTF-8")))
+                await self._sender.text(error_frame(None, BadRequest("frames are text: JSON in UTF-8")))
             else:
                 return
 
@@ -229,17 +218,17 @@ class _Session:
             frame = read_frame(text, self._agent_id)
         except BadFrame as bad:
             self._relay.stats.refused += 1
-            await self._write(error_frame(bad.id, bad.error))
+            await self._sender.text(error_frame(bad.id, bad.error))
             return
         try:
             reply = await frame.act(self._relay, await self._acting(), frame.ask)
         except Exception as failure:
             facts = {"route": paths.SOCKET.path, "frame": frame.type}
-            await self._write(error_frame(frame.id, refusal(self._relay, failure, facts)))
+            await self._sender.text(error_frame(frame.id, refusal(self._relay, failure, facts)))
             return
         self._note(frame, reply)
         if frame.id is not None:
-            await self._write(reply_frame(frame.id, reply))
+            await self._sender.text(reply_frame(frame.id, reply))
 
     def _note(self, frame: Frame, reply: Any) -> None:
         """Keep account of what the peer has settled."""
@@ -254,19 +243,19 @@ class _Session:
         """Ping a peer that is silent; close the connection of one that has been so for too long, or does not read."""
         if self._ending is not None:
             return
-        if self._writing is not None and now - self._writing >= SILENT_SECONDS:
+        behind = self._sender.waiting_since
+        if behind is not None and now - behind >= SILENT_SECONDS:
             self.end(_POLICY, f"you have not read for {SILENT_SECONDS:.0f} s; what was not acked is due again")
         elif now - self._heard >= SILENT_SECONDS:
             self.end(_POLICY, f"no pong for {SILENT_SECONDS:.0f} s; what was not acked is due again")
-        elif now - max(self._heard, self._pinged) >= PING_SECONDS and self._writing is None:
+        elif now - max(self._heard, self._pinged) >= PING_SECONDS and behind is None:
             self._pinged = now
-            ping = asyncio.create_task(self._ping())
-            self._pings.add(ping)
-            ping.add_done_callback(self._pings.discard)
+            with contextlib.suppress(ConnectionError):
+                self._ping()
 
-    async def _ping(self) -> None:
-        with contextlib.suppress(ConnectionError):
-            await self._ws.ping(b"%d" % self._consumer.batch)
+    def _ping(self) -> None:
+        """Ask for a pong, which proves that the peer has read up to here."""
+        self._sender.control(WSMsgType.PING, b"%d" % self._consumer.batch)
 
     def end(self, code: int, reason: str) -> None:
         """Close the connection, saying why."""
@@ -278,5 +267,6 @@ class _Session:
         if self._transport is not None:
             self._loop.call_later(_ABORT_SECONDS, self._transport.abort)
         await self._let_go()
+        self._sender.flush()
         with contextlib.suppress(ConnectionError):
             await self._ws.close(code=code, message=reason.encode()[:120], drain=False)

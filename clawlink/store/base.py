@@ -111,6 +111,10 @@ class Store(Protocol):
 class Signal(Protocol):
     """One consumer's wake-up. It says only: read the store again."""
 
+    @property
+    def given(self) -> bool:
+        """Whether it was given since the last ``clear``."""
+
     async def wait(self, seconds: float | None) -> None:
         """Return when the signal was given since the last ``clear``, or after ``seconds``."""
 

@@ -10,15 +10,15 @@ from contextlib import contextmanager
 class LocalSignal:
     """One consumer's wake-up."""
 
-    __slots__ = ("_given", "_sleeper")
+    __slots__ = ("_sleeper", "given")
 
     def __init__(self) -> None:
-        self._given = False
+        self.given = False
         self._sleeper: asyncio.Future[None] | None = None
 
     def give(self) -> None:
         """Wake the consumer, now or when it goes to sleep next."""
-        self._given = True
+        self.given = True
         self._wake()
 
     def _wake(self) -> None:
@@ -26,10 +26,10 @@ class LocalSignal:
             self._sleeper.set_result(None)
 
     def clear(self) -> None:
-        self._given = False
+        self.given = False
 
     async def wait(self, seconds: float | None) -> None:
-        if self._given:
+        if self.given:
             return
         loop = asyncio.get_running_loop()
         self._sleeper = loop.create_future()
