@@ -1,4 +1,4 @@
-"""The floor: a bare aiohttp application that decodes the same body with msgspec and answers, and a bare websocket that echoes.
+"""The floor: a bare aiohttp application that decodes the same body with msgspec and answers, and a bare echo.
 
 What a relay adds to this is its own cost. Run as ``python -m clawlink.bench.floor --port 0``.
 """

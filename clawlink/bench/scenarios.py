@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -299,32 +299,44 @@ async def waiting_polls(relay: Relay, *, seconds: float, say: Callable[[str], No
     number = allow_connections(WAITING)
     names = names_for("waiting", 100)
     await relay.register(names)
-    alone = await _pings(relay, asyncio.sleep(seconds / 2))
-    first = relay.server.memory()
-    say(f"{number} waiting polls")
-    askers = []
-    polls = []
-    for i in range(number):
-        askers.append(await relay.open())
-        request = relay.request("GET", f"/poll/{names[i % len(names)]}?wait=60&lease=60")
-        polls.append(asyncio.ensure_future(askers[-1].ask(request)))
-        if i % 100 == 99:
-            await asyncio.sleep(0.01)
-    await asyncio.sleep(0.5)
-    last = relay.server.memory()
-    beside = await _pings(relay, asyncio.sleep(seconds / 2))
+    askers: list[Asker] = []
+    polls: list[asyncio.Future[Any]] = []
+
+    async def open_them() -> None:
+        say(f"{number} waiting polls")
+        for i in range(number):
+            askers.append(await relay.open())
+            request = relay.request("GET", f"/poll/{names[i % len(names)]}?wait=60&lease=60")
+            polls.append(asyncio.ensure_future(askers[-1].ask(request)))
+            if i % 100 == 99:
+                await asyncio.sleep(0.01)
+
+    rows = await others_wait(relay, open_them, "waiting poll", number, seconds)
     for poll in polls:
         poll.cancel()
     await asyncio.gather(*polls, return_exceptions=True)
     for asker in askers:
         await asker.close()
     await relay.leave(names)
+    return rows
+
+
+async def others_wait(
+    relay: Relay, open_them: Callable[[], Awaitable[None]], what: str, number: int, seconds: float
+) -> list[Row]:
+    """Say what each of many open connections costs, and what they do to others."""
+    alone = await _pings(relay, asyncio.sleep(seconds / 2))
+    first = relay.server.memory()
+    await open_them()
+    await asyncio.sleep(0.5)
+    last = relay.server.memory()
+    beside = await _pings(relay, asyncio.sleep(seconds / 2))
     rows = []
     if first is not None and last is not None:
-        rows.append(Row(f"memory of a waiting poll, {number} at once", (last - first) / number, "bytes"))
+        rows.append(Row(f"memory of each {what}, {number} at once", (last - first) / number, "bytes"))
     added = statistics.median(beside) - statistics.median(alone)
-    rows.append(Row(f"delay that {number} waiting polls add to others, p50", added * 1000, "ms"))
-    rows.append(Row(f"delay that {number} waiting polls add to others, p99", (p99(beside) - p99(alone)) * 1000, "ms"))
+    rows.append(Row(f"delay that {number} {what}s add to others, p50", added * 1000, "ms"))
+    rows.append(Row(f"delay that {number} {what}s add to others, p99", (p99(beside) - p99(alone)) * 1000, "ms"))
     return rows
 
 

@@ -82,7 +82,7 @@ class Socket(asyncio.Protocol):
 
 
 def _cut(data: bytes, at: int) -> tuple[int, int, int] | None:
-    """Return the opcode of the frame at this place, and where its payload begins and ends; None if it is not all there."""
+    """Return the opcode of the frame here, and where its payload begins and ends; None if it is not all there."""
     if len(data) < at + 2:
         return None
     size, start = data[at + 1] & 127, at + 2
@@ -105,8 +105,6 @@ async def open_socket(
     """Connect and shake hands. Raises ConnectionError if the address takes no websockets."""
     parts = urlsplit(url)
     loop = asyncio.get_running_loop()
-    _, socket = await loop.create_connection(
-        lambda: Socket(path, heard, token), parts.hostname or "", parts.port or 80
-    )
+    _, socket = await loop.create_connection(lambda: Socket(path, heard, token), parts.hostname or "", parts.port or 80)
     await socket.opened
     return socket

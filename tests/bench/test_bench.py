@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from clawlink.bench import scenarios, servers, task_scenarios
+from clawlink.bench import scenarios, servers, socket_scenarios, task_scenarios
 from clawlink.bench.scenarios import BenchFailed, Relay
 from clawlink.bench.servers import Server
 from tests.conftest import Start
@@ -43,6 +43,27 @@ async def test_whole_tasks_are_counted_and_compared_with_five_bare_requests(rela
     assert 0.01 < row.ratio < 2
 
 
+async def test_messages_over_websockets_are_counted_and_compared_with_bare_echoes(relay: Relay) -> None:
+    with servers.floor() as floor:
+        rows = await socket_scenarios.messages(relay, floor, seconds=0.2, rounds=1, say=_silent)
+    one, frames = [row.ratio for row in rows]
+    assert one is not None
+    assert frames is not None
+    assert 0.01 < one < 1
+    assert frames == pytest.approx(3 * one)
+
+
+async def test_the_way_from_one_websocket_to_another_is_timed(relay: Relay) -> None:
+    middle, slowest = await socket_scenarios.latency(relay, seconds=0.2, say=_silent)
+    assert 0 < middle.value <= slowest.value
+
+
+async def test_idle_websockets_are_opened_and_weighed(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket_scenarios, "IDLE", 40)
+    rows = await socket_scenarios.idle(relay, seconds=0.2, say=_silent)
+    assert rows[0].what.startswith("memory of each idle websocket, 40")
+
+
 async def test_tasks_are_listed_in_every_state(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_scenarios, "LISTED", 1600)
     rows = await task_scenarios.lists(relay, seconds=0.2, say=_silent)
@@ -70,7 +91,7 @@ async def test_memory_of_a_relay_that_runs_elsewhere_is_not_made_up(relay: Relay
 
 async def test_waiting_polls_are_held_open_and_let_go(relay: Relay) -> None:
     rows = await scenarios.waiting_polls(relay, seconds=0.2, say=_silent)
-    assert rows[0].what.startswith("memory of a waiting poll")
+    assert rows[0].what.startswith("memory of each waiting poll")
     assert len(rows) == 3
 
 

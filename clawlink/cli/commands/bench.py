@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 NAME = "bench"
 HELP = "Measure a relay, beside the floor that aiohttp sets."
 
-SCENARIOS = ("delegate", "tasks", "work", "takeover", "lists", "agents", "memory", "waiting")
+SCENARIOS = (
+    *("delegate", "tasks", "work", "takeover", "lists", "agents", "memory", "waiting"),
+    *("sockets", "latency", "idle"),
+)
 
 
-_COMPARED = ("delegate", "tasks")
+_COMPARED = ("delegate", "tasks", "sockets")
 
 
 def add(parser: ArgumentParser) -> None:
@@ -70,7 +73,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
 def _scenario(
     name: str, relay: Relay, floor: Server | None, args: Namespace, say: Callable[[str], None]
 ) -> Coroutine[Any, Any, list[Row]]:
-    from clawlink.bench import scenarios, task_scenarios
+    from clawlink.bench import scenarios, socket_scenarios, task_scenarios
 
     seconds = args.seconds
     if name == "delegate":
@@ -87,6 +90,12 @@ def _scenario(
         return scenarios.many_agents(relay, seconds=seconds, say=say)
     if name == "memory":
         return scenarios.memory(relay, say=say)
+    if name == "sockets":
+        return socket_scenarios.messages(relay, floor, seconds=seconds, rounds=args.rounds, say=say)
+    if name == "latency":
+        return socket_scenarios.latency(relay, seconds=seconds, say=say)
+    if name == "idle":
+        return socket_scenarios.idle(relay, seconds=seconds, say=say)
     return scenarios.waiting_polls(relay, seconds=seconds, say=say)
 
 

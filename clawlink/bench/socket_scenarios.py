@@ -1,0 +1,224 @@
+"""What is measured over websockets."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from clawlink.bench.scenarios import BODY_BYTES, BenchFailed, Relay, Row, names_for, others_wait, p99
+from clawlink.bench.servers import Server, allow_connections
+from clawlink.bench.sockets import Socket, open_socket
+
+PAIRS = 32
+PACE = 1000  # messages a second where latency is measured
+IDLE = 2000
+# Each message is a frame in and its reply, a frame out, and an ack and its reply: three in, three out.
+_ECHOES = 3
+_CREDIT = 200
+_RECEIPT = re.compile(rb'"receipt":"([^"]+)"')
+
+
+def _message(to: str, content: str) -> bytes:
+    return msgspec.json.encode({"type": "send", "id": 1, "to_agent": to, "content": content})
+
+
+def _filled(to: str) -> bytes:
+    return _message(to, "x" * (BODY_BYTES - len(_message(to, ""))))
+
+
+def _is_reply(frame: bytes) -> bool:
+    if frame.startswith(b'{"type":"error"'):
+        raise BenchFailed(f"the relay refused a frame: {frame.decode(errors='replace')}")
+    return frame.startswith(b'{"type":"reply"')
+
+
+def _heed(_: Socket, frames: list[bytes]) -> None:
+    for frame in frames:
+        _is_reply(frame)
+
+
+def _receipt(frame: bytes) -> bytes:
+    found = _RECEIPT.search(frame, max(0, len(frame) - 300))
+    if found is None:
+        raise BenchFailed(f"a message came without a receipt: {frame.decode(errors='replace')}")
+    return found[1]
+
+
+def _ack(receipts: list[bytes]) -> bytes:
+    return b'{"type":"ack","id":1,"receipts":["%b"]}' % b'","'.join(receipts)
+
+
+@contextmanager
+def _spinning() -> Iterator[None]:
+    """Never sleep: on a virtual machine the server would pay for waking us, the more the slower it is."""
+    loop = asyncio.get_running_loop()
+    spins = True
+
+    def spin() -> None:
+        if spins:
+            loop.call_soon(spin)
+
+    spin()
+    try:
+        yield
+    finally:
+        spins = False
+
+
+async def messages(
+    relay: Relay, floor: Server | None, *, seconds: float, rounds: int, say: Callable[[str], None]
+) -> list[Row]:
+    """Messages a second that are sent, delivered and acked over websockets, 32 on their way at any moment."""
+    senders, receivers = names_for("sender", PAIRS), names_for("receiver", PAIRS)
+    await relay.register([*senders, *receivers])
+    rates, ratios = [], []
+    for turn in range(rounds):
+        say(f"messages over websockets, round {turn + 1} of {rounds}")
+        base = None if floor is None else await _echoes(floor, seconds)
+        rate = await _exchange(relay, senders, receivers, seconds)
+        rates.append(rate)
+        if base is not None:
+            ratios.append(rate / base)
+    await relay.leave([*senders, *receivers])
+    rate, ratio = statistics.median(rates), statistics.median(ratios) if ratios else None
+    return [
+        Row("messages over websockets: send, deliver, ack; of one bare echo", rate, "a second", ratio),
+        Row(
+            "their frames, three each way; of as many bare echoes",
+            rate * _ECHOES,
+            "a second",
+            None if ratio is None else ratio * _ECHOES,
+        ),
+    ]
+
+
+async def _echoes(floor: Server, seconds: float) -> float:
+    body, heard, running = _filled("bench-receiver-0000"), 0, True
+
+    def again(socket: Socket, frames: list[bytes]) -> None:
+        nonlocal heard
+        heard += len(frames)
+        if running:
+            socket.send(body)
+
+    sockets = [await open_socket(floor.url, "/echo", again) for _ in range(PAIRS)]
+    with _spinning():
+        started = time.perf_counter()
+        for socket in sockets:
+            socket.send(body)
+        await asyncio.sleep(seconds)
+        rate = heard / (time.perf_counter() - started)
+        running = False
+    await _close(sockets)
+    return rate
+
+
+async def _exchange(relay: Relay, senders: list[str], receivers: list[str], seconds: float) -> float:
+    bodies = itertools.cycle([_filled(name) for name in receivers])
+    acked, running = 0, True
+
+    def replied(socket: Socket, frames: list[bytes]) -> None:
+        for frame in frames:
+            if _is_reply(frame) and running:
+                socket.send(next(bodies))
+
+    def received(socket: Socket, frames: list[bytes]) -> None:
+        nonlocal acked
+        receipts = []
+        for frame in frames:
+            if _is_reply(frame):
+                acked += frame.count(b'"status":"acked"')
+            else:
+                receipts.append(_receipt(frame))
+        if receipts:
+            socket.send(_ack(receipts))
+
+    url, token, query = relay.server.url, relay.token, f"?lease=60&credit={_CREDIT}"
+    takers = [await open_socket(url, f"/ws/{name}{query}", received, token) for name in receivers]
+    givers = [await open_socket(url, f"/ws/{name}{query}", replied, token) for name in senders]
+    with _spinning():
+        started = time.perf_counter()
+        for socket in givers:
+            socket.send(next(bodies))
+        await asyncio.sleep(seconds)
+        rate = acked / (time.perf_counter() - started)
+        running = False
+    await asyncio.sleep(0.2)  # what is under way is acked
+    await _close([*givers, *takers])
+    return rate
+
+
+async def latency(relay: Relay, *, seconds: float, say: Callable[[str], None]) -> list[Row]:
+    """From a frame's leaving one socket to the message's arrival at another, at 1,000 messages a second."""
+    sender, receiver = names_for("pacer", 2)
+    await relay.register([sender, receiver])
+    say(f"{PACE} messages a second over websockets")
+    left: dict[int, float] = {}
+    delays: list[float] = []
+
+    def received(socket: Socket, frames: list[bytes]) -> None:
+        now = time.perf_counter()
+        receipts = []
+        for frame in frames:
+            if not _is_reply(frame):
+                receipts.append(_receipt(frame))
+                delays.append(now - left.pop(msgspec.json.decode(frame)["content"]))
+        if receipts:
+            socket.send(_ack(receipts))
+
+    url, token = relay.server.url, relay.token
+    taker = await open_socket(url, f"/ws/{receiver}?lease=60&credit={_CREDIT}", received, token)
+    giver = await open_socket(url, f"/ws/{sender}?lease=60", _heed, token)
+    with _spinning():
+        started = time.perf_counter()
+        for number in range(int(PACE * seconds)):
+            await _until(started + number / PACE)
+            left[number] = time.perf_counter()
+            giver.send(msgspec.json.encode({"type": "send", "id": 1, "to_agent": receiver, "content": number}))
+        await _until(started + seconds + 5, lambda: not left)
+    await _close([giver, taker])
+    await relay.leave([sender, receiver])
+    return [
+        Row(f"from one websocket to another at {PACE} a second, p50", statistics.median(delays) * 1000, "ms"),
+        Row(f"from one websocket to another at {PACE} a second, p99", p99(delays) * 1000, "ms"),
+    ]
+
+
+async def _until(at: float, done: Callable[[], bool] = lambda: False) -> None:
+    """Look at the time, and whether it is done, at every turn of the loop: whoever sleeps instead is woken late."""
+    while time.perf_counter() < at and not done():  # noqa: ASYNC110
+        await asyncio.sleep(0)
+
+
+async def idle(relay: Relay, *, seconds: float, say: Callable[[str], None]) -> list[Row]:
+    """2,000 websockets that are open and silent: what each costs, and what they do to others."""
+    number = allow_connections(IDLE)
+    names = names_for("idle", 100)
+    await relay.register(names)
+    sockets: list[Socket] = []
+
+    async def open_them() -> None:
+        say(f"{number} idle websockets")
+        for i in range(number):
+            path = f"/ws/{names[i % len(names)]}?lease=60"
+            sockets.append(await open_socket(relay.server.url, path, lambda _, __: None, relay.token))
+            if i % 100 == 99:
+                await asyncio.sleep(0.01)
+
+    rows = await others_wait(relay, open_them, "idle websocket", number, seconds)
+    await _close(sockets)
+    await relay.leave(names)
+    return rows
+
+
+async def _close(sockets: list[Socket]) -> None:
+    for socket in sockets:
+        socket.transport.abort()
+    await asyncio.gather(*(socket.closed for socket in sockets))
