@@ -1,4 +1,4 @@
-"""TLS with a certificate of one's own: the relay serves it, and the client trusts it once it is told to."""
+"""TLS with a certificate of one's own, or of a CA of one's own: who trusts it, and what then works."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import aiohttp
 import pytest
 
 from clawlink.client.retry import Backoff
 from clawlink.client.sync import Client
 from clawlink.errors import NotARelay, RelayUnreachable
 from tests.conftest import RelayProcess, Start
+from tests.operations import Authority, make_authority
 from tests.system.raw import address
 
 DATA = Path(__file__).parent.parent / "data"
@@ -96,3 +98,53 @@ def test_files_that_are_not_there_or_no_pem_end_it_with_a_sentence(
     assert "Traceback" not in done.stderr
     assert "certificate" in done.stderr
     assert cert in done.stderr or key in done.stderr
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Make a CA, and a certificate that it signed, with the commands of references/operations.md."""
+    return make_authority(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture
+def signed(start_relay: Start, authority: Authority) -> RelayProcess:
+    return start_relay("--tls-cert", authority.cert, "--tls-key", authority.key, "--token", "t")
+
+
+def test_who_trusts_the_ca_trusts_what_it_signed(signed: RelayProcess, authority: Authority) -> None:
+    for url in (signed.url, signed.url.replace("127.0.0.1", "localhost")):
+        with Client(url, token="t", ca=authority.ca) as client:
+            assert client.info().auth_required
+
+
+def test_who_does_not_or_trusts_another_is_told(
+    signed: RelayProcess, relay: RelayProcess, authority: Authority, certificate: Certificate
+) -> None:
+    for url, ca in ((signed.url, None), (signed.url, certificate.cert), (relay.url, authority.ca)):
+        with Client(url, token="t", ca=ca) as client, pytest.raises(NotARelay, match="TLS"):
+            client.health()
+
+
+async def test_a_websocket_over_tls(signed: RelayProcess, authority: Authority) -> None:
+    trusting = ssl.create_default_context(cafile=authority.ca)
+    bearer = {"Authorization": "Bearer t"}
+    async with aiohttp.ClientSession(signed.url, headers=bearer) as session:
+
+        async def post(path: str, **body: object) -> dict[str, str]:
+            async with session.post(path, json=body, ssl=trusting) as response:
+                reply: dict[str, str] = await response.json()
+                assert response.status == 200, reply
+                return reply
+
+        for name in ("ann", "bob"):
+            await post("/register", agent_id=name)
+        address = f"{signed.url.replace('https', 'wss')}/ws/bob?lease=60"
+        async with session.ws_connect(address, ssl=trusting) as socket_:
+            task = await post("/delegate", from_agent="ann", to_agent="bob", task="count")
+            message = await socket_.receive_json(timeout=10)
+            assert (message["task"], message["message_id"]) == ("count", task["message_id"])
+            receipts = [message["delivery"]["receipt"]]
+            await socket_.send_json({"type": "ack", "id": 1, "receipts": receipts})
+            assert (await socket_.receive_json(timeout=10))["reply"]["results"][0]["status"] == "acked"
+        with pytest.raises(aiohttp.ClientConnectorCertificateError):
+            await session.ws_connect(address)
