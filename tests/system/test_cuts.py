@@ -132,8 +132,7 @@ async def test_at_whatever_byte_a_connection_breaks_the_message_comes(pair: Runn
     offsets = range(1, whole)
     ids = []
     for offset in offsets:
-        budgets = iter((offset, None))
-        async with proxy(pair.url, lambda budgets=budgets: next(budgets)) as between:
+        async with proxy(pair.url, iter((offset, None)).__next__) as between:
             ids.append(await send(pair, "a", "b", offset))
             await asyncio.wait_for(read_all(pair, between.url, handle), 10)
     assert all(1 <= handled[id] <= 2 for id in ids)
