@@ -227,14 +227,14 @@ async def many_agents(relay: Relay, *, seconds: float, say: Callable[[str], None
         await asker.ask(request)
         times.append(time.perf_counter() - started)
     say("broadcast")
-    alone = await _pings(relay, asyncio.sleep(seconds / 2))
+    alone = await pings(relay, asyncio.sleep(seconds / 2))
 
     async def broadcast() -> None:
         for turn in range(10):
             await relay.ask(asker, "POST", "/broadcast", {"from_agent": _SENDER, "content": f"news {turn}"})
 
     started = time.perf_counter()
-    beside = await _pings(relay, broadcast())
+    beside = await pings(relay, broadcast())
     each = (time.perf_counter() - started) / 10
     await relay.leave([_SENDER, *names])
     await asker.close()
@@ -249,7 +249,7 @@ async def many_agents(relay: Relay, *, seconds: float, say: Callable[[str], None
     ]
 
 
-async def _pings(relay: Relay, meanwhile: Any) -> list[float]:
+async def pings(relay: Relay, meanwhile: Any) -> list[float]:
     """Ask something small again and again while something else goes on; return how long each took."""
     asker = await relay.open()
     request = relay.request("GET", "/healthz")
@@ -325,12 +325,12 @@ async def others_wait(
     relay: Relay, open_them: Callable[[], Awaitable[None]], what: str, number: int, seconds: float
 ) -> list[Row]:
     """Say what each of many open connections costs, and what they do to others."""
-    alone = await _pings(relay, asyncio.sleep(seconds / 2))
+    alone = await pings(relay, asyncio.sleep(seconds / 2))
     first = relay.server.memory()
     await open_them()
     await asyncio.sleep(0.5)
     last = relay.server.memory()
-    beside = await _pings(relay, asyncio.sleep(seconds / 2))
+    beside = await pings(relay, asyncio.sleep(seconds / 2))
     rows = []
     if first is not None and last is not None:
         rows.append(Row(f"memory of each {what}, {number} at once", (last - first) / number, "bytes"))

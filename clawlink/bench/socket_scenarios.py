@@ -12,13 +12,14 @@ from contextlib import contextmanager
 
 import msgspec
 
-from clawlink.bench.scenarios import BODY_BYTES, BenchFailed, Relay, Row, names_for, others_wait, p99
+from clawlink.bench.scenarios import BODY_BYTES, BenchFailed, Relay, Row, names_for, others_wait, p99, pings
 from clawlink.bench.servers import Server, allow_connections
 from clawlink.bench.sockets import Socket, open_socket
 
 PAIRS = 32
 PACE = 1000  # messages a second where latency is measured
 IDLE = 2000
+LARGE, LARGE_BYTES = 1000, 100_000
 # Each message is a frame in and its reply, a frame out, and an ack and its reply: three in, three out.
 _ECHOES = 3
 _CREDIT = 200
@@ -215,6 +216,42 @@ async def idle(relay: Relay, *, seconds: float, say: Callable[[str], None]) -> l
     rows = await others_wait(relay, open_them, "idle websocket", number, seconds)
     await _close(sockets)
     await relay.leave(names)
+    return rows
+
+
+async def stuck(relay: Relay, *, say: Callable[[str], None]) -> list[Row]:
+    """100 MB for a websocket whose peer does not read: what others notice, beside as much for one that only polls."""
+    sender, absent, deaf = names_for("stuck", 3)
+    await relay.register([sender, absent, deaf])
+    asker = await relay.open()
+
+    async def fill(name: str) -> None:
+        body = {"from_agent": sender, "to_agent": name, "content": "x" * LARGE_BYTES}
+        request = relay.request("POST", "/send", body)
+        for _ in range(LARGE):
+            status, answer = await asker.ask(request)
+            if status != 200:
+                raise BenchFailed(f"POST /send: {answer.decode(errors='replace')}")
+
+    say(f"{LARGE} large messages for one that polls")
+    before = relay.server.memory()
+    beside_poller = await pings(relay, fill(absent))
+    between = relay.server.memory()
+    socket = await open_socket(relay.server.url, f"/ws/{deaf}?lease=60&credit=1000", _heed, relay.token)
+    socket.transport.pause_reading()
+    say(f"{LARGE} large messages for one that does not read")
+    beside_deaf = await pings(relay, fill(deaf))
+    after = relay.server.memory()
+    await _close([socket])
+    await asker.close()
+    await relay.leave([sender, absent, deaf])
+    rows = [
+        Row("another request beside 100 MB for one that polls, p99", p99(beside_poller) * 1000, "ms"),
+        Row("another request beside 100 MB for one that does not read, p99", p99(beside_deaf) * 1000, "ms"),
+    ]
+    if before is not None and between is not None and after is not None:
+        more = (after - between) - (between - before)
+        rows.append(Row("memory that one who does not read takes beside its messages", more / 1e6, "MB"))
     return rows
 
 

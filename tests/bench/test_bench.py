@@ -64,6 +64,14 @@ async def test_idle_websockets_are_opened_and_weighed(relay: Relay, monkeypatch:
     assert rows[0].what.startswith("memory of each idle websocket, 40")
 
 
+async def test_one_that_does_not_read_is_measured_beside_one_that_polls(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket_scenarios, "LARGE", 40)
+    rows = await socket_scenarios.stuck(relay, say=_silent)
+    assert all(row.value > 0 for row in rows[:2])
+
+
 async def test_tasks_are_listed_in_every_state(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_scenarios, "LISTED", 1600)
     rows = await task_scenarios.lists(relay, seconds=0.2, say=_silent)

@@ -20,7 +20,7 @@ HELP = "Measure a relay, beside the floor that aiohttp sets."
 
 SCENARIOS = (
     *("delegate", "tasks", "work", "takeover", "lists", "agents", "memory", "waiting"),
-    *("sockets", "latency", "idle"),
+    *("sockets", "latency", "idle", "stuck"),
 )
 
 
@@ -96,6 +96,8 @@ def _scenario(
         return socket_scenarios.latency(relay, seconds=seconds, say=say)
     if name == "idle":
         return socket_scenarios.idle(relay, seconds=seconds, say=say)
+    if name == "stuck":
+        return socket_scenarios.stuck(relay, say=say)
     return scenarios.waiting_polls(relay, seconds=seconds, say=say)
 
 
