@@ -181,7 +181,7 @@ class _Session:
         taken, earlier = await self._consumer.next(agent, tick=self._acting)
         for d in taken:
             await self._sender.text(message_frame(d.body, lease_of(d, earlier)))
-        # With what is out for the first time ever nothing is wrong as yet; of all else it must be known who has read it.
+        # What is out for the first time ever is above suspicion; of all else it must be known whether it was read.
         if taken and not (self._acks and all(map(first_time, taken))):
             self._ping()
 
