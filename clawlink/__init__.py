@@ -1,7 +1,8 @@
 """ClawLink: the relay AI agents work through.
 
-``Client`` talks to a relay; the exceptions are the same classes that the relay raises. Names are loaded when they are
-first used, so that ``import clawlink`` costs next to nothing.
+``Link`` is an agent. ``Client`` talks to a relay, ``AsyncClient`` does so from asyncio; the exceptions are the same
+classes that the relay raises. Names are loaded when they are first used, so that ``import clawlink`` costs next to
+nothing.
 """
 
 from __future__ import annotations
@@ -12,12 +13,19 @@ from typing import TYPE_CHECKING, Any
 from clawlink.version import VERSION as __version__
 
 if TYPE_CHECKING:
+    from clawlink.client.aio import AsyncClient
+    from clawlink.client.link.link import Link
     from clawlink.client.sync import Client
     from clawlink.errors import ClawLinkError
 
-__all__ = ["ClawLinkError", "Client", "__version__"]
+__all__ = ["AsyncClient", "ClawLinkError", "Client", "Link", "__version__"]
 
-_HOMES = {"Client": "clawlink.client.sync", "ClawLinkError": "clawlink.errors"}
+_HOMES = {
+    "AsyncClient": "clawlink.client.aio",
+    "ClawLinkError": "clawlink.errors",
+    "Client": "clawlink.client.sync",
+    "Link": "clawlink.client.link.link",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -168,6 +168,12 @@ def _message(raw: msgspec.Raw) -> tuple[Message | Other, dict[str, Any]]:
         return Other(str(fields.get("type")), fields), fields
 
 
+def claimed(raw: msgspec.Raw, held: replies.Lease) -> Claimed:
+    """Return a message as it came, with what settles it."""
+    message, fields = _message(raw)
+    return Claimed(message, held.message_id, held.receipt, held.attempt, held.lease_expires_at, fields, held.reported)
+
+
 def info(me: Identity) -> Call[replies.Info]:
     """Tell what the relay is and holds."""
     return _call(paths.INFO)
@@ -412,21 +418,7 @@ def poll(me: Identity, *, wait: float = 0.0, max: int | None = None, lease: floa
 
     def read(body: bytes) -> list[Claimed]:
         polled = _read_polled(body)
-        claimed = []
-        for raw, held in zip(polled.messages, polled.deliveries, strict=True):
-            message, fields = _message(raw)
-            claimed.append(
-                Claimed(
-                    message,
-                    held.message_id,
-                    held.receipt,
-                    held.attempt,
-                    held.lease_expires_at,
-                    fields,
-                    held.reported,
-                )
-            )
-        return claimed
+        return [claimed(raw, held) for raw, held in zip(polled.messages, polled.deliveries, strict=True)]
 
     query = {"wait": wait, "max": None if max is None else min(max, MAX_POLL_MESSAGES), "lease": lease}
     return _call(paths.POLL, query=query, read=read, wait=wait, agent_id=me.require())

@@ -2,45 +2,29 @@
 
 from __future__ import annotations
 
-import random
+import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from functools import wraps
+from collections.abc import Callable, Generator, Iterable, Iterator
+from functools import cached_property, wraps
+from queue import Empty, Queue
 from types import TracebackType
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar, cast
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
 
-from clawlink.client import calls
-from clawlink.client.calls import Call, Identity
-from clawlink.client.retry import Backoff
-from clawlink.config import DEFAULT_RELAY, LOOPBACK_HOSTS
-from clawlink.domain.access import KEY_HEADER
-from clawlink.errors import BadRequest, ClawLinkError, NotARelay, RelayUnreachable
-from clawlink.protocol import failure
+from clawlink.client.calls import Call
+from clawlink.client.shell import Shell
+from clawlink.errors import ClawLinkError
 from clawlink.protocol.replies import MessageStatus, TaskView
-from clawlink.version import VERSION
 
 if TYPE_CHECKING:
-    from clawlink.client.waiting import Question
+    from clawlink.client.waiting import Ask, Rest, Said
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _method(make: Callable[Concatenate[Identity, P], Call[T]]) -> Callable[Concatenate[Client, P], T]:
-    """Make a method of the client from the function in ``calls`` that describes it."""
-
-    @wraps(make)
-    def method(self: Client, *args: P.args, **kwargs: P.kwargs) -> T:
-        return self.perform(make(self.identity, *args, **kwargs))
-
-    return cast("Callable[Concatenate[Client, P], T]", method)
-
-
-class Client:
+class Client(Shell):
     """Talks to one relay, as one agent.
 
         with Client("http://192.168.1.5:9077", token="...") as client:
@@ -53,47 +37,27 @@ class Client:
     idempotency keys, so they are. One client is for one thread.
     """
 
-    def __init__(
-        self,
-        relay: str = DEFAULT_RELAY,
-        *,
-        token: str | None = None,
-        agent_id: str | None = None,
-        agent_key: str | None = None,
-        timeout: float = 10.0,
-        backoff: Backoff | None = None,
-        ca: str | None = None,
-    ) -> None:
-        self.relay = relay.rstrip("/")
-        self.identity = Identity(agent_id, agent_key)
-        self.timeout = timeout
-        self.backoff = backoff or Backoff()
-        self._session = requests.Session()
-        self._session.auth = _KeepHeaders()
-        self._token = token
-        self._ca = ca
+    @staticmethod
+    def _method(make: Callable[..., Call[Any]]) -> Callable[..., Any]:
+        @wraps(make)
+        def method(self: Client, *args: Any, **kwargs: Any) -> Any:
+            return self.perform(make(self.identity, *args, **kwargs))
+
+        return method
+
+    @cached_property
+    def _session(self) -> requests.Session:
+        session = requests.Session()
+        session.auth = _KeepHeaders()
         for prefix in ("http://", "https://"):
-            self._session.mount(prefix, HTTPAdapter(max_retries=0))
-        self._session.headers["User-Agent"] = f"clawlink/{VERSION}"
-        if token is not None:
-            # As bytes, since a header's text is latin-1 and a token need not be.
-            self._session.headers["Authorization"] = f"Bearer {token}".encode()
-        # The environment's proxy is not meant for what runs on this very machine, and could not reach it.
-        self._session.trust_env = not _on_loopback(self.relay)
-
-    @property
-    def agent_id(self) -> str | None:
-        """The id of the agent this client acts as."""
-        return self.identity.agent_id
-
-    @property
-    def agent_key(self) -> str | None:
-        """The key of that agent, if it was claimed."""
-        return self.identity.agent_key
+            session.mount(prefix, HTTPAdapter(max_retries=0))
+        session.trust_env = not self._on_loopback
+        return session
 
     def close(self) -> None:
         """Close the connections."""
-        self._session.close()
+        if "_session" in self.__dict__:
+            self._session.close()
 
     def __enter__(self) -> Client:
         return self
@@ -109,27 +73,15 @@ class Client:
         while True:
             attempt += 1
             try:
-                answer = call.answer(self._send(call, self.timeout))
+                answer = self._send(call, self.timeout)
             except ClawLinkError as error:
-                pause = self.backoff.pause(error, attempt=attempt, repeatable=call.repeatable, random=random.random())
-                if pause is None:
-                    raise
-                time.sleep(pause)
-                continue
-            if call.learn is not None:
-                call.learn(self.identity, answer)
-            return answer
+                time.sleep(self._pause(call, error, attempt))
+            else:
+                return self._learn(call, answer)
 
-    def _once(self, call: Call[T], patience: float) -> T:
-        """Send a call a single time, and wait no longer than that for its answer."""
-        return call.answer(self._send(call, min(patience, self.timeout)))
-
-    def _send(self, call: Call[T], patience: float) -> bytes:
-        headers = {}
-        if self.identity.agent_key is not None:
-            headers[KEY_HEADER] = self.identity.agent_key
-        if call.body is not None:
-            headers["Content-Type"] = "application/json"
+    def _send(self, call: Call[T], patience: float) -> T:
+        # As bytes, since a header's text is latin-1 and a token need not be.
+        headers = {name: value.encode() for name, value in self._headers(call).items()}
         try:
             response = self._session.request(
                 call.endpoint.method,
@@ -138,25 +90,19 @@ class Client:
                 headers=headers,
                 timeout=(patience, patience + call.wait),
                 allow_redirects=False,
-                verify=self._ca,  # here and not at the session, where REQUESTS_CA_BUNDLE would go before it
+                verify=self.ca,  # here and not at the session, where REQUESTS_CA_BUNDLE would go before it
             )
         except (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema):
-            raise NotARelay(f"{self.relay!r} is no address of a relay; it should look like {DEFAULT_RELAY}") from None
-        except requests.exceptions.InvalidHeader:
-            raise BadRequest("the token or the agent key has characters that no header can carry") from None
+            raise self._no_address() from None
         except requests.exceptions.SSLError as error:
-            raise NotARelay(f"no trusted TLS connection to {self.relay}: {_reason(error)}") from error
+            raise self._untrusted(_reason(error)) from error
         except requests.exceptions.Timeout as error:
-            raise RelayUnreachable(f"the relay at {self.relay} did not answer within {patience:.3g} s") from error
+            raise self._silent(patience) from error
         except requests.exceptions.RequestException as error:
-            raise RelayUnreachable(
-                f"no relay answers at {self.relay}; is it running? start one with: clawlink serve"
-            ) from error
-        if response.status_code == 200:
-            return response.content
-        if 300 <= response.status_code < 400:
-            raise NotARelay(f"{self.relay} redirects elsewhere (HTTP {response.status_code}); give the relay's own")
-        raise failure.from_reply(response.status_code, response.content)
+            raise self._nobody() from error
+        except OSError as error:  # nothing of the network: requests has names of its own for all that
+            raise self._unreadable(error) from error
+        return self._read(call, response.status_code, response.content)
 
     # -- waiting -------------------------------------------------------------------------------------------------------
 
@@ -174,16 +120,9 @@ class Client:
         asked again and again; ``on_away`` is told why, and with None that it is back. Raises StillPending when the time
         is over, and what cannot get better by waiting, as UnknownTask.
         """
-        from clawlink.client.waiting import FINAL, Trouble, follow  # a few milliseconds that most commands do not need
+        from clawlink.client.waiting import about_task, follow  # a few milliseconds that most commands do not need
 
-        for news in follow(self._about_task(task_id), timeout):
-            if isinstance(news, Trouble):
-                _tell(on_away, news.error)
-                continue
-            _tell(on_change, news)
-            if news.status in FINAL:
-                return news
-        raise AssertionError("a task is followed to its end")
+        return self._last(follow(about_task(self.identity, task_id), timeout), on_change, on_away)
 
     def as_completed(
         self,
@@ -194,23 +133,33 @@ class Client:
         on_away: Callable[[ClawLinkError | None], object] | None = None,
     ) -> Iterator[TaskView]:
         """Give tasks as they become final, each once; otherwise as ``wait_for``."""
-        from clawlink.client.waiting import CROWD, FINAL, Trouble, follow_all
+        from clawlink.client.waiting import FINAL, Crowd, Trouble, about_task, distinct
 
-        ids = list(dict.fromkeys(task_ids))
-        if not ids:
-            raise BadRequest("there is no task to wait for", field="task_ids")
+        ids = distinct(task_ids)
         if len(ids) == 1:
             yield self.wait_for(ids[0], timeout, on_change, on_away=on_away)
             return
-        twins = [self._twin() for _ in ids[:CROWD]]
-        lines = [([twin._about_task(id) for id in ids[at::CROWD]], twin.close) for at, twin in enumerate(twins)]
-        for _, news in follow_all(lines, timeout):
-            if isinstance(news, Trouble):
-                _tell(on_away, news.error)
-                continue
-            _tell(on_change, news)
-            if news.status in FINAL:
-                yield news
+        crowd = Crowd([about_task(self.identity, id) for id in ids], timeout)
+        threads = _Threads()
+        try:
+            for line in crowd.lines:
+                threads.start(Client(**self._arguments()), line)
+            while crowd.going:
+                try:
+                    said = threads.said.get(timeout=min(crowd.left, threading.TIMEOUT_MAX))
+                except Empty:
+                    raise crowd.late() from None
+                if isinstance(said, BaseException):
+                    raise said
+                news = crowd.hear(said)
+                if isinstance(news, Trouble):
+                    _tell(on_away, news.error)
+                elif news is not None:
+                    _tell(on_change, news)
+                    if news.status in FINAL:
+                        yield news
+        finally:
+            threads.over.set()
 
     def wait_any(
         self,
@@ -239,94 +188,79 @@ class Client:
         on_away: Callable[[ClawLinkError | None], object] | None = None,
     ) -> MessageStatus:
         """Wait until a message is ``until`` (delivered, acked, answered) or will never be; else as ``wait_for``."""
-        from clawlink.client.waiting import Trouble, follow, settled
+        from clawlink.client.waiting import about_message, follow
 
-        for news in follow(self._about_message(message_id, until), timeout):
-            if isinstance(news, Trouble):
-                _tell(on_away, news.error)
-                continue
-            _tell(on_change, news)
-            if settled(news, until):
-                return news
-        raise AssertionError("a message is followed to its end")
+        return self._last(follow(about_message(self.identity, message_id, until), timeout), on_change, on_away)
 
-    def _about_task(self, task_id: str) -> Question[TaskView]:
-        from clawlink.client.waiting import FINAL, Question
+    def _last(
+        self,
+        steps: Generator[Ask | Rest | Said, Any, None],
+        on_change: Callable[[T], object] | None,
+        on_away: Callable[[ClawLinkError | None], object] | None,
+    ) -> T:
+        """Tell all news of one task or message, and return the last of it."""
+        from clawlink.client.waiting import Trouble
 
-        def ask(last: TaskView | None, wait: float, patience: float) -> TaskView:
-            since = None if last is None else last.version
-            return self._once(calls.task(self.identity, task_id, wait=wait, since=since), patience)
+        last: T | None = None
+        for said in self._drive(steps, lambda seconds: time.sleep(seconds)):
+            if isinstance(said.news, Trouble):
+                _tell(on_away, said.news.error)
+            else:
+                last = said.news
+                _tell(on_change, said.news)
+        if last is None:
+            raise AssertionError("what is followed to its end was seen")
+        return last
 
-        return Question(task_id, ask, lambda task: task.status in FINAL, self._check)
+    def _drive(
+        self, steps: Generator[Ask | Rest | Said, Any, None], rest: Callable[[float], bool | None]
+    ) -> Iterator[Said]:
+        """Do what waiting takes, and give what it says; ``rest`` sleeps, and returns true to end it."""
+        from clawlink.client.waiting import Ask, Said
 
-    def _about_message(self, message_id: str, until: str) -> Question[MessageStatus]:
-        from clawlink.client.waiting import Question, next_stage, settled
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, Said):
+                    yield step
+                elif isinstance(step, Ask):
+                    try:
+                        answer = self._send(step.call, min(step.patience, self.timeout))
+                    except ClawLinkError as error:
+                        step = steps.throw(error)
+                    else:
+                        step = steps.send(answer)
+                    continue
+                elif rest(step.seconds):
+                    return
+                step = next(steps)
+        except StopIteration:
+            return
 
-        def ask(last: MessageStatus | None, wait: float, patience: float) -> MessageStatus:
-            stage = until if last is None else next_stage(last, until)
-            return self._once(calls.message(self.identity, message_id, wait=wait, until=stage), patience)
 
-        return Question(message_id, ask, lambda status: settled(status, until), self._check)
+class _Threads:
+    """The threads that ask for a crowd. They end with the process, and soon after nobody waits for them any more."""
 
-    def _check(self, patience: float) -> object:
-        return self._once(calls.health(self.identity), patience)
+    def __init__(self) -> None:
+        self.said: Queue[Said | BaseException] = Queue()
+        self.over = threading.Event()
 
-    def _twin(self) -> Client:
-        """Return a client that acts as this one, for another thread."""
-        me = self.identity
-        return Client(
-            self.relay,
-            token=self._token,
-            agent_id=me.agent_id,
-            agent_key=me.agent_key,
-            timeout=self.timeout,
-            backoff=self.backoff,
-            ca=self._ca,
-        )
+    def start(self, client: Client, line: Generator[Ask | Rest | Said, Any, None]) -> None:
+        """Follow a line in a thread with a client of its own. A failure of one ends the waiting of all."""
+        threading.Thread(target=self._run, args=(client, line), daemon=True).start()
 
-    # -- one method for each endpoint ----------------------------------------------------------------------------------
-
-    info = _method(calls.info)
-    health = _method(calls.health)
-    register = _method(calls.register)
-    discover = _method(calls.discover)
-    heartbeat = _method(calls.heartbeat)
-    leave = _method(calls.leave)
-    delegate = _method(calls.delegate)
-    respond = _method(calls.respond)
-    tasks = _method(calls.tasks)
-    task = _method(calls.task)
-    cancel = _method(calls.cancel)
-    answer = _method(calls.answer)
-    send = _method(calls.send)
-    broadcast = _method(calls.broadcast)
-    knowledge = _method(calls.knowledge)
-    poll = _method(calls.poll)
-    ack = _method(calls.ack)
-    nack = _method(calls.nack)
-    extend = _method(calls.extend)
-    dead_letters = _method(calls.dead_letters)
-    redrive = _method(calls.redrive)
-    message = _method(calls.message)
-    put_file = _method(calls.put_file)
-    list_files = _method(calls.list_files)
-    get_file = _method(calls.get_file)
-    delete_file = _method(calls.delete_file)
-    metrics = _method(calls.metrics)
-    openapi = _method(calls.openapi)
+    def _run(self, client: Client, line: Generator[Ask | Rest | Said, Any, None]) -> None:
+        try:
+            with client:
+                for said in client._drive(line, self.over.wait):
+                    self.said.put(said)
+        except BaseException as error:
+            self.said.put(error)
 
 
 def _tell(listener: Callable[[T], object] | None, news: T) -> None:
     if listener is not None:
         listener(news)
-
-
-def _on_loopback(relay: str) -> bool:
-    try:
-        host = urlsplit(relay).hostname or ""
-    except ValueError:
-        return False
-    return host in LOOPBACK_HOSTS or host.startswith("127.")
 
 
 def _reason(error: Exception) -> object:

@@ -1,18 +1,22 @@
-"""Waiting for tasks and messages, in many short questions, through whatever happens to the relay meanwhile."""
+"""Waiting for tasks and messages, in many short questions, through whatever happens to the relay meanwhile.
+
+Nothing here sends or sleeps: what waits is a generator that says what to ask and how long to rest, and whoever drives
+it does so, in a thread or in an event loop.
+"""
 
 from __future__ import annotations
 
 import random
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
-from queue import Empty, Queue
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
+from clawlink.client import calls
+from clawlink.client.calls import Call, Identity
 from clawlink.client.retry import PASSING, Backoff
 from clawlink.domain.task import FINAL as _FINAL
-from clawlink.errors import ClawLinkError, NotARelay
+from clawlink.errors import BadRequest, ClawLinkError, NotARelay
 from clawlink.protocol.replies import MessageStatus, TaskView
 
 T = TypeVar("T", TaskView, MessageStatus)
@@ -45,17 +49,55 @@ class Trouble:
     error: ClawLinkError | None
 
 
+class Ask(NamedTuple):
+    """Send this call once, have ``patience`` seconds with it beyond its own wait, and hand in the answer or error."""
+
+    call: Call[Any]
+    patience: float
+
+
+class Rest(NamedTuple):
+    """Do nothing for so many seconds."""
+
+    seconds: float
+
+
+class Said(NamedTuple):
+    """News of the task or message ``id``; None: there is no more to come."""
+
+    id: str
+    news: Any
+
+
 @dataclass(frozen=True)
 class Question(Generic[T]):
-    """What is waited for. ``ask`` takes what is known, how long to wait, and the patience for the answer beyond that.
+    """What is waited for. ``ask`` takes what is known and how long to wait.
 
     ``ended`` tells whether there is nothing more to come; ``check`` fails if the relay is shutting down.
     """
 
     id: str
-    ask: Callable[[T | None, float, float], T]
+    ask: Callable[[T | None, float], Call[T]]
     ended: Callable[[T], bool]
-    check: Callable[[float], object]
+    check: Callable[[], Call[Any]]
+
+
+def about_task(me: Identity, task_id: str) -> Question[TaskView]:
+    """Ask for a task until it is final."""
+
+    def ask(last: TaskView | None, wait: float) -> Call[TaskView]:
+        return calls.task(me, task_id, wait=wait, since=None if last is None else last.version)
+
+    return Question(task_id, ask, lambda task: task.status in FINAL, lambda: calls.health(me))
+
+
+def about_message(me: Identity, message_id: str, until: str) -> Question[MessageStatus]:
+    """Ask for a message until it is ``until``, or will not be any more."""
+
+    def ask(last: MessageStatus | None, wait: float) -> Call[MessageStatus]:
+        return calls.message(me, message_id, wait=wait, until=until if last is None else next_stage(last, until))
+
+    return Question(message_id, ask, lambda status: settled(status, until), lambda: calls.health(me))
 
 
 class Follower(Generic[T]):
@@ -72,8 +114,8 @@ class Follower(Generic[T]):
         self._step = step
         self._failed = 0
 
-    def turn(self) -> list[T | Trouble]:
-        """Ask once, and return the news; afterwards wait for ``pause`` seconds. Raises what no patience mends."""
+    def turn(self) -> Generator[Ask, Any, list[T | Trouble]]:
+        """Ask once, and return the news; afterwards rest for ``pause`` seconds. Raises what no patience mends."""
         started = time.monotonic()
         left = max(0.0, self._until - started)
         # What is new to us is asked without a wait: what it says, and that it can be asked again.
@@ -81,13 +123,13 @@ class Follower(Generic[T]):
         patience = max(_LEAST_PATIENCE_SECONDS, left - wait)
         self.pause = 0.0
         try:
-            now_is = self._question.ask(self.last, wait, patience)
+            now_is: T = yield Ask(self._question.ask(self.last, wait), patience)
             changed = self.last is None or _differ(self.last, now_is)
             hurried = not changed and time.monotonic() - started < min(wait, _HURRIED_SECONDS)
             if hurried:
                 self.pause = _HURRIED_SECONDS
             if hurried or self.trouble is not None:
-                self._question.check(patience)
+                yield Ask(self._question.check(), patience)
         except (*PASSING, NotARelay) as error:
             # What stands before a relay may answer in its place while it is away; but it must have been one.
             if isinstance(error, NotARelay) and self.last is None:
@@ -111,89 +153,90 @@ class Follower(Generic[T]):
         return [Trouble(error)] if first else []
 
 
-def follow(question: Question[T], timeout: float | None) -> Iterator[T | Trouble]:
+def follow(question: Question[T], timeout: float | None) -> Generator[Ask | Rest | Said, Any, None]:
     """Give the news of one task or message until it ends. Raises StillPending if that takes too long."""
     until = _end(timeout)
     follower = Follower(question, until)
     while True:
-        yield from follower.turn()
+        for news in (yield from follower.turn()):
+            yield Said(follower.id, news)
         if follower.ended:
             return
         left = until - time.monotonic()
         if left <= 0:
             raise _late([follower], timeout)
-        time.sleep(min(follower.pause, left))
+        yield Rest(min(follower.pause, left))
 
 
-def follow_all(
-    lines: Iterable[tuple[Sequence[Question[T]], Callable[[], None]]], timeout: float | None
-) -> Iterator[tuple[str, T | Trouble]]:
-    """Give the news of several, each with its id, until all have ended. Raises StillPending if that takes too long.
+class Crowd(Generic[T]):
+    """Follows several at once, on as many ``lines`` as may be, each a generator with a connection of its own.
 
-    A line is what is asked on one connection, in a thread of its own, and what closes that in the end.
+    What the lines say is collected by whoever drives them, and given to ``hear``.
     """
-    until = _end(timeout)
-    crowd = _Crowd()
-    going: dict[str, Follower[T]] = {}
-    away: set[str] = set()
-    for questions, close in lines:
-        step = _CROWD_STEP_SECONDS if len(questions) == 1 else 0.0
-        followers = [Follower(question, until, step=step) for question in questions]
-        going.update((follower.id, follower) for follower in followers)
-        crowd.start(followers, close)
-    try:
-        while going:
-            # Each is asked once, however short the time is.
-            grace = _LEAST_PATIENCE_SECONDS if any(f.last is None and f.trouble is None for f in going.values()) else 0
-            left = until + grace - time.monotonic()
-            try:
-                id, news = crowd.news.get(timeout=max(0.0, min(left, threading.TIMEOUT_MAX)))
-            except Empty:
-                raise _late(list(going.values()), timeout) from None
-            if isinstance(news, BaseException):
-                raise news
-            if news is None:
-                del going[id]
-            elif isinstance(news, Trouble):
-                # All are away together: that is one piece of news.
-                before = bool(away)
-                (away.discard if news.error is None else away.add)(id)
-                if bool(away) != before:
-                    yield id, news
-            else:
-                yield id, news
-    finally:
-        crowd.over.set()
+
+    def __init__(self, questions: Iterable[Question[T]], timeout: float | None) -> None:
+        self._timeout = timeout
+        self._until = _end(timeout)
+        asked = list(questions)
+        shared = [asked[at::CROWD] for at in range(min(len(asked), CROWD))]
+        crews = [
+            [Follower(one, self._until, step=0.0 if len(line) > 1 else _CROWD_STEP_SECONDS) for one in line]
+            for line in shared
+        ]
+        self._going: dict[str, Follower[T]] = {follower.id: follower for crew in crews for follower in crew}
+        self._away: set[str] = set()
+        self.lines = [_line(crew) for crew in crews]
+
+    @property
+    def going(self) -> bool:
+        """Whether any has not ended yet."""
+        return bool(self._going)
+
+    @property
+    def left(self) -> float:
+        """The seconds until ``late``, 0 at least: each is asked once, however short the time is."""
+        going = self._going.values()
+        grace = _LEAST_PATIENCE_SECONDS if any(f.last is None and f.trouble is None for f in going) else 0.0
+        return max(0.0, self._until + grace - time.monotonic())
+
+    def late(self) -> ClawLinkError:
+        """Return what to raise when the time is over."""
+        return _late(list(self._going.values()), self._timeout)
+
+    def hear(self, said: Said) -> T | Trouble | None:
+        """Take what a line said, and return what of that is news to whoever waits."""
+        news: T | Trouble | None = said.news
+        if news is None:
+            del self._going[said.id]
+        elif isinstance(news, Trouble):
+            # All are away together: that is one piece of news.
+            before = bool(self._away)
+            (self._away.discard if news.error is None else self._away.add)(said.id)
+            return news if bool(self._away) != before else None
+        return news
 
 
-class _Crowd:
-    """The threads that ask. They end with the process, and soon after nobody waits for them any more."""
+def _line(followers: list[Follower[T]]) -> Generator[Ask | Rest | Said, Any, None]:
+    least = _TURN_SECONDS if len(followers) > 1 else 0.0
+    while followers:
+        started = time.monotonic()
+        for follower in followers:
+            for one in (yield from follower.turn()):
+                yield Said(follower.id, one)
+            if follower.ended:
+                yield Said(follower.id, None)
+        pause = max(least - (time.monotonic() - started), *(follower.pause for follower in followers))
+        followers = [follower for follower in followers if not follower.ended]
+        if followers:
+            yield Rest(max(0.0, pause))
 
-    def __init__(self) -> None:
-        self.news: Queue[tuple[str, Any]] = Queue()
-        self.over = threading.Event()
 
-    def start(self, followers: list[Follower[T]], close: Callable[[], None]) -> None:
-        """Ask for these in a thread. Its news come with their ids; None is the end of one, an exception of all."""
-        threading.Thread(target=self._run, args=(followers, close), daemon=True).start()
-
-    def _run(self, followers: list[Follower[Any]], close: Callable[[], None]) -> None:
-        least = _TURN_SECONDS if len(followers) > 1 else 0.0
-        try:
-            while followers and not self.over.is_set():
-                started = time.monotonic()
-                for follower in followers:
-                    for one in follower.turn():
-                        self.news.put((follower.id, one))
-                    if follower.ended:
-                        self.news.put((follower.id, None))
-                pause = max(least - (time.monotonic() - started), *(follower.pause for follower in followers))
-                followers = [follower for follower in followers if not follower.ended]
-                self.over.wait(max(0.0, pause) if followers else 0.0)
-        except BaseException as error:
-            self.news.put(("", error))
-        finally:
-            close()
+def distinct(task_ids: Iterable[str]) -> list[str]:
+    """Return each id once. Raises BadRequest if there is none."""
+    ids = list(dict.fromkeys(task_ids))
+    if not ids:
+        raise BadRequest("there is no task to wait for", field="task_ids")
+    return ids
 
 
 def _end(timeout: float | None) -> float:

@@ -8,11 +8,14 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
+from clawlink.client.retry import Backoff
 from clawlink.config import ServerConfig
 from clawlink.domain.limits import Limits
+from tests.client.facade import KINDS, Chosen
 from tests.client.restartable import Restartable
 from tests.system.threaded import relay_in_thread
 
@@ -100,11 +103,28 @@ def scripted() -> Iterator[Scripted]:
     server.close()
 
 
+@pytest.fixture(params=KINDS)
+def each_client(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Have the test run with either client: ``connect`` then makes one of that kind."""
+    kind: str = request.param
+    monkeypatch.setattr(Chosen, "kind", kind)
+    return kind
+
+
 @pytest.fixture
 def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The pauses that clients have made; none of them takes any time."""
     made: list[float] = []
-    monkeypatch.setattr(time, "sleep", made.append)
+    decide = Backoff.pause
+
+    def pause(self: Backoff, *args: Any, **facts: Any) -> float | None:
+        decided = decide(self, *args, **facts)
+        if decided is None:
+            return None
+        made.append(decided)
+        return 0.0
+
+    monkeypatch.setattr(Backoff, "pause", pause)
     return made
 
 

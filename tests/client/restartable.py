@@ -41,6 +41,10 @@ class Restartable:
             self._run(self._app.stop())
             self._app = None
 
+    def forget(self) -> None:
+        """Come back, the next time, with nothing of what was known."""
+        self._store = MemoryStore()
+
     def drain(self) -> None:
         """Take no new work, answer who waits, and go on listening."""
         assert self._app is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
@@ -12,13 +13,16 @@ from clawlink.client.calls import Other
 from clawlink.client.retry import Backoff
 from clawlink.client.sync import Client
 from tests.client.conftest import Scripted, http
+from tests.client.facade import connect
+
+pytestmark = pytest.mark.usefixtures("each_client")
 
 DRAINING = http("503 Service Unavailable", '{"error":"e","code":"draining","retry_after":3}', "Retry-After: 3")
 OK = http("200 OK", '{"status":"ok"}')
 
 
 def once(url: str, **options: float) -> Client:
-    return Client(url, agent_id="a", backoff=Backoff(tries=1), **options)  # type: ignore[arg-type]
+    return connect(url, agent_id="a", backoff=Backoff(tries=1), **options)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +106,7 @@ def test_a_poll_is_given_its_wait_on_top_of_the_timeout(scripted: Scripted) -> N
 
 def test_it_tries_again_until_the_relay_is_back(scripted: Scripted, pauses: list[float]) -> None:
     scripted.script = [b"", DRAINING, http("500 x", '{"error":"e","code":"internal_error"}'), OK]
-    with Client(scripted.url) as client:
+    with connect(scripted.url) as client:
         assert client.health().status == "ok"
     assert len(scripted.asked) == 4
     assert len(pauses) == 3
@@ -113,7 +117,7 @@ def test_it_tries_again_until_the_relay_is_back(scripted: Scripted, pauses: list
 
 def test_it_gives_up_with_the_last_failure(scripted: Scripted, pauses: list[float]) -> None:
     scripted.script = [DRAINING]
-    with Client(scripted.url) as client, pytest.raises(errors.Draining) as failed:
+    with connect(scripted.url) as client, pytest.raises(errors.Draining) as failed:
         client.health()
     assert failed.value.retry_after == 3
     assert (len(scripted.asked), len(pauses)) == (4, 3)
@@ -131,14 +135,14 @@ def test_it_gives_up_with_the_last_failure(scripted: Scripted, pauses: list[floa
 )
 def test_a_refusal_is_not_tried_again(scripted: Scripted, pauses: list[float], status: str, code: str) -> None:
     scripted.script = [http(f"{status} x", f'{{"error":"e","code":"{code}"}}')]
-    with Client(scripted.url) as client, pytest.raises(errors.BY_CODE[code]):
+    with connect(scripted.url) as client, pytest.raises(errors.BY_CODE[code]):
         client.health()
     assert (len(scripted.asked), pauses) == (1, [])
 
 
 def test_a_repeat_carries_the_same_idempotency_key(scripted: Scripted, pauses: list[float]) -> None:
     scripted.script = [b""]
-    with Client(scripted.url, agent_id="a") as client, pytest.raises(errors.RelayUnreachable):
+    with connect(scripted.url, agent_id="a") as client, pytest.raises(errors.RelayUnreachable):
         client.send("b", "x")
     assert len(scripted.asked) == 4
     assert len({asked.partition(b"\r\n\r\n")[2] for asked in scripted.asked}) == 1
@@ -146,7 +150,7 @@ def test_a_repeat_carries_the_same_idempotency_key(scripted: Scripted, pauses: l
 
 def test_leaving_and_deleting_are_not_repeated(scripted: Scripted, pauses: list[float]) -> None:
     scripted.script = [b""]
-    with Client(scripted.url, agent_id="a") as client:
+    with connect(scripted.url, agent_id="a") as client:
         with pytest.raises(errors.RelayUnreachable):
             client.leave()
         with pytest.raises(errors.RelayUnreachable):
@@ -200,3 +204,21 @@ def test_metrics_that_are_no_text_come_from_no_relay(scripted: Scripted) -> None
     scripted.script = [http("200 OK", b"\xff\xfe")]
     with once(scripted.url) as client, pytest.raises(errors.NotARelay):
         client.metrics()
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_certificates_that_cannot_be_read_are_told(content: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_text(content)
+    refused = pytest.raises((errors.NotARelay, errors.RelayUnreachable))
+    with connect("https://127.0.0.1:9", ca=str(path), backoff=Backoff(tries=1)) as client, refused as failed:
+        client.health()
+    assert content is not None or str(path) in failed.value.message
+
+
+def test_a_token_that_is_no_text_is_told(scripted: Scripted) -> None:
+    scripted.script = [http("200 OK", '{"status":"ok"}')]
+    with connect(scripted.url, token="\udc80") as client, pytest.raises(errors.BadRequest):
+        client.health()
+    assert scripted.asked == []

@@ -22,12 +22,15 @@ from clawlink.domain.limits import Limits
 from clawlink.protocol import replies
 from clawlink.protocol.paths import ENDPOINTS
 from tests.client.conftest import Scripted, http
+from tests.client.facade import connect
 from tests.client.restartable import Restartable
 from tests.system.threaded import relay_in_thread
 
+pytestmark = pytest.mark.usefixtures("each_client")
+
 
 def make(relay: str, **options: object) -> Client:
-    return Client(relay, backoff=Backoff(tries=1), **options)  # type: ignore[arg-type]
+    return connect(relay, backoff=Backoff(tries=1), **options)
 
 
 @pytest.fixture
@@ -252,14 +255,14 @@ def test_work_names_the_work_that_it_is_done_for(ann: Client, bob: Client) -> No
 
 
 def test_agents_that_go_in_circles_are_stopped_and_do_not_try_again(
-    ann: Client, bob: Client, monkeypatch: pytest.MonkeyPatch
+    ann: Client, bob: Client, pauses: list[float]
 ) -> None:
-    monkeypatch.setattr("time.sleep", pytest.fail)
-    patient = Client(ann.relay, agent_id=ann.agent_id, agent_key=ann.agent_key, backoff=Backoff())
+    patient = connect(ann.relay, agent_id=ann.agent_id, agent_key=ann.agent_key, backoff=Backoff())
     with patient, pytest.raises(errors.LoopStopped) as stopped:
         circle(patient, bob)
     assert stopped.value.limit == 3
     assert set(stopped.value.current) == {of(ann), of(bob)}
+    assert pauses == []
 
 
 def circle(one: Client, other: Client) -> None:
@@ -278,7 +281,7 @@ def flood(client: Client, count: int) -> None:
 
 def test_who_is_too_fast_waits_and_gets_through() -> None:
     limits = Limits(rate_agent=20, burst_agent=2, rate_pair=0)
-    with relay_in_thread(ServerConfig(port=0, limits=limits)) as url, Client(url) as client:
+    with relay_in_thread(ServerConfig(port=0, limits=limits)) as url, connect(url) as client:
         client.register("fast")
         flood(client, 6)
         assert client.info().rate_limited > 0
@@ -461,7 +464,7 @@ def test_a_netrc_file_does_not_replace_our_token(
     scripted.script = [http("200 OK", '{"status":"ok"}')]
     for token in ("t", None):
         with make(scripted.url, token=token) as client:
-            client._session.trust_env = True  # as it is towards any relay but this machine's
+            client._on_loopback = False  # as it is towards any relay but this machine's
             client.health()
     with_token, without = scripted.asked
     assert b"\r\nAuthorization: Bearer t\r\n" in with_token
@@ -475,3 +478,20 @@ def test_a_proxy_is_not_asked_for_a_relay_on_this_machine(relay: str, monkeypatc
         monkeypatch.delenv(name, raising=False)
     with make(relay) as client:
         assert client.health().status == "ok"
+
+
+def test_the_environments_proxy_is_asked_for_any_other_relay(
+    scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ALL_PROXY", "all_proxy", "NO_PROXY", "no_proxy", "HTTP_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", scripted.url)
+    scripted.script = [http("200 OK", '{"status":"ok"}')]
+    with make("http://relay.invalid:9077", token="t") as client:
+        assert client.health().status == "ok"
+        monkeypatch.setenv("no_proxy", "relay.invalid")
+    assert scripted.asked[0].startswith(b"GET http://relay.invalid:9077/healthz HTTP/1.1\r\n")
+    assert b"\r\nAuthorization: Bearer t\r\n" in scripted.asked[0]
+    with make("http://relay.invalid:9077") as direct, pytest.raises(errors.RelayUnreachable):
+        direct.health()
+    assert len(scripted.asked) == 1

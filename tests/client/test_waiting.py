@@ -13,15 +13,19 @@ import pytest
 
 from clawlink import errors
 from clawlink.client import waiting
+from clawlink.client.shell import Shell
 from clawlink.client.sync import Client
 from clawlink.client.waiting import FINAL, StillPending, reached, settled
 from clawlink.domain.message import TaskDelegation
 from clawlink.errors import ClawLinkError
 from clawlink.protocol.replies import MessageStatus, TaskView
 from tests.client.conftest import Scripted, eventually, http
+from tests.client.facade import connect
 from tests.client.restartable import Restartable
 
 Beside = Callable[..., "Future[Any]"]
+
+pytestmark = pytest.mark.usefixtures("each_client")
 
 
 @pytest.fixture
@@ -33,14 +37,14 @@ def beside() -> Iterator[Beside]:
 
 @pytest.fixture
 def ann(restartable: Restartable) -> Iterator[Client]:
-    with Client(restartable.url) as client:
+    with connect(restartable.url) as client:
         client.register("ann")
         yield client
 
 
 @pytest.fixture
 def bob(restartable: Restartable, ann: Client) -> Iterator[Client]:
-    with Client(restartable.url) as client:
+    with connect(restartable.url) as client:
         client.register("bob", capabilities=["python"])
         yield client
 
@@ -85,7 +89,7 @@ def test_wait_for_returns_a_task_that_ends_in_another_way(
     id = ann.delegate("bob", "count").message_id
     done = beside(ann.wait_for, id, 20)
     if status == "cancelled":
-        with Client(ann.relay, agent_id=ann.agent_id, agent_key=ann.agent_key) as same:
+        with connect(ann.relay, agent_id=ann.agent_id, agent_key=ann.agent_key) as same:
             same.cancel(id, note="no need")
     else:
         claim(bob)
@@ -112,13 +116,13 @@ def test_what_does_not_get_better_by_waiting_is_raised_at_once(
     with pytest.raises(errors.UnknownTask):
         ann.wait_for("nothing", 20)
     id, other = (ann.delegate("bob", "count").message_id for _ in range(2))
-    with Client(restartable.url) as eve:
+    with connect(restartable.url) as eve:
         eve.register("eve")
         with pytest.raises(errors.NotAllowed):
             eve.wait_for(id, 20)
         with pytest.raises(errors.NotAllowed):
             list(eve.as_completed([id, other], 20))
-    with Client(restartable.url) as stranger, pytest.raises(errors.BadRequest):
+    with connect(restartable.url) as stranger, pytest.raises(errors.BadRequest):
         stranger.wait_for(id, 20)
 
 
@@ -160,13 +164,13 @@ def test_a_relay_that_shuts_down_is_said_to_and_is_not_asked_without_pause(
 ) -> None:
     id = ann.delegate("bob", "count").message_id
     asked: list[str] = []
-    send = Client._send
+    headers = Shell._headers
 
-    def counting(self: Client, call: Any, patience: float) -> bytes:
+    def counting(self: Shell, call: Any) -> dict[str, str]:
         asked.append(call.path)
-        return send(self, call, patience)
+        return headers(self, call)
 
-    monkeypatch.setattr(Client, "_send", counting)
+    monkeypatch.setattr(Shell, "_headers", counting)
     away: list[ClawLinkError | None] = []
     seen: list[str] = []
     done = beside(ann.wait_for, id, 2.5, lambda task: seen.append(task.status), on_away=away.append)
@@ -181,7 +185,7 @@ def test_a_relay_that_shuts_down_is_said_to_and_is_not_asked_without_pause(
 def test_a_relay_that_was_never_heard_of_is_told_as_such_when_the_time_is_over(scripted: Scripted) -> None:
     scripted.script = [30.0]
     started = time.monotonic()
-    with Client(scripted.url, agent_id="a") as client, pytest.raises(errors.RelayUnreachable):
+    with connect(scripted.url, agent_id="a") as client, pytest.raises(errors.RelayUnreachable):
         client.wait_for("t", 0.2)
     assert time.monotonic() - started < 4
 
@@ -189,11 +193,11 @@ def test_a_relay_that_was_never_heard_of_is_told_as_such_when_the_time_is_over(s
 def test_what_answers_in_the_place_of_a_relay_is_waited_out_but_must_have_been_one(scripted: Scripted) -> None:
     proxy = http("502 Bad Gateway", "<html>bad gateway</html>")
     scripted.script = [proxy]
-    with Client(scripted.url, agent_id="a") as client, pytest.raises(errors.NotARelay):
+    with connect(scripted.url, agent_id="a") as client, pytest.raises(errors.NotARelay):
         client.wait_for("t", 20)
     scripted.script = [view("in_progress", 1), proxy, proxy, view("completed", 2)]
     away: list[ClawLinkError | None] = []
-    with Client(scripted.url, agent_id="a") as client:
+    with connect(scripted.url, agent_id="a") as client:
         assert client.wait_for("t", 20, on_away=away.append).status == "completed"
     assert [type(error) for error in away] == [errors.NotARelay, type(None)]
 

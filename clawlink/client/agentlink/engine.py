@@ -1,0 +1,230 @@
+"""What runs while an AgentLink is connected: it reads, hands over, acks, and comes back when the connection is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any
+
+from clawlink.client.agentlink.message import Forged, Message, read_message
+from clawlink.client.agentlink.outbox import Outbox, Sent, error_of
+from clawlink.client.agentlink.session import Session
+from clawlink.errors import ClawLinkError, InternalError, RateLimited, RelayUnreachable, Unavailable
+from clawlink.protocol.agentlink.files import LinkFile
+from clawlink.protocol.agentlink.signing import new_nonce
+
+_log = logging.getLogger("clawlink.agentlink")
+
+FIRST_PAUSE_SECONDS = 0.5
+MOST_PAUSE_SECONDS = 30.0
+REMEMBERED = 10_000
+MAX_WAITING = 1000
+_PASSING = (RateLimited, Unavailable, InternalError)
+_ANSWER_SECONDS = 10.0
+
+Deliver = Callable[[Message], Awaitable[None]]
+
+
+def pause_before(attempt: int, random: float) -> float:
+    """Return the seconds before attempt number ``attempt`` (from 1) to come back; ``random`` is from 0 to 1.
+
+    Twice as long each time, and spread over half of it to all of it, so that those who lost a relay together do not
+    come back together.
+    """
+    return min(FIRST_PAUSE_SECONDS * 2.0 ** (attempt - 1), MOST_PAUSE_SECONDS) * (0.5 + random / 2)
+
+
+class Engine:
+    """Lives on one event loop. ``deliver`` is awaited for each message in turn, and acks it by returning."""
+
+    def __init__(
+        self,
+        config: LinkFile,
+        *,
+        deliver: Deliver,
+        on_state: Callable[[str, str | None], None],
+        on_delivered: Callable[[Sent], None],
+    ) -> None:
+        self._config = config
+        self._deliver = deliver
+        self._on_state = on_state
+        self._session: Session | None = None
+        self._outbox = Outbox(on_delivered)
+        self._inbox: asyncio.Queue[tuple[Session, dict[str, Any]]] = asyncio.Queue(MAX_WAITING)
+        self._handled: OrderedDict[str, None] = OrderedDict()
+        self._answers: dict[str, Future[str]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._runner: asyncio.Task[None] | None = None
+        self._connecting = asyncio.Lock()
+        self._wanted = asyncio.Event()
+
+    async def connect(self) -> None:
+        """Connect, and stay connected. Raises what the first attempt fails with. Harmless if connected already."""
+        async with self._connecting:
+            if self._runner is not None and not self._runner.done():
+                return
+            self._on_state("connecting", None)
+            try:
+                session = await Session.open(self._config)
+            except ClawLinkError as error:
+                self._on_state("disconnected", error.message)
+                raise
+            if self._runner is None:
+                self._spawn(self._work())
+            self._runner = self._spawn(self._run(session))
+
+    async def want(self, messages: bool) -> None:
+        """Say whether somebody wants to get messages. Until then they are left with the relay."""
+        if messages:
+            self._wanted.set()
+
+    async def close(self) -> None:
+        """Disconnect for good. What the relay has not answered by now fails."""
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._give_up("the link was closed")
+        self._on_state("closed", None)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _give_up(self, why: str) -> None:
+        error = RelayUnreachable(why)
+        self._outbox.close(error)
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(error)
+
+    # -- the connection ----------------------------------------------------------------------------------------------
+
+    async def _run(self, session: Session | None) -> None:
+        while session is not None:
+            why = "the connection broke off"
+            try:
+                why = await self._serve(session)
+            except ClawLinkError as error:
+                why = error.message
+            finally:
+                self._session = None
+                with contextlib.suppress(ClawLinkError, ConnectionError):
+                    await session.close()
+            self._on_state("disconnected", why)
+            session = await self._come_back() if self._config.auto_reconnect else None
+        self._give_up("the connection has ended, and is not made again")
+
+    async def _serve(self, session: Session) -> str:
+        """Read what comes until the connection ends; return why it did."""
+        self._session = session
+        self._on_state("connected", None)
+        for sent in self._outbox.again():
+            await session.send(sent)
+        async for frame in session:
+            self._take(session, frame)
+        return session.why_ended
+
+    async def _come_back(self) -> Session:
+        attempt = 0
+        while True:
+            attempt += 1
+            await asyncio.sleep(pause_before(attempt, random.random()))
+            self._on_state("connecting", None)
+            try:
+                return await Session.open(self._config)
+            except ClawLinkError as error:
+                self._on_state("disconnected", error.message)
+
+    def _take(self, session: Session, frame: dict[str, Any]) -> None:
+        kind, id = frame.get("type"), frame.get("id")
+        if kind == "message":
+            with contextlib.suppress(asyncio.QueueFull):  # what is not acked comes again; our relay sends 32 at most
+                self._inbox.put_nowait((session, frame))
+        elif kind == "queued" and id is not None:
+            self._outbox.queued(id, frame.get("message_id"))
+        elif kind == "delivered" and id is not None:
+            self._outbox.delivered(id)
+        elif kind == "responded" and id in self._answers:
+            self._answers.pop(id).set_result(str(frame.get("status")))
+        elif kind == "error":
+            self._refused(id, error_of(frame))
+
+    def _refused(self, id: str | None, error: ClawLinkError) -> None:
+        sent = self._outbox.get(id)
+        if id in self._answers:
+            self._answers.pop(str(id)).set_exception(error)
+        elif sent is None:
+            _log.warning("the relay refused a frame", extra={"code": error.code, "reason": error.message})
+        elif isinstance(error, _PASSING):
+            self._spawn(self._send_later(sent, error.retry_after or 1.0))
+        else:
+            self._outbox.failed(sent.id, error)
+
+    # -- out ---------------------------------------------------------------------------------------------------------
+
+    async def send(self, sent: Sent) -> None:
+        """Send a message now, or when the connection is there again. Raises OverLimit if too many wait."""
+        self._outbox.add(sent)
+        await self._try(sent)
+
+    async def _send_later(self, sent: Sent, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        if self._outbox.get(sent.id) is not None:
+            await self._try(sent)
+
+    async def _try(self, sent: Sent) -> None:
+        if self._session is not None:
+            with contextlib.suppress(RelayUnreachable):  # it is sent again once the connection is back
+                await self._session.send(sent)
+
+    async def respond(self, task_id: str, result: str, status: str) -> str:
+        """Report on a task; return its status. Raises what the relay refuses, RelayUnreachable without a connection."""
+        if self._session is None:
+            raise RelayUnreachable("there is no connection to the relay at present; try again")
+        id = new_nonce()
+        answer: Future[str] = Future()
+        self._answers[id] = answer
+        try:
+            await self._session.respond(task_id, result, status, id)
+            return await asyncio.wait_for(asyncio.wrap_future(answer), _ANSWER_SECONDS)
+        except asyncio.TimeoutError:
+            raise RelayUnreachable("the relay did not answer in time; try again") from None
+        finally:
+            self._answers.pop(id, None)
+
+    # -- in ----------------------------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        """Hand over one message after the other, in the order in which they come."""
+        while True:
+            session, frame = await self._inbox.get()
+            await self._wanted.wait()
+            if session is self._session:  # or the message will come again
+                with contextlib.suppress(RelayUnreachable):
+                    await self._hand_over(session, frame)
+
+    async def _hand_over(self, session: Session, frame: dict[str, Any]) -> None:
+        receipt = str(frame.get("receipt"))
+        try:
+            message = read_message(frame, self._config.end_to_end)
+            if message.mark not in self._handled:
+                await self._deliver(message)
+        except Exception as error:
+            if isinstance(error, Forged):
+                _log.warning("a message is not handed over", extra={"reason": str(error)})
+            else:
+                _log.exception("a handler failed; the message comes again")
+            await session.nack(receipt, float(2 ** min(int(frame.get("attempt", 1)), 6)))
+            return
+        self._handled[message.mark] = None
+        if len(self._handled) > REMEMBERED:
+            self._handled.popitem(last=False)
+        await session.ack(receipt)

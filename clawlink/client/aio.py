@@ -1,0 +1,323 @@
+"""The client for asyncio, on aiohttp: a thin shell over ``calls``."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import io
+import os
+import ssl
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from contextlib import aclosing
+from functools import cached_property, wraps
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import aiohttp
+from yarl import URL
+
+from clawlink.client.calls import Call
+from clawlink.client.shell import Shell
+from clawlink.client.waiting import FINAL, Ask, Crowd, Rest, Said, Trouble, about_message, about_task, distinct, follow
+from clawlink.domain.limits import MIB
+from clawlink.errors import ClawLinkError
+from clawlink.protocol.replies import MessageStatus, TaskView
+
+if TYPE_CHECKING:
+    from clawlink.client.stream import Stream
+
+T = TypeVar("T")
+
+# What aiohttp raises before there is an answer. A timeout is an OSError of its own only from Python 3.11 on.
+NO_ANSWER = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
+
+# A clock is looked at so often, however much time there is.
+_ALARM_SECONDS = 3600.0
+
+
+class AsyncClient(Shell):
+    """Talks to one relay, as one agent, from asyncio.
+
+        async with AsyncClient("http://192.168.1.5:9077", token="...") as client:
+            await client.register("researcher", capabilities=["search"])
+            done = await client.delegate("writer", "Summarise the findings", context={"format": "markdown"})
+            print((await client.wait_for(done.message_id, timeout=600)).result)
+
+    It has the methods of ``Client``, to be awaited, with the same arguments, answers, retries and errors. One client
+    is for one event loop, and there for as many tasks as there are.
+    """
+
+    @staticmethod
+    def _method(make: Callable[..., Call[Any]]) -> Callable[..., Any]:
+        @wraps(make)
+        async def method(self: AsyncClient, *args: Any, **kwargs: Any) -> Any:
+            return await self.perform(make(self.identity, *args, **kwargs))
+
+        return method
+
+    @cached_property
+    def _session(self) -> aiohttp.ClientSession:
+        session = aiohttp.ClientSession()
+        # What may be repeated is decided here alone; aiohttp would send a DELETE again whose answer was lost.
+        session._retry_connection = False
+        return session
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if "_session" in self.__dict__:
+            await self._session.close()
+            del self._session
+
+    async def __aenter__(self) -> AsyncClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def stream(self, *, lease: float = 60.0, credit: int = 32) -> Stream:
+        """Claim messages over a websocket: ``async with client.stream() as stream``, ``async for claimed in stream``.
+
+        Each is held for ``lease`` seconds, and at most ``credit`` of them are under way unacked.
+        """
+        from clawlink.client.stream import Stream
+
+        return Stream(self, lease=lease, credit=credit)
+
+    async def perform(self, call: Call[T]) -> T:
+        """Send a call, again if that is safe and may help, and return its answer. Raises ClawLinkError."""
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                answer = await self._send(call, self.timeout)
+            except ClawLinkError as error:
+                await asyncio.sleep(self._pause(call, error, attempt))
+            else:
+                return self._learn(call, answer)
+
+    async def _send(self, call: Call[T], patience: float) -> T:
+        try:
+            async with self._session.request(
+                call.endpoint.method,
+                self._url(call.path),
+                data=_data(call.body),
+                headers=self._headers(call),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=patience, sock_read=patience + call.wait),
+                allow_redirects=False,
+                ssl=await self._trusted(),
+                proxy=self._proxy,
+            ) as response:
+                status, body = response.status, await response.read()
+        except NO_ANSWER as error:
+            raise self._failure(error, patience) from error
+        return self._read(call, status, body)
+
+    def _failure(self, error: Exception, patience: float) -> ClawLinkError:
+        """Return what it means that there was no answer."""
+        if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
+            return self._no_address()
+        if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
+            return self._untrusted(getattr(error, "os_error", None) or getattr(error, "certificate_error", error))
+        if isinstance(error, asyncio.TimeoutError | TimeoutError):
+            return self._silent(patience)
+        return self._nobody()
+
+    # -- how to get there ----------------------------------------------------------------------------------------------
+
+    def _url(self, path: str) -> URL:
+        try:
+            url = URL(self.relay + path, encoded=True)
+            url.port  # noqa: B018 - which is looked at only when it is asked for
+        except ValueError:
+            raise self._no_address() from None
+        return url
+
+    @cached_property
+    def _proxy(self) -> str | None:
+        """The environment's proxy for the relay. aiohttp's own reading of it would let netrc replace our token."""
+        if self._on_loopback:
+            return None
+        from requests.utils import get_environ_proxies, select_proxy  # 30 ms that most agents never need
+
+        return select_proxy(self.relay, get_environ_proxies(self.relay))
+
+    _tls: ssl.SSLContext | None = None
+
+    async def _trusted(self) -> ssl.SSLContext | bool:
+        """Return what decides whether a TLS connection is trusted. Reading certificates takes a while."""
+        if not self.relay.lower().startswith("https:"):
+            return True
+        if self._tls is None:
+            self._tls = await asyncio.to_thread(self._certificates)
+        return self._tls
+
+    def _certificates(self) -> ssl.SSLContext:
+        """Trust the certificates that are given, or else those that the blocking client trusts."""
+        path = self.ca
+        if path is None:
+            from requests.utils import DEFAULT_CA_BUNDLE_PATH
+
+            environ = {} if self._on_loopback else os.environ
+            path = environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH
+        try:
+            if os.path.isdir(path):
+                return ssl.create_default_context(capath=path)
+            return ssl.create_default_context(cafile=path)
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    # -- waiting -------------------------------------------------------------------------------------------------------
+
+    async def wait_for(
+        self,
+        task_id: str,
+        timeout: float | None = None,
+        on_change: Callable[[TaskView], object] | None = None,
+        *,
+        on_away: Callable[[ClawLinkError | None], object] | None = None,
+    ) -> TaskView:
+        """Wait until a task is final, for ``timeout`` seconds or as long as it takes, and return it.
+
+        ``on_change`` is given the task as it is, and then at each change. While the relay is away or restarts, it is
+        asked again and again; ``on_away`` is told why, and with None that it is back. Raises StillPending when the time
+        is over, and what cannot get better by waiting, as UnknownTask.
+        """
+        return await self._last(follow(about_task(self.identity, task_id), timeout), on_change, on_away)
+
+    async def as_completed(
+        self,
+        task_ids: Iterable[str],
+        timeout: float | None = None,
+        on_change: Callable[[TaskView], object] | None = None,
+        *,
+        on_away: Callable[[ClawLinkError | None], object] | None = None,
+    ) -> AsyncGenerator[TaskView, None]:
+        """Give tasks as they become final, each once; otherwise as ``wait_for``."""
+        ids = distinct(task_ids)
+        if len(ids) == 1:
+            yield await self.wait_for(ids[0], timeout, on_change, on_away=on_away)
+            return
+        crowd = Crowd([about_task(self.identity, id) for id in ids], timeout)
+        told: asyncio.Queue[Said | Exception | None] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        # Its own connections: these wait long, and would hold up what else the client is used for.
+        async with AsyncClient(**self._arguments()) as twin:
+            asking = [asyncio.create_task(twin._tell_all(line, told)) for line in crowd.lines]
+            try:
+                while crowd.going:
+                    # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the news.
+                    alarm = loop.call_later(min(crowd.left, _ALARM_SECONDS), told.put_nowait, None)
+                    said = await told.get()
+                    alarm.cancel()
+                    if said is None:
+                        if crowd.left <= 0:
+                            raise crowd.late()
+                        continue
+                    if isinstance(said, Exception):
+                        raise said
+                    news = crowd.hear(said)
+                    if isinstance(news, Trouble):
+                        await _tell(on_away, news.error)
+                    elif news is not None:
+                        await _tell(on_change, news)
+                        if news.status in FINAL:
+                            yield news
+            finally:
+                for one in asking:
+                    one.cancel()
+                await asyncio.gather(*asking, return_exceptions=True)
+
+    async def wait_any(
+        self,
+        task_ids: Iterable[str],
+        timeout: float | None = None,
+        on_change: Callable[[TaskView], object] | None = None,
+        *,
+        on_away: Callable[[ClawLinkError | None], object] | None = None,
+    ) -> TaskView:
+        """Wait until one of the tasks is completed, and return it; if none of them is, the last to end another way."""
+        last = None
+        async with aclosing(self.as_completed(task_ids, timeout, on_change, on_away=on_away)) as results:
+            async for last in results:
+                if last.status == "completed":
+                    break
+        if last is None:
+            raise AssertionError("at least one task is followed to its end")
+        return last
+
+    async def wait_message(
+        self,
+        message_id: str,
+        until: str = "acked",
+        timeout: float | None = None,
+        on_change: Callable[[MessageStatus], object] | None = None,
+        *,
+        on_away: Callable[[ClawLinkError | None], object] | None = None,
+    ) -> MessageStatus:
+        """Wait until a message is ``until`` (delivered, acked, answered) or will never be; else as ``wait_for``."""
+        return await self._last(follow(about_message(self.identity, message_id, until), timeout), on_change, on_away)
+
+    async def _last(
+        self,
+        steps: Generator[Ask | Rest | Said, Any, None],
+        on_change: Callable[[T], object] | None,
+        on_away: Callable[[ClawLinkError | None], object] | None,
+    ) -> T:
+        """Tell all news of one task or message, and return the last of it."""
+        last: T | None = None
+        async with aclosing(self._drive(steps)) as driven:
+            async for said in driven:
+                if isinstance(said.news, Trouble):
+                    await _tell(on_away, said.news.error)
+                else:
+                    last = said.news
+                    await _tell(on_change, said.news)
+        if last is None:
+            raise AssertionError("what is followed to its end was seen")
+        return last
+
+    async def _tell_all(
+        self, line: Generator[Ask | Rest | Said, Any, None], told: asyncio.Queue[Said | Exception | None]
+    ) -> None:
+        try:
+            async with aclosing(self._drive(line)) as driven:
+                async for said in driven:
+                    told.put_nowait(said)
+        except Exception as error:
+            told.put_nowait(error)
+
+    async def _drive(self, steps: Generator[Ask | Rest | Said, Any, None]) -> AsyncGenerator[Said, None]:
+        """Do what waiting takes, and give what it says."""
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, Said):
+                    yield step
+                elif isinstance(step, Rest):
+                    await asyncio.sleep(step.seconds)
+                else:
+                    try:
+                        answer = await self._send(step.call, min(step.patience, self.timeout))
+                    except ClawLinkError as error:
+                        step = steps.throw(error)
+                    else:
+                        step = steps.send(answer)
+                    continue
+                step = next(steps)
+        except StopIteration:
+            return
+
+
+def _data(body: bytes | None) -> bytes | io.BytesIO | None:
+    """Return a body as aiohttp wants it: what is large is sent piece by piece."""
+    return body if body is None or len(body) < MIB else io.BytesIO(body)
+
+
+async def _tell(listener: Callable[[T], object] | None, news: T) -> None:
+    """Tell a listener, which may be a plain function or an async one."""
+    if listener is not None:
+        done = listener(news)
+        if inspect.isawaitable(done):
+            await done

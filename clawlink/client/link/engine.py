@@ -1,0 +1,318 @@
+"""The life of a link, in a thread and an event loop of its own: whatever handlers do, it goes on.
+
+It registers, connects, and connects again; it shows signs of life, lengthens leases, and in the end drains.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import threading
+import time
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from typing import Any
+
+from clawlink.client import calls
+from clawlink.client.aio import AsyncClient
+from clawlink.client.calls import Call
+from clawlink.client.link.delegation import Delegation, Matters, Open
+from clawlink.client.link.line import Line, connect
+from clawlink.client.link.outbox import LinkEnded
+from clawlink.client.link.pending import Pending, promise
+from clawlink.client.link.runner import Runner
+from clawlink.client.link.settings import Settings, acting, register
+from clawlink.client.link.work import Work
+from clawlink.client.retry import PASSING, Backoff
+from clawlink.client.waiting import FINAL
+from clawlink.errors import ClawLinkError, NotFound, RelayUnreachable, UnknownAgent
+from clawlink.protocol.replies import Cancelled
+
+_log = logging.getLogger("clawlink.link")
+
+_HEARTBEAT_SECONDS = 20.0
+# How often it is looked after what is waited for: whether all handlers wait, and what came of tasks long silent.
+_LOOK_SECONDS = 1.0
+_SILENT_SECONDS = 30.0
+_MOST_ASKED = 16
+_STEP_SECONDS = 5.0
+# All who lost the relay together come back at random moments, within about as long as it was away.
+_LEAST_PAUSE_SECONDS = 1.0
+_MOST_PAUSE_SECONDS = 15.0
+_FLUSH_SECONDS = 0.02
+
+
+class Engine:
+    """Runs a link once. What others call is safe from any thread; the rest is for the engine's own loop."""
+
+    def __init__(self, settings: Settings, home: asyncio.AbstractEventLoop | None) -> None:
+        self.started: Future[None] = promise()
+        self.ended: Future[None] = promise()
+        self.client: AsyncClient
+        self.line: Line | None = None
+        self._settings = settings
+        self._runner = Runner(home)
+        self._loop = asyncio.new_event_loop()
+        self._stop = asyncio.Event()
+        self._notices: set[asyncio.Task[None]] = set()
+        self._thread = threading.Thread(target=self._run, name="clawlink-link", daemon=True)
+        self._thread.start()
+
+    # -- from any thread -----------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Ask it to drain and to end."""
+        with contextlib.suppress(RuntimeError):  # it has ended
+            self._loop.call_soon_threadsafe(self._stop.set)
+
+    def post(self, call: Call[Any], what: str) -> Pending[Any]:
+        """Put a call into the outbox. Raises OutboxFull."""
+        return Pending(self._settings.outbox.put(call), what)
+
+    def perform(self, call: Call[Any], what: str) -> Pending[Any]:
+        """Send a call that need not wait for better times, with the usual retries."""
+        return Pending(self._submit(self._patiently(call)), what)
+
+    def delegate(self, call: Call[Any], on_progress: Any, on_question: Any) -> Delegation:
+        """Delegate a task. Raises OutboxFull."""
+        receipt = self._settings.outbox.put(call)
+        delegation = Delegation(receipt, self.cancel)
+        self._submit(self._follow(delegation, receipt, Open(delegation, on_progress, on_question)))
+        return delegation
+
+    def cancel(self, task_id: str, note: str | None) -> Pending[Any]:
+        """Take a task back."""
+        return self.perform(calls.cancel(self.client.identity, task_id, note=note), "the cancelling")
+
+    def _submit(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:
+            work.close()
+            raise LinkEnded("the link has ended") from None
+
+    # -- the thread ----------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        error: BaseException | None = None
+        try:
+            asyncio.set_event_loop(self._loop)
+            self._loop.run_until_complete(self._live())
+        except BaseException as caught:
+            error = caught
+        try:
+            with contextlib.suppress(Exception):
+                self._loop.run_until_complete(self._sweep())
+                self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        finally:
+            self._loop.close()
+            self._runner.close()
+            self._settings.outbox.close(LinkEnded("the link ended before the relay had this"))
+            if not self.started.done():
+                self.started.set_exception(error or LinkEnded("the link ended before it was connected"))
+                error = None
+            if error is None:
+                self.ended.set_result(None)
+            else:
+                self.ended.set_exception(error)
+
+    async def _sweep(self) -> None:
+        """End whatever still goes on in this loop."""
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+    async def _live(self) -> None:
+        settings = self._settings
+        self.client = acting(settings)
+        async with self.client:
+            self.matters = Matters(self._notify, self._answer)
+            self.work = Work(
+                self.client.identity,
+                settings.handlers,
+                self._runner,
+                settings.outbox,
+                self.matters,
+                concurrency=settings.concurrency,
+                handler_timeout=settings.handler_timeout,
+                send=lambda *args, **options: self.post(
+                    calls.send(self.client.identity, *args, **options), "the reply"
+                ),
+            )
+            await register(settings, self.client)
+            # From here on it is tried again for ever, each time with a new look at where things stand.
+            self.client.backoff = Backoff(tries=1)
+            self.line = await self._connect()
+            self.started.set_result(None)
+            await self._work_until_stopped()
+
+    async def _work_until_stopped(self) -> None:
+        life = [self._stay_connected(), self._tend(self._settings.lease / 3, self._extend)]
+        life += [self._tend(_HEARTBEAT_SECONDS, self._beat), self._tend(_LOOK_SECONDS, self._look)]
+        tasks: list[asyncio.Task[Any]] = [asyncio.create_task(one) for one in life]
+        stop = asyncio.create_task(self._stop.wait())
+        try:
+            done, _ = await asyncio.wait([*tasks, stop], return_when=asyncio.FIRST_COMPLETED)
+            if stop in done:
+                await self._drain()
+            for task in tasks:
+                if task.done():
+                    task.result()
+        finally:
+            for task in (*tasks, stop):
+                task.cancel()
+            await self.work.close()
+            await asyncio.gather(*tasks, stop, return_exceptions=True)
+            if self.line is not None:
+                await self.line.close()
+            self.matters.give_up(LinkEnded("the link ended before the task did; it goes on"))
+
+    async def _drain(self) -> None:
+        """Begin nothing more, and give what is under way its time."""
+        self.work.draining = True
+        for _ in range(int(self._settings.drain / _FLUSH_SECONDS)):
+            if not self.work.running and self._settings.outbox.empty:
+                return
+            await asyncio.sleep(_FLUSH_SECONDS)
+
+    # -- the connection ------------------------------------------------------------------------------------------------
+
+    async def _connect(self) -> Line:
+        settings, work = self._settings, self.work
+        line = await connect(
+            self.client,
+            lease=settings.lease,
+            credit=settings.concurrency,
+            free=lambda: work.room,
+            freed=work.freed,
+        )
+        _log.info("connected to %s by %s", self.client.relay, line.name)
+        return line
+
+    async def _stay_connected(self) -> None:
+        lost: float | None = None
+        while True:
+            began = False
+            try:
+                line = self.line = self.work.line = self.line or await self._connect()
+                began = True
+                pump = asyncio.create_task(self._settings.outbox.pump(line))
+                try:
+                    async for claimed in line:
+                        self.work.take(claimed, line)
+                    error = None
+                finally:
+                    self.line = self.work.line = None
+                    pump.cancel()
+                    await asyncio.gather(pump, return_exceptions=True)
+                    await line.close()
+            except UnknownAgent:
+                error = await self._again()
+            except ClawLinkError as away:
+                error = away
+            if error is None:  # a line that ends by itself: there may be a better one
+                continue
+            now = time.monotonic()
+            if lost is None or began:
+                lost = now
+                _log.warning("not connected: %s", error)
+            # Who failed to connect for a reason that does not pass is not in a hurry.
+            patience = now - lost if began or isinstance(error, PASSING) else _MOST_PAUSE_SECONDS
+            await asyncio.sleep(random.random() * min(max(patience, _LEAST_PAUSE_SECONDS), _MOST_PAUSE_SECONDS))
+
+    async def _again(self) -> ClawLinkError | None:
+        """Register with a relay that has forgotten this agent."""
+        _log.warning("the relay at %s does not know this agent any more: registering again", self.client.relay)
+        try:
+            await register(self._settings, self.client)
+        except ClawLinkError as error:
+            return error
+        return RelayUnreachable("the relay had forgotten this agent")
+
+    # -- what is to be done every so often -----------------------------------------------------------------------------
+
+    async def _tend(self, seconds: float, act: Any) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await act()
+            except ClawLinkError as error:
+                _log.debug("%s: %s", act.__name__, error)
+
+    async def _extend(self) -> None:
+        await self.work.extend(self._settings.lease)
+
+    async def _beat(self) -> None:
+        if self.line is not None:
+            await self.line.perform(calls.heartbeat(self.client.identity))
+
+    _looked = 0.0
+
+    async def _look(self) -> None:
+        """Ask for what is waited for, where no message of it can come, or none has for long."""
+        stuck = self.work.room <= 0
+        if self.line is None or (not stuck and time.monotonic() - self._looked < _SILENT_SECONDS):
+            return
+        self._looked = time.monotonic()
+        wait = _STEP_SECONDS if stuck else 0.0
+        await asyncio.gather(*(self._ask(*one, wait) for one in self.matters.to_ask(_MOST_ASKED)))
+
+    async def _ask(self, task_id: str, version: int | None, wait: float) -> None:
+        call = calls.task(self.client.identity, task_id, wait=0.0 if version is None else wait, since=version)
+        try:
+            view = await self.client.perform(call)
+        except NotFound as error:
+            self.matters.lost(task_id, error)
+            self.work.lose(task_id)
+        else:
+            self.matters.see(view)
+            if view.status in FINAL:
+                self.work.lose(task_id)
+
+    # -- what is delegated ---------------------------------------------------------------------------------------------
+
+    async def _follow(self, delegation: Delegation, receipt: Future[Any], opened: Open) -> None:
+        try:
+            done = await asyncio.wrap_future(receipt)
+        except Exception as error:
+            delegation._fail(error)
+        except asyncio.CancelledError:
+            delegation._fail(LinkEnded("the link ended before the relay had this"))
+            raise
+        else:
+            self.matters.follow(done.message_id, opened)
+
+    def _notify(self, function: Any, argument: Any, then: Any) -> None:
+        """Call a function of the author beside the handlers."""
+
+        async def call() -> None:
+            outcome = await asyncio.wrap_future(self._runner.start(function, argument).outcome)
+            if outcome.error is not None:
+                _log.error("%r failed", function, exc_info=outcome.error)
+            elif not outcome.stopped:
+                then(outcome.result)
+
+        self._notices.add(task := self._loop.create_task(call()))
+        task.add_done_callback(self._notices.discard)
+
+    def _answer(self, task_id: str, content: Any) -> Pending[Any]:
+        return self.post(calls.answer(self.client.identity, task_id, content), "the answer")
+
+    async def _patiently(self, call: Call[Any]) -> Any:
+        patience, attempt = Backoff(), 0
+        while True:
+            attempt += 1
+            try:
+                answer = await self.client.perform(call)
+            except ClawLinkError as error:
+                pause = patience.pause(error, attempt=attempt, repeatable=call.repeatable, random=random.random())
+                if pause is None:
+                    raise
+                await asyncio.sleep(pause)
+            else:
+                if isinstance(answer, Cancelled):  # the relay does not tell those who did it themselves
+                    self.matters.cancelled(answer.task_id)
+                return answer

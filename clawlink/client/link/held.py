@@ -1,0 +1,78 @@
+"""A message that is held, and what is told of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from clawlink.client import calls
+from clawlink.client.calls import Call, Claimed, Identity
+from clawlink.client.link.line import Line
+from clawlink.client.link.runner import Run
+from clawlink.protocol.replies import ResponseSent
+
+
+class Held:
+    """A message that is being handled, under the receipt of its latest claim."""
+
+    def __init__(self, claimed: Claimed, line: Line) -> None:
+        self.claimed = claimed
+        self.line: Line | None = line
+        self.renewed = asyncio.Event()
+        self.run: Run | None = None
+        self.lost = False
+
+    @property
+    def id(self) -> str:
+        """The message's id."""
+        return self.claimed.message_id
+
+    @property
+    def receipt(self) -> str:
+        """The receipt that holds it at present."""
+        return self.claimed.receipt
+
+    def renew(self, claimed: Claimed, line: Line) -> None:
+        """It came again: the new receipt counts."""
+        self.claimed, self.line = claimed, line
+        self.renewed.set()
+
+    def lose(self) -> None:
+        """Nobody waits for it any more."""
+        self.lost = True
+        if self.run is not None:
+            self.run.cancel()
+
+
+class Report:
+    """A response to a task, made when it is sent: the receipt may be another by then, the idempotency key not."""
+
+    def __init__(self, me: Identity, held: Held, fields: dict[str, Any]) -> None:
+        self._me = me
+        self._held = held
+        self._fields = {**fields, "key": calls.repeat_key(None)}
+        self.result = fields.get("result")
+        self.receipt = ""
+
+    def call(self) -> Call[ResponseSent]:
+        self.receipt = self._held.receipt
+        return calls.respond(self._me, self._held.id, receipt=self.receipt, **self._fields)
+
+
+def not_json(report: Report) -> str | None:
+    """Tell why the result in a report is not JSON; None if it is. Raises BadRequest for any other mistake."""
+    try:
+        json.dumps(report.result, allow_nan=False)
+        report.call()
+    except (TypeError, ValueError, RecursionError, OverflowError) as error:
+        return str(error)
+    return None
+
+
+def sentence_of(error: BaseException) -> str:
+    """Return what an exception says; with its name where that alone says too little, as with a missing key."""
+    text = str(error)
+    if isinstance(error, Exception) and " " in text and not isinstance(error, KeyError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,318 @@
+"""The link of an agent to its relay, as its author sees it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import wraps
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, TypeVar, overload
+
+from clawlink.client import calls
+from clawlink.client.calls import Call, Identity
+from clawlink.client.identity import Identities, home
+from clawlink.client.link import runner
+from clawlink.client.link.delegation import Delegation
+from clawlink.client.link.engine import Engine
+from clawlink.client.link.handlers import Handlers
+from clawlink.client.link.outbox import Outbox
+from clawlink.client.link.pending import Pending
+from clawlink.client.link.settings import Settings
+from clawlink.client.shell import Method, turn_into_methods
+from clawlink.config import DEFAULT_RELAY, from_environment
+from clawlink.domain.limits import MAX_LEASE_SECONDS, MIB, MIN_LEASE_SECONDS
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+# What waits for better times if the relay is away; all else is asked at once, and fails if it cannot be answered.
+_KEPT = frozenset({"send", "broadcast", "answer"})
+
+
+def _method(make: Callable[..., Call[Any]]) -> Callable[..., Any]:
+    """Make a method of a link from the function in ``calls`` that describes it."""
+    led = "parent_task" in inspect.signature(make).parameters
+
+    @wraps(make)
+    def method(self: Link, *args: Any, **kwargs: Any) -> Pending[Any]:
+        if led and kwargs.get("parent_task") is None and kwargs.get("in_reply_to") is None:
+            kwargs["parent_task"] = runner.parent_task.get()
+        engine = self._running()
+        call = make(self._identity(), *args, **kwargs)
+        deal = engine.post if call.endpoint.name in _KEPT else engine.perform
+        return deal(call, f"the answer to {make.__name__}")
+
+    return method
+
+
+class Link:
+    """An agent: handlers for what comes to it, and methods for what it has to say.
+
+        link = Link("researcher", capabilities=["search"])
+
+        @link.on_task
+        def search(task):
+            task.progress(50, "half of it read")
+            return {"found": task.text.split()}
+
+        link.run()
+
+    Handlers are plain functions, which run in threads, or async ones. Inside ``async with link`` they run in the
+    author's event loop, else in one of the link's own. What a link does for itself goes on in a thread of its own,
+    whatever the handlers do. Methods return a ``Pending``: ``await`` it, or call ``result(timeout)``.
+
+    ``relay``, ``token`` and ``ca`` (the path of a certificate in PEM) are else taken from CLAWLINK_RELAY,
+    CLAWLINK_TOKEN and CLAWLINK_CA. ``concurrency`` handlers run at once; each message is held under a ``lease`` in
+    seconds, 5 to 3600, which is lengthened while its handler runs. After ``handler_timeout`` seconds a task is reported
+    as failed; without it a handler may take as long as it likes. At the end handlers have ``drain`` seconds. Up to
+    ``outbox_messages`` messages and ``outbox_bytes`` are kept while the relay is away. Who the agent is, its key with
+    it, is kept in the folder ``identities`` (else CLAWLINK_HOME or ~/.clawlink), so that it goes on as the same agent
+    after a restart; with None it is nowhere kept, and each run is a new agent.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        capabilities: Sequence[str] | None = None,
+        description: str | None = None,
+        relay: str | None = None,
+        token: str | None = None,
+        ca: str | None = None,
+        concurrency: int = 8,
+        lease: float = 60.0,
+        handler_timeout: float | None = None,
+        drain: float = 10.0,
+        timeout: float = 10.0,
+        outbox_messages: int = 1000,
+        outbox_bytes: int = 8 * MIB,
+        identities: str | Path | None = "",
+    ) -> None:
+        if not 1 <= concurrency <= 1000:
+            raise ValueError(f"concurrency is 1 to 1000, and not {concurrency}")
+        if not MIN_LEASE_SECONDS <= lease <= MAX_LEASE_SECONDS:
+            raise ValueError(f"a lease is {MIN_LEASE_SECONDS:g} to {MAX_LEASE_SECONDS:g} seconds, and not {lease:g}")
+        folder = home() if identities == "" else identities
+        self.name = name
+        self._settings = Settings(
+            name=name,
+            relay=(relay or from_environment("--relay") or DEFAULT_RELAY).rstrip("/"),
+            token=token or from_environment("--token"),
+            ca=ca or from_environment("--ca"),
+            capabilities=None if capabilities is None else list(capabilities),
+            description=description,
+            identities=None if folder is None else Identities(Path(folder)),
+            concurrency=concurrency,
+            lease=lease,
+            handler_timeout=handler_timeout,
+            drain=drain,
+            timeout=timeout,
+            handlers=Handlers(name),
+            outbox=Outbox(outbox_messages, outbox_bytes),
+        )
+        self._engine: Engine | None = None
+
+    # -- handlers ------------------------------------------------------------------------------------------------------
+
+    def on_task(self, handler: F) -> F:
+        """Have this function do the tasks: it is given a ``Task``, and returns the result, any JSON.
+
+        What it raises makes the task failed, with the exception's sentence.
+        """
+        self._before_it_runs()
+        self._settings.handlers.set_task(handler)
+        return handler
+
+    def on_message(self, handler: F) -> F:
+        """Have this function take the plain messages: it is given a ``Received``.
+
+        If it raises, the message comes again after a pause, up to the relay's limit of attempts.
+        """
+        self._before_it_runs()
+        self._settings.handlers.set_message(handler)
+        return handler
+
+    @overload
+    def on_broadcast(self, pattern: F) -> F: ...
+    @overload
+    def on_broadcast(self, pattern: str = "*") -> Callable[[F], F]: ...
+    def on_broadcast(self, pattern: Any = "*") -> Any:
+        """Have this function take broadcasts: ``@link.on_broadcast("build.*")``, or all of them without a pattern.
+
+        It is given the message, with ``topic``, ``content``, ``tags``, ``from_agent`` and ``from_name``. The agent
+        subscribes to what there is a handler for. If it raises, that is logged, and the news is over.
+        """
+        self._before_it_runs()
+        if callable(pattern):
+            self._settings.handlers.add_broadcast(pattern)
+            return pattern
+
+        def add(handler: F) -> F:
+            self._settings.handlers.add_broadcast(handler, pattern)
+            return handler
+
+        return add
+
+    # -- what the agent has to say -------------------------------------------------------------------------------------
+
+    send = Method(calls.send)
+    broadcast = Method(calls.broadcast)
+    answer = Method(calls.answer)
+    info = Method(calls.info)
+    discover = Method(calls.discover)
+    tasks = Method(calls.tasks)
+    task = Method(calls.task)
+    cancel = Method(calls.cancel)
+    knowledge = Method(calls.knowledge)
+    message = Method(calls.message)
+    put_file = Method(calls.put_file)
+    list_files = Method(calls.list_files)
+    get_file = Method(calls.get_file)
+    delete_file = Method(calls.delete_file)
+
+    def delegate(
+        self,
+        to: str | None = None,
+        task: str | None = None,
+        *,
+        capability: str | Sequence[str] | None = None,
+        to_any_of: Sequence[str] | None = None,
+        context: dict[str, Any] | None = None,
+        priority: str = "normal",
+        deadline: float | None = None,
+        parent_task: str | None = None,
+        key: str | None = None,
+        on_progress: Callable[[Delegation], object] | None = None,
+        on_question: Callable[[Any], Any] | None = None,
+    ) -> Delegation:
+        """Delegate a task, as ``Client.delegate`` does, and return what will hold its result.
+
+        ``on_progress`` is called with the delegation at each report. ``on_question`` is called with what the assignee
+        asks, and returns the answer. Both may be plain or async.
+        """
+        engine = self._running()
+        call = calls.delegate(
+            self._identity(),
+            to,
+            task,
+            capability=capability,
+            to_any_of=to_any_of,
+            context=context,
+            priority=priority,
+            deadline=deadline,
+            parent_task=parent_task or runner.parent_task.get(),
+            key=key,
+        )
+        return engine.delegate(call, on_progress, on_question)
+
+    # -- its life ------------------------------------------------------------------------------------------------------
+
+    @property
+    def relay(self) -> str:
+        """The relay's address."""
+        return self._settings.relay
+
+    @property
+    def agent_id(self) -> str | None:
+        """The agent's id, once it has one."""
+        engine = self._engine
+        return engine.client.agent_id if engine is not None and engine.started.done() else None
+
+    @property
+    def transport(self) -> str | None:
+        """How it is connected at present: ``websocket``, ``poll``, or None if it is not."""
+        line = None if self._engine is None else self._engine.line
+        return None if line is None else line.name
+
+    def run(self) -> None:
+        """Be the agent until ``stop`` is called, or the process is told to end by SIGTERM or SIGINT; then drain.
+
+        A second signal ends at once. Raises what keeps it from beginning: RelayUnreachable, NotAuthenticated,
+        NameTaken and the like.
+        """
+        with self._signals():
+            asyncio.run(self._stay())
+
+    async def _stay(self) -> None:
+        async with self:
+            await asyncio.shield(asyncio.wrap_future(self._running().ended))
+
+    def stop(self) -> None:
+        """Have it end: what runs is finished, and ``run`` returns. Any thread and any handler may call this."""
+        if self._engine is not None:
+            self._engine.stop()
+
+    def __enter__(self) -> Link:
+        self._begin(None).started.result()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        self._running().ended.result()
+
+    async def __aenter__(self) -> Link:
+        engine = self._begin(asyncio.get_running_loop())
+        try:
+            await asyncio.wrap_future(engine.started)
+        except asyncio.CancelledError:
+            engine.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+        await asyncio.wrap_future(self._running().ended)
+
+    def _begin(self, loop: asyncio.AbstractEventLoop | None) -> Engine:
+        if self._engine is not None:
+            raise RuntimeError("a link runs once: make another one")
+        self._engine = Engine(self._settings, loop)
+        return self._engine
+
+    def _running(self) -> Engine:
+        if self._engine is None:
+            raise RuntimeError(
+                "the link does not run yet: use it inside `with link` or `async with link`, or in a handler"
+            )
+        return self._engine
+
+    def _identity(self) -> Identity:
+        return self._running().client.identity
+
+    def _before_it_runs(self) -> None:
+        if self._engine is not None:
+            raise RuntimeError("handlers are to be there before the link runs")
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Drain at the first signal, even if a handler blocks the event loop; at the second, end as without us."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+        def restore() -> None:
+            for number, handler in before.items():
+                signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+        def first(number: int, frame: FrameType | None) -> None:
+            restore()
+            self.stop()
+
+        for number in before:
+            signal.signal(number, first)
+        try:
+            yield
+        finally:
+            restore()
+
+
+turn_into_methods(Link, vars(Link).copy(), _method)

@@ -1,0 +1,218 @@
+"""What was sent while nobody was there to take it: kept in order, within bounds, until the relay has it."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any, Protocol
+
+from clawlink.client.calls import Call
+from clawlink.client.link.pending import promise
+from clawlink.client.retry import PASSING
+from clawlink.errors import ClawLinkError, RateLimited, TooLarge
+
+_log = logging.getLogger("clawlink.link")
+# What failed for a while is not offered again at once.
+_HOLD_SECONDS = 0.2
+_MOST_HOLD_SECONDS = 5.0
+
+
+class LinkEnded(ClawLinkError):
+    """The link ended before the relay, or the other agent, had said anything."""
+
+    code = "link_ended"
+
+
+class OutboxFull(ClawLinkError):
+    """As much waits to be sent as may: ``limit`` messages or bytes. Wait for receipts before sending more."""
+
+    code = "outbox_full"
+    retryable = True
+
+
+class Way(Protocol):
+    """How to get a call to the relay once. ``window`` calls at a time keep their order."""
+
+    window: int
+
+    async def perform(self, call: Call[Any], *, by_request: bool = False) -> Any: ...
+
+
+@dataclass(order=True)
+class _Item:
+    number: int
+    make: Callable[[], Call[Any]] = field(compare=False)
+    future: Future[Any] = field(compare=False)
+    size: int = field(compare=False)
+    counted: bool = field(compare=False)
+    by_request: bool = field(default=False, compare=False)
+
+
+class Outbox:
+    """Any thread puts something in; ``pump`` sends it, in the event loop that owns the connection.
+
+    Every call carries an idempotency key from the beginning, so what is sent again after a lost reply does nothing
+    twice.
+    """
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self._most = most
+        self._most_bytes = most_bytes
+        self._lock = threading.Lock()
+        self._numbers = count()
+        self._waiting: list[_Item] = []
+        self._messages = 0
+        self._bytes = 0
+        self._under_way = 0
+        self._held_until = 0.0
+        self._slow = False
+        self._wake: Callable[[], None] = lambda: None
+        self._closed: ClawLinkError | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether the relay has everything."""
+        return not self._waiting and not self._under_way
+
+    def put(self, call: Call[Any]) -> Future[Any]:
+        """Take a call to be sent, and return what will hold its answer. Raises OutboxFull."""
+        size = len(call.body or b"")
+        with self._lock:
+            over_bytes = self._messages > 0 and self._bytes + size > self._most_bytes
+            if self._messages >= self._most or over_bytes:
+                limit, unit = (self._most_bytes, "bytes") if over_bytes else (self._most, "messages")
+                raise OutboxFull(
+                    f"the outbox is full: {self._messages} messages of {self._bytes} bytes wait to be sent, "
+                    f"and the limit is {limit} {unit}; wait for receipts before sending more",
+                    limit=limit,
+                    actual=self._bytes + size if over_bytes else self._messages + 1,
+                )
+            self._messages += 1
+            self._bytes += size
+            item = _Item(next(self._numbers), lambda: call, promise(), size, True)
+            heapq.heappush(self._waiting, item)
+        return self._taken(item)
+
+    def put_own(self, make: Callable[[], Call[Any]]) -> Future[Any]:
+        """Take what must not be refused, as the answer to a task; ``make`` makes the call when it is sent."""
+        with self._lock:
+            item = _Item(next(self._numbers), make, promise(), 0, False)
+            heapq.heappush(self._waiting, item)
+        return self._taken(item)
+
+    def _taken(self, item: _Item) -> Future[Any]:
+        closed = self._closed
+        if closed is not None:
+            self.close(closed)
+        self._wake()
+        return item.future
+
+    def close(self, error: ClawLinkError) -> None:
+        """Give up what is still here, and whatever else is put in."""
+        with self._lock:
+            self._closed = error
+            given_up, self._waiting = self._waiting, []
+            self._messages = self._bytes = 0
+        for item in given_up:
+            item.future.set_exception(error)
+
+    # -- in the loop of the connection ---------------------------------------------------------------------------------
+
+    async def pump(self, way: Way) -> None:
+        """Send what comes, in order, for as long as the connection lasts; what had no answer by then stays here."""
+        loop = asyncio.get_running_loop()
+        news = asyncio.Event()
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(news.set)
+
+        self._wake = wake
+        offers: set[asyncio.Task[None]] = set()
+
+        def ended(offer: asyncio.Task[None]) -> None:
+            offers.discard(offer)
+            news.set()
+
+        try:
+            while True:
+                hold = self._held_until - time.monotonic()
+                while hold <= 0 and len(offers) < (1 if self._slow else way.window):
+                    item = self._next()
+                    if item is None:
+                        break
+                    offer = loop.create_task(self._offer(item, way))
+                    offers.add(offer)
+                    offer.add_done_callback(ended)
+                news.clear()
+                if hold > 0 or not self._waiting or offers:
+                    # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the news.
+                    alarm = loop.call_later(hold, news.set) if hold > 0 else None
+                    await news.wait()
+                    if alarm is not None:
+                        alarm.cancel()
+        finally:
+            self._wake = lambda: None
+            for offer in offers:
+                offer.cancel()
+            await asyncio.gather(*offers, return_exceptions=True)
+
+    def _next(self) -> _Item | None:
+        with self._lock:
+            if not self._waiting:
+                return None
+            self._under_way += 1
+            return heapq.heappop(self._waiting)
+
+    async def _offer(self, item: _Item, way: Way) -> None:
+        try:
+            answer = await way.perform(item.make(), by_request=item.by_request)
+        except (*PASSING, TooLarge) as error:
+            if isinstance(error, TooLarge):
+                if item.by_request:
+                    self._settle(item, error)
+                    return
+                # It ended the connection, and maybe others with it: as a request it is refused alone.
+                item.by_request = True
+            self._put_back(item, error)
+        except ClawLinkError as error:
+            self._settle(item, error)
+        except asyncio.CancelledError:
+            self._put_back(item, None)
+            raise
+        except Exception as error:
+            _log.exception("a message could not be sent")
+            self._settle(item, error)
+        else:
+            self._slow = False
+            self._settle(item, None, answer)
+
+    def _put_back(self, item: _Item, error: ClawLinkError | None) -> None:
+        with self._lock:
+            self._under_way -= 1
+            heapq.heappush(self._waiting, item)
+        if error is not None:
+            # One at a time until the relay takes it, so that those behind do not overtake it.
+            self._slow = self._slow or isinstance(error, RateLimited)
+            pause = min(max(_HOLD_SECONDS, error.retry_after or 0.0), _MOST_HOLD_SECONDS)
+            self._held_until = max(self._held_until, time.monotonic() + pause)
+        closed = self._closed
+        if closed is not None:
+            self.close(closed)
+
+    def _settle(self, item: _Item, error: Exception | None, answer: Any = None) -> None:
+        with self._lock:
+            self._under_way -= 1
+            if item.counted and self._closed is None:
+                self._messages -= 1
+                self._bytes -= item.size
+        if error is None:
+            item.future.set_result(answer)
+        else:
+            item.future.set_exception(error)

@@ -1,0 +1,81 @@
+"""What handlers are given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from clawlink.client.link.pending import Pending
+from clawlink.domain.message import PlainMessage, TaskDelegation
+from clawlink.protocol import replies
+
+if TYPE_CHECKING:
+    from clawlink.client.link.held import Held
+    from clawlink.client.link.work import Work
+
+
+class Task:
+    """A task to be done. What the handler returns is its result.
+
+    ``text`` is what to do, ``context`` a dict, ``priority`` low, normal, high or urgent, ``deadline`` a time in UTC or
+    None. ``attempt`` counts how often it was handed out, from 1; ``reported`` is what earlier attempts reported.
+    """
+
+    def __init__(self, message: TaskDelegation, held: Held, work: Work) -> None:
+        self.message = message
+        self.id = message.message_id
+        self.text = message.task
+        self.context = message.context
+        self.from_agent = message.from_agent
+        self.from_name = message.from_name
+        self.priority = message.priority.value
+        at = message.deadline_at
+        self.deadline = None if isinstance(at, msgspec.UnsetType) else datetime.fromisoformat(at)
+        self.attempt = held.claimed.attempt
+        self.reported = held.claimed.reported or []
+        self._held = held
+        self._work = work
+
+    def __repr__(self) -> str:
+        return f"<Task {self.id} from {self.from_name!r}: {self.text[:40]!r}>"
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether nobody waits for the result any more: cancelled, expired, or taken back for somebody else.
+
+        A coroutine is cancelled then. A plain function that takes long looks here now and then.
+        """
+        return self._held.lost
+
+    def progress(self, percent: float | None = None, note: str | None = None) -> Pending[replies.ResponseSent]:
+        """Tell the requester how far it is, 0 to 100 ``percent``. There is no need to wait for that."""
+        told = self._work.report(self._held, status="in_progress", progress=percent, note=note)
+        return Pending(told, "the progress report")
+
+    def ask(self, question: Any) -> Pending[Any]:
+        """Ask the requester for something, and wait for the answer: ``await task.ask(...)`` or ``.result()``."""
+        return Pending(self._work.ask(self._held, question), "the answer")
+
+
+class Received:
+    """A plain message. ``content`` is any JSON, ``thread`` what the sender goes by, ``from_agent`` the sender's id."""
+
+    def __init__(self, message: PlainMessage, send: Callable[..., Pending[replies.Sent]]) -> None:
+        self.message = message
+        self.id = message.message_id
+        self.content = message.content
+        self.from_agent = message.from_agent
+        self.from_name = message.from_name
+        self.thread = message.thread
+        self.in_reply_to = message.in_reply_to
+        self._send = send
+
+    def __repr__(self) -> str:
+        return f"<Received {self.id} from {self.from_name!r}>"
+
+    def reply(self, content: Any) -> Pending[replies.Sent]:
+        """Answer it, in its thread; the sender sees which message this answers."""
+        return self._send(self.from_agent, content, in_reply_to=self.id, thread=self.thread)

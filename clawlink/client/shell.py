@@ -1,0 +1,213 @@
+"""What the clients share: their arguments, their methods, how an answer is read, and what each failure is called.
+
+A client is a shell over ``calls``: it sends a call and hands over what came back. Which way it sends is its own.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Coroutine, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from urllib.parse import urlsplit
+
+from clawlink.client import calls
+from clawlink.client.calls import Call, Identity
+from clawlink.client.retry import Backoff
+from clawlink.config import DEFAULT_RELAY, LOOPBACK_HOSTS
+from clawlink.domain.access import KEY_HEADER
+from clawlink.errors import BadRequest, ClawLinkError, NotARelay, RelayUnreachable
+from clawlink.protocol import failure
+from clawlink.version import VERSION
+
+if TYPE_CHECKING:
+    from clawlink.client.aio import AsyncClient
+    from clawlink.client.link.link import Link
+    from clawlink.client.link.pending import Pending
+    from clawlink.client.stream import Stream
+    from clawlink.client.sync import Client
+
+# What ends a header, is no text, or would be lost.
+_UNFIT = re.compile("[\\x00\\r\\n\\ud800-\\udfff]|^\\s|\\s$")
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Method(Generic[P, T]):
+    """A function of ``calls`` as a method: it sends the call that the function makes.
+
+    Each class that has it says with ``_method`` how that is done, and then has a plain function in its place.
+    """
+
+    def __init__(self, make: Callable[Concatenate[Identity, P], Call[T]]) -> None:
+        self.make = make
+
+    if TYPE_CHECKING:
+
+        @overload
+        def __get__(self, client: Client, owner: Any = None) -> Callable[P, T]: ...
+        @overload
+        def __get__(self, client: AsyncClient | Stream, owner: Any = None) -> Callable[P, Coroutine[Any, Any, T]]: ...
+        @overload
+        def __get__(self, client: Link, owner: Any = None) -> Callable[P, Pending[T]]: ...
+        @overload
+        def __get__(self, client: None, owner: Any = None) -> Callable[..., Any]: ...
+        def __get__(self, client: Any, owner: Any = None) -> Any: ...
+
+
+def turn_into_methods(cls: type, listed: Mapping[str, object], method: Callable[[Any], Any]) -> None:
+    """Give a class a function for each ``Method`` that is listed, unless it has one of its own."""
+    for name, one in listed.items():
+        if isinstance(one, Method) and vars(cls).get(name, one) is one:
+            setattr(cls, name, method(one.make))
+
+
+class Shell:
+    """A client of one relay, as one agent, before it is said how it sends."""
+
+    def __init__(
+        self,
+        relay: str = DEFAULT_RELAY,
+        *,
+        token: str | None = None,
+        agent_id: str | None = None,
+        agent_key: str | None = None,
+        timeout: float = 10.0,
+        backoff: Backoff | None = None,
+        ca: str | None = None,
+    ) -> None:
+        self.relay = relay.rstrip("/")
+        self.identity = Identity(agent_id, agent_key)
+        self.timeout = timeout
+        self.backoff = backoff or Backoff()
+        self.token = token
+        self.ca = ca
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        turn_into_methods(cls, vars(Shell), cls._method)
+
+    @staticmethod
+    def _method(make: Callable[..., Call[Any]]) -> Callable[..., Any]:
+        """Make a method from the function in ``calls`` that describes it."""
+        raise NotImplementedError
+
+    @property
+    def agent_id(self) -> str | None:
+        """The id of the agent this client acts as."""
+        return self.identity.agent_id
+
+    @property
+    def agent_key(self) -> str | None:
+        """The key of that agent, if it was claimed."""
+        return self.identity.agent_key
+
+    def _arguments(self) -> dict[str, Any]:
+        """Return what makes another client that acts as this one."""
+        return {
+            "relay": self.relay,
+            "token": self.token,
+            "agent_id": self.identity.agent_id,
+            "agent_key": self.identity.agent_key,
+            "timeout": self.timeout,
+            "backoff": self.backoff,
+            "ca": self.ca,
+        }
+
+    # -- what goes out -------------------------------------------------------------------------------------------------
+
+    def _headers(self, call: Call[Any] | None) -> dict[str, str]:
+        headers = {"User-Agent": f"clawlink/{VERSION}"}
+        if self.token is not None:
+            headers["Authorization"] = f"Bearer {self.token}"
+        if self.identity.agent_key is not None:
+            headers[KEY_HEADER] = self.identity.agent_key
+        if call is not None and call.body is not None:
+            headers["Content-Type"] = "application/json"
+        if any(_UNFIT.search(value) for value in headers.values()):
+            raise BadRequest("the token or the agent key has characters that no header can carry")
+        return headers
+
+    @cached_property
+    def _on_loopback(self) -> bool:
+        """The environment's proxy is not meant for what runs on this very machine, and could not reach it."""
+        try:
+            host = urlsplit(self.relay).hostname or ""
+        except ValueError:
+            return False
+        return host in LOOPBACK_HOSTS or host.startswith("127.")
+
+    # -- what comes back -----------------------------------------------------------------------------------------------
+
+    def _read(self, call: Call[T], status: int, body: bytes) -> T:
+        """Return the answer to a call. Raises the error that the relay tells of, or NotARelay."""
+        if status == 200:
+            return call.answer(body)
+        raise self._refusal(status, body)
+
+    def _refusal(self, status: int, body: bytes) -> ClawLinkError:
+        if 300 <= status < 400:
+            return NotARelay(f"{self.relay} redirects elsewhere (HTTP {status}); give the relay's own")
+        return failure.from_reply(status, body)
+
+    def _learn(self, call: Call[T], answer: T) -> T:
+        if call.learn is not None:
+            call.learn(self.identity, answer)
+        return answer
+
+    def _pause(self, call: Call[Any], error: ClawLinkError, attempt: int) -> float:
+        """Return for how many seconds to wait after a failed attempt. Raises the error if there is no use in more."""
+        pause = self.backoff.pause(error, attempt=attempt, repeatable=call.repeatable, random=random.random())
+        if pause is None:
+            raise error
+        return pause
+
+    # -- what failed before there was an answer ------------------------------------------------------------------------
+
+    def _no_address(self) -> NotARelay:
+        return NotARelay(f"{self.relay!r} is no address of a relay; it should look like {DEFAULT_RELAY}")
+
+    def _untrusted(self, reason: object) -> NotARelay:
+        return NotARelay(f"no trusted TLS connection to {self.relay}: {reason}")
+
+    def _unreadable(self, error: OSError) -> NotARelay:
+        return self._untrusted(f"cannot read the certificates in {self.ca or 'the bundle'}: {error}")
+
+    def _silent(self, patience: float) -> RelayUnreachable:
+        return RelayUnreachable(f"the relay at {self.relay} did not answer within {patience:.3g} s")
+
+    def _nobody(self) -> RelayUnreachable:
+        return RelayUnreachable(f"no relay answers at {self.relay}; is it running? start one with: clawlink serve")
+
+    # -- one method for each endpoint ----------------------------------------------------------------------------------
+
+    info = Method(calls.info)
+    health = Method(calls.health)
+    register = Method(calls.register)
+    discover = Method(calls.discover)
+    heartbeat = Method(calls.heartbeat)
+    leave = Method(calls.leave)
+    delegate = Method(calls.delegate)
+    respond = Method(calls.respond)
+    tasks = Method(calls.tasks)
+    task = Method(calls.task)
+    cancel = Method(calls.cancel)
+    answer = Method(calls.answer)
+    send = Method(calls.send)
+    broadcast = Method(calls.broadcast)
+    knowledge = Method(calls.knowledge)
+    poll = Method(calls.poll)
+    ack = Method(calls.ack)
+    nack = Method(calls.nack)
+    extend = Method(calls.extend)
+    dead_letters = Method(calls.dead_letters)
+    redrive = Method(calls.redrive)
+    message = Method(calls.message)
+    put_file = Method(calls.put_file)
+    list_files = Method(calls.list_files)
+    get_file = Method(calls.get_file)
+    delete_file = Method(calls.delete_file)
+    metrics = Method(calls.metrics)
+    openapi = Method(calls.openapi)

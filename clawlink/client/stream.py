@@ -1,0 +1,333 @@
+"""The websocket: messages come as they arrive, and what is asked over it is answered over it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import cached_property
+from itertools import count
+from types import TracebackType
+from typing import Any, TypeVar
+
+import aiohttp
+import msgspec
+
+from clawlink.client import calls
+from clawlink.client.aio import NO_ANSWER, AsyncClient
+from clawlink.client.calls import Call, Claimed, Identity
+from clawlink.client.shell import Method, turn_into_methods
+from clawlink.domain.limits import MAX_RECEIPTS, MIB
+from clawlink.errors import (
+    BY_CODE,
+    BadRequest,
+    ClawLinkError,
+    Draining,
+    NotAllowed,
+    NotARelay,
+    RelayUnreachable,
+    TooLarge,
+    UnknownAgent,
+    UnknownRoute,
+)
+from clawlink.protocol import failure, paths, replies
+
+T = TypeVar("T")
+
+# A peer that has been silent for so long is asked for a sign of life, and gone if none comes in half of it.
+_PING_SECONDS = 10.0
+_CLOSE_SECONDS = 2.0
+_MOST_BYTES = 64 * MIB
+# What the relay means by the code with which it closes.
+_CLOSED = {1001: Draining, 1009: TooLarge, 4403: NotAllowed, 4404: UnknownAgent}
+
+
+class NoWebsocket(ClawLinkError):
+    """Something answers at the address, but it makes no websocket: a proxy, or a relay of an earlier time."""
+
+    code = "no_websocket"
+
+
+class _Frame(msgspec.Struct):
+    """What the relay sends: a message with its ``delivery``, a ``reply``, or an error with its ``code``."""
+
+    type: str
+    id: int | str | None = None
+    reply: msgspec.Raw = msgspec.Raw()
+    delivery: replies.Lease | None = None
+    code: str | None = None
+
+
+_decoder = msgspec.json.Decoder(_Frame)
+_encoder = msgspec.json.Encoder()
+_read_subscribed = msgspec.json.Decoder(replies.Subscribed)
+_read_pong = msgspec.json.Decoder(replies.Pong)
+
+
+class Stream:
+    """A websocket as one agent: iterate over it for messages, and ask over it what else would be a request each.
+
+        async with client.stream(credit=8) as stream:
+            async for claimed in stream:
+                await stream.ack([claimed.receipt])
+
+    Messages are held under a lease as by ``poll``, and at most ``credit`` of them are under way unacked. What was not
+    acked when it ends is due again at once. A failure of the connection is raised by the iteration and by all that
+    waits for a reply: Draining, UnknownAgent, NotAllowed or RelayUnreachable. It does not come back by itself: open
+    another. NoWebsocket at the start says that there is only polling at that address.
+    """
+
+    def __init__(self, client: AsyncClient, *, lease: float = 60.0, credit: int = 32) -> None:
+        self.identity: Identity = client.identity
+        self._client = client
+        self._query = f"lease={lease}&credit={credit}"
+        self._ids = count(1)
+        self._asked: dict[int, asyncio.Future[bytes]] = {}
+        self._acks: list[tuple[Sequence[str], asyncio.Future[replies.Receipted]]] = []
+        self._come: asyncio.Queue[Claimed | None] = asyncio.Queue()
+        self._work: set[asyncio.Task[None]] = set()
+        self._failed: ClawLinkError | None = None
+        self._over = False
+
+    # -- the connection ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _session(self) -> aiohttp.ClientSession:
+        patience = self._client.timeout
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=patience, sock_read=patience)
+        # aiohttp would follow a redirect, and take the agent's key along to wherever that leads.
+        traces = aiohttp.TraceConfig()
+        traces.on_request_redirect.append(lambda session, context, redirect: self._refuse(redirect.response))
+        return aiohttp.ClientSession(timeout=timeout, raise_for_status=self._refuse, trace_configs=[traces])
+
+    async def open(self) -> None:
+        """Connect. Raises what the relay answers to the handshake, or NoWebsocket."""
+        client = self._client
+        path = f"{paths.SOCKET.url(agent_id=self.identity.require())}?{self._query}"
+        try:
+            self._socket = await self._session.ws_connect(
+                client._url(path),
+                headers=client._headers(None),
+                heartbeat=_PING_SECONDS,
+                timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_SECONDS),
+                ssl=await client._trusted(),
+                proxy=client._proxy,
+                max_msg_size=_MOST_BYTES,
+            )
+        except aiohttp.WSServerHandshakeError as error:
+            await self._session.close()
+            raise NoWebsocket(f"{client.relay} agrees to a websocket, and makes none: {error.message}") from error
+        except NO_ANSWER as error:
+            await self._session.close()
+            raise client._failure(error, client.timeout) from error
+        except BaseException:
+            await self._session.close()
+            raise
+        self._begin(self._read())
+
+    async def _refuse(self, response: aiohttp.ClientResponse) -> None:
+        """Raise what an answer means that is no handshake. What stands before a relay may know of none."""
+        if response.status == 101:
+            return
+        refusal = self._client._refusal(response.status, await response.read())
+        response.close()
+        stripped = isinstance(refusal, BadRequest) and refusal.field == "Upgrade"
+        if stripped or isinstance(refusal, NotARelay | UnknownRoute):
+            raise NoWebsocket(f"{self._client.relay} makes no websocket: {refusal.message}")
+        raise refusal
+
+    async def close(self) -> None:
+        """End it. What was not acked is due again at once."""
+        self._end(RelayUnreachable("the stream was closed"), by_us=True)
+        if "_socket" in self.__dict__:
+            with suppress(*NO_ANSWER):
+                await self._socket.close()
+        for work in list(self._work):
+            work.cancel()
+        await asyncio.gather(*self._work, return_exceptions=True)
+        if "_session" in self.__dict__:
+            await self._session.close()
+
+    async def __aenter__(self) -> Stream:
+        await self.open()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _begin(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+
+    def _end(self, error: ClawLinkError, *, by_us: bool = False) -> None:
+        """Fail whatever still waits."""
+        if self._over or self._failed is not None:
+            return
+        self._failed, self._over = error, by_us
+        waiting: list[asyncio.Future[Any]] = [*self._asked.values(), *(future for _, future in self._acks)]
+        self._asked.clear()
+        self._acks.clear()
+        for future in waiting:
+            if not future.done():
+                future.set_exception(_again(error))
+        self._come.put_nowait(None)
+
+    # -- what comes ----------------------------------------------------------------------------------------------------
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> Claimed:
+        """Return the next message. Raises what ended the connection, unless it was closed from here."""
+        come = None if self._failed is not None else await self._come.get()
+        if come is not None and self._failed is None:
+            return come
+        self._come.put_nowait(None)  # for whoever iterates beside
+        if self._over or self._failed is None:
+            raise StopAsyncIteration
+        raise _again(self._failed)
+
+    async def _read(self) -> None:
+        error: ClawLinkError
+        try:
+            while True:
+                frame = await self._socket.receive()
+                if frame.type is aiohttp.WSMsgType.TEXT:
+                    self._take(frame.data.encode())
+                elif frame.type is not aiohttp.WSMsgType.BINARY:
+                    break
+            error = self._why(frame)
+        except msgspec.MsgspecError as torn:
+            error = NotARelay(f"what came over the websocket is not from a ClawLink relay: {torn}")
+        self._end(error)
+        with suppress(*NO_ANSWER):
+            await self._socket.close()
+
+    def _why(self, last: Any) -> ClawLinkError:
+        """Return what it means that the connection ended with this."""
+        code = self._socket.close_code
+        said = last.extra if last.type is aiohttp.WSMsgType.CLOSE else None
+        if code in _CLOSED:
+            return _CLOSED[code](str(said or f"the relay ended the connection with code {code}"))
+        how = f"{said} (code {code})" if said else repr(self._socket.exception() or f"code {code}")
+        return RelayUnreachable(f"the connection to {self._client.relay} ended: {how}")
+
+    def _take(self, data: bytes) -> None:
+        frame = _decoder.decode(data)
+        if frame.delivery is not None:
+            claimed = calls.claimed(msgspec.Raw(data), frame.delivery)
+            claimed.raw.pop("delivery", None)
+            self._come.put_nowait(claimed)
+            return
+        id = frame.id
+        if id is None and frame.type == "error":
+            # What cannot be read as a frame has no id. They are answered in order, so it is the oldest that is open.
+            id = next(iter(self._asked), None)
+        future = self._asked.pop(id, None) if isinstance(id, int) else None
+        if future is None or future.done():
+            return
+        if frame.type == "reply":
+            future.set_result(bytes(frame.reply))
+        elif frame.type == "error":
+            kind = BY_CODE.get(frame.code or "", BadRequest)
+            future.set_exception(failure.from_reply(kind.status, data))
+
+    # -- what is asked -------------------------------------------------------------------------------------------------
+
+    async def perform(self, call: Call[T]) -> T:
+        """Send a call as a frame, once, and return its answer. Raises ClawLinkError."""
+        answer = call.answer(await self._ask(call.endpoint.name, call.body or b"{}"))
+        if call.learn is not None:
+            call.learn(self.identity, answer)
+        return answer
+
+    async def _ask(self, kind: str, body: bytes) -> bytes:
+        if self._failed is not None:
+            raise _again(self._failed)
+        id = next(self._ids)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[bytes] = loop.create_future()
+        self._asked[id] = future
+        rest = body[1:] if body == b"{}" else b"," + body[1:]
+        # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the answer.
+        alarm = loop.call_later(self._client.timeout, self._give_up, future)
+        try:
+            await self._socket.send_frame(b'{"type":"%b","id":%d%b' % (kind.encode(), id, rest), aiohttp.WSMsgType.TEXT)
+            return await future
+        except NO_ANSWER as error:
+            raise RelayUnreachable(f"the connection to {self._client.relay} ended: {error}") from error
+        finally:
+            alarm.cancel()
+            self._asked.pop(id, None)
+
+    def _give_up(self, future: asyncio.Future[bytes]) -> None:
+        if not future.done():
+            future.set_exception(self._client._silent(self._client.timeout))
+
+    heartbeat = Method(calls.heartbeat)
+    delegate = Method(calls.delegate)
+    respond = Method(calls.respond)
+    send = Method(calls.send)
+    broadcast = Method(calls.broadcast)
+    nack = Method(calls.nack)
+    extend = Method(calls.extend)
+
+    async def ack(self, receipts: Sequence[str]) -> replies.Receipted:
+        """Settle leased messages. What is acked within one turn of the event loop goes in one frame."""
+        if self._failed is not None:
+            raise _again(self._failed)
+        loop = asyncio.get_running_loop()
+        if not self._acks:
+            loop.call_soon(lambda: self._begin(self._flush()))
+        future: asyncio.Future[replies.Receipted] = loop.create_future()
+        self._acks.append((list(receipts), future))
+        return await future
+
+    async def subscribe(self, subscriptions: Sequence[str]) -> replies.Subscribed:
+        """Change the topics whose broadcasts this agent gets: patterns as ``build.*``, ``*`` for all."""
+        body = _encoder.encode({"subscriptions": list(subscriptions)})
+        return _read_subscribed.decode(await self._ask("subscribe", body))
+
+    async def ping(self) -> replies.Pong:
+        """Ask the relay for a sign of life, and for its time."""
+        return _read_pong.decode(await self._ask("ping", b"{}"))
+
+    async def _flush(self) -> None:
+        """Send what was acked, as few frames as may be, and tell everyone their part of the answer."""
+        acks, self._acks = self._acks, []
+        while acks:
+            batch, size = [acks.pop(0)], 0
+            size = len(batch[0][0])
+            while acks and size + len(acks[0][0]) <= MAX_RECEIPTS:
+                size += len(acks[0][0])
+                batch.append(acks.pop(0))
+            try:
+                done = await self.perform(calls.ack(self.identity, [one for receipts, _ in batch for one in receipts]))
+            except ClawLinkError as error:
+                for _, future in batch:
+                    if not future.done():
+                        future.set_exception(_again(error))
+                continue
+            results = iter(done.results)
+            for receipts, future in batch:
+                mine = [next(results) for _ in receipts]
+                if not future.done():
+                    future.set_result(replies.Receipted(mine, sum(one.status == "acked" for one in mine)))
+
+
+def _again(error: ClawLinkError) -> ClawLinkError:
+    """Return an error to be raised once more: each raise writes into the one it raises."""
+    return type(error)(
+        error.message,
+        field=error.field,
+        limit=error.limit,
+        actual=error.actual,
+        retry_after=error.retry_after,
+        current=error.current,
+    )
+
+
+turn_into_methods(Stream, vars(Stream).copy(), AsyncClient._method)

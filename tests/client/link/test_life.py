@@ -1,0 +1,436 @@
+"""The life of a link: how it begins and ends, comes back, and gets through where websockets do not."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import clawlink
+from clawlink import Link, errors
+from clawlink.client.identity import Identities
+from clawlink.client.link import line as lines
+from clawlink.client.link.task import Received, Task
+from clawlink.client.sync import Client
+from tests.client.conftest import eventually
+from tests.client.link.conftest import MakeLink
+from tests.client.proxy import Proxy
+from tests.client.restartable import Restartable
+
+Running = Callable[[Link], Link]
+ROOT = Path(__file__).parent.parent.parent.parent
+
+
+def echo(link: Link) -> Link:
+    """Have a link return what it is given."""
+    link.on_task(lambda task: task.text)
+    return link
+
+
+def works(boss: Client, name: str = "worker") -> None:
+    """Have the worker do a task, and see that it was done."""
+    assert boss.wait_for(boss.delegate(name, "x").message_id, 30).result == "x"
+
+
+# -- beginning and end -------------------------------------------------------------------------------------------------
+
+
+def test_the_package_offers_it() -> None:
+    assert clawlink.Link is Link
+
+
+def test_in_a_with_block_it_runs_beside(make_link: MakeLink, boss: Client) -> None:
+    worker = echo(make_link("worker"))
+    assert (worker.agent_id, worker.transport) == (None, None)
+    with worker as same:
+        assert same is worker
+        assert worker.transport == "websocket"
+        works(boss)
+        assert worker.agent_id is not None
+    assert worker.transport is None
+
+
+async def test_in_an_async_with_block_handlers_run_in_that_loop(make_link: MakeLink, boss: Client) -> None:
+    worker = make_link("worker")
+    loops: list[object] = []
+
+    @worker.on_task
+    async def work(task: Task) -> str:
+        loops.append(asyncio.get_running_loop())
+        return task.text
+
+    async with worker:
+        await asyncio.to_thread(works, boss)
+    assert loops == [asyncio.get_running_loop()]
+
+
+def test_run_ends_when_a_handler_says_so(make_link: MakeLink, boss: Client) -> None:
+    worker = make_link("worker", capabilities=["last"])
+
+    @worker.on_task
+    def work(task: Task) -> str:
+        worker.stop()
+        return "the last"
+
+    id = boss.delegate(capability="last", task="x").message_id
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    assert boss.wait_for(id, 20).result == "the last"
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_before_and_after_it_runs_it_says_so(make_link: MakeLink) -> None:
+    worker = make_link("worker")
+    worker.stop()
+    with pytest.raises(RuntimeError, match="does not run yet"):
+        worker.send("boss", 1)
+    with worker:
+        pass
+    with pytest.raises(RuntimeError, match="runs once"):
+        worker.__enter__()
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"concurrency": 0}, {"concurrency": 1001}, {"lease": 1}, {"lease": 4000}], ids=lambda wrong: str(wrong)
+)
+def test_what_makes_no_sense_is_refused_at_once(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"concurrency|lease"):
+        Link("worker", **wrong)
+
+
+def test_what_keeps_it_from_beginning_is_raised(make_link: MakeLink, guarded: str, boss: Client) -> None:
+    with pytest.raises(errors.NotAuthenticated):
+        make_link("worker", relay=guarded).run()
+    with pytest.raises(errors.RelayUnreachable):
+        make_link("worker", relay="http://127.0.0.1:9").run()
+    with pytest.raises(errors.NameTaken):
+        make_link("boss").run()
+    with pytest.raises(errors.NameTaken):
+        make_link("boss").__enter__()
+    with pytest.raises(errors.NotARelay):
+        make_link("worker", relay="nonsense").run()
+
+
+def test_relay_and_token_come_from_the_environment(
+    clawlink_home: Path, guarded: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLAWLINK_RELAY", guarded + "/")
+    monkeypatch.setenv("CLAWLINK_TOKEN", "schlüssel-☃")
+    with Link("from the environment") as link:
+        assert link.relay == guarded
+        assert link.info().result(10).auth_required
+    (saved,) = Identities(clawlink_home).all()
+    assert (saved.name, saved.relay, saved.token) == ("from the environment", guarded, "schlüssel-☃")
+    monkeypatch.delenv("CLAWLINK_TOKEN")
+    with Link("from the environment") as again:
+        assert again.agent_id == saved.agent_id
+
+
+# -- who it is ---------------------------------------------------------------------------------------------------------
+
+
+def test_it_goes_on_as_the_same_agent_and_its_mail_is_there(make_link: MakeLink, boss: Client, tmp_path: Path) -> None:
+    with echo(make_link("worker", capabilities=["a"])) as worker:
+        first = worker.agent_id
+    (file,) = (tmp_path / "identities").rglob("*.json")
+    if sys.platform != "win32":
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    id = boss.delegate("worker", "x").message_id
+    with echo(make_link("Worker", capabilities=["b"])) as worker:
+        assert worker.agent_id == first
+        assert boss.wait_for(id, 20).result == "x"
+    assert boss.discover(status="all", capability="b").count == 1
+
+
+def test_without_a_folder_nothing_is_kept(make_link: MakeLink, boss: Client) -> None:
+    with make_link("worker", identities=None) as worker:
+        assert worker.agent_id
+    with pytest.raises(errors.NameTaken):
+        make_link("worker", identities=None).run()
+
+
+def test_a_relay_that_has_forgotten_it_gets_to_know_it_again(
+    make_link: MakeLink, running: Running, restartable: Restartable, tmp_path: Path
+) -> None:
+    worker = running(echo(make_link("worker", capabilities=["a"])))
+    before = worker.agent_id
+    restartable.stop()
+    restartable.forget()
+    restartable.start()
+    with Client(restartable.url) as boss:
+        boss.register("boss")
+        eventually(lambda: boss.discover(capability="a").count == 1)
+        works(boss)
+    assert worker.agent_id == before
+    (saved,) = Identities(tmp_path / "identities").all()
+    assert saved.agent_key == worker._identity().agent_key
+
+
+# -- the connection ----------------------------------------------------------------------------------------------------
+
+
+def test_it_comes_back_when_the_relay_does(
+    make_link: MakeLink, running: Running, restartable: Restartable, boss: Client
+) -> None:
+    worker = running(echo(make_link("worker")))
+    for _ in range(3):
+        works(boss)
+        restartable.stop()
+        eventually(lambda: worker.transport is None)
+        restartable.start()
+    works(boss)
+    assert worker.transport == "websocket"
+
+
+@pytest.mark.parametrize("trouble", ["refuse", "mute", "hang"])
+def test_where_websockets_are_blocked_it_polls(
+    make_link: MakeLink, proxy: Proxy, running: Running, boss: Client, trouble: str
+) -> None:
+    proxy.websockets = trouble
+    worker = make_link("worker", relay=proxy.url, timeout=1.0, concurrency=2)
+    got: list[Any] = []
+
+    @worker.on_task
+    def work(task: Task) -> Any:
+        task.progress(50)
+        return [task.text, task.ask("sure?").result(20)]
+
+    worker.on_message(lambda message: got.append(message.content))
+    running(worker)
+    assert worker.transport == "poll"
+    seen: list[str] = []
+    ids = [boss.delegate("worker", str(n)).message_id for n in range(4)]
+
+    def answer(task: Any) -> None:
+        seen.append(task.status)
+        if task.status == "input_required":
+            boss_too.answer(task.task_id, "yes")
+
+    with Client(boss.relay, agent_id=boss.agent_id, agent_key=boss.agent_key) as boss_too:
+        results = {task.task_id: task.result for task in boss.as_completed(ids, 40, answer)}
+    assert results == {id: [str(n), "yes"] for n, id in enumerate(ids)}
+    for n in range(5):
+        boss.send("worker", n)
+    eventually(lambda: sorted(got) == list(range(5)))
+    sent = [worker.send("boss", n) for n in range(5)]
+    assert len({one.result(10).message_id for one in sent}) == 5
+    assert proxy.sockets == 1
+
+
+def test_whoever_polls_looks_now_and_then_for_a_websocket(
+    make_link: MakeLink, proxy: Proxy, running: Running, boss: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "_TRY_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(lines, "_POLL_SECONDS", 0.1)
+    proxy.websockets = "refuse"
+    worker = running(echo(make_link("worker", relay=proxy.url)))
+    works_by_poll = worker.transport
+    proxy.websockets = "pass"
+    eventually(lambda: worker.transport == "websocket")
+    assert works_by_poll in ("poll", None)
+    works(boss)
+
+
+def test_a_running_handler_survives_a_cut_and_its_result_counts_once(
+    make_link: MakeLink, proxy: Proxy, running: Running, boss: Client
+) -> None:
+    worker = make_link("worker", relay=proxy.url, capabilities=["a"])
+    began: list[str] = []
+    free = threading.Event()
+
+    @worker.on_task
+    def work(task: Task) -> str:
+        began.append(task.id)
+        assert free.wait(20)
+        return "done"
+
+    running(worker)
+    ids = [boss.delegate("worker", "x").message_id, boss.delegate(capability="a", task="y").message_id]
+    eventually(lambda: sorted(began) == sorted(ids))
+    for _ in range(2):
+        tried = proxy.sockets
+        proxy.cut()
+        eventually(lambda before=tried: proxy.sockets > before and worker.transport == "websocket")  # type: ignore[misc]
+    free.set()
+    assert [boss.wait_for(id, 20).result for id in ids] == ["done", "done"]
+    assert sorted(began) == sorted(ids)
+
+
+def test_over_many_cuts_nothing_is_lost_or_handled_twice_and_order_is_kept(
+    make_link: MakeLink, restartable: Restartable, proxy: Proxy, running: Running
+) -> None:
+    other = Proxy(restartable.url)
+    try:
+        receiver = make_link("receiver", relay=proxy.url, concurrency=1)
+        got: list[int] = []
+        receiver.on_message(lambda message: got.append(message.content))
+        running(receiver)
+        sender = running(make_link("sender", relay=other.url))
+        chance = random.Random(7)
+        proxy.limit = other.limit = lambda: chance.randrange(300, 12_000)
+        sent = [sender.send("receiver", n) for n in range(150)]
+        proxy.cut()
+        other.cut()
+        receipts = {one.result(120).message_id for one in sent}
+        until = time.monotonic() + 120
+        while len(got) < 150 and time.monotonic() < until:
+            time.sleep(0.05)
+        assert len(receipts) == 150
+        assert [n for n, times in Counter(got).items() if times > 1] == []
+        assert got == list(range(150))
+        assert proxy.cuts + other.cuts > 5
+    finally:
+        other.close()
+
+
+def test_a_message_that_comes_twice_is_handled_once(
+    make_link: MakeLink, proxy: Proxy, running: Running, boss: Client
+) -> None:
+    """The ack is lost with the connection: the message comes again, and is known."""
+    worker = make_link("worker", relay=proxy.url)
+    got: list[str] = []
+
+    @worker.on_message
+    def hear(message: Received) -> None:
+        proxy.cut()
+        got.append(message.id)
+
+    running(worker)
+    id = boss.send("worker", "x").message_id
+    assert boss.wait_message(id, "acked", 20).attempts >= 1
+    assert got == [id]
+
+
+# -- the end -----------------------------------------------------------------------------------------------------------
+
+SCRIPT = """
+import os, pathlib, sys, time
+from clawlink import Link
+
+link = Link("worker", capabilities=["work"], relay=sys.argv[1], identities=sys.argv[2], drain=float(sys.argv[3]))
+released = pathlib.Path(sys.argv[2]) / "released"
+
+@link.on_task
+{}def work(task):
+    print("began", flush=True)
+    while not released.exists():
+        time.sleep(0.01)
+    return "finished"
+
+print("ready", flush=True)
+link.run()
+print("ended", flush=True)
+"""
+
+
+@pytest.fixture
+def start_worker(restartable: Restartable, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    started: list[subprocess.Popen[str]] = []
+
+    def start(kind: str = "", drain: float = 20.0) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", SCRIPT.format(kind), restartable.url, str(tmp_path), str(drain)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=dict(os.environ))
+        started.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def began(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    assert process.stdout.readline() == "began\n"
+
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals to send to a process")
+
+
+@posix
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("kind", ["", "async "])
+def test_at_a_signal_it_finishes_what_it_began_even_if_that_blocks_the_loop(
+    start_worker: Callable[..., subprocess.Popen[str]], boss: Client, tmp_path: Path, kind: str, number: int
+) -> None:
+    process = start_worker(kind)
+    id = boss.delegate(capability="work", task="x").message_id
+    began(process)
+    process.send_signal(number)
+    later = boss.delegate(capability="work", task="y").message_id
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.5)
+    (tmp_path / "released").touch()
+    assert process.wait(15) == 0
+    assert process.stdout is not None
+    assert process.stdout.read() == "ended\n"
+    assert boss.wait_for(id, 10).result == "finished"
+    assert boss.task(later).status == "queued"  # what was not begun waits for the next
+
+
+@posix
+def test_a_handler_that_does_not_end_is_given_up_after_the_time_for_draining(
+    start_worker: Callable[..., subprocess.Popen[str]], boss: Client
+) -> None:
+    process = start_worker(drain=0.2)
+    id = boss.delegate(capability="work", task="x").message_id
+    began(process)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(15) == 0
+    eventually(lambda: boss.task(id).status == "queued")
+
+
+@posix
+def test_a_second_signal_ends_it_at_once(start_worker: Callable[..., subprocess.Popen[str]], boss: Client) -> None:
+    process = start_worker()
+    boss.delegate(capability="work", task="x")
+    began(process)
+    process.send_signal(signal.SIGTERM)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.5)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(15) == -signal.SIGTERM
+
+
+async def test_a_cancelled_coroutine_gives_its_task_back_at_the_end(make_link: MakeLink, boss: Client) -> None:
+    worker = make_link("worker", drain=0.1)
+    started = asyncio.Event()
+    ended: list[str] = []
+
+    @worker.on_task
+    async def work(task: Task) -> None:
+        started.set()
+        try:
+            await asyncio.sleep(600)
+        finally:
+            ended.append(task.id)
+
+    async with worker:
+        id = (await asyncio.to_thread(boss.delegate, "worker", "x")).message_id
+        await asyncio.wait_for(started.wait(), 10)
+    await asyncio.to_thread(eventually, lambda: boss.task(id).status == "queued")
+    assert ended == [id]
+
+
+async def test_what_was_sent_is_delivered_before_it_ends(make_link: MakeLink, boss: Client) -> None:
+    async with make_link("sender") as sender:
+        sent = [sender.send("boss", n) for n in range(50)]
+    assert all(one.done() for one in sent)
+    assert len({(await one).message_id for one in sent}) == 50

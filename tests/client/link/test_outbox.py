@@ -1,0 +1,227 @@
+"""What was sent while nobody was there: bounded, in order, once, and with a receipt to wait for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from clawlink import Link, errors
+from clawlink.client import calls
+from clawlink.client.calls import Call, Identity
+from clawlink.client.link.outbox import LinkEnded, Outbox, OutboxFull
+from clawlink.client.link.pending import Pending, promise
+from clawlink.client.sync import Client
+from clawlink.client.waiting import StillPending
+from clawlink.config import ServerConfig
+from clawlink.domain.limits import Limits
+from clawlink.domain.message import PlainMessage
+from tests.client.conftest import eventually
+from tests.client.link.conftest import MakeLink
+from tests.client.restartable import Restartable
+from tests.system.threaded import relay_in_thread
+
+Running = Callable[[Link], Link]
+ME = Identity("a")
+
+
+def contents(client: Client, count: int) -> list[Any]:
+    """Claim and ack until so many plain messages have come."""
+    found: list[Any] = []
+    while len(found) < count:
+        claimed = client.poll(wait=10)
+        assert claimed
+        client.ack([one.receipt for one in claimed])
+        found += [one.message.content for one in claimed if isinstance(one.message, PlainMessage)]
+    return found
+
+
+def test_what_is_sent_while_the_relay_is_away_comes_later_in_order_and_once(
+    make_link: MakeLink, running: Running, restartable: Restartable, boss: Client
+) -> None:
+    sender = running(make_link("sender"))
+    restartable.stop()
+    sent = [sender.send("boss", n) for n in range(100)]
+    assert not any(one.done() for one in sent)
+    with pytest.raises(StillPending, match="still to come"):
+        sent[0].result(0.05)
+    restartable.start()
+    assert len({one.result(20).message_id for one in sent}) == 100
+    assert contents(boss, 100) == list(range(100))
+
+
+def test_a_full_outbox_says_so_with_its_limit(
+    make_link: MakeLink, running: Running, restartable: Restartable, boss: Client
+) -> None:
+    few = running(make_link("few", outbox_messages=3))
+    small = running(make_link("small", outbox_bytes=1000))
+    restartable.stop()
+    for n in range(3):
+        few.send("boss", n)
+    with pytest.raises(OutboxFull, match="the limit is 3 messages") as full:
+        few.send("boss", "more")
+    assert (full.value.limit, full.value.actual) == (3, 4)
+    with pytest.raises(OutboxFull):
+        few.delegate("boss", "more")
+    small.send("boss", "x" * 2000)  # one is always taken, or it never could be sent
+    with pytest.raises(OutboxFull, match="the limit is 1000 bytes") as full:
+        small.send("boss", "x")
+    assert full.value.limit == 1000
+    restartable.start()
+    assert sorted(map(str, contents(boss, 4))) == ["0", "1", "2", "x" * 2000]
+    eventually(lambda: few.send("boss", "now").done() or True)
+    few.send("boss", "again").result(10)
+
+
+def test_who_is_too_fast_gets_through_in_order(tmp_path: Any) -> None:
+    limits = Limits(rate_agent=50, burst_agent=5, rate_pair=0)
+    with relay_in_thread(ServerConfig(port=0, limits=limits)) as url, Client(url) as boss:
+        boss.register("boss")
+        with Link("fast", relay=url, identities=tmp_path) as fast:
+            sent = [fast.send("boss", n) for n in range(30)]
+            assert len({one.result(30).message_id for one in sent}) == 30
+            assert boss.info().rate_limited > 0
+        assert sorted(contents(boss, 30)) == list(range(30))
+
+
+def test_what_is_refused_fails_alone(make_link: MakeLink, running: Running, boss: Client) -> None:
+    sender = running(make_link("sender"))
+    fine, wrong, large, last = (
+        sender.send("boss", 1),
+        sender.send("nobody", 1),
+        sender.send("boss", "x" * 2_000_000),
+        sender.send("boss", 2),
+    )
+    with pytest.raises(errors.UnknownAgent):
+        wrong.result(10)
+    with pytest.raises(errors.TooLarge):
+        large.result(10)
+    assert fine.result(10).message_id != last.result(10).message_id
+    with pytest.raises(errors.BadRequest):
+        sender.send("", 1)
+
+
+def test_a_small_limit_of_the_relay_ends_no_connection_twice(tmp_path: Any) -> None:
+    config = ServerConfig(port=0, limits=Limits(max_body_bytes=3000))
+    with relay_in_thread(config) as url, Link("sender", relay=url, identities=tmp_path) as sender:
+        large = sender.send("sender", "x" * 5000)
+        with pytest.raises(errors.TooLarge):
+            large.result(20)
+        assert sender.send("sender", 1).result(20).status == "sent"
+
+
+def test_a_failure_that_nobody_asks_for_is_logged(
+    make_link: MakeLink, running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    sender = running(make_link("sender"))
+    sender.send("nobody", 1)
+    eventually(lambda: "the answer to send failed, and nobody asked for it: no agent" in caplog.text)
+
+
+async def test_a_pending_answer_is_there_for_threads_and_coroutines(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    future = promise()
+    pending: Pending[int] = Pending(future, "it")
+    waiting = asyncio.ensure_future(asyncio.wait_for(wait(pending), 0.05))
+    with pytest.raises(asyncio.TimeoutError):
+        await waiting
+    assert not pending.done()  # who stops waiting does not take it from others
+    future.set_result(3)
+    assert (await pending, pending.result(), pending.done()) == (3, 3, True)
+    failed = promise()
+    failed.set_exception(TimeoutError("of its own"))
+    with pytest.raises(TimeoutError, match="of its own"):
+        Pending(failed, "it").result(1)
+    assert caplog.text == ""
+
+
+async def wait(pending: Pending[int]) -> int:
+    return await pending
+
+
+class Way:
+    """A connection that does what the test says."""
+
+    window = 8
+
+    def __init__(self, act: Callable[[Call[Any]], Any]) -> None:
+        self.act = act
+        self.tried: list[Call[Any]] = []
+
+    async def perform(self, call: Call[Any], *, by_request: bool = False) -> Any:
+        self.tried.append(call)
+        await asyncio.sleep(0)
+        return self.act(call)
+
+
+async def test_a_repeat_is_the_very_same_call() -> None:
+    outbox = Outbox(10, 1000)
+    failing = [errors.RelayUnreachable("gone"), errors.Draining("going")]
+
+    def act(call: Call[Any]) -> str:
+        if failing:
+            raise failing.pop()
+        return "there"
+
+    way = Way(act)
+    sent = outbox.put(calls.send(ME, "b", 1))
+    assert not outbox.empty
+    pump = asyncio.create_task(outbox.pump(way))
+    assert await asyncio.wait_for(asyncio.wrap_future(sent), 10) == "there"
+    assert len({call.body for call in way.tried}) == 1
+    assert len(way.tried) == 3
+    assert outbox.empty
+    pump.cancel()
+
+
+async def test_a_defect_fails_its_own_message_only(caplog: pytest.LogCaptureFixture) -> None:
+    outbox = Outbox(10, 1000)
+
+    def act(call: Call[Any]) -> str:
+        if b"bad" in (call.body or b""):
+            raise ZeroDivisionError
+        return "there"
+
+    pump = asyncio.create_task(outbox.pump(Way(act)))
+    bad, good = outbox.put(calls.send(ME, "b", "bad")), outbox.put(calls.send(ME, "b", "good"))
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wrap_future(bad)
+    assert await asyncio.wrap_future(good) == "there"
+    assert "could not be sent" in caplog.text
+    pump.cancel()
+
+
+async def test_what_is_under_way_when_the_connection_ends_stays_in_order() -> None:
+    outbox = Outbox(10, 1000)
+    stuck: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    class Stuck(Way):
+        async def perform(self, call: Call[Any], *, by_request: bool = False) -> Any:
+            self.tried.append(call)
+            await asyncio.shield(stuck)
+
+    first = Stuck(lambda call: None)
+    sent = [outbox.put(calls.send(ME, "b", n)) for n in range(5)]
+    pump = asyncio.create_task(outbox.pump(first))
+    while len(first.tried) < 5:  # noqa: ASYNC110 - nothing tells
+        await asyncio.sleep(0)
+    pump.cancel()
+    await asyncio.gather(pump, return_exceptions=True)
+    second = Way(lambda call: call.body)
+    pump = asyncio.create_task(outbox.pump(second))
+    await asyncio.gather(*map(asyncio.wrap_future, sent))
+    assert [call.body for call in second.tried] == [call.body for call in first.tried]
+    pump.cancel()
+
+
+def test_an_outbox_that_is_closed_takes_nothing_more() -> None:
+    outbox = Outbox(10, 1000)
+    before = outbox.put(calls.send(ME, "b", 1))
+    outbox.close(LinkEnded("the end"))
+    after = outbox.put(calls.send(ME, "b", 2))
+    for one in (before, after):
+        with pytest.raises(LinkEnded, match="the end"):
+            one.result(1)

@@ -1,0 +1,317 @@
+"""The websocket client against a real relay: messages, frames and their answers, and every way in which it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import uuid
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from clawlink import errors
+from clawlink.client.aio import AsyncClient
+from clawlink.client.calls import Claimed
+from clawlink.client.retry import Backoff
+from clawlink.client.stream import NoWebsocket, Stream
+from clawlink.domain.message import PlainMessage
+from clawlink.protocol import replies
+from tests.client.conftest import Scripted, http
+from tests.client.proxy import Proxy
+from tests.client.restartable import Restartable
+from tests.conftest import Serve
+
+
+@pytest.fixture
+async def ann(restartable: Restartable) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(restartable.url) as client:
+        await client.register(f"Ann {uuid.uuid4().hex}", subscriptions=[])
+        yield client
+
+
+@pytest.fixture
+async def bob(restartable: Restartable) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(restartable.url) as client:
+        await client.register(f"Bob {uuid.uuid4().hex}", subscriptions=[])
+        yield client
+
+
+@pytest.fixture
+def proxy(restartable: Restartable) -> Iterator[Proxy]:
+    made = Proxy(restartable.url)
+    yield made
+    made.close()
+
+
+def of(client: AsyncClient) -> str:
+    assert client.agent_id is not None
+    return client.agent_id
+
+
+async def said(stream: Stream, count: int = 1) -> list[Claimed]:
+    """Return the next plain messages."""
+    found: list[Claimed] = []
+    while len(found) < count:
+        claimed = await asyncio.wait_for(stream.__anext__(), 10)
+        if isinstance(claimed.message, PlainMessage):
+            found.append(claimed)
+    return found
+
+
+@pytest.mark.parametrize("name", ["heartbeat", "delegate", "respond", "send", "broadcast", "ack", "nack", "extend"])
+def test_a_method_of_the_stream_is_that_of_the_client(name: str) -> None:
+    one, other = inspect.signature(getattr(AsyncClient, name)), inspect.signature(getattr(Stream, name))
+    assert list(other.parameters)[1:] == list(one.parameters)[1:]
+
+
+async def test_messages_come_and_are_acked(ann: AsyncClient, bob: AsyncClient) -> None:
+    async with bob.stream() as stream:
+        sent = await ann.send(of(bob), {"k": [1]}, thread="t")
+        (claimed,) = await said(stream)
+        assert (claimed.message_id, claimed.attempt) == (sent.message_id, 1)
+        assert claimed.raw["content"] == {"k": [1]}
+        assert "delivery" not in claimed.raw
+        done = await stream.ack([claimed.receipt])
+        assert (done.count, done.results[0].message_id) == (1, sent.message_id)
+        assert (await ann.message(sent.message_id, wait=5)).state == "acked"
+
+
+async def test_what_comes_by_stream_is_what_comes_by_poll(ann: AsyncClient, bob: AsyncClient) -> None:
+    sent = await ann.delegate(of(bob), "count", context={"to": 3}, deadline=100)
+    async with bob.stream() as stream:
+        async for one in stream:
+            if one.message_id == sent.message_id:
+                await stream.nack([one.receipt])
+                break
+    (again,) = [one for one in await bob.poll(wait=5) if one.message_id == sent.message_id]
+    assert (one.message, one.raw) == (again.message, again.raw)
+
+
+async def test_every_frame_is_answered_as_its_request_is(ann: AsyncClient, bob: AsyncClient) -> None:
+    async with ann.stream() as mine, bob.stream() as his:
+        assert (await mine.heartbeat()).status == "ok"
+        assert (await mine.ping()).status == "pong"
+        assert (await his.subscribe(["build.*"])).subscriptions == ["build.*"]
+        assert isinstance(await mine.broadcast("green", topic="build.main"), replies.BroadcastSent)
+        task = await mine.delegate(of(bob), "count")
+        assert isinstance(task, replies.Delegated)
+        kinds: dict[str, Claimed] = {}
+        while len(kinds) < 2:
+            claimed = await asyncio.wait_for(his.__anext__(), 10)
+            kinds[claimed.raw["type"]] = claimed
+        assert set(kinds) == {"knowledge_broadcast", "task_delegation"}
+        receipt = kinds["task_delegation"].receipt
+        assert (await his.extend([receipt], lease=600)).count == 1
+        answered = await his.respond(task.message_id, {"n": 3}, receipt=receipt)
+        assert answered.task_status == "completed"
+        with pytest.raises(errors.WrongState):
+            await his.respond(task.message_id, {"n": 4})
+
+
+async def test_errors_are_the_classes_that_the_relay_raises(ann: AsyncClient, bob: AsyncClient) -> None:
+    async with ann.stream() as stream:
+        with pytest.raises(errors.UnknownAgent) as unknown:
+            await stream.send("nobody", 1)
+        assert unknown.value.field == "to_agent"
+        with pytest.raises(errors.BadRequest) as wrong:
+            await stream.subscribe(["*.*"])
+        assert wrong.value.field == "subscriptions[0]"
+        await stream.send(of(bob), 1, key="same")
+        with pytest.raises(errors.KeyReused):
+            await stream.send(of(bob), 2, key="same")
+        assert (await stream.ping()).status == "pong"
+
+
+async def test_a_frame_that_the_relay_cannot_read_is_refused_like_any_other(ann: AsyncClient, bob: AsyncClient) -> None:
+    deep: list[object] = []
+    for _ in range(100):
+        deep = [deep]
+    async with ann.stream() as stream:
+        asked = (stream.send(of(bob), content) for content in (1, deep, 2))
+        done = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(one) for one in done] == [replies.Sent, errors.BadRequest, replies.Sent]
+
+
+async def test_many_frames_are_under_way_at_once_and_in_order(ann: AsyncClient, bob: AsyncClient) -> None:
+    async with ann.stream() as mine, bob.stream(credit=5) as his:
+        await asyncio.gather(*(mine.send(of(bob), n) for n in range(200)))
+        come = []
+        for _ in range(40):
+            some = await said(his, 5)
+            come += [one.raw["content"] for one in some]
+            await his.ack([one.receipt for one in some])
+    assert come == list(range(200))
+
+
+async def test_acks_of_one_turn_go_together_and_each_gets_its_own_answer(ann: AsyncClient, bob: AsyncClient) -> None:
+    async with bob.stream(credit=100) as stream:
+        for n in range(3):
+            await ann.send(of(bob), n)
+        claimed = await said(stream, 3)
+        frames: list[bytes] = []
+        send = stream._socket.send_frame
+
+        async def counting(data: bytes, *args: object, **options: object) -> None:
+            frames.append(data)
+            await send(data, *args, **options)  # type: ignore[arg-type]
+
+        stream._socket.send_frame = counting  # type: ignore[method-assign, assignment]
+        one, two, none = await asyncio.gather(
+            stream.ack([claimed[0].receipt]),
+            stream.ack([claimed[1].receipt, claimed[2].receipt]),
+            stream.ack(["nonsense"]),
+        )
+        assert [len(done.results) for done in (one, two, none)] == [1, 2, 1]
+        assert [done.count for done in (one, two, none)] == [1, 2, 0]
+        assert len(frames) == 1
+        many = await asyncio.gather(*(stream.ack(["nonsense"] * 400) for _ in range(4)))
+        assert [len(done.results) for done in many] == [400] * 4
+        assert len(frames) == 3  # a frame takes a thousand
+
+
+async def test_what_was_not_acked_comes_again_on_the_next_stream(ann: AsyncClient, bob: AsyncClient) -> None:
+    await ann.send(of(bob), "hello")
+    async with bob.stream() as stream:
+        (first,) = await said(stream)
+    with pytest.raises(StopAsyncIteration):
+        await stream.__anext__()
+    with pytest.raises(errors.RelayUnreachable):
+        await stream.ping()
+    async with bob.stream() as stream:
+        (again,) = await said(stream)
+    assert again.message_id == first.message_id
+    assert again.receipt != first.receipt
+
+
+async def test_the_token_goes_with_the_handshake(guarded: str) -> None:
+    async with AsyncClient(guarded, token="schlüssel-☃") as client:
+        await client.register(f"Tok {uuid.uuid4().hex}")
+        async with client.stream() as stream:
+            assert (await stream.ping()).status == "pong"
+        async with AsyncClient(guarded, token="wrong", agent_id=of(client)) as other:
+            with pytest.raises(errors.NotAuthenticated):
+                await other.stream().open()
+        async with AsyncClient(guarded, token="schlüssel-☃", agent_id=of(client)) as keyless:
+            with pytest.raises(errors.NotAllowed):
+                await keyless.stream().open()
+
+
+async def test_a_handshake_that_is_refused_says_why(ann: AsyncClient, restartable: Restartable) -> None:
+    async with AsyncClient(restartable.url, agent_id="nobody") as nobody:
+        with pytest.raises(errors.UnknownAgent):
+            await nobody.stream().open()
+    with pytest.raises(errors.BadRequest) as wrong:
+        await ann.stream(credit=0).open()
+    assert wrong.value.field == "credit"
+    async with AsyncClient(restartable.url) as stranger:
+        with pytest.raises(errors.BadRequest, match="register first"):
+            await stranger.stream().open()
+    restartable.stop()
+    with pytest.raises(errors.RelayUnreachable):
+        await ann.stream().open()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        http("200 OK", "<html>hello</html>"),
+        http("403 Forbidden", "<html>no websockets here</html>"),
+        http("404 Not Found", '{"error":"no such address","code":"unknown_route"}'),
+        http("400 Bad Request", '{"error":"this is a websocket","code":"bad_request","field":"Upgrade"}'),
+        http("301 Moved", "", "Location: https://elsewhere.example/"),
+        http("307 Temporary Redirect", "", "Location: http://127.0.0.1:9/"),
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: nothing\r\nConnection: Upgrade\r\n\r\n",
+    ],
+)
+async def test_what_answers_but_makes_no_websocket_is_said_to_make_none(scripted: Scripted, reply: bytes) -> None:
+    scripted.script = [reply]
+    async with AsyncClient(scripted.url, agent_id="a") as client:
+        with pytest.raises(NoWebsocket):
+            await client.stream().open()
+
+
+async def test_what_is_no_relay_behind_the_websocket_is_said_to_be_none(serve: Serve) -> None:
+    import aiohttp.web
+
+    async def nonsense(request: aiohttp.web.Request) -> aiohttp.web.WebSocketResponse:
+        socket = aiohttp.web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.send_str("hello")
+        await socket.receive()
+        return socket
+
+    app = aiohttp.web.Application()
+    app.router.add_get("/ws/a", nonsense)
+    runner = aiohttp.web.AppRunner(app)
+    await runner.setup()
+    site = aiohttp.web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        async with AsyncClient(url, agent_id="a") as client, client.stream() as stream:
+            with pytest.raises(errors.NotARelay):
+                await stream.__anext__()
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_connection_that_is_cut_fails_all_that_waits(ann: AsyncClient, proxy: Proxy) -> None:
+    options = {"agent_id": ann.agent_id, "agent_key": ann.agent_key}
+    async with AsyncClient(proxy.url, **options) as client, client.stream() as stream:  # type: ignore[arg-type]
+        await stream.ping()
+        waiting = asyncio.create_task(stream.__anext__())
+        await asyncio.sleep(0)
+        proxy.cut()
+        with pytest.raises(errors.RelayUnreachable):
+            await asyncio.wait_for(waiting, 10)
+        for late in (stream.ping(), stream.ack(["r"]), stream.heartbeat()):
+            with pytest.raises(errors.RelayUnreachable):
+                await late
+        with pytest.raises(errors.RelayUnreachable):
+            await stream.__anext__()
+
+
+async def test_silence_is_not_waited_for_for_ever(ann: AsyncClient, proxy: Proxy) -> None:
+    proxy.websockets = "mute"
+    options = {"agent_id": ann.agent_id, "agent_key": ann.agent_key, "timeout": 0.3}
+    async with AsyncClient(proxy.url, **options) as client, client.stream() as stream:  # type: ignore[arg-type]
+        with pytest.raises(errors.RelayUnreachable, match=r"0\.3 s"):
+            await stream.ping()
+    proxy.websockets = "hang"
+    async with AsyncClient(proxy.url, **options) as client:  # type: ignore[arg-type]
+        with pytest.raises(errors.RelayUnreachable):
+            await client.stream().open()
+
+
+async def test_a_relay_that_shuts_down_says_so(ann: AsyncClient, restartable: Restartable) -> None:
+    async with ann.stream() as stream:
+        await stream.ping()
+        stopping = asyncio.create_task(asyncio.to_thread(restartable.stop))
+        with pytest.raises((errors.Draining, errors.RelayUnreachable)):
+            await asyncio.wait_for(stream.__anext__(), 10)
+        await stopping
+
+
+async def test_an_agent_that_leaves_ends_its_stream(bob: AsyncClient) -> None:
+    async with bob.stream() as stream:
+        await stream.ping()
+        await bob.leave()
+        with pytest.raises(errors.UnknownAgent):
+            await asyncio.wait_for(stream.__anext__(), 10)
+
+
+async def test_a_frame_that_is_too_large_ends_the_stream_and_says_so(serve: Serve) -> None:
+    relay = await serve(limits={"max_body_bytes": 2000})
+    async with AsyncClient(relay.url, backoff=Backoff(tries=1)) as client:
+        await client.register("Ann")
+        async with client.stream() as stream:
+            with pytest.raises(errors.TooLarge):
+                await stream.send("Ann", "x" * 3000)
+
+
+async def test_an_answer_that_nobody_waits_for_any_more_does_no_harm(ann: AsyncClient) -> None:
+    async with ann.stream() as stream:
+        given_up = asyncio.create_task(stream.ping())
+        await asyncio.sleep(0)
+        given_up.cancel()
+        assert (await stream.ping()).status == "pong"
