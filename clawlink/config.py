@@ -29,6 +29,9 @@ class ServerConfig:
     mdns: bool = True
     log_level: str = "info"
     log_json: bool = False
+    agentlink_config: str | None = None
+    agentlink_self_register: bool = False
+    no_store: bool = False
     limits: Limits = field(default_factory=Limits)
 
     @property

@@ -13,6 +13,7 @@ from itertools import chain
 from aiohttp import web
 
 from clawlink.config import ServerConfig
+from clawlink.doors.agentlink.door import open_door
 from clawlink.relay.relay import Relay
 from clawlink.server.auth import Guard
 from clawlink.server.connection import Server
@@ -51,6 +52,7 @@ class App:
         )
         self._push = Push(self.relay, max_frame_bytes=config.limits.max_body_bytes)
         self._events = Events()
+        self._agentlink = open_door(self.relay, config)
         self._server: Server | None = None
         self._runner: web.ServerRunner | None = None
         self._sweeper: asyncio.Task[None] | None = None
@@ -61,11 +63,14 @@ class App:
             config.token, host=config.host, allow_hosts=config.allow_hosts, allow_origins=config.allow_origins
         )
         served = (route for routes in ALL for route in routes.serving.items())
-        return Front(self.relay, guard, chain(served, self._push.routes, self._events.routes))
+        agentlink = () if self._agentlink is None else self._agentlink.routes
+        return Front(self.relay, guard, chain(served, self._push.routes, self._events.routes, agentlink))
 
     async def start(self, *, tls: ssl.SSLContext | None = None, close_seconds: float = 1.0) -> int:
         """Listen, and return the port. At the end, requests under way have ``close_seconds`` to finish."""
         config = self._config
+        if self._agentlink is not None:
+            await self._agentlink.start()
         self._server = Server(self._front(), max_body_bytes=config.limits.max_body_bytes)
         self._runner = web.ServerRunner(self._server, handle_signals=False, shutdown_timeout=close_seconds)
         await self._runner.setup()
@@ -86,6 +91,8 @@ class App:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._sweeper
         await self._events.stop()
+        if self._agentlink is not None:
+            await self._agentlink.stop()
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -93,6 +100,8 @@ class App:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             self._push.tend()
+            if self._agentlink is not None:
+                self._agentlink.tend()
             try:
                 await self.relay.janitor.sweep()
             except Exception:

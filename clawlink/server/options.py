@@ -9,6 +9,7 @@ from typing import Any
 
 from clawlink.config import DEFAULT_HOST, DEFAULT_PORT, ServerConfig, from_environment, variable
 from clawlink.domain.limits import LIMIT_FIELDS, Limits
+from clawlink.errors import ClawLinkError
 
 _LEVELS = ("debug", "info", "warning", "error")
 _TRUE = {"1", "true", "yes", "on"}
@@ -35,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-mdns", "do not announce the relay on the local network", action="store_true")
     add("--log-level", "debug also shows every request", "info", choices=_LEVELS)
     add("--log-json", "log lines as JSON objects", action="store_true")
+    add("--agentlink-config", "serve Agent Link to the instances in this relay-config.json", metavar="FILE")
+    add("--agentlink-self-register", "let who has the token register Agent Link instances", action="store_true")
+    add("--no-store", "refuse Agent Link messages for those who are not connected", action="store_true")
     group = parser.add_argument_group("limits")
     for field in LIMIT_FIELDS:
         kind: Callable[[str], Any] = _count if isinstance(field.default, int) else _amount
@@ -101,15 +105,35 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
         mdns=not switch("no_mdns"),
         log_level=level,
         log_json=switch("log_json"),
+        agentlink_config=_agentlink(text("agentlink_config")),
+        agentlink_self_register=switch("agentlink_self_register"),
+        no_store=switch("no_store"),
         limits=Limits(**limits),
     )
     if switch("no_auth"):
         if config.token is not None:
             raise ValueError("--no-auth and --token contradict each other: give one of them")
-        return config
-    if config.token is None and not config.on_loopback:
-        return _with_token(config)
+    elif config.token is None and not config.on_loopback:
+        config = _with_token(config)
+    if config.agentlink_self_register and config.token is None:
+        raise ValueError("--agentlink-self-register needs a token, or anyone could register: give --token")
+    if config.no_store and config.agentlink_config is None and not config.agentlink_self_register:
+        raise ValueError("--no-store is about Agent Link: give --agentlink-config, too")
     return config
+
+
+def _agentlink(path: str | None) -> str | None:
+    """Return the path of a relay-config.json that makes sense. Raises ValueError saying what does not."""
+    if path is not None:
+        from clawlink.protocol.agentlink.files import read_relay
+
+        try:
+            read_relay(path)
+        except OSError as error:
+            raise ValueError(f"--agentlink-config: {path}: {error.strerror or error}") from None
+        except ClawLinkError as error:
+            raise ValueError(f"--agentlink-config: {error.message}") from None
+    return path
 
 
 def _with_token(config: ServerConfig) -> ServerConfig:

@@ -1,0 +1,242 @@
+"""One connection of an instance: it registers, then it sends and is sent to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import WSCloseCode, web
+
+from clawlink.domain.agent import Agent
+from clawlink.domain.task import FINAL, TaskState
+from clawlink.doors.agentlink.instances import Instance
+from clawlink.doors.agentlink.receipts import Receipts
+from clawlink.doors.agentlink.refusals import refusal
+from clawlink.doors.agentlink.service import Service
+from clawlink.doors.agentlink.socket import Gone, Socket
+from clawlink.errors import BadRequest, ClawLinkError, LeaseLost, NotAllowed
+from clawlink.protocol import requests
+from clawlink.protocol.agentlink import frames
+from clawlink.protocol.replies import MessageStatus
+from clawlink.relay.clock import iso
+
+if TYPE_CHECKING:
+    from clawlink.doors.agentlink.door import Door
+
+REGISTER_SECONDS = 10.0
+_FAREWELL_SECONDS = 1.5
+_FAREWELL_STEP_SECONDS = 0.05
+_GOING = "the relay is shutting down; come back in a moment"
+
+
+class Connection:
+    """A websocket of one instance; ``agent`` is the address that it named, if it is one of the new form."""
+
+    def __init__(self, door: Door, instance: Instance, agent: Agent | None, socket: Socket) -> None:
+        self.agent = None if agent is None else agent.id
+        self.spoken_for: set[str] = set()
+        self._door = door
+        self._relay = door.relay
+        self._instance = instance
+        self._socket = socket
+        self._receipts = Receipts(door.relay)
+        self._services: dict[str, Service] = {}
+        self._changing: set[asyncio.Task[None]] = set()
+        self._ended = False
+
+    # -- which mailboxes ---------------------------------------------------------------------------------------------
+
+    def serve(self, addresses: set[str]) -> None:
+        """Consume the mailboxes of these agents from now on, and no others."""
+        if self._ended:
+            return
+        for address in self._services.keys() - addresses:
+            self._background(self._services.pop(address).close())
+        for address in addresses - self._services.keys():
+            self._services[address] = Service(
+                self._relay,
+                self._door.members.agent(address),
+                self._socket,
+                acks=self.agent is not None,
+                is_member=self._door.members.known,
+            )
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._changing.add(task)
+        task.add_done_callback(self._changing.discard)
+
+    # -- peer to relay -----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Read frames until the connection ends. What is wrong with one is said, and the connection stays."""
+        while True:
+            frame: frames.Frame | None = None
+            try:
+                received = await self._socket.receive()
+                if received is None:
+                    return
+                if isinstance(received, str):
+                    frame = frames.read(received)
+                    await self._take(frame)
+                else:
+                    for service in list(self._services.values()):
+                        await service.has_read(received)
+            except ConnectionError:
+                raise
+            except Exception as failure:
+                await self._socket.send(frames.failure(refusal(self._relay, failure), **_about(frame)))
+
+    async def _take(self, frame: frames.Frame) -> None:
+        if isinstance(frame, frames.Send):
+            await self._send(frame)
+        elif isinstance(frame, frames.Ping):
+            await self._socket.send(frames.write("pong"))
+        elif isinstance(frame, frames.Ack | frames.Nack):
+            await self._settle(frame)
+        elif isinstance(frame, frames.Respond):
+            await self._respond(frame)
+        else:
+            raise BadRequest("this connection has registered already; open another for another agent", field="type")
+
+    async def _send(self, frame: frames.Send) -> None:
+        sent = await self._door.sending.send(frame, self._instance)
+        if sent.sender.id not in self.spoken_for:
+            self.spoken_for.add(sent.sender.id)
+            self._door.refresh(self._instance.id)
+        about = {**_about(frame), "message_id": sent.message_id}
+        # What was read at once is still told as queued first, so that a client need not reckon with another order.
+        await self._socket.send(frames.write("queued", recipient=sent.recipient, status=sent.presence, **about))
+        self._receipts.follow(sent.sender, sent.message_id, lambda status: self._tell(about, status))
+
+    async def _tell(self, about: dict[str, Any], status: MessageStatus) -> None:
+        if status.acked_at is not None:
+            await self._socket.send(frames.write("delivered", at=status.acked_at, **about))
+        else:
+            why = f"the message to {about['to']} was never read: it is {status.state}"
+            await self._socket.send(frames.write("error", message=why, code="not_delivered", **about))
+
+    async def _settle(self, frame: frames.Ack | frames.Nack) -> None:
+        """Settle what the peer has dealt with, or take it back, each in the mailbox that it came from."""
+        settling = self._relay.settling
+        left: list[str] = list(frame.receipts)
+        for address, service in list(self._services.items()):
+            if left:
+                outcomes = (
+                    await settling.ack(address, left)
+                    if isinstance(frame, frames.Ack)
+                    else await settling.nack(address, left, frame.delay)
+                )
+                service.settled([o.receipt for o in outcomes if o.message_id is not None])
+                left = [o.receipt for o in outcomes if o.message_id is None]
+        if left:
+            error = LeaseLost("nothing is held under these receipts: it was settled, or has been handed out anew")
+            await self._socket.send(frames.failure(error, receipts=left))
+
+    async def _respond(self, frame: frames.Respond) -> None:
+        if self.agent is None:
+            raise NotAllowed("only a connection that named its agent when it registered may answer tasks")
+        agent = await self._door.members.speaker(self._instance, self.agent.partition("/")[2])
+        ask = requests.Respond(from_agent=agent.id, message_id=frame.task_id, result=frame.result, status=frame.status)
+        done = await self._relay.tasks.respond(agent, ask)
+        if TaskState(done.task_status) in FINAL:
+            for service in self._services.values():
+                service.finished(frame.task_id)
+        await self._socket.send(frames.write("responded", status=done.task_status, **_about(frame)))
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    async def say_goodbye(self) -> None:
+        """Close the connection because the relay goes, once what is under way is settled or a moment has passed."""
+        for _ in range(int(_FAREWELL_SECONDS / _FAREWELL_STEP_SECONDS)):
+            if all(service.idle for service in self._services.values()):
+                break
+            await asyncio.sleep(_FAREWELL_STEP_SECONDS)
+        await self._socket.close(WSCloseCode.GOING_AWAY, _GOING)
+
+    async def close(self) -> None:
+        """Let go of everything. What was not settled is due again at once, for others of the instance too."""
+        self._ended = True
+        self._receipts.close()
+        services, self._services = list(self._services.values()), {}
+        await asyncio.gather(*(service.close() for service in services), *self._changing, return_exceptions=True)
+
+
+async def serve(door: Door, request: web.BaseRequest) -> web.StreamResponse:
+    """Shake hands, register, and stay until the connection ends."""
+    door.relay.require_working()
+    socket = Socket(max_frame_bytes=door.relay.limits.max_body_bytes)
+    await socket.open(request)
+    watch = asyncio.create_task(socket.watch())
+    connection: Connection | None = None
+    try:
+        connection = await _registered(door, socket)
+        if connection is not None:
+            await connection.run()
+    except Gone:
+        pass
+    finally:
+        watch.cancel()
+        if connection is not None:
+            await asyncio.shield(door.left(connection))
+    return socket.response
+
+
+async def _registered(door: Door, socket: Socket) -> Connection | None:
+    """Return the connection once the peer has registered, or tell it what is wrong and close."""
+    try:
+        frame = await asyncio.wait_for(_first_frame(socket), REGISTER_SECONDS)
+        if frame is None:
+            return None
+        instance, agent_id = door.checks.register(frame)
+        agent = None if agent_id is None else await door.members.speaker(instance, agent_id)
+        door.require_room(instance)
+    except ConnectionError:
+        raise
+    except Exception as failure:
+        late = isinstance(failure, asyncio.TimeoutError)
+        refused = refusal(door.relay, BadRequest(frames.FIRST_MUST_REGISTER) if late else failure)
+        await socket.send(frames.failure(refused))
+        await socket.close()
+        return None
+    connection = Connection(door, instance, agent, socket)
+    # Said before the first message is on its way: an old client takes the first frame for the answer.
+    await socket.send(
+        frames.write(
+            "registered",
+            instance_id=instance.id,
+            agent=connection.agent,
+            server_time=iso(door.relay.clock()),
+        )
+    )
+    door.joined(instance, connection)
+    return connection
+
+
+async def _first_frame(socket: Socket) -> frames.Register | None:
+    while True:
+        received = await socket.receive()
+        if received is None:
+            return None
+        if isinstance(received, str):
+            try:
+                frame = frames.read(received)
+            except ClawLinkError as error:
+                raise _not_a_register(error, received) from None
+            if isinstance(frame, frames.Register):
+                return frame
+            raise BadRequest(frames.FIRST_MUST_REGISTER, field="type")
+
+
+def _not_a_register(error: ClawLinkError, text: str) -> ClawLinkError:
+    """Say what is wrong with a register; of anything else, that it is none, in the old relay's words."""
+    return (
+        error if '"register"' in text and error.field not in (None, "type") else BadRequest(frames.FIRST_MUST_REGISTER)
+    )
+
+
+def _about(frame: frames.Frame | None) -> dict[str, Any]:
+    """Return what tells the peer which of its frames an answer is to."""
+    names = ("id", "to", "task_id")
+    return {name: getattr(frame, name) for name in names if getattr(frame, name, None) is not None}

@@ -1,0 +1,128 @@
+"""The door: what all its connections and routes share, and where it is mounted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+
+from aiohttp import web
+
+from clawlink.config import ServerConfig
+from clawlink.doors.agentlink import connection, http
+from clawlink.doors.agentlink.checks import Checks
+from clawlink.doors.agentlink.connection import Connection
+from clawlink.doors.agentlink.instances import Instance, Instances
+from clawlink.doors.agentlink.lines import Lines
+from clawlink.doors.agentlink.members import Members
+from clawlink.doors.agentlink.sending import Sending
+from clawlink.errors import RelayFull
+from clawlink.protocol.agentlink.files import RelayFile, read_relay
+from clawlink.protocol.paths import Endpoint
+from clawlink.relay.relay import Relay
+
+_log = logging.getLogger("clawlink.agentlink")
+
+# Signatures say who is asking, so these two need no token: old clients have none to show.
+SOCKET = Endpoint("agentlink", "GET", "/agentlink", "Agent Link's websocket.", None, open=True, text=True)
+SEND = Endpoint("agentlink_send", "POST", "/api/v1/send", "Send a message as an instance's agent.", None, open=True)
+REGISTER = Endpoint("agentlink_register", "POST", "/api/v1/register", "Register an instance.", None)
+MAX_CONNECTIONS = 100
+
+Serve = Callable[[Relay, web.BaseRequest], Awaitable[web.StreamResponse]]
+
+
+def open_door(relay: Relay, config: ServerConfig) -> Door | None:
+    """Return the door that the configuration asks for, if it does. Raises BadRequest, OSError for the file."""
+    if config.agentlink_config is None and not config.agentlink_self_register:
+        return None
+    file = RelayFile() if config.agentlink_config is None else read_relay(config.agentlink_config)
+    return Door(relay, file, self_register=config.agentlink_self_register, no_store=config.no_store)
+
+
+class Door:
+    """Agent Link in front of one relay. ``no_store`` refuses what would wait for someone who is not connected."""
+
+    def __init__(self, relay: Relay, file: RelayFile, *, self_register: bool = False, no_store: bool = False) -> None:
+        self.relay = relay
+        self.instances = Instances(file, self_register=self_register)
+        self.checks = Checks(self.instances, relay.clock)
+        self.lines = Lines()
+        self.members = Members(relay, self.instances, self.refresh)
+        self.sending = Sending(relay, self.checks, self.members, self.lines, no_store=no_store)
+        self._no_store = no_store
+        self._connections: dict[Connection, Instance] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._goodbye: asyncio.Task[None] | None = None
+
+    @property
+    def routes(self) -> Iterator[tuple[Endpoint, Serve]]:
+        """Which endpoint is served by what."""
+        yield SOCKET, lambda relay, request: connection.serve(self, request)
+        yield SEND, lambda relay, request: http.send(self.sending, request)
+        yield REGISTER, lambda relay, request: http.register(self.instances, request)
+
+    async def start(self) -> None:
+        """Register the agents that the operator wrote down, and say what the operator should know."""
+        for error in await self.members.start():
+            _log.warning("an agent of the configuration was refused", extra={"reason": error.message})
+        sharing = [instance.id for instance in self.instances.all() if instance.shares_secret]
+        if len(sharing) > 1:
+            _log.warning(
+                "instances share one secret: each of them can sign as any other; give each its own",
+                extra={"instances": sharing},
+            )
+
+    def tend(self) -> None:
+        """Begin to say goodbye once the relay shuts down. To be called about twice a second."""
+        if self.relay.draining and self._goodbye is None:
+            self._goodbye = asyncio.create_task(self.stop())
+
+    async def stop(self) -> None:
+        """Close all connections, and wait until they are."""
+        await asyncio.gather(*(c.say_goodbye() for c in list(self._connections)))
+        while self._leaving:
+            await asyncio.wait(self._leaving)
+
+    # -- what connections tell ---------------------------------------------------------------------------------------
+
+    def require_room(self, instance: Instance) -> None:
+        """Refuse a connection too many. Raises RelayFull."""
+        count = len(self.lines.of(instance.id))
+        if count >= MAX_CONNECTIONS:
+            raise RelayFull(
+                f"instance {instance.id!r} has {count} connections and may have no more",
+                limit=MAX_CONNECTIONS,
+                actual=count,
+            )
+
+    def joined(self, instance: Instance, line: Connection) -> None:
+        """Note a connection that has registered."""
+        self._connections[line] = instance
+        self.lines.add(instance.id, line)
+        self.refresh(instance.id)
+
+    def refresh(self, instance_id: str) -> None:
+        """Decide anew which connection of an instance serves which of its agents."""
+        self.lines.refresh(instance_id, self.members.of(instance_id))
+
+    async def left(self, line: Connection) -> None:
+        """Note that a connection has ended; what it had under way is due again, for others of its instance too.
+
+        It is seen to even if whoever awaits it is cancelled.
+        """
+        task = asyncio.create_task(self._left(line))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+        await task
+
+    async def _left(self, line: Connection) -> None:
+        instance = self._connections.pop(line)
+        served = self.lines.wanted(instance.id, line, self.members.of(instance.id))
+        self.lines.remove(instance.id, line)
+        await line.close()
+        self.refresh(instance.id)
+        if self._no_store:
+            for address in served:
+                if not self.lines.connected(address):
+                    await self.relay.mailbox.close(address)

@@ -1,0 +1,95 @@
+"""Which signed frames have been used: each counts once, and what is remembered for that stays bounded."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from clawlink.errors import NotAllowed, RateLimited
+
+MAX_OF_ONE = 50_000
+MAX_OF_ALL = 500_000
+_DIGEST_BYTES = 16
+
+
+class Nonces:
+    """Remembers nonces for as long as a frame that carries them could be taken, and no longer.
+
+    What is older than ``tolerance`` seconds is refused by its time, so its nonce may be forgotten. Where there is no
+    more room the new is refused, never the old forgotten: that would let it in again. Nothing that was signed before
+    ``since`` is taken, because nobody knows what was used then; nor does a clock that is set back bring anything back.
+    All times are seconds since the epoch.
+    """
+
+    def __init__(
+        self, *, tolerance: float, since: float, max_of_one: int = MAX_OF_ONE, max_of_all: int = MAX_OF_ALL
+    ) -> None:
+        self._tolerance = tolerance
+        self._horizon = since
+        self._max_of_one = max_of_one
+        self._max_of_all = max_of_all
+        self._used: dict[str, dict[int, set[bytes]]] = {}  # by owner, and second of the time that was signed
+        self._counts: dict[str, int] = {}
+        self._count = 0
+
+    def __len__(self) -> int:
+        """Return how many nonces are remembered."""
+        return self._count
+
+    def use(self, owner: str, nonce: str, *, signed_at: float, now: float) -> None:
+        """Take a frame of ``owner`` that was signed properly, once.
+
+        Raises NotAllowed for one that was used before or whose time is too far off, RateLimited if there is no room.
+        """
+        off = signed_at - now
+        if abs(off) > self._tolerance:
+            how = f"{abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} this relay"
+            raise NotAllowed(
+                f"the time that was signed is {how}, and {self._tolerance:g} s are allowed: set the clock",
+                field="time",
+                limit=self._tolerance,
+                actual=off,
+            )
+        if signed_at < self._horizon:
+            raise NotAllowed(
+                "what was signed then may have been used already: the relay was started, or its clock set back, since; "
+                "sign anew",
+                field="time",
+            )
+        self._forget(now)
+        seconds = self._used.setdefault(owner, {})
+        mark = hashlib.blake2b(nonce.encode("utf-8", "surrogatepass"), digest_size=_DIGEST_BYTES).digest()
+        # The time is signed together with the nonce: a replay has the same second.
+        used = seconds.setdefault(int(signed_at), set())
+        if mark in used:
+            raise NotAllowed("this frame was used before: a nonce counts once, sign each frame anew", field="nonce")
+        self._require_room(owner, seconds)
+        used.add(mark)
+        self._counts[owner] = self._counts.get(owner, 0) + 1
+        self._count += 1
+
+    def _require_room(self, owner: str, seconds: Iterable[int]) -> None:
+        for count, limit in ((self._counts.get(owner, 0), self._max_of_one), (self._count, self._max_of_all)):
+            if count >= limit:
+                raise RateLimited(
+                    f"{count} signed frames came within {2 * self._tolerance:g} s, and no more are remembered; "
+                    "try again when the oldest are forgotten",
+                    limit=limit,
+                    actual=count,
+                    retry_after=1.0,
+                )
+
+    def _forget(self, now: float) -> None:
+        """Forget what its time alone keeps out. The seconds of one owner are few, and each goes at once."""
+        before = int(self._horizon)
+        self._horizon = max(self._horizon, now - self._tolerance)
+        if int(self._horizon) == before:
+            return
+        for owner, seconds in list(self._used.items()):
+            for second in [second for second in seconds if second + 1 <= self._horizon]:
+                gone = len(seconds.pop(second))
+                self._counts[owner] = self._counts.get(owner, 0) - gone
+                self._count -= gone
+            if not seconds:
+                del self._used[owner]
+                self._counts.pop(owner, None)

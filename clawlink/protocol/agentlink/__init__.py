@@ -1,0 +1,1 @@
+"""The wire of Agent Link, shared by the relay's door and by our own client: frames, signatures and files."""

@@ -1,0 +1,128 @@
+"""Relays that serve Agent Link, and clients of it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clawlink.relay import consumer
+from tests.conftest import Running, Serve
+from tests.doors.agentlink.old_client import OldClient
+from tests.doors.agentlink.signed_client import SignedClient
+
+Entry = dict[str, Any]
+ServeLink = Callable[..., Awaitable[Running]]
+Connect = Callable[..., Awaitable[Any]]
+Dial = Callable[..., Awaitable[OldClient]]
+Joined = Callable[..., Awaitable[OldClient]]
+DialNew = Callable[..., Awaitable[SignedClient]]
+Sign = Callable[..., Awaitable[SignedClient]]
+
+OLD_A: Entry = {
+    "instance_id": "a",
+    "name": "Ann's machine",
+    "public_key": "pk",
+    "secret": "secret of a",
+    "legacy": True,
+}
+OLD_B: Entry = {
+    "instance_id": "b",
+    "name": "Bob's machine",
+    "public_key": "pk",
+    "secret": "secret of b",
+    "legacy": True,
+}
+NEW_C: Entry = {"instance_id": "c", "secret": "secret of c"}
+NEW_D: Entry = {"instance_id": "d", "secret": "secret of d"}
+ALL = [OLD_A, OLD_B, NEW_C, NEW_D]
+SECRETS = {entry["instance_id"]: entry["secret"] for entry in ALL}
+
+
+@pytest.fixture(params=["memory", "faulty"])
+def store_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Name the store: the default one, and one that gives no more than it must."""
+    kind: str = request.param
+    if kind == "faulty":  # where an index may be late, looking again is what finds a message, and is not to take long
+        monkeypatch.setattr(consumer, "_WAIT_SECONDS", 0.1)
+    return kind
+
+
+@pytest.fixture
+def serve_link(serve: Serve, tmp_path: Path) -> ServeLink:
+    """Start a relay with these instances: ``await serve_link([OLD_A], no_store=True)``; without a list, with all."""
+
+    async def start(entries: list[Entry] | None = None, *, secret: str | None = None, **options: Any) -> Running:
+        path = tmp_path / "relay-config.json"
+        file = {"port": 8765, "secret": secret, "registered_instances": ALL if entries is None else entries}
+        path.write_text(json.dumps(file), encoding="utf-8")
+        return await serve(agentlink_config=str(path), **options)
+
+    return start
+
+
+@pytest.fixture
+async def connect(serve: Serve) -> AsyncIterator[Connect]:
+    """Open websockets that are closed when the test ends, before its relays are stopped."""
+    sockets = []
+
+    async def open(relay: Running, **options: Any) -> Any:
+        sockets.append(await relay.session.ws_connect(relay.url + "/agentlink", **options))
+        return sockets[-1]
+
+    yield open
+    for socket in sockets:
+        with contextlib.suppress(ConnectionError):
+            await socket.close()
+
+
+@pytest.fixture
+async def dial(connect: Connect) -> Dial:
+    """Open a connection as the old client does: ``await dial(relay, "a")``."""
+
+    async def open(relay: Running, instance_id: str, *, secret: str | None = None, **options: Any) -> OldClient:
+        socket = await connect(relay, **options)
+        return OldClient(socket, instance_id, SECRETS.get(instance_id, "") if secret is None else secret)
+
+    return open
+
+
+@pytest.fixture
+async def join(dial: Dial) -> Joined:
+    """Open a connection as the old client does, and register it."""
+
+    async def open(relay: Running, instance_id: str, **options: Any) -> OldClient:
+        client = await dial(relay, instance_id, **options)
+        assert (await client.register())["type"] == "registered"
+        return client
+
+    return open
+
+
+@pytest.fixture
+async def dial_new(connect: Connect) -> DialNew:
+    """Open a connection of the new form: ``await dial_new(relay, "c")``."""
+
+    async def open(relay: Running, instance_id: str, *, secret: str | None = None, **options: Any) -> SignedClient:
+        return SignedClient(await connect(relay, **options), instance_id, secret or SECRETS[instance_id])
+
+    return open
+
+
+@pytest.fixture
+async def sign_in(dial_new: DialNew) -> Sign:
+    """Open a connection of the new form, and register it: ``await sign_in(relay, "c", "carol")``."""
+
+    async def open(
+        relay: Running, instance_id: str, agent_id: str, *, at: float | None = None, **options: Any
+    ) -> SignedClient:
+        client = await dial_new(relay, instance_id, **options)
+        answer = await client.join(agent_id, at=at)
+        assert answer["type"] == "registered", answer
+        return client
+
+    return open

@@ -1,0 +1,327 @@
+"""What a stranger, and a neighbour with a secret of his own, may try."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import unicodedata
+from typing import Any
+
+import pytest
+
+from clawlink.store.base import Failed
+from tests.conftest import UNPACED, Running
+from tests.doors.agentlink.conftest import NEW_C, OLD_A, OLD_B, SECRETS, Dial, DialNew, Joined, ServeLink, Sign
+from tests.doors.agentlink.old_client import sign
+from tests.doors.agentlink.signed_client import SignedClient, sealed, stamp
+from tests.system.raw import Clock
+
+
+@pytest.fixture
+async def relay(serve_link: ServeLink) -> Running:
+    return await serve_link()
+
+
+async def refusal(client: SignedClient, frame: Any) -> dict[str, Any]:
+    """Send what must be refused, check that the connection stays, and return the error."""
+    await client.put(frame)
+    error = await client.frame()
+    assert error["type"] == "error", error
+    await client.put({"type": "ping"})
+    assert (await client.frame())["type"] == "pong"
+    return error
+
+
+async def test_a_replay_is_refused(relay: Running, sign_in: Sign) -> None:
+    c, _ = await sign_in(relay, "c", "carol"), await sign_in(relay, "d", "dan")
+    frame = c.message("d/dan", "pay me")
+    await c.put(frame)
+    assert (await c.frame())["type"] == "queued"
+    assert (await refusal(c, frame))["field"] == "nonce"
+    other = await sign_in(relay, "c", "carol")
+    assert (await refusal(other, frame))["field"] == "nonce"
+    status, body = await relay.post("/api/v1/send", frame)
+    assert (status, body["field"]) == (403, "nonce")
+
+
+async def test_a_register_is_not_replayed_either(relay: Running, sign_in: Sign, dial_new: DialNew) -> None:
+    c = await sign_in(relay, "c", "carol")
+    frame = c.registering("carol")
+    for expected in ("registered", "error"):
+        client = await dial_new(relay, "c")
+        await client.put(frame)
+        assert (await client.frame())["type"] == expected
+    assert await client.closed() == 1000
+
+
+async def test_an_old_replay_is_refused_by_its_time(serve_link: ServeLink, sign_in: Sign) -> None:
+    clock = Clock()
+    relay = await serve_link(clock=clock)
+    c = await sign_in(relay, "c", "carol")
+    frame = c.message("c/carol", "pay me")
+    await c.put(frame)
+    assert (await c.next("queued"))["to"] == "c/carol"
+    await c.ack((await c.next("message"))["receipt"])
+    await c.next("delivered")
+    clock.skip(31)
+    assert (await refusal(c, frame))["field"] == "time"
+
+
+@pytest.mark.parametrize("off", [-60, -31, 31, 86400])
+async def test_a_wrong_clock_is_told_by_how_much(relay: Running, sign_in: Sign, dial_new: DialNew, off: int) -> None:
+    c = await sign_in(relay, "c", "carol")
+    error = await refusal(c, c.message("c/carol", "hello", at=time.time() + off))
+    assert (error["field"], error["limit"]) == ("time", 30)
+    assert error["actual"] == pytest.approx(off, abs=2)
+    client = await dial_new(relay, "c")
+    assert (await client.join("carol", at=time.time() + off))["field"] == "time"
+    assert await client.closed() == 1000
+
+
+@pytest.mark.parametrize("wrong", ["now", "2026-13-01T00:00:00Z", "2026-01-01T00:00:00", "9999-12-31T23:59:59-23:59"])
+async def test_a_time_that_is_none_is_refused(relay: Running, sign_in: Sign, wrong: str) -> None:
+    c = await sign_in(relay, "c", "carol")
+    assert (await refusal(c, c.message("c/carol", "hello", time=wrong)))["field"] == "time"
+
+
+@pytest.mark.parametrize("field", ["from", "to", "message", "time", "nonce", "id", "signature"])
+async def test_every_field_is_covered_by_the_signature(relay: Running, sign_in: Sign, field: str) -> None:
+    c, _ = await sign_in(relay, "c", "carol"), await sign_in(relay, "d", "dan")
+    others = {"from": "c/other", "to": "d/other", "message": "pay him", "time": stamp(time.time() - 3)}
+    frame = c.message("d/dan", "pay me")
+    frame[field] = others.get(field, "f" * 64)
+    assert (await refusal(c, frame))["message"] == "Invalid signature"
+
+
+@pytest.mark.parametrize("field", ["from", "to", "message", "time", "nonce", "id", "signature"])
+async def test_a_missing_field_is_named_or_makes_the_signature_wrong(relay: Running, sign_in: Sign, field: str) -> None:
+    c, _ = await sign_in(relay, "c", "carol"), await sign_in(relay, "d", "dan")
+    frame = c.message("d/dan", "pay me")
+    del frame[field]
+    error = await refusal(c, frame)
+    assert error["field"] == field
+    assert field in error["message"]
+
+
+async def test_the_new_fields_cannot_be_taken_away(relay: Running, sign_in: Sign) -> None:
+    c, _ = await sign_in(relay, "c", "carol"), await sign_in(relay, "d", "dan")
+    frame = c.message("d/dan", "pay me")
+    short = {name: value for name, value in frame.items() if name not in ("time", "nonce", "id")}
+    assert "legacy" in (await refusal(c, short))["message"]
+
+
+async def test_another_instances_from_is_refused(relay: Running, sign_in: Sign, join: Joined) -> None:
+    c, _ = await sign_in(relay, "c", "carol"), await sign_in(relay, "d", "dan")
+    forged = {k: v for k, v in c.message("c/carol", "it is dan").items() if k != "signature"} | {"from": "d/dan"}
+    assert (await refusal(c, sealed(forged, SECRETS["c"])))["field"] == "from"
+    assert (await refusal(c, sealed(forged, SECRETS["d"])))["field"] == "from"  # even if properly signed by d
+    a = await join(relay, "a")
+    await a.put({**a.signed("ann", "c/carol", "it is bob"), "from": "b/bob"})
+    assert (await a.frame())["field"] == "from"
+    status, body = await relay.post("/api/v1/send", sealed(forged, SECRETS["c"]))
+    assert (status, body["error"]) == (403, "Invalid signature")
+
+
+@pytest.mark.parametrize("sender", ["c", "/carol", "c/", "c/car ol", "c/ca/rol", "", "c/car\u200bol"])
+async def test_a_from_that_is_no_address_is_refused(relay: Running, sign_in: Sign, sender: str) -> None:
+    c = await sign_in(relay, "c", "carol")
+    frame = {k: v for k, v in c.message("c/carol", "hello").items() if k != "signature"} | {"from": sender}
+    assert (await refusal(c, sealed(frame, SECRETS["c"])))["field"] == "from"
+
+
+async def test_splitting_at_colons_gains_nothing(relay: Running, join: Joined) -> None:
+    """``send:a/ann:b/bob:x:y`` can be read as three messages, and stands for one."""
+    a, b = await join(relay, "a"), await join(relay, "b")
+    frame = a.signed("ann", "b/bob", "x:y")
+    for sender, to, message in (("a/ann", "b/bob:x", "y"), ("a/ann:b/bob", "x", "y"), ("a/ann:b/bob:x", "y", "")):
+        joined = f"send:{sender}:{to}:{message}"
+        assert joined.rstrip(":") == "send:a/ann:b/bob:x:y"
+        await a.put({**frame, "from": sender, "to": to, "message": message, "signature": sign(SECRETS["a"], joined)})
+        assert (await a.frame())["field"] in ("from", "to")
+    await a.put(frame)
+    assert (await a.frame())["type"] == "queued"
+    assert (await b.next("message"))["message"] == "x:y"
+
+
+async def test_a_register_does_not_pass_for_a_message(relay: Running, dial: Dial) -> None:
+    """An instance whose id is made to look like another's with a piece of time."""
+    client = await dial(relay, "a:2026")
+    assert (await client.register())["message"] == "Instance not registered"
+
+
+async def test_ids_that_look_alike_are_one_or_refused(relay: Running, sign_in: Sign, dial_new: DialNew) -> None:
+    composed, decomposed = unicodedata.normalize("NFC", "zoé"), unicodedata.normalize("NFD", "zoé")
+    await sign_in(relay, "d", composed)
+    client = await dial_new(relay, "d")
+    error = await client.join(decomposed)
+    assert (error["type"], error["field"]) == ("error", "agent_id")
+    assert "NFC" in error["message"]
+    c = await sign_in(relay, "c", "carol")
+    assert (await refusal(c, c.message(f"d/{decomposed}", "hello")))["field"] == "to"
+    assert (await c.write(f"d/{composed}", "hello"))["type"] == "queued"
+
+
+async def test_a_text_is_signed_as_it_is(relay: Running, sign_in: Sign) -> None:
+    c, d = await sign_in(relay, "c", "carol"), await sign_in(relay, "d", "dan")
+    composed, decomposed = unicodedata.normalize("NFC", "zoé"), unicodedata.normalize("NFD", "zoé")
+    frame = c.message("d/dan", composed)
+    assert (await refusal(c, {**frame, "message": decomposed}))["message"] == "Invalid signature"
+    for text in (composed, decomposed):
+        await c.put(c.message("d/dan", text))
+        assert (await d.next("message"))["message"] == text
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        "no JSON",
+        '"text"',
+        "[]",
+        "{}",
+        '{"type": "unknown"}',
+        '{"type": 7}',
+        '{"type": "send"}',
+        '{"type": "send", "from": 1, "to": [], "message": {}, "signature": null}',
+        '{"type": "ack"}',
+        '{"type": "ack", "receipts": []}',
+        '{"type": "respond"}',
+        '{"type": "register", "instance_id": "c", "signature": "x"}',
+        '{"type": "send", "message": "\\ud800"}',
+        "[" * 100_000,
+        '{"x":' * 50_000,
+    ],
+)
+async def test_a_frame_that_makes_no_sense_is_answered(relay: Running, sign_in: Sign, frame: str) -> None:
+    c = await sign_in(relay, "c", "carol")
+    assert await refusal(c, frame)
+
+
+async def test_a_binary_frame_is_answered(relay: Running, sign_in: Sign) -> None:
+    c = await sign_in(relay, "c", "carol")
+    await c.socket.send_bytes(json.dumps({"type": "ping"}).encode())
+    assert (await c.frame())["type"] == "error"
+    await c.put({"type": "ping"})
+    assert (await c.frame())["type"] == "pong"
+
+
+async def test_an_oversized_frame_ends_its_connection_alone(serve_link: ServeLink, sign_in: Sign) -> None:
+    relay = await serve_link(limits={"max_body_bytes": 10_000})
+    c, other = await sign_in(relay, "c", "carol"), await sign_in(relay, "c", "carol")
+    await relay.register("Zoe", agent_id="z")
+    assert (await c.write("z", "x" * 9_000))["type"] == "queued"
+    await c.put(c.message("z", "x" * 10_000))
+    assert await c.closed() == 1009
+    await other.put({"type": "ping"})
+    await other.next("pong")
+
+
+async def test_an_instance_has_only_so_many_connections(
+    relay: Running, sign_in: Sign, dial_new: DialNew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from clawlink.doors.agentlink import door
+
+    monkeypatch.setattr(door, "MAX_CONNECTIONS", 2)
+    _, second = await sign_in(relay, "c", "carol"), await sign_in(relay, "c", "carol")
+    client = await dial_new(relay, "c")
+    assert (await client.join("carol"))["code"] == "relay_full"
+    await second.put({"type": "ping"})
+    assert (await second.frame())["type"] == "pong"
+
+
+async def test_a_shared_secret_is_warned_of(serve_link: ServeLink, caplog: pytest.LogCaptureFixture) -> None:
+    await serve_link([OLD_A, OLD_B, NEW_C])
+    assert not caplog.records
+    shared = [{"instance_id": name, "legacy": True} for name in ("a", "b")]
+    await serve_link(shared, secret="of all")
+    assert "share one secret" in caplog.records[-1].message
+
+
+async def test_a_stolen_name_does_not_get_anothers_mail(relay: Running, sign_in: Sign) -> None:
+    await relay.register("d/dan", agent_id="thief")
+    c = await sign_in(relay, "c", "carol")
+    assert (await c.write("d/dan", "secret"))["code"] == "unknown_agent"
+
+
+async def test_strangers_make_only_so_many_agents_of_an_old_client(
+    relay: Running, join: Joined, sign_in: Sign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from clawlink.doors.agentlink import members
+
+    monkeypatch.setattr(members, "MAX_WRITTEN_TO", 2)
+    a, b = await join(relay, "a"), await join(relay, "b")
+    for name in ("one", "two"):
+        await a.send("ann", f"b/{name}", "hello")
+        await a.next("queued")
+    await a.send("ann", "b/three", "hello")
+    assert (await a.next("error"))["code"] == "relay_full"
+    await b.send("mine", "a/ann", "my own agents are another matter")
+    await b.next("queued")
+    await a.send("ann", "b/mine", "hello")
+    assert (await b.next("message"))["to"] in ("b/one", "b/two", "b/mine")
+
+
+async def test_a_peer_that_is_silent_is_noticed(
+    relay: Running, dial: Dial, sign_in: Sign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from clawlink.doors.agentlink import socket
+
+    monkeypatch.setattr(socket, "PING_SECONDS", 0.02)
+    monkeypatch.setattr(socket, "SILENT_SECONDS", 0.2)
+    alive = await sign_in(relay, "c", "carol")
+    reading = asyncio.create_task(alive.next("pong"))  # whoever reads answers pings
+    dead = await dial(relay, "a", autoping=False)
+    assert (await dead.register())["type"] == "registered"
+    assert await dead.closed() == 1006
+    await alive.put({"type": "ping"})
+    assert (await reading)["type"] == "pong"
+
+
+async def test_one_that_connects_and_says_nothing_is_sent_away(
+    relay: Running, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from clawlink.doors.agentlink import connection
+
+    monkeypatch.setattr(connection, "REGISTER_SECONDS", 0.05)
+    client = await dial(relay, "a")
+    assert (await client.frame())["message"] == "First message must be register"
+    assert await client.closed() == 1000
+
+
+async def test_a_peer_that_does_not_read_stops_only_itself(
+    serve_link: ServeLink, sign_in: Sign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from clawlink.doors.agentlink import socket
+
+    monkeypatch.setattr(socket, "PING_SECONDS", 0.02)
+    monkeypatch.setattr(socket, "WRITE_SECONDS", 0.3)
+    relay = await serve_link(limits={**UNPACED, "max_mailbox_bytes": 64 * 1024 * 1024})
+    stuck, writer = await sign_in(relay, "d", "dan"), await sign_in(relay, "c", "carol")
+    transport = stuck.socket._response.connection.transport
+    transport.pause_reading()
+    text = "x" * 1_000_000  # thirty of them are more than the buffers of two sockets take
+    for _ in range(30):
+        assert (await writer.write("d/dan", text))["type"] == "queued"
+    # It is cut off, and what it had not read is there for its next connection.
+    again = await sign_in(relay, "d", "dan")
+    for _ in range(30):
+        got = await again.next("message")
+        assert got["message"] == text
+        await again.ack(got["receipt"])
+    transport.abort()
+
+
+async def test_a_store_that_fails_is_told_and_the_connection_stays(
+    relay: Running, sign_in: Sign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    c = await sign_in(relay, "c", "carol")
+    sending = relay.app._agentlink.sending  # type: ignore[union-attr]
+
+    async def fail(*_: Any) -> None:
+        raise Failed("the disk is gone")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(sending, "send", fail)
+        error = await c.write("c/carol", "hello", id="7")
+        assert (error["type"], error["code"], error["id"]) == ("error", "store_unavailable", "7")
+    assert (await c.write("c/carol", "hello", id="7"))["type"] == "queued"

@@ -1,0 +1,105 @@
+"""What a relay that cannot be trusted may try with our own client, where two instances share a secret."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from clawlink.agentlink import AgentLink
+from clawlink.errors import NotARelay
+from tests.doors.agentlink.old_client import sign
+from tests.doors.agentlink.signed_client import canonical, stamp
+from tests.doors.agentlink.test_link import Box
+
+Play = Callable[[list[Any]], Awaitable["Hostile"]]
+
+
+class Hostile:
+    """A relay that answers a register with what it is told to, and keeps what it gets after that."""
+
+    def __init__(self, frames: list[Any]) -> None:
+        self._frames = frames
+        self.got = Box()
+        self.url = ""
+
+    async def serve(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.receive()
+        for frame in self._frames:
+            await socket.send_str(frame if isinstance(frame, str) else json.dumps(frame))
+        async for message in socket:
+            self.got.put(json.loads(message.data))
+        return socket
+
+
+@pytest.fixture
+async def play() -> AsyncIterator[Play]:
+    """Start one: ``await play([frame, ...])``."""
+    runners = []
+
+    async def start(frames: list[Any]) -> Hostile:
+        hostile = Hostile(frames)
+        app = web.Application()
+        app.router.add_get("/agentlink", hostile.serve)
+        runner = web.AppRunner(app, shutdown_timeout=0.1)
+        runners.append(runner)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        hostile.url = f"ws://127.0.0.1:{runner.addresses[0][1]}"
+        return hostile
+
+    yield start
+    for runner in runners:
+        await runner.cleanup()
+
+
+def message(text: str, n: int, *, secret: str = "between us", to: str = "d/dan", **changed: Any) -> dict[str, Any]:
+    """Return a frame with a message of c that is sealed, then changed."""
+    said = {"type": "send", "from": "c/carol", "to": to, "message": text}
+    proof = {"to": to, "time": stamp(), "nonce": "n" * 16, "id": text}
+    seal = sign(secret, canonical({**said, **proof}))
+    frame = {"type": "message", "from": "c/carol", "to": "d/dan", "message": text, "message_id": str(n)}
+    return {**frame, "receipt": f"r{n}", "proof": {**proof, "signature": "s", "seal": seal}, **changed}
+
+
+async def test_only_what_is_sealed_is_handed_over_and_only_once(play: Play) -> None:
+    good = message("good", 1)
+    relay = await play(
+        [
+            {"type": "registered"},
+            good,
+            {**good, "message_id": "2", "receipt": "r2"},  # handed on once more
+            message("text was changed", 3, message="by the relay"),
+            message("sender was changed", 4, **{"from": "c/other"}),
+            message("for another", 5, to="d/dora"),
+            message("wrong secret", 6, secret="guessed"),
+            message("no seal", 7, proof=None),
+            message("no id", 8, proof={"seal": "x"}),
+            {"type": "message"},
+            {"type": "delivered", "id": "unknown"},
+            {"type": "of the future"},
+            message("last", 9),
+        ]
+    )
+    box = Box()
+    async with AgentLink(relay.url, "s", "d", "dan", end_to_end={"c": "between us"}) as link:
+        link.on_message(box)
+        assert [(await box.next()).message for _ in range(2)] == ["good", "last"]
+        answers = [await relay.got.next() for _ in range(10)]
+    assert box.empty
+    assert [a["receipts"][0] for a in answers if a["type"] == "ack"] == ["r1", "r2", "r9"]
+    assert [a["receipts"][0] for a in answers if a["type"] == "nack"] == ["r3", "r4", "r5", "r6", "r7", "r8", "None"]
+
+
+@pytest.mark.parametrize("answer", ["no JSON", "[]", '{"type": "hello"}'])
+async def test_what_is_no_relay_is_told(play: Play, answer: str) -> None:
+    relay = await play([answer])
+    link = AgentLink(relay.url, "s", "d", "dan")
+    with pytest.raises(NotARelay):
+        await link.connect()
+    await link.disconnect()

@@ -1,0 +1,223 @@
+"""The unmodified client of Agent Link gets along with the relay."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.conftest import Running
+from tests.doors.agentlink.conftest import Dial, Joined, ServeLink
+from tests.server.asks import claim_one, eventually, send, status_of
+
+
+@pytest.fixture
+async def relay(serve_link: ServeLink) -> Running:
+    return await serve_link()
+
+
+async def test_it_registers_and_is_answered_in_the_old_words(relay: Running, dial: Dial) -> None:
+    client = await dial(relay, "a")
+    answer = await client.register()
+    assert answer["type"] == "registered"
+    assert answer["instance_id"] == "a"
+
+
+@pytest.mark.parametrize("utc", [False, True])
+@pytest.mark.parametrize("off", [-29, 0, 29])
+async def test_its_clock_may_be_off_by_half_a_minute(relay: Running, dial: Dial, utc: bool, off: int) -> None:
+    client = await dial(relay, "a")
+    assert (await client.register(at=time.time() + off, utc=utc))["type"] == "registered"
+
+
+@pytest.mark.parametrize("off", [-33, 33, 3600])
+async def test_a_wrong_clock_is_refused(relay: Running, dial: Dial, off: int) -> None:
+    client = await dial(relay, "a")
+    answer = await client.register(at=time.time() + off)
+    assert (answer["type"], answer["message"]) == ("error", "Invalid signature")
+    assert await client.closed() == 1000
+
+
+async def test_a_wrong_secret_is_refused(relay: Running, dial: Dial) -> None:
+    client = await dial(relay, "a", secret="another")
+    assert (await client.register())["message"] == "Invalid signature"
+    assert await client.closed() == 1000
+
+
+async def test_an_unknown_instance_is_refused(relay: Running, dial: Dial) -> None:
+    client = await dial(relay, "nobody")
+    assert (await client.register())["message"] == "Instance not registered"
+    assert await client.closed() == 1000
+
+
+@pytest.mark.parametrize("first", ['{"type": "ping"}', "no JSON", "[]", '{"type": "send"}', '{"no": "type"}'])
+async def test_the_first_frame_must_register(relay: Running, dial: Dial, first: str) -> None:
+    client = await dial(relay, "a")
+    await client.put(first)
+    answer = await client.frame()
+    assert (answer["type"], answer["message"]) == ("error", "First message must be register")
+    assert await client.closed() == 1000
+
+
+async def test_the_old_form_is_for_legacy_instances_alone(relay: Running, dial: Dial) -> None:
+    client = await dial(relay, "c")
+    assert "legacy" in (await client.register())["message"]
+    assert await client.closed() == 1000
+
+
+async def test_ping_is_answered(relay: Running, join: Joined) -> None:
+    client = await join(relay, "a")
+    await client.put({"type": "ping"})
+    assert await client.frame() == {"type": "pong"}
+
+
+async def test_a_message_arrives_and_is_delivered_once_it_was_read(relay: Running, join: Joined) -> None:
+    a, b = await join(relay, "a"), await join(relay, "b")
+    await a.send("ann", "b/bob", "hello: there ☂")
+    got = await b.next("message")
+    assert {name: got[name] for name in ("from", "to", "message")} == {
+        "from": "a/ann",
+        "to": "b/bob",
+        "message": "hello: there ☂",
+    }
+    queued = await a.frame()
+    assert (queued["type"], queued["to"]) == ("queued", "b/bob")
+    # The pong is sent by whoever reads the socket, so the recipient must go on reading.
+    await b.put({"type": "ping"})
+    await b.next("pong")
+    delivered = await a.frame()
+    assert (delivered["type"], delivered["to"]) == ("delivered", "b/bob")
+
+
+async def test_the_same_text_arrives_as_often_as_it_is_sent(relay: Running, join: Joined) -> None:
+    a, b = await join(relay, "a"), await join(relay, "b")
+    for _ in range(3):
+        await a.send("ann", "b/bob", "again")
+    assert [(await b.next("message"))["message"] for _ in range(3)] == ["again"] * 3
+
+
+async def test_a_message_for_one_who_is_away_waits(relay: Running, join: Joined) -> None:
+    a = await join(relay, "a")
+    await a.send("ann", "b/bob", "for later")
+    assert (await a.frame())["type"] == "queued"
+    b = await join(relay, "b")
+    assert (await b.next("message"))["message"] == "for later"
+    await b.put({"type": "ping"})
+    await b.next("pong")
+    assert (await a.frame())["type"] == "delivered"
+
+
+async def test_what_was_not_read_comes_again_at_the_next_connection(relay: Running, dial: Dial, join: Joined) -> None:
+    a = await join(relay, "a")
+    b = await dial(relay, "b", autoping=False)  # it answers no ping, so nothing proves that it has read
+    assert (await b.register())["type"] == "registered"
+    await a.send("ann", "b/bob", "read me")
+    assert (await b.next("message"))["message"] == "read me"
+    await b.socket.close()
+    again = await join(relay, "b")
+    got = await again.next("message")
+    assert (got["message"], got["attempt"]) == ("read me", 1)
+
+
+async def test_a_bare_recipient_is_a_neighbour_or_an_agent_of_the_relay(relay: Running, join: Joined) -> None:
+    await relay.register("Zoe", agent_id="z")
+    a = await join(relay, "a")
+    await a.send("ann", "Zoe", "from outside")
+    got = await claim_one(relay, "z")
+    assert (got.message["type"], got.message["from_agent"], got.message["content"]) == (
+        "message",
+        "a/ann",
+        "from outside",
+    )
+    await a.send("other", "ann", "from next door")
+    assert (await a.next("message"))["from"] == "a/other"
+
+
+async def test_an_agent_of_the_relay_writes_to_it_and_learns_that_it_was_read(relay: Running, join: Joined) -> None:
+    await relay.register("Zoe", agent_id="z")
+    a = await join(relay, "a")
+    await a.send("ann", "z", "here I am")
+    await a.next("queued")
+    id = await send(relay, "z", "a/ann", "good to know")
+    got = await a.next("message")
+    assert (got["from"], got["to"], got["message"]) == ("z", "a/ann", "good to know")
+    await a.put({"type": "ping"})
+    await a.next("pong")
+
+    async def acked() -> bool:
+        return bool((await status_of(relay, "z", id))["state"] == "acked")
+
+    await eventually(acked)
+
+
+async def test_its_agents_are_found_by_discover(relay: Running, join: Joined) -> None:
+    a = await join(relay, "a")
+    await a.send("ann", "b/bob", "hello")
+    await a.next("queued")
+    status, found = await relay.get("/discover")
+    assert status == 200
+    assert {agent["agent_id"] for agent in found["agents"]} == {"a/ann", "b/bob"}
+    assert all(agent["claimed"] for agent in found["agents"])
+
+
+async def test_nobody_acts_as_its_agents_by_http(relay: Running, join: Joined) -> None:
+    a = await join(relay, "a")
+    await a.send("ann", "b/bob", "hello")
+    await a.next("queued")
+    status, body = await relay.get("/poll/b%2Fbob")
+    assert (status, body["code"]) == (403, "not_allowed")
+    status, body = await relay.post("/register", {"agent_id": "a/ann", "name": "a/ann"})
+    assert (status, body["code"]) == (403, "not_allowed")
+
+
+async def test_two_connections_of_one_instance_do_not_harm_each_other(relay: Running, join: Joined) -> None:
+    first, second = await join(relay, "b"), await join(relay, "b")
+    sender = await join(relay, "a")
+    await first.send("one", "a/ann", "I am one")
+    await second.send("two", "a/ann", "I am two")
+    await first.next("queued")
+    await second.next("queued")
+    await sender.send("ann", "b/one", "to one")
+    await sender.send("ann", "b/two", "to two")
+    assert (await first.next("message"))["message"] == "to one"
+    assert (await second.next("message"))["message"] == "to two"
+    await first.put({"type": "ping"})
+    await first.next("pong")  # it has read on, so its message is settled
+    await first.socket.close()
+    await sender.send("ann", "b/two", "still there")
+    assert (await second.next("message"))["message"] == "still there"
+    # Nobody else is "one" now, so the connection that is left gets its mail, too.
+    await sender.send("ann", "b/one", "for your neighbour")
+    assert (await second.next("message"))["message"] == "for your neighbour"
+
+
+async def test_a_delegation_arrives_as_text(relay: Running, join: Joined) -> None:
+    await relay.register("Zoe", agent_id="z")
+    a = await join(relay, "a")
+    await a.send("ann", "z", "here I am")
+    await a.next("queued")
+    status, task = await relay.post(
+        "/delegate", {"from_agent": "z", "to_agent": "a/ann", "task": "count", "context": {"to": 3}}
+    )
+    assert status == 200
+    got = await a.next("message")
+    assert got["message"] == f'Task {task["message_id"]}: count\nContext: {{"to":3}}'
+    assert (got["kind"], got["task_id"], got["task"]) == ("task_delegation", task["message_id"], "count")
+
+
+async def test_agents_of_the_configuration_are_there_from_the_start(serve_link: ServeLink, join: Joined) -> None:
+    entry = {"instance_id": "a", "secret": "secret of a", "legacy": True, "agents": ["ann"]}
+    relay = await serve_link([entry])
+    await relay.register("Zoe", agent_id="z")
+    await send(relay, "z", "a/ann", "before you came")
+    a = await join(relay, "a")
+    assert (await a.next("message"))["message"] == "before you came"
+
+
+async def test_the_address_is_not_there_unless_it_is_configured(relay: Running, serve: object) -> None:
+    plain = await serve()  # type: ignore[operator]
+    for method, path in (("GET", "/agentlink"), ("POST", "/api/v1/send"), ("POST", "/api/v1/register")):
+        status, body = await plain.ask(method, path)
+        assert (status, body["code"]) == (404, "unknown_route")
+    status, body = await relay.get("/agentlink")
+    assert (status, body["code"], body["field"]) == (400, "bad_request", "Upgrade")

@@ -1,0 +1,70 @@
+"""What a relay is told at start about Agent Link."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import pytest
+
+from clawlink.config import ServerConfig
+from clawlink.server import options
+
+
+def config(*argv: str, **environ: str) -> ServerConfig:
+    """Return what these flags and these variables say."""
+    parser = argparse.ArgumentParser()
+    options.add_arguments(parser)
+    return options.read(parser.parse_args(argv), environ)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    file = tmp_path / "relay-config.json"
+    file.write_text('{"port": 8765, "secret": "s", "registered_instances": [{"instance_id": "a"}]}')
+    return str(file)
+
+
+def test_the_door_is_closed_unless_it_is_asked_for(path: str) -> None:
+    assert config().agentlink_config is None
+    assert config("--agentlink-config", path).agentlink_config == path
+    assert config(CLAWLINK_AGENTLINK_CONFIG=path).agentlink_config == path
+    assert config("--agentlink-config", path, "--no-store").no_store
+
+
+@pytest.mark.parametrize(
+    ("argv", "says"),
+    [
+        (["--agentlink-config", "missing.json"], "missing.json: No such file"),
+        (["--agentlink-self-register"], "needs a token"),
+        (["--agentlink-self-register", "--no-auth", "--host", "0.0.0.0"], "needs a token"),
+        (["--no-store"], "--agentlink-config"),
+    ],
+)
+def test_what_makes_no_sense_is_told(argv: list[str], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        config(*argv)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ('{"registered_instances": [{"instance_id": "a"}]}', "has no secret"),
+        ('{"secret": "s", "registered_instances": [{"instance_id": "a"}, {"instance_id": "A"}]}', "twice"),
+        ('{"secret": "s", "registered_instances": [{"instance_id": "a:b"}]}', "no / and :"),
+        ('{"secret": "s", "registered_instances": [{"instance_id": "a", "agents": ["x/y"]}]}', "no / and :"),
+        ('{"secret": "", "registered_instances": []}', "length >= 1"),
+        ("{", "not JSON"),
+    ],
+)
+def test_a_file_that_makes_no_sense_is_told(tmp_path: Path, content: str, says: str) -> None:
+    path = tmp_path / "relay-config.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=says) as refused:
+        config("--agentlink-config", str(path))
+    assert str(path) in str(refused.value)
+
+
+def test_self_registering_needs_no_file(path: str) -> None:
+    assert config("--agentlink-self-register", "--token", "t").agentlink_self_register
+    assert config("--agentlink-self-register", "--host", "0.0.0.0").token  # one is made where others can reach it
