@@ -1,6 +1,8 @@
 # make run    set up and start the relay on http://127.0.0.1:9077 (flags: make run FLAGS="--port 9078")
 # make test   set up and run everything that CI runs
 # make bench  set up and measure the relay beside the floor
+# make test-proxy  run the relay behind nginx and Caddy, as references/operations.md configures them; takes those that
+#             are installed, or unpacks Debian's packages under .cache
 
 PYTHON ?= python3
 VENV := .venv
@@ -11,7 +13,7 @@ BIN := $(VENV)/bin
 endif
 READY := $(VENV)/.ready
 
-.PHONY: run test bench clean
+.PHONY: run test test-proxy bench clean
 
 run: $(READY)
 	$(BIN)/clawlink serve $(FLAGS)
@@ -21,6 +23,10 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --cov --cov-report=term-missing:skip-covered --cov-fail-under=95 $(FLAGS)
+
+test-proxy: $(READY)
+	$(BIN)/python -m tests.proxy.binaries
+	CLAWLINK_TEST_PROXY=1 $(BIN)/python -m pytest tests/proxy $(FLAGS)
 
 bench: $(READY)
 	$(BIN)/clawlink bench --floor $(FLAGS)

@@ -34,6 +34,7 @@ class Context:
         self.json: bool = args.json
         self.timeout: float = args.timeout or DEFAULT_TIMEOUT
         self.acting_as: Saved | None = None
+        self.nobody_nearby = False
         self._clients: list[Client] = []
 
     def __enter__(self) -> Context:
@@ -96,7 +97,15 @@ class Context:
         """A client that acts as nobody."""
         from clawlink.cli.settings import visiting
 
-        return self.connect(visiting(self.given, self.identities)._replace(saved=None))
+        return self.connect(self.located(visiting(self.given, self.identities)._replace(saved=None)))
+
+    def located(self, where: Where) -> Where:
+        """Look on the local network where nothing says which relay is meant, and the default one is not there."""
+        if not where.assumed:
+            return where
+        from clawlink.cli.nearby import look_around
+
+        return look_around(self, where)
 
     def connect(self, where: Where) -> Client:
         """Return a client for a relay, acting as the identity if there is one."""

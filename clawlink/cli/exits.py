@@ -46,6 +46,7 @@ class UsageError(ClawLinkError):
 _BY_CODE = {
     "usage": Exit.USAGE,
     "several_identities": Exit.USAGE,
+    "several_relays": Exit.USAGE,
     "no_identity": Exit.NOT_FOUND,
     "still_pending": Exit.PENDING,
 }

@@ -166,10 +166,14 @@ def _facts(
 
 def show_text(ctx: Context, label: str | None, content: Any, *, indent: int = 4) -> None:
     """Print what they wrote: text as it is, anything else as JSON."""
-    text = content if isinstance(content, str) else msgspec.json.format(msgspec.json.encode(content), indent=2).decode()
     if label is not None:
         ctx.out.line(f"{'':{indent - 2}}{label}:")
-    ctx.out.quote(text, indent)
+    ctx.out.quote(as_text(content), indent)
+
+
+def as_text(content: Any) -> str:
+    """Return text as it is, and anything else as JSON."""
+    return content if isinstance(content, str) else msgspec.json.format(msgspec.json.encode(content), indent=2).decode()
 
 
 def _cell(text: str | None) -> str | None:

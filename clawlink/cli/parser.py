@@ -25,6 +25,7 @@ _ENVIRONMENT = (
     ("CLAWLINK_CA", "the certificate to trust, as --ca"),
     ("CLAWLINK_HOME", "where identities are kept (default ~/.clawlink)"),
     ("CLAWLINK_PARENT_TASK", "the task you work on, as --parent"),
+    ("CLAWLINK_NO_MDNS", "yes: look for no relay on the local network"),
 )
 
 

@@ -25,12 +25,13 @@ class Given(NamedTuple):
 
 
 class Where(NamedTuple):
-    """Which relay to talk to, and as whom, if as anyone."""
+    """Which relay to talk to, and as whom, if as anyone. ``assumed``: nothing said which, so it is the default one."""
 
     relay: str
     token: str | None
     ca: str | None
     saved: Saved | None
+    assumed: bool = False
 
 
 def given(args: Namespace, environ: Mapping[str, str]) -> Given:
@@ -92,4 +93,4 @@ def _common(found: list[Saved], given: Given) -> Where:
     """Use what all kept identities agree on, as nobody."""
     if len({(saved.relay, saved.token, saved.ca) for saved in found}) == 1:
         return acting(found[0], given)._replace(saved=None)
-    return Where(given.relay or DEFAULT_RELAY, given.token, given.ca, None)
+    return Where(given.relay or DEFAULT_RELAY, given.token, given.ca, None, assumed=given.relay is None and not found)

@@ -129,11 +129,11 @@ async def _announced(config: ServerConfig, port: int) -> Any:
     if config.on_loopback or not config.mdns:
         yield
         return
-    from clawlink.lan import announce
+    from clawlink.lan import announce, reachable_at
 
     try:
         announcement = await announce(
-            port, auth=config.token is not None, tls=config.tls_cert is not None, address=lan_address()
+            port, auth=config.token is not None, tls=config.tls_cert is not None, address=reachable_at(config.host)
         )
     except ImportError:
         _log.info("not announced on the local network: pip install 'clawlink[lan]' to have it found by scan")
@@ -149,20 +149,21 @@ async def _announced(config: ServerConfig, port: int) -> Any:
         await announcement.close()
 
 
-def lan_address() -> str:
-    """Return the address under which other machines most likely reach this one. Sends nothing."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # a documentation address: the system only chooses a route
-            return str(probe.getsockname()[0])
-        except OSError:
-            return socket.gethostname()
+def _address_shown(host: str) -> str:
+    """Return the address under which other machines most likely reach what is bound to all of them; else the host."""
+    from clawlink.lan import reachable_at
+
+    if host not in ("0.0.0.0", "::", ""):  # noqa: S104
+        return host
+    try:
+        return reachable_at(host)
+    except OSError:
+        return socket.gethostname()
 
 
 def banner(config: ServerConfig, port: int) -> list[str]:
     """Return what the operator sees: where the relay is, and the exact command that joins it from another machine."""
-    everywhere = config.host in ("0.0.0.0", "::", "")  # noqa: S104
-    host = lan_address() if everywhere else config.host
+    host = _address_shown(config.host)
     url = f"{config.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
     lines = [f"ClawLink relay {VERSION} is listening on {url}"]
     join = ["clawlink"]

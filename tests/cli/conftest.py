@@ -55,11 +55,12 @@ Run = Callable[..., Result]
 
 @pytest.fixture(autouse=True)
 def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make an account of its own for every test: no identity, no settings, a home that is empty."""
+    """Make an account of its own for every test: no identity, no settings, a home that is empty, no neighbours."""
     for name in [
         name for name in os.environ if name.startswith(("CLAWLINK_", "PYTHON")) or name == "REQUESTS_CA_BUNDLE"
     ]:
         monkeypatch.delenv(name)
+    monkeypatch.setenv("CLAWLINK_NO_MDNS", "yes")
     home = tmp_path / "home"
     home.mkdir()
     monkeypatch.setenv("HOME", str(home))

@@ -309,7 +309,7 @@ def test_follow_says_when_the_relay_is_away_and_back(
     def poll(self: Client, **options: float) -> object:
         for failure in failures:
             raise failure
-        return real(self, **options)  # type: ignore[arg-type]
+        return real(self, **options)
 
     monkeypatch.setattr(Client, "poll", poll)
     sender.send(me, "x")

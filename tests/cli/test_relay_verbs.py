@@ -5,26 +5,15 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import sys
-import types
-from typing import NamedTuple
 
 import pytest
 
+from clawlink import lan
+from clawlink.lan import Found
 from tests.cli.conftest import COMMAND, Run
 
 
-class Found(NamedTuple):
-    """What ``clawlink.lan.scan`` returns."""
-
-    name: str
-    url: str
-    version: str
-    hostname: str
-    auth: bool
-
-
-def pretend(monkeypatch: pytest.MonkeyPatch, *found: Found, error: OSError | None = None) -> list[float]:
+def pretend(monkeypatch: pytest.MonkeyPatch, *found: Found, error: Exception | None = None) -> list[float]:
     """Put a network of our own in the place of the real one; return how long each scan was."""
     asked: list[float] = []
 
@@ -34,9 +23,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, *found: Found, error: OSError | Non
             raise error
         return list(found)
 
-    lan = types.ModuleType("clawlink.lan")
-    lan.__dict__["scan"] = scan
-    monkeypatch.setitem(sys.modules, "clawlink.lan", lan)
+    monkeypatch.setattr(lan, "scan", scan)
     return asked
 
 
@@ -61,7 +48,7 @@ def test_scan_finds_nobody(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_scan_without_zeroconf_or_network(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     pretend(monkeypatch, error=OSError(101, "Network is unreachable"))
     assert "Network is unreachable" in call("scan").failed(1).err
-    monkeypatch.setitem(sys.modules, "clawlink.lan", None)
+    pretend(monkeypatch, error=ImportError("zeroconf"))
     assert "pip install 'clawlink[lan]'" in call("scan").failed(1).err
 
 

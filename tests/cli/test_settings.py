@@ -94,7 +94,21 @@ def test_a_visitor_without_a_name_uses_what_all_identities_share(tmp_path: Path)
     assert settings.visiting(asked(), kept(tmp_path / "two", ADA, ADA_ELSEWHERE)) == Where(
         DEFAULT_RELAY, None, None, None
     )
-    assert settings.visiting(asked(), kept(tmp_path / "none")) == Where(DEFAULT_RELAY, None, None, None)
+
+
+def test_only_where_nothing_says_which_relay_the_default_is_a_guess(tmp_path: Path) -> None:
+    nobody, two = kept(tmp_path / "none"), kept(tmp_path / "two", ADA, ADA_ELSEWHERE)
+    guess = Where(DEFAULT_RELAY, "t", None, None, assumed=True)
+    assert settings.visiting(asked(token="t"), nobody) == guess
+    assert settings.visiting(asked(token="t", named="ada", insisted=False), nobody) == guess
+    assert settings.registering(asked(token="t"), "ada", nobody) == guess
+    for found in (
+        settings.visiting(asked(relay="http://three"), nobody),
+        settings.registering(asked(relay="http://three"), "ada", nobody),
+        settings.visiting(asked(), two),
+        settings.registering(asked(), "bob", two),
+    ):
+        assert not found.assumed
 
 
 def test_a_visitor_takes_no_token_to_another_relay(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 import requests
 
 from clawlink.config import ServerConfig
-from clawlink.server.run import banner, lan_address
+from clawlink.lan import reachable_at
+from clawlink.server.run import banner
 from tests.conftest import Start
 
 
@@ -43,7 +44,11 @@ def test_for_other_machines_address_and_token_are_filled_in() -> None:
 def test_listening_everywhere_names_an_address_that_others_can_use() -> None:
     for host in ("0.0.0.0", "::"):
         url = joining(banner(ServerConfig(host=host, token="t"), 9077))[2]
-        assert url == f"http://{lan_address()}:9077"
+        try:
+            there = reachable_at(host)
+        except OSError:  # this machine has no such address
+            there = socket.gethostname()
+        assert url == f"http://{f'[{there}]' if ':' in there else there}:9077"
         assert "0.0.0.0" not in url
 
 

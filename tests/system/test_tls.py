@@ -19,6 +19,7 @@ from clawlink.errors import NotARelay, RelayUnreachable
 from tests.conftest import RelayProcess, Start
 from tests.operations import Authority, make_authority
 from tests.system.raw import address
+from tests.websockets import connected
 
 DATA = Path(__file__).parent.parent / "data"
 
@@ -138,13 +139,12 @@ async def test_a_websocket_over_tls(signed: RelayProcess, authority: Authority) 
 
         for name in ("ann", "bob"):
             await post("/register", agent_id=name)
-        address = f"{signed.url.replace('https', 'wss')}/ws/bob?lease=60"
-        async with session.ws_connect(address, ssl=trusting) as socket_:
+        place = f"{signed.url.replace('https', 'wss')}/ws/bob?lease=60"
+        async with connected(session, place, ssl=trusting) as stream:
             task = await post("/delegate", from_agent="ann", to_agent="bob", task="count")
-            message = await socket_.receive_json(timeout=10)
+            message = await stream.frame()
             assert (message["task"], message["message_id"]) == ("count", task["message_id"])
-            receipts = [message["delivery"]["receipt"]]
-            await socket_.send_json({"type": "ack", "id": 1, "receipts": receipts})
-            assert (await socket_.receive_json(timeout=10))["reply"]["results"][0]["status"] == "acked"
+            acked = await stream.reply(type="ack", receipts=[message["delivery"]["receipt"]])
+            assert acked["results"][0]["status"] == "acked"
         with pytest.raises(aiohttp.ClientConnectorCertificateError):
-            await session.ws_connect(address)
+            await session.ws_connect(place)

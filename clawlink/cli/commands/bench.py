@@ -20,7 +20,7 @@ HELP = "Measure a relay, beside the floor that aiohttp sets."
 
 SCENARIOS = (
     *("delegate", "tasks", "work", "takeover", "lists", "agents", "memory", "waiting"),
-    *("sockets", "latency", "idle", "stuck"),
+    *("sockets", "latency", "idle", "stuck", "restarts"),
 )
 
 
@@ -46,7 +46,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     import asyncio
     from contextlib import ExitStack
 
-    from clawlink.bench import servers
+    from clawlink.bench import link_scenarios, servers
     from clawlink.bench.scenarios import Relay
 
     def say(what: str) -> None:
@@ -55,6 +55,9 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
     rows: list[Row] = []
     for name in args.only or SCENARIOS:
+        if name == "restarts":  # which needs a relay that it may kill
+            rows += asyncio.run(link_scenarios.restarts(say=say))
+            continue
         # Every scenario gets a fresh relay, so that none is measured on what another left behind.
         with ExitStack() as stack:
             named = ctx.given.relay

@@ -66,8 +66,8 @@ def _show(ctx: Context, check: Check) -> None:
 def _checks(ctx: Context) -> Iterator[Check]:
     where, identity = _choose(ctx)
     relay_answers = False
+    where, address = _check_address(ctx, where)
     client = ctx.connect(where)
-    address = _check_address(where)
     yield address
     if address.status == "ok":
         connection = _check_connection(where, ctx.timeout)
@@ -102,16 +102,23 @@ def _choose(ctx: Context) -> tuple[Where, Check]:
         return Where(ctx.given.relay or DEFAULT_RELAY, ctx.given.token, ctx.given.ca, None), problem
 
 
-def _check_address(where: Where) -> Check:
+def _check_address(ctx: Context, where: Where) -> tuple[Where, Check]:
+    """Look which relay is meant, also on the local network, and whether that is an address at all."""
+    from clawlink.errors import ClawLinkError
+
+    fix = "clawlink --relay http://HOST:9077 doctor"
+    try:
+        where = ctx.located(where)
+    except ClawLinkError as error:
+        return where, Check("address", "FAIL", error.message, fix, exit_of(error))
     try:
         parts = urlsplit(where.relay)
         fine = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
         fine = False
     if fine:
-        return Check("address", "ok", where.relay)
-    fix = "clawlink --relay http://HOST:9077 doctor"
-    return Check("address", "FAIL", f"{where.relay!r} is no address of a relay", fix, Exit.UNREACHABLE)
+        return where, Check("address", "ok", where.relay)
+    return where, Check("address", "FAIL", f"{where.relay!r} is no address of a relay", fix, Exit.UNREACHABLE)
 
 
 def _check_connection(where: Where, timeout: float) -> Check:

@@ -41,7 +41,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from clawlink.cli.settings import registering
     from clawlink.client.identity import Saved
 
-    where = registering(ctx.given, args.name, ctx.identities)
+    where = ctx.located(registering(ctx.given, args.name, ctx.identities))
     before = where.saved
     client = ctx.connect(where)
     # What the agent said of itself is kept, so that it says it again to a relay that was restarted.

@@ -25,13 +25,12 @@ def run(args: Namespace, ctx: Context) -> Exit:
     """Listen, then list who answered."""
     from clawlink.cli.render import cell
     from clawlink.errors import ClawLinkError
+    from clawlink.lan import scan
 
     try:
-        from clawlink.lan import scan
+        found = scan(args.timeout or _LISTEN_SECONDS)
     except ImportError:
         raise ClawLinkError("scan needs zeroconf; install it with: pip install 'clawlink[lan]'") from None
-    try:
-        found = scan(args.timeout or _LISTEN_SECONDS)
     except OSError as error:
         raise ClawLinkError(f"cannot listen on the local network: {error.strerror or error}") from None
     if ctx.json:

@@ -1,0 +1,193 @@
+"""Running a command for a task: its input and output, how long it may take, and an end for all that it started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import IO, NamedTuple, cast
+
+_WINDOWS = os.name == "nt"
+# How often it is looked whether the task is still wanted; a command that ends is noticed at once.
+_STEP_SECONDS = 0.2
+# What a command that is told to end may take for that, before it is killed.
+_GRACE_SECONDS = 2.0
+# What it has left running may hold its output open so long, and is killed then.
+_LAST_WORDS_SECONDS = 1.0
+_CHUNK_BYTES = 64 * 1024
+MOST_OUTPUT_BYTES = 16 * 1024 * 1024
+# What a command is stopped for where that is no doing of its own.
+ENDING = "the worker is ending"
+
+
+class Ended(NamedTuple):
+    """How a command ended: its exit code (negative: the signal), and in ``why`` what it was stopped for, if it was."""
+
+    code: int
+    output: bytes
+    why: str | None
+
+
+class Commands:
+    """Runs one command again and again, for several tasks at once if need be."""
+
+    def __init__(self, command: str | list[str], *, shell: bool, timeout: float | None) -> None:
+        self._command = command
+        self._shell = shell
+        self._timeout = timeout
+        self._lock = threading.RLock()  # a signal may come while it is held
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._over = False
+
+    def run(
+        self,
+        given: bytes,
+        environ: Mapping[str, str],
+        *,
+        line: Callable[[str], object],
+        wanted: Callable[[], bool],
+    ) -> Ended:
+        """Run it once with ``given`` as its input, and return its output. Each line of its errors goes to ``line``.
+
+        It is asked now and then whether the result is still ``wanted``. Raises OSError if it cannot be started.
+        """
+        with self._lock:
+            if self._over:
+                return Ended(-signal.SIGTERM, b"", ENDING)
+            # A group of its own: what it starts ends with it, and Ctrl-C at the terminal is for the worker alone.
+            process = subprocess.Popen(  # noqa: S603 - what its operator typed, and nothing that came from others
+                self._command,
+                shell=self._shell,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=dict(environ),
+                start_new_session=not _WINDOWS,
+            )
+            self._running.add(process)
+        try:
+            return self._follow(process, given, line, wanted)
+        finally:
+            with self._lock:
+                self._running.discard(process)
+
+    def end_all(self) -> None:
+        """Kill what runs, and run nothing more."""
+        with self._lock:
+            self._over = True
+            for process in self._running:
+                _kill(process)
+
+    def _follow(
+        self,
+        process: subprocess.Popen[bytes],
+        given: bytes,
+        line: Callable[[str], object],
+        wanted: Callable[[], bool],
+    ) -> Ended:
+        stdin, stdout, stderr = (cast("IO[bytes]", pipe) for pipe in (process.stdin, process.stdout, process.stderr))
+        output = _Output(stdout)
+        pipes = [
+            (stdin, _thread(_feed, stdin, given)),
+            (stdout, _thread(output.read)),
+            (stderr, _thread(_lines, stderr, line)),
+        ]
+        until = None if self._timeout is None else time.monotonic() + self._timeout
+        why: str | None = None
+        while process.poll() is None:
+            if until is not None and time.monotonic() >= until:
+                why = f"the command did not end within {self._timeout:g} s"
+            elif output.size > MOST_OUTPUT_BYTES:
+                why = f"the command printed more than {MOST_OUTPUT_BYTES} bytes"
+            elif not wanted():
+                why = "nobody waits for the result any more"
+            if why is not None:
+                _stop(process)
+                break
+            left = _STEP_SECONDS if until is None else max(0.0, min(_STEP_SECONDS, until - time.monotonic()))
+            if not output.ended.wait(left):
+                continue
+            with contextlib.suppress(subprocess.TimeoutExpired):  # it closed its output, and goes on
+                process.wait(left)
+        code = process.wait()
+        if self._over:
+            why = ENDING
+        patience = time.monotonic() + (_LAST_WORDS_SECONDS if why is None else 0.0)
+        for _, thread in pipes:
+            thread.join(max(0.0, patience - time.monotonic()))
+        _kill(process)
+        for pipe, thread in pipes:
+            thread.join(_LAST_WORDS_SECONDS)
+            if not thread.is_alive():  # else something that left the group has it open still
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        return Ended(code, bytes(output.data), why)
+
+
+class _Output:
+    """What a command prints, up to a bound; the rest is only counted."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self.data = bytearray()
+        self.size = 0
+        self.ended = threading.Event()
+        self._pipe = pipe
+
+    def read(self) -> None:
+        """Read until the end."""
+        with contextlib.suppress(OSError, ValueError):
+            while chunk := os.read(self._pipe.fileno(), _CHUNK_BYTES):
+                self.size += len(chunk)
+                if self.size <= MOST_OUTPUT_BYTES:
+                    self.data += chunk
+        self.ended.set()
+
+
+def _feed(pipe: IO[bytes], given: bytes) -> None:
+    """Give a command its input; it need not read it."""
+    with contextlib.suppress(OSError):
+        pipe.write(given)
+        pipe.flush()
+    with contextlib.suppress(OSError):
+        pipe.close()
+
+
+def _lines(pipe: IO[bytes], line: Callable[[str], object]) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        while read := pipe.readline(_CHUNK_BYTES):
+            line(read.decode(errors="replace").rstrip("\r\n"))
+
+
+def _thread(target: Callable[..., None], *args: object) -> threading.Thread:
+    thread = threading.Thread(target=target, args=args, daemon=True)
+    thread.start()
+    return thread
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Tell a command, and all that it started, to end; kill what does not."""
+    if not _WINDOWS:
+        _signal(process, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE_SECONDS)
+    _kill(process)
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    if not _WINDOWS:
+        _signal(process, signal.SIGKILL)
+        return
+    if process.poll() is None:
+        command = ["taskkill", "/F", "/T", "/PID", str(process.pid)]
+        subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
+        process.kill()
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+    """Signal the group of a command, which may be there although the command itself has ended."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)

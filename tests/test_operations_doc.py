@@ -1,0 +1,51 @@
+"""What references/operations.md says of flags, metrics and systemd is so. Its proxies are in tests/proxy."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clawlink.cli.parser import everything
+from tests.conftest import Serve
+from tests.operations import PAGE, block, replaced
+
+TEXT = PAGE.read_text("utf-8")
+
+
+def test_every_flag_exists() -> None:
+    verbs = next(action.choices for action in everything()._actions if isinstance(action.choices, dict))
+    known = {flag for verb in verbs.values() for action in verb._actions for flag in action.option_strings}
+    without_other_programs = re.sub(r"^.*(systemctl|openssl|pip install).*$", "", TEXT, flags=re.MULTILINE)
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", without_other_programs)) <= known
+
+
+async def test_every_metric_exists(serve: Serve) -> None:
+    relay = await serve()
+    async with relay.session.get(relay.url + "/metrics") as response:
+        names = set(re.findall(r"^(clawlink_\w+)", await response.text(), re.MULTILINE))
+    named = set(re.findall(r"(?<!/)\bclawlink_\w+", TEXT)) - {"clawlink_connection"}  # a variable of nginx
+    assert named
+    assert named <= names
+
+
+def test_every_link_leads_somewhere() -> None:
+    for page, heading in re.findall(r"\]\(([\w.]+)(?:#([\w-]+))?\)", TEXT):
+        headings = re.findall(r"^#+ (.+)$", (PAGE.parent / page).read_text("utf-8"), re.MULTILINE)
+        assert not heading or heading in {title.lower().replace(" ", "-") for title in headings}
+
+
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("there is no systemd here")
+    unit = replaced(block("ini", "ExecStart"), {"/opt/clawlink/bin/clawlink": sys.executable})
+    (tmp_path / "clawlink.service").write_text(unit)
+    command = ["systemd-analyze", "verify", "--man=no", str(tmp_path / "clawlink.service")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    # It also tells of units of the system that this one needs.
+    said = [line for line in done.stderr.splitlines() if "clawlink.service" in line]
+    assert (done.returncode, said) == (0, []), done.stderr
