@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from clawlink.bench import scenarios, servers, socket_scenarios, task_scenarios
+from clawlink.bench import link_scenarios, scenarios, servers, socket_scenarios, task_scenarios
 from clawlink.bench.scenarios import BenchFailed, Relay
 from clawlink.bench.servers import Server
 from tests.conftest import Start
@@ -70,6 +70,14 @@ async def test_one_that_does_not_read_is_measured_beside_one_that_polls(
     monkeypatch.setattr(socket_scenarios, "LARGE", 40)
     rows = await socket_scenarios.stuck(relay, say=_silent)
     assert all(row.value > 0 for row in rows[:2])
+
+
+async def test_links_are_timed_until_they_are_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_scenarios, "LINKS", 3)
+    monkeypatch.setattr(link_scenarios, "RESTARTS", 2)
+    rows = await link_scenarios.restarts(say=_silent)
+    assert [row.unit for row in rows] == ["s"] * 4
+    assert rows[3].value > 0
 
 
 async def test_tasks_are_listed_in_every_state(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
