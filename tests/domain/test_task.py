@@ -491,6 +491,14 @@ def test_what_the_requester_answers_lets_the_work_go_on(deadline: float | None, 
     assert t.history[-1] == Event(NOW + 20, IN_PROGRESS, "otto", content=b'"both"')
 
 
+def test_a_receipt_of_a_claim_that_was_undone_is_told_to_be_old_whoever_shows_it() -> None:
+    undone = rules.undo(claim(queued(pooled=True)), now=NOW + 1)
+    with pytest.raises(LeaseLost):
+        rules.require_owner(claim(undone, by="w2", receipt="r2"), "mia", "r1")
+    with pytest.raises(NotAllowed):
+        rules.require_owner(claim(undone, by="w2", receipt="r2"), "mia", None)
+
+
 @pytest.mark.parametrize("state", sorted(set(TaskState) - {INPUT_REQUIRED}))
 def test_nobody_answers_what_was_not_asked(state: TaskState) -> None:
     with pytest.raises(WrongState) as refused:
