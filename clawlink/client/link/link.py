@@ -305,6 +305,9 @@ class Link:
 
         def first(number: int, frame: FrameType | None) -> None:
             restore()
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                # A KeyboardInterrupt would only be waited out together with the handlers.
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
             self.stop()
 
         for number in before:

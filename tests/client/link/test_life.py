@@ -398,15 +398,18 @@ def test_a_handler_that_does_not_end_is_given_up_after_the_time_for_draining(
 
 
 @posix
-def test_a_second_signal_ends_it_at_once(start_worker: Callable[..., subprocess.Popen[str]], boss: Client) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_at_once(
+    start_worker: Callable[..., subprocess.Popen[str]], boss: Client, number: signal.Signals
+) -> None:
     process = start_worker()
     boss.delegate(capability="work", task="x")
     began(process)
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.5)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(15) == -signal.SIGTERM
+    process.send_signal(number)
+    assert process.wait(15) == -number
 
 
 async def test_a_cancelled_coroutine_gives_its_task_back_at_the_end(make_link: MakeLink, boss: Client) -> None:

@@ -1,0 +1,12 @@
+"""Fifty links, and a relay that is killed under them again and again: all come back by themselves, and not all at once."""
+
+from __future__ import annotations
+
+from clawlink.bench import link_scenarios
+
+
+async def test_fifty_links_come_back_after_each_of_ten_restarts_and_work() -> None:
+    rows = {row.what: row.value for row in await link_scenarios.restarts(say=lambda what: None)}
+    assert (link_scenarios.LINKS, link_scenarios.RESTARTS) == (50, 10)
+    # Whoever is not back in time, or does not answer its task, fails the measurement itself.
+    assert rows["between the first and the last of them, median"] > 0.1, "a herd"
