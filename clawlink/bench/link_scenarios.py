@@ -7,7 +7,7 @@ import contextlib
 import logging
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -29,12 +29,11 @@ async def restarts(*, say: Callable[[str], None]) -> list[Row]:
 
     Timed from when it listens: until each link is registered, and until each has done a task.
     """
-    # What a link says about a relay that is gone is known here.
-    logging.getLogger("clawlink.link").setLevel(logging.CRITICAL)
     back: list[float] = []
     spreads: list[float] = []
     worked: list[float] = []
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(_silence(logging.getLogger("clawlink.link")))
         relay = stack.enter_context(contextlib.ExitStack())
         server = relay.enter_context(servers.relay())
         port = str(urlsplit(server.url).port)
@@ -59,6 +58,17 @@ async def restarts(*, say: Callable[[str], None]) -> list[Row]:
         Row("between the first and the last of them, median", statistics.median(spreads), "s"),
         Row("until all have been given a task and answered, slowest", max(worked), "s"),
     ]
+
+
+@contextlib.contextmanager
+def _silence(log: logging.Logger) -> Iterator[None]:
+    """Keep quiet about a relay that is gone: it is known here."""
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def _worker(name: str, url: str) -> Link:

@@ -176,7 +176,7 @@ class TaskRules(RuleBasedStateMachine):
             try:
                 respond(before)
             except LeaseLost:
-                assert by == self.owner or given is not None or any(by == holder for holder, _ in self.receipts)
+                assert by == self.owner or given != self.receipt or any(by == holder for holder, _ in self.receipts)
             except NotAllowed:
                 assert by != self.owner
             else:
