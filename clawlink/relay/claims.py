@@ -14,7 +14,7 @@ from clawlink.domain.delivery import PENDING, Delivery, State
 from clawlink.domain.limits import MAX_REPLY_BYTES
 from clawlink.domain.pool import Pool
 from clawlink.domain.task import Event, Task
-from clawlink.errors import LeaseLost
+from clawlink.errors import LeaseLost, StoreUnavailable
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import receipt
 from clawlink.relay.pools import Pools
@@ -63,7 +63,7 @@ class Claims:
         """Give back what nobody will read, as if it had never been taken."""
         receipts = [receipt(str(d.receipt), d.id) for d in taken]
         if receipts:
-            with contextlib.suppress(Failed):
+            with contextlib.suppress(Failed, StoreUnavailable):
                 await asyncio.shield(self._settling.release(agent_id, receipts))
 
     async def pass_on(self, agent_id: str) -> None:
@@ -132,14 +132,16 @@ class Claims:
                     await core.commit(mailbox, *held)
                     continue
             taken, changes, ended = self._lease(found, tasks, by, now, seconds, reported)
-            if changes:
-                try:
+            try:
+                if changes:
                     await core.commit(mailbox, *changes)
-                except (asyncio.CancelledError, Failed):
-                    # The commit may have taken effect; nobody will read what it leased.
-                    await self.undo(by, taken)
-                    raise
-            over = [await self._upkeep.end(id) for id in ended]
+                over = [await self._upkeep.end(id) for id in ended]
+            except Conflict:
+                raise
+            except BaseException:
+                # The commit may have taken effect; nobody will read what it leased.
+                await self.undo(by, taken)
+                raise
             if taken or not (changes or any(over)):
                 core.stats.delivered += len(taken)
                 if mailbox != by and taken:

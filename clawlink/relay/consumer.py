@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from clawlink.domain import delivery as rules
+from clawlink.domain import task as task_rules
 from clawlink.domain.agent import Agent
-from clawlink.domain.delivery import Delivery
+from clawlink.domain.delivery import PENDING, Delivery
+from clawlink.domain.task import Task
+from clawlink.errors import StoreUnavailable
 from clawlink.relay.claims import Claims
 from clawlink.relay.core import Core
 from clawlink.relay.ids import receipt, split_receipt
@@ -22,14 +25,25 @@ _WAIT_SECONDS = 60.0
 # What was settled elsewhere, or has lapsed, is looked for this often while there is no credit.
 _FIRST_LOOK_SECONDS = 0.25
 _MOST_LOOK_SECONDS = 5.0
+# What may be lost on its way so often may as well kill who reads it: from then on it counts as read.
+_PATIENCE = 1000
 _LEFT = "the connection over which it was sent has ended"
 
 
 class _Sent(NamedTuple):
-    """One message under way, and with which batch it went."""
+    """One message under way: with which batch it went, and when, on the event loop's clock.
+
+    ``version`` is how often its record had changed by then.
+    """
 
     receipt: str
     batch: int
+    at: float
+    version: int
+
+
+class Closed(Exception):
+    """The consumer was closed by another while it waited."""
 
 
 class Consumer:
@@ -52,6 +66,7 @@ class Consumer:
         self._credit = credit
         self._under_way: dict[str, _Sent] = {}
         self._read = 0
+        self.closed = asyncio.Event()
         self._settled = asyncio.Event()
 
     @property
@@ -64,42 +79,78 @@ class Consumer:
         """Whether nothing more is sent until something is settled."""
         return len(self._under_way) >= self._credit
 
+    @property
+    def since(self) -> float | None:
+        """When the first of what is under way was sent, on the event loop's clock."""
+        return next((sent.at for sent in self._under_way.values()), None)
+
     async def next(self, agent: Agent, *, tick: Callable[[], Any]) -> Taken:
         """Return what there is for the agent, one batch; nothing after a while, or when the relay shuts down.
 
-        Waits for credit first. ``tick`` is awaited now and then while waiting.
+        Waits for credit first. ``tick`` is awaited now and then while waiting. Raises Closed.
         """
-        free = await self._free()
+
+        async def look() -> None:
+            if self.closed.is_set():
+                raise Closed
+            await tick()
+
+        free = await self._free(look)
         if self._core.draining or not free:
             return Taken([], {})
-        taken = await self._reader.next(agent, limit=free, wait=_WAIT_SECONDS, lease=self._lease, tick=tick)
+        taken = await self._reader.next(agent, limit=free, wait=_WAIT_SECONDS, lease=self._lease, tick=look)
         if taken.deliveries:
             self.batch += 1
+            now = asyncio.get_running_loop().time()
             for d in taken.deliveries:
                 self._under_way.pop(d.id, None)  # if it comes again, it is the last
-                self._under_way[d.id] = _Sent(receipt(str(d.receipt), d.id), self.batch)
+                self._under_way[d.id] = _Sent(receipt(str(d.receipt), d.id), self.batch, now, d.version)
+            if self.closed.is_set():
+                await self.close()
+                raise Closed
         return taken
 
-    async def _free(self) -> int:
+    async def _free(self, tick: Callable[[], Any]) -> int:
         """Return how many more may be sent, once that is more than none; 0 if the relay shuts down meanwhile."""
+        loop = asyncio.get_running_loop()
         pause = _FIRST_LOOK_SECONDS
         while len(self._under_way) >= self._credit and not self._core.draining:
             self._settled.clear()
-            await self._forget_lost()
+            await self.forget_lost()
             if len(self._under_way) < self._credit:
                 break
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._settled.wait(), pause)
+            await tick()
+            # Not wait_for: before Python 3.12 it may swallow that it was cancelled.
+            timer = loop.call_later(pause, self._settled.set)
+            try:
+                await self._settled.wait()
+            finally:
+                timer.cancel()
             pause = min(2 * pause, _MOST_LOOK_SECONDS)
         return self._credit - len(self._under_way)
 
-    async def _forget_lost(self) -> None:
+    async def forget_lost(self) -> None:
         """Forget what was settled in another way, or is not held any longer."""
         for id, sent in list(self._under_way.items()):
             d = await self._core.store.get(Delivery, id)
-            token, _ = split_receipt(sent.receipt)
-            if (d is None or not rules.held(d, token, self._core.clock())) and self._under_way.get(id) is sent:
+            if (d is None or not await self._held(d, split_receipt(sent.receipt)[0])) and (
+                self._under_way.get(id) is sent
+            ):
                 del self._under_way[id]
+
+    async def _held(self, d: Delivery, token: str) -> bool:
+        """Tell whether it is held under this receipt: by its lease, or a task by heartbeats."""
+        core = self._core
+        now = core.clock()
+        if rules.held(d, token, now):
+            return True
+        if not d.is_task or d.receipt != token or d.state is not PENDING:
+            return False
+        task = await core.store.get(Task, d.id) if d.has_record else task_rules.carried(d)
+        if task is None or task.assignee is None:
+            return False
+        owner = await core.store.get(Agent, task.assignee)
+        return task_rules.held_until(task, owner, stale_after=core.limits.stale_after) > now
 
     def wake(self) -> None:
         """Look again whether there is credit, or the relay shuts down."""
@@ -115,8 +166,9 @@ class Consumer:
             self._forget(split_receipt(given)[1], given)
 
     def finished(self, task_id: str) -> None:
-        """Note that this task needs to be settled no longer, since it is finished."""
+        """Note that this task needs to be settled no longer, since it is finished, and the agent may have another."""
         self._forget(task_id, None)
+        self._reader.wake()
 
     def _forget(self, id: str, given: str | None) -> None:
         sent = self._under_way.get(id)
@@ -145,16 +197,29 @@ class Consumer:
 
     async def close(self) -> None:
         """Make what is under way due again at once, and read no more."""
+        self.closed.set()
+        self._reader.wake()
+        self._settled.set()
         self._stack.close()
         read, unread = self._parted()
         self._under_way.clear()
+        if read or unread:
+            await self._core.finish(self._give_back(read, unread))
+
+    async def _give_back(self, read: Sequence[str], unread: Sequence[str]) -> None:
         # If the store fails, the leases lapse.
-        with contextlib.suppress(Failed):
-            if unread:
+        if unread:
+            with contextlib.suppress(Failed, StoreUnavailable):
                 await self._settling.release(self.agent_id, unread)
-            if read:
+        if read:
+            with contextlib.suppress(Failed, StoreUnavailable):
                 await self._settling.nack(self.agent_id, read, 0.0, note=_LEFT)
 
     def _parted(self) -> tuple[Sequence[str], Sequence[str]]:
-        read = [sent.receipt for sent in self._under_way.values() if sent.batch <= self._read]
-        return read, [sent.receipt for sent in self._under_way.values() if sent.batch > self._read]
+        read: list[str] = []
+        unread: list[str] = []
+        for sent in self._under_way.values():
+            # Each time it is sent and given back changes its record twice.
+            counts = sent.batch <= self._read or sent.version > 2 * _PATIENCE
+            (read if counts else unread).append(sent.receipt)
+        return read, unread

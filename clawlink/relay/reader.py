@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,6 +18,13 @@ from clawlink.store.base import Signal
 
 if TYPE_CHECKING:
     from clawlink.relay.claims import Claims
+
+# An index may be late: what was signalled and is not there is looked for again after so many seconds. They add up to
+# less than one sign of life takes from the next, which is a signal too.
+_LAGS_SECONDS = (0.05, 0.2, 0.5)
+_EARLY_SECONDS = 0.01
+# One with as many open tasks as it may have looks so often whether it still has.
+_FULL_SECONDS = 5.0
 
 
 class Taken(NamedTuple):
@@ -64,10 +72,16 @@ class Reader:
             else:
                 await self._wait(agent, self._signal, wait, read)
         except BaseException:  # whoever asked has gone: nobody will read what was taken
+            self._emptied = False
             await self._claims.undo(self._agent_id, self._taken)
             raise
         self._emptied = len(self._taken) < limit
         return Taken(self._taken, self._reported)
+
+    def wake(self) -> None:
+        """Look again, which awaits ``tick``."""
+        if self._signal is not None:
+            self._signal.give()
 
     async def _read(self, limit: int, lease: float) -> list[Delivery]:
         lent = await self._lent()
@@ -95,23 +109,54 @@ class Reader:
             signal.clear()
             if await read():
                 return
-        full = await self._claims.full(self._agent_id)
+        until = core.clock() + seconds
+        while not await self._wait_as(agent, signal, until, read, full=await self._claims.full(self._agent_id)):
+            pass
+
+    async def _wait_as(
+        self, agent: Agent, signal: Signal, until: float, read: Callable[[], Any], *, full: bool
+    ) -> bool:
+        """Wait for as long as it does not change whether the agent is full; return whether the wait is over."""
+        core = self._core
+        lags = iter(_LAGS_SECONDS)
+        asleep_until = math.inf
+        changed = False
+
+        async def next_at() -> float | None:
+            nonlocal asleep_until
+            due_at = await self._next_at()
+            lag = next(lags, _FULL_SECONDS if full else None)
+            if lag is not None:
+                due_at = min(core.clock() + lag, math.inf if due_at is None else due_at)
+            asleep_until = until if due_at is None else min(due_at, until)
+            return due_at
+
         with self._pools.waiting(agent, signal, lends=not full) as waiter:
 
             async def read_anew() -> list[Delivery]:
-                if not full:
+                nonlocal lags, changed
+                woken = waiter.woken
+                if core.clock() < asleep_until - _EARLY_SECONDS:  # by a signal
+                    lags = iter(_LAGS_SECONDS)
+                if full or woken:
+                    changed = await self._claims.full(self._agent_id) != full
+                if not full and not changed:
                     await self._pools.awake(waiter)
-                found: list[Delivery] = await read()
+                try:
+                    found: list[Delivery] = await read()
+                except BaseException:
+                    waiter.woken = woken  # for what it was woken, another is to be
+                    raise
                 return found
 
             try:
-                await waiting.first(
+                found = await waiting.first(
                     signal,
                     read=read_anew,
-                    next_at=self._next_at,
+                    next_at=next_at,
                     clock=core.clock,
-                    until=core.clock() + seconds,
-                    over=lambda: core.draining,
+                    until=until,
+                    over=lambda: core.draining or changed,
                     tick=max(core.limits.stale_after / 2, 1.0),
                     # Work may have come to a pool while this one was not waiting; to the mailbox none has.
                     asleep=not signal.given and not await self._pools.any(),
@@ -119,3 +164,4 @@ class Reader:
             finally:
                 if waiter.woken:
                     await asyncio.shield(self._claims.pass_on(self._agent_id))
+        return bool(found) or core.draining or core.clock() >= until

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Iterator
 
 from aiohttp import hdrs, web
 
 from clawlink.domain.agent import Agent
+from clawlink.errors import NotAllowed, UnknownAgent
 from clawlink.protocol import paths
 from clawlink.protocol.paths import Endpoint
 from clawlink.protocol.requests import StreamQuery
-from clawlink.relay.consumer import Consumer
+from clawlink.relay.consumer import Closed, Consumer
 from clawlink.relay.ids import receipt
 from clawlink.relay.reader import Taken
 from clawlink.relay.relay import Relay
 from clawlink.server.frames import message_frame
 from clawlink.server.leases import lease_of
+from clawlink.server.refusal import refusal
 from clawlink.server.wire import Handler, Request, acting, parameter, read_query
 
 _LAST_EVENT_ID = "Last-Event-ID"
@@ -41,6 +44,7 @@ class Events:
     def __init__(self) -> None:
         self._consumers: dict[str, list[Consumer]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
+        self._stopped = False
 
     @property
     def routes(self) -> Iterator[tuple[Endpoint, Handler]]:
@@ -48,9 +52,11 @@ class Events:
         yield paths.EVENTS, self._serve
 
     async def stop(self) -> None:
-        """Give back at once what clients that have left were sent."""
-        for task in self._leaving:
-            task.cancel()
+        """Give back at once what clients were sent, those that have left and those that leave from now on."""
+        self._stopped = True
+        for streams in tuple(self._consumers.values()):
+            for consumer in tuple(streams):
+                await consumer.close()
         await asyncio.gather(*self._leaving, return_exceptions=True)
 
     async def _serve(self, relay: Relay, request: Request) -> web.StreamResponse:
@@ -66,18 +72,20 @@ class Events:
         lease = ask.lease or relay.limits.lease
         consumer = relay.consumer(agent, lease=lease, credit=ask.credit)
         self._consumers.setdefault(agent.id, []).append(consumer)
-        stream = _Stream(relay, agent, request, response, consumer, lease)
+        stream = _Stream(relay, agent.id, request, response, consumer, lease)
         try:
             await stream.run()
         finally:
             leaving = asyncio.create_task(self._leave(consumer))
             self._leaving.add(leaving)
             leaving.add_done_callback(self._leaving.discard)
+            if self._stopped:
+                await asyncio.shield(leaving)
         return response
 
     async def _settle(self, agent_id: str, last: str) -> None:
         """Settle what was sent up to the last event that was read, on the stream it came by; the rest is due again."""
-        for consumer in self._consumers.get(agent_id, ()):
+        for consumer in tuple(self._consumers.get(agent_id, ())):
             if await consumer.settle_up_to(last):
                 await consumer.close()
                 return
@@ -85,14 +93,15 @@ class Events:
     async def _leave(self, consumer: Consumer) -> None:
         """Give the client a moment to come back; then what it was sent is due again."""
         try:
-            if not consumer.idle:
-                await asyncio.sleep(BACK_SECONDS)
+            if not (consumer.idle or self._stopped):
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(consumer.closed.wait(), BACK_SECONDS)
         finally:
-            await asyncio.shield(consumer.close())
             streams = self._consumers[consumer.agent_id]
             streams.remove(consumer)
             if not streams:
                 del self._consumers[consumer.agent_id]
+            await asyncio.shield(consumer.close())
 
 
 class _Stream:
@@ -101,50 +110,66 @@ class _Stream:
     def __init__(
         self,
         relay: Relay,
-        agent: Agent,
+        agent_id: str,
         request: Request,
         response: web.StreamResponse,
         consumer: Consumer,
         lease: float,
     ) -> None:
         self._relay = relay
-        self._agent = agent
+        self._agent_id = agent_id
         self._request = request
         self._response = response
         self._consumer = consumer
         self._lease = lease
         self._loop = asyncio.get_running_loop()
-        self._oldest: float | None = None  # when the first of what is under way was sent
 
     async def run(self) -> None:
         """Send until the client has to come back, or the relay shuts down. Ends quietly if the client has gone."""
         with contextlib.suppress(ConnectionError):
             await self._write(b"retry: %d\n\n" % _RETRY_MILLISECONDS)
-            while not self._relay.draining and not self._due_back:
-                await self._step()
+            with contextlib.suppress(Closed, UnknownAgent, NotAllowed):  # who comes back is told
+                await self._send_on()
             await self._response.write_eof()
 
+    async def _send_on(self) -> None:
+        while not self._relay.draining:
+            try:
+                if await self._due_back():
+                    return
+                await self._step()
+            except (Closed, UnknownAgent, NotAllowed, ConnectionError):
+                raise
+            except Exception as failure:
+                refusal(self._relay, failure, {"route": paths.EVENTS.path})
+                await asyncio.sleep(_RETRY_MILLISECONDS / 1000)
+
     @property
-    def _due_back(self) -> bool:
-        return self._oldest is not None and (
-            self._consumer.exhausted or self._loop.time() - self._oldest >= self._lease / 3
-        )
+    def _left(self) -> float:
+        """How long from now the client may go on reading before it has to come back."""
+        since = self._consumer.since
+        return math.inf if since is None else since + self._lease / 3 - self._loop.time()
+
+    async def _due_back(self) -> bool:
+        if self._consumer.exhausted or self._left <= 0:
+            await self._consumer.forget_lost()
+        return self._consumer.exhausted or self._left <= 0
 
     async def _step(self) -> None:
-        pause = _COMMENT_SECONDS
-        if self._oldest is not None:
-            pause = max(_LEAST_SECONDS, min(pause, self._oldest + self._lease / 3 - self._loop.time()))
+        pause = max(_LEAST_SECONDS, min(_COMMENT_SECONDS, self._left))
         try:
-            taken = await asyncio.wait_for(self._consumer.next(self._agent, tick=self._touch), pause)
+            taken = await asyncio.wait_for(self._next(), pause)
         except asyncio.TimeoutError:
-            if self._consumer.idle:
-                self._oldest = None
             await self._write(b":\n\n")
             return
         await self._send(taken)
 
-    async def _touch(self) -> None:
-        await self._relay.agents.touch(self._agent.id)
+    async def _next(self) -> Taken:
+        return await self._consumer.next(await self._acting(), tick=self._acting)
+
+    async def _acting(self) -> Agent:
+        """Return the agent as it is now; it may have left, or have been claimed by someone with a key."""
+        return await acting(self._relay, self._request, self._agent_id, "agent_id")
 
     async def _send(self, taken: Taken) -> None:
         for d in taken.deliveries:
@@ -152,8 +177,6 @@ class _Stream:
             id = receipt(str(d.receipt), d.id).encode()
             data = message_frame(d.body, lease_of(d, taken.reported))
             await self._write(b"id: %b\nevent: %b\ndata: %b\n\n" % (id, kind, data))
-        if taken.deliveries and self._oldest is None:
-            self._oldest = self._loop.time()
 
     async def _write(self, data: bytes) -> None:
         try:

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from aiohttp import WSMsgType, hdrs, web
+from aiohttp import WSCloseCode, WSMsgType, hdrs, web
 
 from clawlink.config import LOOPBACK_HOSTS
 from clawlink.domain.access import KEY_HEADER
@@ -42,6 +42,11 @@ _ABORT_SECONDS = 5.0
 # While the relay shuts down, what is under way may still be acked for so long.
 _FAREWELL_SECONDS = 1.5
 _RETRY_SECONDS = 1.0
+# So long one that asks without end keeps its turn. Shorter ones would cost more pieces to write.
+_TURN_SECONDS = 0.005
+# So long a peer may take to close too once it was told why.
+_LINGER_SECONDS = 2.0
+_UNREADABLE = (WSCloseCode.PROTOCOL_ERROR, WSCloseCode.INVALID_TEXT, WSCloseCode.MESSAGE_TOO_BIG)
 
 _GOING_AWAY = 1001
 _POLICY = 1008
@@ -71,6 +76,8 @@ class Push:
         now = asyncio.get_running_loop().time()
         for session in self._sessions:
             session.tend(now)
+            if self._relay.draining:
+                session.wake()
 
     async def _serve(self, relay: Relay, request: Request) -> web.StreamResponse:
         """Shake hands, and stay until the connection ends."""
@@ -84,11 +91,15 @@ class Push:
         agent_id = parameter(request, "agent_id")
         agent = await relay.agents.acting(agent_id, agent_key, field="agent_id")
         ask = read_query(request, StreamQuery)
-        ws = web.WebSocketResponse(
+        offers = offers_subprotocol(request)
+        if len(request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, ())) > 1:
+            # aiohttp looks at the first only, and if that has not ours writes it to the log: the token, maybe the key.
+            raise BadRequest("offer all subprotocols in one header", field=hdrs.SEC_WEBSOCKET_PROTOCOL)
+        ws = _Socket(
             autoping=False,
             compress=request.remote not in LOOPBACK_HOSTS,
-            max_msg_size=self._max_frame_bytes,
-            protocols=(SUBPROTOCOL,) if offers_subprotocol(request) else (),
+            max_msg_size=self._max_frame_bytes + 1,  # aiohttp refuses what is as large as this
+            protocols=(SUBPROTOCOL,) if offers else (),
         )
         try:
             await ws.prepare(request)
@@ -104,6 +115,43 @@ class Push:
         return ws
 
 
+class _Socket(web.WebSocketResponse):
+    """A websocket that writes what has gathered before it closes, whoever has it close.
+
+    Its transport stays open for a moment, until the peer has closed too: what the peer sent meanwhile, or the rest of a
+    frame that was too large, would have it reset, and the peer would not be told why.
+    """
+
+    sender: Sender | None = None
+    _lingers = False
+    _unreadable = False
+
+    async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
+        if self.sender is not None:
+            self.sender.stop()
+        if self.closed:
+            return False
+        self._unreadable = code in _UNREADABLE
+        self._lingers = self._unreadable or not self._closing
+        await super().close(code=code, message=message, drain=drain)
+        if self._lingers and self._closing and not self._unreadable:
+            with contextlib.suppress(Exception):
+                await asyncio.wait_for(self._closed_by_peer(), _LINGER_SECONDS)
+            self._lingers = False
+            self._close_transport()
+        return True
+
+    async def _closed_by_peer(self) -> None:
+        reader = self._reader
+        while reader is not None and (await reader.read()).type is not WSMsgType.CLOSE:
+            pass
+
+    def _close_transport(self) -> None:
+        # Otherwise aiohttp has waited for the peer itself.
+        if not (self._lingers and (self._closing or self._unreadable)):
+            super()._close_transport()
+
+
 class _Session:
     """One connection."""
 
@@ -112,7 +160,7 @@ class _Session:
         relay: Relay,
         agent: Agent,
         agent_key: str | None,
-        ws: web.WebSocketResponse,
+        ws: _Socket,
         request: Request,
         consumer: Consumer,
         *,
@@ -129,7 +177,11 @@ class _Session:
         self._heard = self._pinged = self._loop.time()
         self._pump: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
-        self._sender = Sender(request, ws)
+        self._sender = ws.sender = Sender(request, ws)
+        self._written = 0  # the last batch that has been written in full
+        self._over = False
+        self._unread = 0  # bytes that waited for the peer when they were looked at last
+        self._moved = 0.0  # when they had last become fewer
 
     async def run(self) -> None:
         """Push and listen until the connection ends; then what was not settled is due again."""
@@ -150,6 +202,7 @@ class _Session:
         await self._let_go()
 
     async def _let_go(self) -> None:
+        self._over = True
         if self._pump is not None:
             self._pump.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -169,6 +222,8 @@ class _Session:
                 return
             except Exception as failure:
                 refusal(self._relay, failure, {"route": paths.SOCKET.path})
+                if self._over:  # it was cancelled, and to give back what it had taken failed
+                    return
                 await asyncio.sleep(_RETRY_SECONDS)
         for _ in range(int(_FAREWELL_SECONDS / 0.05)):
             if self._consumer.idle:
@@ -181,6 +236,7 @@ class _Session:
         taken, earlier = await self._consumer.next(agent, tick=self._acting)
         for d in taken:
             await self._sender.text(message_frame(d.body, lease_of(d, earlier)))
+        self._written = self._consumer.batch
         # What is out for the first time ever is above suspicion; of all else it must be known whether it was read.
         if taken and not (self._acks and all(map(first_time, taken))):
             self._ping()
@@ -192,7 +248,11 @@ class _Session:
     # -- peer to relay -------------------------------------------------------------------------------------------------
 
     async def _listen(self) -> None:
+        turn = self._heard
         while True:
+            if self._heard - turn > _TURN_SECONDS:
+                await asyncio.sleep(0)
+                turn = self._loop.time()
             message: Any = await self._ws.receive()
             self._heard = self._loop.time()
             if message.type is WSMsgType.TEXT:
@@ -200,18 +260,24 @@ class _Session:
             elif message.type is WSMsgType.PONG:
                 await self._has_read(message.data)
             elif message.type is WSMsgType.PING:
-                self._sender.control(WSMsgType.PONG, message.data)
+                await self._sender.pong(message.data)
             elif message.type is WSMsgType.BINARY:
                 await self._sender.text(error_frame(None, BadRequest("frames are text: JSON in UTF-8")))
             else:
+                if message.type is WSMsgType.ERROR:
+                    await asyncio.shield(self._let_go())
+                    await asyncio.sleep(_LINGER_SECONDS)
                 return
 
     async def _has_read(self, data: bytes) -> None:
         batch = int(data) if data.isdigit() and len(data) < 20 else 0
         if self._acks:
             self._consumer.has_read(batch)
-        else:
+            return
+        try:
             await self._consumer.settle_read(batch)
+        except Exception as failure:  # the next pong settles it, or it comes again
+            refusal(self._relay, failure, {"route": paths.SOCKET.path})
 
     async def _take(self, text: str) -> None:
         try:
@@ -244,6 +310,13 @@ class _Session:
         if self._ending is not None:
             return
         behind = self._sender.waiting_since
+        if behind is not None and self._transport is not None:
+            unread = self._transport.get_write_buffer_size()
+            if unread < self._unread:  # a slow line, at whose other end somebody does read
+                self._moved = now
+            self._unread = unread
+            behind = max(behind, self._moved)
+            self._heard = max(self._heard, behind)
         if behind is not None and now - behind >= SILENT_SECONDS:
             self.end(_POLICY, f"you have not read for {SILENT_SECONDS:.0f} s; what was not acked is due again")
         elif now - self._heard >= SILENT_SECONDS:
@@ -255,7 +328,11 @@ class _Session:
 
     def _ping(self) -> None:
         """Ask for a pong, which proves that the peer has read up to here."""
-        self._sender.control(WSMsgType.PING, b"%d" % self._consumer.batch)
+        self._sender.ping(b"%d" % self._written)
+
+    def wake(self) -> None:
+        """Look again whether the relay shuts down."""
+        self._consumer.wake()
 
     def end(self, code: int, reason: str) -> None:
         """Close the connection, saying why."""
@@ -267,6 +344,5 @@ class _Session:
         if self._transport is not None:
             self._loop.call_later(_ABORT_SECONDS, self._transport.abort)
         await self._let_go()
-        self._sender.flush()
         with contextlib.suppress(ConnectionError):
             await self._ws.close(code=code, message=reason.encode()[:120], drain=False)

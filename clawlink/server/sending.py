@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import struct
+from collections.abc import Iterator
 
 from aiohttp import WSMsgType, web
 
@@ -27,6 +29,8 @@ class Sender:
         self._size = 0
         self._undrained = 0
         self._flushing = False
+        self._stopped = False
+        self._waiting = 0
         self.waiting_since: float | None = None
         self._packing = int(ws.compress)
         if self._packing:
@@ -36,17 +40,30 @@ class Sender:
     async def text(self, frame: bytes) -> None:
         """Send a text frame, and wait while the peer is behind in reading. Raises ConnectionError."""
         if self._packing and len(frame) >= _PACK_BYTES:
+            self._require_open()
             self.flush()
-            await self._ws.send_frame(frame, WSMsgType.TEXT, self._packing)
+            with self._behind():
+                await self._ws.send_frame(frame, WSMsgType.TEXT, self._packing)
             self._undrained += len(frame)
         else:
             self._add(WSMsgType.TEXT, frame)
         if self._undrained >= _PIECE_BYTES:
             await self._drain()
 
-    def control(self, kind: WSMsgType, data: bytes) -> None:
-        """Send a ping or a pong."""
-        self._add(kind, data)
+    def ping(self, data: bytes) -> None:
+        """Send a ping."""
+        self._add(WSMsgType.PING, data)
+
+    async def pong(self, data: bytes) -> None:
+        """Send a pong, and wait while the peer is behind in reading: there may be very many."""
+        self._add(WSMsgType.PONG, data)
+        if self._undrained >= _PIECE_BYTES:
+            await self._drain()
+
+    def stop(self) -> None:
+        """Write what has gathered, and refuse all else: what comes next is the end."""
+        self.flush()
+        self._stopped = True
 
     def flush(self) -> None:
         """Write what has gathered."""
@@ -56,8 +73,7 @@ class Sender:
             self._transport.write(b"".join(piece))
 
     def _add(self, kind: WSMsgType, data: bytes) -> None:
-        if self._transport is None or self._transport.is_closing():
-            raise ConnectionResetError("the peer has gone")
+        self._require_open()
         size = len(data)
         if size < 126:
             self._piece.append(bytes((_FINAL | kind, size)))
@@ -74,11 +90,25 @@ class Sender:
             self._flushing = True
             self._loop.call_soon(self.flush)
 
+    def _require_open(self) -> None:
+        if self._stopped or self._transport is None or self._transport.is_closing():
+            raise ConnectionResetError("the peer has gone")
+
     async def _drain(self) -> None:
         self.flush()
         self._undrained = 0
-        self.waiting_since = self._loop.time()
-        try:
+        with self._behind():
             await self._request.writer.drain()
+
+    @contextlib.contextmanager
+    def _behind(self) -> Iterator[None]:
+        """Keep account of since when anyone waits for the peer to read."""
+        if not self._waiting:
+            self.waiting_since = self._loop.time()
+        self._waiting += 1
+        try:
+            yield
         finally:
-            self.waiting_since = None
+            self._waiting -= 1
+            if not self._waiting:
+                self.waiting_since = None

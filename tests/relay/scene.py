@@ -13,6 +13,7 @@ from clawlink.protocol.replies import BroadcastSent, TaskView
 from clawlink.relay.departures import Departure
 from clawlink.relay.ids import receipt
 from clawlink.relay.relay import Relay
+from clawlink.store.base import Store
 from clawlink.store.memory import MemoryStore
 from clawlink.store.signals import LocalSignals
 
@@ -20,9 +21,9 @@ from clawlink.store.signals import LocalSignals
 class Scene:
     """A relay with these limits, and its agents as they act. ``req`` asks, unless another is named."""
 
-    def __init__(self, *, store: MemoryStore | None = None, **limits: Any) -> None:
+    def __init__(self, *, store: Store | None = None, **limits: Any) -> None:
         self.now = 1_000_000.0
-        self.store = store or MemoryStore()
+        self.store: Store = store or MemoryStore()
         self.relay = Relay(self.store, LocalSignals(), Limits(**limits), clock=lambda: self.now)
 
     async def let_pass(self, seconds: float) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from random import Random
 from typing import Any
 
 import pytest
 
+from clawlink.store.memory import MemoryStore
 from tests.relay.scene import Scene
+from tests.store.faulty import FaultyStore
 
 
 async def turns(count: int = 100) -> None:
@@ -76,3 +79,24 @@ async def test_whoever_hangs_up_in_the_middle_of_a_claim_leaves_nothing_half_tak
         assert [d.attempts for d in taken] == [1, 1]
     assert cut_off > 1
     assert len(poll.result()) == 1
+
+
+async def test_whoever_hangs_up_while_what_has_ended_is_cleared_away_leaves_nothing_taken() -> None:
+    """The mailbox holds a message behind a task that is over: telling of the one comes after leasing the other."""
+    cut_off = 0
+    while True:
+        scene = Scene(store=FaultyStore(MemoryStore(), Random(1), delays=1.0))
+        await scene.register("req", "w1")
+        await scene.read("w1")
+        await scene.delegate(to_agent="w1", deadline=1)
+        id = await scene.send("req", "w1")
+        scene.now += 2
+        poll = asyncio.create_task(scene.take("w1", lease=3600))
+        await turns(cut_off)
+        if poll.done():
+            break
+        poll.cancel()
+        await asyncio.wait([poll])
+        assert [d.id for d in await scene.take("w1")] == [id], cut_off
+        cut_off += 1
+    assert cut_off > 20

@@ -1,4 +1,4 @@
-"""Fifty links, and a relay that is killed under them again and again: all come back by themselves, and not all at once."""
+"""Fifty links, and a relay that is killed under them again and again: all come back, and not all at once."""
 
 from __future__ import annotations
 
