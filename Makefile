@@ -22,7 +22,7 @@ test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile --cov --cov-report=term-missing:skip-covered --cov-fail-under=95 $(FLAGS)
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --cov --cov-report=term-missing:skip-covered --cov-fail-under=95 $(FLAGS)
 
 test-proxy: $(READY)
 	$(BIN)/python -m tests.proxy.binaries

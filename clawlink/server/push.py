@@ -180,8 +180,6 @@ class _Session:
         self._sender = ws.sender = Sender(request, ws)
         self._written = 0  # the last batch that has been written in full
         self._over = False
-        self._unread = 0  # bytes that waited for the peer when they were looked at last
-        self._moved = 0.0  # when they had last become fewer
 
     async def run(self) -> None:
         """Push and listen until the connection ends; then what was not settled is due again."""
@@ -310,13 +308,6 @@ class _Session:
         if self._ending is not None:
             return
         behind = self._sender.waiting_since
-        if behind is not None and self._transport is not None:
-            unread = self._transport.get_write_buffer_size()
-            if unread < self._unread:  # a slow line, at whose other end somebody does read
-                self._moved = now
-            self._unread = unread
-            behind = max(behind, self._moved)
-            self._heard = max(self._heard, behind)
         if behind is not None and now - behind >= SILENT_SECONDS:
             self.end(_POLICY, f"you have not read for {SILENT_SECONDS:.0f} s; what was not acked is due again")
         elif now - self._heard >= SILENT_SECONDS:
