@@ -30,7 +30,7 @@ import msgspec
 
 from clawlink.client.agentlink.engine import Engine
 from clawlink.client.agentlink.message import Message
-from clawlink.client.agentlink.outbox import Pending, Sent
+from clawlink.client.agentlink.outbox import Pending, Sent, require_text
 from clawlink.client.agentlink.thread import LoopThread, here
 from clawlink.client.identity import home
 from clawlink.errors import BadRequest
@@ -140,8 +140,13 @@ class AgentLink:
 
         Awaited, or in a thread at once, it returns when the relay has the message, and raises what it refused. While
         there is no connection it waits for that: in a thread for ``timeout`` seconds, then TimeoutError, and the
-        message stays on its way. ``receipt()`` of what it returns tells when it was read.
+        message stays on its way. ``receipt()`` of what it returns tells when it was read. Raises BadRequest at once for
+        what is no text.
         """
+        require_text(to, "to")
+        if not to:
+            raise BadRequest("to is empty: say whom the message is for, as instance/agent", field="to")
+        require_text(message, "message")
         thread, engine = self._running()
         sent = Sent(to, message)
         thread.run(_send(engine, sent))

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from clawlink.cli.exits import Exit, exit_of
-from clawlink.errors import ClawLinkError, RelayUnreachable, UnknownAgent, UnknownFile
+from clawlink.errors import ClawLinkError, NotAllowed, RelayUnreachable, UnknownAgent, UnknownFile
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -81,6 +81,9 @@ def _explained(error: ClawLinkError, ctx: Context | None) -> ClawLinkError:
     """Say what to do about an error whose sentence is the relay's, where the command line knows more."""
     if isinstance(error, UnknownFile):
         return UnknownFile(f"{error.message}; see which there are: clawlink file-list", field=error.field)
+    if isinstance(error, NotAllowed) and error.field == "claim" and ctx is not None and "no_claim" in ctx.args:
+        # What the relay says is in the words of a request, where the flag has another name.
+        return NotAllowed("this relay takes only agents that hold a key: leave out --no-claim", field="claim")
     if isinstance(error, RelayUnreachable) and ctx is not None and ctx.nobody_nearby:
         return RelayUnreachable(f"{error.message}; nor does one announce itself on the local network")
     if not isinstance(error, UnknownAgent) or error.field not in _ACTING or ctx is None or ctx.acting_as is None:

@@ -7,9 +7,9 @@ from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import urlsplit, urlunsplit
 
 from clawlink.cli.exits import UsageError
+from clawlink.client.address import address as address
 from clawlink.client.identity import Identities, Saved, SeveralIdentities
 from clawlink.config import DEFAULT_RELAY, from_environment
 
@@ -47,17 +47,6 @@ def given(args: Namespace, environ: Mapping[str, str]) -> Given:
         args.named or from_environment("agent", environ),
         args.named is not None,
     )
-
-
-def address(text: str) -> str:
-    """Return a relay's address as identities keep it: with a scheme, lower-case host, without a slash at the end."""
-    text = text.strip()
-    text = (text if "://" in text else f"http://{text}").rstrip("/")
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        return text
-    return urlunsplit(parts._replace(netloc=parts.netloc.lower() if "@" not in parts.netloc else parts.netloc))
 
 
 def acting(saved: Saved, given: Given) -> Where:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import random
 import re
+import sys
 from collections.abc import Callable, Coroutine, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 from urllib.parse import urlsplit
 
 from clawlink.client import calls
+from clawlink.client.address import address
 from clawlink.client.calls import Call, Identity
 from clawlink.client.retry import Backoff
 from clawlink.config import DEFAULT_RELAY, LOOPBACK_HOSTS
@@ -30,6 +32,12 @@ if TYPE_CHECKING:
 
 # What ends a header, is no text, or would be lost.
 _UNFIT = re.compile("[\\x00\\r\\n\\ud800-\\udfff]|^\\s|\\s$")
+
+# What OpenSSL calls an answer to its greeting that is not TLS at all; which of them depends on its version.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "record layer failure", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST")
+# What aiohttp, and urllib3 below requests, raise where there was a connection but no answer. By name, since this
+# module imports neither; their subclasses are about connections that did not come about.
+_BROKE_OFF = frozenset({"ProtocolError", "ServerDisconnectedError", "ClientOSError", "ClientResponseError"})
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -78,7 +86,7 @@ class Shell:
         backoff: Backoff | None = None,
         ca: str | None = None,
     ) -> None:
-        self.relay = relay.rstrip("/")
+        self.relay = address(relay)
         self.identity = Identity(agent_id, agent_key)
         self.timeout = timeout
         self.backoff = backoff or Backoff()
@@ -170,7 +178,16 @@ class Shell:
         return NotARelay(f"{self.relay!r} is no address of a relay; it should look like {DEFAULT_RELAY}")
 
     def _untrusted(self, reason: object) -> NotARelay:
-        return NotARelay(f"no trusted TLS connection to {self.relay}: {reason}")
+        text = str(reason)
+        if any(sign in text for sign in _NO_TLS):
+            return NotARelay(f"what listens at {self.relay} speaks no TLS; try {self._other_scheme()}")
+        help = ""
+        # Another file of certificates does not help against a name that is not in the one that was shown.
+        if "CERTIFICATE_VERIFY_FAILED" in text and "mismatch" not in text and "expired" not in text:
+            help = (
+                "; if that relay has a certificate of its own, name its file: --ca FILE or CLAWLINK_CA, in Python ca="
+            )
+        return NotARelay(f"no trusted TLS connection to {self.relay}: {text}{help}")
 
     def _unreadable(self, error: OSError) -> NotARelay:
         return self._untrusted(f"cannot read the certificates in {self.ca or 'the bundle'}: {error}")
@@ -179,7 +196,21 @@ class Shell:
         return RelayUnreachable(f"the relay at {self.relay} did not answer within {patience:.3g} s")
 
     def _nobody(self) -> RelayUnreachable:
-        return RelayUnreachable(f"no relay answers at {self.relay}; is it running? start one with: clawlink serve")
+        """Return what it means that the connection failed that is being handled now."""
+        error = sys.exc_info()[1]
+        if error is not None and any(type(one).__name__ in _BROKE_OFF for one in (error, *error.args)):
+            hint = "is it a relay?" if self._over_tls else f"if it speaks TLS, try {self._other_scheme()}"
+            return RelayUnreachable(f"what listens at {self.relay} does not answer in HTTP; {hint}")
+        serve = "with: clawlink serve" if self._on_loopback else "there with: clawlink serve --host 0.0.0.0"
+        return RelayUnreachable(f"no relay answers at {self.relay}; is it running? start one {serve}")
+
+    @property
+    def _over_tls(self) -> bool:
+        return self.relay.lower().startswith("https:")
+
+    def _other_scheme(self) -> str:
+        """Return the relay's address with http in place of https, and the other way round."""
+        return ("http:" if self._over_tls else "https:") + self.relay.partition(":")[2]
 
     # -- one method for each endpoint ----------------------------------------------------------------------------------
 

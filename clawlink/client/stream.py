@@ -157,6 +157,11 @@ class Stream:
     ) -> None:
         await self.close()
 
+    def _must_be_open(self) -> None:
+        """Raise RuntimeError if it was never opened: nothing would ever come."""
+        if self._failed is None and "_socket" not in self.__dict__:
+            raise RuntimeError("the stream is not open; open it first: async with client.stream() as stream")
+
     def _begin(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._work.add(task)
@@ -182,6 +187,7 @@ class Stream:
 
     async def __anext__(self) -> Claimed:
         """Return the next message. Raises what ended the connection, unless it was closed from here."""
+        self._must_be_open()
         come = None if self._failed is not None else await self._come.get()
         if come is not None and self._failed is None:
             return come
@@ -245,6 +251,7 @@ class Stream:
         return answer
 
     async def _ask(self, kind: str, body: bytes) -> bytes:
+        self._must_be_open()
         if self._failed is not None:
             raise _again(self._failed)
         id = next(self._ids)
@@ -277,6 +284,7 @@ class Stream:
 
     async def ack(self, receipts: Sequence[str]) -> replies.Receipted:
         """Settle leased messages. What is acked within one turn of the event loop goes in one frame."""
+        self._must_be_open()
         if self._failed is not None:
             raise _again(self._failed)
         loop = asyncio.get_running_loop()

@@ -174,6 +174,8 @@ def banner(config: ServerConfig, port: int) -> list[str]:
     join += ["register", "--name", "YOUR-NAME"]
     where = "on this machine" if config.on_loopback else "from another machine"
     lines.append(f"Join {where}:  {shlex.join(join)}")
+    if config.agentlink_config is not None or config.agentlink_self_register:
+        lines.append(f"Agent Link is served at {url.replace('http', 'ws', 1)}/agentlink")
     if config.token is None and not config.on_loopback:
         lines.append("No token is asked for: everyone who reaches this address can use the relay.")
     return lines

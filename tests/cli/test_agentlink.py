@@ -27,7 +27,7 @@ def mode(path: Path) -> int:
     return path.stat().st_mode & 0o777
 
 
-def test_an_instance_is_added_with_a_secret_of_its_own(call: Run, config: Path) -> None:
+def test_an_instance_is_added_with_a_secret_of_its_own(call: Run, config: Path, tmp_path: Path) -> None:
     done = call("instance", "add", "home", "--config", str(config), "--name", "At home").ok()
     (entry,) = json.loads(config.read_text())["registered_instances"]
     assert entry["instance_id"] == "home"
@@ -41,6 +41,10 @@ def test_an_instance_is_added_with_a_secret_of_its_own(call: Run, config: Path) 
     assert entries[1]["secret"] == second.json["secret"] != entry["secret"]
     listed = call("instance", "list", "--config", str(config)).ok()
     assert "as old clients" in listed.out
+    assert "clawlink agentlink setup" in done.out
+    old = call("instance", "add", "old", "--config", str(tmp_path / "other.json"), "--legacy").ok()
+    assert "agentlink setup" not in old.out
+    assert "ws://RELAY:9077/agentlink" in old.out
     assert entry["secret"] not in listed.out
     assert call("instance", "list", "--config", str(config), "--json").ok().json["count"] == 2
 
@@ -60,7 +64,7 @@ def test_one_that_is_there_is_not_overwritten_by_accident(call: Run, config: Pat
 
 
 @pytest.mark.parametrize(
-    ("args", "code"), [(("add",), 2), (("add", "a/b"), 1), (("add", "a:b"), 1), (("list",), 1), (("remove",), 2)]
+    ("args", "code"), [(("add",), 2), (("add", "a/b"), 2), (("add", "a:b"), 2), (("list",), 1), (("remove",), 2)]
 )
 def test_what_makes_no_sense_is_told(call: Run, config: Path, args: tuple[str, ...], code: int) -> None:
     call("instance", *args, "--config", str(config)).failed(code)
@@ -97,7 +101,14 @@ def test_a_machine_is_set_up_and_tested(call: Run, config: Path, account: Path, 
     assert call("agentlink", "--test", "--agent-id", "other", "--json").ok().json["address"] == "home/other"
     given = ("--relay-url", url, "--instance-id", "home", "--agent-id", "ann")
     assert call("agentlink", "--test", *given, "--secret", secret).ok()
-    assert "Invalid signature" in call("agentlink", "--test", *given, "--secret", "wrong").failed(4).err
+    wrong = call("agentlink", "--test", *given, "--secret", "wrong").failed(4).err
+    assert "Invalid signature: the secret given with --secret is not the one that the relay has for" in wrong
+    path.write_text(json.dumps({**json.loads(path.read_text()), "secret": "wrong"}))
+    assert f"the secret in {path} is not the one" in " ".join(call("agentlink", "--test").failed(4).err.split())
+    path.write_text(json.dumps({**json.loads(path.read_text()), "secret": secret}))
+    stranger = call("agentlink", "--test", "--instance-id", "stranger").failed(4).err
+    assert "Instance not registered: the relay knows no instance 'stranger'" in stranger
+    assert "clawlink instance add stranger" in stranger
     call("agentlink", "--test", *given, "--secret", secret, "--relay-url", "ws://127.0.0.1:1").failed(3)
     call("agentlink", "setup", "--agent-id", "new").ok()
     assert json.loads(path.read_text())["agent_id"] == "new"

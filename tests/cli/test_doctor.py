@@ -11,8 +11,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from clawlink.cli.commands.doctor import _fix_of
+from clawlink.cli.settings import Where
 from clawlink.client.sync import Client
-from clawlink.errors import InternalError
+from clawlink.errors import InternalError, NotARelay
 from clawlink.protocol.replies import Info
 from tests.cli.conftest import Relays, Result, Run
 
@@ -158,7 +160,9 @@ def test_something_that_is_no_relay(call: Run, own_relay: Relays, monkeypatch: p
     url = own_relay()
     found = checks(call("--relay", url.replace("http:", "https:"), "doctor", "--json"))
     assert (found.code, "relay" in found.failed) == (3, True)
-    assert "--ca CERTIFICATE.pem" in found.fix("relay")
+    assert found.fix("relay").startswith("clawlink --relay http://")
+    untrusted = _fix_of(NotARelay("no trusted TLS connection"), Where("https://relay:9077", None, None, None))
+    assert "--ca CERTIFICATE.pem" in untrusted
     found = checks(call("--relay", url + "/no/relay", "doctor", "--json"))
     assert found.code == 5
     assert "the address that serve printed" in found.fix("relay")

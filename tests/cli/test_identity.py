@@ -71,6 +71,17 @@ def test_without_a_claim_there_is_no_key(call: Run, relay: str, fresh: Fresh, ac
     call("poll").ok()
 
 
+def test_where_keys_are_required_the_flag_to_leave_out_is_named(call: Run, own_relay: Callable[..., str]) -> None:
+    url = own_relay("--require-agent-keys")
+    assert "leave out --no-claim" in call("--relay", url, "register", "--name", "open", "--no-claim").failed(4).err
+
+
+def test_what_to_do_next_names_the_identity_where_several_are_kept(call: Run, relay: str, fresh: Fresh) -> None:
+    first, second = fresh("ada"), fresh("bob")
+    assert "--as" not in call("register", "--name", first).ok().out
+    assert f"clawlink poll --wait --as {second}" in call("register", "--name", second).ok().out
+
+
 def test_a_name_that_someone_else_holds_is_a_conflict(
     call: Run, relay: str, fresh: Fresh, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -221,7 +221,9 @@ def test_dead_letters_and_redrive(run: Run, call: Run, me: str, peer: Client, re
     assert (listed["dead_letters"][0]["attempts"], listed["dead_letters"][0]["message"]["task"]) == (5, "too hard")
     assert "expired" not in call("status", task_id).ok().out
     assert "dead:" in call("status", task_id).ok().out
+    assert "queued, dead letter" in call("tasks").ok().out
     assert call("redrive", "--id", task_id, "--json").ok().json == {"message_ids": [task_id], "count": 1}
+    assert "dead letter" not in call("tasks").ok().out
     bury(call, relay)
     assert run("redrive", "--all").ok().out.startswith("1 message put back")
     assert "    │ too hard" in call("poll").ok().out

@@ -58,6 +58,13 @@ class Worker:
             assert time.monotonic() < give_up_at, self.err
             time.sleep(0.01)
 
+    def until_told(self, line: str) -> None:
+        """Wait until it has said this on standard output: it does so a moment after the relay has the result."""
+        give_up_at = time.monotonic() + PATIENCE
+        while line not in self.out:
+            assert time.monotonic() < give_up_at, self.out
+            time.sleep(0.01)
+
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)
         return self.process.wait(PATIENCE)
@@ -111,7 +118,7 @@ def test_a_task_is_the_commands_input_and_its_output_the_result(start: Start, bo
     assert task["message_id"] == view.task_id
     assert (task["task"], task["context"]) == ("sagt \u00e4 \U0001f980", {"file": "parser.py"})
     assert task["from_agent"] == boss.agent_id
-    assert f"task {view.task_id} done" in worker.out
+    worker.until_told(f"task {view.task_id} done")
 
 
 def test_lines_of_progress_are_reports_and_others_are_the_workers_own(start: Start, boss: Client) -> None:
@@ -155,7 +162,7 @@ def test_the_exit_code_decides(start: Start, boss: Client, program: str, sentenc
     worker = start(python(f"import sys; {program}"))
     view = done(boss, worker)
     assert (view.status, view.result) == ("failed", sentence)
-    assert f"failed: {sentence}" in worker.out
+    worker.until_told(f"task {view.task_id} failed: {sentence}")
     assert "Traceback" not in worker.err
 
 
@@ -263,6 +270,7 @@ def test_sigterm_lets_what_runs_finish_and_begins_nothing_more(start: Start, bos
         worker.process.send_signal(signal.SIGTERM)
         with pytest.raises(subprocess.TimeoutExpired):
             worker.process.wait(0.5)  # it waits for what runs
+        worker.until("handlers under way: 1, waited for up to 60 s")
         running.sendall(b"!")
         assert worker.process.wait(PATIENCE) == 0
     assert boss.task(first.message_id).result == "finished"
@@ -304,9 +312,19 @@ def test_several_tasks_at_once(start: Start, boss: Client, door: socket.socket) 
 
 
 def test_a_result_that_the_relay_does_not_take_is_a_failure(start: Start, boss: Client) -> None:
-    view = done(boss, start(python("print('x' * 2_000_000)")))
+    worker = start(python("print('x' * 2_000_000)"))
+    view = done(boss, worker)
     assert view.status == "failed"
     assert "could not be delivered" in view.result
+    worker.until_told(f"task {view.task_id} failed: the result could not be delivered")
+    worker.until(f"the result of task {view.task_id} could not be delivered")
+    assert worker.stop() == 0
+    assert "done" not in worker.out
+
+
+def test_what_is_not_utf_8_is_no_result(start: Start, boss: Client) -> None:
+    view = done(boss, start(python("import os; os.write(1, b'caf\\xe9')")))
+    assert (view.status, view.result) == ("failed", "what the command printed is not UTF-8 (at byte 3)")
 
 
 def test_too_much_output_is_no_result(start: Start, boss: Client) -> None:
@@ -347,6 +365,7 @@ def test_messages_and_broadcasts_are_shown_and_not_lost(call: Run, start: Start,
 def test_for_scripts_there_is_json(start: Start, boss: Client) -> None:
     worker = start(python("import sys; sys.exit('it is over')"), "--json")
     view = done(boss, worker)
+    worker.until_told("\n")
     (line,) = worker.out.splitlines()
     told = json.loads(line)
     assert (told["task_id"], told["exit_code"], told["error"]) == (view.task_id, 1, "it is over")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from pathlib import Path
 
@@ -72,6 +73,51 @@ def test_nobody_there_is_unreachable_and_says_how_to_start_one() -> None:
         port = taken.getsockname()[1]
     with once(f"http://127.0.0.1:{port}") as client, pytest.raises(errors.RelayUnreachable, match="clawlink serve"):
         client.health()
+
+
+def test_what_breaks_off_may_speak_tls(scripted: Scripted) -> None:
+    scripted.script = [b""]
+    secure = scripted.url.replace("http:", "https:")
+    with once(scripted.url) as client, pytest.raises(errors.RelayUnreachable) as failed:
+        client.health()
+    assert failed.value.message.endswith(f"does not answer in HTTP; if it speaks TLS, try {secure}")
+
+
+def test_what_speaks_no_tls_is_to_be_asked_without_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(5)
+        port = listener.getsockname()[1]
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(http("400 Bad Request", "no"))
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with once(f"https://127.0.0.1:{port}") as client, pytest.raises(errors.NotARelay) as refused:
+            client.health()
+        thread.join()
+    assert refused.value.message.endswith(f"speaks no TLS; try http://127.0.0.1:{port}")
+
+
+def test_a_certificate_that_is_not_trusted_says_how_to_trust_it() -> None:
+    client = Client("https://relay:9077")
+    said = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed certificate"
+    assert "--ca FILE or CLAWLINK_CA, in Python ca=" in client._untrusted(said).message
+    assert "--ca" not in client._untrusted("[SSL: CERTIFICATE_VERIFY_FAILED] Hostname mismatch").message
+
+
+@pytest.mark.parametrize(
+    ("relay", "serve"),
+    [
+        ("http://127.0.0.1:9077", "start one with: clawlink serve"),
+        ("http://192.0.2.2:9077", "start one there with: clawlink serve --host 0.0.0.0"),
+    ],
+)
+def test_a_relay_is_started_on_the_machine_that_has_none(relay: str, serve: str) -> None:
+    assert Client(relay)._nobody().message.endswith(serve)
 
 
 @pytest.mark.parametrize(

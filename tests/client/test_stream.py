@@ -64,6 +64,14 @@ def test_a_method_of_the_stream_is_that_of_the_client(name: str) -> None:
     assert list(other.parameters)[1:] == list(one.parameters)[1:]
 
 
+async def test_a_stream_that_was_not_opened_says_how(ann: AsyncClient) -> None:
+    stream = ann.stream()
+    for use in (stream.__anext__, stream.heartbeat, stream.ping, lambda: stream.ack([])):
+        with pytest.raises(RuntimeError, match=r"open it first: async with client\.stream\(\)"):
+            await asyncio.wait_for(use(), 10)
+    await stream.close()
+
+
 async def test_messages_come_and_are_acked(ann: AsyncClient, bob: AsyncClient) -> None:
     async with bob.stream() as stream:
         sent = await ann.send(of(bob), {"k": [1]}, thread="t")

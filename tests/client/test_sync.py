@@ -82,6 +82,12 @@ def test_the_package_offers_the_client_and_its_errors() -> None:
         _ = clawlink.nothing
 
 
+def test_an_address_without_a_scheme_is_one(relay: str) -> None:
+    with make(relay.removeprefix("http://") + "/") as client:
+        assert client.relay == relay
+        assert client.health().status == "ok"
+
+
 def test_registering_gives_the_client_its_identity(relay: str) -> None:
     with make(relay) as client:
         assert (client.agent_id, client.agent_key) == (None, None)

@@ -41,6 +41,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
         return _set_up(args, ctx, secret)
     from clawlink.agentlink import AgentLink
     from clawlink.cli.exits import UsageError
+    from clawlink.errors import NotAllowed
 
     try:
         link = AgentLink(
@@ -51,7 +52,32 @@ def run(args: Namespace, ctx: Context) -> Exit:
             f"there is no configuration {error.filename}; write one with: clawlink agentlink setup --relay-url URL "
             "--instance-id ID --secret -, or give --relay-url, --secret, --instance-id and --agent-id"
         ) from None
-    return _test(link, ctx) if args.test else _listen(link, ctx)
+    try:
+        return _test(link, ctx) if args.test else _listen(link, ctx)
+    except NotAllowed as error:
+        raise NotAllowed(f"{error.message}{_what_to_do(error.message, link, args)}", field=error.field) from None
+
+
+def _what_to_do(refused: str, link: AgentLink, args: Namespace) -> str:
+    """Return what helps against a refusal to register, of which the relay tells strangers next to nothing."""
+    from clawlink.agentlink import default_config
+    from clawlink.protocol.agentlink.frames import INVALID_SIGNATURE, NOT_REGISTERED
+
+    instance = link.address.partition("/")[0]
+    file = args.file or default_config()
+    if refused == INVALID_SIGNATURE:
+        source = f"in {file}" if args.secret is None else "given with --secret"
+        return (
+            f": the secret {source} is not the one that the relay has for instance {instance!r}; ask its operator for "
+            "it, and write it down with: clawlink agentlink setup --secret -"
+        )
+    if refused == NOT_REGISTERED:
+        source = f"in {file}" if args.instance_id is None else "given with --instance-id"
+        return (
+            f": the relay knows no instance {instance!r}, which is {source}; its operator adds it with: clawlink "
+            f"instance add {instance}, and restarts the relay, which reads its file at its start"
+        )
+    return ""
 
 
 def _set_up(args: Namespace, ctx: Context, secret: str | None) -> Exit:

@@ -113,14 +113,15 @@ def _flags(name: str) -> Sequence[str]:
 def _show(ctx: Context, rows: Sequence[Row]) -> None:
     from clawlink.bench.servers import can_pin
 
+    compared = any(row.ratio is not None for row in rows)
     ctx.out.table(
-        ("what", "measured", "unit", "of the floor"),
+        ("what", "measured", "unit", *(["of the floor"] if compared else [])),
         [
             (
                 row.what,
                 f"{row.value:,.0f}" if abs(row.value) >= 100 else f"{row.value:.3f}",
                 row.unit,
-                _ratio(row.ratio),
+                *([_ratio(row.ratio)] if compared else []),
             )
             for row in rows
         ],

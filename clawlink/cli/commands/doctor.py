@@ -169,6 +169,8 @@ def _check_relay(ctx: Context, where: Where, client: Client) -> Iterator[Check]:
 def _fix_of(error: ClawLinkError, where: Where) -> str:
     from clawlink.errors import NotARelay
 
+    if " try http" in error.message:  # the sentence says that it is the other of http and https
+        return f"clawlink --relay {error.message.rpartition(' try ')[2]} doctor"
     if isinstance(error, NotARelay) and where.relay.startswith("https:"):
         return (
             f"clawlink --relay {where.relay} --ca CERTIFICATE.pem doctor   if that relay has a certificate of its own"

@@ -42,13 +42,18 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 
 def _add(args: Namespace, ctx: Context) -> Exit:
+    from clawlink.cli.exits import UsageError
     from clawlink.cli.render import cell
+    from clawlink.errors import BadRequest
     from clawlink.protocol.agentlink.files import InstanceEntry, add_instance
     from clawlink.protocol.agentlink.signing import new_secret, require_agent, require_instance
 
-    require_instance(args.instance_id)
-    for agent_id in args.agents or []:
-        require_agent(agent_id, field="agents")
+    try:
+        require_instance(args.instance_id)
+        for agent_id in args.agents or []:
+            require_agent(agent_id, field="agents")
+    except BadRequest as error:
+        raise UsageError(error.message, field=error.field) from None
     secret = new_secret() if args.secret is None else ctx.read(args.secret)
     entry = InstanceEntry(
         instance_id=args.instance_id,
@@ -72,7 +77,9 @@ def _add(args: Namespace, ctx: Context) -> Exit:
         ),
         (
             "its machine",
-            "clawlink agentlink setup --relay-url ws://RELAY:9077/agentlink "
+            "its client stays as it is, but for its URL, ws://RELAY:9077/agentlink, and this secret"
+            if entry.legacy
+            else "clawlink agentlink setup --relay-url ws://RELAY:9077/agentlink "
             f"--instance-id {cell(entry.instance_id)} --agent-id ID --secret -",
         ),
     )

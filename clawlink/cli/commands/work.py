@@ -13,6 +13,7 @@ import threading
 import time
 from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Iterator
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from clawlink.cli.exits import Exit
@@ -32,6 +33,8 @@ NAME = "work"
 HELP = "Have a command do the tasks that come."
 
 _DRAIN_SECONDS = 60.0
+# What the last lines may take in the end, if nobody reads them.
+_LAST_LINES_SECONDS = 2.0
 _PROGRESS = re.compile(r"progress\s+(\d+(?:\.\d+)?)\s*%?(?:\s+(.*))?")
 _MOST = 100.0
 _SENTENCE_LENGTH = 1000
@@ -163,6 +166,7 @@ class _Worker:
         self._link = link
         self._json_result = json_result
         self._lock = threading.Lock()
+        self._ends: SimpleQueue[tuple[str, int, float, str | None] | None] = SimpleQueue()
 
     def do(self, task: Task) -> Any:
         """Do one task. Raises CommandFailed with the sentence for its requester."""
@@ -197,8 +201,16 @@ class _Worker:
             # Not for us to answer any more: the task goes back when the connection ends, and this thread with us.
             threading.Event().wait()
         told.finish()
+        seconds = time.monotonic() - began
         sentence = _failure(ended, last)
-        self._tell(task, ended, sentence, time.monotonic() - began)
+
+        def over(status: str | None, why: str | None) -> None:
+            if status != "completed":
+                why = why or sentence or "nobody waits for the result any more"
+            self._ends.put((task.id, ended.code, seconds, why))
+
+        # Only the relay's word counts: what a command has done well may yet be too large for it, or too late.
+        task.when_over(over)
         if sentence is not None:
             raise CommandFailed(sentence)
         return self._result(ended.output)
@@ -211,7 +223,10 @@ class _Worker:
         return {**self._ctx.environ, **ours}
 
     def _result(self, output: bytes) -> Any:
-        text = output.decode(errors="replace")
+        try:
+            text = output.decode()
+        except UnicodeDecodeError as error:
+            raise CommandFailed(f"what the command printed is not UTF-8 (at byte {error.start})") from None
         text = text.removesuffix("\n").removesuffix("\r")
         if self._json_result:
             import msgspec
@@ -232,18 +247,23 @@ class _Worker:
 
     # -- what is said --------------------------------------------------------------------------------------------------
 
-    def _tell(self, task: Task, ended: Ended, sentence: str | None, seconds: float) -> None:
+    def _tell_all(self) -> None:
+        """Say what becomes of tasks, beside the link: who does not read it must not hold up the link's own thread."""
+        while (end := self._ends.get()) is not None:
+            self._tell(*end)
+
+    def _tell(self, task_id: str, code: int, seconds: float, sentence: str | None) -> None:
         """Say on standard output what became of a task. Nobody needs to read it."""
         from clawlink.cli.render import cell
 
         ctx = self._ctx
         with self._lock, contextlib.suppress(OSError):
             if ctx.json:
-                facts = {"task_id": task.id, "exit_code": ended.code, "seconds": round(seconds, 3), "error": sentence}
+                facts = {"task_id": task_id, "exit_code": code, "seconds": round(seconds, 3), "error": sentence}
                 ctx.out.json(facts, one_line=True)
             else:
                 came = "done" if sentence is None else f"failed: {sentence}"
-                ctx.out.line(f"task {cell(task.id)} {cell(came)} ({seconds:.1f} s)")
+                ctx.out.line(f"task {cell(task_id)} {cell(came)} ({seconds:.1f} s)")
             ctx.out.flush()
 
     def _say_of(self, task_id: str, text: str) -> None:
@@ -269,16 +289,20 @@ class _Worker:
 
     @contextlib.contextmanager
     def telling(self) -> Iterator[None]:
-        """Show what the link has to say of its connection, a line each."""
+        """Show what becomes of tasks, and what the link has to say of its connection, a line each."""
         log = logging.getLogger("clawlink.link")
         handler = _Lines(self)
         before = log.level, log.propagate
         log.addHandler(handler)
         log.setLevel(logging.INFO)
         log.propagate = False
+        teller = threading.Thread(target=self._tell_all, daemon=True)
+        teller.start()
         try:
             yield
         finally:
+            self._ends.put(None)
+            teller.join(_LAST_LINES_SECONDS)
             log.removeHandler(handler)
             log.level, log.propagate = before
 

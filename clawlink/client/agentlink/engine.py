@@ -14,7 +14,7 @@ from typing import Any
 from clawlink.client.agentlink.message import Forged, Message, read_message
 from clawlink.client.agentlink.outbox import Outbox, Sent, error_of
 from clawlink.client.agentlink.session import Session
-from clawlink.errors import ClawLinkError, InternalError, RateLimited, RelayUnreachable, Unavailable
+from clawlink.errors import ClawLinkError, InternalError, RateLimited, RelayUnreachable, TooLarge, Unavailable
 from clawlink.protocol.agentlink.files import LinkFile
 from clawlink.protocol.agentlink.signing import new_nonce
 
@@ -114,6 +114,9 @@ class Engine:
                 why = await self._serve(session)
             except ClawLinkError as error:
                 why = error.message
+            except Exception as error:  # whatever a relay may say, the link comes back rather than hang for ever
+                _log.exception("the connection failed in a way that nobody foresaw")
+                why = _told(error)
             finally:
                 self._session = None
                 with contextlib.suppress(ClawLinkError, ConnectionError):
@@ -126,10 +129,16 @@ class Engine:
         """Read what comes until the connection ends; return why it did."""
         self._session = session
         self._on_state("connected", None)
-        for sent in self._outbox.again():
-            await session.send(sent)
+        with contextlib.suppress(RelayUnreachable):  # what the relay said before it went is read all the same
+            for sent in self._outbox.again():
+                await self._put(session, sent)
         async for frame in session:
             self._take(session, frame)
+        if session.too_large:
+            # Which frame it was the relay does not say. It took all that were no larger than its limit, so the largest
+            # is one that it never takes; sent again, it would end every connection to come.
+            id, size = session.largest
+            self._refused(id, TooLarge(f"the relay takes no frame of {size} bytes", actual=size))
         return session.why_ended
 
     async def _come_back(self) -> Session:
@@ -142,6 +151,9 @@ class Engine:
                 return await Session.open(self._config)
             except ClawLinkError as error:
                 self._on_state("disconnected", error.message)
+            except Exception as error:  # as a certificate that cannot be read just now
+                _log.exception("the link cannot come back, and tries again")
+                self._on_state("disconnected", _told(error))
 
     def _take(self, session: Session, frame: dict[str, Any]) -> None:
         kind, id = frame.get("type"), frame.get("id")
@@ -162,7 +174,8 @@ class Engine:
         if id in self._answers:
             self._answers.pop(str(id)).set_exception(error)
         elif sent is None:
-            _log.warning("the relay refused a frame", extra={"code": error.code, "reason": error.message})
+            about = {"code": error.code, "reason": error.message}
+            _log.warning("the relay refused a frame: %s", _one_line(error.message), extra=about)
         elif isinstance(error, _PASSING):
             self._spawn(self._send_later(sent, error.retry_after or 1.0))
         else:
@@ -183,7 +196,22 @@ class Engine:
     async def _try(self, sent: Sent) -> None:
         if self._session is not None:
             with contextlib.suppress(RelayUnreachable):  # it is sent again once the connection is back
-                await self._session.send(sent)
+                await self._put(self._session, sent)
+
+    async def _put(self, session: Session, sent: Sent) -> None:
+        """Send a message; one that cannot be sent at all fails alone, and the others go on. Raises RelayUnreachable."""
+        try:
+            await session.send(sent)
+        except RelayUnreachable:
+            raise
+        except Exception as error:
+            _log.warning(
+                "a message cannot be sent: %s",
+                _one_line(_told(error)),
+                exc_info=None if isinstance(error, ClawLinkError) else error,
+                extra={"id": sent.id},
+            )
+            self._outbox.failed(sent.id, error)
 
     async def respond(self, task_id: str, result: str, status: str) -> str:
         """Report on a task; return its status. Raises what the relay refuses, RelayUnreachable without a connection."""
@@ -228,3 +256,12 @@ class Engine:
         if len(self._handled) > REMEMBERED:
             self._handled.popitem(last=False)
         await session.ack(receipt)
+
+
+def _told(error: Exception) -> str:
+    return error.message if isinstance(error, ClawLinkError) else f"{type(error).__name__}: {error}"
+
+
+def _one_line(text: str) -> str:
+    """Return what somebody else wrote as one line of a log that is harmless to a terminal."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, Generic, TypeVar
 
-from clawlink.errors import BY_CODE, ClawLinkError, OverLimit
+from clawlink.errors import BY_CODE, BadRequest, ClawLinkError, OverLimit
 from clawlink.protocol.agentlink.signing import new_nonce
 
 MAX_UNANSWERED = 1000
@@ -146,6 +146,18 @@ def _settle(future: Future[Any], outcome: Any) -> None:
             future.set_exception(outcome)
         else:
             future.set_result(outcome)
+
+
+def require_text(value: object, field: str) -> None:
+    """Refuse what cannot be signed and sent: anything but a str that UTF-8 can encode. Raises BadRequest."""
+    if not isinstance(value, str):
+        raise BadRequest(f"{field} is a text (str), not {type(value).__name__}", field=field)
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise BadRequest(
+            f"{field} cannot be encoded in UTF-8: half of a surrogate pair stands alone at {error.start}", field=field
+        ) from None
 
 
 def error_of(frame: dict[str, Any]) -> ClawLinkError:

@@ -14,7 +14,7 @@ import aiohttp
 
 from clawlink.client.agentlink.message import seal
 from clawlink.client.agentlink.outbox import Sent, error_of
-from clawlink.errors import NotARelay, RelayUnreachable
+from clawlink.errors import NotARelay, RelayUnreachable, TooLarge
 from clawlink.protocol.agentlink import frames, signing
 from clawlink.protocol.agentlink.files import LinkFile
 
@@ -40,6 +40,8 @@ class Session:
         self._config = config
         self._http = http
         self._socket = socket
+        self._max_bytes: int | None = None
+        self.largest: tuple[str | None, int] = (None, 0)  # the id and the size of the largest frame sent
 
     @classmethod
     async def open(cls, config: LinkFile) -> Session:
@@ -92,6 +94,8 @@ class Session:
             raise error_of(frame)
         if frame.get("type") != "registered":
             raise NotARelay(f"{config.relay_url} does not speak Agent Link: it answered with {frame.get('type')!r}")
+        limit = frame.get("max_frame_bytes")
+        self._max_bytes = limit if isinstance(limit, int) else None
 
     @property
     def sender(self) -> str:
@@ -99,7 +103,7 @@ class Session:
         return f"{self._config.instance_id}/{self._config.agent_id}"
 
     async def send(self, sent: Sent) -> None:
-        """Send a message, signed anew."""
+        """Send a message, signed anew. Raises TooLarge for more than the relay said it takes, RelayUnreachable."""
         config = self._config
         stamp, nonce = signing.stamp(time.time()), signing.new_nonce()
         text = signing.canonical_send(self.sender, sent.to, sent.message, time=stamp, nonce=nonce, id=sent.id)
@@ -131,8 +135,18 @@ class Session:
         await self._put("respond", task_id=task_id, result=result, status=status, id=id)
 
     async def _put(self, type: str, **fields: Any) -> None:
+        text = frames.write(type, **fields)
+        size = len(text.encode())
+        if self._max_bytes is not None and size > self._max_bytes:
+            raise TooLarge(
+                f"signed and in JSON this is {size} bytes, and the relay takes frames of {self._max_bytes} at most",
+                limit=self._max_bytes,
+                actual=size,
+            )
+        if size > self.largest[1]:
+            self.largest = (fields.get("id"), size)
         try:
-            await self._socket.send_str(frames.write(type, **fields))
+            await self._socket.send_str(text)
         except (ConnectionError, aiohttp.ClientError, RuntimeError) as error:
             raise RelayUnreachable("the connection to the relay has ended") from error
 
@@ -147,13 +161,23 @@ class Session:
     def why_ended(self) -> str:
         """Why the connection has ended, as far as is known."""
         code = self._socket.close_code
-        return "the connection broke off" if code in (None, 1006) else f"the relay closed the connection ({code})"
+        if code in (None, 1006):
+            return "the connection broke off"
+        why = ": a frame was larger than it takes" if self.too_large else ""
+        return f"the relay closed the connection ({code}){why}"
+
+    @property
+    def too_large(self) -> bool:
+        """Whether the relay ended the connection because a frame was too large for it."""
+        return bool(self._socket.close_code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG)
 
     async def close(self) -> None:
         """Say goodbye."""
-        if self._socket is not None:
-            await self._socket.close()
-        await self._http.close()
+        try:
+            if self._socket is not None:
+                await self._socket.close()
+        finally:  # whoever waits for the relay's goodbye may be cancelled
+            await self._http.close()
 
 
 def _read(text: str) -> dict[str, Any]:

@@ -42,6 +42,8 @@ _STEP_SECONDS = 5.0
 _LEAST_PAUSE_SECONDS = 1.0
 _MOST_PAUSE_SECONDS = 15.0
 _FLUSH_SECONDS = 0.02
+# Who had to register again is expected: only so long that not all come in the same moment.
+_ANEW_SECONDS = 0.3
 
 
 class Engine:
@@ -173,6 +175,7 @@ class Engine:
     async def _drain(self) -> None:
         """Begin nothing more, and give what is under way its time."""
         self.work.draining = True
+        _log.info("ending: handlers under way: %d, waited for up to %g s", self.work.running, self._settings.drain)
         for _ in range(int(self._settings.drain / _FLUSH_SECONDS)):
             if not self.work.running and self._settings.outbox.empty:
                 return
@@ -194,11 +197,12 @@ class Engine:
 
     async def _stay_connected(self) -> None:
         lost: float | None = None
+        anew = False
         while True:
             began = False
             try:
                 line = self.line = self.work.line = self.line or await self._connect()
-                began = True
+                began, anew = True, False
                 pump = asyncio.create_task(self._settings.outbox.pump(line))
                 try:
                     async for claimed in line:
@@ -211,6 +215,12 @@ class Engine:
                     await line.close()
             except UnknownAgent:
                 error = await self._again()
+                if error is None and not anew:
+                    anew = True
+                    await asyncio.sleep(random.random() * _ANEW_SECONDS)
+                    continue
+                # It forgets whom it has just registered: that is not to be repeated without a pause.
+                error = error or RelayUnreachable("the relay has forgotten this agent at once")
             except ClawLinkError as away:
                 error = away
             if error is None:  # a line that ends by itself: there may be a better one
@@ -230,7 +240,7 @@ class Engine:
             await register(self._settings, self.client)
         except ClawLinkError as error:
             return error
-        return RelayUnreachable("the relay had forgotten this agent")
+        return None
 
     # -- what is to be done every so often -----------------------------------------------------------------------------
 

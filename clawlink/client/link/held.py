@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from concurrent.futures import Future
 from typing import Any
 
 from clawlink.client import calls
 from clawlink.client.calls import Call, Claimed, Identity
 from clawlink.client.link.line import Line
+from clawlink.client.link.pending import promise
 from clawlink.client.link.runner import Run
 from clawlink.protocol.replies import ResponseSent
 
@@ -22,6 +24,9 @@ class Held:
         self.renewed = asyncio.Event()
         self.run: Run | None = None
         self.lost = False
+        self.timed_out = False
+        # The final state that the relay has from here, None if it has none, and why it is not as it should be.
+        self.over: Future[tuple[str | None, str | None]] = promise()
 
     @property
     def id(self) -> str:
@@ -37,6 +42,11 @@ class Held:
         """It came again: the new receipt counts."""
         self.claimed, self.line = claimed, line
         self.renewed.set()
+
+    def end(self, status: str | None, why: str | None = None) -> None:
+        """It is over here; what was decided first counts."""
+        if not self.over.done():
+            self.over.set_result((status, why))
 
     def lose(self) -> None:
         """Nobody waits for it any more."""

@@ -14,6 +14,7 @@ from types import FrameType, TracebackType
 from typing import Any, TypeVar, overload
 
 from clawlink.client import calls
+from clawlink.client.address import address
 from clawlink.client.calls import Call, Identity
 from clawlink.client.identity import Identities, home
 from clawlink.client.link import runner
@@ -100,7 +101,7 @@ class Link:
         self.name = name
         self._settings = Settings(
             name=name,
-            relay=(relay or from_environment("--relay") or DEFAULT_RELAY).rstrip("/"),
+            relay=address(relay or from_environment("--relay") or DEFAULT_RELAY),
             token=token or from_environment("--token"),
             ca=ca or from_environment("--ca"),
             capabilities=None if capabilities is None else list(capabilities),

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from dataclasses import dataclass
 
 from clawlink.client.aio import AsyncClient
 from clawlink.client.identity import Identities, Saved
 from clawlink.client.link.handlers import Handlers
 from clawlink.client.link.outbox import Outbox
+from clawlink.domain.limits import MAX_ID_LENGTH
 
 _log = logging.getLogger("clawlink.link")
 
@@ -56,6 +58,7 @@ async def register(settings: Settings, client: AsyncClient) -> None:
         settings.name,
         capabilities=settings.capabilities,
         description=settings.description,
+        machine=socket.gethostname()[:MAX_ID_LENGTH],
         subscriptions=subscriptions,
     )
     if settings.identities is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -44,11 +45,23 @@ class Task:
 
     @property
     def cancelled(self) -> bool:
-        """Whether nobody waits for the result any more: cancelled, expired, or taken back for somebody else.
+        """Whether nobody waits for the result any more: cancelled, expired, timed out, or taken back for another.
 
         A coroutine is cancelled then. A plain function that takes long looks here now and then.
         """
-        return self._held.lost
+        return self._held.lost or self._held.timed_out
+
+    def when_over(self, tell: Callable[[str | None, str | None], object]) -> None:
+        """Have this called once the relay has the end of the task from here: its state, and why it is no other.
+
+        The state is None if the relay has none from here: the result came too late, or the task was given back. It is
+        called in the link's own thread, so it must not take long.
+        """
+
+        def over(future: Future[tuple[str | None, str | None]]) -> None:
+            tell(*future.result())
+
+        self._held.over.add_done_callback(over)
 
     def progress(self, percent: float | None = None, note: str | None = None) -> Pending[replies.ResponseSent]:
         """Tell the requester how far it is, 0 to 100 ``percent``. There is no need to wait for that."""

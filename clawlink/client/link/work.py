@@ -91,9 +91,9 @@ class Work:
         return 0 if self.draining else self._concurrency - len(self.held)
 
     @property
-    def running(self) -> bool:
-        """Whether a handler is under way, or its result is."""
-        return any(held.run is not None for held in self.held.values())
+    def running(self) -> int:
+        """How many handlers are under way, or their results are."""
+        return sum(held.run is not None for held in self.held.values())
 
     # -- what comes ----------------------------------------------------------------------------------------------------
 
@@ -165,6 +165,7 @@ class Work:
         ended = asyncio.wrap_future(run.outcome)
         await asyncio.wait([ended], timeout=self._handler_timeout)
         if not ended.done():
+            held.timed_out = True
             run.cancel()
             self._hung.add(run)
             run.outcome.add_done_callback(lambda _: self._hung.discard(run))
@@ -197,21 +198,28 @@ class Work:
             except _NOT_OURS as error:
                 _log.warning("the result of task %s came too late: %s", held.id, error)
                 self._forget(held)
+                held.end(None, f"the result came too late: {error}")
                 return
             except LinkEnded as error:
                 _log.warning("the result of task %s was not delivered: %s", held.id, error)
+                held.end(None, f"the result was not delivered: {error}")
                 return
             except Exception as error:  # the relay does not take it: its requester is to know at least that
                 if status == "failed":
                     _log.error("task %s could not be answered: %s", held.id, error)
                     self._forget(held)
+                    held.end(None, f"the task could not be answered: {error}")
                 else:
+                    _log.error("the result of task %s could not be delivered: %s", held.id, error)
                     await self._answer(held, "failed", f"the result could not be delivered: {error}")
                 return
+            held.end(status, None if status == "completed" else str(result))
             self._done(held.id)
             await self._ack(held.receipt)
-        elif not held.lost:
-            await self._give_back(held, 0.0)
+        else:
+            held.end(None)
+            if not held.lost:
+                await self._give_back(held, 0.0)
         self._forget(held)
 
     async def _settle(self, held: Held, outcome: Outcome) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from aiohttp import WSCloseCode, web
 
 from clawlink.domain.agent import Agent
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 REGISTER_SECONDS = 10.0
 _FAREWELL_SECONDS = 1.5
 _FAREWELL_STEP_SECONDS = 0.05
+_ABOUT = ("id", "to", "task_id")
+_MOST_ECHOED = 1000
 _GOING = "the relay is shutting down; come back in a moment"
 
 
@@ -73,6 +76,7 @@ class Connection:
         """Read frames until the connection ends. What is wrong with one is said, and the connection stays."""
         while True:
             frame: frames.Frame | None = None
+            received: str | int | None = None
             try:
                 received = await self._socket.receive()
                 if received is None:
@@ -86,7 +90,9 @@ class Connection:
             except ConnectionError:
                 raise
             except Exception as failure:
-                await self._socket.send(frames.failure(refusal(self._relay, failure), **_about(frame)))
+                about = _said_about(received) if frame is None else _about(frame)
+                who = {"instance": self._instance.id, "address": self._socket.address}
+                await self._socket.send(frames.failure(refusal(self._relay, failure, **who), **about))
 
     async def _take(self, frame: frames.Frame) -> None:
         if isinstance(frame, frames.Send):
@@ -185,6 +191,7 @@ async def serve(door: Door, request: web.BaseRequest) -> web.StreamResponse:
 
 async def _registered(door: Door, socket: Socket) -> Connection | None:
     """Return the connection once the peer has registered, or tell it what is wrong and close."""
+    frame: frames.Register | None = None
     try:
         frame = await asyncio.wait_for(_first_frame(socket), REGISTER_SECONDS)
         if frame is None:
@@ -196,7 +203,12 @@ async def _registered(door: Door, socket: Socket) -> Connection | None:
         raise
     except Exception as failure:
         late = isinstance(failure, asyncio.TimeoutError)
-        refused = refusal(door.relay, BadRequest(frames.FIRST_MUST_REGISTER) if late else failure)
+        refused = refusal(
+            door.relay,
+            BadRequest(frames.FIRST_MUST_REGISTER) if late else failure,
+            instance=None if frame is None else frame.instance_id,
+            address=socket.address,
+        )
         await socket.send(frames.failure(refused))
         await socket.close()
         return None
@@ -208,6 +220,7 @@ async def _registered(door: Door, socket: Socket) -> Connection | None:
             instance_id=instance.id,
             agent=connection.agent,
             server_time=iso(door.relay.clock()),
+            max_frame_bytes=door.relay.limits.max_body_bytes,
         )
     )
     door.joined(instance, connection)
@@ -238,5 +251,19 @@ def _not_a_register(error: ClawLinkError, text: str) -> ClawLinkError:
 
 def _about(frame: frames.Frame | None) -> dict[str, Any]:
     """Return what tells the peer which of its frames an answer is to."""
-    names = ("id", "to", "task_id")
-    return {name: getattr(frame, name) for name in names if getattr(frame, name, None) is not None}
+    return {name: getattr(frame, name) for name in _ABOUT if getattr(frame, name, None) is not None}
+
+
+def _said_about(received: str | int | None) -> dict[str, Any]:
+    """Return the same of a frame with a field that is wrong, as far as it can be read: its sender waits for an answer.
+
+    What is too long to be of use is left out, so that an answer stays small.
+    """
+    try:
+        said = msgspec.json.decode(received) if isinstance(received, str) else None
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return {}
+    if not isinstance(said, dict):
+        return {}
+    known = {name: said.get(name) for name in _ABOUT}
+    return {name: value for name, value in known.items() if isinstance(value, str) and len(value) <= _MOST_ECHOED}

@@ -24,9 +24,11 @@ class Socket:
     """A websocket, its pings numbered: the pong to one proves that the peer has read all that was sent before it."""
 
     def __init__(self, *, max_frame_bytes: int) -> None:
+        # aiohttp refuses a frame as large as its limit; ours is the size of the largest that is taken.
         self.response = web.WebSocketResponse(
-            timeout=_CLOSE_SECONDS, autoping=False, compress=False, max_msg_size=max_frame_bytes
+            timeout=_CLOSE_SECONDS, autoping=False, compress=False, max_msg_size=max_frame_bytes + 1
         )
+        self.address: str | None = None
         self._transport: asyncio.Transport | None = None
         self._number = 0
         self._heard_at = 0.0
@@ -38,6 +40,7 @@ class Socket:
             await self.response.prepare(request)
         except web.HTTPException as failure:
             raise BadRequest(f"this is no handshake of a websocket: {failure.text}", field="Upgrade") from None
+        self.address = request.remote
         self._transport = request.transport
         self._heard_at = asyncio.get_running_loop().time()
 

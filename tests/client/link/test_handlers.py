@@ -167,7 +167,7 @@ def test_a_result_that_is_not_json_makes_the_task_failed(
 
 
 def test_a_result_that_the_relay_does_not_take_makes_the_task_failed(
-    make_link: MakeLink, running: Running, boss: Client
+    make_link: MakeLink, running: Running, boss: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     worker = make_link("worker")
     deep: list[Any] = []
@@ -179,6 +179,32 @@ def test_a_result_that_the_relay_does_not_take_makes_the_task_failed(
         status, said = outcome(boss, text)
         assert status == "failed"
         assert said.startswith("the result could not be delivered: ")
+    assert caplog.text.count("could not be delivered") == 2
+
+
+def test_a_handler_may_ask_to_be_told_the_end(make_link: MakeLink, running: Running, boss: Client) -> None:
+    worker = make_link("worker")
+    ends: list[tuple[str | None, str | None]] = []
+
+    @worker.on_task
+    def work(task: Task) -> str:
+        task.when_over(lambda status, why: ends.append((status, why)))
+        if task.text == "fail":
+            raise ValueError("it cannot be")
+        if task.text == "cancel":
+            boss_too.cancel(task.id)
+            eventually(lambda: task.cancelled)
+        return "x" * 2_000_000 if task.text == "large" else "fine"
+
+    running(worker)
+    with Client(boss.relay, agent_id=boss.agent_id, agent_key=boss.agent_key) as boss_too:
+        for n, text in enumerate(("do it", "fail", "large", "cancel"), 1):
+            outcome(boss, text)
+            eventually(lambda n=n: len(ends) == n)  # type: ignore[misc]
+    assert ends[:2] == [("completed", None), ("failed", "it cannot be")]
+    assert ends[2][0] == "failed"
+    assert str(ends[2][1]).startswith("the result could not be delivered: ")
+    assert ends[3] == (None, None)
 
 
 @pytest.mark.parametrize("kind", ["plain", "async", "blocking"])
@@ -188,10 +214,13 @@ def test_a_handler_that_hangs_is_reported_if_there_is_a_limit(
     worker = make_link("worker", handler_timeout=0.3, concurrency=1)
     free = threading.Event()
     cancelled = threading.Event()
+    seen: list[bool] = []
 
     def plain(task: Task) -> str:
         if task.text == "hang":
+            before = task.cancelled
             free.wait(20)
+            seen[:] = before, task.cancelled
         return "well"
 
     async def coroutine(task: Task) -> str:
@@ -215,6 +244,8 @@ def test_a_handler_that_hangs_is_reported_if_there_is_a_limit(
         free.set()  # until then no other coroutine of this agent can run
     assert outcome(boss) == ("completed", "well")
     free.set()
+    if kind == "plain":
+        eventually(lambda: seen == [False, True])
 
 
 def test_threads_that_hang_do_not_become_ever_more(

@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -21,6 +22,7 @@ import pytest
 import clawlink
 from clawlink import Link, errors
 from clawlink.client.identity import Identities
+from clawlink.client.link import engine
 from clawlink.client.link import line as lines
 from clawlink.client.link.task import Received, Task
 from clawlink.client.sync import Client
@@ -121,7 +123,7 @@ def test_what_keeps_it_from_beginning_is_raised(make_link: MakeLink, guarded: st
     with pytest.raises(errors.NameTaken):
         make_link("boss").__enter__()
     with pytest.raises(errors.NotARelay):
-        make_link("worker", relay="nonsense").run()
+        make_link("worker", relay="http://[nonsense").run()
 
 
 def test_relay_and_token_come_from_the_environment(
@@ -177,6 +179,31 @@ def test_a_relay_that_has_forgotten_it_gets_to_know_it_again(
     assert worker.agent_id == before
     (saved,) = Identities(tmp_path / "identities").all()
     assert saved.agent_key == worker._identity().agent_key
+
+
+def test_who_had_to_register_again_is_back_at_once(
+    make_link: MakeLink, running: Running, boss: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_LEAST_PAUSE_SECONDS", 600.0)
+    monkeypatch.setattr(engine, "_MOST_PAUSE_SECONDS", 600.0)
+    worker = running(echo(make_link("worker")))
+    me = worker._identity()
+    with Client(boss.relay, agent_id=me.agent_id, agent_key=me.agent_key) as same:
+        same.leave()
+    eventually(lambda: boss.discover(name="worker").count == 1)
+    works(boss)
+
+
+def test_it_says_on_which_machine_it_is(make_link: MakeLink, running: Running, boss: Client) -> None:
+    running(make_link("worker"))
+    (found,) = boss.discover(name="worker").agents
+    assert found.machine == socket.gethostname()
+
+
+def test_an_address_without_a_scheme_is_one(make_link: MakeLink, running: Running, boss: Client) -> None:
+    worker = running(echo(make_link("worker", relay=boss.relay.removeprefix("http://"))))
+    assert worker.relay == boss.relay
+    works(boss)
 
 
 # -- the connection ----------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from clawlink.agentlink import AgentLink
 from clawlink.relay import consumer
 from tests.conftest import Running, Serve
 from tests.doors.agentlink.old_client import OldClient
@@ -22,6 +23,9 @@ Dial = Callable[..., Awaitable[OldClient]]
 Joined = Callable[..., Awaitable[OldClient]]
 DialNew = Callable[..., Awaitable[SignedClient]]
 Sign = Callable[..., Awaitable[SignedClient]]
+Make = Callable[..., AgentLink]
+
+SECONDS = 10.0
 
 OLD_A: Entry = {
     "instance_id": "a",
@@ -126,3 +130,17 @@ async def sign_in(dial_new: DialNew) -> Sign:
         return client
 
     return open
+
+
+@pytest.fixture
+async def make() -> AsyncIterator[Make]:
+    """Make links that are disconnected when the test ends: ``make(relay, "c", "carol")``."""
+    links: list[AgentLink] = []
+
+    def link(relay: Running, instance_id: str, agent_id: str, **options: Any) -> AgentLink:
+        links.append(AgentLink(relay.url, SECRETS[instance_id], instance_id, agent_id, **options))
+        return links[-1]
+
+    yield link
+    for made in links:
+        await made.disconnect()

@@ -1,21 +1,24 @@
-"""What a relay that cannot be trusted may try with our own client, where two instances share a secret."""
+"""What a relay that cannot be trusted may try with our own client; and one that talks nonsense, or is small."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from aiohttp import web
+from aiohttp import WSCloseCode, web
 
 from clawlink.agentlink import AgentLink
-from clawlink.errors import NotARelay
+from clawlink.errors import NotARelay, TooLarge
+from tests.doors.agentlink.conftest import SECONDS
 from tests.doors.agentlink.old_client import sign
 from tests.doors.agentlink.signed_client import canonical, stamp
 from tests.doors.agentlink.test_link import Box
 
-Play = Callable[[list[Any]], Awaitable["Hostile"]]
+Play = Callable[..., Awaitable["Hostile"]]
+LIMIT = 100_000
 
 
 class Hostile:
@@ -42,8 +45,8 @@ async def play() -> AsyncIterator[Play]:
     """Start one: ``await play([frame, ...])``."""
     runners = []
 
-    async def start(frames: list[Any]) -> Hostile:
-        hostile = Hostile(frames)
+    async def start(frames: list[Any], kind: type[Hostile] = Hostile) -> Hostile:
+        hostile = kind(frames)
         app = web.Application()
         app.router.add_get("/agentlink", hostile.serve)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -103,3 +106,66 @@ async def test_what_is_no_relay_is_told(play: Play, answer: str) -> None:
     with pytest.raises(NotARelay):
         await link.connect()
     await link.disconnect()
+
+
+async def test_a_relay_that_talks_nonsense_does_not_end_the_link(
+    play: Play,
+    until: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hostile = await play([{"type": "registered"}, {"type": "error", "id": []}])
+    states: list[str] = []
+    link = AgentLink(hostile.url, "s", "d", "dan")
+    link.on_state(states.append)
+    await link.connect()
+    await until(lambda: states.count("connected") >= 2)
+    await link.disconnect()
+    assert "nobody foresaw" in caplog.text
+
+
+class Small(Hostile):
+    """A relay that does not tell how much it takes, and closes with 1009 on more, though not before the next frame."""
+
+    async def serve(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        await socket.receive()
+        await socket.send_str('{"type": "registered"}')
+        async for message in socket:
+            if len(message.data) > LIMIT:
+                await socket.receive()  # what is left unread would have TCP throw the close frame away
+                await socket.close(code=WSCloseCode.MESSAGE_TOO_BIG)
+                break
+            frame = json.loads(message.data)
+            await socket.send_json({"type": "queued", "id": frame["id"], "message_id": "m" + frame["message"][0]})
+        return socket
+
+
+async def test_a_connection_closed_as_a_frame_was_too_large_costs_that_frame_alone(
+    play: Play,
+    until: Callable[..., Any],
+) -> None:
+    small = await play([], Small)
+    link = AgentLink(small.url, "s", "c", "carol")
+    whys: list[str | None] = []
+    link.on_state(lambda state: whys.append(link.why))
+    await link.connect()
+    before, large, after = link.send("carol", "1"), link.send("carol", "2" * 3 * LIMIT), link.send("carol", "3")
+    with pytest.raises(TooLarge):
+        await asyncio.wait_for(large, SECONDS)
+    assert [(await asyncio.wait_for(sent, SECONDS)).message_id for sent in (before, after)] == ["m1", "m3"]
+    assert "the relay closed the connection (1009): a frame was larger than it takes" in whys
+    await until(lambda: link.state == "connected")
+    await link.disconnect()
+
+
+async def test_a_refusal_of_no_known_message_is_logged_in_words(
+    play: Play,
+    until: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hostile = await play(
+        [{"type": "registered"}, {"type": "error", "code": "bad_request", "message": "not\nlike \x1b[31mthis"}]
+    )
+    async with AgentLink(hostile.url, "s", "d", "dan"):
+        await until(lambda: "the relay refused a frame: not\ufffdlike \ufffd[31mthis" in caplog.text)

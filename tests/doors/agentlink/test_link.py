@@ -6,7 +6,7 @@ import asyncio
 import json
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,13 +17,10 @@ from clawlink.agentlink import AgentLink, Message, Sent
 from clawlink.client.agentlink.engine import MOST_PAUSE_SECONDS, pause_before
 from clawlink.errors import BadRequest, ClawLinkError, NotAllowed, NotARelay, RelayUnreachable, UnknownAgent
 from tests.conftest import Running, Serve
-from tests.doors.agentlink.conftest import SECRETS, Joined, ServeLink, Sign
+from tests.doors.agentlink.conftest import SECONDS, SECRETS, Joined, Make, ServeLink, Sign
 from tests.doors.agentlink.old_client import sign
 from tests.doors.agentlink.signed_client import canonical
 from tests.server.asks import task_of
-
-SECONDS = 10.0
-Make = Callable[..., AgentLink]
 
 
 class Box:
@@ -48,20 +45,6 @@ class Box:
 @pytest.fixture
 async def relay(serve_link: ServeLink) -> Running:
     return await serve_link()
-
-
-@pytest.fixture
-async def make() -> AsyncIterator[Make]:
-    """Make links that are disconnected when the test ends: ``make(relay, "c", "carol")``."""
-    links: list[AgentLink] = []
-
-    def link(relay: Running, instance_id: str, agent_id: str, **options: Any) -> AgentLink:
-        links.append(AgentLink(relay.url, SECRETS[instance_id], instance_id, agent_id, **options))
-        return links[-1]
-
-    yield link
-    for made in links:
-        await made.disconnect()
 
 
 async def test_it_sends_and_gets_on_an_event_loop(relay: Running, make: Make) -> None:

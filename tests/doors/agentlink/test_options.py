@@ -9,6 +9,7 @@ import pytest
 
 from clawlink.config import ServerConfig
 from clawlink.server import options
+from clawlink.server.run import banner
 
 
 def config(*argv: str, **environ: str) -> ServerConfig:
@@ -53,7 +54,7 @@ def test_what_makes_no_sense_is_told(argv: list[str], says: str) -> None:
         ('{"secret": "s", "registered_instances": [{"instance_id": "a"}, {"instance_id": "A"}]}', "twice"),
         ('{"secret": "s", "registered_instances": [{"instance_id": "a:b"}]}', "no / and :"),
         ('{"secret": "s", "registered_instances": [{"instance_id": "a", "agents": ["x/y"]}]}', "no / and :"),
-        ('{"secret": "", "registered_instances": []}', "length >= 1"),
+        ('{"secret": "", "registered_instances": []}', "secret may not be empty"),
         ("{", "not JSON"),
     ],
 )
@@ -68,3 +69,12 @@ def test_a_file_that_makes_no_sense_is_told(tmp_path: Path, content: str, says: 
 def test_self_registering_needs_no_file(path: str) -> None:
     assert config("--agentlink-self-register", "--token", "t").agentlink_self_register
     assert config("--agentlink-self-register", "--host", "0.0.0.0").token  # one is made where others can reach it
+
+
+def test_the_operator_is_told_where_it_is_served(path: str) -> None:
+    assert "Agent Link" not in " ".join(banner(config(), 9077))
+    assert banner(config("--agentlink-config", path), 1234)[2] == (
+        "Agent Link is served at ws://127.0.0.1:1234/agentlink"
+    )
+    served = ServerConfig(host="192.168.1.5", agentlink_config=path, tls_cert="c", tls_key="k", token="t")
+    assert "wss://192.168.1.5:9077/agentlink" in banner(served, 9077)[2]
