@@ -100,6 +100,7 @@ class TaskLife(RuleBasedStateMachine):
         self.cancelled: set[str] = set()
         self.read: list[Message] = []  # what the requester has read
         self.ended: dict[str, Task] = {}
+        self.deserted: set[str] = set()  # mailboxes that at some time were without their agent
         self.seen: dict[str, TaskView] = {}
         self.end: End = "finish"
 
@@ -478,6 +479,7 @@ class TaskLife(RuleBasedStateMachine):
 
     async def check(self) -> None:
         tasks = {id: await self.task(id) for id in self.tasks}
+        self.deserted |= {t.mailbox for t in tasks.values() if await self.store.get(Agent, t.mailbox) is None}
         for task in tasks.values():
             self.check_history(task)
             self.check_end(task)
@@ -521,7 +523,7 @@ class TaskLife(RuleBasedStateMachine):
         if task.answer is not None:
             assert task.state.value == self.accepted[task.id][0].ask.status
         elif task.state is TaskState.FAILED:
-            assert task.pooled
+            assert task.pooled or task.mailbox in self.deserted
 
     async def check_owner(self, task: Task) -> None:
         """An open task is held by somebody who is there, or is where somebody will find it."""
