@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 _ASKED = "input_required"
 _DONE = "completed"
 _CANCELLED = "cancelled"
-_QUEUED = "queued"
 _NAME_WIDTH = 40
 
 
@@ -28,13 +27,7 @@ def exit_of(task: TaskView) -> Exit:
 def stands(task: TaskView) -> str:
     """Say where a task stands: ``in_progress, 40 %``."""
     done = "" if task.progress is None or task.finished_at is not None else f", {task.progress:g} %"
-    return cell(task.status) + done + (", dead letter" if _is_dead(task) else "")
-
-
-def _is_dead(task: TaskView) -> bool:
-    """Tell whether a task waits where nobody is handed it. A view says so only in what the relay noted of it."""
-    step = latest_step(task) if task.status == _QUEUED else None
-    return step is not None and step.by is None and "is in the dead letters" in (step.note or "")
+    return cell(task.status) + done + (", dead letter" if task.dead_letter else "")
 
 
 def owner_of(ctx: Context, task: TaskView, *, me: str | None, brief: bool = False) -> str:

@@ -122,7 +122,9 @@ class AsyncClient(Shell):
             return self._untrusted(getattr(error, "os_error", None) or getattr(error, "certificate_error", error))
         if isinstance(error, asyncio.TimeoutError | TimeoutError):
             return self._silent(patience)
-        return self._nobody()
+        # What could not be connected to is a kind of ClientOSError, too.
+        broke_off = isinstance(error, aiohttp.ClientError) and not isinstance(error, aiohttp.ClientConnectorError)
+        return self._nobody(broke_off=broke_off)
 
     # -- how to get there ----------------------------------------------------------------------------------------------
 

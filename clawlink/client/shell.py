@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import random
 import re
-import sys
 from collections.abc import Callable, Coroutine, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
@@ -35,9 +34,6 @@ _UNFIT = re.compile("[\\x00\\r\\n\\ud800-\\udfff]|^\\s|\\s$")
 
 # What OpenSSL calls an answer to its greeting that is not TLS at all; which of them depends on its version.
 _NO_TLS = ("WRONG_VERSION_NUMBER", "record layer failure", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST")
-# What aiohttp, and urllib3 below requests, raise where there was a connection but no answer. By name, since this
-# module imports neither; their subclasses are about connections that did not come about.
-_BROKE_OFF = frozenset({"ProtocolError", "ServerDisconnectedError", "ClientOSError", "ClientResponseError"})
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -195,12 +191,13 @@ class Shell:
     def _silent(self, patience: float) -> RelayUnreachable:
         return RelayUnreachable(f"the relay at {self.relay} did not answer within {patience:.3g} s")
 
-    def _nobody(self) -> RelayUnreachable:
-        """Return what it means that the connection failed that is being handled now."""
-        error = sys.exc_info()[1]
-        if error is not None and any(type(one).__name__ in _BROKE_OFF for one in (error, *error.args)):
-            hint = "is it a relay?" if self._over_tls else f"if it speaks TLS, try {self._other_scheme()}"
-            return RelayUnreachable(f"what listens at {self.relay} does not answer in HTTP; {hint}")
+    def _nobody(self, *, broke_off: bool) -> RelayUnreachable:
+        """Return what it means that there is no answer; ``broke_off`` if there was a connection."""
+        if broke_off:
+            hint = "" if self._over_tls else f", or speak TLS: then try {self._other_scheme()}"
+            return RelayUnreachable(
+                f"what listens at {self.relay} closed the connection without an answer; it may be restarting{hint}"
+            )
         serve = "with: clawlink serve" if self._on_loopback else "there with: clawlink serve --host 0.0.0.0"
         return RelayUnreachable(f"no relay answers at {self.relay}; is it running? start one {serve}")
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.exceptions import ProtocolError
 
 from clawlink.client.calls import Call
 from clawlink.client.shell import Shell
@@ -99,7 +100,8 @@ class Client(Shell):
         except requests.exceptions.Timeout as error:
             raise self._silent(patience) from error
         except requests.exceptions.RequestException as error:
-            raise self._nobody() from error
+            broke_off = any(isinstance(one, ProtocolError) for one in error.args)
+            raise self._nobody(broke_off=broke_off) from error
         except OSError as error:  # nothing of the network: requests has names of its own for all that
             raise self._unreadable(error) from error
         return self._read(call, response.status_code, response.content)

@@ -145,6 +145,7 @@ class TaskView(Struct, frozen=True, gc=False):
     """A task as its parties see it. Absent facts are null; ``attempts`` counts how often it was handed out.
 
     ``owner`` is the assignee's presence. ``history_folded`` counts old reports that the history no longer has.
+    ``dead_letter`` is whether it waits among the assignee's dead letters, where nobody is handed it.
     """
 
     task_id: str
@@ -173,6 +174,7 @@ class TaskView(Struct, frozen=True, gc=False):
     to_any_of: list[str] | None
     hops: int
     owner: RecipientInfo | None
+    dead_letter: bool
 
 
 class TaskList(Struct, frozen=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clawlink.domain.agent import Agent
@@ -19,9 +19,8 @@ from clawlink.store.base import Signal
 if TYPE_CHECKING:
     from clawlink.relay.claims import Claims
 
-# An index may be late: what was signalled and is not there is looked for again after so many seconds. They add up to
-# less than one sign of life takes from the next, which is a signal too.
-_LAGS_SECONDS = (0.05, 0.2, 0.5)
+# Where an index may be late, what was signalled and is not there is looked for again after such parts of that time.
+_LAG_PARTS = (0.1, 0.4, 1.0)
 _EARLY_SECONDS = 0.01
 # One with as many open tasks as it may have looks so often whether it still has.
 _FULL_SECONDS = 5.0
@@ -97,6 +96,10 @@ class Reader:
         pools = await self._pools.of(self._agent_id)
         return () if pools and await self._claims.full(self._agent_id) else pools
 
+    def _lags(self) -> Iterator[float]:
+        lag = self._core.store.index_lag
+        return iter([part * lag for part in _LAG_PARTS] if lag else ())
+
     async def _next_at(self) -> float | None:
         store = self._core.store
         times = [await store.next_due_at(id) for id in (self._agent_id, *(pool.id for pool in await self._lent()))]
@@ -118,7 +121,7 @@ class Reader:
     ) -> bool:
         """Wait for as long as it does not change whether the agent is full; return whether the wait is over."""
         core = self._core
-        lags = iter(_LAGS_SECONDS)
+        lags = self._lags()
         asleep_until = math.inf
         changed = False
 
@@ -137,7 +140,7 @@ class Reader:
                 nonlocal lags, changed
                 woken = waiter.woken
                 if core.clock() < asleep_until - _EARLY_SECONDS:  # by a signal
-                    lags = iter(_LAGS_SECONDS)
+                    lags = self._lags()
                 if full or woken:
                     changed = await self._claims.full(self._agent_id) != full
                 if not full and not changed:

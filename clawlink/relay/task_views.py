@@ -9,7 +9,7 @@ import msgspec
 
 from clawlink.domain import task as rules
 from clawlink.domain.agent import Agent
-from clawlink.domain.delivery import Delivery
+from clawlink.domain.delivery import DEAD, Delivery
 from clawlink.domain.limits import MAX_REPLY_BYTES
 from clawlink.domain.message import TaskResponse, decode
 from clawlink.domain.task import DELIVERED, FINAL, OPEN, QUEUED, Event, Task, TaskState
@@ -125,7 +125,14 @@ class TaskViews:
             to_any_of=None if members is msgspec.UNSET else list(members),
             hops=message.chain.hops,
             owner=self._owner(owner),
+            dead_letter=await self._is_dead(task),
         )
+
+    async def _is_dead(self, task: Task) -> bool:
+        if task.state is not QUEUED or not task.attempts:
+            return False
+        d = await self._core.store.get(Delivery, task.id)
+        return d is not None and d.state is DEAD
 
     def _owner(self, owner: Agent | None) -> RecipientInfo | None:
         return None if owner is None else self._agents.recipient(owner)

@@ -156,13 +156,24 @@ class _Stream:
         return self._consumer.exhausted or self._left <= 0
 
     async def _step(self) -> None:
-        pause = max(_LEAST_SECONDS, min(_COMMENT_SECONDS, self._left))
-        try:
-            taken = await asyncio.wait_for(self._next(), pause)
-        except asyncio.TimeoutError:
+        taken = await self._next_within(max(_LEAST_SECONDS, min(_COMMENT_SECONDS, self._left)))
+        if taken is None:
             await self._write(b":\n\n")
-            return
-        await self._send(taken)
+        else:
+            await self._send(taken)
+
+    async def _next_within(self, seconds: float) -> Taken | None:
+        """Return the next batch; None if there is none in time. What was taken as the client left is given back."""
+        # Not wait_for: before Python 3.12 it may swallow that it was cancelled.
+        claim = asyncio.ensure_future(self._next())
+        claim.add_done_callback(lambda claim: claim.cancelled() or claim.exception())  # nobody may be left to ask
+        try:
+            await asyncio.wait([claim], timeout=seconds)
+        finally:
+            if not claim.done():
+                claim.cancel()
+                await asyncio.wait([claim])
+        return None if claim.cancelled() else claim.result()
 
     async def _next(self) -> Taken:
         return await self._consumer.next(await self._acting(), tick=self._acting)

@@ -94,7 +94,7 @@ class Push:
         offers = offers_subprotocol(request)
         if len(request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, ())) > 1:
             # aiohttp looks at the first only, and if that has not ours writes it to the log: the token, maybe the key.
-            raise BadRequest("offer all subprotocols in one header", field=hdrs.SEC_WEBSOCKET_PROTOCOL)
+            raise BadRequest("offer all subprotocols in one header", field="Sec-WebSocket-Protocol")
         ws = _Socket(
             autoping=False,
             compress=request.remote not in LOOPBACK_HOSTS,

@@ -65,6 +65,10 @@ class Usage(Struct, frozen=True, gc=False):
 class Store(Protocol):
     """Keeps records of every kind, and knows nothing of what they mean, but for the order of a mailbox."""
 
+    @property
+    def index_lag(self) -> float:
+        """For how many seconds after a commit an index may be out of date; 0 if it never is."""
+
     async def get(self, kind: type[R], id: str) -> R | None:
         """Return the record as last committed."""
 

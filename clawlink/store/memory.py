@@ -162,6 +162,8 @@ class _Mailbox:
 class MemoryStore:
     """A ``Store`` in memory."""
 
+    index_lag = 0.0
+
     def __init__(self) -> None:
         self._deliveries = _Kind()
         self._kinds: dict[type[Any], _Kind] = {Delivery: self._deliveries}

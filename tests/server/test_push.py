@@ -13,6 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from multidict import CIMultiDict
 
 from clawlink.store.memory import MemoryStore
 from tests.conftest import UNPACED, Running, Serve
@@ -719,6 +720,14 @@ async def claimed(relay: Running) -> tuple[Running, str]:
     await relay.register("Ann", agent_id="a")
     key = (await ok(relay.post("/register", {"name": "Bob", "agent_id": "b", "claim": True})))["agent_key"]
     return relay, key
+
+
+async def test_subprotocols_in_two_headers_are_refused_in_words(pair: Running) -> None:
+    """aiohttp would look at the first alone, and write the others to its log."""
+    offers = CIMultiDict([("Upgrade", "websocket"), ("Connection", "Upgrade"), ("Sec-WebSocket-Protocol", "clawlink")])
+    offers.add("Sec-WebSocket-Protocol", "clawlink.key.c2VjcmV0")
+    told = await refused(pair.get("/ws/b", headers=offers), 400, "bad_request")
+    assert (told["field"], told["error"]) == ("Sec-WebSocket-Protocol", "offer all subprotocols in one header")
 
 
 async def test_a_claimed_agent_shows_its_key_by_header_or_subprotocol(claimed: tuple[Running, str]) -> None:

@@ -68,6 +68,10 @@ class FaultyStore:
         self._answers: dict[tuple[Any, ...], deque[tuple[int, Any]]] = {}
         self._in_a_row: Counter[tuple[Any, ...]] = Counter()
 
+    @property
+    def index_lag(self) -> float:
+        return 0.5 if self.stale else self.inner.index_lag
+
     # -- always true -------------------------------------------------------------------------------------------------
 
     async def get(self, kind: type[R], id: str) -> R | None:

@@ -1,0 +1,258 @@
+"""A worker whose tasks a command does: what the command is given, what becomes of its words, and what is said of it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clawlink import Link
+    from clawlink.cli.context import Context
+    from clawlink.cli.running import Commands, Ended
+    from clawlink.client.link.pending import Pending
+    from clawlink.client.link.task import Received, Task
+    from clawlink.domain.message import KnowledgeBroadcast
+
+# What the last lines may take in the end, if nobody reads them.
+_LAST_LINES_SECONDS = 2.0
+_PROGRESS = re.compile(r"progress\s+(\d+(?:\.\d+)?)\s*%?(?:\s+(.*))?")
+_MOST = 100.0
+_SENTENCE_LENGTH = 1000
+
+
+class CommandFailed(Exception):
+    """What the requester of a task is told where the command did not do it."""
+
+
+class Worker:
+    """Does tasks by the command, and says what goes on. Each is done in a thread of its own."""
+
+    def __init__(self, ctx: Context, commands: Commands, link: Link, *, json_result: bool) -> None:
+        self._ctx = ctx
+        self._commands = commands
+        self._link = link
+        self._json_result = json_result
+        self._lock = threading.Lock()
+        self._ends: SimpleQueue[tuple[str, int, float, str | None] | None] = SimpleQueue()
+
+    def do(self, task: Task) -> Any:
+        """Do one task. Raises CommandFailed with the sentence for its requester."""
+        import msgspec
+
+        from clawlink.cli.running import ENDING
+
+        began = time.monotonic()
+        told = _Told(task)
+        last = ""
+
+        def line(text: str) -> None:
+            nonlocal last
+            found = _PROGRESS.fullmatch(text)
+            if found is not None and float(found[1]) <= _MOST:
+                told.progress(float(found[1]), found[2])
+                return
+            last = text.strip() or last
+            self._say_of(task.id, text)
+
+        def wanted() -> bool:
+            told.go_on()
+            return not task.cancelled
+
+        try:
+            ended = self._commands.run(
+                msgspec.json.encode(task.message) + b"\n", self._environ(task), line=line, wanted=wanted
+            )
+        except OSError as error:
+            raise CommandFailed(f"the worker cannot run its command: {error.strerror or error}") from None
+        if ended.why == ENDING:
+            # Not for us to answer any more: the task goes back when the connection ends, and this thread with us.
+            threading.Event().wait()
+        told.finish()
+        seconds = time.monotonic() - began
+        sentence = _failure(ended, last)
+
+        def over(status: str | None, why: str | None) -> None:
+            if status != "completed":
+                why = why or sentence or "nobody waits for the result any more"
+            self._ends.put((task.id, ended.code, seconds, why))
+
+        # Only the relay's word counts: what a command has done well may yet be too large for it, or too late.
+        task.when_over(over)
+        if sentence is not None:
+            raise CommandFailed(sentence)
+        return self._result(ended.output)
+
+    def _environ(self, task: Task) -> dict[str, str]:
+        """Return the command's environment: a ``clawlink`` that it runs is the same agent, and works on this task."""
+        ours = {"CLAWLINK_PARENT_TASK": task.id, "CLAWLINK_RELAY": self._link.relay}
+        if self._link.agent_id is not None:
+            ours["CLAWLINK_AGENT"] = self._link.agent_id
+        return {**self._ctx.environ, **ours}
+
+    def _result(self, output: bytes) -> Any:
+        try:
+            text = output.decode()
+        except UnicodeDecodeError as error:
+            raise CommandFailed(f"what the command printed is not UTF-8 (at byte {error.start})") from None
+        text = text.removesuffix("\n").removesuffix("\r")
+        if self._json_result:
+            import msgspec
+
+            with contextlib.suppress(msgspec.DecodeError, RecursionError):
+                return msgspec.json.decode(text)
+        return text
+
+    # -- what else comes -----------------------------------------------------------------------------------------------
+
+    def hear(self, message: Received) -> None:
+        """Show a plain message: there is nobody else here to take it."""
+        self._quote(f"message {message.id}", message.from_name, message.from_agent, message.content)
+
+    def hear_all(self, message: KnowledgeBroadcast) -> None:
+        """Show a broadcast."""
+        self._quote(f"broadcast {message.message_id}", message.from_name, message.from_agent, message.content)
+
+    # -- what is said --------------------------------------------------------------------------------------------------
+
+    def _tell_all(self) -> None:
+        """Say what becomes of tasks, beside the link: who does not read it must not hold up the link's own thread."""
+        while (end := self._ends.get()) is not None:
+            self._tell(*end)
+
+    def _tell(self, task_id: str, code: int, seconds: float, sentence: str | None) -> None:
+        """Say on standard output what became of a task. Nobody needs to read it."""
+        from clawlink.cli.render import cell
+
+        ctx = self._ctx
+        with self._lock, contextlib.suppress(OSError):
+            if ctx.json:
+                facts = {"task_id": task_id, "exit_code": code, "seconds": round(seconds, 3), "error": sentence}
+                ctx.out.json(facts, one_line=True)
+            else:
+                came = "done" if sentence is None else f"failed: {sentence}"
+                ctx.out.line(f"task {cell(task_id)} {cell(came)} ({seconds:.1f} s)")
+            ctx.out.flush()
+
+    def _say_of(self, task_id: str, text: str) -> None:
+        """Pass on what a command says. It may repeat what others wrote, so it is made harmless."""
+        from clawlink.cli.render import cell, lines
+
+        with self._lock, contextlib.suppress(OSError):
+            self._ctx.err.line(f"{cell(task_id)}: {''.join(lines(text))}")
+            self._ctx.err.flush()
+
+    def _quote(self, what: str, name: str, agent_id: str, content: Any) -> None:
+        from clawlink.cli.messages import as_text
+        from clawlink.cli.render import cell, named
+
+        err = self._ctx.err
+        with self._lock, contextlib.suppress(OSError):
+            if self._ctx.json:
+                err.json({"message": {"from_agent": agent_id, "from_name": name, "content": content}}, one_line=True)
+            else:
+                err.line(f"{cell(what)} from {named(name, agent_id)}")
+                err.quote(as_text(content))
+            err.flush()
+
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[None]:
+        """Show what becomes of tasks, and what the link has to say of its connection, a line each."""
+        log = logging.getLogger("clawlink.link")
+        handler = _Lines(self)
+        before = log.level, log.propagate
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+        teller = threading.Thread(target=self._tell_all, daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            self._ends.put(None)
+            teller.join(_LAST_LINES_SECONDS)
+            log.removeHandler(handler)
+            log.level, log.propagate = before
+
+    def say(self, sentence: str) -> None:
+        """Say something beside the work, on standard error."""
+        with self._lock, contextlib.suppress(OSError):
+            self._ctx.warn(sentence)
+            self._ctx.err.flush()
+
+
+class _Lines(logging.Handler):
+    """Says what is logged. A command that failed is no defect, and was told of already."""
+
+    def __init__(self, worker: Worker) -> None:
+        super().__init__()
+        self._worker = worker
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, CommandFailed):
+            self._worker.say(record.getMessage() if error is None else f"{record.getMessage()}: {error}")
+
+
+class _Told:
+    """What the requester is told on the way. While one report is under way, the newest of the next waits."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._lock = threading.Lock()
+        self._next: tuple[float, str | None] | None = None
+        self._under_way: Pending[Any] | None = None
+
+    def progress(self, percent: float, note: str | None) -> None:
+        """Report this, now or a moment later."""
+        from clawlink.domain.limits import MAX_NOTE_LENGTH
+
+        with self._lock:
+            self._next = percent, note[:MAX_NOTE_LENGTH] if note else None
+            self._send()
+
+    def go_on(self) -> None:
+        """Report what has waited."""
+        with self._lock:
+            self._send()
+
+    def finish(self) -> None:
+        """Report the last, before the result."""
+        with self._lock:
+            self._under_way = None
+            self._send()
+
+    def _send(self) -> None:
+        from clawlink.errors import ClawLinkError
+
+        if self._next is not None and (self._under_way is None or self._under_way.done()):
+            percent, note = self._next
+            self._next = None
+            with contextlib.suppress(ClawLinkError):  # the link has ended, or the relay takes no such note
+                self._under_way = self._task.progress(percent, note)
+
+
+def _failure(ended: Ended, last: str) -> str | None:
+    """Return what to say of a command that did not do its task: its own last words, if it had any."""
+    if ended.why is not None:
+        return ended.why
+    if ended.code == 0:
+        return None
+    how = f"exit code {ended.code}" if ended.code > 0 else f"signal {_name_of(-ended.code)}"
+    if not last:
+        return f"the command failed ({how})"
+    last = last[:_SENTENCE_LENGTH]
+    return last if " " in last else f"{last} ({how})"
+
+
+def _name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return str(number)
