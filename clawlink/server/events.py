@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import math
 from collections.abc import Iterator
 
@@ -21,11 +22,13 @@ from clawlink.protocol.requests import StreamQuery
 from clawlink.relay.consumer import Closed, Consumer
 from clawlink.relay.ids import receipt
 from clawlink.relay.reader import Taken
+from clawlink.relay.refusal import refusal
 from clawlink.relay.relay import Relay
 from clawlink.server.frames import message_frame
 from clawlink.server.leases import lease_of
-from clawlink.server.refusal import refusal
 from clawlink.server.wire import Handler, Request, acting, parameter, read_query
+
+_log = logging.getLogger("clawlink.push")
 
 _LAST_EVENT_ID = "Last-Event-ID"
 _COMMENT_SECONDS = 15.0
@@ -141,7 +144,7 @@ class _Stream:
             except (Closed, UnknownAgent, NotAllowed, ConnectionError):
                 raise
             except Exception as failure:
-                refusal(self._relay, failure, {"route": paths.EVENTS.path})
+                refusal(self._relay, failure, {"route": paths.EVENTS.path}, _log)
                 await asyncio.sleep(_RETRY_MILLISECONDS / 1000)
 
     @property

@@ -12,11 +12,11 @@ from collections.abc import Iterable
 
 from aiohttp import web
 
-from clawlink.errors import MethodNotAllowed, UnknownRoute
+from clawlink.errors import BadRequest, MethodNotAllowed, UnknownRoute
 from clawlink.protocol.paths import Endpoint
+from clawlink.relay.refusal import refusal
 from clawlink.relay.relay import Relay
 from clawlink.server.auth import Guard
-from clawlink.server.refusal import refusal
 from clawlink.server.reply import Reply, reply_failure, write
 from clawlink.server.wire import Handler, Request
 
@@ -44,11 +44,12 @@ class Front:
         except ConnectionError:
             raise
         except Exception as failure:
-            answer = reply_failure(refusal(self._relay, failure, {"method": request.method, "route": _name(endpoint)}))
+            facts = {"method": request.method, "route": _name(endpoint)}
+            answer = reply_failure(refusal(self._relay, _in_our_words(failure), facts, _log))
         if self._logs:
             took = round((time.perf_counter() - started) * 1000, 2)
-            facts = {"method": request.method, "route": _name(endpoint), "status": answer.status, "ms": took}
-            _log.debug("request", extra=facts)
+            seen = {"method": request.method, "route": _name(endpoint), "status": answer.status, "ms": took}
+            _log.debug("request", extra=seen)
         return await write(request, answer) if isinstance(answer, Reply) else answer
 
     def _find(self, request: Request) -> tuple[Endpoint | None, Handler]:
@@ -69,6 +70,12 @@ class Front:
             shown = ", ".join(allowed)
             raise MethodNotAllowed(f"this address does not take {request.method}, only {shown}", current=shown)
         raise UnknownRoute("this relay has no such address; GET / lists those it has")
+
+
+def _in_our_words(failure: Exception) -> Exception:
+    if isinstance(failure, web.HTTPException):
+        return BadRequest(failure.reason or "the request is malformed")
+    return failure
 
 
 def _name(endpoint: Endpoint | None) -> str:

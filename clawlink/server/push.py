@@ -24,11 +24,11 @@ from clawlink.protocol import paths
 from clawlink.protocol.paths import Endpoint
 from clawlink.protocol.requests import StreamQuery
 from clawlink.relay.consumer import Consumer
+from clawlink.relay.refusal import refusal
 from clawlink.relay.relay import Relay
 from clawlink.server.auth import SUBPROTOCOL, in_subprotocol, offers_subprotocol
 from clawlink.server.frames import BadFrame, Frame, error_frame, message_frame, read_frame, reply_frame
 from clawlink.server.leases import lease_of
-from clawlink.server.refusal import refusal
 from clawlink.server.sending import Sender
 from clawlink.server.wire import Handler, Request, parameter, read_query
 
@@ -189,7 +189,7 @@ class _Session:
         except ConnectionError:
             pass
         except Exception as failure:
-            refusal(self._relay, failure, {"route": paths.SOCKET.path})
+            refusal(self._relay, failure, {"route": paths.SOCKET.path}, _log)
             self.end(_FAILED, "the relay failed; its log says more")
         finally:
             await asyncio.shield(self._finish())
@@ -219,7 +219,7 @@ class _Session:
             except ConnectionError:
                 return
             except Exception as failure:
-                refusal(self._relay, failure, {"route": paths.SOCKET.path})
+                refusal(self._relay, failure, {"route": paths.SOCKET.path}, _log)
                 if self._over:  # it was cancelled, and to give back what it had taken failed
                     return
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -275,7 +275,7 @@ class _Session:
         try:
             await self._consumer.settle_read(batch)
         except Exception as failure:  # the next pong settles it, or it comes again
-            refusal(self._relay, failure, {"route": paths.SOCKET.path})
+            refusal(self._relay, failure, {"route": paths.SOCKET.path}, _log)
 
     async def _take(self, text: str) -> None:
         try:
@@ -288,7 +288,7 @@ class _Session:
             reply = await frame.act(self._relay, await self._acting(), frame.ask)
         except Exception as failure:
             facts = {"route": paths.SOCKET.path, "frame": frame.type}
-            await self._sender.text(error_frame(frame.id, refusal(self._relay, failure, facts)))
+            await self._sender.text(error_frame(frame.id, refusal(self._relay, failure, facts, _log)))
             return
         self._note(frame, reply)
         if frame.id is not None:

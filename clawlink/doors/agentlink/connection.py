@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,6 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.task import FINAL, TaskState
 from clawlink.doors.agentlink.instances import Instance
 from clawlink.doors.agentlink.receipts import Receipts
-from clawlink.doors.agentlink.refusals import refusal
 from clawlink.doors.agentlink.service import Service
 from clawlink.doors.agentlink.socket import Gone, Socket
 from clawlink.errors import BadRequest, ClawLinkError, LeaseLost, NotAllowed
@@ -21,15 +21,19 @@ from clawlink.protocol import requests
 from clawlink.protocol.agentlink import frames
 from clawlink.protocol.replies import MessageStatus
 from clawlink.relay.clock import iso
+from clawlink.relay.refusal import refusal
 
 if TYPE_CHECKING:
     from clawlink.doors.agentlink.door import Door
+
+_log = logging.getLogger("clawlink.agentlink")
 
 REGISTER_SECONDS = 10.0
 _FAREWELL_SECONDS = 1.5
 _FAREWELL_STEP_SECONDS = 0.05
 _ABOUT = ("id", "to", "task_id")
 _MOST_ECHOED = 1000
+_MOST_LOGGED = 100
 _GOING = "the relay is shutting down; come back in a moment"
 
 
@@ -91,8 +95,8 @@ class Connection:
                 raise
             except Exception as failure:
                 about = _said_about(received) if frame is None else _about(frame)
-                who = {"instance": self._instance.id, "address": self._socket.address}
-                await self._socket.send(frames.failure(refusal(self._relay, failure, **who), **about))
+                facts = _facts(self._socket, self._instance.id)
+                await self._socket.send(frames.failure(refusal(self._relay, failure, facts, _log), **about))
 
     async def _take(self, frame: frames.Frame) -> None:
         if isinstance(frame, frames.Send):
@@ -206,8 +210,8 @@ async def _registered(door: Door, socket: Socket) -> Connection | None:
         refused = refusal(
             door.relay,
             BadRequest(frames.FIRST_MUST_REGISTER) if late else failure,
-            instance=None if frame is None else frame.instance_id,
-            address=socket.address,
+            _facts(socket, None if frame is None else frame.instance_id),
+            _log,
         )
         await socket.send(frames.failure(refused))
         await socket.close()
@@ -247,6 +251,15 @@ def _not_a_register(error: ClawLinkError, text: str) -> ClawLinkError:
     return (
         error if '"register"' in text and error.field not in (None, "type") else BadRequest(frames.FIRST_MUST_REGISTER)
     )
+
+
+def _facts(socket: Socket, instance_id: str | None) -> dict[str, str]:
+    """Return what the log says of a refusal: whom, as far as it told. A stranger's words are cut and cleaned."""
+    facts = {} if instance_id is None else {"instance": instance_id}
+    facts |= {} if socket.address is None else {"address": socket.address}
+    return {
+        name: "".join(c if c.isprintable() else "\ufffd" for c in said[:_MOST_LOGGED]) for name, said in facts.items()
+    }
 
 
 def _about(frame: frames.Frame | None) -> dict[str, Any]:

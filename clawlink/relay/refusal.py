@@ -1,0 +1,24 @@
+"""Bringing a failure into our tree of errors, and telling the log what an operator should know of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+
+from clawlink.errors import ClawLinkError, InternalError, StoreUnavailable
+from clawlink.relay.relay import Relay
+from clawlink.store.base import Failed
+
+
+def refusal(relay: Relay, failure: Exception, facts: Mapping[str, str], log: logging.Logger) -> ClawLinkError:
+    """Return what the peer is told. ``facts`` say in the log where it happened: no keys and tokens stand there."""
+    relay.stats.refused += 1
+    if isinstance(failure, ClawLinkError):
+        if failure.status in (401, 403):
+            log.warning("refused", extra={**facts, "code": failure.code})
+        return failure
+    if isinstance(failure, Failed):
+        log.error("the store failed", extra={**facts, "reason": str(failure)})
+        return StoreUnavailable("the store does not answer; try again", retry_after=1)
+    log.error("unexpected failure", extra=facts, exc_info=failure)
+    return InternalError("the relay failed at this request; its log says more")
