@@ -303,6 +303,7 @@ async def test_a_task_of_a_pool_counts_for_whoever_has_it(crew: Running) -> None
     await respond(crew, "p1", task_id)
 
     async def done() -> bool:
+        await ok(crew.post("/heartbeat", {"agent_id": "p1"}))
         return (await load_of(crew, "p1"))[1] == 0
 
     await eventually(done)
