@@ -50,8 +50,12 @@ class Agents:
 
     # -- register ----------------------------------------------------------------------------------------------------
 
-    async def register(self, ask: requests.Register, *, machine: str, agent_key: str | None) -> Registration:
+    async def register(
+        self, ask: requests.Register, *, machine: str, agent_key: str | None, seen: bool = True
+    ) -> Registration:
         """Register an agent, or resume the one of that id with its mailbox; ``machine`` is the default.
+
+        Somebody else may do it in its place: then it was not ``seen``, and is stale until it shows a sign of life.
 
         A claim makes an agent key, which is returned this once; the relay keeps its hash. Raises NotAllowed for an id
         that is claimed by someone else, NameTaken for a name or id that someone else holds.
@@ -71,11 +75,11 @@ class Agents:
             agent_id = derived("register", ask.idempotency_key)[:_ID_LENGTH]
         else:
             agent_id = self._core.ids.fresh()[:_ID_LENGTH]
-        return await self._core.finish(self._register(agent_id, ask, machine, agent_key))
+        return await self._core.finish(self._register(agent_id, ask, machine, agent_key, seen))
 
     @retrying
     async def _register(
-        self, agent_id: str, ask: requests.Register, machine: str, agent_key: str | None
+        self, agent_id: str, ask: requests.Register, machine: str, agent_key: str | None, seen: bool
     ) -> Registration:
         core = self._core
         store = core.store
@@ -103,7 +107,7 @@ class Agents:
             machine=ask.machine or (machine if old is None else old.machine),
             description=ask.description or ("" if old is None else old.description),
             registered_at=now if old is None else old.registered_at,
-            last_heartbeat=now,
+            last_heartbeat=now if seen else now - core.limits.stale_after if old is None else old.last_heartbeat,
             key_hash=key_hash,
             subscriptions=tuple((EVERYTHING,) if old is None else old.subscriptions)
             if ask.subscriptions is None

@@ -81,7 +81,7 @@ class Members:
             raise UnknownAgent(f"no agent {to!r} is registered here: it is once it has connected", field="to")
         if not self.known(to):
             self._require_room(theirs, MAX_WRITTEN_TO)
-        return await self._register(theirs, to)
+        return await self._register(theirs, to, seen=False)
 
     async def start(self) -> list[ClawLinkError]:
         """Register the agents that the operator wrote down; return what was refused."""
@@ -89,7 +89,7 @@ class Members:
         for instance in self._instances.all():
             for agent_id in instance.agents:
                 try:
-                    await self._register(instance, f"{instance.id}/{agent_id}")
+                    await self._register(instance, f"{instance.id}/{agent_id}", seen=False)
                 except ClawLinkError as error:
                     refused.append(error)
         return refused
@@ -98,7 +98,7 @@ class Members:
         if len(self.of(instance.id)) >= limit:
             raise RelayFull(f"instance {instance.id!r} has {limit} agents and may have no more", limit=limit)
 
-    async def _register(self, instance: Instance, address: str) -> Agent:
+    async def _register(self, instance: Instance, address: str, *, seen: bool = True) -> Agent:
         ask = requests.Register(
             agent_id=address,
             name=address,
@@ -107,7 +107,7 @@ class Members:
             claim=True,
             idempotency_key=agent_key_of(instance, address),
         )
-        done = await self._relay.agents.register(ask, machine=instance.id, agent_key=None)
+        done = await self._relay.agents.register(ask, machine=instance.id, agent_key=None, seen=seen)
         self._agents[address] = done.agent
         if done.agent_key is not None:
             self._keys[address] = done.agent_key

@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import Running
 from tests.doors.agentlink.conftest import Dial, Joined, ServeLink
-from tests.server.asks import claim_one, eventually, send, status_of
+from tests.server.asks import claim_one, eventually, ok, send, status_of
 
 
 @pytest.fixture
@@ -154,9 +154,10 @@ async def test_its_agents_are_found_by_discover(relay: Running, join: Joined) ->
     a = await join(relay, "a")
     await a.send("ann", "b/bob", "hello")
     await a.next("queued")
-    status, found = await relay.get("/discover")
+    status, found = await relay.get("/discover?status=all")
     assert status == 200
-    assert {agent["agent_id"] for agent in found["agents"]} == {"a/ann", "b/bob"}
+    # Nobody has heard of bob but by the name he was written to under.
+    assert {agent["agent_id"]: agent["status"] for agent in found["agents"]} == {"a/ann": "online", "b/bob": "stale"}
     assert all(agent["claimed"] for agent in found["agents"])
 
 
@@ -209,7 +210,8 @@ async def test_agents_of_the_configuration_are_there_from_the_start(serve_link: 
     entry = {"instance_id": "a", "secret": "secret of a", "legacy": True, "agents": ["ann"]}
     relay = await serve_link([entry])
     await relay.register("Zoe", agent_id="z")
-    await send(relay, "z", "a/ann", "before you came")
+    sent = await ok(relay.post("/send", {"from_agent": "z", "to_agent": "a/ann", "content": "before you came"}))
+    assert sent["recipient"]["status"] == "stale"
     a = await join(relay, "a")
     assert (await a.next("message"))["message"] == "before you came"
 
