@@ -38,18 +38,18 @@ class Claims:
     ) -> Taken:
         """Lease up to ``limit`` messages once, waiting up to ``wait`` seconds for the first; see ``Reader.next``."""
         if not wait:
-            return await self._reader(agent.id, None).next(agent, limit=limit, wait=0.0, lease=lease, tick=tick)
-        with self.reading(agent.id) as reader:
+            return await self._reader(agent, None).next(agent, limit=limit, wait=0.0, lease=lease, tick=tick)
+        with self.reading(agent) as reader:
             return await reader.next(agent, limit=limit, wait=wait, lease=lease, tick=tick)
 
     @contextlib.contextmanager
-    def reading(self, agent_id: str) -> Iterator[Reader]:
+    def reading(self, agent: Agent) -> Iterator[Reader]:
         """Be one who reads the agent's mailbox over and over, until the context ends."""
-        with self._core.signals.listen(agent_id) as signal:
-            yield self._reader(agent_id, signal)
+        with self._core.signals.listen(agent.id) as signal:
+            yield self._reader(agent, signal)
 
-    def _reader(self, agent_id: str, signal: Signal | None) -> Reader:
-        return Reader(self._core, self._pools, self, agent_id, signal)
+    def _reader(self, agent: Agent, signal: Signal | None) -> Reader:
+        return Reader(self._core, self._pools, self, agent, signal)
 
     async def full(self, agent_id: str) -> bool:
         """Tell whether the agent has so many open tasks, or bytes of them, that it is given no more from pools."""
@@ -134,7 +134,7 @@ class Claims:
             taken, changes, ended = self._lease(found, tasks, by, now, seconds, reported)
             try:
                 if changes:
-                    await core.commit(mailbox, *changes)
+                    await core.commit(mailbox, *changes, quiet=True)  # nothing becomes due sooner by it
                 over = [await self._upkeep.end(id) for id in ended]
             except Conflict:
                 raise

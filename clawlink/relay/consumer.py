@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+from msgspec import Struct
 
 from clawlink.domain import delivery as rules
 from clawlink.domain import task as task_rules
@@ -30,7 +32,7 @@ _PATIENCE = 1000
 _LEFT = "the connection over which it was sent has ended"
 
 
-class _Sent(NamedTuple):
+class _Sent(Struct, frozen=True, gc=False):
     """One message under way: with which batch it went, and when, on the event loop's clock.
 
     ``version`` is how often its record had changed by then.
@@ -59,8 +61,9 @@ class Consumer:
         self.agent_id = agent.id
         self.batch = 0
         self._core = core
+        self._loop = asyncio.get_running_loop()
         self._stack = contextlib.ExitStack()
-        self._reader = self._stack.enter_context(claims.reading(agent.id))
+        self._reader = self._stack.enter_context(claims.reading(agent))
         self._settling = settling
         self._lease = lease
         self._credit = credit
@@ -95,13 +98,15 @@ class Consumer:
                 raise Closed
             await tick()
 
-        free = await self._free(look)
-        if self._core.draining or not free:
+        if self.exhausted:
+            await self._until_there_is_credit(look)
+        if self._core.draining:
             return Taken([], {})
+        free = self._credit - len(self._under_way)
         taken = await self._reader.next(agent, limit=free, wait=_WAIT_SECONDS, lease=self._lease, tick=look)
         if taken.deliveries:
             self.batch += 1
-            now = asyncio.get_running_loop().time()
+            now = self._loop.time()
             for d in taken.deliveries:
                 self._under_way.pop(d.id, None)  # if it comes again, it is the last
                 self._under_way[d.id] = _Sent(receipt(str(d.receipt), d.id), self.batch, now, d.version)
@@ -110,24 +115,22 @@ class Consumer:
                 raise Closed
         return taken
 
-    async def _free(self, tick: Callable[[], Any]) -> int:
-        """Return how many more may be sent, once that is more than none; 0 if the relay shuts down meanwhile."""
-        loop = asyncio.get_running_loop()
+    async def _until_there_is_credit(self, tick: Callable[[], Any]) -> None:
+        """Return once something more may be sent, or the relay shuts down."""
         pause = _FIRST_LOOK_SECONDS
-        while len(self._under_way) >= self._credit and not self._core.draining:
+        while self.exhausted and not self._core.draining:
             self._settled.clear()
             await self.forget_lost()
-            if len(self._under_way) < self._credit:
+            if not self.exhausted:
                 break
             await tick()
             # Not wait_for: before Python 3.12 it may swallow that it was cancelled.
-            timer = loop.call_later(pause, self._settled.set)
+            timer = self._loop.call_later(pause, self._settled.set)
             try:
                 await self._settled.wait()
             finally:
                 timer.cancel()
             pause = min(2 * pause, _MOST_LOOK_SECONDS)
-        return self._credit - len(self._under_way)
 
     async def forget_lost(self) -> None:
         """Forget what was settled in another way, or is not held any longer."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
@@ -25,17 +24,30 @@ _EMPTY_SECONDS = 60.0
 class Waiter:
     """A consumer that waits for work of any pool it is eligible for. It is woken for one piece of work at a time.
 
-    ``turn`` tells who has waited longer. ``keys`` are those it is found by; they follow the agent's record.
+    ``turn`` tells who has waited longer. ``own`` are the keys of the agent, as its record is by now; ``keys`` are those
+    by which the consumer is found, none while it does not wait.
     """
 
-    __slots__ = ("agent", "keys", "signal", "turn", "woken")
+    __slots__ = ("agent", "keys", "own", "signal", "turn", "woken")
 
-    def __init__(self, agent: Agent, signal: Signal, turn: int) -> None:
+    def __init__(self, agent: Agent, signal: Signal) -> None:
         self.agent = agent
+        self.own = keys_of(agent)
         self.signal = signal
-        self.turn = turn
+        self.turn = 0
         self.keys: tuple[str, ...] = ()
         self.woken = False
+
+    @property
+    def enlisted(self) -> bool:
+        """Whether it may be woken."""
+        return bool(self.keys)
+
+    def become(self, agent: Agent) -> None:
+        """Wait as the agent that it is by now."""
+        if agent is not self.agent:
+            self.agent = agent
+            self.own = keys_of(agent)
 
 
 class Pools:
@@ -132,25 +144,25 @@ class Pools:
 
     # -- who is woken ------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def waiting(self, agent: Agent, signal: Signal, *, lends: bool = True) -> Iterator[Waiter]:
-        """Be woken for work of the pools, until the context ends; not for any, without ``lends``."""
+    def enlist(self, waiter: Waiter) -> None:
+        """Wake the consumer for work of the pools from now on, as the last of those who wait."""
         self._turn += 1
-        waiter = Waiter(agent, signal, self._turn)
-        if lends:
-            self._find_by(waiter, keys_of(agent))
-        try:
-            yield waiter
-        finally:
-            self._find_by(waiter, ())
+        waiter.turn = self._turn
+        waiter.woken = False
+        self._find_by(waiter, waiter.own)
+
+    def dismiss(self, waiter: Waiter) -> None:
+        """Wake the consumer for nothing more."""
+        self._find_by(waiter, ())
 
     async def awake(self, waiter: Waiter) -> None:
         """Note that the consumer looks at its pools again, as the agent that it is by now."""
         waiter.woken = False
         agent = await self._core.store.get(Agent, waiter.agent.id)
         if agent is not None and agent is not waiter.agent:
-            waiter.agent = agent
-            self._find_by(waiter, keys_of(agent))
+            waiter.become(agent)
+            if waiter.enlisted:
+                self._find_by(waiter, waiter.own)
 
     def _find_by(self, waiter: Waiter, keys: tuple[str, ...]) -> None:
         if keys == waiter.keys:

@@ -11,9 +11,8 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.pool import Pool
 from clawlink.domain.task import Event
-from clawlink.relay import waiting
 from clawlink.relay.core import Core
-from clawlink.relay.pools import Pools
+from clawlink.relay.pools import Pools, Waiter
 from clawlink.store.base import Signal
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 # Where an index may be late, what was signalled and is not there is looked for again after such parts of that time.
 _LAG_PARTS = (0.1, 0.4, 1.0)
-_EARLY_SECONDS = 0.01
 # One with as many open tasks as it may have looks so often whether it still has.
 _FULL_SECONDS = 5.0
 
@@ -39,13 +37,18 @@ class Reader:
     Between two reads it listens on, so it knows whether anything has come since the last one.
     """
 
-    def __init__(self, core: Core, pools: Pools, claims: Claims, agent_id: str, signal: Signal | None) -> None:
+    def __init__(self, core: Core, pools: Pools, claims: Claims, agent: Agent, signal: Signal | None) -> None:
         self._core = core
         self._pools = pools
         self._claims = claims
-        self._agent_id = agent_id
-        self._signal = signal
+        self._agent_id = agent.id
+        self._waiter = None if signal is None else Waiter(agent, signal)
+        self._limit = 0
+        self._lease = 0.0
+        self._tick: Callable[[], Any] | None = None
         self._emptied = False  # the last read left nothing that was due
+        self._full = False  # it left pools alone, since the agent has as much as it may have
+        self._lent: Sequence[Pool] = ()  # the pools that it looked into
         self._taken: list[Delivery] = []
         self._reported: dict[str, tuple[Event, ...]] = {}
 
@@ -59,17 +62,13 @@ class Reader:
         and then while waiting. Whoever calls this must settle or release what it got.
         """
         self._taken, self._reported = [], {}
-
-        async def read() -> list[Delivery]:
-            if tick is not None:
-                await tick()
-            return await self._read(limit, lease)
-
+        self._limit, self._lease, self._tick = limit, lease, tick
         try:
-            if self._signal is None or not wait:
-                await read()
+            if self._waiter is None or not wait:
+                await self._read()
             else:
-                await self._wait(agent, self._signal, wait, read)
+                self._waiter.become(agent)
+                await self._wait(self._waiter, wait)
         except BaseException:  # whoever asked has gone: nobody will read what was taken
             self._emptied = False
             await self._claims.undo(self._agent_id, self._taken)
@@ -79,92 +78,74 @@ class Reader:
 
     def wake(self) -> None:
         """Look again, which awaits ``tick``."""
-        if self._signal is not None:
-            self._signal.give()
+        if self._waiter is not None:
+            self._waiter.signal.give()
 
-    async def _read(self, limit: int, lease: float) -> list[Delivery]:
-        lent = await self._lent()
+    async def _read(self) -> bool:
+        """Take what there is, and tell whether it was anything."""
+        if self._tick is not None:
+            await self._tick()
+        id, claims = self._agent_id, self._claims
+        pools = await self._pools.of(id)
+        self._full = bool(pools) and await claims.full(id)
+        self._lent = lent = () if self._full else pools
         if not lent:
-            self._taken = await self._claims.take(self._agent_id, self._agent_id, limit, lease, self._reported)
-            return self._taken
-        self._taken = await self._claims.take_with_pools(self._agent_id, lent, limit, lease, self._reported)
+            self._taken = await claims.take(id, id, self._limit, self._lease, self._reported)
+            return bool(self._taken)
+        self._taken = await claims.take_with_pools(id, lent, self._limit, self._lease, self._reported)
         if self._taken:  # there may be more in the pools, for which only this agent was woken
             await self._pools.pass_on(lent)
-        return self._taken
+        return bool(self._taken)
 
-    async def _lent(self) -> Sequence[Pool]:
-        pools = await self._pools.of(self._agent_id)
-        return () if pools and await self._claims.full(self._agent_id) else pools
+    async def _wait(self, waiter: Waiter, seconds: float) -> None:
+        """Read until something was there, or ``seconds`` are over; woken for work of pools too, unless full.
+
+        As in ``waiting``, one listens first, then reads, then sleeps.
+        """
+        core, pools, signal = self._core, self._pools, waiter.signal
+        until = core.clock() + seconds
+        lags = self._lags()
+        woken = False  # for work of a pool, at which it has not looked yet
+        # Work may have come to a pool while this one was not waiting; to the mailbox none has.
+        asleep = self._emptied and not signal.given and not await pools.any()
+        pools.enlist(waiter)
+        try:
+            while True:
+                if not asleep:
+                    signal.clear()
+                    woken = waiter.woken
+                    await pools.awake(waiter)
+                    found = await self._read()
+                    if self._full:
+                        pools.dismiss(waiter)
+                        if woken or waiter.woken:
+                            waiter.woken = False
+                            await self._claims.pass_on(self._agent_id)
+                    woken = False
+                    if found or core.draining or core.clock() >= until:
+                        return
+                    if not (self._full or waiter.enlisted):  # work may have come while it was full
+                        pools.enlist(waiter)
+                        continue
+                asleep = False
+                now = core.clock()
+                wake_at = min(await self._next_at(), now + next(lags, _FULL_SECONDS if self._full else math.inf), until)
+                await signal.wait(min(wake_at - now, max(core.limits.stale_after / 2, 1.0)))
+                if signal.given:
+                    lags = self._lags()
+        finally:
+            pools.dismiss(waiter)
+            if woken or waiter.woken:
+                await asyncio.shield(self._claims.pass_on(self._agent_id))
 
     def _lags(self) -> Iterator[float]:
         lag = self._core.store.index_lag
         return iter([part * lag for part in _LAG_PARTS] if lag else ())
 
-    async def _next_at(self) -> float | None:
+    async def _next_at(self) -> float:
+        """Return when the next message is due, as far as is known; infinity if none is there."""
         store = self._core.store
-        times = [await store.next_due_at(id) for id in (self._agent_id, *(pool.id for pool in await self._lent()))]
-        return min((at for at in times if at is not None), default=None)
-
-    async def _wait(self, agent: Agent, signal: Signal, seconds: float, read: Callable[[], Any]) -> None:
-        """Read until something was there, or ``seconds`` are over; woken for work of pools too, unless full."""
-        core = self._core
-        if not self._emptied or signal.given:
-            signal.clear()
-            if await read():
-                return
-        until = core.clock() + seconds
-        while not await self._wait_as(agent, signal, until, read, full=await self._claims.full(self._agent_id)):
-            pass
-
-    async def _wait_as(
-        self, agent: Agent, signal: Signal, until: float, read: Callable[[], Any], *, full: bool
-    ) -> bool:
-        """Wait for as long as it does not change whether the agent is full; return whether the wait is over."""
-        core = self._core
-        lags = self._lags()
-        asleep_until = math.inf
-        changed = False
-
-        async def next_at() -> float | None:
-            nonlocal asleep_until
-            due_at = await self._next_at()
-            lag = next(lags, _FULL_SECONDS if full else None)
-            if lag is not None:
-                due_at = min(core.clock() + lag, math.inf if due_at is None else due_at)
-            asleep_until = until if due_at is None else min(due_at, until)
-            return due_at
-
-        with self._pools.waiting(agent, signal, lends=not full) as waiter:
-
-            async def read_anew() -> list[Delivery]:
-                nonlocal lags, changed
-                woken = waiter.woken
-                if core.clock() < asleep_until - _EARLY_SECONDS:  # by a signal
-                    lags = self._lags()
-                if full or woken:
-                    changed = await self._claims.full(self._agent_id) != full
-                if not full and not changed:
-                    await self._pools.awake(waiter)
-                try:
-                    found: list[Delivery] = await read()
-                except BaseException:
-                    waiter.woken = woken  # for what it was woken, another is to be
-                    raise
-                return found
-
-            try:
-                found = await waiting.first(
-                    signal,
-                    read=read_anew,
-                    next_at=next_at,
-                    clock=core.clock,
-                    until=until,
-                    over=lambda: core.draining or changed,
-                    tick=max(core.limits.stale_after / 2, 1.0),
-                    # Work may have come to a pool while this one was not waiting; to the mailbox none has.
-                    asleep=not signal.given and not await self._pools.any(),
-                )
-            finally:
-                if waiter.woken:
-                    await asyncio.shield(self._claims.pass_on(self._agent_id))
-        return bool(found) or core.draining or core.clock() >= until
+        times = [await store.next_due_at(self._agent_id)]
+        for pool in self._lent:
+            times.append(await store.next_due_at(pool.id))
+        return min((at for at in times if at is not None), default=math.inf)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -28,7 +27,7 @@ class Outcome(Struct, frozen=True, gc=False):
     error: LeaseLost | None
 
 
-class _Way(NamedTuple):
+class _Way(Struct, frozen=True):
     """One way to settle: what becomes of a message, and what of a task.
 
     A task may have a delivery, a record or both, and one of them alone is then all there is of it: ``carried`` moves

@@ -29,7 +29,7 @@ from clawlink.relay.relay import Relay
 from clawlink.server.auth import SUBPROTOCOL, in_subprotocol, offers_subprotocol
 from clawlink.server.frames import BadFrame, Frame, error_frame, message_frame, read_frame, reply_frame
 from clawlink.server.leases import lease_of
-from clawlink.server.sending import Sender
+from clawlink.server.sending import Sender, Turn
 from clawlink.server.wire import Handler, Request, parameter, read_query
 
 _log = logging.getLogger("clawlink.push")
@@ -44,6 +44,8 @@ _FAREWELL_SECONDS = 1.5
 _RETRY_SECONDS = 1.0
 # So long one that asks without end keeps its turn. Shorter ones would cost more pieces to write.
 _TURN_SECONDS = 0.005
+# To take a frame that is there takes less than this: whoever took longer has waited, and given others their turn.
+_WAITED_SECONDS = 0.0001
 # So long a peer may take to close too once it was told why.
 _LINGER_SECONDS = 2.0
 _UNREADABLE = (WSCloseCode.PROTOCOL_ERROR, WSCloseCode.INVALID_TEXT, WSCloseCode.MESSAGE_TOO_BIG)
@@ -62,6 +64,7 @@ class Push:
         self._relay = relay
         self._max_frame_bytes = max_frame_bytes
         self._sessions: set[_Session] = set()
+        self._turn = Turn()
 
     @property
     def routes(self) -> Iterator[tuple[Endpoint, Handler]]:
@@ -106,7 +109,8 @@ class Push:
         except web.HTTPException as failure:
             raise BadRequest(f"this is no handshake of a websocket: {failure.text}") from None
         consumer = relay.consumer(agent, lease=ask.lease or relay.limits.lease, credit=ask.credit)
-        session = _Session(relay, agent, agent_key, ws, request, consumer, acks=ask.lease is not None)
+        ws.sender = Sender(request, ws, self._turn)
+        session = _Session(relay, agent, agent_key, ws, ws.sender, request, consumer, acks=ask.lease is not None)
         self._sessions.add(session)
         try:
             await session.run()
@@ -161,12 +165,14 @@ class _Session:
         agent: Agent,
         agent_key: str | None,
         ws: _Socket,
+        sender: Sender,
         request: Request,
         consumer: Consumer,
         *,
         acks: bool,
     ) -> None:
         self._relay = relay
+        self._agent = agent
         self._agent_id = agent.id
         self._agent_key = agent_key
         self._ws = ws
@@ -177,7 +183,7 @@ class _Session:
         self._heard = self._pinged = self._loop.time()
         self._pump: asyncio.Task[None] | None = None
         self._ending: asyncio.Task[None] | None = None
-        self._sender = ws.sender = Sender(request, ws)
+        self._sender = sender
         self._written = 0  # the last batch that has been written in full
         self._over = False
 
@@ -185,7 +191,8 @@ class _Session:
         """Push and listen until the connection ends; then what was not settled is due again."""
         self._pump = asyncio.create_task(self._push())
         try:
-            await self._listen()
+            # A task of its own: what wakes it need not pass through all of aiohttp's.
+            await asyncio.create_task(self._listen())
         except ConnectionError:
             pass
         except Exception as failure:
@@ -230,8 +237,7 @@ class _Session:
         self.end(_GOING_AWAY, "the relay is shutting down; come back in a moment")
 
     async def _push_some(self) -> None:
-        agent = await self._acting()
-        taken, earlier = await self._consumer.next(agent, tick=self._acting)
+        taken, earlier = await self._consumer.next(self._agent, tick=self._acting)
         for d in taken:
             await self._sender.text(message_frame(d.body, lease_of(d, earlier)))
         self._written = self._consumer.batch
@@ -241,18 +247,23 @@ class _Session:
 
     async def _acting(self) -> Agent:
         """Return the agent as it is now; it may have left, or have been claimed by someone with a key."""
-        return await self._relay.agents.acting(self._agent_id, self._agent_key, field="agent_id")
+        self._agent = await self._relay.agents.acting(self._agent_id, self._agent_key, field="agent_id")
+        return self._agent
 
     # -- peer to relay -------------------------------------------------------------------------------------------------
 
     async def _listen(self) -> None:
+        now = self._loop.time
         turn = self._heard
         while True:
-            if self._heard - turn > _TURN_SECONDS:
+            done = now()
+            if done - turn > _TURN_SECONDS:
                 await asyncio.sleep(0)
-                turn = self._loop.time()
+                turn = done = now()
             message: Any = await self._ws.receive()
-            self._heard = self._loop.time()
+            self._heard = now()
+            if self._heard - done > _WAITED_SECONDS:
+                turn = self._heard
             if message.type is WSMsgType.TEXT:
                 await self._take(message.data)
             elif message.type is WSMsgType.PONG:

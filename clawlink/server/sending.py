@@ -15,13 +15,33 @@ from clawlink.server.wire import Request
 _PACK_BYTES = 4096
 _PIECE_BYTES = 64 * 1024
 _FINAL = 0x80
+_SHORT, _LONG, _HUGE = struct.Struct("!BB"), struct.Struct("!BBH"), struct.Struct("!BBQ")
+
+
+class Turn:
+    """Those who have something to write at the end of this turn of the event loop, which is woken once for all."""
+
+    def __init__(self) -> None:
+        self._senders: list[Sender] = []
+
+    def add(self, sender: Sender, loop: asyncio.AbstractEventLoop) -> None:
+        """Have the sender write what has gathered by then."""
+        if not self._senders:
+            loop.call_soon(self._end)
+        self._senders.append(sender)
+
+    def _end(self) -> None:
+        senders, self._senders = self._senders, []
+        for sender in senders:
+            sender.flush()
 
 
 class Sender:
     """Writes to one websocket. ``waiting_since`` is since when the peer has been behind in reading, if it is."""
 
-    def __init__(self, request: Request, ws: web.WebSocketResponse) -> None:
+    def __init__(self, request: Request, ws: web.WebSocketResponse, turn: Turn) -> None:
         self._ws = ws
+        self._turn = turn
         self._request = request
         self._transport = request.transport
         self._loop = asyncio.get_running_loop()
@@ -76,19 +96,19 @@ class Sender:
         self._require_open()
         size = len(data)
         if size < 126:
-            self._piece.append(bytes((_FINAL | kind, size)))
+            head = _SHORT.pack(_FINAL | kind, size)
         elif size < 1 << 16:
-            self._piece.append(struct.pack("!BBH", _FINAL | kind, 126, size))
+            head = _LONG.pack(_FINAL | kind, 126, size)
         else:
-            self._piece.append(struct.pack("!BBQ", _FINAL | kind, 127, size))
-        self._piece.append(data)
+            head = _HUGE.pack(_FINAL | kind, 127, size)
+        self._piece += head, data
         self._size += size
         self._undrained += size
         if self._size >= _PIECE_BYTES:
             self.flush()
         elif not self._flushing:
             self._flushing = True
-            self._loop.call_soon(self.flush)
+            self._turn.add(self, self._loop)
 
     def _require_open(self) -> None:
         if self._stopped or self._transport is None or self._transport.is_closing():

@@ -8,13 +8,20 @@ from contextlib import contextmanager
 
 
 class LocalSignal:
-    """One consumer's wake-up."""
+    """One consumer's wake-up.
 
-    __slots__ = ("_sleeper", "given")
+    Its alarm outlives the sleep that it was set for: who is woken for each message would set and cancel one a message.
+    One that rings too early for the present sleep is set anew.
+    """
+
+    __slots__ = ("_alarm", "_loop", "_sleeper", "_until", "given")
 
     def __init__(self) -> None:
         self.given = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._sleeper: asyncio.Future[None] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._until = 0.0
 
     def give(self) -> None:
         """Wake the consumer, now or when it goes to sleep next."""
@@ -31,15 +38,40 @@ class LocalSignal:
     async def wait(self, seconds: float | None) -> None:
         if self.given:
             return
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
         self._sleeper = loop.create_future()
-        timer = None if seconds is None else loop.call_later(max(seconds, 0.0), self._wake)
+        if seconds is None:
+            self.silence()
+        else:
+            self._until = loop.time() + seconds
+            if self._alarm is None or self._alarm.when() > self._until:
+                self._set(loop)
         try:
             await self._sleeper
         finally:
             self._sleeper = None
-            if timer is not None:
-                timer.cancel()
+
+    def _set(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.silence()
+        self._alarm = loop.call_at(self._until, self._ring, loop)
+
+    def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
+        early = self._alarm is not None and self._alarm.when() < self._until
+        self._alarm = None
+        if self._sleeper is None:
+            return
+        if early:
+            self._set(loop)
+        else:
+            self._wake()
+
+    def silence(self) -> None:
+        """Ring no more for the sleep that was."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
 
 
 class LocalSignals:
@@ -63,6 +95,7 @@ class LocalSignals:
         try:
             yield signal
         finally:
+            signal.silence()
             listeners = self._listeners[mailbox]
             listeners.remove(signal)
             if not listeners:

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 from clawlink.domain.delivery import Delivery
+from clawlink.domain.limits import Limits
 from clawlink.errors import UnknownAgent
 from clawlink.relay.consumer import Closed, Consumer
+from clawlink.relay.relay import Relay
 from clawlink.store.memory import MemoryStore
+from clawlink.store.signals import LocalSignals
 from tests.relay.scene import Scene, receipt_of
 from tests.store.faulty import FaultyStore
 
@@ -107,6 +110,24 @@ async def test_a_lease_that_lapsed_frees_credit_and_comes_again_once(scene: Scen
     b.consumer.settled([receipt_of(again)])
     assert b.consumer.idle
     await b.consumer.close()
+
+
+async def test_what_one_takes_and_loses_comes_to_another_that_has_waited_all_the_while() -> None:
+    scene = Scene()
+    scene.relay = Relay(scene.store, LocalSignals(), Limits())  # on the real clock
+    await scene.register("a", "b")
+    await scene.read("b")
+    readers = [await reading(scene, "b", lease=0.3) for _ in range(2)]
+    waiting = [r.waiting() for r in readers]
+    await turns()
+    id = await scene.send("a", "b")
+    for number in (1, 2):  # neither is told of anything but that the message came
+        done, pending = await asyncio.wait(waiting, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        (taken,) = done
+        assert [(d.id, d.attempts) for d in taken.result()] == [(id, number)]
+        waiting = list(pending)
+    for r in readers:
+        await r.consumer.close()
 
 
 async def test_a_receipt_of_an_earlier_time_frees_nothing(scene: Scene) -> None:

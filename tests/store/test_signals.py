@@ -85,6 +85,26 @@ async def test_a_wait_ends_when_its_time_is_over_and_no_signal_was_given(signals
         assert not await woken(signal)
 
 
+async def test_a_sleep_ends_neither_later_nor_earlier_for_those_before_it(signals: LocalSignals) -> None:
+    loop = asyncio.get_running_loop()
+    with signals.listen("mia") as signal:
+        for before, seconds in ((SOON * 10, 0.05), (0.05, 0.2), (0.05, None)):
+            sleeper = await asleep(signal, before)
+            signal.give()
+            await sleeper
+            signal.clear()
+            if seconds is None:
+                sleeper = await asleep(signal)
+                assert not (await asyncio.wait([sleeper], timeout=0.1))[0]
+                signal.give()
+                await sleeper
+                signal.clear()
+            else:
+                started = loop.time()
+                await asyncio.wait_for(signal.wait(seconds), SOON)
+                assert loop.time() - started > seconds - 0.02
+
+
 async def test_a_consumer_that_gave_up_waiting_is_still_woken_at_its_next_wait(signals: LocalSignals) -> None:
     with signals.listen("mia") as signal:
         sleeper = await asleep(signal)
