@@ -32,6 +32,8 @@ class ServerConfig:
     agentlink_config: str | None = None
     agentlink_self_register: bool = False
     no_store: bool = False
+    spool: str | None = None
+    spool_above: int = 1024 * 1024
     limits: Limits = field(default_factory=Limits)
 
     @property

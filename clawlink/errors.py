@@ -3,7 +3,8 @@
     ClawLinkError
     ├── Refused                   the relay said no; the request changed nothing
     │   ├── BadRequest            400 bad_request       a field is missing, of the wrong type, or out of range
-    │   │   └── BadJson           400 bad_json          the body is not JSON
+    │   │   ├── BadJson           400 bad_json          the body is not JSON
+    │   │   └── DigestMismatch    400 digest_mismatch   what arrived is not what its digest says
     │   ├── NotAuthenticated      401 not_authenticated the relay's token is missing or wrong
     │   ├── NotAllowed            403 not_allowed       the caller may not do this, or not as this agent
     │   ├── NotFound              404
@@ -11,6 +12,8 @@
     │   │   ├── UnknownTask           unknown_task
     │   │   ├── UnknownMessage        unknown_message
     │   │   ├── UnknownFile           unknown_file
+    │   │   ├── UnknownUpload         unknown_upload
+    │   │   ├── UnknownEvent          unknown_event
     │   │   └── UnknownRoute          unknown_route
     │   ├── MethodNotAllowed      405 method_not_allowed
     │   ├── BodyTimeout           408 body_timeout      the body did not arrive in time
@@ -19,15 +22,20 @@
     │   │   ├── LeaseLost             lease_lost        another consumer holds the message now
     │   │   ├── NameTaken             name_taken
     │   │   ├── AmbiguousName         ambiguous_name
-    │   │   └── KeyReused             key_reused        one idempotency key, two different requests
+    │   │   ├── KeyReused             key_reused        one idempotency key, two different requests
+    │   │   ├── BeingRead             being_read        someone else is reading a file that only one may read
+    │   │   └── OffsetConflict        offset_conflict   an upload goes on elsewhere; `current` says where
     │   ├── VersionConflict       412 version_conflict  someone else wrote this file since
     │   ├── TooLarge              413 too_large
     │   ├── UnsupportedMediaType  415 unsupported_media_type
+    │   ├── RangeNotSatisfiable   416 range_not_satisfiable the file ends before what was asked for
+    │   ├── FileLocked            423 file_locked       another agent holds the file's lock
     │   ├── OverLimit             429
     │   │   ├── MailboxFull           mailbox_full
     │   │   ├── RelayFull             relay_full        the relay as a whole holds all it may
     │   │   ├── RateLimited           rate_limited
     │   │   └── LoopStopped           loop_stopped      agents go in circles, or one chain of work is too long
+    │   ├── ChecksumMismatch      460 checksum_mismatch a part of an upload did not arrive as it was sent
     │   └── StorageFull           507 storage_full      all files together reached their limit
     ├── Unavailable               503, and worth another try
     │   ├── Draining                  draining          the relay is shutting down
@@ -95,6 +103,12 @@ class BadJson(BadRequest):
     code = "bad_json"
 
 
+class DigestMismatch(BadRequest):
+    """The content that arrived is not the one that the request gives a digest of; ``current`` is what arrived."""
+
+    code = "digest_mismatch"
+
+
 class NotAuthenticated(Refused):
     """The relay asks for a token, and this request has none or a wrong one."""
 
@@ -138,6 +152,18 @@ class UnknownFile(NotFound):
     """No shared file has that key."""
 
     code = "unknown_file"
+
+
+class UnknownUpload(NotFound):
+    """No upload of that id is under way, or no longer."""
+
+    code = "unknown_upload"
+
+
+class UnknownEvent(NotFound):
+    """No event of AgentRelay has that id, or its contents are gone."""
+
+    code = "unknown_event"
 
 
 class UnknownRoute(NotFound):
@@ -198,6 +224,19 @@ class KeyReused(Conflicted):
     code = "key_reused"
 
 
+class BeingRead(Conflicted):
+    """Only one reader may have this file, and someone is reading it; if that breaks off, it can be read again."""
+
+    code = "being_read"
+    retryable = True
+
+
+class OffsetConflict(Conflicted):
+    """The part does not follow what has arrived of the upload; ``current`` is how much that is."""
+
+    code = "offset_conflict"
+
+
 class VersionConflict(Refused):
     """The file is not at the version the writer expected; ``current`` is the version it is at."""
 
@@ -217,6 +256,27 @@ class UnsupportedMediaType(Refused):
 
     code = "unsupported_media_type"
     status = 415
+
+
+class RangeNotSatisfiable(Refused):
+    """The file ends before the range that was asked for; ``current`` is its size in bytes."""
+
+    code = "range_not_satisfiable"
+    status = 416
+
+
+class FileLocked(Refused):
+    """Another agent holds the lock of this file; ``current`` says who, until when, and why."""
+
+    code = "file_locked"
+    status = 423
+
+
+class ChecksumMismatch(Refused):
+    """A part of an upload is not what its checksum says, and nothing of it was kept. The status is the one of tus."""
+
+    code = "checksum_mismatch"
+    status = 460
 
 
 class OverLimit(Refused):

@@ -20,7 +20,7 @@ from clawlink.protocol.paths import ENDPOINTS, Endpoint
 from tests.conftest import Start
 
 PAGE = (Path(__file__).parent.parent / "references" / "protocol.md").read_text(encoding="utf-8")
-SECTIONS = dict(re.findall(r"^### ((?:GET|POST|DELETE) \S+)\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL))
+SECTIONS = dict(re.findall(r"^### ([A-Z]+ \S+)\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL))
 EXAMPLES = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
 
 
@@ -106,14 +106,21 @@ parser.add_argument("url")
 parser.add_argument("-f", "-s", "-S", action="store_true")
 parser.add_argument("-X", dest="method")
 parser.add_argument("-H", dest="headers", action="append", default=[])
-parser.add_argument("-d", dest="data")
+parser.add_argument("-d", "--data-binary", dest="data")
+parser.add_argument("-I", dest="method", action="store_const", const="HEAD")
+parser.add_argument("-o", dest="output")
+parser.add_argument("-D", dest="dump")
 args = parser.parse_args()
 request = urllib.request.Request(args.url, args.data.encode() if args.data else None, method=args.method)
 for header in args.headers:
     name, _, value = header.partition(": ")
     request.add_header(name, value)
 try:
-    print(urllib.request.urlopen(request).read().decode())
+    reply = urllib.request.urlopen(request)
+    if args.method == "HEAD" or args.dump:
+        print(reply.headers)
+    if not args.output:
+        print(reply.read().decode())
 except urllib.error.HTTPError as error:
     print(error.read().decode())
     sys.exit(22 if args.f else 0)

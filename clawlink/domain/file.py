@@ -1,28 +1,61 @@
-"""Shared files: their versions, and who wins when two write at once."""
+"""Shared files: their versions, who wins when two write at once, and who may write while one holds the lock.
+
+Each function takes the file as it is, or None, and returns the file to store next, or raises. Contents are not here: a
+version names its content by its SHA-256.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import msgspec
 
 from clawlink.domain.record import SETTLED
-from clawlink.errors import UnknownFile, VersionConflict
+from clawlink.errors import FileLocked, UnknownFile, VersionConflict
+
+PRESENT = "present"
+
+
+class Content(msgspec.Struct, frozen=True, gc=False):
+    """Some bytes, by name: ``digest`` is their SHA-256 in hexadecimal."""
+
+    digest: str
+    size: int
+
+
+class Version(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """One version of a file. ``revision`` is what users call its version; times are seconds since the epoch."""
+
+    revision: int
+    content: Content
+    file_type: str
+    content_type: str
+    editor: str
+    written_at: float
+
+
+class Lock(msgspec.Struct, frozen=True, gc=False):
+    """An agent asks the others not to write until ``until``. It lapses by itself."""
+
+    holder: str
+    until: float
+    note: str | None = None
 
 
 class SharedFile(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """The newest version of a shared file. The key is its home and its id.
+    """A shared file: its versions, the newest first. The key is its home and its id.
 
     ``revision`` counts what users call the version: 1, 2, 3 ... and goes on counting over a deletion, so that an old
-    version number never matches a new file. Times are seconds since the epoch.
+    version number never matches a new file; it is 0 where there is no more than a lock. Without versions the file is
+    not there. ``ends_at`` is when the janitor looks: a file whose time to live is over is gone from that moment.
     """
 
     id: str
     version: int
     revision: int
-    content: bytes
-    file_type: str
-    last_editor: str
-    updated_at: float
-    deleted: bool = False
+    versions: tuple[Version, ...] = ()
+    burn: bool = False
+    lock: Lock | None = None
     ends_at: float | None = None
 
     @property
@@ -31,11 +64,21 @@ class SharedFile(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def index_keys(self) -> tuple[str, ...]:
-        return () if self.deleted else (PRESENT,)
+        return (PRESENT,) if self.versions else ()
 
     @property
     def weight(self) -> int:
-        return len(self.content)
+        return self.versions[0].content.size if self.versions else 0
+
+    @property
+    def newest(self) -> Version:
+        """The version it is at; only where there is one."""
+        return self.versions[0]
+
+    @property
+    def deleted(self) -> bool:
+        """Whether it is not there, or no longer."""
+        return not self.versions
 
 
 class FileWrite(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -45,7 +88,7 @@ class FileWrite(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     version: int
     file_key: str
     revision: int
-    digest: str
+    content: Content
     ends_at: float
 
     @property
@@ -61,12 +104,25 @@ class FileWrite(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         return 0
 
 
-PRESENT = "present"
+def present(file: SharedFile | None, now: float) -> SharedFile | None:
+    """Return the file if it is there: written, not deleted, and its time to live not over."""
+    return None if file is None or file.deleted or (file.ends_at is not None and file.ends_at <= now) else file
 
 
-def require_revision(key: str, file: SharedFile | None, expected: int | None) -> None:
+def revision_of(file: SharedFile | None, now: float) -> int:
+    """Return which version a file is at; 0 if it is not there."""
+    there = present(file, now)
+    return 0 if there is None else there.revision
+
+
+def locked(file: SharedFile | None, now: float) -> Lock | None:
+    """Return the lock that holds at this moment."""
+    return None if file is None or file.lock is None or file.lock.until <= now else file.lock
+
+
+def require_revision(key: str, file: SharedFile | None, expected: int | None, now: float) -> None:
     """Refuse a write that would overwrite what its writer has not seen; 0 expects that there is no such file."""
-    revision = 0 if file is None or file.deleted else file.revision
+    revision = revision_of(file, now)
     if expected is not None and expected != revision:
         raise VersionConflict(
             f"file {key!r} is at version {revision}, not {expected}; "
@@ -76,44 +132,98 @@ def require_revision(key: str, file: SharedFile | None, expected: int | None) ->
         )
 
 
+def require_unlocked(key: str, file: SharedFile | None, editor: str, now: float, *, force: bool, shown: Any) -> None:
+    """Refuse a write while another agent holds the lock, unless it is forced. ``shown`` makes the lock readable."""
+    lock = locked(file, now)
+    if lock is not None and lock.holder != editor and not force:
+        raise FileLocked(
+            f"file {key!r} is locked by {lock.holder} for {lock.until - now:.0f} s more"
+            f"{f' ({lock.note})' if lock.note else ''}; wait for it, ask, or write with force",
+            field="force",
+            retry_after=lock.until - now,
+            current=shown(lock),
+        )
+
+
 def put(
     key: str,
     file: SharedFile | None,
     *,
-    content: bytes,
+    content: Content,
     file_type: str,
+    content_type: str,
     editor: str,
     now: float,
-    if_version: int | None,
+    keep: int,
+    if_version: int | None = None,
+    ttl: float | None = None,
+    burn: bool = False,
 ) -> SharedFile:
-    """Return the next version of the file."""
-    require_revision(key, file, if_version)
+    """Return the file with a new version; of those before it, ``keep`` less one are kept."""
+    require_revision(key, file, if_version, now)
+    revision = 1 if file is None else file.revision + 1
+    written = Version(
+        revision=revision,
+        content=content,
+        file_type=file_type,
+        content_type=content_type,
+        editor=editor,
+        written_at=now,
+    )
+    there = present(file, now)
+    # What only one may read has no versions beside it: they could be read by anyone.
+    before = () if there is None or burn or there.burn else there.versions[: keep - 1]
     return SharedFile(
         id=key,
         version=1 if file is None else file.version + 1,
-        revision=1 if file is None else file.revision + 1,
-        content=content,
-        file_type=file_type,
-        last_editor=editor,
-        updated_at=now,
+        revision=revision,
+        versions=(written, *before),
+        burn=burn,
+        lock=locked(file, now),
+        ends_at=None if ttl is None else now + ttl,
     )
 
 
-def delete(
-    key: str, file: SharedFile | None, *, editor: str, now: float, keep: float, if_version: int | None
-) -> SharedFile:
+def delete(key: str, file: SharedFile | None, *, now: float, keep: float, if_version: int | None = None) -> SharedFile:
     """Return the marker that the file is gone; it is kept ``keep`` seconds so that version numbers go on counting."""
-    if file is None or file.deleted:
+    there = present(file, now)
+    if there is None:
         raise UnknownFile(f"there is no file {key!r}", field="file_key")
-    require_revision(key, file, if_version)
-    return SharedFile(
-        id=key,
-        version=file.version + 1,
-        revision=file.revision + 1,
-        content=b"",
-        file_type=file.file_type,
-        last_editor=editor,
-        updated_at=now,
-        deleted=True,
-        ends_at=now + keep,
-    )
+    require_revision(key, there, if_version, now)
+    return _marker(there, revision=there.revision + 1, lock=locked(file, now), until=now + keep)
+
+
+def expire(file: SharedFile, *, now: float, keep: float) -> SharedFile | None:
+    """Return what is left of a file whose ``ends_at`` has come; None if nothing is, and the record may go."""
+    lock = locked(file, now)
+    if not file.deleted:
+        return _marker(file, revision=file.revision + 1, lock=lock, until=now + keep)
+    return None if lock is None else _marker(file, revision=file.revision, lock=lock, until=lock.until)
+
+
+def forget_older(file: SharedFile, count: int) -> SharedFile:
+    """Return the file without the ``count`` oldest of its versions, but always with the newest."""
+    kept = max(1, len(file.versions) - count)
+    return msgspec.structs.replace(file, version=file.version + 1, versions=file.versions[:kept])
+
+
+def take_lock(
+    key: str, file: SharedFile | None, *, holder: str, until: float, note: str | None, now: float, keep: float
+) -> SharedFile:
+    """Return the file, or a marker where there is none, with the lock. Raises nothing: see ``require_unlocked``."""
+    lock = Lock(holder, until, note)
+    if file is None:
+        return SharedFile(id=key, version=1, revision=0, lock=lock, ends_at=until)
+    if present(file, now) is None:
+        return _marker(file, revision=file.revision, lock=lock, until=max(now + keep, until))
+    return msgspec.structs.replace(file, version=file.version + 1, lock=lock)
+
+
+def drop_lock(file: SharedFile) -> SharedFile:
+    """Return the file without its lock."""
+    return msgspec.structs.replace(file, version=file.version + 1, lock=None)
+
+
+def _marker(file: SharedFile, *, revision: int, lock: Lock | None, until: float) -> SharedFile:
+    ends_at = until if lock is None else max(until, lock.until)
+    return SharedFile(id=file.id, version=file.version + 1, revision=revision, lock=lock, ends_at=ends_at)

@@ -29,6 +29,18 @@ MAX_TEXT_LENGTH = 4096
 MAX_TAGS = 32
 MAX_TOPIC_LENGTH = 128
 MAX_KEY_LENGTH = 1024
+MAX_FILE_TTL_SECONDS = 365 * 24 * 3600.0
+MAX_LOCK_SECONDS = 24 * 3600.0
+MAX_ATTACHMENTS = 32
+MAX_FILE_NAME_LENGTH = 255
+# The routes of 1.0.x carry a file in one JSON object, in memory; larger ones are read at /blobs.
+MAX_JSON_FILE_BYTES = 64 * MIB
+# A body or a reply whose other side stands still for so long is given up.
+IDLE_BODY_SECONDS = 60.0
+# A file that only one may read stays with its reader so long after the last byte was sent, unless that is confirmed.
+READ_HOLD_SECONDS = 60.0
+# And so long between two parts of it.
+PART_HOLD_SECONDS = 10.0
 MAX_IDEMPOTENCY_KEY_LENGTH = 128
 MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH = 16
 MAX_JSON_DEPTH = 64
@@ -71,7 +83,14 @@ class Limits:
     max_attempts: int = _limit(5, "--max-attempts", "attempts", "how often a message is handed out before it is buried")
     message_ttl: float = _limit(24 * 3600.0, "--message-ttl", "seconds", "how long an unread message is kept")
     max_file_bytes: int = _limit(64 * MIB, "--max-file-bytes", "bytes", "one shared file")
-    max_files_bytes: int = _limit(512 * MIB, "--max-files-bytes", "bytes", "all shared files together")
+    max_files_bytes: int = _limit(
+        512 * MIB, "--max-files-bytes", "bytes", "all shared files together, versions and uploads under way included"
+    )
+    file_versions: int = _limit(
+        10, "--file-versions", "versions", "versions of a file that are kept, the newest too"
+    )
+    max_uploads: int = _limit(1000, "--max-uploads", "uploads", "resumable uploads under way")
+    upload_ttl: float = _limit(24 * 3600.0, "--upload-ttl", "seconds", "how long an upload that does not go on is kept")
     retention: float = _limit(3600.0, "--retention", "seconds", "how long settled records are kept")
     retention_records: int = _limit(100_000, "--retention-records", "records", "how many settled records are kept")
     retention_bytes: int = _limit(64 * MIB, "--retention-bytes", "bytes", "how many bytes of settled records are kept")
@@ -81,6 +100,10 @@ class Limits:
     )
     knowledge_ttl: float = _limit(
         24 * 3600.0, "--knowledge-ttl", "seconds", "how long a broadcast is kept for those who come late"
+    )
+    max_events: int = _limit(100_000, "--max-events", "events", "events of AgentRelay that are known")
+    max_events_bytes: int = _limit(
+        64 * MIB, "--max-events-bytes", "bytes", "contents of all events of AgentRelay together"
     )
     rate_agent: float = _limit(100.0, "--rate-agent", "per second", "new work from one agent; 0 turns it off")
     burst_agent: int = _limit(200, "--burst-agent", "messages", "new work from one agent at once")

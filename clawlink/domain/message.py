@@ -6,13 +6,15 @@ the others. Times are ISO-8601 in UTC with milliseconds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from clawlink.domain.chain import Chain
+from clawlink.domain.limits import MAX_FILE_NAME_LENGTH, MAX_KEY_LENGTH
 
 
 class Priority(str, Enum):
@@ -30,6 +32,22 @@ class Priority(str, Enum):
         priority._value_ = name
         priority.level = level
         return priority
+
+
+class Attachment(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """A version of a shared file that goes with a message, which carries its name and never its bytes.
+
+    ``size`` is in bytes, ``sha256`` in hexadecimal; ``name`` is what the sender calls it, and no path.
+    """
+
+    file_key: Annotated[str, Meta(min_length=1, max_length=MAX_KEY_LENGTH)]
+    version: Annotated[int, Meta(ge=1)]
+    size: Annotated[int, Meta(ge=0)]
+    sha256: Annotated[str, Meta(min_length=64, max_length=64)]
+    name: Annotated[str, Meta(min_length=1, max_length=MAX_FILE_NAME_LENGTH)]
+
+
+Attachments = tuple[Attachment, ...] | msgspec.UnsetType
 
 
 class AgentCard(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -65,6 +83,7 @@ class TaskDelegation(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"
     capability: str | tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     to_any_of: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     deadline_at: str | msgspec.UnsetType = msgspec.UNSET
+    attachments: Attachments = msgspec.UNSET
 
 
 class TaskResponse(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="task_response"):
@@ -84,6 +103,7 @@ class TaskResponse(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", 
     from_name: str
     progress: float | None = None
     note: str | None = None
+    attachments: Attachments = msgspec.UNSET
 
 
 class TaskAnswer(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="task_answer"):
@@ -173,6 +193,7 @@ class PlainMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", 
     queued_at: str
     from_name: str
     chain: Chain
+    attachments: Attachments = msgspec.UNSET
 
 
 Message = (
@@ -205,6 +226,11 @@ def encode(message: Message) -> bytes:
 def decode(body: bytes) -> Message:
     """Read a message that this relay encoded."""
     return _decoder.decode(body)
+
+
+def attached(attachments: Sequence[Attachment] | None) -> Attachments:
+    """Return what stands in a message for the files that go with it."""
+    return tuple(attachments) if attachments else msgspec.UNSET
 
 
 def says_the_same(one: Message, other: Message) -> bool:

@@ -23,6 +23,8 @@ _BY_STATUS = {
     412: errors.VersionConflict,
     413: errors.TooLarge,
     415: errors.UnsupportedMediaType,
+    416: errors.RangeNotSatisfiable,
+    423: errors.FileLocked,
     429: errors.OverLimit,
     500: errors.InternalError,
     503: errors.Unavailable,
@@ -46,12 +48,14 @@ def to_body(error: errors.ClawLinkError) -> bytes:
 
 
 def to_headers(error: errors.ClawLinkError) -> dict[str, str]:
-    """Return the headers that go with the error: Retry-After in whole seconds, rounded up, and which methods Allow."""
+    """Return the headers that go with the error: Retry-After in whole seconds, rounded up, Allow, Content-Range."""
     headers = {}
     if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     if isinstance(error, errors.MethodNotAllowed):
         headers["Allow"] = str(error.current or "")
+    if isinstance(error, errors.RangeNotSatisfiable):
+        headers["Content-Range"] = f"bytes */{error.current}"
     return headers
 
 

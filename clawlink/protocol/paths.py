@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from clawlink.protocol import replies, requests
 
-_TAKES = {"task_id": "[^/]+", "message_id": "[^/]+"}
+_TAKES = {"task_id": "[^/]+", "message_id": "[^/]+", "upload_id": "[^/]+"}
 _PARAMETER = re.compile(r"{(\w+)}")
 
 
@@ -30,6 +30,9 @@ class Endpoint:
     text: bool = False  # answers text or a foreign document instead of a reply struct
     stays: bool = False  # the reply goes on for as long as the connection lasts
     socket: bool = False  # a websocket: its token may also come in the address, or as a subprotocol
+    takes_bytes: bool = False  # the body is bytes as they are, not JSON
+    gives_bytes: bool = False  # so is the reply
+    empty: bool = False  # the reply has headers alone
 
     def url(self, **parameters: str) -> str:
         """Fill in the path's parameters."""
@@ -160,6 +163,104 @@ DELETE_FILE = Endpoint(
     replies.FileDeleted,
     query=requests.DeleteFileQuery,
     acts=True,
+)
+PUT_BLOB = Endpoint(
+    "put_blob",
+    "PUT",
+    "/blobs/{file_key}",
+    "Write a shared file as it is.",
+    replies.FileSaved,
+    acts=True,
+    takes_bytes=True,
+)
+LIST_BLOBS = Endpoint("list_blobs", "GET", "/blobs", "List shared files.", replies.FileList, query=requests.ListQuery)
+GET_BLOB = Endpoint(
+    "get_blob",
+    "GET",
+    "/blobs/{file_key}",
+    "Read a shared file as it is, or list its versions.",
+    None,
+    query=requests.BlobQuery,
+    text=True,
+    gives_bytes=True,
+)
+HEAD_BLOB = Endpoint(
+    "head_blob",
+    "HEAD",
+    "/blobs/{file_key}",
+    "What a shared file is.",
+    None,
+    query=requests.BlobQuery,
+    text=True,
+    gives_bytes=True,
+)
+DELETE_BLOB = Endpoint(
+    "delete_blob",
+    "DELETE",
+    "/blobs/{file_key}",
+    "Delete a shared file, or confirm that it was read.",
+    replies.FileDeleted,
+    query=requests.DropBlobQuery,
+    acts=True,
+)
+LOCK_FILE = Endpoint(
+    "lock_file",
+    "POST",
+    "/locks",
+    "Ask the others not to write a file.",
+    replies.FileLocked,
+    body=requests.LockFile,
+    acts=True,
+)
+UNLOCK_FILE = Endpoint(
+    "unlock_file",
+    "DELETE",
+    "/locks/{file_key}",
+    "Give a lock up.",
+    replies.FileUnlocked,
+    query=requests.UnlockQuery,
+    acts=True,
+)
+UPLOAD_OPTIONS = Endpoint(
+    "upload_options",
+    "OPTIONS",
+    "/uploads",
+    "Which parts of tus 1.0.0 there are.",
+    None,
+    open=True,
+    text=True,
+    empty=True,
+)
+CREATE_UPLOAD = Endpoint(
+    "create_upload",
+    "POST",
+    "/uploads",
+    "Begin a resumable upload.",
+    None,
+    acts=True,
+    text=True,
+    empty=True,
+    takes_bytes=True,
+)
+UPLOAD_OFFSET = Endpoint(
+    "upload_offset", "HEAD", "/uploads/{upload_id}", "How much has come.", None, acts=True, text=True, empty=True
+)
+UPLOAD_PART = Endpoint(
+    "upload_part", "PATCH", "/uploads/{upload_id}", "Go on.", None, acts=True, text=True, empty=True, takes_bytes=True
+)
+END_UPLOAD = Endpoint(
+    "end_upload", "DELETE", "/uploads/{upload_id}", "Give it up.", None, acts=True, text=True, empty=True
+)
+UPLOAD_OTHERWISE = Endpoint(
+    "upload_otherwise",
+    "POST",
+    "/uploads/{upload_id}",
+    "One of these, by the header X-HTTP-Method-Override.",
+    None,
+    acts=True,
+    text=True,
+    empty=True,
+    takes_bytes=True,
 )
 HEALTH = Endpoint("health", "GET", "/healthz", "Whether the relay takes work.", replies.Health, open=True)
 METRICS = Endpoint("metrics", "GET", "/metrics", "Counters in Prometheus text format.", None, text=True)

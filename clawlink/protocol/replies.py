@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
 
-from clawlink.domain.message import AgentCard
+from clawlink.domain.message import AgentCard, Attachment
 
 M = TypeVar("M")
 
@@ -145,6 +145,7 @@ class TaskView(Struct, frozen=True, gc=False):
     """A task as its parties see it. Absent facts are null; ``attempts`` counts how often it was handed out.
 
     ``owner`` is the assignee's presence. ``history_folded`` counts old reports that the history no longer has.
+    ``attachments`` came with the task, ``result_attachments`` with its answer.
     ``dead_letter`` is whether it waits among the assignee's dead letters, where nobody is handed it.
     """
 
@@ -175,6 +176,8 @@ class TaskView(Struct, frozen=True, gc=False):
     hops: int
     owner: RecipientInfo | None
     dead_letter: bool
+    attachments: list[Attachment] = []
+    result_attachments: list[Attachment] = []
 
 
 class TaskList(Struct, frozen=True):
@@ -332,15 +335,25 @@ class MessageStatus(Struct, frozen=True):
 
 
 class FileSaved(Struct, frozen=True):
-    """The version just written."""
+    """The version just written. ``size`` is in bytes, ``sha256`` in hexadecimal."""
 
     status: str
     version: int
     file_key: str
+    size: int = 0
+    sha256: str = ""
 
 
-class FileInfo(Struct, frozen=True):
-    """A shared file without its content. ``size`` is in bytes."""
+class FileLock(Struct, frozen=True, gc=False):
+    """Who asks the others not to write, until when, and why."""
+
+    holder: str
+    until: str
+    note: str | None
+
+
+class FileInfo(Struct, frozen=True, gc=False):
+    """A shared file without its content. ``size`` is in bytes, ``sha256`` in hexadecimal."""
 
     file_key: str
     file_type: str
@@ -348,6 +361,11 @@ class FileInfo(Struct, frozen=True):
     version: int
     updated_at: str
     size: int
+    sha256: str = ""
+    content_type: str = ""
+    expires_at: str | None = None
+    burn_after_read: bool = False
+    lock: FileLock | None = None
 
 
 class FileList(Struct, frozen=True):
@@ -358,7 +376,7 @@ class FileList(Struct, frozen=True):
     next: str | None = None
 
 
-class FileContent(Struct, frozen=True):
+class FileContent(Struct, frozen=True, kw_only=True):
     """A shared file. ``encoding`` is ``utf-8``, or ``base64`` for bytes that are not text."""
 
     file_key: str
@@ -369,6 +387,52 @@ class FileContent(Struct, frozen=True):
     updated_at: str
     encoding: str
     size: int
+    sha256: str = ""
+    content_type: str = ""
+    expires_at: str | None = None
+    burn_after_read: bool = False
+    lock: FileLock | None = None
+
+
+class FileVersion(Struct, frozen=True, gc=False):
+    """One version of a shared file that is kept. ``size`` is in bytes, ``sha256`` in hexadecimal."""
+
+    version: int
+    size: int
+    sha256: str
+    content_type: str
+    file_type: str
+    editor: str
+    updated_at: str
+
+
+class FileHistory(Struct, frozen=True, kw_only=True):
+    """The versions of a file that are kept, the newest first. ``version`` is the one it is at, 0 if it is not there."""
+
+    file_key: str
+    version: int
+    deleted: bool
+    versions: list[FileVersion]
+    expires_at: str | None
+    burn_after_read: bool
+    lock: FileLock | None
+
+
+class FileLocked(Struct, frozen=True):
+    """The lock holds until then."""
+
+    status: str
+    file_key: str
+    holder: str
+    until: str
+    note: str | None
+
+
+class FileUnlocked(Struct, frozen=True):
+    """Nobody holds the lock any more."""
+
+    status: str
+    file_key: str
 
 
 class FileDeleted(Struct, frozen=True):

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from clawlink.domain import limits
-from clawlink.domain.message import Priority
+from clawlink.domain.message import Attachment, Priority
 
 # Ids and names become parts of addresses, file names and terminals: one line, no control characters.
 # To Python $ matches before a last line break too; elsewhere the lookahead is true anyway.
@@ -56,6 +56,9 @@ IdempotencyKey = Annotated[
     ),
 ]
 Receipt = Annotated[str, Meta(max_length=4 * limits.MAX_ID_LENGTH)]
+Attachments = Annotated[
+    list[Attachment], Meta(max_length=limits.MAX_ATTACHMENTS, description="Shared files that go with it, by name.")
+]
 Receipts = Annotated[list[Receipt], Meta(min_length=1, max_length=limits.MAX_RECEIPTS)]
 FileKey = Annotated[
     str,
@@ -111,6 +114,7 @@ class Delegate(Struct, frozen=True, gc=False):
     to_any_of: Annotated[list[Recipient], Meta(min_length=1, max_length=limits.MAX_POOL_AGENTS)] | None = None
     deadline: DeadlineSeconds | None = None
     parent_task: MessageId | None = None
+    attachments: Attachments | None = None
     idempotency_key: IdempotencyKey | None = None
 
     def __post_init__(self) -> None:
@@ -132,6 +136,7 @@ class Respond(Struct, frozen=True, gc=False):
     progress: Annotated[float, Meta(ge=0, le=100, description="In percent.")] | None = None
     note: Note | None = None
     receipt: Receipt | None = None
+    attachments: Attachments | None = None
     idempotency_key: IdempotencyKey | None = None
 
 
@@ -160,6 +165,7 @@ class Send(Struct, frozen=True, gc=False):
     thread: Annotated[str, Meta(max_length=limits.MAX_ID_LENGTH)] | None = None
     parent_task: MessageId | None = None
     priority: Priority = Priority.NORMAL
+    attachments: Attachments | None = None
     idempotency_key: IdempotencyKey | None = None
 
 
@@ -214,7 +220,41 @@ class PutFile(Struct, frozen=True, gc=False):
     file_type: Annotated[str, Meta(max_length=limits.MAX_NAME_LENGTH)] = "text"
     encoding: Literal["utf-8", "base64"] = "utf-8"
     if_version: Annotated[int, Meta(ge=0, description="Write only at this version; 0: if it is new.")] | None = None
+    force: Annotated[bool, Meta(description="Write though another agent holds the file's lock.")] = False
     idempotency_key: IdempotencyKey | None = None
+
+
+class LockFile(Struct, frozen=True, gc=False):
+    """Ask the others not to write a file for a while; also one that is not there yet."""
+
+    agent_id: AgentId
+    file_key: FileKey
+    seconds: Annotated[float, Meta(ge=1, le=limits.MAX_LOCK_SECONDS)]
+    note: Annotated[str, Meta(max_length=limits.MAX_NOTE_LENGTH)] | None = None
+
+
+class UnlockQuery(Struct, frozen=True, gc=False):
+    """Who gives a lock up; with ``force`` that of another agent."""
+
+    agent_id: AgentId | None = None
+    force: bool = False
+
+
+class BlobQuery(Struct, frozen=True, gc=False):
+    """Which version; or, with ``versions``, the list of them: with ``wait`` once the file is not at ``since``."""
+
+    version: Annotated[int, Meta(ge=1)] | None = None
+    versions: str | None = None
+    since: Annotated[int, Meta(ge=0)] | None = None
+    wait: Wait = 0.0
+
+
+class DropBlobQuery(Struct, frozen=True, gc=False):
+    """With ``read`` it confirms that a file that only one may read was read."""
+
+    agent_id: AgentId | None = None
+    read: bool = False
+    force: bool = False
 
 
 class PollQuery(Struct, frozen=True, gc=False):
@@ -324,3 +364,4 @@ class DeleteFileQuery(Struct, frozen=True, gc=False):
 
     agent_id: AgentId | None = None
     if_version: Annotated[int, Meta(ge=1)] | None = None
+    force: bool = False

@@ -9,7 +9,7 @@ import msgspec
 from clawlink.domain import chain as chain_rules
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
-from clawlink.domain.message import TaskDelegation, decode, encode, says_the_same
+from clawlink.domain.message import TaskDelegation, attached, decode, encode, says_the_same
 from clawlink.domain.pool import Pool
 from clawlink.domain.task import Task, by_owner
 from clawlink.errors import KeyReused, MailboxFull
@@ -202,4 +202,5 @@ def _delegation(
         capability=_UNSET if capability is None else capability if isinstance(capability, str) else tuple(capability),
         to_any_of=tuple(members) if members else _UNSET,
         deadline_at=_UNSET if ask.deadline is None else iso(now + ask.deadline),
+        attachments=attached(ask.attachments),
     )

@@ -14,28 +14,42 @@ from clawlink.domain.delivery import Delivery, State
 from clawlink.domain.file import FileWrite, SharedFile
 from clawlink.domain.pool import POOLS, Pool
 from clawlink.domain.record import SETTLED, Record
+from clawlink.domain.relayed import Pointer, lapse
 from clawlink.domain.task import Task
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.departures import Departures
+from clawlink.relay.files import Files
 from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.pools import Pools
 from clawlink.relay.upkeep import Upkeep
-from clawlink.store.base import Conflict, Drop
+from clawlink.relay.uploads import Uploads
+from clawlink.store.base import Conflict, Drop, Put
 
 _SLICE = 200
 _SETTLED_KINDS: tuple[type[Any], ...] = (Delivery, Task, Broadcast, FileWrite)
-_ENDING_KINDS: tuple[type[Any], ...] = (*_SETTLED_KINDS, SharedFile, Knowledge)
+_ENDING_KINDS: tuple[type[Any], ...] = (*_SETTLED_KINDS, SharedFile, Knowledge, Pointer)
 
 
 class Janitor:
     """Looks at what has ended. ``sweep`` is called twice a second; nothing depends on its being on time."""
 
-    def __init__(self, core: Core, mailbox: Mailbox, upkeep: Upkeep, departures: Departures, pools: Pools) -> None:
+    def __init__(
+        self,
+        core: Core,
+        mailbox: Mailbox,
+        upkeep: Upkeep,
+        departures: Departures,
+        pools: Pools,
+        files: Files,
+        uploads: Uploads,
+    ) -> None:
         self._core = core
         self._mailbox = mailbox
         self._upkeep = upkeep
         self._departures = departures
         self._pools = pools
+        self._files = files
+        self._uploads = uploads
         self._agents_after: str | None = None
 
     async def sweep(self) -> None:
@@ -46,6 +60,8 @@ class Janitor:
         await self._evict_knowledge()
         await self._forget_agents()
         await self._look_at_pools()
+        await self._files.end_readings()
+        self._uploads.sweep()
 
     async def _end(self, kind: type[Any]) -> None:
         while True:
@@ -64,13 +80,18 @@ class Janitor:
         record: Record | None = await core.store.get(kind, id)
         if record is None or record.ends_at is None or record.ends_at > core.clock():
             return False
+        if isinstance(record, SharedFile):
+            return await self._files.look(id)
         if isinstance(record, Task):
             return await self._upkeep.look(id)
         if isinstance(record, Delivery) and record.is_task:
             return await self._upkeep.look(id) if not record.has_record else await self._upkeep.end(id)
         if isinstance(record, Delivery) and record.state is State.PENDING:
             return await self._mailbox.expire(id)
-        await self._drop(record)
+        if isinstance(record, Pointer) and (left := lapse(record, core.clock())) is not None:
+            await core.commit(left.home, Put(left))
+        else:
+            await self._drop(record)
         return True
 
     async def _drop(self, *records: Record) -> None:

@@ -10,7 +10,7 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.broadcast import Broadcast
 from clawlink.domain.chain import Chain
 from clawlink.domain.delivery import Delivery, State, copy_id
-from clawlink.domain.message import PlainMessage, decode, encode, says_the_same, type_of
+from clawlink.domain.message import PlainMessage, attached, decode, encode, says_the_same, type_of
 from clawlink.domain.task import FINAL, Task, TaskState, carried
 from clawlink.errors import KeyReused, UnknownMessage
 from clawlink.protocol import requests
@@ -249,4 +249,5 @@ def _plain(id: str, sender: Agent, ask: requests.Send, to: str, chain: Chain, no
         queued_at=stamp,
         from_name=sender.name,
         chain=chain,
+        attachments=attached(ask.attachments),
     )

@@ -22,13 +22,17 @@ from clawlink.relay.files import Files
 from clawlink.relay.janitor import Janitor
 from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.messages import Messages
+from clawlink.relay.pointers import Pointers
 from clawlink.relay.pools import Pools
 from clawlink.relay.settling import Settling
 from clawlink.relay.stats import Stats
+from clawlink.relay.storage import Storage
 from clawlink.relay.task_views import TaskViews
 from clawlink.relay.tasks import Tasks
 from clawlink.relay.upkeep import Upkeep
-from clawlink.store.base import Signals, Store
+from clawlink.relay.uploads import Uploads
+from clawlink.store.base import Blobs, Signals, Store
+from clawlink.store.blobs import LocalBlobs
 from clawlink.version import VERSION
 
 
@@ -41,6 +45,7 @@ class Relay:
         signals: Signals,
         limits: Limits,
         *,
+        blobs: Blobs | None = None,
         clock: Callable[[], float] = time.time,
         require_agent_keys: bool = False,
         token_required: bool = False,
@@ -59,8 +64,11 @@ class Relay:
         self.task_views = TaskViews(core, self.agents)
         self.messages = Messages(core, self.agents, self.mailbox, arrivals)
         self.broadcasts = Broadcasts(core, self.mailbox, arrivals)
-        self.files = Files(core, self.mailbox)
-        self.janitor = Janitor(core, self.mailbox, upkeep, self.departures, pools)
+        self.storage = Storage(core, blobs or LocalBlobs())
+        self.files = Files(core, self.mailbox, self.storage)
+        self.uploads = Uploads(core, self.files, self.storage)
+        self.pointers = Pointers(core, self.agents, self.messages, arrivals)
+        self.janitor = Janitor(core, self.mailbox, upkeep, self.departures, pools, self.files, self.uploads)
         self.limits = limits
         self.clock = clock
         self._token_required = token_required
@@ -94,6 +102,11 @@ class Relay:
         self._core.draining = True
         self._core.signals.publish_all()
         await self._core.finished()
+
+    def close(self) -> None:
+        """Forget all contents of files, also on the disk."""
+        self.uploads.close()
+        self.storage.close()
 
     async def info(self, *, endpoints: dict[str, str]) -> Info:
         """Tell what this relay is and holds."""

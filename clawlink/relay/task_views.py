@@ -11,7 +11,7 @@ from clawlink.domain import task as rules
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import DEAD, Delivery
 from clawlink.domain.limits import MAX_REPLY_BYTES
-from clawlink.domain.message import TaskResponse, decode
+from clawlink.domain.message import Attachment, TaskDelegation, TaskResponse, decode
 from clawlink.domain.task import DELIVERED, FINAL, OPEN, QUEUED, Event, Task, TaskState
 from clawlink.errors import NotAllowed, UnknownTask
 from clawlink.protocol import requests
@@ -126,6 +126,8 @@ class TaskViews:
             hops=message.chain.hops,
             owner=self._owner(owner),
             dead_letter=await self._is_dead(task),
+            attachments=_attached(message),
+            result_attachments=_attached(answer) if isinstance(answer, TaskResponse) else [],
         )
 
     async def _is_dead(self, task: Task) -> bool:
@@ -160,6 +162,10 @@ class TaskViews:
             if len(found) >= ask.limit or looked_at >= _LOOKED_AT or size >= MAX_REPLY_BYTES:
                 break
         return TaskList(found, len(found), f"{at}.{after or ''}" if at < len(sources) else None)
+
+
+def _attached(message: TaskDelegation | TaskResponse) -> list[Attachment]:
+    return [] if message.attachments is msgspec.UNSET else list(message.attachments)
 
 
 def reported(history: Iterable[Event]) -> list[TaskEvent]:

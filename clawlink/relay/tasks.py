@@ -13,7 +13,7 @@ from clawlink.domain import task as rules
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery, State
 from clawlink.domain.limits import MAX_HISTORY_BYTES
-from clawlink.domain.message import TaskAnswer, TaskResponse, TaskUpdate, decode, encode, says_the_same
+from clawlink.domain.message import TaskAnswer, TaskResponse, TaskUpdate, attached, decode, encode, says_the_same
 from clawlink.domain.task import ANSWERS, FINAL, INPUT_REQUIRED, QUEUED, Task, TaskState
 from clawlink.errors import KeyReused, NotAllowed, TooLarge, UnknownTask, WrongState
 from clawlink.protocol import requests
@@ -67,6 +67,7 @@ class Tasks:
             from_name=sender.name,
             progress=ask.progress,
             note=ask.note,
+            attachments=attached(ask.attachments),
         )
         requester = await core.store.get(Agent, task.requester)
         shown = None if requester is None else self._agents.recipient(requester)
@@ -280,7 +281,7 @@ def _response_id(task: Task, state: TaskState, ask: requests.Respond) -> str:
         return end_id(task.id)
     # Once it was answered, the same question is another one.
     answered = next((event.at for event in reversed(task.history) if event.by == task.requester), None)
-    said = ask.idempotency_key or _digest([ask.result, ask.progress, ask.note, answered])
+    said = ask.idempotency_key or _digest([ask.result, ask.progress, ask.note, answered, ask.attachments])
     return derived("report", task.id, ask.from_agent, state.value, said)
 
 

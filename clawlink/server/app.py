@@ -14,6 +14,7 @@ from aiohttp import web
 
 from clawlink.config import ServerConfig
 from clawlink.doors.agentlink.door import open_door
+from clawlink.doors.agentrelay import door as agentrelay
 from clawlink.relay.relay import Relay
 from clawlink.server.auth import Guard
 from clawlink.server.connection import Server
@@ -22,6 +23,7 @@ from clawlink.server.front import Front
 from clawlink.server.push import Push
 from clawlink.server.routes import ALL
 from clawlink.store.base import Signals, Store
+from clawlink.store.blobs import LocalBlobs
 from clawlink.store.memory import MemoryStore
 from clawlink.store.signals import LocalSignals
 
@@ -46,6 +48,7 @@ class App:
             store or MemoryStore(),
             signals or LocalSignals(),
             config.limits,
+            blobs=LocalBlobs(config.spool, spool_above=config.spool_above),
             clock=clock,
             require_agent_keys=config.require_agent_keys,
             token_required=config.token is not None,
@@ -64,7 +67,8 @@ class App:
         )
         served = (route for routes in ALL for route in routes.serving.items())
         agentlink = () if self._agentlink is None else self._agentlink.routes
-        return Front(self.relay, guard, chain(served, self._push.routes, self._events.routes, agentlink))
+        doors = chain(agentlink, agentrelay.routes())
+        return Front(self.relay, guard, chain(served, self._push.routes, self._events.routes, doors))
 
     async def start(self, *, tls: ssl.SSLContext | None = None, close_seconds: float = 1.0) -> int:
         """Listen, and return the port. At the end, requests under way have ``close_seconds`` to finish."""
@@ -95,6 +99,7 @@ class App:
             await self._agentlink.stop()
         if self._runner is not None:
             await self._runner.cleanup()
+        self.relay.close()
 
     async def _sweep(self) -> None:
         while True:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from collections.abc import Callable
 from typing import Any, cast
 
 from aiohttp import web
@@ -17,7 +18,7 @@ from aiohttp.web_protocol import RequestHandler
 from clawlink.errors import BadRequest, ClawLinkError, InternalError
 from clawlink.server.front import Front
 from clawlink.server.reply import as_response, reply_failure
-from clawlink.server.wire import Request
+from clawlink.server.wire import Request, on_its_way
 
 _log = logging.getLogger("clawlink.request")
 
@@ -38,12 +39,26 @@ class Server(web.Server):
 
 
 class _Connection(RequestHandler):
-    __slots__ = ("reset",)
+    __slots__ = ("_closed_early", "reset", "when_lost")
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self.reset = False
+        self._closed_early = False
+        self.when_lost: list[Callable[[bool], object]] = []
+        super().connection_made(transport)
+
+    def eof_received(self) -> None:
+        """Note whether the peer closed while something was on its way to it, which is then thrown away."""
+        self._closed_early = self.transport is not None and on_its_way(self.transport) > 0
+        super().eof_received()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Note how it was lost, before the request under way is cancelled."""
-        self.reset = exc is not None
+        self.reset = exc is not None or self._closed_early
         super().connection_lost(exc)
+        for tell in self.when_lost:
+            tell(self.reset)
 
     def handle_error(
         self,

@@ -27,5 +27,7 @@ async def render(relay: Relay) -> str:
     metric("messages_held", "gauge", "Messages in all mailboxes, dead letters included.", info.messages_held)
     metric("message_bytes_held", "gauge", "Their bytes.", info.bytes_held)
     metric("shared_files", "gauge", "Shared files.", info.shared_files)
+    metric("file_bytes", "gauge", "Bytes of files, versions and uploads under way included.", relay.storage.used)
+    metric("uploads", "gauge", "Resumable uploads that are known.", relay.uploads.count)
     metric("waiting_polls", "gauge", "Polls and connections that wait for messages at this moment.", relay.waiting)
     return "\n".join(lines) + "\n"

@@ -15,6 +15,7 @@ from clawlink.protocol.replies import DeadLetters, Failure, KnowledgeList, Polle
 from clawlink.version import VERSION
 
 _REF = "#/components/schemas/{name}"
+_BYTES: dict[str, Any] = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
 _PARAMETER = re.compile(r"{(\w+)}")
 # What a poll carries is a union of messages; the reply structs leave it open, because the server never looks inside.
 _FILLED = {
@@ -103,18 +104,27 @@ def _operation(endpoint: Endpoint, schema: dict[str, Any], components: dict[str,
             "required": True,
             "content": {"application/json": {"schema": schema[repr(endpoint.body)]}},
         }
+    if endpoint.takes_bytes:
+        operation["requestBody"] = {"content": _BYTES}
     return operation
 
 
 def _done(endpoint: Endpoint, schema: dict[str, Any]) -> dict[str, Any]:
     if endpoint.socket:
         return {"101": {"description": "The connection is a websocket from here on."}}
-    return {"200": {"description": "Done.", "content": _content(endpoint, schema)}}
+    if endpoint.empty:
+        return {"2XX": {"description": "Done; the headers tell the rest."}}
+    done = {"description": "Done.", "content": _content(endpoint, schema)}
+    if endpoint.gives_bytes:
+        return {"2XX": done, "304": {"description": "The asker has this version already."}}
+    return {"2XX" if endpoint.takes_bytes else "200": done}
 
 
 def _content(endpoint: Endpoint, schema: dict[str, Any]) -> dict[str, Any]:
     if endpoint.reply is not None:
         return {"application/json": {"schema": schema[repr(_reply_of(endpoint))]}}
+    if endpoint.gives_bytes:
+        return _BYTES
     if endpoint.path.endswith(".json"):
         return {"application/json": {"schema": {"type": "object"}}}
     return {"text/event-stream" if endpoint.stays else "text/plain": {"schema": {"type": "string"}}}

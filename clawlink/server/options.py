@@ -39,6 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--agentlink-config", "serve Agent Link to the instances in this relay-config.json", metavar="FILE")
     add("--agentlink-self-register", "let who has the token register Agent Link instances", action="store_true")
     add("--no-store", "refuse Agent Link messages for those who are not connected", action="store_true")
+    add("--spool", "keep the contents of large files in this folder while the relay runs", metavar="DIR")
+    add("--spool-above", "what is large, in bytes", ServerConfig.spool_above, type=_count, metavar="N")
     group = parser.add_argument_group("limits")
     for field in LIMIT_FIELDS:
         kind: Callable[[str], Any] = _count if isinstance(field.default, int) else _amount
@@ -108,6 +110,9 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
         agentlink_config=_agentlink(text("agentlink_config")),
         agentlink_self_register=switch("agentlink_self_register"),
         no_store=switch("no_store"),
+        spool=_spool(text("spool")),
+        spool_above=args.spool_above
+        or _converted(_count, "spool_above", text("spool_above") or str(ServerConfig.spool_above)),
         limits=Limits(**limits),
     )
     if switch("no_auth"):
@@ -133,6 +138,18 @@ def _agentlink(path: str | None) -> str | None:
             raise ValueError(f"--agentlink-config: {path}: {error.strerror or error}") from None
         except ClawLinkError as error:
             raise ValueError(f"--agentlink-config: {error.message}") from None
+    return path
+
+
+def _spool(path: str | None) -> str | None:
+    """Return the folder for large files, made if need be. Raises ValueError if nothing can be written there."""
+    if path is not None:
+        from clawlink.store.blobs import require_folder
+
+        try:
+            require_folder(path)
+        except OSError as error:
+            raise ValueError(f"--spool: {path}: {error.strerror or error}") from None
     return path
 
 

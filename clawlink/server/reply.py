@@ -28,7 +28,10 @@ _second = 0
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
-    """What a route answers. ``headers`` come from us alone: nothing of what others sent may stand in them."""
+    """What a route answers; without a content type, headers alone.
+
+    What others sent stands in them only where it was checked to be visible ASCII of one line, or is percent-encoded.
+    """
 
     body: bytes
     status: int = 200
@@ -70,13 +73,16 @@ async def write(request: web.BaseRequest, answer: Reply) -> web.StreamResponse:
         raise ConnectionResetError("the client has gone")
     if request.version != HttpVersion11 or not request.keep_alive or request.method == hdrs.METH_HEAD:
         response = as_response(answer)
+        if request.method == hdrs.METH_HEAD:  # else clients would not use the connection again
+            response.headers[hdrs.CONTENT_LENGTH] = str(len(answer.body))
         await response.prepare(request)
         await response.write_eof()
         return response
     more = b"" if not answer.headers else "".join(f"{k}: {v}\r\n" for k, v in answer.headers.items()).encode()
-    head = _head(answer.status, answer.content_type)
     body = answer.body
-    head = b"%b%bContent-Length: %d\r\n\r\n" % (head, more, len(body))
+    head = _head(answer.status, answer.content_type)
+    size = b"" if answer.status == 204 else b"Content-Length: %d\r\n" % len(body)
+    head = b"%b%b%b\r\n" % (head, more, size)
     request.writer.output_size += len(head) + len(body)
     if len(body) <= _LARGE_BYTES:
         transport.write(head + body)
@@ -89,8 +95,17 @@ async def write(request: web.BaseRequest, answer: Reply) -> web.StreamResponse:
 
 def as_response(answer: Reply) -> web.Response:
     """Return the reply as aiohttp's own response."""
-    headers = {hdrs.CONTENT_TYPE: answer.content_type, hdrs.SERVER: _SERVER, **(answer.headers or {})}
+    headers = {hdrs.SERVER: _SERVER, **(answer.headers or {})}
+    if answer.content_type:
+        headers[hdrs.CONTENT_TYPE] = answer.content_type
     return web.Response(body=answer.body, status=answer.status, headers=headers)
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:  # one that tus has for itself
+        return "Checksum Mismatch"
 
 
 def _head(status: int, content_type: str) -> bytes:
@@ -103,10 +118,11 @@ def _head(status: int, content_type: str) -> bytes:
     head = _heads.get((status, content_type))
     if head is None:
         lines = (
-            f"HTTP/1.1 {status} {HTTPStatus(status).phrase}",
+            f"HTTP/1.1 {status} {_phrase(status)}",
             f"Date: {formatdate(second, usegmt=True)}",
             f"Server: {_SERVER}",
-            f"Content-Type: {content_type}\r\n",
+            *([f"Content-Type: {content_type}"] if content_type else []),
+            "",
         )
         head = _heads[status, content_type] = "\r\n".join(lines).encode()
     return head

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import unquote
@@ -21,11 +23,16 @@ from clawlink.protocol.paths import Endpoint
 from clawlink.relay.relay import Relay
 from clawlink.server.reply import Reply
 
+if sys.platform == "linux":
+    import fcntl
+    import termios
+
 KEY_FIELD = "idempotency_key"
 _KEY_HEADER = istr("Idempotency-Key")
 _AGENT_KEY = istr(KEY_HEADER)
 _AGENT_HEADER = "ClawLink-Agent"
 BODY_SECONDS = 30.0
+_SO_NWRITE = 0x1024
 
 T = TypeVar("T")
 
@@ -62,13 +69,14 @@ async def read(request: Request, kind: type[T]) -> T:
     if decoder is None:
         decoder = _decoders[kind] = msgspec.json.Decoder(kind)
     try:
-        ask = decoder.decode(body)
+        ask: T = decoder.decode(body)
     except msgspec.ValidationError as error:
         raise bad_field(error) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadJson(f"the body is not JSON in UTF-8: {error}") from None
-    key = request.headers.get(_KEY_HEADER)
-    found: T = ask if key is None else _with_key(ask, key)
+    if _KEY_HEADER not in request.headers or not hasattr(ask, KEY_FIELD):
+        return ask
+    found: T = _with_key(ask, key_in_header(request))
     return found
 
 
@@ -114,17 +122,21 @@ def require_shallow(body: bytes) -> None:
     )
 
 
-def _with_key(ask: T, key: str) -> T:
-    """Take the idempotency key from the header, where the request has such a field."""
-    if not hasattr(ask, KEY_FIELD):
-        return ask
-    if not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY_LENGTH:
+def key_in_header(request: Request) -> str | None:
+    """Return the idempotency key that came as a header. Raises BadRequest."""
+    key = request.headers.get(_KEY_HEADER)
+    if key is not None and not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY_LENGTH:
         raise BadRequest(
             f"the header {_KEY_HEADER} takes 1 to {MAX_IDEMPOTENCY_KEY_LENGTH} characters",
             field=KEY_FIELD,
             limit=MAX_IDEMPOTENCY_KEY_LENGTH,
             actual=len(key),
         )
+    return key
+
+
+def _with_key(ask: T, key: str | None) -> T:
+    """Take the idempotency key from the header."""
     given = getattr(ask, KEY_FIELD)
     if given is not None and given != key:
         raise BadRequest(f"the header {_KEY_HEADER} and the field {KEY_FIELD} differ; give one", field=KEY_FIELD)
@@ -139,9 +151,32 @@ def read_query(request: Request, kind: type[T]) -> T:
         raise bad_field(error) from None
 
 
+def on_its_way(transport: Any) -> int:
+    """Return how many bytes were written that the peer's system has not got yet, as far as this system tells."""
+    left: int = transport.get_write_buffer_size()
+    try:
+        if sys.platform == "linux":
+            told = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+            left += int.from_bytes(told, sys.byteorder)
+        elif sys.platform == "darwin":
+            left += transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, _SO_NWRITE)
+    except (AttributeError, OSError, ValueError):  # it is closed already
+        pass
+    return left
+
+
 def was_reset(request: Request) -> bool:
-    """Tell whether the connection, once it is lost, was reset rather than closed."""
+    """Tell whether the connection, once it is lost, ended before the peer had got all."""
     return bool(getattr(request.protocol, "reset", False))
+
+
+def when_lost(request: Request, tell: Callable[[bool], object]) -> None:
+    """Call ``tell`` once the connection is lost, with whether it ended before the peer had got all."""
+    protocol: Any = request.protocol
+    if protocol.transport is None:
+        tell(protocol.reset)
+    else:
+        protocol.when_lost.append(tell)
 
 
 def parameter(request: Request, name: str) -> str:

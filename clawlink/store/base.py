@@ -8,13 +8,14 @@ are the truth.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
 from clawlink.domain.delivery import Delivery
+from clawlink.domain.file import Content
 from clawlink.domain.record import Record
 
 R = TypeVar("R", bound=Record)
@@ -143,3 +144,66 @@ class Signals(Protocol):
 
     def listeners(self) -> int:
         """Count who listens at this moment."""
+
+
+class Draft(Protocol):
+    """Some bytes that are on their way in. It must come to ``keep`` or ``discard``."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of what it has, in hexadecimal."""
+
+    async def write(self, data: bytes) -> None:
+        """Append. Raises OSError if there is no room for it on the disk; then it has what it had before."""
+
+    def mark(self) -> Any:
+        """Return what ``back_to`` takes to come back to this moment."""
+
+    def back_to(self, mark: Any) -> None:
+        """Forget what was written since ``mark``, which is then used up."""
+
+    async def flush(self) -> None:
+        """Put what it has where it is to stay. Raises OSError if there is no room for it on the disk."""
+
+    def keep(self) -> Content:
+        """Make it a content, held once. It takes no more."""
+
+    def discard(self) -> None:
+        """Forget it, unless it was kept."""
+
+
+class Reader(Protocol):
+    """A content that is being read."""
+
+    async def read(self, start: int, size: int) -> bytes:
+        """Return some of the bytes from ``start``: one at least where there is one, ``size`` at most."""
+
+
+class Blobs(Protocol):
+    """Keeps contents by their SHA-256, equal ones once, for as long as somebody holds or reads them."""
+
+    @property
+    def used(self) -> int:
+        """How many bytes there are: held, being read, or on their way in."""
+
+    def draft(self) -> Draft:
+        """Return an empty draft."""
+
+    def hold(self, content: Content) -> None:
+        """Hold a content that is held already once more."""
+
+    def release(self, content: Content) -> None:
+        """Let go of one hold."""
+
+    def freeing(self, contents: Iterable[Content]) -> Iterator[int]:
+        """Give for each of these how many bytes would go with it, if they were let go of in this order, a hold each."""
+
+    def open(self, content: Content) -> AbstractContextManager[Reader]:
+        """Return what reads it, as it is, even if it is let go of meanwhile. Raises KeyError if nobody holds it."""
+
+    def close(self) -> None:
+        """Forget everything, also on the disk."""

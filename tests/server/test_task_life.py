@@ -96,6 +96,8 @@ async def test_a_new_task_reads_as_it_was_asked_with_absent_facts_as_null(pair: 
         "history_folded": 0,
         "owner": {**task["owner"], "agent_id": "b", "name": "Bob", "status": "online"},
         "dead_letter": False,
+        "attachments": [],
+        "result_attachments": [],
     }
     assert task["version"] >= 1
 

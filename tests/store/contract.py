@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +19,7 @@ from clawlink.domain import task as task_rules
 from clawlink.domain.agent import REGISTERED, Agent, by_capability, by_name
 from clawlink.domain.broadcast import KNOWLEDGE, Broadcast, Knowledge, by_author, by_tag, by_topic
 from clawlink.domain.delivery import Delivery
-from clawlink.domain.file import PRESENT, SharedFile
+from clawlink.domain.file import PRESENT, Content, SharedFile, Version
 from clawlink.domain.message import Priority
 from clawlink.domain.pool import POOLS, Pool, by_member, pool_for, waiting_for
 from clawlink.domain.record import SETTLED, Record
@@ -82,8 +83,18 @@ def agent(id: str, *capabilities: str, name: str | None = None) -> Agent:
 
 def file(id: str, content: bytes = b"text") -> SharedFile:
     """Return a new file."""
-    return SharedFile(
-        id=id, version=1, revision=1, content=content, file_type="text", last_editor="mia", updated_at=NOW
+    return SharedFile(id=id, version=1, revision=1, versions=(written(content),))
+
+
+def written(content: bytes) -> Version:
+    """Return a first version."""
+    return Version(
+        revision=1,
+        content=Content(hashlib.sha256(content).hexdigest(), len(content)),
+        file_type="text",
+        content_type="text/plain",
+        editor="mia",
+        written_at=NOW,
     )
 
 
@@ -624,11 +635,13 @@ class IndexContract:
         assert await store.usage(SharedFile, PRESENT) == Usage(0, 0)
         await put(store, file("a", b"12345"), file("b", b""))
         assert await store.usage(SharedFile, PRESENT) == Usage(2, 5)
-        await put(store, newer(file("a"), content=b"123"), newer(file("b"), content=b"1234567"))
+        await put(
+            store, newer(file("a"), versions=(written(b"123"),)), newer(file("b"), versions=(written(b"1234567"),))
+        )
         assert await store.usage(SharedFile, PRESENT) == Usage(2, 10)
         await drop(store, newer(file("a")))
         assert await store.usage(SharedFile, PRESENT) == Usage(1, 7)
-        await put(store, newer(newer(file("b")), content=b"", deleted=True, ends_at=NOW + 1))
+        await put(store, newer(newer(file("b")), versions=(), ends_at=NOW + 1))
         assert await store.usage(SharedFile, PRESENT) == Usage(0, 0)
 
     async def test_usage_moves_with_the_keys_and_grows_with_the_record(self, store: Store) -> None:
@@ -952,7 +965,7 @@ class IndexContract:
             assert list(found) == []
 
     async def test_a_deleted_file_ends(self, store: Store) -> None:
-        await put(store, file("f"), newer(file("f"), deleted=True, ends_at=NOW + 5))
+        await put(store, file("f"), newer(file("f"), versions=(), ends_at=NOW + 5))
         assert ids(await store.ending(SharedFile, NOW + 6, 10)) == ["f"]
 
     async def test_kinds_end_apart(self, store: Store) -> None:

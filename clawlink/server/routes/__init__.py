@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from clawlink.server.routes import admin, agents, broadcasts, files, messages, tasks
+from clawlink.server.routes import admin, agents, blobs, broadcasts, files, messages, tasks, uploads
 
-ALL = tuple(module.routes for module in (agents, tasks, messages, broadcasts, files, admin))
+ALL = tuple(module.routes for module in (agents, tasks, messages, broadcasts, files, blobs, uploads, admin))

@@ -1,10 +1,20 @@
-"""Routes about shared files."""
+"""Routes about shared files as ClawLink 1.0.x knows them: in one JSON object."""
 
 from __future__ import annotations
 
+import base64
+import binascii
+from collections.abc import AsyncIterator
+
+from aiohttp import web
+
+from clawlink.errors import BadRequest
 from clawlink.protocol import paths, replies, requests
+from clawlink.relay.files import Write
 from clawlink.relay.relay import Relay
-from clawlink.server.reply import Reply, reply
+from clawlink.server import bodies
+from clawlink.server.reply import Reply, reply, write
+from clawlink.server.routes.blobs import opened, reader_of
 from clawlink.server.wire import Request, Routes, acting, asking, parameter, read, read_query
 
 routes = Routes()
@@ -15,8 +25,30 @@ async def put_file(relay: Relay, request: Request) -> Reply:
     """Write a file."""
     ask = await read(request, requests.PutFile)
     editor = await acting(relay, request, ask.agent_id, "agent_id")
-    file = await relay.files.put(editor, ask)
-    return reply(replies.FileSaved("saved", file.revision, file.id))
+    content = _content(ask)
+    write = Write(
+        key=ask.file_key,
+        file_type=ask.file_type,
+        content_type="text/plain; charset=utf-8" if ask.encoding == "utf-8" else "application/octet-stream",
+        if_version=ask.if_version,
+        force=ask.force,
+        idempotency_key=ask.idempotency_key,
+    )
+    done = await relay.files.put(editor, write, _at_once(content), len(content), field="content")
+    return reply(replies.FileSaved("saved", done.revision, ask.file_key, done.content.size, done.content.digest))
+
+
+def _content(ask: requests.PutFile) -> bytes:
+    if ask.encoding == "utf-8":
+        return ask.content.encode()
+    try:
+        return base64.b64decode(ask.content, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadRequest(f"the content is not valid base64: {error}", field="content") from error
+
+
+async def _at_once(content: bytes) -> AsyncIterator[bytes]:
+    yield content
 
 
 @routes.serves(paths.LIST_FILES)
@@ -26,9 +58,17 @@ async def list_files(relay: Relay, request: Request) -> Reply:
 
 
 @routes.serves(paths.GET_FILE)
-async def get_file(relay: Relay, request: Request) -> Reply:
+async def get_file(relay: Relay, request: Request) -> Reply | web.StreamResponse:
     """Read a file."""
-    return reply(await relay.files.get(parameter(request, "file_key")))
+    reader = await reader_of(relay, request)
+    file = await relay.files.find_small(parameter(request, "file_key"))
+    async with opened(relay, request, file, file.newest, reader) as content:
+        answer = reply(await relay.files.content(file, content))
+        if content.reading is None:
+            return answer
+        response = await write(request, answer)
+        await bodies.arrive(request, content)
+    return response
 
 
 @routes.serves(paths.DELETE_FILE)
@@ -36,5 +76,5 @@ async def delete_file(relay: Relay, request: Request) -> Reply:
     """Delete a file."""
     ask = read_query(request, requests.DeleteFileQuery)
     editor = await asking(relay, request, ask.agent_id)
-    file = await relay.files.delete(editor, parameter(request, "file_key"), ask.if_version)
+    file = await relay.files.delete(editor, parameter(request, "file_key"), ask.if_version, force=ask.force)
     return reply(replies.FileDeleted("deleted", file.id, file.revision))

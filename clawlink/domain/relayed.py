@@ -1,0 +1,418 @@
+"""An event of AgentRelay: contents that stay in one place while a short line says where, and what may happen to them.
+
+The rules are the same for both places that keep events, a local folder and the relay. Times are seconds since the
+epoch; times, ids and secrets are given. An event is read by whoever its line reaches, and its secret is what a reader
+gives back to prove that: a CMP counts once, and a forged one changes nothing.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from clawlink.errors import BadRequest, UnknownEvent, WrongState
+
+ALIAS = "s"
+"""What a pointer begins with in place of the folder of all contents."""
+
+COMPLETION = "CMP"
+MAX_ID_BYTES = 128
+MAX_TYPE_LENGTH = 32
+MAX_SECRET_LENGTH = 128
+MAX_PARTY_LENGTH = 128
+DEFAULT_TTL_HOURS = 24
+DEFAULT_REGISTRY_TTL_HOURS = 168
+MAX_TTL_HOURS = 24 * 3650
+HOUR = 3600.0
+_MANY_HOURS = 10**9
+
+_TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_PUNCTUATION = "._-"
+# Windows takes these for devices, whatever follows the first dot.
+_DEVICES = frozenset(
+    {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$", "CLOCK$"}
+    | {f"{port}{number}" for port in ("COM", "LPT") for number in range(10)}
+)
+
+
+class Status(str, Enum):
+    """How far an event has come."""
+
+    SENT = "sent"
+    RECEIVED = "received"
+    BURNED = "burned_on_read"
+    UPDATED = "updated"
+    COMPLETED = "completed"
+    VERIFIED = "verified"
+    FAILED = "verification_failed"
+    EXPIRED = "expired"
+
+
+class Verdict(str, Enum):
+    """What a CMP turned out to be."""
+
+    OK = "ok"
+    REPEAT = "repeat"
+    MISMATCH = "mismatch"
+
+
+class Event(Struct, frozen=True, kw_only=True, gc=False):
+    """What is known of an event beside its contents. ``present``: the contents are still there."""
+
+    id: str
+    type: str
+    secret: str
+    sender: str
+    receiver: str
+    created_at: float
+    ttl_hours: int
+    status: Status = Status.SENT
+    present: bool = True
+    burns: bool = False
+    received_by: tuple[str, ...] = ()
+    received_at: float | None = None
+    burned_at: float | None = None
+    updated_at: float | None = None
+    completed_at: float | None = None
+    verified_at: float | None = None
+    expired_at: float | None = None
+
+
+class Pointer(Struct, frozen=True, kw_only=True, gc=False):
+    """An event that the relay keeps, with its contents as JSON. Its home is itself.
+
+    ``receiver_id`` is who may read it, None until an agent of the receiver's name is there. ``made_by``, ``read_by``
+    and ``verified_by`` stand for the requests that did so, which are answered alike if they are repeated.
+    ``ends_at`` is when the contents go, and then when it is forgotten.
+    """
+
+    id: str
+    version: int
+    event: Event
+    content: bytes
+    sender_name: str
+    receiver_name: str
+    receiver_id: str | None
+    made_by: str
+    ends_at: float
+    read_by: str | None = None
+    verified_by: str | None = None
+
+    @property
+    def home(self) -> str:
+        return "event:" + self.id
+
+    @property
+    def index_keys(self) -> tuple[str, ...]:
+        over = not self.event.present and not self.content
+        return (KNOWN, sent_by(self.event.sender), *((OVER,) if over else ()))
+
+    @property
+    def weight(self) -> int:
+        return len(self.content)
+
+
+KNOWN = " events"
+OVER = " events that are over"
+
+
+def sent_by(agent_id: str) -> str:
+    """Return the index key of the events that an agent has sent."""
+    return "sent by " + agent_id
+
+
+def changed(pointer: Pointer, event: Event, **fields: Any) -> Pointer:
+    """Return a pointer's next version."""
+    return replace(pointer, version=pointer.version + 1, event=event, **fields)
+
+
+def lapse(pointer: Pointer, now: float) -> Pointer | None:
+    """Return what is left of a pointer whose time has come; None if it is to be forgotten."""
+    if not pointer.event.present and not pointer.content:
+        return None
+    event = expire(pointer.event, now) if pointer.event.present else pointer.event
+    return changed(pointer, event, content=b"", ends_at=now + DEFAULT_REGISTRY_TTL_HOURS * HOUR)
+
+
+# -- names ---------------------------------------------------------------------------------------------------------
+
+
+def require_id(id: str, *, field: str = "event_id") -> str:
+    """Return an event's id, which is also the name of a file. Raises BadRequest for one that cannot be.
+
+    It is made of letters and digits of any script, dots, dashes and underscores: nothing that separates folders or the
+    fields of a line, that a system reads in its own way, or that is not seen.
+    """
+    wrong = _wrong_with(id)
+    if wrong is not None:
+        raise BadRequest(
+            f"{id!r} is no id of an event: {wrong}; use letters, digits, '.', '-' and '_', as in order-17",
+            field=field,
+            limit=MAX_ID_BYTES if "bytes" in wrong else None,
+        )
+    return id
+
+
+def _wrong_with(id: str) -> str | None:
+    if not id:
+        return "it is empty"
+    for sign in id:
+        if sign not in _PUNCTUATION and unicodedata.category(sign)[0] not in "LMN":
+            return f"it may not contain {sign!r}"
+    if unicodedata.normalize("NFKC", id) != id:
+        return "it has characters that systems write in several ways"
+    if len(id.encode()) > MAX_ID_BYTES:
+        return f"it has {len(id.encode())} bytes, and {MAX_ID_BYTES} are the most"
+    if id[0] != "_" and unicodedata.category(id[0])[0] not in "LN":
+        return "it begins with neither a letter, a digit nor '_'"
+    if id.endswith("."):
+        return "it ends with a dot"
+    if ".." in id:
+        return "it has two dots in a row"
+    if id.partition(".")[0].upper() in _DEVICES:
+        return "Windows takes it for a device"
+    return None
+
+
+def fold(id: str) -> str:
+    """Return what two ids have in common that some file systems take for the same name."""
+    return unicodedata.normalize("NFC", id.casefold())
+
+
+def pointer(id: str) -> str:
+    """Return the pointer to an event's contents."""
+    return f"{ALIAS}/{id}.json"
+
+
+def require_pointer(ptr: str, id: str) -> str:
+    """Return the pointer in full, which must be that of the event; its short form is ``s/``. Raises BadRequest."""
+    whole = pointer(require_id(id))
+    if ptr in (whole, ALIAS + "/"):
+        return whole
+    raise BadRequest(
+        f"{ptr!r} is not the pointer of event {id!r}, which is {whole!r}: a pointer leads to its own event and nowhere "
+        "else",
+        field="ptr",
+    )
+
+
+def require_type(type: str) -> str:
+    """Return the type of a message. Raises BadRequest for what is none."""
+    if len(type) > MAX_TYPE_LENGTH or not _TYPE.fullmatch(type):
+        raise BadRequest(
+            f"{type!r} is no type of a message: it takes a letter, then letters, digits, '_' and '-', "
+            f"{MAX_TYPE_LENGTH} in all, as in REQ",
+            field="type",
+            limit=MAX_TYPE_LENGTH,
+        )
+    return type
+
+
+def require_secret(secret: str) -> str:
+    """Return a secret of the sender's own choice. Raises BadRequest for one that a line cannot carry."""
+    if not 1 <= len(secret) <= MAX_SECRET_LENGTH or not secret.isprintable() or secret != secret.strip():
+        raise BadRequest(
+            f"a secret has 1 to {MAX_SECRET_LENGTH} printable characters, and no space at its ends; "
+            "leave it out to have one drawn",
+            field="secret",
+            limit=MAX_SECRET_LENGTH,
+        )
+    return secret
+
+
+def require_party(name: object, field: str, id: str) -> str:
+    """Return who sends or receives. Raises BadRequest for nobody."""
+    if not isinstance(name, str) or not name:
+        raise BadRequest(f"Event {id} is missing {field}", field=field)
+    if len(name) > MAX_PARTY_LENGTH or not name.isprintable():
+        raise BadRequest(
+            f"{field} takes {MAX_PARTY_LENGTH} printable characters at most", field=field, limit=MAX_PARTY_LENGTH
+        )
+    return name
+
+
+def require_unused(id: str, used: Iterable[str]) -> None:
+    """Refuse an id that is in use, or that differs from such a one by case alone. Raises WrongState."""
+    folded = fold(id)
+    for other in used:
+        if other == id:
+            raise WrongState(
+                f"event {id!r} exists already and is not overwritten; send under another id", field="event_id"
+            )
+        if len(other) == len(id) and fold(other) == folded:
+            raise WrongState(
+                f"event {id!r} differs from {other!r} by case alone, which some systems take for the same; "
+                "send under another id",
+                field="event_id",
+            )
+
+
+# -- what contents say of their event --------------------------------------------------------------------------------
+
+
+def ttl_hours(content: Mapping[str, Any]) -> int:
+    """Return for how many hours the contents ask to be kept, a day if they do not say. Raises BadRequest."""
+    asked = content.get("ttl_hours")
+    if not asked:
+        within: Any = content
+        for name in ("payload", "content", "ttl_hours"):
+            within = within.get(name) if isinstance(within, Mapping) else None
+        asked = within
+    hours = whole_hours(asked)
+    if hours is not None and hours > MAX_TTL_HOURS:
+        raise BadRequest(
+            f"ttl_hours may be {MAX_TTL_HOURS} at most, and is {hours}",
+            field="ttl_hours",
+            limit=MAX_TTL_HOURS,
+            actual=hours,
+        )
+    return max(1, DEFAULT_TTL_HOURS if hours is None else hours)
+
+
+def whole_hours(value: Any) -> int | None:
+    """Read a number of hours that someone else wrote down; None for what is none, and a billion for more."""
+    try:
+        return max(-_MANY_HOURS, min(int(value), _MANY_HOURS))
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def burns(content: Mapping[str, Any], meta: Mapping[str, Any] | None = None) -> bool:
+    """Tell whether the contents ask to be gone once they are read."""
+    return bool(content.get("burn_on_read") or (meta or {}).get("burn_on_read"))
+
+
+def handed_on(content: Mapping[str, Any], updates: Mapping[str, Any], event: Event) -> dict[str, Any]:
+    """Return the contents of the next event: those of this one with the updates, from this one's receiver.
+
+    It goes to the ``receiver_agent`` or ``next_agent`` that the updates name, or else back to this one's sender.
+    """
+    to = updates.get("receiver_agent") or updates.get("next_agent") or event.sender
+    return {**content, **updates, "sender_agent": event.receiver, "receiver_agent": to}
+
+
+# -- what happens ----------------------------------------------------------------------------------------------------
+
+
+def send(
+    id: str, type: str, content: Mapping[str, Any], *, sender: object, receiver: object, secret: str, now: float
+) -> Event:
+    """Return a new event. Raises BadRequest."""
+    if type == COMPLETION:
+        raise BadRequest(f"{COMPLETION} is what completes an event, and no event itself; use cmp", field="type")
+    return Event(
+        id=require_id(id),
+        type=require_type(type),
+        secret=require_secret(secret),
+        sender=require_party(sender, "sender_agent", id),
+        receiver=require_party(receiver, "receiver_agent", id),
+        created_at=now,
+        ttl_hours=ttl_hours(content),
+        burns=burns(content),
+    )
+
+
+def require_said(event: Event, type: str) -> None:
+    """Refuse a line whose type is not that of its event. Raises BadRequest."""
+    if type != event.type:
+        raise BadRequest(
+            f"the line is of type {type!r}, and event {event.id!r} of type {event.type!r}: it is not its line",
+            field="type",
+        )
+
+
+def receive(event: Event, reader: str, now: float) -> Event:
+    """Return the event once ``reader`` has read it. What is further stays so. Raises UnknownEvent if all is gone."""
+    require_present(event)
+    status = event.status if event.status in (Status.COMPLETED, Status.VERIFIED) else Status.RECEIVED
+    by = event.received_by if reader in event.received_by else (*event.received_by, reader)
+    read = replace(event, status=status, received_by=by, received_at=now)
+    if not event.burns:
+        return read
+    return replace(
+        read, status=Status.BURNED if status is Status.RECEIVED else status, present=False, burned_at=now, burns=False
+    )
+
+
+def require_present(event: Event) -> None:
+    """Refuse to read what is gone, and say why it is. Raises UnknownEvent."""
+    if event.present:
+        return
+    why = "its contents are gone"
+    if event.status is Status.EXPIRED:
+        why = f"it expired after {event.ttl_hours} h"
+    elif event.burned_at is not None:
+        why = "it was burned when it was read"
+    raise UnknownEvent(
+        f"event {event.id!r} cannot be read: {why}; ask {event.sender} to send it anew", field="event_id"
+    )
+
+
+def update(event: Event, now: float) -> Event:
+    """Return the event with new contents, also after the first ones were burned. Raises UnknownEvent if it expired."""
+    if event.status is Status.EXPIRED:
+        require_present(replace(event, present=False))
+    status = event.status if event.status in (Status.COMPLETED, Status.VERIFIED) else Status.UPDATED
+    return replace(event, status=status, present=True, updated_at=now)
+
+
+def require_received(event: Event, reader: str) -> None:
+    """Refuse to complete what was not read. Raises WrongState."""
+    if reader not in event.received_by:
+        raise WrongState(
+            f"event {event.id!r} was not received here, so it cannot be completed: receive its line first",
+            field="event_id",
+            current=event.status.value,
+        )
+
+
+def complete(event: Event, reader: str, secret: str | None, now: float) -> Event:
+    """Return the event as completed by one who has read it; a secret that is given must be right.
+
+    Raises WrongState, BadRequest.
+    """
+    require_received(event, reader)
+    if not event.secret:
+        raise UnknownEvent(f"Missing secret for event {event.id}: its record was lost", field="event_id")
+    if secret and not same_secret(secret, event.secret):
+        raise BadRequest(
+            f"Secret mismatch for event {event.id}: leave it out to use the one that was received", field="secret"
+        )
+    status = event.status if event.status is Status.VERIFIED else Status.COMPLETED
+    return replace(event, status=status, completed_at=now)
+
+
+def verify(event: Event, secret: str, now: float) -> tuple[Verdict, Event]:
+    """Tell what a CMP is, and return the event after it. Only the first right one changes anything.
+
+    Raises UnknownEvent where nothing is known to compare with.
+    """
+    if not event.secret:
+        raise UnknownEvent(f"No event metadata available for {event.id}; cannot verify {COMPLETION}", field="event_id")
+    if not same_secret(secret, event.secret):
+        return Verdict.MISMATCH, event
+    if event.verified_at is not None:
+        return Verdict.REPEAT, event
+    return Verdict.OK, replace(event, status=Status.VERIFIED, verified_at=now)
+
+
+def expires_at(event: Event) -> float:
+    """Return when the contents are gone, read or not."""
+    return event.created_at + event.ttl_hours * HOUR
+
+
+def expire(event: Event, now: float) -> Event:
+    """Return the event without its contents; it is still known, so that a CMP can be verified."""
+    return replace(event, status=Status.EXPIRED, present=False, expired_at=now)
+
+
+def same_secret(given: str, secret: str) -> bool:
+    """Compare two secrets in a time that tells nothing of them."""
+    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), secret.encode("utf-8", "surrogatepass"))

@@ -1,0 +1,1 @@
+"""AgentRelay across machines: the verbs of its line, over HTTP, on events that the relay keeps."""

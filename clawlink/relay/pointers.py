@@ -1,0 +1,444 @@
+"""Events of AgentRelay: contents that the relay keeps while a line says where they are."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+import string
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from clawlink.domain import relayed as rules
+from clawlink.domain.agent import Agent
+from clawlink.domain.agent import fold as fold_name
+from clawlink.domain.relayed import KNOWN, OVER, Event, Pointer, Verdict
+from clawlink.errors import BadRequest, NotAllowed, Refused, RelayFull, StorageFull, UnknownAgent, UnknownEvent
+from clawlink.protocol import requests
+from clawlink.protocol.agentrelay import line as lines
+from clawlink.protocol.agentrelay.exchange import (
+    CleanedUp,
+    CleanUp,
+    CompleteEvent,
+    EventCompleted,
+    EventMeta,
+    EventRead,
+    EventSent,
+    EventUpdated,
+    EventVerified,
+    ReceiveEvent,
+    SendEvent,
+    UpdateEvent,
+    VerifyEvent,
+)
+from clawlink.relay.agents import Agents
+from clawlink.relay.arrivals import Arrivals
+from clawlink.relay.clock import iso
+from clawlink.relay.core import Core, retrying
+from clawlink.relay.ids import derived
+from clawlink.relay.messages import Messages
+from clawlink.store.base import Drop, Put
+
+SECRET_LENGTH = 6
+# The one reader of burned contents may repeat its request for so long: the reply may have been lost on its way.
+BURNED_SECONDS = 60.0
+_FULL_RETRY_SECONDS = 60.0
+_SLICE = 200
+_LETTERS = string.ascii_letters + string.digits
+_encode = msgspec.json.Encoder().encode
+
+
+class Pointers:
+    """The events. Whoever sends one and whoever it names may use it, and nobody else."""
+
+    def __init__(self, core: Core, agents: Agents, messages: Messages, arrivals: Arrivals) -> None:
+        self._core = core
+        self._agents = agents
+        self._messages = messages
+        self._arrivals = arrivals
+
+    # -- send --------------------------------------------------------------------------------------------------------
+
+    async def send(self, sender: Agent, ask: SendEvent) -> EventSent:
+        """Keep contents under a new id, and put the line into the mailbox of their receiver, if it is registered.
+
+        Raises WrongState for an id that is in use, StorageFull, RelayFull, and what refuses the message.
+        """
+        self._core.require_working()
+        _require_own_name(sender, ask.content)
+        receiver = ask.content.get("receiver_agent") or ask.to_agent
+        event = self._event(ask.event_id, ask.type, ask.content, sender, receiver)
+        return await self._core.finish(self._send(sender, event, ask.content, ask.idempotency_key))
+
+    async def _send(self, sender: Agent, event: Event, content: Mapping[str, Any], key: str | None) -> EventSent:
+        to = await self._registered(event.receiver)
+        if to is None:
+            self._arrivals.require_pace(sender.id, None)
+        pointer, made = await self._create(sender, event, to, content, key)
+        event = pointer.event
+        line = lines.announce(event.type, event.id)
+        message_id = None
+        if to is not None:
+            try:
+                message_id = await self._tell(sender, to, line, pointer)
+            except Refused:
+                if made:
+                    await self._forget(pointer.id)
+                raise
+        return EventSent(
+            event_id=event.id,
+            ptr=rules.pointer(event.id),
+            csv_message=line,
+            secret=event.secret,
+            sender=event.sender,
+            receiver=event.receiver,
+            expires_at=iso(rules.expires_at(event)),
+            message_id=message_id,
+        )
+
+    async def _tell(self, sender: Agent, to: Agent, line: str, pointer: Pointer) -> str:
+        ask = requests.Send(
+            from_agent=sender.id,
+            to_agent=to.id,
+            content=f"AgentRelay: {line}",
+            idempotency_key=derived("agentrelay", pointer.made_by),
+        )
+        return (await self._messages.send(sender, ask)).message_id
+
+    @retrying
+    async def _create(
+        self, sender: Agent, event: Event, to: Agent | None, content: Mapping[str, Any], key: str | None
+    ) -> tuple[Pointer, bool]:
+        """Keep a new event, or return the one that the same request has made before; tell which."""
+        core = self._core
+        id = rules.fold(event.id)
+        data = _encode(content)
+        cause = core.ids.fresh() if key is None else key
+        made_by = derived("event", sender.id, event.id, event.type, event.receiver, cause, _digest(data))
+        old = await core.store.get(Pointer, id)
+        if old is not None:
+            if old.made_by != made_by:
+                rules.require_unused(event.id, [old.event.id])
+            return old, False
+        await self._require_room(len(data), count=1)
+        pointer = Pointer(
+            id=id,
+            version=1,
+            event=event,
+            content=data,
+            sender_name=sender.name,
+            receiver_name=event.receiver if to is None else to.name,
+            receiver_id=None if to is None else to.id,
+            made_by=made_by,
+            ends_at=rules.expires_at(event),
+        )
+        await core.commit(pointer.home, Put(pointer))
+        return pointer, True
+
+    def _event(self, id: str, type: str, content: Mapping[str, Any], sender: Agent, receiver: object) -> Event:
+        """Return a new event, with a secret that nobody can guess."""
+        secret = "".join(secrets.choice(_LETTERS) for _ in range(SECRET_LENGTH))
+        return rules.send(id, type, content, sender=sender.id, receiver=receiver, secret=secret, now=self._core.clock())
+
+    async def _registered(self, receiver: str) -> Agent | None:
+        try:
+            return await self._agents.resolve(receiver)
+        except UnknownAgent:
+            return None
+
+    async def _require_room(self, growth: int, *, count: int = 0) -> None:
+        limits = self._core.limits
+        used = await self._core.store.usage(Pointer, KNOWN)
+        if used.count + count > limits.max_events and not await self._make_room():
+            raise RelayFull(
+                f"the relay knows {used.count} events of AgentRelay and takes no more than {limits.max_events}; "
+                "try again when some have expired, or raise --max-events",
+                limit=limits.max_events,
+                actual=used.count + count,
+                retry_after=_FULL_RETRY_SECONDS,
+            )
+        if growth > 0 and used.bytes + growth > limits.max_events_bytes:
+            raise StorageFull(
+                f"the contents of all events together may have {limits.max_events_bytes} bytes; {used.bytes} are in "
+                f"use and this one needs {growth} more; share large contents as a file, or raise --max-events-bytes",
+                limit=limits.max_events_bytes,
+                actual=used.bytes + growth,
+                current={"free": max(limits.max_events_bytes - used.bytes, 0)},
+            )
+
+    async def _make_room(self) -> bool:
+        """Forget the events that have been over for longest; tell whether there were any."""
+        over = await self._core.store.first(Pointer, OVER, _SLICE)
+        for pointer in over:
+            await self._forget(pointer.id)
+        return bool(over)
+
+    @retrying
+    async def _forget(self, id: str) -> None:
+        pointer = await self._core.store.get(Pointer, id)
+        if pointer is not None:
+            await self._core.commit(pointer.home, Drop(pointer))
+
+    # -- receive -----------------------------------------------------------------------------------------------------
+
+    async def receive(self, reader: Agent, ask: ReceiveEvent) -> EventRead:
+        """Return the contents that a line leads to. Only the receiver's reading counts, and burns.
+
+        Raises UnknownEvent, NotAllowed, BadRequest for a line that is not that of its event.
+        """
+        self._core.require_working()
+        line = lines.parse(ask.message)
+        rules.require_pointer(line.ptr, line.event_id)
+        return await self._receive(reader, line, ask.idempotency_key)
+
+    @retrying
+    async def _receive(self, reader: Agent, line: lines.Line, key: str | None) -> EventRead:
+        core = self._core
+        now = core.clock()
+        pointer = await self._find(line.event_id)
+        is_receiver = await self._require_party(reader, pointer)
+        event = pointer.event
+        rules.require_said(event, line.type)
+        read_by = None if key is None else derived("read", reader.id, key)
+        if read_by is not None and pointer.read_by == read_by and pointer.content:
+            return _read(pointer, event)
+        if not is_receiver:
+            rules.require_present(event)
+            return _read(pointer, event)
+        event = rules.receive(event, reader.id, now)
+        ends_at = pointer.ends_at if event.present else min(pointer.ends_at, now + BURNED_SECONDS)
+        new = rules.changed(pointer, event, read_by=read_by, receiver_id=reader.id, ends_at=ends_at)
+        if not event.present and read_by is None:  # nobody can ask for it again
+            new = replace(new, content=b"", ends_at=now + rules.DEFAULT_REGISTRY_TTL_HOURS * rules.HOUR)
+        await core.commit(new.home, Put(new))
+        return _read(pointer, event)
+
+    # -- update ------------------------------------------------------------------------------------------------------
+
+    async def update(self, editor: Agent, ask: UpdateEvent) -> EventUpdated:
+        """Merge updates into an event's contents. With ``next_event_id``, into the next one, which is made if need be:
+
+        it is the receiver's who has read this one, and holds this one's contents too, as far as they are not burned.
+        """
+        self._core.require_working()
+        rules.require_id(ask.event_id)
+        if ask.next_event_id is None or rules.fold(ask.next_event_id) == rules.fold(ask.event_id):
+            return await self._core.finish(self._update(editor, ask.event_id, ask.updates))
+        rules.require_id(ask.next_event_id, field="next_event_id")
+        return await self._core.finish(self._hand_on(editor, ask, ask.next_event_id))
+
+    @retrying
+    async def _update(self, editor: Agent, id: str, updates: Mapping[str, Any]) -> EventUpdated:
+        core = self._core
+        now = core.clock()
+        pointer = await self._find(id)
+        await self._require_party(editor, pointer)
+        event = rules.update(pointer.event, now)
+        before = _content(pointer) if pointer.event.present else {}
+        data = _encode({**before, **updates})
+        _require_body(len(data), core.limits.max_body_bytes)
+        await self._require_room(len(data) - len(pointer.content))
+        new = rules.changed(pointer, event, content=data, read_by=None, ends_at=_end(event, now))
+        await core.commit(new.home, Put(new))
+        return _updated(event)
+
+    async def _hand_on(self, editor: Agent, ask: UpdateEvent, next_id: str) -> EventUpdated:
+        pointer = await self._find(ask.event_id)
+        if not await self._require_party(editor, pointer):
+            raise NotAllowed(
+                f"only the receiver of event {pointer.event.id!r} hands it on; send the next one yourself",
+                field="agent_id",
+            )
+        rules.require_received(pointer.event, editor.id)
+        following = await self._core.store.get(Pointer, rules.fold(next_id))
+        if following is not None:
+            mine = following.event.sender == editor.id and not following.event.received_by
+            if not mine or not following.event.present:
+                rules.require_unused(next_id, [following.event.id])
+            return await self._update(editor, next_id, ask.updates)
+        before = _content(pointer) if pointer.event.present else {}
+        content = rules.handed_on(before, ask.updates, replace(pointer.event, receiver=editor.id))
+        event = self._event(next_id, pointer.event.type, content, editor, content["receiver_agent"])
+        _require_body(len(_encode(content)), self._core.limits.max_body_bytes)
+        self._arrivals.require_pace(editor.id, None)
+        made, _ = await self._create(
+            editor, event, await self._registered(event.receiver), content, ask.idempotency_key
+        )
+        return _updated(made.event)
+
+    # -- cmp and verify ----------------------------------------------------------------------------------------------
+
+    @retrying
+    async def complete(self, reader: Agent, ask: CompleteEvent) -> EventCompleted:
+        """Return the CMP of an event to the receiver who has read it. Raises WrongState, NotAllowed, BadRequest."""
+        core = self._core
+        core.require_working()
+        pointer = await self._find(rules.require_id(ask.event_id))
+        await self._require_party(reader, pointer)
+        event = rules.complete(pointer.event, reader.id, ask.secret, core.clock())
+        if not ask.check:
+            new = rules.changed(pointer, event)
+            await core.commit(new.home, Put(new))
+        message = lines.build(rules.COMPLETION, event.id, "", event.secret)
+        return EventCompleted(event.id, message, event.sender, event.receiver)
+
+    @retrying
+    async def verify(self, asker: Agent, ask: VerifyEvent) -> EventVerified:
+        """Tell the sender of an event what a CMP is worth. It counts once; a forged one changes nothing.
+
+        Raises NotAllowed for everybody else: what another verifies would be no news to the sender.
+        """
+        core = self._core
+        core.require_working()
+        line = lines.parse(ask.message)
+        if line.type != rules.COMPLETION:
+            raise BadRequest(f"Expected CMP message, got {line.type}", field="message")
+        pointer = await self._find(line.event_id)
+        if asker.id != pointer.event.sender:
+            raise NotAllowed(f"only the sender of event {pointer.event.id!r} verifies its CMP", field="agent_id")
+        verdict, event = rules.verify(pointer.event, line.data, core.clock())
+        verified_by = None if ask.idempotency_key is None else derived("verify", asker.id, ask.idempotency_key)
+        if verdict is Verdict.OK:
+            new = rules.changed(pointer, event, verified_by=verified_by)
+            await core.commit(new.home, Put(new))
+        elif verdict is Verdict.REPEAT and verified_by is not None and pointer.verified_by == verified_by:
+            verdict = Verdict.OK
+        return EventVerified(
+            status=verdict.value,
+            event_id=event.id,
+            verified=verdict is not Verdict.MISMATCH,
+            expected_secret=event.secret,
+            received_secret=line.data,
+            sender=event.sender,
+            receiver=event.receiver,
+            file_exists=event.present,
+        )
+
+    # -- clean up ----------------------------------------------------------------------------------------------------
+
+    async def clean_up(self, sender: Agent, ask: CleanUp) -> CleanedUp:
+        """Let go of an agent's events that are over; the relay does so by itself, this only sooner."""
+        done = CleanedUp([], [], [])
+        after: str | None = None
+        while True:
+            page = await self._core.store.page(Pointer, rules.sent_by(sender.id), after, _SLICE)
+            for pointer in page.records:
+                await self._clean_up(pointer.id, ask.registry_ttl_hours, done)
+            after = page.after
+            await asyncio.sleep(0)
+            if after is None:
+                break
+        done.kept_events.sort()
+        return done
+
+    @retrying
+    async def _clean_up(self, id: str, registry_ttl_hours: int, done: CleanedUp) -> None:
+        core = self._core
+        now = core.clock()
+        pointer = await core.store.get(Pointer, id)
+        if pointer is None:
+            return
+        event = pointer.event
+        if event.present and rules.expires_at(event) <= now:
+            left = rules.lapse(pointer, now)
+            if left is not None:
+                await core.commit(left.home, Put(left))
+                done.deleted_files.append(event.id)
+                event = left.event
+        ended = event.expired_at or event.verified_at or event.completed_at or event.burned_at or event.created_at
+        if not event.present and not pointer.content and now - ended >= registry_ttl_hours * rules.HOUR:
+            await core.commit(pointer.home, Drop(pointer))
+            done.deleted_registry.append(event.id)
+        else:
+            done.kept_events.append(event.id)
+
+    # -- who -----------------------------------------------------------------------------------------------------------
+
+    async def _find(self, id: str) -> Pointer:
+        """Return an event. Raises UnknownEvent, also where only the janitor has not come round yet."""
+        pointer = await self._core.store.get(Pointer, rules.fold(id))
+        if pointer is None or pointer.event.id != id:
+            raise UnknownEvent(f"the relay knows no event {id!r}, or no longer", field="event_id")
+        now = self._core.clock()
+        if pointer.event.present and rules.expires_at(pointer.event) <= now:
+            left = rules.lapse(pointer, now)
+            return pointer if left is None else replace(left, version=pointer.version)
+        return pointer
+
+    async def _require_party(self, agent: Agent, pointer: Pointer) -> bool:
+        """Refuse those whom an event is none of; tell whether the agent is its receiver. Raises NotAllowed."""
+        if pointer.receiver_id == agent.id:
+            return True
+        there = pointer.receiver_id is not None and await self._core.store.get(Agent, pointer.receiver_id) is not None
+        # A name that nobody had at the time, or whose bearer has left, is its next bearer's.
+        if not there and (
+            fold_name(pointer.receiver_name) == fold_name(agent.name) or pointer.event.receiver == agent.id
+        ):
+            return True
+        if pointer.event.sender != agent.id:
+            raise NotAllowed(
+                f"event {pointer.event.id!r} is between others: only its sender and its receiver may use it",
+                field="agent_id",
+            )
+        return False
+
+
+def _require_own_name(sender: Agent, content: Mapping[str, Any]) -> None:
+    """Refuse contents that say they are from somebody else. Raises NotAllowed."""
+    said = content.get("sender_agent")
+    if not said or said == sender.id or (isinstance(said, str) and fold_name(said) == fold_name(sender.name)):
+        return
+    raise NotAllowed(
+        f"the contents say they are from {said!r}, and the relay knows you as {sender.name!r} ({sender.id}): "
+        "leave sender_agent out, or register under that name",
+        field="content.sender_agent",
+    )
+
+
+def _require_body(size: int, limit: int) -> None:
+    """Refuse contents that grew beyond what could be sent at once. Raises StorageFull."""
+    if size > limit:
+        raise StorageFull(
+            f"the contents of one event may have {limit} bytes, and would have {size}; share large contents as a file",
+            limit=limit,
+            actual=size,
+            current={"free": 0},
+        )
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _content(pointer: Pointer) -> dict[str, Any]:
+    content: dict[str, Any] = msgspec.json.decode(pointer.content)
+    return content
+
+
+def _end(event: Event, now: float) -> float:
+    """Return when contents go: at the event's own time, but not at once if they came late, after a burning."""
+    return max(rules.expires_at(event), now + rules.HOUR)
+
+
+def _updated(event: Event) -> EventUpdated:
+    line = lines.announce(event.type, event.id)
+    return EventUpdated(event.id, rules.pointer(event.id), line, event.sender, event.receiver)
+
+
+def _read(pointer: Pointer, event: Event) -> EventRead:
+    meta = EventMeta(
+        event_id=event.id,
+        type=event.type,
+        secret=event.secret,
+        created_at=iso(event.created_at),
+        sender=event.sender,
+        receiver=event.receiver,
+        ttl_hours=event.ttl_hours,
+        sender_name=pointer.sender_name,
+    )
+    return EventRead(
+        meta, rules.pointer(event.id), msgspec.Raw(pointer.content), event.status.value, event.burned_at is not None
+    )

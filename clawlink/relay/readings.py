@@ -1,0 +1,114 @@
+"""Who is reading what only one may read.
+
+A reader has such a file to itself from the first byte on. If the reply breaks off, the file is free again; only once
+all of it was sent does it burn, and not at once: the last bytes may have been lost on the way, which shows when the
+reader asks again, or when its connection turns out to have been reset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+from clawlink.domain.limits import PART_HOLD_SECONDS, READ_HOLD_SECONDS
+from clawlink.errors import BeingRead
+
+
+class Reading:
+    """One reader's way through one version of a file. Times are seconds since the epoch."""
+
+    def __init__(self, key: str, revision: int, size: int, reader: Hashable) -> None:
+        self.key = key
+        self.revision = revision
+        self.reader = reader
+        self.complete = False  # all of it has gone out
+        self.whole = False  # and did not come to a bad end
+        self.until = 0.0  # so long it is the reader's, unless a reply is under way
+        self._kept_until = 0.0  # so long the reader may go on where it was
+        self._size = size
+        self._sending = 0
+        self._reach = 0  # how far it has gone out without a gap, though the last of a reply that broke off got lost
+
+    def begin(self) -> None:
+        """Note that a reply to the reader begins."""
+        self._sending += 1
+
+    def sent(self, start: int, end: int) -> None:
+        """Note that a reply has gone out whole, though it may still be on its way."""
+        self.complete = self.complete or self._ends(start, end)
+
+    def _ends(self, start: int, end: int) -> bool:
+        """Whether a reply is the last one needed: it goes on where one before it may have ended, to the end."""
+        return start <= self._reach and end >= self._size
+
+    def end(self, start: int, end: int, now: float, *, done: bool) -> None:
+        """Note that a reply is over, which brought ``start`` to ``end``; if it is not ``done``, it broke off."""
+        self._sending -= 1
+        self.whole = self.complete = self.whole or (done and self._ends(start, end))
+        if start <= self._reach:
+            self._reach = max(self._reach, end)
+        self._kept_until = now + READ_HOLD_SECONDS
+        if self.whole:
+            self.until = now + READ_HOLD_SECONDS
+        else:
+            self.until = now + PART_HOLD_SECONDS if done else now
+
+    def lost(self, now: float, *, reset: bool) -> None:
+        """Note that the connection of a reply is over. What a peer had not read when it closed is lost to it."""
+        if reset:
+            self.whole = self.complete = False
+            self.until, self._kept_until = now, now + READ_HOLD_SECONDS
+        elif self.whole:
+            self.until = now
+
+    def holds(self, now: float) -> bool:
+        """Whether nobody else may have the file."""
+        return self._sending > 0 or self.whole or now < self.until
+
+    def over(self, now: float) -> bool:
+        """Whether there is nothing left to wait for."""
+        return not self._sending and now >= (self.until if self.whole else self._kept_until)
+
+
+class Readings:
+    """All readings under way, by the key of their file and their reader."""
+
+    def __init__(self) -> None:
+        self._by_key: dict[str, dict[Hashable, Reading]] = {}
+
+    def begin(self, key: str, revision: int, size: int, reader: Hashable, now: float) -> Reading:
+        """Return the reader's reading, and note that a reply begins. Raises BeingRead while another has the file.
+
+        So it does if there is one of a later version: the caller found the file before that was written. Whoever had
+        the file before, and broke off, goes on where it was: it has what it has.
+        """
+        readings = self._by_key.setdefault(key, {})
+        for other, held in list(readings.items()):
+            if held.revision < revision:
+                del readings[other]
+            elif held.revision > revision or (other != reader and held.holds(now)):
+                raise BeingRead(
+                    f"only one may read {key!r}, and someone is reading it; try again to see whether that broke off",
+                    field="file_key",
+                    retry_after=max(1.0, held.until - now),
+                )
+        reading = readings.get(reader)
+        if reading is None:
+            reading = readings[reader] = Reading(key, revision, size, reader)
+        reading.begin()
+        return reading
+
+    def of(self, key: str, reader: Hashable) -> Reading | None:
+        """Return the reader's reading of a file, if it has one."""
+        return self._by_key.get(key, {}).get(reader)
+
+    def end(self, reading: Reading) -> None:
+        """Forget one."""
+        readings = self._by_key.get(reading.key, {})
+        if readings.get(reading.reader) is reading:
+            del readings[reading.reader]
+            if not readings:
+                del self._by_key[reading.key]
+
+    def over(self, now: float) -> list[Reading]:
+        """Return those that are over. The caller ends them."""
+        return [one for readings in self._by_key.values() for one in readings.values() if one.over(now)]

@@ -1,0 +1,227 @@
+"""Room for files: contents on their way in, held to the ceilings."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from clawlink.domain import file as rules
+from clawlink.domain.file import Content, SharedFile, Version
+from clawlink.errors import StorageFull, TooLarge
+from clawlink.relay.core import Core, retrying
+from clawlink.store.base import Blobs, Draft, Put, Reader
+
+
+class Storage:
+    """The contents of all files, and what may still come."""
+
+    def __init__(self, core: Core, blobs: Blobs) -> None:
+        self._core = core
+        self._blobs = blobs
+        self._replaced: set[str] = set()  # files whose newest version makes room for the one that comes
+
+    @property
+    def used(self) -> int:
+        """How many bytes there are, uploads under way included."""
+        return self._blobs.used
+
+    @property
+    def free(self) -> int:
+        """How many bytes may still come."""
+        return max(self._core.limits.max_files_bytes - self._blobs.used, 0)
+
+    @property
+    def over(self) -> bool:
+        """Whether someone replaces a file and has gone over the ceiling for it."""
+        return self._blobs.used > self._core.limits.max_files_bytes
+
+    def open(self, content: Content) -> AbstractContextManager[Reader]:
+        """Return what reads a content."""
+        return self._blobs.open(content)
+
+    def hold(self, content: Content) -> None:
+        """Hold a content that is held already once more."""
+        self._blobs.hold(content)
+
+    def release(self, *contents: Content) -> None:
+        """Let go of contents, a hold of each."""
+        for content in contents:
+            self._blobs.release(content)
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._blobs.close()
+
+    def intake(self, key: str, field: str) -> Intake:
+        """Return what takes in a content of ``key``; ``field`` is where the request has it."""
+        return Intake(self, self._blobs.draft(), key, field)
+
+    def require_size(self, key: str, size: int, field: str) -> None:
+        """Refuse a file that is too large by itself. Raises TooLarge."""
+        limit = self._core.limits.max_file_bytes
+        if size > limit:
+            raise TooLarge(
+                f"a file may have {limit} bytes, and {key!r} has {size}{' or more' if field == 'body' else ''}; "
+                "share it in parts, or start the relay with a higher --max-file-bytes",
+                field=field,
+                limit=limit,
+                actual=size,
+            )
+
+    def kept(self, versions: tuple[Version, ...], most: int) -> int:
+        """Return how many versions of a file may stay beside a new one that is here, ``most`` of them at most."""
+        count, _ = self._oldest(versions, self.used - self._core.limits.max_files_bytes)
+        return min(most, len(versions) - count)
+
+    def _oldest(self, versions: tuple[Version, ...], enough: int) -> tuple[int, int]:
+        """Return how many of the oldest versions are to go for ``enough`` bytes, and how many bytes they free.
+
+        A content that others have too, or that is being read, frees none. All go if they are not enough.
+        """
+        count = freed = 0
+        for size in self._blobs.freeing(version.content for version in reversed(versions)):
+            if freed >= enough:
+                break
+            count, freed = count + 1, freed + size
+        return count, freed
+
+    async def replaces(self, key: str) -> int:
+        """Return how many bytes a writer of ``key`` may go over the ceiling: those that it replaces, for one at a time.
+
+        Whoever was told anything but 0 must call ``replaced`` in the end.
+        """
+        file = rules.present(await self._core.store.get(SharedFile, key), self._core.clock())
+        if file is None or key in self._replaced:
+            return 0
+        *_, size = self._blobs.freeing(version.content for version in reversed(file.versions))
+        if size:
+            self._replaced.add(key)
+        return size
+
+    def replaced(self, key: str) -> None:
+        """Note that a writer that was to replace a file is done."""
+        self._replaced.discard(key)
+
+    async def require_room(self, key: str, growth: int, replacing: int) -> None:
+        """Refuse what does not fit, after older versions of the same file have made room. Raises StorageFull."""
+        if growth > self.free:
+            await self._core.finish(self._make_room(key, growth, replacing))
+        if self.used + growth <= self._core.limits.max_files_bytes + replacing:
+            return
+        limit = self._core.limits.max_files_bytes
+        raise StorageFull(
+            f"all files together may have {limit} bytes; {self.used} are in use, {self.free} are free, and {key!r} "
+            f"needs {growth} more; delete files, or start the relay with a higher --max-files-bytes",
+            limit=limit,
+            actual=self.used + growth,
+            current={"free": self.free},
+        )
+
+    @retrying
+    async def _make_room(self, key: str, growth: int, replacing: int) -> None:
+        """Forget the oldest versions of a file as far as needed, unless it would be in vain."""
+        file = await self._core.store.get(SharedFile, key)
+        if file is None:
+            return
+        over = self.used + growth - self._core.limits.max_files_bytes
+        count, freed = self._oldest(file.versions[1:], over)
+        if freed < over:
+            over -= replacing
+            count, freed = self._oldest(file.versions[1:], over)
+        if not count or freed < over:
+            return
+        new = rules.forget_older(file, count)
+        await self._core.commit(new.home, Put(new), quiet=True)
+        self.release(*(version.content for version in file.versions[len(new.versions) :]))
+
+
+class Intake:
+    """A content that comes in parts. It must come to ``keep`` or ``discard``."""
+
+    def __init__(self, storage: Storage, draft: Draft, key: str, field: str) -> None:
+        self._storage = storage
+        self._draft = draft
+        self._key = key
+        self._field = field
+        self._replacing: int | None = None
+
+    @property
+    def size(self) -> int:
+        """How much has come."""
+        return self._draft.size
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of what has come, in hexadecimal."""
+        return self._draft.digest
+
+    async def expect(self, size: int) -> None:
+        """Refuse at once what would be refused later. Raises TooLarge, StorageFull."""
+        self._storage.require_size(self._key, self.size + size, self._field)
+        await self._require_room(size)
+
+    async def _require_room(self, size: int) -> None:
+        if size > self._storage.free and self._replacing is None:
+            self._replacing = await self._storage.replaces(self._key)
+        await self._storage.require_room(self._key, size, self._replacing or 0)
+
+    async def write(self, data: bytes) -> None:
+        """Take a part. Raises TooLarge, StorageFull."""
+        self._storage.require_size(self._key, self.size + len(data), self._field)
+        if len(data) > self._storage.free:
+            await self._require_room(len(data))
+        await self._on_disk(self._draft.write(data))
+
+    async def write_all(self, parts: AsyncIterator[bytes]) -> None:
+        """Take all parts."""
+        async for part in parts:
+            await self.write(part)
+        await self.flush()
+
+    async def flush(self) -> None:
+        """Put what has come where it is to stay. Raises StorageFull."""
+        await self._on_disk(self._draft.flush())
+
+    async def _on_disk(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except OSError as error:
+            raise StorageFull(
+                f"the relay could not write {self._key!r} to its disk ({error.strerror or error}); "
+                "delete files, or make room where --spool points",
+                current={"free": 0},
+            ) from error
+
+    def mark(self) -> Any:
+        """Return what ``back_to`` takes to come back to this moment."""
+        return self._draft.mark()
+
+    def back_to(self, mark: Any) -> None:
+        """Forget what has come since ``mark``."""
+        self._draft.back_to(mark)
+
+    def keep(self) -> Content:
+        """Make it a content, held once."""
+        return self._draft.keep()
+
+    def rest(self) -> None:
+        """Note that nothing comes for a while: unless it has gone over the ceiling, others may do so meanwhile."""
+        if not self._storage.over:
+            self._end_replacing()
+
+    def discard(self) -> None:
+        """Forget it, unless it was kept."""
+        self._draft.discard()
+        self._end_replacing()
+
+    def _end_replacing(self) -> None:
+        if self._replacing:
+            self._storage.replaced(self._key)
+        self._replacing = None
+
+
+def new_hash(name: str) -> Any:
+    """Return a hash by its name, for checking only."""
+    return hashlib.new(name, usedforsecurity=False)

@@ -1,0 +1,314 @@
+"""Uploads that go on where they broke off: what has come of each, until it is a file.
+
+The words are those of tus 1.0.0. An upload is lost with the relay, like everything else in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+import msgspec
+
+from clawlink.domain.agent import Agent
+from clawlink.domain.file import Content, Version
+from clawlink.errors import (
+    BadRequest,
+    ChecksumMismatch,
+    KeyReused,
+    NotAllowed,
+    OffsetConflict,
+    Refused,
+    StorageFull,
+    TooLarge,
+    UnknownUpload,
+)
+from clawlink.relay.core import Core
+from clawlink.relay.files import Files, Write
+from clawlink.relay.ids import derived
+from clawlink.relay.storage import Intake, Storage, new_hash
+
+CHECKSUMS = ("sha1", "sha256")
+
+
+class Checksum(NamedTuple):
+    """What a part must add up to. ``name`` is one of ``CHECKSUMS``."""
+
+    name: str
+    digest: bytes
+
+
+class Upload:
+    """One upload. ``length`` is None until it is known; ``metadata`` is what the client said, word for word."""
+
+    def __init__(self, id: str, owner: str, ask: Write, intake: Intake, length: int | None, metadata: str) -> None:
+        self.id = id
+        self.owner = owner
+        self.ask = ask
+        self.length = length
+        self.said = length  # when it was begun
+        self.metadata = metadata
+        self.expires_at = 0.0
+        self.written: Version | None = None
+        self.intake = intake
+        self.content: Content | None = None  # once all has come, until it is a file
+        self.lock = asyncio.Lock()
+        self.sender: asyncio.Task[object] | None = None
+
+    @property
+    def offset(self) -> int:
+        """How much has come."""
+        return self.intake.size
+
+    def require_owner(self, asker: Agent) -> None:
+        """Refuse another agent than the one that began it."""
+        if asker.id != self.owner:
+            raise NotAllowed("another agent began this upload, and only it may go on with it", field="agent_id")
+
+    @property
+    def complete(self) -> bool:
+        """Whether all has come."""
+        return self.offset == self.length
+
+
+class Uploads:
+    """All uploads of this relay."""
+
+    def __init__(self, core: Core, files: Files, storage: Storage) -> None:
+        self._core = core
+        self._files = files
+        self._storage = storage
+        self._by_id: dict[str, Upload] = {}
+
+    @property
+    def count(self) -> int:
+        """How many uploads there are, finished ones included."""
+        return len(self._by_id)
+
+    async def create(
+        self, owner: Agent, ask: Write, length: int | None, metadata: str, *, key: str | None = None
+    ) -> tuple[Upload, bool]:
+        """Begin an upload; with an idempotency ``key`` the one that was begun with it before, if it was.
+
+        Returns whether it is new, too. Raises TooLarge, StorageFull, VersionConflict, FileLocked, KeyReused.
+        """
+        core = self._core
+        id = core.ids.fresh() if key is None else derived("upload", owner.id, key, str(core.secret))
+        # Whether the last step took effect is not always known; with a key of its own it can be done again.
+        upload = Upload(
+            id,
+            owner.id,
+            msgspec.structs.replace(ask, idempotency_key=id),
+            self._storage.intake(ask.key, "Upload-Length"),
+            length,
+            metadata,
+        )
+        known = self._known(upload)
+        if known is not None:
+            return known, False
+        try:
+            await self._files.require_writable(owner, ask)
+            if length is not None:
+                await upload.intake.expect(length)
+            known = self._known(upload)  # begun meanwhile
+            if known is not None:
+                upload.intake.discard()
+                return known, False
+            self._require_place()
+        except BaseException:
+            upload.intake.discard()
+            raise
+        upload.intake.rest()
+        self._by_id[id] = upload
+        self._extend(upload)
+        return upload, True
+
+    def _known(self, upload: Upload) -> Upload | None:
+        """Return the upload that was begun before with the same key. Raises KeyReused if it is not the same."""
+        known = self._by_id.get(upload.id)
+        if known is not None and (known.metadata, known.said) != (upload.metadata, upload.said):
+            raise KeyReused(
+                "this idempotency key belongs to an earlier upload with another length or other metadata; "
+                "use a new key for a new upload",
+                field="idempotency_key",
+            )
+        return known
+
+    def _require_place(self) -> None:
+        """Refuse one upload too many; those that are finished make room first."""
+        limit = self._core.limits.max_uploads
+        while len(self._by_id) >= limit:
+            oldest = next((upload for upload in self._by_id.values() if upload.written is not None), None)
+            if oldest is None:
+                raise StorageFull(
+                    f"{limit} uploads may be under way, and so many are; finish or end one, "
+                    "or start the relay with a higher --max-uploads",
+                    limit=limit,
+                    actual=limit + 1,
+                )
+            del self._by_id[oldest.id]
+
+    def get(self, id: str) -> Upload:
+        """Return an upload. Raises UnknownUpload."""
+        upload = self._by_id.get(id)
+        if upload is None or self._lapsed(upload):
+            raise UnknownUpload(
+                f"there is no upload {id!r}; an unfinished one is kept {self._core.limits.upload_ttl:.0f} s "
+                "after its last part; begin a new one",
+                field="upload_id",
+            )
+        return upload
+
+    def _lapsed(self, upload: Upload) -> bool:
+        """Forget an upload that has not gone on for too long, and tell whether it is one."""
+        if upload.expires_at > self._core.clock() or upload.lock.locked():
+            return False
+        self._forget(upload)
+        return True
+
+    async def settle(self, upload: Upload) -> None:
+        """End the request that still sends to it, if one does, so that its offset is the last word."""
+        if upload.sender is not None:
+            upload.sender.cancel()
+        async with upload.lock:
+            pass
+
+    async def append(
+        self,
+        upload: Upload,
+        owner: Agent,
+        offset: int,
+        parts: AsyncIterator[bytes],
+        *,
+        size: int | None,
+        length: int | None = None,
+        checksum: Checksum | None = None,
+    ) -> None:
+        """Take a part; with the last one the file is written. What came of a part that breaks off is kept.
+
+        Of one with a ``checksum`` nothing is, unless all of it came and adds up.
+        Raises OffsetConflict, ChecksumMismatch, TooLarge, StorageFull, and what writing the file raises.
+        """
+        await self.settle(upload)
+        async with upload.lock:
+            upload = self.get(upload.id)  # it may have been ended while this waited
+            upload.sender = asyncio.current_task()
+            length_before = upload.length
+            try:
+                if offset != upload.offset:
+                    raise OffsetConflict(
+                        f"{upload.offset} bytes of this upload have come, and the part begins at {offset}; "
+                        f"go on at {upload.offset}",
+                        field="Upload-Offset",
+                        current=upload.offset,
+                    )
+                await self._take_length(upload, length)
+                if upload.written is None and upload.content is None:
+                    await self._take(upload, parts, size, checksum)
+                else:
+                    async for part in parts:
+                        self._require_within(upload, len(part))
+            except Refused:
+                if upload.offset == offset:  # nothing of it counts, and what it said of the length neither
+                    upload.length = length_before
+                raise
+            finally:
+                upload.intake.rest()
+                upload.sender = None
+                self._extend(upload)
+        if upload.complete and upload.written is None:
+            await self._core.finish(self._write(upload, owner))
+
+    async def _take_length(self, upload: Upload, length: int | None) -> None:
+        if length is None or length == upload.length:
+            return
+        if upload.length is not None or length < upload.offset:
+            raise BadRequest(
+                "the length of an upload is said once, and is not less than what has come", field="Upload-Length"
+            )
+        await upload.intake.expect(length - upload.offset)
+        upload.length = length
+
+    async def _take(
+        self, upload: Upload, parts: AsyncIterator[bytes], size: int | None, checksum: Checksum | None
+    ) -> None:
+        intake = upload.intake
+        if size is not None:
+            self._require_within(upload, size)
+            await intake.expect(size)
+        if checksum is None:
+            async for part in parts:
+                self._require_within(upload, len(part))
+                await intake.write(part)
+            return
+        mark = intake.mark()
+        sum = new_hash(checksum.name)
+        try:
+            async for part in parts:
+                self._require_within(upload, len(part))
+                sum.update(part)
+                await intake.write(part)
+            if sum.digest() != checksum.digest:
+                came = base64.b64encode(sum.digest()).decode()
+                raise ChecksumMismatch(
+                    f"the part's {checksum.name} is {came}, not what Upload-Checksum says; send it again",
+                    field="Upload-Checksum",
+                    current=came,
+                )
+        except BaseException:
+            intake.back_to(mark)
+            raise
+
+    def _require_within(self, upload: Upload, size: int) -> None:
+        if upload.length is not None and upload.offset + size > upload.length:
+            raise TooLarge(
+                f"the upload has {upload.length} bytes, and with this part it would have {upload.offset + size}",
+                field="Upload-Length",
+                limit=upload.length,
+                actual=upload.offset + size,
+            )
+
+    async def _write(self, upload: Upload, owner: Agent) -> None:
+        """Make the file. If that is refused, the content stays, and an empty part tries again."""
+        async with upload.lock:
+            if upload.written is not None:
+                return
+            if upload.content is None:
+                await upload.intake.flush()
+                upload.content = self._files.keep(upload.intake, upload.ask)
+            self._storage.hold(upload.content)
+            upload.written = await self._files.put_content(owner, upload.ask, upload.content)
+            self._let_go(upload)
+            self._extend(upload)
+
+    async def end(self, upload: Upload) -> None:
+        """Forget an upload."""
+        await self.settle(upload)
+        self._forget(upload)
+
+    def _forget(self, upload: Upload) -> None:
+        if self._by_id.pop(upload.id, None) is not None:
+            self._let_go(upload)
+
+    def _let_go(self, upload: Upload) -> None:
+        upload.intake.discard()
+        if upload.content is not None:
+            self._storage.release(upload.content)
+            upload.content = None
+
+    def _extend(self, upload: Upload) -> None:
+        limits = self._core.limits
+        keep = limits.upload_ttl if upload.written is None else limits.retention
+        upload.expires_at = self._core.clock() + keep
+
+    def sweep(self) -> None:
+        """Forget those that have not gone on for too long. For the janitor."""
+        for upload in list(self._by_id.values()):
+            self._lapsed(upload)
+
+    def close(self) -> None:
+        """Forget all."""
+        for upload in list(self._by_id.values()):
+            self._forget(upload)

@@ -1,0 +1,266 @@
+"""Bytes as they are: bodies and contents in parts, neither held in memory as a whole."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import re
+from collections.abc import AsyncIterator, Callable, Mapping
+from email.utils import formatdate
+from typing import NamedTuple
+from urllib.parse import quote
+
+from aiohttp import hdrs, web
+
+from clawlink.domain.file import SharedFile, Version
+from clawlink.domain.limits import IDLE_BODY_SECONDS
+from clawlink.errors import BadRequest, BodyTimeout, RangeNotSatisfiable, UnsupportedMediaType
+from clawlink.relay.clock import iso
+from clawlink.relay.files import Opened
+from clawlink.server.wire import Request, on_its_way, was_reset
+
+PART_BYTES = 256 * 1024
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
+_TAG = re.compile(r'(?:W/)?"([^"]*)"')
+_SHA256 = re.compile(r"sha-256\s*=\s*:([^:]*):", re.IGNORECASE)
+_OLD_SHA256 = re.compile(r"sha-256\s*=\s*([^,\s]+)", re.IGNORECASE)
+_DIGESTS = {"Content-Digest": _SHA256, "Repr-Digest": _SHA256, "Digest": _OLD_SHA256}
+_SHAPES = {"Content-Digest": "sha-256=:BASE64:", "Repr-Digest": "sha-256=:BASE64:", "Digest": "sha-256=BASE64"}
+_SHA256_BYTES = 32
+_ARRIVAL_PAUSE_SECONDS = 0.01
+
+# -- in ----------------------------------------------------------------------------------------------------------------
+
+
+async def parts(request: Request) -> AsyncIterator[bytes]:
+    """Give the body as it comes. Raises BodyTimeout when nothing comes for too long."""
+    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
+        raise UnsupportedMediaType("send the bytes as they are, without Content-Encoding", field="Content-Encoding")
+    content = request.content
+    if not content.is_eof() and request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0
+
+    def give_up() -> None:
+        seconds = IDLE_BODY_SECONDS
+        content.set_exception(
+            BodyTimeout(f"nothing of the body came for {seconds:.0f} s", limit=seconds, retry_after=1)
+        )
+
+    come = 0
+    watch = _Watch(lambda: come, give_up)
+    try:
+        while True:
+            part = await content.readany()
+            if not part:
+                return
+            come += len(part)
+            yield part
+    except web.RequestPayloadError:
+        raise BadRequest("the body is not what its headers say: its chunks or its length are wrong") from None
+    finally:
+        watch.stop()
+
+
+class _Watch:
+    """Gives up what stands still. One timer a body; a timeout a part would cost more than the part."""
+
+    def __init__(self, progress: Callable[[], int], give_up: Callable[[], object]) -> None:
+        self._progress = progress
+        self._give_up = give_up
+        self._last = progress()
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(IDLE_BODY_SECONDS, self._look)
+
+    def stop(self) -> None:
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        now = self._progress()
+        if now == self._last:
+            self._give_up()
+            return
+        self._last = now
+        self._timer = self._loop.call_later(IDLE_BODY_SECONDS, self._look)
+
+
+def sha256_of(headers: Mapping[str, str]) -> tuple[str | None, str]:
+    """Return the SHA-256 that the body must have, in hexadecimal, and the header that says so. Raises BadRequest."""
+    for name, pattern in _DIGESTS.items():
+        given = headers.get(name)
+        found = None if given is None else pattern.search(given)
+        if given is not None and found is None and "sha-256" in given.lower():
+            raise BadRequest(f"{name} takes a SHA-256 as {_SHAPES[name]}, not {given[:64]!r}", field=name)
+        if found is not None:
+            digest = from_base64(found[1], name)
+            if len(digest) != _SHA256_BYTES:
+                raise BadRequest(
+                    f"a SHA-256 has {_SHA256_BYTES} bytes, and that in {name} has {len(digest)}",
+                    field=name,
+                    limit=_SHA256_BYTES,
+                    actual=len(digest),
+                )
+            return digest.hex(), name
+    return None, "Content-Digest"
+
+
+def from_base64(text: str, field: str) -> bytes:
+    """Decode base64. Raises BadRequest."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise BadRequest(f"{field} has no base64 where it should: {text[:64]!r}", field=field) from None
+
+
+def number(given: str | None, name: str, *, least: int = 0) -> int | None:
+    """Read a whole number that may not be given. Raises BadRequest."""
+    if given is None:
+        return None
+    if not (given.isascii() and given.isdecimal() and len(given) <= 18) or int(given) < least:
+        raise BadRequest(
+            f"{name} takes a whole number of at least {least}, not {given[:32]!r}", field=name, limit=least
+        )
+    return int(given)
+
+
+def flag(given: str | None, name: str) -> bool:
+    """Read a yes or no that may not be given. Raises BadRequest."""
+    said = (given or "0").strip().lower()
+    if said not in ("0", "1", "true", "false"):
+        raise BadRequest(f"{name} takes 1 or 0, not {said[:32]!r}", field=name)
+    return said in ("1", "true")
+
+
+# -- out ---------------------------------------------------------------------------------------------------------------
+
+
+class Span(NamedTuple):
+    """Which bytes go out, of how many; ``part`` if a range was asked for."""
+
+    start: int
+    end: int
+    size: int
+    part: bool
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What says so."""
+        return {hdrs.CONTENT_RANGE: f"bytes {self.start}-{self.end - 1}/{self.size}"} if self.part else {}
+
+    @property
+    def status(self) -> int:
+        """The status of the reply."""
+        return 206 if self.part else 200
+
+
+def tags(given: str) -> list[str]:
+    """Return the entity tags of a conditional header; ``*`` stands for any."""
+    return ["*"] if given.strip() == "*" else _TAG.findall(given)
+
+
+def span_of(headers: Mapping[str, str], version: Version) -> Span:
+    """Return which bytes a request wants; several ranges at once are answered with the whole, as HTTP allows.
+
+    Raises RangeNotSatisfiable.
+    """
+    size = version.content.size
+    whole = Span(0, size, size, part=False)
+    found = _RANGE.fullmatch(headers.get(hdrs.RANGE, "").strip())
+    if found is None or not (found[1] or found[2]):
+        return whole
+    condition = headers.get(hdrs.IF_RANGE)
+    if condition is not None and condition.strip() not in (etag_of(version), _modified(version)):
+        return whole
+    if not found[1]:  # the last so many
+        start, end = max(size - int(found[2]), 0), size
+    elif found[2] and int(found[2]) < int(found[1]):
+        return whole
+    else:
+        start, end = int(found[1]), min(int(found[2]) + 1, size) if found[2] else size
+    if start >= end:
+        raise RangeNotSatisfiable(
+            f"the file has {size} bytes, and the range begins at {start}", field="Range", limit=size, current=size
+        )
+    return Span(start, end, size, part=True)
+
+
+def etag_of(version: Version) -> str:
+    """Return what names this version of a file in HTTP."""
+    return f'"{version.revision}"'
+
+
+def _modified(version: Version) -> str:
+    return formatdate(version.written_at, usegmt=True)
+
+
+def headers_of(file: SharedFile, version: Version) -> dict[str, str]:
+    """Return the headers that go with a version, however much of it is sent.
+
+    The content is somebody else's: it must not become a page with the relay's name in a browser.
+    """
+    digest = base64.b64encode(bytes.fromhex(version.content.digest)).decode()
+    headers = {
+        hdrs.ETAG: etag_of(version),
+        hdrs.ACCEPT_RANGES: "bytes",
+        hdrs.LAST_MODIFIED: _modified(version),
+        hdrs.CACHE_CONTROL: "no-store" if file.burn else "no-cache",
+        hdrs.CONTENT_DISPOSITION: "attachment",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": "sandbox; default-src 'none'",
+        "Repr-Digest": f"sha-256=:{digest}:",
+        "ClawLink-Version": str(version.revision),
+        "ClawLink-Editor": quote(version.editor, safe=""),
+        "ClawLink-File-Type": quote(version.file_type, safe=""),
+        "ClawLink-Updated-At": iso(version.written_at),
+    }
+    if file.ends_at is not None:
+        headers["ClawLink-Expires-At"] = iso(file.ends_at)
+    if file.burn:
+        headers["ClawLink-Burn-After-Read"] = "1"
+    return headers
+
+
+async def send(
+    request: Request, span: Span, content_type: str, headers: Mapping[str, str], opened: Opened
+) -> web.StreamResponse:
+    """Send what is opened, as fast as the peer takes it. Raises ConnectionError if it goes or stands still."""
+    response = web.StreamResponse(status=span.status, headers={**headers, **span.headers})
+    response.headers[hdrs.CONTENT_TYPE] = content_type
+    response.content_length = span.end - span.start
+    await response.prepare(request)
+    transport = request.transport
+    if transport is None:
+        raise ConnectionResetError("the client has gone")
+    watch = _Watch(lambda: opened.at - on_its_way(transport), transport.abort)
+    try:
+        while opened.at < span.end:
+            await response.write(await opened.read(min(PART_BYTES, span.end - opened.at)))
+        await response.write_eof()
+    finally:
+        watch.stop()
+    await arrive(request, opened)
+    return response
+
+
+async def arrive(request: Request, opened: Opened) -> None:
+    """Note that all has gone out; for what only one may read, once it has arrived. Raises ConnectionError else.
+
+    A system takes in megabytes that a slow line carries for minutes yet: a reader whose connection breaks meanwhile
+    has not got them.
+    """
+    opened.sent()
+    transport = request.transport
+    if opened.reading is not None and transport is not None:
+        watch = _Watch(lambda: -on_its_way(transport), transport.abort)
+        try:
+            while on_its_way(transport):
+                if transport.is_closing():
+                    raise ConnectionResetError("the client has gone")
+                await asyncio.sleep(_ARRIVAL_PAUSE_SECONDS)
+        except asyncio.CancelledError:  # the connection is over: in peace, if nothing was left on its way
+            opened.done = not was_reset(request)
+            raise
+        finally:
+            watch.stop()
+    opened.done = True

@@ -1,0 +1,227 @@
+"""Routes about shared files as they are, byte for byte, and about their locks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Hashable
+from contextlib import asynccontextmanager
+from urllib.parse import unquote
+
+from aiohttp import hdrs, web
+
+from clawlink.domain.file import SharedFile, Version
+from clawlink.domain.limits import MAX_FILE_TTL_SECONDS, MAX_NAME_LENGTH
+from clawlink.errors import BadRequest, VersionConflict
+from clawlink.protocol import paths, replies, requests
+from clawlink.relay.files import Opened, Write
+from clawlink.relay.relay import Relay
+from clawlink.server import bodies
+from clawlink.server.reply import Reply, reply
+from clawlink.server.wire import (
+    Request,
+    Routes,
+    acting,
+    asking,
+    key_in_header,
+    parameter,
+    read,
+    read_query,
+    when_lost,
+)
+
+routes = Routes()
+
+MEDIA_TYPE = re.compile(r"[\x20-\x7e]{1,255}")
+_OCTETS = "application/octet-stream"
+_MATCH = "If-Match"
+_NONE_MATCH = "If-None-Match"
+
+
+@routes.serves(paths.PUT_BLOB)
+async def put_blob(relay: Relay, request: Request) -> Reply:
+    """Write a file."""
+    editor = await asking(relay, request, None)
+    ask = _write(request)
+    done = await relay.files.put(editor, ask, bodies.parts(request), request.content_length)
+    answer = reply(replies.FileSaved("saved", done.revision, ask.key, done.content.size, done.content.digest))
+    status = 201 if done.revision == 1 else 200
+    return Reply(answer.body, status, headers={hdrs.ETAG: bodies.etag_of(done)})
+
+
+def _write(request: Request) -> Write:
+    headers = request.headers
+    digest, field = bodies.sha256_of(headers)
+    file_type = headers.get("ClawLink-File-Type")
+    return Write(
+        key=parameter(request, "file_key"),
+        file_type=None if file_type is None else type_of(_unquoted(file_type), "ClawLink-File-Type"),
+        content_type=media_type(headers.get(hdrs.CONTENT_TYPE), "Content-Type"),
+        if_version=_expected(request),
+        ttl=ttl(headers.get("ClawLink-TTL"), "ClawLink-TTL"),
+        burn=bodies.flag(headers.get("ClawLink-Burn-After-Read"), "ClawLink-Burn-After-Read"),
+        force=bodies.flag(headers.get("ClawLink-Force"), "ClawLink-Force"),
+        idempotency_key=key_in_header(request),
+        digest=digest,
+        digest_field=field,
+    )
+
+
+def _unquoted(given: str) -> str:
+    try:
+        return unquote(given, errors="strict")
+    except UnicodeDecodeError:
+        raise BadRequest("ClawLink-File-Type takes UTF-8, percent-encoded", field="ClawLink-File-Type") from None
+
+
+def media_type(given: str | None, field: str) -> str:
+    """Return a content type as it may be sent on. Raises BadRequest."""
+    if not given:
+        return _OCTETS
+    if MEDIA_TYPE.fullmatch(given) is None:
+        raise BadRequest(f"{field} takes up to 255 characters of ASCII", field=field, limit=255, actual=len(given))
+    return given
+
+
+def type_of(given: str, field: str) -> str:
+    """Return what an editor calls the type of a file. Raises BadRequest."""
+    if not given.isprintable():
+        raise BadRequest(f"{field} takes one line of text", field=field)
+    if len(given) > MAX_NAME_LENGTH:
+        raise BadRequest(
+            f"{field} may have {MAX_NAME_LENGTH} characters", field=field, limit=MAX_NAME_LENGTH, actual=len(given)
+        )
+    return given
+
+
+def ttl(given: str | None, field: str) -> float | None:
+    """Return for how many seconds a file is kept. Raises BadRequest."""
+    seconds = bodies.number(given, field, least=1)
+    if seconds is not None and seconds > MAX_FILE_TTL_SECONDS:
+        raise BadRequest(
+            f"{field} takes {MAX_FILE_TTL_SECONDS:.0f} seconds at most",
+            field=field,
+            limit=MAX_FILE_TTL_SECONDS,
+            actual=seconds,
+        )
+    return seconds
+
+
+def _expected(request: Request) -> int | None:
+    """Return the version that a write expects; 0 expects that there is none."""
+    match = request.headers.get(hdrs.IF_MATCH)
+    none = request.headers.get(hdrs.IF_NONE_MATCH)
+    if none is not None:
+        if none.strip() != "*" or match is not None:
+            raise BadRequest('a write takes If-Match: "VERSION", or If-None-Match: *', field=_NONE_MATCH)
+        return 0
+    if match is None:
+        return None
+    found = bodies.tags(match)
+    if len(found) != 1 or found == ["*"]:
+        raise BadRequest('If-Match takes one version in quotes, such as "3"', field=_MATCH)
+    return bodies.number(found[0], _MATCH, least=1)
+
+
+@routes.serves(paths.LIST_BLOBS)
+async def list_blobs(relay: Relay, request: Request) -> Reply:
+    """List files."""
+    return reply(await relay.files.list(read_query(request, requests.ListQuery)))
+
+
+@routes.serves(paths.GET_BLOB)
+async def get_blob(relay: Relay, request: Request) -> Reply | web.StreamResponse:
+    """Read a file, or list its versions."""
+    ask = read_query(request, requests.BlobQuery)
+    key = parameter(request, "file_key")
+    if ask.versions is not None:
+        return reply(await relay.files.history(key, ask.since, ask.wait))
+    reader = await reader_of(relay, request)
+    file, version = await relay.files.find(key, ask.version)
+    headers = bodies.headers_of(file, version)
+    if _has_it(request, version):
+        return web.Response(status=304, headers=headers)
+    span = bodies.span_of(request.headers, version)
+    async with opened(relay, request, file, version, reader, span.start) as content:
+        if content.reading is None and span.end - span.start <= bodies.PART_BYTES:
+            found = []
+            while content.at < span.end:
+                found.append(await content.read(span.end - content.at))
+            return Reply(b"".join(found), span.status, version.content_type, {**headers, **span.headers})
+        return await bodies.send(request, span, version.content_type, headers, content)
+
+
+@asynccontextmanager
+async def opened(
+    relay: Relay, request: Request, file: SharedFile, version: Version, reader: Hashable, start: int = 0
+) -> AsyncIterator[Opened]:
+    """Open a version for one reply; what only one may read hears of it when the connection is lost."""
+    content: Opened | None = None
+    try:
+        async with relay.files.open(file, version, reader, start) as content:
+            yield content
+    finally:
+        reading = None if content is None else content.reading
+        if reading is not None:
+            when_lost(request, lambda reset: reading.lost(relay.clock(), reset=reset))
+
+
+@routes.serves(paths.HEAD_BLOB)
+async def head_blob(relay: Relay, request: Request) -> Reply | web.StreamResponse:
+    """Tell what a file is, without its content."""
+    ask = read_query(request, requests.BlobQuery)
+    file, version = await relay.files.find(parameter(request, "file_key"), ask.version)
+    headers = bodies.headers_of(file, version)
+    if _has_it(request, version):
+        return web.Response(status=304, headers=headers)
+    response = web.StreamResponse(headers={**headers, hdrs.CONTENT_TYPE: version.content_type})
+    response.content_length = version.content.size
+    return response
+
+
+def _has_it(request: Request, version: Version) -> bool:
+    """Tell whether the asker has this version already. Raises VersionConflict if it insists on another one."""
+    match = request.headers.get(hdrs.IF_MATCH)
+    if match is not None and "*" not in (wanted := bodies.tags(match)) and str(version.revision) not in wanted:
+        raise VersionConflict(
+            f"the file is at version {version.revision}, not {match[:32]}",
+            field=_MATCH,
+            current=version.revision,
+        )
+    none = request.headers.get(hdrs.IF_NONE_MATCH)
+    return none is not None and bool({"*", str(version.revision)} & set(bodies.tags(none)))
+
+
+async def reader_of(relay: Relay, request: Request) -> Hashable:
+    """Return who reads: the agent that the header names, or else whoever is at the other end of this connection."""
+    named = request.headers.get("ClawLink-Agent")
+    return request.protocol if not named else (await acting(relay, request, named, "agent_id")).id
+
+
+@routes.serves(paths.DELETE_BLOB)
+async def delete_blob(relay: Relay, request: Request) -> Reply:
+    """Delete a file, or confirm that it was read."""
+    ask = read_query(request, requests.DropBlobQuery)
+    key = parameter(request, "file_key")
+    gone: SharedFile
+    if ask.read:
+        gone = await relay.files.confirm(key, await reader_of(relay, request))
+    else:
+        editor = await asking(relay, request, ask.agent_id)
+        force = ask.force or bodies.flag(request.headers.get("ClawLink-Force"), "ClawLink-Force")
+        gone = await relay.files.delete(editor, key, _expected(request), force=force)
+    return reply(replies.FileDeleted("deleted", key, gone.revision))
+
+
+@routes.serves(paths.LOCK_FILE)
+async def lock_file(relay: Relay, request: Request) -> Reply:
+    """Lock a file."""
+    ask = await read(request, requests.LockFile)
+    return reply(await relay.files.lock(await acting(relay, request, ask.agent_id, "agent_id"), ask))
+
+
+@routes.serves(paths.UNLOCK_FILE)
+async def unlock_file(relay: Relay, request: Request) -> Reply:
+    """Give a lock up."""
+    ask = read_query(request, requests.UnlockQuery)
+    asker = await asking(relay, request, ask.agent_id)
+    return reply(await relay.files.unlock(asker, parameter(request, "file_key"), force=ask.force))

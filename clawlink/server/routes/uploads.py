@@ -1,0 +1,252 @@
+"""Routes of tus 1.0.0: uploads that go on where they broke off. What arrives in the end is a shared file.
+
+Core protocol and the extensions creation, creation-defer-length, creation-with-upload, checksum, expiration and
+termination; see https://tus.io/protocols/resumable-upload.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from email.utils import formatdate
+
+from aiohttp import hdrs
+
+from clawlink.domain.agent import Agent
+from clawlink.errors import BadRequest, ClawLinkError, MethodNotAllowed, UnsupportedMediaType, VersionConflict
+from clawlink.protocol import paths
+from clawlink.relay.files import Write
+from clawlink.relay.refusal import refusal
+from clawlink.relay.relay import Relay
+from clawlink.relay.uploads import CHECKSUMS, Checksum, Upload
+from clawlink.server import bodies
+from clawlink.server.reply import Reply, reply_failure
+from clawlink.server.routes.blobs import media_type, ttl, type_of
+from clawlink.server.wire import Request, Routes, asking, key_in_header, parameter
+from clawlink.store.base import Failed
+
+routes = Routes()
+
+VERSION = "1.0.0"
+EXTENSIONS = "creation,creation-defer-length,creation-with-upload,checksum,expiration,termination"
+_OFFSET_TYPE = "application/offset+octet-stream"
+_RESUMABLE = {"Tus-Resumable": VERSION}
+_SHA256 = re.compile("[0-9a-f]{64}")
+_VISIBLE = re.compile(r"[\x20-\x7e]*")
+_log = logging.getLogger("clawlink.request")
+_OVERRIDE = "X-HTTP-Method-Override"
+
+Serve = Callable[[Relay, Request], Awaitable[Reply]]
+
+
+def _speaks_tus(serve: Serve) -> Serve:
+    """Refuse another version of tus, and say ours in every reply, in a refusal too."""
+
+    async def served(relay: Relay, request: Request) -> Reply:
+        try:
+            spoken = request.headers.get("Tus-Resumable")
+            if spoken != VERSION:
+                raise VersionConflict(
+                    f"this relay speaks tus {VERSION}; send the header Tus-Resumable: {VERSION}",
+                    field="Tus-Resumable",
+                    current=VERSION,
+                )
+            answer = await serve(relay, request)
+        except (ClawLinkError, Failed) as error:
+            answer = reply_failure(refusal(relay, error, {"method": request.method, "route": "uploads"}, _log))
+            if isinstance(error, VersionConflict) and error.field == "Tus-Resumable":
+                answer = _with(answer, {"Tus-Version": VERSION})
+        return _with(answer, _RESUMABLE)
+
+    return served
+
+
+def _headers(status: int, headers: Mapping[str, str]) -> Reply:
+    return Reply(b"", status, "", headers)
+
+
+def _with(answer: Reply, headers: Mapping[str, str]) -> Reply:
+    return Reply(answer.body, answer.status, answer.content_type, {**(answer.headers or {}), **headers})
+
+
+@routes.serves(paths.UPLOAD_OPTIONS)
+async def upload_options(relay: Relay, request: Request) -> Reply:
+    """Tell which parts of tus there are."""
+    return _headers(
+        204,
+        {
+            **_RESUMABLE,
+            "Tus-Version": VERSION,
+            "Tus-Extension": EXTENSIONS,
+            "Tus-Max-Size": str(relay.limits.max_file_bytes),
+            "Tus-Checksum-Algorithm": ",".join(CHECKSUMS),
+        },
+    )
+
+
+@routes.serves(paths.CREATE_UPLOAD)
+@_speaks_tus
+async def create_upload(relay: Relay, request: Request) -> Reply:
+    """Begin an upload."""
+    metadata = request.headers.get("Upload-Metadata", "")
+    said = _metadata(metadata)
+    owner = await asking(relay, request, None, otherwise=said.get("agent_id"))
+    if request.body_exists:
+        _require_part(request)
+    checksum = _checksum(request.headers)
+    key = key_in_header(request)
+    upload, new = await relay.uploads.create(owner, _write(said), _length(request), metadata, key=key)
+    if not new and upload.offset:
+        await relay.uploads.settle(upload)
+    elif upload.length == 0 or request.body_exists:
+        try:
+            await _append(relay, request, upload, owner, 0, None, checksum)
+        except BaseException:
+            if new and key is None:  # nobody knows where it is
+                await relay.uploads.end(upload)
+            raise
+    location = paths.UPLOAD_OFFSET.url(upload_id=upload.id)
+    return _headers(201, {hdrs.LOCATION: location, **_progress(upload)})
+
+
+@routes.serves(paths.UPLOAD_OFFSET)
+@_speaks_tus
+async def upload_offset(relay: Relay, request: Request) -> Reply:
+    """Tell how much has come."""
+    upload = relay.uploads.get(parameter(request, "upload_id"))
+    upload.require_owner(await asking(relay, request, None, otherwise=upload.owner))
+    await relay.uploads.settle(upload)
+    headers = {hdrs.CACHE_CONTROL: "no-store", **_progress(upload)}
+    headers |= {"Upload-Defer-Length": "1"} if upload.length is None else {"Upload-Length": str(upload.length)}
+    if upload.metadata:
+        headers["Upload-Metadata"] = upload.metadata
+    return _headers(200, headers)
+
+
+@routes.serves(paths.UPLOAD_PART)
+@_speaks_tus
+async def upload_part(relay: Relay, request: Request) -> Reply:
+    """Take the next part; with the last one the file is written."""
+    upload = relay.uploads.get(parameter(request, "upload_id"))
+    owner = await asking(relay, request, None, otherwise=upload.owner)
+    upload.require_owner(owner)
+    _require_part(request)
+    offset = bodies.number(request.headers.get("Upload-Offset"), "Upload-Offset")
+    if offset is None:
+        raise BadRequest("say where the part begins: the header Upload-Offset", field="Upload-Offset")
+    length = bodies.number(request.headers.get("Upload-Length"), "Upload-Length")
+    await _append(relay, request, upload, owner, offset, length, _checksum(request.headers))
+    return _headers(204, _progress(upload))
+
+
+def _require_part(request: Request) -> None:
+    """Refuse a body that does not say that it is a part. Raises UnsupportedMediaType."""
+    if request.content_type != _OFFSET_TYPE:
+        raise UnsupportedMediaType(f"a part of an upload comes as Content-Type: {_OFFSET_TYPE}", field="Content-Type")
+
+
+async def _append(
+    relay: Relay,
+    request: Request,
+    upload: Upload,
+    owner: Agent,
+    offset: int,
+    length: int | None,
+    checksum: Checksum | None,
+) -> None:
+    size = request.content_length if request.body_exists else 0
+    parts = bodies.parts(request)
+    await relay.uploads.append(upload, owner, offset, parts, size=size, length=length, checksum=checksum)
+
+
+@routes.serves(paths.END_UPLOAD)
+@_speaks_tus
+async def end_upload(relay: Relay, request: Request) -> Reply:
+    """Give an upload up."""
+    upload = relay.uploads.get(parameter(request, "upload_id"))
+    upload.require_owner(await asking(relay, request, None, otherwise=upload.owner))
+    await relay.uploads.end(upload)
+    return _headers(204, {})
+
+
+_METHODS: dict[str, Serve] = {"PATCH": upload_part, "HEAD": upload_offset, "DELETE": end_upload}
+
+
+@routes.serves(paths.UPLOAD_OTHERWISE)
+async def upload_otherwise(relay: Relay, request: Request) -> Reply:
+    """Do what the header says, for clients that cannot send such a method."""
+    method = request.headers.get(_OVERRIDE, "").upper()
+    serve = _METHODS.get(method)
+    if serve is None:
+        raise MethodNotAllowed(
+            f"this address does not take POST, unless the header {_OVERRIDE} says PATCH, HEAD or DELETE",
+            field=_OVERRIDE,
+            current="DELETE, HEAD, PATCH",
+        )
+    return await serve(relay, request)
+
+
+def _progress(upload: Upload) -> dict[str, str]:
+    headers = {"Upload-Offset": str(upload.offset), "Upload-Expires": formatdate(upload.expires_at, usegmt=True)}
+    if upload.written is not None:
+        headers["ClawLink-Version"] = str(upload.written.revision)
+        headers["ClawLink-SHA256"] = upload.written.content.digest
+    return headers
+
+
+def _length(request: Request) -> int | None:
+    """Return how long the upload will be; None if that comes later."""
+    length = bodies.number(request.headers.get("Upload-Length"), "Upload-Length")
+    deferred = request.headers.get("Upload-Defer-Length")
+    if (length is None) == (deferred is None) or deferred not in (None, "1"):
+        raise BadRequest(
+            "say how long the upload will be: the header Upload-Length, or Upload-Defer-Length: 1",
+            field="Upload-Length",
+        )
+    return length
+
+
+def _metadata(given: str) -> dict[str, str]:
+    """Read Upload-Metadata: pairs of a name and a value in base64, with commas between. Raises BadRequest."""
+    if _VISIBLE.fullmatch(given) is None:
+        raise BadRequest("Upload-Metadata takes names in ASCII and values in base64", field="Upload-Metadata")
+    said = {}
+    for pair in given.split(","):
+        name, _, value = pair.strip().partition(" ")
+        if name:
+            try:
+                said[name] = bodies.from_base64(value.strip(), "Upload-Metadata").decode()
+            except UnicodeDecodeError:
+                raise BadRequest(f"{name} in Upload-Metadata is not UTF-8", field="Upload-Metadata") from None
+    return said
+
+
+def _write(said: Mapping[str, str]) -> Write:
+    key = said.get("key") or said.get("filename")
+    if not key:
+        raise BadRequest("say in Upload-Metadata what the file is called: key, or filename", field="Upload-Metadata")
+    digest = said.get("sha256")
+    if digest is not None and _SHA256.fullmatch(digest) is None:
+        raise BadRequest("sha256 in Upload-Metadata takes 64 hexadecimal digits", field="Upload-Metadata")
+    file_type = said.get("file_type")
+    return Write(
+        key=key,
+        file_type=None if file_type is None else type_of(file_type, "file_type"),
+        content_type=media_type(said.get("content_type") or said.get("filetype"), "content_type"),
+        if_version=bodies.number(said.get("if_version"), "if_version"),
+        ttl=ttl(said.get("ttl"), "ttl"),
+        burn=bodies.flag(said.get("burn"), "burn"),
+        force=bodies.flag(said.get("force"), "force"),
+        digest=digest,
+    )
+
+
+def _checksum(headers: Mapping[str, str]) -> Checksum | None:
+    given = headers.get("Upload-Checksum")
+    if given is None:
+        return None
+    name, _, value = given.strip().partition(" ")
+    if name not in CHECKSUMS:
+        raise BadRequest(f"Upload-Checksum takes {' or '.join(CHECKSUMS)}, and its value", field="Upload-Checksum")
+    return Checksum(name, bodies.from_base64(value, "Upload-Checksum"))

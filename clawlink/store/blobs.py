@@ -1,0 +1,408 @@
+"""Contents in this process's memory, or, above a size, in temporary files of a folder; gone when the process ends.
+
+A temporary file has no name where the system can do without, and is the system's to delete where it cannot, so that it
+is gone even if the process was killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import mmap
+import os
+import tempfile
+import threading
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Coroutine, Iterable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any, NamedTuple, Protocol
+
+from clawlink.domain.file import Content
+
+# What arrives is gathered to pieces of this size. Kept as it comes, a body sent byte by byte would take fifty times
+# its size.
+PIECE_BYTES = 256 * 1024
+# What comes in parts of this size stays as it came: copying it would cost more than the part that it is smaller.
+_KEPT_BYTES = 16 * 1024
+# A content that has come to this size goes on in slabs of memory from the system.
+_SLABS_FROM_BYTES = 2 * 1024 * 1024
+_SLAB_BYTES = 4 * 1024 * 1024
+_SPARE_SLABS = 8
+SPOOL_ABOVE_BYTES = 1024 * 1024
+
+
+class LocalBlobs:
+    """A ``Blobs`` of one process. With ``spool``, contents of more than ``spool_above`` bytes lie in that folder."""
+
+    def __init__(self, spool: str | None = None, *, spool_above: int = SPOOL_ABOVE_BYTES) -> None:
+        self._spool = spool
+        self._spool_above = spool_above
+        self._held: dict[str, _Held] = {}
+        self.slabs = Slabs()
+        self.used = 0
+
+    def draft(self) -> LocalDraft:
+        """Return an empty draft."""
+        return LocalDraft(self)
+
+    def hold(self, content: Content) -> None:
+        """Hold a content that is held already once more."""
+        self._held[content.digest].holds += 1
+
+    def release(self, content: Content) -> None:
+        """Let go of one hold."""
+        self._let_go(content.digest, self._held[content.digest])
+
+    def freeing(self, contents: Iterable[Content]) -> Iterator[int]:
+        """Give for each of these how many bytes would go with it, if they were let go of in this order, a hold each."""
+        gone: Counter[str] = Counter()
+        for content in contents:
+            gone[content.digest] += 1
+            held = self._held.get(content.digest)
+            yield 0 if held is None or held.holds != gone[content.digest] else held.size
+
+    @contextmanager
+    def open(self, content: Content) -> Iterator[Body]:
+        """Return what reads it. Raises KeyError if nobody holds it."""
+        held = self._held[content.digest]
+        held.holds += 1
+        try:
+            yield held.body
+        finally:
+            self._let_go(content.digest, held)
+
+    def close(self) -> None:
+        """Forget everything, also on the disk."""
+        for held in self._held.values():
+            held.body.close()
+        self._held.clear()
+        self.used = 0
+
+    def _let_go(self, digest: str, held: _Held) -> None:
+        held.holds -= 1
+        if not held.holds and self._held.get(digest) is held:
+            del self._held[digest]
+            self.used -= held.size
+            held.body.close()
+
+    # -- for drafts --------------------------------------------------------------------------------------------------
+
+    def grow(self, size: int) -> None:
+        """Count bytes that have come, or gone again."""
+        self.used += size
+
+    def accept(self, digest: str, size: int, body: Body) -> Content:
+        """Take over a finished draft, or let it go if its content is here already."""
+        held = self._held.get(digest)
+        if held is None:
+            held = self._held[digest] = _Held(body, size)
+        else:
+            self.used -= size
+            body.close()
+        held.holds += 1
+        return Content(digest, size)
+
+    def spools(self, size: int) -> bool:
+        """Tell whether a draft of this size goes on in a file."""
+        return self._spool is not None and size > self._spool_above
+
+    async def on_disk(self, body: InMemory) -> OnDisk:
+        """Return a file with what came so far. Raises OSError."""
+        return await asyncio.to_thread(_on_disk, str(self._spool), body.parts())
+
+
+class Body(Protocol):
+    """Where the bytes are."""
+
+    size: int
+
+    async def append(self, data: bytes) -> None: ...
+    async def read(self, start: int, size: int) -> bytes: ...
+    def cut(self, size: int) -> None: ...
+    def close(self) -> None: ...
+
+
+class _Held:
+    __slots__ = ("body", "holds", "size")
+
+    def __init__(self, body: Body, size: int) -> None:
+        self.body = body
+        self.size = size
+        self.holds = 0
+
+
+class _Mark(NamedTuple):
+    size: int
+    hash: Any
+
+
+class LocalDraft:
+    """A ``Draft`` that gathers pieces before it puts them where they stay."""
+
+    def __init__(self, blobs: LocalBlobs) -> None:
+        self._blobs = blobs
+        self._body: Body = InMemory(blobs.slabs)
+        self._gathered: list[bytes] = []
+        self._gathered_bytes = 0
+        self._hash = hashlib.sha256()
+        self._over = False
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        return self._body.size + self._gathered_bytes
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of what it has, in hexadecimal."""
+        return self._hash.hexdigest()
+
+    async def write(self, data: bytes) -> None:
+        """Append. Raises OSError if there is no room for it on the disk; then it has what it had before."""
+        if len(data) < _KEPT_BYTES and self._gathered_bytes + len(data) < PIECE_BYTES:
+            self._gathered.append(data)
+            self._gathered_bytes += len(data)
+            if len(self._gathered) >= 64:  # the list itself may not cost more than what is in it
+                self._gathered = [b"".join(self._gathered)]
+            self._count(data)
+        elif isinstance(self._body, InMemory) and not self._blobs.spools(self._body.size):
+            if self._gathered:
+                self._body.add(b"".join(self._gathered))
+                self._gathered, self._gathered_bytes = [], 0
+            self._body.add(data)
+            self._count(data)
+        else:
+            await _unbroken(self._write_to_disk(data))
+
+    async def _write_to_disk(self, data: bytes) -> None:
+        if isinstance(self._body, InMemory):
+            self._body = await self._blobs.on_disk(self._body)
+        await self._body.append(b"".join((*self._gathered, data)))
+        self._gathered, self._gathered_bytes = [], 0
+        self._count(data)
+
+    def _count(self, data: bytes) -> None:
+        self._hash.update(data)
+        self._blobs.grow(len(data))
+
+    def mark(self) -> _Mark:
+        """Return what ``back_to`` takes to come back to this moment."""
+        return _Mark(self.size, self._hash.copy())
+
+    def back_to(self, mark: _Mark) -> None:
+        """Forget what was written since ``mark``, which is then used up."""
+        self._blobs.grow(mark.size - self.size)
+        self._hash = mark.hash
+        if mark.size <= self._body.size:
+            self._gathered, self._gathered_bytes = [], 0
+            self._body.cut(mark.size)
+        else:
+            left = mark.size - self._body.size
+            self._gathered, self._gathered_bytes = [b"".join(self._gathered)[:left]], left
+
+    async def flush(self) -> None:
+        """Put what it has where it is to stay. Raises OSError if there is no room for it on the disk."""
+        in_memory = isinstance(self._body, InMemory)
+        if self._blobs.spools(self.size) if in_memory else self._gathered:
+            await _unbroken(self._write_to_disk(b""))
+
+    def keep(self) -> Content:
+        """Make it a content, held once. It takes no more."""
+        self._over = True
+        body: Body = self._body if not self._gathered else _Ending(self._body, b"".join(self._gathered))
+        self._gathered = []  # they are the content's from here on; the size stays known
+        return self._blobs.accept(self._hash.hexdigest(), self.size, body)
+
+    def discard(self) -> None:
+        """Forget it, unless it was kept."""
+        if not self._over:
+            self._over = True
+            self._blobs.grow(-self.size)
+            self._body.close()
+
+
+class InMemory:
+    """Pieces in memory. The start of each is known, its end is the start of the next."""
+
+    __slots__ = ("_parts", "_slabs", "_starts", "size")
+
+    def __init__(self, slabs: Slabs) -> None:
+        self._slabs = slabs
+        self._parts: list[bytes | mmap.mmap] = []
+        self._starts: list[int] = []
+        self.size = 0
+
+    def add(self, data: bytes) -> None:
+        """Append."""
+        if self.size < _SLABS_FROM_BYTES:
+            self._begin(data)
+            self.size += len(data)
+            return
+        view = memoryview(data)
+        while view:
+            slab = self._parts[-1]
+            used = self.size - self._starts[-1]
+            if not isinstance(slab, mmap.mmap) or used == _SLAB_BYTES:
+                slab, used = self._slabs.take(), 0
+                self._begin(slab)
+            size = min(len(view), _SLAB_BYTES - used)
+            slab[used : used + size] = view[:size]
+            self.size += size
+            view = view[size:]
+
+    def _begin(self, part: bytes | mmap.mmap) -> None:
+        self._parts.append(part)
+        self._starts.append(self.size)
+
+    def parts(self) -> Iterator[bytes]:
+        """Give all of it."""
+        for at, start in enumerate(self._starts):
+            yield self._piece(at, start, self.size)
+
+    async def append(self, data: bytes) -> None:
+        self.add(data)
+
+    async def read(self, start: int, size: int) -> bytes:
+        at = bisect_right(self._starts, start) - 1
+        return self._piece(at, start, start + size) if start < self.size else b""
+
+    def _piece(self, at: int, start: int, end: int) -> bytes:
+        """Return what a part has between two positions."""
+        part, begin = self._parts[at], self._starts[at]
+        end = min(end, self._starts[at + 1] if at + 1 < len(self._starts) else self.size)
+        return part if len(part) == end - start and isinstance(part, bytes) else part[start - begin : end - begin]
+
+    def cut(self, size: int) -> None:
+        while self._starts and self._starts[-1] >= size:
+            self._slabs.give_back(self._parts.pop())
+            self._starts.pop()
+        self.size = size
+
+    def close(self) -> None:
+        for part in self._parts:
+            self._slabs.give_back(part)
+        self._parts.clear()
+        self._starts.clear()
+
+
+class Slabs:
+    """Memory from the system, in large pages where it has them: they come twenty times as fast as small ones.
+
+    A few are kept for the next, since the system clears each before it gives it.
+    """
+
+    def __init__(self) -> None:
+        self._spare: list[mmap.mmap] = []
+
+    def take(self) -> mmap.mmap:
+        """Return one, with anything in it."""
+        if self._spare:
+            return self._spare.pop()
+        if not hasattr(mmap, "MAP_PRIVATE"):
+            return mmap.mmap(-1, _SLAB_BYTES)
+        slab = mmap.mmap(-1, _SLAB_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            with contextlib.suppress(OSError):
+                slab.madvise(mmap.MADV_HUGEPAGE)
+        return slab
+
+    def give_back(self, part: bytes | mmap.mmap) -> None:
+        """Take one back that nobody looks at any more. Anything else is let go of."""
+        if isinstance(part, mmap.mmap) and len(self._spare) < _SPARE_SLABS:
+            self._spare.append(part)
+
+
+class _Ending:
+    """A body and the last bytes, which have not come to a piece."""
+
+    def __init__(self, body: Body, ending: bytes) -> None:
+        self._body = body
+        self._ending = ending
+        self.size = body.size + len(ending)
+
+    async def append(self, data: bytes) -> None:
+        raise AssertionError("a finished content takes no more")
+
+    async def read(self, start: int, size: int) -> bytes:
+        if start < self._body.size:
+            return await self._body.read(start, size)
+        offset = start - self._body.size
+        return self._ending[offset : offset + size]
+
+    def cut(self, size: int) -> None:
+        raise AssertionError("a finished content stays as it is")
+
+    def close(self) -> None:
+        self._body.close()
+
+
+async def _unbroken(work: Coroutine[Any, Any, None]) -> None:
+    """Run it to its end, also when cancelled: a thread cannot be, and would write into what was given up."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        while not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([task])
+        task.exception()
+        raise
+
+
+def _on_disk(folder: str, parts: Iterator[bytes]) -> OnDisk:
+    body = OnDisk(tempfile.TemporaryFile(dir=folder, prefix="clawlink-", buffering=0))  # noqa: SIM115 - it stays open
+    try:
+        for part in parts:
+            body.write(part)
+    except BaseException:
+        body.close()
+        raise
+    return body
+
+
+class OnDisk:
+    """A temporary file. Reading and writing it takes a thread, since a disk may make one wait."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._lock = threading.Lock()  # a position is of the file, not of the reader
+        self._open = True
+        self.size = 0
+
+    async def append(self, data: bytes) -> None:
+        await asyncio.to_thread(self.write, data)
+
+    async def read(self, start: int, size: int) -> bytes:
+        return await asyncio.to_thread(self._read, start, min(size, PIECE_BYTES))
+
+    def write(self, data: bytes) -> None:
+        """Append, all or nothing."""
+        with self._lock:
+            self._file.seek(self.size)
+            view = memoryview(data)
+            while view:
+                view = view[self._file.write(view) :]
+            self.size += len(data)
+
+    def _read(self, start: int, size: int) -> bytes:
+        with self._lock:
+            self._file.seek(start)
+            return self._file.read(min(size, max(self.size - start, 0)))
+
+    def cut(self, size: int) -> None:
+        with self._lock:
+            self._file.truncate(size)
+            self.size = size
+
+    def close(self) -> None:
+        with self._lock:
+            self._file.close()
+
+
+def require_folder(path: str) -> None:
+    """Make the folder for temporary files, and write and delete one. Raises OSError if that cannot be done."""
+    os.makedirs(path, mode=0o700, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path, prefix="clawlink-") as file:
+        file.write(b"x")
