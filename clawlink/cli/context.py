@@ -171,10 +171,15 @@ class Context:
 
     def read_bytes(self) -> bytes:
         """Return standard input exactly."""
+        return bytes(self.stdin.read())
+
+    @property
+    def stdin(self) -> Any:
+        """Standard input as a file object of bytes; an empty one if it is closed."""
+        import io
         import sys
 
-        data: Any = b"" if sys.stdin is None else sys.stdin.buffer.read()
-        return bytes(data)
+        return io.BytesIO() if sys.stdin is None else sys.stdin.buffer
 
 
 def _typed(

@@ -60,6 +60,7 @@ _BY_KIND: tuple[tuple[type[ClawLinkError], Exit], ...] = (
     (errors.NotFound, Exit.NOT_FOUND),
     (errors.Conflicted, Exit.CONFLICT),
     (errors.VersionConflict, Exit.CONFLICT),
+    (errors.FileLocked, Exit.CONFLICT),
     (errors.TooLarge, Exit.OVER_LIMIT),
     (errors.OverLimit, Exit.OVER_LIMIT),
     (errors.StorageFull, Exit.OVER_LIMIT),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from clawlink.cli.files import show_attachments
 from clawlink.cli.render import cell, duration, epoch, named
 from clawlink.domain.message import (
     AgentJoined,
@@ -52,6 +53,7 @@ def show_message(
             show_text(ctx, "note", message.note)
         if message.result is not None:
             show_text(ctx, "asks" if message.status == _ASKED else "result", message.result)
+        _attachments(ctx, message)
     elif isinstance(message, TaskAnswer):
         ctx.out.line(f"answer {cell(id)} to what you asked about task {cell(message.task_id)}", style="bold")
         _facts(ctx, message, again)
@@ -69,6 +71,7 @@ def show_message(
         ctx.out.line(f"message {cell(id)}", style="bold")
         _facts(ctx, message, again, ("answers", _cell(message.in_reply_to)), ("thread", _cell(message.thread)))
         show_text(ctx, "content", message.content)
+        _attachments(ctx, message)
     elif isinstance(message, FileUpdated):
         ctx.out.line(f"file notice {cell(id)}", style="bold")
         what = "deleted" if message.deleted else f"written, version {message.version}"
@@ -103,6 +106,12 @@ def _show_delegation(ctx: Context, message: TaskDelegation, again: str | None) -
     show_text(ctx, "task", message.task)
     if message.context:
         show_text(ctx, "context", message.context)
+    _attachments(ctx, message)
+
+
+def _attachments(ctx: Context, message: TaskDelegation | TaskResponse | PlainMessage) -> None:
+    if message.attachments is not msgspec.UNSET:
+        show_attachments(ctx, message.attachments)
 
 
 def _show_update(ctx: Context, message: TaskUpdate, id: str, again: str | None) -> None:

@@ -15,7 +15,7 @@ from clawlink.version import VERSION
 
 PROG = "clawlink"
 # Arguments that name a file on this machine: there a name need not be UTF-8.
-_PATHS = frozenset({"file", "output", "ca", "dir"})
+_PATHS = frozenset({"file", "output", "ca", "dir", "attach"})
 _VALUED = frozenset({"--relay", "--token", "--as", "--ca", "--timeout"})
 
 _ENVIRONMENT = (

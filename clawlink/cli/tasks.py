@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from clawlink.cli.exits import Exit
+from clawlink.cli.files import show_attachments
 from clawlink.cli.messages import show_text
 from clawlink.cli.render import cell, duration, epoch, named, presence, quoted
 
@@ -91,6 +92,7 @@ def show_result(ctx: Context, task: TaskView) -> None:
         show_text(ctx, "note", end.note)
     if task.result is not None:
         show_text(ctx, "result", task.result)
+    show_attachments(ctx, task.result_attachments)
 
 
 def show_task(ctx: Context, task: TaskView, *, me: str | None) -> None:
@@ -110,8 +112,10 @@ def show_task(ctx: Context, task: TaskView, *, me: str | None) -> None:
     show_text(ctx, "task", task.task)
     if task.context:
         show_text(ctx, "context", task.context)
+    show_attachments(ctx, task.attachments)
     if task.result is not None:
         show_text(ctx, "result", task.result)
+    show_attachments(ctx, task.result_attachments)
     ctx.out.line("  history:")
     if task.history_folded:
         ctx.out.line(f"    ({task.history_folded} older reports are not kept)")

@@ -47,6 +47,17 @@ def lifetime(text: str) -> float:
     return value
 
 
+def lock_span(text: str) -> float:
+    """Read how long a file is locked."""
+    from clawlink.domain.limits import MAX_LOCK_SECONDS
+
+    value = span(text)
+    if not 1 <= value <= MAX_LOCK_SECONDS:
+        most = f"{MAX_LOCK_SECONDS / _UNITS['h']:g} hours"
+        raise argparse.ArgumentTypeError(f"it must be from 1 s to {most}, not {text!r}")
+    return value
+
+
 def lease(text: str) -> float:
     """Read for how many seconds messages are held."""
     from clawlink.domain.limits import MAX_LEASE_SECONDS, MIN_LEASE_SECONDS

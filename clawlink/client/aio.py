@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import io
 import os
 import ssl
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from contextlib import aclosing
 from functools import cached_property, wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
 from yarl import URL
 
-from clawlink.client.calls import Call
-from clawlink.client.shell import Shell
-from clawlink.client.waiting import FINAL, Ask, Crowd, Rest, Said, Trouble, about_message, about_task, distinct, follow
-from clawlink.domain.limits import MIB
+from clawlink.client import transfer
+from clawlink.client.blob_calls import FileFacts, Terms
+from clawlink.client.calls import Call, Reply
+from clawlink.client.shell import Shell, piecemeal
+from clawlink.client.waiting import (
+    FINAL,
+    Crowd,
+    Do,
+    Rest,
+    Said,
+    Step,
+    Trouble,
+    about_file,
+    about_message,
+    about_task,
+    distinct,
+    follow,
+)
+from clawlink.domain.message import Attachment
 from clawlink.errors import ClawLinkError
-from clawlink.protocol.replies import MessageStatus, TaskView
+from clawlink.protocol.replies import FileHistory, FileSaved, MessageStatus, TaskView
 
 if TYPE_CHECKING:
     from clawlink.client.stream import Stream
@@ -102,17 +116,17 @@ class AsyncClient(Shell):
             async with self._session.request(
                 call.endpoint.method,
                 self._url(call.path),
-                data=_data(call.body),
+                data=piecemeal(call.body),
                 headers=self._headers(call),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=patience, sock_read=patience + call.wait),
                 allow_redirects=False,
                 ssl=await self._trusted(),
                 proxy=self._proxy,
             ) as response:
-                status, body = response.status, await response.read()
+                reply = Reply(response.status, response.headers, await response.read())
         except NO_ANSWER as error:
             raise self._failure(error, patience) from error
-        return self._read(call, status, body)
+        return self._read(call, reply)
 
     def _failure(self, error: Exception, patience: float) -> ClawLinkError:
         """Return what it means that there was no answer."""
@@ -169,6 +183,107 @@ class AsyncClient(Shell):
             return ssl.create_default_context(cafile=path)
         except OSError as error:
             raise self._unreadable(error) from error
+
+    # -- files of any size ---------------------------------------------------------------------------------------------
+
+    async def upload(
+        self,
+        file_key: str,
+        source: str | os.PathLike[str] | IO[bytes],
+        *,
+        content_type: str | None = None,
+        file_type: str | None = None,
+        if_version: int | None = None,
+        ttl: float | None = None,
+        burn: bool = False,
+        force: bool = False,
+        key: str | None = None,
+        patience: float = 60.0,
+        on_progress: Callable[[int, int | None], object] | None = None,
+        on_away: Callable[[ClawLinkError | None], object] | None = None,
+    ) -> FileSaved:
+        """Write a shared file from a path, a folder (as a tar), or a file object that is open for reading bytes.
+
+        What is large goes in pieces, none of which is sent twice if it has arrived. Failures that pass by themselves
+        are borne for ``patience`` seconds after the last success; ``on_away`` is told why, and with None that it goes
+        on. ``on_progress`` is given how many bytes are there, and of how many, if that is known. With the idempotency
+        ``key`` of an upload that broke off it goes on with that one. For all else see ``put_blob``.
+        """
+        terms = Terms(content_type, file_type, if_version, ttl, burn, force)
+        steps = transfer.upload(self.identity, file_key, source, terms, key=key, patience=patience)
+        return await self._transferred(steps, FileSaved, on_progress, on_away)
+
+    async def download(
+        self,
+        file_key: str,
+        target: str | os.PathLike[str] | IO[bytes],
+        *,
+        version: int | None = None,
+        patience: float = 60.0,
+        on_progress: Callable[[int, int | None], object] | None = None,
+        on_away: Callable[[ClawLinkError | None], object] | None = None,
+    ) -> FileFacts:
+        """Read a shared file to a path, whole or not at all, or into a file object that is open for writing bytes.
+
+        Its SHA-256 is compared before it is there; an object has it all before that is known. What breaks off goes on
+        where it was; ``patience``, ``on_progress`` and ``on_away`` are those of ``upload``.
+        """
+        sink = transfer.sink(target)
+        steps = transfer.download(self.identity, file_key, sink, version=version, patience=patience)
+        return await self._transferred(steps, FileFacts, on_progress, on_away)
+
+    async def attach(
+        self,
+        source: str | os.PathLike[str] | IO[bytes],
+        name: str | None = None,
+        *,
+        on_progress: Callable[[int, int | None], object] | None = None,
+        on_away: Callable[[ClawLinkError | None], object] | None = None,
+    ) -> Attachment:
+        """Share a file or a folder under a key of its own, and return what ``delegate``, ``respond`` and ``send`` take.
+
+        ``name`` is what it is called there; of a path it is the last part. What is there already is not sent again.
+        ``on_progress`` and ``on_away`` are those of ``upload``.
+        """
+        return await self._transferred(transfer.attach(self.identity, source, name), Attachment, on_progress, on_away)
+
+    async def watch_file(
+        self,
+        file_key: str,
+        since: int | None = None,
+        timeout: float | None = None,
+        *,
+        on_away: Callable[[ClawLinkError | None], object] | None = None,
+    ) -> FileHistory:
+        """Wait until a shared file is at another version than ``since``, or than now; else as ``wait_for``.
+
+        A deletion counts, and so does the first version of a file that is not there yet.
+        """
+        return await self._last(follow(about_file(self.identity, file_key, since), timeout), None, on_away)
+
+    async def _transferred(
+        self,
+        steps: Generator[Step, Any, None],
+        kind: type[T],
+        on_progress: Callable[[int, int | None], object] | None = None,
+        on_away: Callable[[ClawLinkError | None], object] | None = None,
+    ) -> T:
+        """Do what a transfer takes, and return what came of it."""
+        done: object = None
+        try:
+            async with aclosing(self._drive(steps)) as driven:
+                async for said in driven:
+                    if isinstance(said.news, Trouble):
+                        await _tell(on_away, said.news.error)
+                    elif isinstance(said.news, transfer.Moved):
+                        await _tell(on_progress, *said.news)
+                    else:
+                        done = said.news
+        finally:
+            steps.close()  # now, and not when nobody looks at the failure any more: a half-written file goes with it
+        if not isinstance(done, kind):
+            raise AssertionError("a transfer ends with what came of it")
+        return done
 
     # -- waiting -------------------------------------------------------------------------------------------------------
 
@@ -263,7 +378,7 @@ class AsyncClient(Shell):
 
     async def _last(
         self,
-        steps: Generator[Ask | Rest | Said, Any, None],
+        steps: Generator[Step, Any, None],
         on_change: Callable[[T], object] | None,
         on_away: Callable[[ClawLinkError | None], object] | None,
     ) -> T:
@@ -280,9 +395,7 @@ class AsyncClient(Shell):
             raise AssertionError("what is followed to its end was seen")
         return last
 
-    async def _tell_all(
-        self, line: Generator[Ask | Rest | Said, Any, None], told: asyncio.Queue[Said | Exception | None]
-    ) -> None:
+    async def _tell_all(self, line: Generator[Step, Any, None], told: asyncio.Queue[Said | Exception | None]) -> None:
         try:
             async with aclosing(self._drive(line)) as driven:
                 async for said in driven:
@@ -290,7 +403,7 @@ class AsyncClient(Shell):
         except Exception as error:
             told.put_nowait(error)
 
-    async def _drive(self, steps: Generator[Ask | Rest | Said, Any, None]) -> AsyncGenerator[Said, None]:
+    async def _drive(self, steps: Generator[Step, Any, None]) -> AsyncGenerator[Said, None]:
         """Do what waiting takes, and give what it says."""
         try:
             step = next(steps)
@@ -299,6 +412,14 @@ class AsyncClient(Shell):
                     yield step
                 elif isinstance(step, Rest):
                     await asyncio.sleep(step.seconds)
+                elif isinstance(step, Do):
+                    try:
+                        done = await asyncio.to_thread(step.work)
+                    except Exception as error:
+                        step = steps.throw(error)
+                    else:
+                        step = steps.send(done)
+                    continue
                 else:
                     try:
                         answer = await self._send(step.call, min(step.patience, self.timeout))
@@ -312,14 +433,9 @@ class AsyncClient(Shell):
             return
 
 
-def _data(body: bytes | None) -> bytes | io.BytesIO | None:
-    """Return a body as aiohttp wants it: what is large is sent piece by piece."""
-    return body if body is None or len(body) < MIB else io.BytesIO(body)
-
-
-async def _tell(listener: Callable[[T], object] | None, news: T) -> None:
+async def _tell(listener: Callable[..., object] | None, *news: object) -> None:
     """Tell a listener, which may be a plain function or an async one."""
     if listener is not None:
-        done = listener(news)
+        done = listener(*news)
         if inspect.isawaitable(done):
             await done

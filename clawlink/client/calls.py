@@ -6,18 +6,17 @@ method of the same name that ``Client`` has.
 
 from __future__ import annotations
 
-import base64
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
 
 from clawlink.domain.limits import MAX_POLL_MESSAGES
-from clawlink.domain.message import KnowledgeBroadcast, Message, decode
-from clawlink.errors import BadRequest, NotARelay
+from clawlink.domain.message import Attachment, KnowledgeBroadcast, Message, decode
+from clawlink.errors import BadRequest, ClawLinkError, NotARelay
 from clawlink.protocol import paths, replies, requests
 from clawlink.protocol.invalid import bad_field
 from clawlink.protocol.paths import Endpoint
@@ -42,11 +41,21 @@ class Identity:
         return self.agent_id
 
 
+class Reply(NamedTuple):
+    """A reply as it came: its status, its headers by their names in whatever case, its body."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
 @dataclass(frozen=True)
 class Call(Generic[T]):
     """One request. ``repeatable`` means that sending it twice does no more than sending it once.
 
-    ``wait`` is how many seconds the relay may take on purpose; ``learn`` is told the answer of a success.
+    ``wait`` is how many seconds the relay may take on purpose; ``learn`` is told the answer of a success. ``headers``
+    go with it, and make of a ``body`` another thing than JSON. ``read_reply``, if there is one, reads the answer with
+    its status and headers, and ``refuse`` says what a status means where no body does, as to HEAD.
     """
 
     endpoint: Endpoint
@@ -56,11 +65,16 @@ class Call(Generic[T]):
     repeatable: bool = True
     wait: float = 0.0
     learn: Callable[[Identity, T], None] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    read_reply: Callable[[Reply], T] | None = None
+    refuse: Callable[[int], ClawLinkError | None] | None = None
 
-    def answer(self, body: bytes) -> T:
+    def answer(self, reply: Reply) -> T:
         """Read the reply to this call. Raises NotARelay for one of another shape: it does not come from a relay."""
         try:
-            return self.read(body)
+            return self.read(reply.body) if self.read_reply is None else self.read_reply(reply)
+        except KeyError as error:
+            raise NotARelay(f"the answer is not that of a ClawLink relay: it lacks {error}") from None
         except (ValueError, msgspec.DecodeError) as error:
             raise NotARelay(f"the answer is not that of a ClawLink relay: {error}") from None
 
@@ -111,7 +125,7 @@ class File(NamedTuple):
     updated_at: str
 
 
-def _reader(kind: Any) -> Callable[[bytes], Any]:
+def reader(kind: Any) -> Callable[[bytes], Any]:
     """Return what decodes a reply."""
     decoder: msgspec.json.Decoder[Any] | None = None
 
@@ -124,14 +138,14 @@ def _reader(kind: Any) -> Callable[[bytes], Any]:
     return read
 
 
-_readers = {endpoint.name: _reader(endpoint.reply) for endpoint in paths.ENDPOINTS if not endpoint.text}
-_read_polled = _reader(replies.Polled[msgspec.Raw])
-_read_dead = _reader(replies.DeadLetters[msgspec.Raw])
-_read_knowledge = _reader(replies.KnowledgeList[KnowledgeBroadcast])
-_read_object = _reader(dict[str, Any])
+_readers = {endpoint.name: reader(endpoint.reply) for endpoint in paths.ENDPOINTS if not endpoint.text}
+_read_polled = reader(replies.Polled[msgspec.Raw])
+_read_dead = reader(replies.DeadLetters[msgspec.Raw])
+_read_knowledge = reader(replies.KnowledgeList[KnowledgeBroadcast])
+_read_object = reader(dict[str, Any])
 
 
-def _call(
+def simple_call(
     endpoint: Endpoint,
     body: msgspec.Struct | None = None,
     *,
@@ -142,17 +156,22 @@ def _call(
     learn: Callable[[Identity, Any], None] | None = None,
     **parameters: str,
 ) -> Call[Any]:
-    given = {name: value for name, value in (query or {}).items() if value is not None}
-    path = endpoint.url(**parameters) + (f"?{urlencode(given)}" if given else "")
+    """Return a call that asks in JSON, and is answered in JSON unless ``read`` says otherwise."""
     return Call(
         endpoint,
-        path,
+        endpoint.url(**parameters) + query_string(query),
         read or _readers[endpoint.name],
         None if body is None else _encoder.encode(body),
         repeatable,
         wait,
         learn,
     )
+
+
+def query_string(query: Mapping[str, object] | None) -> str:
+    """Return what stands behind an address, with its question mark; what is None is left out."""
+    given = {name: value for name, value in (query or {}).items() if value is not None}
+    return f"?{urlencode(given)}" if given else ""
 
 
 def repeat_key(given: str | None) -> str:
@@ -176,12 +195,12 @@ def claimed(raw: msgspec.Raw, held: replies.Lease) -> Claimed:
 
 def info(me: Identity) -> Call[replies.Info]:
     """Tell what the relay is and holds."""
-    return _call(paths.INFO)
+    return simple_call(paths.INFO)
 
 
 def health(me: Identity) -> Call[replies.Health]:
     """Tell whether the relay takes work."""
-    return _call(paths.HEALTH)
+    return simple_call(paths.HEALTH)
 
 
 def register(
@@ -215,24 +234,24 @@ def register(
         subscriptions=None if subscriptions is None else list(subscriptions),
         idempotency_key=repeat_key(key),
     )
-    return _call(paths.REGISTER, ask, learn=learn)
+    return simple_call(paths.REGISTER, ask, learn=learn)
 
 
 def discover(
     me: Identity, *, capability: str | None = None, name: str | None = None, status: str = "online"
 ) -> Call[replies.Discovered]:
     """List agents by capability, name and status: online, stale or all."""
-    return _call(paths.DISCOVER, query={"capability": capability, "name": name, "status": status})
+    return simple_call(paths.DISCOVER, query={"capability": capability, "name": name, "status": status})
 
 
 def heartbeat(me: Identity) -> Call[replies.Beat]:
     """Show a sign of life."""
-    return _call(paths.HEARTBEAT, requests.Heartbeat(me.require()))
+    return simple_call(paths.HEARTBEAT, requests.Heartbeat(me.require()))
 
 
 def leave(me: Identity) -> Call[replies.Left]:
     """Leave the relay. Messages still in the mailbox expire; tasks wait for the next agent of the name."""
-    return _call(paths.LEAVE, agent_id=me.require(), repeatable=False)
+    return simple_call(paths.LEAVE, agent_id=me.require(), repeatable=False)
 
 
 def delegate(
@@ -246,12 +265,14 @@ def delegate(
     priority: str = "normal",
     deadline: float | None = None,
     parent_task: str | None = None,
+    attachments: Sequence[Attachment] | None = None,
     key: str | None = None,
 ) -> Call[replies.Delegated]:
     """Delegate a task: ``to`` an agent by id or name, or in its place to whoever claims it first.
 
     Those are the agents that have the ``capability`` (all of them, where it is several), or that ``to_any_of`` names,
     or both. ``deadline`` is in seconds from now. ``parent_task`` is the task that this one is done for.
+    ``attachments`` are shared files that go with it, as ``attach`` returns them.
     """
     ask = {
         "from_agent": me.require(),
@@ -263,9 +284,10 @@ def delegate(
         "to_any_of": None if to_any_of is None else list(to_any_of),
         "deadline": deadline,
         "parent_task": parent_task,
+        "attachments": _listed(attachments),
         "idempotency_key": repeat_key(key),
     }
-    return _call(paths.DELEGATE, _checked(ask, requests.Delegate))
+    return simple_call(paths.DELEGATE, checked(ask, requests.Delegate))
 
 
 def respond(
@@ -278,12 +300,13 @@ def respond(
     note: str | None = None,
     receipt: str | None = None,
     to: str | None = None,
+    attachments: Sequence[Attachment] | None = None,
     key: str | None = None,
 ) -> Call[replies.ResponseSent]:
     """Answer a task, or report on it: in_progress, input_required, completed, failed, rejected.
 
     ``progress`` is in percent. With the ``receipt`` of the claim, a task that was handed out again since is refused
-    with LeaseLost, even if it came back to the same agent.
+    with LeaseLost, even if it came back to the same agent. ``attachments`` are those of ``delegate``.
     """
     ask = {
         "from_agent": me.require(),
@@ -294,9 +317,10 @@ def respond(
         "note": note,
         "receipt": receipt,
         "to_agent": to,
+        "attachments": _listed(attachments),
         "idempotency_key": repeat_key(key),
     }
-    return _call(paths.RESPOND, _checked(ask, requests.Respond))
+    return simple_call(paths.RESPOND, checked(ask, requests.Respond))
 
 
 def tasks(
@@ -320,7 +344,7 @@ def tasks(
         "limit": limit,
         "after": after,
     }
-    return _call(paths.TASKS, query=query)
+    return simple_call(paths.TASKS, query=query)
 
 
 def task(me: Identity, task_id: str, *, wait: float = 0.0, since: int | None = None) -> Call[replies.TaskView]:
@@ -329,19 +353,19 @@ def task(me: Identity, task_id: str, *, wait: float = 0.0, since: int | None = N
     With ``wait``, in seconds, once it has changed since version ``since``, or without that once it is final.
     """
     query = {"agent_id": me.require(), "wait": wait or None, "since": since}
-    return _call(paths.TASK, query=query, wait=wait, task_id=task_id)
+    return simple_call(paths.TASK, query=query, wait=wait, task_id=task_id)
 
 
 def cancel(me: Identity, task_id: str, *, note: str | None = None) -> Call[replies.Cancelled]:
     """Take a task back for good. Its assignee is told, if it has fetched it."""
     ask = {"from_agent": me.require(), "note": note}
-    return _call(paths.CANCEL, _checked(ask, requests.Cancel), task_id=task_id)
+    return simple_call(paths.CANCEL, checked(ask, requests.Cancel), task_id=task_id)
 
 
 def answer(me: Identity, task_id: str, content: Any, *, key: str | None = None) -> Call[replies.Answered]:
     """Give the assignee of a task what it asked for with ``input_required``, so that the work goes on."""
     ask = {"from_agent": me.require(), "content": content, "idempotency_key": repeat_key(key)}
-    return _call(paths.ANSWER, _checked(ask, requests.Answer), task_id=task_id)
+    return simple_call(paths.ANSWER, checked(ask, requests.Answer), task_id=task_id)
 
 
 def send(
@@ -353,9 +377,13 @@ def send(
     thread: str | None = None,
     parent_task: str | None = None,
     priority: str = "normal",
+    attachments: Sequence[Attachment] | None = None,
     key: str | None = None,
 ) -> Call[replies.Sent]:
-    """Send a plain message to an agent by id or name. ``parent_task`` is the task that it is sent for."""
+    """Send a plain message to an agent by id or name. ``parent_task`` is the task that it is sent for.
+
+    ``attachments`` are those of ``delegate``.
+    """
     ask = {
         "from_agent": me.require(),
         "to_agent": to,
@@ -364,9 +392,10 @@ def send(
         "thread": thread,
         "parent_task": parent_task,
         "priority": priority,
+        "attachments": _listed(attachments),
         "idempotency_key": repeat_key(key),
     }
-    return _call(paths.SEND, _checked(ask, requests.Send))
+    return simple_call(paths.SEND, checked(ask, requests.Send))
 
 
 def broadcast(
@@ -389,7 +418,7 @@ def broadcast(
         "parent_task": parent_task,
         "idempotency_key": repeat_key(key),
     }
-    return _call(paths.BROADCAST, _checked(ask, requests.Broadcast))
+    return simple_call(paths.BROADCAST, checked(ask, requests.Broadcast))
 
 
 def knowledge(
@@ -407,7 +436,7 @@ def knowledge(
     ``topic`` may be a pattern, ``author`` is an agent id, ``since`` a time in ISO-8601 or in seconds since the epoch.
     """
     query = {"topic": topic, "tag": tag, "author": author, "since": since, "limit": limit, "after": after}
-    return _call(paths.KNOWLEDGE, query=query, read=_read_knowledge)
+    return simple_call(paths.KNOWLEDGE, query=query, read=_read_knowledge)
 
 
 def poll(me: Identity, *, wait: float = 0.0, max: int | None = None, lease: float = 60.0) -> Call[list[Claimed]]:
@@ -421,22 +450,22 @@ def poll(me: Identity, *, wait: float = 0.0, max: int | None = None, lease: floa
         return [claimed(raw, held) for raw, held in zip(polled.messages, polled.deliveries, strict=True)]
 
     query = {"wait": wait, "max": None if max is None else min(max, MAX_POLL_MESSAGES), "lease": lease}
-    return _call(paths.POLL, query=query, read=read, wait=wait, agent_id=me.require())
+    return simple_call(paths.POLL, query=query, read=read, wait=wait, agent_id=me.require())
 
 
 def ack(me: Identity, receipts: Sequence[str]) -> Call[replies.Receipted]:
     """Settle leased messages."""
-    return _call(paths.ACK, requests.Ack(me.require(), list(receipts)))
+    return simple_call(paths.ACK, requests.Ack(me.require(), list(receipts)))
 
 
 def nack(me: Identity, receipts: Sequence[str], *, delay: float = 0.0) -> Call[replies.Receipted]:
     """Give leased messages back, to be due again after ``delay`` seconds."""
-    return _call(paths.NACK, requests.Nack(me.require(), list(receipts), delay))
+    return simple_call(paths.NACK, requests.Nack(me.require(), list(receipts), delay))
 
 
 def extend(me: Identity, receipts: Sequence[str], *, lease: float = 60.0) -> Call[replies.Receipted]:
     """Lengthen leases to ``lease`` seconds from now."""
-    return _call(paths.EXTEND, requests.Extend(me.require(), list(receipts), lease))
+    return simple_call(paths.EXTEND, requests.Extend(me.require(), list(receipts), lease))
 
 
 def dead_letters(me: Identity, *, limit: int = 100, after: str | None = None) -> Call[list[DeadLetter]]:
@@ -461,12 +490,14 @@ def dead_letters(me: Identity, *, limit: int = 100, after: str | None = None) ->
         return found
 
     query = {"limit": limit, "after": after}
-    return _call(paths.DEAD_LETTERS, query=query, read=read, agent_id=me.require())
+    return simple_call(paths.DEAD_LETTERS, query=query, read=read, agent_id=me.require())
 
 
 def redrive(me: Identity, message_ids: Sequence[str] | None = None) -> Call[replies.Redriven]:
     """Put dead letters back: the named ones, or all."""
-    return _call(paths.REDRIVE, requests.Redrive(me.require(), None if message_ids is None else list(message_ids)))
+    return simple_call(
+        paths.REDRIVE, requests.Redrive(me.require(), None if message_ids is None else list(message_ids))
+    )
 
 
 def message(me: Identity, message_id: str, *, wait: float = 0.0, until: str = "acked") -> Call[replies.MessageStatus]:
@@ -474,71 +505,26 @@ def message(me: Identity, message_id: str, *, wait: float = 0.0, until: str = "a
 
     With ``wait``, in seconds, once it is ``until`` (delivered, acked, answered), or will not be any more.
     """
-    _checked({"until": until}, requests.MessageQuery)
+    checked({"until": until}, requests.MessageQuery)
     query = {"agent_id": me.require(), "wait": wait or None, "until": until if wait else None}
-    return _call(paths.MESSAGE, query=query, wait=wait, message_id=message_id)
-
-
-def put_file(
-    me: Identity,
-    file_key: str,
-    content: bytes | str,
-    *,
-    file_type: str = "text",
-    if_version: int | None = None,
-    key: str | None = None,
-) -> Call[replies.FileSaved]:
-    """Write a shared file; with ``if_version`` only if it is still at that version (0: if it is new)."""
-    data = content.encode() if isinstance(content, str) else content
-    try:
-        text, encoding = data.decode(), "utf-8"
-    except UnicodeDecodeError:
-        text, encoding = base64.b64encode(data).decode(), "base64"
-    ask = {
-        "file_key": file_key,
-        "content": text,
-        "agent_id": me.require(),
-        "file_type": file_type,
-        "encoding": encoding,
-        "if_version": if_version,
-        "idempotency_key": repeat_key(key),
-    }
-    return _call(paths.PUT_FILE, _checked(ask, requests.PutFile))
-
-
-def list_files(me: Identity, *, limit: int = 100, after: str | None = None) -> Call[replies.FileList]:
-    """List shared files; ``after`` is what the reply before gave as ``next``."""
-    return _call(paths.LIST_FILES, query={"limit": limit, "after": after})
-
-
-def get_file(me: Identity, file_key: str) -> Call[File]:
-    """Read a shared file as bytes."""
-
-    def read(body: bytes) -> File:
-        file: replies.FileContent = _readers[paths.GET_FILE.name](body)
-        content = base64.b64decode(file.content, validate=True) if file.encoding == "base64" else file.content.encode()
-        return File(file.file_key, content, file.file_type, file.last_editor, file.version, file.updated_at)
-
-    return _call(paths.GET_FILE, read=read, file_key=file_key)
-
-
-def delete_file(me: Identity, file_key: str, *, if_version: int | None = None) -> Call[replies.FileDeleted]:
-    """Delete a shared file; with ``if_version`` only if it is still at that version."""
-    query = {"agent_id": me.require(), "if_version": if_version}
-    return _call(paths.DELETE_FILE, query=query, file_key=file_key, repeatable=False)
+    return simple_call(paths.MESSAGE, query=query, wait=wait, message_id=message_id)
 
 
 def metrics(me: Identity) -> Call[str]:
     """Return the relay's counters as Prometheus text."""
-    return _call(paths.METRICS, read=bytes.decode)
+    return simple_call(paths.METRICS, read=bytes.decode)
 
 
 def openapi(me: Identity) -> Call[dict[str, Any]]:
     """Return the relay's interface as an OpenAPI document."""
-    return _call(paths.OPENAPI, read=_read_object)
+    return simple_call(paths.OPENAPI, read=_read_object)
 
 
-def _checked(ask: dict[str, Any], kind: type[T]) -> T:
+def _listed(attachments: Sequence[Attachment] | None) -> list[Attachment] | None:
+    return None if attachments is None else list(attachments)
+
+
+def checked(ask: dict[str, Any], kind: type[T]) -> T:
     """Make the request's struct as the relay would read it, so that a mistake is told before anything is sent."""
     try:
         return msgspec.convert(ask, kind)

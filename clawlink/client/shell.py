@@ -5,6 +5,7 @@ A client is a shell over ``calls``: it sends a call and hands over what came bac
 
 from __future__ import annotations
 
+import io
 import random
 import re
 from collections.abc import Callable, Coroutine, Mapping
@@ -12,9 +13,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 from urllib.parse import urlsplit
 
-from clawlink.client import calls
+from clawlink.client import blob_calls, calls
 from clawlink.client.address import address
-from clawlink.client.calls import Call, Identity
+from clawlink.client.calls import Call, Identity, Reply
 from clawlink.client.retry import Backoff
 from clawlink.config import DEFAULT_RELAY, LOOPBACK_HOSTS
 from clawlink.domain.access import KEY_HEADER
@@ -29,8 +30,11 @@ if TYPE_CHECKING:
     from clawlink.client.stream import Stream
     from clawlink.client.sync import Client
 
+_ANSWERS = frozenset({200, 201, 204, 206})
 # What ends a header, is no text, or would be lost.
 _UNFIT = re.compile("[\\x00\\r\\n\\ud800-\\udfff]|^\\s|\\s$")
+
+_LARGE_BYTES = 64 * 1024
 
 # What OpenSSL calls an answer to its greeting that is not TLS at all; which of them depends on its version.
 _NO_TLS = ("WRONG_VERSION_NUMBER", "record layer failure", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST")
@@ -66,6 +70,11 @@ def turn_into_methods(cls: type, listed: Mapping[str, object], method: Callable[
     for name, one in listed.items():
         if isinstance(one, Method) and vars(cls).get(name, one) is one:
             setattr(cls, name, method(one.make))
+
+
+def piecemeal(body: bytes | None) -> bytes | io.BytesIO | None:
+    """Return a body as the libraries want it: what is large they send piece by piece, each with time of its own."""
+    return body if body is None or len(body) < _LARGE_BYTES else io.BytesIO(body)
 
 
 class Shell:
@@ -132,6 +141,11 @@ class Shell:
             headers["Content-Type"] = "application/json"
         if any(_UNFIT.search(value) for value in headers.values()):
             raise BadRequest("the token or the agent key has characters that no header can carry")
+        if call is not None:
+            headers.update(call.headers)
+            for name, value in call.headers.items():
+                if _UNFIT.search(value):
+                    raise BadRequest(f"the value for {name} has characters that no header can carry", field=name)
         return headers
 
     @cached_property
@@ -145,11 +159,12 @@ class Shell:
 
     # -- what comes back -----------------------------------------------------------------------------------------------
 
-    def _read(self, call: Call[T], status: int, body: bytes) -> T:
+    def _read(self, call: Call[T], reply: Reply) -> T:
         """Return the answer to a call. Raises the error that the relay tells of, or NotARelay."""
-        if status == 200:
-            return call.answer(body)
-        raise self._refusal(status, body)
+        if reply.status in _ANSWERS:
+            return call.answer(reply)
+        refusal = None if call.refuse is None or reply.body else call.refuse(reply.status)
+        raise refusal or self._refusal(reply.status, reply.body)
 
     def _refusal(self, status: int, body: bytes) -> ClawLinkError:
         if 300 <= status < 400:
@@ -233,9 +248,20 @@ class Shell:
     dead_letters = Method(calls.dead_letters)
     redrive = Method(calls.redrive)
     message = Method(calls.message)
-    put_file = Method(calls.put_file)
-    list_files = Method(calls.list_files)
-    get_file = Method(calls.get_file)
-    delete_file = Method(calls.delete_file)
+    put_file = Method(blob_calls.put_file)
+    list_files = Method(blob_calls.list_files)
+    get_file = Method(blob_calls.get_file)
+    delete_file = Method(blob_calls.delete_file)
+    put_blob = Method(blob_calls.put_blob)
+    get_blob = Method(blob_calls.get_blob)
+    stat_blob = Method(blob_calls.stat_blob)
+    file_history = Method(blob_calls.file_history)
+    lock_file = Method(blob_calls.lock_file)
+    unlock_file = Method(blob_calls.unlock_file)
+    confirm_read = Method(blob_calls.confirm_read)
+    create_upload = Method(blob_calls.create_upload)
+    upload_offset = Method(blob_calls.upload_offset)
+    upload_part = Method(blob_calls.upload_part)
+    end_upload = Method(blob_calls.end_upload)
     metrics = Method(calls.metrics)
     openapi = Method(calls.openapi)

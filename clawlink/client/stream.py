@@ -15,7 +15,7 @@ import msgspec
 
 from clawlink.client import calls
 from clawlink.client.aio import NO_ANSWER, AsyncClient
-from clawlink.client.calls import Call, Claimed, Identity
+from clawlink.client.calls import Call, Claimed, Identity, Reply
 from clawlink.client.shell import Method, turn_into_methods
 from clawlink.domain.limits import MAX_RECEIPTS, MIB
 from clawlink.errors import (
@@ -245,7 +245,7 @@ class Stream:
 
     async def perform(self, call: Call[T]) -> T:
         """Send a call as a frame, once, and return its answer. Raises ClawLinkError."""
-        answer = call.answer(await self._ask(call.endpoint.name, call.body or b"{}"))
+        answer = call.answer(Reply(200, {}, await self._ask(call.endpoint.name, call.body or b"{}")))
         if call.learn is not None:
             call.learn(self.identity, answer)
         return answer

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import cached_property, wraps
 from queue import Empty, Queue
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ProtocolError
 
-from clawlink.client.calls import Call
-from clawlink.client.shell import Shell
+from clawlink.client.calls import Call, Reply
+from clawlink.client.shell import Shell, piecemeal
 from clawlink.errors import ClawLinkError
-from clawlink.protocol.replies import MessageStatus, TaskView
+from clawlink.protocol.replies import FileHistory, FileSaved, MessageStatus, TaskView
 
 if TYPE_CHECKING:
-    from clawlink.client.waiting import Ask, Rest, Said
+    from clawlink.client.blob_calls import FileFacts
+    from clawlink.client.waiting import Said, Step
+    from clawlink.domain.message import Attachment
 
 T = TypeVar("T")
 
@@ -87,7 +90,7 @@ class Client(Shell):
             response = self._session.request(
                 call.endpoint.method,
                 self.relay + call.path,
-                data=call.body,
+                data=piecemeal(call.body),
                 headers=headers,
                 timeout=(patience, patience + call.wait),
                 allow_redirects=False,
@@ -104,7 +107,121 @@ class Client(Shell):
             raise self._nobody(broke_off=broke_off) from error
         except OSError as error:  # nothing of the network: requests has names of its own for all that
             raise self._unreadable(error) from error
-        return self._read(call, response.status_code, response.content)
+        return self._read(call, Reply(response.status_code, response.headers, response.content))
+
+    # -- files of any size ---------------------------------------------------------------------------------------------
+
+    def upload(
+        self,
+        file_key: str,
+        source: str | os.PathLike[str] | IO[bytes],
+        *,
+        content_type: str | None = None,
+        file_type: str | None = None,
+        if_version: int | None = None,
+        ttl: float | None = None,
+        burn: bool = False,
+        force: bool = False,
+        key: str | None = None,
+        patience: float = 60.0,
+        on_progress: Callable[[int, int | None], object] | None = None,
+        on_away: Callable[[ClawLinkError | None], object] | None = None,
+    ) -> FileSaved:
+        """Write a shared file from a path, a folder (as a tar), or a file object that is open for reading bytes.
+
+        What is large goes in pieces, none of which is sent twice if it has arrived. Failures that pass by themselves
+        are borne for ``patience`` seconds after the last success; ``on_away`` is told why, and with None that it goes
+        on. ``on_progress`` is given how many bytes are there, and of how many, if that is known. With the idempotency
+        ``key`` of an upload that broke off it goes on with that one. For all else see ``put_blob``.
+        """
+        from clawlink.client import transfer
+        from clawlink.client.blob_calls import Terms
+
+        terms = Terms(content_type, file_type, if_version, ttl, burn, force)
+        steps = transfer.upload(self.identity, file_key, source, terms, key=key, patience=patience)
+        return self._transferred(steps, FileSaved, on_progress, on_away)
+
+    def download(
+        self,
+        file_key: str,
+        target: str | os.PathLike[str] | IO[bytes],
+        *,
+        version: int | None = None,
+        patience: float = 60.0,
+        on_progress: Callable[[int, int | None], object] | None = None,
+        on_away: Callable[[ClawLinkError | None], object] | None = None,
+    ) -> FileFacts:
+        """Read a shared file to a path, whole or not at all, or into a file object that is open for writing bytes.
+
+        Its SHA-256 is compared before it is there; an object has it all before that is known. What breaks off goes on
+        where it was; ``patience``, ``on_progress`` and ``on_away`` are those of ``upload``.
+        """
+        from clawlink.client import transfer
+        from clawlink.client.blob_calls import FileFacts
+
+        sink = transfer.sink(target)
+        steps = transfer.download(self.identity, file_key, sink, version=version, patience=patience)
+        return self._transferred(steps, FileFacts, on_progress, on_away)
+
+    def attach(
+        self,
+        source: str | os.PathLike[str] | IO[bytes],
+        name: str | None = None,
+        *,
+        on_progress: Callable[[int, int | None], object] | None = None,
+        on_away: Callable[[ClawLinkError | None], object] | None = None,
+    ) -> Attachment:
+        """Share a file or a folder under a key of its own, and return what ``delegate``, ``respond`` and ``send`` take.
+
+        ``name`` is what it is called there; of a path it is the last part. What is there already is not sent again.
+        ``on_progress`` and ``on_away`` are those of ``upload``.
+        """
+        from clawlink.client import transfer
+        from clawlink.domain.message import Attachment
+
+        return self._transferred(transfer.attach(self.identity, source, name), Attachment, on_progress, on_away)
+
+    def watch_file(
+        self,
+        file_key: str,
+        since: int | None = None,
+        timeout: float | None = None,
+        *,
+        on_away: Callable[[ClawLinkError | None], object] | None = None,
+    ) -> FileHistory:
+        """Wait until a shared file is at another version than ``since``, or than now; else as ``wait_for``.
+
+        A deletion counts, and so does the first version of a file that is not there yet.
+        """
+        from clawlink.client.waiting import about_file, follow
+
+        return self._last(follow(about_file(self.identity, file_key, since), timeout), None, on_away)
+
+    def _transferred(
+        self,
+        steps: Generator[Step, Any, None],
+        kind: type[T],
+        on_progress: Callable[[int, int | None], object] | None = None,
+        on_away: Callable[[ClawLinkError | None], object] | None = None,
+    ) -> T:
+        """Do what a transfer takes, and return what came of it."""
+        from clawlink.client.transfer import Moved
+        from clawlink.client.waiting import Trouble
+
+        done: object = None
+        try:
+            for said in self._drive(steps, lambda seconds: time.sleep(seconds)):
+                if isinstance(said.news, Trouble):
+                    _tell(on_away, said.news.error)
+                elif not isinstance(said.news, Moved):
+                    done = said.news
+                elif on_progress is not None:
+                    on_progress(*said.news)
+        finally:
+            steps.close()  # now, and not when nobody looks at the failure any more: a half-written file goes with it
+        if not isinstance(done, kind):
+            raise AssertionError("a transfer ends with what came of it")
+        return done
 
     # -- waiting -------------------------------------------------------------------------------------------------------
 
@@ -196,7 +313,7 @@ class Client(Shell):
 
     def _last(
         self,
-        steps: Generator[Ask | Rest | Said, Any, None],
+        steps: Generator[Step, Any, None],
         on_change: Callable[[T], object] | None,
         on_away: Callable[[ClawLinkError | None], object] | None,
     ) -> T:
@@ -214,11 +331,9 @@ class Client(Shell):
             raise AssertionError("what is followed to its end was seen")
         return last
 
-    def _drive(
-        self, steps: Generator[Ask | Rest | Said, Any, None], rest: Callable[[float], bool | None]
-    ) -> Iterator[Said]:
+    def _drive(self, steps: Generator[Step, Any, None], rest: Callable[[float], bool | None]) -> Iterator[Said]:
         """Do what waiting takes, and give what it says; ``rest`` sleeps, and returns true to end it."""
-        from clawlink.client.waiting import Ask, Said
+        from clawlink.client.waiting import Ask, Do, Said
 
         try:
             step = next(steps)
@@ -228,10 +343,18 @@ class Client(Shell):
                 elif isinstance(step, Ask):
                     try:
                         answer = self._send(step.call, min(step.patience, self.timeout))
-                    except ClawLinkError as error:
+                    except (ClawLinkError, KeyboardInterrupt) as error:  # who is interrupted may have a last word
                         step = steps.throw(error)
                     else:
                         step = steps.send(answer)
+                    continue
+                elif isinstance(step, Do):
+                    try:
+                        done = step.work()
+                    except (Exception, KeyboardInterrupt) as error:
+                        step = steps.throw(error)
+                    else:
+                        step = steps.send(done)
                     continue
                 elif rest(step.seconds):
                     return
@@ -247,11 +370,11 @@ class _Threads:
         self.said: Queue[Said | BaseException] = Queue()
         self.over = threading.Event()
 
-    def start(self, client: Client, line: Generator[Ask | Rest | Said, Any, None]) -> None:
+    def start(self, client: Client, line: Generator[Step, Any, None]) -> None:
         """Follow a line in a thread with a client of its own. A failure of one ends the waiting of all."""
         threading.Thread(target=self._run, args=(client, line), daemon=True).start()
 
-    def _run(self, client: Client, line: Generator[Ask | Rest | Said, Any, None]) -> None:
+    def _run(self, client: Client, line: Generator[Step, Any, None]) -> None:
         try:
             with client:
                 for said in client._drive(line, self.over.wait):

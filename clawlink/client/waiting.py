@@ -12,14 +12,14 @@ from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from clawlink.client import calls
+from clawlink.client import blob_calls, calls
 from clawlink.client.calls import Call, Identity
 from clawlink.client.retry import PASSING, Backoff
 from clawlink.domain.task import FINAL as _FINAL
 from clawlink.errors import BadRequest, ClawLinkError, NotARelay
-from clawlink.protocol.replies import MessageStatus, TaskView
+from clawlink.protocol.replies import FileHistory, MessageStatus, TaskView
 
-T = TypeVar("T", TaskView, MessageStatus)
+T = TypeVar("T", TaskView, MessageStatus, FileHistory)
 
 FINAL = frozenset(state.value for state in _FINAL)
 # One question waits no longer than this, so that a connection that died in silence is noticed.
@@ -27,6 +27,7 @@ _STEP_SECONDS = 25.0
 # Of several tasks, each is asked for on a connection of its own; what was not waited for ends within such a step.
 _CROWD_STEP_SECONDS = 10.0
 CROWD = 64
+_LEAST_WAIT_SECONDS = 0.001
 # More than that take turns on them, each so often.
 _TURN_SECONDS = 1.0
 # A relay that shuts down answers at once; asking again at once would only load it.
@@ -62,11 +63,20 @@ class Rest(NamedTuple):
     seconds: float
 
 
+class Do(NamedTuple):
+    """Do this, which may block, and hand in what it returns or raises."""
+
+    work: Callable[[], Any]
+
+
 class Said(NamedTuple):
     """News of the task or message ``id``; None: there is no more to come."""
 
     id: str
     news: Any
+
+
+Step = Ask | Rest | Do | Said
 
 
 @dataclass(frozen=True)
@@ -98,6 +108,23 @@ def about_message(me: Identity, message_id: str, until: str) -> Question[Message
         return calls.message(me, message_id, wait=wait, until=until if last is None else next_stage(last, until))
 
     return Question(message_id, ask, lambda status: settled(status, until), lambda: calls.health(me))
+
+
+def about_file(me: Identity, file_key: str, since: int | None) -> Question[FileHistory]:
+    """Ask for a file until it is at another version than ``since``, or than at the first answer."""
+    known = since
+
+    def ask(last: FileHistory | None, wait: float) -> Call[FileHistory]:
+        # Never without any wait: what is not there yet may be waited for.
+        return blob_calls.file_history(me, file_key, since=known, wait=max(wait, _LEAST_WAIT_SECONDS))
+
+    def ended(history: FileHistory) -> bool:
+        nonlocal known
+        if known is None:
+            known = history.version
+        return history.version != known
+
+    return Question(file_key, ask, ended, lambda: calls.health(me))
 
 
 class Follower(Generic[T]):
@@ -249,6 +276,11 @@ def _late(followers: list[Follower[Any]], timeout: float | None) -> ClawLinkErro
         if follower.last is None and follower.trouble is not None:
             return follower.trouble
     away = next((f"; {f.trouble.message}" for f in followers if f.trouble is not None), "")
+    histories = [follower.last for follower in followers if isinstance(follower.last, FileHistory)]
+    if histories:
+        (one,) = histories
+        at = f"at version {one.version}" if one.version else "not there"
+        return StillPending(f"{one.file_key!r} is still {at} after {timeout or 0.0:g} s{away}", current=one.version)
     states = {follower.id: _state(follower.last) for follower in followers}
     (id, state), *others = states.items()
     what = f"{len(states)} of them are still open" if others else f"{id} is still {state}"
@@ -256,7 +288,7 @@ def _late(followers: list[Follower[Any]], timeout: float | None) -> ClawLinkErro
     return StillPending(f"{what} after {timeout or 0.0:g} s, and {goes_on}{away}", current=states if others else state)
 
 
-def _differ(before: TaskView | MessageStatus, now_is: TaskView | MessageStatus) -> bool:
+def _differ(before: T, now_is: T) -> bool:
     """Tell whether there is news. That an owner was seen since is none."""
     if isinstance(before, TaskView) and isinstance(now_is, TaskView):
         return before.version != now_is.version

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from clawlink.cli.commands import file_get
 from clawlink.client.sync import Client
 from tests.cli.conftest import Run
 
@@ -51,7 +49,8 @@ def test_bytes_come_back_as_they_went(
 def test_with_json_text_is_text_and_bytes_are_base64(call: Run, me: str, fresh: Fresh, tmp_path: Path) -> None:
     key = fresh("key")
     saved = call("file-put", "--key", key, "--file", "-", "--json", stdin=b"text").ok().json
-    assert saved == {"status": "saved", "version": 1, "file_key": key}
+    sha256 = "982d9e3eb996f559e633f4d194def3761d909f5a3b647d1a851fead67c32c9d1"
+    assert saved == {"status": "saved", "version": 1, "file_key": key, "size": 4, "sha256": sha256}
     read = call("file-get", "--key", key, "--json").ok().json
     assert (read["content"], read["encoding"], read["file_type"], read["size"]) == ("text", "utf-8", "text", 4)
     call("file-put", "--key", key, "--file", "-", stdin=b"\xff").ok()
@@ -107,10 +106,15 @@ def test_reading_needs_no_identity(call: Run, peer: Client, fresh: Fresh) -> Non
     assert key in call("file-list").ok().out
 
 
-def test_a_file_that_is_too_large_names_the_limit(call: Run, me: str, tmp_path: Path) -> None:
+def test_a_file_that_is_too_large_names_the_limit(
+    call: Run, own_relay: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLAWLINK_RELAY", own_relay("--max-file-bytes", "2000000"))
+    call("register", "--name", "me").ok()
     big = tmp_path / "big"
     big.write_bytes(b"x" * (3 << 20))
-    assert "1048576 bytes" in call("file-put", "--key", "big", "--file", str(big)).failed(8).err
+    assert "2000000 bytes" in call("file-put", "--key", "big", "--file", str(big)).failed(8).err
+    assert "2000000 bytes" in call("file-put", "--key", "big", "--file", "-", stdin=b"x" * (3 << 20)).failed(8).err
 
 
 def test_the_content_of_a_file_never_acts_on_a_terminal(
@@ -127,28 +131,3 @@ def test_the_content_of_a_file_never_acts_on_a_terminal(
 def _terminal(self: object, stream: object) -> None:
     """Stand in for ``Output.__init__``: the stream is a terminal."""
     self.__dict__.update(_stream=stream, bar="│ ", terminal=True)
-
-
-def test_writing_is_all_or_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    target = tmp_path / "target"
-    target.write_bytes(b"old")
-
-    def fail(*args: object) -> None:
-        raise OSError("disk on fire")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="on fire"):
-        file_get._write(str(target), b"new")
-    assert target.read_bytes() == b"old"
-    assert sorted(os.listdir(tmp_path)) == ["home", "target"]
-
-
-@pytest.mark.skipif(os.name != "posix", reason="needs links and devices")
-def test_a_link_stays_a_link_and_a_device_a_device(tmp_path: Path) -> None:
-    target, link = tmp_path / "target", tmp_path / "link"
-    link.symlink_to(target)
-    file_get._write(str(link), b"new")
-    assert link.is_symlink()
-    assert target.read_bytes() == b"new"
-    file_get._write(os.devnull, b"new")
-    assert not os.path.isfile(os.devnull)

@@ -17,14 +17,15 @@ class Proxy:
 
     ``websockets`` says what becomes of them: ``pass``; ``refuse``, answered with a page; ``mute``, where the handshake
     gets through and nothing after it; ``hang``, where nothing does. ``limit``, if there is one, is asked for each
-    connection how many bytes from the relay it carries before it is cut.
+    connection how many bytes from the relay it carries before it is cut, and ``limit_up`` how many to the relay.
     """
 
     def __init__(self, relay: str) -> None:
         parts = urlsplit(relay)
         self._target = (parts.hostname, parts.port)
         self.websockets = "pass"
-        self.limit: Callable[[], int] | None = None
+        self.limit: Callable[[], int | None] | None = None
+        self.limit_up: Callable[[], int | None] | None = None
         self.sockets = 0  # how many websockets were tried
         self.cuts = 0
         self._open: set[asyncio.StreamWriter] = set()
@@ -91,7 +92,7 @@ class Proxy:
         try:
             to_relay.write(head)
             both = [
-                asyncio.create_task(self._pump(reader, to_relay, mute=mute)),
+                asyncio.create_task(self._pump(reader, to_relay, mute=mute, limit=self.limit_up and self.limit_up())),
                 asyncio.create_task(self._pump(from_relay, writer, limit=self.limit and self.limit())),
             ]
             await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)

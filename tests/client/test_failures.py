@@ -238,14 +238,61 @@ def test_a_poll_of_another_shape_comes_from_no_relay(scripted: Scripted, polled:
         client.poll()
 
 
-def test_a_file_that_is_no_base64_comes_from_no_relay(scripted: Scripted) -> None:
-    body = (
-        '{"file_key":"k","content":"!","file_type":"t","last_editor":"a","version":1,"updated_at":"t",'
-        '"encoding":"base64","size":1}'
-    )
-    scripted.script = [http("200 OK", body)]
+HEADERS = {
+    "ClawLink-Version": "1",
+    "Repr-Digest": "sha-256=:ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0=:",
+    "Content-Type": "text/plain",
+}
+LESS = {
+    "nothing": {},
+    "no version": {**HEADERS, "ClawLink-Version": ""},
+    "no number": {**HEADERS, "ClawLink-Version": "one"},
+    "no digest": {**HEADERS, "Repr-Digest": "md5=:x:"},
+    "a digest in no base64": {**HEADERS, "Repr-Digest": "sha-256=:a:"},
+    "a short digest": {**HEADERS, "Repr-Digest": "sha-256=:YQ==:"},
+}
+
+
+@pytest.mark.parametrize("headers", LESS.values(), ids=LESS)
+def test_a_file_that_lacks_what_a_relay_says_comes_from_none(headers: dict[str, str], scripted: Scripted) -> None:
+    scripted.script = [http("200 OK", "abc", *(f"{name}: {value}" for name, value in headers.items()))]
     with once(scripted.url) as client, pytest.raises(errors.NotARelay):
         client.get_file("k")
+
+
+@pytest.mark.parametrize("said", ["bytes 0-1/3", "bytes 0-2/*", "pages 0-2/3", ""])
+def test_a_part_of_a_file_that_is_another_than_it_says_is_not_taken(said: str, scripted: Scripted) -> None:
+    lines = [f"{name}: {value}" for name, value in HEADERS.items()]
+    scripted.script = [http("206 Partial Content", "abc", *lines, f"Content-Range: {said}")]
+    with once(scripted.url) as client, pytest.raises((errors.NotARelay, errors.RelayUnreachable)):
+        client.get_blob("k", start=0)
+
+
+def test_a_file_that_breaks_off_is_not_taken(scripted: Scripted) -> None:
+    reply = http("200 OK", "abc", *(f"{name}: {value}" for name, value in HEADERS.items()))
+    scripted.script = [reply[:-1]]
+    with once(scripted.url) as client, pytest.raises(errors.RelayUnreachable):
+        client.get_file("k")
+    scripted.script = [reply]
+    with once(scripted.url) as client:
+        assert client.get_file("k").content == b"abc"
+
+
+@pytest.mark.parametrize(("status", "kind"), [("404 x", errors.UnknownFile), ("500 x", errors.NotARelay)])
+def test_what_is_answered_without_a_body_is_read_from_its_status(
+    status: str, kind: type[errors.ClawLinkError], scripted: Scripted
+) -> None:
+    scripted.script = [http(status)]
+    with once(scripted.url) as client, pytest.raises(kind):
+        client.stat_blob("k")
+
+
+@pytest.mark.parametrize("content_type", ["a\nb", "a\r\nX: y", " a", "a\x00"])
+def test_a_header_that_would_be_two_is_refused_before_it_is_sent(content_type: str, scripted: Scripted) -> None:
+    with once(scripted.url) as client, pytest.raises(errors.BadRequest) as refused:
+        client.put_blob("k", b"", content_type=content_type)
+    assert refused.value.field == "Content-Type"
+    assert scripted.asked == []
 
 
 def test_metrics_that_are_no_text_come_from_no_relay(scripted: Scripted) -> None:

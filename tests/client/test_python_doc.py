@@ -24,6 +24,7 @@ SHOWN = {
     "planner_async.py": "Find sources on winds",
     "questions.py": "A preface, in plain words",
     "again.py": "resumed",
+    "files.py": "text/csv; charset=utf-8 2200000",
     "client.py": "no agent with the id or name 'nobody'",
     "async_client.py": "Find sources on winds",
     "stream.py": "message",

@@ -207,7 +207,14 @@ def view(status: str, version: int) -> bytes:
     fields: dict[str, Any] = dict.fromkeys(TaskView.__struct_fields__)
     text = ("task_id", "requester", "task", "priority", "created_at", "queued_at")
     fields |= {**dict.fromkeys(text, "x"), "status": status, "version": version, "attempts": 1, "context": {}}
-    fields |= {"history": [], "history_folded": 0, "hops": 0, "dead_letter": False}
+    fields |= {
+        "history": [],
+        "history_folded": 0,
+        "hops": 0,
+        "dead_letter": False,
+        "attachments": [],
+        "result_attachments": [],
+    }
     return http("200 OK", msgspec.json.encode(fields))
 
 

@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
 from clawlink.cli.exits import Exit
+from clawlink.cli.files import add_attach
 from clawlink.cli.values import add_idempotency_key, add_parent, add_priority, json_object, lifetime, names, span
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--context", metavar="JSON", help="what they need to know, as a JSON object; - reads standard input"
     )
+    add_attach(parser)
     parser.add_argument("--deadline", type=lifetime, metavar="S", help="when it is of no use any more: in 60, 10m, 2h")
     add_parent(parser)
     parser.add_argument(
@@ -66,6 +68,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     """Store the tasks for their assignees, and say how to see what becomes of them."""
     from clawlink.cli.commands._shared import repeatable
     from clawlink.cli.exits import UsageError, exit_of
+    from clawlink.cli.files import attached
     from clawlink.client.calls import repeat_key
 
     _require_sense(args)
@@ -81,6 +84,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     }
     to = _able(args, ctx) if args.all else list(dict.fromkeys(args.to or ()))
     key = repeat_key(args.idempotency_key)
+    ask["attachments"] = attached(args, ctx)
     if not to:
         pool = _one_or_more(args.capability)
         with repeatable(key):

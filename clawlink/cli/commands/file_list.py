@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 NAME = "file-list"
 HELP = "List shared files."
 
+_HEAD = ("key", "type", "version", "size", "last editor", "written")
+
 
 def add(parser: ArgumentParser) -> None:
     """Add no flags: it takes none of its own."""
@@ -21,7 +23,6 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """List all of them, however many pages that takes."""
-    from clawlink.cli.render import ago, cell, size
     from clawlink.domain.limits import MAX_LIST_LENGTH
 
     client = ctx.visitor
@@ -38,19 +39,31 @@ def run(args: Namespace, ctx: Context) -> Exit:
     elif not files:
         ctx.out.line("No shared files.")
     else:
-        now = ctx.now
-        ctx.out.table(
-            ("key", "type", "version", "size", "last editor", "written"),
-            [
-                (
-                    cell(file.file_key),
-                    cell(file.file_type),
-                    str(file.version),
-                    size(file.size),
-                    cell(file.last_editor),
-                    ago(file.updated_at, now),
-                )
-                for file in files
-            ],
-        )
+        notes = [_note(file, ctx.now) for file in files]
+        rows = [_row(file, ctx.now) for file in files]
+        if any(notes):
+            ctx.out.table((*_HEAD, "note"), [(*row, note) for row, note in zip(rows, notes, strict=True)])
+        else:
+            ctx.out.table(_HEAD, rows)
     return Exit.DONE
+
+
+def _row(file: FileInfo, now: float) -> tuple[str, ...]:
+    from clawlink.cli.render import ago, cell, size
+
+    return (
+        cell(file.file_key),
+        cell(file.file_type),
+        str(file.version),
+        size(file.size),
+        cell(file.last_editor),
+        ago(file.updated_at, now),
+    )
+
+
+def _note(file: FileInfo, now: float) -> str:
+    """Say what is special about it: who holds its lock, and when it ends."""
+    from clawlink.cli.files import ends_line, lock_line
+
+    lock = None if file.lock is None else lock_line(file.lock, now)
+    return "; ".join(note for note in (lock, ends_line(file.expires_at, file.burn_after_read, now)) if note)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clawlink.cli.exits import Exit
-from clawlink.cli.values import add_idempotency_key, whole
+from clawlink.cli.files import add_file_key
+from clawlink.cli.values import add_idempotency_key, span, whole
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -17,44 +19,63 @@ HELP = "Write a shared file."
 
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
-    parser.add_argument("--key", required=True, help="the file's key: how others ask for it; may contain /")
-    parser.add_argument("--file", required=True, metavar="PATH", help="the file to share; - reads standard input")
-    parser.add_argument("--type", metavar="T", help="what it is (default text, or binary)")
+    add_file_key(parser)
+    parser.add_argument(
+        "--file", required=True, metavar="PATH", help="the file to share, or a folder, as a tar; - reads standard input"
+    )
+    parser.add_argument("--type", metavar="T", help="what it is to you (default text, or binary)")
+    parser.add_argument("--content-type", metavar="MIME", help="what it is (default: by the suffix and the content)")
     parser.add_argument(
         "--if-version", type=whole, metavar="N", help="write only if it is at version N still; 0: only if it is new"
     )
+    parser.add_argument("--ttl", type=span, metavar="S", help="how long it is kept: 60, 10m, 2h (default: for good)")
+    parser.add_argument("--burn", action="store_true", help="only one may read it, once; then it is gone")
+    parser.add_argument("--force", action="store_true", help="write though another agent holds its lock")
     add_idempotency_key(parser, "--idempotency-key")
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Write it for everyone on the relay."""
-    from clawlink.cli.render import cell, size
+    from clawlink.cli.files import bar, file_key, tell_broken_off
+    from clawlink.cli.render import cell, plural, size
 
+    key = file_key(args)
     client = ctx.client
-    content = ctx.read_bytes() if args.file == "-" else _read(args.file)
-    done = client.put_file(
-        args.key,
-        content,
-        file_type=args.type or _type_of(content),
-        if_version=args.if_version,
-        key=args.idempotency_key,
-    )
+    source, skipped = _source(args.file, ctx)
+    with bar(ctx, key) as moved:
+        done = client.upload(
+            key,
+            source,
+            content_type=args.content_type,
+            file_type=args.type,
+            if_version=args.if_version,
+            ttl=args.ttl,
+            burn=args.burn,
+            force=args.force,
+            key=args.idempotency_key,
+            on_progress=moved,
+            on_away=lambda error: tell_broken_off(ctx, error),
+        )
+    if skipped:
+        ctx.warn(
+            f"{plural(len(skipped), 'entry', 'entries')} left out, being no file, or a link out of the folder: "
+            + ", ".join(skipped[:5])
+        )
     if ctx.json:
         ctx.out.json(done)
     else:
-        ctx.out.line(f"Saved {cell(done.file_key)}, version {done.version}, {size(len(content))}.", style="bold")
+        ctx.out.line(f"Saved {cell(done.file_key)}, version {done.version}, {size(done.size)}.", style="bold")
         ctx.out.facts(("read", ctx.command("file-get", key=done.file_key)))
     return Exit.DONE
 
 
-def _read(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read()
+def _source(path: str, ctx: Context) -> tuple[Any, list[str]]:
+    """Return what is read, and a list of what will have been left out of it."""
+    if path == "-":
+        return ctx.stdin, []
+    if not os.path.isdir(path):
+        return path, []
+    from clawlink.client.folders import Packed
 
-
-def _type_of(content: bytes) -> str:
-    try:
-        content.decode()
-    except UnicodeDecodeError:
-        return "binary"
-    return "text"
+    packed = Packed(path)
+    return packed, packed.skipped

@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from clawlink.cli.exits import Exit
+from clawlink.cli.files import add_file_key
 from clawlink.cli.values import count
 
 if TYPE_CHECKING:
@@ -17,15 +18,17 @@ HELP = "Delete a shared file."
 
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
-    parser.add_argument("--key", required=True, help="the file's key")
+    add_file_key(parser)
     parser.add_argument("--if-version", type=count, metavar="N", help="delete only if it is at version N still")
+    parser.add_argument("--force", action="store_true", help="delete though another agent holds its lock")
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
-    """Delete it for everyone on the relay."""
+    """Delete it, with all its versions, for everyone on the relay."""
+    from clawlink.cli.files import file_key
     from clawlink.cli.render import cell
 
-    done = ctx.client.delete_file(args.key, if_version=args.if_version)
+    done = ctx.client.delete_file(file_key(args), if_version=args.if_version, force=args.force)
     if ctx.json:
         ctx.out.json(done)
     else:

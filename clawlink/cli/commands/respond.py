@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
 from clawlink.cli.exits import Exit
+from clawlink.cli.files import add_attach
 from clawlink.cli.values import STATUSES, add_idempotency_key, json_value, note, percent, task_id
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def add(parser: ArgumentParser) -> None:
         help="the claim's, as poll --no-ack shows it: refused if that is no longer the present",
     )
     parser.add_argument("--to", metavar="AGENT", help="the requester; known to the relay, so it may be left out")
+    add_attach(parser)
     add_idempotency_key(parser)
 
 
@@ -38,17 +40,22 @@ def run(args: Namespace, ctx: Context) -> Exit:
     """Send the response to whoever asked."""
     from clawlink.cli.commands._shared import repeatable, show_recipient
     from clawlink.cli.exits import UsageError
+    from clawlink.cli.files import attached
     from clawlink.cli.render import cell
     from clawlink.client.calls import repeat_key
 
     bare = args.result is None
     status = args.status or ("in_progress" if bare and args.progress is not None else "completed")
-    if bare and status != "in_progress":
-        raise UsageError(f"say what came of it: --result TEXT (only --status in_progress goes without, not {status})")
+    if bare and not args.attach and status != "in_progress":
+        raise UsageError(
+            f"say what came of it: --result TEXT, or --attach FILE "
+            f"(only --status in_progress goes without, not {status})"
+        )
     result: Any = None if args.result is None else ctx.read(args.result)
     if args.result_json and result is not None:
         result = json_value(result, "--result")
     key = repeat_key(args.idempotency_key)
+    attachments = attached(args, ctx)
     with repeatable(key):
         done = ctx.client.respond(
             args.msg_id,
@@ -58,6 +65,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
             note=args.note,
             receipt=args.receipt,
             to=args.to,
+            attachments=attachments,
             key=key,
         )
     if ctx.json:

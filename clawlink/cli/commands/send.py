@@ -6,6 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from clawlink.cli.exits import Exit
+from clawlink.cli.files import add_attach
 from clawlink.cli.values import add_idempotency_key, add_parent, add_patience, add_priority
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--content", required=True, metavar="TEXT", help="what to say; - reads standard input")
     parser.add_argument("--reply-to", metavar="ID", help="the message that this answers")
     parser.add_argument("--thread", metavar="NAME", help="the conversation that this belongs to")
+    add_attach(parser)
     add_parent(parser)
     parser.add_argument(
         "--wait",
@@ -38,11 +40,13 @@ def add(parser: ArgumentParser) -> None:
 def run(args: Namespace, ctx: Context) -> Exit:
     """Store the message for its recipient."""
     from clawlink.cli.commands._shared import repeatable, show_recipient
+    from clawlink.cli.files import attached
     from clawlink.client.calls import repeat_key
 
     patience = ctx.take_patience() if args.wait is not None else None
     content = ctx.read(args.content)
     key = repeat_key(args.idempotency_key)
+    attachments = attached(args, ctx)
     with repeatable(key):
         done = ctx.client.send(
             args.to,
@@ -51,6 +55,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
             thread=args.thread,
             parent_task=ctx.parent_task,
             priority=args.priority,
+            attachments=attachments,
             key=key,
         )
     if not ctx.json:

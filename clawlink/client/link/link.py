@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, TypeVar, overload
 
-from clawlink.client import calls
+from clawlink.client import blob_calls, calls
 from clawlink.client.address import address
 from clawlink.client.calls import Call, Identity
 from clawlink.client.identity import Identities, home
@@ -27,6 +27,7 @@ from clawlink.client.link.settings import Settings
 from clawlink.client.shell import Method, turn_into_methods
 from clawlink.config import DEFAULT_RELAY, from_environment
 from clawlink.domain.limits import MAX_LEASE_SECONDS, MIB, MIN_LEASE_SECONDS
+from clawlink.domain.message import Attachment
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -170,10 +171,13 @@ class Link:
     cancel = Method(calls.cancel)
     knowledge = Method(calls.knowledge)
     message = Method(calls.message)
-    put_file = Method(calls.put_file)
-    list_files = Method(calls.list_files)
-    get_file = Method(calls.get_file)
-    delete_file = Method(calls.delete_file)
+    put_file = Method(blob_calls.put_file)
+    list_files = Method(blob_calls.list_files)
+    get_file = Method(blob_calls.get_file)
+    delete_file = Method(blob_calls.delete_file)
+    file_history = Method(blob_calls.file_history)
+    lock_file = Method(blob_calls.lock_file)
+    unlock_file = Method(blob_calls.unlock_file)
 
     def delegate(
         self,
@@ -186,6 +190,7 @@ class Link:
         priority: str = "normal",
         deadline: float | None = None,
         parent_task: str | None = None,
+        attachments: Sequence[Attachment] | None = None,
         key: str | None = None,
         on_progress: Callable[[Delegation], object] | None = None,
         on_question: Callable[[Any], Any] | None = None,
@@ -206,6 +211,7 @@ class Link:
             priority=priority,
             deadline=deadline,
             parent_task=parent_task or runner.parent_task.get(),
+            attachments=attachments,
             key=key,
         )
         return engine.delegate(call, on_progress, on_question)

@@ -1,0 +1,169 @@
+"""What the verbs about files share: the key, the bar, how a version is told, and what goes with a message."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from clawlink.cli.context import Context
+    from clawlink.client.sync import Client
+    from clawlink.errors import ClawLinkError
+    from clawlink.protocol.replies import FileLock
+
+Progress = Callable[[int, int | None], object]
+
+# What is smaller is over before a bar would be seen.
+_WORTH_A_BAR_BYTES = 1024 * 1024
+
+
+def add_file_key(parser: ArgumentParser) -> None:
+    """Add the key of a file, which stands alone, or behind --key as ever."""
+    parser.add_argument("file_key", nargs="?", metavar="KEY", help="the file's key: what others ask for; may contain /")
+    parser.add_argument("--key", metavar="KEY", help="the same, as a flag")
+
+
+def file_key(args: Namespace) -> str:
+    """Return the key that was given one way or the other. Raises UsageError."""
+    from clawlink.cli.exits import UsageError
+
+    if args.file_key is not None and args.key is not None and args.file_key != args.key:
+        raise UsageError(f"two keys are given, {args.file_key!r} and {args.key!r}; give one")
+    key: str | None = args.key if args.file_key is None else args.file_key
+    if key is None:
+        raise UsageError("say which file: KEY, as in the list of clawlink file-list")
+    return key
+
+
+def reader(ctx: Context) -> Client:
+    """Return a client that reads as the identity, if there is one to choose: what only one may read is its own then."""
+    from clawlink.client.identity import NoIdentity, SeveralIdentities
+
+    try:
+        return ctx.client
+    except (NoIdentity, SeveralIdentities):
+        return ctx.visitor
+
+
+@contextlib.contextmanager
+def bar(ctx: Context, what: str) -> Iterator[Progress | None]:
+    """Show how far a transfer is, how fast it goes and how long it will take; only where someone watches."""
+    if not ctx.err.terminal or ctx.json:
+        yield None
+        return
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bars
+
+    from clawlink.cli.render import quoted
+
+    bars = Bars(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(30),
+        DownloadColumn(binary_units=True),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=ctx.err.console(),
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    )
+    task: Any = None
+
+    def moved(done: int, total: int | None) -> None:
+        nonlocal task
+        if task is None and (total is None or total > _WORTH_A_BAR_BYTES):
+            task = bars.add_task(quoted(what, 40), total=total)
+            bars.start()
+        if task is not None:
+            bars.update(task, completed=done, total=total)
+
+    try:
+        yield moved
+    finally:
+        if task is not None:
+            bars.stop()
+
+
+def tell_broken_off(ctx: Context, error: ClawLinkError | None) -> None:
+    """Say that a transfer stands still, and why; None: that it goes on."""
+    if error is None:
+        ctx.warn("it goes on")
+    else:
+        what, _, _ = error.message.partition(";")  # not what it says to do: that is done here
+        ctx.warn(f"{what}; trying to go on")
+    ctx.err.flush()
+
+
+def lock_line(lock: FileLock, now: float) -> str:
+    """Say who holds a lock, for how long, and why."""
+    from clawlink.cli.render import cell, duration, epoch, quoted
+
+    until = epoch(lock.until)
+    left = "" if until is None else f" for {duration(until - now)}"
+    return f"locked by {cell(lock.holder)}{left}" + (f": {quoted(lock.note, 80)}" if lock.note else "")
+
+
+def ends_line(expires_at: str | None, burn: bool, now: float) -> str | None:
+    """Say when a file is gone by itself."""
+    from clawlink.cli.render import duration, epoch
+
+    ends = epoch(expires_at or "")
+    said = ["gone once it is read"] if burn else []
+    said += [] if ends is None else [f"expires in {duration(ends - now)}" if ends > now else "expired"]
+    return ", ".join(said) or None
+
+
+# -- what goes with a message ------------------------------------------------------------------------------------------
+
+
+def add_attach(parser: ArgumentParser) -> None:
+    """Add --attach."""
+    parser.add_argument(
+        "--attach",
+        action="append",
+        metavar="FILE",
+        help="share this file or folder, and name it in the message; once for each",
+    )
+
+
+def attached(args: Namespace, ctx: Context) -> list[Any] | None:
+    """Share the files that are to go with a message, and return what the message says of them."""
+    if not args.attach:
+        return None
+    from clawlink.cli.exits import UsageError
+
+    for path in args.attach:
+        if not os.path.exists(path):
+            raise UsageError(f"there is no file {path} to attach; nothing was sent")
+    found = []
+    for path in args.attach:
+        with bar(ctx, os.path.basename(path)) as moved:
+            found.append(ctx.client.attach(path, on_progress=moved, on_away=lambda error: tell_broken_off(ctx, error)))
+    return found
+
+
+def show_attachments(ctx: Context, attachments: Iterable[Any], *, indent: int = 2) -> None:
+    """Print what goes with a message, and the command that gets each."""
+    from clawlink.cli.render import quoted, size
+
+    taken: set[str] = set()
+    for one in attachments:
+        place = _free(one.name, one.sha256, taken)
+        taken.add(place)
+        get = ctx.command("file-get", key=one.file_key, version=str(one.version), output=place)
+        ctx.out.line(f"{'':{indent}}attached: {quoted(one.name, 80)}, {size(one.size)}")
+        ctx.out.facts(("get it", get), indent=indent + 2)
+
+
+def _free(name: str, sha256: str, taken: set[str]) -> str:
+    """Return a name in this folder for what somebody else has named, so that nothing that is here is written over."""
+    from clawlink.client.places import safe_name
+
+    place = safe_name(name, "attachment")
+    if place in taken or os.path.lexists(place):
+        stem, suffix = os.path.splitext(place)
+        place = safe_name(f"{stem}-{sha256[:8]}{suffix}", "attachment")
+    return place

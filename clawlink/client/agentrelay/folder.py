@@ -1,0 +1,492 @@
+"""Events in a local folder: the layout and the files of the original, for several processes at once."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import string
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
+
+from clawlink.client.agentrelay.disk import make_private, write_whole
+from clawlink.client.agentrelay.mending import Mending, Note
+from clawlink.client.agentrelay.records import HERE, from_meta, stamp, to_event, to_record
+from clawlink.client.agentrelay.registry import Registry, encode_event, read_event
+from clawlink.client.agentrelay.transactions import Transactions, entry
+from clawlink.domain import relayed as rules
+from clawlink.domain.relayed import Event, Verdict
+from clawlink.errors import BadRequest, StoreUnavailable, UnknownEvent
+from clawlink.protocol.agentrelay import line as lines
+
+SECRET_LENGTH = 6
+_LETTERS = string.ascii_letters + string.digits
+_LOCK_SECONDS, _PAUSE_SECONDS = 60.0, 0.005
+
+
+def data_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the root of the original's data: ``$OPENCLAW_DATA_DIR``, or ``~/.openclaw/data``."""
+    named = environ.get("OPENCLAW_DATA_DIR")
+    return Path(named) if named else Path.home() / ".openclaw" / "data"
+
+
+def draw_secret(length: int = SECRET_LENGTH) -> str:
+    """Return letters and digits that nobody can guess."""
+    return "".join(secrets.choice(_LETTERS) for _ in range(length))
+
+
+class _Opened:
+    """The folder while it is locked: what is known of all events, and when the next of them is over."""
+
+    def __init__(self, registry: Registry, storage: Path, next_at: float) -> None:
+        self.registry = registry
+        self.next_at = next_at
+        self._storage = storage
+
+    def has_contents(self, id: str) -> bool:
+        """Tell whether there is a file with an event's contents."""
+        return os.path.lexists(self._storage / f"{id}.json")
+
+
+class Folder:
+    """The events of one folder. ``tell`` is given a sentence for each thing in it that had to be mended."""
+
+    def __init__(
+        self, data: Path, *, tell: Callable[[str], object] = lambda _: None, clock: Callable[[], float] = time.time
+    ) -> None:
+        self.root = data / "agentrelay"
+        self.storage = self.root / "storage"
+        self.logs = self.root / "logs"
+        self.registry = self.root / "registry.json"
+        self.transactions = Transactions(self.logs)
+        self._mending = Mending(self.root, self.transactions, tell)
+        self._tell = tell
+        self._clock = clock
+        self._sent: set[str] = set()
+
+    def file_of(self, id: str) -> Path:
+        """Return where the contents of an event are. Raises BadRequest for an id that is none."""
+        return self._mending.file_of(rules.require_id(id))
+
+    # -- the verbs ---------------------------------------------------------------------------------------------------
+
+    def send(
+        self, agent_id: str, type: str, id: str, content: dict[str, Any], secret: str | None = None
+    ) -> dict[str, Any]:
+        """Keep contents under a new id, and return the line that leads to them. Raises BadRequest, WrongState."""
+        _require_object(content, "content")
+        now = self._clock()
+        event = rules.send(
+            id,
+            type,
+            content,
+            sender=content.get("sender_agent"),
+            receiver=content.get("receiver_agent") or agent_id,
+            secret=draw_secret() if secret is None else secret,
+            now=now,
+        )
+        data = encode_event(_as_file(event, content))
+        ptr = rules.pointer(id)
+        told = entry(now, id, type, event.sender, agent_id, "SENT", f"{type} to {agent_id}", ptr, "File created")
+        with self._open() as opened:
+            rules.require_unused(id, [*opened.registry.alike(id), *([id] if opened.has_contents(id) else [])])
+            self._carry_out(opened, "send", event, now, told, data=data)
+        self._sent.add(id)
+        return {
+            "file_path": str(self.file_of(id)),
+            "ptr": ptr,
+            "csv_message": lines.announce(type, id),
+            "secret": event.secret,
+        }
+
+    def receive(self, message: str) -> dict[str, Any]:
+        """Return the contents that a line leads to. Raises BadRequest, UnknownEvent."""
+        line = lines.parse(message)
+        id, ptr = line.event_id, rules.require_pointer(line.ptr, line.event_id)
+        now = self._clock()
+        with self._open() as opened:
+            event = self._known(opened, id, now)
+            rules.require_present(event)
+            data = self._contents(id)
+            meta = data["meta"]
+            if meta.get("event_id", id) != id:
+                raise BadRequest(f"{ptr} is the file of event {meta.get('event_id')!r}, not of {id!r}", field="ptr")
+            rules.require_said(event, line.type)
+            content = _content_of(data)
+            if not event.sender or not event.receiver:
+                raise BadRequest(f"Event {id} is missing explicit sender/receiver metadata", field="sender_agent")
+            event = rules.receive(replace(event, burns=rules.burns(content, meta)), HERE, now)
+            told = (
+                entry(
+                    now,
+                    id,
+                    line.type,
+                    event.sender,
+                    event.receiver,
+                    "RECEIVED",
+                    f"Read {ptr}",
+                    ptr,
+                    "File read and burned" if event.burned_at == now else "File read successfully",
+                    "Will acknowledge and fetch file",
+                ),
+                entry(
+                    now,
+                    id,
+                    "RECEIVED_CONFIRMATION",
+                    event.receiver,
+                    event.sender,
+                    "CONFIRMED",
+                    "Confirmed request receipt",
+                    "",
+                    f"Received {line.type}, will process task",
+                    "Processing task, will send CMP when done",
+                ),
+            )
+            self._carry_out(opened, "receive", event, now, *told)
+        return {
+            "type": line.type,
+            "event_id": id,
+            "ptr": ptr,
+            "content": content,
+            "secret": event.secret,
+            "full_data": data,
+        }
+
+    def update(self, id: str, updates: dict[str, Any], next_id: str | None = None) -> str:
+        """Merge updates into an event's contents, or into those of the next event, which is made if need be.
+
+        Returns the path of its file. Raises BadRequest, UnknownEvent, WrongState.
+        """
+        _require_object(updates, "updates")
+        rules.require_id(id)
+        target = rules.require_id(next_id, field="next_event_id") if next_id else id
+        now = self._clock()
+        made = False
+        with self._open() as opened:
+            event = self._known(opened, id, now)
+            content = self._content(event)
+            if target != id:
+                following = self._following(opened, event, target, now)
+                if following is None:
+                    content = rules.handed_on(content, updates, event)
+                    event = rules.send(
+                        target,
+                        event.type,
+                        content,
+                        sender=event.receiver,
+                        receiver=content["receiver_agent"],
+                        secret=draw_secret(),
+                        now=now,
+                    )
+                    made = True
+                else:
+                    event, content = rules.update(following, now), {**self._content(following), **updates}
+            else:
+                event, content = rules.update(event, now), {**content, **updates}
+            ptr = rules.pointer(target)
+            told = entry(
+                now,
+                target,
+                "CREATE_POINTER",
+                event.receiver if target == id else event.sender,
+                "next_hop",
+                "PREPARING",
+                f"Created pointer file {ptr}",
+                ptr,
+                f"Prepared for next hop with: {', '.join(map(str, updates))}",
+                "Preparing pointer file for next hop",
+            )
+            self._carry_out(opened, "update", event, now, told, data=encode_event(self._updated(event, content)))
+        if made:
+            self._sent.add(target)
+        return str(self.file_of(target))
+
+    def cmp(self, id: str, secret: str | None = None, sender: str | None = None, receiver: str | None = None) -> str:
+        """Return the line that proves that an event was read; without a secret, with the one that came with it.
+
+        Raises WrongState for an event that was not received here, BadRequest for a wrong secret, UnknownEvent.
+        """
+        now = self._clock()
+        with self._open() as opened:
+            event = rules.complete(self._known(opened, rules.require_id(id), now), HERE, secret, now)
+            if not event.sender or not event.receiver:
+                raise BadRequest(f"Event {id} is missing explicit sender/receiver metadata", field="sender_agent")
+            message = lines.build(rules.COMPLETION, id, "", event.secret)
+            told = entry(
+                now,
+                id,
+                rules.COMPLETION,
+                sender or event.receiver,
+                receiver or event.sender,
+                "COMPLETED",
+                f"CMP generated for {id}",
+                "",
+                f"CMP message: CMP,{id},,,(secret)",
+                "Event completed",
+            )
+            self._carry_out(opened, "cmp", event, now, told, more={"cmp_message": message})
+        return message
+
+    def complete(
+        self, id: str, result: str = "", next_agent: str = "", next_id: str | None = None, secret: str | None = None
+    ) -> str:
+        """Write down a result, for the next event if one is named, and return the CMP, unless that is refused."""
+        now = self._clock()
+        with self._open() as opened:
+            rules.complete(self._known(opened, rules.require_id(id), now), HERE, secret, now)
+        self.update(id, {"status": "completed", "result": result, "next_agent": next_agent}, next_id)
+        return self.cmp(id, secret)
+
+    def verify(self, message: str) -> dict[str, Any]:
+        """Tell what a CMP is worth: ``ok`` the first time, ``repeat`` from then on, ``mismatch`` if it is forged.
+
+        The secret that was expected is told to those who know it: whoever gave the right one, and the process that
+        sent the event. Raises BadRequest for another line, UnknownEvent.
+        """
+        line = lines.parse(message)
+        if line.type != rules.COMPLETION:
+            raise BadRequest(f"Expected CMP message, got {line.type}", field="type")
+        id, now = line.event_id, self._clock()
+        with self._open() as opened:
+            verdict, event = rules.verify(self._known(opened, id, now), line.data, now)
+            status = {Verdict.OK: "VERIFIED", Verdict.REPEAT: "REPEATED", Verdict.MISMATCH: "VERIFICATION_FAILED"}
+            told = entry(
+                now,
+                id,
+                rules.COMPLETION,
+                event.receiver,
+                event.sender,
+                status[verdict],
+                f"CMP {verdict.value} for {id}",
+                "",
+                "It counts" if verdict is Verdict.OK else "It changes nothing",
+            )
+            if verdict is Verdict.OK:
+                self._carry_out(opened, "verify", event, now, told, more={"last_received_secret": line.data})
+            else:
+                self.transactions.append(told)
+            exists = opened.has_contents(id)
+        verified = verdict is not Verdict.MISMATCH
+        return {
+            "status": verdict.value,
+            "event_id": id,
+            "verified": verified,
+            "expected_secret": event.secret if verified or id in self._sent else "",
+            "received_secret": line.data,
+            "sender": event.sender,
+            "receiver": event.receiver,
+            "file_exists": exists,
+        }
+
+    def cleanup(
+        self,
+        ttl_hours: int = rules.DEFAULT_TTL_HOURS,
+        registry_ttl_hours: int = rules.DEFAULT_REGISTRY_TTL_HOURS,
+        now: datetime | None = None,
+    ) -> dict[str, Any]:
+        """Delete what is over, looking into every file. The other verbs do the same, with less of a look."""
+        at = datetime.fromtimestamp(self._clock()) if now is None else now
+        if at.tzinfo is not None:
+            at = at.astimezone().replace(tzinfo=None)
+        with self._locked():
+            registry, names = self._in_order(self._clock())
+            swept = self._mending.sweep(
+                registry,
+                names,
+                at,
+                ttl_hours=ttl_hours,
+                registry_ttl_hours=registry_ttl_hours,
+                thorough=True,
+            )
+            registry.write()
+            kept = sorted(registry.raw())
+        return {
+            "status": "ok",
+            "deleted_files": swept.files,
+            "deleted_registry": swept.records,
+            "kept_events": kept,
+            "default_ttl_hours": ttl_hours,
+            "registry_ttl_hours": registry_ttl_hours,
+        }
+
+    # -- the registry, as the original lets others at it -------------------------------------------------------------
+
+    def record(self, id: str) -> dict[str, Any]:
+        """Return what the registry has of an event; nothing, if it does not know it."""
+        if not self.registry.exists():
+            return {}
+        with self._locked():
+            return self._in_order(self._clock())[0].get(id)
+
+    def put_record(self, id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """Merge fields into what the registry has of an event, and return all of it."""
+        rules.require_id(id)
+        with self._locked():
+            registry, _ = self._in_order(self._clock())
+            merged = {**registry.get(id), **fields, "updated_at": stamp(self._clock())}
+            registry.put(id, merged)
+            registry.write()
+        return merged
+
+    # -- underneath --------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[_Opened]:
+        """Lock the folder, put it in order, and give what is known. Whoever changes that writes it."""
+        with self._locked():
+            now = self._clock()
+            looked_at = None
+            next_at = self._mending.left_alone(now)
+            if next_at is not None:
+                registry = Registry(self.registry, trusted=True)
+            else:
+                looked_at = now
+                registry, names = self._in_order(now)
+                swept = self._mending.sweep(registry, names, datetime.fromtimestamp(now))
+                next_at = swept.next_at
+                if swept.files or swept.records:
+                    registry.write()
+            opened = _Opened(registry, self.storage, next_at)
+            try:
+                yield opened
+            finally:
+                self._mending.leave(looked_at, opened.next_at)
+
+    def _in_order(self, now: float) -> tuple[Registry, set[str]]:
+        """Finish what broke off, mend what is torn; return what is known, and which events have contents."""
+        registry = Registry(self.registry)
+        names = self._mending.names()
+        broke_off = self._mending.recover(registry)
+        if self._mending.mend(registry, names, now) or broke_off:
+            registry.write()
+        if broke_off:
+            self._mending.end()
+        return registry, names
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        from filelock import FileLock, Timeout  # here, since it costs more to load than the rest
+
+        for folder in (self.root, self.storage, self.logs):
+            make_private(folder)
+        path = self.root / ".lock"
+        lock = FileLock(path, timeout=_LOCK_SECONDS, mode=0o600)
+        try:
+            lock.acquire(poll_interval=_PAUSE_SECONDS)
+        except Timeout:
+            raise StoreUnavailable(
+                f"another process has held {path} for {_LOCK_SECONDS:.0f} s; try again", retry_after=1
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _known(self, opened: _Opened, id: str, now: float) -> Event:
+        """Return what is known of an event. Raises UnknownEvent."""
+        record = opened.registry.get(id)
+        if not record:
+            raise UnknownEvent(
+                f"File not found: there is no event {id!r} in {self.root}; was it sent elsewhere, or long ago?",
+                field="event_id",
+            )
+        present = opened.has_contents(id)
+        if present and not (record.get("secret") and record.get("sender") and record.get("receiver")):
+            with contextlib.suppress(BadRequest):
+                record = {**record, **from_meta((read_event(self.file_of(id)) or {}).get("meta", {}))}
+        return to_event(id, record, present=present, burns=False, now=now)
+
+    def _contents(self, id: str) -> dict[str, Any]:
+        data = read_event(self.file_of(id))
+        if data is None:
+            raise UnknownEvent(f"File not found: {self.file_of(id)}", field="event_id")
+        return data
+
+    def _content(self, event: Event) -> dict[str, Any]:
+        """Return the contents of an event; none, if they were burned or are torn."""
+        if not event.present:
+            return {}
+        try:
+            return _content_of(self._contents(event.id))
+        except BadRequest as error:
+            self._tell(f"{error.message}; the update takes its place")
+            return {}
+
+    def _following(self, opened: _Opened, event: Event, id: str, now: float) -> Event | None:
+        """Return the next event if this one's receiver has sent it and nobody has read it; None if there is none."""
+        if id not in opened.registry and not opened.has_contents(id):
+            rules.require_unused(id, opened.registry.alike(id))
+            return None
+        following = self._known(opened, id, now)
+        if following.sender != event.receiver or following.received_by or not following.present:
+            rules.require_unused(id, [id])
+        return following
+
+    def _updated(self, event: Event, content: dict[str, Any]) -> dict[str, Any]:
+        """Return an event's file with new contents; what else stands in it stays."""
+        data: dict[str, Any] = {}
+        with contextlib.suppress(BadRequest):
+            data = read_event(self.file_of(event.id)) or {}
+        if not data:
+            return _as_file(event, content)
+        payload = data.get("payload")
+        return {**data, "payload": {**(payload if isinstance(payload, dict) else {}), "content": content}}
+
+    def _carry_out(
+        self,
+        opened: _Opened,
+        verb: str,
+        event: Event,
+        now: float,
+        *told: dict[str, str],
+        data: bytes | None = None,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Write a change: the event's file if it has new contents, the registry, the log. It is noted beforehand."""
+        path = self.file_of(event.id)
+        before = opened.registry.get(event.id)
+        record = {**to_record(event, before, file_path=str(path), now=now), **(more or {})}
+        record = json.loads(json.dumps(record))  # as it will be read again
+        burned = not event.present and opened.has_contents(event.id)
+        digest = None if data is None else hashlib.sha256(data).hexdigest()
+        self._mending.begin(Note(verb, event.id, record, digest, burned, list(told)))
+        if data is not None:
+            write_whole(path, data)
+        opened.registry.put(event.id, record)
+        opened.registry.write()
+        if burned:
+            path.unlink(missing_ok=True)
+        opened.next_at = min(opened.next_at, rules.expires_at(event))
+        self.transactions.append(*told)
+        self._mending.end()
+
+
+def _as_file(event: Event, content: Mapping[str, Any]) -> dict[str, Any]:
+    meta = {
+        "event_id": event.id,
+        "type": event.type,
+        "secret": event.secret,
+        "created_at": stamp(event.created_at),
+        "sender": event.sender,
+        "receiver": event.receiver,
+        "ttl_hours": event.ttl_hours,
+    }
+    return {"meta": meta, "payload": {"content": content}}
+
+
+def _content_of(data: Mapping[str, Any]) -> dict[str, Any]:
+    payload = data.get("payload")
+    content = payload.get("content") if isinstance(payload, dict) else None
+    return content if isinstance(content, dict) else {}
+
+
+def _require_object(value: object, field: str) -> None:
+    if not isinstance(value, dict):
+        raise BadRequest(f"{field} must be an object of names and values, as {{}}", field=field)

@@ -1,0 +1,306 @@
+"""What a folder of events does before anything else: finish what broke off, mend what is torn, and let go what is old.
+
+A change of an event takes several writes: its file, the registry, the log. So it is first noted what is to be done.
+Whoever finds the note finishes the change if its first write had been done, and forgets it otherwise. All of it runs
+under the folder's lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import os
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from clawlink.client.agentrelay.disk import TEMPORARY, read_plain, write_all
+from clawlink.client.agentrelay.records import from_log, from_meta, moment, to_event, to_record
+from clawlink.client.agentrelay.registry import Registry, read_event
+from clawlink.client.agentrelay.transactions import Transactions
+from clawlink.domain import relayed as rules
+from clawlink.errors import BadRequest
+
+_NOTE, _SEEN, _TORN, _ASIDE = ".doing", ".seen", "registry.torn.json", ".damaged"
+_LOOK_SECONDS = 10.0
+_NAMED = 10
+
+
+class Note(msgspec.Struct, frozen=True):
+    """A change that is under way. ``digest`` is of the event's file as it will be, if it is written at all."""
+
+    verb: str
+    event_id: str
+    record: dict[str, Any]
+    digest: str | None = None
+    unlink: bool = False
+    log: list[dict[str, str]] = []
+
+
+class _Ageing(msgspec.Struct, frozen=True, gc=False):
+    """What of a record says how old it is."""
+
+    created_at: Any = None
+    updated_at: Any = None
+    expired_at: Any = None
+    ttl_hours: Any = None
+
+
+_decode_ageing = msgspec.json.Decoder(_Ageing).decode
+
+
+class Swept(msgspec.Struct, frozen=True):
+    """Which events lost their files, which are forgotten, and when there is more to do, in seconds since the epoch."""
+
+    files: list[str]
+    records: list[str]
+    next_at: float
+
+
+class Mending:
+    """Keeps one folder in order. ``tell`` is given a sentence for each thing that was not."""
+
+    def __init__(self, root: Path, transactions: Transactions, tell: Callable[[str], object]) -> None:
+        self._root = root
+        self._storage = root / "storage"
+        self._log = transactions
+        self._tell = tell
+
+    def file_of(self, id: str) -> Path:
+        """Return where the contents of an event are."""
+        return self._storage / f"{id}.json"
+
+    def names(self) -> set[str]:
+        """Return the names of all files with contents, and remove what interrupted writes left behind."""
+        found, left = set(), 0
+        for folder in (self._root, self._storage):
+            for name in os.listdir(folder):
+                if name.startswith(".") and name.endswith(TEMPORARY):
+                    os.unlink(folder / name)
+                    left += 1
+                elif folder is self._storage and name.endswith(".json"):
+                    found.add(name.removesuffix(".json"))
+        if left:
+            self._tell(f"removed {left} half-written file{'s' * (left > 1)} of an interrupted write")
+        return found
+
+    # -- what is as it was left --------------------------------------------------------------------------------------
+
+    def left_alone(self, now: float) -> float | None:
+        """Return when there is more to sweep, if that is yet to come and nothing was touched since ``leave``.
+
+        So nobody looks at all events at each call. Now and then it is done all the same: two changes within a tick of
+        the clock look like one.
+        """
+        try:
+            told, looked, next_at = (self._root / _SEEN).read_text("ascii").split()
+            if told == self._state() and float(looked) <= now < min(float(looked) + _LOOK_SECONDS, float(next_at)):
+                return None if (self._root / _NOTE).exists() else float(next_at)
+        except (OSError, ValueError):
+            pass
+        return None
+
+    def leave(self, looked_at: float | None, next_at: float) -> None:
+        """Note how the folder is left; ``looked_at`` is when all of it was looked at, None for as before."""
+        path = self._root / _SEEN
+        with contextlib.suppress(OSError, ValueError):
+            looked = path.read_text("ascii").split()[1] if looked_at is None else repr(looked_at)
+            path.write_text(f"{self._state()} {looked} {next_at!r}", "ascii")
+
+    def _state(self) -> str:
+        registry, storage = os.stat(self._root / "registry.json"), os.stat(self._storage)
+        return f"{registry.st_mtime_ns}.{registry.st_size}.{registry.st_ino}.{storage.st_mtime_ns}"
+
+    # -- what broke off ----------------------------------------------------------------------------------------------
+
+    def begin(self, note: Note) -> None:
+        """Note what is about to be done."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        handle = os.open(self._root / _NOTE, flags, 0o600)
+        try:
+            write_all(handle, msgspec.json.encode(note))
+        finally:
+            os.close(handle)
+
+    def end(self) -> None:
+        """Note that it is done."""
+        os.unlink(self._root / _NOTE)
+
+    def recover(self, registry: Registry) -> bool:
+        """Finish the change that broke off, or forget it; tell whether there was one. It is over with ``end``."""
+        raw = read_plain(self._root / _NOTE)
+        if raw is None:
+            return False
+        try:
+            self._finish(registry, msgspec.json.decode(raw, type=Note))
+        except (msgspec.DecodeError, UnicodeDecodeError, BadRequest):
+            self._tell("a change was interrupted before it began: nothing of it is kept")
+        return True
+
+    def _finish(self, registry: Registry, note: Note) -> None:
+        id = note.event_id
+        path = self.file_of(rules.require_id(id))
+        there = registry.get(id) == note.record
+        if note.digest is None:
+            begun = there
+        else:
+            data = read_plain(path)
+            begun = data is not None and hashlib.sha256(data).hexdigest() == note.digest
+        if not begun:
+            self._tell(f"{note.verb} of event {id} was interrupted before it took effect: nothing of it is kept")
+            return
+        undone = not there
+        registry.put(id, note.record)
+        if note.unlink and path.exists():
+            path.unlink()
+            undone = True
+        if self._log.append_missing(*note.log) or undone:
+            self._tell(f"{note.verb} of event {id} was interrupted: it is finished now")
+
+    # -- what is torn or lost ----------------------------------------------------------------------------------------
+
+    def mend(self, registry: Registry, names: Iterable[str], now: float) -> bool:
+        """Take into the registry what it has lost; tell whether it is to be written."""
+        known = registry.raw()
+        lost = [name for name in names if not _says_something(known.get(name))]
+        adopted = self._adopt(registry, lost, now) if lost else []
+        if registry.torn:
+            os.replace(self._root / "registry.json", self._root / _TORN)
+            self._tell(
+                f"registry.json was torn (it is kept as {_TORN}): {len(known)} events were whole, "
+                f"{len(adopted)} were restored from their files and the log"
+            )
+            gone = {str(one.get("event_id")) for one in self._log.read()} - set(registry.raw())
+            if gone:
+                self._tell(
+                    f"only the log knows of {_listed(gone)}: without record and file "
+                    f"{'they' if len(gone) > 1 else 'it'} can be neither read nor verified; send anew what is needed"
+                )
+        elif adopted:
+            self._tell(f"the registry had lost {_listed(adopted)}: restored from the files and the log")
+        return bool(adopted) or registry.torn
+
+    def _adopt(self, registry: Registry, lost: list[str], now: float) -> list[str]:
+        """Take events into the registry by what their files and the log say; return which."""
+        found = {id: meta for id in sorted(lost) if (meta := self._found(id, now)) is not None}
+        history: dict[str, list[dict[str, Any]]] = {id: [] for id in found}
+        for entry in self._log.read() if found else ():
+            if entry.get("event_id") in history:
+                history[entry["event_id"]].append(entry)
+        for id, meta in found.items():
+            record = {**from_log(history[id]), **from_meta(meta)}
+            event = to_event(id, record, present=True, burns=False, now=now)
+            registry.put(id, to_record(event, record, file_path=str(self.file_of(id)), now=now))
+        return list(found)
+
+    def _found(self, id: str, now: float) -> dict[str, Any] | None:
+        """Return what a file says of its event; None if it is torn, which is told, or is no event's, which is left."""
+        path = self.file_of(id)
+        try:
+            data = read_event(path)
+        except BadRequest as error:
+            with contextlib.suppress(OSError):
+                os.replace(path, path.with_name(path.name + _ASIDE))
+            self._tell(
+                f"{error.message}; neither does the registry know it. It is kept as {path.name}{_ASIDE} for a day"
+            )
+            return None
+        meta: dict[str, Any] = {} if data is None else data["meta"]
+        with contextlib.suppress(BadRequest):
+            if meta.get("event_id") == rules.require_id(id):
+                return meta
+        self._forget_old(path, now)
+        return None
+
+    def _forget_old(self, path: Path, now: float) -> None:
+        with contextlib.suppress(OSError):
+            if now - path.lstat().st_mtime >= rules.DEFAULT_TTL_HOURS * rules.HOUR:
+                path.unlink()
+
+    # -- what is old -------------------------------------------------------------------------------------------------
+
+    def sweep(
+        self,
+        registry: Registry,
+        names: set[str],
+        now: datetime,
+        *,
+        ttl_hours: int = rules.DEFAULT_TTL_HOURS,
+        registry_ttl_hours: int = rules.DEFAULT_REGISTRY_TTL_HOURS,
+        thorough: bool = False,
+    ) -> Swept:
+        """Delete contents whose time has come, and forget events that are long gone.
+
+        Unless it is to be ``thorough``, the files of events are only looked into that the registry says are old.
+        """
+        files: list[str] = []
+        records: list[str] = []
+        changed: dict[str, dict[str, Any]] = {}
+        rest = math.inf  # hours until the next is over
+        for id, raw in registry.raw().items():
+            try:
+                age = _decode_ageing(raw)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                records.append(id)
+                self._tell(f"what the registry had of event {id!r} made no sense, and was dropped")
+                continue
+            if id in names:
+                left = self._hours_left(id, age, now, ttl_hours, thorough)
+                if left > 0:
+                    rest = min(rest, left)
+                    if thorough:
+                        changed[id] = {**registry.get(id), "file_exists": True}
+                    continue
+                self.file_of(id).unlink(missing_ok=True)
+                gone = {"file_exists": False, "status": rules.Status.EXPIRED.value, "expired_at": now.isoformat()}
+                changed[id] = {**registry.get(id), **gone}
+                files.append(id)
+                age = _Ageing(expired_at=gone["expired_at"])
+            since = moment(age.expired_at) or moment(age.updated_at) or moment(age.created_at) or now
+            left = registry_ttl_hours - _hours(now, since)
+            if left > 0:
+                rest = min(rest, left)
+            else:
+                records.append(id)
+        if changed or records:
+            registry.change({id: record for id, record in changed.items() if id not in records}, set(records))
+        for path in self._storage.glob(f"*{_ASIDE}"):
+            self._forget_old(path, now.timestamp())
+        return Swept(files, records, now.timestamp() + rest * rules.HOUR)
+
+    def _hours_left(self, id: str, age: _Ageing, now: datetime, ttl_hours: int, thorough: bool) -> float:
+        """Return for how long contents are kept yet. The file of an event tells it, and is read where it matters."""
+        hours = rules.whole_hours(age.ttl_hours) or ttl_hours
+        since = moment(age.created_at) or moment(age.updated_at) or now
+        left = hours - _hours(now, since)
+        if left > 0 and not thorough:
+            return left
+        meta: dict[str, Any] = {}
+        with contextlib.suppress(BadRequest):
+            meta = (read_event(self.file_of(id)) or {}).get("meta", {})
+        return (rules.whole_hours(meta.get("ttl_hours")) or hours) - _hours(
+            now, moment(meta.get("created_at")) or since
+        )
+
+
+def _says_something(raw: msgspec.Raw | None) -> bool:
+    data = b"" if raw is None else memoryview(raw)
+    return data[:1] == b"{" and len(data) > len(b"{}")
+
+
+def _hours(now: datetime, since: datetime) -> float:
+    if since.tzinfo is not None:
+        with contextlib.suppress(OverflowError, OSError, ValueError):  # a year that no clock has
+            since = since.astimezone()
+        since = since.replace(tzinfo=None)
+    return (now - since).total_seconds() / rules.HOUR
+
+
+def _listed(ids: Iterable[str]) -> str:
+    named = sorted(ids)
+    more = len(named) - _NAMED
+    return f"event{'s' * (len(named) > 1)} {', '.join(named[:_NAMED])}" + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,128 @@
+"""What a local folder writes down of an event, in the original's words. Times are naive and local."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+from clawlink.domain import relayed as rules
+from clawlink.domain.relayed import Event, Status
+
+HERE = "here"
+"""The reader of a folder: whoever may read it is one and the same to it."""
+
+
+def stamp(at: float) -> str:
+    """Write a time."""
+    return datetime.fromtimestamp(at).isoformat()
+
+
+def moment(value: Any) -> datetime | None:
+    """Read a time; None for what is none."""
+    if not value or not isinstance(value, str):
+        return None
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
+        return None
+
+
+def _at(value: Any) -> float | None:
+    found = moment(value)
+    try:
+        return None if found is None else found.timestamp()
+    except (OverflowError, OSError, ValueError):
+        return None
+
+
+def from_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the file of an event says of it, in the registry's words."""
+    names = ("event_id", "type", "secret", "sender", "receiver", "ttl_hours", "created_at")
+    return {name: meta[name] for name in names if meta.get(name) is not None}
+
+
+def from_log(entries: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what the log tells of an event, in the registry's words."""
+    known: dict[str, Any] = {}
+    for entry in entries:
+        at, status = entry.get("timestamp"), entry.get("status")
+        if status == "SENT":
+            known |= {"type": entry.get("type"), "sender": entry.get("sender"), "receiver": entry.get("receiver")}
+            known |= {"created_at": at, "status": Status.SENT.value}
+        elif status in ("RECEIVED", "CONFIRMED"):
+            known |= {"last_received_at": at, "status": Status.RECEIVED.value}
+        elif status == "PREPARING":
+            known |= {"last_update_at": at, "status": Status.UPDATED.value}
+        elif status == "COMPLETED":
+            known |= {"completed_at": at, "status": Status.COMPLETED.value}
+        elif status == "VERIFIED":
+            known |= {"verified": True, "last_verification_at": at, "status": Status.VERIFIED.value}
+    return known
+
+
+def to_event(id: str, record: Mapping[str, Any], *, present: bool, burns: bool, now: float) -> Event:
+    """Return what a record means; what it lacks or has wrong is taken as not known."""
+    try:
+        status = Status(record.get("status"))
+    except ValueError:
+        status = Status.SENT
+    received_at = _at(record.get("last_received_at"))
+    burned_at = _at(record.get("burned_at"))
+    read = received_at is not None or burned_at is not None or status in (Status.RECEIVED, Status.BURNED)
+    hours = rules.whole_hours(record.get("ttl_hours"))
+    created_at = _at(record.get("created_at")) or _at(record.get("updated_at"))
+    return Event(
+        id=id,
+        type=_text(record, "type") or "REQ",
+        secret=_text(record, "secret"),
+        sender=_text(record, "sender"),
+        receiver=_text(record, "receiver"),
+        created_at=now if created_at is None else created_at,
+        ttl_hours=max(1, hours or rules.DEFAULT_TTL_HOURS),
+        status=status,
+        present=present,
+        burns=burns,
+        received_by=(HERE,) if read else (),
+        received_at=received_at,
+        burned_at=burned_at,
+        updated_at=_at(record.get("last_update_at")),
+        completed_at=_at(record.get("completed_at")),
+        verified_at=_at(record.get("last_verification_at")) if record.get("verified") is True else None,
+        expired_at=_at(record.get("expired_at")),
+    )
+
+
+def _text(record: Mapping[str, Any], name: str) -> str:
+    value = record.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def to_record(event: Event, before: Mapping[str, Any], *, file_path: str, now: float) -> dict[str, Any]:
+    """Return the record of an event; what else stood in the one before stays."""
+    times = {
+        "last_received_at": event.received_at,
+        "burned_at": event.burned_at,
+        "last_update_at": event.updated_at,
+        "completed_at": event.completed_at,
+        "expired_at": event.expired_at,
+    }
+    record: dict[str, Any] = {
+        **before,
+        "event_id": event.id,
+        "type": event.type,
+        "secret": event.secret,
+        "sender": event.sender,
+        "receiver": event.receiver,
+        "ttl_hours": event.ttl_hours,
+        "ptr": rules.pointer(event.id),
+        "file_path": file_path,
+        "file_exists": event.present,
+        "status": event.status.value,
+        "created_at": before.get("created_at") or stamp(event.created_at),
+        **{name: stamp(at) for name, at in times.items() if at is not None},
+    }
+    if event.verified_at is not None:
+        record |= {"verified": True, "last_verification_at": stamp(event.verified_at)}
+    record["updated_at"] = stamp(now)
+    return record

@@ -1,0 +1,169 @@
+"""registry.json: what is known of all events, as ``{"events": {id: {...}}}``.
+
+It is written with one event a line, so that a change costs little however many there are, and any program that reads
+JSON reads it. What another program wrote in any form of JSON is read, and of a torn file what is whole.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from clawlink.client.agentrelay.disk import read_plain, write_whole
+from clawlink.errors import BadRequest
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_event = msgspec.json.Decoder(dict[str, Any]).decode
+_EVENTS = "events"
+_HEAD, _TAIL = b'{\n  "events": {\n', b"\n  }\n}\n"
+
+
+class Registry:
+    """The registry as it was read. ``torn`` if not all of it could be, and then it holds what was whole.
+
+    It is kept as its text, in which one event is found and replaced without a look at the others. A ``trusted`` file is
+    one that was written here and not touched since.
+    """
+
+    def __init__(self, path: Path, *, trusted: bool = False) -> None:
+        self._path = path
+        self.torn = False
+        self._text = _HEAD + _TAIL
+        raw = read_plain(path)
+        if raw is None or not raw.strip():
+            return
+        if trusted and raw.endswith(_TAIL):
+            self._text = raw
+        else:
+            self._read(raw)
+
+    def _read(self, raw: bytes) -> None:
+        others: dict[str, msgspec.Raw] = {}
+        try:
+            others = _decode(raw)
+            events = _decode(others.pop(_EVENTS, msgspec.Raw(b"{}")))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            self.torn = True
+            events = {id: msgspec.Raw(_encode(event)) for id, event in _salvaged(raw).items()}
+        more = b"".join(b"  %b: %b,\n" % (_encode(name), bytes(value)) for name, value in others.items())
+        self._compose(events, b"{\n" + more + _HEAD[2:])
+
+    def _compose(self, events: Mapping[str, msgspec.Raw], head: bytes) -> None:
+        self._text = head + b",\n".join(_line(id, _one_line(raw)) for id, raw in events.items()) + _TAIL
+
+    def _find(self, id: str) -> tuple[int, int]:
+        """Return where the line of an event begins and ends; two times -1 if there is none."""
+        at = self._text.find(b"\n%b" % _line(id, b"")) + 1
+        return (at, self._text.index(b"\n", at)) if at else (-1, -1)
+
+    def __contains__(self, id: str) -> bool:
+        return self._find(id)[0] >= 0
+
+    def raw(self) -> dict[str, msgspec.Raw]:
+        """Return all events, not decoded."""
+        return _decode(_decode(self._text)[_EVENTS])
+
+    def get(self, id: str) -> dict[str, Any]:
+        """Return what is known of an event; nothing, if it is not known or what is there makes no sense."""
+        begin, end = self._find(id)
+        if begin < 0:
+            return {}
+        line = self._text[begin + len(_line(id, b"")) : end].rstrip(b",")
+        try:
+            return _decode_event(line)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return {}
+
+    def alike(self, id: str) -> list[str]:
+        """Return the ids that are this one, but for case perhaps."""
+        if not id.isascii():
+            return [other for other in self.raw() if len(other) == len(id)]
+        pattern = b'\n    "(' + re.escape(id.encode()) + b')": '
+        return [found.decode() for found in re.findall(pattern, self._text, re.IGNORECASE)]
+
+    def put(self, id: str, record: dict[str, Any]) -> None:
+        """Note what is known of an event."""
+        begin, end = self._find(id)
+        line = _line(id, _encode(record))
+        if begin >= 0:
+            comma = b"," if self._text[end - 1 : end] == b"," else b""
+            self._text = b"".join((self._text[:begin], line, comma, self._text[end:]))
+        else:
+            body = self._text[: -len(_TAIL)]
+            self._text = b"".join((body, b"" if body.endswith(b"{\n") else b",\n", line, _TAIL))
+
+    def change(self, changed: Mapping[str, dict[str, Any]], dropped: Collection[str]) -> None:
+        """Note what is known of many events, and forget others."""
+        events = {id: raw for id, raw in self.raw().items() if id not in dropped}
+        events |= {id: msgspec.Raw(_encode(record)) for id, record in changed.items()}
+        self._compose(events, self._text[: self._text.index(_HEAD[2:]) + len(_HEAD[2:])])
+
+    def write(self) -> None:
+        """Put the file on disk."""
+        write_whole(self._path, self._text)
+
+
+def _line(id: str, record: bytes) -> bytes:
+    return b"    %b: %b" % (_encode(id), record)
+
+
+def _one_line(raw: msgspec.Raw) -> bytes:
+    data = bytes(raw)
+    return _encode(msgspec.json.decode(data)) if b"\n" in data else data
+
+
+def _salvaged(raw: bytes) -> dict[str, Any]:
+    """Return the events that are whole, up to where the file is torn or other things follow."""
+    text = raw.decode("utf-8", "replace")
+    begin = text.find("{", text.find(f'"{_EVENTS}"'))
+    if f'"{_EVENTS}"' not in text or begin < 0:
+        return {}
+    decoder = json.JSONDecoder()
+    events: dict[str, Any] = {}
+    at = begin + 1
+    try:
+        while True:
+            at = _skip(text, at, " \t\r\n,")
+            id, at = decoder.raw_decode(text, at)
+            at = _skip(text, at, " \t\r\n:")
+            event, at = decoder.raw_decode(text, at)
+            if not isinstance(id, str) or not isinstance(event, dict):
+                return events
+            _encode(event)
+            events[id] = event
+    except (ValueError, IndexError, RecursionError, UnicodeError):
+        return events
+
+
+def _skip(text: str, at: int, signs: str) -> int:
+    while at < len(text) and text[at] in signs:
+        at += 1
+    return at
+
+
+def read_event(path: Path) -> dict[str, Any] | None:
+    """Return what is in the file of an event; None if there is none. Raises BadRequest for one that is torn."""
+    raw = read_plain(path)
+    if raw is None:
+        return None
+    try:
+        data = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"{path.name} is torn or no JSON ({error}), so its contents cannot be read") from None
+    if not isinstance(data, dict) or not isinstance(data.get("meta"), dict):
+        raise BadRequest(f"{path.name} is no event: it has no meta")
+    return data
+
+
+def encode_event(data: dict[str, Any]) -> bytes:
+    """Return an event as its file has it. Raises BadRequest for contents that are no JSON."""
+    try:
+        return json.dumps(data, ensure_ascii=False, indent=2).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadRequest(f"the contents are not JSON in UTF-8: {error}", field="content") from None

@@ -1,0 +1,130 @@
+"""The log of what was done to events: a line of JSON each, in a file a day, ``transactions_YYYYMMDD.jsonl``.
+
+Secrets do not stand in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from clawlink.client.agentrelay.disk import write_all
+
+FIELDS = ("timestamp", "event_id", "type", "sender", "receiver", "status", "hint", "ptr", "notes", "next_action_plan")
+_PREFIX, _SUFFIX = "transactions_", ".jsonl"
+_TAIL_BYTES = 256 * 1024
+
+
+def entry(
+    now: float,
+    event_id: str,
+    type: str,
+    sender: str,
+    receiver: str,
+    status: str,
+    hint: str,
+    ptr: str = "",
+    notes: str = "",
+    next_action_plan: str = "",
+) -> dict[str, str]:
+    """Return a line of the log, in its fields."""
+    stamp = datetime.fromtimestamp(now).isoformat()
+    values = (stamp, event_id, type, sender, receiver, status, hint, ptr, notes, next_action_plan)
+    return dict(zip(FIELDS, values, strict=True))
+
+
+class Transactions:
+    """The log in one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def append(self, *entries: Mapping[str, str]) -> None:
+        """Write lines, all to the file of the day that the first is from. A torn line before them stays alone."""
+        if not entries:
+            return
+        data = b"".join(json.dumps(one, ensure_ascii=False).encode("utf-8", "replace") + b"\n" for one in entries)
+        path = self._of_day(entries[0]["timestamp"])
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        handle = os.open(path, flags, 0o600)
+        try:
+            size = os.lseek(handle, 0, os.SEEK_END)
+            if size:
+                os.lseek(handle, size - 1, os.SEEK_SET)
+                if os.read(handle, 1) != b"\n":
+                    data = b"\n" + data
+            write_all(handle, data)
+        finally:
+            os.close(handle)
+
+    def append_missing(self, *entries: Mapping[str, str]) -> bool:
+        """Write those lines that are not at the end of the log already; tell whether there were any."""
+        if not entries:
+            return False
+        tail = b""
+        with contextlib.suppress(OSError), open(self._of_day(entries[0]["timestamp"]), "rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - _TAIL_BYTES, 0))
+            tail = file.read()
+        written = list(_parsed(tail))
+        missing = [one for one in entries if dict(one) not in written]
+        self.append(*missing)
+        return bool(missing)
+
+    def _of_day(self, stamp: str) -> Path:
+        return self.folder / f"{_PREFIX}{stamp[:10].replace('-', '')}{_SUFFIX}"
+
+    def files(self) -> list[Path]:
+        """Return the files of all days, the oldest first."""
+        return sorted(self.folder.glob(f"{_PREFIX}*{_SUFFIX}"))
+
+    def read(self, event_id: str | None = None) -> Iterator[dict[str, Any]]:
+        """Give all lines, or those of an event, the oldest first. What is no line is left out."""
+        for path in self.files():
+            try:
+                data = path.read_bytes()
+            except OSError:
+                continue
+            if event_id is None or event_id.encode() in data:
+                yield from (one for one in _parsed(data) if event_id in (None, one.get("event_id")))
+
+    def follow(self, rest: Callable[[], object], *, last: int, event_id: str | None = None) -> Iterator[dict[str, Any]]:
+        """Give the ``last`` lines and then each that comes, today's and tomorrow's; ``rest`` waits a while."""
+        at: dict[Path, int] = {}
+        known = deque(self._news(at, event_id), maxlen=last)
+        yield from known
+        while True:
+            found = self._news(at, event_id)
+            yield from found
+            if not found:
+                rest()
+
+    def _news(self, at: dict[Path, int], event_id: str | None) -> list[dict[str, Any]]:
+        """Return the lines that came since, of one event or of all."""
+        found = [one for path in self.files() for one in self._new(path, at)]
+        return [one for one in found if event_id in (None, one.get("event_id"))]
+
+    def _new(self, path: Path, at: dict[Path, int]) -> list[dict[str, Any]]:
+        """Return the whole lines of a file that were not read yet."""
+        with contextlib.suppress(OSError), open(path, "rb") as file:
+            file.seek(at.get(path, 0))
+            data = file.read()
+            whole = data.rfind(b"\n") + 1
+            at[path] = at.get(path, 0) + whole
+            return list(_parsed(data[:whole]))
+        return []
+
+
+def _parsed(data: bytes) -> Iterator[dict[str, Any]]:
+    for line in data.splitlines():
+        try:
+            one = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(one, dict):
+            yield one

@@ -1,0 +1,292 @@
+"""A folder as a tar and back. What comes out of a tar is somebody else's: it lands in one folder or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import secrets
+import shutil
+import stat
+import tarfile
+from collections.abc import Iterator
+from typing import IO, Any, NamedTuple
+
+from clawlink.client.places import link_within, parts_within
+from clawlink.errors import ClawLinkError
+
+TAR = "application/x-tar"
+_BLOCK = tarfile.BLOCKSIZE
+_END = tarfile.RECORDSIZE
+_CHUNK_BYTES = 256 * 1024
+_MOST_MEMBERS = 1_000_000
+_MOST_DEPTH = 100
+
+
+class UnsafeArchive(ClawLinkError):
+    """A tar holds what would not stay in the folder, or is no tar; nothing of it was written."""
+
+    code = "unsafe_archive"
+
+
+class Packed:
+    """A folder, read as the bytes of a tar: as it is read, and never more of it in memory than one piece.
+
+    Its members are named from the folder down, in order, and belong to nobody. ``skipped`` are the entries that cannot
+    be in it: devices, sockets, and links that lead out of the folder.
+    """
+
+    content_type = TAR
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.skipped: list[str] = []
+        self._folder = os.fspath(folder)
+        self._pieces = self._pack()
+        self._left = memoryview(b"")
+        os.scandir(self._folder).close()  # whoever may not read it is told now
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes, at most ``size``; none at the end."""
+        while not self._left:
+            piece = next(self._pieces, None)
+            if piece is None:
+                return b""
+            self._left = memoryview(piece)
+        taken, self._left = (self._left, memoryview(b"")) if size < 0 else (self._left[:size], self._left[size:])
+        return bytes(taken)
+
+    def seekable(self) -> bool:
+        """Tell that it can be read once only."""
+        return False
+
+    def close(self) -> None:
+        """Read no more."""
+        self._pieces.close()
+
+    def _pack(self) -> Any:
+        written = 0
+        for name in _entries(self._folder, ""):
+            for piece in self._member(name):
+                written += len(piece)
+                yield piece
+        yield bytes(2 * _BLOCK + -(written + 2 * _BLOCK) % _END)
+
+    def _member(self, name: str) -> Iterator[bytes]:
+        path = os.path.join(self._folder, *name.split("/"))
+        found = os.lstat(path)
+        member = tarfile.TarInfo(name)
+        member.mtime = max(0, int(found.st_mtime))
+        member.mode = stat.S_IMODE(found.st_mode) & 0o755
+        if stat.S_ISDIR(found.st_mode):
+            member.type = tarfile.DIRTYPE
+            yield _head(member)
+        elif stat.S_ISLNK(found.st_mode):
+            member.type, member.linkname = tarfile.SYMTYPE, os.readlink(path)
+            try:
+                link_within(tuple(name.split("/")), member.linkname)
+            except ValueError:
+                self.skipped.append(name)
+            else:
+                yield _head(member)
+        elif stat.S_ISREG(found.st_mode):
+            yield from self._content(path, member)
+        else:
+            self.skipped.append(name)
+
+    def _content(self, path: str, member: tarfile.TarInfo) -> Iterator[bytes]:
+        with open(path, "rb") as file:
+            member.size = left = os.fstat(file.fileno()).st_size
+            yield _head(member)
+            while left:
+                piece = file.read(min(left, _CHUNK_BYTES))
+                if not piece:
+                    raise ClawLinkError(f"{path} became shorter while it was read; try again once nobody writes it")
+                left -= len(piece)
+                yield piece
+        yield bytes(-member.size % _BLOCK)
+
+
+def _head(member: tarfile.TarInfo) -> bytes:
+    return member.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def _entries(folder: str, before: str) -> Iterator[str]:
+    """Give all that is below a folder, folders before what is in them; no link is followed."""
+    with os.scandir(os.path.join(folder, before)) as found:
+        entries = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in found)
+    for name, is_folder in entries:
+        path = f"{before}/{name}" if before else name
+        yield path
+        if is_folder:
+            yield from _entries(folder, path)
+
+
+class Unpacked(NamedTuple):
+    """What came of a tar: how many files are in the folder now, and their bytes."""
+
+    files: int
+    size: int
+
+
+def unpack(archive: IO[bytes], folder: str | os.PathLike[str], *, replace: bool = False) -> Unpacked:
+    """Write the members of a tar into a folder, which is made if there is none.
+
+    All members are looked at before anything is written, and all are written beside the folder before one of them is
+    put into it. Raises UnsafeArchive if a member would leave the folder, or is neither file, folder nor link; and
+    FileExistsError, unless told to ``replace``, if a file is there already.
+    """
+    target = os.path.realpath(folder)
+    if os.path.exists(target) and not os.path.isdir(target):
+        raise FileExistsError(17, "that is no folder; name one to extract into", os.fspath(folder))
+    staged = f"{target}.{secrets.token_hex(6)}.part"
+    try:
+        # Only uncompressed: what is small and becomes large is refused with it.
+        with tarfile.open(fileobj=archive, mode="r:") as tar:
+            members = _checked(tar, staged)
+            os.mkdir(staged, 0o777)
+            done = _write(tar, members, staged)
+    except tarfile.TarError as error:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise UnsafeArchive(f"this is no tar that can be read: {error}; get it as a file without --extract") from None
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
+    try:
+        _publish(staged, target, members, replace)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return done
+
+
+_Members = list[tuple[tuple[str, ...], tarfile.TarInfo]]
+
+
+def _checked(tar: tarfile.TarFile, staged: str) -> _Members:
+    """Return the members with where they belong. Raises UnsafeArchive before anything is written."""
+    members: _Members = []
+    links: set[tuple[str, ...]] = set()
+    for member in tar:
+        shown = ascii(member.name)[1:-1][:200]
+        try:
+            parts = parts_within(member.name)
+            _check(tar, member, parts, staged)
+        except (ValueError, OverflowError) as error:
+            raise UnsafeArchive(f"the archive's member {shown} {error}; nothing was extracted") from None
+        if len(members) >= _MOST_MEMBERS:
+            raise UnsafeArchive(f"the archive has more than {_MOST_MEMBERS} members; nothing was extracted")
+        if parts:
+            members.append((parts, member))
+            if member.issym():
+                links.add(parts)
+    archive: Any = tar.fileobj
+    archive.seek(tar.offset)
+    if archive.read(_BLOCK) != bytes(_BLOCK):  # tarfile takes a broken head for the end
+        raise UnsafeArchive("the archive is not whole: it has no end; nothing was extracted")
+    for parts, member in members:
+        if any(parts[:depth] in links for depth in range(1, len(parts))):
+            raise UnsafeArchive(
+                f"the archive's member {ascii(member.name)[1:-1][:200]} is inside of a link; nothing was extracted"
+            )
+    return members
+
+
+def _check(tar: tarfile.TarFile, member: tarfile.TarInfo, parts: tuple[str, ...], staged: str) -> None:
+    """Raise ValueError that says why a member is not taken."""
+    if len(parts) > _MOST_DEPTH:
+        raise ValueError(f"is more than {_MOST_DEPTH} folders deep")
+    if member.issym():
+        if not parts:
+            raise ValueError("is a link in place of the folder")
+        link_within(parts, member.linkname)
+    elif member.issparse():
+        raise ValueError("is sparse: it says to be larger than what is there of it")
+    elif member.size < 0:
+        raise ValueError("has a size below 0")
+    elif not (member.isreg() or member.isdir()):
+        raise ValueError("is neither a file, a folder nor a symbolic link")
+    elif member.isreg() and not parts:
+        raise ValueError("has no name")
+    # A second opinion, where Python has one.
+    judge = getattr(tarfile, "data_filter", None)
+    if judge is not None:
+        try:
+            judge(member, staged)
+        except tarfile.TarError as error:
+            raise ValueError(f"is refused: {error}") from None
+
+
+def _write(tar: tarfile.TarFile, members: _Members, staged: str) -> Unpacked:
+    """Write the members into a folder of our own. Links come last, so that nothing is written through one."""
+    files = size = 0
+    for parts, member in sorted(members, key=lambda one: one[1].issym()):
+        path = os.path.join(staged, *parts)
+        try:
+            if member.isdir():
+                os.makedirs(path, exist_ok=True)
+                continue
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            if member.issym():
+                os.symlink(member.linkname, path)
+            else:
+                size += _copy(tar, member, path)
+        except FileExistsError:
+            raise UnsafeArchive(
+                f"the archive has {ascii(member.name)[1:-1][:200]} twice, or as a file and a folder, "
+                "or this system takes two of its names for one; nothing was extracted"
+            ) from None
+        files += 1
+    root = os.path.realpath(staged) + os.sep
+    for parts, member in members:
+        # Each step of each link was looked at; this is where they lead together.
+        if member.issym() and not (os.path.realpath(os.path.join(staged, *parts)) + os.sep).startswith(root):
+            raise UnsafeArchive(
+                f"the archive's link {ascii(member.name)[1:-1][:200]} leads out of the folder; nothing was extracted"
+            )
+    return Unpacked(files, size)
+
+
+def _copy(tar: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> int:
+    source = tar.extractfile(member) or io.BytesIO()
+    with source, open(path, "xb") as file:
+        shutil.copyfileobj(source, file, _CHUNK_BYTES)
+        written = file.tell()
+    if written != member.size:
+        raise UnsafeArchive(f"the archive ends within {ascii(member.name)[1:-1][:200]}; nothing was extracted")
+    with contextlib.suppress(OSError):
+        if member.mode & 0o100:
+            mode = os.stat(path).st_mode
+            os.chmod(path, mode | (mode & 0o444) >> 2)  # whoever may read it may run it
+        os.utime(path, (member.mtime, member.mtime))
+    return written
+
+
+def _publish(staged: str, target: str, members: _Members, replace: bool) -> None:
+    """Put what was written where it belongs: the folder as a whole, or member by member into one that is there."""
+    try:
+        os.rmdir(target)  # an empty one has nothing to lose
+    except FileNotFoundError:
+        pass
+    except OSError:
+        _require_room(target, members, replace)
+        for parts, member in members:
+            place = os.path.join(target, *parts)
+            if member.isdir():
+                os.makedirs(place, exist_ok=True)
+            else:
+                os.makedirs(os.path.dirname(place), exist_ok=True)
+                os.replace(os.path.join(staged, *parts), place)
+        return
+    os.replace(staged, target)
+
+
+def _require_room(target: str, members: _Members, replace: bool) -> None:
+    """Refuse to write over what is there, unless told to, and ever through a link that is there."""
+    for parts, member in members:
+        for depth in range(1, len(parts) + member.isdir()):
+            way = os.path.join(target, *parts[:depth])
+            if os.path.islink(way) or (os.path.lexists(way) and not os.path.isdir(way)):
+                raise FileExistsError(17, "this is in the way, and no folder", way)
+        path = os.path.join(target, *parts)
+        taken = not member.isdir() and os.path.lexists(path)
+        if taken and (not replace or (os.path.isdir(path) and not os.path.islink(path))):
+            raise FileExistsError(17, "this is there already; extract into a new folder, or add --force", path)

@@ -1,0 +1,233 @@
+"""Where bytes come from and go to on this machine: whole or not at all, and never anywhere but the place asked for.
+
+All of it blocks; in an event loop it is done in a thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Callable
+from typing import IO, Any, NamedTuple, Protocol
+
+from clawlink.errors import BadRequest
+
+_CHUNK_BYTES = 1024 * 1024
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+class Sink(Protocol):
+    """What a download is written to."""
+
+    def write(self, data: bytes) -> object:
+        """Take the next bytes."""
+
+    def restart(self) -> bool:
+        """Forget what was written; False if that cannot be."""
+
+    def keep(self) -> None:
+        """Make what was written the result."""
+
+    def drop(self) -> None:
+        """Leave nothing behind, unless it was kept."""
+
+
+class Landing:
+    """A file that is written beside its place and put there whole by ``keep``.
+
+    Through a link it is the link's target that is written. What is no plain file, as a device or a pipe, is written
+    as it comes.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.path.realpath(path)
+        self._temporary: str | None = None
+        self._file: IO[bytes] | None = None
+        self._plain = not os.path.exists(self.path) or os.path.isfile(self.path)
+        if os.path.isdir(self.path):
+            raise IsADirectoryError(21, "that is a folder; name the file to write in it", os.fspath(path))
+
+    def write(self, data: bytes) -> None:
+        """Write the next bytes."""
+        self._open().write(data)
+
+    def restart(self) -> bool:
+        """Begin again. What is no plain file cannot take back what it has."""
+        if not self._plain:
+            return False
+        file = self._open()
+        file.seek(0)
+        file.truncate()
+        return True
+
+    def keep(self) -> None:
+        """Put it in its place, once it is on the disk."""
+        file = self._open()
+        file.flush()
+        if self._temporary is None:
+            self.drop()
+            return
+        os.fsync(file.fileno())
+        file.close()
+        with contextlib.suppress(OSError):  # one that was there before keeps its mode
+            os.chmod(self._temporary, stat.S_IMODE(os.stat(self.path).st_mode))
+        os.replace(self._temporary, self.path)
+        self._temporary = self._file = None
+        _settle(os.path.dirname(self.path))
+
+    def drop(self) -> None:
+        """Close it, and remove what is not in its place."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
+        if self._temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self._temporary)
+        self._temporary = self._file = None
+
+    def _open(self) -> IO[bytes]:
+        if self._file is None:
+            if self._plain:
+                folder, name = os.path.split(self.path)
+                temporary = os.path.join(folder, f".{name[:100]}.{secrets.token_hex(6)}.part")
+                made = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o666)
+                self._temporary, self._file = temporary, os.fdopen(made, "wb")
+            else:
+                self._file = open(self.path, "wb")  # noqa: SIM115 - it is closed by keep and drop
+        return self._file
+
+
+class Flow:
+    """A file object that is written to as it comes: what it was given cannot always be taken back."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self._began = file.tell() if _seekable(file) else None
+
+    def write(self, data: bytes) -> None:
+        """Write the next bytes."""
+        self._file.write(data)
+
+    def restart(self) -> bool:
+        """Begin again where it began, if the object can."""
+        if self._began is None:
+            return False
+        self._file.seek(self._began)
+        self._file.truncate()
+        return True
+
+    def keep(self) -> None:
+        """Hand over what may be buffered. The object stays open: it is the caller's."""
+        flush = getattr(self._file, "flush", None)
+        if flush is not None:
+            flush()
+
+    def drop(self) -> None:
+        """Do nothing: what is there is the caller's."""
+
+
+class Measure(NamedTuple):
+    """How much there is to read, and its SHA-256."""
+
+    size: int
+    sha256: str
+
+
+class Source:
+    """Bytes to send: a file, a folder (as a tar), or a file object that is open for reading bytes.
+
+    What can be read twice can be measured first, and read again from anywhere. ``name`` is what it is called here,
+    and ``content_type`` what it is, where that is known.
+    """
+
+    def __init__(self, given: Any) -> None:
+        self.own = isinstance(given, str | os.PathLike)
+        self.name: str | None = None
+        self._file: Any = given
+        if self.own:
+            self.name = os.path.basename(os.path.abspath(given))
+            self._file = _opened(given)
+        self.content_type: str | None = getattr(self._file, "content_type", None)
+        if self.content_type is not None and self.name is not None:
+            self.name += ".tar"
+        if not callable(getattr(self._file, "read", None)):
+            raise BadRequest("give the path of a file, or a file object that is open for reading bytes", field="source")
+        self.again = _seekable(self._file)
+        self._began = self._file.tell() if self.again else 0
+
+    def read(self, size: int) -> bytes:
+        """Read so many bytes; fewer only at the end."""
+        pieces = []
+        while size > 0:
+            piece = self._file.read(size)
+            if isinstance(piece, str):
+                raise BadRequest("the source gives text; open it for reading bytes", field="source")
+            if not piece:
+                break
+            pieces.append(bytes(piece))
+            size -= len(piece)
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def measure(self, moved: Callable[[int], object] = lambda read: None) -> Measure:
+        """Read all of it, and tell how much that is. It is read from its beginning next."""
+        digest = hashlib.sha256()
+        size = 0
+        self.seek(0)
+        while piece := self._file.read(_CHUNK_BYTES):
+            digest.update(piece)
+            size += len(piece)
+            moved(size)
+        self.seek(0)
+        return Measure(size, digest.hexdigest())
+
+    def seek(self, offset: int) -> None:
+        """Go on from there, counted from where it began."""
+        self._file.seek(self._began + offset)
+
+    def kept(self) -> Source:
+        """Return a source of the same bytes that can be read again; this one is over."""
+        copy = Source(tempfile.TemporaryFile())  # noqa: SIM115 - it is closed with the source
+        copy.own, copy.name, copy.content_type = True, self.name, self.content_type
+        try:
+            while piece := self._file.read(_CHUNK_BYTES):
+                copy._file.write(piece)
+        finally:
+            self.close()
+        return copy
+
+    def close(self) -> None:
+        """Close what was opened here."""
+        if self.own:
+            self._file.close()
+
+
+def _opened(path: str | os.PathLike[str]) -> Any:
+    if os.path.isdir(path):
+        from clawlink.client.folders import Packed
+
+        return Packed(path)
+    return open(path, "rb")
+
+
+def _seekable(file: Any) -> bool:
+    seekable = getattr(file, "seekable", None)
+    try:
+        return bool(seekable is not None and seekable() and file.tell() >= 0)
+    except OSError:
+        return False
+
+
+def _settle(folder: str) -> None:
+    """Have the system keep the folder's new entry through a loss of power, where it can be told to."""
+    if os.name != "posix":
+        return
+    with contextlib.suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)

@@ -1,0 +1,132 @@
+"""Two people changed one text: both changes together, by lines, and only what both changed is left to decide. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
+from typing import NamedTuple
+
+OURS, THEIRS, END = "<<<<<<<", "=======", ">>>>>>>"
+
+
+class Merged(NamedTuple):
+    """A text in which both changes are, and how many ``conflicts`` stand in it between markers."""
+
+    text: str
+    conflicts: int
+
+
+class _Region(NamedTuple):
+    """A stretch of the common text, and what each side has in its place; ends are exclusive."""
+
+    base: tuple[int, int]
+    ours: tuple[int, int]
+    theirs: tuple[int, int]
+
+
+def merge(base: str, ours: str, theirs: str, *, names: tuple[str, str] = ("ours", "theirs")) -> Merged:
+    """Return ``ours`` and ``theirs`` in one text, which both came from ``base``.
+
+    A line that only one side has touched is as that side has it. Where both changed the same lines, or lines beside
+    each other, and not in the same way, both stand there between markers with their ``names``, as ``git merge-file``
+    writes them.
+    """
+    if ours == theirs or theirs == base:
+        return Merged(ours, 0)
+    if ours == base:
+        return Merged(theirs, 0)
+    common, mine, others = split(base), split(ours), split(theirs)
+    text: list[str] = []
+    conflicts = 0
+    for region in _regions(common, mine, others):
+        was, my, their = common[slice(*region.base)], mine[slice(*region.ours)], others[slice(*region.theirs)]
+        if my == their or their == was:
+            text += my
+        elif my == was:
+            text += their
+        else:
+            conflicts += 1
+            text += _conflict(my, their, names)
+    return Merged("".join(text), conflicts)
+
+
+def has_markers(text: str, names: tuple[str, str]) -> bool:
+    """Tell whether a conflict that ``merge`` has marked with these names is still undecided in a text."""
+    markers = {f"{OURS} {names[0]}", f"{END} {names[1]}"}
+    return any(line.rstrip("\r\n") in markers for line in split(text))
+
+
+def split(text: str) -> list[str]:
+    """Return the lines of a text with their ends. Only a line feed ends one: other separators are a text's own."""
+    lines = text.split("\n")
+    last = lines.pop()
+    return [line + "\n" for line in lines] + ([last] if last else [])
+
+
+def _conflict(ours: Sequence[str], theirs: Sequence[str], names: tuple[str, str]) -> Iterator[str]:
+    """Give both sides between markers, without what they have in common at their beginnings and ends."""
+    before = _alike(ours, theirs)
+    after = min(_alike(ours[::-1], theirs[::-1]), min(len(ours), len(theirs)) - before)
+    end = "\r\n" if all(line.endswith("\r\n") for line in (*ours, *theirs)) else "\n"
+    yield from ours[:before]
+    yield f"{OURS} {names[0]}{end}"
+    yield from _ended(ours[before : len(ours) - after], end)
+    yield f"{THEIRS}{end}"
+    yield from _ended(theirs[before : len(theirs) - after], end)
+    yield f"{END} {names[1]}{end}"
+    yield from ours[len(ours) - after :]
+
+
+def _alike(one: Sequence[str], other: Sequence[str]) -> int:
+    count = 0
+    for a, b in zip(one, other):  # noqa: B905 - the shorter one ends it
+        if a != b:
+            break
+        count += 1
+    return count
+
+
+def _ended(lines: Sequence[str], end: str) -> Iterator[str]:
+    """Give lines that all have an end: a marker follows."""
+    for line in lines:
+        yield line if line.endswith("\n") else line + end
+
+
+def _regions(base: list[str], ours: list[str], theirs: list[str]) -> Iterator[_Region]:
+    """Give stretches in order that together are all of the three: what all have in common, and what lies between."""
+    at = (0, 0, 0)
+    for start, (my, their), length in _in_common(base, ours, theirs):
+        if (start, my, their) != at:
+            yield _Region((at[0], start), (at[1], my), (at[2], their))
+        at = (start + length, my + length, their + length)
+        yield _Region((start, at[0]), (my, at[1]), (their, at[2]))
+    end = (len(base), len(ours), len(theirs))
+    if at != end:
+        yield _Region((at[0], end[0]), (at[1], end[1]), (at[2], end[2]))
+
+
+def _in_common(base: list[str], ours: list[str], theirs: list[str]) -> Iterator[tuple[int, tuple[int, int], int]]:
+    """Give the stretches of the common text that both sides still have: where each has it, and how long it is."""
+    mine, others = _matches(base, ours), _matches(base, theirs)
+    i = j = 0
+    while i < len(mine) and j < len(others):
+        my_start, my, my_length = mine[i]
+        their_start, their, their_length = others[j]
+        start = max(my_start, their_start)
+        end = min(my_start + my_length, their_start + their_length)
+        if start < end:
+            yield start, (my + start - my_start, their + start - their_start), end - start
+        if my_start + my_length < their_start + their_length:
+            i += 1
+        else:
+            j += 1
+
+
+def _matches(base: list[str], side: list[str]) -> list[tuple[int, int, int]]:
+    """Return what a side has kept of the common text. What both begin and end with costs nothing to find."""
+    before = _alike(base, side)
+    after = min(_alike(base[::-1], side[::-1]), min(len(base), len(side)) - before)
+    middle = SequenceMatcher(None, base[before : len(base) - after], side[before : len(side) - after], autojunk=False)
+    found = [(before + b, before + s, length) for b, s, length in middle.get_matching_blocks() if length]
+    ends = (len(base) - after, len(side) - after, after)
+    return [match for match in ((0, 0, before), *found, ends) if match[2]]

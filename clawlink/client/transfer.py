@@ -1,0 +1,500 @@
+"""Sending and fetching files of any size, through whatever happens to the connection meanwhile.
+
+Nothing here sends, sleeps or blocks: as in ``waiting``, a generator says what is to be done next, and a client does it.
+What is held in memory is one piece. Pieces grow while all goes well, and shrink when a connection breaks: over a line
+that is cut after every few hundred kilobytes, small ones arrive still.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import hashlib
+import os
+import random
+import time
+from collections.abc import Callable, Generator
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
+
+from clawlink.client import blob_calls
+from clawlink.client.blob_calls import OCTETS, Blob, FileFacts, Terms, UploadState
+from clawlink.client.calls import Call, Identity, repeat_key
+from clawlink.client.landing import Flow, Landing, Measure, Sink, Source
+from clawlink.client.places import safe_name
+from clawlink.client.retry import PASSING, Backoff
+from clawlink.client.waiting import Ask, Do, Rest, Said, Step, Trouble
+from clawlink.domain.limits import KIB, MIB
+from clawlink.domain.message import Attachment
+from clawlink.errors import (
+    BadRequest,
+    BeingRead,
+    ChecksumMismatch,
+    ClawLinkError,
+    DigestMismatch,
+    NotARelay,
+    OffsetConflict,
+    RangeNotSatisfiable,
+    RelayUnreachable,
+    UnknownFile,
+    VersionConflict,
+)
+from clawlink.protocol.replies import FileSaved
+
+T = TypeVar("T")
+Steps = Generator[Step, Any, T]
+
+PATIENCE_SECONDS = 60.0
+# Where the files stand that go with messages.
+ATTACHED = "attachments"
+# What has up to so many bytes is sent in one request.
+SMALL_BYTES = MIB
+LEAST_BYTES = 64 * KIB
+MOST_BYTES = 4 * MIB
+# A piece should not take longer: what is lost when it breaks, and how often progress is told.
+_PIECE_SECONDS = 2.0
+# After so many that arrived a larger one is tried again.
+_TRUSTED_AFTER = 8
+# What the relay would notice without being told has this long to be told.
+_LAST_WORDS_SECONDS = 3.0
+_ENDLESS = float("inf")
+_AWAY = Backoff(tries=1_000_000, first=0.2, most=5.0)
+# Who begins again because of others' writes as often as this would go on for ever.
+_MOST_RESTARTS = 5
+
+
+class Moved(NamedTuple):
+    """So many bytes are over, of ``total`` in all if that is known."""
+
+    done: int
+    total: int | None
+
+
+class Pieces:
+    """How large the next piece is: never soon again as large as one that did not arrive.
+
+    It may have been too large for what stands before the relay, which would refuse the next of that size as well.
+    """
+
+    def __init__(self, size: int = SMALL_BYTES) -> None:
+        self.size = size
+        self._most = MOST_BYTES
+        self._well = 0
+
+    def arrived(self, seconds: float) -> None:
+        """Learn that a piece took so long."""
+        self._well += 1
+        if self._well % _TRUSTED_AFTER == 0:
+            self._most = min(self._most * 2, MOST_BYTES)
+        if seconds < _PIECE_SECONDS / 2:
+            self.size = min(self.size * 2, self._most)
+        elif seconds > _PIECE_SECONDS:
+            self.size = max(self.size // 2, LEAST_BYTES)
+
+    def failed(self) -> None:
+        """Learn that a piece did not arrive."""
+        self._most = self.size = max(self.size // 2, LEAST_BYTES)
+        self._well = 0
+
+
+class Patience:
+    """How long failures are borne, counted from the first since something has moved."""
+
+    def __init__(self, file_key: str, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._file_key = file_key
+        self._seconds = seconds
+        self._clock = clock
+        self._failed = 0
+        self._until = 0.0
+        self._reached = False
+
+    def reached(self) -> None:
+        """Note that the relay answered, which is not yet that anything has moved."""
+        self._reached = True
+
+    def renew(self) -> Steps[None]:
+        """Note that something has moved, and say so if nothing did."""
+        self._reached = True
+        failed, self._failed = self._failed, 0
+        if failed > 1:
+            yield Said(self._file_key, Trouble(None))
+
+    def bear(self, error: ClawLinkError, *others: type[ClawLinkError]) -> Steps[None]:
+        """Rest until the next try. Raises the error if no patience mends it, or it is over.
+
+        What stands before a relay may answer in its place while it is away; but it must have been one. A single
+        failure is not worth saying.
+        """
+        passing = isinstance(error, (*PASSING, *others)) or (isinstance(error, NotARelay) and self._reached)
+        now = self._clock()
+        if not self._failed:
+            self._until = now + self._seconds
+        if not passing or now >= self._until:
+            raise error
+        self._failed += 1
+        if self._failed == 2:
+            yield Said(self._file_key, Trouble(error))
+        as_away = error if isinstance(error, PASSING) else RelayUnreachable("", retry_after=error.retry_after)
+        pause = _AWAY.pause(as_away, attempt=self._failed, repeatable=True, random=random.random())
+        yield Rest(min(pause or 0.0, self._until - now))
+
+
+def _ask(call: Call[T], patience: Patience, *others: type[ClawLinkError]) -> Steps[T]:
+    """Send a call that may be repeated, again and again if need be, and return its answer."""
+    while True:
+        try:
+            answer: T = yield Ask(call, _ENDLESS)
+        except ClawLinkError as error:
+            yield from patience.bear(error, *others)
+        else:
+            patience.reached()
+            return answer
+
+
+# -- up ----------------------------------------------------------------------------------------------------------------
+
+
+def upload(
+    me: Identity,
+    file_key: str,
+    source: Any,
+    terms: Terms,
+    *,
+    key: str | None = None,
+    patience: float = PATIENCE_SECONDS,
+) -> Steps[None]:
+    """Write a shared file from a path or a file object. It ends with its ``FileSaved`` as what is ``Said`` last."""
+    opened: Source = yield Do(lambda: Source(source))
+    try:
+        saved = yield from _upload(me, file_key, opened, terms, key, Patience(file_key, patience))
+    finally:
+        opened.close()
+    yield Said(file_key, saved)
+
+
+def _upload(
+    me: Identity, file_key: str, source: Source, terms: Terms, key: str | None, patience: Patience
+) -> Steps[FileSaved]:
+    first: bytes = yield Do(lambda: source.read(SMALL_BYTES + 1))
+    terms = _with_kinds(terms, source, file_key, first)
+    if len(first) > SMALL_BYTES:
+        return (yield from _Sending(me, file_key, source, terms, key, patience).all(first))
+    yield Said(file_key, Moved(0, len(first)))
+    call = blob_calls.put_blob(me, file_key, first, **terms._asdict(), key=key)
+    saved = yield from _ask(call, patience)
+    yield Said(file_key, Moved(len(first), len(first)))
+    return saved
+
+
+def _with_kinds(terms: Terms, source: Source, file_key: str, first: bytes) -> Terms:
+    """Fill in what a file is where nobody says it: by the suffix of its key, or of its name here, and how it begins."""
+    text = source.content_type is None and _is_text(first)
+    content_type = terms.content_type or source.content_type
+    if content_type is None:
+        from mimetypes import guess_type
+
+        named = (guess_type(name, strict=False) for name in (file_key, source.name) if name)
+        # What is compressed is of its own type, not of that which it holds.
+        content_type = next((kind for kind, packed in named if kind is not None and packed is None), None)
+        if content_type is None or content_type.startswith("text/"):
+            content_type = f"{content_type or 'text/plain'}; charset=utf-8" if text else content_type or OCTETS
+    return terms._replace(content_type=content_type, file_type=terms.file_type or ("text" if text else "binary"))
+
+
+def _is_text(first: bytes) -> bool:
+    if b"\x00" in first:
+        return False
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(first, final=len(first) <= SMALL_BYTES)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def attach(me: Identity, path: Any, name: str | None = None) -> Steps[None]:
+    """Share a file under a key that follows from its content. It ends with its ``Attachment`` as what is ``Said`` last.
+
+    What is there already under that key is not sent again.
+    """
+    source: Source = yield Do(lambda: _rewindable(path))
+    try:
+        measure: Measure = yield Do(source.measure)
+        called = safe_name(name or source.name or "file")
+        file_key = f"{ATTACHED}/{measure.sha256[:16]}/{called}"
+        patience = Patience(file_key, PATIENCE_SECONDS)
+        try:
+            version = (yield from _held_as(me, file_key, measure, patience)).version
+        except UnknownFile:
+            terms = Terms(source.content_type)
+            saved: FileSaved = yield from _upload(me, file_key, source, terms, None, patience)
+            version = saved.version
+    finally:
+        source.close()
+    attachment = Attachment(file_key=file_key, version=version, size=measure.size, sha256=measure.sha256, name=called)
+    yield Said(file_key, attachment)
+
+
+def _held_as(me: Identity, file_key: str, measure: Measure, patience: Patience) -> Steps[FileFacts]:
+    """Return what is there under a key if it is that. Raises UnknownFile."""
+    facts = yield from _ask(blob_calls.stat_blob(me, file_key), patience)
+    if facts.sha256 != measure.sha256 or facts.expires_at is not None or facts.burn_after_read:
+        raise UnknownFile("there is another file", field="file_key")
+    return facts
+
+
+def _rewindable(path: Any) -> Source:
+    source = Source(path)
+    return source if source.again else source.kept()
+
+
+class _Sending:
+    """An upload in pieces, with what was read of the source and is not known to have arrived."""
+
+    def __init__(
+        self, me: Identity, file_key: str, source: Source, terms: Terms, key: str | None, patience: Patience
+    ) -> None:
+        self._me = me
+        self._file_key = file_key
+        self._source = source
+        self._terms = terms
+        self._key = key
+        self._patience = patience
+        self._pieces = Pieces()
+        self._size: int | None = None
+        self._sha256: str | None = None
+        self._digest = hashlib.sha256()  # of a source that can be read once only
+        self._held = b""
+        self._held_at = 0
+        self._ended = False
+
+    def all(self, first: bytes) -> Steps[FileSaved]:
+        """Send the source, of which ``first`` is read, and return what was written."""
+        if self._source.again:
+            # Known beforehand, it cannot happen that a file that changes while it is read is written as a mixture.
+            measure = yield Do(self._source.measure)
+            self._size, self._sha256 = measure
+        else:
+            self._held = first
+            yield Do(lambda: self._digest.update(first))
+        state = yield from self._begin()
+        try:
+            state = yield from self._pieces_from(state)
+        except (Exception, KeyboardInterrupt):
+            if self._key is None:  # else the caller can come back to it
+                yield from self._give_up(state)
+            raise
+        if state.version is None:
+            raise NotARelay("the relay has all of the upload, and does not say which version it made of it")
+        sha256 = self._sha256 or self._digest.hexdigest()
+        if state.sha256 is not None and state.sha256 != sha256:
+            raise DigestMismatch(
+                f"what was sent has the SHA-256 {sha256}, and what was written as version {state.version} has "
+                f"{state.sha256}; write it again",
+                current=state.sha256,
+            )
+        return FileSaved("saved", state.version, self._file_key, state.offset, sha256)
+
+    def _begin(self) -> Steps[UploadState]:
+        call = blob_calls.create_upload(
+            self._me, self._file_key, self._size, terms=self._terms, sha256=self._sha256, key=repeat_key(self._key)
+        )
+        state = yield from _ask(call, self._patience)
+        yield from self._patience.renew()
+        if self._key is not None:  # it may have begun some other time
+            state = yield from self._look(state)
+        return state
+
+    def _look(self, state: UploadState) -> Steps[UploadState]:
+        return (yield from _ask(blob_calls.upload_offset(self._me, state.upload_id), self._patience))
+
+    def _pieces_from(self, state: UploadState) -> Steps[UploadState]:
+        yield Said(self._file_key, Moved(state.offset, self._size))
+        while state.version is None:
+            offset = state.offset
+            piece, length = yield from self._next(offset)
+            call = yield Do(partial(self._part, state.upload_id, piece, offset, length))
+            began = time.monotonic()
+            try:
+                state = yield Ask(call, _ENDLESS)
+            except ClawLinkError as error:
+                self._pieces.failed()
+                yield from self._patience.bear(error, OffsetConflict, ChecksumMismatch)
+                state = yield from self._look(state)
+            else:
+                if piece:
+                    self._pieces.arrived(time.monotonic() - began)
+                elif state.version is None and state.offset == offset:
+                    break
+            if state.offset > offset:
+                yield from self._patience.renew()
+            yield Said(self._file_key, Moved(state.offset, self._size))
+        return state
+
+    def _part(self, upload_id: str, piece: bytes, offset: int, length: int | None) -> Call[UploadState]:
+        return blob_calls.upload_part(self._me, upload_id, piece, offset=offset, length=length)
+
+    def _next(self, offset: int) -> Steps[tuple[bytes, int | None]]:
+        """Return the piece that begins at the offset, and with the last one how long it all is, if that is news."""
+        if self._held_at <= offset <= self._held_at + len(self._held):
+            self._held = self._held[offset - self._held_at :]
+        elif self._source.again:
+            yield Do(lambda: self._source.seek(offset))
+            self._held, self._ended = b"", False
+        else:
+            raise ClawLinkError(
+                f"the relay has lost a part of what was sent: it has {offset} bytes, and what follows them cannot be "
+                "read again; start again"
+            )
+        self._held_at = offset
+        lacking = self._pieces.size - len(self._held)
+        if lacking > 0 and not self._ended:
+            self._held += yield Do(lambda: self._read(lacking))
+        piece = self._held[: self._pieces.size]
+        end = offset + len(piece)
+        last = self._ended and len(piece) == len(self._held)
+        if last and self._size is not None and end < self._size:
+            raise ClawLinkError("the file became shorter while it was read; try again once nobody writes it")
+        if self._size is not None and end > self._size:
+            piece = piece[: self._size - offset]  # it has grown since: its SHA-256 tells whether it is still the same
+        return piece, end if last and self._size is None else None
+
+    def _read(self, size: int) -> bytes:
+        piece = self._source.read(size)
+        self._ended = len(piece) < size
+        if not self._source.again:
+            self._digest.update(piece)
+        return piece
+
+    def _give_up(self, state: UploadState) -> Steps[None]:
+        """Let the relay forget what has arrived, if it can be reached; else it does so by itself some time."""
+        try:
+            yield Ask(blob_calls.end_upload(self._me, state.upload_id), _LAST_WORDS_SECONDS)
+        except ClawLinkError:
+            return
+
+
+# -- down --------------------------------------------------------------------------------------------------------------
+
+
+def download(
+    me: Identity,
+    file_key: str,
+    sink: Sink,
+    *,
+    version: int | None = None,
+    patience: float = PATIENCE_SECONDS,
+) -> Steps[None]:
+    """Read a shared file into a sink. It ends with its ``FileFacts`` as what is ``Said`` last.
+
+    What has begun is finished in the version it began with; only if that is not kept any more it begins again with
+    the newest. Nothing is kept that has not the SHA-256 that the relay gives for the whole.
+    """
+    try:
+        fetching = _Fetching(me, file_key, sink, version, Patience(file_key, patience))
+        facts = yield from fetching.all()
+        yield Do(sink.keep)
+    finally:
+        sink.drop()
+    if facts.burn_after_read and me.agent_id is not None:
+        with contextlib.suppress(ClawLinkError):  # it was read to its end, so it is gone before long without that
+            yield Ask(blob_calls.confirm_read(me, file_key), _LAST_WORDS_SECONDS)
+    yield Said(file_key, facts)
+
+
+def sink(target: Any) -> Sink:
+    """Return what writes to a path, or into a file object."""
+    if isinstance(target, str | os.PathLike):
+        return Landing(target)
+    if not callable(getattr(target, "write", None)):
+        raise BadRequest("give a path, or a file object that is open for writing bytes", field="target")
+    return Flow(target)
+
+
+class _Fetching:
+    """A download in pieces, with the digest of what has come."""
+
+    def __init__(self, me: Identity, file_key: str, sink: Sink, version: int | None, patience: Patience) -> None:
+        self._me = me
+        self._file_key = file_key
+        self._sink = sink
+        self._version = version
+        self._patience = patience
+        self._pieces = Pieces()
+        self._done = 0
+        self._read = False  # whether anything was read, be it an empty file
+        self._digest = hashlib.sha256()
+        self._restarts = 0
+
+    def all(self) -> Steps[FileFacts]:
+        """Fetch it, and return what it is."""
+        facts = yield from self._begin()
+        while self._done < facts.size or not self._read:
+            began = time.monotonic()
+            try:
+                blob: Blob = yield Ask(self._call(facts), _ENDLESS)
+                if blob.facts.sha256 != facts.sha256:
+                    raise VersionConflict(
+                        f"version {facts.version} of {self._file_key!r} has become another content while it was read; "
+                        "get it again",
+                        field="file_key",
+                    )
+            except (UnknownFile, VersionConflict, RangeNotSatisfiable):
+                if self._version is not None:
+                    raise
+                facts = yield from self._start_again()
+            except ClawLinkError as error:
+                self._pieces.failed()
+                # Who was cut off may still be taken for the one who reads.
+                yield from self._patience.bear(error, *((BeingRead,) if self._done else ()))
+            else:
+                yield from self._patience.renew()
+                self._pieces.arrived(time.monotonic() - began)
+                yield from self._take(blob)
+        sha256 = self._digest.hexdigest()
+        if sha256 != facts.sha256:
+            raise DigestMismatch(
+                f"what came of {self._file_key!r} has the SHA-256 {sha256}, not {facts.sha256}; get it again",
+                current=sha256,
+            )
+        return facts
+
+    def _begin(self) -> Steps[FileFacts]:
+        self._done, self._read, self._digest = 0, False, hashlib.sha256()
+        call = blob_calls.stat_blob(self._me, self._file_key, version=self._version)
+        facts = yield from _ask(call, self._patience)
+        yield from self._patience.renew()
+        yield Said(self._file_key, Moved(0, facts.size))
+        return facts
+
+    def _call(self, facts: FileFacts) -> Call[Blob]:
+        """Ask for the next part of what has begun. An empty file has no parts that could be asked for."""
+        part = (self._done, self._pieces.size) if facts.size else (None, None)
+        burn = facts.burn_after_read and self._me.agent_id is not None
+        return blob_calls.get_blob(
+            self._me, self._file_key, version=facts.version, start=part[0], length=part[1], burn=burn
+        )
+
+    def _take(self, blob: Blob) -> Steps[None]:
+        content = blob.content[self._done - blob.start :] if blob.start <= self._done else b""
+        if not content and self._done < blob.facts.size:
+            raise NotARelay("the answer is not that of a ClawLink relay: it is not the part that was asked for")
+        yield Do(lambda: self._keep(content))
+        self._read = True
+        self._done += len(content)
+        yield Said(self._file_key, Moved(self._done, blob.facts.size))
+
+    def _keep(self, content: bytes) -> None:
+        self._sink.write(content)
+        self._digest.update(content)
+
+    def _start_again(self) -> Steps[FileFacts]:
+        """Forget what has come: the version that was begun is not kept any more."""
+        self._restarts += 1
+        again = self._restarts <= _MOST_RESTARTS and (not self._read or (yield Do(self._sink.restart)))
+        if not again:
+            raise VersionConflict(
+                f"{self._file_key!r} was written again and again while it was read, and the version that was begun is "
+                "not kept any more; what has come of it is not whole; get it again",
+                field="file_key",
+            )
+        return (yield from self._begin())

@@ -1,0 +1,233 @@
+"""``clawlink agentrelay``: the original's arguments and outputs, over a folder and over a relay."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import COMMAND, Relays, Run
+
+CONTENT = '{"sender_agent": "a", "task": "sum"}'
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give the test a folder of events of its own."""
+    monkeypatch.setenv("OPENCLAW_DATA_DIR", str(tmp_path / "data"))
+    return tmp_path / "data" / "agentrelay"
+
+
+def test_the_verbs_over_a_folder(call: Run, data: Path) -> None:
+    sent = call("agentrelay", "send", "b", "REQ", "e1", CONTENT).ok()
+    secret = sent.json["secret"]
+    assert sent.out == (
+        f'{{\n  "file_path": "{data / "storage" / "e1.json"}",\n  "ptr": "s/e1.json",\n'
+        f'  "csv_message": "REQ,e1,s/e1.json,,",\n  "secret": "{secret}"\n}}\n'
+    )
+    assert sent.err == f"clawlink: events are kept in {data}\n"
+    got = call("agentrelay", "receive", "Hello, AgentRelay: REQ,e1,s/e1.json,,").ok()
+    assert list(got.json) == ["type", "event_id", "ptr", "content", "secret", "full_data"]
+    assert got.json["content"] == json.loads(CONTENT)
+    assert call("agentrelay", "update", "e1", '{"result": 6}').ok().json == {
+        "status": "ok",
+        "file": str(data / "storage" / "e1.json"),
+        "ptr": "s/e1.json",
+    }
+    message = f"CMP,e1,,,{secret}"
+    for args in ((), (secret,)):
+        assert call("agentrelay", "cmp", "e1", *args).ok().json == {
+            "status": "ok",
+            "cmp_message": message,
+            "instruction": f"Call sessions_send with message='{message}'",
+        }
+    assert call("agentrelay", "verify", message).ok().json["status"] == "ok"
+    assert call("agentrelay", "verify", message).json["status"] == "repeat"
+    done = call("agentrelay", "complete", "e1", "Task completed", "agent:sender:main", "e2", secret).ok()
+    assert done.out == f"✅ Created pointer for e2\n✅ CMP: {message}\n"
+    assert call("agentrelay", "cleanup", "24", "168").ok().json["kept_events"] == ["e1", "e2"]
+
+
+def test_what_a_cmp_is_worth_is_in_the_exit_code_and_no_secret_in_the_output(call: Run, data: Path) -> None:
+    secret = call("agentrelay", "send", "b", "REQ", "e1", CONTENT).ok().json["secret"]
+    forged = call("agentrelay", "verify", "CMP,e1,,,forged")
+    assert (forged.code, forged.json["status"], forged.json["expected_secret"]) == (1, "mismatch", "")
+    assert secret not in forged.out
+    assert call("agentrelay", "verify", f"CMP,e1,,,{secret}").code == 0
+    assert call("agentrelay", "verify", f"CMP,e1,,,{secret}").code == 7
+
+
+def test_json_says_where_events_are_kept(call: Run, data: Path) -> None:
+    sent = call("--json", "agentrelay", "send", "b", "REQ", "e1", CONTENT).ok()
+    assert sent.json["place"] == str(data)
+    assert sent.err == ""
+    call("agentrelay", "receive", "REQ,e1,s/e1.json,,").ok()
+    done = call("agentrelay", "complete", "e1", "--json").ok()
+    assert (done.json["status"], done.json["ptr"], done.json["place"]) == ("ok", "s/e1.json", str(data))
+
+
+def test_standard_input_and_the_senders_name(call: Run, data: Path) -> None:
+    call("agentrelay", "send", "b", "REQ", "e1", "-", "--as", "me", stdin=b'{"task": "sum"}').ok()
+    got = call("agentrelay", "receive", "-", stdin=b"- Message Type: REQ\n- Event ID: e1\n- File Pointer: s/e1.json\n")
+    assert got.ok().json["full_data"]["meta"]["sender"] == "me"
+    call("agentrelay", "update", "e1", "-", stdin=b'{"x": 1}').ok()
+
+
+def test_a_pointer_is_written_in_full_for_the_original(call: Run, data: Path) -> None:
+    short = call("agentrelay", "send", "b", "REQ", "event_001", CONTENT).ok().json
+    assert short["csv_message"] == "REQ,event_001,s/,,"
+    full = call("agentrelay", "send", "b", "REQ", "event_002", CONTENT, "--long").ok().json
+    assert full["csv_message"] == "REQ,event_002,s/event_002.json,,"
+    assert call("agentrelay", "receive", short["csv_message"]).ok().json["event_id"] == "event_001"
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (("receive",), 2),
+        (("receive", "a", "b"), 2),
+        (("send", "b", "REQ"), 2),
+        (("send", "b", "REQ", "e1", "{"), 2),
+        (("send", "b", "REQ", "e1", "[]"), 2),
+        (("send", "b", "REQ", "e1", "{}"), 1),
+        (("send", "b", "REQ", "../e1", CONTENT), 1),
+        (("receive", "hello"), 1),
+        (("receive", "REQ,e9,s/e9.json,,"), 5),
+        (("receive", "REQ,e9,../../e9.json,,"), 1),
+        (("cmp", "e9"), 5),
+        (("complete", "e9"), 5),
+        (("verify", "CMP,e9,,,x"), 5),
+        (("cleanup", "soon"), 2),
+        (("cleanup", "-1"), 2),
+        (("unknown",), 2),
+    ],
+)
+def test_what_makes_no_sense_is_told_in_one_line(call: Run, data: Path, args: tuple[str, ...], code: int) -> None:
+    call("agentrelay", *args).failed(code)
+
+
+def test_flags_stand_anywhere(call: Run, data: Path) -> None:
+    call("--json", "agentrelay", "send", "--local", "b", "REQ", "e1", CONTENT).ok()
+    for args in (("receive", "--local", "REQ,e1,s/e1.json,,"), ("--local", "receive", "REQ,e1,s/e1.json,,", "--json")):
+        assert call("agentrelay", *args).ok().json["event_id"] == "e1"
+    call("agentrelay", "receive", "--nonsense", "x").failed(2)
+    call("agentrelay").failed(2)
+
+
+def test_a_used_id_is_a_conflict(call: Run, data: Path) -> None:
+    call("agentrelay", "send", "b", "REQ", "e1", CONTENT).ok()
+    assert "exists already" in call("agentrelay", "send", "b", "REQ", "E1".lower(), CONTENT).failed(7).err
+    assert "not received" in call("agentrelay", "complete", "e1").failed(7).err
+
+
+def test_what_was_mended_is_said(call: Run, data: Path) -> None:
+    call("agentrelay", "send", "b", "REQ", "e1", CONTENT).ok()
+    (data / "registry.json").write_text("{")
+    got = call("agentrelay", "receive", "REQ,e1,s/e1.json,,").ok()
+    assert "registry.json was torn" in got.err
+    assert got.json["event_id"] == "e1"
+
+
+def test_nothing_that_others_wrote_acts_on_the_terminal(call: Run, data: Path) -> None:
+    evil = json.dumps({"sender_agent": "a", "x": "\x1b[2J\u202e\x9b31m"}, ensure_ascii=False)
+    call("agentrelay", "send", "b", "REQ", "e1", evil).ok()
+    got = call("agentrelay", "receive", "REQ,e1,s/e1.json,,").ok()
+    assert not {"\x1b", "\u202e", "\x9b"} & set(got.out)
+    assert got.json["content"]["x"] == "\x1b[2J\u202e\x9b31m"
+    (path,) = (data / "logs").iterdir()
+    line = {"timestamp": "\x1b[1m", "event_id": "\u202e", "status": "[red]", "hint": "a\nb"}
+    path.write_text(json.dumps(line) + "\n")
+    shown = call("agentrelay", "log").ok()
+    assert not {"\x1b", "\u202e"} & set(shown.out)
+    assert "[red]" in shown.out
+    assert len(shown.out.splitlines()) == 1
+
+
+def test_the_log_by_event_and_in_json(call: Run, data: Path) -> None:
+    for id in ("e1", "e2", "e3"):
+        call("agentrelay", "send", "b", "REQ", id, CONTENT).ok()
+    assert len(call("agentrelay", "log").ok().out.splitlines()) == 3
+    assert [line.split()[2] for line in call("agentrelay", "log", "--last", "2").ok().out.splitlines()] == ["e2", "e3"]
+    assert "e2  a -> b  REQ to b" in call("agentrelay", "log", "e2").ok().out
+    assert call("--json", "agentrelay", "log", "e1").ok().json["status"] == "SENT"
+
+
+def test_the_log_is_followed(call: Run, data: Path) -> None:
+    call("agentrelay", "send", "b", "REQ", "e1", CONTENT).ok()
+    process = subprocess.Popen([*COMMAND, "agentrelay", "log", "--follow"], stdout=subprocess.PIPE, env={**os.environ})
+    try:
+        assert process.stdout is not None
+        assert b"e1" in process.stdout.readline()
+        call("agentrelay", "send", "b", "REQ", "e2", CONTENT).ok()
+        assert b"e2" in process.stdout.readline()
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def test_over_the_relay_without_a_shared_folder(call: Run, own_relay: Relays, data: Path) -> None:
+    url = own_relay()
+    for name in ("ann", "bob"):
+        call("register", "--name", name, "--relay", url).ok()
+    sent = call("agentrelay", "send", "bob", "REQ", "e1", '{"task": "sum"}', "--as", "ann").ok()
+    assert sent.json["ptr"] == sent.json["file_path"] == "s/e1.json"
+    assert sent.json["csv_message"] == "REQ,e1,s/e1.json,,"
+    assert f"its receiver was told by message {sent.json['message_id']}" in sent.err
+    assert f"events are kept by the relay at {url}, for ann" in sent.err
+    assert not (data / "storage").exists()
+    polled = call("poll", "--as", "bob", "--json").ok().out
+    assert "AgentRelay: REQ,e1,s/e1.json,," in polled
+    got = call("agentrelay", "receive", "AgentRelay: REQ,e1,s/e1.json,,", "--as", "bob").ok()
+    assert list(got.json) == ["type", "event_id", "ptr", "content", "secret", "full_data"]
+    assert got.json["content"] == {"task": "sum"} == got.json["full_data"]["payload"]["content"]
+    assert got.json["secret"] == sent.json["secret"] == got.json["full_data"]["meta"]["secret"]
+    done = call("agentrelay", "complete", "e1", "6", "ann", "e2", "--as", "bob").ok()
+    assert done.out == f"✅ Created pointer for e2\n✅ CMP: CMP,e1,,,{sent.json['secret']}\n"
+    message = done.out.split("CMP: ")[1].strip()
+    assert "AgentRelay: REQ,e2" not in call("poll", "--as", "ann", "--json").ok().out
+    back = call("agentrelay", "receive", "REQ,e2,s/e2.json,,", "--as", "ann").ok()
+    assert back.json["content"]["result"] == "6"
+    call("agentrelay", "verify", message, "--as", "bob").failed(4)
+    assert call("agentrelay", "verify", message, "--as", "ann").ok().json["status"] == "ok"
+    assert call("agentrelay", "verify", message, "--as", "ann").code == 7
+    assert call("agentrelay", "update", "e2", '{"x": 1}', "--as", "ann").ok().json["file"] == "s/e2.json"
+    assert call("agentrelay", "cleanup", "--as", "ann").ok().json["kept_events"] == ["e1"]
+    assert call("--json", "agentrelay", "cleanup", "--as", "ann").ok().json["place"] == url
+    shown = call("agentrelay", "log", "e1").ok().out
+    assert [line.split()[1] for line in shown.splitlines()] == ["SENT", "RECEIVED", "COMPLETED", "VERIFIED", "REPEATED"]
+
+
+def test_strangers_and_mistakes_over_the_relay(call: Run, own_relay: Relays, data: Path) -> None:
+    url = own_relay()
+    for name in ("ann", "bob", "eve"):
+        call("register", "--name", name, "--relay", url).ok()
+    call("agentrelay", "send", "bob", "REQ", "e1", '{"burn_on_read": true}', "--as", "ann").ok()
+    call("agentrelay", "receive", "REQ,e1,s/e1.json,,", "--as", "eve").failed(4)
+    call("agentrelay", "cmp", "e1", "--as", "bob").failed(7)
+    call("agentrelay", "send", "bob", "REQ", "e1", "--as", "ann").failed(7)
+    call("agentrelay", "send", "bob", "REQ", "e2", "{}", "chosen", "--as", "ann").failed(1)
+    call("agentrelay", "receive", "REQ,e1,s/e1.json,,", "--as", "bob").ok()
+    assert "burned" in call("agentrelay", "receive", "REQ,e1,s/e1.json,,", "--as", "bob").failed(5).err
+    call("agentrelay", "cmp", "e1", "--as", "bob").ok()
+    nobody = call("agentrelay", "send", "nobody", "REQ", "e3", "--as", "ann").ok()
+    assert "nobody was told yet" in nobody.err
+    call("agentrelay", "receive", "REQ,e1,s/e1.json,,").failed(2)  # as whom?
+    assert "--local" in call("agentrelay", "send", "--help").out
+
+
+def test_each_place_can_be_insisted_on(call: Run, own_relay: Relays, data: Path) -> None:
+    call("agentrelay", "send", "b", "REQ", "e1", CONTENT, "--via-relay").failed(5)
+    url = own_relay()
+    call("register", "--name", "ann", "--relay", url).ok()
+    kept = call("agentrelay", "send", "b", "REQ", "e1", CONTENT, "--local").ok()
+    assert kept.err == f"clawlink: events are kept in {data}\n"
+    call("agentrelay", "send", "b", "REQ", "e1", '{"task": 1}').ok()
+    call("agentrelay", "log", "--local", "--via-relay").failed(2)
+    own_relay.stop(url)
+    call("agentrelay", "receive", "REQ,e1,s/e1.json,,", "--timeout", "2").failed(3)
+    call("agentrelay", "receive", "REQ,e1,s/e1.json,,", "--local").ok()

@@ -1,0 +1,69 @@
+"""How far a transfer is, where someone watches; and nothing of it where nobody does."""
+
+from __future__ import annotations
+
+import io
+from argparse import Namespace
+
+import pytest
+
+from clawlink.cli.context import Context
+from clawlink.cli.files import bar, tell_broken_off
+from clawlink.errors import RelayUnreachable
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def context(err: io.StringIO, *, json: bool = False) -> Context:
+    return Context(Namespace(json=json, timeout=None), out=io.StringIO(), err=err)
+
+
+@pytest.fixture(autouse=True)
+def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "140")
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize("total", [10_000_000, None])
+def test_on_a_terminal_it_shows_how_far_it_is_how_fast_and_how_long_it_takes(total: int | None) -> None:
+    err = Terminal()
+    with bar(context(err), "evil\x1b[2J[red]") as moved:
+        assert moved is not None
+        moved(0, total)
+        moved(5_000_000, total)
+    shown = err.getvalue()
+    assert '"evil␛[2J[red]"' in shown
+    assert "4.8" in shown
+    if total is not None:
+        assert "9.5 MiB" in shown
+    assert "/s" in shown or "?" in shown
+
+
+def test_what_is_small_is_over_before_it_would_be_seen() -> None:
+    err = Terminal()
+    with bar(context(err), "k") as moved:
+        assert moved is not None
+        moved(0, 1000)
+        moved(1000, 1000)
+    assert err.getvalue() == ""
+
+
+@pytest.mark.parametrize(("err", "json"), [(io.StringIO(), False), (Terminal(), True)], ids=["pipe", "json"])
+def test_where_nobody_watches_there_is_none(err: io.StringIO, json: bool) -> None:
+    with bar(context(err, json=json), "k") as moved:
+        assert moved is None
+    assert err.getvalue() == ""
+
+
+def test_that_it_stands_still_is_said_and_that_it_goes_on() -> None:
+    err = io.StringIO()
+    tell_broken_off(context(err), RelayUnreachable("no relay answers at x; is it running?"))
+    tell_broken_off(context(err), None)
+    assert err.getvalue() == "clawlink: no relay answers at x; trying to go on\nclawlink: it goes on\n"

@@ -1,0 +1,306 @@
+"""Large files, streams and folders on the command line: there and back, through cuts, and never anywhere else."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import random
+import signal
+import subprocess
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from clawlink.client.sync import Client
+from tests.cli.conftest import COMMAND, Run
+from tests.client.attacks import NAMES
+from tests.client.conftest import eventually
+from tests.client.proxy import Proxy
+
+Fresh = Callable[[str], str]
+LARGE = random.Random(3).randbytes(5_000_001)
+
+
+@pytest.fixture
+def me(call: Run, relay: str, fresh: Fresh) -> str:
+    """Register this account's agent, and return its name."""
+    name = fresh("me")
+    call("register", "--name", name).ok()
+    return name
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to be in."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def cutting(relay: str) -> Iterator[Proxy]:
+    proxy = Proxy(relay)
+    yield proxy
+    proxy.close()
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("by", ["path", "pipe"])
+def test_a_large_file_comes_back_through_a_line_that_is_cut(
+    run: Run, me: str, cutting: Proxy, fresh: Fresh, here: Path, by: str
+) -> None:
+    key = fresh("large")
+    (here / "large").write_bytes(LARGE)
+    chosen = random.Random(5)
+    cutting.limit_up = lambda: chosen.randint(300_000, 900_000) if cutting.cuts < 5 else None
+    # What was registered at one address is another identity's at the proxy's: only the line differs.
+    home = os.environ["HOME"]
+    for path in Path(home, ".clawlink", "identities").iterdir():
+        path.write_text(path.read_text().replace(os.environ["CLAWLINK_RELAY"], cutting.url))
+    env = {"CLAWLINK_RELAY": cutting.url}
+    if by == "path":
+        done = run("file-put", key, "--file", "large", env=env).ok()
+    else:
+        done = run("file-put", key, "--file", "-", stdin=LARGE, env=env).ok()
+    assert "4.768 MiB" in done.out
+    assert done.err == ""
+    assert cutting.cuts == 5
+    cutting.limit_up = None
+    cutting.limit = lambda: chosen.randint(300_000, 900_000) if cutting.cuts < 10 else None
+    if by == "path":
+        run("file-get", key, "--output", "back", env=env).ok()
+        assert (here / "back").read_bytes() == LARGE
+    else:
+        assert run("file-get", key, env=env).ok().raw == LARGE
+    assert cutting.cuts == 10
+    assert sorted(os.listdir(here)) in (["back", "large"], ["large"])
+
+
+def test_the_key_stands_alone_or_behind_its_flag(call: Run, me: str, fresh: Fresh) -> None:
+    key = fresh("key")
+    call("file-put", key, "--file", "-", stdin=b"one").ok()
+    assert call("file-get", "--key", key).ok().raw == b"one"
+    assert call("file-get", key, "--key", key).ok().raw == b"one"
+    assert "two keys" in call("file-get", key, "--key", "other").failed(2).err
+    assert "say which file" in call("file-get").failed(2).err
+    call("file-rm", key).ok()
+    assert "file-list" in call("file-get", key).failed(5).err
+
+
+def test_a_former_version_is_had_by_its_number(call: Run, me: str, fresh: Fresh, here: Path) -> None:
+    key = fresh("key")
+    for content in (b"one", b"two"):
+        call("file-put", key, "--file", "-", stdin=content).ok()
+    assert call("file-get", key, "--version", "1").ok().raw == b"one"
+    assert call("file-get", key).ok().raw == b"two"
+    assert "version 1" in call("file-get", key, "--version", "1", "--output", "x").ok().out
+    assert "version 7" in call("file-get", key, "--version", "7").failed(5).err
+
+
+def test_what_a_file_is_can_be_said_or_follows(call: Run, me: str, peer: Client, fresh: Fresh, here: Path) -> None:
+    (here / "a.json").write_bytes(b"{}")
+    key = fresh("dir/a.json")
+    call("file-put", key, "--file", "a.json").ok()
+    assert peer.stat_blob(key).content_type == "application/json"
+    call("file-put", key, "--file", "a.json", "--content-type", "application/x-mine", "--type", "mine").ok()
+    assert (peer.stat_blob(key).content_type, peer.stat_blob(key).file_type) == ("application/x-mine", "mine")
+    assert "Content-Type" in call("file-put", key, "--file", "a.json", "--content-type", "a\nb").failed(1).err
+
+
+def test_a_file_that_ends_by_itself(call: Run, me: str, fresh: Fresh, here: Path) -> None:
+    key = fresh("ends")
+    call("file-put", key, "--file", "-", "--ttl", "10m", stdin=b"x").ok()
+    [line] = [line for line in call("file-list").ok().out.splitlines() if line.startswith(key)]
+    assert "expires in" in line
+
+
+def test_a_file_that_one_may_read_is_read_once(call: Run, me: str, peer: Client, fresh: Fresh, here: Path) -> None:
+    key = fresh("once")
+    call("file-put", key, "--file", "-", "--burn", stdin=LARGE).ok()
+    [line] = [line for line in call("file-list").ok().out.splitlines() if line.startswith(key)]
+    assert "gone once it is read" in line
+    call("file-get", key, "--output", "mine").ok()
+    assert (here / "mine").read_bytes() == LARGE
+    call("file-get", key, "--output", "mine").failed(5)
+    assert (here / "mine").read_bytes() == LARGE
+
+
+def test_nothing_is_left_of_what_fails(call: Run, me: str, fresh: Fresh, here: Path) -> None:
+    call("file-get", fresh("nothing"), "--output", "x").failed(5)
+    call("file-put", fresh("nothing"), "--file", "nowhere").failed(1)
+    call("file-get", fresh("nothing"), "--output", "no/folder/x").failed(5)
+    assert os.listdir(here) == []
+
+
+def test_who_reads_only_the_beginning_is_no_failure_of_ours(run: Run, me: str, fresh: Fresh) -> None:
+    key = fresh("large")
+    run("file-put", key, "--file", "-", stdin=LARGE).ok()
+    process = subprocess.Popen([*COMMAND, "file-get", key], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.read(10) == LARGE[:10]
+    process.stdout.close()
+    assert process.stderr is not None
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait(20) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_who_interrupts_it_finds_nothing_half_written(
+    run: Run, me: str, cutting: Proxy, fresh: Fresh, here: Path
+) -> None:
+    key = fresh("interrupted")
+    run("file-put", key, "--file", "-", stdin=LARGE).ok()
+    cutting.limit = lambda: 200_000
+    process = subprocess.Popen(
+        [*COMMAND, "--relay", cutting.url, "file-get", key, "--output", "mine"], stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    eventually(lambda: any(name.endswith(".part") for name in os.listdir(here)))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == 130
+    assert b"Traceback" not in process.stderr.read()
+    process.stderr.close()
+    assert os.listdir(here) == []
+
+
+def test_json_tells_what_was_written(call: Run, me: str, fresh: Fresh, here: Path) -> None:
+    key = fresh("key")
+    saved = call("file-put", key, "--file", "-", "--json", stdin=LARGE).ok().json
+    assert saved["sha256"] == hashlib.sha256(LARGE).hexdigest()
+    got = call("file-get", key, "--json", "--output", "x").ok().json
+    assert (got["output"], got["size"], got["sha256"]) == ("x", len(LARGE), saved["sha256"])
+
+
+# -- folders -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def site(here: Path) -> Path:
+    folder = here / "site"
+    (folder / "img").mkdir(parents=True)
+    (folder / "index.html").write_bytes(b"<h1>hi</h1>")
+    (folder / "img" / "large.bin").write_bytes(LARGE)
+    return folder
+
+
+def test_a_folder_goes_as_a_tar_and_is_extracted_into_a_new_folder(
+    run: Run, call: Run, me: str, peer: Client, fresh: Fresh, site: Path
+) -> None:
+    key = fresh("site")
+    run("file-put", "--key", key, "--file", "./site/").ok()
+    assert peer.stat_blob(key).content_type == "application/x-tar"
+    done = call("file-get", key, "--output", "copy/").ok()
+    assert "Extracted 2 files" in done.out
+    assert files(site.parent / "copy") == files(site)
+    told = call("file-get", key, "--output", "again/", "--json").ok().json
+    assert (told["files"], told["output"]) == (2, "again/")
+    assert sorted(os.listdir(site.parent)) == ["again", "copy", "site"]
+
+
+def test_a_tar_is_only_a_file_where_a_file_was_asked_for(call: Run, me: str, fresh: Fresh, site: Path) -> None:
+    key = fresh("site")
+    call("file-put", key, "--file", "site").ok()
+    call("file-get", key, "--output", "site.tar").ok()
+    assert tarfile.is_tarfile(site.parent / "site.tar")
+
+
+def test_a_tar_is_not_mixed_with_other_files_unless_told(call: Run, me: str, fresh: Fresh, site: Path) -> None:
+    key = fresh("site")
+    call("file-put", key, "--file", "site").ok()
+    mine = site.parent / "mine"
+    mine.mkdir()
+    (mine / "index.html").write_bytes(b"mine")
+    for output in ("mine", "mine/"):
+        assert "--extract" in call("file-get", key, "--output", output).failed(2).err
+    assert "--force" in call("file-get", key, "--output", "mine", "--extract").failed(1).err
+    assert files(mine) == {"index.html": b"mine"}
+    call("file-get", key, "--output", "mine", "--extract", "--force").ok()
+    assert files(mine) == files(site)
+    assert "--extract" in call("file-get", key, "--output", "x", "--force").failed(2).err
+    assert "folder" in call("file-get", key, "--output", "-", "--extract").failed(2).err
+
+
+def test_extracted_without_a_place_it_goes_into_a_folder_named_as_its_key(
+    call: Run, me: str, fresh: Fresh, site: Path
+) -> None:
+    key = fresh("deep/down/page")
+    call("file-put", key, "--file", "site").ok()
+    call("file-get", key, "--extract").ok()
+    assert files(site.parent / key.rpartition("/")[2]) == files(site)
+
+
+def test_what_is_no_tar_is_not_extracted(call: Run, me: str, fresh: Fresh, here: Path) -> None:
+    key = fresh("text")
+    call("file-put", key, "--file", "-", stdin=b"no tar").ok()
+    assert "no tar" in call("file-get", key, "--extract", "--output", "x").failed(1).err
+    assert os.listdir(here) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs links")
+def test_what_is_left_out_of_a_folder_is_told(call: Run, me: str, fresh: Fresh, site: Path) -> None:
+    (site / "out").symlink_to("/etc/passwd")
+    done = call("file-put", fresh("site"), "--file", "site").ok()
+    assert "1 entry left out" in done.err
+    assert "out" in done.err
+
+
+# -- what others have chosen -------------------------------------------------------------------------------------------
+
+
+def test_a_file_put_into_a_folder_is_named_by_the_last_part_of_its_key(
+    call: Run, me: str, fresh: Fresh, here: Path
+) -> None:
+    key = fresh("some/dir/report.pdf")
+    call("file-put", key, "--file", "-", stdin=b"x").ok()
+    (here / "there").mkdir()
+    for output in ("there", "there/", "new/", "new/deeper/"):
+        call("file-get", key, "--output", output).ok()
+    name = key.rpartition("/")[2]
+    assert set(files(here)) == {f"there/{name}", f"new/{name}", f"new/deeper/{name}"}
+
+
+KEYS = [key for key in NAMES if key and len(key) <= 1000 and key.isprintable()]
+
+
+def test_no_key_is_written_outside_of_the_folder_that_was_asked_for(
+    call: Run, me: str, peer: Client, here: Path
+) -> None:
+    from clawlink.errors import BadRequest
+
+    taken = 0
+    for key in KEYS:
+        try:
+            peer.put_file(key, "evil")
+        except BadRequest:  # the relay does not even take it
+            continue
+        taken += 1
+        call("file-get", f"--key={key}", "--output", "inside/").ok()
+    assert taken > 20
+    assert [path.name for path in here.iterdir()] == ["inside"]
+    assert all(path.is_file() for path in (here / "inside").iterdir())
+
+
+def test_a_tar_of_somebody_else_that_would_leave_the_folder_is_refused(
+    call: Run, me: str, peer: Client, fresh: Fresh, here: Path
+) -> None:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as tar:
+        for name in ("good", "../evil\x1b[2J"):
+            member = tarfile.TarInfo(name)
+            member.size = 4
+            tar.addfile(member, io.BytesIO(b"evil"))
+    key = fresh("evil")
+    peer.put_blob(key, made.getvalue(), content_type="application/x-tar")
+    refused = call("file-get", key, "--output", "inside/").failed(1).err
+    assert "leads out of the folder" in refused
+    assert "\x1b" not in refused
+    assert os.listdir(here) == []
+    assert "leads out" in call("file-get", key, "--output", "x", "--extract", "--json").failed(1).err

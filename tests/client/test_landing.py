@@ -1,0 +1,147 @@
+"""What is written is there whole or not at all, in the place asked for and nowhere else."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from clawlink.client.landing import Flow, Landing, Source
+from clawlink.errors import BadRequest
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def test_it_is_there_once_it_is_kept(tmp_path: Path) -> None:
+    landing = Landing(tmp_path / "target")
+    landing.write(b"so")
+    assert "target" not in names(tmp_path)
+    landing.write(b" far")
+    landing.keep()
+    landing.drop()
+    assert names(tmp_path) == ["target"]
+    assert (tmp_path / "target").read_bytes() == b"so far"
+
+
+def test_what_is_dropped_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "target").write_bytes(b"old")
+    landing = Landing(tmp_path / "target")
+    landing.write(b"new")
+    landing.drop()
+    landing.drop()
+    assert names(tmp_path) == ["target"]
+    assert (tmp_path / "target").read_bytes() == b"old"
+
+
+def test_an_empty_file_is_a_file(tmp_path: Path) -> None:
+    Landing(tmp_path / "target").keep()
+    assert (tmp_path / "target").read_bytes() == b""
+
+
+def test_it_can_begin_again(tmp_path: Path) -> None:
+    landing = Landing(tmp_path / "target")
+    landing.write(b"a long beginning")
+    assert landing.restart()
+    landing.write(b"new")
+    landing.keep()
+    assert (tmp_path / "target").read_bytes() == b"new"
+
+
+def test_a_failure_while_it_is_put_there_leaves_what_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "target"
+    target.write_bytes(b"old")
+    landing = Landing(target)
+    landing.write(b"new")
+
+    def fail(*args: object) -> None:
+        raise OSError("disk on fire")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="on fire"):
+        landing.keep()
+    landing.drop()
+    assert target.read_bytes() == b"old"
+    assert names(tmp_path) == ["target"]
+
+
+def test_a_folder_is_no_place_for_a_file(tmp_path: Path) -> None:
+    with pytest.raises(IsADirectoryError, match="name the file"):
+        Landing(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        Landing(tmp_path / "nowhere" / "target").write(b"")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs links, modes and devices")
+def test_a_link_stays_a_link_a_mode_a_mode_and_a_device_a_device(tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_bytes(b"old")
+    target.chmod(0o640)
+    link.symlink_to(target)
+    landing = Landing(link)
+    landing.write(b"new")
+    landing.keep()
+    assert link.is_symlink()
+    assert target.read_bytes() == b"new"
+    assert stat.S_IMODE(target.stat().st_mode) == 0o640
+    device = Landing(os.devnull)
+    device.write(b"new")
+    assert not device.restart()
+    device.keep()
+    device.drop()
+    assert not os.path.isfile(os.devnull)
+
+
+def test_a_file_object_is_written_from_where_it_is() -> None:
+    file = io.BytesIO(b"before")
+    file.seek(0, io.SEEK_END)
+    flow = Flow(file)
+    flow.write(b" a long beginning")
+    assert flow.restart()
+    flow.write(b" end")
+    flow.keep()
+    flow.drop()
+    assert file.getvalue() == b"before end"
+
+
+def test_what_cannot_be_taken_back_is_said() -> None:
+    class Pipe:
+        def write(self, data: bytes) -> None: ...
+
+    flow = Flow(Pipe())
+    assert not flow.restart()
+    flow.keep()
+
+
+def test_a_source_is_read_to_its_end_however_little_comes_at_once() -> None:
+    class Slow(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            return super().read(min(size or 1, 3))
+
+    source = Source(Slow(b"abcdefgh"))
+    assert source.read(5) == b"abcde"
+    assert source.read(5) == b"fgh"
+    assert source.read(5) == b""
+
+
+def test_a_source_that_gives_text_or_nothing_is_refused() -> None:
+    with pytest.raises(BadRequest, match="for reading bytes"):
+        Source(io.StringIO("text")).read(3)
+    with pytest.raises(BadRequest, match="file object"):
+        Source(b"bytes")
+
+
+def test_a_source_begins_where_the_object_is(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"head|body")
+    with open(tmp_path / "file", "rb") as file:
+        file.seek(5)
+        source = Source(file)
+        assert source.measure().size == 4
+        source.seek(2)
+        assert source.read(9) == b"dy"
+        source.close()
+        assert not file.closed
