@@ -1,4 +1,4 @@
-"""The floor: a bare aiohttp application that decodes the same body with msgspec and answers, and a bare echo.
+"""The floor: a bare aiohttp application that decodes a body and answers, echoes, reads and hashes, or writes.
 
 What a relay adds to this is its own cost. Run as ``python -m clawlink.bench.floor --port 0``.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import hashlib
 from typing import Any
 
 import msgspec
@@ -15,6 +16,9 @@ from aiohttp import web
 
 _PATH = "/delegate"
 _ECHO = "/echo"
+_SINK = "/sink"
+_SOURCE = "/source"
+_PIECE = bytes(256 * 1024)
 
 
 class _Body(msgspec.Struct):
@@ -49,10 +53,29 @@ async def _echo(request: web.Request) -> web.WebSocketResponse:
     return socket
 
 
+async def _sink(request: web.Request) -> web.Response:
+    digest = hashlib.sha256()
+    async for part in request.content.iter_any():
+        digest.update(part)
+    return web.Response(text=digest.hexdigest())
+
+
+async def _source(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse()
+    response.content_length = left = int(request.query["bytes"])
+    await response.prepare(request)
+    while left:
+        await response.write(_PIECE[:left])
+        left -= min(left, len(_PIECE))
+    return response
+
+
 async def _run(port: int) -> None:
     app = web.Application()
     app.router.add_post(_PATH, _serve)
     app.router.add_get(_ECHO, _echo)
+    app.router.add_put(_SINK, _sink)
+    app.router.add_get(_SOURCE, _source)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", port).start()

@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from clawlink.bench import link_scenarios, scenarios, servers, socket_scenarios, task_scenarios
+from clawlink.bench import (
+    event_scenarios,
+    file_scenarios,
+    link_scenarios,
+    scenarios,
+    servers,
+    socket_scenarios,
+    task_scenarios,
+)
 from clawlink.bench.scenarios import BenchFailed, Relay
 from clawlink.bench.servers import Server
 from tests.conftest import Start
@@ -103,6 +111,46 @@ async def test_memory_is_told_for_a_relay_of_our_own(relay: Relay) -> None:
 async def test_memory_of_a_relay_that_runs_elsewhere_is_not_made_up(relay: Relay) -> None:
     elsewhere = Relay(Server(relay.server.url), None)
     assert await scenarios.memory(elsewhere, say=_silent) == []
+
+
+async def test_files_go_both_ways_and_are_compared_with_bare_streams(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_scenarios, "FILE_BYTES", 3_000_000)
+    with servers.floor() as floor:
+        up, down = await file_scenarios.streams(relay, floor, rounds=2, say=_silent)
+    for row in (up, down):
+        assert row.unit == "MB/s"
+        assert row.value > 1
+        assert row.ratio is not None
+        assert 0.01 < row.ratio < 100
+
+
+async def test_a_file_that_is_refused_ends_the_bench(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_scenarios, "FILE_BYTES", 70 * 1024 * 1024)
+    with pytest.raises(BenchFailed, match="refused"):
+        await file_scenarios.streams(relay, None, rounds=1, say=_silent)
+
+
+async def test_many_uploads_at_once_are_weighed(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_scenarios, "FILE_BYTES", 1_000_000)
+    (row,) = await file_scenarios.many_uploads(relay, say=_silent)
+    assert (row.unit, row.value >= 0) == ("MB", True)
+
+
+async def test_long_lists_of_files_are_read_to_their_end(relay: Relay, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_scenarios, "FILES", 1500)
+    middle, slowest = await file_scenarios.listing(relay, seconds=0.1, say=_silent)
+    assert 0 < middle.value <= slowest.value
+
+
+def test_events_of_agentrelay_are_sent_and_received(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_scenarios, "PROCESSES", 2)
+    monkeypatch.setattr(event_scenarios, "EVENTS", 6)
+    sent, received = event_scenarios.events(str(tmp_path), say=_silent)
+    assert sent.value > 0
+    assert received.value > 0
+    assert len(list((tmp_path / "agentrelay" / "storage").glob("*.json"))) == 6
 
 
 async def test_waiting_polls_are_held_open_and_let_go(relay: Relay) -> None:

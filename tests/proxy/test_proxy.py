@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import hashlib
 import http.client
 import json
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +51,19 @@ def test_a_task_goes_through(behind: Behind) -> None:
         bob.ack([claimed.receipt])
         bob.respond(task.message_id, {"words": 2})
         assert ann.wait_for(task.message_id, timeout=PATIENCE).result == {"words": 2}
+
+
+def test_files_of_any_size_go_through_in_both_directions(behind: Behind, tmp_path: Path) -> None:
+    content = random.Random(5).randbytes(9 * MIB)
+    with behind.client() as ann:
+        ann.register("ann", claim=True)
+        at_once = ann.put_file("a b/\u00e4", content)
+        assert (at_once.version, ann.get_file("a b/\u00e4").content) == (1, content)
+        (tmp_path / "in").write_bytes(content)
+        in_parts = ann.upload("parts", tmp_path / "in")
+        assert in_parts.sha256 == hashlib.sha256(content).hexdigest()
+        ann.download("parts", tmp_path / "out")
+    assert (tmp_path / "out").read_bytes() == content
 
 
 def test_the_command_line_joins_with_the_ca(behind: Behind, tmp_path: Path) -> None:

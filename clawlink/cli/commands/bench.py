@@ -21,10 +21,11 @@ HELP = "Measure a relay, beside the floor that aiohttp sets."
 SCENARIOS = (
     *("delegate", "tasks", "work", "takeover", "lists", "agents", "memory", "waiting"),
     *("sockets", "latency", "idle", "stuck", "restarts"),
+    *("files", "spool", "listing", "events"),
 )
 
 
-_COMPARED = ("delegate", "tasks", "sockets")
+_COMPARED = ("delegate", "tasks", "sockets", "files")
 
 
 def add(parser: ArgumentParser) -> None:
@@ -45,8 +46,9 @@ def run(args: Namespace, ctx: Context) -> Exit:
     """Start a relay of its own, or take the one that --relay names, and print what was measured."""
     import asyncio
     from contextlib import ExitStack
+    from tempfile import TemporaryDirectory
 
-    from clawlink.bench import link_scenarios, servers
+    from clawlink.bench import event_scenarios, link_scenarios, servers
     from clawlink.bench.scenarios import Relay
 
     def say(what: str) -> None:
@@ -58,10 +60,16 @@ def run(args: Namespace, ctx: Context) -> Exit:
         if name == "restarts":  # which needs a relay that it may kill
             rows += asyncio.run(link_scenarios.restarts(say=say))
             continue
+        if name == "events":  # which needs none
+            with TemporaryDirectory() as folder:
+                rows += event_scenarios.events(folder, say=say)
+            continue
         # Every scenario gets a fresh relay, so that none is measured on what another left behind.
         with ExitStack() as stack:
             named = ctx.given.relay
-            server = servers.Server(named) if named is not None else stack.enter_context(servers.relay(*_flags(name)))
+            folder = stack.enter_context(TemporaryDirectory())
+            flags = _flags(name, folder)
+            server = servers.Server(named) if named is not None else stack.enter_context(servers.relay(*flags))
             floor = stack.enter_context(servers.floor()) if args.floor and name in _COMPARED else None
             stack.enter_context(servers.on_the_other_core())
             relay = Relay(server, ctx.given.token if named is not None else None)
@@ -76,7 +84,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
 def _scenario(
     name: str, relay: Relay, floor: Server | None, args: Namespace, say: Callable[[str], None]
 ) -> Coroutine[Any, Any, list[Row]]:
-    from clawlink.bench import scenarios, socket_scenarios, task_scenarios
+    from clawlink.bench import file_scenarios, scenarios, socket_scenarios, task_scenarios
 
     seconds = args.seconds
     if name == "delegate":
@@ -101,13 +109,21 @@ def _scenario(
         return socket_scenarios.idle(relay, seconds=seconds, say=say)
     if name == "stuck":
         return socket_scenarios.stuck(relay, say=say)
+    if name == "files":
+        return file_scenarios.streams(relay, floor, rounds=args.rounds, say=say)
+    if name == "spool":
+        return file_scenarios.many_uploads(relay, say=say)
+    if name == "listing":
+        return file_scenarios.listing(relay, seconds=seconds, say=say)
     return scenarios.waiting_polls(relay, seconds=seconds, say=say)
 
 
-def _flags(name: str) -> Sequence[str]:
+def _flags(name: str, folder: str) -> Sequence[str]:
     from clawlink.bench.task_scenarios import STALE_SECONDS
 
-    return ("--stale-after", f"{STALE_SECONDS:g}") if name == "takeover" else ()
+    if name == "takeover":
+        return ("--stale-after", f"{STALE_SECONDS:g}")
+    return ("--spool", folder, "--max-files-bytes", str(10**10)) if name == "spool" else ()
 
 
 def _show(ctx: Context, rows: Sequence[Row]) -> None:
