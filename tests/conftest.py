@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import hypothesis
 import pytest
 
 from clawlink.config import ServerConfig
@@ -60,6 +61,10 @@ class Running:
 
 
 Serve = Callable[..., Awaitable[Running]]
+
+# How long an example takes says more about what else the machine does.
+hypothesis.settings.register_profile("clawlink", deadline=None)
+hypothesis.settings.load_profile("clawlink")
 
 # For a test that sends more at once than one agent may: ``await serve(limits=UNPACED)``.
 UNPACED = {"rate_agent": 0.0, "rate_pair": 0.0}

@@ -86,9 +86,7 @@ class Limits:
     max_files_bytes: int = _limit(
         512 * MIB, "--max-files-bytes", "bytes", "all shared files together, versions and uploads under way included"
     )
-    file_versions: int = _limit(
-        10, "--file-versions", "versions", "versions of a file that are kept, the newest too"
-    )
+    file_versions: int = _limit(10, "--file-versions", "versions", "versions of a file that are kept, the newest too")
     max_uploads: int = _limit(1000, "--max-uploads", "uploads", "resumable uploads under way")
     upload_ttl: float = _limit(24 * 3600.0, "--upload-ttl", "seconds", "how long an upload that does not go on is kept")
     retention: float = _limit(3600.0, "--retention", "seconds", "how long settled records are kept")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from clawlink.protocol.paths import ENDPOINTS, Endpoint
 
 WITH_PARAMETER = [e for e in ENDPOINTS if "{" in e.path]
-MADE_HERE = ("task_id", "message_id")
+MADE_HERE = ("task_id", "message_id", "upload_id")
 anything = st.text(min_size=1).filter(lambda text: not any("\ud800" <= c <= "\udfff" for c in text))
 
 
@@ -29,6 +29,7 @@ def test_an_endpoint_is_described_and_consistent(endpoint: Endpoint) -> None:
     assert endpoint.summary.endswith(".")
     assert endpoint.path.startswith("/")
     assert (endpoint.reply is None) == endpoint.text
+    assert endpoint.text or not endpoint.empty
     assert endpoint.body is None or endpoint.method in ("POST", "PUT")
     assert endpoint.body is None or endpoint.query is None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.conftest import UNPACED, Running, Serve
+from tests.system.conftest import dial as dial
 from tests.system.raw import Clock
 
 

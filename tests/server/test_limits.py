@@ -27,6 +27,8 @@ from tests.server.asks import (
     send,
     status_of,
 )
+from tests.server.blobs import saved, versions
+from tests.server.test_uploads import begun, create, part, patch
 from tests.system.raw import Clock, connect, request
 
 
@@ -168,6 +170,33 @@ async def test_max_files_bytes(serve: Serve, clock: Clock) -> None:
     relay = await limited(serve, clock, "--max-files-bytes", "5")
     ask = {"file_key": "k", "content": "123456", "agent_id": "a"}
     assert (await refused(relay.post("/files", ask), 507, "storage_full"))["limit"] == 5
+
+
+async def test_file_versions(serve: Serve, clock: Clock) -> None:
+    relay = await limited(serve, clock, "--file-versions", "2")
+    for n in range(4):
+        await saved(relay, "k", b"%d" % n)
+    assert await versions(relay, "k") == [4, 3]
+
+
+async def test_max_uploads(serve: Serve, clock: Clock) -> None:
+    relay = await limited(serve, clock, "--max-uploads", "1")
+    address = await begun(relay)
+    body = (await create(relay)).json
+    assert (body["code"], body["limit"], body["actual"]) == ("storage_full", 1, 2)
+    await part(relay, address, 0, b"0123456789")
+    await begun(relay)  # one that is finished makes room
+
+
+async def test_upload_ttl(serve: Serve, clock: Clock) -> None:
+    relay = await limited(serve, clock, "--upload-ttl", "10")
+    address = await begun(relay)
+    clock.skip(9)
+    await part(relay, address, 0, b"0123")
+    clock.skip(9)
+    await part(relay, address, 4, b"45")
+    clock.skip(10.1)
+    assert (await patch(relay, address, 6, b"67")).json["code"] == "unknown_upload"
 
 
 async def settle(relay: Running, count: int, content: Any = 1) -> list[str]:
@@ -374,6 +403,24 @@ async def test_knowledge_ttl(serve: Serve, clock: Clock) -> None:
     clock.skip(2)
     assert await held(relay) == ["new"]
     assert [got.message["content"] for got in await claim(relay, "b", 2)] == ["old", "new"]
+
+
+def event(id: str, content: Any) -> dict[str, Any]:
+    return {"from_agent": "a", "to_agent": "nobody", "event_id": id, "content": content}
+
+
+async def test_max_events(serve: Serve, clock: Clock) -> None:
+    relay = await limited(serve, clock, "--max-events", "1")
+    await ok(relay.post("/agentrelay/send", event("e1", {})))
+    error = await refused(relay.post("/agentrelay/send", event("e2", {})), 429, "relay_full")
+    assert (error["limit"], error["actual"]) == (1, 2)
+
+
+async def test_max_events_bytes(serve: Serve, clock: Clock) -> None:
+    relay = await limited(serve, clock, "--max-events-bytes", "10")
+    await ok(relay.post("/agentrelay/send", event("e1", {"a": 1})))
+    error = await refused(relay.post("/agentrelay/send", event("e2", {"a": 1})), 507, "storage_full")
+    assert (error["limit"], error["actual"], error["current"]) == (10, 14, {"free": 3})
 
 
 async def test_stale_after(serve: Serve, clock: Clock) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import pytest
 
@@ -104,6 +105,23 @@ def test_on_loopback_no_token_is_made(host: str) -> None:
     assert config("--host", host, "--token", "t").token == "t"
 
 
+def test_large_files_may_lie_in_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "spool"
+    assert (config().spool, config().spool_above) == (None, 1024 * 1024)
+    told = config("--spool", str(folder), "--spool-above", "4096")
+    assert (told.spool, told.spool_above) == (str(folder), 4096)
+    assert list(folder.iterdir()) == []  # it was made and tried, and nothing is left of that
+    told = config(CLAWLINK_SPOOL=str(folder), CLAWLINK_SPOOL_ABOVE="7")
+    assert (told.spool, told.spool_above) == (str(folder), 7)
+    assert config("--spool-above", "5", CLAWLINK_SPOOL_ABOVE="7").spool_above == 5
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="--spool"):
+        config("--spool", str(tmp_path / "file"))
+    for wrong in ("0", "-1", "1.5", "much"):
+        with pytest.raises(ValueError, match="CLAWLINK_SPOOL_ABOVE"):
+            config(CLAWLINK_SPOOL_ABOVE=wrong)
+
+
 @pytest.mark.parametrize("token", ["", " ", " t", "t\n", "a\nb", "a\x00", "\x1b[31m"])
 def test_a_token_that_nobody_could_send_is_refused(token: str) -> None:
     """An empty one above all: it is what an unset variable in a script gives, and would lock everyone out."""
@@ -176,7 +194,17 @@ def test_help_names_every_flag_with_its_default(capsys: pytest.CaptureFixture[st
         main.main(["--help"])
     assert ended.value.code == 0
     told = " ".join(capsys.readouterr().out.split())
-    for flag in (*FLAGS, "--no-auth", "--require-agent-keys", "--tls-cert", "--tls-key", "--no-mdns", "--log-json"):
+    for flag in (
+        *FLAGS,
+        "--spool",
+        "--spool-above",
+        "--no-auth",
+        "--require-agent-keys",
+        "--tls-cert",
+        "--tls-key",
+        "--no-mdns",
+        "--log-json",
+    ):
         assert flag in told
     assert "(default 9077)" in told
     assert "in seconds (default 86400)" in told

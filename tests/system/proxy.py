@@ -14,7 +14,7 @@ class Proxy:
     def __init__(self, target: str, budget: Callable[[], int | None]) -> None:
         parts = urlsplit(target)
         self._host, self._port = parts.hostname or "", parts.port or 80
-        self._budget = budget
+        self.budget = budget
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server
         self.url = ""
@@ -38,7 +38,7 @@ class Proxy:
         task.add_done_callback(self._tasks.discard)
 
     async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        left = self._budget()
+        left = self.budget()
         writers = [writer]
         self.passed = 0
         try:

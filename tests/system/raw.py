@@ -60,13 +60,13 @@ def request(method: str, path: str, body: bytes | None = None, **headers: str) -
     return head.encode("utf-8", "surrogateescape") + b"\r\n" + (body or b"")
 
 
-async def read_answer(reader: asyncio.StreamReader) -> Answer:
-    """Read one reply. Raises IncompleteReadError if the connection ends before it does."""
+async def read_answer(reader: asyncio.StreamReader, *, body: bool = True) -> Answer:
+    """Read one reply, to HEAD without a ``body``. Raises IncompleteReadError if the connection ends before it does."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     first, *lines = head.rstrip("\r\n").split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-    body = await reader.readexactly(int(headers.get("content-length", "0")))
-    return Answer(int(first.split(" ")[1]), headers, body)
+    content = await reader.readexactly(int(headers.get("content-length", "0")) if body else 0)
+    return Answer(int(first.split(" ")[1]), headers, content)
 
 
 class Connection:
@@ -84,14 +84,14 @@ class Connection:
         except ConnectionError:
             return
 
-    async def answer(self, within: float = 10.0) -> Answer:
+    async def answer(self, within: float = 10.0, *, body: bool = True) -> Answer:
         """Read one reply, within so many seconds."""
-        return await asyncio.wait_for(read_answer(self.reader), within)
+        return await asyncio.wait_for(read_answer(self.reader, body=body), within)
 
     async def ask(self, data: bytes, within: float = 10.0) -> Answer:
         """Send a request and read its reply."""
         await self.send(data)
-        return await self.answer(within)
+        return await self.answer(within, body=not data.startswith(b"HEAD "))
 
     def close(self) -> None:
         """Hang up politely."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pytest
@@ -34,6 +36,24 @@ class Stage(NamedTuple):
     asked: str
     receipt: str
     message: str
+    upload: str
+
+
+class Ask(NamedTuple):
+    """A request: its path, its body if it has one, as JSON or as bytes, and its headers besides the agent's key."""
+
+    path: str
+    body: Any = None
+    headers: Mapping[str, str] = MappingProxyType({})
+
+    async def send(self, relay: Running, method: str, headers: dict[str, str]) -> tuple[int, Any]:
+        body = {"data" if isinstance(self.body, bytes) else "json": self.body}
+        return await relay.ask(method, self.path, headers={**self.headers, **headers}, **body)
+
+
+TUS = {"Tus-Resumable": "1.0.0"}
+BEGINNING = {**TUS, "ClawLink-Agent": "alice", "Upload-Length": "6", "Upload-Metadata": "key aGVycw=="}
+PART = {**TUS, "Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
 
 
 @pytest.fixture
@@ -60,13 +80,27 @@ async def stage(serve: Serve) -> Stage:
     await ack(relay, "alice", question.receipt, headers=keys["alice"])
     message = await send(relay, "alice", "bob", "a secret", headers=keys["alice"])
     await send(relay, "bob", "alice", "for alice only")
-    return Stage(relay, keys["alice"], keys["mallory"], task, asked, got.receipt, message)
+    async with relay.session.post(relay.url + "/uploads", headers={**BEGINNING, **keys["alice"]}) as begun:
+        upload = begun.headers["Location"]
+    return Stage(relay, keys["alice"], keys["mallory"], task, asked, got.receipt, message, upload)
 
 
-def asks(stage: Stage) -> dict[str, tuple[str, Any]]:
-    """Return a request as alice for every endpoint that acts as an agent: its path, and its body if it has one."""
+def asks(stage: Stage) -> dict[str, Ask]:
+    """Return a request as alice for every endpoint that acts as an agent."""
     receipts = {"agent_id": "alice", "receipts": [stage.receipt]}
-    return {
+    as_alice = {"ClawLink-Agent": "alice"}
+    others = {
+        "put_blob": Ask("/blobs/hers", b"forged", as_alice),
+        "delete_blob": Ask("/blobs/hers", None, as_alice),
+        "lock_file": Ask("/locks", {"agent_id": "alice", "file_key": "hers", "seconds": 60}),
+        "unlock_file": Ask("/locks/hers", None, as_alice),
+        "create_upload": Ask("/uploads", None, BEGINNING),
+        "upload_offset": Ask(stage.upload, None, TUS),
+        "upload_part": Ask(stage.upload, b"forged", PART),
+        "end_upload": Ask(stage.upload, None, TUS),
+        "upload_otherwise": Ask(stage.upload, b"forged", {**PART, "X-HTTP-Method-Override": "PATCH"}),
+    }
+    in_json: dict[str, tuple[str, Any]] = {
         "heartbeat": ("/heartbeat", {"agent_id": "alice"}),
         "leave": ("/agents/alice", None),
         "delegate": ("/delegate", {"from_agent": "alice", "to_agent": "bob", "task": "pay mallory"}),
@@ -89,6 +123,7 @@ def asks(stage: Stage) -> dict[str, tuple[str, Any]]:
         "put_file": ("/files", {"file_key": "hers", "content": "forged", "agent_id": "alice"}),
         "delete_file": ("/files/hers?agent_id=alice", None),
     }
+    return others | {name: Ask(*ask) for name, ask in in_json.items()}
 
 
 ACTING = [e for e in ENDPOINTS if e.acts]
@@ -103,11 +138,14 @@ async def test_acting_as_a_claimed_agent_without_its_key_is_403(stage: Stage, en
         "mallorys": stage.mallory,
         "odd bytes": with_key("\udcff\udcfe"),
     }[key]
-    path, body = asks(stage)[endpoint.name]
     if endpoint.socket:
         headers = {**headers, "Upgrade": "websocket", "Connection": "Upgrade"}
     relay = stage.relay
-    await refused(relay.ask(endpoint.method, path, json=body, headers=headers), 403, "not_allowed")
+    asked = asks(stage)[endpoint.name].send(relay, endpoint.method, headers)
+    if endpoint.method == "HEAD":
+        assert (await asked) == (403, None)
+    else:
+        await refused(asked, 403, "not_allowed")
 
     (still_held,) = (await ack(relay, "alice", stage.receipt, headers=stage.alice))["results"]
     assert still_held["status"] == "acked"
@@ -115,15 +153,18 @@ async def test_acting_as_a_claimed_agent_without_its_key_is_403(stage: Stage, en
     assert (hers.message["content"], hers.attempt) == ("for alice only", 1)
     his = await claim_one(relay, "bob")
     assert his.message["content"] == "a secret"
-    assert (await ok(relay.get("/files/hers")))["version"] == 1
+    hers_still = await ok(relay.get("/files/hers"))
+    assert (hers_still["version"], hers_still["lock"]) == (1, None)
+    async with relay.session.head(relay.url + stage.upload, headers={**TUS, **stage.alice}) as upload:
+        assert (upload.status, upload.headers["Upload-Offset"]) == (200, "0")
     assert (await task_of(relay, "alice", stage.asked, headers=stage.alice))["status"] == "input_required"
     await nothing_due(relay, "mallory", headers=stage.mallory)
 
 
 @pytest.mark.parametrize("endpoint", [e for e in ACTING if not e.stays], ids=lambda e: e.name)
 async def test_with_its_key_the_agent_may_do_each_of_it(stage: Stage, endpoint: Endpoint) -> None:
-    path, body = asks(stage)[endpoint.name]
-    await ok(stage.relay.ask(endpoint.method, path, json=body, headers=stage.alice))
+    status, body = await asks(stage)[endpoint.name].send(stage.relay, endpoint.method, stage.alice)
+    assert status in (200, 201, 204), body
 
 
 async def test_registering_a_claimed_id_without_its_key_is_403(stage: Stage) -> None:
@@ -159,6 +200,16 @@ async def test_nobody_but_the_assignee_answers_a_task(stage: Stage) -> None:
     await ok(stage.relay.post("/respond", {**ask, "from_agent": "alice", "result": "hers"}, headers=stage.alice))
     responses = [g.message for g in await claim(stage.relay, "bob", 2) if g.message["type"] == "task_response"]
     assert [r["result"] for r in responses] == ["hers"]
+
+
+@pytest.mark.parametrize("name", ["upload_offset", "upload_part", "end_upload", "upload_otherwise"])
+async def test_nobody_goes_on_with_another_agents_upload_in_a_name_of_their_own(stage: Stage, name: str) -> None:
+    method = next(e.method for e in ENDPOINTS if e.name == name)
+    for headers in ({**stage.mallory, "ClawLink-Agent": "mallory"}, {"ClawLink-Agent": "bob"}):
+        status, _ = await asks(stage)[name].send(stage.relay, method, headers)
+        assert status == 403
+    async with stage.relay.session.head(stage.relay.url + stage.upload, headers={**TUS, **stage.alice}) as upload:
+        assert (upload.status, upload.headers["Upload-Offset"]) == (200, "0")
 
 
 async def test_nobody_but_sender_and_recipient_asks_about_a_message(stage: Stage) -> None:

@@ -57,7 +57,7 @@ def test_replies_are_as_documented(case: schemathesis.Case[Any], relay: str, ses
     # In a query the text "null" stands for what was left out, so there "wrong" data may be taken.
     checks = CHECKS if case.query else [*CHECKS, negative_data_rejection]
     response = case.call_and_validate(base_url=relay, session=session, checks=checks, timeout=5)
-    if response.status_code >= 400:
+    if response.status_code >= 400 and case.method != "HEAD":
         failure = response.json()
         assert isinstance(failure["error"], str)
         assert isinstance(failure["code"], str)
