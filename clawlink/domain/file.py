@@ -14,6 +14,8 @@ from clawlink.domain.record import SETTLED
 from clawlink.errors import FileLocked, UnknownFile, VersionConflict
 
 PRESENT = "present"
+ABSENT = "absent"
+"""The index keys of files that are there, and of what is left of others: a lock, or where to go on counting."""
 
 
 class Content(msgspec.Struct, frozen=True, gc=False):
@@ -64,7 +66,7 @@ class SharedFile(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def index_keys(self) -> tuple[str, ...]:
-        return (PRESENT,) if self.versions else ()
+        return (PRESENT,) if self.versions else (ABSENT,)
 
     @property
     def weight(self) -> int:
@@ -199,12 +201,6 @@ def expire(file: SharedFile, *, now: float, keep: float) -> SharedFile | None:
     if not file.deleted:
         return _marker(file, revision=file.revision + 1, lock=lock, until=now + keep)
     return None if lock is None else _marker(file, revision=file.revision, lock=lock, until=lock.until)
-
-
-def forget_older(file: SharedFile, count: int) -> SharedFile:
-    """Return the file without the ``count`` oldest of its versions, but always with the newest."""
-    kept = max(1, len(file.versions) - count)
-    return msgspec.structs.replace(file, version=file.version + 1, versions=file.versions[:kept])
 
 
 def take_lock(

@@ -87,7 +87,9 @@ class Limits:
         512 * MIB, "--max-files-bytes", "bytes", "all shared files together, versions and uploads under way included"
     )
     file_versions: int = _limit(10, "--file-versions", "versions", "versions of a file that are kept, the newest too")
+    max_files: int = _limit(100_000, "--max-files", "files", "shared files, locks and late deletions included")
     max_uploads: int = _limit(1000, "--max-uploads", "uploads", "resumable uploads under way")
+    max_agent_uploads: int = _limit(100, "--max-agent-uploads", "uploads", "resumable uploads of one agent under way")
     upload_ttl: float = _limit(24 * 3600.0, "--upload-ttl", "seconds", "how long an upload that does not go on is kept")
     retention: float = _limit(3600.0, "--retention", "seconds", "how long settled records are kept")
     retention_records: int = _limit(100_000, "--retention-records", "records", "how many settled records are kept")

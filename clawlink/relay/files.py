@@ -13,7 +13,7 @@ import msgspec
 from clawlink.domain import file as rules
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import copy_id
-from clawlink.domain.file import PRESENT, Content, FileWrite, Lock, SharedFile, Version
+from clawlink.domain.file import ABSENT, PRESENT, Content, FileWrite, Lock, SharedFile, Version
 from clawlink.domain.limits import MAX_JSON_FILE_BYTES, MAX_KEY_LENGTH
 from clawlink.domain.message import FileUpdated, Priority, encode
 from clawlink.errors import (
@@ -21,6 +21,7 @@ from clawlink.errors import (
     DigestMismatch,
     KeyReused,
     Refused,
+    StorageFull,
     StoreUnavailable,
     TooLarge,
     UnknownFile,
@@ -130,6 +131,22 @@ class Files:
         old = await core.store.get(SharedFile, ask.key)
         rules.require_unlocked(ask.key, old, editor.id, now, force=ask.force, shown=_lock_info)
         rules.require_revision(ask.key, old, ask.if_version, now)
+        if old is None:
+            await self._require_place()
+
+    async def _require_place(self) -> None:
+        """Refuse one file too many. Raises StorageFull."""
+        limit = self._core.limits.max_files
+        there = [await self._core.store.usage(SharedFile, key) for key in (PRESENT, ABSENT)]
+        count = sum(usage.count for usage in there)
+        if count >= limit:
+            raise StorageFull(
+                f"there may be {limit} files, locks and files deleted lately included, and so many there are; "
+                "delete some and wait a while, or start the relay with a higher --max-files",
+                limit=limit,
+                actual=count + 1,
+                current={"free": 0},
+            )
 
     def keep(self, intake: Intake, ask: Write) -> Content:
         """Make what has come a content, held once. Raises DigestMismatch if it is not what was to come."""
@@ -369,6 +386,8 @@ class Files:
         await self.look(ask.file_key)  # the end of a file is told, whoever finds it first
         old = await core.store.get(SharedFile, ask.file_key)
         rules.require_unlocked(ask.file_key, old, holder.id, now, force=False, shown=_lock_info)
+        if old is None:
+            await self._require_place()
         until = now + ask.seconds
         new = rules.take_lock(
             ask.file_key, old, holder=holder.id, until=until, note=ask.note, now=now, keep=core.limits.retention

@@ -61,7 +61,7 @@ class Janitor:
         await self._forget_agents()
         await self._look_at_pools()
         await self._files.end_readings()
-        self._uploads.sweep()
+        await self._uploads.sweep()
 
     async def _end(self, kind: type[Any]) -> None:
         while True:

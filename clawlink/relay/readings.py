@@ -57,8 +57,8 @@ class Reading:
         if reset:
             self.whole = self.complete = False
             self.until, self._kept_until = now, now + READ_HOLD_SECONDS
-        elif self.whole:
-            self.until = now
+        elif self.whole and not isinstance(self.reader, str):
+            self.until = now  # nobody could ask again; an agent could, and says when it has it where it belongs
 
     def holds(self, now: float) -> bool:
         """Whether nobody else may have the file."""

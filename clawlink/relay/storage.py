@@ -10,8 +10,8 @@ from typing import Any
 from clawlink.domain import file as rules
 from clawlink.domain.file import Content, SharedFile, Version
 from clawlink.errors import StorageFull, TooLarge
-from clawlink.relay.core import Core, retrying
-from clawlink.store.base import Blobs, Draft, Put, Reader
+from clawlink.relay.core import Core
+from clawlink.store.base import Blobs, Draft, Reader
 
 
 class Storage:
@@ -88,14 +88,16 @@ class Storage:
         return count, freed
 
     async def replaces(self, key: str) -> int:
-        """Return how many bytes a writer of ``key`` may go over the ceiling: those that it replaces, for one at a time.
+        """Return how many bytes a writer of ``key`` may go over the ceiling, until its file is written.
+
+        They are those of the versions that may go for it, and one writer at a time has them.
 
         Whoever was told anything but 0 must call ``replaced`` in the end.
         """
         file = rules.present(await self._core.store.get(SharedFile, key), self._core.clock())
         if file is None or key in self._replaced:
             return 0
-        *_, size = self._blobs.freeing(version.content for version in reversed(file.versions))
+        size = sum(self._blobs.freeing(version.content for version in reversed(file.versions)))
         if size:
             self._replaced.add(key)
         return size
@@ -104,13 +106,11 @@ class Storage:
         """Note that a writer that was to replace a file is done."""
         self._replaced.discard(key)
 
-    async def require_room(self, key: str, growth: int, replacing: int) -> None:
-        """Refuse what does not fit, after older versions of the same file have made room. Raises StorageFull."""
-        if growth > self.free:
-            await self._core.finish(self._make_room(key, growth, replacing))
-        if self.used + growth <= self._core.limits.max_files_bytes + replacing:
-            return
+    def require_room(self, key: str, growth: int, replacing: int) -> None:
+        """Refuse what does not fit, also if it takes the place of what it replaces. Raises StorageFull."""
         limit = self._core.limits.max_files_bytes
+        if self.used + growth <= limit + replacing:
+            return
         raise StorageFull(
             f"all files together may have {limit} bytes; {self.used} are in use, {self.free} are free, and {key!r} "
             f"needs {growth} more; delete files, or start the relay with a higher --max-files-bytes",
@@ -118,23 +118,6 @@ class Storage:
             actual=self.used + growth,
             current={"free": self.free},
         )
-
-    @retrying
-    async def _make_room(self, key: str, growth: int, replacing: int) -> None:
-        """Forget the oldest versions of a file as far as needed, unless it would be in vain."""
-        file = await self._core.store.get(SharedFile, key)
-        if file is None:
-            return
-        over = self.used + growth - self._core.limits.max_files_bytes
-        count, freed = self._oldest(file.versions[1:], over)
-        if freed < over:
-            over -= replacing
-            count, freed = self._oldest(file.versions[1:], over)
-        if not count or freed < over:
-            return
-        new = rules.forget_older(file, count)
-        await self._core.commit(new.home, Put(new), quiet=True)
-        self.release(*(version.content for version in file.versions[len(new.versions) :]))
 
 
 class Intake:
@@ -165,7 +148,7 @@ class Intake:
     async def _require_room(self, size: int) -> None:
         if size > self._storage.free and self._replacing is None:
             self._replacing = await self._storage.replaces(self._key)
-        await self._storage.require_room(self._key, size, self._replacing or 0)
+        self._storage.require_room(self._key, size, self._replacing or 0)
 
     async def write(self, data: bytes) -> None:
         """Take a part. Raises TooLarge, StorageFull."""

@@ -116,7 +116,7 @@ class Uploads:
             if known is not None:
                 upload.intake.discard()
                 return known, False
-            self._require_place()
+            self._require_place(owner)
         except BaseException:
             upload.intake.discard()
             raise
@@ -136,8 +136,17 @@ class Uploads:
             )
         return known
 
-    def _require_place(self) -> None:
-        """Refuse one upload too many; those that are finished make room first."""
+    def _require_place(self, owner: Agent) -> None:
+        """Refuse one upload too many, of all or of one agent; those that are finished make room first."""
+        limit = self._core.limits.max_agent_uploads
+        own = sum(upload.owner == owner.id and upload.written is None for upload in self._by_id.values())
+        if own >= limit:
+            raise StorageFull(
+                f"{limit} uploads of one agent may be under way, and so many of yours are; finish or end one, "
+                "or start the relay with a higher --max-agent-uploads",
+                limit=limit,
+                actual=own + 1,
+            )
         limit = self._core.limits.max_uploads
         while len(self._by_id) >= limit:
             oldest = next((upload for upload in self._by_id.values() if upload.written is not None), None)
@@ -218,6 +227,10 @@ class Uploads:
                 upload.intake.rest()
                 upload.sender = None
                 self._extend(upload)
+        await self.complete(upload, owner)
+
+    async def complete(self, upload: Upload, owner: Agent) -> None:
+        """Write the file if all of it has come and that is still to be done. Raises what refuses it."""
         if upload.complete and upload.written is None:
             await self._core.finish(self._write(upload, owner))
 
@@ -273,6 +286,8 @@ class Uploads:
     async def _write(self, upload: Upload, owner: Agent) -> None:
         """Make the file. If that is refused, the content stays, and an empty part tries again."""
         async with upload.lock:
+            if self._by_id.get(upload.id) is not upload:
+                raise UnknownUpload(f"the upload {upload.id!r} was ended before it was a file", field="upload_id")
             if upload.written is not None:
                 return
             if upload.content is None:
@@ -303,10 +318,11 @@ class Uploads:
         keep = limits.upload_ttl if upload.written is None else limits.retention
         upload.expires_at = self._core.clock() + keep
 
-    def sweep(self) -> None:
-        """Forget those that have not gone on for too long. For the janitor."""
+    async def sweep(self) -> None:
+        """Forget those that have not gone on for too long, and those of agents that are gone. For the janitor."""
         for upload in list(self._by_id.values()):
-            self._lapsed(upload)
+            if not self._lapsed(upload) and await self._core.store.get(Agent, upload.owner) is None:
+                await self.end(upload)
 
     def close(self) -> None:
         """Forget all."""

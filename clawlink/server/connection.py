@@ -15,11 +15,14 @@ from typing import Any, cast
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
+from clawlink.domain.limits import MAX_KEY_LENGTH
 from clawlink.errors import BadRequest, ClawLinkError, InternalError
 from clawlink.server.front import Front
 from clawlink.server.reply import as_response, reply_failure
 from clawlink.server.wire import Request, on_its_way
 
+# The longest key of a file, all of it percent-encoded, and what stands around it.
+_MAX_LINE_BYTES = 3 * 4 * MAX_KEY_LENGTH + 1024
 _log = logging.getLogger("clawlink.request")
 
 
@@ -35,7 +38,8 @@ class Server(web.Server):
         super().__init__(cast(Any, front), request_factory=request, handler_cancellation=True)
 
     def __call__(self) -> RequestHandler:
-        return _Connection(self, loop=asyncio.get_running_loop(), access_log=None)  # type: ignore[arg-type]
+        loop = asyncio.get_running_loop()
+        return _Connection(self, loop=loop, access_log=None, max_line_size=_MAX_LINE_BYTES)  # type: ignore[arg-type]
 
 
 class _Connection(RequestHandler):

@@ -210,6 +210,8 @@ class LocalDraft:
 
     def keep(self) -> Content:
         """Make it a content, held once. It takes no more."""
+        if self._over:
+            raise AssertionError("a draft is kept or discarded, and only once")
         self._over = True
         body: Body = self._body if not self._gathered else _Ending(self._body, b"".join(self._gathered))
         self._gathered = []  # they are the content's from here on; the size stays known

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from clawlink.domain import file as rules
-from clawlink.domain.file import PRESENT, Content, FileWrite, Lock, SharedFile
+from clawlink.domain.file import ABSENT, PRESENT, Content, FileWrite, Lock, SharedFile
 from clawlink.domain.record import SETTLED
 from clawlink.errors import FileLocked, UnknownFile, VersionConflict
 
@@ -101,13 +101,6 @@ def test_a_writer_that_has_not_seen_the_present_version_is_told_which_it_is(
     assert refused.value.field == "if_version"
 
 
-@pytest.mark.parametrize(("count", "kept"), [(0, [3, 2, 1]), (1, [3, 2]), (2, [3]), (9, [3])])
-def test_the_oldest_versions_can_be_forgotten_but_never_the_newest(count: int, kept: list[int]) -> None:
-    fewer = rules.forget_older(put(SECOND), count)
-    assert [v.revision for v in fewer.versions] == kept
-    assert fewer.revision == 3
-
-
 # -- deletion ----------------------------------------------------------------------------------------------------------
 
 
@@ -124,7 +117,7 @@ def test_a_deletion_too_can_expect_a_version() -> None:
 
 
 def test_a_deleted_file_keeps_no_version_and_is_forgotten_after_a_while() -> None:
-    assert (GONE.versions, GONE.weight, GONE.index_keys, GONE.ends_at) == ((), 0, (), NOW + 60)
+    assert (GONE.versions, GONE.weight, GONE.index_keys, GONE.ends_at) == ((), 0, (ABSENT,), NOW + 60)
     assert rules.expire(GONE, now=NOW + 60, keep=60) is None
 
 
@@ -198,7 +191,7 @@ def test_a_lock_stays_over_writes_and_deletions_and_leaves_the_version_as_it_is(
 
 def test_what_is_not_there_can_be_locked_and_is_still_not_there() -> None:
     held = take(None)
-    assert (held.revision, held.deleted, held.index_keys, held.ends_at) == (0, True, (), NOW + 10)
+    assert (held.revision, held.deleted, held.index_keys, held.ends_at) == (0, True, (ABSENT,), NOW + 10)
     assert rules.expire(held, now=NOW + 10, keep=60) is None
     assert put(held, if_version=0).revision == 1
 

@@ -112,10 +112,18 @@ def test_a_connection_that_was_reset_has_not_read_it(readings: Readings) -> None
 
 
 def test_a_connection_that_was_closed_has_read_it(readings: Readings) -> None:
-    reading = begin(readings, "a")
+    reading = readings.begin("k", 1, SIZE, object(), NOW)
     reading.end(0, SIZE, NOW, done=True)
     reading.lost(NOW + 1, reset=False)
     assert readings.over(NOW + 1) == [reading]
+
+
+def test_an_agent_whose_connection_was_closed_may_ask_again_with_another(readings: Readings) -> None:
+    reading = begin(readings, "a")
+    reading.end(0, SIZE, NOW, done=True)
+    reading.lost(NOW + 1, reset=False)
+    assert readings.over(NOW + READ_HOLD_SECONDS - 1) == []
+    assert readings.over(NOW + READ_HOLD_SECONDS) == [reading]
 
 
 def test_a_new_version_is_read_from_the_beginning(readings: Readings) -> None:

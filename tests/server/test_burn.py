@@ -278,16 +278,27 @@ async def test_without_a_name_the_connection_is_the_reader(trio: Running, dial: 
     assert (await other.ask(request("GET", "/blobs/k"))).status == 404
 
 
-@pytest.mark.parametrize("name", [{}, {"ClawLink_Agent": "b"}], ids=["connection", "agent"])
 @pytest.mark.parametrize("route", ["blobs", "files"])
-async def test_a_reader_that_closes_in_peace_has_read_it(
-    trio: Running, dial: Dial, name: dict[str, Any], route: str
+async def test_a_reader_that_closes_in_peace_has_read_it(trio: Running, dial: Dial, route: str) -> None:
+    await burning(trio)
+    connection = await dial(trio.url)
+    assert (await connection.ask(request("GET", f"/{route}/k"))).status == 200
+    connection.close()
+    await burned(trio)
+
+
+@pytest.mark.parametrize("route", ["blobs", "files"])
+async def test_an_agent_that_could_not_keep_what_it_read_may_ask_again_for_a_while(
+    trio: Running, dial: Dial, route: str, clock: Clock
 ) -> None:
     await burning(trio)
     connection = await dial(trio.url)
-    assert (await connection.ask(request("GET", f"/{route}/k", **name))).status == 200
+    assert (await connection.ask(request("GET", f"/{route}/k", ClawLink_Agent="b"))).status == 200
     connection.close()
-    await burned(trio)
+    await asyncio.sleep(0.7)  # the janitor has looked
+    assert (await read_as(trio, "c")).json["code"] == "being_read"
+    assert (await read_as(trio, "b")).body == SECRET
+    await burned(trio, clock)
 
 
 @pytest.mark.parametrize("route", ["blobs", "files"])

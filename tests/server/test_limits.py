@@ -27,7 +27,7 @@ from tests.server.asks import (
     send,
     status_of,
 )
-from tests.server.blobs import saved, versions
+from tests.server.blobs import put, saved, versions
 from tests.server.test_uploads import begun, create, part, patch
 from tests.system.raw import Clock, connect, request
 
@@ -186,6 +186,28 @@ async def test_max_uploads(serve: Serve, clock: Clock) -> None:
     assert (body["code"], body["limit"], body["actual"]) == ("storage_full", 1, 2)
     await part(relay, address, 0, b"0123456789")
     await begun(relay)  # one that is finished makes room
+
+
+async def test_max_agent_uploads(serve: Serve, clock: Clock) -> None:
+    relay = await limited(serve, clock, "--max-agent-uploads", "1")
+    address = await begun(relay)
+    body = (await create(relay)).json
+    assert (body["code"], body["limit"], body["actual"]) == ("storage_full", 1, 2)
+    await begun(relay, ClawLink_Agent="b")
+    await part(relay, address, 0, b"0123456789")
+    await begun(relay)
+
+
+async def test_max_files(serve: Serve, clock: Clock) -> None:
+    relay = await limited(serve, clock, "--max-files", "3")
+    await saved(relay, "one")
+    await saved(relay, "two")
+    await ok(relay.post("/locks", {"agent_id": "a", "file_key": "three", "seconds": 60}))
+    body = (await put(relay, "four")).json
+    assert (body["code"], body["limit"], body["actual"]) == ("storage_full", 3, 4)
+    await refused(relay.post("/locks", {"agent_id": "a", "file_key": "four", "seconds": 60}), 507, "storage_full")
+    await saved(relay, "one")  # what is there can be written, and what is locked
+    await saved(relay, "three")
 
 
 async def test_upload_ttl(serve: Serve, clock: Clock) -> None:

@@ -235,6 +235,44 @@ async def test_the_first_part_may_come_at_once(pair: Running) -> None:
     assert await content(pair, "w") == b"whole"
 
 
+async def test_one_that_was_refused_at_its_end_is_not_taken_for_a_file(pair: Running) -> None:
+    """Clients of tus take an upload of full length for done: asking for it tries again."""
+    address = await begun(pair, 10)
+    await part(pair, address, 0, b"01234")
+    await ok(pair.post("/locks", {"agent_id": "b", "file_key": "k", "seconds": 60}))
+    assert (await patch(pair, address, 5, b"56789")).status == 423
+    assert (await tus(pair, "HEAD", address)).status == 423
+    await ok(pair.ask("DELETE", "/locks/k?agent_id=b"))
+    told = await head(pair, address)
+    assert (told.status, told.headers["Upload-Offset"], told.headers["ClawLink-Version"]) == (200, "10", "1")
+    assert await content(pair, "k") == b"0123456789"
+
+
+async def test_one_that_is_ended_while_its_last_part_comes_is_a_file_or_gone(pair: Running) -> None:
+    files = 0
+    for turn in range(20):
+        key = f"k{turn}"
+        address = await begun(pair, 10, said=metadata(key))
+        body = b"%010d" % turn
+        last, _ = await asyncio.gather(patch(pair, address, 0, body), tus(pair, "DELETE", address))
+        if last.status == 204:
+            files += 1
+            assert await content(pair, key) == body
+        else:
+            assert last.status == 404
+            assert (await blobs.ask(pair, "GET", blobs.path(key))).status == 404
+        await settles_at(pair, 10 * files)
+
+
+async def test_uploads_of_one_that_leaves_end(pair: Running) -> None:
+    address = await begun(pair, 10)
+    await part(pair, address, 0, b"01234")
+    await ok(pair.ask("DELETE", "/agents/a"))
+    await settles_at(pair, 0)
+    await pair.register("a", agent_id="a")
+    assert (await tus(pair, "HEAD", address)).status == 404
+
+
 async def test_the_length_may_come_later_and_once(pair: Running) -> None:
     address = await begun(pair, None)
     told = await head(pair, address)
@@ -569,7 +607,7 @@ async def test_a_finish_that_is_refused_can_be_tried_again(pair: Running) -> Non
     told = await patch(pair, address, 0, b"data")
     assert refused(told, 412, "version_conflict", "if_version")["current"] == 1
     assert used(pair) == 9
-    assert (await head(pair, address)).headers["Upload-Offset"] == "4"
+    assert (await tus(pair, "HEAD", address)).status == 412
     refused(await patch(pair, address, 4, b""), 412, "version_conflict", "if_version")
     await blobs.ask(pair, "DELETE", "/blobs/k", ClawLink_Agent="a")
     assert (await part(pair, address, 4, b"")).headers["ClawLink-Version"] == "3"

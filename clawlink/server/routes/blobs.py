@@ -41,6 +41,8 @@ _NONE_MATCH = "If-None-Match"
 async def put_blob(relay: Relay, request: Request) -> Reply:
     """Write a file."""
     editor = await asking(relay, request, None)
+    if hdrs.CONTENT_RANGE in request.headers:
+        raise BadRequest("a put writes a whole file; parts of one go to /uploads", field="Content-Range")
     ask = _write(request)
     done = await relay.files.put(editor, ask, bodies.parts(request), request.content_length)
     answer = reply(replies.FileSaved("saved", done.revision, ask.key, done.content.size, done.content.digest))

@@ -115,8 +115,11 @@ async def create_upload(relay: Relay, request: Request) -> Reply:
 async def upload_offset(relay: Relay, request: Request) -> Reply:
     """Tell how much has come."""
     upload = relay.uploads.get(parameter(request, "upload_id"))
-    upload.require_owner(await asking(relay, request, None, otherwise=upload.owner))
+    owner = await asking(relay, request, None, otherwise=upload.owner)
+    upload.require_owner(owner)
     await relay.uploads.settle(upload)
+    # To a client an upload of full length is done: it would never ask for what was refused, or broke off, at the end.
+    await relay.uploads.complete(upload, owner)
     headers = {hdrs.CACHE_CONTROL: "no-store", **_progress(upload)}
     headers |= {"Upload-Defer-Length": "1"} if upload.length is None else {"Upload-Length": str(upload.length)}
     if upload.metadata:
