@@ -108,7 +108,7 @@ def agentrelay_receive(csv_message: str) -> dict[str, Any]:
 @_as_before
 def agentrelay_update_file(event_id: str, updates: dict[str, Any], next_event_id: str | None = None) -> str:
     """Merge updates into an event's contents, or make the next event with them; return the path of its file."""
-    return _folder().update(event_id, updates, next_event_id)
+    return _folder().update(event_id, updates, next_event_id).file
 
 
 @_as_before
@@ -144,6 +144,7 @@ def normalize_relay_message(raw_message: str) -> str:
     return str(lines.find(raw_message))
 
 
+@_as_before
 def build_csv(msg_type: str, event_id: str, ptr: str, data: str = "") -> str:
     """Return a line of these fields."""
     return lines.build(msg_type, event_id, ptr, data)

@@ -35,6 +35,9 @@ _MANY_HOURS = 10**9
 
 _TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _PUNCTUATION = "._-"
+_TAG = re.compile(r"</?[A-Za-z][A-Za-z0-9]{0,15}>")
+_INNER_END = re.compile(r'["<>\\]')
+_AROUND = " \t\r\n\"'`*_~<>()[]{}.,;:!?\\\u2018\u2019\u201c\u201d\u00ab\u00bb"
 # Windows takes these for devices, whatever follows the first dot.
 _DEVICES = frozenset(
     {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$", "CLOCK$"}
@@ -111,8 +114,7 @@ class Pointer(Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def index_keys(self) -> tuple[str, ...]:
-        over = not self.event.present and not self.content
-        return (KNOWN, sent_by(self.event.sender), *((OVER,) if over else ()))
+        return (KNOWN, sent_by(self.event.sender), *(() if self.event.present else (OVER,)))
 
     @property
     def weight(self) -> int:
@@ -160,7 +162,9 @@ def require_id(id: str, *, field: str = "event_id") -> str:
     return id
 
 
-def _wrong_with(id: str) -> str | None:
+def _wrong_with(id: object) -> str | None:
+    if not isinstance(id, str):
+        return "it is no text"
     if not id:
         return "it is empty"
     for sign in id:
@@ -205,7 +209,7 @@ def require_pointer(ptr: str, id: str) -> str:
 
 def require_type(type: str) -> str:
     """Return the type of a message. Raises BadRequest for what is none."""
-    if len(type) > MAX_TYPE_LENGTH or not _TYPE.fullmatch(type):
+    if not isinstance(type, str) or len(type) > MAX_TYPE_LENGTH or not _TYPE.fullmatch(type):
         raise BadRequest(
             f"{type!r} is no type of a message: it takes a letter, then letters, digits, '_' and '-', "
             f"{MAX_TYPE_LENGTH} in all, as in REQ",
@@ -217,7 +221,8 @@ def require_type(type: str) -> str:
 
 def require_secret(secret: str) -> str:
     """Return a secret of the sender's own choice. Raises BadRequest for one that a line cannot carry."""
-    if not 1 <= len(secret) <= MAX_SECRET_LENGTH or not secret.isprintable() or secret != secret.strip():
+    whole = isinstance(secret, str) and 1 <= len(secret) <= MAX_SECRET_LENGTH
+    if not whole or not secret.isprintable() or secret != secret.strip():
         raise BadRequest(
             f"a secret has 1 to {MAX_SECRET_LENGTH} printable characters, and no space at its ends; "
             "leave it out to have one drawn",
@@ -229,8 +234,10 @@ def require_secret(secret: str) -> str:
 
 def require_party(name: object, field: str, id: str) -> str:
     """Return who sends or receives. Raises BadRequest for nobody."""
-    if not isinstance(name, str) or not name:
+    if not name:
         raise BadRequest(f"Event {id} is missing {field}", field=field)
+    if not isinstance(name, str):
+        raise BadRequest(f"{field} of event {id} must be a text, and is {name!r:.40}", field=field)
     if len(name) > MAX_PARTY_LENGTH or not name.isprintable():
         raise BadRequest(
             f"{field} takes {MAX_PARTY_LENGTH} printable characters at most", field=field, limit=MAX_PARTY_LENGTH
@@ -242,16 +249,21 @@ def require_unused(id: str, used: Iterable[str]) -> None:
     """Refuse an id that is in use, or that differs from such a one by case alone. Raises WrongState."""
     folded = fold(id)
     for other in used:
-        if other == id:
-            raise WrongState(
-                f"event {id!r} exists already and is not overwritten; send under another id", field="event_id"
-            )
-        if len(other) == len(id) and fold(other) == folded:
-            raise WrongState(
-                f"event {id!r} differs from {other!r} by case alone, which some systems take for the same; "
-                "send under another id",
-                field="event_id",
-            )
+        if fold(other) == folded:
+            raise in_use(id, other)
+
+
+def in_use(id: str, other: str) -> WrongState:
+    """Return the refusal of an id for the sake of one that is in use."""
+    if other == id:
+        return WrongState(
+            f"event {id!r} exists already and is not overwritten; send under another id", field="event_id"
+        )
+    return WrongState(
+        f"event {id!r} differs from {other!r} by case alone, which some systems take for the same; "
+        "send under another id",
+        field="event_id",
+    )
 
 
 # -- what contents say of their event --------------------------------------------------------------------------------
@@ -341,8 +353,8 @@ def receive(event: Event, reader: str, now: float) -> Event:
     )
 
 
-def require_present(event: Event) -> None:
-    """Refuse to read what is gone, and say why it is. Raises UnknownEvent."""
+def require_present(event: Event, sender: str | None = None) -> None:
+    """Refuse to read what is gone, and say why it is; ``sender`` is what to call that one. Raises UnknownEvent."""
     if event.present:
         return
     why = "its contents are gone"
@@ -351,7 +363,7 @@ def require_present(event: Event) -> None:
     elif event.burned_at is not None:
         why = "it was burned when it was read"
     raise UnknownEvent(
-        f"event {event.id!r} cannot be read: {why}; ask {event.sender} to send it anew", field="event_id"
+        f"event {event.id!r} cannot be read: {why}; ask {sender or event.sender} to send it anew", field="event_id"
     )
 
 
@@ -381,7 +393,7 @@ def complete(event: Event, reader: str, secret: str | None, now: float) -> Event
     require_received(event, reader)
     if not event.secret:
         raise UnknownEvent(f"Missing secret for event {event.id}: its record was lost", field="event_id")
-    if secret and not same_secret(secret, event.secret):
+    if secret and not (isinstance(secret, str) and same_secret(secret, event.secret)):
         raise BadRequest(
             f"Secret mismatch for event {event.id}: leave it out to use the one that was received", field="secret"
         )
@@ -392,15 +404,28 @@ def complete(event: Event, reader: str, secret: str | None, now: float) -> Event
 def verify(event: Event, secret: str, now: float) -> tuple[Verdict, Event]:
     """Tell what a CMP is, and return the event after it. Only the first right one changes anything.
 
-    Raises UnknownEvent where nothing is known to compare with.
+    Raises UnknownEvent where nothing is known to compare with, WrongState for the right secret of what nobody has read.
     """
     if not event.secret:
         raise UnknownEvent(f"No event metadata available for {event.id}; cannot verify {COMPLETION}", field="event_id")
-    if not same_secret(secret, event.secret):
+    if not (same_secret(secret, event.secret) | same_secret(_undressed(secret), event.secret)):
         return Verdict.MISMATCH, event
+    if not event.received_by:
+        raise WrongState(
+            f"event {event.id!r} was not received by anybody, so no {COMPLETION} of it counts: its receiver has to "
+            "receive its line first",
+            field="event_id",
+            current=event.status.value,
+        )
     if event.verified_at is not None:
         return Verdict.REPEAT, event
     return Verdict.OK, replace(event, status=Status.VERIFIED, verified_at=now)
+
+
+def _undressed(secret: str) -> str:
+    """Return a secret without what was written around its line: quotes, marks, and what ends a sentence."""
+    inner = _TAG.sub("", secret).lstrip(_AROUND)
+    return _INNER_END.split(inner, maxsplit=1)[0].rstrip(_AROUND)
 
 
 def expires_at(event: Event) -> float:

@@ -121,7 +121,7 @@ class Pointers:
         old = await core.store.get(Pointer, id)
         if old is not None:
             if old.made_by != made_by:
-                rules.require_unused(event.id, [old.event.id])
+                raise rules.in_use(event.id, old.event.id)
             return old, False
         await self._require_room(len(data), count=1)
         pointer = Pointer(
@@ -205,8 +205,8 @@ class Pointers:
         read_by = None if key is None else derived("read", reader.id, key)
         if read_by is not None and pointer.read_by == read_by and pointer.content:
             return _read(pointer, event)
+        rules.require_present(event, pointer.sender_name)
         if not is_receiver:
-            rules.require_present(event)
             return _read(pointer, event)
         event = rules.receive(event, reader.id, now)
         ends_at = pointer.ends_at if event.present else min(pointer.ends_at, now + BURNED_SECONDS)
@@ -225,10 +225,10 @@ class Pointers:
         """
         self._core.require_working()
         rules.require_id(ask.event_id)
-        if ask.next_event_id is None or rules.fold(ask.next_event_id) == rules.fold(ask.event_id):
+        if ask.next_event_id in (None, ask.event_id):
             return await self._core.finish(self._update(editor, ask.event_id, ask.updates))
-        rules.require_id(ask.next_event_id, field="next_event_id")
-        return await self._core.finish(self._hand_on(editor, ask, ask.next_event_id))
+        next_id = rules.require_id(ask.next_event_id, field="next_event_id")
+        return await self._core.finish(self._hand_on(editor, ask, next_id))
 
     @retrying
     async def _update(self, editor: Agent, id: str, updates: Mapping[str, Any]) -> EventUpdated:
@@ -236,6 +236,9 @@ class Pointers:
         now = core.clock()
         pointer = await self._find(id)
         await self._require_party(editor, pointer)
+        # Who writes back what it has read names the sender, and means no harm.
+        if updates.get("sender_agent") not in (pointer.event.sender, pointer.sender_name):
+            _require_own_name(editor, updates, field="updates")
         event = rules.update(pointer.event, now)
         before = _content(pointer) if pointer.event.present else {}
         data = _encode({**before, **updates})
@@ -256,8 +259,8 @@ class Pointers:
         following = await self._core.store.get(Pointer, rules.fold(next_id))
         if following is not None:
             mine = following.event.sender == editor.id and not following.event.received_by
-            if not mine or not following.event.present:
-                rules.require_unused(next_id, [following.event.id])
+            if not mine or not following.event.present or following.event.id != next_id:
+                raise rules.in_use(next_id, following.event.id)
             return await self._update(editor, next_id, ask.updates)
         before = _content(pointer) if pointer.event.present else {}
         content = rules.handed_on(before, ask.updates, replace(pointer.event, receiver=editor.id))
@@ -386,7 +389,7 @@ class Pointers:
         return False
 
 
-def _require_own_name(sender: Agent, content: Mapping[str, Any]) -> None:
+def _require_own_name(sender: Agent, content: Mapping[str, Any], *, field: str = "content") -> None:
     """Refuse contents that say they are from somebody else. Raises NotAllowed."""
     said = content.get("sender_agent")
     if not said or said == sender.id or (isinstance(said, str) and fold_name(said) == fold_name(sender.name)):
@@ -394,7 +397,7 @@ def _require_own_name(sender: Agent, content: Mapping[str, Any]) -> None:
     raise NotAllowed(
         f"the contents say they are from {said!r}, and the relay knows you as {sender.name!r} ({sender.id}): "
         "leave sender_agent out, or register under that name",
-        field="content.sender_agent",
+        field=f"{field}.sender_agent",
     )
 
 
@@ -439,6 +442,4 @@ def _read(pointer: Pointer, event: Event) -> EventRead:
         ttl_hours=event.ttl_hours,
         sender_name=pointer.sender_name,
     )
-    return EventRead(
-        meta, rules.pointer(event.id), msgspec.Raw(pointer.content), event.status.value, event.burned_at is not None
-    )
+    return EventRead(meta, rules.pointer(event.id), msgspec.Raw(pointer.content), event.status.value, not event.present)

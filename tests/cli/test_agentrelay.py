@@ -48,7 +48,10 @@ def test_the_verbs_over_a_folder(call: Run, data: Path) -> None:
     assert call("agentrelay", "verify", message).json["status"] == "repeat"
     done = call("agentrelay", "complete", "e1", "Task completed", "agent:sender:main", "e2", secret).ok()
     assert done.out == f"✅ Created pointer for e2\n✅ CMP: {message}\n"
-    assert call("agentrelay", "cleanup", "24", "168").ok().json["kept_events"] == ["e1", "e2"]
+    assert "send: AgentRelay: REQ,e2,s/e2.json,,\n" in done.err
+    assert "send: AgentRelay: REQ,e3,s/e3.json,,\n" in call("agentrelay", "update", "e1", "{}", "e3").ok().err
+    call("agentrelay", "cleanup", "24", "168").ok()
+    assert call("agentrelay", "cleanup", "24", "168").ok().json["kept_events"] == ["e1", "e2", "e3"]
 
 
 def test_what_a_cmp_is_worth_is_in_the_exit_code_and_no_secret_in_the_output(call: Run, data: Path) -> None:
@@ -56,6 +59,8 @@ def test_what_a_cmp_is_worth_is_in_the_exit_code_and_no_secret_in_the_output(cal
     forged = call("agentrelay", "verify", "CMP,e1,,,forged")
     assert (forged.code, forged.json["status"], forged.json["expected_secret"]) == (1, "mismatch", "")
     assert secret not in forged.out
+    assert "not received by anybody" in call("agentrelay", "verify", f"CMP,e1,,,{secret}").failed(7).err
+    call("agentrelay", "receive", "REQ,e1,s/e1.json,,").ok()
     assert call("agentrelay", "verify", f"CMP,e1,,,{secret}").code == 0
     assert call("agentrelay", "verify", f"CMP,e1,,,{secret}").code == 7
 
@@ -153,6 +158,11 @@ def test_the_log_by_event_and_in_json(call: Run, data: Path) -> None:
     assert [line.split()[2] for line in call("agentrelay", "log", "--last", "2").ok().out.splitlines()] == ["e2", "e3"]
     assert "e2  a -> b  REQ to b" in call("agentrelay", "log", "e2").ok().out
     assert call("--json", "agentrelay", "log", "e1").ok().json["status"] == "SENT"
+    (path,) = (data / "logs").iterdir()
+    path.write_text(path.read_text() + "{}\n")
+    assert len(call("agentrelay", "log").ok().out.splitlines()) == 3
+    assert call("agentrelay", "log", "--last", "0").ok().out == ""
+    assert "sender_agent" in call("agentrelay", "--help").out
 
 
 def test_the_log_is_followed(call: Run, data: Path) -> None:
@@ -180,8 +190,11 @@ def test_over_the_relay_without_a_shared_folder(call: Run, own_relay: Relays, da
     assert f"its receiver was told by message {sent.json['message_id']}" in sent.err
     assert f"events are kept by the relay at {url}, for ann" in sent.err
     assert not (data / "storage").exists()
+    assert call("--json", "agentrelay", "log", "e1").ok().json["place"] == url
     polled = call("poll", "--as", "bob", "--json").ok().out
     assert "AgentRelay: REQ,e1,s/e1.json,," in polled
+    call("agentrelay", "send", "bob", "REQ", "e9", "{}", "--as", "ann").ok()
+    assert "clawlink agentrelay receive REQ,e9,s/e9.json,, --as bob" in call("poll", "--as", "bob").ok().out
     got = call("agentrelay", "receive", "AgentRelay: REQ,e1,s/e1.json,,", "--as", "bob").ok()
     assert list(got.json) == ["type", "event_id", "ptr", "content", "secret", "full_data"]
     assert got.json["content"] == {"task": "sum"} == got.json["full_data"]["payload"]["content"]
@@ -196,7 +209,7 @@ def test_over_the_relay_without_a_shared_folder(call: Run, own_relay: Relays, da
     assert call("agentrelay", "verify", message, "--as", "ann").ok().json["status"] == "ok"
     assert call("agentrelay", "verify", message, "--as", "ann").code == 7
     assert call("agentrelay", "update", "e2", '{"x": 1}', "--as", "ann").ok().json["file"] == "s/e2.json"
-    assert call("agentrelay", "cleanup", "--as", "ann").ok().json["kept_events"] == ["e1"]
+    assert call("agentrelay", "cleanup", "--as", "ann").ok().json["kept_events"] == ["e1", "e9"]
     assert call("--json", "agentrelay", "cleanup", "--as", "ann").ok().json["place"] == url
     shown = call("agentrelay", "log", "e1").ok().out
     assert [line.split()[1] for line in shown.splitlines()] == ["SENT", "RECEIVED", "COMPLETED", "VERIFIED", "REPEATED"]

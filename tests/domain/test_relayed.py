@@ -219,7 +219,7 @@ def test_whoever_read_completes_with_or_without_the_secret_and_not_with_a_wrong_
 
 def test_a_cmp_counts_once_and_a_forged_one_changes_nothing() -> None:
     event = rules.complete(read(), "b", None, NOW)
-    for forged in ("", "S3CRET", "s3cre", "s3cret ", "\ud800"):
+    for forged in ("", "S3CRET", "s3cre", "s 3cret", "\ud800"):
         assert rules.verify(event, forged, NOW) == (Verdict.MISMATCH, event)
     verdict, verified = rules.verify(event, "s3cret", NOW + 5)
     assert (verdict, verified.status, verified.verified_at) == (Verdict.OK, Status.VERIFIED, NOW + 5)
@@ -281,3 +281,48 @@ def test_a_line_of_another_type_is_refused() -> None:
     rules.require_said(sent(), "REQ")
     with pytest.raises(BadRequest, match="not its line"):
         rules.require_said(sent(), "RESPONSE")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        's3cret"',
+        's3cret"}',
+        's3cret",',
+        "s3cret.",
+        "s3cret,",
+        "s3cret)",
+        "s3cret>",
+        "s3cret</b>",
+        "**s3cret**",
+        "'s3cret'",
+        's3cret","to":"b"}',
+        's3cret\\"',
+        "`s3cret`.",
+        "<b>s3cret</b>",
+        "\u201cs3cret\u201d",
+        "s3cret!?",
+    ],
+)
+def test_what_is_written_around_a_line_makes_no_forgery_of_it(data: str) -> None:
+    assert rules.verify(read(), data, NOW)[0] is Verdict.OK
+    assert rules.verify(read(), data.replace("s3cret", "s3cres"), NOW)[0] is Verdict.MISMATCH
+
+
+def test_a_secret_of_odd_signs_is_compared_as_it_is_written() -> None:
+    event = replace(read(), secret='"<x>".')
+    assert rules.verify(event, '"<x>".', NOW)[0] is Verdict.OK
+
+
+def test_no_cmp_counts_of_what_nobody_received() -> None:
+    event = replace(read(), received_by=())
+    with pytest.raises(WrongState, match="not received by anybody"):
+        rules.verify(event, event.secret, NOW)
+    assert rules.verify(event, "forged", NOW) == (Verdict.MISMATCH, event)
+
+
+@pytest.mark.parametrize(("id", "other"), [("stra\u00dfe", "strasse"), ("\u0130x", "i\u0307x"), ("\u017fx", "sx")])
+def test_ids_that_some_systems_take_for_the_same_are_used_together(id: str, other: str) -> None:
+    for one, two in ((id, other), (other, id)):
+        with pytest.raises(WrongState, match="by case alone"):
+            rules.require_unused(one, [two])

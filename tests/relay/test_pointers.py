@@ -182,6 +182,57 @@ async def test_burned_contents_are_gone_but_for_the_reader_who_asks_again_at_onc
     assert (await events.verify(await events.cmp())).status == "ok"
 
 
+@pytest.mark.parametrize(("id", "other"), [("strasse", "stra\u00dfe"), ("i\u0307x", "\u0130x"), ("e1", "E1")])
+async def test_an_id_that_folds_to_anothers_gets_nothing_of_it(events: Events, id: str, other: str) -> None:
+    for used, wanted in ((id, other), (other + "2", id + "2")):
+        await events.give(used)
+        with pytest.raises(WrongState):
+            await events.give(wanted, sender="c")
+        with pytest.raises(WrongState):
+            await events.give(wanted)
+        with pytest.raises(UnknownEvent):
+            await events.open("b", f"REQ,{wanted},s/,,")
+        await events.open("b", f"REQ,{used},s/,,")
+        with pytest.raises(WrongState):
+            await events.change("b", used, next_id=wanted)
+
+
+async def test_an_update_is_in_nobody_elses_name(events: Events) -> None:
+    await events.give(sender_agent="a")
+    for said in ("c", 7, ["a"]):
+        with pytest.raises(NotAllowed, match="leave sender_agent out"):
+            await events.change("b", sender_agent=said)
+    for said in ("a", "b"):
+        await events.change("b", sender_agent=said)
+
+
+async def test_what_was_updated_after_burning_does_not_burn_again(events: Events) -> None:
+    await events.give(burn_on_read=True)
+    assert (await events.open()).burned
+    await events.change("b", result=7)
+    assert not (await events.open()).burned
+
+
+async def test_who_is_to_send_it_anew_is_named() -> None:
+    events = Events()
+    await events.register("id-of-ann", name="Ann")
+    await events.register("b")
+    await events.give(sender="id-of-ann", burn_on_read=True)
+    await events.open()
+    with pytest.raises(UnknownEvent, match="ask Ann to send it anew"):
+        await events.open()
+
+
+async def test_burned_events_make_room_for_new_ones() -> None:
+    events = await Events(max_events=2).begin()
+    await events.give("e1", burn_on_read=True)
+    await events.give("e2")
+    await events.open(key="k")
+    await events.give("e3")
+    with pytest.raises(RelayFull):
+        await events.give("e4")
+
+
 async def test_burning_without_a_key_is_at_once(events: Events) -> None:
     await events.give(burn_on_read=True, task="secret")
     await events.open()

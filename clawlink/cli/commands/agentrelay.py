@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from collections import deque
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clawlink.cli.exits import Exit
-from clawlink.cli.values import count
+from clawlink.cli.values import whole
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -47,6 +48,7 @@ def add(parser: ArgumentParser) -> None:
     parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]  # flags may stand between the words
     parser.add_argument("action", choices=tuple(_ACTIONS), help="what to do")
     told = "; ".join(f"{name} {words.usage}" for name, words in _ACTIONS.items())
+    told += ". CONTENT is a JSON object; in a folder it names who sends as sender_agent, unless --as does"
     parser.add_argument("words", nargs="*", metavar="WORD", help=told)
     place = parser.add_mutually_exclusive_group()
     place.add_argument(
@@ -62,7 +64,7 @@ def add(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--follow", action="store_true", help="log: stay, and show what comes")
     parser.add_argument(
-        "--last", type=count, default=_LAST, metavar="N", help=f"log: how many lines to begin with (default {_LAST})"
+        "--last", type=whole, default=_LAST, metavar="N", help=f"log: how many lines to begin with (default {_LAST})"
     )
 
 
@@ -136,8 +138,10 @@ def _update(args: Namespace, ctx: Context, place: _Place) -> Exit:
     from clawlink.domain.relayed import pointer
 
     id, text, next_id = _filled(args.words, 3)
-    file = place.events.update(id or "", _object(ctx, text, "JSON"), next_id)
-    return _show(ctx, place, {"status": "ok", "file": file, "ptr": pointer(next_id or id or "")})
+    done = place.events.update(id or "", _object(ctx, text, "JSON"), next_id)
+    answer = {"status": "ok", "file": done.file, "ptr": pointer(next_id or id or "")}
+    _show(ctx, place, {**answer, "csv_message": done.csv_message} if ctx.json else answer)
+    return _hand_on(ctx, next_id, done.csv_message)
 
 
 def _cmp(args: Namespace, ctx: Context, place: _Place) -> Exit:
@@ -158,12 +162,23 @@ def _complete(args: Namespace, ctx: Context, place: _Place) -> Exit:
     from clawlink.domain.relayed import pointer
 
     id, result, next_agent, next_id, secret = _filled(args.words, 5)
-    message = place.events.complete(id or "", result or "", next_agent or "", next_id, secret)
+    done = place.events.complete(id or "", result or "", next_agent or "", next_id, secret)
     target = next_id or id or ""
     if ctx.json:
-        return _show(ctx, place, {"status": "ok", "ptr": pointer(target), "cmp_message": message})
+        answer = {"status": "ok", "ptr": pointer(target), "cmp_message": done.cmp_message}
+        return _show(ctx, place, {**answer, "csv_message": done.csv_message})
     ctx.out.line(f"\u2705 Created pointer for {cell(target)}")
-    ctx.out.line(f"\u2705 CMP: {cell(message)}")
+    ctx.out.line(f"\u2705 CMP: {cell(done.cmp_message)}")
+    return _hand_on(ctx, next_id, done.csv_message)
+
+
+def _hand_on(ctx: Context, next_id: str | None, line: str) -> Exit:
+    """Give the line of the next event, which nobody is told yet."""
+    from clawlink.cli.render import cell
+
+    if next_id and not ctx.json:
+        ctx.out.flush()
+        ctx.err.line(f"clawlink: for the next one to read it, send: AgentRelay: {cell(line)}")
     return Exit.DONE
 
 
@@ -230,7 +245,7 @@ def _log(args: Namespace, ctx: Context) -> Exit:
             _show_entry(ctx, one)
             ctx.out.flush()
         return Exit.DONE
-    for one in list(transactions.read(wanted))[-args.last :]:
+    for one in deque(transactions.read(wanted), maxlen=args.last):
         _show_entry(ctx, one)
     return Exit.DONE
 

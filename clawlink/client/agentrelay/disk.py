@@ -25,23 +25,55 @@ def make_private(folder: Path) -> None:
             folder.chmod(_PRIVATE_FOLDER)
 
 
-def write_whole(path: Path, data: bytes, *, sync: bool = True) -> None:
-    """Write a file for its owner only; a crash at any moment leaves the old file or the new one."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:32]}.", suffix=TEMPORARY)
-    try:
+class Written:
+    """A file that is on the disk for its owner only, and not in its place yet. Left alone, it is removed.
+
+    So a crash at any moment leaves the old file or the new one, and a lack of room shows before anything changes.
+    """
+
+    def __init__(self, path: Path, data: bytes) -> None:
+        self._path = path
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:32]}.", suffix=TEMPORARY)
+        self._temporary: str | None = temporary
         try:
-            write_all(handle, data)
-            if sync:
+            try:
+                write_all(handle, data)
                 os.fsync(handle)
-        finally:
-            os.close(handle)
-        _replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-    if sync:
-        _sync_folder(path.parent)
+            finally:
+                os.close(handle)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __enter__(self) -> Written:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(self._temporary)
+
+    @property
+    def in_place(self) -> bool:
+        """Tell whether it is where it belongs."""
+        return self._temporary is None
+
+    def put(self) -> None:
+        """Put it in its place."""
+        if self._temporary is not None:
+            _replace(self._temporary, self._path)
+            self._temporary = None
+            _sync_folder(self._path.parent)
+
+
+def overwrite(path: Path, data: bytes) -> None:
+    """Write a small file that may be torn, for its owner only and not through a link."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0) | _BINARY
+    handle = os.open(path, flags, 0o600)
+    try:
+        write_all(handle, data)
+    finally:
+        os.close(handle)
 
 
 def write_all(handle: int, data: bytes) -> None:
@@ -83,9 +115,10 @@ def read_plain(path: Path) -> bytes | None:
         if path.is_symlink() or path.is_dir():
             raise _no_file(path) from None
         raise
+    if not stat.S_ISREG(os.fstat(handle).st_mode) or path.is_symlink():
+        os.close(handle)
+        raise _no_file(path)
     with os.fdopen(handle, "rb") as file:
-        if not stat.S_ISREG(os.fstat(handle).st_mode) or path.is_symlink():
-            raise _no_file(path)
         return file.read()
 
 

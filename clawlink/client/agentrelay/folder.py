@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -12,23 +13,38 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from clawlink.client.agentrelay.disk import make_private, write_whole
-from clawlink.client.agentrelay.mending import Mending, Note
+from clawlink.client.agentrelay.disk import Written, make_private
+from clawlink.client.agentrelay.mending import Mending, Note, Swept
 from clawlink.client.agentrelay.records import HERE, from_meta, stamp, to_event, to_record
 from clawlink.client.agentrelay.registry import Registry, encode_event, read_event
 from clawlink.client.agentrelay.transactions import Transactions, entry
 from clawlink.domain import relayed as rules
 from clawlink.domain.relayed import Event, Verdict
-from clawlink.errors import BadRequest, StoreUnavailable, UnknownEvent
+from clawlink.errors import BadRequest, ClawLinkError, StorageFull, StoreUnavailable, UnknownEvent
 from clawlink.protocol.agentrelay import line as lines
 
 SECRET_LENGTH = 6
 _LETTERS = string.ascii_letters + string.digits
 _LOCK_SECONDS, _PAUSE_SECONDS = 60.0, 0.005
+_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
+
+
+class Updated(NamedTuple):
+    """Where new contents are, and the line that leads to them."""
+
+    file: str
+    csv_message: str
+
+
+class Completed(NamedTuple):
+    """The CMP of an event, and the line of the contents that its result stands in."""
+
+    cmp_message: str
+    csv_message: str
 
 
 def data_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -65,8 +81,9 @@ class Folder:
         self.storage = self.root / "storage"
         self.logs = self.root / "logs"
         self.registry = self.root / "registry.json"
-        self.transactions = Transactions(self.logs)
-        self._mending = Mending(self.root, self.transactions, tell)
+        self.transactions = Transactions(self.logs, tell)
+        self._mended: list[str] = []
+        self._mending = Mending(self.root, self.transactions, self._mended.append)
         self._tell = tell
         self._clock = clock
         self._sent: set[str] = set()
@@ -159,10 +176,10 @@ class Folder:
             "full_data": data,
         }
 
-    def update(self, id: str, updates: dict[str, Any], next_id: str | None = None) -> str:
+    def update(self, id: str, updates: dict[str, Any], next_id: str | None = None) -> Updated:
         """Merge updates into an event's contents, or into those of the next event, which is made if need be.
 
-        Returns the path of its file. Raises BadRequest, UnknownEvent, WrongState.
+        Raises BadRequest, UnknownEvent, WrongState.
         """
         _require_object(updates, "updates")
         rules.require_id(id)
@@ -206,7 +223,7 @@ class Folder:
             self._carry_out(opened, "update", event, now, told, data=encode_event(self._updated(event, content)))
         if made:
             self._sent.add(target)
-        return str(self.file_of(target))
+        return Updated(str(self.file_of(target)), lines.announce(event.type, target))
 
     def cmp(self, id: str, secret: str | None = None, sender: str | None = None, receiver: str | None = None) -> str:
         """Return the line that proves that an event was read; without a secret, with the one that came with it.
@@ -223,8 +240,8 @@ class Folder:
                 now,
                 id,
                 rules.COMPLETION,
-                sender or event.receiver,
-                receiver or event.sender,
+                rules.require_party(sender or event.receiver, "sender_override", id),
+                rules.require_party(receiver or event.sender, "receiver_override", id),
                 "COMPLETED",
                 f"CMP generated for {id}",
                 "",
@@ -236,13 +253,13 @@ class Folder:
 
     def complete(
         self, id: str, result: str = "", next_agent: str = "", next_id: str | None = None, secret: str | None = None
-    ) -> str:
+    ) -> Completed:
         """Write down a result, for the next event if one is named, and return the CMP, unless that is refused."""
         now = self._clock()
         with self._open() as opened:
             rules.complete(self._known(opened, rules.require_id(id), now), HERE, secret, now)
-        self.update(id, {"status": "completed", "result": result, "next_agent": next_agent}, next_id)
-        return self.cmp(id, secret)
+        done = self.update(id, {"status": "completed", "result": result, "next_agent": next_agent}, next_id)
+        return Completed(self.cmp(id, secret), done.csv_message)
 
     def verify(self, message: str) -> dict[str, Any]:
         """Tell what a CMP is worth: ``ok`` the first time, ``repeat`` from then on, ``mismatch`` if it is forged.
@@ -269,7 +286,7 @@ class Folder:
                 "It counts" if verdict is Verdict.OK else "It changes nothing",
             )
             if verdict is Verdict.OK:
-                self._carry_out(opened, "verify", event, now, told, more={"last_received_secret": line.data})
+                self._carry_out(opened, "verify", event, now, told, more={"last_received_secret": event.secret})
             else:
                 self.transactions.append(told)
             exists = opened.has_contents(id)
@@ -292,20 +309,17 @@ class Folder:
         now: datetime | None = None,
     ) -> dict[str, Any]:
         """Delete what is over, looking into every file. The other verbs do the same, with less of a look."""
+        _require_hours(ttl_hours, "default_ttl_hours")
+        _require_hours(registry_ttl_hours, "registry_ttl_hours")
         at = datetime.fromtimestamp(self._clock()) if now is None else now
+        if not isinstance(at, datetime):
+            raise BadRequest(f"now must be a datetime, and is {at!r:.40}", field="now")
         if at.tzinfo is not None:
             at = at.astimezone().replace(tzinfo=None)
         with self._locked():
-            registry, names = self._in_order(self._clock())
-            swept = self._mending.sweep(
-                registry,
-                names,
-                at,
-                ttl_hours=ttl_hours,
-                registry_ttl_hours=registry_ttl_hours,
-                thorough=True,
+            registry, swept = self._in_order(
+                at, ttl_hours=ttl_hours, registry_ttl_hours=registry_ttl_hours, thorough=True
             )
-            registry.write()
             kept = sorted(registry.raw())
         return {
             "status": "ok",
@@ -323,15 +337,19 @@ class Folder:
         if not self.registry.exists():
             return {}
         with self._locked():
-            return self._in_order(self._clock())[0].get(id)
+            return self._in_order(None)[0].get(id)
 
     def put_record(self, id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Merge fields into what the registry has of an event, and return all of it."""
         rules.require_id(id)
+        _require_object(fields, "event_data")
         with self._locked():
-            registry, _ = self._in_order(self._clock())
+            registry, _ = self._in_order(None)
             merged = {**registry.get(id), **fields, "updated_at": stamp(self._clock())}
-            registry.put(id, merged)
+            try:
+                registry.put(id, merged)
+            except (TypeError, ValueError, RecursionError) as error:
+                raise BadRequest(f"event_data is not JSON in UTF-8: {error}", field="event_data") from None
             registry.write()
         return merged
 
@@ -348,30 +366,48 @@ class Folder:
                 registry = Registry(self.registry, trusted=True)
             else:
                 looked_at = now
-                registry, names = self._in_order(now)
-                swept = self._mending.sweep(registry, names, datetime.fromtimestamp(now))
+                registry, swept = self._in_order(datetime.fromtimestamp(now))
                 next_at = swept.next_at
-                if swept.files or swept.records:
-                    registry.write()
             opened = _Opened(registry, self.storage, next_at)
             try:
                 yield opened
             finally:
                 self._mending.leave(looked_at, opened.next_at)
 
-    def _in_order(self, now: float) -> tuple[Registry, set[str]]:
-        """Finish what broke off, mend what is torn; return what is known, and which events have contents."""
+    def _in_order(self, at: datetime | None, *, thorough: bool = False, **hours: int) -> tuple[Registry, Swept]:
+        """Finish what broke off, mend what is torn, let go what is old at a time; return what is known, what has gone.
+
+        What was mended is told once it is on the disk. That comes after the sweep, which may make the room for it.
+        """
+        now = self._clock()
+        self._mended.clear()
         registry = Registry(self.registry)
         names = self._mending.names()
         broke_off = self._mending.recover(registry)
-        if self._mending.mend(registry, names, now) or broke_off:
+        mended = self._mending.mend(registry, names, now)
+        swept = Swept([], [], now)
+        if at is not None:
+            swept = self._mending.sweep(registry, names, at, thorough=thorough, **hours)
+        if mended or broke_off or thorough or swept.files or swept.records:
             registry.write()
         if broke_off:
             self._mending.end()
-        return registry, names
+        for sentence in self._mended:
+            self._tell(sentence)
+        return registry, swept
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
+        try:
+            with self._lock():
+                yield
+        except OSError as error:
+            raise _unusable(error, self.root) from error
+        except RecursionError:
+            raise BadRequest(f"something in {self.root} is nested too deep to be read; remove it") from None
+
+    @contextlib.contextmanager
+    def _lock(self) -> Iterator[None]:
         from filelock import FileLock, Timeout  # here, since it costs more to load than the rest
 
         for folder in (self.root, self.storage, self.logs):
@@ -449,18 +485,28 @@ class Folder:
         data: bytes | None = None,
         more: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write a change: the event's file if it has new contents, the registry, the log. It is noted beforehand."""
+        """Write a change: the event's file if it has new contents, the registry, the log. It is noted beforehand.
+
+        What finds no room changes nothing: all is on the disk before any of it is put in its place.
+        """
         path = self.file_of(event.id)
         before = opened.registry.get(event.id)
         record = {**to_record(event, before, file_path=str(path), now=now), **(more or {})}
         record = json.loads(json.dumps(record))  # as it will be read again
         burned = not event.present and opened.has_contents(event.id)
         digest = None if data is None else hashlib.sha256(data).hexdigest()
-        self._mending.begin(Note(verb, event.id, record, digest, burned, list(told)))
-        if data is not None:
-            write_whole(path, data)
         opened.registry.put(event.id, record)
-        opened.registry.write()
+        with contextlib.ExitStack() as all_of_it:
+            new = [] if data is None else [all_of_it.enter_context(Written(path, data))]
+            new.append(all_of_it.enter_context(opened.registry.written()))
+            try:
+                self._mending.begin(Note(verb, event.id, record, digest, burned, list(told)))
+                for one in new:
+                    one.put()
+            except OSError:
+                if not new[0].in_place:
+                    self._mending.end()
+                raise
         if burned:
             path.unlink(missing_ok=True)
         opened.next_at = min(opened.next_at, rules.expires_at(event))
@@ -485,6 +531,21 @@ def _content_of(data: Mapping[str, Any]) -> dict[str, Any]:
     payload = data.get("payload")
     content = payload.get("content") if isinstance(payload, dict) else None
     return content if isinstance(content, dict) else {}
+
+
+def _unusable(error: OSError, root: Path) -> ClawLinkError:
+    """Return what to tell of a folder that the system does not let be read or written."""
+    where, why = error.filename or root, error.strerror or type(error).__name__
+    if error.errno in _FULL:
+        return StorageFull(f"{where} cannot be written ({why}): make room on the disk of {root}, and try again")
+    return StoreUnavailable(
+        f"{where} cannot be read or written ({why}): see to it and to who owns {root}, and try again", retry_after=1
+    )
+
+
+def _require_hours(value: object, field: str) -> None:
+    if not isinstance(value, int):
+        raise BadRequest(f"{field} must be a whole number of hours, and is {value!r:.40}", field=field)
 
 
 def _require_object(value: object, field: str) -> None:

@@ -18,14 +18,14 @@ from typing import Any
 
 import msgspec
 
-from clawlink.client.agentrelay.disk import TEMPORARY, read_plain, write_all
-from clawlink.client.agentrelay.records import from_log, from_meta, moment, to_event, to_record
-from clawlink.client.agentrelay.registry import Registry, read_event
-from clawlink.client.agentrelay.transactions import Transactions
+from clawlink.client.agentrelay.disk import TEMPORARY, overwrite, read_plain
+from clawlink.client.agentrelay.records import from_log, from_meta, moment, seconds, to_event, to_record
+from clawlink.client.agentrelay.registry import TORN, Registry, read_event
+from clawlink.client.agentrelay.transactions import PLACE, Transactions
 from clawlink.domain import relayed as rules
 from clawlink.errors import BadRequest
 
-_NOTE, _SEEN, _TORN, _ASIDE = ".doing", ".seen", "registry.torn.json", ".damaged"
+_NOTE, _SEEN, _ASIDE = ".doing", ".seen", ".damaged"
 _LOOK_SECONDS = 10.0
 _NAMED = 10
 
@@ -80,8 +80,9 @@ class Mending:
         for folder in (self._root, self._storage):
             for name in os.listdir(folder):
                 if name.startswith(".") and name.endswith(TEMPORARY):
-                    os.unlink(folder / name)
-                    left += 1
+                    with contextlib.suppress(OSError):
+                        os.unlink(folder / name)
+                        left += 1
                 elif folder is self._storage and name.endswith(".json"):
                     found.add(name.removesuffix(".json"))
         if left:
@@ -97,19 +98,21 @@ class Mending:
         the clock look like one.
         """
         try:
-            told, looked, next_at = (self._root / _SEEN).read_text("ascii").split()
+            told, looked, next_at = self._seen().split()
             if told == self._state() and float(looked) <= now < min(float(looked) + _LOOK_SECONDS, float(next_at)):
                 return None if (self._root / _NOTE).exists() else float(next_at)
-        except (OSError, ValueError):
+        except (OSError, ValueError, BadRequest):
             pass
         return None
 
+    def _seen(self) -> str:
+        return (read_plain(self._root / _SEEN) or b"").decode("ascii")
+
     def leave(self, looked_at: float | None, next_at: float) -> None:
         """Note how the folder is left; ``looked_at`` is when all of it was looked at, None for as before."""
-        path = self._root / _SEEN
-        with contextlib.suppress(OSError, ValueError):
-            looked = path.read_text("ascii").split()[1] if looked_at is None else repr(looked_at)
-            path.write_text(f"{self._state()} {looked} {next_at!r}", "ascii")
+        with contextlib.suppress(OSError, ValueError, IndexError, BadRequest):
+            looked = self._seen().split()[1] if looked_at is None else repr(looked_at)
+            overwrite(self._root / _SEEN, f"{self._state()} {looked} {next_at!r}".encode("ascii"))
 
     def _state(self) -> str:
         registry, storage = os.stat(self._root / "registry.json"), os.stat(self._storage)
@@ -119,16 +122,11 @@ class Mending:
 
     def begin(self, note: Note) -> None:
         """Note what is about to be done."""
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-        handle = os.open(self._root / _NOTE, flags, 0o600)
-        try:
-            write_all(handle, msgspec.json.encode(note))
-        finally:
-            os.close(handle)
+        overwrite(self._root / _NOTE, msgspec.json.encode(note))
 
     def end(self) -> None:
-        """Note that it is done."""
-        os.unlink(self._root / _NOTE)
+        """Note that it is done, or never was begun."""
+        (self._root / _NOTE).unlink(missing_ok=True)
 
     def recover(self, registry: Registry) -> bool:
         """Finish the change that broke off, or forget it; tell whether there was one. It is over with ``end``."""
@@ -137,7 +135,7 @@ class Mending:
             return False
         try:
             self._finish(registry, msgspec.json.decode(raw, type=Note))
-        except (msgspec.DecodeError, UnicodeDecodeError, BadRequest):
+        except (msgspec.DecodeError, UnicodeError, RecursionError, BadRequest):
             self._tell("a change was interrupted before it began: nothing of it is kept")
         return True
 
@@ -166,15 +164,16 @@ class Mending:
     def mend(self, registry: Registry, names: Iterable[str], now: float) -> bool:
         """Take into the registry what it has lost; tell whether it is to be written."""
         known = registry.raw()
-        lost = [name for name in names if not _says_something(known.get(name))]
+        lost = [name for name in names if name not in known]
         adopted = self._adopt(registry, lost, now) if lost else []
+        for id in set(registry.senseless).difference(adopted):
+            self._tell(f"what the registry had of event {id!r} made no sense, and was dropped")
         if registry.torn:
-            os.replace(self._root / "registry.json", self._root / _TORN)
             self._tell(
-                f"registry.json was torn (it is kept as {_TORN}): {len(known)} events were whole, "
+                f"registry.json was torn (it is kept as {TORN}): {len(known)} events were whole, "
                 f"{len(adopted)} were restored from their files and the log"
             )
-            gone = {str(one.get("event_id")) for one in self._log.read()} - set(registry.raw())
+            gone = {one["event_id"] for one in self._log.read() if PLACE not in one} - set(registry.raw())
             if gone:
                 self._tell(
                     f"only the log knows of {_listed(gone)}: without record and file "
@@ -182,15 +181,18 @@ class Mending:
                 )
         elif adopted:
             self._tell(f"the registry had lost {_listed(adopted)}: restored from the files and the log")
-        return bool(adopted) or registry.torn
+        return bool(adopted or registry.senseless) or registry.torn
 
     def _adopt(self, registry: Registry, lost: list[str], now: float) -> list[str]:
         """Take events into the registry by what their files and the log say; return which."""
         found = {id: meta for id in sorted(lost) if (meta := self._found(id, now)) is not None}
         history: dict[str, list[dict[str, Any]]] = {id: [] for id in found}
+        begun = {id: seconds(meta.get("created_at")) or 0.0 for id, meta in found.items()}
         for entry in self._log.read() if found else ():
-            if entry.get("event_id") in history:
-                history[entry["event_id"]].append(entry)
+            id = entry["event_id"]
+            # Not what a relay keeps under the same id, nor an earlier event of that id.
+            if id in history and PLACE not in entry and (seconds(entry.get("timestamp")) or 0.0) >= begun[id]:
+                history[id].append(entry)
         for id, meta in found.items():
             record = {**from_log(history[id]), **from_meta(meta)}
             event = to_event(id, record, present=True, burns=False, now=now)
@@ -198,13 +200,14 @@ class Mending:
         return list(found)
 
     def _found(self, id: str, now: float) -> dict[str, Any] | None:
-        """Return what a file says of its event; None if it is torn, which is told, or is no event's, which is left."""
+        """Return what a file says of its event; None if it is torn, which is told, or another's, which is left."""
         path = self.file_of(id)
         try:
             data = read_event(path)
         except BadRequest as error:
             with contextlib.suppress(OSError):
                 os.replace(path, path.with_name(path.name + _ASIDE))
+                os.utime(path.with_name(path.name + _ASIDE), (now, now))
             self._tell(
                 f"{error.message}; neither does the registry know it. It is kept as {path.name}{_ASIDE} for a day"
             )
@@ -213,7 +216,6 @@ class Mending:
         with contextlib.suppress(BadRequest):
             if meta.get("event_id") == rules.require_id(id):
                 return meta
-        self._forget_old(path, now)
         return None
 
     def _forget_old(self, path: Path, now: float) -> None:
@@ -244,9 +246,7 @@ class Mending:
         for id, raw in registry.raw().items():
             try:
                 age = _decode_ageing(raw)
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                records.append(id)
-                self._tell(f"what the registry had of event {id!r} made no sense, and was dropped")
+            except (msgspec.DecodeError, UnicodeError, RecursionError):
                 continue
             if id in names:
                 left = self._hours_left(id, age, now, ttl_hours, thorough)
@@ -255,7 +255,11 @@ class Mending:
                     if thorough:
                         changed[id] = {**registry.get(id), "file_exists": True}
                     continue
-                self.file_of(id).unlink(missing_ok=True)
+                try:
+                    self.file_of(id).unlink(missing_ok=True)
+                except OSError as error:
+                    self._tell(f"{self.file_of(id)} is over and cannot be deleted ({error.strerror}): remove it")
+                    continue
                 gone = {"file_exists": False, "status": rules.Status.EXPIRED.value, "expired_at": now.isoformat()}
                 changed[id] = {**registry.get(id), **gone}
                 files.append(id)
@@ -285,11 +289,6 @@ class Mending:
         return (rules.whole_hours(meta.get("ttl_hours")) or hours) - _hours(
             now, moment(meta.get("created_at")) or since
         )
-
-
-def _says_something(raw: msgspec.Raw | None) -> bool:
-    data = b"" if raw is None else memoryview(raw)
-    return data[:1] == b"{" and len(data) > len(b"{}")
 
 
 def _hours(now: datetime, since: datetime) -> float:

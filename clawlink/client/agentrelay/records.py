@@ -11,6 +11,8 @@ from clawlink.domain.relayed import Event, Status
 
 HERE = "here"
 """The reader of a folder: whoever may read it is one and the same to it."""
+# The original writes nothing else down of who has read.
+_READ = (Status.RECEIVED, Status.BURNED, Status.COMPLETED, Status.VERIFIED)
 
 
 def stamp(at: float) -> str:
@@ -28,10 +30,14 @@ def moment(value: Any) -> datetime | None:
         return None
 
 
-def _at(value: Any) -> float | None:
+def seconds(value: Any) -> float | None:
+    """Read a time as seconds since the epoch; None for what is none, and for one that could not be written again."""
     found = moment(value)
     try:
-        return None if found is None else found.timestamp()
+        at = None if found is None else found.timestamp()
+        if at is not None:
+            stamp(at)
+        return at
     except (OverflowError, OSError, ValueError):
         return None
 
@@ -48,7 +54,7 @@ def from_log(entries: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     for entry in entries:
         at, status = entry.get("timestamp"), entry.get("status")
         if status == "SENT":
-            known |= {"type": entry.get("type"), "sender": entry.get("sender"), "receiver": entry.get("receiver")}
+            known = {"type": entry.get("type"), "sender": entry.get("sender"), "receiver": entry.get("receiver")}
             known |= {"created_at": at, "status": Status.SENT.value}
         elif status in ("RECEIVED", "CONFIRMED"):
             known |= {"last_received_at": at, "status": Status.RECEIVED.value}
@@ -67,11 +73,17 @@ def to_event(id: str, record: Mapping[str, Any], *, present: bool, burns: bool, 
         status = Status(record.get("status"))
     except ValueError:
         status = Status.SENT
-    received_at = _at(record.get("last_received_at"))
-    burned_at = _at(record.get("burned_at"))
-    read = received_at is not None or burned_at is not None or status in (Status.RECEIVED, Status.BURNED)
+    touched_at = seconds(record.get("updated_at"))
+    received_at = seconds(record.get("last_received_at"))
+    burned_at = seconds(record.get("burned_at"))
+    read = received_at is not None or burned_at is not None or status in _READ
+    if read and received_at is None:
+        received_at = burned_at or touched_at or now
+    verified_at = None
+    if record.get("verified") is True or status is Status.VERIFIED:
+        verified_at = seconds(record.get("last_verification_at")) or touched_at or now
     hours = rules.whole_hours(record.get("ttl_hours"))
-    created_at = _at(record.get("created_at")) or _at(record.get("updated_at"))
+    created_at = seconds(record.get("created_at")) or touched_at
     return Event(
         id=id,
         type=_text(record, "type") or "REQ",
@@ -86,10 +98,10 @@ def to_event(id: str, record: Mapping[str, Any], *, present: bool, burns: bool, 
         received_by=(HERE,) if read else (),
         received_at=received_at,
         burned_at=burned_at,
-        updated_at=_at(record.get("last_update_at")),
-        completed_at=_at(record.get("completed_at")),
-        verified_at=_at(record.get("last_verification_at")) if record.get("verified") is True else None,
-        expired_at=_at(record.get("expired_at")),
+        updated_at=seconds(record.get("last_update_at")),
+        completed_at=seconds(record.get("completed_at")),
+        verified_at=verified_at,
+        expired_at=seconds(record.get("expired_at")),
     )
 
 

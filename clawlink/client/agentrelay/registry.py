@@ -6,7 +6,9 @@ JSON reads it. What another program wrote in any form of JSON is read, and of a 
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -14,18 +16,23 @@ from typing import Any
 
 import msgspec
 
-from clawlink.client.agentrelay.disk import read_plain, write_whole
+from clawlink.client.agentrelay.disk import Written, read_plain
+from clawlink.domain import relayed as rules
 from clawlink.errors import BadRequest
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_event = msgspec.json.Decoder(dict[str, Any]).decode
+_WRONG = (msgspec.DecodeError, UnicodeError, RecursionError)
 _EVENTS = "events"
+TORN = "registry.torn.json"
 _HEAD, _TAIL = b'{\n  "events": {\n', b"\n  }\n}\n"
 
 
 class Registry:
     """The registry as it was read. ``torn`` if not all of it could be, and then it holds what was whole.
+
+    ``senseless`` are the events whose records cannot be read, or say nothing: they are not taken over.
 
     It is kept as its text, in which one event is found and replaced without a look at the others. A ``trusted`` file is
     one that was written here and not touched since.
@@ -34,9 +41,10 @@ class Registry:
     def __init__(self, path: Path, *, trusted: bool = False) -> None:
         self._path = path
         self.torn = False
+        self.senseless: list[str] = []
         self._text = _HEAD + _TAIL
         raw = read_plain(path)
-        if raw is None or not raw.strip():
+        if raw is None:
             return
         if trusted and raw.endswith(_TAIL):
             self._text = raw
@@ -48,14 +56,25 @@ class Registry:
         try:
             others = _decode(raw)
             events = _decode(others.pop(_EVENTS, msgspec.Raw(b"{}")))
-        except (msgspec.DecodeError, UnicodeDecodeError):
+            more = b"".join(
+                b"  %b: %b,\n" % (_encode(name), _one_line(value, msgspec.json.decode(value)))
+                for name, value in others.items()
+            )
+        except _WRONG:
             self.torn = True
-            events = {id: msgspec.Raw(_encode(event)) for id, event in _salvaged(raw).items()}
-        more = b"".join(b"  %b: %b,\n" % (_encode(name), bytes(value)) for name, value in others.items())
-        self._compose(events, b"{\n" + more + _HEAD[2:])
+            more = b""
+            events = _salvaged(raw)
+        lines: dict[str, bytes] = {}
+        for id, record in events.items():
+            line = _record(record)
+            if line is None:
+                self.senseless.append(id)
+            else:
+                lines[id] = line
+        self._compose(lines, b"{\n" + more + _HEAD[2:])
 
-    def _compose(self, events: Mapping[str, msgspec.Raw], head: bytes) -> None:
-        self._text = head + b",\n".join(_line(id, _one_line(raw)) for id, raw in events.items()) + _TAIL
+    def _compose(self, events: Mapping[str, bytes], head: bytes) -> None:
+        self._text = head + b",\n".join(_line(id, record) for id, record in events.items()) + _TAIL
 
     def _find(self, id: str) -> tuple[int, int]:
         """Return where the line of an event begins and ends; two times -1 if there is none."""
@@ -77,13 +96,14 @@ class Registry:
         line = self._text[begin + len(_line(id, b"")) : end].rstrip(b",")
         try:
             return _decode_event(line)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except _WRONG:
             return {}
 
     def alike(self, id: str) -> list[str]:
         """Return the ids that are this one, but for case perhaps."""
-        if not id.isascii():
-            return [other for other in self.raw() if len(other) == len(id)]
+        if not (id.isascii() and self._text.isascii()):
+            folded = rules.fold(id)
+            return [other for other in self.raw() if rules.fold(other) == folded]
         pattern = b'\n    "(' + re.escape(id.encode()) + b')": '
         return [found.decode() for found in re.findall(pattern, self._text, re.IGNORECASE)]
 
@@ -100,32 +120,49 @@ class Registry:
 
     def change(self, changed: Mapping[str, dict[str, Any]], dropped: Collection[str]) -> None:
         """Note what is known of many events, and forget others."""
-        events = {id: raw for id, raw in self.raw().items() if id not in dropped}
-        events |= {id: msgspec.Raw(_encode(record)) for id, record in changed.items()}
+        events = {id: bytes(raw) for id, raw in self.raw().items() if id not in dropped}
+        events |= {id: _encode(record) for id, record in changed.items()}
         self._compose(events, self._text[: self._text.index(_HEAD[2:]) + len(_HEAD[2:])])
 
+    def written(self) -> Written:
+        """Return the file as it is to be, beside its place."""
+        return Written(self._path, self._text)
+
     def write(self) -> None:
-        """Put the file on disk."""
-        write_whole(self._path, self._text)
+        """Put the file on disk; the torn one is kept beside it."""
+        with self.written() as new:
+            if self.torn:
+                os.replace(self._path, self._path.with_name(TORN))
+            new.put()
+        self.torn = False
 
 
 def _line(id: str, record: bytes) -> bytes:
     return b"    %b: %b" % (_encode(id), record)
 
 
-def _one_line(raw: msgspec.Raw) -> bytes:
+def _one_line(raw: msgspec.Raw, value: object) -> bytes:
     data = bytes(raw)
-    return _encode(msgspec.json.decode(data)) if b"\n" in data else data
+    return _encode(value) if b"\n" in data else data
 
 
-def _salvaged(raw: bytes) -> dict[str, Any]:
+def _record(raw: msgspec.Raw) -> bytes | None:
+    """Return a record on one line; None if it cannot be read or says nothing."""
+    try:
+        record = _decode_event(raw)
+    except _WRONG:
+        return None
+    return _one_line(raw, record) if record else None
+
+
+def _salvaged(raw: bytes) -> dict[str, msgspec.Raw]:
     """Return the events that are whole, up to where the file is torn or other things follow."""
-    text = raw.decode("utf-8", "replace")
+    text = raw.decode("utf-8", "surrogateescape")
     begin = text.find("{", text.find(f'"{_EVENTS}"'))
     if f'"{_EVENTS}"' not in text or begin < 0:
         return {}
     decoder = json.JSONDecoder()
-    events: dict[str, Any] = {}
+    events: dict[str, msgspec.Raw] = {}
     at = begin + 1
     try:
         while True:
@@ -135,8 +172,9 @@ def _salvaged(raw: bytes) -> dict[str, Any]:
             event, at = decoder.raw_decode(text, at)
             if not isinstance(id, str) or not isinstance(event, dict):
                 return events
-            _encode(event)
-            events[id] = event
+            with contextlib.suppress(UnicodeError):  # what cannot be written in UTF-8 is none of what is whole
+                _encode(id)
+                events[id] = msgspec.Raw(_encode(event))
     except (ValueError, IndexError, RecursionError, UnicodeError):
         return events
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +11,8 @@ import msgspec
 
 from clawlink.client.agentrelay import calls
 from clawlink.client.agentrelay.disk import make_private
-from clawlink.client.agentrelay.transactions import Transactions, entry
+from clawlink.client.agentrelay.folder import Completed, Updated
+from clawlink.client.agentrelay.transactions import PLACE, Transactions, entry
 from clawlink.client.sync import Client
 from clawlink.domain import relayed as rules
 from clawlink.errors import BadRequest
@@ -59,7 +61,7 @@ class Remote:
             "full_data": {"meta": meta, "payload": {"content": content}},
         }
 
-    def update(self, id: str, updates: dict[str, Any], next_id: str | None = None) -> str:
+    def update(self, id: str, updates: dict[str, Any], next_id: str | None = None) -> Updated:
         """Merge updates into an event's contents, or into those of the next event, which is made if need be."""
         rules.require_id(id)
         done = self._client.perform(calls.update(self._client.identity, id, updates, next_id))
@@ -74,7 +76,7 @@ class Remote:
             done.ptr,
             "Prepared for next hop",
         )
-        return done.ptr
+        return Updated(done.ptr, done.csv_message)
 
     def cmp(self, id: str, secret: str | None = None) -> str:
         """Return the line that proves that an event was read."""
@@ -84,11 +86,11 @@ class Remote:
 
     def complete(
         self, id: str, result: str = "", next_agent: str = "", next_id: str | None = None, secret: str | None = None
-    ) -> str:
+    ) -> Completed:
         """Write down a result, for the next event if one is named, and return the CMP, unless that is refused."""
         self._client.perform(calls.cmp(self._client.identity, rules.require_id(id), secret, check=True))
-        self.update(id, {"status": "completed", "result": result, "next_agent": next_agent}, next_id)
-        return self.cmp(id, secret)
+        done = self.update(id, {"status": "completed", "result": result, "next_agent": next_agent}, next_id)
+        return Completed(self.cmp(id, secret), done.csv_message)
 
     def verify(self, message: str) -> dict[str, Any]:
         """Tell what a CMP is worth; the relay tells the sender of its event alone."""
@@ -110,6 +112,8 @@ class Remote:
         return {"status": "ok", **msgspec.to_builtins(done), **hours}
 
     def _note(self, id: str, type: str, sender: str, receiver: str, status: str, hint: str, *more: str) -> None:
-        make_private(self._log.folder.parent)
-        make_private(self._log.folder)
-        self._log.append(entry(self._clock(), id, type, sender, receiver, status, hint, *more))
+        with contextlib.suppress(OSError):  # then writing tells it
+            make_private(self._log.folder.parent)
+            make_private(self._log.folder)
+        told = entry(self._clock(), id, type, sender, receiver, status, hint, *more)
+        self._log.append({**told, PLACE: self._client.relay})

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from clawlink.client.agentrelay.disk import write_all
 FIELDS = ("timestamp", "event_id", "type", "sender", "receiver", "status", "hint", "ptr", "notes", "next_action_plan")
 _PREFIX, _SUFFIX = "transactions_", ".jsonl"
 _TAIL_BYTES = 256 * 1024
+PLACE = "place"
+"""What a line has beside these if the event is kept by a relay: its address."""
 
 
 def entry(
@@ -42,15 +44,28 @@ def entry(
 class Transactions:
     """The log in one folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tell: Callable[[str], object] = lambda _: None) -> None:
         self.folder = folder
+        self._tell = tell
 
     def append(self, *entries: Mapping[str, str]) -> None:
-        """Write lines, all to the file of the day that the first is from. A torn line before them stays alone."""
+        """Write lines, all to the file of the day that the first is from. A torn line before them stays alone.
+
+        What was done is done, so a log that cannot be written is told and stops nothing.
+        """
         if not entries:
             return
+        try:
+            self._append(entries)
+        except OSError as error:
+            why = error.strerror or type(error).__name__
+            self._tell(
+                f"the log {self._of_day(entries[0])} cannot be written ({why}): what was done is not noted there"
+            )
+
+    def _append(self, entries: Sequence[Mapping[str, str]]) -> None:
         data = b"".join(json.dumps(one, ensure_ascii=False).encode("utf-8", "replace") + b"\n" for one in entries)
-        path = self._of_day(entries[0]["timestamp"])
+        path = self._of_day(entries[0])
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
         handle = os.open(path, flags, 0o600)
         try:
@@ -68,7 +83,7 @@ class Transactions:
         if not entries:
             return False
         tail = b""
-        with contextlib.suppress(OSError), open(self._of_day(entries[0]["timestamp"]), "rb") as file:
+        with contextlib.suppress(OSError), open(self._of_day(entries[0]), "rb") as file:
             file.seek(max(file.seek(0, os.SEEK_END) - _TAIL_BYTES, 0))
             tail = file.read()
         written = list(_parsed(tail))
@@ -76,8 +91,9 @@ class Transactions:
         self.append(*missing)
         return bool(missing)
 
-    def _of_day(self, stamp: str) -> Path:
-        return self.folder / f"{_PREFIX}{stamp[:10].replace('-', '')}{_SUFFIX}"
+    def _of_day(self, one: Mapping[str, str]) -> Path:
+        day = "".join(filter(str.isdigit, one.get("timestamp", "")[:10]))
+        return self.folder / f"{_PREFIX}{day}{_SUFFIX}"
 
     def files(self) -> list[Path]:
         """Return the files of all days, the oldest first."""
@@ -126,5 +142,5 @@ def _parsed(data: bytes) -> Iterator[dict[str, Any]]:
             one = json.loads(line)
         except (ValueError, RecursionError):
             continue
-        if isinstance(one, dict):
+        if isinstance(one, dict) and isinstance(one.get("event_id"), str):
             yield one

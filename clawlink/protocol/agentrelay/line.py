@@ -18,7 +18,7 @@ from clawlink.errors import BadRequest
 SHORT = 30
 """A line is shorter than this, for ids of up to 16 characters and secrets of 6."""
 
-_MAX_TEXT = 64 * 1024
+_MAX_TEXT = 16 * 1024
 _MAX_PREFIXES = 8
 _PREFIX = re.compile(r"agent[ _-]?relay\s*:", re.IGNORECASE)
 _FIELD = r'(?:"(?:[^"]|"")*"|[^\s,"]*)'
@@ -28,12 +28,13 @@ _WITHIN = re.compile(
     rf"(?<![\w,/\\-])([A-Z][A-Z0-9_-]*),({_FIELD}),((?:{rules.ALIAS}/[^\s,]*|\"(?:[^\"]|\"\")*\")?),([^\s,\"]*),({_DATA})"
 )
 # At the beginning of a line of text, after a bullet or a quote, any fields do, and are then judged one by one.
+# No run of spaces can be shared out between two parts of the pattern: that would take a time without bounds.
+_SPACED = r'\s*(?:("(?:[^"]|"")*"|[^\s,"]+)\s*)?'
 _ALONE = re.compile(
-    rf"\s*(?:[-*\u2022>]\s+)?([`'\u201c]*)([A-Za-z][\w-]*)\s*,\s*({_FIELD})\s*,\s*({_FIELD})\s*,\s*({_FIELD})\s*(?:,\s*({_DATA}))?"
+    rf"\s*(?:[-*\u2022>]\s+)?([`'\u201c]*)([A-Za-z][\w-]*)\s*,{_SPACED},{_SPACED},{_SPACED}(?:,\s*({_DATA}))?"
 )
-_BULLET = re.compile(
-    r"^[ \t]*(?:[-*\u2022][ \t]*)?\**(?P<name>[A-Za-z][A-Za-z _]*?)[ \t]*\**[ \t]*[:=](?P<value>.*)$", re.MULTILINE
-)
+_SAYS = re.compile("[:=]")
+_BULLETS = " \t-*\u2022"
 _NAMES = {
     "type": "type",
     "message type": "type",
@@ -66,7 +67,10 @@ class Line(NamedTuple):
 
 
 def build(type: str, event_id: str, ptr: str, data: str = "") -> str:
-    """Return a line of these fields, in quotes where one would break it."""
+    """Return a line of these fields, in quotes where one would break it. Raises BadRequest for what is no text."""
+    for name, field in (("type", type), ("event_id", event_id), ("ptr", ptr), ("data", data)):
+        if not isinstance(field, str):
+            raise BadRequest(f"{name} must be a text, and is {field!r:.40}", field=name)
     return ",".join([_quoted(type), _quoted(event_id), _quoted(ptr), "", _quoted(data)])
 
 
@@ -87,6 +91,8 @@ def parse(text: str) -> Line:
 
 def find(text: str) -> Line:
     """Return the line in a text as it was written. Raises BadRequest where there is none."""
+    if not isinstance(text, str):
+        raise BadRequest(f"a message of AgentRelay must be a text, and is {text!r:.40}", field="message")
     if not text.strip():
         raise BadRequest("Empty AgentRelay message", field="message")
     if len(text) > _MAX_TEXT:
@@ -136,10 +142,11 @@ def _alone(text: str) -> Line | None:
 def _told(text: str) -> Line | None:
     """Read the form of a list: ``- Message Type: REQ``, ``- Event ID: e1``, ``- File Pointer: s/e1.json``."""
     said: dict[str, str] = {}
-    for found in _BULLET.finditer(text):
-        name = _NAMES.get(" ".join(found["name"].lower().replace("_", " ").split()))
-        if name is not None:
-            said.setdefault(name, found["value"].strip("`\"'* \t\r"))
+    for one in text.split("\n"):
+        told, *value = _SAYS.split(one, maxsplit=1)
+        name = _NAMES.get(" ".join(told.strip(_BULLETS).lower().replace("_", " ").split()))
+        if name is not None and value:
+            said.setdefault(name, value[0].strip("`\"'* \t\r"))
     if not {"type", "id"} <= set(said):
         return None
     return Line(said["type"], said["id"], said.get("ptr", ""), said.get("data", ""))

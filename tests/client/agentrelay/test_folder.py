@@ -54,7 +54,7 @@ def test_an_event_goes_there_and_back(desk: Desk) -> None:
         },
         "payload": {"content": content},
     }
-    assert desk.folder.update("e1", {"result": 3}) == sent["file_path"]
+    assert desk.folder.update("e1", {"result": 3}).file == sent["file_path"]
     assert desk.file("e1")["payload"]["content"] == {**content, "result": 3}
     message = desk.folder.cmp("e1")
     assert message == f"CMP,e1,,,{sent['secret']}" == desk.folder.cmp("e1", sent["secret"])
@@ -322,7 +322,7 @@ def test_meta_may_ask_for_burning_too(desk: Desk) -> None:
 def test_the_next_event_is_made_with_a_secret_of_its_own(desk: Desk) -> None:
     secret = desk.send("e1", task="sum")["secret"]
     desk.receive("e1")
-    message = desk.folder.complete("e1", "6", "c", "e2")
+    message = desk.folder.complete("e1", "6", "c", "e2").cmp_message
     assert message == f"CMP,e1,,,{secret}"
     made = desk.file("e2")
     assert made["payload"]["content"] == {
@@ -344,7 +344,7 @@ def test_an_own_event_that_waits_is_filled_and_any_other_refused(desk: Desk) -> 
     desk.receive("e1")
     desk.folder.send("c", "REQ", "mine", {"sender_agent": "b", "draft": True})
     desk.send("theirs")
-    assert desk.folder.update("e1", {"result": 1}, "mine").endswith("mine.json")
+    assert desk.folder.update("e1", {"result": 1}, "mine").file.endswith("mine.json")
     assert desk.file("mine")["payload"]["content"] == {"sender_agent": "b", "draft": True, "result": 1}
     with pytest.raises(WrongState):
         desk.folder.update("e1", {"result": 1}, "theirs")
@@ -393,7 +393,8 @@ def test_clean_up_takes_what_the_registry_lost_too(desk: Desk) -> None:
         "default_ttl_hours": 24,
         "registry_ttl_hours": 168,
     }
-    assert {path.name for path in desk.folder.storage.iterdir()} == {"e2.json"}
+    # What is no event of this folder is left alone.
+    assert {path.name for path in desk.folder.storage.iterdir()} == {"e2.json", odd.name}
 
 
 @pytest.mark.parametrize(
@@ -432,3 +433,88 @@ def test_the_folder_may_be_anywhere(tmp_path: Path) -> None:
     assert desk.receive("任务七")["event_id"] == "任务七"
     with pytest.raises(WrongState):
         desk.send("任务七")
+
+
+@pytest.mark.parametrize(("id", "other"), [("stra\u00dfe", "strasse"), ("\u1e9ex", "ssx"), ("\u00c4", "\u00e4")])
+def test_an_id_that_some_system_takes_for_a_used_one_is_refused(desk: Desk, id: str, other: str) -> None:
+    for used, wanted in ((id, other), (other + "2", id + "2")):
+        desk.send(used)
+        with pytest.raises(WrongState, match="by case alone"):
+            desk.send(wanted)
+        assert desk.receive(used)["event_id"] == used
+
+
+def test_what_the_original_completed_or_verified_counts(desk: Desk) -> None:
+    for status in ("completed", "verified", "burned_on_read"):
+        secret = desk.send(status)["secret"]
+        plain = {name: desk.events[status][name] for name in ("event_id", "type", "secret", "sender", "receiver")}
+        desk.write_events({**desk.events, status: {**plain, "status": status, "updated_at": "2026-05-13T06:51:00"}})
+        desk.now += 60
+        message = desk.folder.cmp(status)
+        assert message == f"CMP,{status},,,{secret}"
+        assert desk.folder.verify(message)["status"] == ("repeat" if status == "verified" else "ok")
+        assert desk.folder.verify(message)["status"] == "repeat"
+        assert desk.folder.cmp(status) == message
+
+
+def test_a_burned_event_is_completed_after_it_was_verified(desk: Desk) -> None:
+    secret = desk.send("e1")["secret"]
+    events = desk.events
+    events["e1"] |= {"status": "burned_on_read"}
+    desk.write_events(events)
+    assert desk.folder.verify(f"CMP,e1,,,{secret}")["status"] == "ok"
+    events = desk.events
+    assert events["e1"]["last_received_at"]
+    assert desk.another().cmp("e1") == f"CMP,e1,,,{secret}"
+
+
+def test_nobodys_reading_is_proven_by_no_secret(desk: Desk) -> None:
+    secret = desk.send("e1")["secret"]
+    before = desk.events
+    with pytest.raises(WrongState, match="not received by anybody"):
+        desk.folder.verify(f"CMP,e1,,,{secret}")
+    assert desk.folder.verify("CMP,e1,,,forged")["status"] == "mismatch"
+    assert desk.events == before
+
+
+@pytest.mark.skipif(not POSIX, reason="modes and links are of POSIX systems")
+def test_no_file_of_the_folder_is_for_others_or_written_through_a_link(desk: Desk) -> None:
+    desk.send("e1")
+    files = [path for path in desk.folder.root.rglob("*") if path.is_file() and path.name != ".lock"]
+    assert {path.name for path in files} >= {".seen", "registry.json", "e1.json"}
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in files)
+    outside = desk.data / "outside"
+    outside.write_text("mine")
+    seen = desk.folder.root / ".seen"
+    seen.unlink()
+    seen.symlink_to(outside)
+    desk.receive("e1")
+    assert outside.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"CMP,q1,,,S3cret"',
+        '{"message": "CMP,q1,,,S3cret"}',
+        '{"message":"CMP,q1,,,S3cret","to":"a"}',
+        'message="CMP,q1,,,S3cret",',
+        "CMP,q1,,,S3cret.",
+        "CMP,q1,,,S3cret,",
+        "CMP,q1,,,S3cret)",
+        "- CMP,q1,,,S3cret.",
+        "AgentRelay: CMP,q1,,,S3cret. Bye",
+        "<CMP,q1,,,S3cret>",
+        "<b>CMP,q1,,,S3cret</b>",
+        "CMP,q1,,,**S3cret**",
+        "CMP,q1,,,'S3cret'",
+        'CMP,q1,,,"S3cret".',
+        "- Message Type: CMP\n- Event ID: q1\n- Secret: `S3cret`.",
+    ],
+)
+def test_an_honest_cmp_is_known_in_ordinary_text(desk: Desk, text: str) -> None:
+    desk.folder.send("b", "REQ", "q1", {"sender_agent": "a"}, "S3cret")
+    desk.receive("q1")
+    assert desk.folder.verify(text.replace("S3cret", "S3creT"))["status"] == "mismatch"
+    assert desk.folder.verify(text)["status"] == "ok"
+    assert desk.events["q1"]["last_received_secret"] == "S3cret"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -178,3 +179,41 @@ def test_the_folder_is_the_accounts_unless_it_is_named(monkeypatch: pytest.Monke
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
     assert tmp_path / "home" / ".openclaw" / "data" == agentrelay.BASE_DIR
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: agentrelay.agentrelay_send(7, "REQ", "e2", {"sender_agent": "a"}),  # type: ignore[arg-type]
+        lambda: agentrelay.agentrelay_send("b", None, "e2", PARTIES),  # type: ignore[arg-type]
+        lambda: agentrelay.agentrelay_send("b", "REQ", 7, PARTIES),  # type: ignore[arg-type]
+        lambda: agentrelay.agentrelay_send("b", "REQ", "e2", "text"),  # type: ignore[arg-type]
+        lambda: agentrelay.agentrelay_send("b", "REQ", "e2", {**PARTIES, "x": {1}}),
+        lambda: agentrelay.agentrelay_send("b", "REQ", "e2", PARTIES, 7),  # type: ignore[arg-type]
+        lambda: agentrelay.agentrelay_send("b", "REQ", "e2", {"sender_agent": ["a"]}),
+        lambda: agentrelay.agentrelay_receive(None),  # type: ignore[arg-type]
+        lambda: agentrelay.agentrelay_receive(b"REQ,e1,s/e1.json,,"),  # type: ignore[arg-type]
+        lambda: agentrelay.agentrelay_update_file("e1", []),  # type: ignore[arg-type]
+        lambda: agentrelay.agentrelay_update_file(None, {}),  # type: ignore[arg-type]
+        lambda: agentrelay.agentrelay_update_file("e1", {}, 7),  # type: ignore[arg-type]
+        lambda: agentrelay.agentrelay_cmp(7),  # type: ignore[arg-type]
+        lambda: agentrelay.agentrelay_cmp("e1", 7),  # type: ignore[arg-type]
+        lambda: agentrelay.agentrelay_cmp("e1", None, 7),  # type: ignore[arg-type]
+        lambda: agentrelay.agentrelay_verify({}),  # type: ignore[arg-type]
+        lambda: agentrelay.cleanup_stale_events("soon"),  # type: ignore[arg-type]
+        lambda: agentrelay.cleanup_stale_events(24, None),  # type: ignore[arg-type]
+        lambda: agentrelay.cleanup_stale_events(24, 24, "now"),  # type: ignore[arg-type]
+        lambda: agentrelay.normalize_relay_message(7),  # type: ignore[arg-type]
+        lambda: agentrelay.parse_csv(None),  # type: ignore[arg-type]
+        lambda: agentrelay.build_csv("REQ", 7, ""),  # type: ignore[arg-type]
+        lambda: agentrelay.get_event_file(7),  # type: ignore[arg-type]
+        lambda: agentrelay.upsert_registry_event("e1", 7),  # type: ignore[arg-type]
+        lambda: agentrelay.upsert_registry_event("e1", {"x": object()}),
+    ],
+)
+def test_what_is_of_the_wrong_type_is_a_value_error_with_a_sentence(call: Callable[[], object]) -> None:
+    send("e1")
+    agentrelay.agentrelay_receive("REQ,e1,s/e1.json,,")
+    with pytest.raises(ValueError, match=r"\w+ \w+ \w+"):
+        call()
+    agentrelay.agentrelay_cmp("e1")

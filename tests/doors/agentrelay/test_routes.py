@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
@@ -169,3 +170,14 @@ async def test_a_page_of_another_site_is_refused(pair: Pair) -> None:
     headers = {"Origin": "https://evil.example", "ClawLink-Agent-Key": pair.keys["a"]}
     status, _ = await pair.relay.ask("POST", "/agentrelay/send", data=body, headers=headers)
     assert status == 403
+
+
+async def test_a_message_of_any_form_is_answered_at_once_and_a_long_one_with_the_limit(pair: Pair) -> None:
+    started = time.process_time()
+    for run in " \t\"',`*-":
+        for head in ("a", "A,", "- "):
+            status, _ = await pair.ask("receive", "b", message=head + run * 16_000)
+            assert status == 400
+    assert time.process_time() - started < 5
+    status, refused = await pair.ask("verify", "a", message="CMP,e1,,,x" + " " * 100_000)
+    assert (status, refused["field"], refused["limit"]) == (400, "message", 16_384)

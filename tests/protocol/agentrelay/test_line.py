@@ -8,6 +8,7 @@ import time
 import pytest
 
 from clawlink.errors import BadRequest
+from clawlink.protocol.agentrelay import line
 from clawlink.protocol.agentrelay.line import SHORT, Line, announce, build, find, parse
 
 REQ = Line("REQ", "event_001", "s/event_001.json", "")
@@ -123,9 +124,28 @@ def test_what_is_built_is_read_again(data: str) -> None:
 @pytest.mark.parametrize(
     "piece", ["A,", 'A,"', 'A,"""', "A,,,,", "agentrelay:", "- a: b\n", ",", "A-", "- ", "REQ,e,s/"]
 )
-def test_a_hostile_text_takes_no_time(piece: str) -> None:
-    text = (piece * 70_000)[:65_000]
+def test_a_hostile_text_takes_no_time(piece: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line, "_MAX_TEXT", 100_000)
+    text = (piece * 100_000)[:100_000]
     started = time.process_time()
     with contextlib.suppress(BadRequest):
         find(text)
     assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize("run", [*" \t\n\",`'-*:=a_", ", ", ' "', '""', " a", "* "])
+@pytest.mark.parametrize("head", ["", "a", "A,", "a,b,", 'A,"', "- Type", "AgentRelay", "- **ID"])
+@pytest.mark.parametrize("tail", ["", "x", ",", "!"])
+def test_nor_does_a_long_run_of_anything(run: str, head: str, tail: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line, "_MAX_TEXT", 200_000)
+    text = head + (run * 100_000)[:100_000] + tail
+    started = time.process_time()
+    with contextlib.suppress(BadRequest):
+        find(text)
+    assert time.process_time() - started < 2
+
+
+def test_a_message_is_bounded() -> None:
+    with pytest.raises(BadRequest) as refused:
+        find("REQ,e1,s/e1.json,, " + " " * 20_000)
+    assert (refused.value.limit, refused.value.actual) == (16_384, 20_019)
