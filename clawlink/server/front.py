@@ -45,12 +45,12 @@ class Front:
             raise
         except Exception as failure:
             facts = {"method": request.method, "route": _name(endpoint)}
-            error = refusal(self._relay, _in_our_words(failure), facts, _log)
+            # In one go: an error in a variable of this frame, which it remembers, would be garbage that few sweeps find.
+            answer = reply_failure(refusal(self._relay, _in_our_words(failure), facts, _log))
             if request.writer.output_size > 0:  # a part of an answer is out: another one would be taken for its rest
                 if request.transport is not None:
                     request.transport.abort()
                 raise ConnectionResetError("the answer broke off") from failure
-            answer = reply_failure(error)
         if self._logs:
             took = round((time.perf_counter() - started) * 1000, 2)
             seen = {"method": request.method, "route": _name(endpoint), "status": answer.status, "ms": took}
