@@ -35,6 +35,7 @@ class Context:
         self.timeout: float = args.timeout or DEFAULT_TIMEOUT
         self.acting_as: Saved | None = None
         self.nobody_nearby = False
+        self.places: set[str] = set()  # names for files of others, in commands that were shown
         self._clients: list[Client] = []
 
     def __enter__(self) -> Context:

@@ -43,6 +43,12 @@ class UsageError(ClawLinkError):
     code = "usage"
 
 
+class LocalFailure(ClawLinkError):
+    """This machine does not do what is needed; the message names the path and says what would help."""
+
+    code = "local_failure"
+
+
 _BY_CODE = {
     "usage": Exit.USAGE,
     "several_identities": Exit.USAGE,

@@ -18,6 +18,9 @@ Progress = Callable[[int, int | None], object]
 
 # What is smaller is over before a bar would be seen.
 _WORTH_A_BAR_BYTES = 1024 * 1024
+_MOST_NAMED = 5
+# Room for a counter in a name that others have made as long as a name may be.
+_MOST_STEM_BYTES = 150
 
 
 def add_file_key(parser: ArgumentParser) -> None:
@@ -54,16 +57,24 @@ def bar(ctx: Context, what: str) -> Iterator[Progress | None]:
     if not ctx.err.terminal or ctx.json:
         yield None
         return
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
+    from rich.text import Text
 
-    from clawlink.cli.render import quoted
+    from clawlink.cli.render import quoted, size
+
+    class Speed(ProgressColumn):
+        """How fast it goes, in the units of how far it is: rich's own column has others."""
+
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("? /s" if speed is None else f"{size(round(speed))}/s", style="progress.data.speed")
 
     bars = Bars(
         TextColumn("{task.description}", markup=False),
         BarColumn(30),
         DownloadColumn(binary_units=True),
-        TransferSpeedColumn(),
+        Speed(),
         TimeRemainingColumn(),
         console=ctx.err.console(),
         transient=True,
@@ -95,6 +106,30 @@ def tell_broken_off(ctx: Context, error: ClawLinkError | None) -> None:
         what, _, _ = error.message.partition(";")  # not what it says to do: that is done here
         ctx.warn(f"{what}; trying to go on")
     ctx.err.flush()
+
+
+def source(path: str) -> Any:
+    """Return what is sent of a path: the path itself, or a folder as a tar, which knows what it leaves out."""
+    if not os.path.isdir(path):
+        return path
+    from clawlink.client.folders import Packed
+
+    return Packed(path)
+
+
+def tell_left_out(ctx: Context, sent: Any) -> None:
+    """Name what of a folder was not sent."""
+    from clawlink.cli.render import plural
+
+    skipped: list[str] = getattr(sent, "skipped", [])
+    if skipped:
+        # A name that is not UTF-8 cannot be shown as it is.
+        named = [os.fsencode(name).decode(errors="replace") for name in skipped[:_MOST_NAMED]]
+        more = len(skipped) - len(named)
+        ctx.warn(
+            f"{plural(len(skipped), 'entry', 'entries')} left out, being no file, a link out of the folder, or of a "
+            f"name that does not travel: {', '.join(named)}{f' and {more} more' if more else ''}"
+        )
 
 
 def lock_line(lock: FileLock, now: float) -> str:
@@ -140,30 +175,68 @@ def attached(args: Namespace, ctx: Context) -> list[Any] | None:
             raise UsageError(f"there is no file {path} to attach; nothing was sent")
     found = []
     for path in args.attach:
+        what = source(path)
+        name = None if what is path else f"{os.path.basename(os.path.abspath(path))}.tar"
         with bar(ctx, os.path.basename(path)) as moved:
-            found.append(ctx.client.attach(path, on_progress=moved, on_away=lambda error: tell_broken_off(ctx, error)))
+            found.append(
+                ctx.client.attach(what, name, on_progress=moved, on_away=lambda error: tell_broken_off(ctx, error))
+            )
+        tell_left_out(ctx, what)
     return found
 
 
 def show_attachments(ctx: Context, attachments: Iterable[Any], *, indent: int = 2) -> None:
-    """Print what goes with a message, and the command that gets each."""
+    """Print what goes with a message, and the command that gets each, and nothing else than what was named."""
     from clawlink.cli.render import quoted, size
 
-    taken: set[str] = set()
     for one in attachments:
-        place = _free(one.name, one.sha256, taken)
-        taken.add(place)
-        get = ctx.command("file-get", key=one.file_key, version=str(one.version), output=place)
         ctx.out.line(f"{'':{indent}}attached: {quoted(one.name, 80)}, {size(one.size)}")
+        fault = _fault(one)
+        if fault is not None:
+            ctx.out.facts(("cannot be got", fault), indent=indent + 2)
+            continue
+        place = _free(one.name, ctx.places)
+        get = ctx.command(
+            "file-get", key=one.file_key, version=str(one.version), sha256=one.sha256.lower(), output=place
+        )
         ctx.out.facts(("get it", get), indent=indent + 2)
 
 
-def _free(name: str, sha256: str, taken: set[str]) -> str:
-    """Return a name in this folder for what somebody else has named, so that nothing that is here is written over."""
+def _fault(attachment: Any) -> str | None:
+    """Say why no command gets an attachment, if none does: the sender has written whatever it liked."""
+    from argparse import ArgumentTypeError
+
+    from clawlink.cli.render import cell
+    from clawlink.cli.values import sha256
+    from clawlink.client.blob_calls import require_key
+    from clawlink.errors import BadRequest
+
+    key = attachment.file_key
+    try:
+        require_key(key)
+        sha256(attachment.sha256)
+    except BadRequest as error:
+        return f"no file has the key {cell(key)[:80]!r}: {cell(error.message)}"
+    except ArgumentTypeError:
+        return "what the sender gives as its SHA-256 is none"
+    if cell(key) != key:
+        return "its key has characters that cannot be shown; with --json it is there as it is"
+    return None
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """Return a name in this folder for what somebody else has named, so that nothing is written over.
+
+    Some systems take names for one that differ in capitals alone.
+    """
     from clawlink.client.places import safe_name
 
-    place = safe_name(name, "attachment")
-    if place in taken or os.path.lexists(place):
-        stem, suffix = os.path.splitext(place)
-        place = safe_name(f"{stem}-{sha256[:8]}{suffix}", "attachment")
+    place = first = safe_name(name, "attachment")
+    number = 1
+    while place.casefold() in taken or os.path.lexists(place):
+        number += 1
+        stem, suffix = os.path.splitext(first)
+        stem = stem.encode()[:_MOST_STEM_BYTES].decode(errors="ignore")
+        place = safe_name(f"{stem}-{number}{suffix}", "attachment")
+    taken.add(place.casefold())
     return place

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import os
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from clawlink.cli.exits import Exit, exit_of
-from clawlink.errors import ClawLinkError, NotAllowed, RelayUnreachable, UnknownAgent, UnknownFile
+from clawlink.cli.exits import Exit, LocalFailure, exit_of
+from clawlink.errors import (
+    ClawLinkError,
+    FileLocked,
+    NotAllowed,
+    RelayUnreachable,
+    UnknownAgent,
+    UnknownFile,
+    VersionConflict,
+)
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -20,6 +29,21 @@ if TYPE_CHECKING:
 _ACTING = frozenset({"from_agent", "agent_id"})
 # Most commands live for a tenth of a second, much of it imports, which make no garbage: looking for some takes a tenth.
 _GC_THRESHOLD = 50_000
+# What helps where this machine refuses something.
+_NO_ROOM = "make room there, or choose another place"
+_NO_RIGHT = "see who may read and write it, or choose another place"
+_HELP = {
+    errno.ENOENT: "see whether the path is right, and its folder is there",
+    errno.ENOTDIR: "see whether the path is right: what it goes through is no folder",
+    errno.EISDIR: "name a file",
+    errno.ENOSPC: _NO_ROOM,
+    errno.EDQUOT: _NO_ROOM,
+    errno.EFBIG: "choose a place where files may be as large, or raise the limit (ulimit -f)",
+    errno.EACCES: _NO_RIGHT,
+    errno.EPERM: _NO_RIGHT,
+    errno.EROFS: "nothing can be written there: choose another place",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -63,8 +87,7 @@ def _main(argv: list[str]) -> Exit:
     except BrokenPipeError:  # whoever read our output has seen enough
         return _close(Exit.FAILED)
     except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        _report(ClawLinkError(f"{error.strerror or error}{where}"), as_json)
+        _report(_local(error), as_json)
         return _close(Exit.FAILED)
     except Exception as error:
         if os.environ.get("CLAWLINK_DEBUG"):
@@ -77,6 +100,14 @@ def _defect(error: Exception) -> str:
     return f"clawlink has a defect: {type(error).__name__}: {error}"
 
 
+def _local(error: OSError) -> LocalFailure:
+    """Say what this machine has refused, where, and what helps, if the sentence does not say so itself."""
+    what, _, next_step = (error.strerror or str(error)).partition("; ")
+    where = f" ({os.fsdecode(error.filename)})" if isinstance(error.filename, str | bytes) else ""
+    next_step = next_step or _HELP.get(error.errno or 0, "")
+    return LocalFailure(f"{what}{where}" + (f"; {next_step}" if next_step else ""))
+
+
 def _explained(error: ClawLinkError, ctx: Context | None) -> ClawLinkError:
     """Say what to do about an error whose sentence is the relay's, where the command line knows more."""
     if isinstance(error, UnknownFile):
@@ -84,6 +115,8 @@ def _explained(error: ClawLinkError, ctx: Context | None) -> ClawLinkError:
     if isinstance(error, NotAllowed) and error.field == "claim" and ctx is not None and "no_claim" in ctx.args:
         # What the relay says is in the words of a request, where the flag has another name.
         return NotAllowed("this relay takes only agents that hold a key: leave out --no-claim", field="claim")
+    if isinstance(error, VersionConflict | FileLocked) and ctx is not None and f"--{error.field}" not in error.message:
+        return _with_flag(error, ctx)
     if isinstance(error, RelayUnreachable) and ctx is not None and ctx.nobody_nearby:
         return RelayUnreachable(f"{error.message}; nor does one announce itself on the local network")
     if not isinstance(error, UnknownAgent) or error.field not in _ACTING or ctx is None or ctx.acting_as is None:
@@ -93,6 +126,17 @@ def _explained(error: ClawLinkError, ctx: Context | None) -> ClawLinkError:
         f"the relay at {me.relay} has no agent {me.name!r} any more (perhaps it was restarted); "
         f"register again: {ctx.register_command(me)}",
         field=error.field,
+    )
+
+
+def _with_flag(error: VersionConflict | FileLocked, ctx: Context) -> ClawLinkError:
+    """Name the flag that the relay calls by the field of a request, if the command has it."""
+    if error.field is None or error.field not in ctx.args:
+        return error
+    flag = "--" + error.field.replace("_", "-")
+    value = f" {error.current}" if error.field == "if_version" and isinstance(error.current, int) else ""
+    return type(error)(
+        f"{error.message} ({flag}{value})", field=error.field, retry_after=error.retry_after, current=error.current
     )
 
 

@@ -6,6 +6,7 @@ Only the module of the verb asked for is imported, so this module names no verb 
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -34,6 +35,24 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see: {self.prog} --help")
+
+    def joined(self, words: Sequence[str]) -> str:
+        """Say how to write the first word that was taken for a flag because it begins with a dash; empty: none was."""
+        known = self._option_string_actions
+        for before, word in zip(["", *words], words):  # noqa: B905 - the last word has none behind it
+            if word == "--":
+                break
+            if not word.startswith("-") or word == "-" or word.partition("=")[0] in known:
+                continue
+            if before in known and known[before].nargs != 0:
+                flags = [before]
+            elif "--key" in known and known["--key"].dest == "key" and not word.startswith("--"):
+                flags = [flag for flag in ("--file", "--key") if flag in known]
+            else:
+                continue
+            typed = " or ".join(shlex.quote(f"{flag}={word}") for flag in flags)
+            return f"; if {word!r} is a value, join it to its flag: {typed}"
+        return ""
 
 
 def _seconds(text: str) -> float:
@@ -76,7 +95,10 @@ def parse(argv: Sequence[str]) -> tuple[Verb, argparse.Namespace]:
     parser = Parser(prog=f"{PROG} {name}", description=verb.HELP, allow_abbrev=False, conflict_handler="resolve")
     _add_everywhere(parser)
     verb.add(parser)
-    parser.parse_args(after, args)
+    try:
+        parser.parse_args(after, args)
+    except UsageError as error:
+        raise UsageError(error.message + parser.joined(after)) from None
     for option in ("relay", "token", "named", "ca", "timeout"):
         args.__dict__.setdefault(option, None)
     args.__dict__.setdefault("json", False)

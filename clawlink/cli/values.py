@@ -47,6 +47,26 @@ def lifetime(text: str) -> float:
     return value
 
 
+def kept_span(text: str) -> float:
+    """Read how long a file is kept."""
+    from clawlink.domain.limits import MAX_FILE_TTL_SECONDS
+
+    value = span(text)
+    if not 1 <= value <= MAX_FILE_TTL_SECONDS:
+        most = f"{MAX_FILE_TTL_SECONDS / _UNITS['d']:g} days"
+        raise argparse.ArgumentTypeError(f"it must be from 1 s to {most}, not {text!r}")
+    return value
+
+
+def sha256(text: str) -> str:
+    """Read a SHA-256 in hexadecimal."""
+    import re
+
+    if not re.fullmatch("[0-9a-fA-F]{64}", text):
+        raise argparse.ArgumentTypeError(f"64 hexadecimal digits are needed, not {text!r}")
+    return text.lower()
+
+
 def lock_span(text: str) -> float:
     """Read how long a file is locked."""
     from clawlink.domain.limits import MAX_LOCK_SECONDS

@@ -219,17 +219,19 @@ class AsyncClient(Shell):
         target: str | os.PathLike[str] | IO[bytes],
         *,
         version: int | None = None,
+        sha256: str | None = None,
         patience: float = 60.0,
         on_progress: Callable[[int, int | None], object] | None = None,
         on_away: Callable[[ClawLinkError | None], object] | None = None,
     ) -> FileFacts:
         """Read a shared file to a path, whole or not at all, or into a file object that is open for writing bytes.
 
-        Its SHA-256 is compared before it is there; an object has it all before that is known. What breaks off goes on
-        where it was; ``patience``, ``on_progress`` and ``on_away`` are those of ``upload``.
+        Its SHA-256 is compared before it is there; an object has it all before that is known. If it is not the
+        ``sha256`` asked for, nothing is read: DigestMismatch. What breaks off goes on where it was; ``patience``,
+        ``on_progress`` and ``on_away`` are those of ``upload``.
         """
         sink = transfer.sink(target)
-        steps = transfer.download(self.identity, file_key, sink, version=version, patience=patience)
+        steps = transfer.download(self.identity, file_key, sink, version=version, sha256=sha256, patience=patience)
         return await self._transferred(steps, FileFacts, on_progress, on_away)
 
     async def attach(

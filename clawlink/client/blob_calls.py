@@ -114,7 +114,7 @@ def delete_file(
 
     ``force`` does so although another agent holds its lock.
     """
-    _require_key(file_key)
+    require_key(file_key)
     query = {"agent_id": me.require(), "if_version": if_version, "force": "true" if force else None}
     return simple_call(paths.DELETE_FILE, query=query, file_key=file_key, repeatable=False)
 
@@ -137,7 +137,7 @@ def put_blob(
     ``if_version`` writes it only if it is at that version still (0: if it is new), ``ttl`` keeps it for so many
     seconds, ``burn`` until somebody has read it, and ``force`` writes although another agent holds its lock.
     """
-    _require_key(file_key)
+    require_key(file_key)
     headers = {
         **_acting(me.require()),
         "Content-Type": content_type or OCTETS,
@@ -180,7 +180,7 @@ def _get(
     length: int | None = None,
     burn: bool = False,
 ) -> Call[T]:
-    _require_key(file_key)
+    require_key(file_key)
     part = None
     if start is not None or length is not None:
         begin = start or 0
@@ -205,7 +205,7 @@ def _get(
 
 def stat_blob(me: Identity, file_key: str, *, version: int | None = None) -> Call[FileFacts]:
     """Tell what is known of a shared file, and of the newest ``version`` of it or a former one."""
-    _require_key(file_key)
+    require_key(file_key)
 
     def read(reply: Reply) -> FileFacts:
         return _facts(file_key, reply.headers, int(reply.headers["Content-Length"]))
@@ -234,14 +234,14 @@ def file_history(
 
     With ``wait``, in seconds, once it is at another version than ``since``, or as it is then; a deletion counts.
     """
-    _require_key(file_key)
+    require_key(file_key)
     query = {"versions": "", "since": since, "wait": wait or None}
     return _raw(paths.GET_BLOB, {}, query=query, wait=wait, read=_read_history, file_key=file_key)
 
 
 def confirm_read(me: Identity, file_key: str) -> Call[replies.FileDeleted]:
     """Say that a file that only one may read has been read: it is gone from now on."""
-    _require_key(file_key)
+    require_key(file_key)
     return _raw(paths.DELETE_BLOB, _acting(me.require()), query={"read": 1}, repeatable=False, file_key=file_key)
 
 
@@ -258,7 +258,7 @@ def lock_file(
 
 def unlock_file(me: Identity, file_key: str, *, force: bool = False) -> Call[replies.FileUnlocked]:
     """Let others write a file again; with ``force`` also if somebody else holds the lock."""
-    _require_key(file_key)
+    require_key(file_key)
     query = {"agent_id": me.require(), "force": "true" if force else None}
     return simple_call(paths.UNLOCK_FILE, query=query, file_key=file_key)
 
@@ -279,7 +279,7 @@ def create_upload(
 
     With the ``sha256`` of the whole the file is written only if that is what arrived.
     """
-    _require_key(file_key)
+    require_key(file_key)
     metadata = {
         "key": file_key,
         "agent_id": me.require(),
@@ -398,7 +398,7 @@ def is_text(content: bytes) -> bool:
     return True
 
 
-def _require_key(file_key: str) -> None:
+def require_key(file_key: str) -> None:
     """Refuse here what would be another address: some libraries take dots between slashes for steps."""
     checked({"file_key": file_key, "content": "", "agent_id": "-"}, requests.PutFile)
     if {".", ".."} & set(file_key.split("/")):

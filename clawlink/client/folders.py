@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import secrets
 import shutil
 import stat
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
+from clawlink.client.landing import naming, part_of, sweep
 from clawlink.client.places import link_within, parts_within
 from clawlink.errors import ClawLinkError
 
@@ -33,7 +34,8 @@ class Packed:
     """A folder, read as the bytes of a tar: as it is read, and never more of it in memory than one piece.
 
     Its members are named from the folder down, in order, and belong to nobody. ``skipped`` are the entries that cannot
-    be in it: devices, sockets, and links that lead out of the folder.
+    be in it: devices, sockets, links that lead out of the folder, and names that ``unpack`` would refuse the whole
+    tar for, with all that is below them.
     """
 
     content_type = TAR
@@ -65,7 +67,7 @@ class Packed:
 
     def _pack(self) -> Any:
         written = 0
-        for name in _entries(self._folder, ""):
+        for name in _entries(self._folder, "", self.skipped):
             for piece in self._member(name):
                 written += len(piece)
                 yield piece
@@ -110,15 +112,28 @@ def _head(member: tarfile.TarInfo) -> bytes:
     return member.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
-def _entries(folder: str, before: str) -> Iterator[str]:
-    """Give all that is below a folder, folders before what is in them; no link is followed."""
+def _entries(folder: str, before: str, skipped: list[str]) -> Iterator[str]:
+    """Give all that is below a folder, folders before what is in them; no link is followed.
+
+    What has a name that does not travel is ``skipped``.
+    """
     with os.scandir(os.path.join(folder, before)) as found:
         entries = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in found)
     for name, is_folder in entries:
         path = f"{before}/{name}" if before else name
+        try:
+            _require_depth(parts_within(path))
+        except ValueError:
+            skipped.append(path)
+            continue
         yield path
         if is_folder:
-            yield from _entries(folder, path)
+            yield from _entries(folder, path, skipped)
+
+
+def _require_depth(parts: tuple[str, ...]) -> None:
+    if len(parts) > _MOST_DEPTH:
+        raise ValueError(f"is more than {_MOST_DEPTH} folders deep")
 
 
 class Unpacked(NamedTuple):
@@ -138,13 +153,15 @@ def unpack(archive: IO[bytes], folder: str | os.PathLike[str], *, replace: bool 
     target = os.path.realpath(folder)
     if os.path.exists(target) and not os.path.isdir(target):
         raise FileExistsError(17, "that is no folder; name one to extract into", os.fspath(folder))
-    staged = f"{target}.{secrets.token_hex(6)}.part"
+    sweep(*os.path.split(target))
+    staged = part_of(target)
     try:
         # Only uncompressed: what is small and becomes large is refused with it.
         with tarfile.open(fileobj=archive, mode="r:") as tar:
             members = _checked(tar, staged)
-            os.mkdir(staged, 0o777)
-            done = _write(tar, members, staged)
+            with naming(os.fspath(folder)):
+                os.mkdir(staged, 0o777)
+                done = _write(tar, members, staged)
     except tarfile.TarError as error:
         shutil.rmtree(staged, ignore_errors=True)
         raise UnsafeArchive(f"this is no tar that can be read: {error}; get it as a file without --extract") from None
@@ -156,6 +173,41 @@ def unpack(archive: IO[bytes], folder: str | os.PathLike[str], *, replace: bool 
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return done
+
+
+class Unpacking:
+    """What comes of a tar is held until it is whole, and then put into a folder as ``unpack`` does: a ``Sink``.
+
+    ``unpacked`` is what came of it.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], *, replace: bool = False) -> None:
+        self.unpacked = Unpacked(0, 0)
+        self._folder = folder
+        self._replace = replace
+        self._held: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - drop closes it
+
+    def write(self, data: bytes) -> None:
+        """Hold the next bytes."""
+        with naming(tempfile.gettempdir()):
+            self._held.write(data)
+
+    def restart(self) -> bool:
+        """Begin again."""
+        self._held.seek(0)
+        self._held.truncate()
+        return True
+
+    def keep(self) -> None:
+        """Put all of it into the folder."""
+        with naming(tempfile.gettempdir()):
+            self._held.seek(0)
+        self.unpacked = unpack(self._held, self._folder, replace=self._replace)
+
+    def drop(self) -> None:
+        """Hold nothing any more."""
+        with contextlib.suppress(OSError):
+            self._held.close()
 
 
 _Members = list[tuple[tuple[str, ...], tarfile.TarInfo]]
@@ -192,8 +244,7 @@ def _checked(tar: tarfile.TarFile, staged: str) -> _Members:
 
 def _check(tar: tarfile.TarFile, member: tarfile.TarInfo, parts: tuple[str, ...], staged: str) -> None:
     """Raise ValueError that says why a member is not taken."""
-    if len(parts) > _MOST_DEPTH:
-        raise ValueError(f"is more than {_MOST_DEPTH} folders deep")
+    _require_depth(parts)
     if member.issym():
         if not parts:
             raise ValueError("is a link in place of the folder")
@@ -274,9 +325,11 @@ def _publish(staged: str, target: str, members: _Members, replace: bool) -> None
                 os.makedirs(place, exist_ok=True)
             else:
                 os.makedirs(os.path.dirname(place), exist_ok=True)
-                os.replace(os.path.join(staged, *parts), place)
+                with naming(place):
+                    os.replace(os.path.join(staged, *parts), place)
         return
-    os.replace(staged, target)
+    with naming(target):
+        os.replace(staged, target)
 
 
 def _require_room(target: str, members: _Members, replace: bool) -> None:

@@ -8,18 +8,24 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
 import secrets
+import shutil
 import stat
 import tempfile
-from collections.abc import Callable
-from typing import IO, Any, NamedTuple, Protocol
+import time
+from collections.abc import Callable, Iterator
+from typing import IO, Any, NamedTuple, Protocol, runtime_checkable
 
 from clawlink.errors import BadRequest
 
 _CHUNK_BYTES = 1024 * 1024
+# What nobody has written to for so long was left behind by someone who was ended in the midst of it.
+_STALE_SECONDS = 24 * 3600.0
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
+@runtime_checkable
 class Sink(Protocol):
     """What a download is written to."""
 
@@ -40,10 +46,11 @@ class Landing:
     """A file that is written beside its place and put there whole by ``keep``.
 
     Through a link it is the link's target that is written. What is no plain file, as a device or a pipe, is written
-    as it comes.
+    as it comes. What goes wrong names the path that was asked for.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._asked = os.fspath(path)
         self.path = os.path.realpath(path)
         self._temporary: str | None = None
         self._file: IO[bytes] | None = None
@@ -53,19 +60,25 @@ class Landing:
 
     def write(self, data: bytes) -> None:
         """Write the next bytes."""
-        self._open().write(data)
+        with naming(self._asked):
+            self._open().write(data)
 
     def restart(self) -> bool:
         """Begin again. What is no plain file cannot take back what it has."""
         if not self._plain:
             return False
-        file = self._open()
-        file.seek(0)
-        file.truncate()
+        with naming(self._asked):
+            file = self._open()
+            file.seek(0)
+            file.truncate()
         return True
 
     def keep(self) -> None:
         """Put it in its place, once it is on the disk."""
+        with naming(self._asked):
+            self._keep()
+
+    def _keep(self) -> None:
         file = self._open()
         file.flush()
         if self._temporary is None:
@@ -93,12 +106,46 @@ class Landing:
         if self._file is None:
             if self._plain:
                 folder, name = os.path.split(self.path)
-                temporary = os.path.join(folder, f".{name[:100]}.{secrets.token_hex(6)}.part")
+                beside = f".{name[:100]}"
+                sweep(folder, beside)
+                temporary = os.path.join(folder, part_of(beside))
                 made = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o666)
                 self._temporary, self._file = temporary, os.fdopen(made, "wb")
             else:
                 self._file = open(self.path, "wb")  # noqa: SIM115 - it is closed by keep and drop
         return self._file
+
+
+def part_of(name: str) -> str:
+    """Return a name for what is to become that, while it is written."""
+    return f"{name}.{secrets.token_hex(6)}.part"
+
+
+def sweep(folder: str, name: str) -> None:
+    """Remove what those have left behind who wrote the same and were killed in the midst of it, a day ago or more."""
+    ours = re.compile(rf"{re.escape(name)}\.[0-9a-f]{{12}}\.part")
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if ours.fullmatch(entry.name) is None:
+                continue
+            with contextlib.suppress(OSError):
+                if time.time() - entry.stat(follow_symlinks=False).st_mtime < _STALE_SECONDS:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    os.unlink(entry.path)
+
+
+@contextlib.contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Have what the system refuses here name the path that was asked for, and not that which it is written to."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, path) from error
 
 
 class Flow:

@@ -29,7 +29,7 @@ def merge(base: str, ours: str, theirs: str, *, names: tuple[str, str] = ("ours"
 
     A line that only one side has touched is as that side has it. Where both changed the same lines, or lines beside
     each other, and not in the same way, both stand there between markers with their ``names``, as ``git merge-file``
-    writes them.
+    writes them. Where many lines are alike, as blank ones, it may see other lines as changed than git does.
     """
     if ours == theirs or theirs == base:
         return Merged(ours, 0)
@@ -129,4 +129,26 @@ def _matches(base: list[str], side: list[str]) -> list[tuple[int, int, int]]:
     middle = SequenceMatcher(None, base[before : len(base) - after], side[before : len(side) - after], autojunk=False)
     found = [(before + b, before + s, length) for b, s, length in middle.get_matching_blocks() if length]
     ends = (len(base) - after, len(side) - after, after)
-    return [match for match in ((0, 0, before), *found, ends) if match[2]]
+    return _slid(base, side, [match for match in ((0, 0, before), *found, ends) if match[2]])
+
+
+def _slid(base: list[str], side: list[str], matches: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Put what was only added, or only removed, as far down as it can stand, as git does.
+
+    Which of several equal lines is the new one cannot be known; but it must be the same one on both sides.
+    """
+    found: list[tuple[int, int, int]] = []
+    b = s = 0  # where the stretch before ends
+    for at_base, at_side, length in [*matches, (len(base), len(side), 0)]:
+        only_added, only_removed = b == at_base, s == at_side
+        steps = 0
+        if only_added != only_removed:
+            lines, start, end = (side, s, at_side) if only_added else (base, b, at_base)
+            while steps < length and lines[start + steps] == lines[end + steps]:
+                steps += 1
+        if steps:
+            found.append((b, s, steps))
+        if length > steps:
+            found.append((at_base + steps, at_side + steps, length - steps))
+        b, s = (at_base + length, at_side + length) if length > steps else (b + steps, s + steps)
+    return found

@@ -24,7 +24,7 @@ from clawlink.client.landing import Flow, Landing, Measure, Sink, Source
 from clawlink.client.places import safe_name
 from clawlink.client.retry import PASSING, Backoff
 from clawlink.client.waiting import Ask, Do, Rest, Said, Step, Trouble
-from clawlink.domain.limits import KIB, MIB
+from clawlink.domain.limits import KIB, MIB, READ_HOLD_SECONDS
 from clawlink.domain.message import Attachment
 from clawlink.errors import (
     BadRequest,
@@ -382,29 +382,43 @@ def download(
     sink: Sink,
     *,
     version: int | None = None,
+    sha256: str | None = None,
     patience: float = PATIENCE_SECONDS,
 ) -> Steps[None]:
     """Read a shared file into a sink. It ends with its ``FileFacts`` as what is ``Said`` last.
 
     What has begun is finished in the version it began with; only if that is not kept any more it begins again with
-    the newest. Nothing is kept that has not the SHA-256 that the relay gives for the whole.
+    the newest. Nothing is kept that has not the SHA-256 that the relay gives for the whole; and nothing is even read
+    if that is not the ``sha256`` asked for.
     """
+    fetching = _Fetching(me, file_key, sink, version, sha256, Patience(file_key, patience))
     try:
-        fetching = _Fetching(me, file_key, sink, version, Patience(file_key, patience))
         facts = yield from fetching.all()
         yield Do(sink.keep)
+    except OSError as error:
+        if not fetching.burns:
+            raise
+        # It is not confirmed, so this reader may come back for it.
+        raise OSError(
+            error.errno,
+            f"{error.strerror or error}; it is not lost: get it again within {READ_HOLD_SECONDS:.0f} s as the same "
+            "agent, to a place where it can be written",
+            error.filename,
+        ) from error
     finally:
         sink.drop()
-    if facts.burn_after_read and me.agent_id is not None:
+    if fetching.burns:
         with contextlib.suppress(ClawLinkError):  # it was read to its end, so it is gone before long without that
             yield Ask(blob_calls.confirm_read(me, file_key), _LAST_WORDS_SECONDS)
     yield Said(file_key, facts)
 
 
 def sink(target: Any) -> Sink:
-    """Return what writes to a path, or into a file object."""
+    """Return what writes to a path, or into a file object. What is a ``Sink`` already stays as it is."""
     if isinstance(target, str | os.PathLike):
         return Landing(target)
+    if isinstance(target, Sink):
+        return target
     if not callable(getattr(target, "write", None)):
         raise BadRequest("give a path, or a file object that is open for writing bytes", field="target")
     return Flow(target)
@@ -413,11 +427,21 @@ def sink(target: Any) -> Sink:
 class _Fetching:
     """A download in pieces, with the digest of what has come."""
 
-    def __init__(self, me: Identity, file_key: str, sink: Sink, version: int | None, patience: Patience) -> None:
+    def __init__(
+        self,
+        me: Identity,
+        file_key: str,
+        sink: Sink,
+        version: int | None,
+        sha256: str | None,
+        patience: Patience,
+    ) -> None:
+        self.burns = False  # whether only this agent may read it from now on
         self._me = me
         self._file_key = file_key
         self._sink = sink
         self._version = version
+        self._sha256 = sha256
         self._patience = patience
         self._pieces = Pieces()
         self._done = 0
@@ -463,15 +487,22 @@ class _Fetching:
         call = blob_calls.stat_blob(self._me, self._file_key, version=self._version)
         facts = yield from _ask(call, self._patience)
         yield from self._patience.renew()
+        if self._sha256 is not None and facts.sha256 != self._sha256.lower():
+            raise DigestMismatch(
+                f"version {facts.version} of {self._file_key!r} is not what was asked for: its SHA-256 is "
+                f"{facts.sha256}, not {self._sha256.lower()}; nothing was written",
+                field="sha256",
+                current=facts.sha256,
+            )
+        self.burns = facts.burn_after_read and self._me.agent_id is not None
         yield Said(self._file_key, Moved(0, facts.size))
         return facts
 
     def _call(self, facts: FileFacts) -> Call[Blob]:
         """Ask for the next part of what has begun. An empty file has no parts that could be asked for."""
         part = (self._done, self._pieces.size) if facts.size else (None, None)
-        burn = facts.burn_after_read and self._me.agent_id is not None
         return blob_calls.get_blob(
-            self._me, self._file_key, version=facts.version, start=part[0], length=part[1], burn=burn
+            self._me, self._file_key, version=facts.version, start=part[0], length=part[1], burn=self.burns
         )
 
     def _take(self, blob: Blob) -> Steps[None]:

@@ -45,7 +45,7 @@ class Front:
             raise
         except Exception as failure:
             facts = {"method": request.method, "route": _name(endpoint)}
-            # In one go: an error in a variable of this frame, which it remembers, would be garbage that few sweeps find.
+            # In one go: an error in a variable of this frame, which it remembers, would be garbage for a sweep to find.
             answer = reply_failure(refusal(self._relay, _in_our_words(failure), facts, _log))
             if request.writer.output_size > 0:  # a part of an answer is out: another one would be taken for its rest
                 if request.transport is not None:

@@ -119,3 +119,42 @@ def test_a_name_of_somebody_elses_gets_a_place_here_and_nothing_is_written_over(
     assert (here / "passwd").read_bytes() == b"mine"
     assert all(path.is_file() for path in here.iterdir())
     assert [path.name for path in here.parent.iterdir() if path.name not in ("here", "home")] == []
+
+
+def attachment(key: str, name: str, sha256: str, version: int = 1) -> Attachment:
+    return Attachment(file_key=key, version=version, size=4, sha256=sha256, name=name)
+
+
+def test_no_two_attachments_are_given_one_name(call: Run, me: str, peer: Client, here: Path) -> None:
+    saved = peer.put_blob("several", b"evil")
+    names = ["..", "/", "../x", "x", "X", "x", "n" * 250 + ".txt", "n" * 251 + ".txt", "a." + "s" * 250]
+    names += [names[-1], "report.txt", "sub/report.txt"]
+    peer.send(me, "look", attachments=[attachment("several", n, saved.sha256, saved.version) for n in names])
+    peer.send(me, "again", attachments=[attachment("several", "report.txt", saved.sha256, saved.version)])
+    places = [command[command.index("--output") + 1] for command in commands(call("poll").ok().out)]
+    assert len(places) == len(names) + 1
+    assert len({place.casefold() for place in places}) == len(places)
+    assert [place for place in places if "report" in place] == ["report.txt", "report-2.txt", "report-3.txt"]
+
+
+def test_the_command_gets_only_what_the_message_names(
+    call: Run, me: str, peer: Client, here: Path, fresh: Fresh
+) -> None:
+    key = fresh("swapped")
+    peer.send(me, "look", attachments=[attachment(key, "r", "A" * 64)])
+    [command] = commands(call("poll").ok().out)
+    peer.put_blob(key, b"evil")
+    assert "not what was asked for" in call(*command).failed(1).err
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "sha256"),
+    [("../../x", "a" * 64), ("a/./b", "a" * 64), ("red\x1b[2J", "a" * 64), ("a\u202eb", "a" * 64), ("k", "z" * 64)],
+)
+def test_what_no_command_could_get_is_said(call: Run, me: str, peer: Client, here: Path, key: str, sha256: str) -> None:
+    peer.send(me, "look", attachments=[attachment(key, "r", sha256)])
+    shown = call("poll").ok().out
+    assert commands(shown) == []
+    assert "cannot be got:" in shown
+    assert not [c for c in shown if c != "\n" and (ord(c) < 32 or c == "\u202e")]

@@ -213,7 +213,9 @@ def test_an_error_of_the_system_is_told_with_its_file(call: Run, monkeypatch: py
         raise OSError(errno.EACCES, "Permission denied", "/some/where")
 
     monkeypatch.setattr("clawlink.cli.commands.completion.run", broken)
-    assert call("completion", "bash").failed(1).err == "clawlink: Permission denied (/some/where)\n"
+    assert call("completion", "bash").failed(1).err == (
+        "clawlink: Permission denied (/some/where); see who may read and write it, or choose another place\n"
+    )
 
 
 def test_an_interrupt_ends_with_130(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,7 +263,10 @@ def test_output_that_cannot_be_written_is_a_failure(args: list[str], unbuffered:
             timeout=30,
             env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
         )
-    assert (done.returncode, done.stderr) == (1, "clawlink: No space left on device\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        "clawlink: No space left on device; make room there, or choose another place\n",
+    )
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

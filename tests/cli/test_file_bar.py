@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from argparse import Namespace
 
 import pytest
@@ -67,3 +68,17 @@ def test_that_it_stands_still_is_said_and_that_it_goes_on() -> None:
     tell_broken_off(context(err), RelayUnreachable("no relay answers at x; is it running?"))
     tell_broken_off(context(err), None)
     assert err.getvalue() == "clawlink: no relay answers at x; trying to go on\nclawlink: it goes on\n"
+
+
+def test_how_far_and_how_fast_are_in_the_same_units() -> None:
+    err = Terminal()
+    clock = iter(range(1000))
+    with bar(context(err), "k") as moved:
+        assert moved is not None
+        moved(0, 1 << 30)
+        for number in range(1, 40):
+            next(clock)
+            moved(number << 20, 1 << 30)
+    shown = err.getvalue()
+    assert re.search(r"[\d.e+]+ [KMG]iB/s", shown)
+    assert not re.search(r"[kMG]B/s", shown)

@@ -332,3 +332,32 @@ def test_what_only_one_may_read_is_not_opened(call: Run, me: str, peer: Client, 
     peer.put_blob(key, b"x", burn=True)
     assert "cannot be edited" in call("file-edit", key).failed(2).err
     assert peer.stat_blob(key).size == 1
+
+
+def test_what_can_follow_a_deletion_is_what_the_shown_command_writes(
+    call: Run, me: str, peer: Client, fresh: Fresh, editor: Editor
+) -> None:
+    key = fresh("deleted")
+    peer.put_file(key, "text\n")
+    editor.does("other.delete_file(key)\npath.write_text('mine\\n')", other=peer, key=key)
+    shown = re.search(r"clawlink (file-put .*)", failed(call("file-edit", key), 7))
+    assert shown is not None
+    call(*shown[1].split()).ok()
+    assert peer.get_file(key).content == b"mine\n"
+
+
+def test_a_lock_of_somebody_else_is_told_before_the_editor_opens(
+    call: Run, me: str, peer: Client, fresh: Fresh, editor: Editor
+) -> None:
+    key = fresh("locked")
+    peer.put_file(key, "text\n")
+    peer.lock_file(key, note="until\x1b five")
+    editor.does("path.write_text('mine\\n')", "pass", other=peer, key=key)
+    refused = call("file-edit", key).failed(7).err
+    assert f"locked by {peer.agent_id} for" in refused
+    assert "--force" in refused
+    assert editor.seen == []
+    call("file-edit", key, "--force").ok()
+    peer.unlock_file(key)
+    call("file-lock", key).ok()
+    call("file-edit", key).ok()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
 import random
 import signal
 import subprocess
+import sys
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -304,3 +306,73 @@ def test_a_tar_of_somebody_else_that_would_leave_the_folder_is_refused(
     assert "\x1b" not in refused
     assert os.listdir(here) == []
     assert "leads out" in call("file-get", key, "--output", "x", "--extract", "--json").failed(1).err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs names that not every system takes")
+@pytest.mark.parametrize("how", ["file-put", "send"])
+def test_a_name_that_nobody_could_extract_is_left_out_and_named(
+    call: Run, me: str, fresh: Fresh, site: Path, how: str
+) -> None:
+    key = fresh("site")
+    (site / "\x1b[31mred").write_bytes(b"x")
+    with open(os.fsencode(site) + b"/\xff\x01", "wb"):
+        pass
+    share = ["file-put", key, "--file", "site"] if how == "file-put" else ["send", "--to", me, "--content", "c"]
+    done = call(*share, *(["--attach", "site/"] if how == "send" else [])).ok()
+    assert "2 entries left out" in done.err
+    assert "\u241b[31mred" in done.err
+    if how == "file-put":
+        call("file-get", key, "--output", "copy/").ok()
+        assert set(files(site.parent / "copy")) == {"index.html", "img/large.bin"}
+    else:
+        assert '"site.tar"' in call("poll").ok().out
+
+
+def test_a_content_that_is_not_the_one_named_is_not_written(call: Run, me: str, fresh: Fresh, here: Path) -> None:
+    key = fresh("named")
+    saved = call("file-put", key, "--file", "-", "--json", stdin=b"this").ok().json
+    call("file-get", key, "--sha256", saved["sha256"].upper(), "--output", "x").ok()
+    for more in (["--output", "y"], ["--output", "-"], ["--output", "z", "--extract"], ["--json"]):
+        refused = call("file-get", key, "--sha256", "a" * 64, *more).failed(1)
+        assert "not what was asked for" in refused.err
+        assert refused.raw == b""
+    assert os.listdir(here) == ["x"]
+    assert "64 hexadecimal" in call("file-get", key, "--sha256", "abc").failed(2).err
+
+
+def test_a_failure_of_this_machine_names_the_path_and_what_helps(call: Run, me: str, fresh: Fresh, here: Path) -> None:
+    key = fresh("local")
+    call("file-put", key, "--file", "-", stdin=b"x").ok()
+    for command in (["file-put", key, "--file", "no/where"], ["file-get", key, "--output", "no/where"]):
+        told = call(*command).failed(1).err
+        assert "(no/where); see whether the path is right" in told
+        failure = json.loads(call(*command, "--json").failed(1).err)
+        assert failure["code"] == "local_failure"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a limit for the size of a file")
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_what_only_one_may_read_and_could_not_be_written_can_be_got_again(
+    run: Run, call: Run, me: str, fresh: Fresh, site: Path, what: str
+) -> None:
+    key = fresh("once")
+    sent = site if what == "folder" else site / "img" / "large.bin"
+    run("file-put", key, "--file", str(sent), "--burn").ok()
+    output = "copy/" if what == "folder" else "copy"
+    limited = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (4_000_000, 4_000_000));"
+        "from clawlink.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", limited, "file-get", key, "--output", output], capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert "get it again within 60 s as the same agent" in done.stderr
+    assert ".part" not in done.stderr
+    assert sorted(os.listdir(site.parent)) == ["site"]
+    call("file-get", key, "--output", output).ok()
+    if what == "folder":
+        assert files(site.parent / "copy") == files(site)
+    else:
+        assert (site.parent / "copy").read_bytes() == LARGE
+    call("file-get", key).failed(5)

@@ -167,3 +167,35 @@ def test_a_file_is_got_to_where_the_flags_are_in_any_order(call: Run, me: str, f
     call("file-put", "--file", str(tmp_path / "x"), key, "--force").ok()
     call("file-get", "--output", str(tmp_path / "y"), key, "--json").ok()
     call("file-lock", "--for", "1m", key).ok()
+
+
+def test_a_deletion_names_the_version_that_was_there(call: Run, me: str, peer: Client, fresh: Fresh) -> None:
+    key = fresh("removed")
+    for number in range(3):
+        peer.put_file(key, f"{number}")
+    assert call("file-rm", key).ok().out == f"Deleted {key}, which was at version 3.\n"
+
+
+def test_a_refusal_names_the_flag(call: Run, me: str, peer: Client, fresh: Fresh) -> None:
+    key = fresh("flags")
+    peer.put_file(key, "one")
+    assert "(--if-version 1)" in call("file-put", key, "--file", "-", "--if-version", "0").failed(7).err
+    peer.lock_file(key)
+    for verb in (["file-put", key, "--file", "-"], ["file-rm", key], ["file-unlock", key]):
+        assert "--force" in call(*verb).failed(7).err
+    assert "--force" not in call("file-lock", key).failed(7).err
+
+
+@pytest.mark.parametrize("span", ["0", "400d", "soon"])
+def test_how_long_a_file_is_kept_is_checked_at_once(call: Run, relay: str, span: str) -> None:
+    refused = call("file-put", "k", "--file", "-", "--ttl", span).failed(2).err
+    assert "--ttl" in refused
+    assert "365 days" in refused or span == "soon"
+
+
+def test_what_begins_with_a_dash_is_shown_as_it_has_to_be_typed(call: Run) -> None:
+    assert "--file=-dash.txt or --key=-dash.txt" in call("file-put", "-dash.txt").failed(2).err
+    assert "'--file=-$a'" in call("file-put", "k", "--file", "-$a").failed(2).err
+    assert "--key=-dash.txt" in call("file-rm", "-dash.txt").failed(2).err
+    assert "join" not in call("file-put", "k", "--no-such-flag").failed(2).err
+    assert "join" not in call("delegate", "-x").failed(2).err

@@ -155,7 +155,7 @@ def nack_all(relay: str) -> None:
 
 def test_no_ack_shows_receipts_and_leaves_them_leased(run: Run, call: Run, me: str, sender: Client) -> None:
     sender.send(me, "look")
-    shown = run("poll", "--no-ack", "--lease", "60").ok().out
+    shown = run("poll", "--no-ack", "--lease", "5").ok().out
     assert "    │ look" in shown
     assert "receipt: " in shown
     assert "(for 5 s), then it comes again" in shown or "(for 4 s), then it comes again" in shown

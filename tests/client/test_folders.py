@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import tarfile
@@ -271,3 +272,53 @@ def test_a_folder_is_never_replaced_by_a_file_nor_a_file_by_a_folder(inside: Pat
         unpack(tar_of(("f/x", {})), inside, replace=True)
     with pytest.raises(FileExistsError):
         unpack(tar_of(("a", {})), inside / "f")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs names that not every system takes")
+def test_a_name_that_would_be_refused_is_left_out_with_what_is_below_it(site: Path, tmp_path: Path) -> None:
+    names = ["\x1b[31mred", "C:drive", "img/right\u202eleft", "\\\\share"]
+    for name in names:
+        (site / name).write_bytes(b"x")
+    (site / "new\nline").mkdir()
+    (site / "new\nline" / "below").write_bytes(b"x")
+    before = {
+        name: what for name, what in listed(site).items() if name not in names and not name.startswith("new\nline")
+    }
+    packed = Packed(site)
+    unpack(io.BytesIO(read_all(packed)), tmp_path / "copy")
+    assert sorted(packed.skipped) == sorted([*names, "new\nline"])
+    assert listed(tmp_path / "copy") == before
+
+
+def test_what_is_too_deep_to_be_extracted_is_left_out(site: Path, tmp_path: Path) -> None:
+    deep = site.joinpath(*["d"] * 100)
+    deep.mkdir(parents=True)
+    (deep / "file").write_bytes(b"x")
+    packed = Packed(site)
+    unpack(io.BytesIO(read_all(packed)), tmp_path / "copy")
+    assert packed.skipped == ["/".join(["d"] * 100 + ["file"])]
+
+
+def test_a_folder_that_cannot_be_written_is_named_as_it_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("shutil.copyfileobj", full)
+    with pytest.raises(OSError, match="space") as refused:
+        unpack(tar_of(("a", {})), "copy")
+    assert refused.value.filename == "copy"
+    assert os.listdir(tmp_path) == ["home"] or os.listdir(tmp_path) == []
+
+
+def test_what_was_left_behind_by_who_was_killed_is_removed_a_day_later(tmp_path: Path) -> None:
+    for name in ("copy.0123456789ab.part", "copy.aaaaaaaaaaaa.part", "copy.part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "half").write_bytes(b"x")
+    for name in ("copy.0123456789ab.part", "copy.part"):
+        os.utime(tmp_path / name, (1, 1))
+    unpack(tar_of(("a", {})), tmp_path / "copy")
+    found = {path.name for path in tmp_path.iterdir()} - {"home"}
+    assert found == {"copy", "copy.aaaaaaaaaaaa.part", "copy.part"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -145,3 +146,37 @@ def test_a_source_begins_where_the_object_is(tmp_path: Path) -> None:
         assert source.read(9) == b"dy"
         source.close()
         assert not file.closed
+
+
+def test_what_was_left_behind_by_who_was_killed_is_removed_a_day_later(tmp_path: Path) -> None:
+    left = {
+        "stale": ".target.0123456789ab.part",
+        "of another target": ".other.0123456789ab.part",
+        "of somebody who writes now": ".target.aaaaaaaaaaaa.part",
+        "no such thing": ".target.notes.part",
+    }
+    for what, name in left.items():
+        (tmp_path / name).write_bytes(b"half")
+        if what != "of somebody who writes now":
+            os.utime(tmp_path / name, (1, 1))
+    landing = Landing(tmp_path / "target")
+    landing.write(b"new")
+    landing.keep()
+    assert names(tmp_path) == sorted(["target", *list(left.values())[1:]])
+
+
+def test_what_fails_names_the_path_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError) as missing:
+        Landing("nowhere/target").write(b"")
+    assert missing.value.filename == "nowhere/target"
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    landing = Landing("target")
+    with pytest.raises(OSError, match="space") as refused:
+        landing.keep()
+    landing.drop()
+    assert refused.value.filename == "target"

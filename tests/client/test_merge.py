@@ -148,3 +148,41 @@ def test_it_is_as_git_does(tmp_path: Path, ours: str, theirs: str, both: str) ->
         paths[-1].write_bytes(text.encode())
     done = subprocess.run(["git", "merge-file", "-p", *map(str, paths)], capture_output=True, check=False)
     assert (done.returncode, done.stdout.decode()) == (0, both)
+
+
+ALIKE = {
+    "the same after a line like it": (
+        "c\nl1\n}\na\n",
+        "}\nc\nm\nl1\n}\n\n}\na\n",
+        "c\nl1\n}\n\n}\na\n",
+    ),
+    "both at the end, after a blank line": ("a\n\n\n", "b\na\n\n\nx\n", "a\n}\n\n\n}\n\n"),
+    "a blank line added before others": ("a\n\nb\n", "\na\n\n\nb\n", "a\n\n\nb\nc\n"),
+    "one of two removed": ("a\nd\nd\nc\ne\n", "a\nd\nc\ne\nf\n", "b\na\nd\nc\ne\n"),
+    "removed by one, added to by the other": ("a\n}\n}\nb\n", "a\n}\nb\n", "a\n}\n}\n}\nb\n"),
+}
+
+
+def as_git(folder: Path, base: str, ours: str, theirs: str) -> tuple[bool, str]:
+    """Have git merge: whether that went without a conflict, and what came of it."""
+    paths = []
+    for name, text in (("ours", ours), ("base", base), ("theirs", theirs)):
+        paths.append(folder / name)
+        paths[-1].write_bytes(text.encode())
+    labels = ["-L", "ours", "-L", "base", "-L", "theirs"]
+    done = subprocess.run(["git", "merge-file", "-p", *labels, *map(str, paths)], capture_output=True, check=False)
+    return done.returncode == 0, done.stdout.decode()
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="needs git, to compare with")
+@pytest.mark.parametrize(("base", "ours", "theirs"), ALIKE.values(), ids=ALIKE)
+def test_lines_that_are_alike_are_taken_for_the_same_as_git_does(
+    tmp_path: Path, base: str, ours: str, theirs: str
+) -> None:
+    merged = merge(base, ours, theirs)
+    assert (merged.conflicts == 0, merged.text) == as_git(tmp_path, base, ours, theirs)
+
+
+def test_a_blank_line_that_both_added_comes_once() -> None:
+    base, ours, theirs = ALIKE["the same after a line like it"]
+    assert merge(base, ours, theirs) == (ours, 0)

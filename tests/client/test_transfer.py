@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import io
 import os
@@ -19,6 +20,7 @@ from clawlink import errors
 from clawlink.client import transfer
 from clawlink.client.blob_calls import Blob, FileFacts, Terms, UploadState
 from clawlink.client.calls import Call, Identity
+from clawlink.client.folders import Packed, Unpacking
 from clawlink.client.landing import Flow, Landing
 from clawlink.client.sync import Client
 from clawlink.client.transfer import LEAST_BYTES, MOST_BYTES, SMALL_BYTES, Moved, Patience, Pieces
@@ -501,8 +503,10 @@ class Files:
         return FileFacts("k", version, len(content), sha256, "t", "f", "e", "now", None, self.burn)
 
 
-def download(relay: Files, target: Any, *, version: int | None = None, me: Identity = ME) -> Ran:
-    return Ran(transfer.download(me, "k", transfer.sink(target), version=version), relay)
+def download(
+    relay: Files, target: Any, *, version: int | None = None, sha256: str | None = None, me: Identity = ME
+) -> Ran:
+    return Ran(transfer.download(me, "k", transfer.sink(target), version=version, sha256=sha256), relay)
 
 
 @pytest.mark.parametrize("content", [b"", b"x", LARGE], ids=len)
@@ -885,3 +889,40 @@ def test_locks_and_versions(roomy: str) -> None:
             client.stat_blob(key, version=9)
         with pytest.raises(errors.UnknownUpload):
             client.upload_offset("nothing")
+
+
+def test_another_content_than_was_asked_for_is_not_even_read(tmp_path: Path) -> None:
+    relay = Files(LARGE, burn=True)
+    with pytest.raises(errors.DigestMismatch, match="nothing was written"):
+        download(relay, tmp_path / "target", sha256="a" * 64)
+    assert (relay.parts, os.listdir(tmp_path)) == ([], [])
+    download(relay, tmp_path / "target", sha256=hashlib.sha256(LARGE).hexdigest().upper())
+    assert (tmp_path / "target").read_bytes() == LARGE
+
+
+def test_who_could_not_write_what_only_one_may_read_is_told_to_come_back(tmp_path: Path) -> None:
+    class Full(io.BytesIO):
+        def write(self, data: Any, /) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    relay = Files(LARGE, burn=True)
+    with pytest.raises(OSError, match="get it again within 60 s as the same agent"):
+        download(relay, Full())
+    assert relay.confirmed == 0
+    with pytest.raises(OSError, match=r"device$"):
+        download(Files(LARGE), Full())
+
+
+def test_what_only_one_may_read_is_confirmed_once_it_is_extracted_and_not_before(tmp_path: Path) -> None:
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "file").write_bytes(b"x")
+    (tmp_path / "taken").write_bytes(b"a file")
+    packed = Packed(tmp_path / "site")
+    relay = Files(b"".join(iter(lambda: packed.read(MOST_BYTES), b"")), burn=True)
+    with pytest.raises(OSError, match="no folder"):
+        download(relay, Unpacking(tmp_path / "taken"))
+    assert relay.confirmed == 0
+    unpacking = Unpacking(tmp_path / "copy")
+    download(relay, unpacking)
+    assert (relay.confirmed, unpacking.unpacked) == (1, (1, 1))
+    assert (tmp_path / "copy" / "file").read_bytes() == b"x"

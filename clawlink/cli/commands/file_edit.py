@@ -43,6 +43,8 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
     key = file_key(args)
     client = ctx.client
+    if not args.force:
+        _require_unlocked(ctx, client, key)
     read = _read(client, key)
     editing = Editing(safe_name(key), b"" if read is None else read.content, ctx.environ)
     session = _Session(args, ctx, client, key, editing)
@@ -64,6 +66,23 @@ def run(args: Namespace, ctx: Context) -> Exit:
     else:
         _show(ctx, done)
     return Exit.DONE
+
+
+def _require_unlocked(ctx: Context, client: Client, key: str) -> None:
+    """Raise FileLocked before anyone writes what would be refused."""
+    from clawlink.cli.files import lock_line
+    from clawlink.errors import FileLocked, UnknownFile
+
+    try:
+        lock = client.file_history(key).lock
+    except UnknownFile:
+        return
+    if lock is not None and lock.holder != client.agent_id:
+        raise FileLocked(
+            f"file {key!r} is {lock_line(lock, ctx.now)}; wait for it, ask, or edit it all the same with --force",
+            field="force",
+            current=lock,
+        )
 
 
 def _read(client: Client, key: str) -> Blob | None:
@@ -170,6 +189,7 @@ class _Session:
 
         theirs = _read(self._client, self._key)
         if theirs is None:
+            self.fits = 0
             raise VersionConflict(
                 f"{self._key!r} was deleted by somebody else meanwhile; nothing was written", field="if_version"
             ) from conflict

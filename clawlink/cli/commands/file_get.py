@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from argparse import ArgumentParser, Namespace
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from clawlink.cli.exits import Exit
 from clawlink.cli.files import add_file_key
-from clawlink.cli.values import count
+from clawlink.cli.values import count, sha256
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -33,9 +34,14 @@ def add(parser: ArgumentParser) -> None:
         help="write it there instead of to standard output; DIR/ is a folder to put it in, or to extract a tar into",
     )
     parser.add_argument(
-        "--extract", action="store_true", help="it is a tar: put what is in it into the folder --output (default: KEY)"
+        "--extract",
+        action="store_true",
+        help="it is a tar: put what is in it into the folder --output (default: KEY)",
     )
     parser.add_argument("--force", action="store_true", help="with --extract: replace files that are there already")
+    parser.add_argument(
+        "--sha256", type=sha256, metavar="HEX", help="only if its SHA-256 is that; else nothing is written"
+    )
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
@@ -90,19 +96,16 @@ def _is_tar(args: Namespace, client: Client, key: str) -> bool:
 
 def _extract(args: Namespace, ctx: Context, client: Client, key: str, folder: str) -> tuple[FileFacts, int]:
     """Fetch all of a tar before anything of it is written. Unasked, it does not mix with what is in the folder."""
-    import tempfile
-
     from clawlink.cli.exits import UsageError
-    from clawlink.client.folders import unpack
+    from clawlink.client.folders import Unpacking
 
     if not args.extract and os.path.isdir(folder) and os.listdir(folder):
         raise UsageError(
             f"{folder} is not empty, and {key!r} is a tar; name a new folder, or add --extract to put its files there"
         )
-    with tempfile.TemporaryFile() as archive:
-        facts = _fetch(args, ctx, client, key, archive)
-        archive.seek(0)
-        return facts, unpack(archive, folder, replace=args.force).files
+    archive = Unpacking(folder, replace=args.force)
+    facts = _fetch(args, ctx, client, key, archive)
+    return facts, archive.unpacked.files
 
 
 def _fetch(args: Namespace, ctx: Context, client: Client, key: str, target: Any) -> FileFacts:
@@ -114,9 +117,16 @@ def _fetch(args: Namespace, ctx: Context, client: Client, key: str, target: Any)
             key,
             target,
             version=args.version,
+            sha256=args.sha256,
             on_progress=progress,
             on_away=lambda error: tell_broken_off(ctx, error),
         )
+
+
+def _naming_it() -> AbstractContextManager[None]:
+    from clawlink.client.landing import naming
+
+    return naming("standard output")
 
 
 class _Out:
@@ -127,11 +137,13 @@ class _Out:
 
     def write(self, data: bytes) -> None:
         """Write the next bytes."""
-        self._out.raw(data)
+        with _naming_it():
+            self._out.raw(data)
 
     def flush(self) -> None:
         """Hand them over to the system."""
-        self._out.flush()
+        with _naming_it():
+            self._out.flush()
 
 
 def _show(args: Namespace, ctx: Context, client: Client, key: str) -> Exit:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from argparse import ArgumentParser, Namespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from clawlink.cli.exits import Exit
 from clawlink.cli.files import add_file_key
-from clawlink.cli.values import add_idempotency_key, span, whole
+from clawlink.cli.values import add_idempotency_key, kept_span, whole
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -28,7 +27,9 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--if-version", type=whole, metavar="N", help="write only if it is at version N still; 0: only if it is new"
     )
-    parser.add_argument("--ttl", type=span, metavar="S", help="how long it is kept: 60, 10m, 2h (default: for good)")
+    parser.add_argument(
+        "--ttl", type=kept_span, metavar="S", help="how long it is kept: 60, 10m, 2h (default: for good)"
+    )
     parser.add_argument("--burn", action="store_true", help="only one may read it, once; then it is gone")
     parser.add_argument("--force", action="store_true", help="write though another agent holds its lock")
     add_idempotency_key(parser, "--idempotency-key")
@@ -36,16 +37,16 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Write it for everyone on the relay."""
-    from clawlink.cli.files import bar, file_key, tell_broken_off
-    from clawlink.cli.render import cell, plural, size
+    from clawlink.cli.files import bar, file_key, source, tell_broken_off, tell_left_out
+    from clawlink.cli.render import cell, size
 
     key = file_key(args)
     client = ctx.client
-    source, skipped = _source(args.file, ctx)
+    what = ctx.stdin if args.file == "-" else source(args.file)
     with bar(ctx, key) as moved:
         done = client.upload(
             key,
-            source,
+            what,
             content_type=args.content_type,
             file_type=args.type,
             if_version=args.if_version,
@@ -56,26 +57,10 @@ def run(args: Namespace, ctx: Context) -> Exit:
             on_progress=moved,
             on_away=lambda error: tell_broken_off(ctx, error),
         )
-    if skipped:
-        ctx.warn(
-            f"{plural(len(skipped), 'entry', 'entries')} left out, being no file, or a link out of the folder: "
-            + ", ".join(skipped[:5])
-        )
+    tell_left_out(ctx, what)
     if ctx.json:
         ctx.out.json(done)
     else:
         ctx.out.line(f"Saved {cell(done.file_key)}, version {done.version}, {size(done.size)}.", style="bold")
         ctx.out.facts(("read", ctx.command("file-get", key=done.file_key)))
     return Exit.DONE
-
-
-def _source(path: str, ctx: Context) -> tuple[Any, list[str]]:
-    """Return what is read, and a list of what will have been left out of it."""
-    if path == "-":
-        return ctx.stdin, []
-    if not os.path.isdir(path):
-        return path, []
-    from clawlink.client.folders import Packed
-
-    packed = Packed(path)
-    return packed, packed.skipped
