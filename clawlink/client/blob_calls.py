@@ -246,13 +246,14 @@ def confirm_read(me: Identity, file_key: str) -> Call[replies.FileDeleted]:
 
 
 def lock_file(
-    me: Identity, file_key: str, *, seconds: float = 600.0, note: str | None = None
+    me: Identity, file_key: str, *, seconds: float = 600.0, note: str | None = None, force: bool = False
 ) -> Call[replies.FileLocked]:
     """Ask all others not to write a file for so many seconds; again, to have it longer. It may be one that is to come.
 
     Everyone sees who holds it, until when, and the ``note``. Others' writes are refused with FileLocked.
+    With ``force`` it is taken from whoever holds it.
     """
-    ask = {"agent_id": me.require(), "file_key": file_key, "seconds": seconds, "note": note}
+    ask = {"agent_id": me.require(), "file_key": file_key, "seconds": seconds, "note": note, "force": force}
     return simple_call(paths.LOCK_FILE, checked(ask, requests.LockFile))
 
 

@@ -140,7 +140,7 @@ def require_unlocked(key: str, file: SharedFile | None, editor: str, now: float,
     if lock is not None and lock.holder != editor and not force:
         raise FileLocked(
             f"file {key!r} is locked by {lock.holder} for {lock.until - now:.0f} s more"
-            f"{f' ({lock.note})' if lock.note else ''}; wait for it, ask, or write with force",
+            f"{f' ({lock.note})' if lock.note else ''}; wait for it, ask, or use force",
             field="force",
             retry_after=lock.until - now,
             current=shown(lock),

@@ -231,6 +231,7 @@ class LockFile(Struct, frozen=True, gc=False):
     file_key: FileKey
     seconds: Annotated[float, Meta(ge=1, le=limits.MAX_LOCK_SECONDS)]
     note: Annotated[str, Meta(max_length=limits.MAX_NOTE_LENGTH)] | None = None
+    force: Annotated[bool, Meta(description="Take it though another agent holds it.")] = False
 
 
 class UnlockQuery(Struct, frozen=True, gc=False):

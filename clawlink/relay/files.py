@@ -385,7 +385,7 @@ class Files:
         now = core.clock()
         await self.look(ask.file_key)  # the end of a file is told, whoever finds it first
         old = await core.store.get(SharedFile, ask.file_key)
-        rules.require_unlocked(ask.file_key, old, holder.id, now, force=False, shown=_lock_info)
+        rules.require_unlocked(ask.file_key, old, holder.id, now, force=ask.force, shown=_lock_info)
         if old is None:
             await self._require_place()
         until = now + ask.seconds

@@ -181,9 +181,12 @@ def test_a_refusal_names_the_flag(call: Run, me: str, peer: Client, fresh: Fresh
     peer.put_file(key, "one")
     assert "(--if-version 1)" in call("file-put", key, "--file", "-", "--if-version", "0").failed(7).err
     peer.lock_file(key)
-    for verb in (["file-put", key, "--file", "-"], ["file-rm", key], ["file-unlock", key]):
+    for verb in (["file-put", key, "--file", "-"], ["file-rm", key], ["file-unlock", key], ["file-lock", key]):
         assert "--force" in call(*verb).failed(7).err
-    assert "--force" not in call("file-lock", key).failed(7).err
+    assert "Locked" in call("file-lock", key, "--force").ok().out
+    lock = peer.file_history(key).lock
+    assert lock is not None
+    assert lock.holder != peer.agent_id
 
 
 @pytest.mark.parametrize("span", ["0", "400d", "soon"])

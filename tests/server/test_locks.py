@@ -122,6 +122,15 @@ async def test_whoever_must_may_force_it(pair: Running) -> None:
     assert (await ok(pair.ask("DELETE", "/files/k?agent_id=b&force=true")))["status"] == "deleted"
 
 
+async def test_a_lock_too_can_be_taken_from_another(pair: Running) -> None:
+    await saved(pair, "k")
+    await lock(pair)
+    mine = {"agent_id": "b", "file_key": "k", "seconds": 60}
+    await refused(pair.post("/locks", mine), 423, "file_locked")
+    assert (await lock(pair, agent="b", force=True))["holder"] == "b"
+    is_locked(await put(pair, "k", agent="a"), holder="b")
+
+
 async def test_a_lock_is_no_version_and_no_file(pair: Running, clock: Clock) -> None:
     await lock(pair, "none")
     assert (await blobs.get(pair, "none")).status == 404

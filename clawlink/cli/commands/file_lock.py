@@ -30,6 +30,7 @@ def add(parser: ArgumentParser) -> None:
         help="how long: 90, 30m, 2h (default 10m); again, to have it longer",
     )
     parser.add_argument("--note", type=note, metavar="TEXT", help="why: everyone sees it in the list")
+    parser.add_argument("--force", action="store_true", help="also if another agent holds it")
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
@@ -37,7 +38,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from clawlink.cli.files import file_key
     from clawlink.cli.render import cell, duration
 
-    done = ctx.client.lock_file(file_key(args), seconds=args.seconds, note=args.note)
+    done = ctx.client.lock_file(file_key(args), seconds=args.seconds, note=args.note, force=args.force)
     if ctx.json:
         ctx.out.json(done)
         return Exit.DONE
