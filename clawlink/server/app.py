@@ -22,6 +22,7 @@ from clawlink.server.events import Events
 from clawlink.server.front import Front
 from clawlink.server.push import Push
 from clawlink.server.routes import ALL
+from clawlink.server.wire import read
 from clawlink.store.base import Signals, Store
 from clawlink.store.blobs import LocalBlobs
 from clawlink.store.memory import MemoryStore
@@ -55,7 +56,7 @@ class App:
         )
         self._push = Push(self.relay, max_frame_bytes=config.limits.max_body_bytes)
         self._events = Events()
-        self._agentlink = open_door(self.relay, config)
+        self._agentlink = open_door(self.relay, config, read)
         self._server: Server | None = None
         self._runner: web.ServerRunner | None = None
         self._sweeper: asyncio.Task[None] | None = None
@@ -67,7 +68,7 @@ class App:
         )
         served = (route for routes in ALL for route in routes.serving.items())
         agentlink = () if self._agentlink is None else self._agentlink.routes
-        doors = chain(agentlink, agentrelay.routes())
+        doors = chain(agentlink, agentrelay.routes(read))
         return Front(self.relay, guard, chain(served, self._push.routes, self._events.routes, doors))
 
     async def start(self, *, tls: ssl.SSLContext | None = None, close_seconds: float = 1.0) -> int:

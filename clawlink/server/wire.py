@@ -109,17 +109,33 @@ def _too_large(limit: int, actual: int) -> TooLarge:
 
 def require_shallow(body: bytes) -> None:
     """Refuse JSON nested so deep that some reader would fail on it. Raises BadRequest."""
-    if body.count(b"[") + body.count(b"{") <= MAX_JSON_DEPTH:
+    if _is_shallow(body, MAX_JSON_DEPTH):
         return
-    brackets = _STRING.sub(b"", body).translate(_SQUARE, _NOT_BRACKETS)
-    for _ in range(MAX_JSON_DEPTH):
-        brackets = brackets.replace(b"[]", b"")  # each turn takes away the innermost level
-        if not brackets:
-            return
     raise BadRequest(
         f"JSON may be nested {MAX_JSON_DEPTH} levels deep, and this is deeper or its brackets do not match",
+        field=_deep_field(body),
         limit=MAX_JSON_DEPTH,
     )
+
+
+def _is_shallow(body: bytes, levels: int) -> bool:
+    if body.count(b"[") + body.count(b"{") <= levels:
+        return True
+    brackets = _STRING.sub(b"", body).translate(_SQUARE, _NOT_BRACKETS)
+    for _ in range(levels):
+        brackets = brackets.replace(b"[]", b"")  # each turn takes away the innermost level
+        if not brackets:
+            return True
+    return False
+
+
+def _deep_field(body: bytes) -> str | None:
+    """Return which field of an object is nested too deep, if that can be told."""
+    try:
+        fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return next((name for name, value in fields.items() if not _is_shallow(bytes(value), MAX_JSON_DEPTH - 1)), None)
 
 
 def key_in_header(request: Request) -> str | None:

@@ -186,7 +186,7 @@ BAD = [
     ("[]", "bad_request", None, None),
     ('"ping"', "bad_request", None, None),
     ("null", "bad_request", None, None),
-    (DEEP, "bad_request", None, None),
+    (DEEP, "bad_request", "content", None),
     ("[" * 100_000, "bad_request", None, None),
     ("{}", "bad_request", "type", None),
     ('{"id":1}', "bad_request", "type", 1),

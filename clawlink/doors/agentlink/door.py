@@ -16,6 +16,7 @@ from clawlink.doors.agentlink.instances import Instance, Instances
 from clawlink.doors.agentlink.lines import Lines
 from clawlink.doors.agentlink.members import Members
 from clawlink.doors.agentlink.sending import Sending
+from clawlink.doors.reading import Read
 from clawlink.errors import RelayFull
 from clawlink.protocol.agentlink.files import RelayFile, read_relay
 from clawlink.protocol.paths import Endpoint
@@ -32,24 +33,27 @@ MAX_CONNECTIONS = 100
 Serve = Callable[[Relay, web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
-def open_door(relay: Relay, config: ServerConfig) -> Door | None:
+def open_door(relay: Relay, config: ServerConfig, read: Read) -> Door | None:
     """Return the door that the configuration asks for, if it does. Raises BadRequest, OSError for the file."""
     if config.agentlink_config is None and not config.agentlink_self_register:
         return None
     file = RelayFile() if config.agentlink_config is None else read_relay(config.agentlink_config)
-    return Door(relay, file, self_register=config.agentlink_self_register, no_store=config.no_store)
+    return Door(relay, file, read, self_register=config.agentlink_self_register, no_store=config.no_store)
 
 
 class Door:
     """Agent Link in front of one relay. ``no_store`` refuses what would wait for someone who is not connected."""
 
-    def __init__(self, relay: Relay, file: RelayFile, *, self_register: bool = False, no_store: bool = False) -> None:
+    def __init__(
+        self, relay: Relay, file: RelayFile, read: Read, *, self_register: bool = False, no_store: bool = False
+    ) -> None:
         self.relay = relay
         self.instances = Instances(file, self_register=self_register)
         self.checks = Checks(self.instances, relay.clock)
         self.lines = Lines()
         self.members = Members(relay, self.instances, self.refresh)
         self.sending = Sending(relay, self.checks, self.members, self.lines, no_store=no_store)
+        self._read = read
         self._no_store = no_store
         self._connections: dict[Connection, Instance] = {}
         self._leaving: set[asyncio.Task[None]] = set()
@@ -59,8 +63,8 @@ class Door:
     def routes(self) -> Iterator[tuple[Endpoint, Serve]]:
         """Which endpoint is served by what."""
         yield SOCKET, lambda relay, request: connection.serve(self, request)
-        yield SEND, lambda relay, request: http.send(self.sending, request)
-        yield REGISTER, lambda relay, request: http.register(self.instances, request)
+        yield SEND, lambda relay, request: http.send(self.sending, self._read, request)
+        yield REGISTER, lambda relay, request: http.register(self.instances, self._read, request)
 
     async def start(self) -> None:
         """Register the agents that the operator wrote down, and say what the operator should know."""
