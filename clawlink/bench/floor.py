@@ -1,4 +1,4 @@
-"""The floor: a bare aiohttp application that decodes a body and answers, echoes, reads and hashes, or writes.
+"""The floor: a bare aiohttp application that answers bodies, echoes, passes frames on, reads and hashes, or writes.
 
 What a relay adds to this is its own cost. Run as ``python -m clawlink.bench.floor --port 0``.
 """
@@ -16,6 +16,7 @@ from aiohttp import web
 
 _PATH = "/delegate"
 _ECHO = "/echo"
+_PASSED_ON = "/ws/{name}"
 _SINK = "/sink"
 _SOURCE = "/source"
 _PIECE = bytes(256 * 1024)
@@ -31,13 +32,25 @@ class _Body(msgspec.Struct):
     priority: str = "normal"
 
 
+class _Frame(msgspec.Struct):
+    """A frame of a websocket that sends a message or acks some."""
+
+    type: str
+    id: int
+    to_agent: str = ""
+    content: Any = None
+    receipts: list[str] = []
+
+
 class _Answer(msgspec.Struct):
     status: str
     message_id: str
 
 
 _decoder = msgspec.json.Decoder(_Body)
+_frames = msgspec.json.Decoder(_Frame)
 _encoder = msgspec.json.Encoder()
+_peers: dict[str, web.WebSocketResponse] = {}
 
 
 async def _serve(request: web.Request) -> web.Response:
@@ -50,6 +63,25 @@ async def _echo(request: web.Request) -> web.WebSocketResponse:
     await socket.prepare(request)
     async for message in socket:
         await socket.send_str(message.data)
+    return socket
+
+
+async def _pass_on(request: web.Request) -> web.WebSocketResponse:
+    """Do for each frame what a relay cannot do without: decode, pass on, answer. Nothing is stored or checked."""
+    socket = web.WebSocketResponse(compress=False)
+    await socket.prepare(request)
+    name = request.match_info["name"]
+    _peers[name] = socket
+    async for message in socket:
+        frame = _frames.decode(message.data)
+        if frame.type == "send":
+            told = {"from_agent": name, "content": frame.content, "delivery": {"receipt": "0-0"}}
+            await _peers[frame.to_agent].send_str(_encoder.encode(told).decode())
+            reply: Any = {"status": "sent"}
+        else:
+            reply = {"results": [{"receipt": receipt, "status": "acked"} for receipt in frame.receipts]}
+        answer = {"type": "reply", "id": frame.id, "reply": reply}
+        await socket.send_str(_encoder.encode(answer).decode())
     return socket
 
 
@@ -74,6 +106,7 @@ async def _run(port: int) -> None:
     app = web.Application()
     app.router.add_post(_PATH, _serve)
     app.router.add_get(_ECHO, _echo)
+    app.router.add_get(_PASSED_ON, _pass_on)
     app.router.add_put(_SINK, _sink)
     app.router.add_get(_SOURCE, _source)
     runner = web.AppRunner(app, access_log=None)

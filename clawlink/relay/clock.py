@@ -6,23 +6,21 @@ import math
 import time
 from functools import lru_cache
 
-_millisecond = -1
-_text = ""
+# What was written of late, by millisecond: a relay asks for now, and for when leases of now end, again and again.
+_written: dict[int, str] = {}
+_MOST_WRITTEN = 64
 
 
 def iso(at: float) -> str:
-    """Write seconds since the epoch as ISO-8601 in UTC, to the millisecond: ``2026-05-13T06:51:00.250+00:00``.
-
-    The last answer is kept, and some up to the second: a relay asks for now, and for when leases of now end, again and
-    again.
-    """
-    global _millisecond, _text
+    """Write seconds since the epoch as ISO-8601 in UTC, to the millisecond: ``2026-05-13T06:51:00.250+00:00``."""
     millisecond = int(at * 1000)
-    if millisecond != _millisecond:
+    text = _written.get(millisecond)
+    if text is None:
+        if len(_written) >= _MOST_WRITTEN:
+            _written.clear()
         second = millisecond // 1000
-        _text = f"{_to_the_second(second)}.{millisecond - second * 1000:03d}+00:00"
-        _millisecond = millisecond
-    return _text
+        text = _written[millisecond] = f"{_to_the_second(second)}.{millisecond - second * 1000:03d}+00:00"
+    return text
 
 
 @lru_cache(maxsize=64)

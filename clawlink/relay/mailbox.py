@@ -121,9 +121,16 @@ class Mailbox:
         await self._core.commit(delivery.mailbox, *changes, Put(delivery))
         self._core.stats.stored += 1
 
-    @retrying
     async def put_once(self, delivery: Delivery) -> Delivery:
         """Store the delivery unless one of that id is there already; return the one that is there then."""
+        try:
+            await self.put(delivery)
+        except Conflict:
+            return await self._find_or_put(delivery)
+        return delivery
+
+    @retrying
+    async def _find_or_put(self, delivery: Delivery) -> Delivery:
         found = await self._core.store.get(Delivery, delivery.id)
         if found is not None:
             return found

@@ -44,20 +44,20 @@ async def _heartbeat(relay: Relay, agent: Agent, ask: requests.Heartbeat) -> rep
     return replies.Beat("ok")
 
 
-async def _delegate(relay: Relay, agent: Agent, ask: requests.Delegate) -> replies.Delegated:
-    return await relay.delegations.delegate(agent, ask)
+def _delegate(relay: Relay, agent: Agent, ask: requests.Delegate) -> Awaitable[replies.Delegated]:
+    return relay.delegations.delegate(agent, ask)
 
 
-async def _respond(relay: Relay, agent: Agent, ask: requests.Respond) -> replies.ResponseSent:
-    return await relay.tasks.respond(agent, ask)
+def _respond(relay: Relay, agent: Agent, ask: requests.Respond) -> Awaitable[replies.ResponseSent]:
+    return relay.tasks.respond(agent, ask)
 
 
-async def _send(relay: Relay, agent: Agent, ask: requests.Send) -> replies.Sent:
-    return await relay.messages.send(agent, ask)
+def _send(relay: Relay, agent: Agent, ask: requests.Send) -> Awaitable[replies.Sent]:
+    return relay.messages.send(agent, ask)
 
 
-async def _broadcast(relay: Relay, agent: Agent, ask: requests.Broadcast) -> replies.BroadcastSent:
-    return await relay.broadcasts.broadcast(agent, ask)
+def _broadcast(relay: Relay, agent: Agent, ask: requests.Broadcast) -> Awaitable[replies.BroadcastSent]:
+    return relay.broadcasts.broadcast(agent, ask)
 
 
 async def _ack(relay: Relay, agent: Agent, ask: requests.Ack) -> replies.Receipted:

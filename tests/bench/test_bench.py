@@ -51,14 +51,20 @@ async def test_whole_tasks_are_counted_and_compared_with_five_bare_requests(rela
     assert 0.01 < row.ratio < 2
 
 
-async def test_messages_over_websockets_are_counted_and_compared_with_bare_echoes(relay: Relay) -> None:
+async def test_messages_over_websockets_are_counted_beside_bare_echoes_and_bare_passing_on(relay: Relay) -> None:
     with servers.floor() as floor:
         rows = await socket_scenarios.messages(relay, floor, seconds=0.2, rounds=1, say=_silent)
-    one, frames = [row.ratio for row in rows]
-    assert one is not None
-    assert frames is not None
-    assert 0.01 < one < 1
-    assert frames == pytest.approx(3 * one)
+    assert len(rows) == 2 * len(socket_scenarios.LOADS)
+    assert all(row.value > 10 and row.ratio is not None and 0.01 < row.ratio < 2 for row in rows)
+
+
+async def test_without_a_floor_messages_over_websockets_are_only_counted(
+    relay: Relay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(socket_scenarios, "LOADS", ((2, 3),))
+    (row,) = await socket_scenarios.messages(relay, None, seconds=0.2, rounds=1, say=_silent)
+    assert row.value > 10
+    assert row.ratio is None
 
 
 async def test_the_way_from_one_websocket_to_another_is_timed(relay: Relay) -> None:
