@@ -40,21 +40,27 @@ def lifetime(text: str) -> float:
     """Read how long something is of use: a length of time that a relay takes."""
     from clawlink.domain.limits import MAX_DEADLINE_SECONDS
 
-    value = span(text)
-    if not 1 <= value <= MAX_DEADLINE_SECONDS:
-        most = f"{MAX_DEADLINE_SECONDS / _UNITS['d']:g} days"
-        raise argparse.ArgumentTypeError(f"it must be from 1 s to {most}, not {text!r}")
-    return value
+    return _span_to(text, MAX_DEADLINE_SECONDS, "d", "days")
 
 
 def kept_span(text: str) -> float:
     """Read how long a file is kept."""
     from clawlink.domain.limits import MAX_FILE_TTL_SECONDS
 
+    return _span_to(text, MAX_FILE_TTL_SECONDS, "d", "days")
+
+
+def lock_span(text: str) -> float:
+    """Read how long a file is locked."""
+    from clawlink.domain.limits import MAX_LOCK_SECONDS
+
+    return _span_to(text, MAX_LOCK_SECONDS, "h", "hours")
+
+
+def _span_to(text: str, most: float, unit: str, units: str) -> float:
     value = span(text)
-    if not 1 <= value <= MAX_FILE_TTL_SECONDS:
-        most = f"{MAX_FILE_TTL_SECONDS / _UNITS['d']:g} days"
-        raise argparse.ArgumentTypeError(f"it must be from 1 s to {most}, not {text!r}")
+    if not 1 <= value <= most:
+        raise argparse.ArgumentTypeError(f"it must be from 1 s to {most / _UNITS[unit]:g} {units}, not {text!r}")
     return value
 
 
@@ -65,17 +71,6 @@ def sha256(text: str) -> str:
     if not re.fullmatch("[0-9a-fA-F]{64}", text):
         raise argparse.ArgumentTypeError(f"64 hexadecimal digits are needed, not {text!r}")
     return text.lower()
-
-
-def lock_span(text: str) -> float:
-    """Read how long a file is locked."""
-    from clawlink.domain.limits import MAX_LOCK_SECONDS
-
-    value = span(text)
-    if not 1 <= value <= MAX_LOCK_SECONDS:
-        most = f"{MAX_LOCK_SECONDS / _UNITS['h']:g} hours"
-        raise argparse.ArgumentTypeError(f"it must be from 1 s to {most}, not {text!r}")
-    return value
 
 
 def lease(text: str) -> float:

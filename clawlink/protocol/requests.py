@@ -77,10 +77,6 @@ Wait = Annotated[float, Meta(ge=0, le=limits.MAX_WAIT_SECONDS)]
 Limit = Annotated[int, Meta(ge=1, le=limits.MAX_LIST_LENGTH)]
 
 
-class Nothing(Struct, frozen=True):
-    """No parameters."""
-
-
 class Register(Struct, frozen=True, gc=False):
     """Register an agent, or resume one by its id."""
 

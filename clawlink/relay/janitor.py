@@ -18,6 +18,7 @@ from clawlink.domain.relayed import Pointer, lapse
 from clawlink.domain.task import Task
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.departures import Departures
+from clawlink.relay.file_reads import FileReads
 from clawlink.relay.files import Files
 from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.pools import Pools
@@ -41,6 +42,7 @@ class Janitor:
         departures: Departures,
         pools: Pools,
         files: Files,
+        file_reads: FileReads,
         uploads: Uploads,
     ) -> None:
         self._core = core
@@ -49,6 +51,7 @@ class Janitor:
         self._departures = departures
         self._pools = pools
         self._files = files
+        self._file_reads = file_reads
         self._uploads = uploads
         self._agents_after: str | None = None
 
@@ -60,7 +63,7 @@ class Janitor:
         await self._evict_knowledge()
         await self._forget_agents()
         await self._look_at_pools()
-        await self._files.end_readings()
+        await self._file_reads.end_readings()
         await self._uploads.sweep()
 
     async def _end(self, kind: type[Any]) -> None:

@@ -18,6 +18,7 @@ from clawlink.relay.consumer import Consumer
 from clawlink.relay.core import Core
 from clawlink.relay.delegations import Delegations
 from clawlink.relay.departures import Departures
+from clawlink.relay.file_reads import FileReads
 from clawlink.relay.files import Files
 from clawlink.relay.janitor import Janitor
 from clawlink.relay.mailbox import Mailbox
@@ -66,9 +67,12 @@ class Relay:
         self.broadcasts = Broadcasts(core, self.mailbox, arrivals)
         self.storage = Storage(core, blobs or LocalBlobs())
         self.files = Files(core, self.mailbox, self.storage)
+        self.file_reads = FileReads(core, self.files, self.storage)
         self.uploads = Uploads(core, self.files, self.storage)
         self.pointers = Pointers(core, self.agents, self.messages, arrivals)
-        self.janitor = Janitor(core, self.mailbox, upkeep, self.departures, pools, self.files, self.uploads)
+        self.janitor = Janitor(
+            core, self.mailbox, upkeep, self.departures, pools, self.files, self.file_reads, self.uploads
+        )
         self.limits = limits
         self.clock = clock
         self._token_required = token_required

@@ -17,7 +17,7 @@ from clawlink.domain.file import SharedFile, Version
 from clawlink.domain.limits import IDLE_BODY_SECONDS
 from clawlink.errors import BadRequest, BodyTimeout, RangeNotSatisfiable, UnsupportedMediaType
 from clawlink.relay.clock import iso
-from clawlink.relay.files import Opened
+from clawlink.relay.file_reads import Opened
 from clawlink.server.wire import Request, on_its_way, was_reset
 
 PART_BYTES = 256 * 1024

@@ -13,7 +13,8 @@ from clawlink.domain.file import SharedFile, Version
 from clawlink.domain.limits import MAX_FILE_TTL_SECONDS, MAX_NAME_LENGTH
 from clawlink.errors import BadRequest, VersionConflict
 from clawlink.protocol import paths, replies, requests
-from clawlink.relay.files import Opened, Write
+from clawlink.relay.file_reads import Opened
+from clawlink.relay.files import Write
 from clawlink.relay.relay import Relay
 from clawlink.server import bodies
 from clawlink.server.reply import Reply, reply
@@ -127,7 +128,7 @@ def _expected(request: Request) -> int | None:
 @routes.serves(paths.LIST_BLOBS)
 async def list_blobs(relay: Relay, request: Request) -> Reply:
     """List files."""
-    return reply(await relay.files.list(read_query(request, requests.ListQuery)))
+    return reply(await relay.file_reads.list(read_query(request, requests.ListQuery)))
 
 
 @routes.serves(paths.GET_BLOB)
@@ -136,9 +137,9 @@ async def get_blob(relay: Relay, request: Request) -> Reply | web.StreamResponse
     ask = read_query(request, requests.BlobQuery)
     key = parameter(request, "file_key")
     if ask.versions is not None:
-        return reply(await relay.files.history(key, ask.since, ask.wait))
+        return reply(await relay.file_reads.history(key, ask.since, ask.wait))
     reader = await reader_of(relay, request)
-    file, version = await relay.files.find(key, ask.version)
+    file, version = await relay.file_reads.find(key, ask.version)
     headers = bodies.headers_of(file, version)
     if _has_it(request, version):
         return web.Response(status=304, headers=headers)
@@ -159,7 +160,7 @@ async def opened(
     """Open a version for one reply; what only one may read hears of it when the connection is lost."""
     content: Opened | None = None
     try:
-        async with relay.files.open(file, version, reader, start) as content:
+        async with relay.file_reads.open(file, version, reader, start) as content:
             yield content
     finally:
         reading = None if content is None else content.reading
@@ -171,7 +172,7 @@ async def opened(
 async def head_blob(relay: Relay, request: Request) -> Reply | web.StreamResponse:
     """Tell what a file is, without its content."""
     ask = read_query(request, requests.BlobQuery)
-    file, version = await relay.files.find(parameter(request, "file_key"), ask.version)
+    file, version = await relay.file_reads.find(parameter(request, "file_key"), ask.version)
     headers = bodies.headers_of(file, version)
     if _has_it(request, version):
         return web.Response(status=304, headers=headers)
@@ -206,7 +207,7 @@ async def delete_blob(relay: Relay, request: Request) -> Reply:
     key = parameter(request, "file_key")
     gone: SharedFile
     if ask.read:
-        gone = await relay.files.confirm(key, await reader_of(relay, request))
+        gone = await relay.file_reads.confirm(key, await reader_of(relay, request))
     else:
         editor = await asking(relay, request, ask.agent_id)
         force = ask.force or bodies.flag(request.headers.get("ClawLink-Force"), "ClawLink-Force")

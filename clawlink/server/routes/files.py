@@ -54,16 +54,16 @@ async def _at_once(content: bytes) -> AsyncIterator[bytes]:
 @routes.serves(paths.LIST_FILES)
 async def list_files(relay: Relay, request: Request) -> Reply:
     """List files."""
-    return reply(await relay.files.list(read_query(request, requests.ListQuery)))
+    return reply(await relay.file_reads.list(read_query(request, requests.ListQuery)))
 
 
 @routes.serves(paths.GET_FILE)
 async def get_file(relay: Relay, request: Request) -> Reply | web.StreamResponse:
     """Read a file."""
     reader = await reader_of(relay, request)
-    file = await relay.files.find_small(parameter(request, "file_key"))
+    file = await relay.file_reads.find_small(parameter(request, "file_key"))
     async with opened(relay, request, file, file.newest, reader) as content:
-        answer = reply(await relay.files.content(file, content))
+        answer = reply(await relay.file_reads.content(file, content))
         if content.reading is None:
             return answer
         response = await write(request, answer)

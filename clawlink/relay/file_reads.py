@@ -1,0 +1,191 @@
+"""Shared files, read: found, sent, listed, waited for, and burned once the only one who might read them has."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import AsyncIterator, Hashable
+from contextlib import ExitStack, asynccontextmanager
+
+import msgspec
+
+from clawlink.domain import file as rules
+from clawlink.domain.file import PRESENT, SharedFile, Version
+from clawlink.domain.limits import MAX_JSON_FILE_BYTES
+from clawlink.errors import TooLarge, UnknownFile
+from clawlink.protocol import replies, requests
+from clawlink.relay import waiting
+from clawlink.relay.core import Core
+from clawlink.relay.file_views import file_history, file_info
+from clawlink.relay.files import Files
+from clawlink.relay.readings import Reading, Readings
+from clawlink.relay.storage import Storage
+from clawlink.store.base import Reader
+
+_TICK_SECONDS = 5.0
+
+
+class Opened:
+    """A version that is being sent: ``at`` is how far, and ``done`` that it went to the end of what was asked for."""
+
+    def __init__(self, body: Reader, reading: Reading | None, start: int) -> None:
+        self.reading = reading
+        self.at = start
+        self.done = False
+        self._body = body
+        self._start = start
+
+    def sent(self) -> None:
+        """Note that all has gone out that was asked for, though it may still be on its way."""
+        if self.reading is not None:
+            self.reading.sent(self._start, self.at)
+
+    async def read(self, size: int) -> bytes:
+        """Return the next bytes, ``size`` at most, and some unless it is at its end."""
+        piece = await self._body.read(self.at, size)
+        self.at += len(piece)
+        return piece
+
+
+class FileReads:
+    """What is read of the shared files."""
+
+    def __init__(self, core: Core, files: Files, storage: Storage) -> None:
+        self._core = core
+        self._files = files
+        self._storage = storage
+        self._readings = Readings()
+
+    async def find(self, key: str, revision: int | None = None) -> tuple[SharedFile, Version]:
+        """Return a file and one of its versions, the newest unless said otherwise. Raises UnknownFile."""
+        now = self._core.clock()
+        file = rules.present(await self._core.store.get(SharedFile, key), now)
+        if file is None:
+            # The sentence is the one ClawLink 1.0.x sends; the code and field are for newer clients.
+            raise UnknownFile("file not found", field="file_key")
+        if revision is None:
+            return file, file.newest
+        for version in file.versions:
+            if version.revision == revision:
+                return file, version
+        kept = ", ".join(str(version.revision) for version in reversed(file.versions))
+        raise UnknownFile(f"version {revision} of {key!r} is not kept; there are {kept}", field="version")
+
+    @asynccontextmanager
+    async def open(self, file: SharedFile, version: Version, reader: Hashable, start: int = 0) -> AsyncIterator[Opened]:
+        """Open a version for one reply, from byte ``start`` on.
+
+        Raises BeingRead, UnknownFile if it has gone meanwhile.
+        """
+        now = self._core.clock
+        with ExitStack() as stack:
+            try:
+                body = stack.enter_context(self._storage.open(version.content))
+            except KeyError:
+                raise UnknownFile("file not found", field="file_key") from None
+            size = version.content.size
+            reading = self._readings.begin(file.id, version.revision, size, reader, now()) if file.burn else None
+            opened = Opened(body, reading, start)
+            try:
+                if reading is not None:  # it was found before anyone had it: it may have burned since
+                    await self.find(file.id, version.revision)
+                yield opened
+            finally:
+                if reading is not None:
+                    reading.end(start, opened.at, now(), done=opened.done)
+
+    async def confirm(self, key: str, reader: Hashable) -> SharedFile:
+        """Burn a file that this reader has read. Raises UnknownFile if it is gone, or was not read by it."""
+        reading = self._readings.of(key, reader)
+        if reading is None or not reading.complete:
+            raise UnknownFile(f"there is no file {key!r} that you have read and that is to burn", field="file_key")
+        gone = await self._core.finish(self._burn(reading))
+        if gone is None:
+            raise UnknownFile("file not found", field="file_key")
+        return gone
+
+    async def _burn(self, reading: Reading) -> SharedFile | None:
+        by = reading.reader if isinstance(reading.reader, str) else None
+        gone = await self._files.burn(reading.key, reading.revision, reader=by)
+        self._readings.end(reading)  # not before: until it is gone, nobody else may begin
+        return gone
+
+    async def content(self, file: SharedFile, opened: Opened) -> replies.FileContent:
+        """Return an opened file with its content: text as text, other bytes as base64."""
+        size = file.newest.content.size
+        parts = []
+        while opened.at < size:
+            parts.append(await opened.read(size - opened.at))
+        content, encoding = _as_text(b"".join(parts))
+        facts = msgspec.structs.asdict(file_info(file, self._core.clock()))
+        return replies.FileContent(**facts, content=content, encoding=encoding)
+
+    async def find_small(self, key: str) -> SharedFile:
+        """Return a file that JSON can carry. Raises UnknownFile, TooLarge."""
+        file, version = await self.find(key)
+        size = version.content.size
+        if size > MAX_JSON_FILE_BYTES:
+            raise TooLarge(
+                f"{key!r} has {size} bytes, and JSON carries {MAX_JSON_FILE_BYTES} at most; read it at /blobs",
+                field="file_key",
+                limit=MAX_JSON_FILE_BYTES,
+                actual=size,
+            )
+        return file
+
+    async def list(self, ask: requests.ListQuery) -> replies.FileList:
+        """List the files without their contents."""
+        page = await self._core.store.page(SharedFile, PRESENT, ask.after, ask.limit)
+        now = self._core.clock()
+        files = [file_info(file, now) for file in page.records if rules.present(file, now) is not None]
+        return replies.FileList(files, len(files), page.after)
+
+    async def history(self, key: str, since: int | None, wait: float) -> replies.FileHistory:
+        """Return the versions of a file that are kept; with ``wait`` once it is at another than ``since``.
+
+        Raises UnknownFile if there is none and nobody waits for one.
+        """
+        core = self._core
+        if not wait:
+            file, _ = await self.find(key)
+            return file_history(key, file, core.clock())
+        found: SharedFile | None = None
+        with core.watch(key) as signal:
+
+            async def news() -> bool:
+                nonlocal found, since
+                now = core.clock()
+                found = await core.store.get(SharedFile, key)
+                at = rules.revision_of(found, now)
+                if since is None:
+                    since = at
+                return at != since
+
+            async def ends_at() -> float | None:
+                there = rules.present(found, core.clock())
+                return None if there is None else there.ends_at
+
+            await waiting.first(
+                signal,
+                read=news,
+                next_at=ends_at,
+                clock=core.clock,
+                until=core.clock() + wait,
+                over=lambda: core.draining,
+                tick=_TICK_SECONDS,
+            )
+        return file_history(key, found, core.clock())
+
+    async def end_readings(self) -> None:
+        """Burn what was read, where its reader had time enough to ask again. For the janitor."""
+        for reading in self._readings.over(self._core.clock()):
+            if reading.whole:
+                await self._burn(reading)
+            else:
+                self._readings.end(reading)
+
+
+def _as_text(content: bytes) -> tuple[str, str]:
+    try:
+        return content.decode(), "utf-8"
+    except UnicodeDecodeError:
+        return base64.b64encode(content).decode(), "base64"
