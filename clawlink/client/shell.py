@@ -13,9 +13,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 from urllib.parse import urlsplit
 
-from clawlink.client import blob_calls, calls
+from clawlink.client import blob_calls, calls, errands
 from clawlink.client.address import address
 from clawlink.client.calls import Call, Identity, Reply
+from clawlink.client.errands import Errand
 from clawlink.client.retry import Backoff
 from clawlink.config import DEFAULT_RELAY, LOOPBACK_HOSTS
 from clawlink.domain.access import KEY_HEADER
@@ -44,12 +45,12 @@ T = TypeVar("T")
 
 
 class Method(Generic[P, T]):
-    """A function of ``calls`` as a method: it sends the call that the function makes.
+    """A function of ``calls`` or ``errands`` as a method, which sends the call that it makes, or runs the errand.
 
     Each class that has it says with ``_method`` how that is done, and then has a plain function in its place.
     """
 
-    def __init__(self, make: Callable[Concatenate[Identity, P], Call[T]]) -> None:
+    def __init__(self, make: Callable[Concatenate[Identity, P], Call[T] | Errand[T]]) -> None:
         self.make = make
 
     if TYPE_CHECKING:
@@ -103,8 +104,8 @@ class Shell:
         turn_into_methods(cls, vars(Shell), cls._method)
 
     @staticmethod
-    def _method(make: Callable[..., Call[Any]]) -> Callable[..., Any]:
-        """Make a method from the function in ``calls`` that describes it."""
+    def _method(make: Callable[..., Call[Any] | Errand[Any]]) -> Callable[..., Any]:
+        """Make a method from the function in ``calls`` or ``errands`` that describes it."""
         raise NotImplementedError
 
     @property
@@ -265,3 +266,12 @@ class Shell:
     end_upload = Method(blob_calls.end_upload)
     metrics = Method(calls.metrics)
     openapi = Method(calls.openapi)
+
+    # -- and what takes several calls ----------------------------------------------------------------------------------
+
+    upload = Method(errands.upload)
+    download = Method(errands.download)
+    attach = Method(errands.attach)
+    watch_file = Method(errands.watch_file)
+    wait_for = Method(errands.wait_for)
+    wait_message = Method(errands.wait_message)

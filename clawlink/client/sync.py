@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import cached_property, wraps
 from queue import Empty, Queue
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ProtocolError
 
 from clawlink.client.calls import Call, Reply
+from clawlink.client.errands import Errand
 from clawlink.client.shell import Shell, piecemeal
 from clawlink.errors import ClawLinkError
-from clawlink.protocol.replies import FileHistory, FileSaved, MessageStatus, TaskView
+from clawlink.protocol.replies import TaskView
 
 if TYPE_CHECKING:
-    from clawlink.client.blob_calls import FileFacts
     from clawlink.client.waiting import Said, Step
-    from clawlink.domain.message import Attachment
 
 T = TypeVar("T")
 
@@ -42,10 +40,11 @@ class Client(Shell):
     """
 
     @staticmethod
-    def _method(make: Callable[..., Call[Any]]) -> Callable[..., Any]:
+    def _method(make: Callable[..., Call[Any] | Errand[Any]]) -> Callable[..., Any]:
         @wraps(make)
         def method(self: Client, *args: Any, **kwargs: Any) -> Any:
-            return self.perform(make(self.identity, *args, **kwargs))
+            work = make(self.identity, *args, **kwargs)
+            return self.run(work) if isinstance(work, Errand) else self.perform(work)
 
         return method
 
@@ -109,141 +108,7 @@ class Client(Shell):
             raise self._unreadable(error) from error
         return self._read(call, Reply(response.status_code, response.headers, response.content))
 
-    # -- files of any size ---------------------------------------------------------------------------------------------
-
-    def upload(
-        self,
-        file_key: str,
-        source: str | os.PathLike[str] | IO[bytes],
-        *,
-        content_type: str | None = None,
-        file_type: str | None = None,
-        if_version: int | None = None,
-        ttl: float | None = None,
-        burn: bool = False,
-        force: bool = False,
-        key: str | None = None,
-        patience: float = 60.0,
-        on_progress: Callable[[int, int | None], object] | None = None,
-        on_away: Callable[[ClawLinkError | None], object] | None = None,
-    ) -> FileSaved:
-        """Write a shared file from a path, a folder (as a tar), or a file object that is open for reading bytes.
-
-        What is large goes in pieces, none of which is sent twice if it has arrived. Failures that pass by themselves
-        are borne for ``patience`` seconds after the last success; ``on_away`` is told why, and with None that it goes
-        on. ``on_progress`` is given how many bytes are there, and of how many, if that is known. With the idempotency
-        ``key`` of an upload that broke off it goes on with that one. For all else see ``put_blob``.
-        """
-        from clawlink.client import transfer
-        from clawlink.client.blob_calls import Terms
-
-        terms = Terms(content_type, file_type, if_version, ttl, burn, force)
-        steps = transfer.upload(self.identity, file_key, source, terms, key=key, patience=patience)
-        return self._transferred(steps, FileSaved, on_progress, on_away)
-
-    def download(
-        self,
-        file_key: str,
-        target: str | os.PathLike[str] | IO[bytes],
-        *,
-        version: int | None = None,
-        sha256: str | None = None,
-        patience: float = 60.0,
-        on_progress: Callable[[int, int | None], object] | None = None,
-        on_away: Callable[[ClawLinkError | None], object] | None = None,
-    ) -> FileFacts:
-        """Read a shared file to a path, whole or not at all, or into a file object that is open for writing bytes.
-
-        Its SHA-256 is compared before it is there; an object has it all before that is known. If it is not the
-        ``sha256`` asked for, nothing is read: DigestMismatch. What breaks off goes on where it was; ``patience``,
-        ``on_progress`` and ``on_away`` are those of ``upload``.
-        """
-        from clawlink.client import transfer
-        from clawlink.client.blob_calls import FileFacts
-
-        sink = transfer.sink(target)
-        steps = transfer.download(self.identity, file_key, sink, version=version, sha256=sha256, patience=patience)
-        return self._transferred(steps, FileFacts, on_progress, on_away)
-
-    def attach(
-        self,
-        source: str | os.PathLike[str] | IO[bytes],
-        name: str | None = None,
-        *,
-        on_progress: Callable[[int, int | None], object] | None = None,
-        on_away: Callable[[ClawLinkError | None], object] | None = None,
-    ) -> Attachment:
-        """Share a file or a folder under a key of its own, and return what ``delegate``, ``respond`` and ``send`` take.
-
-        ``name`` is what it is called there; of a path it is the last part. What is there already is not sent again.
-        ``on_progress`` and ``on_away`` are those of ``upload``.
-        """
-        from clawlink.client import transfer
-        from clawlink.domain.message import Attachment
-
-        return self._transferred(transfer.attach(self.identity, source, name), Attachment, on_progress, on_away)
-
-    def watch_file(
-        self,
-        file_key: str,
-        since: int | None = None,
-        timeout: float | None = None,
-        *,
-        on_away: Callable[[ClawLinkError | None], object] | None = None,
-    ) -> FileHistory:
-        """Wait until a shared file is at another version than ``since``, or than now; else as ``wait_for``.
-
-        A deletion counts, and so does the first version of a file that is not there yet.
-        """
-        from clawlink.client.waiting import about_file, follow
-
-        return self._last(follow(about_file(self.identity, file_key, since), timeout), None, on_away)
-
-    def _transferred(
-        self,
-        steps: Generator[Step, Any, None],
-        kind: type[T],
-        on_progress: Callable[[int, int | None], object] | None = None,
-        on_away: Callable[[ClawLinkError | None], object] | None = None,
-    ) -> T:
-        """Do what a transfer takes, and return what came of it."""
-        from clawlink.client.transfer import Moved
-        from clawlink.client.waiting import Trouble
-
-        done: object = None
-        try:
-            for said in self._drive(steps, lambda seconds: time.sleep(seconds)):
-                if isinstance(said.news, Trouble):
-                    _tell(on_away, said.news.error)
-                elif not isinstance(said.news, Moved):
-                    done = said.news
-                elif on_progress is not None:
-                    on_progress(*said.news)
-        finally:
-            steps.close()  # now, and not when nobody looks at the failure any more: a half-written file goes with it
-        if not isinstance(done, kind):
-            raise AssertionError("a transfer ends with what came of it")
-        return done
-
     # -- waiting -------------------------------------------------------------------------------------------------------
-
-    def wait_for(
-        self,
-        task_id: str,
-        timeout: float | None = None,
-        on_change: Callable[[TaskView], object] | None = None,
-        *,
-        on_away: Callable[[ClawLinkError | None], object] | None = None,
-    ) -> TaskView:
-        """Wait until a task is final, for ``timeout`` seconds or as long as it takes, and return it.
-
-        ``on_change`` is given the task as it is, and then at each change. While the relay is away or restarts, it is
-        asked again and again; ``on_away`` is told why, and with None that it is back. Raises StillPending when the time
-        is over, and what cannot get better by waiting, as UnknownTask.
-        """
-        from clawlink.client.waiting import about_task, follow  # a few milliseconds that most commands do not need
-
-        return self._last(follow(about_task(self.identity, task_id), timeout), on_change, on_away)
 
     def as_completed(
         self,
@@ -299,39 +164,17 @@ class Client(Shell):
             raise AssertionError("at least one task is followed to its end")
         return last
 
-    def wait_message(
-        self,
-        message_id: str,
-        until: str = "acked",
-        timeout: float | None = None,
-        on_change: Callable[[MessageStatus], object] | None = None,
-        *,
-        on_away: Callable[[ClawLinkError | None], object] | None = None,
-    ) -> MessageStatus:
-        """Wait until a message is ``until`` (delivered, acked, answered) or will never be; else as ``wait_for``."""
-        from clawlink.client.waiting import about_message, follow
-
-        return self._last(follow(about_message(self.identity, message_id, until), timeout), on_change, on_away)
-
-    def _last(
-        self,
-        steps: Generator[Step, Any, None],
-        on_change: Callable[[T], object] | None,
-        on_away: Callable[[ClawLinkError | None], object] | None,
-    ) -> T:
-        """Tell all news of one task or message, and return the last of it."""
-        from clawlink.client.waiting import Trouble
-
-        last: T | None = None
-        for said in self._drive(steps, lambda seconds: time.sleep(seconds)):
-            if isinstance(said.news, Trouble):
-                _tell(on_away, said.news.error)
-            else:
-                last = said.news
-                _tell(on_change, said.news)
-        if last is None:
-            raise AssertionError("what is followed to its end was seen")
-        return last
+    def run(self, errand: Errand[T]) -> T:
+        """Do what an errand takes, tell whoever wants to hear of it, and return what came of it."""
+        try:
+            for said in self._drive(errand.steps, lambda seconds: time.sleep(seconds)):
+                tell = errand.hear(said.news)
+                if tell is not None:
+                    tell()
+        finally:
+            # Now, and not when nobody looks at the failure any more: a half-written file goes with it.
+            errand.steps.close()
+        return errand.result
 
     def _drive(self, steps: Generator[Step, Any, None], rest: Callable[[float], bool | None]) -> Iterator[Said]:
         """Do what waiting takes, and give what it says; ``rest`` sleeps, and returns true to end it."""

@@ -182,6 +182,7 @@ def _upload(
     yield Said(file_key, Moved(0, len(first)))
     call = blob_calls.put_blob(me, file_key, first, **terms._asdict(), key=key)
     saved = yield from _ask(call, patience)
+    yield from patience.renew()
     yield Said(file_key, Moved(len(first), len(first)))
     return saved
 
@@ -237,6 +238,7 @@ def attach(me: Identity, path: Any, name: str | None = None) -> Steps[None]:
 def _held_as(me: Identity, file_key: str, measure: Measure, patience: Patience) -> Steps[FileFacts]:
     """Return what is there under a key if it is that. Raises UnknownFile."""
     facts = yield from _ask(blob_calls.stat_blob(me, file_key), patience)
+    yield from patience.renew()
     if facts.sha256 != measure.sha256 or facts.expires_at is not None or facts.burn_after_read:
         raise UnknownFile("there is another file", field="file_key")
     return facts

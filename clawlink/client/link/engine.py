@@ -18,6 +18,7 @@ from typing import Any
 from clawlink.client import calls
 from clawlink.client.aio import AsyncClient
 from clawlink.client.calls import Call
+from clawlink.client.errands import Errand
 from clawlink.client.link.delegation import Delegation, Matters, Open
 from clawlink.client.link.line import Line, connect
 from clawlink.client.link.outbox import LinkEnded
@@ -76,6 +77,10 @@ class Engine:
     def perform(self, call: Call[Any], what: str) -> Pending[Any]:
         """Send a call that need not wait for better times, with the usual retries."""
         return Pending(self._submit(self._patiently(call)), what)
+
+    def run(self, errand: Errand[Any], what: str) -> Pending[Any]:
+        """Do what takes several calls, and has patience of its own."""
+        return Pending(self._submit(self.client.run(errand)), what)
 
     def delegate(self, call: Call[Any], on_progress: Any, on_question: Any) -> Delegation:
         """Delegate a task. Raises OutboxFull."""

@@ -13,9 +13,10 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, TypeVar, overload
 
-from clawlink.client import blob_calls, calls
+from clawlink.client import blob_calls, calls, errands
 from clawlink.client.address import address
 from clawlink.client.calls import Call, Identity
+from clawlink.client.errands import Errand
 from clawlink.client.identity import Identities, home
 from clawlink.client.link import runner
 from clawlink.client.link.delegation import Delegation
@@ -35,8 +36,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 _KEPT = frozenset({"send", "broadcast", "answer"})
 
 
-def _method(make: Callable[..., Call[Any]]) -> Callable[..., Any]:
-    """Make a method of a link from the function in ``calls`` that describes it."""
+def _method(make: Callable[..., Call[Any] | Errand[Any]]) -> Callable[..., Any]:
+    """Make a method of a link from the function in ``calls`` or ``errands`` that describes it."""
     led = "parent_task" in inspect.signature(make).parameters
 
     @wraps(make)
@@ -44,9 +45,11 @@ def _method(make: Callable[..., Call[Any]]) -> Callable[..., Any]:
         if led and kwargs.get("parent_task") is None and kwargs.get("in_reply_to") is None:
             kwargs["parent_task"] = runner.parent_task.get()
         engine = self._running()
-        call = make(self._identity(), *args, **kwargs)
-        deal = engine.post if call.endpoint.name in _KEPT else engine.perform
-        return deal(call, f"the answer to {make.__name__}")
+        work = make(self._identity(), *args, **kwargs)
+        what = f"the answer to {make.__name__}"
+        if isinstance(work, Errand):
+            return engine.run(work, what)
+        return engine.post(work, what) if work.endpoint.name in _KEPT else engine.perform(work, what)
 
     return method
 
@@ -178,6 +181,11 @@ class Link:
     file_history = Method(blob_calls.file_history)
     lock_file = Method(blob_calls.lock_file)
     unlock_file = Method(blob_calls.unlock_file)
+    upload = Method(errands.upload)
+    download = Method(errands.download)
+    attach = Method(errands.attach)
+    watch_file = Method(errands.watch_file)
+    wait_message = Method(errands.wait_message)
 
     def delegate(
         self,

@@ -1,0 +1,78 @@
+"""Files over a link: the errands of the clients, as things that come later."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from clawlink import Link, errors
+from clawlink.client.sync import Client
+from clawlink.client.waiting import StillPending
+from clawlink.domain.message import TaskDelegation
+from tests.client.conftest import eventually
+from tests.client.link.conftest import MakeLink
+from tests.client.restartable import Restartable
+
+Running = Callable[[Link], Link]
+LARGE = b"hour,level\n" * 200_000
+
+
+@pytest.fixture
+def planner(make_link: MakeLink, running: Running) -> Link:
+    return running(make_link("planner"))
+
+
+def test_large_files_go_up_and_down_telling_how_far_they_are(planner: Link, tmp_path: Path) -> None:
+    far: list[int] = []
+    up = planner.upload("tides.csv", io.BytesIO(LARGE), on_progress=lambda done, total: far.append(done))
+    saved = up.result(30)
+    assert (saved.version, saved.size) == (1, len(LARGE))
+    assert far[0] < far[-1] == len(LARGE)
+    facts = planner.download("tides.csv", tmp_path / "copy.csv").result(30)
+    assert facts.sha256 == saved.sha256
+    assert (tmp_path / "copy.csv").read_bytes() == LARGE
+
+
+def test_a_file_goes_with_a_task(planner: Link, boss: Client) -> None:
+    attached = planner.attach(io.BytesIO(b"high at noon"), "summary.txt").result(10)
+    planner.delegate("boss", "read it", attachments=[attached]).receipt.result(10)
+    message = next(one.message for one in boss.poll(wait=5) if isinstance(one.message, TaskDelegation))
+    assert message.attachments == (attached,)
+    assert boss.get_blob(attached.file_key).content == b"high at noon"
+
+
+def test_a_change_of_a_file_is_waited_for(planner: Link, boss: Client) -> None:
+    watched = planner.watch_file("tides.csv", timeout=30)
+    with pytest.raises(StillPending):
+        watched.result(0.05)
+    boss.upload("tides.csv", io.BytesIO(b"level"))
+    assert watched.result(10).version == 1
+
+
+def test_how_far_a_message_came_is_waited_for(planner: Link, boss: Client) -> None:
+    message_id = planner.send("boss", "look").result(10).message_id
+    read = planner.wait_message(message_id, timeout=30)
+    boss.ack([one.receipt for one in boss.poll(wait=5)])
+    assert read.result(10).state == "acked"
+
+
+def test_what_is_refused_fails_and_the_link_goes_on(planner: Link, tmp_path: Path) -> None:
+    with pytest.raises(errors.UnknownFile):
+        planner.download("nothing", tmp_path / "copy").result(10)
+    assert list(tmp_path.glob("copy*")) == []
+    with pytest.raises(FileNotFoundError):
+        planner.upload("k", tmp_path / "nothing").result(10)
+    assert planner.info().result(10).shared_files == 0
+
+
+def test_an_upload_lasts_through_a_restart_of_the_relay(planner: Link, restartable: Restartable) -> None:
+    away: list[errors.ClawLinkError | None] = []
+    restartable.stop()
+    up = planner.upload("k", io.BytesIO(b"level"), on_away=away.append)
+    eventually(lambda: bool(away))
+    restartable.start()
+    assert up.result(30).version == 1
+    assert away[-1] is None
