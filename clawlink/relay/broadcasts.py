@@ -30,12 +30,14 @@ SLICE = 32  # copies made before other requests get their turn: a fraction of a 
 
 
 async def everyone(core: Core, but: str) -> AsyncIterator[Agent]:
-    """Give all registered agents but one, with a turn for other requests now and then."""
+    """Give all registered agents but one, as they are now, with a turn for other requests now and then."""
+    store = core.store
     after: str | None = None
     while True:
-        page = await core.store.page(Agent, REGISTERED, after, SLICE)
-        for agent in page.records:
-            if agent.id != but:
+        page = await store.page(Agent, REGISTERED, after, SLICE)
+        for listed in page.records:
+            agent = await store.get(Agent, listed.id) if store.index_lag else listed
+            if agent is not None and agent.id != but:
                 yield agent
         if page.after is None:
             return

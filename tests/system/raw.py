@@ -98,7 +98,12 @@ class Connection:
         self.writer.close()
 
     def reset(self) -> None:
-        """Hang up as a killed process or a dropped link does: what the other side writes meets a reset."""
+        """Hang up as a killed process or a dropped link does: what the other side writes meets a reset.
+
+        Does nothing if the other side has hung up already.
+        """
+        if self.writer.is_closing():
+            return
         raw: socket.socket = self.writer.get_extra_info("socket")
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
