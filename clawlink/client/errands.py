@@ -31,7 +31,7 @@ class Errand(Generic[T]):
 
     ``on_change`` is given each word on the way, ``on_progress`` how many bytes have moved and of how many, if that is
     known, and ``on_away`` why the relay cannot be asked, and None once it can be again. They are plain functions or,
-    for clients of asyncio, async ones.
+    for clients of asyncio, async ones. One that only ``waits`` for others leaves nothing half done when it is given up.
     """
 
     def __init__(
@@ -41,8 +41,10 @@ class Errand(Generic[T]):
         on_change: Callable[[T], object] | None = None,
         on_progress: Callable[[int, int | None], object] | None = None,
         on_away: Callable[[ClawLinkError | None], object] | None = None,
+        waits: bool = False,
     ) -> None:
         self.steps = steps
+        self.waits = waits
         self._on_change = on_change
         self._on_progress = on_progress
         self._on_away = on_away
@@ -162,7 +164,7 @@ def wait_for(
     """
     from clawlink.client.waiting import about_task, follow  # a few milliseconds that most commands do not need
 
-    return Errand(follow(about_task(me, task_id), timeout), on_change=on_change, on_away=on_away)
+    return Errand(follow(about_task(me, task_id), timeout), on_change=on_change, on_away=on_away, waits=True)
 
 
 def wait_message(
@@ -177,7 +179,8 @@ def wait_message(
     """Wait until a message is ``until`` (delivered, acked, answered) or will never be; else as ``wait_for``."""
     from clawlink.client.waiting import about_message, follow
 
-    return Errand(follow(about_message(me, message_id, until), timeout), on_change=on_change, on_away=on_away)
+    steps = follow(about_message(me, message_id, until), timeout)
+    return Errand(steps, on_change=on_change, on_away=on_away, waits=True)
 
 
 def watch_file(
@@ -194,4 +197,4 @@ def watch_file(
     """
     from clawlink.client.waiting import about_file, follow
 
-    return Errand(follow(about_file(me, file_key, since), timeout), on_away=on_away)
+    return Errand(follow(about_file(me, file_key, since), timeout), on_away=on_away, waits=True)

@@ -60,6 +60,7 @@ class Engine:
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._notices: set[asyncio.Task[None]] = set()
+        self._errands: dict[asyncio.Task[Any], Errand[Any]] = {}
         self._thread = threading.Thread(target=self._run, name="clawlink-link", daemon=True)
         self._thread.start()
 
@@ -80,7 +81,7 @@ class Engine:
 
     def run(self, errand: Errand[Any], what: str) -> Pending[Any]:
         """Do what takes several calls, and has patience of its own."""
-        return Pending(self._submit(self.client.run(errand)), what)
+        return Pending(self._submit(self._to_its_end(errand, what)), what)
 
     def delegate(self, call: Call[Any], on_progress: Any, on_question: Any) -> Delegation:
         """Delegate a task. Raises OutboxFull."""
@@ -169,10 +170,11 @@ class Engine:
                 if task.done():
                     task.result()
         finally:
-            for task in (*tasks, stop):
+            ending = [*tasks, stop, *self._errands]
+            for task in ending:
                 task.cancel()
             await self.work.close()
-            await asyncio.gather(*tasks, stop, return_exceptions=True)
+            await asyncio.gather(*ending, return_exceptions=True)
             if self.line is not None:
                 await self.line.close()
             self.matters.give_up(LinkEnded("the link ended before the task did; it goes on"))
@@ -182,7 +184,7 @@ class Engine:
         self.work.draining = True
         _log.info("ending: handlers under way: %d, waited for up to %g s", self.work.running, self._settings.drain)
         for _ in range(int(self._settings.drain / _FLUSH_SECONDS)):
-            if not self.work.running and self._settings.outbox.empty:
+            if not self.work.running and self._settings.outbox.empty and all(e.waits for e in self._errands.values()):
                 return
             await asyncio.sleep(_FLUSH_SECONDS)
 
@@ -315,6 +317,18 @@ class Engine:
 
     def _answer(self, task_id: str, content: Any) -> Pending[Any]:
         return self.post(calls.answer(self.client.identity, task_id, content), "the answer")
+
+    async def _to_its_end(self, errand: Errand[Any], what: str) -> Any:
+        task = asyncio.current_task()
+        if task is None:
+            raise AssertionError("it was submitted as a task")
+        self._errands[task] = errand
+        try:
+            return await self.client.run(errand)
+        except asyncio.CancelledError:
+            raise LinkEnded(f"the link ended before {what} was there") from None
+        finally:
+            del self._errands[task]
 
     async def _patiently(self, call: Call[Any]) -> Any:
         patience, attempt = Backoff(), 0

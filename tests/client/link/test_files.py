@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from clawlink import Link, errors
+from clawlink.client.link.outbox import LinkEnded
 from clawlink.client.sync import Client
 from clawlink.client.waiting import StillPending
 from clawlink.domain.message import TaskDelegation
@@ -76,3 +77,25 @@ def test_an_upload_lasts_through_a_restart_of_the_relay(planner: Link, restartab
     restartable.start()
     assert up.result(30).version == 1
     assert away[-1] is None
+
+
+def test_what_is_on_its_way_at_the_end_has_its_time(make_link: MakeLink, boss: Client) -> None:
+    with make_link("planner") as link:
+        up = link.upload("k", io.BytesIO(LARGE))
+    assert up.result(0).size == len(LARGE)
+    assert boss.get_blob("k").content == LARGE
+
+
+def test_what_only_waits_ends_with_the_link(make_link: MakeLink) -> None:
+    with make_link("planner", drain=60.0) as link:
+        watched = link.watch_file("k")
+    with pytest.raises(LinkEnded, match="the link ended before the answer to watch_file was there"):
+        watched.result(0)
+
+
+def test_what_cannot_end_in_time_fails_saying_so(make_link: MakeLink, restartable: Restartable) -> None:
+    with make_link("planner", drain=0.5) as link:
+        restartable.stop()
+        up = link.upload("k", io.BytesIO(b"level"))
+    with pytest.raises(LinkEnded, match="the link ended before the answer to upload was there"):
+        up.result(0)
