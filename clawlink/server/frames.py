@@ -102,8 +102,10 @@ def read_frame(text: str, agent_id: str) -> Frame:
     try:
         require_shallow(text.encode("utf-8", "surrogatepass"))
         fields = _decoder.decode(text)
-    except msgspec.ValidationError:
-        raise BadFrame(BadRequest("a frame is a JSON object with a type")) from None
+    except msgspec.ValidationError as error:
+        large = "out of range" in str(error)
+        what = "a number in the frame is out of range" if large else "a frame is a JSON object with a type"
+        raise BadFrame(BadRequest(what)) from None
     except (msgspec.DecodeError, UnicodeError) as error:
         raise BadFrame(BadJson(f"the frame is not JSON: {error}")) from None
     except ClawLinkError as error:

@@ -48,6 +48,7 @@ _TURN_SECONDS = 0.005
 _WAITED_SECONDS = 0.0001
 # So long a peer may take to close too once it was told why.
 _LINGER_SECONDS = 2.0
+_MOST_REASON_BYTES = 120
 _UNREADABLE = (WSCloseCode.PROTOCOL_ERROR, WSCloseCode.INVALID_TEXT, WSCloseCode.MESSAGE_TOO_BIG)
 
 _GOING_AWAY = 1001
@@ -347,4 +348,6 @@ class _Session:
             self._loop.call_later(_ABORT_SECONDS, self._transport.abort)
         await self._let_go()
         with contextlib.suppress(ConnectionError):
-            await self._ws.close(code=code, message=reason.encode()[:120], drain=False)
+            # A frame that closes has room for this much, and a character cut in two would be no text.
+            told = reason.encode()[:_MOST_REASON_BYTES].decode(errors="ignore").encode()
+            await self._ws.close(code=code, message=told, drain=False)

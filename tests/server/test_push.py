@@ -819,6 +819,16 @@ async def test_an_agent_that_leaves_is_told_on_its_connections(pair: Running, cr
             assert "register" in reason
 
 
+async def test_a_long_reason_is_not_cut_in_the_middle_of_a_character(pair: Running) -> None:
+    for name in ("é" * 60, "x" + "é" * 60):
+        await pair.register(name, agent_id=name)
+        async with websocket(pair, name, lease=30) as peer:
+            await ok(pair.ask("DELETE", f"/agents/{name}"))
+            code, reason = await peer.closed()
+            assert code == 4404
+            assert "éé" in reason
+
+
 @pytest.mark.parametrize("credit", [1, 32])
 async def test_an_agent_that_someone_claims_is_theirs(pair: Running, credit: int) -> None:
     id = await send(pair, "a", "b")

@@ -11,7 +11,7 @@ from typing import Any
 from clawlink.client.link.pending import Pending, promise
 from clawlink.client.waiting import FINAL
 from clawlink.domain.message import TaskAnswer, TaskResponse, TaskUpdate
-from clawlink.errors import ClawLinkError
+from clawlink.errors import BadRequest, ClawLinkError
 from clawlink.protocol.replies import Cancelled, Delegated, TaskView
 
 # A result may overtake the receipt of its task: so many of others' are kept until then.
@@ -191,7 +191,9 @@ class Matters:
     # -- questions to requesters ---------------------------------------------------------------------------------------
 
     def ask(self, task_id: str) -> Question:
-        """Expect the answer to a question about a task."""
+        """Expect the answer to a question about a task. Raises BadRequest while another is open."""
+        if task_id in self._questions:
+            raise BadRequest("a question about this task is not answered yet; wait for that before you ask another")
         question = self._questions[task_id] = Question()
         return question
 

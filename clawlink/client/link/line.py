@@ -34,9 +34,13 @@ class SocketLine:
 
     async def perform(self, call: Call[Any], *, by_request: bool = False) -> Any:
         """Send a call once."""
-        if by_request or call.endpoint.name not in _FRAMES or len(call.body or b"") > _LARGE_BYTES:
+        if by_request or self.alone(call):
             return await self._client.perform(call)
         return await self._stream.perform(call)
+
+    def alone(self, call: Call[Any]) -> bool:
+        """Tell whether a call goes as a request of its own, beside the frames: so it must not go at the same time."""
+        return call.endpoint.name not in _FRAMES or len(call.body or b"") > _LARGE_BYTES
 
     async def ack(self, receipts: Sequence[str]) -> replies.Receipted:
         """Settle messages."""
@@ -65,6 +69,10 @@ class PollLine:
     async def perform(self, call: Call[Any], *, by_request: bool = False) -> Any:
         """Send a call once."""
         return await self._client.perform(call)
+
+    def alone(self, call: Call[Any]) -> bool:
+        """Tell whether a call may not go beside others: none does here, there is one at a time."""
+        return False
 
     async def ack(self, receipts: Sequence[str]) -> replies.Receipted:
         """Settle messages."""

@@ -38,9 +38,11 @@ class OutboxFull(ClawLinkError):
 
 
 class Way(Protocol):
-    """How to get a call to the relay once. ``window`` calls at a time keep their order."""
+    """How to get a call to the relay once. ``window`` calls at a time keep their order, but for those that go alone."""
 
     window: int
+
+    def alone(self, call: Call[Any]) -> bool: ...
 
     async def perform(self, call: Call[Any], *, by_request: bool = False) -> Any: ...
 
@@ -53,6 +55,7 @@ class _Item:
     size: int = field(compare=False)
     counted: bool = field(compare=False)
     by_request: bool = field(default=False, compare=False)
+    call: Call[Any] | None = field(default=None, compare=False)  # made, and not on its way
 
 
 class Outbox:
@@ -70,9 +73,10 @@ class Outbox:
         self._waiting: list[_Item] = []
         self._messages = 0
         self._bytes = 0
-        self._under_way = 0
+        self._under_way: dict[int, bool] = {}  # what is on its way, by number, and whether it goes alone
         self._held_until = 0.0
-        self._slow = False
+        self._slow_to = -1  # up to this one they go one at a time
+        self._newest = -1
         self._wake: Callable[[], None] = lambda: None
         self._closed: ClawLinkError | None = None
 
@@ -96,16 +100,20 @@ class Outbox:
                 )
             self._messages += 1
             self._bytes += size
-            item = _Item(next(self._numbers), lambda: call, promise(), size, True)
-            heapq.heappush(self._waiting, item)
+            item = self._add(lambda: call, size, counted=True)
         return self._taken(item)
 
     def put_own(self, make: Callable[[], Call[Any]]) -> Future[Any]:
         """Take what must not be refused, as the answer to a task; ``make`` makes the call when it is sent."""
         with self._lock:
-            item = _Item(next(self._numbers), make, promise(), 0, False)
-            heapq.heappush(self._waiting, item)
+            item = self._add(make, 0, counted=False)
         return self._taken(item)
+
+    def _add(self, make: Callable[[], Call[Any]], size: int, *, counted: bool) -> _Item:
+        self._newest = next(self._numbers)
+        item = _Item(self._newest, make, promise(), size, counted)
+        heapq.heappush(self._waiting, item)
+        return item
 
     def _taken(self, item: _Item) -> Future[Any]:
         closed = self._closed
@@ -143,8 +151,8 @@ class Outbox:
         try:
             while True:
                 hold = self._held_until - time.monotonic()
-                while hold <= 0 and len(offers) < (1 if self._slow else way.window):
-                    item = self._next()
+                while hold <= 0 and len(offers) < way.window:
+                    item = self._next(way)
                     if item is None:
                         break
                     offer = loop.create_task(self._offer(item, way))
@@ -163,16 +171,33 @@ class Outbox:
                 offer.cancel()
             await asyncio.gather(*offers, return_exceptions=True)
 
-    def _next(self) -> _Item | None:
+    def _next(self, way: Way) -> _Item | None:
+        """Return the next that may go now, if there is one."""
         with self._lock:
             if not self._waiting:
                 return None
-            self._under_way += 1
+            item = self._waiting[0]
+            alone = self._goes_alone(item, way)
+            if self._under_way:
+                slow = min(item.number, *self._under_way) <= self._slow_to
+                if slow or alone or any(self._under_way.values()):
+                    return None
+            self._under_way[item.number] = alone
             return heapq.heappop(self._waiting)
+
+    def _goes_alone(self, item: _Item, way: Way) -> bool:
+        if item.by_request:
+            return True
+        if item.call is None:
+            try:
+                item.call = item.make()
+            except Exception:  # which whoever offers it will meet again, and tell
+                return False
+        return way.alone(item.call)
 
     async def _offer(self, item: _Item, way: Way) -> None:
         try:
-            answer = await way.perform(item.make(), by_request=item.by_request)
+            answer = await way.perform(item.call or item.make(), by_request=item.by_request)
         except (*PASSING, TooLarge) as error:
             if isinstance(error, TooLarge):
                 if item.by_request:
@@ -190,16 +215,17 @@ class Outbox:
             _log.exception("a message could not be sent")
             self._settle(item, error)
         else:
-            self._slow = False
             self._settle(item, None, answer)
 
     def _put_back(self, item: _Item, error: ClawLinkError | None) -> None:
         with self._lock:
-            self._under_way -= 1
+            del self._under_way[item.number]
+            item.call = None
             heapq.heappush(self._waiting, item)
+            if isinstance(error, RateLimited):
+                # One at a time until the relay has all that was here, so that none of it overtakes another.
+                self._slow_to = self._newest
         if error is not None:
-            # One at a time until the relay takes it, so that those behind do not overtake it.
-            self._slow = self._slow or isinstance(error, RateLimited)
             pause = min(max(_HOLD_SECONDS, error.retry_after or 0.0), _MOST_HOLD_SECONDS)
             self._held_until = max(self._held_until, time.monotonic() + pause)
         closed = self._closed
@@ -208,7 +234,7 @@ class Outbox:
 
     def _settle(self, item: _Item, error: Exception | None, answer: Any = None) -> None:
         with self._lock:
-            self._under_way -= 1
+            del self._under_way[item.number]
             if item.counted and self._closed is None:
                 self._messages -= 1
                 self._bytes -= item.size

@@ -46,7 +46,8 @@ class Pending(Generic[T]):
 
     def __await__(self) -> Generator[Any, None, T]:
         self._asked = True
-        return asyncio.wrap_future(self._future).__await__()
+        # Who stops waiting does not take it from the others.
+        return asyncio.shield(asyncio.wrap_future(self._future)).__await__()
 
     def __del__(self) -> None:
         if not self._asked:

@@ -104,6 +104,20 @@ def test_questions_are_answered(make_link: MakeLink, running: Running, planner: 
     assert planner.delegate("worker", "x", on_question=answer).result(20) == [["which?"], [{"and": "how"}]]
 
 
+def test_one_question_is_open_at_a_time(make_link: MakeLink, running: Running, planner: Link) -> None:
+    worker = make_link("worker")
+
+    @worker.on_task
+    async def work(task: Task) -> list[Any]:
+        first, second = task.ask("q1"), task.ask("q2")
+        with pytest.raises(errors.BadRequest, match="wait for that before you ask another"):
+            await second
+        return [await first, await task.ask("q3")]
+
+    running(worker)
+    assert planner.delegate("worker", "x", on_question=str.upper).result(20) == ["Q1", "Q3"]
+
+
 def test_what_is_asked_or_told_must_be_right(make_link: MakeLink, running: Running, planner: Link) -> None:
     worker = make_link("worker")
     wrong: list[str | None] = []

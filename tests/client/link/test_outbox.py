@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import pytest
 
@@ -25,6 +26,7 @@ from tests.client.restartable import Restartable
 from tests.system.threaded import relay_in_thread
 
 Running = Callable[[Link], Link]
+T = TypeVar("T")
 ME = Identity("a")
 
 
@@ -138,8 +140,19 @@ async def test_a_pending_answer_is_there_for_threads_and_coroutines(caplog: pyte
     assert caplog.text == ""
 
 
-async def wait(pending: Pending[int]) -> int:
+async def wait(pending: Pending[T]) -> T:
     return await pending
+
+
+async def test_who_stops_waiting_takes_an_answer_from_nobody_else(make_link: MakeLink, boss: Client) -> None:
+    async with make_link("sender") as sender:
+        sent = await sender.send("boss", "look")
+        acked = sender.wait_message(sent.message_id, timeout=30)
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(wait(acked), 0.05)
+        assert not acked.done()
+        await asyncio.to_thread(lambda: boss.ack([one.receipt for one in boss.poll(wait=5)]))
+        assert (await acked).state == "acked"
 
 
 class Way:
@@ -150,6 +163,9 @@ class Way:
     def __init__(self, act: Callable[[Call[Any]], Any]) -> None:
         self.act = act
         self.tried: list[Call[Any]] = []
+
+    def alone(self, call: Call[Any]) -> bool:
+        return len(call.body or b"") > 1000
 
     async def perform(self, call: Call[Any], *, by_request: bool = False) -> Any:
         self.tried.append(call)
@@ -215,6 +231,65 @@ async def test_what_is_under_way_when_the_connection_ends_stays_in_order() -> No
     await asyncio.gather(*map(asyncio.wrap_future, sent))
     assert [call.body for call in second.tried] == [call.body for call in first.tried]
     pump.cancel()
+
+
+async def test_what_goes_a_way_of_its_own_neither_overtakes_nor_is_overtaken() -> None:
+    outbox = Outbox(20, 100_000)
+    under_way: set[Any] = set()
+    done: list[int] = []
+
+    class Slow(Way):
+        async def perform(self, call: Call[Any], *, by_request: bool = False) -> Any:
+            number = int(call.headers["number"])
+            assert not (under_way and self.alone(call)), "it went beside others"
+            assert not any(large for _, large in under_way), "others went beside it"
+            under_way.add((number, self.alone(call)))
+            for _ in range(5 if self.alone(call) else 1):
+                await asyncio.sleep(0)
+            under_way.discard((number, self.alone(call)))
+            done.append(number)
+
+    def numbered(number: int) -> Call[Any]:
+        call = calls.send(ME, "b", "x" * (2000 if number % 3 == 0 else 1))
+        return replace(call, headers={"number": str(number)})
+
+    sent = [outbox.put(numbered(n)) for n in range(10)]
+    pump = asyncio.create_task(outbox.pump(Slow(lambda call: None)))
+    await asyncio.gather(*map(asyncio.wrap_future, sent))
+    assert done == list(range(10))
+    pump.cancel()
+
+
+async def test_after_a_refusal_for_pace_they_go_one_by_one_until_all_that_was_there_is_over() -> None:
+    outbox = Outbox(50, 100_000)
+    tokens, refused = 5, 0
+    taken: list[bytes | None] = []
+
+    def act(call: Call[Any]) -> None:
+        nonlocal tokens, refused
+        if not tokens:
+            refused += 1
+            tokens = int(refused >= 5)  # as a relay's bucket fills again between two frames
+            raise errors.RateLimited("too fast", retry_after=0.01)
+        tokens -= 1
+        taken.append(call.body)
+
+    bodies = [calls.send(ME, "b", n) for n in range(10)]
+    sent = [outbox.put(call) for call in bodies]
+    way = Way(act)
+    way.window = 5
+    pump = asyncio.create_task(outbox.pump(way))
+    await asyncio.gather(*map(asyncio.wrap_future, sent))
+    assert taken == [call.body for call in bodies]
+    pump.cancel()
+
+
+def test_large_and_small_messages_keep_their_order(make_link: MakeLink, running: Running, boss: Client) -> None:
+    sender = running(make_link("sender"))
+    said = [f"{n}" if n % 2 else f"{n}" + "x" * 100_000 for n in range(8)]
+    for text in said:
+        sender.send("boss", text)
+    assert contents(boss, 8) == said
 
 
 def test_an_outbox_that_is_closed_takes_nothing_more() -> None:
