@@ -11,7 +11,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Generator
 from concurrent.futures import Future
 from typing import Any
 
@@ -27,7 +27,7 @@ from clawlink.client.link.runner import Runner
 from clawlink.client.link.settings import Settings, acting, register
 from clawlink.client.link.work import Work
 from clawlink.client.retry import PASSING, Backoff
-from clawlink.client.waiting import FINAL
+from clawlink.client.waiting import FINAL, Step
 from clawlink.errors import ClawLinkError, NotFound, RelayUnreachable, UnknownAgent
 from clawlink.protocol.replies import Cancelled
 
@@ -323,6 +323,7 @@ class Engine:
         if task is None:
             raise AssertionError("it was submitted as a task")
         self._errands[task] = errand
+        errand.steps = self._bearing(errand.steps)
         try:
             return await self.client.run(errand)
         except asyncio.CancelledError:
@@ -330,16 +331,37 @@ class Engine:
         finally:
             del self._errands[task]
 
+    def _bearing(self, steps: Generator[Step, Any, None]) -> Generator[Step, Any, None]:
+        """Give steps that bear it as long as any failure that passes when the relay has forgotten this agent."""
+        with contextlib.closing(steps), contextlib.suppress(StopIteration):
+            step = next(steps)
+            while True:
+                try:
+                    done = yield step
+                except ClawLinkError as error:
+                    step = steps.throw(self._passing(error))
+                except Exception as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(done)
+
+    def _passing(self, error: ClawLinkError) -> ClawLinkError:
+        """Return what an error means to a link, which registers again wherever it is not known."""
+        if not isinstance(error, UnknownAgent) or repr(self.client.agent_id) not in error.message:
+            return error
+        return RelayUnreachable("the relay does not know this agent any more; it is registering again", retry_after=1.0)
+
     async def _patiently(self, call: Call[Any]) -> Any:
         patience, attempt = Backoff(), 0
         while True:
             attempt += 1
             try:
                 answer = await self.client.perform(call)
-            except ClawLinkError as error:
+            except ClawLinkError as refused:
+                error = self._passing(refused)
                 pause = patience.pause(error, attempt=attempt, repeatable=call.repeatable, random=random.random())
                 if pause is None:
-                    raise
+                    raise error from refused
                 await asyncio.sleep(pause)
             else:
                 if isinstance(answer, Cancelled):  # the relay does not tell those who did it themselves

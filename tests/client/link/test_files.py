@@ -99,3 +99,19 @@ def test_what_cannot_end_in_time_fails_saying_so(make_link: MakeLink, restartabl
         up = link.upload("k", io.BytesIO(b"level"))
     with pytest.raises(LinkEnded, match="the link ended before the answer to upload was there"):
         up.result(0)
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_relay_that_has_forgotten_everything_is_waited_for(
+    planner: Link, restartable: Restartable, tmp_path: Path, at_once: bool
+) -> None:
+    """Whoever uses a link cannot register: it does so by itself, and what is asked meanwhile waits for that."""
+    restartable.stop()
+    restartable.forget()
+    up = planner.upload("k", io.BytesIO(LARGE)) if not at_once else None
+    restartable.start()
+    up = up or planner.upload("k", io.BytesIO(LARGE))
+    assert planner.attach(io.BytesIO(b"level")).result(30).version == 1
+    assert planner.tasks().result(30).tasks == []
+    assert up.result(30).size == len(LARGE)
+    assert planner.download("k", tmp_path / "copy").result(30).size == len(LARGE)
