@@ -10,6 +10,8 @@ from clawlink.domain.limits import Limits
 
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 9077
+# Longer than anybody waits for one answer, and as much as every system's clock can count to.
+MAX_TIMEOUT_SECONDS = 31_536_000.0
 DEFAULT_RELAY = f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 

@@ -56,12 +56,16 @@ class Parser(argparse.ArgumentParser):
 
 
 def _seconds(text: str) -> float:
+    from clawlink.config import MAX_TIMEOUT_SECONDS
+
     try:
         value = float(text)
     except ValueError:
         value = -1.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"a number of seconds above 0 is needed, not {text!r}")
+    if not 0 < value <= MAX_TIMEOUT_SECONDS:
+        raise argparse.ArgumentTypeError(
+            f"a number of seconds above 0 and up to {MAX_TIMEOUT_SECONDS:.0f} is needed, not {text!r}"
+        )
     return value
 
 

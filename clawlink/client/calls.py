@@ -6,10 +6,12 @@ method of the same name that ``Client`` has.
 
 from __future__ import annotations
 
+import json
+import math
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, overload
 from urllib.parse import urlencode
 
 import msgspec
@@ -227,11 +229,11 @@ def register(
     ask = requests.Register(
         agent_id=me.agent_id,
         name=name,
-        capabilities=None if capabilities is None else list(capabilities),
+        capabilities=several(capabilities, "capabilities"),
         machine=machine,
         description=description,
         claim=claim,
-        subscriptions=None if subscriptions is None else list(subscriptions),
+        subscriptions=several(subscriptions, "subscriptions"),
         idempotency_key=repeat_key(key),
     )
     return simple_call(paths.REGISTER, ask, learn=learn)
@@ -278,13 +280,13 @@ def delegate(
         "from_agent": me.require(),
         "to_agent": to,
         "task": task,
-        "context": context or {},
+        "context": plain(context or {}, "context"),
         "priority": priority,
         "capability": capability if capability is None or isinstance(capability, str) else list(capability),
-        "to_any_of": None if to_any_of is None else list(to_any_of),
+        "to_any_of": several(to_any_of, "to_any_of"),
         "deadline": deadline,
         "parent_task": parent_task,
-        "attachments": _listed(attachments),
+        "attachments": several(attachments, "attachments"),
         "idempotency_key": repeat_key(key),
     }
     return simple_call(paths.DELEGATE, checked(ask, requests.Delegate))
@@ -311,13 +313,13 @@ def respond(
     ask = {
         "from_agent": me.require(),
         "message_id": message_id,
-        "result": result,
+        "result": plain(result, "result"),
         "status": status,
         "progress": progress,
         "note": note,
         "receipt": receipt,
         "to_agent": to,
-        "attachments": _listed(attachments),
+        "attachments": several(attachments, "attachments"),
         "idempotency_key": repeat_key(key),
     }
     return simple_call(paths.RESPOND, checked(ask, requests.Respond))
@@ -352,6 +354,7 @@ def task(me: Identity, task_id: str, *, wait: float = 0.0, since: int | None = N
 
     With ``wait``, in seconds, once it has changed since version ``since``, or without that once it is final.
     """
+    wait = number_of_seconds(wait, "wait")
     query = {"agent_id": me.require(), "wait": wait or None, "since": since}
     return simple_call(paths.TASK, query=query, wait=wait, task_id=task_id)
 
@@ -364,7 +367,7 @@ def cancel(me: Identity, task_id: str, *, note: str | None = None) -> Call[repli
 
 def answer(me: Identity, task_id: str, content: Any, *, key: str | None = None) -> Call[replies.Answered]:
     """Give the assignee of a task what it asked for with ``input_required``, so that the work goes on."""
-    ask = {"from_agent": me.require(), "content": content, "idempotency_key": repeat_key(key)}
+    ask = {"from_agent": me.require(), "content": plain(content, "content"), "idempotency_key": repeat_key(key)}
     return simple_call(paths.ANSWER, checked(ask, requests.Answer), task_id=task_id)
 
 
@@ -387,12 +390,12 @@ def send(
     ask = {
         "from_agent": me.require(),
         "to_agent": to,
-        "content": content,
+        "content": plain(content, "content"),
         "in_reply_to": in_reply_to,
         "thread": thread,
         "parent_task": parent_task,
         "priority": priority,
-        "attachments": _listed(attachments),
+        "attachments": several(attachments, "attachments"),
         "idempotency_key": repeat_key(key),
     }
     return simple_call(paths.SEND, checked(ask, requests.Send))
@@ -413,7 +416,7 @@ def broadcast(
         "from_agent": me.require(),
         "content": content,
         "topic": topic,
-        "tags": list(tags),
+        "tags": several(tags, "tags"),
         "ttl": ttl,
         "parent_task": parent_task,
         "idempotency_key": repeat_key(key),
@@ -449,23 +452,24 @@ def poll(me: Identity, *, wait: float = 0.0, max: int | None = None, lease: floa
         polled = _read_polled(body)
         return [claimed(raw, held) for raw, held in zip(polled.messages, polled.deliveries, strict=True)]
 
+    wait = number_of_seconds(wait, "wait")
     query = {"wait": wait, "max": None if max is None else min(max, MAX_POLL_MESSAGES), "lease": lease}
     return simple_call(paths.POLL, query=query, read=read, wait=wait, agent_id=me.require())
 
 
 def ack(me: Identity, receipts: Sequence[str]) -> Call[replies.Receipted]:
     """Settle leased messages."""
-    return simple_call(paths.ACK, requests.Ack(me.require(), list(receipts)))
+    return simple_call(paths.ACK, requests.Ack(me.require(), several(receipts, "receipts")))
 
 
 def nack(me: Identity, receipts: Sequence[str], *, delay: float = 0.0) -> Call[replies.Receipted]:
     """Give leased messages back, to be due again after ``delay`` seconds."""
-    return simple_call(paths.NACK, requests.Nack(me.require(), list(receipts), delay))
+    return simple_call(paths.NACK, requests.Nack(me.require(), several(receipts, "receipts"), delay))
 
 
 def extend(me: Identity, receipts: Sequence[str], *, lease: float = 60.0) -> Call[replies.Receipted]:
     """Lengthen leases to ``lease`` seconds from now."""
-    return simple_call(paths.EXTEND, requests.Extend(me.require(), list(receipts), lease))
+    return simple_call(paths.EXTEND, requests.Extend(me.require(), several(receipts, "receipts"), lease))
 
 
 def dead_letters(me: Identity, *, limit: int = 100, after: str | None = None) -> Call[list[DeadLetter]]:
@@ -495,9 +499,7 @@ def dead_letters(me: Identity, *, limit: int = 100, after: str | None = None) ->
 
 def redrive(me: Identity, message_ids: Sequence[str] | None = None) -> Call[replies.Redriven]:
     """Put dead letters back: the named ones, or all."""
-    return simple_call(
-        paths.REDRIVE, requests.Redrive(me.require(), None if message_ids is None else list(message_ids))
-    )
+    return simple_call(paths.REDRIVE, requests.Redrive(me.require(), several(message_ids, "message_ids")))
 
 
 def message(me: Identity, message_id: str, *, wait: float = 0.0, until: str = "acked") -> Call[replies.MessageStatus]:
@@ -506,6 +508,7 @@ def message(me: Identity, message_id: str, *, wait: float = 0.0, until: str = "a
     With ``wait``, in seconds, once it is ``until`` (delivered, acked, answered), or will not be any more.
     """
     checked({"until": until}, requests.MessageQuery)
+    wait = number_of_seconds(wait, "wait")
     query = {"agent_id": me.require(), "wait": wait or None, "until": until if wait else None}
     return simple_call(paths.MESSAGE, query=query, wait=wait, message_id=message_id)
 
@@ -520,8 +523,37 @@ def openapi(me: Identity) -> Call[dict[str, Any]]:
     return simple_call(paths.OPENAPI, read=_read_object)
 
 
-def _listed(attachments: Sequence[Attachment] | None) -> list[Attachment] | None:
-    return None if attachments is None else list(attachments)
+@overload
+def several(given: None, field: str) -> None: ...
+@overload
+def several(given: Iterable[T], field: str) -> list[T]: ...
+def several(given: Iterable[T] | None, field: str) -> list[T] | None:
+    """Return a list of what was given. Raises BadRequest for one string, which would fall apart into its letters."""
+    if isinstance(given, str | bytes):
+        raise BadRequest(f"{field} takes a list, and this is one string: {given!r}; put it into brackets", field=field)
+    return None if given is None else list(given)
+
+
+def plain(value: Any, field: str) -> Any:
+    """Return a value that JSON can carry. Raises BadRequest for one that would arrive as another: NaN, sets, bytes."""
+    try:
+        json.dumps(value, allow_nan=False, default=_builtins)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise BadRequest(f"{field} must be JSON: {error}", field=field) from None
+    return value
+
+
+def _builtins(value: Any) -> Any:
+    if isinstance(value, set | frozenset | bytes | bytearray | memoryview):
+        raise TypeError(f"{type(value).__name__} is no type of JSON; make a list or a string of it")
+    return msgspec.to_builtins(value)
+
+
+def number_of_seconds(value: Any, field: str) -> float:
+    """Return a length of time. Raises BadRequest for what is no number, NaN too."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or math.isnan(value):
+        raise BadRequest(f"{field} takes a number of seconds, not {value!r}", field=field)
+    return value
 
 
 def checked(ask: dict[str, Any], kind: type[T]) -> T:

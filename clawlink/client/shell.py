@@ -18,7 +18,7 @@ from clawlink.client.address import address
 from clawlink.client.calls import Call, Identity, Reply
 from clawlink.client.errands import Errand
 from clawlink.client.retry import Backoff
-from clawlink.config import DEFAULT_RELAY, LOOPBACK_HOSTS
+from clawlink.config import DEFAULT_RELAY, LOOPBACK_HOSTS, MAX_TIMEOUT_SECONDS
 from clawlink.domain.access import KEY_HEADER
 from clawlink.errors import BadRequest, ClawLinkError, NotARelay, RelayUnreachable
 from clawlink.protocol import failure
@@ -94,7 +94,13 @@ class Shell:
     ) -> None:
         self.relay = address(relay)
         self.identity = Identity(agent_id, agent_key)
-        self.timeout = timeout
+        self.timeout = calls.number_of_seconds(timeout, "timeout")
+        if not 0 < timeout <= MAX_TIMEOUT_SECONDS:
+            raise BadRequest(
+                f"timeout takes more than 0 and at most {MAX_TIMEOUT_SECONDS:.0f} seconds, not {timeout:g}",
+                field="timeout",
+                limit=MAX_TIMEOUT_SECONDS,
+            )
         self.backoff = backoff or Backoff()
         self.token = token
         self.ca = ca

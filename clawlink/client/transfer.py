@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from clawlink.client import blob_calls
 from clawlink.client.blob_calls import OCTETS, Blob, FileFacts, Terms, UploadState
-from clawlink.client.calls import Call, Identity, repeat_key
+from clawlink.client.calls import Call, Identity, number_of_seconds, repeat_key
 from clawlink.client.landing import Flow, Landing, Measure, Sink, Source
 from clawlink.client.places import safe_name
 from clawlink.client.retry import PASSING, Backoff
@@ -102,7 +102,7 @@ class Patience:
 
     def __init__(self, file_key: str, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._file_key = file_key
-        self._seconds = seconds
+        self._seconds = number_of_seconds(seconds, "patience")
         self._clock = clock
         self._failed = 0
         self._until = 0.0

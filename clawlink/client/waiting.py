@@ -260,14 +260,14 @@ def _line(followers: list[Follower[T]]) -> Generator[Ask | Rest | Said, Any, Non
 
 def distinct(task_ids: Iterable[str]) -> list[str]:
     """Return each id once. Raises BadRequest if there is none."""
-    ids = list(dict.fromkeys(task_ids))
+    ids = list(dict.fromkeys(calls.several(task_ids, "task_ids")))
     if not ids:
         raise BadRequest("there is no task to wait for", field="task_ids")
     return ids
 
 
 def _end(timeout: float | None) -> float:
-    return float("inf") if timeout is None else time.monotonic() + timeout
+    return float("inf") if timeout is None else time.monotonic() + calls.number_of_seconds(timeout, "timeout")
 
 
 def _late(followers: list[Follower[Any]], timeout: float | None) -> ClawLinkError:

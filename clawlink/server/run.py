@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import logging
 import shlex
@@ -40,13 +41,18 @@ def run(config: ServerConfig) -> int:
     try:
         _runner()(_serve(config, tls))
     except OSError as error:
-        print(
-            f"clawlink: cannot listen on {config.host} port {config.port}: {error.strerror or error}", file=sys.stderr
-        )
+        where = f"{config.host} port {config.port}"
+        print(f"clawlink: cannot listen on {where}: {error.strerror or error}{_way_on(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _way_on(error: OSError) -> str:
+    if error.errno != errno.EADDRINUSE:
+        return ""
+    return "; a relay may run there already (see: clawlink info), or choose another port with --port"
 
 
 def _allow_many_connections() -> None:

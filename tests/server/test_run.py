@@ -107,4 +107,6 @@ def test_a_port_that_is_taken_ends_it_with_a_sentence() -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     assert done.returncode == 1
     assert f"cannot listen on 127.0.0.1 port {port}" in done.stderr
+    assert "a relay may run there already" in done.stderr
+    assert "--port" in done.stderr
     assert "Traceback" not in done.stderr
