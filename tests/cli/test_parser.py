@@ -105,6 +105,7 @@ def test_serve_takes_its_token_from_both_places() -> None:
         (["register", "--nam", "x"], "--name"),
         (["discover", "--timeout", "0"], "above 0"),
         (["discover", "--timeout", "soon"], "above 0"),
+        (["discover", "--timeout", "1e10"], "up to 31536000"),
         (["discover", "extra"], "unrecognized arguments: extra"),
         (["poll", "--max", "0"], "from 1 up"),
         (["poll", "--wait", "-1"], "number of seconds"),
