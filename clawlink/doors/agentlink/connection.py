@@ -66,7 +66,7 @@ class Connection:
                 self._door.members.agent(address),
                 self._socket,
                 acks=self.agent is not None,
-                is_member=self._door.members.known,
+                envelopes=self._door.envelopes,
             )
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:

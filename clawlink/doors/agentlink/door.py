@@ -12,6 +12,7 @@ from clawlink.config import ServerConfig
 from clawlink.doors.agentlink import connection, http
 from clawlink.doors.agentlink.checks import Checks
 from clawlink.doors.agentlink.connection import Connection
+from clawlink.doors.agentlink.envelopes import Envelopes
 from clawlink.doors.agentlink.instances import Instance, Instances
 from clawlink.doors.agentlink.lines import Lines
 from clawlink.doors.agentlink.members import Members
@@ -52,7 +53,8 @@ class Door:
         self.checks = Checks(self.instances, relay.clock)
         self.lines = Lines()
         self.members = Members(relay, self.instances, self.refresh)
-        self.sending = Sending(relay, self.checks, self.members, self.lines, no_store=no_store)
+        self.envelopes = Envelopes()
+        self.sending = Sending(relay, self.checks, self.members, self.lines, self.envelopes, no_store=no_store)
         self._read = read
         self._no_store = no_store
         self._connections: dict[Connection, Instance] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
+from clawlink.domain import access
 from clawlink.domain.agent import Agent
 from clawlink.doors.agentlink.checks import agent_key_of
 from clawlink.doors.agentlink.instances import Instance, Instances
@@ -52,10 +53,11 @@ class Members:
         address = f"{instance.id}/{agent_id}"
         key = self._keys.get(address)
         if key is not None:
-            try:
-                return await self._relay.agents.acting(address, key, field="from")
-            except UnknownAgent:  # silent for so long that the relay forgot it
-                return await self._register(instance, address)
+            with contextlib.suppress(UnknownAgent):  # silent for so long that the relay forgot it
+                agent = await self._relay.agents.acting(address, key, field="from")
+                if self._is_ours(agent):
+                    return agent
+            return await self._register(instance, address)
         self._require_room(instance, MAX_AGENTS)
         return await self._register(instance, address)
 
@@ -75,7 +77,7 @@ class Members:
         signing.split(to, field="to")
         with contextlib.suppress(UnknownAgent):
             agent = await self._relay.agents.resolve(to)
-            if agent.id == to:  # and not one that merely calls itself so
+            if self._is_ours(agent):  # and not one that merely calls itself so
                 return agent
         if not theirs.legacy and not self.known(to):
             raise UnknownAgent(f"no agent {to!r} is registered here: it is once it has connected", field="to")
@@ -93,6 +95,11 @@ class Members:
                 except ClawLinkError as error:
                     refused.append(error)
         return refused
+
+    def _is_ours(self, agent: Agent) -> bool:
+        """Tell whether it was claimed here. Others may have taken the address before that, or once it was forgotten."""
+        key = self._keys.get(agent.id)
+        return key is not None and agent.key_hash == access.hash_key(key)
 
     def _require_room(self, instance: Instance, limit: int) -> None:
         if len(self.of(instance.id)) >= limit:

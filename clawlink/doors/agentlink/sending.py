@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from clawlink.domain.agent import Agent, Presence
-from clawlink.doors.agentlink.checks import Checks
+from clawlink.doors.agentlink.checks import Checks, Proof
+from clawlink.doors.agentlink.envelopes import Envelopes
 from clawlink.doors.agentlink.instances import Instance
 from clawlink.doors.agentlink.lines import Lines
 from clawlink.doors.agentlink.members import Members
-from clawlink.doors.agentlink.text import content
 from clawlink.errors import KeyReused, WrongState
 from clawlink.protocol import requests
 from clawlink.protocol.agentlink.frames import Send
@@ -29,11 +29,14 @@ class Sent(NamedTuple):
 class Sending:
     """Where the messages of instances become messages of the relay."""
 
-    def __init__(self, relay: Relay, checks: Checks, members: Members, lines: Lines, *, no_store: bool) -> None:
+    def __init__(
+        self, relay: Relay, checks: Checks, members: Members, lines: Lines, envelopes: Envelopes, *, no_store: bool
+    ) -> None:
         self._relay = relay
         self._checks = checks
         self._members = members
         self._lines = lines
+        self._envelopes = envelopes
         self._no_store = no_store
 
     async def send(self, frame: Send, by: Instance | None = None) -> Sent:
@@ -49,7 +52,7 @@ class Sending:
         ask = requests.Send(
             from_agent=sender.id,
             to_agent=to.id,
-            content=content(frame.message, proof, to_member=self._members.known(to.id)),
+            content=self._content(frame.message, proof, sender, to),
             idempotency_key=None if proof is None else _key(proof.id, to.id, frame.message),
         )
         try:
@@ -61,6 +64,12 @@ class Sending:
             self._require_there(to)
         online = self._relay.agents.presence(to) is Presence.ONLINE
         return Sent(sender, id, to.id, "online" if online else "stale")
+
+    def _content(self, message: str, proof: Proof | None, sender: Agent, to: Agent) -> Any:
+        """Return what the relay carries: the text alone, or for a member of an instance its proof with it."""
+        if proof is None or not self._members.known(to.id):
+            return message
+        return self._envelopes.pack(message, proof, sender=sender.id, to=to.id)
 
     def _there(self, to: Agent) -> bool:
         """Tell whether somebody reads what comes for this agent at present."""

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Callable
 
 from clawlink.domain.agent import Agent
+from clawlink.doors.agentlink.envelopes import Envelopes
 from clawlink.doors.agentlink.socket import Gone, Socket
 from clawlink.doors.agentlink.text import message_frame
+from clawlink.errors import StoreUnavailable
 from clawlink.relay.consumer import Consumer
 from clawlink.relay.ids import receipt
 from clawlink.relay.relay import Relay
+from clawlink.store.base import Failed
 
 _log = logging.getLogger("clawlink.agentlink")
 
@@ -24,14 +27,12 @@ _RETRY_SECONDS = 1.0
 class Service:
     """Claims what comes for an agent and writes it to the connection, until it is stopped."""
 
-    def __init__(
-        self, relay: Relay, agent: Agent, socket: Socket, *, acks: bool, is_member: Callable[[str], bool]
-    ) -> None:
+    def __init__(self, relay: Relay, agent: Agent, socket: Socket, *, acks: bool, envelopes: Envelopes) -> None:
         self._relay = relay
         self._agent = agent
         self._socket = socket
         self._acks = acks
-        self._is_member = is_member
+        self._envelopes = envelopes
         self._consumer: Consumer = relay.consumer(agent, lease=ACK_SECONDS, credit=CREDIT)
         self._batches: dict[int, int] = {}  # the number of a ping, and with which batch it went
         self._task = asyncio.create_task(self._run())
@@ -49,18 +50,33 @@ class Service:
     async def _bring(self) -> None:
         touch = self._relay.agents.touch
         taken, _ = await self._consumer.next(self._agent, tick=lambda: touch(self._agent.id))
-        meaningless = []
+        meaningless, unwritable = [], []
         for d in taken:
-            frame = message_frame(d, self._agent.id, self._is_member)
+            token = receipt(str(d.receipt), d.id)
+            try:
+                frame = message_frame(d, self._agent.id, self._envelopes)
+            except Exception:
+                _log.exception("a message cannot be written; it is given back", extra={"message_id": d.id})
+                unwritable.append(token)
+                continue
             if frame is None:
-                meaningless.append(receipt(str(d.receipt), d.id))
+                meaningless.append(token)
             else:
                 await self._socket.send(frame)
-        if meaningless:
-            await self._relay.settling.ack(self._agent.id, meaningless)
-            self._consumer.settled(meaningless)
-        if len(taken) > len(meaningless):
+        await self._settle(meaningless, unwritable)
+        if len(taken) > len(meaningless) + len(unwritable):
             self._batches[await self._socket.ping()] = self._consumer.batch
+
+    async def _settle(self, meaningless: list[str], unwritable: list[str]) -> None:
+        """Settle what the peer does not get to see: what it would not understand, and what is to be a dead letter."""
+        settling, address = self._relay.settling, self._agent.id
+        with contextlib.suppress(Failed, StoreUnavailable):  # then the leases lapse, and what was written goes on
+            if meaningless:
+                await settling.ack(address, meaningless)
+                self._consumer.settled(meaningless)
+            if unwritable:
+                await settling.nack(address, unwritable, _RETRY_SECONDS, note="it cannot be written")
+                self._consumer.settled(unwritable)
 
     async def has_read(self, number: int) -> None:
         """Note that the peer has read all that went before this ping. For one that cannot ack, that settles it."""

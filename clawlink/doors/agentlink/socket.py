@@ -32,7 +32,8 @@ class Socket:
         self._transport: asyncio.Transport | None = None
         self._number = 0
         self._heard_at = 0.0
-        self._writing_since: float | None = None
+        self._writing: dict[object, float] = {}  # each write that is under way, the oldest first, and since when
+        self._pinging: asyncio.Task[None] | None = None
 
     async def open(self, request: web.BaseRequest) -> None:
         """Answer the handshake. Raises BadRequest for what is none."""
@@ -81,14 +82,17 @@ class Socket:
         while True:
             await asyncio.sleep(PING_SECONDS)
             now = asyncio.get_running_loop().time()
-            stuck = self._writing_since is not None and now - self._writing_since > WRITE_SECONDS
+            stuck = now - next(iter(self._writing.values()), now) > WRITE_SECONDS
             if stuck or now - self._heard_at > SILENT_SECONDS:
                 if self._transport is not None:
                     self._transport.abort()
                 return
-            if self._writing_since is None:
-                with contextlib.suppress(Gone):
-                    await self.ping()
+            if not self._writing:
+                self._pinging = asyncio.create_task(self._ping())  # on its own: it may get stuck as any write
+
+    async def _ping(self) -> None:
+        with contextlib.suppress(Gone):
+            await self.ping()
 
     async def close(self, code: int = WSCloseCode.OK, reason: str = "") -> None:
         """Say goodbye."""
@@ -96,10 +100,12 @@ class Socket:
             await self.response.close(code=code, message=reason.encode())
 
     async def _write(self, writing: Awaitable[None]) -> None:
-        """Write; while the peer is behind in reading, this waits."""
-        self._writing_since = self._writing_since or asyncio.get_running_loop().time()
+        """Write; while the peer is behind in reading, this waits. What is small may go past others that wait."""
+        this = object()
+        self._writing[this] = asyncio.get_running_loop().time()
         try:
             await writing
         except (ConnectionError, RuntimeError) as error:
             raise Gone("the peer has gone, or does not read") from error
-        self._writing_since = None
+        finally:
+            del self._writing[this]

@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from clawlink.domain.delivery import Delivery, message_id
 from clawlink.domain.message import PlainMessage, TaskAnswer, TaskDelegation, TaskUpdate, decode, type_of
-from clawlink.doors.agentlink.checks import Proof
+from clawlink.doors.agentlink.envelopes import Envelopes
 from clawlink.protocol.agentlink import frames
 from clawlink.relay.ids import receipt
 
-_TEXT = "text"
-_PROOF = "proof"
 _Told = PlainMessage | TaskDelegation | TaskAnswer | TaskUpdate
 
 
-def content(message: str, proof: Proof | None, *, to_member: bool) -> Any:
-    """Return what the relay carries: the text alone, or for a member of an instance its proof with it."""
-    if proof is None or not to_member:
-        return message
-    return {_TEXT: message, _PROOF: msgspec.to_builtins(proof)}
-
-
-def message_frame(d: Delivery, to: str, is_member: Callable[[str], bool]) -> str | None:
+def message_frame(d: Delivery, to: str, envelopes: Envelopes) -> str | None:
     """Return the frame that brings a delivery to the agent ``to``; None for news that mean nothing in Agent Link."""
     message = decode(d.body)
     if not isinstance(message, _Told):
         return None
-    sender, text, more = _read(message, is_member)
+    sender, text, more = _read(message, to, envelopes)
     return frames.write(
         "message",
         **{"from": sender, "to": to},
@@ -43,16 +33,15 @@ def message_frame(d: Delivery, to: str, is_member: Callable[[str], bool]) -> str
     )
 
 
-def _read(message: _Told, is_member: Callable[[str], bool]) -> tuple[str, str, dict[str, Any]]:
+def _read(message: _Told, to: str, envelopes: Envelopes) -> tuple[str, str, dict[str, Any]]:
     """Return sender, text and further fields of a message."""
     kind = type_of(message)
     if isinstance(message, PlainMessage):
-        said = message.content
-        if isinstance(said, str):
-            return message.from_agent, said, {}
-        if is_member(message.from_agent):  # only this door writes as one, so this is its own doing
-            return message.from_agent, said[_TEXT], {_PROOF: said[_PROOF]}
-        return message.from_agent, _shown(said), {}
+        opened = envelopes.open(message.content, sender=message.from_agent, to=to)
+        if opened is None:
+            return message.from_agent, _shown(message.content), {}
+        text, proof = opened
+        return message.from_agent, text, {"proof": proof}
     if isinstance(message, TaskDelegation):
         text = f"Task {message.message_id}: {message.task}"
         if message.context:

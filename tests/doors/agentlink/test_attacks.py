@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 import unicodedata
@@ -10,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from clawlink.doors.agentlink.checks import Proof
 from clawlink.store.base import Failed
 from tests.conftest import UNPACED, Running
-from tests.doors.agentlink.conftest import NEW_C, OLD_A, OLD_B, SECRETS, Dial, DialNew, Joined, ServeLink, Sign
+from tests.doors.agentlink.conftest import NEW_C, OLD_A, OLD_B, SECONDS, SECRETS, Dial, DialNew, Joined, ServeLink, Sign
 from tests.doors.agentlink.old_client import sign
 from tests.doors.agentlink.signed_client import SignedClient, sealed, stamp
+from tests.server.asks import eventually
 from tests.system.raw import Clock
 
 
@@ -243,6 +246,95 @@ async def test_a_stolen_name_does_not_get_anothers_mail(relay: Running, sign_in:
     assert (await c.write("d/dan", "secret"))["code"] == "unknown_agent"
 
 
+async def test_a_stolen_address_does_not_get_anothers_mail(relay: Running, sign_in: Sign) -> None:
+    await relay.register("thief", agent_id="d/dan")
+    c = await sign_in(relay, "c", "carol")
+    assert (await c.write("d/dan", "secret"))["code"] == "unknown_agent"
+    await sign_in(relay, "d", "dan")
+    assert (await c.write("d/dan", "hello"))["type"] == "queued"
+
+
+@pytest.mark.parametrize("speaks", [True, False])
+async def test_an_address_that_the_relay_forgot_is_not_to_be_had(
+    serve_link: ServeLink, sign_in: Sign, speaks: bool
+) -> None:
+    clock = Clock()
+    relay = await serve_link(clock=clock)
+    c, d = await sign_in(relay, "c", "carol"), await sign_in(relay, "d", "dan")
+    await d.socket.close()
+    clock.skip(3 * 86400)
+
+    async def taken() -> bool:
+        status, _ = await relay.post("/register", {"name": "thief", "agent_id": "d/dan"})
+        return status == 200
+
+    await eventually(taken)
+    now = clock()
+    if speaks:
+        d = await sign_in(relay, "d", "dan", at=now)
+    assert (await c.write("d/dan", "secret", at=now))["type"] == "queued"
+    status, stolen = await relay.get("/poll/d%2Fdan")
+    assert (status, stolen["code"]) == (403, "not_allowed")
+    if not speaks:
+        d = await sign_in(relay, "d", "dan", at=now)
+    assert (await d.next("message"))["message"] == "secret"
+
+
+async def test_what_was_written_under_an_address_before_its_instance_came_is_text(
+    relay: Running, sign_in: Sign
+) -> None:
+    """It passes for nothing that was signed, not even with a signature that is right, and stops nobody else's mail."""
+    d = await sign_in(relay, "d", "dan")
+    await d.socket.close()
+    await relay.register("c/carol", agent_id="c/carol")
+    overheard = SignedClient(None, "c", SECRETS["c"])
+    overheard.agent_id = "carol"
+    frame = overheard.message("d/dan", "pay me")
+    proof = {name: frame[name] for name in ("to", "time", "nonce", "id", "signature")}
+    forged: list[Any] = [
+        {"a": 1},
+        ["text", "proof"],
+        None,
+        {"text": 1, "proof": proof, "mark": "x"},
+        {"text": "x", "proof": "none", "mark": "x"},
+        {"text": "x", "proof": {}, "mark": 7},
+        {"text": "pay me", "proof": proof},
+        {"text": "pay me", "proof": proof, "mark": "0" * 64},
+    ]
+    for content in forged:
+        status, body = await relay.post("/send", {"from_agent": "c/carol", "to_agent": "d/dan", "content": content})
+        assert status == 200, body
+    c = await sign_in(relay, "c", "carol")
+    true = c.message("d/dan", "it is I")
+    await c.put(true)
+    assert (await c.frame())["type"] == "queued"
+    d = await sign_in(relay, "d", "dan")
+    for content in forged:
+        got = await d.next("message")
+        assert (got["from"], json.loads(got["message"])) == ("c/carol", content)
+        assert "proof" not in got
+    got = await d.next("message")
+    assert (got["message"], got["proof"]["signature"]) == ("it is I", true["signature"])
+
+
+async def test_what_the_relay_carried_is_of_use_for_nothing_else(relay: Running, sign_in: Sign) -> None:
+    c, d = await sign_in(relay, "c", "carol"), await sign_in(relay, "d", "dan")
+    assert (await c.write("d/dan", "pay me"))["type"] == "queued"
+    got = await d.next("message")
+    carried = {"text": "pay me", "proof": got["proof"]}
+    envelopes = relay.app._agentlink.envelopes  # type: ignore[union-attr]
+    packed = envelopes.pack("pay me", Proof(**got["proof"]), sender="c/carol", to="d/dan")
+    assert envelopes.open(packed, sender="c/carol", to="d/dan") == ("pay me", got["proof"])
+    for forged, sender, to in (
+        (carried, "c/carol", "d/dan"),
+        (packed, "c/carol", "d/dora"),
+        (packed, "c/other", "d/dan"),
+        ({**packed, "text": "pay him"}, "c/carol", "d/dan"),
+        ({**packed, "proof": {**got["proof"], "seal": "s"}}, "c/carol", "d/dan"),
+    ):
+        assert envelopes.open(forged, sender=sender, to=to) is None
+
+
 async def test_strangers_make_only_so_many_agents_of_an_old_client(
     relay: Running, join: Joined, sign_in: Sign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -309,6 +401,53 @@ async def test_a_peer_that_does_not_read_stops_only_itself(
         assert got["message"] == text
         await again.ack(got["receipt"])
     transport.abort()
+
+
+async def test_a_peer_that_speaks_and_does_not_read_is_cut_off(
+    serve_link: ServeLink, sign_in: Sign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Small answers still go past the message in which the relay is stuck; they do not show that anything is read."""
+    from clawlink.doors.agentlink import socket
+
+    monkeypatch.setattr(socket, "PING_SECONDS", 0.02)
+    monkeypatch.setattr(socket, "WRITE_SECONDS", 0.3)
+    relay = await serve_link(limits={**UNPACED, "max_mailbox_bytes": 64 * 1024 * 1024})
+    stuck, writer = await sign_in(relay, "d", "dan"), await sign_in(relay, "c", "carol")
+    stuck.socket._response.connection.transport.pause_reading()
+
+    async def speak() -> None:
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await stuck.put({"type": "ping"})
+                await asyncio.sleep(0.02)
+
+    speaking = asyncio.create_task(speak())
+    for _ in range(30):
+        assert (await writer.write("d/dan", "x" * 1_000_000))["type"] == "queued"
+    await asyncio.wait_for(speaking, SECONDS)
+
+
+async def test_a_peer_that_reads_slowly_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though others always wait to write by the time that one has written, each of them gets there."""
+    from clawlink.doors.agentlink import socket
+
+    monkeypatch.setattr(socket, "PING_SECONDS", 0.01)
+    monkeypatch.setattr(socket, "WRITE_SECONDS", 0.8)
+    slow = socket.Socket(max_frame_bytes=1000)
+    slow._heard_at = asyncio.get_running_loop().time()
+    read = asyncio.Queue[None]()
+    monkeypatch.setattr(slow.response, "send_str", lambda text: read.get())
+    watch = asyncio.create_task(slow.watch())
+    writes = [asyncio.create_task(slow.send("x")) for _ in range(2)]
+    for turn in range(24):
+        await asyncio.sleep(0.05)
+        read.put_nowait(None)
+        await writes[turn % 2]
+        assert not watch.done()
+        writes[turn % 2] = asyncio.create_task(slow.send("x"))
+    await asyncio.wait_for(watch, SECONDS)  # it reads no more
+    for write in writes:
+        write.cancel()
 
 
 async def test_a_store_that_fails_is_told_and_the_connection_stays(

@@ -12,9 +12,11 @@ import pytest
 
 from clawlink.agentlink import Sent
 from clawlink.client.agentlink.session import Session
+from clawlink.domain.delivery import Delivery
+from clawlink.doors.agentlink import service, text
 from clawlink.errors import BadRequest, NotAllowed, RelayUnreachable, TooLarge
 from tests.conftest import Running
-from tests.doors.agentlink.conftest import SECONDS, DialNew, Make, ServeLink, Sign
+from tests.doors.agentlink.conftest import SECONDS, DialNew, Joined, Make, ServeLink, Sign
 
 LIMIT = 100_000
 SMALL = 10_000  # so small that the relay has read all of it when it closes, and TCP does not throw its close frame away
@@ -102,6 +104,42 @@ async def test_a_message_that_cannot_be_sent_again_fails_alone(
         await answered(c.send("carol", "cursed"))
     assert (await answered(c.send("carol", "good"))).message_id
     await until(lambda: c.state == "connected")
+
+
+async def test_a_message_that_cannot_be_written_keeps_no_other_back(
+    relay: Running,
+    sign_in: Sign,
+    join: Joined,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    honest = text.message_frame
+
+    def write(d: Delivery, *args: Any) -> str | None:
+        if b"cursed" in d.body:
+            raise ValueError("nobody foresaw this")
+        return honest(d, *args)
+
+    monkeypatch.setattr(service, "message_frame", write)
+    monkeypatch.setattr(service, "_RETRY_SECONDS", 0.0)
+    c = await sign_in(relay, "c", "carol")
+    for to in ("a/ann", "d/dan"):
+        await (await (join(relay, "a") if to == "a/ann" else sign_in(relay, "d", "dan"))).socket.close()
+        ids = {}
+        for said in ("before", "cursed", "after"):
+            await c.put(c.message(to, said))
+            ids[(await c.next("queued"))["message_id"]] = said
+        client = await join(relay, "a") if to == "a/ann" else await sign_in(relay, "d", "dan")
+        for said in ("before", "after"):
+            got = await client.next("message")
+            assert got["message"] == said
+            await client.put({"type": "ack", "receipts": [got["receipt"]]})
+        pinged = asyncio.create_task(client.closed())  # whoever reads answers pings
+        told = await c.next("error")
+        assert (told["code"], ids[told["message_id"]]) == ("not_delivered", "cursed")
+        await client.socket.close()
+        await pinged
+    assert "nobody foresaw this" in caplog.text
 
 
 async def test_what_is_too_large_fails_before_it_is_sent(serve_link: ServeLink, make: Make) -> None:
