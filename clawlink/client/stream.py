@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from itertools import count
@@ -63,6 +63,9 @@ _encoder = msgspec.json.Encoder()
 _read_subscribed = msgspec.json.Decoder(replies.Subscribed)
 _read_pong = msgspec.json.Decoder(replies.Pong)
 
+# Receipts, and who waits to hear what became of them.
+_Ack = tuple[Sequence[str], asyncio.Future[replies.Receipted]]
+
 
 class Stream:
     """A websocket as one agent: iterate over it for messages, and ask over it what else would be a request each.
@@ -83,9 +86,10 @@ class Stream:
         self._query = f"lease={lease}&credit={credit}"
         self._ids = count(1)
         self._asked: dict[int, asyncio.Future[bytes]] = {}
-        self._acks: list[tuple[Sequence[str], asyncio.Future[replies.Receipted]]] = []
+        self._acks: list[_Ack] = []
         self._come: asyncio.Queue[Claimed | None] = asyncio.Queue()
         self._work: set[asyncio.Task[None]] = set()
+        self._transport: asyncio.Transport | None = None
         self._failed: ClawLinkError | None = None
         self._over = False
 
@@ -114,6 +118,8 @@ class Stream:
                 proxy=client._proxy,
                 max_msg_size=_MOST_BYTES,
             )
+            connection = self._socket._response.connection
+            self._transport = None if connection is None else connection.transport
         except aiohttp.WSServerHandshakeError as error:
             await self._session.close()
             raise NoWebsocket(f"{client.relay} agrees to a websocket, and makes none: {error.message}") from error
@@ -140,13 +146,26 @@ class Stream:
         """End it. What was not acked is due again at once."""
         self._end(RelayUnreachable("the stream was closed"), by_us=True)
         if "_socket" in self.__dict__:
-            with suppress(*NO_ANSWER):
-                await self._socket.close()
+            await self._hang_up()
         for work in list(self._work):
             work.cancel()
         await asyncio.gather(*self._work, return_exceptions=True)
         if "_session" in self.__dict__:
             await self._session.close()
+
+    async def _hang_up(self) -> None:
+        """Say goodbye, and break the connection off: of itself it would stay until the relay has read all of it."""
+        alarm = asyncio.get_running_loop().call_later(_CLOSE_SECONDS, self._break_off)
+        try:
+            with suppress(*NO_ANSWER):
+                await self._socket.close()
+        finally:
+            alarm.cancel()
+            self._break_off()
+
+    def _break_off(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
 
     async def __aenter__(self) -> Stream:
         await self.open()
@@ -209,8 +228,8 @@ class Stream:
         except msgspec.MsgspecError as torn:
             error = NotARelay(f"what came over the websocket is not from a ClawLink relay: {torn}")
         self._end(error)
-        with suppress(*NO_ANSWER):
-            await self._socket.close()
+        if not self._over:  # else it is being closed already, and the relay may still say goodbye
+            await self._hang_up()
 
     def _why(self, last: Any) -> ClawLinkError:
         """Return what it means that the connection ended with this."""
@@ -261,14 +280,24 @@ class Stream:
         rest = body[1:] if body == b"{}" else b"," + body[1:]
         # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the answer.
         alarm = loop.call_later(self._client.timeout, self._give_up, future)
+        # Sent on its own: while the relay does not read, that takes longer than the answer is waited for, and a frame
+        # is not to be cut because the one who asked has been cancelled.
+        self._begin(self._put(b'{"type":"%b","id":%d%b' % (kind.encode(), id, rest), future))
         try:
-            await self._socket.send_frame(b'{"type":"%b","id":%d%b' % (kind.encode(), id, rest), aiohttp.WSMsgType.TEXT)
             return await future
-        except NO_ANSWER as error:
-            raise RelayUnreachable(f"the connection to {self._client.relay} ended: {error}") from error
         finally:
             alarm.cancel()
             self._asked.pop(id, None)
+
+    async def _put(self, frame: bytes, answer: asyncio.Future[bytes]) -> None:
+        """Send a frame, and tell whoever waits for its answer if that fails."""
+        try:
+            await self._socket.send_frame(frame, aiohttp.WSMsgType.TEXT)
+        except NO_ANSWER as error:
+            if not answer.done():
+                ended = RelayUnreachable(f"the connection to {self._client.relay} ended: {error}")
+                ended.__cause__ = error
+                answer.set_exception(ended)
 
     def _give_up(self, future: asyncio.Future[bytes]) -> None:
         if not future.done():
@@ -306,24 +335,40 @@ class Stream:
     async def _flush(self) -> None:
         """Send what was acked, as few frames as may be, and tell everyone their part of the answer."""
         acks, self._acks = self._acks, []
-        while acks:
-            batch, size = [acks.pop(0)], 0
-            size = len(batch[0][0])
-            while acks and size + len(acks[0][0]) <= MAX_RECEIPTS:
-                size += len(acks[0][0])
-                batch.append(acks.pop(0))
-            try:
-                done = await self.perform(calls.ack(self.identity, [one for receipts, _ in batch for one in receipts]))
-            except ClawLinkError as error:
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(_again(error))
-                continue
-            results = iter(done.results)
-            for receipts, future in batch:
-                mine = [next(results) for _ in receipts]
+        try:
+            await asyncio.gather(*(self._settle(batch) for batch in _batches(acks)))
+        finally:
+            for _, future in acks:
                 if not future.done():
-                    future.set_result(replies.Receipted(mine, sum(one.status == "acked" for one in mine)))
+                    future.set_exception(RelayUnreachable("the stream ended before the answer to this ack came"))
+
+    async def _settle(self, batch: list[_Ack]) -> None:
+        try:
+            done = await self.perform(calls.ack(self.identity, [one for receipts, _ in batch for one in receipts]))
+        except ClawLinkError as error:
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(_again(error))
+            return
+        results = iter(done.results)
+        for receipts, future in batch:
+            mine = [next(results) for _ in receipts]
+            if not future.done():
+                future.set_result(replies.Receipted(mine, sum(one.status == "acked" for one in mine)))
+
+
+def _batches(acks: Sequence[_Ack]) -> Iterator[list[_Ack]]:
+    """Part acks into what one frame takes."""
+    batch: list[_Ack] = []
+    size = 0
+    for ack in acks:
+        if batch and size + len(ack[0]) > MAX_RECEIPTS:
+            yield batch
+            batch, size = [], 0
+        batch.append(ack)
+        size += len(ack[0])
+    if batch:
+        yield batch
 
 
 def _again(error: ClawLinkError) -> ClawLinkError:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
 
 import pytest
+from aiohttp import web
 
 from clawlink import errors
 from clawlink.client.aio import AsyncClient
@@ -34,6 +36,29 @@ async def bob(restartable: Restartable) -> AsyncIterator[AsyncClient]:
     async with AsyncClient(restartable.url) as client:
         await client.register(f"Bob {uuid.uuid4().hex}", subscriptions=[])
         yield client
+
+
+@pytest.fixture
+async def stuck() -> AsyncIterator[str]:
+    """The address of a relay that makes a websocket, and then reads nothing."""
+
+    async def serve(request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse()
+        await socket.prepare(request)
+        assert request.transport is not None
+        request.transport.pause_reading()
+        await over.wait()
+        return socket
+
+    over = asyncio.Event()
+    app = web.Application()
+    app.router.add_get("/ws/a", serve)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    over.set()
+    await runner.cleanup()
 
 
 @pytest.fixture
@@ -289,6 +314,68 @@ async def test_silence_is_not_waited_for_for_ever(ann: AsyncClient, proxy: Proxy
     async with AsyncClient(proxy.url, **options) as client:  # type: ignore[arg-type]
         with pytest.raises(errors.RelayUnreachable):
             await client.stream().open()
+
+
+async def test_what_is_asked_of_a_relay_that_does_not_read_takes_no_longer_than_it_may(stuck: str) -> None:
+    async with AsyncClient(stuck, agent_id="a", timeout=0.5) as client:
+        async with client.stream() as stream:
+            asked = [asyncio.ensure_future(stream.send("b", "x" * 100_000)) for _ in range(200)]
+            acked = [asyncio.ensure_future(stream.ack(["r"] * 600)) for _ in range(40)]
+            await asyncio.wait([*asked, *acked], timeout=10)
+            for one in (*asked, *acked):
+                assert one.done()
+                with pytest.raises(errors.RelayUnreachable, match=r"0\.5 s"):
+                    one.result()
+            closing = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - closing < 10
+
+
+async def test_a_relay_that_does_not_read_is_given_up_for_good(stuck: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from clawlink.client import stream as module
+
+    monkeypatch.setattr(module, "_PING_SECONDS", 0.2)
+    async with AsyncClient(stuck, agent_id="a") as client, client.stream() as stream:
+        asked = [asyncio.ensure_future(stream.send("b", "x" * 100_000)) for _ in range(200)]
+        acked = asyncio.ensure_future(stream.ack(["r"]))
+        await asyncio.wait([*asked, acked], timeout=10)
+        for one in (*asked, acked):
+            with pytest.raises(errors.RelayUnreachable, match="ended"):
+                one.result()
+        with pytest.raises(errors.RelayUnreachable):
+            await stream.__anext__()
+        await asyncio.wait_for(stream.close(), 10)
+        assert stream._transport is not None
+        assert stream._transport.get_write_buffer_size() == 0  # nothing goes on being sent
+
+
+async def test_one_that_is_cancelled_cuts_no_frame_of_others(ann: AsyncClient, bob: AsyncClient) -> None:
+    async with ann.stream() as mine, bob.stream() as his:
+        asked = [asyncio.ensure_future(mine.send(of(bob), [n, "x" * 300_000])) for n in range(20)]
+        await asyncio.sleep(0)
+        for one in asked[::2]:
+            one.cancel()
+        done = await asyncio.gather(*asked, return_exceptions=True)
+        assert [type(one) for one in done] == [asyncio.CancelledError, replies.Sent] * 10
+        come: set[int] = set()
+        while not come >= set(range(1, 20, 2)):
+            (one_more,) = await said(his)
+            come.add(one_more.raw["content"][0])
+            await his.ack([one_more.receipt])
+
+
+async def test_an_ack_whose_sending_is_cancelled_is_told_so(
+    ann: AsyncClient, proxy: Proxy, until: Callable[..., Any]
+) -> None:
+    proxy.websockets = "mute"
+    options = {"agent_id": ann.agent_id, "agent_key": ann.agent_key}
+    async with AsyncClient(proxy.url, **options) as client, client.stream() as stream:  # type: ignore[arg-type]
+        acked = [asyncio.ensure_future(stream.ack(["r"] * 600)) for _ in range(3)]
+        await until(lambda: len(stream._asked) >= 1)
+        for work in stream._work:
+            work.cancel()
+        for one in acked:
+            with pytest.raises(errors.RelayUnreachable):
+                await asyncio.wait_for(one, 10)
 
 
 async def test_a_relay_that_shuts_down_says_so(ann: AsyncClient, restartable: Restartable) -> None:
