@@ -15,12 +15,13 @@ A link runs on a thread of its own, so that it answers the relay whatever the pr
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import itertools
 import logging
 import os
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
@@ -40,7 +41,11 @@ from clawlink.protocol.agentlink.files import LinkFile, read_link
 __all__ = ["CONFIG_NAME", "AgentLink", "Message", "Pending", "Sent", "default_config"]
 
 CONFIG_NAME = "agent-link-config.json"
+_LOOK_SECONDS = 0.5
 _log = logging.getLogger("clawlink.agentlink")
+
+# The link whose handler runs here, if one does.
+_handling: contextvars.ContextVar[AgentLink | None] = contextvars.ContextVar("clawlink_agentlink", default=None)
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -66,12 +71,14 @@ class AgentLink:
         auto_reconnect: bool | None = None,
         end_to_end: dict[str, str] | None = None,
         ca: str | None = None,
+        drain: float = 10.0,
     ) -> None:
         """Make a link; it connects when it is told to, or when it first sends.
 
         ``end_to_end`` holds secrets by instance, each shared with that instance alone: messages to it are sealed, and
-        messages from it must be. ``ca`` is a file with the certificate to trust for wss. Raises BadRequest for what
-        makes no sense, FileNotFoundError for a configuration that is needed and not there.
+        messages from it must be. ``ca`` is a file with the certificate to trust for wss. ``drain`` is how
+        many seconds a handler has to return when the link is disconnected. Raises BadRequest for what makes no sense,
+        FileNotFoundError for a configuration that is needed and not there.
         """
         given = {
             "relay_url": relay_url,
@@ -99,9 +106,11 @@ class AgentLink:
         self._receivers: list[Callable[[Sent], Any]] = []
         self._state = "disconnected"
         self._why: str | None = None
+        self._drain = drain
         self._lock = threading.Lock()
         self._name = f"agentlink {self.address}"
         self._made: tuple[LoopThread, Engine] | None = None
+        self._closing: Future[None] | None = None
         self._users_loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod
@@ -160,18 +169,36 @@ class AgentLink:
         return self._wait_for(Pending(thread.run(engine.respond(task_id, result, status))))
 
     def disconnect(self) -> Pending[None]:
-        """Disconnect for good. What the relay has not acknowledged by then fails."""
+        """Disconnect for good.
+
+        Nothing more is handed over. A handler that is under way has ``drain`` seconds to return, and its message is
+        acked if it does. What the relay has not acknowledged by then fails. Called by a handler this returns at once,
+        and the link disconnects when the handler has returned.
+        """
         with self._lock:
-            running, self._made = self._made, None
-        if running is None:
+            closing = self._closing
+            if self._made is not None and closing is None:
+                thread, engine = self._made
+                closing = self._closing = thread.stop_after(self._close(engine))
+        if closing is None or _handling.get() is self:
             nothing: Future[None] = Future()
             nothing.set_result(None)
             return Pending(nothing)
-        thread, engine = running
-        return self._wait_for(Pending(thread.stop_after(engine.close())))
+        return self._wait_for(Pending(closing))
+
+    async def _close(self, engine: Engine) -> None:
+        try:
+            await engine.close(self._drain)
+        finally:
+            with self._lock:
+                self._made = self._closing = None
 
     def __enter__(self) -> AgentLink:
-        self.connect()
+        try:
+            self.connect()
+        except BaseException:
+            self.disconnect()
+            raise
         return self
 
     def __exit__(
@@ -180,7 +207,11 @@ class AgentLink:
         self.disconnect()
 
     async def __aenter__(self) -> AgentLink:
-        await self.connect()
+        try:
+            await self.connect()
+        except BaseException:
+            await self.disconnect()
+            raise
         return self
 
     async def __aexit__(
@@ -206,17 +237,26 @@ class AgentLink:
         number = next(self._numbers)
         with self._lock:
             self._handlers[number] = (handler, takes_two)
-            if self._made is not None:
-                thread, engine = self._made
-                thread.run(engine.want(True))
+            self._say_what_is_wanted()
         return number
 
     def remove_handler(self, handler: int | Callable[..., Any]) -> bool:
-        """Call a handler no more, named by its id or itself; tell whether there was one."""
-        found = [n for n, (function, _) in self._handlers.items() if handler in (n, function)]
-        for number in found:
-            self._handlers.pop(number, None)
+        """Call a handler no more, named by its id or itself; tell whether there was one.
+
+        While there is none, messages are left with the relay.
+        """
+        with self._lock:
+            found = [n for n, (function, _) in self._handlers.items() if handler in (n, function)]
+            for number in found:
+                del self._handlers[number]
+            self._say_what_is_wanted()
         return bool(found)
+
+    def _say_what_is_wanted(self) -> None:
+        """Tell the engine whether there are handlers; under the lock, so that the last word is the true one."""
+        if self._made is not None:
+            thread, engine = self._made
+            thread.run(engine.want(bool(self._handlers)))
 
     def on_state(self, watcher: F) -> F:
         """Call ``watcher`` with the connection's state whenever it changes, on the link's own thread."""
@@ -249,22 +289,49 @@ class AgentLink:
             pending.result()
         return pending
 
-    async def _deliver(self, message: Message) -> None:
-        for handler, takes_two in list(self._handlers.values()):
+    async def _deliver(self, message: Message) -> bool:
+        """Call the handlers one after the other; tell whether there are any."""
+        handlers = list(self._handlers.values())
+        for handler, takes_two in handlers:
             given = (message.from_agent, message.message) if takes_two else (message,)
             if inspect.iscoroutinefunction(handler):
                 await self._on_users_loop(handler(*given))
             else:
-                outcome = await asyncio.get_running_loop().run_in_executor(None, handler, *given)
+                outcome = await asyncio.get_running_loop().run_in_executor(None, self._call, handler, given)
                 if inspect.isawaitable(outcome):
-                    await self._on_users_loop(_awaited(outcome))
+                    await self._on_users_loop(outcome)
+        return bool(handlers)
 
-    async def _on_users_loop(self, work: Coroutine[Any, Any, Any]) -> None:
+    def _call(self, handler: Callable[..., Any], given: tuple[Any, ...]) -> Any:
+        token = _handling.set(self)
+        try:
+            return handler(*given)
+        except (StopIteration, SystemExit, KeyboardInterrupt) as error:  # no event loop can pass these on
+            raise RuntimeError(f"the handler raised {error!r}") from error
+        finally:
+            _handling.reset(token)
+
+    async def _awaited(self, work: Awaitable[Any]) -> None:
+        _handling.set(self)
+        try:
+            await work
+        except SystemExit as error:  # it would end the loop, and with it all else that runs there
+            raise RuntimeError(f"the handler raised {error!r}") from error
+
+    async def _on_users_loop(self, work: Awaitable[Any]) -> None:
         loop = self._users_loop
         if loop is None or loop.is_closed() or not loop.is_running():
-            await work
-        else:
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+            loop = asyncio.get_running_loop()
+        ended = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._awaited(work), loop))
+        try:
+            while not ended.done():
+                await asyncio.wait([ended], timeout=_LOOK_SECONDS)
+                if not ended.done() and loop.is_closed():
+                    raise RuntimeError("the event loop was closed before the handler had ended")
+            ended.result()
+        finally:
+            if not loop.is_closed():
+                ended.cancel()
 
     def _changed(self, state: str, why: str | None) -> None:
         self._state, self._why = state, why
@@ -277,7 +344,7 @@ class AgentLink:
         for function in list(whom):
             try:
                 function(what)
-            except Exception:
+            except (Exception, asyncio.CancelledError, SystemExit):  # none of these is to end the link
                 _log.exception("a callback failed")
 
 
@@ -287,10 +354,6 @@ async def _send(engine: Engine, sent: Sent) -> None:
         await engine.send(sent)
     except Exception as error:
         sent.fail(error)
-
-
-async def _awaited(outcome: Any) -> Any:
-    return await outcome
 
 
 def _takes_two(handler: Callable[..., Any]) -> bool:

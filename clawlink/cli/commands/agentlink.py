@@ -180,7 +180,11 @@ def _listen(link: AgentLink, ctx: Context) -> Exit:
                 message, printed = waiting.get(timeout=_LOOK_SECONDS)
             except queue.Empty:
                 continue
-            _show(message, ctx)
+            try:
+                _show(message, ctx)
+            except BaseException as error:  # nobody will see it: the link is not to wait for that at its end
+                printed.set_exception(error)
+                raise
             printed.set_result(None)
 
 

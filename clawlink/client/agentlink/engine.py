@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any
 
+from clawlink.client.agentlink.lanes import Lanes
 from clawlink.client.agentlink.message import Forged, Message, read_message
 from clawlink.client.agentlink.outbox import Outbox, Sent, error_of
 from clawlink.client.agentlink.session import Session
@@ -26,8 +27,9 @@ REMEMBERED = 10_000
 MAX_WAITING = 1000
 _PASSING = (RateLimited, Unavailable, InternalError)
 _ANSWER_SECONDS = 10.0
+_CLOSED = "the link was closed"
 
-Deliver = Callable[[Message], Awaitable[None]]
+Deliver = Callable[[Message], Awaitable[bool]]
 
 
 def pause_before(attempt: int, random: float) -> float:
@@ -40,7 +42,10 @@ def pause_before(attempt: int, random: float) -> float:
 
 
 class Engine:
-    """Lives on one event loop. ``deliver`` is awaited for each message in turn, and acks it by returning."""
+    """Lives on one event loop. ``deliver`` is awaited for each message in turn.
+
+    It acks the message by returning True; False says that nobody is there to get it, so that it is not acked.
+    """
 
     def __init__(
         self,
@@ -54,6 +59,7 @@ class Engine:
         self._deliver = deliver
         self._on_state = on_state
         self._session: Session | None = None
+        self._lanes: Lanes | None = None
         self._outbox = Outbox(on_delivered)
         self._inbox: asyncio.Queue[tuple[Session, dict[str, Any]]] = asyncio.Queue(MAX_WAITING)
         self._handled: OrderedDict[str, None] = OrderedDict()
@@ -62,34 +68,56 @@ class Engine:
         self._runner: asyncio.Task[None] | None = None
         self._connecting = asyncio.Lock()
         self._wanted = asyncio.Event()
+        self._worker: asyncio.Task[None] | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._draining = False
+        self._closed = False
 
     async def connect(self) -> None:
-        """Connect, and stay connected. Raises what the first attempt fails with. Harmless if connected already."""
+        """Connect, and stay connected. Raises what the first attempt fails with. Harmless if connected already.
+
+        Raises RelayUnreachable for a link that is being closed.
+        """
         async with self._connecting:
             if self._runner is not None and not self._runner.done():
                 return
+            if self._draining:
+                raise RelayUnreachable(_CLOSED)
             self._on_state("connecting", None)
             try:
                 session = await Session.open(self._config)
             except ClawLinkError as error:
                 self._on_state("disconnected", error.message)
                 raise
-            if self._runner is None:
-                self._spawn(self._work())
+            if self._worker is None:
+                self._start_work()
             self._runner = self._spawn(self._run(session))
 
     async def want(self, messages: bool) -> None:
-        """Say whether somebody wants to get messages. Until then they are left with the relay."""
+        """Say whether somebody wants to get messages. While nobody does they are left with the relay."""
         if messages:
             self._wanted.set()
+        else:
+            self._wanted.clear()
 
-    async def close(self) -> None:
-        """Disconnect for good. What the relay has not answered by now fails."""
+    async def close(self, drain: float) -> None:
+        """Disconnect for good, once the handlers of the present message have returned or ``drain`` seconds are over.
+
+        What the relay has not answered by then fails.
+        """
+        self._draining = True
+        if not self._idle.is_set():
+            try:
+                await asyncio.wait_for(self._idle.wait(), drain)
+            except asyncio.TimeoutError:
+                _log.warning("a handler did not return within %g s; its message comes again", drain)
+        self._closed = True
         for task in list(self._tasks):
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
-        self._give_up("the link was closed")
+        self._give_up(_CLOSED)
         self._on_state("closed", None)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -119,6 +147,9 @@ class Engine:
                 why = _told(error)
             finally:
                 self._session = None
+                if self._lanes is not None:
+                    self._lanes.close()
+                    self._lanes = None
                 with contextlib.suppress(ClawLinkError, ConnectionError):
                     await session.close()
             self._on_state("disconnected", why)
@@ -129,9 +160,9 @@ class Engine:
         """Read what comes until the connection ends; return why it did."""
         self._session = session
         self._on_state("connected", None)
-        with contextlib.suppress(RelayUnreachable):  # what the relay said before it went is read all the same
-            for sent in self._outbox.again():
-                await self._put(session, sent)
+        lanes = self._lanes = Lanes(lambda sent: self._put(session, sent))
+        for sent in self._outbox.again():
+            lanes.add(sent)
         async for frame in session:
             self._take(session, frame)
         if session.too_large:
@@ -162,8 +193,10 @@ class Engine:
                 self._inbox.put_nowait((session, frame))
         elif kind == "queued" and id is not None:
             self._outbox.queued(id, frame.get("message_id"))
+            self._next_after(id)
         elif kind == "delivered" and id is not None:
             self._outbox.delivered(id)
+            self._next_after(id)
         elif kind == "responded" and id in self._answers:
             self._answers.pop(id).set_result(str(frame.get("status")))
         elif kind == "error":
@@ -177,26 +210,26 @@ class Engine:
             about = {"code": error.code, "reason": error.message}
             _log.warning("the relay refused a frame: %s", _one_line(error.message), extra=about)
         elif isinstance(error, _PASSING):
-            self._spawn(self._send_later(sent, error.retry_after or 1.0))
+            if self._lanes is not None:
+                self._lanes.refused(sent, _pause_of(error))
         else:
-            self._outbox.failed(sent.id, error)
+            self._fail(sent.id, error)
 
     # -- out ---------------------------------------------------------------------------------------------------------
 
     async def send(self, sent: Sent) -> None:
         """Send a message now, or when the connection is there again. Raises OverLimit if too many wait."""
         self._outbox.add(sent)
-        await self._try(sent)
+        if self._lanes is not None:
+            self._lanes.add(sent)
 
-    async def _send_later(self, sent: Sent, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-        if self._outbox.get(sent.id) is not None:
-            await self._try(sent)
+    def _next_after(self, id: str) -> None:
+        if self._lanes is not None:
+            self._lanes.answered(id)
 
-    async def _try(self, sent: Sent) -> None:
-        if self._session is not None:
-            with contextlib.suppress(RelayUnreachable):  # it is sent again once the connection is back
-                await self._put(self._session, sent)
+    def _fail(self, id: str, error: Exception) -> None:
+        self._outbox.failed(id, error)
+        self._next_after(id)
 
     async def _put(self, session: Session, sent: Sent) -> None:
         """Send a message; one that cannot be sent at all fails alone, and the others go on. Raises RelayUnreachable."""
@@ -211,7 +244,7 @@ class Engine:
                 exc_info=None if isinstance(error, ClawLinkError) else error,
                 extra={"id": sent.id},
             )
-            self._outbox.failed(sent.id, error)
+            self._fail(sent.id, error)
 
     async def respond(self, task_id: str, result: str, status: str) -> str:
         """Report on a task; return its status. Raises what the relay refuses, RelayUnreachable without a connection."""
@@ -230,32 +263,66 @@ class Engine:
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
+    def _start_work(self) -> None:
+        self._worker = self._spawn(self._work())
+        self._worker.add_done_callback(self._work_ended)
+
+    def _work_ended(self, worker: asyncio.Task[None]) -> None:
+        if not self._closed:
+            error = None if worker.cancelled() else worker.exception()
+            _log.error("handing over messages ended in a way that nobody foresaw; it goes on", exc_info=error)
+            self._start_work()
+
     async def _work(self) -> None:
-        """Hand over one message after the other, in the order in which they come."""
+        """Hand over one message after the other, in the order in which they come, while somebody wants them."""
         while True:
             session, frame = await self._inbox.get()
-            await self._wanted.wait()
-            if session is self._session:  # or the message will come again
-                with contextlib.suppress(RelayUnreachable):
-                    await self._hand_over(session, frame)
+            got = False
+            while not got:
+                await self._wanted.wait()
+                if session is not self._session or self._draining:
+                    break  # the message will come again
+                got = await self._occupied(self._hand_over(session, frame))
+                if not got:
+                    self._wanted.clear()
 
-    async def _hand_over(self, session: Session, frame: dict[str, Any]) -> None:
+    async def _occupied(self, handing_over: Coroutine[Any, Any, bool]) -> bool:
+        """Hand over a message, which ``close`` waits for."""
+        self._idle.clear()
+        try:
+            return await handing_over
+        except RelayUnreachable:  # it was handed over, and comes again to be acked
+            return True
+        finally:
+            self._idle.set()
+
+    async def _hand_over(self, session: Session, frame: dict[str, Any]) -> bool:
+        """Hand over a message, and ack it or give it back. False if nobody was there to get it."""
         receipt = str(frame.get("receipt"))
         try:
             message = read_message(frame, self._config.end_to_end)
-            if message.mark not in self._handled:
-                await self._deliver(message)
-        except Exception as error:
+            if message.mark not in self._handled and not await self._deliver(message):
+                return False
+        except (Exception, asyncio.CancelledError, SystemExit, KeyboardInterrupt) as error:
+            if self._closed and isinstance(error, asyncio.CancelledError):
+                raise
             if isinstance(error, Forged):
                 _log.warning("a message is not handed over", extra={"reason": str(error)})
-            else:
+            else:  # a handler that was cancelled, or wanted to exit, too: others go on to get messages
                 _log.exception("a handler failed; the message comes again")
             await session.nack(receipt, float(2 ** min(int(frame.get("attempt", 1)), 6)))
-            return
+            return True
         self._handled[message.mark] = None
         if len(self._handled) > REMEMBERED:
             self._handled.popitem(last=False)
         await session.ack(receipt)
+        return True
+
+
+def _pause_of(error: ClawLinkError) -> float:
+    """Return the seconds to wait after a refusal, of which a relay may say what it likes."""
+    seconds = error.retry_after
+    return seconds if isinstance(seconds, int | float) and seconds > 0 else 1.0
 
 
 def _told(error: Exception) -> str:
