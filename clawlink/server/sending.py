@@ -37,7 +37,7 @@ class Turn:
 
 
 class Sender:
-    """Writes to one websocket. ``waiting_since`` is since when the peer has been behind in reading, if it is."""
+    """Writes to one websocket."""
 
     def __init__(self, request: Request, ws: web.WebSocketResponse, turn: Turn) -> None:
         self._ws = ws
@@ -50,12 +50,16 @@ class Sender:
         self._undrained = 0
         self._flushing = False
         self._stopped = False
-        self._waiting = 0
-        self.waiting_since: float | None = None
+        self._waits: dict[object, float] = {}  # those who wait for the peer, oldest first, and since when
         self._packing = int(ws.compress)
         if self._packing:
             # aiohttp would pack every frame. Asked for by the frame, it packs those that are worth it.
             ws._writer.compress = 0  # type: ignore[union-attr]
+
+    @property
+    def waiting_since(self) -> float | None:
+        """Since when the one that has waited longest waits for the peer to read, if any does."""
+        return next(iter(self._waits.values()), None)
 
     async def text(self, frame: bytes) -> None:
         """Send a text frame, and wait while the peer is behind in reading. Raises ConnectionError."""
@@ -122,13 +126,13 @@ class Sender:
 
     @contextlib.contextmanager
     def _behind(self) -> Iterator[None]:
-        """Keep account of since when anyone waits for the peer to read."""
-        if not self._waiting:
-            self.waiting_since = self._loop.time()
-        self._waiting += 1
+        """Keep account of since when anyone waits for the peer to read.
+
+        Each for itself: of several that take turns one always waits, however well the peer reads.
+        """
+        wait = object()
+        self._waits[wait] = self._loop.time()
         try:
             yield
         finally:
-            self._waiting -= 1
-            if not self._waiting:
-                self.waiting_since = None
+            del self._waits[wait]
