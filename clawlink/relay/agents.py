@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from clawlink.domain import access
@@ -16,7 +16,7 @@ from clawlink.domain.limits import AGENT_KEY_BITS, MIN_CLAIM_IDEMPOTENCY_KEY_LEN
 from clawlink.domain.message import AgentJoined, AgentLeft, Priority, encode
 from clawlink.domain.pool import Pool
 from clawlink.domain.topic import EVERYTHING
-from clawlink.errors import AmbiguousName, BadRequest, NameTaken, RelayFull, UnknownAgent
+from clawlink.errors import AmbiguousName, BadRequest, NameTaken, NotAllowed, RelayFull, UnknownAgent
 from clawlink.protocol import requests
 from clawlink.protocol.replies import RecipientInfo
 from clawlink.relay.clock import iso
@@ -46,19 +46,31 @@ class Agents:
         self._core = core
         self._mailbox = mailbox
         self.keys_required = require_keys
+        self._reserved: Callable[[str], bool] = lambda address: False
         self.directory = Directory(core)
 
     # -- register ----------------------------------------------------------------------------------------------------
 
+    def reserve(self, reserved: Callable[[str], bool]) -> None:
+        """Keep ids and names for which ``reserved`` is true for a door, which registers their agents itself."""
+        self._reserved = reserved
+
     async def register(
-        self, ask: requests.Register, *, machine: str, agent_key: str | None, seen: bool = True
+        self,
+        ask: requests.Register,
+        *,
+        machine: str,
+        agent_key: str | None,
+        seen: bool = True,
+        by_door: bool = False,
     ) -> Registration:
         """Register an agent, or resume the one of that id with its mailbox; ``machine`` is the default.
 
         Somebody else may do it in its place: then it was not ``seen``, and is stale until it shows a sign of life.
 
         A claim makes an agent key, which is returned this once; the relay keeps its hash. Raises NotAllowed for an id
-        that is claimed by someone else, NameTaken for a name or id that someone else holds.
+        that is claimed by someone else or reserved, NameTaken for a name or id that someone else holds. ``by_door``
+        tells that it is asked by the one for whom ids are reserved.
         """
         self._core.require_working()
         if ask.claim and ask.idempotency_key and len(ask.idempotency_key) < MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH:
@@ -75,11 +87,11 @@ class Agents:
             agent_id = derived("register", ask.idempotency_key)[:_ID_LENGTH]
         else:
             agent_id = self._core.ids.fresh()[:_ID_LENGTH]
-        return await self._core.finish(self._register(agent_id, ask, machine, agent_key, seen))
+        return await self._core.finish(self._register(agent_id, ask, machine, agent_key, seen, by_door))
 
     @retrying
     async def _register(
-        self, agent_id: str, ask: requests.Register, machine: str, agent_key: str | None, seen: bool
+        self, agent_id: str, ask: requests.Register, machine: str, agent_key: str | None, seen: bool, by_door: bool
     ) -> Registration:
         core = self._core
         store = core.store
@@ -94,6 +106,9 @@ class Agents:
             access.require_agent(old, agent_key, field="agent_id")
         access.require_claim(key_hash is not None, self.keys_required)
         name = (ask.name or (agent_id if old is None else old.name)).strip() or agent_id
+        if not by_door:  # who had them before they were reserved keeps them
+            self._require_unreserved(agent_id, None if old is None else old.id, field="agent_id")
+            self._require_unreserved(name, None if old is None else old.name, field="name")
         if old is None:
             await self._require_place()
             await self._require_free_id(agent_id, now)
@@ -121,6 +136,14 @@ class Agents:
         elif fold(old.name) != fold(name):
             await self._give_up_name(old)
         return Registration(agent, old is not None, made)
+
+    def _require_unreserved(self, wanted: str, had: str | None, *, field: str) -> None:
+        if wanted != had and self._reserved(wanted):
+            raise NotAllowed(
+                f"{wanted!r} is an address of an instance, whose agents come by its own connections; choose another "
+                f"{field}",
+                field=field,
+            )
 
     def _make_key(self, agent_id: str, idempotency_key: str | None) -> str:
         """Make an agent key. With an idempotency key it derives from it, so that a repeat can be given the same."""

@@ -50,6 +50,7 @@ class Door:
     ) -> None:
         self.relay = relay
         self.instances = Instances(file, self_register=self_register)
+        relay.agents.reserve(self.instances.own)
         self.checks = Checks(self.instances, relay.clock)
         self.lines = Lines()
         self.members = Members(relay, self.instances, self.refresh)

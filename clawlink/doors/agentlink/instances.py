@@ -44,6 +44,11 @@ class Instances:
         """Return the instance of that id."""
         return self._known.get(instance_id)
 
+    def own(self, address: str) -> bool:
+        """Tell whether this is an address of an agent of one of them: ``instance/agent``, however it is written."""
+        home, slash, _ = address.strip().partition("/")
+        return bool(slash) and home.casefold() in self._names
+
     def register(self, instance_id: str, *, name: str | None, public_key: str | None) -> tuple[Instance, str]:
         """Add an instance that asks for it itself; return it and its secret, which is told this once.
 

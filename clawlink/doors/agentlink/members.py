@@ -114,7 +114,7 @@ class Members:
             claim=True,
             idempotency_key=agent_key_of(instance, address),
         )
-        done = await self._relay.agents.register(ask, machine=instance.id, agent_key=None, seen=seen)
+        done = await self._relay.agents.register(ask, machine=instance.id, agent_key=None, seen=seen, by_door=True)
         self._agents[address] = done.agent
         if done.agent_key is not None:
             self._keys[address] = done.agent_key

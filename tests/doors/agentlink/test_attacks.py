@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from clawlink.doors.agentlink.checks import Proof
+from clawlink.protocol.requests import Register
 from clawlink.store.base import Failed
 from tests.conftest import UNPACED, Running
 from tests.doors.agentlink.conftest import NEW_C, OLD_A, OLD_B, SECONDS, SECRETS, Dial, DialNew, Joined, ServeLink, Sign
@@ -240,14 +241,41 @@ async def test_a_shared_secret_is_warned_of(serve_link: ServeLink, caplog: pytes
     assert "share one secret" in caplog.records[-1].message
 
 
+async def squat(relay: Running, address: str, *, name: str | None = None) -> None:
+    """Have a stranger's agent under an address, as one that came before its instance registered itself."""
+    agents = relay.app.relay.agents
+    await agents.register(Register(agent_id=address, name=name or address), machine="x", agent_key=None, by_door=True)
+
+
+@pytest.mark.parametrize("address", ["c/carol", "C/Eve", " c/eve", "d/"])
+async def test_the_addresses_of_instances_are_had_by_nobody_else(relay: Running, address: str) -> None:
+    for field, ask in (("agent_id", {"agent_id": address.strip()}), ("name", {"name": address, "agent_id": "thief"})):
+        status, body = await relay.post("/register", ask)
+        assert (status, body["code"], body["field"]) == (403, "not_allowed", field), body
+    status, body = await relay.post("/register", {"agent_id": "thief"})
+    assert status == 200
+    status, body = await relay.post("/register", {"agent_id": "thief", "name": address})
+    assert (status, body["field"]) == (403, "name")
+    for free in ("e/carol", "c-carol", "c"):
+        status, body = await relay.post("/register", {"agent_id": free})
+        assert status == 200, body
+
+
+async def test_who_had_an_address_before_its_instance_came_keeps_it(relay: Running) -> None:
+    await squat(relay, "c/early")
+    for _ in range(2):
+        status, body = await relay.post("/register", {"agent_id": "c/early"})
+        assert (status, body["resumed"]) == (200, True), body
+
+
 async def test_a_stolen_name_does_not_get_anothers_mail(relay: Running, sign_in: Sign) -> None:
-    await relay.register("d/dan", agent_id="thief")
+    await squat(relay, "thief", name="d/dan")
     c = await sign_in(relay, "c", "carol")
     assert (await c.write("d/dan", "secret"))["code"] == "unknown_agent"
 
 
 async def test_a_stolen_address_does_not_get_anothers_mail(relay: Running, sign_in: Sign) -> None:
-    await relay.register("thief", agent_id="d/dan")
+    await squat(relay, "d/dan", name="thief")
     c = await sign_in(relay, "c", "carol")
     assert (await c.write("d/dan", "secret"))["code"] == "unknown_agent"
     await sign_in(relay, "d", "dan")
@@ -264,11 +292,12 @@ async def test_an_address_that_the_relay_forgot_is_not_to_be_had(
     await d.socket.close()
     clock.skip(3 * 86400)
 
-    async def taken() -> bool:
-        status, _ = await relay.post("/register", {"name": "thief", "agent_id": "d/dan"})
-        return status == 200
+    async def forgotten() -> bool:
+        _, found = await relay.get("/discover?status=all")
+        return "d/dan" not in {agent["agent_id"] for agent in found["agents"]}
 
-    await eventually(taken)
+    await eventually(forgotten)
+    await squat(relay, "d/dan", name="thief")
     now = clock()
     if speaks:
         d = await sign_in(relay, "d", "dan", at=now)
@@ -286,7 +315,7 @@ async def test_what_was_written_under_an_address_before_its_instance_came_is_tex
     """It passes for nothing that was signed, not even with a signature that is right, and stops nobody else's mail."""
     d = await sign_in(relay, "d", "dan")
     await d.socket.close()
-    await relay.register("c/carol", agent_id="c/carol")
+    await squat(relay, "c/carol")
     overheard = SignedClient(None, "c", SECRETS["c"])
     overheard.agent_id = "carol"
     frame = overheard.message("d/dan", "pay me")
