@@ -31,6 +31,8 @@ from clawlink.client.waiting import FINAL, Step
 from clawlink.errors import ClawLinkError, NotFound, RelayUnreachable, UnknownAgent
 from clawlink.protocol.replies import Cancelled
 
+# The fields that say who asks.
+_WHO_ASKS = frozenset({"agent_id", "from_agent"})
 _log = logging.getLogger("clawlink.link")
 
 _HEARTBEAT_SECONDS = 20.0
@@ -347,7 +349,7 @@ class Engine:
 
     def _passing(self, error: ClawLinkError) -> ClawLinkError:
         """Return what an error means to a link, which registers again wherever it is not known."""
-        if not isinstance(error, UnknownAgent) or repr(self.client.agent_id) not in error.message:
+        if not isinstance(error, UnknownAgent) or error.field not in _WHO_ASKS:  # else it is whom a call is for
             return error
         return RelayUnreachable("the relay does not know this agent any more; it is registering again", retry_after=1.0)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from clawlink.doors.agentlink import socket
 from clawlink.doors.agentlink.checks import Proof
 from clawlink.protocol.requests import Register
 from clawlink.store.base import Failed
@@ -20,6 +21,13 @@ from tests.doors.agentlink.old_client import sign
 from tests.doors.agentlink.signed_client import SignedClient, sealed, stamp
 from tests.server.asks import eventually
 from tests.system.raw import Clock
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the door notice soon who does not read."""
+    monkeypatch.setattr(socket, "PING_SECONDS", 0.02)
+    monkeypatch.setattr(socket, "WRITE_SECONDS", 0.3)
 
 
 @pytest.fixture
@@ -385,8 +393,6 @@ async def test_strangers_make_only_so_many_agents_of_an_old_client(
 async def test_a_peer_that_is_silent_is_noticed(
     relay: Running, dial: Dial, sign_in: Sign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from clawlink.doors.agentlink import socket
-
     monkeypatch.setattr(socket, "PING_SECONDS", 0.02)
     monkeypatch.setattr(socket, "SILENT_SECONDS", 0.2)
     alive = await sign_in(relay, "c", "carol")
@@ -410,12 +416,8 @@ async def test_one_that_connects_and_says_nothing_is_sent_away(
 
 
 async def test_a_peer_that_does_not_read_stops_only_itself(
-    serve_link: ServeLink, sign_in: Sign, monkeypatch: pytest.MonkeyPatch
+    serve_link: ServeLink, sign_in: Sign, impatient: None
 ) -> None:
-    from clawlink.doors.agentlink import socket
-
-    monkeypatch.setattr(socket, "PING_SECONDS", 0.02)
-    monkeypatch.setattr(socket, "WRITE_SECONDS", 0.3)
     relay = await serve_link(limits={**UNPACED, "max_mailbox_bytes": 64 * 1024 * 1024})
     stuck, writer = await sign_in(relay, "d", "dan"), await sign_in(relay, "c", "carol")
     transport = stuck.socket._response.connection.transport
@@ -433,13 +435,9 @@ async def test_a_peer_that_does_not_read_stops_only_itself(
 
 
 async def test_a_peer_that_speaks_and_does_not_read_is_cut_off(
-    serve_link: ServeLink, sign_in: Sign, monkeypatch: pytest.MonkeyPatch
+    serve_link: ServeLink, sign_in: Sign, impatient: None
 ) -> None:
     """Small answers still go past the message in which the relay is stuck; they do not show that anything is read."""
-    from clawlink.doors.agentlink import socket
-
-    monkeypatch.setattr(socket, "PING_SECONDS", 0.02)
-    monkeypatch.setattr(socket, "WRITE_SECONDS", 0.3)
     relay = await serve_link(limits={**UNPACED, "max_mailbox_bytes": 64 * 1024 * 1024})
     stuck, writer = await sign_in(relay, "d", "dan"), await sign_in(relay, "c", "carol")
     stuck.socket._response.connection.transport.pause_reading()
@@ -458,8 +456,6 @@ async def test_a_peer_that_speaks_and_does_not_read_is_cut_off(
 
 async def test_a_peer_that_reads_slowly_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """Though others always wait to write by the time that one has written, each of them gets there."""
-    from clawlink.doors.agentlink import socket
-
     monkeypatch.setattr(socket, "PING_SECONDS", 0.01)
     monkeypatch.setattr(socket, "WRITE_SECONDS", 0.8)
     slow = socket.Socket(max_frame_bytes=1000)
