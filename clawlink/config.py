@@ -26,6 +26,7 @@ class ServerConfig:
     require_agent_keys: bool = False
     allow_hosts: tuple[str, ...] = ()
     allow_origins: tuple[str, ...] = ()
+    trust_proxies: tuple[str, ...] = ()
     tls_cert: str | None = None
     tls_key: str | None = None
     mdns: bool = True

@@ -45,6 +45,7 @@ class Info(Struct, frozen=True):
     loops_stopped: int = 0
     recent_stops: list[Stop] = []
     limits: dict[str, float] = {}
+    undeclared_proxy: bool = False
 
 
 class Load(Struct, frozen=True, gc=False):

@@ -16,6 +16,7 @@ from clawlink.config import ServerConfig
 from clawlink.doors.agentlink.door import open_door
 from clawlink.doors.agentrelay import door as agentrelay
 from clawlink.relay.relay import Relay
+from clawlink.server.address import Addresses, network
 from clawlink.server.auth import Guard
 from clawlink.server.connection import Server
 from clawlink.server.events import Events
@@ -54,6 +55,7 @@ class App:
             require_agent_keys=config.require_agent_keys,
             token_required=config.token is not None,
         )
+        self._addresses = Addresses(network(trusted) for trusted in config.trust_proxies)
         self._push = Push(self.relay, max_frame_bytes=config.limits.max_body_bytes)
         self._events = Events()
         self._agentlink = open_door(self.relay, config, read)
@@ -76,7 +78,7 @@ class App:
         config = self._config
         if self._agentlink is not None:
             await self._agentlink.start()
-        self._server = Server(self._front(), max_body_bytes=config.limits.max_body_bytes)
+        self._server = Server(self._front(), addresses=self._addresses, max_body_bytes=config.limits.max_body_bytes)
         self._runner = web.ServerRunner(self._server, handle_signals=False, shutdown_timeout=close_seconds)
         await self._runner.setup()
         await web.TCPSite(self._runner, config.host, config.port, ssl_context=tls, backlog=_BACKLOG).start()

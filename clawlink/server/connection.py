@@ -17,6 +17,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from clawlink.domain.limits import MAX_KEY_LENGTH
 from clawlink.errors import BadRequest, ClawLinkError, InternalError
+from clawlink.server.address import Addresses
 from clawlink.server.front import Front
 from clawlink.server.reply import as_response, reply_failure
 from clawlink.server.wire import Request, on_its_way
@@ -29,11 +30,13 @@ _log = logging.getLogger("clawlink.request")
 class Server(web.Server):
     """Accepts connections. A client that hangs up cancels its request, so that it takes no lease with it."""
 
-    def __init__(self, front: Front, *, max_body_bytes: int) -> None:
+    def __init__(self, front: Front, *, addresses: Addresses, max_body_bytes: int) -> None:
         loop = asyncio.get_running_loop()
 
         def request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> Request:
-            return Request(message, payload, protocol, writer, task, loop, client_max_size=max_body_bytes)
+            made = Request(message, payload, protocol, writer, task, loop, client_max_size=max_body_bytes)
+            made.addresses = addresses
+            return made
 
         super().__init__(cast(Any, front), request_factory=request, handler_cancellation=True)
 

@@ -31,6 +31,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--require-agent-keys", "take only agents that were claimed and hold a key", action="store_true")
     add("--allow-host", "another name under which browsers and clients may reach this relay", action="append")
     add("--allow-origin", "an origin whose pages may use this relay, as https://example.org", action="append")
+    add(
+        "--trust-proxy",
+        "a proxy, as an address or a network, whose X-Forwarded-For is believed",
+        type=_network,
+        action="append",
+        metavar="CIDR",
+    )
     add("--tls-cert", "certificate chain, PEM", metavar="FILE")
     add("--tls-key", "private key, PEM", metavar="FILE")
     add("--no-mdns", "do not announce the relay on the local network", action="store_true")
@@ -102,6 +109,7 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
         require_agent_keys=switch("require_agent_keys"),
         allow_hosts=several("allow_host"),
         allow_origins=several("allow_origin"),
+        trust_proxies=tuple(_converted(_network, "trust_proxy", each) for each in several("trust_proxy")),
         tls_cert=cert,
         tls_key=key,
         mdns=not switch("no_mdns"),
@@ -181,6 +189,15 @@ def _amount(text: str) -> float:
     if not 0 <= value < float("inf"):
         raise argparse.ArgumentTypeError(f"a number from 0 up is needed, not {text!r}")
     return value
+
+
+def _network(text: str) -> str:
+    from clawlink.server.address import network
+
+    try:
+        return str(network(text))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _port(text: str) -> int:

@@ -21,6 +21,7 @@ from clawlink.errors import BadJson, BadRequest, BodyTimeout, TooLarge
 from clawlink.protocol.invalid import bad_field
 from clawlink.protocol.paths import Endpoint
 from clawlink.relay.relay import Relay
+from clawlink.server.address import Addresses
 from clawlink.server.reply import Reply
 
 if sys.platform == "linux":
@@ -41,6 +42,17 @@ class Request(web.BaseRequest):
     """A request, with the parameters of its path, still percent-encoded."""
 
     parameters: Mapping[str, str] = {}
+    addresses = Addresses()
+
+    @property
+    def address(self) -> str | None:
+        """The client's address; None behind a proxy that does not tell it. See ``Addresses.of``."""
+        return self.addresses.of(self.remote, self.headers)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the request comes from this machine, to a loopback name, without a proxy."""
+        return self.addresses.is_local(self.remote, self.headers)
 
 
 Handler = Callable[[Relay, Request], Awaitable[Reply | web.StreamResponse]]

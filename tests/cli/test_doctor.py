@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import requests
 
 from clawlink.cli.commands.doctor import _fix_of
 from clawlink.cli.settings import Where
@@ -186,3 +187,15 @@ def test_a_relay_of_another_version_time_and_mood(call: Run, me: str, monkeypatc
     assert "behind" in checks(call("doctor", "--json")).by_name["clock"]["detail"]
     monkeypatch.setattr(Client, "info", altered(server_time="half past nine"))
     assert "not readable" in checks(call("doctor", "--json")).by_name["clock"]["detail"]
+
+
+def test_a_relay_behind_a_proxy_that_nobody_declared(call: Run, own_relay: Relays) -> None:
+    url = own_relay()
+    call("--relay", url, "register", "--name", "ada").ok()
+    assert "proxy" not in checks(call("doctor", "--json")).by_name
+    requests.post(
+        url + "/register", json={"agent_id": "b"}, headers={"Via": "1.1 proxy"}, timeout=10
+    ).raise_for_status()
+    found = checks(call("doctor", "--json"))
+    assert (found.failed, found.status("proxy")) == ([], "warn")
+    assert "--trust-proxy" in found.fix("proxy")

@@ -162,6 +162,9 @@ def _check_relay(ctx: Context, where: Where, client: Client) -> Iterator[Check]:
     else:
         yield Check("relay", "ok", info.service)
     yield Check("token", "ok", "right" if info.auth_required else "not asked for")
+    if info.undeclared_proxy:
+        fix = "clawlink serve --trust-proxy 127.0.0.1   and have the proxy send X-Forwarded-For"
+        yield Check("proxy", "warn", "the relay is behind a proxy it was not told of: no limit by address holds", fix)
     yield _check_version(info)
     yield _check_clock(info, middle)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from clawlink.protocol import paths, replies
 from clawlink.relay.relay import Relay
 from clawlink.server.metrics import render
@@ -16,7 +18,8 @@ _SHOWN = {f"{e.method} {e.path}": e.summary for e in paths.ENDPOINTS}
 @routes.serves(paths.INFO)
 async def info(relay: Relay, request: Request) -> Reply:
     """Tell what this relay is and holds."""
-    return reply(await relay.info(endpoints=_SHOWN))
+    told = await relay.info(endpoints=_SHOWN)
+    return reply(msgspec.structs.replace(told, undeclared_proxy=request.addresses.undeclared))
 
 
 @routes.serves(paths.HEALTH)
