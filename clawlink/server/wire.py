@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,6 +18,7 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.limits import MAX_IDEMPOTENCY_KEY_LENGTH, MAX_JSON_DEPTH
 from clawlink.errors import BadJson, BadRequest, BodyTimeout, TooLarge
 from clawlink.protocol.invalid import bad_field
+from clawlink.protocol.nesting import is_shallow
 from clawlink.protocol.paths import Endpoint
 from clawlink.relay.relay import Relay
 from clawlink.server.address import Addresses
@@ -59,9 +59,6 @@ Handler = Callable[[Relay, Request], Awaitable[Reply | web.StreamResponse]]
 H = TypeVar("H", bound=Handler)
 
 _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
-_STRING = re.compile(rb'"(?:[^"\\]+|\\.)*"', re.DOTALL)
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
-_SQUARE = bytes.maketrans(b"{}", b"[]")
 
 
 async def read(request: Request, kind: type[T]) -> T:
@@ -121,24 +118,14 @@ def _too_large(limit: int, actual: int) -> TooLarge:
 
 def require_shallow(body: bytes) -> None:
     """Refuse JSON nested so deep that some reader would fail on it. Raises BadRequest."""
-    if _is_shallow(body, MAX_JSON_DEPTH):
+    if is_shallow(body, MAX_JSON_DEPTH):
         return
     raise BadRequest(
-        f"JSON may be nested {MAX_JSON_DEPTH} levels deep, and this is deeper or its brackets do not match",
+        f"JSON may be nested {MAX_JSON_DEPTH} levels deep, and this is deeper; "
+        "send data that is less nested, or share it as a file",
         field=_deep_field(body),
         limit=MAX_JSON_DEPTH,
     )
-
-
-def _is_shallow(body: bytes, levels: int) -> bool:
-    if body.count(b"[") + body.count(b"{") <= levels:
-        return True
-    brackets = _STRING.sub(b"", body).translate(_SQUARE, _NOT_BRACKETS)
-    for _ in range(levels):
-        brackets = brackets.replace(b"[]", b"")  # each turn takes away the innermost level
-        if not brackets:
-            return True
-    return False
 
 
 def _deep_field(body: bytes) -> str | None:
@@ -147,7 +134,7 @@ def _deep_field(body: bytes) -> str | None:
         fields = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return next((name for name, value in fields.items() if not _is_shallow(bytes(value), MAX_JSON_DEPTH - 1)), None)
+    return next((name for name, value in fields.items() if not is_shallow(bytes(value), MAX_JSON_DEPTH - 1)), None)
 
 
 def key_in_header(request: Request) -> str | None:

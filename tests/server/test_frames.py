@@ -188,6 +188,7 @@ BAD = [
     ("null", "bad_request", None, None),
     (DEEP, "bad_request", "content", None),
     ("[" * 100_000, "bad_request", None, None),
+    ("[" * 65 + '"' + "a" * 30, "bad_request", None, None),
     ('{"type":"send","id":2,"to_agent":"a","content":1e999}', "bad_request", None, None),
     ("{}", "bad_request", "type", None),
     ('{"id":1}', "bad_request", "type", 1),

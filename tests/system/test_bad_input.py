@@ -177,8 +177,9 @@ async def test_nesting_is_taken_to_its_bound_and_no_further(relay: Running) -> N
         b"[{" * 50_000,
         b"[]{}" * 100_000,
         b'"' + b"\\" * 100_001,
+        b"[" * 65 + b'"' + b"a" * 30,
     ],
-    ids=["array", "open", "close", "objects", "unknown", "closed objects", "mixed", "flat", "slashes"],
+    ids=["array", "open", "close", "objects", "unknown", "closed objects", "mixed", "flat", "slashes", "no end"],
 )
 async def test_a_hundred_thousand_brackets_are_refused_at_once(relay: Running, path: str, body: bytes) -> None:
     is_refusal(await asyncio.wait_for(post(relay, path, body), 5))

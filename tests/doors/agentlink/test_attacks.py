@@ -202,6 +202,7 @@ async def test_a_text_is_signed_as_it_is(relay: Running, sign_in: Sign) -> None:
         '{"type": "send", "message": "\\ud800"}',
         "[" * 100_000,
         '{"x":' * 50_000,
+        "[" * 65 + '"' + "a" * 30,
     ],
 )
 async def test_a_frame_that_makes_no_sense_is_answered(relay: Running, sign_in: Sign, frame: str) -> None:
