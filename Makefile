@@ -1,5 +1,6 @@
 # make run    set up and start the relay on http://127.0.0.1:9077 (flags: make run FLAGS="--port 9078")
 # make test   set up and run everything that CI runs
+# make test-long  run the tests of the relay on asyncio and on uvloop, all of them
 # make bench  set up and measure the relay beside the floor
 # make test-proxy  run the relay behind nginx and Caddy, as references/operations.md configures them; takes those that
 #             are installed, or unpacks Debian's packages under .cache
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 endif
 READY := $(VENV)/.ready
 
-.PHONY: run test test-proxy bench clean
+.PHONY: run test test-long test-proxy bench clean
 
 run: $(READY)
 	$(BIN)/clawlink serve $(FLAGS)
@@ -23,6 +24,9 @@ test: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --cov --cov-report=term-missing:skip-covered --cov-fail-under=95 $(FLAGS)
+
+test-long: $(READY)
+	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --loops all tests/store tests/relay tests/server tests/system tests/client/link $(FLAGS)
 
 test-proxy: $(READY)
 	$(BIN)/python -m tests.proxy.binaries

@@ -30,6 +30,7 @@ class ServerConfig:
     tls_cert: str | None = None
     tls_key: str | None = None
     mdns: bool = True
+    loop: str = "auto"
     log_level: str = "info"
     log_json: bool = False
     agentlink_config: str | None = None

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,34 @@ from tests.store.faulty import FaultyStore
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # Whoever started us in the background has Ctrl-C ignored, and every process of ours would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+if sys.platform == "win32":  # there is no uvloop for Windows
+    _UVLOOP: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {}
+else:
+    import uvloop
+
+    _UVLOOP = {"uvloop": uvloop.new_event_loop}
+_LOOPS = {"asyncio": asyncio.new_event_loop, **_UVLOOP}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Say which event loops the tests run on."""
+    parser.addoption(
+        "--loops",
+        choices=["marked", "all"],
+        default="marked",
+        help="run each asynchronous test on asyncio and uvloop, or only those marked both_loops (the default)",
+    )
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run a test on asyncio, and on uvloop as well if its rule waits or times and is marked ``both_loops``."""
+    if config.getoption("--loops") == "all" or item.get_closest_marker("both_loops") is not None:
+        return _LOOPS
+    return {"asyncio": asyncio.new_event_loop}
 
 
 @dataclass
@@ -129,14 +157,22 @@ Start = Callable[..., RelayProcess]
 
 
 @pytest.fixture
-def start_relay() -> Iterator[Start]:
+def loop_kind(request: pytest.FixtureRequest) -> str:
+    """Name the event loop of a relay that is a process of its own: that of the test, or asyncio."""
+    parameters = getattr(getattr(request.node, "callspec", None), "params", {})
+    return next((kind for kind, factory in _LOOPS.items() if factory in parameters.values()), "asyncio")
+
+
+@pytest.fixture
+def start_relay(loop_kind: str) -> Iterator[Start]:
     """Start relays as processes: ``start_relay("--token", "t", env={...})``; they are killed when the test ends."""
     started: list[subprocess.Popen[str]] = []
 
     def start(*flags: str, env: dict[str, str] | None = None) -> RelayProcess:
         command = [sys.executable, "-m", "clawlink.server", *(("--port", "0") if "--port" not in flags else ()), *flags]
+        environment = {"CLAWLINK_LOOP": loop_kind, **os.environ, **(env or {})}
         process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env={**os.environ, **(env or {})}
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
         )
         started.append(process)
         assert process.stdout is not None

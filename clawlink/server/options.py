@@ -11,6 +11,7 @@ from clawlink.config import DEFAULT_HOST, DEFAULT_PORT, ServerConfig, from_envir
 from clawlink.domain.limits import LIMIT_FIELDS, Limits
 from clawlink.errors import ClawLinkError
 
+LOOPS = ("auto", "asyncio", "uvloop")
 _LEVELS = ("debug", "info", "warning", "error")
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--tls-cert", "certificate chain, PEM", metavar="FILE")
     add("--tls-key", "private key, PEM", metavar="FILE")
     add("--no-mdns", "do not announce the relay on the local network", action="store_true")
+    add("--loop", "event loop; auto takes uvloop where it is installed", "auto", choices=LOOPS)
     add("--log-level", "debug also shows every request", "info", choices=_LEVELS)
     add("--log-json", "log lines as JSON objects", action="store_true")
     add("--agentlink-config", "serve Agent Link to the instances in this relay-config.json", metavar="FILE")
@@ -96,6 +98,9 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
     level = text("log_level") or "info"
     if level not in _LEVELS:
         raise ValueError(f"{variable('log_level')} must be one of {', '.join(_LEVELS)}, not {level!r}")
+    loop = text("loop") or "auto"
+    if loop not in LOOPS:
+        raise ValueError(f"{variable('loop')} must be one of {', '.join(LOOPS)}, not {loop!r}")
     cert, key = text("tls_cert"), text("tls_key")
     if (cert is None) != (key is None):
         raise ValueError("--tls-cert and --tls-key go together: give both or neither")
@@ -113,6 +118,7 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
         tls_cert=cert,
         tls_key=key,
         mdns=not switch("no_mdns"),
+        loop=loop,
         log_level=level,
         log_json=switch("log_json"),
         agentlink_config=_agentlink(text("agentlink_config")),

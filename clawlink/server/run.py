@@ -39,7 +39,12 @@ def run(config: ServerConfig) -> int:
         print(f"clawlink: cannot use the certificate {files}: {error.strerror or error}", file=sys.stderr)
         return 1
     try:
-        _runner()(_serve(config, tls))
+        run_loop = _runner(config.loop)
+    except ImportError:
+        print("clawlink: --loop uvloop needs the package uvloop: install it, or use --loop asyncio", file=sys.stderr)
+        return 1
+    try:
+        run_loop(_serve(config, tls))
     except OSError as error:
         where = f"{config.host} port {config.port}"
         print(f"clawlink: cannot listen on {where}: {error.strerror or error}{_way_on(error)}", file=sys.stderr)
@@ -66,11 +71,15 @@ def _allow_many_connections() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _runner() -> Callable[[Coroutine[Any, Any, None]], None]:
-    """Return what runs the event loop: uvloop where it is installed (``pip install clawlink[uvloop]``)."""
+def _runner(loop: str) -> Callable[[Coroutine[Any, Any, None]], None]:
+    """Return the function that runs the event loop named by ``--loop``. Raises ImportError if it is not installed."""
+    if loop == "asyncio":
+        return asyncio.run
     try:
         import uvloop
     except ImportError:
+        if loop == "uvloop":
+            raise
         return asyncio.run
     run_with_uvloop: Callable[[Coroutine[Any, Any, None]], None] = uvloop.run
     return run_with_uvloop

@@ -10,17 +10,19 @@ from contextlib import contextmanager
 class LocalSignal:
     """One consumer's wake-up.
 
-    Its alarm outlives the sleep that it was set for: who is woken for each message would set and cancel one a message.
-    One that rings too early for the present sleep is set anew.
+    The alarm outlives the sleep that set it, so a consumer that wakes for each message sets no alarm per message.
+    An alarm that rings too early for the current sleep is set again. The signal keeps the time of its alarm itself:
+    not every event loop tells when a timer rings.
     """
 
-    __slots__ = ("_alarm", "_loop", "_sleeper", "_until", "given")
+    __slots__ = ("_alarm", "_loop", "_rings_at", "_sleeper", "_until", "given")
 
     def __init__(self) -> None:
         self.given = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._sleeper: asyncio.Future[None] | None = None
         self._alarm: asyncio.TimerHandle | None = None
+        self._rings_at = 0.0
         self._until = 0.0
 
     def give(self) -> None:
@@ -46,7 +48,7 @@ class LocalSignal:
             self.silence()
         else:
             self._until = loop.time() + seconds
-            if self._alarm is None or self._alarm.when() > self._until:
+            if self._alarm is None or self._rings_at > self._until:
                 self._set(loop)
         try:
             await self._sleeper
@@ -55,10 +57,11 @@ class LocalSignal:
 
     def _set(self, loop: asyncio.AbstractEventLoop) -> None:
         self.silence()
+        self._rings_at = self._until
         self._alarm = loop.call_at(self._until, self._ring, loop)
 
     def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
-        early = self._alarm is not None and self._alarm.when() < self._until
+        early = self._rings_at < self._until
         self._alarm = None
         if self._sleeper is None:
             return

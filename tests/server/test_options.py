@@ -17,6 +17,7 @@ FLAGS = {
     "--port": ("port", "8080", 8080),
     "--token": ("token", "schlüssel", "schlüssel"),
     "--log-level": ("log_level", "debug", "debug"),
+    "--loop": ("loop", "uvloop", "uvloop"),
     **{
         f.metadata["flag"]: (f.name, "7", 7) if isinstance(f.default, int) else (f.name, "7.5", 7.5)
         for f in LIMIT_FIELDS
@@ -50,7 +51,7 @@ def test_a_flag_goes_before_the_environment_and_that_before_the_default(flag: st
     assert default != value
     assert value_of(config(flag, text), flag) == value
     assert value_of(config(**{variable(flag): text}), flag) == value
-    other = {"--host": "10.0.0.1", "--log-level": "error"}.get(flag, "9")
+    other = {"--host": "10.0.0.1", "--log-level": "error", "--loop": "asyncio"}.get(flag, "9")
     assert value_of(config(flag, text, **{variable(flag): other}), flag) == value
     assert value_of(config(**{variable(flag): ""}), flag) == default  # an empty variable says nothing
 
@@ -151,6 +152,7 @@ WRONG = [
     ("--port", "http"),
     ("--port", "٣"),
     ("--log-level", "loud"),
+    ("--loop", "trio"),
     ("--max-agents", "0"),
     ("--max-agents", "-1"),
     ("--max-agents", "1.5"),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import requests
@@ -98,6 +100,27 @@ def test_an_address_that_is_not_ours_ends_it_with_a_sentence(host: str) -> None:
     assert done.returncode == 1
     assert f"cannot listen on {host}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_loop_that_is_not_installed_ends_it_with_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "uvloop.py").write_text("raise ImportError('not installed')")
+    for loop, wanted in (("uvloop", 1), ("asyncio", None), ("auto", None)):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "clawlink.server", "--port", "0", "--loop", loop],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
+        )
+        if wanted is None:
+            assert process.stdout is not None
+            assert "listening on" in process.stdout.readline(), loop
+            process.terminate()
+        _, said = process.communicate(timeout=20)
+        if wanted is not None:
+            assert process.returncode == wanted, loop
+            assert "--loop uvloop needs the package uvloop" in said
+            assert "Traceback" not in said
 
 
 def test_a_port_that_is_taken_ends_it_with_a_sentence() -> None:

@@ -9,6 +9,8 @@ import pytest
 from clawlink.store.base import Signals
 from clawlink.store.signals import LocalSignal, LocalSignals
 
+pytestmark = pytest.mark.both_loops
+
 SOON = 5.0  # bounds a wait that ends much earlier unless something is wrong
 
 
@@ -78,7 +80,7 @@ async def test_a_signal_after_the_clear_counts(signals: LocalSignals) -> None:
         assert await woken(signal)
 
 
-@pytest.mark.parametrize("seconds", [0.01, 0.0, -1.0])
+@pytest.mark.parametrize("seconds", [0.01, 0.0005, 0.0001, 0.0, -1.0])
 async def test_a_wait_ends_when_its_time_is_over_and_no_signal_was_given(signals: LocalSignals, seconds: float) -> None:
     with signals.listen("mia") as signal:
         await asyncio.wait_for(signal.wait(seconds), SOON)
@@ -103,6 +105,16 @@ async def test_a_sleep_ends_neither_later_nor_earlier_for_those_before_it(signal
                 started = loop.time()
                 await asyncio.wait_for(signal.wait(seconds), SOON)
                 assert loop.time() - started > seconds - 0.02
+
+
+async def test_a_sleep_ends_when_its_alarm_was_set_for_next_to_no_time(signals: LocalSignals) -> None:
+    with signals.listen("mia") as signal:
+        for before, seconds in ((0.0001, 0.02), (0.02, 0.0001), (0.0001, 0.0001), (SOON * 10, 0.0001)):
+            sleeper = await asleep(signal, before)
+            signal.give()
+            await sleeper
+            signal.clear()
+            await asyncio.wait_for(signal.wait(seconds), SOON)
 
 
 async def test_a_consumer_that_gave_up_waiting_is_still_woken_at_its_next_wait(signals: LocalSignals) -> None:
