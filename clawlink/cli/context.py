@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from clawlink.client.sync import Client
 
 DEFAULT_TIMEOUT = 10.0
+_CHUNK_BYTES = 1024 * 1024
 
 
 class Context:
@@ -157,13 +158,13 @@ class Context:
             self.err.line(f"clawlink: {cell(sentence)}")
 
     def read(self, text: str) -> str:
-        """Return the text, or standard input if it is ``-``: UTF-8, without the line end at its end."""
+        """Return the text, or standard input if it is ``-``: UTF-8, without a byte-order mark and the last line end."""
         if text != "-":
             return text
         from clawlink.cli.exits import UsageError
 
         try:
-            piped = self.read_bytes().decode()
+            piped = self.read_bytes().decode("utf-8-sig")
         except UnicodeDecodeError:
             raise UsageError(
                 "standard input is not UTF-8 text; convert it, or share it with: clawlink file-put"
@@ -172,7 +173,12 @@ class Context:
 
     def read_bytes(self) -> bytes:
         """Return standard input exactly."""
-        return bytes(self.stdin.read())
+        from clawlink.client.whole import read_some
+
+        pieces = []
+        while piece := read_some(self.stdin, _CHUNK_BYTES):
+            pieces.append(piece)
+        return b"".join(pieces)
 
     @property
     def stdin(self) -> Any:

@@ -157,10 +157,12 @@ def _report(error: ClawLinkError, as_json: bool) -> None:
 
 def _close(code: Exit) -> Exit:
     """Flush what is left. What cannot be written now has been told of, if that was possible."""
+    from clawlink.client.whole import flush_all
+
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             try:
-                stream.flush()
+                flush_all(stream)
             except (OSError, ValueError):
                 code = code or Exit.FAILED
                 _silence(stream)

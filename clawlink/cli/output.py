@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import io
+import os
 from collections.abc import Sequence
 from typing import Any, TextIO
 
 from clawlink.cli.render import columns, harmless_json, lines, wrapped
+from clawlink.client.whole import flush_all, write_all
 
 _BAR, _PLAIN_BAR = "\u2502 ", "| "
 _NARROWEST = 20
@@ -18,8 +21,12 @@ class Output:
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
         self.terminal = stream is not None and stream.isatty()
+        # The stream's own text layer loses what a full pipe does not take, so the bytes go past it.
+        self._buffer: Any = getattr(stream, "buffer", None)
+        # A character that the stream's encoding lacks must not be the end of the command.
+        if self._buffer is not None:
+            self._encoder = codecs.getincrementalencoder(self.encoding)("backslashreplace")
         if isinstance(stream, io.TextIOWrapper):
-            # A character that the stream's encoding lacks must not be the end of the command.
             stream.reconfigure(errors="backslashreplace")
         self.bar = _BAR if self._can_show(_BAR) else _PLAIN_BAR
 
@@ -37,7 +44,7 @@ class Output:
 
             self.console().print(Text(text, style=style), soft_wrap=True)
         else:
-            self._stream.write(text + "\n")
+            self.write(text + "\n")
 
     def facts(self, *pairs: tuple[str, str | None], indent: int = 2) -> None:
         """Print facts under each other; those that are None are left out."""
@@ -83,26 +90,50 @@ class Output:
         self.raw(harmless_json(encoded) + b"\n")
 
     def raw(self, data: bytes) -> None:
-        """Write bytes exactly."""
+        """Write bytes exactly, and all of them. Raises OSError where that fails."""
         if self._stream is None:
             return
-        buffer = getattr(self._stream, "buffer", None)
-        if buffer is None:  # a stream of characters only, as an interactive shell may put in place
+        if self._buffer is None:  # a stream of characters only, as an interactive shell may put in place
             self._stream.write(data.decode(errors="backslashreplace"))
-            return
-        self._stream.flush()
-        buffer.write(data)
+        else:
+            write_all(self._buffer, data)
+
+    def write(self, text: str) -> int:
+        """Write text as it is. Raises OSError where that fails."""
+        if self._buffer is None:
+            if self._stream is not None:
+                self._stream.write(text)
+            return len(text)
+        self.raw(self._encoder.encode(text if os.linesep == "\n" else text.replace("\n", os.linesep)))
+        if getattr(self._stream, "line_buffering", False):
+            self.flush()
+        return len(text)
 
     def flush(self) -> None:
         """Hand over to the system what was printed. Raises OSError where that fails."""
         if self._stream is not None:
-            self._stream.flush()
+            flush_all(self._stream)
+
+    def isatty(self) -> bool:
+        """Return True if the stream is a terminal."""
+        return self.terminal
+
+    def fileno(self) -> int:
+        """Return the descriptor of the stream. Raises OSError if it has none."""
+        if self._stream is None:
+            raise OSError("the stream is closed")
+        return self._stream.fileno()
+
+    @property
+    def encoding(self) -> str:
+        """The stream's encoding."""
+        return getattr(self._stream, "encoding", None) or "utf-8"
 
     def console(self) -> Any:
         """Return what rich draws on this stream with. Nothing is read as markup."""
         from rich.console import Console
 
-        return Console(file=self._stream, highlight=False, markup=False, emoji=False)
+        return Console(file=self, highlight=False, markup=False, emoji=False)  # type: ignore[arg-type]
 
     def _columns(self) -> int:
         import shutil

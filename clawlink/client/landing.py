@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import IO, Any, NamedTuple, Protocol, runtime_checkable
 
+from clawlink.client.whole import flush_all, read_some, write_all
 from clawlink.errors import BadRequest
 
 _CHUNK_BYTES = 1024 * 1024
@@ -61,7 +62,7 @@ class Landing:
     def write(self, data: bytes) -> None:
         """Write the next bytes."""
         with naming(self._asked):
-            self._open().write(data)
+            write_all(self._open(), data)
 
     def restart(self) -> bool:
         """Begin again. What is no plain file cannot take back what it has."""
@@ -157,7 +158,7 @@ class Flow:
 
     def write(self, data: bytes) -> None:
         """Write the next bytes."""
-        self._file.write(data)
+        write_all(self._file, data)
 
     def restart(self) -> bool:
         """Begin again where it began, if the object can."""
@@ -169,9 +170,7 @@ class Flow:
 
     def keep(self) -> None:
         """Hand over what may be buffered. The object stays open: it is the caller's."""
-        flush = getattr(self._file, "flush", None)
-        if flush is not None:
-            flush()
+        flush_all(self._file)
 
     def drop(self) -> None:
         """Do nothing: what is there is the caller's."""
@@ -210,7 +209,7 @@ class Source:
         """Read so many bytes; fewer only at the end."""
         pieces = []
         while size > 0:
-            piece = self._file.read(size)
+            piece = read_some(self._file, size)
             if isinstance(piece, str):
                 raise BadRequest("the source gives text; open it for reading bytes", field="source")
             if not piece:
@@ -224,7 +223,7 @@ class Source:
         digest = hashlib.sha256()
         size = 0
         self.seek(0)
-        while piece := self._file.read(_CHUNK_BYTES):
+        while piece := read_some(self._file, _CHUNK_BYTES):
             digest.update(piece)
             size += len(piece)
             moved(size)
@@ -240,8 +239,8 @@ class Source:
         copy = Source(tempfile.TemporaryFile())  # noqa: SIM115 - it is closed with the source
         copy.own, copy.name, copy.content_type = True, self.name, self.content_type
         try:
-            while piece := self._file.read(_CHUNK_BYTES):
-                copy._file.write(piece)
+            while piece := read_some(self._file, _CHUNK_BYTES):
+                write_all(copy._file, piece)
         finally:
             self.close()
         return copy
