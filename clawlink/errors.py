@@ -252,7 +252,7 @@ class TooLarge(Refused):
 
 
 class UnsupportedMediaType(Refused):
-    """A page in a browser sent something that is not JSON."""
+    """The body is compressed, or not of the type that this route takes."""
 
     code = "unsupported_media_type"
     status = 415

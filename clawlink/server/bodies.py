@@ -15,10 +15,10 @@ from aiohttp import hdrs, web
 
 from clawlink.domain.file import SharedFile, Version
 from clawlink.domain.limits import IDLE_BODY_SECONDS
-from clawlink.errors import BadRequest, BodyTimeout, RangeNotSatisfiable, UnsupportedMediaType
+from clawlink.errors import BadRequest, BodyTimeout, RangeNotSatisfiable
 from clawlink.relay.clock import iso
 from clawlink.relay.file_reads import Opened
-from clawlink.server.wire import Request, on_its_way, was_reset
+from clawlink.server.wire import Request, on_its_way, require_unpacked, was_reset
 
 PART_BYTES = 256 * 1024
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
@@ -34,9 +34,8 @@ _ARRIVAL_PAUSE_SECONDS = 0.01
 
 
 async def parts(request: Request) -> AsyncIterator[bytes]:
-    """Give the body as it comes. Raises BodyTimeout when nothing comes for too long."""
-    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
-        raise UnsupportedMediaType("send the bytes as they are, without Content-Encoding", field="Content-Encoding")
+    """Give the body as it comes. Raises BodyTimeout when nothing comes for too long, UnsupportedMediaType."""
+    require_unpacked(request)
     content = request.content
     if not content.is_eof() and request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")

@@ -42,7 +42,13 @@ class Server(web.Server):
 
     def __call__(self) -> RequestHandler:
         loop = asyncio.get_running_loop()
-        return _Connection(self, loop=loop, access_log=None, max_line_size=_MAX_LINE_BYTES)  # type: ignore[arg-type]
+        return _Connection(
+            self,
+            loop=loop,
+            access_log=None,  # type: ignore[arg-type]
+            max_line_size=_MAX_LINE_BYTES,
+            auto_decompress=False,  # nobody has been asked for a token yet, and a small body may become a huge one
+        )
 
 
 class _Connection(RequestHandler):

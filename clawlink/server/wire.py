@@ -16,7 +16,7 @@ from multidict import istr
 from clawlink.domain.access import KEY_HEADER
 from clawlink.domain.agent import Agent
 from clawlink.domain.limits import MAX_IDEMPOTENCY_KEY_LENGTH, MAX_JSON_DEPTH
-from clawlink.errors import BadJson, BadRequest, BodyTimeout, TooLarge
+from clawlink.errors import BadJson, BadRequest, BodyTimeout, TooLarge, UnsupportedMediaType
 from clawlink.protocol.invalid import bad_field
 from clawlink.protocol.nesting import is_shallow
 from clawlink.protocol.paths import Endpoint
@@ -64,13 +64,15 @@ _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 async def read(request: Request, kind: type[T]) -> T:
     """Read the body as ``kind``. The content type is not looked at, as in ClawLink 1.0.x.
 
-    Raises TooLarge, BodyTimeout, BadJson, or BadRequest naming the field.
+    Raises UnsupportedMediaType, TooLarge, BodyTimeout, BadJson, or BadRequest naming the field.
     """
+    if hdrs.CONTENT_ENCODING in request.headers or hdrs.TRANSFER_ENCODING in request.headers:
+        require_unpacked(request)
     try:
         # A small body has mostly arrived by now; one that is on its way is waited for, but not for ever.
         body = request.content.read_nowait() if request.content.is_eof() else await _read_slowly(request)
     except web.RequestPayloadError:
-        raise BadRequest("the body is not what its headers say: its chunks or its Content-Encoding are wrong") from None
+        raise BadRequest("the body is not what its headers say: its chunks are wrong") from None
     if len(body) > request.client_max_size:
         raise _too_large(request.client_max_size, len(body))
     require_shallow(body)
@@ -87,6 +89,17 @@ async def read(request: Request, kind: type[T]) -> T:
         return ask
     found: T = _with_key(ask, key_in_header(request))
     return found
+
+
+def require_unpacked(request: Request) -> None:
+    """Refuse a compressed body: the relay unpacks nothing. Raises UnsupportedMediaType."""
+    for name, plain in ((hdrs.CONTENT_ENCODING, "identity"), (hdrs.TRANSFER_ENCODING, "chunked")):
+        given = ",".join(request.headers.getall(name, ()))
+        if any(coding.strip().lower() not in ("", plain) for coding in given.split(",")):
+            raise UnsupportedMediaType(
+                f"this relay takes no compressed bodies: send the bytes as they are, without {name}: {given[:64]}",
+                field=str(name),
+            )
 
 
 async def _read_slowly(request: Request) -> bytes:
