@@ -1,6 +1,7 @@
-# make run    set up and start the relay on http://127.0.0.1:9077 (flags: make run FLAGS="--port 9078")
+# make run    set up what running needs and start the relay on http://127.0.0.1:9077 (flags: make run FLAGS="--port 9078")
 # make test   set up and run everything that CI runs
 # make test-long  run the tests of the relay on asyncio and on uvloop, all of them
+# make test-floors  run the tests with the lowest version of each package that pyproject.toml allows
 # make bench  set up and measure the relay beside the floor
 # make test-proxy  run the relay behind nginx and Caddy, as references/operations.md configures them; takes those that
 #             are installed, or unpacks Debian's packages under .cache
@@ -12,11 +13,12 @@ BIN := $(VENV)/Scripts
 else
 BIN := $(VENV)/bin
 endif
+INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 
-.PHONY: run test test-long test-proxy bench clean
+.PHONY: run test test-long test-floors test-proxy bench clean FORCE
 
-run: $(READY)
+run: $(INSTALLED)
 	$(BIN)/clawlink serve $(FLAGS)
 
 test: $(READY)
@@ -28,6 +30,10 @@ test: $(READY)
 test-long: $(READY)
 	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --loops all tests/store tests/relay tests/server tests/system tests/client/link $(FLAGS)
 
+test-floors:
+	@$(PYTHON) .ci/environment.py $(VENV)-floors test --floors
+	$(VENV)-floors/$(notdir $(BIN))/python -m pytest --numprocesses 4 --dist loadfile $(FLAGS)
+
 test-proxy: $(READY)
 	$(BIN)/python -m tests.proxy.binaries
 	CLAWLINK_TEST_PROXY=1 $(BIN)/python -m pytest tests/proxy $(FLAGS)
@@ -35,11 +41,14 @@ test-proxy: $(READY)
 bench: $(READY)
 	$(BIN)/clawlink bench --floor $(FLAGS)
 
-$(READY): pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
-	$(PYTHON) -c "open('$(READY)', 'w').close()"
+# Each installs what is missing, and makes a broken environment anew.
+$(INSTALLED): FORCE
+	@$(PYTHON) .ci/environment.py $(VENV) ""
+
+$(READY): FORCE
+	@$(PYTHON) .ci/environment.py $(VENV) test
+
+FORCE:
 
 clean:
-	$(PYTHON) -c "import shutil; [shutil.rmtree(d, True) for d in ('$(VENV)', 'build', '.mypy_cache', '.ruff_cache', '.pytest_cache', '.hypothesis')]"
+	$(PYTHON) -c "import shutil; [shutil.rmtree(d, True) for d in ('$(VENV)', '$(VENV)-floors', 'build', '.mypy_cache', '.ruff_cache', '.pytest_cache', '.hypothesis')]"

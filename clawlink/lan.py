@@ -1,4 +1,4 @@
-"""Relays on the local network: announced and found by mDNS, as ClawLink 1.0.x does. Needs zeroconf: ``clawlink[lan]``.
+"""Relays on the local network: announced and found by mDNS, as ClawLink 1.0.x does. Needs zeroconf, the extra ``lan``.
 
 Anyone on the network can announce anything. What is heard is text of strangers (show it as such), an address proves
 nothing about who answers there, and so no secret may go to a relay merely because it was found here.

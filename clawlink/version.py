@@ -1,3 +1,24 @@
-"""The one place that names the version."""
+"""The one place that names the version and the distribution, and what else is installed under an old name."""
 
-VERSION = "1.1.0"
+from __future__ import annotations
+
+VERSION = "1.2.0"
+# The name for pip. The package, the command and the folder are called ``clawlink``.
+DISTRIBUTION = "clawlink-relay"
+# Up to 1.1 the distribution had this name, which belongs to somebody else on the package index.
+_FORMER = "clawlink"
+
+
+def former_distribution() -> str | None:
+    """Return a sentence if a distribution under the old name is installed too, which owns the same files; else None."""
+    from importlib.metadata import distributions
+
+    for found in distributions(name=_FORMER):
+        # Neither a folder that a build has left nor an editable installation owns files of the package.
+        owned = (found.read_text("RECORD") or "").splitlines()
+        if any(line.startswith("clawlink/") for line in owned):
+            return (
+                f"the distribution {_FORMER} {found.version} is installed too and owns the same files: "
+                f"pip uninstall {_FORMER}, then install {DISTRIBUTION} again (pip install . in its checkout)"
+            )
+    return None

@@ -36,7 +36,7 @@ FLOORS = {
     "cli": 5,
 }
 # What belongs to a part of another name.
-PART_OF = {"skill": "client", "bench": "cli", "agentlink": "client", "agentrelay": "client"}
+PART_OF = {"__main__": "cli", "skill": "client", "bench": "cli", "agentlink": "client", "agentrelay": "client"}
 # All may use these; config reads the limits, and is otherwise as low as they are.
 FOR_ALL = {"errors", "version", "config"}
 MAY_USE = {"errors": {"errors"}, "version": {"version"}, "config": {"errors", "version", "config", "domain"}}

@@ -18,7 +18,7 @@ from typing import Any
 from clawlink.config import ServerConfig
 from clawlink.server.app import App
 from clawlink.server.logs import set_up
-from clawlink.version import VERSION
+from clawlink.version import VERSION, former_distribution
 
 _log = logging.getLogger("clawlink.server")
 # Together with what aiohttp needs to close its connections this stays below the five seconds that draining may take.
@@ -31,6 +31,8 @@ _GC_THRESHOLD = 50_000
 def run(config: ServerConfig) -> int:
     """Serve until SIGTERM or SIGINT; a second one ends at once. Returns the exit code."""
     set_up(config.log_level, as_json=config.log_json)
+    if (former := former_distribution()) is not None:
+        _log.warning(former)
     _allow_many_connections()
     try:
         tls = _tls(config)
@@ -151,7 +153,9 @@ async def _announced(config: ServerConfig, port: int) -> Any:
             port, auth=config.token is not None, tls=config.tls_cert is not None, address=reachable_at(config.host)
         )
     except ImportError:
-        _log.info("not announced on the local network: pip install 'clawlink[lan]' to have it found by scan")
+        _log.info(
+            "not announced on the local network, as zeroconf is missing: pip install '.[lan]' in ClawLink's checkout"
+        )
         yield
         return
     except OSError as error:

@@ -64,7 +64,7 @@ def only_file(account: Path) -> Path:
 def test_all_is_well(run: Run, call: Run, me: str) -> None:
     shown = run("doctor").ok().out
     names = [line.split()[1] for line in shown.splitlines()]
-    expected = ["address", "connection", "relay", "token", "version", "clock", "identity", "agent"]
+    expected = ["install", "address", "connection", "relay", "token", "version", "clock", "identity", "agent"]
     assert names == expected + (["files"] if os.name == "posix" else [])
     assert all(line.startswith("ok    ") for line in shown.splitlines())
     assert checks(call("doctor", "--json")).failed == []
@@ -179,7 +179,7 @@ def test_a_relay_of_another_version_time_and_mood(call: Run, me: str, monkeypatc
     found = checks(call("doctor", "--json"))
     assert (found.code, found.failed) == (0, [])
     assert (found.status("version"), found.status("clock"), found.status("relay")) == ("warn", "warn", "warn")
-    assert found.fix("version").startswith("pip install 'clawlink==")
+    assert found.fix("version").startswith("pip install .   in a checkout of ")
     assert "ahead of" in found.by_name["clock"]["detail"]
     monkeypatch.setattr("sys.platform", "darwin")
     assert "sntp" in checks(call("doctor", "--json")).fix("clock")

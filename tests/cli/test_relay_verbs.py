@@ -49,7 +49,7 @@ def test_scan_without_zeroconf_or_network(call: Run, monkeypatch: pytest.MonkeyP
     pretend(monkeypatch, error=OSError(101, "Network is unreachable"))
     assert "Network is unreachable" in call("scan").failed(1).err
     pretend(monkeypatch, error=ImportError("zeroconf"))
-    assert "pip install 'clawlink[lan]'" in call("scan").failed(1).err
+    assert "pip install '.[lan]'" in call("scan").failed(1).err
 
 
 def test_serve_runs_a_relay(call: Run) -> None:

@@ -64,6 +64,7 @@ def _show(ctx: Context, check: Check) -> None:
 
 
 def _checks(ctx: Context) -> Iterator[Check]:
+    yield _check_install()
     where, identity = _choose(ctx)
     relay_answers = False
     where, address = _check_address(ctx, where)
@@ -80,6 +81,16 @@ def _checks(ctx: Context) -> Iterator[Check]:
     if relay_answers and where.saved is not None:
         yield _check_agent(ctx, client)
     yield from _check_files(ctx)
+
+
+def _check_install() -> Check:
+    from clawlink.version import DISTRIBUTION, VERSION, former_distribution
+
+    former = former_distribution()
+    if former is None:
+        return Check("install", "ok", f"{DISTRIBUTION} {VERSION}")
+    what, _, fix = former.partition(": ")
+    return Check("install", "FAIL", what, fix, Exit.FAILED)
 
 
 def _choose(ctx: Context) -> tuple[Where, Check]:
@@ -186,7 +197,7 @@ def _check_version(info: Info) -> Check:
 
     if info.version == VERSION:
         return Check("version", "ok", f"{VERSION}, as the relay's")
-    fix = f"pip install 'clawlink=={VERSION}'   where the relay runs, or the relay's version here"
+    fix = f"pip install .   in a checkout of {VERSION} where the relay runs, or of {info.version} here"
     return Check("version", "warn", f"the relay has {info.version}, this is {VERSION}", fix)
 
 

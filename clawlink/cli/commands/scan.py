@@ -30,7 +30,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     try:
         found = scan(args.timeout or _LISTEN_SECONDS)
     except ImportError:
-        raise ClawLinkError("scan needs zeroconf; install it with: pip install 'clawlink[lan]'") from None
+        raise ClawLinkError("scan needs zeroconf; in a checkout of ClawLink: pip install '.[lan]'") from None
     except OSError as error:
         raise ClawLinkError(f"cannot listen on the local network: {error.strerror or error}") from None
     if ctx.json:

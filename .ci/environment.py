@@ -1,0 +1,104 @@
+"""Make a virtual environment, and install ClawLink there: ``python .ci/environment.py FOLDER EXTRAS [--floors]``.
+
+An environment that is broken is made anew: its Python is gone, is of another version, or the folder was moved. With
+``--floors`` each package that pyproject.toml names is installed in the lowest version that it allows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+_PROBE = "import importlib.util, sys; print(*sys.version_info[:2] if importlib.util.find_spec('pip') else '-')"
+_BIN = "Scripts" if os.name == "nt" else "bin"
+
+
+def broken(folder: Path, python: tuple[int, int]) -> str | None:
+    """Return why the environment in ``folder`` cannot be used, as the end of a sentence; else None."""
+    try:
+        activate = (folder / _BIN / "activate").read_text("utf-8")
+        told = (folder / "pyvenv.cfg").read_text("utf-8")
+    except OSError:
+        return "it is not complete"
+    if str(folder) not in activate:
+        return "it was made in another folder"
+    made_with = re.search(r"^version(?:_info)? *= *(\d+)\.(\d+)", told, re.MULTILINE)
+    if made_with is None or (int(made_with[1]), int(made_with[2])) != python:
+        was = "another Python" if made_with is None else f"Python {made_with[1]}.{made_with[2]}"
+        return f"it was made with {was}, and this is {python[0]}.{python[1]}"
+    try:
+        said = subprocess.run(
+            [folder / _BIN / "python", "-c", _PROBE],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "its Python does not run any more"
+    if said.split() != [str(number) for number in python]:
+        return f"its Python is now {'.'.join(said.split())}"
+    return None
+
+
+def floors(project: str) -> list[str]:
+    """Return the lowest version of each package that the text of pyproject.toml names, as pip's constraints."""
+    named = re.findall(r'"([A-Za-z0-9-]+)>=([0-9.]+)', project.partition("[project]")[2])
+    return [f"{name}=={version}" for name, version in named]
+
+
+def _is_installed(folder: Path, extras: str, project: str) -> bool:
+    """Return True if the extras of this pyproject.toml are installed, or more than these."""
+    stamps = [_stamp(folder, extras)] if extras else folder.glob(_stamp(folder, "*").name)
+    return any(stamp.is_file() and stamp.read_text("utf-8") == _digest(project) for stamp in stamps)
+
+
+def _stamp(folder: Path, extras: str) -> Path:
+    return folder / f"installed-{extras}.txt"
+
+
+def _digest(project: str) -> str:
+    return hashlib.sha256(project.encode()).hexdigest()
+
+
+def main() -> None:
+    """Make or mend the environment, and install what is asked for."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("extras", help="as in pip install .[EXTRAS]; may be empty")
+    parser.add_argument("--floors", action="store_true")
+    args = parser.parse_args()
+    folder = Path(os.path.abspath(args.folder))
+    why = broken(folder, sys.version_info[:2]) if folder.exists() else None
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    if why is None and _is_installed(folder, args.extras, project):
+        return
+    if why is not None:
+        print(f"{args.folder} is made anew: {why}", flush=True)
+        shutil.rmtree(folder)
+    if not folder.exists():
+        print(f"{args.folder} is made, which takes a minute", flush=True)
+        made_by = getattr(sys, "_base_executable", None) or sys.executable
+        subprocess.run([made_by, "-m", "venv", folder], check=True)
+    pip: list[str | Path] = [folder / _BIN / "python", "-m", "pip"]
+    subprocess.run([*pip, "install", "--quiet", "--upgrade", "pip"], check=True)
+    # Up to 1.1 the distribution had this name; it would own the same files.
+    subprocess.run([*pip, "uninstall", "--quiet", "--yes", "clawlink"], stderr=subprocess.DEVNULL, check=True)
+    limits: list[str | Path] = []
+    if args.floors:
+        constraints = folder / "floors.txt"
+        constraints.write_text("\n".join(floors(project)) + "\n", "utf-8")
+        limits = ["--constraint", constraints]
+    what = f"{ROOT}[{args.extras}]" if args.extras else str(ROOT)
+    subprocess.run([*pip, "install", "--quiet", *limits, "--editable", what], check=True)
+    _stamp(folder, args.extras).write_text(_digest(project), "utf-8")
+
+
+if __name__ == "__main__":
+    main()

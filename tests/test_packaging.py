@@ -1,0 +1,142 @@
+"""What is installed, under which name, and how a checkout sets itself up."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import venv
+from importlib.metadata import version
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from clawlink.version import DISTRIBUTION, VERSION, former_distribution
+
+ROOT = Path(__file__).parent.parent
+_PAGES = [ROOT / "README.md", ROOT / "clawlink" / "SKILL.md", *(ROOT / "references").glob("*.md")]
+_HERE = sys.version_info[:2]
+
+
+@pytest.fixture(scope="module")
+def setup() -> ModuleType:
+    """Load .ci/environment.py, which is no part of a package."""
+    spec = importlib.util.spec_from_file_location("ci_environment", ROOT / ".ci" / "environment.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def installed(folder: Path, name: str, *files: str) -> None:
+    """Leave the traces of an installed distribution."""
+    facts = folder / f"{name}-1.1.0.dist-info"
+    facts.mkdir(parents=True)
+    (facts / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.1.0\n")
+    (facts / "RECORD").write_text("".join(f"{file},,\n" for file in files))
+
+
+def test_an_installed_former_distribution_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(tmp_path / name) for name in ("editable", "other", "former")])
+    installed(tmp_path / "editable", "clawlink", "../../../bin/clawlink", "__editable__.clawlink-1.1.0.pth")
+    installed(tmp_path / "other", "clawlink_relay", "clawlink/__init__.py")
+    assert former_distribution() is None
+    installed(tmp_path / "former", "clawlink", "clawlink/__init__.py")
+    said = former_distribution()
+    assert said is not None
+    assert "clawlink 1.1.0 is installed too" in said
+    assert "pip uninstall clawlink, then install clawlink-relay again" in said
+
+
+def test_start_and_doctor_say_that_the_former_distribution_is_in_the_way(tmp_path: Path) -> None:
+    installed(tmp_path / "former", "clawlink", "clawlink/__init__.py")
+    path = os.pathsep.join([str(tmp_path / "former"), str(ROOT)])
+    environ = {**os.environ, "PYTHONPATH": path, "HOME": str(tmp_path), "CLAWLINK_NO_MDNS": "yes"}
+    doctor = subprocess.run(
+        [sys.executable, "-m", "clawlink", "doctor"], env=environ, capture_output=True, text=True, timeout=60
+    )
+    assert doctor.returncode == 1
+    assert re.search(r"^FAIL  install .*\n +fix: pip uninstall clawlink", doctor.stdout, re.MULTILINE), doctor.stdout
+    serve = [sys.executable, "-m", "clawlink", "serve", "--port", "0"]
+    with subprocess.Popen(serve, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as relay:
+        assert relay.stdout is not None
+        relay.stdout.readline()  # it is up
+        relay.terminate()
+        _, log = relay.communicate(timeout=60)
+    assert "pip uninstall clawlink" in log
+
+
+def test_names() -> None:
+    assert version(DISTRIBUTION) == VERSION == "1.2.0"
+    shown = subprocess.run(
+        [sys.executable, "-m", "clawlink", "--version"], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert shown.stdout == f"clawlink {VERSION}\n"
+
+
+def test_nothing_tells_to_install_the_package_of_somebody_else() -> None:
+    sources = [*(ROOT / "clawlink").rglob("*.py"), ROOT / "Makefile", ROOT / "pyproject.toml"]
+    for path in [*_PAGES, *sources]:
+        for paragraph in path.read_text("utf-8").split("\n\n"):
+            told = re.search(r"(pip|pipx|uv tool) install +'?clawlink(?![\w/-])", paragraph)
+            assert told is None or "belongs to somebody else" in " ".join(paragraph.split()), (path.name, paragraph)
+            assert not re.search(r"clawlink\[\w+\]", paragraph), (path.name, paragraph)
+
+
+def test_a_broken_environment_is_found_out(setup: ModuleType, tmp_path: Path) -> None:
+    def made(name: str) -> Path:
+        venv.create(tmp_path / name, with_pip=False, symlinks=os.name != "nt")
+        return tmp_path / name
+
+    pip = next((made("whole") / "lib").glob("python*"), tmp_path / "whole" / "Lib") / "site-packages" / "pip"
+    assert setup.broken(tmp_path / "whole", _HERE) is not None  # it has no pip
+    pip.mkdir()
+    (pip / "__init__.py").touch()
+    assert setup.broken(tmp_path / "whole", _HERE) is None
+    assert "another folder" in setup.broken((tmp_path / "whole").rename(tmp_path / "moved"), _HERE)
+    assert "and this is 3.99" in setup.broken(made("older"), (3, 99))
+    gone = made("gone")
+    for python in (gone / setup._BIN).glob("python*"):
+        python.unlink()
+    assert "does not run" in setup.broken(gone, _HERE)
+    (tmp_path / "empty").mkdir()
+    assert "not complete" in setup.broken(tmp_path / "empty", _HERE)
+
+
+def test_the_floors_are_those_of_the_project(setup: ModuleType) -> None:
+    found = setup.floors((ROOT / "pyproject.toml").read_text("utf-8"))
+    assert {"aiohttp==3.12", "shtab==1.9", "pytest==8.4"} <= set(found)
+    for name in ("filelock", "msgspec", "requests", "rich", "zeroconf", "uvloop", "hypothesis", "schemathesis"):
+        assert [pin for pin in found if pin.startswith(f"{name}==")], name
+
+
+def test_the_source_distribution_has_what_its_tests_need(tmp_path: Path) -> None:
+    copy, out = tmp_path / "copy", tmp_path / "out"
+    left = shutil.ignore_patterns(".git", ".venv*", ".cache", "build", "dist", "*.egg-info", "__pycache__", ".*_cache")
+    shutil.copytree(ROOT, copy, ignore=left)
+    make = "import sys; from setuptools.build_meta import build_sdist; print(build_sdist(sys.argv[1]))"
+    out.mkdir()
+    subprocess.run([sys.executable, "-c", make, str(out)], cwd=copy, capture_output=True, check=True, timeout=120)
+    [archive] = out.iterdir()
+    assert archive.name == f"clawlink_relay-{VERSION}.tar.gz"
+    with tarfile.open(archive) as packed:
+        names = {name.partition("/")[2] for name in packed.getnames()}
+        assert not {name for name in names if "__pycache__" in name}
+        packed.extractall(out, filter="data") if hasattr(tarfile, "data_filter") else packed.extractall(out)
+    for folder in ("clawlink", "tests", "references", ".ci"):
+        wanted = {path.relative_to(copy).as_posix() for path in (copy / folder).rglob("*") if path.is_file()}
+        assert wanted <= names, wanted - names
+    unpacked = out / f"clawlink_relay-{VERSION}"
+    # These read the sources, a page of references/, and the data of the tests.
+    some = ["tests/cli/test_docs.py", "tests/protocol/test_openapi.py"]
+    environ = {**os.environ, "PYTHONPATH": str(unpacked)}
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *some],
+        cwd=unpacked, env=environ, capture_output=True, check=True, timeout=300,
+    )  # fmt: skip
