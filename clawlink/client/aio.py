@@ -117,7 +117,7 @@ class AsyncClient(Shell):
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=patience, sock_read=patience + call.wait),
                 allow_redirects=False,
                 ssl=await self._trusted(),
-                proxy=self._proxy,
+                proxy=self._proxy_url,
             ) as response:
                 reply = Reply(response.status, response.headers, await response.read())
         except NO_ANSWER as error:
@@ -134,7 +134,7 @@ class AsyncClient(Shell):
             return self._silent(patience)
         # What could not be connected to is a kind of ClientOSError, too.
         broke_off = isinstance(error, aiohttp.ClientError) and not isinstance(error, aiohttp.ClientConnectorError)
-        return self._nobody(broke_off=broke_off)
+        return self._nobody(error, broke_off=broke_off)
 
     # -- how to get there ----------------------------------------------------------------------------------------------
 
@@ -146,14 +146,10 @@ class AsyncClient(Shell):
             raise self._no_address() from None
         return url
 
-    @cached_property
-    def _proxy(self) -> str | None:
-        """The environment's proxy for the relay. aiohttp's own reading of it would let netrc replace our token."""
-        if self._on_loopback:
-            return None
-        from requests.utils import get_environ_proxies, select_proxy  # 30 ms that most agents never need
-
-        return select_proxy(self.relay, get_environ_proxies(self.relay))
+    @property
+    def _proxy_url(self) -> str | None:
+        """The proxy's address for aiohttp, whose own reading of the environment would let netrc replace our token."""
+        return None if self._proxy is None else self._proxy.url
 
     _tls: ssl.SSLContext | None = None
 

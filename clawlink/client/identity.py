@@ -15,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from clawlink.client.address import address
 from clawlink.errors import ClawLinkError
 
 
@@ -76,7 +77,7 @@ class Identities:
             saved
             for saved in self.all()
             if (named is None or named.casefold() == saved.name.casefold() or named == saved.agent_id)
-            and (relay is None or relay.rstrip("/") == saved.relay)
+            and (relay is None or address(relay) == address(saved.relay))
         ]
 
     def pick(self, *, named: str | None, relay: str | None) -> Saved:

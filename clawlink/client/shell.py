@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import random
 import re
+import socket
 from collections.abc import Callable, Coroutine, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
@@ -18,7 +19,8 @@ from clawlink.client.address import address
 from clawlink.client.calls import Call, Identity, Reply
 from clawlink.client.errands import Errand
 from clawlink.client.retry import Backoff
-from clawlink.config import DEFAULT_RELAY, LOOPBACK_HOSTS, MAX_TIMEOUT_SECONDS
+from clawlink.client.ways import Proxy, on_this_machine, proxy_for
+from clawlink.config import DEFAULT_RELAY, MAX_TIMEOUT_SECONDS
 from clawlink.domain.access import KEY_HEADER
 from clawlink.errors import BadRequest, ClawLinkError, NotARelay, RelayUnreachable
 from clawlink.protocol import failure
@@ -36,6 +38,7 @@ _ANSWERS = frozenset({200, 201, 204, 206})
 _UNFIT = re.compile("[\\x00\\r\\n\\ud800-\\udfff]|^\\s|\\s$")
 
 _LARGE_BYTES = 64 * 1024
+_MOST_CAUSES = 100
 
 # What OpenSSL calls an answer to its greeting that is not TLS at all; which of them depends on its version.
 _NO_TLS = ("WRONG_VERSION_NUMBER", "record layer failure", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST")
@@ -76,6 +79,18 @@ def turn_into_methods(cls: type, listed: Mapping[str, object], method: Callable[
 def piecemeal(body: bytes | None) -> bytes | io.BytesIO | None:
     """Return a body as the libraries want it: what is large they send piece by piece, each with time of its own."""
     return body if body is None or len(body) < _LARGE_BYTES else io.BytesIO(body)
+
+
+def unresolved(error: BaseException | None) -> bool:
+    """Return True if an error goes back to a name that stands for no host."""
+    seen: list[object] = [error]
+    for one in seen:
+        if isinstance(one, socket.gaierror):
+            return True
+        if isinstance(one, BaseException) and len(seen) < _MOST_CAUSES:
+            inner = [one.__cause__, one.__context__, getattr(one, "os_error", None), getattr(one, "reason", None)]
+            seen += [cause for cause in [*inner, *one.args] if isinstance(cause, BaseException)]
+    return False
 
 
 class Shell:
@@ -157,12 +172,40 @@ class Shell:
 
     @cached_property
     def _on_loopback(self) -> bool:
-        """The environment's proxy is not meant for what runs on this very machine, and could not reach it."""
+        """What the environment says of certificates is not meant for what runs on this very machine."""
+        return on_this_machine(self._host)
+
+    @property
+    def _host(self) -> str:
         try:
-            host = urlsplit(self.relay).hostname or ""
+            return urlsplit(self.relay).hostname or ""
         except ValueError:
-            return False
-        return host in LOOPBACK_HOSTS or host.startswith("127.")
+            return ""
+
+    @cached_property
+    def _proxy(self) -> Proxy | None:
+        """The proxy that the relay is asked through. Raises NotARelay if none of our clients can speak to it."""
+        proxy = proxy_for(self.relay)
+        if proxy is None or proxy.usable:
+            return proxy
+        raise NotARelay(
+            f"{self.relay} is to be asked through the proxy {proxy.shown}, but only proxies with http:// or https:// "
+            f"can be used; name one, or ask the relay directly: {self._past_the_proxy(proxy)}"
+        )
+
+    def _past_the_proxy(self, proxy: Proxy) -> str:
+        """Say how to ask the relay without the proxy."""
+        if proxy.variable.startswith("CLAWLINK_"):
+            return f"unset {proxy.variable}"
+        return f"NO_PROXY={self._host}"
+
+    @property
+    def _through(self) -> str:
+        """What a sentence of failure adds where a proxy stands between."""
+        proxy = self._proxy
+        if proxy is None:
+            return ""
+        return f"; it was asked through the proxy {proxy.shown}; without it: {self._past_the_proxy(proxy)}"
 
     # -- what comes back -----------------------------------------------------------------------------------------------
 
@@ -175,8 +218,9 @@ class Shell:
 
     def _refusal(self, status: int, body: bytes) -> ClawLinkError:
         if 300 <= status < 400:
-            return NotARelay(f"{self.relay} redirects elsewhere (HTTP {status}); give the relay's own")
-        return failure.from_reply(status, body)
+            return NotARelay(f"{self.relay} redirects elsewhere (HTTP {status}); give the relay's own{self._through}")
+        told = failure.from_reply(status, body)
+        return NotARelay(f"{told.message}{self._through}") if isinstance(told, NotARelay) else told
 
     def _learn(self, call: Call[T], answer: T) -> T:
         if call.learn is not None:
@@ -205,16 +249,22 @@ class Shell:
             help = (
                 "; if that relay has a certificate of its own, name its file: --ca FILE or CLAWLINK_CA, in Python ca="
             )
-        return NotARelay(f"no trusted TLS connection to {self.relay}: {text}{help}")
+        return NotARelay(f"no trusted TLS connection to {self.relay}: {text}{help}{self._through}")
 
     def _unreadable(self, error: OSError) -> NotARelay:
         return self._untrusted(f"cannot read the certificates in {self.ca or 'the bundle'}: {error}")
 
     def _silent(self, patience: float) -> RelayUnreachable:
-        return RelayUnreachable(f"the relay at {self.relay} did not answer within {patience:.3g} s")
+        return RelayUnreachable(f"the relay at {self.relay} did not answer within {patience:.3g} s{self._through}")
 
-    def _nobody(self, *, broke_off: bool) -> RelayUnreachable:
+    def _nobody(self, error: BaseException, *, broke_off: bool) -> RelayUnreachable:
         """Return what it means that there is no answer; ``broke_off`` if there was a connection."""
+        if self._proxy is not None:
+            return RelayUnreachable(f"no answer comes from {self.relay}{self._through}")
+        if unresolved(error):
+            return RelayUnreachable(
+                f"no host is known by the name {self._host!r}; see whether the address {self.relay} is right"
+            )
         if broke_off:
             hint = "" if self._over_tls else f", or speak TLS: then try {self._other_scheme()}"
             return RelayUnreachable(

@@ -115,7 +115,7 @@ class Stream:
                 heartbeat=_PING_SECONDS,
                 timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_SECONDS),
                 ssl=await client._trusted(),
-                proxy=client._proxy,
+                proxy=client._proxy_url,
                 max_msg_size=_MOST_BYTES,
             )
             connection = self._socket._response.connection

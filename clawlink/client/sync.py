@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -54,8 +55,17 @@ class Client(Shell):
         session.auth = _KeepHeaders()
         for prefix in ("http://", "https://"):
             session.mount(prefix, HTTPAdapter(max_retries=0))
-        session.trust_env = not self._on_loopback
+        session.trust_env = False
+        proxy = self._proxy
+        if proxy is not None:
+            session.proxies = {"all": proxy.url}
         return session
+
+    @cached_property
+    def _certificates(self) -> str | None:
+        """What certificates to trust; None: the usual ones."""
+        environ = {} if self._on_loopback else os.environ
+        return self.ca or environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE")
 
     def close(self) -> None:
         """Close the connections."""
@@ -93,8 +103,10 @@ class Client(Shell):
                 headers=headers,
                 timeout=(patience, patience + call.wait),
                 allow_redirects=False,
-                verify=self.ca,  # here and not at the session, where REQUESTS_CA_BUNDLE would go before it
+                verify=self._certificates,
             )
+        except requests.exceptions.InvalidProxyURL as error:
+            raise self._nobody(error, broke_off=False) from error
         except (requests.exceptions.InvalidURL, requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema):
             raise self._no_address() from None
         except requests.exceptions.SSLError as error:
@@ -103,7 +115,7 @@ class Client(Shell):
             raise self._silent(patience) from error
         except requests.exceptions.RequestException as error:
             broke_off = any(isinstance(one, ProtocolError) for one in error.args)
-            raise self._nobody(broke_off=broke_off) from error
+            raise self._nobody(error, broke_off=broke_off) from error
         except OSError as error:  # nothing of the network: requests has names of its own for all that
             raise self._unreadable(error) from error
         return self._read(call, Reply(response.status_code, response.headers, response.content))

@@ -64,6 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
 
 
+def _without_brackets(host: str) -> str:
+    """Return an IPv6 address as the system takes it, also where it is typed as in an URL."""
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host
+
+
 def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
     """Return the configuration: flag before environment before default. Raises ValueError with a sentence.
 
@@ -108,7 +113,7 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
     if token is not None and (not token.isprintable() or not token or token != token.strip()):
         raise ValueError("--token may not be empty, nor have control characters, nor white space at its ends")
     config = ServerConfig(
-        host=text("host") or DEFAULT_HOST,
+        host=_without_brackets(text("host") or DEFAULT_HOST),
         port=port,
         token=token,
         require_agent_keys=switch("require_agent_keys"),

@@ -199,3 +199,16 @@ def test_a_relay_behind_a_proxy_that_nobody_declared(call: Run, own_relay: Relay
     found = checks(call("doctor", "--json"))
     assert (found.failed, found.status("proxy")) == ([], "warn")
     assert "--trust-proxy" in found.fix("proxy")
+
+
+def test_doctor_asks_the_way_that_commands_do(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    found = checks(call("--relay", "http://relay.example.org", "doctor", "--json"))
+    assert (found.code, found.status("connection")) == (3, "FAIL")
+    assert "http://127.0.0.1:9 (http_proxy)" in found.by_name["connection"]["detail"]
+    assert found.fix("connection").startswith("export NO_PROXY=relay.example.org")
+    monkeypatch.delenv("http_proxy")
+    found = checks(call("--relay", "http://nothing.invalid", "doctor", "--json"))
+    assert "clawlink serve" not in found.fix("connection")

@@ -67,7 +67,7 @@ def test_a_certificate_must_be_there(tmp_path: Path) -> None:
         ("127.0.0.1:9077", "http://127.0.0.1:9077"),
         (" http://Host:9077/ ", "http://host:9077"),
         ("HTTPS://Relay.Example/base/", "https://relay.example/base"),
-        ("http://User:Pass@Host", "http://User:Pass@Host"),
+        ("http://User:Pass@Host", "http://User:Pass@host:9077"),
         ("http://", "http://"),
         ("http://[::1", "http://[::1"),
     ],

@@ -119,7 +119,7 @@ def test_a_certificate_that_is_not_trusted_says_how_to_trust_it() -> None:
     ],
 )
 def test_a_relay_is_started_on_the_machine_that_has_none(relay: str, serve: str) -> None:
-    assert Client(relay)._nobody(broke_off=False).message.endswith(serve)
+    assert Client(relay)._nobody(OSError(), broke_off=False).message.endswith(serve)
 
 
 @pytest.mark.parametrize(

@@ -99,7 +99,7 @@ def test_where_others_can_reach_it_a_token_is_made(host: str) -> None:
     assert config("--host", host, CLAWLINK_NO_AUTH="yes").token is None
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "[::1]", "localhost"])
 def test_on_loopback_no_token_is_made(host: str) -> None:
     assert config("--host", host).token is None
     assert config("--host", host).on_loopback

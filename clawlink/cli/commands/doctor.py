@@ -133,24 +133,36 @@ def _check_address(ctx: Context, where: Where) -> tuple[Where, Check]:
 
 
 def _check_connection(where: Where, timeout: float) -> Check:
+    """Connect as the commands do: to the relay itself, or to the proxy that stands between."""
     import socket
     import time
 
-    from clawlink.config import LOOPBACK_HOSTS
+    from clawlink.client.ways import on_this_machine, proxy_for
 
     parts = urlsplit(where.relay)
-    host = parts.hostname or ""
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    proxy = proxy_for(where.relay)
     started = time.perf_counter()
     try:
-        socket.create_connection((host, port), timeout=timeout).close()
-    except OSError as error:
-        ours = host in LOOPBACK_HOSTS
+        socket.create_connection((host, port) if proxy is None else proxy.place, timeout=timeout).close()
+    except (OSError, ValueError) as error:
+        reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+        if proxy is not None:
+            detail = f"the proxy {proxy.shown}, through which {host} is asked, does not answer: {reason}"
+            directly = proxy.variable.startswith("CLAWLINK_")
+            way = f"unset {proxy.variable}" if directly else f"export NO_PROXY={host}"
+            return Check("connection", "FAIL", detail, f"{way}   to ask the relay directly", Exit.UNREACHABLE)
         serve = f"clawlink serve{'' if port == 9077 else f' --port {port}'}"
-        fix = serve if ours else f"{serve} --host 0.0.0.0   on that machine; clawlink scan shows which relays there are"
-        reason = error.strerror or str(error)
+        fix = (
+            serve
+            if on_this_machine(host)
+            else f"{serve} --host 0.0.0.0   on that machine; clawlink scan shows which relays there are"
+        )
+        if isinstance(error, socket.gaierror):
+            fix = "clawlink --relay http://HOST:9077 doctor   with a name that this machine knows, or a number"
         return Check("connection", "FAIL", f"nothing answers at {host} port {port}: {reason}", fix, Exit.UNREACHABLE)
-    return Check("connection", "ok", f"answers within {(time.perf_counter() - started) * 1000:.1f} ms")
+    took = f"answers within {(time.perf_counter() - started) * 1000:.1f} ms"
+    return Check("connection", "ok", took if proxy is None else f"the proxy {proxy.shown} {took}")
 
 
 def _check_relay(ctx: Context, where: Where, client: Client) -> Iterator[Check]:
