@@ -33,6 +33,15 @@ class Priority(str, Enum):
         priority.level = level
         return priority
 
+    @classmethod
+    def _missing_(cls, value: object) -> Priority | None:
+        """Take the words that clients of ClawLink 1.0.x use beside the four."""
+        return _OTHER_PRIORITIES.get(value) if isinstance(value, str) else None
+
+
+_OTHER_PRIORITIES = {"critical": Priority.URGENT, "highest": Priority.URGENT, "medium": Priority.NORMAL}
+PRIORITY_WORDS = (*(priority.value for priority in Priority), *_OTHER_PRIORITIES)
+
 
 class Attachment(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A version of a shared file that goes with a message, which carries its name and never its bytes.
@@ -73,8 +82,8 @@ class TaskDelegation(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"
     message_id: str
     from_agent: str
     to_agent: str | None
-    task: str
-    context: dict[str, Any]
+    task: Any
+    context: Any
     priority: Priority
     timestamp: str
     queued_at: str
@@ -141,9 +150,9 @@ class KnowledgeBroadcast(msgspec.Struct, frozen=True, kw_only=True, tag_field="t
 
     message_id: str
     from_agent: str
-    content: str
+    content: Any
     topic: str
-    tags: tuple[str, ...]
+    tags: tuple[str, ...] | str
     timestamp: str
     queued_at: str
     from_name: str

@@ -154,8 +154,8 @@ class TaskView(Struct, frozen=True, gc=False):
     requester: str
     assignee: str | None
     capability: str | list[str] | None
-    task: str
-    context: dict[str, Any]
+    task: Any
+    context: Any
     priority: str
     status: str
     progress: float | None

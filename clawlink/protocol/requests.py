@@ -5,12 +5,14 @@ Unknown fields are ignored. Optional fields of ClawLink 1.0.x may also be null.
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
 
 from clawlink.domain import limits
-from clawlink.domain.message import Attachment, Priority
+from clawlink.domain.message import PRIORITY_WORDS, Attachment
+from clawlink.domain.message import Priority as MessagePriority
 
 # Ids and names become parts of addresses, file names and terminals: one line, no control characters.
 # To Python $ matches before a last line break too; elsewhere the lookahead is true anyway.
@@ -41,6 +43,9 @@ Capability = Annotated[str, Meta(min_length=1, max_length=limits.MAX_NAME_LENGTH
 # A string with a pattern in a union with a list makes msgspec 0.22 free memory twice, so the lone one goes without.
 OneCapability = Annotated[str, Meta(min_length=1, max_length=limits.MAX_NAME_LENGTH)]
 Topic = Annotated[str, Meta(min_length=1, max_length=limits.MAX_TOPIC_LENGTH, pattern=_ONE_LINE)]
+OneTag = Annotated[
+    str, Meta(min_length=1, max_length=limits.MAX_TOPIC_LENGTH, extra_json_schema={"pattern": _ONE_LINE})
+]
 TopicPattern = Annotated[str, Meta(min_length=1, max_length=limits.MAX_TOPIC_LENGTH, pattern=_TOPICS)]
 Subscriptions = Annotated[
     list[TopicPattern],
@@ -77,6 +82,21 @@ Wait = Annotated[float, Meta(ge=0, le=limits.MAX_WAIT_SECONDS)]
 Limit = Annotated[int, Meta(ge=1, le=limits.MAX_LIST_LENGTH)]
 
 
+Priority = Annotated[
+    MessagePriority,
+    Meta(
+        description="critical and highest are taken for urgent, medium for normal, as clients of 1.0.x write them.",
+        extra_json_schema={"enum": list(PRIORITY_WORDS)},
+    ),
+]
+
+
+def _require_content(value: object, field: str) -> None:
+    """Refuse work or news that is nothing: null, or an empty text, list or object."""
+    if value is None or value in ("", [], {}):
+        raise ValueError(f"Expected `str` of length >= 1 - at `$.{field}`")
+
+
 class Register(Struct, frozen=True, gc=False):
     """Register an agent, or resume one by its id."""
 
@@ -100,10 +120,10 @@ class Delegate(Struct, frozen=True, gc=False):
     """Ask another agent to do something, or whoever has the capability."""
 
     from_agent: AgentId
-    task: str
+    task: Annotated[Any, Meta(description="Any JSON that is not empty.")]
     to_agent: Recipient | None = None
-    context: dict[str, Any] | None = None
-    priority: Priority = Priority.NORMAL
+    context: Any = None
+    priority: Priority = MessagePriority.NORMAL
     capability: (
         OneCapability | Annotated[list[Capability], Meta(min_length=1, max_length=limits.MAX_POOL_CAPABILITIES)] | None
     ) = None
@@ -114,6 +134,7 @@ class Delegate(Struct, frozen=True, gc=False):
     idempotency_key: IdempotencyKey | None = None
 
     def __post_init__(self) -> None:
+        _require_content(self.task, "task")
         pooled = self.capability is not None or self.to_any_of is not None
         if self.to_agent is None and not pooled:
             raise ValueError("missing required field `to_agent`, or in its place capability or to_any_of")
@@ -160,7 +181,7 @@ class Send(Struct, frozen=True, gc=False):
     in_reply_to: MessageId | None = None
     thread: Annotated[str, Meta(max_length=limits.MAX_ID_LENGTH)] | None = None
     parent_task: MessageId | None = None
-    priority: Priority = Priority.NORMAL
+    priority: Priority = MessagePriority.NORMAL
     attachments: Attachments | None = None
     idempotency_key: IdempotencyKey | None = None
 
@@ -169,12 +190,22 @@ class Broadcast(Struct, frozen=True, gc=False):
     """Tell every other agent."""
 
     from_agent: AgentId
-    content: str
+    content: Annotated[Any, Meta(description="Any JSON that is not empty.")]
     topic: Topic = "general"
-    tags: Annotated[list[Topic], Meta(max_length=limits.MAX_TAGS)] | None = None
+    tags: OneTag | Annotated[list[Topic], Meta(max_length=limits.MAX_TAGS)] | None = None
     ttl: Annotated[float, Meta(ge=1, le=limits.MAX_DEADLINE_SECONDS, description="Seconds.")] | None = None
     parent_task: MessageId | None = None
     idempotency_key: IdempotencyKey | None = None
+
+    def __post_init__(self) -> None:
+        _require_content(self.content, "content")
+        if isinstance(self.tags, str) and re.fullmatch(_ONE_LINE, self.tags) is None:
+            raise ValueError(f"Expected `str` matching regex {_ONE_LINE!r} - at `$.tags`")
+
+    @property
+    def all_tags(self) -> tuple[str, ...]:
+        """The tags as a list, also where one was given as a string."""
+        return (self.tags,) if isinstance(self.tags, str) else tuple(self.tags or ())
 
 
 class Ack(Struct, frozen=True, gc=False):

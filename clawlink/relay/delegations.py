@@ -193,7 +193,7 @@ def _delegation(
         from_agent=sender.id,
         to_agent=to,
         task=ask.task,
-        context=ask.context or {},
+        context={} if ask.context is None else ask.context,
         priority=ask.priority,
         timestamp=stamp,
         queued_at=stamp,

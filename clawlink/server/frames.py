@@ -11,7 +11,7 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.limits import MAX_ID_LENGTH
 from clawlink.errors import BadJson, BadRequest, ClawLinkError, NotAllowed
 from clawlink.protocol import failure, replies, requests
-from clawlink.protocol.invalid import bad_field
+from clawlink.protocol.reading import read_fields
 from clawlink.relay.clock import iso
 from clawlink.relay.relay import Relay
 from clawlink.server.leases import receipted
@@ -131,9 +131,9 @@ def read_frame(text: str, agent_id: str) -> Frame:
             NotAllowed(f"this connection is that of {agent_id!r} and speaks for nobody else", field=identity), id
         )
     try:
-        return Frame(str(type), id, msgspec.convert(fields, ask_kind), act)
-    except msgspec.ValidationError as error:
-        raise BadFrame(bad_field(error), id) from None
+        return Frame(str(type), id, read_fields(fields, ask_kind), act)
+    except BadRequest as error:
+        raise BadFrame(error, id) from None
 
 
 def reply_frame(id: str | int, reply: Any) -> bytes:

@@ -33,6 +33,9 @@ def document() -> bytes:
         kinds += [k for k in (endpoint.body, endpoint.query, _reply_of(endpoint)) if k is not None]
     schemas, components = msgspec.json.schema_components(kinds, ref_template=_REF)
     schema = dict(zip(map(repr, kinds), schemas, strict=True))
+    for endpoint in ENDPOINTS:
+        if endpoint.body is not None:
+            _take_null(components[schema[repr(endpoint.body)]["$ref"].rsplit("/", 1)[1]])
     operations: dict[str, dict[str, Any]] = {}
     for endpoint in ENDPOINTS:
         operations.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, schema, components)
@@ -128,6 +131,21 @@ def _content(endpoint: Endpoint, schema: dict[str, Any]) -> dict[str, Any]:
     if endpoint.path.endswith(".json"):
         return {"application/json": {"schema": {"type": "object"}}}
     return {"text/event-stream" if endpoint.stays else "text/plain": {"schema": {"type": "string"}}}
+
+
+def _take_null(body: dict[str, Any]) -> None:
+    """Let each optional field of a body be null, which is the same as left out."""
+    required = body.get("required", ())
+    for name, field in body.get("properties", {}).items():
+        if "enum" in field:  # the words that are taken, which are more than those that are given
+            field.pop("$ref", None)
+        options = field.get("anyOf", [{}] if not field.keys() - {"description", "default"} else None)
+        if name in required or (options is not None and any(o == {} or o.get("type") == "null" for o in options)):
+            continue
+        beside = {key: field.pop(key) for key in ("description", "default") if key in field}
+        taken = field.pop("anyOf", None) or [dict(field)]
+        field.clear()
+        field.update(anyOf=[*taken, {"type": "null"}], **beside)
 
 
 def _without_null(field: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from clawlink.errors import BadJson, BadRequest, BodyTimeout, TooLarge, Unsuppor
 from clawlink.protocol.invalid import bad_field
 from clawlink.protocol.nesting import is_shallow
 from clawlink.protocol.paths import Endpoint
+from clawlink.protocol.reading import read_json
 from clawlink.relay.relay import Relay
 from clawlink.server.address import Addresses
 from clawlink.server.reply import Reply
@@ -58,8 +59,6 @@ class Request(web.BaseRequest):
 Handler = Callable[[Relay, Request], Awaitable[Reply | web.StreamResponse]]
 H = TypeVar("H", bound=Handler)
 
-_decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
-
 
 async def read(request: Request, kind: type[T]) -> T:
     """Read the body as ``kind``. The content type is not looked at, as in ClawLink 1.0.x.
@@ -76,13 +75,8 @@ async def read(request: Request, kind: type[T]) -> T:
     if len(body) > request.client_max_size:
         raise _too_large(request.client_max_size, len(body))
     require_shallow(body)
-    decoder = _decoders.get(kind)
-    if decoder is None:
-        decoder = _decoders[kind] = msgspec.json.Decoder(kind)
     try:
-        ask: T = decoder.decode(body)
-    except msgspec.ValidationError as error:
-        raise bad_field(error) from None
+        ask = read_json(body, kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BadJson(f"the body is not JSON in UTF-8: {error}") from None
     if _KEY_HEADER not in request.headers or not hasattr(ask, KEY_FIELD):

@@ -63,7 +63,7 @@ def test_what_is_missing_is_named() -> None:
             64,
         ),
         (requests.Delegate, {"to_agent": 3}, "to_agent", "to_agent must be a string, not a whole number", None),
-        (requests.Delegate, {"context": [1]}, "context", "context must be an object, not a list", None),
+        (requests.Delegate, {"task": {}}, "task", "task may not be empty", 1),
         (
             requests.Delegate,
             {"capability": 4},

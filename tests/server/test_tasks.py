@@ -40,7 +40,7 @@ async def test_a_delegation_is_told_to_the_assignee_as_it_was_asked(pair: Runnin
     reply = await ok(
         pair.post(
             "/delegate",
-            {"from_agent": "a", "to_agent": "b", "task": "", "context": context, "priority": "urgent"},
+            {"from_agent": "a", "to_agent": "b", "task": {"do": 0}, "context": context, "priority": "urgent"},
         )
     )
     assert (reply["status"], reply["delivery"], reply["recipient"]["agent_id"]) == ("delegated", "queued", "b")
@@ -51,7 +51,7 @@ async def test_a_delegation_is_told_to_the_assignee_as_it_was_asked(pair: Runnin
         "from_agent": "a",
         "from_name": "Ann",
         "to_agent": "b",
-        "task": "",
+        "task": {"do": 0},
         "context": context,
         "priority": "urgent",
     }
@@ -279,12 +279,16 @@ async def test_an_answer_to_a_question_that_a_history_has_no_room_for_is_413_and
 @pytest.mark.parametrize(
     ("path", "fields", "field"),
     [
-        ("/delegate", {"task": 1}, "task"),
         ("/delegate", {"task": None}, "task"),
-        ("/delegate", {"context": []}, "context"),
-        ("/delegate", {"context": "{}"}, "context"),
+        ("/delegate", {"task": ""}, "task"),
+        ("/delegate", {"task": {}}, "task"),
+        ("/delegate", {"task": []}, "task"),
+        ("/broadcast", {"content": None}, "content"),
+        ("/broadcast", {"content": ""}, "content"),
+        ("/broadcast", {"content": {}}, "content"),
+        ("/broadcast", {"content": "c", "tags": "two\nlines"}, "tags"),
+        ("/broadcast", {"content": "c", "tags": ""}, "tags"),
         ("/delegate", {"priority": "asap"}, "priority"),
-        ("/delegate", {"priority": None}, "priority"),
         ("/delegate", {"to_agent": ""}, "to_agent"),
         ("/delegate", {"to_agent": "x" * 129}, "to_agent"),
         ("/delegate", {"from_agent": 5}, "from_agent"),

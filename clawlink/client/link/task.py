@@ -21,14 +21,15 @@ if TYPE_CHECKING:
 class Task:
     """A task to be done. What the handler returns is its result.
 
-    ``text`` is what to do, ``context`` a dict, ``priority`` low, normal, high or urgent, ``deadline`` a time in UTC or
-    None. ``attempt`` counts how often it was handed out, from 1; ``reported`` is what earlier attempts reported.
+    ``text`` is what to do, as JSON if it was no text. ``context`` is a dict, or what a client of 1.0.x gave in its
+    place. ``priority`` is low, normal, high or urgent, ``deadline`` a time in UTC or None. ``attempt`` counts how often
+    it was handed out, from 1; ``reported`` is what earlier attempts reported.
     """
 
     def __init__(self, message: TaskDelegation, held: Held, work: Work) -> None:
         self.message = message
         self.id = message.message_id
-        self.text = message.task
+        self.text = message.task if isinstance(message.task, str) else msgspec.json.encode(message.task).decode()
         self.context = message.context
         self.from_agent = message.from_agent
         self.from_name = message.from_name

@@ -43,7 +43,7 @@ def _read(message: _Told, to: str, envelopes: Envelopes) -> tuple[str, str, dict
         text, proof = opened
         return message.from_agent, text, {"proof": proof}
     if isinstance(message, TaskDelegation):
-        text = f"Task {message.message_id}: {message.task}"
+        text = f"Task {message.message_id}: {_shown(message.task)}"
         if message.context:
             text += f"\nContext: {_shown(message.context)}"
         more = {
