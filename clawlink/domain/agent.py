@@ -138,11 +138,12 @@ def forgettable(agent: Agent, now: float, limits: Limits, *, mail: int) -> bool:
     return mail == 0 and now - agent.last_heartbeat >= limits.forget_after
 
 
-def holds_name(holder: Agent | None, name: str, now: float, limits: Limits) -> bool:
-    """Tell whether ``holder`` still keeps others from taking ``name``.
+def holds_name(holder: Agent | None, name: str, now: float, limits: Limits, *, from_claimed: bool) -> bool:
+    """Return True if ``holder`` keeps another agent from taking ``name``; ``from_claimed`` if that agent has a key.
 
-    A claimed agent keeps its name until it leaves or is forgotten; one that was never claimed keeps it while online.
+    A claimed agent keeps its name until it leaves or is forgotten. An agent without a key keeps it from claimed agents
+    while it is online. Two agents without a key may have one name, as in ClawLink 1.0.x.
     """
     if holder is None or fold(holder.name) != fold(name):
         return False
-    return holder.key_hash is not None or presence(holder, now, limits) is Presence.ONLINE
+    return holder.key_hash is not None or (from_claimed and presence(holder, now, limits) is Presence.ONLINE)

@@ -29,6 +29,7 @@ from clawlink.store.base import Conflict, Drop, Put
 _TOUCH_SECONDS = 1.0
 _FULL_RETRY_SECONDS = 60.0
 _ID_LENGTH = 16
+_NAMESAKES = 100
 
 
 class Registration(NamedTuple):
@@ -113,7 +114,7 @@ class Agents:
             await self._require_place()
             await self._require_free_id(agent_id, now)
             await self._require_its_name(agent_id, name)
-        await self._take_name(name, agent_id, now)
+        await self._take_name(name, agent_id, now, claimed=key_hash is not None)
         agent = Agent(
             id=agent_id,
             version=1 if old is None else old.version + 1,
@@ -174,7 +175,7 @@ class Agents:
         """Refuse an id that is another agent's name: mail for that name would go astray."""
         hold = await self._core.store.get(NameHold, fold(agent_id))
         if hold is not None and hold.agent_id != agent_id:
-            await self._require_let_go(hold, agent_id, now, field="agent_id")
+            await self._require_let_go(hold, agent_id, now, field="agent_id", from_claimed=True)
 
     async def _require_its_name(self, agent_id: str, name: str) -> None:
         """Refuse an id in whose mailbox tasks wait for the next agent of another name."""
@@ -186,7 +187,7 @@ class Agents:
                 field="agent_id",
             )
 
-    async def _take_name(self, name: str, agent_id: str, now: float) -> None:
+    async def _take_name(self, name: str, agent_id: str, now: float, *, claimed: bool) -> None:
         store = self._core.store
         other = await store.get(Agent, name)
         if other is not None and other.id != agent_id:
@@ -195,14 +196,21 @@ class Agents:
         if hold is not None and hold.agent_id == agent_id:
             return
         if hold is not None:
-            await self._require_let_go(hold, name, now, field="name")
+            await self._require_let_go(hold, name, now, field="name", from_claimed=claimed)
+        if claimed:  # agents without a key may share the name, and the hold tells of one of them only
+            for namesake in await store.first(Agent, by_name(name), _NAMESAKES):
+                if namesake.id != agent_id:
+                    self._require_given_up(namesake, name, now, field="name", from_claimed=True)
         taken = NameHold(id=fold(name), version=1 if hold is None else hold.version + 1, agent_id=agent_id)
         await self._core.commit(taken.home, Put(taken))
 
-    async def _require_let_go(self, hold: NameHold, name: str, now: float, *, field: str) -> None:
-        core = self._core
-        holder = await core.store.get(Agent, hold.agent_id)
-        if holder is not None and rules.holds_name(holder, name, now, core.limits):
+    async def _require_let_go(self, hold: NameHold, name: str, now: float, *, field: str, from_claimed: bool) -> None:
+        holder = await self._core.store.get(Agent, hold.agent_id)
+        if holder is not None:
+            self._require_given_up(holder, name, now, field=field, from_claimed=from_claimed)
+
+    def _require_given_up(self, holder: Agent, name: str, now: float, *, field: str, from_claimed: bool) -> None:
+        if rules.holds_name(holder, name, now, self._core.limits, from_claimed=from_claimed):
             raise NameTaken(
                 f"{name!r} is held by agent {holder.id}, last seen {now - holder.last_heartbeat:.0f} s ago; "
                 "register with its agent_id (and key) to resume it, or choose another name",
@@ -263,14 +271,18 @@ class Agents:
     # -- be found ----------------------------------------------------------------------------------------------------
 
     async def resolve(self, recipient: str, *, field: str = "to_agent") -> Agent:
-        """Return the agent of that id, or the only one of that name; one that is online goes before stale ones."""
+        """Return the agent of that id, or the only agent of that name.
+
+        Of several, the claimed agent has the name; without one, an online agent goes before stale ones.
+        """
         store = self._core.store
         agent = await store.get(Agent, recipient)
         if agent is not None:
             return agent
-        named = list(await store.first(Agent, by_name(recipient), 100))
+        named = list(await store.first(Agent, by_name(recipient), _NAMESAKES))
         if len(named) > 1:
-            named = [a for a in named if self.presence(a) is Presence.ONLINE] or named
+            claimed = [a for a in named if a.key_hash is not None]
+            named = claimed or [a for a in named if self.presence(a) is Presence.ONLINE] or named
         if not named:
             raise UnknownAgent(
                 f"no agent with the id or name {recipient!r} is registered here; see who is with discover", field=field

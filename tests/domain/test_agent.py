@@ -81,8 +81,8 @@ def test_only_a_long_silent_agent_without_mail_is_forgotten(silence: float, mail
     ("holder", "name", "silence", "holds"),
     [
         (None, "Mia", 0, False),
-        (MIA, "Mia", 0, True),
-        (MIA, " mIA ", 0, True),
+        (MIA, "Mia", 0, "from claimed agents"),
+        (MIA, " mIA ", 0, "from claimed agents"),
         (MIA, "Otto", 0, False),
         (MIA, "Mia", 120, False),
         (CLAIMED, "Mia", 120, True),
@@ -91,9 +91,11 @@ def test_only_a_long_silent_agent_without_mail_is_forgotten(silence: float, mail
     ids=["gone", "online", "other case", "renamed", "stale", "stale but claimed", "claimed but renamed"],
 )
 def test_a_name_is_kept_by_who_is_online_or_claimed(
-    holder: Agent | None, name: str, silence: float, holds: bool
+    holder: Agent | None, name: str, silence: float, holds: bool | str
 ) -> None:
-    assert rules.holds_name(holder, name, NOW + silence, LIMITS) is holds
+    now = NOW + silence
+    assert rules.holds_name(holder, name, now, LIMITS, from_claimed=True) is bool(holds)
+    assert rules.holds_name(holder, name, now, LIMITS, from_claimed=False) is (holds is True)
 
 
 @pytest.mark.parametrize(

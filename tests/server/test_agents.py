@@ -95,8 +95,8 @@ async def test_of_many_who_claim_one_id_at_once_only_one_holds_a_key(relay: Runn
     assert sorted(status for status, _ in replies) == [200] + [403] * 9
 
 
-async def test_of_many_who_take_one_name_at_once_only_one_has_it(relay: Running) -> None:
-    replies = await asyncio.gather(*(relay.post("/register", {"name": "Solo"}) for _ in range(10)))
+async def test_of_many_who_claim_one_name_at_once_only_one_has_it(relay: Running) -> None:
+    replies = await asyncio.gather(*(relay.post("/register", {"name": "Solo", "claim": True}) for _ in range(10)))
     assert sorted(status for status, _ in replies) == [200] + [409] * 9
     assert {body["code"] for status, body in replies if status == 409} == {"name_taken"}
 
@@ -122,7 +122,6 @@ async def test_of_many_who_take_one_name_at_once_only_one_has_it(relay: Running)
         ("machine", "x" * 129),
         ("description", "x" * 4097),
         ("claim", "yes"),
-        ("claim", None),
         ("idempotency_key", ""),
         ("idempotency_key", "x" * 129),
     ],
@@ -162,8 +161,8 @@ async def test_a_claim_repeated_under_its_key_gets_the_same_agent_key(relay: Run
 # -- names -------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_live_name_is_taken_whatever_its_case(pair: Running) -> None:
-    body = await refused(pair.post("/register", {"name": " ann "}), 409, "name_taken")
+async def test_a_live_name_is_not_claimed_by_another_whatever_its_case(pair: Running) -> None:
+    body = await refused(pair.post("/register", {"name": " ann ", "claim": True}), 409, "name_taken")
     assert body["field"] == "name"
     assert body["current"]["agent_id"] == "a"
 
@@ -177,13 +176,55 @@ async def test_an_id_that_is_anothers_name_is_taken(pair: Running) -> None:
     assert body["field"] == "agent_id"
 
 
-async def test_the_name_of_an_unclaimed_agent_is_free_once_it_is_stale(relay: Running, clock: Clock) -> None:
+async def test_the_name_of_an_unclaimed_agent_may_be_claimed_once_it_is_stale(relay: Running, clock: Clock) -> None:
     await relay.register("Ann", agent_id="old")
     clock.skip(119)
-    await refused(relay.post("/register", {"name": "Ann"}), 409, "name_taken")
+    await refused(relay.post("/register", {"name": "Ann", "claim": True}), 409, "name_taken")
     clock.skip(2)
-    new = await relay.register("Ann")
+    new = await relay.register("Ann", claim=True)
     assert new != "old"
+
+
+async def test_agents_without_a_key_share_a_name_that_is_ambiguous_while_both_are_online(
+    relay: Running, clock: Clock
+) -> None:
+    for agent_id in ("one", "two"):
+        await relay.register("Ann", agent_id=agent_id)
+    await relay.register("Bob", agent_id="b")
+    ask = {"from_agent": "b", "to_agent": "ann", "content": 1}
+
+    async def ambiguous() -> bool:
+        status, body = await relay.post("/send", ask)
+        return (status, body.get("code"), sorted(body.get("current", ()))) == (409, "ambiguous_name", ["one", "two"])
+
+    await eventually(ambiguous)
+    # Nobody else may claim the name now, not even after the agent that took it last has left.
+    await refused(relay.post("/register", {"name": "Ann", "claim": True}), 409, "name_taken")
+    await ok(relay.ask("DELETE", "/agents/two"))
+
+    async def only_one() -> bool:
+        status, body = await relay.post("/send", ask)
+        return status == 200 and body["recipient"]["agent_id"] == "one"
+
+    await eventually(only_one)
+    await refused(relay.post("/register", {"name": "Ann", "claim": True}), 409, "name_taken")
+    await ok(relay.post("/register", {"agent_id": "one", "claim": True}))
+    await refused(relay.post("/register", {"name": "Ann"}), 409, "name_taken")
+
+
+async def test_a_claimed_name_is_that_agents_even_if_an_old_namesake_comes_back(relay: Running, clock: Clock) -> None:
+    await relay.register("Ann", agent_id="old")
+    clock.skip(121)
+    await relay.register("Ann", agent_id="new", claim=True)
+    await relay.register("Bob", agent_id="b")
+    await ok(relay.post("/heartbeat", {"agent_id": "old"}))
+    ask = {"from_agent": "b", "to_agent": "Ann", "content": 1}
+
+    async def claimed() -> bool:
+        status, body = await relay.post("/send", ask)
+        return status == 200 and body["recipient"]["agent_id"] == "new"
+
+    await eventually(claimed)
 
 
 async def test_the_name_of_a_claimed_agent_stays_its_own(relay: Running, clock: Clock) -> None:
