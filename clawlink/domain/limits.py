@@ -108,7 +108,7 @@ class Limits:
     rate_agent: float = _limit(100.0, "--rate-agent", "per second", "new work from one agent; 0 turns it off")
     burst_agent: int = _limit(200, "--burst-agent", "messages", "new work from one agent at once")
     rate_pair: float = _limit(20.0, "--rate-pair", "per second", "new work from one agent to one other; 0 turns it off")
-    burst_pair: int = _limit(60, "--burst-pair", "messages", "new work from one agent to one other at once")
+    burst_pair: int = _limit(200, "--burst-pair", "messages", "new work from one agent to one other at once")
     max_hops: int = _limit(16, "--max-hops", "hops", "how far one piece of work may lead to another")
     max_cycles: int = _limit(3, "--max-cycles", "times", "how often a chain may take one step between two agents")
     stale_after: float = _limit(

@@ -75,7 +75,7 @@ REPLIES: dict[str, Shape] = {
         "shared_files": _is_count,
         "note": _is(str),
         "endpoints": lambda value: (
-            type(value) is dict and all(type(k) is str and type(v) is str for k, v in value.items())
+            type(value) is dict and value["register"] == "POST /register" and value["poll"] == "GET /poll/{agent_id}"
         ),
         "server_time": _is_time,
     },

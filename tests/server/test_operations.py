@@ -51,7 +51,7 @@ async def test_info_tells_what_the_relay_holds(pair: Running, clock: Clock) -> N
     assert (info["service"], info["version"], info["auth_required"]) == ("ClawLink Relay", VERSION, False)
     assert info["draining"] is False
     assert set(info["limits"]) == {f.name for f in LIMIT_FIELDS}
-    assert set(info["endpoints"]) == {f"{e.method} {e.path}" for e in ENDPOINTS}
+    assert info["endpoints"] == {e.name: f"{e.method} {e.path}" for e in ENDPOINTS}
 
 
 @memory

@@ -12,7 +12,7 @@ from clawlink.server.reply import Reply, reply
 from clawlink.server.wire import Request, Routes
 
 routes = Routes()
-_SHOWN = {f"{e.method} {e.path}": e.summary for e in paths.ENDPOINTS}
+_SHOWN = {e.name: f"{e.method} {e.path}" for e in paths.ENDPOINTS}
 
 
 @routes.serves(paths.INFO)
