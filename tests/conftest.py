@@ -121,7 +121,7 @@ async def serve(store_kind: str) -> AsyncIterator[Serve]:
         *,
         limits: dict[str, Any] | None = None,
         store: Store | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
         **options: Any,
     ) -> Running:
         config = replace(ServerConfig(port=0, limits=Limits(**(limits or {}))), **options)

@@ -1,14 +1,64 @@
-"""Times as the wire shows them."""
+"""The relay's time, and times as the wire shows them."""
 
 from __future__ import annotations
 
 import math
+import sys
 import time
+from collections.abc import Callable
 from functools import lru_cache
 
 # What was written of late, by millisecond: a relay asks for now, and for when leases of now end, again and again.
 _written: dict[int, str] = {}
 _MOST_WRITTEN = 64
+# The system's clock may leave relay time this far before the log says so. No clock that is only corrected gets there.
+_TOLD_SECONDS = 10.0
+
+
+class RelayTime:
+    """The relay's time, in seconds since the epoch: a steady clock plus an offset that is taken once, at start.
+
+    All leases, deadlines and ages count in it. The system's clock may be set while the relay runs: relay time goes on
+    as before. The steady clock also counts while the machine sleeps, where the system has such a clock.
+    """
+
+    def __init__(self, *, wall: Callable[[], float] | None = None, steady: Callable[[], float] | None = None) -> None:
+        self._wall = wall or time.time
+        self._steady = steady or steady_clock()
+        self._offset = self._wall() - self._steady()
+        self._told = 0.0
+
+    def __call__(self) -> float:
+        return self._steady() + self._offset
+
+    def step(self) -> float | None:
+        """Return how far the system's clock is ahead of relay time, if that has changed by much; None if it has not.
+
+        One change is returned once.
+        """
+        ahead = self._wall() - self()
+        if abs(ahead - self._told) < _TOLD_SECONDS:
+            return None
+        self._told = ahead
+        return ahead
+
+
+def steady_clock() -> Callable[[], float]:
+    """Return the clock that nobody can set and that goes on while the machine sleeps, or the nearest to it.
+
+    Linux has CLOCK_BOOTTIME for that and macOS has CLOCK_MONOTONIC_RAW. On Windows ``time.monotonic`` goes on too.
+    Elsewhere it may stop while the machine sleeps: relay time is then behind by as much.
+    """
+    if sys.platform == "win32":
+        return time.monotonic
+    clock: int | None = getattr(time, "CLOCK_MONOTONIC_RAW" if sys.platform == "darwin" else "CLOCK_BOOTTIME", None)
+    if clock is None:
+        return time.monotonic
+    try:
+        time.clock_gettime(clock)
+    except OSError:  # a sandbox that lacks it
+        return time.monotonic
+    return lambda: time.clock_gettime(clock)
 
 
 def iso(at: float) -> str:

@@ -169,7 +169,7 @@ class FileReads:
                 read=news,
                 next_at=ends_at,
                 clock=core.clock,
-                until=core.clock() + wait,
+                wait=wait,
                 over=lambda: core.draining,
                 tick=_TICK_SECONDS,
             )

@@ -113,7 +113,7 @@ class Messages:
                 read=read,
                 next_at=never,
                 clock=core.clock,
-                until=core.clock() + ask.wait,
+                wait=ask.wait,
                 over=lambda: core.draining,
                 tick=max(core.limits.stale_after / 2, 1.0),
             )

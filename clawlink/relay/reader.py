@@ -100,10 +100,11 @@ class Reader:
     async def _wait(self, waiter: Waiter, seconds: float) -> None:
         """Read until something was there, or ``seconds`` are over; woken for work of pools too, unless full.
 
-        As in ``waiting``, one listens first, then reads, then sleeps.
+        As in ``waiting``, one listens first, then reads, then sleeps, and the event loop's time counts the seconds.
         """
         core, pools, signal = self._core, self._pools, waiter.signal
-        until = core.clock() + seconds
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
         lags = self._lags()
         woken = False  # for work of a pool, at which it has not looked yet
         # Work may have come to a pool while this one was not waiting; to the mailbox none has.
@@ -122,15 +123,19 @@ class Reader:
                             waiter.woken = False
                             await self._claims.pass_on(self._agent_id)
                     woken = False
-                    if found or core.draining or core.clock() >= until:
+                    if found or core.draining or loop.time() >= until:
                         return
                     if not (self._full or waiter.enlisted):  # work may have come while it was full
                         pools.enlist(waiter)
                         continue
                 asleep = False
-                now = core.clock()
-                wake_at = min(await self._next_at(), now + next(lags, _FULL_SECONDS if self._full else math.inf), until)
-                await signal.wait(min(wake_at - now, max(core.limits.stale_after / 2, 1.0)))
+                pause = min(
+                    await self._next_at() - core.clock(),
+                    next(lags, _FULL_SECONDS if self._full else math.inf),
+                    until - loop.time(),
+                    max(core.limits.stale_after / 2, 1.0),
+                )
+                await signal.wait(pause)
                 if signal.given:
                     lags = self._lags()
         finally:

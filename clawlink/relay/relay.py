@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from clawlink.domain.agent import Agent
@@ -47,7 +46,7 @@ class Relay:
         limits: Limits,
         *,
         blobs: Blobs | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float],
         require_agent_keys: bool = False,
         token_required: bool = False,
     ) -> None:
@@ -100,6 +99,10 @@ class Relay:
     def consumer(self, agent: Agent, *, lease: float, credit: int) -> Consumer:
         """Return what claims for an agent over one connection, at most ``credit`` messages unsettled at a time."""
         return Consumer(self._core, self.claims, self.settling, agent, lease=lease, credit=credit)
+
+    def look_again(self) -> None:
+        """Have every consumer read the store again: time has passed while their timers stood still."""
+        self._core.signals.publish_all()
 
     async def drain(self) -> None:
         """Take no new work, answer every waiting poll with nothing, and finish what has begun."""

@@ -6,6 +6,7 @@ has pools to think of, too: ``reader``.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -20,23 +21,25 @@ async def first(
     read: Callable[[], Awaitable[T]],
     next_at: Callable[[], Awaitable[float | None]],
     clock: Callable[[], float],
-    until: float,
+    wait: float,
     over: Callable[[], bool],
     tick: float,
 ) -> T:
-    """Return what ``read`` gives as soon as it gives something, or whatever it gives at ``until``.
+    """Return what ``read`` gives as soon as it gives something, or what it gives after ``wait`` seconds.
 
     The caller listens already: ``signal`` is given when there may be something to read.
 
-    Sleeps until the earliest of ``until``, what ``next_at`` returns, a signal, and ``tick`` seconds; ``over`` ends the
-    wait early. ``clock`` and all times are in seconds since the epoch.
+    Sleeps until the earliest of the end of ``wait``, what ``next_at`` returns, a signal, and ``tick`` seconds; ``over``
+    ends the wait early. The event loop's time counts ``wait`` and ``tick``, so no change of a clock moves them.
+    ``next_at`` returns a stored time, which ``clock`` counts.
     """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + wait
     while True:
         signal.clear()
         found = await read()
-        now = clock()
-        if found or now >= until or over():
+        if found or loop.time() >= until or over():
             return found
         due_at = await next_at()
-        wake_at = until if due_at is None else min(until, due_at)
-        await signal.wait(min(wake_at - now, tick))
+        pause = min(until - loop.time(), tick)
+        await signal.wait(pause if due_at is None else min(pause, due_at - clock()))

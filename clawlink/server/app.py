@@ -15,6 +15,7 @@ from aiohttp import web
 from clawlink.config import ServerConfig
 from clawlink.doors.agentlink.door import open_door
 from clawlink.doors.agentrelay import door as agentrelay
+from clawlink.relay.clock import RelayTime
 from clawlink.relay.relay import Relay
 from clawlink.server.address import Addresses, network
 from clawlink.server.auth import Guard
@@ -30,6 +31,8 @@ from clawlink.store.memory import MemoryStore
 from clawlink.store.signals import LocalSignals
 
 _SWEEP_SECONDS = 0.5
+# Relay time gains this much on the event loop's only while the machine sleeps.
+_SLEPT_SECONDS = 1.0
 _BACKLOG = 1024
 _log = logging.getLogger("clawlink.server")
 
@@ -43,25 +46,27 @@ class App:
         *,
         store: Store | None = None,
         signals: Signals | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._config = config
+        self._clock = clock or RelayTime()
         self.relay = Relay(
             store or MemoryStore(),
             signals or LocalSignals(),
             config.limits,
             blobs=LocalBlobs(config.spool, spool_above=config.spool_above),
-            clock=clock,
+            clock=self._clock,
             require_agent_keys=config.require_agent_keys,
             token_required=config.token is not None,
         )
         self._addresses = Addresses(network(trusted) for trusted in config.trust_proxies)
         self._push = Push(self.relay, max_frame_bytes=config.limits.max_body_bytes)
         self._events = Events()
-        self._agentlink = open_door(self.relay, config, read)
+        self._agentlink = open_door(self.relay, config, read, wall=clock or time.time)
         self._server: Server | None = None
         self._runner: web.ServerRunner | None = None
         self._sweeper: asyncio.Task[None] | None = None
+        self._lead = 0.0
 
     def _front(self) -> Front:
         config = self._config
@@ -82,6 +87,7 @@ class App:
         self._runner = web.ServerRunner(self._server, handle_signals=False, shutdown_timeout=close_seconds)
         await self._runner.setup()
         await web.TCPSite(self._runner, config.host, config.port, ssl_context=tls, backlog=_BACKLOG).start()
+        self._lead = self._clock() - asyncio.get_running_loop().time()
         self._sweeper = asyncio.create_task(self._sweep())
         port: int = self._runner.addresses[0][1]
         return port
@@ -107,6 +113,7 @@ class App:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
+            self._look_at_time()
             self._push.tend()
             if self._agentlink is not None:
                 self._agentlink.tend()
@@ -114,3 +121,15 @@ class App:
                 await self.relay.janitor.sweep()
             except Exception:
                 _log.exception("the janitor failed; it goes on")
+
+    def _look_at_time(self) -> None:
+        """Log that the system's clock was set. Have all consumers look again once the machine has slept.
+
+        The event loop's timers stand still during a sleep, and leases lapse in it.
+        """
+        if isinstance(self._clock, RelayTime) and (ahead := self._clock.step()) is not None:
+            _log.warning("the system's clock has left relay time, which goes on", extra={"ahead": round(ahead, 1)})
+        lead = self._clock() - asyncio.get_running_loop().time()
+        if lead - self._lead >= _SLEPT_SECONDS:
+            self.relay.look_again()
+        self._lead = lead

@@ -12,6 +12,7 @@ import pytest
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.limits import Limits
 from clawlink.errors import UnknownAgent
+from clawlink.relay.clock import RelayTime
 from clawlink.relay.consumer import Closed, Consumer
 from clawlink.relay.relay import Relay
 from clawlink.store.memory import MemoryStore
@@ -114,7 +115,7 @@ async def test_a_lease_that_lapsed_frees_credit_and_comes_again_once(scene: Scen
 
 async def test_what_one_takes_and_loses_comes_to_another_that_has_waited_all_the_while() -> None:
     scene = Scene()
-    scene.relay = Relay(scene.store, LocalSignals(), Limits())  # on the real clock
+    scene.relay = Relay(scene.store, LocalSignals(), Limits(), clock=RelayTime())
     await scene.register("a", "b")
     await scene.read("b")
     readers = [await reading(scene, "b", lease=0.3) for _ in range(2)]

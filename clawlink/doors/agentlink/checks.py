@@ -35,10 +35,10 @@ class Proof(Struct, frozen=True, omit_defaults=True):
 class Checks:
     """Checks registers and messages, old and new. Each new one counts once."""
 
-    def __init__(self, instances: Instances, clock: Callable[[], float]) -> None:
+    def __init__(self, instances: Instances, wall: Callable[[], float]) -> None:
         self._instances = instances
-        self._clock = clock
-        self._nonces = Nonces(tolerance=signing.TOLERANCE_SECONDS, since=clock() - _STAMP_SECONDS)
+        self._wall = wall
+        self._nonces = Nonces(tolerance=signing.TOLERANCE_SECONDS, since=wall() - _STAMP_SECONDS)
 
     def register(self, frame: Register) -> tuple[Instance, str | None]:
         """Return the instance that a register is signed by, and its agent in the new form. Raises NotAllowed."""
@@ -52,7 +52,7 @@ class Checks:
         agent_id, time, nonce = _all(agent_id=frame.agent_id, time=frame.time, nonce=frame.nonce)
         text = signing.canonical_register(instance.id, agent_id, time=time, nonce=nonce)
         self._require(instance, frame.signature, text)
-        self._nonces.use(instance.id, nonce, signed_at=signing.read_stamp(time), now=self._clock())
+        self._nonces.use(instance.id, nonce, signed_at=signing.read_stamp(time), now=self._wall())
         signing.require_agent(agent_id)
         return instance, agent_id
 
@@ -82,13 +82,13 @@ class Checks:
         time, nonce, id = _all(time=frame.time, nonce=frame.nonce, id=frame.id)
         text = signing.canonical_send(frame.sender, frame.to, frame.message, time=time, nonce=nonce, id=id)
         self._require(instance, frame.signature, text)
-        self._nonces.use(instance.id, nonce, signed_at=signing.read_stamp(time), now=self._clock())
+        self._nonces.use(instance.id, nonce, signed_at=signing.read_stamp(time), now=self._wall())
         return instance, agent_id, Proof(frame.to, time, nonce, id, frame.signature, frame.seal)
 
     def _old_register(self, instance: Instance, signature: str) -> None:
         """Try each second that an old client's clock may show. All are tried, whichever is right."""
         found = False
-        for stamp in signing.old_stamps(self._clock()):
+        for stamp in signing.old_stamps(self._wall()):
             found |= signing.same(signature, signing.digest(instance.secret, signing.old_register(instance.id, stamp)))
         if not found:
             raise NotAllowed(INVALID_SIGNATURE, field="signature")

@@ -34,24 +34,35 @@ MAX_CONNECTIONS = 100
 Serve = Callable[[Relay, web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
-def open_door(relay: Relay, config: ServerConfig, read: Read) -> Door | None:
-    """Return the door that the configuration asks for, if it does. Raises BadRequest, OSError for the file."""
+def open_door(relay: Relay, config: ServerConfig, read: Read, *, wall: Callable[[], float]) -> Door | None:
+    """Return the door that the configuration asks for, if it does. Raises BadRequest, OSError for the file.
+
+    ``wall`` is the system's clock, not relay time: other machines sign what their own clocks show.
+    """
     if config.agentlink_config is None and not config.agentlink_self_register:
         return None
     file = RelayFile() if config.agentlink_config is None else read_relay(config.agentlink_config)
-    return Door(relay, file, read, self_register=config.agentlink_self_register, no_store=config.no_store)
+    self_register = config.agentlink_self_register
+    return Door(relay, file, read, wall=wall, self_register=self_register, no_store=config.no_store)
 
 
 class Door:
     """Agent Link in front of one relay. ``no_store`` refuses what would wait for someone who is not connected."""
 
     def __init__(
-        self, relay: Relay, file: RelayFile, read: Read, *, self_register: bool = False, no_store: bool = False
+        self,
+        relay: Relay,
+        file: RelayFile,
+        read: Read,
+        *,
+        wall: Callable[[], float],
+        self_register: bool = False,
+        no_store: bool = False,
     ) -> None:
         self.relay = relay
         self.instances = Instances(file, self_register=self_register)
         relay.agents.reserve(self.instances.own)
-        self.checks = Checks(self.instances, relay.clock)
+        self.checks = Checks(self.instances, wall)
         self.lines = Lines()
         self.members = Members(relay, self.instances, self.refresh)
         self.envelopes = Envelopes()
