@@ -14,7 +14,7 @@ from clawlink.domain.delivery import PENDING, Delivery, State
 from clawlink.domain.limits import MAX_REPLY_BYTES
 from clawlink.domain.pool import Pool
 from clawlink.domain.task import Event, Task
-from clawlink.errors import LeaseLost, StoreUnavailable
+from clawlink.errors import LeaseLost, StoreUnavailable, UnknownAgent
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import receipt
 from clawlink.relay.pools import Pools
@@ -36,7 +36,10 @@ class Claims:
     async def claim(
         self, agent: Agent, *, limit: int, wait: float, lease: float, tick: Callable[[], Any] | None = None
     ) -> Taken:
-        """Lease up to ``limit`` messages once, waiting up to ``wait`` seconds for the first; see ``Reader.next``."""
+        """Lease up to ``limit`` messages once, waiting up to ``wait`` seconds for the first; see ``Reader.next``.
+
+        Raises UnknownAgent if the agent leaves meanwhile.
+        """
         if not wait:
             return await self._reader(agent, None).next(agent, limit=limit, wait=0.0, lease=lease, tick=tick)
         with self.reading(agent) as reader:
@@ -121,6 +124,7 @@ class Claims:
     ) -> list[Delivery]:
         core = self._core
         while True:
+            await self._require_registered(by)
             now = core.clock()
             found: Sequence[Delivery] = await core.store.due(mailbox, now, limit)
             if reread:
@@ -135,6 +139,8 @@ class Claims:
             try:
                 if changes:
                     await core.commit(mailbox, *changes, quiet=True)  # nothing becomes due sooner by it
+                    if mailbox != by:  # leaving does not touch a pool, so the commit met no Conflict
+                        await self._require_registered(by)
                 over = [await self._upkeep.end(id) for id in ended]
             except Conflict:
                 raise
@@ -148,6 +154,11 @@ class Claims:
                     core.relist(by)
                 return taken
             # All that was due has expired or died: look at what comes behind it.
+
+    async def _require_registered(self, agent_id: str) -> None:
+        """Refuse to lease anything to an agent that has left while it waited. Raises UnknownAgent."""
+        if await self._core.store.get(Agent, agent_id) is None:
+            raise UnknownAgent(f"agent {agent_id!r} has left; register it again to read messages", field="agent_id")
 
     async def _reread(self, hints: Iterable[Delivery]) -> list[Delivery]:
         found = [await self._core.store.get(Delivery, hint.id) for hint in hints]

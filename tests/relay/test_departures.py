@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from random import Random
+
 import pytest
 
-from clawlink.errors import LeaseLost
+from clawlink.errors import LeaseLost, UnknownAgent
+from clawlink.store.memory import MemoryStore
 from tests.relay.scene import Scene
+from tests.relay.test_claims import turns
+from tests.store.faulty import FaultyStore
 
 
 @pytest.fixture
@@ -102,3 +108,35 @@ async def test_what_waits_is_counted_also_where_it_came_from_another_of_the_name
         assert (await scene.leave(f"b{turn}")).waiting == 1
         await scene.register(f"b{turn + 1}", name="Bob")
         assert len(await scene.claim(f"b{turn + 1}")) == 1
+
+
+async def test_a_poll_that_waits_ends_when_its_agent_leaves(scene: Scene) -> None:
+    id = await scene.delegate(to_agent="b1")
+    await scene.relay.settling.ack("b1", await scene.claim("b1"))
+    polls = [asyncio.create_task(scene.take("b1", wait=30)) for _ in range(3)]
+    await turns()
+    assert (await scene.leave("b1")).waiting == 1
+    for poll in polls:
+        with pytest.raises(UnknownAgent, match="has left"):
+            await asyncio.wait_for(poll, 5)
+    assert scene.relay.waiting == 0
+    await scene.register("b2", name="Bob")
+    assert [id] == [receipt.partition("-")[2] for receipt in await scene.claim("b2")]
+
+
+async def test_work_of_a_pool_goes_past_a_worker_that_leaves_while_it_waits_or_claims() -> None:
+    for seed in range(60):
+        store = FaultyStore(MemoryStore(), Random(seed), delays=0.5)
+        scene = Scene(store=store)
+        await scene.register("req")
+        await scene.register("w1", "w2", capabilities=["go"])
+        await scene.read("w1")
+        worker = await scene.agent("w1")
+        poll = asyncio.create_task(scene.relay.claims.claim(worker, limit=10, wait=30, lease=20))
+        await turns(seed)
+        await asyncio.gather(scene.delegate(capability="go"), scene.relay.departures.leave(worker))
+        held = await asyncio.wait([poll], timeout=5)
+        assert held[0], f"seed {seed}: the poll of an agent that has left still waits"
+        assert poll.exception() is None or isinstance(poll.exception(), UnknownAgent), f"seed {seed}"
+        # Also when the poll was quicker: its agent has left with the task, which goes on to another.
+        assert len(await scene.claim("w2")) == 1, f"seed {seed}: the task is held for an agent that has left"

@@ -197,6 +197,28 @@ async def test_a_delayed_nack_wakes_a_waiting_poll_when_its_time_has_come(pair: 
     assert 0.2 < time.perf_counter() - started < 2
 
 
+async def test_a_poll_ends_when_its_agent_leaves_or_is_claimed(pair: Running) -> None:
+    key = "a-key-that-nobody-guesses"
+    for query in ("wait=30", "wait=30&lease=60"):
+        for how, status, code in (("leave", 404, "unknown_agent"), ("claim", 403, "not_allowed")):
+            case = f"{query}, {how}"
+            name = f"c-{how}-{len(query)}"
+            await pair.register(name, agent_id=name)
+            polling = asyncio.create_task(pair.get(f"/poll/{name}?{query}"))
+            await eventually(lambda: _waits(pair))
+            if how == "leave":
+                await ok(pair.ask("DELETE", f"/agents/{name}"))
+            else:
+                await pair.register(name, agent_id=name, claim=True, idempotency_key=key)
+            got, body = await asyncio.wait_for(polling, 10)
+            assert (got, body["code"]) == (status, code), case
+            assert pair.app.relay.waiting == 0, case
+
+
+async def _waits(relay: Running) -> bool:
+    return relay.app.relay.waiting > 0
+
+
 # -- the old poll ------------------------------------------------------------------------------------------------------
 
 

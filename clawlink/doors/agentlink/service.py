@@ -10,7 +10,7 @@ from clawlink.domain.agent import Agent
 from clawlink.doors.agentlink.envelopes import Envelopes
 from clawlink.doors.agentlink.socket import Gone, Socket
 from clawlink.doors.agentlink.text import message_frame
-from clawlink.errors import StoreUnavailable
+from clawlink.errors import StoreUnavailable, UnknownAgent
 from clawlink.relay.consumer import Consumer
 from clawlink.relay.ids import receipt
 from clawlink.relay.relay import Relay
@@ -43,6 +43,8 @@ class Service:
                 await self._bring()
             except Gone:
                 return
+            except UnknownAgent:  # it has left; the door may register it again
+                await asyncio.sleep(_RETRY_SECONDS)
             except Exception:
                 _log.exception("bringing messages failed; it goes on")
                 await asyncio.sleep(_RETRY_SECONDS)

@@ -46,14 +46,16 @@ async def poll(relay: Relay, request: Request) -> Reply | web.StreamResponse:
 
     Without ``lease`` in the query, as in ClawLink 1.0.x, what was written to a live connection is settled.
     """
-    agent = await acting(relay, request, parameter(request, "agent_id"), "agent_id")
+    agent_id = parameter(request, "agent_id")
+    agent = await acting(relay, request, agent_id, "agent_id")
     ask = read_query(request, requests.PollQuery)
     taken, earlier = await relay.claims.claim(
         agent,
         limit=ask.max or (MAX_POLL_MESSAGES if ask.lease is None else DEFAULT_POLL_MESSAGES),
         wait=ask.wait,
         lease=ask.lease or relay.limits.lease,
-        tick=lambda: relay.agents.touch(agent.id),
+        # The agent may leave while its poll waits, or be claimed with a key that this poll does not have.
+        tick=lambda: acting(relay, request, agent_id, "agent_id"),
     )
     answer = _polled(taken, earlier)
     if not taken:
