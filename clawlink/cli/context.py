@@ -69,10 +69,13 @@ class Context:
 
     @cached_property
     def identities(self) -> Identities:
-        """The identities kept on this account."""
-        from clawlink.client.identity import Identities, home
+        """The identities kept on this account; none where it has no home."""
+        from clawlink.client.identity import Identities, NoHome, home
 
-        return Identities(home(self.environ))
+        try:
+            return Identities(home(self.environ))
+        except NoHome:
+            return Identities(None)
 
     @cached_property
     def given(self) -> Given:

@@ -43,11 +43,11 @@ def file_key(args: Namespace) -> str:
 
 def reader(ctx: Context) -> Client:
     """Return a client that reads as the identity, if there is one to choose: what only one may read is its own then."""
-    from clawlink.client.identity import NoIdentity, SeveralIdentities
+    from clawlink.client.identity import IdentityUnreadable, NoIdentity, SeveralIdentities
 
     try:
         return ctx.client
-    except (NoIdentity, SeveralIdentities):
+    except (NoIdentity, SeveralIdentities, IdentityUnreadable):
         return ctx.visitor
 
 

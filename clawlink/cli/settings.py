@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 from clawlink.cli.exits import UsageError
 from clawlink.client.address import address as address
-from clawlink.client.identity import Identities, Saved, SeveralIdentities
+from clawlink.client.identity import Identities, Saved, several
 from clawlink.config import DEFAULT_RELAY, from_environment
+from clawlink.domain.agent import fold
 
 
 class Given(NamedTuple):
@@ -69,17 +70,19 @@ def visiting(given: Given, kept: Identities) -> Where:
 def registering(given: Given, name: str, kept: Identities) -> Where:
     """Choose for ``register``: the identity of that name, to resume it, or else only where to register."""
     found = kept.matching(named=name, relay=given.relay)
-    same = [saved for saved in found if saved.name.casefold() == name.casefold()]
+    same = [saved for saved in found if fold(saved.name) == fold(name)]
     if len(same) == 1:
         return acting(same[0], given)
     if same:
-        relays = ", ".join(saved.relay for saved in same)
-        raise SeveralIdentities(f"you are {name!r} on several relays: {relays}; say which with --relay URL")
-    return _common(kept.matching(named=None, relay=given.relay), given)
+        raise several(same)
+    return _common(kept.matching(named=None, relay=given.relay), given, "--relay URL and, if it has one, --token TOKEN")
 
 
-def _common(found: list[Saved], given: Given) -> Where:
-    """Use what all kept identities agree on, as nobody."""
-    if len({(saved.relay, saved.token, saved.ca) for saved in found}) == 1:
+def _common(found: list[Saved], given: Given, how: str | None = None) -> Where:
+    """Use what all kept identities agree on, as nobody. Raises SeveralIdentities where they do not."""
+    places = {(given.relay or saved.relay, given.token or saved.token, given.ca or saved.ca) for saved in found}
+    if len(places) == 1:
         return acting(found[0], given)._replace(saved=None)
-    return Where(given.relay or DEFAULT_RELAY, given.token, given.ca, None, assumed=given.relay is None and not found)
+    if places:
+        raise several(found, how)
+    return Where(given.relay or DEFAULT_RELAY, given.token, given.ca, None, assumed=given.relay is None)

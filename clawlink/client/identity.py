@@ -6,17 +6,27 @@ only its owner may read it (mode 0600).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
+import shlex
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from clawlink.client.address import address
+from clawlink.domain.agent import fold
 from clawlink.errors import ClawLinkError
+
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# What an identity takes at most, nearly: so much room is taken before a name is claimed.
+_ROOM_BYTES = 4096
+# Another process of this account that registers the same name is waited for so long.
+_LOCK_SECONDS = 60.0
 
 
 class Saved(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -45,38 +55,111 @@ class NoIdentity(ClawLinkError):
     code = "no_identity"
 
 
+class NoHome(ClawLinkError):
+    """This account has no home folder, and no folder was named in its place."""
+
+    code = "no_home"
+
+
+class IdentityUnreadable(ClawLinkError):
+    """An identity is kept here, and cannot be read."""
+
+    code = "identity_unreadable"
+
+
+class Unreadable(NamedTuple):
+    """A file of an identity that cannot be read: why, and the command that helps."""
+
+    path: Path
+    why: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.path} cannot be read: {self.why}; {self.fix}"
+
+
+def account_home() -> Path:
+    """Return the home folder of this account. Raises NoHome."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise NoHome("this account has no home folder; set CLAWLINK_HOME to a folder for ClawLink's files") from None
+
+
 def home(environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the folder of ClawLink's own files."""
-    return Path(environ.get("CLAWLINK_HOME") or Path.home() / ".clawlink")
+    """Return the folder of ClawLink's own files. Raises NoHome."""
+    named = environ.get("CLAWLINK_HOME")
+    return Path(named) if named else account_home() / ".clawlink"
+
+
+class Place:
+    """Room on the disk for one identity, made before the name is claimed."""
+
+    def __init__(self, identities: Identities, temporary: str) -> None:
+        self._identities = identities
+        self._temporary = temporary
+
+    def keep(self, saved: Saved) -> Path:
+        """Keep the identity, in place of an earlier one of that name on that relay. Raises OSError."""
+        path = self._identities._path(saved)
+        with open(self._temporary, "r+b") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(saved), indent=2))
+            file.truncate()
+            file.flush()
+            os.fsync(file.fileno())
+        # Replacing is one step, so a crash leaves the old file or the new one.
+        os.replace(self._temporary, path)
+        return path
 
 
 class Identities:
-    """The identities kept in one folder."""
+    """The identities kept in one folder. Without a folder none is kept."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder / "identities"
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = None if folder is None else folder / "identities"
 
     @property
     def folder(self) -> Path:
-        """Where the files are; it need not exist yet."""
+        """Where the files are; it need not exist yet. Raises NoHome."""
+        if self._folder is None:
+            account_home()  # says what is missing
+            raise NoHome("no folder for identities is known; set CLAWLINK_HOME")
         return self._folder
 
     def all(self) -> list[Saved]:
-        """Return all identities, by name. A file that cannot be read is left out: it is not ours, or torn."""
-        found = []
-        for path in sorted(self._folder.glob("*.json")):
+        """Return all identities that can be read, by name."""
+        return self._read()[0]
+
+    def unreadable(self) -> list[Unreadable]:
+        """Return what is kept here and cannot be read."""
+        return self._read()[1]
+
+    def _read(self) -> tuple[list[Saved], list[Unreadable]]:
+        found: list[Saved] = []
+        failed: list[Unreadable] = []
+        if self._folder is None:
+            return found, failed
+        try:
+            names = sorted(os.listdir(self._folder))
+        except (FileNotFoundError, NotADirectoryError):
+            names = []
+        except OSError as error:
+            return found, [_unreadable(self._folder, error)]
+        for path in (self._folder / name for name in names if name.endswith(".json")):
             try:
-                found.append(msgspec.json.decode(path.read_bytes(), type=Saved))
-            except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+                found.append(msgspec.json.decode(path.read_bytes().removeprefix(_BYTE_ORDER_MARK), type=Saved))
+            except FileNotFoundError:  # it was forgotten meanwhile
                 continue
-        return sorted(found, key=lambda saved: (saved.name.casefold(), saved.relay))
+            except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+                failed.append(_unreadable(path, error))
+        return sorted(found, key=lambda saved: (fold(saved.name), saved.relay)), failed
 
     def matching(self, *, named: str | None, relay: str | None) -> list[Saved]:
         """Return the identities of that name or agent id, on that relay, where given."""
         return [
             saved
             for saved in self.all()
-            if (named is None or named.casefold() == saved.name.casefold() or named == saved.agent_id)
+            if (named is None or fold(named) == fold(saved.name) or named == saved.agent_id)
             and (relay is None or address(relay) == address(saved.relay))
         ]
 
@@ -85,30 +168,51 @@ class Identities:
         found = self.matching(named=named, relay=relay)
         if len(found) == 1:
             return found[0]
-        if not found:
-            whom = "no identity is" if named is None else f"no identity {named!r} is"
-            where = "" if relay is None else f" for {relay}"
-            raise NoIdentity(f"{whom} kept here{where}; register first: clawlink register --name NAME")
-        listed = ", ".join(f"{saved.name} (on {saved.relay})" for saved in found)
-        how = "--relay URL or CLAWLINK_RELAY" if named is not None else "--as NAME or CLAWLINK_AGENT"
-        raise SeveralIdentities(f"several identities fit: {listed}; say which with {how}")
+        if found:
+            raise several(found)
+        whom = "no identity is" if named is None else f"no identity {named!r} is"
+        where = "" if relay is None else f" for {relay}"
+        failed = self.unreadable()
+        if failed:
+            raise IdentityUnreadable(f"{whom} found here{where}, but {failed[0]}")
+        raise NoIdentity(f"{whom} kept here{where}; register first: clawlink register --name NAME")
+
+    @contextlib.contextmanager
+    def place(self, name: str) -> Iterator[Place]:
+        """Make sure that an identity of this name can be kept, while no other process registers the name here.
+
+        Raises OSError if it cannot, and IdentityUnreadable if one is kept that cannot be read.
+        """
+        from filelock import FileLock, Timeout  # here, since it costs more to load than the rest
+
+        stem = _readable(name)
+        for failed in self.unreadable():
+            if failed.path == self._folder or failed.path.name.rpartition("-")[0] == stem:
+                raise IdentityUnreadable(f"an identity {name!r} seems to be kept here, but {failed}")
+        with _naming_the_variable():
+            folder, locks = self.folder, self.folder.with_name("locks")
+            for made in (folder, locks):
+                made.mkdir(parents=True, exist_ok=True, mode=0o700)
+            digest = hashlib.sha256(fold(name).encode("utf-8", "surrogatepass")).hexdigest()
+            lock = FileLock(locks / f"{digest[:16]}.lock", thread_local=False)
+            try:
+                lock.acquire(timeout=_LOCK_SECONDS)
+            except Timeout:
+                raise IdentityUnreadable(f"another process has been registering {name!r} for long; end it") from None
+        try:
+            with _naming_the_variable():
+                temporary = _take_room(folder)
+            try:
+                yield Place(self, temporary)
+            finally:
+                Path(temporary).unlink(missing_ok=True)
+        finally:
+            lock.release()
 
     def save(self, saved: Saved) -> Path:
         """Keep an identity, in place of an earlier one of that name on that relay."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = self._path(saved)
-        # mkstemp makes the file for its owner only; replacing is one step, so a crash leaves the old or the new one.
-        handle, temporary = tempfile.mkstemp(dir=self._folder, suffix=".new")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(msgspec.json.format(msgspec.json.encode(saved), indent=2))
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        return path
+        with self.place(saved.name) as place:
+            return place.keep(saved)
 
     def forget(self, saved: Saved) -> None:
         """Forget an identity."""
@@ -116,6 +220,56 @@ class Identities:
 
     def _path(self, saved: Saved) -> Path:
         """Name the file after agent and relay: readable, and never a path of its own, whatever the name is."""
-        readable = re.sub(r"[^a-z0-9]+", "-", saved.name.casefold()).strip("-")[:40] or "agent"
-        digest = hashlib.sha256(f"{saved.name.casefold()}\n{saved.relay}".encode("utf-8", "surrogatepass")).hexdigest()
-        return self._folder / f"{readable}-{digest[:8]}.json"
+        digest = hashlib.sha256(f"{fold(saved.name)}\n{saved.relay}".encode("utf-8", "surrogatepass")).hexdigest()
+        return self.folder / f"{_readable(saved.name)}-{digest[:8]}.json"
+
+
+def several(found: list[Saved], how: str | None = None) -> SeveralIdentities:
+    """Return what to raise where several identities fit, with the flag that tells them apart."""
+    listed = ", ".join(f"{saved.name} (on {saved.relay})" for saved in found)
+    names, relays = {fold(saved.name) for saved in found}, {saved.relay for saved in found}
+    by_name, by_relay = "--as NAME or CLAWLINK_AGENT", "--relay URL or CLAWLINK_RELAY"
+    if how is None:
+        how = by_relay if len(names) == 1 else by_name
+        if 1 < len(relays) < len(found) and len(names) > 1:
+            how = f"{by_name}, and {by_relay}"
+    return SeveralIdentities(f"several identities fit: {listed}; say which with {how}")
+
+
+def _take_room(folder: Path) -> str:
+    """Make a file for its owner only, with room for an identity, and return its path."""
+    handle, temporary = tempfile.mkstemp(dir=folder, suffix=".new")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(bytes(_ROOM_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+@contextlib.contextmanager
+def _naming_the_variable() -> Iterator[None]:
+    """Have what the system refuses say what to do about it."""
+    try:
+        yield
+    except OSError as error:
+        why = f"{error.strerror or error}; no identity can be kept there: name another folder with CLAWLINK_HOME"
+        raise OSError(error.errno, why, error.filename) from error
+
+
+def _readable(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", fold(name)).strip("-")[:40] or "agent"
+
+
+def _unreadable(path: Path, error: Exception) -> Unreadable:
+    """Say why a file cannot be read, and what to do."""
+    typed = shlex.quote(str(path))
+    if isinstance(error, PermissionError):
+        return Unreadable(path, "it belongs to another account", f'make it yours: sudo chown "$(id -un)" {typed}')
+    if isinstance(error, OSError):
+        return Unreadable(path, error.strerror or str(error), f"see what is there: ls -l {typed}")
+    why = f"it is no whole identity ({error})"
+    return Unreadable(path, why, f"mend it, or remove it and register again: rm {typed}")

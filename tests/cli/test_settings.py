@@ -91,13 +91,16 @@ def test_a_visitor_uses_the_identity_it_names(tmp_path: Path) -> None:
 
 def test_a_visitor_without_a_name_uses_what_all_identities_share(tmp_path: Path) -> None:
     assert settings.visiting(asked(), kept(tmp_path / "one", ADA, BOB)) == Where("http://one:9077", "t1", None, None)
-    assert settings.visiting(asked(), kept(tmp_path / "two", ADA, ADA_ELSEWHERE)) == Where(
-        DEFAULT_RELAY, None, None, None
-    )
+    two = kept(tmp_path / "two", ADA, ADA_ELSEWHERE)
+    with pytest.raises(SeveralIdentities, match=r"http://one:9077.*http://two:9077.*--relay URL"):
+        settings.visiting(asked(), two)
+    with pytest.raises(SeveralIdentities, match="--relay URL and"):
+        settings.registering(asked(), "bob", two)
+    assert settings.visiting(asked(relay="http://two:9077"), two).token == "t2"
 
 
 def test_only_where_nothing_says_which_relay_the_default_is_a_guess(tmp_path: Path) -> None:
-    nobody, two = kept(tmp_path / "none"), kept(tmp_path / "two", ADA, ADA_ELSEWHERE)
+    nobody = kept(tmp_path / "none")
     guess = Where(DEFAULT_RELAY, "t", None, None, assumed=True)
     assert settings.visiting(asked(token="t"), nobody) == guess
     assert settings.visiting(asked(token="t", named="ada", insisted=False), nobody) == guess
@@ -105,8 +108,6 @@ def test_only_where_nothing_says_which_relay_the_default_is_a_guess(tmp_path: Pa
     for found in (
         settings.visiting(asked(relay="http://three"), nobody),
         settings.registering(asked(relay="http://three"), "ada", nobody),
-        settings.visiting(asked(), two),
-        settings.registering(asked(), "bob", two),
     ):
         assert not found.assumed
 

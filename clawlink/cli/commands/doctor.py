@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from argparse import ArgumentParser, Namespace
@@ -65,9 +66,13 @@ def _show(ctx: Context, check: Check) -> None:
 
 def _checks(ctx: Context) -> Iterator[Check]:
     yield _check_install()
-    where, identity = _choose(ctx)
+    chosen, identity = _choose(ctx)
     relay_answers = False
-    where, address = _check_address(ctx, where)
+    if chosen is None:
+        yield identity
+        yield from _check_files(ctx)
+        return
+    where, address = _check_address(ctx, chosen)
     client = ctx.connect(where)
     yield address
     if address.status == "ok":
@@ -93,10 +98,10 @@ def _check_install() -> Check:
     return Check("install", "FAIL", what, fix, Exit.FAILED)
 
 
-def _choose(ctx: Context) -> tuple[Where, Check]:
+def _choose(ctx: Context) -> tuple[Where | None, Check]:
     """Return which relay to look at, and what is to be said of the identity."""
     from clawlink.cli.settings import Where, acting, visiting
-    from clawlink.client.identity import NoIdentity, SeveralIdentities
+    from clawlink.client.identity import IdentityUnreadable, NoIdentity, SeveralIdentities
     from clawlink.config import DEFAULT_RELAY
 
     try:
@@ -104,12 +109,16 @@ def _choose(ctx: Context) -> tuple[Where, Check]:
         where = acting(me, ctx.given)
         key = "its agent key is kept" if me.agent_key else "it has no agent key"
         return where, Check("identity", "ok", f"{me.name} ({me.agent_id}); {key}")
-    except (NoIdentity, SeveralIdentities) as error:
+    except (NoIdentity, SeveralIdentities, IdentityUnreadable) as error:
+        failed = ctx.identities.unreadable()
         fix = "clawlink register --name NAME" if isinstance(error, NoIdentity) else "clawlink --as NAME doctor"
+        fix = failed[0].fix if failed and isinstance(error, IdentityUnreadable) else fix
         problem = Check("identity", "FAIL", error.message, fix, exit_of(error))
     try:
         return visiting(ctx.given, ctx.identities)._replace(saved=None), problem
-    except NoIdentity:
+    except SeveralIdentities:  # on several relays: which of them is meant is the first thing to say
+        return None, problem
+    except (NoIdentity, IdentityUnreadable):
         return Where(ctx.given.relay or DEFAULT_RELAY, ctx.given.token, ctx.given.ca, None), problem
 
 
@@ -246,18 +255,29 @@ def _check_agent(ctx: Context, client: Client) -> Check:
 
 def _check_files(ctx: Context) -> Iterator[Check]:
     """Look whether others on this machine can read tokens and keys. Windows keeps a profile to its owner by itself."""
-    folder = ctx.identities.folder
+    from clawlink.client.identity import NoHome
+
+    failed = ctx.identities.unreadable()
+    for one in failed:
+        yield Check("files", "FAIL", f"{one.path} cannot be read: {one.why}", one.fix, Exit.FAILED)
+    try:
+        folder = ctx.identities.folder
+    except NoHome as error:
+        yield Check("files", "FAIL", error.message, "export CLAWLINK_HOME=FOLDER", exit_of(error))
+        return
     if os.name != "posix" or not folder.is_dir():
         return
     import shlex
 
-    open_to_others = [
-        (path, mode)
-        for path, mode in [(folder, "700"), *((file, "600") for file in sorted(folder.glob("*.json")))]
-        if path.stat().st_mode & _OTHERS
-    ]
+    open_to_others = []
+    with contextlib.suppress(PermissionError):  # then the folder itself was told of
+        open_to_others = [
+            (path, mode)
+            for path, mode in [(folder, "700"), *((file, "600") for file in sorted(folder.glob("*.json")))]
+            if path.stat().st_mode & _OTHERS
+        ]
     for path, mode in open_to_others:
         fix = f"chmod {mode} {shlex.quote(str(path))}"
         yield Check("files", "FAIL", f"others on this machine may read {path}", fix, Exit.FAILED)
-    if not open_to_others:
+    if not open_to_others and not failed:
         yield Check("files", "ok", f"only you may read {folder}")

@@ -33,6 +33,7 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Register; the identity of that name on that relay is resumed, with its mailbox."""
+    import contextlib
     import socket
 
     from msgspec.structs import asdict
@@ -40,34 +41,43 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from clawlink.cli.render import cell, named
     from clawlink.cli.settings import registering
     from clawlink.client.identity import Saved
+    from clawlink.errors import ClawLinkError
 
-    where = ctx.located(registering(ctx.given, args.name, ctx.identities))
-    before = where.saved
-    client = ctx.connect(where)
-    # What the agent said of itself is kept, so that it says it again to a relay that was restarted.
-    capabilities = args.caps if args.caps is not None or before is None else before.capabilities
-    description = args.description if args.description is not None or before is None else before.description
-    subscriptions = args.subscribe if args.subscribe is not None or before is None else before.subscriptions
-    done = client.register(
-        args.name,
-        capabilities=capabilities,
-        description=description,
-        machine=socket.gethostname()[:128],
-        subscriptions=subscriptions,
-        claim=not args.no_claim,
-    )
-    me = Saved(
-        name=done.agent.name,
-        agent_id=done.agent.agent_id,
-        relay=where.relay,
-        token=where.token,
-        agent_key=client.agent_key,
-        ca=where.ca,
-        capabilities=list(done.agent.capabilities),
-        description=done.agent.description,
-        subscriptions=subscriptions,
-    )
-    path = ctx.identities.save(me)
+    # The file is made first: a name that is claimed and whose key cannot be kept is lost.
+    with ctx.identities.place(args.name) as place:
+        where = ctx.located(registering(ctx.given, args.name, ctx.identities))
+        before = where.saved
+        client = ctx.connect(where)
+        # What the agent said of itself is kept, so that it says it again to a relay that was restarted.
+        capabilities = args.caps if args.caps is not None or before is None else before.capabilities
+        description = args.description if args.description is not None or before is None else before.description
+        subscriptions = args.subscribe if args.subscribe is not None or before is None else before.subscriptions
+        done = client.register(
+            args.name,
+            capabilities=capabilities,
+            description=description,
+            machine=socket.gethostname()[:128],
+            subscriptions=subscriptions,
+            claim=not args.no_claim,
+        )
+        me = Saved(
+            name=done.agent.name,
+            agent_id=done.agent.agent_id,
+            relay=where.relay,
+            token=where.token,
+            agent_key=client.agent_key,
+            ca=where.ca,
+            capabilities=list(done.agent.capabilities),
+            description=done.agent.description,
+            subscriptions=subscriptions,
+        )
+        try:
+            path = place.keep(me)
+        except OSError:
+            if before is None:
+                with contextlib.suppress(ClawLinkError):
+                    client.leave()
+            raise
     if ctx.json:
         reply = {name: value for name, value in asdict(done).items() if name != "agent_key"}
         ctx.out.json({**reply, "claimed": me.agent_key is not None, "relay": me.relay, "identity_file": str(path)})

@@ -43,7 +43,9 @@ def run(args: Namespace, ctx: Context) -> Exit:
         else:
             ctx.out.line(content.decode().rstrip("\n"))
         return Exit.DONE
-    folder = Path(args.dir) if args.dir is not None else Path.home().joinpath(*_FOLDERS[args.install])
+    from clawlink.client.identity import account_home
+
+    folder = Path(args.dir) if args.dir is not None else account_home().joinpath(*_FOLDERS[args.install])
     target = folder / _SKILL / _FILE
     changed = _install(target, content, force=args.force)
     if ctx.json:

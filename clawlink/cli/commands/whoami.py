@@ -26,8 +26,8 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from clawlink.client.identity import NoIdentity
     from clawlink.errors import ClawLinkError
 
-    kept = ctx.identities.all()
-    if not kept:
+    kept, failed = ctx.identities.all(), ctx.identities.unreadable()
+    if not kept and not failed:
         raise NoIdentity("no identity is kept here; register first: clawlink register --name NAME")
     chosen, problem = _chosen(ctx)
     listed: ListedAgent | None = None
@@ -43,21 +43,24 @@ def run(args: Namespace, ctx: Context) -> Exit:
                 "identities": [_public(saved, saved == chosen) for saved in kept],
                 "chosen": None if chosen is None else _public(chosen, True),
                 "relay_says": listed,
+                "unreadable": [{"path": str(one.path), "why": one.why, "fix": one.fix} for one in failed],
             }
         )
     else:
         _show(ctx, kept, chosen, problem, listed)
+        for one in failed:
+            ctx.warn(str(one))
     if failure is not None:
         raise failure
     return Exit.DONE
 
 
 def _chosen(ctx: Context) -> tuple[Saved | None, str | None]:
-    from clawlink.client.identity import NoIdentity, SeveralIdentities
+    from clawlink.client.identity import IdentityUnreadable, NoIdentity, SeveralIdentities
 
     try:
         return ctx.identities.pick(named=ctx.given.named, relay=ctx.given.relay), None
-    except (NoIdentity, SeveralIdentities) as error:
+    except (NoIdentity, SeveralIdentities, IdentityUnreadable) as error:
         return None, error.message
 
 

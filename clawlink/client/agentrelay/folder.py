@@ -22,6 +22,7 @@ from clawlink.client.agentrelay.mending import Mending, Note, Swept
 from clawlink.client.agentrelay.records import HERE, from_meta, stamp, to_event, to_record
 from clawlink.client.agentrelay.registry import Registry, encode_event, read_event
 from clawlink.client.agentrelay.transactions import Transactions, entry
+from clawlink.client.identity import account_home
 from clawlink.domain import relayed as rules
 from clawlink.domain.relayed import Event, Verdict
 from clawlink.errors import BadRequest, ClawLinkError, StorageFull, StoreUnavailable, UnknownEvent
@@ -50,7 +51,7 @@ class Completed(NamedTuple):
 def data_dir(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the root of the original's data: ``$OPENCLAW_DATA_DIR``, or ``~/.openclaw/data``."""
     named = environ.get("OPENCLAW_DATA_DIR")
-    return Path(named) if named else Path.home() / ".openclaw" / "data"
+    return Path(named) if named else account_home() / ".openclaw" / "data"
 
 
 def draw_secret(length: int = SECRET_LENGTH) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from dataclasses import dataclass
@@ -11,7 +12,9 @@ from clawlink.client.aio import AsyncClient
 from clawlink.client.identity import Identities, Saved
 from clawlink.client.link.handlers import Handlers
 from clawlink.client.link.outbox import Outbox
+from clawlink.domain.agent import fold
 from clawlink.domain.limits import MAX_ID_LENGTH
+from clawlink.errors import ClawLinkError
 
 _log = logging.getLogger("clawlink.link")
 
@@ -38,9 +41,7 @@ class Settings:
 
 def acting(settings: Settings) -> AsyncClient:
     """Return a client that acts as the agent that this account was here before, if it was."""
-    kept = settings.identities.matching(named=settings.name, relay=settings.relay) if settings.identities else []
-    same = [saved for saved in kept if saved.name.casefold() == settings.name.casefold()]
-    saved = same[0] if same else None
+    saved = _kept(settings)
     return AsyncClient(
         settings.relay,
         token=settings.token or (None if saved is None else saved.token),
@@ -51,28 +52,56 @@ def acting(settings: Settings) -> AsyncClient:
     )
 
 
+def _kept(settings: Settings) -> Saved | None:
+    kept = settings.identities.matching(named=settings.name, relay=settings.relay) if settings.identities else []
+    return next((saved for saved in kept if fold(saved.name) == fold(settings.name)), None)
+
+
 async def register(settings: Settings, client: AsyncClient) -> None:
-    """Register, or resume the agent, and keep who it is."""
-    subscriptions = settings.handlers.subscriptions
+    """Register, or resume the agent, and keep who it is: nothing is claimed whose key could not be kept."""
+    if settings.identities is None:
+        await _register(settings, client)
+        return
+    placing = settings.identities.place(settings.name)
+    place = await asyncio.to_thread(placing.__enter__)
+    try:
+        new = client.agent_id is None
+        saved = await asyncio.to_thread(_kept, settings)
+        if new and saved is not None:  # another process was faster
+            new, client.identity.agent_id, client.identity.agent_key = False, saved.agent_id, saved.agent_key
+        await _register(settings, client)
+        try:
+            await asyncio.to_thread(place.keep, _saved(settings, client))
+        except OSError:
+            if new:
+                with contextlib.suppress(ClawLinkError):
+                    await client.leave()
+            raise
+    finally:
+        await asyncio.to_thread(placing.__exit__, None, None, None)
+
+
+async def _register(settings: Settings, client: AsyncClient) -> None:
     done = await client.register(
         settings.name,
         capabilities=settings.capabilities,
         description=settings.description,
         machine=socket.gethostname()[:MAX_ID_LENGTH],
-        subscriptions=subscriptions,
+        subscriptions=settings.handlers.subscriptions,
     )
-    if settings.identities is not None:
-        saved = Saved(
-            name=settings.name,
-            agent_id=done.agent.agent_id,
-            relay=client.relay,
-            token=client.token,
-            agent_key=client.agent_key,
-            ca=client.ca,
-            capabilities=settings.capabilities,
-            description=settings.description,
-            subscriptions=subscriptions,
-        )
-        await asyncio.to_thread(settings.identities.save, saved)
     how = "resumed" if done.resumed else "registered"
     _log.info("%s as %r (%s) at %s", how, settings.name, client.agent_id, client.relay)
+
+
+def _saved(settings: Settings, client: AsyncClient) -> Saved:
+    return Saved(
+        name=settings.name,
+        agent_id=client.identity.require(),
+        relay=client.relay,
+        token=client.token,
+        agent_key=client.agent_key,
+        ca=client.ca,
+        capabilities=settings.capabilities,
+        description=settings.description,
+        subscriptions=settings.handlers.subscriptions,
+    )
