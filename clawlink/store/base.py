@@ -8,7 +8,7 @@ are the truth.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -95,16 +95,25 @@ class Store(Protocol):
         """Count what all mailboxes hold."""
 
     async def due(self, mailbox: str, now: float, limit: int) -> Sequence[Delivery]:
-        """Return up to ``limit`` deliveries that are due, the lowest rank first."""
+        """Return up to ``limit`` deliveries that are due, the lowest rank first.
 
-    async def pending(self, mailbox: str, limit: int) -> Sequence[Delivery]:
-        """Return up to ``limit`` pending deliveries, due or not, in any order."""
+        Of thousands that become due at one moment, some may stay out of sight until the store is asked again.
+        """
+
+    async def pending(self, mailbox: str, limit: int, but: Container[str] = ()) -> Sequence[Delivery]:
+        """Return up to ``limit`` pending deliveries, due or not, in any order, without those with an id in ``but``."""
 
     async def next_due_at(self, mailbox: str) -> float | None:
-        """Return when the next delivery is due, in the past if one is already; None if none is pending."""
+        """Return when the next delivery is due, in the past if one is already; None if none is pending.
 
-    async def ending(self, kind: type[R], now: float, limit: int) -> Sequence[R]:
-        """Return up to ``limit`` records whose ``ends_at`` has come; up to a second late is on time."""
+        It may be too early where leases were settled before they lapsed; whoever looks then asks again.
+        """
+
+    async def ending(self, kind: type[R], now: float, limit: int, but: Container[str] = ()) -> Sequence[R]:
+        """Return up to ``limit`` records whose ``ends_at`` has come; up to a second late is on time.
+
+        Step over those with an id in ``but``: so a record that cannot be settled hides none of those behind it.
+        """
 
     async def commit(self, home: str, *changes: Put | Drop | Absent) -> None:
         """Apply all changes or none; they name each record once, and what is to be absent would live at ``home``.

@@ -5,8 +5,8 @@ Every method runs without suspending, so nothing changes between a read and the 
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Container, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import islice
 from operator import attrgetter
@@ -19,13 +19,16 @@ _rank = attrgetter("rank")
 _NOTHING = Usage(0, 0)
 # A mailbox's heap keeps entries of leases that were settled before they lapsed; past this many it is cleaned.
 _STALE_ENTRIES = 64
+# So many entries of a heap are looked at in one go: a few milliseconds where each of them has become due.
+_AT_ONCE = 512
 
 
 class _Index:
     """The ids under one key, in the order they came, and their weight. A dict keeps order and drops fast.
 
     Once a page of it was cut short, each id has a number too. Numbers only grow, so a page can go on after one whose id
-    has gone. A dict cannot seek, though: ``listed`` are the numbers and ids as lists, until an id comes or goes.
+    has gone. A dict cannot seek, though: ``listed`` are the numbers and ids as lists. Ids that have gone stay there
+    until they are half of it.
     """
 
     __slots__ = ("bytes", "ids", "listed", "numbers")
@@ -40,17 +43,17 @@ class _Index:
 class _Kind:
     """All records of one kind, their indexes, and the calendar: which of them end in which second.
 
-    No second of the calendar is before ``earliest``. ``arrivals`` is the last number given to an id under a key. Dicts
-    of ids to nothing stand where sets would do: they take half the memory.
+    ``seconds`` are the seconds of the calendar, sorted. ``arrivals`` is the last number given to an id under a key.
+    Dicts of ids to nothing stand where sets would do: they take half the memory.
     """
 
-    __slots__ = ("arrivals", "calendar", "earliest", "indexes", "records")
+    __slots__ = ("arrivals", "calendar", "indexes", "records", "seconds")
 
     def __init__(self) -> None:
         self.records: dict[str, Any] = {}
         self.indexes: dict[str, _Index] = {}
         self.calendar: dict[int, dict[str, None]] = {}
-        self.earliest = 0
+        self.seconds: list[int] = []
         self.arrivals = 0
 
     def apply(self, id: str, old: Any, new: Any) -> None:
@@ -82,9 +85,8 @@ class _Kind:
             if new_end is not None:
                 ids = self.calendar.get(int(new_end))
                 if ids is None:
-                    if new_end < self.earliest or not self.calendar:
-                        self.earliest = int(new_end)
                     self.calendar[int(new_end)] = {id: None}
+                    insort(self.seconds, int(new_end))
                 else:
                     ids[id] = None
 
@@ -103,16 +105,18 @@ class _Kind:
         del index.ids[id]
         if index.numbers is not None:
             del index.numbers[id]
-            index.listed = None
         if not index.ids:
             del self.indexes[key]
 
     def _number(self, index: _Index, *ids: str) -> None:
         if index.numbers is None:
             index.numbers = {}
-        index.numbers.update(zip(ids, range(self.arrivals + 1, self.arrivals + len(ids) + 1), strict=True))
+        numbers = range(self.arrivals + 1, self.arrivals + len(ids) + 1)
+        index.numbers.update(zip(ids, numbers, strict=True))
         self.arrivals += len(ids)
-        index.listed = None
+        if index.listed is not None:
+            index.listed[0].extend(numbers)
+            index.listed[1].extend(ids)
 
     def page(self, key: str, after: str | None, limit: int, *, newest: bool) -> Page[Any]:
         """Return the records under ``key`` that came after the number ``after``, or before it, ``newest`` first."""
@@ -120,31 +124,37 @@ class _Kind:
         if index is None:
             return Page((), None)
         if after is None or not after.isdecimal():
-            ids = list(islice(reversed(index.ids) if newest else index.ids, limit))
-            more = limit < len(index.ids)
+            ids = list(islice(reversed(index.ids) if newest else index.ids, limit + 1))
         else:
-            if index.numbers is None:
-                self._number(index, *index.ids)
-            if index.listed is None:
-                numbers = cast("dict[str, int]", index.numbers)
-                index.listed = list(numbers.values()), list(numbers)
-            if newest:
-                end = bisect_left(index.listed[0], int(after))
-                ids, more = index.listed[1][max(0, end - limit) : end][::-1], end > limit
-            else:
-                start = bisect_right(index.listed[0], int(after))
-                ids, more = index.listed[1][start : start + limit], start + limit < len(index.ids)
-        if not more or not ids:
-            return Page([self.records[id] for id in ids], None)
+            ids = self._after(index, int(after), limit + 1, newest=newest)
+        records = [self.records[id] for id in ids[:limit]]
+        if len(ids) <= limit or not records:
+            return Page(records, None)
         if index.numbers is None:
             self._number(index, *index.ids)
-        return Page([self.records[id] for id in ids], str(cast("dict[str, int]", index.numbers)[ids[-1]]))
+        return Page(records, str(cast("dict[str, int]", index.numbers)[ids[limit - 1]]))
+
+    def _after(self, index: _Index, number: int, limit: int, *, newest: bool) -> list[str]:
+        """Return up to ``limit`` ids after a number, or before it, the ``newest`` first."""
+        if index.numbers is None:
+            self._number(index, *index.ids)
+        current = cast("dict[str, int]", index.numbers)
+        if index.listed is None or len(index.listed[0]) > 2 * len(current) + _STALE_ENTRIES:
+            index.listed = list(current.values()), list(current)
+        numbers, ids = index.listed
+        if newest:
+            places = range(bisect_left(numbers, number) - 1, -1, -1)
+        else:
+            places = range(bisect_right(numbers, number), len(numbers))
+        there = (ids[place] for place in places if current.get(ids[place]) == numbers[place])
+        return list(islice(there, limit))
 
     def _uncalendar(self, id: str, second: int) -> None:
         ids = self.calendar[second]
         del ids[id]
         if not ids:
             del self.calendar[second]
+            del self.seconds[bisect_left(self.seconds, second)]
 
 
 class _Mailbox:
@@ -211,19 +221,30 @@ class MemoryStore:
         if box is None:
             return ()
         later = box.later
-        while later and later[0][0] <= now:
+        for _ in range(_AT_ONCE):
+            if not later or later[0][0] > now:
+                break
             d = self._filed(heappop(later), mailbox)
             if d is not None:
                 _insert(box.ready, d)
         return box.ready[:limit]
 
-    async def pending(self, mailbox: str, limit: int) -> Sequence[Delivery]:
+    async def pending(self, mailbox: str, limit: int, but: Container[str] = ()) -> Sequence[Delivery]:
         box = self._mailboxes.get(mailbox)
         if box is None:
             return ()
-        found = {d.id: d for d in box.ready}
-        found.update((d.id, d) for entry in box.later if (d := self._filed(entry, mailbox)) is not None)
-        return list(found.values())[:limit]
+        found: dict[str, Delivery] = {}
+        for d in box.ready:
+            if len(found) >= limit:
+                break
+            if d.id not in but:
+                found[d.id] = d
+        for entry in box.later:
+            if len(found) >= limit:
+                break
+            if entry[1] not in but and (filed := self._filed(entry, mailbox)) is not None:
+                found[filed.id] = filed
+        return list(found.values())
 
     async def next_due_at(self, mailbox: str) -> float | None:
         box = self._mailboxes.get(mailbox)
@@ -231,25 +252,25 @@ class MemoryStore:
             return None
         if box.ready:
             return box.ready[0].visible_at
-        while box.later:
-            if self._filed(box.later[0], mailbox) is not None:
-                return box.later[0][0]
-            heappop(box.later)
-        return None
+        later = box.later
+        for _ in range(_AT_ONCE):
+            if not later:
+                return None
+            if self._filed(later[0], mailbox) is not None:
+                break
+            heappop(later)
+        return later[0][0] if later else None  # too early, if there are more that were settled: then ask again
 
-    async def ending(self, kind: type[R], now: float, limit: int) -> Sequence[R]:
+    async def ending(self, kind: type[R], now: float, limit: int, but: Container[str] = ()) -> Sequence[R]:
         found = self._kind(kind)
-        calendar = found.calendar
         last = int(now)
-        # Second by second from the earliest; only after a long silence is it less work to ask which ones there are.
-        gap = last - found.earliest > len(calendar)
-        seconds = sorted(s for s in calendar if s <= last) if gap else range(found.earliest, last + 1)
-        found.earliest = max(found.earliest, next((s for s in seconds if s in calendar), last + 1))
         ended: list[R] = []
-        for second in seconds:
-            for id in calendar.get(second, ()):
+        for second in found.seconds:
+            if second > last:
+                break
+            for id in found.calendar[second]:
                 record = found.records[id]
-                if record.ends_at <= now:
+                if record.ends_at <= now and id not in but:
                     ended.append(record)
                     if len(ended) == limit:
                         return ended

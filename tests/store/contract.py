@@ -911,6 +911,17 @@ class IndexContract:
         assert len(found) == 3
         assert len(await store.pending("mia", 2)) == 2
 
+    async def test_lists_step_over_ids_that_are_not_wanted(self, store: Store) -> None:
+        await put(store, *(delivery(f"d{n}", arrival=n, delay=n % 2) for n in range(6)))
+        for limit, but, expected in (
+            (10, {"d0", "d1", "d9"}, {"d2", "d3", "d4", "d5"}),
+            (10, {"d0", "d1", "d2", "d3", "d4", "d5"}, set()),
+        ):
+            assert set(ids(await store.pending("mia", limit, but))) == expected, but
+            assert set(ids(await store.ending(Delivery, NOW + TTL + 1, limit, but))) == expected, but
+        assert len(await store.pending("mia", 3, {"d0", "d1"})) == 3
+        assert len(await store.ending(Delivery, NOW + TTL + 1, 3, {"d0", "d1"})) == 3
+
     async def test_nothing_is_pending_in_an_unknown_mailbox(self, store: Store) -> None:
         assert list(await store.pending("mia", 10)) == []
 

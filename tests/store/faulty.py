@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from random import Random
 from typing import Any, TypeVar
 
@@ -132,17 +132,17 @@ class FaultyStore:
         await self._pause()
         return found
 
-    async def pending(self, mailbox: str, limit: int) -> Sequence[Delivery]:
+    async def pending(self, mailbox: str, limit: int, but: Container[str] = ()) -> Sequence[Delivery]:
         await self._pause()
-        found = self._recall(("pending", mailbox, limit), await self.inner.pending(mailbox, limit))
+        found = self._recall(("pending", mailbox, limit), await self.inner.pending(mailbox, limit, but))
         await self._pause()
-        return found
+        return [d for d in found if d.id not in but]
 
-    async def ending(self, kind: type[R], now: float, limit: int) -> Sequence[R]:
+    async def ending(self, kind: type[R], now: float, limit: int, but: Container[str] = ()) -> Sequence[R]:
         await self._pause()
-        found = self._recall(("ending", kind, limit), await self.inner.ending(kind, now, limit))
+        found = self._recall(("ending", kind, limit), await self.inner.ending(kind, now, limit, but))
         await self._pause()
-        return found
+        return [record for record in found if record.id not in but]
 
     async def next_due_at(self, mailbox: str) -> float | None:
         await self._pause()

@@ -108,3 +108,57 @@ async def test_looking_for_what_ends_after_a_long_silence_finds_all_of_it() -> N
     assert len(await store.ending(Delivery, NOW + 20 * TTL, 10)) == 2
     assert len(await store.ending(Delivery, NOW + 100 * TTL, 10)) == 3
     assert len(await store.ending(Delivery, NOW + 20 * TTL, 10)) == 2
+
+
+async def test_leases_that_lapse_by_the_thousand_are_all_found_some_at_a_time() -> None:
+    store = MemoryStore()
+    many = 3_000
+    for n in range(many):
+        d = delivery(f"d{n}", arrival=n)
+        await put(store, d, lease(d, seconds=5))
+    found: set[str] = set()
+    looks = 0
+    while len(found) < many:
+        seen = await store.due("mia", NOW + 6, many)
+        assert len(seen) - len(found) <= 600, "so many in one piece"
+        assert [d.rank for d in seen] == sorted(d.rank for d in seen)
+        assert store._mailboxes["mia"].ready
+        found.update(d.id for d in seen)
+        looks += 1
+    assert looks < 10
+
+
+async def test_entries_of_leases_that_were_settled_are_passed_some_at_a_time() -> None:
+    store = MemoryStore()
+    stays = delivery("stays", arrival=5_000, delay=100)
+    await put(store, stays)
+    for n in range(2_000):
+        d = delivery(f"d{n}", arrival=n)
+        await put(store, d, lease(d, seconds=5))
+    for n in range(2_000):
+        d = delivery(f"d{n}", arrival=n)
+        await put(store, ack(lease(d, seconds=5)))
+    asked = 0
+    while (at := await store.next_due_at("mia")) != stays.visible_at:
+        assert at is not None
+        assert at <= NOW + 5
+        asked += 1
+    assert asked <= 10
+
+
+async def test_a_long_list_is_paged_while_most_of_it_goes() -> None:
+    store = MemoryStore()
+    people = [agent(f"a{n}", "go") for n in range(500)]
+    await put(store, *people)
+    first = await store.page(Agent, REGISTERED, None, 100)
+    second = await store.page(Agent, REGISTERED, first.after, 100)
+    await drop(store, *people[:150], *people[210:490])
+    await put(store, agent("new", "go"))
+    rest = await store.page(Agent, REGISTERED, second.after, 100)
+    assert [a.id for a in rest.records] == [*(f"a{n}" for n in (*range(200, 210), *range(490, 500))), "new"]
+    assert rest.after is None
+    back = await store.page(Agent, REGISTERED, second.after, 20, newest=True)
+    assert [a.id for a in back.records] == [f"a{n}" for n in range(198, 178, -1)]
+    listed = store._kinds[Agent].indexes[REGISTERED].listed
+    assert listed is not None
+    assert len(listed[0]) <= 2 * 71 + 64
