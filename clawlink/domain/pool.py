@@ -88,10 +88,15 @@ def keys_of(agent: Agent) -> tuple[str, ...]:
     return (by_member(agent.id), by_name(agent.name), *(by_capability(c) for c in agent.capabilities))
 
 
-def eligible(pool: Pool, agent: Agent) -> bool:
-    """Tell whether the agent may claim from the pool."""
+def skills_of(agent: Agent) -> frozenset[str]:
+    """Return the agent's capabilities, folded."""
+    return frozenset(map(fold, agent.capabilities))
+
+
+def eligible(pool: Pool, agent: Agent, skills: frozenset[str] | None = None) -> bool:
+    """Return True if the agent may claim from the pool. ``skills`` are its own, for callers that have them."""
     if pool.any_of and agent.id not in pool.any_of:
         return False
     if pool.name is not None and pool.name != fold(agent.name):
         return False
-    return not pool.capabilities or {fold(c) for c in agent.capabilities}.issuperset(pool.capabilities)
+    return not pool.capabilities or (skills_of(agent) if skills is None else skills).issuperset(pool.capabilities)

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
 from msgspec.structs import replace
 
-from clawlink.domain.agent import Agent, Presence, by_capability, presence
+from clawlink.domain.agent import Agent, Presence, by_capability, by_name, presence
 from clawlink.domain.delivery import Delivery, by_lender
-from clawlink.domain.pool import POOLS, Pool, eligible, is_pool, keys_of
+from clawlink.domain.pool import POOLS, Pool, by_member, eligible, is_pool, keys_of, skills_of
 from clawlink.domain.task import Task
 from clawlink.errors import RelayFull
 from clawlink.relay.core import Core
-from clawlink.store.base import Drop, Put, Signal
+from clawlink.relay.turns import SLICE, Turns
+from clawlink.store.base import Conflict, Drop, Put, Signal
 
 _FULL_RETRY_SECONDS = 30.0
 _COUNT_SECONDS = 1.0
 _FEW = 256  # agents that are looked through each time
+# A count of more agents lasts longer, a second for so many: counting takes about a thousandth of the time.
+_COUNTED_A_SECOND = 1000
 # Long enough for any index to have caught up with the last piece of work.
 _EMPTY_SECONDS = 60.0
 
@@ -24,30 +27,87 @@ _EMPTY_SECONDS = 60.0
 class Waiter:
     """A consumer that waits for work of any pool it is eligible for. It is woken for one piece of work at a time.
 
-    ``turn`` tells who has waited longer. ``own`` are the keys of the agent, as its record is by now; ``keys`` are those
-    by which the consumer is found, none while it does not wait.
+    ``turn`` tells who has waited longer. A waiter that was ``woken`` is stepped over until it looks at its pools.
     """
 
-    __slots__ = ("agent", "keys", "own", "signal", "turn", "woken")
+    __slots__ = ("agent", "enlisted", "queues", "signal", "skills", "turn", "woken")
 
     def __init__(self, agent: Agent, signal: Signal) -> None:
         self.agent = agent
-        self.own = keys_of(agent)
+        self.skills = skills_of(agent)
         self.signal = signal
         self.turn = 0
-        self.keys: tuple[str, ...] = ()
+        self.enlisted = False
         self.woken = False
-
-    @property
-    def enlisted(self) -> bool:
-        """Whether it may be woken."""
-        return bool(self.keys)
+        self.queues: tuple[str | frozenset[str], ...] = ()  # where it is found at this moment
 
     def become(self, agent: Agent) -> None:
         """Wait as the agent that it is by now."""
         if agent is not self.agent:
             self.agent = agent
-            self.own = keys_of(agent)
+            self.skills = skills_of(agent)
+
+
+class _Queues:
+    """Those who wait, in queues: by the agent's id, by its name, and by all that it can do.
+
+    Agents that can do the same stand in one queue. So of a thousand that wait, a few queues are looked at.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: dict[str | frozenset[str], dict[int, Waiter]] = {}
+        self._by_skill: dict[str, dict[frozenset[str], None]] = {}
+
+    def of(self, waiter: Waiter) -> tuple[str | frozenset[str], ...]:
+        """Return the keys of the queues in which a waiter belongs."""
+        return (by_member(waiter.agent.id), by_name(waiter.agent.name), waiter.skills)
+
+    def add(self, waiter: Waiter) -> None:
+        """Put a waiter into its queues, as the last."""
+        waiter.queues = self.of(waiter)
+        for key in waiter.queues:
+            queue = self._waiting.get(key)
+            if queue is None:
+                queue = self._waiting[key] = {}
+                if isinstance(key, frozenset):
+                    for skill in key:
+                        self._by_skill.setdefault(skill, {})[key] = None
+            queue[waiter.turn] = waiter
+
+    def remove(self, waiter: Waiter) -> None:
+        """Take a waiter out of its queues."""
+        for key in waiter.queues:
+            queue = self._waiting[key]
+            del queue[waiter.turn]
+            if not queue:
+                del self._waiting[key]
+                if isinstance(key, frozenset):
+                    for skill in key:
+                        del self._by_skill[skill][key]
+                        if not self._by_skill[skill]:
+                            del self._by_skill[skill]
+        waiter.queues = ()
+
+    def first(self, pool: Pool) -> Waiter | None:
+        """Return whoever may claim from the pool and has waited longest without having been woken."""
+        return min(self._candidates(pool), key=lambda waiter: waiter.turn, default=None)
+
+    def _candidates(self, pool: Pool) -> Iterator[Waiter]:
+        """Give the first of each queue whose waiters may claim from the pool."""
+        keys: Iterable[str | frozenset[str]]
+        if pool.any_of:
+            keys = map(by_member, pool.any_of)
+        elif pool.name is not None:
+            keys = (by_name(pool.name),)
+        else:
+            rarest = min((self._by_skill.get(skill, {}) for skill in pool.capabilities), key=len)
+            keys = [skills for skills in rarest if skills.issuperset(pool.capabilities)]
+        for key in keys:
+            for waiter in self._waiting.get(key, {}).values():
+                if not waiter.woken:
+                    if eligible(pool, waiter.agent, waiter.skills):
+                        yield waiter
+                    break
 
 
 class Pools:
@@ -55,9 +115,9 @@ class Pools:
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._waiting: dict[str, dict[int, Waiter]] = {}
+        self._queues = _Queues()
         self._turn = 0
-        self._counted: dict[str, tuple[float, int]] = {}
+        self._counted: dict[str, tuple[float, float, int]] = {}  # when, for how long, how many
 
     async def any(self) -> bool:
         """Tell whether there is a pool at all."""
@@ -72,9 +132,10 @@ class Pools:
         if agent is None:
             return ()
         found: dict[str, Pool] = {}
+        skills = skills_of(agent)
         for key in keys_of(agent):
             for pool in await store.first(Pool, key, self._core.limits.max_pools):
-                if eligible(pool, agent) and not await self._owned(pool):
+                if eligible(pool, agent, skills) and not await self._owned(pool):
                     found[pool.id] = pool
         return list(found.values())
 
@@ -92,7 +153,7 @@ class Pools:
         found = await store.get(Pool, wanted.id)
         if found is None and not make_room:
             pools = await store.usage(Pool, POOLS)
-            if pools.count >= limit:
+            if pools.count >= limit and not await self._drop_an_empty_one():
                 raise RelayFull(
                     f"{pools.count} combinations of capabilities have work waiting, and the relay keeps no more than "
                     f"{limit}; try again when some of it is done, or raise --max-pools",
@@ -104,93 +165,108 @@ class Pools:
             found = replace(found, name=wanted.name)
         return Put((found or wanted).used(self._core.clock()))
 
-    async def drop_if_empty(self, pool: Pool) -> None:
+    async def drop_if_empty(self, pool: Pool, *, unused_for: float = _EMPTY_SECONDS) -> bool:
         """Forget a pool that has had no work for a while. Raises Conflict if some comes at this moment."""
         core = self._core
-        if core.clock() - pool.used_at >= _EMPTY_SECONDS and not await self._in_use(pool):
-            await core.commit(pool.home, Drop(pool))
-            self._counted.pop(pool.id, None)
+        if core.clock() - pool.used_at < unused_for or await self._in_use(pool):
+            return False
+        await core.commit(pool.home, Drop(pool), quiet=True)
+        self._counted.pop(pool.id, None)
+        return True
+
+    async def _drop_an_empty_one(self) -> bool:
+        """Forget one pool that has no work, however short that is; return False if all have work."""
+        lag = self._core.store.index_lag
+        turns = Turns()
+        for pool in await self._core.store.first(Pool, POOLS, self._core.limits.max_pools):
+            try:
+                if await self.drop_if_empty(pool, unused_for=2 * lag):
+                    return True
+            except Conflict:  # some work has come at this moment
+                pass
+            await turns.next()
+        return False
 
     async def _in_use(self, pool: Pool) -> bool:
         """Tell whether there is work in the pool, or may come back to it from one of its name."""
         store = self._core.store
-        if await store.pending(pool.id, 1):
+        if (await store.load(pool.id)).count and await store.pending(pool.id, 1):
             return True
         lent = by_lender(pool.id)
         return pool.name is not None and any([(await store.usage(kind, lent)).count for kind in (Delivery, Task)])
 
     async def online(self, pool: Pool) -> int:
-        """Count the agents online that may claim here, at most a second ago."""
-        now = self._core.clock()
+        """Count the agents online that may claim here: at most a second ago, or a second for each 1,000 of them."""
+        core = self._core
+        now = core.clock()
         counted = self._counted.get(pool.id)
-        if counted is not None and 0 <= now - counted[0] < _COUNT_SECONDS:
-            return counted[1]
-        count = 0
-        candidates = await self._candidates(pool)
-        for agent in candidates:
-            count += eligible(pool, agent) and presence(agent, now, self._core.limits) is Presence.ONLINE
-        if count or len(candidates) > _FEW:  # that nobody is there is news of which one should be sure
-            self._counted[pool.id] = (now, count)
+        if counted is not None and 0 <= now - counted[0] < counted[1]:
+            return counted[2]
+        count = seen = 0
+        turns = Turns()
+        async for agents in self._candidates(pool):
+            for agent in agents:
+                count += eligible(pool, agent) and presence(agent, now, core.limits) is Presence.ONLINE
+            seen += len(agents)
+            await turns.next(len(agents))
+        if count or seen > _FEW:  # that nobody is there is news of which one should be sure
+            self._counted[pool.id] = (now, _COUNT_SECONDS * max(1.0, seen / _COUNTED_A_SECOND), count)
         return count
 
-    async def _candidates(self, pool: Pool) -> Sequence[Agent]:
+    async def _candidates(self, pool: Pool) -> AsyncIterator[Sequence[Agent]]:
+        """Give the agents that may be eligible, some at a time."""
         store = self._core.store
         if pool.any_of:
             found = [await store.get(Agent, agent_id) for agent_id in pool.any_of]
-            return [agent for agent in found if agent is not None]
+            yield [agent for agent in found if agent is not None]
+            return
         keys = [by_capability(capability) for capability in pool.capabilities]
         counts = [(await store.usage(Agent, key)).count for key in keys]
-        return await store.first(Agent, keys[counts.index(min(counts))], self._core.limits.max_agents)
+        rarest = keys[counts.index(min(counts))]
+        after: str | None = None
+        while True:
+            page = await store.page(Agent, rarest, after, SLICE)
+            yield page.records
+            after = page.after
+            if after is None:
+                return
 
     # -- who is woken ------------------------------------------------------------------------------------------------
 
     def enlist(self, waiter: Waiter) -> None:
         """Wake the consumer for work of the pools from now on, as the last of those who wait."""
+        self.dismiss(waiter)
         self._turn += 1
         waiter.turn = self._turn
+        waiter.enlisted = True
         waiter.woken = False
-        self._find_by(waiter, waiter.own)
+        self._queues.add(waiter)
 
     def dismiss(self, waiter: Waiter) -> None:
         """Wake the consumer for nothing more."""
-        self._find_by(waiter, ())
+        waiter.enlisted = False
+        self._queues.remove(waiter)
 
     async def awake(self, waiter: Waiter) -> None:
         """Note that the consumer looks at its pools again, as the agent that it is by now."""
-        waiter.woken = False
         agent = await self._core.store.get(Agent, waiter.agent.id)
-        if agent is not None and agent is not waiter.agent:
+        if agent is not None:
             waiter.become(agent)
-            if waiter.enlisted:
-                self._find_by(waiter, waiter.own)
-
-    def _find_by(self, waiter: Waiter, keys: tuple[str, ...]) -> None:
-        if keys == waiter.keys:
-            return
-        for key in waiter.keys:
-            waiters = self._waiting[key]
-            del waiters[waiter.turn]
-            if not waiters:
-                del self._waiting[key]
-        for key in keys:
-            self._waiting.setdefault(key, {})[waiter.turn] = waiter
-        waiter.keys = keys
+        if waiter.enlisted and waiter.queues != self._queues.of(waiter):
+            self.enlist(waiter)
+        waiter.woken = False
 
     def wake_one(self, pool: Pool) -> None:
         """Wake whoever may claim here and has waited longest without having been woken."""
-        found: Waiter | None = None
-        for key in pool.anchors:
-            for waiter in self._waiting.get(key, {}).values():
-                if not waiter.woken and eligible(pool, waiter.agent):
-                    if found is None or waiter.turn < found.turn:
-                        found = waiter
-                    break
+        found = self._queues.first(pool)
         if found is not None:
             found.woken = True
             found.signal.give()
 
     async def pass_on(self, pools: Iterable[Pool]) -> None:
         """Wake another for each pool that has work, now or later: it learns when that is due, and waits until then."""
+        turns = Turns()
         for pool in pools:
             if await self._core.store.next_due_at(pool.id) is not None:
                 self.wake_one(pool)
+            await turns.next()

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
 from typing import Any
 
 import pytest
 
 from clawlink.domain.agent import Agent
-from clawlink.errors import NameTaken
+from clawlink.errors import NameTaken, RelayFull
 from clawlink.protocol import requests
+from clawlink.store.base import Page
 from clawlink.store.memory import MemoryStore
-from tests.relay.scene import Scene
+from tests.relay.scene import Scene, receipt_of
 
 MANY = 300
 
@@ -51,6 +52,45 @@ async def test_a_task_of_one_that_left_is_nobodys_but_its_names_while_the_next_o
     await scene.register("b1", name="Mallory")  # nothing can come back any more
 
 
+async def test_a_pool_that_was_emptied_a_moment_ago_makes_room_for_the_next() -> None:
+    scene = Scene(max_pools=3, rate_agent=0)
+    await scene.register("req")
+    await scene.register("w", capabilities=["a", "b", "c"])
+    for capability in "abc":
+        await scene.delegate(capability=capability)
+    with pytest.raises(RelayFull):
+        await scene.delegate(capability="d")
+    for _ in "abc":
+        for d in await scene.take("w"):
+            await scene.relay.settling.ack("w", [receipt_of(d)])
+            await scene.respond("w", d.id)
+    for capability in "defg"[:3]:
+        await scene.delegate(capability=capability)
+    with pytest.raises(RelayFull):
+        await scene.delegate(capability="g")
+
+
+async def test_of_many_that_wait_only_those_that_can_do_all_of_it_are_woken() -> None:
+    scene = Scene(rate_agent=0)
+    await scene.register("req")
+    skills = [["go"], ["sql"], ["go", "sql"], ["go", "sql", "c"], ["Go", "SQL"]]
+    for n in range(50):
+        scene.now += 200
+        await scene.register(f"w{n}", capabilities=skills[n % len(skills)])
+    polls = {n: asyncio.ensure_future(scene.take(f"w{n}", wait=50.0)) for n in range(50)}
+    for _ in range(5):
+        await asyncio.sleep(0)
+    able = [n for n in range(50) if n % len(skills) >= 2]
+    for n in able:  # the longest wait comes first
+        await scene.delegate(capability=["sql", "go"])
+        await asyncio.wait_for(asyncio.shield(polls[n]), 10)
+        assert sum(poll.done() for poll in polls.values()) == able.index(n) + 1, n
+    assert scene.relay._core.signals.listeners() == 50 - len(able)
+    for poll in polls.values():
+        poll.cancel()
+    await asyncio.gather(*polls.values(), return_exceptions=True)
+
+
 class CountingStore(MemoryStore):
     """Counts the agents it gives under a key."""
 
@@ -58,9 +98,11 @@ class CountingStore(MemoryStore):
         super().__init__()
         self.agents = 0
 
-    async def first(self, kind: Any, key: str, limit: int) -> Sequence[Any]:
-        found = await super().first(kind, key, limit)
-        self.agents += len(found) if kind is Agent else 0
+    async def page(
+        self, kind: Any, key: str, after: str | None = None, limit: int = 100, *, newest: bool = False
+    ) -> Page[Any]:
+        found = await super().page(kind, key, after, limit, newest=newest)
+        self.agents += len(found.records) if kind is Agent else 0
         return found
 
 
