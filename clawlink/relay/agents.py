@@ -24,6 +24,7 @@ from clawlink.relay.core import Core, retrying
 from clawlink.relay.directory import Directory, card
 from clawlink.relay.ids import derived
 from clawlink.relay.mailbox import Mailbox
+from clawlink.relay.turns import Turns
 from clawlink.store.base import Conflict, Drop, Put
 
 _TOUCH_SECONDS = 1.0
@@ -334,6 +335,7 @@ class Agents:
         agent = await core.store.get(Agent, agent_id)
         if agent is not None:
             await core.commit(agent.home, Drop(agent))
+            self.directory.remove(agent_id)
             await self._give_up_name(agent)
         return agent
 
@@ -349,7 +351,9 @@ class Agents:
         id = core.ids.fresh()
         shown = card(agent, Presence.ONLINE if kind is AgentJoined else Presence.STALE)
         body = encode(kind(agent=shown, timestamp=iso(now), queued_at=iso(now), message_id=id))
+        turns = Turns()
         for other in audience:
+            await turns.next()
             if other.id != agent.id and self.presence(other) is Presence.ONLINE:
                 await self._mailbox.put_notice(
                     self._mailbox.new(

@@ -69,6 +69,12 @@ class Directory:
         self._core.listed.add(agent_id)
         self._core.changed[agent_id] = None
 
+    def remove(self, agent_id: str) -> None:
+        """Forget an agent that is gone, whether anybody lists agents or not."""
+        self._core.listed.discard(agent_id)
+        self._core.changed.pop(agent_id, None)
+        self._listings.pop(agent_id, None)
+
     async def _matching(self, key: str) -> list[Agent]:
         found: list[Agent] = []
         after: str | None = None
@@ -91,8 +97,7 @@ class Directory:
             del core.changed[agent_id]
             current = await core.store.get(Agent, agent_id)
             if current is None:
-                core.listed.discard(agent_id)
-                self._listings.pop(agent_id, None)
+                self.remove(agent_id)
             else:
                 self._listings[agent_id] = (current.last_heartbeat, await self._encode(current))
             done += 1

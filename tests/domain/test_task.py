@@ -491,12 +491,13 @@ def test_what_the_requester_answers_lets_the_work_go_on(deadline: float | None, 
     assert t.history[-1] == Event(NOW + 20, IN_PROGRESS, "otto", content=b'"both"')
 
 
-def test_a_receipt_of_a_claim_that_was_undone_is_told_to_be_old_whoever_shows_it() -> None:
-    undone = rules.undo(claim(queued(pooled=True)), now=NOW + 1)
-    with pytest.raises(LeaseLost):
-        rules.require_owner(claim(undone, by="w2", receipt="r2"), "mia", "r1")
-    with pytest.raises(NotAllowed):
-        rules.require_owner(claim(undone, by="w2", receipt="r2"), "mia", None)
+def test_an_agent_that_never_had_the_task_is_not_told_where_it_stands_whatever_receipt_it_shows() -> None:
+    undone = claim(rules.undo(claim(queued(pooled=True)), now=NOW + 1), by="w2", receipt="r2")
+    for by, receipt in (("eve", None), ("eve", "junk"), ("eve", "r2"), ("mia", "r1"), ("mia", None)):
+        with pytest.raises(NotAllowed) as refused:
+            rules.require_owner(undone, by, receipt)
+        assert refused.value.current is None, (by, receipt)
+        assert undone.state.value not in refused.value.message, (by, receipt)
 
 
 @pytest.mark.parametrize("state", sorted(set(TaskState) - {INPUT_REQUIRED}))
