@@ -18,6 +18,7 @@ from clawlink.bench import (
     servers,
     socket_scenarios,
     task_scenarios,
+    upkeep_scenarios,
 )
 from clawlink.bench.scenarios import BenchFailed, Relay
 from clawlink.bench.servers import Server
@@ -158,6 +159,14 @@ def test_events_of_agentrelay_are_sent_and_received(tmp_path: Path, monkeypatch:
     assert sent.value > 0
     assert received.value > 0
     assert len(list((tmp_path / "agentrelay" / "storage").glob("*.json"))) == 6
+
+
+async def test_each_step_of_upkeep_is_done_and_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep_scenarios, "SHARE", 0.002)
+    said: list[str] = []
+    rows = await upkeep_scenarios.upkeep(say=said.append)
+    assert len(rows) == len(said) > 10
+    assert all(row.unit == "ms" and row.value > 0 for row in rows), rows
 
 
 async def test_waiting_polls_are_held_open_and_let_go(relay: Relay) -> None:

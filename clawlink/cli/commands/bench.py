@@ -21,7 +21,7 @@ HELP = "Measure a relay, beside the floor that aiohttp sets."
 SCENARIOS = (
     *("delegate", "tasks", "work", "takeover", "lists", "agents", "memory", "waiting"),
     *("sockets", "latency", "idle", "stuck", "restarts"),
-    *("files", "spool", "listing", "events"),
+    *("files", "spool", "listing", "events", "upkeep"),
 )
 
 
@@ -48,7 +48,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from contextlib import ExitStack
     from tempfile import TemporaryDirectory
 
-    from clawlink.bench import event_scenarios, link_scenarios, servers
+    from clawlink.bench import event_scenarios, link_scenarios, servers, upkeep_scenarios
     from clawlink.bench.scenarios import Relay
 
     def say(what: str) -> None:
@@ -63,6 +63,9 @@ def run(args: Namespace, ctx: Context) -> Exit:
         if name == "events":  # which needs none
             with TemporaryDirectory() as folder:
                 rows += event_scenarios.events(folder, say=say)
+            continue
+        if name == "upkeep":  # which looks into relays without sockets
+            rows += asyncio.run(upkeep_scenarios.upkeep(say=say))
             continue
         # Every scenario gets a fresh relay, so that none is measured on what another left behind.
         with ExitStack() as stack:
