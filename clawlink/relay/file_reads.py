@@ -132,6 +132,10 @@ class FileReads:
             )
         return file
 
+    def readings(self) -> list[Reading]:
+        """Return all readings. For the janitor."""
+        return self._readings.all()
+
     async def list(self, ask: requests.ListQuery) -> replies.FileList:
         """List the files without their contents."""
         page = await self._core.store.page(SharedFile, PRESENT, ask.after, ask.limit)
@@ -175,13 +179,14 @@ class FileReads:
             )
         return file_history(key, found, core.clock())
 
-    async def end_readings(self) -> None:
-        """Burn what was read, where its reader had time enough to ask again. For the janitor."""
-        for reading in self._readings.over(self._core.clock()):
-            if reading.whole:
-                await self._burn(reading)
-            else:
-                self._readings.end(reading)
+    async def end_if_over(self, reading: Reading) -> None:
+        """Burn what was read, if its reader had time enough to ask again. For the janitor."""
+        if not reading.over(self._core.clock()):
+            return
+        if reading.whole:
+            await self._burn(reading)
+        else:
+            self._readings.end(reading)
 
 
 def _as_text(content: bytes) -> tuple[str, str]:

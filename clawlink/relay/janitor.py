@@ -1,11 +1,14 @@
-"""The janitor: expires, forgets, and keeps what is settled within bounds. It calls the same rules as everyone else."""
+"""The janitor: expires, forgets, and keeps what is settled within bounds. It calls the same rules as everyone else.
+
+Each step stands alone: one that fails ends no other step, and a record that cannot be settled hides none behind it.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from time import perf_counter
+from typing import Any, TypeVar
 
 from clawlink.domain import agent as agent_rules
 from clawlink.domain.agent import REGISTERED, Agent
@@ -22,13 +25,20 @@ from clawlink.relay.file_reads import FileReads
 from clawlink.relay.files import Files
 from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.pools import Pools
+from clawlink.relay.troubles import Aside, Troubles
+from clawlink.relay.turns import Turns
 from clawlink.relay.upkeep import Upkeep
 from clawlink.relay.uploads import Uploads
-from clawlink.store.base import Conflict, Drop, Put
+from clawlink.store.base import Conflict, Drop, Failed, Put
 
 _SLICE = 200
+_POOLS_SLICE = 100
+# A round looks at pools for so long, then the next one goes on: waiters that can do almost the same cost most.
+_POOLS_SECONDS = 0.01
 _SETTLED_KINDS: tuple[type[Any], ...] = (Delivery, Task, Broadcast, FileWrite)
 _ENDING_KINDS: tuple[type[Any], ...] = (*_SETTLED_KINDS, SharedFile, Knowledge, Pointer)
+
+T = TypeVar("T")
 
 
 class Janitor:
@@ -54,27 +64,73 @@ class Janitor:
         self._file_reads = file_reads
         self._uploads = uploads
         self._agents_after: str | None = None
+        self._pools_after: str | None = None
+        self._troubles = Troubles(core.stats)
+        self._aside = {kind: Aside() for kind in _ENDING_KINDS}
+
+    @property
+    def stuck(self) -> int:
+        """How many records could not be settled, and are tried again."""
+        return sum(map(len, self._aside.values()))
 
     async def sweep(self) -> None:
         """Do everything that is to be done at this moment, with turns for other requests in between."""
         for kind in _ENDING_KINDS:
-            await self._end(kind)
-        await self._evict()
-        await self._evict_knowledge()
-        await self._forget_agents()
-        await self._look_at_pools()
-        await self._file_reads.end_readings()
-        await self._uploads.sweep()
+            await self.step(f"end {kind.__name__}", self._end, kind)
+        await self.step("evict", self._evict)
+        await self.step("evict Knowledge", self._evict_knowledge)
+        await self.step("forget agents", self._forget_agents)
+        await self.step("pools", self._look_at_pools)
+        await self.step("readings", self._end_readings)
+        await self.step("uploads", self._look_at_uploads)
 
-    async def _end(self, kind: type[Any]) -> None:
+    async def step(self, name: str, step: Callable[..., Awaitable[bool | None]], *args: Any) -> None:
+        """Do one step of upkeep. A failure is noted, and whoever calls this goes on. ``step`` returns False for it."""
+        try:
+            if await step(*args) is not False:
+                self._troubles.over(name)
+        except Exception as failure:
+            self._troubles.note(name, failure)
+
+    async def _each(self, name: str, items: Iterable[T], do: Callable[[T], Awaitable[object]]) -> bool:
+        """Do the same for each item. Return True if none of them failed; one that does stops none behind it."""
+        turns = Turns()
+        well = True
+        for item in items:
+            try:
+                await do(item)
+            except Exception as failure:
+                self._troubles.note(name, failure)
+                well = False
+            await turns.next()
+        return well
+
+    async def _end(self, kind: type[Any]) -> bool:
+        core, aside, turns = self._core, self._aside[kind], Turns()
+        for id in aside.begin(core.clock()):
+            await self._end_or_put_aside(kind, id)
+            await turns.next()
         while True:
-            ended = await self._core.store.ending(kind, self._core.clock(), _SLICE)
-            done = 0
+            ended = await core.store.ending(kind, core.clock(), _SLICE, aside)
             for record in ended:
-                done += await self._end_one(kind, record.id)
-            await asyncio.sleep(0)
-            if done < _SLICE:
-                return
+                if not await self._end_or_put_aside(kind, record.id):
+                    aside.pass_over(record.id)
+                await turns.next()
+            if len(ended) < _SLICE:
+                return not aside
+
+    async def _end_or_put_aside(self, kind: type[Any], id: str) -> bool:
+        aside = self._aside[kind]
+        try:
+            done = await self._end_one(kind, id)
+        except Failed:  # the store does not answer: the record is not at fault
+            raise
+        except Exception as failure:
+            self._troubles.note(f"end {kind.__name__}", failure, id=id)
+            aside.failed(id, self._core.clock())
+            return False
+        aside.settled(id)
+        return done
 
     @retrying
     async def _end_one(self, kind: type[Any], id: str) -> bool:
@@ -99,9 +155,9 @@ class Janitor:
 
     async def _drop(self, *records: Record) -> None:
         """Forget records of one home."""
-        await self._core.commit(records[0].home, *map(Drop, records))
+        await self._core.commit(records[0].home, *map(Drop, records), quiet=True)
 
-    async def _evict(self) -> None:
+    async def _evict(self) -> bool:
         """Forget the oldest settled records while there are too many, or too many bytes of them."""
         core = self._core
         while True:
@@ -109,20 +165,41 @@ class Janitor:
             over_count = sum(u.count for u in usages.values()) - core.limits.retention_records
             over_bytes = sum(u.bytes for u in usages.values()) - core.limits.retention_bytes
             if over_count <= 0 and over_bytes <= 0:
-                return
+                return True
             largest = max(usages, key=lambda kind: usages[kind].bytes if over_bytes > 0 else usages[kind].count)
-            oldest = await core.store.first(largest, SETTLED, _SLICE if over_bytes > 0 else min(over_count, _SLICE))
+            oldest = await self._oldest(largest, SETTLED, _SLICE if over_bytes > 0 else min(over_count, _SLICE))
             homes: dict[str, list[Record]] = {}
             for record in oldest:
                 if over_count <= 0 and over_bytes <= 0:
                     break
                 over_count, over_bytes = over_count - 1, over_bytes - record.weight
                 homes.setdefault(record.home, []).append(record)
-            dropped = sum([await self._evict_from_home(largest, records) for records in homes.values()])
+            dropped = await self._evict_from_homes(largest, homes.values())
             core.stats.evicted += dropped
-            await asyncio.sleep(0)
             if not dropped:
-                return
+                return False
+
+    async def _oldest(self, kind: type[Any], key: str, count: int) -> list[Record]:
+        """Return the oldest records under a key, without those that could not be settled."""
+        aside = self._aside[kind]
+        found: Sequence[Record] = await self._core.store.first(kind, key, count + len(aside))
+        return [record for record in found if record.id not in aside][:count]
+
+    async def _evict_from_homes(self, kind: type[Any], homes: Iterable[Sequence[Record]]) -> int:
+        """Forget records; return how many. A home that fails stops none behind it."""
+        dropped = 0
+        turns = Turns()
+        for records in homes:
+            try:
+                dropped += await self._evict_from_home(kind, records)
+            except Failed:
+                raise
+            except Exception as failure:
+                self._troubles.note("evict", failure, id=records[0].id)
+                for record in records:
+                    self._aside[kind].failed(record.id, self._core.clock())
+            await turns.next(len(records))
+        return dropped
 
     async def _evict_from_home(self, kind: type[Any], records: Sequence[Record]) -> int:
         try:
@@ -141,39 +218,58 @@ class Janitor:
             await self._drop(*settled)
         return len(settled)
 
-    async def _forget_agents(self) -> None:
+    async def _forget_agents(self) -> bool:
         """Look at some of the agents each time, and forget those that are long silent and have no mail."""
-        core = self._core
-        page = await core.store.page(Agent, REGISTERED, self._agents_after, _SLICE)
+        page = await self._core.store.page(Agent, REGISTERED, self._agents_after, _SLICE)
         self._agents_after = page.after
-        for agent in page.records:
-            mail = await core.store.load(agent.id)
-            if agent_rules.forgettable(agent, core.clock(), core.limits, mail=mail.count):
-                await self._departures.forget(agent.id)
+        return await self._each("forget agents", page.records, self._forget_if_silent)
 
-    async def _look_at_pools(self) -> None:
-        for pool in await self._core.store.first(Pool, POOLS, self._core.limits.max_pools):
-            if await self._core.store.due(pool.id, self._core.clock(), 1):
-                self._pools.wake_one(pool)  # whoever was to wake for it may have gone
-            else:
-                with contextlib.suppress(Conflict):  # some work has come at this moment
-                    await self._pools.drop_if_empty(pool)
+    async def _forget_if_silent(self, agent: Agent) -> None:
+        core = self._core
+        mail = await core.store.load(agent.id)
+        if agent_rules.forgettable(agent, core.clock(), core.limits, mail=mail.count):
+            await self._departures.forget(agent.id)
 
-    async def _evict_knowledge(self) -> None:
+    async def _look_at_pools(self) -> bool:
+        """Look at pools for a while, and go on there at the next round."""
+        until = perf_counter() + _POOLS_SECONDS
+        well = True
+        while True:
+            page = await self._core.store.page(Pool, POOLS, self._pools_after, _POOLS_SLICE)
+            well &= await self._each("pools", page.records, self._look_at_pool)
+            self._pools_after = page.after
+            if page.after is None or perf_counter() >= until:
+                return well
+
+    async def _look_at_pool(self, pool: Pool) -> None:
+        due_at = await self._core.store.next_due_at(pool.id)
+        if due_at is not None and due_at <= self._core.clock():
+            self._pools.wake_one(pool)  # whoever was to wake for it may have gone
+        else:
+            with contextlib.suppress(Conflict):  # some work has come at this moment
+                await self._pools.drop_if_empty(pool)
+
+    async def _end_readings(self) -> bool:
+        return await self._each("readings", self._file_reads.readings(), self._file_reads.end_if_over)
+
+    async def _look_at_uploads(self) -> bool:
+        return await self._each("uploads", self._uploads.known(), self._uploads.look)
+
+    async def _evict_knowledge(self) -> bool:
         """Forget the oldest of what is kept for those who come late, while it is too much."""
         core = self._core
         while True:
             kept = await core.store.usage(Knowledge, KNOWLEDGE)
             over = kept.count - core.limits.max_knowledge
-            if over <= 0 and kept.bytes <= core.limits.max_knowledge_bytes:
-                return
-            oldest = await core.store.first(Knowledge, KNOWLEDGE, _SLICE if over <= 0 else min(over, _SLICE))
-            dropped, excess = 0, kept.bytes - core.limits.max_knowledge_bytes
+            excess = kept.bytes - core.limits.max_knowledge_bytes
+            if over <= 0 and excess <= 0:
+                return True
+            oldest = await self._oldest(Knowledge, KNOWLEDGE, _SLICE if over <= 0 else min(over, _SLICE))
+            going: list[list[Record]] = []
             for record in oldest:
                 if over <= 0 and excess <= 0:
                     break
-                dropped += await self._evict_from_home(Knowledge, [record])
+                going.append([record])
                 over, excess = over - 1, excess - record.weight
-            await asyncio.sleep(0)
-            if not dropped:
-                return
+            if not await self._evict_from_homes(Knowledge, going):
+                return False

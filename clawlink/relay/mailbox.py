@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from msgspec.structs import replace
 
@@ -16,12 +15,13 @@ from clawlink.domain.pool import is_pool
 from clawlink.domain.task import Task
 from clawlink.errors import MailboxFull, RelayFull
 from clawlink.relay.core import Core, retrying
+from clawlink.relay.turns import Turns
 from clawlink.store.base import Absent, Conflict, Drop, Page, Put
 
 _NORMAL = Priority.NORMAL.level
 _NOTICE_SHARE = 0.5
+_PAGE = 256
 _FULL_RETRY_SECONDS = 5.0
-_SLICE = 256
 
 
 def owner(mailbox: str) -> str:
@@ -168,11 +168,28 @@ class Mailbox:
     async def redrive(self, mailbox: str, ids: Sequence[str] | None, limit: int) -> list[str]:
         """Put dead letters back at their old places, the named ones or the oldest; return the ids of those put back."""
         if ids is None:
-            oldest = await self._core.store.first(Delivery, rules.by_dead(mailbox), limit)
-            ids = [rules.message_id(d) for d in oldest]
-        back = [id for id in dict.fromkeys(ids) if await self._redrive_one(mailbox, id)]
+            ids = await self._dead(mailbox, limit)
+        back: list[str] = []
+        turns = Turns()
+        for id in dict.fromkeys(ids):
+            if await self._redrive_one(mailbox, id):
+                back.append(id)
+            await turns.next()
         self._core.stats.redriven += len(back)
         return back
+
+    async def _dead(self, mailbox: str, limit: int) -> list[str]:
+        """Return the ids of the oldest dead letters of a mailbox."""
+        found: list[str] = []
+        after: str | None = None
+        turns = Turns()
+        while True:
+            page = await self.dead_letters(mailbox, after, min(limit - len(found), _PAGE))
+            found += [rules.message_id(d) for d in page.records]
+            after = page.after
+            if after is None or len(found) >= limit:
+                return found
+            await turns.next(_PAGE)
 
     @retrying
     async def _redrive_one(self, mailbox: str, id: str) -> bool:
@@ -191,14 +208,27 @@ class Mailbox:
 
     async def close(self, mailbox: str) -> int:
         """Settle as expired what is in the mailbox of an agent that leaves, but for tasks; return how many it was."""
-        store, most = self._core.store, self._core.limits.max_mailbox_messages
+        store = self._core.store
         dropped = 0
-        found = [*await store.pending(mailbox, most), *await store.first(Delivery, rules.by_dead(mailbox), most)]
-        for done, d in enumerate(found, 1):
+        async for d in self.pending(mailbox):
             dropped += not d.is_task and await self.expire(d.id)
-            if done % _SLICE == 0:
-                await asyncio.sleep(0)
+        turns = Turns()
+        for id in await self._dead(mailbox, self._core.limits.max_mailbox_messages):
+            dead = await store.get(Delivery, id) or await store.get(Delivery, rules.copy_id(id, mailbox))
+            dropped += dead is not None and not dead.is_task and await self.expire(dead.id)
+            await turns.next()
         return dropped
+
+    async def pending(self, mailbox: str) -> AsyncIterator[Delivery]:
+        """Give the pending deliveries of a mailbox, each once, with turns for other requests in between."""
+        seen: set[str] = set()
+        turns = Turns()
+        while found := await self._core.store.pending(mailbox, _PAGE, seen):
+            for d in found:
+                await turns.next()
+                seen.add(d.id)
+                yield d
+            await turns.next(_PAGE)
 
     @retrying
     async def expire(self, id: str) -> bool:

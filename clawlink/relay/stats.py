@@ -32,6 +32,7 @@ class Stats:
     takeovers: int = 0
     rate_limited: int = 0
     loops_stopped: int = 0
+    upkeep_failures: int = 0
 
 
 HELP = {
@@ -58,6 +59,7 @@ HELP = {
     "takeovers": "Tasks that went on to another owner.",
     "rate_limited": "New work refused because it came too fast.",
     "loops_stopped": "New work refused because agents went in circles.",
+    "upkeep_failures": "Failures of the relay's upkeep; each kind is logged once, and tried again.",
 }
 if set(HELP) != {f.name for f in fields(Stats)}:
     raise AssertionError("every counter needs a sentence")

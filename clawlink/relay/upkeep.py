@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Sequence
 
@@ -21,9 +20,8 @@ from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import derived
 from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.pools import Pools
+from clawlink.relay.turns import SLICE, Turns
 from clawlink.store.base import Drop, Put
-
-_SLICE = 32
 
 
 def capabilities_of(message: TaskDelegation) -> Sequence[str]:
@@ -246,31 +244,30 @@ class Upkeep:
         most = core.limits.max_mailbox_messages
         held = [d.id for d in await core.store.first(Delivery, by_owner(agent.id), core.limits.max_open_tasks)]
         after: str | None = None
+        turns = Turns()
         while True:
-            page = await core.store.page(Task, by_owner(agent.id), after, _SLICE)
+            page = await core.store.page(Task, by_owner(agent.id), after, SLICE)
             held += [task.id for task in page.records]
             if page.after is None:
                 break
             after = page.after
-            await asyncio.sleep(0)
+            await turns.next(len(page.records))
         forsaken: set[str] = set()
         elsewhere = 0  # tasks of the name that wait in the mailbox of one who had it before
-        for done, id in enumerate(held, 1):
+        for id in held:
             task = await self._forsake(id, agent)
             if task is not None:
                 forsaken.add(id)
                 elsewhere += not task.pooled and task.mailbox != agent.id
-            if done % _SLICE == 0:
-                await asyncio.sleep(0)
+            await turns.next()
         await self._mailbox.redrive(agent.id, None, most)  # the next of its name may have better luck
-        waiting = [d for d in await core.store.pending(agent.id, most) if d.is_task]
+        waiting = [d async for d in self._mailbox.pending(agent.id) if d.is_task]
         if waiting:
             await self._wait_for_name(agent)
-        for done, d in enumerate(waiting, 1):
+        for d in waiting:
             if d.id not in forsaken:
                 await self._tell_of_leaving(d.id, agent)
-            if done % _SLICE == 0:
-                await asyncio.sleep(0)
+            await turns.next()
         return len(waiting) + elsewhere
 
     @retrying

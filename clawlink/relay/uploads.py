@@ -318,11 +318,14 @@ class Uploads:
         keep = limits.upload_ttl if upload.written is None else limits.retention
         upload.expires_at = self._core.clock() + keep
 
-    async def sweep(self) -> None:
-        """Forget those that have not gone on for too long, and those of agents that are gone. For the janitor."""
-        for upload in list(self._by_id.values()):
-            if not self._lapsed(upload) and await self._core.store.get(Agent, upload.owner) is None:
-                await self.end(upload)
+    def known(self) -> list[Upload]:
+        """Return all uploads. For the janitor."""
+        return list(self._by_id.values())
+
+    async def look(self, upload: Upload) -> None:
+        """Forget an upload that has not gone on for too long, or whose agent is gone. For the janitor."""
+        if not self._lapsed(upload) and await self._core.store.get(Agent, upload.owner) is None:
+            await self.end(upload)
 
     def close(self) -> None:
         """Forget all."""

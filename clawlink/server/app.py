@@ -65,7 +65,7 @@ class App:
         self._agentlink = open_door(self.relay, config, read, wall=clock or time.time)
         self._server: Server | None = None
         self._runner: web.ServerRunner | None = None
-        self._sweeper: asyncio.Task[None] | None = None
+        self._upkeep: list[asyncio.Task[None]] = []
         self._lead = 0.0
 
     def _front(self) -> Front:
@@ -88,7 +88,7 @@ class App:
         await self._runner.setup()
         await web.TCPSite(self._runner, config.host, config.port, ssl_context=tls, backlog=_BACKLOG).start()
         self._lead = self._clock() - asyncio.get_running_loop().time()
-        self._sweeper = asyncio.create_task(self._sweep())
+        self._upkeep = [asyncio.create_task(self._tend()), asyncio.create_task(self._sweep())]
         port: int = self._runner.addresses[0][1]
         return port
 
@@ -99,10 +99,10 @@ class App:
 
     async def stop(self) -> None:
         """Close all connections and stop listening."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        for task in self._upkeep:
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._sweeper
+                await task
         await self._events.stop()
         if self._agentlink is not None:
             await self._agentlink.stop()
@@ -110,19 +110,21 @@ class App:
             await self._runner.cleanup()
         self.relay.close()
 
+    async def _tend(self) -> None:
+        """Look after the connections, also while a sweep takes long."""
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            await self.relay.janitor.step("time", self._look_at_time)
+            await self.relay.janitor.step("connections", self._push.tend)
+            if self._agentlink is not None:
+                await self.relay.janitor.step("agentlink", self._agentlink.tend)
+
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
-            self._look_at_time()
-            self._push.tend()
-            if self._agentlink is not None:
-                self._agentlink.tend()
-            try:
-                await self.relay.janitor.sweep()
-            except Exception:
-                _log.exception("the janitor failed; it goes on")
+            await self.relay.janitor.sweep()
 
-    def _look_at_time(self) -> None:
+    async def _look_at_time(self) -> None:
         """Log that the system's clock was set. Have all consumers look again once the machine has slept.
 
         The event loop's timers stand still during a sleep, and leases lapse in it.

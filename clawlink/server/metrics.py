@@ -29,5 +29,6 @@ async def render(relay: Relay) -> str:
     metric("shared_files", "gauge", "Shared files.", info.shared_files)
     metric("file_bytes", "gauge", "Bytes of files, versions and uploads under way included.", relay.storage.used)
     metric("uploads", "gauge", "Resumable uploads that are known.", relay.uploads.count)
+    metric("upkeep_stuck", "gauge", "Records that upkeep could not settle, and tries again.", relay.janitor.stuck)
     metric("waiting_polls", "gauge", "Polls and connections that wait for messages at this moment.", relay.waiting)
     return "\n".join(lines) + "\n"

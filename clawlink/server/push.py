@@ -26,6 +26,7 @@ from clawlink.protocol.requests import StreamQuery
 from clawlink.relay.consumer import Consumer
 from clawlink.relay.refusal import refusal
 from clawlink.relay.relay import Relay
+from clawlink.relay.turns import Turns
 from clawlink.server.auth import SUBPROTOCOL, in_subprotocol, offers_subprotocol
 from clawlink.server.frames import BadFrame, Frame, error_frame, message_frame, read_frame, reply_frame
 from clawlink.server.leases import lease_of
@@ -75,13 +76,24 @@ class Push:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    def tend(self) -> None:
-        """Ping those who are silent, and close those who stay so. To be called about twice a second."""
+    async def tend(self) -> None:
+        """Ping those who are silent, and close those who stay so. To be called about twice a second.
+
+        A connection that fails in it stops none of the others, and its failure is raised at the end.
+        """
         now = asyncio.get_running_loop().time()
-        for session in self._sessions:
-            session.tend(now)
-            if self._relay.draining:
-                session.wake()
+        turns = Turns()
+        failed: Exception | None = None
+        for session in list(self._sessions):
+            try:
+                session.tend(now)
+                if self._relay.draining:
+                    session.wake()
+            except Exception as failure:
+                failed = failure
+            await turns.next()
+        if failed is not None:
+            raise failed
 
     async def _serve(self, relay: Relay, request: Request) -> web.StreamResponse:
         """Shake hands, and stay until the connection ends."""

@@ -17,6 +17,11 @@ def readings() -> Readings:
     return Readings()
 
 
+def over(readings: Readings, now: float) -> list[Reading]:
+    """Return those that are over."""
+    return [reading for reading in readings.all() if reading.over(now)]
+
+
 def begin(readings: Readings, reader: str, now: float = NOW, revision: int = 1) -> Reading:
     return readings.begin("k", revision, SIZE, reader, now)
 
@@ -53,16 +58,16 @@ def test_once_all_was_sent_the_file_stays_with_its_reader_and_is_over_after_a_wh
     assert reading.whole
     with pytest.raises(BeingRead):
         begin(readings, "b", NOW + READ_HOLD_SECONDS + 1)
-    assert readings.over(NOW + READ_HOLD_SECONDS - 1) == []
-    assert readings.over(NOW + READ_HOLD_SECONDS) == [reading]
+    assert over(readings, NOW + READ_HOLD_SECONDS - 1) == []
+    assert over(readings, NOW + READ_HOLD_SECONDS) == [reading]
 
 
 def test_the_reader_may_ask_again_and_is_given_its_time_anew(readings: Readings) -> None:
     begin(readings, "a").end(0, SIZE, NOW, done=True)
     again = begin(readings, "a", NOW + 50)
-    assert readings.over(NOW + READ_HOLD_SECONDS) == []
+    assert over(readings, NOW + READ_HOLD_SECONDS) == []
     again.end(0, SIZE, NOW + 55, done=True)
-    assert readings.over(NOW + 55 + READ_HOLD_SECONDS) == [again]
+    assert over(readings, NOW + 55 + READ_HOLD_SECONDS) == [again]
 
 
 def test_parts_in_order_make_a_whole(readings: Readings) -> None:
@@ -97,10 +102,10 @@ def test_a_download_that_broke_off_goes_on_where_it_was(readings: Readings) -> N
 def test_one_that_nobody_goes_on_with_is_forgotten(readings: Readings) -> None:
     reading = begin(readings, "a")
     reading.end(0, 60, NOW, done=False)
-    assert readings.over(NOW + READ_HOLD_SECONDS - 1) == []
-    assert readings.over(NOW + READ_HOLD_SECONDS) == [reading]
+    assert over(readings, NOW + READ_HOLD_SECONDS - 1) == []
+    assert over(readings, NOW + READ_HOLD_SECONDS) == [reading]
     readings.end(reading)
-    assert readings.over(NOW + READ_HOLD_SECONDS) == []
+    assert over(readings, NOW + READ_HOLD_SECONDS) == []
 
 
 def test_a_connection_that_was_reset_has_not_read_it(readings: Readings) -> None:
@@ -115,15 +120,15 @@ def test_a_connection_that_was_closed_has_read_it(readings: Readings) -> None:
     reading = readings.begin("k", 1, SIZE, object(), NOW)
     reading.end(0, SIZE, NOW, done=True)
     reading.lost(NOW + 1, reset=False)
-    assert readings.over(NOW + 1) == [reading]
+    assert over(readings, NOW + 1) == [reading]
 
 
 def test_an_agent_whose_connection_was_closed_may_ask_again_with_another(readings: Readings) -> None:
     reading = begin(readings, "a")
     reading.end(0, SIZE, NOW, done=True)
     reading.lost(NOW + 1, reset=False)
-    assert readings.over(NOW + READ_HOLD_SECONDS - 1) == []
-    assert readings.over(NOW + READ_HOLD_SECONDS) == [reading]
+    assert over(readings, NOW + READ_HOLD_SECONDS - 1) == []
+    assert over(readings, NOW + READ_HOLD_SECONDS) == [reading]
 
 
 def test_a_new_version_is_read_from_the_beginning(readings: Readings) -> None:

@@ -193,7 +193,7 @@ async def test_the_janitor_goes_on_after_a_failure(
     clock.skip(1001)
 
     async def complained() -> bool:
-        return "the janitor failed; it goes on" in [r.getMessage() for r in caplog.records]
+        return "upkeep failed; it goes on, and tries this again" in [r.getMessage() for r in caplog.records]
 
     await eventually(complained)
     store.failures = 0.0

@@ -91,7 +91,7 @@ class Door:
                 extra={"instances": sharing},
             )
 
-    def tend(self) -> None:
+    async def tend(self) -> None:
         """Begin to say goodbye once the relay shuts down. To be called about twice a second."""
         if self.relay.draining and self._goodbye is None:
             self._goodbye = asyncio.create_task(self.stop())
