@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from clawlink.domain.limits import Limits
 
+# The folder of ClawLink's own files, below the home folder.
+_FOLDER = ".clawlink"
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 9077
 # Longer than anybody waits for one answer, and as much as every system's clock can count to.
@@ -18,11 +21,18 @@ LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """How one relay runs. ``token`` None means that it asks for none."""
+    """How one relay runs. ``token`` None means that it asks for none.
+
+    Without a ``secret`` it makes one that ends with it. ``kept`` is the folder of a token that was made and kept.
+    """
 
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
     token: str | None = None
+    no_auth: bool = False
+    new_token: bool = False
+    secret: bytes | None = None
+    kept: Path | None = None
     require_agent_keys: bool = False
     allow_hosts: tuple[str, ...] = ()
     allow_origins: tuple[str, ...] = ()
@@ -55,6 +65,11 @@ class ServerConfig:
     @property
     def scheme(self) -> str:
         return "https" if self.tls_cert else "http"
+
+
+def own_folder(environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the folder of ClawLink's own files. Raises RuntimeError without a home folder."""
+    return Path(environ.get("CLAWLINK_HOME") or Path.home() / _FOLDER)
 
 
 def variable(flag: str) -> str:

@@ -164,13 +164,14 @@ def loop_kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def start_relay(loop_kind: str) -> Iterator[Start]:
+def start_relay(loop_kind: str, tmp_path: Path) -> Iterator[Start]:
     """Start relays as processes: ``start_relay("--token", "t", env={...})``; they are killed when the test ends."""
     started: list[subprocess.Popen[str]] = []
 
     def start(*flags: str, env: dict[str, str] | None = None) -> RelayProcess:
         command = [sys.executable, "-m", "clawlink.server", *(("--port", "0") if "--port" not in flags else ()), *flags]
-        environment = {"CLAWLINK_LOOP": loop_kind, **os.environ, **(env or {})}
+        own = {"CLAWLINK_LOOP": loop_kind, "CLAWLINK_HOME": str(tmp_path / "relay-home")}
+        environment = {**own, **os.environ, **(env or {})}
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
         )

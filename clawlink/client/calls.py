@@ -31,10 +31,14 @@ _encoder = msgspec.json.Encoder()
 
 @dataclass
 class Identity:
-    """Who is asking: an agent's id, and its key if it was claimed. Registering fills it in."""
+    """Who is asking: an agent's id, and its key if it was claimed. Registering fills it in.
+
+    ``relay_key`` is what the agent knows its relay by at another address.
+    """
 
     agent_id: str | None = None
     agent_key: str | None = None
+    relay_key: str | None = None
 
     def require(self) -> str:
         """Return the agent's id, or say that there is none yet."""
@@ -218,13 +222,15 @@ def register(
 ) -> Call[replies.Registered]:
     """Register this agent, or resume it if the client knows its id; the client acts as it from then on.
 
-    A claimed agent (the default) gets an agent key, and nobody without it can read its mailbox or use its name.
+    A claimed agent (the default) gets an agent key, and nobody without it can read its mailbox or use its name. A key
+    that the client has already goes on, also if the relay has forgotten the agent.
     ``subscriptions`` are patterns of the topics whose broadcasts it gets: ``research``, ``build.*``, ``*`` for all.
     """
 
     def learn(me: Identity, done: replies.Registered) -> None:
         me.agent_id = done.agent.agent_id
         me.agent_key = done.agent_key or me.agent_key
+        me.relay_key = done.relay_key or me.relay_key
 
     ask = requests.Register(
         agent_id=me.agent_id,

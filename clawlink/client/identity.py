@@ -19,6 +19,7 @@ from typing import NamedTuple
 import msgspec
 
 from clawlink.client.address import address
+from clawlink.config import own_folder
 from clawlink.domain.agent import fold
 from clawlink.errors import ClawLinkError
 
@@ -83,13 +84,19 @@ def account_home() -> Path:
     try:
         return Path.home()
     except RuntimeError:
-        raise NoHome("this account has no home folder; set CLAWLINK_HOME to a folder for ClawLink's files") from None
+        raise _no_home() from None
+
+
+def _no_home() -> NoHome:
+    return NoHome("this account has no home folder; set CLAWLINK_HOME to a folder for ClawLink's files")
 
 
 def home(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the folder of ClawLink's own files. Raises NoHome."""
-    named = environ.get("CLAWLINK_HOME")
-    return Path(named) if named else account_home() / ".clawlink"
+    try:
+        return own_folder(environ)
+    except RuntimeError:
+        raise _no_home() from None
 
 
 class Place:

@@ -139,6 +139,11 @@ class Shell:
         """The key of that agent, if it was claimed."""
         return self.identity.agent_key
 
+    @property
+    def relay_key(self) -> str | None:
+        """What that agent knows its relay by at another address; known once the agent has registered with its key."""
+        return self.identity.relay_key
+
     def _arguments(self) -> dict[str, Any]:
         """Return what makes another client that acts as this one."""
         return {

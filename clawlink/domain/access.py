@@ -10,7 +10,8 @@ import hashlib
 import hmac
 
 from clawlink.domain.agent import Agent
-from clawlink.errors import NotAllowed
+from clawlink.domain.limits import MAX_AGENT_KEY_LENGTH, MIN_AGENT_KEY_LENGTH
+from clawlink.errors import BadRequest, NotAllowed
 
 KEY_HEADER = "ClawLink-Agent-Key"
 
@@ -31,6 +32,18 @@ def require_agent(agent: Agent, agent_key: str | None, *, field: str) -> None:
         )
     if not hmac.compare_digest(hash_key(agent_key), agent.key_hash):
         raise NotAllowed(f"the key in the header {KEY_HEADER} is not that of agent {agent.id}", field=field)
+
+
+def require_strong(agent_key: str) -> None:
+    """Refuse to take a key that can be guessed as an agent's. The relay's own have 43 characters or more."""
+    if not MIN_AGENT_KEY_LENGTH <= len(agent_key) <= MAX_AGENT_KEY_LENGTH:
+        raise BadRequest(
+            f"an agent key has {MIN_AGENT_KEY_LENGTH} to {MAX_AGENT_KEY_LENGTH} characters; leave out the header "
+            f"{KEY_HEADER} to have one made",
+            field=KEY_HEADER,
+            limit=MIN_AGENT_KEY_LENGTH if len(agent_key) < MIN_AGENT_KEY_LENGTH else MAX_AGENT_KEY_LENGTH,
+            actual=len(agent_key),
+        )
 
 
 def require_claim(claims: bool, required: bool) -> None:

@@ -48,6 +48,15 @@ INFO = Endpoint("info", "GET", "/", "What this relay is and holds.", replies.Inf
 REGISTER = Endpoint(
     "register", "POST", "/register", "Register an agent, or resume one.", replies.Registered, body=requests.Register
 )
+CHALLENGE = Endpoint(
+    "challenge",
+    "POST",
+    "/challenge",
+    "Have the relay prove which one it is.",
+    replies.Challenged,
+    body=requests.Challenge,
+    open=True,
+)
 DISCOVER = Endpoint("discover", "GET", "/discover", "List agents.", replies.Discovered, query=requests.DiscoverQuery)
 HEARTBEAT = Endpoint(
     "heartbeat", "POST", "/heartbeat", "Show a sign of life.", replies.Beat, body=requests.Heartbeat, acts=True

@@ -63,13 +63,26 @@ class ListedAgent(AgentCard, frozen=True, gc=False, kw_only=True):
 
 
 class Registered(Struct, frozen=True):
-    """The agent as it is now registered. ``agent_key`` is given once, to the one who claims."""
+    """The agent as it is now registered. ``agent_key`` is given once, to the one who claims.
+
+    ``relay_key`` is given to whoever has the agent's key: with it the agent knows this relay again at another address.
+    """
 
     status: str
     agent: AgentCard
     server_time: str
     resumed: bool = False
     agent_key: str | None = None
+    relay_key: str | None = None
+
+
+class Challenged(Struct, frozen=True):
+    """The proof of a relay, for the address at which it was reached and the name by which its operator knows it."""
+
+    relay_id: str
+    address: str
+    name: str
+    proof: str
 
 
 class Discovered(Struct, frozen=True):
@@ -457,6 +470,7 @@ class Health(Struct, frozen=True):
     """The relay takes work: ``ok``. While it drains, it answers as for any new work: 503 ``draining``."""
 
     status: str
+    relay_id: str = ""
 
 
 class Failure(Struct, frozen=True, omit_defaults=True):

@@ -110,6 +110,13 @@ class Register(Struct, frozen=True, gc=False):
     idempotency_key: IdempotencyKey | None = None
 
 
+class Challenge(Struct, frozen=True, gc=False):
+    """Ask the relay to prove that it is the one which gave a relay key."""
+
+    key_id: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    nonce: Annotated[str, Meta(min_length=16, max_length=limits.MAX_IDEMPOTENCY_KEY_LENGTH)]
+
+
 class Heartbeat(Struct, frozen=True, gc=False):
     """Show a sign of life."""
 

@@ -17,7 +17,7 @@ from clawlink.domain.message import AgentJoined, AgentLeft, Priority, encode
 from clawlink.domain.pool import Pool
 from clawlink.domain.topic import EVERYTHING
 from clawlink.errors import AmbiguousName, BadRequest, NameTaken, NotAllowed, RelayFull, UnknownAgent
-from clawlink.protocol import requests
+from clawlink.protocol import proof, requests
 from clawlink.protocol.replies import RecipientInfo
 from clawlink.relay.clock import iso
 from clawlink.relay.core import Core, retrying
@@ -34,11 +34,15 @@ _NAMESAKES = 100
 
 
 class Registration(NamedTuple):
-    """The agent as registered; whether it was there before; and its key, if it has just been made."""
+    """The agent as registered, and whether it was there before; its key, if it has just been made.
+
+    ``relay_key`` is for whoever has shown the agent's key, or has just been given it.
+    """
 
     agent: Agent
     resumed: bool
     agent_key: str | None
+    relay_key: str | None
 
 
 class Agents:
@@ -70,9 +74,11 @@ class Agents:
 
         Somebody else may do it in its place: then it was not ``seen``, and is stale until it shows a sign of life.
 
-        A claim makes an agent key, which is returned this once; the relay keeps its hash. Raises NotAllowed for an id
-        that is claimed by someone else or reserved, NameTaken for a name or id that someone else holds. ``by_door``
-        tells that it is asked by the one for whom ids are reserved.
+        A claim makes an agent key, which is returned this once; the relay keeps its hash. An ``agent_key`` that comes
+        with the claim of an agent that has none becomes its key: it was kept over a restart of the relay.
+
+        Raises NotAllowed for an id that is claimed by someone else or reserved, NameTaken for a name or id that someone
+        else holds. ``by_door`` tells that it is asked by the one for whom ids are reserved.
         """
         self._core.require_working()
         if ask.claim and ask.idempotency_key and len(ask.idempotency_key) < MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH:
@@ -101,7 +107,10 @@ class Agents:
         old = await store.get(Agent, agent_id)
         key_hash = None if old is None else old.key_hash
         made: str | None = None
-        if ask.claim and (old is None or key_hash is None or self._is_repeat(ask, old)):
+        if ask.claim and key_hash is None and agent_key is not None:
+            access.require_strong(agent_key)
+            key_hash = access.hash_key(agent_key)
+        elif ask.claim and (old is None or key_hash is None or self._is_repeat(ask, old)):
             made = self._make_key(agent_id, ask.idempotency_key)
             key_hash = access.hash_key(made)
         elif old is not None:
@@ -137,7 +146,12 @@ class Agents:
             await self.tell(agent, AgentJoined, now)
         elif fold(old.name) != fold(name):
             await self._give_up_name(old)
-        return Registration(agent, old is not None, made)
+        return Registration(agent, old is not None, made, self._relay_key(agent, made or agent_key))
+
+    def _relay_key(self, agent: Agent, agent_key: str | None) -> str | None:
+        if agent.key_hash is None or agent_key is None:
+            return None
+        return proof.relay_key(self._core.secret, proof.key_id(agent_key))
 
     def _require_unreserved(self, wanted: str, had: str | None, *, field: str) -> None:
         if wanted != had and self._reserved(wanted):

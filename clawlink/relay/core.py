@@ -26,14 +26,22 @@ _FIRST_PAUSE_SECONDS = 0.0005
 class Core:
     """The relay's shared ground. Everything random or timed comes from here, so tests can say what it is."""
 
-    def __init__(self, store: Store, signals: Signals, limits: Limits, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        signals: Signals,
+        limits: Limits,
+        clock: Callable[[], float],
+        *,
+        secret: bytes | None = None,
+    ) -> None:
         self.store = store
         self.signals = signals
         self.limits = limits
         self.clock = clock
         self.ids = Ids()
         self.stats = Stats()
-        self.secret = os.urandom(32)
+        self.secret = secret or os.urandom(32)
         self.draining = False
         self.listed: set[str] = set()  # agents whose listing is cached
         self.changed: dict[str, None] = {}  # of those, the ones whose listing is out of date, in order

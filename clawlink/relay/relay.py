@@ -7,7 +7,9 @@ from collections.abc import Callable
 from clawlink.domain.agent import Agent
 from clawlink.domain.file import PRESENT, SharedFile
 from clawlink.domain.limits import LIMIT_FIELDS, Limits
-from clawlink.protocol.replies import Info
+from clawlink.protocol import proof
+from clawlink.protocol.replies import Challenged, Info
+from clawlink.protocol.requests import Challenge
 from clawlink.relay.agents import Agents
 from clawlink.relay.arrivals import Arrivals
 from clawlink.relay.broadcasts import Broadcasts
@@ -49,8 +51,10 @@ class Relay:
         clock: Callable[[], float],
         require_agent_keys: bool = False,
         token_required: bool = False,
+        secret: bytes | None = None,
     ) -> None:
-        self._core = core = Core(store, signals, limits, clock)
+        self._core = core = Core(store, signals, limits, clock, secret=secret)
+        self.id = proof.relay_id(core.secret)
         self._arrivals = arrivals = Arrivals(core)
         pools = Pools(core)
         self.mailbox = Mailbox(core)
@@ -86,6 +90,11 @@ class Relay:
     def draining(self) -> bool:
         """Whether the relay is shutting down."""
         return self._core.draining
+
+    def prove(self, ask: Challenge, *, address: str, name: str) -> Challenged:
+        """Prove to the holder of an agent key that this is the relay which gave its relay key, at this place."""
+        key = proof.relay_key(self._core.secret, ask.key_id)
+        return Challenged(self.id, address, name, proof.prove(key, ask.nonce, address, name))
 
     def require_working(self) -> None:
         """Refuse while the relay is shutting down."""

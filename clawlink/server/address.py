@@ -83,6 +83,14 @@ def came_by_proxy(headers: Headers) -> bool:
     return any(name.lower() in ("forwarded", "via") or name[:12].lower() == "x-forwarded-" for name in headers)
 
 
+def host_name(host: str) -> str:
+    """Return the name or address in a Host header, without port and brackets."""
+    try:
+        return urlsplit("//" + host).hostname or ""
+    except ValueError:
+        return host
+
+
 def network(text: str) -> Network:
     """Read ``10.0.0.0/8``, or a single address. Raises ValueError with a sentence."""
     try:
@@ -133,9 +141,6 @@ def _is_loopback_host(values: Iterable[str]) -> bool:
     hosts = list(values)
     if len(hosts) != 1:
         return False
-    try:
-        name = urlsplit("//" + hosts[0]).hostname or ""
-    except ValueError:
-        return False
+    name = host_name(hosts[0])
     address = parse(name)
     return name == "localhost" or (address is not None and address.is_loopback)

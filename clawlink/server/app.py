@@ -58,6 +58,7 @@ class App:
             clock=self._clock,
             require_agent_keys=config.require_agent_keys,
             token_required=config.token is not None,
+            secret=config.secret,
         )
         self._addresses = Addresses(network(trusted) for trusted in config.trust_proxies)
         self._push = Push(self.relay, max_frame_bytes=config.limits.max_body_bytes)
@@ -83,7 +84,12 @@ class App:
         config = self._config
         if self._agentlink is not None:
             await self._agentlink.start()
-        self._server = Server(self._front(), addresses=self._addresses, max_body_bytes=config.limits.max_body_bytes)
+        self._server = Server(
+            self._front(),
+            addresses=self._addresses,
+            names=config.allow_hosts,
+            max_body_bytes=config.limits.max_body_bytes,
+        )
         self._runner = web.ServerRunner(self._server, handle_signals=False, shutdown_timeout=close_seconds)
         await self._runner.setup()
         await web.TCPSite(self._runner, config.host, config.port, ssl_context=tls, backlog=_BACKLOG).start()

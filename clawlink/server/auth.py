@@ -7,13 +7,13 @@ import hmac
 import ipaddress
 import socket
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 from aiohttp import hdrs
 from multidict import istr
 
 from clawlink.errors import BadRequest, NotAllowed, NotAuthenticated, UnsupportedMediaType
 from clawlink.protocol.paths import Endpoint
+from clawlink.server.address import host_name
 from clawlink.server.wire import Request
 
 SUBPROTOCOL = "clawlink"
@@ -63,7 +63,7 @@ class Guard:
                 )
 
     def _check_host(self, host: str) -> None:
-        name = _name_of(host)
+        name = host_name(host)
         if name not in self._names and not name.endswith(".localhost") and not _is_address(name):
             raise NotAllowed(
                 f"this relay is not known as {name!r}: use its address, or start it with --allow-host {name}",
@@ -115,14 +115,6 @@ def in_subprotocol(request: Request, name: str) -> str | None:
 def _offered(request: Request) -> list[str]:
     offers = ",".join(request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, ()))
     return [offer.strip() for offer in offers.split(",") if offer.strip()]
-
-
-def _name_of(host: str) -> str:
-    """Return the name or address in a Host header, without port and brackets."""
-    try:
-        return urlsplit("//" + host).hostname or ""
-    except ValueError:
-        return host
 
 
 def _is_address(name: str) -> bool:

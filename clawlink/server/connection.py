@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from aiohttp import web
@@ -30,12 +30,14 @@ _log = logging.getLogger("clawlink.request")
 class Server(web.Server):
     """Accepts connections. A client that hangs up cancels its request, so that it takes no lease with it."""
 
-    def __init__(self, front: Front, *, addresses: Addresses, max_body_bytes: int) -> None:
+    def __init__(self, front: Front, *, addresses: Addresses, names: Iterable[str], max_body_bytes: int) -> None:
         loop = asyncio.get_running_loop()
+        told = frozenset(name.lower() for name in names)
 
         def request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> Request:
             made = Request(message, payload, protocol, writer, task, loop, client_max_size=max_body_bytes)
             made.addresses = addresses
+            made.names = told
             return made
 
         super().__init__(cast(Any, front), request_factory=request, handler_cancellation=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,7 +14,6 @@ LOOPS = ("auto", "asyncio", "uvloop")
 _LEVELS = ("debug", "info", "warning", "error")
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
-_TOKEN_BYTES = 24
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     add("--host", "address to listen on; 0.0.0.0 for all", DEFAULT_HOST)
     add("--port", "port to listen on; 0 for any free one", DEFAULT_PORT, type=_port)
-    add("--token", "bearer token that every request must carry; without it on a LAN address one is made")
+    add("--token", "bearer token that every request must carry; without it on a LAN address one is made and kept")
+    add("--new-token", "make another token in place of the one that was kept", action="store_true")
     add("--no-auth", "ask for no token, even where other machines can reach the relay", action="store_true")
     add("--require-agent-keys", "take only agents that were claimed and hold a key", action="store_true")
     add("--allow-host", "another name under which browsers and clients may reach this relay", action="append")
@@ -72,7 +71,7 @@ def _without_brackets(host: str) -> str:
 def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
     """Return the configuration: flag before environment before default. Raises ValueError with a sentence.
 
-    A relay that other machines can reach gets a token if none was given, unless it is told to go without.
+    The token of a relay that other machines can reach is not made here; see ``keys.with_secrets``.
     """
 
     def text(name: str) -> str | None:
@@ -116,6 +115,8 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
         host=_without_brackets(text("host") or DEFAULT_HOST),
         port=port,
         token=token,
+        no_auth=switch("no_auth"),
+        new_token=switch("new_token"),
         require_agent_keys=switch("require_agent_keys"),
         allow_hosts=several("allow_host"),
         allow_origins=several("allow_origin"),
@@ -134,12 +135,13 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
         or _converted(_count, "spool_above", text("spool_above") or str(ServerConfig.spool_above)),
         limits=Limits(**limits),
     )
-    if switch("no_auth"):
-        if config.token is not None:
-            raise ValueError("--no-auth and --token contradict each other: give one of them")
-    elif config.token is None and not config.on_loopback:
-        config = _with_token(config)
-    if config.agentlink_self_register and config.token is None:
+    if config.no_auth and config.token is not None:
+        raise ValueError("--no-auth and --token contradict each other: give one of them")
+    if config.new_token and (config.token is not None or config.no_auth or config.on_loopback):
+        raise ValueError(
+            "--new-token is for a relay that other machines can reach, without --token, CLAWLINK_TOKEN and --no-auth"
+        )
+    if config.agentlink_self_register and config.token is None and (config.no_auth or config.on_loopback):
         raise ValueError("--agentlink-self-register needs a token, or anyone could register: give --token")
     if config.no_store and config.agentlink_config is None and not config.agentlink_self_register:
         raise ValueError("--no-store is about Agent Link: give --agentlink-config, too")
@@ -170,12 +172,6 @@ def _spool(path: str | None) -> str | None:
         except OSError as error:
             raise ValueError(f"--spool: {path}: {error.strerror or error}") from None
     return path
-
-
-def _with_token(config: ServerConfig) -> ServerConfig:
-    from dataclasses import replace
-
-    return replace(config, token=secrets.token_urlsafe(_TOKEN_BYTES))
 
 
 def _converted(kind: Callable[[str], Any], flag: str, value: str) -> Any:

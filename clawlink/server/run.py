@@ -7,6 +7,7 @@ import contextlib
 import errno
 import gc
 import logging
+import os
 import shlex
 import signal
 import socket
@@ -17,6 +18,7 @@ from typing import Any
 
 from clawlink.config import ServerConfig
 from clawlink.server.app import App
+from clawlink.server.keys import TOKEN, with_secrets
 from clawlink.server.logs import set_up
 from clawlink.version import VERSION, former_distribution
 
@@ -34,6 +36,11 @@ def run(config: ServerConfig) -> int:
     if (former := former_distribution()) is not None:
         _log.warning(former)
     _allow_many_connections()
+    try:
+        config = with_secrets(config, os.environ)
+    except ValueError as error:
+        print(f"clawlink: {error}", file=sys.stderr)
+        return 2
     try:
         tls = _tls(config)
     except OSError as error:
@@ -193,6 +200,8 @@ def banner(config: ServerConfig, port: int) -> list[str]:
     join += ["register", "--name", "YOUR-NAME"]
     where = "on this machine" if config.on_loopback else "from another machine"
     lines.append(f"Join {where}:  {shlex.join(join)}")
+    if config.kept is not None:
+        lines.append(f"The token is kept in {config.kept / TOKEN}; --new-token makes another.")
     if config.agentlink_config is not None or config.agentlink_self_register:
         lines.append(f"Agent Link is served at {url.replace('http', 'ws', 1)}/agentlink")
     if config.token is None and not config.on_loopback:

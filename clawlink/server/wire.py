@@ -20,9 +20,10 @@ from clawlink.errors import BadJson, BadRequest, BodyTimeout, TooLarge, Unsuppor
 from clawlink.protocol.invalid import bad_field
 from clawlink.protocol.nesting import is_shallow
 from clawlink.protocol.paths import Endpoint
+from clawlink.protocol.proof import place
 from clawlink.protocol.reading import read_json
 from clawlink.relay.relay import Relay
-from clawlink.server.address import Addresses
+from clawlink.server.address import Addresses, host_name
 from clawlink.server.reply import Reply
 
 if sys.platform == "linux":
@@ -44,6 +45,7 @@ class Request(web.BaseRequest):
 
     parameters: Mapping[str, str] = {}
     addresses = Addresses()
+    names: frozenset[str] = frozenset()
 
     @property
     def address(self) -> str | None:
@@ -54,6 +56,18 @@ class Request(web.BaseRequest):
     def is_local(self) -> bool:
         """Whether the request comes from this machine, to a loopback name, without a proxy."""
         return self.addresses.is_local(self.remote, self.headers)
+
+    @property
+    def known_as(self) -> str:
+        """The name in ``Host`` if the operator gave it to the relay with ``--allow-host``; else empty."""
+        name = host_name(self.headers.get(hdrs.HOST, ""))
+        return name if name in self.names else ""
+
+    @property
+    def reached_at(self) -> str:
+        """This end of the connection, as ``proof.place`` writes it; empty if there is none any more."""
+        own = None if self.transport is None else self.transport.get_extra_info("sockname")
+        return place(own[0], own[1]) if isinstance(own, tuple) and len(own) > 1 else ""
 
 
 Handler = Callable[[Relay, Request], Awaitable[Reply | web.StreamResponse]]

@@ -26,7 +26,7 @@ async def info(relay: Relay, request: Request) -> Reply:
 async def health(relay: Relay, request: Request) -> Reply:
     """Tell whether the relay takes work; 503 while it drains, so that load balancers turn away."""
     relay.require_working()
-    return reply(replies.Health("ok"))
+    return reply(replies.Health("ok", relay.id))
 
 
 @routes.serves(paths.METRICS)

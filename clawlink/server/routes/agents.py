@@ -29,8 +29,16 @@ async def register(relay: Relay, request: Request) -> Reply:
             server_time=iso(relay.clock()),
             resumed=done.resumed,
             agent_key=done.agent_key,
+            relay_key=done.relay_key,
         )
     )
+
+
+@routes.serves(paths.CHALLENGE)
+async def challenge(relay: Relay, request: Request) -> Reply:
+    """Prove which relay this is, to whoever was given a relay key."""
+    ask = await read(request, requests.Challenge)
+    return reply(relay.prove(ask, address=request.reached_at, name=request.known_as))
 
 
 @routes.serves(paths.DISCOVER)

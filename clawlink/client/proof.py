@@ -1,0 +1,63 @@
+"""Ask what answers at a new address to prove that it is the relay from before. See ``clawlink.protocol.proof``."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import secrets
+import ssl
+from urllib.parse import urlsplit
+
+import msgspec
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
+
+from clawlink.errors import NotARelay, RelayUnreachable
+from clawlink.protocol import paths, replies, requests
+from clawlink.protocol.proof import is_proven, key_id, place
+
+_NONCE_BYTES = 24
+_REPLY_BYTES = 64 * 1024
+
+
+def is_same_relay(relay: str, *, agent_key: str, relay_key: str, ca: str | None = None, timeout: float = 10.0) -> bool:
+    """Return True if the relay at this address is the one that gave ``relay_key`` to the holder of ``agent_key``.
+
+    Neither key nor any token is sent. Proxies of the environment are passed by: what a proxy reaches cannot be told.
+    Raises RelayUnreachable or NotARelay if nothing answers as a relay does.
+    """
+    url = urlsplit(relay)
+    host = url.hostname or ""
+    nonce = secrets.token_urlsafe(_NONCE_BYTES)
+    ask = msgspec.json.encode(requests.Challenge(key_id(agent_key), nonce))
+    try:
+        with contextlib.closing(_connection(relay, ca, timeout)) as connection:
+            connection.connect()
+            peer = connection.sock.getpeername()
+            connection.request("POST", url.path.rstrip("/") + paths.CHALLENGE.path, ask)
+            reply = connection.getresponse()
+            status, body = reply.status, reply.read(_REPLY_BYTES)
+    except ssl.SSLError as error:
+        raise NotARelay(f"no trusted TLS connection to {relay}: {error}") from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise RelayUnreachable(f"{relay} does not answer: {error}") from None
+    if status != 200:  # an older relay, or one that does not know the name by which it was reached
+        return False
+    try:
+        told = msgspec.json.decode(body, type=replies.Challenged)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise NotARelay(f"the answer of {relay} is not that of a ClawLink relay") from None
+    # Over plain HTTP a name proves nothing: whoever answers for the name may be anywhere.
+    here = told.address == place(peer[0], peer[1]) or (url.scheme == "https" and told.name == host)
+    return here and is_proven(told.proof, relay_key, nonce, told.address, told.name)
+
+
+def _connection(relay: str, ca: str | None, timeout: float) -> http.client.HTTPConnection:
+    url = urlsplit(relay)
+    host = url.hostname or ""
+    if url.scheme != "https":
+        return http.client.HTTPConnection(host, url.port or 80, timeout=timeout)
+    path = ca or os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or DEFAULT_CA_BUNDLE_PATH
+    folder = os.path.isdir(path)
+    trusted = ssl.create_default_context(cafile=None if folder else path, capath=path if folder else None)
+    return http.client.HTTPSConnection(host, url.port or 443, timeout=timeout, context=trusted)

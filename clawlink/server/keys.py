@@ -1,0 +1,72 @@
+"""The relay's own secrets: made once, and kept in a folder where only its owner may read them."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from clawlink.config import ServerConfig, own_folder
+
+TOKEN, ADMIN_TOKEN, SECRET = "token", "admin-token", "secret"
+_BYTES = 24
+_log = logging.getLogger("clawlink.server")
+
+
+def folder_of(port: int, environ: Mapping[str, str]) -> Path:
+    """Return where the relay on this port keeps its secrets. Raises RuntimeError without a home."""
+    return own_folder(environ) / "relays" / str(port)
+
+
+def keep(folder: Path, name: str, *, anew: bool = False) -> str:
+    """Return the secret of that name, made and kept if there is none yet, or ``anew``. Raises OSError."""
+    path = folder / name
+    with contextlib.suppress(FileNotFoundError, UnicodeDecodeError):
+        kept = "" if anew else path.read_text("ascii").strip()
+        if kept:
+            with contextlib.suppress(OSError):
+                path.chmod(0o600)
+            return kept
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    made = secrets.token_urlsafe(_BYTES)
+    # mkstemp makes the file for its owner only; replacing is one step, so a crash leaves the old or the new one.
+    handle, temporary = tempfile.mkstemp(dir=folder, suffix=".new")
+    try:
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            file.write(made + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    return made
+
+
+def with_secrets(config: ServerConfig, environ: Mapping[str, str]) -> ServerConfig:
+    """Return the configuration with all the secrets that its relay needs, kept from an earlier start or made.
+
+    Raises ValueError with a sentence if a token has to be made and cannot be kept.
+    """
+    needs_token = config.token is None and not config.no_auth and not config.on_loopback
+    if config.port == 0:  # nobody finds this relay again
+        return replace(config, token=secrets.token_urlsafe(_BYTES)) if needs_token else config
+    try:
+        folder = folder_of(config.port, environ)
+        secret = keep(folder, SECRET).encode()
+        token = keep(folder, TOKEN, anew=config.new_token) if needs_token else config.token
+    except (OSError, RuntimeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        if needs_token:
+            raise ValueError(
+                f"this relay asks for a token, and none can be kept in its home folder ({why}): "
+                "set CLAWLINK_TOKEN, or CLAWLINK_HOME to a folder that it may write to"
+            ) from None
+        _log.warning("no secret can be kept, so agents know this relay at its present address only: %s", why)
+        return config
+    return replace(config, token=token, secret=secret, kept=folder if needs_token else None)

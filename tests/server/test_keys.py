@@ -1,0 +1,83 @@
+"""A relay's own secrets are made once and kept where only its owner may read them."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from clawlink.config import ServerConfig
+from clawlink.server.keys import folder_of, keep, with_secrets
+from tests.conftest import Start
+
+EVERYWHERE = ["0.0.0.0", "::", "192.168.1.5", "relay.example", "127.example.org", "10.0.0.1"]
+
+
+def settled(home: Path, **config: object) -> ServerConfig:
+    """Settle the secrets of a relay on port 9077 in this home."""
+    return with_secrets(ServerConfig(**{"port": 9077, **config}), {"CLAWLINK_HOME": str(home)})  # type: ignore[arg-type]
+
+
+def test_where_others_can_reach_it_a_token_is_made_and_kept(tmp_path: Path) -> None:
+    for host in EVERYWHERE:
+        home = tmp_path / host.replace(":", "x")
+        first, second = settled(home, host=host), settled(home, host=host)
+        assert first.token is not None, host
+        assert len(first.token) >= 32, host
+        assert (second.token, second.secret, second.kept) == (first.token, first.secret, home / "relays" / "9077"), host
+        assert settled(home, host=host, port=9078).token != first.token, host
+        assert settled(home, host=host, token="mine").token == "mine", host
+        assert settled(home, host=host, no_auth=True).token is None, host
+        renewed = settled(home, host=host, new_token=True)
+        assert renewed.token not in (None, first.token), host
+        assert renewed.secret == first.secret, host  # it is the same relay
+        assert settled(home, host=host).token == renewed.token, host
+
+
+def test_on_loopback_no_token_is_made_but_the_relay_stays_itself(tmp_path: Path) -> None:
+    for host in ("127.0.0.1", "127.0.0.2", "::1", "localhost"):
+        first, second = settled(tmp_path, host=host), settled(tmp_path, host=host)
+        assert (first.token, first.kept) == (None, None), host
+        assert first.secret == second.secret is not None, host
+
+
+def test_secrets_are_for_their_owner_alone_and_a_damaged_file_is_made_anew(tmp_path: Path) -> None:
+    folder = folder_of(9077, {"CLAWLINK_HOME": str(tmp_path)})
+    token = keep(folder, "token")
+    path = folder / "token"
+    assert [entry.name for entry in folder.iterdir()] == ["token"]
+    if os.name == "posix":
+        assert [stat.S_IMODE(entry.stat().st_mode) for entry in (folder, path)] == [0o700, 0o600]
+        path.chmod(0o644)
+        assert keep(folder, "token") == token
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    for damaged in (b"", b"\n", b"\xff\xfe"):
+        path.write_bytes(damaged)
+        made = keep(folder, "token")
+        assert len(made) >= 32, damaged
+        assert keep(folder, "token") == made, damaged
+
+
+def test_without_a_home_a_token_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocked = tmp_path / "file"
+    blocked.touch()
+    with pytest.raises(ValueError, match="set CLAWLINK_TOKEN, or CLAWLINK_HOME"):
+        settled(blocked, host="0.0.0.0")
+    assert settled(blocked, host="0.0.0.0", token="mine").token == "mine"
+    assert settled(blocked, host="127.0.0.1").secret is None
+    assert settled(blocked, host="0.0.0.0", port=0).token is not None
+
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(ValueError, match=r"Could not determine home.*set CLAWLINK_TOKEN"):
+        with_secrets(ServerConfig(host="0.0.0.0"), {})
+
+
+def test_a_start_without_a_home_ends_with_the_sentence(start_relay: Start, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(AssertionError, match="did not start: ''"):
+        start_relay("--host", "0.0.0.0", "--port", "9077", env={"CLAWLINK_HOME": str(tmp_path / "file")})
