@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from clawlink.cli.files import show_attachments
-from clawlink.cli.render import cell, duration, epoch, named
+from clawlink.cli.render import cell, duration, epoch, named, plural
 from clawlink.domain.message import (
     AgentJoined,
     AgentLeft,
@@ -46,7 +47,9 @@ def show_message(
         ctx.out.line(f"task {cell(id)}", style="bold")
         _show_delegation(ctx, message, again)
     elif isinstance(message, TaskResponse):
-        ctx.out.line(f"response {cell(id)} to task {cell(message.message_id)}", style="bold")
+        known = message.passed_on is not True
+        to = f"to task {cell(message.message_id)}" if known else f"to what it calls {cell(message.message_id)}"
+        ctx.out.line(f"response {cell(id)} {to}", style="bold")
         progress = None if message.progress is None else f"{message.progress:g} %"
         _facts(ctx, message, again, ("status", cell(message.status)), ("progress", progress))
         if message.note:
@@ -84,6 +87,25 @@ def show_message(
     else:
         ctx.out.line(f"message {cell(id)} of a kind that this version does not know", style="bold")
         show_text(ctx, "content", raw)
+
+
+def is_notice(message: Message | Other) -> bool:
+    """Return True for what only tells of an agent or a file."""
+    return isinstance(message, AgentJoined | AgentLeft | FileUpdated)
+
+
+def notices_line(messages: Iterable[Message | Other]) -> str:
+    """Say in one line what the notices among the messages tell: ``3 joined, 2 files changed``. Empty without any."""
+    count = Counter(
+        "deleted" if isinstance(m, FileUpdated) and m.deleted else type(m).__name__ for m in messages if is_notice(m)
+    )
+    parts = [
+        f"{count['AgentJoined']} joined" if count["AgentJoined"] else "",
+        f"{count['AgentLeft']} left" if count["AgentLeft"] else "",
+        f"{plural(count['FileUpdated'], 'file')} changed" if count["FileUpdated"] else "",
+        f"{plural(count['deleted'], 'file')} deleted" if count["deleted"] else "",
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def _why_again(reported: Sequence[TaskEvent]) -> str:
@@ -150,7 +172,7 @@ def next_command(ctx: Context, message: Message | Other, *, receipt: str | None 
     if isinstance(message, TaskDelegation):
         claim = {} if receipt is None else {"receipt": receipt}
         return "answer", ctx.command("respond", msg_id=message.message_id, **claim, tail='--result "..."')
-    if isinstance(message, TaskResponse) and message.status == _ASKED:
+    if isinstance(message, TaskResponse) and message.status == _ASKED and message.passed_on is not True:
         return "answer", ctx.command("answer", message.message_id, tail='"..."')
     if isinstance(message, TaskAnswer):
         return "go on", ctx.command("respond", msg_id=message.task_id, tail='--result "..."')

@@ -218,6 +218,7 @@ def register(
     machine: str | None = None,
     subscriptions: Sequence[str] | None = None,
     claim: bool = True,
+    notices: bool | None = None,
     key: str | None = None,
 ) -> Call[replies.Registered]:
     """Register this agent, or resume it if the client knows its id; the client acts as it from then on.
@@ -225,6 +226,7 @@ def register(
     A claimed agent (the default) gets an agent key, and nobody without it can read its mailbox or use its name. A key
     that the client has already goes on, also if the relay has forgotten the agent.
     ``subscriptions`` are patterns of the topics whose broadcasts it gets: ``research``, ``build.*``, ``*`` for all.
+    With ``notices`` it is told who joins and leaves, and of each change of a file.
     """
 
     def learn(me: Identity, done: replies.Registered) -> None:
@@ -240,6 +242,7 @@ def register(
         description=description,
         claim=claim,
         subscriptions=several(subscriptions, "subscriptions"),
+        notices=notices,
         idempotency_key=repeat_key(key),
     )
     return simple_call(paths.REGISTER, ask, learn=learn)

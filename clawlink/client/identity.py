@@ -42,6 +42,7 @@ class Saved(msgspec.Struct, frozen=True, omit_defaults=True):
     capabilities: list[str] | None = None
     description: str | None = None
     subscriptions: list[str] | None = None
+    notices: bool | None = None
 
 
 class SeveralIdentities(ClawLinkError):

@@ -31,8 +31,8 @@ class Agent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     ``key_hash`` is the SHA-256 of its agent key in hex, or None for an agent that was never claimed. The
     ``subscriptions`` are patterns of topics. ``resumed_at`` is when it registered last, ``beat_at`` its last heartbeat
-    since: that says that the agent is at work on what it holds, which other signs of life do not.
-    Times are seconds since the epoch.
+    since: that says that the agent is at work on what it holds, which other signs of life do not. ``notices`` tells
+    whether it asked to hear of agents and files, and is None if it did not say. Times are seconds since the epoch.
     """
 
     id: str
@@ -47,6 +47,7 @@ class Agent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     subscriptions: tuple[str, ...] = ("*",)
     resumed_at: float = 0.0
     beat_at: float = 0.0
+    notices: bool | None = None
 
     @property
     def home(self) -> str:
@@ -131,6 +132,21 @@ def beaten(agent: Agent, now: float) -> Agent:
 def subscribe(agent: Agent, patterns: Iterable[str]) -> Agent:
     """Say anew which topics' broadcasts the agent gets."""
     return replace(agent, version=agent.version + 1, subscriptions=tuple(dict.fromkeys(patterns)))
+
+
+def hears_of_agents(agent: Agent) -> bool:
+    """Return True if who joins and leaves is put into the agent's mailbox: only if it asked for that."""
+    return agent.notices is True
+
+
+def hears_of_files(agent: Agent) -> bool:
+    """Return True if the agent is told of files: if it asked for that, or knows no better, as a client of 1.0.x."""
+    return agent.key_hash is None if agent.notices is None else agent.notices
+
+
+def hears_on_sockets(agent: Agent) -> bool:
+    """Return True if the agent is told of who joins on its websockets alone, as in 1.0.x."""
+    return agent.notices is None and agent.key_hash is None
 
 
 def forgettable(agent: Agent, now: float, limits: Limits, *, mail: int) -> bool:

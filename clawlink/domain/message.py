@@ -98,7 +98,8 @@ class TaskDelegation(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"
 class TaskResponse(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="task_response"):
     """An answer, or news of a task. ``message_id`` is the delegation's; ``response_id`` is its own.
 
-    ``progress`` is in percent.
+    ``progress`` is in percent. A response that was ``passed_on`` belongs to no task that the relay knows.
+    It is what its sender says, and ``message_id`` is what the sender gave, or else the ``response_id``.
     """
 
     message_id: str
@@ -113,6 +114,7 @@ class TaskResponse(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", 
     progress: float | None = None
     note: str | None = None
     attachments: Attachments = msgspec.UNSET
+    passed_on: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 class TaskAnswer(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="task_answer"):

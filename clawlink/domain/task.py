@@ -23,7 +23,7 @@ from clawlink.domain.delivery import Delivery, by_lender
 from clawlink.domain.limits import MAX_HISTORY, MAX_HISTORY_BYTES
 from clawlink.domain.pool import is_pool
 from clawlink.domain.record import SETTLED
-from clawlink.errors import LeaseLost, NotAllowed, WrongState
+from clawlink.errors import BadRequest, LeaseLost, NotAllowed, WrongState
 
 
 class TaskState(str, Enum):
@@ -59,6 +59,34 @@ TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
     INPUT_REQUIRED: _REPORTED | {QUEUED},
     **{state: frozenset() for state in FINAL},
 }
+
+
+# What an assignee may say of a task, and what clients of 1.0.x say in its place.
+REPORTABLE = (IN_PROGRESS, INPUT_REQUIRED, TaskState.COMPLETED, TaskState.FAILED, TaskState.REJECTED)
+_WORDS = {
+    **{state.value: state for state in REPORTABLE},
+    **dict.fromkeys(("done", "ok", "success", "succeeded", "finished", "finish", "complete"), TaskState.COMPLETED),
+    **dict.fromkeys(("error", "failure", "fail"), TaskState.FAILED),
+}
+
+
+def reported_as(status: str, *, free: bool) -> tuple[TaskState, str]:
+    """Return the state that the status of a response stands for, and the status that its reader is told.
+
+    ``free`` lets it be any word, as in ClawLink 1.0.x: what is no known end is a report. Raises BadRequest.
+    """
+    state = _WORDS.get(status.strip().lower().replace(" ", "_").replace("-", "_")) if free else None
+    if state is None and any(status == known.value for known in REPORTABLE):
+        state = TaskState(status)
+    if state is not None:
+        return state, state.value
+    if free:
+        return IN_PROGRESS, status
+    known = ", ".join(state.value for state in REPORTABLE)
+    raise BadRequest(
+        f"status is one of {known}; other words are taken from agents without a key, and without a receipt",
+        field="status",
+    )
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):

@@ -160,7 +160,7 @@ MESSAGE = Endpoint(
     acts=True,
 )
 PUT_FILE = Endpoint(
-    "put_file", "POST", "/files", "Write a shared file.", replies.FileSaved, body=requests.PutFile, acts=True
+    "put_file", "POST", "/files", "Write a shared file.", replies.FilePut, body=requests.PutFile, acts=True
 )
 LIST_FILES = Endpoint("list_files", "GET", "/files", "List shared files.", replies.FileList, query=requests.ListQuery)
 GET_FILE = Endpoint("get_file", "GET", "/files/{file_key}", "Read a shared file.", replies.FileContent)

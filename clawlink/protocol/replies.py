@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import Any, Generic, TypeVar
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from clawlink.domain.message import AgentCard, Attachment
 
 M = TypeVar("M")
+# True where a client of 1.0.x was not known and was registered by the way; otherwise left out.
+ByTheWay = bool | UnsetType
 
 
 class Stop(Struct, frozen=True):
@@ -142,6 +144,7 @@ class Delegated(Struct, frozen=True, gc=False):
     message_id: str
     recipient: RecipientInfo | None
     pool: Pooled | None = None
+    registered_by_the_way: ByTheWay = UNSET
 
 
 class TaskEvent(Struct, frozen=True, gc=False):
@@ -221,14 +224,18 @@ class Cancelled(Struct, frozen=True, gc=False):
 
 
 class ResponseSent(Struct, frozen=True, gc=False):
-    """The response is stored for the requester; ``delivery`` is ``none`` if the requester has left."""
+    """The response is stored for the requester; ``delivery`` is ``none`` if the requester has left.
+
+    ``task_status`` is null where it belongs to no task that is known, and was passed on as it came.
+    """
 
     status: str
     delivery: str
     message_id: str
     response_id: str
-    task_status: str
+    task_status: str | None
     recipient: RecipientInfo | None
+    registered_by_the_way: ByTheWay = UNSET
 
 
 class Sent(Struct, frozen=True, gc=False):
@@ -255,6 +262,7 @@ class BroadcastSent(Struct, frozen=True, gc=False):
     message_id: str
     recipients: int
     refused: int = 0
+    registered_by_the_way: ByTheWay = UNSET
 
 
 class Lease(Struct, frozen=True, gc=False):
@@ -276,6 +284,7 @@ class Polled(Struct, Generic[M], frozen=True):
     messages: list[M]
     count: int
     deliveries: list[Lease]
+    registered_by_the_way: ByTheWay = UNSET
 
 
 class Settled(Struct, frozen=True, gc=False):
@@ -356,6 +365,12 @@ class FileSaved(Struct, frozen=True):
     file_key: str
     size: int = 0
     sha256: str = ""
+
+
+class FilePut(FileSaved, frozen=True):
+    """The version just written, also by an agent of 1.0.x."""
+
+    registered_by_the_way: ByTheWay = UNSET
 
 
 class FileLock(Struct, frozen=True, gc=False):

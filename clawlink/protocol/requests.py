@@ -107,6 +107,9 @@ class Register(Struct, frozen=True, gc=False):
     description: Annotated[str, Meta(max_length=limits.MAX_TEXT_LENGTH)] | None = None
     claim: bool = False
     subscriptions: Subscriptions | None = None
+    notices: Annotated[bool, Meta(description="Tell it who joins and leaves, and of each change of a file.")] | None = (
+        None
+    )
     idempotency_key: IdempotencyKey | None = None
 
 
@@ -153,9 +156,18 @@ class Respond(Struct, frozen=True, gc=False):
     """Report on a task, or answer it for good."""
 
     from_agent: AgentId
-    message_id: MessageId
+    message_id: Annotated[str, Meta(max_length=2 * limits.MAX_ID_LENGTH)] | None = None
     result: Any = None
-    status: Literal["in_progress", "input_required", "completed", "failed", "rejected"] = "completed"
+    status: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            max_length=limits.MAX_NAME_LENGTH,
+            pattern=_ONE_LINE,
+            description="in_progress, input_required, completed, failed or rejected; "
+            "from an agent without a key, and without a receipt, any word.",
+        ),
+    ] = "completed"
     to_agent: Recipient | None = None
     progress: Annotated[float, Meta(ge=0, le=100, description="In percent.")] | None = None
     note: Note | None = None

@@ -18,6 +18,7 @@ from clawlink.domain.pool import Pool
 from clawlink.domain.topic import EVERYTHING
 from clawlink.errors import AmbiguousName, BadRequest, NameTaken, NotAllowed, RelayFull, UnknownAgent
 from clawlink.protocol import proof, requests
+from clawlink.protocol.reading import read_fields
 from clawlink.protocol.replies import RecipientInfo
 from clawlink.relay.clock import iso
 from clawlink.relay.core import Core, retrying
@@ -31,6 +32,7 @@ _TOUCH_SECONDS = 1.0
 _FULL_RETRY_SECONDS = 60.0
 _ID_LENGTH = 16
 _NAMESAKES = 100
+_MOST_LEFT = 10_000
 
 
 class Registration(NamedTuple):
@@ -54,6 +56,7 @@ class Agents:
         self.keys_required = require_keys
         self._reserved: Callable[[str], bool] = lambda address: False
         self.directory = Directory(core)
+        self._left: dict[str, None] = {}  # ids that left, the latest last
 
     # -- register ----------------------------------------------------------------------------------------------------
 
@@ -138,10 +141,12 @@ class Agents:
             subscriptions=tuple((EVERYTHING,) if old is None else old.subscriptions)
             if ask.subscriptions is None
             else tuple(dict.fromkeys(ask.subscriptions)),
+            notices=(None if old is None else old.notices) if ask.notices is None else ask.notices,
             resumed_at=now,
         )
         await core.commit(agent.home, Put(agent))
         self.directory.add(agent_id)
+        self._left.pop(agent_id, None)
         if old is None:
             await self.tell(agent, AgentJoined, now)
         elif fold(old.name) != fold(name):
@@ -257,6 +262,29 @@ class Agents:
             await self.touch(agent_id)
         return agent
 
+    async def acting_anyway(
+        self, agent_id: str, agent_key: str | None, *, field: str, machine: str
+    ) -> tuple[Agent, bool]:
+        """Return the agent a request of a client of 1.0.x acts as, and whether it was registered by the way.
+
+        Such a client does not register again at a relay that was restarted. So an id that is not known becomes an agent
+        of that id and name. Not where an agent key is given or needed, where another agent has the name, and not an
+        agent that has left or was removed: that one is done here until it registers. Raises as ``acting``.
+        """
+        try:
+            return await self.acting(agent_id, agent_key, field=field), False
+        except UnknownAgent as unknown:
+            if agent_key is not None or self.keys_required or agent_id in self._left:
+                raise
+            if await self._core.store.first(Agent, by_name(agent_id), 1):
+                raise
+            try:
+                ask = read_fields({"agent_id": agent_id}, requests.Register)
+                done = await self.register(ask, machine=machine, agent_key=None)
+            except (BadRequest, NameTaken, NotAllowed):
+                raise unknown from None
+            return done.agent, not done.resumed
+
     @retrying
     async def touch(self, agent_id: str) -> None:
         """Record a sign of life, at most once a second: presence needs no more. The agent may have left meanwhile."""
@@ -342,6 +370,13 @@ class Agents:
 
     # -- leave -------------------------------------------------------------------------------------------------------
 
+    def note_left(self, agent_id: str) -> None:
+        """Note that the agent leaves or is removed, so that it is not registered by the way."""
+        self._left.pop(agent_id, None)
+        self._left[agent_id] = None
+        if len(self._left) > _MOST_LEFT:
+            del self._left[next(iter(self._left))]
+
     @retrying
     async def remove(self, agent_id: str) -> Agent | None:
         """Remove the agent and free its name; None if it is gone already."""
@@ -356,7 +391,7 @@ class Agents:
     # -- tell the others ---------------------------------------------------------------------------------------------
 
     async def tell(self, agent: Agent, kind: type[AgentJoined] | type[AgentLeft], now: float) -> None:
-        """Tell the agents that are online, while they are few enough for that to make sense."""
+        """Tell the agents that are online and hear of agents, while they are few enough for that to make sense."""
         core = self._core
         registered = await core.store.usage(Agent, REGISTERED)
         if registered.count > PRESENCE_AUDIENCE:
@@ -368,7 +403,11 @@ class Agents:
         turns = Turns()
         for other in audience:
             await turns.next()
-            if other.id != agent.id and self.presence(other) is Presence.ONLINE:
+            if other.id == agent.id or self.presence(other) is not Presence.ONLINE:
+                continue
+            if kind is AgentJoined and rules.hears_on_sockets(other):
+                core.sockets.tell(other.id, body)
+            elif rules.hears_of_agents(other):
                 await self._mailbox.put_notice(
                     self._mailbox.new(
                         copy_id(id, other.id),

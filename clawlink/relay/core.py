@@ -13,6 +13,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 from clawlink.domain.limits import DRAIN_SECONDS, Limits
 from clawlink.errors import Draining, StoreUnavailable
 from clawlink.relay.ids import Ids
+from clawlink.relay.sockets import Sockets
 from clawlink.relay.stats import Stats
 from clawlink.store.base import Absent, Conflict, Drop, Put, Signal, Signals, Store
 
@@ -42,6 +43,7 @@ class Core:
         self.ids = Ids()
         self.stats = Stats()
         self.secret = secret or os.urandom(32)
+        self.sockets = Sockets()
         self.draining = False
         self.listed: set[str] = set()  # agents whose listing is cached
         self.changed: dict[str, None] = {}  # of those, the ones whose listing is out of date, in order

@@ -63,10 +63,11 @@ class Delegations:
         self._arrivals.require_pace(sender.id, to.id)
         now = core.clock()
         message = _delegation(id, sender, ask, to.id, chain, now)
+        route = core.sockets.route(to.id)
         stored = await self._store(message, to.id, ask, now)
         if stored is not None:
             return await self._repeat(stored, sender, ask)
-        return Delegated("delegated", "queued", id, self._agents.recipient(to))
+        return Delegated("delegated", route, id, self._agents.recipient(to))
 
     async def _delegate_to_pool(self, id: str, sender: Agent, ask: requests.Delegate) -> Delegated:
         members = [(await self._agents.resolve(named, field="to_any_of")).id for named in ask.to_any_of or ()]
@@ -145,7 +146,8 @@ class Delegations:
         if first.to_agent is None:
             return Delegated("delegated", "queued", first.message_id, None, await self._pooled(first))
         to = await self._core.store.get(Agent, first.to_agent)
-        return Delegated("delegated", "queued", first.message_id, None if to is None else self._agents.recipient(to))
+        shown = None if to is None else self._agents.recipient(to)
+        return Delegated("delegated", self._core.sockets.route(first.to_agent), first.message_id, shown)
 
     async def _pooled(self, message: TaskDelegation) -> Pooled:
         pool = pool_of(message)

@@ -33,6 +33,7 @@ class Departures:
         return await self._core.finish(self._leave(agent.id))
 
     async def _leave(self, agent_id: str) -> Departure:
+        self._agents.note_left(agent_id)
         gone = await self._agents.remove(agent_id)
         dropped = await self._mailbox.close(agent_id)
         if gone is None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from clawlink.domain import file as rules
-from clawlink.domain.agent import Agent
+from clawlink.domain.agent import Agent, hears_of_files
 from clawlink.domain.delivery import copy_id
 from clawlink.domain.file import ABSENT, PRESENT, Content, FileWrite, SharedFile, Version
 from clawlink.domain.limits import MAX_KEY_LENGTH
@@ -298,6 +298,8 @@ class Files:
         )
         told = 0
         async for agent in everyone(core, but=editor if but is None else but):
+            if not hears_of_files(agent):
+                continue
             await self._mailbox.put_notice(
                 self._mailbox.new(
                     copy_id(id, agent.id),

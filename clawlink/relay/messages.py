@@ -53,14 +53,15 @@ class Messages:
         now = core.clock()
         body = encode(_plain(id, sender, ask, to.id, chain, now))
         await self._mailbox.require_room(to.id, len(body))
+        route = core.sockets.route(to.id)
         stored = await self._mailbox.put_once(
             self._mailbox.new(id, to.id, sender=sender.id, body=body, now=now, level=ask.priority.level)
         )
         if stored.body is not body:
             return await self._repeat(stored, sender, ask)
         if ask.in_reply_to is not None:
-            await self._mark_answered(ask.in_reply_to, by=sender.id, to=to.id)
-        return Sent("sent", "queued", id, self._agents.recipient(to))
+            await self.mark_answered(ask.in_reply_to, by=sender.id, to=to.id)
+        return Sent("sent", route, id, self._agents.recipient(to))
 
     async def _repeat(self, first: Delivery, sender: Agent, ask: requests.Send) -> Sent:
         """Answer as the first time, and finish what that left undone. Raises KeyReused if it was another request."""
@@ -76,11 +77,13 @@ class Messages:
                 current=first.id,
             )
         if ask.in_reply_to is not None:
-            await self._mark_answered(ask.in_reply_to, by=sender.id, to=first.mailbox)
-        return Sent("sent", "queued", first.id, None if to is None else self._agents.recipient(to))
+            await self.mark_answered(ask.in_reply_to, by=sender.id, to=first.mailbox)
+        shown = None if to is None else self._agents.recipient(to)
+        return Sent("sent", self._core.sockets.route(first.mailbox), first.id, shown)
 
     @retrying
-    async def _mark_answered(self, message_id: str, *, by: str, to: str) -> None:
+    async def mark_answered(self, message_id: str, *, by: str, to: str) -> None:
+        """Note that ``by`` has answered a message that ``to`` sent it, if there is such a message."""
         store = self._core.store
         d = await store.get(Delivery, message_id) or await store.get(Delivery, copy_id(message_id, by))
         if d is None or d.is_task or d.mailbox != by or d.sender != to:

@@ -26,7 +26,9 @@ from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.messages import Messages
 from clawlink.relay.pointers import Pointers
 from clawlink.relay.pools import Pools
+from clawlink.relay.responses import Responses
 from clawlink.relay.settling import Settling
+from clawlink.relay.sockets import Sockets
 from clawlink.relay.stats import Stats
 from clawlink.relay.storage import Storage
 from clawlink.relay.task_views import TaskViews
@@ -67,6 +69,7 @@ class Relay:
         self.tasks = Tasks(core, self.agents, self.mailbox, upkeep)
         self.task_views = TaskViews(core, self.agents)
         self.messages = Messages(core, self.agents, self.mailbox, arrivals)
+        self.responses = Responses(core, self.agents, self.mailbox, arrivals, self.tasks, self.messages)
         self.broadcasts = Broadcasts(core, self.mailbox, arrivals)
         self.storage = Storage(core, blobs or LocalBlobs())
         self.files = Files(core, self.mailbox, self.storage)
@@ -85,6 +88,11 @@ class Relay:
     def stats(self) -> Stats:
         """Counters since start."""
         return self._core.stats
+
+    @property
+    def sockets(self) -> Sockets:
+        """The websockets that are open."""
+        return self._core.sockets
 
     @property
     def draining(self) -> bool:

@@ -44,16 +44,19 @@ class Tasks:
         The response is written first, under an id derived from its cause; then the task moves. Whatever happens in
         between, repeating the request completes it and doubles nothing.
         """
-        return await self._core.finish(self._respond(sender, ask))
+        free = sender.key_hash is None and ask.receipt is None
+        state, said = rules.reported_as(ask.status, free=free)
+        return await self._core.finish(self._respond(sender, replace(ask, status=state.value), said))
 
     @retrying
-    async def _respond(self, sender: Agent, ask: requests.Respond) -> ResponseSent:
+    async def _respond(self, sender: Agent, ask: requests.Respond, said: str) -> ResponseSent:
+        """Respond with a status of the table; ``said`` is what the requester is told in its place."""
         core = self._core
-        task, d = await self._find(ask.message_id)
+        task, d = await self._find(ask.message_id or "")
         await self._require_requester(task, ask.to_agent)
         state = TaskState(ask.status)
         now = core.clock()
-        id = _response_id(task, state, ask)
+        id = _response_id(task, state, ask, said)
         stamp = iso(now)
         message = TaskResponse(
             message_id=task.id,
@@ -61,7 +64,7 @@ class Tasks:
             from_agent=sender.id,
             to_agent=task.requester,
             result=ask.result,
-            status=state.value,
+            status=said,
             timestamp=stamp,
             queued_at=stamp,
             from_name=sender.name,
@@ -71,9 +74,12 @@ class Tasks:
         )
         requester = await core.store.get(Agent, task.requester)
         shown = None if requester is None else self._agents.recipient(requester)
+        route = core.sockets.route(task.requester)
         if task.answer is not None and says_the_same(decode(task.answer), message):
-            return _sent(task.id, id, task.state, shown)
+            return _sent(task.id, id, task.state, shown, route)
         body = encode(message)
+        if said != state.value and ask.note is None:
+            ask = replace(ask, note=said)  # the word stands in the task's history
         first = await core.store.get(Delivery, id)
         if first is not None and state in FINAL:
             if not says_the_same(decode(first.body), message):
@@ -86,7 +92,7 @@ class Tasks:
             if requester is not None:
                 shown = await self._put_response(task, id, sender, ask, body, now, shown)
         await self._commit(task, moved, d)
-        return _sent(task.id, id, state, shown)
+        return _sent(task.id, id, state, shown, route)
 
     async def _find(self, task_id: str) -> tuple[Task, Delivery | None]:
         """Return a task, and its delivery if that is still there. Raises UnknownTask."""
@@ -275,13 +281,13 @@ def _is_repeat(task: Task, moved: Task) -> bool:
     return replace(moved.history[-1], at=0.0) == replace(task.history[-1], at=0.0)
 
 
-def _response_id(task: Task, state: TaskState, ask: requests.Respond) -> str:
+def _response_id(task: Task, state: TaskState, ask: requests.Respond, word: str) -> str:
     """Derive the response's id from its cause: one final answer a task; reports differ by their key or text."""
     if state in FINAL:
         return end_id(task.id)
     # Once it was answered, the same question is another one.
     answered = next((event.at for event in reversed(task.history) if event.by == task.requester), None)
-    said = ask.idempotency_key or _digest([ask.result, ask.progress, ask.note, answered, ask.attachments])
+    said = ask.idempotency_key or _digest([ask.result, ask.progress, ask.note, answered, ask.attachments, word])
     return derived("report", task.id, ask.from_agent, state.value, said)
 
 
@@ -303,6 +309,8 @@ def _digest(said: Any) -> str:
     return hashlib.sha256(msgspec.json.encode(said, order="deterministic")).hexdigest()
 
 
-def _sent(task_id: str, response_id: str, state: TaskState, recipient: RecipientInfo | None) -> ResponseSent:
-    delivery = "none" if recipient is None else "queued"
+def _sent(
+    task_id: str, response_id: str, state: TaskState, recipient: RecipientInfo | None, route: str
+) -> ResponseSent:
+    delivery = "none" if recipient is None else route
     return ResponseSent("response_sent", delivery, task_id, response_id, state.value, recipient)

@@ -49,7 +49,7 @@ def _delegate(relay: Relay, agent: Agent, ask: requests.Delegate) -> Awaitable[r
 
 
 def _respond(relay: Relay, agent: Agent, ask: requests.Respond) -> Awaitable[replies.ResponseSent]:
-    return relay.tasks.respond(agent, ask)
+    return relay.responses.respond(agent, ask)
 
 
 def _send(relay: Relay, agent: Agent, ask: requests.Send) -> Awaitable[replies.Sent]:

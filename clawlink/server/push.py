@@ -18,7 +18,7 @@ from clawlink.config import LOOPBACK_HOSTS
 from clawlink.domain.access import KEY_HEADER
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import first_time
-from clawlink.domain.task import FINAL, TaskState
+from clawlink.domain.task import FINAL
 from clawlink.errors import BadRequest, NotAllowed, UnknownAgent
 from clawlink.protocol import paths
 from clawlink.protocol.paths import Endpoint
@@ -52,6 +52,7 @@ _LINGER_SECONDS = 2.0
 _MOST_REASON_BYTES = 120
 _UNREADABLE = (WSCloseCode.PROTOCOL_ERROR, WSCloseCode.INVALID_TEXT, WSCloseCode.MESSAGE_TOO_BIG)
 
+_ENDS = frozenset(state.value for state in FINAL)
 _GOING_AWAY = 1001
 _POLICY = 1008
 _FAILED = 1011
@@ -105,8 +106,12 @@ class Push:
         relay.require_working()
         agent_key = request.headers.get(KEY_HEADER) or in_subprotocol(request, "key")
         agent_id = parameter(request, "agent_id")
-        agent = await relay.agents.acting(agent_id, agent_key, field="agent_id")
         ask = read_query(request, StreamQuery)
+        if ask.lease is None:  # as a client of 1.0.x connects, which does not know that the relay was restarted
+            machine = request.remote or ""
+            agent, _ = await relay.agents.acting_anyway(agent_id, agent_key, field="agent_id", machine=machine)
+        else:
+            agent = await relay.agents.acting(agent_id, agent_key, field="agent_id")
         offers = offers_subprotocol(request)
         if len(request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, ())) > 1:
             # aiohttp looks at the first only, and if that has not ours writes it to the log: the token, maybe the key.
@@ -125,9 +130,11 @@ class Push:
         ws.sender = Sender(request, ws, self._turn)
         session = _Session(relay, agent, agent_key, ws, ws.sender, request, consumer, acks=ask.lease is not None)
         self._sessions.add(session)
+        relay.sockets.add(agent.id, session)
         try:
             await session.run()
         finally:
+            relay.sockets.remove(agent.id, session)
             self._sessions.discard(session)
         return ws
 
@@ -263,6 +270,18 @@ class _Session:
         self._agent = await self._relay.agents.acting(self._agent_id, self._agent_key, field="agent_id")
         return self._agent
 
+    @property
+    def takes_more(self) -> bool:
+        """Whether a message would go out at once: there is credit, and the peer reads."""
+        open_and_read = self._ending is None and not self._over and self._sender.waiting_since is None
+        return open_and_read and not self._consumer.exhausted
+
+    def tell(self, body: bytes) -> None:
+        """Send a notice that is stored nowhere, to a client of 1.0.x that reads; nobody else is told so."""
+        if not self._acks and self.takes_more:
+            with contextlib.suppress(ConnectionError):
+                self._sender.notice(body)
+
     # -- peer to relay -------------------------------------------------------------------------------------------------
 
     async def _listen(self) -> None:
@@ -322,8 +341,8 @@ class _Session:
         """Keep account of what the peer has settled."""
         if frame.type in ("ack", "nack"):
             self._consumer.settled(frame.ask.receipts)
-        elif frame.type == "respond" and TaskState(reply.task_status) in FINAL:
-            self._consumer.finished(frame.ask.message_id)
+        elif frame.type == "respond" and reply.task_status in _ENDS:
+            self._consumer.finished(reply.message_id)
 
     # -- the end -------------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import HttpVersion11, hdrs, web
@@ -21,6 +21,8 @@ from clawlink.protocol import failure
 JSON = "application/json; charset=utf-8"
 _SERVER = "ClawLink"
 _LARGE_BYTES = 64 * 1024
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 _encoder = msgspec.json.Encoder()
 _heads: dict[tuple[int, str], bytes] = {}
@@ -42,6 +44,11 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
 def reply(struct: Any) -> Reply:
     """Answer with a struct as JSON."""
     return Reply(_encoder.encode(struct))
+
+
+def tell_by_the_way(answer: S, registered: bool) -> S:
+    """Add to an answer that its agent was registered by the way."""
+    return msgspec.structs.replace(answer, registered_by_the_way=True) if registered else answer
 
 
 def reply_failure(error: ClawLinkError) -> Reply:

@@ -74,6 +74,11 @@ class Sender:
         if self._undrained >= _PIECE_BYTES:
             await self._drain()
 
+    def notice(self, frame: bytes) -> None:
+        """Send a text frame that may be lost: it is, where the peer is behind in reading."""
+        if self._transport is not None and self._transport.get_write_buffer_size() < _PIECE_BYTES:
+            self._add(WSMsgType.TEXT, frame)
+
     def ping(self, data: bytes) -> None:
         """Send a ping."""
         self._add(WSMsgType.PING, data)

@@ -228,6 +228,19 @@ async def acting(relay: Relay, request: Request, agent_id: str, field: str) -> A
     return await relay.agents.acting(agent_id, request.headers.get(_AGENT_KEY), field=field)
 
 
+async def acting_anyway(
+    relay: Relay, request: Request, agent_id: str, field: str, *, plain: bool
+) -> tuple[Agent, bool]:
+    """Return the agent that the request acts as, and whether it was registered by the way.
+
+    Only a ``plain`` request may do that, as clients of 1.0.x send it; see ``Agents.acting_anyway``.
+    """
+    if not plain:
+        return await acting(relay, request, agent_id, field), False
+    agent_key = request.headers.get(_AGENT_KEY)
+    return await relay.agents.acting_anyway(agent_id, agent_key, field=field, machine=request.remote or "")
+
+
 async def asking(relay: Relay, request: Request, agent_id: str | None, otherwise: str | None = None) -> Agent:
     """Return the agent named in the query or in the header ClawLink-Agent, or ``otherwise``."""
     named = agent_id or request.headers.get(_AGENT_HEADER) or otherwise

@@ -95,6 +95,7 @@ def test_what_others_wrote_is_harmless_and_marked(run: Run, me: str, sender: Cli
 
 
 def test_every_kind_of_message_is_shown(call: Run, me: str, sender: Client, relay: str, fresh: Fresh) -> None:
+    call("register", "--name", me, "--notices").ok()
     sender.broadcast("news", topic="t", tags=["a", "b"])
     sender.put_file("dir/a file", "x")
     sender.put_file("gone", "x")
@@ -102,7 +103,7 @@ def test_every_kind_of_message_is_shown(call: Run, me: str, sender: Client, rela
     sender.send(me, {"any": "json"}, thread="t")
     with Client(relay) as other:
         other.register(fresh("guest"), capabilities=["visiting"], description="a guest")
-    shown = call("poll").ok().out
+    shown = call("poll", "--no-ack").ok().out  # each with what settles it
     for part in (
         "broadcast ",
         "    │ a, b",
@@ -117,11 +118,38 @@ def test_every_kind_of_message_is_shown(call: Run, me: str, sender: Client, rela
     assert "  read:  clawlink file-get --key 'dir/a file'" in shown
     assert "file-get --key gone" not in shown
     assert '    │   "any": "json"' in shown
-    with Client(relay) as other:
-        other.register(fresh("guest"))
-        call("poll").ok()
-        other.leave()
-    assert "  left:" in call("poll").ok().out
+
+
+def test_notices_come_as_one_line_to_those_who_asked_for_them(
+    call: Run, me: str, sender: Client, relay: str, fresh: Fresh
+) -> None:
+    def happen() -> None:
+        with Client(relay) as guest, Client(relay) as other:
+            for client in (guest, other):
+                client.register(fresh("guest"))
+            other.leave()
+        for key in (fresh("kept"), fresh("gone")):
+            sender.put_file(key, "x")
+        sender.delete_file(key)
+
+    happen()
+    sender.send(me, "hello")
+    shown = call("poll").ok().out
+    assert shown.endswith("\n\n1 message.\n")
+    assert "joined" not in shown
+    call("register", "--name", me, "--notices").ok()
+    happen()
+    assert call("poll").ok().out == "1 joined, 1 left, 1 file changed, 1 file deleted\n"
+    call("register", "--name", me).ok()  # as it was
+    happen()
+    sender.send(me, "hello")
+    shown = call("poll").ok().out
+    assert shown.endswith("\n\n1 joined, 1 left, 1 file changed, 1 file deleted\n1 message.\n")
+    happen()
+    assert len(call("poll", "--json").ok().json["messages"]) == 4
+    call("register", "--name", me, "--no-notices").ok()
+    happen()
+    assert call("poll").ok().out == "No messages.\n"
 
 
 def test_a_kind_from_a_later_version_is_shown_as_it_is() -> None:

@@ -50,7 +50,7 @@ def test_what_is_missing_is_named() -> None:
     [
         (requests.Respond, {"progress": 101}, "progress", "progress may be at most 100", 100),
         (requests.Respond, {"note": "x" * 1001}, "note", "note may have 1000 characters at most", 1000),
-        (requests.Respond, {"status": "lost"}, "status", "status may not be 'lost'", None),
+        (requests.DiscoverQuery, {"status": "lost"}, "status", "status may not be 'lost'", None),
         (requests.PollQuery, {"lease": 1}, "lease", "lease must be 5 or more", 5),
         (requests.PollQuery, {"max": 1.5}, "max", "max must be a whole number, not one with a fraction", None),
         (requests.Register, {"claim": 3}, "claim", "claim must be true or false, not a whole number", None),

@@ -24,7 +24,8 @@ async def test_no_agent_can_fill_the_dead_letters_of_another_whatever_it_is_call
 
 async def test_a_notice_that_took_the_place_of_an_older_one_is_known_by_the_id_it_came_with() -> None:
     scene = Scene()
-    await scene.register("req", "bob")
+    await scene.register("req", notices=True)
+    await scene.register("bob")
     await scene.delegate(to_agent="bob")
     for _ in range(3):
         await scene.leave("bob")

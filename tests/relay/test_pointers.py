@@ -341,7 +341,7 @@ async def test_a_line_that_is_not_its_events_is_refused(line: str) -> None:
 
 
 async def test_what_cannot_be_brought_is_not_kept() -> None:
-    events = await Events(max_mailbox_messages=2).begin()
+    events = await Events(max_mailbox_messages=1).begin()
     await events.give("e1")
     with pytest.raises(MailboxFull):
         await events.give("e2")

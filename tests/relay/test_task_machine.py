@@ -388,7 +388,7 @@ class TaskLife(RuleBasedStateMachine):
     async def responding(self, report: Report, *, alone: bool = True) -> None:
         """Send a report and check who is heard: the present owner, by its receipt if it shows one."""
         worker, ask = report
-        id = ask.message_id
+        id = str(ask.message_id)
         try:
             agent = await self.acting(worker)
         except UnknownAgent:

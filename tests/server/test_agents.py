@@ -290,18 +290,18 @@ async def test_an_unknown_recipient_is_404_never_a_silent_queue(pair: Running, t
 @pytest.mark.parametrize(
     ("method", "path", "body"),
     [
-        ("POST", "/delegate", {"from_agent": "ghost", "to_agent": "b", "task": "t"}),
-        ("POST", "/respond", {"from_agent": "ghost", "message_id": "m"}),
+        ("POST", "/delegate", {"from_agent": "ghost", "to_agent": "b", "task": "t", "idempotency_key": "k"}),
+        ("POST", "/respond", {"from_agent": "ghost", "message_id": "m", "receipt": "r"}),
         ("POST", "/send", {"from_agent": "ghost", "to_agent": "b", "content": 1}),
-        ("POST", "/broadcast", {"from_agent": "ghost", "content": "c"}),
-        ("GET", "/poll/ghost", None),
+        ("POST", "/broadcast", {"from_agent": "ghost", "content": "c", "idempotency_key": "k"}),
+        ("GET", "/poll/ghost?lease=60", None),
         ("POST", "/ack", {"agent_id": "ghost", "receipts": ["r"]}),
         ("POST", "/nack", {"agent_id": "ghost", "receipts": ["r"]}),
         ("POST", "/extend", {"agent_id": "ghost", "receipts": ["r"], "lease": 5}),
         ("GET", "/dead-letters/ghost", None),
         ("POST", "/redrive", {"agent_id": "ghost"}),
         ("GET", "/messages/m?agent_id=ghost", None),
-        ("POST", "/files", {"file_key": "k", "content": "c", "agent_id": "ghost"}),
+        ("POST", "/files", {"file_key": "k", "content": "c", "agent_id": "ghost", "idempotency_key": "k"}),
         ("DELETE", "/files/k?agent_id=ghost", None),
         ("DELETE", "/agents/ghost", None),
     ],
@@ -410,7 +410,7 @@ async def test_load_counts_the_mailbox_and_the_open_tasks(pair: Running) -> None
     assert await load_of(pair, "b") == (0, 1)
     await respond(pair, "b", task)
     assert await load_of(pair, "b") == (0, 0)
-    assert (await load_of(pair, "a"))[0] == 3  # who joined, and two responses
+    assert (await load_of(pair, "a"))[0] == 2  # two responses
 
 
 async def test_a_silent_agent_without_mail_is_forgotten_after_a_day_and_its_name_is_free(
@@ -432,19 +432,41 @@ async def test_a_silent_agent_without_mail_is_forgotten_after_a_day_and_its_name
 # -- joined and left ---------------------------------------------------------------------------------------------------
 
 
-async def test_the_others_are_told_who_joins_and_who_leaves(pair: Running) -> None:
-    joined = await claim_one(pair, "a", news=True)
-    assert (joined.message["type"], joined.message["agent"]["agent_id"]) == ("agent_joined", "b")
+async def test_those_who_ask_for_it_are_told_who_joins_and_who_leaves(pair: Running) -> None:
+    key = (await ok(pair.post("/register", {"agent_id": "a", "claim": True, "notices": True})))["agent_key"]
+    headers = with_key(key)
+    await pair.register("Cid", agent_id="c")
+    joined = await claim_one(pair, "a", news=True, headers=headers)
+    assert (joined.message["type"], joined.message["agent"]["agent_id"]) == ("agent_joined", "c")
     assert joined.message["agent"]["status"] == "online"
-    await ack(pair, "a", joined.receipt)
-    await ok(pair.ask("DELETE", "/agents/b"))
-    left = await claim_one(pair, "a", news=True)
-    assert (left.message["type"], left.message["agent"]["agent_id"]) == ("agent_left", "b")
+    await ack(pair, "a", joined.receipt, headers=headers)
+    await ok(pair.ask("DELETE", "/agents/c"))
+    left = await claim_one(pair, "a", news=True, headers=headers)
+    assert (left.message["type"], left.message["agent"]["agent_id"]) == ("agent_left", "c")
+    await ack(pair, "a", left.receipt, headers=headers)
+    await ok(pair.post("/files", {"file_key": "k", "content": "c", "agent_id": "b"}))
+    told = await claim_one(pair, "a", headers=headers)
+    assert (told.message["type"], told.message["file_key"]) == ("file_updated", "k")
+
+
+async def test_others_are_told_of_no_agents_and_a_claimed_one_of_no_files_either(pair: Running) -> None:
+    """It counts as often as it registers: what was asked for stays at a resume, and can be turned off."""
+    key = (await ok(pair.post("/register", {"agent_id": "c", "claim": True})))["agent_key"]
+    asked = (await ok(pair.post("/register", {"agent_id": "d", "claim": True, "notices": True})))["agent_key"]
+    await ok(pair.post("/register", {"agent_id": "d", "claim": True, "notices": False}, headers=with_key(asked)))
+    await ok(pair.post("/register", {"agent_id": "d", "name": "D"}, headers=with_key(asked)))
+    await pair.register("Eve", agent_id="e")
+    await ok(pair.ask("DELETE", "/agents/e"))
+    await ok(pair.post("/files", {"file_key": "k", "content": "c", "agent_id": "b"}))
+    assert [g.message["type"] for g in await claim(pair, "a", 1, news=True)] == ["file_updated"]
+    for agent_id, agent_key in (("c", key), ("d", asked)):
+        await ok(pair.post("/send", {"from_agent": "a", "to_agent": agent_id, "content": "last"}))
+        got = await claim(pair, agent_id, 1, news=True, headers=with_key(agent_key))
+        assert [g.message["type"] for g in got] == ["message"], agent_id
 
 
 async def test_a_resumed_agent_is_not_announced_again(pair: Running) -> None:
-    joined = await claim_one(pair, "a", news=True)
-    await ack(pair, "a", joined.receipt)
+    await ok(pair.post("/register", {"agent_id": "a", "notices": True}))
     await pair.register("Bob", agent_id="b")
     for _ in range(3):
         assert (await ok(pair.get("/poll/a?lease=60")))["count"] == 0
@@ -452,6 +474,7 @@ async def test_a_resumed_agent_is_not_announced_again(pair: Running) -> None:
 
 @memory
 async def test_joined_and_left_unread_arrive_as_one(pair: Running) -> None:
+    await ok(pair.post("/register", {"agent_id": "a", "notices": True}))
     for _ in range(3):
         await ok(pair.ask("DELETE", "/agents/b"))
         await pair.register("Bob", agent_id="b")

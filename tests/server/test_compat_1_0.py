@@ -339,12 +339,47 @@ async def test_poll_empties_the_queue(old: OldClient) -> None:
     assert await old.poll("b1") == []
 
 
-async def test_others_are_told_who_joined(old: OldClient) -> None:
+async def test_others_are_told_who_joined_on_their_websockets_alone(old: OldClient, relay: Running) -> None:
     await old.register("a1", "Ann")
-    await old.register("b1", "Bob")
-    (joined,) = await old.poll("a1")
-    assert (joined["type"], joined["agent"]["agent_id"], joined["agent"]["name"]) == ("agent_joined", "b1", "Bob")
-    assert await old.poll("b1") == []
+    headers = {} if old._token is None else {"Authorization": f"Bearer {old._token}"}
+    async with relay.session.ws_connect(f"{relay.url}/ws/a1", headers=headers) as ws:
+        await old.register("b1", "Bob")
+        joined = await ws.receive_json(timeout=10)
+        check(joined, MESSAGES["agent_joined"])
+        check(joined["agent"], AGENT)
+        assert (joined["type"], joined["agent"]["agent_id"], joined["agent"]["name"]) == ("agent_joined", "b1", "Bob")
+        assert "delivery" not in joined
+    await old.register("c1", "Cid")
+    assert [await old.poll(agent_id) for agent_id in ("a1", "b1", "c1")] == [[], [], []]
+
+
+async def test_delivery_tells_whether_the_recipient_is_on_a_websocket_with_credit(
+    old: OldClient, relay: Running
+) -> None:
+    for agent_id in ("a1", "b1"):
+        await old.register(agent_id, agent_id)
+    ask = {"from_agent": "a1", "to_agent": "b1", "task": "t"}
+
+    async def route(path: str = "/delegate", **more: Any) -> Any:
+        return (await old.post(path, {**ask, **more})).json["delivery"]
+
+    assert await route() == "queued"
+    await old.poll("b1")
+    headers = {} if old._token is None else {"Authorization": f"Bearer {old._token}"}
+    async with relay.session.ws_connect(f"{relay.url}/ws/b1?lease=60&credit=2", headers=headers) as ws:
+        assert await route() == "websocket"
+        task = await ws.receive_json(timeout=10)
+        assert await route("/send", content="c") == "websocket"
+        await ws.receive_json(timeout=10)
+        assert await route() == "queued"  # its credit is used up
+        await ws.send_json({"type": "ack", "id": 1, "receipts": [task["delivery"]["receipt"]]})
+        while "reply" not in await ws.receive_json(timeout=10):
+            pass
+        asked = (await old.post("/delegate", {"from_agent": "b1", "to_agent": "a1", "task": "t"})).json
+        await old.poll("a1")
+    async with relay.session.ws_connect(f"{relay.url}/ws/b1", headers=headers):
+        answer = {"from_agent": "a1", "message_id": asked["message_id"], "result": "r"}
+        assert (await old.post("/respond", answer)).json["delivery"] == "websocket"
 
 
 async def test_files_are_written_listed_and_read(old: OldClient) -> None:
@@ -394,7 +429,7 @@ async def test_a_missing_file_is_404_in_the_old_words(old: OldClient) -> None:
         ("/delegate", {"from_agent": "a1", "task": "x"}, "to_agent"),
         ("/delegate", {"from_agent": "a1", "to_agent": "b1"}, "task"),
         ("/respond", {"to_agent": "a1", "message_id": "m", "result": "r"}, "from_agent"),
-        ("/respond", {"from_agent": "a1", "to_agent": "a1", "result": "r"}, "message_id"),
+        ("/respond", {"from_agent": "a1", "result": "r"}, "message_id"),
         ("/broadcast", {"content": "x"}, "from_agent"),
         ("/broadcast", {"from_agent": "a1"}, "content"),
         ("/files", {"content": "x", "agent_id": "a1"}, "file_key"),

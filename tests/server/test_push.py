@@ -62,7 +62,7 @@ async def nobody_left(relay: Running, until: Until) -> None:
 
 async def test_messages_of_every_type_come_as_in_a_poll(relay: Running) -> None:
     await relay.register("Ann", agent_id="a")
-    await relay.register("Bob", agent_id="b")
+    await relay.register("Bob", agent_id="b", notices=True)
     await relay.register("Cid", agent_id="c")
 
     async def everything() -> None:
@@ -743,7 +743,7 @@ async def test_a_claimed_agent_shows_its_key_by_header_or_subprotocol(claimed: t
 
 
 async def test_nobody_else_is_let_in(pair: Running) -> None:
-    await refused(pair.get("/ws/nobody", headers=HANDSHAKE), 404, "unknown_agent")
+    await refused(pair.get("/ws/nobody?lease=60", headers=HANDSHAKE), 404, "unknown_agent")
     foreign = {**HANDSHAKE, "Origin": "https://evil.example"}
     await refused(pair.get("/ws/b", headers=foreign), 403, "not_allowed")
     body = await refused(pair.get("/ws/b"), 400, "bad_request")

@@ -74,11 +74,11 @@ def _follow(args: Namespace, ctx: Context, client: Client) -> Exit:
     while left is None or left > 0:
         claimed = _claim_patiently(ctx, client, args, limit=min(left or _MOST, _MOST))
         with _given_back_on_failure(client, claimed):
-            for one in claimed:
-                if ctx.json:
+            if ctx.json:
+                for one in claimed:
                     ctx.out.json({"message": one.raw, "delivery": _delivery(one)}, one_line=True)
-                else:
-                    _print_one(ctx, one)
+            else:
+                _print_all(ctx, claimed)
             ctx.out.flush()
             _settle(args, ctx, client, claimed)
         left = None if left is None else left - len(claimed)
@@ -164,17 +164,32 @@ def _print_json(ctx: Context, claimed: list[Claimed]) -> None:
 
 
 def _print(ctx: Context, claimed: list[Claimed], *, more: bool) -> None:
+    from clawlink.cli.messages import is_notice
     from clawlink.cli.render import plural
 
-    for one in claimed:
-        _print_one(ctx, one)
+    _print_all(ctx, claimed)
     if not claimed:
         ctx.out.line("No messages.")
     elif ctx.args.no_ack:
         ctx.out.line(f"{plural(len(claimed), 'message')}, not acknowledged.")
     else:
+        shown = sum(not is_notice(one.message) for one in claimed)
         hint = f"; there may be more: {ctx.command('poll')}" if more else ""
-        ctx.out.line(f"{plural(len(claimed), 'message')}{hint}.")
+        if shown or more:
+            ctx.out.line(f"{plural(shown, 'message')}{hint}.")
+
+
+def _print_all(ctx: Context, claimed: list[Claimed]) -> None:
+    """Print messages each, and what is only notices as one line."""
+    from clawlink.cli.messages import is_notice, notices_line
+
+    for one in claimed:
+        if ctx.args.no_ack or not is_notice(one.message):  # whoever holds them needs each receipt
+            _print_one(ctx, one)
+    if not ctx.args.no_ack:
+        line = notices_line(one.message for one in claimed)
+        if line:
+            ctx.out.line(line)
 
 
 def _print_one(ctx: Context, one: Claimed) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from typing import TYPE_CHECKING
 
 from clawlink.cli.exits import Exit
@@ -25,6 +25,12 @@ def add(parser: ArgumentParser) -> None:
         type=names,
         metavar="A,B.*",
         help="the topics whose broadcasts it gets, separated by commas; .* at the end takes all below, * is all",
+    )
+    parser.add_argument(
+        "--notices",
+        action=BooleanOptionalAction,
+        default=None,
+        help="tell it who joins and leaves, and of each change of a file",
     )
     parser.add_argument(
         "--no-claim", action="store_true", help="no agent key: anyone may act as this agent, as in 1.0.x"
@@ -52,6 +58,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
         capabilities = args.caps if args.caps is not None or before is None else before.capabilities
         description = args.description if args.description is not None or before is None else before.description
         subscriptions = args.subscribe if args.subscribe is not None or before is None else before.subscriptions
+        notices = args.notices if args.notices is not None or before is None else before.notices
         done = client.register(
             args.name,
             capabilities=capabilities,
@@ -59,6 +66,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
             machine=socket.gethostname()[:128],
             subscriptions=subscriptions,
             claim=not args.no_claim,
+            notices=notices,
         )
         me = Saved(
             name=done.agent.name,
@@ -70,6 +78,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
             capabilities=list(done.agent.capabilities),
             description=done.agent.description,
             subscriptions=subscriptions,
+            notices=notices,
         )
         try:
             path = place.keep(me)
@@ -88,6 +97,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     ctx.out.facts(
         ("can do", cell(", ".join(done.agent.capabilities)) or None),
         ("hears of", None if subscriptions is None else cell(", ".join(subscriptions)) or "nothing"),
+        ("notices", None if notices is None else "on" if notices else "off"),
         ("identity", cell(str(path))),
         ("next", f"{ctx.command('discover')}   or   {ctx.command('poll', wait=True)}"),
     )

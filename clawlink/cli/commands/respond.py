@@ -75,5 +75,9 @@ def run(args: Namespace, ctx: Context) -> Exit:
         ctx.out.line("The requester has left the relay: the response is kept with the task, and nobody will get it.")
     else:
         show_recipient(ctx, "Response stored for", done.recipient)
-    ctx.out.facts(("task", cell(done.message_id)), ("status", done.task_status), ("response", done.response_id))
+    ctx.out.facts(
+        ("task", cell(done.message_id)),
+        ("status", done.task_status or "passed on: no such task is known"),
+        ("response", done.response_id),
+    )
     return Exit.DONE

@@ -131,7 +131,9 @@ class Matters:
         self._open.clear()
 
     def hear(self, message: TaskResponse | TaskUpdate) -> None:
-        """Take news of a delegated task."""
+        """Take news of a delegated task. What was passed on belongs to none, whatever it says."""
+        if isinstance(message, TaskResponse) and message.passed_on is True:
+            return
         task_id = message.task_id if isinstance(message, TaskUpdate) else message.message_id
         opened = self._open.get(task_id)
         if opened is None:

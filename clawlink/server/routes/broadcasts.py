@@ -6,8 +6,8 @@ import msgspec
 
 from clawlink.protocol import paths, replies, requests
 from clawlink.relay.relay import Relay
-from clawlink.server.reply import Reply, reply
-from clawlink.server.wire import Request, Routes, acting, read, read_query
+from clawlink.server.reply import Reply, reply, tell_by_the_way
+from clawlink.server.wire import Request, Routes, acting_anyway, read, read_query
 
 routes = Routes()
 
@@ -16,8 +16,9 @@ routes = Routes()
 async def broadcast(relay: Relay, request: Request) -> Reply:
     """Tell every other agent."""
     ask = await read(request, requests.Broadcast)
-    sender = await acting(relay, request, ask.from_agent, "from_agent")
-    return reply(await relay.broadcasts.broadcast(sender, ask))
+    plain = ask.idempotency_key is None
+    sender, new = await acting_anyway(relay, request, ask.from_agent, "from_agent", plain=plain)
+    return reply(tell_by_the_way(await relay.broadcasts.broadcast(sender, ask), new))
 
 
 @routes.serves(paths.KNOWLEDGE)

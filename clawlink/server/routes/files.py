@@ -13,9 +13,9 @@ from clawlink.protocol import paths, replies, requests
 from clawlink.relay.files import Write
 from clawlink.relay.relay import Relay
 from clawlink.server import bodies
-from clawlink.server.reply import Reply, reply, write
+from clawlink.server.reply import Reply, reply, tell_by_the_way, write
 from clawlink.server.routes.blobs import opened, reader_of
-from clawlink.server.wire import Request, Routes, acting, asking, parameter, read, read_query
+from clawlink.server.wire import Request, Routes, acting_anyway, asking, parameter, read, read_query
 
 routes = Routes()
 
@@ -24,7 +24,8 @@ routes = Routes()
 async def put_file(relay: Relay, request: Request) -> Reply:
     """Write a file."""
     ask = await read(request, requests.PutFile)
-    editor = await acting(relay, request, ask.agent_id, "agent_id")
+    plain = ask.idempotency_key is None
+    editor, new = await acting_anyway(relay, request, ask.agent_id, "agent_id", plain=plain)
     content = _content(ask)
     write = Write(
         key=ask.file_key,
@@ -35,7 +36,8 @@ async def put_file(relay: Relay, request: Request) -> Reply:
         idempotency_key=ask.idempotency_key,
     )
     done = await relay.files.put(editor, write, _at_once(content), len(content), field="content")
-    return reply(replies.FileSaved("saved", done.revision, ask.file_key, done.content.size, done.content.digest))
+    saved = replies.FilePut("saved", done.revision, ask.file_key, done.content.size, done.content.digest)
+    return reply(tell_by_the_way(saved, new))
 
 
 def _content(ask: requests.PutFile) -> bytes:

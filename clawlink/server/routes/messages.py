@@ -17,8 +17,8 @@ from clawlink.relay.ids import receipt
 from clawlink.relay.relay import Relay
 from clawlink.relay.settling import Settling
 from clawlink.server.leases import lease_of, receipted
-from clawlink.server.reply import Reply, reply, write
-from clawlink.server.wire import Request, Routes, acting, asking, parameter, read, read_query, was_reset
+from clawlink.server.reply import Reply, reply, tell_by_the_way, write
+from clawlink.server.wire import Request, Routes, acting, acting_anyway, asking, parameter, read, read_query, was_reset
 
 routes = Routes()
 _RESET_SECONDS = 0.05
@@ -46,9 +46,9 @@ async def poll(relay: Relay, request: Request) -> Reply | web.StreamResponse:
 
     Without ``lease`` in the query, as in ClawLink 1.0.x, what was written to a live connection is settled.
     """
-    agent_id = parameter(request, "agent_id")
-    agent = await acting(relay, request, agent_id, "agent_id")
     ask = read_query(request, requests.PollQuery)
+    agent_id = parameter(request, "agent_id")
+    agent, new = await acting_anyway(relay, request, agent_id, "agent_id", plain=ask.lease is None)
     taken, earlier = await relay.claims.claim(
         agent,
         limit=ask.max or (MAX_POLL_MESSAGES if ask.lease is None else DEFAULT_POLL_MESSAGES),
@@ -57,15 +57,16 @@ async def poll(relay: Relay, request: Request) -> Reply | web.StreamResponse:
         # The agent may leave while its poll waits, or be claimed with a key that this poll does not have.
         tick=lambda: acting(relay, request, agent_id, "agent_id"),
     )
-    answer = _polled(taken, earlier)
+    answer = _polled(taken, earlier, new=new)
     if not taken:
         return answer
     return await _hand_over(request, answer, relay.settling, agent.id, taken, settle=ask.lease is None)
 
 
-def _polled(taken: Sequence[Delivery], earlier: Mapping[str, Sequence[Event]]) -> Reply:
+def _polled(taken: Sequence[Delivery], earlier: Mapping[str, Sequence[Event]], *, new: bool) -> Reply:
     leases = [lease_of(d, earlier) for d in taken]
-    return reply(replies.Polled([msgspec.Raw(d.body) for d in taken], len(taken), leases))
+    polled = replies.Polled([msgspec.Raw(d.body) for d in taken], len(taken), leases)
+    return reply(tell_by_the_way(polled, new))
 
 
 async def _hand_over(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from clawlink.protocol import paths, requests
 from clawlink.relay.relay import Relay
-from clawlink.server.reply import Reply, reply
-from clawlink.server.wire import Request, Routes, acting, asking, parameter, read, read_query
+from clawlink.server.reply import Reply, reply, tell_by_the_way
+from clawlink.server.wire import Request, Routes, acting, acting_anyway, asking, parameter, read, read_query
 
 routes = Routes()
 
@@ -14,16 +14,18 @@ routes = Routes()
 async def delegate(relay: Relay, request: Request) -> Reply:
     """Store a task for its assignee, or for whoever claims it first."""
     ask = await read(request, requests.Delegate)
-    sender = await acting(relay, request, ask.from_agent, "from_agent")
-    return reply(await relay.delegations.delegate(sender, ask))
+    plain = ask.idempotency_key is None
+    sender, new = await acting_anyway(relay, request, ask.from_agent, "from_agent", plain=plain)
+    return reply(tell_by_the_way(await relay.delegations.delegate(sender, ask), new))
 
 
 @routes.serves(paths.RESPOND)
 async def respond(relay: Relay, request: Request) -> Reply:
     """Move a task, and tell its requester."""
     ask = await read(request, requests.Respond)
-    sender = await acting(relay, request, ask.from_agent, "from_agent")
-    return reply(await relay.tasks.respond(sender, ask))
+    plain = ask.idempotency_key is None and ask.receipt is None
+    sender, new = await acting_anyway(relay, request, ask.from_agent, "from_agent", plain=plain)
+    return reply(tell_by_the_way(await relay.responses.respond(sender, ask), new))
 
 
 @routes.serves(paths.TASK)

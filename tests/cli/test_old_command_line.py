@@ -1,0 +1,47 @@
+"""The command line of ClawLink 1.0.2, as ``tests/legacy.py`` has it, against this relay."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Start
+
+
+@pytest.mark.parametrize("token", [None, "s3cret"], ids=["open", "token"])
+def test_two_old_command_lines_work_together_also_after_a_restart(
+    start_relay: Start, tmp_path: Path, token: str | None
+) -> None:
+    relay = start_relay(*(["--token", token] if token else []))
+
+    def run(who: str, *words: str) -> str:
+        home = tmp_path / who
+        home.mkdir(exist_ok=True)
+        environ = {**os.environ, "HOME": str(home), "USERPROFILE": str(home), "CLAWLINK_TOKEN": token or ""}
+        command = [sys.executable, "-m", "tests.legacy", "--relay", relay.url, *words]
+        done = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=60, check=False)
+        assert done.returncode == 0, (words, done.stderr)
+        return done.stdout
+
+    for who in ("ann", "bob", "ann"):  # ann twice: each time with an id of its own
+        run(who, "register", "--name", who.title())
+    bob, ann = ((tmp_path / who / ".clawlink_agent").read_text() for who in ("bob", "ann"))
+    run("ann", "delegate", "--to", bob, "--task", "count", "--context", "[1, 2]", "--priority", "critical")
+    assert "count" in run("bob", "poll")
+    run("bob", "respond", "--to", ann, "--msg-id", "msg-1", "--result", "three", "--status", "done")
+    assert f"[task_response] from {bob}: three" in run("ann", "poll")
+
+    port = relay.url.rpartition(":")[2]
+    relay.stop()
+    relay = start_relay("--port", port, *(["--token", token] if token else []))
+    (tmp_path / "note.txt").write_text("note")
+    assert run("bob", "poll") == ""
+    assert "saved v1" in run("ann", "file-put", "--key", "note", "--file", str(tmp_path / "note.txt"))
+    run("ann", "delegate", "--to", bob, "--task", "again")
+    assert "again" in run("bob", "poll")
+    assert "register: POST /register" in run("ann", "info")
+    assert {ann, bob} <= set(run("ann", "discover").split())
