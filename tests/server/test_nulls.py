@@ -25,6 +25,8 @@ _GIVEN: dict[str, Any] = {
     "file_key": "k",
     "seconds": 10,
     "subscriptions": ["*"],
+    "key_id": "0" * 64,
+    "nonce": "0" * 16,
 }
 
 
