@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+import re
+from typing import Any, NamedTuple, cast
 
 import msgspec
 
@@ -29,6 +30,18 @@ _FULL_RETRY_SECONDS = 30.0
 _UNSET = msgspec.UNSET
 
 
+# What a client may call a task: nothing that the relay makes an id of, for a response, a copy or a pool.
+_OWN_ID = re.compile(r"(?![0-9a-f]{24}$)(?!\.{1,2}$)[A-Za-z0-9._-]{1,128}")
+_KNOWN = {*TaskDelegation.__struct_fields__, "type", "delivery"}
+
+
+class Own(NamedTuple):
+    """What a delegation of a client of 1.0.x has of its own: an id, and fields that the relay does not know."""
+
+    id: str | None
+    further: dict[str, Any]
+
+
 class Delegations:
     """How work comes in."""
 
@@ -39,15 +52,19 @@ class Delegations:
         self._pools = pools
         self._arrivals = arrivals
 
-    async def delegate(self, sender: Agent, ask: requests.Delegate) -> Delegated:
+    async def delegate(self, sender: Agent, ask: requests.Delegate, own: Own | None = None) -> Delegated:
         """Store a task for an agent, or for whoever of several claims it first.
 
-        With an idempotency key a repeat answers as the first did, even if the recipient has left meanwhile.
+        With an idempotency key a repeat answers as the first did, even if the recipient has left meanwhile. What the
+        delegation has of its ``own`` counts for an agent without a key, and without an idempotency key.
         """
         core = self._core
         core.require_working()
         key = ask.idempotency_key
-        id = core.ids.fresh() if key is None else derived("task", sender.id, key)
+        if own is not None and (sender.key_hash is not None or key is not None):
+            own = None
+        own_id = None if own is None else await self._free(own.id)
+        id = own_id or (core.ids.fresh() if key is None else derived("task", sender.id, key))
         if key is not None:
             first = await self._first(id)
             if first is not None:
@@ -64,10 +81,17 @@ class Delegations:
         now = core.clock()
         message = _delegation(id, sender, ask, to.id, chain, now)
         route = core.sockets.route(to.id)
-        stored = await self._store(message, to.id, ask, now)
+        stored = await self._store(message, to.id, ask, now, own=own)
+        if stored is not None and own_id is not None:  # somebody has taken the id at this moment
+            return await self.delegate(sender, ask, own)
         if stored is not None:
             return await self._repeat(stored, sender, ask)
         return Delegated("delegated", route, id, self._agents.recipient(to))
+
+    async def _free(self, id: str | None) -> str | None:
+        """Return the id that a client chose for its task, if it is one that may be chosen and nobody else has."""
+        may_be = id is not None and _OWN_ID.fullmatch(id) is not None
+        return id if id is not None and may_be and await self._first(id) is None else None
 
     async def _delegate_to_pool(self, id: str, sender: Agent, ask: requests.Delegate) -> Delegated:
         members = [(await self._agents.resolve(named, field="to_any_of")).id for named in ask.to_any_of or ()]
@@ -83,10 +107,18 @@ class Delegations:
         return Delegated("delegated", "queued", id, None, await self._pooled(message))
 
     async def _store(
-        self, message: TaskDelegation, mailbox: str, ask: requests.Delegate, now: float, pool: Pool | None = None
+        self,
+        message: TaskDelegation,
+        mailbox: str,
+        ask: requests.Delegate,
+        now: float,
+        pool: Pool | None = None,
+        own: Own | None = None,
     ) -> TaskDelegation | None:
         """Put the delegation into a mailbox; return the one that was there first, if a repeat was faster."""
         body = encode(message)
+        if own is not None:
+            body = _with_further(body, own.further)
         await self._mailbox.require_room(mailbox, len(body))
         await self._require_capacity(mailbox, len(body))
         delivery = self._mailbox.new(
@@ -99,7 +131,7 @@ class Delegations:
             is_task=True,
             ends_at=None if ask.deadline is None else now + ask.deadline,
         )
-        if ask.idempotency_key is None and pool is None:
+        if ask.idempotency_key is None and pool is None and own is None:
             try:
                 await self._mailbox.put(delivery)
             except Conflict:
@@ -176,6 +208,12 @@ class Delegations:
                 actual=held + size,
                 retry_after=_FULL_RETRY_SECONDS,
             )
+
+
+def _with_further(body: bytes, further: dict[str, Any]) -> bytes:
+    """Add fields that a message has not."""
+    more = {name: value for name, value in further.items() if name not in _KNOWN}
+    return body if not more else body[:-1] + b"," + msgspec.json.encode(more)[1:]
 
 
 def _delegation(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from clawlink.errors import BadJson, BadRequest, ClawLinkError, NotAllowed
 from clawlink.protocol import failure, replies, requests
 from clawlink.protocol.reading import read_fields
 from clawlink.relay.clock import iso
+from clawlink.relay.delegations import Own
 from clawlink.relay.relay import Relay
 from clawlink.server.leases import receipted
 from clawlink.server.wire import require_shallow
@@ -44,8 +46,17 @@ async def _heartbeat(relay: Relay, agent: Agent, ask: requests.Heartbeat) -> rep
     return replies.Beat("ok")
 
 
-def _delegate(relay: Relay, agent: Agent, ask: requests.Delegate) -> Awaitable[replies.Delegated]:
-    return relay.delegations.delegate(agent, ask)
+def _delegate(
+    relay: Relay, agent: Agent, ask: requests.Delegate, own: Own | None = None
+) -> Awaitable[replies.Delegated]:
+    return relay.delegations.delegate(agent, ask, own)
+
+
+def _own(fields: Mapping[str, Any]) -> Own | None:
+    """Return what a delegation has of its own, as clients of 1.0.x write it; None if all its fields are known."""
+    further = {name: value for name, value in fields.items() if name not in requests.Delegate.__struct_fields__}
+    id = further.get("message_id")
+    return Own(id if isinstance(id, str) else None, further) if further else None
 
 
 def _respond(relay: Relay, agent: Agent, ask: requests.Respond) -> Awaitable[replies.ResponseSent]:
@@ -131,9 +142,10 @@ def read_frame(text: str, agent_id: str) -> Frame:
             NotAllowed(f"this connection is that of {agent_id!r} and speaks for nobody else", field=identity), id
         )
     try:
-        return Frame(str(type), id, read_fields(fields, ask_kind), act)
+        ask = read_fields(fields, ask_kind)
     except BadRequest as error:
         raise BadFrame(error, id) from None
+    return Frame(str(type), id, ask, partial(_delegate, own=_own(fields)) if act is _delegate else act)
 
 
 def reply_frame(id: str | int, reply: Any) -> bytes:
