@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -21,8 +22,9 @@ from typing import Any, ParamSpec, TypeVar
 
 from clawlink.client.agentrelay.folder import Folder, data_dir, draw_secret
 from clawlink.client.agentrelay.records import moment
+from clawlink.client.agentrelay.transactions import Transactions, entry
 from clawlink.domain import relayed as rules
-from clawlink.errors import ClawLinkError, NotFound, Unavailable
+from clawlink.errors import BadRequest, ClawLinkError, NotFound, Unavailable
 from clawlink.protocol.agentrelay import line as lines
 
 __all__ = [
@@ -34,14 +36,20 @@ __all__ = [
     "agentrelay_verify",
     "build_csv",
     "cleanup_stale_events",
+    "ensure_dirs",
     "generate_secret",
     "get_event_file",
+    "get_event_ttl_hours",
     "get_file_alias_path",
     "get_registry_event",
+    "load_registry",
+    "log_transaction",
     "normalize_relay_message",
     "parse_csv",
     "parse_iso_datetime",
+    "read_event_file",
     "resolve_alias",
+    "save_registry",
     "upsert_registry_event",
 ]
 
@@ -201,6 +209,62 @@ def get_registry_event(event_id: str) -> dict[str, Any]:
 def upsert_registry_event(event_id: str, event_data: dict[str, Any]) -> dict[str, Any]:
     """Merge fields into what the registry has of an event, and return all of it."""
     return _folder().put_record(event_id, event_data)
+
+
+@_as_before
+def load_registry() -> dict[str, Any]:
+    """Return the whole registry, as ``{"events": {id: {...}}}``."""
+    return _folder().load()
+
+
+@_as_before
+def save_registry(registry: dict[str, Any]) -> None:
+    """Write what the caller changed, added and removed since ``load_registry``; changes of others stay."""
+    _folder().save(registry)
+
+
+@_as_before
+def read_event_file(event_id: str) -> dict[str, Any]:
+    """Return what stands in an event's file: ``meta`` and ``payload``."""
+    return _folder().contents(event_id)
+
+
+@_as_before
+def ensure_dirs() -> None:
+    """Make the folders of the data, for this account only."""
+    _folder().prepare()
+
+
+@_as_before
+def log_transaction(
+    event_id: str,
+    msg_type: str,
+    sender: str,
+    receiver: str,
+    status: str,
+    hint: str,
+    ptr: str,
+    notes: str,
+    next_action_plan: str = "",
+    log_path: Path | None = None,
+) -> None:
+    """Write a line into the log, or into that of the folder ``log_path``."""
+    told = (event_id, msg_type, sender, receiver, status, hint, ptr, notes, next_action_plan)
+    for field in told:
+        if not isinstance(field, str):
+            raise BadRequest(f"the fields of the log are texts, and one is {field!r:.40}")
+    if log_path is None:
+        _folder().note(*told)
+    else:
+        Transactions(Path(log_path), _log.warning).append(entry(time.time(), *told))
+
+
+@_as_before
+def get_event_ttl_hours(content: dict[str, Any]) -> int:
+    """Return for how many hours contents ask to be kept, a day if they do not say."""
+    if not isinstance(content, dict):
+        raise BadRequest("content must be an object of names and values, as {}", field="content")
+    return rules.ttl_hours(content)
 
 
 def parse_iso_datetime(value: str | None) -> datetime | None:

@@ -310,6 +310,16 @@ def handed_on(content: Mapping[str, Any], updates: Mapping[str, Any], event: Eve
     return {**content, **updates, "sender_agent": event.receiver, "receiver_agent": to}
 
 
+def require_fillable(following: Event, event: Event, id: str, editor: str) -> None:
+    """Refuse to fill a next event that is read, gone, or of another sender. Raises WrongState.
+
+    It is the editor's own, or of the sender of the event before it, who made the chain.
+    """
+    whose = following.sender in (editor, event.sender)
+    if not whose or following.received_by or not following.present or following.id != id:
+        raise in_use(id, following.id)
+
+
 # -- what happens ----------------------------------------------------------------------------------------------------
 
 

@@ -95,6 +95,8 @@ class Pointers:
             secret=event.secret,
             sender=event.sender,
             receiver=event.receiver,
+            sender_name=pointer.sender_name,
+            receiver_name=pointer.receiver_name,
             expires_at=iso(rules.expires_at(event)),
             message_id=message_id,
         )
@@ -231,22 +233,28 @@ class Pointers:
         return await self._core.finish(self._hand_on(editor, ask, next_id))
 
     @retrying
-    async def _update(self, editor: Agent, id: str, updates: Mapping[str, Any]) -> EventUpdated:
+    async def _update(
+        self, editor: Agent, id: str, updates: Mapping[str, Any], *, before: Event | None = None
+    ) -> EventUpdated:
+        """Merge updates into an event of the editor's, or into the one that follows ``before``."""
         core = self._core
         now = core.clock()
         pointer = await self._find(id)
-        await self._require_party(editor, pointer)
+        if before is None:
+            await self._require_party(editor, pointer)
+        else:
+            rules.require_fillable(pointer.event, before, id, editor.id)
         # Who writes back what it has read names the sender, and means no harm.
         if updates.get("sender_agent") not in (pointer.event.sender, pointer.sender_name):
             _require_own_name(editor, updates, field="updates")
         event = rules.update(pointer.event, now)
-        before = _content(pointer) if pointer.event.present else {}
-        data = _encode({**before, **updates})
+        content = _content(pointer) if pointer.event.present else {}
+        data = _encode({**content, **updates})
         _require_body(len(data), core.limits.max_body_bytes)
         await self._require_room(len(data) - len(pointer.content))
         new = rules.changed(pointer, event, content=data, read_by=None, ends_at=_end(event, now))
         await core.commit(new.home, Put(new))
-        return _updated(event)
+        return _updated(new)
 
     async def _hand_on(self, editor: Agent, ask: UpdateEvent, next_id: str) -> EventUpdated:
         pointer = await self._find(ask.event_id)
@@ -258,10 +266,7 @@ class Pointers:
         rules.require_received(pointer.event, editor.id)
         following = await self._core.store.get(Pointer, rules.fold(next_id))
         if following is not None:
-            mine = following.event.sender == editor.id and not following.event.received_by
-            if not mine or not following.event.present or following.event.id != next_id:
-                raise rules.in_use(next_id, following.event.id)
-            return await self._update(editor, next_id, ask.updates)
+            return await self._update(editor, following.event.id, ask.updates, before=pointer.event)
         before = _content(pointer) if pointer.event.present else {}
         content = rules.handed_on(before, ask.updates, replace(pointer.event, receiver=editor.id))
         event = self._event(next_id, pointer.event.type, content, editor, content["receiver_agent"])
@@ -270,7 +275,7 @@ class Pointers:
         made, _ = await self._create(
             editor, event, await self._registered(event.receiver), content, ask.idempotency_key
         )
-        return _updated(made.event)
+        return _updated(made)
 
     # -- cmp and verify ----------------------------------------------------------------------------------------------
 
@@ -286,7 +291,9 @@ class Pointers:
             new = rules.changed(pointer, event)
             await core.commit(new.home, Put(new))
         message = lines.build(rules.COMPLETION, event.id, "", event.secret)
-        return EventCompleted(event.id, message, event.sender, event.receiver)
+        return EventCompleted(
+            event.id, message, event.sender, event.receiver, pointer.sender_name, pointer.receiver_name
+        )
 
     @retrying
     async def verify(self, asker: Agent, ask: VerifyEvent) -> EventVerified:
@@ -318,6 +325,8 @@ class Pointers:
             sender=event.sender,
             receiver=event.receiver,
             file_exists=event.present,
+            sender_name=pointer.sender_name,
+            receiver_name=pointer.receiver_name,
         )
 
     # -- clean up ----------------------------------------------------------------------------------------------------
@@ -426,9 +435,12 @@ def _end(event: Event, now: float) -> float:
     return max(rules.expires_at(event), now + rules.HOUR)
 
 
-def _updated(event: Event) -> EventUpdated:
+def _updated(pointer: Pointer) -> EventUpdated:
+    event = pointer.event
     line = lines.announce(event.type, event.id)
-    return EventUpdated(event.id, rules.pointer(event.id), line, event.sender, event.receiver)
+    ptr = rules.pointer(event.id)
+    names = (pointer.sender_name, pointer.receiver_name)
+    return EventUpdated(event.id, ptr, line, event.sender, event.receiver, *names)
 
 
 def _read(pointer: Pointer, event: Event) -> EventRead:
@@ -441,5 +453,6 @@ def _read(pointer: Pointer, event: Event) -> EventRead:
         receiver=event.receiver,
         ttl_hours=event.ttl_hours,
         sender_name=pointer.sender_name,
+        receiver_name=pointer.receiver_name,
     )
     return EventRead(meta, rules.pointer(event.id), msgspec.Raw(pointer.content), event.status.value, not event.present)

@@ -82,11 +82,11 @@ def test_standard_input_and_the_senders_name(call: Run, data: Path) -> None:
 
 
 def test_a_pointer_is_written_in_full_for_the_original(call: Run, data: Path) -> None:
-    short = call("agentrelay", "send", "b", "REQ", "event_001", CONTENT).ok().json
-    assert short["csv_message"] == "REQ,event_001,s/,,"
-    full = call("agentrelay", "send", "b", "REQ", "event_002", CONTENT, "--long").ok().json
-    assert full["csv_message"] == "REQ,event_002,s/event_002.json,,"
-    assert call("agentrelay", "receive", short["csv_message"]).ok().json["event_id"] == "event_001"
+    for flags in ((), ("--long",)):
+        id = f"event_00{len(flags)}"
+        sent = call("agentrelay", "send", "b", "REQ", id, CONTENT, *flags).ok().json
+        assert sent["csv_message"] == f"REQ,{id},s/{id}.json,,"
+        assert call("agentrelay", "receive", f"REQ,{id},s/,,").ok().json["event_id"] == id
 
 
 @pytest.mark.parametrize(
@@ -213,6 +213,55 @@ def test_over_the_relay_without_a_shared_folder(call: Run, own_relay: Relays, da
     assert call("--json", "agentrelay", "cleanup", "--as", "ann").ok().json["place"] == url
     shown = call("agentrelay", "log", "e1").ok().out
     assert [line.split()[1] for line in shown.splitlines()] == ["SENT", "RECEIVED", "COMPLETED", "VERIFIED", "REPEATED"]
+
+
+def test_the_lines_are_short_and_the_parties_have_names_over_the_relay(
+    call: Run, own_relay: Relays, data: Path
+) -> None:
+    url = own_relay()
+    ids = {
+        n: call("--json", "register", "--name", n, "--relay", url).ok().json["agent"]["agent_id"]
+        for n in ("ann", "bob")
+    }
+    sent = call("agentrelay", "send", ids["bob"], "REQ", "event_001", "{}", "--as", "ann").ok().json
+    assert sent["csv_message"] == "REQ,event_001,s/,,"  # its receiver is ours
+    long = call("agentrelay", "send", "bob", "REQ", "event_002", "{}", "--long", "--as", "ann").ok().json
+    assert long["csv_message"] == "REQ,event_002,s/event_002.json,,"
+    meta = call("agentrelay", "receive", "REQ,event_001,s/,,", "--as", "bob").ok().json["full_data"]["meta"]
+    assert (meta["sender"], meta["receiver"], meta["sender_id"]) == ("ann", "bob", ids["ann"])
+    message = call("agentrelay", "cmp", "event_001", "--as", "bob").ok().json["cmp_message"]
+    found = call("agentrelay", "verify", message, "--as", "ann").ok().json
+    assert (found["sender"], found["receiver"]) == ("ann", "bob")
+    lines = call("agentrelay", "log", "event_001").ok().out.splitlines()
+    assert [line.split()[3:6] for line in lines] == [
+        ["ann", "->", "bob"],
+        ["ann", "->", "bob"],
+        ["bob", "->", "ann"],
+        ["bob", "->", "ann"],
+    ]
+
+
+def test_an_event_is_found_in_either_place(call: Run, own_relay: Relays, data: Path) -> None:
+    call("agentrelay", "send", "b", "REQ", "e1", CONTENT).ok()
+    call("agentrelay", "send", "b", "REQ", "both", CONTENT).ok()
+    url = own_relay()
+    for name in ("ann", "bob"):
+        call("register", "--name", name, "--relay", url).ok()
+    me = ("--as", "bob")
+    call("agentrelay", "receive", "REQ,e1,s/e1.json,,", "--via-relay", *me).failed(5)
+    got = call("agentrelay", "receive", "-", *me, stdin=b"REQ,e1,s/e1.json,,").ok()
+    assert (got.json["content"]["task"], got.err) == ("sum", f"clawlink: events are kept in {data}\n")
+    call("agentrelay", "update", "e1", "-", *me, stdin=b'{"x": 1}').ok()
+    call("agentrelay", "complete", "e1", "6", "a", "e2", *me).ok()
+    message = call("agentrelay", "cmp", "e1", *me).ok().json["cmp_message"]
+    assert call("agentrelay", "verify", message, *me).ok().json["status"] == "ok"
+    # One of the same id at the relay goes first; where that is refused, the sentence names the flag.
+    call("agentrelay", "send", "ann", "REQ", "both", "{}", "--as", "ann").ok()
+    assert "--local" in call("agentrelay", "receive", "REQ,both,s/both.json,,", *me).failed(4).err
+    assert "--local" in call("agentrelay", "receive", "REQ,both,s/both.json,,").failed(2).err
+    own_relay.stop(url)
+    unreachable = call("agentrelay", "receive", "REQ,e1,s/e1.json,,", "--timeout", "2", *me).failed(3)
+    assert f"also kept in {data}, where --local asks" in unreachable.err
 
 
 def test_strangers_and_mistakes_over_the_relay(call: Run, own_relay: Relays, data: Path) -> None:

@@ -290,6 +290,25 @@ async def test_the_reader_hands_on_to_the_next(events: Events) -> None:
         await events.open("a", made.csv_message)
 
 
+async def test_a_chain_that_its_coordinator_made_is_filled_along_it(events: Events) -> None:
+    await events.give("h1", to="b")
+    await events.give("h2", to="c", task="add")
+    await events.give("foreign", sender="c", to="b")
+    await events.open("b", "REQ,h1,s/,,")
+    with pytest.raises(WrongState):  # of another sender
+        await events.change("b", id="h1", next_id="foreign", result=6)
+    filled = await events.change("b", id="h1", next_id="h2", result=6)
+    assert (filled.csv_message, filled.sender, filled.receiver) == ("REQ,h2,s/h2.json,,", "a", "c")
+    with pytest.raises(NotAllowed):  # filling it is not reading it
+        await events.open("b", filled.csv_message)
+    with pytest.raises(NotAllowed):
+        await events.change("b", id="h2", result=7)
+    got = await events.open("c", filled.csv_message)
+    assert bytes(got.content) == b'{"task":"add","result":6}'
+    with pytest.raises(WrongState):
+        await events.change("b", id="h1", next_id="h2", result=8)
+
+
 async def test_a_receiver_that_comes_later_gets_it_by_name(events: Events) -> None:
     sent = await events.give(to="Later")
     assert sent.message_id is None

@@ -41,6 +41,8 @@ _ACTIONS = {
     "cleanup": _Words(0, 2, "[TTL_HOURS] [REGISTRY_TTL_HOURS]"),
     "log": _Words(0, 1, "[ID]"),
 }
+# Which word of an action is a text that - has read from standard input.
+_TEXTS = {"send": 3, "receive": 0, "update": 1, "verify": 0}
 
 
 def add(parser: ArgumentParser) -> None:
@@ -80,14 +82,29 @@ class _Place(NamedTuple):
 def run(args: Namespace, ctx: Context) -> Exit:
     """Do it, where the events are kept."""
     from clawlink.cli.exits import UsageError
+    from clawlink.errors import ClawLinkError, UnknownEvent
 
     words = _ACTIONS[args.action]
     if not words.least <= len(args.words) <= words.most:
         raise UsageError(f"give it as: clawlink agentrelay {args.action} {words.usage}")
     if args.action == "log":
         return _log(args, ctx)
-    place = _place(args, ctx)
-    code = _VERBS[args.action](args, ctx, place)
+    text = _TEXTS.get(args.action)
+    if text is not None and len(args.words) > text:
+        args.words[text] = ctx.read(args.words[text])
+    place = None
+    try:
+        place = _place(args, ctx)
+        code = _VERBS[args.action](args, ctx, place)
+    except ClawLinkError as error:
+        other = _other_place(args, ctx, place)
+        if other is None:
+            raise
+        if not isinstance(error, UnknownEvent):  # the person decides which is meant
+            error.message += f"; an event of this id is also kept {other.said}, where --local asks"
+            raise
+        place = other
+        code = _VERBS[args.action](args, ctx, place)
     if not ctx.json:
         ctx.out.flush()
         ctx.err.line(f"clawlink: events are kept {place.said}")
@@ -99,12 +116,43 @@ def _place(args: Namespace, ctx: Context) -> _Place:
 
     folder = _folder(ctx)
     if args.local or not (args.via_relay or ctx.identities.all()):
-        return _Place(folder, True, f"in {cell(str(folder.root))}", str(folder.root))
+        return _local(ctx, folder)
     from clawlink.client.agentrelay.remote import Remote
 
     relay = ctx.client.relay
     remote = Remote(ctx.client, folder.transactions)
     return _Place(remote, False, f"by the relay at {cell(relay)}, for {cell(ctx.me.name)}", relay)
+
+
+def _local(ctx: Context, folder: Folder) -> _Place:
+    from clawlink.cli.render import cell
+
+    return _Place(folder, True, f"in {cell(str(folder.root))}", str(folder.root))
+
+
+def _other_place(args: Namespace, ctx: Context, place: _Place | None) -> _Place | None:
+    """Return the folder, if the relay was asked by default for an event that is kept there."""
+    folder = _folder(ctx)
+    id = _id_of(args)
+    if id is None or args.via_relay or (place is not None and place.local) or not folder.knows(id):
+        return None
+    return _local(ctx, folder)
+
+
+def _id_of(args: Namespace) -> str | None:
+    """Return the event that an action is about; None where it is about none that is there."""
+    from clawlink.errors import BadRequest
+    from clawlink.protocol.agentrelay.line import parse
+
+    if args.action in ("send", "cleanup"):
+        return None
+    if args.action in ("receive", "verify"):
+        try:
+            return parse(args.words[0]).event_id
+        except BadRequest:
+            return None
+    word: str = args.words[0]
+    return word
 
 
 def _folder(ctx: Context) -> Folder:
@@ -117,7 +165,7 @@ def _send(args: Namespace, ctx: Context, place: _Place) -> Exit:
     from clawlink.protocol.agentrelay.line import build
 
     to, type, id, text, secret = _filled(args.words, 5)
-    content = _object(ctx, text, "CONTENT")
+    content = _object(text, "CONTENT")
     if place.local and ctx.given.named is not None:
         content.setdefault("sender_agent", ctx.given.named)
     sent = place.events.send(to or "", type or "", id or "", content, secret)
@@ -131,14 +179,14 @@ def _send(args: Namespace, ctx: Context, place: _Place) -> Exit:
 
 
 def _receive(args: Namespace, ctx: Context, place: _Place) -> Exit:
-    return _show(ctx, place, place.events.receive(ctx.read(args.words[0])))
+    return _show(ctx, place, place.events.receive(args.words[0]))
 
 
 def _update(args: Namespace, ctx: Context, place: _Place) -> Exit:
     from clawlink.domain.relayed import pointer
 
     id, text, next_id = _filled(args.words, 3)
-    done = place.events.update(id or "", _object(ctx, text, "JSON"), next_id)
+    done = place.events.update(id or "", _object(text, "JSON"), next_id)
     answer = {"status": "ok", "file": done.file, "ptr": pointer(next_id or id or "")}
     _show(ctx, place, {**answer, "csv_message": done.csv_message} if ctx.json else answer)
     return _hand_on(ctx, next_id, done.csv_message)
@@ -152,7 +200,7 @@ def _cmp(args: Namespace, ctx: Context, place: _Place) -> Exit:
 
 
 def _verify(args: Namespace, ctx: Context, place: _Place) -> Exit:
-    found = place.events.verify(ctx.read(args.words[0]))
+    found = place.events.verify(args.words[0])
     _show(ctx, place, found)
     return {"ok": Exit.DONE, "repeat": Exit.CONFLICT}.get(found["status"], Exit.FAILED)
 
@@ -215,10 +263,10 @@ def _filled(words: list[str], most: int) -> list[str | None]:
     return [word or None for word in words] + [None] * (most - len(words))
 
 
-def _object(ctx: Context, text: str | None, name: str) -> dict[str, Any]:
+def _object(text: str | None, name: str) -> dict[str, Any]:
     from clawlink.cli.values import json_object
 
-    return {} if text is None else json_object(ctx.read(text), name)
+    return {} if text is None else json_object(text, name)
 
 
 def _show(ctx: Context, place: _Place, answer: dict[str, Any]) -> Exit:

@@ -17,12 +17,24 @@ _REPLACE_SECONDS, _PAUSE_SECONDS = 2.0, 0.02
 _BINARY: int = getattr(os, "O_BINARY", 0)
 
 
-def make_private(folder: Path) -> None:
-    """Make a folder for its owner only, and close one that is open to others, where the system has such modes."""
+def make_private(folder: Path, *, may_be_link: bool = False) -> None:
+    """Make a folder for its owner only, and close one that is open to others, where the system has such modes.
+
+    Raises BadRequest for a link that may not be one.
+    """
+    if not may_be_link:
+        require_no_link(folder)
     folder.mkdir(parents=True, exist_ok=True, mode=_PRIVATE_FOLDER)
     if os.name == "posix" and stat.S_IMODE(folder.stat().st_mode) & _OTHERS:
         with contextlib.suppress(PermissionError):  # somebody else's, who shares it on purpose
             folder.chmod(_PRIVATE_FOLDER)
+
+
+def require_no_link(folder: Path) -> None:
+    """Refuse a folder that is a link, or a junction on Windows. Raises BadRequest."""
+    is_junction = getattr(os.path, "isjunction", lambda _: False)  # from Python 3.12
+    if folder.is_symlink() or is_junction(folder):
+        raise BadRequest(f"{folder} is a link, and links are not followed here; put a folder in its place")
 
 
 class Written:
@@ -108,9 +120,19 @@ def _sync_folder(folder: Path) -> None:
 def read_plain(path: Path) -> bytes | None:
     """Read a file; None if there is none. Raises BadRequest for a link or anything else that leads elsewhere."""
     try:
-        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | _BINARY)
+        handle = open_plain(path)
     except FileNotFoundError:
         return None
+    with os.fdopen(handle, "rb") as file:
+        return file.read()
+
+
+def open_plain(path: Path) -> int:
+    """Open a file to read, and return its descriptor. Raises BadRequest for a link, a pipe or a folder, OSError."""
+    try:
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | _BINARY)
+    except FileNotFoundError:
+        raise
     except OSError:
         if path.is_symlink() or path.is_dir():
             raise _no_file(path) from None
@@ -118,8 +140,7 @@ def read_plain(path: Path) -> bytes | None:
     if not stat.S_ISREG(os.fstat(handle).st_mode) or path.is_symlink():
         os.close(handle)
         raise _no_file(path)
-    with os.fdopen(handle, "rb") as file:
-        return file.read()
+    return handle
 
 
 def _no_file(path: Path) -> BadRequest:

@@ -88,6 +88,7 @@ class Folder:
         self._tell = tell
         self._clock = clock
         self._sent: set[str] = set()
+        self._loaded: dict[str, Any] = {}
 
     def file_of(self, id: str) -> Path:
         """Return where the contents of an event are. Raises BadRequest for an id that is none."""
@@ -120,7 +121,7 @@ class Folder:
         return {
             "file_path": str(self.file_of(id)),
             "ptr": ptr,
-            "csv_message": lines.announce(type, id),
+            "csv_message": lines.build(type, id, ptr),
             "secret": event.secret,
         }
 
@@ -224,7 +225,7 @@ class Folder:
             self._carry_out(opened, "update", event, now, told, data=encode_event(self._updated(event, content)))
         if made:
             self._sent.add(target)
-        return Updated(str(self.file_of(target)), lines.announce(event.type, target))
+        return Updated(str(self.file_of(target)), lines.build(event.type, target, ptr))
 
     def cmp(self, id: str, secret: str | None = None, sender: str | None = None, receiver: str | None = None) -> str:
         """Return the line that proves that an event was read; without a secret, with the one that came with it.
@@ -333,6 +334,13 @@ class Folder:
 
     # -- the registry, as the original lets others at it -------------------------------------------------------------
 
+    def knows(self, id: str) -> bool:
+        """Return True if an event is known here. Nothing is made or changed where there is no folder."""
+        try:
+            return bool(self.file_of(id).exists() or self.record(id))
+        except ClawLinkError:
+            return False
+
     def record(self, id: str) -> dict[str, Any]:
         """Return what the registry has of an event; nothing, if it does not know it."""
         if not self.registry.exists():
@@ -353,6 +361,50 @@ class Folder:
                 raise BadRequest(f"event_data is not JSON in UTF-8: {error}", field="event_data") from None
             registry.write()
         return merged
+
+    def load(self) -> dict[str, Any]:
+        """Return the whole registry, as ``{"events": {id: {...}}}``."""
+        if not self.registry.exists():
+            return {"events": {}}
+        with self._locked():
+            whole = self._in_order(None)[0].whole()
+        self._loaded = json.loads(json.dumps(whole["events"]))
+        return whole
+
+    def save(self, registry: Mapping[str, Any]) -> None:
+        """Write what was changed, added and removed since ``load``. Changes of other processes stay."""
+        _require_object(registry, "registry")
+        events = registry.get("events", {})
+        _require_object(events, "registry.events")
+        changed = {id: record for id, record in events.items() if record != self._loaded.get(id)}
+        for id, record in changed.items():
+            rules.require_id(id)
+            _require_object(record, f"the record of event {id}")
+        try:
+            saved = json.loads(json.dumps(events))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise BadRequest(f"registry is not JSON: {error}", field="registry") from None
+        with self._locked():
+            kept, _ = self._in_order(None)
+            kept.change({id: saved[id] for id in changed}, self._loaded.keys() - events.keys())
+            kept.write()
+        self._loaded = saved
+
+    def contents(self, id: str) -> dict[str, Any]:
+        """Return what stands in the file of an event. Raises UnknownEvent, BadRequest for a torn one."""
+        self.file_of(id)
+        with self._locked():
+            return self._contents(id)
+
+    def prepare(self) -> None:
+        """Make the folders."""
+        with self._locked():
+            pass
+
+    def note(self, *told: str) -> None:
+        """Write a line into the log, of the fields after its time."""
+        with self._locked():
+            self.transactions.append(entry(self._clock(), *told))
 
     # -- underneath --------------------------------------------------------------------------------------------------
 
@@ -411,7 +463,8 @@ class Folder:
     def _lock(self) -> Iterator[None]:
         from filelock import FileLock, Timeout  # here, since it costs more to load than the rest
 
-        for folder in (self.root, self.storage, self.logs):
+        make_private(self.root, may_be_link=True)  # which its owner may have put elsewhere
+        for folder in (self.storage, self.logs):
             make_private(folder)
         path = self.root / ".lock"
         lock = FileLock(path, timeout=_LOCK_SECONDS, mode=0o600)
@@ -457,13 +510,12 @@ class Folder:
             return {}
 
     def _following(self, opened: _Opened, event: Event, id: str, now: float) -> Event | None:
-        """Return the next event if this one's receiver has sent it and nobody has read it; None if there is none."""
+        """Return the next event, which may be filled, or None if there is none. Raises WrongState."""
         if id not in opened.registry and not opened.has_contents(id):
             rules.require_unused(id, opened.registry.alike(id))
             return None
         following = self._known(opened, id, now)
-        if following.sender != event.receiver or following.received_by or not following.present:
-            rules.require_unused(id, [id])
+        rules.require_fillable(following, event, id, event.receiver)
         return following
 
     def _updated(self, event: Event, content: dict[str, Any]) -> dict[str, Any]:

@@ -84,6 +84,10 @@ class Registry:
     def __contains__(self, id: str) -> bool:
         return self._find(id)[0] >= 0
 
+    def whole(self) -> dict[str, Any]:
+        """Return all of it, decoded: the events, and what else stands beside them."""
+        return _decode_event(self._text)
+
     def raw(self) -> dict[str, msgspec.Raw]:
         """Return all events, not decoded."""
         return _decode(_decode(self._text)[_EVENTS])

@@ -17,6 +17,7 @@ from clawlink.client.sync import Client
 from clawlink.domain import relayed as rules
 from clawlink.errors import BadRequest
 from clawlink.protocol.agentrelay import line as lines
+from clawlink.protocol.agentrelay.exchange import EventMeta, EventVerified
 
 
 class Remote:
@@ -35,7 +36,8 @@ class Remote:
             raise BadRequest("the relay draws the secret itself; leave it out, or use --local", field="secret")
         rules.require_id(id)
         sent = self._client.perform(calls.send(self._client.identity, agent_id, type, id, content))
-        self._note(id, type, sent.sender, sent.receiver, "SENT", f"{type} to {agent_id}", sent.ptr, "Kept by the relay")
+        hint = f"{type} to {agent_id}"
+        self._note(id, type, *_names(sent), "SENT", hint, sent.ptr, "Kept by the relay")
         return {
             "file_path": sent.ptr,
             "ptr": sent.ptr,
@@ -49,7 +51,7 @@ class Remote:
         """Return the contents that a line leads to."""
         line = lines.parse(message)
         read = self._client.perform(calls.receive(self._client.identity, str(line)))
-        meta, content = msgspec.to_builtins(read.meta), msgspec.json.decode(read.content)
+        meta, content = _named(read.meta), msgspec.json.decode(read.content)
         notes = "Read and burned" if read.burned else "Read successfully"
         self._note(line.event_id, line.type, meta["sender"], meta["receiver"], "RECEIVED", "Read", read.ptr, notes)
         return {
@@ -69,7 +71,7 @@ class Remote:
         self._note(
             done.event_id,
             "CREATE_POINTER",
-            done.sender,
+            _names(done)[0],
             "next_hop",
             "PREPARING",
             hint,
@@ -81,7 +83,7 @@ class Remote:
     def cmp(self, id: str, secret: str | None = None) -> str:
         """Return the line that proves that an event was read."""
         done = self._client.perform(calls.cmp(self._client.identity, rules.require_id(id), secret))
-        self._note(id, rules.COMPLETION, done.receiver, done.sender, "COMPLETED", f"CMP generated for {id}")
+        self._note(id, rules.COMPLETION, *_names(done)[::-1], "COMPLETED", f"CMP generated for {id}")
         return done.cmp_message
 
     def complete(
@@ -97,9 +99,8 @@ class Remote:
         line = lines.parse(message)
         found = self._client.perform(calls.verify(self._client.identity, str(line)))
         status = {"ok": "VERIFIED", "repeat": "REPEATED"}.get(found.status, "VERIFICATION_FAILED")
-        self._note(found.event_id, rules.COMPLETION, found.receiver, found.sender, status, f"CMP {found.status}")
-        answer: dict[str, Any] = msgspec.to_builtins(found)
-        return answer
+        self._note(found.event_id, rules.COMPLETION, *_names(found)[::-1], status, f"CMP {found.status}")
+        return _named(found)
 
     def cleanup(
         self,
@@ -112,8 +113,20 @@ class Remote:
         return {"status": "ok", **msgspec.to_builtins(done), **hours}
 
     def _note(self, id: str, type: str, sender: str, receiver: str, status: str, hint: str, *more: str) -> None:
-        with contextlib.suppress(OSError):  # then writing tells it
-            make_private(self._log.folder.parent)
+        with contextlib.suppress(OSError, BadRequest):  # then writing tells it
+            make_private(self._log.folder.parent, may_be_link=True)
             make_private(self._log.folder)
         told = entry(self._clock(), id, type, sender, receiver, status, hint, *more)
         self._log.append({**told, PLACE: self._client.relay})
+
+
+def _named(answer: EventMeta | EventVerified) -> dict[str, Any]:
+    """Return an answer of the relay with names as sender and receiver, as a folder has them."""
+    told: dict[str, Any] = msgspec.to_builtins(answer)
+    sender, receiver = _names(answer)
+    return {**told, "sender": sender, "receiver": receiver, "sender_id": answer.sender}
+
+
+def _names(answer: Any) -> tuple[str, str]:
+    """Return the names of sender and receiver. A relay of version 1.1 tells ids alone."""
+    return answer.sender_name or answer.sender, answer.receiver_name or answer.receiver

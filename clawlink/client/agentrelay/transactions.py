@@ -12,9 +12,10 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from clawlink.client.agentrelay.disk import write_all
+from clawlink.client.agentrelay.disk import open_plain, require_no_link, write_all
+from clawlink.errors import BadRequest
 
 FIELDS = ("timestamp", "event_id", "type", "sender", "receiver", "status", "hint", "ptr", "notes", "next_action_plan")
 _PREFIX, _SUFFIX = "transactions_", ".jsonl"
@@ -56,9 +57,10 @@ class Transactions:
         if not entries:
             return
         try:
+            require_no_link(self.folder)
             self._append(entries)
-        except OSError as error:
-            why = error.strerror or type(error).__name__
+        except (OSError, BadRequest) as error:
+            why = error.message if isinstance(error, BadRequest) else error.strerror or type(error).__name__
             self._tell(
                 f"the log {self._of_day(entries[0])} cannot be written ({why}): what was done is not noted there"
             )
@@ -83,7 +85,7 @@ class Transactions:
         if not entries:
             return False
         tail = b""
-        with contextlib.suppress(OSError), open(self._of_day(entries[0]), "rb") as file:
+        with contextlib.suppress(OSError, BadRequest), self._open(self._of_day(entries[0])) as file:
             file.seek(max(file.seek(0, os.SEEK_END) - _TAIL_BYTES, 0))
             tail = file.read()
         written = list(_parsed(tail))
@@ -95,6 +97,11 @@ class Transactions:
         day = "".join(filter(str.isdigit, one.get("timestamp", "")[:10]))
         return self.folder / f"{_PREFIX}{day}{_SUFFIX}"
 
+    def _open(self, path: Path) -> BinaryIO:
+        """Open a file of the log, through no link. Raises BadRequest, OSError."""
+        require_no_link(self.folder)
+        return os.fdopen(open_plain(path), "rb")
+
     def files(self) -> list[Path]:
         """Return the files of all days, the oldest first."""
         return sorted(self.folder.glob(f"{_PREFIX}*{_SUFFIX}"))
@@ -103,8 +110,9 @@ class Transactions:
         """Give all lines, or those of an event, the oldest first. What is no line is left out."""
         for path in self.files():
             try:
-                data = path.read_bytes()
-            except OSError:
+                with self._open(path) as file:
+                    data = file.read()
+            except (OSError, BadRequest):
                 continue
             if event_id is None or event_id.encode() in data:
                 yield from (one for one in _parsed(data) if event_id in (None, one.get("event_id")))
@@ -127,7 +135,7 @@ class Transactions:
 
     def _new(self, path: Path, at: dict[Path, int]) -> list[dict[str, Any]]:
         """Return the whole lines of a file that were not read yet."""
-        with contextlib.suppress(OSError), open(path, "rb") as file:
+        with contextlib.suppress(OSError, BadRequest), self._open(path) as file:
             file.seek(at.get(path, 0))
             data = file.read()
             whole = data.rfind(b"\n") + 1

@@ -79,6 +79,8 @@ class EventSent(Struct, frozen=True):
     receiver: str
     expires_at: str
     message_id: str | None
+    sender_name: str = ""
+    receiver_name: str = ""
 
 
 class EventMeta(Struct, frozen=True):
@@ -92,6 +94,7 @@ class EventMeta(Struct, frozen=True):
     receiver: str
     ttl_hours: int
     sender_name: str
+    receiver_name: str = ""
 
 
 class EventRead(Struct, frozen=True):
@@ -112,6 +115,8 @@ class EventUpdated(Struct, frozen=True):
     csv_message: str
     sender: str
     receiver: str
+    sender_name: str = ""
+    receiver_name: str = ""
 
 
 class EventCompleted(Struct, frozen=True):
@@ -121,6 +126,8 @@ class EventCompleted(Struct, frozen=True):
     cmp_message: str
     sender: str
     receiver: str
+    sender_name: str = ""
+    receiver_name: str = ""
 
 
 class EventVerified(Struct, frozen=True):
@@ -134,6 +141,8 @@ class EventVerified(Struct, frozen=True):
     sender: str
     receiver: str
     file_exists: bool
+    sender_name: str = ""
+    receiver_name: str = ""
 
 
 class CleanedUp(Struct, frozen=True):

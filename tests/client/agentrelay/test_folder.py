@@ -265,6 +265,34 @@ def test_links_and_pipes_are_not_followed(desk: Desk) -> None:
     assert '"x"' not in outside.read_text()
 
 
+@pytest.mark.parametrize("name", ["logs", "storage"])
+def test_no_folder_within_is_a_link(desk: Desk, tmp_path: Path, name: str) -> None:
+    desk.send("e1")
+    elsewhere = tmp_path / "elsewhere"
+    inside = desk.folder.root / name
+    inside.rename(elsewhere)
+    before = {path.name: path.read_bytes() for path in elsewhere.iterdir()}
+    inside.symlink_to(elsewhere, target_is_directory=True)
+    for act in (lambda: desk.send("e2"), lambda: desk.receive("e1"), desk.folder.cleanup, desk.folder.load):
+        with pytest.raises(BadRequest, match=f"{name} is a link"):
+            act()
+    assert {path.name: path.read_bytes() for path in elsewhere.iterdir()} == before
+    if name == "logs":
+        assert desk.log() == []
+        desk.folder.transactions.append({"timestamp": "2026-05-13", "event_id": "e1"})
+        assert "is a link" in desk.said[-1]
+        assert {path.name: path.read_bytes() for path in elsewhere.iterdir()} == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="it needs pipes with names")
+def test_a_pipe_or_a_link_as_a_log_is_left_out(desk: Desk, tmp_path: Path) -> None:
+    desk.send("e1")
+    os.mkfifo(desk.folder.logs / "transactions_20200101.jsonl")
+    (tmp_path / "other.jsonl").write_text('{"event_id": "e9"}\n')
+    (desk.folder.logs / "transactions_20200102.jsonl").symlink_to(tmp_path / "other.jsonl")
+    assert [one["event_id"] for one in desk.log()] == ["e1"]
+
+
 def test_what_was_not_received_cannot_be_completed(desk: Desk) -> None:
     secret = desk.send("e1")["secret"]
     for given in (None, secret):
@@ -343,7 +371,7 @@ def test_an_own_event_that_waits_is_filled_and_any_other_refused(desk: Desk) -> 
     desk.send("e1")
     desk.receive("e1")
     desk.folder.send("c", "REQ", "mine", {"sender_agent": "b", "draft": True})
-    desk.send("theirs")
+    desk.folder.send("c", "REQ", "theirs", {"sender_agent": "d"})
     assert desk.folder.update("e1", {"result": 1}, "mine").file.endswith("mine.json")
     assert desk.file("mine")["payload"]["content"] == {"sender_agent": "b", "draft": True, "result": 1}
     with pytest.raises(WrongState):
@@ -351,6 +379,21 @@ def test_an_own_event_that_waits_is_filled_and_any_other_refused(desk: Desk) -> 
     desk.receive("mine")
     with pytest.raises(WrongState):
         desk.folder.update("e1", {"result": 2}, "mine")
+
+
+def test_a_chain_that_its_coordinator_made_is_filled_along_it(desk: Desk) -> None:
+    for id, to in (("h1", "a"), ("h2", "b"), ("h3", "c")):
+        desk.folder.send(to, "REQ", id, {"sender_agent": "coordinator", "task": id})
+    desk.receive("h1")
+    done = desk.folder.complete("h1", "6", "b", "h2")
+    assert done.csv_message == "REQ,h2,s/h2.json,,"
+    got = desk.receive("h2")
+    assert (got["content"]["task"], got["content"]["result"]) == ("h2", "6")
+    assert (got["full_data"]["meta"]["sender"], got["full_data"]["meta"]["receiver"]) == ("coordinator", "b")
+    with pytest.raises(WrongState):  # h2 was read: nothing changes under its reader
+        desk.folder.complete("h1", "7", "b", "h2")
+    desk.folder.complete("h2", "8", "c", "h3")
+    assert desk.receive("h3")["content"]["result"] == "8"
 
 
 def test_events_expire_by_themselves_at_whatever_call(desk: Desk) -> None:
@@ -417,8 +460,8 @@ def test_what_cannot_be_kept_is_refused_and_leaves_nothing(desk: Desk, content: 
 
 def test_the_short_pointer_is_the_whole_one_once_it_is_read(desk: Desk) -> None:
     line = desk.send("event_0000000016")["csv_message"]
-    assert (line, len(line)) == ("REQ,event_0000000016,s/,,", 25)
-    assert desk.folder.receive(line)["ptr"] == "s/event_0000000016.json"
+    assert line == "REQ,event_0000000016,s/event_0000000016.json,,"
+    assert desk.folder.receive("REQ,event_0000000016,s/,,")["ptr"] == "s/event_0000000016.json"
 
 
 def test_importing_it_loads_neither_requests_nor_aiohttp() -> None:

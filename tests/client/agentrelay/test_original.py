@@ -97,6 +97,12 @@ def test_cleaning_up() -> None:
         ("parse_iso_datetime", "value"),
         ("get_file_alias_path", "file_path storage_root alias"),
         ("resolve_alias", "ptr storage_root alias"),
+        ("load_registry", ""),
+        ("save_registry", "registry"),
+        ("read_event_file", "event_id"),
+        ("ensure_dirs", ""),
+        ("get_event_ttl_hours", "content"),
+        ("log_transaction", "event_id msg_type sender receiver status hint ptr notes next_action_plan log_path"),
     ],
 )
 def test_the_names_and_parameters_are_the_originals(name: str, parameters: str) -> None:
@@ -172,6 +178,64 @@ def test_what_was_mended_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "clawlink.agentrelay"):
         agentrelay.agentrelay_receive("REQ,e1,s/e1.json,,")
     assert "registry.json was torn" in caplog.text
+
+
+def test_the_line_has_the_whole_pointer_which_every_reader_knows() -> None:
+    assert send("event_001")["csv_message"] == "REQ,event_001,s/event_001.json,,"
+
+
+def test_the_registry_is_loaded_and_saved_and_changes_of_others_stay(data: Path) -> None:
+    assert agentrelay.load_registry() == {"events": {}}
+    assert not (data / "agentrelay").exists()
+    for id in ("e1", "e2", "e3"):
+        send(id)
+    mine = agentrelay.load_registry()
+    assert list(mine["events"]) == ["e1", "e2", "e3"]
+    agentrelay.agentrelay_receive("REQ,e1,s/e1.json,,")  # another process, say
+    send("e4")
+    agentrelay.get_event_file("e3").unlink()
+    del mine["events"]["e3"]
+    mine["events"]["e2"]["note"] = "mine"
+    mine["events"]["e5"] = {"event_id": "e5", "status": "sent"}
+    agentrelay.save_registry(mine)
+    events = agentrelay.load_registry()["events"]
+    assert sorted(events) == ["e1", "e2", "e4", "e5"]
+    assert (events["e1"]["status"], events["e2"]["note"]) == ("received", "mine")
+    for wrong in (
+        None,
+        {"events": []},
+        {"events": {"e1": 7}},
+        {"events": {"../x": {}}},
+        {"events": {"e1": {"x": {1}}}},
+    ):
+        with pytest.raises(ValueError, match=r"\w+ \w+ \w+"):
+            agentrelay.save_registry(wrong)  # type: ignore[arg-type]
+    assert agentrelay.load_registry()["events"] == events
+
+
+def test_the_rest_of_the_originals_functions(data: Path) -> None:
+    agentrelay.ensure_dirs()
+    assert Path(agentrelay.STORAGE_PATH).is_dir()
+    assert Path(agentrelay.LOG_PATH).is_dir()
+    sent = send("e1", task="sum")
+    found = agentrelay.read_event_file("e1")
+    assert (found["meta"]["secret"], found["payload"]["content"]["task"]) == (sent["secret"], "sum")
+    with pytest.raises(FileNotFoundError):
+        agentrelay.read_event_file("e2")
+    with pytest.raises(ValueError, match="no id of an event"):
+        agentrelay.read_event_file("../e1")
+    for content, hours in (({}, 24), ({"ttl_hours": "3"}, 3), ({"payload": {"content": {"ttl_hours": 5}}}, 5)):
+        assert agentrelay.get_event_ttl_hours(content) == hours
+    elsewhere = data / "logs"
+    elsewhere.mkdir()
+    for path in (None, elsewhere):
+        agentrelay.log_transaction("e7", "REQ", "a", "b", "SENT", "hint", "s/e7.json", "notes", log_path=path)
+        folder = Path(agentrelay.LOG_PATH) if path is None else path
+        (log,) = folder.glob("transactions_*.jsonl")
+        last = json.loads(log.read_text("utf-8").splitlines()[-1])
+        assert (last["event_id"], last["sender"], last["next_action_plan"]) == ("e7", "a", "")
+    with pytest.raises(ValueError, match="are texts"):
+        agentrelay.log_transaction("e7", "REQ", "a", "b", "SENT", "hint", "", None)  # type: ignore[arg-type]
 
 
 def test_the_folder_is_the_accounts_unless_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
