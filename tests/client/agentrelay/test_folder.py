@@ -273,7 +273,9 @@ def test_no_folder_within_is_a_link(desk: Desk, tmp_path: Path, name: str) -> No
     inside.rename(elsewhere)
     before = {path.name: path.read_bytes() for path in elsewhere.iterdir()}
     inside.symlink_to(elsewhere, target_is_directory=True)
-    for act in (lambda: desk.send("e2"), lambda: desk.receive("e1"), desk.folder.cleanup, desk.folder.load):
+    acts: list[Callable[[], object]] = [desk.folder.cleanup, desk.folder.load]
+    acts += [lambda: desk.send("e2"), lambda: desk.receive("e1")]
+    for act in acts:
         with pytest.raises(BadRequest, match=f"{name} is a link"):
             act()
     assert {path.name: path.read_bytes() for path in elsewhere.iterdir()} == before
