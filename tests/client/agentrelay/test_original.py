@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -201,15 +202,10 @@ def test_the_registry_is_loaded_and_saved_and_changes_of_others_stay(data: Path)
     events = agentrelay.load_registry()["events"]
     assert sorted(events) == ["e1", "e2", "e4", "e5"]
     assert (events["e1"]["status"], events["e2"]["note"]) == ("received", "mine")
-    for wrong in (
-        None,
-        {"events": []},
-        {"events": {"e1": 7}},
-        {"events": {"../x": {}}},
-        {"events": {"e1": {"x": {1}}}},
-    ):
+    wrongs: list[Any] = [None, {"events": []}, {"events": {"e1": 7}}, {"events": {"../x": {}}}]
+    for wrong in [*wrongs, {"events": {"e1": {"x": {1}}}}]:
         with pytest.raises(ValueError, match=r"\w+ \w+ \w+"):
-            agentrelay.save_registry(wrong)  # type: ignore[arg-type]
+            agentrelay.save_registry(wrong)
     assert agentrelay.load_registry()["events"] == events
 
 
