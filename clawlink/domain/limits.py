@@ -34,7 +34,7 @@ MAX_LOCK_SECONDS = 24 * 3600.0
 MAX_ATTACHMENTS = 32
 MAX_FILE_NAME_LENGTH = 255
 # The routes of 1.0.x carry a file in one JSON object, in memory; larger ones are read at /blobs.
-MAX_JSON_FILE_BYTES = 64 * MIB
+MAX_JSON_FILE_BYTES = 8 * MIB
 # A body or a reply whose other side stands still for so long is given up.
 IDLE_BODY_SECONDS = 60.0
 # A file that only one may read stays with its reader so long after the last byte was sent, unless that is confirmed.
@@ -110,6 +110,15 @@ class Limits:
     burst_agent: int = _limit(200, "--burst-agent", "messages", "new work from one agent at once")
     rate_pair: float = _limit(20.0, "--rate-pair", "per second", "new work from one agent to one other; 0 turns it off")
     burst_pair: int = _limit(200, "--burst-pair", "messages", "new work from one agent to one other at once")
+    max_unread_reply: int = _limit(
+        64 * MIB, "--max-unread-reply", "bytes", "one reply in memory until its peer reads it"
+    )
+    max_unread_address: int = _limit(
+        128 * MIB, "--max-unread-address", "bytes", "replies in memory that one address does not read"
+    )
+    max_unread_total: int = _limit(
+        256 * MIB, "--max-unread-total", "bytes", "replies in memory that peers do not read, all together"
+    )
     max_hops: int = _limit(16, "--max-hops", "hops", "how far one piece of work may lead to another")
     max_cycles: int = _limit(3, "--max-cycles", "times", "how often a chain may take one step between two agents")
     stale_after: float = _limit(

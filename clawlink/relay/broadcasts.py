@@ -21,6 +21,7 @@ from clawlink.relay.clock import iso
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import derived
 from clawlink.relay.mailbox import Mailbox
+from clawlink.relay.pages import page_within
 from clawlink.store.base import Page, Put
 
 _PAGE = 100
@@ -140,7 +141,9 @@ class Broadcasts:
         found: list[Knowledge] = []
         after, size, looked_at = ask.after, 0, 0
         while True:
-            page = await store.page(Knowledge, key, after, min(ask.limit - len(found), _PAGE), newest=True)
+            limit = min(ask.limit - len(found), _PAGE)
+            room = MAX_REPLY_BYTES - size
+            page = await page_within(store, Knowledge, key, after, limit, newest=True, room=room)
             fresh = [k for k in page.records if k.stored_at >= since]
             chosen = [k for k in fresh if k.ends_at > now and _wanted(k, ask)]
             found += chosen

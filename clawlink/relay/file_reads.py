@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
-from collections.abc import AsyncIterator, Hashable
+import codecs
+from collections.abc import AsyncIterator, Hashable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 
 import msgspec
@@ -13,15 +15,18 @@ from clawlink.domain.file import PRESENT, SharedFile, Version
 from clawlink.domain.limits import MAX_JSON_FILE_BYTES
 from clawlink.errors import TooLarge, UnknownFile
 from clawlink.protocol import replies, requests
+from clawlink.protocol.paths import GET_BLOB
 from clawlink.relay import waiting
 from clawlink.relay.core import Core
 from clawlink.relay.file_views import file_history, file_info
 from clawlink.relay.files import Files
+from clawlink.relay.pages import page_within
 from clawlink.relay.readings import Reading, Readings
 from clawlink.relay.storage import Storage
 from clawlink.store.base import Reader
 
 _TICK_SECONDS = 5.0
+_PIECE_BYTES = 256 * 1024
 
 
 class Opened:
@@ -109,26 +114,37 @@ class FileReads:
         self._readings.end(reading)  # not before: until it is gone, nobody else may begin
         return gone
 
-    async def content(self, file: SharedFile, opened: Opened) -> replies.FileContent:
-        """Return an opened file with its content: text as text, other bytes as base64."""
+    async def as_json(self, file: SharedFile, opened: Opened) -> list[bytes]:
+        """Return an opened file as one JSON object in parts: text as text, other bytes as base64.
+
+        The loop is free after each part. A thread would not free it: the encoders hold the interpreter's lock.
+        """
         size = file.newest.content.size
-        parts = []
+        pieces = []
         while opened.at < size:
-            parts.append(await opened.read(size - opened.at))
-        content, encoding = _as_text(b"".join(parts))
+            pieces.append(await opened.read(min(_PIECE_BYTES, size - opened.at)))
+            await asyncio.sleep(0)
+        encoding, parts = "utf-8", await _text_of(pieces)
+        if parts is None:
+            encoding, parts = "base64", await _base64_of(pieces)
         facts = msgspec.structs.asdict(file_info(file, self._core.clock()))
-        return replies.FileContent(**facts, content=content, encoding=encoding)
+        whole = msgspec.json.encode(replies.FileContent(**facts, content="", encoding=encoding))
+        # Quotes within strings are escaped, so this stands nowhere else.
+        before, quote, after = whole.partition(b'"content":"')
+        return [before + quote, *parts, after]
 
     async def find_small(self, key: str) -> SharedFile:
         """Return a file that JSON can carry. Raises UnknownFile, TooLarge."""
         file, version = await self.find(key)
         size = version.content.size
         if size > MAX_JSON_FILE_BYTES:
+            blob = GET_BLOB.url(file_key=key)
             raise TooLarge(
-                f"{key!r} has {size} bytes, and JSON carries {MAX_JSON_FILE_BYTES} at most; read it at /blobs",
+                f"{key!r} has {size} bytes, and JSON carries {MAX_JSON_FILE_BYTES} at most; read it at {blob}",
                 field="file_key",
                 limit=MAX_JSON_FILE_BYTES,
                 actual=size,
+                current=blob,
             )
         return file
 
@@ -138,7 +154,7 @@ class FileReads:
 
     async def list(self, ask: requests.ListQuery) -> replies.FileList:
         """List the files without their contents."""
-        page = await self._core.store.page(SharedFile, PRESENT, ask.after, ask.limit)
+        page = await page_within(self._core.store, SharedFile, PRESENT, ask.after, ask.limit, size=_size_in_list)
         now = self._core.clock()
         files = [file_info(file, now) for file in page.records if rules.present(file, now) is not None]
         return replies.FileList(files, len(files), page.after)
@@ -189,8 +205,32 @@ class FileReads:
             self._readings.end(reading)
 
 
-def _as_text(content: bytes) -> tuple[str, str]:
+def _size_in_list(file: SharedFile) -> int:
+    """Return about how many bytes a file takes in a list: every character may take six."""
+    note = "" if file.lock is None else file.lock.note or ""
+    return 512 + 6 * (len(file.id) + len(note))
+
+
+async def _text_of(pieces: Sequence[bytes]) -> list[bytes] | None:
+    """Return the inside of a JSON string, in parts; None if the bytes are not UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    parts = []
     try:
-        return content.decode(), "utf-8"
+        for piece in (*pieces, b""):
+            parts.append(msgspec.json.encode(decoder.decode(piece, final=not piece))[1:-1])
+            await asyncio.sleep(0)
     except UnicodeDecodeError:
-        return base64.b64encode(content).decode(), "base64"
+        return None
+    return parts
+
+
+async def _base64_of(pieces: Sequence[bytes]) -> list[bytes]:
+    """Return the bytes as base64, in parts. A part of three bytes each joins without padding."""
+    parts, left = [], b""
+    for piece in pieces:
+        data = left + piece
+        whole = len(data) - len(data) % 3
+        left = data[whole:]
+        parts.append(base64.b64encode(data[:whole]))
+        await asyncio.sleep(0)
+    return [*parts, base64.b64encode(left)]

@@ -15,6 +15,7 @@ from clawlink.domain.pool import is_pool
 from clawlink.domain.task import Task
 from clawlink.errors import MailboxFull, RelayFull
 from clawlink.relay.core import Core, retrying
+from clawlink.relay.pages import page_within
 from clawlink.relay.turns import Turns
 from clawlink.store.base import Absent, Conflict, Drop, Page, Put
 
@@ -163,7 +164,7 @@ class Mailbox:
 
     async def dead_letters(self, mailbox: str, after: str | None, limit: int) -> Page[Delivery]:
         """List the dead letters of a mailbox, oldest first."""
-        return await self._core.store.page(Delivery, rules.by_dead(mailbox), after, limit)
+        return await page_within(self._core.store, Delivery, rules.by_dead(mailbox), after, limit)
 
     async def redrive(self, mailbox: str, ids: Sequence[str] | None, limit: int) -> list[str]:
         """Put dead letters back at their old places, the named ones or the oldest; return the ids of those put back."""

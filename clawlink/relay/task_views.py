@@ -20,6 +20,7 @@ from clawlink.relay import waiting
 from clawlink.relay.agents import Agents
 from clawlink.relay.clock import iso, iso_or_none
 from clawlink.relay.core import Core
+from clawlink.relay.pages import page_within
 from clawlink.relay.upkeep import delegation_of
 
 _ENDED = tuple(state for state in TaskState if state in FINAL)
@@ -150,7 +151,8 @@ class TaskViews:
         while at < len(sources):
             kind, key, state, seen = sources[at]
             limit = min(ask.limit - len(found), _PAGE)
-            page = await self._core.store.page(kind, key, after, limit, newest=True)
+            room = MAX_REPLY_BYTES - size
+            page = await page_within(self._core.store, kind, key, after, limit, newest=True, room=room)
             for record in page.records:
                 task = record if isinstance(record, Task) else rules.carried(record)
                 looked_at += 1

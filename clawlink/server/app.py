@@ -21,6 +21,7 @@ from clawlink.server.address import Addresses, network
 from clawlink.server.auth import Guard
 from clawlink.server.connection import Server
 from clawlink.server.events import Events
+from clawlink.server.flow import Unread
 from clawlink.server.front import Front
 from clawlink.server.push import Push
 from clawlink.server.routes import ALL
@@ -88,6 +89,7 @@ class App:
             self._front(),
             addresses=self._addresses,
             names=config.allow_hosts,
+            unread=Unread(config.limits),
             max_body_bytes=config.limits.max_body_bytes,
         )
         self._runner = web.ServerRunner(self._server, handle_signals=False, shutdown_timeout=close_seconds)

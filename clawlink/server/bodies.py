@@ -6,7 +6,7 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from email.utils import formatdate
 from typing import NamedTuple
 from urllib.parse import quote
@@ -18,7 +18,8 @@ from clawlink.domain.limits import IDLE_BODY_SECONDS
 from clawlink.errors import BadRequest, BodyTimeout, RangeNotSatisfiable
 from clawlink.relay.clock import iso
 from clawlink.relay.file_reads import Opened
-from clawlink.server.wire import Request, on_its_way, require_unpacked, was_reset
+from clawlink.server.flow import Watch, on_its_way
+from clawlink.server.wire import Request, require_unpacked, was_reset
 
 PART_BYTES = 256 * 1024
 _RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
@@ -48,7 +49,7 @@ async def parts(request: Request) -> AsyncIterator[bytes]:
         )
 
     come = 0
-    watch = _Watch(lambda: come, give_up)
+    watch = Watch(lambda: come, give_up)
     try:
         while True:
             part = await content.readany()
@@ -60,28 +61,6 @@ async def parts(request: Request) -> AsyncIterator[bytes]:
         raise BadRequest("the body is not what its headers say: its chunks or its length are wrong") from None
     finally:
         watch.stop()
-
-
-class _Watch:
-    """Gives up what stands still. One timer a body; a timeout a part would cost more than the part."""
-
-    def __init__(self, progress: Callable[[], int], give_up: Callable[[], object]) -> None:
-        self._progress = progress
-        self._give_up = give_up
-        self._last = progress()
-        self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(IDLE_BODY_SECONDS, self._look)
-
-    def stop(self) -> None:
-        self._timer.cancel()
-
-    def _look(self) -> None:
-        now = self._progress()
-        if now == self._last:
-            self._give_up()
-            return
-        self._last = now
-        self._timer = self._loop.call_later(IDLE_BODY_SECONDS, self._look)
 
 
 def sha256_of(headers: Mapping[str, str]) -> tuple[str | None, str]:
@@ -223,7 +202,17 @@ def headers_of(file: SharedFile, version: Version) -> dict[str, str]:
 async def send(
     request: Request, span: Span, content_type: str, headers: Mapping[str, str], opened: Opened
 ) -> web.StreamResponse:
-    """Send what is opened, as fast as the peer takes it. Raises ConnectionError if it goes or stands still."""
+    """Send what is opened, as fast as the peer takes it.
+
+    Raises ConnectionError if it goes or stands still, and RelayFull if too many bytes wait for their readers.
+    """
+    with request.unread.hold(request.address, PART_BYTES):
+        return await _stream(request, span, content_type, headers, opened)
+
+
+async def _stream(
+    request: Request, span: Span, content_type: str, headers: Mapping[str, str], opened: Opened
+) -> web.StreamResponse:
     response = web.StreamResponse(status=span.status, headers={**headers, **span.headers})
     response.headers[hdrs.CONTENT_TYPE] = content_type
     response.content_length = span.end - span.start
@@ -231,7 +220,7 @@ async def send(
     transport = request.transport
     if transport is None:
         raise ConnectionResetError("the client has gone")
-    watch = _Watch(lambda: opened.at - on_its_way(transport), transport.abort)
+    watch = Watch(lambda: opened.at - on_its_way(transport), transport.abort)
     try:
         while opened.at < span.end:
             await response.write(await opened.read(min(PART_BYTES, span.end - opened.at)))
@@ -251,7 +240,7 @@ async def arrive(request: Request, opened: Opened) -> None:
     opened.sent()
     transport = request.transport
     if opened.reading is not None and transport is not None:
-        watch = _Watch(lambda: -on_its_way(transport), transport.abort)
+        watch = Watch(lambda: -on_its_way(transport), transport.abort)
         try:
             while on_its_way(transport):
                 if transport.is_closing():

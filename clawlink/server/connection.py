@@ -18,9 +18,10 @@ from aiohttp.web_protocol import RequestHandler
 from clawlink.domain.limits import MAX_KEY_LENGTH
 from clawlink.errors import BadRequest, ClawLinkError, InternalError
 from clawlink.server.address import Addresses
+from clawlink.server.flow import Unread, Watch, on_its_way
 from clawlink.server.front import Front
 from clawlink.server.reply import as_response, reply_failure
-from clawlink.server.wire import Request, on_its_way
+from clawlink.server.wire import Request
 
 # The longest key of a file, all of it percent-encoded, and what stands around it.
 _MAX_LINE_BYTES = 3 * 4 * MAX_KEY_LENGTH + 1024
@@ -30,7 +31,9 @@ _log = logging.getLogger("clawlink.request")
 class Server(web.Server):
     """Accepts connections. A client that hangs up cancels its request, so that it takes no lease with it."""
 
-    def __init__(self, front: Front, *, addresses: Addresses, names: Iterable[str], max_body_bytes: int) -> None:
+    def __init__(
+        self, front: Front, *, addresses: Addresses, names: Iterable[str], unread: Unread, max_body_bytes: int
+    ) -> None:
         loop = asyncio.get_running_loop()
         told = frozenset(name.lower() for name in names)
 
@@ -38,6 +41,7 @@ class Server(web.Server):
             made = Request(message, payload, protocol, writer, task, loop, client_max_size=max_body_bytes)
             made.addresses = addresses
             made.names = told
+            made.unread = unread
             return made
 
         super().__init__(cast(Any, front), request_factory=request, handler_cancellation=True)
@@ -62,6 +66,15 @@ class _Connection(RequestHandler):
         self._closed_early = False
         self.when_lost: list[Callable[[bool], object]] = []
         super().connection_made(transport)
+
+    async def start(self) -> None:
+        """Serve until the connection ends. Abort it if what is left to write then stands still for 60 s."""
+        transport: Any = self.transport
+        try:
+            await super().start()
+        finally:
+            if transport is not None and transport.get_write_buffer_size():
+                Watch(lambda: -on_its_way(transport), transport.abort)
 
     def eof_received(self) -> None:
         """Note whether the peer closed while something was on its way to it, which is then thrown away."""

@@ -38,24 +38,28 @@ class Front:
     async def __call__(self, request: Request) -> web.StreamResponse:
         endpoint, serve = self._fixed.get((request.method, request.rel_url.raw_path)) or self._find(request)
         started = time.perf_counter() if self._logs else 0.0
+        refused: Reply | None = None
         try:
             self._guard.check(request, endpoint)
             answer = await serve(self._relay, request)
+            response = await write(request, answer) if isinstance(answer, Reply) else answer
         except ConnectionError:
             raise
         except Exception as failure:
             facts = {"method": request.method, "route": _name(endpoint)}
             # In one go: an error in a variable of this frame, which it remembers, would be garbage for a sweep to find.
-            answer = reply_failure(refusal(self._relay, _in_our_words(failure), facts, _log))
+            refused = reply_failure(refusal(self._relay, _in_our_words(failure), facts, _log))
             if request.writer.output_size > 0:  # a part of an answer is out: another one would be taken for its rest
                 if request.transport is not None:
                     request.transport.abort()
                 raise ConnectionResetError("the answer broke off") from failure
+        if refused is not None:
+            answer, response = refused, await write(request, refused)
         if self._logs:
             took = round((time.perf_counter() - started) * 1000, 2)
             seen = {"method": request.method, "route": _name(endpoint), "status": answer.status, "ms": took}
             _log.debug("request", extra=seen)
-        return await write(request, answer) if isinstance(answer, Reply) else answer
+        return response
 
     def _find(self, request: Request) -> tuple[Endpoint | None, Handler]:
         path = request.rel_url.raw_path

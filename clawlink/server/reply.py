@@ -7,20 +7,26 @@ without costs half as much. Where a connection wants more (HTTP/1.0, closing, HE
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from aiohttp import HttpVersion11, hdrs, web
 
 from clawlink.errors import ClawLinkError
 from clawlink.protocol import failure
+from clawlink.server.flow import Watch, on_its_way
+
+if TYPE_CHECKING:
+    from clawlink.server.wire import Request
 
 JSON = "application/json; charset=utf-8"
 _SERVER = "ClawLink"
 _LARGE_BYTES = 64 * 1024
+_PART_BYTES = 256 * 1024
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -30,7 +36,7 @@ _second = 0
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
-    """What a route answers; without a content type, headers alone.
+    """What a route answers; without a content type, headers alone. A large body has ``more`` parts.
 
     What others sent stands in them only where it was checked to be visible ASCII of one line, or is percent-encoded.
     """
@@ -39,6 +45,12 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     status: int = 200
     content_type: str = JSON
     headers: Mapping[str, str] | None = None
+    more: Sequence[bytes] = ()
+
+    @property
+    def size(self) -> int:
+        """How many bytes the body has."""
+        return len(self.body) + sum(map(len, self.more))
 
 
 def reply(struct: Any) -> Reply:
@@ -73,31 +85,75 @@ class _Written(web.StreamResponse):
 _WRITTEN = _Written()
 
 
-async def write(request: web.BaseRequest, answer: Reply) -> web.StreamResponse:
-    """Write the reply, and return what aiohttp is to be told. Raises ConnectionError if nobody is there any more."""
+async def write(request: Request, answer: Reply) -> web.StreamResponse:
+    """Write the reply, and return what aiohttp is to be told.
+
+    Raises ConnectionError if the peer has gone or reads nothing for 60 s, and RelayFull, before anything is written,
+    if too many bytes wait for their readers.
+    """
     transport = request.transport
     if transport is None or transport.is_closing():
         raise ConnectionResetError("the client has gone")
-    if request.version != HttpVersion11 or not request.keep_alive or request.method == hdrs.METH_HEAD:
-        response = as_response(answer)
-        if request.method == hdrs.METH_HEAD:  # else clients would not use the connection again
-            response.headers[hdrs.CONTENT_LENGTH] = str(len(answer.body))
-        await response.prepare(request)
-        await response.write_eof()
+    size = answer.size
+    if size > _LARGE_BYTES:
+        with request.unread.hold(request.address, size), _watched(request):
+            response = await _send(request, answer, size)
+            await request.writer.drain()
         return response
+    response = await _send(request, answer, size)
+    if transport.get_write_buffer_size():  # a peer that asks on and reads nothing gets no more replies
+        with _watched(request):
+            await request.writer.drain()
+    return response
+
+
+@contextmanager
+def _watched(request: Request) -> Iterator[None]:
+    """Abort the connection if its peer takes nothing for 60 s."""
+    transport: Any = request.transport
+    watch = Watch(lambda: request.writer.output_size - on_its_way(transport), transport.abort)
+    try:
+        yield
+    finally:
+        watch.stop()
+
+
+async def _send(request: Request, answer: Reply, size: int) -> web.StreamResponse:
+    if request.version != HttpVersion11 or not request.keep_alive or request.method == hdrs.METH_HEAD:
+        return await _send_otherwise(request, answer, size)
+    transport: Any = request.transport
     more = b"" if not answer.headers else "".join(f"{k}: {v}\r\n" for k, v in answer.headers.items()).encode()
-    body = answer.body
     head = _head(answer.status, answer.content_type)
-    size = b"" if answer.status == 204 else b"Content-Length: %d\r\n" % len(body)
-    head = b"%b%b%b\r\n" % (head, more, size)
-    request.writer.output_size += len(head) + len(body)
-    if len(body) <= _LARGE_BYTES:
-        transport.write(head + body)
-    else:  # copying it would take longer than a second write
-        transport.write(head)
-        transport.write(body)
-        await request.writer.drain()
+    length = b"" if answer.status == 204 else b"Content-Length: %d\r\n" % size
+    head = b"%b%b%b\r\n" % (head, more, length)
+    writer = request.writer
+    if size <= _LARGE_BYTES:
+        writer.output_size += len(head) + size
+        transport.write(b"".join((head, answer.body, *answer.more)))
+        return _WRITTEN
+    transport.write(head)  # copying the body behind it would take longer than a second write
+    for part in (answer.body, *answer.more):
+        for start in range(0, len(part), _PART_BYTES):
+            piece = memoryview(part)[start : start + _PART_BYTES]
+            writer.output_size += len(piece)
+            transport.write(piece)
+            await writer.drain()
     return _WRITTEN
+
+
+async def _send_otherwise(request: Request, answer: Reply, size: int) -> web.StreamResponse:
+    response: web.StreamResponse = as_response(answer)
+    if request.method == hdrs.METH_HEAD:  # else clients would not use the connection again
+        response.headers[hdrs.CONTENT_LENGTH] = str(size)
+    elif answer.more:
+        response = web.StreamResponse(status=answer.status, headers=response.headers)
+        response.content_length = size
+    await response.prepare(request)
+    if answer.more and request.method != hdrs.METH_HEAD:
+        for part in (answer.body, *answer.more):
+            await response.write(part)
+    await response.write_eof()
+    return response
 
 
 def as_response(answer: Reply) -> web.Response:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import sys
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import unquote
@@ -15,7 +13,7 @@ from multidict import istr
 
 from clawlink.domain.access import KEY_HEADER
 from clawlink.domain.agent import Agent
-from clawlink.domain.limits import MAX_IDEMPOTENCY_KEY_LENGTH, MAX_JSON_DEPTH
+from clawlink.domain.limits import MAX_IDEMPOTENCY_KEY_LENGTH, MAX_JSON_DEPTH, Limits
 from clawlink.errors import BadJson, BadRequest, BodyTimeout, TooLarge, UnsupportedMediaType
 from clawlink.protocol.invalid import bad_field
 from clawlink.protocol.nesting import is_shallow
@@ -24,18 +22,14 @@ from clawlink.protocol.proof import place
 from clawlink.protocol.reading import read_json
 from clawlink.relay.relay import Relay
 from clawlink.server.address import Addresses, host_name
+from clawlink.server.flow import Unread
 from clawlink.server.reply import Reply
-
-if sys.platform == "linux":
-    import fcntl
-    import termios
 
 KEY_FIELD = "idempotency_key"
 _KEY_HEADER = istr("Idempotency-Key")
 _AGENT_KEY = istr(KEY_HEADER)
 _AGENT_HEADER = "ClawLink-Agent"
 BODY_SECONDS = 30.0
-_SO_NWRITE = 0x1024
 
 T = TypeVar("T")
 
@@ -46,6 +40,7 @@ class Request(web.BaseRequest):
     parameters: Mapping[str, str] = {}
     addresses = Addresses()
     names: frozenset[str] = frozenset()
+    unread = Unread(Limits())
 
     @property
     def address(self) -> str | None:
@@ -185,20 +180,6 @@ def read_query(request: Request, kind: type[T]) -> T:
         return msgspec.convert(dict(request.query), kind, strict=False)
     except msgspec.ValidationError as error:
         raise bad_field(error) from None
-
-
-def on_its_way(transport: Any) -> int:
-    """Return how many bytes were written that the peer's system has not got yet, as far as this system tells."""
-    left: int = transport.get_write_buffer_size()
-    try:
-        if sys.platform == "linux":
-            told = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
-            left += int.from_bytes(told, sys.byteorder)
-        elif sys.platform == "darwin":
-            left += transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, _SO_NWRITE)
-    except (AttributeError, OSError, ValueError):  # it is closed already
-        pass
-    return left
 
 
 def was_reset(request: Request) -> bool:

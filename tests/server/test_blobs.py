@@ -735,7 +735,7 @@ async def test_a_body_that_breaks_off_leaves_nothing(pair: Running, dial: Dial, 
 
 
 async def test_a_body_that_stands_still_is_given_up(pair: Running, dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clawlink.server.bodies.IDLE_BODY_SECONDS", 0.2)
+    monkeypatch.setattr("clawlink.server.flow.IDLE_BODY_SECONDS", 0.2)
     connection = await dial(pair.url)
     answer = await connection.ask(request("PUT", "/blobs/k", Content_Length="100", ClawLink_Agent="a") + b"some")
     assert (answer.status, answer.json["code"]) == (408, "body_timeout")
@@ -743,7 +743,7 @@ async def test_a_body_that_stands_still_is_given_up(pair: Running, dial: Dial, m
 
 
 async def test_a_slow_but_steady_body_is_taken(pair: Running, dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clawlink.server.bodies.IDLE_BODY_SECONDS", 0.5)
+    monkeypatch.setattr("clawlink.server.flow.IDLE_BODY_SECONDS", 0.5)
     connection = await dial(pair.url)
     await connection.send(request("PUT", "/blobs/k", Content_Length="30", ClawLink_Agent="a"))
     for n in range(30):
@@ -756,7 +756,7 @@ async def test_a_slow_but_steady_body_is_taken(pair: Running, dial: Dial, monkey
 async def test_who_does_not_read_is_given_up_and_others_go_on(
     pair: Running, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clawlink.server.bodies.IDLE_BODY_SECONDS", 0.3)
+    monkeypatch.setattr("clawlink.server.flow.IDLE_BODY_SECONDS", 0.3)
     data = some(20_000_000)
     await saved(pair, "k", data)
     connection = await dial(pair.url, receive_buffer=4096)

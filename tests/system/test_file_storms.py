@@ -257,7 +257,7 @@ async def test_without_a_length_there_is_no_body(relay: Running, dial: Dial) -> 
 async def test_chunks_that_are_none_are_refused_and_nothing_is_kept(
     relay: Running, dial: Dial, monkeypatch: pytest.MonkeyPatch, chunk: bytes
 ) -> None:
-    monkeypatch.setattr("clawlink.server.bodies.IDLE_BODY_SECONDS", 0.2)
+    monkeypatch.setattr("clawlink.server.flow.IDLE_BODY_SECONDS", 0.2)
     for before in (b"", b"5\r\nvalid\r\n"):
         connection = await dial(relay.url)
         await connection.send(lies("PUT /blobs/k", "Transfer-Encoding: chunked", body=before + chunk))

@@ -60,7 +60,7 @@ async def test_head_gets_no_body_and_takes_nothing(relay: Running, dial: Dial, p
     head = await asyncio.wait_for(connection.reader.readuntil(b"\r\n\r\n"), 5)
     assert head.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 404 ", b"HTTP/1.1 405 "))
     if b"\r\nconnection: close" not in head.lower():
-        assert (await connection.ask(request("GET", "/healthz"))).json == {"status": "ok"}
+        assert (await connection.ask(request("GET", "/healthz"))).json["status"] == "ok"
     got = await claim_one(relay, "b")
     assert (got.message["message_id"], got.attempt) == (id, 1)
 
@@ -69,15 +69,15 @@ async def test_a_body_where_none_belongs_does_not_become_the_next_request(relay:
     connection = await dial(relay.url)
     smuggled = request("GET", "/nowhere")
     answer = await connection.ask(request("GET", "/healthz", smuggled))
-    assert answer.json == {"status": "ok"}
-    assert (await connection.ask(request("GET", "/healthz"))).json == {"status": "ok"}
+    assert answer.json["status"] == "ok"
+    assert (await connection.ask(request("GET", "/healthz"))).json["status"] == "ok"
 
 
 async def test_a_body_that_was_refused_unread_does_not_become_the_next_request(relay: Running, dial: Dial) -> None:
     connection = await dial(relay.url)
     await connection.send(request("POST", "/nowhere", request("GET", "/discover")) + request("GET", "/healthz"))
     assert (await connection.answer()).status == 404
-    assert (await connection.answer()).json == {"status": "ok"}
+    assert (await connection.answer()).json["status"] == "ok"
 
 
 @pytest.mark.parametrize("path", ["/heartbeat", "/nowhere"])

@@ -65,7 +65,8 @@ async def get_file(relay: Relay, request: Request) -> Reply | web.StreamResponse
     reader = await reader_of(relay, request)
     file = await relay.file_reads.find_small(parameter(request, "file_key"))
     async with opened(relay, request, file, file.newest, reader) as content:
-        answer = reply(await relay.file_reads.content(file, content))
+        first, *more = await relay.file_reads.as_json(file, content)
+        answer = Reply(first, more=more)
         if content.reading is None:
             return answer
         response = await write(request, answer)

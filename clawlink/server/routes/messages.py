@@ -11,6 +11,7 @@ from aiohttp import web
 from clawlink.domain.delivery import Delivery, message_id
 from clawlink.domain.limits import DEFAULT_POLL_MESSAGES, MAX_LIST_LENGTH, MAX_POLL_MESSAGES
 from clawlink.domain.task import Event
+from clawlink.errors import RelayFull
 from clawlink.protocol import paths, replies, requests
 from clawlink.relay.clock import iso
 from clawlink.relay.ids import receipt
@@ -87,7 +88,7 @@ async def _hand_over(
         alive = request.transport is not None and not request.transport.is_closing()
         if settle and alive:
             await asyncio.sleep(_RESET_SECONDS)
-    except (asyncio.CancelledError, ConnectionError):
+    except (asyncio.CancelledError, ConnectionError, RelayFull):
         read = settle and alive and not was_reset(request)
         await asyncio.shield(
             settling.ack(agent_id, receipts, for_good=True) if read else settling.release(agent_id, receipts)

@@ -1,0 +1,32 @@
+"""Pages of records that stay within the bytes of one reply."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from clawlink.domain.limits import MAX_REPLY_BYTES
+from clawlink.store.base import Page, R, Store
+
+
+async def page_within(
+    store: Store,
+    kind: type[R],
+    key: str,
+    after: str | None,
+    limit: int,
+    *,
+    newest: bool = False,
+    room: int = MAX_REPLY_BYTES,
+    size: Callable[[R], int] = lambda record: record.weight,
+) -> Page[R]:
+    """Return a page as ``Store.page`` does, cut before the record that would pass ``room`` bytes.
+
+    It has one record at least, where there is one.
+    """
+    page = await store.page(kind, key, after, limit, newest=newest)
+    taken = 0
+    for count, record in enumerate(page.records):
+        taken += size(record)
+        if count and taken > room:
+            return await store.page(kind, key, after, count, newest=newest)
+    return page

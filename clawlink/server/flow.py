@@ -1,0 +1,107 @@
+"""How fast a peer takes what is written to it, and how much of it may wait in memory meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from clawlink.domain.limits import IDLE_BODY_SECONDS, Limits
+from clawlink.errors import RelayFull
+from clawlink.server.address import block_of
+
+if sys.platform == "linux":
+    import fcntl
+    import termios
+
+_SO_NWRITE = 0x1024
+_RETRY_SECONDS = 5.0
+
+
+def on_its_way(transport: Any) -> int:
+    """Return how many bytes were written that the peer's system has not got yet, as far as this system tells."""
+    left: int = transport.get_write_buffer_size()
+    try:
+        if sys.platform == "linux":
+            told = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+            left += int.from_bytes(told, sys.byteorder)
+        elif sys.platform == "darwin":
+            left += transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, _SO_NWRITE)
+    except (AttributeError, OSError, ValueError):  # it is closed already
+        pass
+    return left
+
+
+class Watch:
+    """Calls ``give_up`` once ``progress`` has stood still for 60 s. A body has one timer, not one for each part."""
+
+    def __init__(self, progress: Callable[[], int], give_up: Callable[[], object]) -> None:
+        self._progress = progress
+        self._give_up = give_up
+        self._last = progress()
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(IDLE_BODY_SECONDS, self._look)
+
+    def stop(self) -> None:
+        """Give up no more."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        now = self._progress()
+        if now == self._last:
+            self._give_up()
+            return
+        self._last = now
+        self._timer = self._loop.call_later(IDLE_BODY_SECONDS, self._look)
+
+
+class Unread:
+    """Counts the bytes of replies that wait in memory until their peers read them."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._total = 0
+        self._of: Counter[str] = Counter()
+
+    @property
+    def total(self) -> int:
+        """How many bytes wait at this moment."""
+        return self._total
+
+    @contextmanager
+    def hold(self, address: str | None, size: int) -> Iterator[None]:
+        """Count ``size`` bytes for a peer until the context ends. Raises RelayFull before a limit is passed.
+
+        ``address`` None is that of a peer without a limit by address.
+        """
+        limits = self._limits
+        whose = None if address is None else block_of(address)
+        mine = 0 if whose is None else self._of[whose]
+        for kept, limit, flag, what in (
+            (0, limits.max_unread_reply, "--max-unread-reply", "this reply"),
+            (mine, limits.max_unread_address, "--max-unread-address", "the replies that this address does not read"),
+            (self._total, limits.max_unread_total, "--max-unread-total", "the replies that peers do not read"),
+        ):
+            if kept + size > limit:
+                way_on = "ask for less at a time, with limit or max" if kept == 0 else "read them, then ask again"
+                raise RelayFull(
+                    f"{what} would take {kept + size} bytes of memory, and {limit} are kept; {way_on}, or raise {flag}",
+                    limit=limit,
+                    actual=kept + size,
+                    retry_after=_RETRY_SECONDS,
+                )
+        self._total += size
+        if whose is not None:
+            self._of[whose] += size
+        try:
+            yield
+        finally:
+            self._total -= size
+            if whose is not None:
+                self._of[whose] -= size
+                if not self._of[whose]:
+                    del self._of[whose]
