@@ -75,12 +75,17 @@ def _forgotten(ctx: Context, error: ClawLinkError, count: int) -> ClawLinkError:
 
 
 def _print(ctx: Context, task: TaskView, *, several: bool) -> None:
-    """Print a task that is final, at once: the next may take long."""
+    """Print a task that is final, at once: the next may take long. Then settle the news of its end."""
+    from clawlink.errors import ClawLinkError
+
     if ctx.json:
         ctx.out.json(task, one_line=several)
     else:
         show_result(ctx, task)
     ctx.out.flush()
+    if task.requester == ctx.me.agent_id:  # what was printed need not come again by poll; if this fails, it does
+        with contextlib.suppress(ClawLinkError):
+            ctx.client.ack(tasks=[task.task_id])
 
 
 def _told(task: TaskView) -> tuple[object, ...]:

@@ -466,9 +466,17 @@ def poll(me: Identity, *, wait: float = 0.0, max: int | None = None, lease: floa
     return simple_call(paths.POLL, query=query, read=read, wait=wait, agent_id=me.require())
 
 
-def ack(me: Identity, receipts: Sequence[str]) -> Call[replies.Receipted]:
-    """Settle leased messages."""
-    return simple_call(paths.ACK, requests.Ack(me.require(), several(receipts, "receipts")))
+def ack(me: Identity, receipts: Sequence[str] = (), *, tasks: Sequence[str] = ()) -> Call[replies.Receipted]:
+    """Settle leased messages; and of ``tasks``, ids of tasks that this agent asked for, the news of their end.
+
+    Who has read a result with ``task`` or ``wait_for`` says so by that, and the response does not come by ``poll``.
+    """
+    ask = {
+        "agent_id": me.require(),
+        "receipts": several(receipts, "receipts") or None,
+        "tasks": several(tasks, "tasks") or None,
+    }
+    return simple_call(paths.ACK, checked(ask, requests.Ack))
 
 
 def nack(me: Identity, receipts: Sequence[str], *, delay: float = 0.0) -> Call[replies.Receipted]:

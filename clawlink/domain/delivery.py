@@ -215,6 +215,18 @@ def ack(d: Delivery, *, receipt: str, now: float, keep: float) -> Delivery:
     return replace(d, version=d.version + 1, state=ACKED, settled_at=now, expires_at=now + keep)
 
 
+def ack_unread(d: Delivery, *, now: float, keep: float) -> Delivery:
+    """Settle a message that its recipient has read in another way. Raises LeaseLost while somebody holds it."""
+    if d.state is ACKED:
+        return d
+    if not due(d, now):
+        raise LeaseLost(f"message {d.id} is held by a reader at this moment, or settled", current=d.state.value)
+    delivered_at = d.delivered_at or now
+    return replace(
+        d, version=d.version + 1, state=ACKED, delivered_at=delivered_at, settled_at=now, expires_at=now + keep
+    )
+
+
 def ack_task(d: Delivery, *, receipt: str, now: float, until: float) -> Delivery:
     """Note that its holder has the task, and keeps it until ``until`` if no sign of life lengthens that."""
     if d.state is ACKED and d.receipt == receipt:

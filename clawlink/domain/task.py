@@ -185,6 +185,11 @@ def by_assignee(agent_id: str, state: TaskState) -> str:
     return " given " + state._value_ + " " + agent_id
 
 
+def merge_of(task_id: str) -> str:
+    """Return what unread news of a task's progress replace one another by."""
+    return "report:" + task_id
+
+
 def carried(d: Delivery) -> Task:
     """Read a task from the delivery that is all there is of it. It is not stored so: its version is 0."""
     task = Task(

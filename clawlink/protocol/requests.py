@@ -228,10 +228,15 @@ class Broadcast(Struct, frozen=True, gc=False):
 
 
 class Ack(Struct, frozen=True, gc=False):
-    """Settle leased messages."""
+    """Settle leased messages, and what waits unread about the end of tasks that were looked at."""
 
     agent_id: AgentId
-    receipts: Receipts
+    receipts: Receipts | None = None
+    tasks: Annotated[list[MessageId], Meta(min_length=1, max_length=limits.MAX_RECEIPTS)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.receipts is None and self.tasks is None:
+            raise ValueError("missing required field `receipts`, or in its place tasks")
 
 
 class Nack(Struct, frozen=True, gc=False):

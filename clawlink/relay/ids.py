@@ -49,6 +49,11 @@ def derived(*cause: str) -> str:
     return hashlib.blake2b(joined.encode("utf-8", "surrogatepass"), digest_size=_ID_HEX // 2).hexdigest()
 
 
+def end_id(task_id: str) -> str:
+    """Return the id of the message that tells a requester of a task's end, whatever that is."""
+    return derived("answer", task_id)
+
+
 def receipt(token: str, delivery_id: str) -> str:
     """Return the receipt a consumer gets: the token, and which delivery it is for."""
     return f"{token}-{delivery_id}"

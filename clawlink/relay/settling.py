@@ -10,10 +10,10 @@ from clawlink.domain import delivery as rules
 from clawlink.domain import task as task_rules
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.pool import Pool
-from clawlink.domain.task import Task
+from clawlink.domain.task import Task, merge_of
 from clawlink.errors import LeaseLost
 from clawlink.relay.core import Core, retrying
-from clawlink.relay.ids import split_receipt
+from clawlink.relay.ids import end_id, split_receipt
 from clawlink.relay.pools import Pools
 from clawlink.store.base import Conflict, Drop, Put
 
@@ -71,6 +71,33 @@ class Settling:
         outcomes, changed = await self._settle(agent_id, receipts, way)
         self._core.stats.acked += changed
         return outcomes
+
+    async def ack_ends(self, requester: str, task_ids: Sequence[str]) -> list[Outcome]:
+        """Settle what waits unread about the end of tasks that their requester has looked at, and their last progress.
+
+        What a reader holds at this moment is left to it.
+        """
+        return [await self._ack_end(requester, task_id) for task_id in task_ids]
+
+    @retrying
+    async def _ack_end(self, requester: str, task_id: str) -> Outcome:
+        core = self._core
+        now, keep = core.clock(), core.limits.retention
+        d = await core.store.get(Delivery, end_id(task_id))
+        if d is None or d.mailbox != requester:
+            return Outcome(task_id, None, None, LeaseLost("no end of this task waits for this agent"))
+        try:
+            new = rules.ack_unread(d, now=now, keep=keep)
+        except LeaseLost as error:
+            return Outcome(task_id, None, None, error)
+        changes = [] if new is d else [Put(new)]
+        for progress in await core.store.first(Delivery, rules.by_merge(requester, merge_of(task_id)), 1):
+            if rules.due(progress, now):
+                changes.append(Put(rules.ack_unread(progress, now=now, keep=keep)))
+        if changes:
+            await core.commit(requester, *changes, quiet=True)
+            core.stats.acked += len(changes)
+        return Outcome(task_id, d.id, None, None)
 
     async def nack(
         self, agent_id: str, receipts: Sequence[str], delay: float, *, note: str = "given back"

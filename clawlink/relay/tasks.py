@@ -21,9 +21,9 @@ from clawlink.protocol.replies import Answered, Cancelled, RecipientInfo, Respon
 from clawlink.relay.agents import Agents
 from clawlink.relay.clock import iso
 from clawlink.relay.core import Core, retrying
-from clawlink.relay.ids import derived, split_receipt
+from clawlink.relay.ids import derived, end_id, split_receipt
 from clawlink.relay.mailbox import Mailbox
-from clawlink.relay.upkeep import Upkeep, end_id
+from clawlink.relay.upkeep import Upkeep
 from clawlink.store.base import Conflict, Drop, Put
 
 
@@ -144,7 +144,7 @@ class Tasks:
                     current=task.id,
                 )
             return cast("RecipientInfo | None", shown)
-        told = await self._mailbox.put_notice(replace(new, merge="report:" + task.id))
+        told = await self._mailbox.put_notice(replace(new, merge=rules.merge_of(task.id)))
         return cast("RecipientInfo | None", shown) if told else None
 
     async def _commit(self, task: Task, moved: Task, d: Delivery | None) -> None:

@@ -17,7 +17,7 @@ from clawlink.domain.task import FINAL, QUEUED, Task, TaskState, by_owner
 from clawlink.relay.agents import Agents
 from clawlink.relay.clock import iso
 from clawlink.relay.core import Core, retrying
-from clawlink.relay.ids import derived
+from clawlink.relay.ids import derived, end_id
 from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.pools import Pools
 from clawlink.relay.turns import SLICE, Turns
@@ -335,11 +335,6 @@ class Upkeep:
             timestamp=iso(now),
             queued_at=iso(now),
         )
-
-
-def end_id(task_id: str) -> str:
-    """Return the id of the message that tells a requester of a task's end, whatever that is."""
-    return derived("answer", task_id)
 
 
 def delegation_of(body: bytes) -> TaskDelegation:

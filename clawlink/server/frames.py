@@ -16,7 +16,7 @@ from clawlink.protocol.reading import read_fields
 from clawlink.relay.clock import iso
 from clawlink.relay.delegations import Own
 from clawlink.relay.relay import Relay
-from clawlink.server.leases import receipted
+from clawlink.server.leases import acked, receipted
 from clawlink.server.wire import require_shallow
 
 _encoder = msgspec.json.Encoder()
@@ -72,7 +72,7 @@ def _broadcast(relay: Relay, agent: Agent, ask: requests.Broadcast) -> Awaitable
 
 
 async def _ack(relay: Relay, agent: Agent, ask: requests.Ack) -> replies.Receipted:
-    return receipted(await relay.settling.ack(agent.id, ask.receipts), "acked")
+    return await acked(relay, agent.id, ask)
 
 
 async def _nack(relay: Relay, agent: Agent, ask: requests.Nack) -> replies.Receipted:

@@ -6,9 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from clawlink.domain.delivery import Delivery, message_id
 from clawlink.domain.task import Event
+from clawlink.protocol import requests
 from clawlink.protocol.replies import Lease, Receipted, Settled
 from clawlink.relay.clock import iso, iso_or_none
 from clawlink.relay.ids import receipt
+from clawlink.relay.relay import Relay
 from clawlink.relay.settling import Outcome
 from clawlink.relay.task_views import reported
 
@@ -22,6 +24,16 @@ def lease_of(d: Delivery, earlier: Mapping[str, Sequence[Event]]) -> Lease:
         iso(d.visible_at),
         reported(earlier[d.id]) if d.id in earlier else None,
     )
+
+
+async def acked(relay: Relay, agent_id: str, ask: requests.Ack) -> Receipted:
+    """Settle what an ack names: by receipts, and by tasks whose id then stands in place of a receipt."""
+    outcomes: list[Outcome] = []
+    if ask.receipts is not None:
+        outcomes += await relay.settling.ack(agent_id, ask.receipts)
+    if ask.tasks is not None:
+        outcomes += await relay.settling.ack_ends(agent_id, ask.tasks)
+    return receipted(outcomes, "acked")
 
 
 def receipted(outcomes: Sequence[Outcome], done: str) -> Receipted:

@@ -340,7 +340,7 @@ class _Session:
     def _note(self, frame: Frame, reply: Any) -> None:
         """Keep account of what the peer has settled."""
         if frame.type in ("ack", "nack"):
-            self._consumer.settled(frame.ask.receipts)
+            self._consumer.settled(frame.ask.receipts or ())
         elif frame.type == "respond" and reply.task_status in _ENDS:
             self._consumer.finished(reply.message_id)
 

@@ -136,6 +136,28 @@ def test_wait_shows_each_change_as_a_line_and_ends_with_the_result(
     assert "half" not in out  # what was said on the way is no part of the answer
 
 
+def test_a_result_that_wait_has_printed_does_not_come_again_by_poll(
+    call: Run, me: str, peer: Client, beside: Start
+) -> None:
+    printed, other = delegate(call, peer), delegate(call, peer)
+    peer.respond(printed, status="in_progress", progress=40)
+    peer.respond(printed, "this")
+    peer.respond(other, "that")
+    assert "│ this" in call("wait", printed).ok().out
+    shown = call("poll").ok().out
+    assert "│ that" in shown
+    assert "│ this" not in shown
+    assert "1 message." in shown
+    # A result that could not be printed comes by poll.
+    third = delegate(call, peer)
+    peer.respond(third, "unseen")
+    nobody, out = os.pipe()
+    os.close(nobody)
+    subprocess.run([*COMMAND, "wait", third], stdout=out, check=False)
+    os.close(out)
+    assert "│ unseen" in call("poll").ok().out
+
+
 def test_wait_with_json(call: Run, me: str, peer: Client, beside: Start) -> None:
     id = delegate(call, peer)
     waiting = beside("wait", id, "--json")

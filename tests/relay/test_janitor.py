@@ -12,7 +12,7 @@ from clawlink.domain.delivery import Delivery
 from clawlink.domain.record import SETTLED
 from clawlink.errors import UnknownMessage
 from clawlink.protocol import requests
-from clawlink.relay.upkeep import end_id
+from clawlink.relay.ids import end_id
 from clawlink.store.base import Put
 from tests.relay.scene import Scene, receipt_of
 

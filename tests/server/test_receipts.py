@@ -195,3 +195,34 @@ async def test_a_message_of_a_finished_task_still_tells(pair: Running) -> None:
         return bool(status["task_status"] == "failed" and status["answered_at"])
 
     await eventually(told)
+
+
+async def test_the_end_of_a_task_that_was_looked_at_is_settled_by_the_tasks_id(pair: Running) -> None:
+    async def settle(agent_id: str, *tasks: str) -> list[tuple[str, str]]:
+        reply = await ok(pair.post("/ack", {"agent_id": agent_id, "tasks": list(tasks)}))
+        assert reply["count"] == sum(r["status"] == "acked" for r in reply["results"])
+        return [(r["receipt"], r["status"]) for r in reply["results"]]
+
+    held = await delegate(pair, "a", "b")
+    await respond(pair, "b", held)
+    assert (await claim_one(pair, "a")).message["message_id"] == held
+    read, unread = await delegate(pair, "a", "b"), await delegate(pair, "a", "b")
+    for task in (read, unread):
+        await respond(pair, "b", task, None, status="in_progress", progress=50)
+    assert await settle("a", read) == [(read, "lease_lost")]  # it has no end yet
+    ends = {task: (await respond(pair, "b", task))["response_id"] for task in (read, unread)}
+    assert await settle("b", read) == [(read, "lease_lost")]  # it is not b's
+    for _ in range(2):  # repeating it is harmless
+        assert await settle("a", read, held, "none") == [
+            (read, "acked"),
+            (held, "lease_lost"),  # a reader has it at this moment
+            ("none", "lease_lost"),
+        ]
+    status = await status_of(pair, "a", ends[read])
+    assert (status["state"], status["delivered_at"] is not None) == ("acked", True)
+    got = [g.message for g in await claim(pair, "a", 2)]
+    assert [(m["message_id"], m["status"]) for m in got if m["message_id"] != read] == [
+        (unread, "in_progress"),
+        (unread, "completed"),
+    ]
+    await refused(pair.post("/ack", {"agent_id": "a"}), 400, "bad_request")

@@ -17,7 +17,7 @@ from clawlink.relay.clock import iso
 from clawlink.relay.ids import receipt
 from clawlink.relay.relay import Relay
 from clawlink.relay.settling import Settling
-from clawlink.server.leases import lease_of, receipted
+from clawlink.server.leases import acked, lease_of, receipted
 from clawlink.server.reply import Reply, reply, tell_by_the_way, write
 from clawlink.server.wire import Request, Routes, acting, acting_anyway, asking, parameter, read, read_query, was_reset
 
@@ -103,10 +103,10 @@ async def _hand_over(
 
 @routes.serves(paths.ACK)
 async def ack(relay: Relay, request: Request) -> Reply:
-    """Settle leased messages. Repeating it with the same receipts is harmless."""
+    """Settle messages. Repeating it is harmless."""
     ask = await read(request, requests.Ack)
     agent = await acting(relay, request, ask.agent_id, "agent_id")
-    return reply(receipted(await relay.settling.ack(agent.id, ask.receipts), "acked"))
+    return reply(await acked(relay, agent.id, ask))
 
 
 @routes.serves(paths.NACK)
