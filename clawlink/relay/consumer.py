@@ -66,7 +66,7 @@ class Consumer:
         self._reader = self._stack.enter_context(claims.reading(agent))
         self._settling = settling
         self._lease = lease
-        self._credit = credit
+        self.credit = credit
         self._under_way: dict[str, _Sent] = {}
         self._read = 0
         self.closed = asyncio.Event()
@@ -80,7 +80,7 @@ class Consumer:
     @property
     def exhausted(self) -> bool:
         """Whether nothing more is sent until something is settled."""
-        return len(self._under_way) >= self._credit
+        return len(self._under_way) >= self.credit
 
     @property
     def since(self) -> float | None:
@@ -102,7 +102,7 @@ class Consumer:
             await self._until_there_is_credit(look)
         if self._core.draining:
             return Taken([], {})
-        free = self._credit - len(self._under_way)
+        free = self.credit - len(self._under_way)
         taken = await self._reader.next(agent, limit=free, wait=_WAIT_SECONDS, lease=self._lease, tick=look)
         if taken.deliveries:
             self.batch += 1

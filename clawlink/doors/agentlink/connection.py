@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -12,6 +11,7 @@ from aiohttp import WSCloseCode, web
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.task import FINAL, TaskState
+from clawlink.doors.agentlink.copies import Seat
 from clawlink.doors.agentlink.instances import Instance
 from clawlink.doors.agentlink.receipts import Receipts
 from clawlink.doors.agentlink.service import Service
@@ -43,36 +43,28 @@ class Connection:
     def __init__(self, door: Door, instance: Instance, agent: Agent | None, socket: Socket) -> None:
         self.agent = None if agent is None else agent.id
         self.spoken_for: set[str] = set()
+        self.ended = False
+        self.socket = socket
         self._door = door
         self._relay = door.relay
         self._instance = instance
         self._socket = socket
         self._receipts = Receipts(door.relay)
-        self._services: dict[str, Service] = {}
-        self._changing: set[asyncio.Task[None]] = set()
-        self._ended = False
+        self._services: dict[str, Service | Seat] = {}
 
     # -- which mailboxes ---------------------------------------------------------------------------------------------
 
-    def serve(self, addresses: set[str]) -> None:
-        """Consume the mailboxes of these agents from now on, and no others."""
-        if self._ended:
-            return
-        for address in self._services.keys() - addresses:
-            self._background(self._services.pop(address).close())
-        for address in addresses - self._services.keys():
-            self._services[address] = Service(
-                self._relay,
-                self._door.members.agent(address),
-                self._socket,
-                acks=self.agent is not None,
-                envelopes=self._door.envelopes,
-            )
+    def serve(self, agent: Agent) -> None:
+        """Consume the mailbox of the agent that the connection named."""
+        self._services[agent.id] = Service(self._relay, agent, self._socket, envelopes=self._door.envelopes)
 
-    def _background(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._changing.add(task)
-        task.add_done_callback(self._changing.discard)
+    def attach(self, address: str, seat: Seat) -> None:
+        """Read for this agent too, as an old connection may."""
+        self._services[address] = seat
+
+    def detach(self, address: str) -> None:
+        """Read no more for this agent."""
+        self._services.pop(address, None)
 
     # -- peer to relay -----------------------------------------------------------------------------------------------
 
@@ -112,9 +104,7 @@ class Connection:
 
     async def _send(self, frame: frames.Send) -> None:
         sent = await self._door.sending.send(frame, self._instance)
-        if sent.sender.id not in self.spoken_for:
-            self.spoken_for.add(sent.sender.id)
-            self._door.refresh(self._instance.id)
+        await self._door.spoke(self._instance, self, sent.sender.id)
         about = {**_about(frame), "message_id": sent.message_id}
         # What was read at once is still told as queued first, so that a client need not reckon with another order.
         await self._socket.send(frames.write("queued", recipient=sent.recipient, status=sent.presence, **about))
@@ -167,10 +157,10 @@ class Connection:
 
     async def close(self) -> None:
         """Let go of everything. What was not settled is due again at once, for others of the instance too."""
-        self._ended = True
+        self.ended = True
         self._receipts.close()
         services, self._services = list(self._services.values()), {}
-        await asyncio.gather(*(service.close() for service in services), *self._changing, return_exceptions=True)
+        await asyncio.gather(*(service.close() for service in services), return_exceptions=True)
 
 
 async def serve(door: Door, request: web.BaseRequest) -> web.StreamResponse:

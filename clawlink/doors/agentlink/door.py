@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import Any
 
 from aiohttp import web
 
@@ -12,6 +13,7 @@ from clawlink.config import ServerConfig
 from clawlink.doors.agentlink import connection, http
 from clawlink.doors.agentlink.checks import Checks
 from clawlink.doors.agentlink.connection import Connection
+from clawlink.doors.agentlink.copies import Copies
 from clawlink.doors.agentlink.envelopes import Envelopes
 from clawlink.doors.agentlink.instances import Instance, Instances
 from clawlink.doors.agentlink.lines import Lines
@@ -63,13 +65,14 @@ class Door:
         self.instances = Instances(file, self_register=self_register)
         relay.agents.reserve(self.instances.own)
         self.checks = Checks(self.instances, wall)
-        self.lines = Lines()
+        self.lines: Lines[Connection] = Lines()
         self.members = Members(relay, self.instances, self.refresh)
         self.envelopes = Envelopes()
         self.sending = Sending(relay, self.checks, self.members, self.lines, self.envelopes, no_store=no_store)
         self._read = read
         self._no_store = no_store
         self._connections: dict[Connection, Instance] = {}
+        self._copies: dict[str, Copies] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._goodbye: asyncio.Task[None] | None = None
 
@@ -118,29 +121,57 @@ class Door:
         """Note a connection that has registered."""
         self._connections[line] = instance
         self.lines.add(instance.id, line)
+        if line.agent is not None:
+            line.serve(self.members.agent(line.agent))
         self.refresh(instance.id)
 
+    async def spoke(self, instance: Instance, line: Connection, address: str) -> None:
+        """Note that a connection has sent from an address: an old one is known by that."""
+        there = self._there(instance)
+        if self.lines.spoke(line, address):
+            self.refresh(instance.id)
+            await self._expire(there)
+
     def refresh(self, instance_id: str) -> None:
-        """Decide anew which connection of an instance serves which of its agents."""
-        self.lines.refresh(instance_id, self.members.of(instance_id))
+        """Decide anew which old connections of an instance read for which of its agents."""
+        for address, readers in self.lines.readers(instance_id, self.members.of(instance_id)):
+            copies = self._copies.get(address)
+            if readers.lines:
+                if copies is None:
+                    copies = self._copies[address] = Copies(self.relay, self.members.agent(address), self.envelopes)
+                copies.aim(readers)
+            elif copies is not None:
+                self._background(self._copies.pop(address).close())
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+        return task
+
+    def _there(self, instance: Instance) -> list[str]:
+        """Return the agents that are connected, where that matters."""
+        return [a for a in self.members.of(instance.id) if self.lines.connected(a)] if self._no_store else []
+
+    async def _expire(self, addresses: list[str]) -> None:
+        """Let go of what waits for those of these agents that are not connected any more."""
+        for address in addresses:
+            if not self.lines.connected(address):
+                await self.relay.mailbox.close(address)
 
     async def left(self, line: Connection) -> None:
         """Note that a connection has ended; what it had under way is due again, for others of its instance too.
 
         It is seen to even if whoever awaits it is cancelled.
         """
-        task = asyncio.create_task(self._left(line))
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
-        await task
+        await self._background(self._left(line))
 
     async def _left(self, line: Connection) -> None:
         instance = self._connections.pop(line)
-        served = self.lines.wanted(instance.id, line, self.members.of(instance.id))
+        there = self._there(instance)
         self.lines.remove(instance.id, line)
         await line.close()
+        before = set(self._leaving)
         self.refresh(instance.id)
-        if self._no_store:
-            for address in served:
-                if not self.lines.connected(address):
-                    await self.relay.mailbox.close(address)
+        await asyncio.gather(*(self._leaving - before), return_exceptions=True)
+        await self._expire(there)

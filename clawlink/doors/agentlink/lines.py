@@ -1,9 +1,9 @@
-"""Which connection serves which agent. A new one never takes an agent from an old one of the signed form."""
+"""Which connections read for which agent of an instance."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Iterable, Iterator
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 
 class Line(Protocol):
@@ -17,30 +17,53 @@ class Line(Protocol):
     def spoken_for(self) -> set[str]:
         """The addresses that it has sent from."""
 
-    def serve(self, addresses: set[str]) -> None:
-        """Consume the mailboxes of these agents from now on, and no others."""
+
+L = TypeVar("L", bound=Line)
 
 
-class Lines:
+class Readers(NamedTuple, Generic[L]):
+    """The old connections that a message for an agent is written to.
+
+    ``certain``: they are known to be the agent's. ``settles``: once all of them have read it, the agent has it.
+    """
+
+    lines: list[L]
+    settles: bool
+    certain: bool = False
+
+
+class Lines(Generic[L]):
     """The connections of all instances.
 
-    One of the new form serves the agent that it named. One of the old form does not say whom it serves, so it serves
-    every agent of its instance, but for those that another connection is known to be: by its name, or because it has
-    sent from there.
+    One of the new form names its agent. One of the old form does not: it is known by what it sends. Until then it may
+    be any agent of its instance, so it reads what comes for each that no other connection is known to be. What comes
+    for an agent that was known before waits for it: reading by a connection that may be another proves nothing.
     """
 
     def __init__(self) -> None:
-        self._of: dict[str, list[Line]] = {}
+        self._of: dict[str, list[L]] = {}
+        self._named: set[str] = set()  # ever
+        self._heard: set[str] = set()  # ever
 
-    def of(self, instance_id: str) -> list[Line]:
+    def of(self, instance_id: str) -> list[L]:
         """Return the connections of an instance, the oldest first."""
         return self._of.get(instance_id, [])
 
-    def add(self, instance_id: str, line: Line) -> None:
+    def add(self, instance_id: str, line: L) -> None:
         """Note a new connection."""
         self._of.setdefault(instance_id, []).append(line)
+        if line.agent is not None:
+            self._named.add(line.agent)
 
-    def remove(self, instance_id: str, line: Line) -> None:
+    def spoke(self, line: L, address: str) -> bool:
+        """Note that a connection has sent from an address; return True the first time."""
+        new = address not in line.spoken_for
+        line.spoken_for.add(address)
+        if line.agent is None:
+            self._heard.add(address)
+        return new
+
+    def remove(self, instance_id: str, line: L) -> None:
         """Note that a connection has ended. No other is touched."""
         lines = self._of.get(instance_id, [])
         if line in lines:
@@ -48,26 +71,26 @@ class Lines:
         if not lines:
             self._of.pop(instance_id, None)
 
-    def refresh(self, instance_id: str, addresses: Iterable[str]) -> None:
-        """Tell each connection of the instance, which has agents of these ``addresses``, which of them it serves."""
-        known = list(addresses)
-        for line in self.of(instance_id):
-            line.serve(self.wanted(instance_id, line, known))
+    def readers(self, instance_id: str, addresses: Iterable[str]) -> Iterator[tuple[str, Readers[L]]]:
+        """Give who reads for each of these agents of the instance, over old connections.
 
-    def wanted(self, instance_id: str, line: Line, addresses: Iterable[str]) -> set[str]:
-        """Return which of the instance's agents this connection is to serve."""
-        lines = self.of(instance_id)
-        return {address for address in addresses if line in lines and _serves(line, address, lines)}
+        Of several that have sent from one address it is the newest, as with the old relay.
+        """
+        old = [line for line in self.of(instance_id) if line.agent is None]
+        speakers = {address: line for line in old for address in line.spoken_for}
+        strangers = [line for line in old if not line.spoken_for]
+        for address in addresses:
+            if address in speakers:
+                yield address, Readers([speakers[address]], settles=True, certain=True)
+            elif address in self._named:
+                yield address, Readers([], settles=False)
+            else:
+                yield address, Readers(strangers, settles=address not in self._heard)
 
     def connected(self, address: str) -> bool:
-        """Tell whether somebody is there to read what comes for the agent."""
-        lines = self.of(address.partition("/")[0])
-        return any(_serves(line, address, lines) for line in lines)
-
-
-def _serves(line: Line, address: str, lines: list[Line]) -> bool:
-    if line.agent is not None:
-        return line.agent == address
-    if address in line.spoken_for:
-        return True
-    return not any(address == other.agent or address in other.spoken_for for other in lines if other is not line)
+        """Return True if a connection is there that reads what comes for the agent."""
+        instance_id = address.partition("/")[0]
+        if any(line.agent == address for line in self.of(instance_id)):
+            return True
+        ((_, readers),) = self.readers(instance_id, [address])
+        return bool(readers.lines) and readers.settles

@@ -30,7 +30,7 @@ class Sending:
     """Where the messages of instances become messages of the relay."""
 
     def __init__(
-        self, relay: Relay, checks: Checks, members: Members, lines: Lines, envelopes: Envelopes, *, no_store: bool
+        self, relay: Relay, checks: Checks, members: Members, lines: Lines[Any], envelopes: Envelopes, *, no_store: bool
     ) -> None:
         self._relay = relay
         self._checks = checks

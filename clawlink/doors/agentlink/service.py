@@ -1,12 +1,15 @@
-"""One agent's mailbox, served over one connection."""
+"""One agent's mailbox, served over one connection of the new form."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from clawlink.domain.agent import Agent
+from clawlink.domain.delivery import Delivery
 from clawlink.doors.agentlink.envelopes import Envelopes
 from clawlink.doors.agentlink.socket import Gone, Socket
 from clawlink.doors.agentlink.text import message_frame
@@ -24,14 +27,52 @@ ACK_SECONDS = 600.0
 _RETRY_SECONDS = 1.0
 
 
+class Written(NamedTuple):
+    """A batch as frames, and the receipts of what the peer does not get to see.
+
+    That is what it would not understand, and what cannot be written and is to be a dead letter.
+    """
+
+    frames: list[tuple[Delivery, str]]
+    meaningless: list[str]
+    unwritable: list[str]
+
+    @classmethod
+    def of(cls, taken: Iterable[Delivery], address: str, envelopes: Envelopes) -> Written:
+        """Write the messages of a batch to the agent ``address``."""
+        written = cls([], [], [])
+        for d in taken:
+            try:
+                frame = message_frame(d, address, envelopes)
+            except Exception:
+                _log.exception("a message cannot be written; it is given back", extra={"message_id": d.id})
+                written.unwritable.append(receipt(str(d.receipt), d.id))
+                continue
+            if frame is None:
+                written.meaningless.append(receipt(str(d.receipt), d.id))
+            else:
+                written.frames.append((d, frame))
+        return written
+
+    async def settle_rest(self, relay: Relay, consumer: Consumer) -> None:
+        """Settle what the peer does not get to see."""
+        with contextlib.suppress(Failed, StoreUnavailable):  # then the leases lapse, and what was written goes on
+            if self.meaningless:
+                await relay.settling.ack(consumer.agent_id, self.meaningless)
+                consumer.settled(self.meaningless)
+            if self.unwritable:
+                note = "it cannot be written"
+                await relay.settling.nack(consumer.agent_id, self.unwritable, _RETRY_SECONDS, note=note)
+                consumer.settled(self.unwritable)
+
+
 class Service:
     """Claims what comes for an agent and writes it to the connection, until it is stopped."""
 
-    def __init__(self, relay: Relay, agent: Agent, socket: Socket, *, acks: bool, envelopes: Envelopes) -> None:
+    def __init__(self, relay: Relay, agent: Agent, socket: Socket, *, envelopes: Envelopes) -> None:
         self._relay = relay
         self._agent = agent
         self._socket = socket
-        self._acks = acks
         self._envelopes = envelopes
         self._consumer: Consumer = relay.consumer(agent, lease=ACK_SECONDS, credit=CREDIT)
         self._batches: dict[int, int] = {}  # the number of a ping, and with which batch it went
@@ -52,43 +93,18 @@ class Service:
     async def _bring(self) -> None:
         touch = self._relay.agents.touch
         taken, _ = await self._consumer.next(self._agent, tick=lambda: touch(self._agent.id))
-        meaningless, unwritable = [], []
-        for d in taken:
-            token = receipt(str(d.receipt), d.id)
-            try:
-                frame = message_frame(d, self._agent.id, self._envelopes)
-            except Exception:
-                _log.exception("a message cannot be written; it is given back", extra={"message_id": d.id})
-                unwritable.append(token)
-                continue
-            if frame is None:
-                meaningless.append(token)
-            else:
-                await self._socket.send(frame)
-        await self._settle(meaningless, unwritable)
-        if len(taken) > len(meaningless) + len(unwritable):
+        written = Written.of(taken, self._agent.id, self._envelopes)
+        for _, frame in written.frames:
+            await self._socket.send(frame)
+        await written.settle_rest(self._relay, self._consumer)
+        if written.frames:
             self._batches[await self._socket.ping()] = self._consumer.batch
 
-    async def _settle(self, meaningless: list[str], unwritable: list[str]) -> None:
-        """Settle what the peer does not get to see: what it would not understand, and what is to be a dead letter."""
-        settling, address = self._relay.settling, self._agent.id
-        with contextlib.suppress(Failed, StoreUnavailable):  # then the leases lapse, and what was written goes on
-            if meaningless:
-                await settling.ack(address, meaningless)
-                self._consumer.settled(meaningless)
-            if unwritable:
-                await settling.nack(address, unwritable, _RETRY_SECONDS, note="it cannot be written")
-                self._consumer.settled(unwritable)
-
     async def has_read(self, number: int) -> None:
-        """Note that the peer has read all that went before this ping. For one that cannot ack, that settles it."""
+        """Note that the peer has read all that went before this ping."""
         read = [ping for ping in self._batches if ping <= number]
         if read:
-            batch = max(self._batches.pop(ping) for ping in read)
-            if self._acks:
-                self._consumer.has_read(batch)
-            else:
-                await self._consumer.settle_read(batch)
+            self._consumer.has_read(max(self._batches.pop(ping) for ping in read))
 
     def settled(self, receipts: list[str]) -> None:
         """Note that the peer has acked these, as far as they are of this mailbox."""

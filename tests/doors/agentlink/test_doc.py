@@ -18,7 +18,7 @@ from clawlink.agentlink import AgentLink
 from clawlink.cli.parser import everything
 from clawlink.client.agentlink import engine, outbox
 from clawlink.client.agentlink.message import seal
-from clawlink.doors.agentlink import connection, door, instances, members, nonces, receipts, service, socket
+from clawlink.doors.agentlink import connection, copies, door, instances, members, nonces, receipts, service, socket
 from clawlink.protocol.agentlink import files, frames, signing
 from tests.conftest import Start
 
@@ -49,6 +49,8 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert told["time to ack"] == f"{service.ACK_SECONDS:.0f}"
     assert told["connections of one instance"] == str(door.MAX_CONNECTIONS)
     assert told["agents of one instance"] == "1000" == str(members.MAX_AGENTS)
+    held = "messages held for an old client's agent, read by connections that may be its"
+    assert told[held] == str(copies.MAX_HELD)
     assert told["agents of an old client made by writing to them"] == str(members.MAX_WRITTEN_TO)
     assert LIMITS["messages of one connection whose receipt is followed"] == f"{receipts.MAX_FOLLOWED:,}, the newest"
     assert told["instances that registered themselves"] == str(instances.MAX_SELF_REGISTERED)

@@ -1,63 +1,88 @@
-"""Which connection serves which agent, decided without a socket."""
+"""Which connections read for which agent, decided without a socket."""
 
 from __future__ import annotations
 
-from clawlink.doors.agentlink.lines import Lines
+from clawlink.doors.agentlink.lines import Lines, Readers
 
 
 class FakeLine:
-    """A connection that only notes what it is told to serve."""
+    """A connection of the new form, or of the old form."""
 
-    def __init__(self, agent: str | None = None, *spoken_for: str) -> None:
+    def __init__(self, agent: str | None = None) -> None:
         self.agent = agent
-        self.spoken_for = set(spoken_for)
-        self.serving: set[str] = set()
-
-    def serve(self, addresses: set[str]) -> None:
-        self.serving = addresses
+        self.spoken_for: set[str] = set()
 
 
 AGENTS = ["i/one", "i/two", "i/three"]
 
 
-def served(*lines: FakeLine) -> list[set[str]]:
-    """Return whom each connection of one instance serves."""
-    all_lines = Lines()
-    for line in lines:
-        all_lines.add("i", line)
-    all_lines.refresh("i", AGENTS)
-    return [line.serving for line in lines]
+class Instance:
+    """The lines of one instance."""
+
+    def __init__(self, *lines: FakeLine) -> None:
+        self.lines: Lines[FakeLine] = Lines()
+        for line in lines:
+            self.lines.add("i", line)
+
+    @property
+    def readers(self) -> dict[str, Readers[FakeLine]]:
+        return dict(self.lines.readers("i", AGENTS))
 
 
-def test_an_old_connection_that_is_alone_serves_all() -> None:
-    assert served(FakeLine()) == [set(AGENTS)]
-    assert served(FakeLine(None, "i/one")) == [set(AGENTS)]
+def test_old_connections_that_have_said_nothing_all_read_for_all() -> None:
+    first, second = FakeLine(), FakeLine()
+    assert Instance(first).readers == dict.fromkeys(AGENTS, Readers([first], settles=True))
+    assert Instance(first, second).readers == dict.fromkeys(AGENTS, Readers([first, second], settles=True))
 
 
-def test_two_old_ones_that_have_said_nothing_share_all() -> None:
-    assert served(FakeLine(), FakeLine()) == [set(AGENTS), set(AGENTS)]
+def test_one_that_has_sent_reads_for_that_agent_alone_and_nobody_else_does() -> None:
+    first, second = FakeLine(), FakeLine()
+    i = Instance(first, second)
+    assert i.lines.spoke(first, "i/one")
+    assert not i.lines.spoke(first, "i/one")
+    assert i.readers == {
+        "i/one": Readers([first], settles=True, certain=True),
+        "i/two": Readers([second], settles=True),
+        "i/three": Readers([second], settles=True),
+    }
+    i.lines.spoke(second, "i/two")
+    assert i.readers["i/three"] == Readers([], settles=True)
+    assert [i.lines.connected(address) for address in AGENTS] == [True, True, False]
+    i.lines.spoke(second, "i/one")  # of two that sent from one address it is the newest
+    assert i.readers["i/one"].lines == [second]
 
 
-def test_one_that_has_sent_from_an_agent_has_it_for_itself() -> None:
-    first, second = served(FakeLine(None, "i/one"), FakeLine(None, "i/two"))
-    assert first == {"i/one", "i/three"}
-    assert second == {"i/two", "i/three"}
+def test_mail_for_one_that_was_known_waits_for_it() -> None:
+    first, second = FakeLine(), FakeLine()
+    i = Instance(first, second)
+    i.lines.spoke(first, "i/one")
+    i.lines.remove("i", first)
+    assert i.readers["i/one"] == Readers([second], settles=False)  # it may be the one that has come back
+    assert not i.lines.connected("i/one")
+    i.lines.spoke(second, "i/two")
+    assert i.readers["i/one"] == Readers([], settles=False)
 
 
-def test_a_new_one_serves_the_agent_it_named_and_no_other() -> None:
-    assert served(FakeLine("i/one")) == [{"i/one"}]
-    assert served(FakeLine("i/one"), FakeLine()) == [{"i/one"}, {"i/two", "i/three"}]
-    assert served(FakeLine("i/one"), FakeLine("i/one")) == [{"i/one"}, {"i/one"}]
+def test_what_comes_for_one_that_names_itself_goes_to_no_old_connection() -> None:
+    new, old = FakeLine("i/one"), FakeLine()
+    i = Instance(new, old)
+    assert i.readers == {
+        "i/one": Readers([], settles=False),
+        "i/two": Readers([old], settles=True),
+        "i/three": Readers([old], settles=True),
+    }
+    assert i.lines.connected("i/one")
+    i.lines.remove("i", new)
+    assert i.readers["i/one"].lines == []
+    assert not i.lines.connected("i/one")
 
 
 def test_one_that_ends_takes_no_other_with_it() -> None:
-    lines, first, second = Lines(), FakeLine(), FakeLine()
-    lines.add("i", first)
-    lines.add("i", second)
-    lines.remove("i", first)
-    lines.remove("i", first)
-    assert lines.of("i") == [second]
-    assert lines.connected("i/one")
-    lines.remove("i", second)
-    assert not lines.connected("i/one")
-    assert lines.wanted("i", second, AGENTS) == set()
+    first, second = FakeLine(), FakeLine()
+    i = Instance(first, second)
+    i.lines.remove("i", first)
+    i.lines.remove("i", first)
+    assert i.lines.of("i") == [second]
+    assert i.lines.connected("i/one")
+    i.lines.remove("i", second)
+    assert not i.lines.connected("i/one")

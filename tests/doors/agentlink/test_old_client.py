@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 
 import pytest
 
 from tests.conftest import Running
 from tests.doors.agentlink.conftest import Dial, Joined, ServeLink
+from tests.doors.agentlink.old_client import OldClient
 from tests.server.asks import claim_one, eventually, ok, send, status_of
 
 
@@ -187,9 +190,106 @@ async def test_two_connections_of_one_instance_do_not_harm_each_other(relay: Run
     await first.socket.close()
     await sender.send("ann", "b/two", "still there")
     assert (await second.next("message"))["message"] == "still there"
-    # Nobody else is "one" now, so the connection that is left gets its mail, too.
-    await sender.send("ann", "b/one", "for your neighbour")
-    assert (await second.next("message"))["message"] == "for your neighbour"
+    # The connection that is left is known as another, which would drop mail for "one": that waits for it.
+    await sender.send("ann", "b/one", "for when you are back")
+    assert (await sender.next("queued"))["to"] == "b/one"
+    await sender.send("ann", "b/two", "and now you")
+    assert (await second.next("message"))["message"] == "and now you"
+    again = await join(relay, "b")
+    assert (await again.next("message"))["message"] == "for when you are back"
+
+
+async def read_on(*clients: OldClient) -> None:
+    """Have clients read all that was sent to them, up to now."""
+    for client in clients:
+        await client.put({"type": "ping"})
+        await client.next("pong")
+
+
+class Reading:
+    """A client that reads on and drops what is for another agent, as the old one does."""
+
+    def __init__(self, client: OldClient, agent: str) -> None:
+        self.client = client
+        self.agent = agent
+        self.got: list[str] = []
+        self.dropped: list[str] = []
+        self.task = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        with contextlib.suppress(AssertionError):
+            while True:
+                frame = await self.client.next("message")
+                (self.got if frame["to"] == self.agent else self.dropped).append(frame["message"])
+
+
+async def test_a_copy_goes_to_every_connection_that_may_be_the_agents(relay: Running, join: Joined) -> None:
+    sender = await join(relay, "a")
+    xxx, yyy = Reading(await join(relay, "b"), "b/xxx"), Reading(await join(relay, "b"), "b/yyy")
+    texts = [f"message {i}" for i in range(12)]
+    for text in texts:
+        await sender.send("ann", "b/yyy", text)
+    delivered = [await sender.next("delivered") for _ in texts]
+    assert {frame["to"] for frame in delivered} == {"b/yyy"}
+    assert (yyy.got, xxx.got, xxx.dropped) == (texts, [], texts)
+    await yyy.client.send("yyy", "a/ann", "it is me")  # known from now on, so it alone gets its mail
+    await sender.next("message")
+    await sender.send("ann", "b/yyy", "for you alone")
+    await sender.next("delivered")
+    assert yyy.got[-1] == "for you alone"
+    assert xxx.dropped == texts
+
+
+async def test_mail_waits_for_an_agent_that_was_known_and_is_told_delivered_once_it_speaks(
+    relay: Running, join: Joined
+) -> None:
+    sender, first, other = await join(relay, "a"), await join(relay, "b"), await join(relay, "b")
+    await first.send("one", "a/ann", "I am one")
+    await sender.next("message")
+    await first.next("queued")
+    await first.socket.close()
+    texts = [f"message {i}" for i in range(45)]  # more than are under way at once
+    for text in texts:
+        await sender.send("ann", "b/one", text)
+    told = [await sender.next("queued") for _ in texts]
+    again = await join(relay, "b")
+    # Both may be "one", and both read it all. Nothing is told delivered: the reader may have dropped it.
+
+    async def read_all(client: OldClient) -> list[str]:
+        return [(await client.next("message"))["message"] for _ in texts]
+
+    assert list(await asyncio.gather(read_all(other), read_all(again))) == [texts, texts]
+    await read_on(other, again)
+    await other.send("two", "a/ann", "I am two")
+    await sender.put({"type": "ping"})
+    frames = []
+    while (frame := await sender.frame())["type"] != "pong":
+        frames.append(frame["type"])
+    assert "delivered" not in frames
+    await again.send("one", "a/ann", "I am back")
+    delivered = [(await sender.next("delivered"))["message_id"] for _ in texts]
+    assert sorted(delivered) == sorted(frame["message_id"] for frame in told)
+    await sender.send("ann", "b/one", "the next")
+    assert (await again.next("message"))["message"] == "the next"  # and none of the others comes again
+
+
+async def test_one_that_ends_unread_is_made_up_for_by_the_next_that_comes(
+    relay: Running, join: Joined, dial: Dial
+) -> None:
+    sender, stays = await join(relay, "a"), Reading(await join(relay, "b"), "b/stays")
+    deaf = await dial(relay, "b", autoping=False)
+    assert (await deaf.register())["type"] == "registered"
+    await sender.send("ann", "b/deaf", "hello")
+    await sender.next("queued")
+    assert (await deaf.next("message"))["message"] == "hello"
+    await deaf.socket.close()  # it never showed that it has read
+    await sender.send("ann", "b/stays", "you")
+    assert (await sender.next("delivered"))["to"] == "b/stays"
+    again = await join(relay, "b")
+    assert (await again.next("message"))["message"] == "hello"
+    await read_on(again)
+    assert (await sender.next("delivered"))["to"] == "b/deaf"
+    assert stays.dropped == ["hello"]
 
 
 async def test_a_delegation_arrives_as_text(relay: Running, join: Joined) -> None:
