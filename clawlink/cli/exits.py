@@ -21,6 +21,7 @@ class Exit(IntEnum):
     CONFLICT = 7
     OVER_LIMIT = 8
     INTERRUPTED = 130
+    TERMINATED = 143
 
 
 MEANING: dict[Exit, str] = {
@@ -34,6 +35,7 @@ MEANING: dict[Exit, str] = {
     Exit.CONFLICT: "someone or something else was first",
     Exit.OVER_LIMIT: "over a limit of the relay",
     Exit.INTERRUPTED: "interrupted",
+    Exit.TERMINATED: "told to end",
 }
 
 

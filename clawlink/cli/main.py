@@ -6,6 +6,7 @@ import contextlib
 import errno
 import gc
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TextIO
@@ -51,14 +52,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is not None:
         return _run(list(argv))
     gc.set_threshold(_GC_THRESHOLD)
+    _end_in_order()
     code = _run(sys.argv[1:])
     gc.freeze()  # the process ends here: nothing needs to be taken apart first
     return code
 
 
+class _Terminated(KeyboardInterrupt):
+    """The process is told to end: what is half done is cleaned up, as after Ctrl-C."""
+
+
+def _end_in_order() -> None:
+    """Take SIGTERM and the end of the terminal for an interrupt, unless whoever started us wants them ignored."""
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # once is enough
+        raise _Terminated
+
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, end)
+
+
 def _run(argv: list[str]) -> int:
     try:
         return _main(argv)
+    except _Terminated:
+        return _close(Exit.TERMINATED)
     except KeyboardInterrupt:
         return _close(Exit.INTERRUPTED)
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any, NamedTuple, Protocol, runtime_checkable
 
 from clawlink.client.whole import flush_all, read_some, write_all
-from clawlink.errors import BadRequest
+from clawlink.errors import BadRequest, TooLarge
 
 _CHUNK_BYTES = 1024 * 1024
 # What nobody has written to for so long was left behind by someone who was ended in the midst of it.
@@ -218,14 +218,28 @@ class Source:
             size -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def measure(self, moved: Callable[[int], object] = lambda read: None) -> Measure:
-        """Read all of it, and tell how much that is. It is read from its beginning next."""
+    @property
+    def size(self) -> int | None:
+        """How many bytes there are, where that is known without reading them. It is read from its beginning next."""
+        if not self.again or self.content_type is not None:  # a folder is known only once it is packed
+            return None
+        size = self._file.seek(0, os.SEEK_END)
+        self._file.seek(self._began)
+        return size - self._began if isinstance(size, int) else None
+
+    def measure(self, moved: Callable[[int], object] = lambda read: None, *, most: int | None = None) -> Measure:
+        """Read all of it, and tell how much that is. It is read from its beginning next.
+
+        Raises TooLarge as soon as it is more than ``most`` bytes.
+        """
         digest = hashlib.sha256()
         size = 0
         self.seek(0)
         while piece := read_some(self._file, _CHUNK_BYTES):
             digest.update(piece)
             size += len(piece)
+            if most is not None and size > most:
+                raise too_large(size, most)
             moved(size)
         self.seek(0)
         return Measure(size, digest.hexdigest())
@@ -251,11 +265,30 @@ class Source:
             self._file.close()
 
 
+def too_large(size: int, most: int) -> TooLarge:
+    """Return what to raise for a file that the relay would not take."""
+    return TooLarge(
+        f"a file may have {most} bytes at this relay, and this one has {size} or more; "
+        "share it in parts, or start the relay with a higher --max-file-bytes",
+        limit=most,
+        actual=size,
+    )
+
+
 def _opened(path: str | os.PathLike[str]) -> Any:
-    if os.path.isdir(path):
+    """Open a file or a folder. What has no end, or makes its reader wait, is refused before it is opened."""
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
         from clawlink.client.folders import Packed
 
         return Packed(path)
+    if not stat.S_ISREG(mode):
+        what = "a pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+        raise BadRequest(
+            f"{os.fspath(path)!r} is {what}, and no file or folder; what it gives can be sent as standard input or as "
+            "an open file object",
+            field="source",
+        )
     return open(path, "rb")
 
 

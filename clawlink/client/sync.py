@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -183,10 +184,22 @@ class Client(Shell):
                 tell = errand.hear(said.news)
                 if tell is not None:
                     tell()
+        except KeyboardInterrupt as error:
+            self._last_words(errand.steps, error)
+            raise
         finally:
             # Now, and not when nobody looks at the failure any more: a half-written file goes with it.
             errand.steps.close()
         return errand.result
+
+    def _last_words(self, steps: Generator[Step, Any, None], error: KeyboardInterrupt) -> None:
+        """Let steps that rested when they were interrupted clean up after themselves."""
+        from clawlink.client.waiting import Ask
+
+        with contextlib.suppress(StopIteration, ClawLinkError, KeyboardInterrupt):
+            step = steps.throw(error)
+            while isinstance(step, Ask):
+                step = steps.send(self._send(step.call, min(step.patience, self.timeout)))
 
     def _drive(self, steps: Generator[Step, Any, None], rest: Callable[[float], bool | None]) -> Iterator[Said]:
         """Do what waiting takes, and give what it says; ``rest`` sleeps, and returns true to end it."""

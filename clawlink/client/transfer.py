@@ -17,10 +17,10 @@ from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from clawlink.client import blob_calls
+from clawlink.client import blob_calls, calls
 from clawlink.client.blob_calls import OCTETS, Blob, FileFacts, Terms, UploadState
 from clawlink.client.calls import Call, Identity, number_of_seconds, repeat_key
-from clawlink.client.landing import Flow, Landing, Measure, Sink, Source
+from clawlink.client.landing import Flow, Landing, Measure, Sink, Source, too_large
 from clawlink.client.places import safe_name
 from clawlink.client.retry import PASSING, Backoff
 from clawlink.client.waiting import Ask, Do, Rest, Said, Step, Trouble
@@ -37,6 +37,7 @@ from clawlink.errors import (
     RangeNotSatisfiable,
     RelayUnreachable,
     UnknownFile,
+    UnknownUpload,
     VersionConflict,
 )
 from clawlink.protocol.replies import FileSaved
@@ -53,6 +54,8 @@ LEAST_BYTES = 64 * KIB
 MOST_BYTES = 4 * MIB
 # A piece should not take longer: what is lost when it breaks, and how often progress is told.
 _PIECE_SECONDS = 2.0
+# Reading and hashing more than this takes long enough to ask first whether the relay would take it.
+_WORTH_ASKING_BYTES = 32 * MIB
 # After so many that arrived a larger one is tried again.
 _TRUSTED_AFTER = 8
 # What the relay would notice without being told has this long to be told.
@@ -273,18 +276,27 @@ class _Sending:
         """Send the source, of which ``first`` is read, and return what was written."""
         if self._source.again:
             # Known beforehand, it cannot happen that a file that changes while it is read is written as a mixture.
-            measure = yield Do(self._source.measure)
+            most = yield from self._most_bytes()
+            measure = yield Do(lambda: self._source.measure(most=most))
             self._size, self._sha256 = measure
         else:
             self._held = first
             yield Do(lambda: self._digest.update(first))
-        state = yield from self._begin()
-        try:
-            state = yield from self._pieces_from(state)
-        except (Exception, KeyboardInterrupt):
-            if self._key is None:  # else the caller can come back to it
-                yield from self._give_up(state)
-            raise
+        restarts = 0
+        while True:
+            state = yield from self._begin()
+            try:
+                state = yield from self._pieces_from(state)
+            except UnknownUpload:  # the relay was restarted, or has given its room to others
+                restarts += 1
+                if restarts > _MOST_RESTARTS or not self._from_the_start():
+                    raise
+            except (Exception, KeyboardInterrupt):
+                if self._key is None:  # else the caller can come back to it
+                    yield from self._give_up(state)
+                raise
+            else:
+                break
         if state.version is None:
             raise NotARelay("the relay has all of the upload, and does not say which version it made of it")
         sha256 = self._sha256 or self._digest.hexdigest()
@@ -295,6 +307,26 @@ class _Sending:
                 current=state.sha256,
             )
         return FileSaved("saved", state.version, self._file_key, state.offset, sha256)
+
+    def _most_bytes(self) -> Steps[int | None]:
+        """Return how large a file may be, where reading all of it takes long enough to ask first. Raises TooLarge."""
+        size = self._source.size
+        if size is not None and size <= _WORTH_ASKING_BYTES:
+            return None
+        limits = (yield from _ask(calls.info(self._me), self._patience)).limits
+        known = [limits[name] for name in ("max_file_bytes", "max_files_bytes") if name in limits]
+        most = int(min(known)) if known else None
+        if most is not None and size is not None and size > most:
+            raise too_large(size, most)
+        return most
+
+    def _from_the_start(self) -> bool:
+        """Go back to the beginning of the source; False if what has gone out cannot be read again."""
+        if self._source.again:
+            self._source.seek(0)
+            self._held, self._held_at, self._ended = b"", 0, False
+            return True
+        return self._held_at == 0
 
     def _begin(self) -> Steps[UploadState]:
         call = blob_calls.create_upload(

@@ -48,6 +48,8 @@ class Info(Struct, frozen=True):
     recent_stops: list[Stop] = []
     limits: dict[str, float] = {}
     undeclared_proxy: bool = False
+    uploads_under_way: int = 0
+    upload_bytes: int = 0
 
 
 class Load(Struct, frozen=True, gc=False):

@@ -138,6 +138,7 @@ class Relay:
         online, stale = await self.agents.directory.presence()
         held = await store.total()
         files = await store.usage(SharedFile, PRESENT)
+        uploads, upload_bytes = self.uploads.under_way()
         return Info(
             service="ClawLink Relay",
             version=VERSION,
@@ -159,4 +160,6 @@ class Relay:
             loops_stopped=self.stats.loops_stopped,
             recent_stops=list(self._arrivals.stops),
             limits={f.name: getattr(self.limits, f.name) for f in LIMIT_FIELDS},
+            uploads_under_way=uploads,
+            upload_bytes=upload_bytes,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -13,6 +13,9 @@ from clawlink.errors import StorageFull, TooLarge
 from clawlink.relay.core import Core
 from clawlink.store.base import Blobs, Draft, Reader
 
+# An upload that nothing came of for so long gives its room to others, once there is too little.
+SILENT_SECONDS = 120.0
+
 
 class Storage:
     """The contents of all files, and what may still come."""
@@ -20,6 +23,9 @@ class Storage:
     def __init__(self, core: Core, blobs: Blobs) -> None:
         self._core = core
         self._blobs = blobs
+        # Set by whoever keeps uploads: frees so many bytes of silent ones, if it can, and tells what is under way.
+        self.reclaim: Callable[[int], None] = lambda size: None
+        self.under_way: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self._replaced: set[str] = set()  # files whose newest version makes room for the one that comes
 
     @property
@@ -111,9 +117,12 @@ class Storage:
         limit = self._core.limits.max_files_bytes
         if self.used + growth <= limit + replacing:
             return
+        uploads, bytes = self.under_way()
+        partly = f" ({bytes} of them in {uploads} uploads under way)" if bytes else ""
+        silent = f"; an upload that is silent for {SILENT_SECONDS:g} s makes room" if bytes else ""
         raise StorageFull(
-            f"all files together may have {limit} bytes; {self.used} are in use, {self.free} are free, and {key!r} "
-            f"needs {growth} more; delete files, or start the relay with a higher --max-files-bytes",
+            f"all files together may have {limit} bytes; {self.used} are in use{partly}, {self.free} are free, and "
+            f"{key!r} needs {growth} more; delete files{silent}, or start the relay with a higher --max-files-bytes",
             limit=limit,
             actual=self.used + growth,
             current={"free": self.free},
@@ -146,6 +155,8 @@ class Intake:
         await self._require_room(size)
 
     async def _require_room(self, size: int) -> None:
+        if size > self._storage.free:
+            self._storage.reclaim(size - self._storage.free)
         if size > self._storage.free and self._replacing is None:
             self._replacing = await self._storage.replaces(self._key)
         self._storage.require_room(self._key, size, self._replacing or 0)

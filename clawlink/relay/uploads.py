@@ -28,7 +28,7 @@ from clawlink.errors import (
 from clawlink.relay.core import Core
 from clawlink.relay.files import Files, Write
 from clawlink.relay.ids import derived
-from clawlink.relay.storage import Intake, Storage, new_hash
+from clawlink.relay.storage import SILENT_SECONDS, Intake, Storage, new_hash
 
 CHECKSUMS = ("sha1", "sha256")
 
@@ -51,6 +51,7 @@ class Upload:
         self.said = length  # when it was begun
         self.metadata = metadata
         self.expires_at = 0.0
+        self.moved_at = 0.0
         self.written: Version | None = None
         self.intake = intake
         self.content: Content | None = None  # once all has come, until it is a file
@@ -81,6 +82,27 @@ class Uploads:
         self._files = files
         self._storage = storage
         self._by_id: dict[str, Upload] = {}
+        storage.reclaim = self._reclaim
+        storage.under_way = self.under_way
+
+    def under_way(self) -> tuple[int, int]:
+        """Return how many uploads are not files yet, and how many bytes have come of them."""
+        open = [upload for upload in self._by_id.values() if upload.written is None]
+        return len(open), sum(upload.offset for upload in open)
+
+    def _reclaim(self, size: int) -> None:
+        """Forget silent uploads, those that are silent for longest first, until so many bytes are free."""
+        silent_since = self._core.clock() - SILENT_SECONDS
+        silent = [
+            upload
+            for upload in self._by_id.values()
+            if upload.written is None and upload.offset and not upload.lock.locked() and upload.moved_at <= silent_since
+        ]
+        for upload in sorted(silent, key=lambda upload: upload.moved_at):
+            if size <= 0:
+                return
+            size -= upload.offset
+            self._forget(upload)
 
     @property
     def count(self) -> int:
@@ -316,7 +338,8 @@ class Uploads:
     def _extend(self, upload: Upload) -> None:
         limits = self._core.limits
         keep = limits.upload_ttl if upload.written is None else limits.retention
-        upload.expires_at = self._core.clock() + keep
+        upload.moved_at = self._core.clock()
+        upload.expires_at = upload.moved_at + keep
 
     def known(self) -> list[Upload]:
         """Return all uploads. For the janitor."""

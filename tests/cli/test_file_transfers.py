@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -376,3 +377,74 @@ def test_what_only_one_may_read_and_could_not_be_written_can_be_got_again(
     else:
         assert (site.parent / "copy").read_bytes() == LARGE
     call("file-get", key).failed(5)
+
+
+def blocked(process: subprocess.Popen[bytes]) -> bool:
+    """Return True if the process has taken no time for a while: it waits for more of its input.
+
+    Python notices a signal that comes right before it blocks only when it is woken.
+    """
+
+    def taken() -> str:
+        command = ["ps", "-o", "time=,stat=", "-p", str(process.pid)]
+        if not Path("/proc/self/stat").exists():
+            return subprocess.check_output(command, text=True)
+        return " ".join(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[11:13])
+
+    before = taken()
+    time.sleep(0.3)
+    return taken() == before
+
+
+def under_way(relay: str) -> int:
+    with Client(relay) as client:
+        return client.info().uploads_under_way
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_what_ends_an_upload_leaves_no_parts_and_says_how_to_go_on(
+    run: Run, me: str, relay: str, fresh: Fresh, here: Path, number: int, code: int
+) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "file-put", fresh("ended"), "--file", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdin is not None
+    assert process.stderr is not None
+    process.stdin.write(LARGE)
+    process.stdin.flush()
+    eventually(lambda: under_way(relay) == 1 and blocked(process))
+    process.send_signal(number)
+    assert process.wait(20) == code
+    told = process.stderr.read().decode()
+    assert "begin again, with --idempotency-key" in told
+    assert "Traceback" not in told
+    process.stdin.close()
+    process.stderr.close()
+    assert under_way(relay) == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs files that are none")
+def test_what_has_no_end_is_refused_at_once(run: Run, me: str, fresh: Fresh, here: Path) -> None:
+    os.mkfifo("pipe")
+    os.symlink("loop", "loop")
+    for path, why in (("/dev/zero", "is a device"), ("pipe", "is a pipe"), ("loop", "symbolic link")):
+        assert why in run("file-put", fresh("endless"), "--file", path).failed(1).err, path
+        run("send", "--to", me, "--content", "c", "--attach", path).failed(1 if path != "loop" else 2)
+    os.makedirs("folder/deep")
+    os.symlink("..", "folder/deep/up")
+    run("file-put", fresh("round"), "--file", "folder").ok()
+
+
+def test_what_is_too_large_is_refused_before_it_is_read(
+    call: Run, me: str, fresh: Fresh, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise AssertionError("it was read")
+
+    with open("large", "wb") as file:
+        file.truncate(65 * 1024 * 1024)
+    monkeypatch.setattr("clawlink.client.landing.Source.measure", fail)
+    told = call("file-put", fresh("large"), "--file", "large").failed(8).err
+    assert "may have 67108864 bytes" in told
+    assert "--max-file-bytes" in told

@@ -12,7 +12,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -29,6 +29,7 @@ from clawlink.config import ServerConfig
 from clawlink.protocol.replies import FileSaved
 from tests.client.facade import connect
 from tests.client.proxy import Proxy
+from tests.client.restartable import Restartable
 from tests.system.threaded import relay_in_thread
 
 ME = Identity("ada")
@@ -926,3 +927,31 @@ def test_what_only_one_may_read_is_confirmed_once_it_is_extracted_and_not_before
     download(relay, unpacking)
     assert (relay.confirmed, unpacking.unpacked) == (1, (1, 1))
     assert (tmp_path / "copy" / "file").read_bytes() == b"x"
+
+
+def test_an_upload_that_the_relay_has_forgotten_begins_again_by_itself(
+    restartable: Restartable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[str] = []
+    begin = transfer._Sending._begin
+
+    def record(self: Any) -> Any:
+        state = yield from begin(self)
+        begun.append(state.upload_id)
+        return state
+
+    def forget(done: int, total: int | None) -> None:
+        if done and len(begun) == 1:
+            with Client(restartable.url, agent_id=client.agent_id, agent_key=client.agent_key) as other:
+                other.end_upload(begun[0])
+
+    monkeypatch.setattr(transfer._Sending, "_begin", record)
+    (tmp_path / "large").write_bytes(LARGE * 2)
+    with Client(restartable.url) as client:
+        client.register("restarter")
+        saved = client.upload("forgotten", tmp_path / "large", on_progress=forget)
+        assert len(set(begun)) == 2
+        assert (saved.version, saved.size) == (1, 2 * len(LARGE))
+        begun.clear()
+        with pytest.raises(errors.UnknownUpload):  # what was read of a pipe cannot be read again
+            client.upload("forgotten", cast("Any", Pipe(LARGE * 2)), on_progress=forget)

@@ -811,3 +811,24 @@ async def test_a_stock_client_is_cut_ten_times_and_uploads_200_megabytes(start_r
             async for part in response.content.iter_any():
                 came.update(part)
     assert came.hexdigest() == expected.hexdigest()
+
+
+async def test_silent_uploads_make_room_for_others(serve: Serve) -> None:
+    clock = Clock()
+    relay = await serve(clock=clock, limits={"max_file_bytes": 100, "max_files_bytes": 150})
+    await relay.register("Ann", agent_id="a")
+    oldest, other = await begun(relay, 100), await begun(relay, 100, said=metadata("other"))
+    await part(relay, oldest, 0, b"x" * 80)
+    clock.skipped += 60
+    await part(relay, other, 0, b"y" * 60)
+    info = await ok(relay.get("/"))
+    assert (info["uploads_under_way"], info["upload_bytes"]) == (2, 140)
+    clock.skipped += 50
+    body = refused(await blobs.put(relay, "k", b"z" * 20), 507, "storage_full")
+    assert "140 of them in 2 uploads under way" in body["error"]
+    clock.skipped += 20  # the first has been silent for 130 s now, the other for 70 s
+    await blobs.put(relay, "k", b"z" * 20)
+    assert await content(relay, "k") == b"z" * 20
+    refused(await patch(relay, oldest, 80, b"x" * 20), 404, "unknown_upload", "upload_id")
+    await part(relay, other, 60, b"y" * 40)
+    assert await content(relay, "other") == b"y" * 100

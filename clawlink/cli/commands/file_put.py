@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from clawlink.cli.exits import Exit
@@ -35,6 +37,22 @@ def add(parser: ArgumentParser) -> None:
     add_idempotency_key(parser, "--idempotency-key")
 
 
+@contextlib.contextmanager
+def _telling_how_to_go_on(args: Namespace, ctx: Context) -> Iterator[None]:
+    """Say what becomes of an upload that is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if args.idempotency_key is not None and args.file != "-":
+            ctx.warn("interrupted; the same command goes on where this one stopped")
+        else:
+            ctx.warn(
+                "interrupted; nothing was written, and what had arrived is removed; begin again, "
+                "with --idempotency-key KEY if it may take several goes"
+            )
+        raise
+
+
 def run(args: Namespace, ctx: Context) -> Exit:
     """Write it for everyone on the relay."""
     from clawlink.cli.files import bar, file_key, source, tell_broken_off, tell_left_out
@@ -43,7 +61,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     key = file_key(args)
     client = ctx.client
     what = ctx.stdin if args.file == "-" else source(args.file)
-    with bar(ctx, key) as moved:
+    with bar(ctx, key) as moved, _telling_how_to_go_on(args, ctx):
         done = client.upload(
             key,
             what,

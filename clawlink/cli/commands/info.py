@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 NAME = "info"
 HELP = "Show what a relay is and holds."
 
+# A larger number is easier to read in a larger unit.
+_WORTH_SAYING = 1000
+
 
 def add(parser: ArgumentParser) -> None:
     """Add no flags: it takes none of its own."""
@@ -41,6 +44,7 @@ def _show(ctx: Context, info: Info) -> None:
         ("messages held", f"{info.messages_held}, {size(info.bytes_held)}"),
         ("broadcasts", str(info.total_broadcasts)),
         ("shared files", plural(info.shared_files, "file")),
+        ("uploads", f"{info.uploads_under_way} under way, {size(info.upload_bytes)}"),
         ("started", ago(info.started_at, ctx.now)),
         ("takeovers", str(info.takeovers)),
         ("rate limited", str(info.rate_limited)),
@@ -52,4 +56,22 @@ def _show(ctx: Context, info: Info) -> None:
             ctx.out.line(f"  {ago(stop.at, ctx.now)}: {cell(stop.code)}, {cell(' -> '.join(stop.agents))}")
     if info.limits:
         ctx.out.line("limits:")
-        ctx.out.facts(*((cell(name.replace("_", " ")), f"{value:,.15g}") for name, value in info.limits.items()))
+    for unit, pairs in _by_unit(info.limits).items():
+        ctx.out.line(f"  in {unit}:")
+        ctx.out.facts(*pairs, indent=4)
+
+
+def _by_unit(limits: dict[str, float]) -> dict[str, list[tuple[str, str]]]:
+    """Return the limits by what they count; those of a newer relay that are not known here come last."""
+    from clawlink.cli.render import cell, duration, size
+    from clawlink.domain.limits import LIMIT_FIELDS
+
+    units = {field.name: str(field.metadata["unit"]) for field in LIMIT_FIELDS}
+    grouped: dict[str, list[tuple[str, str]]] = {}
+    for name, value in limits.items():
+        unit = units.get(name, "a unit that this version does not know")
+        larger = ""
+        if value >= _WORTH_SAYING and unit in ("bytes", "seconds"):
+            larger = f" ({size(int(value)) if unit == 'bytes' else duration(value)})"
+        grouped.setdefault(unit, []).append((cell(name.replace("_", " ")), f"{value:,.15g}{larger}"))
+    return {unit: grouped[unit] for unit in sorted(grouped, key=lambda unit: unit not in units.values())}
