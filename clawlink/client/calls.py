@@ -261,7 +261,7 @@ def heartbeat(me: Identity) -> Call[replies.Beat]:
 
 
 def leave(me: Identity) -> Call[replies.Left]:
-    """Leave the relay. Messages still in the mailbox expire; tasks wait for the next agent of the name."""
+    """Leave the relay. Messages still in the mailbox expire; tasks wait a while for the agent to come back."""
     return simple_call(paths.LEAVE, agent_id=me.require(), repeatable=False)
 
 

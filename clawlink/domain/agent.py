@@ -150,8 +150,12 @@ def hears_on_sockets(agent: Agent) -> bool:
 
 
 def forgettable(agent: Agent, now: float, limits: Limits, *, mail: int) -> bool:
-    """Tell whether the agent has been silent for so long, with no mail waiting, that the relay may forget it."""
-    return mail == 0 and now - agent.last_heartbeat >= limits.forget_after
+    """Tell whether the agent has been silent for so long, with no mail waiting, that the relay may forget it.
+
+    A claimed agent keeps its name for longer: after that a stranger may have it.
+    """
+    after = limits.forget_after if agent.key_hash is None else limits.forget_claimed_after
+    return mail == 0 and now - agent.last_heartbeat >= after
 
 
 def holds_name(holder: Agent | None, name: str, now: float, limits: Limits, *, from_claimed: bool) -> bool:

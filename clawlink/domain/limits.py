@@ -124,6 +124,12 @@ class Limits:
     stale_after: float = _limit(
         120.0, "--stale-after", "seconds", "an agent without a sign of life is stale after this"
     )
+    return_after: float = _limit(
+        600.0, "--return-after", "seconds", "how long tasks of an agent that has left wait for it, and then go back"
+    )
+    forget_claimed_after: float = _limit(
+        2_592_000.0, "--forget-claimed-after", "seconds", "a silent claimed agent without mail is forgotten after this"
+    )
     forget_after: float = _limit(
         24 * 3600.0, "--forget-after", "seconds", "a silent agent without mail is forgotten after this"
     )

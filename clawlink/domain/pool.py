@@ -19,10 +19,11 @@ _PREFIX = " pool "
 
 
 class Pool(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What an agent needs to claim here: all of ``capabilities``, to be one of ``any_of``, and to have ``name``.
+    """What an agent needs to claim here: all of ``capabilities``, to be one of ``any_of``, to have ``name`` and key.
 
     Empty tuples and None ask for nothing. Its home is the mailbox of its id. Capabilities and name are folded.
-    ``used_at`` is when work was put here last, in seconds since the epoch.
+    ``used_at`` is when work was put here last. ``returns_at`` is when work that waits for an agent that has left goes
+    back to its requesters. Times are seconds since the epoch.
     """
 
     id: str
@@ -31,6 +32,8 @@ class Pool(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     any_of: tuple[str, ...] = ()
     name: str | None = None
     used_at: float = 0.0
+    key_hash: str | None = None
+    returns_at: float | None = None
 
     @property
     def home(self) -> str:
@@ -46,7 +49,7 @@ class Pool(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def ends_at(self) -> float | None:
-        return None
+        return self.returns_at
 
     @property
     def anchors(self) -> tuple[str, ...]:
@@ -68,9 +71,18 @@ def pool_for(capabilities: Iterable[str], any_of: Iterable[str]) -> Pool:
     return Pool(id=_PREFIX + digest, version=0, capabilities=wanted, any_of=members)
 
 
-def waiting_for(mailbox: str, name: str) -> Pool:
-    """Return the pool by which whoever has ``name`` next claims what was left in the mailbox of one who has gone."""
-    return Pool(id=mailbox, version=0, name=fold(name))
+def waiting_for(mailbox: str, name: str, *, key_hash: str | None = None, returns_at: float | None = None) -> Pool:
+    """Return the pool from which an agent of this name that has left claims what was in its mailbox.
+
+    A claimed agent needs its key for that: nobody else gets what was meant for it. Of an agent that had none, its next
+    namesake is taken for it, as in ClawLink 1.0.x. What nobody has claimed goes back at ``returns_at``.
+    """
+    return Pool(id=mailbox, version=0, name=fold(name), key_hash=key_hash, returns_at=returns_at)
+
+
+def is_heir(pool: Pool, name: str, key_hash: str | None) -> bool:
+    """Return True if an agent of this name and key may have the work that waits for an agent that has left."""
+    return pool.name == fold(name) if pool.key_hash is None else pool.key_hash == key_hash
 
 
 def is_pool(mailbox: str) -> bool:
@@ -97,6 +109,6 @@ def eligible(pool: Pool, agent: Agent, skills: frozenset[str] | None = None) -> 
     """Return True if the agent may claim from the pool. ``skills`` are its own, for callers that have them."""
     if pool.any_of and agent.id not in pool.any_of:
         return False
-    if pool.name is not None and pool.name != fold(agent.name):
+    if pool.name is not None and (pool.name != fold(agent.name) or not is_heir(pool, agent.name, agent.key_hash)):
         return False
     return not pool.capabilities or (skills_of(agent) if skills is None else skills).issuperset(pool.capabilities)

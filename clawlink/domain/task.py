@@ -27,7 +27,11 @@ from clawlink.errors import BadRequest, LeaseLost, NotAllowed, WrongState
 
 
 class TaskState(str, Enum):
-    """Where a task stands. The last five are final."""
+    """Where a task stands. The last six are final.
+
+    A task is ``RETURNED`` to its requester if its assignee has left and did not come back: nobody will work on it, and
+    the requester may delegate it anew.
+    """
 
     QUEUED = "queued"
     DELIVERED = "delivered"
@@ -38,6 +42,7 @@ class TaskState(str, Enum):
     REJECTED = "rejected"
     CANCELLED = "cancelled"
     EXPIRED = "expired"
+    RETURNED = "returned"
 
 
 # Looking a member up in its class costs more than all else that a hot comparison does.
@@ -48,7 +53,7 @@ QUEUED, DELIVERED, IN_PROGRESS, INPUT_REQUIRED = (
     TaskState.INPUT_REQUIRED,
 )
 ANSWERS = frozenset({TaskState.COMPLETED, TaskState.FAILED, TaskState.REJECTED})
-FINAL = ANSWERS | {TaskState.CANCELLED, TaskState.EXPIRED}
+FINAL = ANSWERS | {TaskState.CANCELLED, TaskState.EXPIRED, TaskState.RETURNED}
 OPEN = (INPUT_REQUIRED, IN_PROGRESS, DELIVERED, QUEUED)
 
 _REPORTED = frozenset({IN_PROGRESS, INPUT_REQUIRED}) | FINAL

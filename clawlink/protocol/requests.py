@@ -386,6 +386,7 @@ class TasksQuery(Struct, frozen=True, gc=False):
             "rejected",
             "cancelled",
             "expired",
+            "returned",
         ]
         | None
     ) = None

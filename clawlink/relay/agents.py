@@ -14,7 +14,7 @@ from clawlink.domain.agent import REGISTERED, Agent, NameHold, Presence, by_capa
 from clawlink.domain.delivery import copy_id
 from clawlink.domain.limits import AGENT_KEY_BITS, MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH, PRESENCE_AUDIENCE
 from clawlink.domain.message import AgentJoined, AgentLeft, Priority, encode
-from clawlink.domain.pool import Pool
+from clawlink.domain.pool import Pool, is_heir
 from clawlink.domain.topic import EVERYTHING
 from clawlink.errors import AmbiguousName, BadRequest, NameTaken, NotAllowed, RelayFull, UnknownAgent
 from clawlink.protocol import proof, requests
@@ -126,7 +126,7 @@ class Agents:
         if old is None:
             await self._require_place()
             await self._require_free_id(agent_id, now)
-            await self._require_its_name(agent_id, name)
+            await self._require_its_own(agent_id, name, key_hash)
         await self._take_name(name, agent_id, now, claimed=key_hash is not None)
         agent = Agent(
             id=agent_id,
@@ -197,13 +197,14 @@ class Agents:
         if hold is not None and hold.agent_id != agent_id:
             await self._require_let_go(hold, agent_id, now, field="agent_id", from_claimed=True)
 
-    async def _require_its_name(self, agent_id: str, name: str) -> None:
-        """Refuse an id in whose mailbox tasks wait for the next agent of another name."""
+    async def _require_its_own(self, agent_id: str, name: str, key_hash: str | None) -> None:
+        """Refuse an id in whose mailbox tasks wait for an agent with another key, or else of another name."""
         pool = await self._core.store.get(Pool, agent_id)
-        if pool is not None and pool.name != fold(name):
+        if pool is not None and not is_heir(pool, name, key_hash):
+            what = "name" if pool.key_hash is None else "agent key"
             raise NameTaken(
-                f"in the mailbox of {agent_id!r} tasks wait for the next agent of the name that it had; "
-                "register under that name, or choose another agent_id",
+                f"in the mailbox of {agent_id!r} tasks wait for the agent that has left it; "
+                f"register with the {what} that it had, or choose another agent_id",
                 field="agent_id",
             )
 

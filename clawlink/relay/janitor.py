@@ -36,7 +36,7 @@ _POOLS_SLICE = 100
 # A round looks at pools for so long, then the next one goes on: waiters that can do almost the same cost most.
 _POOLS_SECONDS = 0.01
 _SETTLED_KINDS: tuple[type[Any], ...] = (Delivery, Task, Broadcast, FileWrite)
-_ENDING_KINDS: tuple[type[Any], ...] = (*_SETTLED_KINDS, SharedFile, Knowledge, Pointer)
+_ENDING_KINDS: tuple[type[Any], ...] = (*_SETTLED_KINDS, SharedFile, Knowledge, Pointer, Pool)
 
 T = TypeVar("T")
 
@@ -143,6 +143,8 @@ class Janitor:
             return await self._files.look(id)
         if isinstance(record, Task):
             return await self._upkeep.look(id)
+        if isinstance(record, Pool):
+            return await self._upkeep.give_back(id)
         if isinstance(record, Delivery) and record.is_task:
             return await self._upkeep.look(id) if not record.has_record else await self._upkeep.end(id)
         if isinstance(record, Delivery) and record.state is State.PENDING:

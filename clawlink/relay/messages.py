@@ -200,7 +200,7 @@ def _one_status(id: str, d: Delivery) -> MessageStatus:
 
 def _task_message(task: Task, d: Delivery | None) -> MessageStatus:
     """Tell of the message of a task: its present claim, and what came of it."""
-    ended = task.state in (TaskState.EXPIRED, TaskState.CANCELLED)
+    ended = task.state in (TaskState.EXPIRED, TaskState.CANCELLED, TaskState.RETURNED)
     if d is not None and d.state is State.DEAD:
         state = "dead"
     elif task.acked_at is not None:

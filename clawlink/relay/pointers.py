@@ -134,6 +134,7 @@ class Pointers:
             sender_name=sender.name,
             receiver_name=event.receiver if to is None else to.name,
             receiver_id=None if to is None else to.id,
+            receiver_key=None if to is None else to.key_hash,
             made_by=made_by,
             ends_at=rules.expires_at(event),
         )
@@ -385,9 +386,12 @@ class Pointers:
         if pointer.receiver_id == agent.id:
             return True
         there = pointer.receiver_id is not None and await self._core.store.get(Agent, pointer.receiver_id) is not None
-        # A name that nobody had at the time, or whose bearer has left, is its next bearer's.
-        if not there and (
-            fold_name(pointer.receiver_name) == fold_name(agent.name) or pointer.event.receiver == agent.id
+        # A name that nobody had at the time, or whose bearer has left, is its next bearer's; that of a claimed agent is
+        # the next's who has the same key.
+        if (
+            not there
+            and pointer.receiver_key in (None, agent.key_hash)
+            and (fold_name(pointer.receiver_name) == fold_name(agent.name) or pointer.event.receiver == agent.id)
         ):
             return True
         if pointer.event.sender != agent.id:

@@ -104,9 +104,8 @@ class _Queues:
             keys = [skills for skills in rarest if skills.issuperset(pool.capabilities)]
         for key in keys:
             for waiter in self._waiting.get(key, {}).values():
-                if not waiter.woken:
-                    if eligible(pool, waiter.agent, waiter.skills):
-                        yield waiter
+                if not waiter.woken and eligible(pool, waiter.agent, waiter.skills):
+                    yield waiter
                     break
 
 
@@ -147,7 +146,7 @@ class Pools:
         """Return what makes sure, with the commit of a piece of work, that its pool is found. Raises RelayFull.
 
         Work that is taken back finds room always: ``make_room``. ``rename`` where the agent of a mailbox leaves, which
-        may have had another name when it left before.
+        may have had another name or key when it left before.
         """
         store, limit = self._core.store, self._core.limits.max_pools
         found = await store.get(Pool, wanted.id)
@@ -162,7 +161,9 @@ class Pools:
                     retry_after=_FULL_RETRY_SECONDS,
                 )
         if found is not None and rename:
-            found = replace(found, name=wanted.name)
+            found = replace(found, name=wanted.name, key_hash=wanted.key_hash)
+        if found is not None:
+            found = replace(found, returns_at=wanted.returns_at)
         return Put((found or wanted).used(self._core.clock()))
 
     async def drop_if_empty(self, pool: Pool, *, unused_for: float = _EMPTY_SECONDS) -> bool:

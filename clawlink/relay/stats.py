@@ -25,6 +25,7 @@ class Stats:
     evicted: int = 0
     tasks_answered: int = 0
     tasks_cancelled: int = 0
+    tasks_returned: int = 0
     tasks_expired: int = 0
     tasks_failed: int = 0
     withdrawn: int = 0
@@ -52,6 +53,7 @@ HELP = {
     "evicted": "Settled records forgotten before their retention time, to stay within bounds.",
     "tasks_answered": "Tasks that got their final answer.",
     "tasks_cancelled": "Tasks that their requester took back.",
+    "tasks_returned": "Tasks that went back to their requester as their assignee had left.",
     "tasks_expired": "Tasks that nobody finished in time.",
     "tasks_failed": "Tasks of a pool that were handed out too often.",
     "withdrawn": "Messages taken from a mailbox because their task had ended.",

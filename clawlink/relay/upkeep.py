@@ -93,6 +93,8 @@ class Upkeep:
         core.stats.expired += waited
         if ended.state is TaskState.EXPIRED:
             core.stats.tasks_expired += 1
+        elif ended.state is TaskState.RETURNED:
+            core.stats.tasks_returned += 1
         else:
             core.stats.tasks_failed += 1
 
@@ -171,7 +173,7 @@ class Upkeep:
         owner = None if task.assignee is None else await core.store.get(Agent, task.assignee)
         until = rules.held_until(task, owner, stale_after=core.limits.stale_after)
         if until <= now:
-            await self._take_back(task, d, owner, now, name=None if owner is None else owner.name)
+            await self._take_back(task, d, owner, now, was=owner)
             await self.end(task_id)
             return True
         changes = [] if alone else [Put(rules.hold(task, until))]
@@ -181,25 +183,27 @@ class Upkeep:
         return True
 
     async def _take_back(
-        self, task: Task, d: Delivery | None, owner: Agent | None, now: float, *, name: str | None
+        self, task: Task, d: Delivery | None, owner: Agent | None, now: float, *, was: Agent | None
     ) -> None:
-        """Queue a task again whose owner, of that name, holds it no longer."""
+        """Queue a task again whose owner holds it no longer; ``was`` is what the owner was, if it has left."""
         core = self._core
         silent = owner is None or self._agents.presence(owner) is Presence.STALE
-        who = name or task.assignee
+        who = task.assignee if was is None else was.name
         if owner is None:
             note = f"{who} has left"
         elif silent and task.acked_at is not None:
             note = f"{who} has given no sign of life for {now - owner.last_heartbeat:.0f} s"
         else:
             note = f"the lease of {who} has lapsed"
-        waits = "" if task.pooled else f"; it waits for {who if owner is not None else 'the next agent of that name'}"
+        waits = "" if task.pooled else f"; it waits for {who if owner is not None else self._heir(was)}"
         back = rules.lapse(task, now=now, note=note + waits)
         if silent and not task.pooled:
             await self.tell(task.requester, back, by=None, note=note + waits)
         changes: list[Put] = [Put(back)]
-        if not task.pooled and task.mailbox != task.assignee and name is not None:
-            changes.append(await self._pools.using(waiting_for(task.mailbox, name), make_room=True))
+        if not task.pooled and task.mailbox != task.assignee and was is not None:
+            returns_at = now + core.limits.return_after
+            wanted = waiting_for(task.mailbox, was.name, key_hash=was.key_hash, returns_at=returns_at)
+            changes.append(await self._pools.using(wanted, make_room=True))
         anew = (
             self._delivered_anew(back, now)
             if d is None
@@ -236,7 +240,7 @@ class Upkeep:
         )
 
     async def owner_left(self, agent: Agent) -> int:
-        """Take back what an agent held that has left; return how many tasks wait for the next of its name.
+        """Take back what an agent held that has left; return how many tasks wait for it to come back.
 
         Those of pools go on to others. The agent's record is gone already.
         """
@@ -260,7 +264,7 @@ class Upkeep:
                 forsaken.add(id)
                 elsewhere += not task.pooled and task.mailbox != agent.id
             await turns.next()
-        await self._mailbox.redrive(agent.id, None, most)  # the next of its name may have better luck
+        await self._mailbox.redrive(agent.id, None, most)  # whoever comes back may have better luck
         waiting = [d async for d in self._mailbox.pending(agent.id) if d.is_task]
         if waiting:
             await self._wait_for_name(agent)
@@ -277,7 +281,7 @@ class Upkeep:
         task = rules.carried(d) if d is not None and not d.has_record else await self._core.store.get(Task, task_id)
         if task is None or task.assignee != left.id or task.state in (*FINAL, QUEUED):
             return None
-        await self._take_back(task, d, None, self._core.clock(), name=left.name)
+        await self._take_back(task, d, None, self._core.clock(), was=left)
         return task
 
     async def _tell_of_leaving(self, task_id: str, left: Agent) -> None:
@@ -287,14 +291,55 @@ class Upkeep:
             d = await store.get(Delivery, task_id)
             task = None if d is None or d.has_record else rules.carried(d)
         if task is not None:
-            note = f"{left.name} has left; the task waits for the next agent of that name"
+            note = f"{left.name} has left; the task waits for {self._heir(left)}"
             await self.tell(task.requester, task, by=None, note=note, occasion=str(left.resumed_at))
 
     @retrying
     async def _wait_for_name(self, agent: Agent) -> None:
-        pool = waiting_for(agent.id, agent.name)
+        returns_at = self._core.clock() + self._core.limits.return_after
+        pool = waiting_for(agent.id, agent.name, key_hash=agent.key_hash, returns_at=returns_at)
         await self._core.commit(agent.id, await self._pools.using(pool, make_room=True, rename=True))
         self._pools.wake_one(pool)
+
+    def _heir(self, left: Agent | None) -> str:
+        """Say what the tasks of an agent that has left wait for, and for how long."""
+        whom = (
+            "the next agent of that name" if left is None or left.key_hash is None else "it to come back with its key"
+        )
+        return f"{whom} for {self._core.limits.return_after:.0f} s"
+
+    async def give_back(self, pool_id: str) -> bool:
+        """Return to their requesters the tasks that waited long enough for an agent that has left."""
+        core = self._core
+        pool = await core.store.get(Pool, pool_id)
+        if pool is None or pool.returns_at is None or pool.returns_at > core.clock():
+            return False
+        if await core.store.get(Agent, pool_id) is None:
+            turns = Turns()
+            for d in await core.store.pending(pool_id, core.limits.max_mailbox_messages):
+                if d.is_task:
+                    await self._return(d.id)
+                await turns.next()
+        await self._stop_waiting(pool_id, pool.returns_at)
+        return True
+
+    @retrying
+    async def _return(self, task_id: str) -> None:
+        core = self._core
+        d = await core.store.get(Delivery, task_id)
+        task = None if d is None else rules.carried(d) if not d.has_record else await core.store.get(Task, task_id)
+        if task is not None and task.state is QUEUED:
+            note = "its assignee has left and did not come back; delegate it anew"
+            await self._end(task, d, TaskState.RETURNED, note)
+
+    @retrying
+    async def _stop_waiting(self, pool_id: str, since: float) -> None:
+        """Look at the pool no more, unless more work has begun to wait there meanwhile."""
+        pool = await self._core.store.get(Pool, pool_id)
+        if pool is not None and pool.returns_at == since:
+            await self._core.commit(
+                pool.home, Put(replace(pool, version=pool.version + 1, returns_at=None)), quiet=True
+            )
 
     # -- tell --------------------------------------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ class Scene:
     def __init__(self, *, store: Store | None = None, **limits: Any) -> None:
         self.now = 1_000_000.0
         self.store: Store = store or MemoryStore()
+        self.keys: dict[str, str] = {}  # of agents that were claimed
         self.relay = Relay(self.store, LocalSignals(), Limits(**limits), clock=lambda: self.now)
 
     async def let_pass(self, seconds: float) -> None:
@@ -33,15 +34,20 @@ class Scene:
 
     # -- agents ------------------------------------------------------------------------------------------------------
 
-    async def register(self, *ids: str, **fields: Any) -> None:
-        """Register agents that have all but their ids in common; an agent's name is its id, unless one is given."""
+    async def register(self, *ids: str, key: str | None = None, **fields: Any) -> None:
+        """Register agents that have all but their ids in common; an agent's name is its id, unless one is given.
+
+        With a ``key`` they are claimed.
+        """
         for id in ids:
-            ask = requests.Register(**{"agent_id": id, "name": id, **fields})
-            await self.relay.agents.register(ask, machine="here", agent_key=None)
+            ask = requests.Register(**{"agent_id": id, "name": id, "claim": key is not None, **fields})
+            await self.relay.agents.register(ask, machine="here", agent_key=key)
+            if key is not None:
+                self.keys[id] = key
 
     async def agent(self, id: str) -> Agent:
         """Return an agent as a request of its own finds it, which is a sign of life."""
-        return await self.relay.agents.acting(id, None, field="agent_id")
+        return await self.relay.agents.acting(id, self.keys.get(id), field="agent_id")
 
     async def leave(self, id: str) -> Departure:
         return await self.relay.departures.leave(await self.agent(id))

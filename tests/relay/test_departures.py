@@ -7,7 +7,9 @@ from random import Random
 
 import pytest
 
-from clawlink.errors import LeaseLost, UnknownAgent
+from clawlink.domain.agent import Agent
+from clawlink.domain.pool import POOLS, Pool
+from clawlink.errors import LeaseLost, NameTaken, UnknownAgent, WrongState
 from clawlink.store.memory import MemoryStore
 from tests.relay.scene import Scene
 from tests.relay.test_claims import turns
@@ -140,3 +142,66 @@ async def test_work_of_a_pool_goes_past_a_worker_that_leaves_while_it_waits_or_c
         assert poll.exception() is None or isinstance(poll.exception(), UnknownAgent), f"seed {seed}"
         # Also when the poll was quicker: its agent has left with the task, which goes on to another.
         assert len(await scene.claim("w2")) == 1, f"seed {seed}: the task is held for an agent that has left"
+
+
+async def test_tasks_of_a_claimed_agent_wait_for_its_key_and_are_then_returned(scene: Scene) -> None:
+    mine, other = "k" * 43, "o" * 43
+    await scene.register("c1", name="Carol", key=mine)
+    first = await scene.delegate(to_agent="Carol")
+    await scene.send("req", "c1", "a secret")
+    assert await scene.leave("c1") == (1, 1)
+    ((_, note),) = await scene.updates()
+    assert note == "Carol has left; the task waits for it to come back with its key for 600 s"
+
+    await scene.register("thief", name="Carol", key=other)  # the name is free at once
+    assert await scene.take("thief") == []
+    with pytest.raises(NameTaken, match="register with the agent key that it had"):
+        await scene.register("c1", name="other", key=other)
+    with pytest.raises(NameTaken):
+        await scene.register("c1", name="other")
+    await scene.leave("thief")
+
+    await scene.let_pass(599)
+    assert await scene.status(first) == "queued"
+    await scene.register("c2", name="Carol", key=mine)  # another id, the same key
+    assert len(await scene.claim("c2")) == 1
+    await scene.respond("c2", first)
+    assert await scene.status(first) == "completed"
+
+    second = await scene.delegate(to_agent="c2")
+    await scene.leave("c2")
+    await scene.let_pass(599)
+    assert await scene.status(second) == "queued"
+    await scene.updates()
+    await scene.let_pass(2)
+    assert await scene.status(second) == "returned"
+    ((status, note),) = await scene.updates()
+    assert (status, note) == ("returned", "its assignee has left and did not come back; delegate it anew")
+    await scene.register("c2", name="Carol", key=mine)
+    assert await scene.take("c2") == []
+    with pytest.raises(WrongState):
+        await scene.respond("c2", second)
+    await scene.let_pass(120)  # nothing is left that waits
+    assert not await scene.store.first(Pool, POOLS, 10)
+
+
+async def test_an_agent_that_comes_back_to_its_id_has_its_tasks_for_good(scene: Scene) -> None:
+    await scene.register("c1", name="Carol", key="k" * 43)
+    id = await scene.delegate(to_agent="c1")
+    await scene.leave("c1")
+    await scene.register("c1", name="Caroline", key="k" * 43)
+    for _ in range(7):
+        await scene.let_pass(100)
+    assert await scene.status(id) == "queued"
+    assert len(await scene.claim("c1")) == 1
+
+
+async def test_a_claimed_agent_that_is_silent_keeps_its_name_for_longer(scene: Scene) -> None:
+    await scene.register("c1", name="Carol", key="k" * 43)
+    await scene.let_pass(29 * 86_400)
+    assert await scene.store.get(Agent, "b1") is None
+    assert await scene.store.get(Agent, "c1") is not None
+    with pytest.raises(NameTaken):
+        await scene.register("thief", name="carol", key="o" * 43)
+    await scene.let_pass(86_400)
+    assert await scene.store.get(Agent, "c1") is None

@@ -467,6 +467,41 @@ async def test_forget_after(serve: Serve, clock: Clock) -> None:
     await eventually(forgotten)
 
 
+async def test_forget_claimed_after(serve: Serve, clock: Clock) -> None:
+    relay = await limited(serve, clock, "--forget-claimed-after", "2000", "--forget-after", "1000")
+    await relay.register("c", agent_id="c", claim=True)
+    await poll(relay, "a")
+    await poll(relay, "b")
+
+    async def there(names: list[str]) -> bool:
+        found = (await ok(relay.get("/discover?status=all")))["agents"]
+        return [agent["agent_id"] for agent in found] == names
+
+    clock.skip(1999)
+    await eventually(lambda: there(["c"]))
+    clock.skip(1)
+    await eventually(lambda: there([]))
+
+
+async def test_return_after(serve: Serve, clock: Clock) -> None:
+    relay = await limited(serve, clock, "--return-after", "50")
+    id = (await ok(relay.post("/delegate", {"from_agent": "a", "to_agent": "b", "task": "t"})))["message_id"]
+    await ok(relay.ask("DELETE", "/agents/b"))
+
+    async def status() -> str:
+        return str((await ok(relay.get(f"/tasks/{id}?agent_id=a")))["status"])
+
+    clock.skip(40)
+    await asyncio.sleep(1.1)
+    assert await status() == "queued"
+    clock.skip(10)
+
+    async def returned() -> bool:
+        return await status() == "returned"
+
+    await eventually(returned)
+
+
 @pytest.mark.parametrize("field", LIMIT_FIELDS, ids=lambda f: f.name)
 def test_every_limit_has_a_test_here(field: Any) -> None:
     assert f"test_{field.name}" in globals()

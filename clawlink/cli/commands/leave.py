@@ -34,7 +34,8 @@ def run(args: Namespace, ctx: Context) -> Exit:
             left = ctx.client.leave()
             status, dropped, waiting = left.status, left.dropped, left.waiting
             unread = plural(dropped, "unread message")
-            kept = f"{plural(waiting, 'task waits', 'tasks wait')} for the next agent of that name, " if waiting else ""
+            back = plural(waiting, "task goes back to its requester", "tasks go back to their requesters")
+            kept = f"{back}, " if waiting else ""
             said = f"{who} has left {me.relay}; {unread} dropped, {kept}and the identity is forgotten."
         except UnknownAgent:
             status = "forgotten"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 NAME = "tasks"
 HELP = "List your tasks."
 
-_STATES = ("open", "final", "queued", "delivered", *STATUSES, "cancelled", "expired")
+_STATES = ("open", "final", "queued", "delivered", *STATUSES, "cancelled", "expired", "returned")
 _LIMIT = 50
 
 

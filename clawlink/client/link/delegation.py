@@ -19,7 +19,7 @@ _MOST_EARLY = 256
 
 
 class TaskFailed(ClawLinkError):
-    """A delegated task ended without a result: ``current`` is failed, rejected, cancelled or expired.
+    """A delegated task ended without a result: ``current`` is failed, rejected, cancelled, expired or returned.
 
     ``result`` is what was answered in its place, usually a sentence.
     """

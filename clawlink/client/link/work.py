@@ -121,7 +121,7 @@ class Work:
             return
         if isinstance(message, TaskResponse | TaskUpdate):
             self._matters.hear(message)
-            if isinstance(message, TaskUpdate) and message.status in ("cancelled", "expired"):
+            if isinstance(message, TaskUpdate) and message.status in ("cancelled", "expired", "returned"):
                 self.lose(message.task_id)
         elif isinstance(message, TaskAnswer):
             self._matters.answer(message)
