@@ -1,0 +1,72 @@
+"""Two hundred hostile connections: no defect, no traceback, and nobody else is kept waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import re
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.conftest import Running, Serve
+from tests.server.asks import claim, ok
+from tests.system.attacks import attacks
+from tests.system.raw import connect
+
+COUNT, AT_ONCE = int(os.environ.get("CLAWLINK_ATTACKS", "208")), 16
+SEED = int(os.environ.get("CLAWLINK_ATTACKS_SEED", "20261129"))
+_STATUS = re.compile(rb"(?:^|\r\n|\})HTTP/1\.[01] (\d{3}) ")
+_ALLOWED = (503, 507)
+
+
+async def answers(relay: Running, data: bytes) -> list[int]:
+    """Send the bytes on a connection of their own, and return the statuses of all that comes back in a moment."""
+    connection = await connect(relay.url)
+    try:
+        await connection.send(data)
+        came = b""
+        try:
+            while part := await asyncio.wait_for(connection.reader.read(65536), 0.1):
+                came += part
+        except (asyncio.TimeoutError, ConnectionError):
+            pass
+        return [int(status) for status in _STATUS.findall(came)]
+    finally:
+        connection.close()
+
+
+@pytest.mark.both_loops
+async def test_two_hundred_attacks_disturb_nobody(
+    serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = tmp_path / "relay-config.json"
+    instances = [{"instance_id": "c", "secret": "secret of c"}]
+    config.write_text(json.dumps({"port": 8765, "secret": None, "registered_instances": instances}), encoding="utf-8")
+    limits = {"rate_agent": 0.0, "rate_pair": 0.0}
+    relay = await serve(agentlink_config=str(config), limits=limits)
+    for name in ("victim", "attacker", "honest"):
+        await relay.register(name, agent_id=name)
+    answered = 0
+    with caplog.at_level(logging.WARNING):
+        made = list(attacks(Random(SEED), COUNT))
+        for some in (made[at : at + AT_ONCE] for at in range(0, COUNT, AT_ONCE)):
+            told, alive = await asyncio.gather(
+                asyncio.gather(*(answers(relay, attack.data) for attack in some)),
+                asyncio.wait_for(relay.get("/healthz"), 10),
+            )
+            assert alive[0] == 200, some
+            for attack, statuses in zip(some, told, strict=True):
+                fine = all(status < 500 or status in _ALLOWED for status in statuses)
+                assert fine, (attack.name, statuses, attack.data[:300])
+                answered += bool(statuses)
+    defects = [record for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR]
+    assert not defects, [record.getMessage() for record in defects]
+    assert answered > COUNT // 2, "most attacks reach the relay"
+    await relay.register("honest", agent_id="honest")
+    sent = await ok(relay.post("/send", {"from_agent": "honest", "to_agent": "honest", "content": "still there"}))
+    got = await claim(relay, "honest", 1, wait=1)
+    assert sent["message_id"] in [one.message["message_id"] for one in got]
