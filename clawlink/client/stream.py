@@ -311,11 +311,16 @@ class Stream:
     nack = Method(calls.nack)
     extend = Method(calls.extend)
 
-    async def ack(self, receipts: Sequence[str]) -> replies.Receipted:
-        """Settle leased messages. What is acked within one turn of the event loop goes in one frame."""
+    async def ack(self, receipts: Sequence[str] = (), *, tasks: Sequence[str] = ()) -> replies.Receipted:
+        """Settle leased messages, and the news of the end of ``tasks``.
+
+        Receipts that are acked within one turn of the event loop go in one frame.
+        """
         self._must_be_open()
         if self._failed is not None:
             raise _again(self._failed)
+        if tasks:
+            return await self.perform(calls.ack(self.identity, receipts, tasks=tasks))
         loop = asyncio.get_running_loop()
         if not self._acks:
             loop.call_soon(lambda: self._begin(self._flush()))

@@ -97,7 +97,6 @@ def test_a_result_waits_until_there_is_room_for_it(tmp_path: Path) -> None:
 
         with worker, Client(url) as other:
             other.register("other", subscriptions=[])
-            boss.ack([one.receipt for one in boss.poll()])
             id = boss.delegate("worker", "x").message_id
             for n in range(4):
                 other.send("boss", n)
