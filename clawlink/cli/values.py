@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser
 
 PRIORITIES = ("low", "normal", "high", "urgent")
+# Words of 1.0.x, which the relay takes for one of these.
+OTHER_PRIORITIES = ("critical", "highest", "medium")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 STATUSES = ("in_progress", "input_required", "completed", "failed", "rejected")
 
@@ -168,7 +170,11 @@ def json_object(text: str, flag: str) -> dict[str, Any]:
 def add_priority(parser: ArgumentParser) -> None:
     """Add --priority."""
     parser.add_argument(
-        "--priority", choices=PRIORITIES, default="normal", help="what is handed out first (default normal)"
+        "--priority",
+        choices=(*PRIORITIES, *OTHER_PRIORITIES),
+        metavar="|".join(PRIORITIES),
+        default="normal",
+        help="what is handed out first (default normal)",
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.conftest import Run
 from tests.conftest import Start
 
 
@@ -45,3 +46,23 @@ def test_two_old_command_lines_work_together_also_after_a_restart(
     assert "again" in run("bob", "poll")
     assert "register: POST /register" in run("ann", "info")
     assert {ann, bob} <= set(run("ann", "discover").split())
+
+
+def test_our_command_line_takes_what_theirs_did(start_relay: Start, clawlink_home: Path, call: Run) -> None:
+    relay = start_relay()
+    ids = {}
+    for name in ("ann", "bob"):
+        reply = call("--relay", relay.url, "register", "--name", name, "--no-claim", "--json").ok().json
+        ids[name] = reply["agent"]["agent_id"]
+    for context in ("[1, 2]", '"text"', "{}"):
+        more = ("--context", context, "--priority", "critical", "--as", "ann")
+        task = call("delegate", "--to", ids["bob"], "--task", "count", *more, "--json").ok().json["message_id"]
+        assert "priority:  urgent" in call("poll", "--as", "bob").ok().out, context
+        answer = ("respond", "--to", ids["ann"], "--result", "three", "--as", "bob")
+        assert "completed" in call(*answer, "--msg-id", "msg-1", "--status", "done").ok().out, context
+        assert f"to task {task}" in call("poll", "--as", "ann").ok().out, context
+        assert "passed on" in call(*answer, "--msg-id", "msg-2", "--status", "fine").ok().out, context
+        assert "to what it calls msg-2" in call("poll", "--as", "ann").ok().out, context
+    call("register", "--name", "eve", "--relay", relay.url).ok()
+    refused = call("respond", "--msg-id", "msg-1", "--result", "r", "--status", "done", "--as", "eve")
+    assert (refused.code, "--status is one of in_progress" in refused.err) == (2, True)

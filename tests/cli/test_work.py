@@ -132,7 +132,7 @@ def test_respond_when_the_requester_has_left(call: Run, task: str, peer: Client)
         (["respond", "--msg-id", "x", "--result", "y"], 5, "no task 'x'"),
         (["delegate", "--to", "nobody", "--task", "x"], 5, "discover"),
         (["delegate", "--to", "a", "--task", "x", "--context", "{"], 2, "--context is not JSON"),
-        (["delegate", "--to", "a", "--task", "x", "--context", "[1]"], 2, "JSON object"),
+        (["delegate", "--to", "a", "--task", "x", "--context", "[1"], 2, "not JSON"),
         (["delegate", "--to", "a", "--task", "x", "--context", "[" * 5000], 2, "not JSON"),
         (["delegate", "--to", "a", "--task", "-", "--context", "-"], 2, "cannot both"),
         (["delegate", "--to", "x" * 200, "--task", "x"], 1, "to_agent"),

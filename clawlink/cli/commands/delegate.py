@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from clawlink.cli.exits import Exit
 from clawlink.cli.files import add_attach
-from clawlink.cli.values import add_idempotency_key, add_parent, add_priority, json_object, lifetime, names, span
+from clawlink.cli.values import add_idempotency_key, add_parent, add_priority, json_value, lifetime, names, span
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -74,7 +74,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     _require_sense(args)
     if args.task == "-" and args.context == "-":
         raise UsageError("--task and --context cannot both read standard input; give one of them as text")
-    context = None if args.context is None else json_object(ctx.read(args.context), "--context")
+    context = None if args.context is None else json_value(ctx.read(args.context), "--context")
     ask = {
         "task": _what(args, ctx),
         "context": context,

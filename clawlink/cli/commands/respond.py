@@ -22,7 +22,9 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--result", metavar="TEXT", help="the answer, or the news; - reads standard input")
     parser.add_argument("--result-json", action="store_true", help="the result is JSON, and is sent as such")
     parser.add_argument(
-        "--status", choices=STATUSES, help="default: completed, or in_progress with --progress and no --result"
+        "--status",
+        metavar="|".join(STATUSES),
+        help="default: completed, or in_progress with --progress and no --result; any word without an agent key",
     )
     parser.add_argument("--progress", type=percent, metavar="N", help="how much is done, in percent")
     parser.add_argument("--note", type=note, metavar="TEXT", help="one line on where it stands")
@@ -46,6 +48,10 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
     bare = args.result is None
     status = args.status or ("in_progress" if bare and args.progress is not None else "completed")
+    if status not in STATUSES and (ctx.me.agent_key is not None or args.receipt is not None):
+        raise UsageError(
+            f"--status is one of {', '.join(STATUSES)}, not {status!r}: this agent has a key, or a receipt"
+        )
     if bare and not args.attach and status != "in_progress":
         raise UsageError(
             f"say what came of it: --result TEXT, or --attach FILE "
