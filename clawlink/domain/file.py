@@ -83,6 +83,17 @@ class SharedFile(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         return not self.versions
 
 
+class Expected(msgspec.Struct, frozen=True, gc=False):
+    """At which versions a file may be for a write to happen; version 0 is that there is no file."""
+
+    among: frozenset[int] | None = None  # None: every version
+    but: frozenset[int] = frozenset()
+
+    def fits(self, revision: int) -> bool:
+        """Return True if the write may happen at this version."""
+        return (self.among is None or revision in self.among) and revision not in self.but
+
+
 class FileWrite(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What a write with an idempotency key did, so that repeating it answers the same. Its home is the file's."""
 
@@ -122,13 +133,16 @@ def locked(file: SharedFile | None, now: float) -> Lock | None:
     return None if file is None or file.lock is None or file.lock.until <= now else file.lock
 
 
-def require_revision(key: str, file: SharedFile | None, expected: int | None, now: float) -> None:
+def require_revision(key: str, file: SharedFile | None, expected: Expected | int | None, now: float) -> None:
     """Refuse a write that would overwrite what its writer has not seen; 0 expects that there is no such file."""
+    if expected is None:
+        return
     revision = revision_of(file, now)
-    if expected is not None and expected != revision:
+    fits = expected.fits(revision) if isinstance(expected, Expected) else expected == revision
+    if not fits:
+        wanted = f", not {expected}" if isinstance(expected, int) else ", and this write asked for another"
         raise VersionConflict(
-            f"file {key!r} is at version {revision}, not {expected}; "
-            f"read it, merge, and write with if_version {revision}",
+            f"file {key!r} is at version {revision}{wanted}; read it, merge, and write with if_version {revision}",
             field="if_version",
             current=revision,
         )
@@ -157,7 +171,7 @@ def put(
     editor: str,
     now: float,
     keep: int,
-    if_version: int | None = None,
+    if_version: Expected | int | None = None,
     ttl: float | None = None,
     burn: bool = False,
 ) -> SharedFile:
@@ -186,7 +200,9 @@ def put(
     )
 
 
-def delete(key: str, file: SharedFile | None, *, now: float, keep: float, if_version: int | None = None) -> SharedFile:
+def delete(
+    key: str, file: SharedFile | None, *, now: float, keep: float, if_version: Expected | int | None = None
+) -> SharedFile:
     """Return the marker that the file is gone; it is kept ``keep`` seconds so that version numbers go on counting."""
     there = present(file, now)
     if there is None:

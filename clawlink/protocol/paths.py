@@ -29,6 +29,8 @@ class Endpoint:
     open: bool = False  # needs no token
     text: bool = False  # answers text or a foreign document instead of a reply struct
     stays: bool = False  # the reply goes on for as long as the connection lasts
+    claims: bool = False  # a GET that takes messages: a page in a browser must show that it may, and HEAD is refused
+    ticket: bool = False  # a ticket of POST /tickets stands for token and key
     socket: bool = False  # a websocket: its token may also come in the address, or as a subprotocol
     takes_bytes: bool = False  # the body is bytes as they are, not JSON
     gives_bytes: bool = False  # so is the reply
@@ -110,7 +112,14 @@ KNOWLEDGE = Endpoint(
     "knowledge", "GET", "/broadcasts", "What was told.", replies.KnowledgeList, query=requests.KnowledgeQuery
 )
 POLL = Endpoint(
-    "poll", "GET", "/poll/{agent_id}", "Claim messages.", replies.Polled, query=requests.PollQuery, acts=True
+    "poll",
+    "GET",
+    "/poll/{agent_id}",
+    "Claim messages.",
+    replies.Polled,
+    query=requests.PollQuery,
+    acts=True,
+    claims=True,
 )
 SOCKET = Endpoint(
     "socket",
@@ -122,6 +131,7 @@ SOCKET = Endpoint(
     acts=True,
     text=True,
     stays=True,
+    claims=True,
     socket=True,
 )
 EVENTS = Endpoint(
@@ -130,10 +140,21 @@ EVENTS = Endpoint(
     "/events/{agent_id}",
     "Be pushed to by server-sent events.",
     None,
-    query=requests.StreamQuery,
+    query=requests.EventsQuery,
     acts=True,
     text=True,
     stays=True,
+    claims=True,
+    ticket=True,
+)
+TICKETS = Endpoint(
+    "tickets",
+    "POST",
+    "/tickets",
+    "Get a ticket that opens one event stream without headers.",
+    replies.TicketMade,
+    body=requests.MakeTicket,
+    acts=True,
 )
 ACK = Endpoint("ack", "POST", "/ack", "Settle leased messages.", replies.Receipted, body=requests.Ack, acts=True)
 NACK = Endpoint("nack", "POST", "/nack", "Give leased messages back.", replies.Receipted, body=requests.Nack, acts=True)

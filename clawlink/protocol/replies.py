@@ -299,6 +299,14 @@ class Settled(Struct, frozen=True, gc=False):
     lease_expires_at: str | None = None
 
 
+class TicketMade(Struct, frozen=True):
+    """A ticket: it opens ``url`` once, within ``seconds``."""
+
+    ticket: str
+    url: str
+    seconds: float
+
+
 class Receipted(Struct, frozen=True):
     """One result a receipt, in the order asked; ``count`` of them took effect."""
 

@@ -324,6 +324,20 @@ class StreamQuery(Struct, frozen=True, gc=False):
     credit: Annotated[int, Meta(ge=1, le=limits.MAX_CREDIT)] = limits.DEFAULT_CREDIT
 
 
+class EventsQuery(StreamQuery, frozen=True, gc=False):
+    """The same over server-sent events, where a page in a browser can set no header but can show a ticket."""
+
+    ticket: Annotated[str, Meta(max_length=128)] | None = None
+
+
+class MakeTicket(Struct, frozen=True, gc=False):
+    """Which agent will open which stream, and the last event that it read on the stream before."""
+
+    agent_id: AgentId
+    route: Literal["events"] = "events"
+    last_event_id: Annotated[str, Meta(max_length=512)] | None = None
+
+
 class Subscribe(Struct, frozen=True, gc=False):
     """Say anew which broadcasts come."""
 

@@ -11,7 +11,7 @@ import msgspec
 from clawlink.domain import file as rules
 from clawlink.domain.agent import Agent, hears_of_files
 from clawlink.domain.delivery import copy_id
-from clawlink.domain.file import ABSENT, PRESENT, Content, FileWrite, SharedFile, Version
+from clawlink.domain.file import ABSENT, PRESENT, Content, Expected, FileWrite, SharedFile, Version
 from clawlink.domain.limits import MAX_KEY_LENGTH
 from clawlink.domain.message import FileUpdated, Priority, encode
 from clawlink.errors import (
@@ -53,7 +53,7 @@ class Write(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     file_type: str | None = None  # else text or binary, by the content type
     content_type: str
-    if_version: int | None = None
+    if_version: Expected | int | None = None
     ttl: float | None = None
     burn: bool = False
     force: bool = False
@@ -184,7 +184,9 @@ class Files:
         core.stats.files_written += 1
         return new.newest, new
 
-    async def delete(self, editor: Agent, key: str, if_version: int | None, *, force: bool = False) -> SharedFile:
+    async def delete(
+        self, editor: Agent, key: str, if_version: Expected | int | None, *, force: bool = False
+    ) -> SharedFile:
         """Delete a file with all its versions and tell the other agents.
 
         Raises UnknownFile, VersionConflict, FileLocked.
@@ -193,7 +195,7 @@ class Files:
         return await self._core.finish(self._delete(editor, key, if_version, force))
 
     @retrying
-    async def _delete(self, editor: Agent, key: str, if_version: int | None, force: bool) -> SharedFile:
+    async def _delete(self, editor: Agent, key: str, if_version: Expected | int | None, force: bool) -> SharedFile:
         core = self._core
         now = core.clock()
         old = await core.store.get(SharedFile, key)

@@ -25,6 +25,7 @@ from clawlink.server.flow import Unread
 from clawlink.server.front import Front
 from clawlink.server.push import Push
 from clawlink.server.routes import ALL
+from clawlink.server.tickets import Tickets
 from clawlink.server.wire import read
 from clawlink.store.base import Signals, Store
 from clawlink.store.blobs import LocalBlobs
@@ -63,7 +64,8 @@ class App:
         )
         self._addresses = Addresses(network(trusted) for trusted in config.trust_proxies)
         self._push = Push(self.relay, max_frame_bytes=config.limits.max_body_bytes)
-        self._events = Events()
+        self._tickets = Tickets(time.monotonic)
+        self._events = Events(self._tickets)
         self._agentlink = open_door(self.relay, config, read, wall=clock or time.time)
         self._server: Server | None = None
         self._runner: web.ServerRunner | None = None
@@ -73,7 +75,11 @@ class App:
     def _front(self) -> Front:
         config = self._config
         guard = Guard(
-            config.token, host=config.host, allow_hosts=config.allow_hosts, allow_origins=config.allow_origins
+            config.token,
+            host=config.host,
+            tickets=self._tickets,
+            allow_hosts=config.allow_hosts,
+            allow_origins=config.allow_origins,
         )
         served = (route for routes in ALL for route in routes.serving.items())
         agentlink = () if self._agentlink is None else self._agentlink.routes

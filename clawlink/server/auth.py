@@ -6,19 +6,25 @@ import base64
 import hmac
 import ipaddress
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from aiohttp import hdrs
-from multidict import istr
+from multidict import CIMultiDictProxy, istr
 
 from clawlink.errors import BadRequest, NotAllowed, NotAuthenticated, UnsupportedMediaType
 from clawlink.protocol.paths import Endpoint
+from clawlink.server import cors
 from clawlink.server.address import host_name
-from clawlink.server.wire import Request
+from clawlink.server.tickets import Tickets
+from clawlink.server.wire import Request, parameter
 
 SUBPROTOCOL = "clawlink"
 _KNOWN_HOSTS_MAX = 1024
+PROOF = "X-Requested-With"
 _FETCH_SITE = istr("Sec-Fetch-Site")
+_OWN_SITES = ("none", "same-origin")
+_OF_BROWSERS = tuple(map(istr, ("Referer", "Sec-CH-UA", "Upgrade-Insecure-Requests", "Sec-Purpose", "Purpose")))
+_VARY: Mapping[str, str] = {hdrs.VARY: hdrs.ORIGIN}
 
 
 class Guard:
@@ -26,13 +32,21 @@ class Guard:
 
     A page in a browser can send requests to any address. It always names itself in ``Origin``, and after DNS rebinding
     the ``Host`` is its own name: so a foreign Origin is refused, and a Host that is neither an address nor ours.
-    Images, scripts and links it fetches without an Origin; but then the browser says that they are for another site.
+    Images, scripts and links it fetches without an Origin. Then most browsers say for which site they are
+    (``Sec-Fetch-Site``). At an address of plain HTTP they do not: see ``require_no_page``.
     """
 
     def __init__(
-        self, token: str | None, *, host: str, allow_hosts: Iterable[str] = (), allow_origins: Iterable[str] = ()
+        self,
+        token: str | None,
+        *,
+        host: str,
+        tickets: Tickets,
+        allow_hosts: Iterable[str] = (),
+        allow_origins: Iterable[str] = (),
     ) -> None:
-        self._expected = None if token is None else f"Bearer {token}".encode()
+        self._token = None if token is None else token.encode()
+        self._tickets = tickets
         own = socket.gethostname().lower()
         self._names = {"localhost", host.lower(), own, own.split(".")[0], own.split(".")[0] + ".local"}
         self._names |= {name.lower() for name in allow_hosts}
@@ -45,22 +59,38 @@ class Guard:
         host = headers.get(hdrs.HOST)
         if host is not None and host not in self._known:
             self._check_host(host)
+        if self._origins:
+            request.headers_too = _VARY
         origin = headers.get(hdrs.ORIGIN)
         if origin is not None:
-            self._check_origin(request, origin, host)
-        elif headers.get(_FETCH_SITE) == "cross-site":
-            raise NotAllowed("pages of other sites may not use this relay, not even for images", field="Sec-Fetch-Site")
-        if self._expected is not None and (endpoint is None or not endpoint.open):
-            given = headers.get(hdrs.AUTHORIZATION)
-            if given is None and endpoint is not None and endpoint.socket:
-                given = _otherwise(request)
-            if given is None or not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._expected):
-                raise NotAuthenticated(
-                    "this relay asks for its token: send the header 'Authorization: Bearer <token>' "
-                    "(on the command line --token or CLAWLINK_TOKEN)"
-                    if given is None
-                    else "the token is not that of this relay"
-                )
+            self._check_origin(request, endpoint, origin, host)
+        elif headers.get(_FETCH_SITE, "none") not in _OWN_SITES:
+            raise NotAllowed(
+                "pages of other sites may not use this relay, not even for images; "
+                "start it with --allow-origin to let a page use fetch",
+                field="Sec-Fetch-Site",
+            )
+        if endpoint is not None and endpoint.ticket and "ticket" in request.query:
+            agent_id = parameter(request, "agent_id")
+            request.ticket = self._tickets.use(request.query["ticket"], agent_id, endpoint.name)
+            request.shown = True
+        elif self._token is not None and (endpoint is None or not endpoint.open):
+            self._check_token(request, endpoint, self._token)
+            request.shown = True
+        if endpoint is not None and endpoint.claims:
+            require_no_page(request)
+
+    def _check_token(self, request: Request, endpoint: Endpoint | None, token: bytes) -> None:
+        given = _bearer(request)
+        if given is None and endpoint is not None and endpoint.socket:
+            given = request.query.get("token") or in_subprotocol(request, "token")
+        if given is None or not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), token):
+            raise NotAuthenticated(
+                "this relay asks for its token: send the header 'Authorization: Bearer <token>' "
+                "(on the command line --token or CLAWLINK_TOKEN)"
+                if given is None
+                else "the token is not that of this relay"
+            )
 
     def _check_host(self, host: str) -> None:
         name = host_name(host)
@@ -72,20 +102,57 @@ class Guard:
         if len(self._known) < _KNOWN_HOSTS_MAX:
             self._known.add(host)
 
-    def _check_origin(self, request: Request, origin: str, host: str | None) -> None:
-        origin = origin.lower().rstrip("/")
-        if origin != f"{request.scheme}://{(host or '').lower()}" and origin not in self._origins:
+    def _check_origin(self, request: Request, endpoint: Endpoint | None, given: str, host: str | None) -> None:
+        origin = given.lower().rstrip("/")
+        if origin in self._origins:
+            request.headers_too = cors.allowed(given)
+        elif origin != f"{request.scheme}://{(host or '').lower()}":
             raise NotAllowed(
                 f"pages of {origin!r} may not use this relay; start it with --allow-origin to let them", field="Origin"
             )
-        if request.method == hdrs.METH_POST and request.content_type != "application/json":
+        request.shown = True
+        takes_json = endpoint is None or not endpoint.takes_bytes
+        if request.method == hdrs.METH_POST and takes_json and request.content_type != "application/json":
             raise UnsupportedMediaType("a page must send JSON as Content-Type: application/json", field="Content-Type")
 
 
-def _otherwise(request: Request) -> str | None:
-    """Return the token of one who cannot set headers, as no page in a browser can for a websocket."""
-    token = request.query.get("token") or in_subprotocol(request, "token")
-    return None if token is None else f"Bearer {token}"
+def require_no_page(request: Request) -> None:
+    """Refuse what may be a link or an image in a foreign page. Raises NotAllowed.
+
+    A browser sends neither ``Origin`` nor ``Sec-Fetch-Site`` for an image at an address of plain HTTP. So whatever
+    looks like a browser must show what no foreign page can send: a ticket, or a header that needs a preflight.
+    """
+    headers = request.headers
+    if not request.shown and _FETCH_SITE not in headers and _looks_like_a_browser(headers) and not _proves(request):
+        raise NotAllowed(
+            "this takes messages, and a page in a browser may not do so with an image or a link; "
+            f"if you are no page, or are the relay's own, send the header {PROOF}: 1",
+            field=PROOF,
+        )
+
+
+def _looks_like_a_browser(headers: CIMultiDictProxy[str]) -> bool:
+    """Return True for what a browser sends with an image, a script or a link, and a program hardly ever."""
+    accept = headers.get(hdrs.ACCEPT, "")
+    return (
+        headers.get(hdrs.USER_AGENT, "").startswith("Mozilla/")
+        or "image/" in accept
+        or "text/html" in accept
+        or any(name in headers for name in _OF_BROWSERS)
+    )
+
+
+def _proves(request: Request) -> bool:
+    """Return True if a header is there that a foreign page could send after a preflight only."""
+    return _bearer(request) is not None or any(
+        name.lower() == PROOF.lower() or name[:9].lower() == "clawlink-" for name in request.headers
+    )
+
+
+def _bearer(request: Request) -> str | None:
+    """Return the credentials of scheme Bearer, in any case; None if there are none."""
+    scheme, _, rest = request.headers.get(hdrs.AUTHORIZATION, "").strip().partition(" ")
+    return rest.lstrip(" ") if scheme.lower() == "bearer" and rest else None
 
 
 def offers_subprotocol(request: Request) -> bool:

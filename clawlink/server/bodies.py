@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from aiohttp import hdrs, web
 
-from clawlink.domain.file import SharedFile, Version
+from clawlink.domain.file import Expected, SharedFile, Version
 from clawlink.domain.limits import IDLE_BODY_SECONDS
 from clawlink.errors import BadRequest, BodyTimeout, RangeNotSatisfiable
 from clawlink.relay.clock import iso
@@ -22,13 +22,15 @@ from clawlink.server.flow import Watch, on_its_way
 from clawlink.server.wire import Request, require_unpacked, was_reset
 
 PART_BYTES = 256 * 1024
-_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})", re.IGNORECASE)
-_TAG = re.compile(r'(?:W/)?"([^"]*)"')
+_RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)", re.IGNORECASE)
+_TAG = re.compile(r'(W/)?"([^"]*)"')
+_REVISION = re.compile("[1-9][0-9]{0,17}")
 _SHA256 = re.compile(r"sha-256\s*=\s*:([^:]*):", re.IGNORECASE)
 _OLD_SHA256 = re.compile(r"sha-256\s*=\s*([^,\s]+)", re.IGNORECASE)
 _DIGESTS = {"Content-Digest": _SHA256, "Repr-Digest": _SHA256, "Digest": _OLD_SHA256}
 _SHAPES = {"Content-Digest": "sha-256=:BASE64:", "Repr-Digest": "sha-256=:BASE64:", "Digest": "sha-256=BASE64"}
 _SHA256_BYTES = 32
+_MOST_DIGITS = 18
 _ARRIVAL_PAUSE_SECONDS = 0.01
 
 # -- in ----------------------------------------------------------------------------------------------------------------
@@ -132,9 +134,49 @@ class Span(NamedTuple):
         return 206 if self.part else 200
 
 
-def tags(given: str) -> list[str]:
-    """Return the entity tags of a conditional header; ``*`` stands for any."""
-    return ["*"] if given.strip() == "*" else _TAG.findall(given)
+class Tags(NamedTuple):
+    """The entity tags of a conditional header. ``every`` stands for ``*``."""
+
+    every: bool
+    strong: frozenset[int]
+    weak: frozenset[int]
+
+    def strongly(self, revision: int) -> bool:
+        """Return True if the version matches as ``If-Match`` compares: a weak tag matches nothing."""
+        return self.every or revision in self.strong
+
+    def weakly(self, revision: int) -> bool:
+        """Return True if the version matches as ``If-None-Match`` compares."""
+        return self.every or revision in self.strong or revision in self.weak
+
+
+def tags(given: str) -> Tags:
+    """Read the tags of a conditional header; tags that name no version match none, and what is no tag is left out."""
+    found: dict[bool, set[int]] = {True: set(), False: set()}
+    for weak, tag in _TAG.findall(given):
+        if _REVISION.fullmatch(tag):
+            found[bool(weak)].add(int(tag))
+    return Tags(given.strip() == "*", frozenset(found[False]), frozenset(found[True]))
+
+
+def expected(headers: Mapping[str, str]) -> Expected | None:
+    """Return at which versions a file may be for a write to happen. Raises BadRequest for what are no tags."""
+    conditions = {name: headers.get(name) for name in (hdrs.IF_MATCH, hdrs.IF_NONE_MATCH)}
+    for name, given in conditions.items():
+        if given is not None and given.strip() != "*" and (_TAG.sub("", given).strip(", \t") or '"' not in given):
+            raise BadRequest(f'{name} takes versions in quotes, such as "3", or *, not {given[:64]!r}', field=str(name))
+    match, none = conditions.values()
+    among: frozenset[int] | None = None
+    but: frozenset[int] = frozenset()
+    if match is not None:
+        wanted = tags(match)
+        among, but = (None, frozenset({0})) if wanted.every else (wanted.strong, but)
+    if none is not None:
+        unwanted = tags(none)
+        if unwanted.every:
+            among = frozenset({0}) if among is None else among & {0}
+        but |= unwanted.strong | unwanted.weak
+    return None if among is None and not but else Expected(among, but)
 
 
 def span_of(headers: Mapping[str, str], version: Version) -> Span:
@@ -150,17 +192,24 @@ def span_of(headers: Mapping[str, str], version: Version) -> Span:
     condition = headers.get(hdrs.IF_RANGE)
     if condition is not None and condition.strip() not in (etag_of(version), _modified(version)):
         return whole
+    first, last = (_position(text) for text in found.groups())
     if not found[1]:  # the last so many
-        start, end = max(size - int(found[2]), 0), size
-    elif found[2] and int(found[2]) < int(found[1]):
+        start, end = max(size - last, 0), size
+    elif found[2] and last < first:
         return whole
     else:
-        start, end = int(found[1]), min(int(found[2]) + 1, size) if found[2] else size
+        start, end = first, min(last + 1, size) if found[2] else size
     if start >= end:
         raise RangeNotSatisfiable(
             f"the file has {size} bytes, and the range begins at {start}", field="Range", limit=size, current=size
         )
     return Span(start, end, size, part=True)
+
+
+def _position(text: str) -> int:
+    """Return a position, which may be far beyond the end of any file, and have more digits than Python reads."""
+    digits = text.lstrip("0")
+    return int(digits or "0") if len(digits) <= _MOST_DIGITS else 10**_MOST_DIGITS
 
 
 def etag_of(version: Version) -> str:

@@ -14,11 +14,13 @@ from collections.abc import Iterator
 
 from aiohttp import hdrs, web
 
+from clawlink.domain.access import KEY_HEADER
 from clawlink.domain.agent import Agent
 from clawlink.errors import NotAllowed, UnknownAgent
 from clawlink.protocol import paths
 from clawlink.protocol.paths import Endpoint
-from clawlink.protocol.requests import StreamQuery
+from clawlink.protocol.replies import TicketMade
+from clawlink.protocol.requests import EventsQuery, MakeTicket
 from clawlink.relay.consumer import Closed, Consumer
 from clawlink.relay.ids import receipt
 from clawlink.relay.reader import Taken
@@ -26,7 +28,9 @@ from clawlink.relay.refusal import refusal
 from clawlink.relay.relay import Relay
 from clawlink.server.frames import message_frame
 from clawlink.server.leases import lease_of
-from clawlink.server.wire import Handler, Request, acting, parameter, read_query
+from clawlink.server.reply import Reply, reply
+from clawlink.server.tickets import SECONDS, Tickets
+from clawlink.server.wire import Handler, Request, acting, parameter, read, read_query
 
 _log = logging.getLogger("clawlink.push")
 
@@ -44,7 +48,8 @@ _HEADERS = {hdrs.CONTENT_TYPE: "text/event-stream", hdrs.CACHE_CONTROL: "no-stor
 class Events:
     """The event streams of one relay, and those that ended a moment ago."""
 
-    def __init__(self) -> None:
+    def __init__(self, tickets: Tickets) -> None:
+        self._tickets = tickets
         self._consumers: dict[str, list[Consumer]] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._stopped = False
@@ -53,6 +58,7 @@ class Events:
     def routes(self) -> Iterator[tuple[Endpoint, Handler]]:
         """Which endpoint is served by what."""
         yield paths.EVENTS, self._serve
+        yield paths.TICKETS, self._make_ticket
 
     async def stop(self) -> None:
         """Give back at once what clients were sent, those that have left and those that leave from now on."""
@@ -62,12 +68,22 @@ class Events:
                 await consumer.close()
         await asyncio.gather(*self._leaving, return_exceptions=True)
 
+    async def _make_ticket(self, relay: Relay, request: Request) -> Reply:
+        """Make a ticket for an agent whose page can set no header."""
+        ask = await read(request, MakeTicket)
+        agent = await acting(relay, request, ask.agent_id, "agent_id")
+        ticket = self._tickets.make(agent.id, request.headers.get(KEY_HEADER), ask.route, ask.last_event_id)
+        url = f"{paths.EVENTS.url(agent_id=agent.id)}?ticket={ticket}"
+        return reply(TicketMade(ticket, url, SECONDS))
+
     async def _serve(self, relay: Relay, request: Request) -> web.StreamResponse:
         """Settle what the client says it has read, and send it what there is until it is to come back."""
         relay.require_working()
         agent = await acting(relay, request, parameter(request, "agent_id"), "agent_id")
-        ask = read_query(request, StreamQuery)
+        ask = read_query(request, EventsQuery)
         last = request.headers.get(_LAST_EVENT_ID)
+        if request.ticket is not None:
+            last = last or request.ticket.last_event_id
         if last:
             await self._settle(agent.id, last)
         response = web.StreamResponse(headers=_HEADERS)

@@ -10,18 +10,20 @@ import logging
 import time
 from collections.abc import Iterable
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from clawlink.errors import BadRequest, MethodNotAllowed, UnknownRoute
 from clawlink.protocol.paths import Endpoint
 from clawlink.relay.refusal import refusal
 from clawlink.relay.relay import Relay
+from clawlink.server import cors
 from clawlink.server.auth import Guard
 from clawlink.server.reply import Reply, reply_failure, write
 from clawlink.server.wire import Handler, Request
 
 _log = logging.getLogger("clawlink.request")
 _NOWHERE = "none"
+PREFLIGHT = Endpoint("preflight", "OPTIONS", "", "What a page in a browser may do.", None, open=True, empty=True)
 
 
 class Front:
@@ -36,7 +38,10 @@ class Front:
         self._logs = _log.isEnabledFor(logging.DEBUG)
 
     async def __call__(self, request: Request) -> web.StreamResponse:
-        endpoint, serve = self._fixed.get((request.method, request.rel_url.raw_path)) or self._find(request)
+        method = request.method
+        endpoint, serve = self._fixed.get((method, request.rel_url.raw_path)) or self._find(request, method)
+        if method == hdrs.METH_OPTIONS and cors.is_preflight(request):
+            endpoint, serve = PREFLIGHT, self._preflight
         started = time.perf_counter() if self._logs else 0.0
         refused: Reply | None = None
         try:
@@ -61,20 +66,33 @@ class Front:
             _log.debug("request", extra=seen)
         return response
 
-    def _find(self, request: Request) -> tuple[Endpoint | None, Handler]:
+    def _find(self, request: Request, method: str) -> tuple[Endpoint | None, Handler]:
         path = request.rel_url.raw_path
         for endpoint, serve in self._routes:
-            if endpoint.method == request.method:
+            if endpoint.method == method:
                 found = endpoint.pattern.fullmatch(path)
                 if found is not None:
                     request.parameters = found.groupdict()
                     return endpoint, serve
+        if method == hdrs.METH_HEAD:
+            endpoint_or_none, serve = self._find(request, hdrs.METH_GET)
+            if endpoint_or_none is not None and _takes_head(endpoint_or_none):
+                return endpoint_or_none, serve
         return None, self._nowhere
+
+    def _methods(self, path: str) -> set[str]:
+        """Return the methods that an address takes."""
+        found = [endpoint for endpoint, _ in self._routes if endpoint.pattern.fullmatch(path)]
+        return {e.method for e in found} | {hdrs.METH_HEAD for e in found if _takes_head(e)}
+
+    async def _preflight(self, relay: Relay, request: Request) -> Reply:
+        """Tell a browser what a page may do."""
+        return cors.preflight(request, self._methods(request.rel_url.raw_path) or {hdrs.METH_GET, hdrs.METH_POST})
 
     async def _nowhere(self, relay: Relay, request: Request) -> Reply:
         """Refuse a request that no route takes: the method is wrong, or the address is."""
         path = request.rel_url.raw_path
-        allowed = sorted({endpoint.method for endpoint, _ in self._routes if endpoint.pattern.fullmatch(path)})
+        allowed = sorted(self._methods(path))
         if allowed:
             shown = ", ".join(allowed)
             raise MethodNotAllowed(f"this address does not take {request.method}, only {shown}", current=shown)
@@ -85,6 +103,11 @@ def _in_our_words(failure: Exception) -> Exception:
     if isinstance(failure, web.HTTPException):
         return BadRequest(failure.reason or "the request is malformed")
     return failure
+
+
+def _takes_head(endpoint: Endpoint) -> bool:
+    """Return True for a GET that changes nothing and ends: HEAD answers what it would, without the body."""
+    return endpoint.method == hdrs.METH_GET and not endpoint.claims and not endpoint.stays
 
 
 def _name(endpoint: Endpoint | None) -> str:

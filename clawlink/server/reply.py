@@ -68,6 +68,18 @@ def reply_failure(error: ClawLinkError) -> Reply:
     return Reply(failure.to_body(error), error.status, headers=failure.to_headers(error))
 
 
+class Asked(web.BaseRequest):
+    """A request, with what every reply to it says besides, whoever makes the reply."""
+
+    headers_too: Mapping[str, str] | None = None
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        # Else aiohttp tells its own version and that of Python.
+        response.headers[hdrs.SERVER] = _SERVER
+        if self.headers_too is not None:
+            response.headers.update(self.headers_too)
+
+
 class _Written(web.StreamResponse):
     """Tells aiohttp that the reply is written, and that the connection stays."""
 
@@ -122,7 +134,9 @@ async def _send(request: Request, answer: Reply, size: int) -> web.StreamRespons
     if request.version != HttpVersion11 or not request.keep_alive or request.method == hdrs.METH_HEAD:
         return await _send_otherwise(request, answer, size)
     transport: Any = request.transport
-    more = b"" if not answer.headers else "".join(f"{k}: {v}\r\n" for k, v in answer.headers.items()).encode()
+    more = _lines(answer.headers) if answer.headers else b""
+    if request.headers_too is not None:
+        more += _lines(request.headers_too)
     head = _head(answer.status, answer.content_type)
     length = b"" if answer.status == 204 else b"Content-Length: %d\r\n" % size
     head = b"%b%b%b\r\n" % (head, more, length)
@@ -156,9 +170,13 @@ async def _send_otherwise(request: Request, answer: Reply, size: int) -> web.Str
     return response
 
 
+def _lines(headers: Mapping[str, str]) -> bytes:
+    return "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
+
+
 def as_response(answer: Reply) -> web.Response:
     """Return the reply as aiohttp's own response."""
-    headers = {hdrs.SERVER: _SERVER, **(answer.headers or {})}
+    headers = dict(answer.headers or {})
     if answer.content_type:
         headers[hdrs.CONTENT_TYPE] = answer.content_type
     return web.Response(body=answer.body, status=answer.status, headers=headers)

@@ -23,7 +23,8 @@ from clawlink.protocol.reading import read_json
 from clawlink.relay.relay import Relay
 from clawlink.server.address import Addresses, host_name
 from clawlink.server.flow import Unread
-from clawlink.server.reply import Reply
+from clawlink.server.reply import Asked, Reply
+from clawlink.server.tickets import Ticket
 
 KEY_FIELD = "idempotency_key"
 _KEY_HEADER = istr("Idempotency-Key")
@@ -34,13 +35,16 @@ BODY_SECONDS = 30.0
 T = TypeVar("T")
 
 
-class Request(web.BaseRequest):
+class Request(Asked):
     """A request, with the parameters of its path, still percent-encoded."""
 
     parameters: Mapping[str, str] = {}
     addresses = Addresses()
     names: frozenset[str] = frozenset()
     unread = Unread(Limits())
+    ticket: Ticket | None = None
+    shown = False
+    """True once the request has shown what no foreign page can: an allowed Origin, the token or a ticket."""
 
     @property
     def address(self) -> str | None:
@@ -206,7 +210,9 @@ def parameter(request: Request, name: str) -> str:
 
 async def acting(relay: Relay, request: Request, agent_id: str, field: str) -> Agent:
     """Return the agent that the request acts as; see ``Agents.acting``."""
-    return await relay.agents.acting(agent_id, request.headers.get(_AGENT_KEY), field=field)
+    ticket = request.ticket
+    key = request.headers.get(_AGENT_KEY) if ticket is None else ticket.agent_key
+    return await relay.agents.acting(agent_id, key, field=field)
 
 
 async def acting_anyway(

@@ -13,7 +13,7 @@ from clawlink.protocol.paths import ENDPOINTS
 from clawlink.version import VERSION
 from tests.conftest import Running, Serve
 from tests.server.asks import claim_one, metrics, ok, refused, send
-from tests.system.raw import Clock, exchange, request
+from tests.system.raw import Clock, connect, exchange, read_answer, request
 
 memory = pytest.mark.parametrize("store_kind", ["memory"])
 
@@ -29,15 +29,19 @@ async def test_healthz_needs_no_token_and_everything_else_does(serve: Serve) -> 
 
 
 @pytest.mark.parametrize(
-    "header", ["Basic dDp0", "Bearer", "Bearer ", "bearer t", "Bearer t ", "Token t", "t", "Bearer \udcff"]
+    "header", ["Basic dDp0", "Bearer", "Bearer ", "Bearert", "Bearer t x", "Bearer T", "Token t", "t", "Bearer \udcff"]
 )
 async def test_only_the_exact_token_is_taken(serve: Serve, header: str) -> None:
     relay = await serve(token="t")
     status, body = await relay.get("/", headers={"Authorization": header})
-    if header == "Bearer t ":  # white space around a header's value is not part of it
-        assert status == 200
-    else:
-        assert (status, body["code"]) == (401, "not_authenticated")
+    assert (status, body["code"]) == (401, "not_authenticated")
+
+
+async def test_the_scheme_is_taken_in_any_case_and_blanks_around_a_value_are_no_part_of_it(serve: Serve) -> None:
+    """RFC 9110, 5.5 and 11.1. Versions of aiohttp differ in whether they take the blank away."""
+    relay = await serve(token="t")
+    for header in ("bearer t", "BEARER t", "Bearer  t", "Bearer t ", "Bearer t\t", "  Bearer t"):
+        assert (await exchange(relay.url, request("GET", "/", Authorization=header))).status == 200, header
 
 
 async def test_a_token_of_any_script_works(serve: Serve) -> None:
@@ -73,6 +77,7 @@ async def test_info_counts_agents_messages_broadcasts_and_files(pair: Running, c
 async def test_metrics_are_well_formed_prometheus_text(pair: Running) -> None:
     await send(pair, "a", "b")
     async with pair.session.get(pair.url + "/metrics") as response:
+        assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
         assert response.content_type == "text/plain"
         text = await response.text()
     assert text.endswith("\n")
@@ -124,11 +129,15 @@ async def test_an_unknown_address_is_404_in_json(relay: Running, path: str) -> N
     ("method", "path", "allowed"),
     [
         ("GET", "/register", "POST"),
-        ("PUT", "/files/k", "DELETE, GET"),
-        ("PATCH", "/files", "GET, POST"),
-        ("POST", "/discover", "GET"),
-        ("DELETE", "/", "GET"),
+        ("PUT", "/files/k", "DELETE, GET, HEAD"),
+        ("PATCH", "/files", "GET, HEAD, POST"),
+        ("POST", "/discover", "GET, HEAD"),
+        ("DELETE", "/", "GET, HEAD"),
         ("POST", "/poll/a", "GET"),
+        ("HEAD", "/poll/a", "GET"),
+        ("HEAD", "/events/a", "GET"),
+        ("HEAD", "/ws/a", "GET"),
+        ("HEAD", "/ack", "POST"),
         ("OPTIONS", "/delegate", "POST"),
     ],
 )
@@ -136,14 +145,61 @@ async def test_a_wrong_method_is_405_and_names_the_right_ones(
     relay: Running, method: str, path: str, allowed: str
 ) -> None:
     answer = await exchange(relay.url, request(method, path))
-    assert (answer.status, answer.json["code"], answer.json["current"]) == (405, "method_not_allowed", allowed)
-    assert answer.headers["allow"] == allowed
+    assert (answer.status, answer.headers["allow"]) == (405, allowed)
+    if method != "HEAD":
+        assert (answer.json["code"], answer.json["current"]) == ("method_not_allowed", allowed)
 
 
 async def test_head_is_answered_as_get_without_a_body(pair: Running) -> None:
-    for path in ("/", "/healthz", "/discover", "/metrics", "/files"):
-        async with pair.session.head(pair.url + path) as response:
-            assert response.status in (200, 405), path
+    await ok(pair.post("/files", {"file_key": "k", "content": "c", "agent_id": "a"}))
+    given = ("/", "/healthz", "/discover", "/metrics", "/openapi.json", "/files", "/files/k", "/blobs", "/blobs/k")
+    for path in (*given, "/broadcasts", "/tasks?agent_id=a", "/dead-letters/a"):
+        connection = await connect(pair.url)
+        await connection.send(request("HEAD", path) + request("GET", path))  # a body would be taken for the next reply
+        head = await read_answer(connection.reader, body=False)
+        get = await connection.answer()
+        connection.close()
+        assert (head.status, get.status) == (200, 200), path
+        assert head.headers["content-type"] == get.headers["content-type"], path
+    assert (await exchange(pair.url, request("HEAD", "/files/none"))).status == 404
+
+
+async def test_head_of_a_file_for_one_reader_does_not_burn_it(pair: Running) -> None:
+    for path in ("/files/k", "/blobs/k"):
+        put = request("PUT", "/blobs/k", b"secret", ClawLink_Agent="a", ClawLink_Burn_After_Read="1")
+        await exchange(pair.url, put)
+        for _ in range(2):
+            assert (await exchange(pair.url, request("HEAD", path))).status == 200, path
+        assert (await exchange(pair.url, request("GET", path, ClawLink_Agent="b"))).status == 200, path
+        assert (await exchange(pair.url, request("DELETE", "/blobs/k?read=true", ClawLink_Agent="b"))).status == 200
+
+
+async def test_no_reply_tells_what_the_relay_is_made_of(pair: Running) -> None:
+    """Neither a route nor a refusal, neither a websocket nor a stream nor what is no HTTP at all."""
+    put = request("PUT", "/blobs/k", bytes(300_000), ClawLink_Agent="a")
+    assert (await exchange(pair.url, put)).headers["server"] == "ClawLink"
+    upgrade: dict[str, Any] = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec_WebSocket_Version": "13"}
+    asked = {
+        "a route": request("GET", "/"),
+        "a refusal": request("GET", "/nothing"),
+        "HEAD": request("HEAD", "/healthz"),
+        "closing": request("GET", "/", Connection="close"),
+        "HTTP/1.0": b"GET / HTTP/1.0\r\n\r\n",
+        "a blob": request("GET", "/blobs/k"),
+        "not modified": request("GET", "/blobs/k", If_None_Match='"1"'),
+        "a door": request("POST", "/agentrelay/send", b"{}"),
+        "a websocket": request("GET", "/ws/a", Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==", **upgrade),
+        "events": request("GET", "/events/a"),
+        "no HTTP": b"nonsense\r\n\r\n",
+        "a header too long": b"GET / HTTP/1.1\r\nX: " + b"x" * 20_000 + b"\r\n\r\n",
+    }
+    for name, sent in asked.items():
+        connection = await connect(pair.url)
+        await connection.send(sent)
+        head = (await connection.reader.readuntil(b"\r\n\r\n")).decode()
+        connection.close()
+        assert re.findall(r"(?mi)^server: (.*?)\r$", head) == ["ClawLink"], (name, head)
+        assert "aiohttp" not in head.lower(), name
 
 
 async def test_every_error_has_a_sentence_and_a_code(pair: Running) -> None:

@@ -28,7 +28,7 @@ from clawlink.relay.relay import Relay
 _log = logging.getLogger("clawlink.agentlink")
 
 # Signatures say who is asking, so these two need no token: old clients have none to show.
-SOCKET = Endpoint("agentlink", "GET", "/agentlink", "Agent Link's websocket.", None, open=True, text=True)
+SOCKET = Endpoint("agentlink", "GET", "/agentlink", "Agent Link's websocket.", None, open=True, text=True, stays=True)
 SEND = Endpoint("agentlink_send", "POST", "/api/v1/send", "Send a message as an instance's agent.", None, open=True)
 REGISTER = Endpoint("agentlink_register", "POST", "/api/v1/register", "Register an instance.", None)
 MAX_CONNECTIONS = 100

@@ -32,7 +32,7 @@ async def health(relay: Relay, request: Request) -> Reply:
 @routes.serves(paths.METRICS)
 async def metrics(relay: Relay, request: Request) -> Reply:
     """Counters in Prometheus text format."""
-    return Reply((await render(relay)).encode(), content_type="text/plain; charset=utf-8")
+    return Reply((await render(relay)).encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
 
 
 @routes.serves(paths.OPENAPI)

@@ -17,6 +17,7 @@ from clawlink.relay.file_reads import Opened
 from clawlink.relay.files import Write
 from clawlink.relay.relay import Relay
 from clawlink.server import bodies
+from clawlink.server.auth import require_no_page
 from clawlink.server.reply import Reply, reply
 from clawlink.server.wire import (
     Request,
@@ -35,7 +36,6 @@ routes = Routes()
 MEDIA_TYPE = re.compile(r"[\x20-\x7e]{1,255}")
 _OCTETS = "application/octet-stream"
 _MATCH = "If-Match"
-_NONE_MATCH = "If-None-Match"
 
 
 @routes.serves(paths.PUT_BLOB)
@@ -59,7 +59,7 @@ def _write(request: Request) -> Write:
         key=parameter(request, "file_key"),
         file_type=None if file_type is None else type_of(_unquoted(file_type), "ClawLink-File-Type"),
         content_type=media_type(headers.get(hdrs.CONTENT_TYPE), "Content-Type"),
-        if_version=_expected(request),
+        if_version=bodies.expected(headers),
         ttl=ttl(headers.get("ClawLink-TTL"), "ClawLink-TTL"),
         burn=bodies.flag(headers.get("ClawLink-Burn-After-Read"), "ClawLink-Burn-After-Read"),
         force=bodies.flag(headers.get("ClawLink-Force"), "ClawLink-Force"),
@@ -109,22 +109,6 @@ def ttl(given: str | None, field: str) -> float | None:
     return seconds
 
 
-def _expected(request: Request) -> int | None:
-    """Return the version that a write expects; 0 expects that there is none."""
-    match = request.headers.get(hdrs.IF_MATCH)
-    none = request.headers.get(hdrs.IF_NONE_MATCH)
-    if none is not None:
-        if none.strip() != "*" or match is not None:
-            raise BadRequest('a write takes If-Match: "VERSION", or If-None-Match: *', field=_NONE_MATCH)
-        return 0
-    if match is None:
-        return None
-    found = bodies.tags(match)
-    if len(found) != 1 or found == ["*"]:
-        raise BadRequest('If-Match takes one version in quotes, such as "3"', field=_MATCH)
-    return bodies.number(found[0], _MATCH, least=1)
-
-
 @routes.serves(paths.LIST_BLOBS)
 async def list_blobs(relay: Relay, request: Request) -> Reply:
     """List files."""
@@ -157,7 +141,12 @@ async def get_blob(relay: Relay, request: Request) -> Reply | web.StreamResponse
 async def opened(
     relay: Relay, request: Request, file: SharedFile, version: Version, reader: Hashable, start: int = 0
 ) -> AsyncIterator[Opened]:
-    """Open a version for one reply; what only one may read hears of it when the connection is lost."""
+    """Open a version for one reply; what only one may read hears of it when the connection is lost.
+
+    Raises NotAllowed if it may be an image in a foreign page that would burn it.
+    """
+    if file.burn:
+        require_no_page(request)
     content: Opened | None = None
     try:
         async with relay.file_reads.open(file, version, reader, start) as content:
@@ -184,14 +173,14 @@ async def head_blob(relay: Relay, request: Request) -> Reply | web.StreamRespons
 def _has_it(request: Request, version: Version) -> bool:
     """Tell whether the asker has this version already. Raises VersionConflict if it insists on another one."""
     match = request.headers.get(hdrs.IF_MATCH)
-    if match is not None and "*" not in (wanted := bodies.tags(match)) and str(version.revision) not in wanted:
+    if match is not None and not bodies.tags(match).strongly(version.revision):
         raise VersionConflict(
             f"the file is at version {version.revision}, not {match[:32]}",
             field=_MATCH,
             current=version.revision,
         )
     none = request.headers.get(hdrs.IF_NONE_MATCH)
-    return none is not None and bool({"*", str(version.revision)} & set(bodies.tags(none)))
+    return none is not None and bodies.tags(none).weakly(version.revision)
 
 
 async def reader_of(relay: Relay, request: Request) -> Hashable:
@@ -211,7 +200,7 @@ async def delete_blob(relay: Relay, request: Request) -> Reply:
     else:
         editor = await asking(relay, request, ask.agent_id)
         force = ask.force or bodies.flag(request.headers.get("ClawLink-Force"), "ClawLink-Force")
-        gone = await relay.files.delete(editor, key, _expected(request), force=force)
+        gone = await relay.files.delete(editor, key, bodies.expected(request.headers), force=force)
     return reply(replies.FileDeleted("deleted", key, gone.revision))
 
 

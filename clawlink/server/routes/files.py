@@ -6,14 +6,14 @@ import base64
 import binascii
 from collections.abc import AsyncIterator
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from clawlink.errors import BadRequest
 from clawlink.protocol import paths, replies, requests
 from clawlink.relay.files import Write
 from clawlink.relay.relay import Relay
 from clawlink.server import bodies
-from clawlink.server.reply import Reply, reply, tell_by_the_way, write
+from clawlink.server.reply import JSON, Reply, reply, tell_by_the_way, write
 from clawlink.server.routes.blobs import opened, reader_of
 from clawlink.server.wire import Request, Routes, acting_anyway, asking, parameter, read, read_query
 
@@ -64,6 +64,8 @@ async def get_file(relay: Relay, request: Request) -> Reply | web.StreamResponse
     """Read a file."""
     reader = await reader_of(relay, request)
     file = await relay.file_reads.find_small(parameter(request, "file_key"))
+    if request.method == hdrs.METH_HEAD:  # that file is there; its content is neither encoded nor read
+        return web.StreamResponse(headers={hdrs.CONTENT_TYPE: JSON})
     async with opened(relay, request, file, file.newest, reader) as content:
         first, *more = await relay.file_reads.as_json(file, content)
         answer = Reply(first, more=more)
