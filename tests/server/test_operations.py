@@ -208,7 +208,7 @@ async def test_every_error_has_a_sentence_and_a_code(pair: Running) -> None:
         refused(pair.ask("PUT", "/"), 405, "method_not_allowed"),
         refused(pair.ask("POST", "/send", data=b"{"), 400, "bad_json"),
         refused(pair.post("/send", {}), 400, "bad_request"),
-        refused(pair.get("/poll/none"), 404, "unknown_agent"),
+        refused(pair.get("/dead-letters/none"), 404, "unknown_agent"),
         refused(pair.get("/files/none"), 404, "unknown_file"),
     ]
     for ask in asks:
