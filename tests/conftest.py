@@ -24,6 +24,7 @@ from clawlink.domain.limits import Limits
 from clawlink.server.app import App
 from clawlink.store.base import Store
 from clawlink.store.memory import MemoryStore
+from tests.browser import programs
 from tests.store.faulty import FaultyStore
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -48,6 +49,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="marked",
         help="run each asynchronous test on asyncio and uvloop, or only those marked both_loops (the default)",
     )
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave the pages out where there is no browser to open them; ``pytest_terminal_summary`` says so."""
+    return True if collection_path == Path(programs.__file__).parent and programs.missing() else None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print one line for what was left out."""
+    missing = programs.missing()
+    if missing:
+        terminalreporter.write_line(f"left out: tests/browser, since {missing} (see tests/browser/programs.py)")
 
 
 def pytest_asyncio_loop_factories(
