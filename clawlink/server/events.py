@@ -30,7 +30,7 @@ from clawlink.server.frames import message_frame
 from clawlink.server.leases import lease_of
 from clawlink.server.reply import Reply, reply
 from clawlink.server.tickets import SECONDS, Tickets
-from clawlink.server.wire import Handler, Request, acting, parameter, read, read_query
+from clawlink.server.wire import Handler, Request, acting, hung_up, parameter, read, read_query
 
 _log = logging.getLogger("clawlink.push")
 
@@ -157,9 +157,11 @@ class _Stream:
                 if await self._due_back():
                     return
                 await self._step()
-            except (Closed, UnknownAgent, NotAllowed, ConnectionError):
+            except (Closed, UnknownAgent, NotAllowed):
                 raise
             except Exception as failure:
+                if isinstance(failure, ConnectionError) and hung_up(self._request):
+                    raise
                 refusal(self._relay, failure, {"route": paths.EVENTS.path}, _log)
                 await asyncio.sleep(_RETRY_MILLISECONDS / 1000)
 

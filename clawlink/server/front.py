@@ -19,7 +19,7 @@ from clawlink.relay.relay import Relay
 from clawlink.server import cors
 from clawlink.server.auth import Guard
 from clawlink.server.reply import Reply, reply_failure, write
-from clawlink.server.wire import Handler, Request
+from clawlink.server.wire import Handler, Request, hung_up
 
 _log = logging.getLogger("clawlink.request")
 _NOWHERE = "none"
@@ -48,9 +48,9 @@ class Front:
             self._guard.check(request, endpoint)
             answer = await serve(self._relay, request)
             response = await write(request, answer) if isinstance(answer, Reply) else answer
-        except ConnectionError:
-            raise
         except Exception as failure:
+            if isinstance(failure, ConnectionError) and hung_up(request):
+                raise
             facts = {"method": request.method, "route": _name(endpoint)}
             # In one go: an error in a variable of this frame, which it remembers, would be garbage for a sweep to find.
             refused = reply_failure(refusal(self._relay, _in_our_words(failure), facts, _log))

@@ -213,11 +213,10 @@ class _Session:
         try:
             # A task of its own: what wakes it need not pass through all of aiohttp's.
             await asyncio.create_task(self._listen())
-        except ConnectionError:
-            pass
         except Exception as failure:
-            refusal(self._relay, failure, {"route": paths.SOCKET.path}, _log)
-            self.end(_FAILED, "the relay failed; its log says more")
+            if not self._has_gone(failure):
+                refusal(self._relay, failure, {"route": paths.SOCKET.path}, _log)
+                self.end(_FAILED, "the relay failed; its log says more")
         finally:
             await asyncio.shield(self._finish())
 
@@ -243,9 +242,9 @@ class _Session:
             except (UnknownAgent, NotAllowed) as error:
                 self.end(_NO_SUCH_AGENT if isinstance(error, UnknownAgent) else _NOT_ALLOWED, error.message)
                 return
-            except ConnectionError:
-                return
             except Exception as failure:
+                if self._has_gone(failure):
+                    return
                 refusal(self._relay, failure, {"route": paths.SOCKET.path}, _log)
                 if self._over:  # it was cancelled, and to give back what it had taken failed
                     return
@@ -255,6 +254,10 @@ class _Session:
                 break
             await asyncio.sleep(0.05)
         self.end(_GOING_AWAY, "the relay is shutting down; come back in a moment")
+
+    def _has_gone(self, failure: Exception) -> bool:
+        """Return True if the failure is that the peer has gone, and not a broken connection of the store."""
+        return isinstance(failure, ConnectionError) and self._sender.closed
 
     async def _push_some(self) -> None:
         taken, earlier = await self._consumer.next(self._agent, tick=self._acting)

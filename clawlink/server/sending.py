@@ -79,6 +79,11 @@ class Sender:
         if self._transport is not None and self._transport.get_write_buffer_size() < _PIECE_BYTES:
             self._add(WSMsgType.TEXT, frame)
 
+    @property
+    def closed(self) -> bool:
+        """Return True if nothing can be sent any more."""
+        return self._stopped or self._transport is None or self._transport.is_closing()
+
     def ping(self, data: bytes) -> None:
         """Send a ping."""
         self._add(WSMsgType.PING, data)
@@ -120,7 +125,7 @@ class Sender:
             self._turn.add(self, self._loop)
 
     def _require_open(self) -> None:
-        if self._stopped or self._transport is None or self._transport.is_closing():
+        if self.closed:
             raise ConnectionResetError("the peer has gone")
 
     async def _drain(self) -> None:

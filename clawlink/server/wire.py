@@ -186,6 +186,14 @@ def read_query(request: Request, kind: type[T]) -> T:
         raise bad_field(error) from None
 
 
+def hung_up(request: Request) -> bool:
+    """Return True if the client's connection is over. A ConnectionError is the client's only then.
+
+    The store may raise one, too, over a connection of its own.
+    """
+    return request.transport is None or request.transport.is_closing()
+
+
 def was_reset(request: Request) -> bool:
     """Tell whether the connection, once it is lost, ended before the peer had got all."""
     return bool(getattr(request.protocol, "reset", False))

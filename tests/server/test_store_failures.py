@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
 from random import Random
 from typing import Any
 
+import aiohttp
 import pytest
 
 from clawlink.store.memory import MemoryStore
@@ -176,7 +180,10 @@ async def due(store: FaultyStore, mailbox: str) -> int:
     return (await store.inner.load(mailbox)).count
 
 
-async def test_a_store_that_conflicts_for_ever_is_503_and_not_a_loop(relay: Running, store: FaultyStore) -> None:
+async def test_a_store_that_conflicts_for_ever_is_503_and_not_a_loop(
+    relay: Running, store: FaultyStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clawlink.relay.core._MOST_PAUSE_SECONDS", 0.002)
     store.conflicts = 1.0
     for path, ask in WRITES:
         await refused(relay.post(path, ask), 503, "store_unavailable")
@@ -202,3 +209,64 @@ async def test_the_janitor_goes_on_after_a_failure(
         return bool((await status_of(relay, "a", id))["state"] == "expired")
 
     await eventually(expired)
+
+
+class Unplugged(FaultyStore):
+    """A store behind a connection of its own, which may be broken."""
+
+    broken = False
+
+    async def _pause(self) -> None:
+        if self.broken:
+            raise ConnectionResetError("the store's connection was reset")
+
+
+async def test_a_broken_connection_of_the_store_is_not_taken_for_a_client_that_hung_up(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for module in ("push", "events"):
+        name = {"push": "_RETRY_SECONDS", "events": "_RETRY_MILLISECONDS"}[module]
+        monkeypatch.setattr(f"clawlink.server.{module}.{name}", 0.01)
+    store = Unplugged(MemoryStore(), Random(1))
+    relay = await serve(store=store)
+    for id in ("a", "b", "c"):
+        await relay.register(id, agent_id=id)
+    async with (
+        relay.session.ws_connect(relay.url + "/ws/b?lease=60") as ws,
+        relay.session.get(relay.url + "/events/c?lease=60") as events,
+    ):
+        for id in ("b", "c"):
+            await send(relay, "a", id, "before")
+        assert "before" in await read_until(lambda: text(ws), "before")
+        assert "before" in await read_until(lambda: line(events), "before")
+        store.broken = True
+        await refused(relay.post("/send", {"from_agent": "a", "to_agent": "b", "content": 1}), 500, "internal_error")
+        relay.app.relay.look_again()
+        for route in ("/send", "/ws/{agent_id}", "/events/{agent_id}"):
+            await eventually(partial(logged, caplog, route))
+        store.broken = False
+        for id in ("b", "c"):
+            await send(relay, "a", id, "after")
+        assert "after" in await read_until(lambda: text(ws), "after")
+        assert "after" in await read_until(lambda: line(events), "after")
+
+
+async def text(ws: aiohttp.ClientWebSocketResponse[Any]) -> str:
+    return str(await ws.receive_str())
+
+
+async def line(response: aiohttp.ClientResponse) -> str:
+    return (await response.content.readline()).decode()
+
+
+async def read_until(read: Callable[[], Awaitable[str]], text: str) -> str:
+    """Read until a piece has the text, and return that piece."""
+    while True:
+        piece = await asyncio.wait_for(read(), 10)
+        assert piece, "the response has ended"
+        if text in piece:
+            return piece
+
+
+async def logged(caplog: pytest.LogCaptureFixture, route: str) -> bool:
+    return any(getattr(record, "route", None) == route for record in caplog.records)

@@ -83,7 +83,7 @@ class Connection:
                 else:
                     for service in list(self._services.values()):
                         await service.has_read(received)
-            except ConnectionError:
+            except Gone:
                 raise
             except Exception as failure:
                 about = _said_about(received) if frame is None else _about(frame)
@@ -193,7 +193,7 @@ async def _registered(door: Door, socket: Socket) -> Connection | None:
         instance, agent_id = door.checks.register(frame)
         agent = None if agent_id is None else await door.members.speaker(instance, agent_id)
         door.require_room(instance)
-    except ConnectionError:
+    except Gone:
         raise
     except Exception as failure:
         late = isinstance(failure, asyncio.TimeoutError)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from clawlink.domain.agent import Agent
+from clawlink.doors.agentlink.socket import Gone
 from clawlink.errors import ClawLinkError
 from clawlink.protocol.replies import MessageStatus
 from clawlink.protocol.requests import MessageQuery
@@ -44,10 +45,12 @@ class Receipts:
                 if status.acked_at is not None or status.state in ("expired", "dead", "withdrawn"):
                     await tell(status)
                     return
-        except (ClawLinkError, ConnectionError):
+        except (ClawLinkError, Gone):
             return  # it was settled and forgotten meanwhile, or the sender has gone
         except Failed as failed:
             _log.error("the store failed", extra={"reason": str(failed)})
+        except Exception:
+            _log.exception("following a message failed; its sender is not told of it")
 
     def close(self) -> None:
         """Follow nothing any more."""
