@@ -292,7 +292,7 @@ class Agents:
         agent = await self._core.store.get(Agent, agent_id)
         now = self._core.clock()
         if agent is not None and now - agent.last_heartbeat >= _TOUCH_SECONDS:
-            await self._core.commit(agent.id, Put(rules.seen(agent, now)))
+            await self._core.commit(agent.id, Put(rules.seen(agent, now)), quiet=True)
 
     @retrying
     async def beat(self, agent_id: str) -> None:
@@ -300,7 +300,7 @@ class Agents:
         agent = await self._core.store.get(Agent, agent_id)
         now = self._core.clock()
         if agent is not None and now - agent.beat_at >= _TOUCH_SECONDS:
-            await self._core.commit(agent.id, Put(rules.beaten(agent, now)))
+            await self._core.commit(agent.id, Put(rules.beaten(agent, now)), quiet=True)
 
     @retrying
     async def subscribe(self, agent_id: str, subscriptions: Iterable[str]) -> Agent:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime, timezone
 
@@ -22,28 +21,28 @@ from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import derived
 from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.pages import page_within
+from clawlink.relay.turns import SLICE, Turns
 from clawlink.store.base import Page, Put
 
 _PAGE = 100
 # A list that leaves most of what it looks at stops here and goes on at the next request.
 _LOOKED_AT = 5000
-SLICE = 32  # copies made before other requests get their turn: a fraction of a millisecond
 
 
 async def everyone(core: Core, but: str) -> AsyncIterator[Agent]:
-    """Give all registered agents but one, as they are now, with a turn for other requests now and then."""
-    store = core.store
+    """Give all registered agents but one, as they are now, with turns for other requests."""
+    store, turns = core.store, Turns()
     after: str | None = None
     while True:
         page = await store.page(Agent, REGISTERED, after, SLICE)
         for listed in page.records:
+            await turns.next()
             agent = await store.get(Agent, listed.id) if store.index_lag else listed
             if agent is not None and agent.id != but:
                 yield agent
         if page.after is None:
             return
         after = page.after
-        await asyncio.sleep(0)
 
 
 class Broadcasts:
@@ -114,14 +113,14 @@ class Broadcasts:
         """Put the copies that are missing; return how many mailboxes had no room."""
         store = self._core.store
         refused = 0
-        for done, agent_id in enumerate(record.recipients, 1):
+        turns = Turns()
+        for agent_id in record.recipients:
+            await turns.next()
             id = copy_id(record.id, agent_id)
             if await store.get(Delivery, id) is None and await store.get(Agent, agent_id) is not None:
                 ends_at = None if ttl is None else record.stored_at + ttl
                 copy = self._mailbox.new(id, agent_id, sender=record.sender, body=record.body, now=now, ends_at=ends_at)
                 refused += not await self._mailbox.put_notice(copy)
-            if done % SLICE == 0:
-                await asyncio.sleep(0)
         return refused
 
     # -- for those who come late -------------------------------------------------------------------------------------

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator
+import random
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
@@ -20,8 +20,20 @@ from clawlink.store.base import Absent, Conflict, Drop, Put, Signal, Signals, St
 T = TypeVar("T")
 P = ParamSpec("P")
 
-_TRIES = 16
-_FIRST_PAUSE_SECONDS = 0.0005
+# A step whose records change under it is tried so often. The pauses in between come to less than two seconds.
+TRIES = 16
+_FIRST_PAUSE_SECONDS = 0.001
+_MOST_PAUSE_SECONDS = 0.24
+
+
+class Watch:
+    """One consumer that waits for news of a record. ``changed`` are the ids of what has changed; it empties that."""
+
+    __slots__ = ("changed", "signal")
+
+    def __init__(self, signal: Signal) -> None:
+        self.signal = signal
+        self.changed: set[str] = set()
 
 
 class Core:
@@ -47,7 +59,7 @@ class Core:
         self.draining = False
         self.listed: set[str] = set()  # agents whose listing is cached
         self.changed: dict[str, None] = {}  # of those, the ones whose listing is out of date, in order
-        self._watched: Counter[str] = Counter()  # ids of records that somebody waits for, and how many do
+        self._watched: dict[str, list[Watch]] = {}  # who waits for news of a record, by its id
         self._background: set[asyncio.Task[Any]] = set()
 
     async def commit(self, home: str, *changes: Put | Drop | Absent, quiet: bool = False) -> None:
@@ -56,21 +68,34 @@ class Core:
         Whoever waits at this home or for one of these records looks again, and the listing in ``discover`` of the agent
         whose home it is is out of date. ``quiet`` wakes nobody who waits at the home: nothing becomes due by it.
 
-        That holds also when the store failed: nobody knows then whether the commit took effect.
+        After a Conflict nothing has changed, so nobody is woken. After any other failure everyone is: nobody knows then
+        whether the commit took effect.
         """
+        changed = True
         try:
             await self.store.commit(home, *changes)
+        except Conflict:
+            changed = False
+            raise
         finally:
-            if home in self.listed:
-                self.changed[home] = None
-            if not quiet:
-                self.signals.publish(home)
-            if self._watched:
-                for change in changes:
-                    if not isinstance(change, Absent):
-                        for id in {change.record.id, change.record.id.partition(":")[0]}:  # a copy's message too
-                            if id in self._watched:
-                                self.signals.publish(_watching(id))
+            if changed:
+                self._tell(home, changes, quiet=quiet)
+
+    def _tell(self, home: str, changes: Iterable[Put | Drop | Absent], *, quiet: bool) -> None:
+        if home in self.listed:
+            self.changed[home] = None
+        if not quiet:
+            self.signals.publish(home)
+        if not self._watched:
+            return
+        for change in changes:
+            if not isinstance(change, Absent):
+                record_id = change.record.id
+                for id in {record_id, record_id.partition(":")[0]}:  # a copy's message too
+                    if id in self._watched:
+                        for watch in self._watched[id]:
+                            watch.changed.add(record_id)
+                        self.signals.publish(_watching(id))
 
     def relist(self, agent_id: str | None) -> None:
         """Note that something changed for an agent at a home that is not its own."""
@@ -78,16 +103,17 @@ class Core:
             self.changed[agent_id] = None
 
     @contextmanager
-    def watch(self, id: str) -> Iterator[Signal]:
-        """Listen to changes of the task or message of this id."""
-        self._watched[id] += 1
-        try:
-            with self.signals.listen(_watching(id)) as signal:
-                yield signal
-        finally:
-            self._watched[id] -= 1
-            if not self._watched[id]:
-                del self._watched[id]
+    def watch(self, id: str) -> Iterator[Watch]:
+        """Listen to changes of the task, message or file of this id."""
+        with self.signals.listen(_watching(id)) as signal:
+            watch = Watch(signal)
+            self._watched.setdefault(id, []).append(watch)
+            try:
+                yield watch
+            finally:
+                self._watched[id].remove(watch)
+                if not self._watched[id]:
+                    del self._watched[id]
 
     def require_working(self) -> None:
         """Refuse new work while the relay shuts down."""
@@ -120,19 +146,30 @@ class HasCore(Protocol):
 S = TypeVar("S", bound=HasCore)
 
 
+def pause_after(failed: int, spread: float) -> float:
+    """Return the seconds to wait after this many tries: none after the first, then twice as long each time, up to 0.24 s.
+
+    ``spread``, 0 to 1, takes half to all of that, so that those that met in a conflict do not meet again.
+    """
+    if failed == 1:
+        return 0.0
+    return min(_FIRST_PAUSE_SECONDS * 2.0 ** (failed - 2), _MOST_PAUSE_SECONDS) * (0.5 + spread / 2)
+
+
 def retrying(
     step: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
-    """Run a method again when its commit met a Conflict; after many tries, give up. It reads anew what it changes."""
+    """Run a method again when its commit met a Conflict; after ``TRIES``, give up. It reads anew what it changes."""
 
     @wraps(step)
     async def run(self: S, *args: P.args, **kwargs: P.kwargs) -> T:
-        for turn in range(_TRIES):
+        for failed in range(1, TRIES + 1):
             try:
                 return await step(self, *args, **kwargs)
             except Conflict:
                 self._core.stats.conflicts += 1
-                await asyncio.sleep(_FIRST_PAUSE_SECONDS * turn)
+            if failed < TRIES:
+                await asyncio.sleep(pause_after(failed, random.random()))
         raise StoreUnavailable("the records of this request change too fast; try again", retry_after=1)
 
     return cast("Callable[Concatenate[S, P], Coroutine[Any, Any, T]]", run)

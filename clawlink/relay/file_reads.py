@@ -169,7 +169,7 @@ class FileReads:
             file, _ = await self.find(key)
             return file_history(key, file, core.clock())
         found: SharedFile | None = None
-        with core.watch(key) as signal:
+        with core.watch(key) as watch:
 
             async def news() -> bool:
                 nonlocal found, since
@@ -185,7 +185,7 @@ class FileReads:
                 return None if there is None else there.ends_at
 
             await waiting.first(
-                signal,
+                watch.signal,
                 read=news,
                 next_at=ends_at,
                 clock=core.clock,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterator
 
@@ -23,7 +22,7 @@ from clawlink.errors import (
     StoreUnavailable,
 )
 from clawlink.protocol import replies, requests
-from clawlink.relay.broadcasts import SLICE, everyone
+from clawlink.relay.broadcasts import everyone
 from clawlink.relay.clock import iso
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.file_views import lock_info
@@ -298,7 +297,6 @@ class Files:
                 deleted=file.deleted,
             )
         )
-        told = 0
         async for agent in everyone(core, but=editor if but is None else but):
             if not hears_of_files(agent):
                 continue
@@ -313,9 +311,6 @@ class Files:
                     merge="file:" + file.id,
                 )
             )
-            told += 1
-            if told % SLICE == 0:
-                await asyncio.sleep(0)
 
 
 def _write_id(editor: Agent, ask: Write) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from msgspec.structs import replace
 
 from clawlink.domain import access
 from clawlink.domain import delivery as delivery_rules
@@ -22,6 +22,7 @@ from clawlink.relay.clock import iso, iso_or_none
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import derived
 from clawlink.relay.mailbox import Mailbox
+from clawlink.relay.tally import Tally, furthest
 from clawlink.store.base import Put
 
 
@@ -101,18 +102,25 @@ class Messages:
         status = await self._status(asker, id)
         if not ask.wait or _reached(status, ask.until):
             return status
-        with core.watch(id) as signal:
+        with core.watch(id) as watch:
+            broadcast = await self._own_broadcast(asker, id)
+            tally = None if broadcast is None else Tally(core.store, broadcast)
 
             async def read() -> MessageStatus | None:
                 nonlocal status
-                status = await self._status(asker, id)
+                changed, watch.changed = watch.changed, set()
+                if tally is not None and changed and id not in changed:  # only copies have changed
+                    await tally.follow(changed)
+                    status = replace(status, counts=tally.counts)
+                else:
+                    status = await self._status(asker, id, tally)
                 return status if _reached(status, ask.until) else None
 
             async def never() -> None:
                 return None
 
             await waiting.first(
-                signal,
+                watch.signal,
                 read=read,
                 next_at=never,
                 clock=core.clock,
@@ -122,7 +130,11 @@ class Messages:
             )
         return status
 
-    async def _status(self, asker: Agent, id: str) -> MessageStatus:
+    async def _own_broadcast(self, asker: Agent, id: str) -> Broadcast | None:
+        broadcast = await self._core.store.get(Broadcast, id)
+        return broadcast if broadcast is not None and broadcast.sender == asker.id else None
+
+    async def _status(self, asker: Agent, id: str, tally: Tally | None = None) -> MessageStatus:
         store = self._core.store
         delivery = await store.get(Delivery, id)
         task = await store.get(Task, id)
@@ -133,9 +145,9 @@ class Messages:
             access.require_party(asker.id, task.requester, *parties, *(() if task.pooled else (task.mailbox,)))
             return _task_message(task, delivery)
         if delivery is None:
-            broadcast = await store.get(Broadcast, id)
-            if broadcast is not None and broadcast.sender == asker.id:
-                return await self._broadcast_status(broadcast)
+            broadcast = await self._own_broadcast(asker, id)
+            if broadcast is not None:
+                return await _broadcast_status(broadcast, tally or Tally(store, broadcast))
             delivery = await store.get(Delivery, copy_id(id, asker.id))
         if delivery is None:
             raise UnknownMessage(
@@ -146,35 +158,26 @@ class Messages:
         access.require_party(asker.id, delivery.sender, delivery.mailbox)
         return _one_status(id, delivery)
 
-    async def _broadcast_status(self, broadcast: Broadcast) -> MessageStatus:
-        counts: Counter[str] = Counter()
-        for agent_id in broadcast.recipients:
-            copy = await self._core.store.get(Delivery, copy_id(broadcast.id, agent_id))
-            counts["unknown" if copy is None else _state(copy)] += 1
-        return MessageStatus(
-            message_id=broadcast.id,
-            type="knowledge_broadcast",
-            from_agent=broadcast.sender,
-            to_agent=None,
-            state="stored",
-            attempts=0,
-            stored_at=iso(broadcast.stored_at),
-            delivered_at=None,
-            acked_at=None,
-            expired_at=None,
-            dead_at=None,
-            answered_at=None,
-            task_status=None,
-            recipients=len(broadcast.recipients),
-            counts=dict(counts),
-        )
 
-
-def _state(d: Delivery) -> str:
-    """Return the furthest fact about a delivery."""
-    if d.state is State.PENDING:
-        return "stored" if d.delivered_at is None else "delivered"
-    return str(d.state.value)
+async def _broadcast_status(broadcast: Broadcast, tally: Tally) -> MessageStatus:
+    await tally.count()
+    return MessageStatus(
+        message_id=broadcast.id,
+        type="knowledge_broadcast",
+        from_agent=broadcast.sender,
+        to_agent=None,
+        state="stored",
+        attempts=0,
+        stored_at=iso(broadcast.stored_at),
+        delivered_at=None,
+        acked_at=None,
+        expired_at=None,
+        dead_at=None,
+        answered_at=None,
+        task_status=None,
+        recipients=len(broadcast.recipients),
+        counts=tally.counts,
+    )
 
 
 def _one_status(id: str, d: Delivery) -> MessageStatus:
@@ -185,7 +188,7 @@ def _one_status(id: str, d: Delivery) -> MessageStatus:
         type=type_of(message),
         from_agent=d.sender,
         to_agent=d.mailbox,
-        state=_state(d),
+        state=furthest(d),
         attempts=d.attempts,
         stored_at=iso(d.stored_at),
         delivered_at=iso_or_none(d.delivered_at),

@@ -50,7 +50,7 @@ class TaskViews:
         task = await self._read(asker, task_id)
         if not ask.wait or _news(task, ask.since):
             return await self.view(task)
-        with core.watch(task_id) as signal:
+        with core.watch(task_id) as watch:
 
             async def read() -> Task | None:
                 nonlocal task
@@ -61,7 +61,7 @@ class TaskViews:
                 return None
 
             await waiting.first(
-                signal,
+                watch.signal,
                 read=read,
                 next_at=never,
                 clock=core.clock,
