@@ -50,8 +50,24 @@ class Context:
 
     @property
     def now(self) -> float:
-        """The time, in seconds since the epoch."""
-        return time.time()
+        """The time in seconds since the epoch, as the relay counts it, whatever the clock here shows.
+
+        Before a relay is asked anything it is the time of the clock here.
+        """
+        return time.time() + (self._ahead if self._clients else 0.0)
+
+    @cached_property
+    def _ahead(self) -> float:
+        """How far the relay's time is ahead of the clock here; 0 if it does not tell."""
+        from clawlink.cli.render import epoch
+        from clawlink.errors import ClawLinkError
+
+        began = time.time()
+        try:
+            there = epoch(self._clients[-1].info().server_time)
+        except ClawLinkError:
+            return 0.0
+        return 0.0 if there is None else there - (began + time.time()) / 2
 
     @property
     def parent_task(self) -> str | None:

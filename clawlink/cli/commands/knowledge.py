@@ -49,12 +49,13 @@ def _find(args: Namespace, ctx: Context) -> tuple[list[KnowledgeBroadcast], str 
     """Return so many. A page may be short, and not be the last."""
     from clawlink.domain.limits import MAX_LIST_LENGTH
 
+    visitor = ctx.visitor
     author = None if args.author is None else _id_of(ctx, args.author)
     since = None if args.since is None else _moment(args.since, ctx.now)
     found: list[KnowledgeBroadcast] = []
     after: str | None = None
     while True:
-        page = ctx.visitor.knowledge(
+        page = visitor.knowledge(
             topic=args.topic,
             tag=args.tag,
             author=author,
