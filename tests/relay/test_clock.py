@@ -66,6 +66,7 @@ def test_the_steady_clock_counts_seconds_and_never_goes_back() -> None:
     assert isinstance(seen[0], float)
 
 
+@pytest.mark.both_loops
 async def test_a_clock_that_is_set_moves_no_lease_no_deadline_and_no_presence() -> None:
     for step in STEPS:
         machine, scene = Machine(), Scene()
@@ -106,6 +107,7 @@ async def test_a_relay_counts_in_relay_time_and_logs_that_the_clock_was_set(
     assert abs(relay.app.relay.clock() - START) < 600
 
 
+@pytest.mark.both_loops
 async def test_after_the_machine_has_slept_a_lease_that_lapsed_meanwhile_comes_to_one_that_waits(
     serve: Serve, until: Until
 ) -> None:

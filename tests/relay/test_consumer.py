@@ -20,6 +20,8 @@ from clawlink.store.signals import LocalSignals
 from tests.relay.scene import Scene, receipt_of
 from tests.store.faulty import FaultyStore
 
+pytestmark = pytest.mark.both_loops
+
 
 async def turns(count: int = 100) -> None:
     """Give everyone else so many turns; unless told, enough to come to where they wait."""

@@ -149,6 +149,7 @@ async def test_a_poll_out_of_range_is_400_and_takes_nothing(pair: Running, query
 # -- wait --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.both_loops
 async def test_a_waiting_poll_wakes_within_milliseconds(pair: Running) -> None:
     took = []
     for n in range(10):
@@ -162,6 +163,7 @@ async def test_a_waiting_poll_wakes_within_milliseconds(pair: Running) -> None:
     assert sorted(took)[5] < 0.05
 
 
+@pytest.mark.both_loops
 async def test_a_poll_that_waits_in_vain_answers_empty_on_time(pair: Running) -> None:
     started = time.perf_counter()
     reply = await poll(pair, "a", wait=0.2, lease=60, max=1)
@@ -178,6 +180,7 @@ async def test_one_message_wakes_many_and_goes_to_one(pair: Running) -> None:
     assert [m["message_id"] for reply in replies for m in reply["messages"]] == [id]
 
 
+@pytest.mark.both_loops
 async def test_a_nack_wakes_a_waiting_poll(pair: Running) -> None:
     await send(pair, "a", "b")
     first = await claim_one(pair, "b")
@@ -187,6 +190,7 @@ async def test_a_nack_wakes_a_waiting_poll(pair: Running) -> None:
     assert (await asyncio.wait_for(polling, 2)).attempt == 2
 
 
+@pytest.mark.both_loops
 async def test_a_delayed_nack_wakes_a_waiting_poll_when_its_time_has_come(pair: Running) -> None:
     await send(pair, "a", "b")
     first = await claim_one(pair, "b")
@@ -197,6 +201,7 @@ async def test_a_delayed_nack_wakes_a_waiting_poll_when_its_time_has_come(pair: 
     assert 0.2 < time.perf_counter() - started < 2
 
 
+@pytest.mark.both_loops
 async def test_a_poll_ends_when_its_agent_leaves_or_is_claimed(pair: Running) -> None:
     key = "a-key-that-nobody-guesses"
     for query in ("wait=30", "wait=30&lease=60"):
@@ -222,6 +227,7 @@ async def _waits(relay: Running) -> bool:
 # -- the old poll ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.both_loops
 async def test_an_old_poll_settles_what_it_has_written(pair: Running, clock: Clock) -> None:
     id = await send(pair, "a", "b")
 
@@ -239,6 +245,7 @@ async def test_an_old_poll_settles_what_it_has_written(pair: Running, clock: Clo
     await nothing_due(pair, "b")
 
 
+@pytest.mark.both_loops
 async def test_an_old_poll_may_wait_too(pair: Running) -> None:
     polling = asyncio.create_task(pair.get("/poll/b?wait=5&max=1"))
     await asyncio.sleep(0.05)

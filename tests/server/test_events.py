@@ -238,6 +238,7 @@ async def test_another_agents_event_settles_nothing(pair: Running) -> None:
         assert (await status_of(pair, "a", id))["state"] == "acked"
 
 
+@pytest.mark.both_loops
 async def test_who_does_not_come_back_in_time_gives_back_what_it_was_sent(pair: Running) -> None:
     id = await send(pair, "a", "b")
     async with stream(pair, "b", lease=3600) as events:
@@ -285,6 +286,7 @@ async def test_a_response_ends_when_its_credit_is_used_up(pair: Running, credit:
         assert len(await events.rest()) == credit
 
 
+@pytest.mark.both_loops
 async def test_a_response_ends_in_time_for_the_client_to_settle(pair: Running) -> None:
     async with stream(pair, "b", lease=5) as events:
         await send(pair, "a", "b")
@@ -306,6 +308,7 @@ async def test_a_response_whose_messages_are_acked_goes_on(pair: Running, monkey
 
 
 @memory
+@pytest.mark.both_loops
 async def test_comments_keep_a_response_alive(pair: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clawlink.server.events._COMMENT_SECONDS", 0.02)
     async with stream(pair, "b") as events:
@@ -351,6 +354,7 @@ async def test_one_that_does_not_read_is_cut_off(serve: Serve, until: Until, mon
     connection.reset()
 
 
+@pytest.mark.both_loops
 async def test_a_shutdown_ends_every_response(pair: Running) -> None:
     async with stream(pair, "b", lease=30) as events, stream(pair, "a", lease=30) as other:
         await send(pair, "a", "b")
@@ -374,6 +378,7 @@ async def test_nobody_else_is_let_in(relay: Running) -> None:
         assert events.response.status == 200
 
 
+@pytest.mark.both_loops
 async def test_the_response_of_an_agent_that_leaves_ends(pair: Running) -> None:
     async with stream(pair, "b") as events:
         await ok(pair.ask("DELETE", "/agents/b"))

@@ -106,6 +106,7 @@ async def test_messages_of_every_type_come_as_in_a_poll(relay: Running) -> None:
     assert not polled
 
 
+@pytest.mark.both_loops
 async def test_a_message_comes_at_once_and_is_settled_by_an_ack(pair: Running) -> None:
     async with websocket(pair, "b", lease=30) as peer:
         for n in range(20):
@@ -221,6 +222,7 @@ async def test_a_nack_makes_it_come_again_on_the_same_connection(pair: Running) 
 
 
 @pytest.mark.parametrize("credit", [1, 32])
+@pytest.mark.both_loops
 async def test_a_lease_that_lapses_comes_again_on_the_same_connection(pair: Running, clock: Clock, credit: int) -> None:
     id = await send(pair, "a", "b")
     async with websocket(pair, "b", lease=5, credit=credit) as peer:
@@ -235,6 +237,7 @@ async def test_a_lease_that_lapses_comes_again_on_the_same_connection(pair: Runn
         await peer.silent()
 
 
+@pytest.mark.both_loops
 async def test_an_extended_lease_does_not_lapse(pair: Running, clock: Clock) -> None:
     await send(pair, "a", "b")
     async with websocket(pair, "b", lease=5) as peer:
@@ -246,6 +249,7 @@ async def test_an_extended_lease_does_not_lapse(pair: Running, clock: Clock) -> 
         await peer.ack(message)
 
 
+@pytest.mark.both_loops
 async def test_heartbeats_hold_a_task_past_its_lease(pair: Running, clock: Clock) -> None:
     task = await delegate(pair, "a", "b")
     async with websocket(pair, "b", lease=20, credit=1) as peer:
@@ -388,6 +392,7 @@ async def test_acks_and_the_close_in_one_piece_leave_nobody_behind(pair: Running
 # -- clients of 1.0.x --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.both_loops
 async def test_without_a_lease_a_pong_settles_what_was_sent(pair: Running, clock: Clock) -> None:
     ids = [await send(pair, "a", "b", n) for n in range(3)]
     async with websocket(pair, "b") as peer:
@@ -575,6 +580,7 @@ async def test_a_task_by_capability_goes_to_one_of_those_who_are_connected(crew:
         await asyncio.wait(rest)
 
 
+@pytest.mark.both_loops
 async def test_work_whose_workers_connection_ends_goes_to_the_next_at_once(crew: Running) -> None:
     id = await pool_task(crew, "req")
     async with websocket(crew, "w1", lease=3600, credit=1) as two:
@@ -633,6 +639,7 @@ async def test_one_that_can_do_more_by_now_gets_that_work_on_its_open_connection
 
 
 @memory
+@pytest.mark.both_loops
 async def test_one_with_all_the_work_it_may_have_gets_more_when_it_is_done(serve: Serve, clock: Clock) -> None:
     relay = await serve(clock=clock, limits={"max_open_tasks": 1})
     await relay.register("Req", agent_id="req")
@@ -809,6 +816,7 @@ async def test_no_log_of_any_logger_has_token_or_key(serve: Serve, caplog: pytes
 
 
 @pytest.mark.parametrize("credit", [1, 32])
+@pytest.mark.both_loops
 async def test_an_agent_that_leaves_is_told_on_its_connections(pair: Running, credit: int) -> None:
     await send(pair, "a", "b")
     async with websocket(pair, "b", lease=30, credit=credit) as peer, websocket(pair, "b", lease=30) as other:
@@ -845,6 +853,7 @@ async def test_an_agent_that_someone_claims_is_theirs(pair: Running, credit: int
 
 
 @pytest.mark.parametrize("credit", [1, 32])
+@pytest.mark.both_loops
 async def test_at_a_shutdown_what_is_under_way_may_still_be_acked(pair: Running, credit: int) -> None:
     id = await send(pair, "a", "b")
     task = await delegate(pair, "b", "a")
@@ -864,6 +873,7 @@ async def test_at_a_shutdown_what_is_under_way_may_still_be_acked(pair: Running,
 
 
 @memory
+@pytest.mark.both_loops
 async def test_at_a_shutdown_those_who_ack_nothing_are_told_in_time(
     pair: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -898,6 +908,7 @@ async def stuck(impatient: None, serve: Serve, until: Until) -> AsyncIterator[Ru
     await nobody_left(relay, until)
 
 
+@pytest.mark.both_loops
 async def test_one_that_does_not_read_is_closed_and_harms_nobody_else(stuck: Running, until: Until) -> None:
     async with websocket(stuck, "c", lease=30) as other, wire(stuck, "b", lease=30, receive_buffer=4096) as peer:
         (session,) = [s for s in stuck.app._push._sessions if s._agent_id == "b"]
@@ -944,6 +955,7 @@ async def test_one_that_reads_nothing_but_asks_on_is_closed_all_the_same(stuck: 
 
 
 @pytest.mark.usefixtures("impatient")
+@pytest.mark.both_loops
 async def test_a_silent_peer_is_pinged_and_closed_if_it_does_not_pong(pair: Running) -> None:
     id = await send(pair, "a", "b")
     async with websocket(pair, "a") as alive, wire(pair, "b", lease=30) as peer:

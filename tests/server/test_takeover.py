@@ -175,6 +175,7 @@ async def test_an_owner_that_leaves_loses_the_task_at_once(crew: Running) -> Non
 
 
 @memory
+@pytest.mark.both_loops
 async def test_a_lapse_wakes_one_that_waits(crew: Running, clock: Clock, until: Until) -> None:
     task_id = await pool_task(crew, "a")
     await claim_one(crew, "w1", lease=LEASE)
@@ -187,6 +188,7 @@ async def test_a_lapse_wakes_one_that_waits(crew: Running, clock: Clock, until: 
 
 @memory
 @pytest.mark.parametrize("acked", [False, True])
+@pytest.mark.both_loops
 async def test_leaving_wakes_one_that_waits(crew: Running, until: Until, acked: bool) -> None:
     task_id = await pool_task(crew, "a")
     got = await claim_one(crew, "w1", lease=LEASE)

@@ -216,6 +216,7 @@ async def waiting_for(relay: Running, until: Until, task_id: str, asker: str = "
     return asked
 
 
+@pytest.mark.both_loops
 async def test_a_wait_ends_with_the_next_change_after_a_version(pair: Running, until: Until) -> None:
     task_id = await delegate(pair, "a", "b")
     version = (await task_of(pair, "a", task_id))["version"]
@@ -269,6 +270,7 @@ async def test_a_wait_without_a_version_ends_with_the_task(pair: Running, until:
     assert await asyncio.wait_for(task_of(pair, "a", task_id, wait=30), 5) == task
 
 
+@pytest.mark.both_loops
 async def test_a_wait_is_over_after_its_time_with_the_task_as_it_is(pair: Running) -> None:
     task_id = await delegate(pair, "a", "b")
     version = (await task_of(pair, "a", task_id))["version"]
@@ -277,6 +279,7 @@ async def test_a_wait_is_over_after_its_time_with_the_task_as_it_is(pair: Runnin
         assert (task["status"], task["version"]) == ("queued", version)
 
 
+@pytest.mark.both_loops
 async def test_a_relay_that_drains_answers_those_who_wait_for_a_task(pair: Running, until: Until) -> None:
     task_id = await delegate(pair, "a", "b")
     version = (await task_of(pair, "a", task_id))["version"]
@@ -286,6 +289,7 @@ async def test_a_relay_that_drains_answers_those_who_wait_for_a_task(pair: Runni
         assert (await asyncio.wait_for(waited, 2))["status"] == "queued"
 
 
+@pytest.mark.both_loops
 async def test_who_hangs_up_while_waiting_for_a_task_is_forgotten(pair: Running, until: Until) -> None:
     task_id = await delegate(pair, "a", "b")
     connection = await connect(pair.url)

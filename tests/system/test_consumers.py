@@ -44,6 +44,7 @@ def waiting(relay: Running) -> int:
 
 @polls
 @hang_ups
+@pytest.mark.both_loops
 async def test_a_poll_cancelled_while_waiting_takes_nothing(
     relay: Running, until: Until, hang_up: HangUp, lease: str
 ) -> None:
@@ -102,6 +103,7 @@ async def test_a_consumer_gone_before_its_reply_loses_nothing(
         await ack(relay, "r", held["receipt"])
 
 
+@pytest.mark.both_loops
 async def test_an_old_poll_killed_with_its_reply_unread_loses_nothing(relay: Running, until: Until) -> None:
     """A process that dies leaves the reply unread in its socket; that resets the connection, and the relay sees it."""
     before = relay.app.connections
@@ -169,6 +171,7 @@ async def test_a_consumer_that_dies_after_the_reply_is_followed_by_another_after
     assert first.receipt != second.receipt
 
 
+@pytest.mark.both_loops
 async def test_a_lapsed_lease_wakes_a_poll_that_waits(serve: Serve) -> None:
     """Nobody publishes anything when a lease ends: the waiting poll knows itself when to look again."""
     relay = await serve(limits={"lease": 5})
@@ -227,6 +230,7 @@ async def test_two_consumers_of_one_mailbox_never_hold_the_same_message(relay: R
     assert set(seen) == ids
 
 
+@pytest.mark.both_loops
 async def test_an_agent_that_leaves_while_it_waits_ends_its_poll(relay: Running, until: Until) -> None:
     polling = asyncio.create_task(relay.get("/poll/r?wait=2&lease=60"))
     await until(lambda: waiting(relay) == 1)

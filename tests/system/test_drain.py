@@ -12,6 +12,8 @@ from tests.server.asks import eventually, metrics, ok, send
 from tests.system.conftest import Dial, Live, Starting
 from tests.system.raw import request
 
+pytestmark = pytest.mark.both_loops
+
 WITHIN = 10.0  # five seconds are promised; a machine that is busy with other tests may be slower
 
 
