@@ -46,7 +46,8 @@
 
 ``code`` is stable and meant for programs; the message is one sentence for people that says what to do next.
 ``status`` is a hint for doors that speak HTTP; this module knows nothing of HTTP otherwise.
-``retryable`` is true where the same request may succeed later without a change.
+``retryable`` is true where the failure passes by itself within seconds: our own clients then send the request again.
+It is false where someone must act first. A full mailbox must be read, and its ``retry_after`` says when to look again.
 """
 
 from __future__ import annotations
@@ -228,7 +229,6 @@ class BeingRead(Conflicted):
     """Only one reader may have this file, and someone is reading it; if that breaks off, it can be read again."""
 
     code = "being_read"
-    retryable = True
 
 
 class OffsetConflict(Conflicted):
@@ -284,7 +284,6 @@ class OverLimit(Refused):
 
     code = "over_limit"
     status = 429
-    retryable = True
 
 
 class MailboxFull(OverLimit):
@@ -303,13 +302,13 @@ class RateLimited(OverLimit):
     """The sender writes faster than it may."""
 
     code = "rate_limited"
+    retryable = True
 
 
 class LoopStopped(OverLimit):
     """Agents answer each other in circles, or one piece of work leads to another without an end."""
 
     code = "loop_stopped"
-    retryable = False
 
 
 class StorageFull(Refused):

@@ -11,6 +11,8 @@ import os
 import re
 from collections.abc import Iterator
 
+from clawlink.domain.devices import is_device
+
 # What most systems take as a name, in bytes; a little less, for what is put around it while it is written.
 _MOST_BYTES = 200
 _LONGEST_SUFFIX = 20
@@ -19,8 +21,6 @@ _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f
 # Windows takes none of these within a name. A colon is a drive there, or a stream of the file; both slashes part names.
 _WINDOWS = re.compile(r'[<>:"|?*]')
 _SLASHES = re.compile(r"[/\\]")
-# On Windows these are devices in every folder, with any suffix and blanks before it, the digits in superscript too.
-_DEVICE = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\u00b9\u00b2\u00b3])(?:[ ]*\..*|[ ]*)", re.I)
 _DRIVE = re.compile(r"[A-Za-z]:")
 _FALLBACK = "file"
 
@@ -37,7 +37,7 @@ def safe_name(name: str, fallback: str = _FALLBACK) -> str:
     last = _shortened(last.strip(" ").rstrip(" ."))
     if not last.strip("._ "):
         return fallback
-    return f"_{last}" if _DEVICE.fullmatch(last) or last.startswith(("-", "~", ".")) else last
+    return f"_{last}" if is_device(last) or last.startswith(("-", "~", ".")) else last
 
 
 def _shortened(name: str) -> str:
@@ -84,7 +84,7 @@ def _faults(part: str, windows: bool) -> Iterator[str]:
         yield "has a character in its name that Windows does not take"
     if part.endswith((" ", ".")):
         yield "ends in a dot or space, which Windows leaves out"
-    if _DEVICE.fullmatch(part):
+    if is_device(part):
         yield "is named as a device of Windows"
 
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clawlink.errors import BodyTimeout, ClawLinkError, InternalError, RateLimited, RelayUnreachable, Unavailable
-
-# What passes by itself. A full mailbox may not, and agents that go in circles never stop by trying again.
-PASSING = (RelayUnreachable, Unavailable, InternalError, BodyTimeout, RateLimited)
+from clawlink.errors import ClawLinkError, RateLimited
 
 
 @dataclass(frozen=True)
@@ -21,10 +18,10 @@ class Backoff:
     def pause(self, error: ClawLinkError, *, attempt: int, repeatable: bool, random: float) -> float | None:
         """Return the seconds to wait after failed attempt number ``attempt`` (from 1), or None to give up.
 
-        Only what is safe to repeat is repeated, and only after failures that pass by themselves. ``random``, 0 to 1,
+        Only what is safe to repeat is repeated, and only after failures that are ``retryable``. ``random``, 0 to 1,
         spreads clients that failed together over half to all of the pause; one that was too fast waits all of it.
         """
-        if not repeatable or attempt >= self.tries or not isinstance(error, PASSING):
+        if not repeatable or attempt >= self.tries or not error.retryable:
             return None
         pause = min(self.first * 2.0 ** (attempt - 1), self.most)
         if error.retry_after is not None:

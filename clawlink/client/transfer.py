@@ -22,7 +22,7 @@ from clawlink.client.blob_calls import OCTETS, Blob, FileFacts, Terms, UploadSta
 from clawlink.client.calls import Call, Identity, number_of_seconds, repeat_key
 from clawlink.client.landing import Flow, Landing, Measure, Sink, Source, too_large
 from clawlink.client.places import safe_name
-from clawlink.client.retry import PASSING, Backoff
+from clawlink.client.retry import Backoff
 from clawlink.client.waiting import Ask, Do, Rest, Said, Step, Trouble
 from clawlink.domain.limits import KIB, MIB, READ_HOLD_SECONDS
 from clawlink.domain.message import Attachment
@@ -128,7 +128,8 @@ class Patience:
         What stands before a relay may answer in its place while it is away; but it must have been one. A single
         failure is not worth saying.
         """
-        passing = isinstance(error, (*PASSING, *others)) or (isinstance(error, NotARelay) and self._reached)
+        in_front = isinstance(error, NotARelay) and self._reached
+        passing = error.retryable or isinstance(error, others) or in_front
         now = self._clock()
         if not self._failed:
             self._until = now + self._seconds
@@ -137,7 +138,7 @@ class Patience:
         self._failed += 1
         if self._failed == 2:
             yield Said(self._file_key, Trouble(error))
-        as_away = error if isinstance(error, PASSING) else RelayUnreachable("", retry_after=error.retry_after)
+        as_away = error if error.retryable else RelayUnreachable("", retry_after=error.retry_after)
         pause = _AWAY.pause(as_away, attempt=self._failed, repeatable=True, random=random.random())
         yield Rest(min(pause or 0.0, self._until - now))
 

@@ -14,9 +14,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from clawlink.client import blob_calls, calls
 from clawlink.client.calls import Call, Identity
-from clawlink.client.retry import PASSING, Backoff
+from clawlink.client.retry import Backoff
 from clawlink.domain.task import FINAL as _FINAL
-from clawlink.errors import BadRequest, ClawLinkError, NotARelay
+from clawlink.errors import BadRequest, ClawLinkError, NotARelay, RelayUnreachable
 from clawlink.protocol.replies import FileHistory, MessageStatus, TaskView
 
 T = TypeVar("T", TaskView, MessageStatus, FileHistory)
@@ -157,9 +157,9 @@ class Follower(Generic[T]):
                 self.pause = _HURRIED_SECONDS
             if hurried or self.trouble is not None:
                 yield Ask(self._question.check(), patience)
-        except (*PASSING, NotARelay) as error:
+        except ClawLinkError as error:
             # What stands before a relay may answer in its place while it is away; but it must have been one.
-            if isinstance(error, NotARelay) and self.last is None:
+            if not (error.retryable or (isinstance(error, NotARelay) and self.last is not None)):
                 raise
             return self._away(error)
         news: list[T | Trouble] = []
@@ -176,7 +176,8 @@ class Follower(Generic[T]):
         first = self.trouble is None
         self.trouble = error
         self._failed += 1
-        self.pause = _AWAY.pause(error, attempt=self._failed, repeatable=True, random=random.random()) or 0.0
+        as_away = error if error.retryable else RelayUnreachable("", retry_after=error.retry_after)
+        self.pause = _AWAY.pause(as_away, attempt=self._failed, repeatable=True, random=random.random()) or 0.0
         return [Trouble(error)] if first else []
 
 

@@ -17,6 +17,7 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import replace
 
+from clawlink.domain.devices import is_device
 from clawlink.errors import BadRequest, UnknownEvent, WrongState
 
 ALIAS = "s"
@@ -38,11 +39,6 @@ _PUNCTUATION = "._-"
 _TAG = re.compile(r"</?[A-Za-z][A-Za-z0-9]{0,15}>")
 _INNER_END = re.compile(r'["<>\\]')
 _AROUND = " \t\r\n\"'`*_~<>()[]{}.,;:!?\\\u2018\u2019\u201c\u201d\u00ab\u00bb"
-# Windows takes these for devices, whatever follows the first dot.
-_DEVICES = frozenset(
-    {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$", "CLOCK$"}
-    | {f"{port}{number}" for port in ("COM", "LPT") for number in range(10)}
-)
 
 
 class Status(str, Enum):
@@ -182,7 +178,7 @@ def _wrong_with(id: object) -> str | None:
         return "it ends with a dot"
     if ".." in id:
         return "it has two dots in a row"
-    if id.partition(".")[0].upper() in _DEVICES:
+    if is_device(id):
         return "Windows takes it for a device"
     return None
 

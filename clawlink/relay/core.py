@@ -147,7 +147,7 @@ S = TypeVar("S", bound=HasCore)
 
 
 def pause_after(failed: int, spread: float) -> float:
-    """Return the seconds to wait after this many tries: none after the first, then twice as long each time, up to 0.24 s.
+    """Return the seconds to wait after this many tries: none, then twice as long each time, up to 0.24 s.
 
     ``spread``, 0 to 1, takes half to all of that, so that those that met in a conflict do not meet again.
     """

@@ -15,7 +15,7 @@ from clawlink.client.agentlink.lanes import Lanes
 from clawlink.client.agentlink.message import Forged, Message, read_message
 from clawlink.client.agentlink.outbox import Outbox, Sent, error_of
 from clawlink.client.agentlink.session import Session
-from clawlink.errors import ClawLinkError, InternalError, RateLimited, RelayUnreachable, TooLarge, Unavailable
+from clawlink.errors import ClawLinkError, RelayUnreachable, TooLarge
 from clawlink.protocol.agentlink.files import LinkFile
 from clawlink.protocol.agentlink.signing import new_nonce
 
@@ -25,7 +25,6 @@ FIRST_PAUSE_SECONDS = 0.5
 MOST_PAUSE_SECONDS = 30.0
 REMEMBERED = 10_000
 MAX_WAITING = 1000
-_PASSING = (RateLimited, Unavailable, InternalError)
 _ANSWER_SECONDS = 10.0
 _CLOSED = "the link was closed"
 
@@ -209,7 +208,7 @@ class Engine:
         elif sent is None:
             about = {"code": error.code, "reason": error.message}
             _log.warning("the relay refused a frame: %s", _one_line(error.message), extra=about)
-        elif isinstance(error, _PASSING):
+        elif error.retryable:
             if self._lanes is not None:
                 self._lanes.refused(sent, _pause_of(error))
         else:

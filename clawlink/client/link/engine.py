@@ -26,7 +26,7 @@ from clawlink.client.link.pending import Pending, promise
 from clawlink.client.link.runner import Runner
 from clawlink.client.link.settings import Settings, acting, register
 from clawlink.client.link.work import Work
-from clawlink.client.retry import PASSING, Backoff
+from clawlink.client.retry import Backoff
 from clawlink.client.waiting import FINAL, Step
 from clawlink.errors import ClawLinkError, NotFound, RelayUnreachable, UnknownAgent
 from clawlink.protocol.replies import Cancelled
@@ -239,7 +239,7 @@ class Engine:
                 lost = now
                 _log.warning("not connected: %s", error)
             # Who failed to connect for a reason that does not pass is not in a hurry.
-            patience = now - lost if began or isinstance(error, PASSING) else _MOST_PAUSE_SECONDS
+            patience = now - lost if began or error.retryable else _MOST_PAUSE_SECONDS
             await asyncio.sleep(random.random() * min(max(patience, _LEAST_PAUSE_SECONDS), _MOST_PAUSE_SECONDS))
 
     async def _again(self) -> ClawLinkError | None:

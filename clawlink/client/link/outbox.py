@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 from clawlink.client.calls import Call
 from clawlink.client.link.pending import promise
-from clawlink.client.retry import PASSING
 from clawlink.errors import ClawLinkError, RateLimited, TooLarge
 
 _log = logging.getLogger("clawlink.link")
@@ -34,7 +33,6 @@ class OutboxFull(ClawLinkError):
     """As much waits to be sent as may: ``limit`` messages or bytes. Wait for receipts before sending more."""
 
     code = "outbox_full"
-    retryable = True
 
 
 class Way(Protocol):
@@ -198,16 +196,15 @@ class Outbox:
     async def _offer(self, item: _Item, way: Way) -> None:
         try:
             answer = await way.perform(item.call or item.make(), by_request=item.by_request)
-        except (*PASSING, TooLarge) as error:
-            if isinstance(error, TooLarge):
-                if item.by_request:
-                    self._settle(item, error)
-                    return
+        except ClawLinkError as error:
+            if isinstance(error, TooLarge) and not item.by_request:
                 # It ended the connection, and maybe others with it: as a request it is refused alone.
                 item.by_request = True
-            self._put_back(item, error)
-        except ClawLinkError as error:
-            self._settle(item, error)
+                self._put_back(item, error)
+            elif error.retryable:
+                self._put_back(item, error)
+            else:
+                self._settle(item, error)
         except asyncio.CancelledError:
             self._put_back(item, None)
             raise
