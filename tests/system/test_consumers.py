@@ -236,4 +236,4 @@ async def test_an_agent_that_leaves_while_it_waits_ends_its_poll(relay: Running,
     await until(lambda: waiting(relay) == 1)
     await ok(relay.ask("DELETE", "/agents/r"))
     status, body = await asyncio.wait_for(polling, 5)
-    assert (status, body["count"]) == (200, 0)
+    assert (status, body["code"]) == (404, "unknown_agent")
