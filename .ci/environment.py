@@ -96,7 +96,8 @@ def main() -> None:
         constraints.write_text("\n".join(floors(project)) + "\n", "utf-8")
         limits = ["--constraint", constraints]
     what = f"{ROOT}[{args.extras}]" if args.extras else str(ROOT)
-    subprocess.run([*pip, "install", "--quiet", *limits, "--editable", what], check=True)
+    quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}  # setuptools warns of every editable installation
+    subprocess.run([*pip, "install", "--quiet", *limits, "--editable", what], check=True, env=quiet)
     _stamp(folder, args.extras).write_text(_digest(project), "utf-8")
 
 
