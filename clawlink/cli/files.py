@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -123,13 +123,28 @@ def tell_left_out(ctx: Context, sent: Any) -> None:
 
     skipped: list[str] = getattr(sent, "skipped", [])
     if skipped:
-        # A name that is not UTF-8 cannot be shown as it is.
-        named = [os.fsencode(name).decode(errors="replace") for name in skipped[:_MOST_NAMED]]
-        more = len(skipped) - len(named)
         ctx.warn(
             f"{plural(len(skipped), 'entry', 'entries')} left out, being no file, a link out of the folder, or of a "
-            f"name that does not travel: {', '.join(named)}{f' and {more} more' if more else ''}"
+            f"name that does not travel: {_some(skipped)}"
         )
+
+
+def tell_not_extracted(ctx: Context, names: Sequence[str]) -> None:
+    """Name what of a tar was not extracted."""
+    from clawlink.cli.render import plural
+
+    if names:
+        ctx.warn(
+            f"{plural(len(names), 'entry', 'entries')} not extracted, of a repository (.git, .hg, .svn), whose hooks "
+            f"and settings are programs: {_some(names)}; get the tar as a file to have them"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    # A name that is not UTF-8 cannot be shown as it is.
+    named = [os.fsencode(name).decode(errors="replace") for name in names[:_MOST_NAMED]]
+    more = len(names) - len(named)
+    return f"{', '.join(named)}{f' and {more} more' if more else ''}"
 
 
 def lock_line(lock: FileLock, now: float) -> str:

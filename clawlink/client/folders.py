@@ -9,6 +9,7 @@ import shutil
 import stat
 import tarfile
 import tempfile
+import unicodedata
 from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
@@ -22,6 +23,7 @@ _END = tarfile.RECORDSIZE
 _CHUNK_BYTES = 256 * 1024
 _MOST_MEMBERS = 1_000_000
 _MOST_DEPTH = 100
+_REPOSITORIES = {".git", ".hg", ".svn", "git~1"}  # the last is what Windows may call .git
 
 
 class UnsafeArchive(ClawLinkError):
@@ -143,13 +145,17 @@ class Unpacked(NamedTuple):
     size: int
 
 
-def unpack(archive: IO[bytes], folder: str | os.PathLike[str], *, replace: bool = False) -> Unpacked:
+def unpack(
+    archive: IO[bytes], folder: str | os.PathLike[str], *, replace: bool = False, skipped: list[str] | None = None
+) -> Unpacked:
     """Write the members of a tar into a folder, which is made if there is none.
 
     All members are looked at before anything is written, and all are written beside the folder before one of them is
     put into it. Raises UnsafeArchive if a member would leave the folder, or is neither file, folder nor link; and
-    FileExistsError, unless told to ``replace``, if a file is there already.
+    FileExistsError, unless told to ``replace``, if a file is there already. What is of a repository (``.git``, ``.hg``,
+    ``.svn``) is left out, and its names are added to ``skipped``.
     """
+    left_out = [] if skipped is None else skipped
     target = os.path.realpath(folder)
     if os.path.exists(target) and not os.path.isdir(target):
         raise FileExistsError(17, "that is no folder; name one to extract into", os.fspath(folder))
@@ -158,10 +164,11 @@ def unpack(archive: IO[bytes], folder: str | os.PathLike[str], *, replace: bool 
     try:
         # Only uncompressed: what is small and becomes large is refused with it.
         with tarfile.open(fileobj=archive, mode="r:") as tar:
-            members = _checked(tar, staged)
+            members, of_repositories = _checked(tar, staged)
             with naming(os.fspath(folder)):
                 os.mkdir(staged, 0o777)
                 done = _write(tar, members, staged)
+            left_out.extend(of_repositories)
     except tarfile.TarError as error:
         shutil.rmtree(staged, ignore_errors=True)
         raise UnsafeArchive(f"this is no tar that can be read: {error}; get it as a file without --extract") from None
@@ -178,11 +185,12 @@ def unpack(archive: IO[bytes], folder: str | os.PathLike[str], *, replace: bool 
 class Unpacking:
     """What comes of a tar is held until it is whole, and then put into a folder as ``unpack`` does: a ``Sink``.
 
-    ``unpacked`` is what came of it.
+    ``unpacked`` is what came of it, and ``skipped`` the members that were left out.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, replace: bool = False) -> None:
         self.unpacked = Unpacked(0, 0)
+        self.skipped: list[str] = []
         self._folder = folder
         self._replace = replace
         self._held: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - drop closes it
@@ -202,7 +210,7 @@ class Unpacking:
         """Put all of it into the folder."""
         with naming(tempfile.gettempdir()):
             self._held.seek(0)
-        self.unpacked = unpack(self._held, self._folder, replace=self._replace)
+        self.unpacked = unpack(self._held, self._folder, replace=self._replace, skipped=self.skipped)
 
     def drop(self) -> None:
         """Hold nothing any more."""
@@ -213,24 +221,36 @@ class Unpacking:
 _Members = list[tuple[tuple[str, ...], tarfile.TarInfo]]
 
 
-def _checked(tar: tarfile.TarFile, staged: str) -> _Members:
-    """Return the members with where they belong. Raises UnsafeArchive before anything is written."""
+def _checked(tar: tarfile.TarFile, staged: str) -> tuple[_Members, list[str]]:
+    """Return the members with where they belong, and the names of those that are skipped.
+
+    Raises UnsafeArchive before anything is written.
+    """
     members: _Members = []
     links: set[tuple[str, ...]] = set()
-    for member in tar:
+    skipped: list[str] = []
+    archive: Any = tar.fileobj
+    here = archive.tell()
+    size = archive.seek(0, os.SEEK_END)
+    archive.seek(here)
+    for member in _heads(tar):
         shown = ascii(member.name)[1:-1][:200]
         try:
+            if member.size > size:  # tarfile fails at the next one
+                raise ValueError(f"says to have {member.size} bytes, and the archive has {size}")
             parts = parts_within(member.name)
+            if _is_of_repository(parts):
+                skipped.append(member.name)
+                continue
             _check(tar, member, parts, staged)
         except (ValueError, OverflowError) as error:
             raise UnsafeArchive(f"the archive's member {shown} {error}; nothing was extracted") from None
-        if len(members) >= _MOST_MEMBERS:
+        if len(members) + len(skipped) >= _MOST_MEMBERS:
             raise UnsafeArchive(f"the archive has more than {_MOST_MEMBERS} members; nothing was extracted")
         if parts:
             members.append((parts, member))
             if member.issym():
                 links.add(parts)
-    archive: Any = tar.fileobj
     archive.seek(tar.offset)
     if archive.read(_BLOCK) != bytes(_BLOCK):  # tarfile takes a broken head for the end
         raise UnsafeArchive("the archive is not whole: it has no end; nothing was extracted")
@@ -239,7 +259,38 @@ def _checked(tar: tarfile.TarFile, staged: str) -> _Members:
             raise UnsafeArchive(
                 f"the archive's member {ascii(member.name)[1:-1][:200]} is inside of a link; nothing was extracted"
             )
-    return members
+    return members, skipped
+
+
+def _heads(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Give the members. Raises UnsafeArchive where one has a head that tarfile fails at."""
+    last = None
+    while True:
+        try:
+            member = tar.next()
+        except tarfile.TarError:
+            raise
+        except Exception as error:  # as a size or a time of 10^20, a number that is none, a seek beyond all ends
+            after = "the first member" if last is None else f"the member after {ascii(last)[1:-1][:200]}"
+            raise UnsafeArchive(
+                f"{after} of the archive has a head that makes no sense ({type(error).__name__}: {str(error)[:100]}); "
+                "nothing was extracted"
+            ) from None
+        if member is None:
+            return
+        last = member.name
+        yield member
+
+
+def _is_of_repository(parts: tuple[str, ...]) -> bool:
+    """Return True for what a version control system runs or believes: another's hooks and settings."""
+    return any(_name_of(part) in _REPOSITORIES for part in parts)
+
+
+def _name_of(part: str) -> str:
+    """Return a name as the most forgiving file system takes it: ``.GIT``, ``.git `` and ``.git:x`` are ``.git``."""
+    seen = "".join(sign for sign in part if unicodedata.category(sign) != "Cf")
+    return seen.partition(":")[0].rstrip(" .").casefold()
 
 
 def _check(tar: tarfile.TarFile, member: tarfile.TarInfo, parts: tuple[str, ...], staged: str) -> None:
@@ -303,7 +354,7 @@ def _copy(tar: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> int:
         written = file.tell()
     if written != member.size:
         raise UnsafeArchive(f"the archive ends within {ascii(member.name)[1:-1][:200]}; nothing was extracted")
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, OverflowError, ValueError):  # a time that no file can have
         if member.mode & 0o100:
             mode = os.stat(path).st_mode
             os.chmod(path, mode | (mode & 0o444) >> 2)  # whoever may read it may run it

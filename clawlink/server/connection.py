@@ -20,6 +20,7 @@ from clawlink.errors import BadRequest, ClawLinkError, InternalError
 from clawlink.server.address import Addresses
 from clawlink.server.flow import Unread, Watch, on_its_way
 from clawlink.server.front import Front
+from clawlink.server.masks import Masked
 from clawlink.server.reply import as_response, reply_failure
 from clawlink.server.wire import Request
 
@@ -75,6 +76,10 @@ class _Connection(RequestHandler):
         finally:
             if transport is not None and transport.get_write_buffer_size():
                 Watch(lambda: -on_its_way(transport), transport.abort)
+
+    def set_parser(self, parser: Any, *more: Any, **callbacks: Any) -> None:
+        """Read frames of a websocket from now on, masked ones alone."""
+        super().set_parser(cast(Any, Masked(parser)), *more, **callbacks)
 
     def eof_received(self) -> None:
         """Note whether the peer closed while something was on its way to it, which is then thrown away."""

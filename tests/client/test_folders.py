@@ -226,6 +226,53 @@ def test_a_sparse_file_that_says_to_be_huge_is_refused(inside: Path) -> None:
 # -- into a folder that is there ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("fact", ["size", "mtime", "uid"])
+@pytest.mark.parametrize("value", ["100000000000000000000", "1e400", "-1", "99999999999999999999999.5", "nan", "x"])
+def test_a_head_that_makes_no_sense_is_refused_by_name_or_does_no_harm(fact: str, value: str, inside: Path) -> None:
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for name in ("first", "odd", "last"):
+            member = tarfile.TarInfo(name)
+            member.size = 4
+            if name == "odd":
+                member.pax_headers = {fact: value}
+            tar.addfile(member, io.BytesIO(b"text"))
+    made.seek(0)
+    refused: ClawLinkError | None = None
+    try:
+        unpack(made, inside)
+    except UnsafeArchive as error:
+        refused = error
+    if refused is None:
+        assert (inside / "first").read_text() == "text"
+    else:
+        assert "nothing was extracted" in refused.message
+        assert fact == "size"
+        assert not value.isdigit() or f"member odd says to have {value} bytes" in refused.message
+        assert not inside.exists()
+
+
+def test_what_is_of_a_repository_is_skipped_and_named(inside: Path) -> None:
+    repository = [".git/hooks/pre-commit", "sub/.GIT/config", ".hg/hgrc", ".svn/x", ".git ./config", "git~1/config"]
+    repository += [".gi\u200ct/config", "worktree/.git", ".git::$INDEX_ALLOCATION/config"]
+    honest = ["a", ".gitignore", ".github/workflows/x.yml", "git/x"]
+    refused = []
+    for name in repository:
+        try:
+            skipped: list[str] = []
+            done = unpack(tar_of((name, {})), inside, skipped=skipped)
+        except UnsafeArchive:
+            refused.append(name)  # a name that is taken nowhere
+            continue
+        assert (done.files, skipped) == (0, [name]), name
+    assert not set(refused) & set(repository[:4])
+    skipped = []
+    members: list[Member] = [(name, {}) for name in [*repository[:4], *honest]]
+    done = unpack(tar_of((".git", DIR), *members), inside, skipped=skipped)
+    assert (done.files, skipped) == (len(honest), [".git", *repository[:4]])
+    assert sorted(str(path.relative_to(inside)) for path in inside.rglob("*") if path.is_file()) == sorted(honest)
+
+
 def test_an_empty_folder_is_filled(inside: Path) -> None:
     inside.mkdir()
     unpack(tar_of(("a", {})), inside)

@@ -97,6 +97,7 @@ def _is_tar(args: Namespace, client: Client, key: str) -> bool:
 def _extract(args: Namespace, ctx: Context, client: Client, key: str, folder: str) -> tuple[FileFacts, int]:
     """Fetch all of a tar before anything of it is written. Unasked, it does not mix with what is in the folder."""
     from clawlink.cli.exits import UsageError
+    from clawlink.cli.files import tell_not_extracted
     from clawlink.client.folders import Unpacking
 
     if not args.extract and os.path.isdir(folder) and os.listdir(folder):
@@ -105,6 +106,7 @@ def _extract(args: Namespace, ctx: Context, client: Client, key: str, folder: st
         )
     archive = Unpacking(folder, replace=args.force)
     facts = _fetch(args, ctx, client, key, archive)
+    tell_not_extracted(ctx, archive.skipped)
     return facts, archive.unpacked.files
 
 

@@ -1,0 +1,62 @@
+"""Refuse frames that a websocket's client did not mask: RFC 6455 asks a server to fail the connection (1002).
+
+aiohttp's reader takes them. So the heads of frames are looked at before it gets them, and the first that is not masked
+is replaced by one that it refuses.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+_HEAD_BYTES = 2
+_MASK_BYTES = 4
+_MASKED, _LENGTH = 0x80, 0x7F
+_LENGTH_BYTES = {126: 2, 127: 8}
+_NO_FRAME = b"\xf0\x00"  # reserved bits
+
+
+class Reader(Protocol):
+    """aiohttp's reader of frames, as its protocol calls it."""
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        """Take bytes as they come."""
+
+    def feed_eof(self) -> None:
+        """Note that no more will come."""
+
+
+class Masked:
+    """Stands before a reader. Bytes may be cut anywhere; those of a head that is not whole are held back."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+        self._head = b""
+        self._rest = 0  # of the frame under way
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        """Pass bytes on, up to the first frame that is not masked."""
+        data = self._head + data
+        self._head = b""
+        at = 0
+        while at < len(data):
+            if self._rest:
+                step = min(self._rest, len(data) - at)
+                self._rest -= step
+                at += step
+                continue
+            head = data[at : at + _HEAD_BYTES]
+            if len(head) == _HEAD_BYTES and not head[1] & _MASKED:
+                return self._reader.feed_data(data[:at] + _NO_FRAME)
+            more = _LENGTH_BYTES.get(head[-1] & _LENGTH, 0) if len(head) == _HEAD_BYTES else 1
+            length = data[at + _HEAD_BYTES : at + _HEAD_BYTES + more]
+            if len(head) < _HEAD_BYTES or len(length) < more:
+                self._head = data[at:]
+                break
+            size = int.from_bytes(length, "big") if more else head[1] & _LENGTH
+            self._rest = _HEAD_BYTES + more + _MASK_BYTES + size
+        passed = data[: len(data) - len(self._head)]
+        return self._reader.feed_data(passed) if passed else (False, b"")
+
+    def feed_eof(self) -> None:
+        """Pass on that no more will come."""
+        self._reader.feed_eof()

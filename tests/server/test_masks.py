@@ -1,0 +1,94 @@
+"""Frames of a websocket that their client did not mask end the connection with 1002, on every websocket."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from clawlink.server.masks import Masked
+from tests.conftest import Serve
+
+SECONDS = 10.0
+
+
+class Taken:
+    """A reader that notes what it gets."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.ended = False
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        self.data += data
+        return False, b""
+
+    def feed_eof(self) -> None:
+        self.ended = True
+
+
+def frame(payload: bytes, *, masked: bool = True, opcode: int = 1) -> bytes:
+    """Return a whole frame."""
+    length, more = len(payload), b""
+    if length > 125:
+        length, more = (126, struct.pack("!H", length)) if length < 65536 else (127, struct.pack("!Q", length))
+    key = b"\x00\x00\x00\x00" if masked else b""
+    return bytes([0x80 | opcode, (0x80 if masked else 0) | length]) + more + key + payload
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 7, 1000, 10**6])
+def test_masked_frames_pass_however_they_are_cut_and_the_first_other_is_replaced(step: int) -> None:
+    honest = b"".join(frame(b"x" * size) for size in (0, 1, 125, 126, 200, 65535, 65536, 3))
+    for following, passed in ((b"", honest), (frame(b"evil", masked=False) + honest, honest + b"\xf0\x00")):
+        reader = Taken()
+        masked = Masked(reader)
+        sent = honest + following
+        for at in range(0, len(sent), step):
+            masked.feed_data(sent[at : at + step])
+            if reader.data.endswith(b"\xf0\x00"):
+                break  # a reader that has failed gets nothing more
+        masked.feed_eof()
+        assert reader.data == passed
+        assert reader.ended
+
+
+async def _shake_hands(url: str, path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    writer.write(
+        f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+    )
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+    return reader, writer
+
+
+async def _frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    first, second = await reader.readexactly(2)
+    length = second & 0x7F
+    if length > 125:
+        length = int.from_bytes(await reader.readexactly(2 if length == 126 else 8), "big")
+    return first & 0x0F, await reader.readexactly(length)
+
+
+@pytest.mark.parametrize("path", ["/ws/a", "/agentlink"])
+async def test_an_unmasked_frame_ends_the_connection_with_1002(serve: Serve, tmp_path: Path, path: str) -> None:
+    (tmp_path / "relay-config.json").write_text('{"registered_instances": []}')
+    relay = await serve(agentlink_config=str(tmp_path / "relay-config.json"))
+    await relay.register("a", agent_id="a")
+    for together in (False, True):
+        reader, writer = await _shake_hands(relay.url, path)
+        ping = frame(b"p", opcode=9)
+        writer.write(ping)
+        if not together:
+            while (await asyncio.wait_for(_frame(reader), SECONDS))[0] != 10:
+                pass
+        writer.write(frame(b'{"type": "heartbeat"}', masked=False) + frame(b'{"type": "heartbeat"}'))
+        opcode, payload = 0, b""
+        while opcode != 8:
+            opcode, payload = await asyncio.wait_for(_frame(reader), SECONDS)
+        assert int.from_bytes(payload[:2], "big") == 1002
+        writer.close()
