@@ -2,6 +2,7 @@
 # make test   set up and run everything that CI runs
 # make test-long  run the tests of the relay on asyncio and on uvloop, all of them
 # make test-floors  run the tests with the lowest version of each package that pyproject.toml allows
+# make torture  what takes long: 20,000 refusals of each kind, after which nothing is left
 # make bench  set up and measure the relay beside the floor
 # make test-proxy  run the relay behind nginx and Caddy, as references/operations.md configures them; takes those that
 #             are installed, or unpacks Debian's packages under .cache
@@ -16,7 +17,7 @@ endif
 INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 
-.PHONY: run test test-long test-floors test-proxy bench clean FORCE
+.PHONY: torture run test test-long test-floors test-proxy bench clean FORCE
 
 run: $(INSTALLED)
 	$(BIN)/clawlink serve $(FLAGS)
@@ -37,6 +38,9 @@ test-floors:
 test-proxy: $(READY)
 	$(BIN)/python -m tests.proxy.binaries
 	CLAWLINK_TEST_PROXY=1 $(BIN)/python -m pytest tests/proxy $(FLAGS)
+
+torture: $(READY)
+	CLAWLINK_TEST_REFUSALS=20000 $(BIN)/python -m pytest tests/server/test_garbage.py $(FLAGS)
 
 bench: $(READY)
 	$(BIN)/clawlink bench --floor $(FLAGS)

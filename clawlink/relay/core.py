@@ -125,7 +125,10 @@ class Core:
         task = asyncio.ensure_future(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        finally:
+            del task, work  # else this frame, the failure that remembers it and the task would be garbage in a circle
 
     async def finished(self) -> None:
         """Wait for all work that ``finish`` took on."""

@@ -73,6 +73,8 @@ class Reader:
             self._emptied = False
             await self._claims.undo(self._agent_id, self._taken)
             raise
+        finally:
+            self._tick = None
         self._emptied = len(self._taken) < limit
         return Taken(self._taken, self._reported)
 

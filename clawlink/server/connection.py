@@ -111,6 +111,8 @@ class _Connection(RequestHandler):
             if not isinstance(exc, ConnectionError):  # a client that hung up in the middle of its body
                 _log.error("unexpected failure", exc_info=exc)
             error = InternalError("the relay failed at this request; its log says more")
+        if exc is not None:
+            exc.__traceback__ = None  # its frames know this connection, which keeps the error: garbage in a circle
         if request.writer.output_size > 0:
             raise ConnectionError("a part of another answer has been sent already")
         response = as_response(reply_failure(error))

@@ -6,6 +6,7 @@ this, would take a tenth of a request.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterable
@@ -19,7 +20,7 @@ from clawlink.relay.relay import Relay
 from clawlink.server import cors
 from clawlink.server.auth import Guard
 from clawlink.server.reply import Reply, reply_failure, write
-from clawlink.server.wire import Handler, Request, hung_up
+from clawlink.server.wire import Handler, Request, forget_failure, hung_up
 
 _log = logging.getLogger("clawlink.request")
 _NOWHERE = "none"
@@ -48,7 +49,11 @@ class Front:
             self._guard.check(request, endpoint)
             answer = await serve(self._relay, request)
             response = await write(request, answer) if isinstance(answer, Reply) else answer
+        except asyncio.CancelledError:
+            forget_failure(request)
+            raise
         except Exception as failure:
+            forget_failure(request)
             if isinstance(failure, ConnectionError) and hung_up(request):
                 raise
             facts = {"method": request.method, "route": _name(endpoint)}

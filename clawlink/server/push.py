@@ -136,6 +136,7 @@ class Push:
         finally:
             relay.sockets.remove(agent.id, session)
             self._sessions.discard(session)
+            ws.sender = None  # each knows the other, which would be garbage in a circle
         return ws
 
 
@@ -309,6 +310,7 @@ class _Session:
                 await self._sender.text(error_frame(None, BadRequest("frames are text: JSON in UTF-8")))
             else:
                 if message.type is WSMsgType.ERROR:
+                    message.data.__traceback__ = None  # aiohttp keeps the error, and its frames know the websocket
                     await asyncio.shield(self._let_go())
                     await asyncio.sleep(_LINGER_SECONDS)
                 return

@@ -98,6 +98,15 @@ async def read(request: Request, kind: type[T]) -> T:
     return found
 
 
+def forget_failure(request: Request) -> None:
+    """Have a body that broke off remember a failure without a traceback.
+
+    The one that was raised remembers the frames that it passed, and so the request and the body: garbage in a circle.
+    """
+    if request.transport is None and request.content.exception() is not None:
+        request.content.set_exception(ConnectionResetError("the body broke off"))
+
+
 def require_unpacked(request: Request) -> None:
     """Refuse a compressed body: the relay unpacks nothing. Raises UnsupportedMediaType."""
     for name, plain in ((hdrs.CONTENT_ENCODING, "identity"), (hdrs.TRANSFER_ENCODING, "chunked")):
