@@ -51,14 +51,15 @@ class Responses:
         An agent without a key may, without a receipt, name no task that is known but say whom it answers. If it has
         fetched just one open task of that agent, it answers that one. Otherwise the response is passed on.
         """
-        unknown: UnknownTask | None = None
+        named = sender.key_hash is not None or ask.receipt is not None or ask.to_agent is None
         if ask.message_id:
             try:
                 return await self._tasks.respond(sender, ask)
-            except UnknownTask as error:
-                unknown = error
-        if sender.key_hash is not None or ask.receipt is not None or ask.to_agent is None:
-            raise unknown or BadRequest("message_id is missing: it is the task's, as poll shows it", field="message_id")
+            except UnknownTask:
+                if named:
+                    raise
+        if named or ask.to_agent is None:
+            raise BadRequest("message_id is missing: it is the task's, as poll shows it", field="message_id")
         self._core.require_working()
         return await self._core.finish(self._respond_freely(sender, ask, ask.to_agent))
 
