@@ -105,7 +105,11 @@ class AsyncClient(Shell):
             except ClawLinkError as error:
                 await asyncio.sleep(self._pause(call, error, attempt))
             else:
-                return self._learn(call, answer)
+                found = self._learn(call, answer)
+                following = None if call.follow is None else call.follow(found)
+                if following is None:
+                    return found
+                call, attempt = following, 0
 
     async def _send(self, call: Call[T], patience: float) -> T:
         try:

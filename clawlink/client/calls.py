@@ -6,6 +6,7 @@ method of the same name that ``Client`` has.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import secrets
@@ -16,7 +17,7 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from clawlink.domain.limits import MAX_POLL_MESSAGES
+from clawlink.domain.limits import MAX_LIST_LENGTH, MAX_POLL_MESSAGES
 from clawlink.domain.message import Attachment, KnowledgeBroadcast, Message, decode
 from clawlink.errors import BadRequest, ClawLinkError, NotARelay
 from clawlink.protocol import paths, replies, requests
@@ -59,7 +60,8 @@ class Reply(NamedTuple):
 class Call(Generic[T]):
     """One request. ``repeatable`` means that sending it twice does no more than sending it once.
 
-    ``wait`` is how many seconds the relay may take on purpose; ``learn`` is told the answer of a success. ``headers``
+    ``wait`` is how many seconds the relay may take on purpose; ``learn`` is told the answer of a success. ``follow``
+    returns the call that goes on after an answer, None if that was all; its answer counts. ``headers``
     go with it, and make of a ``body`` another thing than JSON. ``read_reply``, if there is one, reads the answer with
     its status and headers, and ``refuse`` says what a status means where no body does, as to HEAD.
     """
@@ -74,6 +76,7 @@ class Call(Generic[T]):
     headers: Mapping[str, str] = field(default_factory=dict)
     read_reply: Callable[[Reply], T] | None = None
     refuse: Callable[[int], ClawLinkError | None] | None = None
+    follow: Callable[[T], Call[T] | None] | None = None
 
     def answer(self, reply: Reply) -> T:
         """Read the reply to this call. Raises NotARelay for one of another shape: it does not come from a relay."""
@@ -249,10 +252,36 @@ def register(
 
 
 def discover(
-    me: Identity, *, capability: str | None = None, name: str | None = None, status: str = "online"
+    me: Identity,
+    *,
+    capability: str | None = None,
+    name: str | None = None,
+    status: str = "online",
+    limit: int | None = None,
+    after: str | None = None,
 ) -> Call[replies.Discovered]:
-    """List agents by capability, name and status: online, stale or all."""
-    return simple_call(paths.DISCOVER, query={"capability": capability, "name": name, "status": status})
+    """List agents by capability, name and status: online, stale or all.
+
+    All of them come, in as many calls as that takes; with a ``limit`` one page, which may be short. ``after`` is the
+    ``next`` of the page before, None at the end.
+    """
+    query = {"capability": capability, "name": name, "status": status, "limit": limit, "after": after}
+    return simple_call(paths.DISCOVER, query=query) if limit is not None else _discover_on(query, [])
+
+
+def _discover_on(query: dict[str, Any], before: list[replies.ListedAgent]) -> Call[replies.Discovered]:
+    """List a page of agents behind those that came ``before``, and then the others."""
+
+    def read(body: bytes) -> replies.Discovered:
+        page: replies.Discovered = _readers[paths.DISCOVER.name](body)
+        agents = before + page.agents
+        return msgspec.structs.replace(page, agents=agents, count=len(agents))
+
+    def follow(found: replies.Discovered) -> Call[replies.Discovered] | None:
+        return None if found.next is None else _discover_on({**query, "after": found.next}, found.agents)
+
+    page = simple_call(paths.DISCOVER, query={**query, "limit": MAX_LIST_LENGTH}, read=read)
+    return dataclasses.replace(page, follow=follow)
 
 
 def heartbeat(me: Identity) -> Call[replies.Beat]:

@@ -91,7 +91,11 @@ class Client(Shell):
             except ClawLinkError as error:
                 time.sleep(self._pause(call, error, attempt))
             else:
-                return self._learn(call, answer)
+                found = self._learn(call, answer)
+                following = None if call.follow is None else call.follow(found)
+                if following is None:
+                    return found
+                call, attempt = following, 0
 
     def _send(self, call: Call[T], patience: float) -> T:
         # As bytes, since a header's text is latin-1 and a token need not be.

@@ -90,11 +90,12 @@ class Challenged(Struct, frozen=True):
 
 
 class Discovered(Struct, frozen=True):
-    """The agents that match, in the order they registered."""
+    """The agents that match, in the order they registered. ``next`` is null after the last page."""
 
     agents: list[ListedAgent]
     count: int
     server_time: str
+    next: str | None = None
 
 
 class Beat(Struct, frozen=True):

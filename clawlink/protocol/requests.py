@@ -352,11 +352,13 @@ class Ping(Struct, frozen=True, gc=False):
 
 
 class DiscoverQuery(Struct, frozen=True, gc=False):
-    """Whom to list."""
+    """Which agents to list: with a ``limit`` one page, without it all. ``after`` is the last reply's ``next``."""
 
     capability: Annotated[str, Meta(max_length=limits.MAX_NAME_LENGTH)] | None = None
     name: Annotated[str, Meta(max_length=limits.MAX_NAME_LENGTH)] | None = None
     status: Literal["online", "stale", "all"] = "online"
+    limit: Limit | None = None
+    after: Annotated[str, Meta(max_length=4 * limits.MAX_ID_LENGTH)] | None = None
 
 
 class Asker(Struct, frozen=True, gc=False):

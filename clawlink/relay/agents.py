@@ -358,16 +358,14 @@ class Agents:
         status = "online" if age < core.limits.stale_after else "stale"
         return RecipientInfo(agent.id, agent.name, status, agent.last_heartbeat, int(age) if age > 0 else 0)
 
-    async def discover(self, ask: requests.DiscoverQuery) -> list[bytes]:
-        """List the agents that match, encoded, in the order they registered."""
-        if ask.capability is not None and ask.name is not None:
-            named = set(await self.directory.listing(by_name(ask.name), ask.status))
-            return [a for a in await self.directory.listing(by_capability(ask.capability), ask.status) if a in named]
-        if ask.capability is not None:
-            return await self.directory.listing(by_capability(ask.capability), ask.status)
+    async def discover(self, ask: requests.DiscoverQuery) -> tuple[list[bytes], str | None]:
+        """List the agents that match, encoded, in the order they registered, and where to go on after a page."""
+        keys = [by_capability(ask.capability)] if ask.capability is not None else []
         if ask.name is not None:
-            return await self.directory.listing(by_name(ask.name), ask.status)
-        return await self.directory.listing(REGISTERED, ask.status)
+            keys.insert(0, by_name(ask.name))
+        if ask.limit is None:
+            return await self.directory.all(keys or [REGISTERED], ask.status), None
+        return await self.directory.page(keys or [REGISTERED], ask.status, ask.after, ask.limit)
 
     # -- leave -------------------------------------------------------------------------------------------------------
 

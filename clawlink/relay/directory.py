@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import msgspec
 
@@ -15,6 +16,9 @@ from clawlink.relay.clock import iso
 from clawlink.relay.core import Core
 
 _SLICE = 256
+_AT_ONCE = 1000
+# A page that leaves most of what it looks at stops here and goes on at the next request.
+_LOOKED_AT = 5000
 _ONLINE = b'"status":"online"'
 _STALE = b'"status":"stale"'
 _encoder = msgspec.json.Encoder()
@@ -42,27 +46,70 @@ class Directory:
         self._listings: dict[str, tuple[float, bytes]] = {}
         self._filled = False
 
-    async def listing(self, key: str, status: str) -> list[bytes]:
-        """Return the encoded agents under index ``key`` whose presence is ``status``, or all of them for ``all``."""
+    async def page(
+        self, keys: Sequence[str], status: str, after: str | None, limit: int
+    ) -> tuple[list[bytes], str | None]:
+        """Return up to ``limit`` encoded agents under all of these index keys, and where to go on.
+
+        ``status`` is ``online``, ``stale`` or ``all``. A page may be short, or even empty, and not be the last.
+        """
         await self._refresh()
-        if key == REGISTERED:
-            found = list(self._listings.values())
-        else:
-            ids = [agent.id for agent in await self._matching(key)]
-            found = [self._listings[id] for id in ids if id in self._listings]
         since = self._core.clock() - self._core.limits.stale_after
-        if status == "online":
-            return [encoded for heartbeat, encoded in found if heartbeat > since]
-        if status == "stale":
-            return [_as_stale(encoded) for heartbeat, encoded in found if heartbeat <= since]
-        return [encoded if heartbeat > since else _as_stale(encoded) for heartbeat, encoded in found]
+        found: list[bytes] = []
+        looked_at = 0
+        while True:
+            page = await self._core.store.page(Agent, keys[0], after, limit - len(found))
+            for agent in page.records:
+                if len(keys) == 1 or set(keys).issubset(agent.index_keys):
+                    shown = self._shown(agent.id, status, since)
+                    if shown is not None:
+                        found.append(shown)
+            after = page.after
+            looked_at += len(page.records)
+            if after is None or len(found) >= limit or looked_at >= _LOOKED_AT:
+                return found, after
+            await asyncio.sleep(0)
+
+    async def all(self, keys: Sequence[str], status: str) -> list[bytes]:
+        """Return all of them."""
+        found: list[bytes] = []
+        if list(keys) == [REGISTERED]:
+            await self._refresh()
+            since = self._core.clock() - self._core.limits.stale_after
+            ids = list(self._listings)
+            for start in range(0, len(ids), _AT_ONCE):
+                shown = [self._shown(id, status, since) for id in ids[start : start + _AT_ONCE]]
+                found += [one for one in shown if one is not None]
+                await asyncio.sleep(0)
+            return found
+        after: str | None = None
+        while True:
+            some, after = await self.page(keys, status, after, _AT_ONCE)
+            found += some
+            if after is None:
+                return found
+            await asyncio.sleep(0)
+
+    def _shown(self, agent_id: str, status: str, since: float) -> bytes | None:
+        """Return an agent as it is listed; None if it has not that status, or is gone."""
+        listed = self._listings.get(agent_id)
+        if listed is None:
+            return None
+        heartbeat, encoded = listed
+        if heartbeat > since:
+            return None if status == "stale" else encoded
+        return None if status == "online" else _as_stale(encoded)
 
     async def presence(self) -> tuple[int, int]:
         """Count the agents that are online and those that are stale."""
         await self._refresh()
         since = self._core.clock() - self._core.limits.stale_after
-        online = sum(heartbeat > since for heartbeat, _ in self._listings.values())
-        return online, len(self._listings) - online
+        listed = list(self._listings.values())
+        online = 0
+        for start in range(0, len(listed), _AT_ONCE):
+            online += sum(heartbeat > since for heartbeat, _ in listed[start : start + _AT_ONCE])
+            await asyncio.sleep(0)
+        return online, len(listed) - online
 
     def add(self, agent_id: str) -> None:
         """List an agent that has just registered."""

@@ -155,6 +155,18 @@ def test_discover_finds_by_capability_name_and_status(ann: Client, bob: Client) 
         bob.discover(status="gone")
 
 
+def test_discover_follows_all_pages(ann: Client, bob: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calls, "MAX_LIST_LENGTH", 1)
+    everyone = ann.discover(status="all")
+    assert {ann.agent_id, bob.agent_id} <= {agent.agent_id for agent in everyone.agents}
+    assert (everyone.count, everyone.next) == (len(everyone.agents), None)
+    first = ann.discover(status="all", limit=1)
+    assert first.count == 1
+    assert first.next is not None
+    (second,) = ann.discover(status="all", limit=1, after=first.next).agents
+    assert second == everyone.agents[1]
+
+
 def test_a_task_goes_through(ann: Client, bob: Client) -> None:
     done = ann.delegate(of(bob), "count", context={"to": 3}, priority="urgent")
     assert isinstance(done, replies.Delegated)

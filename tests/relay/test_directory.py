@@ -17,5 +17,5 @@ async def test_agents_that_came_and_left_leave_nothing_behind_though_nobody_list
     await scene.relay.janitor.sweep()
     assert (core.listed, core.changed) == (set(), {})
     await scene.register("there")
-    listed = await scene.relay.agents.discover(requests.DiscoverQuery())
-    assert len(listed) == 1
+    listed, after = await scene.relay.agents.discover(requests.DiscoverQuery())
+    assert (len(listed), after) == (1, None)

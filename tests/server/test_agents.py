@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Running, Serve
+from clawlink.domain.agent import Agent
+from clawlink.store.base import Put
+from tests.conftest import UNPACED, Running, Serve
 from tests.server.asks import (
     ack,
     claim,
@@ -332,6 +334,74 @@ async def test_discover_filters_by_capability_name_and_status(relay: Running, cl
     await listed(relay, ["a"], name="ANN", capability="search")
     await listed(relay, [], name="nobody")
     await listed(relay, [], capability="cooking")
+
+
+@memory
+async def test_discover_comes_in_pages_to_its_end_or_whole(serve: Serve, clock: Clock) -> None:
+    relay = await serve(clock=clock)
+    for n in range(7):
+        await relay.register(f"A{n}", agent_id=f"a{n}", capabilities=["go"] if n % 2 else ["go", "sql"])
+    clock.skip(121)
+    for n in range(7, 10):
+        await relay.register(f"A{n}", agent_id=f"a{n}", capabilities=["sql"])
+    everyone = [f"a{n}" for n in range(10)]
+    cases: tuple[tuple[str, list[str]], ...] = (
+        ("status=all", everyone),
+        ("status=online", everyone[7:]),
+        ("status=stale", everyone[:7]),
+        ("status=all&capability=sql", ["a0", "a2", "a4", "a6", "a7", "a8", "a9"]),
+        ("status=stale&capability=SQL&name=a4", ["a4"]),
+        ("status=all&name=nobody", []),
+    )
+    for asked, expected in cases:
+        whole = await ok(relay.get(f"/discover?{asked}"))
+        assert "next" not in whole, asked
+        for limit in (1, 3, 10, 1000):
+            found: list[str] = []
+            after = ""
+            for _ in range(12):
+                page = await ok(relay.get(f"/discover?{asked}&limit={limit}{after}"))
+                assert page["count"] == len(page["agents"]) <= limit, (asked, limit)
+                found += [agent["agent_id"] for agent in page["agents"]]
+                if page["next"] is None:
+                    break
+                after = f"&after={page['next']}"
+            assert sorted(found) == sorted(expected), (asked, limit)
+            assert sorted(a["agent_id"] for a in whole["agents"]) == sorted(expected), asked
+    for wrong in ("0", "1001", "x"):
+        await refused(relay.get(f"/discover?limit={wrong}"), 400, "bad_request")
+
+
+@memory
+async def test_a_long_list_of_agents_holds_others_for_no_long_piece(serve: Serve) -> None:
+    relay = await serve(limits=UNPACED)
+    many = 3000
+    for n in range(many):
+        agent = Agent(
+            id=f"a{n}",
+            version=1,
+            name=f"A{n}",
+            capabilities=("go",),
+            machine="here",
+            description="d" * 200,
+            registered_at=0.0,
+            last_heartbeat=relay.app.relay.clock(),
+        )
+        await relay.app.relay._core.store.commit(agent.home, Put(agent))
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    before = turns
+    whole = await ok(relay.get("/discover?status=all"))
+    counting.cancel()
+    assert [agent["agent_id"] for agent in whole["agents"]] == [f"a{n}" for n in range(many)]
+    assert turns - before >= many // 256  # at least as often as agents are encoded, and pieces written
 
 
 async def test_discover_shows_each_agents_presence_and_claim(relay: Running, clock: Clock) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import msgspec
+
 from clawlink.domain.access import KEY_HEADER
 from clawlink.domain.agent import Presence
 from clawlink.errors import UnknownAgent
@@ -13,6 +17,8 @@ from clawlink.server.reply import Reply, reply
 from clawlink.server.wire import Request, Routes, acting, parameter, read, read_query
 
 routes = Routes()
+_HEAD = b'{"agents":['
+_AGENTS_A_PIECE = 1000
 
 
 @routes.serves(paths.REGISTER)
@@ -44,14 +50,22 @@ async def challenge(relay: Relay, request: Request) -> Reply:
 @routes.serves(paths.DISCOVER)
 async def discover(relay: Relay, request: Request) -> Reply:
     """List agents; each was encoded when it last changed."""
-    found = await relay.agents.discover(read_query(request, requests.DiscoverQuery))
-    head, tail = b'{"agents":[', b'],"count":%d,"server_time":"%b"}' % (len(found), iso(relay.clock()).encode())
+    ask = read_query(request, requests.DiscoverQuery)
+    found, after = await relay.agents.discover(ask)
+    facts = b'],"count":%d,"server_time":"%b"' % (len(found), iso(relay.clock()).encode())
+    tail = facts + (b"}" if ask.limit is None else b',"next":%b}' % msgspec.json.encode(after))
     if not found:
-        return Reply(head + tail)
+        return Reply(_HEAD + tail)
     # Joined once: with thousands of agents, every further copy would cost more than all the rest.
-    found[0] = head + found[0]
+    found[0] = _HEAD + found[0]
     found[-1] += tail
-    return Reply(b",".join(found))
+    pieces: list[bytes] = []
+    for start in range(0, len(found), _AGENTS_A_PIECE):
+        if start:
+            await asyncio.sleep(0)
+            found[start] = b"," + found[start]
+        pieces.append(b",".join(found[start : start + _AGENTS_A_PIECE]))
+    return Reply(pieces[0], more=pieces[1:])
 
 
 @routes.serves(paths.HEARTBEAT)
