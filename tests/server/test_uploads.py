@@ -832,3 +832,12 @@ async def test_silent_uploads_make_room_for_others(serve: Serve) -> None:
     refused(await patch(relay, oldest, 80, b"x" * 20), 404, "unknown_upload", "upload_id")
     await part(relay, other, 60, b"y" * 40)
     assert await content(relay, "other") == b"y" * 100
+
+
+async def test_uploads_are_not_joined_and_the_refusal_says_so(pair: Running) -> None:
+    for value in ("partial", "final;/uploads/a /uploads/b"):
+        for more in ({}, {"Upload_Length": "10"}):
+            headers: dict[str, Any] = {"Tus_Resumable": "1.0.0", "ClawLink_Agent": "a", "Upload_Concat": value, **more}
+            answer = await exchange(pair.url, request("POST", "/uploads", **headers))
+            assert (answer.status, answer.json["field"]) == (400, "Upload-Concat"), headers
+            assert "concatenation" in answer.json["error"], headers

@@ -89,6 +89,12 @@ async def upload_options(relay: Relay, request: Request) -> Reply:
 @_speaks_tus
 async def create_upload(relay: Relay, request: Request) -> Reply:
     """Begin an upload."""
+    if "Upload-Concat" in request.headers:
+        raise BadRequest(
+            "this relay joins no uploads, as tus's extension concatenation would; "
+            f"it has {EXTENSIONS}. Send the file as one upload, without Upload-Concat",
+            field="Upload-Concat",
+        )
     metadata = request.headers.get("Upload-Metadata", "")
     said = _metadata(metadata)
     owner = await asking(relay, request, None, otherwise=said.get("agent_id"))
