@@ -36,6 +36,7 @@ class Context:
         self.timeout: float = args.timeout or DEFAULT_TIMEOUT
         self.acting_as: Saved | None = None
         self.nobody_nearby = False
+        self.registered_anew = False
         self.places: set[str] = set()  # names for files of others, in commands that were shown
         self._clients: list[Client] = []
 
@@ -141,6 +142,10 @@ class Context:
             timeout=self.timeout,
             ca=where.ca,
         )
+        if me is not None:
+            from clawlink.cli.returning import Returning
+
+            client.on_forgotten = Returning(self, where, me)
         self._clients.append(client)
         return client
 

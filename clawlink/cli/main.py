@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from clawlink.cli.context import Context
 
 
-# Fields of a request that name the agent which it acts as.
-_ACTING = frozenset({"from_agent", "agent_id"})
 # Most commands live for a tenth of a second, much of it imports, which make no garbage: looking for some takes a tenth.
 _GC_THRESHOLD = 50_000
 # What helps where this machine refuses something.
@@ -140,7 +138,9 @@ def _explained(error: ClawLinkError, ctx: Context | None) -> ClawLinkError:
         return _with_flag(error, ctx)
     if isinstance(error, RelayUnreachable) and ctx is not None and ctx.nobody_nearby:
         return RelayUnreachable(f"{error.message}; nor does one announce itself on the local network")
-    if not isinstance(error, UnknownAgent) or error.field not in _ACTING or ctx is None or ctx.acting_as is None:
+    from clawlink.client.shell import WHO_ASKS
+
+    if not isinstance(error, UnknownAgent) or error.field not in WHO_ASKS or ctx is None or ctx.acting_as is None:
         return error
     me = ctx.acting_as
     return UnknownAgent(

@@ -121,7 +121,7 @@ class _Lines:
 
     def were_known(self, ids: Iterable[str]) -> bool:
         """Tell whether the relay knew all these before it was away: who does not know them now has forgotten them."""
-        return self._was_away and all(id in self._told for id in ids)
+        return (self._was_away or self._ctx.registered_anew) and all(id in self._told for id in ids)
 
     def _show(self, task: TaskView) -> None:
         ctx = self._ctx

@@ -43,6 +43,8 @@ class Saved(msgspec.Struct, frozen=True, omit_defaults=True):
     description: str | None = None
     subscriptions: list[str] | None = None
     notices: bool | None = None
+    relay_id: str | None = None
+    relay_key: str | None = None
 
 
 class SeveralIdentities(ClawLinkError):

@@ -37,6 +37,9 @@ _ANSWERS = frozenset({200, 201, 204, 206})
 # What ends a header, is no text, or would be lost.
 _UNFIT = re.compile("[\\x00\\r\\n\\ud800-\\udfff]|^\\s|\\s$")
 
+# The fields of a request that say who asks, as errors name them.
+WHO_ASKS = frozenset({"agent_id", "from_agent"})
+
 _LARGE_BYTES = 64 * 1024
 _MOST_CAUSES = 100
 

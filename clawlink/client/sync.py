@@ -18,8 +18,9 @@ from urllib3.exceptions import ProtocolError
 
 from clawlink.client.calls import Call, Reply
 from clawlink.client.errands import Errand
-from clawlink.client.shell import Shell, piecemeal
-from clawlink.errors import ClawLinkError
+from clawlink.client.shell import WHO_ASKS, Shell, piecemeal
+from clawlink.errors import ClawLinkError, UnknownAgent
+from clawlink.protocol import paths
 from clawlink.protocol.replies import TaskView
 
 if TYPE_CHECKING:
@@ -97,7 +98,20 @@ class Client(Shell):
                     return found
                 call, attempt = following, 0
 
+    on_forgotten: Callable[[], None] | None = None
+    """Registers again with a relay that has forgotten this agent, so that what was asked can be asked once more."""
+
     def _send(self, call: Call[T], patience: float) -> T:
+        try:
+            return self._send_once(call, patience)
+        except UnknownAgent as error:
+            of_itself = call.endpoint in (paths.REGISTER, paths.LEAVE) or error.field not in WHO_ASKS
+            if self.on_forgotten is None or of_itself:
+                raise
+            self.on_forgotten()
+            return self._send_once(call, patience)
+
+    def _send_once(self, call: Call[T], patience: float) -> T:
         # As bytes, since a header's text is latin-1 and a token need not be.
         headers = {name: value.encode() for name, value in self._headers(call).items()}
         try:
@@ -146,7 +160,9 @@ class Client(Shell):
         threads = _Threads()
         try:
             for line in crowd.lines:
-                threads.start(Client(**self._arguments()), line)
+                twin = Client(**self._arguments())
+                twin.on_forgotten = self.on_forgotten
+                threads.start(twin, line)
             while crowd.going:
                 try:
                     said = threads.said.get(timeout=min(crowd.left, threading.TIMEOUT_MAX))

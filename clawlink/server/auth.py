@@ -89,7 +89,8 @@ class Guard:
                 "this relay asks for its token: send the header 'Authorization: Bearer <token>' "
                 "(on the command line --token or CLAWLINK_TOKEN)"
                 if given is None
-                else "the token is not that of this relay"
+                else "the token is not that of this relay: give the one that the relay prints when it starts "
+                "(on the command line --token or CLAWLINK_TOKEN)"
             )
 
     def _check_host(self, host: str) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import os
 import stat
+import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import requests
 
-from tests.cli.conftest import Relays, Run
+from clawlink.client.sync import Client
+from tests.cli.conftest import COMMAND, Relays, Run
 
 Fresh = Callable[[str], str]
 
@@ -178,15 +181,48 @@ def test_a_relay_that_was_restarted_knows_nobody_and_takes_everybody_back(
     before = json.loads(identity_files(account)[0].read_bytes())
     own_relay.stop(url)
     own_relay.restart(url)
-    for command in (["poll"], ["heartbeat"], ["send", "--to", "x", "--content", "y"], ["whoami"]):
-        told = call(*command).failed(5).err
-        assert "perhaps it was restarted" in told
-        assert "clawlink register --name ada" in told
-    assert '"code":"unknown_agent"' in call("poll", "--json").failed(5).err
+    assert "perhaps it was restarted" in call("whoami").failed(5).err
+    own = before["agent_id"]
+    for command in (["poll"], ["heartbeat"], ["send", "--to", own, "--content", "y"], ["file-put", "k", "--file", "-"]):
+        told = call(*command, stdin=b"x").ok()
+        assert "had forgotten 'ada'" in told.err, command
+        assert len(told.err.splitlines()) == 1, command
+        assert call(*command, stdin=b"x").ok().err == "", command
+        listed = call("discover", "--name", "ada", "--json").ok().json["agents"]
+        assert [(one["agent_id"], one["capabilities"], one["description"], one["claimed"]) for one in listed] == [
+            (own, ["x"], "d", True)
+        ], command
+        own_relay.stop(url)
+        own_relay.restart(url)
     told = call("register", "--name", "ada", "--json").ok().json
-    assert (told["resumed"], told["agent"]["agent_id"]) == (False, before["agent_id"])
-    assert (told["agent"]["capabilities"], told["agent"]["description"]) == (["x"], "d")
-    call("poll").ok()
+    assert (told["resumed"], told["agent"]["agent_id"]) == (False, own)
+
+
+def test_a_name_that_was_taken_meanwhile_is_not_taken_back(call: Run, own_relay: Relays) -> None:
+    url = own_relay()
+    call("--relay", url, "register", "--name", "ada").ok()
+    own_relay.stop(url)
+    own_relay.restart(url)
+    with Client(url) as other:
+        other.register("ada")
+        assert "ada" in call("poll").failed(7).err
+
+
+def test_a_kept_key_follows_its_relay_to_another_address(call: Run, own_relay: Relays, account: Path) -> None:
+    url = own_relay()
+    localhost = url.replace("127.0.0.1", "localhost")
+    first = call("--relay", url, "register", "--name", "ada", "--caps", "x", "--json").ok().json
+    again = call("--relay", localhost, "register", "--name", "ada", "--json").ok().json
+    assert (again["resumed"], again["agent"]["agent_id"]) == (True, first["agent"]["agent_id"])
+    [file] = identity_files(account)
+    kept = json.loads(file.read_bytes())
+    assert (kept["relay"], kept["capabilities"]) == (localhost, ["x"])
+    assert not {"agent_key", "relay_key"} & set(again)
+    # Another relay that claims to be this one gets no key: there, it is a new agent.
+    file.write_text(json.dumps({**kept, "relay_key": "0" * 64}))
+    told = call("--relay", url, "register", "--name", "ada")
+    assert told.code == 7
+    assert "cannot prove it" in told.err
 
 
 def test_leaving_a_relay_that_knows_us_no_more_forgets(call: Run, own_relay: Relays, account: Path) -> None:
@@ -208,3 +244,21 @@ def test_the_same_name_on_two_relays_is_told_apart_by_relay(call: Run, own_relay
     assert "--relay URL" in call("register", "--name", "ada").failed(2).err
     assert "--relay URL" in call("--as", "ada", "poll").failed(2).err
     call("--relay", one, "poll").ok()
+
+
+def test_work_says_that_the_relay_asks_for_another_token(call: Run, own_relay: Relays) -> None:
+    url = own_relay("--token", "one")
+    call("--relay", url, "--token", "one", "register", "--name", "ada").ok()
+    worker = subprocess.Popen([*COMMAND, "work", "--exec", "true"], stderr=subprocess.PIPE, text=True)
+    patience = threading.Timer(40, worker.kill)  # a test that waits for a line in vain fails; it does not hang
+    patience.start()
+    try:
+        assert worker.stderr is not None
+        assert any("connected to" in line for line in worker.stderr)
+        own_relay.stop(url)
+        own_relay.restart(url, "--token", "two")
+        assert any("--token or CLAWLINK_TOKEN" in line for line in worker.stderr)
+    finally:
+        patience.cancel()
+        worker.kill()
+        worker.communicate()

@@ -310,7 +310,7 @@ def test_follow_with_max_ends_by_itself(run: Run, me: str, sender: Client) -> No
     assert [f"    │ n{number}" in shown for number in range(3)] == [True] * 3
 
 
-def test_follow_waits_for_a_relay_that_is_away_and_ends_if_it_forgot_us(
+def test_follow_waits_for_a_relay_that_is_away_and_registers_again_if_it_forgot_us(
     call: Run, own_relay: Relays, follow: Callable[..., Following]
 ) -> None:
     url = own_relay()
@@ -321,8 +321,11 @@ def test_follow_waits_for_a_relay_that_is_away_and_ends_if_it_forgot_us(
     own_relay.stop(url)
     assert "trying again" in json.loads(following.process.stderr.readline())["warning"]
     own_relay.restart(url)
-    assert "clawlink register --name ada" in json.loads(following.process.stderr.readline())["error"]
-    assert following.process.wait(10) == 5
+    assert "had forgotten 'ada'" in json.loads(following.process.stderr.readline())["warning"]
+    with Client(url) as peer:
+        peer.register("peer")
+        peer.send("ada", "still there?")
+    assert json.loads(following.line())["message"]["content"] == "still there?"
 
 
 def test_follow_says_when_the_relay_is_away_and_back(

@@ -246,3 +246,22 @@ def test_info_shows_holdings_and_limits(run: Run, relay: str) -> None:
     assert shown.startswith(f"ClawLink Relay {VERSION} at {relay}")
     assert "max body bytes:        1,048,576" in shown
     assert run("info", "--json").ok().json["auth_required"] is False
+
+
+def test_a_time_that_is_none_is_answered_with_the_short_forms(call: Run, me: str) -> None:
+    for text in ("yesterday", "1 week", "ad", "2026-99-01"):
+        told = call("knowledge", "--since", text).failed(2).err
+        assert "as 90s, 30m, 2h or 3d" in told, text
+    for text in ("30m", "2026-11-29T08:00:00Z", "2026-11-29", "0"):
+        call("knowledge", "--since", text).ok()
+
+
+def test_redrive_of_nothing_says_only_that_it_failed(call: Run, me: str) -> None:
+    assert call("redrive", "--id", "abc").failed(5).raw == b""
+
+
+def test_one_agent_under_several_names_gets_one_task(call: Run, me: str, peer: Client) -> None:
+    name = next(agent.name for agent in peer.discover(status="all").agents if agent.agent_id == peer.agent_id)
+    told = call("delegate", "--to", f"{name},{name.upper()},{peer.agent_id}", "--task", "once", "--json").ok().json
+    assert "message_id" in told or len(told["results"]) == 1
+    assert len([one for one in peer.poll(max=50) if one.raw.get("task") == "once"]) == 1

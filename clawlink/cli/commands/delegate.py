@@ -82,7 +82,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
         "deadline": args.deadline,
         "parent_task": ctx.parent_task,
     }
-    to = _able(args, ctx) if args.all else list(dict.fromkeys(args.to or ()))
+    to = _able(args, ctx) if args.all else _distinct(args.to or [], ctx)
     key = repeat_key(args.idempotency_key)
     ask["attachments"] = attached(args, ctx)
     if not to:
@@ -101,6 +101,24 @@ def run(args: Namespace, ctx: Context) -> Exit:
         ctx.warn(f"not delegated to {agent}: {error.message}")
     code = _go_on(args, ctx, stored, several=True)
     return exit_of(next(iter(failed.values()))) if failed and code is Exit.DONE and not args.any else code
+
+
+def _distinct(named: list[str], ctx: Context) -> list[str]:
+    """Return each agent once, however it is named: by its name in whatever form, or by its id."""
+    from clawlink.domain.agent import fold
+
+    if len(named) < 2:
+        return named
+    listed = ctx.client.discover(status="all").agents
+    ids = {agent.agent_id for agent in listed}
+    by_name: dict[str, set[str]] = {}
+    for agent in listed:
+        by_name.setdefault(fold(agent.name), set()).add(agent.agent_id)
+    once: dict[str, str] = {}
+    for one in named:
+        held_by = by_name.get(fold(one), set())
+        once.setdefault(one if one in ids else next(iter(held_by)) if len(held_by) == 1 else fold(one), one)
+    return list(once.values())
 
 
 def _require_sense(args: Namespace) -> None:

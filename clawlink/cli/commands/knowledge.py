@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
@@ -76,14 +77,26 @@ def _id_of(ctx: Context, agent: str) -> str:
 
 
 def _moment(text: str, now: float) -> float | str:
-    """Return how long ago as a time; a time as it is, for the relay to read."""
+    """Return how long ago as a time; a time as it is, for the relay to read. Raises UsageError."""
     import argparse
+    from datetime import datetime
 
+    from clawlink.cli.exits import UsageError
     from clawlink.cli.values import span
 
-    if text[-1:] not in ("s", "m", "h", "d"):
-        return text
-    try:
-        return round(now - span(text), 3)
-    except argparse.ArgumentTypeError:
-        return text
+    if text[-1:] in ("s", "m", "h", "d"):
+        try:
+            return round(now - span(text), 3)
+        except argparse.ArgumentTypeError:
+            pass
+    else:
+        try:
+            datetime.fromisoformat(text[:-1] + "+00:00" if text[-1:] in ("Z", "z") else text)
+        except ValueError:
+            with contextlib.suppress(ValueError):
+                return float(text)
+        else:
+            return text
+    raise UsageError(
+        f"--since takes how long ago, as 90s, 30m, 2h or 3d, or a time, as 2026-11-29T08:00:00Z, and not {text!r}"
+    )

@@ -34,11 +34,13 @@ def run(args: Namespace, ctx: Context) -> Exit:
         back += done.message_ids
         if not args.all or done.count < MAX_LIST_LENGTH:  # the relay takes so many at a time
             break
-    if ctx.json:
+    missing = [] if args.all else [id for id in args.id if id not in back]
+    if missing and not back:
+        pass  # nothing was done, and the error says so
+    elif ctx.json:
         ctx.out.json({"message_ids": back, "count": len(back)})
     else:
         ctx.out.line(f"{plural(len(back), 'message')} put back; see them with: {ctx.command('poll')}")
-    missing = [] if args.all else [id for id in args.id if id not in back]
     if missing:
         raise UnknownMessage(
             f"no dead letter of yours: {', '.join(missing)}; list them with: {ctx.command('dead-letters')}"

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 NAME = "register"
 HELP = "Register an agent here, or resume it."
 
+_SECRETS = frozenset({"agent_key", "relay_key"})
+
 
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
@@ -45,13 +47,15 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from msgspec.structs import asdict
 
     from clawlink.cli.render import cell, named
+    from clawlink.cli.returning import known_elsewhere, relay_id_of
     from clawlink.cli.settings import registering
+    from clawlink.client.address import address
     from clawlink.client.identity import Saved
     from clawlink.errors import ClawLinkError
 
     # The file is made first: a name that is claimed and whose key cannot be kept is lost.
     with ctx.identities.place(args.name) as place:
-        where = ctx.located(registering(ctx.given, args.name, ctx.identities))
+        where = known_elsewhere(ctx, ctx.located(registering(ctx.given, args.name, ctx.identities)), args.name)
         before = where.saved
         client = ctx.connect(where)
         # What the agent said of itself is kept, so that it says it again to a relay that was restarted.
@@ -79,16 +83,20 @@ def run(args: Namespace, ctx: Context) -> Exit:
             description=done.agent.description,
             subscriptions=subscriptions,
             notices=notices,
+            relay_id=relay_id_of(client) if client.relay_key else None,
+            relay_key=client.relay_key,
         )
         try:
             path = place.keep(me)
+            if before is not None and address(before.relay) != address(me.relay):
+                ctx.identities.forget(before)  # the same relay, which is at another address now
         except OSError:
             if before is None:
                 with contextlib.suppress(ClawLinkError):
                     client.leave()
             raise
     if ctx.json:
-        reply = {name: value for name, value in asdict(done).items() if name != "agent_key"}
+        reply = {name: value for name, value in asdict(done).items() if name not in _SECRETS}
         ctx.out.json({**reply, "claimed": me.agent_key is not None, "relay": me.relay, "identity_file": str(path)})
         return Exit.DONE
     ctx.acting_as = me

@@ -27,12 +27,11 @@ from clawlink.client.link.runner import Runner
 from clawlink.client.link.settings import Settings, acting, register
 from clawlink.client.link.work import Work
 from clawlink.client.retry import Backoff
+from clawlink.client.shell import WHO_ASKS
 from clawlink.client.waiting import FINAL, Step
 from clawlink.errors import ClawLinkError, NotFound, RelayUnreachable, UnknownAgent
 from clawlink.protocol.replies import Cancelled
 
-# The fields that say who asks.
-_WHO_ASKS = frozenset({"agent_id", "from_agent"})
 _log = logging.getLogger("clawlink.link")
 
 _HEARTBEAT_SECONDS = 20.0
@@ -206,6 +205,7 @@ class Engine:
 
     async def _stay_connected(self) -> None:
         lost: float | None = None
+        told: type[ClawLinkError] | None = None
         anew = False
         while True:
             began = False
@@ -236,7 +236,9 @@ class Engine:
                 continue
             now = time.monotonic()
             if lost is None or began:
-                lost = now
+                lost, told = now, None
+            if type(error) is not told:  # such as a relay that is back, and asks for another token
+                told = type(error)
                 _log.warning("not connected: %s", error)
             # Who failed to connect for a reason that does not pass is not in a hurry.
             patience = now - lost if began or error.retryable else _MOST_PAUSE_SECONDS
@@ -349,7 +351,7 @@ class Engine:
 
     def _passing(self, error: ClawLinkError) -> ClawLinkError:
         """Return what an error means to a link, which registers again wherever it is not known."""
-        if not isinstance(error, UnknownAgent) or error.field not in _WHO_ASKS:  # else it is whom a call is for
+        if not isinstance(error, UnknownAgent) or error.field not in WHO_ASKS:  # else it is whom a call is for
             return error
         return RelayUnreachable("the relay does not know this agent any more; it is registering again", retry_after=1.0)
 

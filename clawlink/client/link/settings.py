@@ -71,7 +71,7 @@ async def register(settings: Settings, client: AsyncClient) -> None:
             new, client.identity.agent_id, client.identity.agent_key = False, saved.agent_id, saved.agent_key
         await _register(settings, client)
         try:
-            await asyncio.to_thread(place.keep, _saved(settings, client))
+            await asyncio.to_thread(place.keep, await _saved(settings, client))
         except OSError:
             if new:
                 with contextlib.suppress(ClawLinkError):
@@ -93,7 +93,11 @@ async def _register(settings: Settings, client: AsyncClient) -> None:
     _log.info("%s as %r (%s) at %s", how, settings.name, client.agent_id, client.relay)
 
 
-def _saved(settings: Settings, client: AsyncClient) -> Saved:
+async def _saved(settings: Settings, client: AsyncClient) -> Saved:
+    relay_id = None
+    if client.relay_key is not None:
+        with contextlib.suppress(ClawLinkError):
+            relay_id = (await client.health()).relay_id or None
     return Saved(
         name=settings.name,
         agent_id=client.identity.require(),
@@ -104,4 +108,6 @@ def _saved(settings: Settings, client: AsyncClient) -> Saved:
         capabilities=settings.capabilities,
         description=settings.description,
         subscriptions=settings.handlers.subscriptions,
+        relay_id=relay_id,
+        relay_key=client.relay_key,
     )

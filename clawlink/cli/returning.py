@@ -1,0 +1,115 @@
+"""Coming back to a relay that has forgotten this agent, or that is at another address now."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from clawlink.cli.settings import Where, acting
+from clawlink.client.identity import Saved
+
+if TYPE_CHECKING:
+    from clawlink.cli.context import Context
+    from clawlink.client.sync import Client
+
+_MACHINE_LENGTH = 128
+# Several threads of one command find out together: one of them registers.
+_JUST_NOW_SECONDS = 5.0
+
+
+class Returning:
+    """Registers an identity again, with all that it said of itself, and says so once."""
+
+    def __init__(self, ctx: Context, where: Where, me: Saved) -> None:
+        self._ctx = ctx
+        self._where = where
+        self._me = me
+        self._lock = threading.Lock()
+        self._last = float("-inf")
+
+    def __call__(self) -> None:
+        """Register again. Raises what the relay refuses."""
+        from clawlink.client.sync import Client
+
+        me, where = self._me, self._where
+        with self._lock:
+            if time.monotonic() - self._last < _JUST_NOW_SECONDS:
+                return
+            with Client(
+                where.relay,
+                token=where.token,
+                agent_id=me.agent_id,
+                agent_key=me.agent_key,
+                timeout=self._ctx.timeout,
+                ca=where.ca,
+            ) as client:
+                client.register(
+                    me.name,
+                    capabilities=me.capabilities,
+                    description=me.description,
+                    machine=socket.gethostname()[:_MACHINE_LENGTH],
+                    subscriptions=me.subscriptions,
+                    claim=me.agent_key is not None,
+                    notices=me.notices,
+                )
+            self._last = time.monotonic()
+            self._ctx.registered_anew = True
+            self._ctx.warn(
+                f"the relay at {where.relay} had forgotten {me.name!r} (perhaps it was restarted); "
+                "it is registered again, and what it had is lost"
+            )
+
+
+def known_elsewhere(ctx: Context, where: Where, name: str) -> Where:
+    """Return how to register at an address that no identity has: as the one kept for the same relay, if there is one.
+
+    A kept key goes there only after the relay has proved that it is the same. Neither key nor token is sent before.
+    """
+    from clawlink.client.proof import is_same_relay
+    from clawlink.client.sync import Client
+    from clawlink.domain.agent import fold
+    from clawlink.errors import ClawLinkError
+
+    if where.saved is not None:
+        return where
+    kept = [
+        saved
+        for saved in ctx.identities.matching(named=name, relay=None)
+        if saved.relay_id and saved.agent_key and saved.relay_key and fold(saved.name) == fold(name)
+    ]
+    if not kept:
+        return where
+    try:
+        with Client(where.relay, timeout=ctx.timeout, ca=where.ca) as stranger:
+            relay_id = stranger.health().relay_id
+        for saved in kept:
+            if saved.relay_id != relay_id or saved.agent_key is None or saved.relay_key is None:
+                continue
+            proved = is_same_relay(
+                where.relay,
+                agent_key=saved.agent_key,
+                relay_key=saved.relay_key,
+                ca=where.ca or saved.ca,
+                timeout=ctx.timeout,
+            )
+            if proved:
+                return acting(saved, ctx.given)._replace(relay=where.relay)
+            ctx.warn(
+                f"{where.relay} says that it is the relay of {saved.name!r} at {saved.relay}, and cannot prove it: "
+                "the kept key is not sent there; use the old address, or https with a name that the relay allows"
+            )
+    except ClawLinkError:  # registering tells what is wrong there
+        pass
+    return where
+
+
+def relay_id_of(client: Client) -> str | None:
+    """Return what the relay is called, if it can say so now."""
+    from clawlink.errors import ClawLinkError
+
+    with contextlib.suppress(ClawLinkError):
+        return client.health().relay_id or None
+    return None
