@@ -163,7 +163,10 @@ class Context:
         me = self.acting_as
         if me is None or len(self.identities.all()) < 2:
             return {}
-        return {"as": me.name, **self._relay_of(me)}
+        from clawlink.cli.render import cell
+
+        # A name that cannot be typed, such as one with a character that changes the direction, would find nobody.
+        return {"as": me.name if cell(me.name) == me.name else me.agent_id, **self._relay_of(me)}
 
     def _relay_of(self, me: Saved) -> dict[str, str | bool]:
         several = len(self.identities.matching(named=me.name, relay=None)) > 1

@@ -90,7 +90,7 @@ def _print(ctx: Context, task: TaskView, *, several: bool) -> None:
 
 def _told(task: TaskView) -> tuple[object, ...]:
     """Return what of a task is worth a line of its own when it changes."""
-    owner = None if task.owner is None else task.owner.agent_id
+    owner = None if task.owner is None else (task.owner.agent_id, task.owner.status)
     return task.status, task.progress, task.note, owner, task.attempts, question(task)
 
 

@@ -527,3 +527,18 @@ def test_control_c_on_a_terminal_leaves_it_in_order(
     shown.close()
     assert shown.text.rstrip().endswith(f"the task goes on; come back with: clawlink wait {id}")
     assert "\x1b[?25h" in shown.text
+
+
+def test_an_assignee_that_goes_silent_is_told_of(call: Run, own_relay: Relays, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = own_relay("--stale-after", "1.5")
+    call("--relay", url, "register", "--name", "ada").ok()
+    with Client(url) as peer:
+        peer.register("peer")
+        task_id = delegate(call, peer)
+        peer.poll()
+        monkeypatch.setattr("clawlink.client.waiting._STEP_SECONDS", 0.2)
+        shown = call("wait", task_id, "--timeout", "4")
+    assert shown.code == 6
+    first, *later = [line for line in shown.err.splitlines() if "peer" in line]
+    assert "online" in first
+    assert any("stale" in line for line in later), shown.err

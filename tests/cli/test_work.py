@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import sys
 import time
 from collections.abc import Callable
 
@@ -201,7 +204,8 @@ def test_a_full_mailbox_is_over_a_limit_and_a_broadcast_goes_past_it(call: Run, 
     url = own_relay("--max-mailbox-messages", "1")
     with Client(url) as peer:
         peer.register("peer")
-        call("--relay", url, "register", "--name", "me").ok()  # the notice of it fills the mailbox
+        call("--relay", url, "register", "--name", "me").ok()
+        call("send", "--to", "peer", "--content", "what fills the mailbox").ok()
         assert "mailbox" in call("send", "--to", "peer", "--content", "x").failed(8).err
         assert "1 more was full" in call("broadcast", "--content", "x").ok().out
 
@@ -244,7 +248,14 @@ def bury(call: Run, relay: str) -> None:
 def test_info_shows_holdings_and_limits(run: Run, relay: str) -> None:
     shown = run("info").ok().out
     assert shown.startswith(f"ClawLink Relay {VERSION} at {relay}")
-    assert "max body bytes:        1,048,576" in shown
+    limits = shown.partition("limits:\n")[2]
+    in_bytes, in_seconds = (
+        limits.partition(f"  in {unit}:\n")[2].partition("\n  in ")[0] for unit in ("bytes", "seconds")
+    )
+    assert re.search(r"max body bytes: +1,048,576 \(1 MiB\)", in_bytes), shown
+    assert re.search(r"message ttl: +86,400 \(24 h\)", in_seconds), shown
+    assert re.search(r"lease: +60$", in_seconds, re.MULTILINE), shown
+    assert re.search(r"uploads: +0 under way", shown), shown
     assert run("info", "--json").ok().json["auth_required"] is False
 
 
@@ -265,3 +276,20 @@ def test_one_agent_under_several_names_gets_one_task(call: Run, me: str, peer: C
     told = call("delegate", "--to", f"{name},{name.upper()},{peer.agent_id}", "--task", "once", "--json").ok().json
     assert "message_id" in told or len(told["results"]) == 1
     assert len([one for one in peer.poll(max=50) if one.raw.get("task") == "once"]) == 1
+
+
+def test_what_is_shown_to_copy_finds_an_agent_whose_name_cannot_be_typed(call: Run, relay: str, fresh: Fresh) -> None:
+    call("register", "--name", fresh("plain")).ok()
+    told = call("register", "--name", fresh("na\u202eme"), "--json").ok().json
+    agent_id = told["agent"]["agent_id"]
+    shown = call("--as", agent_id, "discover", "--all").ok().out
+    assert "\u202e" not in shown
+    shown = call("register", "--name", told["agent"]["name"]).ok().out
+    assert f"clawlink discover --as {agent_id}" in shown
+
+
+def test_work_as_process_1_asks_for_an_init(call: Run, me: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clawlink.Link.run", lambda self: None)
+    assert "docker run --init" not in call("work", "--exec", sys.executable).ok().err
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    assert "docker run --init" in call("work", "--exec", sys.executable).ok().err

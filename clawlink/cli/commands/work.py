@@ -68,6 +68,11 @@ def run(args: Namespace, ctx: Context) -> Exit:
     link.on_message(worker.hear)
     for pattern in subscriptions:
         link.on_broadcast(pattern)(worker.hear_all)
+    if os.getpid() == 1:
+        ctx.warn(
+            "this is process 1 here, and does not collect what commands leave running when it ends; "
+            "start it under an init, as with: docker run --init"
+        )
     with _ended_by_signals(commands), worker.telling():
         try:
             link.run()
