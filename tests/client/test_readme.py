@@ -1,0 +1,34 @@
+"""The examples of README.md run as they stand, and a second time."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from clawlink.client.sync import Client
+from tests.client.conftest import eventually
+
+README = Path(__file__).parents[2] / "README.md"
+ADDRESS = re.compile(r'"http://192\.168\.1\.5:9077", token="\.\.\."')
+
+
+def test_the_agent_and_the_client_run_twice_in_a_row(relay: str, tmp_path: Path) -> None:
+    agent, client = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)[:2]
+    environ = {**os.environ, "CLAWLINK_RELAY": relay, "CLAWLINK_HOME": str(tmp_path)}
+    script = ADDRESS.sub(repr(relay), client)
+    assert relay in script
+    with subprocess.Popen([sys.executable, "-c", agent], env=environ) as working:
+        try:
+            with Client(relay) as visitor:
+                eventually(lambda: bool(visitor.discover(name="counter").agents))
+            for _ in range(2):
+                done = subprocess.run(
+                    [sys.executable, "-c", script], env=environ, capture_output=True, text=True, timeout=60
+                )
+                assert done.returncode == 0, done.stderr
+                assert "{'words': 3}" in done.stdout, done
+        finally:
+            working.terminate()
