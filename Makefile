@@ -1,8 +1,8 @@
 # make run    set up what running needs and start the relay on http://127.0.0.1:9077 (flags: make run FLAGS="--port 9078")
 # make test   set up and run everything that CI runs
 # make test-long  run the tests of the relay on asyncio and on uvloop, all of them
+# make torture  run what takes minutes: 20,000 refusals of each kind, and the tests marked torture (MINUTES=10 for longer)
 # make test-floors  run the tests with the lowest version of each package that pyproject.toml allows
-# make torture  what takes long: 20,000 refusals of each kind, after which nothing is left
 # make bench  set up and measure the relay beside the floor
 # make test-proxy  run the relay behind nginx and Caddy, as references/operations.md configures them; takes those that
 #             are installed, or unpacks Debian's packages under .cache
@@ -41,6 +41,7 @@ test-proxy: $(READY)
 
 torture: $(READY)
 	CLAWLINK_TEST_REFUSALS=20000 $(BIN)/python -m pytest tests/server/test_garbage.py $(FLAGS)
+	CLAWLINK_TORTURE_MINUTES=$(or $(MINUTES),0) $(BIN)/python -m pytest -m torture $(FLAGS)
 
 bench: $(READY)
 	$(BIN)/clawlink bench --floor $(FLAGS)

@@ -122,16 +122,21 @@ class Core:
 
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
         """Run ``work`` to its end even if the caller is cancelled: a client that hangs up must not leave half of it."""
-        task = asyncio.ensure_future(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        task = self.begin(work)
         try:
             return await asyncio.shield(task)
         finally:
             del task, work  # else this frame, the failure that remembers it and the task would be garbage in a circle
 
+    def begin(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run ``work`` in the background to its end."""
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
     async def finished(self) -> None:
-        """Wait for all work that ``finish`` took on."""
+        """Wait for all work that has begun."""
         while self._background:
             await asyncio.wait(self._background)
 

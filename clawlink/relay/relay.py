@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from clawlink.domain.agent import Agent
+from clawlink.domain.delivery import Delivery
 from clawlink.domain.file import PRESENT, SharedFile
 from clawlink.domain.limits import LIMIT_FIELDS, Limits
 from clawlink.protocol import proof
@@ -21,6 +22,7 @@ from clawlink.relay.delegations import Delegations
 from clawlink.relay.departures import Departures
 from clawlink.relay.file_reads import FileReads
 from clawlink.relay.files import Files
+from clawlink.relay.handover import HandedOut
 from clawlink.relay.janitor import Janitor
 from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.messages import Messages
@@ -121,10 +123,18 @@ class Relay:
         """Have every consumer read the store again: time has passed while their timers stood still."""
         self._core.signals.publish_all()
 
+    def handed_out(self, agent: Agent, taken: Sequence[Delivery], *, lease: float, until_read: bool) -> HandedOut:
+        """Return what a poll hands out with its reply; without ``until_read`` its client settles it."""
+        return HandedOut(self._core, self.settling, agent.id, taken, lease=lease, until_read=until_read)
+
     async def drain(self) -> None:
         """Take no new work, answer every waiting poll with nothing, and finish what has begun."""
         self._core.draining = True
         self._core.signals.publish_all()
+        await self._core.finished()
+
+    async def finished(self) -> None:
+        """Wait for all work that goes on in the background."""
         await self._core.finished()
 
     def close(self) -> None:

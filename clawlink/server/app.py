@@ -122,6 +122,7 @@ class App:
             await self._agentlink.stop()
         if self._runner is not None:
             await self._runner.cleanup()
+        await self.relay.finished()  # a connection that ends tells whether its last reply was read
         self.relay.close()
 
     async def _tend(self) -> None:

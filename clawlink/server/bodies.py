@@ -262,6 +262,7 @@ async def send(
 async def _stream(
     request: Request, span: Span, content_type: str, headers: Mapping[str, str], opened: Opened
 ) -> web.StreamResponse:
+    request.stay()
     response = web.StreamResponse(status=span.status, headers={**headers, **span.headers})
     response.headers[hdrs.CONTENT_TYPE] = content_type
     response.content_length = span.end - span.start

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.web_protocol import RequestHandler
 
 from clawlink.domain.limits import MAX_KEY_LENGTH
@@ -20,6 +20,7 @@ from clawlink.errors import BadRequest, ClawLinkError, InternalError
 from clawlink.server.address import Addresses
 from clawlink.server.flow import Unread, Watch, on_its_way
 from clawlink.server.front import Front
+from clawlink.server.handover import Handover, Handovers, has_come
 from clawlink.server.masks import Masked
 from clawlink.server.reply import as_response, reply_failure
 from clawlink.server.wire import Request
@@ -43,6 +44,7 @@ class Server(web.Server):
             made.addresses = addresses
             made.names = told
             made.unread = unread
+            protocol.begin(made)
             return made
 
         super().__init__(cast(Any, front), request_factory=request, handler_cancellation=True)
@@ -59,12 +61,16 @@ class Server(web.Server):
 
 
 class _Connection(RequestHandler):
-    __slots__ = ("_closed_early", "reset", "when_lost")
+    __slots__ = ("_ahead", "_closed_early", "_handovers", "_request", "ended", "reset", "when_lost")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self.reset = False
+        self.ended = False  # the peer has closed its side
         self._closed_early = False
+        self._ahead = False  # something came that is not the request under way
+        self._request: Request | None = None  # the last that began
+        self._handovers: Handovers | None = None
         self.when_lost: list[Callable[[bool], object]] = []
         super().connection_made(transport)
 
@@ -81,17 +87,110 @@ class _Connection(RequestHandler):
         """Read frames of a websocket from now on, masked ones alone."""
         super().set_parser(cast(Any, Masked(parser)), *more, **callbacks)
 
-    def eof_received(self) -> None:
-        """Note whether the peer closed while something was on its way to it, which is then thrown away."""
-        self._closed_early = self.transport is not None and on_its_way(self.transport) > 0
+    # -- what comes --------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes. They prove that the peer has read the last reply, if it had no request on its way before."""
+        if self._handovers:
+            self._handovers.heard()
+        idle = self._waiter is not None and not self._messages
+        super().data_received(data)
+        self._ahead = not idle or len(self._messages) > 1 or not data.endswith(b"\r\n\r\n")
+
+    def begin(self, request: Request) -> None:
+        """Note that a request is handled from now on."""
+        self._request = request
+        if self.ended and not self._messages:
+            self.close()  # once it is answered
+
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Note that the peer has closed its side. Return True to answer it still, or to see what becomes of a reply.
+
+        It may have closed both sides. What was on its way to it is then thrown away.
+        """
         super().eof_received()
+        transport = self.transport
+        if transport is None:
+            return False
+        self.ended = True
+        self._closed_early = on_its_way(transport) > 0
+        busy, at_once = self._under_way()
+        if busy and not at_once:
+            return False
+        if busy and not self._messages:
+            self.close()  # once it is answered
+        unsure = self._handovers is not None and bool(self._handovers) and self._handovers.end()
+        return (busy or unsure) and transport.get_extra_info("sslcontext") is None
+
+    def _under_way(self) -> tuple[bool, bool]:
+        """Return whether a request is here whose reply is not written yet, and whether it can be answered at once."""
+        request = self._request if self._waiter is None else None
+        if request is not None and request.writer.output_size and self._current_request is not request:
+            request = None  # it is answered
+        if request is None and not self._messages:
+            return False, False
+        if request is not None and (request.stays or hdrs.UPGRADE in request.headers):
+            return True, False
+        if self._messages:
+            message, payload = self._messages[-1]
+            return True, payload.is_eof() and not getattr(message, "upgrade", False)
+        return True, request is not None and request.content.is_eof()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Note how it was lost, before the request under way is cancelled."""
         self.reset = exc is not None or self._closed_early
+        if self._handovers is not None:
+            self._handovers.lost(exc)
         super().connection_lost(exc)
         for tell in self.when_lost:
             tell(self.reset)
+
+    # -- whether replies are read ------------------------------------------------------------------------------------
+
+    @property
+    def more_to_answer(self) -> bool:
+        """Whether further requests are here."""
+        return bool(self._messages)
+
+    def hand_over(self, handover: Handover) -> None:
+        """Tell ``handover`` as soon as it is known whether the reply that is written now is read."""
+        if self._handovers is None:
+            self._handovers = Handovers(self.transport, self._close_ended, ended=self.ended)
+        self._handovers.add(handover)
+
+    def handed_over(self) -> None:
+        """Note that all of the reply is written."""
+        if self._handovers is not None:
+            early = self._ahead or bool(self._messages) or has_come(self.transport) > 0
+            self._handovers.written(provable=not early)
+
+    def give_back(self, handover: Handover) -> None:
+        """Note that the reply was not written."""
+        if self._handovers is None or not self._handovers.forget(handover, read=False):
+            handover.over(read=False)
+
+    def forget(self, handover: Handover) -> None:
+        """Leave it at that the reply is written."""
+        if self._handovers is not None:
+            self._handovers.forget(handover, read=True)
+
+    async def read_or_not(self) -> None:
+        """Return once it is known of all replies whether they were read."""
+        if self._handovers:
+            await self._handovers.known()
+
+    def _close_ended(self) -> None:
+        """Close the connection of a peer that has closed its side, unless a request of it is under way."""
+        if self._waiter is not None and not self._messages and self.transport is not None:
+            self.transport.close()
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:
+        """Close the connection as the relay stops."""
+        if self._handovers:
+            self._handovers.settle()
+        await super().shutdown(timeout)
+
+    # -- what goes wrong ---------------------------------------------------------------------------------------------
 
     def handle_error(
         self,

@@ -81,6 +81,7 @@ class Events:
         relay.require_working()
         agent = await acting(relay, request, parameter(request, "agent_id"), "agent_id")
         ask = read_query(request, EventsQuery)
+        request.stay()
         last = request.headers.get(_LAST_EVENT_ID)
         if request.ticket is not None:
             last = last or request.ticket.last_event_id

@@ -22,16 +22,20 @@ _SO_NWRITE = 0x1024
 _RETRY_SECONDS = 5.0
 
 
-def on_its_way(transport: Any) -> int:
+def on_its_way(transport: Any, sock: Any = None) -> int:
     """Return how many bytes were written that the peer's system has not got yet, as far as this system tells."""
     left: int = transport.get_write_buffer_size()
+    inner = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)  # asyncio's, below TLS
+    if inner is not None:
+        left += inner.get_write_buffer_size()
+    sock = sock or transport.get_extra_info("socket")
     try:
         if sys.platform == "linux":
-            told = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+            told = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
             left += int.from_bytes(told, sys.byteorder)
         elif sys.platform == "darwin":
-            left += transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, _SO_NWRITE)
-    except (AttributeError, OSError, ValueError):  # it is closed already
+            left += sock.getsockopt(socket.SOL_SOCKET, _SO_NWRITE)
+    except (AttributeError, OSError, TypeError, ValueError):  # it is closed already, or tells nothing
         pass
     return left
 

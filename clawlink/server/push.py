@@ -107,6 +107,7 @@ class Push:
         agent_key = request.headers.get(KEY_HEADER) or in_subprotocol(request, "key")
         agent_id = parameter(request, "agent_id")
         ask = read_query(request, StreamQuery)
+        request.stay()
         if ask.lease is None:  # as a client of 1.0.x connects, which does not know that the relay was restarted
             machine = request.remote or ""
             agent, _ = await relay.agents.acting_anyway(agent_id, agent_key, field="agent_id", machine=machine)

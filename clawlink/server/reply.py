@@ -1,7 +1,7 @@
 """Writing replies: headers and body together, straight to the connection.
 
 A reply of ours is complete when it is made, so nothing of what aiohttp's responses can do besides is needed; going
-without costs half as much. Where a connection wants more (HTTP/1.0, closing, HEAD), aiohttp's own response is used.
+without costs half as much. To HEAD aiohttp's own response is used.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from aiohttp import HttpVersion11, hdrs, web
 from clawlink.errors import ClawLinkError
 from clawlink.protocol import failure
 from clawlink.server.flow import Watch, on_its_way
+from clawlink.server.handover import Handover
 
 if TYPE_CHECKING:
     from clawlink.server.wire import Request
@@ -46,6 +47,7 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     content_type: str = JSON
     headers: Mapping[str, str] | None = None
     more: Sequence[bytes] = ()
+    handover: Handover | None = None
 
     @property
     def size(self) -> int:
@@ -53,9 +55,9 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
         return len(self.body) + sum(map(len, self.more))
 
 
-def reply(struct: Any) -> Reply:
-    """Answer with a struct as JSON."""
-    return Reply(_encoder.encode(struct))
+def reply(struct: Any, handover: Handover | None = None) -> Reply:
+    """Answer with a struct as JSON; ``handover`` is told whether it was read."""
+    return Reply(_encoder.encode(struct), handover=handover)
 
 
 def tell_by_the_way(answer: S, registered: bool) -> S:
@@ -81,11 +83,15 @@ class Asked(web.BaseRequest):
 
 
 class _Written(web.StreamResponse):
-    """Tells aiohttp that the reply is written, and that the connection stays."""
+    """Tells aiohttp that the reply is written, and whether the connection stays."""
+
+    def __init__(self, *, stays: bool) -> None:
+        super().__init__()
+        self._stays = stays
 
     @property
     def keep_alive(self) -> bool:
-        return True
+        return self._stays
 
     async def prepare(self, request: web.BaseRequest) -> None:
         return None
@@ -94,7 +100,8 @@ class _Written(web.StreamResponse):
         return None
 
 
-_WRITTEN = _Written()
+_WRITTEN = _Written(stays=True)
+_LAST = _Written(stays=False)
 
 
 async def write(request: Request, answer: Reply) -> web.StreamResponse:
@@ -103,6 +110,23 @@ async def write(request: Request, answer: Reply) -> web.StreamResponse:
     Raises ConnectionError if the peer has gone or reads nothing for 60 s, and RelayFull, before anything is written,
     if too many bytes wait for their readers.
     """
+    handover = answer.handover
+    connection: Any = request.protocol
+    try:
+        response = await _write(request, answer)
+        if handover is not None and not handover.until_read and not connection.ended:
+            connection.forget(handover)
+    except BaseException:
+        if handover is not None:
+            connection.give_back(handover)
+        raise
+    if request.method == hdrs.METH_HEAD or (request.keep_alive and not connection.ended) or connection.more_to_answer:
+        return response
+    await connection.read_or_not()
+    return _LAST
+
+
+async def _write(request: Request, answer: Reply) -> web.StreamResponse:
     transport = request.transport
     if transport is None or transport.is_closing():
         raise ConnectionResetError("the client has gone")
@@ -131,12 +155,17 @@ def _watched(request: Request) -> Iterator[None]:
 
 
 async def _send(request: Request, answer: Reply, size: int) -> web.StreamResponse:
-    if request.version != HttpVersion11 or not request.keep_alive or request.method == hdrs.METH_HEAD:
-        return await _send_otherwise(request, answer, size)
+    if request.method == hdrs.METH_HEAD:
+        return await _send_head(request, answer, size)
     transport: Any = request.transport
+    connection: Any = request.protocol
+    if answer.handover is not None:
+        connection.hand_over(answer.handover)
     more = _lines(answer.headers) if answer.headers else b""
     if request.headers_too is not None:
         more += _lines(request.headers_too)
+    if request.version != HttpVersion11 or not request.keep_alive:
+        more += b"Connection: keep-alive\r\n" if request.keep_alive else b"Connection: close\r\n"
     head = _head(answer.status, answer.content_type)
     length = b"" if answer.status == 204 else b"Content-Length: %d\r\n" % size
     head = b"%b%b%b\r\n" % (head, more, length)
@@ -144,28 +173,25 @@ async def _send(request: Request, answer: Reply, size: int) -> web.StreamRespons
     if size <= _LARGE_BYTES:
         writer.output_size += len(head) + size
         transport.write(b"".join((head, answer.body, *answer.more)))
+        if answer.handover is not None:
+            connection.handed_over()
         return _WRITTEN
     transport.write(head)  # copying the body behind it would take longer than a second write
     for part in (answer.body, *answer.more):
         for start in range(0, len(part), _PART_BYTES):
             piece = memoryview(part)[start : start + _PART_BYTES]
+            await writer.drain()
             writer.output_size += len(piece)
             transport.write(piece)
-            await writer.drain()
+    if answer.handover is not None:
+        connection.handed_over()
     return _WRITTEN
 
 
-async def _send_otherwise(request: Request, answer: Reply, size: int) -> web.StreamResponse:
-    response: web.StreamResponse = as_response(answer)
-    if request.method == hdrs.METH_HEAD:  # else clients would not use the connection again
-        response.headers[hdrs.CONTENT_LENGTH] = str(size)
-    elif answer.more:
-        response = web.StreamResponse(status=answer.status, headers=response.headers)
-        response.content_length = size
+async def _send_head(request: Request, answer: Reply, size: int) -> web.StreamResponse:
+    response = as_response(answer)
+    response.headers[hdrs.CONTENT_LENGTH] = str(size)  # else clients would not use the connection again
     await response.prepare(request)
-    if answer.more and request.method != hdrs.METH_HEAD:
-        for part in (answer.body, *answer.more):
-            await response.write(part)
     await response.write_eof()
     return response
 

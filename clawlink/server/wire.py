@@ -45,6 +45,18 @@ class Request(Asked):
     ticket: Ticket | None = None
     shown = False
     """True once the request has shown what no foreign page can: an allowed Origin, the token or a ticket."""
+    stays = False
+
+    def stay(self) -> None:
+        """Note that the reply takes its time: a peer that closes its side meanwhile has hung up.
+
+        Raises ConnectionError if it has closed it already.
+        """
+        self.stays = True
+        if getattr(self.protocol, "ended", False):
+            if self.transport is not None:
+                self.transport.close()
+            raise ConnectionResetError("the client has gone")
 
     @property
     def address(self) -> str | None:
@@ -190,9 +202,12 @@ def _with_key(ask: T, key: str | None) -> T:
 def read_query(request: Request, kind: type[T]) -> T:
     """Read the query string as ``kind``. Raises BadRequest naming the parameter."""
     try:
-        return msgspec.convert(dict(request.query), kind, strict=False)
+        ask = msgspec.convert(dict(request.query), kind, strict=False)
     except msgspec.ValidationError as error:
         raise bad_field(error) from None
+    if getattr(ask, "wait", 0.0):
+        request.stay()
+    return ask
 
 
 def hung_up(request: Request) -> bool:

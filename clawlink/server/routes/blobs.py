@@ -150,6 +150,8 @@ async def opened(
     content: Opened | None = None
     try:
         async with relay.file_reads.open(file, version, reader, start) as content:
+            if content.reading is not None:
+                request.stay()
             yield content
     finally:
         reading = None if content is None else content.reading

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping, Sequence
-
 import msgspec
-from aiohttp import web
 
-from clawlink.domain.delivery import Delivery, message_id
+from clawlink.domain.delivery import message_id
 from clawlink.domain.limits import DEFAULT_POLL_MESSAGES, MAX_LIST_LENGTH, MAX_POLL_MESSAGES
-from clawlink.domain.task import Event
-from clawlink.errors import RelayFull
 from clawlink.protocol import paths, replies, requests
 from clawlink.relay.clock import iso
-from clawlink.relay.ids import receipt
 from clawlink.relay.relay import Relay
-from clawlink.relay.settling import Settling
 from clawlink.server.leases import acked, lease_of, receipted
-from clawlink.server.reply import Reply, reply, tell_by_the_way, write
-from clawlink.server.wire import Request, Routes, acting, acting_anyway, asking, parameter, read, read_query, was_reset
+from clawlink.server.reply import Reply, reply, tell_by_the_way
+from clawlink.server.wire import Request, Routes, acting, acting_anyway, asking, parameter, read, read_query
 
 routes = Routes()
-_RESET_SECONDS = 0.05
 
 
 @routes.serves(paths.SEND)
@@ -42,63 +33,26 @@ async def message(relay: Relay, request: Request) -> Reply:
 
 
 @routes.serves(paths.POLL)
-async def poll(relay: Relay, request: Request) -> Reply | web.StreamResponse:
+async def poll(relay: Relay, request: Request) -> Reply:
     """Lease messages and hand them out. What could not be written is due again at once.
 
-    Without ``lease`` in the query, as in ClawLink 1.0.x, what was written to a live connection is settled.
+    Without ``lease`` in the query, as in ClawLink 1.0.x, what the client has read is settled.
     """
     ask = read_query(request, requests.PollQuery)
     agent_id = parameter(request, "agent_id")
     agent, new = await acting_anyway(relay, request, agent_id, "agent_id", plain=ask.lease is None)
+    lease = ask.lease or relay.limits.lease
     taken, earlier = await relay.claims.claim(
         agent,
         limit=ask.max or (MAX_POLL_MESSAGES if ask.lease is None else DEFAULT_POLL_MESSAGES),
         wait=ask.wait,
-        lease=ask.lease or relay.limits.lease,
+        lease=lease,
         # The agent may leave while its poll waits, or be claimed with a key that this poll does not have.
         tick=lambda: acting(relay, request, agent_id, "agent_id"),
     )
-    answer = _polled(taken, earlier, new=new)
-    if not taken:
-        return answer
-    return await _hand_over(request, answer, relay.settling, agent.id, taken, settle=ask.lease is None)
-
-
-def _polled(taken: Sequence[Delivery], earlier: Mapping[str, Sequence[Event]], *, new: bool) -> Reply:
-    leases = [lease_of(d, earlier) for d in taken]
-    polled = replies.Polled([msgspec.Raw(d.body) for d in taken], len(taken), leases)
-    return reply(tell_by_the_way(polled, new))
-
-
-async def _hand_over(
-    request: Request, answer: Reply, settling: Settling, agent_id: str, taken: Sequence[Delivery], *, settle: bool
-) -> web.StreamResponse:
-    """Write the reply; then settle the leases if asked to, or undo them if nobody was there to read it.
-
-    To be settled, a reply must outlast a moment in which its connection is not reset: that is what becomes of one
-    whose reader dies without having read it. A reader that is done closes it, and needs not be waited for.
-    """
-    receipts = [receipt(str(d.receipt), d.id) for d in taken]
-    alive = False
-    try:
-        response = await write(request, answer)
-        await request.writer.drain()
-        if settle:
-            await asyncio.sleep(0)  # the loop looks at what has come: a hang-up from before the reply, perhaps
-        alive = request.transport is not None and not request.transport.is_closing()
-        if settle and alive:
-            await asyncio.sleep(_RESET_SECONDS)
-    except (asyncio.CancelledError, ConnectionError, RelayFull):
-        read = settle and alive and not was_reset(request)
-        await asyncio.shield(
-            settling.ack(agent_id, receipts, for_good=True) if read else settling.release(agent_id, receipts)
-        )
-        raise
-    if not alive:
-        await settling.release(agent_id, receipts)
-    elif settle:
-        await asyncio.shield(settling.ack(agent_id, receipts, for_good=True))
-    return response
+    polled = replies.Polled([msgspec.Raw(d.body) for d in taken], len(taken), [lease_of(d, earlier) for d in taken])
+    out = relay.handed_out(agent, taken, lease=lease, until_read=ask.lease is None) if taken else None
+    return reply(tell_by_the_way(polled, new), out)
 
 
 @routes.serves(paths.ACK)
