@@ -84,6 +84,13 @@ def floor() -> Iterator[Server]:
 
 
 @contextlib.contextmanager
+def legacy() -> Iterator[Server]:
+    """Start the stand-in of the 1.0.2 server for as long as the context lasts."""
+    with _started("clawlink.bench.legacy") as server:
+        yield server
+
+
+@contextlib.contextmanager
 def on_the_other_core() -> Iterator[None]:
     """Keep the load off the server's core."""
     if not can_pin():

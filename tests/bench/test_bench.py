@@ -13,6 +13,7 @@ import pytest
 from clawlink.bench import (
     event_scenarios,
     file_scenarios,
+    legacy_scenarios,
     link_scenarios,
     scenarios,
     servers,
@@ -50,6 +51,13 @@ async def test_whole_tasks_are_counted_and_compared_with_five_bare_requests(rela
     assert row.value > 10
     assert row.ratio is not None
     assert 0.01 < row.ratio < 2
+
+
+async def test_rounds_of_old_clients_are_counted_beside_a_stand_in_of_their_server(relay: Relay) -> None:
+    with servers.legacy() as legacy:
+        rows = await legacy_scenarios.rounds(relay, legacy, seconds=0.2, rounds=1, say=_silent)
+    assert [row.unit for row in rows[-2:]] == ["ratio"] * 2
+    assert all(row.value > 0 for row in rows), rows
 
 
 async def test_messages_over_websockets_are_counted_beside_bare_echoes_and_bare_passing_on(relay: Relay) -> None:

@@ -19,7 +19,7 @@ NAME = "bench"
 HELP = "Measure a relay, beside the floor that aiohttp sets."
 
 SCENARIOS = (
-    *("delegate", "tasks", "work", "takeover", "lists", "agents", "memory", "waiting"),
+    *("delegate", "tasks", "work", "legacy", "takeover", "lists", "agents", "memory", "waiting"),
     *("sockets", "latency", "idle", "stuck", "restarts"),
     *("files", "spool", "listing", "events", "upkeep"),
 )
@@ -74,6 +74,8 @@ def run(args: Namespace, ctx: Context) -> Exit:
             flags = _flags(name, folder)
             server = servers.Server(named) if named is not None else stack.enter_context(servers.relay(*flags))
             floor = stack.enter_context(servers.floor()) if args.floor and name in _COMPARED else None
+            if name == "legacy":  # beside which alone it is measured
+                floor = stack.enter_context(servers.legacy())
             stack.enter_context(servers.on_the_other_core())
             relay = Relay(server, ctx.given.token if named is not None else None)
             rows += asyncio.run(_scenario(name, relay, floor, args, say))
@@ -87,7 +89,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
 def _scenario(
     name: str, relay: Relay, floor: Server | None, args: Namespace, say: Callable[[str], None]
 ) -> Coroutine[Any, Any, list[Row]]:
-    from clawlink.bench import file_scenarios, scenarios, socket_scenarios, task_scenarios
+    from clawlink.bench import file_scenarios, legacy_scenarios, scenarios, socket_scenarios, task_scenarios
 
     seconds = args.seconds
     if name == "delegate":
@@ -100,6 +102,8 @@ def _scenario(
         return task_scenarios.lists(relay, seconds=seconds, say=say)
     if name == "work":
         return scenarios.work(relay, seconds=seconds, say=say)
+    if name == "legacy":
+        return legacy_scenarios.rounds(relay, floor, seconds=seconds, rounds=args.rounds, say=say)
     if name == "agents":
         return scenarios.many_agents(relay, seconds=seconds, say=say)
     if name == "memory":
