@@ -29,6 +29,7 @@ class ServerConfig:
     host: str = DEFAULT_HOST
     port: int = DEFAULT_PORT
     token: str | None = None
+    admin_token: str | None = None
     no_auth: bool = False
     new_token: bool = False
     secret: bytes | None = None
@@ -61,6 +62,11 @@ class ServerConfig:
             return ip_address(self.host).is_loopback
         except ValueError:  # a name, and nobody knows what it stands for elsewhere
             return False
+
+    @property
+    def operated_locally(self) -> bool:
+        """Whether this machine has the operator's right without a token: nobody else can reach the relay."""
+        return self.on_loopback and self.token is None and not (self.allow_hosts or self.trust_proxies)
 
     @property
     def scheme(self) -> str:

@@ -77,6 +77,7 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("serve", "Run a relay."),
             ("scan", "Find relays on the local network."),
             ("info", "Show what a relay is and holds."),
+            ("kick", "Remove an agent and free its name, as the operator of the relay."),
             ("doctor", "Check relay, token, identity and clock, and name the fix."),
             ("instance", "Add an instance of Agent Link to a relay's configuration, or list them."),
             ("agentlink", "Be an agent of Agent Link, or set this machine up for it."),

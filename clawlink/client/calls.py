@@ -294,6 +294,14 @@ def leave(me: Identity) -> Call[replies.Left]:
     return simple_call(paths.LEAVE, agent_id=me.require(), repeatable=False)
 
 
+def kick(me: Identity, agent: str) -> Call[replies.Left]:
+    """Remove another agent, of that id or name. The client's token must be the relay's admin token.
+
+    Its name is free then, and its tasks go on as if it had left.
+    """
+    return simple_call(paths.KICK, requests.Kick(agent), repeatable=False)
+
+
 def delegate(
     me: Identity,
     to: str | None = None,

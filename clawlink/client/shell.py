@@ -297,6 +297,7 @@ class Shell:
     discover = Method(calls.discover)
     heartbeat = Method(calls.heartbeat)
     leave = Method(calls.leave)
+    kick = Method(calls.kick)
     delegate = Method(calls.delegate)
     respond = Method(calls.respond)
     tasks = Method(calls.tasks)

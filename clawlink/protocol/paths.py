@@ -27,6 +27,7 @@ class Endpoint:
     query: Any = None
     acts: bool = False  # acts as an agent: a claimed one must show its key
     open: bool = False  # needs no token
+    admin: bool = False  # for the relay's operator alone
     text: bool = False  # answers text or a foreign document instead of a reply struct
     stays: bool = False  # the reply goes on for as long as the connection lasts
     claims: bool = False  # a GET that takes messages: a page in a browser must show that it may, and HEAD is refused
@@ -64,6 +65,9 @@ HEARTBEAT = Endpoint(
     "heartbeat", "POST", "/heartbeat", "Show a sign of life.", replies.Beat, body=requests.Heartbeat, acts=True
 )
 LEAVE = Endpoint("leave", "DELETE", "/agents/{agent_id}", "Leave the relay.", replies.Left, acts=True)
+KICK = Endpoint(
+    "kick", "POST", "/kick", "Remove an agent, as its operator.", replies.Left, body=requests.Kick, admin=True
+)
 DELEGATE = Endpoint(
     "delegate", "POST", "/delegate", "Delegate a task.", replies.Delegated, body=requests.Delegate, acts=True
 )

@@ -120,6 +120,12 @@ class Challenge(Struct, frozen=True, gc=False):
     nonce: Annotated[str, Meta(min_length=16, max_length=limits.MAX_IDEMPOTENCY_KEY_LENGTH)]
 
 
+class Kick(Struct, frozen=True, gc=False):
+    """Remove an agent, of that id or name."""
+
+    agent: Recipient
+
+
 class Heartbeat(Struct, frozen=True, gc=False):
     """Show a sign of life."""
 

@@ -80,6 +80,8 @@ class App:
             tickets=self._tickets,
             allow_hosts=config.allow_hosts,
             allow_origins=config.allow_origins,
+            admin_token=config.admin_token,
+            local_admin=config.operated_locally,
         )
         served = (route for routes in ALL for route in routes.serving.items())
         agentlink = () if self._agentlink is None else self._agentlink.routes

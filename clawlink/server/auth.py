@@ -44,7 +44,11 @@ class Guard:
         tickets: Tickets,
         allow_hosts: Iterable[str] = (),
         allow_origins: Iterable[str] = (),
+        admin_token: str | None = None,
+        local_admin: bool = False,
     ) -> None:
+        self._admin = None if admin_token is None else admin_token.encode()
+        self._local_admin = local_admin
         self._token = None if token is None else token.encode()
         self._tickets = tickets
         own = socket.gethostname().lower()
@@ -79,12 +83,25 @@ class Guard:
             request.shown = True
         if endpoint is not None and endpoint.claims:
             require_no_page(request)
+        if endpoint is not None and endpoint.admin and not self._is_operator(request):
+            raise NotAllowed(
+                "only the relay's operator may do this: send its admin token in place of the token (in the shell "
+                "--admin-token or CLAWLINK_ADMIN_TOKEN); the relay keeps it beside its token",
+                field="Authorization",
+            )
+
+    def _is_operator(self, request: Request) -> bool:
+        """Return True for the admin token, or on a relay of this machine alone for whoever is here and is no page."""
+        if _is(_bearer(request), self._admin):
+            return True
+        from_page = hdrs.ORIGIN in request.headers or _FETCH_SITE in request.headers
+        return self._local_admin and request.is_local and not from_page
 
     def _check_token(self, request: Request, endpoint: Endpoint | None, token: bytes) -> None:
         given = _bearer(request)
         if given is None and endpoint is not None and endpoint.socket:
             given = request.query.get("token") or in_subprotocol(request, "token")
-        if given is None or not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), token):
+        if not _is(given, token) and not _is(given, self._admin):
             raise NotAuthenticated(
                 "this relay asks for its token: send the header 'Authorization: Bearer <token>' "
                 "(on the command line --token or CLAWLINK_TOKEN)"
@@ -148,6 +165,13 @@ def _proves(request: Request) -> bool:
     return _bearer(request) is not None or any(
         name.lower() == PROOF.lower() or name[:9].lower() == "clawlink-" for name in request.headers
     )
+
+
+def _is(given: str | None, expected: bytes | None) -> bool:
+    """Return True if a token is the expected one."""
+    if given is None or expected is None:
+        return False
+    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected)
 
 
 def _bearer(request: Request) -> str | None:

@@ -60,6 +60,9 @@ def with_secrets(config: ServerConfig, environ: Mapping[str, str]) -> ServerConf
         folder = folder_of(config.port, environ)
         secret = keep(folder, SECRET).encode()
         token = keep(folder, TOKEN, anew=config.new_token) if needs_token else config.token
+        admin_token = config.admin_token
+        if admin_token is None and not config.operated_locally:
+            admin_token = keep(folder, ADMIN_TOKEN, anew=config.new_token)
     except (OSError, RuntimeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         if needs_token:
@@ -69,4 +72,4 @@ def with_secrets(config: ServerConfig, environ: Mapping[str, str]) -> ServerConf
             ) from None
         _log.warning("no secret can be kept, so agents know this relay at its present address only: %s", why)
         return config
-    return replace(config, token=token, secret=secret, kept=folder if needs_token else None)
+    return replace(config, token=token, admin_token=admin_token, secret=secret, kept=folder if needs_token else None)

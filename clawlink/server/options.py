@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--host", "address to listen on; 0.0.0.0 for all", DEFAULT_HOST)
     add("--port", "port to listen on; 0 for any free one", DEFAULT_PORT, type=_port)
     add("--token", "bearer token that every request must carry; without it on a LAN address one is made and kept")
+    add("--admin-token", "bearer token of the operator, as for clawlink kick; made and kept as the other is")
     add("--new-token", "make another token in place of the one that was kept", action="store_true")
     add("--no-auth", "ask for no token, even where other machines can reach the relay", action="store_true")
     add("--require-agent-keys", "take only agents that were claimed and hold a key", action="store_true")
@@ -115,6 +116,7 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
         host=_without_brackets(text("host") or DEFAULT_HOST),
         port=port,
         token=token,
+        admin_token=text("admin_token"),
         no_auth=switch("no_auth"),
         new_token=switch("new_token"),
         require_agent_keys=switch("require_agent_keys"),
@@ -135,6 +137,8 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
         or _converted(_count, "spool_above", text("spool_above") or str(ServerConfig.spool_above)),
         limits=Limits(**limits),
     )
+    if config.admin_token is not None and config.admin_token == config.token:
+        raise ValueError("--admin-token must be another than --token, or every agent is the operator")
     if config.no_auth and config.token is not None:
         raise ValueError("--no-auth and --token contradict each other: give one of them")
     if config.new_token and (config.token is not None or config.no_auth or config.on_loopback):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import msgspec
 
@@ -17,6 +18,7 @@ from clawlink.server.reply import Reply, reply
 from clawlink.server.wire import Request, Routes, acting, parameter, read, read_query
 
 routes = Routes()
+_log = logging.getLogger("clawlink.server")
 _HEAD = b'{"agents":['
 _AGENTS_A_PIECE = 1000
 
@@ -78,6 +80,16 @@ async def heartbeat(relay: Relay, request: Request) -> Reply:
         return reply(replies.Beat("unknown_agent"))
     await relay.agents.beat(agent.id)
     return reply(replies.Beat("ok"))
+
+
+@routes.serves(paths.KICK)
+async def kick(relay: Relay, request: Request) -> Reply:
+    """Remove an agent in its place, as the operator."""
+    ask = await read(request, requests.Kick)
+    agent = await relay.agents.resolve(ask.agent, field="agent")
+    gone = await relay.departures.leave(agent)
+    _log.info("kicked by the operator", extra={"agent": agent.id, "dropped": gone.dropped, "waiting": gone.waiting})
+    return reply(replies.Left("kicked", agent.id, gone.dropped, gone.waiting))
 
 
 @routes.serves(paths.LEAVE)
