@@ -15,6 +15,7 @@ from clawlink.relay import consumer
 from tests.conftest import Running, Serve
 from tests.doors.agentlink.old_client import OldClient
 from tests.doors.agentlink.signed_client import SignedClient
+from tests.server.asks import eventually
 
 Entry = dict[str, Any]
 ServeLink = Callable[..., Awaitable[Running]]
@@ -130,6 +131,21 @@ async def sign_in(dial_new: DialNew) -> Sign:
         return client
 
     return open
+
+
+async def hang_up(relay: Running, client: OldClient) -> None:
+    """Close the only connection of an instance, and return once the relay has let go of it.
+
+    Until then its agent shows signs of life.
+    """
+    await client.socket.close()
+    door = relay.app._agentlink
+    assert door is not None
+
+    async def gone() -> bool:
+        return not (door.lines.of(client.instance_id) or door._leaving)
+
+    await eventually(gone)
 
 
 @pytest.fixture

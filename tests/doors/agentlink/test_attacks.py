@@ -11,12 +11,25 @@ from typing import Any
 
 import pytest
 
+from clawlink.domain.limits import Limits
 from clawlink.doors.agentlink import socket
 from clawlink.doors.agentlink.checks import Proof
 from clawlink.protocol.requests import Register
 from clawlink.store.base import Failed
 from tests.conftest import UNPACED, Running
-from tests.doors.agentlink.conftest import NEW_C, OLD_A, OLD_B, SECONDS, SECRETS, Dial, DialNew, Joined, ServeLink, Sign
+from tests.doors.agentlink.conftest import (
+    NEW_C,
+    OLD_A,
+    OLD_B,
+    SECONDS,
+    SECRETS,
+    Dial,
+    DialNew,
+    Joined,
+    ServeLink,
+    Sign,
+    hang_up,
+)
 from tests.doors.agentlink.old_client import sign
 from tests.doors.agentlink.signed_client import SignedClient, sealed, stamp
 from tests.server.asks import eventually
@@ -298,8 +311,8 @@ async def test_an_address_that_the_relay_forgot_is_not_to_be_had(
     clock = Clock()
     relay = await serve_link(clock=clock)
     c, d = await sign_in(relay, "c", "carol"), await sign_in(relay, "d", "dan")
-    await d.socket.close()
-    clock.skip(3 * 86400)
+    await hang_up(relay, d)
+    clock.skip(2 * Limits().forget_claimed_after)
 
     async def forgotten() -> bool:
         _, found = await relay.get("/discover?status=all")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from clawlink.domain.limits import Limits
 from tests.conftest import Running
-from tests.doors.agentlink.conftest import SECRETS, Joined, ServeLink, Sign
+from tests.doors.agentlink.conftest import SECRETS, Joined, ServeLink, Sign, hang_up
 from tests.doors.agentlink.old_client import sign
 from tests.doors.agentlink.signed_client import canonical
 from tests.server.asks import claim_one, eventually, send, status_of, task_of
@@ -188,8 +189,8 @@ async def test_an_agent_that_the_relay_forgot_is_there_again_when_it_speaks(
     clock = Clock()
     relay = await serve_link(clock=clock)
     c, d = await sign_in(relay, "c", "carol"), await sign_in(relay, "d", "dan")
-    await d.socket.close()
-    clock.skip(3 * 86400)
+    await hang_up(relay, d)
+    clock.skip(2 * Limits().forget_claimed_after)
 
     async def forgotten() -> bool:
         _, found = await relay.get("/discover", params={"status": "all"})
