@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from clawlink.client.agentlink.connecting import Connected, Connecting
 from clawlink.client.agentlink.engine import Engine
 from clawlink.client.agentlink.message import Message
 from clawlink.client.agentlink.outbox import Pending, Sent, require_text
@@ -36,7 +37,7 @@ from clawlink.client.agentlink.thread import LoopThread, here
 from clawlink.client.identity import home
 from clawlink.errors import BadRequest
 from clawlink.protocol.agentlink import signing
-from clawlink.protocol.agentlink.files import LinkFile, read_link
+from clawlink.protocol.agentlink.files import LinkFile, read_link, require_interval
 
 __all__ = ["CONFIG_NAME", "AgentLink", "Message", "Pending", "Sent", "default_config"]
 
@@ -69,6 +70,7 @@ class AgentLink:
         *,
         config_path: str | os.PathLike[str] | None = None,
         auto_reconnect: bool | None = None,
+        reconnect_interval: float | None = None,
         end_to_end: dict[str, str] | None = None,
         ca: str | None = None,
         drain: float = 10.0,
@@ -77,7 +79,8 @@ class AgentLink:
 
         ``end_to_end`` holds secrets by instance, each shared with that instance alone: messages to it are sealed, and
         messages from it must be. ``ca`` is a file with the certificate to trust for wss. ``drain`` is how
-        many seconds a handler has to return when the link is disconnected. Raises BadRequest for what makes no sense,
+        many seconds a handler has to return when the link is disconnected. ``reconnect_interval`` is the longest pause
+        in seconds before the link comes back, 30 if it is not given. Raises BadRequest for what makes no sense,
         FileNotFoundError for a configuration that is needed and not there.
         """
         given = {
@@ -86,6 +89,7 @@ class AgentLink:
             "instance_id": instance_id,
             "agent_id": agent_id,
             "auto_reconnect": auto_reconnect,
+            "reconnect_interval": reconnect_interval,
             "end_to_end": end_to_end,
             "ca": ca,
         }
@@ -98,6 +102,7 @@ class AgentLink:
         signing.require_instance(config.instance_id)
         if config.agent_id is None:
             raise BadRequest("say which agent this is: agent_id", field="agent_id")
+        require_interval(config.reconnect_interval)
         signing.require_agent(config.agent_id)
         self._config = config
         self._numbers = itertools.count(1)
@@ -129,33 +134,86 @@ class AgentLink:
         return self._state
 
     @property
+    def connected(self) -> bool:
+        """Return True if there is a connection at present."""
+        return self._state == "connected"
+
+    @property
+    def reconnect_interval(self) -> float | None:
+        """The longest pause in seconds before the link comes back; None for 30. Set it before the link connects."""
+        return self._config.reconnect_interval
+
+    @reconnect_interval.setter
+    def reconnect_interval(self, seconds: float | None) -> None:
+        require_interval(seconds)
+        self._config = msgspec.structs.replace(self._config, reconnect_interval=seconds)
+
+    def sign_message(self, message: str) -> str:
+        """Return the HMAC-SHA256 of a text with the instance's secret, in hex, as the old form signs."""
+        return signing.digest(self._config.secret.encode(), require_text(message, "message").encode())
+
+    @property
     def why(self) -> str | None:
         """Why there is no connection, if there was one or an attempt at one."""
         return self._why
 
     # -- connect and send --------------------------------------------------------------------------------------------
 
-    def connect(self) -> Pending[None]:
+    def connect(self) -> Connected | Connecting:
         """Connect: awaited on an event loop; in a thread it returns once it is done.
 
         Raises RelayUnreachable where nobody answers, NotAllowed where the signature is refused. Later the link comes
         back by itself, unless ``auto_reconnect`` is off.
+
+        As a task, by ``asyncio.create_task(link.connect())`` or ``asyncio.run(link.connect())``, it raises the same and
+        otherwise ends when the link is disconnected. Cancelling the task disconnects the link.
         """
         thread, engine = self._running()
-        return self._wait_for(Pending(thread.run(engine.connect())))
+        attempt = thread.run(engine.connect())
 
-    def send(self, to: str, message: str, *, timeout: float | None = None) -> Sent:
+        async def stay() -> None:
+            await self._stay(engine, attempt)
+
+        if here() is not None:
+            return Connecting(attempt, stay)
+        attempt.result()
+        return Connected(attempt, stay)
+
+    async def _stay(self, engine: Engine, attempt: Future[None]) -> None:
+        """Return when the connection that this attempt makes has ended for good."""
+        self._users_loop = here()
+        try:
+            await asyncio.shield(asyncio.wrap_future(attempt))
+            with self._lock:
+                if self._made is None or self._made[1] is not engine:  # it is disconnected already
+                    return
+                ended = self._made[0].run(engine.ended())
+            await asyncio.wrap_future(ended)
+        except asyncio.CancelledError:
+            await self.disconnect()
+            raise
+
+    def send(
+        self,
+        to: str | None = None,
+        message: str | None = None,
+        *,
+        to_agent: str | None = None,
+        timeout: float | None = None,
+    ) -> Sent:
         """Send a text to ``instance/agent``, a neighbour's bare id, or any agent of the relay.
 
         Awaited, or in a thread at once, it returns when the relay has the message, and raises what it refused. While
         there is no connection it waits for that: in a thread for ``timeout`` seconds, then TimeoutError, and the
         message stays on its way. ``receipt()`` of what it returns tells when it was read. Raises BadRequest at once for
-        what is no text.
+        what is no text. ``to_agent`` is another name of ``to``.
         """
-        require_text(to, "to")
+        if to is not None and to_agent is not None:
+            raise BadRequest("to and to_agent name the same thing: give one of them", field="to_agent")
+        to = require_text(to_agent if to is None else to, "to")
+        message = require_text(message, "message")
         if not to:
             raise BadRequest("to is empty: say whom the message is for, as instance/agent", field="to")
-        require_text(message, "message")
         thread, engine = self._running()
         sent = Sent(to, message)
         thread.run(_send(engine, sent))

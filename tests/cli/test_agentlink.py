@@ -119,6 +119,19 @@ def test_without_a_configuration_it_says_how_to_make_one(call: Run) -> None:
     assert "--secret" in call("agentlink", "setup", "--relay-url", "ws://h").failed(2).err
 
 
+def test_set_up_without_an_instance_makes_one_up(call: Run, account: Path, config: Path, own_relay: Relays) -> None:
+    done = call("agentlink", "setup", "--relay-url", "ws://h/agentlink", "--secret", "of-ours").ok()
+    path = account / ".clawlink" / "agent-link-config.json"
+    made_up = json.loads(path.read_text())["instance_id"]
+    assert f"clawlink instance add {made_up} --secret -" in " ".join(done.out.split())
+    call("agentlink", "setup", "--agent-id", "ann").ok()
+    assert json.loads(path.read_text())["instance_id"] == made_up
+    call("instance", "add", made_up, "--config", str(config), "--secret", "-", stdin=b"of-ours\n").ok()
+    url = own_relay("--agentlink-config", str(config))
+    assert call("agentlink", "setup", "--relay-url", url, "--json").ok().json["instance_id"] == made_up
+    assert call("agentlink", "--test", "--json").ok().json["address"] == f"{made_up}/ann"
+
+
 @pytest.mark.skipif(not POSIX, reason="Ctrl-C is sent as a signal")
 @pytest.mark.parametrize("flags", [(), ("--json",)])
 def test_what_comes_is_shown_and_acked(config: Path, call: Run, own_relay: Relays, flags: tuple[str, ...]) -> None:

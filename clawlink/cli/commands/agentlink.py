@@ -82,6 +82,7 @@ def _what_to_do(refused: str, link: AgentLink, args: Namespace) -> str:
 
 def _set_up(args: Namespace, ctx: Context, secret: str | None) -> Exit:
     """Write the configuration; what is not given stays as it was."""
+    import secrets
     from pathlib import Path
 
     from clawlink.agentlink import CONFIG_NAME
@@ -101,9 +102,12 @@ def _set_up(args: Namespace, ctx: Context, secret: str | None) -> Exit:
     }
     before = _written(path)
     after = {"auto_reconnect": True, **before, **{name: value for name, value in given.items() if value is not None}}
-    missing = [f"--{name.replace('_', '-')}" for name in ("relay_url", "secret", "instance_id") if not after.get(name)]
+    missing = [f"--{name.replace('_', '-')}" for name in ("relay_url", "secret") if not after.get(name)]
     if missing:
         raise UsageError(f"{', '.join(missing)} must be given; see: clawlink agentlink --help")
+    made_up = not after.get("instance_id")
+    if made_up:
+        after["instance_id"] = f"instance-{secrets.token_hex(4)}"
     require_instance(after["instance_id"])
     if after.get("agent_id") is not None:
         require_agent(after["agent_id"])
@@ -115,6 +119,12 @@ def _set_up(args: Namespace, ctx: Context, secret: str | None) -> Exit:
     ctx.out.line(f"Wrote {cell(str(path))}, for your account only.", style="bold")
     agent = "" if after.get("agent_id") else " --agent-id ID"
     named = f" --config {path}" if args.file else ""
+    if made_up:
+        id = after["instance_id"]
+        ctx.out.facts(
+            ("instance", f"{id}   (made up; --instance-id names another)"),
+            ("its relay", f"clawlink instance add {id} --secret -   (the same secret, where the relay runs)"),
+        )
     ctx.out.facts(("try it", cell(f"clawlink agentlink --test{agent}{named}")))
     return Exit.DONE
 
@@ -195,6 +205,6 @@ def _show(message: Message, ctx: Context) -> None:
         ctx.out.json(message.fields, one_line=True)
     else:
         proven = ", sealed" if message.sealed else ""
-        ctx.out.line(f"{cell(message.timestamp)}  from {cell(message.from_agent)}{proven}")
+        ctx.out.line(f"{cell(str(message.fields.get('timestamp', '')))}  from {cell(message.from_agent)}{proven}")
         ctx.out.quote(message.message)
     ctx.out.flush()

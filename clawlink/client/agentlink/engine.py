@@ -31,13 +31,14 @@ _CLOSED = "the link was closed"
 Deliver = Callable[[Message], Awaitable[bool]]
 
 
-def pause_before(attempt: int, random: float) -> float:
+def pause_before(attempt: int, random: float, most: float | None = None) -> float:
     """Return the seconds before attempt number ``attempt`` (from 1) to come back; ``random`` is from 0 to 1.
 
-    Twice as long each time, and spread over half of it to all of it, so that those who lost a relay together do not
-    come back together.
+    Twice as long each time, up to ``most`` (30 s), and spread over half of it to all of it, so that those who lost a
+    relay together do not come back together.
     """
-    return min(FIRST_PAUSE_SECONDS * 2.0 ** (attempt - 1), MOST_PAUSE_SECONDS) * (0.5 + random / 2)
+    most = MOST_PAUSE_SECONDS if most is None else most
+    return min(FIRST_PAUSE_SECONDS * 2.0 ** min(attempt - 1, 60), most) * (0.5 + random / 2)
 
 
 class Engine:
@@ -92,6 +93,11 @@ class Engine:
             if self._worker is None:
                 self._start_work()
             self._runner = self._spawn(self._run(session))
+
+    async def ended(self) -> None:
+        """Return once the connection has ended and is not made again, or there is none."""
+        if self._runner is not None:
+            await asyncio.wait([self._runner])
 
     async def want(self, messages: bool) -> None:
         """Say whether somebody wants to get messages. While nobody does they are left with the relay."""
@@ -175,7 +181,7 @@ class Engine:
         attempt = 0
         while True:
             attempt += 1
-            await asyncio.sleep(pause_before(attempt, random.random()))
+            await asyncio.sleep(pause_before(attempt, random.random(), self._config.reconnect_interval))
             self._on_state("connecting", None)
             try:
                 return await Session.open(self._config)

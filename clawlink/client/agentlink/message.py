@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
+from clawlink.errors import BadRequest
 from clawlink.protocol.agentlink import signing
 
 
@@ -15,8 +17,9 @@ class Forged(Exception):
 
 @dataclass(frozen=True)
 class Message:
-    """What somebody wrote. The first four are those of Agent Link; times are ISO-8601.
+    """What somebody wrote. The first four are those of Agent Link.
 
+    ``timestamp`` is when the relay took the message, in local time and without a zone, as ``datetime.now()`` is.
     ``sealed`` is true where the sender's instance proved itself by the secret that it shares with ours. ``kind`` is
     ``message``, or what the relay's own agents sent instead, as ``task_delegation``; ``task_id`` is then the task's.
     ``id`` is the sender's own of a signed message, ``message_id`` the relay's; ``attempt`` counts how often it came.
@@ -25,7 +28,7 @@ class Message:
     from_agent: str
     to_agent: str
     message: str
-    timestamp: str
+    timestamp: datetime
     message_id: str = ""
     id: str | None = None
     kind: str = "message"
@@ -54,7 +57,7 @@ def read_message(frame: Mapping[str, Any], secrets: Mapping[str, str]) -> Messag
         from_agent=sender,
         to_agent=to,
         message=text,
-        timestamp=str(frame.get("timestamp", "")),
+        timestamp=_moment(frame.get("timestamp")),
         message_id=str(frame.get("message_id", "")),
         id=None if proof is None else str(proof["id"]),
         kind=str(frame.get("kind", "message")),
@@ -63,6 +66,14 @@ def read_message(frame: Mapping[str, Any], secrets: Mapping[str, str]) -> Messag
         attempt=int(frame.get("attempt", 1)),
         fields=frame,
     )
+
+
+def _moment(told: Any) -> datetime:
+    """Return when a message was sent, as the relay tells it. If it tells no time, that is now."""
+    try:
+        return datetime.fromtimestamp(signing.read_stamp(str(told)))
+    except (BadRequest, ValueError, OverflowError, OSError):
+        return datetime.now()
 
 
 def seal(secret: str, sender: str, to: str, text: str, *, time: str, nonce: str, id: str) -> str:

@@ -148,8 +148,8 @@ def _settle(future: Future[Any], outcome: Any) -> None:
             future.set_result(outcome)
 
 
-def require_text(value: object, field: str) -> None:
-    """Refuse what cannot be signed and sent: anything but a str that UTF-8 can encode. Raises BadRequest."""
+def require_text(value: object, field: str) -> str:
+    """Return a text that can be signed and sent: a str that UTF-8 can encode. Raises BadRequest for all else."""
     if not isinstance(value, str):
         raise BadRequest(f"{field} is a text (str), not {type(value).__name__}", field=field)
     try:
@@ -158,6 +158,7 @@ def require_text(value: object, field: str) -> None:
         raise BadRequest(
             f"{field} cannot be encoded in UTF-8: half of a surrogate pair stands alone at {error.start}", field=field
         ) from None
+    return value
 
 
 def error_of(frame: dict[str, Any]) -> ClawLinkError:

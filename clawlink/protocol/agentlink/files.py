@@ -19,6 +19,8 @@ from clawlink.errors import BadRequest, ClawLinkError, NameTaken
 from clawlink.protocol.agentlink.signing import require_agent, require_instance
 from clawlink.protocol.invalid import bad_field
 
+MIN_INTERVAL_SECONDS = 0.1
+MAX_INTERVAL_SECONDS = 3600.0
 _Secret = Annotated[str, Meta(min_length=1, max_length=1024)]
 
 
@@ -47,13 +49,17 @@ class RelayFile(Struct, frozen=True, omit_defaults=True):
 
 
 class LinkFile(Struct, frozen=True, omit_defaults=True):
-    """agent-link-config.json. ``end_to_end`` holds a secret by instance that the two instances share."""
+    """agent-link-config.json. ``end_to_end`` holds a secret by instance that the two instances share.
+
+    ``reconnect_interval`` is the longest pause in seconds before the link comes back.
+    """
 
     relay_url: str
     secret: _Secret
     instance_id: str
     agent_id: str | None = None
     auto_reconnect: bool = True
+    reconnect_interval: float | None = None
     end_to_end: dict[str, _Secret] = {}
     ca: str | None = None
 
@@ -83,6 +89,19 @@ def read_link(path: str | os.PathLike[str]) -> LinkFile:
         if file.agent_id is not None:
             require_agent(file.agent_id)
     return file
+
+
+def require_interval(seconds: object) -> None:
+    """Refuse what is no pause before a link comes back. None is the default. Raises BadRequest."""
+    if seconds is None:
+        return
+    if not (isinstance(seconds, int | float) and MIN_INTERVAL_SECONDS <= seconds <= MAX_INTERVAL_SECONDS):
+        raise BadRequest(
+            f"reconnect_interval is a number of seconds from {MIN_INTERVAL_SECONDS:g} to {MAX_INTERVAL_SECONDS:g}, "
+            f"not {seconds!r:.40}",
+            field="reconnect_interval",
+            limit=MAX_INTERVAL_SECONDS,
+        )
 
 
 def add_instance(path: str | os.PathLike[str], entry: InstanceEntry, *, replace: bool = False) -> None:

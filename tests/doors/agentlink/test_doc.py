@@ -59,6 +59,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert f"no pong for {socket.SILENT_SECONDS:.0f} s" in PAGE
     assert f"to it for {socket.WRITE_SECONDS:.0f} s" in PAGE
     assert f"last {engine.REMEMBERED:,} are remembered" in PAGE
+    assert f"({files.MIN_INTERVAL_SECONDS:g} to {files.MAX_INTERVAL_SECONDS:g} s, default" in PAGE
     assert f"({engine.FIRST_PAUSE_SECONDS} s at first, up to {engine.MOST_PAUSE_SECONDS:.0f} s" in PAGE
     assert f"up to {outbox.MAX_UNANSWERED:,} messages" in PAGE
 

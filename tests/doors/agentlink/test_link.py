@@ -369,7 +369,8 @@ def test_a_configuration_that_makes_no_sense_is_told(tmp_path: Path, fields: dic
 def test_pauses_grow_and_are_spread() -> None:
     assert [pause_before(n, 1.0) for n in (1, 2, 3)] == [0.5, 1.0, 2.0]
     assert pause_before(1, 0.0) == 0.25
-    assert pause_before(50, 1.0) == MOST_PAUSE_SECONDS
+    assert pause_before(50, 1.0) == pause_before(100_000, 1.0) == MOST_PAUSE_SECONDS
+    assert [pause_before(n, 1.0, 1.5) for n in (1, 2, 3, 100_000)] == [0.5, 1.0, 1.5, 1.5]
 
 
 async def test_it_leaves_no_thread_behind(relay: Running, make: Make, until: Callable[..., Any]) -> None:
