@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from clawlink.errors import ClawLinkError, RateLimited
 
+_MOST_DOUBLINGS = 60  # more would leave the range of a float in an outage of an hour or two
+
 
 @dataclass(frozen=True)
 class Backoff:
@@ -23,7 +25,7 @@ class Backoff:
         """
         if not repeatable or attempt >= self.tries or not error.retryable:
             return None
-        pause = min(self.first * 2.0 ** (attempt - 1), self.most)
+        pause = min(self.first * 2.0 ** min(attempt - 1, _MOST_DOUBLINGS), self.most)
         if error.retry_after is not None:
             pause = max(pause, min(error.retry_after, self.most))
         return pause if isinstance(error, RateLimited) else pause * (0.5 + random / 2)

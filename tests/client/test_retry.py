@@ -38,6 +38,8 @@ def test_the_pause_doubles_up_to_its_most_and_ends_after_the_last_try() -> None:
     error = errors.RelayUnreachable("x")
     pauses = [patient.pause(error, attempt=n, repeatable=True, random=1.0) for n in range(1, 7)]
     assert pauses == [1.0, 2.0, 4.0, 5.0, 5.0, None]
+    waits_long = Backoff(tries=1_000_000, first=0.2, most=5.0)
+    assert waits_long.pause(error, attempt=999_999, repeatable=True, random=1.0) == 5.0
 
 
 def test_one_try_is_no_retry() -> None:
