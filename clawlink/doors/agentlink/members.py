@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable
 
 from clawlink.domain import access
-from clawlink.domain.agent import Agent
+from clawlink.domain.agent import Agent, fold
 from clawlink.doors.agentlink.checks import agent_key_of
 from clawlink.doors.agentlink.instances import Instance, Instances
 from clawlink.errors import ClawLinkError, RelayFull, UnknownAgent
@@ -32,6 +32,7 @@ class Members:
         self._agents: dict[str, Agent] = {}  # as they were when they registered last
         self._keys: dict[str, str] = {}
         self._of: dict[str, set[str]] = {}
+        self._meant: dict[tuple[str, str], str] = {}  # by instance and folded agent id; no two agents fold alike
 
     def of(self, instance_id: str) -> set[str]:
         """Return the addresses of an instance's agents."""
@@ -64,12 +65,11 @@ class Members:
     async def recipient(self, instance: Instance, to: str) -> Agent:
         """Return whom a message of this instance is for: ``instance/agent``, a neighbour's bare id, or any agent.
 
+        A bare id in any case means a neighbour first, whatever agents of the relay are called.
         Old clients do not say which agents they have, so one of theirs that nobody has heard of is made.
         Raises UnknownAgent, AmbiguousName.
         """
-        bare = f"{instance.id}/{to}"
-        if self.known(bare):
-            to = bare
+        to = self._meant.get((instance.id, fold(to)), to)
         home, slash, _ = to.partition("/")
         theirs = self._instances.get(home) if slash else None
         if theirs is None:
@@ -90,6 +90,8 @@ class Members:
         refused = []
         for instance in self._instances.all():
             for agent_id in instance.agents:
+                # Its bare id is its own, even if it is refused just now.
+                self._meant.setdefault((instance.id, fold(agent_id)), f"{instance.id}/{agent_id}")
                 try:
                     await self._register(instance, f"{instance.id}/{agent_id}", seen=False)
                 except ClawLinkError as error:
@@ -119,5 +121,6 @@ class Members:
         if done.agent_key is not None:
             self._keys[address] = done.agent_key
         self._of.setdefault(instance.id, set()).add(address)
+        self._meant[instance.id, fold(address.partition("/")[2])] = address
         self._on_new(instance.id)
         return done.agent

@@ -296,6 +296,24 @@ async def test_a_stolen_name_does_not_get_anothers_mail(relay: Running, sign_in:
     assert (await c.write("d/dan", "secret"))["code"] == "unknown_agent"
 
 
+async def test_a_neighbours_bare_id_is_had_by_nobody_else(serve_link: ServeLink, sign_in: Sign) -> None:
+    """Neither before the neighbour has connected nor when there was no room for it."""
+    entry = {**NEW_C, "agents": ["carol", "bob", "Ann", "x", "late"]}
+    relay = await serve_link([entry], limits={"max_agents": 4})
+    await relay.app.relay.agents.remove("c/x")  # so there is room for a stranger again
+    for name in ("bob", "BOB", "ann", "Late", "other"):
+        await relay.register(name, agent_id="thief")  # one agent, which takes one name after the other
+        c = await sign_in(relay, "c", "carol")
+        for to in (name.lower(), name.upper()):
+            answer = await c.write(to, f"secret for {name}")
+            told = answer.get("recipient") or answer.get("code")
+            expected = {"bob": "c/bob", "ann": "c/Ann", "late": "unknown_agent", "other": "thief"}
+            assert told == expected[name.lower()], (name, to, answer)
+        await c.socket.close()
+    _, body = await relay.get("/poll/thief")
+    assert {message.get("content") for message in body["messages"]} == {"secret for other"}
+
+
 async def test_a_stolen_address_does_not_get_anothers_mail(relay: Running, sign_in: Sign) -> None:
     await squat(relay, "d/dan", name="thief")
     c = await sign_in(relay, "c", "carol")
