@@ -41,6 +41,12 @@ def test_a_section_names_every_field_and_has_an_example(endpoint: Endpoint) -> N
             assert field in named, f"{field} of the reply is not named"
 
 
+def test_every_header_of_a_route_is_on_the_page() -> None:
+    for endpoint in ENDPOINTS:
+        for name in [*(header.name for header in endpoint.headers), *endpoint.tells]:
+            assert name in PAGE, (endpoint.name, name)
+
+
 # Replies that are those of another route, which the section says.
 _SAID_ELSEWHERE = {"nack", "extend", "get_file"}
 

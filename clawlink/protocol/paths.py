@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 from urllib.parse import quote
 
-from clawlink.protocol import replies, requests
+from clawlink.protocol import headers, replies, requests
 
 _TAKES = {"task_id": "[^/]+", "message_id": "[^/]+", "upload_id": "[^/]+"}
 _PARAMETER = re.compile(r"{(\w+)}")
@@ -30,6 +30,10 @@ class Endpoint:
     admin: bool = False  # for the relay's operator alone
     text: bool = False  # answers text or a foreign document instead of a reply struct
     stays: bool = False  # the reply goes on for as long as the connection lasts
+    headers: tuple[headers.Header, ...] = field(
+        default=(), hash=False
+    )  # of the request, besides those that every request may have
+    tells: tuple[str, ...] = ()  # headers of the reply that a client needs
     claims: bool = False  # a GET that takes messages: a page in a browser must show that it may, and HEAD is refused
     ticket: bool = False  # a ticket of POST /tickets stands for token and key
     socket: bool = False  # a websocket: its token may also come in the address, or as a subprotocol
@@ -80,9 +84,25 @@ RESPOND = Endpoint(
     body=requests.Respond,
     acts=True,
 )
-TASKS = Endpoint("tasks", "GET", "/tasks", "List tasks.", replies.TaskList, query=requests.TasksQuery, acts=True)
+TASKS = Endpoint(
+    "tasks",
+    "GET",
+    "/tasks",
+    "List tasks.",
+    replies.TaskList,
+    query=requests.TasksQuery,
+    acts=True,
+    headers=(headers.AGENT,),
+)
 TASK = Endpoint(
-    "task", "GET", "/tasks/{task_id}", "What became of a task.", replies.TaskView, query=requests.TaskQuery, acts=True
+    "task",
+    "GET",
+    "/tasks/{task_id}",
+    "What became of a task.",
+    replies.TaskView,
+    query=requests.TaskQuery,
+    acts=True,
+    headers=(headers.AGENT,),
 )
 CANCEL = Endpoint(
     "cancel",
@@ -150,6 +170,7 @@ EVENTS = Endpoint(
     stays=True,
     claims=True,
     ticket=True,
+    headers=(headers.LAST_EVENT_ID,),
 )
 TICKETS = Endpoint(
     "tickets",
@@ -183,6 +204,7 @@ MESSAGE = Endpoint(
     replies.MessageStatus,
     query=requests.MessageQuery,
     acts=True,
+    headers=(headers.AGENT,),
 )
 PUT_FILE = Endpoint(
     "put_file", "POST", "/files", "Write a shared file.", replies.FilePut, body=requests.PutFile, acts=True
@@ -197,6 +219,7 @@ DELETE_FILE = Endpoint(
     replies.FileDeleted,
     query=requests.DeleteFileQuery,
     acts=True,
+    headers=(headers.AGENT,),
 )
 PUT_BLOB = Endpoint(
     "put_blob",
@@ -206,6 +229,8 @@ PUT_BLOB = Endpoint(
     replies.FileSaved,
     acts=True,
     takes_bytes=True,
+    headers=headers.PUT_BLOB,
+    tells=("ETag",),
 )
 LIST_BLOBS = Endpoint("list_blobs", "GET", "/blobs", "List shared files.", replies.FileList, query=requests.ListQuery)
 GET_BLOB = Endpoint(
@@ -217,6 +242,8 @@ GET_BLOB = Endpoint(
     query=requests.BlobQuery,
     text=True,
     gives_bytes=True,
+    headers=headers.GET_BLOB,
+    tells=headers.OF_A_FILE,
 )
 HEAD_BLOB = Endpoint(
     "head_blob",
@@ -227,6 +254,8 @@ HEAD_BLOB = Endpoint(
     query=requests.BlobQuery,
     text=True,
     gives_bytes=True,
+    headers=headers.HEAD_BLOB,
+    tells=headers.OF_A_FILE,
 )
 DELETE_BLOB = Endpoint(
     "delete_blob",
@@ -236,6 +265,7 @@ DELETE_BLOB = Endpoint(
     replies.FileDeleted,
     query=requests.DropBlobQuery,
     acts=True,
+    headers=headers.DELETE_BLOB,
 )
 LOCK_FILE = Endpoint(
     "lock_file",
@@ -254,6 +284,7 @@ UNLOCK_FILE = Endpoint(
     replies.FileUnlocked,
     query=requests.UnlockQuery,
     acts=True,
+    headers=(headers.AGENT,),
 )
 UPLOAD_OPTIONS = Endpoint(
     "upload_options",
@@ -264,6 +295,7 @@ UPLOAD_OPTIONS = Endpoint(
     open=True,
     text=True,
     empty=True,
+    tells=("Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm"),
 )
 CREATE_UPLOAD = Endpoint(
     "create_upload",
@@ -275,15 +307,45 @@ CREATE_UPLOAD = Endpoint(
     text=True,
     empty=True,
     takes_bytes=True,
+    headers=headers.CREATE_UPLOAD,
+    tells=("Location", *headers.OF_AN_UPLOAD),
 )
 UPLOAD_OFFSET = Endpoint(
-    "upload_offset", "HEAD", "/uploads/{upload_id}", "How much has come.", None, acts=True, text=True, empty=True
+    "upload_offset",
+    "HEAD",
+    "/uploads/{upload_id}",
+    "How much has come.",
+    None,
+    acts=True,
+    text=True,
+    empty=True,
+    headers=headers.UPLOAD,
+    tells=("Upload-Length", "Upload-Defer-Length", "Upload-Metadata", *headers.OF_AN_UPLOAD),
 )
 UPLOAD_PART = Endpoint(
-    "upload_part", "PATCH", "/uploads/{upload_id}", "Go on.", None, acts=True, text=True, empty=True, takes_bytes=True
+    "upload_part",
+    "PATCH",
+    "/uploads/{upload_id}",
+    "Go on.",
+    None,
+    acts=True,
+    text=True,
+    empty=True,
+    takes_bytes=True,
+    headers=headers.UPLOAD_PART,
+    tells=headers.OF_AN_UPLOAD,
 )
 END_UPLOAD = Endpoint(
-    "end_upload", "DELETE", "/uploads/{upload_id}", "Give it up.", None, acts=True, text=True, empty=True
+    "end_upload",
+    "DELETE",
+    "/uploads/{upload_id}",
+    "Give it up.",
+    None,
+    acts=True,
+    text=True,
+    empty=True,
+    headers=headers.UPLOAD,
+    tells=("Tus-Resumable",),
 )
 UPLOAD_OTHERWISE = Endpoint(
     "upload_otherwise",
@@ -295,6 +357,8 @@ UPLOAD_OTHERWISE = Endpoint(
     text=True,
     empty=True,
     takes_bytes=True,
+    headers=headers.UPLOAD_OTHERWISE,
+    tells=headers.OF_AN_UPLOAD,
 )
 HEALTH = Endpoint("health", "GET", "/healthz", "Whether the relay takes work.", replies.Health, open=True)
 METRICS = Endpoint("metrics", "GET", "/metrics", "Counters in Prometheus text format.", None, text=True)

@@ -10,12 +10,13 @@ import msgspec
 
 from clawlink.domain.access import KEY_HEADER
 from clawlink.domain.message import KnowledgeBroadcast, Message
+from clawlink.protocol.headers import OFFSET_TYPE, Header
 from clawlink.protocol.paths import ENDPOINTS, Endpoint
 from clawlink.protocol.replies import DeadLetters, Failure, KnowledgeList, Polled
 from clawlink.version import VERSION
 
 _REF = "#/components/schemas/{name}"
-_BYTES: dict[str, Any] = {"*/*": {"schema": {"type": "string", "format": "binary"}}}
+_BYTES: dict[str, Any] = {"schema": {}}  # as OpenAPI 3.1 describes bytes: no text and no JSON, but anything
 _PARAMETER = re.compile(r"{(\w+)}")
 # What a poll carries is a union of messages; the reply structs leave it open, because the server never looks inside.
 _FILLED = {
@@ -88,6 +89,7 @@ def _operation(endpoint: Endpoint, schema: dict[str, Any], components: dict[str,
                 "schema": {"type": "string"},
             }
         )
+    parameters += map(_header, endpoint.headers)
     operation: dict[str, Any] = {
         "operationId": endpoint.name,
         "summary": endpoint.summary,
@@ -108,26 +110,36 @@ def _operation(endpoint: Endpoint, schema: dict[str, Any], components: dict[str,
             "content": {"application/json": {"schema": schema[repr(endpoint.body)]}},
         }
     if endpoint.takes_bytes:
-        operation["requestBody"] = {"content": _BYTES}
+        part = endpoint.empty  # of an upload; else a file, which may be of any type
+        operation["requestBody"] = {"content": {OFFSET_TYPE if part else "*/*": _BYTES}}
     return operation
+
+
+def _header(header: Header) -> dict[str, Any]:
+    told = {"name": header.name, "in": "header", "required": header.required, "description": header.description}
+    return {**told, "schema": header.schema} | ({} if header.example is None else {"example": header.example})
 
 
 def _done(endpoint: Endpoint, schema: dict[str, Any]) -> dict[str, Any]:
     if endpoint.socket:
         return {"101": {"description": "The connection is a websocket from here on."}}
     if endpoint.empty:
-        return {"2XX": {"description": "Done; the headers tell the rest."}}
-    done = {"description": "Done.", "content": _content(endpoint, schema)}
+        return {"2XX": {"description": "Done; the headers tell the rest.", **_told(endpoint)}}
+    done = {"description": "Done.", "content": _content(endpoint, schema), **_told(endpoint)}
     if endpoint.gives_bytes:
         return {"2XX": done, "304": {"description": "The asker has this version already."}}
     return {"2XX" if endpoint.takes_bytes else "200": done}
+
+
+def _told(endpoint: Endpoint) -> dict[str, Any]:
+    return {"headers": {name: {"schema": {"type": "string"}} for name in endpoint.tells}} if endpoint.tells else {}
 
 
 def _content(endpoint: Endpoint, schema: dict[str, Any]) -> dict[str, Any]:
     if endpoint.reply is not None:
         return {"application/json": {"schema": schema[repr(_reply_of(endpoint))]}}
     if endpoint.gives_bytes:
-        return _BYTES
+        return {"*/*": _BYTES}
     if endpoint.path.endswith(".json"):
         return {"application/json": {"schema": {"type": "object"}}}
     return {"text/event-stream" if endpoint.stays else "text/plain": {"schema": {"type": "string"}}}

@@ -81,6 +81,8 @@ def test_an_operation_tells_its_parameters_body_and_replies(endpoint: Endpoint) 
     asked = {name for kind, name in parameters if kind == "query"}
     assert asked == (set(endpoint.query.__struct_fields__) if endpoint.query is not None else set())
     assert (("header", "ClawLink-Agent-Key") in parameters) == endpoint.acts
+    for header in endpoint.headers:
+        assert parameters["header", header.name]["required"] is header.required
     assert ("requestBody" in told) == (endpoint.body is not None or endpoint.takes_bytes)
     several = endpoint.takes_bytes or endpoint.gives_bytes or endpoint.empty
     done = told["responses"]["101" if endpoint.socket else "2XX" if several else "200"]

@@ -16,6 +16,7 @@ from aiohttp import hdrs
 from clawlink.domain.agent import Agent
 from clawlink.errors import BadRequest, ClawLinkError, MethodNotAllowed, UnsupportedMediaType, VersionConflict
 from clawlink.protocol import paths
+from clawlink.protocol.headers import OFFSET_TYPE
 from clawlink.relay.files import Write
 from clawlink.relay.refusal import refusal
 from clawlink.relay.relay import Relay
@@ -30,7 +31,6 @@ routes = Routes()
 
 VERSION = "1.0.0"
 EXTENSIONS = "creation,creation-defer-length,creation-with-upload,checksum,expiration,termination"
-_OFFSET_TYPE = "application/offset+octet-stream"
 _RESUMABLE = {"Tus-Resumable": VERSION}
 _SHA256 = re.compile("[0-9a-f]{64}")
 _VISIBLE = re.compile(r"[\x20-\x7e]*")
@@ -151,8 +151,8 @@ async def upload_part(relay: Relay, request: Request) -> Reply:
 
 def _require_part(request: Request) -> None:
     """Refuse a body that does not say that it is a part. Raises UnsupportedMediaType."""
-    if request.content_type != _OFFSET_TYPE:
-        raise UnsupportedMediaType(f"a part of an upload comes as Content-Type: {_OFFSET_TYPE}", field="Content-Type")
+    if request.content_type != OFFSET_TYPE:
+        raise UnsupportedMediaType(f"a part of an upload comes as Content-Type: {OFFSET_TYPE}", field="Content-Type")
 
 
 async def _append(
