@@ -103,6 +103,8 @@ async def _serve(config: ServerConfig, tls: ssl.SSLContext | None) -> None:
         print(line, flush=True)
     facts = {"address": config.host, "port": port, "version": VERSION, "tls": tls is not None}
     _log.info("listening", extra=facts)
+    if (warning := _open_to_all(config)) is not None:
+        _log.warning(warning)
     # What exists by now lives as long as the process: the collector need not look at it again.
     gc.collect()
     gc.freeze()
@@ -204,6 +206,16 @@ def banner(config: ServerConfig, port: int) -> list[str]:
         lines.append(f"The token is kept in {config.kept / TOKEN}; --new-token makes another.")
     if config.agentlink_config is not None or config.agentlink_self_register:
         lines.append(f"Agent Link is served at {url.replace('http', 'ws', 1)}/agentlink")
-    if config.token is None and not config.on_loopback:
-        lines.append("No token is asked for: everyone who reaches this address can use the relay.")
+    if (warning := _open_to_all(config)) is not None:
+        lines.append(f"Warning: {warning}")
     return lines
+
+
+def _open_to_all(config: ServerConfig) -> str | None:
+    """Return what an operator must know of a relay that other machines reach without a token; else None."""
+    if config.token is not None or config.on_loopback:
+        return None
+    return (
+        "No token is asked for: everyone who reaches this address can use the relay, "
+        "and so can pages in their browsers. Start it without --no-auth to ask for a token."
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -63,8 +64,27 @@ def test_tls_is_named() -> None:
 
 
 def test_an_open_relay_warns() -> None:
-    lines = banner(ServerConfig(host="192.168.1.5"), 9077)
-    assert "No token is asked for" in lines[2]
+    lines = banner(ServerConfig(host="192.168.1.5", no_auth=True), 9077)
+    assert lines[2].startswith("Warning: No token is asked for")
+    for closed in (ServerConfig(), ServerConfig(no_auth=True), ServerConfig(host="192.168.1.5", token="t")):
+        assert "Warning" not in "".join(banner(closed, 9077)), closed
+
+
+def test_an_open_relay_warns_in_its_log_too() -> None:
+    """The log goes on when nobody reads standard output: under systemd, or in a container."""
+    for host, warns in (("0.0.0.0", True), ("127.0.0.1", False)):
+        flags = ["--port", "0", "--host", host, "--no-mdns", "--no-auth", "--log-json"]
+        command = [sys.executable, "-m", "clawlink.server", *flags]
+        environment = {**os.environ, "CLAWLINK_TOKEN": ""}
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment) as process:
+            assert process.stderr is not None
+            seen = []
+            for line in process.stderr:
+                seen.append(json.loads(line))
+                if seen[-1]["event"] == "listening":
+                    process.terminate()
+        warnings = [line["event"] for line in seen if line["level"] == "warning"]
+        assert any(warning.startswith("No token is asked for") for warning in warnings) is warns, (host, seen)
 
 
 def test_a_relay_on_all_addresses_makes_a_token_and_asks_for_it(start_relay: Start) -> None:
