@@ -1,7 +1,7 @@
 """What the tests of pages need: Chromium, Playwright, and tus-js-client from npm, kept under .cache.
 
-``python -m tests.browser.programs`` gets what is missing: Chromium from apt as root, tus-js-client from npm. Where it
-cannot, ``missing`` says why, and the tests of this folder are left out with one line.
+``python -m tests.browser.programs`` gets what is missing: Chromium from apt, as root and with CI=true alone, and
+tus-js-client from npm. Where it cannot, it prints one line. ``missing`` says why the tests of this folder are left out.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 CHROMIUM = Path("/usr/bin/chromium")
 TUS = "tus-js-client@4.3.1"
 CACHE = Path(__file__).parents[2] / ".cache" / "browser"
 TUS_SCRIPT = CACHE / "package" / "dist" / "tus.min.js"
+_FETCH_SECONDS = 600
 
 
 def missing() -> str | None:
@@ -31,28 +34,57 @@ def missing() -> str | None:
     return None
 
 
+def may_install(environment: Mapping[str, str]) -> bool:
+    """Return True on a machine of CI where this process is root: no other machine gets a package unasked."""
+    return environment.get("CI") == "true" and getattr(os, "geteuid", lambda: 1)() == 0
+
+
 def fetch() -> None:
-    """Get what is missing. Raises CalledProcessError, OSError."""
-    if not CHROMIUM.exists() and shutil.which("apt-get") is not None and getattr(os, "geteuid", lambda: 1)() == 0:
+    """Get what is missing. Raises SubprocessError, OSError, and KeyError or TarError for a package without the file."""
+    if not CHROMIUM.exists() and shutil.which("apt-get") is not None and may_install(os.environ):
+        # A fresh machine has no lists of packages, and may still run its own apt.
+        quiet = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=120", "-o", "Dpkg::Use-Pty=0"]
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         for command in (["update"], ["install", "--yes", "--no-install-recommends", "chromium"]):
-            subprocess.run(["apt-get", "-qq", *command], check=True, stdout=subprocess.DEVNULL, env=environment)
+            _run([*quiet, *command], env=environment)
     npm = shutil.which("npm")
     if not TUS_SCRIPT.exists() and npm is not None:
         CACHE.mkdir(parents=True, exist_ok=True)
-        subprocess.run([npm, "pack", "--silent", TUS], cwd=CACHE, check=True, stdout=subprocess.DEVNULL)
+        _run([npm, "pack", "--silent", TUS], cwd=CACHE)
         for packed in CACHE.glob("tus-js-client-*.tgz"):
             with tarfile.open(packed) as package:
-                package.extract("package/dist/tus.min.js", CACHE)
+                script = package.extractfile("package/dist/tus.min.js")
+                TUS_SCRIPT.parent.mkdir(parents=True, exist_ok=True)
+                TUS_SCRIPT.write_bytes(b"" if script is None else script.read())
             packed.unlink()
 
 
+def _run(command: list[str], **options: Any) -> None:
+    """Run a program that may ask nothing and says nothing unless it fails."""
+    done = subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=_FETCH_SECONDS,
+        **options,
+    )
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise OSError(f"{' '.join(command)}: {said[-1]}")
+
+
 def main() -> int:
-    """Get what can be had; what cannot is no failure, since the tests then say what they leave out."""
+    """Get what can be had. What cannot is one line and no failure: the tests then say what they leave out."""
+    why = ""
     try:
         fetch()
-    except (OSError, subprocess.CalledProcessError) as error:
-        print(f"for tests/browser: {error}", file=sys.stderr)
+    except (OSError, subprocess.SubprocessError, KeyError, tarfile.TarError) as error:
+        why = f" ({error})"
+    absent = [str(path) for path in (CHROMIUM, TUS_SCRIPT) if not path.exists()]
+    if absent:
+        print(f"tests/browser will be left out: {' and '.join(absent)} cannot be had here{why}", file=sys.stderr)
     return 0
 
 
