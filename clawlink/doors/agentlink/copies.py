@@ -214,9 +214,11 @@ class Copies:
         while True:
             await asyncio.sleep(_EXTEND_SECONDS)
             held = list(self._held)
-            with contextlib.suppress(Failed, StoreUnavailable):
+            try:
                 outcomes = await self._relay.settling.extend(self._agent.id, held, ACK_SECONDS)
                 self.settled([o.receipt for o in outcomes if o.message_id is None])
+            except Exception:
+                _log.exception("holding messages failed; it goes on")
 
     async def close(self) -> None:
         """Stop; what was not settled is due again at once."""

@@ -8,16 +8,16 @@ from collections.abc import Awaitable, Callable
 
 from clawlink.domain.agent import Agent
 from clawlink.doors.agentlink.socket import Gone
-from clawlink.errors import ClawLinkError
+from clawlink.errors import ClawLinkError, StoreUnavailable
 from clawlink.protocol.replies import MessageStatus
 from clawlink.protocol.requests import MessageQuery
 from clawlink.relay.relay import Relay
-from clawlink.store.base import Failed
 
 _log = logging.getLogger("clawlink.agentlink")
 
 MAX_FOLLOWED = 1000
 _WAIT_SECONDS = 24 * 3600.0
+_RETRY_SECONDS = 5.0
 
 
 class Receipts:
@@ -39,18 +39,22 @@ class Receipts:
 
     async def _follow(self, sender: Agent, message_id: str, tell: Callable[[MessageStatus], Awaitable[None]]) -> None:
         ask = MessageQuery(agent_id=sender.id, wait=_WAIT_SECONDS, until="acked")
-        try:
-            while not self._relay.draining:
+        failed = False
+        while not self._relay.draining:
+            try:
                 status = await self._relay.messages.status(sender, message_id, ask)
                 if status.acked_at is not None or status.state in ("expired", "dead", "withdrawn"):
                     await tell(status)
                     return
-        except (ClawLinkError, Gone):
-            return  # it was settled and forgotten meanwhile, or the sender has gone
-        except Failed as failed:
-            _log.error("the store failed", extra={"reason": str(failed)})
-        except Exception:
-            _log.exception("following a message failed; its sender is not told of it")
+            except Gone:
+                return
+            except Exception as failure:
+                if isinstance(failure, ClawLinkError) and not isinstance(failure, StoreUnavailable):
+                    return  # it was settled and forgotten meanwhile
+                if not failed:
+                    _log.error("following a message failed; it goes on", exc_info=failure)
+                failed = True
+                await asyncio.sleep(_RETRY_SECONDS)
 
     def close(self) -> None:
         """Follow nothing any more."""
