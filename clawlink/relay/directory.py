@@ -143,10 +143,12 @@ class Directory:
             agent_id = next(iter(core.changed))
             del core.changed[agent_id]
             current = await core.store.get(Agent, agent_id)
+            encoded = None if current is None else await self._encode(current)
             if current is None:
-                self.remove(agent_id)
-            else:
-                self._listings[agent_id] = (current.last_heartbeat, await self._encode(current))
+                if agent_id not in core.changed:  # else it has registered again meanwhile
+                    self.remove(agent_id)
+            elif encoded is not None and agent_id in core.listed:  # else it has left meanwhile
+                self._listings[agent_id] = (current.last_heartbeat, encoded)
             done += 1
             if done % _SLICE == 0:
                 await asyncio.sleep(0)
