@@ -6,12 +6,14 @@ longer than the clock is.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable
 from enum import Enum
 
 import msgspec
 from msgspec.structs import replace
 
+from clawlink.domain import looks
 from clawlink.domain.limits import Limits
 
 
@@ -55,8 +57,9 @@ class Agent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def index_keys(self) -> tuple[str, ...]:
-        """Name and capabilities, case-insensitive: what others find this agent by."""
-        return (REGISTERED, by_name(self.name), *(by_capability(c) for c in self.capabilities))
+        """Name, id and capabilities, folded: what others find this agent by. A claimed agent's looks are kept, too."""
+        shown = () if self.key_hash is None else sorted({by_looks(self.name), by_looks(self.id)})
+        return (REGISTERED, by_name(self.name), by_id(self.id), *shown, *(by_capability(c) for c in self.capabilities))
 
     @property
     def weight(self) -> int:
@@ -100,8 +103,30 @@ REGISTERED = "registered"
 
 
 def fold(text: str) -> str:
-    """Bring a name or capability into the form in which two of them are compared."""
-    return text.strip().casefold()
+    """Bring an id, a name, a capability or a topic into the form in which two of them are compared.
+
+    Letter case, width, composition (NFKC) and characters that show nothing make no difference, nor does white space at
+    the ends.
+    """
+    if text.isascii():
+        return text.strip().casefold()
+    once = _folded(text)
+    return once if once.isascii() else _folded(once)  # some letters need it twice
+
+
+def _folded(text: str) -> str:
+    normal = unicodedata.normalize("NFKC", text).casefold()
+    return unicodedata.normalize("NFKC", looks.seen(normal)).strip()
+
+
+def by_id(agent_id: str) -> str:
+    """Return the index key under which agents are found whose ids are this one when folded."""
+    return "id:" + fold(agent_id)
+
+
+def by_looks(name: str) -> str:
+    """Return the index key under which claimed agents are found whose name or id looks like this one."""
+    return "looks:" + looks.skeleton(fold(name))
 
 
 def by_name(name: str) -> str:
@@ -166,4 +191,9 @@ def holds_name(holder: Agent | None, name: str, now: float, limits: Limits, *, f
     """
     if holder is None or fold(holder.name) != fold(name):
         return False
+    return holds_id(holder, now, limits, from_claimed=from_claimed)
+
+
+def holds_id(holder: Agent, now: float, limits: Limits, *, from_claimed: bool) -> bool:
+    """Return True if ``holder`` keeps another agent from an id that is its own when folded; as for names."""
     return holder.key_hash is not None or (from_claimed and presence(holder, now, limits) is Presence.ONLINE)

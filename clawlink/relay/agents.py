@@ -8,9 +8,9 @@ import secrets
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from clawlink.domain import access
+from clawlink.domain import access, looks
 from clawlink.domain import agent as rules
-from clawlink.domain.agent import REGISTERED, Agent, NameHold, Presence, by_capability, by_name, fold
+from clawlink.domain.agent import REGISTERED, Agent, NameHold, Presence, by_capability, by_id, by_looks, by_name, fold
 from clawlink.domain.delivery import copy_id
 from clawlink.domain.limits import AGENT_KEY_BITS, MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH, PRESENCE_AUDIENCE
 from clawlink.domain.message import AgentJoined, AgentLeft, Priority, encode
@@ -124,10 +124,16 @@ class Agents:
             self._require_unreserved(agent_id, None if old is None else old.id, field="agent_id")
             self._require_unreserved(name, None if old is None else old.name, field="name")
         if old is None:
+            _require_plain(agent_id, field="agent_id")
             await self._require_place()
-            await self._require_free_id(agent_id, now)
+            await self._require_free_id(agent_id, now, claimed=key_hash is not None)
             await self._require_its_own(agent_id, name, key_hash)
-        await self._take_name(name, agent_id, now, claimed=key_hash is not None)
+        claimed = key_hash is not None
+        if old is None or old.name != name:
+            _require_plain(name, field="name")
+        if old is None or fold(old.name) != fold(name) or (claimed and old.key_hash is None):  # else it keeps its name
+            await self._require_free_name(name, agent_id, claimed=claimed)
+        await self._take_name(name, agent_id, now, claimed=claimed)
         agent = Agent(
             id=agent_id,
             version=1 if old is None else old.version + 1,
@@ -191,8 +197,17 @@ class Agents:
                 retry_after=_FULL_RETRY_SECONDS,
             )
 
-    async def _require_free_id(self, agent_id: str, now: float) -> None:
-        """Refuse an id that is another agent's name: mail for that name would go astray."""
+    async def _require_free_id(self, agent_id: str, now: float, *, claimed: bool) -> None:
+        """Refuse an id that is another agent's name or id when folded: mail for that agent would go astray."""
+        for other in await self._core.store.first(Agent, by_id(agent_id), _NAMESAKES):
+            if other.id != agent_id and rules.holds_id(other, now, self._core.limits, from_claimed=claimed):
+                raise NameTaken(
+                    f"the agent_id {agent_id!r} is the one of agent {other.id} but for letter case or the form of its "
+                    "characters; choose another agent_id",
+                    field="agent_id",
+                    current={"agent_id": other.id, "last_heartbeat": other.last_heartbeat},
+                )
+        await self._require_own_looks(agent_id, agent_id, field="agent_id")
         hold = await self._core.store.get(NameHold, fold(agent_id))
         if hold is not None and hold.agent_id != agent_id:
             await self._require_let_go(hold, agent_id, now, field="agent_id", from_claimed=True)
@@ -207,6 +222,29 @@ class Agents:
                 f"register with the {what} that it had, or choose another agent_id",
                 field="agent_id",
             )
+
+    async def _require_free_name(self, name: str, agent_id: str, *, claimed: bool) -> None:
+        """Refuse a name that is another agent's id when folded, or looks like a claimed one.
+
+        Agents without a key may have one name, as in 1.0.x; then mail goes to the agent with that id.
+        """
+        for other in await self._core.store.first(Agent, by_id(name), _NAMESAKES):
+            if other.id != agent_id and (claimed or other.key_hash is not None):
+                raise NameTaken(
+                    f"the name {name!r} is the id of another agent, {other.id}; choose another name",
+                    field="name",
+                    current={"agent_id": other.id, "last_heartbeat": other.last_heartbeat},
+                )
+        await self._require_own_looks(name, agent_id, field="name")
+
+    async def _require_own_looks(self, shown: str, agent_id: str, *, field: str) -> None:
+        for other in await self._core.store.first(Agent, by_looks(shown), _NAMESAKES):
+            if other.id != agent_id and fold(shown) not in (fold(other.name), fold(other.id)):
+                raise NameTaken(
+                    f"{shown!a} looks like the name or id of the claimed agent {other.id}; choose another {field}",
+                    field=field,
+                    current={"agent_id": other.id, "last_heartbeat": other.last_heartbeat},
+                )
 
     async def _take_name(self, name: str, agent_id: str, now: float, *, claimed: bool) -> None:
         store = self._core.store
@@ -315,7 +353,7 @@ class Agents:
     # -- be found ----------------------------------------------------------------------------------------------------
 
     async def resolve(self, recipient: str, *, field: str = "to_agent") -> Agent:
-        """Return the agent of that id, or the only agent of that name.
+        """Return the agent of that id, else the only agent whose id it is when folded, else the only one of that name.
 
         Of several, the claimed agent has the name; without one, an online agent goes before stale ones.
         """
@@ -323,7 +361,9 @@ class Agents:
         agent = await store.get(Agent, recipient)
         if agent is not None:
             return agent
-        named = list(await store.first(Agent, by_name(recipient), _NAMESAKES))
+        named = list(await store.first(Agent, by_id(recipient), _NAMESAKES))
+        if not named:
+            named = list(await store.first(Agent, by_name(recipient), _NAMESAKES))
         if len(named) > 1:
             claimed = [a for a in named if a.key_hash is not None]
             named = claimed or [a for a in named if self.presence(a) is Presence.ONLINE] or named
@@ -428,3 +468,9 @@ def _chosen(asked: list[str] | None, before: tuple[str, ...]) -> tuple[str, ...]
     for capability in filter(None, map(str.strip, asked)):
         chosen.setdefault(fold(capability), capability)
     return tuple(chosen.values())
+
+
+def _require_plain(text: str, *, field: str) -> None:
+    fault = looks.fault(text, spaces=field == "name")
+    if fault is not None:
+        raise BadRequest(f"{field} {fault}", field=field)

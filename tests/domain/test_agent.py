@@ -111,9 +111,14 @@ def test_an_agent_is_found_as_registered_by_name_and_by_each_capability() -> Non
     assert set(MIA.index_keys) == {
         REGISTERED,
         rules.by_name("mia"),
+        rules.by_id("M1"),
         rules.by_capability("python"),
         rules.by_capability("GO"),
     }
+
+
+def test_a_claimed_agent_is_found_by_what_its_name_and_id_look_like() -> None:
+    assert set(CLAIMED.index_keys) - set(MIA.index_keys) == {rules.by_looks("M\u0456\u0430"), rules.by_looks("m1")}
 
 
 def test_a_name_is_never_taken_for_a_capability() -> None:
