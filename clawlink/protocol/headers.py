@@ -11,8 +11,17 @@ from clawlink.domain.limits import MAX_FILE_TTL_SECONDS, MAX_IDEMPOTENCY_KEY_LEN
 
 OFFSET_TYPE = "application/offset+octet-stream"
 _TEXT: dict[str, Any] = {"type": "string"}
-_FLAG: dict[str, Any] = {"type": "string", "enum": ["0", "1", "true", "false"]}
+
 _COUNT: dict[str, Any] = {"type": "integer", "minimum": 0, "maximum": 10**18 - 1}
+
+
+def _words(*words: str) -> str:
+    """Return the pattern of these words in upper and lower case, in the dialect of JSON Schema."""
+    letters = ("".join(f"[{c.upper()}{c.lower()}]" if c.isalpha() else c for c in word) for word in words)
+    return f"^({'|'.join(letters)})$"
+
+
+FLAG: dict[str, Any] = {"type": "string", "pattern": _words("", "0", "1", "true", "false")}
 
 
 class Header(NamedTuple):
@@ -44,7 +53,7 @@ IF_MATCH = Header("If-Match", 'Only if the file is at one of these versions: "3"
 IF_NONE_MATCH = Header("If-None-Match", "Only if the file is at none of these versions; *: only if it is not there.")
 RANGE = Header("Range", "One range of bytes.")
 IF_RANGE = Header("If-Range", "The range only if the file is at this version, else the whole.")
-FORCE = Header("ClawLink-Force", "1: although another agent holds the lock.", _FLAG)
+FORCE = Header("ClawLink-Force", "1: although another agent holds the lock.", FLAG)
 KEY = Header(
     "Idempotency-Key",
     "Makes the request repeatable.",
@@ -65,7 +74,7 @@ PUT_BLOB = (
         "Time to live in seconds.",
         {"type": "integer", "minimum": 1, "maximum": int(MAX_FILE_TTL_SECONDS)},
     ),
-    Header("ClawLink-Burn-After-Read", "1: for one reader.", _FLAG),
+    Header("ClawLink-Burn-After-Read", "1: for one reader.", FLAG),
     FORCE,
     KEY,
 )
@@ -95,8 +104,8 @@ UPLOAD_OTHERWISE = (
     AGENT,
     Header(
         "X-HTTP-Method-Override",
-        "What is to be done.",
-        {"type": "string", "enum": ["PATCH", "HEAD", "DELETE"]},
+        "What is to be done: PATCH, HEAD or DELETE.",
+        {"type": "string", "pattern": _words("PATCH", "HEAD", "DELETE")},
         True,
         "HEAD",
     ),

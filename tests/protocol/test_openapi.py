@@ -10,8 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 
+from clawlink.errors import BadRequest
 from clawlink.protocol import replies, requests
+from clawlink.protocol.headers import FLAG
 from clawlink.protocol.paths import ENDPOINTS, Endpoint
+from clawlink.server.bodies import flag
 from clawlink.server.openapi import document
 from clawlink.version import VERSION
 
@@ -131,3 +134,13 @@ def test_unknown_fields_are_welcome() -> None:
     assert not any(schema.get("additionalProperties") is False for schema in SCHEMAS.values())
     ask = msgspec.json.decode(b'{"agent_id":"a","from_the_future":1}', type=requests.Heartbeat)
     assert ask.agent_id == "a"
+
+
+def test_the_document_takes_the_same_words_for_yes_and_no_as_the_relay() -> None:
+    for given in ("", "0", "1", "true", "false", "TRUE", "False", "2", "yes", "truefalse", "01"):
+        try:
+            flag(given, "ClawLink-Force")
+            taken = True
+        except BadRequest:
+            taken = False
+        assert (re.search(FLAG["pattern"], given) is not None) is taken, given
