@@ -11,7 +11,6 @@ from clawlink.domain.limits import MAX_FILE_TTL_SECONDS, MAX_IDEMPOTENCY_KEY_LEN
 
 OFFSET_TYPE = "application/offset+octet-stream"
 _TEXT: dict[str, Any] = {"type": "string"}
-
 _COUNT: dict[str, Any] = {"type": "integer", "minimum": 0, "maximum": 10**18 - 1}
 
 

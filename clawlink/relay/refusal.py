@@ -15,7 +15,7 @@ def refusal(relay: Relay, failure: Exception, facts: Mapping[str, str], log: log
     relay.stats.refused += 1
     if isinstance(failure, ClawLinkError):
         if failure.status in (401, 403):
-            log.warning("refused", extra={**facts, "code": failure.code})
+            relay.complaints.refused(failure.code, facts, log)
         return failure
     if isinstance(failure, Failed):
         log.error("the store failed", extra={**facts, "reason": str(failure)})

@@ -16,6 +16,7 @@ from clawlink.relay.arrivals import Arrivals
 from clawlink.relay.broadcasts import Broadcasts
 from clawlink.relay.claims import Claims
 from clawlink.relay.clock import iso
+from clawlink.relay.complaints import Complaints
 from clawlink.relay.consumer import Consumer
 from clawlink.relay.core import Core
 from clawlink.relay.delegations import Delegations
@@ -73,7 +74,8 @@ class Relay:
         self.messages = Messages(core, self.agents, self.mailbox, arrivals)
         self.responses = Responses(core, self.agents, self.mailbox, arrivals, self.tasks, self.messages)
         self.broadcasts = Broadcasts(core, self.mailbox, arrivals)
-        self.storage = Storage(core, blobs or LocalBlobs())
+        self.complaints = Complaints(clock)
+        self.storage = Storage(core, blobs or LocalBlobs(), self.complaints)
         self.files = Files(core, self.mailbox, self.storage)
         self.file_reads = FileReads(core, self.files, self.storage)
         self.uploads = Uploads(core, self.files, self.storage)

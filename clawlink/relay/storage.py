@@ -10,6 +10,7 @@ from typing import Any
 from clawlink.domain import file as rules
 from clawlink.domain.file import Content, SharedFile, Version
 from clawlink.errors import StorageFull, TooLarge
+from clawlink.relay.complaints import Complaints
 from clawlink.relay.core import Core
 from clawlink.store.base import Blobs, Draft, Reader
 
@@ -20,9 +21,10 @@ SILENT_SECONDS = 120.0
 class Storage:
     """The contents of all files, and what may still come."""
 
-    def __init__(self, core: Core, blobs: Blobs) -> None:
+    def __init__(self, core: Core, blobs: Blobs, complaints: Complaints) -> None:
         self._core = core
         self._blobs = blobs
+        self.complaints = complaints
         # Set by whoever keeps uploads: frees so many bytes of silent ones, if it can, and tells what is under way.
         self.reclaim: Callable[[int], None] = lambda size: None
         self.under_way: Callable[[], tuple[int, int]] = lambda: (0, 0)
@@ -182,6 +184,7 @@ class Intake:
         try:
             await work
         except OSError as error:
+            self._storage.complaints.disk(error.strerror or str(error))
             raise StorageFull(
                 f"the relay could not write {self._key!r} to its disk ({error.strerror or error}); "
                 "delete files, or make room where --spool points",

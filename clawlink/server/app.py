@@ -133,6 +133,7 @@ class App:
             await asyncio.sleep(_SWEEP_SECONDS)
             await self.relay.janitor.step("time", self._look_at_time)
             await self.relay.janitor.step("connections", self._push.tend)
+            self.relay.complaints.tell()
             if self._agentlink is not None:
                 await self.relay.janitor.step("agentlink", self._agentlink.tend)
 

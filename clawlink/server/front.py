@@ -20,7 +20,7 @@ from clawlink.relay.relay import Relay
 from clawlink.server import cors
 from clawlink.server.auth import Guard
 from clawlink.server.reply import Reply, reply_failure, write
-from clawlink.server.wire import Handler, Request, forget_failure, hung_up
+from clawlink.server.wire import Handler, Request, forget_failure, hung_up, origin_of
 
 _log = logging.getLogger("clawlink.request")
 _NOWHERE = "none"
@@ -56,7 +56,7 @@ class Front:
             forget_failure(request)
             if isinstance(failure, ConnectionError) and hung_up(request):
                 raise
-            facts = {"method": request.method, "route": _name(endpoint)}
+            facts = {"method": request.method, "route": _name(endpoint), **origin_of(request)}
             # In one go: an error in a variable of this frame, which it remembers, would be garbage for a sweep to find.
             refused = reply_failure(refusal(self._relay, _in_our_words(failure), facts, _log))
             if request.writer.output_size > 0:  # a part of an answer is out: another one would be taken for its rest

@@ -21,7 +21,7 @@ from clawlink.protocol.paths import Endpoint
 from clawlink.protocol.proof import place
 from clawlink.protocol.reading import read_json
 from clawlink.relay.relay import Relay
-from clawlink.server.address import Addresses, host_name
+from clawlink.server.address import Addresses, block_of, host_name
 from clawlink.server.flow import Unread
 from clawlink.server.reply import Asked, Reply
 from clawlink.server.tickets import Ticket
@@ -258,6 +258,12 @@ async def acting_anyway(
         return await acting(relay, request, agent_id, field), False
     agent_key = request.headers.get(_AGENT_KEY)
     return await relay.agents.acting_anyway(agent_id, agent_key, field=field, machine=request.remote or "")
+
+
+def origin_of(request: Request) -> dict[str, str]:
+    """Return where a request comes from, for the log: nothing behind a proxy that does not tell it."""
+    address = request.address
+    return {} if address is None else {"address": block_of(address)}
 
 
 async def asking(relay: Relay, request: Request, agent_id: str | None, otherwise: str | None = None) -> Agent:

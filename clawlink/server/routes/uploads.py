@@ -24,7 +24,7 @@ from clawlink.relay.uploads import CHECKSUMS, Checksum, Upload
 from clawlink.server import bodies
 from clawlink.server.reply import Reply, reply_failure
 from clawlink.server.routes.blobs import media_type, ttl, type_of
-from clawlink.server.wire import Request, Routes, asking, key_in_header, parameter
+from clawlink.server.wire import Request, Routes, asking, key_in_header, origin_of, parameter
 from clawlink.store.base import Failed
 
 routes = Routes()
@@ -54,7 +54,8 @@ def _speaks_tus(serve: Serve) -> Serve:
                 )
             answer = await serve(relay, request)
         except (ClawLinkError, Failed) as error:
-            answer = reply_failure(refusal(relay, error, {"method": request.method, "route": "uploads"}, _log))
+            facts = {"method": request.method, "route": "uploads", **origin_of(request)}
+            answer = reply_failure(refusal(relay, error, facts, _log))
             if isinstance(error, VersionConflict) and error.field == "Tus-Resumable":
                 answer = _with(answer, {"Tus-Version": VERSION})
         return _with(answer, _RESUMABLE)

@@ -1,0 +1,54 @@
+"""Log lines of what peers can cause as often as they like: the first at once, then one a minute with a count."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from clawlink.domain.tally import Tally
+
+_OTHERS = "others"
+_log = logging.getLogger("clawlink.server")
+
+
+class _Refused(NamedTuple):
+    """Why lines are one line. ``address`` is None where nobody tells it."""
+
+    address: str | None
+    code: str
+    logger: str
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What the line says."""
+        return {} if self.address is None else {"address": self.address}
+
+
+class Complaints:
+    """Tells the log of refused peers and of a disk that takes nothing. ``tell`` is called every second or so."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._refused = Tally(_Refused(_OTHERS, _OTHERS, _log.name))
+        self._disk = Tally(_OTHERS)
+
+    def refused(self, code: str, facts: Mapping[str, str], log: logging.Logger) -> None:
+        """Note that a peer was refused for its token or key."""
+        cause = self._refused.note(_Refused(facts.get("address"), code, log.name), self._clock())
+        if cause is not None:
+            log.warning("refused", extra={**facts, **cause.facts, "code": cause.code})
+
+    def disk(self, reason: str) -> None:
+        """Note that contents could not be written to the disk."""
+        if self._disk.note(reason, self._clock()) is not None:
+            _log.error("cannot write to the folder of --spool", extra={"reason": reason})
+
+    def tell(self) -> None:
+        """Write the lines that are due."""
+        now = self._clock()
+        for cause, count in self._refused.due(now):
+            log = logging.getLogger(cause.logger)
+            log.warning("refused", extra={**cause.facts, "code": cause.code, "count": count})
+        for reason, count in self._disk.due(now):
+            _log.error("cannot write to the folder of --spool", extra={"reason": reason, "count": count})
