@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from clawlink.cli.output import Output
 
 if TYPE_CHECKING:
+    from clawlink.cli.agents import Agents
     from clawlink.cli.settings import Given, Where
     from clawlink.client.identity import Identities, Saved
     from clawlink.client.sync import Client
@@ -73,8 +74,18 @@ class Context:
     @property
     def parent_task(self) -> str | None:
         """The task that new work is done for: what --parent says, or else the environment. Empty is none."""
+        from clawlink.cli.ids import task
+
         given: str | None = self.args.parent
-        return (self.environ.get("CLAWLINK_PARENT_TASK") if given is None else given) or None
+        given = (self.environ.get("CLAWLINK_PARENT_TASK") if given is None else given) or None
+        return None if given is None else task(self, given)
+
+    @cached_property
+    def agents(self) -> Agents:
+        """The agents of the relay, looked up at most once."""
+        from clawlink.cli.agents import Agents
+
+        return Agents(self._clients[-1] if self._clients else self.client)
 
     def take_patience(self) -> float | None:
         """Return --timeout as how long to wait in all; each request has the default then."""
@@ -97,9 +108,13 @@ class Context:
     @cached_property
     def given(self) -> Given:
         """What flags and variables say about relay and identity."""
+        from clawlink.cli.ids import identity, is_prefix
         from clawlink.cli.settings import given
 
-        return given(self.args, self.environ)
+        said = given(self.args, self.environ)
+        if said.named is None or not is_prefix(said.named):
+            return said
+        return said._replace(named=identity(self.identities.all(), said.named))
 
     @cached_property
     def me(self) -> Saved:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from clawlink.cli.exits import Exit
 from clawlink.cli.files import show_attachments
-from clawlink.cli.messages import show_text
+from clawlink.cli.messages import as_text, show_text
 from clawlink.cli.render import cell, duration, epoch, named, presence, quoted
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ def row(ctx: Context, task: TaskView, *, me: str | None) -> tuple[str, ...]:
     pooled = wanted(task)
     if task.assignee is None and pooled is not None:
         owner = f"{owner}: {pooled}"
-    return cell(task.task_id), stands(task), _age(task, ctx.now), asked, owner, quoted(task.task, 60)
+    return cell(task.task_id), stands(task), _age(task, ctx.now), asked, owner, quoted(as_text(task.task), 60)
 
 
 HEAD = ("task", "state", "age", "asked by", "owner", "what")

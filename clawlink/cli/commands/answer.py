@@ -25,6 +25,7 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Store the answer for the assignee."""
+    from clawlink.cli import ids
     from clawlink.cli.commands._shared import repeatable, show_recipient, task_named
     from clawlink.cli.render import cell
     from clawlink.client.calls import repeat_key
@@ -33,8 +34,9 @@ def run(args: Namespace, ctx: Context) -> Exit:
     if args.content_json:
         content = json_value(content, "TEXT")
     key = repeat_key(args.idempotency_key)
-    with repeatable(key), task_named(ctx, args.id):
-        done = ctx.client.answer(args.id, content, key=key)
+    id = ids.task(ctx, args.id)
+    with repeatable(key), task_named(ctx, id):
+        done = ctx.client.answer(id, content, key=key)
     if ctx.json:
         ctx.out.json(done)
         return Exit.DONE

@@ -35,13 +35,14 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
     content = ctx.read(args.content)
     key = repeat_key(args.idempotency_key)
+    parent_task = ctx.parent_task
     with repeatable(key):
         done = ctx.client.broadcast(
             content,
             topic=args.topic,
             tags=args.tags,
             ttl=args.ttl,
-            parent_task=ctx.parent_task,
+            parent_task=parent_task,
             key=key,
         )
     if ctx.json:

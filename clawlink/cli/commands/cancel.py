@@ -23,12 +23,13 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Withdraw each from its mailbox, or have its assignee told. One that cannot be is told after the others."""
+    from clawlink.cli import ids
     from clawlink.cli.commands._shared import task_named
     from clawlink.cli.render import cell
     from clawlink.errors import ClawLinkError
 
     failed: ClawLinkError | None = None
-    for id in dict.fromkeys(args.ids):
+    for id in dict.fromkeys([ids.task(ctx, given) for given in args.ids]):
         try:
             with task_named(ctx, id):
                 done = ctx.client.cancel(id, note=args.note)

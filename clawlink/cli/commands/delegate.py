@@ -66,6 +66,7 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Store the tasks for their assignees, and say how to see what becomes of them."""
+    from clawlink.cli import ids
     from clawlink.cli.commands._shared import repeatable
     from clawlink.cli.exits import UsageError, exit_of
     from clawlink.cli.files import attached
@@ -82,13 +83,14 @@ def run(args: Namespace, ctx: Context) -> Exit:
         "deadline": args.deadline,
         "parent_task": ctx.parent_task,
     }
-    to = _able(args, ctx) if args.all else _distinct(args.to or [], ctx)
+    to = _able(args, ctx) if args.all else _distinct([ids.agent(ctx, one) for one in args.to or []], ctx)
+    any_of = None if args.to_any_of is None else [ids.agent(ctx, one) for one in args.to_any_of]
     key = repeat_key(args.idempotency_key)
     ask["attachments"] = attached(args, ctx)
     if not to:
         pool = _one_or_more(args.capability)
         with repeatable(key):
-            done = ctx.client.delegate(capability=pool, to_any_of=args.to_any_of, key=key, **ask)
+            done = ctx.client.delegate(capability=pool, to_any_of=any_of, key=key, **ask)
         return _go_on(args, ctx, [done])
     if len(to) == 1 and not args.all:
         with repeatable(key):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
@@ -23,12 +24,19 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Tell the relay; where it runs on this account, its admin token is at hand."""
+    from clawlink.cli import ids
     from clawlink.cli.render import plural, quoted
     from clawlink.cli.settings import visiting
+    from clawlink.errors import NotAuthenticated
 
     where = ctx.located(visiting(ctx.given, ctx.identities)._replace(saved=None))
     token = args.admin_token or ctx.environ.get("CLAWLINK_ADMIN_TOKEN") or _kept(where, ctx) or where.token
-    gone = ctx.connect(where._replace(token=token)).kick(args.agent)
+    agent = args.agent
+    if ids.is_prefix(agent):
+        ctx.connect(where)  # the list of agents takes the token of everyone, which the operator may not have
+        with contextlib.suppress(NotAuthenticated):
+            agent = ids.agent(ctx, agent)
+    gone = ctx.connect(where._replace(token=token)).kick(agent)
     if ctx.json:
         ctx.out.json(
             {"status": gone.status, "agent_id": gone.agent_id, "dropped": gone.dropped, "waiting": gone.waiting}

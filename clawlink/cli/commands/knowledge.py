@@ -72,8 +72,10 @@ def _find(args: Namespace, ctx: Context) -> tuple[list[KnowledgeBroadcast], str 
 
 def _id_of(ctx: Context, agent: str) -> str:
     """Return the id of the agent of that name. One that has left is known by its id only."""
+    from clawlink.cli import ids
+
     named = [one.agent_id for one in ctx.visitor.discover(name=agent, status="all").agents]
-    return named[0] if len(named) == 1 else agent
+    return named[0] if len(named) == 1 else ids.agent(ctx, agent)
 
 
 def _moment(text: str, now: float) -> float | str:

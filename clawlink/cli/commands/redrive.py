@@ -23,18 +23,20 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Put the named ones back, or all. A name that is no dead letter is an error, told after the others are back."""
+    from clawlink.cli import ids
     from clawlink.cli.render import plural
     from clawlink.domain.limits import MAX_LIST_LENGTH
     from clawlink.errors import UnknownMessage
 
     client = ctx.client
+    wanted = [] if args.all else [ids.dead_letter(ctx, given) for given in args.id]
     back: list[str] = []
     while True:
-        done = client.redrive(None if args.all else args.id)
+        done = client.redrive(None if args.all else wanted)
         back += done.message_ids
         if not args.all or done.count < MAX_LIST_LENGTH:  # the relay takes so many at a time
             break
-    missing = [] if args.all else [id for id in args.id if id not in back]
+    missing = [id for id in wanted if id not in back]
     if missing and not back:
         pass  # nothing was done, and the error says so
     elif ctx.json:

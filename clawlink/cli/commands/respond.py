@@ -40,6 +40,7 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Send the response to whoever asked."""
+    from clawlink.cli import ids
     from clawlink.cli.commands._shared import repeatable, show_recipient
     from clawlink.cli.exits import UsageError
     from clawlink.cli.files import attached
@@ -61,16 +62,18 @@ def run(args: Namespace, ctx: Context) -> Exit:
     if args.result_json and result is not None:
         result = json_value(result, "--result")
     key = repeat_key(args.idempotency_key)
+    id = ids.task(ctx, args.msg_id)
+    to = None if args.to is None else ids.agent(ctx, args.to)
     attachments = attached(args, ctx)
     with repeatable(key):
         done = ctx.client.respond(
-            args.msg_id,
+            id,
             result,
             status=status,
             progress=args.progress,
             note=args.note,
             receipt=args.receipt,
-            to=args.to,
+            to=to,
             attachments=attachments,
             key=key,
         )

@@ -39,6 +39,7 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Store the message for its recipient."""
+    from clawlink.cli import ids
     from clawlink.cli.commands._shared import repeatable, show_recipient
     from clawlink.cli.files import attached
     from clawlink.client.calls import repeat_key
@@ -46,14 +47,17 @@ def run(args: Namespace, ctx: Context) -> Exit:
     patience = ctx.take_patience() if args.wait is not None else None
     content = ctx.read(args.content)
     key = repeat_key(args.idempotency_key)
+    to = ids.agent(ctx, args.to)
+    reply_to = None if args.reply_to is None else ids.message(ctx, args.reply_to)
+    parent_task = ctx.parent_task
     attachments = attached(args, ctx)
     with repeatable(key):
         done = ctx.client.send(
-            args.to,
+            to,
             content,
-            in_reply_to=args.reply_to,
+            in_reply_to=reply_to,
             thread=args.thread,
-            parent_task=ctx.parent_task,
+            parent_task=parent_task,
             priority=args.priority,
             attachments=attachments,
             key=key,

@@ -22,9 +22,10 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Show what was asked, who has it, every step, and what both sides said."""
+    from clawlink.cli import ids
     from clawlink.cli.tasks import show_task
 
-    task = ctx.client.task(args.id)
+    task = ctx.client.task(ids.task(ctx, args.id))
     if ctx.json:
         ctx.out.json(task)
     else:

@@ -26,7 +26,8 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Show what changes on stderr, and the results on stdout. Ctrl-C leaves the tasks running."""
+    from clawlink.cli import ids
     from clawlink.cli.watching import wait_for_tasks
 
     timeout = ctx.take_patience()
-    return wait_for_tasks(ctx, args.ids, first_only=args.any, timeout=timeout)
+    return wait_for_tasks(ctx, [ids.task(ctx, given) for given in args.ids], first_only=args.any, timeout=timeout)

@@ -1,0 +1,143 @@
+"""The first characters of an id are enough, scripts get ids alone, and people read names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+from clawlink.cli import ids
+from clawlink.client.sync import Client
+from tests.cli.conftest import Relays, Run
+
+Fresh = Callable[[str], str]
+HEX = "0123456789abcdef"
+
+
+def of(client: Client) -> str:
+    assert client.agent_id is not None
+    return client.agent_id
+
+
+@pytest.fixture
+def me(call: Run, relay: str, fresh: Fresh) -> str:
+    """Register this account's agent, and return its id."""
+    call("register", "--name", fresh("me")).ok()
+    chosen: str = call("whoami", "--offline", "--json").ok().json["chosen"]["agent_id"]
+    return chosen
+
+
+def test_what_may_begin_an_id() -> None:
+    for text, may in (
+        ("abcd", True),
+        ("0123456789abcdef0123456", True),  # 23
+        ("0123456789abcdef01234567", False),  # whole: no look-up
+        ("abc", False),
+        ("abcg", False),
+        ("ABCD", False),
+        ("dead-1", False),
+        ("", False),
+    ):
+        assert ids.is_prefix(text) is may, text
+
+
+def test_a_task_by_the_beginning_of_its_id_in_every_verb(run: Run, me: str, peer: Client) -> None:
+    to = of(peer)[:8]
+    asked = run("delegate", "--to", to, "--task", "sum", "--json").ok().json
+    id, short = asked["message_id"], asked["message_id"][:10]
+    assert asked["recipient"]["agent_id"] == of(peer)
+    assert run("task", short, "--json").ok().json["task_id"] == id
+    assert run("status", short, "--json").ok().json["message_id"] == id
+    [one] = peer.poll(wait=5)
+    peer.ack([one.receipt])
+    peer.respond(id, "Which?", status="input_required")
+    assert run("answer", short, "these", "--json").ok().json["task_id"] == id
+    child = run("delegate", "--to-any-of", to, "--task", "part", "--parent", short, "--json").ok().json
+    assert run("task", child["message_id"], "--json").ok().json["parent_task"] == id
+    said = run("send", "--to", to, "--content", "x", "--reply-to", short, "--json").ok().json["message_id"]
+    assert any(one.raw.get("in_reply_to") == id for one in peer.poll(wait=5) if one.message_id == said)
+    assert run("cancel", child["message_id"][:12], "--json").ok().json["task_id"] == child["message_id"]
+    peer.respond(id, "done")
+    assert run("wait", short, "--json").ok().json["task_id"] == id
+
+
+def test_my_own_task_and_identity_by_their_beginnings(run: Run, me: str, peer: Client) -> None:
+    id = peer.delegate(me, {"sum": [1, 2]}).message_id  # type: ignore[arg-type]
+    assert '"{' in run("tasks", "--as", me[:6]).ok().out  # what is asked need not be text
+    run("poll").ok()
+    assert (
+        run("respond", "--msg-id", id[:9], "--result", "3", "--to", of(peer)[:9], "--json").ok().json["message_id"]
+        == id
+    )
+
+
+def test_an_ambiguous_beginning_lists_the_candidates(
+    call: Run, me: str, peer: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ids, "MIN_PREFIX_LENGTH", 1)
+    monkeypatch.setattr(ids, "_PREFIX", re.compile("[0-9a-f]{1,23}"))
+    # One agent sends 17 tasks: two of them begin with the same digit.
+    made = [
+        call("delegate", "--to", of(peer), "--task", f"no. {n}", "--json").ok().json["message_id"] for n in range(17)
+    ]
+    first = next(c for c in HEX if sum(id.startswith(c) for id in made) > 1)
+    failed = call("cancel", first).failed(2)
+    two = [id for id in made if id.startswith(first)][:2]
+    assert f"'{first}' begins several ids" in failed.err
+    for part in (*two, '("no. ', " old)"):
+        assert part in failed.err, (part, failed.err)
+    assert call("tasks", "--status", "queued", "--json").ok().json["count"] == 17
+
+
+def test_what_begins_no_id_of_mine_is_asked_as_it_stands(
+    run: Run, me: str, peer: Client, relay: str, fresh: Fresh
+) -> None:
+    with Client(relay) as third:
+        third.register(fresh("third"))
+        theirs = third.delegate(of(peer), "a secret").message_id
+    unknown, another = run("task", "0000aaaa").failed(5).err, run("task", theirs[:8]).failed(5).err
+    assert unknown.replace("0000aaaa", "*") == another.replace(theirs[:8], "*")
+    run("task", theirs).failed(4)  # a whole id goes straight through
+    assert "the beginning of an id is enough for tasks alone" in run("status", theirs[:8]).failed(5).err
+    warned = run("send", "--to", of(peer), "--content", "x", "--reply-to", theirs[:8]).ok()
+    assert "begins the id of no task of yours" in warned.err
+
+
+def test_names_go_before_the_beginnings_of_ids(run: Run, me: str, peer: Client, relay: str) -> None:
+    name = of(peer)[:7]  # an agent may be called as another's id begins
+    with Client(relay) as called, Client(relay, agent_id="beefbeef-bot") as own_id:
+        called.register(name)
+        own_id.register("own id")
+        told = run("send", "--to", name, "--content", "x", "--json").ok().json
+        assert told["recipient"]["agent_id"] == of(called)
+        # An id that reads like a name is not found by its beginning.
+        assert "beef" in run("send", "--to", "beefbeef", "--content", "x").failed(5).err
+        called.leave()
+    assert run("send", "--to", name, "--content", "x", "--json").ok().json["recipient"]["agent_id"] == of(peer)
+
+
+def test_the_operator_and_dead_letters(run: Run, own_relay: Relays, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = own_relay("--token", "t", "--admin-token", "a", "--max-attempts", "1")
+    monkeypatch.setenv("CLAWLINK_RELAY", url)
+    with Client(url, token="t") as agent:
+        agent.register("gone")
+        run("kick", of(agent)[:8], "--token", "t", "--admin-token", "a").ok()
+        # Without the token of everyone the list cannot be seen.
+        agent.register("dead1")
+        run("kick", "dead1", "--admin-token", "a").ok()
+        agent.register("sender")
+        me = run("register", "--name", "me", "--no-claim", "--token", "t", "--json").ok().json["agent"]["agent_id"]
+        id = agent.send("me", "x").message_id
+        with Client(url, token="t", agent_id=me) as mine:
+            mine.nack([one.receipt for one in mine.poll()])
+            assert mine.poll() == []  # it is buried in place of being handed out again
+        assert run("redrive", "--id", id[:8], "--json").ok().json["message_ids"] == [id]
+
+
+def test_more_tasks_than_are_searched(call: Run, me: str, peer: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = [call("delegate", "--to", of(peer), "--task", "x", "--json").ok().json["message_id"] for _ in range(2)]
+    monkeypatch.setattr(ids, "MAX_TASKS_SEARCHED", 1)
+    ended = [call("task", id[:12]) for id in made]  # the newest first
+    assert (ended[1].code, ended[0].code) == (0, 2), ended
+    assert "among the first 1 tasks of yours, and there are more; give the whole id" in ended[0].err
