@@ -19,6 +19,7 @@ import msgspec
 
 from clawlink.domain.limits import MAX_LIST_LENGTH, MAX_POLL_MESSAGES
 from clawlink.domain.message import Attachment, KnowledgeBroadcast, Message, decode
+from clawlink.domain.task import reported_as
 from clawlink.errors import BadRequest, ClawLinkError, NotARelay
 from clawlink.protocol import paths, replies, requests
 from clawlink.protocol.invalid import bad_field
@@ -356,6 +357,7 @@ def respond(
     ``progress`` is in percent. With the ``receipt`` of the claim, a task that was handed out again since is refused
     with LeaseLost, even if it came back to the same agent. ``attachments`` are those of ``delegate``.
     """
+    reported_as(status, free=me.agent_key is None and receipt is None)
     ask = {
         "from_agent": me.require(),
         "message_id": message_id,

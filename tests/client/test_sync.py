@@ -420,7 +420,7 @@ def test_failures_are_the_classes_that_the_relay_raises(relay: str, ann: Client,
 def test_mistakes_are_told_before_anything_is_sent(scripted: Scripted) -> None:
     with make(scripted.url) as stranger, pytest.raises(errors.BadRequest, match="register first"):
         stranger.poll()
-    with make(scripted.url, agent_id="a") as client:
+    with make(scripted.url, agent_id="a", agent_key="k" * 40) as client:
         with pytest.raises(errors.BadRequest) as wrong:
             client.delegate("b", "t", priority="asap")
         assert wrong.value.field == "priority"
