@@ -483,6 +483,30 @@ async def test_forget_claimed_after(serve: Serve, clock: Clock) -> None:
     await eventually(lambda: there([]))
 
 
+async def unread(serve: Serve, clock: Clock, flag: str) -> None:
+    """Meet a limit on replies that wait for their readers: a small file passes, a large one is refused."""
+    relay = await limited(serve, clock, flag, "90000")
+    for key, size in (("small", 80_000), ("large", 100_000)):
+        await saved(relay, key, b"x" * size)
+    assert len((await ok(relay.get("/files/small")))["content"]) == 80_000
+    body = await refused(relay.get("/files/large"), 429, "relay_full")
+    assert (body["limit"], body["actual"] > 100_000) == (90_000, True)
+    assert flag in body["error"]
+    await ok(relay.get("/files/small"))
+
+
+async def test_max_unread_reply(serve: Serve, clock: Clock) -> None:
+    await unread(serve, clock, "--max-unread-reply")
+
+
+async def test_max_unread_address(serve: Serve, clock: Clock) -> None:
+    await unread(serve, clock, "--max-unread-address")
+
+
+async def test_max_unread_total(serve: Serve, clock: Clock) -> None:
+    await unread(serve, clock, "--max-unread-total")
+
+
 async def test_return_after(serve: Serve, clock: Clock) -> None:
     relay = await limited(serve, clock, "--return-after", "50")
     id = (await ok(relay.post("/delegate", {"from_agent": "a", "to_agent": "b", "task": "t"})))["message_id"]

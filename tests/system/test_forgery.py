@@ -61,7 +61,7 @@ async def stage(serve: Serve) -> Stage:
     relay = await serve()
     keys = {}
     for name in ("alice", "mallory"):
-        reply = await ok(relay.post("/register", {"agent_id": name, "name": name, "claim": True}))
+        reply = await ok(relay.post("/register", {"agent_id": name, "name": name, "claim": True, "notices": True}))
         keys[name] = with_key(reply["agent_key"])
     await relay.register("bob", agent_id="bob")
     await claim(relay, "alice", 0, headers=keys["alice"])
@@ -102,6 +102,7 @@ def asks(stage: Stage) -> dict[str, Ask]:
     }
     in_json: dict[str, tuple[str, Any]] = {
         "heartbeat": ("/heartbeat", {"agent_id": "alice"}),
+        "tickets": ("/tickets", {"agent_id": "alice"}),
         "leave": ("/agents/alice", None),
         "delegate": ("/delegate", {"from_agent": "alice", "to_agent": "bob", "task": "pay mallory"}),
         "respond": ("/respond", {"from_agent": "alice", "message_id": stage.task, "result": "forged"}),
