@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MIN_PREFIX_LENGTH = 4
-# The relay makes ids of 24 hexadecimal digits. Anything else that is typed is a name, or the whole id of another maker.
+# Ids are hexadecimal digits: the relay makes them of 24, and clients make those of agents of 16.
 ID_LENGTH = 24
+AGENT_ID_LENGTH = 16
 MAX_TASKS_SEARCHED = 2000
 MAX_AGENTS_SEARCHED = 10_000
 _PREFIX = re.compile(f"[0-9a-f]{{{MIN_PREFIX_LENGTH},{ID_LENGTH - 1}}}")
@@ -29,9 +30,9 @@ _MOST_SHOWN = 5
 _TEXT_WIDTH = 40
 
 
-def is_prefix(text: str) -> bool:
-    """Return True if the text may be the beginning of an id."""
-    return _PREFIX.fullmatch(text) is not None
+def is_prefix(text: str, length: int = ID_LENGTH) -> bool:
+    """Return True if the text may be the beginning of an id of that length."""
+    return len(text) < length and _PREFIX.fullmatch(text) is not None
 
 
 def identity(kept: Iterable[Saved], given: str) -> str:
@@ -39,7 +40,7 @@ def identity(kept: Iterable[Saved], given: str) -> str:
     from clawlink.domain.agent import fold
 
     kept = list(kept)
-    if not is_prefix(given) or any(fold(one.name) == fold(given) for one in kept):
+    if not is_prefix(given, AGENT_ID_LENGTH) or any(fold(one.name) == fold(given) for one in kept):
         return given
     return _chosen(given, {one.agent_id: quoted(one.name, _TEXT_WIDTH) for one in _begin(kept, given, "agent_id")})
 
@@ -72,7 +73,7 @@ def dead_letter(ctx: Context, given: str) -> str:
 
 def agent(ctx: Context, given: str) -> str:
     """Return the id of the agent that begins so; a name, or a whole id, is returned as it is. Raises UsageError."""
-    if not is_prefix(given):
+    if not is_prefix(given, AGENT_ID_LENGTH):
         return given
     from clawlink.domain.agent import fold
 
