@@ -206,3 +206,10 @@ def add_idempotency_key(parser: ArgumentParser, flag: str = "--key") -> None:
         dest="idempotency_key",
         help="makes a repeat of this command harmless; its own for each new one",
     )
+
+
+def add_quiet(parser: ArgumentParser, what: str) -> None:
+    """Add --quiet: only an id is printed, for scripts. ``what`` says whose."""
+    parser.add_argument(
+        "-q", "--quiet", action="store_true", help=f"print only the id of {what}; --json goes before it"
+    )

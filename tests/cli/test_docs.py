@@ -20,7 +20,7 @@ _LIMITS = {field.metadata["flag"] for field in LIMIT_FIELDS}  # these are in the
 
 def flags_of(verb: str) -> set[str]:
     """Return the flags that a verb has of its own."""
-    flags = {flag for action in _VERBS[verb]._actions for flag in action.option_strings} - _EVERYWHERE
+    flags = {flag for action in _VERBS[verb]._actions for flag in action.option_strings if flag != "-q"} - _EVERYWHERE
     return flags - _LIMITS if verb == "serve" else flags
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 
 import pytest
 
 from clawlink.cli import ids
+from clawlink.cli.agents import Agents
 from clawlink.client.sync import Client
 from tests.cli.conftest import Relays, Run
 
@@ -40,6 +42,11 @@ def test_what_may_begin_an_id() -> None:
         ("", False),
     ):
         assert ids.is_prefix(text) is may, text
+
+
+def test_a_whole_agent_id_is_not_looked_up(call: Run, me: str, peer: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Agents, "listed", lambda self: pytest.fail("looked up"))
+    call("send", "--to", of(peer), "--content", "x").ok()
 
 
 def test_a_task_by_the_beginning_of_its_id_in_every_verb(run: Run, me: str, peer: Client) -> None:
@@ -141,3 +148,34 @@ def test_more_tasks_than_are_searched(call: Run, me: str, peer: Client, monkeypa
     ended = [call("task", id[:12]) for id in made]  # the newest first
     assert (ended[1].code, ended[0].code) == (0, 2), ended
     assert "among the first 1 tasks of yours, and there are more; give the whole id" in ended[0].err
+
+
+def test_quiet_prints_an_id_alone(run: Run, relay: str, peer: Client, fresh: Fresh) -> None:
+    def alone(*args: str) -> str:
+        done = run(*args).ok()
+        assert re.fullmatch(r"[0-9a-f]{16,24}\n", done.out), (args, done.out)
+        assert done.err == "", (args, done.err)
+        return done.out.strip()
+
+    me = alone("register", "--name", fresh("me"), "-q")
+    assert me == run("whoami", "--offline", "--json").ok().json["chosen"]["agent_id"]
+    task = alone("delegate", "--to", of(peer), "--task", "x", "--quiet")
+    peer.ack([one.receipt for one in peer.poll(wait=5)])
+    peer.respond(task, "Which?", status="input_required")
+    for args, type in (
+        (("answer", task, "these", "-q"), "task_answer"),
+        (("send", "--to", of(peer), "--content", "x", "-q"), "message"),
+        (("broadcast", "--content", "x", "-q"), "knowledge_broadcast"),
+    ):
+        assert run("status", alone(*args), "--json").ok().json["type"] == type, args
+    given = peer.delegate(me, "y").message_id
+    run("poll").ok()
+    assert alone("respond", "--msg-id", given, "--result", "z", "-q") != given
+    sent = json.loads(run("send", "--to", of(peer), "--content", "x", "-q", "--json").ok().out)
+    assert sent["message_id"]  # JSON goes before
+    two = run("delegate", "--to", f"{of(peer)},{me}", "--task", "x", "-q").ok().out.split()
+    assert [run("task", id, "--json").ok().json["assignee"] for id in two] == [of(peer), me]
+    peer.respond(task, "r")
+    waited = run("delegate", "--to", me, "--task", "x", "-q", "--wait", "0.01")
+    assert (waited.code, waited.out) == (6, "")
+    assert re.match(r"[0-9a-f]{24}\n", waited.err), waited.err

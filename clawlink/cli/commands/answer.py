@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
 from clawlink.cli.exits import Exit
-from clawlink.cli.values import add_idempotency_key, json_value, task_id
+from clawlink.cli.values import add_idempotency_key, add_quiet, json_value, task_id
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -21,6 +21,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("content", metavar="TEXT", help="what it needs to know; - reads standard input")
     parser.add_argument("--content-json", action="store_true", help="the text is JSON, and is sent as such")
     add_idempotency_key(parser)
+    add_quiet(parser, "the answer")
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
@@ -39,6 +40,9 @@ def run(args: Namespace, ctx: Context) -> Exit:
         done = ctx.client.answer(id, content, key=key)
     if ctx.json:
         ctx.out.json(done)
+        return Exit.DONE
+    if args.quiet:
+        ctx.out.line(cell(done.message_id))
         return Exit.DONE
     show_recipient(ctx, "Answer stored for", done.recipient)
     ctx.out.facts(("task", cell(done.task_id)), ("status", cell(done.task_status)))

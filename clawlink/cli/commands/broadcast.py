@@ -6,7 +6,7 @@ from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
 from clawlink.cli.exits import Exit
-from clawlink.cli.values import add_idempotency_key, add_parent, lifetime, names
+from clawlink.cli.values import add_idempotency_key, add_parent, add_quiet, lifetime, names
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -25,6 +25,7 @@ def add(parser: ArgumentParser) -> None:
     )
     add_parent(parser)
     add_idempotency_key(parser)
+    add_quiet(parser, "the broadcast")
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
@@ -47,6 +48,9 @@ def run(args: Namespace, ctx: Context) -> Exit:
         )
     if ctx.json:
         ctx.out.json(done)
+        return Exit.DONE
+    if args.quiet:
+        ctx.out.line(done.message_id)
         return Exit.DONE
     full = f"; {plural(done.refused, 'more was', 'more were')} full and did not take it" if done.refused else ""
     ctx.out.line(f"Stored in {plural(done.recipients, 'mailbox', 'mailboxes')}{full}.", style="bold")

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from clawlink.cli.exits import Exit
 from clawlink.cli.files import add_attach
-from clawlink.cli.values import add_idempotency_key, add_parent, add_priority, json_value, lifetime, names, span
+from clawlink.cli.values import (
+    add_idempotency_key,
+    add_parent,
+    add_priority,
+    add_quiet,
+    json_value,
+    lifetime,
+    names,
+    span,
+)
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -62,6 +71,7 @@ def add(parser: ArgumentParser) -> None:
     )
     add_priority(parser)
     add_idempotency_key(parser)
+    add_quiet(parser, "each task; with --wait on standard error")
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
@@ -228,6 +238,9 @@ def _go_on(args: Namespace, ctx: Context, stored: list[Delegated], *, several: b
     if ctx.json:
         reply: Any = {"delegated": stored, "count": len(stored)} if several else stored[0]
         out.json(reply, one_line=waits)
+    elif args.quiet:
+        for done in stored:
+            out.line(done.message_id)
     else:
         for done in stored:
             _show(ctx, done, waits=waits)

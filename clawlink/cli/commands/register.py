@@ -6,7 +6,7 @@ from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from typing import TYPE_CHECKING
 
 from clawlink.cli.exits import Exit
-from clawlink.cli.values import names
+from clawlink.cli.values import add_quiet, names
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -37,6 +37,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--no-claim", action="store_true", help="no agent key: anyone may act as this agent, as in 1.0.x"
     )
+    add_quiet(parser, "the agent")
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
@@ -98,6 +99,9 @@ def run(args: Namespace, ctx: Context) -> Exit:
     if ctx.json:
         reply = {name: value for name, value in asdict(done).items() if name not in _SECRETS}
         ctx.out.json({**reply, "claimed": me.agent_key is not None, "relay": me.relay, "identity_file": str(path)})
+        return Exit.DONE
+    if args.quiet:
+        ctx.out.line(cell(me.agent_id))
         return Exit.DONE
     ctx.acting_as = me
     verb = "Resumed" if done.resumed else "Registered"

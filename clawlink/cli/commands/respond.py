@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from clawlink.cli.exits import Exit
 from clawlink.cli.files import add_attach
-from clawlink.cli.values import STATUSES, add_idempotency_key, json_value, note, percent, task_id
+from clawlink.cli.values import STATUSES, add_idempotency_key, add_quiet, json_value, note, percent, task_id
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -36,6 +36,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--to", metavar="AGENT", help="the requester; known to the relay, so it may be left out")
     add_attach(parser)
     add_idempotency_key(parser)
+    add_quiet(parser, "the response")
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
@@ -79,6 +80,9 @@ def run(args: Namespace, ctx: Context) -> Exit:
         )
     if ctx.json:
         ctx.out.json(done)
+        return Exit.DONE
+    if args.quiet:
+        ctx.out.line(done.response_id)
         return Exit.DONE
     if done.recipient is None:
         ctx.out.line("The requester has left the relay: the response is kept with the task, and nobody will get it.")

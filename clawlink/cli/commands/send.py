@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from clawlink.cli.exits import Exit
 from clawlink.cli.files import add_attach
-from clawlink.cli.values import add_idempotency_key, add_parent, add_patience, add_priority
+from clawlink.cli.values import add_idempotency_key, add_parent, add_patience, add_priority, add_quiet
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -35,6 +35,7 @@ def add(parser: ArgumentParser) -> None:
     add_patience(parser)
     add_priority(parser)
     add_idempotency_key(parser)
+    add_quiet(parser, "the message")
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
@@ -62,7 +63,9 @@ def run(args: Namespace, ctx: Context) -> Exit:
             attachments=attachments,
             key=key,
         )
-    if not ctx.json:
+    if args.quiet and not ctx.json:
+        ctx.out.line(done.message_id)
+    elif not ctx.json:
         show_recipient(ctx, "Sent to", done.recipient)
         ctx.out.facts(("message", done.message_id), ("follow", ctx.command("status", done.message_id)))
     elif args.wait is None:
@@ -89,6 +92,6 @@ def _wait(args: Namespace, ctx: Context, sent: Sent, patience: float | None) -> 
     done = reached(status, args.wait)
     if ctx.json:
         ctx.out.json(status)
-    else:
+    elif not args.quiet:
         ctx.out.facts(("state", args.wait if done else f"{status.state}: it will not be {args.wait}"))
     return Exit.DONE if done else Exit.FAILED
