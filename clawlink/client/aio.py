@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import os
 import ssl
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import aiohttp
 from yarl import URL
 
+from clawlink.client import calls
 from clawlink.client.calls import Call, Reply
 from clawlink.client.errands import Errand
-from clawlink.client.shell import Shell, piecemeal
+from clawlink.client.shell import LEAVE_SECONDS, Shell, piecemeal
 from clawlink.client.waiting import (
     FINAL,
     Crowd,
@@ -30,7 +32,7 @@ from clawlink.client.waiting import (
     distinct,
 )
 from clawlink.errors import ClawLinkError
-from clawlink.protocol.replies import TaskView
+from clawlink.protocol.replies import Registered, TaskView
 
 if TYPE_CHECKING:
     from clawlink.client.stream import Stream
@@ -53,17 +55,34 @@ class AsyncClient(Shell):
             print((await client.wait_for(done.message_id, timeout=600)).result)
 
     It has the methods of ``Client``, to be awaited, with the same arguments, answers, retries and errors. One client
-    is for one event loop, and there for as many tasks as there are.
+    is for one event loop, and there for as many tasks as there are. ``keep``, and leaving at the end of ``async with``,
+    are those of ``Client``.
     """
 
     @staticmethod
     def _method(make: Callable[..., Call[Any] | Errand[Any]]) -> Callable[..., Any]:
         @wraps(make)
         async def method(self: AsyncClient, *args: Any, **kwargs: Any) -> Any:
+            if make is calls.register and self.keep:
+                return await self._register_and_keep(*args, **kwargs)
             work = make(self.identity, *args, **kwargs)
             return await (self.run(work) if isinstance(work, Errand) else self.perform(work))
 
         return method
+
+    async def _register_and_keep(self, *args: Any, **said: Any) -> Registered:
+        """Register by the blocking client, in a thread: most of it is work on files."""
+        from clawlink.client.sync import Client
+
+        def register() -> tuple[Client, Registered]:
+            twin = Client(**self._arguments(), keep=True)
+            with contextlib.closing(twin):
+                return twin, twin.register(*args, **said)
+
+        twin, done = await asyncio.to_thread(register)
+        vars(self.identity).update(vars(twin.identity))
+        self.token, self.ca = twin.token, twin.ca
+        return done
 
     @cached_property
     def _session(self) -> aiohttp.ClientSession:
@@ -79,12 +98,19 @@ class AsyncClient(Shell):
             del self._session
 
     async def __aenter__(self) -> AsyncClient:
+        self._inside = True
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        try:
+            if (leaving := self._leaving()) is not None:
+                await self._send(leaving, min(self.timeout, LEAVE_SECONDS))
+        except ClawLinkError as refused:
+            self._stayed(refused)
+        finally:
+            await self.close()
 
     def stream(self, *, lease: float = 60.0, credit: int = 32) -> Stream:
         """Claim messages over a websocket: ``async with client.stream() as stream``, ``async for claimed in stream``.

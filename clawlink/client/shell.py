@@ -6,6 +6,7 @@ A client is a shell over ``calls``: it sends a call and hands over what came bac
 from __future__ import annotations
 
 import io
+import logging
 import random
 import re
 import socket
@@ -22,8 +23,8 @@ from clawlink.client.retry import Backoff
 from clawlink.client.ways import Proxy, on_this_machine, proxy_for
 from clawlink.config import DEFAULT_RELAY, MAX_TIMEOUT_SECONDS
 from clawlink.domain.access import KEY_HEADER
-from clawlink.errors import BadRequest, ClawLinkError, NotARelay, RelayUnreachable
-from clawlink.protocol import failure
+from clawlink.errors import BadRequest, ClawLinkError, NotARelay, RelayUnreachable, UnknownAgent
+from clawlink.protocol import failure, paths
 from clawlink.version import VERSION
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from clawlink.client.link.pending import Pending
     from clawlink.client.stream import Stream
     from clawlink.client.sync import Client
+    from clawlink.protocol.replies import Left
+
+_log = logging.getLogger("clawlink.client")
 
 _ANSWERS = frozenset({200, 201, 204, 206})
 # What ends a header, is no text, or would be lost.
@@ -39,6 +43,9 @@ _UNFIT = re.compile("[\\x00\\r\\n\\ud800-\\udfff]|^\\s|\\s$")
 
 # The fields of a request that say who asks, as errors name them.
 WHO_ASKS = frozenset({"agent_id", "from_agent"})
+
+# What leaving at the end of ``with`` may take, once.
+LEAVE_SECONDS = 5.0
 
 _LARGE_BYTES = 64 * 1024
 _MOST_CAUSES = 100
@@ -99,6 +106,11 @@ def unresolved(error: BaseException | None) -> bool:
 class Shell:
     """A client of one relay, as one agent, before it is said how it sends."""
 
+    keep = False
+    _inside = False  # of ``with``
+    _unregistered = False
+    _joined: str | None = None  # the agent that leaves at the end of ``with``
+
     def __init__(
         self,
         relay: str = DEFAULT_RELAY,
@@ -109,6 +121,7 @@ class Shell:
         timeout: float = 10.0,
         backoff: Backoff | None = None,
         ca: str | None = None,
+        keep: bool = False,
     ) -> None:
         self.relay = address(relay)
         self.identity = Identity(agent_id, agent_key)
@@ -122,6 +135,8 @@ class Shell:
         self.backoff = backoff or Backoff()
         self.token = token
         self.ca = ca
+        self.keep = keep
+        self._unregistered = agent_id is None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -233,7 +248,24 @@ class Shell:
     def _learn(self, call: Call[T], answer: T) -> T:
         if call.learn is not None:
             call.learn(self.identity, answer)
+        if call.endpoint is paths.REGISTER:
+            if self._unregistered and self._inside and not self.keep:
+                self._joined = self.identity.agent_id
+            self._unregistered = False
+        elif call.endpoint is paths.LEAVE:
+            self._joined, self._unregistered = None, True
         return answer
+
+    def _leaving(self) -> Call[Left] | None:
+        """Return the call by which the agent leaves that has joined inside of ``with``, None if there is none."""
+        self._inside = False
+        joined, self._joined = self._joined, None
+        return None if joined is None or joined != self.identity.agent_id else calls.leave(self.identity)
+
+    def _stayed(self, error: ClawLinkError) -> None:
+        """Log that the agent could not leave. It is not raised: what was to be done is done, or failed before."""
+        if not isinstance(error, UnknownAgent):
+            _log.warning("agent %s could not leave %s: %s", self.identity.agent_id, self.relay, error)
 
     def _pause(self, call: Call[Any], error: ClawLinkError, attempt: int) -> float:
         """Return for how many seconds to wait after a failed attempt. Raises the error if there is no use in more."""

@@ -16,12 +16,13 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ProtocolError
 
+from clawlink.client import calls
 from clawlink.client.calls import Call, Reply
 from clawlink.client.errands import Errand
-from clawlink.client.shell import WHO_ASKS, Shell, piecemeal
+from clawlink.client.shell import LEAVE_SECONDS, WHO_ASKS, Shell, piecemeal
 from clawlink.errors import ClawLinkError, UnknownAgent
 from clawlink.protocol import paths
-from clawlink.protocol.replies import TaskView
+from clawlink.protocol.replies import Registered, TaskView
 
 if TYPE_CHECKING:
     from clawlink.client.waiting import Said, Step
@@ -40,16 +41,27 @@ class Client(Shell):
     ``timeout`` is in seconds, for connecting and for each answer, on top of what a call waits on purpose. Failures are
     raised as the classes in ``clawlink.errors``. What is safe to repeat is repeated with backoff; writes carry
     idempotency keys, so they are. One client is for one thread.
+
+    An agent that registers inside of ``with`` leaves at its end: its name is free, and its mailbox is gone. With
+    ``keep`` it stays, and its key is kept under ~/.clawlink (or CLAWLINK_HOME): the next client with ``keep`` that
+    registers that name is the same agent. A client that was given an ``agent_id`` never leaves by itself.
     """
 
     @staticmethod
     def _method(make: Callable[..., Call[Any] | Errand[Any]]) -> Callable[..., Any]:
         @wraps(make)
         def method(self: Client, *args: Any, **kwargs: Any) -> Any:
+            if make is calls.register and self.keep:
+                return self._register_and_keep(*args, **kwargs)
             work = make(self.identity, *args, **kwargs)
             return self.run(work) if isinstance(work, Errand) else self.perform(work)
 
         return method
+
+    def _register_and_keep(self, name: str | None = None, **said: Any) -> Registered:
+        from clawlink.client.kept import register_and_keep
+
+        return register_and_keep(self, name, lambda: self.perform(calls.register(self.identity, name, **said)), **said)
 
     @cached_property
     def _session(self) -> requests.Session:
@@ -75,12 +87,19 @@ class Client(Shell):
             self._session.close()
 
     def __enter__(self) -> Client:
+        self._inside = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            if (leaving := self._leaving()) is not None:
+                self._send(leaving, min(self.timeout, LEAVE_SECONDS))
+        except ClawLinkError as refused:
+            self._stayed(refused)
+        finally:
+            self.close()
 
     def perform(self, call: Call[T]) -> T:
         """Send a call, again if that is safe and may help, and return its answer. Raises ClawLinkError."""

@@ -32,3 +32,20 @@ def test_the_agent_and_the_client_run_twice_in_a_row(relay: str, tmp_path: Path)
                 assert "{'words': 3}" in done.stdout, done
         finally:
             working.terminate()
+
+
+def test_a_link_whose_name_is_taken_ends_with_a_sentence(relay: str, tmp_path: Path) -> None:
+    program = "from clawlink import Link, errors\nlink = Link('the holder')\nlink.on_task(print)\n"
+    caught = "try:\n    link.run()\nexcept errors.NameTaken:\n    print('caught')"
+    environ = {**os.environ, "CLAWLINK_RELAY": relay, "CLAWLINK_HOME": str(tmp_path)}
+    with Client(relay) as holder:
+        holder.register("the holder")
+        for ending, code, out in ("link.run()", 1, ""), (caught, 0, "caught\n"):
+            done = subprocess.run(
+                [sys.executable, "-c", program + ending], env=environ, capture_output=True, text=True, timeout=60
+            )
+            assert (done.returncode, done.stdout) == (code, out), done
+            if code:
+                (sentence,) = done.stderr.splitlines()
+                assert sentence.startswith("clawlink: "), done
+                assert "the holder" in sentence, done

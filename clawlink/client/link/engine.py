@@ -137,7 +137,8 @@ class Engine:
     async def _live(self) -> None:
         settings = self._settings
         self.client = acting(settings)
-        async with self.client:
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self.client.close)  # a link is the same agent the next time, and does not leave
             self.matters = Matters(self._notify, self._answer)
             self.work = Work(
                 self.client.identity,

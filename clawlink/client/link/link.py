@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import inspect
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
@@ -29,6 +30,7 @@ from clawlink.client.shell import Method, turn_into_methods
 from clawlink.config import DEFAULT_RELAY, from_environment
 from clawlink.domain.limits import MAX_LEASE_SECONDS, MIB, MIN_LEASE_SECONDS
 from clawlink.domain.message import Attachment
+from clawlink.errors import ClawLinkError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -247,10 +249,14 @@ class Link:
         """Be the agent until ``stop`` is called, or the process is told to end by SIGTERM or SIGINT; then drain.
 
         A second signal ends at once. Raises what keeps it from beginning: RelayUnreachable, NotAuthenticated,
-        NameTaken and the like.
+        NameTaken and the like. If nothing catches it, the program ends with its sentence, without a traceback.
         """
-        with self._signals():
-            asyncio.run(self._stay())
+        try:
+            with self._signals():
+                asyncio.run(self._stay())
+        except ClawLinkError as error:
+            _show_in_a_sentence(error)
+            raise
 
     async def _stay(self) -> None:
         async with self:
@@ -331,6 +337,20 @@ class Link:
             yield
         finally:
             restore()
+
+
+def _show_in_a_sentence(error: ClawLinkError) -> None:
+    """Have the interpreter show this error, if nothing catches it, by its sentence alone: it is no defect."""
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
+        if value is not error:
+            before(kind, value, trace)
+        elif sys.stderr is not None:
+            sentence = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(error))
+            print(f"clawlink: {sentence}", file=sys.stderr)
+
+    sys.excepthook = hook
 
 
 turn_into_methods(Link, vars(Link).copy(), _method)

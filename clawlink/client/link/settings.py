@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from clawlink.client.aio import AsyncClient
 from clawlink.client.identity import Identities, Saved
+from clawlink.client.kept import kept_as
 from clawlink.client.link.handlers import Handlers
 from clawlink.client.link.outbox import Outbox
-from clawlink.domain.agent import fold
 from clawlink.domain.limits import MAX_ID_LENGTH
 from clawlink.errors import ClawLinkError
 
@@ -53,8 +53,7 @@ def acting(settings: Settings) -> AsyncClient:
 
 
 def _kept(settings: Settings) -> Saved | None:
-    kept = settings.identities.matching(named=settings.name, relay=settings.relay) if settings.identities else []
-    return next((saved for saved in kept if fold(saved.name) == fold(settings.name)), None)
+    return None if settings.identities is None else kept_as(settings.identities, settings.name, settings.relay)
 
 
 async def register(settings: Settings, client: AsyncClient) -> None:
