@@ -88,8 +88,8 @@ def test_token_id_and_keys_last_over_a_restart(start_relay: Start) -> None:
         client.register("alice")  # the relay has forgotten the agent, and takes its key
         assert (client.agent_id, client.agent_key, client.relay_key) == (me, key, known_by)
         assert client.heartbeat().status == "ok"
-    with Client(here, token=token, agent_id=me, agent_key="x" * 43) as thief, pytest.raises(NotAllowed):
-        thief.heartbeat()
+        with Client(here, token=token, agent_id=me, agent_key="x" * 43) as thief, pytest.raises(NotAllowed):
+            thief.heartbeat()
     assert is_same_relay(f"http://localhost:{port}", agent_key=key, relay_key=known_by)
     relay.stop()
     relay = start_relay("--host", "0.0.0.0", "--port", port, "--no-mdns", "--new-token")
