@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from clawlink.cli.ids import MAX_AGENTS_SEARCHED
+from clawlink.cli.render import cell, named, quoted
 
 if TYPE_CHECKING:
     from clawlink.client.sync import Client
@@ -34,3 +35,19 @@ class Agents:
                     break
             self._listed, self._complete = found, after is None
         return self._listed, self._complete
+
+    def named(self, agent_id: str) -> str:
+        """Return the agent's name in quotes, with the id where the name may mean another; the id if it is not known."""
+        from clawlink.domain.agent import fold
+        from clawlink.errors import ClawLinkError
+
+        try:
+            listed, complete = self.listed()
+        except ClawLinkError:
+            self._listed = listed = []  # once is enough
+            complete = False
+        name = next((one.name for one in listed if one.agent_id == agent_id), None)
+        if name is None:
+            return cell(agent_id)
+        alone = complete and sum(fold(one.name) == fold(name) for one in listed) == 1
+        return quoted(name, len(name)) if alone and cell(name) == name else named(name, agent_id)

@@ -147,13 +147,13 @@ def _some(names: Sequence[str]) -> str:
     return f"{', '.join(named)}{f' and {more} more' if more else ''}"
 
 
-def lock_line(lock: FileLock, now: float) -> str:
+def lock_line(ctx: Context, lock: FileLock) -> str:
     """Say who holds a lock, for how long, and why."""
-    from clawlink.cli.render import cell, duration, epoch, quoted
+    from clawlink.cli.render import duration, epoch, quoted
 
     until = epoch(lock.until)
-    left = "" if until is None else f" for {duration(until - now)}"
-    return f"locked by {cell(lock.holder)}{left}" + (f": {quoted(lock.note, 80)}" if lock.note else "")
+    left = "" if until is None else f" for {duration(until - ctx.now)}"
+    return f"locked by {ctx.agents.named(lock.holder)}{left}" + (f": {quoted(lock.note, 80)}" if lock.note else "")
 
 
 def ends_line(expires_at: str | None, burn: bool, now: float) -> str | None:

@@ -179,3 +179,15 @@ def test_quiet_prints_an_id_alone(run: Run, relay: str, peer: Client, fresh: Fre
     waited = run("delegate", "--to", me, "--task", "x", "-q", "--wait", "0.01")
     assert (waited.code, waited.out) == (6, "")
     assert re.match(r"[0-9a-f]{24}\n", waited.err), waited.err
+
+
+def test_people_read_names(run: Run, me: str, peer: Client, relay: str, fresh: Fresh) -> None:
+    name, key = fresh("called"), fresh("file")
+    peer.register(name)
+    peer.put_file(key, "x")
+    peer.lock_file(key, seconds=60)
+    id = peer.send(me, "x").message_id
+    for args in (("file-list",), ("file-history", key), ("status", id)):
+        out = run(*args).ok().out
+        assert f'"{name}"' in out, (args, out)
+        assert of(peer) not in out, (args, out)

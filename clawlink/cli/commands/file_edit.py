@@ -79,7 +79,7 @@ def _require_unlocked(ctx: Context, client: Client, key: str) -> None:
         return
     if lock is not None and lock.holder != client.agent_id:
         raise FileLocked(
-            f"file {key!r} is {lock_line(lock, ctx.now)}; wait for it, ask, or edit it all the same with --force",
+            f"file {key!r} is {lock_line(ctx, lock)}; wait for it, ask, or edit it all the same with --force",
             field="force",
             current=lock,
         )

@@ -39,7 +39,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
                 str(one.version),
                 size(one.size),
                 cell(one.content_type),
-                cell(one.editor),
+                ctx.agents.named(one.editor),
                 ago(one.updated_at, now),
                 cell(one.sha256[:_DIGEST_SHOWN]),
             )
@@ -47,7 +47,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
         ],
     )
     ctx.out.facts(
-        ("lock", None if history.lock is None else lock_line(history.lock, now)),
+        ("lock", None if history.lock is None else lock_line(ctx, history.lock)),
         ("end", ends_line(history.expires_at, history.burn_after_read, now)),
         indent=0,
     )

@@ -39,8 +39,8 @@ def run(args: Namespace, ctx: Context) -> Exit:
     elif not files:
         ctx.out.line("No shared files.")
     else:
-        notes = [_note(file, ctx.now) for file in files]
-        rows = [_row(file, ctx.now) for file in files]
+        notes = [_note(ctx, file) for file in files]
+        rows = [_row(ctx, file) for file in files]
         if any(notes):
             ctx.out.table((*_HEAD, "note"), [(*row, note) for row, note in zip(rows, notes, strict=True)])
         else:
@@ -48,7 +48,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     return Exit.DONE
 
 
-def _row(file: FileInfo, now: float) -> tuple[str, ...]:
+def _row(ctx: Context, file: FileInfo) -> tuple[str, ...]:
     from clawlink.cli.render import ago, cell, size
 
     return (
@@ -56,14 +56,14 @@ def _row(file: FileInfo, now: float) -> tuple[str, ...]:
         cell(file.file_type),
         str(file.version),
         size(file.size),
-        cell(file.last_editor),
-        ago(file.updated_at, now),
+        ctx.agents.named(file.last_editor),
+        ago(file.updated_at, ctx.now),
     )
 
 
-def _note(file: FileInfo, now: float) -> str:
+def _note(ctx: Context, file: FileInfo) -> str:
     """Say what is special about it: who holds its lock, and when it ends."""
     from clawlink.cli.files import ends_line, lock_line
 
-    lock = None if file.lock is None else lock_line(file.lock, now)
-    return "; ".join(note for note in (lock, ends_line(file.expires_at, file.burn_after_read, now)) if note)
+    lock = None if file.lock is None else lock_line(ctx, file.lock)
+    return "; ".join(note for note in (lock, ends_line(file.expires_at, file.burn_after_read, ctx.now)) if note)

@@ -42,7 +42,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
         newest = history.versions[0]
         ctx.out.line(f"{cell(key)} is at version {newest.version}, {size(newest.size)}.", style="bold")
         ctx.out.facts(
-            ("by", cell(newest.editor)),
+            ("by", ctx.agents.named(newest.editor)),
             ("read", ctx.command("file-get", key=key)),
             ("compare", None if len(history.versions) < 2 else ctx.command("file-diff", key=key)),
         )

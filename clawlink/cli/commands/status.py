@@ -57,11 +57,11 @@ def _show_one(ctx: Context, status: MessageStatus) -> None:
     kind = "task" if is_task else status.type.replace("_", " ")
     delivered = ago(status.delivered_at, now)
     if status.delivered_to is not None:
-        delivered += f" to {cell(status.delivered_to)}, attempt {status.attempts}"
+        delivered += f" to {ctx.agents.named(status.delivered_to)}, attempt {status.attempts}"
     ctx.out.line(f"{kind} {cell(status.message_id)}: {status.task_status or status.state}", style="bold")
     ctx.out.facts(
-        ("from", cell(status.from_agent)),
-        ("to", "whoever claims it first" if status.to_agent is None else cell(status.to_agent)),
+        ("from", ctx.agents.named(status.from_agent)),
+        ("to", "whoever claims it first" if status.to_agent is None else ctx.agents.named(status.to_agent)),
         ("stored", ago(status.stored_at, now)),
         ("delivered", delivered),
         ("acked", ago(status.acked_at, now)),
