@@ -106,7 +106,6 @@ def unresolved(error: BaseException | None) -> bool:
 class Shell:
     """A client of one relay, as one agent, before it is said how it sends."""
 
-    keep = False
     _inside = False  # of ``with``
     _unregistered = False
     _joined: str | None = None  # the agent that leaves at the end of ``with``
