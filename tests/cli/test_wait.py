@@ -385,7 +385,7 @@ def test_a_relay_that_is_stopped_in_the_middle_is_said_to_be_and_waited_for(
 ) -> None:
     url = own_relay()
     call("--relay", url, "register", "--name", "ada").ok()
-    with Client(url) as peer:
+    with contextlib.closing(Client(url)) as peer:
         peer.register("peer")
         ids = [delegate(call, peer) for _ in range(2)]
         sent = call("send", "--to", "peer", "--content", "x", "--json").ok().json["message_id"]
