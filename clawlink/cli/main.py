@@ -138,11 +138,13 @@ def _explained(error: ClawLinkError, ctx: Context | None) -> ClawLinkError:
         return _with_flag(error, ctx)
     if isinstance(error, RelayUnreachable) and ctx is not None and ctx.nobody_nearby:
         return RelayUnreachable(f"{error.message}; nor does one announce itself on the local network")
+    me = None if ctx is None or not isinstance(error, UnknownAgent) else ctx.acting_as
+    if ctx is None or me is None:
+        return error
     from clawlink.client.shell import WHO_ASKS
 
-    if not isinstance(error, UnknownAgent) or error.field not in WHO_ASKS or ctx is None or ctx.acting_as is None:
+    if error.field not in WHO_ASKS:
         return error
-    me = ctx.acting_as
     return UnknownAgent(
         f"the relay at {me.relay} has no agent {me.name!r} any more (perhaps it was restarted); "
         f"register again: {ctx.register_command(me)}",

@@ -78,8 +78,8 @@ def test_what_is_asked_and_what_is_answered_is_shown_with_the_task(call: Run, me
     call("respond", "--msg-id", task, "--result", "r", "--attach", "out.txt").ok()
     shown = call("task", task).ok().out
     assert shown.index('"in.txt"') < shown.index('"out.txt"')
+    assert '"out.txt"' in call("poll", "--no-ack").ok().out
     assert '"out.txt"' in call("wait", task).ok().out
-    assert '"out.txt"' in call("poll").ok().out
 
 
 def test_each_of_several_agents_is_sent_the_same(call: Run, me: str, peer: Client, here: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from clawlink.cli.output import Output
 from clawlink.client.sync import Client
 from tests.cli.conftest import Run
 
@@ -128,6 +130,10 @@ def test_the_content_of_a_file_never_acts_on_a_terminal(
     assert "--output PATH" in call("file-get", "--key", key).failed(2).err
 
 
+_MAKE: Any = Output.__init__
+
+
 def _terminal(self: object, stream: object) -> None:
     """Stand in for ``Output.__init__``: the stream is a terminal."""
-    self.__dict__.update(_stream=stream, bar="│ ", terminal=True)
+    _MAKE(self, stream)
+    self.__dict__.update(bar="│ ", terminal=True)

@@ -275,9 +275,9 @@ class TaskLife(RuleBasedStateMachine):
         """Claim, and settle at once what is no task; ``settle`` and ``undo`` are what a plain poll comes to."""
         try:
             agent = await self.acting(worker)
-        except UnknownAgent:
+            taken = await self.relay.claims.claim(agent, limit=limit, wait=0, lease=lease)
+        except UnknownAgent:  # it has left, perhaps in the middle of its claim
             return []
-        taken = await self.relay.claims.claim(agent, limit=limit, wait=0, lease=lease)
         held, others = [], []
         for d in taken.deliveries:
             given = full_receipt(str(d.receipt), d.id)

@@ -97,7 +97,7 @@ async def test_a_delegation_is_stored_once(relay: Running, proxy: Lossy, client:
     done = await through(proxy, lambda: client.delegate("r", "count"))
     (got,) = await claim(relay, "r")
     assert got.message["message_id"] == done.message_id
-    assert (await metrics(relay))["stored_total"] == 2  # the delegation, and that r joined
+    assert (await metrics(relay))["stored_total"] == 1
     await nothing_due(relay, "r")
 
 
@@ -199,7 +199,7 @@ async def test_an_ack_counts_once(relay: Running, proxy: Lossy, client: Client) 
     (got,) = await claim(relay, "s")
     done = await through(proxy, lambda: client.ack([got.receipt]))
     assert [r.status for r in done.results] == ["acked"]
-    assert (await metrics(relay))["acked_total"] == 2  # this one, and that r joined
+    assert (await metrics(relay))["acked_total"] == 1
 
 
 @stores
