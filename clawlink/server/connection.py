@@ -144,6 +144,7 @@ class _Connection(RequestHandler):
         super().connection_lost(exc)
         for tell in self.when_lost:
             tell(self.reset)
+        self._request = None  # it leads back to this connection
 
     # -- whether replies are read ------------------------------------------------------------------------------------
 

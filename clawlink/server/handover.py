@@ -127,6 +127,7 @@ class Handovers:
         """Note that the connection is lost, before its socket is closed."""
         if self._under_way:
             self._judge(exc)
+        self._close = _nothing  # it leads back to the connection, a circle that only a sweep would find
         if self._own:
             self._socket.close()
 
@@ -203,6 +204,10 @@ class Handovers:
             self._timer = None
         if self._known is not None and not self._known.done():
             self._known.set_result(None)
+
+
+def _nothing() -> None:
+    pass
 
 
 def has_come(transport: Any) -> int:

@@ -14,6 +14,7 @@ from tests.server.sockets import websocket
 
 # What must be given, for any route or frame that asks for a field of this name.
 _GIVEN: dict[str, Any] = {
+    "agent": "nobody",
     "agent_id": "a",
     "from_agent": "a",
     "to_agent": "b",
