@@ -47,7 +47,8 @@
 ``code`` is stable and meant for programs; the message is one sentence for people that says what to do next.
 ``status`` is a hint for doors that speak HTTP; this module knows nothing of HTTP otherwise.
 ``retryable`` is true where the failure passes by itself within seconds: our own clients then send the request again.
-It is false where someone must act first. A full mailbox must be read, and its ``retry_after`` says when to look again.
+Where a person or a peer must act first, ``retryable`` is false. A full mailbox has to be read before it takes more,
+and its ``retry_after`` says when to look again.
 """
 
 from __future__ import annotations

@@ -28,12 +28,12 @@ else:
 
 SMALL, LARGE = 1 << 12, 1 << 20
 _CALLS = ("match", "fullmatch", "search", "sub", "findall", "finditer", "split")
-# These read at most so many characters, which their module cuts to before.
+# Modules that cut their text before an expression reads it, and the length of the cut text.
 _BOUNDED = {"clawlink.protocol.agentrelay.line": 16 * 1024}
 
 
 class Use(NamedTuple):
-    """One way in which the package uses an expression."""
+    """A use of an expression by the package."""
 
     module: str
     pattern: re.Pattern[Any]

@@ -2,8 +2,8 @@
 
     python -m tests.legacy --relay URL [--token T] register --name Ann
 
-It has no agent key, no lease and no receipt, draws a new id at each register, and fails on every status that is no
-success, as ``raise_for_status`` does. Its identity is one file, and what ``poll`` prints has no message ids.
+This client has no agent key, no lease and no receipt, draws a new id at each register, and fails on every status that
+is no success, as ``raise_for_status`` does. Its identity is one file, and ``poll`` prints no message ids.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import requests
 
 
 class Old:
-    """One agent."""
+    """An agent of a client of 1.0.x."""
 
     def __init__(self, url: str, token: str | None = None, agent_id: str | None = None) -> None:
         self.url = url

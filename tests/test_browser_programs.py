@@ -1,4 +1,4 @@
-"""What CI gets for the tests of pages: quietly, without a question, and only where it may."""
+"""CI gets the programs for the tests of pages quietly, without a question, and only where it may."""
 
 from __future__ import annotations
 

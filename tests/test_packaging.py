@@ -1,4 +1,4 @@
-"""What is installed, under which name, and how a checkout sets itself up."""
+"""The distribution's name, the installed files, and the way a checkout sets itself up."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_the_source_distribution_has_what_its_tests_need(tmp_path: Path) -> None
         wanted = {path.relative_to(copy).as_posix() for path in (copy / folder).rglob("*") if path.is_file()}
         assert wanted <= names, wanted - names
     unpacked = out / f"clawlink_relay-{VERSION}"
-    # These read the sources, a page of references/, and the data of the tests.
+    # The chosen tests read the sources, a page of references/, and the data of the tests.
     some = ["tests/cli/test_docs.py", "tests/protocol/test_openapi.py"]
     environ = {**os.environ, "PYTHONPATH": str(unpacked)}
     subprocess.run(

@@ -1,4 +1,4 @@
-"""What is measured of clients of 1.0.x: their round of four requests, beside a stand-in of their server."""
+"""Measure the round of four requests of a client of 1.0.x, beside a stand-in of the server of 1.0.x."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured of the relay's upkeep: for how long a step holds the event loop, at the documented limits."""
+"""Measure for how long a step of the relay's upkeep holds the event loop, at the documented limits."""
 
 from __future__ import annotations
 

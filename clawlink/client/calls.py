@@ -33,7 +33,7 @@ _encoder = msgspec.json.Encoder()
 
 @dataclass
 class Identity:
-    """Who is asking: an agent's id, and its key if it was claimed. Registering fills it in.
+    """The asking agent: its id, and its key if it was claimed. Registering fills it in.
 
     ``relay_key`` is what the agent knows its relay by at another address.
     """
@@ -508,7 +508,7 @@ def poll(me: Identity, *, wait: float = 0.0, max: int | None = None, lease: floa
 def ack(me: Identity, receipts: Sequence[str] = (), *, tasks: Sequence[str] = ()) -> Call[replies.Receipted]:
     """Settle leased messages; and of ``tasks``, ids of tasks that this agent asked for, the news of their end.
 
-    Who has read a result with ``task`` or ``wait_for`` says so by that, and the response does not come by ``poll``.
+    An agent that has read a result with ``task`` or ``wait_for`` names the task, and ``poll`` does not bring it again.
     """
     ask = {
         "agent_id": me.require(),

@@ -24,7 +24,7 @@ from clawlink.domain.agent import fold
 from clawlink.errors import ClawLinkError
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# What an identity takes at most, nearly: so much room is taken before a name is claimed.
+# An identity needs at most nearly so much. The room is taken before a name is claimed.
 _ROOM_BYTES = 4096
 # Another process of this account that registers the same name is waited for so long.
 _LOCK_SECONDS = 60.0
@@ -60,7 +60,7 @@ class NoIdentity(ClawLinkError):
 
 
 class NoHome(ClawLinkError):
-    """This account has no home folder, and no folder was named in its place."""
+    """The account has no home folder, and no other folder was named."""
 
     code = "no_home"
 

@@ -44,7 +44,7 @@ _UNFIT = re.compile("[\\x00\\r\\n\\ud800-\\udfff]|^\\s|\\s$")
 # The fields of a request that say who asks, as errors name them.
 WHO_ASKS = frozenset({"agent_id", "from_agent"})
 
-# What leaving at the end of ``with`` may take, once.
+# The limit for leaving at the end of ``with``.
 LEAVE_SECONDS = 5.0
 
 _LARGE_BYTES = 64 * 1024
@@ -158,7 +158,7 @@ class Shell:
 
     @property
     def relay_key(self) -> str | None:
-        """What that agent knows its relay by at another address; known once the agent has registered with its key."""
+        """The mark by which the agent knows its relay at another address. None until it has registered with its key."""
         return self.identity.relay_key
 
     def _arguments(self) -> dict[str, Any]:
@@ -194,7 +194,7 @@ class Shell:
 
     @cached_property
     def _on_loopback(self) -> bool:
-        """What the environment says of certificates is not meant for what runs on this very machine."""
+        """Return True if the relay runs on this machine: certificates that the environment names are not for it."""
         return on_this_machine(self._host)
 
     @property
@@ -223,7 +223,7 @@ class Shell:
 
     @property
     def _through(self) -> str:
-        """What a sentence of failure adds where a proxy stands between."""
+        """The words that a sentence of failure adds where a proxy stands between."""
         proxy = self._proxy
         if proxy is None:
             return ""

@@ -77,7 +77,7 @@ class Client(Shell):
 
     @cached_property
     def _certificates(self) -> str | None:
-        """What certificates to trust; None: the usual ones."""
+        """The file of trusted certificates; None for the usual ones."""
         environ = {} if self._on_loopback else os.environ
         return self.ca or environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE")
 

@@ -1,4 +1,4 @@
-"""Which way a relay is asked: directly, or through a proxy that the environment names. Both clients go by this."""
+"""The way to a relay: direct, or through a proxy that the environment names. Both clients use it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Proxy(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """What to call it: without name and password."""
+        """The proxy's address without name and password."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]} ({self.variable})"
 

@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001
-"""What names and ids look like: characters that hide in them, and letters of other scripts that look like Latin ones.
+"""Characters that hide in names and ids, and letters of other scripts that look like Latin letters.
 
 The table holds the letters that Unicode's list of confusable characters (UTS #39) maps to one letter of a to z, each in
 its folded form. Two names of ASCII alone never look alike here: ``agent-1`` and ``agent-l`` are two names.

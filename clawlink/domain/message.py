@@ -99,7 +99,7 @@ class TaskResponse(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", 
     """An answer, or news of a task. ``message_id`` is the delegation's; ``response_id`` is its own.
 
     ``progress`` is in percent. A response that was ``passed_on`` belongs to no task that the relay knows.
-    It is what its sender says, and ``message_id`` is what the sender gave, or else the ``response_id``.
+    The relay vouches for its sender alone; ``message_id`` is the id that the sender gave, or else the ``response_id``.
     """
 
     message_id: str

@@ -19,7 +19,7 @@ _PREFIX = " pool "
 
 
 class Pool(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What an agent needs to claim here: all of ``capabilities``, to be one of ``any_of``, to have ``name`` and key.
+    """The conditions for a claim: all of ``capabilities``, an id of ``any_of``, and the ``name`` together with its key.
 
     Empty tuples and None ask for nothing. Its home is the mailbox of its id. Capabilities and name are folded.
     ``used_at`` is when work was put here last. ``returns_at`` is when work that waits for an agent that has left goes

@@ -311,7 +311,7 @@ def handed_on(content: Mapping[str, Any], updates: Mapping[str, Any], event: Eve
 def require_fillable(following: Event, event: Event, id: str, editor: str) -> None:
     """Refuse to fill a next event that is read, gone, or of another sender. Raises WrongState.
 
-    It is the editor's own, or of the sender of the event before it, who made the chain.
+    A next event is the editor's own, or belongs to the sender of the event before it: that sender made the chain.
     """
     whose = following.sender in (editor, event.sender)
     if not whose or following.received_by or not following.present or following.id != id:

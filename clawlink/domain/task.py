@@ -66,7 +66,7 @@ TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
 }
 
 
-# What an assignee may say of a task, and what clients of 1.0.x say in its place.
+# The statuses that an assignee may report, and the words of clients of 1.0.x for them.
 REPORTABLE = (IN_PROGRESS, INPUT_REQUIRED, TaskState.COMPLETED, TaskState.FAILED, TaskState.REJECTED)
 _WORDS = {
     **{state.value: state for state in REPORTABLE},
@@ -385,7 +385,7 @@ def respond(
 def require_owner(t: Task, by: str, receipt: str | None) -> None:
     """Refuse all but the present owner; with a receipt, all but the present claim."""
     if by != t.assignee:
-        # Nobody else is told where the task stands. Of a claim that was undone nothing stands in the history.
+        # Other agents are not told where the task stands. A claim that was undone leaves nothing in the history.
         if any(event.by == by and event.status is DELIVERED for event in t.history):
             raise LeaseLost(
                 f"task {t.id} is no longer yours: its lease lapsed and it was taken back", current=t.state.value

@@ -24,7 +24,7 @@ FLAG: dict[str, Any] = {"type": "string", "pattern": _words("", "0", "1", "true"
 
 
 class Header(NamedTuple):
-    """One header of a request."""
+    """A header of a request."""
 
     name: str
     description: str

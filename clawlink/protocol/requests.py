@@ -337,7 +337,7 @@ class EventsQuery(StreamQuery, frozen=True, gc=False):
 
 
 class MakeTicket(Struct, frozen=True, gc=False):
-    """Which agent will open which stream, and the last event that it read on the stream before."""
+    """The agent and the stream that a ticket opens, and the last event that the agent read on the stream before."""
 
     agent_id: AgentId
     route: Literal["events"] = "events"
@@ -358,7 +358,7 @@ class Ping(Struct, frozen=True, gc=False):
 
 
 class DiscoverQuery(Struct, frozen=True, gc=False):
-    """Which agents to list: with a ``limit`` one page, without it all. ``after`` is the last reply's ``next``."""
+    """The agents to list: one page with a ``limit``, all without it. ``after`` is the ``next`` of the last reply."""
 
     capability: Annotated[str, Meta(max_length=limits.MAX_NAME_LENGTH)] | None = None
     name: Annotated[str, Meta(max_length=limits.MAX_NAME_LENGTH)] | None = None

@@ -34,7 +34,7 @@ class RelayTime:
     def step(self) -> float | None:
         """Return how far the system's clock is ahead of relay time, if that has changed by much; None if it has not.
 
-        One change is returned once.
+        Each change is returned once.
         """
         ahead = self._wall() - self()
         if abs(ahead - self._told) < _TOLD_SECONDS:

@@ -21,7 +21,7 @@ class _Refused(NamedTuple):
 
     @property
     def facts(self) -> dict[str, str]:
-        """What the line says."""
+        """The fields of the log line."""
         return {} if self.address is None else {"address": self.address}
 
 

@@ -27,7 +27,7 @@ _MOST_PAUSE_SECONDS = 0.24
 
 
 class Watch:
-    """One consumer that waits for news of a record. ``changed`` are the ids of what has changed; it empties that."""
+    """A consumer that waits for news of records. ``changed`` has their ids, and the consumer empties it."""
 
     __slots__ = ("changed", "signal")
 

@@ -30,13 +30,13 @@ _FULL_RETRY_SECONDS = 30.0
 _UNSET = msgspec.UNSET
 
 
-# What a client may call a task: nothing that the relay makes an id of, for a response, a copy or a pool.
+# The ids that a client may give a task: none that the relay itself makes, for a response, a copy or a pool.
 _OWN_ID = re.compile(r"(?![0-9a-f]{24}$)(?!\.{1,2}$)[A-Za-z0-9._-]{1,128}")
 _KNOWN = {*TaskDelegation.__struct_fields__, "type", "delivery"}
 
 
 class Own(NamedTuple):
-    """What a delegation of a client of 1.0.x has of its own: an id, and fields that the relay does not know."""
+    """The id that a client of 1.0.x gives a delegation, and its fields that the relay does not know."""
 
     id: str | None
     further: dict[str, Any]

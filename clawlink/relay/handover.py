@@ -1,4 +1,4 @@
-"""What a poll handed out, until it is known whether it was read."""
+"""Messages that a poll handed out, until it is known whether they were read."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _PAUSE_SECONDS = 0.5
 
 
 class HandedOut:
-    """Messages that went out with one reply. What was not read is due again at once, as if it had never been taken.
+    """Messages that went out with one reply. Unread messages are due again at once, as if they had never been taken.
 
-    What was read is settled if ``until_read``, as for clients of ClawLink 1.0.x, which know of no lease.
+    Messages that were read are settled if ``until_read``, as for clients of ClawLink 1.0.x, which know of no lease.
     """
 
     def __init__(

@@ -21,7 +21,7 @@ async def page_within(
 ) -> Page[R]:
     """Return a page as ``Store.page`` does, cut before the record that would pass ``room`` bytes.
 
-    It has one record at least, where there is one.
+    A page has at least one record if the store has any.
     """
     page = await store.page(kind, key, after, limit, newest=newest)
     taken = 0

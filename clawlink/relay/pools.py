@@ -49,9 +49,9 @@ class Waiter:
 
 
 class _Queues:
-    """Those who wait, in queues: by the agent's id, by its name, and by all that it can do.
+    """The waiting agents, in queues: by id, by name, and by the set of capabilities.
 
-    Agents that can do the same stand in one queue. So of a thousand that wait, a few queues are looked at.
+    Agents with the same capabilities stand in the same queue. So of a thousand that wait, a few queues are looked at.
     """
 
     def __init__(self) -> None:

@@ -33,7 +33,7 @@ _FETCHED = (DELIVERED, IN_PROGRESS, INPUT_REQUIRED)
 
 
 class Responses:
-    """What assignees say."""
+    """The responses of assignees: progress, questions and results."""
 
     def __init__(
         self, core: Core, agents: Agents, mailbox: Mailbox, arrivals: Arrivals, tasks: Tasks, messages: Messages

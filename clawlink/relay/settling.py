@@ -75,7 +75,7 @@ class Settling:
     async def ack_ends(self, requester: str, task_ids: Sequence[str]) -> list[Outcome]:
         """Settle what waits unread about the end of tasks that their requester has looked at, and their last progress.
 
-        What a reader holds at this moment is left to it.
+        A message that a reader holds at this moment is left to that reader.
         """
         return [await self._ack_end(requester, task_id) for task_id in task_ids]
 

@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class Socket(Protocol):
-    """One open websocket of an agent."""
+    """An open websocket of an agent."""
 
     @property
     def takes_more(self) -> bool:

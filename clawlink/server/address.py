@@ -1,4 +1,4 @@
-"""Which address a request comes from, and whether it comes from this machine without a proxy.
+"""Tell the address that a request comes from, and whether it comes from this machine without a proxy.
 
 Limits by address, and the operator's right, depend on both. A header is believed only from a declared proxy.
 """
@@ -102,7 +102,7 @@ def network(text: str) -> Network:
 def block_of(address: str) -> str:
     """Return what limits by address count by: the address, or the /64 of a public IPv6 address.
 
-    One machine has all addresses of its /64. Private and link-local networks put all their machines into one /64.
+    A machine with a public address owns its whole /64. In private and link-local networks all machines share a /64.
     """
     parsed = parse(address)
     if isinstance(parsed, IPv6Address) and parsed.is_global:

@@ -106,7 +106,7 @@ class _Connection(RequestHandler):
     def eof_received(self) -> bool:  # type: ignore[override]
         """Note that the peer has closed its side. Return True to answer it still, or to see what becomes of a reply.
 
-        It may have closed both sides. What was on its way to it is then thrown away.
+        A peer may have closed both sides. Its system then throws away the bytes that were on their way.
         """
         super().eof_received()
         transport = self.transport

@@ -1,4 +1,4 @@
-"""What an allowed page may do and read: the headers of CORS, which its browser asks for.
+"""The headers of CORS: they tell a browser what an allowed page may do and read.
 
 A page shows token and key in headers. Cookies and other credentials of the browser are never asked for.
 """

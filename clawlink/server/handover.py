@@ -37,7 +37,7 @@ _RESET_ON_CLOSE = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
 class Handover(Protocol):
-    """What a reply hands over to its reader."""
+    """The messages that a reply hands over to its reader."""
 
     @property
     def until_read(self) -> bool:

@@ -37,9 +37,9 @@ _second = 0
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):
-    """What a route answers; without a content type, headers alone. A large body has ``more`` parts.
+    """The answer of a route; without a content type, headers alone. A large body has ``more`` parts.
 
-    What others sent stands in them only where it was checked to be visible ASCII of one line, or is percent-encoded.
+    A text from a peer stands in a header only if it is visible ASCII in one line, or percent-encoded.
     """
 
     body: bytes

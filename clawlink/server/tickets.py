@@ -18,7 +18,7 @@ _BYTES = 24
 
 
 class Ticket(NamedTuple):
-    """What a ticket opens, and as whom."""
+    """The agent and the stream of a ticket."""
 
     agent_id: str
     agent_key: str | None

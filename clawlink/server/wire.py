@@ -76,7 +76,7 @@ class Request(Asked):
 
     @property
     def reached_at(self) -> str:
-        """This end of the connection, as ``proof.place`` writes it; empty if there is none any more."""
+        """The relay's end of the connection, as ``proof.place`` writes it; empty once the connection is gone."""
         own = None if self.transport is None else self.transport.get_extra_info("sockname")
         return place(own[0], own[1]) if isinstance(own, tuple) and len(own) > 1 else ""
 

@@ -106,7 +106,7 @@ class Store(Protocol):
     async def next_due_at(self, mailbox: str) -> float | None:
         """Return when the next delivery is due, in the past if one is already; None if none is pending.
 
-        It may be too early where leases were settled before they lapsed; whoever looks then asks again.
+        The time may be too early if leases were settled before they lapsed. The caller looks then, and asks again.
         """
 
     async def ending(self, kind: type[R], now: float, limit: int, but: Container[str] = ()) -> Sequence[R]:

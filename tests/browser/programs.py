@@ -1,4 +1,4 @@
-"""What the tests of pages need: Chromium, Playwright, and tus-js-client from npm, kept under .cache.
+"""The programs that the tests of pages need: Chromium, Playwright, and tus-js-client from npm, kept under .cache.
 
 ``python -m tests.browser.programs`` gets what is missing: Chromium from apt, as root and with CI=true alone, and
 tus-js-client from npm. Where it cannot, it prints one line. ``missing`` says why the tests of this folder are left out.

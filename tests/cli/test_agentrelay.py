@@ -255,7 +255,7 @@ def test_an_event_is_found_in_either_place(call: Run, own_relay: Relays, data: P
     call("agentrelay", "complete", "e1", "6", "a", "e2", *me).ok()
     message = call("agentrelay", "cmp", "e1", *me).ok().json["cmp_message"]
     assert call("agentrelay", "verify", message, *me).ok().json["status"] == "ok"
-    # One of the same id at the relay goes first; where that is refused, the sentence names the flag.
+    # An event of the same id at the relay goes first; where that is refused, the sentence names the flag.
     call("agentrelay", "send", "ann", "REQ", "both", "{}", "--as", "ann").ok()
     assert "--local" in call("agentrelay", "receive", "REQ,both,s/both.json,,", *me).failed(4).err
     assert "--local" in call("agentrelay", "receive", "REQ,both,s/both.json,,").failed(2).err

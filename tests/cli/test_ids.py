@@ -84,7 +84,7 @@ def test_an_ambiguous_beginning_lists_the_candidates(
 ) -> None:
     monkeypatch.setattr(ids, "MIN_PREFIX_LENGTH", 1)
     monkeypatch.setattr(ids, "_PREFIX", re.compile("[0-9a-f]{1,23}"))
-    # One agent sends 17 tasks: two of them begin with the same digit.
+    # An agent sends 17 tasks: two of them begin with the same digit.
     made = [
         call("delegate", "--to", of(peer), "--task", f"no. {n}", "--json").ok().json["message_id"] for n in range(17)
     ]

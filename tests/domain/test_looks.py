@@ -1,4 +1,4 @@
-"""What new names and ids may not have, how two of them are compared, and which ones look alike."""
+"""Rules for new names and ids: forbidden characters, comparison, and letters that look alike."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One log line a minute for each cause, with a count, from a table of bounded size."""
+"""The log gets a line a minute for each cause, with a count, from a table of bounded size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all parts of the relay share: who is woken by a commit, and how often a conflict is tried again."""
+"""The core that all parts of the relay share: a commit wakes watches, and a conflict is tried again."""
 
 from __future__ import annotations
 

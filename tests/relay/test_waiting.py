@@ -23,7 +23,7 @@ async def parts() -> AsyncIterator[bytes]:
 
 
 class Wait(NamedTuple):
-    """One wait: how long it is asked to last, what it waits for, and whether the outcome has it."""
+    """A wait: the time it is asked to last, the news it waits for, and whether the outcome has the news."""
 
     ask: Callable[[float], Awaitable[Any]]
     news: Callable[[], Awaitable[Any]]

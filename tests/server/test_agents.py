@@ -201,7 +201,7 @@ async def test_agents_without_a_key_share_a_name_that_is_ambiguous_while_both_ar
         return (status, body.get("code"), sorted(body.get("current", ()))) == (409, "ambiguous_name", ["one", "two"])
 
     await eventually(ambiguous)
-    # Nobody else may claim the name now, not even after the agent that took it last has left.
+    # No other agent may claim the name now, not even after the agent that took it last has left.
     await refused(relay.post("/register", {"name": "Ann", "claim": True}), 409, "name_taken")
     await ok(relay.ask("DELETE", "/agents/two"))
 
@@ -294,7 +294,7 @@ async def test_mail_goes_to_the_id_before_a_stranger_of_that_name(relay: Running
 
 @memory
 async def test_an_agent_keeps_the_name_that_it_has(relay: Running) -> None:
-    """Whoever had a name before another claimed one that looks like it, or before such names were refused."""
+    """An agent keeps its name if another claims a name that looks like it, or if such names are refused later."""
     await relay.register("R\u043ebert", agent_id="first")
     await relay.register("Robert", agent_id="second", claim=True)
     await relay.register("R\u043ebert", agent_id="first")
@@ -589,7 +589,7 @@ async def test_those_who_ask_for_it_are_told_who_joins_and_who_leaves(pair: Runn
 
 
 async def test_others_are_told_of_no_agents_and_a_claimed_one_of_no_files_either(pair: Running) -> None:
-    """It counts as often as it registers: what was asked for stays at a resume, and can be turned off."""
+    """Notices that an agent asked for stay on at a resume, and can be turned off."""
     key = (await ok(pair.post("/register", {"agent_id": "c", "claim": True})))["agent_key"]
     asked = (await ok(pair.post("/register", {"agent_id": "d", "claim": True, "notices": True})))["agent_key"]
     await ok(pair.post("/register", {"agent_id": "d", "claim": True, "notices": False}, headers=with_key(asked)))

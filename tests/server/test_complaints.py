@@ -1,4 +1,4 @@
-"""What peers can cause as often as they like is one log line a minute, with address and count."""
+"""A log line that peers can cause as often as they like comes once a minute, with address and count."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever is refused or breaks off is gone at once: nothing waits for the garbage collector in a circle.
+"""A request that is refused or breaks off is freed at once: nothing waits for the garbage collector in a circle.
 
 A request of 1 MB that is kept until the collector comes is memory that a storm of refusals fills.
 """

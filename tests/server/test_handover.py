@@ -21,7 +21,7 @@ pytestmark = pytest.mark.both_loops
 
 _POLL = request("GET", "/poll/b")
 _LARGE = 600_000
-# What a test is to see is told by the connection, and not by the quiet that follows.
+# The connection alone tells a test whether a reply was read; the quiet that follows must not.
 _NEVER = 1000.0
 _PAGE = Path(__file__).parent.parent.parent / "references" / "protocol.md"
 _QUIET_SECONDS, _STUCK_SECONDS = handover.QUIET_SECONDS, handover.STUCK_SECONDS

@@ -12,7 +12,7 @@ from clawlink.server.frames import _KINDS
 from tests.conftest import UNPACED, Serve
 from tests.server.sockets import websocket
 
-# What must be given, for any route or frame that asks for a field of this name.
+# A value for each required field, by the field's name, for any route or frame.
 _GIVEN: dict[str, Any] = {
     "agent": "nobody",
     "agent_id": "a",

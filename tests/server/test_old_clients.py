@@ -1,4 +1,4 @@
-"""What clients of ClawLink 1.0.x send beside what their page says, with and without a token: it works as it did there.
+"""Requests that clients of ClawLink 1.0.x send beside those of their page work as before, with and without a token.
 
 The clients are those of ``tests/legacy.py``, made of ``requests`` calls; they fail on every status but success.
 """

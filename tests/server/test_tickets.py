@@ -85,7 +85,7 @@ async def test_a_ticket_stands_for_token_and_key(serve: Serve) -> None:
     assert made["url"] == f"/events/a?ticket={made['ticket']}"
     assert made["ticket"] != "t"
     assert key not in made["url"]
-    # What a page's EventSource sends: no header of its own, and all that makes it look like a browser.
+    # The headers of a page's EventSource: none of the page's own, and all that mark a browser.
     looks = {"User-Agent": "Mozilla/5.0", "Accept": "text/event-stream", "Referer": "http://192.168.1.5:9077/"}
     async with relay.session.get(relay.url + made["url"], headers=looks) as response:
         assert response.status == 200

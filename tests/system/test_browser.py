@@ -141,7 +141,7 @@ async def test_only_our_own_pages_fetch_without_an_origin(relay: Running) -> Non
             assert answer.status == status, (site, path)
 
 
-# What browsers send with an image at an address of plain HTTP, where there is no Sec-Fetch-Site.
+# The headers that browsers send with an image at an address of plain HTTP, where there is no Sec-Fetch-Site.
 LOOKS = (
     {"User_Agent": "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36"},
     {"Accept": "image/avif,image/webp,*/*;q=0.8"},

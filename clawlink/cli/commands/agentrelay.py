@@ -41,7 +41,7 @@ _ACTIONS = {
     "cleanup": _Words(0, 2, "[TTL_HOURS] [REGISTRY_TTL_HOURS]"),
     "log": _Words(0, 1, "[ID]"),
 }
-# Which word of an action is a text that - has read from standard input.
+# The word of each action that is a text; with - it is read from standard input.
 _TEXTS = {"send": 3, "receive": 0, "update": 1, "verify": 0}
 
 

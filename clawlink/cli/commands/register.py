@@ -59,7 +59,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
         where = known_elsewhere(ctx, ctx.located(registering(ctx.given, args.name, ctx.identities)), args.name)
         before = where.saved
         client = ctx.connect(where)
-        # What the agent said of itself is kept, so that it says it again to a relay that was restarted.
+        # Capabilities and description are kept: a relay that was restarted has to be told them again.
         capabilities = args.caps if args.caps is not None or before is None else before.capabilities
         description = args.description if args.description is not None or before is None else before.description
         subscriptions = args.subscribe if args.subscribe is not None or before is None else before.subscriptions

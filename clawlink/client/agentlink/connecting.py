@@ -1,4 +1,4 @@
-"""What ``AgentLink.connect`` returns. Awaited, it ends once the link is connected; as a task, once it is disconnected.
+"""The value of ``AgentLink.connect``. Awaited, it ends once the link is connected; as a task, once it is disconnected.
 
 ``asyncio.run``, ``create_task`` and a task group take coroutines, so it is one, and that coroutine stays. ``await``,
 ``wait_for`` and ``gather`` take what can be awaited. Before Python 3.12 ``wait_for`` makes a task of every coroutine

@@ -17,7 +17,7 @@ class Forged(Exception):
 
 @dataclass(frozen=True)
 class Message:
-    """What somebody wrote. The first four are those of Agent Link.
+    """A message from another agent. The first four fields are those of Agent Link.
 
     ``timestamp`` is when the relay took the message, in local time and without a zone, as ``datetime.now()`` is.
     ``sealed`` is true where the sender's instance proved itself by the secret that it shares with ours. ``kind`` is

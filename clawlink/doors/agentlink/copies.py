@@ -1,4 +1,4 @@
-"""One agent's mailbox, served over every old connection that may be the agent's.
+"""Serve the mailbox of an agent over every old connection that may be the agent's.
 
 An old client does not say which agent it is: it gets what comes for its instance, and drops what is for another agent.
 So a message goes to each of them, and counts as delivered once none is left that may have dropped it unread.
@@ -52,7 +52,7 @@ class _Copy:
 
 
 class Seat:
-    """One connection's share of a mailbox: what is written to it, and what of that it has read."""
+    """The share of a connection in a mailbox: the messages written to it, and those of them that it has read."""
 
     def __init__(self, copies: Copies, line: Connection, number: int) -> None:
         self.number = number
@@ -197,7 +197,7 @@ class Copies:
             with contextlib.suppress(Failed, StoreUnavailable):  # the next pong tries again
                 await self._relay.settling.ack(self._agent.id, proven, for_good=True)
                 self.settled(proven)
-        # What is read and still held keeps no other message back.
+        # A message that is read and still held keeps no other message back.
         credit = CREDIT + min(len(read) - len(proven), MAX_HELD)
         if credit != self._consumer.credit:
             self._consumer.credit = credit

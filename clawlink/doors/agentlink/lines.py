@@ -1,4 +1,4 @@
-"""Which connections read for which agent of an instance."""
+"""Decide which connections read for which agent of an instance."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ class Readers(NamedTuple, Generic[L]):
 class Lines(Generic[L]):
     """The connections of all instances.
 
-    One of the new form names its agent. One of the old form does not: it is known by what it sends. Until then it may
-    be any agent of its instance, so it reads what comes for each that no other connection is known to be. What comes
-    for an agent that was known before waits for it: reading by a connection that may be another proves nothing.
+    A connection of the new form names its agent. An old connection is known by the messages that it sends. Until then
+    it may be any agent of its instance, so it reads for each agent that no other connection is known to be. Messages
+    for an agent that was known before wait for it: reading by a connection that may be another proves nothing.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""One agent's mailbox, served over one connection of the new form."""
+"""Serve the mailbox of an agent over a connection of the new form."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _RETRY_SECONDS = 1.0
 
 
 class Written(NamedTuple):
-    """A batch as frames, and the receipts of what the peer does not get to see.
+    """A batch as frames, and the receipts of messages that the peer does not get to see.
 
-    That is what it would not understand, and what cannot be written and is to be a dead letter.
+    The peer would not understand them, or they cannot be written and are to be dead letters.
     """
 
     frames: list[tuple[Delivery, str]]

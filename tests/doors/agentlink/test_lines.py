@@ -1,4 +1,4 @@
-"""Which connections read for which agent, decided without a socket."""
+"""Connections are matched to the agents they read for, without a socket."""
 
 from __future__ import annotations
 
