@@ -11,6 +11,8 @@ from urllib.parse import urlsplit
 _END_OF_HEAD = b"\r\n\r\n"
 _LENGTH = b"content-length:"
 
+PATIENCE_SECONDS = 30.0
+
 
 def request_bytes(method: str, path: str, body: bytes = b"", *, token: str | None = None) -> bytes:
     """Write one request. The Host is what any relay on an address accepts."""
@@ -116,6 +118,15 @@ class Asker:
         await self.close()
 
 
+async def measure(seconds: float, counted: Callable[[], int]) -> None:
+    """Wait for ``seconds``; then, on a busy machine, until something is counted, for ``PATIENCE_SECONDS`` at most."""
+    await asyncio.sleep(seconds)
+    for _ in range(int(PATIENCE_SECONDS / 0.01)):
+        if counted():
+            return
+        await asyncio.sleep(0.01)
+
+
 async def saturate(url: str, make: Callable[[], bytes], *, connections: int, seconds: float) -> tuple[float, int, int]:
     """Keep ``connections`` busy with what ``make`` gives, for ``seconds``.
 
@@ -144,7 +155,7 @@ async def saturate(url: str, make: Callable[[], bytes], *, connections: int, sec
     started = time.perf_counter()
     for connection in opened:
         connection.send(make())
-    await asyncio.sleep(seconds)
+    await measure(seconds, lambda: good + bad)
     elapsed = time.perf_counter() - started
     total, refused = good, bad
     running = False

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 import msgspec
 
+from clawlink.bench.load import measure
 from clawlink.bench.scenarios import BODY_BYTES, BenchFailed, Relay, Row, names_for, others_wait, p99, pings
 from clawlink.bench.servers import Server, allow_connections
 from clawlink.bench.sockets import Socket, open_socket
@@ -121,7 +122,7 @@ async def _echoes(floor: Server, pairs: int, depth: int, seconds: float) -> floa
         started = time.perf_counter()
         for socket in sockets * depth:
             socket.send(body)
-        await asyncio.sleep(seconds)
+        await measure(seconds, lambda: heard)
         rate = heard / (time.perf_counter() - started)
         running = False
     await asyncio.sleep(_LAST_SECONDS)
@@ -158,7 +159,7 @@ async def _exchange(
         started = time.perf_counter()
         for socket in givers * depth:
             socket.send(next(bodies))
-        await asyncio.sleep(seconds)
+        await measure(seconds, lambda: acked)
         rate = acked / (time.perf_counter() - started)
         running = False
     await asyncio.sleep(_LAST_SECONDS)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from clawlink.bench.load import Asker, Connection, connect, saturate
+from clawlink.bench.load import Asker, Connection, connect, measure, saturate
 from clawlink.bench.scenarios import CONNECTIONS, BenchFailed, Relay, Row, delegation, names_for, p99
 from clawlink.bench.servers import Server
 
@@ -131,7 +131,7 @@ async def _live(relay: Relay, requesters: list[str], workers: list[str], seconds
     started = time.perf_counter()
     for connection, life in opened:
         life.start(connection)
-    await asyncio.sleep(seconds)
+    await measure(seconds, lambda: sum(life.done or life.failed is not None for life in all_lives))
     rate = sum(life.done for life in all_lives) / (time.perf_counter() - started)
     running = False
     for _, life in opened:
