@@ -85,7 +85,7 @@ class Janitor:
         await self.step("uploads", self._look_at_uploads)
 
     async def step(self, name: str, step: Callable[..., Awaitable[bool | None]], *args: Any) -> None:
-        """Do one step of upkeep. A failure is noted, and whoever calls this goes on. ``step`` returns False for it."""
+        """Do a step of upkeep. A step that raises, or returns False, has failed: that is logged, and never raised."""
         try:
             if await step(*args) is not False:
                 self._troubles.over(name)

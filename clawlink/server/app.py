@@ -132,8 +132,8 @@ class App:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             await self.relay.janitor.step("time", self._look_at_time)
-            await self.relay.janitor.step("connections", self._push.tend)
-            self.relay.complaints.tell()
+            await self.relay.janitor.step("connections", self._push.tend, _SWEEP_SECONDS)
+            await self.relay.janitor.step("complaints", self._tell_complaints)
             if self._agentlink is not None:
                 await self.relay.janitor.step("agentlink", self._agentlink.tend)
 
@@ -141,6 +141,9 @@ class App:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             await self.relay.janitor.sweep()
+
+    async def _tell_complaints(self) -> None:
+        self.relay.complaints.tell()
 
     async def _look_at_time(self) -> None:
         """Log that the system's clock was set. Have all consumers look again once the machine has slept.

@@ -68,6 +68,7 @@ class Push:
         self._max_frame_bytes = max_frame_bytes
         self._sessions: set[_Session] = set()
         self._turn = Turn()
+        self._tended = 0.0
 
     @property
     def routes(self) -> Iterator[tuple[Endpoint, Handler]]:
@@ -77,16 +78,21 @@ class Push:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    async def tend(self) -> None:
-        """Ping those who are silent, and close those who stay so. To be called about twice a second.
+    async def tend(self, every: float) -> None:
+        """Ping silent peers, and close those that stay silent. The caller repeats this ``every`` so many seconds.
 
-        A connection that fails in it stops none of the others, and its failure is raised at the end.
+        A late call means that the relay itself stood still: no peer is silent for that time.
+        A connection that fails stops none of the others, and its failure is raised at the end.
         """
         now = asyncio.get_running_loop().time()
+        late = now - self._tended - 2 * every if self._tended else 0.0
+        self._tended = now
         turns = Turns()
         failed: Exception | None = None
         for session in list(self._sessions):
             try:
+                if late > 0:
+                    session.excuse(late)
                 session.tend(now)
                 if self._relay.draining:
                     session.wake()
@@ -351,6 +357,11 @@ class _Session:
             self._consumer.finished(reply.message_id)
 
     # -- the end -------------------------------------------------------------------------------------------------------
+
+    def excuse(self, seconds: float) -> None:
+        """Count so much time less of the peer's silence."""
+        self._heard += seconds
+        self._pinged += seconds
 
     def tend(self, now: float) -> None:
         """Ping a peer that is silent; close the connection of one that has been so for too long, or does not read."""

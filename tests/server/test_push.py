@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import logging
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from random import Random
@@ -885,7 +886,7 @@ async def test_at_a_shutdown_those_who_ack_nothing_are_told_in_time(
         await peer.messages(2)
         await asyncio.sleep(1)  # by now it looks only now and then whether it has credit
         await pair.app.relay.drain()
-        assert (await asyncio.wait_for(peer.closed(), 2))[0] == 1001
+        assert (await asyncio.wait_for(peer.closed(), 15))[0] == 1001
 
 
 @pytest.fixture
@@ -971,6 +972,33 @@ async def test_a_silent_peer_is_pinged_and_closed_if_it_does_not_pong(pair: Runn
         reading.cancel()
         await asyncio.wait([reading])
         peer.hang_up()
+
+
+@memory
+@pytest.mark.both_loops
+@pytest.mark.usefixtures("impatient")
+async def test_a_relay_that_stood_still_takes_no_peer_for_silent(pair: Running) -> None:
+    async with wire(pair, "b") as peer:
+        await asyncio.sleep(0.05)
+        time.sleep(1)  # noqa: ASYNC251 - the relay runs on this loop, and stands still too
+        await peer.next(PING)
+        assert int.from_bytes((await peer.next(CLOSE))[:2], "big") == 1008, "it is silent for long enough after all"
+
+
+@memory
+@pytest.mark.usefixtures("impatient")
+async def test_a_part_of_upkeep_that_fails_each_time_ends_no_other(
+    pair: Running, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(pair.app.relay.complaints, "tell", broken)
+    monkeypatch.setattr(pair.app, "_look_at_time", broken)
+    before = pair.app.relay.stats.upkeep_failures
+    await until(lambda: pair.app.relay.stats.upkeep_failures > before + 3)
+    async with wire(pair, "b") as peer:
+        await peer.next(PING)
 
 
 @pytest.mark.usefixtures("impatient")
