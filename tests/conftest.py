@@ -215,12 +215,12 @@ def clawlink_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 async def until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
-    """Wait until something is true, for ten seconds at most: ``await until(lambda: relay.waiting == 1)``."""
+    """Wait until something is true, for thirty seconds at most: ``await until(lambda: relay.waiting == 1)``."""
 
     async def wait(condition: Callable[[], bool]) -> None:
-        give_up_at = time.monotonic() + 10
+        give_up_at = time.monotonic() + 30
         while not condition():
-            assert time.monotonic() < give_up_at, "it did not come true within ten seconds"
+            assert time.monotonic() < give_up_at, "it did not come true within thirty seconds"
             await asyncio.sleep(0.002)
 
     return wait

@@ -30,13 +30,13 @@ class Old:
 
     def get(self, path: str) -> Any:
         """Ask, and fail on a refusal."""
-        reply = requests.get(self.url + path, headers=self.headers, timeout=10)
+        reply = requests.get(self.url + path, headers=self.headers, timeout=30)
         reply.raise_for_status()
         return reply.json()
 
     def post(self, path: str, fields: dict[str, Any]) -> Any:
         """Send, and fail on a refusal."""
-        reply = requests.post(self.url + path, json=fields, headers=self.headers, timeout=10)
+        reply = requests.post(self.url + path, json=fields, headers=self.headers, timeout=30)
         reply.raise_for_status()
         return reply.json()
 

@@ -148,7 +148,7 @@ def test_whoami_lists_even_when_the_relay_knows_us_no_more(call: Run, relay: str
     name = fresh("ada")
     call("register", "--name", name, "--no-claim").ok()
     agent_id = call("whoami", "--json").ok().json["chosen"]["agent_id"]
-    requests.delete(f"{relay}/agents/{agent_id}", timeout=10).raise_for_status()
+    requests.delete(f"{relay}/agents/{agent_id}", timeout=30).raise_for_status()
     told = call("whoami").failed(5)
     assert name in told.out
     assert f"clawlink register --name {name}" in told.err

@@ -43,7 +43,7 @@ def test_discover_on_an_empty_relay(call: Run, own_relay: Relays) -> None:
     call("--relay", url, "register", "--name", "ada", "--caps", "x").ok()
     time.sleep(0.1)
     assert "No agent is online" in call("discover").ok().out
-    assert "stale: last seen 0 s ago" in call("discover", "--all").ok().out
+    assert re.search(r"stale: last seen \d+ s ago", call("discover", "--all").ok().out)
     told = call("delegate", "--to", "ada", "--task", "later").ok().out
     assert "it will get it when it polls" in told or "online" in told
 
@@ -62,7 +62,7 @@ def test_a_task_from_delegation_to_answer(run: Run, call: Run, me: str, peer: Cl
     peer.respond(task_id, "done", status="completed")
     shown = run("status", task_id).ok().out
     assert shown.splitlines()[0] == f"task {task_id}: completed"
-    assert "answered:   0 s ago" in shown or "answered:   1 s ago" in shown
+    assert re.search(r"^  answered: +\d+ s ago$", shown, re.MULTILINE)
     polled = run("poll").ok().out
     assert "status:  completed" in polled
     assert "    │ done" in polled

@@ -137,8 +137,8 @@ def restartable() -> Iterator[Restartable]:
 
 
 def eventually(true: Callable[[], bool]) -> None:
-    """Wait until something is true, for ten seconds at most."""
-    until = time.monotonic() + 10
+    """Wait until something is true, for thirty seconds at most."""
+    until = time.monotonic() + 30
     while not true():
-        assert time.monotonic() < until, "it did not come true within ten seconds"
+        assert time.monotonic() < until, "it did not come true within thirty seconds"
         time.sleep(0.01)

@@ -141,7 +141,7 @@ def test_silence_ends_with_the_timeout(scripted: Scripted) -> None:
     started = time.monotonic()
     with once(scripted.url, timeout=0.2) as client, pytest.raises(errors.RelayUnreachable, match=r"0\.2 s"):
         client.health()
-    assert 0.15 < time.monotonic() - started < 2
+    assert 0.15 < time.monotonic() - started < 15
 
 
 def test_a_poll_is_given_its_wait_on_top_of_the_timeout(scripted: Scripted) -> None:
@@ -149,7 +149,7 @@ def test_a_poll_is_given_its_wait_on_top_of_the_timeout(scripted: Scripted) -> N
     started = time.monotonic()
     with once(scripted.url, timeout=0.2) as client, pytest.raises(errors.RelayUnreachable):
         client.poll(wait=0.5)
-    assert 0.6 < time.monotonic() - started < 3
+    assert 0.6 < time.monotonic() - started < 15
 
 
 def test_it_tries_again_until_the_relay_is_back(scripted: Scripted, pauses: list[float]) -> None:

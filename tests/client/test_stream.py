@@ -77,7 +77,7 @@ async def said(stream: Stream, count: int = 1) -> list[Claimed]:
     """Return the next plain messages."""
     found: list[Claimed] = []
     while len(found) < count:
-        claimed = await asyncio.wait_for(stream.__anext__(), 10)
+        claimed = await asyncio.wait_for(stream.__anext__(), 30)
         if isinstance(claimed.message, PlainMessage):
             found.append(claimed)
     return found
@@ -93,7 +93,7 @@ async def test_a_stream_that_was_not_opened_says_how(ann: AsyncClient) -> None:
     stream = ann.stream()
     for use in (stream.__anext__, stream.heartbeat, stream.ping, lambda: stream.ack([])):
         with pytest.raises(RuntimeError, match=r"open it first: async with client\.stream\(\)"):
-            await asyncio.wait_for(use(), 10)
+            await asyncio.wait_for(use(), 30)
     await stream.close()
 
 
@@ -130,7 +130,7 @@ async def test_every_frame_is_answered_as_its_request_is(ann: AsyncClient, bob: 
         assert isinstance(task, replies.Delegated)
         kinds: dict[str, Claimed] = {}
         while len(kinds) < 2:
-            claimed = await asyncio.wait_for(his.__anext__(), 10)
+            claimed = await asyncio.wait_for(his.__anext__(), 30)
             kinds[claimed.raw["type"]] = claimed
         assert set(kinds) == {"knowledge_broadcast", "task_delegation"}
         receipt = kinds["task_delegation"].receipt
@@ -296,7 +296,7 @@ async def test_a_connection_that_is_cut_fails_all_that_waits(ann: AsyncClient, p
         await asyncio.sleep(0)
         proxy.cut()
         with pytest.raises(errors.RelayUnreachable):
-            await asyncio.wait_for(waiting, 10)
+            await asyncio.wait_for(waiting, 30)
         for late in (stream.ping(), stream.ack(["r"]), stream.heartbeat()):
             with pytest.raises(errors.RelayUnreachable):
                 await late
@@ -343,7 +343,7 @@ async def test_a_relay_that_does_not_read_is_given_up_for_good(stuck: str, monke
                 one.result()
         with pytest.raises(errors.RelayUnreachable):
             await stream.__anext__()
-        await asyncio.wait_for(stream.close(), 10)
+        await asyncio.wait_for(stream.close(), 30)
         assert stream._transport is not None
         assert stream._transport.get_write_buffer_size() == 0  # nothing goes on being sent
 
@@ -375,7 +375,7 @@ async def test_an_ack_whose_sending_is_cancelled_is_told_so(
             work.cancel()
         for one in acked:
             with pytest.raises(errors.RelayUnreachable):
-                await asyncio.wait_for(one, 10)
+                await asyncio.wait_for(one, 30)
 
 
 async def test_a_relay_that_shuts_down_says_so(ann: AsyncClient, restartable: Restartable) -> None:
@@ -383,7 +383,7 @@ async def test_a_relay_that_shuts_down_says_so(ann: AsyncClient, restartable: Re
         await stream.ping()
         stopping = asyncio.create_task(asyncio.to_thread(restartable.stop))
         with pytest.raises((errors.Draining, errors.RelayUnreachable)):
-            await asyncio.wait_for(stream.__anext__(), 10)
+            await asyncio.wait_for(stream.__anext__(), 30)
         await stopping
 
 
@@ -392,7 +392,7 @@ async def test_an_agent_that_leaves_ends_its_stream(bob: AsyncClient) -> None:
         await stream.ping()
         await bob.leave()
         with pytest.raises(errors.UnknownAgent):
-            await asyncio.wait_for(stream.__anext__(), 10)
+            await asyncio.wait_for(stream.__anext__(), 30)
 
 
 async def test_a_frame_that_is_too_large_ends_the_stream_and_says_so(serve: Serve) -> None:

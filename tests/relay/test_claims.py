@@ -50,7 +50,7 @@ async def test_one_with_as_many_open_tasks_as_it_may_have_is_not_woken_in_place_
     await turns()
     assert scene.relay.waiting == 2
     id = await scene.delegate(capability="go")
-    assert [d.id for d in await asyncio.wait_for(free, 5)] == [id]
+    assert [d.id for d in await asyncio.wait_for(free, 15)] == [id]
     assert not full.done()
     full.cancel()
     await asyncio.wait([full])

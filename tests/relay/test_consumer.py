@@ -42,7 +42,7 @@ class Reading:
     async def next(self) -> list[Delivery]:
         """Return the next batch, once there is one."""
         agent = await self.scene.agent(self.consumer.agent_id)
-        return (await asyncio.wait_for(self.consumer.next(agent, tick=self.look), 10)).deliveries
+        return (await asyncio.wait_for(self.consumer.next(agent, tick=self.look), 30)).deliveries
 
     async def ids(self) -> list[str]:
         return [d.id for d in await self.next()]
@@ -454,7 +454,7 @@ async def test_who_is_woken_and_goes_before_it_has_looked_leaves_the_work_to_ano
         await over(tasks[0])
         await readers[0].consumer.close()
         if not done:
-            assert [d.id for d in await asyncio.wait_for(tasks[1], 5)] == [id]
+            assert [d.id for d in await asyncio.wait_for(tasks[1], 15)] == [id]
         await over(tasks[1])
         await readers[1].consumer.close()
         if done:
@@ -531,7 +531,7 @@ async def test_what_came_is_found_however_late_the_index_tells_of_it() -> None:
         waiting = b.waiting()
         await turns(300)
         id = await scene.send("a", "b")
-        assert [d.id for d in await asyncio.wait_for(waiting, 5)] == [id]
+        assert [d.id for d in await asyncio.wait_for(waiting, 15)] == [id]
         late += scene.faulty.injected["stale"]
         scene.faulty.stale = 0.0
         await b.consumer.close()

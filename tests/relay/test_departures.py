@@ -120,7 +120,7 @@ async def test_a_poll_that_waits_ends_when_its_agent_leaves(scene: Scene) -> Non
     assert (await scene.leave("b1")).waiting == 1
     for poll in polls:
         with pytest.raises(UnknownAgent, match="has left"):
-            await asyncio.wait_for(poll, 5)
+            await asyncio.wait_for(poll, 15)
     assert scene.relay.waiting == 0
     await scene.register("b2", name="Bob")
     assert [id] == [receipt.partition("-")[2] for receipt in await scene.claim("b2")]

@@ -84,7 +84,7 @@ async def test_a_step_of_the_clock_makes_no_wait_longer() -> None:
             waiting = asyncio.ensure_future(wait.ask(SHORT))
             await asyncio.sleep(SHORT / 3)
             scene.now += step
-            found = await asyncio.wait_for(waiting, 10)
+            found = await asyncio.wait_for(waiting, 30)
             assert not wait.has(found), (name, step)
             scene.now -= step
 
@@ -101,4 +101,4 @@ async def test_a_step_of_the_clock_makes_no_wait_shorter() -> None:
             await asyncio.sleep(0.02)
             assert not waiting.done(), (name, step)
             await wait.news()
-            assert wait.has(await asyncio.wait_for(waiting, 10)), (name, step)
+            assert wait.has(await asyncio.wait_for(waiting, 30)), (name, step)

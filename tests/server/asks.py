@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from tests.conftest import Running
 
-_SECONDS = 10.0
+_SECONDS = 30.0
 NEWS = ("agent_joined", "agent_left")
 
 Headers = dict[str, str]

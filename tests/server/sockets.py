@@ -20,7 +20,7 @@ from tests.conftest import Running
 from tests.server.asks import NEWS, Headers
 from tests.system.raw import Connection, connect, request
 
-_SECONDS = 10.0
+_SECONDS = 30.0
 
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 

@@ -407,7 +407,7 @@ async def test_history_waits_for_the_next_version(pair: Running) -> None:
         await nothing_due(pair, "a")
         assert not waiting.done()
         await saved(pair, "k", b"2")
-        assert (await asyncio.wait_for(waiting, 5))["version"] == version + 1
+        assert (await asyncio.wait_for(waiting, 15))["version"] == version + 1
     assert (await history(pair, "k", "wait=20&since=1"))["version"] == 3  # it is at another one already
 
 
@@ -415,11 +415,11 @@ async def test_history_waits_for_a_file_to_come_and_to_go(pair: Running) -> None
     coming = asyncio.create_task(history(pair, "k", "wait=20&since=0"))
     await nothing_due(pair, "a")
     await saved(pair, "k", b"1")
-    assert (await asyncio.wait_for(coming, 5))["version"] == 1
+    assert (await asyncio.wait_for(coming, 15))["version"] == 1
     going = asyncio.create_task(history(pair, "k", "wait=20"))
     await nothing_due(pair, "a")
     await blobs.ask(pair, "DELETE", "/blobs/k", ClawLink_Agent="a")
-    told = await asyncio.wait_for(going, 5)
+    told = await asyncio.wait_for(going, 15)
     assert (told["version"], told["deleted"], told["versions"]) == (0, True, [])
 
 
@@ -431,7 +431,7 @@ async def test_history_waits_no_longer_than_was_said(pair: Running) -> None:
 
 async def test_history_wakes_when_the_time_to_live_is_over(pair: Running) -> None:
     await saved(pair, "k", b"1", ClawLink_TTL="1")
-    assert (await asyncio.wait_for(history(pair, "k", "wait=20"), 5))["deleted"] is True
+    assert (await asyncio.wait_for(history(pair, "k", "wait=20"), 15))["deleted"] is True
 
 
 # -- digests -----------------------------------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ class Stream:
     async def next(self) -> Event | None:
         """Return the next event; None at the end of the response."""
         fields: dict[str, str] = {}
-        while line := await asyncio.wait_for(self.response.content.readline(), 10):
+        while line := await asyncio.wait_for(self.response.content.readline(), 30):
             text = line.decode()
             assert text.endswith("\n")
             name, _, value = text[:-1].partition(": ")

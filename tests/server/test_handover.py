@@ -85,7 +85,7 @@ async def test_the_end_of_the_connection_settles_the_reply(pair: Running, dial: 
         if how == "half-close":
             connection.writer.write_eof()
         if how != "close":
-            assert await asyncio.wait_for(connection.reader.read(), 10) == b"", f"{how}: the relay closes too"
+            assert await asyncio.wait_for(connection.reader.read(), 30) == b"", f"{how}: the relay closes too"
         connection.close()
         await _becomes(pair, id, "acked")
 
@@ -110,7 +110,7 @@ async def test_a_reply_that_is_not_read_is_given_to_another_that_waits(pair: Run
             waiting = asyncio.create_task(_given_again(pair, id))
             await eventually(lambda: _waits(pair))
             connection.reset()
-            await asyncio.wait_for(waiting, 10)
+            await asyncio.wait_for(waiting, 30)
             continue
         await _given_again(pair, id)
 
@@ -156,11 +156,11 @@ async def test_a_slow_reader_keeps_what_it_reads(pair: Running, dial: Dial, cloc
         id = await send(pair, "a", "b", "x" * _LARGE)
         connection = await dial(pair.url, receive_buffer=4096)
         await connection.send(request("GET", "/poll/b", Connection="close") if closes else _POLL)
-        got = await asyncio.wait_for(connection.reader.readexactly(20_000), 10)
+        got = await asyncio.wait_for(connection.reader.readexactly(20_000), 30)
         assert (await poll(pair, "b"))["count"] == 0
         head, _, body = got.partition(b"\r\n\r\n")
         length = next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length"))
-        body += await asyncio.wait_for(connection.reader.readexactly(length - len(body)), 20)
+        body += await asyncio.wait_for(connection.reader.readexactly(length - len(body)), 30)
         assert [m["message_id"] for m in json.loads(body)["messages"]] == [id]
         connection.close()
         await _becomes(pair, id, "acked")
@@ -226,7 +226,7 @@ async def test_a_client_that_closes_its_side_is_answered_unless_it_has_to_wait(p
         connection.writer.write_eof()
         for _ in range(answers):
             assert (await connection.answer()).status == 200, requests
-        rest: Any = await asyncio.wait_for(connection.reader.read(), 10)
+        rest: Any = await asyncio.wait_for(connection.reader.read(), 30)
         assert answers == 0 or rest == b"", (requests, rest)
     await nothing_due(pair, "b")
 

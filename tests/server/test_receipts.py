@@ -48,19 +48,19 @@ async def test_a_sender_waits_for_each_fact(pair: Running, until: Until, kind: s
     id = await (send(pair, "a", "b") if kind == "message" else delegate(pair, "a", "b"))
     delivered, acked, answered = [await waits(pair, until, id, state) for state in ("delivered", "acked", "answered")]
     got = await claim_one(pair, "b")
-    told = await asyncio.wait_for(delivered, 5)
+    told = await asyncio.wait_for(delivered, 15)
     assert (told["state"], told["delivered_to"], told["acked_at"]) == ("delivered", "b", None)
     await ack(pair, "b", got.receipt)
-    told = await asyncio.wait_for(acked, 5)
+    told = await asyncio.wait_for(acked, 15)
     assert (told["state"], told["answered_at"], answered.done()) == ("acked", None, False)
     if kind == "message":
         await send(pair, "b", "a", "yes", in_reply_to=id)
     else:
         await respond(pair, "b", id)
-    told = await asyncio.wait_for(answered, 5)
+    told = await asyncio.wait_for(answered, 15)
     assert told["answered_at"] is not None
     for state in ("delivered", "acked", "answered"):
-        assert (await asyncio.wait_for(reached(pair, id, state), 5))["answered_at"] == told["answered_at"]
+        assert (await asyncio.wait_for(reached(pair, id, state), 15))["answered_at"] == told["answered_at"]
 
 
 async def test_a_wait_ends_when_it_will_never_be(pair: Running, until: Until, clock: Clock) -> None:
@@ -70,12 +70,12 @@ async def test_a_wait_ends_when_it_will_never_be(pair: Running, until: Until, cl
     left = await send(pair, "a", "b")
     asked = [await waits(pair, until, id, "answered") for id in (cancelled, expired, left)]
     await ok(pair.post(f"/tasks/{cancelled}/cancel", {"from_agent": "a"}))
-    assert (await asyncio.wait_for(asked[0], 5))["state"] == "withdrawn"
+    assert (await asyncio.wait_for(asked[0], 15))["state"] == "withdrawn"
     clock.skip(21)
-    assert (await asyncio.wait_for(asked[1], 5))["state"] == "expired"
+    assert (await asyncio.wait_for(asked[1], 15))["state"] == "expired"
     assert not asked[2].done()
     await ok(pair.ask("DELETE", "/agents/b"))
-    assert (await asyncio.wait_for(asked[2], 5))["state"] == "expired"
+    assert (await asyncio.wait_for(asked[2], 15))["state"] == "expired"
 
 
 async def test_a_dead_letter_ends_the_wait(pair: Running, until: Until, clock: Clock) -> None:
@@ -85,7 +85,7 @@ async def test_a_dead_letter_ends_the_wait(pair: Running, until: Until, clock: C
         await claim_one(pair, "b", lease=5)
         clock.skip(5)
     await nothing_due(pair, "b")
-    told = await asyncio.wait_for(asked, 5)
+    told = await asyncio.wait_for(asked, 15)
     assert (told["state"], told["attempts"], told["dead_at"] is not None) == ("dead", 5, True)
 
 
@@ -95,7 +95,7 @@ async def test_a_wait_is_over_after_its_time_and_when_the_relay_drains(pair: Run
     assert told["state"] == "stored"
     asked = await waits(pair, until, id, "acked")
     await pair.app.relay.drain()
-    assert (await asyncio.wait_for(asked, 2))["state"] == "stored"
+    assert (await asyncio.wait_for(asked, 15))["state"] == "stored"
 
 
 async def test_an_answer_marks_the_message_it_names_once_and_for_both(pair: Running, clock: Clock) -> None:
@@ -149,7 +149,7 @@ async def test_a_wait_for_a_broadcast_ends_once_all_have_it(pair: Running, until
         assert not asked.done()
         got = await claim_one(pair, agent_id)
         await ack(pair, agent_id, got.receipt)
-    told = await asyncio.wait_for(asked, 5)
+    told = await asyncio.wait_for(asked, 15)
     assert told["counts"] == {"acked": 2}
 
 

@@ -262,7 +262,7 @@ async def line(response: aiohttp.ClientResponse) -> str:
 async def read_until(read: Callable[[], Awaitable[str]], text: str) -> str:
     """Read until a piece has the text, and return that piece."""
     while True:
-        piece = await asyncio.wait_for(read(), 10)
+        piece = await asyncio.wait_for(read(), 30)
         assert piece, "the response has ended"
         if text in piece:
             return piece

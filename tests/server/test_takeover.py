@@ -182,7 +182,7 @@ async def test_a_lapse_wakes_one_that_waits(crew: Running, clock: Clock, until: 
     waiting = asyncio.create_task(poll(crew, "w2", lease=LEASE, wait=30))
     await until(lambda: crew.app.relay.waiting == 1)
     clock.skip(LEASE + 1)
-    reply = await asyncio.wait_for(waiting, 5)
+    reply = await asyncio.wait_for(waiting, 15)
     assert [m["message_id"] for m in reply["messages"]] == [task_id]
 
 
@@ -197,7 +197,7 @@ async def test_leaving_wakes_one_that_waits(crew: Running, until: Until, acked: 
     waiting = asyncio.create_task(poll(crew, "w2", lease=LEASE, wait=30))
     await until(lambda: crew.app.relay.waiting == 1)
     await ok(crew.ask("DELETE", "/agents/w1"))
-    reply = await asyncio.wait_for(waiting, 5)
+    reply = await asyncio.wait_for(waiting, 15)
     assert [m["message_id"] for m in reply["messages"] if m["type"] == "task_delegation"] == [task_id]
 
 

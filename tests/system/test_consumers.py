@@ -235,5 +235,5 @@ async def test_an_agent_that_leaves_while_it_waits_ends_its_poll(relay: Running,
     polling = asyncio.create_task(relay.get("/poll/r?wait=2&lease=60"))
     await until(lambda: waiting(relay) == 1)
     await ok(relay.ask("DELETE", "/agents/r"))
-    status, body = await asyncio.wait_for(polling, 5)
+    status, body = await asyncio.wait_for(polling, 15)
     assert (status, body["code"]) == (404, "unknown_agent")

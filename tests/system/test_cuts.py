@@ -134,6 +134,6 @@ async def test_at_whatever_byte_a_connection_breaks_the_message_comes(pair: Runn
     for offset in offsets:
         async with proxy(pair.url, iter((offset, None)).__next__) as between:
             ids.append(await send(pair, "a", "b", offset))
-            await asyncio.wait_for(read_all(pair, between.url, handle), 10)
+            await asyncio.wait_for(read_all(pair, between.url, handle), 30)
     assert all(1 <= handled[id] <= 2 for id in ids)
     await nothing_due(pair, "b")

@@ -46,7 +46,7 @@ async def test_a_drain_answers_those_who_wait_and_refuses_new_work(
     relay.relay.process.send_signal(number)
     for status, body in await asyncio.wait_for(asyncio.gather(*polls), WITHIN):
         assert (status, body["messages"], body["deliveries"], body["count"]) == (200, [], [], 0)
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < WITHIN
 
     for path, body in [
         ("/send", b'{"from_agent":"s","to_agent":"r","content":1}'),
@@ -106,7 +106,7 @@ async def test_an_idle_relay_is_gone_at_once(start_live: Starting) -> None:
     started = time.monotonic()
     relay.relay.process.send_signal(signal.SIGTERM)
     assert await gone(relay) == 0
-    assert time.monotonic() - started < 1.5
+    assert time.monotonic() - started < WITHIN
 
 
 async def test_a_second_signal_ends_it_at_once(start_live: Starting, dial: Dial) -> None:
@@ -122,4 +122,4 @@ async def test_a_second_signal_ends_it_at_once(start_live: Starting, dial: Dial)
     started = time.monotonic()
     relay.relay.process.send_signal(signal.SIGTERM)
     assert await gone(relay) != 0
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < WITHIN

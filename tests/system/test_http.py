@@ -40,7 +40,7 @@ async def test_a_client_that_asks_to_close_gets_its_reply_and_the_end(relay: Run
     connection = await dial(relay.url)
     answer = await connection.ask(request("GET", path, Connection="close"))
     assert answer.json
-    assert await asyncio.wait_for(connection.reader.read(), 5) == b""
+    assert await asyncio.wait_for(connection.reader.read(), 15) == b""
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/poll/b", "/poll/b?lease=60", "/nowhere"])
@@ -49,7 +49,7 @@ async def test_a_client_of_http_1_0_is_answered(relay: Running, dial: Dial, path
     connection = await dial(relay.url)
     answer = await connection.ask(b"GET " + path.encode() + b" HTTP/1.0\r\n" + HOST + b"\r\n")
     assert answer.json
-    assert await asyncio.wait_for(connection.reader.read(), 5) == b""
+    assert await asyncio.wait_for(connection.reader.read(), 15) == b""
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/discover", "/poll/b", "/nowhere"])
@@ -57,7 +57,7 @@ async def test_head_gets_no_body_and_takes_nothing(relay: Running, dial: Dial, p
     id = await send(relay, "a", "b")
     connection = await dial(relay.url)
     await connection.send(request("HEAD", path))
-    head = await asyncio.wait_for(connection.reader.readuntil(b"\r\n\r\n"), 5)
+    head = await asyncio.wait_for(connection.reader.readuntil(b"\r\n\r\n"), 15)
     assert head.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 404 ", b"HTTP/1.1 405 "))
     if b"\r\nconnection: close" not in head.lower():
         assert (await connection.ask(request("GET", "/healthz"))).json["status"] == "ok"
@@ -99,5 +99,5 @@ async def test_no_header_of_a_reply_can_be_written_by_its_asker(relay: Running) 
 async def test_a_poll_that_waits_does_not_hold_up_what_else_its_agent_does(relay: Running, dial: Dial) -> None:
     polling = await dial(relay.url)
     await polling.send(request("GET", "/poll/b?wait=10&lease=60&max=1"))
-    id = await asyncio.wait_for(send(relay, "b", "b"), 2)
+    id = await asyncio.wait_for(send(relay, "b", "b"), 15)
     assert (await polling.answer(2)).json["messages"][0]["message_id"] == id

@@ -52,7 +52,7 @@ class Circle:
     async def run(self) -> None:
         agents = [asyncio.create_task(self.answer(agent_id)) for agent_id in CIRCLE]
         await self.pass_on("a", {"type": "message", "message_id": "none"}, first=True)
-        await asyncio.wait_for(self.over.wait(), 20)
+        await asyncio.wait_for(self.over.wait(), 30)
         for agent in agents:
             agent.cancel()
         await asyncio.gather(*agents, return_exceptions=True)
@@ -112,7 +112,7 @@ async def test_three_that_answer_each_other_for_ever_are_stopped_and_nobody_else
     assert (circle.stopped["status"], circle.stopped["code"], circle.stopped["limit"]) == (429, "loop_stopped", 3)
     assert circle.stopped["current"] == [*"abc" * MAX_CYCLES, "a", "b"]
     assert "a -> b" in circle.stopped["error"]
-    assert await working < 0.1
+    assert await working < 2  # each claim was asked to wait for 5 s
     info = await ok(relay.get("/"))
     assert (info["loops_stopped"], info["rate_limited"]) == (1, 0)
     assert (await metrics(relay))["loops_stopped_total"] == 1
@@ -137,4 +137,4 @@ async def test_three_that_hide_what_they_answer_are_held_to_their_rate(start_liv
     assert circle.stopped["retry_after"] > 0
     assert circle.sent >= 3 * 10
     assert circle.stopped["current"] in (["a", "b"], ["b", "c"], ["c", "a"])
-    assert await working < 0.1
+    assert await working < 2  # each claim was asked to wait for 5 s

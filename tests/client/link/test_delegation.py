@@ -169,7 +169,7 @@ async def test_all_of_it_can_be_awaited(make_link: MakeLink, boss: Client) -> No
         assert (await delegation.receipt).status == "delegated"
         id = await asyncio.to_thread(claim, boss)
         await asyncio.to_thread(boss.respond, id, 3)
-        assert await asyncio.wait_for(asyncio.ensure_future(_value(delegation)), 10) == 3
+        assert await asyncio.wait_for(asyncio.ensure_future(_value(delegation)), 30) == 3
         assert [agent.name for agent in (await planner.discover(name="boss")).agents] == ["boss"]
         assert (await planner.task(id)).status == "completed"
         with pytest.raises(errors.UnknownTask):

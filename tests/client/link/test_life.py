@@ -454,7 +454,7 @@ async def test_a_cancelled_coroutine_gives_its_task_back_at_the_end(make_link: M
 
     async with worker:
         id = (await asyncio.to_thread(boss.delegate, "worker", "x")).message_id
-        await asyncio.wait_for(started.wait(), 10)
+        await asyncio.wait_for(started.wait(), 30)
     await asyncio.to_thread(eventually, lambda: boss.task(id).status == "queued")
     assert ended == [id]
 

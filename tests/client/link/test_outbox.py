@@ -186,7 +186,7 @@ async def test_a_repeat_is_the_very_same_call() -> None:
     sent = outbox.put(calls.send(ME, "b", 1))
     assert not outbox.empty
     pump = asyncio.create_task(outbox.pump(way))
-    assert await asyncio.wait_for(asyncio.wrap_future(sent), 10) == "there"
+    assert await asyncio.wait_for(asyncio.wrap_future(sent), 30) == "there"
     assert len({call.body for call in way.tried}) == 1
     assert len(way.tried) == 3
     assert outbox.empty
