@@ -1,7 +1,9 @@
 # make run    set up what running needs and start the relay on http://127.0.0.1:9077 (flags: make run FLAGS="--port 9078")
 # make test   set up and run everything that CI runs
+# make coverage  the same tests, with the share of lines and branches that they run (95 % at least)
 # make test-long  run the tests of the relay on asyncio and on uvloop, all of them
-# make torture  run what takes minutes: 20,000 refusals of each kind, and the tests marked torture (MINUTES=10 for longer)
+# make torture  run what takes minutes: 20,000 refusals of each kind, the tests marked torture (MINUTES=10 for longer), and
+#             the tests that repeat themselves, as often as they can
 # make test-floors  run the tests with the lowest version of each package that pyproject.toml allows
 # make bench  set up and measure the relay beside the floor
 # make test-proxy  run the relay behind nginx and Caddy, as references/operations.md configures them; takes those that
@@ -16,8 +18,10 @@ BIN := $(VENV)/bin
 endif
 INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
+SPREAD := --numprocesses 4 --dist loadfile --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest $(SPREAD)
 
-.PHONY: torture run test test-long test-floors test-proxy bench clean FORCE
+.PHONY: torture run test coverage test-long test-floors test-proxy bench clean FORCE
 
 run: $(INSTALLED)
 	$(BIN)/clawlink serve $(FLAGS)
@@ -26,14 +30,18 @@ test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --cov --cov-report=term-missing:skip-covered --cov-fail-under=95 $(FLAGS)
+	$(PYTEST) $(FLAGS)
+
+# Measuring takes as long again as the tests.
+coverage: $(READY)
+	$(PYTEST) --cov --cov-report=term-missing:skip-covered --cov-fail-under=95 $(FLAGS)
 
 test-long: $(READY)
-	$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --loops all tests/store tests/relay tests/server tests/system tests/client/link $(FLAGS)
+	$(PYTEST) --loops all tests/store tests/relay tests/server tests/system tests/client/link $(FLAGS)
 
 test-floors:
 	@$(PYTHON) .ci/environment.py $(VENV)-floors test --floors
-	$(VENV)-floors/$(notdir $(BIN))/python -m pytest --numprocesses 4 --dist loadfile $(FLAGS)
+	$(VENV)-floors/$(notdir $(BIN))/python -m pytest $(SPREAD) $(FLAGS)
 
 test-proxy: $(READY)
 	$(BIN)/python -m tests.proxy.binaries
@@ -42,6 +50,7 @@ test-proxy: $(READY)
 torture: $(READY)
 	CLAWLINK_TEST_REFUSALS=20000 $(BIN)/python -m pytest tests/server/test_garbage.py $(FLAGS)
 	CLAWLINK_TORTURE_MINUTES=$(or $(MINUTES),0) $(BIN)/python -m pytest -m torture $(FLAGS)
+	CLAWLINK_TORTURE=1 $(PYTEST) $(shell grep -rl "import size" tests --include=test_*.py) $(FLAGS)
 
 bench: $(READY)
 	$(BIN)/clawlink bench --floor $(FLAGS)

@@ -118,6 +118,21 @@ def make_store(kind: str) -> Store:
     return FaultyStore(MemoryStore(), random.Random(20261121), conflicts=0.1, delays=0.3, stale=0.2)
 
 
+# Where tests start processes or wait: these begin first, so that no worker is left alone with them at the end.
+_LONG = ("system", "bench", "test_", "cli", "client", "server")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take long."""
+    here = Path(__file__).parent
+
+    def place(item: pytest.Item) -> int:
+        name = item.path.relative_to(here).as_posix()
+        return next((n for n, long in enumerate(_LONG) if name.startswith(long)), len(_LONG))
+
+    items.sort(key=place)
+
+
 @pytest.fixture
 def store_kind() -> str:
     """Name the store that ``serve`` uses. A suite that must hold on any store parametrizes this."""

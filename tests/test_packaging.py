@@ -134,7 +134,7 @@ def test_the_source_distribution_has_what_its_tests_need(tmp_path: Path) -> None
         assert wanted <= names, wanted - names
     unpacked = out / f"clawlink_relay-{VERSION}"
     # The chosen tests read the sources, a page of references/, and the data of the tests.
-    some = ["tests/cli/test_docs.py", "tests/protocol/test_openapi.py"]
+    some = ["tests/protocol/test_openapi.py", "tests/test_protocol_doc.py"]
     environ = {**os.environ, "PYTHONPATH": str(unpacked)}
     subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *some],

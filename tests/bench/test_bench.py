@@ -113,6 +113,7 @@ async def test_tasks_are_listed_in_every_state(relay: Relay, monkeypatch: pytest
 
 async def test_a_takeover_is_timed_from_the_end_of_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(task_scenarios, "TAKEOVERS", 2)
+    monkeypatch.setattr(task_scenarios, "STALE_SECONDS", 1.0)
     with servers.relay("--stale-after", f"{task_scenarios.STALE_SECONDS:g}") as server:
         rows = await task_scenarios.takeovers(Relay(server, None), say=_silent)
     assert len(rows) == 2 * 2

@@ -21,6 +21,7 @@ from clawlink.domain.pool import pool_for
 from clawlink.domain.record import SETTLED
 from clawlink.domain.task import ANSWERS, FINAL, TRANSITIONS, Task, TaskState
 from clawlink.errors import LeaseLost, NotAllowed, WrongState
+from tests.effort import size
 
 REQUESTER = "otto"
 AGENTS = ("mia", "eve")
@@ -280,5 +281,9 @@ class TaskRules(RuleBasedStateMachine):
 
 TestTaskRules = TaskRules.TestCase
 TestTaskRules.settings = settings(
-    max_examples=250, stateful_step_count=60, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=size(80, 1000),
+    stateful_step_count=60,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
 )

@@ -36,6 +36,7 @@ from clawlink.relay.settling import Outcome
 from clawlink.store.base import Store
 from clawlink.store.memory import MemoryStore
 from clawlink.store.signals import LocalSignals
+from tests.effort import size
 from tests.store.faulty import FaultyStore
 
 T = TypeVar("T")
@@ -744,10 +745,14 @@ def _says_the_same(one: Report, other: Report) -> bool:
 
 
 _settings = settings(
-    max_examples=200, stateful_step_count=50, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=size(60, 1000),
+    stateful_step_count=50,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
 )
 
 TestTaskLife = TaskLife.TestCase
 TestTaskLife.settings = _settings
 TestContendedTaskLife = ContendedTaskLife.TestCase
-TestContendedTaskLife.settings = settings(_settings, max_examples=120)
+TestContendedTaskLife.settings = settings(_settings, max_examples=size(40, 600))

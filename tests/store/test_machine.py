@@ -21,6 +21,7 @@ from clawlink.domain.message import Priority
 from clawlink.domain.record import SETTLED
 from clawlink.store.base import Absent, Conflict, Drop, Put, Usage
 from clawlink.store.memory import MemoryStore
+from tests.effort import size
 
 T = TypeVar("T")
 
@@ -412,7 +413,11 @@ class AskedNowAndThen(Mailboxes):
 
 
 _settings = settings(
-    max_examples=120, stateful_step_count=60, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    max_examples=size(60, 600),
+    stateful_step_count=60,
+    deadline=None,
+    database=None,
+    suppress_health_check=list(HealthCheck),
 )
 
 TestAskedAtEveryStep = AskedAtEveryStep.TestCase

@@ -1,4 +1,4 @@
-"""A thousand agents, twenty senders at once, and pollers that die at random: the sums match."""
+"""Hundreds of agents, twenty senders at once, and pollers that die at random: the sums match."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 
 import aiohttp
 
+from tests.effort import size
 from tests.server.asks import metrics, ok, poll
 from tests.system.conftest import Live, Starting
 from tests.system.raw import connect, request
 
-AGENTS = 1000
+AGENTS = size(300, 1000)
 SENDERS = 20
-MESSAGES = 100  # of each sender
+MESSAGES = size(50, 100)  # of each sender
 POLLERS = 40
 MAX_ATTEMPTS = 3
 LEASE = 5  # the shortest there is

@@ -20,13 +20,14 @@ import pytest
 from clawlink.client.retry import Backoff
 from clawlink.client.sync import Client
 from clawlink.errors import ClawLinkError, Draining, RelayUnreachable
+from tests.effort import size
 from tests.server.asks import ack, eventually, metrics, ok, poll, pool_task, refused, respond, task_of, tasks_of
 from tests.system.conftest import Live, Starting
 from tests.system.worker import CAPABILITY, LEASE
 
 ROOT = Path(__file__).parents[2]
-TASKS = 200
-WORKERS = 10
+TASKS = size(120, 200)
+WORKERS = size(6, 10)
 KILLS = 4  # of each worker
 SECONDS = 0.4  # of work on one task, at most
 SEED = 20261121
@@ -97,7 +98,7 @@ async def handed(relay: Live, agent_id: str) -> dict[str, Any]:
 
 
 @posix
-async def test_two_hundred_tasks_over_ten_workers_that_are_killed_at_random(start_live: Starting, hire: Hire) -> None:
+async def test_tasks_of_workers_that_are_killed_at_random_are_done_once(start_live: Starting, hire: Hire) -> None:
     relay = start_live("--max-attempts", "50")
     await relay.register("requester", agent_id="req")
     chance = random.Random(SEED)

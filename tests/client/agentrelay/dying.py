@@ -2,13 +2,16 @@
 
     python -m tests.client.agentrelay.dying FOLDER STEP ACTION
 
-Of a write half is written before. It prints ``done`` if it lived.
+Of a write half is written before. It prints ``done`` if it lived. Without arguments it reads lines of JSON, each a
+list of these three, and does each in a child process: where processes can fork, that costs no new interpreter.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -49,11 +52,58 @@ def die_at(step: int) -> None:
         setattr(os, name, counted(name, getattr(os, name)))
 
 
+def run(data: Path, step: int, action: str) -> str:
+    """Do it in a child process; return "done" if the child lived, and "killed" or "failed" if not."""
+    if not hasattr(os, "fork"):
+        command = [sys.executable, "-m", "tests.client.agentrelay.dying", str(data), str(step), action]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        return "done" if "done" in done.stdout else "failed" if done.stderr else "killed"
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            die(data, step, action)
+            code = 0
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    return "killed" if os.WIFSIGNALED(status) else "failed" if os.WEXITSTATUS(status) else "done"
+
+
+class Runner:
+    """A process of one thread that runs each step in a child of its own. Use it in a ``with`` statement."""
+
+    def __enter__(self) -> Runner:
+        command = [sys.executable, "-m", "tests.client.agentrelay.dying"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+
+    def run(self, data: Path, step: int, action: str) -> str:
+        """Return "done", "killed" or "failed"."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(json.dumps([str(data), step, action]), file=self._process.stdin, flush=True)
+        return self._process.stdout.readline().strip()
+
+
+def die(data: Path, step: int, action: str) -> None:
+    """Do it in this process."""
+    folder = Folder(data)
+    die_at(step)
+    ACTIONS[action](folder)
+
+
 def main() -> None:
-    folder = Folder(Path(sys.argv[1]))
-    die_at(int(sys.argv[2]))
-    ACTIONS[sys.argv[3]](folder)
-    print("done")
+    if len(sys.argv) > 1:
+        die(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+        print("done")
+        return
+    for line in sys.stdin:
+        data, step, action = json.loads(line)
+        print(run(Path(data), step, action), flush=True)
 
 
 if __name__ == "__main__":

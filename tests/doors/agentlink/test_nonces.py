@@ -46,18 +46,18 @@ def test_a_clock_that_is_set_back_brings_nothing_back(nonces: Nonces) -> None:
         nonces.use("a", "n", signed_at=START + 10, now=START + 10)
 
 
-def test_a_million_nonces_stay_bounded(nonces: Nonces) -> None:
-    """A thousand a second for a thousand seconds: those of a minute at most are held, and never more than allowed."""
+def test_a_flood_of_nonces_stays_bounded(nonces: Nonces) -> None:
+    """A hundred a second for a thousand seconds: those of a minute at most are held, and never more than allowed."""
     taken = refused = 0
-    for count in range(1_000_000):
-        now = START + count / 1000
+    for count in range(100_000):
+        now = START + count / 100
         try:
             nonces.use(f"owner {count % 4}", str(count), signed_at=now, now=now)
             taken += 1
         except RateLimited:
             refused += 1
         assert len(nonces) <= 2500
-    assert taken + refused == 1_000_000
+    assert taken + refused == 100_000
     assert taken > 50_000  # room comes back as time passes
 
 
