@@ -50,7 +50,7 @@ test-proxy: $(READY)
 torture: $(READY)
 	CLAWLINK_TEST_REFUSALS=20000 $(BIN)/python -m pytest tests/server/test_garbage.py $(FLAGS)
 	CLAWLINK_TORTURE_MINUTES=$(or $(MINUTES),0) $(BIN)/python -m pytest -m torture $(FLAGS)
-	CLAWLINK_TORTURE=1 $(PYTEST) $(shell grep -rl "import size" tests --include=test_*.py) $(FLAGS)
+	CLAWLINK_TORTURE=1 $(PYTEST) -m storm $(FLAGS)
 
 bench: $(READY)
 	$(BIN)/clawlink bench --floor $(FLAGS)

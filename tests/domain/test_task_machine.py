@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -22,6 +23,8 @@ from clawlink.domain.record import SETTLED
 from clawlink.domain.task import ANSWERS, FINAL, TRANSITIONS, Task, TaskState
 from clawlink.errors import LeaseLost, NotAllowed, WrongState
 from tests.effort import size
+
+pytestmark = pytest.mark.storm
 
 REQUESTER = "otto"
 AGENTS = ("mia", "eve")

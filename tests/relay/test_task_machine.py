@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from random import Random
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -38,6 +39,8 @@ from clawlink.store.memory import MemoryStore
 from clawlink.store.signals import LocalSignals
 from tests.effort import size
 from tests.store.faulty import FaultyStore
+
+pytestmark = pytest.mark.storm
 
 T = TypeVar("T")
 

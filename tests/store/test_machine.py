@@ -23,6 +23,8 @@ from clawlink.store.base import Absent, Conflict, Drop, Put, Usage
 from clawlink.store.memory import MemoryStore
 from tests.effort import size
 
+pytestmark = pytest.mark.storm
+
 T = TypeVar("T")
 
 MAILBOXES = ("mia", "eve")

@@ -17,6 +17,8 @@ from tests.effort import size
 from tests.server.asks import nothing_due, ok, send
 from tests.system.proxy import proxy
 
+pytestmark = pytest.mark.storm
+
 MESSAGES = size(300, 1000)
 CUTS = size(60, 200)
 _BROKEN = (aiohttp.ClientError, ConnectionError, asyncio.IncompleteReadError)

@@ -7,6 +7,8 @@ import pytest
 from clawlink.bench import link_scenarios
 from tests.effort import size
 
+pytestmark = pytest.mark.storm
+
 
 async def test_fifty_links_come_back_after_each_restart_and_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(link_scenarios, "RESTARTS", size(3, 10))

@@ -9,11 +9,14 @@ from contextlib import suppress
 from typing import Any
 
 import aiohttp
+import pytest
 
 from tests.effort import size
 from tests.server.asks import metrics, ok, poll
 from tests.system.conftest import Live, Starting
 from tests.system.raw import connect, request
+
+pytestmark = pytest.mark.storm
 
 AGENTS = size(300, 1000)
 SENDERS = 20

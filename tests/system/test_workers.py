@@ -25,6 +25,8 @@ from tests.server.asks import ack, eventually, metrics, ok, poll, pool_task, ref
 from tests.system.conftest import Live, Starting
 from tests.system.worker import CAPABILITY, LEASE
 
+pytestmark = pytest.mark.storm
+
 ROOT = Path(__file__).parents[2]
 TASKS = size(120, 200)
 WORKERS = size(6, 10)

@@ -23,6 +23,8 @@ from tests.client.agentrelay.conftest import Desk
 from tests.client.agentrelay.dying import ACTIONS, Runner
 from tests.effort import size
 
+pytestmark = pytest.mark.storm
+
 MOST_STEPS = 60
 STATUS = {
     "send": "sent",
