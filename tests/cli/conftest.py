@@ -8,12 +8,14 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from clawlink.cli.main import main
 from clawlink.client.sync import Client
@@ -93,6 +95,16 @@ def call(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPa
         return Result(code, raw, err.decode())
 
     return call
+
+
+def until_polled(url: str, polls: int = 1) -> None:
+    """Wait, for thirty seconds at most, until so many polls wait at the relay."""
+    for _ in range(3000):
+        shown = requests.get(url + "/metrics", timeout=30).text
+        if int(re.findall(r"^clawlink_waiting_polls (\d+)$", shown, re.MULTILINE)[0]) >= polls:
+            return
+        time.sleep(0.01)
+    raise AssertionError("no poll waits at the relay")
 
 
 def _start(*flags: str) -> tuple[subprocess.Popen[str], str]:

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from clawlink.cli import main as cli
 from clawlink.cli.exits import Exit, UsageError, exit_of
 from clawlink.client.identity import NoIdentity, SeveralIdentities
 from clawlink.client.waiting import StillPending
-from tests.cli.conftest import COMMAND, Run
+from tests.cli.conftest import COMMAND, Run, until_polled
 
 CODES = {
     errors.RelayUnreachable: 3,
@@ -233,9 +232,9 @@ def test_control_c_while_waiting(call: Run, relay: str, fresh: Callable[[str], s
     process = subprocess.Popen(
         [*COMMAND, "poll", "--wait", "60"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    time.sleep(1.0)
+    until_polled(relay)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=10)
+    out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err) == (130, "", "")
 
 

@@ -18,7 +18,7 @@ import pytest
 
 from clawlink.client.identity import Identities, home
 from clawlink.client.sync import Client
-from tests.cli.conftest import COMMAND, Relays, Run
+from tests.cli.conftest import COMMAND, Relays, Run, until_polled
 
 Fresh = Callable[[str], str]
 EVIL = "first\nsecond \x1b[2J\x1b]0;title\x07 [bold]x[/bold] \u202egnp.exe\u2028clawlink: all is well"
@@ -318,7 +318,7 @@ def test_follow_waits_for_a_relay_that_is_away_and_registers_again_if_it_forgot_
     call("--relay", url, "register", "--name", "ada").ok()
     following = follow("--json")
     assert following.process.stderr is not None
-    time.sleep(0.5)
+    until_polled(url)
     own_relay.stop(url)
     assert "trying again" in json.loads(following.process.stderr.readline())["warning"]
     own_relay.restart(url)
