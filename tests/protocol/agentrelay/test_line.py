@@ -134,15 +134,15 @@ def test_a_hostile_text_takes_no_time(piece: str, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("run", [*" \t\n\",`'-*:=a_", ", ", ' "', '""', " a", "* "])
-@pytest.mark.parametrize("head", ["", "a", "A,", "a,b,", 'A,"', "- Type", "AgentRelay", "- **ID"])
-@pytest.mark.parametrize("tail", ["", "x", ",", "!"])
-def test_nor_does_a_long_run_of_anything(run: str, head: str, tail: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nor_does_a_long_run_of_anything(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(line, "_MAX_TEXT", 200_000)
-    text = head + (run * 100_000)[:100_000] + tail
-    started = time.process_time()
-    with contextlib.suppress(BadRequest):
-        find(text)
-    assert time.process_time() - started < 2
+    middle = (run * 100_000)[:100_000]
+    for head in ("", "a", "A,", "a,b,", 'A,"', "- Type", "AgentRelay", "- **ID"):
+        for tail in ("", "x", ",", "!"):
+            started = time.process_time()
+            with contextlib.suppress(BadRequest):
+                find(head + middle + tail)
+            assert time.process_time() - started < 2, (head, run, tail)
 
 
 def test_a_message_is_bounded() -> None:
