@@ -49,32 +49,32 @@ def test_a_whole_agent_id_is_not_looked_up(call: Run, me: str, peer: Client, mon
     call("send", "--to", of(peer), "--content", "x").ok()
 
 
-def test_a_task_by_the_beginning_of_its_id_in_every_verb(run: Run, me: str, peer: Client) -> None:
+def test_a_task_by_the_beginning_of_its_id_in_every_verb(call: Run, me: str, peer: Client) -> None:
     to = of(peer)[:8]
-    asked = run("delegate", "--to", to, "--task", "sum", "--json").ok().json
+    asked = call("delegate", "--to", to, "--task", "sum", "--json").ok().json
     id, short = asked["message_id"], asked["message_id"][:10]
     assert asked["recipient"]["agent_id"] == of(peer)
-    assert run("task", short, "--json").ok().json["task_id"] == id
-    assert run("status", short, "--json").ok().json["message_id"] == id
+    assert call("task", short, "--json").ok().json["task_id"] == id
+    assert call("status", short, "--json").ok().json["message_id"] == id
     [one] = peer.poll(wait=5)
     peer.ack([one.receipt])
     peer.respond(id, "Which?", status="input_required")
-    assert run("answer", short, "these", "--json").ok().json["task_id"] == id
-    child = run("delegate", "--to-any-of", to, "--task", "part", "--parent", short, "--json").ok().json
-    assert run("task", child["message_id"], "--json").ok().json["parent_task"] == id
-    said = run("send", "--to", to, "--content", "x", "--reply-to", short, "--json").ok().json["message_id"]
+    assert call("answer", short, "these", "--json").ok().json["task_id"] == id
+    child = call("delegate", "--to-any-of", to, "--task", "part", "--parent", short, "--json").ok().json
+    assert call("task", child["message_id"], "--json").ok().json["parent_task"] == id
+    said = call("send", "--to", to, "--content", "x", "--reply-to", short, "--json").ok().json["message_id"]
     assert any(one.raw.get("in_reply_to") == id for one in peer.poll(wait=5) if one.message_id == said)
-    assert run("cancel", child["message_id"][:12], "--json").ok().json["task_id"] == child["message_id"]
+    assert call("cancel", child["message_id"][:12], "--json").ok().json["task_id"] == child["message_id"]
     peer.respond(id, "done")
-    assert run("wait", short, "--json").ok().json["task_id"] == id
+    assert call("wait", short, "--json").ok().json["task_id"] == id
 
 
-def test_my_own_task_and_identity_by_their_beginnings(run: Run, me: str, peer: Client) -> None:
+def test_my_own_task_and_identity_by_their_beginnings(call: Run, me: str, peer: Client) -> None:
     id = peer.delegate(me, {"sum": [1, 2]}).message_id  # type: ignore[arg-type]
-    assert '"{' in run("tasks", "--as", me[:6]).ok().out  # what is asked need not be text
-    run("poll").ok()
+    assert '"{' in call("tasks", "--as", me[:6]).ok().out  # what is asked need not be text
+    call("poll").ok()
     assert (
-        run("respond", "--msg-id", id[:9], "--result", "3", "--to", of(peer)[:9], "--json").ok().json["message_id"]
+        call("respond", "--msg-id", id[:9], "--result", "3", "--to", of(peer)[:9], "--json").ok().json["message_id"]
         == id
     )
 
@@ -98,48 +98,48 @@ def test_an_ambiguous_beginning_lists_the_candidates(
 
 
 def test_what_begins_no_id_of_mine_is_asked_as_it_stands(
-    run: Run, me: str, peer: Client, relay: str, fresh: Fresh
+    call: Run, me: str, peer: Client, relay: str, fresh: Fresh
 ) -> None:
     with Client(relay) as third:
         third.register(fresh("third"))
         theirs = third.delegate(of(peer), "a secret").message_id
-    unknown, another = run("task", "0000aaaa").failed(5).err, run("task", theirs[:8]).failed(5).err
+    unknown, another = call("task", "0000aaaa").failed(5).err, call("task", theirs[:8]).failed(5).err
     assert unknown.replace("0000aaaa", "*") == another.replace(theirs[:8], "*")
-    run("task", theirs).failed(4)  # a whole id goes straight through
-    assert "the beginning of an id is enough for tasks alone" in run("status", theirs[:8]).failed(5).err
-    warned = run("send", "--to", of(peer), "--content", "x", "--reply-to", theirs[:8]).ok()
+    call("task", theirs).failed(4)  # a whole id goes straight through
+    assert "the beginning of an id is enough for tasks alone" in call("status", theirs[:8]).failed(5).err
+    warned = call("send", "--to", of(peer), "--content", "x", "--reply-to", theirs[:8]).ok()
     assert "begins the id of no task of yours" in warned.err
 
 
-def test_names_go_before_the_beginnings_of_ids(run: Run, me: str, peer: Client, relay: str) -> None:
+def test_names_go_before_the_beginnings_of_ids(call: Run, me: str, peer: Client, relay: str) -> None:
     name = of(peer)[:7]  # an agent may be called as another's id begins
     with Client(relay) as called, Client(relay, agent_id="beefbeef-bot") as own_id:
         called.register(name)
         own_id.register("own id")
-        told = run("send", "--to", name, "--content", "x", "--json").ok().json
+        told = call("send", "--to", name, "--content", "x", "--json").ok().json
         assert told["recipient"]["agent_id"] == of(called)
         # An id that reads like a name is not found by its beginning.
-        assert "beef" in run("send", "--to", "beefbeef", "--content", "x").failed(5).err
+        assert "beef" in call("send", "--to", "beefbeef", "--content", "x").failed(5).err
         called.leave()
-    assert run("send", "--to", name, "--content", "x", "--json").ok().json["recipient"]["agent_id"] == of(peer)
+    assert call("send", "--to", name, "--content", "x", "--json").ok().json["recipient"]["agent_id"] == of(peer)
 
 
-def test_the_operator_and_dead_letters(run: Run, own_relay: Relays, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_operator_and_dead_letters(call: Run, own_relay: Relays, monkeypatch: pytest.MonkeyPatch) -> None:
     url = own_relay("--token", "t", "--admin-token", "a", "--max-attempts", "1")
     monkeypatch.setenv("CLAWLINK_RELAY", url)
     with Client(url, token="t") as agent:
         agent.register("gone")
-        run("kick", of(agent)[:8], "--token", "t", "--admin-token", "a").ok()
+        call("kick", of(agent)[:8], "--token", "t", "--admin-token", "a").ok()
         # Without the token of everyone the list cannot be seen.
         agent.register("dead1")
-        run("kick", "dead1", "--admin-token", "a").ok()
+        call("kick", "dead1", "--admin-token", "a").ok()
         agent.register("sender")
-        me = run("register", "--name", "me", "--no-claim", "--token", "t", "--json").ok().json["agent"]["agent_id"]
+        me = call("register", "--name", "me", "--no-claim", "--token", "t", "--json").ok().json["agent"]["agent_id"]
         id = agent.send("me", "x").message_id
         with Client(url, token="t", agent_id=me) as mine:
             mine.nack([one.receipt for one in mine.poll()])
             assert mine.poll() == []  # it is buried in place of being handed out again
-        assert run("redrive", "--id", id[:8], "--json").ok().json["message_ids"] == [id]
+        assert call("redrive", "--id", id[:8], "--json").ok().json["message_ids"] == [id]
 
 
 def test_more_tasks_than_are_searched(call: Run, me: str, peer: Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,15 +150,15 @@ def test_more_tasks_than_are_searched(call: Run, me: str, peer: Client, monkeypa
     assert "among the first 1 tasks of yours, and there are more; give the whole id" in ended[0].err
 
 
-def test_quiet_prints_an_id_alone(run: Run, relay: str, peer: Client, fresh: Fresh) -> None:
+def test_quiet_prints_an_id_alone(call: Run, relay: str, peer: Client, fresh: Fresh) -> None:
     def alone(*args: str) -> str:
-        done = run(*args).ok()
+        done = call(*args).ok()
         assert re.fullmatch(r"[0-9a-f]{16,24}\n", done.out), (args, done.out)
         assert done.err == "", (args, done.err)
         return done.out.strip()
 
     me = alone("register", "--name", fresh("me"), "-q")
-    assert me == run("whoami", "--offline", "--json").ok().json["chosen"]["agent_id"]
+    assert me == call("whoami", "--offline", "--json").ok().json["chosen"]["agent_id"]
     task = alone("delegate", "--to", of(peer), "--task", "x", "--quiet")
     peer.ack([one.receipt for one in peer.poll(wait=5)])
     peer.respond(task, "Which?", status="input_required")
@@ -167,27 +167,27 @@ def test_quiet_prints_an_id_alone(run: Run, relay: str, peer: Client, fresh: Fre
         (("send", "--to", of(peer), "--content", "x", "-q"), "message"),
         (("broadcast", "--content", "x", "-q"), "knowledge_broadcast"),
     ):
-        assert run("status", alone(*args), "--json").ok().json["type"] == type, args
+        assert call("status", alone(*args), "--json").ok().json["type"] == type, args
     given = peer.delegate(me, "y").message_id
-    run("poll").ok()
+    call("poll").ok()
     assert alone("respond", "--msg-id", given, "--result", "z", "-q") != given
-    sent = json.loads(run("send", "--to", of(peer), "--content", "x", "-q", "--json").ok().out)
+    sent = json.loads(call("send", "--to", of(peer), "--content", "x", "-q", "--json").ok().out)
     assert sent["message_id"]  # JSON goes before
-    two = run("delegate", "--to", f"{of(peer)},{me}", "--task", "x", "-q").ok().out.split()
-    assert [run("task", id, "--json").ok().json["assignee"] for id in two] == [of(peer), me]
+    two = call("delegate", "--to", f"{of(peer)},{me}", "--task", "x", "-q").ok().out.split()
+    assert [call("task", id, "--json").ok().json["assignee"] for id in two] == [of(peer), me]
     peer.respond(task, "r")
-    waited = run("delegate", "--to", me, "--task", "x", "-q", "--wait", "0.01")
+    waited = call("delegate", "--to", me, "--task", "x", "-q", "--wait", "0.01")
     assert (waited.code, waited.out) == (6, "")
     assert re.match(r"[0-9a-f]{24}\n", waited.err), waited.err
 
 
-def test_people_read_names(run: Run, me: str, peer: Client, relay: str, fresh: Fresh) -> None:
+def test_people_read_names(call: Run, me: str, peer: Client, relay: str, fresh: Fresh) -> None:
     name, key = fresh("called"), fresh("file")
     peer.register(name)
     peer.put_file(key, "x")
     peer.lock_file(key, seconds=60)
     id = peer.send(me, "x").message_id
     for args in (("file-list",), ("file-history", key), ("status", id)):
-        out = run(*args).ok().out
+        out = call(*args).ok().out
         assert f'"{name}"' in out, (args, out)
         assert of(peer) not in out, (args, out)
