@@ -23,7 +23,8 @@ class Pool(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     Empty tuples and None ask for nothing. Its home is the mailbox of its id. Capabilities and name are folded.
     ``used_at`` is when work was put here last. ``returns_at`` is when work that waits for an agent that has left goes
-    back to its requesters. Times are seconds since the epoch.
+    back to its requesters. Times are seconds since the epoch. ``left`` is an agent that leaves: until all that it held
+    is taken back, nobody may claim here.
     """
 
     id: str
@@ -34,6 +35,7 @@ class Pool(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     used_at: float = 0.0
     key_hash: str | None = None
     returns_at: float | None = None
+    left: Agent | None = None
 
     @property
     def home(self) -> str:
@@ -71,13 +73,20 @@ def pool_for(capabilities: Iterable[str], any_of: Iterable[str]) -> Pool:
     return Pool(id=_PREFIX + digest, version=0, capabilities=wanted, any_of=members)
 
 
-def waiting_for(mailbox: str, name: str, *, key_hash: str | None = None, returns_at: float | None = None) -> Pool:
+def waiting_for(
+    mailbox: str,
+    name: str,
+    *,
+    key_hash: str | None = None,
+    returns_at: float | None = None,
+    left: Agent | None = None,
+) -> Pool:
     """Return the pool from which an agent of this name that has left claims what was in its mailbox.
 
     A claimed agent needs its key for that: nobody else gets what was meant for it. Of an agent that had none, its next
     namesake is taken for it, as in ClawLink 1.0.x. What nobody has claimed goes back at ``returns_at``.
     """
-    return Pool(id=mailbox, version=0, name=fold(name), key_hash=key_hash, returns_at=returns_at)
+    return Pool(id=mailbox, version=0, name=fold(name), key_hash=key_hash, returns_at=returns_at, left=left)
 
 
 def is_heir(pool: Pool, name: str, key_hash: str | None) -> bool:
@@ -107,7 +116,7 @@ def skills_of(agent: Agent) -> frozenset[str]:
 
 def eligible(pool: Pool, agent: Agent, skills: frozenset[str] | None = None) -> bool:
     """Return True if the agent may claim from the pool. ``skills`` are its own, for callers that have them."""
-    if pool.any_of and agent.id not in pool.any_of:
+    if pool.left is not None or (pool.any_of and agent.id not in pool.any_of):
         return False
     if pool.name is not None and (pool.name != fold(agent.name) or not is_heir(pool, agent.name, agent.key_hash)):
         return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
 from clawlink.domain import access, looks
@@ -417,12 +417,15 @@ class Agents:
             del self._left[next(iter(self._left))]
 
     @retrying
-    async def remove(self, agent_id: str) -> Agent | None:
-        """Remove the agent and free its name; None if it is gone already."""
+    async def remove(self, agent_id: str, heirs: Callable[[Agent], Awaitable[Put]]) -> Agent | None:
+        """Remove the agent and free its name; None if it is gone already.
+
+        In the same commit its mailbox becomes the pool that ``heirs`` returns, so that nobody else can have it.
+        """
         core = self._core
         agent = await core.store.get(Agent, agent_id)
         if agent is not None:
-            await core.commit(agent.home, Drop(agent))
+            await core.commit(agent.home, Drop(agent), await heirs(agent))
             self.directory.remove(agent_id)
             await self._give_up_name(agent)
         return agent

@@ -139,8 +139,7 @@ class Claims:
             try:
                 if changes:
                     await core.commit(mailbox, *changes, quiet=True)  # nothing becomes due sooner by it
-                    if mailbox != by:  # leaving does not touch a pool, so the commit met no Conflict
-                        await self._require_registered(by)
+                    await self._require_registered(by)  # else it has left with what leaving may not have seen
                 over = [await self._upkeep.end(id) for id in ended]
             except Conflict:
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import NamedTuple
 
 from clawlink.domain.agent import Agent
@@ -27,6 +28,7 @@ class Departures:
         self._agents = agents
         self._mailbox = mailbox
         self._upkeep = upkeep
+        self._under_way: set[str] = set()
 
     async def leave(self, agent: Agent) -> Departure:
         """Remove the agent. Its messages expire; what it was asked goes on to others, or waits for its name."""
@@ -34,16 +36,43 @@ class Departures:
 
     async def _leave(self, agent_id: str) -> Departure:
         self._agents.note_left(agent_id)
-        gone = await self._agents.remove(agent_id)
-        dropped = await self._mailbox.close(agent_id)
+        gone = await self._agents.remove(agent_id, self._upkeep.heirs)
         if gone is None:
-            return Departure(dropped, 0)
-        waiting = await self._upkeep.owner_left(gone)
+            return Departure(0, 0)
+        departure = await self.finish(gone)
         await self._agents.tell(gone, AgentLeft, self._core.clock())
-        return Departure(dropped, waiting)
+        return departure
 
     async def forget(self, agent_id: str) -> None:
         """Remove an agent that has been silent for long. Nobody is told: nobody has heard of it for long either."""
-        gone = await self._agents.remove(agent_id)
+        gone = await self._agents.remove(agent_id, self._upkeep.heirs)
         if gone is not None:
-            await self._upkeep.owner_left(gone)
+            await self.finish(gone)
+
+    async def finish(self, gone: Agent) -> Departure:
+        """Take back all that an agent held, whose record is gone. The janitor does it for what broke off in between.
+
+        An index may lag, so that it shows a task only after a while. All that happened before the agent's record went
+        is shown to a look that begins ``index_lag`` later: that look is the last.
+        """
+        if gone.id in self._under_way:
+            return Departure(0, 0)
+        self._under_way.add(gone.id)
+        try:
+            waiting: dict[str, str] = {}
+            dropped = await self._take_back(gone, waiting)
+            if self._core.store.index_lag:
+                await asyncio.sleep(self._core.store.index_lag)
+                dropped += await self._take_back(gone, waiting)
+            await self._upkeep.open_to_heirs(gone.id, empty=gone.id not in waiting.values())
+        finally:
+            self._under_way.discard(gone.id)
+        return Departure(dropped, len(waiting))
+
+    async def _take_back(self, gone: Agent, waiting: dict[str, str]) -> int:
+        """Take back what is seen; return how many messages nobody will read any more."""
+        dropped = 0
+        if await self._core.store.get(Agent, gone.id) is None:
+            dropped = await self._mailbox.close(gone.id)
+        await self._upkeep.owner_left(gone, waiting)
+        return dropped

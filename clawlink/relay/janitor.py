@@ -244,6 +244,9 @@ class Janitor:
                 return well
 
     async def _look_at_pool(self, pool: Pool) -> None:
+        if pool.left is not None:  # it leaves at this moment, or a failure has broken that off
+            await self._departures.finish(pool.left)
+            return
         due_at = await self._core.store.next_due_at(pool.id)
         if due_at is not None and due_at <= self._core.clock():
             self._pools.wake_one(pool)  # whoever was to wake for it may have gone

@@ -161,7 +161,7 @@ class Pools:
                     retry_after=_FULL_RETRY_SECONDS,
                 )
         if found is not None and rename:
-            found = replace(found, name=wanted.name, key_hash=wanted.key_hash)
+            found = replace(found, name=wanted.name, key_hash=wanted.key_hash, left=wanted.left)
         if found is not None:
             found = replace(found, returns_at=wanted.returns_at)
         return Put((found or wanted).used(self._core.clock()))
@@ -169,11 +169,15 @@ class Pools:
     async def drop_if_empty(self, pool: Pool, *, unused_for: float = _EMPTY_SECONDS) -> bool:
         """Forget a pool that has had no work for a while. Raises Conflict if some comes at this moment."""
         core = self._core
-        if core.clock() - pool.used_at < unused_for or await self._in_use(pool):
+        if pool.left is not None or core.clock() - pool.used_at < unused_for or await self.in_use(pool):
             return False
-        await core.commit(pool.home, Drop(pool), quiet=True)
-        self._counted.pop(pool.id, None)
+        await self.drop(pool)
         return True
+
+    async def drop(self, pool: Pool) -> None:
+        """Forget a pool. Raises Conflict if some work comes at this moment."""
+        await self._core.commit(pool.home, Drop(pool), quiet=True)
+        self._counted.pop(pool.id, None)
 
     async def _drop_an_empty_one(self) -> bool:
         """Forget one pool that has no work, however short that is; return False if all have work."""
@@ -188,7 +192,7 @@ class Pools:
             await turns.next()
         return False
 
-    async def _in_use(self, pool: Pool) -> bool:
+    async def in_use(self, pool: Pool) -> bool:
         """Tell whether there is work in the pool, or may come back to it from one of its name."""
         store = self._core.store
         if (await store.load(pool.id)).count and await store.pending(pool.id, 1):

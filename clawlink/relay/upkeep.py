@@ -239,10 +239,13 @@ class Upkeep:
             deadline_at=task.deadline_at,
         )
 
-    async def owner_left(self, agent: Agent) -> int:
-        """Take back what an agent held that has left; return how many tasks wait for it to come back.
+    async def owner_left(self, agent: Agent, waiting: dict[str, str]) -> None:
+        """Take back what an agent held that has left.
 
-        Those of pools go on to others. The agent's record is gone already.
+        Add to ``waiting`` the tasks that wait for it to come back, and in which mailbox: an agent that had its name
+        before may have been asked.
+        Those of pools go on to others. The agent's record is gone already. This takes back what the indexes show at
+        this moment. Where they lag it is to be done again, which tells nobody twice of a task in ``waiting``.
         """
         core = self._core
         most = core.limits.max_mailbox_messages
@@ -256,33 +259,29 @@ class Upkeep:
                 break
             after = page.after
             await turns.next(len(page.records))
-        forsaken: set[str] = set()
-        elsewhere = 0  # tasks of the name that wait in the mailbox of one who had it before
         for id in held:
-            task = await self._forsake(id, agent)
-            if task is not None:
-                forsaken.add(id)
-                elsewhere += not task.pooled and task.mailbox != agent.id
+            mailbox = await self._forsake(id, agent)
+            if mailbox is not None:
+                waiting[id] = mailbox
             await turns.next()
         await self._mailbox.redrive(agent.id, None, most)  # whoever comes back may have better luck
-        waiting = [d async for d in self._mailbox.pending(agent.id) if d.is_task]
-        if waiting:
-            await self._wait_for_name(agent)
-        for d in waiting:
-            if d.id not in forsaken:
+        async for d in self._mailbox.pending(agent.id):
+            if d.is_task and d.id not in waiting:
                 await self._tell_of_leaving(d.id, agent)
-            await turns.next()
-        return len(waiting) + elsewhere
+                waiting[d.id] = agent.id
 
     @retrying
-    async def _forsake(self, task_id: str, left: Agent) -> Task | None:
-        """Take a task back from one that has left, and return it; None if it does not hold it."""
-        d = await self._core.store.get(Delivery, task_id)
-        task = rules.carried(d) if d is not None and not d.has_record else await self._core.store.get(Task, task_id)
+    async def _forsake(self, task_id: str, left: Agent) -> str | None:
+        """Take a task back from an agent that has left; return the mailbox in which it waits for that agent now."""
+        core = self._core
+        d = await core.store.get(Delivery, task_id)
+        task = rules.carried(d) if d is not None and not d.has_record else await core.store.get(Task, task_id)
         if task is None or task.assignee != left.id or task.state in (*FINAL, QUEUED):
             return None
-        await self._take_back(task, d, None, self._core.clock(), was=left)
-        return task
+        if await core.store.get(Agent, left.id) is not None:  # it is back, and may have claimed the task since
+            return None
+        await self._take_back(task, d, None, core.clock(), was=left)
+        return None if task.pooled else task.mailbox
 
     async def _tell_of_leaving(self, task_id: str, left: Agent) -> None:
         store = self._core.store
@@ -294,11 +293,23 @@ class Upkeep:
             note = f"{left.name} has left; the task waits for {self._heir(left)}"
             await self.tell(task.requester, task, by=None, note=note, occasion=str(left.resumed_at))
 
-    @retrying
-    async def _wait_for_name(self, agent: Agent) -> None:
+    async def heirs(self, agent: Agent) -> Put:
+        """Return what makes the mailbox of an agent that leaves the pool of its heirs, who wait until it has left."""
         returns_at = self._core.clock() + self._core.limits.return_after
-        pool = waiting_for(agent.id, agent.name, key_hash=agent.key_hash, returns_at=returns_at)
-        await self._core.commit(agent.id, await self._pools.using(pool, make_room=True, rename=True))
+        pool = waiting_for(agent.id, agent.name, key_hash=agent.key_hash, returns_at=returns_at, left=agent)
+        return await self._pools.using(pool, make_room=True, rename=True)
+
+    @retrying
+    async def open_to_heirs(self, pool_id: str, *, empty: bool) -> None:
+        """Let the heirs of an agent claim, now that all that it held is taken back, or forget an ``empty`` pool."""
+        pool = await self._core.store.get(Pool, pool_id)
+        if pool is None or pool.left is None:
+            return
+        if empty and not await self._pools.in_use(pool):
+            await self._pools.drop(pool)
+            return
+        pool = replace(pool, version=pool.version + 1, left=None)
+        await self._core.commit(pool.home, Put(pool), quiet=True)
         self._pools.wake_one(pool)
 
     def _heir(self, left: Agent | None) -> str:

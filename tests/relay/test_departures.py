@@ -10,6 +10,7 @@ import pytest
 from clawlink.domain.agent import Agent
 from clawlink.domain.pool import POOLS, Pool
 from clawlink.errors import LeaseLost, NameTaken, UnknownAgent, WrongState
+from clawlink.store.base import Absent, Drop, Failed, Put
 from clawlink.store.memory import MemoryStore
 from tests.relay.scene import Scene
 from tests.relay.test_claims import turns
@@ -205,3 +206,67 @@ async def test_a_claimed_agent_that_is_silent_keeps_its_name_for_longer(scene: S
         await scene.register("thief", name="carol", key="o" * 43)
     await scene.let_pass(86_400)
     assert await scene.store.get(Agent, "c1") is None
+
+
+async def test_a_departure_that_broke_off_goes_on_at_the_next_look() -> None:
+    """The store fails at each commit in turn. No stranger has the mailbox meanwhile, and the tasks wait in the end."""
+    for commits in range(1, 12):
+        store = _Breaking(MemoryStore(), Random(1))
+        scene = Scene(store=store)
+        await scene.register("req")
+        await scene.register("b1", name="Bob")
+        held, queued = await scene.delegate(to_agent="b1"), await scene.delegate(to_agent="b1")
+        await scene.send("req", "b1", "a secret")
+        (taken, *_) = (await scene.relay.claims.claim(await scene.agent("b1"), limit=1, wait=0, lease=600)).deliveries
+        assert taken.id == held
+        store.left = commits
+        try:
+            await scene.leave("b1")
+        except Failed:
+            if await store.get(Agent, "b1") is not None:
+                continue
+        finally:
+            broke_off, store.left = store.left == 0, None
+        with pytest.raises(NameTaken):
+            await scene.register("b1", name="stranger")
+        await scene.let_pass(1)
+        await scene.register("b2", name="Bob")
+        taken_over = [d.id for _ in range(3) for d in await scene.take("b2")]  # one of a pool each time
+        assert sorted(taken_over) == sorted([held, queued]), f"after {commits} commits"
+        assert {status for status, _ in await scene.updates()} == {"queued"}, f"after {commits} commits"
+        if not broke_off:
+            return
+    raise AssertionError("a departure takes more commits than this test allows for")
+
+
+async def test_a_departure_sees_what_an_index_shows_late() -> None:
+    for seed in range(20):
+        store = FaultyStore(MemoryStore(), Random(seed), stale=0.7)
+        scene = Scene(store=store)
+        await scene.register("req")
+        await scene.register("b1", name="Bob")
+        await scene.leave("b1")  # its questions have answers by then that are soon out of date
+        await scene.register("b1", name="Bob")
+        for _ in range(2):
+            await scene.delegate(to_agent="b1")
+        await scene.send("req", "b1", "a secret")
+        receipts: list[str] = []
+        while len(receipts) < 2:
+            receipts += await scene.claim("b1")
+        await scene.relay.settling.ack("b1", receipts[:1])
+        await scene.delegate(to_agent="b1")
+        assert await scene.leave("b1") == (1, 3), f"seed {seed}"
+        assert [d.receipt for d in await store.inner.pending("b1", 10)] == [None] * 3, f"seed {seed}"
+
+
+class _Breaking(FaultyStore):
+    """A store that fails once ``left`` more commits have been made."""
+
+    left: int | None = None
+
+    async def commit(self, home: str, *changes: Put | Drop | Absent) -> None:
+        if self.left == 0:
+            raise Failed("injected: the store is away")
+        await super().commit(home, *changes)
+        if self.left is not None:
+            self.left -= 1

@@ -621,7 +621,6 @@ async def test_joined_and_left_unread_arrive_as_one(pair: Running) -> None:
     assert [m["type"] for m in news["messages"]] == ["agent_joined"]
 
 
-@memory  # an index that lags may not show the task yet when its agent leaves
 async def test_leaving_removes_the_agent_and_its_mail_and_leaves_its_tasks(pair: Running) -> None:
     """What it was told is over with it; what it was asked waits for whoever has its name next, and for nobody else."""
     message = await send(pair, "a", "b")

@@ -384,8 +384,6 @@ async def left(relay: Running, agent_id: str) -> Any:
     return await ok(relay.ask("DELETE", f"/agents/{agent_id}"))
 
 
-# Where an index lags, the departure may not see a task that was handed out a moment before.
-@memory
 @pytest.mark.parametrize("how", ["queued", "delivered", "acked", "in_progress"])
 async def test_a_task_of_one_that_leaves_waits_for_the_next_of_its_name(crew: Running, how: str) -> None:
     task_id = await delegate(crew, "a", "w1")

@@ -12,7 +12,7 @@ relay's tests run behind this one too. It wraps any store and injects, each with
 ``lost``        a commit raises ``Failed``, and it did take effect.
 ``stale``       an index answers a question (``due``, ``pending``, ``next_due_at``, ``page``, ``first``, ``usage``,
                 ``load``, ``total``, ``ending``; the same arguments but for ``now``) as it would have at an earlier
-                moment.
+                moment, no more than ``index_lag`` seconds ago.
 
 ``get`` and ``commit`` are always true. A stale answer is one of the last ``memory`` true answers to that question and
 at most ``age`` operations of the whole store old, and out of ``memory`` answers in a row to one question at least one
@@ -25,9 +25,11 @@ With all probabilities at 0, the default, it does nothing at all. Everything ran
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter, deque
 from collections.abc import Container, Sequence
 from random import Random
+from time import monotonic
 from typing import Any, TypeVar
 
 from clawlink.domain.delivery import Delivery
@@ -36,6 +38,7 @@ from clawlink.store.base import Absent, Conflict, Drop, Failed, Page, Put, R, St
 A = TypeVar("A")
 
 _MAX_TURNS = 3
+_LAG_SECONDS = 0.1
 
 
 class FaultyStore:
@@ -65,12 +68,12 @@ class FaultyStore:
         self._memory = memory
         self._age = age
         self._operations = 0
-        self._answers: dict[tuple[Any, ...], deque[tuple[int, Any]]] = {}
+        self._answers: dict[tuple[Any, ...], deque[tuple[int, float, Any]]] = {}
         self._in_a_row: Counter[tuple[Any, ...]] = Counter()
 
     @property
     def index_lag(self) -> float:
-        return 0.5 if self.stale else self.inner.index_lag
+        return _LAG_SECONDS if self.stale else self.inner.index_lag
 
     # -- always true -------------------------------------------------------------------------------------------------
 
@@ -134,15 +137,15 @@ class FaultyStore:
 
     async def pending(self, mailbox: str, limit: int, but: Container[str] = ()) -> Sequence[Delivery]:
         await self._pause()
-        found = self._recall(("pending", mailbox, limit), await self.inner.pending(mailbox, limit, but))
+        found = self._recall(("pending", mailbox), await self.inner.pending(mailbox, sys.maxsize))
         await self._pause()
-        return [d for d in found if d.id not in but]
+        return [d for d in found if d.id not in but][:limit]
 
     async def ending(self, kind: type[R], now: float, limit: int, but: Container[str] = ()) -> Sequence[R]:
         await self._pause()
-        found = self._recall(("ending", kind, limit), await self.inner.ending(kind, now, limit, but))
+        found = self._recall(("ending", kind), await self.inner.ending(kind, now, sys.maxsize))
         await self._pause()
-        return [record for record in found if record.id not in but]
+        return [record for record in found if record.id not in but][:limit]
 
     async def next_due_at(self, mailbox: str) -> float | None:
         await self._pause()
@@ -174,12 +177,13 @@ class FaultyStore:
         if not self.stale:
             return true
         answers = self._answers.setdefault(question, deque(maxlen=self._memory))
-        answers.append((self._operations, true))
-        while self._operations - answers[0][0] > self._age:
+        now = monotonic()
+        answers.append((self._operations, now, true))
+        while self._operations - answers[0][0] > self._age or now - answers[0][1] > self.index_lag:
             answers.popleft()
         if len(answers) > 1 and self._in_a_row[question] < self._memory - 1 and self._strikes("stale", self.stale):
             self._in_a_row[question] += 1
-            earlier: A = answers[self.random.randrange(len(answers) - 1)][1]
+            earlier: A = answers[self.random.randrange(len(answers) - 1)][2]
             return earlier
         self._in_a_row[question] = 0
         return true
