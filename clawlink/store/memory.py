@@ -5,15 +5,16 @@ Every method runs without suspending, so nothing changes between a read and the 
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right, insort
+from bisect import bisect_left, insort
 from collections.abc import Container, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import islice
 from operator import attrgetter
-from typing import Any, cast
+from typing import Any
 
 from clawlink.domain.delivery import DEAD, PENDING, Delivery
 from clawlink.store.base import Absent, Conflict, Drop, Page, Put, R, Usage
+from clawlink.store.ids import Ids
 
 _rank = attrgetter("rank")
 _NOTHING = Usage(0, 0)
@@ -23,28 +24,20 @@ _STALE_ENTRIES = 64
 _AT_ONCE = 512
 
 
-class _Index:
-    """The ids under one key, in the order they came, and their weight. A dict keeps order and drops fast.
+class _Index(Ids):
+    """The ids under a key, in the order they came, and the weight of their records."""
 
-    Once a page of it was cut short, each id has a number too. Numbers only grow, so a page can go on after one whose id
-    has gone. A dict cannot seek, though: ``listed`` are the numbers and ids as lists. Ids that have gone stay there
-    until they are half of it.
-    """
-
-    __slots__ = ("bytes", "ids", "listed", "numbers")
+    __slots__ = ("bytes",)
 
     def __init__(self) -> None:
-        self.ids: dict[str, None] = {}
+        super().__init__()
         self.bytes = 0
-        self.numbers: dict[str, int] | None = None
-        self.listed: tuple[list[int], list[str]] | None = None
 
 
 class _Kind:
     """All records of one kind, their indexes, and the calendar: which of them end in which second.
 
     ``seconds`` are the seconds of the calendar, sorted. ``arrivals`` is the last number given to an id under a key.
-    Dicts of ids to nothing stand where sets would do: they take half the memory.
     """
 
     __slots__ = ("arrivals", "calendar", "indexes", "records", "seconds")
@@ -52,7 +45,7 @@ class _Kind:
     def __init__(self) -> None:
         self.records: dict[str, Any] = {}
         self.indexes: dict[str, _Index] = {}
-        self.calendar: dict[int, dict[str, None]] = {}
+        self.calendar: dict[int, Ids] = {}
         self.seconds: list[int] = []
         self.arrivals = 0
 
@@ -69,6 +62,7 @@ class _Kind:
             old_weight = old.weight if old_keys else 0
             new_weight = new.weight if new_keys else 0
             if old_keys != new_keys:
+                self.arrivals += 1
                 for key in old_keys:
                     if key not in new_keys:
                         self._unindex(id, key, old_weight)
@@ -85,38 +79,23 @@ class _Kind:
             if new_end is not None:
                 ids = self.calendar.get(int(new_end))
                 if ids is None:
-                    self.calendar[int(new_end)] = {id: None}
+                    ids = self.calendar[int(new_end)] = Ids()
                     insort(self.seconds, int(new_end))
-                else:
-                    ids[id] = None
+                ids.add(id, 0)
 
     def _index(self, id: str, key: str, weight: int) -> None:
         index = self.indexes.get(key)
         if index is None:
             index = self.indexes[key] = _Index()
         index.bytes += weight
-        index.ids[id] = None
-        if index.numbers is not None:
-            self._number(index, id)
+        index.add(id, self.arrivals)
 
     def _unindex(self, id: str, key: str, weight: int) -> None:
         index = self.indexes[key]
         index.bytes -= weight
-        del index.ids[id]
-        if index.numbers is not None:
-            del index.numbers[id]
-        if not index.ids:
+        index.remove(id)
+        if not index:
             del self.indexes[key]
-
-    def _number(self, index: _Index, *ids: str) -> None:
-        if index.numbers is None:
-            index.numbers = {}
-        numbers = range(self.arrivals + 1, self.arrivals + len(ids) + 1)
-        index.numbers.update(zip(ids, numbers, strict=True))
-        self.arrivals += len(ids)
-        if index.listed is not None:
-            index.listed[0].extend(numbers)
-            index.listed[1].extend(ids)
 
     def page(self, key: str, after: str | None, limit: int, *, newest: bool) -> Page[Any]:
         """Return the records under ``key`` that came after the number ``after``, or before it, ``newest`` first."""
@@ -124,34 +103,17 @@ class _Kind:
         if index is None:
             return Page((), None)
         if after is None or not after.isdecimal():
-            ids = list(islice(reversed(index.ids) if newest else index.ids, limit + 1))
+            ids = list(islice(reversed(index) if newest else index, limit + 1))
         else:
-            ids = self._after(index, int(after), limit + 1, newest=newest)
+            ids = index.after(int(after), limit + 1, newest=newest)
         records = [self.records[id] for id in ids[:limit]]
         if len(ids) <= limit or not records:
             return Page(records, None)
-        if index.numbers is None:
-            self._number(index, *index.ids)
-        return Page(records, str(cast("dict[str, int]", index.numbers)[ids[limit - 1]]))
-
-    def _after(self, index: _Index, number: int, limit: int, *, newest: bool) -> list[str]:
-        """Return up to ``limit`` ids after a number, or before it, the ``newest`` first."""
-        if index.numbers is None:
-            self._number(index, *index.ids)
-        current = cast("dict[str, int]", index.numbers)
-        if index.listed is None or len(index.listed[0]) > 2 * len(current) + _STALE_ENTRIES:
-            index.listed = list(current.values()), list(current)
-        numbers, ids = index.listed
-        if newest:
-            places = range(bisect_left(numbers, number) - 1, -1, -1)
-        else:
-            places = range(bisect_right(numbers, number), len(numbers))
-        there = (ids[place] for place in places if current.get(ids[place]) == numbers[place])
-        return list(islice(there, limit))
+        return Page(records, str(index.number(ids[limit - 1])))
 
     def _uncalendar(self, id: str, second: int) -> None:
         ids = self.calendar[second]
-        del ids[id]
+        ids.remove(id)
         if not ids:
             del self.calendar[second]
             del self.seconds[bisect_left(self.seconds, second)]
@@ -202,12 +164,12 @@ class MemoryStore:
     async def first(self, kind: type[R], key: str, limit: int) -> Sequence[R]:
         found = self._kind(kind)
         index = found.indexes.get(key)
-        return () if index is None else [found.records[id] for id in islice(index.ids, limit)]
+        return () if index is None else [found.records[id] for id in islice(index, limit)]
 
     async def usage(self, kind: type[R], key: str) -> Usage:
         found = self._kinds.get(kind)
         index = None if found is None else found.indexes.get(key)
-        return _NOTHING if index is None else Usage(len(index.ids), index.bytes)
+        return _NOTHING if index is None else Usage(len(index), index.bytes)
 
     async def load(self, mailbox: str) -> Usage:
         box = self._mailboxes.get(mailbox)

@@ -1,0 +1,84 @@
+"""Ids in the order in which they were added, each with a number.
+
+A dict keeps order and drops fast, but a dict of 100,000 ids takes 6 ms to grow, and cannot be entered in the middle.
+Here ids stand in dicts of at most 4,096: each grows in a tenth of a millisecond, and a page begins at the right dict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain, islice
+
+PIECE = 4096
+
+
+class Ids:
+    """Ids and their numbers. Numbers only grow, so a page goes on after an id that is gone."""
+
+    __slots__ = ("_before", "_count", "_last")
+
+    def __init__(self) -> None:
+        self._last: dict[str, int] = {}
+        self._before: list[dict[str, int]] | None = None  # full ones, oldest first
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._last) if self._before is None else chain(*self._before, self._last)
+
+    def __reversed__(self) -> Iterator[str]:
+        if self._before is None:
+            return reversed(self._last)
+        return chain(reversed(self._last), *map(reversed, reversed(self._before)))
+
+    def add(self, id: str, number: int) -> None:
+        """Add an id that is not here, with a number that is at least the last one."""
+        if len(self._last) == PIECE:
+            if self._before is None:
+                self._before = []
+            self._before.append(self._last)
+            self._last = {}
+        self._last[id] = number
+        self._count += 1
+
+    def remove(self, id: str) -> None:
+        """Remove an id. Raises KeyError if it is not here."""
+        if self._last.pop(id, None) is None:
+            self._remove_before(id)
+        self._count -= 1
+
+    def _remove_before(self, id: str) -> None:
+        before = self._before or []
+        for place, piece in enumerate(before):
+            if piece.pop(id, None) is not None:
+                if not piece:
+                    del before[place]
+                return
+        raise KeyError(id)
+
+    def number(self, id: str) -> int:
+        """Return the number of an id that is here."""
+        return next(piece[id] for piece in self._pieces() if id in piece)
+
+    def after(self, number: int, limit: int, *, newest: bool) -> list[str]:
+        """Return up to ``limit`` ids with greater numbers, oldest first; or with smaller ones, ``newest`` first."""
+        found: list[str] = []
+        pieces = self._pieces()
+        for piece in reversed(pieces) if newest else pieces:
+            ends = next(reversed(piece.values()), None), next(iter(piece.values()), None)
+            if ends[0] is None or ends[1] is None or (ends[1] >= number if newest else ends[0] <= number):
+                continue
+            fitting = (
+                (id for id, its in reversed(piece.items()) if its < number)
+                if newest
+                else (id for id, its in piece.items() if its > number)
+            )
+            found.extend(islice(fitting, limit - len(found)))
+            if len(found) == limit:
+                break
+        return found
+
+    def _pieces(self) -> list[dict[str, int]]:
+        return [*(self._before or ()), self._last]
