@@ -255,7 +255,7 @@ async def send(
 
     Raises ConnectionError if it goes or stands still, and RelayFull if too many bytes wait for their readers.
     """
-    with request.unread.hold(request.address, PART_BYTES):
+    with request.unread.hold(request.block, PART_BYTES):
         return await _stream(request, span, content_type, headers, opened)
 
 

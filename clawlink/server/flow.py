@@ -12,7 +12,6 @@ from typing import Any
 
 from clawlink.domain.limits import IDLE_BODY_SECONDS, Limits
 from clawlink.errors import RelayFull
-from clawlink.server.address import block_of
 
 if sys.platform == "linux":
     import fcntl
@@ -77,14 +76,13 @@ class Unread:
         return self._total
 
     @contextmanager
-    def hold(self, address: str | None, size: int) -> Iterator[None]:
+    def hold(self, block: str | None, size: int) -> Iterator[None]:
         """Count ``size`` bytes for a peer until the context ends. Raises RelayFull before a limit is passed.
 
-        ``address`` None is that of a peer without a limit by address.
+        A peer whose ``block`` of addresses is None has no limit by address.
         """
         limits = self._limits
-        whose = None if address is None else block_of(address)
-        mine = 0 if whose is None else self._of[whose]
+        mine = 0 if block is None else self._of[block]
         for kept, limit, flag, what in (
             (0, limits.max_unread_reply, "--max-unread-reply", "this reply"),
             (mine, limits.max_unread_address, "--max-unread-address", "the replies that this address does not read"),
@@ -99,13 +97,13 @@ class Unread:
                     retry_after=_RETRY_SECONDS,
                 )
         self._total += size
-        if whose is not None:
-            self._of[whose] += size
+        if block is not None:
+            self._of[block] += size
         try:
             yield
         finally:
             self._total -= size
-            if whose is not None:
-                self._of[whose] -= size
-                if not self._of[whose]:
-                    del self._of[whose]
+            if block is not None:
+                self._of[block] -= size
+                if not self._of[block]:
+                    del self._of[block]

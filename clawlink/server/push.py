@@ -31,7 +31,7 @@ from clawlink.server.auth import SUBPROTOCOL, in_subprotocol, offers_subprotocol
 from clawlink.server.frames import BadFrame, Frame, error_frame, message_frame, read_frame, reply_frame
 from clawlink.server.leases import lease_of
 from clawlink.server.sending import Sender, Turn
-from clawlink.server.wire import Handler, Request, parameter, read_query
+from clawlink.server.wire import Handler, Request, origin_of, parameter, read_query
 
 _log = logging.getLogger("clawlink.push")
 
@@ -115,8 +115,7 @@ class Push:
         ask = read_query(request, StreamQuery)
         request.stay()
         if ask.lease is None:  # as a client of 1.0.x connects, which does not know that the relay was restarted
-            machine = request.remote or ""
-            agent, _ = await relay.agents.acting_anyway(agent_id, agent_key, field="agent_id", machine=machine)
+            agent, _ = await relay.agents.acting_anyway(agent_id, agent_key, field="agent_id", machine=request.machine)
         else:
             agent = await relay.agents.acting(agent_id, agent_key, field="agent_id")
         offers = offers_subprotocol(request)
@@ -125,7 +124,7 @@ class Push:
             raise BadRequest("offer all subprotocols in one header", field="Sec-WebSocket-Protocol")
         ws = _Socket(
             autoping=False,
-            compress=request.remote not in LOOPBACK_HOSTS,
+            compress=request.address not in LOOPBACK_HOSTS,
             max_msg_size=self._max_frame_bytes + 1,  # aiohttp refuses what is as large as this
             protocols=(SUBPROTOCOL,) if offers else (),
         )
@@ -205,6 +204,7 @@ class _Session:
         self._agent_key = agent_key
         self._ws = ws
         self._transport = request.transport
+        self._origin = origin_of(request)
         self._consumer = consumer
         self._acks = acks
         self._loop = asyncio.get_running_loop()
@@ -342,7 +342,7 @@ class _Session:
         try:
             reply = await frame.act(self._relay, await self._acting(), frame.ask)
         except Exception as failure:
-            facts = {"route": paths.SOCKET.path, "frame": frame.type}
+            facts = {"route": paths.SOCKET.path, "frame": frame.type, **self._origin}
             await self._sender.text(error_frame(frame.id, refusal(self._relay, failure, facts, _log)))
             return
         self._note(frame, reply)

@@ -132,7 +132,7 @@ async def _write(request: Request, answer: Reply) -> web.StreamResponse:
         raise ConnectionResetError("the client has gone")
     size = answer.size
     if size > _LARGE_BYTES:
-        with request.unread.hold(request.address, size), _watched(request):
+        with request.unread.hold(request.block, size), _watched(request):
             response = await _send(request, answer, size)
             await request.writer.drain()
         return response

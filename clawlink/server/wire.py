@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cached_property
 from typing import Any, TypeVar
 from urllib.parse import unquote
 
@@ -58,10 +59,20 @@ class Request(Asked):
                 self.transport.close()
             raise ConnectionResetError("the client has gone")
 
-    @property
+    @cached_property
     def address(self) -> str | None:
         """The client's address; None behind a proxy that does not tell it. See ``Addresses.of``."""
         return self.addresses.of(self.remote, self.headers)
+
+    @property
+    def block(self) -> str | None:
+        """The key of all limits by address; None if none of them holds. See ``block_of``."""
+        return None if self.address is None else block_of(self.address)
+
+    @property
+    def machine(self) -> str:
+        """The address that an agent is shown with: the client's, else that of its proxy."""
+        return self.address or self.remote or ""
 
     @property
     def is_local(self) -> bool:
@@ -257,13 +268,12 @@ async def acting_anyway(
     if not plain:
         return await acting(relay, request, agent_id, field), False
     agent_key = request.headers.get(_AGENT_KEY)
-    return await relay.agents.acting_anyway(agent_id, agent_key, field=field, machine=request.remote or "")
+    return await relay.agents.acting_anyway(agent_id, agent_key, field=field, machine=request.machine)
 
 
 def origin_of(request: Request) -> dict[str, str]:
     """Return where a request comes from, for the log: nothing behind a proxy that does not tell it."""
-    address = request.address
-    return {} if address is None else {"address": block_of(address)}
+    return {} if request.block is None else {"address": request.block}
 
 
 async def asking(relay: Relay, request: Request, agent_id: str | None, otherwise: str | None = None) -> Agent:

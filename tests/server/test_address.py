@@ -91,12 +91,41 @@ def test_the_flag_takes_addresses_and_networks() -> None:
         config(CLAWLINK_TRUST_PROXY="nginx")
 
 
-async def test_an_agent_behind_a_declared_proxy_is_shown_with_its_own_address(serve: Serve) -> None:
+async def test_an_agent_is_shown_with_the_address_of_its_client_however_it_came(serve: Serve) -> None:
     relay = await serve(trust_proxies=("127.0.0.1/32",))
-    body = b'{"agent_id":"a"}'
-    answer = await exchange(relay.url, request("POST", "/register", body, X_Forwarded_For="1.1.1.1, 198.51.100.7"))
-    assert answer.json["agent"]["machine"] == "198.51.100.7"
+    headers = {"X-Forwarded-For": "1.1.1.1, 198.51.100.7"}
+    assert (await relay.post("/register", {"agent_id": "registered"}, headers=headers))[0] == 200
+    assert (await relay.get("/poll/polls", headers=headers))[0] == 200
+    async with relay.session.ws_connect(f"{relay.url}/ws/listens", headers=headers):
+        agents = (await relay.get("/discover"))[1]["agents"]
+    assert {agent["agent_id"]: agent["machine"] for agent in agents} == dict.fromkeys(
+        ("registered", "polls", "listens"), "198.51.100.7"
+    )
     assert (await relay.get("/"))[1]["undeclared_proxy"] is False
+
+
+async def test_an_agent_behind_an_undeclared_proxy_is_shown_with_the_address_of_the_proxy(serve: Serve) -> None:
+    relay = await serve()
+    headers = {"X-Forwarded-For": "198.51.100.7"}
+    assert (await relay.post("/register", {"agent_id": "a"}, headers=headers))[1]["agent"]["machine"] == "127.0.0.1"
+
+
+async def test_a_frame_that_is_refused_is_logged_with_the_address(
+    serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    relay = await serve(trust_proxies=("127.0.0.1/32",))
+    for agent_id in ("requester", "worker", "other"):
+        await relay.register(agent_id, agent_id=agent_id)
+    ask = {"from_agent": "requester", "to_agent": "worker", "task": "t"}
+    task_id = (await relay.post("/delegate", ask))[1]["message_id"]
+    headers = {"X-Forwarded-For": "198.51.100.7"}
+    async with relay.session.ws_connect(f"{relay.url}/ws/other?lease=30", headers=headers) as ws:
+        with caplog.at_level(logging.WARNING, "clawlink"):
+            await ws.send_json({"type": "respond", "id": 1, "message_id": task_id, "result": "r", "receipt": "junk"})
+            answer = await ws.receive_json(timeout=30)
+    assert answer["code"] == "not_allowed", answer
+    told = [vars(record) for record in caplog.records if record.getMessage() == "refused"]
+    assert [line.get("address") for line in told] == ["198.51.100.7"]
 
 
 async def test_the_relay_tells_of_a_proxy_that_nobody_declared(serve: Serve) -> None:

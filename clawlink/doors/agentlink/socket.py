@@ -41,7 +41,7 @@ class Socket:
             await self.response.prepare(request)
         except web.HTTPException as failure:
             raise BadRequest(f"this is no handshake of a websocket: {failure.text}", field="Upgrade") from None
-        self.address = request.remote
+        self.address = getattr(request, "block", None)  # the relay's own requests have it, see server/wire.py
         self._transport = request.transport
         self._heard_at = asyncio.get_running_loop().time()
 

@@ -27,9 +27,7 @@ _AGENTS_A_PIECE = 1000
 async def register(relay: Relay, request: Request) -> Reply:
     """Register an agent, or resume one."""
     ask = await read(request, requests.Register)
-    done = await relay.agents.register(
-        ask, machine=request.address or request.remote or "", agent_key=request.headers.get(KEY_HEADER)
-    )
+    done = await relay.agents.register(ask, machine=request.machine, agent_key=request.headers.get(KEY_HEADER))
     return reply(
         replies.Registered(
             status="registered",
