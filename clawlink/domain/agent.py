@@ -15,6 +15,11 @@ from msgspec.structs import replace
 
 from clawlink.domain import looks
 from clawlink.domain.limits import Limits
+from clawlink.domain.record import text_bytes
+
+# What an agent takes beside its texts, its listing included, and what a hold of a name takes, measured.
+_RECORD_BYTES = 520
+_HOLD_BYTES = 60
 
 
 class Presence(str, Enum):
@@ -66,6 +71,13 @@ class Agent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         return 0
 
     @property
+    def footprint(self) -> int:
+        """Its texts count twice: they are kept once more as ``discover`` sends them."""
+        shown = (self.id, self.name, self.machine, self.description, *self.capabilities)
+        size = _RECORD_BYTES + sum(text_bytes(text) + len(msgspec.json.encode(text)) for text in shown)
+        return size + sum(map(text_bytes, self.subscriptions))
+
+    @property
     def ends_at(self) -> float | None:
         """Silence ends an agent, and only the janitor knows the limits; so it looks at every agent in turn."""
         return None
@@ -93,6 +105,10 @@ class NameHold(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     @property
     def weight(self) -> int:
         return 0
+
+    @property
+    def footprint(self) -> int:
+        return _HOLD_BYTES + text_bytes(self.id)
 
     @property
     def ends_at(self) -> float | None:

@@ -6,7 +6,12 @@ import msgspec
 from msgspec.structs import replace
 
 from clawlink.domain.agent import fold
-from clawlink.domain.record import SETTLED
+from clawlink.domain.record import SETTLED, text_bytes
+
+# What a broadcast and each of its recipients take, and what is kept of it for those who come late, measured.
+_RECORD_BYTES = 190
+_RECIPIENT_BYTES = 8
+_KNOWLEDGE_BYTES = 130
 
 
 class Broadcast(msgspec.Struct, frozen=True, gc=False):
@@ -38,6 +43,10 @@ class Broadcast(msgspec.Struct, frozen=True, gc=False):
     @property
     def weight(self) -> int:
         return len(self.body) + sum(map(len, self.recipients))
+
+    @property
+    def footprint(self) -> int:
+        return _RECORD_BYTES + text_bytes(self.id) + len(self.body) + _RECIPIENT_BYTES * len(self.recipients)
 
     def done(self, refused: int) -> Broadcast:
         """Return the broadcast once every recipient has been tried."""
@@ -71,6 +80,11 @@ class Knowledge(msgspec.Struct, frozen=True, gc=False):
     @property
     def weight(self) -> int:
         return len(self.body)
+
+    @property
+    def footprint(self) -> int:
+        texts = text_bytes(self.id) + text_bytes(self.topic) + sum(map(text_bytes, self.tags))
+        return _KNOWLEDGE_BYTES + len(self.body) + texts
 
 
 KNOWLEDGE = "knowledge"

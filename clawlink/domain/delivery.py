@@ -20,7 +20,7 @@ import msgspec
 from msgspec.structs import replace
 
 from clawlink.domain.pool import is_pool
-from clawlink.domain.record import SETTLED
+from clawlink.domain.record import SETTLED, text_bytes
 from clawlink.errors import LeaseLost
 
 
@@ -32,6 +32,9 @@ class State(str, Enum):
     EXPIRED = "expired"
     DEAD = "dead"
 
+
+# What a delivery takes beside its id and body, measured: see `clawlink.store.memory` for what the store adds.
+_RECORD_BYTES = 410
 
 # Looking a member up in its class costs more than all else that a hot comparison does.
 PENDING, ACKED, DEAD = State.PENDING, State.ACKED, State.DEAD
@@ -103,6 +106,12 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     @property
     def weight(self) -> int:
         return len(self.body)
+
+    @property
+    def footprint(self) -> int:
+        """Beside the record of its task it takes no body of its own: it is the task's."""
+        size = _RECORD_BYTES + text_bytes(self.id) + (0 if self.has_record else len(self.body))
+        return size if self.merge is None else size + text_bytes(self.merge, sent=False)
 
 
 _RANK_SHIFT = 56

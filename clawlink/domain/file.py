@@ -10,12 +10,19 @@ from typing import Any
 
 import msgspec
 
-from clawlink.domain.record import SETTLED
+from clawlink.domain.record import SETTLED, text_bytes
 from clawlink.errors import FileLocked, UnknownFile, VersionConflict
 
 PRESENT = "present"
 ABSENT = "absent"
 """The index keys of files that are there, and of what is left of others: a lock, or where to go on counting."""
+
+
+# What each takes beside its texts, measured.
+_RECORD_BYTES = 110
+_VERSION_BYTES = 250
+_LOCK_BYTES = 70
+_WRITE_BYTES = 190
 
 
 class Content(msgspec.Struct, frozen=True, gc=False):
@@ -73,6 +80,14 @@ class SharedFile(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         return self.versions[0].content.size if self.versions else 0
 
     @property
+    def footprint(self) -> int:
+        """Without the contents, which are counted where they are kept."""
+        size = _RECORD_BYTES + text_bytes(self.id)
+        for version in self.versions:
+            size += _VERSION_BYTES + text_bytes(version.file_type) + text_bytes(version.content_type)
+        return size if self.lock is None else size + _LOCK_BYTES + text_bytes(self.lock.note)
+
+    @property
     def newest(self) -> Version:
         """The version it is at; only where there is one."""
         return self.versions[0]
@@ -115,6 +130,10 @@ class FileWrite(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     @property
     def weight(self) -> int:
         return 0
+
+    @property
+    def footprint(self) -> int:
+        return _WRITE_BYTES + text_bytes(self.id) + text_bytes(self.file_key)
 
 
 def present(file: SharedFile | None, now: float) -> SharedFile | None:

@@ -13,9 +13,12 @@ import msgspec
 from msgspec.structs import replace
 
 from clawlink.domain.agent import Agent, by_capability, by_name, fold
+from clawlink.domain.record import text_bytes
 
 POOLS = "pools"
 _PREFIX = " pool "
+# What a pool takes beside its texts, measured.
+_RECORD_BYTES = 110
 
 
 class Pool(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -48,6 +51,11 @@ class Pool(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     @property
     def weight(self) -> int:
         return 0
+
+    @property
+    def footprint(self) -> int:
+        texts = (self.id, self.name, *self.capabilities, *self.any_of)
+        return _RECORD_BYTES + sum(map(text_bytes, texts))
 
     @property
     def ends_at(self) -> float | None:

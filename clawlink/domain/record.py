@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
+_TEXT_BYTES = 56
+
 SETTLED = " settled"
 """The index key of records that are kept only to answer repeats and questions; the oldest go first.
 
@@ -39,5 +41,22 @@ class Record(Protocol):
         """How many bytes of users' data the record holds."""
 
     @property
+    def footprint(self) -> int:
+        """About how many bytes of memory the record takes, without the store's tables and index entries."""
+
+    @property
     def ends_at(self) -> float | None:
         """When the janitor should look at the record, in seconds since the epoch; None for never."""
+
+
+def text_bytes(text: str | None, *, sent: bool = True) -> int:
+    """Return about how many bytes of memory a text takes.
+
+    A text outside ASCII keeps its UTF-8, too, once it was ``sent``.
+    """
+    if text is None:
+        return 0
+    if text.isascii():
+        return _TEXT_BYTES + len(text)
+    size = (text + " ").__sizeof__()  # of a new text: how wide a character is, without the UTF-8
+    return size * 3 if sent else size

@@ -18,6 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from clawlink.domain.devices import is_device
+from clawlink.domain.record import text_bytes
 from clawlink.errors import BadRequest, UnknownEvent, WrongState
 
 ALIAS = "s"
@@ -33,6 +34,9 @@ DEFAULT_REGISTRY_TTL_HOURS = 168
 MAX_TTL_HOURS = 24 * 3650
 HOUR = 3600.0
 _MANY_HOURS = 10**9
+
+# What an event takes beside its texts and contents, measured.
+_RECORD_BYTES = 360
 
 _TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _PUNCTUATION = "._-"
@@ -117,6 +121,13 @@ class Pointer(Struct, frozen=True, kw_only=True, gc=False):
     @property
     def weight(self) -> int:
         return len(self.content)
+
+    @property
+    def footprint(self) -> int:
+        event = self.event
+        texts = (self.id, event.id, event.type, event.sender, event.receiver, self.sender_name, self.receiver_name)
+        readers = sum(map(text_bytes, event.received_by))
+        return _RECORD_BYTES + len(self.content) + sum(map(text_bytes, texts)) + readers
 
 
 KNOWN = " events"

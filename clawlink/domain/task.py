@@ -22,7 +22,7 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery, by_lender
 from clawlink.domain.limits import MAX_HISTORY, MAX_HISTORY_BYTES
 from clawlink.domain.pool import is_pool
-from clawlink.domain.record import SETTLED
+from clawlink.domain.record import SETTLED, text_bytes
 from clawlink.errors import BadRequest, LeaseLost, NotAllowed, WrongState
 
 
@@ -94,6 +94,11 @@ def reported_as(status: str, *, free: bool) -> tuple[TaskState, str]:
     )
 
 
+# What a task takes beside its texts, and each event of its history, measured.
+_RECORD_BYTES = 320
+_EVENT_BYTES = 200
+
+
 class Event(msgspec.Struct, frozen=True, gc=False):
     """One step of a task, or a report on it. ``by`` is None for the relay; ``content`` is encoded JSON."""
 
@@ -160,6 +165,10 @@ class Task(msgspec.Struct, frozen=True, gc=False):
     @property
     def weight(self) -> int:
         return len(self.body) + self.said + (0 if self.answer is None else len(self.answer))
+
+    @property
+    def footprint(self) -> int:
+        return _RECORD_BYTES + text_bytes(self.id) + self.weight + _EVENT_BYTES * len(self.history)
 
     @property
     def ends_at(self) -> float:

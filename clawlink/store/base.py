@@ -2,8 +2,8 @@
 
 A store decides nothing. It reads records and commits batches of versioned changes, all or none, or raises
 ``Conflict``; the relay then rereads and tries again. What it answers from an index (``page``, ``usage``, ``load``,
-``total``, ``due``, ``pending``, ``next_due_at``, ``ending``) is a hint that may be out of date; ``get`` and ``commit``
-are the truth.
+``total``, ``memory``, ``due``, ``pending``, ``next_due_at``, ``ending``) is a hint that may be out of date; ``get`` and
+``commit`` are the truth.
 """
 
 from __future__ import annotations
@@ -93,6 +93,9 @@ class Store(Protocol):
 
     async def total(self) -> Usage:
         """Count what all mailboxes hold."""
+
+    async def memory(self) -> int:
+        """Return about how many bytes of memory all records take, tables and index entries included."""
 
     async def due(self, mailbox: str, now: float, limit: int) -> Sequence[Delivery]:
         """Return up to ``limit`` deliveries that are due, the lowest rank first.
@@ -198,6 +201,16 @@ class Blobs(Protocol):
     @property
     def used(self) -> int:
         """How many bytes there are: held, being read, or on their way in."""
+
+    @property
+    def memory(self) -> int:
+        """About how many bytes of memory they take: not those that lie on a disk."""
+
+    def memory_for(self, size: int) -> int:
+        """Return about how many bytes of memory a content of this size would take."""
+
+    def trim(self) -> None:
+        """Give back memory that is only kept for what may come."""
 
     def draft(self) -> Draft:
         """Return an empty draft."""

@@ -31,6 +31,9 @@ _SLABS_FROM_BYTES = 2 * 1024 * 1024
 _SLAB_BYTES = 4 * 1024 * 1024
 _SPARE_SLABS = 8
 SPOOL_ABOVE_BYTES = 1024 * 1024
+# What a content takes beside its bytes, and each of its pieces, measured.
+_CONTENT_BYTES = 480
+_PART_BYTES = 64
 
 
 class LocalBlobs:
@@ -42,6 +45,20 @@ class LocalBlobs:
         self._held: dict[str, _Held] = {}
         self.slabs = Slabs()
         self.used = 0
+        self.spooled = 0  # of these, what lies on the disk
+
+    @property
+    def memory(self) -> int:
+        """About how many bytes of memory they take, with slabs that are not full, and spare ones."""
+        return self.used - self.spooled + self.slabs.unused + _CONTENT_BYTES * len(self._held)
+
+    def memory_for(self, size: int) -> int:
+        """Return about how many bytes of memory a content of this size would take."""
+        return _CONTENT_BYTES + (min(size, self._spool_above) if self.spools(size) else size)
+
+    def trim(self) -> None:
+        """Give back the spare slabs."""
+        self.slabs.trim()
 
     def draft(self) -> LocalDraft:
         """Return an empty draft."""
@@ -78,14 +95,19 @@ class LocalBlobs:
         for held in self._held.values():
             held.body.close()
         self._held.clear()
-        self.used = 0
+        self.used = self.spooled = 0
 
     def _let_go(self, digest: str, held: _Held) -> None:
         held.holds -= 1
         if not held.holds and self._held.get(digest) is held:
             del self._held[digest]
             self.used -= held.size
-            held.body.close()
+            self.let_go(held.body)
+
+    def let_go(self, body: Body) -> None:
+        """Forget a body that nobody holds any more."""
+        self.spooled -= body.spooled
+        body.close()
 
     # -- for drafts --------------------------------------------------------------------------------------------------
 
@@ -100,7 +122,7 @@ class LocalBlobs:
             held = self._held[digest] = _Held(body, size)
         else:
             self.used -= size
-            body.close()
+            self.let_go(body)
         held.holds += 1
         return Content(digest, size)
 
@@ -110,7 +132,10 @@ class LocalBlobs:
 
     async def on_disk(self, body: InMemory) -> OnDisk:
         """Return a file with what came so far. Raises OSError."""
-        return await asyncio.to_thread(_on_disk, str(self._spool), body.parts())
+        spooled = await asyncio.to_thread(_on_disk, str(self._spool), body.parts())
+        self.spooled += spooled.size
+        body.close()
+        return spooled
 
 
 class Body(Protocol):
@@ -118,6 +143,8 @@ class Body(Protocol):
 
     size: int
 
+    @property
+    def spooled(self) -> int: ...
     async def append(self, data: bytes) -> None: ...
     async def read(self, start: int, size: int) -> bytes: ...
     def cut(self, size: int) -> None: ...
@@ -179,7 +206,9 @@ class LocalDraft:
     async def _write_to_disk(self, data: bytes) -> None:
         if isinstance(self._body, InMemory):
             self._body = await self._blobs.on_disk(self._body)
+        before = self._body.spooled
         await self._body.append(b"".join((*self._gathered, data)))
+        self._blobs.spooled += self._body.spooled - before
         self._gathered, self._gathered_bytes = [], 0
         self._count(data)
 
@@ -197,7 +226,9 @@ class LocalDraft:
         self._hash = mark.hash
         if mark.size <= self._body.size:
             self._gathered, self._gathered_bytes = [], 0
+            before = self._body.spooled
             self._body.cut(mark.size)
+            self._blobs.spooled += self._body.spooled - before
         else:
             left = mark.size - self._body.size
             self._gathered, self._gathered_bytes = [b"".join(self._gathered)[:left]], left
@@ -222,18 +253,22 @@ class LocalDraft:
         if not self._over:
             self._over = True
             self._blobs.grow(-self.size)
-            self._body.close()
+            self._blobs.let_go(self._body)
 
 
 class InMemory:
     """Pieces in memory. The start of each is known, its end is the start of the next."""
 
-    __slots__ = ("_parts", "_slabs", "_starts", "size")
+    __slots__ = ("_memory", "_parts", "_slabs", "_starts", "_unused", "size")
+
+    spooled = 0
 
     def __init__(self, slabs: Slabs) -> None:
         self._slabs = slabs
         self._parts: list[bytes | mmap.mmap] = []
         self._starts: list[int] = []
+        self._memory = 0
+        self._unused = 0
         self.size = 0
 
     def add(self, data: bytes) -> None:
@@ -241,7 +276,11 @@ class InMemory:
         if self.size < _SLABS_FROM_BYTES:
             self._begin(data)
             self.size += len(data)
-            return
+        else:
+            self._add_to_slabs(data)
+        self._count()
+
+    def _add_to_slabs(self, data: bytes) -> None:
         view = memoryview(data)
         while view:
             slab = self._parts[-1]
@@ -257,6 +296,19 @@ class InMemory:
     def _begin(self, part: bytes | mmap.mmap) -> None:
         self._parts.append(part)
         self._starts.append(self.size)
+        self._memory += _PART_BYTES + len(part)
+
+    def _end(self) -> None:
+        part = self._parts.pop()
+        self._starts.pop()
+        self._memory -= _PART_BYTES + len(part)
+        self._slabs.give_back(part)
+
+    def _count(self) -> None:
+        """Tell the slabs how much of the memory of all parts has no bytes of the content."""
+        unused = self._memory - self.size
+        self._slabs.unused += unused - self._unused
+        self._unused = unused
 
     def parts(self) -> Iterator[bytes]:
         """Give all of it."""
@@ -278,29 +330,32 @@ class InMemory:
 
     def cut(self, size: int) -> None:
         while self._starts and self._starts[-1] >= size:
-            self._slabs.give_back(self._parts.pop())
-            self._starts.pop()
+            self._end()
         self.size = size
+        self._count()
 
     def close(self) -> None:
-        for part in self._parts:
-            self._slabs.give_back(part)
-        self._parts.clear()
-        self._starts.clear()
+        while self._parts:
+            self._end()
+        self._slabs.unused -= self._unused
+        self._unused = 0
 
 
 class Slabs:
     """Memory from the system, in large pages where it has them: they come twenty times as fast as small ones.
 
-    A few are kept for the next, since the system clears each before it gives it.
+    A few are kept for the next, since the system clears each before it gives it. ``unused`` is how many bytes of
+    memory there are beside those of contents: what a slab has room for yet, the spare ones, and what pieces cost.
     """
 
     def __init__(self) -> None:
         self._spare: list[mmap.mmap] = []
+        self.unused = 0
 
     def take(self) -> mmap.mmap:
         """Return one, with anything in it."""
         if self._spare:
+            self.unused -= _SLAB_BYTES
             return self._spare.pop()
         if not hasattr(mmap, "MAP_PRIVATE"):
             return mmap.mmap(-1, _SLAB_BYTES)
@@ -314,6 +369,12 @@ class Slabs:
         """Take one back that nobody looks at any more. Anything else is let go of."""
         if isinstance(part, mmap.mmap) and len(self._spare) < _SPARE_SLABS:
             self._spare.append(part)
+            self.unused += _SLAB_BYTES
+
+    def trim(self) -> None:
+        """Give the spare ones back to the system."""
+        self.unused -= _SLAB_BYTES * len(self._spare)
+        self._spare.clear()
 
 
 class _Ending:
@@ -323,6 +384,10 @@ class _Ending:
         self._body = body
         self._ending = ending
         self.size = body.size + len(ending)
+
+    @property
+    def spooled(self) -> int:
+        return self._body.spooled
 
     async def append(self, data: bytes) -> None:
         raise AssertionError("a finished content takes no more")
@@ -372,6 +437,10 @@ class OnDisk:
         self._lock = threading.Lock()  # a position is of the file, not of the reader
         self._open = True
         self.size = 0
+
+    @property
+    def spooled(self) -> int:
+        return self.size
 
     async def append(self, data: bytes) -> None:
         await asyncio.to_thread(self.write, data)

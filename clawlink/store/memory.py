@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import Any
 
 from clawlink.domain.delivery import DEAD, PENDING, Delivery
+from clawlink.domain.record import text_bytes
 from clawlink.store.base import Absent, Conflict, Drop, Page, Put, R, Usage
 from clawlink.store.ids import Ids
 
@@ -22,6 +23,15 @@ _NOTHING = Usage(0, 0)
 _STALE_ENTRIES = 64
 # So many entries of a heap are looked at in one go: a few milliseconds where each of them has become due.
 _AT_ONCE = 512
+
+# What the store adds to the footprint of records, in bytes, measured: an entry in a dict of ids; the place of a record
+# in the table of its kind; an index beside its key; a second of the calendar; a mailbox; and an entry in its heap.
+_ENTRY_BYTES = 70
+_PLACE_BYTES = 60
+_INDEX_BYTES = 290
+_SECOND_BYTES = 280
+_MAILBOX_BYTES = 320
+_LATER_BYTES = 96
 
 
 class _Index(Ids):
@@ -38,9 +48,10 @@ class _Kind:
     """All records of one kind, their indexes, and the calendar: which of them end in which second.
 
     ``seconds`` are the seconds of the calendar, sorted. ``arrivals`` is the last number given to an id under a key.
+    ``memory`` is about how many bytes all that takes.
     """
 
-    __slots__ = ("arrivals", "calendar", "indexes", "records", "seconds")
+    __slots__ = ("arrivals", "calendar", "indexes", "memory", "records", "seconds")
 
     def __init__(self) -> None:
         self.records: dict[str, Any] = {}
@@ -48,6 +59,7 @@ class _Kind:
         self.calendar: dict[int, Ids] = {}
         self.seconds: list[int] = []
         self.arrivals = 0
+        self.memory = 0
 
     def apply(self, id: str, old: Any, new: Any) -> None:
         """Put ``new`` in the place of ``old``; either may be None."""
@@ -57,7 +69,12 @@ class _Kind:
         else:
             self.records[id] = new
             new_keys, new_end = new.index_keys, new.ends_at
-        old_keys, old_end = ((), None) if old is None else (old.index_keys, old.ends_at)
+            self.memory += _PLACE_BYTES + new.footprint
+        if old is None:
+            old_keys, old_end = (), None
+        else:
+            old_keys, old_end = old.index_keys, old.ends_at
+            self.memory -= _PLACE_BYTES + old.footprint
         if old_keys or new_keys:
             old_weight = old.weight if old_keys else 0
             new_weight = new.weight if new_keys else 0
@@ -77,25 +94,31 @@ class _Kind:
             if old_end is not None:
                 self._uncalendar(id, int(old_end))
             if new_end is not None:
+                self.memory += _ENTRY_BYTES
                 ids = self.calendar.get(int(new_end))
                 if ids is None:
                     ids = self.calendar[int(new_end)] = Ids()
                     insort(self.seconds, int(new_end))
+                    self.memory += _SECOND_BYTES
                 ids.add(id, 0)
 
     def _index(self, id: str, key: str, weight: int) -> None:
         index = self.indexes.get(key)
         if index is None:
             index = self.indexes[key] = _Index()
+            self.memory += _INDEX_BYTES + text_bytes(key, sent=False)
         index.bytes += weight
         index.add(id, self.arrivals)
+        self.memory += _ENTRY_BYTES
 
     def _unindex(self, id: str, key: str, weight: int) -> None:
         index = self.indexes[key]
         index.bytes -= weight
         index.remove(id)
+        self.memory -= _ENTRY_BYTES
         if not index:
             del self.indexes[key]
+            self.memory -= _INDEX_BYTES + text_bytes(key, sent=False)
 
     def page(self, key: str, after: str | None, limit: int, *, newest: bool) -> Page[Any]:
         """Return the records under ``key`` that came after the number ``after``, or before it, ``newest`` first."""
@@ -114,7 +137,9 @@ class _Kind:
     def _uncalendar(self, id: str, second: int) -> None:
         ids = self.calendar[second]
         ids.remove(id)
+        self.memory -= _ENTRY_BYTES
         if not ids:
+            self.memory -= _SECOND_BYTES
             del self.calendar[second]
             del self.seconds[bisect_left(self.seconds, second)]
 
@@ -142,6 +167,7 @@ class MemoryStore:
         self._mailboxes: dict[str, _Mailbox] = {}
         self._held_count = 0
         self._held_bytes = 0
+        self._queues_memory = 0
 
     def _kind(self, kind: type[Any]) -> _Kind:
         found = self._kinds.get(kind)
@@ -178,6 +204,9 @@ class MemoryStore:
     async def total(self) -> Usage:
         return Usage(self._held_count, self._held_bytes)
 
+    async def memory(self) -> int:
+        return self._queues_memory + sum([kind.memory for kind in self._kinds.values()])
+
     async def due(self, mailbox: str, now: float, limit: int) -> Sequence[Delivery]:
         box = self._mailboxes.get(mailbox)
         if box is None:
@@ -187,6 +216,7 @@ class MemoryStore:
             if not later or later[0][0] > now:
                 break
             d = self._filed(heappop(later), mailbox)
+            self._queues_memory -= _LATER_BYTES
             if d is not None:
                 _insert(box.ready, d)
         return box.ready[:limit]
@@ -221,6 +251,7 @@ class MemoryStore:
             if self._filed(later[0], mailbox) is not None:
                 break
             heappop(later)
+            self._queues_memory -= _LATER_BYTES
         return later[0][0] if later else None  # too early, if there are more that were settled: then ask again
 
     async def ending(self, kind: type[R], now: float, limit: int, but: Container[str] = ()) -> Sequence[R]:
@@ -268,6 +299,7 @@ class MemoryStore:
         box = self._mailboxes.get(mailbox)
         if box is None:
             box = self._mailboxes[mailbox] = _Mailbox()
+            self._queues_memory += _MAILBOX_BYTES
         count = size = 0
         if old is not None:
             before = old.state
@@ -288,6 +320,7 @@ class MemoryStore:
             self._held_bytes += size
         if not box.count:
             del self._mailboxes[mailbox]
+            self._queues_memory -= _MAILBOX_BYTES + _LATER_BYTES * len(box.later)
 
     def _file(self, box: _Mailbox, d: Delivery) -> None:
         # A new message is due at once unless it was stored to wait. Anything else is filed by its time, and `due` moves
@@ -296,9 +329,12 @@ class MemoryStore:
             _insert(box.ready, d)
             return
         heappush(box.later, (d.visible_at, d.id, d.version))
+        self._queues_memory += _LATER_BYTES
         if len(box.later) > _STALE_ENTRIES and len(box.later) > 4 * box.count:
+            before = len(box.later)
             box.later = [entry for entry in box.later if self._filed(entry, d.mailbox) is not None]
             heapify(box.later)
+            self._queues_memory -= _LATER_BYTES * (before - len(box.later))
 
     def _filed(self, entry: tuple[float, str, int], mailbox: str) -> Delivery | None:
         """Return the delivery that was filed so, unless it has changed since.

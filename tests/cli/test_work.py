@@ -256,6 +256,7 @@ def test_info_shows_holdings_and_limits(run: Run, relay: str) -> None:
     assert re.search(r"message ttl: +86,400 \(24 h\)", in_seconds), shown
     assert re.search(r"lease: +60$", in_seconds, re.MULTILINE), shown
     assert re.search(r"uploads: +0 under way", shown), shown
+    assert re.search(r"memory: +[\d.,]+ \w+ of 2 GiB", shown), shown
     assert run("info", "--json").ok().json["auth_required"] is False
 
 

@@ -108,6 +108,11 @@ def ack(d: Delivery, *, receipt: str = "r", now: float = NOW) -> Delivery:
     return rules.ack(d, receipt=receipt, now=now, keep=KEEP)
 
 
+BROADCAST = Broadcast("b", 1, "otto", b"news", ("mia", "eve"), NOW, NOW + TTL)
+KNOWLEDGE_OF_IT = Knowledge("b", 1, "otto", b"news", "topic", ("tag",), NOW, NOW + TTL, 2)
+POOL = replace(pool_for(["python"], []), version=1)
+
+
 def newer(record: Any, **fields: Any) -> Any:
     """Return the record's next version."""
     return replace(record, version=record.version + 1, **fields)
@@ -351,6 +356,23 @@ class IndexContract:
     @pytest.fixture
     def store(self) -> Store:
         raise NotImplementedError("a store's own test class gives this fixture")
+
+    async def test_memory_grows_with_every_kind_of_record_and_is_back_once_they_are_dropped(self, store: Store) -> None:
+        records: list[Any] = [
+            delivery("d"),
+            task("t"),
+            agent("a", "python"),
+            file("f"),
+            BROADCAST,
+            KNOWLEDGE_OF_IT,
+            POOL,
+        ]
+        for record in records:
+            before = await store.memory()
+            await put(store, record)
+            assert await store.memory() >= before + record.footprint, record
+            await drop(store, record)
+            assert await store.memory() == before, record
 
     # -- page --------------------------------------------------------------------------------------------------------
 

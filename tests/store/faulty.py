@@ -11,8 +11,8 @@ relay's tests run behind this one too. It wraps any store and injects, each with
 ``failures``    a commit raises ``Failed``, and nothing took effect.
 ``lost``        a commit raises ``Failed``, and it did take effect.
 ``stale``       an index answers a question (``due``, ``pending``, ``next_due_at``, ``page``, ``first``, ``usage``,
-                ``load``, ``total``, ``ending``; the same arguments but for ``now``) as it would have at an earlier
-                moment, no more than ``index_lag`` seconds ago.
+                ``load``, ``total``, ``memory``, ``ending``; the same arguments but for ``now``) as it would have at an
+                earlier moment, no more than ``index_lag`` seconds ago.
 
 ``get`` and ``commit`` are always true. A stale answer is one of the last ``memory`` true answers to that question and
 at most ``age`` operations of the whole store old, and out of ``memory`` answers in a row to one question at least one
@@ -126,6 +126,12 @@ class FaultyStore:
     async def total(self) -> Usage:
         await self._pause()
         found = self._recall(("total",), await self.inner.total())
+        await self._pause()
+        return found
+
+    async def memory(self) -> int:
+        await self._pause()
+        found = self._recall(("memory",), await self.inner.memory())
         await self._pause()
         return found
 

@@ -117,6 +117,42 @@ async def test_a_reader_has_it_to_the_end_even_if_it_is_let_go_of(blobs: LocalBl
     assert blobs.used == 0
 
 
+async def test_memory_counts_whole_slabs_and_spare_ones_and_nothing_on_the_disk(tmp_path: Path) -> None:
+    data = some(40 * PIECE_BYTES)
+    blobs = LocalBlobs()
+    small, large = await keep(blobs, some(100, seed=3)), await keep(blobs, data)
+    slab = 4 * 2**20
+    assert len(data) + 100 < blobs.memory < len(data) + slab + 10_000
+    blobs.release(large)
+    blobs.release(small)
+    assert blobs.used == 0 < blobs.memory <= 8 * slab
+    blobs.trim()
+    assert blobs.memory == 0
+    cut = blobs.draft()
+    await write(cut, data)
+    mark = cut.mark()
+    await write(cut, data)
+    cut.back_to(mark)
+    assert len(data) <= blobs.memory < 2 * len(data) + 10 * slab
+    cut.discard()
+    blobs.trim()
+    assert blobs.memory == 0
+
+    spooling = LocalBlobs(str(tmp_path), spool_above=PIECE_BYTES)
+    content, again = await keep(spooling, data), await keep(spooling, data)
+    assert (spooling.used, spooling.spooled) == (len(data), len(data))
+    assert spooling.memory < 1000 < spooling.memory_for(len(data)) < PIECE_BYTES + 1000
+    spooling.release(content)
+    spooling.release(again)
+    half = spooling.draft()
+    await write(half, data)
+    mark = half.mark()
+    await write(half, data)
+    half.back_to(mark)
+    half.discard()
+    assert (spooling.used, spooling.spooled, spooling.memory) == (0, 0, 0)
+
+
 async def test_a_draft_counts_from_its_first_byte_and_no_longer_than_it_lasts(blobs: LocalBlobs) -> None:
     draft = blobs.draft()
     await write(draft, some(PIECE_BYTES + 5))

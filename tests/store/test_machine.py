@@ -18,7 +18,8 @@ from msgspec.structs import replace
 from clawlink.domain import delivery as rules
 from clawlink.domain.delivery import Delivery, State
 from clawlink.domain.message import Priority
-from clawlink.domain.record import SETTLED
+from clawlink.domain.record import SETTLED, text_bytes
+from clawlink.store import memory
 from clawlink.store.base import Absent, Conflict, Drop, Put, Usage
 from clawlink.store.memory import MemoryStore
 from tests.effort import size
@@ -89,6 +90,19 @@ class Model:
 
 def usage(found: Sequence[Delivery]) -> Usage:
     return Usage(len(found), sum(len(d.body) for d in found))
+
+
+def counted(store: MemoryStore) -> int:
+    """Return how much memory the store should say is in use, from all that it holds at this moment."""
+    total = 0
+    for kind in store._kinds.values():
+        total += sum(memory._PLACE_BYTES + record.footprint for record in kind.records.values())
+        for key, index in kind.indexes.items():
+            total += memory._INDEX_BYTES + text_bytes(key, sent=False) + memory._ENTRY_BYTES * len(index)
+        total += sum(memory._SECOND_BYTES + memory._ENTRY_BYTES * len(ids) for ids in kind.calendar.values())
+    return total + sum(
+        memory._MAILBOX_BYTES + memory._LATER_BYTES * len(box.later) for box in store._mailboxes.values()
+    )
 
 
 class Listing:
@@ -346,6 +360,9 @@ class Mailboxes(RuleBasedStateMachine):
         assert [run(self.store.load(mailbox)) for mailbox in MAILBOXES] == loads
         assert run(self.store.total()) == Usage(sum(u.count for u in loads), sum(u.bytes for u in loads))
 
+    def compare_memory(self) -> None:
+        assert run(self.store.memory()) == counted(self.store)
+
     def compare_pages(self) -> None:
         for key in KEYS:
             expected = [self.model.records[id] for id in self.model.listed[key]]
@@ -379,6 +396,7 @@ class Mailboxes(RuleBasedStateMachine):
         self.compare_pending()
         self.compare_load()
         self.compare_pages()
+        self.compare_memory()
         self.compare_ending()
         self.compare_due()
 
