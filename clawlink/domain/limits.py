@@ -11,6 +11,9 @@ from typing import Any
 KIB = 1024
 MIB = 1024 * KIB
 
+# Beyond this share of --max-memory only what answers open work is taken.
+NEW_WORK_SHARE = 15 / 16
+
 # Fixed bounds: part of the wire's grammar rather than settings.
 MAX_WAIT_SECONDS = 60.0
 MIN_LEASE_SECONDS = 5.0
@@ -78,6 +81,9 @@ class Limits:
     )
     max_open_tasks: int = _limit(10_000, "--max-open-tasks", "tasks", "tasks of one assignee without a final answer")
     max_stored_bytes: int = _limit(1024 * MIB, "--max-stored-bytes", "bytes", "bytes of messages in all mailboxes")
+    max_memory: int = _limit(
+        2048 * MIB, "--max-memory", "bytes", "memory of all records and contents of files; a sixteenth is for answers"
+    )
     max_pools: int = _limit(1000, "--max-pools", "pools", "combinations of capabilities with work that waits")
     max_agents: int = _limit(100_000, "--max-agents", "agents", "registered agents")
     lease: float = _limit(60.0, "--lease", "seconds", "how long a claimed message is held, unless the poll says")

@@ -50,6 +50,7 @@ class Info(Struct, frozen=True):
     undeclared_proxy: bool = False
     uploads_under_way: int = 0
     upload_bytes: int = 0
+    memory_bytes: int = 0
 
 
 class Load(Struct, frozen=True, gc=False):

@@ -25,6 +25,7 @@ from clawlink.relay.core import Core, retrying
 from clawlink.relay.directory import Directory, card
 from clawlink.relay.ids import derived
 from clawlink.relay.mailbox import Mailbox
+from clawlink.relay.memory import size_of
 from clawlink.relay.turns import Turns
 from clawlink.store.base import Conflict, Drop, Put
 
@@ -133,7 +134,6 @@ class Agents:
             _require_plain(name, field="name")
         if old is None or fold(old.name) != fold(name) or (claimed and old.key_hash is None):  # else it keeps its name
             await self._require_free_name(name, agent_id, claimed=claimed)
-        await self._take_name(name, agent_id, now, claimed=claimed)
         agent = Agent(
             id=agent_id,
             version=1 if old is None else old.version + 1,
@@ -150,6 +150,8 @@ class Agents:
             notices=(None if old is None else old.notices) if ask.notices is None else ask.notices,
             resumed_at=now,
         )
+        await self._require_memory(old, agent)
+        await self._take_name(name, agent_id, now, claimed=claimed)
         await core.commit(agent.home, Put(agent))
         self.directory.add(agent_id)
         self._left.pop(agent_id, None)
@@ -196,6 +198,12 @@ class Agents:
                 actual=registered.count,
                 retry_after=_FULL_RETRY_SECONDS,
             )
+
+    async def _require_memory(self, old: Agent | None, new: Agent) -> None:
+        """Refuse an agent, or more of its texts, for which there is no memory. Raises StorageFull."""
+        growth = size_of(new) - (0 if old is None else size_of(old))
+        if growth > 0:
+            await self._core.memory.require(growth)
 
     async def _require_free_id(self, agent_id: str, now: float, *, claimed: bool) -> None:
         """Refuse an id that is another agent's name or id when folded: mail for that agent would go astray."""
@@ -346,7 +354,8 @@ class Agents:
         agent = await self._core.store.get(Agent, agent_id)
         if agent is None:
             raise UnknownAgent(f"no agent {agent_id!r} is registered here; register it first", field="agent_id")
-        agent = rules.subscribe(agent, subscriptions)
+        before, agent = agent, rules.subscribe(agent, subscriptions)
+        await self._require_memory(before, agent)
         await self._core.commit(agent.home, Put(agent))
         return agent
 

@@ -20,6 +20,7 @@ from clawlink.relay.clock import iso
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import derived
 from clawlink.relay.mailbox import Mailbox
+from clawlink.relay.memory import size_of
 from clawlink.relay.pages import page_within
 from clawlink.relay.turns import SLICE, Turns
 from clawlink.store.base import Page, Put
@@ -87,6 +88,7 @@ class Broadcasts:
                 len(recipients),
             )
             record = Broadcast(id, 1, sender.id, body, tuple(recipients), now, now + max(core.limits.retention, ttl))
+            await core.memory.require(size_of(record) + size_of(knowledge))
             await core.commit(record.home, Put(record), Put(knowledge))
             core.stats.broadcasts += 1
         else:

@@ -13,6 +13,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 from clawlink.domain.limits import DRAIN_SECONDS, Limits
 from clawlink.errors import Draining, StoreUnavailable
 from clawlink.relay.ids import Ids
+from clawlink.relay.memory import Memory
 from clawlink.relay.sockets import Sockets
 from clawlink.relay.stats import Stats
 from clawlink.store.base import Absent, Conflict, Drop, Put, Signal, Signals, Store
@@ -54,6 +55,7 @@ class Core:
         self.clock = clock
         self.ids = Ids()
         self.stats = Stats()
+        self.memory = Memory(store, limits, self.stats)
         self.secret = secret or os.urandom(32)
         self.sockets = Sockets()
         self.draining = False

@@ -13,6 +13,7 @@ from clawlink.domain.delivery import copy_id
 from clawlink.domain.file import ABSENT, PRESENT, Content, Expected, FileWrite, SharedFile, Version
 from clawlink.domain.limits import MAX_KEY_LENGTH
 from clawlink.domain.message import FileUpdated, Priority, encode
+from clawlink.domain.record import text_bytes
 from clawlink.errors import (
     BadRequest,
     DigestMismatch,
@@ -28,6 +29,7 @@ from clawlink.relay.core import Core, retrying
 from clawlink.relay.file_views import lock_info
 from clawlink.relay.ids import derived
 from clawlink.relay.mailbox import Mailbox
+from clawlink.relay.memory import NEW_RECORD_BYTES, size_of
 from clawlink.relay.storage import Intake, Storage
 from clawlink.store.base import Drop, Put
 
@@ -103,6 +105,7 @@ class Files:
         rules.require_revision(ask.key, old, ask.if_version, now)
         if old is None:
             await self._require_place()
+        await core.memory.require(NEW_RECORD_BYTES + text_bytes(ask.key) + _texts(ask))
 
     async def _require_place(self) -> None:
         """Refuse one file too many. Raises StorageFull."""
@@ -247,6 +250,7 @@ class Files:
         new = rules.take_lock(
             ask.file_key, old, holder=holder.id, until=until, note=ask.note, now=now, keep=core.limits.retention
         )
+        await core.memory.require(size_of(new) - (0 if old is None else size_of(old)))
         await core.commit(new.home, Put(new))
         self._release_gone(old, new)
         return replies.FileLocked("locked", ask.file_key, holder.id, iso(until), ask.note)
@@ -311,6 +315,10 @@ class Files:
                     merge="file:" + file.id,
                 )
             )
+
+
+def _texts(ask: Write) -> int:
+    return text_bytes(ask.file_type) + text_bytes(ask.content_type)
 
 
 def _write_id(editor: Agent, ask: Write) -> str:

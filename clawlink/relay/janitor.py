@@ -12,9 +12,9 @@ from typing import Any, TypeVar
 
 from clawlink.domain import agent as agent_rules
 from clawlink.domain.agent import REGISTERED, Agent
-from clawlink.domain.broadcast import KNOWLEDGE, Broadcast, Knowledge
+from clawlink.domain.broadcast import KNOWLEDGE, Knowledge
 from clawlink.domain.delivery import Delivery, State
-from clawlink.domain.file import FileWrite, SharedFile
+from clawlink.domain.file import SharedFile
 from clawlink.domain.pool import POOLS, Pool
 from clawlink.domain.record import SETTLED, Record
 from clawlink.domain.relayed import Pointer, lapse
@@ -24,6 +24,7 @@ from clawlink.relay.departures import Departures
 from clawlink.relay.file_reads import FileReads
 from clawlink.relay.files import Files
 from clawlink.relay.mailbox import Mailbox
+from clawlink.relay.memory import SETTLED_KINDS
 from clawlink.relay.pools import Pools
 from clawlink.relay.troubles import Aside, Troubles
 from clawlink.relay.turns import Turns
@@ -35,8 +36,7 @@ _SLICE = 200
 _POOLS_SLICE = 100
 # A round looks at pools for so long, then the next one goes on: waiters that can do almost the same cost most.
 _POOLS_SECONDS = 0.01
-_SETTLED_KINDS: tuple[type[Any], ...] = (Delivery, Task, Broadcast, FileWrite)
-_ENDING_KINDS: tuple[type[Any], ...] = (*_SETTLED_KINDS, SharedFile, Knowledge, Pointer, Pool)
+_ENDING_KINDS: tuple[type[Any], ...] = (*SETTLED_KINDS, SharedFile, Knowledge, Pointer, Pool)
 
 T = TypeVar("T")
 
@@ -163,7 +163,7 @@ class Janitor:
         """Forget the oldest settled records while there are too many, or too many bytes of them."""
         core = self._core
         while True:
-            usages = {kind: await core.store.usage(kind, SETTLED) for kind in _SETTLED_KINDS}
+            usages = {kind: await core.store.usage(kind, SETTLED) for kind in SETTLED_KINDS}
             over_count = sum(u.count for u in usages.values()) - core.limits.retention_records
             over_bytes = sum(u.bytes for u in usages.values()) - core.limits.retention_bytes
             if over_count <= 0 and over_bytes <= 0:

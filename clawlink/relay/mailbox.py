@@ -13,8 +13,9 @@ from clawlink.domain.delivery import Delivery, State
 from clawlink.domain.message import Priority
 from clawlink.domain.pool import is_pool
 from clawlink.domain.task import Task
-from clawlink.errors import MailboxFull, RelayFull
+from clawlink.errors import MailboxFull, RelayFull, StorageFull
 from clawlink.relay.core import Core, retrying
+from clawlink.relay.memory import NEW_RECORD_BYTES
 from clawlink.relay.pages import page_within
 from clawlink.relay.turns import Turns
 from clawlink.store.base import Absent, Conflict, Drop, Page, Put
@@ -75,10 +76,11 @@ class Mailbox:
             deadline_at=ends_at if is_task else None,
         )
 
-    async def require_room(self, mailbox: str, size: int, *, notice: bool = False) -> None:
-        """Refuse what would overfill the mailbox or the relay.
+    async def require_room(self, mailbox: str, size: int, *, notice: bool = False, answers: bool = False) -> None:
+        """Refuse what would overfill the mailbox, the relay, or its memory.
 
-        Notices and broadcasts fill only half of a mailbox, so that work still finds room.
+        Notices and broadcasts fill only half of a mailbox, so that work still finds room. What ``answers`` open work
+        finds room in memory when new work finds none.
         """
         limits = self._core.limits
         share = _NOTICE_SHARE if notice else 1.0
@@ -108,12 +110,13 @@ class Mailbox:
                 actual=held.bytes + size,
                 retry_after=_FULL_RETRY_SECONDS,
             )
+        await self._core.memory.require(size + NEW_RECORD_BYTES, answers=answers)
 
-    async def has_room(self, mailbox: str, size: int) -> bool:
+    async def has_room(self, mailbox: str, size: int, *, answers: bool = False) -> bool:
         """Tell whether a notice of that size finds room in the mailbox."""
         try:
-            await self.require_room(mailbox, size, notice=True)
-        except (MailboxFull, RelayFull):
+            await self.require_room(mailbox, size, notice=True, answers=answers)
+        except (MailboxFull, RelayFull, StorageFull):
             return False
         return True
 
@@ -138,7 +141,7 @@ class Mailbox:
         await self.put(delivery)
         return delivery
 
-    async def put_notice(self, delivery: Delivery) -> bool:
+    async def put_notice(self, delivery: Delivery, *, answers: bool = False) -> bool:
         """Store a notice, in place of an unread one about the same thing; False if the mailbox has no room for it."""
         core = self._core
         if delivery.merge is not None:
@@ -155,7 +158,7 @@ class Mailbox:
                         break
                     core.stats.merged += 1
                     return True
-        if not await self.has_room(delivery.mailbox, len(delivery.body)):
+        if not await self.has_room(delivery.mailbox, len(delivery.body), answers=answers):
             return False
         await self.put_once(delivery)
         return True

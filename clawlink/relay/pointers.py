@@ -39,6 +39,7 @@ from clawlink.relay.arrivals import Arrivals
 from clawlink.relay.clock import iso
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import derived
+from clawlink.relay.memory import NEW_RECORD_BYTES
 from clawlink.relay.messages import Messages
 from clawlink.store.base import Drop, Put
 
@@ -163,6 +164,8 @@ class Pointers:
                 actual=used.count + count,
                 retry_after=_FULL_RETRY_SECONDS,
             )
+        if growth > 0 or count:
+            await self._core.memory.require(growth + count * NEW_RECORD_BYTES)
         if growth > 0 and used.bytes + growth > limits.max_events_bytes:
             raise StorageFull(
                 f"the contents of all events together may have {limits.max_events_bytes} bytes; {used.bytes} are in "

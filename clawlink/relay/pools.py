@@ -12,6 +12,7 @@ from clawlink.domain.pool import POOLS, Pool, by_member, eligible, is_pool, keys
 from clawlink.domain.task import Task
 from clawlink.errors import RelayFull
 from clawlink.relay.core import Core
+from clawlink.relay.memory import size_of
 from clawlink.relay.turns import SLICE, Turns
 from clawlink.store.base import Conflict, Drop, Put, Signal
 
@@ -160,6 +161,8 @@ class Pools:
                     actual=pools.count,
                     retry_after=_FULL_RETRY_SECONDS,
                 )
+        if found is None and not make_room:
+            await self._core.memory.require(size_of(wanted))
         if found is not None and rename:
             found = replace(found, name=wanted.name, key_hash=wanted.key_hash, left=wanted.left)
         if found is not None:

@@ -174,4 +174,5 @@ class Relay:
             limits={f.name: getattr(self.limits, f.name) for f in LIMIT_FIELDS},
             uploads_under_way=uploads,
             upload_bytes=upload_bytes,
+            memory_bytes=await self._core.memory.used(),
         )

@@ -28,6 +28,8 @@ class Storage:
         # Set by whoever keeps uploads: frees so many bytes of silent ones, if it can, and tells what is under way.
         self.reclaim: Callable[[int], None] = lambda size: None
         self.under_way: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        core.memory.count(lambda: blobs.memory)
+        core.memory.trim = blobs.trim
         self._replaced: set[str] = set()  # files whose newest version makes room for the one that comes
 
     @property
@@ -57,6 +59,12 @@ class Storage:
         """Let go of contents, a hold of each."""
         for content in contents:
             self._blobs.release(content)
+
+    async def require_memory(self, size: int, more: int) -> None:
+        """Refuse ``more`` bytes of a content that has ``size`` if there is no memory. Raises StorageFull."""
+        growth = self._blobs.memory_for(size + more) - self._blobs.memory_for(size)
+        if growth > 0 and not self._core.memory.has_plenty(growth):
+            await self._core.memory.require(growth)
 
     def close(self) -> None:
         """Forget everything."""
@@ -162,12 +170,15 @@ class Intake:
         if size > self._storage.free and self._replacing is None:
             self._replacing = await self._storage.replaces(self._key)
         self._storage.require_room(self._key, size, self._replacing or 0)
+        await self._storage.require_memory(self.size, size)
 
     async def write(self, data: bytes) -> None:
         """Take a part. Raises TooLarge, StorageFull."""
         self._storage.require_size(self._key, self.size + len(data), self._field)
         if len(data) > self._storage.free:
             await self._require_room(len(data))
+        else:
+            await self._storage.require_memory(self.size, len(data))
         await self._on_disk(self._draft.write(data))
 
     async def write_all(self, parts: AsyncIterator[bytes]) -> None:

@@ -89,6 +89,7 @@ class Tasks:
         else:
             token = None if ask.receipt is None else split_receipt(ask.receipt)[0]
             moved = self._moved(task, sender.id, token, ask, body, now)
+            await core.memory.require(moved.footprint - task.footprint, answers=True)
             if requester is not None:
                 shown = await self._put_response(task, id, sender, ask, body, now, shown)
         await self._commit(task, moved, d)
@@ -133,7 +134,7 @@ class Tasks:
         """Put a response into the requester's mailbox; news of progress alone replace older ones that are unread."""
         new = self._mailbox.new(id, task.requester, sender=sender.id, body=body, now=now)
         if TaskState(ask.status) in FINAL or ask.result is not None or (ask.progress is None and ask.note is None):
-            await self._mailbox.require_room(task.requester, len(body))
+            await self._mailbox.require_room(task.requester, len(body), answers=True)
             first = await self._mailbox.put_once(new)
             if first.body != body and not says_the_same(decode(first.body), decode(body)):
                 if TaskState(ask.status) in FINAL:
@@ -144,7 +145,7 @@ class Tasks:
                     current=task.id,
                 )
             return cast("RecipientInfo | None", shown)
-        told = await self._mailbox.put_notice(replace(new, merge=rules.merge_of(task.id)))
+        told = await self._mailbox.put_notice(replace(new, merge=rules.merge_of(task.id)), answers=True)
         return cast("RecipientInfo | None", shown) if told else None
 
     async def _commit(self, task: Task, moved: Task, d: Delivery | None) -> None:
@@ -230,7 +231,7 @@ class Tasks:
         )
         body = encode(message)
         if first is None:
-            await self._mailbox.require_room(message.to_agent, len(body))
+            await self._mailbox.require_room(message.to_agent, len(body), answers=True)
             await self._mailbox.put_once(
                 self._mailbox.new(message.message_id, message.to_agent, sender=sender.id, body=body, now=now)
             )

@@ -14,6 +14,7 @@ import msgspec
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.file import Content, Version
+from clawlink.domain.record import text_bytes
 from clawlink.errors import (
     BadRequest,
     ChecksumMismatch,
@@ -31,6 +32,8 @@ from clawlink.relay.ids import derived
 from clawlink.relay.storage import SILENT_SECONDS, Intake, Storage, new_hash
 
 CHECKSUMS = ("sha1", "sha256")
+# What an upload takes beside its texts and contents, measured.
+_UPLOAD_BYTES = 3000
 
 
 class Checksum(NamedTuple):
@@ -58,6 +61,9 @@ class Upload:
         self.lock = asyncio.Lock()
         self.sender: asyncio.Task[object] | None = None
 
+        texts = (owner, ask.key, ask.content_type, ask.file_type, metadata)
+        self.footprint = _UPLOAD_BYTES + sum(map(text_bytes, texts))  # its contents are counted where they are kept
+
     @property
     def offset(self) -> int:
         """How much has come."""
@@ -82,6 +88,8 @@ class Uploads:
         self._files = files
         self._storage = storage
         self._by_id: dict[str, Upload] = {}
+        self._memory = 0
+        core.memory.count(lambda: self._memory)
         storage.reclaim = self._reclaim
         storage.under_way = self.under_way
 
@@ -134,6 +142,7 @@ class Uploads:
             await self._files.require_writable(owner, ask)
             if length is not None:
                 await upload.intake.expect(length)
+            await core.memory.require(upload.footprint)
             known = self._known(upload)  # begun meanwhile
             if known is not None:
                 upload.intake.discard()
@@ -144,6 +153,7 @@ class Uploads:
             raise
         upload.intake.rest()
         self._by_id[id] = upload
+        self._memory += upload.footprint
         self._extend(upload)
         return upload, True
 
@@ -179,7 +189,7 @@ class Uploads:
                     limit=limit,
                     actual=limit + 1,
                 )
-            del self._by_id[oldest.id]
+            self._remove(oldest.id)
 
     def get(self, id: str) -> Upload:
         """Return an upload. Raises UnknownUpload."""
@@ -326,8 +336,14 @@ class Uploads:
         self._forget(upload)
 
     def _forget(self, upload: Upload) -> None:
-        if self._by_id.pop(upload.id, None) is not None:
+        if self._remove(upload.id):
             self._let_go(upload)
+
+    def _remove(self, id: str) -> bool:
+        """Take an upload off the list; return False if it is not there."""
+        upload = self._by_id.pop(id, None)
+        self._memory -= 0 if upload is None else upload.footprint
+        return upload is not None
 
     def _let_go(self, upload: Upload) -> None:
         upload.intake.discard()

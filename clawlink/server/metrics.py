@@ -26,6 +26,8 @@ async def render(relay: Relay) -> str:
     metric("agents_stale", "gauge", "Agents not seen lately.", info.agents_stale)
     metric("messages_held", "gauge", "Messages in all mailboxes, dead letters included.", info.messages_held)
     metric("message_bytes_held", "gauge", "Their bytes.", info.bytes_held)
+    metric("memory_bytes", "gauge", "Memory of all records and contents of files, about.", info.memory_bytes)
+    metric("memory_limit_bytes", "gauge", "What --max-memory allows.", relay.limits.max_memory)
     metric("shared_files", "gauge", "Shared files.", info.shared_files)
     metric("file_bytes", "gauge", "Bytes of files, versions and uploads under way included.", relay.storage.used)
     metric("uploads", "gauge", "Resumable uploads that are known.", relay.uploads.count)

@@ -116,6 +116,19 @@ async def test_max_stored_bytes(serve: Serve, clock: Clock) -> None:
     await send(relay, "a", "b", "x" * 1000)
 
 
+async def test_max_memory(serve: Serve, clock: Clock) -> None:
+    relay = await limited(serve, clock, "--max-memory", "100000")
+    for _ in range(4):
+        await send(relay, "a", "b", "x" * 20_000)
+    body = await refused(relay.post("/send", message("x" * 20_000)), 507, "storage_full")
+    assert (body["field"], body["limit"]) == ("max_memory", 93_750)
+    assert body["actual"] > body["limit"]
+    assert body["current"]["free"] < 20_000
+    for got in await claim(relay, "b", 4):
+        await ack(relay, "b", got.receipt)
+    await send(relay, "a", "b", "x" * 20_000)  # what was acked makes room
+
+
 async def test_max_agents(serve: Serve, clock: Clock) -> None:
     relay = await limited(serve, clock, "--max-agents", "2")
     body = await refused(relay.post("/register", {"name": "third"}), 429, "relay_full")

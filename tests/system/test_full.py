@@ -59,6 +59,82 @@ async def test_memory_stays_under_its_bound_with_every_mailbox_full(start_live: 
     assert used < WORKING_BYTES + AGENTS * (BYTES * BYTES_FACTOR + MESSAGES * RECORD_BYTES)
 
 
+# The tables of records are resized as a whole, and what was read last still waits to be freed.
+ALLOCATOR_BYTES = 8 * 2**20
+
+
+def worst(kind: str, n: int) -> tuple[str, dict[str, object]]:
+    """Return the request that leaves most in memory for what other limits count of it."""
+    long, script = f"{n}" + "x" * 1000, f"{n}" + "\u4e2d" * 1000
+    if kind == "agents":
+        skills = [f"{n}.{i}." + "c" * 100 for i in range(64)]
+        return "/register", {"name": f"{n}" + "\u4e2d" * 100, "description": '"' * 4000, "capabilities": skills}
+    if kind == "locks":
+        return "/locks", {"agent_id": "s", "file_key": script, "note": "\u4e2d" * 1000, "seconds": 3600 + n}
+    if kind == "tiny files":
+        return "/files", {"agent_id": "s", "file_key": long, "content": "x", "file_type": f"{n % 3000}" + "t" * 110}
+    if kind == "messages":
+        return "/send", {"from_agent": "s", "to_agent": f"a{n % 50}", "content": "x"}
+    if kind == "broadcasts":
+        return "/broadcast", {
+            "from_agent": "s",
+            "content": "x" * 200_000,
+            "topic": "x",
+            "tags": [f"{n}.{i}" for i in range(32)],
+        }
+    if kind == "pools":
+        return "/delegate", {"from_agent": "s", "task": "t", "capability": [f"{n}.{i}." + "c" * 100 for i in range(16)]}
+    return "/files", {"agent_id": "s", "file_key": f"{n}", "content": "x" * 900_000}
+
+
+async def fill_by(relay: Live, kind: str, *, most: int) -> list[dict[str, object]]:
+    """Send the worst requests of a kind, four at a time, until they are refused; return the refusals."""
+    numbers = iter(range(most))
+    refusals: list[dict[str, object]] = []
+
+    async def go_on() -> None:
+        for n in numbers:
+            status, body = await relay.post(*worst(kind, n))
+            if status != 200:
+                refusals.append(body)
+                return
+
+    await asyncio.gather(*(go_on() for _ in range(4)))
+    return refusals
+
+
+async def require_bounded(start_live: Starting, kind: str, limit: int) -> None:
+    """Fill a relay with one kind of records until it is refused, or history makes room; look at its memory."""
+    many = ("--max-pools", "100000", "--max-mailbox-messages", "1000000")
+    relay = start_live("--max-memory", str(limit), *many)
+    await relay.register("s", agent_id="s")
+    for n in range(50):
+        await relay.register(f"a{n}", agent_id=f"a{n}", subscriptions=[])
+    base = resident(relay.relay.process.pid)
+    refusals = await fill_by(relay, kind, most=10 * limit // 2**20 if kind == "broadcasts" else 1_000_000)
+    if kind != "broadcasts":  # of these the oldest are forgotten
+        assert {(body["code"], body.get("field")) for body in refusals} == {("storage_full", "max_memory")}, refusals
+        assert (await metrics(relay))["memory_bytes"] > limit * 0.85, kind
+    await ok(relay.ask("GET", "/discover"))
+    used = resident(relay.relay.process.pid) - base
+    assert used < limit * 1.15 + ALLOCATOR_BYTES, (kind, used)
+    relay.relay.process.kill()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+async def test_memory_stays_under_max_memory_whatever_fills_it(start_live: Starting) -> None:
+    """Each kind fills a relay of its own by its worst records."""
+    for kind in ("agents", "locks", "broadcasts", "large files"):
+        await require_bounded(start_live, kind, 16 * 2**20)
+
+
+@pytest.mark.torture
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+async def test_memory_stays_under_a_larger_max_memory_whatever_fills_it(start_live: Starting) -> None:
+    for kind in ("agents", "locks", "tiny files", "messages", "broadcasts", "pools", "large files"):
+        await require_bounded(start_live, kind, 64 * 2**20)
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 async def test_a_refused_flood_leaves_nothing_behind(start_live: Starting) -> None:
     """Ten thousand refusals of a full mailbox cost no memory, whoever sends them."""

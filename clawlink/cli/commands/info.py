@@ -45,6 +45,7 @@ def _show(ctx: Context, info: Info) -> None:
         ("broadcasts", str(info.total_broadcasts)),
         ("shared files", plural(info.shared_files, "file")),
         ("uploads", f"{info.uploads_under_way} under way, {size(info.upload_bytes)}"),
+        ("memory", _memory(info)),
         ("started", ago(info.started_at, ctx.now)),
         ("takeovers", str(info.takeovers)),
         ("rate limited", str(info.rate_limited)),
@@ -59,6 +60,14 @@ def _show(ctx: Context, info: Info) -> None:
     for unit, pairs in _by_unit(info.limits).items():
         ctx.out.line(f"  in {unit}:")
         ctx.out.facts(*pairs, indent=4)
+
+
+def _memory(info: Info) -> str:
+    """Return how much memory is in use, and how much may be; a relay of another version may not say."""
+    from clawlink.cli.render import size
+
+    most = info.limits.get("max_memory")
+    return f"{size(info.memory_bytes)} in use" if most is None else f"{size(info.memory_bytes)} of {size(int(most))}"
 
 
 def _by_unit(limits: dict[str, float]) -> dict[str, list[tuple[str, str]]]:

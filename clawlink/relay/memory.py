@@ -1,0 +1,126 @@
+"""How much memory everything that the relay keeps may take: one limit over records of all kinds and contents of files.
+
+Settled records go first when it is reached, the oldest of the largest kind first; they are history. Then new work is
+refused. Acks, heartbeats and reads are never asked.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+from clawlink.domain.broadcast import Broadcast
+from clawlink.domain.delivery import Delivery
+from clawlink.domain.file import FileWrite
+from clawlink.domain.limits import NEW_WORK_SHARE, Limits
+from clawlink.domain.record import SETTLED, Record, text_bytes
+from clawlink.domain.relayed import OVER, Pointer
+from clawlink.domain.task import Task
+from clawlink.errors import StorageFull
+from clawlink.relay.stats import Stats
+from clawlink.relay.turns import Turns
+from clawlink.store.base import Conflict, Drop, Store
+
+SETTLED_KINDS: tuple[type[Any], ...] = (Delivery, Task, Broadcast, FileWrite)
+_HISTORY: tuple[tuple[type[Any], str], ...] = (*((kind, SETTLED) for kind in SETTLED_KINDS), (Pointer, OVER))
+# So many settled records go at once: then the next pieces of work find room without a look at the history.
+_AT_ONCE = 64
+# What a record takes beside its bytes, when the kind is chosen that gives most room.
+_RECORD_BYTES = 500
+_RETRY_SECONDS = 30.0
+NEW_RECORD_BYTES = 1024
+"""What is asked for a new record beside its bytes: itself, its index entries, and the record of its task."""
+
+_INDEX_BYTES = 350
+
+
+def size_of(record: Record) -> int:
+    """Return about how much memory a new record takes, if nobody else has its index keys."""
+    return record.footprint + sum(_INDEX_BYTES + text_bytes(key, sent=False) for key in record.index_keys)
+
+
+class Memory:
+    """What takes memory, and what may come."""
+
+    def __init__(self, store: Store, limits: Limits, stats: Stats) -> None:
+        self._store = store
+        self._limits = limits
+        self._stats = stats
+        self._beside: list[Callable[[], int]] = []
+        self._records = limits.max_memory  # as last read; until then there is no plenty
+        self.trim: Callable[[], None] = lambda: None
+        """Set by the keeper of contents: gives back what is only kept for what may come."""
+
+    def count(self, used: Callable[[], int]) -> None:
+        """Count what ``used`` returns, too."""
+        self._beside.append(used)
+
+    async def used(self) -> int:
+        """Return about how many bytes of memory are in use."""
+        self._records = await self._store.memory()
+        return self._records + self._used_beside()
+
+    def _used_beside(self) -> int:
+        return sum([used() for used in self._beside])
+
+    def has_plenty(self, size: int) -> bool:
+        """Return True if there is room by what was known when something was last asked for: no need to ask then.
+
+        For parts of contents, which come too often to ask a store each time. Records do not grow unasked.
+        """
+        return self._records + self._used_beside() + size <= self._limits.max_memory * NEW_WORK_SHARE
+
+    async def require(self, size: int, *, answers: bool = False) -> None:
+        """Refuse what would pass the limit, once no settled record is left to make room. Raises StorageFull.
+
+        Part of the limit is kept for what ``answers`` open work.
+        """
+        most = self._limits.max_memory
+        allowed = most if answers else int(most * NEW_WORK_SHARE)
+        used = await self.used()
+        if used + size <= allowed:
+            return
+        used = await self._make_room(allowed - size)
+        if used + size > allowed:
+            new = "" if answers else f" for new work ({most} in all)"
+            raise StorageFull(
+                f"the relay has {used} of {allowed} bytes of memory in use{new}, and this needs {size} more; "
+                "read and answer messages, delete files, have agents leave, or start the relay with a higher "
+                "--max-memory",
+                field="max_memory",
+                limit=allowed,
+                actual=used + size,
+                retry_after=_RETRY_SECONDS,
+                current={"free": max(allowed - used, 0)},
+            )
+
+    async def has_room(self, size: int) -> bool:
+        """Return True if something of this size may come."""
+        try:
+            await self.require(size)
+        except StorageFull:
+            return False
+        return True
+
+    async def _make_room(self, most: int) -> int:
+        """Forget settled records until at most this much memory is in use, or none is left; return what is in use."""
+        self.trim()
+        turns = Turns()
+        while (used := await self.used()) > most:
+            if not await self._forget_some(turns):
+                break
+        return used
+
+    async def _forget_some(self, turns: Turns) -> bool:
+        """Forget some of the history; return False if there is none."""
+        usages = [(kind, key, await self._store.usage(kind, key)) for kind, key in _HISTORY]
+        kind, key, _ = max(usages, key=lambda found: found[2].bytes + _RECORD_BYTES * found[2].count)
+        forgotten = 0
+        for record in await self._store.first(kind, key, _AT_ONCE):
+            with contextlib.suppress(Conflict):  # it has changed at this moment
+                await self._store.commit(record.home, Drop(record))
+                forgotten += 1
+            await turns.next()
+        self._stats.evicted += forgotten
+        return forgotten > 0
