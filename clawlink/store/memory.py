@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Container, Sequence
-from heapq import heapify, heappop, heappush
-from itertools import islice
+from heapq import heappop, heappush
+from itertools import chain, islice
 from operator import attrgetter
 from typing import Any
 
@@ -21,6 +21,7 @@ _rank = attrgetter("rank")
 _NOTHING = Usage(0, 0)
 # A mailbox's heap keeps entries of leases that were settled before they lapsed; past this many it is cleaned.
 _STALE_ENTRIES = 64
+_CLEANED_AT_ONCE = 8
 # So many entries of a heap are looked at in one go: a few milliseconds where each of them has become due.
 _AT_ONCE = 512
 
@@ -145,15 +146,19 @@ class _Kind:
 
 
 class _Mailbox:
-    """What one mailbox holds: the due ones sorted by rank, the others by when they will be due."""
+    """The messages of a mailbox: those that are due sorted by rank, the others in heaps by the time they are due.
 
-    __slots__ = ("bytes", "count", "later", "ready")
+    ``older`` is a heap that had too many stale entries. Its entries move to ``later``, some at each commit.
+    """
+
+    __slots__ = ("bytes", "count", "later", "older", "ready")
 
     def __init__(self) -> None:
         self.count = 0
         self.bytes = 0
         self.ready: list[Delivery] = []
         self.later: list[tuple[float, str, int]] = []
+        self.older: list[tuple[float, str, int]] = []
 
 
 class MemoryStore:
@@ -211,11 +216,11 @@ class MemoryStore:
         box = self._mailboxes.get(mailbox)
         if box is None:
             return ()
-        later = box.later
         for _ in range(_AT_ONCE):
-            if not later or later[0][0] > now:
+            heap = box.older if box.older and (not box.later or box.older[0] < box.later[0]) else box.later
+            if not heap or heap[0][0] > now:
                 break
-            d = self._filed(heappop(later), mailbox)
+            d = self._filed(heappop(heap), mailbox)
             self._queues_memory -= _LATER_BYTES
             if d is not None:
                 _insert(box.ready, d)
@@ -231,7 +236,7 @@ class MemoryStore:
                 break
             if d.id not in but:
                 found[d.id] = d
-        for entry in box.later:
+        for entry in chain(box.later, box.older):
             if len(found) >= limit:
                 break
             if entry[1] not in but and (filed := self._filed(entry, mailbox)) is not None:
@@ -244,15 +249,14 @@ class MemoryStore:
             return None
         if box.ready:
             return box.ready[0].visible_at
-        later = box.later
-        for _ in range(_AT_ONCE):
-            if not later:
-                return None
-            if self._filed(later[0], mailbox) is not None:
-                break
-            heappop(later)
-            self._queues_memory -= _LATER_BYTES
-        return later[0][0] if later else None  # too early, if there are more that were settled: then ask again
+        for heap in (box.later, box.older):
+            for _ in range(_AT_ONCE):
+                if not heap or self._filed(heap[0], mailbox) is not None:
+                    break
+                heappop(heap)
+                self._queues_memory -= _LATER_BYTES
+        # Too early, if there are more that were settled: then ask again.
+        return min((heap[0][0] for heap in (box.later, box.older) if heap), default=None)
 
     async def ending(self, kind: type[R], now: float, limit: int, but: Container[str] = ()) -> Sequence[R]:
         found = self._kind(kind)
@@ -320,7 +324,7 @@ class MemoryStore:
             self._held_bytes += size
         if not box.count:
             del self._mailboxes[mailbox]
-            self._queues_memory -= _MAILBOX_BYTES + _LATER_BYTES * len(box.later)
+            self._queues_memory -= _MAILBOX_BYTES + _LATER_BYTES * (len(box.later) + len(box.older))
 
     def _file(self, box: _Mailbox, d: Delivery) -> None:
         # A new message is due at once unless it was stored to wait. Anything else is filed by its time, and `due` moves
@@ -330,11 +334,14 @@ class MemoryStore:
             return
         heappush(box.later, (d.visible_at, d.id, d.version))
         self._queues_memory += _LATER_BYTES
-        if len(box.later) > _STALE_ENTRIES and len(box.later) > 4 * box.count:
-            before = len(box.later)
-            box.later = [entry for entry in box.later if self._filed(entry, d.mailbox) is not None]
-            heapify(box.later)
-            self._queues_memory -= _LATER_BYTES * (before - len(box.later))
+        for _ in range(min(_CLEANED_AT_ONCE, len(box.older))):
+            entry = box.older.pop()  # the last of a heap: the others stay a heap
+            if self._filed(entry, d.mailbox) is not None:
+                heappush(box.later, entry)
+            else:
+                self._queues_memory -= _LATER_BYTES
+        if not box.older and len(box.later) > _STALE_ENTRIES and len(box.later) > 4 * box.count:
+            box.older, box.later = box.later, []
 
     def _filed(self, entry: tuple[float, str, int], mailbox: str) -> Delivery | None:
         """Return the delivery that was filed so, unless it has changed since.

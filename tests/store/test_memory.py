@@ -32,7 +32,7 @@ def sizes(store: MemoryStore) -> dict[str, int]:
         "days": sum(len(k.calendar) for k in kinds),
         "mailboxes": len(boxes),
         "ready": sum(len(b.ready) for b in boxes),
-        "later": sum(len(b.later) for b in boxes),
+        "later": sum(len(b.later) + len(b.older) for b in boxes),
     }
 
 
@@ -81,6 +81,32 @@ async def test_a_lease_that_is_lengthened_for_ever_piles_up_nowhere() -> None:
         await put(store, held)
     assert sizes(store)["later"] < 100
     assert sizes(store)["days"] == 1
+
+
+async def test_no_commit_cleans_more_than_a_few_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    looked = most = 0
+    filed = MemoryStore._filed
+
+    def counted(self: MemoryStore, entry: tuple[float, str, int], mailbox: str) -> Delivery | None:
+        nonlocal looked
+        looked += 1
+        return filed(self, entry, mailbox)
+
+    monkeypatch.setattr(MemoryStore, "_filed", counted)
+    held = [delivery(f"d{n}", arrival=n) for n in range(500)]
+    await put(store, *held)
+    for turn in range(20):
+        for n, d in enumerate(held):
+            held[n] = replace(d, version=d.version + 1, visible_at=NOW + turn + n / 1000)
+            looked = 0
+            await put(store, held[n])
+            most = max(most, looked)
+    assert most <= 16
+    assert sizes(store)["later"] < 10 * len(held)
+    for _ in range(20):
+        found = await due(store, NOW + 100, limit=1000)
+    assert found == [d.id for d in held]
 
 
 async def test_compacting_keeps_every_lease_and_delay_that_still_counts() -> None:
