@@ -7,8 +7,10 @@ import json
 import logging
 import os
 import re
+import time
+from collections.abc import AsyncIterator
 from pathlib import Path
-from random import Random
+from random import Random, randrange
 
 import pytest
 
@@ -39,10 +41,9 @@ async def answers(relay: Running, data: bytes) -> list[int]:
         connection.close()
 
 
-@pytest.mark.both_loops
-async def test_two_hundred_attacks_disturb_nobody(
-    serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.fixture
+async def attacked(serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Running]:
+    """A relay with Agent Link, on which all goes on once the attacks are over, and which has logged no defect."""
     config = tmp_path / "relay-config.json"
     instances = [{"instance_id": "c", "secret": "secret of c"}]
     config.write_text(json.dumps({"port": 8765, "secret": None, "registered_instances": instances}), encoding="utf-8")
@@ -50,23 +51,44 @@ async def test_two_hundred_attacks_disturb_nobody(
     relay = await serve(agentlink_config=str(config), limits=limits)
     for name in ("victim", "attacker", "honest"):
         await relay.register(name, agent_id=name)
-    answered = 0
     with caplog.at_level(logging.WARNING):
-        made = list(attacks(Random(SEED), COUNT))
-        for some in (made[at : at + AT_ONCE] for at in range(0, COUNT, AT_ONCE)):
-            told, alive = await asyncio.gather(
-                asyncio.gather(*(answers(relay, attack.data) for attack in some)),
-                asyncio.wait_for(relay.get("/healthz"), 30),
-            )
-            assert alive[0] == 200, some
-            for attack, statuses in zip(some, told, strict=True):
-                fine = all(status < 500 or status in _ALLOWED for status in statuses)
-                assert fine, (attack.name, statuses, attack.data[:300])
-                answered += bool(statuses)
+        yield relay
     defects = [record for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR]
     assert not defects, [record.getMessage() for record in defects]
-    assert answered > COUNT // 2, "most attacks reach the relay"
     await relay.register("honest", agent_id="honest")
     sent = await ok(relay.post("/send", {"from_agent": "honest", "to_agent": "honest", "content": "still there"}))
     got = await claim(relay, "honest", 1, wait=1)
     assert sent["message_id"] in [one.message["message_id"] for one in got]
+
+
+async def attack(relay: Running, seed: int, count: int) -> None:
+    """Make this many attacks from a seed, some at once, and ask for the relay's health beside each."""
+    answered = 0
+    made = list(attacks(Random(seed), count))
+    for some in (made[at : at + AT_ONCE] for at in range(0, count, AT_ONCE)):
+        told, alive = await asyncio.gather(
+            asyncio.gather(*(answers(relay, attack.data) for attack in some)),
+            asyncio.wait_for(relay.get("/healthz"), 30),
+        )
+        assert alive[0] == 200, (seed, some)
+        for one, statuses in zip(some, told, strict=True):
+            fine = all(status < 500 or status in _ALLOWED for status in statuses)
+            assert fine, (seed, one.name, statuses, one.data[:300])
+            answered += bool(statuses)
+    assert answered > count // 2, "most attacks reach the relay"
+
+
+@pytest.mark.both_loops
+async def test_two_hundred_attacks_disturb_nobody(attacked: Running) -> None:
+    await attack(attacked, SEED, COUNT)
+
+
+@pytest.mark.torture
+@pytest.mark.both_loops
+async def test_attacks_of_other_seeds_disturb_nobody(attacked: Running) -> None:
+    """Go on for half the minutes of the torture, since it runs on two loops. A failure names its seed."""
+    until = time.monotonic() + 30 * float(os.environ.get("CLAWLINK_TORTURE_MINUTES", "0"))
+    while True:
+        await attack(attacked, randrange(1 << 32), COUNT)
+        if time.monotonic() >= until:
+            return
