@@ -53,7 +53,7 @@ class Tasks:
         """Respond with a status of the table; ``said`` is what the requester is told in its place."""
         core = self._core
         task, d = await self._find(ask.message_id or "")
-        await self._require_requester(task, ask.to_agent)
+        await self._require_requester(task, sender, ask.to_agent)
         state = TaskState(ask.status)
         now = core.clock()
         id = _response_id(task, state, ask, said)
@@ -186,9 +186,12 @@ class Tasks:
             f"task {task.id} is already {current}{other}; only the first final answer counts", current=current
         )
 
-    async def _require_requester(self, task: Task, to_agent: str | None) -> None:
+    async def _require_requester(self, task: Task, sender: Agent, to_agent: str | None) -> None:
+        """Refuse an answer to any agent but the requester, which is named to those alone that had the task."""
         if to_agent is None or to_agent == task.requester:
             return
+        if all(sender.id != event.by for event in task.history):
+            rules.require_owner(task, sender.id, None)
         if (await self._agents.resolve(to_agent)).id != task.requester:
             raise NotAllowed(
                 f"task {task.id} was asked by {task.requester}, so only it gets the response; leave to_agent out",

@@ -186,6 +186,9 @@ async def test_a_response_to_someone_else_is_refused(pair: Running) -> None:
     ask = {"from_agent": "b", "message_id": task, "result": "x", "to_agent": "e"}
     body = await refused(pair.post("/respond", ask), 403, "not_allowed")
     assert (body["field"], body["current"]) == ("to_agent", "a")
+    for to in ("b", "e", "nobody"):
+        body = await refused(pair.post("/respond", {**ask, "from_agent": "e", "to_agent": to}), 403, "not_allowed")
+        assert (body["field"], body.get("current")) == ("from_agent", None), to  # a stranger is not told who asked
     await nothing_due(pair, "e")
 
 
