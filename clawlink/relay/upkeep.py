@@ -326,11 +326,9 @@ class Upkeep:
         if pool is None or pool.returns_at is None or pool.returns_at > core.clock():
             return False
         if await core.store.get(Agent, pool_id) is None:
-            turns = Turns()
-            for d in await core.store.pending(pool_id, core.limits.max_mailbox_messages):
+            async for d in self._mailbox.pending(pool_id):
                 if d.is_task:
                     await self._return(d.id)
-                await turns.next()
         await self._stop_waiting(pool_id, pool.returns_at)
         return True
 

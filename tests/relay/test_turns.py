@@ -132,6 +132,10 @@ async def test_no_step_of_upkeep_touches_more_than_a_slice_between_two_turns_of_
     pieces["tasks are taken back"] = await most_in_one_piece(store, sweep())
     pieces["an agent leaves with its tasks"] = await most_in_one_piece(store, scene.leave("w"))
 
+    body = (await scene.store.pending("w", 1))[0].body
+    scene.now += scene.relay.limits.return_after + 1
+    pieces["tasks are returned"] = await most_in_one_piece(store, sweep())
+
     await scene.register("box")
     for n in range(MANY):
         await scene.send("req", "box", f"text {n}")
@@ -139,7 +143,6 @@ async def test_no_step_of_upkeep_touches_more_than_a_slice_between_two_turns_of_
 
     for n in range(MANY):
         pool = pool_for(["go", f"skill{n}"], ())
-        body = (await scene.store.pending("w", 1))[0].body
         d = Delivery(f"t{n}", 1, pool.id, "req", n, body, scene.now, scene.now, scene.now + 9000, is_task=True)
         await store.commit(pool.id, Put(pool.used(scene.now)), Put(d))
     pieces["pools with work"] = await most_in_one_piece(store, sweep())
