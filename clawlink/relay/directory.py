@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from time import monotonic
 
 import msgspec
 
@@ -45,6 +46,7 @@ class Directory:
         self._core = core
         self._listings: dict[str, tuple[float, bytes]] = {}
         self._filled = False
+        self._lagging: dict[str, float] = {}  # until when what the indexes tell of an agent may be out of date
 
     async def page(
         self, keys: Sequence[str], status: str, after: str | None, limit: int
@@ -121,6 +123,7 @@ class Directory:
         self._core.listed.discard(agent_id)
         self._core.changed.pop(agent_id, None)
         self._listings.pop(agent_id, None)
+        self._lagging.pop(agent_id, None)
 
     async def _matching(self, key: str) -> list[Agent]:
         found: list[Agent] = []
@@ -139,9 +142,13 @@ class Directory:
             for agent in await self._matching(REGISTERED):
                 self.add(agent.id)
         done = 0
+        again = self._look_again()
         while core.changed:
             agent_id = next(iter(core.changed))
             del core.changed[agent_id]
+            if core.store.index_lag and agent_id not in again:
+                self._lagging[agent_id] = monotonic() + core.store.index_lag
+            again.discard(agent_id)
             current = await core.store.get(Agent, agent_id)
             encoded = None if current is None else await self._encode(current)
             if current is None:
@@ -152,6 +159,16 @@ class Directory:
             done += 1
             if done % _SLICE == 0:
                 await asyncio.sleep(0)
+
+    def _look_again(self) -> set[str]:
+        """Have those agents listed anew whose mail and tasks an index may have told late; return them."""
+        again = self._lagging.keys() - self._core.changed.keys()
+        now = monotonic()
+        for agent_id in again:
+            self._core.changed[agent_id] = None
+            if self._lagging[agent_id] <= now:
+                del self._lagging[agent_id]
+        return again
 
     async def _encode(self, agent: Agent) -> bytes:
         store = self._core.store

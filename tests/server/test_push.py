@@ -128,8 +128,7 @@ async def test_what_was_there_before_comes_first_the_urgent_before_the_rest(pair
     async def all_there() -> bool:
         return (await load_of(pair, "b"))[0] == 12
 
-    if isinstance(pair.app.relay.agents._core.store, MemoryStore):  # elsewhere the list of agents may lag behind
-        await eventually(all_there)
+    await eventually(all_there)
     async with websocket(pair, "b", lease=30, credit=1) as peer:
         came = []
         for _ in range(12):
