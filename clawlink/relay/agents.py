@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import secrets
@@ -16,7 +17,7 @@ from clawlink.domain.limits import AGENT_KEY_BITS, MIN_CLAIM_IDEMPOTENCY_KEY_LEN
 from clawlink.domain.message import AgentJoined, AgentLeft, Priority, encode
 from clawlink.domain.pool import Pool, is_heir
 from clawlink.domain.topic import EVERYTHING
-from clawlink.errors import AmbiguousName, BadRequest, NameTaken, NotAllowed, RelayFull, UnknownAgent
+from clawlink.errors import AmbiguousName, BadRequest, NameTaken, NotAllowed, RelayFull, StoreUnavailable, UnknownAgent
 from clawlink.protocol import proof, requests
 from clawlink.protocol.reading import read_fields
 from clawlink.protocol.replies import RecipientInfo
@@ -306,7 +307,8 @@ class Agents:
         if agent.key_hash is not None:
             access.require_agent(agent, agent_key, field=field)
         if self._core.clock() - agent.last_heartbeat >= _TOUCH_SECONDS:
-            await self.touch(agent_id)
+            with contextlib.suppress(StoreUnavailable):  # what was asked for does not fail for want of a sign of life
+                await self.touch(agent_id)
         return agent
 
     async def acting_anyway(
