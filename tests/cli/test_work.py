@@ -281,9 +281,14 @@ def test_one_agent_under_several_names_gets_one_task(call: Run, me: str, peer: C
 
 def test_what_is_shown_to_copy_finds_an_agent_whose_name_cannot_be_typed(call: Run, relay: str, fresh: Fresh) -> None:
     call("register", "--name", fresh("plain")).ok()
-    told = call("register", "--name", fresh("na\ufff0me"), "--json").ok().json
+    refused = call("register", "--name", fresh("na\u202eme")).failed(1)
+    assert "\u202e" not in refused.out + refused.err
+    told = call("register", "--name", fresh("na\ufff0me"), "--description", "de\u202esc", "--json").ok().json
     agent_id = told["agent"]["agent_id"]
     shown = call("--as", agent_id, "discover", "--all").ok().out
+    assert agent_id in shown
+    assert "\u202e" not in shown
+    assert "\ufff0" not in shown
     shown = call("register", "--name", told["agent"]["name"]).ok().out
     assert f"clawlink discover --as {agent_id}" in shown
 

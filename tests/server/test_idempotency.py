@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Running
-from tests.server.asks import claim, delegate, eventually, metrics, nothing_due, ok, refused
+from tests.server.asks import claim, delegate, eventually, load_of, metrics, nothing_due, ok, refused
 from tests.system.raw import Clock
 
 memory = pytest.mark.parametrize("store_kind", ["memory"])
@@ -158,6 +158,7 @@ async def test_registering_under_a_key_makes_one_agent(pair: Running) -> None:
     asked = [await ok(pair.post("/register", {"name": "New", "idempotency_key": "r1"})) for _ in range(3)]
     assert len({reply["agent"]["agent_id"] for reply in asked}) == 1
     assert (await ok(pair.get("/discover?name=new")))["count"] == 1
+    assert (await load_of(pair, "a"))[0] == 0  # joins are told on websockets alone
 
 
 async def test_responding_under_a_key_arrives_once(pair: Running) -> None:
