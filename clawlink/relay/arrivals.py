@@ -13,11 +13,12 @@ from clawlink.domain.chain import Chain
 from clawlink.domain.delivery import Delivery, copy_id
 from clawlink.domain.message import KnowledgeBroadcast, PlainMessage, TaskDelegation, decode
 from clawlink.domain.rate import Bucket
-from clawlink.domain.task import Task, carried
+from clawlink.domain.task import Task
 from clawlink.errors import LoopStopped, NotAllowed, RateLimited, UnknownTask
 from clawlink.protocol.replies import Stop
 from clawlink.relay.clock import iso
 from clawlink.relay.core import Core
+from clawlink.relay.task_reads import read_task
 
 _log = logging.getLogger("clawlink.relay")
 _REMEMBERED = 10
@@ -122,11 +123,7 @@ class Arrivals:
             raise
 
     async def _of_task(self, sender: Agent, task_id: str) -> Chain:
-        store = self._core.store
-        task = await store.get(Task, task_id)
-        if task is None:
-            d = await store.get(Delivery, task_id)
-            task = carried(d) if d is not None and d.is_task else None
+        task, _ = await read_task(self._core.store, task_id)
         message = None if task is None else decode(task.body)
         if task is None or not isinstance(message, TaskDelegation):
             raise UnknownTask(

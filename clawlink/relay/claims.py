@@ -20,6 +20,7 @@ from clawlink.relay.ids import receipt
 from clawlink.relay.pools import Pools
 from clawlink.relay.reader import Reader, Taken
 from clawlink.relay.settling import Settling
+from clawlink.relay.task_reads import task_of
 from clawlink.relay.upkeep import Upkeep
 from clawlink.store.base import Conflict, Failed, Put, Signal
 
@@ -129,7 +130,7 @@ class Claims:
             found: Sequence[Delivery] = await core.store.due(mailbox, now, limit)
             if reread:
                 found = await self._reread(found)
-            tasks = {d.id: await self._task(d) for d in found if d.is_task and (d.attempts or d.has_record)}
+            tasks = {d.id: await task_of(core.store, d) for d in found if d.is_task and (d.attempts or d.has_record)}
             if tasks:
                 held = await self._still_held(found, tasks, now)
                 if held:
@@ -162,9 +163,6 @@ class Claims:
     async def _reread(self, hints: Iterable[Delivery]) -> list[Delivery]:
         found = [await self._core.store.get(Delivery, hint.id) for hint in hints]
         return [d for d in found if d is not None]
-
-    async def _task(self, d: Delivery) -> Task | None:
-        return await self._core.store.get(Task, d.id) if d.has_record else task_rules.carried(d)
 
     async def _still_held(self, found: Iterable[Delivery], tasks: dict[str, Task | None], now: float) -> list[Put]:
         """Return what lengthens the leases of owners that have shown signs of life meanwhile."""

@@ -13,13 +13,13 @@ from clawlink.domain import delivery as rules
 from clawlink.domain import task as task_rules
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import PENDING, Delivery
-from clawlink.domain.task import Task
 from clawlink.errors import StoreUnavailable
 from clawlink.relay.claims import Claims
 from clawlink.relay.core import Core
 from clawlink.relay.ids import receipt, split_receipt
 from clawlink.relay.reader import Taken
 from clawlink.relay.settling import Settling
+from clawlink.relay.task_reads import task_of
 from clawlink.store.base import Failed
 
 # A claim waits no longer than this at a time. Nothing is missed in between: what has come is found by the next.
@@ -147,9 +147,9 @@ class Consumer:
         now = core.clock()
         if rules.held(d, token, now):
             return True
-        if not d.is_task or d.receipt != token or d.state is not PENDING:
+        if d.receipt != token or d.state is not PENDING:
             return False
-        task = await core.store.get(Task, d.id) if d.has_record else task_rules.carried(d)
+        task = await task_of(core.store, d)
         if task is None or task.assignee is None:
             return False
         owner = await core.store.get(Agent, task.assignee)

@@ -15,7 +15,7 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.broadcast import Broadcast, Knowledge
 from clawlink.domain.delivery import Delivery, copy_id
 from clawlink.domain.message import TaskResponse, attached, decode, encode, says_the_same
-from clawlink.domain.task import DELIVERED, IN_PROGRESS, INPUT_REQUIRED, Task, by_owner, carried
+from clawlink.domain.task import DELIVERED, IN_PROGRESS, INPUT_REQUIRED, Task, by_owner
 from clawlink.errors import BadRequest, KeyReused, UnknownTask
 from clawlink.protocol import requests
 from clawlink.protocol.replies import ResponseSent
@@ -26,6 +26,7 @@ from clawlink.relay.core import Core
 from clawlink.relay.ids import derived
 from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.messages import Messages
+from clawlink.relay.task_reads import read_task
 from clawlink.relay.tasks import Tasks
 
 _PAGE = 256
@@ -157,7 +158,7 @@ class Responses:
             while True:
                 page = await self._core.store.page(kind, by_owner(assignee), after, _PAGE)
                 for listed in page.records:
-                    task = await self._task(listed.id)
+                    task, _ = await read_task(self._core.store, listed.id)
                     if task is not None and (task.requester, task.assignee) == (requester, assignee):
                         found |= {task.id} if task.state in _FETCHED else set()
                         if len(found) > 1:
@@ -167,11 +168,3 @@ class Responses:
                     break
                 await asyncio.sleep(0)
         return next(iter(found), None)
-
-    async def _task(self, id: str) -> Task | None:
-        store = self._core.store
-        task = await store.get(Task, id)
-        if task is None:
-            d = await store.get(Delivery, id)
-            task = carried(d) if d is not None and d.is_task and not d.has_record else await store.get(Task, id)
-        return task

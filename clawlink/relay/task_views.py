@@ -21,6 +21,7 @@ from clawlink.relay.agents import Agents
 from clawlink.relay.clock import iso, iso_or_none
 from clawlink.relay.core import Core
 from clawlink.relay.pages import page_within
+from clawlink.relay.task_reads import read_task
 from clawlink.relay.upkeep import delegation_of
 
 _ENDED = tuple(state for state in TaskState if state in FINAL)
@@ -72,13 +73,7 @@ class TaskViews:
         return await self.view(task)
 
     async def _read(self, asker: Agent, task_id: str) -> Task:
-        store = self._core.store
-        task = await store.get(Task, task_id)
-        if task is None:
-            d = await store.get(Delivery, task_id)
-            # Between the two reads the record may have been made.
-            alone = d is not None and d.is_task and not d.has_record
-            task = rules.carried(d) if d is not None and alone else await store.get(Task, task_id)
+        task, _ = await read_task(self._core.store, task_id)
         if task is None:
             raise UnknownTask(
                 f"no task {task_id!r} is known here; "

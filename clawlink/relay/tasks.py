@@ -23,6 +23,7 @@ from clawlink.relay.clock import iso
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import derived, end_id, split_receipt
 from clawlink.relay.mailbox import Mailbox
+from clawlink.relay.task_reads import read_task
 from clawlink.relay.upkeep import Upkeep
 from clawlink.store.base import Conflict, Drop, Put
 
@@ -97,11 +98,7 @@ class Tasks:
 
     async def _find(self, task_id: str) -> tuple[Task, Delivery | None]:
         """Return a task, and its delivery if that is still there. Raises UnknownTask."""
-        store = self._core.store
-        d = await store.get(Delivery, task_id)
-        task = await store.get(Task, task_id)
-        if task is None and d is not None and d.is_task:
-            task = rules.carried(d)
+        task, d = await read_task(self._core.store, task_id)
         if task is None:
             raise UnknownTask(
                 f"no task {task_id!r} is known here, or it was finished long ago; "

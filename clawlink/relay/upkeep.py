@@ -20,6 +20,7 @@ from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import derived, end_id
 from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.pools import Pools
+from clawlink.relay.task_reads import read_task
 from clawlink.relay.turns import SLICE, Turns
 from clawlink.store.base import Drop, Put
 
@@ -51,8 +52,7 @@ class Upkeep:
         """End a task whose time is over, or whose delivery was handed out too often; False if neither is so."""
         core = self._core
         now = core.clock()
-        d = await core.store.get(Delivery, task_id)
-        task = await core.store.get(Task, task_id) or (None if d is None else rules.carried(d))
+        task, d = await read_task(core.store, task_id)
         if task is None:
             return False
         if task.state in FINAL:
@@ -159,9 +159,7 @@ class Upkeep:
     async def look(self, task_id: str) -> bool:
         """Do what is due about a task that was fetched: end it, forget it, or look whether its owner is there."""
         core = self._core
-        d = await core.store.get(Delivery, task_id)
-        alone = d is not None and not d.has_record
-        task = rules.carried(d) if d is not None and alone else await core.store.get(Task, task_id)
+        task, d = await read_task(core.store, task_id)
         now = core.clock()
         if task is None or task.ends_at > now:
             return False
@@ -176,7 +174,7 @@ class Upkeep:
             await self._take_back(task, d, owner, now, was=owner)
             await self.end(task_id)
             return True
-        changes = [] if alone else [Put(rules.hold(task, until))]
+        changes = [Put(rules.hold(task, until))] if d is None or d.has_record else []
         if d is not None and d.receipt is not None:
             changes.append(Put(delivery_rules.postpone(d, until)))
         await core.commit(task.home, *changes)
@@ -274,8 +272,7 @@ class Upkeep:
     async def _forsake(self, task_id: str, left: Agent) -> str | None:
         """Take a task back from an agent that has left; return the mailbox in which it waits for that agent now."""
         core = self._core
-        d = await core.store.get(Delivery, task_id)
-        task = rules.carried(d) if d is not None and not d.has_record else await core.store.get(Task, task_id)
+        task, d = await read_task(core.store, task_id)
         if task is None or task.assignee != left.id or task.state in (*FINAL, QUEUED):
             return None
         if await core.store.get(Agent, left.id) is not None:  # it is back, and may have claimed the task since
@@ -284,11 +281,7 @@ class Upkeep:
         return None if task.pooled else task.mailbox
 
     async def _tell_of_leaving(self, task_id: str, left: Agent) -> None:
-        store = self._core.store
-        task = await store.get(Task, task_id)
-        if task is None:
-            d = await store.get(Delivery, task_id)
-            task = None if d is None or d.has_record else rules.carried(d)
+        task, _ = await read_task(self._core.store, task_id)
         if task is not None:
             note = f"{left.name} has left; the task waits for {self._heir(left)}"
             await self.tell(task.requester, task, by=None, note=note, occasion=str(left.resumed_at))
@@ -334,10 +327,8 @@ class Upkeep:
 
     @retrying
     async def _return(self, task_id: str) -> None:
-        core = self._core
-        d = await core.store.get(Delivery, task_id)
-        task = None if d is None else rules.carried(d) if not d.has_record else await core.store.get(Task, task_id)
-        if task is not None and task.state is QUEUED:
+        task, d = await read_task(self._core.store, task_id)
+        if task is not None and d is not None and task.state is QUEUED:
             note = "its assignee has left and did not come back; delegate it anew"
             await self._end(task, d, TaskState.RETURNED, note)
 

@@ -1,0 +1,23 @@
+"""Reading a task, which is a record of its own or carried by its delivery."""
+
+from __future__ import annotations
+
+from clawlink.domain.delivery import Delivery
+from clawlink.domain.task import Task, carried
+from clawlink.store.base import Store
+
+
+async def read_task(store: Store, id: str) -> tuple[Task | None, Delivery | None]:
+    """Return the task of this id, and its delivery if that is still there.
+
+    The delivery is read first: a task whose delivery is gone has a record.
+    """
+    d = await store.get(Delivery, id)
+    return (await store.get(Task, id) if d is None else await task_of(store, d)), d
+
+
+async def task_of(store: Store, d: Delivery) -> Task | None:
+    """Return the task of a delivery; None if the delivery is no task's."""
+    if not d.is_task:
+        return None
+    return await store.get(Task, d.id) if d.has_record else carried(d)
