@@ -11,7 +11,7 @@ from clawlink.domain.broadcast import Broadcast
 from clawlink.domain.chain import Chain
 from clawlink.domain.delivery import Delivery, State, copy_id
 from clawlink.domain.message import PlainMessage, attached, decode, encode, says_the_same, type_of
-from clawlink.domain.task import FINAL, Task, TaskState, carried
+from clawlink.domain.task import FINAL, Task, TaskState
 from clawlink.errors import KeyReused, UnknownMessage
 from clawlink.protocol import requests
 from clawlink.protocol.replies import MessageStatus, Sent
@@ -22,7 +22,8 @@ from clawlink.relay.clock import iso, iso_or_none
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import derived
 from clawlink.relay.mailbox import Mailbox
-from clawlink.relay.tally import Tally, furthest
+from clawlink.relay.copy_counts import CopyCounts, furthest
+from clawlink.relay.task_reads import read_task
 from clawlink.store.base import Put
 
 
@@ -104,16 +105,16 @@ class Messages:
             return status
         with core.watch(id) as watch:
             broadcast = await self._own_broadcast(asker, id)
-            tally = None if broadcast is None else Tally(core.store, broadcast)
+            copies = None if broadcast is None else CopyCounts(core.store, broadcast)
 
             async def read() -> MessageStatus | None:
                 nonlocal status
                 changed, watch.changed = watch.changed, set()
-                if tally is not None and changed and id not in changed:  # only copies have changed
-                    await tally.follow(changed)
-                    status = replace(status, counts=tally.counts)
+                if copies is not None and changed and id not in changed:  # only copies have changed
+                    await copies.follow(changed)
+                    status = replace(status, counts=copies.counts)
                 else:
-                    status = await self._status(asker, id, tally)
+                    status = await self._status(asker, id, copies)
                 return status if _reached(status, ask.until) else None
 
             async def never() -> None:
@@ -134,12 +135,9 @@ class Messages:
         broadcast = await self._core.store.get(Broadcast, id)
         return broadcast if broadcast is not None and broadcast.sender == asker.id else None
 
-    async def _status(self, asker: Agent, id: str, tally: Tally | None = None) -> MessageStatus:
+    async def _status(self, asker: Agent, id: str, copies: CopyCounts | None = None) -> MessageStatus:
         store = self._core.store
-        delivery = await store.get(Delivery, id)
-        task = await store.get(Task, id)
-        if task is None and delivery is not None and delivery.is_task:
-            task = carried(delivery)
+        task, delivery = await read_task(store, id)
         if task is not None:
             parties = {event.by for event in task.history if event.by is not None}
             access.require_party(asker.id, task.requester, *parties, *(() if task.pooled else (task.mailbox,)))
@@ -147,7 +145,7 @@ class Messages:
         if delivery is None:
             broadcast = await self._own_broadcast(asker, id)
             if broadcast is not None:
-                return await _broadcast_status(broadcast, tally or Tally(store, broadcast))
+                return await _broadcast_status(broadcast, copies or CopyCounts(store, broadcast))
             delivery = await store.get(Delivery, copy_id(id, asker.id))
         if delivery is None:
             raise UnknownMessage(
@@ -159,8 +157,8 @@ class Messages:
         return _one_status(id, delivery)
 
 
-async def _broadcast_status(broadcast: Broadcast, tally: Tally) -> MessageStatus:
-    await tally.count()
+async def _broadcast_status(broadcast: Broadcast, copies: CopyCounts) -> MessageStatus:
+    await copies.count()
     return MessageStatus(
         message_id=broadcast.id,
         type="knowledge_broadcast",
@@ -176,7 +174,7 @@ async def _broadcast_status(broadcast: Broadcast, tally: Tally) -> MessageStatus
         answered_at=None,
         task_status=None,
         recipients=len(broadcast.recipients),
-        counts=tally.counts,
+        counts=copies.counts,
     )
 
 

@@ -11,7 +11,7 @@ from clawlink.relay.turns import Turns
 from clawlink.store.base import Store
 
 
-class Tally:
+class CopyCounts:
     """The copies of a broadcast by how far they came. To follow one change costs one read, not one a recipient."""
 
     def __init__(self, store: Store, broadcast: Broadcast) -> None:
