@@ -93,7 +93,8 @@ class Pointer(Struct, frozen=True, kw_only=True, gc=False):
 
     ``receiver_id`` is who may read it, None until an agent of the receiver's name is there. ``made_by``, ``read_by``
     and ``verified_by`` stand for the requests that did so, which are answered alike if they are repeated.
-    ``receiver_key`` is the hash of the key that the receiver had then: a later bearer of its name needs the same.
+    ``receiver_key`` and ``sender_key`` are the hashes of the keys that the two had then: a later bearer of the id, or
+    of the receiver's name, needs the same.
     ``ends_at`` is when the contents go, and then when it is forgotten.
     """
 
@@ -109,6 +110,7 @@ class Pointer(Struct, frozen=True, kw_only=True, gc=False):
     read_by: str | None = None
     verified_by: str | None = None
     receiver_key: str | None = None
+    sender_key: str | None = None
 
     @property
     def home(self) -> str:

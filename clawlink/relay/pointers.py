@@ -136,6 +136,7 @@ class Pointers:
             receiver_name=event.receiver if to is None else to.name,
             receiver_id=None if to is None else to.id,
             receiver_key=None if to is None else to.key_hash,
+            sender_key=sender.key_hash,
             made_by=made_by,
             ends_at=rules.expires_at(event),
         )
@@ -217,6 +218,7 @@ class Pointers:
         event = rules.receive(event, reader.id, now)
         ends_at = pointer.ends_at if event.present else min(pointer.ends_at, now + BURNED_SECONDS)
         new = rules.changed(pointer, event, read_by=read_by, receiver_id=reader.id, ends_at=ends_at)
+        new = replace(new, receiver_key=pointer.receiver_key or reader.key_hash)
         if not event.present and read_by is None:  # nobody can ask for it again
             new = replace(new, content=b"", ends_at=now + rules.DEFAULT_REGISTRY_TTL_HOURS * rules.HOUR)
         await core.commit(new.home, Put(new))
@@ -311,7 +313,7 @@ class Pointers:
         if line.type != rules.COMPLETION:
             raise BadRequest(f"Expected CMP message, got {line.type}", field="message")
         pointer = await self._find(line.event_id)
-        if asker.id != pointer.event.sender:
+        if not _is_sender(asker, pointer):
             raise NotAllowed(f"only the sender of event {pointer.event.id!r} verifies its CMP", field="agent_id")
         verdict, event = rules.verify(pointer.event, line.data, core.clock())
         verified_by = None if ask.idempotency_key is None else derived("verify", asker.id, ask.idempotency_key)
@@ -386,23 +388,30 @@ class Pointers:
 
     async def _require_party(self, agent: Agent, pointer: Pointer) -> bool:
         """Refuse those whom an event is none of; tell whether the agent is its receiver. Raises NotAllowed."""
-        if pointer.receiver_id == agent.id:
+        same_key = pointer.receiver_key in (None, agent.key_hash)
+        if pointer.receiver_id == agent.id and same_key:
             return True
-        there = pointer.receiver_id is not None and await self._core.store.get(Agent, pointer.receiver_id) is not None
+        holder = None if pointer.receiver_id is None else await self._core.store.get(Agent, pointer.receiver_id)
+        there = holder is not None and pointer.receiver_key in (None, holder.key_hash)
         # A name that nobody had at the time, or whose bearer has left, is its next bearer's; that of a claimed agent is
         # the next's who has the same key.
         if (
             not there
-            and pointer.receiver_key in (None, agent.key_hash)
+            and same_key
             and (fold_name(pointer.receiver_name) == fold_name(agent.name) or pointer.event.receiver == agent.id)
         ):
             return True
-        if pointer.event.sender != agent.id:
+        if not _is_sender(agent, pointer):
             raise NotAllowed(
                 f"event {pointer.event.id!r} is between others: only its sender and its receiver may use it",
                 field="agent_id",
             )
         return False
+
+
+def _is_sender(agent: Agent, pointer: Pointer) -> bool:
+    """Return True for the agent that sent an event, and not for a later bearer of its id with another key."""
+    return pointer.event.sender == agent.id and pointer.sender_key in (None, agent.key_hash)
 
 
 def _require_own_name(sender: Agent, content: Mapping[str, Any], *, field: str = "content") -> None:

@@ -13,6 +13,7 @@ from clawlink.errors import (
     AmbiguousName,
     BadRequest,
     MailboxFull,
+    NameTaken,
     NotAllowed,
     RateLimited,
     RelayFull,
@@ -328,6 +329,36 @@ async def test_what_waits_for_one_that_left_is_its_names_next_bearers(events: Ev
     await events.leave("b")
     await events.register("other", name="b")
     await events.open("other")
+
+
+async def test_what_waits_for_a_claimed_agent_that_left_is_for_its_key_alone(events: Events) -> None:
+    """A stranger takes the freed name, and id: it is not told what is in the event, not by its line nor its id."""
+    await events.register("d", name="Dora", key="k" * 43)
+    sent = await events.give(to="Dora", secret_plan="x")
+    await events.leave("d")
+    for id, name, key in (("s1", "Dora", None), ("s2", "Dora", "o" * 43), ("d", "Dora", "o" * 43)):
+        try:
+            await events.register(id, name=name, key=key)
+        except NameTaken:
+            assert id == "d"
+            continue
+        assert not [m for m in await events.read(id) if isinstance(m, PlainMessage)], id
+        for way in (events.open(id), events.open(id, sent.csv_message), events.cmp(id), events.change(id)):
+            with pytest.raises(NotAllowed):
+                await way
+        await events.leave(id)
+    await events.register("d2", name="Dora", key="k" * 43)
+    assert (await events.open("d2")).meta.receiver == "Dora"
+
+
+async def test_what_a_claimed_agent_sent_is_told_to_no_later_bearer_of_its_id(events: Events) -> None:
+    await events.register("d", key="k" * 43)
+    sent = await events.give(sender="d", to="b")
+    await events.leave("d")
+    await events.register("d", key="o" * 43)
+    for way in (events.open("d"), events.change("d"), events.verify(f"CMP,e1,,,{sent.secret}", asker="d")):
+        with pytest.raises(NotAllowed):
+            await way
 
 
 async def test_nobody_sends_in_anothers_name(events: Events) -> None:
