@@ -19,10 +19,10 @@ from clawlink.relay import waiting
 from clawlink.relay.agents import Agents
 from clawlink.relay.arrivals import Arrivals
 from clawlink.relay.clock import iso, iso_or_none
+from clawlink.relay.copy_counts import CopyCounts, furthest
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import derived
 from clawlink.relay.mailbox import Mailbox
-from clawlink.relay.copy_counts import CopyCounts, furthest
 from clawlink.relay.task_reads import read_task
 from clawlink.store.base import Put
 
