@@ -208,7 +208,7 @@ class Agents:
 
     async def _require_free_id(self, agent_id: str, now: float, *, claimed: bool) -> None:
         """Refuse an id that is another agent's name or id when folded: mail for that agent would go astray."""
-        for other in await self._core.store.first(Agent, by_id(agent_id), _NAMESAKES):
+        for other in await self._listed(by_id(agent_id), fold(agent_id)):
             if other.id != agent_id and rules.holds_id(other, now, self._core.limits, from_claimed=claimed):
                 raise NameTaken(
                     f"the agent_id {agent_id!r} is the one of agent {other.id} but for letter case or the form of its "
@@ -237,7 +237,7 @@ class Agents:
 
         Agents without a key may have one name, as in 1.0.x; then mail goes to the agent with that id.
         """
-        for other in await self._core.store.first(Agent, by_id(name), _NAMESAKES):
+        for other in await self._listed(by_id(name), fold(name)):
             if other.id != agent_id and (claimed or other.key_hash is not None):
                 raise NameTaken(
                     f"the name {name!r} is the id of another agent, {other.id}; choose another name",
@@ -247,13 +247,20 @@ class Agents:
         await self._require_own_looks(name, agent_id, field="name")
 
     async def _require_own_looks(self, shown: str, agent_id: str, *, field: str) -> None:
-        for other in await self._core.store.first(Agent, by_looks(shown), _NAMESAKES):
+        for other in await self._listed(by_looks(shown)):
             if other.id != agent_id and fold(shown) not in (fold(other.name), fold(other.id)):
                 raise NameTaken(
                     f"{shown!a} looks like the name or id of the claimed agent {other.id}; choose another {field}",
                     field=field,
                     current={"agent_id": other.id, "last_heartbeat": other.last_heartbeat},
                 )
+
+    async def _listed(self, key: str, *ids: str) -> list[Agent]:
+        """Return the agents that have an index key now, of those that the index shows and of these ids: it may lag."""
+        store = self._core.store
+        found = dict.fromkeys([*(agent.id for agent in await store.first(Agent, key, _NAMESAKES)), *ids])
+        agents = [await store.get(Agent, id) for id in found]
+        return [agent for agent in agents if agent is not None and key in agent.index_keys]
 
     async def _take_name(self, name: str, agent_id: str, now: float, *, claimed: bool) -> None:
         store = self._core.store
@@ -266,7 +273,7 @@ class Agents:
         if hold is not None:
             await self._require_let_go(hold, name, now, field="name", from_claimed=claimed)
         if claimed:  # agents without a key may share the name, and the hold tells of one of them only
-            for namesake in await store.first(Agent, by_name(name), _NAMESAKES):
+            for namesake in await self._listed(by_name(name)):
                 if namesake.id != agent_id:
                     self._require_given_up(namesake, name, now, field="name", from_claimed=True)
         taken = NameHold(id=fold(name), version=1 if hold is None else hold.version + 1, agent_id=agent_id)
