@@ -26,9 +26,6 @@ async def rounds(
             for pair in pairs:
                 for name in pair:
                     await server.ask(asker, "POST", "/register", {"agent_id": name, "name": name})
-            for pair in pairs:
-                for name in pair:  # who joined
-                    await server.ask(asker, "GET", f"/poll/{name}")
     rates: dict[str, list[float]] = {"relay": [], "legacy": [], "leases": []}
     took: list[float] = []
     for turn in range(rounds):
