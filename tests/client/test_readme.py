@@ -37,10 +37,13 @@ def test_the_agent_and_the_client_run_twice_in_a_row(relay: str, tmp_path: Path)
 def test_a_link_whose_name_is_taken_ends_with_a_sentence(relay: str, tmp_path: Path) -> None:
     program = "from clawlink import Link, errors\nlink = Link('the holder')\nlink.on_task(print)\n"
     caught = "try:\n    link.run()\nexcept errors.NameTaken:\n    print('caught')"
+    hooked = (
+        "import sys\nsys.excepthook = lambda kind, *_: print('clawlink: the holder', kind.__name__, file=sys.stderr)\n"
+    )
     environ = {**os.environ, "CLAWLINK_RELAY": relay, "CLAWLINK_HOME": str(tmp_path)}
     with Client(relay) as holder:
         holder.register("the holder")
-        for ending, code, out in ("link.run()", 1, ""), (caught, 0, "caught\n"):
+        for ending, code, out in ("link.run()", 1, ""), (caught, 0, "caught\n"), (hooked + "link.run()", 1, ""):
             done = subprocess.run(
                 [sys.executable, "-c", program + ending], env=environ, capture_output=True, text=True, timeout=60
             )
@@ -49,3 +52,4 @@ def test_a_link_whose_name_is_taken_ends_with_a_sentence(relay: str, tmp_path: P
                 (sentence,) = done.stderr.splitlines()
                 assert sentence.startswith("clawlink: "), done
                 assert "the holder" in sentence, done
+                assert ("NameTaken" in sentence) == (hooked in ending), "a hook of the program's own comes first"

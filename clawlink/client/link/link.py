@@ -340,12 +340,17 @@ class Link:
 
 
 def _show_in_a_sentence(error: ClawLinkError) -> None:
-    """Have the interpreter show this error, if nothing catches it, by its sentence alone: it is no defect."""
-    before = sys.excepthook
+    """Have the interpreter show this error, if nothing catches it, by its sentence alone: it is no defect.
+
+    A program that has a hook of its own keeps that, and is shown the error by it.
+    """
+    if sys.excepthook is not sys.__excepthook__:
+        return
 
     def hook(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
+        sys.excepthook = sys.__excepthook__
         if value is not error:
-            before(kind, value, trace)
+            sys.__excepthook__(kind, value, trace)
         elif sys.stderr is not None:
             sentence = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(error))
             print(f"clawlink: {sentence}", file=sys.stderr)
