@@ -160,7 +160,7 @@ class Context:
         if me is not None:
             from clawlink.cli.returning import Returning
 
-            client.on_forgotten = Returning(self, where, me)
+            client._on_forgotten = Returning(self, where, me)
         self._clients.append(client)
         return client
 

@@ -117,17 +117,17 @@ class Client(Shell):
                     return found
                 call, attempt = following, 0
 
-    on_forgotten: Callable[[], None] | None = None
-    """Registers again with a relay that has forgotten this agent, so that what was asked can be asked once more."""
+    # Registers again with a relay that has forgotten this agent. What was asked is then asked once more.
+    _on_forgotten: Callable[[], None] | None = None
 
     def _send(self, call: Call[T], patience: float) -> T:
         try:
             return self._send_once(call, patience)
         except UnknownAgent as error:
             of_itself = call.endpoint in (paths.REGISTER, paths.LEAVE) or error.field not in WHO_ASKS
-            if self.on_forgotten is None or of_itself:
+            if self._on_forgotten is None or of_itself:
                 raise
-            self.on_forgotten()
+            self._on_forgotten()
             return self._send_once(call, patience)
 
     def _send_once(self, call: Call[T], patience: float) -> T:
@@ -180,7 +180,7 @@ class Client(Shell):
         try:
             for line in crowd.lines:
                 twin = Client(**self._arguments())
-                twin.on_forgotten = self.on_forgotten
+                twin._on_forgotten = self._on_forgotten
                 threads.start(twin, line)
             while crowd.going:
                 try:

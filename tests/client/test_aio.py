@@ -26,9 +26,8 @@ from tests.conftest import Start
 
 DATA = Path(__file__).parent.parent / "data"
 # What only one of them has.
-ONLY_BLOCKING = {"on_forgotten"}
 ONLY_ASYNC = {"stream"}
-PUBLIC = sorted(name for name in dir(Client) if not name.startswith("_") and name not in ONLY_BLOCKING)
+PUBLIC = sorted(name for name in dir(Client) if not name.startswith("_"))
 
 
 @pytest.fixture

@@ -25,8 +25,8 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
     client = ctx.client
     beat = client.heartbeat()
-    if beat.status != "ok" and client.on_forgotten is not None:
-        client.on_forgotten()
+    if beat.status != "ok" and client._on_forgotten is not None:
+        client._on_forgotten()
         beat = client.heartbeat()
     if beat.status != "ok":
         raise UnknownAgent(f"the relay has no agent {client.agent_id}", field="agent_id")
