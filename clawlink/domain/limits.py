@@ -40,6 +40,8 @@ MAX_FILE_NAME_LENGTH = 255
 MAX_JSON_FILE_BYTES = 8 * MIB
 # A body or a reply whose other side stands still for so long is given up.
 IDLE_BODY_SECONDS = 60.0
+# A streamed body brings at least so many bytes a second, looked at over that time.
+LEAST_BODY_RATE = 16
 # A file that only one may read stays with its reader so long after the last byte was sent, unless that is confirmed.
 READ_HOLD_SECONDS = 60.0
 # And so long between two parts of it.
@@ -124,6 +126,12 @@ class Limits:
     )
     max_unread_total: int = _limit(
         256 * MIB, "--max-unread-total", "bytes", "replies in memory that peers do not read, all together"
+    )
+    max_connections: int = _limit(
+        60_000, "--max-connections", "connections", "connections at a time, fewer where the system opens fewer files"
+    )
+    max_connections_address: int = _limit(
+        15_000, "--max-connections-address", "connections", "connections of one address at a time"
     )
     max_hops: int = _limit(16, "--max-hops", "hops", "how far one piece of work may lead to another")
     max_cycles: int = _limit(3, "--max-cycles", "times", "how often a chain may take one step between two agents")

@@ -51,6 +51,7 @@ class Info(Struct, frozen=True):
     uploads_under_way: int = 0
     upload_bytes: int = 0
     memory_bytes: int = 0
+    connections: int = 0
 
 
 class Load(Struct, frozen=True, gc=False):

@@ -25,13 +25,21 @@ class _Refused(NamedTuple):
         return {} if self.address is None else {"address": self.address}
 
 
+class _Connection(NamedTuple):
+    """Why lines on connections are one line."""
+
+    event: str
+    facts: tuple[tuple[str, str], ...]
+
+
 class Complaints:
-    """Tells the log of refused peers and of a disk that takes nothing. ``tell`` is called every second or so."""
+    """Tells the log of refused peers and connections, and of a full disk. ``tell`` is called every second or so."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._refused = Tally(_Refused(_OTHERS, _OTHERS, _log.name))
         self._disk = Tally(_OTHERS)
+        self._connections = Tally(_Connection("connections refused", (("address", _OTHERS),)))
 
     def refused(self, code: str, facts: Mapping[str, str], log: logging.Logger) -> None:
         """Note that a peer was refused for its token or key."""
@@ -44,6 +52,12 @@ class Complaints:
         if self._disk.note(reason, self._clock()) is not None:
             _log.error("cannot write to the folder of --spool", extra={"reason": reason})
 
+    def connection(self, event: str, facts: Mapping[str, str]) -> None:
+        """Note that a connection was not taken."""
+        cause = self._connections.note(_Connection(event, tuple(facts.items())), self._clock())
+        if cause is not None:
+            _log.warning(cause.event, extra=dict(cause.facts))
+
     def tell(self) -> None:
         """Write the lines that are due."""
         now = self._clock()
@@ -52,3 +66,5 @@ class Complaints:
             log.warning("refused", extra={**cause.facts, "code": cause.code, "count": count})
         for reason, count in self._disk.due(now):
             _log.error("cannot write to the folder of --spool", extra={"reason": reason, "count": count})
+        for whom, count in self._connections.due(now):
+            _log.warning(whom.event, extra={**dict(whom.facts), "count": count})

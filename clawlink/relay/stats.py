@@ -34,6 +34,7 @@ class Stats:
     rate_limited: int = 0
     loops_stopped: int = 0
     upkeep_failures: int = 0
+    connections_refused: int = 0
 
 
 HELP = {
@@ -62,6 +63,7 @@ HELP = {
     "rate_limited": "New work refused because it came too fast.",
     "loops_stopped": "New work refused because agents went in circles.",
     "upkeep_failures": "Failures of the relay's upkeep; each kind is logged once, and tried again.",
+    "connections_refused": "Connections refused as there were too many, and pauses as the system had no room.",
 }
 if set(HELP) != {f.name for f in fields(Stats)}:
     raise AssertionError("every counter needs a sentence")

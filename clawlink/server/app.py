@@ -7,7 +7,7 @@ import contextlib
 import logging
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import chain
 
 from aiohttp import web
@@ -17,8 +17,10 @@ from clawlink.doors.agentlink.door import open_door
 from clawlink.doors.agentrelay import door as agentrelay
 from clawlink.relay.clock import RelayTime
 from clawlink.relay.relay import Relay
+from clawlink.server.accepting import Acceptor
 from clawlink.server.address import Addresses, network
 from clawlink.server.auth import Guard
+from clawlink.server.ceiling import ceiling_of, open_files
 from clawlink.server.connection import Server
 from clawlink.server.events import Events
 from clawlink.server.flow import Unread
@@ -35,7 +37,6 @@ from clawlink.store.signals import LocalSignals
 _SWEEP_SECONDS = 0.5
 # Relay time gains this much on the event loop's only while the machine sleeps.
 _SLEPT_SECONDS = 1.0
-_BACKLOG = 1024
 _log = logging.getLogger("clawlink.server")
 
 
@@ -69,6 +70,9 @@ class App:
         self._agentlink = open_door(self.relay, config, read, wall=clock or time.time)
         self._server: Server | None = None
         self._runner: web.ServerRunner | None = None
+        self._acceptor: Acceptor | None = None
+        limits = config.limits
+        self._ceiling = ceiling_of(limits.max_connections, limits.max_connections_address, open_files())
         self._upkeep: list[asyncio.Task[None]] = []
         self._lead = 0.0
 
@@ -98,20 +102,28 @@ class App:
             addresses=self._addresses,
             names=config.allow_hosts,
             unread=Unread(config.limits),
+            ceiling=self._ceiling,
             max_body_bytes=config.limits.max_body_bytes,
         )
         self._runner = web.ServerRunner(self._server, handle_signals=False, shutdown_timeout=close_seconds)
         await self._runner.setup()
-        await web.TCPSite(self._runner, config.host, config.port, ssl_context=tls, backlog=_BACKLOG).start()
+        self._acceptor = Acceptor(
+            self._server.connection, self._ceiling, self._addresses, tls=tls, complain=self._complain
+        )
+        port = await self._acceptor.listen(config.host, config.port)
         self._lead = self._clock() - asyncio.get_running_loop().time()
         self._upkeep = [asyncio.create_task(self._tend()), asyncio.create_task(self._sweep())]
-        port: int = self._runner.addresses[0][1]
         return port
 
     @property
     def connections(self) -> int:
         """How many clients are connected at this moment."""
         return 0 if self._server is None else len(self._server.connections)
+
+    @property
+    def places_taken(self) -> int:
+        """How many connections have a place under the ceiling, those in a TLS handshake included."""
+        return self._ceiling.count
 
     async def stop(self) -> None:
         """Close all connections and stop listening."""
@@ -122,6 +134,8 @@ class App:
         await self._events.stop()
         if self._agentlink is not None:
             await self._agentlink.stop()
+        if self._acceptor is not None:
+            await self._acceptor.close()
         if self._runner is not None:
             await self._runner.cleanup()
         await self.relay.finished()  # a connection that ends tells whether its last reply was read
@@ -133,6 +147,7 @@ class App:
             await asyncio.sleep(_SWEEP_SECONDS)
             await self.relay.janitor.step("time", self._look_at_time)
             await self.relay.janitor.step("connections", self._push.tend, _SWEEP_SECONDS)
+            await self.relay.janitor.step("places", self._end_late_connections)
             await self.relay.janitor.step("complaints", self._tell_complaints)
             if self._agentlink is not None:
                 await self.relay.janitor.step("agentlink", self._agentlink.tend)
@@ -144,6 +159,17 @@ class App:
 
     async def _tell_complaints(self) -> None:
         self.relay.complaints.tell()
+
+    async def _end_late_connections(self) -> None:
+        now = asyncio.get_running_loop().time()
+        more = True
+        while more:
+            more = self._ceiling.tend(now)
+            await asyncio.sleep(0)
+
+    def _complain(self, event: str, facts: Mapping[str, str]) -> None:
+        self.relay.stats.connections_refused += 1
+        self.relay.complaints.connection(event, facts)
 
     async def _look_at_time(self) -> None:
         """Log that the system's clock was set. Have all consumers look again once the machine has slept.

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from aiohttp import hdrs, web
 
 from clawlink.domain.file import Expected, SharedFile, Version
-from clawlink.domain.limits import IDLE_BODY_SECONDS
+from clawlink.domain.limits import IDLE_BODY_SECONDS, LEAST_BODY_RATE
 from clawlink.errors import BadRequest, BodyTimeout, RangeNotSatisfiable
 from clawlink.relay.clock import iso
 from clawlink.relay.file_reads import Opened
@@ -37,7 +37,7 @@ _ARRIVAL_PAUSE_SECONDS = 0.01
 
 
 async def parts(request: Request) -> AsyncIterator[bytes]:
-    """Give the body as it comes. Raises BodyTimeout when nothing comes for too long, UnsupportedMediaType."""
+    """Give the body as it comes. Raises BodyTimeout when too little comes, UnsupportedMediaType."""
     require_unpacked(request)
     content = request.content
     if not content.is_eof() and request.headers.get(hdrs.EXPECT, "").lower() == "100-continue":
@@ -47,11 +47,15 @@ async def parts(request: Request) -> AsyncIterator[bytes]:
     def give_up() -> None:
         seconds = IDLE_BODY_SECONDS
         content.set_exception(
-            BodyTimeout(f"nothing of the body came for {seconds:.0f} s", limit=seconds, retry_after=1)
+            BodyTimeout(
+                f"too little of the body came within {seconds:.0f} s; send at least {LEAST_BODY_RATE} bytes a second",
+                limit=seconds,
+                retry_after=1,
+            )
         )
 
     come = 0
-    watch = Watch(lambda: come, give_up)
+    watch = Watch(lambda: come, give_up, rate=LEAST_BODY_RATE)
     try:
         while True:
             part = await content.readany()

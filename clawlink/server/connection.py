@@ -16,13 +16,14 @@ from aiohttp import hdrs, web
 from aiohttp.web_protocol import RequestHandler
 
 from clawlink.domain.limits import MAX_KEY_LENGTH
-from clawlink.errors import BadRequest, ClawLinkError, InternalError
+from clawlink.errors import BadRequest, BodyTimeout, ClawLinkError, InternalError
 from clawlink.server.address import Addresses
+from clawlink.server.ceiling import HEAD_SECONDS, Ceiling, Seat
 from clawlink.server.flow import Unread, Watch, on_its_way
 from clawlink.server.front import Front
 from clawlink.server.handover import Handover, Handovers, has_come
 from clawlink.server.masks import Masked
-from clawlink.server.reply import as_response, reply_failure
+from clawlink.server.reply import as_bytes, as_response, reply_failure
 from clawlink.server.wire import Request
 
 # The longest key of a file, all of it percent-encoded, and what stands around it.
@@ -34,7 +35,14 @@ class Server(web.Server):
     """Accepts connections. A client that hangs up cancels its request, so that it takes no lease with it."""
 
     def __init__(
-        self, front: Front, *, addresses: Addresses, names: Iterable[str], unread: Unread, max_body_bytes: int
+        self,
+        front: Front,
+        *,
+        addresses: Addresses,
+        names: Iterable[str],
+        unread: Unread,
+        ceiling: Ceiling,
+        max_body_bytes: int,
     ) -> None:
         loop = asyncio.get_running_loop()
         told = frozenset(name.lower() for name in names)
@@ -44,24 +52,30 @@ class Server(web.Server):
             made.addresses = addresses
             made.names = told
             made.unread = unread
+            made.ceiling = ceiling
             protocol.begin(made)
             return made
 
         super().__init__(cast(Any, front), request_factory=request, handler_cancellation=True)
 
-    def __call__(self) -> RequestHandler:
-        loop = asyncio.get_running_loop()
+    def connection(self, seat: Seat) -> RequestHandler:
+        """Return the protocol of a connection that has a place."""
         return _Connection(
             self,
-            loop=loop,
-            access_log=None,  # type: ignore[arg-type]
+            seat,
+            loop=asyncio.get_running_loop(),
+            access_log=None,
             max_line_size=_MAX_LINE_BYTES,
             auto_decompress=False,  # nobody has been asked for a token yet, and a small body may become a huge one
         )
 
 
 class _Connection(RequestHandler):
-    __slots__ = ("_ahead", "_closed_early", "_handovers", "_request", "ended", "reset", "when_lost")
+    __slots__ = ("_ahead", "_closed_early", "_handovers", "_heard", "_request", "ended", "reset", "seat", "when_lost")
+
+    def __init__(self, server: Server, seat: Seat, **options: Any) -> None:
+        super().__init__(server, **options)
+        self.seat = seat
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -72,6 +86,9 @@ class _Connection(RequestHandler):
         self._request: Request | None = None  # the last that began
         self._handovers: Handovers | None = None
         self.when_lost: list[Callable[[bool], object]] = []
+        self._heard = False
+        self.seat.holder = self
+        self.seat.awaits_head(self._loop.time())
         super().connection_made(transport)
 
     async def start(self) -> None:
@@ -93,13 +110,19 @@ class _Connection(RequestHandler):
         """Take bytes. They prove that the peer has read the last reply, if it had no request on its way before."""
         if self._handovers:
             self._handovers.heard()
+        self._heard = True
         idle = self._waiter is not None and not self._messages
         super().data_received(data)
+        if self._messages:
+            self.seat.busy()
+        elif idle:
+            self.seat.awaits_head(self._loop.time())
         self._ahead = not idle or len(self._messages) > 1 or not data.endswith(b"\r\n\r\n")
 
     def begin(self, request: Request) -> None:
         """Note that a request is handled from now on."""
         self._request = request
+        self.seat.busy()
         if self.ended and not self._messages:
             self.close()  # once it is answered
 
@@ -138,6 +161,8 @@ class _Connection(RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Note how it was lost, before the request under way is cancelled."""
+        self.seat.leave()
+        self.seat.holder = None  # it leads back to this connection
         self.reset = exc is not None or self._closed_early
         if self._handovers is not None:
             self._handovers.lost(exc)
@@ -145,6 +170,43 @@ class _Connection(RequestHandler):
         for tell in self.when_lost:
             tell(self.reset)
         self._request = None  # it leads back to this connection
+
+    # -- connections that keep the relay waiting ---------------------------------------------------------------------
+
+    def answered(self) -> None:
+        """Note that a request is answered."""
+        self.seat.idle(self._loop.time())
+
+    def leave_if_idle(self) -> bool:
+        """End the connection unless a request or a reply is under way. Return True if it has ended."""
+        transport = self.transport
+        if transport is None:
+            return True
+        if self._is_busy() or self._handovers or transport.get_write_buffer_size():
+            return False
+        transport.abort()
+        return True
+
+    def give_up_idle(self) -> None:
+        """End a connection that has been idle for too long."""
+        if self._is_busy():
+            self.answered()  # it begins again
+        else:
+            self.force_close()
+
+    def give_up_head(self) -> None:
+        """End a connection whose request head is overdue. Say so if a part of it has come."""
+        if self.transport is not None and self._heard and not self._messages:
+            error = BodyTimeout(
+                f"the head of a request did not arrive within {HEAD_SECONDS:.0f} s; send it again in one piece",
+                limit=HEAD_SECONDS,
+                retry_after=1,
+            )
+            self.transport.write(as_bytes(reply_failure(error)))
+        self.force_close()
+
+    def _is_busy(self) -> bool:
+        return self._waiter is None or bool(self._messages)
 
     # -- whether replies are read ------------------------------------------------------------------------------------
 

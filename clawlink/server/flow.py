@@ -40,11 +40,15 @@ def on_its_way(transport: Any, sock: Any = None) -> int:
 
 
 class Watch:
-    """Calls ``give_up`` once ``progress`` has stood still for 60 s. A body has one timer, not one for each part."""
+    """Calls ``give_up`` once ``progress`` has stood still for 60 s, or grown by less than ``rate`` a second.
 
-    def __init__(self, progress: Callable[[], int], give_up: Callable[[], object]) -> None:
+    A body has one timer, not one for each part.
+    """
+
+    def __init__(self, progress: Callable[[], int], give_up: Callable[[], object], *, rate: int = 0) -> None:
         self._progress = progress
         self._give_up = give_up
+        self._rate = rate
         self._last = progress()
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(IDLE_BODY_SECONDS, self._look)
@@ -55,7 +59,7 @@ class Watch:
 
     def _look(self) -> None:
         now = self._progress()
-        if now == self._last:
+        if now == self._last or now - self._last < self._rate * IDLE_BODY_SECONDS:
             self._give_up()
             return
         self._last = now

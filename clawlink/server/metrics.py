@@ -9,7 +9,7 @@ from clawlink.relay.stats import HELP
 from clawlink.version import VERSION
 
 
-async def render(relay: Relay) -> str:
+async def render(relay: Relay, *, connections: int) -> str:
     """Return all counters and gauges. None of them has a label that a user can fill, so their number is fixed."""
     info = await relay.info(endpoints={})
     lines: list[str] = []
@@ -32,5 +32,6 @@ async def render(relay: Relay) -> str:
     metric("file_bytes", "gauge", "Bytes of files, versions and uploads under way included.", relay.storage.used)
     metric("uploads", "gauge", "Resumable uploads that are known.", relay.uploads.count)
     metric("upkeep_stuck", "gauge", "Records that upkeep could not settle, and tries again.", relay.janitor.stuck)
+    metric("connections", "gauge", "Connections that are open at this moment.", connections)
     metric("waiting_polls", "gauge", "Polls and connections that wait for messages at this moment.", relay.waiting)
     return "\n".join(lines) + "\n"

@@ -208,6 +208,12 @@ def as_response(answer: Reply) -> web.Response:
     return web.Response(body=answer.body, status=answer.status, headers=headers)
 
 
+def as_bytes(answer: Reply) -> bytes:
+    """Return a small reply as it is written where there is no request: the connection ends behind it."""
+    more = _lines(answer.headers or {}) + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % answer.size
+    return _head(answer.status, answer.content_type) + more + answer.body
+
+
 def _phrase(status: int) -> str:
     try:
         return HTTPStatus(status).phrase

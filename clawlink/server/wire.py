@@ -23,6 +23,7 @@ from clawlink.protocol.proof import place
 from clawlink.protocol.reading import read_json
 from clawlink.relay.relay import Relay
 from clawlink.server.address import Addresses, block_of, host_name
+from clawlink.server.ceiling import Ceiling
 from clawlink.server.flow import Unread
 from clawlink.server.reply import Asked, Reply
 from clawlink.server.tickets import Ticket
@@ -43,10 +44,17 @@ class Request(Asked):
     addresses = Addresses()
     names: frozenset[str] = frozenset()
     unread = Unread(Limits())
+    ceiling = Ceiling(1, 1)
     ticket: Ticket | None = None
     shown = False
     """True once the request has shown what no foreign page can: an allowed Origin, the token or a ticket."""
     stays = False
+
+    def _finish(self) -> None:
+        super()._finish()
+        answered = getattr(self.protocol, "answered", None)
+        if answered is not None:
+            answered()
 
     def stay(self) -> None:
         """Note that the reply takes its time: a peer that closes its side meanwhile has hung up.

@@ -794,12 +794,26 @@ async def test_a_body_that_stands_still_is_given_up(pair: Running, dial: Dial, m
 async def test_a_slow_but_steady_body_is_taken(pair: Running, dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clawlink.server.flow.IDLE_BODY_SECONDS", 0.5)
     connection = await dial(pair.url)
-    await connection.send(request("PUT", "/blobs/k", Content_Length="30", ClawLink_Agent="a"))
+    await connection.send(request("PUT", "/blobs/k", Content_Length="300", ClawLink_Agent="a"))
     for n in range(30):
-        await connection.send(b"%d" % (n % 10))
+        await connection.send(b"%d" % (n % 10) * 10)
         await asyncio.sleep(0.04)
     assert (await connection.answer()).status == 201
-    assert await content(pair, "k") == b"0123456789" * 3
+    assert await content(pair, "k") == b"".join(b"%d" % n * 10 for n in range(10)) * 3
+
+
+async def test_a_body_of_a_byte_at_a_time_is_given_up(
+    pair: Running, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clawlink.server.flow.IDLE_BODY_SECONDS", 2.0)
+    connection = await dial(pair.url)
+    await connection.send(request("PUT", "/blobs/k", Content_Length="1000", ClawLink_Agent="a"))
+    answer = asyncio.create_task(connection.answer(30))
+    while not answer.done():
+        await connection.send(b"x")
+        await asyncio.sleep(0.2)
+    assert (answer.result().status, answer.result().json["code"]) == (408, "body_timeout")
+    await settles_at(pair, 0)
 
 
 async def test_who_does_not_read_is_given_up_and_others_go_on(

@@ -520,6 +520,32 @@ async def test_max_unread_total(serve: Serve, clock: Clock) -> None:
     await unread(serve, clock, "--max-unread-total")
 
 
+async def crowded(serve: Serve, clock: Clock, flag: str) -> None:
+    """Meet a limit on connections: with it all others busy, one more is refused."""
+    relay = await limited(serve, clock, flag, "2")
+    shown = (await ok(relay.get("/")))["limits"]
+    assert shown[flag.removeprefix("--").replace("-", "_")] == 2
+    polls = [asyncio.create_task(relay.get("/poll/a?wait=20&lease=30")) for _ in range(2)]
+
+    async def both_wait() -> bool:
+        return relay.app.relay.waiting == 2
+
+    await eventually(both_wait)
+    body = await refused(relay.get("/"), 503, "unavailable")
+    assert (body["limit"], flag in body["error"]) == (2, True)
+    for task in polls:
+        task.cancel()
+    await asyncio.gather(*polls, return_exceptions=True)
+
+
+async def test_max_connections(serve: Serve, clock: Clock) -> None:
+    await crowded(serve, clock, "--max-connections")
+
+
+async def test_max_connections_address(serve: Serve, clock: Clock) -> None:
+    await crowded(serve, clock, "--max-connections-address")
+
+
 async def test_return_after(serve: Serve, clock: Clock) -> None:
     relay = await limited(serve, clock, "--return-after", "50")
     id = (await ok(relay.post("/delegate", {"from_agent": "a", "to_agent": "b", "task": "t"})))["message_id"]

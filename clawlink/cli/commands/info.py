@@ -46,6 +46,7 @@ def _show(ctx: Context, info: Info) -> None:
         ("shared files", plural(info.shared_files, "file")),
         ("uploads", f"{info.uploads_under_way} under way, {size(info.upload_bytes)}"),
         ("memory", _memory(info)),
+        ("connections", str(info.connections)),
         ("started", ago(info.started_at, ctx.now)),
         ("takeovers", str(info.takeovers)),
         ("rate limited", str(info.rate_limited)),

@@ -19,7 +19,10 @@ _SHOWN = {e.name: f"{e.method} {e.path}" for e in paths.ENDPOINTS}
 async def info(relay: Relay, request: Request) -> Reply:
     """Tell what this relay is and holds."""
     told = await relay.info(endpoints=_SHOWN)
-    return reply(msgspec.structs.replace(told, undeclared_proxy=request.addresses.undeclared))
+    ceiling = request.ceiling
+    limits = told.limits | {"max_connections": ceiling.most, "max_connections_address": ceiling.most_address}
+    undeclared = request.addresses.undeclared
+    return reply(msgspec.structs.replace(told, undeclared_proxy=undeclared, limits=limits, connections=ceiling.count))
 
 
 @routes.serves(paths.HEALTH)
@@ -32,7 +35,10 @@ async def health(relay: Relay, request: Request) -> Reply:
 @routes.serves(paths.METRICS)
 async def metrics(relay: Relay, request: Request) -> Reply:
     """Counters in Prometheus text format."""
-    return Reply((await render(relay)).encode(), content_type="text/plain; version=0.0.4; charset=utf-8")
+    return Reply(
+        (await render(relay, connections=request.ceiling.count)).encode(),
+        content_type="text/plain; version=0.0.4; charset=utf-8",
+    )
 
 
 @routes.serves(paths.OPENAPI)

@@ -1,0 +1,177 @@
+"""How many connections there may be, in all and from one address, and how long one may keep the relay waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import islice, takewhile
+from typing import NamedTuple, Protocol
+
+# A whole request head arrives within this, counted from its first byte; the first one from the start of the connection.
+HEAD_SECONDS = 30.0
+# A connection without a request is kept for this.
+IDLE_SECONDS = 75.0
+_LEAST_ADDRESS = 256
+_LEAST_SPARE_FILES = 64
+# So many idle connections are looked at to make room for a new one.
+_MOST_LOOKS = 32
+# So many connections end in one turn of the event loop.
+_MOST_ENDED = 64
+
+
+class Full(NamedTuple):
+    """A ceiling that a new connection does not fit under."""
+
+    limit: int
+    flag: str
+    what: str
+
+
+class Holder(Protocol):
+    """The connection that has a place."""
+
+    def leave_if_idle(self) -> bool:
+        """End the connection unless a request or a reply is under way. Return True if it has ended."""
+
+    def give_up_idle(self) -> None:
+        """End a connection that has been idle for too long."""
+
+    def give_up_head(self) -> None:
+        """End a connection whose request head is overdue."""
+
+
+class Seat:
+    """The place of one connection. It is busy at first: neither idle nor waited for."""
+
+    __slots__ = ("_ceiling", "block", "holder")
+
+    def __init__(self, ceiling: Ceiling, block: str | None) -> None:
+        self._ceiling: Ceiling | None = ceiling
+        self.block = block
+        self.holder: Holder | None = None
+
+    def awaits_head(self, now: float) -> None:
+        """Note that a request head is due. The first call counts."""
+        if self._ceiling is not None:
+            self._ceiling.await_head(self, now)
+
+    def idle(self, now: float) -> None:
+        """Note that the last request is answered."""
+        if self._ceiling is not None:
+            self._ceiling.idle(self, now)
+
+    def busy(self) -> None:
+        """Note that a request is under way."""
+        if self._ceiling is not None:
+            self._ceiling.busy(self)
+
+    def leave(self) -> None:
+        """Give the place up. A second call does nothing."""
+        ceiling, self._ceiling = self._ceiling, None
+        if ceiling is not None:
+            ceiling.left(self)
+
+
+class Ceiling:
+    """The places for connections. A full ceiling ends the connection that has been idle longest, if there is one."""
+
+    def __init__(self, most: int, most_address: int) -> None:
+        self.most = most
+        self.most_address = most_address
+        self.count = 0
+        self._of: dict[str, int] = {}
+        self._heads: dict[Seat, float] = {}  # the seats that a request head is due on, the earliest first
+        self._idle: dict[Seat, float] = {}  # the idle seats, the longest first
+        self._idle_of: dict[str, dict[Seat, float]] = {}
+
+    def take(self, block: str | None) -> Seat | Full:
+        """Return a place for a connection; ``block`` None is that of a peer without a limit by address."""
+        has = 0 if block is None else self._of.get(block, 0)
+        if has >= self.most_address < self.most and not _make_room(self._idle_of.get(block or "", {})):
+            return Full(self.most_address, "--max-connections-address", "this address has")
+        if self.count >= self.most and not _make_room(self._idle):
+            return Full(self.most, "--max-connections", "this relay has")
+        self.count += 1
+        if block is not None:
+            self._of[block] = self._of.get(block, 0) + 1
+        return Seat(self, block)
+
+    def tend(self, now: float) -> bool:
+        """End connections whose request head is overdue, and those that have been idle for too long.
+
+        Return True if there may be more: the caller repeats it once others have had their turn.
+        """
+        heads, idle = _older(self._heads, now - HEAD_SECONDS), _older(self._idle, now - IDLE_SECONDS)
+        for seat in heads:
+            self.busy(seat)
+            if seat.holder is not None:
+                seat.holder.give_up_head()
+        for seat in idle:
+            self.busy(seat)
+            if seat.holder is not None:
+                seat.holder.give_up_idle()
+        return len(heads) == _MOST_ENDED or len(idle) == _MOST_ENDED
+
+    def await_head(self, seat: Seat, now: float) -> None:
+        """See ``Seat.awaits_head``."""
+        self._forget_idle(seat)
+        self._heads.setdefault(seat, now)
+
+    def idle(self, seat: Seat, now: float) -> None:
+        """See ``Seat.idle``."""
+        self.busy(seat)
+        self._idle[seat] = now
+        if seat.block is not None:
+            self._idle_of.setdefault(seat.block, {})[seat] = now
+
+    def busy(self, seat: Seat) -> None:
+        """See ``Seat.busy``."""
+        self._heads.pop(seat, None)
+        self._forget_idle(seat)
+
+    def left(self, seat: Seat) -> None:
+        """See ``Seat.leave``."""
+        self.busy(seat)
+        self.count -= 1
+        if seat.block is not None:
+            self._of[seat.block] -= 1
+            if not self._of[seat.block]:
+                del self._of[seat.block]
+
+    def _forget_idle(self, seat: Seat) -> None:
+        if self._idle.pop(seat, None) is not None and seat.block is not None:
+            idle = self._idle_of[seat.block]
+            del idle[seat]
+            if not idle:
+                del self._idle_of[seat.block]
+
+
+def _make_room(idle: Iterable[Seat]) -> bool:
+    """End the connection that has been idle longest. Return True if there was one."""
+    for seat in list(islice(idle, _MOST_LOOKS)):
+        if seat.holder is not None and seat.holder.leave_if_idle():
+            seat.leave()
+            return True
+    return False
+
+
+def _older(since: dict[Seat, float], moment: float) -> list[Seat]:
+    """Return the seats that have been there since ``moment``, the first few: the rest has its turn later."""
+    return list(islice(takewhile(lambda seat: since[seat] <= moment, since), _MOST_ENDED))
+
+
+def ceiling_of(connections: int, of_address: int, open_files: int | None) -> Ceiling:
+    """Return the ceiling by the two limits. It stays below ``open_files``, and an address gets at most 3/4 of it."""
+    most = connections
+    if open_files is not None:
+        most = min(most, max(1, open_files - max(_LEAST_SPARE_FILES, open_files // 16)))
+    return Ceiling(most, min(of_address, most, max(_LEAST_ADDRESS, most - most // 4)))
+
+
+def open_files() -> int | None:
+    """Return how many files this process may have open; None where there is no such limit, as on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if soft == resource.RLIM_INFINITY else soft

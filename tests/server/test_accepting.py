@@ -1,0 +1,213 @@
+"""Connections that nobody needs, or that are too many: over real sockets, on both event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clawlink.config import ServerConfig
+from clawlink.domain.limits import Limits
+from clawlink.server.app import App
+from tests.conftest import Running, Serve
+from tests.system.raw import Connection, address, request
+
+pytestmark = pytest.mark.both_loops
+
+ASK = request("GET", "/healthz")
+DATA = Path(__file__).parents[1] / "data"
+
+Dial = Callable[[str], Awaitable[Connection]]
+Until = Callable[[Callable[[], bool]], Awaitable[None]]
+
+
+@pytest.fixture
+def store_kind() -> str:
+    """Name the store, of which nothing here depends."""
+    return "memory"
+
+
+async def ended(connection: Connection) -> bytes:
+    """Return what still comes until the relay ends the connection."""
+    with contextlib.suppress(ConnectionError):
+        return await asyncio.wait_for(connection.reader.read(), 30)
+    return b""
+
+
+async def open_connections(dial: Dial, relay: Running, count: int) -> list[Connection]:
+    """Open connections that have a request answered, each before the next."""
+    found = []
+    for _ in range(count):
+        found.append(await dial(relay.url))
+        assert (await found[-1].ask(ASK)).status == 200
+    return found
+
+
+async def test_a_head_that_does_not_come_ends_the_connection(
+    dial: Dial, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clawlink.server.ceiling.HEAD_SECONDS", 0.3)
+    relay = await serve()
+    await relay.register("a", agent_id="a")
+    waiting = asyncio.create_task(relay.get("/poll/a?wait=2"))
+    async with relay.session.ws_connect(f"{relay.url}/ws/a?lease=30") as ws:
+        silent, half, kept = [await dial(relay.url) for _ in range(3)]
+        await half.send(ASK[:-2])
+        assert (await kept.ask(ASK)).status == 200
+        await kept.send(b"GET /hea")
+        assert await ended(silent) == b""
+        for connection in (half, kept):
+            answer = await connection.answer(30)
+            assert (answer.status, answer.json["code"], answer.json["limit"]) == (408, "body_timeout", 30)
+            assert await ended(connection) == b""
+        await relay.get("/healthz")
+        await ws.send_json({"type": "heartbeat", "id": 1})
+        assert (await ws.receive_json(timeout=30))["id"] == 1
+    assert (await waiting)[0] == 200
+    assert relay.app.connections <= 2
+
+
+async def test_a_head_of_a_byte_at_a_time_ends_the_connection(
+    dial: Dial, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clawlink.server.ceiling.HEAD_SECONDS", 0.3)
+    relay = await serve()
+    slow = await dial(relay.url)
+    end = asyncio.create_task(ended(slow))
+    for byte in ASK[:-1] * 100:
+        await slow.send(bytes([byte]))
+        await asyncio.sleep(0.02)
+        if end.done():
+            break
+    assert end.done()
+    assert b" 408 " in end.result() or end.result() == b""  # its next bytes may have reset the connection
+    assert (await relay.get("/healthz"))[0] == 200
+
+
+async def test_an_idle_connection_ends(
+    dial: Dial,
+    serve: Serve,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("clawlink.server.ceiling.IDLE_SECONDS", 0.3)
+    relay = await serve()
+    await relay.register("a", agent_id="a")
+    (idle,) = await open_connections(dial, relay, 1)
+    waiting = await dial(relay.url)
+    await waiting.send(request("GET", "/poll/a?wait=2"))
+    assert await ended(idle) == b""
+    assert (await waiting.answer(30)).status == 200
+
+
+async def test_an_idle_connection_makes_room_and_else_a_new_one_is_refused(
+    dial: Dial, serve: Serve, until: Until, caplog: pytest.LogCaptureFixture
+) -> None:
+    for flag, limits in (
+        ("--max-connections", {"max_connections": 3}),
+        ("--max-connections-address", {"max_connections": 4, "max_connections_address": 3}),
+    ):
+        relay = await serve(limits=limits)
+        waiting = relay.app.relay
+        (first,) = await open_connections(dial, relay, 1)
+        assert (await first.ask(request("POST", "/register", b'{"agent_id":"a"}'))).status == 200
+        (second,) = await open_connections(dial, relay, 1)
+        busy = await dial(relay.url)
+        await busy.send(request("GET", "/poll/a?wait=30&lease=30"))
+        await until(lambda: waiting.waiting == 1)  # noqa: B023
+        (third,) = await open_connections(dial, relay, 1)
+        assert await ended(first) == b"", flag
+        for connection in (second, third):
+            assert (await connection.ask(ASK)).status == 200, flag
+            await connection.send(request("GET", "/poll/a?wait=30&lease=30"))
+        await until(lambda: waiting.waiting == 3)  # noqa: B023
+        with caplog.at_level(logging.WARNING, "clawlink"):
+            caplog.clear()
+            for _ in range(4):
+                refused = await (await dial(relay.url)).ask(ASK)
+                assert (refused.status, refused.json["code"], refused.json["limit"]) == (503, "unavailable", 3), flag
+                assert refused.json["error"].endswith(f"or raise {flag}")
+                assert refused.headers["retry-after"] == "5"
+            assert [record.getMessage() for record in caplog.records] == ["connections refused"], flag
+        busy.reset()
+        await until(lambda: waiting.waiting == 2)  # noqa: B023
+        metrics = (await (await dial(relay.url)).ask(request("GET", "/metrics"))).body.decode()
+        assert "\nclawlink_connections_refused_total 4\n" in metrics, flag
+        assert "\nclawlink_connections 3\n" in metrics, flag
+
+
+async def test_connections_of_declared_proxies_have_no_limit_by_address(dial: Dial, serve: Serve) -> None:
+    relay = await serve(limits={"max_connections_address": 2}, trust_proxies=("127.0.0.1",))
+    for connection in await open_connections(dial, relay, 4):
+        assert (await connection.ask(ASK)).status == 200
+
+
+@contextlib.contextmanager
+def no_more_files() -> Iterator[None]:
+    """Have this process open no more files."""
+    resource: Any = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = [os.dup(0)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (taken[0] + 64, hard))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for number in taken:
+            os.close(number)
+
+
+async def test_without_files_accepting_pauses_and_the_connected_go_on(
+    dial: Dial, serve: Serve, until: Until, caplog: pytest.LogCaptureFixture
+) -> None:
+    relay = await serve()
+    (connected,) = await open_connections(dial, relay, 1)
+    loop = asyncio.get_running_loop()
+    sockets = [socket.socket() for _ in range(20)]
+    for sock in sockets:
+        sock.setblocking(False)
+    with caplog.at_level(logging.WARNING), no_more_files():
+        await asyncio.gather(*(loop.sock_connect(sock, address(relay.url)) for sock in sockets))
+        stats = relay.app.relay.stats
+        await until(lambda: stats.connections_refused >= 2)
+        assert (await connected.ask(ASK)).status == 200
+        assert stats.connections_refused < 5  # one a second, however many wait
+        assert [(record.getMessage(), record.exc_info) for record in caplog.records] == [("accepting pauses", None)]
+    for sock in sockets:
+        await loop.sock_sendall(sock, ASK)
+        assert (await asyncio.wait_for(loop.sock_recv(sock, 12), 30)).endswith(b"200")
+        sock.close()
+
+
+async def test_a_handshake_that_does_not_finish_has_a_place_and_ends(
+    dial: Dial, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clawlink.server.accepting.HEAD_SECONDS", 0.5)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(DATA / "tls-cert.pem", DATA / "tls-key.pem")
+    app = App(ServerConfig(port=0, limits=Limits(max_connections=3)))
+    url = f"http://127.0.0.1:{await app.start(tls=context, close_seconds=0.1)}"
+    try:
+        silent = [await dial(url) for _ in range(3)]
+        await until(lambda: app.places_taken == 3)
+        assert await ended(await dial(url)) == b""
+        for connection in silent:
+            await ended(connection)
+        await until(lambda: app.places_taken == 0)
+        trusting = ssl.create_default_context(cafile=str(DATA / "tls-cert.pem"))
+        reader, writer = await asyncio.open_connection(*address(url), ssl=trusting)
+        writer.write(ASK)
+        assert (await reader.readline()).endswith(b" 200 OK\r\n")
+        writer.close()
+    finally:
+        await app.stop()

@@ -1,0 +1,138 @@
+"""Who has a place under the ceiling of connections, who makes room, and who is late: pure."""
+
+from __future__ import annotations
+
+from clawlink.server.ceiling import HEAD_SECONDS, IDLE_SECONDS, Ceiling, Full, Seat, ceiling_of
+
+
+class Connection:
+    """A connection that does as it is told."""
+
+    def __init__(self, *, busy: bool = False) -> None:
+        self.busy = busy
+        self.ended = ""
+
+    def leave_if_idle(self) -> bool:
+        self.ended = "" if self.busy else "room"
+        return not self.busy
+
+    def give_up_idle(self) -> None:
+        self.ended = "idle"
+
+    def give_up_head(self) -> None:
+        self.ended = "head"
+
+
+def seated(ceiling: Ceiling, block: str | None, *, busy: bool = False) -> tuple[Seat, Connection]:
+    seat = ceiling.take(block)
+    assert isinstance(seat, Seat)
+    seat.holder = connection = Connection(busy=busy)
+    return seat, connection
+
+
+def full(ceiling: Ceiling, block: str | None) -> tuple[int, str]:
+    refused = ceiling.take(block)
+    assert isinstance(refused, Full)
+    return refused.limit, refused.flag
+
+
+def test_a_full_ceiling_refuses_until_a_connection_ends() -> None:
+    ceiling = Ceiling(3, 2)
+    first, _ = seated(ceiling, "a")
+    seated(ceiling, "a")
+    assert full(ceiling, "a") == (2, "--max-connections-address")
+    last, _ = seated(ceiling, None)
+    assert full(ceiling, "b") == full(ceiling, None) == (3, "--max-connections")
+    last.leave()
+    last.leave()
+    assert ceiling.count == 2
+    seated(ceiling, "b")
+    first.leave()
+    seated(ceiling, "a")
+    assert ceiling.count == 3
+
+
+def test_the_connection_that_has_been_idle_longest_makes_room() -> None:
+    ceiling = Ceiling(4, 2)
+    (a, a_ended), (b, b_ended), (c, c_ended) = seated(ceiling, "x"), seated(ceiling, "x"), seated(ceiling, "y")
+    for now, seat in enumerate((c, a, b)):
+        seat.idle(now)
+    seated(ceiling, "x")  # the address is full, so one of its own goes
+    assert (a_ended.ended, b_ended.ended, c_ended.ended) == ("room", "", "")
+    seated(ceiling, "z")
+    seated(ceiling, "z")  # the relay is full
+    assert (b_ended.ended, c_ended.ended) == ("", "room")
+    b.busy()
+    assert full(ceiling, "y") == (4, "--max-connections")
+    b.idle(9)
+    seated(ceiling, "y")
+    assert b_ended.ended == "room"
+    assert ceiling.count == 4
+
+
+def test_an_idle_connection_with_a_reply_under_way_makes_no_room() -> None:
+    ceiling = Ceiling(2, 2)
+    (a, a_ended), (b, b_ended) = seated(ceiling, None, busy=True), seated(ceiling, None)
+    a.idle(1)
+    b.idle(2)
+    seated(ceiling, None)
+    assert (a_ended.ended, b_ended.ended) == ("", "room")
+
+
+def test_late_connections_end() -> None:
+    ceiling = Ceiling(9, 9)
+    (head, head_ended), (idle, idle_ended), (busy, busy_ended) = (seated(ceiling, "a") for _ in range(3))
+    head.awaits_head(0)
+    head.awaits_head(HEAD_SECONDS - 1)  # another byte of the same head
+    idle.awaits_head(0)
+    idle.busy()
+    idle.idle(1)
+    busy.awaits_head(0)
+    busy.busy()
+    for now, told in (
+        (HEAD_SECONDS - 0.1, ("", "", "")),
+        (HEAD_SECONDS, ("head", "", "")),
+        (IDLE_SECONDS + 0.9, ("head", "", "")),
+        (IDLE_SECONDS + 1, ("head", "idle", "")),
+        (1e9, ("head", "idle", "")),
+    ):
+        assert not ceiling.tend(now)
+        assert (head_ended.ended, idle_ended.ended, busy_ended.ended) == told, now
+
+
+def test_many_late_connections_end_in_turns() -> None:
+    ceiling = Ceiling(999, 999)
+    connections = []
+    for _ in range(100):
+        seat, connection = seated(ceiling, None)
+        seat.awaits_head(0)
+        connections.append(connection)
+    assert ceiling.tend(HEAD_SECONDS)
+    assert not ceiling.tend(HEAD_SECONDS)
+    assert {connection.ended for connection in connections} == {"head"}
+
+
+def test_nothing_stays_of_connections_that_have_ended() -> None:
+    ceiling = Ceiling(9, 9)
+    for state in ("awaits_head", "idle"):
+        seat, _ = seated(ceiling, "a")
+        getattr(seat, state)(1)
+        seat.leave()
+        getattr(seat, state)(2)
+    assert ceiling.count == 0
+    assert not any(table for table in vars(ceiling).values() if isinstance(table, dict))
+
+
+def test_the_ceiling_stays_below_the_open_files() -> None:
+    for connections, of_address, files, most, most_address in (
+        (60_000, 15_000, None, 60_000, 15_000),  # Windows
+        (60_000, 15_000, 65_536, 60_000, 15_000),
+        (60_000, 15_000, 20_000, 18_750, 14_063),
+        (60_000, 15_000, 1024, 960, 720),
+        (60_000, 15_000, 256, 192, 192),
+        (60_000, 15_000, 10, 1, 1),
+        (100, 10, 65_536, 100, 10),
+        (100, 500, None, 100, 100),
+    ):
+        got = ceiling_of(connections, of_address, files)
+        assert (got.most, got.most_address) == (most, most_address), (connections, of_address, files)
