@@ -26,10 +26,15 @@ _ALLOWED = (503, 507)
 
 
 async def answers(relay: Running, data: bytes) -> list[int]:
-    """Send the bytes on a connection of their own, and return the statuses of all that comes back in a moment."""
+    """Send the bytes on a connection of their own, and return the statuses of all that comes back in a moment.
+
+    Once the relay has answered a later request, its answer to these bytes is here, however busy the machine is.
+    """
     connection = await connect(relay.url)
     try:
         await connection.send(data)
+        for _ in range(2):
+            await ok(relay.get("/healthz"))
         came = b""
         try:
             while part := await asyncio.wait_for(connection.reader.read(65536), 0.1):
