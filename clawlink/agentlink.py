@@ -59,7 +59,7 @@ def default_config() -> Path:
 
 
 class AgentLink:
-    """One agent of one instance. Everything that is not given comes from the configuration file."""
+    """An agent of an instance. Arguments that are not given come from the configuration file."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What a relay and its clients are told at start: a flag goes before a CLAWLINK_* variable before the default."""
+"""The settings at start of a relay and its clients: a flag, else a CLAWLINK_* variable, else the default."""
 
 from __future__ import annotations
 

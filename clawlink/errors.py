@@ -126,7 +126,7 @@ class NotAllowed(Refused):
 
 
 class NotFound(Refused):
-    """What the request names is not here."""
+    """The thing that the request names is not here."""
 
     code = "not_found"
     status = 404

@@ -29,7 +29,7 @@ _EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104
 _OUTSIDE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
 # A label of DNS has 63 bytes. Behind a name come a port and four digits, or up to 32 digits of an address.
 _NAME_BYTES, _HOST_BYTES = 50, 24
-# So many are asked for their address. More are only counted: nobody has that many relays, but anyone can invent them.
+# At most this many relays are asked for their address. Others are only counted: anyone can invent them.
 _MOST = 64
 
 

@@ -1,4 +1,4 @@
-"""What is measured of AgentRelay: many processes that send and receive events in one folder."""
+"""Measure AgentRelay: many processes that send and receive events in one folder."""
 
 from __future__ import annotations
 

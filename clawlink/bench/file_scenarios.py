@@ -1,4 +1,4 @@
-"""What is measured of files: bytes a second both ways, memory while many come at once, and long lists."""
+"""Measure files: bytes a second both ways, memory while many come at once, and long lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured of links: how soon they are back after the relay was killed and started again."""
+"""Measure links: the time until they are back after the relay was killed and started again."""
 
 from __future__ import annotations
 

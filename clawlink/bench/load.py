@@ -25,7 +25,7 @@ def request_bytes(method: str, path: str, body: bytes = b"", *, token: str | Non
 
 
 class Connection(asyncio.Protocol):
-    """One connection. Every whole answer goes to ``answered`` with its status and body."""
+    """A connection. Every whole answer goes to ``answered`` with its status and body."""
 
     def __init__(self, answered: Callable[[Connection, int, bytes], None]) -> None:
         self._answered = answered

@@ -1,4 +1,4 @@
-"""What is measured, each as a function that returns the rows of a table."""
+"""The measurements: functions that each return the rows of a table."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SENDER = "bench-sender"
 
 
 class Row(NamedTuple):
-    """One measured figure. ``ratio`` is to the floor of the same run."""
+    """A measured figure. ``ratio`` is to the floor of the same run."""
 
     what: str
     value: float

@@ -1,4 +1,4 @@
-"""What is measured: a relay and the floor, each a process of its own on one core, the load on another."""
+"""The measured servers: a relay and the floor, each a process of its own on one core, the load on another."""
 
 from __future__ import annotations
 

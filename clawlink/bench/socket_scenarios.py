@@ -1,4 +1,4 @@
-"""What is measured over websockets."""
+"""Measure messages over websockets."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def frame(payload: bytes, opcode: int = TEXT) -> bytes:
 
 
 class Socket(asyncio.Protocol):
-    """One websocket. All text frames that have come together go to ``heard``; pings are answered."""
+    """A websocket. All text frames that have come together go to ``heard``; pings are answered."""
 
     def __init__(self, path: str, heard: Callable[[Socket, list[bytes]], None], token: str | None = None) -> None:
         self._path = path

@@ -1,4 +1,4 @@
-"""What is measured of tasks: whole lives a second, how fast a dead worker's task goes on, and lists of many."""
+"""Measure tasks: whole lives a second, the time until a dead worker's task goes on, and lists of many."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _read_polled = msgspec.json.Decoder(_Polled).decode
 
 
 class _Lives:
-    """One pair of agents on one connection that takes task after task from delegation to the answer's arrival."""
+    """A pair of agents on a connection that takes task after task from delegation to the answer's arrival."""
 
     def __init__(self, relay: Relay, requester: str, worker: str) -> None:
         self._relay = relay

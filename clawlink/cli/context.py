@@ -1,4 +1,4 @@
-"""What a command runs in: the streams, the identities kept here, and a client of the chosen relay."""
+"""The context of a command: the streams, the identities kept here, and a client of the chosen relay."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class Context:
 
     @cached_property
     def given(self) -> Given:
-        """What flags and variables say about relay and identity."""
+        """The relay and the identity, as flags and variables name them."""
         from clawlink.cli.ids import identity, is_prefix
         from clawlink.cli.settings import given
 

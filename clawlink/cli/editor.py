@@ -30,7 +30,7 @@ class Editing:
 
     @property
     def content(self) -> bytes:
-        """What the file holds."""
+        """The content of the file."""
         return self.path.read_bytes()
 
     @content.setter

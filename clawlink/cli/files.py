@@ -1,4 +1,4 @@
-"""What the verbs about files share: the key, the bar, how a version is told, and what goes with a message."""
+"""The parts that the verbs about files share: key, bar, the words for a version, and attachments."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int | None], object]
 
-# What is smaller is over before a bar would be seen.
+# A smaller transfer is over before a bar would be seen.
 _WORTH_A_BAR_BYTES = 1024 * 1024
 _MOST_NAMED = 5
 # Room for a counter in a name that others have made as long as a name may be.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # Most commands live for a tenth of a second, much of it imports, which make no garbage: looking for some takes a tenth.
 _GC_THRESHOLD = 50_000
-# What helps where this machine refuses something.
+# Advice for refusals of this machine.
 _NO_ROOM = "make room there, or choose another place"
 _NO_RIGHT = "see who may read and write it, or choose another place"
 _HELP = {
@@ -132,7 +132,7 @@ def _explained(error: ClawLinkError, ctx: Context | None) -> ClawLinkError:
     if isinstance(error, UnknownFile):
         return UnknownFile(f"{error.message}; see which there are: clawlink file-list", field=error.field)
     if isinstance(error, NotAllowed) and error.field == "claim" and ctx is not None and "no_claim" in ctx.args:
-        # What the relay says is in the words of a request, where the flag has another name.
+        # The relay names a field of the request; the flag has another name.
         return NotAllowed("this relay takes only agents that hold a key: leave out --no-claim", field="claim")
     if isinstance(error, VersionConflict | FileLocked) and ctx is not None and f"--{error.field}" not in error.message:
         return _with_flag(error, ctx)

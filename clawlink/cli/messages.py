@@ -110,7 +110,7 @@ def notices_line(messages: Iterable[Message | Other]) -> str:
 
 def _why_again(reported: Sequence[TaskEvent]) -> str:
     back = next((event for event in reversed(reported) if event.status == _QUEUED), None)
-    # What the relay notes is of its own words; what an agent notes is theirs, and stands with what it reported.
+    # Notes of the relay are in our words; a note of an agent is in its own, and stands with its report.
     if back is None or back.by is not None or not back.note:
         return "handed out before"
     return f"taken back: {cell(back.note)}"
@@ -140,7 +140,7 @@ def _show_update(ctx: Context, message: TaskUpdate, id: str, again: str | None) 
     ctx.out.line(f"task notice {cell(id)}: task {cell(message.task_id)} is {cell(message.status)}", style="bold")
     ctx.out.facts(
         ("by", "the relay" if message.by is None else cell(message.by)),
-        # What the relay notes is of its own words; what agents note is theirs.
+        # Notes of the relay are in our words; notes of agents are in theirs.
         ("why", cell(message.note) if message.note and message.by is None else None),
         ("handed out", f"{message.attempts} times" if message.attempts > 1 else None),
         ("age", _age(ctx, message.queued_at)),

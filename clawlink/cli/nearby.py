@@ -1,4 +1,4 @@
-"""Which relay is meant where nothing says so: the one on this machine, or else the only one on the local network.
+"""The relay that is meant if nothing names it: that of this machine, or else the only relay of the local network.
 
 Anyone on the network can announce a relay. So it is used only where there is nobody else, it is named before it is
 used, and no token goes to it: who has one for it confirms with ``--relay`` that it is the right one.

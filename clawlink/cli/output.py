@@ -16,7 +16,7 @@ _NARROWEST = 20
 
 
 class Output:
-    """One stream. It may be missing (a closed file descriptor); then nothing is shown."""
+    """A stream. It may be missing (a closed file descriptor); then nothing is shown."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream

@@ -14,13 +14,13 @@ from typing import IO, NamedTuple, cast
 _WINDOWS = os.name == "nt"
 # How often it is looked whether the task is still wanted; a command that ends is noticed at once.
 _STEP_SECONDS = 0.2
-# What a command that is told to end may take for that, before it is killed.
+# A command that is told to end has this long, before it is killed.
 _GRACE_SECONDS = 2.0
-# What it has left running may hold its output open so long, and is killed then.
+# Processes that it left running may hold its output open this long, and are killed then.
 _LAST_WORDS_SECONDS = 1.0
 _CHUNK_BYTES = 64 * 1024
 MOST_OUTPUT_BYTES = 16 * 1024 * 1024
-# What a command is stopped for where that is no doing of its own.
+# Reasons to stop a command that are not its own fault.
 ENDING = "the worker is ending"
 
 
@@ -129,7 +129,7 @@ class Commands:
 
 
 class _Output:
-    """What a command prints, up to a bound; the rest is only counted."""
+    """The output of a command, up to a bound; the rest is only counted."""
 
     def __init__(self, pipe: IO[bytes]) -> None:
         self.data = bytearray()

@@ -1,4 +1,4 @@
-"""Which relay, with which token, as whom: a flag goes before a variable, that before what was kept at register."""
+"""The relay, the token and the agent: a flag goes before a variable, and a variable before the kept identity."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from clawlink.domain.agent import fold
 
 
 class Given(NamedTuple):
-    """What flags and variables say. ``insisted``: the name comes from the flag, so it must be one that is kept."""
+    """The values of flags and variables. ``insisted``: the name comes from the flag, so it must be kept here."""
 
     relay: str | None
     token: str | None
@@ -26,7 +26,7 @@ class Given(NamedTuple):
 
 
 class Where(NamedTuple):
-    """Which relay to talk to, and as whom, if as anyone. ``assumed``: nothing said which, so it is the default one."""
+    """The relay to talk to, and the agent, if any. ``assumed``: nothing named the relay, so it is the default."""
 
     relay: str
     token: str | None

@@ -83,7 +83,7 @@ def show_result(ctx: Context, task: TaskView) -> None:
     attempts = None if task.attempts < 2 else f"handed out {task.attempts} times"
     ctx.out.facts(
         ("by", owner_of(ctx, task, me=None) if by is not None and by == task.assignee and not itself else None),
-        # What the relay notes is of its own words; what agents note is theirs.
+        # Notes of the relay are in our words; notes of agents are in theirs.
         ("why", cell(end.note) if end is not None and end.by is None and end.note else None),
         ("took", took),
         ("attempts", attempts),
@@ -136,7 +136,7 @@ def timeline(
         after = "?" if at is None else duration(at - start)
         progress = "" if event.progress is None else f", {event.progress:g} %"
         by = "the relay" if event.by is None else "you" if event.by == me else _named_by(event.by, owner)
-        # What the relay notes is of its own words; what agents note is theirs.
+        # Notes of the relay are in our words; notes of agents are in theirs.
         why = f": {cell(event.note)}" if event.by is None and event.note else ""
         ctx.out.line(f"    +{after:<8} {cell(event.status)}{progress}, by {by}{why}")
         if event.by is not None and event.note:

@@ -1,4 +1,4 @@
-"""What flags take: numbers, lists and JSON, checked while the command line is read."""
+"""The values of flags: numbers, lists and JSON, checked while the command line is read."""
 
 from __future__ import annotations
 

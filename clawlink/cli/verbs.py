@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Verb(Protocol):
-    """What the module of a verb has."""
+    """The contents of a verb's module."""
 
     NAME: str
     HELP: str

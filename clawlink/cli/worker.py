@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from clawlink.client.link.task import Received, Task
     from clawlink.domain.message import KnowledgeBroadcast
 
-# What the last lines may take in the end, if nobody reads them.
+# The last lines of output have this long, if nobody reads them.
 _LAST_LINES_SECONDS = 2.0
 _PROGRESS = re.compile(r"progress\s+(\d+(?:\.\d+)?)\s*%?(?:\s+(.*))?")
 _MOST = 100.0
@@ -28,7 +28,7 @@ _SENTENCE_LENGTH = 1000
 
 
 class CommandFailed(Exception):
-    """What the requester of a task is told where the command did not do it."""
+    """The answer to the requester of a task if the command failed."""
 
 
 class Worker:
@@ -201,7 +201,7 @@ class _Lines(logging.Handler):
 
 
 class _Told:
-    """What the requester is told on the way. While one report is under way, the newest of the next waits."""
+    """The reports to the requester on the way. While a report is under way, the newest of the next waits."""
 
     def __init__(self, task: Task) -> None:
         self._task = task

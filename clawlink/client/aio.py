@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# What aiohttp raises before there is an answer. A timeout is an OSError of its own only from Python 3.11 on.
+# The errors that aiohttp raises before there is an answer. A timeout is an OSError of its own only from Python 3.11 on.
 NO_ANSWER = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
 
 # A clock is looked at so often, however much time there is.
@@ -87,7 +87,7 @@ class AsyncClient(Shell):
     @cached_property
     def _session(self) -> aiohttp.ClientSession:
         session = aiohttp.ClientSession()
-        # What may be repeated is decided here alone; aiohttp would send a DELETE again whose answer was lost.
+        # Repeating is decided here alone; aiohttp would send a DELETE again whose answer was lost.
         session._retry_connection = False
         return session
 
@@ -162,7 +162,7 @@ class AsyncClient(Shell):
             return self._untrusted(getattr(error, "os_error", None) or getattr(error, "certificate_error", error))
         if isinstance(error, asyncio.TimeoutError | TimeoutError):
             return self._silent(patience)
-        # What could not be connected to is a kind of ClientOSError, too.
+        # A failure to connect is a kind of ClientOSError, too.
         broke_off = isinstance(error, aiohttp.ClientError) and not isinstance(error, aiohttp.ClientConnectorError)
         return self._nobody(error, broke_off=broke_off)
 

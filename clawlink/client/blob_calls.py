@@ -30,7 +30,7 @@ _read_deleted = reader(replies.FileDeleted)
 
 
 class FileFacts(NamedTuple):
-    """What is known of one version of a file without its content. ``size`` is in bytes, ``sha256`` in hexadecimal."""
+    """The facts of a version of a file, without its content. ``size`` is in bytes, ``sha256`` in hexadecimal."""
 
     file_key: str
     version: int

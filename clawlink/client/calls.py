@@ -59,7 +59,7 @@ class Reply(NamedTuple):
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """One request. ``repeatable`` means that sending it twice does no more than sending it once.
+    """A request. ``repeatable`` means that sending it twice does no more than sending it once.
 
     ``wait`` is how many seconds the relay may take on purpose; ``learn`` is told the answer of a success. ``follow``
     returns the call that goes on after an answer, None if that was all; its answer counts. ``headers``

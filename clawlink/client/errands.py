@@ -1,4 +1,4 @@
-"""What takes several calls and rests in between: files moved, tasks, messages and files waited for.
+"""Operations of several calls with rests in between: moving files, and waiting for tasks, messages and files.
 
 Each is defined once, for every client: as its steps, and who wants to hear of what on the way.
 """
@@ -64,7 +64,7 @@ class Errand(Generic[T]):
 
     @property
     def result(self) -> T:
-        """What came of it, once all is done."""
+        """The result, once all is done."""
         if self._last is _NOTHING:
             raise AssertionError("an errand ends with what came of it")
         return cast("T", self._last)

@@ -139,7 +139,7 @@ def _require_depth(parts: tuple[str, ...]) -> None:
 
 
 class Unpacked(NamedTuple):
-    """What came of a tar: how many files are in the folder now, and their bytes."""
+    """The result of unpacking a tar: the number of files in the folder now, and their bytes."""
 
     files: int
     size: int
@@ -183,7 +183,7 @@ def unpack(
 
 
 class Unpacking:
-    """What comes of a tar is held until it is whole, and then put into a folder as ``unpack`` does: a ``Sink``.
+    """A ``Sink`` for a tar: it holds the tar until it is whole, and then puts it into a folder as ``unpack`` does.
 
     ``unpacked`` is what came of it, and ``skipped`` the members that were left out.
     """

@@ -1,4 +1,4 @@
-"""Which agent am I on which relay: one small file an identity, under ``~/.clawlink`` or ``$CLAWLINK_HOME``.
+"""The identities of this account: a small file for each, under ``~/.clawlink`` or ``$CLAWLINK_HOME``.
 
 Several agents of one account live side by side. A file holds the relay's address, its token and the agent's key, so
 only its owner may read it (mode 0600).
@@ -31,7 +31,7 @@ _LOCK_SECONDS = 60.0
 
 
 class Saved(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One identity as it is kept."""
+    """An identity as it is kept."""
 
     name: str
     agent_id: str

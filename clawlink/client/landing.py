@@ -21,14 +21,14 @@ from clawlink.client.whole import flush_all, read_some, write_all
 from clawlink.errors import BadRequest, TooLarge
 
 _CHUNK_BYTES = 1024 * 1024
-# What nobody has written to for so long was left behind by someone who was ended in the midst of it.
+# A part that nobody has written to for this long was left behind by a process that was ended.
 _STALE_SECONDS = 24 * 3600.0
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
 @runtime_checkable
 class Sink(Protocol):
-    """What a download is written to."""
+    """The target of a download."""
 
     def write(self, data: bytes) -> object:
         """Take the next bytes."""

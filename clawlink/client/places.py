@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from clawlink.domain.devices import is_device
 
-# What most systems take as a name, in bytes; a little less, for what is put around it while it is written.
+# The longest file name of most systems, in bytes, less the marks around it while it is written.
 _MOST_BYTES = 200
 _LONGEST_SUFFIX = 20
 # Controls, line separators, text direction, zero-width characters and lone surrogates: what hides or ends a name.

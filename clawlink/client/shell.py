@@ -1,4 +1,4 @@
-"""What the clients share: their arguments, their methods, how an answer is read, and what each failure is called.
+"""The base of the clients: arguments, methods, the reading of an answer, and the error for each failure.
 
 A client is a shell over ``calls``: it sends a call and hands over what came back. Which way it sends is its own.
 """
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("clawlink.client")
 
 _ANSWERS = frozenset({200, 201, 204, 206})
-# What ends a header, is no text, or would be lost.
+# Characters that end a header, are no text, or would be lost.
 _UNFIT = re.compile("[\\x00\\r\\n\\ud800-\\udfff]|^\\s|\\s$")
 
 # The fields of a request that say who asks, as errors name them.
@@ -50,7 +50,7 @@ LEAVE_SECONDS = 5.0
 _LARGE_BYTES = 64 * 1024
 _MOST_CAUSES = 100
 
-# What OpenSSL calls an answer to its greeting that is not TLS at all; which of them depends on its version.
+# The names that versions of OpenSSL give to an answer that is not TLS.
 _NO_TLS = ("WRONG_VERSION_NUMBER", "record layer failure", "PACKET_LENGTH_TOO_LONG", "HTTP_REQUEST")
 
 P = ParamSpec("P")

@@ -38,7 +38,7 @@ T = TypeVar("T")
 _PING_SECONDS = 10.0
 _CLOSE_SECONDS = 2.0
 _MOST_BYTES = 64 * MIB
-# What the relay means by the code with which it closes.
+# The meaning of the codes with which the relay closes.
 _CLOSED = {1001: Draining, 1009: TooLarge, 4403: NotAllowed, 4404: UnknownAgent}
 
 
@@ -49,7 +49,7 @@ class NoWebsocket(ClawLinkError):
 
 
 class _Frame(msgspec.Struct):
-    """What the relay sends: a message with its ``delivery``, a ``reply``, or an error with its ``code``."""
+    """A frame from the relay: a message with its ``delivery``, a ``reply``, or an error with its ``code``."""
 
     type: str
     id: int | str | None = None
@@ -249,7 +249,7 @@ class Stream:
             return
         id = frame.id
         if id is None and frame.type == "error":
-            # What cannot be read as a frame has no id. They are answered in order, so it is the oldest that is open.
+            # An unreadable frame has no id. Frames are answered in order, so it is the oldest open request.
             id = next(iter(self._asked), None)
         future = self._asked.pop(id, None) if isinstance(id, int) else None
         if future is None or future.done():

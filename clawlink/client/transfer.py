@@ -48,7 +48,7 @@ Steps = Generator[Step, Any, T]
 PATIENCE_SECONDS = 60.0
 # Where the files stand that go with messages.
 ATTACHED = "attachments"
-# What has up to so many bytes is sent in one request.
+# A file of up to this many bytes is sent in one request.
 SMALL_BYTES = MIB
 LEAST_BYTES = 64 * KIB
 MOST_BYTES = 4 * MIB
@@ -58,16 +58,16 @@ _PIECE_SECONDS = 2.0
 _WORTH_ASKING_BYTES = 32 * MIB
 # After so many that arrived a larger one is tried again.
 _TRUSTED_AFTER = 8
-# What the relay would notice without being told has this long to be told.
+# Telling the relay has this long; it would notice by itself.
 _LAST_WORDS_SECONDS = 3.0
 _ENDLESS = float("inf")
 _AWAY = Backoff(tries=1_000_000, first=0.2, most=5.0)
-# Who begins again because of others' writes as often as this would go on for ever.
+# After this many new starts because of other writers, the transfer gives up.
 _MOST_RESTARTS = 5
 
 
 class Moved(NamedTuple):
-    """So many bytes are over, of ``total`` in all if that is known."""
+    """The number of bytes that are over, of ``total`` in all if that is known."""
 
     done: int
     total: int | None
@@ -199,7 +199,7 @@ def _with_kinds(terms: Terms, source: Source, file_key: str, first: bytes) -> Te
         from mimetypes import guess_type
 
         named = (guess_type(name, strict=False) for name in (file_key, source.name) if name)
-        # What is compressed is of its own type, not of that which it holds.
+        # A compressed file has its own type, not that of its content.
         content_type = next((kind for kind, packed in named if kind is not None and packed is None), None)
         if content_type is None or content_type.startswith("text/"):
             content_type = f"{content_type or 'text/plain'}; charset=utf-8" if text else content_type or OCTETS
@@ -503,7 +503,7 @@ class _Fetching:
                 facts = yield from self._start_again()
             except ClawLinkError as error:
                 self._pieces.failed()
-                # Who was cut off may still be taken for the one who reads.
+                # The relay may still take a reader that was cut off for the present reader.
                 yield from self._patience.bear(error, *((BeingRead,) if self._done else ()))
             else:
                 yield from self._patience.renew()

@@ -22,7 +22,7 @@ from clawlink.protocol.replies import FileHistory, MessageStatus, TaskView
 T = TypeVar("T", TaskView, MessageStatus, FileHistory)
 
 FINAL = frozenset(state.value for state in _FINAL)
-# One question waits no longer than this, so that a connection that died in silence is noticed.
+# A question waits no longer than this, so that a connection that died in silence is noticed.
 _STEP_SECONDS = 25.0
 # Of several tasks, each is asked for on a connection of its own; what was not waited for ends within such a step.
 _CROWD_STEP_SECONDS = 10.0
@@ -32,7 +32,7 @@ _LEAST_WAIT_SECONDS = 0.001
 _TURN_SECONDS = 1.0
 # A relay that shuts down answers at once; asking again at once would only load it.
 _HURRIED_SECONDS = 0.5
-# Who has little time left gives an answer at least this long to come.
+# An answer has at least this long to come, however little time is left.
 _LEAST_PATIENCE_SECONDS = 1.0
 _AWAY = Backoff(tries=1_000_000, first=0.2, most=5.0)
 
@@ -81,7 +81,7 @@ Step = Ask | Rest | Do | Said
 
 @dataclass(frozen=True)
 class Question(Generic[T]):
-    """What is waited for. ``ask`` takes what is known and how long to wait.
+    """The goal of a wait. ``ask`` takes the known state and the time to wait.
 
     ``ended`` tells whether there is nothing more to come; ``check`` fails if the relay is shutting down.
     """
@@ -145,7 +145,7 @@ class Follower(Generic[T]):
         """Ask once, and return the news; afterwards rest for ``pause`` seconds. Raises what no patience mends."""
         started = time.monotonic()
         left = max(0.0, self._until - started)
-        # What is new to us is asked without a wait: what it says, and that it can be asked again.
+        # The first question does not wait: it shows the state, and that it can be asked again.
         wait = 0.0 if self.last is None or self.trouble is not None else round(min(self._step, left), 3)
         patience = max(_LEAST_PATIENCE_SECONDS, left - wait)
         self.pause = 0.0
@@ -158,7 +158,7 @@ class Follower(Generic[T]):
             if hurried or self.trouble is not None:
                 yield Ask(self._question.check(), patience)
         except ClawLinkError as error:
-            # What stands before a relay may answer in its place while it is away; but it must have been one.
+            # A proxy may answer for a relay that is away; but a relay must have answered once.
             if not (error.retryable or (isinstance(error, NotARelay) and self.last is not None)):
                 raise
             return self._away(error)

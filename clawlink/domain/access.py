@@ -1,4 +1,4 @@
-"""Who may act as whom.
+"""The rules by which a request may act as an agent.
 
 An agent that was claimed at register has an agent key; whoever acts as it must show that key. An agent that was never
 claimed works as in ClawLink 1.0.x: anyone may act as it.
@@ -18,7 +18,7 @@ KEY_HEADER = "ClawLink-Agent-Key"
 
 def hash_key(agent_key: str) -> str:
     """Return what the relay keeps of an agent key."""
-    # What a header carries that is not UTF-8 arrives as lone surrogates: a wrong key like any other, not an error.
+    # Bytes of a header that are no UTF-8 arrive as lone surrogates: a wrong key like any other, not an error.
     return hashlib.sha256(agent_key.encode("utf-8", "surrogatepass")).hexdigest()
 
 

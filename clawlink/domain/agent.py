@@ -17,7 +17,7 @@ from clawlink.domain import looks
 from clawlink.domain.limits import Limits
 from clawlink.domain.record import text_bytes
 
-# What an agent takes beside its texts, its listing included, and what a hold of a name takes, measured.
+# The bytes that an agent takes beside its texts, with its listing, and those of a held name, measured.
 _RECORD_BYTES = 520
 _HOLD_BYTES = 60
 
@@ -84,7 +84,7 @@ class Agent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class NameHold(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """Who holds a name. One record a name, so that two who ask at once cannot both have it.
+    """The holder of a name. A name has one record, so that two agents that ask at once cannot both have it.
 
     Its home is the name; it is written before the agent that takes the name, and means nothing while that agent does
     not exist or has another name.

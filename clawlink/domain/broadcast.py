@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from clawlink.domain.agent import fold
 from clawlink.domain.record import SETTLED, text_bytes
 
-# What a broadcast and each of its recipients take, and what is kept of it for those who come late, measured.
+# The bytes of a broadcast, of each recipient, and of the copy for agents that come late, measured.
 _RECORD_BYTES = 190
 _RECIPIENT_BYTES = 8
 _KNOWLEDGE_BYTES = 130

@@ -15,7 +15,7 @@ from clawlink.errors import LoopStopped
 
 
 class Chain(msgspec.Struct, frozen=True, gc=False):
-    """What led to a message. ``agents`` are those who wrote its messages, in order, the author of this one last.
+    """The chain that led to a message. ``agents`` are the authors of its messages in order, the last author last.
 
     ``parent_task`` is the task, and ``hops`` the number of messages, that it follows from; a first one has 0.
     """

@@ -33,7 +33,7 @@ class State(str, Enum):
     DEAD = "dead"
 
 
-# What a delivery takes beside its id and body, measured: see `clawlink.store.memory` for what the store adds.
+# The bytes of a delivery beside its id and body, measured; `clawlink.store.memory` has those that the store adds.
 _RECORD_BYTES = 410
 
 # Looking a member up in its class costs more than all else that a hot comparison does.
@@ -41,7 +41,7 @@ PENDING, ACKED, DEAD = State.PENDING, State.ACKED, State.DEAD
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False):
-    """One message in one mailbox. Its home is that mailbox.
+    """A message in a mailbox. Its home is that mailbox.
 
     ``rank`` sorts a mailbox: priority first, then order of arrival. ``merge`` names what a later message may replace
     while this one is unread. Times are seconds since the epoch; the receipt proves the lease and is new at each.

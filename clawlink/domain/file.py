@@ -18,7 +18,7 @@ ABSENT = "absent"
 """The index keys of files that are there, and of what is left of others: a lock, or where to go on counting."""
 
 
-# What each takes beside its texts, measured.
+# The bytes that each takes beside its texts, measured.
 _RECORD_BYTES = 110
 _VERSION_BYTES = 250
 _LOCK_BYTES = 70
@@ -33,7 +33,7 @@ class Content(msgspec.Struct, frozen=True, gc=False):
 
 
 class Version(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """One version of a file. ``revision`` is what users call its version; times are seconds since the epoch."""
+    """A version of a file. Users call ``revision`` its version; times are seconds since the epoch."""
 
     revision: int
     content: Content
@@ -110,7 +110,7 @@ class Expected(msgspec.Struct, frozen=True, gc=False):
 
 
 class FileWrite(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """What a write with an idempotency key did, so that repeating it answers the same. Its home is the file's."""
+    """The result of a write with an idempotency key, so that a repeat answers the same. Its home is the file's."""
 
     id: str
     version: int
@@ -206,7 +206,7 @@ def put(
         written_at=now,
     )
     there = present(file, now)
-    # What only one may read has no versions beside it: they could be read by anyone.
+    # A file for a single reader has no versions beside it: anyone could read them.
     before = () if there is None or burn or there.burn else there.versions[: keep - 1]
     return SharedFile(
         id=key,

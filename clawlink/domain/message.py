@@ -18,7 +18,7 @@ from clawlink.domain.limits import MAX_FILE_NAME_LENGTH, MAX_KEY_LENGTH
 
 
 class Priority(str, Enum):
-    """What is handed out first: the lowest ``level``. Within one priority, in order of arrival."""
+    """The order of handing out: the lowest ``level`` first; within a priority, in order of arrival."""
 
     level: int
 
@@ -118,7 +118,7 @@ class TaskResponse(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", 
 
 
 class TaskAnswer(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="task_answer"):
-    """What a requester says to the ``input_required`` of ``task_id``, so that the work can go on."""
+    """A requester's answer to the ``input_required`` of ``task_id``, so that the work can go on."""
 
     message_id: str
     task_id: str
@@ -131,7 +131,7 @@ class TaskAnswer(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", ta
 
 
 class TaskUpdate(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="task_update"):
-    """What became of ``task_id`` without a response: cancelled, expired, taken back. Unread ones arrive as the newest.
+    """News of ``task_id`` without a response: cancelled, expired, taken back. Unread news is replaced by the newest.
 
     ``by`` is the agent that did it, None if it was the relay.
     """
@@ -148,7 +148,7 @@ class TaskUpdate(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", ta
 
 
 class KnowledgeBroadcast(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="knowledge_broadcast"):
-    """What one agent learned, told to all others."""
+    """Knowledge of an agent, told to all others."""
 
     message_id: str
     from_agent: str

@@ -17,7 +17,7 @@ from clawlink.domain.record import text_bytes
 
 POOLS = "pools"
 _PREFIX = " pool "
-# What a pool takes beside its texts, measured.
+# The bytes that a pool takes beside its texts, measured.
 _RECORD_BYTES = 110
 
 

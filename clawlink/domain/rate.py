@@ -6,7 +6,7 @@ import msgspec
 
 
 class Bucket(msgspec.Struct, frozen=True, gc=False):
-    """So many tokens were left at that time, in seconds since the epoch."""
+    """The tokens that were left at a time, in seconds since the epoch."""
 
     tokens: float
     at: float

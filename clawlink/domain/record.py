@@ -1,4 +1,4 @@
-"""What every record has, so that one store can keep them all.
+"""The fields of every record, by which a store can keep them all.
 
 A record is immutable. A change is a new record with the next version; a store takes it only if it follows the one
 that is stored.

@@ -35,7 +35,7 @@ MAX_TTL_HOURS = 24 * 3650
 HOUR = 3600.0
 _MANY_HOURS = 10**9
 
-# What an event takes beside its texts and contents, measured.
+# The bytes that an event takes beside its texts and contents, measured.
 _RECORD_BYTES = 360
 
 _TYPE = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
@@ -59,7 +59,7 @@ class Status(str, Enum):
 
 
 class Verdict(str, Enum):
-    """What a CMP turned out to be."""
+    """The verdict on a CMP."""
 
     OK = "ok"
     REPEAT = "repeat"
@@ -67,7 +67,7 @@ class Verdict(str, Enum):
 
 
 class Event(Struct, frozen=True, kw_only=True, gc=False):
-    """What is known of an event beside its contents. ``present``: the contents are still there."""
+    """The facts of an event beside its contents. ``present``: the contents are still there."""
 
     id: str
     type: str

@@ -94,13 +94,13 @@ def reported_as(status: str, *, free: bool) -> tuple[TaskState, str]:
     )
 
 
-# What a task takes beside its texts, and each event of its history, measured.
+# The bytes of a task beside its texts, and of each event of its history, measured.
 _RECORD_BYTES = 320
 _EVENT_BYTES = 200
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
-    """One step of a task, or a report on it. ``by`` is None for the relay; ``content`` is encoded JSON."""
+    """A step of a task, or a report on it. ``by`` is None for the relay; ``content`` is encoded JSON."""
 
     at: float
     status: TaskState
@@ -153,7 +153,7 @@ class Task(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def index_keys(self) -> tuple[str, ...]:
-        """What requester and assignee find it by, and while it is open what it is counted by."""
+        """The keys by which requester and assignee find the task, and by which open tasks are counted."""
         state, assignee = self.state, self.assignee
         asked = by_requester(self.requester, state)
         if self.finished_at is None:

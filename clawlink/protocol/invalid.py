@@ -1,4 +1,4 @@
-"""What msgspec finds wrong with a request, as the sentence that a person reads."""
+"""The faults that msgspec finds in a request, as sentences for people."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def bad_field(error: msgspec.ValidationError) -> BadRequest:
     missing = _REQUIRED_FIELD.search(said) or _UNKNOWN_FIELD.fullmatch(said)
     name = ((path[1] + "." if path and path[1] else "") + missing[1]) if missing else (path[1] if path else None)
     if missing:
-        # What is said after it is what may stand in its place.
+        # The words after it name the values that are allowed.
         what = "is missing" if missing.re is _REQUIRED_FIELD else "is not known"
         return BadRequest(f"{name} {what}{said[missing.end() :]}", field=name)
     words, limit = _in_words(said)
@@ -93,7 +93,7 @@ def _length(kind: str, least: bool, length: int) -> str:
 
 
 def _kinds(taken: list[str], got: str | None) -> str | None:
-    # That a field may be left out as null too is no help to one who gave something else.
+    # Null is no advice to a client that gave another value.
     wanted = [kind for kind in taken if kind != "null"] or taken
     if any(kind not in _WORDS for kind in wanted) or (got is not None and got not in _WORDS):
         return None

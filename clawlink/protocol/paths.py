@@ -16,7 +16,7 @@ _PARAMETER = re.compile(r"{(\w+)}")
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One method of one path. ``parameters`` in the path are percent-encoded as one piece, slashes included."""
+    """A method of a path. ``parameters`` in the path are percent-encoded as one piece, slashes included."""
 
     name: str
     method: str

@@ -1,4 +1,4 @@
-"""What the relay answers, as typed structs: encoded by the server, decoded by the clients.
+"""The replies of the relay, as typed structs: encoded by the server, decoded by the clients.
 
 Times are ISO-8601 in UTC, but for ``last_heartbeat``, which is seconds since the epoch as in ClawLink 1.0.x.
 """
@@ -25,7 +25,7 @@ class Stop(Struct, frozen=True):
 
 
 class Info(Struct, frozen=True):
-    """What the relay is and holds."""
+    """The relay, its limits, and the number of records that it holds."""
 
     service: str
     version: str
@@ -55,7 +55,7 @@ class Info(Struct, frozen=True):
 
 
 class Load(Struct, frozen=True, gc=False):
-    """What an agent has before it: messages in its mailbox, and tasks without a final answer."""
+    """The load of an agent: messages in its mailbox, and tasks without a final answer."""
 
     mailbox: int
     open_tasks: int
@@ -107,7 +107,7 @@ class Beat(Struct, frozen=True):
 
 
 class Subscribed(Struct, frozen=True):
-    """Which topics' broadcasts come from now on."""
+    """The topics whose broadcasts come from now on."""
 
     status: str
     subscriptions: list[str]
@@ -121,7 +121,7 @@ class Pong(Struct, frozen=True):
 
 
 class RecipientInfo(Struct, frozen=True, gc=False):
-    """Who will get it, and whether they are there: ``age`` is the full seconds since their last sign of life."""
+    """The recipient, and its presence: ``age`` is the full seconds since their last sign of life."""
 
     agent_id: str
     name: str
@@ -131,7 +131,7 @@ class RecipientInfo(Struct, frozen=True, gc=False):
 
 
 class Pooled(Struct, frozen=True, gc=False):
-    """Whoever claims it first. ``online`` counts the agents that can; with none, it waits until one comes."""
+    """The pool whose first claimer gets the task. ``online`` counts its agents; with none, the task waits for one."""
 
     capability: list[str]
     to_any_of: list[str]
@@ -153,7 +153,7 @@ class Delegated(Struct, frozen=True, gc=False):
 
 
 class TaskEvent(Struct, frozen=True, gc=False):
-    """One step of a task, or a report on it; ``by`` is null for the relay itself."""
+    """A step of a task, or a report on it; ``by`` is null for the relay itself."""
 
     at: str
     status: str
@@ -271,7 +271,7 @@ class BroadcastSent(Struct, frozen=True, gc=False):
 
 
 class Lease(Struct, frozen=True, gc=False):
-    """What goes with one message of a poll. ``message_id`` is the message's own: a response's is its response_id.
+    """The lease of a polled message. ``message_id`` is the message's own: a response's is its response_id.
 
     ``reported`` is the history of a task that others, or earlier attempts, have worked on.
     """
@@ -293,7 +293,7 @@ class Polled(Struct, Generic[M], frozen=True):
 
 
 class Settled(Struct, frozen=True, gc=False):
-    """What became of one receipt: ``acked``, ``nacked``, ``extended``, or ``lease_lost`` and why in ``error``."""
+    """The outcome of a receipt: ``acked``, ``nacked``, ``extended``, or ``lease_lost`` and why in ``error``."""
 
     receipt: str
     message_id: str
@@ -311,7 +311,7 @@ class TicketMade(Struct, frozen=True):
 
 
 class Receipted(Struct, frozen=True):
-    """One result a receipt, in the order asked; ``count`` of them took effect."""
+    """A result for each receipt, in the order asked; ``count`` of them took effect."""
 
     results: list[Settled]
     count: int
@@ -338,7 +338,7 @@ class DeadLetters(Struct, Generic[M], frozen=True):
 
 
 class Redriven(Struct, frozen=True):
-    """Which messages are due again."""
+    """The messages that are due again."""
 
     message_ids: list[str]
     count: int
@@ -387,7 +387,7 @@ class FilePut(FileSaved, frozen=True):
 
 
 class FileLock(Struct, frozen=True, gc=False):
-    """Who asks the others not to write, until when, and why."""
+    """A lock: the agent that asks others not to write, the time of its end, and the reason."""
 
     holder: str
     until: str
@@ -437,7 +437,7 @@ class FileContent(Struct, frozen=True, kw_only=True):
 
 
 class FileVersion(Struct, frozen=True, gc=False):
-    """One version of a shared file that is kept. ``size`` is in bytes, ``sha256`` in hexadecimal."""
+    """A kept version of a shared file. ``size`` is in bytes, ``sha256`` in hexadecimal."""
 
     version: int
     size: int

@@ -1,4 +1,4 @@
-"""What the relay is asked, as typed structs. They are the only validation of outside data.
+"""The requests to the relay, as typed structs. They are the only validation of outside data.
 
 Unknown fields are ignored. Optional fields of ClawLink 1.0.x may also be null.
 """
@@ -292,14 +292,14 @@ class LockFile(Struct, frozen=True, gc=False):
 
 
 class UnlockQuery(Struct, frozen=True, gc=False):
-    """Who gives a lock up; with ``force`` that of another agent."""
+    """The agent that gives a lock up; with ``force`` a lock of another agent."""
 
     agent_id: AgentId | None = None
     force: bool = False
 
 
 class BlobQuery(Struct, frozen=True, gc=False):
-    """Which version; or, with ``versions``, the list of them: with ``wait`` once the file is not at ``since``."""
+    """The version; or, with ``versions``, the list of them: with ``wait`` once the file is not at ``since``."""
 
     version: Annotated[int, Meta(ge=1)] | None = None
     versions: str | None = None
@@ -368,13 +368,13 @@ class DiscoverQuery(Struct, frozen=True, gc=False):
 
 
 class Asker(Struct, frozen=True, gc=False):
-    """Who asks. Also taken from the header ClawLink-Agent."""
+    """The asking agent. Also taken from the header ClawLink-Agent."""
 
     agent_id: AgentId | None = None
 
 
 class TaskQuery(Struct, frozen=True, gc=False):
-    """Who asks, and how long to wait: for the first change after version ``since``, or without it for the end."""
+    """The asking agent, and the time to wait: for the first change after version ``since``, or without it the end."""
 
     agent_id: AgentId | None = None
     wait: Wait = 0.0
@@ -382,7 +382,7 @@ class TaskQuery(Struct, frozen=True, gc=False):
 
 
 class MessageQuery(Struct, frozen=True, gc=False):
-    """Who asks, and how long to wait: until the message is at least ``until``, or will never be."""
+    """The asking agent, and the time to wait: until the message is at least ``until``, or will never be."""
 
     agent_id: AgentId | None = None
     wait: Wait = 0.0
@@ -390,7 +390,7 @@ class MessageQuery(Struct, frozen=True, gc=False):
 
 
 class TasksQuery(Struct, frozen=True, gc=False):
-    """Who asks, which tasks, and which part of the list: ``after`` is what the reply before gave as ``next``."""
+    """The asking agent, the tasks, and the part of the list: ``after`` is the ``next`` of the reply before."""
 
     agent_id: AgentId | None = None
     requester: AgentId | None = None
@@ -417,7 +417,7 @@ class TasksQuery(Struct, frozen=True, gc=False):
 
 
 class KnowledgeQuery(Struct, frozen=True, gc=False):
-    """Which broadcasts: ``topic`` may be a pattern, ``since`` is ISO-8601 or seconds since the epoch."""
+    """The broadcasts: ``topic`` may be a pattern, ``since`` is ISO-8601 or seconds since the epoch."""
 
     topic: TopicPattern | None = None
     tag: Topic | None = None
@@ -428,14 +428,14 @@ class KnowledgeQuery(Struct, frozen=True, gc=False):
 
 
 class ListQuery(Struct, frozen=True, gc=False):
-    """Which part of a list: ``after`` is what the reply before gave as ``next``."""
+    """The part of a list: ``after`` is the ``next`` of the reply before."""
 
     limit: Limit = 100
     after: Annotated[str, Meta(max_length=4 * limits.MAX_ID_LENGTH)] | None = None
 
 
 class DeleteFileQuery(Struct, frozen=True, gc=False):
-    """Who deletes, and which version."""
+    """The deleting agent, and the version."""
 
     agent_id: AgentId | None = None
     if_version: Annotated[int, Meta(ge=1)] | None = None

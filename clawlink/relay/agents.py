@@ -50,7 +50,7 @@ class Registration(NamedTuple):
 
 
 class Agents:
-    """Who is registered."""
+    """The registered agents."""
 
     def __init__(self, core: Core, mailbox: Mailbox, *, require_keys: bool) -> None:
         self._core = core

@@ -47,7 +47,7 @@ async def everyone(core: Core, but: str) -> AsyncIterator[Agent]:
 
 
 class Broadcasts:
-    """What was told to everyone."""
+    """The broadcasts."""
 
     def __init__(self, core: Core, mailbox: Mailbox, arrivals: Arrivals) -> None:
         self._core = core

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 
-# What was written of late, by millisecond: a relay asks for now, and for when leases of now end, again and again.
+# Recently written times, by millisecond: a relay writes the present, and the ends of new leases, again and again.
 _written: dict[int, str] = {}
 _MOST_WRITTEN = 64
 # The system's clock may leave relay time this far before the log says so. No clock that is only corrected gets there.

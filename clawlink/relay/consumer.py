@@ -24,16 +24,16 @@ from clawlink.store.base import Failed
 
 # A claim waits no longer than this at a time. Nothing is missed in between: what has come is found by the next.
 _WAIT_SECONDS = 60.0
-# What was settled elsewhere, or has lapsed, is looked for this often while there is no credit.
+# Without credit, a consumer looks this often for messages that were settled elsewhere or have lapsed.
 _FIRST_LOOK_SECONDS = 0.25
 _MOST_LOOK_SECONDS = 5.0
-# What may be lost on its way so often may as well kill who reads it: from then on it counts as read.
+# A message that is lost this often may be what kills its reader: from then on it counts as read.
 _PATIENCE = 1000
 _LEFT = "the connection over which it was sent has ended"
 
 
 class _Sent(Struct, frozen=True, gc=False):
-    """One message under way: with which batch it went, and when, on the event loop's clock.
+    """A message under way: its batch, and the time of writing, on the event loop's clock.
 
     ``version`` is how often its record had changed by then.
     """

@@ -1,4 +1,4 @@
-"""What all parts of the relay share: store, signals, clock, ids, limits, counters, and work that must not break off."""
+"""The core that all parts share: store, signals, clock, ids, limits, counters, and work that must not break off."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``discover`` sends, encoded once an agent and kept until something about that agent changes."""
+"""The entries of ``discover``, each encoded once and kept until something about its agent changes."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Opened:
 
 
 class FileReads:
-    """What is read of the shared files."""
+    """Reads of shared files."""
 
     def __init__(self, core: Core, files: Files, storage: Storage) -> None:
         self._core = core

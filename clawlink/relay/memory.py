@@ -24,9 +24,9 @@ from clawlink.store.base import Conflict, Drop, Store
 
 SETTLED_KINDS: tuple[type[Any], ...] = (Delivery, Task, Broadcast, FileWrite)
 _HISTORY: tuple[tuple[type[Any], str], ...] = (*((kind, SETTLED) for kind in SETTLED_KINDS), (Pointer, OVER))
-# So many settled records go at once: then the next pieces of work find room without a look at the history.
+# This many settled records go at once, so that the next writes find room without a look at the history.
 _AT_ONCE = 64
-# What a record takes beside its bytes, when the kind is chosen that gives most room.
+# The bytes of a record beside its content, for choosing the kind that gives most room.
 _RECORD_BYTES = 500
 _RETRY_SECONDS = 30.0
 NEW_RECORD_BYTES = 1024
@@ -41,7 +41,7 @@ def size_of(record: Record) -> int:
 
 
 class Memory:
-    """What takes memory, and what may come."""
+    """The memory that records take, and the room that is left."""
 
     def __init__(self, store: Store, limits: Limits, stats: Stats) -> None:
         self._store = store

@@ -28,7 +28,7 @@ from clawlink.store.base import Put
 
 
 class Messages:
-    """What agents say to each other that is not work, and the state of everything said."""
+    """Plain messages between agents, and the state of every message."""
 
     def __init__(self, core: Core, agents: Agents, mailbox: Mailbox, arrivals: Arrivals) -> None:
         self._core = core

@@ -250,7 +250,7 @@ class Pointers:
             await self._require_party(editor, pointer)
         else:
             rules.require_fillable(pointer.event, before, id, editor.id)
-        # Who writes back what it has read names the sender, and means no harm.
+        # An agent that writes back an event as it was read names the sender, and means no harm.
         if updates.get("sender_agent") not in (pointer.event.sender, pointer.sender_name):
             _require_own_name(editor, updates, field="updates")
         event = rules.update(pointer.event, now)

@@ -1,4 +1,4 @@
-"""One who reads a mailbox over and over, and waits in between."""
+"""A reader of a mailbox: it claims, and waits in between."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 # Where an index may be late, what was signalled and is not there is looked for again after such parts of that time.
 _LAG_PARTS = (0.1, 0.4, 1.0)
-# One with as many open tasks as it may have looks so often whether it still has.
+# An agent at its limit of open tasks looks this often whether it may have more.
 _FULL_SECONDS = 5.0
 
 
 class Taken(NamedTuple):
-    """What one claim leased, and what earlier owners of its tasks did and reported, by id."""
+    """The messages that a claim leased, and the steps of earlier owners of its tasks, by id."""
 
     deliveries: list[Delivery]
     reported: dict[str, tuple[Event, ...]]

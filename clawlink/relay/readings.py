@@ -1,4 +1,4 @@
-"""Who is reading what only one may read.
+"""The readers of files that a single reader may read.
 
 A reader has such a file to itself from the first byte on. If the reply breaks off, the file is free again; only once
 all of it was sent does it burn, and not at once: the last bytes may have been lost on the way, which shows when the
@@ -14,7 +14,7 @@ from clawlink.errors import BeingRead
 
 
 class Reading:
-    """One reader's way through one version of a file. Times are seconds since the epoch."""
+    """The progress of a reader through a version of a file. Times are seconds since the epoch."""
 
     def __init__(self, key: str, revision: int, size: int, reader: Hashable) -> None:
         self.key = key

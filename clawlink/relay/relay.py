@@ -44,7 +44,7 @@ from clawlink.version import VERSION
 
 
 class Relay:
-    """One relay over one store."""
+    """A relay over a store."""
 
     def __init__(
         self,

@@ -19,7 +19,7 @@ from clawlink.store.base import Conflict, Drop, Put
 
 
 class Outcome(Struct, frozen=True, gc=False):
-    """What became of one receipt: the message and, if it is held on, until when; or why nothing was done."""
+    """The outcome of a receipt: the message and, if its lease goes on, the end of it; or the error."""
 
     receipt: str
     message_id: str | None
@@ -28,7 +28,7 @@ class Outcome(Struct, frozen=True, gc=False):
 
 
 class _Way(Struct, frozen=True):
-    """One way to settle: what becomes of a message, and what of a task.
+    """A way to settle: its effect on a message, and on a task.
 
     A task may have a delivery, a record or both, and one of them alone is then all there is of it: ``carried`` moves
     such a delivery, ``task`` such a record, and both together where there are both. A ``None`` refuses.
@@ -43,7 +43,7 @@ class _Way(Struct, frozen=True):
 
 
 class Settling:
-    """What becomes of leased messages and tasks, by the receipts that they were handed out with."""
+    """Settle leased messages and tasks by their receipts."""
 
     def __init__(self, core: Core, pools: Pools) -> None:
         self._core = core

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 @dataclass
 class Stats:
-    """What has happened since start. Each counter only grows."""
+    """Counters since start. Each only grows."""
 
     stored: int = 0
     delivered: int = 0

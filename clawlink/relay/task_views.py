@@ -34,7 +34,7 @@ _Source = tuple[type[Any], str, TaskState | None, str | None]
 
 
 class TaskViews:
-    """What agents see of their tasks."""
+    """The tasks of agents, as the agents may see them."""
 
     def __init__(self, core: Core, agents: Agents) -> None:
         self._core = core

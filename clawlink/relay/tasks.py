@@ -1,4 +1,4 @@
-"""What the parties of a task do: report on it, answer what it asked, cancel it."""
+"""The actions of a task's parties: report, answer a question, cancel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What becomes of tasks when nobody does anything: they expire, run out of attempts, or lose a silent owner."""
+"""Upkeep of tasks: they expire, run out of attempts, or lose a silent owner."""
 
 from __future__ import annotations
 

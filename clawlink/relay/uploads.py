@@ -32,19 +32,19 @@ from clawlink.relay.ids import derived
 from clawlink.relay.storage import SILENT_SECONDS, Intake, Storage, new_hash
 
 CHECKSUMS = ("sha1", "sha256")
-# What an upload takes beside its texts and contents, measured.
+# The bytes that an upload takes beside its texts and contents, measured.
 _UPLOAD_BYTES = 3000
 
 
 class Checksum(NamedTuple):
-    """What a part must add up to. ``name`` is one of ``CHECKSUMS``."""
+    """The checksum of a part. ``name`` is one of ``CHECKSUMS``."""
 
     name: str
     digest: bytes
 
 
 class Upload:
-    """One upload. ``length`` is None until it is known; ``metadata`` is what the client said, word for word."""
+    """An upload. ``length`` is None until it is known; ``metadata`` is the client's text, word for word."""
 
     def __init__(self, id: str, owner: str, ask: Write, intake: Intake, length: int | None, metadata: str) -> None:
         self.id = id

@@ -1,4 +1,4 @@
-"""Who may talk to this relay at all: the token, and what a browser tells about where a request comes from."""
+"""The right to talk to this relay: the token, and the headers by which browsers tell where a request comes from."""
 
 from __future__ import annotations
 

@@ -120,7 +120,7 @@ def flag(given: str | None, name: str) -> bool:
 
 
 class Span(NamedTuple):
-    """Which bytes go out, of how many; ``part`` if a range was asked for."""
+    """The bytes that go out, and the size of the whole; ``part`` if a range was asked for."""
 
     start: int
     end: int
@@ -129,7 +129,7 @@ class Span(NamedTuple):
 
     @property
     def headers(self) -> dict[str, str]:
-        """What says so."""
+        """The header that names the range."""
         return {hdrs.CONTENT_RANGE: f"bytes {self.start}-{self.end - 1}/{self.size}"} if self.part else {}
 
     @property

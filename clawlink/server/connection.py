@@ -1,4 +1,4 @@
-"""One HTTP connection: what is no HTTP is refused like everything else, and quoted nowhere.
+"""An HTTP connection: bytes that are no HTTP are refused with JSON, and quoted nowhere.
 
 A request that cannot be read reaches no route. aiohttp would answer it in plain text and log a traceback that quotes
 it, with whatever secret its headers hold.

@@ -39,7 +39,7 @@ _COMMENT_SECONDS = 15.0
 # How long a client that reads the rest has to come back and say so, before what it was sent is due again.
 BACK_SECONDS = 10.0
 _RETRY_MILLISECONDS = 1000
-# Who has not taken what was written by then does not read.
+# A peer that has not taken the written bytes by then does not read.
 _STUCK_SECONDS = 28.0
 _LEAST_SECONDS = 0.05
 _HEADERS = {hdrs.CONTENT_TYPE: "text/event-stream", hdrs.CACHE_CONTROL: "no-store", "X-Accel-Buffering": "no"}
@@ -56,7 +56,7 @@ class Events:
 
     @property
     def routes(self) -> Iterator[tuple[Endpoint, Handler]]:
-        """Which endpoint is served by what."""
+        """The endpoints with their handlers."""
         yield paths.EVENTS, self._serve
         yield paths.TICKETS, self._make_ticket
 
@@ -125,7 +125,7 @@ class Events:
 
 
 class _Stream:
-    """One response."""
+    """A response."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What a peer asks over a websocket: each frame is a request of a route, with its identity filled in."""
+"""Requests over a websocket: each frame is a request of a route, with its identity filled in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What consumers are told of leases: with each message, and when they settle it."""
+"""The facts of leases for consumers: with each message, and when they settle it."""
 
 from __future__ import annotations
 

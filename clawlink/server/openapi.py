@@ -18,7 +18,7 @@ from clawlink.version import VERSION
 _REF = "#/components/schemas/{name}"
 _BYTES: dict[str, Any] = {"schema": {}}  # as OpenAPI 3.1 describes bytes: no text and no JSON, but anything
 _PARAMETER = re.compile(r"{(\w+)}")
-# What a poll carries is a union of messages; the reply structs leave it open, because the server never looks inside.
+# Messages of a poll are a union; the reply structs leave it open, because the server never looks inside.
 _FILLED = {
     Polled: Polled[Message],
     DeadLetters: DeadLetters[Message],

@@ -36,18 +36,18 @@ from clawlink.server.wire import Handler, Request, origin_of, parameter, read_qu
 _log = logging.getLogger("clawlink.push")
 
 PING_SECONDS = 10.0
-# Who has been silent for so long, or has not taken what was written, is gone: looked at often enough for 30 s in all.
+# Disconnect a peer that sends or reads nothing for 28 s (30 s with the interval between looks).
 SILENT_SECONDS = 28.0
-# What a closed connection has not taken by then is dropped with it.
+# Bytes that a closed connection has not taken by then are dropped with it.
 _ABORT_SECONDS = 5.0
 # While the relay shuts down, what is under way may still be acked for so long.
 _FAREWELL_SECONDS = 1.5
 _RETRY_SECONDS = 1.0
-# So long one that asks without end keeps its turn. Shorter ones would cost more pieces to write.
+# A peer that asks without end keeps its turn this long. Shorter turns would mean more pieces to write.
 _TURN_SECONDS = 0.005
 # To take a frame that is there takes less than this: whoever took longer has waited, and given others their turn.
 _WAITED_SECONDS = 0.0001
-# So long a peer may take to close too once it was told why.
+# A peer that was told why has this long to close too.
 _LINGER_SECONDS = 2.0
 _MOST_REASON_BYTES = 120
 _UNREADABLE = (WSCloseCode.PROTOCOL_ERROR, WSCloseCode.INVALID_TEXT, WSCloseCode.MESSAGE_TOO_BIG)
@@ -72,7 +72,7 @@ class Push:
 
     @property
     def routes(self) -> Iterator[tuple[Endpoint, Handler]]:
-        """Which endpoint is served by what."""
+        """The endpoints with their handlers."""
         yield paths.SOCKET, self._serve
 
     def __len__(self) -> int:
@@ -184,7 +184,7 @@ class _Socket(web.WebSocketResponse):
 
 
 class _Session:
-    """One connection."""
+    """A connection."""
 
     def __init__(
         self,
@@ -272,7 +272,7 @@ class _Session:
         for d in taken:
             await self._sender.text(message_frame(d.body, lease_of(d, earlier)))
         self._written = self._consumer.batch
-        # What is out for the first time ever is above suspicion; of all else it must be known whether it was read.
+        # A first delivery needs no proof; of every other it must be known whether it was read.
         if taken and not (self._acks and all(map(first_time, taken))):
             self._ping()
 

@@ -105,7 +105,7 @@ async def _serve(config: ServerConfig, tls: ssl.SSLContext | None) -> None:
     _log.info("listening", extra=facts)
     if (warning := _open_to_all(config)) is not None:
         _log.warning(warning)
-    # What exists by now lives as long as the process: the collector need not look at it again.
+    # Objects of this moment live as long as the process: the collector need not look at them again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD, 20, 20)

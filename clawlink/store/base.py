@@ -126,7 +126,7 @@ class Store(Protocol):
 
 
 class Signal(Protocol):
-    """One consumer's wake-up. It says only: read the store again."""
+    """The wake-up of a consumer. It says only: read the store again."""
 
     @property
     def given(self) -> bool:

@@ -21,17 +21,17 @@ from typing import IO, Any, NamedTuple, Protocol
 
 from clawlink.domain.file import Content
 
-# What arrives is gathered to pieces of this size. Kept as it comes, a body sent byte by byte would take fifty times
+# Arriving bytes are gathered to pieces of this size. Kept as it comes, a body sent byte by byte would take fifty times
 # its size.
 PIECE_BYTES = 256 * 1024
-# What comes in parts of this size stays as it came: copying it would cost more than the part that it is smaller.
+# Parts of this size stay as they came: copying them would cost more than it saves.
 _KEPT_BYTES = 16 * 1024
 # A content that has come to this size goes on in slabs of memory from the system.
 _SLABS_FROM_BYTES = 2 * 1024 * 1024
 _SLAB_BYTES = 4 * 1024 * 1024
 _SPARE_SLABS = 8
 SPOOL_ABOVE_BYTES = 1024 * 1024
-# What a content takes beside its bytes, and each of its pieces, measured.
+# The bytes of a content beside its own, and of each of its pieces, measured.
 _CONTENT_BYTES = 480
 _PART_BYTES = 64
 

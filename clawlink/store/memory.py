@@ -22,10 +22,10 @@ _NOTHING = Usage(0, 0)
 # A mailbox's heap keeps entries of leases that were settled before they lapsed; past this many it is cleaned.
 _STALE_ENTRIES = 64
 _CLEANED_AT_ONCE = 8
-# So many entries of a heap are looked at in one go: a few milliseconds where each of them has become due.
+# At most this many entries of a heap are moved in one go: a few milliseconds.
 _AT_ONCE = 512
 
-# What the store adds to the footprint of records, in bytes, measured: an entry in a dict of ids; the place of a record
+# The bytes that the store adds to the footprint of records, measured: an entry in a dict of ids; the place of a record
 # in the table of its kind; an index beside its key; a second of the calendar; a mailbox; and an entry in its heap.
 _ENTRY_BYTES = 70
 _PLACE_BYTES = 60

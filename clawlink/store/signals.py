@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class LocalSignal:
-    """One consumer's wake-up.
+    """The wake-up of a consumer.
 
     The alarm outlives the sleep that set it, so a consumer that wakes for each message sets no alarm per message.
     An alarm that rings too early for the current sleep is set again. The signal keeps the time of its alarm itself:
@@ -78,7 +78,7 @@ class LocalSignal:
 
 
 class LocalSignals:
-    """Who listens to which mailbox of this process."""
+    """The listeners of this process, by mailbox."""
 
     def __init__(self) -> None:
         self._listeners: dict[str, list[LocalSignal]] = {}

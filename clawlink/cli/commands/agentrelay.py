@@ -24,7 +24,7 @@ _LOOK_SECONDS = 0.2
 
 
 class _Words(NamedTuple):
-    """What an action takes after its name: so many words at least, so many at most, and how they are called."""
+    """The words that an action takes after its name: the least number, the greatest number, and their names."""
 
     least: int
     most: int

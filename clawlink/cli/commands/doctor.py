@@ -29,7 +29,7 @@ _SET_CLOCK = {"darwin": "sudo sntp -sS time.apple.com", "win32": "w32tm /resync"
 
 
 class Check(NamedTuple):
-    """What was looked at, how it is, and the command that puts it right."""
+    """A check: its subject, its outcome, and the command that puts it right."""
 
     name: str
     status: str

@@ -122,7 +122,7 @@ def _show(ctx: Context, done: FileSaved) -> None:
 
 
 class _Session:
-    """One edit: from the version that was read until one is written that has what the person changed.
+    """An edit: from the version that was read until a version with the person's changes is written.
 
     ``fits`` is the version that the text in the editor's file can follow, 0 if that is none.
     """

@@ -25,7 +25,7 @@ HELP = "Show the messages that wait for you."
 _WAIT_SECONDS = 25.0
 _LEASE_SECONDS = 60.0
 _MOST = 50
-# One request waits no longer than this, so that a connection that died in silence is noticed.
+# A request waits no longer than this, so that a connection that died in silence is noticed.
 _STEP_SECONDS = 30.0
 # A relay that shuts down answers waiting polls at once; asking again at once would only load it.
 _HURRIED_SECONDS = 0.5

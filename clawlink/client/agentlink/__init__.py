@@ -1,1 +1,1 @@
-"""What ``clawlink.agentlink`` is made of: a client of the relay's Agent Link door."""
+"""The parts of ``clawlink.agentlink``, a client of the relay's Agent Link door."""

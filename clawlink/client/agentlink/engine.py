@@ -1,4 +1,4 @@
-"""What runs while an AgentLink is connected: it reads, hands over, acks, and comes back when the connection is lost."""
+"""The engine of a connected AgentLink: it reads, hands over, acks, and comes back when the connection is lost."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ class Engine:
         async for frame in session:
             self._take(session, frame)
         if session.too_large:
-            # Which frame it was the relay does not say. It took all that were no larger than its limit, so the largest
+            # The relay does not name the frame. It took all that were no larger than its limit, so the largest
             # is one that it never takes; sent again, it would end every connection to come.
             id, size = session.largest
             self._refused(id, TooLarge(f"the relay takes no frame of {size} bytes", actual=size))

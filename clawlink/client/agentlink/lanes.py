@@ -15,7 +15,7 @@ ANSWER_SECONDS = 3.0
 
 
 class Lanes:
-    """What is to leave over one connection, a lane for each recipient.
+    """The messages that are to leave over a connection, a lane for each recipient.
 
     The relay refuses what comes too fast. Were others on their way behind what it refuses, it could take one of those
     first; so the next leaves only when the one before was taken, or failed. ``put`` writes a message to the

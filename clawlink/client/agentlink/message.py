@@ -39,7 +39,7 @@ class Message:
 
     @property
     def mark(self) -> str:
-        """What is the same of a message however often it comes, or is sealed once and handed on again."""
+        """The mark that a message keeps, however often it comes, or is sealed and handed on again."""
         return f"{self.from_agent}\n{self.id}" if self.sealed else self.message_id
 
 

@@ -1,4 +1,4 @@
-"""What was sent and is not known to have arrived. Messages keep their id, so that sending one again is harmless."""
+"""Messages that were sent and may not have arrived. They keep their ids, so that sending them again is harmless."""
 
 from __future__ import annotations
 

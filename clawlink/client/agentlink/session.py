@@ -1,4 +1,4 @@
-"""One connection to the relay: registered, and good for as long as it lasts."""
+"""A registered connection to the relay, good for as long as it lasts."""
 
 from __future__ import annotations
 

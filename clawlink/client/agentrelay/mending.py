@@ -1,4 +1,4 @@
-"""What a folder of events does before anything else: finish what broke off, mend what is torn, and let go what is old.
+"""The first steps in a folder of events: finish broken-off steps, mend torn files, and drop old events.
 
 A change of an event takes several writes: its file, the registry, the log. So it is first noted what is to be done.
 Whoever finds the note finishes the change if its first write had been done, and forgets it otherwise. All of it runs
@@ -42,7 +42,7 @@ class Note(msgspec.Struct, frozen=True):
 
 
 class _Ageing(msgspec.Struct, frozen=True, gc=False):
-    """What of a record says how old it is."""
+    """The fields of a record that give its age."""
 
     created_at: Any = None
     updated_at: Any = None
@@ -54,7 +54,7 @@ _decode_ageing = msgspec.json.Decoder(_Ageing).decode
 
 
 class Swept(msgspec.Struct, frozen=True):
-    """Which events lost their files, which are forgotten, and when there is more to do, in seconds since the epoch."""
+    """Lost and forgotten events, and the time of the next step, in seconds since the epoch."""
 
     files: list[str]
     records: list[str]

@@ -1,4 +1,4 @@
-"""What a local folder writes down of an event, in the original's words. Times are naive and local."""
+"""The record of an event in a local folder, in the original's words. Times are naive and local."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an agent's author uses: handlers for what comes, and what the agent has to say."""
+"""The library for an agent's author: handlers for messages, and calls to send them."""
 
 from clawlink.client.link.link import Link
 

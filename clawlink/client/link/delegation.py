@@ -91,7 +91,7 @@ class Open:
 
 
 class Question:
-    """What was asked of a requester; ``stored`` once the relay has it."""
+    """A question to a requester; ``stored`` once the relay has it."""
 
     def __init__(self) -> None:
         self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -99,7 +99,7 @@ class Question:
 
 
 class Matters:
-    """What is waited for: results of open delegations, and answers to questions. It lives in the link's own loop.
+    """The open waits: for results of delegations, and for answers to questions. They live in the link's own loop.
 
     Both come as messages. Where there is no room for messages because all handlers wait, they are asked for.
     """

@@ -44,7 +44,7 @@ _STEP_SECONDS = 5.0
 _LEAST_PAUSE_SECONDS = 1.0
 _MOST_PAUSE_SECONDS = 15.0
 _FLUSH_SECONDS = 0.02
-# Who had to register again is expected: only so long that not all come in the same moment.
+# An agent that had to register again is expected: it waits only so that not all come at once.
 _ANEW_SECONDS = 0.3
 
 
@@ -241,7 +241,7 @@ class Engine:
             if type(error) is not told:  # such as a relay that is back, and asks for another token
                 told = type(error)
                 _log.warning("not connected: %s", error)
-            # Who failed to connect for a reason that does not pass is not in a hurry.
+            # A reason that does not pass needs no haste.
             patience = now - lost if began or error.retryable else _MOST_PAUSE_SECONDS
             await asyncio.sleep(random.random() * min(max(patience, _LEAST_PAUSE_SECONDS), _MOST_PAUSE_SECONDS))
 

@@ -1,4 +1,4 @@
-"""Which function an agent's author has for what."""
+"""The functions that an agent's author registered, by what they handle."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from clawlink.protocol import replies
 _LARGE_BYTES = 64 * KIB
 _FRAMES = frozenset({"heartbeat", "delegate", "respond", "send", "broadcast", "ack", "nack", "extend"})
 _POLL_SECONDS = 25.0
-# Whoever polls looks so often whether there can be a websocket by now.
+# A polling link looks this often whether a websocket is possible by now.
 _TRY_AGAIN_SECONDS = 600.0
 
 

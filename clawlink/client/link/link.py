@@ -34,7 +34,7 @@ from clawlink.errors import ClawLinkError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-# What waits for better times if the relay is away; all else is asked at once, and fails if it cannot be answered.
+# Calls that wait if the relay is away. All others are asked at once, and fail without an answer.
 _KEPT = frozenset({"send", "broadcast", "answer"})
 
 

@@ -1,4 +1,4 @@
-"""What was sent while nobody was there to take it: kept in order, within bounds, until the relay has it."""
+"""Messages that were sent while the relay was away: kept in order, within bounds, until the relay has them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from clawlink.client.link.pending import promise
 from clawlink.errors import ClawLinkError, RateLimited, TooLarge
 
 _log = logging.getLogger("clawlink.link")
-# What failed for a while is not offered again at once.
+# A message that failed for a while is not offered again at once.
 _HOLD_SECONDS = 0.2
 _MOST_HOLD_SECONDS = 5.0
 
@@ -220,7 +220,7 @@ class Outbox:
             item.call = None
             heapq.heappush(self._waiting, item)
             if isinstance(error, RateLimited):
-                # One at a time until the relay has all that was here, so that none of it overtakes another.
+                # The messages go singly until the relay has all that was here, so that none overtakes another.
                 self._slow_to = self._newest
         if error is not None:
             pause = min(max(_HOLD_SECONDS, error.retry_after or 0.0), _MOST_HOLD_SECONDS)

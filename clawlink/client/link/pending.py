@@ -1,4 +1,4 @@
-"""What comes later: to be awaited in a coroutine, or waited for in a thread."""
+"""A value that comes later: awaited in a coroutine, or waited for in a thread."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _log = logging.getLogger("clawlink.link")
 
 
 class Pending(Generic[T]):
-    """What the relay, or another agent, has yet to say: ``await`` it, or call ``result()`` where nothing can await.
+    """An answer that the relay or an agent still owes: ``await`` it, or call ``result()`` in a thread.
 
     It comes whether or not anybody waits. A failure that nobody asks for is logged.
     """
@@ -46,7 +46,7 @@ class Pending(Generic[T]):
 
     def __await__(self) -> Generator[Any, None, T]:
         self._asked = True
-        # Who stops waiting does not take it from the others.
+        # A waiter that stops does not take the value from the others.
         return asyncio.shield(asyncio.wrap_future(self._future)).__await__()
 
     def __del__(self) -> None:

@@ -18,7 +18,7 @@ from clawlink.client.link.pending import promise
 _IDLE_SECONDS = 30.0
 _JOIN_SECONDS = 1.0
 
-# What new work follows from: the id of the task that the running handler was called for.
+# The id of the task that the running handler was called for: new work follows from it.
 parent_task: contextvars.ContextVar[str | None] = contextvars.ContextVar("clawlink_parent_task", default=None)
 
 

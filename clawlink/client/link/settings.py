@@ -1,4 +1,4 @@
-"""What a link is told by its author, and which agent it is: the same as before, where that is kept."""
+"""The settings of a link, and its agent: the same as before, if an identity is kept."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log = logging.getLogger("clawlink.link")
 
 @dataclass(frozen=True)
 class Settings:
-    """What a link is told; times are in seconds. Without ``identities`` nothing is kept."""
+    """The settings of a link; times are in seconds. Without ``identities`` nothing is kept."""
 
     name: str
     relay: str

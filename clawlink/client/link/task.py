@@ -1,4 +1,4 @@
-"""What handlers are given."""
+"""The arguments of handlers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was claimed and is being handled: each message once, whatever the connection does meanwhile."""
+"""The messages that are being handled: each once, whatever the connection does meanwhile."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ _log = logging.getLogger("clawlink.link")
 _MOST_HANDLED = 10_000
 # Plain functions that did not end in time go on in their threads: with so many of them no new one is begun.
 _MOST_HUNG = 64
-# What was held over a connection that is gone comes again over the next, soon after it is there.
+# Messages held over a lost connection come again over the next, soon after it is there.
 _AGAIN_SECONDS = 5.0
 _FIRST_RETRY_SECONDS = 1.0
 _MOST_RETRY_SECONDS = 60.0
-# What tells that a task is somebody else's now, or nobody's.
+# Errors that mean: the task is another agent's now, or nobody's.
 _NOT_OURS = (LeaseLost, NotAllowed, WrongState, NotFound)
 
 

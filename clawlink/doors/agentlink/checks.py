@@ -14,12 +14,12 @@ from clawlink.errors import BadRequest, NotAllowed
 from clawlink.protocol.agentlink import signing
 from clawlink.protocol.agentlink.frames import INVALID_SIGNATURE, NOT_REGISTERED, Register, Send
 
-# What is signed has milliseconds: something of this one may be signed already and still be new.
+# Signed times have milliseconds: a frame of this millisecond may be signed already and still be new.
 _STAMP_SECONDS = 0.001
 
 
 class Proof(Struct, frozen=True, omit_defaults=True):
-    """What travels with a signed message, so that its recipient can check it: see references/agentlink.md.
+    """The proof that travels with a signed message, for its recipient to check: see references/agentlink.md.
 
     ``to`` is the recipient as it was signed.
     """

@@ -1,4 +1,4 @@
-"""One connection of an instance: it registers, then it sends and is sent to."""
+"""A connection of an instance: it registers, then it sends and receives."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Connection:
         sent = await self._door.sending.send(frame, self._instance)
         await self._door.spoke(self._instance, self, sent.sender.id)
         about = {**_about(frame), "message_id": sent.message_id}
-        # What was read at once is still told as queued first, so that a client need not reckon with another order.
+        # A message that was read at once is still reported as queued first, so that the order is always the same.
         await self._socket.send(frames.write("queued", recipient=sent.recipient, status=sent.presence, **about))
         self._receipts.follow(sent.sender, sent.message_id, lambda status: self._tell(about, status))
 

@@ -78,7 +78,7 @@ class Door:
 
     @property
     def routes(self) -> Iterator[tuple[Endpoint, Serve]]:
-        """Which endpoint is served by what."""
+        """The endpoints with their handlers."""
         yield SOCKET, lambda relay, request: connection.serve(self, request)
         yield SEND, lambda relay, request: http.send(self.sending, self._read, request)
         yield REGISTER, lambda relay, request: http.register(self.instances, self._read, request)

@@ -1,4 +1,4 @@
-"""Which instances there are, and what each signs with."""
+"""The instances, and the secrets that they sign with."""
 
 from __future__ import annotations
 

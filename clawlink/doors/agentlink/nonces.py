@@ -1,4 +1,4 @@
-"""Which signed frames have been used: each counts once, and what is remembered for that stays bounded."""
+"""The signed frames that were used: each counts once, within a bounded memory."""
 
 from __future__ import annotations
 

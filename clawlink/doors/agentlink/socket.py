@@ -1,4 +1,4 @@
-"""One websocket: what is written to it does not wait for ever, and a peer that has gone is noticed."""
+"""A websocket: writes do not wait for ever, and a peer that has gone is noticed."""
 
 from __future__ import annotations
 

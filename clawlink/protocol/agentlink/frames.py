@@ -54,13 +54,13 @@ class Send(Struct, frozen=True, tag_field="type", tag="send", rename={"sender": 
 
 
 class Ack(Struct, frozen=True, tag_field="type", tag="ack"):
-    """What was received is dealt with; the receipts are those of the message frames."""
+    """Received messages are dealt with; the receipts are those of the message frames."""
 
     receipts: Receipts
 
 
 class Nack(Struct, frozen=True, tag_field="type", tag="nack"):
-    """What was received is given back, to be due again after ``delay`` seconds."""
+    """Received messages are given back, to be due again after ``delay`` seconds."""
 
     receipts: Receipts
     delay: Annotated[float, Meta(ge=0, le=limits.MAX_DELAY_SECONDS)] = 0.0

@@ -1,4 +1,4 @@
-"""What is signed, and how: the old form by concatenation, and the new one over canonical JSON.
+"""The signed bytes: the old form by concatenation, and the new form over canonical JSON.
 
 All signatures are HMAC-SHA256 in lower-case hex. The canonical form of some fields is a JSON object with its keys in
 order, without white space, in UTF-8, non-ASCII characters as they are: for strings alone, that is RFC 8785.

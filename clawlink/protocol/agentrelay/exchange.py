@@ -1,4 +1,4 @@
-"""What the relay is asked about events of AgentRelay, and what it answers: the endpoints, and their JSON bodies."""
+"""Requests and replies about events of AgentRelay: the endpoints, and their JSON bodies."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class EventSent(Struct, frozen=True):
 
 
 class EventMeta(Struct, frozen=True):
-    """What is told of an event beside its contents."""
+    """The facts of an event beside its contents."""
 
     event_id: str
     type: str
@@ -131,7 +131,7 @@ class EventCompleted(Struct, frozen=True):
 
 
 class EventVerified(Struct, frozen=True):
-    """What a CMP is worth: ``status`` is ok the first time, repeat from then on, mismatch if it is forged."""
+    """The verdict on a CMP: ``status`` is ok the first time, repeat from then on, mismatch if it is forged."""
 
     status: str
     event_id: str
@@ -146,7 +146,7 @@ class EventVerified(Struct, frozen=True):
 
 
 class CleanedUp(Struct, frozen=True):
-    """Which of this agent's events lost their contents, which are forgotten, and which are left."""
+    """The agent's events that lost their contents, that are forgotten, and that are left."""
 
     deleted_files: list[str]
     deleted_registry: list[str]

@@ -1,4 +1,4 @@
-"""One function an endpoint: who asks, read, one call to the relay, answer. Nothing is decided here."""
+"""A function for each endpoint: read, one call to the relay, answer. Nothing is decided here."""
 
 from __future__ import annotations
 
