@@ -1,4 +1,4 @@
-"""What the tests share: relays that really listen, in this process or in one of their own."""
+"""Shared by the tests: relays that really listen, in this process or in their own."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.browser import programs
 from tests.store.faulty import FaultyStore
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # Whoever started us in the background has Ctrl-C ignored, and every process of ours would inherit that.
+    # A shell that started us in the background has Ctrl-C ignored, and every process of ours would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

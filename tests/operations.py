@@ -1,4 +1,4 @@
-"""What references/operations.md tells people to type, for the tests to do the same."""
+"""The commands of references/operations.md, for the tests to run them."""
 
 from __future__ import annotations
 

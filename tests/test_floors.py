@@ -35,7 +35,7 @@ FLOORS = {
     "doors": 4,
     "cli": 5,
 }
-# What belongs to a part of another name.
+# Modules that belong to a part of another name.
 PART_OF = {"__main__": "cli", "skill": "client", "bench": "cli", "agentlink": "client", "agentrelay": "client"}
 # All may use these; config reads the limits, and is otherwise as low as they are.
 FOR_ALL = {"errors", "version", "config"}
@@ -50,7 +50,7 @@ COMPOSITION_ROOT = f"{PACKAGE}/server/app.py"
 
 
 class Import(NamedTuple):
-    """One imported module of this package: where the import stands, and whether it runs when the file is loaded."""
+    """An import of this package: its place, and whether it runs when the file is loaded."""
 
     file: str
     line: int

@@ -1,4 +1,4 @@
-"""What references/operations.md says of flags, metrics and systemd is so. Its proxies are in tests/proxy."""
+"""The flags, metrics and systemd units of references/operations.md are right. Its proxies are in tests/proxy."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from tests.conftest import Start
 PAGE = (Path(__file__).parent.parent / "references" / "patterns.md").read_text(encoding="utf-8")
 PREPARED = re.findall(r"```sh\n(.*?)```", PAGE.partition("\n## ")[0], re.DOTALL)
 PATTERNS = dict(re.findall(r"^## (.+?)\n.*?```sh\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL))
-# What a reader would look for at the end of each.
+# The words that a reader would look for at the end of each.
 SHOWN = {
     "A research pipeline": ("Laplace computed them", "tides/sources", "research.tides"),
     "A distributed code review": ("Two names to change", "Then it is fine", "No, only its length"),

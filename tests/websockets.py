@@ -9,13 +9,13 @@ from typing import Any
 
 import aiohttp
 
-# What is awaited comes at once or not at all: this only keeps a failure from lasting for ever.
+# An awaited frame comes at once or not at all: this only keeps a failure from lasting for ever.
 PATIENCE = 15.0
 _STEP_SECONDS = 0.002
 
 
 class Socket:
-    """One connection. Frames are JSON objects."""
+    """A connection. Frames are JSON objects."""
 
     def __init__(self, ws: Any) -> None:
         self._ws = ws

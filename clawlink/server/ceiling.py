@@ -12,9 +12,9 @@ HEAD_SECONDS = 30.0
 IDLE_SECONDS = 75.0
 _LEAST_ADDRESS = 256
 _LEAST_SPARE_FILES = 64
-# So many idle connections are looked at to make room for a new one.
+# At most this many idle connections are looked at to make room for a new connection.
 _MOST_LOOKS = 32
-# So many connections end in one turn of the event loop.
+# At most this many connections end in one turn of the event loop.
 _MOST_ENDED = 64
 
 

@@ -1,4 +1,4 @@
-"""What ``clawlink bench`` shows."""
+"""The output of ``clawlink bench``."""
 
 from __future__ import annotations
 

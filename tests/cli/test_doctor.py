@@ -24,7 +24,7 @@ Fresh = Callable[[str], str]
 
 @dataclass
 class Checks:
-    """What doctor found, by name."""
+    """The findings of doctor, by name."""
 
     code: int
     by_name: dict[str, dict[str, str]]

@@ -1,4 +1,4 @@
-"""Whatever happens: one sentence, an exit code that scripts can rely on, and never a traceback."""
+"""Every failure is one sentence and an exit code that scripts can rely on, and never a traceback."""
 
 from __future__ import annotations
 

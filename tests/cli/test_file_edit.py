@@ -18,7 +18,7 @@ from tests.cli.conftest import Relays, Result, Run
 Fresh = Callable[[str], str]
 BASE = "one\ntwo\nthree\nfour\nfive\n"
 
-# What stands in for an editor: it does what each time it is run is written for it to do, one file a time.
+# A stand-in for an editor: each time it runs, it does the next thing that a file names.
 EDITOR = """
 import os, sys
 from pathlib import Path

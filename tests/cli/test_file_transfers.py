@@ -63,7 +63,7 @@ def test_a_large_file_comes_back_through_a_line_that_is_cut(
     (here / "large").write_bytes(LARGE)
     chosen = random.Random(5)
     cutting.limit_up = lambda: chosen.randint(300_000, 900_000) if cutting.cuts < 5 else None
-    # What was registered at one address is another identity's at the proxy's: only the line differs.
+    # An identity of one address is another at the proxy's: only the line differs.
     home = os.environ["HOME"]
     for path in Path(home, ".clawlink", "identities").iterdir():
         path.write_text(path.read_text().replace(os.environ["CLAWLINK_RELAY"], cutting.url))

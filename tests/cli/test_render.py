@@ -1,4 +1,4 @@
-"""What others wrote is shown so that it can do no harm, and loses nothing but its power."""
+"""Texts of others are shown so that they can do no harm, and lose nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which relay, with which token, as whom."""
+"""The relay, the token and the agent of a command."""
 
 from __future__ import annotations
 

@@ -483,7 +483,7 @@ def test_on_a_terminal_there_is_a_bar_that_goes_away(
 
 
 class Screen:
-    """What a terminal is sent."""
+    """The bytes that a terminal is sent."""
 
     def __init__(self, master: int) -> None:
         self.text = ""

@@ -16,7 +16,7 @@ KINDS = ("blocking", "asyncio")
 
 
 class Chosen:
-    """Which of the clients is tested at present; the fixture ``each_client`` says so."""
+    """The client that is tested; the fixture ``each_client`` sets it."""
 
     kind = "blocking"
 

@@ -1,4 +1,4 @@
-"""What is AsyncClient's own. That it does what Client does is tested where Client is, with both."""
+"""The parts of AsyncClient that Client does not have. Shared parts are tested with Client, on both."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from clawlink.protocol.replies import TaskView
 from tests.conftest import Start
 
 DATA = Path(__file__).parent.parent / "data"
-# What only one of them has.
+# Attributes that only one of them has.
 ONLY_ASYNC = {"stream"}
 PUBLIC = sorted(name for name in dir(Client) if not name.startswith("_"))
 

@@ -1,4 +1,4 @@
-"""What is wrong with a call is said before anything is sent: what would arrive as something else, above all."""
+"""Faults of a call are named before anything is sent, above all values that would arrive as something else."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def test_two_writers_and_a_reader(relay: str) -> None:
     assert len(lines) == len(set(lines)) == len(ann.saved) + len(bob.saved) + 4
     saved = {**ann.saved, **bob.saved}
     assert saved.keys() <= set(lines)
-    # Whoever read a version has read every line that was saved up to then.
+    # A reader of a version has read every line that was saved up to then.
     for number, text in list(reader.seen.items())[:: 1 + len(reader.seen) // _CHECKED]:
         assert {line for line, version in saved.items() if version <= number} <= set(split(text))
     assert end.version == 1 + len(ann.saved) + len(bob.saved)

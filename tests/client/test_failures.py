@@ -1,4 +1,4 @@
-"""What a client makes of relays that fail, and of what is no relay at all."""
+"""A client beside relays that fail, and beside servers that are no relay."""
 
 from __future__ import annotations
 

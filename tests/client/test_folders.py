@@ -24,7 +24,7 @@ def read_all(packed: Packed, size: int = 1000) -> bytes:
 
 
 def listed(folder: Path) -> dict[str, bytes | str | None]:
-    """What is below a folder: files with their content, links with where they lead, folders with None."""
+    """The contents of a folder: files with their content, links with their targets, folders with None."""
     found: dict[str, bytes | str | None] = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()

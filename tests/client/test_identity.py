@@ -1,4 +1,4 @@
-"""Which agent am I: files that only their owner can read, and that never get in each other's way."""
+"""Identities are files that only their owner can read, and that never get in each other's way."""
 
 from __future__ import annotations
 

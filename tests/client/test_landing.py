@@ -1,4 +1,4 @@
-"""What is written is there whole or not at all, in the place asked for and nowhere else."""
+"""A written file is there whole or not at all, in the place asked for and nowhere else."""
 
 from __future__ import annotations
 

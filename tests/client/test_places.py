@@ -1,4 +1,4 @@
-"""Whatever somebody calls a file, it is one plain name here; and a path of theirs stays where it was put."""
+"""Any name of a file is one plain name here, and a path of others stays below its folder."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from tests.client.restartable import Restartable
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "references" / "python.md").read_text(encoding="utf-8")
 EXAMPLES = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE, re.DOTALL))
-# What a reader would look for in the output of each.
+# The words that a reader would look for in the output of each.
 SHOWN = {
     "planner.py": "{'question': 'Find sources on tides', 'found': 3, 'in': 'en'}",
     "planner_async.py": "Find sources on winds",

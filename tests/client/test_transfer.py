@@ -49,7 +49,7 @@ class Pipe:
 
 
 class Ran:
-    """What a transfer said, asked and rested for."""
+    """The reports, questions and rests of a transfer."""
 
     def __init__(self, steps: transfer.Steps[None], answer: Callable[[Call[Any]], Any]) -> None:
         self.asked: list[str] = []

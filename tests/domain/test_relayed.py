@@ -11,7 +11,7 @@ from clawlink.errors import BadRequest, UnknownEvent, WrongState
 
 NOW = 1_000_000.0
 
-# What leads elsewhere, is read by some system in its own way, breaks a line, or is not what it looks like.
+# Names that lead elsewhere, that a system reads in its own way, that break a line, or that mislead the eye.
 ATTACKS = [
     "",
     ".",

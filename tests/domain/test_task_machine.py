@@ -40,7 +40,7 @@ _OPEN_REPORTS = (TaskState.IN_PROGRESS, TaskState.INPUT_REQUIRED)
 
 
 class TaskRules(RuleBasedStateMachine):
-    """What may happen to one task."""
+    """The steps of a task."""
 
     def __init__(self) -> None:
         super().__init__()

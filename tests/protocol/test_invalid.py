@@ -1,4 +1,4 @@
-"""What is wrong with a field is said in words, and the field is named."""
+"""Faults of a field are told in words, and the field is named."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Behind:
 
     @property
     def trusting(self) -> ssl.SSLContext:
-        """What trusts the CA that signed the proxy's certificate."""
+        """The context that trusts the CA of the proxy's certificate."""
         return ssl.create_default_context(cafile=self.authority.ca)
 
     def connection(self) -> http.client.HTTPSConnection:

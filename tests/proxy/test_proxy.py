@@ -1,4 +1,4 @@
-"""What the relay promises holds through nginx and Caddy, as references/operations.md configures them."""
+"""The promises of the relay hold through nginx and Caddy, as references/operations.md configures them."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def test_a_body_that_is_too_large_is_refused_as_json(behind: Behind, size: int) 
         by_nginx = behind.proxy == "nginx" and size > 2 * MIB
         assert refused.value.limit == (None if by_nginx else MIB)
         assert ("proxy" in refused.value.message) is by_nginx
-        # What is just below the relay's limit passes, and comes back whole.
+        # A file just below the relay's limit passes, and comes back whole.
         content = b"x" * (MIB - 1000)
         client.put_file("large", content)
         assert client.get_file("large").content == content

@@ -31,7 +31,7 @@ async def test_a_repeat_is_answered_as_the_first_was_for_as_long_as_late_ones_he
 
 
 async def test_a_broadcast_is_not_forgotten_while_it_is_on_its_way() -> None:
-    """What is settled may be forgotten early where there is too much of it, and it is not settled yet."""
+    """Settled records may be forgotten early if there are too many, and this is not settled yet."""
     scene = Scene(retention_records=1)
     crowd = [f"a{n}" for n in range(100)]
     for id in crowd:

@@ -1,4 +1,4 @@
-"""One leaves: what it was asked goes on to the next of its name, and whoever asked is told, each time."""
+"""An agent leaves: its tasks go on to the next agent of its name, and each requester is told."""
 
 from __future__ import annotations
 

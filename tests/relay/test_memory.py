@@ -1,4 +1,4 @@
-"""One limit over all memory: history goes first, then new work is refused, and what answers work goes on."""
+"""A limit over all memory: history goes first, then new work is refused, and answers to work go on."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ async def test_each_kind_of_new_work_is_refused_at_the_limit_and_answers_go_on(k
     assert "--max-memory" in error.message
     assert n > 3
     assert NEW_WORK * 0.85 < await memory(scene) <= NEW_WORK * 1.01
-    # What is there goes on: acks, heartbeats, reads, and the answer.
+    # Present work goes on: acks, heartbeats, reads, and the answer.
     await scene.relay.agents.beat("busy")
     assert [outcome.error for outcome in await scene.relay.settling.ack("busy", [receipt])] == [None]
     await scene.respond("busy", open, "in_progress", "r" * 1000)

@@ -1,4 +1,4 @@
-"""What only one may read: whose it is while it is being read, and when it burns."""
+"""Files for a single reader: their owner while they are read, and the moment they burn."""
 
 from __future__ import annotations
 

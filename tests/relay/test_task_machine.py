@@ -74,21 +74,21 @@ some = st.integers(0, 2**16)
 
 
 class Held(NamedTuple):
-    """What a worker was handed: a task, and the receipt it got for it."""
+    """A task that a worker was handed, and its receipt."""
 
     task_id: str
     receipt: str
 
 
 class Report(NamedTuple):
-    """What a worker is about to say, or has said."""
+    """A report that a worker is about to make, or has made."""
 
     worker: str
     ask: requests.Respond
 
 
 class TaskLife(RuleBasedStateMachine):
-    """What may happen to tasks."""
+    """The steps of tasks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -386,7 +386,7 @@ class TaskLife(RuleBasedStateMachine):
     @precondition(lambda self: self.said)
     @rule(pick=some)
     def report_late_or_again(self, pick: int) -> None:
-        """What was said before arrives, for the first time or not, and after what was said later."""
+        """An earlier report arrives, for the first time or not, after a later one."""
         self.run(self.responding(self.said[pick % len(self.said)]))
 
     async def responding(self, report: Report, *, alone: bool = True) -> None:
@@ -555,7 +555,7 @@ class TaskLife(RuleBasedStateMachine):
             assert at <= task.held_until, "nobody looks when its owner's time is over"
 
     async def check_reachable(self, task: Task, d: Delivery) -> None:
-        """Whoever may claim it looks where it is."""
+        """An agent that may claim the task looks where it is."""
         assert d.mailbox == task.mailbox
         if await self.store.get(Agent, d.mailbox) is None:
             pool = await self.store.get(Pool, d.mailbox)
@@ -569,7 +569,7 @@ class TaskLife(RuleBasedStateMachine):
                 assert pool.name == WORKERS[d.mailbox]
 
     async def check_view(self, task: Task) -> None:
-        """Whoever waits for a change after a version is told of every one."""
+        """A waiter for a change after a version is told of every change."""
         view = await self.relay.task_views.get(await self.acting(REQUESTER), task.id, requests.TaskQuery())
         assert view.status == task.state.value
         before = self.seen.get(task.id)

@@ -1,4 +1,4 @@
-"""What agents see of their tasks, and of those of others."""
+"""The view that agents have of their tasks, and of those of others."""
 
 from __future__ import annotations
 

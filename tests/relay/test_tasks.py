@@ -1,4 +1,4 @@
-"""What the machine over tasks has found once, each as short as it can be told."""
+"""Faults that the machine over tasks found once, each as short as it can be told."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the suites of the routes share: each runs on the default store and on one that gives no more than it must."""
+"""Shared by the suites of the routes: each runs on the default store and on a store that gives only what it must."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def path_of(agent_id: str, *, kind: str = "ws", **query: Any) -> str:
 
 
 class Peer:
-    """One websocket. It pongs whenever it reads, as every client does."""
+    """A websocket. It pongs whenever it reads, as every client does."""
 
     def __init__(self, ws: aiohttp.ClientWebSocketResponse[Any]) -> None:
         self.ws = ws

@@ -622,7 +622,7 @@ async def test_joined_and_left_unread_arrive_as_one(pair: Running) -> None:
 
 
 async def test_leaving_removes_the_agent_and_its_mail_and_leaves_its_tasks(pair: Running) -> None:
-    """What it was told is over with it; what it was asked waits for whoever has its name next, and for nobody else."""
+    """Its messages end with it; its tasks wait for the next agent of its name, and for no other."""
     message = await send(pair, "a", "b")
     task = await delegate(pair, "a", "b")
     await claim(pair, "b", 1, max=1)

@@ -1,4 +1,4 @@
-"""Who has a place under the ceiling of connections, who makes room, and who is late: pure."""
+"""Places under the ceiling of connections, connections that make room, and late ones: pure rules."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
 
 class Event(NamedTuple):
-    """One event."""
+    """An event."""
 
     id: str
     type: str
@@ -262,7 +262,7 @@ async def test_a_message_that_was_sent_is_held_until_it_is_time_to_be_back(pair:
 @pytest.mark.usefixtures("patient")
 @memory
 async def test_receipts_of_agents_of_any_script_come_back_as_they_went(relay: Running, id: str) -> None:
-    """That of a copy of a broadcast has the agent's id in it."""
+    """The id of a copy of a broadcast has the agent's id in it."""
     await relay.register("Ann", agent_id="a")
     await relay.register("Bob", agent_id=id)
     await ok(relay.post("/broadcast", {"from_agent": "a", "content": "news"}))

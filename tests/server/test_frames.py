@@ -1,4 +1,4 @@
-"""What a peer asks over a websocket: answered as the routes answer, in order, and what makes no sense harms nobody."""
+"""Requests over a websocket are answered as by the routes, in order, and nonsense harms nobody."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What agents tell everyone: who hears of it at once, and what is kept for those who come late."""
+"""Broadcasts: the agents that hear of them at once, and the copies for agents that come late."""
 
 from __future__ import annotations
 

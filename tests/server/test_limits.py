@@ -289,7 +289,7 @@ async def at_once(relay: Running, count: int, **fields: Any) -> list[int]:
 
 
 async def test_rate_agent(serve: Serve, clock: Clock) -> None:
-    """So many a second, whoever they go to; the clock stands still but for what the test skips."""
+    """A number a second, to any recipient; the clock stands still but for the skips of the test."""
     clock.stop()
     relay = await limited(serve, clock, "--rate-agent", "2.5", "--burst-agent", "1", "--rate-pair", "0")
     await relay.register("c", agent_id="c")

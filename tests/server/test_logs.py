@@ -72,7 +72,7 @@ def test_a_failure_is_told_with_its_traceback_in_json_on_one_line() -> None:
 
 
 class Logged(NamedTuple):
-    """What a relay has logged, and the secrets that went through it."""
+    """The log of a relay, and the secrets that went through it."""
 
     lines: list[str]
     secrets: set[str]

@@ -1,4 +1,4 @@
-"""What operators ask: is it up, what does it hold, what does it speak."""
+"""Questions of operators: is the relay up, how much does it hold, which protocol does it speak."""
 
 from __future__ import annotations
 

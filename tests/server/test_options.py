@@ -1,4 +1,4 @@
-"""What a relay is told at start: a flag goes before the environment, and that before the default."""
+"""The settings of a relay: a flag goes before the environment, and that before the default."""
 
 from __future__ import annotations
 

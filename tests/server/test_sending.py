@@ -1,4 +1,4 @@
-"""Who is behind in reading, as the relay counts it."""
+"""Peers that are behind in reading, as the relay counts them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from clawlink.server.sending import Sender, Turn
 
 
 async def test_of_several_who_wait_by_turns_each_counts_for_itself() -> None:
-    """One always waits, while the peer reads and reads: that is no silence."""
+    """A frame always waits, while the peer reads and reads: that is no silence."""
     clock = SimpleNamespace(now=0.0)
     request: Any = SimpleNamespace(transport=None)
     sender = Sender(request, SimpleNamespace(compress=False), Turn())  # type: ignore[arg-type]

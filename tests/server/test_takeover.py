@@ -1,4 +1,4 @@
-"""Who fetched a task owns it for as long as it is there; then another gets it, and late answers are refused."""
+"""An agent owns the task that it fetched while it is there; then another gets it, and late answers are refused."""
 
 from __future__ import annotations
 

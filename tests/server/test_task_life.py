@@ -300,7 +300,7 @@ async def test_who_hangs_up_while_waiting_for_a_task_is_forgotten(pair: Running,
 
 
 async def test_a_wait_after_a_wait_misses_nothing_that_stays(unpaced_pair: Running) -> None:
-    """Whoever asks again with the version it has sees the last report, whatever happens in between."""
+    """An agent that asks again with its version sees the last report, whatever happens in between."""
     task_id = await delegate(unpaced_pair, "a", "b")
     seen: list[float] = []
 

@@ -197,7 +197,7 @@ async def test_a_place_to_go_on_that_nobody_gave_is_no_failure(pair: Running) ->
 
 @memory
 async def test_a_list_goes_on_while_tasks_change_state(unpaced_pair: Running) -> None:
-    """What does not change meanwhile is neither left out nor given twice."""
+    """Tasks that do not change meanwhile are neither left out nor given twice."""
     relay = unpaced_pair
     stay = [await delegate(relay, "a", "b") for _ in range(30)]
     move = [await delegate(relay, "a", "b") for _ in range(30)]

@@ -1,4 +1,4 @@
-"""What every store must do: subclass ``StoreContract`` and give it a ``store`` fixture.
+"""The duties of every store: subclass ``StoreContract`` and give it a ``store`` fixture.
 
 ``TruthContract`` is what holds even while the indexes are out of date: it asks only ``get`` and ``commit``.
 ``IndexContract`` is what the indexes say once they have caught up.
@@ -154,7 +154,7 @@ async def due(store: Store, now: float, mailbox: str = "mia", limit: int = 100) 
 
 
 class TruthContract:
-    """What ``get`` and ``commit`` promise."""
+    """The promises of ``get`` and ``commit``."""
 
     @pytest.fixture
     def store(self) -> Store:
@@ -351,7 +351,7 @@ class TruthContract:
 
 
 class IndexContract:
-    """What the indexes say, once they have caught up."""
+    """The contents of the indexes, once they have caught up."""
 
     @pytest.fixture
     def store(self) -> Store:

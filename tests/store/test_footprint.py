@@ -1,4 +1,4 @@
-"""What records are said to take in memory is near what they do take, for every kind, small and with long texts."""
+"""The stated memory of records is near the real one, for every kind, small and with long texts."""
 
 from __future__ import annotations
 

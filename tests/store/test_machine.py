@@ -117,7 +117,7 @@ class Listing:
 
 
 class Mailboxes(RuleBasedStateMachine):
-    """What may happen to two mailboxes."""
+    """The steps of two mailboxes."""
 
     def __init__(self) -> None:
         super().__init__()

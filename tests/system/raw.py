@@ -31,7 +31,7 @@ class Clock:
 
 
 class Answer(NamedTuple):
-    """One HTTP reply; header names are in lower case."""
+    """An HTTP reply; header names are in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -70,7 +70,7 @@ async def read_answer(reader: asyncio.StreamReader, *, body: bool = True) -> Ans
 
 
 class Connection:
-    """One TCP connection to a relay."""
+    """A TCP connection to a relay."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader

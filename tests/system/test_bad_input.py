@@ -1,4 +1,4 @@
-"""Whatever comes in, the answer is a JSON error below 500, in time, and the relay goes on."""
+"""Bad input gets a JSON error below 500, in time, and the relay goes on."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ async def test_json_that_is_no_object_is_refused(relay: Running, path: str) -> N
     ],
 )
 async def test_a_lone_surrogate_is_refused_or_ignored(relay: Running, template: str, text: str) -> None:
-    """What is taken must be UTF-8, for other agents have to read it."""
+    """Accepted text must be UTF-8, for other agents have to read it."""
     answer = await post(relay, "/send", (template % text).encode())
     if answer.status == 200:
         (got,) = await claim(relay, "b", 1)

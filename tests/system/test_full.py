@@ -16,11 +16,11 @@ MESSAGES = 200
 BYTES = 1_000_000
 AGENTS = 40
 
-# What a full mailbox may cost: its bytes once, with an allowance for how the allocator rounds them up, and for each
+# The cost of a full mailbox: its bytes once, with an allowance for how the allocator rounds them up, and for each
 # message the records and index entries that lead to it: a delivery, a task, and one entry each in four tables.
 BYTES_FACTOR = 1.15
 RECORD_BYTES = 1500
-# What the relay may use for work itself, whatever its mailboxes hold: buffers of connections, caches of parsers.
+# Memory for the work itself, whatever the mailboxes hold: buffers of connections, caches of parsers.
 WORKING_BYTES = 8 * 2**20
 
 

@@ -206,7 +206,7 @@ async def test_an_ack_counts_once(relay: Running, proxy: Lossy, client: Client) 
 async def test_a_poll_whose_reply_is_lost_gives_the_messages_to_a_later_one(
     relay: Running, proxy: Lossy, client: Client, clock: Clock
 ) -> None:
-    """What the lost reply carried stays leased, and comes back when that lease is over: nothing is lost with it."""
+    """Messages of the lost reply stay leased, and come back when the lease is over: nothing is lost."""
     await send(relay, "r", "s")
     assert await through(proxy, lambda: client.poll(lease=5), lost=1) == []
     clock.skip(5)

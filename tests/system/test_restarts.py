@@ -14,5 +14,5 @@ async def test_fifty_links_come_back_after_each_restart_and_work(monkeypatch: py
     monkeypatch.setattr(link_scenarios, "RESTARTS", size(3, 10))
     rows = {row.what: row.value for row in await link_scenarios.restarts(say=lambda what: None)}
     assert link_scenarios.LINKS == 50
-    # Whoever is not back in time, or does not answer its task, fails the measurement itself.
+    # A link that is not back in time, or does not answer its task, fails the measurement itself.
     assert rows["between the first and the last of them, median"] > 0.1, "a herd"

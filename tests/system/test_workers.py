@@ -40,7 +40,7 @@ Hire = Callable[[str, str, float], Awaitable[Process]]
 
 @pytest.fixture
 def complaints(tmp_path: Path) -> Iterator[IO[str]]:
-    """What the workers write to standard error; no traceback may be among it."""
+    """The standard error of the workers; no traceback may be in it."""
     path = tmp_path / "stderr"
     with path.open("w") as file:
         yield file

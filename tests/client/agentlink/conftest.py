@@ -1,4 +1,4 @@
-"""What the tests of the client share with those of the door that it speaks to."""
+"""Shared by the tests of the client and of the door that it speaks to."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Desk:
 
     @property
     def events(self) -> dict[str, Any]:
-        """What the registry has."""
+        """The events of the registry."""
         found: dict[str, Any] = json.loads(self.folder.registry.read_text("utf-8"))["events"]
         return found
 

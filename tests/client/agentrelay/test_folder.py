@@ -438,7 +438,7 @@ def test_clean_up_takes_what_the_registry_lost_too(desk: Desk) -> None:
         "default_ttl_hours": 24,
         "registry_ttl_hours": 168,
     }
-    # What is no event of this folder is left alone.
+    # Files that are no events of this folder are left alone.
     assert {path.name for path in desk.folder.storage.iterdir()} == {"e2.json", odd.name}
 
 

@@ -1,4 +1,4 @@
-"""What is left when a process is killed at any step, when files are torn or lost, and when many write at once."""
+"""The folder after a process was killed at any step, after files were torn or lost, and after many wrote at once."""
 
 from __future__ import annotations
 

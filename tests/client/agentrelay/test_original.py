@@ -1,4 +1,4 @@
-"""What the original's own tests ask of it, asked of ``clawlink.agentrelay``, and the rest of its names."""
+"""The checks of the original's own tests, made on ``clawlink.agentrelay``, and the rest of its names."""
 
 from __future__ import annotations
 

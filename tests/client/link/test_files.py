@@ -105,7 +105,7 @@ def test_what_cannot_end_in_time_fails_saying_so(make_link: MakeLink, restartabl
 def test_a_relay_that_has_forgotten_everything_is_waited_for(
     planner: Link, restartable: Restartable, tmp_path: Path, at_once: bool
 ) -> None:
-    """Whoever uses a link cannot register: it does so by itself, and what is asked meanwhile waits for that."""
+    """A link registers by itself, and calls that come earlier wait for that."""
     restartable.stop()
     restartable.forget()
     up = planner.upload("k", io.BytesIO(LARGE)) if not at_once else None

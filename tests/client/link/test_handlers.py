@@ -1,4 +1,4 @@
-"""What becomes of a handler's result, of its failure, and of a handler that does as it likes."""
+"""The fate of a handler's result, of its failure, and of a handler that does as it likes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was sent while nobody was there: bounded, in order, once, and with a receipt to wait for."""
+"""Messages that are sent while the relay is away: bounded, in order, once, and with a receipt to wait for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a link does when its task is somebody else's by now, or when nobody takes its result yet."""
+"""A link whose task is another agent's by now, or whose result nobody takes yet."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def sign(secret: str, text: str) -> str:
 
 
 class OldClient:
-    """One connection, as the old client makes it: it answers pings as every websocket does, and acks nothing."""
+    """A connection, as the old client makes it: it answers pings as every websocket does, and acks nothing."""
 
     def __init__(self, socket: Any, instance_id: str, secret: str) -> None:
         self.socket = socket

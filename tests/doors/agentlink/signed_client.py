@@ -34,7 +34,7 @@ def sealed(frame: dict[str, Any], secret: str) -> dict[str, Any]:
 
 
 class SignedClient(OldClient):
-    """One connection of one agent."""
+    """A connection of an agent."""
 
     agent_id = ""
 

@@ -1,4 +1,4 @@
-"""What a stranger, and a neighbour with a secret of his own, may try."""
+"""Attacks of a stranger, and of a neighbour with a secret of his own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a relay that cannot be trusted may try with our own client; and one that talks nonsense, or is small."""
+"""Attacks of a relay on our own client, and relays that talk nonsense or take little."""
 
 from __future__ import annotations
 

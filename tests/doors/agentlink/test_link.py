@@ -24,7 +24,7 @@ from tests.server.asks import task_of
 
 
 class Box:
-    """What a handler got, for a test on whichever thread or loop."""
+    """The messages that a handler got, for a test on any thread or loop."""
 
     def __init__(self) -> None:
         self._got: queue.Queue[Any] = queue.Queue()
@@ -271,7 +271,7 @@ async def test_a_shared_secret_proves_the_sender_end_to_end(relay: Running, make
     await c.send("d/dan", "sealed")
     got = await box.next()
     assert (got.message, got.sealed) == ("sealed", True)
-    # Whoever has c's secret with the relay, or is the relay, lacks the one that c shares with d.
+    # A holder of c's secret with the relay, or the relay itself, lacks the secret that c shares with d.
     raw = await sign_in(relay, "c", "carol")
     await raw.write("d/dan", "no seal")
     forged = raw.message("d/dan", "wrong seal")

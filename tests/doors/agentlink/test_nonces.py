@@ -1,4 +1,4 @@
-"""What is remembered of used frames is enough, and bounded."""
+"""The memory of used frames is enough, and bounded."""
 
 from __future__ import annotations
 

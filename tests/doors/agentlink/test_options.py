@@ -1,4 +1,4 @@
-"""What a relay is told at start about Agent Link."""
+"""The settings of a relay for Agent Link."""
 
 from __future__ import annotations
 

@@ -244,7 +244,7 @@ async def test_without_store_who_is_not_there_is_not_written_to(serve_link: Serv
     assert (await c.write("d/dan", "you are there"))["type"] == "queued"
     await d.ack((await d.frame())["receipt"])
     assert (await c.frame())["type"] == "delivered"
-    # What it had not acked when it went is not kept either, and its sender is told.
+    # Messages that it had not acked when it went are not kept either, and their sender is told.
     queued = await c.write("d/dan", "unread")
     await d.frame()
     await d.socket.close()

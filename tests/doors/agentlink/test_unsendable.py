@@ -1,4 +1,4 @@
-"""What cannot be sent, or is refused before it is understood, fails alone: the link and the others go on."""
+"""A message that cannot be sent, or is refused unread, fails alone: the link and the others go on."""
 
 from __future__ import annotations
 
