@@ -17,6 +17,8 @@ RELAY_FLAGS = (
     "0",
     "--rate-pair",
     "0",
+    "--rate-copies",
+    "0",
     "--log-level",
     "error",
     "--max-mailbox-messages",

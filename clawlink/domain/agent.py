@@ -37,9 +37,10 @@ class Agent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A registered party. Its home is its own mailbox.
 
     ``key_hash`` is the SHA-256 of its agent key in hex, or None for an agent that was never claimed. The
-    ``subscriptions`` are patterns of topics. ``resumed_at`` is when it registered last, ``beat_at`` its last heartbeat
-    since: that says that the agent is at work on what it holds, which other signs of life do not. ``notices`` tells
-    whether it asked to hear of agents and files, and is None if it did not say. Times are seconds since the epoch.
+    ``subscriptions`` are patterns of topics, and the ``topic_keys`` their index keys. ``resumed_at`` is when it
+    registered last, ``beat_at`` its last heartbeat since: that says that the agent is at work on what it holds, which
+    other signs of life do not. ``notices`` tells whether it asked to hear of agents and files, and is None if it did
+    not say. Times are seconds since the epoch.
     """
 
     id: str
@@ -52,6 +53,7 @@ class Agent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     last_heartbeat: float
     key_hash: str | None = None
     subscriptions: tuple[str, ...] = ("*",)
+    topic_keys: tuple[str, ...] = ("topic:*",)
     resumed_at: float = 0.0
     beat_at: float = 0.0
     notices: bool | None = None
@@ -62,9 +64,14 @@ class Agent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def index_keys(self) -> tuple[str, ...]:
-        """Name, id and capabilities, folded: what others find this agent by. A claimed agent's looks are kept, too."""
+        """Name, id and capabilities, folded: what others find this agent by. A claimed agent's looks are kept, too.
+
+        By the rest broadcasts and notices find their readers.
+        """
         shown = () if self.key_hash is None else sorted({by_looks(self.name), by_looks(self.id)})
-        return (REGISTERED, by_name(self.name), by_id(self.id), *shown, *(by_capability(c) for c in self.capabilities))
+        skills = (by_capability(c) for c in self.capabilities)
+        files = (HEARS_OF_FILES,) if hears_of_files(self) else ()
+        return (REGISTERED, by_name(self.name), by_id(self.id), *shown, *skills, *self.topic_keys, *files)
 
     @property
     def weight(self) -> int:
@@ -75,7 +82,7 @@ class Agent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         """Its texts count twice: they are kept once more as ``discover`` sends them."""
         shown = (self.id, self.name, self.machine, self.description, *self.capabilities)
         size = _RECORD_BYTES + sum(text_bytes(text) + len(msgspec.json.encode(text)) for text in shown)
-        return size + sum(map(text_bytes, self.subscriptions))
+        return size + sum(map(text_bytes, (*self.subscriptions, *self.topic_keys)))
 
     @property
     def ends_at(self) -> float | None:
@@ -116,6 +123,8 @@ class NameHold(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 REGISTERED = "registered"
+HEARS_OF_FILES = "hears of files"
+"""The index keys of all agents, and of those that are told of files."""
 
 
 def fold(text: str) -> str:
@@ -145,6 +154,16 @@ def by_looks(name: str) -> str:
     return "looks:" + looks.skeleton(fold(name))
 
 
+def by_pattern(pattern: str) -> str:
+    """Return the index key under which the subscribers of a pattern of topics are found."""
+    return "topic:" + fold(pattern)
+
+
+def topic_keys(patterns: Iterable[str]) -> tuple[str, ...]:
+    """Return the index keys of an agent that has subscribed to these patterns, each once."""
+    return tuple(dict.fromkeys(map(by_pattern, patterns)))
+
+
 def by_name(name: str) -> str:
     """Return the index key under which agents of this name are found."""
     return "name:" + fold(name)
@@ -172,7 +191,8 @@ def beaten(agent: Agent, now: float) -> Agent:
 
 def subscribe(agent: Agent, patterns: Iterable[str]) -> Agent:
     """Say anew which topics' broadcasts the agent gets."""
-    return replace(agent, version=agent.version + 1, subscriptions=tuple(dict.fromkeys(patterns)))
+    chosen = tuple(dict.fromkeys(patterns))
+    return replace(agent, version=agent.version + 1, subscriptions=chosen, topic_keys=topic_keys(chosen))
 
 
 def hears_of_agents(agent: Agent) -> bool:

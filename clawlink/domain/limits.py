@@ -118,6 +118,12 @@ class Limits:
     burst_agent: int = _limit(200, "--burst-agent", "messages", "new work from one agent at once")
     rate_pair: float = _limit(20.0, "--rate-pair", "per second", "new work from one agent to one other; 0 turns it off")
     burst_pair: int = _limit(200, "--burst-pair", "messages", "new work from one agent to one other at once")
+    rate_copies: float = _limit(
+        500.0, "--rate-copies", "per second", "copies of the broadcasts and file notices of one agent; 0 turns it off"
+    )
+    burst_copies: int = _limit(
+        50_000, "--burst-copies", "copies", "copies of the broadcasts and file notices of one agent at once"
+    )
     max_unread_reply: int = _limit(
         64 * MIB, "--max-unread-reply", "bytes", "one reply in memory until its peer reads it"
     )

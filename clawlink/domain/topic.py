@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from clawlink.domain.agent import fold
+from clawlink.domain.agent import by_pattern, fold
 
 EVERYTHING = "*"
 _BELOW = ".*"
@@ -21,6 +19,8 @@ def matches(pattern: str, topic: str) -> bool:
     return given.startswith(wanted[:-1]) if wanted.endswith(_BELOW) else given == wanted
 
 
-def subscribed(patterns: Iterable[str], topic: str) -> bool:
-    """Tell whether a topic falls under any of the patterns."""
-    return any(pattern == EVERYTHING or matches(pattern, topic) for pattern in patterns)
+def audience(topic: str) -> list[str]:
+    """Return the index keys of all patterns that a topic falls under: under them its subscribers are found."""
+    given = fold(topic)
+    wider = [given[: at + 1] + "*" for at, letter in enumerate(given) if letter == "."]
+    return [by_pattern(pattern) for pattern in dict.fromkeys((EVERYTHING, given, *wider))]

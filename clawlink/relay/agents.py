@@ -135,6 +135,9 @@ class Agents:
             _require_plain(name, field="name")
         if old is None or fold(old.name) != fold(name) or (claimed and old.key_hash is None):  # else it keeps its name
             await self._require_free_name(name, agent_id, claimed=claimed)
+        subscriptions = (EVERYTHING,) if old is None else old.subscriptions
+        if ask.subscriptions is not None:
+            subscriptions = tuple(dict.fromkeys(ask.subscriptions))
         agent = Agent(
             id=agent_id,
             version=1 if old is None else old.version + 1,
@@ -145,9 +148,8 @@ class Agents:
             registered_at=now if old is None else old.registered_at,
             last_heartbeat=now if seen else now - core.limits.stale_after if old is None else old.last_heartbeat,
             key_hash=key_hash,
-            subscriptions=tuple((EVERYTHING,) if old is None else old.subscriptions)
-            if ask.subscriptions is None
-            else tuple(dict.fromkeys(ask.subscriptions)),
+            subscriptions=subscriptions,
+            topic_keys=rules.topic_keys(subscriptions),
             notices=(None if old is None else old.notices) if ask.notices is None else ask.notices,
             resumed_at=now,
         )

@@ -1,21 +1,19 @@
-"""New work: whether it may come, by how fast its sender writes and by what led to it."""
+"""New work: whether it may come, by how fast its sender writes, how many copies that makes, and what led to it."""
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Hashable
 
 from clawlink.domain import chain as chain_rules
-from clawlink.domain import rate
 from clawlink.domain.agent import Agent
 from clawlink.domain.chain import Chain
 from clawlink.domain.delivery import Delivery, copy_id
 from clawlink.domain.message import KnowledgeBroadcast, PlainMessage, TaskDelegation, decode
-from clawlink.domain.rate import Bucket
 from clawlink.domain.task import Task
 from clawlink.errors import LoopStopped, NotAllowed, RateLimited, UnknownTask
 from clawlink.protocol.replies import Stop
+from clawlink.relay.buckets import Buckets
 from clawlink.relay.clock import iso
 from clawlink.relay.core import Core
 from clawlink.relay.task_reads import read_task
@@ -24,44 +22,14 @@ _log = logging.getLogger("clawlink.relay")
 _REMEMBERED = 10
 
 
-class _Buckets:
-    """A token bucket a key. A ``rate`` of 0 is no limit.
-
-    One that is not used for as long as it takes to fill is full again, and as good as none. So buckets are kept in two
-    generations, each that long: what was not used in the newer one is forgotten with the older, at no cost a bucket.
-    """
-
-    def __init__(self, rate: float, burst: float) -> None:
-        self.rate = rate
-        self.burst = burst
-        self._newer: dict[Hashable, Bucket] = {}
-        self._older: dict[Hashable, Bucket] = {}
-        self._since = 0.0
-
-    def wait(self, key: Hashable, now: float) -> float:
-        """Return the seconds until there is a token, 0 if there is one."""
-        return rate.wait_for_one(self._left(key, now), rate=self.rate) if self.rate else 0.0
-
-    def take(self, key: Hashable, now: float) -> None:
-        """Take a token that is there."""
-        if self.rate:
-            left = self._left(key, now)
-            if now - self._since >= self.burst / self.rate:
-                self._older, self._newer, self._since = self._newer, {}, now
-            self._newer[key] = Bucket(left - 1, now)
-
-    def _left(self, key: Hashable, now: float) -> float:
-        bucket = self._newer.get(key) or self._older.get(key)
-        return rate.refilled(bucket, now=now, rate=self.rate, burst=self.burst)
-
-
 class Arrivals:
     """The door for delegations, plain messages and broadcasts. Responses and acknowledgements do not pass it."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
-        self._agents = _Buckets(core.limits.rate_agent, core.limits.burst_agent)
-        self._pairs = _Buckets(core.limits.rate_pair, core.limits.burst_pair)
+        self._agents = Buckets(core.limits.rate_agent, core.limits.burst_agent)
+        self._pairs = Buckets(core.limits.rate_pair, core.limits.burst_pair)
+        self._copies = Buckets(core.limits.rate_copies, core.limits.burst_copies)
         self.stops: deque[Stop] = deque(maxlen=_REMEMBERED)
 
     def require_pace(self, sender: str, to: str | None) -> None:
@@ -80,7 +48,29 @@ class Arrivals:
             self._pairs.take((sender, to), now)
         self._agents.take(sender, now)
 
-    def _limited(self, agents: list[str], whom: str, limit: _Buckets, wait: float) -> None:
+    def require_copies(self, sender: str) -> None:
+        """Refuse to make copies for an agent that has yet to wait for earlier ones. Raises RateLimited.
+
+        One broadcast or notice may make any number of copies. Count them with ``count_copies``.
+        """
+        wait = self._copies.wait(sender, self._core.clock())
+        if wait:
+            self._core.stats.rate_limited += 1
+            self._note("rate_limited", [sender])
+            raise RateLimited(
+                f"broadcasts and changes of files by {sender} made more copies than {self._copies.rate:g} a second "
+                f"(at once {self._copies.burst:g}); try again in {wait:.2f} s",
+                limit=self._copies.rate,
+                retry_after=wait,
+                current=[sender],
+            )
+
+    def count_copies(self, sender: str, copies: int) -> None:
+        """Count copies that are made for an agent. It waits later until they are paid."""
+        if copies:
+            self._copies.take(sender, self._core.clock(), copies)
+
+    def _limited(self, agents: list[str], whom: str, limit: Buckets, wait: float) -> None:
         self._core.stats.rate_limited += 1
         self._note("rate_limited", agents)
         raise RateLimited(

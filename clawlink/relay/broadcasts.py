@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from datetime import datetime, timezone
 
-from clawlink.domain.agent import REGISTERED, Agent, fold
+from clawlink.domain import topic as topics
+from clawlink.domain.agent import Agent, fold
 from clawlink.domain.broadcast import KNOWLEDGE, Broadcast, Knowledge, by_author, by_tag, by_topic
 from clawlink.domain.chain import Chain
 from clawlink.domain.delivery import Delivery, copy_id
 from clawlink.domain.limits import MAX_REPLY_BYTES
 from clawlink.domain.message import KnowledgeBroadcast, decode, encode, says_the_same
-from clawlink.domain.topic import matches, subscribed
+from clawlink.domain.topic import matches
 from clawlink.errors import BadRequest, KeyReused
 from clawlink.protocol import requests
 from clawlink.protocol.replies import BroadcastSent
@@ -30,20 +31,23 @@ _PAGE = 100
 _LOOKED_AT = 5000
 
 
-async def everyone(core: Core, but: str) -> AsyncIterator[Agent]:
-    """Give all registered agents but one, as they are now, with turns for other requests."""
+async def audience(core: Core, keys: Iterable[str], but: str) -> AsyncIterator[Agent]:
+    """Give the agents under any of these index keys but one, each once, with turns for other requests."""
     store, turns = core.store, Turns()
-    after: str | None = None
-    while True:
-        page = await store.page(Agent, REGISTERED, after, SLICE)
-        for listed in page.records:
-            await turns.next()
-            agent = await store.get(Agent, listed.id) if store.index_lag else listed
-            if agent is not None and agent.id != but:
-                yield agent
-        if page.after is None:
-            return
-        after = page.after
+    given = {but}
+    for key in keys:
+        after: str | None = None
+        while True:
+            page = await store.page(Agent, key, after, SLICE)
+            for listed in page.records:
+                await turns.next()
+                agent = await store.get(Agent, listed.id) if store.index_lag else listed
+                if agent is not None and agent.id not in given and (agent is listed or key in agent.index_keys):
+                    given.add(agent.id)
+                    yield agent
+            after = page.after
+            if after is None:
+                break
 
 
 class Broadcasts:
@@ -72,10 +76,11 @@ class Broadcasts:
             return BroadcastSent("broadcast_sent", id, known.recipients, 0)
         if record is None:
             chain = await self._arrivals.chain(sender, None, parent_task=ask.parent_task)
+            self._arrivals.require_copies(sender.id)
             self._arrivals.require_pace(sender.id, None)
             body = encode(_message(id, sender, ask, chain, now))
             ttl = ask.ttl or core.limits.message_ttl
-            recipients = [a.id async for a in everyone(core, but=sender.id) if subscribed(a.subscriptions, ask.topic)]
+            recipients = [a.id async for a in audience(core, topics.audience(ask.topic), but=sender.id)]
             knowledge = Knowledge(
                 id,
                 1,
@@ -89,6 +94,8 @@ class Broadcasts:
             )
             record = Broadcast(id, 1, sender.id, body, tuple(recipients), now, now + max(core.limits.retention, ttl))
             await core.memory.require(size_of(record) + size_of(knowledge))
+            self._arrivals.require_copies(sender.id)  # others of this sender may have come meanwhile
+            self._arrivals.count_copies(sender.id, len(recipients))
             await core.commit(record.home, Put(record), Put(knowledge))
             core.stats.broadcasts += 1
         else:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from clawlink.domain import file as rules
-from clawlink.domain.agent import Agent, hears_of_files
+from clawlink.domain.agent import HEARS_OF_FILES, Agent
 from clawlink.domain.delivery import copy_id
 from clawlink.domain.file import ABSENT, PRESENT, Content, Expected, FileWrite, SharedFile, Version
 from clawlink.domain.limits import MAX_KEY_LENGTH
@@ -23,7 +23,8 @@ from clawlink.errors import (
     StoreUnavailable,
 )
 from clawlink.protocol import replies, requests
-from clawlink.relay.broadcasts import everyone
+from clawlink.relay.arrivals import Arrivals
+from clawlink.relay.broadcasts import audience
 from clawlink.relay.clock import iso
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.file_views import lock_info
@@ -66,10 +67,11 @@ class Write(msgspec.Struct, frozen=True, kw_only=True):
 class Files:
     """The shared files."""
 
-    def __init__(self, core: Core, mailbox: Mailbox, storage: Storage) -> None:
+    def __init__(self, core: Core, mailbox: Mailbox, storage: Storage, arrivals: Arrivals) -> None:
         self._core = core
         self._mailbox = mailbox
         self._storage = storage
+        self._arrivals = arrivals
 
     # -- write -------------------------------------------------------------------------------------------------------
 
@@ -79,7 +81,7 @@ class Files:
         """Write the next version of a file from what comes, and tell the other agents.
 
         ``size`` is what was said beforehand; what cannot be taken is refused before it has come.
-        Raises VersionConflict, FileLocked, TooLarge, StorageFull, DigestMismatch.
+        Raises VersionConflict, FileLocked, TooLarge, StorageFull, DigestMismatch, RateLimited.
         """
         await self.require_writable(editor, ask)
         intake = self._storage.intake(ask.key, field)
@@ -99,6 +101,7 @@ class Files:
         require_key(ask.key)
         if ask.idempotency_key is not None and await core.store.get(FileWrite, _write_id(editor, ask)) is not None:
             return  # a repeat: it is answered as the first was
+        self._arrivals.require_copies(editor.id)
         now = core.clock()
         old = await core.store.get(SharedFile, ask.key)
         rules.require_unlocked(ask.key, old, editor.id, now, force=ask.force, shown=lock_info)
@@ -181,6 +184,7 @@ class Files:
             ttl=ask.ttl,
             burn=ask.burn,
         )
+        await self._require_copies(editor)
         await core.commit(new.home, Put(new), *([] if write is None else [Put(write)]))
         self._release_gone(old, new)
         core.stats.files_written += 1
@@ -203,6 +207,7 @@ class Files:
         old = await core.store.get(SharedFile, key)
         rules.require_unlocked(key, old, editor.id, now, force=force, shown=lock_info)
         gone = rules.delete(key, old, now=now, keep=core.limits.retention, if_version=if_version)
+        await self._require_copies(editor)
         await core.commit(gone.home, Put(gone))
         self._release_gone(old, gone)
         await self._tell(gone, editor.id, now)
@@ -287,6 +292,12 @@ class Files:
             await self._tell(new, old.newest.editor, now, but="")
         return True
 
+    async def _require_copies(self, editor: Agent) -> None:
+        """Count the notices of a change that comes next. Raises RateLimited, and then counts nothing."""
+        told = await self._core.store.usage(Agent, HEARS_OF_FILES)
+        self._arrivals.require_copies(editor.id)
+        self._arrivals.count_copies(editor.id, told.count)
+
     async def _tell(self, file: SharedFile, editor: str, now: float, *, but: str | None = None) -> None:
         core = self._core
         id = derived("file", file.id, str(file.revision), str(now))
@@ -301,9 +312,7 @@ class Files:
                 deleted=file.deleted,
             )
         )
-        async for agent in everyone(core, but=editor if but is None else but):
-            if not hears_of_files(agent):
-                continue
+        async for agent in audience(core, [HEARS_OF_FILES], but=editor if but is None else but):
             await self._mailbox.put_notice(
                 self._mailbox.new(
                     copy_id(id, agent.id),

@@ -76,7 +76,7 @@ class Relay:
         self.broadcasts = Broadcasts(core, self.mailbox, arrivals)
         self.complaints = Complaints(clock)
         self.storage = Storage(core, blobs or LocalBlobs(), self.complaints)
-        self.files = Files(core, self.mailbox, self.storage)
+        self.files = Files(core, self.mailbox, self.storage, arrivals)
         self.file_reads = FileReads(core, self.files, self.storage)
         self.uploads = Uploads(core, self.files, self.storage)
         self.pointers = Pointers(core, self.agents, self.messages, arrivals)

@@ -114,6 +114,8 @@ def test_an_agent_is_found_as_registered_by_name_and_by_each_capability() -> Non
         rules.by_id("M1"),
         rules.by_capability("python"),
         rules.by_capability("GO"),
+        rules.by_pattern("*"),
+        *({rules.HEARS_OF_FILES} if rules.hears_of_files(MIA) else ()),
     }
 
 
@@ -123,6 +125,15 @@ def test_a_claimed_agent_is_found_by_what_its_name_and_id_look_like() -> None:
 
 def test_a_name_is_never_taken_for_a_capability() -> None:
     assert rules.by_name("python") != rules.by_capability("python")
+
+
+def test_an_agent_is_found_by_what_it_hears_of() -> None:
+    chosen = rules.subscribe(MIA, ["Build.*", "build.*", "rain"])
+    assert set(chosen.topic_keys) == {rules.by_pattern("build.*"), rules.by_pattern("rain")}
+    assert set(chosen.topic_keys) <= set(chosen.index_keys)
+    assert rules.by_pattern("*") not in chosen.index_keys
+    for notices, told in ((True, True), (False, False), (None, MIA.key_hash is None)):
+        assert (rules.HEARS_OF_FILES in replace(MIA, notices=notices).index_keys) is told, notices
 
 
 def test_an_agent_lives_in_its_own_mailbox_and_ends_only_by_silence() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clawlink.domain import topic as rules
+from clawlink.domain.agent import by_pattern
 
 
 @pytest.mark.parametrize(
@@ -36,16 +37,30 @@ def test_a_topic_falls_under_its_own_name_what_it_is_below_and_everything(
     assert rules.matches(pattern, topic) is falls_under
 
 
-@pytest.mark.parametrize(
-    ("patterns", "subscribed"),
-    [
-        (("*",), True),
-        (("research", "*"), True),
-        (("research", "build.*"), True),
-        (("research", "build"), False),
-        ((), False),
-        ((" *",), True),
-    ],
-)
-def test_any_pattern_subscribes_and_none_does_not(patterns: tuple[str, ...], subscribed: bool) -> None:
-    assert rules.subscribed(patterns, "build.linux") is subscribed
+def test_the_index_keys_of_a_topic_are_those_of_the_patterns_it_falls_under() -> None:
+    texts = [
+        "",
+        " ",
+        "*",
+        " *",
+        "a",
+        "A",
+        "a.",
+        "a.*",
+        "A.*",
+        "a.b",
+        "a.b.*",
+        "a.b.c",
+        ".*",
+        ".",
+        "a*",
+        "*.a",
+        "b.*",
+        "..",
+        "\uff41.b",
+    ]
+    for pattern in texts:
+        for topic in texts:
+            found = by_pattern(pattern) in rules.audience(topic)
+            assert found is rules.matches(pattern, topic), (pattern, topic)
+    assert len(rules.audience("." * 128)) <= 130

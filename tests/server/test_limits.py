@@ -335,6 +335,32 @@ async def test_burst_pair(serve: Serve, clock: Clock) -> None:
     assert await at_once(relay, 4) == [200] * 2 + [429] * 2
 
 
+async def shout(relay: Running, count: int) -> list[int]:
+    """Broadcast so many times. Return the statuses."""
+    return [(await relay.post("/broadcast", {"from_agent": "a", "content": "x"}))[0] for _ in range(count)]
+
+
+async def test_rate_copies(serve: Serve, clock: Clock) -> None:
+    clock.stop()
+    relay = await limited(serve, clock, "--rate-copies", "0.5", "--burst-copies", "1")
+    await relay.register("c", agent_id="c")
+    assert await shout(relay, 1) == [200]  # two copies: one is owed
+    body = await refused(relay.post("/broadcast", {"from_agent": "a", "content": "x"}), 429, "rate_limited")
+    assert (body["limit"], body["retry_after"], body["current"]) == (0.5, 4, ["a"])
+    ask = {"agent_id": "a", "file_key": "f", "content": "x"}
+    await refused(relay.post("/files", ask), 429, "rate_limited")
+    clock.skip(4)
+    assert (await relay.post("/files", ask))[0] == 200
+    await refused(relay.post("/files", ask), 429, "rate_limited")
+
+
+async def test_burst_copies(serve: Serve, clock: Clock) -> None:
+    clock.stop()
+    relay = await limited(serve, clock, "--rate-copies", "1", "--burst-copies", "3")
+    clock.skip(1000)
+    assert await shout(relay, 5) == [200] * 3 + [429] * 2
+
+
 @pytest.mark.parametrize("flag", ["--rate-agent", "--rate-pair"])
 async def test_a_rate_of_nothing_turns_it_off(serve: Serve, clock: Clock, flag: str) -> None:
     clock.stop()
