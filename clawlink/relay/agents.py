@@ -321,7 +321,7 @@ class Agents:
         return agent
 
     async def acting_anyway(
-        self, agent_id: str, agent_key: str | None, *, field: str, machine: str
+        self, agent_id: str, agent_key: str | None, *, field: str, machine: Callable[[], str]
     ) -> tuple[Agent, bool]:
         """Return the agent a request of a client of 1.0.x acts as, and whether it was registered by the way.
 
@@ -338,7 +338,7 @@ class Agents:
                 raise
             try:
                 ask = read_fields({"agent_id": agent_id}, requests.Register)
-                done = await self.register(ask, machine=machine, agent_key=None)
+                done = await self.register(ask, machine=machine(), agent_key=None)
             except (BadRequest, NameTaken, NotAllowed):
                 raise unknown from None
             return done.agent, not done.resumed

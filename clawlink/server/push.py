@@ -115,7 +115,9 @@ class Push:
         ask = read_query(request, StreamQuery)
         request.stay()
         if ask.lease is None:  # as a client of 1.0.x connects, which does not know that the relay was restarted
-            agent, _ = await relay.agents.acting_anyway(agent_id, agent_key, field="agent_id", machine=request.machine)
+            agent, _ = await relay.agents.acting_anyway(
+                agent_id, agent_key, field="agent_id", machine=lambda: request.machine
+            )
         else:
             agent = await relay.agents.acting(agent_id, agent_key, field="agent_id")
         offers = offers_subprotocol(request)

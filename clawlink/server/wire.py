@@ -276,7 +276,7 @@ async def acting_anyway(
     if not plain:
         return await acting(relay, request, agent_id, field), False
     agent_key = request.headers.get(_AGENT_KEY)
-    return await relay.agents.acting_anyway(agent_id, agent_key, field=field, machine=request.machine)
+    return await relay.agents.acting_anyway(agent_id, agent_key, field=field, machine=lambda: request.machine)
 
 
 def origin_of(request: Request) -> dict[str, str]:

@@ -48,7 +48,7 @@ async def poll(relay: Relay, request: Request) -> Reply:
         wait=ask.wait,
         lease=lease,
         # The agent may leave while its poll waits, or be claimed with a key that this poll does not have.
-        tick=lambda: acting(relay, request, agent_id, "agent_id"),
+        tick=(lambda: acting(relay, request, agent_id, "agent_id")) if ask.wait else None,
     )
     polled = replies.Polled([msgspec.Raw(d.body) for d in taken], len(taken), [lease_of(d, earlier) for d in taken])
     out = relay.handed_out(agent, taken, lease=lease, until_read=ask.lease is None) if taken else None
