@@ -11,6 +11,8 @@ from clawlink.domain.limits import Limits
 
 # The folder of ClawLink's own files, below the home folder.
 _FOLDER = ".clawlink"
+# The files of the secrets that a relay keeps.
+TOKEN, ADMIN_TOKEN, SECRET = "token", "admin-token", "secret"
 DEFAULT_HOST = "127.0.0.1"
 DEFAULT_PORT = 9077
 # Longer than anybody waits for one answer, and as much as every system's clock can count to.
@@ -76,6 +78,11 @@ class ServerConfig:
 def own_folder(environ: Mapping[str, str] = os.environ) -> Path:
     """Return the folder of ClawLink's own files. Raises RuntimeError without a home folder."""
     return Path(environ.get("CLAWLINK_HOME") or Path.home() / _FOLDER)
+
+
+def folder_of(port: int, environ: Mapping[str, str]) -> Path:
+    """Return where the relay on this port keeps its secrets. Raises RuntimeError without a home."""
+    return own_folder(environ) / "relays" / str(port)
 
 
 def variable(flag: str) -> str:

@@ -38,8 +38,13 @@ FLOORS = {
 # Modules that belong to a part of another name.
 PART_OF = {"__main__": "cli", "skill": "client", "bench": "cli", "agentlink": "client", "agentrelay": "client"}
 # All may use these; config reads the limits, and is otherwise as low as they are.
-FOR_ALL = {"errors", "version", "config"}
-MAY_USE = {"errors": {"errors"}, "version": {"version"}, "config": {"errors", "version", "config", "domain"}}
+FOR_ALL = {"errors", "version", "config", "private"}
+MAY_USE = {
+    "errors": {"errors"},
+    "version": {"version"},
+    "config": {"errors", "version", "config", "domain"},
+    "private": {"private"},
+}
 
 CLIENT_SIDE = {"client", "cli"}
 RELAY_SIDE = {"relay", "store", "server", "doors", "bench"}

@@ -11,13 +11,13 @@ import hashlib
 import os
 import re
 import shlex
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
+from clawlink import private
 from clawlink.client.address import address
 from clawlink.config import own_folder
 from clawlink.domain.agent import fold
@@ -105,20 +105,14 @@ def home(environ: Mapping[str, str] = os.environ) -> Path:
 class Place:
     """Room on the disk for one identity, made before the name is claimed."""
 
-    def __init__(self, identities: Identities, temporary: str) -> None:
+    def __init__(self, identities: Identities, temporary: Path) -> None:
         self._identities = identities
         self._temporary = temporary
 
     def keep(self, saved: Saved) -> Path:
         """Keep the identity, in place of an earlier one of that name on that relay. Raises OSError."""
         path = self._identities._path(saved)
-        with open(self._temporary, "r+b") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(saved), indent=2))
-            file.truncate()
-            file.flush()
-            os.fsync(file.fileno())
-        # Replacing is one step, so a crash leaves the old file or the new one.
-        os.replace(self._temporary, path)
+        private.fill(self._temporary, path, msgspec.json.format(msgspec.json.encode(saved), indent=2))
         return path
 
 
@@ -211,11 +205,11 @@ class Identities:
                 raise IdentityUnreadable(f"another process has been registering {name!r} for long; end it") from None
         try:
             with _naming_the_variable():
-                temporary = _take_room(folder)
+                temporary = private.room(folder, _ROOM_BYTES)
             try:
                 yield Place(self, temporary)
             finally:
-                Path(temporary).unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
         finally:
             lock.release()
 
@@ -244,20 +238,6 @@ def several(found: list[Saved], how: str | None = None) -> SeveralIdentities:
         if 1 < len(relays) < len(found) and len(names) > 1:
             how = f"{by_name}, and {by_relay}"
     return SeveralIdentities(f"several identities fit: {listed}; say which with {how}")
-
-
-def _take_room(folder: Path) -> str:
-    """Make a file for its owner only, with room for an identity, and return its path."""
-    handle, temporary = tempfile.mkstemp(dir=folder, suffix=".new")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(bytes(_ROOM_BYTES))
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return temporary
 
 
 @contextlib.contextmanager

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import secrets
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from clawlink.config import ServerConfig, own_folder
+from clawlink import private
+from clawlink.config import ADMIN_TOKEN, SECRET, TOKEN, ServerConfig, folder_of
 
-TOKEN, ADMIN_TOKEN, SECRET = "token", "admin-token", "secret"
 _BYTES = 24
 _log = logging.getLogger("clawlink.server")
-
-
-def folder_of(port: int, environ: Mapping[str, str]) -> Path:
-    """Return where the relay on this port keeps its secrets. Raises RuntimeError without a home."""
-    return own_folder(environ) / "relays" / str(port)
 
 
 def keep(folder: Path, name: str, *, anew: bool = False) -> str:
@@ -34,17 +27,7 @@ def keep(folder: Path, name: str, *, anew: bool = False) -> str:
             return kept
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     made = secrets.token_urlsafe(_BYTES)
-    # mkstemp makes the file for its owner only; replacing is one step, so a crash leaves the old or the new one.
-    handle, temporary = tempfile.mkstemp(dir=folder, suffix=".new")
-    try:
-        with os.fdopen(handle, "w", encoding="ascii") as file:
-            file.write(made + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    private.write(path, f"{made}\n".encode("ascii"))
     return made
 
 

@@ -16,9 +16,9 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from clawlink.config import ServerConfig
+from clawlink.config import TOKEN, ServerConfig
 from clawlink.server.app import App
-from clawlink.server.keys import TOKEN, with_secrets
+from clawlink.server.keys import with_secrets
 from clawlink.server.logs import set_up
 from clawlink.version import VERSION, former_distribution
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from clawlink.config import ServerConfig
-from clawlink.server.keys import folder_of, keep, with_secrets
+from clawlink.config import ServerConfig, folder_of
+from clawlink.server.keys import keep, with_secrets
 from tests.conftest import Start
 
 EVERYWHERE = ["0.0.0.0", "::", "192.168.1.5", "relay.example", "127.example.org", "10.0.0.1"]

@@ -55,13 +55,13 @@ def _kept(where: Where, ctx: Context) -> str | None:
     from urllib.parse import urlsplit
 
     from clawlink.client.proof import is_same_relay
-    from clawlink.config import own_folder
+    from clawlink.config import ADMIN_TOKEN, DEFAULT_PORT, SECRET, folder_of
     from clawlink.errors import ClawLinkError
     from clawlink.protocol.proof import key_id, relay_key
 
     try:
-        folder = own_folder(ctx.environ) / "relays" / str(urlsplit(where.relay).port or 9077)
-        token, secret = ((folder / name).read_text("ascii").strip() for name in ("admin-token", "secret"))
+        folder = folder_of(urlsplit(where.relay).port or DEFAULT_PORT, ctx.environ)
+        token, secret = ((folder / name).read_text("ascii").strip() for name in (ADMIN_TOKEN, SECRET))
         key = secrets.token_urlsafe()
         known_by = relay_key(secret.encode(), key_id(key))
         same = is_same_relay(where.relay, agent_key=key, relay_key=known_by, ca=where.ca, timeout=ctx.timeout)

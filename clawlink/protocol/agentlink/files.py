@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
 
+from clawlink import private
 from clawlink.errors import BadRequest, ClawLinkError, NameTaken
 from clawlink.protocol.agentlink.signing import require_agent, require_instance
 from clawlink.protocol.invalid import bad_field
@@ -125,16 +125,7 @@ def write_private(path: str | os.PathLike[str], content: Any) -> None:
     """Write JSON that only its owner may read. A crash leaves the old file or the new one."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, suffix=".new")  # made for its owner only
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    private.write(target, msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n")
 
 
 def _read(path: str | os.PathLike[str], kind: Any) -> Any:
