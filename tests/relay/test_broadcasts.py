@@ -73,7 +73,7 @@ async def test_a_broadcast_and_a_notice_look_at_nobody_but_those_who_hear_of_the
 
 
 async def test_copies_are_made_on_credit_and_then_waited_for() -> None:
-    """One broadcast reaches everyone, however many; after it its sender waits until the copies are paid."""
+    """A broadcast reaches all agents, however many; then its sender waits until the copies are paid."""
     scene = Scene(rate_copies=10, burst_copies=20)
     await scene.register("ann", *(f"a{n}" for n in range(50)))
     assert (await scene.broadcast("ann", "x", idempotency_key="k")).recipients == 50
