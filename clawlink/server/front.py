@@ -13,7 +13,8 @@ from collections.abc import Iterable
 
 from aiohttp import hdrs, web
 
-from clawlink.errors import BadRequest, MethodNotAllowed, UnknownRoute
+from clawlink.domain.guesses import Guesses
+from clawlink.errors import BadRequest, MethodNotAllowed, NotAuthenticated, UnknownRoute
 from clawlink.protocol.paths import Endpoint
 from clawlink.relay.refusal import refusal
 from clawlink.relay.relay import Relay
@@ -33,6 +34,7 @@ class Front:
     def __init__(self, relay: Relay, guard: Guard, routes: Iterable[tuple[Endpoint, Handler]]) -> None:
         self._relay = relay
         self._guard = guard
+        self._guesses = Guesses()
         self._routes = list(routes)
         self._fixed = {(e.method, e.path): (e, serve) for e, serve in self._routes if not e.pattern.groups}
         # A line a request would cost more than the request, so there is none but at debug level.
@@ -64,12 +66,24 @@ class Front:
                     request.transport.abort()
                 raise ConnectionResetError("the answer broke off") from failure
         if refused is not None:
+            if refused.status == NotAuthenticated.status:
+                await self._delay(request)
             answer, response = refused, await write(request, refused)
         if self._logs:
             took = round((time.perf_counter() - started) * 1000, 2)
             seen = {"method": request.method, "route": _name(endpoint), "status": answer.status, "ms": took}
             _log.debug("request", extra=seen)
         return response
+
+    async def _delay(self, request: Request) -> None:
+        """Let the answer to a wrong token wait, longer with each of an address."""
+        whose = request.block
+        if whose is None:
+            return
+        seconds = self._guesses.delay(whose, asyncio.get_running_loop().time())
+        if seconds and self._guesses.may_hold(whose):
+            with self._guesses.hold(whose):
+                await asyncio.sleep(seconds)
 
     def _find(self, request: Request, method: str) -> tuple[Endpoint | None, Handler]:
         path = request.rel_url.raw_path

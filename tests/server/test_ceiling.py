@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from clawlink.domain.limits import LEAST_BODY_RATE, Limits
 from clawlink.server.ceiling import HEAD_SECONDS, IDLE_SECONDS, Ceiling, Full, Seat, ceiling_of
 
 
@@ -136,3 +139,20 @@ def test_the_ceiling_stays_below_the_open_files() -> None:
     ):
         got = ceiling_of(connections, of_address, files)
         assert (got.most, got.most_address) == (most, most_address), (connections, of_address, files)
+
+
+def test_the_pages_have_the_numbers() -> None:
+    pages = Path(__file__).parents[2] / "references"
+    operations, protocol = (
+        " ".join((pages / name).read_text(encoding="utf-8").split()) for name in ("operations.md", "protocol.md")
+    )
+    for page, words in (
+        (operations, f"`--max-connections` ({Limits.max_connections:,})"),
+        (operations, f"`--max-connections-address` ({Limits.max_connections_address:,})"),
+        (operations, f"| {HEAD_SECONDS:.0f} s, from its first byte"),
+        (operations, f"| without a request | {IDLE_SECONDS:.0f} s |"),
+        (protocol, f"All of a request's head comes within {HEAD_SECONDS:.0f} s"),
+        (protocol, f"A connection without a request ends after {IDLE_SECONDS:.0f} s"),
+        (protocol, f"less than {LEAST_BODY_RATE} bytes a second for 60 s"),
+    ):
+        assert words in page, words
