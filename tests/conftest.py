@@ -108,7 +108,7 @@ hypothesis.settings.register_profile("clawlink", deadline=None)
 hypothesis.settings.load_profile("clawlink")
 
 # For a test that sends more at once than one agent may: ``await serve(limits=UNPACED)``.
-UNPACED = {"rate_agent": 0.0, "rate_pair": 0.0, "rate_copies": 0.0}
+UNPACED = {"rate_agent": 0.0, "rate_pair": 0.0, "rate_copies": 0.0, "rate_register": 0.0, "rate_files": 0.0}
 
 
 def make_store(kind: str) -> Store:

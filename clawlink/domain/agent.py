@@ -40,7 +40,7 @@ class Agent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     ``subscriptions`` are patterns of topics, and the ``topic_keys`` their index keys. ``resumed_at`` is when it
     registered last, ``beat_at`` its last heartbeat since: that says that the agent is at work on what it holds, which
     other signs of life do not. ``notices`` tells whether it asked to hear of agents and files, and is None if it did
-    not say. Times are seconds since the epoch.
+    not say. ``address`` is from where it registered last, None if that is not known. Times are seconds since the epoch.
     """
 
     id: str
@@ -57,6 +57,7 @@ class Agent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     resumed_at: float = 0.0
     beat_at: float = 0.0
     notices: bool | None = None
+    address: str | None = None
 
     @property
     def home(self) -> str:
@@ -82,7 +83,7 @@ class Agent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         """Its texts count twice: they are kept once more as ``discover`` sends them."""
         shown = (self.id, self.name, self.machine, self.description, *self.capabilities)
         size = _RECORD_BYTES + sum(text_bytes(text) + len(msgspec.json.encode(text)) for text in shown)
-        return size + sum(map(text_bytes, (*self.subscriptions, *self.topic_keys)))
+        return size + text_bytes(self.address) + sum(map(text_bytes, (*self.subscriptions, *self.topic_keys)))
 
     @property
     def ends_at(self) -> float | None:
@@ -193,6 +194,24 @@ def subscribe(agent: Agent, patterns: Iterable[str]) -> Agent:
     """Say anew which topics' broadcasts the agent gets."""
     chosen = tuple(dict.fromkeys(patterns))
     return replace(agent, version=agent.version + 1, subscriptions=chosen, topic_keys=topic_keys(chosen))
+
+
+def claimable(agent: Agent, address: str | None, now: float, limits: Limits) -> bool:
+    """Return True if a request from an address may claim the agent.
+
+    An agent without a key that is online is claimed from its own address alone. An agent whose address is not known
+    can be claimed from everywhere. A claimed agent shows its key instead.
+    """
+    elsewhere = agent.key_hash is None and agent.address is not None and agent.address != address
+    return not elsewhere or presence(agent, now, limits) is STALE
+
+
+def counted_at(agent: Agent, address: str | None, now: float, limits: Limits) -> str | None:
+    """Return the address of an agent that registers again from an address.
+
+    An agent that could not be claimed from there keeps its address: else a register without a claim would prepare one.
+    """
+    return address if claimable(agent, address, now, limits) else agent.address
 
 
 def hears_of_agents(agent: Agent) -> bool:

@@ -124,6 +124,20 @@ class Limits:
     burst_copies: int = _limit(
         50_000, "--burst-copies", "copies", "copies of the broadcasts and file notices of one agent at once"
     )
+    rate_register: float = _limit(20.0, "--rate-register", "per second", "registrations of one agent; 0 turns it off")
+    burst_register: int = _limit(200, "--burst-register", "registrations", "registrations of one agent at once")
+    rate_files: float = _limit(
+        100.0, "--rate-files", "per second", "writes, deletions and locks of files by one agent; 0 turns it off"
+    )
+    burst_files: int = _limit(
+        1000, "--burst-files", "requests", "writes, deletions and locks of files by one agent at once"
+    )
+    rate_address: float = _limit(
+        10.0,
+        "--rate-address",
+        "times as much as one agent",
+        "copies, registrations and file requests of all agents of one address; 0 turns it off",
+    )
     max_unread_reply: int = _limit(
         64 * MIB, "--max-unread-reply", "bytes", "one reply in memory until its peer reads it"
     )

@@ -21,6 +21,7 @@ from clawlink.errors import AmbiguousName, BadRequest, NameTaken, NotAllowed, Re
 from clawlink.protocol import proof, requests
 from clawlink.protocol.reading import read_fields
 from clawlink.protocol.replies import RecipientInfo
+from clawlink.relay.arrivals import Arrivals
 from clawlink.relay.clock import iso
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.directory import Directory, card
@@ -52,9 +53,10 @@ class Registration(NamedTuple):
 class Agents:
     """The registered agents."""
 
-    def __init__(self, core: Core, mailbox: Mailbox, *, require_keys: bool) -> None:
+    def __init__(self, core: Core, mailbox: Mailbox, arrivals: Arrivals, *, require_keys: bool) -> None:
         self._core = core
         self._mailbox = mailbox
+        self._arrivals = arrivals
         self.keys_required = require_keys
         self._reserved: Callable[[str], bool] = lambda address: False
         self.directory = Directory(core)
@@ -72,6 +74,8 @@ class Agents:
         *,
         machine: str,
         agent_key: str | None,
+        address: str | None = None,
+        by_operator: bool = False,
         seen: bool = True,
         by_door: bool = False,
     ) -> Registration:
@@ -83,7 +87,9 @@ class Agents:
         with the claim of an agent that has none becomes its key: it was kept over a restart of the relay.
 
         Raises NotAllowed for an id that is claimed by someone else or reserved, NameTaken for a name or id that someone
-        else holds. ``by_door`` tells that it is asked by the one for whom ids are reserved.
+        else holds, and for an agent that works elsewhere, RateLimited. ``by_door`` tells that it is asked by the one
+        for whom ids are reserved, ``by_operator`` that the request shows the operator's right. ``address`` is from
+        where the request comes, as limits by address count it.
         """
         self._core.require_working()
         if ask.claim and ask.idempotency_key and len(ask.idempotency_key) < MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH:
@@ -100,17 +106,31 @@ class Agents:
             agent_id = derived("register", ask.idempotency_key)[:_ID_LENGTH]
         else:
             agent_id = self._core.ids.fresh()[:_ID_LENGTH]
-        return await self._core.finish(self._register(agent_id, ask, machine, agent_key, seen, by_door))
+        if not by_door:
+            self._arrivals.require_registration(agent_id, address)
+        return await self._core.finish(
+            self._register(agent_id, ask, machine, agent_key, address, by_operator, seen, by_door)
+        )
 
     @retrying
     async def _register(
-        self, agent_id: str, ask: requests.Register, machine: str, agent_key: str | None, seen: bool, by_door: bool
+        self,
+        agent_id: str,
+        ask: requests.Register,
+        machine: str,
+        agent_key: str | None,
+        address: str | None,
+        by_operator: bool,
+        seen: bool,
+        by_door: bool,
     ) -> Registration:
         core = self._core
         store = core.store
         now = core.clock()
         old = await store.get(Agent, agent_id)
         key_hash = None if old is None else old.key_hash
+        if ask.claim and old is not None and not by_operator:
+            self._require_claimable(old, address, now)
         made: str | None = None
         if ask.claim and key_hash is None and agent_key is not None:
             access.require_strong(agent_key)
@@ -152,6 +172,7 @@ class Agents:
             topic_keys=rules.topic_keys(subscriptions),
             notices=(None if old is None else old.notices) if ask.notices is None else ask.notices,
             resumed_at=now,
+            address=address if old is None else rules.counted_at(old, address, now, core.limits),
         )
         await self._require_memory(old, agent)
         await self._take_name(name, agent_id, now, claimed=claimed)
@@ -163,6 +184,15 @@ class Agents:
         elif fold(old.name) != fold(name):
             await self._give_up_name(old)
         return Registration(agent, old is not None, made, self._relay_key(agent, made or agent_key))
+
+    def _require_claimable(self, agent: Agent, address: str | None, now: float) -> None:
+        if not rules.claimable(agent, address, now, self._core.limits):
+            raise NameTaken(
+                f"agent {agent.id} is online, has no key, and registered from another address; claim it from there, "
+                "as the operator, or once it is stale, or choose another agent_id",
+                field="agent_id",
+                current={"agent_id": agent.id, "last_heartbeat": agent.last_heartbeat},
+            )
 
     def _relay_key(self, agent: Agent, agent_key: str | None) -> str | None:
         if agent.key_hash is None or agent_key is None:
@@ -321,7 +351,13 @@ class Agents:
         return agent
 
     async def acting_anyway(
-        self, agent_id: str, agent_key: str | None, *, field: str, machine: Callable[[], str]
+        self,
+        agent_id: str,
+        agent_key: str | None,
+        *,
+        field: str,
+        machine: Callable[[], str],
+        address: Callable[[], str | None],
     ) -> tuple[Agent, bool]:
         """Return the agent a request of a client of 1.0.x acts as, and whether it was registered by the way.
 
@@ -338,7 +374,7 @@ class Agents:
                 raise
             try:
                 ask = read_fields({"agent_id": agent_id}, requests.Register)
-                done = await self.register(ask, machine=machine(), agent_key=None)
+                done = await self.register(ask, machine=machine(), agent_key=None, address=address())
             except (BadRequest, NameTaken, NotAllowed):
                 raise unknown from None
             return done.agent, not done.resumed

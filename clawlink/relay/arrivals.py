@@ -22,6 +22,24 @@ _log = logging.getLogger("clawlink.relay")
 _REMEMBERED = 10
 
 
+class Pace:
+    """How fast one agent may do something, and all agents of one address together.
+
+    ``did`` says it in a sentence. ``times`` is how many times as much an address may do; 0 is no limit.
+    """
+
+    def __init__(self, did: str, rate: float, burst: float, times: float) -> None:
+        self.did = did
+        self.agents = Buckets(rate, burst)
+        self.addresses = Buckets(rate * times, burst * times)
+
+    def take(self, agent_id: str, address: str | None, now: float, tokens: float = 1) -> None:
+        """Take some tokens of an agent, and of its address where that is known."""
+        self.agents.take(agent_id, now, tokens)
+        if address is not None:
+            self.addresses.take(address, now, tokens)
+
+
 class Arrivals:
     """The door for delegations, plain messages and broadcasts. Responses and acknowledgements do not pass it."""
 
@@ -29,7 +47,10 @@ class Arrivals:
         self._core = core
         self._agents = Buckets(core.limits.rate_agent, core.limits.burst_agent)
         self._pairs = Buckets(core.limits.rate_pair, core.limits.burst_pair)
-        self._copies = Buckets(core.limits.rate_copies, core.limits.burst_copies)
+        limits = core.limits
+        self._copies = Pace("made copies", limits.rate_copies, limits.burst_copies, limits.rate_address)
+        self._registrations = Pace("registered", limits.rate_register, limits.burst_register, limits.rate_address)
+        self._files = Pace("wrote or locked files", limits.rate_files, limits.burst_files, limits.rate_address)
         self.stops: deque[Stop] = deque(maxlen=_REMEMBERED)
 
     def require_pace(self, sender: str, to: str | None) -> None:
@@ -48,27 +69,43 @@ class Arrivals:
             self._pairs.take((sender, to), now)
         self._agents.take(sender, now)
 
-    def require_copies(self, sender: str) -> None:
+    def require_copies(self, sender: Agent) -> None:
         """Refuse to make copies for an agent that has yet to wait for earlier ones. Raises RateLimited.
 
         One broadcast or notice may make any number of copies. Count them with ``count_copies``.
         """
-        wait = self._copies.wait(sender, self._core.clock())
-        if wait:
-            self._core.stats.rate_limited += 1
-            self._note("rate_limited", [sender])
-            raise RateLimited(
-                f"broadcasts and changes of files by {sender} made more copies than {self._copies.rate:g} a second "
-                f"(at once {self._copies.burst:g}); try again in {wait:.2f} s",
-                limit=self._copies.rate,
-                retry_after=wait,
-                current=[sender],
-            )
+        self._require(self._copies, sender.id, sender.address)
 
-    def count_copies(self, sender: str, copies: int) -> None:
+    def count_copies(self, sender: Agent, copies: int) -> None:
         """Count copies that are made for an agent. It waits later until they are paid."""
         if copies:
-            self._copies.take(sender, self._core.clock(), copies)
+            self._copies.take(sender.id, sender.address, self._core.clock(), copies)
+
+    def require_registration(self, agent_id: str, address: str | None) -> None:
+        """Count a registration. Raises RateLimited if it comes too fast, and then counts nothing."""
+        self._require(self._registrations, agent_id, address)
+        self._registrations.take(agent_id, address, self._core.clock())
+
+    def require_file_request(self, editor: Agent) -> None:
+        """Count a write, a deletion or a lock of a file. Raises RateLimited as ``require_registration``."""
+        self._require(self._files, editor.id, editor.address)
+        self._files.take(editor.id, editor.address, self._core.clock())
+
+    def _require(self, pace: Pace, agent_id: str, address: str | None) -> None:
+        now = self._core.clock()
+        whose, limit, wait = f"agent {agent_id}", pace.agents, pace.agents.wait(agent_id, now)
+        if not wait and address is not None:
+            whose, limit, wait = "the agents of your address", pace.addresses, pace.addresses.wait(address, now)
+        if wait:
+            self._core.stats.rate_limited += 1
+            self._note("rate_limited", [agent_id])
+            raise RateLimited(
+                f"{whose} {pace.did} faster than {limit.rate:g} a second (at once {limit.burst:g}); "
+                f"try again in {wait:.2f} s",
+                limit=limit.rate,
+                retry_after=wait,
+                current=[agent_id],
+            )
 
     def _limited(self, agents: list[str], whom: str, limit: Buckets, wait: float) -> None:
         self._core.stats.rate_limited += 1

@@ -76,7 +76,7 @@ class Broadcasts:
             return BroadcastSent("broadcast_sent", id, known.recipients, 0)
         if record is None:
             chain = await self._arrivals.chain(sender, None, parent_task=ask.parent_task)
-            self._arrivals.require_copies(sender.id)
+            self._arrivals.require_copies(sender)
             self._arrivals.require_pace(sender.id, None)
             body = encode(_message(id, sender, ask, chain, now))
             ttl = ask.ttl or core.limits.message_ttl
@@ -94,8 +94,8 @@ class Broadcasts:
             )
             record = Broadcast(id, 1, sender.id, body, tuple(recipients), now, now + max(core.limits.retention, ttl))
             await core.memory.require(size_of(record) + size_of(knowledge))
-            self._arrivals.require_copies(sender.id)  # others of this sender may have come meanwhile
-            self._arrivals.count_copies(sender.id, len(recipients))
+            self._arrivals.require_copies(sender)  # others of this sender may have come meanwhile
+            self._arrivals.count_copies(sender, len(recipients))
             await core.commit(record.home, Put(record), Put(knowledge))
             core.stats.broadcasts += 1
         else:

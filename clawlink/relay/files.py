@@ -101,7 +101,8 @@ class Files:
         require_key(ask.key)
         if ask.idempotency_key is not None and await core.store.get(FileWrite, _write_id(editor, ask)) is not None:
             return  # a repeat: it is answered as the first was
-        self._arrivals.require_copies(editor.id)
+        self._arrivals.require_file_request(editor)
+        self._arrivals.require_copies(editor)
         now = core.clock()
         old = await core.store.get(SharedFile, ask.key)
         rules.require_unlocked(ask.key, old, editor.id, now, force=ask.force, shown=lock_info)
@@ -195,9 +196,10 @@ class Files:
     ) -> SharedFile:
         """Delete a file with all its versions and tell the other agents.
 
-        Raises UnknownFile, VersionConflict, FileLocked.
+        Raises UnknownFile, VersionConflict, FileLocked, RateLimited.
         """
         self._core.require_working()
+        self._arrivals.require_file_request(editor)
         return await self._core.finish(self._delete(editor, key, if_version, force))
 
     @retrying
@@ -240,6 +242,7 @@ class Files:
         """Ask the others not to write a file for a while. Raises FileLocked if another agent holds it."""
         self._core.require_working()
         require_key(ask.file_key)
+        self._arrivals.require_file_request(holder)
         return await self._core.finish(self._lock(holder, ask))
 
     @retrying
@@ -295,8 +298,8 @@ class Files:
     async def _require_copies(self, editor: Agent) -> None:
         """Count the notices of a change that comes next. Raises RateLimited, and then counts nothing."""
         told = await self._core.store.usage(Agent, HEARS_OF_FILES)
-        self._arrivals.require_copies(editor.id)
-        self._arrivals.count_copies(editor.id, told.count)
+        self._arrivals.require_copies(editor)
+        self._arrivals.count_copies(editor, told.count)
 
     async def _tell(self, file: SharedFile, editor: str, now: float, *, but: str | None = None) -> None:
         core = self._core

@@ -64,7 +64,7 @@ class Relay:
         pools = Pools(core)
         self.mailbox = Mailbox(core)
         self.settling = Settling(core, pools)
-        self.agents = Agents(core, self.mailbox, require_keys=require_agent_keys)
+        self.agents = Agents(core, self.mailbox, arrivals, require_keys=require_agent_keys)
         upkeep = Upkeep(core, self.agents, self.mailbox, pools)
         self.claims = Claims(core, pools, self.settling, upkeep)
         self.departures = Departures(core, self.agents, self.mailbox, upkeep)

@@ -12,7 +12,7 @@ from aiohttp import hdrs
 from multidict import CIMultiDictProxy, istr
 
 from clawlink.errors import BadRequest, NotAllowed, NotAuthenticated, UnsupportedMediaType
-from clawlink.protocol.paths import Endpoint
+from clawlink.protocol.paths import REGISTER, Endpoint
 from clawlink.server import cors
 from clawlink.server.address import host_name
 from clawlink.server.tickets import Tickets
@@ -83,6 +83,8 @@ class Guard:
             request.shown = True
         if endpoint is not None and endpoint.claims:
             require_no_page(request)
+        if endpoint is REGISTER:
+            request.by_operator = self._is_operator(request)
         if endpoint is not None and endpoint.admin and not self._is_operator(request):
             raise NotAllowed(
                 "only the relay's operator may do this: send its admin token in place of the token (in the shell "

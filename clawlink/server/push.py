@@ -116,7 +116,11 @@ class Push:
         request.stay()
         if ask.lease is None:  # as a client of 1.0.x connects, which does not know that the relay was restarted
             agent, _ = await relay.agents.acting_anyway(
-                agent_id, agent_key, field="agent_id", machine=lambda: request.machine
+                agent_id,
+                agent_key,
+                field="agent_id",
+                machine=lambda: request.machine,
+                address=lambda: request.block,
             )
         else:
             agent = await relay.agents.acting(agent_id, agent_key, field="agent_id")

@@ -48,6 +48,8 @@ class Request(Asked):
     ticket: Ticket | None = None
     shown = False
     """True once the request has shown what no foreign page can: an allowed Origin, the token or a ticket."""
+    by_operator = False
+    """True if a request to register an agent shows the operator's right."""
     stays = False
 
     def _finish(self) -> None:
@@ -276,7 +278,9 @@ async def acting_anyway(
     if not plain:
         return await acting(relay, request, agent_id, field), False
     agent_key = request.headers.get(_AGENT_KEY)
-    return await relay.agents.acting_anyway(agent_id, agent_key, field=field, machine=lambda: request.machine)
+    return await relay.agents.acting_anyway(
+        agent_id, agent_key, field=field, machine=lambda: request.machine, address=lambda: request.block
+    )
 
 
 def origin_of(request: Request) -> dict[str, str]:

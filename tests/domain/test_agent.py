@@ -123,6 +123,21 @@ def test_a_claimed_agent_is_found_by_what_its_name_and_id_look_like() -> None:
     assert set(CLAIMED.index_keys) - set(MIA.index_keys) == {rules.by_looks("M\u0456\u0430"), rules.by_looks("m1")}
 
 
+def test_an_agent_without_a_key_that_is_online_is_claimed_from_its_own_address_alone() -> None:
+    stale = NOW + LIMITS.stale_after
+    at, keyed = replace(MIA, address="one", last_heartbeat=NOW), replace(CLAIMED, address="one", last_heartbeat=NOW)
+    for agent, address, now, may in (
+        (at, "one", NOW, True),
+        (at, "two", NOW, False),
+        (at, None, NOW, False),
+        (at, "two", stale, True),
+        (replace(at, address=None), "two", NOW, True),
+        (keyed, "two", NOW, True),
+    ):
+        assert rules.claimable(agent, address, now, LIMITS) is may, (agent.address, address, now)
+        assert rules.counted_at(agent, address, now, LIMITS) == (address if may else "one")
+
+
 def test_a_name_is_never_taken_for_a_capability() -> None:
     assert rules.by_name("python") != rules.by_capability("python")
 

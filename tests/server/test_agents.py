@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -643,3 +644,31 @@ async def test_leaving_removes_the_agent_and_its_mail_and_leaves_its_tasks(pair:
     await pair.register("Bob", agent_id="b2")
     assert (await claim_one(pair, "b2")).message["message_id"] == task
     await respond(pair, "b2", task)
+
+
+async def test_an_agent_that_works_elsewhere_is_claimed_by_the_operator_alone(serve: Serve, clock: Clock) -> None:
+    clock.stop()
+    relay = await serve(clock=clock, token="t", admin_token="o", trust_proxies=("127.0.0.1",))
+
+    def register(address: str, token: str = "t", agent_id: str = "ann", **fields: Any) -> Any:
+        headers = {"Authorization": f"Bearer {token}", "X-Forwarded-For": address}
+        return relay.post("/register", {"agent_id": agent_id, **fields}, headers=headers)
+
+    here, there = "198.51.100.7", "198.51.100.8"
+    for id in ("ann", "bob", "cy"):
+        assert (await register(here, agent_id=id))[0] == 200
+    kept = {"Authorization": "Bearer t", "X-Forwarded-For": there, "ClawLink-Agent-Key": "k" * 40}
+    asks: list[Callable[[], Any]] = [
+        lambda: register(there, claim=True),
+        lambda: register("?", claim=True),
+        lambda: relay.post("/register", {"agent_id": "ann", "claim": True}, headers=kept),
+    ]
+    for ask in asks:
+        assert (await register(there))[0] == 200  # as in 1.0.x; it does not make the address its own
+        status, body = await ask()
+        assert (status, body["code"], body["field"]) == (409, "name_taken", "agent_id"), body
+        assert body["current"]["agent_id"] == "ann"
+    assert (await register(there, token="o", claim=True))[1]["agent_key"]
+    assert (await register(here, agent_id="bob", claim=True))[1]["agent_key"]
+    clock.skip(120)
+    assert (await register(there, agent_id="cy", claim=True))[1]["agent_key"]  # stale

@@ -361,6 +361,106 @@ async def test_burst_copies(serve: Serve, clock: Clock) -> None:
     assert await shout(relay, 5) == [200] * 3 + [429] * 2
 
 
+def again(relay: Running, agent_id: str = "a", **options: Any) -> Any:
+    """Register an agent once more."""
+    return relay.post("/register", {"agent_id": agent_id}, **options)
+
+
+async def test_rate_register(serve: Serve, clock: Clock) -> None:
+    """Of one agent. So it is with an agent of 1.0.x that is registered by the way."""
+    clock.stop()
+    relay = await limited(serve, clock, "--rate-register", "0.5", "--burst-register", "1", "--rate-address", "0")
+    body = await refused(again(relay), 429, "rate_limited")
+    assert (body["limit"], body["retry_after"], body["current"]) == (0.5, 2, ["a"])
+    assert (await again(relay, "c"))[0] == 200  # others have their own
+    clock.skip(2)
+    assert [(await again(relay))[0] for _ in range(2)] == [200, 429]
+
+
+async def test_burst_register(serve: Serve, clock: Clock) -> None:
+    clock.stop()
+    relay = await limited(serve, clock, "--rate-register", "1", "--burst-register", "3")
+    clock.skip(1000)
+    assert [(await again(relay))[0] for _ in range(5)] == [200] * 3 + [429] * 2
+
+
+def changes(relay: Running, agent_id: str = "a") -> list[Any]:
+    """Return a write, a lock and a deletion of a file, ready to be sent."""
+    return [
+        lambda: relay.post("/files", {"agent_id": agent_id, "file_key": "f", "content": "x"}),
+        lambda: relay.post("/locks", {"agent_id": agent_id, "file_key": "f", "seconds": 60}),
+        lambda: relay.ask("DELETE", f"/files/f?agent_id={agent_id}"),
+    ]
+
+
+async def test_rate_files(serve: Serve, clock: Clock) -> None:
+    clock.stop()
+    relay = await limited(serve, clock, "--rate-files", "0.5", "--burst-files", "1")
+    for change in changes(relay):
+        assert (await change())[0] == 200
+        for other in changes(relay):
+            body = await refused(other(), 429, "rate_limited")
+            assert (body["limit"], body["retry_after"], body["current"]) == (0.5, 2, ["a"])
+        clock.skip(2)
+    metadata = {"Tus-Resumable": "1.0.0", "ClawLink-Agent": "a", "Upload-Length": "1", "Upload-Metadata": "key Zg=="}
+    statuses = []
+    for _ in range(2):
+        async with relay.session.post(relay.url + "/uploads", headers=metadata) as response:
+            statuses.append(response.status)
+    assert statuses == [201, 429]
+
+
+async def test_burst_files(serve: Serve, clock: Clock) -> None:
+    clock.stop()
+    relay = await limited(serve, clock, "--rate-files", "1", "--burst-files", "3")
+    assert [(await changes(relay)[0]())[0] for _ in range(5)] == [200] * 3 + [429] * 2
+
+
+async def test_rate_address(serve: Serve, clock: Clock) -> None:
+    """All agents of one address together; where the address is not known, the limits of each agent hold alone."""
+    clock.stop()
+    flags = (
+        "--rate-address",
+        "3",
+        "--burst-register",
+        "2",
+        "--burst-files",
+        "2",
+        "--rate-copies",
+        "1",
+        "--burst-copies",
+        "1",
+    )
+    limits = {f.name: getattr(config(*flags).limits, f.name) for f in LIMIT_FIELDS}
+    relay = await serve(clock=clock, limits=limits, trust_proxies=("127.0.0.1",))
+    here, there = ({"X-Forwarded-For": address} for address in ("198.51.100.7", "198.51.100.8"))
+    made = [(await again(relay, f"a{n}", headers=here))[0] for n in range(8)]
+    assert made == [200] * 6 + [429] * 2
+    by_the_way = {"from_agent": "a9", "to_agent": "a1", "task": "x"}
+    await refused(relay.post("/delegate", by_the_way, headers=here), 429, "rate_limited")
+    assert [(await again(relay, f"b{n}", headers=there))[0] for n in range(2)] == [200, 200]
+    assert [(await again(relay, f"c{n}", headers={"X-Forwarded-For": "?"}))[0] for n in range(9)] == [200] * 9
+    locks = [{"agent_id": f"a{n}", "file_key": f"{n}", "seconds": 60} for n in (0, 0, 1, 1, 2, 2, 3)]
+    assert [(await relay.post("/locks", ask))[0] for ask in locks] == [200] * 6 + [429]
+    assert (await relay.post("/locks", {**locks[0], "agent_id": "b0", "file_key": "b"}))[0] == 200
+    told = [(await relay.post("/broadcast", {"from_agent": f"a{n}", "content": "x"}))[0] for n in (0, 1)]
+    assert told == [200, 429]  # one made more copies than all of the address may at once
+    assert (await relay.post("/broadcast", {"from_agent": "b0", "content": "x"}))[0] == 200
+
+
+async def test_who_is_honest_meets_no_pace(serve: Serve, clock: Clock) -> None:
+    """Ten agents of one address start 200 sessions in a minute. A client of 1.0.x registers before each call."""
+    clock.stop()
+    relay = await limited(serve, clock)
+    for session in range(200):
+        assert (await again(relay, f"agent-{session % 10}"))[0] == 200
+        clock.skip(0.3)
+    for call in range(100):
+        assert (await again(relay))[0] == 200, call
+        assert (await relay.post("/send", message()))[0] == 200, call
+        clock.skip(0.1)
+
+
 @pytest.mark.parametrize("flag", ["--rate-agent", "--rate-pair"])
 async def test_a_rate_of_nothing_turns_it_off(serve: Serve, clock: Clock, flag: str) -> None:
     clock.stop()

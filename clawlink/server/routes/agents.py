@@ -27,7 +27,13 @@ _AGENTS_A_PIECE = 1000
 async def register(relay: Relay, request: Request) -> Reply:
     """Register an agent, or resume one."""
     ask = await read(request, requests.Register)
-    done = await relay.agents.register(ask, machine=request.machine, agent_key=request.headers.get(KEY_HEADER))
+    done = await relay.agents.register(
+        ask,
+        machine=request.machine,
+        agent_key=request.headers.get(KEY_HEADER),
+        address=request.block,
+        by_operator=request.by_operator,
+    )
     return reply(
         replies.Registered(
             status="registered",
