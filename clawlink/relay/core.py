@@ -12,6 +12,7 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from clawlink.domain.limits import DRAIN_SECONDS, Limits
 from clawlink.errors import Draining, StoreUnavailable
+from clawlink.relay.happenings import Happenings
 from clawlink.relay.ids import Ids
 from clawlink.relay.memory import Memory
 from clawlink.relay.sockets import Sockets
@@ -55,6 +56,7 @@ class Core:
         self.clock = clock
         self.ids = Ids()
         self.stats = Stats()
+        self.happenings = Happenings(clock)
         self.memory = Memory(store, limits, self.stats)
         self.secret = secret or os.urandom(32)
         self.sockets = Sockets()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -28,6 +29,7 @@ from clawlink.store.base import Absent, Conflict
 
 _FULL_RETRY_SECONDS = 30.0
 _UNSET = msgspec.UNSET
+_FEW = 4  # names that a line of the log has
 
 
 # The ids that a client may give a task: none that the relay itself makes, for a response, a copy or a pool.
@@ -86,7 +88,18 @@ class Delegations:
             return await self.delegate(sender, ask, own)
         if stored is not None:
             return await self._repeat(stored, sender, ask)
+        self._note(message, to_name=to.name, to_agent=to.id)
         return Delegated("delegated", route, id, self._agents.recipient(to))
+
+    def _note(self, message: TaskDelegation, **facts: object) -> None:
+        self._core.happenings.note(
+            "delegated",
+            task_id=message.message_id,
+            from_name=message.from_name,
+            from_agent=message.from_agent,
+            **facts,
+            priority=message.priority.value,
+        )
 
     async def _free(self, id: str | None) -> str | None:
         """Return the id that a client chose for its task, if it is one that may be chosen and nobody else has."""
@@ -104,6 +117,11 @@ class Delegations:
         if stored is not None:
             return await self._repeat(stored, sender, ask)
         self._pools.wake_one(pool)
+        self._note(
+            message,
+            capabilities=_some(pool.capabilities),
+            to_any_of=_some(members),
+        )
         return Delegated("delegated", "queued", id, None, await self._pooled(message))
 
     async def _store(
@@ -208,6 +226,12 @@ class Delegations:
                 actual=held + size,
                 retry_after=_FULL_RETRY_SECONDS,
             )
+
+
+def _some(names: Sequence[str]) -> str | None:
+    """Return the first few names, for a line of the log; None without any."""
+    more = f" and {len(names) - _FEW} more" if len(names) > _FEW else ""
+    return ",".join(names[:_FEW]) + more if names else None
 
 
 def _with_further(body: bytes, further: dict[str, Any]) -> bytes:

@@ -40,6 +40,7 @@ class Departures:
         if gone is None:
             return Departure(0, 0)
         departure = await self.finish(gone)
+        self._note("left", gone, departure)
         await self._agents.tell(gone, AgentLeft, self._core.clock())
         return departure
 
@@ -47,7 +48,12 @@ class Departures:
         """Remove an agent that has been silent for long. Nobody is told: nobody has heard of it for long either."""
         gone = await self._agents.remove(agent_id, self._upkeep.heirs)
         if gone is not None:
-            await self.finish(gone)
+            self._note("removed after a long silence", gone, await self.finish(gone))
+
+    def _note(self, event: str, gone: Agent, departure: Departure) -> None:
+        self._core.happenings.note(
+            event, agent_name=gone.name, agent_id=gone.id, dropped=departure.dropped, waiting=departure.waiting
+        )
 
     async def finish(self, gone: Agent) -> Departure:
         """Take back all that an agent held, whose record is gone. The janitor does it for what broke off in between.

@@ -24,6 +24,7 @@ from clawlink.relay.departures import Departures
 from clawlink.relay.file_reads import FileReads
 from clawlink.relay.files import Files
 from clawlink.relay.handover import HandedOut
+from clawlink.relay.happenings import Happenings
 from clawlink.relay.janitor import Janitor
 from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.messages import Messages
@@ -92,6 +93,11 @@ class Relay:
     def stats(self) -> Stats:
         """Counters since start."""
         return self._core.stats
+
+    @property
+    def happenings(self) -> Happenings:
+        """What is logged of the work of agents."""
+        return self._core.happenings
 
     @property
     def sockets(self) -> Sockets:

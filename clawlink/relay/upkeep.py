@@ -215,6 +215,7 @@ class Upkeep:
             changes.append(using)
         await core.commit(task.home, *changes)
         core.stats.lapses += 1
+        core.happenings.note("taken back", task_id=task.id, from_name=who, from_agent=task.assignee, why=note)
         core.relist(task.assignee)
         if isinstance(pool, Pool):
             self._pools.wake_one(pool)

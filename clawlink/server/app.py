@@ -159,6 +159,7 @@ class App:
 
     async def _tell_complaints(self) -> None:
         self.relay.complaints.tell()
+        self.relay.happenings.tell()
 
     async def _end_late_connections(self) -> None:
         now = asyncio.get_running_loop().time()

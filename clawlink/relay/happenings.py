@@ -1,0 +1,36 @@
+"""What the operator reads while agents work: who came and went, which task went to whom, which one was taken back.
+
+A line names agents and tasks. It never has what a task says. What agents choose, such as their names, is a field of the
+line, which the log makes harmless.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from clawlink.domain.flood import Flood
+
+_log = logging.getLogger("clawlink.relay")
+
+
+class Happenings:
+    """Logs what happens at level info, 20 lines a second at most, and counts the others. ``tell`` is called often."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._flood = Flood()
+
+    def note(self, event: str, **facts: object) -> None:
+        """Log an event with its facts. None stands for a fact that there is not."""
+        if not _log.isEnabledFor(logging.INFO):
+            return
+        self.tell()
+        if self._flood.passes(self._clock()):
+            _log.info(event, extra={name: fact for name, fact in facts.items() if fact is not None})
+
+    def tell(self) -> None:
+        """Say how many lines were left out in the last second."""
+        count = self._flood.left_out(self._clock())
+        if count:
+            _log.info("and %d more", count)
