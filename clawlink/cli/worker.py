@@ -49,6 +49,7 @@ class Worker:
         from clawlink.cli.running import ENDING
 
         began = time.monotonic()
+        self._say_began(task)
         told = _Told(task)
         last = ""
 
@@ -139,6 +140,11 @@ class Worker:
                 came = "done" if sentence is None else f"failed: {sentence}"
                 ctx.out.line(f"task {cell(task_id)} {cell(came)} ({seconds:.1f} s)")
             ctx.out.flush()
+
+    def _say_began(self, task: Task) -> None:
+        from clawlink.cli.render import cell, named
+
+        self.say(f"task {cell(task.id)} began, from {named(task.from_name, task.from_agent)}")
 
     def _say_of(self, task_id: str, text: str) -> None:
         """Pass on what a command says. It may repeat what others wrote, so it is made harmless."""

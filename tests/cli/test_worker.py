@@ -119,6 +119,8 @@ def test_a_task_is_the_commands_input_and_its_output_the_result(start: Start, bo
     assert (task["task"], task["context"]) == ("sagt \u00e4 \U0001f980", {"file": "parser.py"})
     assert task["from_agent"] == boss.agent_id
     worker.until_told(f"task {view.task_id} done")
+    assert f'task {view.task_id} began, from "boss-' in worker.err
+    assert f"({boss.agent_id})" in worker.err
 
 
 def test_lines_of_progress_are_reports_and_others_are_the_workers_own(start: Start, boss: Client) -> None:
