@@ -136,6 +136,31 @@ def reachable_at(host: str) -> str:
     return usable[0]
 
 
+def addresses(host: str) -> list[str]:
+    """Return the addresses of this machine at which others may reach what is bound to all of them, IPv4 first.
+
+    ``host`` is ``0.0.0.0``, ``::`` or empty. They come from the interfaces where ifaddr is installed (zeroconf needs
+    it), else from what the machine's own name stands for.
+    """
+    try:
+        import ifaddr
+    except ImportError:
+        heard = _addresses_of_own_name()
+    else:
+        ips = [ip.ip for adapter in ifaddr.get_adapters() for ip in adapter.ips]
+        heard = [ip if isinstance(ip, str) else ip[0] for ip in ips]
+    usable = dict.fromkeys(address for address in heard if _is_usable(address, loopback=False))
+    wanted = {"0.0.0.0": (4,), "::": (6,)}.get(host, (4, 6))  # noqa: S104
+    return [address for version in wanted for address in usable if (":" in address) == (version == 6)]
+
+
+def _addresses_of_own_name() -> list[str]:
+    try:
+        return [str(entry[4][0]) for entry in socket.getaddrinfo(socket.gethostname(), None, type=socket.SOCK_STREAM)]
+    except OSError:
+        return []
+
+
 def _way_out(family: socket.AddressFamily) -> str | None:
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:

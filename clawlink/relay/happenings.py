@@ -1,4 +1,4 @@
-"""What the operator reads while agents work: who came and went, which task went to whom, which one was taken back.
+"""The log of the agents' work: who came and went, which task went to whom, which one was taken back.
 
 A line names agents and tasks. It never has what a task says. What agents choose, such as their names, is a field of the
 line, which the log makes harmless.

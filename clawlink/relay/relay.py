@@ -96,7 +96,7 @@ class Relay:
 
     @property
     def happenings(self) -> Happenings:
-        """What is logged of the work of agents."""
+        """The log of the agents' work."""
         return self._core.happenings
 
     @property

@@ -103,7 +103,7 @@ async def _serve(config: ServerConfig, tls: ssl.SSLContext | None) -> None:
         print(line, flush=True)
     facts = {"address": config.host, "port": port, "version": VERSION, "tls": tls is not None}
     _log.info("listening", extra=facts)
-    if (warning := _open_to_all(config)) is not None:
+    for warning in warnings(config):
         _log.warning(warning)
     # Objects of this moment live as long as the process: the collector need not look at them again.
     gc.collect()
@@ -177,45 +177,77 @@ async def _announced(config: ServerConfig, port: int) -> Any:
         await announcement.close()
 
 
-def _address_shown(host: str) -> str:
-    """Return the address under which other machines most likely reach what is bound to all of them; else the host."""
-    from clawlink.lan import reachable_at
+def _addresses_shown(host: str) -> list[str]:
+    """Return where others reach what is bound to ``host``: the address that this machine goes out by, or all of its
+    addresses where it has no way out."""
+    from clawlink.lan import addresses, reachable_at
 
     if host not in ("0.0.0.0", "::", ""):  # noqa: S104
-        return host
+        return [host]
     try:
-        return reachable_at(host)
+        return [reachable_at(host)]
     except OSError:
-        return socket.gethostname()
+        return addresses(host) or [socket.gethostname()]
 
 
 def banner(config: ServerConfig, port: int) -> list[str]:
     """Return what the operator sees: where the relay is, and the exact command that joins it from another machine."""
-    host = _address_shown(config.host)
-    url = f"{config.scheme}://{f'[{host}]' if ':' in host else host}:{port}"
+    hosts = _addresses_shown(config.host)
+    url, *others = [f"{config.scheme}://{f'[{host}]' if ':' in host else host}:{port}" for host in hosts]
     lines = [f"ClawLink relay {VERSION} is listening on {url}"]
     join = ["clawlink"]
     if not (config.on_loopback and port == 9077 and config.scheme == "http"):
         join += ["--relay", url]
     if config.token is not None:
         join += ["--token", config.token]
+    own_authority = config.tls_cert is not None and _is_its_own_authority(config.tls_cert)
+    if config.tls_cert is not None:
+        join += ["--ca", os.path.abspath(config.tls_cert) if config.on_loopback and own_authority else "FILE"]
     join += ["register", "--name", "YOUR-NAME"]
     where = "on this machine" if config.on_loopback else "from another machine"
     lines.append(f"Join {where}:  {shlex.join(join)}")
+    if others:
+        lines.append(f"This machine has no default route; other addresses: {', '.join(others)}")
     if config.kept is not None:
         lines.append(f"The token is kept in {config.kept / TOKEN}; --new-token makes another.")
     if config.agentlink_config is not None or config.agentlink_self_register:
         lines.append(f"Agent Link is served at {url.replace('http', 'ws', 1)}/agentlink")
-    if (warning := _open_to_all(config)) is not None:
-        lines.append(f"Warning: {warning}")
+    if config.tls_cert is not None and own_authority and not config.on_loopback:
+        lines.append(f"FILE is a copy of {config.tls_cert} on the machine that joins.")
+    elif config.tls_cert is not None and not own_authority:
+        lines.append(
+            "FILE is the certificate of the authority that signed the relay's; leave out --ca FILE where the machine "
+            "that joins trusts that authority already."
+        )
+    lines += [f"Warning: {warning}" for warning in warnings(config)]
+    if not config.on_loopback and not config.require_agent_keys:
+        lines.append("Give --require-agent-keys, too, so that no agent can act as another one.")
     return lines
 
 
-def _open_to_all(config: ServerConfig) -> str | None:
-    """Return what an operator must know of a relay that other machines reach without a token; else None."""
-    if config.token is not None or config.on_loopback:
-        return None
-    return (
-        "No token is asked for: everyone who reaches this address can use the relay, "
-        "and so can pages in their browsers. Start it without --no-auth to ask for a token."
-    )
+def _is_its_own_authority(certificate: str) -> bool:
+    """Return True if clients can trust this very file: it holds a certificate that signed itself."""
+    reading = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        reading.load_verify_locations(certificate)
+    except OSError:  # ssl.SSLError is one
+        return False
+    return any(one["subject"] == one["issuer"] for one in reading.get_ca_certs())
+
+
+def warnings(config: ServerConfig) -> list[str]:
+    """Return the dangers of a relay that other machines can reach."""
+    if config.on_loopback:
+        return []
+    found = []
+    if config.token is None:
+        found.append(
+            "No token is asked for: everyone who reaches this address can use the relay, "
+            "and so can pages in their browsers. Start it without --no-auth to ask for a token."
+        )
+    if config.tls_cert is None and not config.trust_proxies:  # a proxy may do TLS
+        found.append(
+            "Plain HTTP: whoever is on the way reads tokens, keys and messages. Give --tls-cert and --tls-key, "
+            "or use it only in a network that you trust."
+        )
+    return found

@@ -9,11 +9,14 @@ import shlex
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import requests
 
+from clawlink import lan
 from clawlink.config import ServerConfig
 from clawlink.lan import reachable_at
 from clawlink.server.run import banner
@@ -60,14 +63,45 @@ def test_an_address_of_ip_version_6_is_put_in_brackets() -> None:
 
 
 def test_tls_is_named() -> None:
-    assert joining(banner(ServerConfig(tls_cert="c", tls_key="k"), 9077))[2] == "https://127.0.0.1:9077"
+    told = joining(banner(ServerConfig(tls_cert="c", tls_key="k"), 9077))
+    assert told[2:5] == ["https://127.0.0.1:9077", "--ca", "FILE"]
 
 
 def test_an_open_relay_warns() -> None:
     lines = banner(ServerConfig(host="192.168.1.5", no_auth=True), 9077)
     assert lines[2].startswith("Warning: No token is asked for")
     for closed in (ServerConfig(), ServerConfig(no_auth=True), ServerConfig(host="192.168.1.5", token="t")):
-        assert "Warning" not in "".join(banner(closed, 9077)), closed
+        assert "No token" not in "".join(banner(closed, 9077)), closed
+
+
+def test_plain_http_and_missing_agent_keys_are_told_beyond_loopback_alone() -> None:
+    here, beyond = ServerConfig(token="t"), ServerConfig(host="192.168.1.5", token="t")
+    cases = [
+        (here, False, False),
+        (beyond, True, True),
+        (replace(beyond, tls_cert="c", tls_key="k"), False, True),
+        (replace(beyond, trust_proxies=("10.0.0.1",)), False, True),
+        (replace(beyond, require_agent_keys=True), True, False),
+    ]
+    for config, plain, keys in cases:
+        lines = banner(config, 9077)
+        assert any(line.startswith("Warning: Plain HTTP") for line in lines) is plain, config
+        assert any("--require-agent-keys" in line for line in lines) is keys, config
+
+
+def test_without_a_way_out_every_address_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = ["10.1.2.3", "192.168.7.8", "127.0.0.1", "fe80::1", "fd00::2"]
+    adapters = [SimpleNamespace(ips=[SimpleNamespace(ip=(ip, 0, 0) if ":" in ip else ip)]) for ip in own]
+    infos = [(None, None, None, "", (ip, 0)) for ip in own]
+    monkeypatch.setattr(lan, "_way_out", lambda family: None)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *asked, **how: infos)
+    for ifaddr in (SimpleNamespace(get_adapters=lambda: adapters), None):  # None: it is not installed
+        monkeypatch.setitem(sys.modules, "ifaddr", ifaddr)
+        lines = banner(ServerConfig(host="0.0.0.0", token="t", tls_cert="c"), 9077)
+        assert joining(lines)[2] == "https://10.1.2.3:9077", ifaddr
+        assert lines[2].endswith("other addresses: https://192.168.7.8:9077"), ifaddr
+        assert "http://" not in "".join(lines), ifaddr
+        assert joining(banner(ServerConfig(host="::", token="t"), 9077))[2] == "http://[fd00::2]:9077", ifaddr
 
 
 def test_an_open_relay_warns_in_its_log_too() -> None:

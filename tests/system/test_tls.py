@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import socket
 import ssl
@@ -13,6 +14,7 @@ from typing import NamedTuple
 import aiohttp
 import pytest
 
+from clawlink.cli.main import main
 from clawlink.client.retry import Backoff
 from clawlink.client.sync import Client
 from clawlink.errors import NotARelay, RelayUnreachable
@@ -68,8 +70,14 @@ def test_plain_http_is_not_answered(relay: RelayProcess) -> None:
         client.health()
 
 
-def test_the_command_that_joins_names_the_address_with_its_scheme(relay: RelayProcess) -> None:
-    assert f"clawlink --relay {relay.url} --token t register" in relay.banner
+def test_the_command_that_joins_works_as_it_stands(
+    relay: RelayProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLAWLINK_HOME", str(tmp_path))
+    command = shlex.split(relay.banner.splitlines()[1].partition(":  ")[2])
+    assert command[:3] == ["clawlink", "--relay", relay.url]
+    assert relay.url.startswith("https://")
+    assert main(command[1:]) == 0
 
 
 def test_a_page_of_the_relays_own_https_origin_is_served(relay: RelayProcess, certificate: Certificate) -> None:
