@@ -27,7 +27,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import Counter, deque
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from random import Random
 from time import monotonic
 from typing import Any, TypeVar
@@ -56,6 +56,7 @@ class FaultyStore:
         stale: float = 0.0,
         memory: int = 3,
         age: int = 50,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self.inner = inner
         self.random = random
@@ -67,6 +68,7 @@ class FaultyStore:
         self.injected: Counter[str] = Counter()
         self._memory = memory
         self._age = age
+        self._clock = clock
         self._operations = 0
         self._answers: dict[tuple[Any, ...], deque[tuple[int, float, Any]]] = {}
         self._in_a_row: Counter[tuple[Any, ...]] = Counter()
@@ -183,7 +185,7 @@ class FaultyStore:
         if not self.stale:
             return true
         answers = self._answers.setdefault(question, deque(maxlen=self._memory))
-        now = monotonic()
+        now = self._clock()
         answers.append((self._operations, now, true))
         while self._operations - answers[0][0] > self._age or now - answers[0][1] > self.index_lag:
             answers.popleft()

@@ -21,10 +21,27 @@ from tests.store.faulty import FaultyStore
 def faulty(
     *, conflicts: float = 0, delays: float = 0, failures: float = 0, lost: float = 0, stale: float = 0, seed: int = 7
 ) -> FaultyStore:
-    """Return a faulty store around an empty one."""
+    """Return a faulty store around an empty one, for which no time passes."""
     return FaultyStore(
-        MemoryStore(), Random(seed), conflicts=conflicts, delays=delays, failures=failures, lost=lost, stale=stale
+        MemoryStore(),
+        Random(seed),
+        conflicts=conflicts,
+        delays=delays,
+        failures=failures,
+        lost=lost,
+        stale=stale,
+        clock=lambda: 0.0,
     )
+
+
+async def test_no_answer_is_later_than_the_index_may_lag() -> None:
+    now = [0.0]
+    store = FaultyStore(MemoryStore(), Random(7), stale=1, clock=lambda: now[0])
+    await store.load("mia")
+    await put(store, delivery("d"))
+    assert await store.load("mia") == Usage(0, 0)
+    now[0] += store.index_lag + 0.001
+    assert await store.load("mia") == Usage(1, 4)
 
 
 class TestWithoutFaults(StoreContract):
