@@ -13,6 +13,7 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,6 +64,14 @@ REFUSED: dict[str, bytes] = {
     "a websocket of nobody": ask("GET", "/ws/no?lease=30", Upgrade="websocket", Connection="Upgrade"),
     "no handshake": ask("GET", "/ws/a", Upgrade="websocket"),
     "no event": ask("POST", "/agentrelay/receive", body(agent_id="a", message="REQ,no,s/no.json,,")),
+    "an unsigned frame of Agent Link": ask(
+        "POST", "/api/v1/send", body(**{"from": "c/x", "to": "c/y", "content": "x"})
+    ),
+    "a frame of Agent Link of nobody": ask(
+        "POST", "/api/v1/send", body(**{"from": "no/x", "to": "c/y", "content": "x"})
+    ),
+    "no frame of Agent Link": ask("POST", "/api/v1/send", b"[]"),
+    "no instance of Agent Link": ask("POST", "/api/v1/register", body(instance_id="")),
     "another host": ask("GET", "/healthz").replace(b"127.0.0.1", b"evil.example"),
 }
 
@@ -119,9 +128,12 @@ async def in_circles(one: Callable[[], Awaitable[object]], times: int) -> tuple[
 
 
 @pytest.fixture
-async def at(serve: Serve) -> tuple[str, int]:
-    """Return the address of a relay with one agent."""
-    relay = await serve(limits={"rate_agent": 0.0, "rate_pair": 0.0})
+async def at(serve: Serve, tmp_path: Path) -> tuple[str, int]:
+    """Return the address of a relay with one agent, and one instance of Agent Link."""
+    config = tmp_path / "relay-config.json"
+    instances = [{"instance_id": "c", "secret": "secret of c"}]
+    config.write_text(json.dumps({"port": 8765, "secret": None, "registered_instances": instances}), encoding="utf-8")
+    relay = await serve(agentlink_config=str(config), limits={"rate_agent": 0.0, "rate_pair": 0.0})
     await relay.register("Ann", agent_id="a")
     return address(relay.url)
 

@@ -56,7 +56,7 @@ async def with_agents(relay: Live) -> Live:
 
 
 async def test_what_was_acknowledged_is_current_or_in_the_history(start_live: Starting) -> None:
-    relay = await with_agents(start_live("--file-versions", "100000"))
+    relay = await with_agents(start_live("--rate-files", "0", "--file-versions", "100000"))
     end = time.monotonic() + 3
     acked: dict[int, bytes] = {}
     conflicts = 0
@@ -146,7 +146,7 @@ async def test_files_that_come_and_go_at_once_leave_the_room_as_it_was(serve: Se
 
 @linux
 async def test_fifty_that_drip_keep_nobody_waiting(start_live: Starting, dial: Dial) -> None:
-    relay = await with_agents(start_live())
+    relay = await with_agents(start_live("--rate-files", "0"))
     idle = memory_of(relay)
     drips = []
     for n in range(50):
@@ -278,7 +278,7 @@ async def test_a_disk_that_fills_refuses_what_it_cannot_take_and_the_relay_goes_
 ) -> None:
     import resource
 
-    relay = await with_agents(start_live("--spool", str(tmp_path)))
+    relay = await with_agents(start_live("--rate-files", "0", "--spool", str(tmp_path)))
     resource.prlimit(relay.relay.process.pid, resource.RLIMIT_FSIZE, (3 * MIB, resource.RLIM_INFINITY))
     await saved(relay, "before", some(2 * MIB))
     for data in (some(8 * MIB), blobs.chunks(some(8 * MIB), 300_000)):
@@ -307,7 +307,7 @@ async def test_a_disk_that_fills_refuses_what_it_cannot_take_and_the_relay_goes_
 @posix
 @pytest.mark.parametrize("number", [signal.SIGKILL if sys.platform != "win32" else 9, signal.SIGTERM])
 async def test_a_relay_that_ends_leaves_no_file(start_live: Starting, dial: Dial, tmp_path: Path, number: int) -> None:
-    relay = await with_agents(start_live("--spool", str(tmp_path), "--spool-above", "100000"))
+    relay = await with_agents(start_live("--rate-files", "0", "--spool", str(tmp_path), "--spool-above", "100000"))
     await saved(relay, "whole", some(3 * MIB))
     connection = await dial(relay.url)
     await connection.send(request("PUT", "/blobs/k", Content_Length="9000000", ClawLink_Agent="a") + some(2 * MIB))
@@ -320,7 +320,9 @@ async def test_a_relay_that_ends_leaves_no_file(start_live: Starting, dial: Dial
 @linux
 async def test_twenty_uploads_at_once_take_no_memory_of_their_size(start_live: Starting, tmp_path: Path) -> None:
     """50 MB each are measured, and these are enough to show if it were kept."""
-    relay = await with_agents(start_live("--spool", str(tmp_path), "--max-files-bytes", str(2**31)))
+    relay = await with_agents(
+        start_live("--rate-files", "0", "--spool", str(tmp_path), "--max-files-bytes", str(2**31))
+    )
     size = 10 * MIB
     await saved(relay, "first", some(2 * MIB))
     idle = memory_of(relay)
