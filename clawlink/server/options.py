@@ -109,14 +109,12 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
     cert, key = text("tls_cert"), text("tls_key")
     if (cert is None) != (key is None):
         raise ValueError("--tls-cert and --tls-key go together: give both or neither")
-    token = text("token")
-    if token is not None and (not token.isprintable() or not token or token != token.strip()):
-        raise ValueError("--token may not be empty, nor have control characters, nor white space at its ends")
+    token, admin_token = _secret("--token", text("token")), _secret("--admin-token", text("admin_token"))
     config = ServerConfig(
         host=_without_brackets(text("host") or DEFAULT_HOST),
         port=port,
         token=token,
-        admin_token=text("admin_token"),
+        admin_token=admin_token,
         no_auth=switch("no_auth"),
         new_token=switch("new_token"),
         require_agent_keys=switch("require_agent_keys"),
@@ -150,6 +148,13 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
     if config.no_store and config.agentlink_config is None and not config.agentlink_self_register:
         raise ValueError("--no-store is about Agent Link: give --agentlink-config, too")
     return config
+
+
+def _secret(flag: str, token: str | None) -> str | None:
+    """Return a token that a header can carry as it is. Raises ValueError for any other."""
+    if token is not None and (not token.isprintable() or not token or token != token.strip()):
+        raise ValueError(f"{flag} may not be empty, nor have control characters, nor white space at its ends")
+    return token
 
 
 def _agentlink(path: str | None) -> str | None:

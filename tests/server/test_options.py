@@ -121,8 +121,9 @@ def test_large_files_may_lie_in_a_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("token", ["", " ", " t", "t\n", "a\nb", "a\x00", "\x1b[31m"])
 def test_a_token_that_nobody_could_send_is_refused(token: str) -> None:
     """An empty one above all: it is what an unset variable in a script gives, and would lock everyone out."""
-    with pytest.raises(ValueError, match="--token"):
-        config("--token", token)
+    for flag in ("--token", "--admin-token"):
+        with pytest.raises(ValueError, match=f"^{flag} may not be empty"):
+            config(flag, token)
 
 
 @pytest.mark.parametrize("flag", ["--tls-cert", "--tls-key"])
