@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from clawlink.cli.ids import MAX_AGENTS_SEARCHED
@@ -11,6 +13,9 @@ if TYPE_CHECKING:
     from clawlink.client.sync import Client
     from clawlink.protocol.replies import ListedAgent
 
+# An agent that is not known may have come since the last look.
+_AGAIN_SECONDS = 5.0
+
 
 class Agents:
     """All agents, online or not."""
@@ -19,6 +24,9 @@ class Agents:
         self._client = client
         self._listed: list[ListedAgent] | None = None
         self._complete = True
+        self._looked_at = float("-inf")
+        self._names: dict[str, str] = {}  # by id
+        self._holders: Counter[str] = Counter()  # how many have a name
 
     def listed(self) -> tuple[list[ListedAgent], bool]:
         """Return the agents, and whether these are all. Raises ClawLinkError."""
@@ -39,15 +47,26 @@ class Agents:
     def named(self, agent_id: str) -> str:
         """Return the agent's name in quotes, with the id where the name may mean another; the id if it is not known."""
         from clawlink.domain.agent import fold
-        from clawlink.errors import ClawLinkError
 
-        try:
-            listed, complete = self.listed()
-        except ClawLinkError:
-            self._listed = listed = []  # once is enough
-            complete = False
-        name = next((one.name for one in listed if one.agent_id == agent_id), None)
+        if agent_id not in self._names and time.monotonic() - self._looked_at >= _AGAIN_SECONDS:
+            self._look()
+        name = self._names.get(agent_id)
         if name is None:
             return cell(agent_id)
-        alone = complete and sum(fold(one.name) == fold(name) for one in listed) == 1
+        alone = self._complete and self._holders[fold(name)] == 1
         return quoted(name, len(name)) if alone and cell(name) == name else named(name, agent_id)
+
+    def _look(self) -> None:
+        """Index the names. Some of those that came since the last look may be missing."""
+        from clawlink.domain.agent import fold
+        from clawlink.errors import ClawLinkError
+
+        if self._looked_at != float("-inf"):
+            self._listed = None
+        try:
+            listed, _ = self.listed()
+        except ClawLinkError:
+            listed, self._complete = [], False
+        self._looked_at = time.monotonic()
+        self._names = {one.agent_id: one.name for one in listed}
+        self._holders = Counter(fold(one.name) for one in listed)

@@ -172,16 +172,13 @@ class Context:
 
     def register_command(self, me: Saved) -> str:
         """Return the command that registers this identity again."""
-        return _typed(["register"], {"name": me.name, **self._relay_of(me)})
+        return _typed(["register"], {"name": me.typed, **self._relay_of(me)})
 
     def _chosen_by(self) -> dict[str, str | bool]:
         me = self.acting_as
         if me is None or len(self.identities.all()) < 2:
             return {}
-        from clawlink.cli.render import cell
-
-        # A name that cannot be typed, such as one with a character that changes the direction, would find nobody.
-        return {"as": me.name if cell(me.name) == me.name else me.agent_id, **self._relay_of(me)}
+        return {"as": me.typed, **self._relay_of(me)}
 
     def _relay_of(self, me: Saved) -> dict[str, str | bool]:
         several = len(self.identities.matching(named=me.name, relay=None)) > 1

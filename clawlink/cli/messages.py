@@ -79,7 +79,10 @@ def show_message(
         ctx.out.line(f"file notice {cell(id)}", style="bold")
         what = "deleted" if message.deleted else f"written, version {message.version}"
         ctx.out.facts(
-            ("what", what), ("by", cell(message.last_editor)), ("age", _age(ctx, message.queued_at)), ("attempt", again)
+            ("what", what),
+            ("by", ctx.agents.named(message.last_editor)),
+            ("age", _age(ctx, message.queued_at)),
+            ("attempt", again),
         )
         show_text(ctx, "file", message.file_key)
     elif isinstance(message, AgentJoined | AgentLeft):
@@ -120,8 +123,8 @@ def _show_delegation(ctx: Context, message: TaskDelegation, again: str | None) -
     chain = message.chain
     follows = None
     if chain.hops:
-        before = " -> ".join(chain.agents)
-        follows = cell(f"hop {chain.hops} of {before}")
+        before = " -> ".join(map(ctx.agents.named, chain.agents))
+        follows = f"hop {chain.hops} of {before}"
     ends = None if message.deadline_at is msgspec.UNSET else epoch(str(message.deadline_at))
     left = None if ends is None else f"in {duration(ends - ctx.now)}" if ends > ctx.now else "over"
     _facts(ctx, message, again, ("priority", message.priority.value), ("deadline", left), ("follows", follows))
@@ -139,7 +142,7 @@ def _attachments(ctx: Context, message: TaskDelegation | TaskResponse | PlainMes
 def _show_update(ctx: Context, message: TaskUpdate, id: str, again: str | None) -> None:
     ctx.out.line(f"task notice {cell(id)}: task {cell(message.task_id)} is {cell(message.status)}", style="bold")
     ctx.out.facts(
-        ("by", "the relay" if message.by is None else cell(message.by)),
+        ("by", "the relay" if message.by is None else ctx.agents.named(message.by)),
         # Notes of the relay are in our words; notes of agents are in theirs.
         ("why", cell(message.note) if message.note and message.by is None else None),
         ("handed out", f"{message.attempts} times" if message.attempts > 1 else None),

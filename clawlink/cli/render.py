@@ -129,6 +129,21 @@ def ago(stamp: str | None, now: float) -> str:
     return "-" if at is None else f"{duration(now - at)} ago"
 
 
+def time_of_day(at: float, now: float) -> str:
+    """Return the time of day here; with its date if that is not the date of ``now``."""
+    try:
+        then, today = datetime.fromtimestamp(at), datetime.fromtimestamp(now).date()
+    except (ValueError, OverflowError, OSError):  # more than the system can tell
+        return "?"
+    return f"{then:%H:%M:%S}" if then.date() == today else f"{then:%Y-%m-%d %H:%M:%S}"
+
+
+def when(stamp: str | None, now: float) -> str:
+    """Return an age and the time of day: ``12 s ago (14:03:10)``."""
+    at = None if stamp is None else epoch(stamp)
+    return "-" if at is None else f"{duration(now - at)} ago ({time_of_day(at, now)})"
+
+
 def presence(status: str, last_heartbeat: float, now: float) -> str:
     """Say whether an agent is there, and if not, since when."""
     if status == "online":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from clawlink.cli.exits import Exit
 from clawlink.cli.files import show_attachments
 from clawlink.cli.messages import as_text, show_text
-from clawlink.cli.render import cell, duration, epoch, named, presence, quoted
+from clawlink.cli.render import cell, duration, epoch, named, presence, quoted, time_of_day, when
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -40,17 +40,17 @@ def owner_of(ctx: Context, task: TaskView, *, me: str | None, brief: bool = Fals
         who = quoted(task.owner.name, _NAME_WIDTH) if brief else named(task.owner.name, task.owner.agent_id)
         return f"{who}, {there}"
     if task.assignee is not None:
-        return f"{cell(task.assignee)}, who has left"
+        return f"{ctx.agents.named(task.assignee)}, who has left"
     return "nobody yet" if task.finished_at is None else "nobody"
 
 
-def wanted(task: TaskView) -> str | None:
+def wanted(ctx: Context, task: TaskView) -> str | None:
     """Say whom a task that went to no one agent is for; None if it went to one."""
     able = task.capability
     needs = [] if able is None else [able] if isinstance(able, str) else able
     can = f" can {' and '.join(needs)}" if needs else ""
     if task.to_any_of:
-        return cell(f"one of {', '.join(task.to_any_of)}" + (can and f" that{can}"))
+        return f"one of {', '.join(map(ctx.agents.named, task.to_any_of))}" + cell(can and f" that{can}")
     return cell(f"whoever{can}") if needs else None
 
 
@@ -85,6 +85,7 @@ def show_result(ctx: Context, task: TaskView) -> None:
         ("by", owner_of(ctx, task, me=None) if by is not None and by == task.assignee and not itself else None),
         # Notes of the relay are in our words; notes of agents are in theirs.
         ("why", cell(end.note) if end is not None and end.by is None and end.note else None),
+        ("ended", when(task.finished_at, ctx.now)),
         ("took", took),
         ("attempts", attempts),
     )
@@ -100,11 +101,11 @@ def show_task(ctx: Context, task: TaskView, *, me: str | None) -> None:
     now = ctx.now
     ctx.out.line(f"task {cell(task.task_id)}: {stands(task)}", style="bold")
     ctx.out.facts(
-        ("asked by", "you" if task.requester == me else cell(task.requester)),
-        ("for", wanted(task)),
+        ("asked by", "you" if task.requester == me else ctx.agents.named(task.requester)),
+        ("for", wanted(ctx, task)),
         ("owner", owner_of(ctx, task, me=me)),
         ("priority", cell(task.priority)),
-        ("age", _age(task, now)),
+        ("asked", when(task.created_at, now)),
         ("deadline", _deadline(task, now)),
         ("attempts", str(task.attempts)),
         ("part of", None if task.parent_task is None else f"task {cell(task.parent_task)}, hop {task.hops}"),
@@ -135,10 +136,11 @@ def timeline(
         at = epoch(event.at)
         after = "?" if at is None else duration(at - start)
         progress = "" if event.progress is None else f", {event.progress:g} %"
-        by = "the relay" if event.by is None else "you" if event.by == me else _named_by(event.by, owner)
+        day = "?" if at is None else time_of_day(at, ctx.now)
+        by = "the relay" if event.by is None else "you" if event.by == me else _named_by(ctx, event.by, owner)
         # Notes of the relay are in our words; notes of agents are in theirs.
         why = f": {cell(event.note)}" if event.by is None and event.note else ""
-        ctx.out.line(f"    +{after:<8} {cell(event.status)}{progress}, by {by}{why}")
+        ctx.out.line(f"    +{after:<8} ({day}) {cell(event.status)}{progress}, by {by}{why}")
         if event.by is not None and event.note:
             ctx.out.quote(event.note, indent=14)
         if event.content is not None:
@@ -147,9 +149,9 @@ def timeline(
 
 def row(ctx: Context, task: TaskView, *, me: str | None) -> tuple[str, ...]:
     """Return a task as a row of a list."""
-    asked = "you" if task.requester == me else cell(task.requester)
+    asked = "you" if task.requester == me else ctx.agents.named(task.requester)
     owner = owner_of(ctx, task, me=me, brief=True)
-    pooled = wanted(task)
+    pooled = wanted(ctx, task)
     if task.assignee is None and pooled is not None:
         owner = f"{owner}: {pooled}"
     return cell(task.task_id), stands(task), _age(task, ctx.now), asked, owner, quoted(as_text(task.task), 60)
@@ -170,7 +172,7 @@ def _deadline(task: TaskView, now: float) -> str | None:
     return f"in {duration(at - now)}" if at > now else "over"
 
 
-def _named_by(agent_id: str, task: TaskView | None) -> str:
+def _named_by(ctx: Context, agent_id: str, task: TaskView | None) -> str:
     if task is not None and task.owner is not None and task.owner.agent_id == agent_id:
         return named(task.owner.name, agent_id)
-    return cell(agent_id)
+    return ctx.agents.named(agent_id)

@@ -20,6 +20,7 @@ import msgspec
 from clawlink import private
 from clawlink.client.address import address
 from clawlink.config import own_folder
+from clawlink.domain import looks
 from clawlink.domain.agent import fold
 from clawlink.errors import ClawLinkError
 
@@ -45,6 +46,12 @@ class Saved(msgspec.Struct, frozen=True, omit_defaults=True):
     notices: bool | None = None
     relay_id: str | None = None
     relay_key: str | None = None
+
+    @property
+    def typed(self) -> str:
+        """How a command names it: its name, or the id where the name has characters that cannot be typed."""
+        typable = self.name.isprintable() and looks.seen(self.name) == self.name
+        return self.name if typable else self.agent_id
 
 
 class SeveralIdentities(ClawLinkError):
@@ -230,7 +237,7 @@ class Identities:
 
 def several(found: list[Saved], how: str | None = None) -> SeveralIdentities:
     """Return what to raise where several identities fit, with the flag that tells them apart."""
-    listed = ", ".join(f"{saved.name} (on {saved.relay})" for saved in found)
+    listed = ", ".join(f"{saved.typed} (on {saved.relay})" for saved in found)
     names, relays = {fold(saved.name) for saved in found}, {saved.relay for saved in found}
     by_name, by_relay = "--as NAME or CLAWLINK_AGENT", "--relay URL or CLAWLINK_RELAY"
     if how is None:

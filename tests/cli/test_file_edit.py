@@ -164,13 +164,14 @@ def test_changes_of_the_same_line_are_asked_for(call: Run, me: str, peer: Client
     done = call("file-edit", key).ok()
     assert "1 place" in done.err
     shown = editor.seen[1].splitlines()
+    name = next(one.name for one in peer.discover(status="all").agents if one.agent_id == peer.agent_id)
     assert shown == [
         "one",
         "<<<<<<< yours",
         "II",
         "=======",
         "2",
-        f">>>>>>> version 2 by {peer.agent_id}",
+        f'>>>>>>> version 2 by "{name}"',
         "three",
         "four",
         "FIVE",

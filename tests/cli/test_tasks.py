@@ -163,7 +163,7 @@ def test_a_hop_of_a_chain_is_shown_to_who_gets_it(call: Run, me: str, my_id: str
     parent = call("delegate", "--to", of(peer), "--task", "all of it", "--json").ok().json["message_id"]
     claim(peer)
     peer.delegate(me, "a part", parent_task=parent)
-    assert f"follows:   hop 1 of {my_id} -> {of(peer)}" in call("poll").ok().out
+    assert re.search(r'follows:   hop 1 of "me-\d+" -> "peer-\d+"', call("poll").ok().out)
 
 
 # -- look --------------------------------------------------------------------------------------------------------------
@@ -180,7 +180,7 @@ def test_tasks_lists_both_sides(run: Run, call: Run, me: str, my_id: str, peer: 
     rows = {line.split()[0]: line for line in lines[1:]}
     assert len(rows) == len(lines) - 1 == 4
     assert re.search(r"queued +\d s +you +\".*\", online +\"first␤second ␛", rows[asked])
-    assert re.search(rf"queued +\d s +{of(peer)} +you +\"for you\"", rows[given])
+    assert re.search(r"queued +\d s +\"peer-\d+\" +you +\"for you\"", rows[given])
     assert "nobody yet: whoever can skill" in rows[pooled]
     assert rows[pooled].endswith('x..."')
     listed = call("tasks", "--role", "assignee", "--json").ok().json
@@ -213,7 +213,7 @@ def test_a_task_with_its_whole_exchange(run: Run, call: Run, me: str, my_id: str
     assert f"  wait:    clawlink wait {id}" in lines
     assert f"  cancel:  clawlink cancel {id}" in lines
     history = shown.split("  history:\n")[1]
-    steps = re.findall(r"^    \+\d+ s +(\w+),", history, re.MULTILINE)
+    steps = re.findall(r"^    \+\d+ s +\([\d:]+\) (\w+),", history, re.MULTILINE)
     assert steps == ["queued", "delivered", "in_progress", "input_required", "in_progress"]
     assert "in_progress, 40 %, by" in history
     assert '              │   "which": "one"' in history
@@ -364,7 +364,7 @@ def test_poll_shows_questions_answers_and_what_became_of_tasks(call: Run, me: st
     peer.cancel(given, note="no need\n\x1b[2J")
     shown = call("poll").ok().out
     assert f": task {given} is cancelled" in shown
-    assert f"by:   {of(peer)}" in shown
+    assert re.search(r'by:   "peer-\d+"\n', shown)
     assert "    │ no need\n    │ ␛[2J" in shown
     assert f"look:  clawlink task {given}" in shown
     peer.leave()  # the owner of what was asked: the requester is told
@@ -431,7 +431,7 @@ def test_status_tells_to_whom_and_when(call: Run, me: str, my_id: str, peer: Cli
     peer.register(capabilities=[skill])
     claim(peer)
     shown = call("status", id).ok().out
-    assert re.search(r"delivered:  \d s ago to .+, attempt 1\n", shown)
+    assert re.search(r"delivered:  \d s ago \(\d\d:\d\d:\d\d\) to .+, attempt 1\n", shown)
     assert f"history:    clawlink task {id}" in shown
     sent = call("send", "--to", of(peer), "--content", "hello", "--json").ok().json["message_id"]
     assert "answered:   -" in call("status", sent).ok().out
@@ -456,7 +456,7 @@ def test_info_shows_what_was_stopped(call: Run, own_relay: Relays) -> None:
         assert "go in circles" in json.loads(told.err)["error"]
         shown = call("info").ok().out
         assert "loops stopped:  1" in shown
-        assert re.search(r"  \d s ago: loop_stopped, \w+ -> \w+ -> \w+ -> ", shown)
+        assert re.search(r"  \d s ago: loop_stopped, \S+ -> \S+ -> \S+ -> ", shown)
         assert call("info", "--json").ok().json["recent_stops"][0]["code"] == "loop_stopped"
 
 

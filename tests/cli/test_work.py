@@ -62,7 +62,7 @@ def test_a_task_from_delegation_to_answer(run: Run, call: Run, me: str, peer: Cl
     peer.respond(task_id, "done", status="completed")
     shown = run("status", task_id).ok().out
     assert shown.splitlines()[0] == f"task {task_id}: completed"
-    assert re.search(r"^  answered: +\d+ s ago$", shown, re.MULTILINE)
+    assert re.search(r"^  answered: +\d+ s ago \(\d\d:\d\d:\d\d\)$", shown, re.MULTILINE)
     polled = run("poll").ok().out
     assert "status:  completed" in polled
     assert "    │ done" in polled

@@ -121,7 +121,7 @@ def _distinct(named: list[str], ctx: Context) -> list[str]:
 
     if len(named) < 2:
         return named
-    listed = ctx.client.discover(status="all").agents
+    listed, _ = ctx.agents.listed()
     ids = {agent.agent_id for agent in listed}
     by_name: dict[str, set[str]] = {}
     for agent in listed:

@@ -41,7 +41,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     first, second = _chosen(client, key, versions)
     before, after = _content(client, key, first), _content(client, key, second)
     texts = _texts(before, after)
-    lines = ["".join(line) for line in _diff(key, before, after, texts)] if texts is not None else None
+    lines = ["".join(line) for line in _diff(ctx, key, before, after, texts)] if texts is not None else None
     if ctx.json:
         same = before.content == after.content
         diff = None if lines is None else "".join(lines)
@@ -116,14 +116,16 @@ def _texts(before: Blob, after: Blob) -> tuple[str, str] | None:
         return None
 
 
-def _diff(key: str, before: Blob, after: Blob, texts: tuple[str, str]) -> Iterable[str]:
+def _diff(ctx: Context, key: str, before: Blob, after: Blob, texts: tuple[str, str]) -> Iterable[str]:
     from difflib import unified_diff
 
     from clawlink.cli.render import cell
     from clawlink.client.merge import split
 
     # A key may hold what would end the line.
-    one, other = (f"{cell(key)} (version {b.facts.version}, {cell(b.facts.last_editor)})" for b in (before, after))
+    one, other = (
+        f"{cell(key)} (version {b.facts.version}, {ctx.agents.named(b.facts.last_editor)})" for b in (before, after)
+    )
     for line in unified_diff(split(texts[0]), split(texts[1]), one, other):
         yield line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
 

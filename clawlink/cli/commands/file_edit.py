@@ -209,9 +209,9 @@ class _Session:
                 field="if_version",
                 current=version,
             )
-        from clawlink.cli.render import cell, plural
+        from clawlink.cli.render import plural
 
-        names = ("yours", f"version {version} by {cell(theirs.facts.last_editor)}")
+        names = ("yours", f"version {version} by {self._ctx.agents.named(theirs.facts.last_editor)}")
         merged = merge(*texts, names=names)
         if not merged.conflicts:
             self._ctx.warn(f"merged with version {version}, which somebody else has written meanwhile")

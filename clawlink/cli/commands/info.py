@@ -55,7 +55,9 @@ def _show(ctx: Context, info: Info) -> None:
     if info.recent_stops:
         ctx.out.line("stopped of late, with the agents in order:")
         for stop in info.recent_stops:
-            ctx.out.line(f"  {ago(stop.at, ctx.now)}: {cell(stop.code)}, {cell(' -> '.join(stop.agents))}")
+            ctx.out.line(
+                f"  {ago(stop.at, ctx.now)}: {cell(stop.code)}, {' -> '.join(map(ctx.agents.named, stop.agents))}"
+            )
     if info.limits:
         ctx.out.line("limits:")
     for unit, pairs in _by_unit(info.limits).items():

@@ -54,9 +54,11 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from clawlink.client.identity import Saved
     from clawlink.errors import ClawLinkError
 
+    # The id of a kept identity stands for its name, which may be one that cannot be typed.
+    name = next((one.name for one in ctx.identities.all() if one.agent_id == args.name), args.name)
     # The file is made first: a name that is claimed and whose key cannot be kept is lost.
-    with ctx.identities.place(args.name) as place:
-        where = known_elsewhere(ctx, ctx.located(registering(ctx.given, args.name, ctx.identities)), args.name)
+    with ctx.identities.place(name) as place:
+        where = known_elsewhere(ctx, ctx.located(registering(ctx.given, name, ctx.identities)), name)
         before = where.saved
         client = ctx.connect(where)
         # Capabilities and description are kept: a relay that was restarted has to be told them again.
@@ -65,7 +67,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
         subscriptions = args.subscribe if args.subscribe is not None or before is None else before.subscriptions
         notices = args.notices if args.notices is not None or before is None else before.notices
         done = client.register(
-            args.name,
+            name,
             capabilities=capabilities,
             description=description,
             machine=socket.gethostname()[:128],

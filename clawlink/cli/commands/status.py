@@ -50,34 +50,34 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 
 def _show_one(ctx: Context, status: MessageStatus) -> None:
-    from clawlink.cli.render import ago, cell
+    from clawlink.cli.render import cell, when
 
     now = ctx.now
     is_task = status.type == "task_delegation"
     kind = "task" if is_task else status.type.replace("_", " ")
-    delivered = ago(status.delivered_at, now)
+    delivered = when(status.delivered_at, now)
     if status.delivered_to is not None:
         delivered += f" to {ctx.agents.named(status.delivered_to)}, attempt {status.attempts}"
     ctx.out.line(f"{kind} {cell(status.message_id)}: {status.task_status or status.state}", style="bold")
     ctx.out.facts(
         ("from", ctx.agents.named(status.from_agent)),
         ("to", "whoever claims it first" if status.to_agent is None else ctx.agents.named(status.to_agent)),
-        ("stored", ago(status.stored_at, now)),
+        ("stored", when(status.stored_at, now)),
         ("delivered", delivered),
-        ("acked", ago(status.acked_at, now)),
-        ("answered", ago(status.answered_at, now) if is_task or status.type == "message" else None),
-        ("expired", ago(status.expired_at, now) if status.expired_at else None),
-        ("dead", ago(status.dead_at, now) if status.dead_at else None),
+        ("acked", when(status.acked_at, now)),
+        ("answered", when(status.answered_at, now) if is_task or status.type == "message" else None),
+        ("expired", when(status.expired_at, now) if status.expired_at else None),
+        ("dead", when(status.dead_at, now) if status.dead_at else None),
         ("attempts", str(status.attempts)),
         ("history", ctx.command("task", status.message_id) if is_task else None),
     )
 
 
 def _show_broadcast(ctx: Context, status: MessageStatus) -> None:
-    from clawlink.cli.render import ago, cell, plural
+    from clawlink.cli.render import cell, plural, when
 
     ctx.out.line(f"broadcast {cell(status.message_id)} to {plural(status.recipients, 'agent')}", style="bold")
     ctx.out.facts(
-        ("stored", ago(status.stored_at, ctx.now)),
+        ("stored", when(status.stored_at, ctx.now)),
         *((f"in state {cell(state)}", str(count)) for state, count in sorted(status.counts.items())),
     )
