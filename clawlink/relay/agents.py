@@ -107,7 +107,8 @@ class Agents:
         else:
             agent_id = self._core.ids.fresh()[:_ID_LENGTH]
         if not by_door:
-            self._arrivals.require_registration(agent_id, address)
+            own = await self._is_own(agent_id, ask, agent_key)
+            self._arrivals.require_registration(agent_id if own else None, address)
         return await self._core.finish(
             self._register(agent_id, ask, machine, agent_key, address, by_operator, seen, by_door)
         )
@@ -223,6 +224,20 @@ class Agents:
             return False
         made = self._make_key(old.id, ask.idempotency_key)
         return hmac.compare_digest(access.hash_key(made), old.key_hash)
+
+    async def _is_own(self, agent_id: str, ask: requests.Register, agent_key: str | None) -> bool:
+        """Return False if the id is of a claimed agent whose key the request does not show.
+
+        Such a request is refused, and must not use up what the agent may do itself.
+        """
+        old = await self._core.store.get(Agent, agent_id)
+        if old is None or (ask.claim and self._is_repeat(ask, old)):
+            return True
+        try:
+            access.require_agent(old, agent_key, field="agent_id")
+        except NotAllowed:
+            return False
+        return True
 
     async def _require_place(self) -> None:
         registered = await self._core.store.usage(Agent, REGISTERED)

@@ -33,9 +33,10 @@ class Pace:
         self.agents = Buckets(rate, burst)
         self.addresses = Buckets(rate * times, burst * times)
 
-    def take(self, agent_id: str, address: str | None, now: float, tokens: float = 1) -> None:
-        """Take some tokens of an agent, and of its address where that is known."""
-        self.agents.take(agent_id, now, tokens)
+    def take(self, agent_id: str | None, address: str | None, now: float, tokens: float = 1) -> None:
+        """Take some tokens of an agent and of its address, each where that is known."""
+        if agent_id is not None:
+            self.agents.take(agent_id, now, tokens)
         if address is not None:
             self.addresses.take(address, now, tokens)
 
@@ -81,8 +82,11 @@ class Arrivals:
         if copies:
             self._copies.take(sender.id, sender.address, self._core.clock(), copies)
 
-    def require_registration(self, agent_id: str, address: str | None) -> None:
-        """Count a registration. Raises RateLimited if it comes too fast, and then counts nothing."""
+    def require_registration(self, agent_id: str | None, address: str | None) -> None:
+        """Count a registration. Raises RateLimited if it comes too fast, and then counts nothing.
+
+        Without an ``agent_id`` it counts for the address alone.
+        """
         self._require(self._registrations, agent_id, address)
         self._registrations.take(agent_id, address, self._core.clock())
 
@@ -91,20 +95,23 @@ class Arrivals:
         self._require(self._files, editor.id, editor.address)
         self._files.take(editor.id, editor.address, self._core.clock())
 
-    def _require(self, pace: Pace, agent_id: str, address: str | None) -> None:
+    def _require(self, pace: Pace, agent_id: str | None, address: str | None) -> None:
         now = self._core.clock()
-        whose, limit, wait = f"agent {agent_id}", pace.agents, pace.agents.wait(agent_id, now)
+        whose, limit, wait = f"agent {agent_id}", pace.agents, 0.0
+        agents = [] if agent_id is None else [agent_id]
+        if agent_id is not None:
+            wait = pace.agents.wait(agent_id, now)
         if not wait and address is not None:
             whose, limit, wait = "the agents of your address", pace.addresses, pace.addresses.wait(address, now)
         if wait:
             self._core.stats.rate_limited += 1
-            self._note("rate_limited", [agent_id])
+            self._note("rate_limited", agents)
             raise RateLimited(
                 f"{whose} {pace.did} faster than {limit.rate:g} a second (at once {limit.burst:g}); "
                 f"try again in {wait:.2f} s",
                 limit=limit.rate,
                 retry_after=wait,
-                current=[agent_id],
+                current=agents,
             )
 
     def _limited(self, agents: list[str], whom: str, limit: Buckets, wait: float) -> None:

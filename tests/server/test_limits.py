@@ -377,6 +377,32 @@ async def test_rate_register(serve: Serve, clock: Clock) -> None:
     assert [(await again(relay))[0] for _ in range(2)] == [200, 429]
 
 
+async def test_a_stranger_does_not_use_up_the_registrations_of_a_claimed_agent(serve: Serve, clock: Clock) -> None:
+    """A request without the agent's key counts for its address alone."""
+    clock.stop()
+    flags = ("--rate-register", "1", "--burst-register", "3", "--rate-address", "2")
+    limits = {f.name: getattr(config(*flags).limits, f.name) for f in LIMIT_FIELDS}
+    relay = await serve(clock=clock, limits=limits, trust_proxies=("127.0.0.1",))
+    here, there = ({"X-Forwarded-For": address} for address in ("198.51.100.7", "198.51.100.8"))
+    claim = {"agent_id": "ann", "claim": True}
+    _, made = await relay.post("/register", claim, headers=here)
+    strange = [
+        {"agent_id": "ann"},
+        claim,
+        {**claim, "idempotency_key": "g" * 20},
+        {"agent_id": "ann", "name": "bob"},
+    ]
+    for ask in strange:
+        assert (await relay.post("/register", ask, headers=there))[0] == 403, ask
+    wrong = {**there, "ClawLink-Agent-Key": "w" * 40}
+    statuses = [(await again(relay, "ann", headers=wrong))[0] for _ in range(4)]
+    assert statuses == [403, 403, 429, 429]  # six of its address at once
+    body = await refused(again(relay, "ann", headers=wrong), 429, "rate_limited")
+    assert (body["limit"], body["current"]) == (2, [])
+    own = {**here, "ClawLink-Agent-Key": made["agent_key"]}
+    assert [(await again(relay, "ann", headers=own))[0] for _ in range(3)] == [200, 200, 429]
+
+
 async def test_burst_register(serve: Serve, clock: Clock) -> None:
     clock.stop()
     relay = await limited(serve, clock, "--rate-register", "1", "--burst-register", "3")
