@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from clawlink.bench import (
+    attack_scenarios,
     event_scenarios,
     file_scenarios,
     legacy_scenarios,
@@ -177,6 +178,14 @@ async def test_each_step_of_upkeep_is_done_and_timed(monkeypatch: pytest.MonkeyP
     said: list[str] = []
     rows = await upkeep_scenarios.upkeep(say=said.append)
     assert len(rows) == len(said) > 10
+    assert all(row.unit == "ms" and row.value > 0 for row in rows), rows
+
+
+async def test_others_are_timed_beside_each_attack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attack_scenarios, "RATE", 100)
+    with servers.relay("--token", "right") as server:
+        rows = await attack_scenarios.attacks(Relay(server, "right"), seconds=0.1, say=_silent)
+    assert len(rows) == 2 + len(attack_scenarios._attacks("right")) + 1
     assert all(row.unit == "ms" and row.value > 0 for row in rows), rows
 
 

@@ -21,11 +21,12 @@ HELP = "Measure a relay, beside the floor that aiohttp sets."
 SCENARIOS = (
     *("delegate", "tasks", "work", "legacy", "takeover", "lists", "agents", "memory", "waiting"),
     *("sockets", "latency", "idle", "stuck", "restarts"),
-    *("files", "spool", "listing", "events", "upkeep"),
+    *("files", "spool", "listing", "events", "upkeep", "attacks"),
 )
 
 
 _COMPARED = ("delegate", "tasks", "sockets", "files")
+_TOKENS = {"attacks": "bench"}
 
 
 def add(parser: ArgumentParser) -> None:
@@ -77,7 +78,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
             if name == "legacy":  # beside which alone it is measured
                 floor = stack.enter_context(servers.legacy())
             stack.enter_context(servers.on_the_other_core())
-            relay = Relay(server, ctx.given.token if named is not None else None)
+            relay = Relay(server, ctx.given.token if named is not None else _TOKENS.get(name))
             rows += asyncio.run(_scenario(name, relay, floor, args, say))
     if ctx.json:
         ctx.out.json([row._asdict() for row in rows])
@@ -89,7 +90,14 @@ def run(args: Namespace, ctx: Context) -> Exit:
 def _scenario(
     name: str, relay: Relay, floor: Server | None, args: Namespace, say: Callable[[str], None]
 ) -> Coroutine[Any, Any, list[Row]]:
-    from clawlink.bench import file_scenarios, legacy_scenarios, scenarios, socket_scenarios, task_scenarios
+    from clawlink.bench import (
+        attack_scenarios,
+        file_scenarios,
+        legacy_scenarios,
+        scenarios,
+        socket_scenarios,
+        task_scenarios,
+    )
 
     seconds = args.seconds
     if name == "delegate":
@@ -120,6 +128,8 @@ def _scenario(
         return file_scenarios.streams(relay, floor, rounds=args.rounds, say=say)
     if name == "spool":
         return file_scenarios.many_uploads(relay, say=say)
+    if name == "attacks":
+        return attack_scenarios.attacks(relay, seconds=seconds, say=say)
     if name == "listing":
         return file_scenarios.listing(relay, seconds=seconds, say=say)
     return scenarios.waiting_polls(relay, seconds=seconds, say=say)
@@ -130,6 +140,8 @@ def _flags(name: str, folder: str) -> Sequence[str]:
 
     if name == "takeover":
         return ("--stale-after", f"{STALE_SECONDS:g}")
+    if name in _TOKENS:
+        return ("--token", _TOKENS[name])
     return ("--spool", folder, "--max-files-bytes", str(10**10)) if name == "spool" else ()
 
 
