@@ -31,6 +31,11 @@ def stands(task: TaskView) -> str:
     return cell(task.status) + done + (", dead letter" if task.dead_letter else "")
 
 
+def known_as(task: TaskView) -> str:
+    """Return what the task says, and its id."""
+    return f"{quoted(as_text(task.task), _NAME_WIDTH)}, task {cell(task.task_id)}"
+
+
 def owner_of(ctx: Context, task: TaskView, *, me: str | None, brief: bool = False) -> str:
     """Say who has a task, and whether they are there; or who could have it. ``brief`` is without the id."""
     if task.owner is not None:
@@ -41,6 +46,8 @@ def owner_of(ctx: Context, task: TaskView, *, me: str | None, brief: bool = Fals
         return f"{who}, {there}"
     if task.assignee is not None:
         return f"{ctx.agents.named(task.assignee)}, who has left"
+    if task.pool_online == 0:
+        return "nobody yet, and no agent that may claim it is online"
     return "nobody yet" if task.finished_at is None else "nobody"
 
 
@@ -77,7 +84,7 @@ def show_result(ctx: Context, task: TaskView) -> None:
     end = latest_step(task)
     by = None if end is None else end.by
     itself = by is not None and by == ctx.me.agent_id and task.status == _CANCELLED
-    ctx.out.line(f"task {cell(task.task_id)}: {stands(task)}{' by you' if itself else ''}", style="bold")
+    ctx.out.line(f"{known_as(task)}: {stands(task)}{' by you' if itself else ''}", style="bold")
     begun, ended = epoch(task.created_at), epoch(task.finished_at or "")
     took = None if begun is None or ended is None else duration(ended - begun)
     attempts = None if task.attempts < 2 else f"handed out {task.attempts} times"

@@ -11,7 +11,7 @@ import msgspec
 from clawlink.cli.commands._shared import tell_away
 from clawlink.cli.exits import Exit
 from clawlink.cli.render import cell, plural, quoted
-from clawlink.cli.tasks import answer_command, exit_of, latest_step, owner_of, question, show_result, stands
+from clawlink.cli.tasks import answer_command, exit_of, known_as, latest_step, owner_of, question, show_result, stands
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -91,7 +91,7 @@ def _print(ctx: Context, task: TaskView, *, several: bool) -> None:
 def _told(task: TaskView) -> tuple[object, ...]:
     """Return what of a task is worth a line of its own when it changes."""
     owner = None if task.owner is None else (task.owner.agent_id, task.owner.status)
-    return task.status, task.progress, task.note, owner, task.attempts, question(task)
+    return task.status, task.progress, task.note, owner, task.pool_online == 0, task.attempts, question(task)
 
 
 class _Lines:
@@ -128,7 +128,7 @@ class _Lines:
         if ctx.json:
             ctx.err.json({"change": _change(task)}, one_line=True)
         else:
-            ctx.err.line(f"clawlink: task {cell(task.task_id)}: {_said(ctx, task)}")
+            ctx.err.line(f"clawlink: {known_as(task)}: {_said(ctx, task)}")
         ctx.err.flush()
 
     def away(self, error: ClawLinkError | None) -> None:
@@ -182,7 +182,7 @@ class _Bars(_Lines):
                 self._progress.remove_task(self._bars.pop(id))
             return
         if id not in self._bars:
-            self._bars[id] = self._progress.add_task("", total=None, id=cell(id))
+            self._bars[id] = self._progress.add_task("", total=None, id=known_as(task))
         total = None if task.progress is None else 100.0
         self._progress.update(
             self._bars[id], total=total, completed=task.progress or 0.0, description=_said(self._ctx, task)

@@ -290,14 +290,14 @@ def _late(followers: list[Follower[Any]], timeout: float | None) -> ClawLinkErro
 
 
 def _differ(before: T, now_is: T) -> bool:
-    """Tell whether there is news. That an owner was seen since is none; that it is not seen any more is."""
+    """Tell whether there is news. That an owner was seen since is none; that nobody is seen any more is."""
     if isinstance(before, TaskView) and isinstance(now_is, TaskView):
         return (before.version, _presence(before)) != (now_is.version, _presence(now_is))
     return before != now_is
 
 
-def _presence(task: TaskView) -> str | None:
-    return None if task.owner is None else task.owner.status
+def _presence(task: TaskView) -> tuple[str | None, bool]:
+    return None if task.owner is None else task.owner.status, task.pool_online == 0
 
 
 def _state(last: TaskView | MessageStatus | None) -> str:

@@ -169,6 +169,7 @@ class TaskView(Struct, frozen=True, gc=False):
     ``owner`` is the assignee's presence. ``history_folded`` counts old reports that the history no longer has.
     ``attachments`` came with the task, ``result_attachments`` with its answer.
     ``dead_letter`` is whether it waits among the assignee's dead letters, where nobody is handed it.
+    ``pool_online`` counts the agents online that may claim it, while it is queued in a pool; null in lists.
     """
 
     task_id: str
@@ -200,6 +201,7 @@ class TaskView(Struct, frozen=True, gc=False):
     dead_letter: bool
     attachments: list[Attachment] = []
     result_attachments: list[Attachment] = []
+    pool_online: int | None = None
 
 
 class TaskList(Struct, frozen=True):

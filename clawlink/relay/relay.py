@@ -71,7 +71,7 @@ class Relay:
         self.departures = Departures(core, self.agents, self.mailbox, upkeep)
         self.delegations = Delegations(core, self.agents, self.mailbox, pools, arrivals)
         self.tasks = Tasks(core, self.agents, self.mailbox, upkeep)
-        self.task_views = TaskViews(core, self.agents)
+        self.task_views = TaskViews(core, self.agents, pools)
         self.messages = Messages(core, self.agents, self.mailbox, arrivals)
         self.responses = Responses(core, self.agents, self.mailbox, arrivals, self.tasks, self.messages)
         self.broadcasts = Broadcasts(core, self.mailbox, arrivals)

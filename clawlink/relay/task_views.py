@@ -21,8 +21,9 @@ from clawlink.relay.agents import Agents
 from clawlink.relay.clock import iso, iso_or_none
 from clawlink.relay.core import Core
 from clawlink.relay.pages import page_within
+from clawlink.relay.pools import Pools
 from clawlink.relay.task_reads import read_task
-from clawlink.relay.upkeep import delegation_of
+from clawlink.relay.upkeep import delegation_of, pool_of
 
 _ENDED = tuple(state for state in TaskState if state in FINAL)
 _PAGE = 100
@@ -36,9 +37,10 @@ _Source = tuple[type[Any], str, TaskState | None, str | None]
 class TaskViews:
     """The tasks of agents, as the agents may see them."""
 
-    def __init__(self, core: Core, agents: Agents) -> None:
+    def __init__(self, core: Core, agents: Agents, pools: Pools) -> None:
         self._core = core
         self._agents = agents
+        self._pools = pools
 
     # -- one ---------------------------------------------------------------------------------------------------------
 
@@ -50,7 +52,7 @@ class TaskViews:
         core = self._core
         task = await self._read(asker, task_id)
         if not ask.wait or _news(task, ask.since):
-            return await self.view(task)
+            return await self.view(task, count=True)
         with core.watch(task_id) as watch:
 
             async def read() -> Task | None:
@@ -70,7 +72,7 @@ class TaskViews:
                 over=lambda: core.draining,
                 tick=max(core.limits.stale_after / 2, 1.0),
             )
-        return await self.view(task)
+        return await self.view(task, count=True)
 
     async def _read(self, asker: Agent, task_id: str) -> Task:
         task, _ = await read_task(self._core.store, task_id)
@@ -84,9 +86,10 @@ class TaskViews:
             raise NotAllowed(f"task {task_id} is between other agents, and only they may see it", field="agent_id")
         return task
 
-    async def view(self, task: Task) -> TaskView:
-        """Return the task as the wire shows it."""
+    async def view(self, task: Task, *, count: bool = False) -> TaskView:
+        """Return the task as the wire shows it. With ``count`` it tells how many agents online may claim it."""
         message = delegation_of(task.body)
+        waits = count and task.pooled and task.state is QUEUED
         answer = None if task.answer is None else decode(task.answer)
         owner = None if task.assignee is None else await self._core.store.get(Agent, task.assignee)
         capability: Any = message.capability
@@ -124,6 +127,7 @@ class TaskViews:
             dead_letter=await self._is_dead(task),
             attachments=_attached(message),
             result_attachments=_attached(answer) if isinstance(answer, TaskResponse) else [],
+            pool_online=await self._pools.online(pool_of(message)) if waits else None,
         )
 
     async def _is_dead(self, task: Task) -> bool:

@@ -114,7 +114,7 @@ def test_wait_shows_each_change_as_a_line_and_ends_with_the_result(
 ) -> None:
     id = delegate(call, peer)
     waiting = beside("wait", id)
-    assert waiting.line().startswith(f"clawlink: task {id}: queued, ")
+    assert waiting.line().partition('", ')[2].startswith(f"task {id}: queued, ")
     claim(peer, id)
     assert f"({peer.agent_id}), online" in waiting.until("delivered")
     peer.respond(id, status="in_progress", progress=40, note='half "way"\n\x1b[2J')
@@ -129,9 +129,9 @@ def test_wait_shows_each_change_as_a_line_and_ends_with_the_result(
     peer.respond(id, "all\nof it")
     code, out, err = waiting.end()
     assert code == 0
-    assert err.splitlines()[-1].startswith(f"clawlink: task {id}: completed")
+    assert f'", task {id}: completed' in err.splitlines()[-1]
     lines = out.splitlines()
-    assert lines[0] == f"task {id}: completed"
+    assert lines[0].endswith(f'", task {id}: completed')
     assert lines[-3:] == ["  result:", "    │ all", "    │ of it"]
     assert "half" not in out  # what was said on the way is no part of the answer
 
@@ -187,7 +187,7 @@ def test_a_task_that_ends_in_another_way_is_exit_code_1(call: Run, me: str, peer
     told = call("wait", id)
     assert told.code == 1
     by = " by you" if status == "cancelled" else ""
-    assert told.out.startswith(f"task {id}: {status}{by}\n")
+    assert told.out.splitlines()[0].endswith(f'", task {id}: {status}{by}')
     assert ("by:  " in told.out) == (status in ("failed", "rejected"))
     assert ("why:" in told.out) == (status == "expired")
 
@@ -279,7 +279,7 @@ def test_what_is_open_when_the_time_is_over_is_named(call: Run, me: str, peer: C
     peer.respond(done, "yes")
     told = call("wait", done, first, second, "--timeout", "0.5")
     assert told.code == 6
-    assert told.out.startswith(f"task {done}: completed")
+    assert f'", task {done}: completed' in told.out.splitlines()[0]
     assert told.err.endswith(
         f"2 of them are still open after 0.5 s, and go on; come back with: clawlink wait {first} {second}\n"
     )
@@ -296,7 +296,7 @@ def test_delegate_and_wait_has_the_result_alone_on_stdout(call: Run, me: str, pe
     peer.respond(found[1], "done")
     code, out, _ = waiting.end()
     assert code == 0
-    assert out.startswith(f"task {found[1]}: completed\n")
+    assert out.splitlines()[0].endswith(f'", task {found[1]}: completed')
     told = call("delegate", "--to", peer.agent_id or "", "--task", "x", "--wait", "0.3s")
     assert (told.code, told.out) == (6, "")
     assert "come back with: clawlink wait " in told.err
@@ -542,3 +542,21 @@ def test_an_assignee_that_goes_silent_is_told_of(call: Run, own_relay: Relays, m
     first, *later = [line for line in shown.err.splitlines() if "peer" in line]
     assert "online" in first
     assert any("stale" in line for line in later), shown.err
+
+
+def test_a_pool_in_which_nobody_is_online_any_more_is_told_of(
+    call: Run, own_relay: Relays, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = own_relay("--stale-after", "1.5")
+    call("--relay", url, "register", "--name", "ada").ok()
+    with Client(url) as peer:
+        peer.register("peer", capabilities=["dig"])
+        task_id = call("delegate", "--capability", "dig", "--task", "dig a hole", "-q").ok().out.strip()
+        monkeypatch.setattr("clawlink.client.waiting._STEP_SECONDS", 0.2)
+        shown = call("wait", task_id, "--timeout", "4")
+    assert shown.code == 6
+    first, *later = [line for line in shown.err.splitlines() if line.startswith('clawlink: "dig a hole", task ')]
+    assert first.endswith(f"task {task_id}: queued, nobody yet"), shown.err
+    assert [line.partition("queued, ")[2] for line in later] == [
+        "nobody yet, and no agent that may claim it is online"
+    ], shown.err

@@ -98,6 +98,7 @@ async def test_a_new_task_reads_as_it_was_asked_with_absent_facts_as_null(pair: 
         "dead_letter": False,
         "attachments": [],
         "result_attachments": [],
+        "pool_online": None,
     }
     assert task["version"] >= 1
 
