@@ -68,42 +68,12 @@ def known_elsewhere(ctx: Context, where: Where, name: str) -> Where:
 
     A kept key goes there only after the relay has proved that it is the same. Neither key nor token is sent before.
     """
-    from clawlink.client.proof import is_same_relay
-    from clawlink.client.sync import Client
-    from clawlink.domain.agent import fold
-    from clawlink.errors import ClawLinkError
+    from clawlink.client.moved import kept_elsewhere
 
     if where.saved is not None:
         return where
-    kept = [
-        saved
-        for saved in ctx.identities.matching(named=name, relay=None)
-        if saved.relay_id and saved.agent_key and saved.relay_key and fold(saved.name) == fold(name)
-    ]
-    if not kept:
-        return where
-    try:
-        with Client(where.relay, timeout=ctx.timeout, ca=where.ca) as stranger:
-            relay_id = stranger.health().relay_id
-        for saved in kept:
-            if saved.relay_id != relay_id or saved.agent_key is None or saved.relay_key is None:
-                continue
-            proved = is_same_relay(
-                where.relay,
-                agent_key=saved.agent_key,
-                relay_key=saved.relay_key,
-                ca=where.ca or saved.ca,
-                timeout=ctx.timeout,
-            )
-            if proved:
-                return acting(saved, ctx.given)._replace(relay=where.relay)
-            ctx.warn(
-                f"{where.relay} says that it is the relay of {saved.name!r} at {saved.relay}, and cannot prove it: "
-                "the kept key is not sent there; use the old address, or https with a name that the relay allows"
-            )
-    except ClawLinkError:  # registering tells what is wrong there
-        pass
-    return where
+    saved = kept_elsewhere(ctx.identities, name, where.relay, ca=where.ca, timeout=ctx.timeout, warn=ctx.warn)
+    return where if saved is None else acting(saved, ctx.given)._replace(relay=where.relay)
 
 
 def relay_id_of(client: Client) -> str | None:

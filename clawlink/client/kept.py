@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 from clawlink.client.identity import Identities, Saved, home
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
     from clawlink.client.sync import Client
     from clawlink.protocol.replies import Registered
+
+_log = logging.getLogger("clawlink.client")
 
 
 def kept_as(identities: Identities, name: str, relay: str) -> Saved | None:
@@ -30,10 +33,12 @@ def register_and_keep(client: Client, name: str | None, register: Callable[[], R
     """
     if not name:
         raise BadRequest("a client with keep=True registers under a name: give one", field="name")
+    from clawlink.client.moved import forget_moved
+
     identities, me = Identities(home()), client.identity
     with identities.place(name) as place:
         new = me.agent_id is None
-        saved = kept_as(identities, name, client.relay) if new else None
+        saved = (kept_as(identities, name, client.relay) or _elsewhere(identities, name, client)) if new else None
         if saved is not None:
             new, me.agent_id, me.agent_key = False, saved.agent_id, saved.agent_key
             client.token, client.ca = client.token or saved.token, client.ca or saved.ca
@@ -59,9 +64,16 @@ def register_and_keep(client: Client, name: str | None, register: Callable[[], R
                     relay_key=client.relay_key,
                 )
             )
+            forget_moved(identities, saved, client.relay)
         except OSError:
             if new:
                 with contextlib.suppress(ClawLinkError):
                     client.leave()
             raise
     return done
+
+
+def _elsewhere(identities: Identities, name: str, client: Client) -> Saved | None:
+    from clawlink.client.moved import kept_elsewhere
+
+    return kept_elsewhere(identities, name, client.relay, ca=client.ca, timeout=client.timeout, warn=_log.warning)

@@ -113,6 +113,19 @@ def test_with_keep_the_next_client_of_that_name_is_the_same_agent(relay: str, cl
         client.register()
 
 
+def test_the_same_relay_at_another_address_knows_the_agent_again(relay: str, clawlink_home: Path) -> None:
+    name = fresh("night shift")
+    there = relay.replace("127.0.0.1", "localhost")
+    with connect(relay, keep=True) as client:
+        first = client.register(name, notices=True)
+    with connect(there, keep=True) as client:
+        again = client.register(name)
+    assert again.resumed
+    assert again.agent.agent_id == first.agent.agent_id
+    (saved,) = Identities(clawlink_home).matching(named=name, relay=None)
+    assert saved.relay == there
+
+
 def test_nothing_is_claimed_whose_key_cannot_be_kept(
     relay: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

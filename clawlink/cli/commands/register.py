@@ -50,8 +50,8 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from clawlink.cli.render import cell, named
     from clawlink.cli.returning import known_elsewhere, relay_id_of
     from clawlink.cli.settings import registering
-    from clawlink.client.address import address
     from clawlink.client.identity import Saved
+    from clawlink.client.moved import forget_moved
     from clawlink.errors import ClawLinkError
 
     # The id of a kept identity stands for its name, which may be one that cannot be typed.
@@ -91,8 +91,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
         )
         try:
             path = place.keep(me)
-            if before is not None and address(before.relay) != address(me.relay):
-                ctx.identities.forget(before)  # the same relay, which is at another address now
+            forget_moved(ctx.identities, before, me.relay)
         except OSError:
             if before is None:
                 with contextlib.suppress(ClawLinkError):

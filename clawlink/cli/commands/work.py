@@ -105,13 +105,14 @@ def _command(args: Namespace) -> str | list[str]:
 def _link(args: Namespace, ctx: Context) -> tuple[Link, list[str]]:
     """Return the link of the agent that works, and what it has subscribed to."""
     from clawlink import Link
+    from clawlink.cli.returning import known_elsewhere
     from clawlink.cli.settings import acting, registering
     from clawlink.domain.topic import EVERYTHING
 
     if args.name is None:
         where = acting(ctx.me, ctx.given)
     else:
-        where = ctx.located(registering(ctx.given, args.name, ctx.identities))
+        where = known_elsewhere(ctx, ctx.located(registering(ctx.given, args.name, ctx.identities)), args.name)
     me = where.saved
     link = Link(
         args.name if me is None else me.name,

@@ -13,6 +13,7 @@ from clawlink.client.identity import Identities, Saved
 from clawlink.client.kept import kept_as
 from clawlink.client.link.handlers import Handlers
 from clawlink.client.link.outbox import Outbox
+from clawlink.client.moved import forget_moved, kept_elsewhere
 from clawlink.domain.limits import MAX_ID_LENGTH
 from clawlink.errors import ClawLinkError
 
@@ -56,6 +57,19 @@ def _kept(settings: Settings) -> Saved | None:
     return None if settings.identities is None else kept_as(settings.identities, settings.name, settings.relay)
 
 
+def _elsewhere(settings: Settings) -> Saved | None:
+    if settings.identities is None:
+        return None
+    return kept_elsewhere(
+        settings.identities,
+        settings.name,
+        settings.relay,
+        ca=settings.ca,
+        timeout=settings.timeout,
+        warn=_log.warning,
+    )
+
+
 async def register(settings: Settings, client: AsyncClient) -> None:
     """Register, or resume the agent, and keep who it is: nothing is claimed whose key could not be kept."""
     if settings.identities is None:
@@ -65,12 +79,16 @@ async def register(settings: Settings, client: AsyncClient) -> None:
     place = await asyncio.to_thread(placing.__enter__)
     try:
         new = client.agent_id is None
-        saved = await asyncio.to_thread(_kept, settings)
-        if new and saved is not None:  # another process was faster
+        saved = await asyncio.to_thread(_kept, settings)  # another process may have been faster
+        if new and saved is None:
+            saved = await asyncio.to_thread(_elsewhere, settings)
+        if new and saved is not None:
             new, client.identity.agent_id, client.identity.agent_key = False, saved.agent_id, saved.agent_key
+            client.token, client.ca = client.token or saved.token, client.ca or saved.ca
         await _register(settings, client)
         try:
-            await asyncio.to_thread(place.keep, await _saved(settings, client))
+            await asyncio.to_thread(place.keep, await _saved(settings, client, saved))
+            await asyncio.to_thread(forget_moved, settings.identities, saved, client.relay)
         except OSError:
             if new:
                 with contextlib.suppress(ClawLinkError):
@@ -92,7 +110,7 @@ async def _register(settings: Settings, client: AsyncClient) -> None:
     _log.info("%s as %r (%s) at %s", how, settings.name, client.agent_id, client.relay)
 
 
-async def _saved(settings: Settings, client: AsyncClient) -> Saved:
+async def _saved(settings: Settings, client: AsyncClient, before: Saved | None) -> Saved:
     relay_id = None
     if client.relay_key is not None:
         with contextlib.suppress(ClawLinkError):
@@ -107,6 +125,7 @@ async def _saved(settings: Settings, client: AsyncClient) -> Saved:
         capabilities=settings.capabilities,
         description=settings.description,
         subscriptions=settings.handlers.subscriptions,
+        notices=None if before is None else before.notices,
         relay_id=relay_id,
         relay_key=client.relay_key,
     )

@@ -464,3 +464,17 @@ async def test_what_was_sent_is_delivered_before_it_ends(make_link: MakeLink, bo
         sent = [sender.send("boss", n) for n in range(50)]
     assert all(one.done() for one in sent)
     assert len({(await one).message_id for one in sent}) == 50
+
+
+def test_a_link_whose_relay_is_at_another_address_is_the_same_agent(
+    restartable: Restartable, make_link: MakeLink, tmp_path: Path
+) -> None:
+    there = restartable.url.replace("127.0.0.1", "localhost")
+    ids = []
+    for relay in (restartable.url, there, there):
+        with make_link("worker", relay=relay):
+            pass
+        (saved,) = Identities(tmp_path / "identities").all()
+        ids.append(saved.agent_id)
+        assert saved.relay == relay
+    assert len(set(ids)) == 1
