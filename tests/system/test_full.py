@@ -105,7 +105,8 @@ async def fill_by(relay: Live, kind: str, *, most: int) -> list[dict[str, object
 
 async def require_bounded(start_live: Starting, kind: str, limit: int) -> None:
     """Fill a relay with one kind of records until it is refused, or history makes room; look at its memory."""
-    many = ("--max-pools", "100000", "--max-mailbox-messages", "1000000")
+    unpaced = [part for pace in ("register", "files", "copies", "address") for part in (f"--rate-{pace}", "0")]
+    many = (*unpaced, "--max-pools", "100000", "--max-mailbox-messages", "1000000")
     relay = start_live("--max-memory", str(limit), *many)
     await relay.register("s", agent_id="s")
     for n in range(50):
