@@ -37,7 +37,7 @@ class Beside:
     def __init__(self, *args: str, stderr: int = subprocess.PIPE) -> None:
         self.process = subprocess.Popen([*COMMAND, *args], stdout=subprocess.PIPE, stderr=stderr, text=True)
         # A test that waits in vain fails; it does not hang.
-        self._patience = threading.Timer(50, self.process.kill)
+        self._patience = threading.Timer(120, self.process.kill)
         self._patience.start()
 
     def line(self) -> str:
@@ -60,7 +60,7 @@ class Beside:
 
     def end(self) -> tuple[int, str, str]:
         """Return exit code, and what is left of stdout and stderr."""
-        out, err = self.process.communicate(timeout=40)
+        out, err = self.process.communicate(timeout=100)
         return self.process.returncode, out, err
 
     def close(self) -> None:
