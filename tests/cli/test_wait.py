@@ -56,7 +56,9 @@ class Beside:
     def result(self) -> str:
         """Return the next line on stdout."""
         assert self.process.stdout is not None
-        return self.process.stdout.readline()
+        line = self.process.stdout.readline()
+        assert line, f"it ended without a result: {self.end()}"
+        return line
 
     def end(self) -> tuple[int, str, str]:
         """Return exit code, and what is left of stdout and stderr."""
