@@ -119,7 +119,7 @@ def make_store(kind: str) -> Store:
 
 
 # Where tests start processes or wait: these begin first, so that no worker is left alone with them at the end.
-_LONG = ("system", "bench", "test_", "cli", "client", "server")
+_LONG = ("system", "relay/test_task_machine", "store/test_machine", "bench", "test_", "cli", "client", "server")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

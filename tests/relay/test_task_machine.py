@@ -575,7 +575,9 @@ class TaskLife(RuleBasedStateMachine):
         before = self.seen.get(task.id)
         if before is not None:
             assert view.version >= before.version
-            changed = replace(view, version=0, owner=None) != replace(before, version=0, owner=None)
+            # Presence, that of the owner and of the pool, changes by itself.
+            now_is, was = (replace(one, version=0, owner=None, pool_online=None) for one in (view, before))
+            changed = now_is != was
             assert view.version > before.version or not changed, "a change that nobody is told of"
         self.seen[task.id] = view
 
