@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 # Recently written times, by millisecond: a relay writes the present, and the ends of new leases, again and again.
 _written: dict[int, str] = {}
@@ -58,7 +58,7 @@ def steady_clock() -> Callable[[], float]:
         time.clock_gettime(clock)
     except OSError:  # a sandbox that lacks it
         return time.monotonic
-    return lambda: time.clock_gettime(clock)
+    return partial(time.clock_gettime, clock)
 
 
 def iso(at: float) -> str:

@@ -92,6 +92,8 @@ class Delegations:
         return Delegated("delegated", route, id, self._agents.recipient(to))
 
     def _note(self, message: TaskDelegation, **facts: object) -> None:
+        if not self._core.happenings.wanted:
+            return
         self._core.happenings.note(
             "delegated",
             task_id=message.message_id,

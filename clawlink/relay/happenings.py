@@ -21,9 +21,14 @@ class Happenings:
         self._clock = clock
         self._flood = Flood()
 
+    @property
+    def wanted(self) -> bool:
+        """Return True if the log takes such lines: a caller on a busy path asks before it gathers facts."""
+        return _log.isEnabledFor(logging.INFO)
+
     def note(self, event: str, **facts: object) -> None:
         """Log an event with its facts. None stands for a fact that there is not."""
-        if not _log.isEnabledFor(logging.INFO):
+        if not self.wanted:
             return
         self.tell()
         if self._flood.passes(self._clock()):

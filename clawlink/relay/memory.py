@@ -30,7 +30,7 @@ _AT_ONCE = 64
 _RECORD_BYTES = 500
 _RETRY_SECONDS = 30.0
 NEW_RECORD_BYTES = 1024
-"""What is asked for a new record beside its bytes: itself, its index entries, and the record of its task."""
+"""Bytes that are asked for a new record beside its content: itself, its index entries, and its task's record."""
 
 _INDEX_BYTES = 350
 
@@ -48,6 +48,7 @@ class Memory:
         self._limits = limits
         self._stats = stats
         self._beside: list[Callable[[], int]] = []
+        self._for_new = int(limits.max_memory * NEW_WORK_SHARE)
         self._records = limits.max_memory  # as last read; until then there is no plenty
         self.trim: Callable[[], None] = lambda: None
         """Set by the keeper of contents: gives back what is only kept for what may come."""
@@ -59,17 +60,21 @@ class Memory:
     async def used(self) -> int:
         """Return about how many bytes of memory are in use."""
         self._records = await self._store.memory()
-        return self._records + self._used_beside()
+        return self._now()
 
-    def _used_beside(self) -> int:
-        return sum([used() for used in self._beside])
+    def _now(self) -> int:
+        """Return what is in use, with the records as last read."""
+        used = self._records
+        for beside in self._beside:
+            used += beside()
+        return used
 
     def has_plenty(self, size: int) -> bool:
         """Return True if there is room by what was known when something was last asked for: no need to ask then.
 
         For parts of contents, which come too often to ask a store each time. Records do not grow unasked.
         """
-        return self._records + self._used_beside() + size <= self._limits.max_memory * NEW_WORK_SHARE
+        return self._now() + size <= self._for_new
 
     async def require(self, size: int, *, answers: bool = False) -> None:
         """Refuse what would pass the limit, once no settled record is left to make room. Raises StorageFull.
@@ -77,9 +82,9 @@ class Memory:
         Part of the limit is kept for what ``answers`` open work.
         """
         most = self._limits.max_memory
-        allowed = most if answers else int(most * NEW_WORK_SHARE)
-        used = await self.used()
-        if used + size <= allowed:
+        allowed = most if answers else self._for_new
+        self._records = await self._store.memory()  # not by ``used``: each message comes by here
+        if self._now() + size <= allowed:
             return
         used = await self._make_room(allowed - size)
         if used + size > allowed:

@@ -14,6 +14,8 @@ _LEAST_ADDRESS = 256
 _LEAST_SPARE_FILES = 64
 # At most this many idle connections are looked at to make room for a new connection.
 _MOST_LOOKS = 32
+# An address at its limit has many seats, so the idle seats that are searched for its own are few.
+_MOST_SEARCHED = 1000
 # At most this many connections end in one turn of the event loop.
 _MOST_ENDED = 64
 
@@ -51,44 +53,57 @@ class Seat:
 
     def awaits_head(self, now: float) -> None:
         """Note that a request head is due. The first call counts."""
-        if self._ceiling is not None:
-            self._ceiling.await_head(self, now)
+        ceiling = self._ceiling
+        if ceiling is not None:
+            ceiling.idle.pop(self, None)
+            ceiling.heads.setdefault(self, now)
 
     def idle(self, now: float) -> None:
         """Note that the last request is answered."""
-        if self._ceiling is not None:
-            self._ceiling.idle(self, now)
+        ceiling = self._ceiling
+        if ceiling is not None:
+            ceiling.heads.pop(self, None)
+            ceiling.idle.pop(self, None)  # its new place in the table is the last
+            ceiling.idle[self] = now
 
     def busy(self) -> None:
         """Note that a request is under way."""
-        if self._ceiling is not None:
-            self._ceiling.busy(self)
+        ceiling = self._ceiling
+        if ceiling is not None:
+            ceiling.heads.pop(self, None)
+            ceiling.idle.pop(self, None)
 
     def leave(self) -> None:
         """Give the place up. A second call does nothing."""
+        self.busy()
         ceiling, self._ceiling = self._ceiling, None
         if ceiling is not None:
             ceiling.left(self)
 
 
 class Ceiling:
-    """The places for connections. A full ceiling ends the connection that has been idle longest, if there is one."""
+    """The places for connections. A full ceiling ends the connection that has been idle longest, if there is one.
+
+    ``heads`` are the seats that a request head is due on, and ``idle`` the idle seats, each with the time since when.
+    Both are in the order of time.
+    """
 
     def __init__(self, most: int, most_address: int) -> None:
         self.most = most
         self.most_address = most_address
         self.count = 0
+        self.heads: dict[Seat, float] = {}
+        self.idle: dict[Seat, float] = {}
         self._of: dict[str, int] = {}
-        self._heads: dict[Seat, float] = {}  # the seats that a request head is due on, the earliest first
-        self._idle: dict[Seat, float] = {}  # the idle seats, the longest first
-        self._idle_of: dict[str, dict[Seat, float]] = {}
 
     def take(self, block: str | None) -> Seat | Full:
         """Return a place for a connection; ``block`` None is that of a peer without a limit by address."""
         has = 0 if block is None else self._of.get(block, 0)
-        if has >= self.most_address < self.most and not _make_room(self._idle_of.get(block or "", {})):
-            return Full(self.most_address, "--max-connections-address", "this address has")
-        if self.count >= self.most and not _make_room(self._idle):
+        if has >= self.most_address < self.most:
+            own = (seat for seat in islice(self.idle, _MOST_SEARCHED) if seat.block == block)
+            if not _make_room(own):
+                return Full(self.most_address, "--max-connections-address", "this address has")
+        if self.count >= self.most and not _make_room(self.idle):
             return Full(self.most, "--max-connections", "this relay has")
         self.count += 1
         if block is not None:
@@ -100,49 +115,24 @@ class Ceiling:
 
         Return True if there may be more: the caller repeats it once others have had their turn.
         """
-        heads, idle = _older(self._heads, now - HEAD_SECONDS), _older(self._idle, now - IDLE_SECONDS)
+        heads, idle = _older(self.heads, now - HEAD_SECONDS), _older(self.idle, now - IDLE_SECONDS)
         for seat in heads:
-            self.busy(seat)
+            seat.busy()
             if seat.holder is not None:
                 seat.holder.give_up_head()
         for seat in idle:
-            self.busy(seat)
+            seat.busy()
             if seat.holder is not None:
                 seat.holder.give_up_idle()
         return len(heads) == _MOST_ENDED or len(idle) == _MOST_ENDED
 
-    def await_head(self, seat: Seat, now: float) -> None:
-        """See ``Seat.awaits_head``."""
-        self._forget_idle(seat)
-        self._heads.setdefault(seat, now)
-
-    def idle(self, seat: Seat, now: float) -> None:
-        """See ``Seat.idle``."""
-        self.busy(seat)
-        self._idle[seat] = now
-        if seat.block is not None:
-            self._idle_of.setdefault(seat.block, {})[seat] = now
-
-    def busy(self, seat: Seat) -> None:
-        """See ``Seat.busy``."""
-        self._heads.pop(seat, None)
-        self._forget_idle(seat)
-
     def left(self, seat: Seat) -> None:
-        """See ``Seat.leave``."""
-        self.busy(seat)
+        """Count a place that a seat gives up."""
         self.count -= 1
         if seat.block is not None:
             self._of[seat.block] -= 1
             if not self._of[seat.block]:
                 del self._of[seat.block]
-
-    def _forget_idle(self, seat: Seat) -> None:
-        if self._idle.pop(seat, None) is not None and seat.block is not None:
-            idle = self._idle_of[seat.block]
-            del idle[seat]
-            if not idle:
-                del self._idle_of[seat.block]
 
 
 def _make_room(idle: Iterable[Seat]) -> bool:

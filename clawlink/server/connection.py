@@ -46,13 +46,12 @@ class Server(web.Server):
     ) -> None:
         loop = asyncio.get_running_loop()
         told = frozenset(name.lower() for name in names)
+        # The same for all requests of this server.
+        shared = {"addresses": addresses, "names": told, "unread": unread, "ceiling": ceiling}
+        kind: type[Request] = type("Request", (Request,), shared)
 
         def request(message: Any, payload: Any, protocol: Any, writer: Any, task: Any) -> Request:
-            made = Request(message, payload, protocol, writer, task, loop, client_max_size=max_body_bytes)
-            made.addresses = addresses
-            made.names = told
-            made.unread = unread
-            made.ceiling = ceiling
+            made = kind(message, payload, protocol, writer, task, loop, client_max_size=max_body_bytes)
             protocol.begin(made)
             return made
 
@@ -122,7 +121,6 @@ class _Connection(RequestHandler):
     def begin(self, request: Request) -> None:
         """Note that a request is handled from now on."""
         self._request = request
-        self.seat.busy()
         if self.ended and not self._messages:
             self.close()  # once it is answered
 
@@ -174,8 +172,9 @@ class _Connection(RequestHandler):
     # -- connections that keep the relay waiting ---------------------------------------------------------------------
 
     def answered(self) -> None:
-        """Note that a request is answered."""
-        self.seat.idle(self._loop.time())
+        """Note that a request is answered. A connection with further requests stays busy."""
+        if not self._messages:
+            self.seat.idle(self._loop.time())
 
     def leave_if_idle(self) -> bool:
         """End the connection unless a request or a reply is under way. Return True if it has ended."""

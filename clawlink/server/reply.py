@@ -52,7 +52,7 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     @property
     def size(self) -> int:
         """How many bytes the body has."""
-        return len(self.body) + sum(map(len, self.more))
+        return len(self.body) + sum(map(len, self.more)) if self.more else len(self.body)
 
 
 def reply(struct: Any, handover: Handover | None = None) -> Reply:

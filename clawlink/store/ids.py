@@ -15,15 +15,14 @@ PIECE = 4096
 class Ids:
     """Ids and their numbers. Numbers only grow, so a page goes on after an id that is gone."""
 
-    __slots__ = ("_before", "_count", "_last")
+    __slots__ = ("_before", "_last")
 
     def __init__(self) -> None:
         self._last: dict[str, int] = {}
         self._before: list[dict[str, int]] | None = None  # full ones, oldest first
-        self._count = 0
 
     def __len__(self) -> int:
-        return self._count
+        return len(self._last) if self._before is None else sum(map(len, self._before)) + len(self._last)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._last) if self._before is None else chain(*self._before, self._last)
@@ -41,20 +40,17 @@ class Ids:
             self._before.append(self._last)
             self._last = {}
         self._last[id] = number
-        self._count += 1
 
     def remove(self, id: str) -> None:
         """Remove an id. Raises KeyError if it is not here."""
-        if self._last.pop(id, None) is None:
-            self._remove_before(id)
-        self._count -= 1
-
-    def _remove_before(self, id: str) -> None:
+        if self._last.pop(id, None) is not None:
+            return
         before = self._before or []
         for place, piece in enumerate(before):
             if piece.pop(id, None) is not None:
                 if not piece:
                     del before[place]
+                    self._before = before or None
                 return
         raise KeyError(id)
 

@@ -49,10 +49,9 @@ class _Kind:
     """All records of one kind, their indexes, and the calendar: which of them end in which second.
 
     ``seconds`` are the seconds of the calendar, sorted. ``arrivals`` is the last number given to an id under a key.
-    ``memory`` is about how many bytes all that takes.
     """
 
-    __slots__ = ("arrivals", "calendar", "indexes", "memory", "records", "seconds")
+    __slots__ = ("arrivals", "calendar", "indexes", "records", "seconds")
 
     def __init__(self) -> None:
         self.records: dict[str, Any] = {}
@@ -60,66 +59,70 @@ class _Kind:
         self.calendar: dict[int, Ids] = {}
         self.seconds: list[int] = []
         self.arrivals = 0
-        self.memory = 0
 
-    def apply(self, id: str, old: Any, new: Any) -> None:
-        """Put ``new`` in the place of ``old``; either may be None."""
+    def apply(self, id: str, old: Any, new: Any) -> int:
+        """Put ``new`` in the place of ``old``; either may be None. Return by about how many bytes memory has grown."""
+        grown = 0
         if new is None:
             del self.records[id]
             new_keys, new_end = (), None
         else:
             self.records[id] = new
             new_keys, new_end = new.index_keys, new.ends_at
-            self.memory += _PLACE_BYTES + new.footprint
+            grown = _PLACE_BYTES + new.footprint
         if old is None:
             old_keys, old_end = (), None
         else:
             old_keys, old_end = old.index_keys, old.ends_at
-            self.memory -= _PLACE_BYTES + old.footprint
+            grown -= _PLACE_BYTES + old.footprint
         if old_keys or new_keys:
             old_weight = old.weight if old_keys else 0
             new_weight = new.weight if new_keys else 0
             if old_keys != new_keys:
                 self.arrivals += 1
+                grown += _ENTRY_BYTES * (len(new_keys) - len(old_keys))
                 for key in old_keys:
                     if key not in new_keys:
-                        self._unindex(id, key, old_weight)
+                        grown -= self._unindex(id, key, old_weight)
                 for key in new_keys:
                     if key not in old_keys:
-                        self._index(id, key, new_weight)
+                        grown += self._index(id, key, new_weight)
             if old_weight != new_weight and old_keys:
                 for key in new_keys:
                     if key in old_keys:
                         self.indexes[key].bytes += new_weight - old_weight
         if old_end != new_end:
             if old_end is not None:
-                self._uncalendar(id, int(old_end))
+                grown -= _ENTRY_BYTES + self._uncalendar(id, int(old_end))
             if new_end is not None:
-                self.memory += _ENTRY_BYTES
+                grown += _ENTRY_BYTES
                 ids = self.calendar.get(int(new_end))
                 if ids is None:
                     ids = self.calendar[int(new_end)] = Ids()
                     insort(self.seconds, int(new_end))
-                    self.memory += _SECOND_BYTES
+                    grown += _SECOND_BYTES
                 ids.add(id, 0)
+        return grown
 
-    def _index(self, id: str, key: str, weight: int) -> None:
+    def _index(self, id: str, key: str, weight: int) -> int:
+        """Add an id to an index. Return the bytes of the index if it is new."""
         index = self.indexes.get(key)
+        new = index is None
         if index is None:
             index = self.indexes[key] = _Index()
-            self.memory += _INDEX_BYTES + text_bytes(key, sent=False)
         index.bytes += weight
         index.add(id, self.arrivals)
-        self.memory += _ENTRY_BYTES
+        return _INDEX_BYTES + text_bytes(key, sent=False) if new else 0
 
-    def _unindex(self, id: str, key: str, weight: int) -> None:
+    def _unindex(self, id: str, key: str, weight: int) -> int:
+        """Remove an id from an index. Return the bytes of the index if it is gone with that."""
         index = self.indexes[key]
         index.bytes -= weight
         index.remove(id)
-        self.memory -= _ENTRY_BYTES
-        if not index:
-            del self.indexes[key]
-            self.memory -= _INDEX_BYTES + text_bytes(key, sent=False)
+        if index:
+            return 0
+        del self.indexes[key]
+        return _INDEX_BYTES + text_bytes(key, sent=False)
 
     def page(self, key: str, after: str | None, limit: int, *, newest: bool) -> Page[Any]:
         """Return the records under ``key`` that came after the number ``after``, or before it, ``newest`` first."""
@@ -135,14 +138,15 @@ class _Kind:
             return Page(records, None)
         return Page(records, str(index.number(ids[limit - 1])))
 
-    def _uncalendar(self, id: str, second: int) -> None:
+    def _uncalendar(self, id: str, second: int) -> int:
+        """Remove an id from the calendar. Return the bytes of the second if it is gone with that."""
         ids = self.calendar[second]
         ids.remove(id)
-        self.memory -= _ENTRY_BYTES
-        if not ids:
-            self.memory -= _SECOND_BYTES
-            del self.calendar[second]
-            del self.seconds[bisect_left(self.seconds, second)]
+        if ids:
+            return 0
+        del self.calendar[second]
+        del self.seconds[bisect_left(self.seconds, second)]
+        return _SECOND_BYTES
 
 
 class _Mailbox:
@@ -172,7 +176,7 @@ class MemoryStore:
         self._mailboxes: dict[str, _Mailbox] = {}
         self._held_count = 0
         self._held_bytes = 0
-        self._queues_memory = 0
+        self._memory = 0
 
     def _kind(self, kind: type[Any]) -> _Kind:
         found = self._kinds.get(kind)
@@ -210,7 +214,7 @@ class MemoryStore:
         return Usage(self._held_count, self._held_bytes)
 
     async def memory(self) -> int:
-        return self._queues_memory + sum([kind.memory for kind in self._kinds.values()])
+        return self._memory
 
     async def due(self, mailbox: str, now: float, limit: int) -> Sequence[Delivery]:
         box = self._mailboxes.get(mailbox)
@@ -221,7 +225,7 @@ class MemoryStore:
             if not heap or heap[0][0] > now:
                 break
             d = self._filed(heappop(heap), mailbox)
-            self._queues_memory -= _LATER_BYTES
+            self._memory -= _LATER_BYTES
             if d is not None:
                 _insert(box.ready, d)
         return box.ready[:limit]
@@ -254,7 +258,7 @@ class MemoryStore:
                 if not heap or self._filed(heap[0], mailbox) is not None:
                     break
                 heappop(heap)
-                self._queues_memory -= _LATER_BYTES
+                self._memory -= _LATER_BYTES
         # Too early, if there are more that were settled: then ask again.
         return min((heap[0][0] for heap in (box.later, box.older) if heap), default=None)
 
@@ -294,7 +298,7 @@ class MemoryStore:
                 raise Conflict(f"{type(record).__name__} {id!r} is not at version {follows}")
             accepted.append((kind, id, old, new))
         for kind, id, old, new in accepted:
-            kind.apply(id, old, new)
+            self._memory += kind.apply(id, old, new)
             if kind is self._deliveries:
                 self._queue(home, old, new)
 
@@ -303,7 +307,7 @@ class MemoryStore:
         box = self._mailboxes.get(mailbox)
         if box is None:
             box = self._mailboxes[mailbox] = _Mailbox()
-            self._queues_memory += _MAILBOX_BYTES
+            self._memory += _MAILBOX_BYTES
         count = size = 0
         if old is not None:
             before = old.state
@@ -324,7 +328,7 @@ class MemoryStore:
             self._held_bytes += size
         if not box.count:
             del self._mailboxes[mailbox]
-            self._queues_memory -= _MAILBOX_BYTES + _LATER_BYTES * (len(box.later) + len(box.older))
+            self._memory -= _MAILBOX_BYTES + _LATER_BYTES * (len(box.later) + len(box.older))
 
     def _file(self, box: _Mailbox, d: Delivery) -> None:
         # A new message is due at once unless it was stored to wait. Anything else is filed by its time, and `due` moves
@@ -333,13 +337,13 @@ class MemoryStore:
             _insert(box.ready, d)
             return
         heappush(box.later, (d.visible_at, d.id, d.version))
-        self._queues_memory += _LATER_BYTES
+        self._memory += _LATER_BYTES
         for _ in range(min(_CLEANED_AT_ONCE, len(box.older))):
             entry = box.older.pop()  # the last of a heap: the others stay a heap
             if self._filed(entry, d.mailbox) is not None:
                 heappush(box.later, entry)
             else:
-                self._queues_memory -= _LATER_BYTES
+                self._memory -= _LATER_BYTES
         if not box.older and len(box.later) > _STALE_ENTRIES and len(box.later) > 4 * box.count:
             box.older, box.later = box.later, []
 
