@@ -131,16 +131,18 @@ async def _write(request: Request, answer: Reply) -> web.StreamResponse:
     if transport is None or transport.is_closing():
         raise ConnectionResetError("the client has gone")
     size = answer.size
+    if request.method == hdrs.METH_HEAD:
+        return await _send_head(request, answer, size)
     if size > _LARGE_BYTES:
         with request.unread.hold(request.block, size), _watched(request):
-            response = await _send(request, answer, size)
+            await _send_large(request, answer, size)
             await request.writer.drain()
-        return response
-    response = await _send(request, answer, size)
+        return _WRITTEN
+    _send(request, answer, size)
     if transport.get_write_buffer_size():  # a peer that asks on and reads nothing gets no more replies
         with _watched(request):
             await request.writer.drain()
-    return response
+    return _WRITTEN
 
 
 @contextmanager
@@ -154,13 +156,19 @@ def _watched(request: Request) -> Iterator[None]:
         watch.stop()
 
 
-async def _send(request: Request, answer: Reply, size: int) -> web.StreamResponse:
-    if request.method == hdrs.METH_HEAD:
-        return await _send_head(request, answer, size)
-    transport: Any = request.transport
+def _send(request: Request, answer: Reply, size: int) -> None:
     connection: Any = request.protocol
+    transport: Any = connection.transport
     if answer.handover is not None:
         connection.hand_over(answer.handover)
+    head = _head_of(request, answer, size)
+    request.writer.output_size += len(head) + size
+    transport.write(b"".join((head, answer.body, *answer.more)))
+    if answer.handover is not None:
+        connection.handed_over()
+
+
+def _head_of(request: Request, answer: Reply, size: int) -> bytes:
     more = _lines(answer.headers) if answer.headers else b""
     if request.headers_too is not None:
         more += _lines(request.headers_too)
@@ -168,15 +176,16 @@ async def _send(request: Request, answer: Reply, size: int) -> web.StreamRespons
         more += b"Connection: keep-alive\r\n" if request.keep_alive else b"Connection: close\r\n"
     head = _head(answer.status, answer.content_type)
     length = b"" if answer.status == 204 else b"Content-Length: %d\r\n" % size
-    head = b"%b%b%b\r\n" % (head, more, length)
+    return b"%b%b%b\r\n" % (head, more, length)
+
+
+async def _send_large(request: Request, answer: Reply, size: int) -> None:
+    transport: Any = request.transport
+    connection: Any = request.protocol
+    if answer.handover is not None:
+        connection.hand_over(answer.handover)
     writer = request.writer
-    if size <= _LARGE_BYTES:
-        writer.output_size += len(head) + size
-        transport.write(b"".join((head, answer.body, *answer.more)))
-        if answer.handover is not None:
-            connection.handed_over()
-        return _WRITTEN
-    transport.write(head)  # copying the body behind it would take longer than a second write
+    transport.write(_head_of(request, answer, size))  # copying the body behind it would take longer than a second write
     for part in (answer.body, *answer.more):
         for start in range(0, len(part), _PART_BYTES):
             piece = memoryview(part)[start : start + _PART_BYTES]
@@ -185,7 +194,6 @@ async def _send(request: Request, answer: Reply, size: int) -> web.StreamRespons
             transport.write(piece)
     if answer.handover is not None:
         connection.handed_over()
-    return _WRITTEN
 
 
 async def _send_head(request: Request, answer: Reply, size: int) -> web.StreamResponse:
