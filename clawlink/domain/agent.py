@@ -81,14 +81,21 @@ class Agent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     @property
     def footprint(self) -> int:
         """Its texts count twice: they are kept once more as ``discover`` sends them."""
-        shown = (self.id, self.name, self.machine, self.description, *self.capabilities)
-        size = _RECORD_BYTES + sum(text_bytes(text) + len(msgspec.json.encode(text)) for text in shown)
+        shown = (self.name, self.machine, self.description, *self.capabilities)
+        size = _RECORD_BYTES + len(self.id) + sum(text_bytes(text) + _encoded_bytes(text) for text in shown)
         return size + text_bytes(self.address) + sum(map(text_bytes, (*self.subscriptions, *self.topic_keys)))
 
     @property
     def ends_at(self) -> float | None:
         """Silence ends an agent, and only the janitor knows the limits; so it looks at every agent in turn."""
         return None
+
+
+def _encoded_bytes(text: str | None) -> int:
+    """Return about how many bytes a text takes in JSON."""
+    if text is None:
+        return 4
+    return 2 + (len(text) if text.isascii() else len(text.encode()))
 
 
 class NameHold(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -116,7 +123,7 @@ class NameHold(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def footprint(self) -> int:
-        return _HOLD_BYTES + text_bytes(self.id)
+        return _HOLD_BYTES
 
     @property
     def ends_at(self) -> float | None:

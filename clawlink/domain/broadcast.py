@@ -46,7 +46,7 @@ class Broadcast(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def footprint(self) -> int:
-        return _RECORD_BYTES + text_bytes(self.id) + len(self.body) + _RECIPIENT_BYTES * len(self.recipients)
+        return _RECORD_BYTES + len(self.body) + _RECIPIENT_BYTES * len(self.recipients)
 
     def done(self, refused: int) -> Broadcast:
         """Return the broadcast once every recipient has been tried."""
@@ -83,7 +83,7 @@ class Knowledge(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def footprint(self) -> int:
-        texts = text_bytes(self.id) + text_bytes(self.topic) + sum(map(text_bytes, self.tags))
+        texts = text_bytes(self.topic) + sum(map(text_bytes, self.tags))
         return _KNOWLEDGE_BYTES + len(self.body) + texts
 
 

@@ -110,9 +110,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     @property
     def footprint(self) -> int:
         """Beside the record of its task it takes no body of its own: it is the task's."""
-        size = _RECORD_BYTES + text_bytes(self.id)
-        if not self.has_record:
-            size += len(self.body)
+        size = _RECORD_BYTES if self.has_record else _RECORD_BYTES + len(self.body)
         return size if self.merge is None else size + text_bytes(self.merge, sent=False)
 
 

@@ -82,7 +82,7 @@ class SharedFile(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     @property
     def footprint(self) -> int:
         """Without the contents, which are counted where they are kept."""
-        size = _RECORD_BYTES + text_bytes(self.id)
+        size = _RECORD_BYTES
         for version in self.versions:
             size += _VERSION_BYTES + text_bytes(version.file_type) + text_bytes(version.content_type)
         return size if self.lock is None else size + _LOCK_BYTES + text_bytes(self.lock.note)
@@ -133,7 +133,7 @@ class FileWrite(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def footprint(self) -> int:
-        return _WRITE_BYTES + text_bytes(self.id) + text_bytes(self.file_key)
+        return _WRITE_BYTES + text_bytes(self.file_key)
 
 
 def present(file: SharedFile | None, now: float) -> SharedFile | None:

@@ -54,7 +54,7 @@ class Pool(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def footprint(self) -> int:
-        texts = (self.id, self.name, *self.capabilities, *self.any_of)
+        texts = (self.name, *self.capabilities, *self.any_of)
         left = 0 if self.left is None else self.left.footprint
         return _RECORD_BYTES + sum(map(text_bytes, texts)) + left
 

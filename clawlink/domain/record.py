@@ -42,7 +42,7 @@ class Record(Protocol):
 
     @property
     def footprint(self) -> int:
-        """About how many bytes of memory the record takes, without the store's tables and index entries."""
+        """About how many bytes of memory the record takes, without its id, the store's tables and index entries."""
 
     @property
     def ends_at(self) -> float | None:

@@ -127,7 +127,7 @@ class Pointer(Struct, frozen=True, kw_only=True, gc=False):
     @property
     def footprint(self) -> int:
         event = self.event
-        texts = (self.id, event.id, event.type, event.sender, event.receiver, self.sender_name, self.receiver_name)
+        texts = (event.id, event.type, event.sender, event.receiver, self.sender_name, self.receiver_name)
         readers = sum(map(text_bytes, event.received_by))
         return _RECORD_BYTES + len(self.content) + sum(map(text_bytes, texts)) + readers
 

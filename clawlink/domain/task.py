@@ -22,7 +22,7 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery, by_lender
 from clawlink.domain.limits import MAX_HISTORY, MAX_HISTORY_BYTES
 from clawlink.domain.pool import is_pool
-from clawlink.domain.record import SETTLED, text_bytes
+from clawlink.domain.record import SETTLED
 from clawlink.errors import BadRequest, LeaseLost, NotAllowed, WrongState
 
 
@@ -168,7 +168,7 @@ class Task(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def footprint(self) -> int:
-        return _RECORD_BYTES + text_bytes(self.id) + self.weight + _EVENT_BYTES * len(self.history)
+        return _RECORD_BYTES + self.weight + _EVENT_BYTES * len(self.history)
 
     @property
     def ends_at(self) -> float:

@@ -37,7 +37,8 @@ _INDEX_BYTES = 350
 
 def size_of(record: Record) -> int:
     """Return about how much memory a new record takes, if nobody else has its index keys."""
-    return record.footprint + sum(_INDEX_BYTES + text_bytes(key, sent=False) for key in record.index_keys)
+    keys = sum(_INDEX_BYTES + text_bytes(key, sent=False) for key in record.index_keys)
+    return record.footprint + text_bytes(record.id) + keys
 
 
 class Memory:

@@ -24,6 +24,9 @@ class Ids:
     def __len__(self) -> int:
         return len(self._last) if self._before is None else sum(map(len, self._before)) + len(self._last)
 
+    def __bool__(self) -> bool:
+        return bool(self._last) or self._before is not None
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._last) if self._before is None else chain(*self._before, self._last)
 

@@ -69,12 +69,16 @@ class _Kind:
         else:
             self.records[id] = new
             new_keys, new_end = new.index_keys, new.ends_at
-            grown = _PLACE_BYTES + new.footprint
+            grown = new.footprint
+            if old is None:
+                grown += _PLACE_BYTES + text_bytes(id)
         if old is None:
             old_keys, old_end = (), None
         else:
             old_keys, old_end = old.index_keys, old.ends_at
-            grown -= _PLACE_BYTES + old.footprint
+            grown -= old.footprint
+            if new is None:
+                grown -= _PLACE_BYTES + text_bytes(id)
         if old_keys or new_keys:
             old_weight = old.weight if old_keys else 0
             new_weight = new.weight if new_keys else 0

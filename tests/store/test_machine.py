@@ -96,7 +96,7 @@ def counted(store: MemoryStore) -> int:
     """Return how much memory the store should say is in use, from all that it holds at this moment."""
     total = 0
     for kind in store._kinds.values():
-        total += sum(memory._PLACE_BYTES + record.footprint for record in kind.records.values())
+        total += sum(memory._PLACE_BYTES + text_bytes(record.id) + record.footprint for record in kind.records.values())
         for key, index in kind.indexes.items():
             total += memory._INDEX_BYTES + text_bytes(key, sent=False) + memory._ENTRY_BYTES * len(index)
         total += sum(memory._SECOND_BYTES + memory._ENTRY_BYTES * len(ids) for ids in kind.calendar.values())
