@@ -28,8 +28,9 @@ def texts(source: str) -> Iterator[tuple[int, str]]:
 
 
 def test_the_rule_finds_what_it_is_for() -> None:
-    source = '"""One thing."""\nx = 1\n# Which it is,\n# One says.\ndef f():\n    """Return x."""\n'
-    assert [line for line, text in texts(source) if _NO_SUBJECT.match(text)] == [1, 3]
+    for word in ("Who", "What", "Which", "That", "One", "Whoever", "So long"):
+        source = f'"""{word} x."""\nx = 1\n# {word} is,\n# {word} says.\ndef f():\n    """Return x."""\n'
+        assert [line for line, text in texts(source) if _NO_SUBJECT.match(text)] == [1, 3], word
 
 
 def test_no_docstring_or_comment_begins_without_its_subject() -> None:

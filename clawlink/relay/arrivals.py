@@ -62,11 +62,13 @@ class Arrivals:
         if not self._agents.rate and not self._pairs.rate:
             return
         now = self._core.clock()
-        if self._agents.wait(sender, now):
-            self._limited([sender], "all others", self._agents, self._agents.wait(sender, now))
+        wait = self._agents.wait(sender, now)
+        if wait:
+            self._limited([sender], f"{sender} sends new work to all others", self._agents, wait)
         if to is not None:
-            if self._pairs.wait((sender, to), now):
-                self._limited([sender, to], to, self._pairs, self._pairs.wait((sender, to), now))
+            wait = self._pairs.wait((sender, to), now)
+            if wait:
+                self._limited([sender, to], f"{sender} sends new work to {to}", self._pairs, wait)
             self._pairs.take((sender, to), now)
         self._agents.take(sender, now)
 
@@ -97,29 +99,20 @@ class Arrivals:
 
     def _require(self, pace: Pace, agent_id: str | None, address: str | None) -> None:
         now = self._core.clock()
-        whose, limit, wait = f"agent {agent_id}", pace.agents, 0.0
         agents = [] if agent_id is None else [agent_id]
-        if agent_id is not None:
-            wait = pace.agents.wait(agent_id, now)
-        if not wait and address is not None:
-            whose, limit, wait = "the agents of your address", pace.addresses, pace.addresses.wait(address, now)
-        if wait:
-            self._core.stats.rate_limited += 1
-            self._note("rate_limited", agents)
-            raise RateLimited(
-                f"{whose} {pace.did} faster than {limit.rate:g} a second (at once {limit.burst:g}); "
-                f"try again in {wait:.2f} s",
-                limit=limit.rate,
-                retry_after=wait,
-                current=agents,
-            )
+        for key, whose, limit in (
+            (agent_id, f"agent {agent_id}", pace.agents),
+            (address, "the agents of your address", pace.addresses),
+        ):
+            wait = 0.0 if key is None else limit.wait(key, now)
+            if wait:
+                self._limited(agents, f"{whose} {pace.did}", limit, wait)
 
-    def _limited(self, agents: list[str], whom: str, limit: Buckets, wait: float) -> None:
+    def _limited(self, agents: list[str], did: str, limit: Buckets, wait: float) -> None:
         self._core.stats.rate_limited += 1
         self._note("rate_limited", agents)
         raise RateLimited(
-            f"{agents[0]} sends new work to {whom} faster than {limit.rate:g} a second (at once {limit.burst:g}); "
-            f"try again in {wait:.2f} s",
+            f"{did} faster than {limit.rate:g} a second (at once {limit.burst:g}); try again in {wait:.2f} s",
             limit=limit.rate,
             retry_after=wait,
             current=agents,
