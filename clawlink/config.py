@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from clawlink.domain.limits import Limits
 
@@ -26,6 +27,7 @@ class ServerConfig:
     """How one relay runs. ``token`` None means that it asks for none.
 
     Without a ``secret`` it makes one that ends with it. ``kept`` is the folder of a token that was made and kept.
+    ``doors`` has the settings of doors, by name; a door that is missing there has its defaults.
     """
 
     host: str = DEFAULT_HOST
@@ -46,12 +48,10 @@ class ServerConfig:
     loop: str = "auto"
     log_level: str = "info"
     log_json: bool = False
-    agentlink_config: str | None = None
-    agentlink_self_register: bool = False
-    no_store: bool = False
     spool: str | None = None
     spool_above: int = 1024 * 1024
     limits: Limits = field(default_factory=Limits)
+    doors: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def on_loopback(self) -> bool:

@@ -1,14 +1,16 @@
 """Imports only ever point down: the floors of references/architecture.md, enforced on every import there is.
 
+    doors/*          each stands above all that it uses, and nothing but its own rooms knows it
     cli, bench
-    client (skill)   server   doors/*
+    client (skill)   server
     relay
     protocol   store   lan
     domain
     errors
 
 Siblings on one floor do not import each other. Imports inside functions and under ``TYPE_CHECKING`` count too: a name
-that is only needed for a type is a dependency all the same.
+that is only needed for a type is a dependency all the same. ``clawlink.doors.registry`` alone is free of that: it loads
+nothing, and names the types of both sides.
 """
 
 from __future__ import annotations
@@ -32,11 +34,11 @@ FLOORS = {
     "relay": 3,
     "client": 4,
     "server": 4,
-    "doors": 4,
     "cli": 5,
+    "doors": 6,
 }
 # Modules that belong to a part of another name.
-PART_OF = {"__main__": "cli", "skill": "client", "bench": "cli", "agentlink": "client", "agentrelay": "client"}
+PART_OF = {"__main__": "cli", "skill": "client", "bench": "cli", "agentrelay": "client"}
 # All may use these; config reads the limits, and is otherwise as low as they are.
 FOR_ALL = {"errors", "version", "config", "private"}
 MAY_USE = {
@@ -46,12 +48,20 @@ MAY_USE = {
     "private": {"private"},
 }
 
+# The rooms of a door, the lowest first, with the parts that each may use, and the rooms. Its own files are ``wire``.
+WIRE = {"domain", "protocol"}
+ROOMS = {
+    "wire": (WIRE, {"wire"}),
+    "server": (WIRE | {"store", "relay", "server"}, {"wire", "server"}),
+    "client": (WIRE | {"client", "lan"}, {"wire", "client"}),
+    "cli": (WIRE | {"client", "cli"}, {"wire", "client", "cli"}),
+    "bench": (WIRE | {"store", "relay", "server", "client", "bench"}, {"wire", "server", "client", "bench"}),
+}
+
 CLIENT_SIDE = {"client", "cli"}
-RELAY_SIDE = {"relay", "store", "server", "doors", "bench"}
+RELAY_SIDE = {"relay", "store", "server", "bench"}
 # The verbs that run a relay, and they only once they are called: no other verb pays for it.
 RUNS_A_RELAY = {f"{PACKAGE}/cli/commands/{verb}.py" for verb in ("serve", "demo", "bench")}
-# The one place that knows all of them together.
-COMPOSITION_ROOT = f"{PACKAGE}/server/app.py"
 
 
 class Import(NamedTuple):
@@ -120,10 +130,10 @@ def part(module: str) -> str:
     names = module.split(".")
     if len(names) == 1:
         return ""
-    if names[1] == "doors" and len(names) > 2 and (ROOT / PACKAGE / "doors" / f"{names[2]}.py").exists():
-        return "doors"
-    if names[1] == "doors" and len(names) > 2:
-        return f"doors/{names[2]}"
+    if names[1] == "doors":
+        return "registry" if names[2:3] in ([], ["registry"]) else f"doors/{names[2]}"
+    if _is_import_name(names[1]):
+        return f"doors/{names[1]}"
     if names[1] not in FLOORS and names[1] not in PART_OF and names[1] not in FOR_ALL:
         return "" if not _exists(names[1]) else names[1]
     return names[1]
@@ -131,6 +141,20 @@ def part(module: str) -> str:
 
 def _exists(name: str) -> bool:
     return (ROOT / PACKAGE / name).is_dir() or (ROOT / PACKAGE / f"{name}.py").exists()
+
+
+def _is_import_name(name: str) -> bool:
+    """Return True for a module that is nothing but the import name of a door's client."""
+    file = ROOT / PACKAGE / f"{name}.py"
+    return file.exists() and f"from {PACKAGE}.doors.{name}." in file.read_text("utf-8")
+
+
+def room(module: str) -> str:
+    """Return which room of its door a module is in."""
+    names = module.split(".")
+    if names[1] != "doors":
+        return "client"
+    return names[3] if len(names) > 3 and names[3] in ROOMS else "wire"
 
 
 def unit(of: str) -> str:
@@ -147,12 +171,22 @@ def fault(found: Import) -> str | None:
     """Tell what is wrong with an import; None if nothing is."""
     here = part(".".join(Path(found.file).with_suffix("").parts).removesuffix(".__init__"))
     there = part(found.target)
+    if there in FOR_ALL or (here, there) == ("registry", "registry"):
+        return None if here not in MAY_USE or there in MAY_USE[here] else f"{here} may use only {sorted(MAY_USE[here])}"
+    if here == "registry":
+        return "the registry loads nothing" if found.at_load else None
+    if here.startswith("doors/"):
+        return _fault_of_door(found, here, there)
+    if there.startswith("doors/"):
+        return "nothing but a door itself knows it"
+    if there == "registry":
+        return None if here in ("server", "cli") else "doors are the concern of server and command line alone"
     if here in MAY_USE:
         return None if there in MAY_USE[here] else f"{here} may use only {sorted(MAY_USE[here])}"
     if here == "":
         # The package itself loads what it offers when it is first used.
         return f"{PACKAGE} itself loads nothing" if found.at_load and there != "version" else None
-    if there in FOR_ALL or here == "bench" or (here == there):
+    if here == "bench" or here == there:
         return None
     if there == "":
         return None if unit(here) in CLIENT_SIDE else f"what {PACKAGE} itself offers is of the client's floor"
@@ -162,11 +196,23 @@ def fault(found: Import) -> str | None:
         if found.file not in RUNS_A_RELAY:
             return "the client side never knows the relay's, but for the verbs that run one"
         return "a verb that runs a relay imports it inside its own function" if found.at_load else None
-    if unit(here) == unit(there) or (found.file == COMPOSITION_ROOT and there.startswith("doors")):
-        return None
-    if there == "doors" and here.startswith("doors/"):  # what all doors share
+    if unit(here) == unit(there):
         return None
     return None if (floor(there) or 0) < (floor(here) or 0) else f"{there} is not below {here}"
+
+
+def _fault_of_door(found: Import, here: str, there: str) -> str | None:
+    inside = room(".".join(Path(found.file).with_suffix("").parts))
+    parts, rooms = ROOMS[inside]
+    if there == "registry":
+        return None
+    if there == here:
+        is_root = found.file == f"{PACKAGE}/{here}/__init__.py"  # which loads a room once it is needed
+        fine = room(found.target) in rooms or (is_root and not found.at_load)
+        return None if fine else f"{inside} of a door may use only its {sorted(rooms)}"
+    if there in parts or (found.file == f"{PACKAGE}/{here}/__init__.py" and not found.at_load):
+        return None
+    return f"{inside} of a door may use only {sorted(parts)}"
 
 
 def faults(file: str, source: str) -> list[str]:
@@ -189,12 +235,17 @@ ALLOWED = [
     ("relay/core.py", "from clawlink.store.base import Store"),
     ("relay/core.py", "from clawlink.protocol import requests"),
     ("server/app.py", "from clawlink.store.memory import MemoryStore"),
-    ("server/app.py", "from clawlink.doors import agentlink"),
-    ("server/app.py", "from clawlink.doors.agentlink import routes"),
+    ("server/app.py", "from clawlink.doors.registry import doors"),
+    ("cli/verbs.py", "def f():\n    from clawlink.doors.registry import verbs"),
+    ("doors/registry.py", "if TYPE_CHECKING:\n    from clawlink.relay.relay import Relay"),
+    ("doors/x/__init__.py", "from clawlink.doors.registry import Door"),
+    ("doors/x/__init__.py", "def f():\n    from clawlink.doors.x.server.door import Server"),
+    ("doors/x/server/door.py", "from clawlink.server.wire import read"),
+    ("doors/x/server/door.py", "from clawlink.doors.x.wire import frames"),
+    ("doors/x/server/door.py", "from clawlink.doors.x.rules import rule"),
+    ("doors/x/client/link.py", "from clawlink.client.identity import home"),
+    ("doors/x/cli/link.py", "from clawlink.doors.x.client.link import Link"),
     ("server/run.py", "from clawlink.config import ServerConfig"),
-    ("doors/agentlink/routes.py", "from clawlink.relay.relay import Relay"),
-    ("doors/agentlink/routes.py", "from clawlink.doors.agentlink.read import read"),
-    ("doors/agentlink/routes.py", "from clawlink.doors.reading import Read"),
     ("client/sync.py", "from clawlink.protocol import paths"),
     ("lan.py", "from clawlink.version import VERSION"),
     ("server/run.py", "def run():\n    from clawlink.lan import announce"),
@@ -228,12 +279,19 @@ REFUSED = [
     ("relay/core.py", "from clawlink.server import app"),
     ("relay/core.py", "from clawlink.client.retry import wait"),
     ("server/app.py", "from clawlink.client.retry import wait"),
-    ("server/wire.py", "from clawlink.doors import agentlink"),
+    ("server/app.py", "from clawlink.doors import agentlink"),
+    ("server/app.py", "from clawlink.doors.agentlink.server.door import AgentLinkServer"),
+    ("cli/verbs.py", "def f():\n    import_module('clawlink.doors.agentlink.cli')"),
+    ("relay/core.py", "from clawlink.doors.registry import doors"),
     ("server/wire.py", "from clawlink.cli import main"),
-    ("doors/agentlink/routes.py", "from clawlink.doors.agentrelay import routes"),
-    ("doors/agentlink/routes.py", "from clawlink.server.wire import read"),
-    ("doors/reading.py", "from clawlink.doors.agentlink import door"),
-    ("relay/core.py", "from clawlink.doors.reading import Read"),
+    ("doors/registry.py", "from clawlink.relay.relay import Relay"),
+    ("doors/registry.py", "from clawlink.doors.agentlink import DOOR"),
+    ("doors/x/__init__.py", "from clawlink.doors.x.server.door import Server"),
+    ("doors/x/server/door.py", "from clawlink.doors.agentrelay.wire import line"),
+    ("doors/x/server/door.py", "from clawlink.doors.x.client.link import Link"),
+    ("doors/x/client/link.py", "def f():\n    from clawlink.relay.relay import Relay"),
+    ("doors/x/cli/link.py", "from clawlink.doors.x.server.door import Server"),
+    ("doors/x/wire/line.py", "from clawlink.relay.relay import Relay"),
     ("client/sync.py", "from clawlink.cli.render import cell"),
     ("client/sync.py", "def f():\n    from clawlink.relay.ids import derived"),
     ("lan.py", "from clawlink.client.sync import Client"),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from clawlink.cli.exits import MEANING, UsageError
-from clawlink.cli.verbs import GROUPS, VERBS, Verb, load
+from clawlink.cli.verbs import DOORS, GROUPS, VERBS, Verb, load, of_doors
 from clawlink.version import VERSION
 
 PROG = "clawlink"
@@ -92,9 +92,10 @@ def parse(argv: Sequence[str]) -> tuple[Verb, argparse.Namespace]:
     args = top.parse_args(before)
     if name is None:
         raise UsageError(f"say what to do, for example: {PROG} register --name NAME; all commands: {PROG} --help")
-    if name not in VERBS:
-        raise UsageError(_unknown(name))
-    verb = load(name)
+    try:
+        verb = load(name)
+    except KeyError:
+        raise UsageError(_unknown(name)) from None
     # `serve` has a --token of its own, which takes the place of the one that goes with every verb.
     parser = Parser(prog=f"{PROG} {name}", description=verb.HELP, allow_abbrev=False, conflict_handler="resolve")
     _add_everywhere(parser)
@@ -114,10 +115,10 @@ def everything() -> argparse.ArgumentParser:
     """Return one parser with all verbs and their flags, for completion scripts."""
     top = _top()
     verbs = top.add_subparsers(dest="verb", metavar="COMMAND")
-    for name, help in VERBS.items():
-        parser = verbs.add_parser(name, help=help, conflict_handler="resolve")
+    for verb in (*map(load, VERBS), *of_doors().values()):
+        parser = verbs.add_parser(verb.NAME, help=verb.HELP, conflict_handler="resolve")
         _add_everywhere(parser)
-        load(name).add(parser)
+        verb.add(parser)
     return top
 
 
@@ -150,7 +151,8 @@ def _top() -> Parser:
 
 def _epilog() -> str:
     lines = []
-    for title, verbs in GROUPS:
+    doors = (DOORS, tuple((verb.NAME, verb.HELP) for verb in of_doors().values()))
+    for title, verbs in (*GROUPS, doors) if doors[1] else GROUPS:
         lines += [f"{title}:", *(f"  {name:<14}{help}" for name, help in verbs), ""]
     lines += ["exit codes:", *(f"  {code.value:<14}{meaning}" for code, meaning in MEANING.items()), ""]
     lines += ["environment (a flag goes first):", *(f"  {name:<22}{help}" for name, help in _ENVIRONMENT), ""]
@@ -160,7 +162,7 @@ def _epilog() -> str:
 def _unknown(name: str) -> str:
     from difflib import get_close_matches
 
-    close = get_close_matches(name, VERBS, 1)
+    close = get_close_matches(name, [*VERBS, *of_doors()], 1)
     meant = f"; did you mean: {PROG} {close[0]}" if close else f"; all commands: {PROG} --help"
     return f"there is no command {name!r}{meant}"
 

@@ -13,16 +13,14 @@ if TYPE_CHECKING:
 
 
 class Verb(Protocol):
-    """The contents of a verb's module."""
+    """The contents of a verb's module: ``add`` and ``run`` are functions there."""
 
     NAME: str
     HELP: str
 
-    @staticmethod
-    def add(parser: ArgumentParser) -> None: ...
+    def add(self, parser: ArgumentParser) -> None: ...
 
-    @staticmethod
-    def run(args: Namespace, ctx: Context) -> Exit: ...
+    def run(self, args: Namespace, ctx: Context) -> Exit: ...
 
 
 GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
@@ -79,8 +77,6 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("info", "Show what a relay is and holds."),
             ("kick", "Remove an agent and free its name, as the operator of the relay."),
             ("doctor", "Check relay, token, identity and clock, and name the fix."),
-            ("instance", "Add an instance of Agent Link to a relay's configuration, or list them."),
-            ("agentlink", "Be an agent of Agent Link, or set this machine up for it."),
             ("agentrelay", "Hand over large contents by a short line, as AgentRelay does."),
             ("bench", "Measure a relay, beside the floor that aiohttp sets."),
         ),
@@ -98,6 +94,23 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
 VERBS: dict[str, str] = {name: help for _, verbs in GROUPS for name, help in verbs}
 
 
+DOORS = "speak another protocol"
+"""The title of the verbs that doors give."""
+
+
+def of_doors() -> dict[str, Verb]:
+    """Return the verbs that doors give, by name. A verb whose name is taken is left out."""
+    from clawlink.doors.registry import verbs
+
+    found: dict[str, Verb] = {}
+    for verb in verbs():
+        if verb.NAME not in VERBS:
+            found.setdefault(verb.NAME, verb)
+    return found
+
+
 def load(name: str) -> Verb:
-    """Import the module of one verb."""
-    return cast("Verb", import_module(f"clawlink.cli.commands.{name.replace('-', '_')}"))
+    """Import the module of one verb. Raises KeyError for a name that no verb has."""
+    if name in VERBS:
+        return cast("Verb", import_module(f"clawlink.cli.commands.{name.replace('-', '_')}"))
+    return of_doors()[name]

@@ -52,6 +52,7 @@ class Info(Struct, frozen=True):
     upload_bytes: int = 0
     memory_bytes: int = 0
     connections: int = 0
+    doors: dict[str, dict[str, Any]] = {}
 
 
 class Load(Struct, frozen=True, gc=False):

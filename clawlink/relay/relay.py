@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
@@ -86,6 +87,8 @@ class Relay:
         )
         self.limits = limits
         self.clock = clock
+        self.doors: dict[str, Callable[[], dict[str, Any]]] = {}
+        """The doors that are open, by name, with what ``info`` tells of each."""
         self._token_required = token_required
         self._started_at = clock()
 
@@ -181,4 +184,5 @@ class Relay:
             uploads_under_way=uploads,
             upload_bytes=upload_bytes,
             memory_bytes=await self._core.memory.used(),
+            doors={name: tell() for name, tell in self.doors.items()},
         )

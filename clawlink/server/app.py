@@ -1,4 +1,4 @@
-"""The composition root: the only place that knows store, relay, routes and doors together."""
+"""The composition root: the only place that knows store, relay, routes and doors together. No door by its name."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ import contextlib
 import logging
 import ssl
 import time
-from collections.abc import Callable, Mapping
-from itertools import chain
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from aiohttp import web
 
 from clawlink.config import ServerConfig
-from clawlink.doors.agentlink.door import open_door
-from clawlink.doors.agentrelay import door as agentrelay
+from clawlink.doors.registry import OpenDoor, Opening, doors, settings_of
+from clawlink.protocol.paths import Endpoint
 from clawlink.relay.clock import RelayTime
 from clawlink.relay.relay import Relay
 from clawlink.server.accepting import Acceptor
@@ -28,7 +27,7 @@ from clawlink.server.front import Front
 from clawlink.server.push import Push
 from clawlink.server.routes import ALL
 from clawlink.server.tickets import Tickets
-from clawlink.server.wire import read
+from clawlink.server.wire import Handler
 from clawlink.store.base import Signals, Store
 from clawlink.store.blobs import LocalBlobs
 from clawlink.store.memory import MemoryStore
@@ -67,7 +66,7 @@ class App:
         self._push = Push(self.relay, max_frame_bytes=config.limits.max_body_bytes)
         self._tickets = Tickets(time.monotonic)
         self._events = Events(self._tickets)
-        self._agentlink = open_door(self.relay, config, read, wall=clock or time.time)
+        self.doors = dict(self._opened(wall=clock or time.time))
         self._server: Server | None = None
         self._runner: web.ServerRunner | None = None
         self._acceptor: Acceptor | None = None
@@ -75,6 +74,15 @@ class App:
         self._ceiling = ceiling_of(limits.max_connections, limits.max_connections_address, open_files())
         self._upkeep: list[asyncio.Task[None]] = []
         self._lead = 0.0
+
+    def _opened(self, *, wall: Callable[[], float]) -> Iterator[tuple[str, OpenDoor]]:
+        """Open the doors that the configuration asks for."""
+        for door in doors():
+            settings = settings_of(door, self._config)
+            opened = door.open(Opening(self.relay, self._config, settings, wall))
+            if opened is not None:
+                self.relay.doors[door.name] = opened.info
+                yield door.name, opened
 
     def _front(self) -> Front:
         config = self._config
@@ -88,15 +96,16 @@ class App:
             local_admin=config.operated_locally,
         )
         served = (route for routes in ALL for route in routes.serving.items())
-        agentlink = () if self._agentlink is None else self._agentlink.routes
-        doors = chain(agentlink, agentrelay.routes(read))
-        return Front(self.relay, guard, chain(served, self._push.routes, self._events.routes, doors))
+        routes = [*served, *self._push.routes, *self._events.routes]
+        for name, door in self.doors.items():
+            routes += _untaken(name, door.routes(), routes)
+        return Front(self.relay, guard, routes)
 
     async def start(self, *, tls: ssl.SSLContext | None = None, close_seconds: float = 1.0) -> int:
         """Listen, and return the port. At the end, requests under way have ``close_seconds`` to finish."""
         config = self._config
-        if self._agentlink is not None:
-            await self._agentlink.start()
+        for door in self.doors.values():
+            await door.start()
         self._server = Server(
             self._front(),
             addresses=self._addresses,
@@ -132,8 +141,8 @@ class App:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         await self._events.stop()
-        if self._agentlink is not None:
-            await self._agentlink.stop()
+        for name, door in self.doors.items():
+            await self.relay.janitor.step(f"close {name}", door.close)
         if self._acceptor is not None:
             await self._acceptor.close()
         if self._runner is not None:
@@ -149,8 +158,8 @@ class App:
             await self.relay.janitor.step("connections", self._push.tend, _SWEEP_SECONDS)
             await self.relay.janitor.step("places", self._end_late_connections)
             await self.relay.janitor.step("complaints", self._tell_complaints)
-            if self._agentlink is not None:
-                await self.relay.janitor.step("agentlink", self._agentlink.tend)
+            for name, door in self.doors.items():
+                await self.relay.janitor.step(name, door.upkeep, self.relay.clock())
 
     async def _sweep(self) -> None:
         while True:
@@ -183,3 +192,15 @@ class App:
         if lead - self._lead >= _SLEPT_SECONDS:
             self.relay.look_again()
         self._lead = lead
+
+
+def _untaken(
+    door: str, routes: Iterable[tuple[Endpoint, Handler]], taken: Iterable[tuple[Endpoint, Handler]]
+) -> list[tuple[Endpoint, Handler]]:
+    """Return the routes of a door. Raises ValueError for an address that is taken."""
+    known = {(endpoint.method, endpoint.path) for endpoint, _ in taken}
+    found = list(routes)
+    for endpoint, _ in found:
+        if (endpoint.method, endpoint.path) in known:
+            raise ValueError(f"the door {door} serves {endpoint.method} {endpoint.path}, which is taken")
+    return found

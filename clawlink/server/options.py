@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import Field, fields
 from typing import Any
 
 from clawlink.config import DEFAULT_HOST, DEFAULT_PORT, ServerConfig, from_environment, variable
 from clawlink.domain.limits import LIMIT_FIELDS, Limits
-from clawlink.errors import ClawLinkError
+from clawlink.doors.registry import doors, settings_of
 
 LOOPS = ("auto", "asyncio", "uvloop")
 _LEVELS = ("debug", "info", "warning", "error")
@@ -45,23 +46,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--loop", "event loop; auto takes uvloop where it is installed", "auto", choices=LOOPS)
     add("--log-level", "debug also shows every request", "info", choices=_LEVELS)
     add("--log-json", "log lines as JSON objects", action="store_true")
-    add("--agentlink-config", "serve Agent Link to the instances in this relay-config.json", metavar="FILE")
-    add("--agentlink-self-register", "let who has the token register Agent Link instances", action="store_true")
-    add("--no-store", "refuse Agent Link messages for those who are not connected", action="store_true")
     add("--spool", "keep the contents of large files in this folder while the relay runs", metavar="DIR")
     add("--spool-above", "what is large, in bytes", ServerConfig.spool_above, type=_count, metavar="N")
+    options = [field for door in doors() for field in fields(door.settings)]
+    for field in options:
+        if field.default is False:
+            add(field.metadata["flag"], field.metadata["help"], action="store_true")
+        elif field.metadata["unit"] is None:
+            add(field.metadata["flag"], field.metadata["help"], field.default, metavar=field.metadata["metavar"])
     group = parser.add_argument_group("limits")
-    for field in LIMIT_FIELDS:
-        kind: Callable[[str], Any] = _count if isinstance(field.default, int) else _amount
+    for field in (*LIMIT_FIELDS, *(field for field in options if field.metadata["unit"] is not None)):
         default = f"{field.default:g}" if isinstance(field.default, float) else str(field.default)
         group.add_argument(
             field.metadata["flag"],
-            dest=field.name,
-            type=kind,
+            type=_kind_of(field),
             default=None,
             metavar="N",
             help=f"{field.metadata['help']}, in {field.metadata['unit']} (default {default})",
         )
+
+
+def _kind_of(limit: Field[Any]) -> Callable[[str], Any]:
+    return _count if isinstance(limit.default, int) else _amount
+
+
+def _name_of(field: Field[Any]) -> str:
+    """Return the name of a flag's value among the arguments."""
+    flag: str = field.metadata["flag"]
+    return flag.lstrip("-").replace("-", "_")
 
 
 def _without_brackets(host: str) -> str:
@@ -91,14 +103,22 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
         given = getattr(args, name)
         return tuple(given) if given else tuple(filter(None, (from_environment(name, environ) or "").split(",")))
 
-    limits = {}
-    for field in LIMIT_FIELDS:
-        value = getattr(args, field.name)
-        stated = from_environment(field.metadata["flag"], environ)
-        if value is None and stated is not None:
-            value = _converted(_count if isinstance(field.default, int) else _amount, field.metadata["flag"], stated)
-        if value is not None:
-            limits[field.name] = value
+    def given(options: Iterable[Field[Any]]) -> dict[str, Any]:
+        found = {}
+        for field in options:
+            name = _name_of(field)
+            if field.metadata["unit"] is not None:
+                stated = from_environment(name, environ)
+                value = getattr(args, name)
+                if value is None and stated is not None:
+                    value = _converted(_kind_of(field), field.metadata["flag"], stated)
+            else:
+                value = switch(name) if field.default is False else text(name)
+            if value is not None:
+                found[field.name] = value
+        return found
+
+    opened = {door.name: door.settings(**given(fields(door.settings))) for door in doors()}
     port = args.port if args.port is not None else _converted(_port, "port", text("port") or str(DEFAULT_PORT))
     level = text("log_level") or "info"
     if level not in _LEVELS:
@@ -127,13 +147,11 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
         loop=loop,
         log_level=level,
         log_json=switch("log_json"),
-        agentlink_config=_agentlink(text("agentlink_config")),
-        agentlink_self_register=switch("agentlink_self_register"),
-        no_store=switch("no_store"),
         spool=_spool(text("spool")),
         spool_above=args.spool_above
         or _converted(_count, "spool_above", text("spool_above") or str(ServerConfig.spool_above)),
-        limits=Limits(**limits),
+        limits=Limits(**given(LIMIT_FIELDS)),
+        doors={door.name: opened[door.name] for door in doors() if opened[door.name] != door.settings()},
     )
     if config.admin_token is not None and config.admin_token == config.token:
         raise ValueError("--admin-token must be another than --token, or every agent is the operator")
@@ -143,10 +161,8 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
         raise ValueError(
             "--new-token is for a relay that other machines can reach, without --token, CLAWLINK_TOKEN and --no-auth"
         )
-    if config.agentlink_self_register and config.token is None and (config.no_auth or config.on_loopback):
-        raise ValueError("--agentlink-self-register needs a token, or anyone could register: give --token")
-    if config.no_store and config.agentlink_config is None and not config.agentlink_self_register:
-        raise ValueError("--no-store is about Agent Link: give --agentlink-config, too")
+    for door in doors():
+        door.check(settings_of(door, config), config)
     return config
 
 
@@ -155,20 +171,6 @@ def _secret(flag: str, token: str | None) -> str | None:
     if token is not None and (not token.isprintable() or not token or token != token.strip()):
         raise ValueError(f"{flag} may not be empty, nor have control characters, nor white space at its ends")
     return token
-
-
-def _agentlink(path: str | None) -> str | None:
-    """Return the path of a relay-config.json that makes sense. Raises ValueError saying what does not."""
-    if path is not None:
-        from clawlink.protocol.agentlink.files import read_relay
-
-        try:
-            read_relay(path)
-        except OSError as error:
-            raise ValueError(f"--agentlink-config: {path}: {error.strerror or error}") from None
-        except ClawLinkError as error:
-            raise ValueError(f"--agentlink-config: {error.message}") from None
-    return path
 
 
 def _spool(path: str | None) -> str | None:

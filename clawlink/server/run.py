@@ -17,6 +17,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from clawlink.config import TOKEN, ServerConfig
+from clawlink.doors.registry import doors, settings_of
 from clawlink.server.app import App
 from clawlink.server.keys import with_secrets
 from clawlink.server.logs import set_up
@@ -210,8 +211,8 @@ def banner(config: ServerConfig, port: int) -> list[str]:
         lines.append(f"This machine has no default route; other addresses: {', '.join(others)}")
     if config.kept is not None:
         lines.append(f"The token is kept in {config.kept / TOKEN}; --new-token makes another.")
-    if config.agentlink_config is not None or config.agentlink_self_register:
-        lines.append(f"Agent Link is served at {url.replace('http', 'ws', 1)}/agentlink")
+    for door in doors():
+        lines += door.banner(settings_of(door, config), url)
     if config.tls_cert is not None and own_authority and not config.on_loopback:
         lines.append(f"FILE is a copy of {config.tls_cert} on the machine that joins.")
     elif config.tls_cert is not None and not own_authority:

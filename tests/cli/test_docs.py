@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -11,26 +12,33 @@ from clawlink.cli.exits import MEANING
 from clawlink.cli.parser import everything
 from clawlink.cli.verbs import VERBS
 from clawlink.domain.limits import LIMIT_FIELDS
+from clawlink.doors.registry import doors
 
 PAGE = (Path(__file__).parents[2] / "references" / "cli.md").read_text("utf-8")
 _VERBS = next(action.choices for action in everything()._actions if isinstance(action.choices, dict))
 _EVERYWHERE = {"-h", "--help", "--version", "--relay", "--token", "--as", "--ca", "--timeout", "--json"}
+_OF_DOORS = {field.metadata["flag"] for door in doors() for field in fields(door.settings)}  # in the pages of the doors
 _LIMITS = {field.metadata["flag"] for field in LIMIT_FIELDS}  # these are in the page of the relay's limits
 
 
 def flags_of(verb: str) -> set[str]:
     """Return the flags that a verb has of its own."""
     flags = {flag for action in _VERBS[verb]._actions for flag in action.option_strings if flag != "-q"} - _EVERYWHERE
-    return flags - _LIMITS if verb == "serve" else flags
+    return flags - _LIMITS - _OF_DOORS if verb == "serve" else flags
+
+
+def require_described(verb: str, page: str) -> None:
+    """See that a page describes a verb, with the flags that it has and no others."""
+    found = re.search(rf"\*\*`{verb}\b([^`]*)`\*\*(.*?)(?=\n\n|\*\*`)", page, re.DOTALL)
+    assert found is not None, f"the page does not describe {verb}"
+    described = set(re.findall(r"--[a-z0-9-]+", found[1] + found[2]))
+    assert flags_of(verb) <= described
+    assert described <= flags_of(verb) | _EVERYWHERE
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_is_described_with_its_flags(verb: str) -> None:
-    found = re.search(rf"\*\*`{verb}\b([^`]*)`\*\*(.*?)(?=\n\n|\*\*`)", PAGE, re.DOTALL)
-    assert found is not None, f"references/cli.md does not describe {verb}"
-    described = set(re.findall(r"--[a-z0-9-]+", found[1] + found[2]))
-    assert flags_of(verb) <= described
-    assert described <= flags_of(verb) | _EVERYWHERE
+    require_described(verb, PAGE)
 
 
 def test_what_goes_with_every_verb_is_described() -> None:

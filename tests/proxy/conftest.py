@@ -143,9 +143,19 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return make_authority(tmp_path_factory.mktemp("ca"))
 
 
+@pytest.fixture
+def door_flags() -> tuple[str, ...]:
+    """Return the flags that open a door of the relay."""
+    return ()
+
+
 @pytest.fixture(params=list(_PROXIES))
 def behind(
-    request: pytest.FixtureRequest, tmp_path: Path, start_relay: Start, authority: Authority
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    start_relay: Start,
+    authority: Authority,
+    door_flags: tuple[str, ...],
 ) -> Iterator[Behind]:
     """Run a relay, and a proxy before it."""
     if not os.environ.get("CLAWLINK_TEST_PROXY"):
@@ -154,7 +164,7 @@ def behind(
     assert find(name) is not None, f"there is no {name}; see: python -m tests.proxy.binaries"
 
     def start(*flags: str) -> RelayProcess:
-        known = ("--host", "127.0.0.1", "--allow-host", NAME, "--agentlink-self-register")
+        known = ("--host", "127.0.0.1", "--allow-host", NAME, *door_flags)
         return start_relay(*known, *flags, env={"CLAWLINK_TOKEN": TOKEN})
 
     relay, port = start(), free_port()

@@ -221,12 +221,6 @@ async def test_a_websocket_of_a_browser_leaves_its_token_in_no_log(
     assert "token" not in logged
 
 
-async def test_the_door_of_agent_link_is_reached_too(session: aiohttp.ClientSession) -> None:
-    async with connected(session, "/agentlink") as socket:
-        await socket.send(type="message", content="not registered")
-        assert "register" in (await socket.frame())["message"]
-
-
 def test_events_come_as_they_happen(behind: Behind) -> None:
     with behind.client() as ann, behind.client() as bob, contextlib.closing(behind.connection()) as connection:
         for client, name in ((ann, "ann"), (bob, "bob")):

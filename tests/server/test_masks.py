@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from clawlink.server.masks import Masked
-from tests.conftest import Serve
+from tests.conftest import Running, Serve
 
 SECONDS = 10.0
 
@@ -74,11 +73,14 @@ async def _frame(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     return first & 0x0F, await reader.readexactly(length)
 
 
-@pytest.mark.parametrize("path", ["/ws/a", "/agentlink"])
-async def test_an_unmasked_frame_ends_the_connection_with_1002(serve: Serve, tmp_path: Path, path: str) -> None:
-    (tmp_path / "relay-config.json").write_text('{"registered_instances": []}')
-    relay = await serve(agentlink_config=str(tmp_path / "relay-config.json"))
+async def test_an_unmasked_frame_ends_the_connection_with_1002(serve: Serve) -> None:
+    relay = await serve()
     await relay.register("a", agent_id="a")
+    await require_masks(relay, "/ws/a")
+
+
+async def require_masks(relay: Running, path: str) -> None:
+    """See a websocket refuse an unmasked frame, alone and in one packet with a masked one."""
     for together in (False, True):
         reader, writer = await _shake_hands(relay.url, path)
         ping = frame(b"p", opcode=9)

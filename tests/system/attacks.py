@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any, NamedTuple
 
@@ -13,11 +13,6 @@ import msgspec
 from clawlink.protocol.paths import ENDPOINTS, Endpoint
 from tests.system.raw import request
 
-SOCKETS = ("/ws/victim", "/ws/victim?lease=30&credit=1000", "/agentlink")
-AGENTLINK = (
-    ("POST", "/agentlink/api/v1/register", ("instance_id", "public_key", "name")),
-    ("POST", "/agentlink/api/v1/send", ("from", "to", "message", "signature", "id")),
-)
 _STRINGS = (
     "",
     " ",
@@ -116,12 +111,19 @@ class Attack(NamedTuple):
     data: bytes
 
 
-def attacks(random: Random, count: int) -> Iterator[Attack]:
+class Targets(NamedTuple):
+    """The websockets, and the routes that take JSON: method, address and fields of each."""
+
+    sockets: Sequence[str]
+    routes: Callable[[Random], Sequence[tuple[str, str, tuple[str, ...]]]]
+
+
+def attacks(random: Random, count: int, targets: Targets) -> Iterator[Attack]:
     """Give ``count`` attacks; the kinds take turns."""
     kinds = (_body, _raw_body, _header, _path, _chunks, _frames, _torn, _query)
     for number in range(count):
         kind = kinds[number % len(kinds)]
-        yield Attack(f"{number} {kind.__name__}", kind(random))
+        yield Attack(f"{number} {kind.__name__}", kind(random, targets))
 
 
 def _address(random: Random, endpoint: Endpoint) -> str:
@@ -147,19 +149,20 @@ def _json(value: Any) -> bytes:
     return json.dumps(value, ensure_ascii=True).encode()
 
 
-def _fields(random: Random) -> tuple[str, str, tuple[str, ...]]:
-    with_body = [e for e in ENDPOINTS if e.body is not None]
-    choice = random.randrange(len(with_body) + len(AGENTLINK))
-    if choice >= len(with_body):
-        return AGENTLINK[choice - len(with_body)]
-    endpoint = with_body[choice]
-    names = tuple(field.encode_name for field in msgspec.structs.fields(endpoint.body))
-    return endpoint.method, _address(random, endpoint), names
+def _own_routes(random: Random) -> list[tuple[str, str, tuple[str, ...]]]:
+    return [
+        (e.method, _address(random, e), tuple(field.encode_name for field in msgspec.structs.fields(e.body)))
+        for e in ENDPOINTS
+        if e.body is not None
+    ]
 
 
-def _body(random: Random) -> bytes:
+OWN = Targets(("/ws/victim", "/ws/victim?lease=30&credit=1000"), _own_routes)
+
+
+def _body(random: Random, targets: Targets) -> bytes:
     """Return a body with the right fields and wrong values."""
-    method, path, names = _fields(random)
+    method, path, names = random.choice(targets.routes(random))
     fields = {name: _value(random) for name in names if random.random() < 0.8}
     for name in ("agent_id", "from_agent", "to_agent"):
         if name in fields and random.random() < 0.5:
@@ -167,9 +170,9 @@ def _body(random: Random) -> bytes:
     return request(method, path, _json(fields))
 
 
-def _raw_body(random: Random) -> bytes:
+def _raw_body(random: Random, targets: Targets) -> bytes:
     """Return a body that is no JSON, or more JSON than anybody wants."""
-    method, path, _ = _fields(random)
+    method, path, _ = random.choice(targets.routes(random))
     body = random.choice(
         (
             b"[" * 65 + b'"' + b"a" * 30,
@@ -188,7 +191,7 @@ def _raw_body(random: Random) -> bytes:
     return request(method, path, body)
 
 
-def _header(random: Random) -> bytes:
+def _header(random: Random, targets: Targets) -> bytes:
     """Return a request with a header that is wrong."""
     endpoint = random.choice(ENDPOINTS)
     line = random.choice(_HEADERS).encode("latin-1")
@@ -196,7 +199,7 @@ def _header(random: Random) -> bytes:
     return head + line + b"\r\n\r\n" + random.choice((b"", b"{}", b"0\r\n\r\n", bytes(40)))
 
 
-def _path(random: Random) -> bytes:
+def _path(random: Random, targets: Targets) -> bytes:
     """Return a request whose address or first line is wrong."""
     method = random.choice(
         ("GET", "POST", "DELETE", "PUT", "PATCH", "HEAD", "OPTIONS", "TRACE", "CONNECT", "G\x00T", "x" * 500)
@@ -207,9 +210,9 @@ def _path(random: Random) -> bytes:
     )
 
 
-def _chunks(random: Random) -> bytes:
+def _chunks(random: Random, targets: Targets) -> bytes:
     """Return a chunked body that is wrong."""
-    method, path, _ = _fields(random)
+    method, path, _ = random.choice(targets.routes(random))
     chunks = random.choice(
         (
             b"-1\r\n{}\r\n0\r\n\r\n",
@@ -227,7 +230,7 @@ def _chunks(random: Random) -> bytes:
     return head + chunks
 
 
-def _query(random: Random) -> bytes:
+def _query(random: Random, targets: Targets) -> bytes:
     """Return a request with wrong parameters."""
     endpoint = random.choice([e for e in ENDPOINTS if e.query is not None and not e.stays and not e.socket])
     names = [field.encode_name for field in msgspec.structs.fields(endpoint.query) if field.encode_name != "wait"]
@@ -238,21 +241,21 @@ def _query(random: Random) -> bytes:
     return request(endpoint.method, f"{_address(random, endpoint)}?{given}", ClawLink_Agent=asker)
 
 
-def _torn(random: Random) -> bytes:
+def _torn(random: Random, targets: Targets) -> bytes:
     """Return a request that breaks off, or one with rubbish behind it."""
-    method, path, names = _fields(random)
+    method, path, names = random.choice(targets.routes(random))
     whole = request(method, path, _json(dict.fromkeys(names, "victim")))
     if random.random() < 0.5:
         return whole[: random.randrange(1, len(whole))]
     return whole + bytes(random.randrange(256) for _ in range(random.randrange(1, 400)))
 
 
-def _frames(random: Random) -> bytes:
+def _frames(random: Random, targets: Targets) -> bytes:
     """Return a websocket's handshake and frames that are wrong."""
     key = "dGhlIHNhbXBsZSBub25jZQ=="
     hello = request(
         "GET",
-        random.choice(SOCKETS),
+        random.choice(targets.sockets),
         Upgrade="websocket",
         Connection="Upgrade",
         Sec_WebSocket_Version="13",

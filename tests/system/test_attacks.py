@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
 import re
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Mapping
 from random import Random, randrange
+from typing import Any
 
 import pytest
 
 from tests.conftest import Running, Serve
 from tests.server.asks import claim, ok
-from tests.system.attacks import attacks
+from tests.system.attacks import OWN, Targets, attacks
 from tests.system.raw import connect
 
 COUNT, AT_ONCE = int(os.environ.get("CLAWLINK_ATTACKS", "208")), 16
@@ -47,13 +46,17 @@ async def answers(relay: Running, data: bytes) -> list[int]:
 
 
 @pytest.fixture
-async def attacked(serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Running]:
-    """A relay with Agent Link, on which all goes on once the attacks are over, and which has logged no defect."""
-    config = tmp_path / "relay-config.json"
-    instances = [{"instance_id": "c", "secret": "secret of c"}]
-    config.write_text(json.dumps({"port": 8765, "secret": None, "registered_instances": instances}), encoding="utf-8")
-    limits = {"rate_agent": 0.0, "rate_pair": 0.0}
-    relay = await serve(agentlink_config=str(config), limits=limits)
+def open_doors() -> Mapping[str, Any]:
+    """Return the settings of the relay's doors."""
+    return {}
+
+
+@pytest.fixture
+async def attacked(
+    serve: Serve, open_doors: Mapping[str, Any], caplog: pytest.LogCaptureFixture
+) -> AsyncIterator[Running]:
+    """A relay on which all goes on once the attacks are over, and which has logged no defect."""
+    relay = await serve(limits={"rate_agent": 0.0, "rate_pair": 0.0}, doors=open_doors)
     for name in ("victim", "attacker", "honest"):
         await relay.register(name, agent_id=name)
     with caplog.at_level(logging.WARNING):
@@ -66,10 +69,10 @@ async def attacked(serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixtur
     assert sent["message_id"] in [one.message["message_id"] for one in got]
 
 
-async def attack(relay: Running, seed: int, count: int) -> None:
+async def attack(relay: Running, seed: int, count: int, targets: Targets = OWN) -> None:
     """Make this many attacks from a seed, some at once, and ask for the relay's health beside each."""
     answered = 0
-    made = list(attacks(Random(seed), count))
+    made = list(attacks(Random(seed), count, targets))
     for some in (made[at : at + AT_ONCE] for at in range(0, count, AT_ONCE)):
         told, alive = await asyncio.gather(
             asyncio.gather(*(answers(relay, attack.data) for attack in some)),

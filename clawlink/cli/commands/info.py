@@ -51,6 +51,7 @@ def _show(ctx: Context, info: Info) -> None:
         ("takeovers", str(info.takeovers)),
         ("rate limited", str(info.rate_limited)),
         ("loops stopped", str(info.loops_stopped)),
+        ("doors", cell(", ".join(info.doors)) or None),
     )
     if info.recent_stops:
         ctx.out.line("stopped of late, with the agents in order:")
@@ -77,8 +78,9 @@ def _by_unit(limits: dict[str, float]) -> dict[str, list[tuple[str, str]]]:
     """Return the limits by what they count; those of a newer relay that are not known here come last."""
     from clawlink.cli.render import cell, duration, size
     from clawlink.domain.limits import LIMIT_FIELDS
+    from clawlink.doors.registry import limit_fields
 
-    units = {field.name: str(field.metadata["unit"]) for field in LIMIT_FIELDS}
+    units = {field.name: str(field.metadata["unit"]) for field in (*LIMIT_FIELDS, *limit_fields())}
     grouped: dict[str, list[tuple[str, str]]] = {}
     for name, value in limits.items():
         unit = units.get(name, "a unit that this version does not know")

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from clawlink.agentlink import AgentLink
+from clawlink.doors.agentlink import Settings
+from clawlink.doors.agentlink.server.door import AgentLinkServer
 from clawlink.relay import consumer
 from tests.conftest import Running, Serve
 from tests.doors.agentlink.old_client import OldClient
@@ -61,11 +63,13 @@ def store_kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 def serve_link(serve: Serve, tmp_path: Path) -> ServeLink:
     """Start a relay with these instances: ``await serve_link([OLD_A], no_store=True)``; without a list, with all."""
 
-    async def start(entries: list[Entry] | None = None, *, secret: str | None = None, **options: Any) -> Running:
+    async def start(
+        entries: list[Entry] | None = None, *, secret: str | None = None, no_store: bool = False, **options: Any
+    ) -> Running:
         path = tmp_path / "relay-config.json"
         file = {"port": 8765, "secret": secret, "registered_instances": ALL if entries is None else entries}
         path.write_text(json.dumps(file), encoding="utf-8")
-        return await serve(agentlink_config=str(path), **options)
+        return await serve(doors={"agentlink": Settings(config=str(path), no_store=no_store)}, **options)
 
     return start
 
@@ -133,14 +137,20 @@ async def sign_in(dial_new: DialNew) -> Sign:
     return open
 
 
+def door_of(relay: Running) -> AgentLinkServer:
+    """Return the open door of a relay."""
+    door = relay.app.doors["agentlink"]
+    assert isinstance(door, AgentLinkServer)
+    return door
+
+
 async def hang_up(relay: Running, client: OldClient) -> None:
     """Close the only connection of an instance, and return once the relay has let go of it.
 
     Until then its agent shows signs of life.
     """
     await client.socket.close()
-    door = relay.app._agentlink
-    assert door is not None
+    door = door_of(relay)
 
     async def gone() -> bool:
         return not (door.lines.of(client.instance_id) or door._leaving)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from clawlink.domain.limits import Limits
-from clawlink.doors.agentlink import socket
-from clawlink.doors.agentlink.checks import Proof
+from clawlink.doors.agentlink.server import socket
+from clawlink.doors.agentlink.server.checks import Proof
 from clawlink.protocol.requests import Register
 from clawlink.store.base import Failed
 from tests.conftest import UNPACED, Running
@@ -28,6 +28,7 @@ from tests.doors.agentlink.conftest import (
     Joined,
     ServeLink,
     Sign,
+    door_of,
     hang_up,
 )
 from tests.doors.agentlink.old_client import sign
@@ -245,7 +246,7 @@ async def test_an_oversized_frame_ends_its_connection_alone(serve_link: ServeLin
 async def test_an_instance_has_only_so_many_connections(
     relay: Running, sign_in: Sign, dial_new: DialNew, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from clawlink.doors.agentlink import door
+    from clawlink.doors.agentlink.server import door
 
     monkeypatch.setattr(door, "MAX_CONNECTIONS", 2)
     _, second = await sign_in(relay, "c", "carol"), await sign_in(relay, "c", "carol")
@@ -392,7 +393,7 @@ async def test_what_the_relay_carried_is_of_use_for_nothing_else(relay: Running,
     assert (await c.write("d/dan", "pay me"))["type"] == "queued"
     got = await d.next("message")
     carried = {"text": "pay me", "proof": got["proof"]}
-    envelopes = relay.app._agentlink.envelopes  # type: ignore[union-attr]
+    envelopes = door_of(relay).envelopes
     packed = envelopes.pack("pay me", Proof(**got["proof"]), sender="c/carol", to="d/dan")
     assert envelopes.open(packed, sender="c/carol", to="d/dan") == ("pay me", got["proof"])
     for forged, sender, to in (
@@ -408,7 +409,7 @@ async def test_what_the_relay_carried_is_of_use_for_nothing_else(relay: Running,
 async def test_strangers_make_only_so_many_agents_of_an_old_client(
     relay: Running, join: Joined, sign_in: Sign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from clawlink.doors.agentlink import members
+    from clawlink.doors.agentlink.server import members
 
     monkeypatch.setattr(members, "MAX_WRITTEN_TO", 2)
     a, b = await join(relay, "a"), await join(relay, "b")
@@ -440,7 +441,7 @@ async def test_a_peer_that_is_silent_is_noticed(
 async def test_one_that_connects_and_says_nothing_is_sent_away(
     relay: Running, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from clawlink.doors.agentlink import connection
+    from clawlink.doors.agentlink.server import connection
 
     monkeypatch.setattr(connection, "REGISTER_SECONDS", 0.05)
     client = await dial(relay, "a")
@@ -512,7 +513,7 @@ async def test_a_store_that_fails_is_told_and_the_connection_stays(
     relay: Running, sign_in: Sign, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     c = await sign_in(relay, "c", "carol")
-    sending = relay.app._agentlink.sending  # type: ignore[union-attr]
+    sending = door_of(relay).sending
 
     async def fail(*_: Any) -> None:
         raise Failed("the disk is gone")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -16,10 +17,22 @@ import pytest
 
 from clawlink.agentlink import AgentLink
 from clawlink.cli.parser import everything
-from clawlink.client.agentlink import engine, outbox
-from clawlink.client.agentlink.message import seal
-from clawlink.doors.agentlink import connection, copies, door, instances, members, nonces, receipts, service, socket
-from clawlink.protocol.agentlink import files, frames, signing
+from clawlink.doors.agentlink import DOOR
+from clawlink.doors.agentlink.client import engine, outbox
+from clawlink.doors.agentlink.client.message import seal
+from clawlink.doors.agentlink.server import (
+    connection,
+    copies,
+    door,
+    instances,
+    members,
+    nonces,
+    receipts,
+    service,
+    socket,
+)
+from clawlink.doors.agentlink.wire import files, frames, signing
+from tests.cli.test_docs import require_described
 from tests.conftest import Start
 
 PAGE = (Path(__file__).parents[3] / "references" / "agentlink.md").read_text("utf-8")
@@ -62,6 +75,13 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert f"({files.MIN_INTERVAL_SECONDS:g} to {files.MAX_INTERVAL_SECONDS:g} s, default" in PAGE
     assert f"({engine.FIRST_PAUSE_SECONDS} s at first, up to {engine.MOST_PAUSE_SECONDS:.0f} s" in PAGE
     assert f"up to {outbox.MAX_UNANSWERED:,} messages" in PAGE
+
+
+def test_the_commands_and_the_flags_of_the_relay_are_described() -> None:
+    for verb in DOOR.verbs():
+        require_described(verb.NAME, PAGE)
+    for field in dataclasses.fields(DOOR.settings):
+        assert f"`{field.metadata['flag']}" in PAGE, field.name
 
 
 def test_the_old_words_are_described() -> None:

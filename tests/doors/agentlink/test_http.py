@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from clawlink.doors.agentlink import Settings
 from tests.conftest import Running, Serve
 from tests.doors.agentlink.conftest import SECRETS, DialNew, Joined, ServeLink, Sign
 from tests.doors.agentlink.old_client import sign
@@ -69,7 +70,7 @@ async def test_a_large_body_is_refused(serve_link: ServeLink) -> None:
 
 
 async def test_an_instance_registers_itself_where_that_is_allowed(serve: Serve, dial_new: DialNew) -> None:
-    relay = await serve(token="t", agentlink_self_register=True)
+    relay = await serve(token="t", doors={"agentlink": Settings(self_register=True)})
     ask = {"instance_id": "new", "public_key": "pk", "name": "New one"}
     status, body = await relay.post("/api/v1/register", ask)
     assert (status, body["code"]) == (401, "not_authenticated")

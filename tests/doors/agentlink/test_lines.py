@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clawlink.doors.agentlink.lines import Lines, Readers
+from clawlink.doors.agentlink.server.lines import Lines, Readers
 
 
 class FakeLine:

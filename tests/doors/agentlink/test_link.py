@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from clawlink.agentlink import AgentLink, Message, Sent
-from clawlink.client.agentlink.engine import MOST_PAUSE_SECONDS, pause_before
+from clawlink.doors.agentlink.client.engine import MOST_PAUSE_SECONDS, pause_before
 from clawlink.errors import BadRequest, ClawLinkError, NotAllowed, NotARelay, RelayUnreachable, UnknownAgent
 from tests.conftest import Running, Serve
 from tests.doors.agentlink.conftest import SECONDS, SECRETS, Joined, Make, ServeLink, Sign

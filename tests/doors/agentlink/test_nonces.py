@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clawlink.doors.agentlink.nonces import Nonces
+from clawlink.doors.agentlink.server.nonces import Nonces
 from clawlink.errors import NotAllowed, RateLimited
 
 START = 1_000_000.0

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from clawlink.config import ServerConfig
+from clawlink.doors.agentlink import DOOR, Settings
+from clawlink.doors.registry import settings_of
 from clawlink.server import options
 from clawlink.server.run import banner
 
@@ -27,10 +29,10 @@ def path(tmp_path: Path) -> str:
 
 
 def test_the_door_is_closed_unless_it_is_asked_for(path: str) -> None:
-    assert config().agentlink_config is None
-    assert config("--agentlink-config", path).agentlink_config == path
-    assert config(CLAWLINK_AGENTLINK_CONFIG=path).agentlink_config == path
-    assert config("--agentlink-config", path, "--no-store").no_store
+    assert settings_of(DOOR, config()) == Settings()
+    assert settings_of(DOOR, config("--agentlink-config", path)) == Settings(config=path)
+    assert settings_of(DOOR, config(CLAWLINK_AGENTLINK_CONFIG=path)) == Settings(config=path)
+    assert settings_of(DOOR, config("--agentlink-config", path, "--no-store")) == Settings(config=path, no_store=True)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +69,8 @@ def test_a_file_that_makes_no_sense_is_told(tmp_path: Path, content: str, says: 
 
 
 def test_self_registering_needs_no_file(path: str) -> None:
-    assert config("--agentlink-self-register", "--token", "t").agentlink_self_register
+    told = config("--agentlink-self-register", "--token", "t")
+    assert settings_of(DOOR, told) == Settings(self_register=True)
     assert (
         config("--agentlink-self-register", "--host", "0.0.0.0").token is None
     )  # one is made where others can reach it
@@ -78,5 +81,5 @@ def test_the_operator_is_told_where_it_is_served(path: str) -> None:
     assert banner(config("--agentlink-config", path), 1234)[2] == (
         "Agent Link is served at ws://127.0.0.1:1234/agentlink"
     )
-    served = ServerConfig(host="192.168.1.5", agentlink_config=path, tls_cert="c", tls_key="k", token="t")
+    served = ServerConfig(host="192.168.1.5", doors={"agentlink": Settings(path)}, tls_cert="c", tls_key="k", token="t")
     assert "wss://192.168.1.5:9077/agentlink" in banner(served, 9077)[2]

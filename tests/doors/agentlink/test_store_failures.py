@@ -7,9 +7,9 @@ from random import Random
 
 import pytest
 
-from clawlink.doors.agentlink import copies, receipts, service
+from clawlink.doors.agentlink.server import copies, receipts, service
 from clawlink.store.memory import MemoryStore
-from tests.doors.agentlink.conftest import DialNew, Joined, ServeLink, Sign
+from tests.doors.agentlink.conftest import DialNew, Joined, ServeLink, Sign, door_of
 from tests.server.asks import eventually
 from tests.server.test_store_failures import Unplugged
 
@@ -37,7 +37,7 @@ async def test_a_broken_connection_of_the_store_is_not_taken_for_a_peer_that_hun
     assert before["type"] == "queued"
 
     async def is_held() -> bool:  # nobody reads at a, so no pong says that it has arrived
-        return bool(relay.app._agentlink._copies["a/ann"]._held)  # type: ignore[union-attr]
+        return bool(door_of(relay)._copies["a/ann"]._held)
 
     await eventually(is_held)
     store.broken = True

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from clawlink.agentlink import Sent
-from clawlink.client.agentlink.session import Session
 from clawlink.domain.delivery import Delivery
-from clawlink.doors.agentlink import service, text
+from clawlink.doors.agentlink.client.session import Session
+from clawlink.doors.agentlink.server import service, text
 from clawlink.errors import BadRequest, NotAllowed, RelayUnreachable, TooLarge
 from tests.conftest import Running
 from tests.doors.agentlink.conftest import SECONDS, DialNew, Joined, Make, ServeLink, Sign

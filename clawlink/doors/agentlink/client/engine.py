@@ -1,0 +1,339 @@
+"""The engine of a connected AgentLink: it reads, hands over, acks, and comes back when the connection is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any
+
+from clawlink.doors.agentlink.client.lanes import Lanes
+from clawlink.doors.agentlink.client.message import Forged, Message, read_message
+from clawlink.doors.agentlink.client.outbox import Outbox, Sent, error_of
+from clawlink.doors.agentlink.client.session import Session
+from clawlink.doors.agentlink.wire.files import LinkFile
+from clawlink.doors.agentlink.wire.signing import new_nonce
+from clawlink.errors import ClawLinkError, RelayUnreachable, TooLarge
+
+_log = logging.getLogger("clawlink.agentlink")
+
+FIRST_PAUSE_SECONDS = 0.5
+MOST_PAUSE_SECONDS = 30.0
+REMEMBERED = 10_000
+MAX_WAITING = 1000
+_ANSWER_SECONDS = 10.0
+_CLOSED = "the link was closed"
+
+Deliver = Callable[[Message], Awaitable[bool]]
+
+
+def pause_before(attempt: int, random: float, most: float | None = None) -> float:
+    """Return the seconds before attempt number ``attempt`` (from 1) to come back; ``random`` is from 0 to 1.
+
+    Twice as long each time, up to ``most`` (30 s), and spread over half of it to all of it, so that those who lost a
+    relay together do not come back together.
+    """
+    most = MOST_PAUSE_SECONDS if most is None else most
+    return min(FIRST_PAUSE_SECONDS * 2.0 ** min(attempt - 1, 60), most) * (0.5 + random / 2)
+
+
+class Engine:
+    """Lives on one event loop. ``deliver`` is awaited for each message in turn.
+
+    It acks the message by returning True; False says that nobody is there to get it, so that it is not acked.
+    """
+
+    def __init__(
+        self,
+        config: LinkFile,
+        *,
+        deliver: Deliver,
+        on_state: Callable[[str, str | None], None],
+        on_delivered: Callable[[Sent], None],
+    ) -> None:
+        self._config = config
+        self._deliver = deliver
+        self._on_state = on_state
+        self._session: Session | None = None
+        self._lanes: Lanes | None = None
+        self._outbox = Outbox(on_delivered)
+        self._inbox: asyncio.Queue[tuple[Session, dict[str, Any]]] = asyncio.Queue(MAX_WAITING)
+        self._handled: OrderedDict[str, None] = OrderedDict()
+        self._answers: dict[str, Future[str]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._runner: asyncio.Task[None] | None = None
+        self._connecting = asyncio.Lock()
+        self._wanted = asyncio.Event()
+        self._worker: asyncio.Task[None] | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._draining = False
+        self._closed = False
+
+    async def connect(self) -> None:
+        """Connect, and stay connected. Raises what the first attempt fails with. Harmless if connected already.
+
+        Raises RelayUnreachable for a link that is being closed.
+        """
+        async with self._connecting:
+            if self._runner is not None and not self._runner.done():
+                return
+            if self._draining:
+                raise RelayUnreachable(_CLOSED)
+            self._on_state("connecting", None)
+            try:
+                session = await Session.open(self._config)
+            except ClawLinkError as error:
+                self._on_state("disconnected", error.message)
+                raise
+            if self._worker is None:
+                self._start_work()
+            self._runner = self._spawn(self._run(session))
+
+    async def ended(self) -> None:
+        """Return once the connection has ended and is not made again, or there is none."""
+        if self._runner is not None:
+            await asyncio.wait([self._runner])
+
+    async def want(self, messages: bool) -> None:
+        """Say whether somebody wants to get messages. While nobody does they are left with the relay."""
+        if messages:
+            self._wanted.set()
+        else:
+            self._wanted.clear()
+
+    async def close(self, drain: float) -> None:
+        """Disconnect for good, once the handlers of the present message have returned or ``drain`` seconds are over.
+
+        What the relay has not answered by then fails.
+        """
+        self._draining = True
+        if not self._idle.is_set():
+            try:
+                await asyncio.wait_for(self._idle.wait(), drain)
+            except asyncio.TimeoutError:
+                _log.warning("a handler did not return within %g s; its message comes again", drain)
+        self._closed = True
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._give_up(_CLOSED)
+        self._on_state("closed", None)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _give_up(self, why: str) -> None:
+        error = RelayUnreachable(why)
+        self._outbox.close(error)
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(error)
+
+    # -- the connection ----------------------------------------------------------------------------------------------
+
+    async def _run(self, session: Session | None) -> None:
+        while session is not None:
+            why = "the connection broke off"
+            try:
+                why = await self._serve(session)
+            except ClawLinkError as error:
+                why = error.message
+            except Exception as error:  # whatever a relay may say, the link comes back rather than hang for ever
+                _log.exception("the connection failed in a way that nobody foresaw")
+                why = _told(error)
+            finally:
+                self._session = None
+                if self._lanes is not None:
+                    self._lanes.close()
+                    self._lanes = None
+                with contextlib.suppress(ClawLinkError, ConnectionError):
+                    await session.close()
+            self._on_state("disconnected", why)
+            session = await self._come_back() if self._config.auto_reconnect else None
+        self._give_up("the connection has ended, and is not made again")
+
+    async def _serve(self, session: Session) -> str:
+        """Read what comes until the connection ends; return why it did."""
+        self._session = session
+        self._on_state("connected", None)
+        lanes = self._lanes = Lanes(lambda sent: self._put(session, sent))
+        for sent in self._outbox.again():
+            lanes.add(sent)
+        async for frame in session:
+            self._take(session, frame)
+        if session.too_large:
+            # The relay does not name the frame. It took all that were no larger than its limit, so the largest
+            # is one that it never takes; sent again, it would end every connection to come.
+            id, size = session.largest
+            self._refused(id, TooLarge(f"the relay takes no frame of {size} bytes", actual=size))
+        return session.why_ended
+
+    async def _come_back(self) -> Session:
+        attempt = 0
+        while True:
+            attempt += 1
+            await asyncio.sleep(pause_before(attempt, random.random(), self._config.reconnect_interval))
+            self._on_state("connecting", None)
+            try:
+                return await Session.open(self._config)
+            except ClawLinkError as error:
+                self._on_state("disconnected", error.message)
+            except Exception as error:  # as a certificate that cannot be read just now
+                _log.exception("the link cannot come back, and tries again")
+                self._on_state("disconnected", _told(error))
+
+    def _take(self, session: Session, frame: dict[str, Any]) -> None:
+        kind, id = frame.get("type"), frame.get("id")
+        if kind == "message":
+            with contextlib.suppress(asyncio.QueueFull):  # what is not acked comes again; our relay sends 32 at most
+                self._inbox.put_nowait((session, frame))
+        elif kind == "queued" and id is not None:
+            self._outbox.queued(id, frame.get("message_id"))
+            self._next_after(id)
+        elif kind == "delivered" and id is not None:
+            self._outbox.delivered(id)
+            self._next_after(id)
+        elif kind == "responded" and id in self._answers:
+            self._answers.pop(id).set_result(str(frame.get("status")))
+        elif kind == "error":
+            self._refused(id, error_of(frame))
+
+    def _refused(self, id: str | None, error: ClawLinkError) -> None:
+        sent = self._outbox.get(id)
+        if id in self._answers:
+            self._answers.pop(str(id)).set_exception(error)
+        elif sent is None:
+            about = {"code": error.code, "reason": error.message}
+            _log.warning("the relay refused a frame: %s", _one_line(error.message), extra=about)
+        elif error.retryable:
+            if self._lanes is not None:
+                self._lanes.refused(sent, _pause_of(error))
+        else:
+            self._fail(sent.id, error)
+
+    # -- out ---------------------------------------------------------------------------------------------------------
+
+    async def send(self, sent: Sent) -> None:
+        """Send a message now, or when the connection is there again. Raises OverLimit if too many wait."""
+        self._outbox.add(sent)
+        if self._lanes is not None:
+            self._lanes.add(sent)
+
+    def _next_after(self, id: str) -> None:
+        if self._lanes is not None:
+            self._lanes.answered(id)
+
+    def _fail(self, id: str, error: Exception) -> None:
+        self._outbox.failed(id, error)
+        self._next_after(id)
+
+    async def _put(self, session: Session, sent: Sent) -> None:
+        """Send a message; one that cannot be sent at all fails alone, and the others go on. Raises RelayUnreachable."""
+        try:
+            await session.send(sent)
+        except RelayUnreachable:
+            raise
+        except Exception as error:
+            _log.warning(
+                "a message cannot be sent: %s",
+                _one_line(_told(error)),
+                exc_info=None if isinstance(error, ClawLinkError) else error,
+                extra={"id": sent.id},
+            )
+            self._fail(sent.id, error)
+
+    async def respond(self, task_id: str, result: str, status: str) -> str:
+        """Report on a task; return its status. Raises what the relay refuses, RelayUnreachable without a connection."""
+        if self._session is None:
+            raise RelayUnreachable("there is no connection to the relay at present; try again")
+        id = new_nonce()
+        answer: Future[str] = Future()
+        self._answers[id] = answer
+        try:
+            await self._session.respond(task_id, result, status, id)
+            return await asyncio.wait_for(asyncio.wrap_future(answer), _ANSWER_SECONDS)
+        except asyncio.TimeoutError:
+            raise RelayUnreachable("the relay did not answer in time; try again") from None
+        finally:
+            self._answers.pop(id, None)
+
+    # -- in ----------------------------------------------------------------------------------------------------------
+
+    def _start_work(self) -> None:
+        self._worker = self._spawn(self._work())
+        self._worker.add_done_callback(self._work_ended)
+
+    def _work_ended(self, worker: asyncio.Task[None]) -> None:
+        if not self._closed:
+            error = None if worker.cancelled() else worker.exception()
+            _log.error("handing over messages ended in a way that nobody foresaw; it goes on", exc_info=error)
+            self._start_work()
+
+    async def _work(self) -> None:
+        """Hand over one message after the other, in the order in which they come, while somebody wants them."""
+        while True:
+            session, frame = await self._inbox.get()
+            got = False
+            while not got:
+                await self._wanted.wait()
+                if session is not self._session or self._draining:
+                    break  # the message will come again
+                got = await self._occupied(self._hand_over(session, frame))
+                if not got:
+                    self._wanted.clear()
+
+    async def _occupied(self, handing_over: Coroutine[Any, Any, bool]) -> bool:
+        """Hand over a message, which ``close`` waits for."""
+        self._idle.clear()
+        try:
+            return await handing_over
+        except RelayUnreachable:  # it was handed over, and comes again to be acked
+            return True
+        finally:
+            self._idle.set()
+
+    async def _hand_over(self, session: Session, frame: dict[str, Any]) -> bool:
+        """Hand over a message, and ack it or give it back. False if nobody was there to get it."""
+        receipt = str(frame.get("receipt"))
+        try:
+            message = read_message(frame, self._config.end_to_end)
+            if message.mark not in self._handled and not await self._deliver(message):
+                return False
+        except (Exception, asyncio.CancelledError, SystemExit, KeyboardInterrupt) as error:
+            if self._closed and isinstance(error, asyncio.CancelledError):
+                raise
+            if isinstance(error, Forged):
+                _log.warning("a message is not handed over", extra={"reason": str(error)})
+            else:  # a handler that was cancelled, or wanted to exit, too: others go on to get messages
+                _log.exception("a handler failed; the message comes again")
+            await session.nack(receipt, float(2 ** min(int(frame.get("attempt", 1)), 6)))
+            return True
+        self._handled[message.mark] = None
+        if len(self._handled) > REMEMBERED:
+            self._handled.popitem(last=False)
+        await session.ack(receipt)
+        return True
+
+
+def _pause_of(error: ClawLinkError) -> float:
+    """Return the seconds to wait after a refusal, of which a relay may say what it likes."""
+    seconds = error.retry_after
+    return seconds if isinstance(seconds, int | float) and seconds > 0 else 1.0
+
+
+def _told(error: Exception) -> str:
+    return error.message if isinstance(error, ClawLinkError) else f"{type(error).__name__}: {error}"
+
+
+def _one_line(text: str) -> str:
+    """Return what somebody else wrote as one line of a log that is harmless to a terminal."""
+    return "".join(c if c.isprintable() else "\ufffd" for c in text)

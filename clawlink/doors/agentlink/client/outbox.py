@@ -1,0 +1,173 @@
+"""Messages that were sent and may not have arrived. They keep their ids, so that sending them again is harmless."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, InvalidStateError
+from typing import Any, Generic, TypeVar
+
+from clawlink.doors.agentlink.wire.signing import new_nonce
+from clawlink.errors import BY_CODE, BadRequest, ClawLinkError, OverLimit
+
+MAX_UNANSWERED = 1000
+MAX_FOLLOWED = 1000
+# The relay remembers for an hour (--retention) what it settled; a repeat later than that would be a new message.
+FOLLOW_SECONDS = 1800.0
+
+T = TypeVar("T")
+
+
+class Pending(Generic[T]):
+    """Something that is under way: awaited on an event loop, or waited for in a thread by ``result``."""
+
+    def __init__(self, future: Future[T]) -> None:
+        self._future = future
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return asyncio.shield(asyncio.wrap_future(self._future)).__await__()
+
+    def result(self, timeout: float | None = None) -> T:
+        """Wait for it, ``timeout`` seconds at most (then TimeoutError), and return it or raise what went wrong."""
+        return self._future.result(timeout)
+
+    def done(self) -> bool:
+        """Tell whether it has come to an end."""
+        return self._future.done()
+
+
+class Sent:
+    """A message on its way. Awaiting it means to wait until the relay has it."""
+
+    def __init__(self, to: str, message: str, id: str | None = None) -> None:
+        self.id = id or new_nonce()
+        self.to = to
+        self.message = message
+        self.message_id: str | None = None
+        self.at = time.monotonic()
+        self.stored: Future[Sent] = Future()
+        self.read: Future[bool] = Future()
+
+    def __await__(self) -> Generator[Any, None, Sent]:
+        return asyncio.shield(asyncio.wrap_future(self.stored)).__await__()
+
+    def result(self, timeout: float | None = None) -> Sent:
+        """Wait in a thread until the relay has it."""
+        return self.stored.result(timeout)
+
+    @property
+    def delivered(self) -> bool:
+        """Whether the recipient has acked it."""
+        return self.read.done() and not self.read.cancelled() and self.read.exception() is None
+
+    def receipt(self) -> Pending[bool]:
+        """Return what becomes true once the recipient has acked it, or raises if it never will."""
+        return Pending(self.read)
+
+    def fail(self, error: Exception) -> None:
+        """Note that it will not arrive."""
+        _settle(self.stored, error)
+        _settle(self.read, error)
+
+    def __repr__(self) -> str:
+        state = "delivered" if self.delivered else "stored" if self.stored.done() else "on its way"
+        return f"<message {self.id} to {self.to}: {state}>"
+
+
+class Outbox:
+    """Messages by id: first those that the relay has not answered, then those that nobody has read yet."""
+
+    def __init__(self, on_delivered: Callable[[Sent], None]) -> None:
+        self._unanswered: dict[str, Sent] = {}
+        self._followed: dict[str, Sent] = {}
+        self._on_delivered = on_delivered
+
+    def add(self, sent: Sent) -> None:
+        """Take a message. Raises OverLimit where there are too many that the relay has not answered."""
+        if len(self._unanswered) >= MAX_UNANSWERED:
+            raise OverLimit(
+                f"{MAX_UNANSWERED} messages wait for the relay, and no more are kept; wait for some of them",
+                limit=MAX_UNANSWERED,
+            )
+        self._unanswered[sent.id] = sent
+
+    def again(self) -> list[Sent]:
+        """Return what is to be sent on a new connection: what was not answered, and what its receipt is awaited of."""
+        now = time.monotonic()
+        for sent in [s for s in self._followed.values() if now - s.at > FOLLOW_SECONDS]:
+            self._drop(sent, "the connection ended before its receipt came, too long ago to ask again")
+        return [*self._followed.values(), *self._unanswered.values()]
+
+    def get(self, id: str | None) -> Sent | None:
+        """Return a message that is not done with."""
+        return None if id is None else self._unanswered.get(id) or self._followed.get(id)
+
+    def queued(self, id: str, message_id: str | None) -> None:
+        """Note that the relay has the message."""
+        sent = self._unanswered.pop(id, None)
+        if sent is None:
+            return
+        sent.message_id = message_id
+        if len(self._followed) >= MAX_FOLLOWED:
+            self._drop(next(iter(self._followed.values())), "too many others were sent since to follow this one")
+        self._followed[id] = sent
+        _settle(sent.stored, sent)
+
+    def delivered(self, id: str) -> None:
+        """Note that the recipient has acked the message."""
+        self.queued(id, None)
+        sent = self._followed.pop(id, None)
+        if sent is not None:
+            _settle(sent.read, True)
+            self._on_delivered(sent)
+
+    def failed(self, id: str, error: Exception) -> None:
+        """Note that the relay refused the message, or that nobody will read it."""
+        sent = self._unanswered.pop(id, None) or self._followed.pop(id, None)
+        if sent is not None:
+            sent.fail(error)
+
+    def close(self, error: Exception) -> None:
+        """Give up on everything."""
+        for id in [*self._unanswered, *self._followed]:
+            self.failed(id, error)
+
+    def _drop(self, sent: Sent, why: str) -> None:
+        self._followed.pop(sent.id, None)
+        _settle(sent.read, ClawLinkError(f"nobody can say whether message {sent.id} was read: {why}"))
+
+
+def _settle(future: Future[Any], outcome: Any) -> None:
+    """Set a future that its owner may have cancelled, or that is set already."""
+    with contextlib.suppress(InvalidStateError):
+        if isinstance(outcome, BaseException):
+            future.set_exception(outcome)
+        else:
+            future.set_result(outcome)
+
+
+def require_text(value: object, field: str) -> str:
+    """Return a text that can be signed and sent: a str that UTF-8 can encode. Raises BadRequest for all else."""
+    if not isinstance(value, str):
+        raise BadRequest(f"{field} is a text (str), not {type(value).__name__}", field=field)
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise BadRequest(
+            f"{field} cannot be encoded in UTF-8: half of a surrogate pair stands alone at {error.start}", field=field
+        ) from None
+    return value
+
+
+def error_of(frame: dict[str, Any]) -> ClawLinkError:
+    """Return the error that an error frame tells of."""
+    kind = BY_CODE.get(str(frame.get("code")), ClawLinkError)
+    return kind(
+        str(frame.get("message", "the relay refused")),
+        field=frame.get("field"),
+        limit=frame.get("limit"),
+        actual=frame.get("actual"),
+        retry_after=frame.get("retry_after"),
+    )

@@ -1,0 +1,121 @@
+"""Whether a signature is right. Nothing is looked at before it is, so that a stranger learns nothing."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Callable
+from typing import Any
+
+from msgspec import Struct
+
+from clawlink.doors.agentlink.server.instances import Instance, Instances
+from clawlink.doors.agentlink.server.nonces import Nonces
+from clawlink.doors.agentlink.wire import signing
+from clawlink.doors.agentlink.wire.frames import INVALID_SIGNATURE, NOT_REGISTERED, Register, Send
+from clawlink.errors import BadRequest, NotAllowed
+
+# Signed times have milliseconds: a frame of this millisecond may be signed already and still be new.
+_STAMP_SECONDS = 0.001
+
+
+class Proof(Struct, frozen=True, omit_defaults=True):
+    """The proof that travels with a signed message, for its recipient to check: see references/agentlink.md.
+
+    ``to`` is the recipient as it was signed.
+    """
+
+    to: str
+    time: str
+    nonce: str
+    id: str
+    signature: str
+    seal: str | None = None
+
+
+class Checks:
+    """Checks registers and messages, old and new. Each new one counts once."""
+
+    def __init__(self, instances: Instances, wall: Callable[[], float]) -> None:
+        self._instances = instances
+        self._wall = wall
+        self._nonces = Nonces(tolerance=signing.TOLERANCE_SECONDS, since=wall() - _STAMP_SECONDS)
+
+    def register(self, frame: Register) -> tuple[Instance, str | None]:
+        """Return the instance that a register is signed by, and its agent in the new form. Raises NotAllowed."""
+        instance = self._instances.get(frame.instance_id)
+        if instance is None:
+            raise NotAllowed(NOT_REGISTERED, field="instance_id")
+        if frame.agent_id is None and frame.time is None and frame.nonce is None:
+            self._require_legacy(instance, "agent_id, time and nonce")
+            self._old_register(instance, frame.signature)
+            return instance, None
+        agent_id, time, nonce = _all(agent_id=frame.agent_id, time=frame.time, nonce=frame.nonce)
+        text = signing.canonical_register(instance.id, agent_id, time=time, nonce=nonce)
+        self._require(instance, frame.signature, text)
+        self._nonces.use(instance.id, nonce, signed_at=signing.read_stamp(time), now=self._wall())
+        signing.require_agent(agent_id)
+        return instance, agent_id
+
+    def send(self, frame: Send, by: Instance | None = None) -> tuple[Instance, str, Proof | None]:
+        """Return the instance and the agent that a message is signed by, and the new form's proof.
+
+        ``by`` is the instance whose connection it came over. Raises NotAllowed, BadRequest, RateLimited.
+        """
+        instance_id, agent_id = signing.split(frame.sender, field="from")
+        if by is not None and instance_id != by.id:
+            raise NotAllowed(
+                f"this connection is that of instance {by.id!r} and speaks for no agent of {instance_id!r}",
+                field="from",
+            )
+        instance = by or self._instances.get(instance_id)
+        if instance is None:
+            raise NotAllowed(NOT_REGISTERED, field="from")
+        if frame.time is None and frame.nonce is None and frame.id is None:
+            self._require_legacy(instance, "time, nonce and id")
+            if ":" in frame.to:
+                raise BadRequest(
+                    "the old form of signing cannot tell where a recipient with a colon ends; sign the new form",
+                    field="to",
+                )
+            self._require(instance, frame.signature, signing.old_send(frame.sender, frame.to, frame.message))
+            return instance, agent_id, None
+        time, nonce, id = _all(time=frame.time, nonce=frame.nonce, id=frame.id)
+        text = signing.canonical_send(frame.sender, frame.to, frame.message, time=time, nonce=nonce, id=id)
+        self._require(instance, frame.signature, text)
+        self._nonces.use(instance.id, nonce, signed_at=signing.read_stamp(time), now=self._wall())
+        return instance, agent_id, Proof(frame.to, time, nonce, id, frame.signature, frame.seal)
+
+    def _old_register(self, instance: Instance, signature: str) -> None:
+        """Try each second that an old client's clock may show. All are tried, whichever is right."""
+        found = False
+        for stamp in signing.old_stamps(self._wall()):
+            found |= signing.same(signature, signing.digest(instance.secret, signing.old_register(instance.id, stamp)))
+        if not found:
+            raise NotAllowed(INVALID_SIGNATURE, field="signature")
+
+    def _require(self, instance: Instance, signature: str, text: bytes) -> None:
+        if not signing.same(signature, signing.digest(instance.secret, text)):
+            raise NotAllowed(INVALID_SIGNATURE, field="signature")
+
+    def _require_legacy(self, instance: Instance, fields: str) -> None:
+        if not instance.legacy:
+            raise NotAllowed(
+                f"instance {instance.id!r} must sign {fields} too; the old form, which can be replayed, is taken only "
+                "from instances that the relay's operator has marked legacy",
+                field="signature",
+            )
+
+
+def agent_key_of(instance: Instance, agent_id: str) -> str:
+    """Return what the key of an instance's agent derives from: only the relay's door ever acts as that agent."""
+    return hmac.digest(instance.secret, b"agent key\n" + agent_id.encode(), "sha256").hex()
+
+
+def _all(**fields: str | None) -> Any:
+    """Return the fields of the new form. Raises BadRequest naming one that is missing."""
+    for name, value in fields.items():
+        if value is None:
+            raise BadRequest(
+                f"the field {name} is missing: the new form signs {', '.join(fields)} all together", field=name
+            )
+    return tuple(fields.values())

@@ -1,0 +1,272 @@
+"""A connection of an instance: it registers, then it sends and receives."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from aiohttp import WSCloseCode, web
+
+from clawlink.domain.agent import Agent
+from clawlink.domain.task import FINAL, TaskState
+from clawlink.doors.agentlink.server.copies import Seat
+from clawlink.doors.agentlink.server.instances import Instance
+from clawlink.doors.agentlink.server.receipts import Receipts
+from clawlink.doors.agentlink.server.service import Service
+from clawlink.doors.agentlink.server.socket import Gone, Socket
+from clawlink.doors.agentlink.wire import frames
+from clawlink.errors import BadRequest, ClawLinkError, LeaseLost, NotAllowed
+from clawlink.protocol import requests
+from clawlink.protocol.replies import MessageStatus
+from clawlink.relay.clock import iso
+from clawlink.relay.refusal import refusal
+
+if TYPE_CHECKING:
+    from clawlink.doors.agentlink.server.door import AgentLinkServer
+
+_log = logging.getLogger("clawlink.agentlink")
+
+REGISTER_SECONDS = 10.0
+_FAREWELL_SECONDS = 1.5
+_FAREWELL_STEP_SECONDS = 0.05
+_ABOUT = ("id", "to", "task_id")
+_MOST_ECHOED = 1000
+_MOST_LOGGED = 100
+_GOING = "the relay is shutting down; come back in a moment"
+
+
+class Connection:
+    """A websocket of one instance; ``agent`` is the address that it named, if it is one of the new form."""
+
+    def __init__(self, door: AgentLinkServer, instance: Instance, agent: Agent | None, socket: Socket) -> None:
+        self.agent = None if agent is None else agent.id
+        self.spoken_for: set[str] = set()
+        self.ended = False
+        self.socket = socket
+        self._door = door
+        self._relay = door.relay
+        self._instance = instance
+        self._socket = socket
+        self._receipts = Receipts(door.relay)
+        self._services: dict[str, Service | Seat] = {}
+
+    # -- which mailboxes ---------------------------------------------------------------------------------------------
+
+    def serve(self, agent: Agent) -> None:
+        """Consume the mailbox of the agent that the connection named."""
+        self._services[agent.id] = Service(self._relay, agent, self._socket, envelopes=self._door.envelopes)
+
+    def attach(self, address: str, seat: Seat) -> None:
+        """Read for this agent too, as an old connection may."""
+        self._services[address] = seat
+
+    def detach(self, address: str) -> None:
+        """Read no more for this agent."""
+        self._services.pop(address, None)
+
+    # -- peer to relay -----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Read frames until the connection ends. What is wrong with one is said, and the connection stays."""
+        while True:
+            frame: frames.Frame | None = None
+            received: str | int | None = None
+            try:
+                received = await self._socket.receive()
+                if received is None:
+                    return
+                if isinstance(received, str):
+                    frame = frames.read(received)
+                    await self._take(frame)
+                else:
+                    for service in list(self._services.values()):
+                        await service.has_read(received)
+            except Gone:
+                raise
+            except Exception as failure:
+                about = _said_about(received) if frame is None else _about(frame)
+                facts = _facts(self._socket, self._instance.id)
+                await self._socket.send(frames.failure(refusal(self._relay, failure, facts, _log), **about))
+
+    async def _take(self, frame: frames.Frame) -> None:
+        if isinstance(frame, frames.Send):
+            await self._send(frame)
+        elif isinstance(frame, frames.Ping):
+            await self._socket.send(frames.write("pong"))
+        elif isinstance(frame, frames.Ack | frames.Nack):
+            await self._settle(frame)
+        elif isinstance(frame, frames.Respond):
+            await self._respond(frame)
+        else:
+            raise BadRequest("this connection has registered already; open another for another agent", field="type")
+
+    async def _send(self, frame: frames.Send) -> None:
+        sent = await self._door.sending.send(frame, self._instance)
+        await self._door.spoke(self._instance, self, sent.sender.id)
+        about = {**_about(frame), "message_id": sent.message_id}
+        # A message that was read at once is still reported as queued first, so that the order is always the same.
+        await self._socket.send(frames.write("queued", recipient=sent.recipient, status=sent.presence, **about))
+        self._receipts.follow(sent.sender, sent.message_id, lambda status: self._tell(about, status))
+
+    async def _tell(self, about: dict[str, Any], status: MessageStatus) -> None:
+        if status.acked_at is not None:
+            await self._socket.send(frames.write("delivered", at=status.acked_at, **about))
+        else:
+            why = f"the message to {about['to']} was never read: it is {status.state}"
+            await self._socket.send(frames.write("error", message=why, code="not_delivered", **about))
+
+    async def _settle(self, frame: frames.Ack | frames.Nack) -> None:
+        """Settle what the peer has dealt with, or take it back, each in the mailbox that it came from."""
+        settling = self._relay.settling
+        left: list[str] = list(frame.receipts)
+        for address, service in list(self._services.items()):
+            if left:
+                outcomes = (
+                    await settling.ack(address, left)
+                    if isinstance(frame, frames.Ack)
+                    else await settling.nack(address, left, frame.delay)
+                )
+                service.settled([o.receipt for o in outcomes if o.message_id is not None])
+                left = [o.receipt for o in outcomes if o.message_id is None]
+        if left:
+            error = LeaseLost("nothing is held under these receipts: it was settled, or has been handed out anew")
+            await self._socket.send(frames.failure(error, receipts=left))
+
+    async def _respond(self, frame: frames.Respond) -> None:
+        if self.agent is None:
+            raise NotAllowed("only a connection that named its agent when it registered may answer tasks")
+        agent = await self._door.members.speaker(self._instance, self.agent.partition("/")[2])
+        ask = requests.Respond(from_agent=agent.id, message_id=frame.task_id, result=frame.result, status=frame.status)
+        done = await self._relay.tasks.respond(agent, ask)
+        if TaskState(done.task_status) in FINAL:
+            for service in self._services.values():
+                service.finished(frame.task_id)
+        await self._socket.send(frames.write("responded", status=done.task_status, **_about(frame)))
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    async def say_goodbye(self) -> None:
+        """Close the connection because the relay goes, once what is under way is settled or a moment has passed."""
+        for _ in range(int(_FAREWELL_SECONDS / _FAREWELL_STEP_SECONDS)):
+            if all(service.idle for service in self._services.values()):
+                break
+            await asyncio.sleep(_FAREWELL_STEP_SECONDS)
+        await self._socket.close(WSCloseCode.GOING_AWAY, _GOING)
+
+    async def close(self) -> None:
+        """Let go of everything. What was not settled is due again at once, for others of the instance too."""
+        self.ended = True
+        self._receipts.close()
+        services, self._services = list(self._services.values()), {}
+        await asyncio.gather(*(service.close() for service in services), return_exceptions=True)
+
+
+async def serve(door: AgentLinkServer, request: web.BaseRequest) -> web.StreamResponse:
+    """Shake hands, register, and stay until the connection ends."""
+    door.relay.require_working()
+    socket = Socket(max_frame_bytes=door.relay.limits.max_body_bytes)
+    await socket.open(request)
+    watch = asyncio.create_task(socket.watch())
+    connection: Connection | None = None
+    try:
+        connection = await _registered(door, socket)
+        if connection is not None:
+            await connection.run()
+    except Gone:
+        pass
+    finally:
+        watch.cancel()
+        if connection is not None:
+            await asyncio.shield(door.left(connection))
+    return socket.response
+
+
+async def _registered(door: AgentLinkServer, socket: Socket) -> Connection | None:
+    """Return the connection once the peer has registered, or tell it what is wrong and close."""
+    frame: frames.Register | None = None
+    try:
+        frame = await asyncio.wait_for(_first_frame(socket), REGISTER_SECONDS)
+        if frame is None:
+            return None
+        instance, agent_id = door.checks.register(frame)
+        agent = None if agent_id is None else await door.members.speaker(instance, agent_id)
+        door.require_room(instance)
+    except Gone:
+        raise
+    except Exception as failure:
+        late = isinstance(failure, asyncio.TimeoutError)
+        refused = refusal(
+            door.relay,
+            BadRequest(frames.FIRST_MUST_REGISTER) if late else failure,
+            _facts(socket, None if frame is None else frame.instance_id),
+            _log,
+        )
+        await socket.send(frames.failure(refused))
+        await socket.close()
+        return None
+    connection = Connection(door, instance, agent, socket)
+    # Said before the first message is on its way: an old client takes the first frame for the answer.
+    await socket.send(
+        frames.write(
+            "registered",
+            instance_id=instance.id,
+            agent=connection.agent,
+            server_time=iso(door.relay.clock()),
+            max_frame_bytes=door.relay.limits.max_body_bytes,
+        )
+    )
+    door.joined(instance, connection)
+    return connection
+
+
+async def _first_frame(socket: Socket) -> frames.Register | None:
+    while True:
+        received = await socket.receive()
+        if received is None:
+            return None
+        if isinstance(received, str):
+            try:
+                frame = frames.read(received)
+            except ClawLinkError as error:
+                raise _not_a_register(error, received) from None
+            if isinstance(frame, frames.Register):
+                return frame
+            raise BadRequest(frames.FIRST_MUST_REGISTER, field="type")
+
+
+def _not_a_register(error: ClawLinkError, text: str) -> ClawLinkError:
+    """Say what is wrong with a register; of anything else, that it is none, in the old relay's words."""
+    return (
+        error if '"register"' in text and error.field not in (None, "type") else BadRequest(frames.FIRST_MUST_REGISTER)
+    )
+
+
+def _facts(socket: Socket, instance_id: str | None) -> dict[str, str]:
+    """Return what the log says of a refusal: whom, as far as it told. A stranger's words are cut and cleaned."""
+    facts = {} if instance_id is None else {"instance": instance_id}
+    facts |= {} if socket.address is None else {"address": socket.address}
+    return {
+        name: "".join(c if c.isprintable() else "\ufffd" for c in said[:_MOST_LOGGED]) for name, said in facts.items()
+    }
+
+
+def _about(frame: frames.Frame | None) -> dict[str, Any]:
+    """Return what tells the peer which of its frames an answer is to."""
+    return {name: getattr(frame, name) for name in _ABOUT if getattr(frame, name, None) is not None}
+
+
+def _said_about(received: str | int | None) -> dict[str, Any]:
+    """Return the same of a frame with a field that is wrong, as far as it can be read: its sender waits for an answer.
+
+    What is too long to be of use is left out, so that an answer stays small.
+    """
+    try:
+        said = msgspec.json.decode(received) if isinstance(received, str) else None
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return {}
+    if not isinstance(said, dict):
+        return {}
+    known = {name: said.get(name) for name in _ABOUT}
+    return {name: value for name, value in known.items() if isinstance(value, str) and len(value) <= _MOST_ECHOED}

@@ -1,0 +1,156 @@
+"""The door: what all its connections and routes share, and where it is mounted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+from clawlink.doors.agentlink.server import connection, http
+from clawlink.doors.agentlink.server.checks import Checks
+from clawlink.doors.agentlink.server.connection import Connection
+from clawlink.doors.agentlink.server.copies import Copies
+from clawlink.doors.agentlink.server.envelopes import Envelopes
+from clawlink.doors.agentlink.server.instances import Instance, Instances
+from clawlink.doors.agentlink.server.lines import Lines
+from clawlink.doors.agentlink.server.members import Members
+from clawlink.doors.agentlink.server.sending import Sending
+from clawlink.doors.agentlink.wire.files import RelayFile
+from clawlink.doors.registry import OpenDoor
+from clawlink.errors import RelayFull
+from clawlink.protocol.paths import Endpoint
+from clawlink.relay.relay import Relay
+from clawlink.server.wire import Handler
+
+_log = logging.getLogger("clawlink.agentlink")
+
+# Signatures say who is asking, so these two need no token: old clients have none to show.
+SOCKET = Endpoint("agentlink", "GET", "/agentlink", "Agent Link's websocket.", None, open=True, text=True, stays=True)
+SEND = Endpoint("agentlink_send", "POST", "/api/v1/send", "Send a message as an instance's agent.", None, open=True)
+REGISTER = Endpoint("agentlink_register", "POST", "/api/v1/register", "Register an instance.", None)
+MAX_CONNECTIONS = 100
+
+
+class AgentLinkServer(OpenDoor):
+    """Agent Link in front of one relay. ``no_store`` refuses what would wait for someone who is not connected."""
+
+    def __init__(
+        self,
+        relay: Relay,
+        file: RelayFile,
+        *,
+        wall: Callable[[], float],
+        self_register: bool = False,
+        no_store: bool = False,
+    ) -> None:
+        self.relay = relay
+        self.instances = Instances(file, self_register=self_register)
+        relay.agents.reserve(self.instances.own)
+        self.checks = Checks(self.instances, wall)
+        self.lines: Lines[Connection] = Lines()
+        self.members = Members(relay, self.instances, self.refresh)
+        self.envelopes = Envelopes()
+        self.sending = Sending(relay, self.checks, self.members, self.lines, self.envelopes, no_store=no_store)
+        self._no_store = no_store
+        self._connections: dict[Connection, Instance] = {}
+        self._copies: dict[str, Copies] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._goodbye: asyncio.Task[None] | None = None
+
+    def routes(self) -> Iterator[tuple[Endpoint, Handler]]:
+        yield SOCKET, lambda relay, request: connection.serve(self, request)
+        yield SEND, lambda relay, request: http.send(self.sending, request)
+        yield REGISTER, lambda relay, request: http.register(self.instances, request)
+
+    async def start(self) -> None:
+        """Register the agents that the operator wrote down, and say what the operator should know."""
+        for error in await self.members.start():
+            _log.warning("an agent of the configuration was refused", extra={"reason": error.message})
+        sharing = [instance.id for instance in self.instances.all() if instance.shares_secret]
+        if len(sharing) > 1:
+            _log.warning(
+                "instances share one secret: each of them can sign as any other; give each its own",
+                extra={"instances": sharing},
+            )
+
+    async def upkeep(self, now: float) -> None:
+        """Begin to say goodbye once the relay shuts down."""
+        if self.relay.draining and self._goodbye is None:
+            self._goodbye = asyncio.create_task(self.close())
+
+    async def close(self) -> None:
+        await asyncio.gather(*(c.say_goodbye() for c in list(self._connections)))
+        while self._leaving:
+            await asyncio.wait(self._leaving)
+
+    # -- what connections tell ---------------------------------------------------------------------------------------
+
+    def require_room(self, instance: Instance) -> None:
+        """Refuse a connection too many. Raises RelayFull."""
+        count = len(self.lines.of(instance.id))
+        if count >= MAX_CONNECTIONS:
+            raise RelayFull(
+                f"instance {instance.id!r} has {count} connections and may have no more",
+                limit=MAX_CONNECTIONS,
+                actual=count,
+            )
+
+    def joined(self, instance: Instance, line: Connection) -> None:
+        """Note a connection that has registered."""
+        self._connections[line] = instance
+        self.lines.add(instance.id, line)
+        if line.agent is not None:
+            line.serve(self.members.agent(line.agent))
+        self.refresh(instance.id)
+
+    async def spoke(self, instance: Instance, line: Connection, address: str) -> None:
+        """Note that a connection has sent from an address: an old one is known by that."""
+        there = self._there(instance)
+        if self.lines.spoke(line, address):
+            self.refresh(instance.id)
+            await self._expire(there)
+
+    def refresh(self, instance_id: str) -> None:
+        """Decide anew which old connections of an instance read for which of its agents."""
+        for address, readers in self.lines.readers(instance_id, self.members.of(instance_id)):
+            copies = self._copies.get(address)
+            if readers.lines:
+                if copies is None:
+                    copies = self._copies[address] = Copies(self.relay, self.members.agent(address), self.envelopes)
+                copies.aim(readers)
+            elif copies is not None:
+                self._background(self._copies.pop(address).close())
+
+    def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+        return task
+
+    def _there(self, instance: Instance) -> list[str]:
+        """Return the agents that are connected, where that matters."""
+        return [a for a in self.members.of(instance.id) if self.lines.connected(a)] if self._no_store else []
+
+    async def _expire(self, addresses: list[str]) -> None:
+        """Let go of what waits for those of these agents that are not connected any more."""
+        for address in addresses:
+            if not self.lines.connected(address):
+                await self.relay.mailbox.close(address)
+
+    async def left(self, line: Connection) -> None:
+        """Note that a connection has ended; what it had under way is due again, for others of its instance too.
+
+        It is seen to even if whoever awaits it is cancelled.
+        """
+        await self._background(self._left(line))
+
+    async def _left(self, line: Connection) -> None:
+        instance = self._connections.pop(line)
+        there = self._there(instance)
+        self.lines.remove(instance.id, line)
+        await line.close()
+        before = set(self._leaving)
+        self.refresh(instance.id)
+        await asyncio.gather(*(self._leaving - before), return_exceptions=True)
+        await self._expire(there)

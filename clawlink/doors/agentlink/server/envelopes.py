@@ -1,0 +1,42 @@
+"""A signed message on its way through the relay: its text and its proof, marked by this door as checked."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+import msgspec
+
+from clawlink.doors.agentlink.server.checks import Proof
+from clawlink.doors.agentlink.wire import signing
+
+_KEY_BYTES = 32
+
+
+class Envelopes:
+    """Packs signed messages for members of instances, and opens what it packed itself and nothing else.
+
+    That a member's address stands on a message proves nothing: anyone may have written under it before its instance
+    came, or after the relay forgot it. The mark does, since it never leaves the relay. Its key lasts as long as the
+    process, as the members' own do.
+    """
+
+    def __init__(self) -> None:
+        self._key = secrets.token_bytes(_KEY_BYTES)
+
+    def pack(self, text: str, proof: Proof, *, sender: str, to: str) -> dict[str, Any]:
+        """Return what the relay carries of a message whose signature was checked."""
+        told = msgspec.to_builtins(proof)
+        return {"text": text, "proof": told, "mark": self._mark(text, told, sender, to)}
+
+    def open(self, content: Any, *, sender: str, to: str) -> tuple[str, dict[str, Any]] | None:
+        """Return text and proof of what was packed here for this sender and recipient; None for all else."""
+        if not isinstance(content, dict):
+            return None
+        text, proof, mark = (content.get(name) for name in ("text", "proof", "mark"))
+        if not isinstance(text, str) or not isinstance(proof, dict) or not isinstance(mark, str):
+            return None
+        return (text, proof) if signing.same(mark, self._mark(text, proof, sender, to)) else None
+
+    def _mark(self, text: str, proof: dict[str, Any], sender: str, to: str) -> str:
+        return signing.digest(self._key, msgspec.json.encode([sender, to, text, proof], order="sorted"))

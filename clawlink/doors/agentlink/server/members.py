@@ -1,0 +1,126 @@
+"""The agents of the instances, each an agent of the relay as any other: ``instance/agent``."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+
+from clawlink.domain import access
+from clawlink.domain.agent import Agent, fold
+from clawlink.doors.agentlink.server.checks import agent_key_of
+from clawlink.doors.agentlink.server.instances import Instance, Instances
+from clawlink.doors.agentlink.wire import signing
+from clawlink.errors import ClawLinkError, RelayFull, UnknownAgent
+from clawlink.protocol import requests
+from clawlink.relay.relay import Relay
+
+MAX_AGENTS = 1000
+# Agents of an old client that others may bring about by writing to them.
+MAX_WRITTEN_TO = 64
+
+
+class Members:
+    """Registers the agents of instances at the relay, and finds whom a message is for.
+
+    Each is claimed, and its key stays here: nobody acts as it but through its instance's signatures.
+    """
+
+    def __init__(self, relay: Relay, instances: Instances, on_new: Callable[[str], None]) -> None:
+        self._relay = relay
+        self._instances = instances
+        self._on_new = on_new
+        self._agents: dict[str, Agent] = {}  # as they were when they registered last
+        self._keys: dict[str, str] = {}
+        self._of: dict[str, set[str]] = {}
+        self._meant: dict[tuple[str, str], str] = {}  # by instance and folded agent id; no two agents fold alike
+
+    def of(self, instance_id: str) -> set[str]:
+        """Return the addresses of an instance's agents."""
+        return self._of.get(instance_id, set())
+
+    def known(self, address: str) -> bool:
+        """Tell whether this is an agent of an instance, for which nobody but this door can act."""
+        return address in self._keys
+
+    def agent(self, address: str) -> Agent:
+        """Return one of the agents."""
+        return self._agents[address]
+
+    async def speaker(self, instance: Instance, agent_id: str) -> Agent:
+        """Return an agent of the instance that is there: it has just shown a sign of life.
+
+        Raises what registering it may raise.
+        """
+        address = f"{instance.id}/{agent_id}"
+        key = self._keys.get(address)
+        if key is not None:
+            with contextlib.suppress(UnknownAgent):  # silent for so long that the relay forgot it
+                agent = await self._relay.agents.acting(address, key, field="from")
+                if self._is_ours(agent):
+                    return agent
+            return await self._register(instance, address)
+        self._require_room(instance, MAX_AGENTS)
+        return await self._register(instance, address)
+
+    async def recipient(self, instance: Instance, to: str) -> Agent:
+        """Return whom a message of this instance is for: ``instance/agent``, a neighbour's bare id, or any agent.
+
+        A bare id in any case means a neighbour first, whatever agents of the relay are called.
+        Old clients do not say which agents they have, so one of theirs that nobody has heard of is made.
+        Raises UnknownAgent, AmbiguousName.
+        """
+        to = self._meant.get((instance.id, fold(to)), to)
+        home, slash, _ = to.partition("/")
+        theirs = self._instances.get(home) if slash else None
+        if theirs is None:
+            return await self._relay.agents.resolve(to, field="to")
+        signing.split(to, field="to")
+        with contextlib.suppress(UnknownAgent):
+            agent = await self._relay.agents.resolve(to)
+            if self._is_ours(agent):  # and not one that merely calls itself so
+                return agent
+        if not theirs.legacy and not self.known(to):
+            raise UnknownAgent(f"no agent {to!r} is registered here: it is once it has connected", field="to")
+        if not self.known(to):
+            self._require_room(theirs, MAX_WRITTEN_TO)
+        return await self._register(theirs, to, seen=False)
+
+    async def start(self) -> list[ClawLinkError]:
+        """Register the agents that the operator wrote down; return what was refused."""
+        refused = []
+        for instance in self._instances.all():
+            for agent_id in instance.agents:
+                # Its bare id is its own, even if it is refused just now.
+                self._meant.setdefault((instance.id, fold(agent_id)), f"{instance.id}/{agent_id}")
+                try:
+                    await self._register(instance, f"{instance.id}/{agent_id}", seen=False)
+                except ClawLinkError as error:
+                    refused.append(error)
+        return refused
+
+    def _is_ours(self, agent: Agent) -> bool:
+        """Tell whether it was claimed here. Others may have taken the address before that, or once it was forgotten."""
+        key = self._keys.get(agent.id)
+        return key is not None and agent.key_hash == access.hash_key(key)
+
+    def _require_room(self, instance: Instance, limit: int) -> None:
+        if len(self.of(instance.id)) >= limit:
+            raise RelayFull(f"instance {instance.id!r} has {limit} agents and may have no more", limit=limit)
+
+    async def _register(self, instance: Instance, address: str, *, seen: bool = True) -> Agent:
+        ask = requests.Register(
+            agent_id=address,
+            name=address,
+            description=f"Agent Link, instance {instance.name}"[:200],
+            subscriptions=[],
+            claim=True,
+            idempotency_key=agent_key_of(instance, address),
+        )
+        done = await self._relay.agents.register(ask, machine=instance.id, agent_key=None, seen=seen, by_door=True)
+        self._agents[address] = done.agent
+        if done.agent_key is not None:
+            self._keys[address] = done.agent_key
+        self._of.setdefault(instance.id, set()).add(address)
+        self._meant[instance.id, fold(address.partition("/")[2])] = address
+        self._on_new(instance.id)
+        return done.agent

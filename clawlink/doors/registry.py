@@ -1,0 +1,194 @@
+"""The doors: how they are found, and what each gives to the server and to the command line.
+
+A door is another protocol in front of the same relay. Server and command line know no door by name: they ask
+``doors()``. This module loads neither the relay nor the client, so that a command can ask it, too.
+``references/doors.md`` shows how a door is written.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields, make_dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from clawlink.cli.verbs import Verb
+    from clawlink.config import ServerConfig
+    from clawlink.protocol.paths import Endpoint
+    from clawlink.relay.relay import Relay
+    from clawlink.server.wire import Handler
+
+GROUP = "clawlink.doors"
+"""The group of entry points by which another package offers a door."""
+
+_log = logging.getLogger("clawlink.doors")
+
+
+def option(flag: str, help: str, *, default: Any = None, metavar: str | None = None, unit: str | None = None) -> Any:
+    """Return a field of a door's settings: a flag of ``clawlink serve`` and an environment variable.
+
+    A default that is False makes a switch. A number with a ``unit`` is a limit, which ``GET /`` tells, too. All else is
+    text.
+    """
+    return field(default=default, metadata={"flag": flag, "help": help, "metavar": metavar, "unit": unit})
+
+
+@dataclass(frozen=True)
+class Opening:
+    """The surroundings of a door that opens. ``settings`` is of the door's own class.
+
+    ``wall`` is the system's clock, for what other machines sign with theirs. ``relay.clock`` is relay time.
+    """
+
+    relay: Relay
+    config: ServerConfig
+    settings: Any
+    wall: Callable[[], float]
+
+
+class OpenDoor:
+    """An open door. A protocol overrides what it needs; the rest does nothing."""
+
+    def routes(self) -> Iterable[tuple[Endpoint, Handler]]:
+        """Return the endpoints with their handlers. An address that is taken ends the start with a ValueError."""
+        return ()
+
+    async def start(self) -> None:
+        """Prepare before the first connection comes."""
+
+    async def upkeep(self, now: float) -> None:
+        """Do what is due. Called twice a second; ``now`` is relay time. A failure is logged, and calls go on."""
+
+    async def close(self) -> None:
+        """Say goodbye to all connections, and return once they are closed."""
+
+    def info(self) -> dict[str, Any]:
+        """Return what ``GET /`` tells about this door, as JSON."""
+        return {}
+
+
+class Door:
+    """A protocol. Subclass it, and offer an instance: as ``DOOR`` of a folder here, or as an entry point.
+
+    Import server and client inside the methods only: each command of the command line may load this class.
+    """
+
+    name: str
+    settings: type[Any] = make_dataclass("Settings", [], frozen=True)
+    """A frozen dataclass, whose fields ``option`` makes."""
+
+    def check(self, settings: Any, config: ServerConfig) -> None:
+        """Refuse settings that make no sense. Raises ValueError with a sentence that names the flag."""
+
+    def open(self, opening: Opening) -> OpenDoor | None:
+        """Open the door; return None where the settings do not ask for it. What it raises ends the start."""
+        return None
+
+    def banner(self, settings: Any, url: str) -> list[str]:
+        """Return the lines that the operator sees at the start; ``url`` is the relay's address."""
+        return []
+
+    def verbs(self) -> Sequence[Verb]:
+        """Return the verbs of the command line, as modules of ``clawlink.cli.commands`` are ones."""
+        return ()
+
+    def next_step(self, content: Any) -> tuple[str, ...] | None:
+        """Return the words of the command that deals with a plain message of this content, if there is one."""
+        return None
+
+
+class Broken(NamedTuple):
+    """A door that cannot be loaded, and the reason."""
+
+    name: str
+    reason: str
+
+
+class Found(NamedTuple):
+    """All doors, by name, and those that were left out."""
+
+    doors: Mapping[str, Door]
+    broken: Sequence[Broken]
+
+
+@functools.cache
+def find() -> Found:
+    """Find all doors once. A door that cannot be loaded is logged and left out."""
+    doors: dict[str, Door] = {}
+    broken = []
+    for name, load in (*_built_in(), *_of_packages()):
+        try:
+            door = load()
+            if not isinstance(door, Door):
+                raise TypeError(f"{door!r} is no clawlink.doors.registry.Door")
+            if door.name != name or name in doors:
+                raise ValueError(f"its name is {door.name!r}, and this name is taken or differs")
+            doors[name] = door
+        except Exception as error:
+            broken.append(Broken(name, f"{type(error).__name__}: {error}"))
+            _log.warning("the door %s cannot be loaded and is left out: %s", *broken[-1])
+            _log.debug("the door %s", name, exc_info=error)
+    return Found(doors, broken)
+
+
+def doors() -> Sequence[Door]:
+    """Return all doors."""
+    return tuple(find().doors.values())
+
+
+def settings_of(door: Door, config: ServerConfig) -> Any:
+    """Return the settings of a door, which are its defaults unless the configuration has some."""
+    given = config.doors.get(door.name)
+    return door.settings() if given is None else given
+
+
+def limit_fields() -> Iterator[Field[Any]]:
+    """Give the fields of all doors' settings that are limits."""
+    for door in doors():
+        yield from (field for field in fields(door.settings) if field.metadata["unit"] is not None)
+
+
+def verbs() -> Iterator[Verb]:
+    """Give the verbs of all doors. A door whose verbs cannot be loaded is logged and left out."""
+    for door in doors():
+        try:
+            yield from door.verbs()
+        except Exception as error:
+            _log.warning("the commands of the door %s cannot be loaded: %s", door.name, error)
+
+
+def next_step(content: Any) -> tuple[str, ...] | None:
+    """Return the words of the command that deals with a plain message of this content, if a door has one."""
+    for door in doors():
+        words = door.next_step(content)
+        if words is not None:
+            return words
+    return None
+
+
+def _built_in() -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Give the folders beside this file.
+
+    They are not found by entry points: a checkout that runs without being installed has none, and one that was
+    installed before a folder came or went has the wrong ones.
+    """
+    package = __name__.rpartition(".")[0]
+    for found in pkgutil.iter_modules(import_module(package).__path__):
+        if found.ispkg:
+            yield found.name, functools.partial(_door_of, f"{package}.{found.name}")
+
+
+def _door_of(module: str) -> Any:
+    return import_module(module).DOOR
+
+
+def _of_packages() -> Iterator[tuple[str, Callable[[], Any]]]:
+    """Give the doors that other packages offer."""
+    from importlib.metadata import entry_points  # it takes a while, and most commands ask for no door
+
+    for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
+        yield entry.name, entry.load
