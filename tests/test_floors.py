@@ -38,7 +38,7 @@ FLOORS = {
     "doors": 6,
 }
 # Modules that belong to a part of another name.
-PART_OF = {"__main__": "cli", "skill": "client", "bench": "cli", "agentrelay": "client"}
+PART_OF = {"__main__": "cli", "skill": "client", "bench": "cli"}
 # All may use these; config reads the limits, and is otherwise as low as they are.
 FOR_ALL = {"errors", "version", "config", "private"}
 MAY_USE = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -18,7 +18,6 @@ from clawlink.domain.file import Content, SharedFile, Version
 from clawlink.domain.limits import Limits
 from clawlink.domain.pool import pool_for
 from clawlink.domain.record import Record
-from clawlink.domain.relayed import Event, Pointer
 from clawlink.protocol import requests
 from clawlink.relay.files import Write
 from clawlink.relay.ids import receipt
@@ -30,15 +29,15 @@ from clawlink.store.signals import LocalSignals
 
 # Each step is measured with so many of the records that the documented limits allow.
 SHARE = 1.0
-_START = 1_000_000_000.0
+START = 1_000_000_000.0
 _BODY = msgspec.json.encode({"type": "task_delegation", "message_id": "m", "from_agent": "asker", "task": "x" * 100})
 
 
-class _Scene:
+class Scene:
     """A relay without sockets, on a clock of its own."""
 
     def __init__(self) -> None:
-        self.now = _START
+        self.now = START
         self.limits = Limits()
         self.store = MemoryStore()
         self.relay = Relay(self.store, LocalSignals(), self.limits, clock=lambda: self.now)
@@ -70,12 +69,16 @@ class _Scene:
         await self.relay.janitor.sweep()
 
 
-async def upkeep(*, say: Callable[[str], None]) -> list[Row]:
+Work = Callable[[], Awaitable[object]]
+Step = Callable[[Scene], Awaitable[Work]]
+
+
+async def upkeep(*, say: Callable[[str], None], of_doors: Mapping[str, Step] | None = None) -> list[Row]:
     """Milliseconds of processor time that one piece of upkeep takes at most, without a turn for anybody else."""
     rows = []
-    for what, prepare in _STEPS.items():
+    for what, prepare in {**_STEPS, **(of_doors or {})}.items():
         say(f"upkeep: {what}")
-        scene = _Scene()
+        scene = Scene()
         work = await prepare(scene)
         rows.append(Row(f"upkeep, longest piece: {what}", await _longest_piece(work) * 1000, "ms"))
         await scene.close()
@@ -100,27 +103,24 @@ async def _longest_piece(work: Callable[[], Awaitable[object]]) -> float:
     return longest
 
 
-Work = Callable[[], Awaitable[object]]
-
-
-async def _settled_messages(scene: _Scene) -> Work:
+async def _settled_messages(scene: Scene) -> Work:
     await scene.put(
-        Delivery(f"d{n}", 1, f"box{n % 500}", "s", n, b"x" * 100, _START, _START, _START + 60, State.ACKED)
+        Delivery(f"d{n}", 1, f"box{n % 500}", "s", n, b"x" * 100, START, START, START + 60, State.ACKED)
         for n in range(scene.many(scene.limits.retention_records))
     )
     scene.now += 61
     return scene.sweep
 
 
-async def _too_many_settled(scene: _Scene) -> Work:
+async def _too_many_settled(scene: Scene) -> Work:
     await scene.put(
-        Delivery(f"d{n}", 1, f"box{n % 500}", "s", n, b"x" * 100, _START, _START, _START + 9000, State.ACKED)
+        Delivery(f"d{n}", 1, f"box{n % 500}", "s", n, b"x" * 100, START, START, START + 9000, State.ACKED)
         for n in range(scene.many(2 * scene.limits.retention_records))
     )
     return scene.sweep
 
 
-async def _lapsed_tasks(scene: _Scene) -> Work:
+async def _lapsed_tasks(scene: Scene) -> Work:
     await scene.register("asker", "worker")
     for n in range(scene.many(scene.limits.max_open_tasks)):
         ask = requests.Delegate(from_agent="asker", to_agent="worker", task=f"task {n}")
@@ -133,16 +133,16 @@ async def _lapsed_tasks(scene: _Scene) -> Work:
     return scene.sweep
 
 
-async def _leaving(scene: _Scene) -> Work:
+async def _leaving(scene: Scene) -> Work:
     await _lapsed_tasks(scene)
     return lambda: _leave(scene)
 
 
-async def _leave(scene: _Scene) -> None:
+async def _leave(scene: Scene) -> None:
     await scene.relay.departures.leave(await scene.agent("worker"))
 
 
-async def _pools_and_waiters(scene: _Scene) -> Work:
+async def _pools_and_waiters(scene: Scene) -> Work:
     """Each pool asks for two capabilities, and each waiter has one of them and others."""
     many = scene.many(scene.limits.max_pools)
     for n in range(many):
@@ -164,7 +164,7 @@ async def _pools_and_waiters(scene: _Scene) -> Work:
     return scene.sweep
 
 
-async def _deep_pool(scene: _Scene) -> Work:
+async def _deep_pool(scene: Scene) -> Work:
     pool = pool_for(["go"], ())
     await scene.store.commit(pool.id, Put(pool.used(scene.now)))
     await scene.put(
@@ -175,7 +175,7 @@ async def _deep_pool(scene: _Scene) -> Work:
     return scene.sweep
 
 
-async def _leases_that_lapse(scene: _Scene) -> Work:
+async def _leases_that_lapse(scene: Scene) -> Work:
     """All messages of a mailbox were leased, and become due at one moment: what its next poll has to sort."""
     await scene.register("reader")
     for n in range(scene.many(scene.limits.max_mailbox_messages)):
@@ -191,7 +191,7 @@ async def _leases_that_lapse(scene: _Scene) -> Work:
     return poll
 
 
-async def _silent_agents(scene: _Scene) -> Work:
+async def _silent_agents(scene: Scene) -> Work:
     def agent(n: int) -> Agent:
         return Agent(
             id=f"a{n}",
@@ -218,7 +218,7 @@ async def _silent_agents(scene: _Scene) -> Work:
     return forget_some
 
 
-async def _files(scene: _Scene) -> Work:
+async def _files(scene: Scene) -> Work:
     draft = scene.relay.storage.intake("f", "body")
     await draft.write(b"x")
     content: Content = scene.relay.files.keep(draft, Write(key="f", content_type="text/plain"))
@@ -238,35 +238,15 @@ async def _files(scene: _Scene) -> Work:
     return scene.sweep
 
 
-async def _knowledge(scene: _Scene) -> Work:
+async def _knowledge(scene: Scene) -> Work:
     await scene.put(
-        Knowledge(f"k{n}", 1, f"a{n % 50}", b"x" * 100, f"topic{n % 99}", ("a", "b"), _START, _START + 9000)
+        Knowledge(f"k{n}", 1, f"a{n % 50}", b"x" * 100, f"topic{n % 99}", ("a", "b"), START, START + 9000)
         for n in range(scene.many(2 * scene.limits.max_knowledge))
     )
     return scene.sweep
 
 
-async def _events(scene: _Scene) -> Work:
-    def pointer(n: int) -> Pointer:
-        event = Event(id=f"e{n}", type="t", sender="s", receiver="r", secret="", created_at=_START, ttl_hours=1)
-        return Pointer(
-            id=f"e{n}",
-            version=1,
-            event=event,
-            content=b"{}",
-            sender_name="s",
-            receiver_name="r",
-            receiver_id="r",
-            made_by="m",
-            ends_at=_START + 3600,
-        )
-
-    await scene.put(map(pointer, range(scene.many(scene.limits.max_events))))
-    scene.now += 3601
-    return scene.sweep
-
-
-async def _uploads(scene: _Scene) -> Work:
+async def _uploads(scene: Scene) -> Work:
     for n in range(scene.many(scene.limits.max_uploads)):
         if n % scene.limits.max_agent_uploads == 0:
             await scene.register(f"u{n}")
@@ -277,7 +257,7 @@ async def _uploads(scene: _Scene) -> Work:
     return scene.sweep
 
 
-_STEPS: dict[str, Callable[[_Scene], Awaitable[Work]]] = {
+_STEPS: dict[str, Step] = {
     "100,000 settled messages forgotten at once": _settled_messages,
     "100,000 settled messages too many": _too_many_settled,
     "10,000 tasks taken back from a silent worker": _lapsed_tasks,
@@ -288,6 +268,5 @@ _STEPS: dict[str, Callable[[_Scene], Awaitable[Work]]] = {
     "100,000 silent agents": _silent_agents,
     "100,000 files end at once": _files,
     "10,000 broadcasts too many": _knowledge,
-    "100,000 events end at once": _events,
     "1,000 uploads lapse at once": _uploads,
 }

@@ -22,6 +22,7 @@ from clawlink.domain.message import (
     TaskResponse,
     TaskUpdate,
 )
+from clawlink.doors.registry import next_step
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -182,28 +183,13 @@ def next_command(ctx: Context, message: Message | Other, *, receipt: str | None 
     if isinstance(message, TaskUpdate):
         return "look", ctx.command("task", message.task_id)
     if isinstance(message, PlainMessage):
-        line = _event_line(message.content)
-        if line is not None:
-            return "receive", ctx.command("agentrelay", "receive", line)
+        words = next_step(message.content) if isinstance(message.content, str) else None
+        if words is not None:
+            return "receive", ctx.command(*words)
         return "reply", ctx.command("send", to=message.from_agent, reply_to=message.message_id, tail='--content "..."')
     if isinstance(message, FileUpdated) and not message.deleted:
         return "read", ctx.command("file-get", key=message.file_key)
     return None
-
-
-def _event_line(content: Any) -> str | None:
-    """Return the line of AgentRelay that a message consists of, if it leads to contents."""
-    if not isinstance(content, str) or not content.startswith("AgentRelay: ") or "\n" in content:
-        return None
-    from clawlink.domain.relayed import COMPLETION
-    from clawlink.errors import BadRequest
-    from clawlink.protocol.agentrelay.line import parse
-
-    try:
-        line = parse(content)
-    except BadRequest:
-        return None
-    return str(line) if line.type != COMPLETION and content == f"AgentRelay: {line}" else None
 
 
 def _facts(

@@ -77,7 +77,6 @@ GROUPS: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = (
             ("info", "Show what a relay is and holds."),
             ("kick", "Remove an agent and free its name, as the operator of the relay."),
             ("doctor", "Check relay, token, identity and clock, and name the fix."),
-            ("agentrelay", "Hand over large contents by a short line, as AgentRelay does."),
             ("bench", "Measure a relay, beside the floor that aiohttp sets."),
         ),
     ),

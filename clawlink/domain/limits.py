@@ -110,10 +110,6 @@ class Limits:
     knowledge_ttl: float = _limit(
         24 * 3600.0, "--knowledge-ttl", "seconds", "how long a broadcast is kept for those who come late"
     )
-    max_events: int = _limit(100_000, "--max-events", "events", "events of AgentRelay that are known")
-    max_events_bytes: int = _limit(
-        64 * MIB, "--max-events-bytes", "bytes", "contents of all events of AgentRelay together"
-    )
     rate_agent: float = _limit(100.0, "--rate-agent", "per second", "new work from one agent; 0 turns it off")
     burst_agent: int = _limit(200, "--burst-agent", "messages", "new work from one agent at once")
     rate_pair: float = _limit(20.0, "--rate-pair", "per second", "new work from one agent to one other; 0 turns it off")

@@ -16,6 +16,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from clawlink.bench.scenarios import Row
+    from clawlink.bench.upkeep_scenarios import Step
     from clawlink.cli.verbs import Verb
     from clawlink.config import ServerConfig
     from clawlink.protocol.paths import Endpoint
@@ -95,6 +97,17 @@ class Door:
     def verbs(self) -> Sequence[Verb]:
         """Return the verbs of the command line, as modules of ``clawlink.cli.commands`` are ones."""
         return ()
+
+    scenarios: Sequence[str] = ()
+    """The names of what ``clawlink bench`` can measure."""
+
+    def measure(self, name: str, folder: str, *, say: Callable[[str], None]) -> list[Row]:
+        """Measure a scenario in an empty folder."""
+        raise NotImplementedError
+
+    def upkeep_steps(self) -> Mapping[str, Step]:
+        """Return the pieces of upkeep that the scenario ``upkeep`` measures, too."""
+        return {}
 
     def next_step(self, content: Any) -> tuple[str, ...] | None:
         """Return the words of the command that deals with a plain message of this content, if there is one."""

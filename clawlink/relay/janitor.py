@@ -17,12 +17,12 @@ from clawlink.domain.delivery import Delivery, State
 from clawlink.domain.file import SharedFile
 from clawlink.domain.pool import POOLS, Pool
 from clawlink.domain.record import SETTLED, Record
-from clawlink.domain.relayed import Pointer, lapse
 from clawlink.domain.task import Task
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.departures import Departures
 from clawlink.relay.file_reads import FileReads
 from clawlink.relay.files import Files
+from clawlink.relay.kinds import Kind
 from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.memory import SETTLED_KINDS
 from clawlink.relay.pools import Pools
@@ -36,7 +36,7 @@ _SLICE = 200
 _POOLS_SLICE = 100
 # A round looks at pools for so long, then the next one goes on: waiters that can do almost the same cost most.
 _POOLS_SECONDS = 0.01
-_ENDING_KINDS: tuple[type[Any], ...] = (*SETTLED_KINDS, SharedFile, Knowledge, Pointer, Pool)
+_ENDING_KINDS: tuple[type[Any], ...] = (*SETTLED_KINDS, SharedFile, Knowledge, Pool)
 
 T = TypeVar("T")
 
@@ -67,6 +67,12 @@ class Janitor:
         self._pools_after: str | None = None
         self._troubles = Troubles(core.stats)
         self._aside = {kind: Aside() for kind in _ENDING_KINDS}
+        self._lapses: dict[type[Any], Callable[[Any, float], Record | None]] = {}
+
+    def keep(self, kind: Kind) -> None:
+        """End records of a door's own kind, too."""
+        self._aside[kind.record] = Aside()
+        self._lapses[kind.record] = kind.lapse
 
     @property
     def stuck(self) -> int:
@@ -75,7 +81,7 @@ class Janitor:
 
     async def sweep(self) -> None:
         """Do everything that is to be done at this moment, with turns for other requests in between."""
-        for kind in _ENDING_KINDS:
+        for kind in tuple(self._aside):
             await self.step(f"end {kind.__name__}", self._end, kind)
         await self.step("evict", self._evict)
         await self.step("evict Knowledge", self._evict_knowledge)
@@ -149,7 +155,8 @@ class Janitor:
             return await self._upkeep.look(id) if not record.has_record else await self._upkeep.end(id)
         if isinstance(record, Delivery) and record.state is State.PENDING:
             return await self._mailbox.expire(id)
-        if isinstance(record, Pointer) and (left := lapse(record, core.clock())) is not None:
+        lapse = self._lapses.get(kind)
+        if lapse is not None and (left := lapse(record, core.clock())) is not None:
             await core.commit(left.home, Put(left))
         else:
             await self._drop(record)

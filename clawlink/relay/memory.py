@@ -15,7 +15,6 @@ from clawlink.domain.delivery import Delivery
 from clawlink.domain.file import FileWrite
 from clawlink.domain.limits import NEW_WORK_SHARE, Limits
 from clawlink.domain.record import SETTLED, Record, text_bytes
-from clawlink.domain.relayed import OVER, Pointer
 from clawlink.domain.task import Task
 from clawlink.errors import StorageFull
 from clawlink.relay.stats import Stats
@@ -23,7 +22,6 @@ from clawlink.relay.turns import Turns
 from clawlink.store.base import Conflict, Drop, Store
 
 SETTLED_KINDS: tuple[type[Any], ...] = (Delivery, Task, Broadcast, FileWrite)
-_HISTORY: tuple[tuple[type[Any], str], ...] = (*((kind, SETTLED) for kind in SETTLED_KINDS), (Pointer, OVER))
 # This many settled records go at once, so that the next writes find room without a look at the history.
 _AT_ONCE = 64
 # The bytes of a record beside its content, for choosing the kind that gives most room.
@@ -53,6 +51,8 @@ class Memory:
         self._records = limits.max_memory  # as last read; until then there is no plenty
         self.trim: Callable[[], None] = lambda: None
         """Set by the keeper of contents: gives back what is only kept for what may come."""
+        self.history: list[tuple[type[Any], str]] = [(kind, SETTLED) for kind in SETTLED_KINDS]
+        """The records that go first, as kind and index key."""
 
     def count(self, used: Callable[[], int]) -> None:
         """Count what ``used`` returns, too."""
@@ -120,7 +120,7 @@ class Memory:
 
     async def _forget_some(self, turns: Turns) -> bool:
         """Forget some of the history; return False if there is none."""
-        usages = [(kind, key, await self._store.usage(kind, key)) for kind, key in _HISTORY]
+        usages = [(kind, key, await self._store.usage(kind, key)) for kind, key in self.history]
         kind, key, _ = max(usages, key=lambda found: found[2].bytes + _RECORD_BYTES * found[2].count)
         forgotten = 0
         for record in await self._store.first(kind, key, _AT_ONCE):

@@ -27,9 +27,9 @@ from clawlink.relay.files import Files
 from clawlink.relay.handover import HandedOut
 from clawlink.relay.happenings import Happenings
 from clawlink.relay.janitor import Janitor
+from clawlink.relay.kinds import Kind
 from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.messages import Messages
-from clawlink.relay.pointers import Pointers
 from clawlink.relay.pools import Pools
 from clawlink.relay.responses import Responses
 from clawlink.relay.settling import Settling
@@ -60,9 +60,9 @@ class Relay:
         token_required: bool = False,
         secret: bytes | None = None,
     ) -> None:
-        self._core = core = Core(store, signals, limits, clock, secret=secret)
+        self.core = core = Core(store, signals, limits, clock, secret=secret)
         self.id = proof.relay_id(core.secret)
-        self._arrivals = arrivals = Arrivals(core)
+        self.arrivals = arrivals = Arrivals(core)
         pools = Pools(core)
         self.mailbox = Mailbox(core)
         self.settling = Settling(core, pools)
@@ -81,7 +81,6 @@ class Relay:
         self.files = Files(core, self.mailbox, self.storage, arrivals)
         self.file_reads = FileReads(core, self.files, self.storage)
         self.uploads = Uploads(core, self.files, self.storage)
-        self.pointers = Pointers(core, self.agents, self.messages, arrivals)
         self.janitor = Janitor(
             core, self.mailbox, upkeep, self.departures, pools, self.files, self.file_reads, self.uploads
         )
@@ -89,64 +88,71 @@ class Relay:
         self.clock = clock
         self.doors: dict[str, Callable[[], dict[str, Any]]] = {}
         """The doors that are open, by name, with what ``info`` tells of each."""
+        self.limits_of_doors: dict[str, float] = {}
         self._token_required = token_required
         self._started_at = clock()
+
+    def keep(self, kind: Kind) -> None:
+        """Keep records of a door's own kind: the janitor ends them, and history among them makes room."""
+        self.janitor.keep(kind)
+        if kind.history is not None:
+            self.core.memory.history.append((kind.record, kind.history))
 
     @property
     def stats(self) -> Stats:
         """Counters since start."""
-        return self._core.stats
+        return self.core.stats
 
     @property
     def happenings(self) -> Happenings:
         """The log of the agents' work."""
-        return self._core.happenings
+        return self.core.happenings
 
     @property
     def sockets(self) -> Sockets:
         """The websockets that are open."""
-        return self._core.sockets
+        return self.core.sockets
 
     @property
     def draining(self) -> bool:
         """Whether the relay is shutting down."""
-        return self._core.draining
+        return self.core.draining
 
     def prove(self, ask: Challenge, *, address: str, name: str) -> Challenged:
         """Prove to the holder of an agent key that this is the relay which gave its relay key, at this place."""
-        key = proof.relay_key(self._core.secret, ask.key_id)
+        key = proof.relay_key(self.core.secret, ask.key_id)
         return Challenged(self.id, address, name, proof.prove(key, ask.nonce, address, name))
 
     def require_working(self) -> None:
         """Refuse while the relay is shutting down."""
-        self._core.require_working()
+        self.core.require_working()
 
     @property
     def waiting(self) -> int:
         """How many consumers wait for messages at this moment."""
-        return self._core.signals.listeners()
+        return self.core.signals.listeners()
 
     def consumer(self, agent: Agent, *, lease: float, credit: int) -> Consumer:
         """Return what claims for an agent over one connection, at most ``credit`` messages unsettled at a time."""
-        return Consumer(self._core, self.claims, self.settling, agent, lease=lease, credit=credit)
+        return Consumer(self.core, self.claims, self.settling, agent, lease=lease, credit=credit)
 
     def look_again(self) -> None:
         """Have every consumer read the store again: time has passed while their timers stood still."""
-        self._core.signals.publish_all()
+        self.core.signals.publish_all()
 
     def handed_out(self, agent: Agent, taken: Sequence[Delivery], *, lease: float, until_read: bool) -> HandedOut:
         """Return what a poll hands out with its reply; without ``until_read`` its client settles it."""
-        return HandedOut(self._core, self.settling, agent.id, taken, lease=lease, until_read=until_read)
+        return HandedOut(self.core, self.settling, agent.id, taken, lease=lease, until_read=until_read)
 
     async def drain(self) -> None:
         """Take no new work, answer every waiting poll with nothing, and finish what has begun."""
-        self._core.draining = True
-        self._core.signals.publish_all()
-        await self._core.finished()
+        self.core.draining = True
+        self.core.signals.publish_all()
+        await self.core.finished()
 
     async def finished(self) -> None:
         """Wait for all work that goes on in the background."""
-        await self._core.finished()
+        await self.core.finished()
 
     def close(self) -> None:
         """Forget all contents of files, also on the disk."""
@@ -155,7 +161,7 @@ class Relay:
 
     async def info(self, *, endpoints: dict[str, str]) -> Info:
         """Tell what this relay is and holds."""
-        store = self._core.store
+        store = self.core.store
         online, stale = await self.agents.directory.presence()
         held = await store.total()
         files = await store.usage(SharedFile, PRESENT)
@@ -179,10 +185,10 @@ class Relay:
             takeovers=self.stats.takeovers,
             rate_limited=self.stats.rate_limited,
             loops_stopped=self.stats.loops_stopped,
-            recent_stops=list(self._arrivals.stops),
-            limits={f.name: getattr(self.limits, f.name) for f in LIMIT_FIELDS},
+            recent_stops=list(self.arrivals.stops),
+            limits={f.name: getattr(self.limits, f.name) for f in LIMIT_FIELDS} | self.limits_of_doors,
             uploads_under_way=uploads,
             upload_bytes=upload_bytes,
-            memory_bytes=await self._core.memory.used(),
+            memory_bytes=await self.core.memory.used(),
             doors={name: tell() for name, tell in self.doors.items()},
         )

@@ -8,6 +8,7 @@ import logging
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import fields
 
 from aiohttp import web
 
@@ -82,6 +83,8 @@ class App:
             opened = door.open(Opening(self.relay, self._config, settings, wall))
             if opened is not None:
                 self.relay.doors[door.name] = opened.info
+                limits = (field.name for field in fields(settings) if field.metadata["unit"] is not None)
+                self.relay.limits_of_doors |= {name: getattr(settings, name) for name in limits}
                 yield door.name, opened
 
     def _front(self) -> Front:

@@ -12,7 +12,6 @@ import pytest
 
 from clawlink.bench import (
     attack_scenarios,
-    event_scenarios,
     file_scenarios,
     legacy_scenarios,
     link_scenarios,
@@ -162,15 +161,6 @@ async def test_long_lists_of_files_are_read_to_their_end(relay: Relay, monkeypat
     monkeypatch.setattr(file_scenarios, "FILES", 1500)
     middle, slowest = await file_scenarios.listing(relay, seconds=0.1, say=_silent)
     assert 0 < middle.value <= slowest.value
-
-
-def test_events_of_agentrelay_are_sent_and_received(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_scenarios, "PROCESSES", 2)
-    monkeypatch.setattr(event_scenarios, "EVENTS", 6)
-    sent, received = event_scenarios.events(str(tmp_path), say=_silent)
-    assert sent.value > 0
-    assert received.value > 0
-    assert len(list((tmp_path / "agentrelay" / "storage").glob("*.json"))) == 6
 
 
 async def test_each_step_of_upkeep_is_done_and_timed(monkeypatch: pytest.MonkeyPatch) -> None:

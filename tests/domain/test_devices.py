@@ -5,9 +5,7 @@ from __future__ import annotations
 import pytest
 
 from clawlink.client.places import parts_within, safe_name
-from clawlink.domain import relayed
 from clawlink.domain.devices import is_device
-from clawlink.errors import BadRequest
 
 NAMES = ["con", "prn", "aux", "nul", "conin$", "conout$", "clock$"]
 PORTS = [f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789\u00b9\u00b2\u00b3"]
@@ -20,8 +18,5 @@ def test_every_user_of_device_names_refuses_the_same() -> None:
             assert safe_name(written).startswith("_"), written
             with pytest.raises(ValueError, match=r"."):
                 parts_within(written, windows=True)
-        for id in (name, name.upper() + ".json"):
-            with pytest.raises(BadRequest):
-                relayed.require_id(id)
     for name in ("console", "com", "com10", "lpt", "nulls.txt", "a.con", "auxiliary", "\u00b9", "co n", "clock"):
         assert not is_device(name), name

@@ -15,7 +15,7 @@ from tests.relay.scene import Scene
 
 async def test_agents_that_came_and_left_leave_nothing_behind_though_nobody_lists_agents() -> None:
     scene = Scene()
-    core = scene.relay._core
+    core = scene.relay.core
     for n in range(50):
         await scene.register(f"a{n}")
         await scene.leave(f"a{n}")
@@ -33,7 +33,7 @@ async def test_an_agent_that_goes_or_comes_again_while_it_is_read_is_listed_as_i
 ) -> None:
     """Another task runs between the reading of a record and what is done about it."""
     scene = Scene()
-    store, agents = scene.relay._core.store, scene.relay.agents
+    store, agents = scene.relay.core.store, scene.relay.agents
     get = store.get
     meanwhile: list[Callable[[], Awaitable[object]]] = []
 
@@ -55,8 +55,8 @@ async def test_an_agent_that_goes_or_comes_again_while_it_is_read_is_listed_as_i
     await listed()
     assert await listed() == ["b"]
 
-    scene.relay._core.listed.add("a")
-    scene.relay._core.changed["a"] = None
+    scene.relay.core.listed.add("a")
+    scene.relay.core.changed["a"] = None
     meanwhile.append(lambda: scene.register("a"))
     await listed()
     assert sorted(await listed()) == ["a", "b"]

@@ -12,7 +12,6 @@ from clawlink.domain.file import SharedFile
 from clawlink.domain.record import SETTLED
 from clawlink.errors import StorageFull
 from clawlink.protocol import requests
-from clawlink.protocol.agentrelay.exchange import SendEvent
 from clawlink.relay.files import Write
 from tests.relay.scene import Scene
 
@@ -36,11 +35,6 @@ async def write(scene: Scene, key: str, content: bytes) -> None:
 async def lock(scene: Scene, key: str, note: str) -> None:
     ask = requests.LockFile(agent_id="req", file_key=key, seconds=3600, note=note)
     await scene.relay.files.lock(await scene.agent("req"), ask)
-
-
-async def event(scene: Scene, id: str, content: str) -> None:
-    ask = SendEvent(from_agent="req", to_agent="nobody", event_id=id, type="REQ", content={"text": content})
-    await scene.relay.pointers.send(await scene.agent("req"), ask)
 
 
 async def upload(scene: Scene, n: int) -> None:
@@ -80,7 +74,6 @@ FILLING: dict[str, Callable[[Scene, int], Awaitable[Any]]] = {
     "files": lambda scene, n: write(scene, f"f{n}", b"x" * 4000),
     "tiny files": lambda scene, n: write(scene, f"{n}" + "k" * 1000, b""),
     "locks": lambda scene, n: lock(scene, f"{n}" + "k" * 1000, "n" * 1000),
-    "events": lambda scene, n: event(scene, f"E{n}", LONG),
     "uploads": upload,
 }
 OTHERS: dict[str, Any] = {
@@ -94,11 +87,15 @@ OTHERS: dict[str, Any] = {
 
 @pytest.mark.parametrize("kind", FILLING)
 async def test_each_kind_of_new_work_is_refused_at_the_limit_and_answers_go_on(kind: str) -> None:
-    scene = Scene(max_memory=LIMIT, **OTHERS)
+    await require_refusal(Scene(max_memory=LIMIT, **OTHERS), FILLING[kind])
+
+
+async def require_refusal(scene: Scene, fill: Callable[[Scene, int], Awaitable[Any]]) -> None:
+    """Fill a relay, and see that it refuses more of the same, and takes answers."""
     await scene.register("req", "work", "busy")
     open = await scene.delegate(to_agent="busy", task="sum")
     [receipt] = await scene.claim("busy")
-    n, error = await full(lambda n: FILLING[kind](scene, n))
+    n, error = await full(lambda n: fill(scene, n))
     assert (error.status, error.field, error.limit) == (507, "max_memory", NEW_WORK)
     assert error.actual is not None
     assert error.actual > NEW_WORK

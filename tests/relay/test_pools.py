@@ -85,7 +85,7 @@ async def test_of_many_that_wait_only_those_that_can_do_all_of_it_are_woken() ->
         await scene.delegate(capability=["sql", "go"])
         await asyncio.wait_for(asyncio.shield(polls[n]), 30)
         assert sum(poll.done() for poll in polls.values()) == able.index(n) + 1, n
-    assert scene.relay._core.signals.listeners() == 50 - len(able)
+    assert scene.relay.core.signals.listeners() == 50 - len(able)
     for poll in polls.values():
         poll.cancel()
     await asyncio.gather(*polls.values(), return_exceptions=True)

@@ -299,9 +299,9 @@ async def test_an_agent_keeps_the_name_that_it_has(relay: Running) -> None:
     await relay.register("R\u043ebert", agent_id="first")
     await relay.register("Robert", agent_id="second", claim=True)
     await relay.register("R\u043ebert", agent_id="first")
-    old = await relay.app.relay._core.store.get(Agent, "first")
+    old = await relay.app.relay.core.store.get(Agent, "first")
     assert old is not None
-    await relay.app.relay._core.store.commit("first", Put(replace(old, version=old.version + 1, name="Mi\u200ba")))
+    await relay.app.relay.core.store.commit("first", Put(replace(old, version=old.version + 1, name="Mi\u200ba")))
     await ok(relay.post("/register", {"agent_id": "first", "name": "Mi\u200ba"}))
 
 
@@ -457,7 +457,7 @@ async def test_a_long_list_of_agents_holds_others_for_no_long_piece(serve: Serve
             registered_at=0.0,
             last_heartbeat=relay.app.relay.clock(),
         )
-        await relay.app.relay._core.store.commit(agent.home, Put(agent))
+        await relay.app.relay.core.store.commit(agent.home, Put(agent))
     turns = 0
 
     async def count() -> None:

@@ -62,7 +62,6 @@ REFUSED: dict[str, bytes] = {
     "events of nobody": ask("GET", "/events/no"),
     "a websocket of nobody": ask("GET", "/ws/no?lease=30", Upgrade="websocket", Connection="Upgrade"),
     "no handshake": ask("GET", "/ws/a", Upgrade="websocket"),
-    "no event": ask("POST", "/agentrelay/receive", body(agent_id="a", message="REQ,no,s/no.json,,")),
     "another host": ask("GET", "/healthz").replace(b"127.0.0.1", b"evil.example"),
 }
 

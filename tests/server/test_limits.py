@@ -592,24 +592,6 @@ async def test_knowledge_ttl(serve: Serve, clock: Clock) -> None:
     assert [got.message["content"] for got in await claim(relay, "b", 2)] == ["old", "new"]
 
 
-def event(id: str, content: Any) -> dict[str, Any]:
-    return {"from_agent": "a", "to_agent": "nobody", "event_id": id, "content": content}
-
-
-async def test_max_events(serve: Serve, clock: Clock) -> None:
-    relay = await limited(serve, clock, "--max-events", "1")
-    await ok(relay.post("/agentrelay/send", event("e1", {})))
-    error = await refused(relay.post("/agentrelay/send", event("e2", {})), 429, "relay_full")
-    assert (error["limit"], error["actual"]) == (1, 2)
-
-
-async def test_max_events_bytes(serve: Serve, clock: Clock) -> None:
-    relay = await limited(serve, clock, "--max-events-bytes", "10")
-    await ok(relay.post("/agentrelay/send", event("e1", {"a": 1})))
-    error = await refused(relay.post("/agentrelay/send", event("e2", {"a": 1})), 507, "storage_full")
-    assert (error["limit"], error["actual"], error["current"]) == (10, 14, {"free": 3})
-
-
 async def test_stale_after(serve: Serve, clock: Clock) -> None:
     relay = await limited(serve, clock, "--stale-after", "10")
     clock.skip(9)

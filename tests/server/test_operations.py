@@ -187,7 +187,6 @@ async def test_no_reply_tells_what_the_relay_is_made_of(pair: Running) -> None:
         "HTTP/1.0": b"GET / HTTP/1.0\r\n\r\n",
         "a blob": request("GET", "/blobs/k"),
         "not modified": request("GET", "/blobs/k", If_None_Match='"1"'),
-        "a door": request("POST", "/agentrelay/send", b"{}"),
         "a websocket": request("GET", "/ws/a", Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==", **upgrade),
         "events": request("GET", "/events/a"),
         "no HTTP": b"nonsense\r\n\r\n",

@@ -759,10 +759,10 @@ async def test_an_upload_that_rests_keeps_nobody_from_replacing_at_the_ceiling(s
 
 
 async def test_the_relay_that_ends_takes_no_new_ones(pair: Running) -> None:
-    pair.app.relay._core.draining = True
+    pair.app.relay.core.draining = True
     told = await create(pair)
     assert (told.status, told.json["code"], told.headers["Retry-After"]) == (503, "draining", "5")
-    pair.app.relay._core.draining = False
+    pair.app.relay.core.draining = False
 
 
 # -- a client of somebody else's ---------------------------------------------------------------------------------------

@@ -242,14 +242,14 @@ async def test_ten_megabytes_without_a_stated_length_are_refused(relay: Running)
 
 
 async def test_nothing_is_unpacked(relay: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither for JSON nor for a door nor for bytes as they are, whatever it was packed with."""
+    """Neither for JSON nor for bytes as they are, whatever it was packed with."""
 
     def unpack(*args: object, **options: object) -> None:
         raise AssertionError("a body was unpacked")
 
     monkeypatch.setattr("aiohttp.http_parser.ZLibDecompressor", unpack)
     small = b'{"from_agent":"a","to_agent":"b","content":"packed"}'
-    for path in ("/send", "/agentrelay/send", "/blobs/k"):
+    for path in ("/send", "/blobs/k"):
         for encoding, body in (
             ("gzip", gzip.compress(small)),
             ("gzip", gzip.compress(TEN_MEGABYTES)),

@@ -348,7 +348,7 @@ async def test_many_who_watch_a_file_are_all_told(relay: Running) -> None:
     ]
 
     async def waiting() -> bool:
-        return len(relay.app.relay._core._watched.get("k", ())) == 150
+        return len(relay.app.relay.core._watched.get("k", ())) == 150
 
     await eventually(waiting)
     await saved(relay, "k", b"2")

@@ -6,6 +6,7 @@ from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from typing import TYPE_CHECKING
 
 from clawlink.cli.exits import Exit
+from clawlink.doors.registry import Door, doors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -21,7 +22,7 @@ HELP = "Measure a relay, beside the floor that aiohttp sets."
 SCENARIOS = (
     *("delegate", "tasks", "work", "legacy", "takeover", "lists", "agents", "memory", "waiting"),
     *("sockets", "latency", "idle", "stuck", "restarts"),
-    *("files", "spool", "listing", "events", "upkeep", "attacks"),
+    *("files", "spool", "listing", "upkeep", "attacks"),
 )
 
 
@@ -39,7 +40,10 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--seconds", type=_seconds, default=1.0, help="how long to measure each figure (default 1)")
     parser.add_argument("--rounds", type=int, default=5, help="how often to measure what is compared (default 5)")
     parser.add_argument(
-        "--only", action="append", choices=SCENARIOS, help="measure only this; may be given more than once"
+        "--only",
+        action="append",
+        choices=(*SCENARIOS, *_of_doors()),
+        help="measure only this; may be given more than once",
     )
 
 
@@ -49,7 +53,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from contextlib import ExitStack
     from tempfile import TemporaryDirectory
 
-    from clawlink.bench import event_scenarios, link_scenarios, servers, upkeep_scenarios
+    from clawlink.bench import link_scenarios, servers, upkeep_scenarios
     from clawlink.bench.scenarios import Relay
 
     def say(what: str) -> None:
@@ -57,16 +61,18 @@ def run(args: Namespace, ctx: Context) -> Exit:
             ctx.err.line(f"measuring: {what}")
 
     rows: list[Row] = []
-    for name in args.only or SCENARIOS:
+    of_doors = _of_doors()
+    for name in args.only or (*SCENARIOS, *of_doors):
         if name == "restarts":  # which needs a relay that it may kill
             rows += asyncio.run(link_scenarios.restarts(say=say))
             continue
-        if name == "events":  # which needs none
+        if name in of_doors:  # which need none
             with TemporaryDirectory() as folder:
-                rows += event_scenarios.events(folder, say=say)
+                rows += of_doors[name].measure(name, folder, say=say)
             continue
         if name == "upkeep":  # which looks into relays without sockets
-            rows += asyncio.run(upkeep_scenarios.upkeep(say=say))
+            steps = {what: step for door in doors() for what, step in door.upkeep_steps().items()}
+            rows += asyncio.run(upkeep_scenarios.upkeep(say=say, of_doors=steps))
             continue
         # Every scenario gets a fresh relay, so that none is measured on what another left behind.
         with ExitStack() as stack:
@@ -85,6 +91,11 @@ def run(args: Namespace, ctx: Context) -> Exit:
     else:
         _show(ctx, rows)
     return Exit.DONE
+
+
+def _of_doors() -> dict[str, Door]:
+    """Return the scenarios that doors have, each with its door."""
+    return {name: door for door in doors() for name in door.scenarios}
 
 
 def _scenario(

@@ -1,19 +1,74 @@
-"""AgentRelay: events that the relay keeps while a short line says where they are."""
+"""AgentRelay: events that a local folder or the relay keeps, while a short line says where they are."""
 
 from __future__ import annotations
 
-from clawlink.doors.registry import Door, OpenDoor, Opening
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from clawlink.domain.limits import MIB
+from clawlink.doors.registry import Door, OpenDoor, Opening, option
+
+if TYPE_CHECKING:
+    from clawlink.bench.scenarios import Row
+    from clawlink.bench.upkeep_scenarios import Step
+    from clawlink.cli.verbs import Verb
+
+PREFIX = "AgentRelay: "
+"""The beginning of a message that brings a line."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The limits of the events that a relay keeps."""
+
+    max_events: int = option("--max-events", "events of AgentRelay that are known", default=100_000, unit="events")
+    max_events_bytes: int = option(
+        "--max-events-bytes", "contents of all events of AgentRelay together", default=64 * MIB, unit="bytes"
+    )
 
 
 class AgentRelayDoor(Door):
     """The door of AgentRelay, which is always open."""
 
     name = "agentrelay"
+    settings = Settings
+    scenarios = ("events",)
 
     def open(self, opening: Opening) -> OpenDoor:
         from clawlink.doors.agentrelay.server.door import AgentRelayServer
+        from clawlink.doors.agentrelay.server.events import Events
 
-        return AgentRelayServer()
+        return AgentRelayServer(Events(opening.relay, opening.settings))
+
+    def verbs(self) -> Sequence[Verb]:
+        from clawlink.doors.agentrelay.cli import agentrelay
+
+        return (agentrelay,)
+
+    def next_step(self, content: Any) -> tuple[str, ...] | None:
+        if not isinstance(content, str) or not content.startswith(PREFIX) or "\n" in content:
+            return None
+        from clawlink.doors.agentrelay.rules import COMPLETION
+        from clawlink.doors.agentrelay.wire.line import parse
+        from clawlink.errors import BadRequest
+
+        try:
+            line = parse(content)
+        except BadRequest:
+            return None
+        leads_to_contents = line.type != COMPLETION and content == f"{PREFIX}{line}"
+        return ("agentrelay", "receive", str(line)) if leads_to_contents else None
+
+    def measure(self, name: str, folder: str, *, say: Callable[[str], None]) -> list[Row]:
+        from clawlink.doors.agentrelay.bench.scenarios import events
+
+        return events(folder, say=say)
+
+    def upkeep_steps(self) -> Mapping[str, Step]:
+        from clawlink.doors.agentrelay.bench.upkeep import STEPS
+
+        return STEPS
 
 
 DOOR = AgentRelayDoor()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shlex
@@ -15,14 +16,16 @@ import msgspec
 import pytest
 
 from clawlink import agentrelay
-from clawlink.cli.commands.agentrelay import _ACTIONS
 from clawlink.cli.main import main
-from clawlink.client.agentrelay import folder
-from clawlink.client.agentrelay.transactions import FIELDS
-from clawlink.domain import relayed
 from clawlink.domain.limits import Limits
-from clawlink.protocol.agentrelay import exchange, line
-from clawlink.relay import pointers
+from clawlink.doors.agentrelay import DOOR, Settings
+from clawlink.doors.agentrelay import rules as relayed
+from clawlink.doors.agentrelay.cli.agentrelay import _ACTIONS
+from clawlink.doors.agentrelay.client import folder
+from clawlink.doors.agentrelay.client.transactions import FIELDS
+from clawlink.doors.agentrelay.server.events import BURNED_SECONDS
+from clawlink.doors.agentrelay.wire import exchange, line
+from tests.cli.test_docs import require_described
 from tests.conftest import Start
 
 PAGE = (Path(__file__).parents[3] / "references" / "agentrelay.md").read_text("utf-8")
@@ -47,13 +50,20 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert LIMITS["a secret, a sender or receiver"] == f"{relayed.MAX_SECRET_LENGTH} characters"
     assert LIMITS["a message that holds a line"] == f"{line._MAX_TEXT:,} characters"
     assert f"{Limits.max_body_bytes:,} bytes" in LIMITS["contents over the relay"]
-    assert f"{Limits.max_events_bytes:,} bytes" in LIMITS["contents of all events of a relay"]
-    assert f"{Limits.max_events:,};" in LIMITS["events that a relay knows"]
+    assert f"{Settings.max_events_bytes:,} bytes" in LIMITS["contents of all events of a relay"]
+    assert f"{Settings.max_events:,};" in LIMITS["events that a relay knows"]
     assert f"{relayed.DEFAULT_TTL_HOURS}; {relayed.MAX_TTL_HOURS:,} at most" in LIMITS["contents are kept"]
     assert LIMITS["an event is known after it is over"] == f"{relayed.DEFAULT_REGISTRY_TTL_HOURS} hours"
     assert LIMITS["wait for the folder's lock"] == f"{folder._LOCK_SECONDS:.0f} s"
-    assert f"for {pointers.BURNED_SECONDS:.0f} s" in PAGE
+    assert f"for {BURNED_SECONDS:.0f} s" in PAGE
     assert f"less than {line.SHORT} characters" in PAGE
+
+
+def test_the_command_and_the_flags_of_the_relay_are_described() -> None:
+    for verb in DOOR.verbs():
+        require_described(verb.NAME, PAGE)
+    for field in dataclasses.fields(Settings):
+        assert f"`{field.metadata['flag']}" in PAGE, field.name
 
 
 def test_every_status_name_and_field_is_described() -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from clawlink.protocol.agentrelay import exchange
+from clawlink.doors.agentrelay import Settings
+from clawlink.doors.agentrelay.wire import exchange
 from tests.conftest import Running, Serve
 
 EVENT = {"event_id": "e1", "content": {"task": "sum"}}
@@ -141,7 +142,7 @@ async def test_contents_larger_than_a_body_are_refused_with_the_limit(serve: Ser
 
 
 async def test_a_full_relay_says_limit_size_and_what_is_free(serve: Serve) -> None:
-    pair = await Pair(await serve(limits={"max_events_bytes": 100})).join("a", "b")
+    pair = await Pair(await serve(doors={"agentrelay": Settings(max_events_bytes=100)})).join("a", "b")
     status, refused = await pair.ask("send", "a", to_agent="b", event_id="e1", content={"task": "x" * 200})
     assert (status, refused["code"], refused["limit"], refused["actual"]) == (507, "storage_full", 100, 211)
     assert refused["current"] == {"free": 100}

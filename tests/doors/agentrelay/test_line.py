@@ -7,9 +7,9 @@ import time
 
 import pytest
 
+from clawlink.doors.agentrelay.wire import line
+from clawlink.doors.agentrelay.wire.line import SHORT, Line, announce, build, find, parse
 from clawlink.errors import BadRequest
-from clawlink.protocol.agentrelay import line
-from clawlink.protocol.agentrelay.line import SHORT, Line, announce, build, find, parse
 
 REQ = Line("REQ", "event_001", "s/event_001.json", "")
 CMP = Line("CMP", "event_001", "", "ABC123")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from clawlink.domain import relayed as rules
+from clawlink.doors.agentrelay import rules
 from clawlink.protocol.paths import Endpoint
 from clawlink.protocol.requests import AgentId, IdempotencyKey, Recipient
 

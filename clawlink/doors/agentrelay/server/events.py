@@ -12,14 +12,12 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from clawlink.domain import relayed as rules
 from clawlink.domain.agent import Agent
 from clawlink.domain.agent import fold as fold_name
-from clawlink.domain.relayed import KNOWN, OVER, Event, Pointer, Verdict
-from clawlink.errors import BadRequest, NotAllowed, Refused, RelayFull, StorageFull, UnknownAgent, UnknownEvent
-from clawlink.protocol import requests
-from clawlink.protocol.agentrelay import line as lines
-from clawlink.protocol.agentrelay.exchange import (
+from clawlink.doors.agentrelay import Settings, rules
+from clawlink.doors.agentrelay.rules import KNOWN, OVER, Event, Pointer, Verdict
+from clawlink.doors.agentrelay.wire import line as lines
+from clawlink.doors.agentrelay.wire.exchange import (
     CleanedUp,
     CleanUp,
     CompleteEvent,
@@ -34,13 +32,14 @@ from clawlink.protocol.agentrelay.exchange import (
     UpdateEvent,
     VerifyEvent,
 )
-from clawlink.relay.agents import Agents
-from clawlink.relay.arrivals import Arrivals
+from clawlink.errors import BadRequest, NotAllowed, Refused, RelayFull, StorageFull, UnknownAgent, UnknownEvent
+from clawlink.protocol import requests
 from clawlink.relay.clock import iso
-from clawlink.relay.core import Core, retrying
+from clawlink.relay.core import retrying
 from clawlink.relay.ids import derived
+from clawlink.relay.kinds import Kind
 from clawlink.relay.memory import NEW_RECORD_BYTES
-from clawlink.relay.messages import Messages
+from clawlink.relay.relay import Relay
 from clawlink.store.base import Drop, Put
 
 SECRET_LENGTH = 6
@@ -49,17 +48,20 @@ BURNED_SECONDS = 60.0
 _FULL_RETRY_SECONDS = 60.0
 _SLICE = 200
 _LETTERS = string.ascii_letters + string.digits
+KIND = Kind(Pointer, rules.lapse, history=OVER)
 _encode = msgspec.json.Encoder().encode
 
 
-class Pointers:
+class Events:
     """The events. Whoever sends one and whoever it names may use it, and nobody else."""
 
-    def __init__(self, core: Core, agents: Agents, messages: Messages, arrivals: Arrivals) -> None:
-        self._core = core
-        self._agents = agents
-        self._messages = messages
-        self._arrivals = arrivals
+    def __init__(self, relay: Relay, settings: Settings) -> None:
+        self._core = relay.core
+        self._agents = relay.agents
+        self._messages = relay.messages
+        self._arrivals = relay.arrivals
+        self._settings = settings
+        relay.keep(KIND)
 
     # -- send --------------------------------------------------------------------------------------------------------
 
@@ -155,7 +157,7 @@ class Pointers:
             return None
 
     async def _require_room(self, growth: int, *, count: int = 0) -> None:
-        limits = self._core.limits
+        limits = self._settings
         used = await self._core.store.usage(Pointer, KNOWN)
         if used.count + count > limits.max_events and not await self._make_room():
             raise RelayFull(

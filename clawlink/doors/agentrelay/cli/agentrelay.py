@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from clawlink.cli.exits import Exit
 from clawlink.cli.values import whole
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
-    from clawlink.client.agentrelay.folder import Folder
-    from clawlink.client.agentrelay.remote import Remote
+    from clawlink.doors.agentrelay.client.folder import Folder
+    from clawlink.doors.agentrelay.client.remote import Remote
 
-    Events = Folder | Remote
+    Events: TypeAlias = Folder | Remote
 
 NAME = "agentrelay"
 HELP = "Hand over large contents by a short line, as AgentRelay does."
@@ -117,7 +117,7 @@ def _place(args: Namespace, ctx: Context) -> _Place:
     folder = _folder(ctx)
     if args.local or not (args.via_relay or ctx.identities.all()):
         return _local(ctx, folder)
-    from clawlink.client.agentrelay.remote import Remote
+    from clawlink.doors.agentrelay.client.remote import Remote
 
     relay = ctx.client.relay
     remote = Remote(ctx.client, folder.transactions)
@@ -141,8 +141,8 @@ def _other_place(args: Namespace, ctx: Context, place: _Place | None) -> _Place 
 
 def _id_of(args: Namespace) -> str | None:
     """Return the event that an action is about; None where it is about none that is there."""
+    from clawlink.doors.agentrelay.wire.line import parse
     from clawlink.errors import BadRequest
-    from clawlink.protocol.agentrelay.line import parse
 
     if args.action in ("send", "cleanup"):
         return None
@@ -156,13 +156,13 @@ def _id_of(args: Namespace) -> str | None:
 
 
 def _folder(ctx: Context) -> Folder:
-    from clawlink.client.agentrelay.folder import Folder, data_dir
+    from clawlink.doors.agentrelay.client.folder import Folder, data_dir
 
     return Folder(data_dir(ctx.environ), tell=ctx.warn)
 
 
 def _send(args: Namespace, ctx: Context, place: _Place) -> Exit:
-    from clawlink.protocol.agentrelay.line import build
+    from clawlink.doors.agentrelay.wire.line import build
 
     to, type, id, text, secret = _filled(args.words, 5)
     content = _object(text, "CONTENT")
@@ -183,7 +183,7 @@ def _receive(args: Namespace, ctx: Context, place: _Place) -> Exit:
 
 
 def _update(args: Namespace, ctx: Context, place: _Place) -> Exit:
-    from clawlink.domain.relayed import pointer
+    from clawlink.doors.agentrelay.rules import pointer
 
     id, text, next_id = _filled(args.words, 3)
     done = place.events.update(id or "", _object(text, "JSON"), next_id)
@@ -207,7 +207,7 @@ def _verify(args: Namespace, ctx: Context, place: _Place) -> Exit:
 
 def _complete(args: Namespace, ctx: Context, place: _Place) -> Exit:
     from clawlink.cli.render import cell
-    from clawlink.domain.relayed import pointer
+    from clawlink.doors.agentrelay.rules import pointer
 
     id, result, next_agent, next_id, secret = _filled(args.words, 5)
     done = place.events.complete(id or "", result or "", next_agent or "", next_id, secret)
@@ -232,7 +232,7 @@ def _hand_on(ctx: Context, next_id: str | None, line: str) -> Exit:
 
 def _clean_up(args: Namespace, ctx: Context, place: _Place) -> Exit:
     from clawlink.cli.exits import UsageError
-    from clawlink.domain.relayed import DEFAULT_REGISTRY_TTL_HOURS, DEFAULT_TTL_HOURS, MAX_TTL_HOURS
+    from clawlink.doors.agentrelay.rules import DEFAULT_REGISTRY_TTL_HOURS, DEFAULT_TTL_HOURS, MAX_TTL_HOURS
 
     given = dict(enumerate(args.words))
     try:

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clawlink.client.agentrelay import folder as folder_module
-from clawlink.client.agentrelay.folder import Folder
-from clawlink.client.agentrelay.transactions import entry
+from clawlink.doors.agentrelay.client import folder as folder_module
+from clawlink.doors.agentrelay.client.folder import Folder
+from clawlink.doors.agentrelay.client.transactions import entry
 from clawlink.errors import BadRequest, ClawLinkError, StorageFull, StoreUnavailable, UnknownEvent, WrongState
-from tests.client.agentrelay.conftest import Desk
-from tests.client.agentrelay.dying import ACTIONS, Runner
+from tests.doors.agentrelay.client.conftest import Desk
+from tests.doors.agentrelay.client.dying import ACTIONS, Runner
 from tests.effort import size
 
 pytestmark = pytest.mark.storm

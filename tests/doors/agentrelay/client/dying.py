@@ -1,6 +1,6 @@
 """A process that does one thing to a folder of events, and is killed at its n-th step to the disk.
 
-    python -m tests.client.agentrelay.dying FOLDER STEP ACTION
+    python -m tests.doors.agentrelay.client.dying FOLDER STEP ACTION
 
 Of a write half is written before. It prints ``done`` if it lived. Without arguments it reads lines of JSON, each a
 list of these three, and does each in a child process: where processes can fork, that costs no new interpreter.
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from clawlink.client.agentrelay.folder import Folder
+from clawlink.doors.agentrelay.client.folder import Folder
 
 ACTIONS: dict[str, Callable[[Folder], object]] = {
     "send": lambda folder: folder.send("b", "REQ", "e1", {"sender_agent": "a", "task": "x" * 1000}),
@@ -55,7 +55,7 @@ def die_at(step: int) -> None:
 def run(data: Path, step: int, action: str) -> str:
     """Do it in a child process; return "done" if the child lived, and "killed" or "failed" if not."""
     if not hasattr(os, "fork"):
-        command = [sys.executable, "-m", "tests.client.agentrelay.dying", str(data), str(step), action]
+        command = [sys.executable, "-m", "tests.doors.agentrelay.client.dying", str(data), str(step), action]
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
         return "done" if "done" in done.stdout else "failed" if done.stderr else "killed"
     child = os.fork()
@@ -74,7 +74,7 @@ class Runner:
     """A process of one thread that runs each step in a child of its own. Use it in a ``with`` statement."""
 
     def __enter__(self) -> Runner:
-        command = [sys.executable, "-m", "tests.client.agentrelay.dying"]
+        command = [sys.executable, "-m", "tests.doors.agentrelay.client.dying"]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         return self
 

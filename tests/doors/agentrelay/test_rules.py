@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from clawlink.domain import relayed as rules
-from clawlink.domain.relayed import Event, Status, Verdict
+from clawlink.doors.agentrelay import rules
+from clawlink.doors.agentrelay.rules import Event, Status, Verdict
 from clawlink.errors import BadRequest, UnknownEvent, WrongState
+from tests.domain.test_devices import NAMES, PORTS
 
 NOW = 1_000_000.0
 
@@ -326,3 +327,10 @@ def test_ids_that_some_systems_take_for_the_same_are_used_together(id: str, othe
     for one, two in ((id, other), (other, id)):
         with pytest.raises(WrongState, match="by case alone"):
             rules.require_unused(one, [two])
+
+
+def test_names_of_devices_are_no_ids() -> None:
+    for name in (*NAMES, *PORTS):
+        for id in (name, name.upper() + ".json"):
+            with pytest.raises(BadRequest):
+                rules.require_id(id)

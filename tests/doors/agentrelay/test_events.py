@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 
 from clawlink.domain.message import PlainMessage
-from clawlink.domain.relayed import KNOWN, Pointer
+from clawlink.doors.agentrelay import Settings
+from clawlink.doors.agentrelay.rules import KNOWN, Pointer
+from clawlink.doors.agentrelay.server.events import BURNED_SECONDS
+from clawlink.doors.agentrelay.server.events import Events as KeptEvents
+from clawlink.doors.agentrelay.wire import exchange
+from clawlink.doors.agentrelay.wire.exchange import EventRead, EventSent, EventUpdated, EventVerified
 from clawlink.errors import (
     AmbiguousName,
     BadRequest,
@@ -21,9 +26,6 @@ from clawlink.errors import (
     UnknownEvent,
     WrongState,
 )
-from clawlink.protocol.agentrelay import exchange
-from clawlink.protocol.agentrelay.exchange import EventRead, EventSent, EventUpdated, EventVerified
-from clawlink.relay.pointers import BURNED_SECONDS
 from clawlink.store.memory import MemoryStore
 from tests.relay.scene import Scene
 from tests.store.faulty import FaultyStore
@@ -34,6 +36,12 @@ HOUR = 3600.0
 class Events(Scene):
     """Agents ``a``, ``b`` and ``c``, and what they do to events."""
 
+    def __init__(self, *, max_events: int | None = None, max_events_bytes: int | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        given = {"max_events": max_events, "max_events_bytes": max_events_bytes}
+        settings = Settings(**{name: value for name, value in given.items() if value is not None})
+        self.door = KeptEvents(self.relay, settings)
+
     async def begin(self) -> Events:
         await self.register("a", "b", "c")
         return self
@@ -42,26 +50,26 @@ class Events(Scene):
         self, id: str = "e1", sender: str = "a", to: str = "b", key: str | None = None, **content: Any
     ) -> EventSent:
         ask = exchange.SendEvent(sender, to, id, content, idempotency_key=key)
-        return await self.relay.pointers.send(await self.agent(sender), ask)
+        return await self.door.send(await self.agent(sender), ask)
 
     async def open(self, reader: str = "b", line: str = "REQ,e1,s/e1.json,,", key: str | None = None) -> EventRead:
         ask = exchange.ReceiveEvent(reader, line, key)
-        return await self.relay.pointers.receive(await self.agent(reader), ask)
+        return await self.door.receive(await self.agent(reader), ask)
 
     async def change(self, editor: str, id: str = "e1", next_id: str | None = None, **updates: Any) -> EventUpdated:
         ask = exchange.UpdateEvent(editor, id, updates, next_id)
-        return await self.relay.pointers.update(await self.agent(editor), ask)
+        return await self.door.update(await self.agent(editor), ask)
 
     async def cmp(self, reader: str = "b", id: str = "e1", secret: str | None = None, check: bool = False) -> str:
         ask = exchange.CompleteEvent(reader, id, secret, check)
-        return (await self.relay.pointers.complete(await self.agent(reader), ask)).cmp_message
+        return (await self.door.complete(await self.agent(reader), ask)).cmp_message
 
     async def verify(self, message: str, asker: str = "a", key: str | None = None) -> EventVerified:
         ask = exchange.VerifyEvent(asker, message, key)
-        return await self.relay.pointers.verify(await self.agent(asker), ask)
+        return await self.door.verify(await self.agent(asker), ask)
 
     async def clean(self, agent: str = "a", hours: int = 168) -> exchange.CleanedUp:
-        return await self.relay.pointers.clean_up(await self.agent(agent), exchange.CleanUp(agent, hours))
+        return await self.door.clean_up(await self.agent(agent), exchange.CleanUp(agent, hours))
 
     async def lines(self, id: str) -> list[tuple[str, Any]]:
         """Return who sent an agent which lines, and settle them."""

@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
-from clawlink.client.agentrelay.disk import Written, read_plain
-from clawlink.domain import relayed as rules
+from clawlink.doors.agentrelay import rules
+from clawlink.doors.agentrelay.client.disk import Written, read_plain
 from clawlink.errors import BadRequest
 
 _encode = msgspec.json.Encoder().encode

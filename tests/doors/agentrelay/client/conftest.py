@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from clawlink.client.agentrelay.folder import Folder
+from clawlink.doors.agentrelay.client.folder import Folder
 
 
 class Desk:

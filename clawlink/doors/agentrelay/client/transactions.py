@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from clawlink.client.agentrelay.disk import open_plain, require_no_link, write_all
+from clawlink.doors.agentrelay.client.disk import open_plain, require_no_link, write_all
 from clawlink.errors import BadRequest
 
 FIELDS = ("timestamp", "event_id", "type", "sender", "receiver", "status", "hint", "ptr", "notes", "next_action_plan")

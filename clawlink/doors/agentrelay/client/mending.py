@@ -18,11 +18,11 @@ from typing import Any
 
 import msgspec
 
-from clawlink.client.agentrelay.disk import TEMPORARY, overwrite, read_plain
-from clawlink.client.agentrelay.records import from_log, from_meta, moment, seconds, to_event, to_record
-from clawlink.client.agentrelay.registry import TORN, Registry, read_event
-from clawlink.client.agentrelay.transactions import PLACE, Transactions
-from clawlink.domain import relayed as rules
+from clawlink.doors.agentrelay import rules
+from clawlink.doors.agentrelay.client.disk import TEMPORARY, overwrite, read_plain
+from clawlink.doors.agentrelay.client.records import from_log, from_meta, moment, seconds, to_event, to_record
+from clawlink.doors.agentrelay.client.registry import TORN, Registry, read_event
+from clawlink.doors.agentrelay.client.transactions import PLACE, Transactions
 from clawlink.errors import BadRequest
 
 _NOTE, _SEEN, _ASIDE = ".doing", ".seen", ".damaged"

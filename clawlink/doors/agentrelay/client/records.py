@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from clawlink.domain import relayed as rules
-from clawlink.domain.relayed import Event, Status
+from clawlink.doors.agentrelay import rules
+from clawlink.doors.agentrelay.rules import Event, Status
 
 HERE = "here"
 """The reader of a folder: whoever may read it is one and the same to it."""

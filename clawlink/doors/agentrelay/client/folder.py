@@ -17,16 +17,16 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from clawlink.client.agentrelay.disk import Written, make_private
-from clawlink.client.agentrelay.mending import Mending, Note, Swept
-from clawlink.client.agentrelay.records import HERE, from_meta, stamp, to_event, to_record
-from clawlink.client.agentrelay.registry import Registry, encode_event, read_event
-from clawlink.client.agentrelay.transactions import Transactions, entry
 from clawlink.client.identity import account_home
-from clawlink.domain import relayed as rules
-from clawlink.domain.relayed import Event, Verdict
+from clawlink.doors.agentrelay import rules
+from clawlink.doors.agentrelay.client.disk import Written, make_private
+from clawlink.doors.agentrelay.client.mending import Mending, Note, Swept
+from clawlink.doors.agentrelay.client.records import HERE, from_meta, stamp, to_event, to_record
+from clawlink.doors.agentrelay.client.registry import Registry, encode_event, read_event
+from clawlink.doors.agentrelay.client.transactions import Transactions, entry
+from clawlink.doors.agentrelay.rules import Event, Verdict
+from clawlink.doors.agentrelay.wire import line as lines
 from clawlink.errors import BadRequest, ClawLinkError, StorageFull, StoreUnavailable, UnknownEvent
-from clawlink.protocol.agentrelay import line as lines
 
 SECRET_LENGTH = 6
 _LETTERS = string.ascii_letters + string.digits

@@ -12,7 +12,7 @@ import re
 from itertools import islice
 from typing import NamedTuple
 
-from clawlink.domain import relayed as rules
+from clawlink.doors.agentrelay import rules
 from clawlink.errors import BadRequest
 
 SHORT = 30

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from clawlink.client.agentrelay.transactions import FIELDS
+from clawlink.doors.agentrelay.client.transactions import FIELDS
 from clawlink.errors import BadRequest, ClawLinkError, UnknownEvent, WrongState
-from tests.client.agentrelay.conftest import Desk
-from tests.domain.test_relayed import ATTACKS
+from tests.doors.agentrelay.client.conftest import Desk
+from tests.doors.agentrelay.test_rules import ATTACKS
 
 POSIX = os.name == "posix"
 HOUR = 3600.0

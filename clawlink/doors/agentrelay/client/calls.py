@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from clawlink.client.calls import Call, Identity, repeat_key
+from clawlink.doors.agentrelay.wire import exchange
 from clawlink.errors import BadRequest
-from clawlink.protocol.agentrelay import exchange
 from clawlink.protocol.invalid import bad_field
 from clawlink.protocol.paths import Endpoint
 

@@ -9,15 +9,15 @@ from typing import Any
 
 import msgspec
 
-from clawlink.client.agentrelay import calls
-from clawlink.client.agentrelay.disk import make_private
-from clawlink.client.agentrelay.folder import Completed, Updated
-from clawlink.client.agentrelay.transactions import PLACE, Transactions, entry
 from clawlink.client.sync import Client
-from clawlink.domain import relayed as rules
+from clawlink.doors.agentrelay import rules
+from clawlink.doors.agentrelay.client import calls
+from clawlink.doors.agentrelay.client.disk import make_private
+from clawlink.doors.agentrelay.client.folder import Completed, Updated
+from clawlink.doors.agentrelay.client.transactions import PLACE, Transactions, entry
+from clawlink.doors.agentrelay.wire import line as lines
+from clawlink.doors.agentrelay.wire.exchange import EventMeta, EventVerified
 from clawlink.errors import BadRequest
-from clawlink.protocol.agentrelay import line as lines
-from clawlink.protocol.agentrelay.exchange import EventMeta, EventVerified
 
 
 class Remote:
