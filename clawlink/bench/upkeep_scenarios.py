@@ -221,7 +221,7 @@ async def _silent_agents(scene: Scene) -> Work:
 async def _files(scene: Scene) -> Work:
     draft = scene.relay.storage.intake("f", "body")
     await draft.write(b"x")
-    content: Content = scene.relay.files.keep(draft, Write(key="f", content_type="text/plain"))
+    content: Content = await scene.relay.files.keep(draft, Write(key="f", content_type="text/plain"))
     many = scene.many(scene.limits.max_files)
     for n in range(many):
         scene.relay.storage.hold(content)

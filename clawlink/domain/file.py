@@ -6,30 +6,40 @@ version names its content by its SHA-256.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
+from clawlink.domain.agent import Agent
+from clawlink.domain.readers import Access, Party, admitting
 from clawlink.domain.record import SETTLED, text_bytes
-from clawlink.errors import FileLocked, UnknownFile, VersionConflict
+from clawlink.errors import BadRequest, FileLocked, NotAllowed, UnknownFile, VersionConflict
 
 PRESENT = "present"
+RESTRICTED = "for readers"
 ABSENT = "absent"
-"""The index keys of files that are there, and of what is left of others: a lock, or where to go on counting."""
+"""The index keys of files for everyone, of files for readers, and of what is left of others: a lock, or a count."""
 
 
 # The bytes that each takes beside its texts, measured.
 _RECORD_BYTES = 110
 _VERSION_BYTES = 250
+_SCOPE_BYTES = 64
 _LOCK_BYTES = 70
 _WRITE_BYTES = 190
 
 
 class Content(msgspec.Struct, frozen=True, gc=False):
-    """Some bytes, by name: ``digest`` is their SHA-256 in hexadecimal."""
+    """Some bytes, by name: ``digest`` is their SHA-256 in hexadecimal.
+
+    Equal bytes of one ``scope`` are kept once. A file for readers is a scope of its own: else the memory in use would
+    tell a stranger that another file has the same content.
+    """
 
     digest: str
     size: int
+    scope: str = ""
 
 
 class Version(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -57,6 +67,7 @@ class SharedFile(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     ``revision`` counts what users call the version: 1, 2, 3 ... and goes on counting over a deletion, so that an old
     version number never matches a new file; it is 0 where there is no more than a lock. Without versions the file is
     not there. ``ends_at`` is when the janitor looks: a file whose time to live is over is gone from that moment.
+    ``access`` is None if everyone may see it. What is left of a file for readers is for its readers, too.
     """
 
     id: str
@@ -66,6 +77,7 @@ class SharedFile(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     burn: bool = False
     lock: Lock | None = None
     ends_at: float | None = None
+    access: Access | None = None
 
     @property
     def home(self) -> str:
@@ -73,7 +85,11 @@ class SharedFile(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def index_keys(self) -> tuple[str, ...]:
-        return (PRESENT,) if self.versions else (ABSENT,)
+        if not self.versions:
+            return (ABSENT,)
+        if self.access is None:
+            return (PRESENT,)
+        return (RESTRICTED, *(by_reader(party.agent_id) for party in self.access.parties))
 
     @property
     def weight(self) -> int:
@@ -85,6 +101,9 @@ class SharedFile(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         size = _RECORD_BYTES
         for version in self.versions:
             size += _VERSION_BYTES + text_bytes(version.file_type) + text_bytes(version.content_type)
+            size += _SCOPE_BYTES + text_bytes(version.content.scope) if version.content.scope else 0
+        if self.access is not None:
+            size += self.access.footprint
         return size if self.lock is None else size + _LOCK_BYTES + text_bytes(self.lock.note)
 
     @property
@@ -96,6 +115,11 @@ class SharedFile(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     def deleted(self) -> bool:
         """Whether it is not there, or no longer."""
         return not self.versions
+
+
+def by_reader(agent_id: str) -> str:
+    """Return the index key of the files for readers that an agent of this id owns or reads."""
+    return "reader:" + agent_id
 
 
 class Expected(msgspec.Struct, frozen=True, gc=False):
@@ -118,6 +142,7 @@ class FileWrite(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     revision: int
     content: Content
     ends_at: float
+    readers: tuple[str, ...] | None = None  # as the write named them
 
     @property
     def home(self) -> str:
@@ -133,7 +158,7 @@ class FileWrite(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def footprint(self) -> int:
-        return _WRITE_BYTES + text_bytes(self.file_key)
+        return _WRITE_BYTES + text_bytes(self.file_key) + sum(map(text_bytes, self.readers or ()))
 
 
 def present(file: SharedFile | None, now: float) -> SharedFile | None:
@@ -180,6 +205,95 @@ def require_unlocked(key: str, file: SharedFile | None, editor: str, now: float,
         )
 
 
+def hidden(file: SharedFile | None, agent: Agent | None) -> bool:
+    """Return True if the file, or what is left of it, is for others. ``readers.holds`` may admit the agent still."""
+    return file is not None and file.access is not None and not file.access.admits(agent)
+
+
+def require_admitted(key: str, file: SharedFile | None, agent: Agent) -> None:
+    """Refuse a write or a lock by an agent that may not see the file. Raises NotAllowed.
+
+    A key names one file, so this refusal cannot hide that the key is in use.
+    """
+    if hidden(file, agent):
+        raise NotAllowed(
+            f"the key {key!r} is in use by other agents, and only they may write or lock it; choose another key",
+            field="file_key",
+        )
+
+
+def access_after(
+    key: str, file: SharedFile | None, editor: Agent, asked: tuple[Party, ...] | None, now: float, *, opens: bool
+) -> Access | None:
+    """Return who may see a file after a write that asks for these readers; None is everyone.
+
+    With neither ``asked`` nor ``opens``, it stays as it is. Raises NotAllowed: only the owner changes readers, and a
+    file that others have written too is not taken from everyone.
+    """
+    there = present(file, now)
+    before = None if there is None else there.access
+    if asked is None and not opens:
+        return before
+    if there is None or asked is None:
+        after = None if asked is None else admitting(editor, asked)
+    elif before is not None:
+        after = admitting(before.owner, asked)
+    else:
+        if any(version.editor != editor.id for version in there.versions):
+            raise NotAllowed(
+                f"other agents have written {key!r}, which is for everyone; give readers to a file of your own, under "
+                "another key",
+                field="readers",
+            )
+        after = admitting(editor, asked)
+    if before is not None and not before.owner.is_(editor) and not _same(before, after):
+        raise NotAllowed(
+            f"only its owner, {before.owner.agent_id}, may change the readers of {key!r}; leave readers out, and they "
+            "stay as they are",
+            field="readers",
+        )
+    return after
+
+
+def _same(one: Access, other: Access | None) -> bool:
+    return other is not None and set(one.parties) == set(other.parties)
+
+
+def add_reader(file: SharedFile, reader: Party, *, most: int) -> SharedFile:
+    """Return a file for readers with one more reader. Raises BadRequest if it has ``most``."""
+    before = file.access
+    if before is None or reader in before.parties:
+        return file
+    others = (other for other in before.readers if other.agent_id != reader.agent_id)
+    after = admitting(before.owner, (*others, reader), before.tasks)
+    _require_few(file, len(after.readers), most, "readers", "; start the relay with a higher --max-readers")
+    return msgspec.structs.replace(file, version=file.version + 1, access=after)
+
+
+def add_task(file: SharedFile, task_id: str, known: Iterable[str], *, most: int) -> SharedFile:
+    """Return a file for readers that the holder of one more task may read, beside those of the ``known`` tasks.
+
+    Raises BadRequest if that would be more than ``most``.
+    """
+    before = file.access
+    if before is None or task_id in before.tasks:
+        return file
+    after = admitting(before.owner, before.readers, (*known, task_id))
+    _require_few(file, len(after.tasks), most, "open tasks that anyone may claim")
+    return msgspec.structs.replace(file, version=file.version + 1, access=after)
+
+
+def _require_few(file: SharedFile, count: int, most: int, of: str, otherwise: str = "") -> None:
+    if count > most:
+        raise BadRequest(
+            f"a file for readers may have {most} {of}, and {file.id!r} would have {count}; share the content once "
+            f"more, under another key{otherwise}",
+            field="attachments",
+            limit=most,
+            actual=count,
+        )
+
+
 def put(
     key: str,
     file: SharedFile | None,
@@ -193,8 +307,12 @@ def put(
     if_version: Expected | int | None = None,
     ttl: float | None = None,
     burn: bool = False,
+    access: Access | None = None,
 ) -> SharedFile:
-    """Return the file with a new version; of those before it, ``keep`` less one are kept."""
+    """Return the file with a new version; of those before it, ``keep`` less one are kept.
+
+    ``access`` is what ``access_after`` returns. A file that is opened to everyone keeps no version from before.
+    """
     require_revision(key, file, if_version, now)
     revision = 1 if file is None else file.revision + 1
     written = Version(
@@ -207,15 +325,20 @@ def put(
     )
     there = present(file, now)
     # A file for a single reader has no versions beside it: anyone could read them.
-    before = () if there is None or burn or there.burn else there.versions[: keep - 1]
+    alone = there is None or burn or there.burn or (access is None and there.access is not None)
+    before = () if there is None or alone else there.versions[: keep - 1]
+    lock = locked(file, now)
+    if lock is not None and access is not None and not access.knows(lock.holder):
+        lock = None  # its holder may not see the file any more
     return SharedFile(
         id=key,
         version=1 if file is None else file.version + 1,
         revision=revision,
         versions=(written, *before),
         burn=burn,
-        lock=locked(file, now),
+        lock=lock,
         ends_at=None if ttl is None else now + ttl,
+        access=access,
     )
 
 
@@ -257,4 +380,6 @@ def drop_lock(file: SharedFile) -> SharedFile:
 
 def _marker(file: SharedFile, *, revision: int, lock: Lock | None, until: float) -> SharedFile:
     ends_at = until if lock is None else max(until, lock.until)
-    return SharedFile(id=file.id, version=file.version + 1, revision=revision, lock=lock, ends_at=ends_at)
+    return SharedFile(
+        id=file.id, version=file.version + 1, revision=revision, lock=lock, ends_at=ends_at, access=file.access
+    )

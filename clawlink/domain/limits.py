@@ -36,6 +36,8 @@ MAX_FILE_TTL_SECONDS = 365 * 24 * 3600.0
 MAX_LOCK_SECONDS = 24 * 3600.0
 MAX_ATTACHMENTS = 32
 MAX_FILE_NAME_LENGTH = 255
+# A file for readers may go with so many tasks of pools that have not ended.
+MAX_FILE_TASKS = 1024
 # The routes of 1.0.x carry a file in one JSON object, in memory; larger ones are read at /blobs.
 MAX_JSON_FILE_BYTES = 8 * MIB
 # A body or a reply whose other side stands still for so long is given up.
@@ -97,6 +99,7 @@ class Limits:
     )
     file_versions: int = _limit(10, "--file-versions", "versions", "versions of a file that are kept, the newest too")
     max_files: int = _limit(100_000, "--max-files", "files", "shared files, locks and late deletions included")
+    max_readers: int = _limit(256, "--max-readers", "readers", "readers of one shared file, where not everyone may")
     max_uploads: int = _limit(1000, "--max-uploads", "uploads", "resumable uploads under way")
     max_agent_uploads: int = _limit(100, "--max-agent-uploads", "uploads", "resumable uploads of one agent under way")
     upload_ttl: float = _limit(24 * 3600.0, "--upload-ttl", "seconds", "how long an upload that does not go on is kept")

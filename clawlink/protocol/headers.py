@@ -75,10 +75,15 @@ PUT_BLOB = (
     ),
     Header("ClawLink-Burn-After-Read", "1: for one reader.", FLAG),
     FORCE,
+    Header(
+        "ClawLink-Readers",
+        "The agents that may see it beside its owner: names or ids, percent-encoded, with commas between. Left out, "
+        "they stay as they are; empty, it is for the owner alone; *, for everyone.",
+    ),
     KEY,
 )
 GET_BLOB = (AGENT, RANGE, IF_RANGE, IF_MATCH, IF_NONE_MATCH)
-HEAD_BLOB = (IF_MATCH, IF_NONE_MATCH)
+HEAD_BLOB = (AGENT, IF_MATCH, IF_NONE_MATCH)
 DELETE_BLOB = (AGENT, IF_MATCH, IF_NONE_MATCH, FORCE)
 
 TUS = Header("Tus-Resumable", "The version of tus.", {"type": "string", "enum": ["1.0.0"]}, True, "1.0.0")
@@ -113,5 +118,14 @@ UPLOAD_OTHERWISE = (
     _CHECKSUM,
 )
 
-OF_A_FILE = ("ETag", "Last-Modified", "Repr-Digest", "ClawLink-Version", "ClawLink-Editor", "ClawLink-File-Type")
+OF_A_FILE = (
+    "ETag",
+    "Last-Modified",
+    "Repr-Digest",
+    "ClawLink-Version",
+    "ClawLink-Editor",
+    "ClawLink-File-Type",
+    "ClawLink-Owner",
+    "ClawLink-Readers",
+)
 OF_AN_UPLOAD = ("Tus-Resumable", "Upload-Offset", "Upload-Expires", "ClawLink-Version", "ClawLink-SHA256")

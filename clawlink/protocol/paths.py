@@ -26,6 +26,7 @@ class Endpoint:
     body: Any = None
     query: Any = None
     acts: bool = False  # acts as an agent: a claimed one must show its key
+    looks: bool = False  # shows an agent what is for it alone, if it proves that it is that agent
     open: bool = False  # needs no token
     admin: bool = False  # for the relay's operator alone
     text: bool = False  # answers text or a foreign document instead of a reply struct
@@ -209,8 +210,25 @@ MESSAGE = Endpoint(
 PUT_FILE = Endpoint(
     "put_file", "POST", "/files", "Write a shared file.", replies.FilePut, body=requests.PutFile, acts=True
 )
-LIST_FILES = Endpoint("list_files", "GET", "/files", "List shared files.", replies.FileList, query=requests.ListQuery)
-GET_FILE = Endpoint("get_file", "GET", "/files/{file_key}", "Read a shared file.", replies.FileContent)
+LIST_FILES = Endpoint(
+    "list_files",
+    "GET",
+    "/files",
+    "List shared files.",
+    replies.FileList,
+    query=requests.ListQuery,
+    looks=True,
+    headers=(headers.AGENT,),
+)
+GET_FILE = Endpoint(
+    "get_file",
+    "GET",
+    "/files/{file_key}",
+    "Read a shared file.",
+    replies.FileContent,
+    looks=True,
+    headers=(headers.AGENT,),
+)
 DELETE_FILE = Endpoint(
     "delete_file",
     "DELETE",
@@ -232,7 +250,16 @@ PUT_BLOB = Endpoint(
     headers=headers.PUT_BLOB,
     tells=("ETag",),
 )
-LIST_BLOBS = Endpoint("list_blobs", "GET", "/blobs", "List shared files.", replies.FileList, query=requests.ListQuery)
+LIST_BLOBS = Endpoint(
+    "list_blobs",
+    "GET",
+    "/blobs",
+    "List shared files.",
+    replies.FileList,
+    query=requests.ListQuery,
+    looks=True,
+    headers=(headers.AGENT,),
+)
 GET_BLOB = Endpoint(
     "get_blob",
     "GET",
@@ -240,6 +267,7 @@ GET_BLOB = Endpoint(
     "Read a shared file as it is, or list its versions.",
     None,
     query=requests.BlobQuery,
+    looks=True,
     text=True,
     gives_bytes=True,
     headers=headers.GET_BLOB,
@@ -252,6 +280,7 @@ HEAD_BLOB = Endpoint(
     "What a shared file is.",
     None,
     query=requests.BlobQuery,
+    looks=True,
     text=True,
     gives_bytes=True,
     headers=headers.HEAD_BLOB,

@@ -374,13 +374,17 @@ class MessageStatus(Struct, frozen=True):
 
 
 class FileSaved(Struct, frozen=True):
-    """The version just written. ``size`` is in bytes, ``sha256`` in hexadecimal."""
+    """The version just written. ``size`` is in bytes, ``sha256`` in hexadecimal.
+
+    ``readers`` are the ids of the agents that may read the file beside its owner, or null if everyone may.
+    """
 
     status: str
     version: int
     file_key: str
     size: int = 0
     sha256: str = ""
+    readers: list[str] | None = None
 
 
 class FilePut(FileSaved, frozen=True):
@@ -398,7 +402,11 @@ class FileLock(Struct, frozen=True, gc=False):
 
 
 class FileInfo(Struct, frozen=True, gc=False):
-    """A shared file without its content. ``size`` is in bytes, ``sha256`` in hexadecimal."""
+    """A shared file without its content. ``size`` is in bytes, ``sha256`` in hexadecimal.
+
+    ``readers`` are the ids of the agents that may read it beside its ``owner``, or null if everyone may. So may the
+    holders of ``tasks`` tasks.
+    """
 
     file_key: str
     file_type: str
@@ -411,6 +419,9 @@ class FileInfo(Struct, frozen=True, gc=False):
     expires_at: str | None = None
     burn_after_read: bool = False
     lock: FileLock | None = None
+    owner: str | None = None
+    readers: list[str] | None = None
+    tasks: int = 0
 
 
 class FileList(Struct, frozen=True):
@@ -437,6 +448,9 @@ class FileContent(Struct, frozen=True, kw_only=True):
     expires_at: str | None = None
     burn_after_read: bool = False
     lock: FileLock | None = None
+    owner: str | None = None
+    readers: list[str] | None = None
+    tasks: int = 0
 
 
 class FileVersion(Struct, frozen=True, gc=False):
@@ -461,6 +475,8 @@ class FileHistory(Struct, frozen=True, kw_only=True):
     expires_at: str | None
     burn_after_read: bool
     lock: FileLock | None
+    owner: str | None = None
+    readers: list[str] | None = None
 
 
 class FileLocked(Struct, frozen=True):

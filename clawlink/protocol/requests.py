@@ -278,6 +278,17 @@ class PutFile(Struct, frozen=True, gc=False):
     encoding: Literal["utf-8", "base64"] = "utf-8"
     if_version: Annotated[int, Meta(ge=0, description="Write only at this version; 0: if it is new.")] | None = None
     force: Annotated[bool, Meta(description="Write though another agent holds the file's lock.")] = False
+    readers: (
+        Annotated[
+            list[Recipient],
+            Meta(
+                max_length=limits.MAX_LIST_LENGTH,
+                description="The agents that may see it beside its owner: names or ids. Null leaves them as they are, "
+                "none is the owner alone, and * alone is everyone.",
+            ),
+        ]
+        | None
+    ) = None
     idempotency_key: IdempotencyKey | None = None
 
 

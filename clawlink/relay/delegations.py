@@ -21,6 +21,7 @@ from clawlink.relay.agents import Agents
 from clawlink.relay.arrivals import Arrivals
 from clawlink.relay.clock import iso
 from clawlink.relay.core import Core, retrying
+from clawlink.relay.grants import Grants
 from clawlink.relay.ids import derived
 from clawlink.relay.mailbox import Mailbox, owner
 from clawlink.relay.pools import Pools
@@ -53,6 +54,7 @@ class Delegations:
         self._mailbox = mailbox
         self._pools = pools
         self._arrivals = arrivals
+        self._grants = Grants(core)
 
     async def delegate(self, sender: Agent, ask: requests.Delegate, own: Own | None = None) -> Delegated:
         """Store a task for an agent, or for whoever of several claims it first.
@@ -83,6 +85,7 @@ class Delegations:
         now = core.clock()
         message = _delegation(id, sender, ask, to.id, chain, now)
         route = core.sockets.route(to.id)
+        await self._grants.to_agent(sender, ask.attachments, to)
         stored = await self._store(message, to.id, ask, now, own=own)
         if stored is not None and own_id is not None:  # somebody has taken the id at this moment
             return await self.delegate(sender, ask, own)
@@ -115,6 +118,7 @@ class Delegations:
         now = self._core.clock()
         message = _delegation(id, sender, ask, None, chain, now, members=members)
         pool = pool_of(message)
+        await self._grants.to_holders(sender, ask.attachments, id)
         stored = await self._store(message, pool.id, ask, now, pool)
         if stored is not None:
             return await self._repeat(stored, sender, ask)

@@ -9,6 +9,7 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.message import AgentLeft
 from clawlink.relay.agents import Agents
 from clawlink.relay.core import Core
+from clawlink.relay.files import Files
 from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.upkeep import Upkeep
 
@@ -23,11 +24,12 @@ class Departure(NamedTuple):
 class Departures:
     """Agents that go."""
 
-    def __init__(self, core: Core, agents: Agents, mailbox: Mailbox, upkeep: Upkeep) -> None:
+    def __init__(self, core: Core, agents: Agents, mailbox: Mailbox, upkeep: Upkeep, files: Files) -> None:
         self._core = core
         self._agents = agents
         self._mailbox = mailbox
         self._upkeep = upkeep
+        self._files = files
         self._under_way: set[str] = set()
 
     async def leave(self, agent: Agent) -> Departure:
@@ -81,4 +83,5 @@ class Departures:
         if await self._core.store.get(Agent, gone.id) is None:
             dropped = await self._mailbox.close(gone.id)
         await self._upkeep.owner_left(gone, waiting)
+        await self._files.forget_unreadable(gone)
         return dropped

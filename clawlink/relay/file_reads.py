@@ -11,8 +11,10 @@ from contextlib import ExitStack, asynccontextmanager
 import msgspec
 
 from clawlink.domain import file as rules
+from clawlink.domain.agent import Agent
 from clawlink.domain.file import PRESENT, SharedFile, Version
-from clawlink.domain.limits import MAX_JSON_FILE_BYTES
+from clawlink.domain.limits import MAX_JSON_FILE_BYTES, MAX_REPLY_BYTES
+from clawlink.domain.readers import holds, party
 from clawlink.errors import TooLarge, UnknownFile
 from clawlink.protocol import replies, requests
 from clawlink.protocol.paths import GET_BLOB
@@ -23,8 +25,12 @@ from clawlink.relay.files import Files
 from clawlink.relay.pages import page_within
 from clawlink.relay.readings import Reading, Readings
 from clawlink.relay.storage import Storage
+from clawlink.relay.task_reads import read_task
+from clawlink.relay.turns import Turns
 from clawlink.store.base import Reader
 
+# Where a list goes on: behind the files for everyone come those for the asker.
+_OWN = "own."
 _TICK_SECONDS = 5.0
 _PIECE_BYTES = 256 * 1024
 
@@ -60,10 +66,14 @@ class FileReads:
         self._storage = storage
         self._readings = Readings()
 
-    async def find(self, key: str, revision: int | None = None) -> tuple[SharedFile, Version]:
-        """Return a file and one of its versions, the newest unless said otherwise. Raises UnknownFile."""
-        now = self._core.clock()
-        file = rules.present(await self._core.store.get(SharedFile, key), now)
+    async def find(
+        self, key: str, revision: int | None = None, *, asker: Agent | None = None
+    ) -> tuple[SharedFile, Version]:
+        """Return a file and one of its versions, the newest unless said otherwise.
+
+        Raises UnknownFile, in the same words if there is no such file and if the asker may not see it.
+        """
+        file = await self._seen(key, asker)
         if file is None:
             # The sentence is the one ClawLink 1.0.x sends; the code and field are for newer clients.
             raise UnknownFile("file not found", field="file_key")
@@ -74,6 +84,29 @@ class FileReads:
                 return file, version
         kept = ", ".join(str(version.revision) for version in reversed(file.versions))
         raise UnknownFile(f"version {revision} of {key!r} is not kept; there are {kept}", field="version")
+
+    async def _seen(self, key: str, asker: Agent | None) -> SharedFile | None:
+        """Return a file if it is there, and the asker may see it."""
+        return rules.present(await self._known(key, asker), self._core.clock())
+
+    async def _known(self, key: str, asker: Agent | None) -> SharedFile | None:
+        """Return a file, or what is left of it, if the asker may see it."""
+        file = await self._core.store.get(SharedFile, key)
+        return file if file is None or await self._admits(file, asker) else None
+
+    async def _admits(self, file: SharedFile, asker: Agent | None) -> bool:
+        """Return True if the asker may see a file: as its owner or reader, or as the holder of a task with the file."""
+        if not rules.hidden(file, asker):
+            return True
+        if asker is None or file.access is None:
+            return False
+        turns = Turns()
+        for id in reversed(file.access.tasks):
+            await turns.next()
+            task, _ = await read_task(self._core.store, id)
+            if holds(task, asker):
+                return True
+        return False
 
     @asynccontextmanager
     async def open(self, file: SharedFile, version: Version, reader: Hashable, start: int = 0) -> AsyncIterator[Opened]:
@@ -92,11 +125,17 @@ class FileReads:
             opened = Opened(body, reading, start)
             try:
                 if reading is not None:  # it was found before anyone had it: it may have burned since
-                    await self.find(file.id, version.revision)
+                    await self._require_kept(file.id, version.revision)
                 yield opened
             finally:
                 if reading is not None:
                     reading.end(start, opened.at, now(), done=opened.done)
+
+    async def _require_kept(self, key: str, revision: int) -> None:
+        """Raise UnknownFile if a version of a file is gone."""
+        file = rules.present(await self._core.store.get(SharedFile, key), self._core.clock())
+        if file is None or all(version.revision != revision for version in file.versions):
+            raise UnknownFile("file not found", field="file_key")
 
     async def confirm(self, key: str, reader: Hashable) -> SharedFile:
         """Burn a file that this reader has read. Raises UnknownFile if it is gone, or was not read by it."""
@@ -133,10 +172,9 @@ class FileReads:
         before, quote, after = whole.partition(b'"content":"')
         return [before + quote, *parts, after]
 
-    async def find_small(self, key: str) -> SharedFile:
-        """Return a file that JSON can carry. Raises UnknownFile, TooLarge."""
-        file, version = await self.find(key)
-        size = version.content.size
+    def require_small(self, file: SharedFile) -> SharedFile:
+        """Return a file if JSON can carry it. Raises TooLarge."""
+        key, size = file.id, file.newest.content.size
         if size > MAX_JSON_FILE_BYTES:
             blob = GET_BLOB.url(file_key=key)
             raise TooLarge(
@@ -152,29 +190,52 @@ class FileReads:
         """Return all readings. For the janitor."""
         return self._readings.all()
 
-    async def list(self, ask: requests.ListQuery) -> replies.FileList:
-        """List the files without their contents."""
-        page = await page_within(self._core.store, SharedFile, PRESENT, ask.after, ask.limit, size=_size_in_list)
-        now = self._core.clock()
-        files = [file_info(file, now) for file in page.records if rules.present(file, now) is not None]
-        return replies.FileList(files, len(files), page.after)
+    async def list(self, ask: requests.ListQuery, asker: Agent | None = None) -> replies.FileList:
+        """List the files without their contents: those for everyone, then those that the asker owns or reads."""
+        store, now = self._core.store, self._core.clock()
+        sources = [("", PRESENT)] if asker is None else [("", PRESENT), (_OWN, rules.by_reader(asker.id))]
+        after = ask.after or ""
+        if asker is not None and after.startswith(_OWN):
+            del sources[0]
+        files: list[replies.FileInfo] = []
+        left, room = ask.limit, MAX_REPLY_BYTES
+        for mark, index in sources:
+            start = after.removeprefix(mark) if after.startswith(mark) else ""
+            page = await page_within(store, SharedFile, index, start or None, left, room=room, size=_size_in_list)
+            files += [
+                file_info(file, now)
+                for file in page.records
+                if rules.present(file, now) is not None and not rules.hidden(file, asker)
+            ]
+            left -= len(page.records)
+            room -= sum(map(_size_in_list, page.records))
+            if page.after is not None:
+                return replies.FileList(files, len(files), mark + page.after)
+            if asker is not None and mark != _OWN and (left <= 0 or room <= 0):
+                return replies.FileList(files, len(files), _OWN)
+        return replies.FileList(files, len(files), None)
 
-    async def history(self, key: str, since: int | None, wait: float) -> replies.FileHistory:
+    async def history(
+        self, key: str, since: int | None, wait: float, *, asker: Agent | None = None
+    ) -> replies.FileHistory:
         """Return the versions of a file that are kept; with ``wait`` once it is at another than ``since``.
 
         Raises UnknownFile if there is none and nobody waits for one.
         """
         core = self._core
         if not wait:
-            file, _ = await self.find(key)
+            file, _ = await self.find(key, asker=asker)
             return file_history(key, file, core.clock())
         found: SharedFile | None = None
         with core.watch(key) as watch:
 
             async def news() -> bool:
-                nonlocal found, since
+                nonlocal found, since, asker
                 now = core.clock()
-                found = await core.store.get(SharedFile, key)
+                if asker is not None:  # it may have left while it waits
+                    now_there = await core.store.get(Agent, asker.id)
+                    asker = now_there if party(asker).is_(now_there) else None
+                found = await self._known(key, asker)
                 at = rules.revision_of(found, now)
                 if since is None:
                     since = at
@@ -208,7 +269,10 @@ class FileReads:
 def _size_in_list(file: SharedFile) -> int:
     """Return about how many bytes a file takes in a list: every character may take six."""
     note = "" if file.lock is None else file.lock.note or ""
-    return 512 + 6 * (len(file.id) + len(note))
+    size = 512 + 6 * (len(file.id) + len(note))
+    if file.access is not None:
+        size += sum(4 + 6 * len(one.agent_id) for one in file.access.parties)
+    return size
 
 
 async def _text_of(pieces: Sequence[bytes]) -> list[bytes] | None:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from clawlink.domain import file as rules
 from clawlink.domain.file import Lock, SharedFile
+from clawlink.domain.readers import Access
 from clawlink.protocol import replies
 from clawlink.relay.clock import iso, iso_or_none
 
 
 def lock_info(lock: Lock | None) -> replies.FileLock | None:
     return None if lock is None else replies.FileLock(lock.holder, iso(lock.until), lock.note)
+
+
+def readers_of(access: Access | None) -> list[str] | None:
+    """Return the ids of the readers; None if everyone may read."""
+    return None if access is None else [one.agent_id for one in access.readers]
+
+
+def owner_of(access: Access | None) -> str | None:
+    return None if access is None else access.owner.agent_id
 
 
 def file_info(file: SharedFile, now: float) -> replies.FileInfo:
@@ -27,6 +37,9 @@ def file_info(file: SharedFile, now: float) -> replies.FileInfo:
         None if file.ends_at is None else iso_or_none(file.ends_at),
         file.burn,
         None if file.lock is None else lock_info(rules.locked(file, now)),
+        owner_of(file.access),
+        readers_of(file.access),
+        0 if file.access is None else len(file.access.tasks),
     )
 
 
@@ -53,4 +66,6 @@ def file_history(key: str, file: SharedFile | None, now: float) -> replies.FileH
         expires_at=None if there is None else iso_or_none(there.ends_at),
         burn_after_read=there is not None and there.burn,
         lock=lock_info(rules.locked(file, now)),
+        owner=None if there is None else owner_of(there.access),
+        readers=None if there is None else readers_of(there.access),
     )

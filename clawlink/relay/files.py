@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from clawlink.domain import file as rules
-from clawlink.domain.agent import HEARS_OF_FILES, Agent
+from clawlink.domain.agent import HEARS_OF_FILES, Agent, hears_of_files
 from clawlink.domain.delivery import copy_id
-from clawlink.domain.file import ABSENT, PRESENT, Content, Expected, FileWrite, SharedFile, Version
+from clawlink.domain.file import ABSENT, PRESENT, RESTRICTED, Content, Expected, FileWrite, SharedFile, Version
 from clawlink.domain.limits import MAX_KEY_LENGTH
 from clawlink.domain.message import FileUpdated, Priority, encode
+from clawlink.domain.readers import EVERYONE, Access, Party, party
 from clawlink.domain.record import text_bytes
+from clawlink.domain.task import FINAL
 from clawlink.errors import (
     BadRequest,
     DigestMismatch,
@@ -21,8 +23,10 @@ from clawlink.errors import (
     Refused,
     StorageFull,
     StoreUnavailable,
+    UnknownAgent,
 )
 from clawlink.protocol import replies, requests
+from clawlink.relay.agents import Agents
 from clawlink.relay.arrivals import Arrivals
 from clawlink.relay.broadcasts import audience
 from clawlink.relay.clock import iso
@@ -32,6 +36,8 @@ from clawlink.relay.ids import derived
 from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.memory import NEW_RECORD_BYTES, size_of
 from clawlink.relay.storage import Intake, Storage
+from clawlink.relay.task_reads import read_task
+from clawlink.relay.turns import SLICE, Turns
 from clawlink.store.base import Drop, Put
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -50,7 +56,11 @@ def require_key(key: str) -> None:
 
 
 class Write(msgspec.Struct, frozen=True, kw_only=True):
-    """How a version is written. ``digest`` is the SHA-256 in hexadecimal that the content must have, if it is known."""
+    """How a version is written. ``digest`` is the SHA-256 in hexadecimal that the content must have, if it is known.
+
+    ``readers`` are names and ids: None leaves the readers as they are, ``*`` is everyone, and none is the owner alone.
+    ``parties`` are the agents that they meant when the write began.
+    """
 
     key: str
     file_type: str | None = None  # else text or binary, by the content type
@@ -62,13 +72,28 @@ class Write(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_key: str | None = None
     digest: str | None = None
     digest_field: str = "sha256"
+    readers: tuple[str, ...] | None = None
+    parties: tuple[Party, ...] | None = None
+
+    @property
+    def opens(self) -> bool:
+        """Whether it lets everyone see the file."""
+        return self.readers == (EVERYONE,)
+
+
+class Written(msgspec.Struct, frozen=True):
+    """The version that a write made, and who may see the file."""
+
+    version: Version
+    access: Access | None
 
 
 class Files:
     """The shared files."""
 
-    def __init__(self, core: Core, mailbox: Mailbox, storage: Storage, arrivals: Arrivals) -> None:
+    def __init__(self, core: Core, agents: Agents, mailbox: Mailbox, storage: Storage, arrivals: Arrivals) -> None:
         self._core = core
+        self._agents = agents
         self._mailbox = mailbox
         self._storage = storage
         self._arrivals = arrivals
@@ -77,44 +102,75 @@ class Files:
 
     async def put(
         self, editor: Agent, ask: Write, parts: AsyncIterator[bytes], size: int | None, *, field: str = "body"
-    ) -> Version:
+    ) -> Written:
         """Write the next version of a file from what comes, and tell the other agents.
 
         ``size`` is what was said beforehand; what cannot be taken is refused before it has come.
-        Raises VersionConflict, FileLocked, TooLarge, StorageFull, DigestMismatch, RateLimited.
+        Raises VersionConflict, FileLocked, TooLarge, StorageFull, DigestMismatch, RateLimited, NotAllowed.
         """
-        await self.require_writable(editor, ask)
+        ask = await self.require_writable(editor, ask)
         intake = self._storage.intake(ask.key, field)
         try:
             if size is not None:
                 await intake.expect(size)
             await intake.write_all(parts)
-            content = self.keep(intake, ask)
+            content = await self.keep(intake, ask)
         finally:
             intake.discard()
         return await self._core.finish(self.put_content(editor, ask, content))
 
-    async def require_writable(self, editor: Agent, ask: Write) -> None:
-        """Refuse what would be refused at the end, before its content comes. Raises VersionConflict, FileLocked."""
+    async def require_writable(self, editor: Agent, ask: Write) -> Write:
+        """Refuse what would be refused at the end, before its content comes. See ``put``.
+
+        Return the write with the agents that its readers mean now.
+        """
         core = self._core
         core.require_working()
         require_key(ask.key)
         if ask.idempotency_key is not None and await core.store.get(FileWrite, _write_id(editor, ask)) is not None:
-            return  # a repeat: it is answered as the first was
+            return ask  # a repeat: it is answered as the first was
         self._arrivals.require_file_request(editor)
         self._arrivals.require_copies(editor)
         now = core.clock()
         old = await core.store.get(SharedFile, ask.key)
+        rules.require_admitted(ask.key, old, editor)
+        ask = await self._resolved(ask)
+        access = rules.access_after(ask.key, old, editor, ask.parties, now, opens=ask.opens)
         rules.require_unlocked(ask.key, old, editor.id, now, force=ask.force, shown=lock_info)
         rules.require_revision(ask.key, old, ask.if_version, now)
         if old is None:
             await self._require_place()
-        await core.memory.require(NEW_RECORD_BYTES + text_bytes(ask.key) + _texts(ask))
+        more = 0 if access is None else access.footprint
+        await core.memory.require(NEW_RECORD_BYTES + text_bytes(ask.key) + _texts(ask) + more)
+        return ask
+
+    async def _resolved(self, ask: Write) -> Write:
+        """Return the write with the agents that its readers mean. Raises UnknownAgent, AmbiguousName, BadRequest."""
+        if ask.readers is None or ask.opens or ask.parties is not None:
+            return ask
+        return msgspec.structs.replace(ask, parties=await self._parties(ask.readers))
+
+    async def _parties(self, named: tuple[str, ...]) -> tuple[Party, ...]:
+        most = self._core.limits.max_readers
+        if EVERYONE in named:
+            raise BadRequest(
+                f"{EVERYONE!r} among the readers stands for everyone, and so alone; leave it out, or the others",
+                field="readers",
+            )
+        if len(named) > most:
+            raise BadRequest(
+                f"a file may have {most} readers, and {len(named)} are named; name fewer, share the content "
+                "once more under another key, or start the relay with a higher --max-readers",
+                field="readers",
+                limit=most,
+                actual=len(named),
+            )
+        return tuple([party(await self._agents.resolve(one, field="readers")) for one in named])
 
     async def _require_place(self) -> None:
         """Refuse one file too many. Raises StorageFull."""
         limit = self._core.limits.max_files
-        there = [await self._core.store.usage(SharedFile, key) for key in (PRESENT, ABSENT)]
+        there = [await self._core.store.usage(SharedFile, key) for key in (PRESENT, RESTRICTED, ABSENT)]
         count = sum(usage.count for usage in there)
         if count >= limit:
             raise StorageFull(
@@ -125,7 +181,7 @@ class Files:
                 current={"free": 0},
             )
 
-    def keep(self, intake: Intake, ask: Write) -> Content:
+    async def keep(self, intake: Intake, ask: Write) -> Content:
         """Make what has come a content, held once. Raises DigestMismatch if it is not what was to come."""
         if ask.digest is not None and ask.digest != intake.digest:
             raise DigestMismatch(
@@ -133,24 +189,26 @@ class Files:
                 field=ask.digest_field,
                 current=intake.digest,
             )
-        return intake.keep()
+        old = None if ask.readers is not None else await self._core.store.get(SharedFile, ask.key)
+        apart = not ask.opens if ask.readers is not None else old is not None and old.access is not None
+        return intake.keep(ask.key if apart else "")
 
-    async def put_content(self, editor: Agent, ask: Write, content: Content) -> Version:
+    async def put_content(self, editor: Agent, ask: Write, content: Content) -> Written:
         """Write the next version of a file with a content that is here. It takes the caller's hold, done or not.
 
         It must not be cancelled; see ``Core.finish``.
         """
         try:
-            version, new = await self._put(editor, ask, content)
+            written, new = await self._put(editor, ask, content)
         except (Refused, StoreUnavailable):  # after any other failure it may have been written
             self._storage.release(content)
             raise
         if new is not None:
-            await self._tell(new, editor.id, version.written_at)
-        return version
+            await self._tell(new, editor.id, written.version.written_at)
+        return written
 
     @retrying
-    async def _put(self, editor: Agent, ask: Write, content: Content) -> tuple[Version, SharedFile | None]:
+    async def _put(self, editor: Agent, ask: Write, content: Content) -> tuple[Written, SharedFile | None]:
         core = self._core
         now = core.clock()
         old = await core.store.get(SharedFile, ask.key)
@@ -161,7 +219,7 @@ class Files:
             if before is not None:
                 done = _as_written(before, content, ask, editor, now)
                 self._storage.release(content)
-                return done, None
+                return Written(done, None if rules.hidden(old, editor) or old is None else old.access), None
             revision = 1 if old is None else old.revision + 1
             write = FileWrite(
                 id=id,
@@ -170,7 +228,11 @@ class Files:
                 revision=revision,
                 content=content,
                 ends_at=now + core.limits.retention,
+                readers=ask.readers,
             )
+        rules.require_admitted(ask.key, old, editor)
+        ask = await self._resolved(ask)
+        access = rules.access_after(ask.key, old, editor, ask.parties, now, opens=ask.opens)
         rules.require_unlocked(ask.key, old, editor.id, now, force=ask.force, shown=lock_info)
         new = rules.put(
             ask.key,
@@ -184,12 +246,17 @@ class Files:
             if_version=ask.if_version,
             ttl=ask.ttl,
             burn=ask.burn,
+            access=access,
         )
-        await self._require_copies(editor)
+        await self._require_copies(editor, new)
+        if access is not None and not party(editor).is_(await core.store.get(Agent, editor.id)):
+            raise UnknownAgent(  # nobody would be left to whom the file could be of use
+                f"agent {editor.id!r} has left the relay while it wrote; register it again", field="agent_id"
+            )
         await core.commit(new.home, Put(new), *([] if write is None else [Put(write)]))
         self._release_gone(old, new)
         core.stats.files_written += 1
-        return new.newest, new
+        return Written(new.newest, access), new
 
     async def delete(
         self, editor: Agent, key: str, if_version: Expected | int | None, *, force: bool = False
@@ -207,9 +274,11 @@ class Files:
         core = self._core
         now = core.clock()
         old = await core.store.get(SharedFile, key)
+        if rules.hidden(old, editor):
+            old = None  # the answer is that to a file that is not there
         rules.require_unlocked(key, old, editor.id, now, force=force, shown=lock_info)
         gone = rules.delete(key, old, now=now, keep=core.limits.retention, if_version=if_version)
-        await self._require_copies(editor)
+        await self._require_copies(editor, gone)
         await core.commit(gone.home, Put(gone))
         self._release_gone(old, gone)
         await self._tell(gone, editor.id, now)
@@ -251,6 +320,7 @@ class Files:
         now = core.clock()
         await self.look(ask.file_key)  # the end of a file is told, whoever finds it first
         old = await core.store.get(SharedFile, ask.file_key)
+        rules.require_admitted(ask.file_key, old, holder)
         rules.require_unlocked(ask.file_key, old, holder.id, now, force=ask.force, shown=lock_info)
         if old is None:
             await self._require_place()
@@ -269,6 +339,8 @@ class Files:
         core = self._core
         now = core.clock()
         old = await core.store.get(SharedFile, key)
+        if rules.hidden(old, asker):
+            old = None
         rules.require_unlocked(key, old, asker.id, now, force=force, shown=lock_info)
         if old is not None and old.lock is not None:
             new = rules.drop_lock(old)
@@ -295,14 +367,66 @@ class Files:
             await self._tell(new, old.newest.editor, now, but="")
         return True
 
-    async def _require_copies(self, editor: Agent) -> None:
+    # -- readers -----------------------------------------------------------------------------------------------------
+
+    async def forget_unreadable(self, gone: Agent) -> None:
+        """Delete the files for readers of an agent that has left, where it was the last agent that could see them."""
+        store, turns = self._core.store, Turns()
+        after: str | None = None
+        while True:
+            page = await store.page(SharedFile, rules.by_reader(gone.id), after, SLICE)
+            for file in page.records:
+                await turns.next()
+                await self._forget_unreadable(file.id)
+            after = page.after
+            if after is None:
+                return
+
+    @retrying
+    async def _forget_unreadable(self, key: str) -> None:
+        core = self._core
+        now = core.clock()
+        file = rules.present(await core.store.get(SharedFile, key), now)
+        if file is None or file.access is None:
+            return
+        for one in file.access.parties:
+            if one.is_(await core.store.get(Agent, one.agent_id)):
+                return
+        tasks = [(await read_task(core.store, id))[0] for id in file.access.tasks]
+        needed = [task.expires_at for task in tasks if task is not None and task.state not in FINAL]
+        if needed:  # whoever does the task may need it
+            ends_at = max(needed) if file.ends_at is None else min(max(needed), file.ends_at)
+            left = msgspec.structs.replace(file, version=file.version + 1, ends_at=ends_at)
+        else:
+            left = rules.delete(key, file, now=now, keep=core.limits.retention)
+        await core.commit(left.home, Put(left))
+        self._release_gone(file, left)
+
+    # -- tell the others ---------------------------------------------------------------------------------------------
+
+    async def _require_copies(self, editor: Agent, file: SharedFile) -> None:
         """Count the notices of a change that comes next. Raises RateLimited, and then counts nothing."""
-        told = await self._core.store.usage(Agent, HEARS_OF_FILES)
+        if file.access is None:
+            told = (await self._core.store.usage(Agent, HEARS_OF_FILES)).count
+        else:
+            told = len(file.access.parties)
         self._arrivals.require_copies(editor)
-        self._arrivals.count_copies(editor, told.count)
+        self._arrivals.count_copies(editor, told)
+
+    async def _hearers(self, file: SharedFile, but: str) -> AsyncIterator[Agent]:
+        """Give the agents that hear of a file, but one."""
+        if file.access is None:
+            async for agent in audience(self._core, [HEARS_OF_FILES], but=but):
+                yield agent
+            return
+        turns = Turns()
+        for one in file.access.parties:
+            await turns.next()
+            found = await self._core.store.get(Agent, one.agent_id)
+            if found is not None and one.is_(found) and found.id != but and hears_of_files(found):
+                yield found
 
     async def _tell(self, file: SharedFile, editor: str, now: float, *, but: str | None = None) -> None:
-        core = self._core
         id = derived("file", file.id, str(file.revision), str(now))
         body = encode(
             FileUpdated(
@@ -315,7 +439,7 @@ class Files:
                 deleted=file.deleted,
             )
         )
-        async for agent in audience(core, [HEARS_OF_FILES], but=editor if but is None else but):
+        async for agent in self._hearers(file, editor if but is None else but):
             await self._mailbox.put_notice(
                 self._mailbox.new(
                     copy_id(id, agent.id),
@@ -334,13 +458,14 @@ def _texts(ask: Write) -> int:
 
 
 def _write_id(editor: Agent, ask: Write) -> str:
-    return derived("file", editor.id, ask.key, ask.idempotency_key or "")
+    return derived("file", editor.id, str(editor.registered_at), ask.key, ask.idempotency_key or "")
 
 
 def _as_written(before: FileWrite, content: Content, ask: Write, editor: Agent, now: float) -> Version:
-    if before.content != content:
+    if before.content.digest != content.digest or before.readers != ask.readers:
         raise KeyReused(
-            "this idempotency key belongs to an earlier write with other contents; use a new key for a new write",
+            "this idempotency key belongs to an earlier write with other contents or readers; "
+            "use a new key for a new write",
             field="idempotency_key",
             current=before.revision,
         )

@@ -21,6 +21,7 @@ from clawlink.relay.arrivals import Arrivals
 from clawlink.relay.clock import iso, iso_or_none
 from clawlink.relay.copy_counts import CopyCounts, furthest
 from clawlink.relay.core import Core, retrying
+from clawlink.relay.grants import Grants
 from clawlink.relay.ids import derived
 from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.task_reads import read_task
@@ -35,6 +36,7 @@ class Messages:
         self._agents = agents
         self._mailbox = mailbox
         self._arrivals = arrivals
+        self._grants = Grants(core)
 
     async def send(self, sender: Agent, ask: requests.Send) -> Sent:
         """Store a plain message for its recipient.
@@ -55,6 +57,7 @@ class Messages:
         now = core.clock()
         body = encode(_plain(id, sender, ask, to.id, chain, now))
         await self._mailbox.require_room(to.id, len(body))
+        await self._grants.to_agent(sender, ask.attachments, to)
         route = core.sockets.route(to.id)
         stored = await self._mailbox.put_once(
             self._mailbox.new(id, to.id, sender=sender.id, body=body, now=now, level=ask.priority.level)

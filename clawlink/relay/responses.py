@@ -23,6 +23,7 @@ from clawlink.relay.agents import Agents
 from clawlink.relay.arrivals import Arrivals
 from clawlink.relay.clock import iso
 from clawlink.relay.core import Core
+from clawlink.relay.grants import Grants
 from clawlink.relay.ids import derived
 from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.messages import Messages
@@ -45,6 +46,7 @@ class Responses:
         self._arrivals = arrivals
         self._tasks = tasks
         self._messages = messages
+        self._grants = Grants(core)
 
     async def respond(self, sender: Agent, ask: requests.Respond) -> ResponseSent:
         """Report on the task that the response names, or answer it.
@@ -93,6 +95,7 @@ class Responses:
         message = replace(self._response(id, sender, ask, to.id), passed_on=True)
         body = encode(message)
         await self._mailbox.require_room(to.id, len(body))
+        await self._grants.to_agent(sender, ask.attachments, to)
         new = self._mailbox.new(id, to.id, sender=sender.id, body=body, now=self._core.clock())
         route = self._core.sockets.route(to.id)
         stored = await self._mailbox.put_once(new)

@@ -210,9 +210,9 @@ class Intake:
         """Forget what has come since ``mark``."""
         self._draft.back_to(mark)
 
-    def keep(self) -> Content:
-        """Make it a content, held once."""
-        return self._draft.keep()
+    def keep(self, scope: str = "") -> Content:
+        """Make it a content of this scope, held once."""
+        return self._draft.keep(scope)
 
     def rest(self) -> None:
         """Note that nothing comes for a while: unless it has gone over the ceiling, others may do so meanwhile."""

@@ -21,6 +21,7 @@ from clawlink.protocol.replies import Answered, Cancelled, RecipientInfo, Respon
 from clawlink.relay.agents import Agents
 from clawlink.relay.clock import iso
 from clawlink.relay.core import Core, retrying
+from clawlink.relay.grants import Grants
 from clawlink.relay.ids import derived, end_id, split_receipt
 from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.task_reads import read_task
@@ -36,6 +37,7 @@ class Tasks:
         self._agents = agents
         self._mailbox = mailbox
         self._upkeep = upkeep
+        self._grants = Grants(core)
 
     # -- respond -----------------------------------------------------------------------------------------------------
 
@@ -91,6 +93,8 @@ class Tasks:
             token = None if ask.receipt is None else split_receipt(ask.receipt)[0]
             moved = self._moved(task, sender.id, token, ask, body, now)
             await core.memory.require(moved.footprint - task.footprint, answers=True)
+            if requester is not None and requester.registered_at <= task.created_at:
+                await self._grants.to_agent(sender, ask.attachments, requester, answers=True)
             if requester is not None:
                 shown = await self._put_response(task, id, sender, ask, body, now, shown)
         await self._commit(task, moved, d)

@@ -14,6 +14,7 @@ import msgspec
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.file import Content, Version
+from clawlink.domain.readers import party
 from clawlink.domain.record import text_bytes
 from clawlink.errors import (
     BadRequest,
@@ -46,9 +47,10 @@ class Checksum(NamedTuple):
 class Upload:
     """An upload. ``length`` is None until it is known; ``metadata`` is the client's text, word for word."""
 
-    def __init__(self, id: str, owner: str, ask: Write, intake: Intake, length: int | None, metadata: str) -> None:
+    def __init__(self, id: str, owner: Agent, ask: Write, intake: Intake, length: int | None, metadata: str) -> None:
         self.id = id
-        self.owner = owner
+        self.owner = owner.id
+        self._party = party(owner)
         self.ask = ask
         self.length = length
         self.said = length  # when it was begun
@@ -61,7 +63,7 @@ class Upload:
         self.lock = asyncio.Lock()
         self.sender: asyncio.Task[object] | None = None
 
-        texts = (owner, ask.key, ask.content_type, ask.file_type, metadata)
+        texts = (owner.id, ask.key, ask.content_type, ask.file_type, metadata)
         self.footprint = _UPLOAD_BYTES + sum(map(text_bytes, texts))  # its contents are counted where they are kept
 
     @property
@@ -71,8 +73,13 @@ class Upload:
 
     def require_owner(self, asker: Agent) -> None:
         """Refuse another agent than the one that began it."""
-        if asker.id != self.owner:
+        if not self._party.is_(asker):
             raise NotAllowed("another agent began this upload, and only it may go on with it", field="agent_id")
+
+    def take_readers(self, ask: Write) -> None:
+        """Keep the agents that the readers of its file meant when it was begun."""
+        self.ask = msgspec.structs.replace(self.ask, parties=ask.parties)
+        self.footprint += sum(one.footprint for one in ask.parties or ())
 
     @property
     def complete(self) -> bool:
@@ -125,11 +132,12 @@ class Uploads:
         Returns whether it is new, too. Raises TooLarge, StorageFull, VersionConflict, FileLocked, KeyReused.
         """
         core = self._core
-        id = core.ids.fresh() if key is None else derived("upload", owner.id, key, str(core.secret))
+        begun_by = (owner.id, str(owner.registered_at))
+        id = core.ids.fresh() if key is None else derived("upload", *begun_by, key, str(core.secret))
         # Whether the last step took effect is not always known; with a key of its own it can be done again.
         upload = Upload(
             id,
-            owner.id,
+            owner,
             msgspec.structs.replace(ask, idempotency_key=id),
             self._storage.intake(ask.key, "Upload-Length"),
             length,
@@ -139,7 +147,7 @@ class Uploads:
         if known is not None:
             return known, False
         try:
-            await self._files.require_writable(owner, ask)
+            upload.take_readers(await self._files.require_writable(owner, ask))
             if length is not None:
                 await upload.intake.expect(length)
             await core.memory.require(upload.footprint)
@@ -324,9 +332,9 @@ class Uploads:
                 return
             if upload.content is None:
                 await upload.intake.flush()
-                upload.content = self._files.keep(upload.intake, upload.ask)
+                upload.content = await self._files.keep(upload.intake, upload.ask)
             self._storage.hold(upload.content)
-            upload.written = await self._files.put_content(owner, upload.ask, upload.content)
+            upload.written = (await self._files.put_content(owner, upload.ask, upload.content)).version
             self._let_go(upload)
             self._extend(upload)
 

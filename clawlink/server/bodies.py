@@ -6,15 +6,15 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from email.utils import formatdate
 from typing import NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from aiohttp import hdrs, web
 
 from clawlink.domain.file import Expected, SharedFile, Version
-from clawlink.domain.limits import IDLE_BODY_SECONDS, LEAST_BODY_RATE
+from clawlink.domain.limits import IDLE_BODY_SECONDS, LEAST_BODY_RATE, MAX_NAME_LENGTH
 from clawlink.errors import BadRequest, BodyTimeout, RangeNotSatisfiable
 from clawlink.relay.clock import iso
 from clawlink.relay.file_reads import Opened
@@ -22,6 +22,7 @@ from clawlink.server.flow import Watch, on_its_way
 from clawlink.server.wire import Request, require_unpacked, was_reset
 
 PART_BYTES = 256 * 1024
+READERS = "ClawLink-Readers"
 _RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)", re.IGNORECASE)
 _TAG = re.compile(r'(W/)?"([^"]*)"')
 _REVISION = re.compile("[1-9][0-9]{0,17}")
@@ -114,6 +115,30 @@ def flag(given: str | None, name: str) -> bool:
     if said not in ("0", "1", "true", "false"):
         raise BadRequest(f"{name} takes 1 or 0, not {said[:32]!r}", field=name)
     return said in ("1", "true")
+
+
+def readers(given: Sequence[str], name: str, *, field: str) -> tuple[str, ...] | None:
+    """Read the readers of a file: names and ids, percent-encoded, with commas between; None if they are not given.
+
+    ``given`` are all headers of that ``name``. Raises BadRequest.
+    """
+    if not given:
+        return None
+    try:
+        said = [unquote(one.strip(), errors="strict") for one in ",".join(given).split(",")]
+    except UnicodeDecodeError:
+        raise BadRequest(f"{name} takes names in UTF-8, percent-encoded, with commas between", field=field) from None
+    named = tuple(dict.fromkeys(one for one in said if one))
+    for one in named:
+        if len(one) > MAX_NAME_LENGTH or not one.isprintable():
+            raise BadRequest(
+                f"{name} takes ids and names of one line and {MAX_NAME_LENGTH} characters at most, not {one[:32]!r}; "
+                "see who is there with discover",
+                field=field,
+                limit=MAX_NAME_LENGTH,
+                actual=len(one),
+            )
+    return named
 
 
 # -- out ---------------------------------------------------------------------------------------------------------------
@@ -249,6 +274,9 @@ def headers_of(file: SharedFile, version: Version) -> dict[str, str]:
         headers["ClawLink-Expires-At"] = iso(file.ends_at)
     if file.burn:
         headers["ClawLink-Burn-After-Read"] = "1"
+    if file.access is not None:
+        headers["ClawLink-Owner"] = quote(file.access.owner.agent_id, safe="")
+        headers[READERS] = ",".join(quote(one.agent_id, safe="") for one in file.access.readers)
     return headers
 
 

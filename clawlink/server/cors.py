@@ -16,7 +16,8 @@ from clawlink.server.wire import Request
 
 EXPOSED = (
     "Accept-Ranges, Content-Disposition, Content-Range, ETag, Last-Modified, Location, Repr-Digest, Retry-After, "
-    "ClawLink-Burn-After-Read, ClawLink-Editor, ClawLink-Expires-At, ClawLink-File-Type, ClawLink-SHA256, "
+    "ClawLink-Burn-After-Read, ClawLink-Editor, ClawLink-Expires-At, ClawLink-File-Type, ClawLink-Owner, "
+    "ClawLink-Readers, ClawLink-SHA256, "
     "ClawLink-Updated-At, ClawLink-Version, "
     "Tus-Checksum-Algorithm, Tus-Extension, Tus-Max-Size, Tus-Resumable, Tus-Version, "
     "Upload-Defer-Length, Upload-Expires, Upload-Length, Upload-Metadata, Upload-Offset"

@@ -79,7 +79,7 @@ def _operation(endpoint: Endpoint, schema: dict[str, Any], components: dict[str,
             {"name": name, "in": "query", "required": False, "schema": _without_null(field)}
             for name, field in fields.items()
         ]
-    if endpoint.acts:
+    if endpoint.acts or endpoint.looks:
         parameters.append(
             {
                 "name": KEY_HEADER,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote
 
 import msgspec
@@ -15,7 +15,15 @@ from multidict import istr
 from clawlink.domain.access import KEY_HEADER
 from clawlink.domain.agent import Agent
 from clawlink.domain.limits import MAX_IDEMPOTENCY_KEY_LENGTH, MAX_JSON_DEPTH, Limits
-from clawlink.errors import BadJson, BadRequest, BodyTimeout, TooLarge, UnsupportedMediaType
+from clawlink.errors import (
+    BadJson,
+    BadRequest,
+    BodyTimeout,
+    NotAllowed,
+    TooLarge,
+    UnknownAgent,
+    UnsupportedMediaType,
+)
 from clawlink.protocol.invalid import bad_field
 from clawlink.protocol.nesting import is_shallow
 from clawlink.protocol.paths import Endpoint
@@ -294,6 +302,27 @@ async def asking(relay: Relay, request: Request, agent_id: str | None, otherwise
     if not named:
         raise BadRequest(f"say who asks: ?agent_id=... or the header {_AGENT_HEADER}", field="agent_id")
     return await acting(relay, request, named, "agent_id")
+
+
+class Looker(NamedTuple):
+    """The agent that looks at files, if the request proves that it is one.
+
+    ``refused`` is why it is not the agent that it names. It may see then what everyone sees.
+    """
+
+    agent: Agent | None
+    refused: UnknownAgent | NotAllowed | None = None
+
+
+async def looking(relay: Relay, request: Request) -> Looker:
+    """Return the agent that looks at files, as the header ClawLink-Agent names it."""
+    named = request.headers.get(_AGENT_HEADER)
+    if not named:
+        return Looker(None)
+    try:
+        return Looker(await acting(relay, request, named, "agent_id"))
+    except (UnknownAgent, NotAllowed) as error:
+        return Looker(None, error.with_traceback(None))
 
 
 class Routes:

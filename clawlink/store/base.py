@@ -181,8 +181,8 @@ class Draft(Protocol):
     async def flush(self) -> None:
         """Put what it has where it is to stay. Raises OSError if there is no room for it on the disk."""
 
-    def keep(self) -> Content:
-        """Make it a content, held once. It takes no more."""
+    def keep(self, scope: str = "") -> Content:
+        """Make it a content of this scope, held once. It takes no more."""
 
     def discard(self) -> None:
         """Forget it, unless it was kept."""
@@ -196,7 +196,7 @@ class Reader(Protocol):
 
 
 class Blobs(Protocol):
-    """Keeps contents by their SHA-256, equal ones once, for as long as somebody holds or reads them."""
+    """Keeps contents by their SHA-256, equal ones of a scope once, for as long as somebody holds or reads them."""
 
     @property
     def used(self) -> int:

@@ -66,29 +66,32 @@ class LocalBlobs:
 
     def hold(self, content: Content) -> None:
         """Hold a content that is held already once more."""
-        self._held[content.digest].holds += 1
+        self._held[_name(content)].holds += 1
 
     def release(self, content: Content) -> None:
         """Let go of one hold."""
-        self._let_go(content.digest, self._held[content.digest])
+        name = _name(content)
+        self._let_go(name, self._held[name])
 
     def freeing(self, contents: Iterable[Content]) -> Iterator[int]:
         """Give for each of these how many bytes would go with it, if they were let go of in this order, a hold each."""
         gone: Counter[str] = Counter()
         for content in contents:
-            gone[content.digest] += 1
-            held = self._held.get(content.digest)
-            yield 0 if held is None or held.holds != gone[content.digest] else held.size
+            name = _name(content)
+            gone[name] += 1
+            held = self._held.get(name)
+            yield 0 if held is None or held.holds != gone[name] else held.size
 
     @contextmanager
     def open(self, content: Content) -> Iterator[Body]:
         """Return what reads it. Raises KeyError if nobody holds it."""
-        held = self._held[content.digest]
+        name = _name(content)
+        held = self._held[name]
         held.holds += 1
         try:
             yield held.body
         finally:
-            self._let_go(content.digest, held)
+            self._let_go(name, held)
 
     def close(self) -> None:
         """Forget everything, also on the disk."""
@@ -97,10 +100,10 @@ class LocalBlobs:
         self._held.clear()
         self.used = self.spooled = 0
 
-    def _let_go(self, digest: str, held: _Held) -> None:
+    def _let_go(self, name: str, held: _Held) -> None:
         held.holds -= 1
-        if not held.holds and self._held.get(digest) is held:
-            del self._held[digest]
+        if not held.holds and self._held.get(name) is held:
+            del self._held[name]
             self.used -= held.size
             self.let_go(held.body)
 
@@ -115,16 +118,17 @@ class LocalBlobs:
         """Count bytes that have come, or gone again."""
         self.used += size
 
-    def accept(self, digest: str, size: int, body: Body) -> Content:
+    def accept(self, content: Content, body: Body) -> Content:
         """Take over a finished draft, or let it go if its content is here already."""
-        held = self._held.get(digest)
+        name = _name(content)
+        held = self._held.get(name)
         if held is None:
-            held = self._held[digest] = _Held(body, size)
+            held = self._held[name] = _Held(body, content.size)
         else:
-            self.used -= size
+            self.used -= content.size
             self.let_go(body)
         held.holds += 1
-        return Content(digest, size)
+        return content
 
     def spools(self, size: int) -> bool:
         """Tell whether a draft of this size goes on in a file."""
@@ -136,6 +140,11 @@ class LocalBlobs:
         self.spooled += spooled.size
         body.close()
         return spooled
+
+
+def _name(content: Content) -> str:
+    """Return the name under which a content is held: equal bytes of one scope have one."""
+    return content.digest if not content.scope else f"{content.digest} {content.scope}"
 
 
 class Body(Protocol):
@@ -239,14 +248,14 @@ class LocalDraft:
         if self._blobs.spools(self.size) if in_memory else self._gathered:
             await _unbroken(self._write_to_disk(b""))
 
-    def keep(self) -> Content:
-        """Make it a content, held once. It takes no more."""
+    def keep(self, scope: str = "") -> Content:
+        """Make it a content of this scope, held once. It takes no more."""
         if self._over:
             raise AssertionError("a draft is kept or discarded, and only once")
         self._over = True
         body: Body = self._body if not self._gathered else _Ending(self._body, b"".join(self._gathered))
         self._gathered = []  # they are the content's from here on; the size stays known
-        return self._blobs.accept(self._hash.hexdigest(), self.size, body)
+        return self._blobs.accept(Content(self._hash.hexdigest(), self.size, scope), body)
 
     def discard(self) -> None:
         """Forget it, unless it was kept."""

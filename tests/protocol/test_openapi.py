@@ -83,7 +83,7 @@ def test_an_operation_tells_its_parameters_body_and_replies(endpoint: Endpoint) 
         assert parameters["path", name]["required"] is True
     asked = {name for kind, name in parameters if kind == "query"}
     assert asked == (set(endpoint.query.__struct_fields__) if endpoint.query is not None else set())
-    assert (("header", "ClawLink-Agent-Key") in parameters) == endpoint.acts
+    assert (("header", "ClawLink-Agent-Key") in parameters) == (endpoint.acts or endpoint.looks)
     for header in endpoint.headers:
         assert parameters["header", header.name]["required"] is header.required
     assert ("requestBody" in told) == (endpoint.body is not None or endpoint.takes_bytes)

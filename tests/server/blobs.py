@@ -66,6 +66,7 @@ async def saved(relay: Running, key: str, data: Any = b"c", agent: str = "a", **
             "file_key": key,
             "size": len(data),
             "sha256": hashlib.sha256(data).hexdigest(),
+            "readers": None,
         }
     return version
 

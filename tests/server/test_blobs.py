@@ -131,6 +131,9 @@ async def test_a_list_tells_what_each_file_is(pair: Running, clock: Clock) -> No
         "expires_at": told.headers["ClawLink-Expires-At"],
         "burn_after_read": False,
         "lock": None,
+        "owner": None,
+        "readers": None,
+        "tasks": 0,
     }
 
 

@@ -162,7 +162,7 @@ async def test_the_loop_is_free_between_the_parts_of_a_large_file(serve: Serve) 
             turns += 1
             await asyncio.sleep(0)
 
-    file = await relay.app.relay.file_reads.find_small("big")
+    file, _ = await relay.app.relay.file_reads.find("big")
     async with relay.app.relay.file_reads.open(file, file.newest, "b") as opened:
         counting = asyncio.create_task(count())
         parts = await relay.app.relay.file_reads.as_json(file, opened)

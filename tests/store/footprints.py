@@ -19,6 +19,7 @@ from clawlink.domain.broadcast import Broadcast, Knowledge
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.file import Content, FileWrite, Lock, SharedFile, Version
 from clawlink.domain.pool import Pool
+from clawlink.domain.readers import Access, Party
 from clawlink.domain.record import Record
 from clawlink.domain.task import TaskState
 from clawlink.relay.directory import card
@@ -115,6 +116,19 @@ def file(n: int, versions: int, length: int) -> SharedFile:
     return SharedFile(id=text(n, length), version=1, revision=versions, versions=kept)
 
 
+def reader(n: int) -> Party:
+    return Party(BOXES[n % 100], f"{n:064x}", at(n))
+
+
+def file_for_readers(n: int, readers: int, tasks: int) -> SharedFile:
+    key = text(n, 40)
+    kept = msgspec.structs.replace(version(n, 1, 12), content=Content(f"{n:064x}", 5, key))
+    access = Access(
+        reader(n), tuple(reader(n * 64 + i) for i in range(readers)), tuple(f"{n * 64 + i:024x}" for i in range(tasks))
+    )
+    return SharedFile(id=key, version=1, revision=1, versions=(kept,), access=access)
+
+
 def knowledge(n: int, tags: int) -> Knowledge:
     return Knowledge(
         f"{n:024x}",
@@ -140,6 +154,8 @@ MAKERS: dict[str, Callable[[int], Iterable[Record]]] = {
     "agent with subscriptions": lambda n: [agent(n, subscriptions=tuple(text(n * 64 + i, 100) for i in range(64)))],
     "file": lambda n: [file(n, 1, 12)],
     "file with long texts": lambda n: [file(n, 10, 1000)],
+    "file for two": lambda n: [file_for_readers(n, 1, 0)],
+    "file for many": lambda n: [file_for_readers(n, 60, 60)],
     "lock": lambda n: [SharedFile(id=text(n, 12), version=1, revision=0, lock=Lock(BOXES[0], at(n)), ends_at=at(n))],
     "lock with a note": lambda n: [
         SharedFile(

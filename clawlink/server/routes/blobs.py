@@ -11,20 +11,23 @@ from aiohttp import hdrs, web
 
 from clawlink.domain.file import SharedFile, Version
 from clawlink.domain.limits import MAX_FILE_TTL_SECONDS, MAX_NAME_LENGTH
-from clawlink.errors import BadRequest, VersionConflict
+from clawlink.errors import BadRequest, UnknownFile, VersionConflict
 from clawlink.protocol import paths, replies, requests
 from clawlink.relay.file_reads import Opened
+from clawlink.relay.file_views import readers_of
 from clawlink.relay.files import Write
 from clawlink.relay.relay import Relay
 from clawlink.server import bodies
 from clawlink.server.auth import require_no_page
 from clawlink.server.reply import Reply, reply
 from clawlink.server.wire import (
+    Looker,
     Request,
     Routes,
     acting,
     asking,
     key_in_header,
+    looking,
     parameter,
     read,
     read_query,
@@ -45,8 +48,9 @@ async def put_blob(relay: Relay, request: Request) -> Reply:
     if hdrs.CONTENT_RANGE in request.headers:
         raise BadRequest("a put writes a whole file; parts of one go to /uploads", field="Content-Range")
     ask = _write(request)
-    done = await relay.files.put(editor, ask, bodies.parts(request), request.content_length)
-    answer = reply(replies.FileSaved("saved", done.revision, ask.key, done.content.size, done.content.digest))
+    written = await relay.files.put(editor, ask, bodies.parts(request), request.content_length)
+    done, readers = written.version, readers_of(written.access)
+    answer = reply(replies.FileSaved("saved", done.revision, ask.key, done.content.size, done.content.digest, readers))
     status = 201 if done.revision == 1 else 200
     return Reply(answer.body, status, headers={hdrs.ETAG: bodies.etag_of(done)})
 
@@ -66,6 +70,7 @@ def _write(request: Request) -> Write:
         idempotency_key=key_in_header(request),
         digest=digest,
         digest_field=field,
+        readers=bodies.readers(headers.getall(bodies.READERS, ()), bodies.READERS, field="readers"),
     )
 
 
@@ -112,7 +117,19 @@ def ttl(given: str | None, field: str) -> float | None:
 @routes.serves(paths.LIST_BLOBS)
 async def list_blobs(relay: Relay, request: Request) -> Reply:
     """List files."""
-    return reply(await relay.file_reads.list(read_query(request, requests.ListQuery)))
+    looker = await looking(relay, request)
+    return reply(await relay.file_reads.list(read_query(request, requests.ListQuery), looker.agent))
+
+
+async def found(
+    relay: Relay, request: Request, key: str, revision: int | None = None
+) -> tuple[SharedFile, Version, Looker]:
+    """Find a file for whoever asks. Raises UnknownFile, or why the asker is not the agent that it names."""
+    looker = await looking(relay, request)
+    try:
+        return *await relay.file_reads.find(key, revision, asker=looker.agent), looker
+    except UnknownFile as error:
+        raise (looker.refused if error.field == "file_key" and looker.refused is not None else error) from None
 
 
 @routes.serves(paths.GET_BLOB)
@@ -121,20 +138,28 @@ async def get_blob(relay: Relay, request: Request) -> Reply | web.StreamResponse
     ask = read_query(request, requests.BlobQuery)
     key = parameter(request, "file_key")
     if ask.versions is not None:
-        return reply(await relay.file_reads.history(key, ask.since, ask.wait))
-    reader = await reader_of(relay, request)
-    file, version = await relay.file_reads.find(key, ask.version)
+        return await _history(relay, request, key, ask)
+    file, version, looker = await found(relay, request, key, ask.version)
+    reader = reader_of(request, looker, burns=file.burn)
     headers = bodies.headers_of(file, version)
     if _has_it(request, version):
         return web.Response(status=304, headers=headers)
     span = bodies.span_of(request.headers, version)
     async with opened(relay, request, file, version, reader, span.start) as content:
         if content.reading is None and span.end - span.start <= bodies.PART_BYTES:
-            found = []
+            pieces = []
             while content.at < span.end:
-                found.append(await content.read(span.end - content.at))
-            return Reply(b"".join(found), span.status, version.content_type, {**headers, **span.headers})
+                pieces.append(await content.read(span.end - content.at))
+            return Reply(b"".join(pieces), span.status, version.content_type, {**headers, **span.headers})
         return await bodies.send(request, span, version.content_type, headers, content)
+
+
+async def _history(relay: Relay, request: Request, key: str, ask: requests.BlobQuery) -> Reply:
+    looker = await looking(relay, request)
+    try:
+        return reply(await relay.file_reads.history(key, ask.since, ask.wait, asker=looker.agent))
+    except UnknownFile as error:
+        raise (error if looker.refused is None else looker.refused) from None
 
 
 @asynccontextmanager
@@ -163,7 +188,7 @@ async def opened(
 async def head_blob(relay: Relay, request: Request) -> Reply | web.StreamResponse:
     """Tell what a file is, without its content."""
     ask = read_query(request, requests.BlobQuery)
-    file, version = await relay.file_reads.find(parameter(request, "file_key"), ask.version)
+    file, version, _ = await found(relay, request, parameter(request, "file_key"), ask.version)
     headers = bodies.headers_of(file, version)
     if _has_it(request, version):
         return web.Response(status=304, headers=headers)
@@ -185,10 +210,14 @@ def _has_it(request: Request, version: Version) -> bool:
     return none is not None and bodies.tags(none).weakly(version.revision)
 
 
-async def reader_of(relay: Relay, request: Request) -> Hashable:
-    """Return who reads: the agent that the header names, or else whoever is at the other end of this connection."""
-    named = request.headers.get("ClawLink-Agent")
-    return request.protocol if not named else (await acting(relay, request, named, "agent_id")).id
+def reader_of(request: Request, looker: Looker, *, burns: bool) -> Hashable:
+    """Return who reads: the agent that the header names, or else whoever is at the other end of this connection.
+
+    Where the file burns, raises what keeps the request from being the agent that it names.
+    """
+    if burns and looker.refused is not None:
+        raise looker.refused
+    return request.protocol if looker.agent is None else looker.agent.id
 
 
 @routes.serves(paths.DELETE_BLOB)
@@ -198,7 +227,8 @@ async def delete_blob(relay: Relay, request: Request) -> Reply:
     key = parameter(request, "file_key")
     gone: SharedFile
     if ask.read:
-        gone = await relay.file_reads.confirm(key, await reader_of(relay, request))
+        looker = await looking(relay, request)
+        gone = await relay.file_reads.confirm(key, reader_of(request, looker, burns=True))
     else:
         editor = await asking(relay, request, ask.agent_id)
         force = ask.force or bodies.flag(request.headers.get("ClawLink-Force"), "ClawLink-Force")

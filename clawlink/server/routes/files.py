@@ -10,12 +10,13 @@ from aiohttp import hdrs, web
 
 from clawlink.errors import BadRequest
 from clawlink.protocol import paths, replies, requests
+from clawlink.relay.file_views import readers_of
 from clawlink.relay.files import Write
 from clawlink.relay.relay import Relay
 from clawlink.server import bodies
 from clawlink.server.reply import JSON, Reply, reply, tell_by_the_way, write
-from clawlink.server.routes.blobs import opened, reader_of
-from clawlink.server.wire import Request, Routes, acting_anyway, asking, parameter, read, read_query
+from clawlink.server.routes.blobs import found, opened, reader_of
+from clawlink.server.wire import Request, Routes, acting_anyway, asking, looking, parameter, read, read_query
 
 routes = Routes()
 
@@ -34,9 +35,11 @@ async def put_file(relay: Relay, request: Request) -> Reply:
         if_version=ask.if_version,
         force=ask.force,
         idempotency_key=ask.idempotency_key,
+        readers=None if ask.readers is None else tuple(dict.fromkeys(ask.readers)),
     )
-    done = await relay.files.put(editor, write, _at_once(content), len(content), field="content")
-    saved = replies.FilePut("saved", done.revision, ask.file_key, done.content.size, done.content.digest)
+    written = await relay.files.put(editor, write, _at_once(content), len(content), field="content")
+    done, readers = written.version, readers_of(written.access)
+    saved = replies.FilePut("saved", done.revision, ask.file_key, done.content.size, done.content.digest, readers)
     return reply(tell_by_the_way(saved, new))
 
 
@@ -56,14 +59,16 @@ async def _at_once(content: bytes) -> AsyncIterator[bytes]:
 @routes.serves(paths.LIST_FILES)
 async def list_files(relay: Relay, request: Request) -> Reply:
     """List files."""
-    return reply(await relay.file_reads.list(read_query(request, requests.ListQuery)))
+    looker = await looking(relay, request)
+    return reply(await relay.file_reads.list(read_query(request, requests.ListQuery), looker.agent))
 
 
 @routes.serves(paths.GET_FILE)
 async def get_file(relay: Relay, request: Request) -> Reply | web.StreamResponse:
     """Read a file."""
-    reader = await reader_of(relay, request)
-    file = await relay.file_reads.find_small(parameter(request, "file_key"))
+    file, _, looker = await found(relay, request, parameter(request, "file_key"))
+    relay.file_reads.require_small(file)
+    reader = reader_of(request, looker, burns=file.burn)
     if request.method == hdrs.METH_HEAD:  # that file is there; its content is neither encoded nor read
         return web.StreamResponse(headers={hdrs.CONTENT_TYPE: JSON})
     async with opened(relay, request, file, file.newest, reader) as content:

@@ -249,6 +249,7 @@ def _write(said: Mapping[str, str]) -> Write:
         burn=bodies.flag(said.get("burn"), "burn"),
         force=bodies.flag(said.get("force"), "force"),
         digest=digest,
+        readers=bodies.readers([said["readers"]] if "readers" in said else [], "readers", field="readers"),
     )
 
 
