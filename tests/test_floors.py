@@ -61,7 +61,7 @@ ROOMS = {
 CLIENT_SIDE = {"client", "cli"}
 RELAY_SIDE = {"relay", "store", "server", "bench"}
 # The verbs that run a relay, and they only once they are called: no other verb pays for it.
-RUNS_A_RELAY = {f"{PACKAGE}/cli/commands/{verb}.py" for verb in ("serve", "demo", "bench")}
+RUNS_A_RELAY = {f"{PACKAGE}/cli/{verb}.py" for verb in ("relay/serve", "learn/demo", "plumbing/bench")}
 
 
 class Import(NamedTuple):
@@ -254,10 +254,10 @@ ALLOWED = [
     ("cli/main.py", "from clawlink import errors"),
     ("cli/main.py", "import clawlink"),
     ("cli/main.py", "from clawlink.lan import scan"),
-    ("cli/verbs.py", "load = import_module(f'clawlink.cli.commands.{name}')"),
-    ("cli/commands/serve.py", "def run():\n    from clawlink.server.run import run"),
-    ("cli/commands/bench.py", "async def run():\n    from clawlink.bench import scenarios"),
-    ("cli/commands/bench.py", "if TYPE_CHECKING:\n    from clawlink.bench import scenarios"),
+    ("cli/verb.py", "load = import_module(f'clawlink.cli.task.{name}')"),
+    ("cli/relay/serve.py", "def run():\n    from clawlink.server.run import run"),
+    ("cli/plumbing/bench.py", "async def run():\n    from clawlink.bench import scenarios"),
+    ("cli/plumbing/bench.py", "if TYPE_CHECKING:\n    from clawlink.bench import scenarios"),
     ("bench/load.py", "from clawlink.server.app import make_app"),
     ("config.py", "from clawlink.domain.limits import Limits"),
     ("__init__.py", "from clawlink.version import VERSION"),
@@ -297,12 +297,12 @@ REFUSED = [
     ("lan.py", "from clawlink.client.sync import Client"),
     ("lan.py", "from clawlink.protocol import paths"),
     ("skill.py", "from clawlink.store.memory import MemoryStore"),
-    ("cli/commands/poll.py", "def run():\n    from clawlink.store.memory import MemoryStore"),
-    ("cli/commands/poll.py", "def run():\n    from clawlink.bench import load"),
+    ("cli/message/poll.py", "def run():\n    from clawlink.store.memory import MemoryStore"),
+    ("cli/message/poll.py", "def run():\n    from clawlink.bench import load"),
     ("cli/main.py", "from clawlink.server import run"),
     ("cli/main.py", "serve = importlib.import_module('clawlink.server.run')"),
-    ("cli/commands/serve.py", "from clawlink.server.run import run"),
-    ("cli/commands/demo.py", "class Demo:\n    from clawlink.server.run import run"),
+    ("cli/relay/serve.py", "from clawlink.server.run import run"),
+    ("cli/learn/demo.py", "class Demo:\n    from clawlink.server.run import run"),
     ("config.py", "from clawlink.server.options import options"),
     ("version.py", "from clawlink.errors import ClawLinkError"),
     ("__init__.py", "from clawlink.client.sync import Client"),

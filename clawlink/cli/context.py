@@ -206,7 +206,7 @@ class Context:
             piped = self.read_bytes().decode("utf-8-sig")
         except UnicodeDecodeError:
             raise UsageError(
-                "standard input is not UTF-8 text; convert it, or share it with: clawlink file-put"
+                "standard input is not UTF-8 text; convert it, or share it with: clawlink file put"
             ) from None
         return piped.removesuffix("\n").removesuffix("\r")
 
@@ -235,7 +235,11 @@ def _typed(
     tail: str = "",
 ) -> str:
     """Put a command together. What cannot be typed is shown as ``cell`` shows it, so that it cannot do harm either."""
-    typed = ["clawlink", *map(_word, words)]
+    from clawlink.cli.verbs import core
+
+    verb = core().get(words[0])
+    first = verb.typed.split() if verb else [words[0]]
+    typed = ["clawlink", *first, *map(_word, words[1:])]
     for name, value in {**flags, **(chosen_by or {})}.items():
         flag = "--" + name.replace("_", "-")
         if value is True:

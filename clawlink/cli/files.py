@@ -8,6 +8,8 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from clawlink.cli.arguments import add_slot
+
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
     from clawlink.client.sync import Client
@@ -24,21 +26,8 @@ _MOST_STEM_BYTES = 150
 
 
 def add_file_key(parser: ArgumentParser) -> None:
-    """Add the key of a file, which stands alone, or behind --key as ever."""
-    parser.add_argument("file_key", nargs="?", metavar="KEY", help="the file's key: what others ask for; may contain /")
-    parser.add_argument("--key", metavar="KEY", help="the same, as a flag")
-
-
-def file_key(args: Namespace) -> str:
-    """Return the key that was given one way or the other. Raises UsageError."""
-    from clawlink.cli.exits import UsageError
-
-    if args.file_key is not None and args.key is not None and args.file_key != args.key:
-        raise UsageError(f"two keys are given, {args.file_key!r} and {args.key!r}; give one")
-    key: str | None = args.key if args.file_key is None else args.file_key
-    if key is None:
-        raise UsageError("say which file: KEY, as in the list of clawlink file-list")
-    return key
+    """Add the key of a file."""
+    add_slot(parser, "KEY", "--key", help="the file's key: what others ask for; may contain /")
 
 
 def reader(ctx: Context) -> Client:

@@ -95,7 +95,7 @@ def _main(argv: list[str]) -> Exit:
 
         ctx = Context(args, out=sys.stdout, err=sys.stderr)
         with ctx:
-            code = verb.run(args, ctx)
+            code = verb.load().run(args, ctx)
             ctx.out.flush()
         return _close(code)
     except SystemExit as done:  # argparse has printed its help or the version
@@ -130,7 +130,7 @@ def _local(error: OSError) -> LocalFailure:
 def _explained(error: ClawLinkError, ctx: Context | None) -> ClawLinkError:
     """Say what to do about an error whose sentence is the relay's, where the command line knows more."""
     if isinstance(error, UnknownFile):
-        return UnknownFile(f"{error.message}; see which there are: clawlink file-list", field=error.field)
+        return UnknownFile(f"{error.message}; see which there are: clawlink file list", field=error.field)
     if isinstance(error, NotAllowed) and error.field == "claim" and ctx is not None and "no_claim" in ctx.args:
         # The relay names a field of the request; the flag has another name.
         return NotAllowed("this relay takes only agents that hold a key: leave out --no-claim", field="claim")

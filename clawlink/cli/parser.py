@@ -6,18 +6,20 @@ Only the module of the verb asked for is imported, so this module names no verb 
 from __future__ import annotations
 
 import argparse
-import shlex
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Iterable, Sequence
 
+from clawlink.cli.arguments import Parser, parsed, suggestion
 from clawlink.cli.exits import MEANING, UsageError
-from clawlink.cli.verbs import DOORS, GROUPS, VERBS, Verb, load, of_doors
+from clawlink.cli.verb import Noun, Verb
+from clawlink.cli.verbs import find, noun_named, nouns, spellings, verbs
 from clawlink.version import VERSION
 
 PROG = "clawlink"
 # Arguments that name a file on this machine: there a name need not be UTF-8.
 _PATHS = frozenset({"file", "output", "ca", "dir", "attach"})
 _VALUED = frozenset({"--relay", "--token", "--as", "--ca", "--timeout"})
+# The beginning of an id: nothing that looks like one is a mistyped verb.
+_HEXADECIMAL = frozenset("0123456789abcdef")
 
 _ENVIRONMENT = (
     ("CLAWLINK_RELAY", "the relay's address, as --relay"),
@@ -27,32 +29,8 @@ _ENVIRONMENT = (
     ("CLAWLINK_HOME", "where identities are kept (default ~/.clawlink)"),
     ("CLAWLINK_PARENT_TASK", "the task you work on, as --parent"),
     ("CLAWLINK_NO_MDNS", "yes: look for no relay on the local network"),
+    ("NO_COLOR", "any text: no colours"),
 )
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser whose mistakes are told in one sentence."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see: {self.prog} --help")
-
-    def joined(self, words: Sequence[str]) -> str:
-        """Say how to write the first word that was taken for a flag because it begins with a dash; empty: none was."""
-        known = self._option_string_actions
-        for before, word in zip(["", *words], words):  # noqa: B905 - the last word has none behind it
-            if word == "--":
-                break
-            if not word.startswith("-") or word == "-" or word.partition("=")[0] in known:
-                continue
-            if before in known and known[before].nargs != 0:
-                flags = [before]
-            elif "--key" in known and known["--key"].dest == "key" and not word.startswith("--"):
-                flags = [flag for flag in ("--file", "--key") if flag in known]
-            else:
-                continue
-            typed = " or ".join(shlex.quote(f"{flag}={word}") for flag in flags)
-            return f"; if {word!r} is a value, join it to its flag: {typed}"
-        return ""
 
 
 def _seconds(text: str) -> float:
@@ -86,24 +64,17 @@ def _add_everywhere(parser: argparse.ArgumentParser) -> None:
 
 
 def parse(argv: Sequence[str]) -> tuple[Verb, argparse.Namespace]:
-    """Return the verb's module and its arguments. Raises UsageError; SystemExit after printing help or version."""
-    before, name, after = _split(argv)
+    """Return the verb and its arguments. Raises UsageError; SystemExit after printing help or version."""
+    words = list(argv) or ["help"]
+    args = argparse.Namespace()
+    before, word, after = _split(words)
     top = _top()
-    args = top.parse_args(before)
-    if name is None:
-        raise UsageError(f"say what to do, for example: {PROG} register --name NAME; all commands: {PROG} --help")
-    try:
-        verb = load(name)
-    except KeyError:
-        raise UsageError(_unknown(name)) from None
-    # `serve` has a --token of its own, which takes the place of the one that goes with every verb.
-    parser = Parser(prog=f"{PROG} {name}", description=verb.HELP, allow_abbrev=False, conflict_handler="resolve")
-    _add_everywhere(parser)
-    verb.add(parser)
-    try:
-        parser.parse_args(after, args)
-    except UsageError as error:
-        raise UsageError(error.message + parser.joined(after)) from None
+    _parse_before(top, before, args)
+    if word is None:
+        raise UsageError(f"say what to do, for example: {PROG} register NAME; all commands: {PROG} --help")
+    verb, after = _verb(word, after, args)
+    parser = parser_of(verb)
+    parsed(parser, after, args)
     for option in ("relay", "token", "named", "ca", "timeout"):
         args.__dict__.setdefault(option, None)
     args.__dict__.setdefault("json", False)
@@ -111,15 +82,93 @@ def parse(argv: Sequence[str]) -> tuple[Verb, argparse.Namespace]:
     return verb, args
 
 
+def parser_of(verb: Verb) -> Parser:
+    """Return the parser of one verb."""
+    parser = Parser(prog=f"{PROG} {verb.typed}", description=verb.help)
+    _fill(parser, verb)
+    return parser
+
+
 def everything() -> argparse.ArgumentParser:
-    """Return one parser with all verbs and their flags, for completion scripts."""
+    """Return one parser with all nouns, verbs and flags, for completion scripts."""
     top = _top()
-    verbs = top.add_subparsers(dest="verb", metavar="COMMAND")
-    for verb in (*map(load, VERBS), *of_doors().values()):
-        parser = verbs.add_parser(verb.NAME, help=verb.HELP, conflict_handler="resolve")
-        _add_everywhere(parser)
-        verb.add(parser)
+    words = top.add_subparsers(dest="verb", metavar="COMMAND")
+    for verb in verbs():
+        for alias in verb.aliases if verb.noun else verb.spellings:
+            _fill(words.add_parser(alias, help=verb.help, description=verb.help), verb)
+    for noun in nouns():
+        if noun.name:
+            parser = words.add_parser(noun.name, help=noun.help, description=noun.help)
+            _add_everywhere(parser)
+            under = parser.add_subparsers(dest="verb", metavar="VERB")
+            for verb in noun.owned():
+                _fill(under.add_parser(verb.name, help=verb.help, description=verb.help), verb)
     return top
+
+
+def noun_parser(noun: Noun) -> Parser:
+    """Return the parser of a noun that no verb follows: it only knows help."""
+    default = f" {PROG} {noun.name} ID is: {PROG} {noun.name} {noun.default} ID." if noun.default else ""
+    lines = _listed((verb.name, verb) for verb in noun.verbs)
+    parser = Parser(
+        prog=f"{PROG} {noun.name}",
+        usage=f"{PROG} {noun.name} VERB ...",
+        description=f"{noun.help}{default}",
+        epilog="\n".join([*lines, "", f"Flags and examples of a verb: {PROG} {noun.name} VERB --help"]),
+    )
+    _add_everywhere(parser)
+    return parser
+
+
+def _fill(parser: Parser, verb: Verb) -> None:
+    """Add the arguments of a verb, and say how it is used."""
+    # `serve` has a --token of its own, which takes the place of the one that goes with every verb.
+    _add_everywhere(parser)
+    parser.deletes = verb.deletes
+    verb.load().add(parser)
+    parser.usage = parser.usage_line()
+    others = [spelling for spelling in verb.spellings if spelling != verb.typed]
+    lines = [] if parser.epilog is None else [parser.epilog, ""]
+    lines += ["examples:" if len(verb.examples) > 1 else "example:"]
+    lines += [f"  {PROG} {example}" for example in verb.examples]
+    if others:
+        lines += ["", "also: " + ", ".join(f"{PROG} {spelling}" for spelling in others)]
+    parser.epilog = "\n".join(lines)
+
+
+def _verb(word: str, after: list[str], args: argparse.Namespace) -> tuple[Verb, list[str]]:
+    """Find the verb. Returns it with the words that are its own. Raises UsageError."""
+    noun = noun_named(word)
+    if noun is None:
+        verb = None if " " in word else find(word)
+        if verb is None:
+            raise UsageError(_unknown(word, None))
+        return verb, after
+    before, second, rest = _split(after)
+    if second is None:
+        _parse_before(noun_parser(noun), before, args)
+        names = ", ".join(verb.name for verb in noun.verbs)
+        raise UsageError(f"say what to do, as {PROG} {noun.name} VERB; the verbs are {names}")
+    verb = find(f"{noun.name} {second}")
+    if verb is None:
+        verb = find(f"{noun.name} {noun.default}")
+        if verb is None or (not _HEXADECIMAL.issuperset(second) and _alike(second, [one.name for one in noun.verbs])):
+            raise UsageError(_unknown(second, noun))
+        return verb, after
+    _parse_before(noun_parser(noun), before, args)
+    return verb, rest
+
+
+def _parse_before(parser: Parser, before: list[str], args: argparse.Namespace) -> None:
+    for word in before:
+        name = word.partition("=")[0]
+        if word.startswith("--") and name not in parser.flags():
+            close = suggestion(name, parser)
+            meant = f"; did you mean: {close}" if close else "; the flags of a command stand behind its name"
+            parser.error(f"unrecognized arguments: {word}{meant}")
+        if word in _VALUED:
+            break
+    parser.parse_args(before, args)
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], str | None, list[str]]:
@@ -138,33 +187,56 @@ def _split(argv: Sequence[str]) -> tuple[list[str], str | None, list[str]]:
 def _top() -> Parser:
     parser = Parser(
         prog=PROG,
-        usage=f"{PROG} [--relay URL] [--token T] [--as NAME] [--json] COMMAND ...",
+        usage=f"{PROG} COMMAND ... [--relay URL] [--token T] [--as NAME] [--json]",
         description="A relay for AI agents: register, find each other, delegate, answer, share.",
         epilog=_epilog(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"{PROG} {VERSION}")
     _add_everywhere(parser)
     return parser
 
 
+def _listed(named: Iterable[tuple[str, Verb]]) -> list[str]:
+    return [f"  {name:<22}{verb.help}" for name, verb in named]
+
+
 def _epilog() -> str:
-    lines = []
-    doors = (DOORS, tuple((verb.NAME, verb.HELP) for verb in of_doors().values()))
-    for title, verbs in (*GROUPS, doors) if doors[1] else GROUPS:
-        lines += [f"{title}:", *(f"  {name:<14}{help}" for name, help in verbs), ""]
-    lines += ["exit codes:", *(f"  {code.value:<14}{meaning}" for code, meaning in MEANING.items()), ""]
+    lines = [f"Begin with: {PROG} help", ""]
+    for noun in nouns():
+        title = noun.help.rstrip(".")
+        title = f"{noun.name}: {title[0].lower()}{title[1:]}" if noun.name else title
+        lines += [title, *_listed((verb.typed, verb) for verb in noun.owned()), ""]
+    lines += ["exit codes:", *(f"  {code.value:<22}{meaning}" for code, meaning in MEANING.items()), ""]
     lines += ["environment (a flag goes first):", *(f"  {name:<22}{help}" for name, help in _ENVIRONMENT), ""]
-    return "\n".join([*lines, f"Flags of a command: {PROG} COMMAND --help"])
+    return "\n".join([*lines, f"Flags and examples of a command: {PROG} COMMAND --help"])
 
 
-def _unknown(name: str) -> str:
+def _close(word: str, noun: Noun | None) -> str | None:
+    """Return the words that look most like this one; None if they delete."""
+    if noun is None:
+        known = [spelling for spelling in spellings() if " " not in spelling] + [
+            one.name for one in nouns() if one.name
+        ]
+        close = _alike(word, known)
+    else:
+        found = _alike(word, [verb.name for verb in noun.verbs])
+        close = found and f"{noun.name} {found}"
+    return None if close is None or (close in spellings() and spellings()[close].deletes) else close
+
+
+def _alike(word: str, known: Iterable[str]) -> str | None:
     from difflib import get_close_matches
 
-    close = get_close_matches(name, [*VERBS, *of_doors()], 1)
-    meant = f"; did you mean: {PROG} {close[0]}" if close else f"; all commands: {PROG} --help"
-    return f"there is no command {name!r}{meant}"
+    close = get_close_matches(word, known, 1)
+    return close[0] if close else None
+
+
+def _unknown(word: str, noun: Noun | None) -> str:
+    close = _close(word, noun)
+    given = word if noun is None else f"{noun.name} {word}"
+    help = f"{PROG} --help" if noun is None else f"{PROG} {noun.name} --help"
+    meant = f"; did you mean: {PROG} {close}" if close else f"; all commands: {help}"
+    return f"there is no command {given!r}{meant}"
 
 
 def _require_text(args: argparse.Namespace) -> None:

@@ -110,7 +110,7 @@ def _id(text: str, what: str) -> str:
     from clawlink.cli.exits import UsageError
 
     if not text.strip():
-        raise UsageError(f"{what} is empty; list yours with: clawlink tasks")
+        raise UsageError(f"{what} is empty; list yours with: clawlink task list")
     return text
 
 

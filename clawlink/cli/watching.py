@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from clawlink.cli.commands._shared import tell_away
 from clawlink.cli.exits import Exit
 from clawlink.cli.render import cell, plural, quoted
+from clawlink.cli.shared import tell_away
 from clawlink.cli.tasks import answer_command, exit_of, known_as, latest_step, owner_of, question, show_result, stands
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     from clawlink.bench.scenarios import Row
     from clawlink.bench.upkeep_scenarios import Step
-    from clawlink.cli.verbs import Verb
+    from clawlink.cli.verb import Verb
     from clawlink.config import ServerConfig
     from clawlink.protocol.paths import Endpoint
     from clawlink.relay.relay import Relay
@@ -95,7 +95,7 @@ class Door:
         return []
 
     def verbs(self) -> Sequence[Verb]:
-        """Return the verbs of the command line, as modules of ``clawlink.cli.commands`` are ones."""
+        """Return the verbs of the command line, as the ``__init__`` of a noun of ``clawlink.cli`` declares them."""
         return ()
 
     scenarios: Sequence[str] = ()

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--host", "address to listen on; 0.0.0.0 for all", DEFAULT_HOST)
     add("--port", "port to listen on; 0 for any free one", DEFAULT_PORT, type=_port)
     add("--token", "bearer token that every request must carry; without it on a LAN address one is made and kept")
-    add("--admin-token", "bearer token of the operator, as for clawlink kick; made and kept as the other is")
+    add("--admin-token", "bearer token of the operator, as for clawlink agent kick; made and kept as the other is")
     add("--new-token", "make another token in place of the one that was kept", action="store_true")
     add("--no-auth", "ask for no token, even where other machines can reach the relay", action="store_true")
     add("--require-agent-keys", "take only agents that were claimed and hold a key", action="store_true")

@@ -67,7 +67,7 @@ def run(config: ServerConfig) -> int:
 def _way_on(error: OSError) -> str:
     if error.errno != errno.EADDRINUSE:
         return ""
-    return "; a relay may run there already (see: clawlink info), or choose another port with --port"
+    return "; a relay may run there already (see: clawlink relay info), or choose another port with --port"
 
 
 def _allow_many_connections() -> None:

@@ -114,7 +114,7 @@ def test_a_name_of_somebody_elses_gets_a_place_here_and_nothing_is_written_over(
     found = commands(shown)
     assert len(found) >= 40
     for command in found:
-        assert command[:1] == ["file-get"]
+        assert command[:2] == ["file", "get"]
         call(*command).ok()
     assert (here / "passwd").read_bytes() == b"mine"
     assert all(path.is_file() for path in here.iterdir())

@@ -8,8 +8,8 @@ from argparse import Namespace
 import pytest
 
 from clawlink.bench.scenarios import Row
-from clawlink.cli.commands.bench import _show
 from clawlink.cli.context import Context
+from clawlink.cli.plumbing.bench import _show
 
 
 @pytest.mark.parametrize(("ratio", "shown"), [(None, False), (0.5, True)])

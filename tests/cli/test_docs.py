@@ -9,36 +9,50 @@ from pathlib import Path
 import pytest
 
 from clawlink.cli.exits import MEANING
-from clawlink.cli.parser import everything
-from clawlink.cli.verbs import VERBS
+from clawlink.cli.parser import parser_of
+from clawlink.cli.verb import Verb
+from clawlink.cli.verbs import core
 from clawlink.domain.limits import LIMIT_FIELDS
 from clawlink.doors.registry import doors
 
 PAGE = (Path(__file__).parents[2] / "references" / "cli.md").read_text("utf-8")
-_VERBS = next(action.choices for action in everything()._actions if isinstance(action.choices, dict))
+# Each verb once. Those of doors are in the pages of the doors.
+VERBS = tuple(dict.fromkeys(core().values()))
 _EVERYWHERE = {"-h", "--help", "--version", "--relay", "--token", "--as", "--ca", "--timeout", "--json"}
 _OF_DOORS = {field.metadata["flag"] for door in doors() for field in fields(door.settings)}  # in the pages of the doors
 _LIMITS = {field.metadata["flag"] for field in LIMIT_FIELDS}  # these are in the page of the relay's limits
 
 
-def flags_of(verb: str) -> set[str]:
+def flags_of(verb: Verb) -> set[str]:
     """Return the flags that a verb has of its own."""
-    flags = {flag for action in _VERBS[verb]._actions for flag in action.option_strings if flag != "-q"} - _EVERYWHERE
-    return flags - _LIMITS - _OF_DOORS if verb == "serve" else flags
+    flags = {flag for flag in parser_of(verb).flags() if flag != "-q"} - _EVERYWHERE
+    return flags - _LIMITS - _OF_DOORS if verb.name == "serve" else flags
 
 
-def require_described(verb: str, page: str) -> None:
-    """See that a page describes a verb, with the flags that it has and no others."""
-    found = re.search(rf"\*\*`{verb}\b([^`]*)`\*\*(.*?)(?=\n\n|\*\*`)", page, re.DOTALL)
-    assert found is not None, f"the page does not describe {verb}"
+def require_described(verb: Verb, page: str) -> None:
+    """See that a page describes a verb, with the places and flags that it has and no others."""
+    found = re.search(rf"\*\*`{verb.typed}(?![\w-])([^`]*)`\*\*(.*?)(?=\n\n|\*\*`)", page, re.DOTALL)
+    assert found is not None, f"the page does not describe {verb.typed}"
     described = set(re.findall(r"--[a-z0-9-]+", found[1] + found[2]))
     assert flags_of(verb) <= described
     assert described <= flags_of(verb) | _EVERYWHERE
+    for slot in parser_of(verb).slots:
+        assert re.search(rf"\b{slot.metavar}\b", found[1]), f"{slot.metavar} has a place"
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_is_described_with_its_flags(verb: str) -> None:
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.typed)
+def test_every_verb_is_described_with_its_flags_and_places(verb: Verb) -> None:
     require_described(verb, PAGE)
+
+
+def test_every_spelling_stands_in_the_table_of_verbs() -> None:
+    section = PAGE.partition("\n## Verbs")[2].partition("\n## ")[0]
+    rows = dict(re.findall(r"^\| `([^`]+)` \| (.*?) \|", section, re.MULTILINE))
+    assert rows == {
+        verb.typed: ", ".join(f"`{one}`" for one in verb.spellings if one != verb.typed)
+        for verb in VERBS
+        if len(verb.spellings) > 1
+    }
 
 
 def test_what_goes_with_every_verb_is_described() -> None:

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import requests
 
-from clawlink.cli.commands.doctor import _fix_of
+from clawlink.cli.relay.doctor import _fix_of
 from clawlink.cli.settings import Where
 from clawlink.client.sync import Client
 from clawlink.errors import InternalError, NotARelay
@@ -127,7 +127,7 @@ def test_a_key_that_is_wrong(call: Run, me: str, account: Path) -> None:
     file.write_text(json.dumps({**json.loads(file.read_bytes()), "agent_key": "stolen"}))
     found = checks(call("doctor", "--json"))
     assert (found.code, found.failed) == (4, ["agent"])
-    assert "clawlink leave --offline" in found.fix("agent")
+    assert "clawlink agent leave --offline" in found.fix("agent")
 
 
 def test_a_relay_that_fails_at_the_agent(call: Run, me: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -199,7 +199,7 @@ def test_a_defect_is_told_in_one_sentence(call: Run, monkeypatch: pytest.MonkeyP
     def broken(*args: object) -> Exit:
         raise ZeroDivisionError("by \x1bzero")
 
-    monkeypatch.setattr("clawlink.cli.commands.completion.run", broken)
+    monkeypatch.setattr("clawlink.cli.learn.completion.run", broken)
     told = call("completion", "bash").failed(1)
     assert "clawlink has a defect: ZeroDivisionError: by ␛zero" in told.err
     monkeypatch.setenv("CLAWLINK_DEBUG", "1")
@@ -211,7 +211,7 @@ def test_an_error_of_the_system_is_told_with_its_file(call: Run, monkeypatch: py
     def broken(*args: object) -> Exit:
         raise OSError(errno.EACCES, "Permission denied", "/some/where")
 
-    monkeypatch.setattr("clawlink.cli.commands.completion.run", broken)
+    monkeypatch.setattr("clawlink.cli.learn.completion.run", broken)
     assert call("completion", "bash").failed(1).err == (
         "clawlink: Permission denied (/some/where); see who may read and write it, or choose another place\n"
     )
@@ -221,7 +221,7 @@ def test_an_interrupt_ends_with_130(call: Run, monkeypatch: pytest.MonkeyPatch) 
     def broken(*args: object) -> Exit:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("clawlink.cli.commands.completion.run", broken)
+    monkeypatch.setattr("clawlink.cli.learn.completion.run", broken)
     told = call("completion", "bash")
     assert (told.code, told.err) == (130, "")
 

@@ -95,7 +95,7 @@ def test_what_is_changed_is_written_in_the_next_version(
     editor.does("path.write_text(text.replace('two', 'TWO'))", other=peer, key=key)
     done = call("file-edit", key).ok()
     assert "version 2" in done.out
-    assert f"clawlink file-diff --key {key}" in done.out
+    assert f"clawlink file diff --key {key}" in done.out
     assert editor.seen == [BASE]
     assert re.fullmatch(r"notes.*", editor.names[0])
     facts = peer.stat_blob(key)
@@ -193,7 +193,7 @@ def test_who_decides_nothing_overwrites_nothing_and_loses_nothing(
     assert str(kept) in said
     # The command that is shown works, once the text is as it should be.
     kept.write_text("b and c\n")
-    shown = re.search(r"clawlink (file-put .*)", said)
+    shown = re.search(r"clawlink (file put .*)", said)
     assert shown is not None
     call(*shown[1].split()).ok()
     assert peer.get_file(key).content == b"b and c\n"
@@ -341,7 +341,7 @@ def test_what_can_follow_a_deletion_is_what_the_shown_command_writes(
     key = fresh("deleted")
     peer.put_file(key, "text\n")
     editor.does("other.delete_file(key)\npath.write_text('mine\\n')", other=peer, key=key)
-    shown = re.search(r"clawlink (file-put .*)", failed(call("file-edit", key), 7))
+    shown = re.search(r"clawlink (file put .*)", failed(call("file-edit", key), 7))
     assert shown is not None
     call(*shown[1].split()).ok()
     assert peer.get_file(key).content == b"mine\n"

@@ -44,7 +44,7 @@ def test_a_lock_of_mine(call: Run, me: str, peer: Client, fresh: Fresh) -> None:
     key = fresh("mine")
     done = call("file-lock", key, "--for", "10m", "--note", "mine").ok()
     assert "for 10 min" in done.out
-    assert f"clawlink file-unlock --key {key}" in done.out
+    assert f"clawlink file unlock --key {key}" in done.out
     call("file-put", key, "--file", "-", stdin=b"x").ok()
     told = call("file-lock", key, "--for", "90", "--json").ok().json
     assert (told["status"], told["file_key"], told["note"]) == ("locked", key, None)
@@ -146,8 +146,8 @@ def test_the_next_version_is_waited_for_and_told(relay: str, peer: Client, fresh
     timer.join()
     assert process.returncode == 0
     assert out.startswith(f"{key} is at version 2, 3 bytes.\n")
-    assert f"clawlink file-get --key {key}" in out
-    assert f"clawlink file-diff --key {key}" in out
+    assert f"clawlink file get --key {key}" in out
+    assert f"clawlink file diff --key {key}" in out
 
 
 def test_a_version_that_is_there_already_is_not_waited_for(call: Run, relay: str, peer: Client, fresh: Fresh) -> None:
@@ -197,8 +197,8 @@ def test_how_long_a_file_is_kept_is_checked_at_once(call: Run, relay: str, span:
 
 
 def test_what_begins_with_a_dash_is_shown_as_it_has_to_be_typed(call: Run) -> None:
-    assert "--file=-dash.txt or --key=-dash.txt" in call("file-put", "-dash.txt").failed(2).err
+    assert "--key=-dash.txt or --file=-dash.txt" in call("file-put", "-dash.txt").failed(2).err
     assert "'--file=-$a'" in call("file-put", "k", "--file", "-$a").failed(2).err
     assert "--key=-dash.txt" in call("file-rm", "-dash.txt").failed(2).err
     assert "join" not in call("file-put", "k", "--no-such-flag").failed(2).err
-    assert "join" not in call("delegate", "-x").failed(2).err
+    assert "join" not in call("poll", "-x").failed(2).err

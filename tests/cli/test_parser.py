@@ -10,7 +10,9 @@ import pytest
 
 from clawlink.cli import parser
 from clawlink.cli.exits import Exit, UsageError
-from clawlink.cli.verbs import VERBS, load
+from clawlink.cli.plumbing import NOUN as PLUMBING
+from clawlink.cli.verb import Noun, Verb
+from clawlink.cli.verbs import NOUNS, nouns, spellings, verbs
 from tests.cli.conftest import Run
 
 HEAVY = {"aiohttp", "requests", "rich", "msgspec", "zeroconf", "urllib3", "shtab", "asyncio"}
@@ -27,8 +29,10 @@ def imported_by(*args: str) -> set[str]:
 def test_help_and_mistakes_import_nothing_heavy(args: list[str]) -> None:
     modules = imported_by(*args)
     assert not HEAVY & modules
-    commands = {name for name in modules if name.startswith("clawlink.cli.commands.")}
-    assert commands == ({"clawlink.cli.commands.discover"} if args[:1] == ["discover"] else set())
+    commands = {verb.module for verb in verbs()} & modules
+    assert commands == {"discover": {spellings()["discover"].module}, "": {spellings()["help"].module}}.get(
+        (args or [""])[0], set()
+    )
 
 
 def test_a_command_imports_no_server_and_no_aiohttp() -> None:
@@ -37,25 +41,65 @@ def test_a_command_imports_no_server_and_no_aiohttp() -> None:
     assert not {"aiohttp", "rich", "zeroconf", "clawlink.relay", "clawlink.server", "clawlink.store"} & modules
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_the_table_and_the_modules_agree(verb: str) -> None:
-    module = load(verb)
-    assert (verb, VERBS[verb]) == (module.NAME, module.HELP)
+@pytest.mark.parametrize("verb", verbs(), ids=lambda verb: verb.typed)
+def test_every_spelling_of_a_verb_has_its_help(verb: Verb, call: Run) -> None:
+    shown = {call(*spelling.split(), "--help").ok().out for spelling in verb.spellings}
+    shown |= {call("help", *spelling.split()).ok().out for spelling in verb.spellings}
+    assert len(shown) == 1
+    text = shown.pop()
+    assert text.startswith(f"usage: clawlink {verb.typed}")
+    for part in ("--relay", "--token", "--as", "--ca", "--timeout", "--json", verb.help, *verb.examples):
+        assert part in text
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help(verb: str, call: Run) -> None:
-    shown = call(verb, "--help").ok().out
-    assert shown.startswith(f"usage: clawlink {verb}")
-    for flag in ("--relay", "--token", "--as", "--ca", "--timeout", "--json"):
-        assert flag in shown
+def test_every_verb_of_1_0_and_of_1_1_is_there_under_its_name() -> None:
+    ever = """register whoami heartbeat discover leave delegate wait tasks answer cancel poll respond work send
+        broadcast knowledge status dead-letters redrive file-put file-get file-list file-edit file-diff file-history
+        file-watch file-lock file-unlock file-rm serve scan info kick doctor bench demo
+        skill completion"""
+    assert set(ever.split()) <= set(spellings())
+    assert parser.parse(["task", "0123abcd"])[0] is spellings()["task show"]
+
+
+def test_no_word_means_two_things() -> None:
+    words = [spelling for verb in verbs() for spelling in verb.spellings] + [noun.name for noun in NOUNS if noun.name]
+    assert len(words) == len(set(words))
+    # The beginning of an id behind `task` must never be one of its verbs.
+    assert not [verb.name for verb in verbs() if verb.noun == "task" and set(verb.name) <= set("0123456789abcdef")]
+
+
+@pytest.mark.parametrize("noun", [noun for noun in NOUNS if noun.name], ids=lambda noun: noun.name)
+def test_a_noun_alone_says_its_verbs(noun: Noun, call: Run) -> None:
+    shown = call(noun.name, "--help").ok().out
+    assert shown == call("help", noun.name).ok().out
+    told = call(noun.name).failed(2).err
+    for verb in noun.verbs:
+        assert f"\n  {verb.name} " in shown
+        assert verb.name in told
+
+
+def test_special_needs_come_last(call: Run) -> None:
+    shown = call("--help").ok().out
+    at = nouns().index(PLUMBING)
+    rare = [f"\n  {verb.typed} " for noun in nouns()[at:] for verb in noun.verbs]
+    often = [f"\n  {verb.typed} " for noun in nouns()[:at] for verb in noun.owned()]
+    assert max(map(shown.index, often)) < min(map(shown.index, rare))
+
+
+def test_clawlink_alone_shows_how_to_begin(call: Run) -> None:
+    shown = call().ok().out
+    assert shown == call("help").ok().out
+    assert call("help", "--json").ok().json == {"help": shown.rstrip("\n")}
+    for word in ("register", "delegate", "poll", "wait"):
+        assert f"\n  clawlink {word} " in shown
+    assert shown.count("\n  clawlink ", shown.index("examples:")) == 3
 
 
 def test_help_lists_verbs_exit_codes_and_environment(call: Run) -> None:
     shown = call("--help").ok().out
-    for verb, help in VERBS.items():
-        assert f"{verb} " in shown
-        assert help in shown
+    for verb in verbs():
+        assert f"\n  {verb.typed} " in shown
+        assert verb.help in shown
     for code in Exit:
         assert f"\n  {code.value} " in shown
     for name in ("CLAWLINK_RELAY", "CLAWLINK_TOKEN", "CLAWLINK_AGENT", "CLAWLINK_CA", "CLAWLINK_HOME"):
@@ -72,7 +116,7 @@ def test_help_lists_verbs_exit_codes_and_environment(call: Run) -> None:
 )
 def test_options_stand_before_or_after_the_verb(argv: list[str]) -> None:
     verb, args = parser.parse(argv)
-    assert verb.NAME == "discover"
+    assert verb is spellings()["discover"]
     assert (args.relay, args.token, args.named, args.ca, args.timeout, args.json) == ("r", "t", "n", "c", 3.0, True)
 
 
@@ -96,7 +140,6 @@ def test_serve_takes_its_token_from_both_places() -> None:
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        ([], "say what to do"),
         (["--json"], "say what to do"),
         (["dicsover"], "did you mean: clawlink discover"),
         (["xyzzy"], "all commands: clawlink --help"),
@@ -107,6 +150,18 @@ def test_serve_takes_its_token_from_both_places() -> None:
         (["discover", "--timeout", "soon"], "above 0"),
         (["discover", "--timeout", "1e10"], "up to 31536000"),
         (["discover", "extra"], "unrecognized arguments: extra"),
+        (["file"], "the verbs are put, get, list"),
+        (["file", "puut"], "did you mean: clawlink file put"),
+        (["file-puut", "k"], "did you mean: clawlink file-put"),
+        (["fiel", "put"], "did you mean: clawlink file"),
+        (["task", "lsit"], "did you mean: clawlink task list"),
+        (["--tiemout", "3", "poll"], "unrecognized arguments: --tiemout; did you mean: --timeout"),
+        (["file", "--jsn", "list"], "unrecognized arguments: --jsn; did you mean: --json"),
+        (["--task", "x", "delegate", "bob"], "the flags of a command stand behind its name"),
+        (["delegate", "bob", "--taks", "x"], "unrecognized arguments: --taks; did you mean: --task; see:"),
+        (["delegate", "--to", "bob", "--tsk", "x"], "unrecognized arguments: --tsk; did you mean: --task; see:"),
+        (["send", "bob", "--conten=x"], "did you mean: --content"),
+        (["register", "ann", "-caps", "x"], "did you mean: --caps"),
         (["poll", "--max", "0"], "from 1 up"),
         (["poll", "--wait", "-1"], "number of seconds"),
         (["poll", "--lease", "x"], "number of seconds"),
@@ -122,6 +177,36 @@ def test_serve_takes_its_token_from_both_places() -> None:
 def test_mistakes_are_one_sentence(argv: list[str], said: str) -> None:
     with pytest.raises(UsageError, match=re.escape(said)):
         parser.parse(argv)
+
+
+def test_no_suggestion_deletes() -> None:
+    for verb in verbs():
+        for spelling in verb.spellings if verb.deletes else ():
+            for typo in _typos(spelling.split()[-1]):
+                with pytest.raises(UsageError) as told:
+                    parser.parse([*spelling.split()[:-1], typo, "--as", "x"])
+                named = told.value.message.partition("did you mean: clawlink ")[2]
+                assert named not in spellings() or not spellings()[named].deletes, (spelling, typo, named)
+    for words in (
+        ["file", "put", "k", "f", "--forc"],
+        ["file", "put", "k", "f", "--brun"],
+        ["file", "rm", "k", "--froce"],
+        ["agent", "leave", "--ofline"],
+        ["cancel", "--nte", "x", "0123"],
+        ["instance", "add", "x", "--replac"],
+    ):
+        with pytest.raises(UsageError, match="unrecognized arguments: --") as told:
+            parser.parse(words)
+        assert "did you mean" not in told.value.message, words
+
+
+def _typos(word: str) -> set[str]:
+    """Return the word with one letter less, twice, or beside its place, where that is no verb itself."""
+    made = set()
+    for at in range(len(word)):
+        made |= {word[:at] + word[at + 1 :], word[: at + 1] + word[at:]}
+        made |= {word[:at] + word[at : at + 2][::-1] + word[at + 2 :]}
+    return {typo for typo in made if len(typo) > 1 and typo not in spellings() and typo != word}
 
 
 def test_mistakes_end_with_2_and_with_json_are_json(call: Run) -> None:

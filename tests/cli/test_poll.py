@@ -117,7 +117,7 @@ def test_every_kind_of_message_is_shown(call: Run, me: str, sender: Client, rela
         "a guest",
     ):
         assert part in shown
-    assert "  read:  clawlink file-get --key 'dir/a file'" in shown
+    assert "  read:  clawlink file get --key 'dir/a file'" in shown
     assert "file-get --key gone" not in shown
     assert '    │   "any": "json"' in shown
 
@@ -215,8 +215,8 @@ def test_waiting_in_vain_ends_with_6(run: Run, call: Run, me: str) -> None:
 def test_waiting_is_as_long_as_asked_in_as_many_steps_as_it_takes(
     call: Run, me: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clawlink.cli.commands.poll._STEP_SECONDS", 0.05)
-    monkeypatch.setattr("clawlink.cli.commands.poll._HURRIED_SECONDS", 0.01)
+    monkeypatch.setattr("clawlink.cli.message.poll._STEP_SECONDS", 0.05)
+    monkeypatch.setattr("clawlink.cli.message.poll._HURRIED_SECONDS", 0.01)
     assert call("poll", "--wait", "0.3").code == 6
 
 
@@ -334,7 +334,7 @@ def test_follow_says_when_the_relay_is_away_and_back(
 ) -> None:
     from clawlink.errors import Draining
 
-    monkeypatch.setattr("clawlink.cli.commands.poll._RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("clawlink.cli.message.poll._RETRY_SECONDS", 0.01)
     real = Client.poll
     failures = iter([Draining("the relay is shutting down"), Draining("the relay is shutting down")])
 

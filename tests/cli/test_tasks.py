@@ -199,7 +199,7 @@ def test_a_task_with_its_whole_exchange(run: Run, call: Run, me: str, my_id: str
     peer.respond(id, status="in_progress", progress=40, note=EVIL)
     peer.respond(id, {"which": "one"}, status="input_required")
     shown = call("task", id).ok().out
-    assert f'  answer:  clawlink answer {id} "..."' in shown
+    assert f'  answer:  clawlink task answer {id} "..."' in shown
     told = run("answer", id, "-", stdin=b"the other\n").ok().out
     assert "Answer stored for" in told
     assert "status:  in_progress" in told
@@ -211,7 +211,7 @@ def test_a_task_with_its_whole_exchange(run: Run, call: Run, me: str, my_id: str
     assert "  asked by:  you" in lines
     assert "  deadline:  in 119 min" in lines
     assert f"  wait:    clawlink wait {id}" in lines
-    assert f"  cancel:  clawlink cancel {id}" in lines
+    assert f"  cancel:  clawlink task cancel {id}" in lines
     history = shown.split("  history:\n")[1]
     steps = re.findall(r"^    \+\d+ s +\([\d:]+\) (\w+),", history, re.MULTILINE)
     assert steps == ["queued", "delivered", "in_progress", "input_required", "in_progress"]
@@ -352,7 +352,7 @@ def test_poll_shows_questions_answers_and_what_became_of_tasks(call: Run, me: st
     peer.respond(asked, EVIL, status="input_required", note="in doubt")
     shown = call("poll").ok().out
     assert "  asks:\n    │ first\n" in shown
-    assert f'  answer:  clawlink answer {asked} "..."' in shown
+    assert f'  answer:  clawlink task answer {asked} "..."' in shown
     given = peer.delegate(me, "y").message_id
     call("poll").ok()
     call("respond", "--msg-id", given, "--status", "input_required", "--result", "which?").ok()

@@ -124,7 +124,7 @@ def test_wait_shows_each_change_as_a_line_and_ends_with_the_result(
     peer.heartbeat()  # lengthens the lease, and is no news to a person
     peer.respond(id, {"which": "\x1b[2J"}, status="input_required")
     asks = waiting.until("input_required")
-    assert f'answer with: clawlink answer {id} "..."' in asks
+    assert f'answer with: clawlink task answer {id} "..."' in asks
     assert "\x1b" not in asks
     call("answer", id, "this one").ok()
     waiting.until("in_progress")
@@ -265,7 +265,7 @@ def test_any_is_done_with_the_first_that_is_completed(call: Run, me: str, peer: 
     code, out, err = waiting.end()
     assert code == 0
     assert "    │ yes" in out
-    assert err.splitlines()[-1] == f"clawlink: 1 other task not waited for: clawlink cancel {other}"
+    assert err.splitlines()[-1] == f"clawlink: 1 other task not waited for: clawlink task cancel {other}"
     assert call("task", other, "--json").ok().json["status"] == "queued"
 
 
@@ -328,7 +328,7 @@ def test_the_first_answer_of_several_agents_wins(
         code, out, err = waiting.end()
     assert code == 0
     assert json.loads(out)["result"] == "I have it"
-    assert "1 other task not waited for: clawlink cancel " in json.loads(err.splitlines()[-1])["warning"]
+    assert "1 other task not waited for: clawlink task cancel " in json.loads(err.splitlines()[-1])["warning"]
 
 
 # -- a message ---------------------------------------------------------------------------------------------------------
@@ -345,7 +345,7 @@ def test_send_waits_for_the_ack_or_the_answer(call: Run, me: str, peer: Client, 
     assert (code, out.splitlines()[-1]) == (0, "  state:  acked")
     told = call("send", "--to", to, "--content", "hello", "--wait", "answered", "--timeout", "0.3")
     assert told.code == 6
-    assert "see how far it came with: clawlink status " in told.err
+    assert "see how far it came with: clawlink message status " in told.err
     waiting = beside("send", "--to", to, "--content", "again", "--wait", "answered", "--json")
     [held] = [one for one in peer.poll(wait=10, max=1) if one.raw["content"] != "x"]
     while held.raw["content"] != "again":
@@ -375,7 +375,7 @@ def test_control_c_while_a_message_is_waited_for(call: Run, me: str, peer: Clien
     waiting.process.send_signal(signal.SIGINT)
     code, _, err = waiting.end()
     assert code == 130
-    assert "is on its way; see how far it came with: clawlink status " in err
+    assert "is on its way; see how far it came with: clawlink message status " in err
 
 
 # -- a relay that goes away --------------------------------------------------------------------------------------------
@@ -473,7 +473,7 @@ def test_on_a_terminal_there_is_a_bar_that_goes_away(
     peer.respond(id, status="in_progress", progress=40, note="[bold]half[/bold] \x1b]0;title\x07")
     shown.until("in_progress, 40 %", "[bold]half[/bold] ␛]0;title␇", "━")
     peer.respond(id, "which?", status="input_required")
-    shown.until("asks", '"which?"', f"clawlink answer {id}")
+    shown.until("asks", '"which?"', f"clawlink task answer {id}")
     peer.respond(id, "done")
     peer.respond(other, "done")
     code, out, _ = waiting.end()

@@ -52,7 +52,7 @@ def test_a_task_from_delegation_to_answer(run: Run, call: Run, me: str, peer: Cl
     to = peer.agent_id or ""
     told = run("delegate", "--to", to, "--task", "do it", "--context", '{"a": [1, "ü"]}', "--priority", "high").ok().out
     assert f"({to}), online." in told
-    assert "follow:  clawlink status " in told
+    assert "follow:  clawlink message status " in told
     task_id = told.split("task:")[1].split()[0]
     assert call("status", task_id, "--json").ok().json["state"] == "stored"
     [claimed] = [one for one in peer.poll() if one.raw["type"] == "task_delegation"]
@@ -142,9 +142,9 @@ def test_respond_when_the_requester_has_left(call: Run, task: str, peer: Client)
         (["send", "--to", "nobody", "--content", "x"], 5, "nobody"),
         (["broadcast", "--content", "x", "--topic", "t" * 200], 1, "topic"),
         (["status", "nothing"], 5, "nothing"),
-        (["redrive", "--id", "nothing"], 5, "clawlink dead-letters"),
-        (["file-get", "--key", "nothing"], 5, "clawlink file-list"),
-        (["file-rm", "--key", "nothing"], 5, "clawlink file-list"),
+        (["redrive", "--id", "nothing"], 5, "clawlink message dead-letters"),
+        (["file-get", "--key", "nothing"], 5, "clawlink file list"),
+        (["file-rm", "--key", "nothing"], 5, "clawlink file list"),
         (["file-put", "--key", "k", "--file", "/no/such/file"], 1, "/no/such/file"),
     ],
 )
@@ -218,8 +218,8 @@ def test_dead_letters_and_redrive(run: Run, call: Run, me: str, peer: Client, re
     shown = run("dead-letters").ok().out
     assert "    │ too hard" in shown
     assert "reason:      handed out 5 times, and never acknowledged" in shown
-    assert f"again:       clawlink redrive --id {task_id}" in shown
-    assert "All of them again: clawlink redrive --all" in shown
+    assert f"again:       clawlink message redrive --id {task_id}" in shown
+    assert "All of them again: clawlink message redrive --all" in shown
     listed = call("dead-letters", "--json").ok().json
     assert listed["count"] == 1
     assert (listed["dead_letters"][0]["attempts"], listed["dead_letters"][0]["message"]["task"]) == (5, "too hard")

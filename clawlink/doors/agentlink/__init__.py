@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from clawlink.doors.registry import Door, OpenDoor, Opening, option
 
 if TYPE_CHECKING:
-    from clawlink.cli.verbs import Verb
+    from clawlink.cli.verb import Verb
     from clawlink.config import ServerConfig
 
 
@@ -65,9 +65,22 @@ class AgentLinkDoor(Door):
         return [f"Agent Link is served at {url.replace('http', 'ws', 1)}/agentlink"] if settings.served else []
 
     def verbs(self) -> Sequence[Verb]:
-        from clawlink.doors.agentlink.cli import agentlink, instance
+        from clawlink.cli.verb import Verb
 
-        return instance, agentlink
+        return (
+            Verb(
+                "instance",
+                "Add an instance of Agent Link to a relay's configuration, or list them.",
+                "clawlink.doors.agentlink.cli.instance",
+                ("instance add lab --agents ada,grace", "instance list"),
+            ),
+            Verb(
+                "agentlink",
+                "Be an agent of Agent Link, or set this machine up for it.",
+                "clawlink.doors.agentlink.cli.agentlink",
+                ("agentlink setup --relay-url ws://127.0.0.1:9077/agentlink --secret s3cret --agent-id ada",),
+            ),
+        )
 
 
 def _require_readable(path: str) -> None:

@@ -12,7 +12,7 @@ from clawlink.doors.registry import Door, OpenDoor, Opening, option
 if TYPE_CHECKING:
     from clawlink.bench.scenarios import Row
     from clawlink.bench.upkeep_scenarios import Step
-    from clawlink.cli.verbs import Verb
+    from clawlink.cli.verb import Verb
 
 PREFIX = "AgentRelay: "
 """The beginning of a message that brings a line."""
@@ -42,9 +42,16 @@ class AgentRelayDoor(Door):
         return AgentRelayServer(Events(opening.relay, opening.settings))
 
     def verbs(self) -> Sequence[Verb]:
-        from clawlink.doors.agentrelay.cli import agentrelay
+        from clawlink.cli.verb import Verb
 
-        return (agentrelay,)
+        return (
+            Verb(
+                "agentrelay",
+                "Hand over large contents by a short line, as AgentRelay does.",
+                "clawlink.doors.agentrelay.cli.agentrelay",
+                ("agentrelay send bob report r1 '{\"pages\": 120}'",),
+            ),
+        )
 
     def next_step(self, content: Any) -> tuple[str, ...] | None:
         if not isinstance(content, str) or not content.startswith(PREFIX) or "\n" in content:

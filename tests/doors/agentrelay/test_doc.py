@@ -61,7 +61,7 @@ def test_the_limits_are_those_of_the_code() -> None:
 
 def test_the_command_and_the_flags_of_the_relay_are_described() -> None:
     for verb in DOOR.verbs():
-        require_described(verb.NAME, PAGE)
+        require_described(verb, PAGE)
     for field in dataclasses.fields(Settings):
         assert f"`{field.metadata['flag']}" in PAGE, field.name
 

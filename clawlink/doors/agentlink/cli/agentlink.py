@@ -11,9 +11,6 @@ if TYPE_CHECKING:
     from clawlink.cli.context import Context
     from clawlink.doors.agentlink.client.link import AgentLink, Message
 
-NAME = "agentlink"
-HELP = "Be an agent of Agent Link, or set this machine up for it."
-
 _TEST_SECONDS = 10.0
 _LOOK_SECONDS = 0.5
 

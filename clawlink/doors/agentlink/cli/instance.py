@@ -11,9 +11,6 @@ from clawlink.cli.values import names
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
 
-NAME = "instance"
-HELP = "Add an instance of Agent Link to a relay's configuration, or list them."
-
 _FILE = "relay-config.json"
 
 

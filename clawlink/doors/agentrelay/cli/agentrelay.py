@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
     Events: TypeAlias = Folder | Remote
 
-NAME = "agentrelay"
-HELP = "Hand over large contents by a short line, as AgentRelay does."
-
 _LAST = 20
 _LOOK_SECONDS = 0.2
 
@@ -47,7 +44,6 @@ _TEXTS = {"send": 3, "receive": 0, "update": 1, "verify": 0}
 
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
-    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]  # flags may stand between the words
     parser.add_argument("action", choices=tuple(_ACTIONS), help="what to do")
     told = "; ".join(f"{name} {words.usage}" for name, words in _ACTIONS.items())
     told += ". CONTENT is a JSON object; in a folder it names who sends as sender_agent, unless --as does"

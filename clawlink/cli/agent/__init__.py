@@ -1,0 +1,57 @@
+"""``clawlink agent``: take part, and see who else does."""
+
+from clawlink.cli.verb import Noun, Verb
+
+NOUN = Noun(
+    "agent",
+    "Take part, and see who else does.",
+    (
+        Verb(
+            "register",
+            "Register an agent here, or resume it.",
+            "clawlink.cli.agent.register",
+            ("register alice", "register alice --caps python,review"),
+            ("register",),
+            frequent=True,
+        ),
+        Verb(
+            "list",
+            "List agents.",
+            "clawlink.cli.agent.list",
+            ("discover", "discover --capability review"),
+            ("discover",),
+            frequent=True,
+        ),
+        Verb(
+            "whoami",
+            "List the identities kept here, and which one is used.",
+            "clawlink.cli.agent.whoami",
+            ("whoami",),
+            ("whoami",),
+            frequent=True,
+        ),
+        Verb(
+            "heartbeat",
+            "Show a sign of life.",
+            "clawlink.cli.agent.heartbeat",
+            ("agent heartbeat",),
+            ("heartbeat",),
+        ),
+        Verb(
+            "leave",
+            "Leave the relay and forget the identity.",
+            "clawlink.cli.agent.leave",
+            ("agent leave --as alice",),
+            ("leave",),
+            deletes=True,
+        ),
+        Verb(
+            "kick",
+            "Remove an agent and free its name, as the operator of the relay.",
+            "clawlink.cli.agent.kick",
+            ("agent kick bob",),
+            ("kick",),
+            deletes=True,
+        ),
+    ),
+)

@@ -1,0 +1,115 @@
+"""``clawlink register``: register an agent here, or resume it, and keep its identity."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
+from typing import TYPE_CHECKING
+
+from clawlink.cli.arguments import add_slot
+from clawlink.cli.exits import Exit
+from clawlink.cli.values import add_quiet, names
+
+if TYPE_CHECKING:
+    from clawlink.cli.context import Context
+
+_SECRETS = frozenset({"agent_key", "relay_key"})
+
+
+def add(parser: ArgumentParser) -> None:
+    """Add the flags."""
+    add_slot(parser, "NAME", "--name", help="the agent's name, by which others address it")
+    parser.add_argument("--caps", type=names, metavar="A,B", help="what it can do, separated by commas")
+    parser.add_argument("--description", help="one sentence about it")
+    parser.add_argument(
+        "--subscribe",
+        type=names,
+        metavar="A,B.*",
+        help="the topics whose broadcasts it gets, separated by commas; .* at the end takes all below, * is all",
+    )
+    parser.add_argument(
+        "--notices",
+        action=BooleanOptionalAction,
+        default=None,
+        help="tell it who joins and leaves, and of each change of a file",
+    )
+    parser.add_argument(
+        "--no-claim", action="store_true", help="no agent key: anyone may act as this agent, as in 1.0.x"
+    )
+    add_quiet(parser, "the agent")
+
+
+def run(args: Namespace, ctx: Context) -> Exit:
+    """Register; the identity of that name on that relay is resumed, with its mailbox."""
+    import contextlib
+    import socket
+
+    from msgspec.structs import asdict
+
+    from clawlink.cli.render import cell, named
+    from clawlink.cli.returning import known_elsewhere, relay_id_of
+    from clawlink.cli.settings import registering
+    from clawlink.client.identity import Saved
+    from clawlink.client.moved import forget_moved
+    from clawlink.errors import ClawLinkError
+
+    # The id of a kept identity stands for its name, which may be one that cannot be typed.
+    name = next((one.name for one in ctx.identities.all() if one.agent_id == args.name), args.name)
+    # The file is made first: a name that is claimed and whose key cannot be kept is lost.
+    with ctx.identities.place(name) as place:
+        where = known_elsewhere(ctx, ctx.located(registering(ctx.given, name, ctx.identities)), name)
+        before = where.saved
+        client = ctx.connect(where)
+        # Capabilities and description are kept: a relay that was restarted has to be told them again.
+        capabilities = args.caps if args.caps is not None or before is None else before.capabilities
+        description = args.description if args.description is not None or before is None else before.description
+        subscriptions = args.subscribe if args.subscribe is not None or before is None else before.subscriptions
+        notices = args.notices if args.notices is not None or before is None else before.notices
+        done = client.register(
+            name,
+            capabilities=capabilities,
+            description=description,
+            machine=socket.gethostname()[:128],
+            subscriptions=subscriptions,
+            claim=not args.no_claim,
+            notices=notices,
+        )
+        me = Saved(
+            name=done.agent.name,
+            agent_id=done.agent.agent_id,
+            relay=where.relay,
+            token=where.token,
+            agent_key=client.agent_key,
+            ca=where.ca,
+            capabilities=list(done.agent.capabilities),
+            description=done.agent.description,
+            subscriptions=subscriptions,
+            notices=notices,
+            relay_id=relay_id_of(client) if client.relay_key else None,
+            relay_key=client.relay_key,
+        )
+        try:
+            path = place.keep(me)
+            forget_moved(ctx.identities, before, me.relay)
+        except OSError:
+            if before is None:
+                with contextlib.suppress(ClawLinkError):
+                    client.leave()
+            raise
+    if ctx.json:
+        reply = {name: value for name, value in asdict(done).items() if name not in _SECRETS}
+        ctx.out.json({**reply, "claimed": me.agent_key is not None, "relay": me.relay, "identity_file": str(path)})
+        return Exit.DONE
+    if args.quiet:
+        ctx.out.line(cell(me.agent_id))
+        return Exit.DONE
+    ctx.acting_as = me
+    verb = "Resumed" if done.resumed else "Registered"
+    ctx.out.line(f"{verb} {named(me.name, me.agent_id)} on {me.relay}.", style="bold")
+    ctx.out.facts(
+        ("can do", cell(", ".join(done.agent.capabilities)) or None),
+        ("hears of", None if subscriptions is None else cell(", ".join(subscriptions)) or "nothing"),
+        ("notices", None if notices is None else "on" if notices else "off"),
+        ("identity", cell(str(path))),
+        ("next", f"{ctx.command('discover')}   or   {ctx.command('poll', wait=True)}"),
+    )
+    return Exit.DONE

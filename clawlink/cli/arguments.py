@@ -1,0 +1,302 @@
+"""Arguments that are given by their place or by a flag, and the order that argparse gets the words in.
+
+argparse tells of a required flag before a mistyped one, and loses words that stand between flags. So the words are
+sorted first: a word that has a place becomes its flag, and a flag that does not exist is told of at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
+
+from clawlink.cli.exits import UsageError
+
+# A mistyped flag must not lead to one of these: they lose or overwrite what somebody may need.
+_NEVER_SUGGESTED = frozenset({"--force", "--burn", "--replace", "--offline"})
+_EVERYWHERE = frozenset({"--relay", "--token", "--as", "--ca", "--timeout", "--json", "--help"})
+# Flags are alike from here on; less would take --task for --as.
+_ALIKE = 0.7
+_NUMBER = re.compile(r"-\d+|-\d*\.\d+")
+
+
+class Slot(NamedTuple):
+    """A place of the command line, and the flag that means the same."""
+
+    metavar: str
+    flag: str
+    dest: str
+    required: bool
+    # Flags that leave this place empty: with one of them the next word is for the next place.
+    unless: tuple[str, ...]
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser with slots, whose mistakes are told in one sentence."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        ours = {
+            "allow_abbrev": False,
+            "conflict_handler": "resolve",
+            "formatter_class": argparse.RawDescriptionHelpFormatter,
+        }
+        super().__init__(**{**ours, **kwargs})
+        self.slots: list[Slot] = []
+        self.deletes = False
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; see: {self.prog} --help")
+
+    def flags(self) -> dict[str, argparse.Action]:
+        """Return what each flag does."""
+        return self._option_string_actions
+
+    def places(self) -> list[argparse.Action]:
+        """Return what is given by its place and has no flag."""
+        slots = {_place(slot.flag) for slot in self.slots}
+        return [action for action in self._get_positional_actions() if action.dest not in slots]
+
+    def usage_line(self) -> str:
+        """Return the words of the command in short: ``clawlink send AGENT TEXT [flags]``."""
+        words = [self.prog]
+        words += [slot.metavar if slot.required and not slot.unless else f"[{slot.metavar}]" for slot in self.slots]
+        for action in self.places():
+            name = _shown(action)
+            words.append({"?": f"[{name}]", "*": f"[{name} ...]", "+": f"{name} ..."}.get(str(action.nargs), name))
+        grouped = []
+        for group in self._mutually_exclusive_groups:
+            if group.required:
+                grouped += group._group_actions
+                words.append(f"({' | '.join(map(_with_value, group._group_actions))})")
+        words += [
+            _with_value(action) for action in self._get_optional_actions() if action.required and action not in grouped
+        ]
+        return " ".join([*words, "[flags]"]).replace("%", "%%")
+
+
+def add_slot(
+    parser: argparse.ArgumentParser,
+    metavar: str,
+    flag: str,
+    *,
+    help: str,
+    required: bool = True,
+    unless: tuple[str, ...] = (),
+    complete: Any = None,
+    **kwargs: Any,
+) -> None:
+    """Add what is given by its place, or by the flag."""
+    for action in (
+        parser.add_argument(
+            _place(flag), nargs="?", metavar=metavar, default=argparse.SUPPRESS, help=help.replace("%", "%%")
+        ),
+        parser.add_argument(flag, metavar=metavar, help="the same, as a flag", **kwargs),
+    ):
+        if complete is not None:
+            action.complete = complete  # type: ignore[attr-defined]
+    if isinstance(parser, Parser):
+        parser.slots.append(Slot(metavar, flag, action.dest, required, unless))
+
+
+def parsed(parser: Parser, words: Sequence[str], args: argparse.Namespace) -> None:
+    """Parse the words of one verb into the namespace. Raises UsageError."""
+    parser.parse_args(sorted_words(parser, words), args)
+    for slot in parser.slots:
+        if slot.required and getattr(args, slot.dest, None) is None:
+            parser.error(f"the following arguments are required: {slot.metavar} or {slot.flag}")
+
+
+def sorted_words(parser: Parser, words: Sequence[str]) -> list[str]:
+    """Return the words as argparse reads them right: flags first, each with its value, then what has its place."""
+    try:
+        return _sorted(parser, words, guess=True)
+    except _Misread:
+        return _sorted(parser, words, guess=False)
+
+
+class _Misread(Exception):
+    """A word that was not taken for the value of the flag before it has no place."""
+
+
+def _sorted(parser: Parser, words: Sequence[str], *, guess: bool) -> list[str]:
+    """Sort. With ``guess`` a word that cannot be the value of a flag whose value is optional has a place of its own."""
+    flags: list[str] = []
+    filled = _Filled(parser)
+    guessed = False
+    plain: list[str] = []
+    known = parser.flags()
+    at = 0
+    while at < len(words):
+        word = words[at]
+        at += 1
+        if word == "--":
+            plain += words[at:]
+            break
+        if not _is_flag(word, known):
+            plain.append(word)
+            filled.words.append((word, frozenset(filled.flags)))
+            continue
+        name, joined, value = word.partition("=")
+        action = known.get(word)
+        if action is not None:
+            joined = ""
+        elif joined and name in known:
+            action = known[name]
+        elif _is_cluster(word, known):
+            flags.append(word)
+            continue
+        else:
+            parser.error(f"unrecognized arguments: {word}{_meant(parser, name, word, filled)}")
+        rest = words[at:]
+        if joined:
+            filled.flags.setdefault(name, []).append(value)
+            flags.append(word)
+        elif action.nargs == 0:
+            flags.append(word)
+        elif action.nargs == "?":
+            if rest and not _is_flag(rest[0], known):
+                if not guess or _can_be(action, rest[0]):
+                    flags.append(f"{word}={rest[0]}")
+                    at += 1
+                    continue
+                guessed = True
+            flags.append(word)
+        elif rest and not _is_flag(rest[0], known):
+            filled.flags.setdefault(word, []).append(rest[0])
+            flags += [f"{word}={rest[0]}"] if word.startswith("--") else [word, rest[0]]
+            at += 1
+        else:
+            parser.error(f"argument {'/'.join(action.option_strings)}: expected one argument{_join(word, rest, known)}")
+    for word in plain[len(filled.words) :]:
+        filled.words.append((word, frozenset(filled.flags)))
+    if parser.slots:
+        try:
+            return flags + filled.as_flags()
+        except UsageError:
+            if not guessed:
+                raise
+            raise _Misread from None
+    if plain and not parser.places():
+        if guessed:
+            raise _Misread
+        parser.error(f"unrecognized arguments: {' '.join(plain)}")
+    return [*flags, "--", *plain] if plain else flags
+
+
+class _Filled:
+    """The slots of a command line: words in their order, and the flags that mean the same."""
+
+    def __init__(self, parser: Parser) -> None:
+        self._parser = parser
+        # Each word, with the flags that stand before it.
+        self.words: list[tuple[str, frozenset[str]]] = []
+        self.flags: dict[str, list[str]] = {}
+
+    def as_flags(self) -> list[str]:
+        """Return a flag for each word. Raises UsageError if a word and a flag say different things."""
+        slots = self._parser.slots
+        left = list(slots)
+        found: list[tuple[Slot, str]] = []
+        for word, before in self.words:
+            while left and (left[0].flag in before or any(flag in self.flags for flag in left[0].unless)):
+                del left[0]
+            if not left:
+                break
+            found.append((left.pop(0), word))
+        if len(found) < len(self.words):
+            if len(self.words) > len(slots):
+                extra = " ".join(word for word, _ in self.words[len(slots) :])
+                self._parser.error(f"unrecognized arguments: {extra}")
+            # A word that has no place left repeats what a flag says.
+            found = [(slot, word) for slot, (word, _) in zip(slots, self.words, strict=False)]
+        flags = []
+        for slot, word in found:
+            given = self.flags.get(slot.flag)
+            if given is None:
+                flags.append(f"{slot.flag}={word}")
+            elif given != [word]:
+                self._parser.error(
+                    f"{slot.metavar} {word!r} and {slot.flag} {given[-1]!r} are given, and are different; give one"
+                )
+        return flags
+
+
+def _place(flag: str) -> str:
+    return f"{flag.strip('-').replace('-', '_')}_place"
+
+
+def _is_flag(word: str, known: dict[str, argparse.Action]) -> bool:
+    """Return True for what argparse takes for a flag. A text with spaces is none, nor is a negative number."""
+    if not word.startswith("-") or word == "-":
+        return False
+    if word in known or word == "--" or word.partition("=")[0] in known:
+        return True
+    return " " not in word and _NUMBER.fullmatch(word) is None
+
+
+def _is_cluster(word: str, known: dict[str, argparse.Action]) -> bool:
+    """Return True for short flags in one word, as ``-qh``."""
+    letters = [f"-{letter}" for letter in word[1:]]
+    return not word.startswith("--") and all(one in known and known[one].nargs == 0 for one in letters)
+
+
+def _can_be(action: argparse.Action, word: str) -> bool:
+    """Return True if the word can be the value of the flag."""
+    if action.choices is not None:
+        return word in action.choices
+    if callable(action.type):
+        try:
+            action.type(word)
+        except (ValueError, TypeError, argparse.ArgumentTypeError):
+            return False
+    return True
+
+
+def _join(flag: str, rest: Sequence[str], known: dict[str, argparse.Action]) -> str:
+    """Say how to write a value that begins with a dash."""
+    if not rest or rest[0] == "--" or rest[0].partition("=")[0] in known:
+        return ""
+    return _as_value(rest[0], [flag])
+
+
+def _as_value(word: str, flags: Sequence[str]) -> str:
+    typed = " or ".join(shlex.quote(f"{flag}={word}") for flag in flags)
+    return f"; if {word!r} is a value, join it to its flag: {typed}"
+
+
+def _meant(parser: Parser, name: str, word: str, filled: _Filled) -> str:
+    """Say which flag may be meant, or how to write a word that is no flag."""
+    close = suggestion(name, parser)
+    if close is not None:
+        return f"; did you mean: {close}"
+    if name.startswith("--") or len(word) < 2:
+        return ""
+    at = len(filled.words)
+    open_slots = [slot.flag for slot in parser.slots if slot.flag not in filled.flags][at:]
+    return _as_value(word, open_slots) if open_slots else ""
+
+
+def suggestion(name: str, parser: Parser) -> str | None:
+    """Return the flag that is most like this one; None if that one loses something."""
+    from difflib import get_close_matches
+
+    if not name.startswith("--") and len(name) < 4:
+        return None
+    flags = [flag[2:] for flag in parser.flags() if flag.startswith("--")]
+    close = [f"--{flag}" for flag in get_close_matches(name.lstrip("-"), flags, 1, _ALIKE)]
+    if not close or close[0] in _NEVER_SUGGESTED or (parser.deletes and close[0] not in _EVERYWHERE):
+        return None
+    return close[0]
+
+
+def _shown(action: argparse.Action) -> str:
+    if action.metavar is not None:
+        return str(action.metavar)
+    return "|".join(map(str, action.choices)) if action.choices else action.dest.upper()
+
+
+def _with_value(action: argparse.Action) -> str:
+    flag = action.option_strings[0]
+    return flag if action.nargs == 0 else f"{flag} {action.metavar or action.dest.upper()}"

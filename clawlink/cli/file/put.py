@@ -1,0 +1,80 @@
+"""``clawlink file put``: write a shared file, byte for byte."""
+
+from __future__ import annotations
+
+import contextlib
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from clawlink.cli.arguments import add_slot
+from clawlink.cli.exits import Exit
+from clawlink.cli.files import add_file_key
+from clawlink.cli.values import add_idempotency_key, kept_span, whole
+
+if TYPE_CHECKING:
+    from clawlink.cli.context import Context
+
+
+def add(parser: ArgumentParser) -> None:
+    """Add the flags."""
+    add_file_key(parser)
+    add_slot(parser, "PATH", "--file", help="the file to share, or a folder, as a tar; - reads standard input")
+    parser.add_argument("--type", metavar="T", help="what it is to you (default text, or binary)")
+    parser.add_argument("--content-type", metavar="MIME", help="what it is (default: by the suffix and the content)")
+    parser.add_argument(
+        "--if-version", type=whole, metavar="N", help="write only if it is at version N still; 0: only if it is new"
+    )
+    parser.add_argument(
+        "--ttl", type=kept_span, metavar="S", help="how long it is kept: 60, 10m, 2h (default: for good)"
+    )
+    parser.add_argument("--burn", action="store_true", help="only one may read it, once; then it is gone")
+    parser.add_argument("--force", action="store_true", help="write though another agent holds its lock")
+    add_idempotency_key(parser, "--idempotency-key")
+
+
+@contextlib.contextmanager
+def _telling_how_to_go_on(args: Namespace, ctx: Context) -> Iterator[None]:
+    """Say what becomes of an upload that is interrupted."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if args.idempotency_key is not None and args.file != "-":
+            ctx.warn("interrupted; the same command goes on where this one stopped")
+        else:
+            ctx.warn(
+                "interrupted; nothing was written, and what had arrived is removed; begin again, "
+                "with --idempotency-key KEY if it may take several goes"
+            )
+        raise
+
+
+def run(args: Namespace, ctx: Context) -> Exit:
+    """Write it for everyone on the relay."""
+    from clawlink.cli.files import bar, source, tell_broken_off, tell_left_out
+    from clawlink.cli.render import cell, size
+
+    key = args.key
+    client = ctx.client
+    what = ctx.stdin if args.file == "-" else source(args.file)
+    with bar(ctx, key) as moved, _telling_how_to_go_on(args, ctx):
+        done = client.upload(
+            key,
+            what,
+            content_type=args.content_type,
+            file_type=args.type,
+            if_version=args.if_version,
+            ttl=args.ttl,
+            burn=args.burn,
+            force=args.force,
+            key=args.idempotency_key,
+            on_progress=moved,
+            on_away=lambda error: tell_broken_off(ctx, error),
+        )
+    tell_left_out(ctx, what)
+    if ctx.json:
+        ctx.out.json(done)
+    else:
+        ctx.out.line(f"Saved {cell(done.file_key)}, version {done.version}, {size(done.size)}.", style="bold")
+        ctx.out.facts(("read", ctx.command("file-get", key=done.file_key)))
+    return Exit.DONE

@@ -1,0 +1,45 @@
+"""``clawlink file watch``: wait for the next version of a shared file."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from clawlink.cli.exits import Exit
+from clawlink.cli.files import add_file_key
+from clawlink.cli.values import add_patience, whole
+
+if TYPE_CHECKING:
+    from clawlink.cli.context import Context
+
+
+def add(parser: ArgumentParser) -> None:
+    """Add the flags."""
+    add_file_key(parser)
+    parser.add_argument(
+        "--since", type=whole, metavar="N", help="the version you know; 0: until it is there (default: as it is now)"
+    )
+    add_patience(parser)
+
+
+def run(args: Namespace, ctx: Context) -> Exit:
+    """Stay until it is another than it was, and tell what it is now."""
+    from clawlink.cli.render import cell, size
+    from clawlink.cli.shared import tell_away
+
+    patience = ctx.take_patience()
+    key = args.key
+    history = ctx.visitor.watch_file(key, args.since, patience, on_away=lambda error: tell_away(ctx, error))
+    if ctx.json:
+        ctx.out.json(history)
+    elif not history.versions:
+        ctx.out.line(f"{cell(key)} was deleted.", style="bold")
+    else:
+        newest = history.versions[0]
+        ctx.out.line(f"{cell(key)} is at version {newest.version}, {size(newest.size)}.", style="bold")
+        ctx.out.facts(
+            ("by", ctx.agents.named(newest.editor)),
+            ("read", ctx.command("file-get", key=key)),
+            ("compare", None if len(history.versions) < 2 else ctx.command("file-diff", key=key)),
+        )
+    return Exit.DONE

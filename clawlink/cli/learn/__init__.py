@@ -1,0 +1,29 @@
+"""Verbs that teach: they stand alone, without a noun."""
+
+from clawlink.cli.verb import Noun, Verb
+
+NOUN = Noun(
+    "",
+    "Learn.",
+    (
+        Verb(
+            "help",
+            "Show how to begin, or the help of a command.",
+            "clawlink.cli.learn.help",
+            ("help", "help file put"),
+        ),
+        Verb("demo", "Show a task going through, live; needs no set-up.", "clawlink.cli.learn.demo", ("demo --fast",)),
+        Verb(
+            "skill",
+            "Print or install the instructions for agents.",
+            "clawlink.cli.learn.skill",
+            ("skill", "skill --install claude"),
+        ),
+        Verb(
+            "completion",
+            "Print a completion script for a shell.",
+            "clawlink.cli.learn.completion",
+            ("completion bash",),
+        ),
+    ),
+)

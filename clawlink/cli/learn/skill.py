@@ -1,0 +1,73 @@
+"""``clawlink skill``: the instructions for agents, printed or put where a program looks for them."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clawlink.cli.exits import Exit
+
+if TYPE_CHECKING:
+    from clawlink.cli.context import Context
+
+# Both programs read <folder>/<name of the skill>/SKILL.md under the home of the account, for all its projects.
+_FOLDERS = {"openclaw": (".openclaw", "skills"), "claude": (".claude", "skills")}
+_SKILL = "clawlink"
+_FILE = "SKILL.md"
+
+
+def add(parser: ArgumentParser) -> None:
+    """Add the flags."""
+    parser.add_argument(
+        "--install",
+        nargs="?",
+        choices=sorted(_FOLDERS),
+        const="openclaw",
+        metavar="PROGRAM",
+        help="put it where that program looks: openclaw (default) or claude",
+    )
+    parser.add_argument("--dir", metavar="DIR", help="put it into this folder of skills instead")
+    parser.add_argument("--force", action="store_true", help="overwrite one that differs")
+
+
+def run(args: Namespace, ctx: Context) -> Exit:
+    """Print the skill, or install it."""
+    content = _packaged().read_bytes()
+    if args.install is None and args.dir is None:
+        if ctx.json:
+            ctx.out.json({"skill": content.decode()})
+        else:
+            ctx.out.line(content.decode().rstrip("\n"))
+        return Exit.DONE
+    from clawlink.client.identity import account_home
+
+    folder = Path(args.dir) if args.dir is not None else account_home().joinpath(*_FOLDERS[args.install])
+    target = folder / _SKILL / _FILE
+    changed = _install(target, content, force=args.force)
+    if ctx.json:
+        ctx.out.json({"installed": str(target), "changed": changed})
+    else:
+        said = "Installed" if changed else "Already up to date:"
+        ctx.out.line(f"{said} {target}")
+    return Exit.DONE
+
+
+def _packaged() -> Path:
+    import clawlink
+
+    return Path(clawlink.__file__).with_name(_FILE)
+
+
+def _install(target: Path, content: bytes, *, force: bool) -> bool:
+    """Write the file; tell whether that changed anything. Raises Conflicted for one that differs, without ``force``."""
+    from clawlink.errors import Conflicted
+
+    if target.exists():
+        if target.read_bytes() == content:
+            return False
+        if not force:
+            raise Conflicted(f"{target} is there already and differs; to overwrite it add: --force")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.write_bytes(content)
+    return True

@@ -1,0 +1,210 @@
+"""``clawlink poll``: show the messages that wait, and acknowledge those that were shown.
+
+Order is everything here: print, flush, acknowledge. Whatever goes wrong before the last step gives the messages back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from clawlink.cli.exits import Exit
+from clawlink.cli.values import count, lease, seconds
+
+if TYPE_CHECKING:
+    from clawlink.cli.context import Context
+    from clawlink.client.calls import Claimed
+    from clawlink.client.sync import Client
+
+_WAIT_SECONDS = 25.0
+_LEASE_SECONDS = 60.0
+_MOST = 50
+# A request waits no longer than this, so that a connection that died in silence is noticed.
+_STEP_SECONDS = 30.0
+# A relay that shuts down answers waiting polls at once; asking again at once would only load it.
+_HURRIED_SECONDS = 0.5
+_RETRY_SECONDS = 5.0
+
+
+def add(parser: ArgumentParser) -> None:
+    """Add the flags."""
+    parser.add_argument(
+        "--wait",
+        nargs="?",
+        type=seconds,
+        const=_WAIT_SECONDS,
+        default=0.0,
+        metavar="SECONDS",
+        help=f"wait for the first message, this long (default {_WAIT_SECONDS:g}); exit code 6 if none came",
+    )
+    parser.add_argument("--follow", action="store_true", help="go on until Ctrl-C; with --max until so many were shown")
+    parser.add_argument("--max", type=count, metavar="N", help=f"show at most N messages (default {_MOST})")
+    parser.add_argument("--no-ack", action="store_true", help="only look: they come again when their lease ends")
+    parser.add_argument(
+        "--lease", type=lease, default=_LEASE_SECONDS, metavar="S", help="seconds to hold them (default 60)"
+    )
+
+
+def run(args: Namespace, ctx: Context) -> Exit:
+    """Claim, show, acknowledge; once, or for ever."""
+    if not ctx.out.open:
+        raise OSError("there is no standard output to show messages on; they stay where they are")
+    client = ctx.client
+    if args.follow:
+        return _follow(args, ctx, client)
+    claimed = _claim(client, args, limit=args.max or _MOST, wait=args.wait)
+    with _given_back_on_failure(client, claimed):
+        if ctx.json:
+            _print_json(ctx, claimed)
+        else:
+            _print(ctx, claimed, more=len(claimed) >= (args.max or _MOST))
+        ctx.out.flush()
+        _settle(args, ctx, client, claimed)
+    return Exit.PENDING if args.wait and not claimed else Exit.DONE
+
+
+def _follow(args: Namespace, ctx: Context, client: Client) -> Exit:
+    left = args.max
+    while left is None or left > 0:
+        claimed = _claim_patiently(ctx, client, args, limit=min(left or _MOST, _MOST))
+        with _given_back_on_failure(client, claimed):
+            if ctx.json:
+                for one in claimed:
+                    ctx.out.json({"message": one.raw, "delivery": _delivery(one)}, one_line=True)
+            else:
+                _print_all(ctx, claimed)
+            ctx.out.flush()
+            _settle(args, ctx, client, claimed)
+        left = None if left is None else left - len(claimed)
+    return Exit.DONE
+
+
+def _claim(client: Client, args: Namespace, *, limit: int, wait: float) -> list[Claimed]:
+    """Claim, in as many requests as the wait takes."""
+    until = time.monotonic() + wait
+    while True:
+        started = time.monotonic()
+        step = min(max(0.0, until - started), _STEP_SECONDS)
+        claimed = client.poll(wait=round(step, 3), max=limit, lease=args.lease)
+        now = time.monotonic()
+        if claimed or now >= until:
+            return claimed
+        if now - started < min(step, _HURRIED_SECONDS):
+            time.sleep(min(_HURRIED_SECONDS, until - now))
+
+
+def _claim_patiently(ctx: Context, client: Client, args: Namespace, *, limit: int) -> list[Claimed]:
+    """Claim, for as long as it takes, and through times when the relay is away."""
+    from clawlink.errors import RelayUnreachable, Unavailable
+
+    away = False
+    while True:
+        try:
+            claimed = _claim(client, args, limit=limit, wait=_STEP_SECONDS)
+        except (RelayUnreachable, Unavailable) as error:
+            if not away:
+                ctx.warn(f"{error.message}; trying again until it does")
+            away = True
+            time.sleep(_RETRY_SECONDS)
+            continue
+        if away:
+            ctx.warn("the relay is back")
+            away = False
+        if claimed:
+            return claimed
+
+
+@contextlib.contextmanager
+def _given_back_on_failure(client: Client, claimed: list[Claimed]) -> Iterator[None]:
+    """Give the messages back if they could not be shown, rather than keep them until their lease ends."""
+    from clawlink.errors import ClawLinkError
+
+    try:
+        yield
+    except BaseException:
+        with contextlib.suppress(ClawLinkError):
+            if claimed:
+                client.nack([one.receipt for one in claimed])
+        raise
+
+
+def _settle(args: Namespace, ctx: Context, client: Client, claimed: list[Claimed]) -> None:
+    if not claimed or args.no_ack:
+        return
+    settled = client.ack([one.receipt for one in claimed])
+    lost = len(claimed) - settled.count
+    if lost:
+        ctx.warn(f"{lost} of these were shown too late to be acknowledged and may come again; use a longer --lease")
+
+
+def _delivery(one: Claimed) -> dict[str, object]:
+    delivery: dict[str, object] = {
+        "message_id": one.message_id,
+        "receipt": one.receipt,
+        "attempt": one.attempt,
+        "lease_expires_at": one.lease_expires_at,
+    }
+    return delivery if one.reported is None else {**delivery, "reported": one.reported}
+
+
+def _print_json(ctx: Context, claimed: list[Claimed]) -> None:
+    ctx.out.json(
+        {
+            "messages": [one.raw for one in claimed],
+            "count": len(claimed),
+            "deliveries": [_delivery(one) for one in claimed],
+        }
+    )
+
+
+def _print(ctx: Context, claimed: list[Claimed], *, more: bool) -> None:
+    from clawlink.cli.messages import is_notice
+    from clawlink.cli.render import plural
+
+    _print_all(ctx, claimed)
+    if not claimed:
+        ctx.out.line("No messages.")
+    elif ctx.args.no_ack:
+        ctx.out.line(f"{plural(len(claimed), 'message')}, not acknowledged.")
+    else:
+        shown = sum(not is_notice(one.message) for one in claimed)
+        hint = f"; there may be more: {ctx.command('poll')}" if more else ""
+        if shown or more:
+            ctx.out.line(f"{plural(shown, 'message')}{hint}.")
+
+
+def _print_all(ctx: Context, claimed: list[Claimed]) -> None:
+    """Print messages each, and what is only notices as one line."""
+    from clawlink.cli.messages import is_notice, notices_line
+
+    for one in claimed:
+        if ctx.args.no_ack or not is_notice(one.message):  # whoever holds them needs each receipt
+            _print_one(ctx, one)
+    if not ctx.args.no_ack:
+        line = notices_line(one.message for one in claimed)
+        if line:
+            ctx.out.line(line)
+
+
+def _print_one(ctx: Context, one: Claimed) -> None:
+    from clawlink.cli.messages import next_command, show_message
+    from clawlink.cli.render import cell, duration, epoch
+    from clawlink.cli.tasks import timeline
+
+    show_message(ctx, one.message, one.message_id, one.raw, attempt=one.attempt, reported=one.reported or ())
+    if one.reported:
+        ctx.out.line("  reported before:")
+        timeline(ctx, one.reported, began=str(one.raw.get("queued_at")), me=ctx.me.agent_id)
+    todo = next_command(ctx, one.message, receipt=one.receipt if ctx.args.no_ack else None)
+    if todo is not None:
+        ctx.out.facts(todo)
+    if ctx.args.no_ack:
+        left = (epoch(one.lease_expires_at) or ctx.now) - ctx.now
+        ctx.out.facts(
+            ("receipt", cell(one.receipt)),
+            ("held until", f"{cell(one.lease_expires_at)} (for {duration(left)}), then it comes again"),
+        )
+    ctx.out.line()

@@ -1,0 +1,80 @@
+"""``clawlink message status``: how far a message came. Stored, delivered, acked and answered are four facts."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from clawlink.cli.exits import Exit
+from clawlink.cli.values import message_id
+
+if TYPE_CHECKING:
+    from clawlink.cli.context import Context
+    from clawlink.protocol.replies import MessageStatus
+
+
+def add(parser: ArgumentParser) -> None:
+    """Add the argument."""
+    parser.add_argument(
+        "id",
+        type=message_id,
+        metavar="ID",
+        help="the id of a message, task or broadcast that you sent or were sent",
+    )
+
+
+def run(args: Namespace, ctx: Context) -> Exit:
+    """Ask the relay, as its sender or recipient."""
+    from clawlink.cli import ids
+    from clawlink.errors import UnknownMessage
+
+    id = ids.task(ctx, args.id)
+    try:
+        status = ctx.client.message(id)
+    except UnknownMessage as error:
+        if not ids.is_prefix(id):
+            raise
+        raise UnknownMessage(
+            f"{error.message}; the beginning of an id is enough for tasks alone", field=error.field
+        ) from None
+    if ctx.json:
+        ctx.out.json(status)
+    elif status.type == "knowledge_broadcast" and status.to_agent is None:
+        _show_broadcast(ctx, status)
+    else:
+        _show_one(ctx, status)
+    return Exit.DONE
+
+
+def _show_one(ctx: Context, status: MessageStatus) -> None:
+    from clawlink.cli.render import cell, when
+
+    now = ctx.now
+    is_task = status.type == "task_delegation"
+    kind = "task" if is_task else status.type.replace("_", " ")
+    delivered = when(status.delivered_at, now)
+    if status.delivered_to is not None:
+        delivered += f" to {ctx.agents.named(status.delivered_to)}, attempt {status.attempts}"
+    ctx.out.line(f"{kind} {cell(status.message_id)}: {status.task_status or status.state}", style="bold")
+    ctx.out.facts(
+        ("from", ctx.agents.named(status.from_agent)),
+        ("to", "whoever claims it first" if status.to_agent is None else ctx.agents.named(status.to_agent)),
+        ("stored", when(status.stored_at, now)),
+        ("delivered", delivered),
+        ("acked", when(status.acked_at, now)),
+        ("answered", when(status.answered_at, now) if is_task or status.type == "message" else None),
+        ("expired", when(status.expired_at, now) if status.expired_at else None),
+        ("dead", when(status.dead_at, now) if status.dead_at else None),
+        ("attempts", str(status.attempts)),
+        ("history", ctx.command("task", status.message_id) if is_task else None),
+    )
+
+
+def _show_broadcast(ctx: Context, status: MessageStatus) -> None:
+    from clawlink.cli.render import cell, plural, when
+
+    ctx.out.line(f"broadcast {cell(status.message_id)} to {plural(status.recipients, 'agent')}", style="bold")
+    ctx.out.facts(
+        ("stored", when(status.stored_at, ctx.now)),
+        *((f"in state {cell(state)}", str(count)) for state, count in sorted(status.counts.items())),
+    )

@@ -1,0 +1,16 @@
+"""Verbs for special needs: they stand alone, without a noun, and last in every list."""
+
+from clawlink.cli.verb import Noun, Verb
+
+NOUN = Noun(
+    "",
+    "For special needs.",
+    (
+        Verb(
+            "bench",
+            "Measure a relay, beside the floor that aiohttp sets.",
+            "clawlink.cli.plumbing.bench",
+            ("bench --only delegate --seconds 0.5 --rounds 1",),
+        ),
+    ),
+)

@@ -1,0 +1,187 @@
+"""``clawlink bench``: measure a relay, beside the floor that aiohttp sets."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from typing import TYPE_CHECKING
+
+from clawlink.cli.exits import Exit
+from clawlink.doors.registry import Door, doors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+    from typing import Any
+
+    from clawlink.bench.scenarios import Relay, Row
+    from clawlink.bench.servers import Server
+    from clawlink.cli.context import Context
+
+SCENARIOS = (
+    *("delegate", "tasks", "work", "legacy", "takeover", "lists", "agents", "memory", "waiting"),
+    *("sockets", "latency", "idle", "stuck", "restarts"),
+    *("files", "spool", "listing", "upkeep", "attacks"),
+)
+
+
+_COMPARED = ("delegate", "tasks", "sockets", "files")
+_TOKENS = {"attacks": "bench"}
+
+
+def add(parser: ArgumentParser) -> None:
+    """Add the flags."""
+    parser.add_argument(
+        "--floor",
+        action="store_true",
+        help="measure a bare aiohttp application in the same run, and give delegations as a ratio to it",
+    )
+    parser.add_argument("--seconds", type=_seconds, default=1.0, help="how long to measure each figure (default 1)")
+    parser.add_argument("--rounds", type=int, default=5, help="how often to measure what is compared (default 5)")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=(*SCENARIOS, *_of_doors()),
+        help="measure only this; may be given more than once",
+    )
+
+
+def run(args: Namespace, ctx: Context) -> Exit:
+    """Start a relay of its own, or take the one that --relay names, and print what was measured."""
+    import asyncio
+    from contextlib import ExitStack
+    from tempfile import TemporaryDirectory
+
+    from clawlink.bench import link_scenarios, servers, upkeep_scenarios
+    from clawlink.bench.scenarios import Relay
+
+    def say(what: str) -> None:
+        if ctx.err.terminal and not ctx.json:
+            ctx.err.line(f"measuring: {what}")
+
+    rows: list[Row] = []
+    of_doors = _of_doors()
+    for name in args.only or (*SCENARIOS, *of_doors):
+        if name == "restarts":  # which needs a relay that it may kill
+            rows += asyncio.run(link_scenarios.restarts(say=say))
+            continue
+        if name in of_doors:  # which need none
+            with TemporaryDirectory() as folder:
+                rows += of_doors[name].measure(name, folder, say=say)
+            continue
+        if name == "upkeep":  # which looks into relays without sockets
+            steps = {what: step for door in doors() for what, step in door.upkeep_steps().items()}
+            rows += asyncio.run(upkeep_scenarios.upkeep(say=say, of_doors=steps))
+            continue
+        # Every scenario gets a fresh relay, so that none is measured on what another left behind.
+        with ExitStack() as stack:
+            named = ctx.given.relay
+            folder = stack.enter_context(TemporaryDirectory())
+            flags = _flags(name, folder)
+            server = servers.Server(named) if named is not None else stack.enter_context(servers.relay(*flags))
+            floor = stack.enter_context(servers.floor()) if args.floor and name in _COMPARED else None
+            if name == "legacy":  # beside which alone it is measured
+                floor = stack.enter_context(servers.legacy())
+            stack.enter_context(servers.on_the_other_core())
+            relay = Relay(server, ctx.given.token if named is not None else _TOKENS.get(name))
+            rows += asyncio.run(_scenario(name, relay, floor, args, say))
+    if ctx.json:
+        ctx.out.json([row._asdict() for row in rows])
+    else:
+        _show(ctx, rows)
+    return Exit.DONE
+
+
+def _of_doors() -> dict[str, Door]:
+    """Return the scenarios that doors have, each with its door."""
+    return {name: door for door in doors() for name in door.scenarios}
+
+
+def _scenario(
+    name: str, relay: Relay, floor: Server | None, args: Namespace, say: Callable[[str], None]
+) -> Coroutine[Any, Any, list[Row]]:
+    from clawlink.bench import (
+        attack_scenarios,
+        file_scenarios,
+        legacy_scenarios,
+        scenarios,
+        socket_scenarios,
+        task_scenarios,
+    )
+
+    seconds = args.seconds
+    if name == "delegate":
+        return scenarios.delegate(relay, floor, seconds=seconds, rounds=args.rounds, say=say)
+    if name == "tasks":
+        return task_scenarios.lives(relay, floor, seconds=seconds, rounds=args.rounds, say=say)
+    if name == "takeover":
+        return task_scenarios.takeovers(relay, say=say)
+    if name == "lists":
+        return task_scenarios.lists(relay, seconds=seconds, say=say)
+    if name == "work":
+        return scenarios.work(relay, seconds=seconds, say=say)
+    if name == "legacy":
+        return legacy_scenarios.rounds(relay, floor, seconds=seconds, rounds=args.rounds, say=say)
+    if name == "agents":
+        return scenarios.many_agents(relay, seconds=seconds, say=say)
+    if name == "memory":
+        return scenarios.memory(relay, say=say)
+    if name == "sockets":
+        return socket_scenarios.messages(relay, floor, seconds=seconds, rounds=args.rounds, say=say)
+    if name == "latency":
+        return socket_scenarios.latency(relay, seconds=seconds, say=say)
+    if name == "idle":
+        return socket_scenarios.idle(relay, seconds=seconds, say=say)
+    if name == "stuck":
+        return socket_scenarios.stuck(relay, say=say)
+    if name == "files":
+        return file_scenarios.streams(relay, floor, rounds=args.rounds, say=say)
+    if name == "spool":
+        return file_scenarios.many_uploads(relay, say=say)
+    if name == "attacks":
+        return attack_scenarios.attacks(relay, seconds=seconds, say=say)
+    if name == "listing":
+        return file_scenarios.listing(relay, seconds=seconds, say=say)
+    return scenarios.waiting_polls(relay, seconds=seconds, say=say)
+
+
+def _flags(name: str, folder: str) -> Sequence[str]:
+    from clawlink.bench.task_scenarios import STALE_SECONDS
+
+    if name == "takeover":
+        return ("--stale-after", f"{STALE_SECONDS:g}")
+    if name in _TOKENS:
+        return ("--token", _TOKENS[name])
+    return ("--spool", folder, "--max-files-bytes", str(10**10)) if name == "spool" else ()
+
+
+def _show(ctx: Context, rows: Sequence[Row]) -> None:
+    from clawlink.bench.servers import can_pin
+
+    compared = any(row.ratio is not None for row in rows)
+    ctx.out.table(
+        ("what", "measured", "unit", *(["of the floor"] if compared else [])),
+        [
+            (
+                row.what,
+                f"{row.value:,.0f}" if abs(row.value) >= 100 else f"{row.value:.3f}",
+                row.unit,
+                *([_ratio(row.ratio)] if compared else []),
+            )
+            for row in rows
+        ],
+    )
+    if not can_pin():
+        ctx.out.line("Relay and load shared their cores here: compare ratios only, and with care.")
+
+
+def _ratio(ratio: float | None) -> str:
+    return "" if ratio is None else f"{ratio:.2f}"
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0.1 <= seconds <= 60:
+        raise ArgumentTypeError(f"0.1 to 60 seconds are possible, not {text!r}")
+    return seconds

@@ -1,0 +1,282 @@
+"""``clawlink doctor``: look at all that must be right before agents can work, and name the fix of what is not."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+from clawlink.cli.exits import Exit, exit_of
+
+if TYPE_CHECKING:
+    from clawlink.cli.context import Context
+    from clawlink.cli.settings import Where
+    from clawlink.client.sync import Client
+    from clawlink.errors import ClawLinkError
+    from clawlink.protocol.replies import Info
+
+_SKEW_SECONDS = 5.0
+_OTHERS = 0o077
+_STYLES = {"ok": "green", "warn": "yellow", "FAIL": "bold red"}
+_SET_CLOCK = {"darwin": "sudo sntp -sS time.apple.com", "win32": "w32tm /resync"}
+
+
+class Check(NamedTuple):
+    """A check: its subject, its outcome, and the command that puts it right."""
+
+    name: str
+    status: str
+    detail: str
+    fix: str | None = None
+    exit: Exit = Exit.DONE
+
+
+def add(parser: ArgumentParser) -> None:
+    """Add no flags: it takes none of its own."""
+
+
+def run(args: Namespace, ctx: Context) -> Exit:
+    """Check one thing after the other, as far as that makes sense; show each as soon as it is known."""
+    done: list[Check] = []
+    for check in _checks(ctx):
+        done.append(check)
+        if not ctx.json:
+            _show(ctx, check)
+    first = next((check.exit for check in done if check.status == "FAIL"), Exit.DONE)
+    if ctx.json:
+        checks = [{name: value for name, value in check._asdict().items() if name != "exit"} for check in done]
+        ctx.out.json({"ok": first is Exit.DONE, "checks": checks})
+    return first
+
+
+def _show(ctx: Context, check: Check) -> None:
+    from clawlink.cli.render import cell
+
+    ctx.out.line(f"{check.status:<4}  {check.name:<10}  {cell(check.detail)}", style=_STYLES[check.status])
+    if check.fix is not None:
+        ctx.out.line(f"{'':18}fix: {check.fix}")
+
+
+def _checks(ctx: Context) -> Iterator[Check]:
+    yield _check_install()
+    chosen, identity = _choose(ctx)
+    relay_answers = False
+    if chosen is None:
+        yield identity
+        yield from _check_files(ctx)
+        return
+    where, address = _check_address(ctx, chosen)
+    client = ctx.connect(where)
+    yield address
+    if address.status == "ok":
+        connection = _check_connection(where, ctx.timeout)
+        yield connection
+        if connection.status == "ok":
+            for check in _check_relay(ctx, where, client):
+                relay_answers = relay_answers or (check.name == "token" and check.status == "ok")
+                yield check
+    yield identity
+    if relay_answers and where.saved is not None:
+        yield _check_agent(ctx, client)
+    yield from _check_files(ctx)
+
+
+def _check_install() -> Check:
+    from clawlink.version import DISTRIBUTION, VERSION, former_distribution
+
+    former = former_distribution()
+    if former is None:
+        return Check("install", "ok", f"{DISTRIBUTION} {VERSION}")
+    what, _, fix = former.partition(": ")
+    return Check("install", "FAIL", what, fix, Exit.FAILED)
+
+
+def _choose(ctx: Context) -> tuple[Where | None, Check]:
+    """Return which relay to look at, and what is to be said of the identity."""
+    from clawlink.cli.settings import Where, acting, visiting
+    from clawlink.client.identity import IdentityUnreadable, NoIdentity, SeveralIdentities
+    from clawlink.config import DEFAULT_RELAY
+
+    try:
+        me = ctx.me
+        where = acting(me, ctx.given)
+        key = "its agent key is kept" if me.agent_key else "it has no agent key"
+        return where, Check("identity", "ok", f"{me.name} ({me.agent_id}); {key}")
+    except (NoIdentity, SeveralIdentities, IdentityUnreadable) as error:
+        failed = ctx.identities.unreadable()
+        fix = "clawlink register --name NAME" if isinstance(error, NoIdentity) else "clawlink --as NAME doctor"
+        fix = failed[0].fix if failed and isinstance(error, IdentityUnreadable) else fix
+        problem = Check("identity", "FAIL", error.message, fix, exit_of(error))
+    try:
+        return visiting(ctx.given, ctx.identities)._replace(saved=None), problem
+    except SeveralIdentities:  # on several relays: which of them is meant is the first thing to say
+        return None, problem
+    except (NoIdentity, IdentityUnreadable):
+        return Where(ctx.given.relay or DEFAULT_RELAY, ctx.given.token, ctx.given.ca, None), problem
+
+
+def _check_address(ctx: Context, where: Where) -> tuple[Where, Check]:
+    """Look which relay is meant, also on the local network, and whether that is an address at all."""
+    from clawlink.errors import ClawLinkError
+
+    fix = "clawlink --relay http://HOST:9077 doctor"
+    try:
+        where = ctx.located(where)
+    except ClawLinkError as error:
+        return where, Check("address", "FAIL", error.message, fix, exit_of(error))
+    try:
+        parts = urlsplit(where.relay)
+        fine = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        fine = False
+    if fine:
+        return where, Check("address", "ok", where.relay)
+    return where, Check("address", "FAIL", f"{where.relay!r} is no address of a relay", fix, Exit.UNREACHABLE)
+
+
+def _check_connection(where: Where, timeout: float) -> Check:
+    """Connect as the commands do: to the relay itself, or to the proxy that stands between."""
+    import socket
+    import time
+
+    from clawlink.client.ways import on_this_machine, proxy_for
+
+    parts = urlsplit(where.relay)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    proxy = proxy_for(where.relay)
+    started = time.perf_counter()
+    try:
+        socket.create_connection((host, port) if proxy is None else proxy.place, timeout=timeout).close()
+    except (OSError, ValueError) as error:
+        reason = error.strerror or str(error) if isinstance(error, OSError) else str(error)
+        if proxy is not None:
+            detail = f"the proxy {proxy.shown}, through which {host} is asked, does not answer: {reason}"
+            directly = proxy.variable.startswith("CLAWLINK_")
+            way = f"unset {proxy.variable}" if directly else f"export NO_PROXY={host}"
+            return Check("connection", "FAIL", detail, f"{way}   to ask the relay directly", Exit.UNREACHABLE)
+        serve = f"clawlink serve{'' if port == 9077 else f' --port {port}'}"
+        fix = (
+            serve
+            if on_this_machine(host)
+            else f"{serve} --host 0.0.0.0   on that machine; clawlink relay scan shows which relays there are"
+        )
+        if isinstance(error, socket.gaierror):
+            fix = "clawlink --relay http://HOST:9077 doctor   with a name that this machine knows, or a number"
+        return Check("connection", "FAIL", f"nothing answers at {host} port {port}: {reason}", fix, Exit.UNREACHABLE)
+    took = f"answers within {(time.perf_counter() - started) * 1000:.1f} ms"
+    return Check("connection", "ok", took if proxy is None else f"the proxy {proxy.shown} {took}")
+
+
+def _check_relay(ctx: Context, where: Where, client: Client) -> Iterator[Check]:
+    import time
+
+    from clawlink.errors import ClawLinkError, NotAuthenticated
+
+    before = time.time()
+    try:
+        info = client.info()
+    except NotAuthenticated as error:
+        yield Check("relay", "ok", "a ClawLink relay")
+        fix = f"clawlink --relay {where.relay} --token TOKEN register --name NAME   with the token that serve printed"
+        yield Check("token", "FAIL", error.message, fix, exit_of(error))
+        return
+    except ClawLinkError as error:
+        yield Check("relay", "FAIL", error.message, _fix_of(error, where), exit_of(error))
+        return
+    middle = (before + time.time()) / 2
+    if info.draining:
+        yield Check("relay", "warn", "it is shutting down and takes no new work", "clawlink serve")
+    else:
+        yield Check("relay", "ok", info.service)
+    yield Check("token", "ok", "right" if info.auth_required else "not asked for")
+    if info.undeclared_proxy:
+        fix = "clawlink serve --trust-proxy 127.0.0.1   and have the proxy send X-Forwarded-For"
+        yield Check("proxy", "warn", "the relay is behind a proxy it was not told of: no limit by address holds", fix)
+    yield _check_version(info)
+    yield _check_clock(info, middle)
+
+
+def _fix_of(error: ClawLinkError, where: Where) -> str:
+    from clawlink.errors import NotARelay
+
+    if " try http" in error.message:  # the sentence says that it is the other of http and https
+        return f"clawlink --relay {error.message.rpartition(' try ')[2]} doctor"
+    if isinstance(error, NotARelay) and where.relay.startswith("https:"):
+        return (
+            f"clawlink --relay {where.relay} --ca CERTIFICATE.pem doctor   if that relay has a certificate of its own"
+        )
+    return "clawlink --relay http://HOST:9077 doctor   with the address that serve printed"
+
+
+def _check_version(info: Info) -> Check:
+    from clawlink.version import VERSION
+
+    if info.version == VERSION:
+        return Check("version", "ok", f"{VERSION}, as the relay's")
+    fix = f"pip install .   in a checkout of {VERSION} where the relay runs, or of {info.version} here"
+    return Check("version", "warn", f"the relay has {info.version}, this is {VERSION}", fix)
+
+
+def _check_clock(info: Info, here: float) -> Check:
+    from clawlink.cli.render import duration, epoch
+
+    there = epoch(info.server_time)
+    if there is None:
+        return Check("clock", "warn", f"the relay's time is not readable: {info.server_time!r}")
+    skew = there - here
+    if abs(skew) <= _SKEW_SECONDS:
+        return Check("clock", "ok", f"{abs(skew):.1f} s apart from the relay's")
+    which = "ahead of" if skew < 0 else "behind"
+    fix = _SET_CLOCK.get(sys.platform, "sudo timedatectl set-ntp true") + "   here or where the relay runs"
+    return Check("clock", "warn", f"{duration(abs(skew))} {which} the relay's: ages are shown wrong", fix)
+
+
+def _check_agent(ctx: Context, client: Client) -> Check:
+    from clawlink.errors import ClawLinkError, NotAllowed
+
+    again = ctx.register_command(ctx.me)
+    try:
+        beat = client.heartbeat()
+    except NotAllowed as error:
+        fix = f"{ctx.command('leave', offline=True)}   then   clawlink register --name ANOTHER-NAME"
+        return Check("agent", "FAIL", error.message, fix, exit_of(error))
+    except ClawLinkError as error:
+        return Check("agent", "FAIL", error.message, again, exit_of(error))
+    if beat.status != "ok":
+        detail = "the relay does not know this agent any more; perhaps it was restarted"
+        return Check("agent", "FAIL", detail, again, Exit.NOT_FOUND)
+    return Check("agent", "ok", "known to the relay, and the key is right")
+
+
+def _check_files(ctx: Context) -> Iterator[Check]:
+    """Look whether others on this machine can read tokens and keys. Windows keeps a profile to its owner by itself."""
+    from clawlink.client.identity import NoHome
+
+    failed = ctx.identities.unreadable()
+    for one in failed:
+        yield Check("files", "FAIL", f"{one.path} cannot be read: {one.why}", one.fix, Exit.FAILED)
+    try:
+        folder = ctx.identities.folder
+    except NoHome as error:
+        yield Check("files", "FAIL", error.message, "export CLAWLINK_HOME=FOLDER", exit_of(error))
+        return
+    if os.name != "posix" or not folder.is_dir():
+        return
+    import shlex
+
+    open_to_others = []
+    with contextlib.suppress(PermissionError):  # then the folder itself was told of
+        open_to_others = [
+            (path, mode)
+            for path, mode in [(folder, "700"), *((file, "600") for file in sorted(folder.glob("*.json")))]
+            if path.stat().st_mode & _OTHERS
+        ]
+    for path, mode in open_to_others:
+        fix = f"chmod {mode} {shlex.quote(str(path))}"
+        yield Check("files", "FAIL", f"others on this machine may read {path}", fix, Exit.FAILED)
+    if not open_to_others and not failed:
+        yield Check("files", "ok", f"only you may read {folder}")

@@ -1,0 +1,144 @@
+"""``clawlink work``: be an agent whose tasks a command does. What others wrote is only ever on its standard input."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import signal
+from argparse import SUPPRESS, ArgumentParser, Namespace
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from clawlink.cli.exits import Exit
+from clawlink.cli.values import count, names, span
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from clawlink import Link
+    from clawlink.cli.context import Context
+    from clawlink.cli.running import Commands
+
+_DRAIN_SECONDS = 60.0
+
+
+def add(parser: ArgumentParser) -> None:
+    """Add the flags."""
+    parser.add_argument(
+        "--exec",
+        required=True,
+        metavar="COMMAND",
+        help="run for each task: the task is its standard input, as JSON; what it prints is the result",
+    )
+    parser.add_argument("--shell", action="store_true", help="have a shell run it (else it is a program and arguments)")
+    parser.add_argument("--name", help="register as this agent first, or resume it (default: the identity kept here)")
+    parser.add_argument("--caps", type=names, metavar="A,B", help="what it can do, separated by commas")
+    parser.add_argument("--concurrency", type=count, default=1, metavar="N", help="tasks at once (default 1)")
+    parser.add_argument(
+        "--timeout",
+        type=span,
+        default=SUPPRESS,
+        metavar="S",
+        help="how long a task may take, as 90 or 10m: then its command is killed, and it has failed",
+    )
+    parser.add_argument("--json-result", action="store_true", help="what it prints is JSON, if it reads as such")
+    parser.add_argument(
+        "--drain",
+        type=span,
+        default=_DRAIN_SECONDS,
+        metavar="S",
+        help=f"at SIGTERM or Ctrl-C, how long commands may go on (default {_DRAIN_SECONDS:g}); a second ends them",
+    )
+
+
+def run(args: Namespace, ctx: Context) -> Exit:
+    """Work until told to stop."""
+    from clawlink.cli.running import Commands
+    from clawlink.cli.worker import Worker
+
+    commands = Commands(_command(args), shell=args.shell, timeout=ctx.take_patience())
+    link, subscriptions = _link(args, ctx)
+    worker = Worker(ctx, commands, link, json_result=args.json_result)
+    link.on_task(worker.do)
+    link.on_message(worker.hear)
+    for pattern in subscriptions:
+        link.on_broadcast(pattern)(worker.hear_all)
+    if os.getpid() == 1:
+        ctx.warn(
+            "this is process 1 here, and does not collect what commands leave running when it ends; "
+            "start it under an init, as with: docker run --init"
+        )
+    with _ended_by_signals(commands), worker.telling():
+        try:
+            link.run()
+        finally:
+            commands.end_all()
+    return Exit.DONE
+
+
+def _command(args: Namespace) -> str | list[str]:
+    """Return what to run. Raises UsageError if there is no such program."""
+    from clawlink.cli.exits import UsageError
+
+    given: str = args.exec
+    if args.shell:
+        if not given.strip():
+            raise UsageError("--exec is empty; say what to run for each task")
+        return given
+    try:
+        # On Windows a program takes its command line apart by itself.
+        words = shlex.split(given, posix=os.name != "nt")
+    except ValueError as error:
+        raise UsageError(f"--exec is no command: {error}") from None
+    if not words:
+        raise UsageError("--exec is empty; say what to run for each task")
+    if shutil.which(words[0].strip('"')) is None:
+        raise UsageError(f"there is no program {words[0]!r}; for what a shell understands, add --shell")
+    return given if os.name == "nt" else words
+
+
+def _link(args: Namespace, ctx: Context) -> tuple[Link, list[str]]:
+    """Return the link of the agent that works, and what it has subscribed to."""
+    from clawlink import Link
+    from clawlink.cli.returning import known_elsewhere
+    from clawlink.cli.settings import acting, registering
+    from clawlink.domain.topic import EVERYTHING
+
+    if args.name is None:
+        where = acting(ctx.me, ctx.given)
+    else:
+        where = known_elsewhere(ctx, ctx.located(registering(ctx.given, args.name, ctx.identities)), args.name)
+    me = where.saved
+    link = Link(
+        args.name if me is None else me.name,
+        capabilities=args.caps if args.caps is not None or me is None else me.capabilities,
+        description=None if me is None else me.description,
+        relay=where.relay,
+        token=where.token,
+        ca=where.ca,
+        concurrency=args.concurrency,
+        drain=args.drain,
+        timeout=ctx.timeout,
+    )
+    if me is None:
+        return link, []
+    # An agent that hears broadcasts goes on hearing them: those without a handler would not come any more.
+    return link, [EVERYTHING] if me.subscriptions is None else me.subscriptions
+
+
+@contextlib.contextmanager
+def _ended_by_signals(commands: Commands) -> Iterator[None]:
+    """Have a signal that the link does not take, as it takes the first, end everything at once: commands and us."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        commands.end_all()
+        os._exit(Exit.INTERRUPTED)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,25 @@
+"""``clawlink topic``: tell all who subscribe to a topic, and read what was told."""
+
+from clawlink.cli.verb import Noun, Verb
+
+NOUN = Noun(
+    "topic",
+    "Tell all agents that subscribe to a topic, and read what was told.",
+    (
+        Verb(
+            "broadcast",
+            "Tell every other agent.",
+            "clawlink.cli.topic.broadcast",
+            ('broadcast "The build is green"', 'broadcast "Release at noon" --topic build.release --ttl 2h'),
+            ("broadcast",),
+            frequent=True,
+        ),
+        Verb(
+            "history",
+            "List what was broadcast.",
+            "clawlink.cli.topic.history",
+            ("topic history", "topic history 'build.*' --since 2h"),
+            ("knowledge",),
+        ),
+    ),
+)

@@ -1,0 +1,56 @@
+"""``clawlink broadcast``: tell every other agent."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from clawlink.cli.arguments import add_slot
+from clawlink.cli.exits import Exit
+from clawlink.cli.values import add_idempotency_key, add_parent, add_quiet, lifetime, names
+
+if TYPE_CHECKING:
+    from clawlink.cli.context import Context
+
+
+def add(parser: ArgumentParser) -> None:
+    """Add the flags."""
+    add_slot(parser, "TEXT", "--content", help="what to tell; - reads standard input")
+    parser.add_argument("--topic", default="general", help="what it is about (default general)")
+    parser.add_argument("--tags", type=names, default=[], metavar="A,B", help="tags, separated by commas")
+    parser.add_argument(
+        "--ttl", type=lifetime, metavar="S", help="how long it is of use, as 90, 10m or 2h: nobody is told later"
+    )
+    add_parent(parser)
+    add_idempotency_key(parser)
+    add_quiet(parser, "the broadcast")
+
+
+def run(args: Namespace, ctx: Context) -> Exit:
+    """Store the broadcast in every other agent's mailbox."""
+    from clawlink.cli.render import plural
+    from clawlink.cli.shared import repeatable
+    from clawlink.client.calls import repeat_key
+
+    content = ctx.read(args.content)
+    key = repeat_key(args.idempotency_key)
+    parent_task = ctx.parent_task
+    with repeatable(key):
+        done = ctx.client.broadcast(
+            content,
+            topic=args.topic,
+            tags=args.tags,
+            ttl=args.ttl,
+            parent_task=parent_task,
+            key=key,
+        )
+    if ctx.json:
+        ctx.out.json(done)
+        return Exit.DONE
+    if args.quiet:
+        ctx.out.line(done.message_id)
+        return Exit.DONE
+    full = f"; {plural(done.refused, 'more was', 'more were')} full and did not take it" if done.refused else ""
+    ctx.out.line(f"Stored in {plural(done.recipients, 'mailbox', 'mailboxes')}{full}.", style="bold")
+    ctx.out.facts(("broadcast", done.message_id), ("follow", ctx.command("status", done.message_id)))
+    return Exit.DONE

@@ -1,0 +1,172 @@
+"""Words that have a place, the flags that mean the same, and what argparse alone would not understand."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import Any
+
+import pytest
+
+from clawlink.cli import parser
+from clawlink.cli.exits import UsageError
+from clawlink.cli.verbs import spellings, verbs
+
+INF = float("inf")
+
+
+def read(*words: str) -> dict[str, Any]:
+    """Return what was given, without what was not."""
+    verb, args = parser.parse(words)
+    usual = vars(parser.parse([words[0], *_LEAST[words[0]]])[1])
+    slots = {slot.dest for slot in parser.parser_of(verb).slots}
+    return {name: value for name, value in vars(args).items() if name in slots or value != usual.get(name)}
+
+
+_LEAST = {
+    "send": ("a", "b"),
+    "delegate": ("a", "b"),
+    "respond": ("0", "b"),
+    "register": ("a",),
+    "broadcast": ("b",),
+    "file-put": ("k", "p"),
+    "file-get": ("k",),
+    "knowledge": (),
+}
+
+SAME = [
+    ("send bob hi", {"to": "bob", "content": "hi"}),
+    ("send --to bob hi", {"to": "bob", "content": "hi"}),
+    ("send bob --content hi", {"to": "bob", "content": "hi"}),
+    ("send --content hi bob", {"to": "bob", "content": "hi"}),
+    ("send --content hi --to bob", {"to": "bob", "content": "hi"}),
+    ("send bob hi --to bob", {"to": "bob", "content": "hi"}),
+    ("send --to bob bob hi", {"to": "bob", "content": "hi"}),
+    ("send bob --priority high hi", {"to": "bob", "content": "hi", "priority": "high"}),
+    ("send --priority high bob hi", {"to": "bob", "content": "hi", "priority": "high"}),
+    ("send bob --wait hi", {"to": "bob", "content": "hi", "wait": "acked"}),
+    ("send bob hi --wait answered", {"to": "bob", "content": "hi", "wait": "answered"}),
+    ("send --wait answered bob hi", {"to": "bob", "content": "hi", "wait": "answered"}),
+    ("send -q bob hi", {"to": "bob", "content": "hi", "quiet": True}),
+    ("send bob -", {"to": "bob", "content": "-"}),
+    ("send bob --content -", {"to": "bob", "content": "-"}),
+    ("send bob -- -x", {"to": "bob", "content": "-x"}),
+    ("send -- bob --to", {"to": "bob", "content": "--to"}),
+    ("send bob --content=-x", {"to": "bob", "content": "-x"}),
+    ("send bob -1", {"to": "bob", "content": "-1"}),
+    ("send list put", {"to": "list", "content": "put"}),
+    ("send 日本 ü", {"to": "日本", "content": "ü"}),
+    ("delegate bob x", {"to": ["bob"], "task": "x"}),
+    ("delegate ann,bob x", {"to": ["ann", "bob"], "task": "x"}),
+    ("delegate --to ann --to bob x", {"to": ["ann", "bob"], "task": "x"}),
+    ("delegate --capability c x", {"to": None, "task": "x", "capability": ["c"]}),
+    ("delegate x --capability c", {"to": None, "task": "x", "capability": ["c"]}),
+    ("delegate x --to-any-of a,b", {"to": None, "task": "x", "to_any_of": ["a", "b"]}),
+    ("delegate --wait bob x", {"to": ["bob"], "task": "x", "wait": INF}),
+    ("delegate --wait 60 bob x", {"to": ["bob"], "task": "x", "wait": 60.0}),
+    ("delegate bob --wait 60 x", {"to": ["bob"], "task": "x", "wait": 60.0}),
+    ("delegate bob x --wait", {"to": ["bob"], "task": "x", "wait": INF}),
+    ("respond 7f3a done", {"msg_id": "7f3a", "result": "done"}),
+    ("respond --msg-id 7f3a done", {"msg_id": "7f3a", "result": "done"}),
+    ("respond 7f3a --progress 40", {"msg_id": "7f3a", "result": None, "progress": 40.0}),
+    ("register alice", {"name": "alice"}),
+    ("register --name alice", {"name": "alice"}),
+    ("broadcast hi", {"content": "hi"}),
+    ("broadcast -", {"content": "-"}),
+    ("file-put k p", {"key": "k", "file": "p"}),
+    ("file-put k --file p", {"key": "k", "file": "p"}),
+    ("file-put --key k --file p", {"key": "k", "file": "p"}),
+    ("file-put --key k p", {"key": "k", "file": "p"}),
+    ("file-put --file p k", {"key": "k", "file": "p"}),
+    ("file-put k -", {"key": "k", "file": "-"}),
+    ("file-get k", {"key": "k"}),
+    ("file-get --key k k", {"key": "k"}),
+    ("knowledge build.*", {"topic": "build.*"}),
+    ("knowledge", {"topic": None}),
+]
+
+
+def test_a_place_and_its_flag_mean_the_same() -> None:
+    for line, meant in SAME:
+        assert read(*line.split(" ")) == meant, line
+
+
+def test_an_empty_word_is_a_word() -> None:
+    for words, meant in (
+        (("send", "bob", ""), {"to": "bob", "content": ""}),
+        (("send", "", "hi"), {"to": "", "content": "hi"}),
+        (("send", "bob", "-x with spaces"), {"to": "bob", "content": "-x with spaces"}),
+        (("send", "bob", "a\nb"), {"to": "bob", "content": "a\nb"}),
+        (("broadcast", ""), {"content": ""}),
+    ):
+        assert read(*words) == meant, words
+
+
+REFUSED = [
+    ("send bob hi --to ann", "AGENT 'bob' and --to 'ann' are given, and are different"),
+    ("send bob --to ann", "AGENT 'bob' and --to 'ann' are given, and are different"),
+    ("send --to ann bob hi", "AGENT 'bob' and --to 'ann' are given, and are different"),
+    ("send bob hi --content ho", "TEXT 'hi' and --content 'ho' are given, and are different"),
+    ("respond 7f3a x --msg-id 7f3b", "TASK '7f3a' and --msg-id '7f3b' are given, and are different"),
+    ("register alice --name bob", "NAME 'alice' and --name 'bob' are given, and are different"),
+    ("delegate bob x --to bob --to ann", "AGENT 'bob' and --to 'ann' are given, and are different"),
+    ("broadcast hi --content ho", "TEXT 'hi' and --content 'ho' are given, and are different"),
+    ("file-get a --key b", "KEY 'a' and --key 'b' are given, and are different"),
+    ("file-get --key b a", "KEY 'a' and --key 'b' are given, and are different"),
+    ("file-put a p --file q", "PATH 'p' and --file 'q' are given, and are different"),
+    ("send", "required: AGENT or --to; see"),
+    ("send bob", "required: TEXT or --content; see"),
+    ("send --content hi", "required: AGENT or --to; see"),
+    ("delegate bob", "required: TASK or --task; see"),
+    ("respond", "required: TASK or --msg-id; see"),
+    ("broadcast", "required: TEXT or --content; see"),
+    ("file-put k", "required: PATH or --file; see"),
+    ("file-rm", "required: KEY or --key; see"),
+    ("send bob hi there", "unrecognized arguments: there"),
+    ("register alice bob", "unrecognized arguments: bob"),
+    ("delegate bob x --wait soon", "argument --wait: a length of time is needed"),
+    ("send bob hi --wait soon", "argument --wait: invalid choice: 'soon'"),
+    ("send bob hi --wait=soon", "argument --wait: invalid choice: 'soon'"),
+    ("send --to a --wait read --content b", "argument --wait: invalid choice: 'read'"),
+    ("poll --wait soon", "argument --wait: a number of seconds is needed"),
+    ("send bob -hello", "if '-hello' is a value, join it to its flag: --content=-hello"),
+    ("send -bob hello", "if '-bob' is a value, join it to its flag: --to=-bob or --content=-bob"),
+    ("send bob --content -hello", "argument --content: expected one argument; if '-hello' is a value"),
+    ("send --to --content hi", "argument --to: expected one argument; see"),
+    ("send bob --content --", "argument --content: expected one argument; see"),
+    ("send bob hi --nonsense", "unrecognized arguments: --nonsense; see"),
+]
+
+
+def test_what_contradicts_itself_or_is_missing_is_named() -> None:
+    for line, said in REFUSED:
+        with pytest.raises(UsageError) as told:
+            parser.parse(line.split(" "))
+        assert said in told.value.message, (line, told.value.message)
+
+
+def test_usage_is_the_words_that_are_needed() -> None:
+    for words, usage in (
+        ("send", "send AGENT TEXT [flags]"),
+        ("delegate", "delegate [AGENT] TASK [flags]"),
+        ("respond", "respond TASK [TEXT] [flags]"),
+        ("file put", "file put KEY PATH [flags]"),
+        ("wait", "wait TASK ... [flags]"),
+        ("redrive", "message redrive (--id ID | --all) [flags]"),
+        ("work", "work --exec COMMAND [flags]"),
+        ("completion", "completion bash|zsh|fish [flags]"),
+        ("poll", "poll [flags]"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            parser.parse([*words.split(), "--help"])
+        assert ended.value.code == 0
+        verb = spellings()[words]
+        assert parser.parser_of(verb).format_usage().strip() == f"usage: clawlink {usage}"
+
+
+def test_flags_take_no_number_of_words_that_sorting_does_not_know() -> None:
+    for verb in verbs():
+        for flag, action in parser.parser_of(verb).flags().items():
+            assert action.nargs in (None, "?", 0), (verb.typed, flag)
+            if isinstance(action, argparse.BooleanOptionalAction):
+                assert re.match("--(no-)?notices", flag), flag
