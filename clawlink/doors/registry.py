@@ -15,6 +15,8 @@ from dataclasses import Field, dataclass, field, fields, make_dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from clawlink.version import DISTRIBUTION
+
 if TYPE_CHECKING:
     from clawlink.bench.scenarios import Row
     from clawlink.bench.upkeep_scenarios import Step
@@ -115,10 +117,11 @@ class Door:
 
 
 class Broken(NamedTuple):
-    """A door that cannot be loaded, and the reason."""
+    """A door that cannot be loaded, the reason, and the package that brings it."""
 
     name: str
     reason: str
+    package: str
 
 
 class Found(NamedTuple):
@@ -133,17 +136,19 @@ def find() -> Found:
     """Find all doors once. A door that cannot be loaded is logged and left out."""
     doors: dict[str, Door] = {}
     broken = []
-    for name, load in (*_built_in(), *_of_packages()):
+    for name, package, load in (*_built_in(), *_of_packages()):
         try:
             door = load()
             if not isinstance(door, Door):
                 raise TypeError(f"{door!r} is no clawlink.doors.registry.Door")
-            if door.name != name or name in doors:
-                raise ValueError(f"its name is {door.name!r}, and this name is taken or differs")
+            if door.name != name:
+                raise ValueError(f"it calls itself {door.name!r}")
+            if name in doors:
+                raise ValueError("another door has this name")
             doors[name] = door
         except Exception as error:
-            broken.append(Broken(name, f"{type(error).__name__}: {error}"))
-            _log.warning("the door %s cannot be loaded and is left out: %s", *broken[-1])
+            broken.append(Broken(name, f"{type(error).__name__}: {error}", package))
+            _log.warning("the door %s of %s cannot be loaded and is left out: %s", name, package, broken[-1].reason)
             _log.debug("the door %s", name, exc_info=error)
     return Found(doors, broken)
 
@@ -183,7 +188,7 @@ def next_step(content: Any) -> tuple[str, ...] | None:
     return None
 
 
-def _built_in() -> Iterator[tuple[str, Callable[[], Any]]]:
+def _built_in() -> Iterator[tuple[str, str, Callable[[], Any]]]:
     """Give the folders beside this file.
 
     They are not found by entry points: a checkout that runs without being installed has none, and one that was
@@ -192,16 +197,16 @@ def _built_in() -> Iterator[tuple[str, Callable[[], Any]]]:
     package = __name__.rpartition(".")[0]
     for found in pkgutil.iter_modules(import_module(package).__path__):
         if found.ispkg:
-            yield found.name, functools.partial(_door_of, f"{package}.{found.name}")
+            yield found.name, DISTRIBUTION, functools.partial(_door_of, f"{package}.{found.name}")
 
 
 def _door_of(module: str) -> Any:
     return import_module(module).DOOR
 
 
-def _of_packages() -> Iterator[tuple[str, Callable[[], Any]]]:
+def _of_packages() -> Iterator[tuple[str, str, Callable[[], Any]]]:
     """Give the doors that other packages offer."""
     from importlib.metadata import entry_points  # it takes a while, and most commands ask for no door
 
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
-        yield entry.name, entry.load
+        yield entry.name, entry.dist.name if entry.dist is not None else entry.value, entry.load

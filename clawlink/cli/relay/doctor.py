@@ -63,6 +63,7 @@ def _show(ctx: Context, check: Check) -> None:
 
 def _checks(ctx: Context) -> Iterator[Check]:
     yield _check_install()
+    yield from _check_doors()
     chosen, identity = _choose(ctx)
     relay_answers = False
     if chosen is None:
@@ -93,6 +94,15 @@ def _check_install() -> Check:
         return Check("install", "ok", f"{DISTRIBUTION} {VERSION}")
     what, _, fix = former.partition(": ")
     return Check("install", "FAIL", what, fix, Exit.FAILED)
+
+
+def _check_doors() -> Iterator[Check]:
+    """Name the doors that cannot be loaded."""
+    from clawlink.doors.registry import find
+
+    for broken in find().broken:
+        detail = f"the door {broken.name} of {broken.package} cannot be loaded and is left out: {broken.reason}"
+        yield Check("door", "warn", detail, f"pip install --upgrade {broken.package}, or uninstall it")
 
 
 def _choose(ctx: Context) -> tuple[Where | None, Check]:

@@ -1,0 +1,109 @@
+"""Doors are found in their folder and as entry points, and one that cannot be loaded is in nobody's way."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clawlink.cli import verbs
+from clawlink.cli.exits import Exit
+from clawlink.cli.main import main
+from clawlink.config import ServerConfig
+from clawlink.doors import registry
+from clawlink.server.app import App
+from tests.doors.conftest import Offer
+
+FOLDERS = {path.parent.name for path in Path(registry.__file__).parent.glob("*/__init__.py")}
+
+GOOD = """
+from clawlink.doors.registry import Door, OpenDoor
+from clawlink.protocol.paths import Endpoint
+
+class Good(Door):
+    name = "good"
+
+    def open(self, opening):
+        return Open()
+
+    def verbs(self):
+        raise ImportError("no commands today")
+
+class Open(OpenDoor):
+    def routes(self):
+        return [(Endpoint("good", "POST", "/send", "Taken.", None), None)]
+
+DOOR = Good()
+"""
+
+
+@pytest.fixture
+def found_anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    registry.find.cache_clear()
+    yield monkeypatch
+    monkeypatch.undo()
+    registry.find.cache_clear()
+
+
+def test_the_folders_are_doors_without_any_entry_point() -> None:
+    code = "from clawlink.doors.registry import find; print(*find().doors, find().broken)"
+    root = Path(registry.__file__).parents[2]
+    # Without site-packages nothing is installed: neither this checkout nor its entry points.
+    program = f"import sys; sys.path = [p for p in sys.path if 'site-packages' not in p] + [{str(root)!r}]; {code}"
+    done = subprocess.run([sys.executable, "-S", "-c", program], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == [*sorted(FOLDERS), "[]"]
+
+
+def test_a_door_that_cannot_be_loaded_is_logged_and_left_out(
+    offer: Offer,
+    found_anew: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    clawlink_home: Path,
+) -> None:
+    bad = {
+        "gone": ("no_such_module:DOOR", None, "ModuleNotFoundError"),
+        "raises": ("raising_door:DOOR", "raise RuntimeError('half written')", "RuntimeError: half written"),
+        "other": ("other_door:DOOR", "DOOR = object()", "TypeError"),
+        "named": ("named_door:DOOR", GOOD, "it calls itself 'good'"),
+    }
+    for name, (entry, code, _) in bad.items():
+        found_anew.syspath_prepend(offer(name, entry, code))
+    with caplog.at_level(logging.WARNING, "clawlink.doors"):
+        found = registry.find()
+    assert set(found.doors) == FOLDERS
+    told = {broken.name: broken for broken in found.broken}
+    assert set(told) == set(bad)
+    for name, (_, _, reason) in bad.items():
+        assert reason in told[name].reason, name
+        assert f"the door {name} of {name}-package cannot be loaded and is left out" in caplog.text, name
+    capfd.readouterr()
+    main(["doctor"])
+    shown = capfd.readouterr().out
+    assert "warn  door        the door gone of gone-package cannot be loaded" in shown
+    assert "fix: pip install --upgrade gone-package, or uninstall it" in shown
+
+
+def test_a_door_of_another_package_is_found_by_its_entry_point(
+    offer: Offer, found_anew: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    found_anew.syspath_prepend(offer("good", "good_door:DOOR", GOOD))
+    assert set(registry.find().doors) == {*FOLDERS, "good"}
+    with caplog.at_level(logging.WARNING, "clawlink.doors"):
+        verbs.of_doors.cache_clear()
+        assert main(["--help"]) == Exit.DONE
+    verbs.of_doors.cache_clear()
+    assert "the commands of the door good cannot be loaded: no commands today" in caplog.text
+
+
+async def test_a_door_does_not_take_an_address_of_the_relay(offer: Offer, found_anew: pytest.MonkeyPatch) -> None:
+    found_anew.syspath_prepend(offer("good", "good_door:DOOR", GOOD))
+    app = App(ServerConfig(port=0))
+    with pytest.raises(ValueError, match="the door good serves POST /send, which is taken"):
+        await app.start()
+    await app.stop()
