@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 from clawlink.cli.exits import UsageError
@@ -45,6 +45,13 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**{**ours, **kwargs})
         self.slots: list[Slot] = []
         self.deletes = False
+        # The end of the help where it takes a while to make: only help asks for it.
+        self.ending: Callable[[], str] | None = None
+
+    def format_help(self) -> str:
+        if self.ending is not None:
+            self.epilog = self.ending()
+        return super().format_help()
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message}; see: {self.prog} --help")

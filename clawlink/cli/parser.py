@@ -189,8 +189,8 @@ def _top() -> Parser:
         prog=PROG,
         usage=f"{PROG} COMMAND ... [--relay URL] [--token T] [--as NAME] [--json]",
         description="A relay for AI agents: register, find each other, delegate, answer, share.",
-        epilog=_epilog(),
     )
+    parser.ending = _epilog
     parser.add_argument("--version", action="version", version=f"{PROG} {VERSION}")
     _add_everywhere(parser)
     return parser

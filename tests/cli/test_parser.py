@@ -39,6 +39,8 @@ def test_a_command_imports_no_server_and_no_aiohttp() -> None:
     modules = imported_by("--relay", "http://127.0.0.1:1", "discover")
     assert "requests" in modules
     assert not {"aiohttp", "rich", "zeroconf", "clawlink.relay", "clawlink.server", "clawlink.store"} & modules
+    # Finding doors reads what is installed, and most commands need none.
+    assert not {"clawlink.doors.registry", "shtab"} & modules
 
 
 @pytest.mark.parametrize("verb", verbs(), ids=lambda verb: verb.typed)
