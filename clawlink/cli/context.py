@@ -194,7 +194,7 @@ class Context:
             self.err.json({"warning": sentence}, one_line=True)
             self.err.flush()
         else:
-            self.err.line(f"clawlink: {cell(sentence)}")
+            self.err.pieces(("clawlink:", "yellow"), (f" {cell(sentence)}", None))
 
     def read(self, text: str) -> str:
         """Return the text, or standard input if it is ``-``: UTF-8, without a byte-order mark and the last line end."""

@@ -20,6 +20,8 @@ Progress = Callable[[int, int | None], object]
 
 # A smaller transfer is over before a bar would be seen.
 _WORTH_A_BAR_BYTES = 1024 * 1024
+# From this width of a terminal on there is room for a long bar.
+_WIDE = 100
 _MOST_NAMED = 5
 # Room for a counter in a name that others have made as long as a name may be.
 _MOST_STEM_BYTES = 150
@@ -48,6 +50,7 @@ def bar(ctx: Context, what: str) -> Iterator[Progress | None]:
         return
     from rich.progress import BarColumn, DownloadColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
+    from rich.table import Column
     from rich.text import Text
 
     from clawlink.cli.render import quoted, size
@@ -59,13 +62,17 @@ def bar(ctx: Context, what: str) -> Iterator[Progress | None]:
             speed = task.finished_speed or task.speed
             return Text("? /s" if speed is None else f"{size(round(speed))}/s", style="progress.data.speed")
 
+    console = ctx.err.console()
+    wide = console.width >= _WIDE
+    # Bar and figures have their width on any terminal. The name gets the rest, and is cut where that is not enough.
     bars = Bars(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(30),
+        TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
+        BarColumn(30 if wide else 10),
         DownloadColumn(binary_units=True),
         Speed(),
-        TimeRemainingColumn(),
-        console=ctx.err.console(),
+        TimeRemainingColumn(compact=not wide),
+        console=console,
+        expand=True,
         transient=True,
         redirect_stdout=False,
         redirect_stderr=False,

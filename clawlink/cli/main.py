@@ -175,7 +175,7 @@ def _report(error: ClawLinkError, as_json: bool) -> None:
 
             err.line(harmless_json(to_body(error)).decode())
         else:
-            err.line(f"clawlink: {cell(error.message)}")
+            err.pieces(("clawlink:", "bold red"), (f" {cell(error.message)}", None))
 
 
 def _close(code: Exit) -> Exit:

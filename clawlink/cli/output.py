@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-from clawlink.cli.render import columns, harmless_json, lines, wrapped
+from clawlink.cli.render import columns, harmless_json, lines, state_style, wrapped
 from clawlink.client.whole import flush_all, write_all
 
 _BAR, _PLAIN_BAR = "\u2502 ", "| "
@@ -37,14 +37,23 @@ class Output:
 
     def line(self, text: str = "", style: str | None = None) -> None:
         """Print a line of our own words; what others wrote has been through ``render`` before."""
+        self.pieces((text, style))
+
+    def pieces(self, *pieces: tuple[str, str | None]) -> None:
+        """Print a line of several pieces, each with its style."""
         if self._stream is None:
             return
-        if style is not None and self.terminal:
+        if self.terminal and any(style is not None for _, style in pieces):
             from rich.text import Text
 
-            self.console().print(Text(text, style=style), soft_wrap=True)
+            self.console().print(Text.assemble(*((text, style or "") for text, style in pieces)), soft_wrap=True)
         else:
-            self.write(text + "\n")
+            self.write("".join(text for text, _ in pieces) + "\n")
+
+    def stands(self, what: str, state: str) -> None:
+        """Print what something is, and in which state."""
+        style = state_style(state)
+        self.pieces((f"{what}: ", "bold"), (state, f"bold {style}" if style else "bold"))
 
     def facts(self, *pairs: tuple[str, str | None], indent: int = 2) -> None:
         """Print facts under each other; those that are None are left out."""
@@ -60,10 +69,18 @@ class Output:
             for piece in wrapped(line, self._columns() - len(margin)) if self.terminal else [line]:
                 self.line(margin + piece)
 
-    def table(self, head: Sequence[str], rows: Sequence[Sequence[str]], *, whole: str | None = None) -> None:
+    def table(
+        self,
+        head: Sequence[str],
+        rows: Sequence[Sequence[str]],
+        *,
+        whole: str | None = None,
+        least: Sequence[str] = (),
+    ) -> None:
         """Print a table. Its cells have been through ``render.cell``; nothing in them is read as markup.
 
-        The column ``whole`` keeps its cells on one line each where a terminal is narrow: others get less room.
+        On a narrow terminal the columns ``least`` are left out, the first one first, and cells are wrapped at words;
+        those of the column ``whole`` are not.
         """
         if not self.terminal:
             for line in columns([[title.upper() for title in head], *rows]):
@@ -73,12 +90,18 @@ class Output:
         from rich.table import Table
         from rich.text import Text
 
+        from clawlink.cli.tables import layout
+
+        console = self.console()
+        shown = layout(head, rows, console.width, whole=whole, least=least)
         table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-        for title in head:
-            table.add_column(title, overflow="fold", no_wrap=title == whole)
+        for at, width in shown.columns.items():
+            table.add_column(head[at], overflow="fold", no_wrap=head[at] == whole, width=width)
         for row in rows:
-            table.add_row(*(Text(text) for text in row))
-        self.console().print(table)
+            table.add_row(*(Text(row[at], style=_style(head[at], row[at])) for at in shown.columns))
+        console.print(table)
+        if shown.left_out:
+            self.line(f"No room here for: {', '.join(shown.left_out)}. A wider terminal or --json shows all.", "dim")
 
     def json(self, value: Any, *, one_line: bool = False) -> None:
         """Print a value as JSON in UTF-8, whatever the stream's encoding: on one line, or indented on a terminal."""
@@ -146,3 +169,7 @@ class Output:
         except (UnicodeEncodeError, LookupError):
             return False
         return True
+
+
+def _style(title: str, text: str) -> str:
+    return (state_style(text) or "") if title in ("state", "status") else ""

@@ -78,19 +78,48 @@ def width(text: str) -> int:
 
 
 def wrapped(line: str, columns: int) -> list[str]:
-    """Cut a line into pieces of at most ``columns``, so that a terminal does not break it by itself."""
+    """Cut a line into pieces of at most ``columns``, at words where there are any."""
     line = line.expandtabs(4)
     pieces: list[str] = []
-    piece: list[str] = []
+    piece = ""
     used = 0
     for c in line:
         takes = width(c)
         if used + takes > columns and piece:
-            pieces.append("".join(piece))
-            piece, used = [], 0
-        piece.append(c)
+            at = len(piece) if c == " " else piece.rfind(" ") + 1
+            at = at or len(piece)
+            pieces.append(piece[:at])
+            piece = piece[at:]
+            used = width(piece)
+        piece += c
         used += takes
-    return [*pieces, "".join(piece)]
+    return [*pieces, piece]
+
+
+# The colour of a state, by its first word.
+_STATE_STYLES = {
+    "online": "green",
+    "stale": "yellow",
+    "queued": "blue",
+    "stored": "blue",
+    "delivered": "cyan",
+    "in_progress": "cyan",
+    "input_required": "yellow",
+    "acked": "green",
+    "completed": "green",
+    "answered": "green",
+    "failed": "red",
+    "rejected": "red",
+    "expired": "red",
+    "dead": "red",
+    "cancelled": "yellow",
+    "returned": "yellow",
+}
+
+
+def state_style(state: str) -> str | None:
+    """Return the colour of a state, None for one that has none."""
+    return _STATE_STYLES.get(re.split("[ ,:]", state, maxsplit=1)[0])
 
 
 def columns(rows: Iterable[Sequence[str]]) -> list[str]:

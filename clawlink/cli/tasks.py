@@ -18,6 +18,7 @@ _ASKED = "input_required"
 _DONE = "completed"
 _CANCELLED = "cancelled"
 _NAME_WIDTH = 40
+_BRIEF_WIDTH, _BRIEF_ID = 16, 6
 
 
 def exit_of(task: TaskView) -> Exit:
@@ -34,6 +35,11 @@ def stands(task: TaskView) -> str:
 def known_as(task: TaskView) -> str:
     """Return what the task says, and its id."""
     return f"{quoted(as_text(task.task), _NAME_WIDTH)}, task {cell(task.task_id)}"
+
+
+def known_briefly(task: TaskView) -> str:
+    """Return the beginning of what the task says, and of its id, which is enough to type."""
+    return f"{quoted(as_text(task.task), _BRIEF_WIDTH)} {cell(task.task_id[:_BRIEF_ID])}"
 
 
 def owner_of(ctx: Context, task: TaskView, *, me: str | None, brief: bool = False) -> str:
@@ -84,7 +90,7 @@ def show_result(ctx: Context, task: TaskView) -> None:
     end = latest_step(task)
     by = None if end is None else end.by
     itself = by is not None and by == ctx.me.agent_id and task.status == _CANCELLED
-    ctx.out.line(f"{known_as(task)}: {stands(task)}{' by you' if itself else ''}", style="bold")
+    ctx.out.stands(known_as(task), f"{stands(task)}{' by you' if itself else ''}")
     begun, ended = epoch(task.created_at), epoch(task.finished_at or "")
     took = None if begun is None or ended is None else duration(ended - begun)
     attempts = None if task.attempts < 2 else f"handed out {task.attempts} times"
@@ -106,7 +112,7 @@ def show_result(ctx: Context, task: TaskView) -> None:
 def show_task(ctx: Context, task: TaskView, *, me: str | None) -> None:
     """Print a task with all that happened to it."""
     now = ctx.now
-    ctx.out.line(f"task {cell(task.task_id)}: {stands(task)}", style="bold")
+    ctx.out.stands(f"task {cell(task.task_id)}", stands(task))
     ctx.out.facts(
         ("asked by", "you" if task.requester == me else ctx.agents.named(task.requester)),
         ("for", wanted(ctx, task)),
@@ -165,6 +171,8 @@ def row(ctx: Context, task: TaskView, *, me: str | None) -> tuple[str, ...]:
 
 
 HEAD = ("task", "state", "age", "asked by", "owner", "what")
+# Left out on a narrow terminal, the first one first.
+LEAST = ("age", "asked by", "owner")
 
 
 def _age(task: TaskView, now: float) -> str:

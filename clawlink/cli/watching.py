@@ -11,7 +11,17 @@ import msgspec
 from clawlink.cli.exits import Exit
 from clawlink.cli.render import cell, plural, quoted
 from clawlink.cli.shared import tell_away
-from clawlink.cli.tasks import answer_command, exit_of, known_as, latest_step, owner_of, question, show_result, stands
+from clawlink.cli.tasks import (
+    answer_command,
+    exit_of,
+    known_as,
+    known_briefly,
+    latest_step,
+    owner_of,
+    question,
+    show_result,
+    stands,
+)
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -19,7 +29,9 @@ if TYPE_CHECKING:
     from clawlink.protocol.replies import TaskView
 
 _NOTE_WIDTH, _QUESTION_WIDTH = 120, 400
-_BAR_WIDTH = 20
+_BAR_WIDTH, _NARROW_BAR_WIDTH = 20, 10
+# From this width of a terminal on there is room for a whole id.
+_WIDE = 120
 
 
 def wait_for_tasks(ctx: Context, ids: Sequence[str], *, first_only: bool, timeout: float | None) -> Exit:
@@ -144,18 +156,21 @@ class _Bars(_Lines):
     def __init__(self, ctx: Context) -> None:
         super().__init__(ctx)
         from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-        def text(template: str) -> TextColumn:
-            return TextColumn(template, markup=False)
+        from rich.table import Column
 
         self._bars: dict[str, Any] = {}
+        console = ctx.err.console()
+        self._wide = console.width >= _WIDE
+        # The bar has its width on any terminal. The text gets the rest, and is cut where that is not enough.
         self._progress = Progress(
             SpinnerColumn(),
-            text("{task.fields[id]}"),
-            BarColumn(_BAR_WIDTH),
+            BarColumn(_BAR_WIDTH if self._wide else _NARROW_BAR_WIDTH),
             TimeElapsedColumn(),
-            text("{task.description}"),
-            console=ctx.err.console(),
+            TextColumn(
+                "{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
+            ),
+            console=console,
+            expand=True,
             transient=True,
             redirect_stdout=False,
             redirect_stderr=False,
@@ -182,10 +197,14 @@ class _Bars(_Lines):
                 self._progress.remove_task(self._bars.pop(id))
             return
         if id not in self._bars:
-            self._bars[id] = self._progress.add_task("", total=None, id=known_as(task))
+            self._bars[id] = self._progress.add_task("", total=None)
         total = None if task.progress is None else 100.0
+        known = known_as(task) if self._wide else known_briefly(task)
         self._progress.update(
-            self._bars[id], total=total, completed=task.progress or 0.0, description=_said(self._ctx, task)
+            self._bars[id],
+            total=total,
+            completed=task.progress or 0.0,
+            description=f"{known}: {_said(self._ctx, task)}",
         )
         if question(task) is not None:
             with self.paused():

@@ -47,6 +47,22 @@ def test_on_a_terminal_it_shows_how_far_it_is_how_fast_and_how_long_it_takes(tot
     assert "/s" in shown or "?" in shown
 
 
+@pytest.mark.parametrize("columns", [60, 80])
+def test_on_a_narrow_terminal_the_name_gives_way_and_not_the_bar(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    err = Terminal()
+    with bar(context(err), "a-key-of-a-file-that-has-a-name-much-too-long") as moved:
+        assert moved is not None
+        moved(0, 10_000_000)
+        moved(5_000_000, 10_000_000)
+    last = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", err.getvalue()).replace("\r", "\n").rstrip().splitlines()[-1]
+    assert len(last) <= columns
+    assert '"a-key' in last
+    assert ("…" in last) is (columns == 60)
+    assert last.count("━") + last.count("╸") + last.count("╺") == 10, last
+    assert "4.8/9.5 MiB" in last
+
+
 def test_what_is_small_is_over_before_it_would_be_seen() -> None:
     err = Terminal()
     with bar(context(err), "k") as moved:

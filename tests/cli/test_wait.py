@@ -518,12 +518,15 @@ def test_control_c_on_a_terminal_leaves_it_in_order(
     import pty
 
     monkeypatch.setenv("TERM", "xterm")
-    id = delegate(call, peer)
+    monkeypatch.setenv("COLUMNS", "60")
+    id = delegate(call, peer, task="count the words of the book of 300 pages")
     master, slave = pty.openpty()
     waiting = beside("wait", id, stderr=slave)
     os.close(slave)
     shown = Screen(master)
-    shown.until(id)
+    shown.until(f'"count the wor..." {id[:6]}: queued', "━")
+    peer.respond(id, status="in_progress", progress=50)
+    shown.until(f'"count the wor..." {id[:6]}: in_progress', "━" * 4)
     waiting.process.send_signal(signal.SIGINT)
     assert waiting.end()[0] == 130
     shown.close()

@@ -54,4 +54,5 @@ def _show(ctx: Context, found: Discovered, *, filtered: bool) -> None:
             for agent in found.agents
         ],
         whole="id",
+        least=("machine", "load", "id"),
     )

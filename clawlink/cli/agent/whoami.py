@@ -103,6 +103,7 @@ def _show(
             for saved in kept
         ],
         whole="id",
+        least=("token", "agent key", "relay"),
     )
     if chosen is None:
         ctx.out.line(f"None of them is used: {cell(problem or '')}.")

@@ -42,6 +42,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
             )
             for one in history.versions
         ],
+        least=("sha-256", "type", "size"),
     )
     ctx.out.facts(
         ("lock", None if history.lock is None else lock_line(ctx, history.lock)),

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from clawlink.protocol.replies import FileInfo
 
 _HEAD = ("key", "type", "version", "size", "last editor", "written")
+# Left out on a narrow terminal, the first one first.
+_LEAST = ("type", "written", "last editor", "size", "note")
 
 
 def add(parser: ArgumentParser) -> None:
@@ -39,9 +41,9 @@ def run(args: Namespace, ctx: Context) -> Exit:
         notes = [_note(ctx, file) for file in files]
         rows = [_row(ctx, file) for file in files]
         if any(notes):
-            ctx.out.table((*_HEAD, "note"), [(*row, note) for row, note in zip(rows, notes, strict=True)])
+            ctx.out.table((*_HEAD, "note"), [(*row, note) for row, note in zip(rows, notes, strict=True)], least=_LEAST)
         else:
-            ctx.out.table(_HEAD, rows)
+            ctx.out.table(_HEAD, rows, least=_LEAST)
     return Exit.DONE
 
 

@@ -55,7 +55,7 @@ def _show_one(ctx: Context, status: MessageStatus) -> None:
     delivered = when(status.delivered_at, now)
     if status.delivered_to is not None:
         delivered += f" to {ctx.agents.named(status.delivered_to)}, attempt {status.attempts}"
-    ctx.out.line(f"{kind} {cell(status.message_id)}: {status.task_status or status.state}", style="bold")
+    ctx.out.stands(f"{kind} {cell(status.message_id)}", cell(status.task_status or status.state))
     ctx.out.facts(
         ("from", ctx.agents.named(status.from_agent)),
         ("to", "whoever claims it first" if status.to_agent is None else ctx.agents.named(status.to_agent)),

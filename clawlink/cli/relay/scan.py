@@ -43,6 +43,8 @@ def run(args: Namespace, ctx: Context) -> Exit:
                 (cell(relay.name), cell(relay.url), cell(relay.version), "asked for" if relay.auth else "not asked for")
                 for relay in found
             ],
+            whole="url",
+            least=("version", "token", "name"),
         )
         ctx.out.line("Join one: clawlink --relay URL [--token TOKEN] register --name NAME")
     return Exit.DONE

@@ -26,7 +26,7 @@ def add(parser: ArgumentParser) -> None:
 def run(args: Namespace, ctx: Context) -> Exit:
     """List them by state, the open ones first, the newest first within each."""
     from clawlink.cli.render import plural
-    from clawlink.cli.tasks import HEAD, row
+    from clawlink.cli.tasks import HEAD, LEAST, row
     from clawlink.protocol.replies import TaskList
 
     found, after = _find(args, ctx)
@@ -36,7 +36,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     if not found:
         ctx.out.line("No tasks." if args.role is None and args.status is None else "No task matches.")
         return Exit.DONE
-    ctx.out.table(HEAD, [row(ctx, task, me=ctx.me.agent_id) for task in found], whole="task")
+    ctx.out.table(HEAD, [row(ctx, task, me=ctx.me.agent_id) for task in found], whole="task", least=LEAST)
     if after is not None:
         ctx.out.line(f"{plural(len(found), 'task')}; there may be more: --limit N shows more.")
     return Exit.DONE

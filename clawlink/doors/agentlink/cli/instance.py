@@ -116,5 +116,6 @@ def _list(args: Namespace, ctx: Context) -> Exit:
                 )
                 for entry in file.registered_instances
             ],
+            least=("secret", "signs", "name"),
         )
     return Exit.DONE
