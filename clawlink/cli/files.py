@@ -20,7 +20,7 @@ Progress = Callable[[int, int | None], object]
 
 # A smaller transfer is over before a bar would be seen.
 _WORTH_A_BAR_BYTES = 1024 * 1024
-# From this width of a terminal on there is room for a long bar.
+# From here on there is room for a long bar.
 _WIDE = 100
 _MOST_NAMED = 5
 # Room for a counter in a name that others have made as long as a name may be.

@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from clawlink.cli.exits import UsageError
-from clawlink.cli.messages import as_text
 from clawlink.cli.render import ago, cell, duration, epoch, quoted
 
 if TYPE_CHECKING:
@@ -95,6 +94,7 @@ def agent(ctx: Context, given: str) -> str:
 
 def _tasks(ctx: Context, given: str) -> dict[str, str]:
     """Return the tasks that begin so, each with what it is. Raises UsageError where not all could be looked at."""
+    from clawlink.cli.messages import as_text
     from clawlink.domain.limits import MAX_LIST_LENGTH
 
     found: dict[str, str] = {}

@@ -22,7 +22,6 @@ from clawlink.domain.message import (
     TaskResponse,
     TaskUpdate,
 )
-from clawlink.doors.registry import next_step
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -183,6 +182,8 @@ def next_command(ctx: Context, message: Message | Other, *, receipt: str | None 
     if isinstance(message, TaskUpdate):
         return "look", ctx.command("task", message.task_id)
     if isinstance(message, PlainMessage):
+        from clawlink.doors.registry import next_step
+
         words = next_step(message.content) if isinstance(message.content, str) else None
         if words is not None:
             return "receive", ctx.command(*words)

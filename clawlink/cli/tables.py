@@ -1,4 +1,4 @@
-"""Which columns of a table a terminal has room for, and how wide each is. Pure."""
+"""The columns of a table that a terminal has room for, and their widths. Pure."""
 
 from __future__ import annotations
 

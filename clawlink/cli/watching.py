@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _NOTE_WIDTH, _QUESTION_WIDTH = 120, 400
 _BAR_WIDTH, _NARROW_BAR_WIDTH = 20, 10
-# From this width of a terminal on there is room for a whole id.
+# From here on there is room for a whole id.
 _WIDE = 120
 
 
