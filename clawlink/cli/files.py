@@ -33,7 +33,10 @@ def add_file_key(parser: ArgumentParser) -> None:
 
 
 def reader(ctx: Context) -> Client:
-    """Return a client that reads as the identity, if there is one to choose: what only one may read is its own then."""
+    """Return a client that reads as the identity, if there is one to choose.
+
+    What only one may read is its own then, and files that are for it are there.
+    """
     from clawlink.client.identity import IdentityUnreadable, NoIdentity, SeveralIdentities
 
     try:
@@ -162,6 +165,18 @@ def ends_line(expires_at: str | None, burn: bool, now: float) -> str | None:
     return ", ".join(said) or None
 
 
+def readers_line(ctx: Context, owner: str | None, readers: Sequence[str] | None) -> str | None:
+    """Say which agents a file is for; None if it is for everyone."""
+    if readers is None:
+        return None
+    named = [ctx.agents.named(one) for one in readers]
+    shown = [*named[:_MOST_NAMED], *([f"{len(named) - _MOST_NAMED} more"] if len(named) > _MOST_NAMED else [])]
+    by = None if owner is None else ctx.agents.named(owner)
+    if not shown:
+        return f"for {by or 'its owner'} alone"
+    return f"for {', '.join(shown)}{f', owned by {by}' if by else ''}"
+
+
 # -- what goes with a message ------------------------------------------------------------------------------------------
 
 
@@ -171,7 +186,7 @@ def add_attach(parser: ArgumentParser) -> None:
         "--attach",
         action="append",
         metavar="FILE",
-        help="share this file or folder, and name it in the message; once for each",
+        help="share this file or folder with the agents of the message, and name it there; once for each",
     )
 
 

@@ -8,12 +8,24 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote, unquote
 
-from clawlink.client.calls import Call, File, Identity, Reply, checked, query_string, reader, repeat_key, simple_call
-from clawlink.errors import BadRequest, ClawLinkError, RelayUnreachable, UnknownFile, UnknownUpload
+from clawlink.client.calls import (
+    Call,
+    File,
+    Identity,
+    Reply,
+    checked,
+    query_string,
+    reader,
+    repeat_key,
+    several,
+    simple_call,
+)
+from clawlink.domain.limits import EVERYONE
+from clawlink.errors import BadRequest, ClawLinkError, NotAllowed, RelayUnreachable, UnknownFile, UnknownUpload
 from clawlink.protocol import paths, replies, requests
 
 T = TypeVar("T")
@@ -30,7 +42,10 @@ _read_deleted = reader(replies.FileDeleted)
 
 
 class FileFacts(NamedTuple):
-    """The facts of a version of a file, without its content. ``size`` is in bytes, ``sha256`` in hexadecimal."""
+    """The facts of a version of a file, without its content. ``size`` is in bytes, ``sha256`` in hexadecimal.
+
+    ``readers`` are the ids of the agents that may see it beside its ``owner``; both are None if it is for everyone.
+    """
 
     file_key: str
     version: int
@@ -42,6 +57,8 @@ class FileFacts(NamedTuple):
     updated_at: str
     expires_at: str | None
     burn_after_read: bool
+    owner: str | None = None
+    readers: list[str] | None = None
 
 
 class Blob(NamedTuple):
@@ -57,6 +74,7 @@ class Terms(NamedTuple):
 
     ``if_version`` writes it only if it is at that version still (0: if it is new), ``ttl`` keeps it for so many
     seconds, ``burn`` until somebody has read it, and ``force`` writes although another agent holds its lock.
+    ``readers`` are the agents that may see it: see ``put_blob``.
     """
 
     content_type: str | None = None
@@ -65,16 +83,18 @@ class Terms(NamedTuple):
     ttl: float | None = None
     burn: bool = False
     force: bool = False
+    readers: Sequence[str] | None = None
 
 
 class UploadState(NamedTuple):
-    """How far an upload is. ``version`` and ``sha256`` are there once it is finished."""
+    """How far an upload is. ``version`` and ``sha256`` are there once it is finished, and the file's ``readers``."""
 
     upload_id: str
     offset: int
     length: int | None = None
     version: int | None = None
     sha256: str | None = None
+    readers: list[str] | None = None
 
 
 def put_file(
@@ -84,12 +104,18 @@ def put_file(
     *,
     file_type: str = "text",
     if_version: int | None = None,
+    readers: Sequence[str] | None = None,
     key: str | None = None,
 ) -> Call[replies.FileSaved]:
-    """Write a shared file; with ``if_version`` only if it is still at that version (0: if it is new)."""
+    """Write a shared file; with ``if_version`` only if it is still at that version (0: if it is new).
+
+    ``readers`` are those of ``put_blob``.
+    """
     data = content.encode() if isinstance(content, str) else content
     kind = TEXT if is_text(data) else OCTETS
-    return put_blob(me, file_key, data, content_type=kind, file_type=file_type, if_version=if_version, key=key)
+    return put_blob(
+        me, file_key, data, content_type=kind, file_type=file_type, if_version=if_version, readers=readers, key=key
+    )
 
 
 def get_file(me: Identity, file_key: str) -> Call[File]:
@@ -103,8 +129,11 @@ def get_file(me: Identity, file_key: str) -> Call[File]:
 
 
 def list_files(me: Identity, *, limit: int = 100, after: str | None = None) -> Call[replies.FileList]:
-    """List shared files; ``after`` is what the reply before gave as ``next``."""
-    return simple_call(paths.LIST_FILES, query={"limit": limit, "after": after})
+    """List shared files, those for everyone before those for this agent.
+
+    ``after`` is what the reply before gave as ``next``.
+    """
+    return simple_call(paths.LIST_FILES, query={"limit": limit, "after": after, "agent_id": me.agent_id})
 
 
 def delete_file(
@@ -130,12 +159,15 @@ def put_blob(
     ttl: float | None = None,
     burn: bool = False,
     force: bool = False,
+    readers: Sequence[str] | None = None,
     key: str | None = None,
 ) -> Call[replies.FileSaved]:
     """Write a shared file, all of it at once; ``upload`` is for what is large.
 
     ``if_version`` writes it only if it is at that version still (0: if it is new), ``ttl`` keeps it for so many
     seconds, ``burn`` until somebody has read it, and ``force`` writes although another agent holds its lock.
+    ``readers`` are ids or names of the agents that may see it beside this one. An empty list is for this agent alone,
+    ``["*"]`` for everyone; None leaves the readers as they are, and a new file is for everyone.
     """
     require_key(file_key)
     headers = {
@@ -147,10 +179,18 @@ def put_blob(
         "ClawLink-TTL": None if ttl is None else f"{ttl:.0f}",
         "ClawLink-Burn-After-Read": "1" if burn else None,
         "ClawLink-Force": "1" if force else None,
+        "ClawLink-Readers": _readers(readers),
         "Content-Digest": _digest_of(content),
         "Idempotency-Key": repeat_key(key),
     }
-    return _raw(paths.PUT_BLOB, headers, body=content, read=_read_saved, file_key=file_key)
+
+    def read(reply: Reply) -> replies.FileSaved:
+        saved: replies.FileSaved = _read_saved(reply.body)
+        if readers is not None and list(readers) != [EVERYONE] and saved.readers is None:
+            raise no_readers(f", and everyone can read {file_key!r} now: delete it, and")
+        return saved
+
+    return _raw(paths.PUT_BLOB, headers, body=content, read_reply=read, file_key=file_key)
 
 
 def get_blob(
@@ -200,7 +240,8 @@ def _get(
         return give(Blob(_facts(file_key, reply.headers, size), begin, reply.body))
 
     headers = {**(_acting(me.require()) if burn else {}), "Range": part, "Accept-Encoding": "identity"}
-    return _raw(paths.GET_BLOB, headers, query={"version": version}, read_reply=read, file_key=file_key)
+    query = {"version": version, "agent_id": me.agent_id}
+    return _raw(paths.GET_BLOB, headers, query=query, read_reply=read, file_key=file_key)
 
 
 def stat_blob(me: Identity, file_key: str, *, version: int | None = None) -> Call[FileFacts]:
@@ -211,6 +252,8 @@ def stat_blob(me: Identity, file_key: str, *, version: int | None = None) -> Cal
         return _facts(file_key, reply.headers, int(reply.headers["Content-Length"]))
 
     def refuse(status: int) -> ClawLinkError | None:
+        if status == 403:
+            return NotAllowed(f"the agent key is not that of agent {me.agent_id}", field="agent_id")
         if status != 404:
             return None
         if version is None:
@@ -220,7 +263,7 @@ def stat_blob(me: Identity, file_key: str, *, version: int | None = None) -> Cal
     return _raw(
         paths.HEAD_BLOB,
         {"Accept-Encoding": "identity"},
-        query={"version": version},
+        query={"version": version, "agent_id": me.agent_id},
         read_reply=read,
         refuse=refuse,
         file_key=file_key,
@@ -235,7 +278,7 @@ def file_history(
     With ``wait``, in seconds, once it is at another version than ``since``, or as it is then; a deletion counts.
     """
     require_key(file_key)
-    query = {"versions": "", "since": since, "wait": wait or None}
+    query = {"versions": "", "since": since, "wait": wait or None, "agent_id": me.agent_id}
     return _raw(paths.GET_BLOB, {}, query=query, wait=wait, read=_read_history, file_key=file_key)
 
 
@@ -290,6 +333,7 @@ def create_upload(
         "ttl": None if terms.ttl is None else f"{terms.ttl:.0f}",
         "burn": "1" if terms.burn else None,
         "force": "1" if terms.force else None,
+        "readers": _readers(terms.readers),
         "sha256": sha256,
     }
     headers = {
@@ -356,6 +400,7 @@ def _upload_reader(upload_id: str) -> Callable[[Reply], UploadState]:
             None if length is None else int(length),
             None if version is None else int(version),
             reply.headers.get("ClawLink-SHA256"),
+            _named(reply.headers.get("ClawLink-Readers")),
         )
 
     return read
@@ -406,6 +451,23 @@ def require_key(file_key: str) -> None:
         raise BadRequest("a file key may not have '.' or '..' between slashes", field="file_key")
 
 
+def no_readers(what: str = ":") -> BadRequest:
+    """Return the refusal for a relay that does not know of readers."""
+    return BadRequest(
+        f"this relay keeps files for everyone alone{what} upgrade the relay, or share it for everyone", field="readers"
+    )
+
+
+def _named(header: str | None) -> list[str] | None:
+    """Read the ids in a header ClawLink-Readers of a reply; None if it is not there."""
+    return None if header is None else [unquote(one) for one in header.split(",") if one]
+
+
+def _readers(readers: Sequence[str] | None) -> str | None:
+    named = several(readers, "readers")
+    return None if named is None else ",".join(quote(one, safe="*") for one in named)
+
+
 def _acting(agent_id: str) -> dict[str, str | None]:
     return {"ClawLink-Agent": agent_id}
 
@@ -417,6 +479,7 @@ def _facts(file_key: str, headers: Mapping[str, str], size: int) -> FileFacts:
     sha256 = base64.b64decode(digest[1], validate=True)
     if len(sha256) != _SHA256_BYTES:
         raise ValueError("a file came with a SHA-256 of another length")
+    owner = headers.get("ClawLink-Owner")
     return FileFacts(
         file_key,
         int(headers["ClawLink-Version"]),
@@ -428,6 +491,8 @@ def _facts(file_key: str, headers: Mapping[str, str], size: int) -> FileFacts:
         headers.get("ClawLink-Updated-At", ""),
         headers.get("ClawLink-Expires-At"),
         headers.get("ClawLink-Burn-After-Read") == "1",
+        None if owner is None else unquote(owner),
+        _named(headers.get("ClawLink-Readers")),
     )
 
 

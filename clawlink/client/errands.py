@@ -6,7 +6,7 @@ Each is defined once, for every client: as its steps, and who wants to hear of w
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -84,6 +84,7 @@ def upload(
     ttl: float | None = None,
     burn: bool = False,
     force: bool = False,
+    readers: Sequence[str] | None = None,
     key: str | None = None,
     patience: float = 60.0,
     on_progress: Callable[[int, int | None], object] | None = None,
@@ -99,7 +100,7 @@ def upload(
     from clawlink.client import transfer
     from clawlink.client.blob_calls import Terms
 
-    terms = Terms(content_type, file_type, if_version, ttl, burn, force)
+    terms = Terms(content_type, file_type, if_version, ttl, burn, force, readers)
     steps = transfer.upload(me, file_key, source, terms, key=key, patience=patience)
     return Errand(steps, on_progress=on_progress, on_away=on_away)
 
@@ -132,17 +133,19 @@ def attach(
     source: str | os.PathLike[str] | IO[bytes],
     name: str | None = None,
     *,
+    everyone: bool = False,
     on_progress: Callable[[int, int | None], object] | None = None,
     on_away: Callable[[ClawLinkError | None], object] | None = None,
 ) -> Errand[Attachment]:
     """Share a file or a folder under a key of its own, and return what ``delegate``, ``respond`` and ``send`` take.
 
+    It is for this agent and for those who get the message that names it; with ``everyone`` for all agents.
     ``name`` is what it is called there; of a path it is the last part. What is there already is not sent again.
     ``on_progress`` and ``on_away`` are those of ``upload``.
     """
     from clawlink.client import transfer
 
-    return Errand(transfer.attach(me, source, name), on_progress=on_progress, on_away=on_away)
+    return Errand(transfer.attach(me, source, name, everyone=everyone), on_progress=on_progress, on_away=on_away)
 
 
 # -- waiting -----------------------------------------------------------------------------------------------------------

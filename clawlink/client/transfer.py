@@ -12,13 +12,14 @@ import contextlib
 import hashlib
 import os
 import random
+import secrets
 import time
 from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from clawlink.client import blob_calls, calls
-from clawlink.client.blob_calls import OCTETS, Blob, FileFacts, Terms, UploadState
+from clawlink.client.blob_calls import OCTETS, Blob, FileFacts, Terms, UploadState, no_readers
 from clawlink.client.calls import Call, Identity, number_of_seconds, repeat_key
 from clawlink.client.landing import Flow, Landing, Measure, Sink, Source, too_large
 from clawlink.client.places import safe_name
@@ -32,6 +33,7 @@ from clawlink.errors import (
     ChecksumMismatch,
     ClawLinkError,
     DigestMismatch,
+    NotAllowed,
     NotARelay,
     OffsetConflict,
     RangeNotSatisfiable,
@@ -181,6 +183,8 @@ def _upload(
 ) -> Steps[FileSaved]:
     first: bytes = yield Do(lambda: source.read(SMALL_BYTES + 1))
     terms = _with_kinds(terms, source, file_key, first)
+    if terms.readers is not None:
+        yield from _require_readers(me, patience)
     if len(first) > SMALL_BYTES:
         return (yield from _Sending(me, file_key, source, terms, key, patience).all(first))
     yield Said(file_key, Moved(0, len(first)))
@@ -189,6 +193,13 @@ def _upload(
     yield from patience.renew()
     yield Said(file_key, Moved(len(first), len(first)))
     return saved
+
+
+def _require_readers(me: Identity, patience: Patience) -> Steps[None]:
+    """Refuse to send to a relay that would let everyone read. Raises BadRequest."""
+    limits = (yield from _ask(calls.info(me), patience)).limits
+    if "max_readers" not in limits:
+        raise no_readers()
 
 
 def _with_kinds(terms: Terms, source: Source, file_key: str, first: bytes) -> Terms:
@@ -216,34 +227,61 @@ def _is_text(first: bytes) -> bool:
     return True
 
 
-def attach(me: Identity, path: Any, name: str | None = None) -> Steps[None]:
+def attach(me: Identity, path: Any, name: str | None = None, *, everyone: bool = False) -> Steps[None]:
     """Share a file under a key that follows from its content. It ends with its ``Attachment`` as what is ``Said`` last.
 
-    What is there already under that key is not sent again.
+    What is there already under that key is not sent again. Unless it is for everyone, the key is this agent's own:
+    another agent cannot see that the file is there, and must not meet it.
     """
     source: Source = yield Do(lambda: _rewindable(path))
     try:
         measure: Measure = yield Do(source.measure)
         called = safe_name(name or source.name or "file")
-        file_key = f"{ATTACHED}/{measure.sha256[:16]}/{called}"
-        patience = Patience(file_key, PATIENCE_SECONDS)
+        own = measure.sha256 if everyone else hashlib.sha256(f"{me.require()} {measure.sha256}".encode()).hexdigest()
+        file_key = f"{ATTACHED}/{own[:16]}/{called}"
         try:
-            version = (yield from _held_as(me, file_key, measure, patience)).version
-        except UnknownFile:
-            terms = Terms(source.content_type)
-            saved: FileSaved = yield from _upload(me, file_key, source, terms, None, patience)
-            version = saved.version
+            version = yield from _attach(me, file_key, source, measure, everyone)
+        except (NotAllowed, UnknownFile) as refused:
+            if refused.field not in ("file_key", "readers"):
+                raise
+            # Another agent has taken the key, or it has another content.
+            file_key = f"{ATTACHED}/{secrets.token_hex(8)}/{called}"
+            yield Do(lambda: source.seek(0))
+            version = yield from _attach(me, file_key, source, measure, everyone)
     finally:
         source.close()
     attachment = Attachment(file_key=file_key, version=version, size=measure.size, sha256=measure.sha256, name=called)
     yield Said(file_key, attachment)
 
 
-def _held_as(me: Identity, file_key: str, measure: Measure, patience: Patience) -> Steps[FileFacts]:
+def _attach(me: Identity, file_key: str, source: Source, measure: Measure, everyone: bool) -> Steps[int]:
+    """Share a file under a key, unless it is there, and return its version.
+
+    A file that is not for everyone is only made, and never written again: that would take it from its readers.
+    """
+    patience = Patience(file_key, PATIENCE_SECONDS)
+    try:
+        return (yield from _held_as(me, file_key, measure, patience, everyone)).version
+    except UnknownFile:
+        pass
+    terms = Terms(source.content_type)
+    if not everyone:
+        terms = terms._replace(readers=(), if_version=0)
+    try:
+        saved: FileSaved = yield from _upload(me, file_key, source, terms, None, patience)
+    except VersionConflict:  # made at this moment
+        if everyone:
+            raise
+        return (yield from _held_as(me, file_key, measure, patience, everyone)).version
+    return saved.version
+
+
+def _held_as(me: Identity, file_key: str, measure: Measure, patience: Patience, everyone: bool) -> Steps[FileFacts]:
     """Return what is there under a key if it is that. Raises UnknownFile."""
     facts = yield from _ask(blob_calls.stat_blob(me, file_key), patience)
     yield from patience.renew()
-    if facts.sha256 != measure.sha256 or facts.expires_at is not None or facts.burn_after_read:
+    passing = facts.expires_at is not None or facts.burn_after_read
+    if facts.sha256 != measure.sha256 or passing or facts.owner != (None if everyone else me.agent_id):
         raise UnknownFile("there is another file", field="file_key")
     return facts
 
@@ -307,7 +345,7 @@ class _Sending:
                 f"{state.sha256}; write it again",
                 current=state.sha256,
             )
-        return FileSaved("saved", state.version, self._file_key, state.offset, sha256)
+        return FileSaved("saved", state.version, self._file_key, state.offset, sha256, state.readers)
 
     def _most_bytes(self) -> Steps[int | None]:
         """Return how large a file may be, where reading all of it takes long enough to ask first. Raises TooLarge."""

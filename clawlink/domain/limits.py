@@ -36,6 +36,8 @@ MAX_FILE_TTL_SECONDS = 365 * 24 * 3600.0
 MAX_LOCK_SECONDS = 24 * 3600.0
 MAX_ATTACHMENTS = 32
 MAX_FILE_NAME_LENGTH = 255
+# The word in a list of readers that opens a file to everyone. It stands alone.
+EVERYONE = "*"
 # A file for readers may go with so many tasks of pools that have not ended.
 MAX_FILE_TASKS = 1024
 # The routes of 1.0.x carry a file in one JSON object, in memory; larger ones are read at /blobs.

@@ -14,9 +14,6 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.record import text_bytes
 from clawlink.domain.task import Task
 
-EVERYONE = "*"
-"""The word in a list of readers that opens a file to everyone. It stands alone."""
-
 # The bytes of the readers of a file, and of each of them, beside the texts, measured.
 _ACCESS_BYTES = 100
 _PARTY_BYTES = 75

@@ -128,4 +128,11 @@ OF_A_FILE = (
     "ClawLink-Owner",
     "ClawLink-Readers",
 )
-OF_AN_UPLOAD = ("Tus-Resumable", "Upload-Offset", "Upload-Expires", "ClawLink-Version", "ClawLink-SHA256")
+OF_AN_UPLOAD = (
+    "Tus-Resumable",
+    "Upload-Offset",
+    "Upload-Expires",
+    "ClawLink-Version",
+    "ClawLink-SHA256",
+    "ClawLink-Readers",
+)

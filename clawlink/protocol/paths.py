@@ -216,7 +216,7 @@ LIST_FILES = Endpoint(
     "/files",
     "List shared files.",
     replies.FileList,
-    query=requests.ListQuery,
+    query=requests.FilesQuery,
     looks=True,
     headers=(headers.AGENT,),
 )
@@ -226,6 +226,7 @@ GET_FILE = Endpoint(
     "/files/{file_key}",
     "Read a shared file.",
     replies.FileContent,
+    query=requests.Asker,
     looks=True,
     headers=(headers.AGENT,),
 )
@@ -256,7 +257,7 @@ LIST_BLOBS = Endpoint(
     "/blobs",
     "List shared files.",
     replies.FileList,
-    query=requests.ListQuery,
+    query=requests.FilesQuery,
     looks=True,
     headers=(headers.AGENT,),
 )

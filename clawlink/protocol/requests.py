@@ -310,12 +310,16 @@ class UnlockQuery(Struct, frozen=True, gc=False):
 
 
 class BlobQuery(Struct, frozen=True, gc=False):
-    """The version; or, with ``versions``, the list of them: with ``wait`` once the file is not at ``since``."""
+    """The version; or, with ``versions``, the list of them: with ``wait`` once the file is not at ``since``.
+
+    The asking agent is also taken from the header ClawLink-Agent.
+    """
 
     version: Annotated[int, Meta(ge=1)] | None = None
     versions: str | None = None
     since: Annotated[int, Meta(ge=0)] | None = None
     wait: Wait = 0.0
+    agent_id: AgentId | None = None
 
 
 class DropBlobQuery(Struct, frozen=True, gc=False):
@@ -443,6 +447,12 @@ class ListQuery(Struct, frozen=True, gc=False):
 
     limit: Limit = 100
     after: Annotated[str, Meta(max_length=4 * limits.MAX_ID_LENGTH)] | None = None
+
+
+class FilesQuery(ListQuery, frozen=True, gc=False):
+    """The part of a list, and the asking agent. Also taken from the header ClawLink-Agent."""
+
+    agent_id: AgentId | None = None
 
 
 class DeleteFileQuery(Struct, frozen=True, gc=False):

@@ -11,9 +11,9 @@ from clawlink.domain import file as rules
 from clawlink.domain.agent import HEARS_OF_FILES, Agent, hears_of_files
 from clawlink.domain.delivery import copy_id
 from clawlink.domain.file import ABSENT, PRESENT, RESTRICTED, Content, Expected, FileWrite, SharedFile, Version
-from clawlink.domain.limits import MAX_KEY_LENGTH
+from clawlink.domain.limits import EVERYONE, MAX_KEY_LENGTH
 from clawlink.domain.message import FileUpdated, Priority, encode
-from clawlink.domain.readers import EVERYONE, Access, Party, party
+from clawlink.domain.readers import Access, Party, party
 from clawlink.domain.record import text_bytes
 from clawlink.domain.task import FINAL
 from clawlink.errors import (

@@ -250,6 +250,11 @@ def _modified(version: Version) -> str:
     return formatdate(version.written_at, usegmt=True)
 
 
+def ids(named: Sequence[str]) -> str:
+    """Return ids as a header carries them: percent-encoded, with commas between."""
+    return ",".join(quote(one, safe="") for one in named)
+
+
 def headers_of(file: SharedFile, version: Version) -> dict[str, str]:
     """Return the headers that go with a version, however much of it is sent.
 
@@ -276,7 +281,7 @@ def headers_of(file: SharedFile, version: Version) -> dict[str, str]:
         headers["ClawLink-Burn-After-Read"] = "1"
     if file.access is not None:
         headers["ClawLink-Owner"] = quote(file.access.owner.agent_id, safe="")
-        headers[READERS] = ",".join(quote(one.agent_id, safe="") for one in file.access.readers)
+        headers[READERS] = ids([one.agent_id for one in file.access.readers])
     return headers
 
 

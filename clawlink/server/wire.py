@@ -314,9 +314,9 @@ class Looker(NamedTuple):
     refused: UnknownAgent | NotAllowed | None = None
 
 
-async def looking(relay: Relay, request: Request) -> Looker:
-    """Return the agent that looks at files, as the header ClawLink-Agent names it."""
-    named = request.headers.get(_AGENT_HEADER)
+async def looking(relay: Relay, request: Request, agent_id: str | None) -> Looker:
+    """Return the agent that looks at files, as the header ClawLink-Agent names it, or else the query."""
+    named = request.headers.get(_AGENT_HEADER) or agent_id
     if not named:
         return Looker(None)
     try:

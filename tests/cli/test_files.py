@@ -52,7 +52,7 @@ def test_with_json_text_is_text_and_bytes_are_base64(call: Run, me: str, fresh: 
     key = fresh("key")
     saved = call("file-put", "--key", key, "--file", "-", "--json", stdin=b"text").ok().json
     sha256 = "982d9e3eb996f559e633f4d194def3761d909f5a3b647d1a851fead67c32c9d1"
-    assert saved == {"status": "saved", "version": 1, "file_key": key, "size": 4, "sha256": sha256}
+    assert saved == {"status": "saved", "version": 1, "file_key": key, "size": 4, "sha256": sha256, "readers": None}
     read = call("file-get", "--key", key, "--json").ok().json
     assert (read["content"], read["encoding"], read["file_type"], read["size"]) == ("text", "utf-8", "text", 4)
     call("file-put", "--key", key, "--file", "-", stdin=b"\xff").ok()

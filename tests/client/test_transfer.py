@@ -26,7 +26,7 @@ from clawlink.client.sync import Client
 from clawlink.client.transfer import LEAST_BYTES, MOST_BYTES, SMALL_BYTES, Moved, Patience, Pieces
 from clawlink.client.waiting import Ask, Do, Rest, Said, Trouble
 from clawlink.config import ServerConfig
-from clawlink.protocol.replies import FileSaved
+from clawlink.protocol.replies import FileInfo, FileSaved
 from tests.client.facade import connect
 from tests.client.proxy import Proxy
 from tests.client.restartable import Restartable
@@ -809,12 +809,16 @@ def test_an_attachment_is_shared_once_and_named_by_its_content(roomy: str, tmp_p
     with of(roomy) as client:
         one = client.attach(path)
         assert client.attach(path) == one
-        assert one.file_key == f"attachments/{one.sha256[:16]}/my report.pdf"
+        assert one.file_key.startswith("attachments/")
+        assert one.file_key.endswith("/my report.pdf")
         assert (one.version, one.size, one.sha256) == (1, 12, hashlib.sha256(path.read_bytes()).hexdigest())
         assert client.attach(path, "../../../etc/passwd").name == "passwd"
         assert client.stat_blob(one.file_key).content_type == "application/pdf"
-        client.put_file(one.file_key, "something else")
-        assert client.attach(path).version == 3
+        open_to_all = client.attach(path, everyone=True)
+        assert open_to_all.file_key == f"attachments/{one.sha256[:16]}/my report.pdf"
+        assert client.attach(path, everyone=True) == open_to_all
+        client.put_file(open_to_all.file_key, "something else")
+        assert client.attach(path, everyone=True).version == 3
         tar = client.attach(folder)
         assert tar.name == "site.tar"
         facts = client.stat_blob(tar.file_key)
@@ -824,6 +828,79 @@ def test_an_attachment_is_shared_once_and_named_by_its_content(roomy: str, tmp_p
         assert [each["name"] for each in claimed.raw["attachments"]] == ["my report.pdf", "site.tar"]
         with pytest.raises(FileNotFoundError):
             client.attach(tmp_path / "nowhere")
+
+
+@pytest.mark.usefixtures("each_client")
+def test_a_file_for_readers_is_there_for_them_alone(roomy: str, tmp_path: Path) -> None:
+    with of(roomy) as owner, of(roomy) as reader, of(roomy) as stranger, connect(roomy) as nobody:
+        me, read = owner.agent_id, str(reader.agent_id)
+        shares: list[tuple[str, Callable[[str], FileSaved]]] = [
+            ("s1", lambda key: owner.put_file(key, "one", readers=[read])),
+            ("s2", lambda key: owner.put_blob(key, b"one", readers=[read])),
+            ("s3", lambda key: owner.upload(key, io.BytesIO(b"one"), readers=[read])),
+            ("s4", lambda key: owner.upload(key, io.BytesIO(LARGE), readers=[read])),
+        ]
+        for key, share in shares:
+            key = f"{key}-{next(_names)}"
+            assert share(key).readers == [read], key
+            facts = reader.stat_blob(key)
+            assert (facts.owner, facts.readers) == (me, [read]), key
+            assert reader.get_blob(key, start=0, length=3).content in (b"one", LARGE[:3]), key
+            assert reader.download(key, tmp_path / key).sha256 == facts.sha256, key
+            history = reader.file_history(key)
+            assert (history.owner, history.readers) == (me, [read]), key
+            (listed,) = [one for one in all_files(reader) if one.file_key == key]
+            assert (listed.owner, listed.readers) == (me, [read]), key
+            for other in (stranger, nobody):
+                assert key not in [one.file_key for one in all_files(other)], key
+                for ask in (other.stat_blob, other.get_file, other.get_blob, other.file_history):
+                    with pytest.raises(errors.UnknownFile):
+                        ask(key)
+            assert reader.put_file(key, "two").readers == [read], key
+            with pytest.raises(errors.NotAllowed, match="only its owner"):
+                reader.put_file(key, "three", readers=["*"])
+            with pytest.raises(errors.NotAllowed, match="in use"):
+                stranger.put_file(key, "mine")
+            assert owner.put_file(key, "three", readers=[]).readers == [], key
+            with pytest.raises(errors.UnknownFile):
+                reader.get_file(key)
+            assert owner.put_file(key, "four", readers=["*"]).readers is None, key
+            assert nobody.get_file(key).content == b"four", key
+        with pytest.raises(errors.BadRequest, match="put it into brackets"):
+            owner.put_file("s", "x", readers="bob")
+        with pytest.raises(errors.UnknownAgent):
+            owner.upload("s", io.BytesIO(LARGE), readers=["nobody of that name"])
+
+
+def all_files(client: Client) -> list[FileInfo]:
+    found: list[FileInfo] = []
+    after = None
+    while True:
+        page = client.list_files(limit=1000, after=after)
+        found += page.files
+        after = page.next
+        if after is None:
+            return found
+
+
+@pytest.mark.usefixtures("each_client")
+def test_an_attachment_is_for_those_who_get_its_message(roomy: str, tmp_path: Path) -> None:
+    path = tmp_path / "report"
+    path.write_bytes(os.urandom(9))
+    with of(roomy) as owner, of(roomy) as first, of(roomy) as second:
+        one = owner.attach(path)
+        assert owner.stat_blob(one.file_key).readers == []
+        for count, reader in enumerate((first, second), 1):
+            owner.send(str(reader.agent_id), "look", attachments=[one])
+            assert owner.attach(path) == one, "it takes nothing from those who have it"
+            assert len(owner.stat_blob(one.file_key).readers or ()) == count
+        assert first.get_file(one.file_key).content == second.get_file(one.file_key).content == path.read_bytes()
+        same = first.attach(path)
+        assert (same.sha256, same.file_key == one.file_key) == (one.sha256, False)
+        owner.put_file(one.file_key, "something else")
+        again = owner.attach(path)
+        assert (again.version, again.sha256) == (1, one.sha256)
+        assert first.get_blob(one.file_key, version=1).content == path.read_bytes()
 
 
 @pytest.mark.usefixtures("each_client")

@@ -123,12 +123,13 @@ def _upload(**metadata: str) -> Callable[..., Awaitable[Told]]:
 TRIES = (
     Try("GET /files", _ask("GET", "files", "after=own.0")),
     Try("GET /files/{file_key}", _ask("GET", "files")),
+    Try("GET /files/{file_key}", _ask("GET", "files", "agent_id=b")),
     Try("GET /files/{file_key}", _ask("HEAD", "files")),
     Try("DELETE /files/{file_key}", _ask("DELETE", "files")),
     Try("DELETE /files/{file_key}", _ask("DELETE", "files", "force=true&if_version=1")),
     Try("GET /blobs", _ask("GET", "blobs")),
     Try("GET /blobs/{file_key}", _ask("GET", "blobs")),
-    Try("GET /blobs/{file_key}", _ask("GET", "blobs", "version=1")),
+    Try("GET /blobs/{file_key}", _ask("GET", "blobs", "version=1&agent_id=a")),
     Try("GET /blobs/{file_key}", _ask("GET", "blobs", Range="bytes=0-1")),
     Try("GET /blobs/{file_key}", _ask("GET", "blobs", Range="bytes=99-")),
     Try("GET /blobs/{file_key}", _ask("GET", "blobs", If_None_Match='"1"')),
@@ -250,6 +251,21 @@ async def test_readers_read_list_lock_write_and_delete_it(team: Running) -> None
     second = await put(team, SECRET, "b", b"2")
     assert (second.json["version"], second.json["readers"]) == (2, ["b", "k"]), "without the header they stay"
     assert (await blobs.ask(team, "DELETE", blobs.path(SECRET, "force=1"), ClawLink_Agent="k")).status == 200
+
+
+async def test_the_asker_may_stand_in_the_query(team: Running) -> None:
+    await shared(team, "b")
+    key = {"ClawLink_Agent_Key": KEYS["b"]}
+    for path in (blobs.path(SECRET, "agent_id=b"), blobs.path(SECRET, "versions&agent_id=b")):
+        assert (await blobs.ask(team, "GET", path, **key)).status == 200, path
+        blobs.refused(await blobs.ask(team, "GET", path), 403, "not_allowed", "agent_id")
+    assert (await blobs.ask(team, "GET", blobs.path(SECRET, "agent_id=b", of="files"), **key)).status == 200
+    assert (await blobs.ask(team, "HEAD", blobs.path(SECRET, "agent_id=b"), **key)).status == 200
+
+    async def seen() -> bool:
+        return await listed(team, key, "agent_id=b") == [SECRET]
+
+    await eventually(seen)
 
 
 async def test_readers_are_named_in_json_and_in_uploads_too(team: Running) -> None:

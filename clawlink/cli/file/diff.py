@@ -31,10 +31,11 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Print it as ``diff -u`` does: to a pipe as it is, to a terminal in colours and harmless."""
+    from clawlink.cli.files import reader
     from clawlink.cli.render import cell
 
     key, versions = _asked(args)
-    client = ctx.visitor
+    client = reader(ctx)
     first, second = _chosen(client, key, versions)
     before, after = _content(client, key, first), _content(client, key, second)
     texts = _texts(before, after)

@@ -181,6 +181,8 @@ def _facts(facts: FileFacts) -> dict[str, object]:
         "updated_at": facts.updated_at,
         "size": facts.size,
         "sha256": facts.sha256,
+        "owner": facts.owner,
+        "readers": facts.readers,
     }
 
 

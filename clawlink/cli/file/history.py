@@ -21,10 +21,10 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """List them, the newest first."""
-    from clawlink.cli.files import ends_line, lock_line
+    from clawlink.cli.files import ends_line, lock_line, reader, readers_line
     from clawlink.cli.render import ago, cell, size
 
-    history = ctx.visitor.file_history(args.key)
+    history = reader(ctx).file_history(args.key)
     if ctx.json:
         ctx.out.json(history)
         return Exit.DONE
@@ -45,6 +45,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
         least=("sha-256", "type", "size"),
     )
     ctx.out.facts(
+        ("readers", readers_line(ctx, history.owner, history.readers)),
         ("lock", None if history.lock is None else lock_line(ctx, history.lock)),
         ("end", ends_line(history.expires_at, history.burn_after_read, now)),
         indent=0,

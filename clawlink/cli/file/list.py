@@ -22,9 +22,10 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """List all of them, however many pages that takes."""
+    from clawlink.cli.files import reader
     from clawlink.domain.limits import MAX_LIST_LENGTH
 
-    client = ctx.visitor
+    client = reader(ctx)
     files: list[FileInfo] = []
     after: str | None = None
     while True:
@@ -61,8 +62,9 @@ def _row(ctx: Context, file: FileInfo) -> tuple[str, ...]:
 
 
 def _note(ctx: Context, file: FileInfo) -> str:
-    """Say what is special about it: who holds its lock, and when it ends."""
-    from clawlink.cli.files import ends_line, lock_line
+    """Say what is special about it: whom it is for, who holds its lock, and when it ends."""
+    from clawlink.cli.files import ends_line, lock_line, readers_line
 
     lock = None if file.lock is None else lock_line(ctx, file.lock)
-    return "; ".join(note for note in (lock, ends_line(file.expires_at, file.burn_after_read, ctx.now)) if note)
+    ends = ends_line(file.expires_at, file.burn_after_read, ctx.now)
+    return "; ".join(note for note in (readers_line(ctx, file.owner, file.readers), lock, ends) if note)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from clawlink.cli.arguments import add_slot
 from clawlink.cli.exits import Exit
 from clawlink.cli.files import add_file_key
-from clawlink.cli.values import add_idempotency_key, kept_span, whole
+from clawlink.cli.values import add_idempotency_key, kept_span, names, whole
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
@@ -29,6 +29,14 @@ def add(parser: ArgumentParser) -> None:
         "--ttl", type=kept_span, metavar="S", help="how long it is kept: 60, 10m, 2h (default: for good)"
     )
     parser.add_argument("--burn", action="store_true", help="only one may read it, once; then it is gone")
+    parser.add_argument(
+        "--readers",
+        type=names,
+        action="extend",
+        metavar="A,B",
+        help="only these agents and you may see it: names or ids, yours for you alone; '*' for everyone "
+        "(default: as it was, or everyone)",
+    )
     parser.add_argument("--force", action="store_true", help="write though another agent holds its lock")
     add_idempotency_key(parser, "--idempotency-key")
 
@@ -50,12 +58,17 @@ def _telling_how_to_go_on(args: Namespace, ctx: Context) -> Iterator[None]:
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
-    """Write it for everyone on the relay."""
-    from clawlink.cli.files import bar, source, tell_broken_off, tell_left_out
+    """Write it for everyone on the relay, or for its readers."""
+    from clawlink.cli import ids
+    from clawlink.cli.exits import UsageError
+    from clawlink.cli.files import bar, readers_line, source, tell_broken_off, tell_left_out
     from clawlink.cli.render import cell, size
 
     key = args.key
     client = ctx.client
+    if args.readers == []:
+        raise UsageError("--readers names nobody; name agents, yourself for you alone, or '*' for everyone")
+    readers = None if args.readers is None else [ids.agent(ctx, one) for one in args.readers]
     what = ctx.stdin if args.file == "-" else source(args.file)
     with bar(ctx, key) as moved, _telling_how_to_go_on(args, ctx):
         done = client.upload(
@@ -67,6 +80,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
             ttl=args.ttl,
             burn=args.burn,
             force=args.force,
+            readers=readers,
             key=args.idempotency_key,
             on_progress=moved,
             on_away=lambda error: tell_broken_off(ctx, error),
@@ -76,5 +90,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
         ctx.out.json(done)
     else:
         ctx.out.line(f"Saved {cell(done.file_key)}, version {done.version}, {size(done.size)}.", style="bold")
-        ctx.out.facts(("read", ctx.command("file-get", key=done.file_key)))
+        ctx.out.facts(
+            ("readers", readers_line(ctx, None, done.readers)), ("read", ctx.command("file-get", key=done.file_key))
+        )
     return Exit.DONE

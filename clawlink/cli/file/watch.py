@@ -24,12 +24,13 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Stay until it is another than it was, and tell what it is now."""
+    from clawlink.cli.files import reader
     from clawlink.cli.render import cell, size
     from clawlink.cli.shared import tell_away
 
     patience = ctx.take_patience()
     key = args.key
-    history = ctx.visitor.watch_file(key, args.since, patience, on_away=lambda error: tell_away(ctx, error))
+    history = reader(ctx).watch_file(key, args.since, patience, on_away=lambda error: tell_away(ctx, error))
     if ctx.json:
         ctx.out.json(history)
     elif not history.versions:

@@ -117,15 +117,16 @@ def ttl(given: str | None, field: str) -> float | None:
 @routes.serves(paths.LIST_BLOBS)
 async def list_blobs(relay: Relay, request: Request) -> Reply:
     """List files."""
-    looker = await looking(relay, request)
-    return reply(await relay.file_reads.list(read_query(request, requests.ListQuery), looker.agent))
+    ask = read_query(request, requests.FilesQuery)
+    looker = await looking(relay, request, ask.agent_id)
+    return reply(await relay.file_reads.list(ask, looker.agent))
 
 
 async def found(
-    relay: Relay, request: Request, key: str, revision: int | None = None
+    relay: Relay, request: Request, key: str, agent_id: str | None, revision: int | None = None
 ) -> tuple[SharedFile, Version, Looker]:
     """Find a file for whoever asks. Raises UnknownFile, or why the asker is not the agent that it names."""
-    looker = await looking(relay, request)
+    looker = await looking(relay, request, agent_id)
     try:
         return *await relay.file_reads.find(key, revision, asker=looker.agent), looker
     except UnknownFile as error:
@@ -139,7 +140,7 @@ async def get_blob(relay: Relay, request: Request) -> Reply | web.StreamResponse
     key = parameter(request, "file_key")
     if ask.versions is not None:
         return await _history(relay, request, key, ask)
-    file, version, looker = await found(relay, request, key, ask.version)
+    file, version, looker = await found(relay, request, key, ask.agent_id, ask.version)
     reader = reader_of(request, looker, burns=file.burn)
     headers = bodies.headers_of(file, version)
     if _has_it(request, version):
@@ -155,7 +156,7 @@ async def get_blob(relay: Relay, request: Request) -> Reply | web.StreamResponse
 
 
 async def _history(relay: Relay, request: Request, key: str, ask: requests.BlobQuery) -> Reply:
-    looker = await looking(relay, request)
+    looker = await looking(relay, request, ask.agent_id)
     try:
         return reply(await relay.file_reads.history(key, ask.since, ask.wait, asker=looker.agent))
     except UnknownFile as error:
@@ -188,7 +189,7 @@ async def opened(
 async def head_blob(relay: Relay, request: Request) -> Reply | web.StreamResponse:
     """Tell what a file is, without its content."""
     ask = read_query(request, requests.BlobQuery)
-    file, version, _ = await found(relay, request, parameter(request, "file_key"), ask.version)
+    file, version, _ = await found(relay, request, parameter(request, "file_key"), ask.agent_id, ask.version)
     headers = bodies.headers_of(file, version)
     if _has_it(request, version):
         return web.Response(status=304, headers=headers)
@@ -213,8 +214,11 @@ def _has_it(request: Request, version: Version) -> bool:
 def reader_of(request: Request, looker: Looker, *, burns: bool) -> Hashable:
     """Return who reads: the agent that the header names, or else whoever is at the other end of this connection.
 
-    Where the file burns, raises what keeps the request from being the agent that it names.
+    Where the file burns, raises what keeps the request from being the agent that it names. The query tells who looks,
+    and not who has the file to itself.
     """
+    if not request.headers.get("ClawLink-Agent"):
+        return request.protocol
     if burns and looker.refused is not None:
         raise looker.refused
     return request.protocol if looker.agent is None else looker.agent.id
@@ -227,7 +231,7 @@ async def delete_blob(relay: Relay, request: Request) -> Reply:
     key = parameter(request, "file_key")
     gone: SharedFile
     if ask.read:
-        looker = await looking(relay, request)
+        looker = await looking(relay, request, None)
         gone = await relay.file_reads.confirm(key, reader_of(request, looker, burns=True))
     else:
         editor = await asking(relay, request, ask.agent_id)

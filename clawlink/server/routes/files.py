@@ -59,14 +59,16 @@ async def _at_once(content: bytes) -> AsyncIterator[bytes]:
 @routes.serves(paths.LIST_FILES)
 async def list_files(relay: Relay, request: Request) -> Reply:
     """List files."""
-    looker = await looking(relay, request)
-    return reply(await relay.file_reads.list(read_query(request, requests.ListQuery), looker.agent))
+    ask = read_query(request, requests.FilesQuery)
+    looker = await looking(relay, request, ask.agent_id)
+    return reply(await relay.file_reads.list(ask, looker.agent))
 
 
 @routes.serves(paths.GET_FILE)
 async def get_file(relay: Relay, request: Request) -> Reply | web.StreamResponse:
     """Read a file."""
-    file, _, looker = await found(relay, request, parameter(request, "file_key"))
+    ask = read_query(request, requests.Asker)
+    file, _, looker = await found(relay, request, parameter(request, "file_key"), ask.agent_id)
     relay.file_reads.require_small(file)
     reader = reader_of(request, looker, burns=file.burn)
     if request.method == hdrs.METH_HEAD:  # that file is there; its content is neither encoded nor read

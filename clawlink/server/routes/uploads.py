@@ -202,6 +202,8 @@ def _progress(upload: Upload) -> dict[str, str]:
     if upload.written is not None:
         headers["ClawLink-Version"] = str(upload.written.revision)
         headers["ClawLink-SHA256"] = upload.written.content.digest
+        if upload.readers is not None:
+            headers[bodies.READERS] = bodies.ids(upload.readers)
     return headers
 
 
