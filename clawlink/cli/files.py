@@ -165,13 +165,17 @@ def ends_line(expires_at: str | None, burn: bool, now: float) -> str | None:
     return ", ".join(said) or None
 
 
-def readers_line(ctx: Context, owner: str | None, readers: Sequence[str] | None) -> str | None:
+def readers_line(ctx: Context, owner: str | None, readers: Sequence[str] | None, tasks: int = 0) -> str | None:
     """Say which agents a file is for; None if it is for everyone."""
+    from clawlink.cli.render import plural
+
     if readers is None:
         return None
     named = [ctx.agents.named(one) for one in readers]
     shown = [*named[:_MOST_NAMED], *([f"{len(named) - _MOST_NAMED} more"] if len(named) > _MOST_NAMED else [])]
     by = None if owner is None else ctx.agents.named(owner)
+    if tasks:
+        shown.append(f"whoever holds {'its task' if tasks == 1 else plural(tasks, 'task')}")
     if not shown:
         return f"for {by or 'its owner'} alone"
     return f"for {', '.join(shown)}{f', owned by {by}' if by else ''}"

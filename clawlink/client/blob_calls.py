@@ -186,7 +186,7 @@ def put_blob(
 
     def read(reply: Reply) -> replies.FileSaved:
         saved: replies.FileSaved = _read_saved(reply.body)
-        if readers is not None and list(readers) != [EVERYONE] and saved.readers is None:
+        if readers is not None and set(readers) != {EVERYONE} and saved.readers is None:
             raise no_readers(f", and everyone can read {file_key!r} now: delete it, and")
         return saved
 

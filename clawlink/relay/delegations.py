@@ -85,8 +85,7 @@ class Delegations:
         now = core.clock()
         message = _delegation(id, sender, ask, to.id, chain, now)
         route = core.sockets.route(to.id)
-        await self._grants.to_agent(sender, ask.attachments, to)
-        stored = await self._store(message, to.id, ask, now, own=own)
+        stored = await self._store(message, sender, to, ask, now, own=own)
         if stored is not None and own_id is not None:  # somebody has taken the id at this moment
             return await self.delegate(sender, ask, own)
         if stored is not None:
@@ -118,8 +117,7 @@ class Delegations:
         now = self._core.clock()
         message = _delegation(id, sender, ask, None, chain, now, members=members)
         pool = pool_of(message)
-        await self._grants.to_holders(sender, ask.attachments, id)
-        stored = await self._store(message, pool.id, ask, now, pool)
+        stored = await self._store(message, sender, pool, ask, now)
         if stored is not None:
             return await self._repeat(stored, sender, ask)
         self._pools.wake_one(pool)
@@ -133,18 +131,24 @@ class Delegations:
     async def _store(
         self,
         message: TaskDelegation,
-        mailbox: str,
+        sender: Agent,
+        to: Agent | Pool,
         ask: requests.Delegate,
         now: float,
-        pool: Pool | None = None,
         own: Own | None = None,
     ) -> TaskDelegation | None:
         """Put the delegation into a mailbox; return the one that was there first, if a repeat was faster."""
+        mailbox = to.id
+        pool = to if isinstance(to, Pool) else None
         body = encode(message)
         if own is not None:
             body = _with_further(body, own.further)
         await self._mailbox.require_room(mailbox, len(body))
         await self._require_capacity(mailbox, len(body))
+        if ask.attachments and isinstance(to, Agent):
+            await self._grants.to_agent(sender, ask.attachments, to)
+        elif ask.attachments:
+            await self._grants.to_holders(sender, ask.attachments, message.message_id)
         delivery = self._mailbox.new(
             message.message_id,
             mailbox,

@@ -93,10 +93,8 @@ class Tasks:
             token = None if ask.receipt is None else split_receipt(ask.receipt)[0]
             moved = self._moved(task, sender.id, token, ask, body, now)
             await core.memory.require(moved.footprint - task.footprint, answers=True)
-            if requester is not None and requester.registered_at <= task.created_at:
-                await self._grants.to_agent(sender, ask.attachments, requester, answers=True)
             if requester is not None:
-                shown = await self._put_response(task, id, sender, ask, body, now, shown)
+                shown = await self._put_response(task, id, sender, requester, ask, body, now, shown)
         await self._commit(task, moved, d)
         return _sent(task.id, id, state, shown, route)
 
@@ -130,12 +128,21 @@ class Tasks:
         )
 
     async def _put_response(
-        self, task: Task, id: str, sender: Agent, ask: requests.Respond, body: bytes, now: float, shown: Any
+        self,
+        task: Task,
+        id: str,
+        sender: Agent,
+        requester: Agent,
+        ask: requests.Respond,
+        body: bytes,
+        now: float,
+        shown: Any,
     ) -> RecipientInfo | None:
         """Put a response into the requester's mailbox; news of progress alone replace older ones that are unread."""
         new = self._mailbox.new(id, task.requester, sender=sender.id, body=body, now=now)
         if TaskState(ask.status) in FINAL or ask.result is not None or (ask.progress is None and ask.note is None):
             await self._mailbox.require_room(task.requester, len(body), answers=True)
+            await self._let_read(task, sender, requester, ask)
             first = await self._mailbox.put_once(new)
             if first.body != body and not says_the_same(decode(first.body), decode(body)):
                 if TaskState(ask.status) in FINAL:
@@ -146,8 +153,14 @@ class Tasks:
                     current=task.id,
                 )
             return cast("RecipientInfo | None", shown)
+        await self._let_read(task, sender, requester, ask)
         told = await self._mailbox.put_notice(replace(new, merge=rules.merge_of(task.id)), answers=True)
         return cast("RecipientInfo | None", shown) if told else None
+
+    async def _let_read(self, task: Task, sender: Agent, requester: Agent, ask: requests.Respond) -> None:
+        """Let the requester read the attachments, and not an agent that has taken its id since."""
+        if ask.attachments and requester.registered_at <= task.created_at:
+            await self._grants.to_agent(sender, ask.attachments, requester, answers=True)
 
     async def _commit(self, task: Task, moved: Task, d: Delivery | None) -> None:
         """Store what a response made of the task, and of its delivery if that was not acknowledged."""

@@ -214,13 +214,28 @@ async def test_max_agent_uploads(serve: Serve, clock: Clock) -> None:
 async def test_max_files(serve: Serve, clock: Clock) -> None:
     relay = await limited(serve, clock, "--max-files", "3")
     await saved(relay, "one")
-    await saved(relay, "two")
+    assert (await put(relay, "two", ClawLink_Readers="b")).status == 201
     await ok(relay.post("/locks", {"agent_id": "a", "file_key": "three", "seconds": 60}))
     body = (await put(relay, "four")).json
     assert (body["code"], body["limit"], body["actual"]) == ("storage_full", 3, 4)
     await refused(relay.post("/locks", {"agent_id": "a", "file_key": "four", "seconds": 60}), 507, "storage_full")
     await saved(relay, "one")  # what is there can be written, and what is locked
     await saved(relay, "three")
+
+
+async def test_max_readers(serve: Serve, clock: Clock) -> None:
+    relay = await limited(serve, clock, "--max-readers", "1")
+    await relay.register("c", agent_id="c")
+    body = (await put(relay, "k", ClawLink_Readers="b,c")).json
+    assert (body["code"], body["field"], body["limit"], body["actual"]) == ("bad_request", "readers", 1, 2)
+    told = (await put(relay, "k", ClawLink_Readers="")).json
+    named = {name: told[name] for name in ("file_key", "version", "size", "sha256")} | {"name": "k"}
+    await ok(relay.post("/send", {**message(), "attachments": [named]}))
+    body = await refused(
+        relay.post("/send", {**message(), "to_agent": "c", "attachments": [named]}), 400, "bad_request"
+    )
+    assert (body["field"], body["limit"], body["actual"]) == ("attachments", 1, 2)
+    await nothing_due(relay, "c")
 
 
 async def test_upload_ttl(serve: Serve, clock: Clock) -> None:

@@ -14,7 +14,7 @@ import pytest
 from clawlink.protocol.paths import ENDPOINTS
 from tests.conftest import Running, Serve
 from tests.server import blobs
-from tests.server.asks import claim_one, eventually, nothing_due, ok
+from tests.server.asks import claim_one, eventually, nothing_due, ok, refused
 from tests.server.blobs import Told
 from tests.system.raw import Clock
 
@@ -497,16 +497,21 @@ async def test_the_file_of_a_requester_that_leaves_stays_while_somebody_may_do_t
     assert "ClawLink-Expires-At" in told.headers
 
 
-async def test_too_many_readers_by_messages_are_refused_with_the_message(serve: Serve) -> None:
-    relay = await serve(limits={"max_readers": 1})
-    await join(relay, "a", "b", "c")
-    attachments = await attached(relay, "x")
-    for name, status in (("b", 200), ("b", 200), ("c", 400)):
-        ask = {"from_agent": "a", "to_agent": name, "content": "c", "attachments": attachments}
-        got, told = await relay.post("/send", ask, headers=key_of("a"))
-        assert got == status, (name, told)
-    assert (told["field"], told["limit"], told["actual"]) == ("attachments", 1, 2)
-    await nothing_due(relay, "c", headers=key_of("c"))
+@pytest.mark.parametrize("store_kind", ["memory"])
+async def test_a_refused_message_lets_nobody_read(serve: Serve) -> None:
+    relay = await serve(limits={"max_readers": 1, "max_mailbox_messages": 1})
+    await join(relay, "a", "b", "c", notices=False)
+    one, two = await attached(relay, "x"), await attached(relay, "y")
+    ask = {"from_agent": "a", "to_agent": "b", "content": "c"}
+    await ok(relay.post("/send", {**ask, "attachments": two}, headers=key_of("a")))
+    for route, fields in (("/send", {"content": "c"}), ("/delegate", {"task": "t"})):
+        body = {"from_agent": "a", "to_agent": "b", "attachments": one, **fields}
+        told = await refused(relay.post(route, body, headers=key_of("a")), 429, "mailbox_full")
+        assert await reads(relay, "x", me("b")) == 404, (route, told)
+        body = {"from_agent": "a", "to_agent": "c", "attachments": one + two, **fields}
+        told = await refused(relay.post(route, body, headers=key_of("a")), 400, "bad_request")
+        assert (told["field"], told["limit"], told["actual"]) == ("attachments", 1, 2)
+        assert await reads(relay, "x", me("c")) == 404, (route, told)
 
 
 # -- side channels -----------------------------------------------------------------------------------------------------

@@ -67,4 +67,4 @@ def _note(ctx: Context, file: FileInfo) -> str:
 
     lock = None if file.lock is None else lock_line(ctx, file.lock)
     ends = ends_line(file.expires_at, file.burn_after_read, ctx.now)
-    return "; ".join(note for note in (readers_line(ctx, file.owner, file.readers), lock, ends) if note)
+    return "; ".join(note for note in (readers_line(ctx, file.owner, file.readers, file.tasks), lock, ends) if note)
