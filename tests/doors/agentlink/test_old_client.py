@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable, Callable
 
 import pytest
 
 from tests.conftest import Running
-from tests.doors.agentlink.conftest import Dial, Joined, ServeLink
+from tests.doors.agentlink.conftest import OLD_A, Dial, Joined, ServeLink, Sign, door_of
 from tests.doors.agentlink.old_client import OldClient
 from tests.server.asks import claim_one, eventually, ok, send, status_of
+
+Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
 
 @pytest.fixture
@@ -323,3 +326,37 @@ async def test_the_address_is_not_there_unless_it_is_configured(relay: Running, 
         assert (status, body["code"]) == (404, "unknown_route")
     status, body = await relay.get("/agentlink")
     assert (status, body["code"], body["field"]) == (400, "bad_request", "Upgrade")
+
+
+async def test_what_it_acks_is_settled_and_what_it_does_not_hold_is_named(
+    relay: Running, join: Joined, sign_in: Sign
+) -> None:
+    c = await sign_in(relay, "c", "carol")
+    a = await join(relay, "a")
+    sent = await c.write("a/ann", "for ann")
+    got = await a.next("message")
+    await a.put({"type": "ack", "receipts": [got["receipt"], "no receipt"]})
+    error = await a.next("error")
+    assert (error["code"], error["receipts"]) == ("lease_lost", ["no receipt"])
+    assert (await c.next("delivered"))["message_id"] == sent["message_id"]
+    await a.put({"type": "nack", "receipts": [got["receipt"]]})
+    assert (await a.next("error"))["receipts"] == [got["receipt"]]
+
+
+async def test_connections_and_agents_add_up_and_do_not_multiply(
+    serve_link: ServeLink, join: Joined, until: Until
+) -> None:
+    agents, more = 60, 10
+    relay = await serve_link([{**OLD_A, "agents": [f"x{n}" for n in range(agents)]}])
+    first = await join(relay, "a")
+    copies = door_of(relay)._copies
+    await until(lambda: len(copies) == agents)
+    before = len(asyncio.all_tasks())
+    lines = [first, *[await join(relay, "a") for _ in range(more)]]
+    # Each connection has some tasks, here and at the client, and none for each agent that it may be.
+    assert len(asyncio.all_tasks()) - before < 10 * more
+    await send(relay, await relay.register("asker"), "a/x7", "for x7")
+    for line in lines:
+        assert (await line.next("message"))["message"] == "for x7"
+        await line.socket.close()
+    await until(lambda: not copies)

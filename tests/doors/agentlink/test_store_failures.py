@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from clawlink.doors.agentlink.server import copies, receipts, service
+from clawlink.doors.agentlink.server import copies, door, receipts, service
 from clawlink.store.memory import MemoryStore
 from tests.doors.agentlink.conftest import DialNew, Joined, ServeLink, Sign, door_of
 from tests.server.asks import eventually
@@ -25,8 +25,8 @@ async def test_a_broken_connection_of_the_store_is_not_taken_for_a_peer_that_hun
 ) -> None:
     for module in (service, receipts):
         monkeypatch.setattr(module, "_RETRY_SECONDS", 0.01)
-    for name in ("_PAUSE_SECONDS", "_EXTEND_SECONDS"):
-        monkeypatch.setattr(copies, name, 0.01)
+    monkeypatch.setattr(copies, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(door, "_EXTEND_SECONDS", 0.01)
     store = Unplugged(MemoryStore(), Random(1))
     relay = await serve_link(store=store)
     a, c, d = await join(relay, "a"), await sign_in(relay, "c", "carol"), await sign_in(relay, "d", "dan")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,7 +12,7 @@ from aiohttp import WSCloseCode, web
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.task import FINAL, TaskState
-from clawlink.doors.agentlink.server.copies import Seat
+from clawlink.doors.agentlink.server.copies import Copies, Writer
 from clawlink.doors.agentlink.server.instances import Instance
 from clawlink.doors.agentlink.server.receipts import Receipts
 from clawlink.doors.agentlink.server.service import Service
@@ -43,6 +44,7 @@ class Connection:
     def __init__(self, door: AgentLinkServer, instance: Instance, agent: Agent | None, socket: Socket) -> None:
         self.agent = None if agent is None else agent.id
         self.spoken_for: set[str] = set()
+        self.number = 0
         self.ended = False
         self.socket = socket
         self._door = door
@@ -50,21 +52,14 @@ class Connection:
         self._instance = instance
         self._socket = socket
         self._receipts = Receipts(door.relay)
-        self._services: dict[str, Service | Seat] = {}
+        self._service: Service | None = None
+        self.writer = Writer(self)
 
     # -- which mailboxes ---------------------------------------------------------------------------------------------
 
     def serve(self, agent: Agent) -> None:
         """Consume the mailbox of the agent that the connection named."""
-        self._services[agent.id] = Service(self._relay, agent, self._socket, envelopes=self._door.envelopes)
-
-    def attach(self, address: str, seat: Seat) -> None:
-        """Read for this agent too, as an old connection may."""
-        self._services[address] = seat
-
-    def detach(self, address: str) -> None:
-        """Read no more for this agent."""
-        self._services.pop(address, None)
+        self._service = Service(self._relay, agent, self._socket, envelopes=self._door.envelopes)
 
     # -- peer to relay -----------------------------------------------------------------------------------------------
 
@@ -81,8 +76,9 @@ class Connection:
                     frame = frames.read(received)
                     await self._take(frame)
                 else:
-                    for service in list(self._services.values()):
-                        await service.has_read(received)
+                    if self._service is not None:
+                        self._service.has_read(received)
+                    await self.writer.has_read(received)
             except Gone:
                 raise
             except Exception as failure:
@@ -120,19 +116,30 @@ class Connection:
     async def _settle(self, frame: frames.Ack | frames.Nack) -> None:
         """Settle what the peer has dealt with, or take it back, each in the mailbox that it came from."""
         settling = self._relay.settling
-        left: list[str] = list(frame.receipts)
-        for address, service in list(self._services.items()):
-            if left:
-                outcomes = (
-                    await settling.ack(address, left)
-                    if isinstance(frame, frames.Ack)
-                    else await settling.nack(address, left, frame.delay)
-                )
-                service.settled([o.receipt for o in outcomes if o.message_id is not None])
-                left = [o.receipt for o in outcomes if o.message_id is None]
+        held = self._held_by(frame.receipts)
+        left = [one for one in frame.receipts if not any(one in receipts for receipts in held.values())]
+        for holder, receipts in held.items():
+            outcomes = (
+                await settling.ack(holder.address, receipts)
+                if isinstance(frame, frames.Ack)
+                else await settling.nack(holder.address, receipts, frame.delay)
+            )
+            holder.settled([o.receipt for o in outcomes if o.message_id is not None])
+            left += [o.receipt for o in outcomes if o.message_id is None]
         if left:
             error = LeaseLost("nothing is held under these receipts: it was settled, or has been handed out anew")
             await self._socket.send(frames.failure(error, receipts=left))
+
+    def _held_by(self, receipts: Iterable[str]) -> dict[Service | Copies, list[str]]:
+        """Return who holds these messages for this connection, as far as that is known."""
+        if self._service is not None:
+            return {self._service: list(receipts)}
+        found: dict[Service | Copies, list[str]] = {}
+        for one in receipts:
+            holder = self._door.holders.get(one)
+            if holder is not None and holder.reads(self):
+                found.setdefault(holder, []).append(one)
+        return found
 
     async def _respond(self, frame: frames.Respond) -> None:
         if self.agent is None:
@@ -140,9 +147,8 @@ class Connection:
         agent = await self._door.members.speaker(self._instance, self.agent.partition("/")[2])
         ask = requests.Respond(from_agent=agent.id, message_id=frame.task_id, result=frame.result, status=frame.status)
         done = await self._relay.tasks.respond(agent, ask)
-        if TaskState(done.task_status) in FINAL:
-            for service in self._services.values():
-                service.finished(frame.task_id)
+        if TaskState(done.task_status) in FINAL and self._service is not None:
+            self._service.finished(frame.task_id)
         await self._socket.send(frames.write("responded", status=done.task_status, **_about(frame)))
 
     # -- the end -----------------------------------------------------------------------------------------------------
@@ -150,7 +156,7 @@ class Connection:
     async def say_goodbye(self) -> None:
         """Close the connection because the relay goes, once what is under way is settled or a moment has passed."""
         for _ in range(int(_FAREWELL_SECONDS / _FAREWELL_STEP_SECONDS)):
-            if all(service.idle for service in self._services.values()):
+            if self.writer.idle and (self._service is None or self._service.idle):
                 break
             await asyncio.sleep(_FAREWELL_STEP_SECONDS)
         await self._socket.close(WSCloseCode.GOING_AWAY, _GOING)
@@ -159,8 +165,9 @@ class Connection:
         """Let go of everything. What was not settled is due again at once, for others of the instance too."""
         self.ended = True
         self._receipts.close()
-        services, self._services = list(self._services.values()), {}
-        await asyncio.gather(*(service.close() for service in services), return_exceptions=True)
+        await self.writer.close()
+        if self._service is not None:
+            await self._service.close()
 
 
 async def serve(door: AgentLinkServer, request: web.BaseRequest) -> web.StreamResponse:

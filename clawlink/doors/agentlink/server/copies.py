@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
 from clawlink.doors.agentlink.server.envelopes import Envelopes
-from clawlink.doors.agentlink.server.lines import Readers
+from clawlink.doors.agentlink.server.lines import Lines, Readers
 from clawlink.doors.agentlink.server.service import ACK_SECONDS, CREDIT, Written
 from clawlink.doors.agentlink.server.socket import Gone
 from clawlink.doors.agentlink.server.text import message_frame
@@ -32,40 +32,44 @@ _log = logging.getLogger("clawlink.agentlink")
 
 MAX_HELD = 1000
 _PAUSE_SECONDS = 1.0
-_EXTEND_SECONDS = ACK_SECONDS / 3
 
 
 class _Copy:
-    """A message under way, and which connections have read it.
+    """A message under way: the connections that it was given to, and those that have read it.
 
-    ``missed`` is how many seats there had been when one of them ended unread, 0 if none did.
+    ``missed`` is the number of the latest connection when one ended that had not read it, 0 if none did.
     """
 
-    __slots__ = ("batch", "delivery", "missed", "read", "receipt")
+    __slots__ = ("batch", "delivery", "given", "missed", "owner", "read", "receipt")
 
-    def __init__(self, delivery: Delivery, batch: int) -> None:
+    def __init__(self, owner: Copies, delivery: Delivery, batch: int) -> None:
+        self.owner = owner
         self.delivery = delivery
         self.receipt = receipt(str(delivery.receipt), delivery.id)
         self.batch = batch
+        self.given: set[Connection] = set()
         self.read: set[Connection] = set()
         self.missed = 0
 
 
-class Seat:
-    """The share of a connection in a mailbox: the messages written to it, and those of them that it has read."""
+class Writer:
+    """Writes to an old connection, for all agents that it may be, and keeps account of what it has read."""
 
-    def __init__(self, copies: Copies, line: Connection, number: int) -> None:
-        self.number = number
-        self._copies = copies
+    def __init__(self, line: Connection) -> None:
         self._line = line
         self._waiting: list[_Copy] = []
         self._more = asyncio.Event()
         self._pings: dict[int, list[_Copy]] = {}
-        self._task = asyncio.create_task(self._run())
+        self._task: asyncio.Task[None] | None = None
 
     def put(self, copies: Iterable[_Copy]) -> None:
-        """Write these messages, in order, after those that wait already."""
-        self._waiting.extend(copies)
+        """Write these messages, in order, after those that wait already; none that it was given before."""
+        for copy in copies:
+            if self._line not in copy.given:
+                copy.given.add(self._line)
+                self._waiting.append(copy)
+        if self._waiting and self._task is None:
+            self._task = asyncio.create_task(self._run())
         self._more.set()
 
     async def _run(self) -> None:
@@ -74,23 +78,25 @@ class Seat:
                 await self._more.wait()
                 self._more.clear()
                 batch, self._waiting = self._waiting, []
+                written = []
                 for copy in batch:
-                    frame = self._copies.frame(copy)
-                    if frame is not None:
+                    frame = copy.owner.frame(copy, self._line)
+                    if frame is None:
+                        copy.given.discard(self._line)
+                    else:
                         await self._line.socket.send(frame)
-                self._pings[await self._line.socket.ping()] = batch
+                        written.append(copy)
+                if written:
+                    self._pings[await self._line.socket.ping()] = written
 
     async def has_read(self, number: int) -> None:
         """Note that the peer has read all that went before this ping."""
-        read = [copy for ping in list(self._pings) if ping <= number for copy in self._pings.pop(ping)]
-        await self._copies.was_read(self._line, read)
-
-    def settled(self, receipts: list[str]) -> None:
-        """Note that these were acked, as far as they are of this mailbox."""
-        self._copies.settled(receipts)
-
-    def finished(self, task_id: str) -> None:
-        """Ignore that a task is finished: an old client answers none."""
+        read: dict[Copies, list[_Copy]] = {}
+        for ping in [ping for ping in self._pings if ping <= number]:
+            for copy in self._pings.pop(ping):
+                read.setdefault(copy.owner, []).append(copy)
+        for owner, copies in read.items():
+            await owner.was_read(self._line, copies)
 
     @property
     def idle(self) -> bool:
@@ -99,48 +105,85 @@ class Seat:
 
     async def close(self) -> None:
         """Write nothing more."""
-        self._task.cancel()
-        await asyncio.wait([self._task])
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
 
 
 class Copies:
-    """Claims what comes for an agent, and writes it to every connection that ``aim`` names."""
+    """Claims what comes for an agent, and has it written to every connection that ``aim`` names.
 
-    def __init__(self, relay: Relay, agent: Agent, envelopes: Envelopes) -> None:
+    ``holders`` knows by receipt who holds a message, for all agents of the door.
+    """
+
+    def __init__(
+        self, relay: Relay, agent: Agent, envelopes: Envelopes, lines: Lines[Connection], holders: dict[str, Copies]
+    ) -> None:
         self._relay = relay
         self._agent = agent
         self._envelopes = envelopes
+        self._lines = lines
+        self._holders = holders
         self._consumer: Consumer = relay.consumer(agent, lease=ACK_SECONDS, credit=CREDIT)
-        self._readers: Readers[Connection] = Readers([], settles=False)
-        self._seats: dict[Connection, Seat] = {}
-        self._count = 0
+        self._readers: Readers[Connection] = Readers((), settles=False)
         self._held: dict[str, _Copy] = {}
         self._closing: set[asyncio.Task[None]] = set()
-        self._tasks = [asyncio.create_task(self._run()), asyncio.create_task(self._extend())]
+        self._closed = False
+        self._task = asyncio.create_task(self._run())
 
     # -- whom it goes to ---------------------------------------------------------------------------------------------
 
+    @property
+    def address(self) -> str:
+        """The agent."""
+        return self._agent.id
+
+    def reads(self, line: Connection) -> bool:
+        """Return True if this connection reads for the agent."""
+        return line in self._readers.lines
+
+    @property
+    def knows_its_reader(self) -> bool:
+        """Return True unless strangers read for the agent."""
+        return self._readers.certain
+
     def aim(self, readers: Readers[Connection]) -> None:
-        """Write to these connections from now on, what is under way too."""
-        if readers == self._readers:
-            return
-        self._readers = readers
-        for line in self._seats.keys() - set(readers.lines):
-            self._background(self._seats.pop(line).close())
-            line.detach(self._agent.id)
-            for copy in self._held.values():
-                if line.ended and line not in copy.read:  # one that turned out to be another has missed nothing
-                    copy.missed = self._count
-        for line in readers.lines:
-            if line not in self._seats:
-                self._count += 1
-                seat = self._seats[line] = Seat(self, line, self._count)
-                line.attach(self._agent.id, seat)
-                seat.put(copy for copy in self._held.values() if line not in copy.read)
+        """Have these connections read from now on, what is under way too."""
+        before, self._readers = self._readers, readers
+        if before.lines is not readers.lines:
+            for line in before.lines:
+                if line not in readers.lines:
+                    self._miss(line)
+        self._give(readers.lines)
         if readers.certain:
             for copy in self._held.values():
                 copy.missed = 0
-        self._background(self._judge())
+        self._judge_soon()
+
+    def came(self, line: Connection) -> None:
+        """Note that a stranger has come, where strangers read."""
+        self._give([line])
+
+    def went(self, line: Connection) -> None:
+        """Note that a stranger is none any more, or has ended, where strangers read."""
+        self._miss(line)
+        self._judge_soon()
+
+    def _give(self, lines: Iterable[Connection]) -> None:
+        if self._held:
+            for line in lines:
+                line.writer.put(copy for copy in self._held.values() if line not in copy.read)
+
+    def _miss(self, line: Connection) -> None:
+        """Note what a connection that ended has not read. One that turned out to be another has missed nothing."""
+        if line.ended:
+            for copy in self._held.values():
+                if line not in copy.read:
+                    copy.missed = self._lines.latest
+
+    def _judge_soon(self) -> None:
+        if self._held:
+            self._background(self._judge())
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -160,19 +203,20 @@ class Copies:
     async def _bring(self) -> None:
         taken, _ = await self._consumer.next(self._agent, tick=self._touch)
         written = Written.of(taken, self._agent.id, self._envelopes)
-        copies = [_Copy(delivery, self._consumer.batch) for delivery, _ in written.frames]
-        self._held |= {copy.receipt: copy for copy in copies}
-        for seat in self._seats.values():
-            seat.put(copies)
+        for delivery, _ in written.frames:
+            copy = _Copy(self, delivery, self._consumer.batch)
+            self._held[copy.receipt] = copy
+            self._holders[copy.receipt] = self
+        self._give(self._readers.lines)
         await written.settle_rest(self._relay, self._consumer)
 
     async def _touch(self) -> None:
         if self._readers.settles:  # else nobody knows whether the agent is there
             await self._relay.agents.touch(self._agent.id)
 
-    def frame(self, copy: _Copy) -> str | None:
-        """Return the frame that brings a message; None for one that is settled meanwhile."""
-        if copy.receipt not in self._held:
+    def frame(self, copy: _Copy, line: Connection) -> str | None:
+        """Return the frame that brings a message; None if it is settled, or not for this connection any more."""
+        if copy.receipt not in self._held or not self.reads(line):
             return None
         return message_frame(copy.delivery, self._agent.id, self._envelopes)
 
@@ -180,18 +224,20 @@ class Copies:
 
     async def was_read(self, line: Connection, copies: list[_Copy]) -> None:
         """Note that a connection has read these. One that came after another had missed them makes up for that."""
-        seat = self._seats.get(line)
+        if self._closed:
+            return
+        reads = self.reads(line)
         for copy in copies:
             copy.read.add(line)
-            if seat is not None and seat.number > copy.missed:
+            if reads and line.number > copy.missed:
                 copy.missed = 0
             self._consumer.has_read(copy.batch)
         await self._judge()
 
     async def _judge(self) -> None:
         """Settle what each connection has read, if that proves that the agent has it."""
-        lines = self._seats.keys()
-        read = [copy for copy in self._held.values() if lines and lines <= copy.read]
+        lines = self._readers.lines
+        read = [copy for copy in self._held.values() if lines and copy.read.issuperset(lines)]
         proven = _receipts([copy for copy in read if self._readers.settles and not copy.missed])
         if proven:
             with contextlib.suppress(Failed, StoreUnavailable):  # the next pong tries again
@@ -207,27 +253,30 @@ class Copies:
         """Note that these are settled."""
         for one in receipts:
             self._held.pop(one, None)
+            self._holders.pop(one, None)
         self._consumer.settled(receipts)
 
-    async def _extend(self) -> None:
-        """Hold what waits for the agent as long as there is a connection that may be the agent's."""
-        while True:
-            await asyncio.sleep(_EXTEND_SECONDS)
-            held = list(self._held)
-            try:
-                outcomes = await self._relay.settling.extend(self._agent.id, held, ACK_SECONDS)
-                self.settled([o.receipt for o in outcomes if o.message_id is None])
-            except Exception:
-                _log.exception("holding messages failed; it goes on")
+    async def extend(self) -> None:
+        """Hold what waits for the agent for some more time."""
+        held = list(self._held)
+        if not held:
+            return
+        try:
+            outcomes = await self._relay.settling.extend(self._agent.id, held, ACK_SECONDS)
+            self.settled([o.receipt for o in outcomes if o.message_id is None])
+        except Exception:
+            _log.exception("holding messages failed; it goes on")
 
     async def close(self) -> None:
         """Stop; what was not settled is due again at once."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.wait(self._tasks)
-        self.aim(Readers([], settles=False))
+        self._closed = True
+        self._task.cancel()
+        await asyncio.wait([self._task])
         while self._closing:
             await asyncio.wait(self._closing)
+        for one in self._held:
+            self._holders.pop(one, None)
+        self._held.clear()  # what waits to be written is not written any more
         await self._consumer.close()
 
 

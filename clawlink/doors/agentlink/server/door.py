@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any
 
 from clawlink.doors.agentlink.server import connection, http
@@ -16,11 +16,13 @@ from clawlink.doors.agentlink.server.instances import Instance, Instances
 from clawlink.doors.agentlink.server.lines import Lines
 from clawlink.doors.agentlink.server.members import Members
 from clawlink.doors.agentlink.server.sending import Sending
+from clawlink.doors.agentlink.server.service import ACK_SECONDS
 from clawlink.doors.agentlink.wire.files import RelayFile
 from clawlink.doors.registry import OpenDoor
 from clawlink.errors import RelayFull
 from clawlink.protocol.paths import Endpoint
 from clawlink.relay.relay import Relay
+from clawlink.relay.turns import Turns
 from clawlink.server.wire import Handler
 
 _log = logging.getLogger("clawlink.agentlink")
@@ -30,6 +32,7 @@ SOCKET = Endpoint("agentlink", "GET", "/agentlink", "Agent Link's websocket.", N
 SEND = Endpoint("agentlink_send", "POST", "/api/v1/send", "Send a message as an instance's agent.", None, open=True)
 REGISTER = Endpoint("agentlink_register", "POST", "/api/v1/register", "Register an instance.", None)
 MAX_CONNECTIONS = 100
+_EXTEND_SECONDS = ACK_SECONDS / 3
 
 
 class AgentLinkServer(OpenDoor):
@@ -49,7 +52,9 @@ class AgentLinkServer(OpenDoor):
         relay.agents.reserve(self.instances.own)
         self.checks = Checks(self.instances, wall)
         self.lines: Lines[Connection] = Lines()
-        self.members = Members(relay, self.instances, self.refresh)
+        self.members = Members(relay, self.instances, self._aim)
+        self.holders: dict[str, Copies] = {}
+        """By receipt, who holds a message that was written to old connections."""
         self.envelopes = Envelopes()
         self.sending = Sending(relay, self.checks, self.members, self.lines, self.envelopes, no_store=no_store)
         self._no_store = no_store
@@ -57,6 +62,7 @@ class AgentLinkServer(OpenDoor):
         self._copies: dict[str, Copies] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._goodbye: asyncio.Task[None] | None = None
+        self._extending: asyncio.Task[None] | None = None
 
     def routes(self) -> Iterator[tuple[Endpoint, Handler]]:
         yield SOCKET, lambda relay, request: connection.serve(self, request)
@@ -65,6 +71,7 @@ class AgentLinkServer(OpenDoor):
 
     async def start(self) -> None:
         """Register the agents that the operator wrote down, and say what the operator should know."""
+        self._extending = asyncio.create_task(self._extend())
         for error in await self.members.start():
             _log.warning("an agent of the configuration was refused", extra={"reason": error.message})
         sharing = [instance.id for instance in self.instances.all() if instance.shares_secret]
@@ -83,12 +90,14 @@ class AgentLinkServer(OpenDoor):
         await asyncio.gather(*(c.say_goodbye() for c in list(self._connections)))
         while self._leaving:
             await asyncio.wait(self._leaving)
+        if self._extending is not None:
+            self._extending.cancel()
 
     # -- what connections tell ---------------------------------------------------------------------------------------
 
     def require_room(self, instance: Instance) -> None:
         """Refuse a connection too many. Raises RelayFull."""
-        count = len(self.lines.of(instance.id))
+        count = self.lines.count(instance.id)
         if count >= MAX_CONNECTIONS:
             raise RelayFull(
                 f"instance {instance.id!r} has {count} connections and may have no more",
@@ -100,27 +109,71 @@ class AgentLinkServer(OpenDoor):
         """Note a connection that has registered."""
         self._connections[line] = instance
         self.lines.add(instance.id, line)
-        if line.agent is not None:
+        if line.agent is None:
+            self._came(instance.id, line)
+        else:
             line.serve(self.members.agent(line.agent))
-        self.refresh(instance.id)
+            self._aim(line.agent)
 
     async def spoke(self, instance: Instance, line: Connection, address: str) -> None:
         """Note that a connection has sent from an address: an old one is known by that."""
         there = self._there(instance)
-        if self.lines.spoke(line, address):
-            self.refresh(instance.id)
+        was_stranger = not line.spoken_for
+        if self.lines.spoke(instance.id, line, address) and line.agent is None:
+            # First of all: what the others have read proves nothing any more for this agent.
+            self._aim(address)
+            if was_stranger:
+                self._went(instance.id, line)
             await self._expire(there)
 
-    def refresh(self, instance_id: str) -> None:
-        """Decide anew which old connections of an instance read for which of its agents."""
-        for address, readers in self.lines.readers(instance_id, self.members.of(instance_id)):
+    def _came(self, instance_id: str, line: Connection) -> None:
+        """Have a stranger read for each agent of its instance that no connection is known to be."""
+        unread = []
+        for address in self.members.of(instance_id):
             copies = self._copies.get(address)
-            if readers.lines:
-                if copies is None:
-                    copies = self._copies[address] = Copies(self.relay, self.members.agent(address), self.envelopes)
-                copies.aim(readers)
-            elif copies is not None:
-                self._background(self._copies.pop(address).close())
+            if copies is None:
+                unread.append(address)
+            elif copies.reads(line):
+                copies.came(line)
+        if unread:
+            self._background(self._aim_all(unread))
+
+    def _went(self, instance_id: str, line: Connection) -> None:
+        """Have one stranger less read, because it has ended or is known now."""
+        read = [a for a in self.members.of(instance_id) if a in self._copies and not self._copies[a].knows_its_reader]
+        for address in read:
+            self._copies[address].went(line)
+        if read and not self.lines.strangers(instance_id):
+            self._background(self._aim_all(read))
+
+    async def _aim_all(self, addresses: Iterable[str]) -> None:
+        """Decide anew for many agents, with turns for others in between."""
+        turns = Turns()
+        closing = []
+        for address in addresses:
+            closing += self._aim(address)
+            await turns.next()
+        await asyncio.gather(*closing, return_exceptions=True)
+
+    def _aim(self, address: str) -> list[asyncio.Task[None]]:
+        """Decide anew which old connections read for an agent; return what ends for that."""
+        readers = self.lines.readers(address)
+        copies = self._copies.get(address)
+        if readers.lines:
+            if copies is None:
+                agent = self.members.agent(address)
+                copies = self._copies[address] = Copies(self.relay, agent, self.envelopes, self.lines, self.holders)
+            copies.aim(readers)
+        elif copies is not None:
+            return [self._background(self._copies.pop(address).close())]
+        return []
+
+    async def _extend(self) -> None:
+        """Hold what waits for the agents as long as there are connections that may be theirs."""
+        while True:
+            await asyncio.sleep(_EXTEND_SECONDS)
+            for one in list(self._copies.values()):
+                await one.extend()
 
     def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -148,9 +201,15 @@ class AgentLinkServer(OpenDoor):
     async def _left(self, line: Connection) -> None:
         instance = self._connections.pop(line)
         there = self._there(instance)
-        self.lines.remove(instance.id, line)
-        await line.close()
         before = set(self._leaving)
-        self.refresh(instance.id)
+        line.ended = True
+        self.lines.remove(instance.id, line)
+        # At once: others may read at any moment, and what this one has not read is not settled by that.
+        if line.agent is None and not line.spoken_for:
+            self._went(instance.id, line)
+        elif line.agent is None:
+            for address in line.spoken_for:
+                self._aim(address)
+        await line.close()
         await asyncio.gather(*(self._leaving - before), return_exceptions=True)
         await self._expire(there)

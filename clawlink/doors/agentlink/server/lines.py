@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections import Counter
+from collections.abc import Sequence
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 
 class Line(Protocol):
     """A connection, as far as it matters here."""
+
+    number: int
+    """Set when the connection is added: later ones have greater numbers."""
 
     @property
     def agent(self) -> str | None:
@@ -25,9 +30,10 @@ class Readers(NamedTuple, Generic[L]):
     """The old connections that a message for an agent is written to.
 
     ``certain``: they are known to be the agent's. ``settles``: once all of them have read it, the agent has it.
+    Strangers are one list for all agents of an instance, which changes as they come and go.
     """
 
-    lines: list[L]
+    lines: Sequence[L]
     settles: bool
     certain: bool = False
 
@@ -36,61 +42,87 @@ class Lines(Generic[L]):
     """The connections of all instances.
 
     A connection of the new form names its agent. An old connection is known by the messages that it sends. Until then
-    it may be any agent of its instance, so it reads for each agent that no other connection is known to be. Messages
-    for an agent that was known before wait for it: reading by a connection that may be another proves nothing.
+    it is a stranger: it may be any agent of its instance, so it reads for each agent that no other connection is known
+    to be. Messages for an agent that was known before wait for it: reading by a connection that may be another proves
+    nothing.
     """
 
     def __init__(self) -> None:
-        self._of: dict[str, list[L]] = {}
+        self._of: dict[str, dict[L, None]] = {}
+        self._strangers: dict[str, list[L]] = {}
+        self._speakers: dict[str, list[L]] = {}  # by address, the old connections that have sent from it
+        self._connected: Counter[str] = Counter()  # by address, the connections that named it
         self._named: set[str] = set()  # ever
         self._heard: set[str] = set()  # ever
+        self._numbers = itertools.count(1)
+        self.latest = 0
+        """The number of the connection that came last."""
 
-    def of(self, instance_id: str) -> list[L]:
+    def of(self, instance_id: str) -> Sequence[L]:
         """Return the connections of an instance, the oldest first."""
-        return self._of.get(instance_id, [])
+        return tuple(self._of.get(instance_id, ()))
+
+    def count(self, instance_id: str) -> int:
+        """Return how many connections an instance has."""
+        return len(self._of.get(instance_id, ()))
+
+    def strangers(self, instance_id: str) -> Sequence[L]:
+        """Return the strangers of an instance: one list, which changes."""
+        return self._strangers.setdefault(instance_id, [])
 
     def add(self, instance_id: str, line: L) -> None:
         """Note a new connection."""
-        self._of.setdefault(instance_id, []).append(line)
+        line.number = self.latest = next(self._numbers)
+        self._of.setdefault(instance_id, {})[line] = None
         if line.agent is not None:
             self._named.add(line.agent)
+            self._connected[line.agent] += 1
+        else:
+            self._strangers.setdefault(instance_id, []).append(line)
 
-    def spoke(self, line: L, address: str) -> bool:
+    def spoke(self, instance_id: str, line: L, address: str) -> bool:
         """Note that a connection has sent from an address; return True the first time."""
-        new = address not in line.spoken_for
-        line.spoken_for.add(address)
+        if address in line.spoken_for:
+            return False
         if line.agent is None:
             self._heard.add(address)
-        return new
+            self._speakers.setdefault(address, []).append(line)
+            if not line.spoken_for:
+                self._strangers[instance_id].remove(line)
+        line.spoken_for.add(address)
+        return True
 
     def remove(self, instance_id: str, line: L) -> None:
         """Note that a connection has ended. No other is touched."""
-        lines = self._of.get(instance_id, [])
-        if line in lines:
-            lines.remove(line)
-        if not lines:
-            self._of.pop(instance_id, None)
+        if self._of.get(instance_id, {}).pop(line, False) is False:
+            return
+        if not self._of[instance_id]:
+            del self._of[instance_id]
+        if line.agent is not None:
+            self._connected[line.agent] -= 1
+            if not self._connected[line.agent]:
+                del self._connected[line.agent]
+            return
+        if not line.spoken_for:
+            self._strangers[instance_id].remove(line)
+        for address in line.spoken_for:
+            self._speakers[address].remove(line)
+            if not self._speakers[address]:
+                del self._speakers[address]
 
-    def readers(self, instance_id: str, addresses: Iterable[str]) -> Iterator[tuple[str, Readers[L]]]:
-        """Give who reads for each of these agents of the instance, over old connections.
+    def readers(self, address: str) -> Readers[L]:
+        """Return who reads for an agent, over old connections.
 
-        Of several that have sent from one address it is the newest, as with the old relay.
+        Of several that have sent from one address it is the one that came last, as with the old relay.
         """
-        old = [line for line in self.of(instance_id) if line.agent is None]
-        speakers = {address: line for line in old for address in line.spoken_for}
-        strangers = [line for line in old if not line.spoken_for]
-        for address in addresses:
-            if address in speakers:
-                yield address, Readers([speakers[address]], settles=True, certain=True)
-            elif address in self._named:
-                yield address, Readers([], settles=False)
-            else:
-                yield address, Readers(strangers, settles=address not in self._heard)
+        speakers = self._speakers.get(address)
+        if speakers is not None:
+            return Readers((max(speakers, key=lambda line: line.number),), settles=True, certain=True)
+        if address in self._named:
+            return Readers((), settles=False)
+        return Readers(self.strangers(address.partition("/")[0]), settles=address not in self._heard)
 
     def connected(self, address: str) -> bool:
         """Return True if a connection is there that reads what comes for the agent."""
-        instance_id = address.partition("/")[0]
-        if any(line.agent == address for line in self.of(instance_id)):
-            return True
-        ((_, readers),) = self.readers(instance_id, [address])
-        return bool(readers.lines) and readers.settles
+        readers = self.readers(address)
+        return self._connected[address] > 0 or (bool(readers.lines) and readers.settles)

@@ -25,7 +25,7 @@ class Members:
     Each is claimed, and its key stays here: nobody acts as it but through its instance's signatures.
     """
 
-    def __init__(self, relay: Relay, instances: Instances, on_new: Callable[[str], None]) -> None:
+    def __init__(self, relay: Relay, instances: Instances, on_new: Callable[[str], object]) -> None:
         self._relay = relay
         self._instances = instances
         self._on_new = on_new
@@ -122,5 +122,5 @@ class Members:
             self._keys[address] = done.agent_key
         self._of.setdefault(instance.id, set()).add(address)
         self._meant[instance.id, fold(address.partition("/")[2])] = address
-        self._on_new(instance.id)
+        self._on_new(address)
         return done.agent

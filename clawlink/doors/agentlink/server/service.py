@@ -100,7 +100,12 @@ class Service:
         if written.frames:
             self._batches[await self._socket.ping()] = self._consumer.batch
 
-    async def has_read(self, number: int) -> None:
+    @property
+    def address(self) -> str:
+        """The agent."""
+        return self._agent.id
+
+    def has_read(self, number: int) -> None:
         """Note that the peer has read all that went before this ping."""
         read = [ping for ping in self._batches if ping <= number]
         if read:
