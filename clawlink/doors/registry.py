@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from clawlink.config import ServerConfig
     from clawlink.protocol.paths import Endpoint
     from clawlink.relay.relay import Relay
+    from clawlink.server.websocket import Websockets
     from clawlink.server.wire import Handler
 
 GROUP = "clawlink.doors"
@@ -43,14 +44,16 @@ def option(flag: str, help: str, *, default: Any = None, metavar: str | None = N
 
 @dataclass(frozen=True)
 class Opening:
-    """The surroundings of a door that opens. ``settings`` is of the door's own class.
+    """The surroundings of a door that opens.
 
-    ``wall`` is the system's clock, for what other machines sign with theirs. ``relay.clock`` is relay time.
+    ``settings`` is of the door's own class. ``websockets`` are those of the relay, which accept the door's, too.
+    ``wall`` is the system's clock, for what other machines sign with theirs; ``relay.clock`` is relay time.
     """
 
     relay: Relay
     config: ServerConfig
     settings: Any
+    websockets: Websockets
     wall: Callable[[], float]
 
 

@@ -28,6 +28,7 @@ from clawlink.server.front import Front
 from clawlink.server.push import Push
 from clawlink.server.routes import ALL
 from clawlink.server.tickets import Tickets
+from clawlink.server.websocket import Websockets
 from clawlink.server.wire import Handler
 from clawlink.store.base import Signals, Store
 from clawlink.store.blobs import LocalBlobs
@@ -64,7 +65,8 @@ class App:
             secret=config.secret,
         )
         self._addresses = Addresses(network(trusted) for trusted in config.trust_proxies)
-        self._push = Push(self.relay, max_frame_bytes=config.limits.max_body_bytes)
+        self._websockets = Websockets(max_frame_bytes=config.limits.max_body_bytes)
+        self._push = Push(self.relay, self._websockets)
         self._tickets = Tickets(time.monotonic)
         self._events = Events(self._tickets)
         self.doors = dict(self._opened(wall=clock or time.time))
@@ -80,7 +82,7 @@ class App:
         """Open the doors that the configuration asks for."""
         for door in doors():
             settings = settings_of(door, self._config)
-            opened = door.open(Opening(self.relay, self._config, settings, wall))
+            opened = door.open(Opening(self.relay, self._config, settings, self._websockets, wall))
             if opened is not None:
                 self.relay.doors[door.name] = opened.info
                 limits = (field.name for field in fields(settings) if field.metadata["unit"] is not None)
@@ -158,7 +160,8 @@ class App:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             await self.relay.janitor.step("time", self._look_at_time)
-            await self.relay.janitor.step("connections", self._push.tend, _SWEEP_SECONDS)
+            await self.relay.janitor.step("connections", self._websockets.tend, _SWEEP_SECONDS)
+            await self.relay.janitor.step("push", self._push.tend)
             await self.relay.janitor.step("places", self._end_late_connections)
             await self.relay.janitor.step("complaints", self._tell_complaints)
             for name, door in self.doors.items():

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-from aiohttp import WSCloseCode, WSMsgType, hdrs, web
+from aiohttp import WSMsgType, hdrs, web
 
 from clawlink.config import LOOPBACK_HOSTS
 from clawlink.domain.access import KEY_HEADER
@@ -26,20 +26,14 @@ from clawlink.protocol.requests import StreamQuery
 from clawlink.relay.consumer import Consumer
 from clawlink.relay.refusal import refusal
 from clawlink.relay.relay import Relay
-from clawlink.relay.turns import Turns
 from clawlink.server.auth import SUBPROTOCOL, in_subprotocol, offers_subprotocol
 from clawlink.server.frames import BadFrame, Frame, error_frame, message_frame, read_frame, reply_frame
 from clawlink.server.leases import lease_of
-from clawlink.server.sending import Sender, Turn
+from clawlink.server.websocket import LINGER_SECONDS, Websocket, Websockets
 from clawlink.server.wire import Handler, Request, origin_of, parameter, read_query
 
 _log = logging.getLogger("clawlink.push")
 
-PING_SECONDS = 10.0
-# Disconnect a peer that sends or reads nothing for 28 s (30 s with the interval between looks).
-SILENT_SECONDS = 28.0
-# Bytes that a closed connection has not taken by then are dropped with it.
-_ABORT_SECONDS = 5.0
 # While the relay shuts down, what is under way may still be acked for so long.
 _FAREWELL_SECONDS = 1.5
 _RETRY_SECONDS = 1.0
@@ -47,14 +41,8 @@ _RETRY_SECONDS = 1.0
 _TURN_SECONDS = 0.005
 # To take a frame that is there takes less than this: whoever took longer has waited, and given others their turn.
 _WAITED_SECONDS = 0.0001
-# A peer that was told why has this long to close too.
-_LINGER_SECONDS = 2.0
-_MOST_REASON_BYTES = 120
-_UNREADABLE = (WSCloseCode.PROTOCOL_ERROR, WSCloseCode.INVALID_TEXT, WSCloseCode.MESSAGE_TOO_BIG)
-
 _ENDS = frozenset(state.value for state in FINAL)
 _GOING_AWAY = 1001
-_POLICY = 1008
 _FAILED = 1011
 _NO_SUCH_AGENT = 4404
 _NOT_ALLOWED = 4403
@@ -63,12 +51,10 @@ _NOT_ALLOWED = 4403
 class Push:
     """The websockets of one relay."""
 
-    def __init__(self, relay: Relay, *, max_frame_bytes: int) -> None:
+    def __init__(self, relay: Relay, websockets: Websockets) -> None:
         self._relay = relay
-        self._max_frame_bytes = max_frame_bytes
+        self._websockets = websockets
         self._sessions: set[_Session] = set()
-        self._turn = Turn()
-        self._tended = 0.0
 
     @property
     def routes(self) -> Iterator[tuple[Endpoint, Handler]]:
@@ -78,29 +64,11 @@ class Push:
     def __len__(self) -> int:
         return len(self._sessions)
 
-    async def tend(self, every: float) -> None:
-        """Ping silent peers, and close those that stay silent. The caller repeats this ``every`` so many seconds.
-
-        A late call means that the relay itself stood still: no peer is silent for that time.
-        A connection that fails stops none of the others, and its failure is raised at the end.
-        """
-        now = asyncio.get_running_loop().time()
-        late = now - self._tended - 2 * every if self._tended else 0.0
-        self._tended = now
-        turns = Turns()
-        failed: Exception | None = None
-        for session in list(self._sessions):
-            try:
-                if late > 0:
-                    session.excuse(late)
-                session.tend(now)
-                if self._relay.draining:
-                    session.wake()
-            except Exception as failure:
-                failed = failure
-            await turns.next()
-        if failed is not None:
-            raise failed
+    async def tend(self) -> None:
+        """Have all connections notice that the relay shuts down."""
+        if self._relay.draining:
+            for session in list(self._sessions):
+                session.wake()
 
     async def _serve(self, relay: Relay, request: Request) -> web.StreamResponse:
         """Shake hands, and stay until the connection ends."""
@@ -128,19 +96,13 @@ class Push:
         if len(request.headers.getall(hdrs.SEC_WEBSOCKET_PROTOCOL, ())) > 1:
             # aiohttp looks at the first only, and if that has not ours writes it to the log: the token, maybe the key.
             raise BadRequest("offer all subprotocols in one header", field="Sec-WebSocket-Protocol")
-        ws = _Socket(
-            autoping=False,
-            compress=request.address not in LOOPBACK_HOSTS,
-            max_msg_size=self._max_frame_bytes + 1,  # aiohttp refuses what is as large as this
+        websocket = await self._websockets.accept(
+            request,
             protocols=(SUBPROTOCOL,) if offers else (),
+            compress=request.address not in LOOPBACK_HOSTS,
         )
-        try:
-            await ws.prepare(request)
-        except web.HTTPException as failure:
-            raise BadRequest(f"this is no handshake of a websocket: {failure.text}") from None
         consumer = relay.consumer(agent, lease=ask.lease or relay.limits.lease, credit=ask.credit)
-        ws.sender = Sender(request, ws, self._turn)
-        session = _Session(relay, agent, agent_key, ws, ws.sender, request, consumer, acks=ask.lease is not None)
+        session = _Session(relay, agent, agent_key, websocket, request, consumer, acks=ask.lease is not None)
         self._sessions.add(session)
         relay.sockets.add(agent.id, session)
         try:
@@ -148,45 +110,8 @@ class Push:
         finally:
             relay.sockets.remove(agent.id, session)
             self._sessions.discard(session)
-            ws.sender = None  # each knows the other, which would be garbage in a circle
-        return ws
-
-
-class _Socket(web.WebSocketResponse):
-    """A websocket that writes what has gathered before it closes, whoever has it close.
-
-    Its transport stays open for a moment, until the peer has closed too: what the peer sent meanwhile, or the rest of a
-    frame that was too large, would have it reset, and the peer would not be told why.
-    """
-
-    sender: Sender | None = None
-    _lingers = False
-    _unreadable = False
-
-    async def close(self, *, code: int = WSCloseCode.OK, message: bytes = b"", drain: bool = True) -> bool:
-        if self.sender is not None:
-            self.sender.stop()
-        if self.closed:
-            return False
-        self._unreadable = code in _UNREADABLE
-        self._lingers = self._unreadable or not self._closing
-        await super().close(code=code, message=message, drain=drain)
-        if self._lingers and self._closing and not self._unreadable:
-            with contextlib.suppress(Exception):
-                await asyncio.wait_for(self._closed_by_peer(), _LINGER_SECONDS)
-            self._lingers = False
-            self._close_transport()
-        return True
-
-    async def _closed_by_peer(self) -> None:
-        reader = self._reader
-        while reader is not None and (await reader.read()).type is not WSMsgType.CLOSE:
-            pass
-
-    def _close_transport(self) -> None:
-        # Otherwise aiohttp has waited for the peer itself.
-        if not (self._lingers and (self._closing or self._unreadable)):
-            super()._close_transport()
+            self._websockets.forget(websocket)
+        return websocket.response
 
 
 class _Session:
@@ -197,8 +122,7 @@ class _Session:
         relay: Relay,
         agent: Agent,
         agent_key: str | None,
-        ws: _Socket,
-        sender: Sender,
+        websocket: Websocket,
         request: Request,
         consumer: Consumer,
         *,
@@ -208,17 +132,14 @@ class _Session:
         self._agent = agent
         self._agent_id = agent.id
         self._agent_key = agent_key
-        self._ws = ws
-        self._transport = request.transport
+        self._websocket = websocket
         self._origin = origin_of(request)
         self._consumer = consumer
         self._acks = acks
         self._loop = asyncio.get_running_loop()
-        self._heard = self._pinged = self._loop.time()
+        websocket.let_go = self._let_go
         self._pump: asyncio.Task[None] | None = None
-        self._ending: asyncio.Task[None] | None = None
-        self._sender = sender
-        self._written = 0  # the last batch that has been written in full
+        self._sender = websocket.sender
         self._over = False
 
     async def run(self) -> None:
@@ -230,14 +151,15 @@ class _Session:
         except Exception as failure:
             if not self._has_gone(failure):
                 refusal(self._relay, failure, {"route": paths.SOCKET.path}, _log)
-                self.end(_FAILED, "the relay failed; its log says more")
+                self._websocket.end(_FAILED, "the relay failed; its log says more")
         finally:
             await asyncio.shield(self._finish())
 
     async def _finish(self) -> None:
-        if self._ending is not None:
-            await self._ending
+        if self._websocket.ending is not None:
+            await self._websocket.ending
         await self._let_go()
+        self._websocket.let_go = None  # each knows the other, which would be garbage in a circle
 
     async def _let_go(self) -> None:
         self._over = True
@@ -254,7 +176,7 @@ class _Session:
             try:
                 await self._push_some()
             except (UnknownAgent, NotAllowed) as error:
-                self.end(_NO_SUCH_AGENT if isinstance(error, UnknownAgent) else _NOT_ALLOWED, error.message)
+                self._websocket.end(_NO_SUCH_AGENT if isinstance(error, UnknownAgent) else _NOT_ALLOWED, error.message)
                 return
             except Exception as failure:
                 if self._has_gone(failure):
@@ -267,7 +189,7 @@ class _Session:
             if self._consumer.idle:
                 break
             await asyncio.sleep(0.05)
-        self.end(_GOING_AWAY, "the relay is shutting down; come back in a moment")
+        self._websocket.end(_GOING_AWAY, "the relay is shutting down; come back in a moment")
 
     def _has_gone(self, failure: Exception) -> bool:
         """Return True if the failure is that the peer has gone, and not a broken connection of the store."""
@@ -277,10 +199,10 @@ class _Session:
         taken, earlier = await self._consumer.next(self._agent, tick=self._acting)
         for d in taken:
             await self._sender.text(message_frame(d.body, lease_of(d, earlier)))
-        self._written = self._consumer.batch
+        self._websocket.mark = b"%d" % self._consumer.batch
         # A first delivery needs no proof; of every other it must be known whether it was read.
         if taken and not (self._acks and all(map(first_time, taken))):
-            self._ping()
+            self._sender.ping(self._websocket.mark)
 
     async def _acting(self) -> Agent:
         """Return the agent as it is now; it may have left, or have been claimed by someone with a key."""
@@ -290,7 +212,7 @@ class _Session:
     @property
     def takes_more(self) -> bool:
         """Whether a message would go out at once: there is credit, and the peer reads."""
-        open_and_read = self._ending is None and not self._over and self._sender.waiting_since is None
+        open_and_read = self._websocket.ending is None and not self._over and self._sender.waiting_since is None
         return open_and_read and not self._consumer.exhausted
 
     def tell(self, body: bytes) -> None:
@@ -303,16 +225,18 @@ class _Session:
 
     async def _listen(self) -> None:
         now = self._loop.time
-        turn = self._heard
+        websocket = self._websocket
+        receive = websocket.response.receive
+        turn = websocket.heard
         while True:
             done = now()
             if done - turn > _TURN_SECONDS:
                 await asyncio.sleep(0)
                 turn = done = now()
-            message: Any = await self._ws.receive()
-            self._heard = now()
-            if self._heard - done > _WAITED_SECONDS:
-                turn = self._heard
+            message: Any = await receive()
+            heard = websocket.heard = now()
+            if heard - done > _WAITED_SECONDS:
+                turn = heard
             if message.type is WSMsgType.TEXT:
                 await self._take(message.data)
             elif message.type is WSMsgType.PONG:
@@ -325,7 +249,7 @@ class _Session:
                 if message.type is WSMsgType.ERROR:
                     message.data.__traceback__ = None  # aiohttp keeps the error, and its frames know the websocket
                     await asyncio.shield(self._let_go())
-                    await asyncio.sleep(_LINGER_SECONDS)
+                    await asyncio.sleep(LINGER_SECONDS)
                 return
 
     async def _has_read(self, data: bytes) -> None:
@@ -364,44 +288,6 @@ class _Session:
 
     # -- the end -------------------------------------------------------------------------------------------------------
 
-    def excuse(self, seconds: float) -> None:
-        """Count so much time less of the peer's silence."""
-        self._heard += seconds
-        self._pinged += seconds
-
-    def tend(self, now: float) -> None:
-        """Ping a peer that is silent; close the connection of one that has been so for too long, or does not read."""
-        if self._ending is not None:
-            return
-        behind = self._sender.waiting_since
-        if behind is not None and now - behind >= SILENT_SECONDS:
-            self.end(_POLICY, f"you have not read for {SILENT_SECONDS:.0f} s; what was not acked is due again")
-        elif now - self._heard >= SILENT_SECONDS:
-            self.end(_POLICY, f"no pong for {SILENT_SECONDS:.0f} s; what was not acked is due again")
-        elif now - max(self._heard, self._pinged) >= PING_SECONDS and behind is None:
-            self._pinged = now
-            with contextlib.suppress(ConnectionError):
-                self._ping()
-
-    def _ping(self) -> None:
-        """Ask for a pong, which proves that the peer has read up to here."""
-        self._sender.ping(b"%d" % self._written)
-
     def wake(self) -> None:
         """Look again whether the relay shuts down."""
         self._consumer.wake()
-
-    def end(self, code: int, reason: str) -> None:
-        """Close the connection, saying why."""
-        if self._ending is None:
-            self._ending = asyncio.create_task(self._close(code, reason))
-
-    async def _close(self, code: int, reason: str) -> None:
-        _log.info("closed", extra={"code": code, "reason": reason})
-        if self._transport is not None:
-            self._loop.call_later(_ABORT_SECONDS, self._transport.abort)
-        await self._let_go()
-        with contextlib.suppress(ConnectionError):
-            # A frame that closes has room for this much, and a character cut in two would be no text.
-            told = reason.encode()[:_MOST_REASON_BYTES].decode(errors="ignore").encode()
-            await self._ws.close(code=code, message=told, drain=False)

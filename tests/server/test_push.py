@@ -892,9 +892,9 @@ async def test_at_a_shutdown_those_who_ack_nothing_are_told_in_time(
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a relay that waits for nobody longer than half a second."""
     monkeypatch.setattr("clawlink.server.app._SWEEP_SECONDS", 0.02)
-    monkeypatch.setattr("clawlink.server.push.PING_SECONDS", 0.1)
-    monkeypatch.setattr("clawlink.server.push.SILENT_SECONDS", 0.5)
-    monkeypatch.setattr("clawlink.server.push._ABORT_SECONDS", 0.2)
+    monkeypatch.setattr("clawlink.server.websocket.PING_SECONDS", 0.1)
+    monkeypatch.setattr("clawlink.server.websocket.SILENT_SECONDS", 0.5)
+    monkeypatch.setattr("clawlink.server.websocket._ABORT_SECONDS", 0.2)
 
 
 @pytest.fixture
@@ -913,14 +913,14 @@ async def stuck(impatient: None, serve: Serve, until: Until) -> AsyncIterator[Ru
 async def test_one_that_does_not_read_is_closed_and_harms_nobody_else(stuck: Running, until: Until) -> None:
     async with websocket(stuck, "c", lease=30) as other, wire(stuck, "b", lease=30, receive_buffer=4096) as peer:
         (session,) = [s for s in stuck.app._push._sessions if s._agent_id == "b"]
-        assert session._transport is not None
+        assert session._websocket.transport is not None
         most = served = 0
         while len(stuck.app._push) > 1:
             id = await send(stuck, "a", "c", served)
             message = await other.message()
             assert message["message_id"] == id
             await other.ack(message)
-            most = max(most, session._transport.get_write_buffer_size())
+            most = max(most, session._websocket.transport.get_write_buffer_size())
             served += 1
         assert 0 < most < 3 << 20
         assert served > 3
@@ -931,11 +931,11 @@ async def test_one_that_does_not_read_is_closed_and_harms_nobody_else(stuck: Run
 
 @memory
 async def test_one_that_reads_again_is_told_that_it_did_not(stuck: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clawlink.server.push._ABORT_SECONDS", 10.0)
+    monkeypatch.setattr("clawlink.server.websocket._ABORT_SECONDS", 10.0)
     async with wire(stuck, "b", lease=30, receive_buffer=65536) as peer:
         (session,) = stuck.app._push._sessions
 
-        while session._ending is None:
+        while session._websocket.ending is None:
             await peer.send(PONG, b"")  # it is there
             await asyncio.sleep(0.02)
         close = await peer.next(CLOSE)
@@ -1018,7 +1018,9 @@ async def test_a_ping_while_a_batch_is_on_its_way_proves_nothing_of_the_rest(
 ) -> None:
     """Nor does its pong settle what has not been written yet, with frames that are compressed."""
     monkeypatch.setattr("clawlink.server.push.LOOPBACK_HOSTS", ())
-    monkeypatch.setattr("clawlink.server.push.SILENT_SECONDS", 5.0)  # to pack a frame may take a busy machine a while
+    monkeypatch.setattr(
+        "clawlink.server.websocket.SILENT_SECONDS", 5.0
+    )  # to pack a frame may take a busy machine a while
     letters = Random(1)
     noise = ["".join(letters.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=900_000)) for _ in range(14)]
     for text in noise:

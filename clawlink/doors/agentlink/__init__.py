@@ -56,6 +56,7 @@ class AgentLinkDoor(Door):
         return AgentLinkServer(
             opening.relay,
             file,
+            opening.websockets,
             wall=opening.wall,
             self_register=settings.self_register,
             no_store=settings.no_store,

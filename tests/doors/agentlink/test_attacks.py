@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from clawlink.domain.limits import Limits
-from clawlink.doors.agentlink.server import socket
 from clawlink.doors.agentlink.server.checks import Proof
 from clawlink.protocol.requests import Register
+from clawlink.server import websocket
 from clawlink.store.base import Failed
 from tests.conftest import UNPACED, Running
 from tests.doors.agentlink.conftest import (
@@ -40,8 +40,10 @@ from tests.system.raw import Clock
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the door notice soon who does not read."""
-    monkeypatch.setattr(socket, "PING_SECONDS", 0.02)
-    monkeypatch.setattr(socket, "WRITE_SECONDS", 0.3)
+    monkeypatch.setattr("clawlink.server.app._SWEEP_SECONDS", 0.02)
+    monkeypatch.setattr(websocket, "SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(websocket, "PING_SECONDS", 0.05)
+    monkeypatch.setattr(websocket, "_ABORT_SECONDS", 0.2)
 
 
 @pytest.fixture
@@ -424,16 +426,12 @@ async def test_strangers_make_only_so_many_agents_of_an_old_client(
     assert (await b.next("message"))["to"] in ("b/one", "b/two", "b/mine")
 
 
-async def test_a_peer_that_is_silent_is_noticed(
-    relay: Running, dial: Dial, sign_in: Sign, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(socket, "PING_SECONDS", 0.02)
-    monkeypatch.setattr(socket, "SILENT_SECONDS", 0.2)
+async def test_a_peer_that_is_silent_is_noticed(impatient: None, relay: Running, dial: Dial, sign_in: Sign) -> None:
     alive = await sign_in(relay, "c", "carol")
     reading = asyncio.create_task(alive.next("pong"))  # whoever reads answers pings
     dead = await dial(relay, "a", autoping=False)
     assert (await dead.register())["type"] == "registered"
-    assert await dead.closed() == 1006
+    assert await dead.closed() == 1008
     await alive.put({"type": "ping"})
     assert (await reading)["type"] == "pong"
 
@@ -486,27 +484,6 @@ async def test_a_peer_that_speaks_and_does_not_read_is_cut_off(
     for _ in range(30):
         assert (await writer.write("d/dan", "x" * 1_000_000))["type"] == "queued"
     await asyncio.wait_for(speaking, SECONDS)
-
-
-async def test_a_peer_that_reads_slowly_is_not_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though others always wait to write by the time that one has written, each of them gets there."""
-    monkeypatch.setattr(socket, "PING_SECONDS", 0.01)
-    monkeypatch.setattr(socket, "WRITE_SECONDS", 0.8)
-    slow = socket.Socket(max_frame_bytes=1000)
-    slow._heard_at = asyncio.get_running_loop().time()
-    read = asyncio.Queue[None]()
-    monkeypatch.setattr(slow.response, "send_str", lambda text: read.get())
-    watch = asyncio.create_task(slow.watch())
-    writes = [asyncio.create_task(slow.send("x")) for _ in range(2)]
-    for turn in range(24):
-        await asyncio.sleep(0.05)
-        read.put_nowait(None)
-        await writes[turn % 2]
-        assert not watch.done()
-        writes[turn % 2] = asyncio.create_task(slow.send("x"))
-    await asyncio.wait_for(watch, SECONDS)  # it reads no more
-    for write in writes:
-        write.cancel()
 
 
 async def test_a_store_that_fails_is_told_and_the_connection_stays(

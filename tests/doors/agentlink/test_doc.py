@@ -29,9 +29,9 @@ from clawlink.doors.agentlink.server import (
     nonces,
     receipts,
     service,
-    socket,
 )
 from clawlink.doors.agentlink.wire import files, frames, signing
+from clawlink.server import websocket
 from tests.cli.test_docs import require_described
 from tests.conftest import Start
 
@@ -69,8 +69,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert told["instances that registered themselves"] == str(instances.MAX_SELF_REGISTERED)
     assert f"up to {signing.MAX_INSTANCE_ID_LENGTH} characters" in PAGE
     assert f"within {connection.REGISTER_SECONDS:.0f} s" in PAGE
-    assert f"no pong for {socket.SILENT_SECONDS:.0f} s" in PAGE
-    assert f"to it for {socket.WRITE_SECONDS:.0f} s" in PAGE
+    assert f"no pong for {websocket.SILENT_SECONDS:.0f} s" in PAGE
     assert f"last {engine.REMEMBERED:,} are remembered" in PAGE
     assert f"({files.MIN_INTERVAL_SECONDS:g} to {files.MAX_INTERVAL_SECONDS:g} s, default" in PAGE
     assert f"({engine.FIRST_PAUSE_SECONDS} s at first, up to {engine.MOST_PAUSE_SECONDS:.0f} s" in PAGE

@@ -23,6 +23,7 @@ from clawlink.protocol import requests
 from clawlink.protocol.replies import MessageStatus
 from clawlink.relay.clock import iso
 from clawlink.relay.refusal import refusal
+from clawlink.server.wire import Request
 
 if TYPE_CHECKING:
     from clawlink.doors.agentlink.server.door import AgentLinkServer
@@ -170,12 +171,10 @@ class Connection:
             await self._service.close()
 
 
-async def serve(door: AgentLinkServer, request: web.BaseRequest) -> web.StreamResponse:
+async def serve(door: AgentLinkServer, request: Request) -> web.StreamResponse:
     """Shake hands, register, and stay until the connection ends."""
     door.relay.require_working()
-    socket = Socket(max_frame_bytes=door.relay.limits.max_body_bytes)
-    await socket.open(request)
-    watch = asyncio.create_task(socket.watch())
+    socket = await Socket.open(door.websockets, request)
     connection: Connection | None = None
     try:
         connection = await _registered(door, socket)
@@ -184,9 +183,9 @@ async def serve(door: AgentLinkServer, request: web.BaseRequest) -> web.StreamRe
     except Gone:
         pass
     finally:
-        watch.cancel()
         if connection is not None:
             await asyncio.shield(door.left(connection))
+        await asyncio.shield(socket.over())
     return socket.response
 
 

@@ -23,6 +23,7 @@ from clawlink.errors import RelayFull
 from clawlink.protocol.paths import Endpoint
 from clawlink.relay.relay import Relay
 from clawlink.relay.turns import Turns
+from clawlink.server.websocket import Websockets
 from clawlink.server.wire import Handler
 
 _log = logging.getLogger("clawlink.agentlink")
@@ -42,12 +43,14 @@ class AgentLinkServer(OpenDoor):
         self,
         relay: Relay,
         file: RelayFile,
+        websockets: Websockets,
         *,
         wall: Callable[[], float],
         self_register: bool = False,
         no_store: bool = False,
     ) -> None:
         self.relay = relay
+        self.websockets = websockets
         self.instances = Instances(file, self_register=self_register)
         relay.agents.reserve(self.instances.own)
         self.checks = Checks(self.instances, wall)
