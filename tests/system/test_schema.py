@@ -48,6 +48,8 @@ def test_a_client_that_follows_the_document_writes_reads_and_uploads() -> None:
             assert {h for h in told["responses"]["2XX"].get("headers", ()) if h.lower() not in named} <= {
                 "ClawLink-Version",
                 "ClawLink-SHA256",
+                "ClawLink-Owner",
+                "ClawLink-Readers",
                 "Upload-Defer-Length",
                 "Upload-Metadata",
             }, (method, path)
