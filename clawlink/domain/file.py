@@ -143,6 +143,7 @@ class FileWrite(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     content: Content
     ends_at: float
     readers: tuple[str, ...] | None = None  # as the write named them
+    read_by: tuple[str, ...] | None = None  # the ids of the readers that the file had then; None if it was for everyone
 
     @property
     def home(self) -> str:
@@ -158,7 +159,11 @@ class FileWrite(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def footprint(self) -> int:
-        return _WRITE_BYTES + text_bytes(self.file_key) + sum(map(text_bytes, self.readers or ()))
+        return (
+            _WRITE_BYTES
+            + text_bytes(self.file_key)
+            + sum(map(text_bytes, (*(self.readers or ()), *(self.read_by or ()))))
+        )
 
 
 def present(file: SharedFile | None, now: float) -> SharedFile | None:

@@ -13,9 +13,14 @@ def lock_info(lock: Lock | None) -> replies.FileLock | None:
     return None if lock is None else replies.FileLock(lock.holder, iso(lock.until), lock.note)
 
 
-def readers_of(access: Access | None) -> list[str] | None:
+def readers_of(access: Access | None) -> tuple[str, ...] | None:
     """Return the ids of the readers; None if everyone may read."""
-    return None if access is None else [one.agent_id for one in access.readers]
+    return None if access is None else tuple(one.agent_id for one in access.readers)
+
+
+def _listed(access: Access | None) -> list[str] | None:
+    found = readers_of(access)
+    return None if found is None else list(found)
 
 
 def owner_of(access: Access | None) -> str | None:
@@ -38,7 +43,7 @@ def file_info(file: SharedFile, now: float) -> replies.FileInfo:
         file.burn,
         None if file.lock is None else lock_info(rules.locked(file, now)),
         owner_of(file.access),
-        readers_of(file.access),
+        _listed(file.access),
         0 if file.access is None else len(file.access.tasks),
     )
 
@@ -67,5 +72,5 @@ def file_history(key: str, file: SharedFile | None, now: float) -> replies.FileH
         burn_after_read=there is not None and there.burn,
         lock=lock_info(rules.locked(file, now)),
         owner=None if there is None else owner_of(there.access),
-        readers=None if there is None else readers_of(there.access),
+        readers=None if there is None else _listed(there.access),
     )

@@ -13,7 +13,7 @@ from clawlink.domain.delivery import copy_id
 from clawlink.domain.file import ABSENT, PRESENT, RESTRICTED, Content, Expected, FileWrite, SharedFile, Version
 from clawlink.domain.limits import EVERYONE, MAX_KEY_LENGTH
 from clawlink.domain.message import FileUpdated, Priority, encode
-from clawlink.domain.readers import Access, Party, party
+from clawlink.domain.readers import Party, party
 from clawlink.domain.record import text_bytes
 from clawlink.domain.task import FINAL
 from clawlink.errors import (
@@ -31,7 +31,7 @@ from clawlink.relay.arrivals import Arrivals
 from clawlink.relay.broadcasts import audience
 from clawlink.relay.clock import iso
 from clawlink.relay.core import Core, retrying
-from clawlink.relay.file_views import lock_info
+from clawlink.relay.file_views import lock_info, readers_of
 from clawlink.relay.ids import derived
 from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.memory import NEW_RECORD_BYTES, size_of
@@ -82,10 +82,10 @@ class Write(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Written(msgspec.Struct, frozen=True):
-    """The version that a write made, and who may see the file."""
+    """The version that a write made, and the ids of the file's readers then; None if it was for everyone."""
 
     version: Version
-    access: Access | None
+    readers: tuple[str, ...] | None
 
 
 class Files:
@@ -219,7 +219,7 @@ class Files:
             if before is not None:
                 done = _as_written(before, content, ask, editor, now)
                 self._storage.release(content)
-                return Written(done, None if rules.hidden(old, editor) or old is None else old.access), None
+                return Written(done, before.read_by), None
             revision = 1 if old is None else old.revision + 1
             write = FileWrite(
                 id=id,
@@ -253,10 +253,13 @@ class Files:
             raise UnknownAgent(  # nobody would be left to whom the file could be of use
                 f"agent {editor.id!r} has left the relay while it wrote; register it again", field="agent_id"
             )
+        read_by = readers_of(access)
+        if write is not None:
+            write = msgspec.structs.replace(write, read_by=read_by)
         await core.commit(new.home, Put(new), *([] if write is None else [Put(write)]))
         self._release_gone(old, new)
         core.stats.files_written += 1
-        return Written(new.newest, access), new
+        return Written(new.newest, read_by), new
 
     async def delete(
         self, editor: Agent, key: str, if_version: Expected | int | None, *, force: bool = False

@@ -28,7 +28,6 @@ from clawlink.errors import (
     UnknownUpload,
 )
 from clawlink.relay.core import Core
-from clawlink.relay.file_views import readers_of
 from clawlink.relay.files import Files, Write
 from clawlink.relay.ids import derived
 from clawlink.relay.storage import SILENT_SECONDS, Intake, Storage, new_hash
@@ -59,7 +58,7 @@ class Upload:
         self.expires_at = 0.0
         self.moved_at = 0.0
         self.written: Version | None = None
-        self.readers: list[str] | None = None  # of the file once it is written; None if it is for everyone
+        self.readers: tuple[str, ...] | None = None  # of the file once it is written; None if it is for everyone
         self.intake = intake
         self.content: Content | None = None  # once all has come, until it is a file
         self.lock = asyncio.Lock()
@@ -337,7 +336,7 @@ class Uploads:
                 upload.content = await self._files.keep(upload.intake, upload.ask)
             self._storage.hold(upload.content)
             written = await self._files.put_content(owner, upload.ask, upload.content)
-            upload.written, upload.readers = written.version, readers_of(written.access)
+            upload.written, upload.readers = written.version, written.readers
             self._let_go(upload)
             self._extend(upload)
 

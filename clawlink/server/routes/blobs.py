@@ -14,7 +14,6 @@ from clawlink.domain.limits import MAX_FILE_TTL_SECONDS, MAX_NAME_LENGTH
 from clawlink.errors import BadRequest, UnknownFile, VersionConflict
 from clawlink.protocol import paths, replies, requests
 from clawlink.relay.file_reads import Opened
-from clawlink.relay.file_views import readers_of
 from clawlink.relay.files import Write
 from clawlink.relay.relay import Relay
 from clawlink.server import bodies
@@ -49,7 +48,7 @@ async def put_blob(relay: Relay, request: Request) -> Reply:
         raise BadRequest("a put writes a whole file; parts of one go to /uploads", field="Content-Range")
     ask = _write(request)
     written = await relay.files.put(editor, ask, bodies.parts(request), request.content_length)
-    done, readers = written.version, readers_of(written.access)
+    done, readers = written.version, None if written.readers is None else list(written.readers)
     answer = reply(replies.FileSaved("saved", done.revision, ask.key, done.content.size, done.content.digest, readers))
     status = 201 if done.revision == 1 else 200
     return Reply(answer.body, status, headers={hdrs.ETAG: bodies.etag_of(done)})

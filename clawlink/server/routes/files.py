@@ -10,7 +10,6 @@ from aiohttp import hdrs, web
 
 from clawlink.errors import BadRequest
 from clawlink.protocol import paths, replies, requests
-from clawlink.relay.file_views import readers_of
 from clawlink.relay.files import Write
 from clawlink.relay.relay import Relay
 from clawlink.server import bodies
@@ -38,7 +37,7 @@ async def put_file(relay: Relay, request: Request) -> Reply:
         readers=None if ask.readers is None else tuple(dict.fromkeys(ask.readers)),
     )
     written = await relay.files.put(editor, write, _at_once(content), len(content), field="content")
-    done, readers = written.version, readers_of(written.access)
+    done, readers = written.version, None if written.readers is None else list(written.readers)
     saved = replies.FilePut("saved", done.revision, ask.file_key, done.content.size, done.content.digest, readers)
     return reply(tell_by_the_way(saved, new))
 
