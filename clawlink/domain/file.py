@@ -232,19 +232,20 @@ def access_after(
 ) -> Access | None:
     """Return who may see a file after a write that asks for these readers; None is everyone.
 
-    With neither ``asked`` nor ``opens``, it stays as it is. Raises NotAllowed: only the owner changes readers, and a
-    file that others have written too is not taken from everyone.
+    With neither ``asked`` nor ``opens``, it stays as it is, also for a file that was deleted and is not forgotten: else
+    a reader could open it to everyone. Raises NotAllowed: only the owner changes readers, and a file that others have
+    written too is not taken from everyone.
     """
-    there = present(file, now)
-    before = None if there is None else there.access
+    before = None if file is None else file.access
     if asked is None and not opens:
         return before
-    if there is None or asked is None:
-        after = None if asked is None else admitting(editor, asked)
+    if asked is None:
+        after = None
     elif before is not None:
         after = admitting(before.owner, asked)
     else:
-        if any(version.editor != editor.id for version in there.versions):
+        there = present(file, now)
+        if there is not None and any(version.editor != editor.id for version in there.versions):
             raise NotAllowed(
                 f"other agents have written {key!r}, which is for everyone; give readers to a file of your own, under "
                 "another key",

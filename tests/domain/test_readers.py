@@ -91,6 +91,7 @@ def test_index_keys_tell_files_for_everyone_from_files_for_readers() -> None:
 def test_only_the_owner_changes_readers() -> None:
     written_by_bob = put(OPEN, None, editor="bob")
     gone = rules.delete("k", FILE, now=NOW, keep=60)
+    open_gone = rules.delete("k", OPEN, now=NOW, keep=60)
     taken: list[tuple[SharedFile | None, Agent, list[Agent] | str, Access | None]] = [
         (None, ANN, "keep", None),
         (None, ANN, [BOB], FOR_BOB),
@@ -105,8 +106,9 @@ def test_only_the_owner_changes_readers() -> None:
         (FILE, ANN, [CARA], admitting(ANN, [party(CARA)])),
         (FILE, ANN, "opens", None),
         (FILE, BOB, [BOB], FOR_BOB),  # it changes nothing
-        (gone, BOB, "keep", None),
-        (gone, BOB, [CARA], admitting(BOB, [party(CARA)])),
+        (gone, BOB, "keep", FOR_BOB),
+        (gone, ANN, "opens", None),
+        (open_gone, BOB, [CARA], admitting(BOB, [party(CARA)])),
     ]
     for file, editor, asked, expected in taken:
         assert after(file, editor, asked) == expected, (file, editor, asked)
@@ -115,6 +117,8 @@ def test_only_the_owner_changes_readers() -> None:
         (written_by_bob, ANN, []),
         (FILE, BOB, [CARA]),
         (FILE, BOB, "opens"),
+        (gone, BOB, [CARA]),
+        (gone, BOB, "opens"),
     ]
     for known, editor, asked in refused:
         with pytest.raises(NotAllowed) as error:

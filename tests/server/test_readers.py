@@ -215,12 +215,13 @@ async def test_what_is_left_of_a_deleted_file_stays_hidden_until_it_is_forgotten
     assert (await blobs.ask(team, "DELETE", blobs.path(SECRET), **me("b"))).status == 200
     blobs.refused(await put(team, SECRET, "c"), 403, "not_allowed", "file_key")
     again = await put(team, SECRET, "b")
-    assert (again.json["version"], again.json["readers"]) == (3, None), "a new file is for everyone"
+    assert (again.json["version"], again.json["readers"]) == (3, ["b"]), "no reader opens it by a deletion"
     await shared(team, key="other")
     await blobs.ask(team, "DELETE", blobs.path("other"), **me("a"))
     clock.skip(4000)
     await team.app.relay.janitor.sweep()
-    assert (await put(team, "other", "c")).json["version"] == 1
+    told = (await put(team, "other", "c")).json
+    assert (told["version"], told["readers"]) == (1, None)
 
 
 # -- readers -----------------------------------------------------------------------------------------------------------
