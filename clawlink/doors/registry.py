@@ -73,7 +73,7 @@ class OpenDoor:
     async def close(self) -> None:
         """Say goodbye to all connections, and return once they are closed."""
 
-    def info(self) -> dict[str, Any]:
+    async def info(self) -> dict[str, Any]:
         """Return what ``GET /`` tells about this door, as JSON."""
         return {}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from clawlink.domain.agent import Agent
@@ -86,7 +86,7 @@ class Relay:
         )
         self.limits = limits
         self.clock = clock
-        self.doors: dict[str, Callable[[], dict[str, Any]]] = {}
+        self.doors: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {}
         """The doors that are open, by name, with what ``info`` tells of each."""
         self.limits_of_doors: dict[str, float] = {}
         self._token_required = token_required
@@ -190,5 +190,5 @@ class Relay:
             uploads_under_way=uploads,
             upload_bytes=upload_bytes,
             memory_bytes=await self.core.memory.used(),
-            doors={name: tell() for name, tell in self.doors.items()},
+            doors={name: await tell() for name, tell in self.doors.items()},
         )

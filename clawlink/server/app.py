@@ -9,6 +9,8 @@ import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
+from functools import partial
+from typing import Any
 
 from aiohttp import web
 
@@ -84,7 +86,7 @@ class App:
             settings = settings_of(door, self._config)
             opened = door.open(Opening(self.relay, self._config, settings, self._websockets, wall))
             if opened is not None:
-                self.relay.doors[door.name] = opened.info
+                self.relay.doors[door.name] = partial(_told, door.name, opened)
                 limits = (field.name for field in fields(settings) if field.metadata["unit"] is not None)
                 self.relay.limits_of_doors |= {name: getattr(settings, name) for name in limits}
                 yield door.name, opened
@@ -198,6 +200,15 @@ class App:
         if lead - self._lead >= _SLEPT_SECONDS:
             self.relay.look_again()
         self._lead = lead
+
+
+async def _told(name: str, door: OpenDoor) -> dict[str, Any]:
+    """Return what a door tells of itself: nothing, if that fails."""
+    try:
+        return await door.info()
+    except Exception:
+        _log.exception("a door cannot tell about itself", extra={"door": name})
+        return {}
 
 
 def _untaken(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from clawlink.cli.main import main
 from clawlink.config import ServerConfig
 from clawlink.doors import registry
 from clawlink.server.app import App
+from tests.conftest import Serve
 from tests.doors.conftest import Offer
 
 FOLDERS = {path.parent.name for path in Path(registry.__file__).parent.glob("*/__init__.py")}
@@ -39,6 +40,30 @@ class Open(OpenDoor):
 
 DOOR = Good()
 """
+
+
+FAILING = """
+from clawlink.doors.registry import Door, OpenDoor
+
+class Failing(Door):
+    name = "failing"
+
+    def open(self, opening):
+        return Open()
+
+class Open(OpenDoor):
+    async def upkeep(self, now):
+        raise ValueError("it has no upkeep")
+
+    async def info(self):
+        raise ValueError("it tells nothing")
+
+    async def close(self):
+        raise ValueError("it does not end")
+
+DOOR = Failing()
+"""
+Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
 
 @pytest.fixture
@@ -107,3 +132,17 @@ async def test_a_door_does_not_take_an_address_of_the_relay(offer: Offer, found_
     with pytest.raises(ValueError, match="the door good serves POST /send, which is taken"):
         await app.start()
     await app.stop()
+
+
+async def test_a_door_whose_upkeep_info_or_end_fails_is_in_nobodys_way(
+    offer: Offer, found_anew: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, serve: Serve, until: Until
+) -> None:
+    found_anew.setattr("clawlink.server.app._SWEEP_SECONDS", 0.01)
+    found_anew.syspath_prepend(offer("failing", "failing_door:DOOR", FAILING))
+    relay = await serve()
+    await until(lambda: "it has no upkeep" in caplog.text)
+    status, told = await relay.get("/")
+    assert (status, told["doors"]["failing"]) == (200, {})
+    await relay.register("Ann", agent_id="a")
+    await relay.app.stop()
+    assert "it does not end" in caplog.text

@@ -83,6 +83,8 @@ async def test_an_instance_registers_itself_where_that_is_allowed(serve: Serve, 
         status, body = await relay.post("/api/v1/register", {"instance_id": taken}, headers=headers)
         assert (status, body["code"]) == (409, "name_taken")
         assert "secret" not in body
+    _, told = await relay.get("/", headers=headers)
+    assert told["doors"]["agentlink"] == {"instances": 1, "connections": 1}
     status, body = await relay.post("/api/v1/register", {"instance_id": "a/b"}, headers=headers)
     assert (status, body["field"]) == (400, "instance_id")
 

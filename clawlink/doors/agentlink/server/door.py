@@ -96,6 +96,9 @@ class AgentLinkServer(OpenDoor):
         if self._extending is not None:
             self._extending.cancel()
 
+    async def info(self) -> dict[str, Any]:
+        return {"instances": len(self.instances.all()), "connections": len(self._connections)}
+
     # -- what connections tell ---------------------------------------------------------------------------------------
 
     def require_room(self, instance: Instance) -> None:

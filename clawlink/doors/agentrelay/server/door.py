@@ -24,6 +24,10 @@ class AgentRelayServer(OpenDoor):
     def __init__(self, events: Events) -> None:
         self.events = events
 
+    async def info(self) -> dict[str, Any]:
+        count, size = await self.events.usage()
+        return {"events": count, "event_bytes": size}
+
     def routes(self) -> Iterator[tuple[Endpoint, Handler]]:
         events = self.events
         yield exchange.SEND, _serving(exchange.SEND, events.send, "from_agent")

@@ -63,6 +63,11 @@ class Events:
         self._settings = settings
         relay.keep(KIND)
 
+    async def usage(self) -> tuple[int, int]:
+        """Return how many events are known, and the bytes of their contents."""
+        used = await self._core.store.usage(Pointer, KNOWN)
+        return used.count, used.bytes
+
     # -- send --------------------------------------------------------------------------------------------------------
 
     async def send(self, sender: Agent, ask: SendEvent) -> EventSent:
