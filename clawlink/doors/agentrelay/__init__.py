@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from clawlink.domain.limits import MIB
-from clawlink.doors.registry import Door, OpenDoor, Opening, option
+from clawlink.doors.agentrelay.settings import Settings
+from clawlink.doors.registry import Door, OpenDoor, Opening
 
 if TYPE_CHECKING:
     from clawlink.bench.scenarios import Row
@@ -16,16 +15,6 @@ if TYPE_CHECKING:
 
 PREFIX = "AgentRelay: "
 """The beginning of a message that brings a line."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The limits of the events that a relay keeps."""
-
-    max_events: int = option("--max-events", "events of AgentRelay that are known", default=100_000, unit="events")
-    max_events_bytes: int = option(
-        "--max-events-bytes", "contents of all events of AgentRelay together", default=64 * MIB, unit="bytes"
-    )
 
 
 class AgentRelayDoor(Door):

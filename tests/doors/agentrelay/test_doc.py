@@ -18,12 +18,13 @@ import pytest
 from clawlink import agentrelay
 from clawlink.cli.main import main
 from clawlink.domain.limits import Limits
-from clawlink.doors.agentrelay import DOOR, Settings
+from clawlink.doors.agentrelay import DOOR
 from clawlink.doors.agentrelay import rules as relayed
 from clawlink.doors.agentrelay.cli.agentrelay import _ACTIONS
 from clawlink.doors.agentrelay.client import folder
 from clawlink.doors.agentrelay.client.transactions import FIELDS
 from clawlink.doors.agentrelay.server.events import BURNED_SECONDS
+from clawlink.doors.agentrelay.settings import Settings
 from clawlink.doors.agentrelay.wire import exchange, line
 from tests.cli.test_docs import require_described
 from tests.conftest import Start

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from clawlink.domain.message import PlainMessage
-from clawlink.doors.agentrelay import Settings
 from clawlink.doors.agentrelay.rules import KNOWN, Pointer
 from clawlink.doors.agentrelay.server.events import BURNED_SECONDS
 from clawlink.doors.agentrelay.server.events import Events as KeptEvents
+from clawlink.doors.agentrelay.settings import Settings
 from clawlink.doors.agentrelay.wire import exchange
 from clawlink.doors.agentrelay.wire.exchange import EventRead, EventSent, EventUpdated, EventVerified
 from clawlink.errors import (

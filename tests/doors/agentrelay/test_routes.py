@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from clawlink.doors.agentrelay import Settings
+from clawlink.doors.agentrelay.settings import Settings
 from clawlink.doors.agentrelay.wire import exchange
 from tests.conftest import Running, Serve
 

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from clawlink.bench import upkeep_scenarios
-from clawlink.doors.agentrelay import DOOR, Settings
+from clawlink.doors.agentrelay import DOOR
 from clawlink.doors.agentrelay.bench import scenarios
 from clawlink.doors.agentrelay.server.events import Events
+from clawlink.doors.agentrelay.settings import Settings
 from clawlink.doors.agentrelay.wire.exchange import SendEvent
 from clawlink.doors.registry import settings_of
 from clawlink.server import options

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import msgspec
 from aiohttp import WSCloseCode, web
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.task import FINAL, TaskState
+from clawlink.doors.agentlink.server.checks import Checks
 from clawlink.doors.agentlink.server.copies import Copies, Writer
+from clawlink.doors.agentlink.server.envelopes import Envelopes
 from clawlink.doors.agentlink.server.instances import Instance
+from clawlink.doors.agentlink.server.members import Members
 from clawlink.doors.agentlink.server.receipts import Receipts
+from clawlink.doors.agentlink.server.sending import Sending
 from clawlink.doors.agentlink.server.service import Service
 from clawlink.doors.agentlink.server.socket import Gone, Socket
 from clawlink.doors.agentlink.wire import frames
@@ -23,10 +27,9 @@ from clawlink.protocol import requests
 from clawlink.protocol.replies import MessageStatus
 from clawlink.relay.clock import iso
 from clawlink.relay.refusal import refusal
+from clawlink.relay.relay import Relay
+from clawlink.server.websocket import Websockets
 from clawlink.server.wire import Request
-
-if TYPE_CHECKING:
-    from clawlink.doors.agentlink.server.door import AgentLinkServer
 
 _log = logging.getLogger("clawlink.agentlink")
 
@@ -39,10 +42,30 @@ _MOST_LOGGED = 100
 _GOING = "the relay is shutting down; come back in a moment"
 
 
+class Hub(Protocol):
+    """The door, as far as its connections use it."""
+
+    relay: Relay
+    websockets: Websockets
+    checks: Checks
+    members: Members
+    envelopes: Envelopes
+    sending: Sending
+    holders: dict[str, Copies]
+
+    def require_room(self, instance: Instance) -> None: ...
+
+    def joined(self, instance: Instance, line: Connection) -> None: ...
+
+    async def spoke(self, instance: Instance, line: Connection, address: str) -> None: ...
+
+    async def left(self, line: Connection) -> None: ...
+
+
 class Connection:
     """A websocket of one instance; ``agent`` is the address that it named, if it is one of the new form."""
 
-    def __init__(self, door: AgentLinkServer, instance: Instance, agent: Agent | None, socket: Socket) -> None:
+    def __init__(self, door: Hub, instance: Instance, agent: Agent | None, socket: Socket) -> None:
         self.agent = None if agent is None else agent.id
         self.spoken_for: set[str] = set()
         self.number = 0
@@ -171,7 +194,7 @@ class Connection:
             await self._service.close()
 
 
-async def serve(door: AgentLinkServer, request: Request) -> web.StreamResponse:
+async def serve(door: Hub, request: Request) -> web.StreamResponse:
     """Shake hands, register, and stay until the connection ends."""
     door.relay.require_working()
     socket = await Socket.open(door.websockets, request)
@@ -189,7 +212,7 @@ async def serve(door: AgentLinkServer, request: Request) -> web.StreamResponse:
     return socket.response
 
 
-async def _registered(door: AgentLinkServer, socket: Socket) -> Connection | None:
+async def _registered(door: Hub, socket: Socket) -> Connection | None:
     """Return the connection once the peer has registered, or tell it what is wrong and close."""
     frame: frames.Register | None = None
     try:

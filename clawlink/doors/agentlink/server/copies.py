@@ -9,15 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Coroutine, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, Protocol
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
 from clawlink.doors.agentlink.server.envelopes import Envelopes
-from clawlink.doors.agentlink.server.lines import Lines, Readers
+from clawlink.doors.agentlink.server.lines import Line, Readers
 from clawlink.doors.agentlink.server.service import ACK_SECONDS, CREDIT, Written
-from clawlink.doors.agentlink.server.socket import Gone
+from clawlink.doors.agentlink.server.socket import Gone, Socket
 from clawlink.doors.agentlink.server.text import message_frame
 from clawlink.errors import StoreUnavailable
 from clawlink.relay.consumer import Consumer
@@ -25,13 +25,18 @@ from clawlink.relay.ids import receipt
 from clawlink.relay.relay import Relay
 from clawlink.store.base import Failed
 
-if TYPE_CHECKING:
-    from clawlink.doors.agentlink.server.connection import Connection
-
 _log = logging.getLogger("clawlink.agentlink")
 
 MAX_HELD = 1000
 _PAUSE_SECONDS = 1.0
+
+
+class OldLine(Line, Protocol):
+    """An old connection, as far as it matters here."""
+
+    ended: bool
+    socket: Socket
+    writer: Writer
 
 
 class _Copy:
@@ -47,15 +52,15 @@ class _Copy:
         self.delivery = delivery
         self.receipt = receipt(str(delivery.receipt), delivery.id)
         self.batch = batch
-        self.given: set[Connection] = set()
-        self.read: set[Connection] = set()
+        self.given: set[OldLine] = set()
+        self.read: set[OldLine] = set()
         self.missed = 0
 
 
 class Writer:
     """Writes to an old connection, for all agents that it may be, and keeps account of what it has read."""
 
-    def __init__(self, line: Connection) -> None:
+    def __init__(self, line: OldLine) -> None:
         self._line = line
         self._waiting: list[_Copy] = []
         self._more = asyncio.Event()
@@ -113,19 +118,20 @@ class Writer:
 class Copies:
     """Claims what comes for an agent, and has it written to every connection that ``aim`` names.
 
-    ``holders`` knows by receipt who holds a message, for all agents of the door.
+    ``latest`` returns the number of the latest connection. ``holders`` knows by receipt who holds a message, for all
+    agents of the door.
     """
 
     def __init__(
-        self, relay: Relay, agent: Agent, envelopes: Envelopes, lines: Lines[Connection], holders: dict[str, Copies]
+        self, relay: Relay, agent: Agent, envelopes: Envelopes, latest: Callable[[], int], holders: dict[str, Copies]
     ) -> None:
         self._relay = relay
         self._agent = agent
         self._envelopes = envelopes
-        self._lines = lines
+        self._latest = latest
         self._holders = holders
         self._consumer: Consumer = relay.consumer(agent, lease=ACK_SECONDS, credit=CREDIT)
-        self._readers: Readers[Connection] = Readers((), settles=False)
+        self._readers: Readers[OldLine] = Readers((), settles=False)
         self._held: dict[str, _Copy] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -138,7 +144,7 @@ class Copies:
         """The agent."""
         return self._agent.id
 
-    def reads(self, line: Connection) -> bool:
+    def reads(self, line: OldLine) -> bool:
         """Return True if this connection reads for the agent."""
         return line in self._readers.lines
 
@@ -147,7 +153,7 @@ class Copies:
         """Return True unless strangers read for the agent."""
         return self._readers.certain
 
-    def aim(self, readers: Readers[Connection]) -> None:
+    def aim(self, readers: Readers[OldLine]) -> None:
         """Have these connections read from now on, what is under way too."""
         before, self._readers = self._readers, readers
         if before.lines is not readers.lines:
@@ -160,26 +166,26 @@ class Copies:
                 copy.missed = 0
         self._judge_soon()
 
-    def came(self, line: Connection) -> None:
+    def came(self, line: OldLine) -> None:
         """Note that a stranger has come, where strangers read."""
         self._give([line])
 
-    def went(self, line: Connection) -> None:
+    def went(self, line: OldLine) -> None:
         """Note that a stranger is none any more, or has ended, where strangers read."""
         self._miss(line)
         self._judge_soon()
 
-    def _give(self, lines: Iterable[Connection]) -> None:
+    def _give(self, lines: Iterable[OldLine]) -> None:
         if self._held:
             for line in lines:
                 line.writer.put(copy for copy in self._held.values() if line not in copy.read)
 
-    def _miss(self, line: Connection) -> None:
+    def _miss(self, line: OldLine) -> None:
         """Note what a connection that ended has not read. One that turned out to be another has missed nothing."""
         if line.ended:
             for copy in self._held.values():
                 if line not in copy.read:
-                    copy.missed = self._lines.latest
+                    copy.missed = self._latest()
 
     def _judge_soon(self) -> None:
         if self._held:
@@ -214,7 +220,7 @@ class Copies:
         if self._readers.settles:  # else nobody knows whether the agent is there
             await self._relay.agents.touch(self._agent.id)
 
-    def frame(self, copy: _Copy, line: Connection) -> str | None:
+    def frame(self, copy: _Copy, line: OldLine) -> str | None:
         """Return the frame that brings a message; None if it is settled, or not for this connection any more."""
         if copy.receipt not in self._held or not self.reads(line):
             return None
@@ -222,7 +228,7 @@ class Copies:
 
     # -- what was read -----------------------------------------------------------------------------------------------
 
-    async def was_read(self, line: Connection, copies: list[_Copy]) -> None:
+    async def was_read(self, line: OldLine, copies: list[_Copy]) -> None:
         """Note that a connection has read these. One that came after another had missed them makes up for that."""
         if self._closed:
             return

@@ -168,11 +168,16 @@ class AgentLinkServer(OpenDoor):
         if readers.lines:
             if copies is None:
                 agent = self.members.agent(address)
-                copies = self._copies[address] = Copies(self.relay, agent, self.envelopes, self.lines, self.holders)
+                copies = self._copies[address] = Copies(
+                    self.relay, agent, self.envelopes, lambda: self.lines.latest, self.holders
+                )
             copies.aim(readers)
         elif copies is not None:
             return [self._background(self._copies.pop(address).close())]
         return []
+
+    def _latest(self) -> int:
+        return self.lines.latest
 
     async def _extend(self) -> None:
         """Hold what waits for the agents as long as there are connections that may be theirs."""

@@ -24,16 +24,17 @@ class Line(Protocol):
 
 
 L = TypeVar("L", bound=Line)
+L_co = TypeVar("L_co", bound=Line, covariant=True)
 
 
-class Readers(NamedTuple, Generic[L]):
+class Readers(NamedTuple, Generic[L_co]):
     """The old connections that a message for an agent is written to.
 
     ``certain``: they are known to be the agent's. ``settles``: once all of them have read it, the agent has it.
     Strangers are one list for all agents of an instance, which changes as they come and go.
     """
 
-    lines: Sequence[L]
+    lines: Sequence[L_co]
     settles: bool
     certain: bool = False
 

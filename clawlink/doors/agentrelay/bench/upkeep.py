@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from clawlink.bench.upkeep_scenarios import START, Scene, Step, Work
-from clawlink.doors.agentrelay import Settings
 from clawlink.doors.agentrelay.rules import Event, Pointer
 from clawlink.doors.agentrelay.server.events import KIND
+from clawlink.doors.agentrelay.settings import Settings
 
 
 async def _events(scene: Scene) -> Work:

@@ -14,8 +14,9 @@ from msgspec.structs import replace
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.agent import fold as fold_name
-from clawlink.doors.agentrelay import Settings, rules
+from clawlink.doors.agentrelay import rules
 from clawlink.doors.agentrelay.rules import KNOWN, OVER, Event, Pointer, Verdict
+from clawlink.doors.agentrelay.settings import Settings
 from clawlink.doors.agentrelay.wire import line as lines
 from clawlink.doors.agentrelay.wire.exchange import (
     CleanedUp,
