@@ -1,7 +1,7 @@
 # make run    set up what running needs and start the relay on http://127.0.0.1:9077 (flags: make run FLAGS="--port 9078")
 # make test   set up and run everything that CI runs
 # make coverage  the same tests, with the share of lines and branches that they run (95 % at least)
-# make test-long  run the tests of the relay on asyncio and on uvloop, all of them
+# make test-long  run the tests of the relay on both event loops and on both stores, all of them, and repeat more
 # make torture  run what takes minutes: 20,000 refusals of each kind, the tests marked torture (MINUTES=10 for longer), and
 #             the tests that repeat themselves, as often as they can
 # make test-floors  run the tests with the lowest version of each package that pyproject.toml allows
@@ -37,7 +37,7 @@ coverage: $(READY)
 	$(PYTEST) --cov --cov-report=term-missing:skip-covered --cov-fail-under=95 $(FLAGS)
 
 test-long: $(READY)
-	$(PYTEST) --loops all tests/store tests/relay tests/server tests/system tests/client/link $(FLAGS)
+	$(PYTEST) --loops all --stores all tests/store tests/relay tests/server tests/system tests/client/link $(FLAGS)
 
 test-floors:
 	@$(PYTHON) .ci/environment.py $(VENV)-floors test --floors

@@ -40,14 +40,26 @@ else:
     _UVLOOP = {"uvloop": uvloop.new_event_loop}
 _LOOPS = {"asyncio": asyncio.new_event_loop, **_UVLOOP}
 
+# Keep compiled modules: each worker compiles all tests otherwise, and each process the package.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+# No test trusts an authority of this machine, and each process takes a tenth of a second to read them.
+os.environ["SSL_CERT_FILE"] = os.devnull
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Say which event loops the tests run on."""
+    """Add ``--loops`` and ``--stores``: what the tests run on."""
     parser.addoption(
         "--loops",
         choices=["marked", "all"],
         default="marked",
         help="run each asynchronous test on asyncio and uvloop, or only those marked both_loops (the default)",
+    )
+    parser.addoption(
+        "--stores",
+        choices=["marked", "all"],
+        default="marked",
+        help="run each test of a relay on both stores, or only those marked both_stores (the default)",
     )
 
 
@@ -70,6 +82,18 @@ def pytest_asyncio_loop_factories(
     if config.getoption("--loops") == "all" or item.get_closest_marker("both_loops") is not None:
         return _LOOPS
     return {"asyncio": asyncio.new_event_loop}
+
+
+def both_stores(metafunc: pytest.Metafunc) -> None:
+    """Run a test that asks for ``store_kind`` on both stores, if it is marked ``both_stores`` or all tests are to."""
+    if "store_kind" not in metafunc.fixturenames:
+        return
+    marked = metafunc.definition.get_closest_marker("both_stores") is not None
+    own = hasattr(metafunc.module, "store_kind") or any(
+        "store_kind" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")
+    )
+    if not own and (marked or metafunc.config.getoption("--stores") == "all"):
+        metafunc.parametrize("store_kind", ["memory", "faulty"], indirect=True)
 
 
 @dataclass
@@ -134,9 +158,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
-def store_kind() -> str:
-    """Name the store that ``serve`` uses. A suite that must hold on any store parametrizes this."""
-    return "memory"
+def store_kind(request: pytest.FixtureRequest) -> str:
+    """Name the store that ``serve`` uses: ``memory``, or ``faulty``, which gives only what a store must."""
+    kind: str = getattr(request, "param", "memory")
+    return kind
 
 
 @pytest.fixture

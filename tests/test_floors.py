@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
+from tests.tables import each
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = "clawlink"
@@ -309,12 +309,12 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("file", "source"), ALLOWED)
+@each(("file", "source"), ALLOWED)
 def test_what_points_down_is_allowed(file: str, source: str) -> None:
     assert faults(f"{PACKAGE}/{file}", source) == []
 
 
-@pytest.mark.parametrize(("file", "source"), REFUSED)
+@each(("file", "source"), REFUSED)
 def test_what_points_up_or_aside_is_named_with_its_place(file: str, source: str) -> None:
     found = faults(f"{PACKAGE}/{file}", source)
     assert len(found) == 1

@@ -14,6 +14,7 @@ from clawlink import lan
 from clawlink.lan import SERVICE_TYPE, Found, SeveralRelays, announce, find_one, reachable_at, scan
 from clawlink.version import VERSION
 from tests.announcing import LOOPBACK, OWN_TYPE, announced, crafted, relay
+from tests.tables import each
 
 # An mDNS responder may wait a second before it repeats itself.
 SCAN_SECONDS = 2.5
@@ -184,12 +185,12 @@ async def test_what_mdns_does_not_take_is_an_oserror(monkeypatch: pytest.MonkeyP
         await announce(49092, auth=False, tls=False, address=LOOPBACK)
 
 
-@pytest.mark.parametrize("host", ["192.0.2.7", "2001:db8::7"])
+@each("host", ["192.0.2.7", "2001:db8::7"])
 def test_a_relay_on_one_address_is_reached_there(host: str) -> None:
     assert reachable_at(host) == host
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "::ffff:127.0.0.1", "fe80::7"])
+@each("host", ["127.0.0.1", "::1", "localhost", "::ffff:127.0.0.1", "fe80::7"])
 def test_what_others_cannot_reach_is_not_told_to_them(host: str) -> None:
     with pytest.raises(OSError, match="no address that other machines can use"):
         reachable_at(host)

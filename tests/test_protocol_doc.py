@@ -18,6 +18,7 @@ from clawlink.domain.message import Message
 from clawlink.errors import Refused, Unavailable, all_errors
 from clawlink.protocol.paths import ENDPOINTS, Endpoint
 from tests.conftest import Start
+from tests.tables import each
 
 PAGE = (Path(__file__).parent.parent / "references" / "protocol.md").read_text(encoding="utf-8")
 SECTIONS = dict(re.findall(r"^### ([A-Z]+ \S+)\n(.*?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL))
@@ -28,7 +29,7 @@ def test_every_route_has_a_section_and_every_section_is_a_route() -> None:
     assert sorted(SECTIONS) == sorted(f"{e.method} {e.path}" for e in ENDPOINTS)
 
 
-@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda e: e.name)
+@each("endpoint", ENDPOINTS, ids=lambda e: e.name)
 def test_a_section_names_every_field_and_has_an_example(endpoint: Endpoint) -> None:
     section = SECTIONS[f"{endpoint.method} {endpoint.path}"]
     assert "```sh\ncurl" in section or "=$(curl" in section

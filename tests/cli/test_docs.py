@@ -6,14 +6,13 @@ import re
 from dataclasses import fields
 from pathlib import Path
 
-import pytest
-
 from clawlink.cli.exits import MEANING
 from clawlink.cli.parser import parser_of
 from clawlink.cli.verb import Verb
 from clawlink.cli.verbs import core
 from clawlink.domain.limits import LIMIT_FIELDS
 from clawlink.doors.registry import doors
+from tests.tables import each
 
 PAGE = (Path(__file__).parents[2] / "references" / "cli.md").read_text("utf-8")
 # Each verb once. Those of doors are in the pages of the doors.
@@ -40,7 +39,7 @@ def require_described(verb: Verb, page: str) -> None:
         assert re.search(rf"\b{slot.metavar}\b", found[1]), f"{slot.metavar} has a place"
 
 
-@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.typed)
+@each("verb", VERBS, ids=lambda verb: verb.typed)
 def test_every_verb_is_described_with_its_flags_and_places(verb: Verb) -> None:
     require_described(verb, PAGE)
 

@@ -18,6 +18,7 @@ from clawlink.client.sync import Client
 from clawlink.errors import InternalError, NotARelay
 from clawlink.protocol.replies import Info
 from tests.cli.conftest import Relays, Result, Run
+from tests.tables import each
 
 Fresh = Callable[[str], str]
 
@@ -89,7 +90,7 @@ def test_the_default_relay_is_served_without_flags(call: Run, monkeypatch: pytes
     assert "--host 0.0.0.0" in checks(call("--relay", "https://relay.example", "doctor", "--json")).fix("connection")
 
 
-@pytest.mark.parametrize("address", ["ftp://x", "http://", "http://[::1", "http://127.0.0.1:99999"])
+@each("address", ["ftp://x", "http://", "http://[::1", "http://127.0.0.1:99999"])
 def test_an_address_that_is_none(call: Run, address: str) -> None:
     found = checks(call("--relay", address, "doctor", "--json"))
     assert (found.code, "address" in found.failed) == (3, True)

@@ -20,6 +20,7 @@ from clawlink.cli.exits import Exit, UsageError, exit_of
 from clawlink.client.identity import NoIdentity, SeveralIdentities
 from clawlink.client.waiting import StillPending
 from tests.cli.conftest import COMMAND, Run, until_polled
+from tests.tables import each
 
 CODES = {
     errors.RelayUnreachable: 3,
@@ -66,7 +67,7 @@ CODES = {
 }
 
 
-@pytest.mark.parametrize(("kind", "code"), CODES.items(), ids=lambda value: getattr(value, "__name__", str(value)))
+@each(("kind", "code"), CODES.items(), ids=lambda value: getattr(value, "__name__", str(value)))
 def test_each_error_has_its_exit_code(kind: type[errors.ClawLinkError], code: int) -> None:
     assert exit_of(kind("x")) == code
 
@@ -87,9 +88,7 @@ def test_nobody_there(run: Run, call: Run) -> None:
     assert told.raw == b""
 
 
-@pytest.mark.parametrize(
-    "address", ["ftp://x", "http://", "http://[::1", "http://a b", "http://127.0.0.1:99999", "http://.."]
-)
+@each("address", ["ftp://x", "http://", "http://[::1", "http://a b", "http://127.0.0.1:99999", "http://.."])
 def test_addresses_that_are_none(call: Run, address: str) -> None:
     assert "no address of a relay" in call("--relay", address, "info").failed(3).err
 
@@ -239,7 +238,7 @@ def test_control_c_while_waiting(call: Run, relay: str, fresh: Callable[[str], s
 
 
 @pytest.mark.skipif(os.name != "posix", reason="closes a pipe")
-@pytest.mark.parametrize("args", [["completion", "bash"], ["skill"]])
+@each("args", [["completion", "bash"], ["skill"]])
 def test_a_reader_that_has_gone_is_no_reason_to_complain(args: list[str]) -> None:
     read, write = os.pipe()
     os.close(read)
@@ -250,8 +249,8 @@ def test_a_reader_that_has_gone_is_no_reason_to_complain(args: list[str]) -> Non
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-@pytest.mark.parametrize("args", [["completion", "bash"], ["skill", "--install", "claude"]])
-@pytest.mark.parametrize("unbuffered", ["", "1"])
+@each("args", [["completion", "bash"], ["skill", "--install", "claude"]])
+@each("unbuffered", ["", "1"])
 def test_output_that_cannot_be_written_is_a_failure(args: list[str], unbuffered: str) -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run(

@@ -11,6 +11,7 @@ import pytest
 from clawlink.cli.context import Context
 from clawlink.cli.files import bar, tell_broken_off
 from clawlink.errors import RelayUnreachable
+from tests.tables import each
 
 
 class Terminal(io.StringIO):
@@ -32,7 +33,7 @@ def wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.mark.parametrize("total", [10_000_000, None])
+@each("total", [10_000_000, None])
 def test_on_a_terminal_it_shows_how_far_it_is_how_fast_and_how_long_it_takes(total: int | None) -> None:
     err = Terminal()
     with bar(context(err), "evil\x1b[2J[red]") as moved:
@@ -72,7 +73,7 @@ def test_what_is_small_is_over_before_it_would_be_seen() -> None:
     assert err.getvalue() == ""
 
 
-@pytest.mark.parametrize(("err", "json"), [(io.StringIO(), False), (Terminal(), True)], ids=["pipe", "json"])
+@each(("err", "json"), [(io.StringIO(), False), (Terminal(), True)], ids=["pipe", "json"])
 def test_where_nobody_watches_there_is_none(err: io.StringIO, json: bool) -> None:
     with bar(context(err, json=json), "k") as moved:
         assert moved is None

@@ -11,6 +11,7 @@ import pytest
 
 from clawlink.client.sync import Client
 from tests.cli.conftest import COMMAND, Run
+from tests.tables import each
 
 Fresh = Callable[[str], str]
 
@@ -53,7 +54,7 @@ def test_a_lock_of_mine(call: Run, me: str, peer: Client, fresh: Fresh) -> None:
     peer.put_file(key, "theirs")
 
 
-@pytest.mark.parametrize("span", ["0", "2d", "soon"])
+@each("span", ["0", "2d", "soon"])
 def test_a_lock_has_an_end(call: Run, me: str, span: str) -> None:
     assert "24 hours" in call("file-lock", "k", "--for", span).failed(2).err or span == "soon"
 
@@ -189,7 +190,7 @@ def test_a_refusal_names_the_flag(call: Run, me: str, peer: Client, fresh: Fresh
     assert lock.holder != peer.agent_id
 
 
-@pytest.mark.parametrize("span", ["0", "400d", "soon"])
+@each("span", ["0", "400d", "soon"])
 def test_how_long_a_file_is_kept_is_checked_at_once(call: Run, relay: str, span: str) -> None:
     refused = call("file-put", "k", "--file", "-", "--ttl", span).failed(2).err
     assert "--ttl" in refused

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from clawlink.cli.output import Output
+from tests.tables import each
 
 
 class Terminal(io.StringIO):
@@ -63,7 +64,7 @@ def test_every_line_of_a_quotation_is_marked_even_where_a_terminal_would_wrap() 
     assert all(line.startswith("    │ ") and len(line) <= 40 for line in lines)
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@each("encoding", ["ascii", "cp1252"])
 def test_a_narrow_encoding_is_no_reason_to_fail(encoding: str) -> None:
     buffer, stream = narrow(encoding)
     out = Output(stream)

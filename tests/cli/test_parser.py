@@ -14,6 +14,7 @@ from clawlink.cli.plumbing import NOUN as PLUMBING
 from clawlink.cli.verb import Noun, Verb
 from clawlink.cli.verbs import NOUNS, nouns, spellings, verbs
 from tests.cli.conftest import Run
+from tests.tables import each
 
 HEAVY = {"aiohttp", "requests", "rich", "msgspec", "zeroconf", "urllib3", "shtab", "asyncio"}
 
@@ -25,7 +26,7 @@ def imported_by(*args: str) -> set[str]:
     return set(done.stderr.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("args", [["--help"], ["--version"], ["discover", "--help"], ["nonsense"], []])
+@each("args", [["--help"], ["--version"], ["discover", "--help"], ["nonsense"], []])
 def test_help_and_mistakes_import_nothing_heavy(args: list[str]) -> None:
     modules = imported_by(*args)
     assert not HEAVY & modules
@@ -43,7 +44,7 @@ def test_a_command_imports_no_server_and_no_aiohttp() -> None:
     assert not {"clawlink.doors.registry", "shtab"} & modules
 
 
-@pytest.mark.parametrize("verb", verbs(), ids=lambda verb: verb.typed)
+@each("verb", verbs(), ids=lambda verb: verb.typed)
 def test_every_spelling_of_a_verb_has_its_help(verb: Verb, call: Run) -> None:
     shown = {call(*spelling.split(), "--help").ok().out for spelling in verb.spellings}
     shown |= {call("help", *spelling.split()).ok().out for spelling in verb.spellings}
@@ -70,7 +71,7 @@ def test_no_word_means_two_things() -> None:
     assert not [verb.name for verb in verbs() if verb.noun == "task" and set(verb.name) <= set("0123456789abcdef")]
 
 
-@pytest.mark.parametrize("noun", [noun for noun in NOUNS if noun.name], ids=lambda noun: noun.name)
+@each("noun", [noun for noun in NOUNS if noun.name], ids=lambda noun: noun.name)
 def test_a_noun_alone_says_its_verbs(noun: Noun, call: Run) -> None:
     shown = call(noun.name, "--help").ok().out
     assert shown == call("help", noun.name).ok().out
@@ -108,7 +109,7 @@ def test_help_lists_verbs_exit_codes_and_environment(call: Run) -> None:
         assert name in shown
 
 
-@pytest.mark.parametrize(
+@each(
     "argv",
     [
         ["--relay", "r", "--token", "t", "--as", "n", "--ca", "c", "--timeout", "3", "--json", "discover"],
@@ -139,7 +140,7 @@ def test_serve_takes_its_token_from_both_places() -> None:
     assert parser.parse(["serve", "--token", "t"])[1].token == "t"
 
 
-@pytest.mark.parametrize(
+@each(
     ("argv", "said"),
     [
         (["--json"], "say what to do"),

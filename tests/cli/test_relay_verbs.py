@@ -11,6 +11,7 @@ import pytest
 from clawlink import lan
 from clawlink.lan import Found
 from tests.cli.conftest import COMMAND, Run
+from tests.tables import each
 
 
 def pretend(monkeypatch: pytest.MonkeyPatch, *found: Found, error: Exception | None = None) -> list[float]:
@@ -84,7 +85,7 @@ def test_serve_in_process(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert served == [(1234, "from the environment", 7), (9077, "flag", 100_000)]
 
 
-@pytest.mark.parametrize(
+@each(
     "args",
     [["--port", "x"], ["--tls-cert", "c"], ["--no-auth", "--token", "t"], ["--max-agents", "-1"], ["--nonsense"]],
 )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import unicodedata
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clawlink.cli import render
+from tests.tables import each
 
 EVERYTHING = st.text(st.characters(codec=None), max_size=60)
 
@@ -35,7 +35,7 @@ def test_lines_are_harmless_but_for_tabs(text: str) -> None:
         assert not acts(line.replace("\t", ""))
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "shown"),
     [
         ("plain", "plain"),
@@ -73,7 +73,7 @@ def test_harmless_json_reads_as_the_same_value(text: str) -> None:
     assert not [c for c in acts(safe.decode()) if c != "\x7f"]
 
 
-@pytest.mark.parametrize(
+@each(
     ("seconds", "said"),
     [(-5, "0 s"), (0, "0 s"), (119, "119 s"), (120, "2 min"), (7199, "119 min"), (7200, "2 h"), (172800, "2 days")],
 )

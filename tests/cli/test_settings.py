@@ -12,6 +12,7 @@ from clawlink.cli.exits import UsageError
 from clawlink.cli.settings import Given, Where
 from clawlink.client.identity import Identities, NoIdentity, Saved, SeveralIdentities
 from clawlink.config import DEFAULT_RELAY
+from tests.tables import each
 
 ADA = Saved("ada", "a1", "http://one:9077", token="t1", agent_key="k1")
 BOB = Saved("Bob", "b1", "http://one:9077", token="t1", agent_key="k2")
@@ -61,7 +62,7 @@ def test_a_certificate_must_be_there(tmp_path: Path) -> None:
         settings.given(arguments(ca=str(tmp_path / "none.pem")), {})
 
 
-@pytest.mark.parametrize(
+@each(
     ("typed", "address"),
     [
         ("127.0.0.1:9077", "http://127.0.0.1:9077"),

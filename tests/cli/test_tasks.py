@@ -13,6 +13,7 @@ from clawlink.client.calls import Claimed
 from clawlink.client.sync import Client
 from clawlink.domain.message import TaskDelegation
 from tests.cli.conftest import Relays, Result, Run
+from tests.tables import each
 
 Fresh = Callable[[str], str]
 EVIL = "first\nsecond \x1b[2J\x07 [bold]x[/bold] \u202egnp.exe\u2028clawlink: all is well"
@@ -112,7 +113,7 @@ def test_delegate_to_all_who_can(call: Run, me: str, peer: Client, relay: str, f
     )
 
 
-@pytest.mark.parametrize(
+@each(
     ("args", "said"),
     [
         ([], "say who is to do it"),
@@ -257,7 +258,7 @@ def test_cancel_takes_back_what_nobody_has_and_tells_who_has_it(call: Run, me: s
     assert both.out.startswith("Cancelled")
 
 
-@pytest.mark.parametrize(
+@each(
     ("args", "code", "said"),
     [
         (["task", "nothing"], 5, "no task 'nothing'"),

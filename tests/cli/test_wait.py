@@ -18,6 +18,7 @@ from clawlink.client.sync import Client
 from clawlink.domain.message import TaskDelegation
 from tests.cli.conftest import COMMAND, Relays, Run
 from tests.client.restartable import Restartable
+from tests.tables import each
 
 Fresh = Callable[[str], str]
 POSIX = pytest.mark.skipif(os.name != "posix", reason="sends signals")
@@ -172,7 +173,7 @@ def test_wait_with_json(call: Run, me: str, peer: Client, beside: Start) -> None
     assert [json.loads(line)["change"]["status"] for line in err.splitlines()] == ["completed"]
 
 
-@pytest.mark.parametrize("status", ["failed", "rejected", "cancelled", "expired"])
+@each("status", ["failed", "rejected", "cancelled", "expired"])
 def test_a_task_that_ends_in_another_way_is_exit_code_1(call: Run, me: str, peer: Client, status: str) -> None:
     if status == "expired":
         id = (

@@ -14,6 +14,7 @@ import pytest
 from clawlink.client.sync import Client
 from clawlink.version import VERSION
 from tests.cli.conftest import Relays, Run
+from tests.tables import each
 
 Fresh = Callable[[str], str]
 
@@ -127,7 +128,7 @@ def test_respond_when_the_requester_has_left(call: Run, task: str, peer: Client)
     assert "nobody will get it" in call("respond", "--msg-id", task, "--result", "too late").ok().out
 
 
-@pytest.mark.parametrize(
+@each(
     ("args", "code", "said"),
     [
         (["respond", "--msg-id", "x"], 2, "--result TEXT"),

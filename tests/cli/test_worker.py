@@ -22,6 +22,7 @@ from clawlink.cli import running
 from clawlink.client.sync import Client
 from clawlink.protocol.replies import TaskView
 from tests.cli.conftest import COMMAND, Run
+from tests.tables import each
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="process groups and signals are of POSIX")
 
@@ -389,7 +390,7 @@ def test_the_identity_that_is_kept_works(call: Run, relay: str, fresh: Fresh, bo
     assert process.returncode == 0
 
 
-@pytest.mark.parametrize(
+@each(
     ("flags", "code", "said"),
     [
         ([], 2, "--exec"),

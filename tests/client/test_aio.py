@@ -23,6 +23,7 @@ from clawlink.client.waiting import StillPending
 from clawlink.protocol.paths import ENDPOINTS
 from clawlink.protocol.replies import TaskView
 from tests.conftest import Start
+from tests.tables import each
 
 DATA = Path(__file__).parent.parent / "data"
 # Attributes that only one of them has.
@@ -56,7 +57,7 @@ def test_both_clients_have_the_same_methods() -> None:
     assert {endpoint.name for endpoint in ENDPOINTS if hasattr(calls, endpoint.name)} <= set(PUBLIC)
 
 
-@pytest.mark.parametrize("name", PUBLIC)
+@each("name", PUBLIC)
 def test_a_method_is_the_same_in_both(name: str) -> None:
     blocking, awaited = getattr(Client, name), getattr(AsyncClient, name)
     assert awaited.__doc__ == blocking.__doc__

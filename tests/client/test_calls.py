@@ -15,6 +15,7 @@ from clawlink.client.calls import Identity
 from clawlink.client.waiting import distinct
 from clawlink.config import MAX_TIMEOUT_SECONDS
 from clawlink.errors import BadRequest
+from tests.tables import each
 
 ME = Identity("a")
 NO_JSON = [math.nan, math.inf, {"a": [-math.inf]}, {1, 2}, {"a": b"x"}, bytearray(b"x"), {"a": {(1, 2): 3}}, object()]
@@ -27,8 +28,8 @@ SAYING: list[tuple[str, Callable[[Any], Any]]] = [
 ]
 
 
-@pytest.mark.parametrize("value", NO_JSON)
-@pytest.mark.parametrize(("field", "say"), SAYING)
+@each("value", NO_JSON)
+@each(("field", "say"), SAYING)
 def test_what_json_would_change_on_the_way_is_refused(field: str, say: Callable[[Any], Any], value: Any) -> None:
     with pytest.raises(BadRequest, match=f"^{field} must be JSON: ") as refused:
         say(value)
@@ -48,7 +49,7 @@ class Place:
     at: tuple[float, float]
 
 
-@pytest.mark.parametrize("value", [None, True, 1.5, 10**30, "\0é", [], {"a": [1, {"b": None}]}, Place("x", (1.0, 2.0))])
+@each("value", [None, True, 1.5, 10**30, "\0é", [], {"a": [1, {"b": None}]}, Place("x", (1.0, 2.0))])
 def test_what_json_carries_goes(value: Any) -> None:
     assert calls.send(ME, "b", value).body is not None
 
@@ -66,7 +67,7 @@ ONE_FOR_MANY: list[tuple[str, Callable[[Any], Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("field", "give"), ONE_FOR_MANY)
+@each(("field", "give"), ONE_FOR_MANY)
 def test_one_string_is_no_list_of_its_letters(field: str, give: Callable[[Any], Any]) -> None:
     with pytest.raises(BadRequest, match=f"{field} takes a list, and this is one string: 'search'") as refused:
         give("search")
@@ -85,8 +86,8 @@ WAITING: list[tuple[str, Callable[[Any], Any]]] = [
 ]
 
 
-@pytest.mark.parametrize("seconds", [math.nan, "10", True])
-@pytest.mark.parametrize(("field", "wait"), WAITING)
+@each("seconds", [math.nan, "10", True])
+@each(("field", "wait"), WAITING)
 def test_what_is_no_number_of_seconds_is_refused_before_anyone_waits(
     field: str, wait: Callable[[Any], Any], seconds: Any
 ) -> None:
@@ -95,7 +96,7 @@ def test_what_is_no_number_of_seconds_is_refused_before_anyone_waits(
     assert refused.value.field == field
 
 
-@pytest.mark.parametrize("seconds", [0, -1, 1e10, math.inf])
+@each("seconds", [0, -1, 1e10, math.inf])
 def test_a_client_waits_for_an_answer_no_longer_than_clocks_can_count(seconds: float) -> None:
     with pytest.raises(BadRequest, match="timeout takes more than 0 and at most 31536000 seconds") as refused:
         Client(timeout=seconds)

@@ -15,6 +15,7 @@ from clawlink.client.retry import Backoff
 from clawlink.client.sync import Client
 from tests.client.conftest import Scripted, http
 from tests.client.facade import connect
+from tests.tables import each
 
 pytestmark = pytest.mark.usefixtures("each_client")
 
@@ -111,7 +112,7 @@ def test_a_certificate_that_is_not_trusted_says_how_to_trust_it() -> None:
     assert "--ca" not in client._untrusted("[SSL: CERTIFICATE_VERIFY_FAILED] Hostname mismatch").message
 
 
-@pytest.mark.parametrize(
+@each(
     ("relay", "serve"),
     [
         ("http://127.0.0.1:9077", "start one with: clawlink serve"),
@@ -122,7 +123,7 @@ def test_a_relay_is_started_on_the_machine_that_has_none(relay: str, serve: str)
     assert Client(relay)._nobody(OSError(), broke_off=False).message.endswith(serve)
 
 
-@pytest.mark.parametrize(
+@each(
     "address",
     ["", "relay", "relay:9077", "ftp://relay", "http://", "http://[::1", "http://relay:99999", "http:// x", "://"],
 )

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clawlink.client.merge import END, OURS, THEIRS, has_markers, merge, split
+from tests.tables import each
 
 BASE = "one\ntwo\nthree\nfour\nfive\n"
 CLEAN = {
@@ -32,7 +33,7 @@ CLEAN = {
 }
 
 
-@pytest.mark.parametrize(("ours", "theirs", "both"), CLEAN.values(), ids=CLEAN)
+@each(("ours", "theirs", "both"), CLEAN.values(), ids=CLEAN)
 def test_what_only_one_side_changed_is_taken(ours: str, theirs: str, both: str) -> None:
     assert merge(BASE, ours, theirs) == (both, 0)
     assert merge(BASE, theirs, ours) == (both, 0)
@@ -73,7 +74,7 @@ def test_a_text_about_conflicts_is_not_taken_for_one() -> None:
     assert not has_markers(text, ("ours", "theirs"))
 
 
-@pytest.mark.parametrize("text", ["a\x0bb\x0cc\x85d\u2028e", "a\rb", "\n\n", "x", ""])
+@each("text", ["a\x0bb\x0cc\x85d\u2028e", "a\rb", "\n\n", "x", ""])
 def test_only_a_line_feed_ends_a_line(text: str) -> None:
     assert "".join(split(text)) == text
     assert len(split(text)) == text.count("\n") + (not text.endswith("\n") and text != "")

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from clawlink.client.places import link_within, parts_within, safe_name
 from tests.client.attacks import NAMES
+from tests.tables import each
 
 _DEVICES = {"con", "prn", "aux", "nul", "conin$", "conout$"}
 _NUMBERED = {f"{device}{number}" for device in ("com", "lpt") for number in "0123456789\u00b9\u00b2\u00b3"}
@@ -73,7 +74,7 @@ KEPT = [
 ]
 
 
-@pytest.mark.parametrize("name", KEPT)
+@each("name", KEPT)
 def test_a_harmless_name_is_kept(name: str) -> None:
     assert safe_name(name) == name
     assert safe_name(f"some/folder/{name}") == name
@@ -120,14 +121,14 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize("windows", [False, True])
-@pytest.mark.parametrize("path", REFUSED, ids=ascii)
+@each("windows", [False, True])
+@each("path", REFUSED, ids=ascii)
 def test_a_path_that_nobody_gives_in_good_faith_is_refused_everywhere(path: str, windows: bool) -> None:
     with pytest.raises(ValueError, match=r"^(is|has|leads|ends) "):
         parts_within(path, windows=windows)
 
 
-@pytest.mark.parametrize("path", ["ab:c", "aux.c", "x.", "x ", "a\\b", "lpt1/x"])
+@each("path", ["ab:c", "aux.c", "x.", "x ", "a\\b", "lpt1/x"])
 def test_what_is_dangerous_on_windows_only_is_refused_there_only(path: str) -> None:
     assert parts_within(path, windows=False) == tuple(path.split("/"))
     with pytest.raises(ValueError, match=r"^(is|has|leads|ends) "):
@@ -152,7 +153,7 @@ LINKS = [
 ]
 
 
-@pytest.mark.parametrize(("target", "depth"), LINKS)
+@each(("target", "depth"), LINKS)
 def test_a_link_that_leads_out_is_refused(target: str, depth: int) -> None:
     with pytest.raises(ValueError, match="link"):
         link_within(("d",) * depth, target, windows=False)
@@ -160,7 +161,7 @@ def test_a_link_that_leads_out_is_refused(target: str, depth: int) -> None:
         link_within(("d",) * depth, target, windows=True)
 
 
-@pytest.mark.parametrize(("target", "depth"), [("x", 1), ("../x", 2), ("a/../b", 1), ("../../x/y", 3), (".", 1)])
+@each(("target", "depth"), [("x", 1), ("../x", 2), ("a/../b", 1), ("../../x/y", 3), (".", 1)])
 def test_a_link_that_stays_inside_is_taken(target: str, depth: int) -> None:
     link_within(("d",) * depth, target)
 

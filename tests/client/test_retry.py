@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clawlink import errors
 from clawlink.client.retry import Backoff
 from clawlink.errors import ClawLinkError, all_errors
+from tests.tables import each
 
 PASSING = [
     errors.RelayUnreachable,
@@ -22,13 +22,13 @@ PASSING = [
 SHOWN = [error for error in all_errors() if error.__module__ == "clawlink.errors"]
 
 
-@pytest.mark.parametrize("kind", SHOWN, ids=lambda kind: kind.code)
+@each("kind", SHOWN, ids=lambda kind: kind.code)
 def test_only_failures_that_pass_by_themselves_are_worth_another_try(kind: type[ClawLinkError]) -> None:
     pause = Backoff().pause(kind("x"), attempt=1, repeatable=True, random=1.0)
     assert (pause is not None) == (kind in PASSING)
 
 
-@pytest.mark.parametrize("kind", PASSING, ids=lambda kind: kind.code)
+@each("kind", PASSING, ids=lambda kind: kind.code)
 def test_what_is_not_safe_to_repeat_never_is(kind: type[ClawLinkError]) -> None:
     assert Backoff().pause(kind("x"), attempt=1, repeatable=False, random=0.5) is None
 

@@ -22,6 +22,7 @@ from tests.client.conftest import Scripted, http
 from tests.client.proxy import Proxy
 from tests.client.restartable import Restartable
 from tests.conftest import Serve
+from tests.tables import each
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ async def said(stream: Stream, count: int = 1) -> list[Claimed]:
     return found
 
 
-@pytest.mark.parametrize("name", ["heartbeat", "delegate", "respond", "send", "broadcast", "ack", "nack", "extend"])
+@each("name", ["heartbeat", "delegate", "respond", "send", "broadcast", "ack", "nack", "extend"])
 def test_a_method_of_the_stream_is_that_of_the_client(name: str) -> None:
     one, other = inspect.signature(getattr(AsyncClient, name)), inspect.signature(getattr(Stream, name))
     assert list(other.parameters)[1:] == list(one.parameters)[1:]

@@ -27,6 +27,7 @@ from tests.client.conftest import Scripted, http
 from tests.client.facade import connect
 from tests.client.restartable import Restartable
 from tests.system.threaded import relay_in_thread
+from tests.tables import each
 
 pytestmark = pytest.mark.usefixtures("each_client")
 
@@ -483,7 +484,7 @@ def test_the_token_is_sent_whatever_its_script(guarded: str) -> None:
             client.info()
 
 
-@pytest.mark.parametrize("token", ["line\nbreak", "return\rX-Other: y"])
+@each("token", ["line\nbreak", "return\rX-Other: y"])
 def test_a_token_that_no_header_can_carry_is_told(guarded: str, token: str) -> None:
     with make(guarded, token=token) as client, pytest.raises(errors.BadRequest):
         client.info()

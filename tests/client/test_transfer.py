@@ -31,6 +31,7 @@ from tests.client.facade import connect
 from tests.client.proxy import Proxy
 from tests.client.restartable import Restartable
 from tests.system.threaded import relay_in_thread
+from tests.tables import each
 
 ME = Identity("ada")
 LARGE = random.Random(1).randbytes(7 * SMALL_BYTES + 12345)
@@ -173,8 +174,8 @@ def upload(relay: Uploads, content: bytes, *, again: bool = True, terms: Terms =
 # -- up, step by step --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("again", [True, False], ids=["file", "pipe"])
-@pytest.mark.parametrize("content", [b"", b"x", b"x" * SMALL_BYTES], ids=len)
+@each("again", [True, False], ids=["file", "pipe"])
+@each("content", [b"", b"x", b"x" * SMALL_BYTES], ids=len)
 def test_what_is_small_goes_in_one_request_with_its_digest(content: bytes, again: bool) -> None:
     relay = Uploads()
     ran = upload(relay, content, again=again)
@@ -186,8 +187,8 @@ def test_what_is_small_goes_in_one_request_with_its_digest(content: bytes, again
     assert relay.content == content
 
 
-@pytest.mark.parametrize("again", [True, False], ids=["file", "pipe"])
-@pytest.mark.parametrize("more", [1, SMALL_BYTES, 2 * SMALL_BYTES, len(LARGE) - SMALL_BYTES])
+@each("again", [True, False], ids=["file", "pipe"])
+@each("more", [1, SMALL_BYTES, 2 * SMALL_BYTES, len(LARGE) - SMALL_BYTES])
 def test_what_is_large_goes_in_pieces_that_grow(more: int, again: bool) -> None:
     relay = Uploads()
     content = LARGE[: SMALL_BYTES + more]
@@ -215,9 +216,9 @@ FAILURES = [
 ]
 
 
-@pytest.mark.parametrize("again", [True, False], ids=["file", "pipe"])
-@pytest.mark.parametrize("failure", FAILURES, ids=str)
-@pytest.mark.parametrize("every", [2, 3])
+@each("again", [True, False], ids=["file", "pipe"])
+@each("failure", FAILURES, ids=str)
+@each("every", [2, 3])
 def test_whatever_breaks_it_goes_on_where_it_was(failure: str | Exception, again: bool, every: int) -> None:
     relay = Uploads()
     relay.fail = lambda part: failure if part % every == 1 else None
@@ -276,7 +277,7 @@ def test_a_refused_end_is_told_and_the_relay_may_forget_it() -> None:
     assert relay.ended
 
 
-@pytest.mark.parametrize("failure", [KeyboardInterrupt(), OSError("disk on fire")], ids=["interrupted", "unreadable"])
+@each("failure", [KeyboardInterrupt(), OSError("disk on fire")], ids=["interrupted", "unreadable"])
 def test_who_breaks_off_leaves_nothing_on_the_relay(failure: BaseException) -> None:
     relay = Uploads()
     relay.fail = lambda part: failure if part == 2 else None
@@ -373,7 +374,7 @@ TYPES = [
 ]
 
 
-@pytest.mark.parametrize(("key", "content", "content_type", "file_type"), TYPES)
+@each(("key", "content", "content_type", "file_type"), TYPES)
 def test_what_a_file_is_follows_from_its_key_and_content(
     key: str, content: bytes, content_type: str, file_type: str
 ) -> None:
@@ -433,9 +434,7 @@ def test_a_single_failure_is_not_worth_saying_and_a_long_one_is_once() -> None:
     assert [step.news for step in patience.renew() if isinstance(step, Said)] == [Trouble(None)]
 
 
-@pytest.mark.parametrize(
-    "error", [errors.TooLarge("x"), errors.NotAllowed("x"), errors.FileLocked("x"), errors.NotARelay("x")]
-)
+@each("error", [errors.TooLarge("x"), errors.NotAllowed("x"), errors.FileLocked("x"), errors.NotARelay("x")])
 def test_what_no_patience_mends_is_raised_at_once(error: errors.ClawLinkError) -> None:
     with pytest.raises(type(error)):
         list(Patience("k", 60).bear(error))

@@ -13,6 +13,7 @@ import pytest
 
 from clawlink.client.landing import Flow, Source
 from clawlink.client.whole import flush_all, read_some, write_all
+from tests.tables import each
 
 DATA = bytes(range(256)) * 4000  # a megabyte: more than a pipe holds
 
@@ -62,7 +63,7 @@ def test_an_object_with_a_write_of_its_own_is_taken_at_its_word() -> None:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes do not block there")
-@pytest.mark.parametrize("buffering", [0, 8192])
+@each("buffering", [0, 8192])
 def test_a_pipe_without_blocking_gets_all_and_gives_all(buffering: int) -> None:
     ours, theirs = os.pipe()
     os.set_blocking(ours, False)

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 from clawlink.domain import access
 from clawlink.domain.agent import Agent
 from clawlink.errors import NotAllowed
+from tests.tables import each
 
 OPEN = Agent(
     id="m1",
@@ -22,7 +23,7 @@ OPEN = Agent(
 CLAIMED = replace(OPEN, key_hash=access.hash_key("secret"))
 
 
-@pytest.mark.parametrize("shown", [None, "", "anything", "secret"])
+@each("shown", [None, "", "anything", "secret"])
 def test_anyone_may_act_as_an_agent_that_was_never_claimed(shown: str | None) -> None:
     access.require_agent(OPEN, shown, field="from_agent")
 
@@ -31,7 +32,7 @@ def test_whoever_shows_its_key_may_act_as_a_claimed_agent() -> None:
     access.require_agent(CLAIMED, "secret", field="from_agent")
 
 
-@pytest.mark.parametrize("shown", [None, "", "Secret", "secret ", CLAIMED.key_hash, "schlüssel", "\udcff"])
+@each("shown", [None, "", "Secret", "secret ", CLAIMED.key_hash, "schlüssel", "\udcff"])
 def test_nobody_else_may_and_is_told_where_the_request_named_the_agent(shown: str | None) -> None:
     with pytest.raises(NotAllowed) as refused:
         access.require_agent(CLAIMED, shown, field="from_agent")
@@ -45,7 +46,7 @@ def test_the_relay_keeps_nothing_that_opens() -> None:
     assert access.hash_key(kept) != kept
 
 
-@pytest.mark.parametrize(("claims", "required"), [(True, True), (True, False), (False, False)])
+@each(("claims", "required"), [(True, True), (True, False), (False, False)])
 def test_a_relay_takes_agents_with_a_key_and_others_unless_it_requires_one(claims: bool, required: bool) -> None:
     access.require_claim(claims, required)
 
@@ -56,12 +57,12 @@ def test_a_relay_that_requires_keys_refuses_an_agent_without_one() -> None:
     assert refused.value.field == "claim"
 
 
-@pytest.mark.parametrize("asker", ["otto", "mia"])
+@each("asker", ["otto", "mia"])
 def test_sender_and_recipient_may_ask_about_their_message(asker: str) -> None:
     access.require_party(asker, "otto", "mia")
 
 
-@pytest.mark.parametrize("asker", ["eve", "", "Mia"])
+@each("asker", ["eve", "", "Mia"])
 def test_a_third_agent_may_not(asker: str) -> None:
     with pytest.raises(NotAllowed):
         access.require_party(asker, "otto", "mia")

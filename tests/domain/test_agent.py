@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
 from msgspec.structs import replace
 
 from clawlink.domain import agent as rules
 from clawlink.domain.agent import REGISTERED, Agent, NameHold, Presence
 from clawlink.domain.limits import Limits
+from tests.tables import each
 
 NOW = 1_000_000.0
 LIMITS = Limits()
@@ -24,7 +24,7 @@ MIA = Agent(
 CLAIMED = replace(MIA, key_hash="c0ffee")
 
 
-@pytest.mark.parametrize(
+@each(
     ("silence", "shown"),
     [
         (0.0, Presence.ONLINE),
@@ -69,7 +69,7 @@ def test_an_agent_that_says_nothing_of_topics_is_told_of_all() -> None:
     assert MIA.subscriptions == ("*",)
 
 
-@pytest.mark.parametrize(
+@each(
     ("silence", "mail", "forgotten"),
     [(24 * 3600.0, 0, True), (24 * 3600.0 - 1, 0, False), (24 * 3600.0, 1, False), (0.0, 0, False)],
 )
@@ -77,7 +77,7 @@ def test_only_a_long_silent_agent_without_mail_is_forgotten(silence: float, mail
     assert rules.forgettable(MIA, NOW + silence, LIMITS, mail=mail) is forgotten
 
 
-@pytest.mark.parametrize(
+@each(
     ("holder", "name", "silence", "holds"),
     [
         (None, "Mia", 0, False),
@@ -98,9 +98,7 @@ def test_a_name_is_kept_by_who_is_online_or_claimed(
     assert rules.holds_name(holder, name, now, LIMITS, from_claimed=False) is (holds is True)
 
 
-@pytest.mark.parametrize(
-    ("one", "other"), [("Python", "python"), (" go ", "GO"), ("STRASSE", "straße"), ("ΣΊΣΥΦΟΣ", "σίσυφος")]
-)
+@each(("one", "other"), [("Python", "python"), (" go ", "GO"), ("STRASSE", "straße"), ("ΣΊΣΥΦΟΣ", "σίσυφος")])
 def test_names_and_capabilities_are_compared_without_case_or_outer_space(one: str, other: str) -> None:
     assert rules.fold(one) == rules.fold(other)
     assert rules.by_name(one) == rules.by_name(other)

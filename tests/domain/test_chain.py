@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from clawlink.domain import chain as rules
 from clawlink.domain.chain import Chain
 from clawlink.errors import LoopStopped
+from tests.tables import each
 
 HOPS = 16
 CYCLES = 3
@@ -52,12 +53,12 @@ def test_a_chain_of_different_agents_goes_as_far_as_the_hops_and_no_further() ->
     assert stopped.current == agents[: HOPS + 3]
 
 
-@pytest.mark.parametrize("hops", [0, 1, 5])
+@each("hops", [0, 1, 5])
 def test_how_far_a_chain_goes_is_a_setting(hops: int) -> None:
     assert walk([f"agent{n}" for n in range(40)], hops=hops)[0] == hops + 1
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 4, 5])
+@each("size", [1, 2, 3, 4, 5])
 def test_agents_that_go_in_a_circle_of_any_size_are_stopped_when_a_step_comes_once_too_often(size: int) -> None:
     agents = [f"agent{n}" for n in range(size)]
     sent, stopped = walk(agents, hops=1_000)
@@ -69,12 +70,12 @@ def test_agents_that_go_in_a_circle_of_any_size_are_stopped_when_a_step_comes_on
     assert steps.count(steps[-1]) == CYCLES + 1
 
 
-@pytest.mark.parametrize("cycles", [1, 2, 7])
+@each("cycles", [1, 2, 7])
 def test_how_often_they_may_go_round_is_a_setting(cycles: int) -> None:
     assert walk(["a", "b"], hops=1_000, cycles=cycles)[0] == 2 * cycles
 
 
-@pytest.mark.parametrize(("hops", "cycles"), [(2, 100), (100, 1)])
+@each(("hops", "cycles"), [(2, 100), (100, 1)])
 def test_whoever_is_stopped_is_told_the_whole_chain_and_what_to_do(hops: int, cycles: int) -> None:
     _, stopped = walk(["ann", "bob", "cy"], hops=hops, cycles=cycles)
     assert " -> ".join(stopped.current) in stopped.message

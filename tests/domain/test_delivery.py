@@ -11,6 +11,7 @@ from clawlink.domain import delivery as rules
 from clawlink.domain.delivery import Delivery, State
 from clawlink.domain.record import SETTLED
 from clawlink.errors import LeaseLost
+from tests.tables import each
 
 NOW = 1_000.0
 TTL = 500.0
@@ -35,12 +36,12 @@ def settled(state: State) -> Delivery:
 # -- due -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("now", "is_due"), [(NOW - 0.001, False), (NOW, True), (NOW + 1, True)])
+@each(("now", "is_due"), [(NOW - 0.001, False), (NOW, True), (NOW + 1, True)])
 def test_a_pending_message_is_due_once_its_time_has_come(now: float, is_due: bool) -> None:
     assert rules.due(fresh(), now) is is_due
 
 
-@pytest.mark.parametrize("state", SETTLED_STATES)
+@each("state", SETTLED_STATES)
 def test_a_settled_message_is_never_due(state: State) -> None:
     assert not rules.due(settled(state), NOW + 10_000)
 
@@ -66,7 +67,7 @@ def test_two_consumers_cannot_lease_one_message_at_once() -> None:
         leased(leased(), receipt="r2", now=NOW + 29)
 
 
-@pytest.mark.parametrize("state", SETTLED_STATES)
+@each("state", SETTLED_STATES)
 def test_a_settled_message_cannot_be_leased(state: State) -> None:
     with pytest.raises(LeaseLost):
         leased(settled(state), now=NOW + 10_000)
@@ -131,7 +132,7 @@ SETTLERS: list[Settle] = [
 SETTLER_NAMES = ["ack", "nack", "release", "extend"]
 
 
-@pytest.mark.parametrize("settle", SETTLERS, ids=SETTLER_NAMES)
+@each("settle", SETTLERS, ids=SETTLER_NAMES)
 def test_a_receipt_of_an_earlier_lease_is_refused(settle: Settle) -> None:
     again = leased(leased(), receipt="r2", now=NOW + 30)
     with pytest.raises(LeaseLost) as refused:
@@ -139,21 +140,21 @@ def test_a_receipt_of_an_earlier_lease_is_refused(settle: Settle) -> None:
     assert refused.value.current == "pending"
 
 
-@pytest.mark.parametrize("settle", SETTLERS, ids=SETTLER_NAMES)
+@each("settle", SETTLERS, ids=SETTLER_NAMES)
 def test_a_message_nobody_leased_accepts_no_receipt(settle: Settle) -> None:
     with pytest.raises(LeaseLost):
         settle(fresh(), "r1")
 
 
-@pytest.mark.parametrize("settle", SETTLERS, ids=SETTLER_NAMES)
-@pytest.mark.parametrize("give_back", SETTLERS[1:3], ids=SETTLER_NAMES[1:3])
+@each("settle", SETTLERS, ids=SETTLER_NAMES)
+@each("give_back", SETTLERS[1:3], ids=SETTLER_NAMES[1:3])
 def test_a_message_given_back_accepts_its_old_receipt_no_more(give_back: Settle, settle: Settle) -> None:
     with pytest.raises(LeaseLost):
         settle(give_back(leased(), "r1"), "r1")
 
 
-@pytest.mark.parametrize("settle", SETTLERS, ids=SETTLER_NAMES)
-@pytest.mark.parametrize("state", [State.EXPIRED, State.DEAD])
+@each("settle", SETTLERS, ids=SETTLER_NAMES)
+@each("state", [State.EXPIRED, State.DEAD])
 def test_the_receipt_of_a_message_settled_without_it_is_refused_and_says_how_it_ended(
     state: State, settle: Settle
 ) -> None:
@@ -162,7 +163,7 @@ def test_the_receipt_of_a_message_settled_without_it_is_refused_and_says_how_it_
     assert refused.value.current == state.value
 
 
-@pytest.mark.parametrize("settle", SETTLERS[1:], ids=SETTLER_NAMES[1:])
+@each("settle", SETTLERS[1:], ids=SETTLER_NAMES[1:])
 def test_an_acked_message_cannot_be_given_back_or_held_longer(settle: Settle) -> None:
     with pytest.raises(LeaseLost) as refused:
         settle(settled(State.ACKED), "r1")
@@ -232,20 +233,20 @@ def test_a_task_that_is_put_back_keeps_its_deadline() -> None:
     assert rules.redrive(dead, now=NOW + 100, ttl=TTL).expires_at == NOW + 300
 
 
-@pytest.mark.parametrize("d", [fresh(), leased(), settled(State.ACKED), settled(State.EXPIRED)])
+@each("d", [fresh(), leased(), settled(State.ACKED), settled(State.EXPIRED)])
 def test_only_a_dead_letter_is_put_back(d: Delivery) -> None:
     with pytest.raises(LeaseLost) as refused:
         rules.redrive(d, now=NOW, ttl=TTL)
     assert refused.value.current == d.state.value
 
 
-@pytest.mark.parametrize("d", [fresh(), leased(), settled(State.DEAD)])
+@each("d", [fresh(), leased(), settled(State.DEAD)])
 def test_expire_settles_and_takes_the_lease_away(d: Delivery) -> None:
     gone = rules.expire(d, now=NOW + 3, keep=KEEP)
     assert (gone.state, gone.receipt, gone.settled_at, gone.ends_at) == (State.EXPIRED, None, NOW + 3, NOW + 3 + KEEP)
 
 
-@pytest.mark.parametrize(("now", "over"), [(NOW + TTL - 0.001, False), (NOW + TTL, True)])
+@each(("now", "over"), [(NOW + TTL - 0.001, False), (NOW + TTL, True)])
 def test_a_message_is_overdue_once_its_time_to_live_is_over(now: float, over: bool) -> None:
     assert rules.overdue(fresh(), now) is over
 
@@ -278,12 +279,12 @@ def test_a_task_is_leased_to_who_asked_and_never_lives_longer_for_it() -> None:
     assert (d.version, d.lease, d.expires_at, d.state) == (2, 30, NOW + TTL, State.PENDING)
 
 
-@pytest.mark.parametrize(("mailbox", "by", "holder"), [("mia", "mia", None), (" pool 1", "mia", "mia")])
+@each(("mailbox", "by", "holder"), [("mia", "mia", None), (" pool 1", "mia", "mia")])
 def test_whose_mailbox_it_is_need_not_be_said_and_anyone_else_is(mailbox: str, by: str, holder: str | None) -> None:
     assert leased_task(a_task(mailbox), by=by).holder == holder
 
 
-@pytest.mark.parametrize("alone", [True, False])
+@each("alone", [True, False])
 def test_a_lease_says_whether_the_delivery_is_all_there_is_of_the_task(alone: bool) -> None:
     assert leased_task(alone=alone).has_record is not alone
 
@@ -304,13 +305,13 @@ def test_a_repeated_ack_of_a_task_changes_nothing() -> None:
     assert rules.ack_task(d, receipt="r1", now=NOW + 50, until=NOW + 999) is d
 
 
-@pytest.mark.parametrize("d", [a_task(), leased_task(receipt="r2"), acked_task(leased_task())])
+@each("d", [a_task(), leased_task(receipt="r2"), acked_task(leased_task())])
 def test_a_task_is_not_acked_under_another_receipt_than_its_claims(d: Delivery) -> None:
     with pytest.raises(LeaseLost):
         rules.ack_task(d, receipt="r3", now=NOW, until=NOW + 120)
 
 
-@pytest.mark.parametrize("d", [leased_task(), acked_task(until=NOW + 20)], ids=["leased", "acked"])
+@each("d", [leased_task(), acked_task(until=NOW + 20)], ids=["leased", "acked"])
 def test_a_hold_on_a_task_is_lengthened_also_after_the_ack_and_never_shortened(d: Delivery) -> None:
     longer = rules.extend_task(d, receipt="r1", now=NOW + 10, seconds=60)
     assert (longer.visible_at, longer.version, longer.state) == (NOW + 70, d.version + 1, d.state)
@@ -321,7 +322,7 @@ def test_to_hold_a_task_longer_does_not_move_its_end() -> None:
     assert rules.extend_task(leased_task(), receipt="r1", now=NOW + 1, seconds=2 * TTL).expires_at == NOW + TTL
 
 
-@pytest.mark.parametrize("d", [a_task(), leased_task(receipt="r2"), acked_task(leased_task())])
+@each("d", [a_task(), leased_task(receipt="r2"), acked_task(leased_task())])
 def test_nobody_holds_a_task_longer_under_another_receipt(d: Delivery) -> None:
     with pytest.raises(LeaseLost):
         rules.extend_task(d, receipt="r3", now=NOW, seconds=60)
@@ -349,8 +350,8 @@ def test_a_delivery_that_has_just_changed_gets_its_record_in_the_same_step() -> 
     assert (d.has_record, d.holder, d.version) == (True, None, changed.version)
 
 
-@pytest.mark.parametrize("d", [leased_task(), acked_task(leased_task(a_task(" pool 1")))], ids=["leased", "acked"])
-@pytest.mark.parametrize("keep_receipt", [True, False])
+@each("d", [leased_task(), acked_task(leased_task(a_task(" pool 1")))], ids=["leased", "acked"])
+@each("keep_receipt", [True, False])
 def test_a_task_that_is_taken_back_is_due_at_once_at_its_old_place(d: Delivery, keep_receipt: bool) -> None:
     back = rules.take_back(d, now=NOW + 40, keep_receipt=keep_receipt)
     assert (back.state, back.visible_at, back.settled_at, back.holder) == (State.PENDING, NOW + 40, None, None)
@@ -359,7 +360,7 @@ def test_a_task_that_is_taken_back_is_due_at_once_at_its_old_place(d: Delivery, 
     assert rules.due(back, NOW + 40)
 
 
-@pytest.mark.parametrize(
+@each(
     ("d", "ends_at"),
     [
         (a_task(), NOW + TTL),
@@ -396,7 +397,7 @@ def test_an_unread_notice_is_replaced_at_its_place() -> None:
     assert rules.due(newer, NOW + 9)
 
 
-@pytest.mark.parametrize(
+@each(
     "d",
     [
         fresh(),
@@ -420,7 +421,7 @@ def test_a_notice_whose_lease_was_undone_is_unread_again() -> None:
 # -- where a delivery is found -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each(
     ("d", "keys"),
     [
         (fresh(), ()),
@@ -475,7 +476,7 @@ def test_each_mailbox_has_a_copy_of_its_own_and_a_repeat_makes_the_same() -> Non
     assert ids == [rules.copy_id("b1", "otto"), rules.copy_id("b1", "mia")]
 
 
-@pytest.mark.parametrize(
+@each(
     ("id", "message"),
     [("d1", "d1"), (rules.copy_id("b1", "mia"), "b1"), (rules.copy_id("b1", "otto"), "b1:otto")],
     ids=["its own", "copy", "copy for another mailbox"],

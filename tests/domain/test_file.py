@@ -11,6 +11,7 @@ from clawlink.domain import file as rules
 from clawlink.domain.file import ABSENT, PRESENT, Content, FileWrite, Lock, SharedFile
 from clawlink.domain.record import SETTLED
 from clawlink.errors import FileLocked, UnknownFile, VersionConflict
+from tests.tables import each
 
 NOW = 1_000.0
 
@@ -65,7 +66,7 @@ def test_the_versions_before_it_are_kept_the_newest_first() -> None:
     assert put(SECOND).versions[1:] == SECOND.versions
 
 
-@pytest.mark.parametrize(("keep", "kept"), [(1, [4]), (2, [4, 3]), (3, [4, 3, 2]), (10, [4, 3, 2, 1])])
+@each(("keep", "kept"), [(1, [4]), (2, [4, 3]), (3, [4, 3, 2]), (10, [4, 3, 2, 1])])
 def test_no_more_versions_are_kept_than_said(keep: int, kept: list[int]) -> None:
     assert [v.revision for v in put(put(SECOND), keep=keep).versions] == kept
 
@@ -78,7 +79,7 @@ def test_an_old_version_number_never_matches_the_file_that_comes_after_a_deletio
     assert again.ends_at is None
 
 
-@pytest.mark.parametrize(
+@each(
     ("file", "expected"),
     [(None, None), (None, 0), (FIRST, None), (FIRST, 1), (SECOND, 2), (GONE, None), (GONE, 0)],
 )
@@ -88,7 +89,7 @@ def test_a_writer_that_knows_the_present_version_or_asks_for_none_wins(
     assert put(file, if_version=expected).newest.content == content()
 
 
-@pytest.mark.parametrize(
+@each(
     ("file", "expected", "current"),
     [(None, 1, 0), (FIRST, 0, 1), (FIRST, 2, 1), (SECOND, 1, 2), (GONE, 2, 0), (GONE, 3, 0)],
 )
@@ -104,7 +105,7 @@ def test_a_writer_that_has_not_seen_the_present_version_is_told_which_it_is(
 # -- deletion ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("file", [None, GONE], ids=["never there", "deleted"])
+@each("file", [None, GONE], ids=["never there", "deleted"])
 def test_what_is_not_there_cannot_be_deleted(file: SharedFile | None) -> None:
     with pytest.raises(UnknownFile):
         delete(file)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-import pytest
 from msgspec.structs import replace
 
 from clawlink.domain.chain import Chain
@@ -27,6 +26,7 @@ from clawlink.domain.message import (
     says_the_same,
     type_of,
 )
+from tests.tables import each
 
 T = "2026-05-13T06:51:00.000+00:00"
 FIRST = Chain(None, 0, ("o1",))
@@ -132,19 +132,19 @@ def changed(message: Message, field: str, value: Any) -> Message:
     return replace(message, **fields)
 
 
-@pytest.mark.parametrize("message", [*ALL, POOLED], ids=type_of)
+@each("message", [*ALL, POOLED], ids=type_of)
 def test_a_message_comes_back_as_it_was(message: Message) -> None:
     assert decode(encode(message)) == message
 
 
-@pytest.mark.parametrize(("message", "type_"), TYPES)
+@each(("message", "type_"), TYPES)
 def test_the_type_is_the_one_that_clients_of_1_0_know(message: Message, type_: str) -> None:
     assert type_of(message) == type_
     assert msgspec.json.decode(encode(message))["type"] == type_
 
 
-@pytest.mark.parametrize("message", ALL, ids=type_of)
-@pytest.mark.parametrize("field", CIRCUMSTANCES)
+@each("message", ALL, ids=type_of)
+@each("field", CIRCUMSTANCES)
 def test_a_repeat_says_the_same_however_late_it_comes_and_whatever_its_sender_is_called_now(
     message: Message, field: str
 ) -> None:
@@ -152,7 +152,7 @@ def test_a_repeat_says_the_same_however_late_it_comes_and_whatever_its_sender_is
         assert says_the_same(message, changed(message, field, "other"))
 
 
-@pytest.mark.parametrize(
+@each(
     ("message", "field"),
     [(m, f) for m in [*ALL, POOLED] for f in m.__struct_fields__ if f not in CIRCUMSTANCES],
     ids=lambda value: value if isinstance(value, str) else type_of(value),
@@ -173,8 +173,8 @@ def test_a_delegation_to_one_agent_says_nothing_of_capabilities_and_deadlines() 
     assert not {"capability", "to_any_of", "deadline_at"} & set(msgspec.json.decode(encode(TASK)))
 
 
-@pytest.mark.parametrize("one", ALL, ids=type_of)
-@pytest.mark.parametrize("other", ALL, ids=type_of)
+@each("one", ALL, ids=type_of)
+@each("other", ALL, ids=type_of)
 def test_two_kinds_of_message_never_say_the_same(one: Message, other: Message) -> None:
     assert says_the_same(one, other) is (one is other)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -12,6 +11,7 @@ from msgspec.structs import replace
 from clawlink.domain import pool as rules
 from clawlink.domain.agent import Agent
 from clawlink.domain.pool import POOLS, Pool, pool_for, waiting_for
+from tests.tables import each
 
 MIA = Agent(
     id="m1",
@@ -25,7 +25,7 @@ MIA = Agent(
 )
 
 
-@pytest.mark.parametrize(
+@each(
     ("capabilities", "any_of", "may"),
     [
         (["python"], [], True),
@@ -47,7 +47,7 @@ def test_whoever_has_all_that_a_pool_asks_for_may_claim_from_it(
     assert rules.eligible(pool_for(capabilities, any_of), MIA) is may
 
 
-@pytest.mark.parametrize(("name", "may"), [("Mia", True), (" mIA", True), ("m1", False), ("Otto", False)])
+@each(("name", "may"), [("Mia", True), (" mIA", True), ("m1", False), ("Otto", False)])
 def test_what_was_left_for_a_name_is_for_whoever_has_it_next(name: str, may: bool) -> None:
     assert rules.eligible(waiting_for("gone", name), MIA) is may
 
@@ -127,7 +127,7 @@ def test_every_agent_that_may_claim_from_a_pool_finds_it_under_one_of_its_keys(
             assert set(pool.anchors) & set(rules.keys_of(agent))
 
 
-@pytest.mark.parametrize(
+@each(
     ("pool", "found_by"),
     [
         (pool_for(["Python", "search"], []), {"capabilities": ("python",)}),

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from clawlink.domain import rate
 from clawlink.domain.rate import Bucket
+from tests.tables import each
 
 NOW = 1_000.0
 
@@ -16,7 +17,7 @@ def test_a_bucket_that_was_never_used_is_full() -> None:
     assert rate.refilled(None, now=NOW, rate=10, burst=50) == 50
 
 
-@pytest.mark.parametrize(("after", "tokens"), [(0.0, 3.0), (0.5, 8.0), (4.7, 50.0), (4.8, 50.0), (1e9, 50.0)])
+@each(("after", "tokens"), [(0.0, 3.0), (0.5, 8.0), (4.7, 50.0), (4.8, 50.0), (1e9, 50.0)])
 def test_a_bucket_fills_at_its_rate_and_never_overflows(after: float, tokens: float) -> None:
     assert rate.refilled(Bucket(3.0, NOW), now=NOW + after, rate=10, burst=50) == pytest.approx(tokens)
 
@@ -25,7 +26,7 @@ def test_a_clock_that_goes_back_takes_nothing_out() -> None:
     assert rate.refilled(Bucket(3.0, NOW), now=NOW - 60, rate=10, burst=50) == 3
 
 
-@pytest.mark.parametrize(("tokens", "wait"), [(1.0, 0.0), (7.0, 0.0), (0.0, 0.1), (0.75, 0.025), (-1.0, 0.2)])
+@each(("tokens", "wait"), [(1.0, 0.0), (7.0, 0.0), (0.0, 0.1), (0.75, 0.025), (-1.0, 0.2)])
 def test_one_waits_until_there_is_a_token(tokens: float, wait: float) -> None:
     assert rate.wait_for_one(tokens, rate=10) == pytest.approx(wait)
 

@@ -17,6 +17,7 @@ from clawlink.domain.pool import pool_for
 from clawlink.domain.record import SETTLED
 from clawlink.domain.task import ANSWERS, FINAL, OPEN, TRANSITIONS, Event, Task, TaskState
 from clawlink.errors import LeaseLost, NotAllowed, WrongState
+from tests.tables import each
 
 QUEUED, DELIVERED, IN_PROGRESS, INPUT_REQUIRED = (
     TaskState.QUEUED,
@@ -123,14 +124,14 @@ def moves_to(state: TaskState) -> list[Move]:
     return [report, end] if state in ANSWERS else [report]
 
 
-@pytest.mark.parametrize(("old", "new", "move"), [(old, new, move) for old, new in ALLOWED for move in moves_to(new)])
+@each(("old", "new", "move"), [(old, new, move) for old, new in ALLOWED for move in moves_to(new)])
 def test_a_step_of_the_table_is_taken(old: TaskState, new: TaskState, move: Move) -> None:
     task = at(old)
     moved = move(task, new)
     assert (moved.state, moved.version) == (new, task.version + 1)
 
 
-@pytest.mark.parametrize(
+@each(
     ("old", "new", "move"),
     [(old, new, move) for old, new in REFUSED if old in FINAL and new is not DELIVERED for move in moves_to(new)],
 )
@@ -142,8 +143,8 @@ def test_a_step_that_is_not_in_the_table_is_refused_and_says_where_the_task_is(
     assert refused.value.current == old.value
 
 
-@pytest.mark.parametrize("old", sorted(FINAL))
-@pytest.mark.parametrize("fetched", [True, False])
+@each("old", sorted(FINAL))
+@each("fetched", [True, False])
 def test_a_task_at_its_end_is_handed_out_no_more(old: TaskState, fetched: bool) -> None:
     task = at(old) if fetched else report(queued(), old) if old in ANSWERS else end(queued(), old)
     with pytest.raises(WrongState) as refused:
@@ -151,9 +152,7 @@ def test_a_task_at_its_end_is_handed_out_no_more(old: TaskState, fetched: bool) 
     assert refused.value.current == old.value
 
 
-@pytest.mark.parametrize(
-    ("old", "new"), [(old, new) for old, new in REFUSED if old not in FINAL and (old, new) != (QUEUED, QUEUED)]
-)
+@each(("old", "new"), [(old, new) for old, new in REFUSED if old not in FINAL and (old, new) != (QUEUED, QUEUED)])
 def test_open_tasks_are_handed_out_from_the_queue_alone(old: TaskState, new: TaskState) -> None:
     """A claim of what was fetched queues it first; nothing else leads back to ``delivered``."""
     assert new is DELIVERED
@@ -194,7 +193,7 @@ def test_a_claim_of_what_lapsed_queues_it_first_and_both_are_told() -> None:
     ]
 
 
-@pytest.mark.parametrize("state", [IN_PROGRESS, INPUT_REQUIRED])
+@each("state", [IN_PROGRESS, INPUT_REQUIRED])
 def test_what_was_reported_before_the_claim_stands(state: TaskState) -> None:
     t = claim(report(queued(), state, now=NOW + 1), now=NOW + 2)
     assert (t.state, t.assignee, t.attempts, t.started_at) == (state, "mia", 1, NOW + 1)
@@ -257,7 +256,7 @@ def test_what_is_held_for_good_is_held_for_ever() -> None:
     assert until(ack(claim(queued()), until=math.inf), MIA) == math.inf
 
 
-@pytest.mark.parametrize(
+@each(
     ("mailbox", "for_good", "kept"),
     [("mia", False, NOW + STALE), ("mia", True, math.inf), (POOL, False, NOW + STALE), (POOL, True, NOW + STALE)],
 )
@@ -308,7 +307,7 @@ def test_an_ack_after_a_report_leaves_the_state() -> None:
     assert ack(report(claim(queued()))).state is IN_PROGRESS
 
 
-@pytest.mark.parametrize("final", sorted(FINAL))
+@each("final", sorted(FINAL))
 def test_an_ack_after_the_end_is_noted_and_nobody_holds_what_has_ended(final: TaskState) -> None:
     done = at(final)
     acked = ack(done, now=NOW + 20, until=NOW + 20 + STALE)
@@ -338,22 +337,22 @@ def test_what_is_queued_already_may_lapse_again_and_says_why() -> None:
     assert (t.state, t.history[-1].note, t.history[-1].by) == (QUEUED, "buried", "mia")
 
 
-@pytest.mark.parametrize("pooled", [True, False])
+@each("pooled", [True, False])
 def test_a_claim_that_is_undone_was_never_made(pooled: bool) -> None:
     before = queued(pooled=pooled)
     t = rules.undo(claim(before), now=NOW + 1)
     assert t == replace(before, version=3, lease=LEASE, queued_at=NOW + 1)
 
 
-@pytest.mark.parametrize("state", [IN_PROGRESS, INPUT_REQUIRED])
+@each("state", [IN_PROGRESS, INPUT_REQUIRED])
 def test_what_was_reported_before_a_claim_stands_when_that_is_undone(state: TaskState) -> None:
     before = report(queued(), state, content=b"42")
     undone = rules.undo(claim(before, now=NOW + 15), now=NOW + 20)
     assert undone == replace(before, version=4, lease=LEASE, queued_at=NOW + 20)
 
 
-@pytest.mark.parametrize("state", [IN_PROGRESS, INPUT_REQUIRED])
-@pytest.mark.parametrize("pooled", [True, False])
+@each("state", [IN_PROGRESS, INPUT_REQUIRED])
+@each("pooled", [True, False])
 def test_a_claim_that_was_reported_on_is_not_undone(state: TaskState, pooled: bool) -> None:
     with pytest.raises(LeaseLost) as refused:
         rules.undo(report(claim(queued(pooled=pooled)), state), now=NOW + 20)
@@ -371,7 +370,7 @@ def test_what_an_undone_claim_took_over_is_queued_again_with_all_that_was_report
     ]
 
 
-@pytest.mark.parametrize(("deadline", "expires"), [(None, NOW + 900), (NOW + 800, NOW + 800)])
+@each(("deadline", "expires"), [(None, NOW + 900), (NOW + 800, NOW + 800)])
 def test_a_dead_letter_that_is_put_back_is_queued_and_has_its_deadline_or_a_new_time(
     deadline: float | None, expires: float
 ) -> None:
@@ -384,8 +383,8 @@ def test_a_dead_letter_that_is_put_back_is_queued_and_has_its_deadline_or_a_new_
 # -- respond -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("by", ["otto", "eve", ""])
-@pytest.mark.parametrize("state", list(TaskState))
+@each("by", ["otto", "eve", ""])
+@each("state", list(TaskState))
 def test_only_the_assignee_moves_a_task(state: TaskState, by: str) -> None:
     with pytest.raises(NotAllowed) as refused:
         report(at(state), COMPLETED, by=by)
@@ -397,8 +396,8 @@ def test_nobody_moves_what_waits_in_a_pool_unclaimed() -> None:
         report(queued(pooled=True))
 
 
-@pytest.mark.parametrize("receipt", [None, "r1", "r2"])
-@pytest.mark.parametrize("taken_over", [True, False])
+@each("receipt", [None, "r1", "r2"])
+@each("taken_over", [True, False])
 def test_one_that_held_it_before_has_lost_it_whatever_it_shows(receipt: str | None, taken_over: bool) -> None:
     t = lapse(claim(queued(pooled=True)))
     t = claim(t, by="eve", receipt="r2", now=NOW + 45) if taken_over else t
@@ -407,7 +406,7 @@ def test_one_that_held_it_before_has_lost_it_whatever_it_shows(receipt: str | No
     assert refused.value.current == t.state.value
 
 
-@pytest.mark.parametrize("receipt", ["r1", "", "r3"])
+@each("receipt", ["r1", "", "r3"])
 def test_the_owner_with_another_receipt_than_that_of_its_claim_has_lost_it(receipt: str) -> None:
     t = claim(lapse(claim(queued(pooled=True))), receipt="r2", now=NOW + 45)
     with pytest.raises(LeaseLost) as refused:
@@ -415,7 +414,7 @@ def test_the_owner_with_another_receipt_than_that_of_its_claim_has_lost_it(recei
     assert (refused.value.field, refused.value.current) == ("receipt", "delivered")
 
 
-@pytest.mark.parametrize("receipt", [None, "r2"])
+@each("receipt", [None, "r2"])
 def test_the_owner_with_its_receipt_or_without_one_is_heard(receipt: str | None) -> None:
     t = claim(lapse(claim(queued(pooled=True))), receipt="r2", now=NOW + 45)
     assert report(t, receipt=receipt, now=NOW + 50).state is IN_PROGRESS
@@ -425,7 +424,7 @@ def test_an_answer_after_the_lease_lapsed_counts_while_nobody_else_has_the_task(
     assert report(claim(queued(pooled=True)), COMPLETED, receipt="r1", now=NOW + LEASE + 100).state is COMPLETED
 
 
-@pytest.mark.parametrize("state", sorted({IN_PROGRESS, INPUT_REQUIRED} | ANSWERS))
+@each("state", sorted({IN_PROGRESS, INPUT_REQUIRED} | ANSWERS))
 def test_a_task_whose_time_is_over_is_expired_whether_or_not_somebody_has_looked(state: TaskState) -> None:
     with pytest.raises(WrongState) as refused:
         report(claim(queued()), state, now=NOW + TTL)
@@ -439,7 +438,7 @@ def test_a_finished_task_whose_time_is_over_is_finished() -> None:
     assert refused.value.current == "completed"
 
 
-@pytest.mark.parametrize("final", sorted(ANSWERS))
+@each("final", sorted(ANSWERS))
 def test_a_final_answer_is_kept_with_its_time_for_as_long_as_settled_records_are(final: TaskState) -> None:
     done = report(claim(queued()), final, progress=100, note="well", content=b"unused")
     assert (done.answer, done.ends_at, done.finished_at) == (b"answer", NOW + 70, NOW + 10)
@@ -447,7 +446,7 @@ def test_a_final_answer_is_kept_with_its_time_for_as_long_as_settled_records_are
     assert done.history[-1] == Event(NOW + 10, final, "mia", "well", 100)
 
 
-@pytest.mark.parametrize("state", [IN_PROGRESS, INPUT_REQUIRED])
+@each("state", [IN_PROGRESS, INPUT_REQUIRED])
 def test_a_report_is_no_answer_and_keeps_the_task_open_for_longer(state: TaskState) -> None:
     open_ = report(claim(queued()), state, content=b'"which?"')
     assert (open_.answer, open_.expires_at, open_.finished_at) == (None, NOW + 510, None)
@@ -484,7 +483,7 @@ def answer(t: Task, now: float = NOW + 20) -> Task:
     return rules.answer(t, by="otto", content=b'"both"', now=now, ttl=TTL)
 
 
-@pytest.mark.parametrize(("deadline", "expires"), [(None, NOW + 520), (NOW + 80, NOW + 80)])
+@each(("deadline", "expires"), [(None, NOW + 520), (NOW + 80, NOW + 80)])
 def test_what_the_requester_answers_lets_the_work_go_on(deadline: float | None, expires: float) -> None:
     t = answer(report(claim(queued(deadline=deadline)), INPUT_REQUIRED))
     assert (t.state, t.expires_at, t.version) == (IN_PROGRESS, expires, 4)
@@ -500,15 +499,15 @@ def test_an_agent_that_never_had_the_task_is_not_told_where_it_stands_whatever_r
         assert undone.state.value not in refused.value.message, (by, receipt)
 
 
-@pytest.mark.parametrize("state", sorted(set(TaskState) - {INPUT_REQUIRED}))
+@each("state", sorted(set(TaskState) - {INPUT_REQUIRED}))
 def test_nobody_answers_what_was_not_asked(state: TaskState) -> None:
     with pytest.raises(WrongState) as refused:
         answer(at(state))
     assert refused.value.current == state.value
 
 
-@pytest.mark.parametrize("state", sorted(FINAL))
-@pytest.mark.parametrize("note", [None, "never mind"])
+@each("state", sorted(FINAL))
+@each("note", [None, "never mind"])
 def test_a_task_that_is_ended_has_no_answer_no_hold_and_is_kept_a_while(state: TaskState, note: str | None) -> None:
     t = rules.end(report(claim(queued()), note="half"), state, by=None, now=NOW + 15, keep=KEEP, note=note)
     assert (t.state, t.answer, t.held_until, t.finished_at, t.expires_at) == (state, None, None, NOW + 15, NOW + 75)
@@ -593,7 +592,7 @@ def test_a_task_that_another_of_the_name_has_is_found_by_the_mailbox_it_is_from(
 # -- where a task is found -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("state", list(TaskState))
+@each("state", list(TaskState))
 def test_an_open_task_is_found_by_who_has_it_and_a_finished_one_by_how_it_ended(state: TaskState) -> None:
     asked = rules.by_requester("otto", state)
     expected = {asked, SETTLED, rules.by_assignee("mia", state)} if state in FINAL else {asked, rules.by_owner("mia")}
@@ -651,20 +650,20 @@ def leased(d: Delivery, *, by: str = "mia", now: float = NOW) -> Delivery:
     return delivery_rules.lease_task(d, by=by, receipt="r1", now=now, seconds=LEASE, alone=True)
 
 
-@pytest.mark.parametrize("pooled", [True, False])
-@pytest.mark.parametrize("deadline", [None, NOW + 77])
+@each("pooled", [True, False])
+@each("deadline", [None, NOW + 77])
 def test_a_delivery_nobody_claimed_is_a_queued_task(pooled: bool, deadline: float | None) -> None:
     t = rules.carried(delivery(pooled=pooled, deadline=deadline))
     assert t == replace(queued(pooled=pooled, deadline=deadline), version=0, earlier=1)
 
 
-@pytest.mark.parametrize("pooled", [True, False])
+@each("pooled", [True, False])
 def test_a_leased_delivery_is_a_claimed_task(pooled: bool) -> None:
     d = leased(delivery(pooled=pooled), now=NOW + 5)
     assert rules.carried(d) == replace(claim(queued(pooled=pooled), now=NOW + 5), version=0, earlier=2)
 
 
-@pytest.mark.parametrize("pooled", [True, False])
+@each("pooled", [True, False])
 def test_a_delivery_that_was_acked_is_a_task_its_owner_keeps(pooled: bool) -> None:
     d = delivery_rules.ack_task(leased(delivery(pooled=pooled)), receipt="r1", now=NOW + 1, until=NOW + 1 + STALE)
     expected = ack(claim(queued(pooled=pooled)), now=NOW + 1, until=NOW + 1 + STALE)
@@ -677,7 +676,7 @@ def test_a_delivery_that_was_acked_for_good_is_a_task_held_for_ever() -> None:
     assert d.ends_at == rules.carried(d).ends_at == NOW + TTL
 
 
-@pytest.mark.parametrize("pooled", [True, False])
+@each("pooled", [True, False])
 def test_a_delivery_whose_lease_was_undone_is_a_queued_task_again(pooled: bool) -> None:
     d = delivery_rules.release(leased(delivery(pooled=pooled)), receipt="r1", now=NOW + 1)
     assert rules.carried(d) == replace(queued(pooled=pooled), version=0, earlier=3)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
-
 from clawlink.domain import topic as rules
 from clawlink.domain.agent import by_pattern
+from tests.tables import each
 
 
-@pytest.mark.parametrize(
+@each(
     ("pattern", "topic", "falls_under"),
     [
         ("*", "research", True),

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from clawlink.doors import registry
+from tests.tables import each
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = sorted(path.parent.name for path in Path(registry.__file__).parent.glob("*/__init__.py"))
@@ -72,7 +73,7 @@ def test_the_relay_and_the_command_line_start_without_a_door(door: str, tmp_path
     assert "cannot be loaded" not in log
 
 
-@pytest.mark.parametrize("door", FOLDERS)
+@each("door", FOLDERS)
 def test_no_test_of_something_else_knows_a_door(door: str) -> None:
     known = re.compile(rf"^\s*(from|import) (clawlink\.doors|clawlink|tests\.doors)(\.| import ){door}\b", re.MULTILINE)
     own = ROOT / "tests" / "doors" / door

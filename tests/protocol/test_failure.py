@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clawlink import errors
 from clawlink.errors import ClawLinkError, all_errors
 from clawlink.protocol.failure import from_reply, to_body, to_headers
+from tests.tables import each
 
 SENT = [e for e in all_errors() if e.__module__ == "clawlink.errors" and e.status and e is not ClawLinkError]
 FACTS = ("field", "limit", "actual", "retry_after", "current")
@@ -37,7 +37,7 @@ def test_every_error_comes_back_as_it_was_raised(message: str, facts: dict[str, 
             assert getattr(back, fact) == facts.get(fact), (kind, fact)
 
 
-@pytest.mark.parametrize("kind", SENT, ids=lambda kind: kind.code)
+@each("kind", SENT, ids=lambda kind: kind.code)
 def test_what_an_error_does_not_say_is_left_out(kind: type[ClawLinkError]) -> None:
     body = json.loads(to_body(kind("sentence")))
     assert body in ({"error": "sentence", "code": kind.code}, {"error": "sentence"})
@@ -60,7 +60,7 @@ def test_the_tree_in_the_docstring_is_the_tree_in_the_code() -> None:
             assert kind.__name__ in errors.__doc__
 
 
-@pytest.mark.parametrize(("seconds", "header"), [(0.0, "1"), (0.2, "1"), (1.0, "1"), (1.1, "2"), (30.0, "30")])
+@each(("seconds", "header"), [(0.0, "1"), (0.2, "1"), (1.0, "1"), (1.1, "2"), (30.0, "30")])
 def test_retry_after_is_in_whole_seconds_and_never_nothing(seconds: float, header: str) -> None:
     assert to_headers(errors.Draining("x", retry_after=seconds)) == {"Retry-After": header}
     assert to_headers(errors.Draining("x")) == {}
@@ -71,7 +71,7 @@ def test_a_wrong_method_is_told_the_right_ones() -> None:
     assert to_headers(errors.MethodNotAllowed("x")) == {"Allow": ""}
 
 
-@pytest.mark.parametrize(
+@each(
     ("status", "kind"),
     [
         (400, errors.BadRequest),
@@ -107,9 +107,7 @@ def test_a_code_that_does_not_fit_its_status_is_not_believed() -> None:
     assert type(from_reply(503, b'{"error":"x","code":"unknown_agent"}')) is errors.Unavailable
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"<html>", b"null", b"[]", b"{}", b'{"error":1}', b'{"message":"x"}', b"\xff", b'{"error":"\xff"}']
-)
+@each("body", [b"", b"<html>", b"null", b"[]", b"{}", b'{"error":1}', b'{"message":"x"}', b"\xff", b'{"error":"\xff"}'])
 def test_what_is_no_error_of_a_relay_comes_from_none(body: bytes) -> None:
     assert type(from_reply(502, body)) is errors.NotARelay
 

@@ -10,9 +10,10 @@ import pytest
 
 from clawlink.protocol import requests
 from clawlink.protocol.invalid import bad_field
+from tests.tables import each
 
 
-@pytest.mark.parametrize(
+@each(
     ("ask", "field", "said"),
     [
         ({"name": "a\nb"}, "name", "name must be a string of one line, without control characters"),
@@ -33,7 +34,7 @@ def test_a_refused_field_is_named_with_what_it_takes(ask: dict[str, Any], field:
     assert "regex" not in refused.message
 
 
-@pytest.mark.parametrize("topic", ["research", "build.*", "*", "a.b.*", "ü"])
+@each("topic", ["research", "build.*", "*", "a.b.*", "ü"])
 def test_patterns_that_can_match_are_taken(topic: str) -> None:
     assert msgspec.convert({"subscriptions": [topic]}, requests.Register).subscriptions == [topic]
 
@@ -45,7 +46,7 @@ def test_what_is_missing_is_named() -> None:
     assert (refused.field, refused.message) == ("task", "task is missing")
 
 
-@pytest.mark.parametrize(
+@each(
     ("kind", "ask", "field", "said", "limit"),
     [
         (requests.Respond, {"progress": 101}, "progress", "progress may be at most 100", 100),
@@ -98,7 +99,7 @@ def test_what_is_no_object_is_refused_without_a_field() -> None:
     assert (refused.field, refused.message) == (None, "what was sent must be an object, not a list")
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "field", "said"),
     [
         ("Expected `float` >= 0.5 - at `$.x`", "x", "x must be 0.5 or more"),

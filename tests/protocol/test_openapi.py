@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-import pytest
 
 from clawlink.errors import BadRequest
 from clawlink.protocol import replies, requests
@@ -17,6 +16,7 @@ from clawlink.protocol.paths import ENDPOINTS, Endpoint
 from clawlink.server.bodies import flag
 from clawlink.server.openapi import document
 from clawlink.version import VERSION
+from tests.tables import each
 
 DOCUMENT: dict[str, Any] = json.loads(document())
 SCHEMAS: dict[str, Any] = DOCUMENT["components"]["schemas"]
@@ -73,7 +73,7 @@ def test_operation_ids_are_unique_names() -> None:
     assert sorted(ids) == sorted(e.name for e in ENDPOINTS)
 
 
-@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda e: e.name)
+@each("endpoint", ENDPOINTS, ids=lambda e: e.name)
 def test_an_operation_tells_its_parameters_body_and_replies(endpoint: Endpoint) -> None:
     told = operation(endpoint)
     assert told["summary"] == endpoint.summary

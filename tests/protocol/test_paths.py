@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clawlink.protocol.paths import ENDPOINTS, Endpoint
+from tests.tables import each
 
 WITH_PARAMETER = [e for e in ENDPOINTS if "{" in e.path]
 MADE_HERE = ("task_id", "message_id", "upload_id")
@@ -24,7 +25,7 @@ def test_every_endpoint_has_a_name_and_an_address_of_its_own() -> None:
     assert len({(e.method, e.path) for e in ENDPOINTS}) == len(ENDPOINTS)
 
 
-@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda e: e.name)
+@each("endpoint", ENDPOINTS, ids=lambda e: e.name)
 def test_an_endpoint_is_described_and_consistent(endpoint: Endpoint) -> None:
     assert endpoint.summary.endswith(".")
     assert endpoint.path.startswith("/")
@@ -48,7 +49,7 @@ def test_a_parameter_is_one_piece_of_the_address_and_comes_out_as_it_went_in(end
     assert unquote(found[parameter(endpoint)], errors="strict") == value
 
 
-@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda e: e.name)
+@each("endpoint", ENDPOINTS, ids=lambda e: e.name)
 def test_an_address_belongs_to_one_endpoint_of_its_method(endpoint: Endpoint) -> None:
     value = ("id" if parameter(endpoint) in MADE_HERE else "a/b") if "{" in endpoint.path else ""
     url = endpoint.path.replace("{" + parameter(endpoint) + "}", value) if value else endpoint.path
@@ -56,7 +57,7 @@ def test_an_address_belongs_to_one_endpoint_of_its_method(endpoint: Endpoint) ->
     assert fitting == [endpoint]
 
 
-@pytest.mark.parametrize("endpoint", WITH_PARAMETER, ids=lambda e: e.name)
+@each("endpoint", WITH_PARAMETER, ids=lambda e: e.name)
 def test_a_parameter_may_have_slashes_unless_it_is_an_id_of_ours_and_is_never_missing(endpoint: Endpoint) -> None:
     start, _, rest = endpoint.path.partition("{")
     end = rest.partition("}")[2]

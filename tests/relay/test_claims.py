@@ -6,11 +6,10 @@ import asyncio
 from random import Random
 from typing import Any
 
-import pytest
-
 from clawlink.store.memory import MemoryStore
 from tests.relay.scene import Scene
 from tests.store.faulty import FaultyStore
+from tests.tables import each
 
 
 async def turns(count: int = 100) -> None:
@@ -19,7 +18,7 @@ async def turns(count: int = 100) -> None:
         await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("limits", [{"max_open_tasks": 2}, {"max_mailbox_bytes": 5000}])
+@each("limits", [{"max_open_tasks": 2}, {"max_mailbox_bytes": 5000}])
 async def test_one_with_as_many_open_tasks_as_it_may_have_gets_none_from_pools(limits: dict[str, Any]) -> None:
     scene = Scene(**limits)
     await scene.register("req")

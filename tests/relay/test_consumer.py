@@ -19,6 +19,7 @@ from clawlink.store.memory import MemoryStore
 from clawlink.store.signals import LocalSignals
 from tests.relay.scene import Scene, receipt_of
 from tests.store.faulty import FaultyStore
+from tests.tables import each
 
 pytestmark = pytest.mark.both_loops
 
@@ -481,7 +482,7 @@ def conflict(store: FaultyStore) -> None:
     store.conflicts = 1.0
 
 
-@pytest.mark.parametrize("break_it", [fail, conflict])
+@each("break_it", [fail, conflict])
 async def test_to_close_while_the_store_does_not_work_is_no_failure_and_the_lease_lapses(
     break_it: Callable[[FaultyStore], None],
 ) -> None:

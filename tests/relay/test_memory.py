@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-import pytest
-
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.file import SharedFile
 from clawlink.domain.record import SETTLED
@@ -14,6 +12,7 @@ from clawlink.errors import StorageFull
 from clawlink.protocol import requests
 from clawlink.relay.files import Write
 from tests.relay.scene import Scene
+from tests.tables import each
 
 LIMIT = 2_000_000
 NEW_WORK = LIMIT * 15 // 16
@@ -85,7 +84,7 @@ OTHERS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("kind", FILLING)
+@each("kind", FILLING)
 async def test_each_kind_of_new_work_is_refused_at_the_limit_and_answers_go_on(kind: str) -> None:
     await require_refusal(Scene(max_memory=LIMIT, **OTHERS), FILLING[kind])
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import pytest
-
 from clawlink.domain.limits import MAX_HISTORY
 from clawlink.protocol import requests
 from clawlink.protocol.replies import TaskView
 from clawlink.relay.clock import iso
 from tests.relay.scene import Scene
+from tests.tables import each
 
 
 async def listed(scene: Scene, asker: str) -> list[TaskView]:
     return (await scene.relay.task_views.list(await scene.agent(asker), requests.TasksQuery())).tasks
 
 
-@pytest.mark.parametrize("kind", ["task", "message"])
+@each("kind", ["task", "message"])
 async def test_no_agent_is_listed_the_dead_letters_of_another_whatever_it_is_called(kind: str) -> None:
     scene = Scene(max_attempts=1)
     await scene.register("req", "dead:bob", "bob")

@@ -6,6 +6,7 @@ import pytest
 
 from clawlink.protocol import requests
 from tests.relay.scene import Scene
+from tests.tables import each
 
 
 @pytest.fixture
@@ -17,7 +18,7 @@ async def scene() -> Scene:
     return scene
 
 
-@pytest.mark.parametrize("status", ["completed", "failed"])
+@each("status", ["completed", "failed"])
 async def test_one_that_acknowledges_after_its_answer_and_then_falls_silent_changes_nothing(
     scene: Scene, status: str
 ) -> None:

@@ -1,19 +1,17 @@
-"""Shared by the suites of the routes: each runs on the default store and on a store that gives only what it must."""
+"""Shared by the suites of the routes. A promise of the relay is tested on both stores: ``both_stores`` marks it."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.conftest import UNPACED, Running, Serve
+from tests.conftest import UNPACED, Running, Serve, both_stores
 from tests.system.conftest import dial as dial
 from tests.system.raw import Clock
 
 
-@pytest.fixture(params=["memory", "faulty"])
-def store_kind(request: pytest.FixtureRequest) -> str:
-    """Name the store. A test of exact counts, which an index may be late to give, asks for ``memory`` alone."""
-    kind: str = request.param
-    return kind
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test of exact counts, which an index may be late to give, asks for ``memory`` alone."""
+    both_stores(metafunc)
 
 
 @pytest.fixture

@@ -27,6 +27,9 @@ from tests.server.asks import (
     with_key,
 )
 from tests.system.raw import Clock
+from tests.tables import each
+
+pytestmark = pytest.mark.both_stores
 
 memory = pytest.mark.parametrize("store_kind", ["memory"])
 
@@ -105,7 +108,7 @@ async def test_of_many_who_claim_one_name_at_once_only_one_has_it(relay: Running
     assert {body["code"] for status, body in replies if status == 409} == {"name_taken"}
 
 
-@pytest.mark.parametrize(
+@each(
     ("field", "value"),
     [
         ("agent_id", ""),
@@ -352,14 +355,14 @@ async def test_a_stale_recipient_is_accepted_and_shown_as_stale(pair: Running, c
         assert clock() - 125 < reply["recipient"]["last_heartbeat"] < clock() - 120
 
 
-@pytest.mark.parametrize("to", ["nobody", "A" * 128, "a/b", "☃"])
+@each("to", ["nobody", "A" * 128, "a/b", "☃"])
 async def test_an_unknown_recipient_is_404_never_a_silent_queue(pair: Running, to: str) -> None:
     for path, more in (("/send", {"content": 1}), ("/delegate", {"task": "t"})):
         body = await refused(pair.post(path, {"from_agent": "a", "to_agent": to, **more}), 404, "unknown_agent")
         assert body["field"] == "to_agent"
 
 
-@pytest.mark.parametrize(
+@each(
     ("method", "path", "body"),
     [
         ("POST", "/delegate", {"from_agent": "ghost", "to_agent": "b", "task": "t", "idempotency_key": "k"}),
@@ -496,7 +499,7 @@ async def test_a_quote_in_a_description_cannot_change_what_discover_says(relay: 
     assert agent["capabilities"] == ['"status":"online"']
 
 
-@pytest.mark.parametrize("status", ["gone", "", "ONLINE"])
+@each("status", ["gone", "", "ONLINE"])
 async def test_an_unknown_status_is_400(relay: Running, status: str) -> None:
     body = await refused(relay.get(f"/discover?status={status}"), 400, "bad_request")
     assert body["field"] == "status"

@@ -19,6 +19,9 @@ from tests.server.blobs import content, digest, get, history, put, refused, save
 from tests.server.test_files import KEYS
 from tests.system.conftest import Dial
 from tests.system.raw import Clock, exchange, request
+from tests.tables import each
+
+pytestmark = pytest.mark.both_stores
 
 memory = pytest.mark.parametrize("store_kind", ["memory"])
 
@@ -46,7 +49,7 @@ async def test_any_bytes_come_back_as_they_went_in(pair: Running, size: int, ste
     assert used(pair) == size
 
 
-@pytest.mark.parametrize("key", KEYS)
+@each("key", KEYS)
 async def test_any_key_can_be_written_read_asked_about_and_deleted(pair: Running, key: str) -> None:
     assert await saved(pair, key, b"\x00\xff") == 1
     assert await content(pair, key) == b"\x00\xff"
@@ -65,9 +68,7 @@ async def test_slashes_of_a_key_need_no_encoding(pair: Running) -> None:
     assert await content(pair, "site/logo.svg") == b"<svg/>"
 
 
-@pytest.mark.parametrize(
-    "given", ["text/html; charset=utf-8", "image/png", "nonsense", 'x/y; z="a, b"', "a" * 255, "multipart/mixed"]
-)
+@each("given", ["text/html; charset=utf-8", "image/png", "nonsense", 'x/y; z="a, b"', "a" * 255, "multipart/mixed"])
 async def test_a_content_type_comes_back_as_it_went_in(pair: Running, given: str) -> None:
     await saved(pair, "k", b"data", Content_Type=given)
     assert (await get(pair, "k")).headers["Content-Type"] == given
@@ -258,7 +259,7 @@ DATA = some(PIECE_BYTES + 5_000)
 LAST = len(DATA) - 1
 
 
-@pytest.mark.parametrize(
+@each(
     ("asked", "start", "end"),
     [
         ("bytes=0-0", 0, 1),
@@ -289,9 +290,7 @@ async def test_a_range_is_answered_with_just_that(relay: Running, asked: str, st
     assert told.headers["Content-Type"] == "application/octet-stream"
 
 
-@pytest.mark.parametrize(
-    "asked", [f"bytes={len(DATA)}-", "bytes=999999999-9999999999", "bytes=-0", f"bytes={'9' * 40}-"]
-)
+@each("asked", [f"bytes={len(DATA)}-", "bytes=999999999-9999999999", "bytes=-0", f"bytes={'9' * 40}-"])
 async def test_a_range_beyond_the_end_is_416_with_the_size(pair: Running, asked: str) -> None:
     await saved(pair, "k", DATA)
     told = await get(pair, "k", Range=asked)
@@ -299,7 +298,7 @@ async def test_a_range_beyond_the_end_is_416_with_the_size(pair: Running, asked:
     assert told.headers["Content-Range"] == f"bytes */{len(DATA)}"
 
 
-@pytest.mark.parametrize(
+@each(
     "asked",
     ["", "bytes=", "bytes=-", "bytes=a-b", "bytes=5-2", "bytes 0-1", "lines=0-1", "bytes=0-1,5-6", "bytes=--1", "0-1",
      "bytes=0x1-2", "bytes=٠-١", "bytes=0-1;"],
@@ -391,7 +390,7 @@ async def test_the_history_tells_of_each_version(pair: Running, clock: Clock) ->
     refused(await get(pair, "none", "versions"), 404, "unknown_file", "file_key")
 
 
-@pytest.mark.parametrize(
+@each(
     "query",
     ["version=0", "version=x", "version=-1", "version=", "version=1.5", "since=-1&versions", "versions&wait=61",
      "versions&wait=nan"],
@@ -452,7 +451,7 @@ async def test_a_digest_is_checked(pair: Running, name: str) -> None:
     assert used(pair) == 4
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "given"),
     [
         ("Content-Digest", "sha-256=:!!!!:"),
@@ -707,7 +706,7 @@ async def test_equal_contents_are_counted_once(pair: Running) -> None:
 # -- bad input ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "x-unknown", "GZIP"])
+@each("encoding", ["gzip", "deflate", "br", "x-unknown", "GZIP"])
 async def test_packed_bytes_are_refused(pair: Running, encoding: str) -> None:
     answer = await exchange(
         pair.url, request("PUT", "/blobs/k", b"\x1f\x8bdata", Content_Encoding=encoding, ClawLink_Agent="a")
@@ -717,7 +716,7 @@ async def test_packed_bytes_are_refused(pair: Running, encoding: str) -> None:
     assert used(pair) == 0
 
 
-@pytest.mark.parametrize(
+@each(
     ("headers", "status", "field"),
     [
         ({"ClawLink-Agent": ""}, 400, "agent_id"),

@@ -20,6 +20,9 @@ from tests.server.blobs import content, get, history, refused, saved, settles_at
 from tests.store.faulty import FaultyStore
 from tests.system.conftest import Dial
 from tests.system.raw import Clock, request
+from tests.tables import each
+
+pytestmark = pytest.mark.both_stores
 
 SECRET = some(400_000)
 LARGE = some(3_000_000)
@@ -218,7 +221,7 @@ async def test_a_new_version_is_for_one_reader_anew(trio: Running, clock: Clock)
 # -- one of many -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("data", [b"small", LARGE], ids=["small", "large"])
+@each("data", [b"small", LARGE], ids=["small", "large"])
 async def test_of_many_readers_at_once_exactly_one_gets_it(trio: Running, data: bytes) -> None:
     for n in range(30):
         await trio.register(f"r{n}", agent_id=f"r{n}")
@@ -278,7 +281,7 @@ async def test_without_a_name_the_connection_is_the_reader(trio: Running, dial: 
     assert (await other.ask(request("GET", "/blobs/k"))).status == 404
 
 
-@pytest.mark.parametrize("route", ["blobs", "files"])
+@each("route", ["blobs", "files"])
 async def test_a_reader_that_closes_in_peace_has_read_it(trio: Running, dial: Dial, route: str) -> None:
     await burning(trio)
     connection = await dial(trio.url)
@@ -365,7 +368,7 @@ async def test_what_is_still_on_its_way_is_not_read(trio: Running, dial: Dial, c
 
 
 @tells_what_arrived
-@pytest.mark.parametrize("route", ["blobs", "files"])
+@each("route", ["blobs", "files"])
 async def test_who_closes_while_something_is_on_its_way_has_not_read_it(trio: Running, dial: Dial, route: str) -> None:
     await burning(trio, SECRET)
     connection = await dial(trio.url, receive_buffer=4096)

@@ -27,6 +27,9 @@ from tests.server.asks import (
     task_of,
 )
 from tests.system.raw import Clock, connect, request
+from tests.tables import each
+
+pytestmark = pytest.mark.both_stores
 
 memory = pytest.mark.parametrize("store_kind", ["memory"])
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
@@ -54,8 +57,8 @@ async def taken(relay: Running, agent_id: str) -> list[str]:
 # -- who gets it -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("worker", ["p1", "p2", "p3", "ps"])
-@pytest.mark.parametrize("capability", ["python", "PYTHON", " Python"])
+@each("worker", ["p1", "p2", "p3", "ps"])
+@each("capability", ["python", "PYTHON", " Python"])
 async def test_any_agent_with_the_capability_gets_it_whatever_the_case(
     crew: Running, worker: str, capability: str
 ) -> None:
@@ -475,7 +478,7 @@ async def test_an_old_poll_claims_from_pools_too(crew: Running) -> None:
     await respond(crew, "p1", task_id)
 
 
-@pytest.mark.parametrize(
+@each(
     ("fields", "field"),
     [
         ({}, "to_agent"),

@@ -16,6 +16,7 @@ import pytest
 
 from tests.conftest import UNPACED, Running, Serve
 from tests.system.raw import Answer, Clock, exchange
+from tests.tables import each
 
 pytestmark = pytest.mark.parametrize("store_kind", ["memory"])
 
@@ -421,7 +422,7 @@ async def test_a_missing_file_is_404_in_the_old_words(old: OldClient) -> None:
     assert answer.json["error"] == "file not found"
 
 
-@pytest.mark.parametrize(
+@each(
     ("path", "fields", "missing"),
     [
         ("/heartbeat", {}, "agent_id"),
@@ -446,7 +447,7 @@ async def test_a_missing_field_is_400_and_named(
     assert answer.json["field"] == missing
 
 
-@pytest.mark.parametrize("content_type", [None, "text/plain", "text/plain; charset=utf-8", "application/octet-stream"])
+@each("content_type", [None, "text/plain", "text/plain; charset=utf-8", "application/octet-stream"])
 async def test_the_content_type_of_a_request_is_not_checked(old: OldClient, content_type: str | None) -> None:
     reply = await old.done("register", await old.post("/register", {"name": "Ann"}, content_type))
     assert reply["agent"]["name"] == "Ann"

@@ -26,6 +26,9 @@ from tests.server.asks import (
     status_of,
 )
 from tests.system.raw import Clock
+from tests.tables import each
+
+pytestmark = pytest.mark.both_stores
 
 memory = pytest.mark.parametrize("store_kind", ["memory"])
 
@@ -124,7 +127,7 @@ async def test_a_reply_carries_no_more_than_four_megabytes_and_at_least_one_mess
     assert sizes == [4, 2, 0]
 
 
-@pytest.mark.parametrize(
+@each(
     ("query", "field"),
     [
         ("lease=4.9", "lease"),
@@ -329,7 +332,7 @@ async def test_a_lapsed_lease_cannot_be_used_once_another_holds_the_message(pair
     assert statuses(await settle(pair, "/ack", [second])) == ["acked"]
 
 
-@pytest.mark.parametrize(
+@each(
     ("path", "fields", "field"),
     [
         ("/ack", {"receipts": []}, "receipts"),

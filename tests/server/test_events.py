@@ -33,6 +33,9 @@ from tests.server.asks import (
 from tests.server.sockets import path_of
 from tests.store.faulty import FaultyStore
 from tests.system.raw import Clock, connect, request
+from tests.tables import each
+
+pytestmark = pytest.mark.both_stores
 
 memory = pytest.mark.parametrize("store_kind", ["memory"])
 
@@ -258,7 +261,7 @@ async def test_a_message_that_was_sent_is_held_until_it_is_time_to_be_back(pair:
     assert (await claim_one(pair, "b")).attempt == 1
 
 
-@pytest.mark.parametrize("id", ["böb", "ボブ", "b/c?d%e#f", "𝄞", "b:c", 'b"c', "b-c"])
+@each("id", ["böb", "ボブ", "b/c?d%e#f", "𝄞", "b:c", 'b"c', "b-c"])
 @pytest.mark.usefixtures("patient")
 @memory
 async def test_receipts_of_agents_of_any_script_come_back_as_they_went(relay: Running, id: str) -> None:
@@ -278,7 +281,7 @@ async def test_receipts_of_agents_of_any_script_come_back_as_they_went(relay: Ru
 # -- the end of a response ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("credit", [1, 3])
+@each("credit", [1, 3])
 async def test_a_response_ends_when_its_credit_is_used_up(pair: Running, credit: int) -> None:
     for n in range(5):
         await send(pair, "a", "b", n)

@@ -12,6 +12,9 @@ import pytest
 from tests.conftest import Running, Serve
 from tests.server.asks import ack, claim_one, eventually, metrics, nothing_due, ok, poll, refused
 from tests.system.raw import Clock, exchange, request
+from tests.tables import each
+
+pytestmark = pytest.mark.both_stores
 
 memory = pytest.mark.parametrize("store_kind", ["memory"])
 
@@ -57,7 +60,7 @@ async def get(relay: Running, key: str) -> Any:
     return (answer.status, answer.json)
 
 
-@pytest.mark.parametrize("key", KEYS)
+@each("key", KEYS)
 async def test_any_key_can_be_written_read_listed_and_deleted(pair: Running, key: str) -> None:
     assert await put(pair, key) == 1
     status, read = await get(pair, key)
@@ -77,34 +80,28 @@ async def test_a_key_with_slashes_may_be_asked_for_with_slashes(pair: Running) -
     assert (await ok(pair.get("/files/a/b/c.txt")))["file_key"] == "a/b/c.txt"
 
 
-@pytest.mark.parametrize(
-    "key", ["", ".", "..", "a/../b", "./a", "a/.", "a\\..\\b", "a\x00b", "a\nb", "\x7f", "a\u2028b", "x" * 1025]
-)
+@each("key", ["", ".", "..", "a/../b", "./a", "a/.", "a\\..\\b", "a\x00b", "a\nb", "\x7f", "a\u2028b", "x" * 1025])
 async def test_a_key_that_could_do_harm_is_refused(pair: Running, key: str) -> None:
     ask = {"file_key": key, "content": "c", "agent_id": "a"}
     assert (await refused(pair.post("/files", ask), 400, "bad_request"))["field"] == "file_key"
     await nothing_due(pair, "b")
 
 
-@pytest.mark.parametrize("key", ["%FF", "%C3", "a%ED%A0%80b"])
+@each("key", ["%FF", "%C3", "a%ED%A0%80b"])
 async def test_a_key_that_is_not_utf_8_is_no_file(pair: Running, key: str) -> None:
     answer = await exchange(pair.url, request("GET", f"/files/{key}"))
     assert answer.status in (400, 404)
     assert answer.json["error"]
 
 
-@pytest.mark.parametrize(
-    "content", ["", "one\r\ntwo\rthree\n", "\x00\x01\x7f", "☃\U0001f980", "\ufeffbom", "a\u2028b", "x" * 700_000]
-)
+@each("content", ["", "one\r\ntwo\rthree\n", "\x00\x01\x7f", "☃\U0001f980", "\ufeffbom", "a\u2028b", "x" * 700_000])
 async def test_text_comes_back_as_it_went_in(pair: Running, content: str) -> None:
     await put(pair, "k", content)
     _, read = await get(pair, "k")
     assert (read["content"], read["encoding"], read["size"]) == (content, "utf-8", len(content.encode()))
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"\xff\xfe\x00", bytes(range(256)), b"plain text", b"\xed\xa0\x80", b"\x80" * 100_000]
-)
+@each("data", [b"", b"\xff\xfe\x00", bytes(range(256)), b"plain text", b"\xed\xa0\x80", b"\x80" * 100_000])
 async def test_any_bytes_come_back_as_they_went_in(pair: Running, data: bytes) -> None:
     await put(pair, "k", base64.b64encode(data).decode(), encoding="base64", file_type="image/png")
     _, read = await get(pair, "k")
@@ -119,7 +116,7 @@ async def test_any_bytes_come_back_as_they_went_in(pair: Running, data: bytes) -
         assert read["encoding"] == "utf-8"
 
 
-@pytest.mark.parametrize("content", ["x", "a===", "not base64!", "YQ==\n", "ä"])
+@each("content", ["x", "a===", "not base64!", "YQ==\n", "ä"])
 async def test_what_is_not_base64_is_400(pair: Running, content: str) -> None:
     ask = {"file_key": "k", "content": content, "agent_id": "a", "encoding": "base64"}
     assert (await refused(pair.post("/files", ask), 400, "bad_request"))["field"] == "content"
@@ -252,7 +249,7 @@ async def test_files_are_listed_in_pages(pair: Running) -> None:
     assert seen == [(f"k{n}", n) for n in range(7)]
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "after=" + "x" * 600])
+@each("query", ["limit=0", "limit=1001", "limit=x", "after=" + "x" * 600])
 async def test_a_list_out_of_range_is_400(relay: Running, query: str) -> None:
     body = await refused(relay.get(f"/files?{query}"), 400, "bad_request")
     assert body["field"] == query.split("=")[0]

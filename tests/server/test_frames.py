@@ -14,6 +14,7 @@ from clawlink.server.frames import Frame, read_frame
 from tests.conftest import Running, Serve
 from tests.server.asks import claim_one, delegate, ok, send, task_of
 from tests.server.sockets import CLOSE, PING, PONG, TEXT, Peer, attempt_of, packed, receipt_of, websocket, wire
+from tests.tables import each
 
 memory = pytest.mark.parametrize("store_kind", ["memory"])
 CONTINUED = 0
@@ -39,7 +40,7 @@ def alike(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-@pytest.mark.parametrize(
+@each(
     ("type", "fields"),
     [
         ("heartbeat", {}),
@@ -120,7 +121,7 @@ async def test_a_ping_tells_the_time(pair: Running) -> None:
         assert reply["server_time"].endswith("+00:00")
 
 
-@pytest.mark.parametrize("id", ["x", "", "ü☃𝄞", "x" * 128, 0, 1, -7, 2**53, 10**40])
+@each("id", ["x", "", "ü☃𝄞", "x" * 128, 0, 1, -7, 2**53, 10**40])
 @memory
 async def test_any_string_and_whole_number_is_an_id(pair: Running, id: Any) -> None:
     async with websocket(pair, "b") as peer:

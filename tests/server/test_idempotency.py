@@ -11,6 +11,8 @@ from tests.conftest import Running
 from tests.server.asks import claim, delegate, eventually, load_of, metrics, nothing_due, ok, refused
 from tests.system.raw import Clock
 
+pytestmark = pytest.mark.both_stores
+
 memory = pytest.mark.parametrize("store_kind", ["memory"])
 
 Write = tuple[str, dict[str, Any], dict[str, Any]]

@@ -11,6 +11,9 @@ import pytest
 from tests.conftest import Running, Serve
 from tests.server.asks import ack, claim, claim_one, eventually, nothing_due, ok, refused, status_of
 from tests.system.raw import Clock
+from tests.tables import each
+
+pytestmark = pytest.mark.both_stores
 
 memory = pytest.mark.parametrize("store_kind", ["memory"])
 
@@ -46,7 +49,7 @@ async def lists(relay: Running, expected: list[str], **query: Any) -> None:
 # -- who hears of it ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each(
     ("subscriptions", "heard"),
     [
         (None, ["research", "Research", "build.ok", "build.nightly.ok", "building", "general"]),
@@ -112,7 +115,7 @@ async def test_a_broadcast_with_a_ttl_is_forgotten_after_it_read_or_not(pair: Ru
     assert (await status_of(pair, "b", short))["state"] == "expired"
 
 
-@pytest.mark.parametrize(
+@each(
     ("path", "fields", "field"),
     [
         ("/broadcast", {"ttl": 0}, "ttl"),
@@ -150,7 +153,7 @@ async def library(pair: Running, clock: Clock) -> Running:
     return pair
 
 
-@pytest.mark.parametrize(
+@each(
     ("query", "expected"),
     [
         ({}, "54321"),
@@ -171,7 +174,7 @@ async def library(pair: Running, clock: Clock) -> Running:
         ({"since": "9999999999"}, ""),
     ],
 )
-@pytest.mark.parametrize("limit", [1, 2, 100])
+@each("limit", [1, 2, 100])
 async def test_those_who_come_late_find_what_they_look_for_the_newest_first(
     library: Running, query: dict[str, Any], expected: str, limit: int
 ) -> None:

@@ -14,6 +14,9 @@ from tests.server.blobs import content, history, put, saved
 from tests.server.test_blobs import small
 from tests.server.test_files import KEYS
 from tests.system.raw import Clock, exchange, request
+from tests.tables import each
+
+pytestmark = pytest.mark.both_stores
 
 
 async def lock(relay: Running, key: str = "k", agent: str = "a", seconds: float = 60, **fields: Any) -> Any:
@@ -189,7 +192,7 @@ async def test_of_many_who_ask_at_once_one_gets_it(pair: Running) -> None:
     assert {body["current"]["holder"] for status, body in told if status == 423} == {holder}
 
 
-@pytest.mark.parametrize("key", KEYS)
+@each("key", KEYS)
 async def test_any_key_can_be_locked(pair: Running, key: str) -> None:
     await lock(pair, key)
     is_locked(await put(pair, key, b"no", "b"))
@@ -197,7 +200,7 @@ async def test_any_key_can_be_locked(pair: Running, key: str) -> None:
     assert (answer.status, answer.json) == (200, {"status": "unlocked", "file_key": key})
 
 
-@pytest.mark.parametrize(
+@each(
     ("fields", "field"),
     [
         ({"seconds": 0.5}, "seconds"),

@@ -16,6 +16,7 @@ import requests
 
 from clawlink.client.sync import Client
 from clawlink.server import logs
+from tests.tables import each
 
 TOKEN = "top-secret-token"
 
@@ -41,9 +42,7 @@ def test_a_line_of_text_has_time_level_logger_event_and_facts() -> None:
     assert line == "2026-05-13T06:51:00.250Z info clawlink.test listening address=127.0.0.1 port=9077"
 
 
-@pytest.mark.parametrize(
-    "value", ["two words", 'quo"te', "a=b", "line\nbreak", "\x1b[31mred", "☃", "\u202eevil", "tab\t"]
-)
+@each("value", ["two words", 'quo"te', "a=b", "line\nbreak", "\x1b[31mred", "☃", "\u202eevil", "tab\t"])
 def test_no_value_can_pose_as_another_field_or_line(value: str) -> None:
     line = logs.TextLines().format(record(reason=value, after=1))
     assert line.isprintable()

@@ -23,6 +23,9 @@ from tests.server.asks import (
     send,
 )
 from tests.system.raw import Clock
+from tests.tables import each
+
+pytestmark = pytest.mark.both_stores
 
 memory = pytest.mark.parametrize("store_kind", ["memory"])
 RING = "abc"
@@ -63,7 +66,7 @@ async def go_round(relay: Running, kind: str) -> tuple[list[str], Any]:
     raise AssertionError("nobody stopped it")
 
 
-@pytest.mark.parametrize("kind", ["send", "delegate"])
+@each("kind", ["send", "delegate"])
 async def test_three_in_a_ring_are_stopped_at_the_stated_message(ring: Running, kind: str) -> None:
     stored, body = await go_round(ring, kind)
     assert len(stored) == ALLOWED
@@ -91,7 +94,7 @@ async def test_another_answer_to_the_last_message_is_stopped_too(ring: Running) 
     await ok(ring.post("/send", {"from_agent": "a", "to_agent": "x", "content": 1, "in_reply_to": stored[-1]}))
 
 
-@pytest.mark.parametrize("pool", [{"capability": "python"}, {"to_any_of": ["b", "c"]}])
+@each("pool", [{"capability": "python"}, {"to_any_of": ["b", "c"]}])
 async def test_work_of_pools_is_counted_by_whom_it_passes_through(ring: Running, pool: dict[str, Any]) -> None:
     """Nobody is named to whom it goes, but everybody who wrote in it: it ends at the bound of hops at the latest."""
     task_id = await pool_task(ring, "a", "python")

@@ -6,10 +6,9 @@ import asyncio
 import struct
 from urllib.parse import urlsplit
 
-import pytest
-
 from clawlink.server.masks import Masked
 from tests.conftest import Running, Serve
+from tests.tables import each
 
 SECONDS = 10.0
 
@@ -38,7 +37,7 @@ def frame(payload: bytes, *, masked: bool = True, opcode: int = 1) -> bytes:
     return bytes([0x80 | opcode, (0x80 if masked else 0) | length]) + more + key + payload
 
 
-@pytest.mark.parametrize("step", [1, 2, 3, 7, 1000, 10**6])
+@each("step", [1, 2, 3, 7, 1000, 10**6])
 def test_masked_frames_pass_however_they_are_cut_and_the_first_other_is_replaced(step: int) -> None:
     honest = b"".join(frame(b"x" * size) for size in (0, 1, 125, 126, 200, 65535, 65536, 3))
     for following, passed in ((b"", honest), (frame(b"evil", masked=False) + honest, honest + b"\xf0\x00")):

@@ -22,6 +22,9 @@ from tests.server.asks import (
     status_of,
 )
 from tests.system.raw import Clock
+from tests.tables import each
+
+pytestmark = pytest.mark.both_stores
 
 memory = pytest.mark.parametrize("store_kind", ["memory"])
 
@@ -29,7 +32,7 @@ memory = pytest.mark.parametrize("store_kind", ["memory"])
 # -- send --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("content", ["hi", "", None, 0, True, [1, "x"], {"k": {"n": []}}, "\U0001f980 \u202e\x1b[31m"])
+@each("content", ["hi", "", None, 0, True, [1, "x"], {"k": {"n": []}}, "\U0001f980 \u202e\x1b[31m"])
 async def test_a_message_carries_any_json(pair: Running, content: Any) -> None:
     id = await send(pair, "a", "b", content, in_reply_to="m1", thread="t1", priority="high")
     got = (await claim_one(pair, "b")).message
@@ -61,7 +64,7 @@ async def test_numbers_keep_their_digits(pair: Running) -> None:
     assert got["content"] == [12345678901234567890, 0.1, -0.0, 1e22]
 
 
-@pytest.mark.parametrize(
+@each(
     ("fields", "field"),
     [
         ({"content": ...}, "content"),
@@ -227,7 +230,7 @@ async def test_broadcasts_at_once_all_arrive(pair: Running) -> None:
     assert sorted(g.message["content"] for g in got) == sorted(map(str, range(10)))
 
 
-@pytest.mark.parametrize(
+@each(
     ("fields", "field"),
     [
         ({"content": ""}, "content"),

@@ -14,6 +14,7 @@ from clawlink.version import VERSION
 from tests.conftest import Running, Serve
 from tests.server.asks import claim_one, metrics, ok, refused, send
 from tests.system.raw import Clock, connect, exchange, read_answer, request
+from tests.tables import each
 
 memory = pytest.mark.parametrize("store_kind", ["memory"])
 
@@ -116,16 +117,14 @@ async def test_openapi_is_served_as_json(relay: Running) -> None:
     assert answer.json["openapi"].startswith("3.1")
 
 
-@pytest.mark.parametrize(
-    "path", ["/nothing", "/files/", "/poll/", "/agents", "//", "/Discover", "/discover/", "/%2e%2e/etc"]
-)
+@each("path", ["/nothing", "/files/", "/poll/", "/agents", "//", "/Discover", "/discover/", "/%2e%2e/etc"])
 async def test_an_unknown_address_is_404_in_json(relay: Running, path: str) -> None:
     for method in ("GET", "POST", "PUT", "DELETE"):
         answer = await exchange(relay.url, request(method, path))
         assert (answer.status, answer.json["code"]) in ((404, "unknown_route"), (405, "method_not_allowed"))
 
 
-@pytest.mark.parametrize(
+@each(
     ("method", "path", "allowed"),
     [
         ("GET", "/register", "POST"),

@@ -11,6 +11,7 @@ from clawlink.config import ServerConfig, variable
 from clawlink.domain.limits import LIMIT_FIELDS, Limits
 from clawlink.server import __main__ as main
 from clawlink.server import options
+from tests.tables import each
 
 FLAGS = {
     "--host": ("host", "192.168.1.5", "192.168.1.5"),
@@ -61,7 +62,7 @@ def test_variables_are_named_after_their_flags() -> None:
     assert variable("token") == "CLAWLINK_TOKEN"
 
 
-@pytest.mark.parametrize(
+@each(
     ("flag", "name", "on"),
     [
         ("--require-agent-keys", "require_agent_keys", True),
@@ -86,7 +87,7 @@ def test_hosts_and_origins_may_be_several() -> None:
     assert config(CLAWLINK_ALLOW_HOST="a,b,", CLAWLINK_ALLOW_ORIGIN="https://x").allow_hosts == ("a", "b")
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "[::1]", "localhost"])
+@each("host", ["127.0.0.1", "127.0.0.2", "::1", "[::1]", "localhost"])
 def test_on_loopback_no_token_is_made(host: str) -> None:
     assert config("--host", host).token is None
     assert config("--host", host).on_loopback
@@ -118,7 +119,7 @@ def test_large_files_may_lie_in_a_folder(tmp_path: Path) -> None:
             config(CLAWLINK_SPOOL_ABOVE=wrong)
 
 
-@pytest.mark.parametrize("token", ["", " ", " t", "t\n", "a\nb", "a\x00", "\x1b[31m"])
+@each("token", ["", " ", " t", "t\n", "a\nb", "a\x00", "\x1b[31m"])
 def test_a_token_that_nobody_could_send_is_refused(token: str) -> None:
     """An empty one above all: it is what an unset variable in a script gives, and would lock everyone out."""
     for flag in ("--token", "--admin-token"):
@@ -126,7 +127,7 @@ def test_a_token_that_nobody_could_send_is_refused(token: str) -> None:
             config(flag, token)
 
 
-@pytest.mark.parametrize("flag", ["--tls-cert", "--tls-key"])
+@each("flag", ["--tls-cert", "--tls-key"])
 def test_certificate_and_key_go_together(flag: str) -> None:
     with pytest.raises(ValueError, match="go together"):
         config(flag, "x.pem")

@@ -40,6 +40,9 @@ from tests.server.asks import (
 from tests.server.sockets import CLOSE, PING, PONG, TEXT, Peer, attempt_of, packed, path_of, receipt_of, websocket, wire
 from tests.store.faulty import FaultyStore
 from tests.system.raw import Clock, connect, exchange, request
+from tests.tables import each
+
+pytestmark = pytest.mark.both_stores
 
 memory = pytest.mark.parametrize("store_kind", ["memory"])
 
@@ -154,7 +157,7 @@ async def test_thousands_come_in_the_order_they_were_sent(unpaced_pair: Running,
     await nobody_left(unpaced_pair, until)
 
 
-@pytest.mark.parametrize("id", ["böb", "ボブ", "b/c?d%e#f", "𝄞", "b:c", 'b"c'])
+@each("id", ["böb", "ボブ", "b/c?d%e#f", "𝄞", "b:c", 'b"c'])
 @memory
 async def test_agents_of_any_script_can_connect(relay: Running, id: str) -> None:
     await relay.register("Ann", agent_id="a")
@@ -169,7 +172,7 @@ async def test_agents_of_any_script_can_connect(relay: Running, id: str) -> None
 # -- credit ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("query", "most"), [({}, 32), ({"credit": 1}, 1), ({"credit": 5}, 5)])
+@each(("query", "most"), [({}, 32), ({"credit": 1}, 1), ({"credit": 5}, 5)])
 async def test_no_more_is_under_way_than_there_is_credit_for(pair: Running, query: Any, most: int) -> None:
     for n in range(40):
         await send(pair, "a", "b", n)
@@ -191,7 +194,7 @@ async def test_an_ack_over_http_frees_credit(pair: Running) -> None:
             await ack(pair, "b", receipt_of(message))
 
 
-@pytest.mark.parametrize("over_http", [True, False])
+@each("over_http", [True, False])
 async def test_the_end_of_a_task_frees_credit(pair: Running, over_http: bool) -> None:
     tasks = [await delegate(pair, "a", "b") for _ in range(2)]
     async with websocket(pair, "b", lease=30, credit=1) as peer:
@@ -276,7 +279,7 @@ async def cut(peer: Peer) -> None:
     response.connection.transport.abort()
 
 
-@pytest.mark.parametrize("leave", [politely, cut])
+@each("leave", [politely, cut])
 async def test_what_was_not_acked_is_due_again_at_once(pair: Running, leave: Callable[[Peer], Awaitable[None]]) -> None:
     for n in range(4):
         await send(pair, "a", "b", n)
@@ -288,7 +291,7 @@ async def test_what_was_not_acked_is_due_again_at_once(pair: Running, leave: Cal
     assert sorted(g.message["content"] for g in got) == [0, 2, 3]
 
 
-@pytest.mark.parametrize("rudely", [True, False])
+@each("rudely", [True, False])
 async def test_one_that_vanishes_in_the_middle_of_a_frame_leaves_all_to_the_next(pair: Running, rudely: bool) -> None:
     ids = {await send(pair, "a", "b", n) for n in range(3)}
     async with wire(pair, "b", lease=3600) as peer:
@@ -691,7 +694,7 @@ async def test_the_token_may_come_as_header_as_parameter_and_as_subprotocol(guar
         await Peer(ws).ask("ping")
 
 
-@pytest.mark.parametrize(
+@each(
     ("path", "headers", "status", "code"),
     [
         ("/ws/b", {}, 401, "not_authenticated"),

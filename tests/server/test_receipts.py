@@ -25,6 +25,8 @@ from tests.server.asks import (
 )
 from tests.system.raw import Clock
 
+pytestmark = pytest.mark.both_stores
+
 memory = pytest.mark.parametrize("store_kind", ["memory"])
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 

@@ -21,6 +21,7 @@ from clawlink.config import ServerConfig
 from clawlink.lan import reachable_at
 from clawlink.server.run import banner
 from tests.conftest import Start
+from tests.tables import each
 
 
 def joining(lines: list[str]) -> list[str]:
@@ -147,7 +148,7 @@ def test_the_token_may_come_from_the_environment(start_relay: Start) -> None:
     assert requests.get(relay.url, timeout=30).status_code == 401
 
 
-@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid", "::g"])
+@each("host", ["192.0.2.1", "no-such-host.invalid", "::g"])
 def test_an_address_that_is_not_ours_ends_it_with_a_sentence(host: str) -> None:
     command = [sys.executable, "-m", "clawlink.server", "--port", "0", "--host", host, "--no-mdns"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=20)

@@ -30,6 +30,8 @@ from tests.server.asks import (
 )
 from tests.system.raw import Clock
 
+pytestmark = pytest.mark.both_stores
+
 memory = pytest.mark.parametrize("store_kind", ["memory"])
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 LEASE = 60.0

@@ -25,6 +25,9 @@ from tests.server.asks import (
     task_of,
 )
 from tests.system.raw import Clock, connect, request
+from tests.tables import each
+
+pytestmark = pytest.mark.both_stores
 
 memory = pytest.mark.parametrize("store_kind", ["memory"])
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
@@ -145,7 +148,7 @@ async def test_each_step_has_its_time_and_its_line_in_the_history(pair: Running,
     assert (reported["progress"], reported["note"], reported["content"]) == (40, "half way", {"so": "far"})
 
 
-@pytest.mark.parametrize("status", ["completed", "failed", "rejected"])
+@each("status", ["completed", "failed", "rejected"])
 async def test_the_result_is_the_final_answers(pair: Running, status: str) -> None:
     task_id = await delegate(pair, "a", "b")
     await respond(pair, "b", task_id, "so far", status="in_progress")
@@ -340,7 +343,7 @@ async def test_a_task_cancelled_before_it_was_fetched_is_withdrawn(pair: Running
     assert (await status_of(pair, "a", task_id))["state"] == "withdrawn"
 
 
-@pytest.mark.parametrize("how", ["delivered", "acked", "in_progress", "input_required"])
+@each("how", ["delivered", "acked", "in_progress", "input_required"])
 async def test_a_task_cancelled_after_it_was_fetched_is_told_to_its_assignee(pair: Running, how: str) -> None:
     task_id = await delegate(pair, "a", "b")
     got = await claim_one(pair, "b")
@@ -370,7 +373,7 @@ async def test_cancelling_again_changes_nothing_and_answers_the_same(pair: Runni
     assert steps(await task_of(pair, "a", task_id)).count(("cancelled", "a")) == 1
 
 
-@pytest.mark.parametrize("status", ["completed", "failed", "rejected"])
+@each("status", ["completed", "failed", "rejected"])
 async def test_a_task_at_its_end_cannot_be_cancelled(pair: Running, status: str) -> None:
     task_id = await delegate(pair, "a", "b")
     await respond(pair, "b", task_id, status=status)
@@ -482,7 +485,7 @@ async def test_a_task_that_nobody_fetches_expires_after_the_message_ttl(serve: S
     assert (await status_of(relay, "a", task_id))["state"] == "expired"
 
 
-@pytest.mark.parametrize("deadline", [0, 0.5, -1, 1e9, "soon", True])
+@each("deadline", [0, 0.5, -1, 1e9, "soon", True])
 async def test_a_deadline_out_of_range_is_400_and_named(pair: Running, deadline: Any) -> None:
     ask = {"from_agent": "a", "to_agent": "b", "task": "t", "deadline": deadline}
     assert (await refused(pair.post("/delegate", ask), 400, "bad_request"))["field"] == "deadline"
@@ -667,7 +670,7 @@ async def test_a_merged_report_can_be_asked_about_under_the_id_it_came_with(pair
     assert (await status_of(pair, "a", message["response_id"]))["state"] == "delivered"
 
 
-@pytest.mark.parametrize("progress", [-1, 100.5, "half", True])
+@each("progress", [-1, 100.5, "half", True])
 async def test_progress_is_in_percent(pair: Running, progress: Any) -> None:
     task_id = await delegate(pair, "a", "b")
     ask = {"from_agent": "b", "message_id": task_id, "status": "in_progress", "progress": progress}

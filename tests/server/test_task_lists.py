@@ -19,6 +19,7 @@ from tests.server.asks import (
     respond,
     tasks_of,
 )
+from tests.tables import each
 
 memory = pytest.mark.parametrize("store_kind", ["memory"])
 
@@ -96,7 +97,7 @@ async def test_tasks_are_filtered_by_state(pair: Running) -> None:
         assert await tasks_of(pair, asker, status="expired") == []
 
 
-@pytest.mark.parametrize("state", ["queued", "in_progress", "completed", "cancelled"])
+@each("state", ["queued", "in_progress", "completed", "cancelled"])
 async def test_the_newest_come_first_within_a_state(pair: Running, state: str) -> None:
     ids = [await one_in(pair, state) for _ in range(7)]
     await exactly(pair, "a", ids[::-1], status=state)
@@ -179,7 +180,7 @@ async def test_the_header_says_who_asks_whatever_the_filter_names(pair: Running)
     await refused(pair.get("/tasks?requester=k"), 403, "not_allowed")
 
 
-@pytest.mark.parametrize(
+@each(
     ("query", "field"),
     [("status=done", "status"), ("limit=0", "limit"), ("limit=1001", "limit"), ("requester=", "requester")],
 )

@@ -23,6 +23,9 @@ from tests.server.asks import (
     task_of,
 )
 from tests.system.raw import Clock
+from tests.tables import each
+
+pytestmark = pytest.mark.both_stores
 
 FINAL = ["completed", "failed", "rejected"]
 OPEN = ["in_progress", "input_required"]
@@ -65,7 +68,7 @@ async def test_an_agent_may_delegate_to_itself(pair: Running) -> None:
     assert (await claim_one(pair, "a")).message["type"] == "task_response"
 
 
-@pytest.mark.parametrize("result", ["text", "", None, 0, False, [], {"a": [1, {"b": None}]}, 1e300, "\x00\x1f\u2028"])
+@each("result", ["text", "", None, 0, False, [], {"a": [1, {"b": None}]}, 1e300, "\x00\x1f\u2028"])
 async def test_a_response_carries_any_result(pair: Running, result: Any) -> None:
     task = await delegate(pair, "a", "b")
     reply = await respond(pair, "b", task, result)
@@ -96,8 +99,8 @@ async def test_to_agent_may_be_left_out_or_be_the_requesters_id_or_name(pair: Ru
     assert len(await answers(pair, 3)) == 3
 
 
-@pytest.mark.parametrize("last", FINAL)
-@pytest.mark.parametrize("first", OPEN)
+@each("last", FINAL)
+@each("first", OPEN)
 async def test_reports_may_come_before_the_final_answer(pair: Running, first: str, last: str) -> None:
     task = await delegate(pair, "a", "b")
     for status, result in ((first, "so far"), (first, "further"), (last, "the end")):
@@ -109,8 +112,8 @@ async def test_reports_may_come_before_the_final_answer(pair: Running, first: st
     )
 
 
-@pytest.mark.parametrize("first", FINAL)
-@pytest.mark.parametrize("second", FINAL + OPEN)
+@each("first", FINAL)
+@each("second", FINAL + OPEN)
 async def test_only_the_first_final_answer_counts(pair: Running, first: str, second: str) -> None:
     task = await delegate(pair, "a", "b")
     await respond(pair, "b", task, "one", status=first)
@@ -192,7 +195,7 @@ async def test_a_response_to_someone_else_is_refused(pair: Running) -> None:
     await nothing_due(pair, "e")
 
 
-@pytest.mark.parametrize("message_id", ["nothing", "☃", "x" * 256])
+@each("message_id", ["nothing", "☃", "x" * 256])
 async def test_a_response_to_no_task_is_404(pair: Running, message_id: str) -> None:
     body = await refused(pair.post("/respond", {"from_agent": "b", "message_id": message_id}), 404, "unknown_task")
     assert body["field"] == "message_id"
@@ -249,7 +252,7 @@ async def test_an_open_task_lasts_as_long_as_it_is_reported_on(pair: Running, cl
     await respond(pair, "b", task)
 
 
-@pytest.mark.parametrize("status", OPEN)
+@each("status", OPEN)
 async def test_what_a_history_has_no_room_for_is_413_unless_it_is_the_final_answer(pair: Running, status: str) -> None:
     task = await delegate(pair, "a", "b")
     await claim_one(pair, "b")
@@ -279,7 +282,7 @@ async def test_an_answer_to_a_question_that_a_history_has_no_room_for_is_413_and
     assert (await claim_one(pair, "b")).message["content"] == "this"
 
 
-@pytest.mark.parametrize(
+@each(
     ("path", "fields", "field"),
     [
         ("/delegate", {"task": None}, "task"),

@@ -25,6 +25,9 @@ from tests.store.faulty import FaultyStore
 from tests.system.conftest import Dial
 from tests.system.proxy import proxy
 from tests.system.raw import Clock, Connection, exchange, request
+from tests.tables import each
+
+pytestmark = pytest.mark.both_stores
 
 memory = pytest.mark.parametrize("store_kind", ["memory"])
 
@@ -164,7 +167,7 @@ async def test_a_part_that_does_not_follow_is_409_with_where_to_go_on(pair: Runn
     assert await offset(pair, address) == 4
 
 
-@pytest.mark.parametrize("step", [None, 3], ids=["said", "chunked"])
+@each("step", [None, 3], ids=["said", "chunked"])
 async def test_no_more_comes_than_was_said(pair: Running, step: int | None) -> None:
     address = await begun(pair, 10)
     data = b"x" * 11 if step is None else blobs.chunks(b"x" * 3000, 1000)
@@ -175,7 +178,7 @@ async def test_no_more_comes_than_was_said(pair: Running, step: int | None) -> N
     assert await content(pair, "k") == b"0123456789"
 
 
-@pytest.mark.parametrize("spoken", [None, "0.9.0", "1.0.1", "", "1"])
+@each("spoken", [None, "0.9.0", "1.0.1", "", "1"])
 async def test_another_version_of_tus_is_412_with_the_one_there_is(pair: Running, spoken: str | None) -> None:
     address = await begun(pair)
     headers = {} if spoken is None else {"Tus-Resumable": spoken}
@@ -186,7 +189,7 @@ async def test_another_version_of_tus_is_412_with_the_one_there_is(pair: Running
     assert await offset(pair, address) == 0
 
 
-@pytest.mark.parametrize("method", ["PATCH", "HEAD", "DELETE"])
+@each("method", ["PATCH", "HEAD", "DELETE"])
 async def test_who_cannot_send_a_method_says_so_in_a_header(pair: Running, method: str) -> None:
     address = await begun(pair, 4)
     told = await tus(
@@ -205,7 +208,7 @@ async def test_who_cannot_send_a_method_says_so_in_a_header(pair: Running, metho
         assert (await tus(pair, "HEAD", address)).status == 404
 
 
-@pytest.mark.parametrize("method", [None, "", "GET", "PUT", "patch me"])
+@each("method", [None, "", "GET", "PUT", "patch me"])
 async def test_another_method_in_the_header_is_405(pair: Running, method: str | None) -> None:
     address = await begun(pair)
     headers = {} if method is None else {"X_HTTP_Method_Override": method}
@@ -214,7 +217,7 @@ async def test_another_method_in_the_header_is_405(pair: Running, method: str | 
     assert told.headers["Allow"]
 
 
-@pytest.mark.parametrize("id", ["none", "a%2Fb", "%00", "x" * 300])
+@each("id", ["none", "a%2Fb", "%00", "x" * 300])
 async def test_an_upload_that_is_not_there_is_404(pair: Running, id: str) -> None:
     for method in ("HEAD", "PATCH", "DELETE"):
         told = await tus(pair, method, f"/uploads/{id}", Upload_Offset="0", Content_Type=OFFSET)
@@ -320,7 +323,7 @@ async def test_what_a_file_may_be_told_a_file_by_upload_may_too(pair: Running, c
     assert (await head(pair, address)).headers["ClawLink-Version"] == "1"
 
 
-@pytest.mark.parametrize(
+@each(
     ("headers", "status", "field"),
     [
         ({"Upload-Length": "-1"}, 400, "Upload-Length"),
@@ -464,7 +467,7 @@ async def sending(relay: Running, dial: Dial, address: str, at: int, data: bytes
     return connection
 
 
-@pytest.mark.parametrize("how", ["close", "reset"])
+@each("how", ["close", "reset"])
 async def test_what_came_of_a_part_that_breaks_off_is_kept(pair: Running, dial: Dial, how: str) -> None:
     data = some(1_000_000)
     address = await begun(pair, len(data))

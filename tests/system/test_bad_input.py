@@ -19,6 +19,7 @@ from tests.conftest import Running, Serve
 from tests.server.asks import claim, nothing_due, ok, send
 from tests.system.conftest import Dial
 from tests.system.raw import Answer, Connection, exchange, request
+from tests.tables import each
 
 HOST = b"Host: 127.0.0.1\r\n"
 WITH_BODY = [e.path for e in ENDPOINTS if e.body is not None]
@@ -108,8 +109,8 @@ async def test_json_that_is_no_object_is_refused(relay: Running, path: str) -> N
 # -- lone surrogates, NUL, odd text ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("text", ['"\\ud800"', '"\\udfff x"', '"\\ud800\\ud800"', '"a\\udc00b"'])
-@pytest.mark.parametrize(
+@each("text", ['"\\ud800"', '"\\udfff x"', '"\\ud800\\ud800"', '"a\\udc00b"'])
+@each(
     "template",
     [
         '{"from_agent":"a","to_agent":"b","content":%s}',
@@ -133,7 +134,7 @@ async def test_a_lone_surrogate_is_refused_or_ignored(relay: Running, template: 
         is_refusal(answer)
 
 
-@pytest.mark.parametrize("text", ["\x00", "a\x00b", "\x7f\x80\x9f", "\u2028\u2029", "\ufeff", "\U0010ffff", "\ufffe"])
+@each("text", ["\x00", "a\x00b", "\x7f\x80\x9f", "\u2028\u2029", "\ufeff", "\U0010ffff", "\ufffe"])
 async def test_odd_but_valid_text_arrives_as_it_was_sent(relay: Running, text: str) -> None:
     await send(relay, "a", "b", {text: [text]}, thread=text[:128])
     (got,) = await claim(relay, "b", 1)
@@ -142,8 +143,8 @@ async def test_odd_but_valid_text_arrives_as_it_was_sent(relay: Running, text: s
     await ok(relay.post("/ack", {"agent_id": "b", "receipts": [got.receipt]}))
 
 
-@pytest.mark.parametrize("field", ["agent_id", "name"])
-@pytest.mark.parametrize("text", ["\x00", "a\x00b", "\r\nX: y", "\x1b[31m", "\u2028", "\x85", "\n", "a\n"])
+@each("field", ["agent_id", "name"])
+@each("text", ["\x00", "a\x00b", "\r\nX: y", "\x1b[31m", "\u2028", "\x85", "\n", "a\n"])
 async def test_ids_and_names_have_no_control_characters(relay: Running, field: str, text: str) -> None:
     answer = await post(relay, "/register", json.dumps({field: text}).encode())
     is_refusal(answer)
@@ -195,9 +196,7 @@ async def test_brackets_in_strings_are_no_nesting(relay: Running) -> None:
     await ok(relay.post("/ack", {"agent_id": "b", "receipts": [got.receipt]}))
 
 
-@pytest.mark.parametrize(
-    "number", ["1e400", "-1e400", "9" * 400, "9" * 5000, "0." + "1" * 5000, "1e-400", "1" + "0" * 308, "-0", "1E+2"]
-)
+@each("number", ["1e400", "-1e400", "9" * 400, "9" * 5000, "0." + "1" * 5000, "1e-400", "1" + "0" * 308, "-0", "1E+2"])
 async def test_huge_numbers_are_refused_or_arrive_as_json(relay: Running, number: str) -> None:
     answer = await post(relay, "/send", b'{"from_agent":"a","to_agent":"b","content":[%s]}' % number.encode())
     if answer.status == 200:
@@ -208,7 +207,7 @@ async def test_huge_numbers_are_refused_or_arrive_as_json(relay: Running, number
         is_refusal(answer)
 
 
-@pytest.mark.parametrize("query", ["wait=" + "9" * 4000, "wait=1e999", "max=" + "9" * 4000, "lease=-1e999", "wait=NaN"])
+@each("query", ["wait=" + "9" * 4000, "wait=1e999", "max=" + "9" * 4000, "lease=-1e999", "wait=NaN"])
 async def test_huge_numbers_in_a_query_are_refused(relay: Running, query: str) -> None:
     is_refusal(await exchange(relay.url, request("GET", f"/poll/a?{query}")))
 
@@ -356,7 +355,7 @@ async def test_of_a_field_given_twice_one_counts(relay: Running) -> None:
 # -- addresses and headers ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each(
     ("method", "path"),
     [
         ("GET", "/files/%zz"),
@@ -428,9 +427,7 @@ async def test_an_odd_address_is_refused(relay: Running, method: str, path: str)
     is_refusal(await exchange(relay.url, request(method, path)))
 
 
-@pytest.mark.parametrize(
-    "query", ["name=%ff", "name=%ED%A0%80", "capability=%00", "name=" + "x" * 128, "&&&=&=x", "%ff=1"]
-)
+@each("query", ["name=%ff", "name=%ED%A0%80", "capability=%00", "name=" + "x" * 128, "&&&=&=x", "%ff=1"])
 async def test_an_odd_question_finds_nobody_or_is_refused(relay: Running, query: str) -> None:
     answer = await exchange(relay.url, request("GET", f"/discover?status=all&{query}"))
     if answer.status == 200:
@@ -439,10 +436,8 @@ async def test_an_odd_question_finds_nobody_or_is_refused(relay: Running, query:
         is_refusal(answer)
 
 
-@pytest.mark.parametrize(
-    "name", ["Authorization", "ClawLink-Agent-Key", "ClawLink-Agent", "Idempotency-Key", "X-Other"]
-)
-@pytest.mark.parametrize("value", ["\udcff\udcfe", "é☃", "x" * 8000, ""])
+@each("name", ["Authorization", "ClawLink-Agent-Key", "ClawLink-Agent", "Idempotency-Key", "X-Other"])
+@each("value", ["\udcff\udcfe", "é☃", "x" * 8000, ""])
 async def test_odd_headers_break_nothing(relay: Running, name: str, value: str) -> None:
     headers: dict[str, Any] = {name: value}
     answer = await exchange(relay.url, request("POST", "/heartbeat", b'{"agent_id":"a"}', **headers))

@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import Running, Serve
 from tests.system.raw import Answer, exchange, request
+from tests.tables import each
 
 BODY = b'{"name":"page"}'
 JSON = {"Content_Type": "application/json"}
@@ -32,12 +33,10 @@ def own(relay: Running) -> str:
     return relay.url.removeprefix("http://")
 
 
-@pytest.mark.parametrize(
+@each(
     "origin", ["https://evil.example", "http://127.0.0.1", "http://127.0.0.1:1", "null", "file://", "", "https://{own}"]
 )
-@pytest.mark.parametrize(
-    ("method", "path"), [("GET", "/"), ("GET", "/poll/a"), ("POST", "/register"), ("GET", "/healthz")]
-)
+@each(("method", "path"), [("GET", "/"), ("GET", "/poll/a"), ("POST", "/register"), ("GET", "/healthz")])
 async def test_a_foreign_origin_is_refused(relay: Running, origin: str, method: str, path: str) -> None:
     body = BODY if method == "POST" else None
     origin = origin.format(own=own(relay))
@@ -67,9 +66,7 @@ async def test_our_own_origin_is_served(relay: Running) -> None:
     assert answer.status == 200
 
 
-@pytest.mark.parametrize(
-    "content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", None]
-)
+@each("content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", None])
 async def test_a_page_that_posts_anything_but_json_is_415(relay: Running, content_type: str | None) -> None:
     headers: dict[str, Any] = {} if content_type is None else {"Content_Type": content_type}
     answer = await ask(relay, "POST", "/register", BODY, Host=own(relay), Origin=relay.url, **headers)
@@ -88,15 +85,13 @@ async def test_an_allowed_origin_is_served(serve: Serve) -> None:
     is_refused(await ask(relay, "GET", "/", Origin="https://console.example.evil.example"), 403, "not_allowed")
 
 
-@pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:9077", "127.0.0.1.evil.example", "localhost.evil.example"]
-)
+@each("host", ["evil.example", "evil.example:9077", "127.0.0.1.evil.example", "localhost.evil.example"])
 async def test_a_rebound_host_is_refused(relay: Running, host: str) -> None:
     is_refused(await ask(relay, "GET", "/discover", Host=host), 403, "not_allowed")
     is_refused(await ask(relay, "GET", "/", Host=host, Origin=f"http://{host}"), 403, "not_allowed")
 
 
-@pytest.mark.parametrize(
+@each(
     "host",
     ["localhost", "LOCALHOST:9077", "127.0.0.1:1", "[::1]:9077", "192.168.1.5", "app.localhost", socket.gethostname()],
 )
@@ -104,7 +99,7 @@ async def test_addresses_and_our_own_names_are_served(relay: Running, host: str)
     assert (await ask(relay, "GET", "/", Host=host)).status == 200
 
 
-@pytest.mark.parametrize("host", ["", "[", "[::1", "a b", "@", "x@evil.example", "%00", "1.2.3.4.5"])
+@each("host", ["", "[", "[::1", "a b", "@", "x@evil.example", "%00", "1.2.3.4.5"])
 async def test_a_host_that_is_none_is_refused_and_breaks_nothing(relay: Running, host: str) -> None:
     assert (await ask(relay, "GET", "/", Host=host)).status in (400, 403)
     assert (await relay.get("/"))[0] == 200
@@ -122,7 +117,7 @@ async def test_many_different_hosts_do_not_make_the_relay_forget_how_to_tell(rel
     is_refused(await ask(relay, "GET", "/", Host="evil.example"), 403, "not_allowed")
 
 
-@pytest.mark.parametrize("mode", ["no-cors", "navigate"])
+@each("mode", ["no-cors", "navigate"])
 async def test_what_a_page_of_another_site_fetches_without_origin_is_refused(relay: Running, mode: str) -> None:
     """An image or a link needs no Origin, and a GET may already empty a mailbox."""
     await relay.register("a", agent_id="a")

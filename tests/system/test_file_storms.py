@@ -22,6 +22,7 @@ from tests.server.blobs import Told, content, get, put, refused, saved, settles_
 from tests.server.test_uploads import create, metadata
 from tests.system.conftest import Dial, Live, Starting
 from tests.system.raw import Answer, exchange, request
+from tests.tables import each
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="it is looked up in /proc")
 posix = pytest.mark.skipif(sys.platform == "win32", reason="there a file has a name until it is closed")
@@ -195,7 +196,7 @@ def lies(path: str, *head: str, body: bytes = b"0123456789") -> bytes:
     return "\r\n".join(lines).encode() + body
 
 
-@pytest.mark.parametrize(
+@each(
     "lie",
     [
         ("Content-Length: -1",),
@@ -211,7 +212,7 @@ def lies(path: str, *head: str, body: bytes = b"0123456789") -> bytes:
         ("Transfer-Encoding: chunked, chunked",),
     ],
 )
-@pytest.mark.parametrize("path", ["PUT /blobs/k", "POST /uploads"])
+@each("path", ["PUT /blobs/k", "POST /uploads"])
 async def test_a_length_that_is_none_is_refused(relay: Running, path: str, lie: tuple[str, ...]) -> None:
     answer = await exchange(relay.url, lies(path, *lie))
     assert 400 <= answer.status < 500

@@ -10,6 +10,7 @@ from tests.conftest import Running, Serve
 from tests.server.asks import claim_one, send
 from tests.system.conftest import Dial
 from tests.system.raw import exchange, request
+from tests.tables import each
 
 HOST = b"Host: 127.0.0.1\r\n"
 
@@ -22,9 +23,7 @@ async def relay(serve: Serve) -> Running:
     return relay
 
 
-@pytest.mark.parametrize(
-    "path", ["/healthz", "/", "/discover", "/poll/a", "/metrics", "/openapi.json", "/nowhere", "/files/x"]
-)
+@each("path", ["/healthz", "/", "/discover", "/poll/a", "/metrics", "/openapi.json", "/nowhere", "/files/x"])
 async def test_a_connection_stays_open_after_every_reply(relay: Running, dial: Dial, path: str) -> None:
     connection = await dial(relay.url)
     for _ in range(3):
@@ -34,7 +33,7 @@ async def test_a_connection_stays_open_after_every_reply(relay: Running, dial: D
         assert answer.headers.get("connection", "keep-alive").lower() == "keep-alive"
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/poll/b", "/poll/b?lease=60", "/nowhere"])
+@each("path", ["/healthz", "/poll/b", "/poll/b?lease=60", "/nowhere"])
 async def test_a_client_that_asks_to_close_gets_its_reply_and_the_end(relay: Running, dial: Dial, path: str) -> None:
     await send(relay, "a", "b")
     connection = await dial(relay.url)
@@ -43,7 +42,7 @@ async def test_a_client_that_asks_to_close_gets_its_reply_and_the_end(relay: Run
     assert await asyncio.wait_for(connection.reader.read(), 15) == b""
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/poll/b", "/poll/b?lease=60", "/nowhere"])
+@each("path", ["/healthz", "/poll/b", "/poll/b?lease=60", "/nowhere"])
 async def test_a_client_of_http_1_0_is_answered(relay: Running, dial: Dial, path: str) -> None:
     await send(relay, "a", "b")
     connection = await dial(relay.url)
@@ -52,7 +51,7 @@ async def test_a_client_of_http_1_0_is_answered(relay: Running, dial: Dial, path
     assert await asyncio.wait_for(connection.reader.read(), 15) == b""
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/discover", "/poll/b", "/nowhere"])
+@each("path", ["/healthz", "/discover", "/poll/b", "/nowhere"])
 async def test_head_gets_no_body_and_takes_nothing(relay: Running, dial: Dial, path: str) -> None:
     id = await send(relay, "a", "b")
     connection = await dial(relay.url)
@@ -80,7 +79,7 @@ async def test_a_body_that_was_refused_unread_does_not_become_the_next_request(r
     assert (await connection.answer()).json["status"] == "ok"
 
 
-@pytest.mark.parametrize("path", ["/heartbeat", "/nowhere"])
+@each("path", ["/heartbeat", "/nowhere"])
 async def test_a_client_that_waits_for_leave_to_send_its_body_gets_it(relay: Running, dial: Dial, path: str) -> None:
     connection = await dial(relay.url)
     body = b'{"agent_id":"a"}'

@@ -30,6 +30,7 @@ from tests.client.conftest import eventually
 from tests.client.link.conftest import MakeLink
 from tests.client.proxy import Proxy
 from tests.client.restartable import Restartable
+from tests.tables import each
 
 Running = Callable[[Link], Link]
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -105,9 +106,7 @@ def test_before_and_after_it_runs_it_says_so(make_link: MakeLink) -> None:
         worker.__enter__()
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"concurrency": 0}, {"concurrency": 1001}, {"lease": 1}, {"lease": 4000}], ids=lambda wrong: str(wrong)
-)
+@each("wrong", [{"concurrency": 0}, {"concurrency": 1001}, {"lease": 1}, {"lease": 4000}], ids=lambda wrong: str(wrong))
 def test_what_makes_no_sense_is_refused_at_once(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"concurrency|lease"):
         Link("worker", **wrong)

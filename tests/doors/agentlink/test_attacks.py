@@ -35,6 +35,7 @@ from tests.doors.agentlink.old_client import sign
 from tests.doors.agentlink.signed_client import SignedClient, sealed, stamp
 from tests.server.asks import eventually
 from tests.system.raw import Clock
+from tests.tables import each
 
 
 @pytest.fixture
@@ -107,13 +108,13 @@ async def test_a_wrong_clock_is_told_by_how_much(relay: Running, sign_in: Sign, 
     assert await client.closed() == 1000
 
 
-@pytest.mark.parametrize("wrong", ["now", "2026-13-01T00:00:00Z", "2026-01-01T00:00:00", "9999-12-31T23:59:59-23:59"])
+@each("wrong", ["now", "2026-13-01T00:00:00Z", "2026-01-01T00:00:00", "9999-12-31T23:59:59-23:59"])
 async def test_a_time_that_is_none_is_refused(relay: Running, sign_in: Sign, wrong: str) -> None:
     c = await sign_in(relay, "c", "carol")
     assert (await refusal(c, c.message("c/carol", "hello", time=wrong)))["field"] == "time"
 
 
-@pytest.mark.parametrize("field", ["from", "to", "message", "time", "nonce", "id", "signature"])
+@each("field", ["from", "to", "message", "time", "nonce", "id", "signature"])
 async def test_every_field_is_covered_by_the_signature(relay: Running, sign_in: Sign, field: str) -> None:
     c, _ = await sign_in(relay, "c", "carol"), await sign_in(relay, "d", "dan")
     others = {"from": "c/other", "to": "d/other", "message": "pay him", "time": stamp(time.time() - 3)}
@@ -122,7 +123,7 @@ async def test_every_field_is_covered_by_the_signature(relay: Running, sign_in: 
     assert (await refusal(c, frame))["message"] == "Invalid signature"
 
 
-@pytest.mark.parametrize("field", ["from", "to", "message", "time", "nonce", "id", "signature"])
+@each("field", ["from", "to", "message", "time", "nonce", "id", "signature"])
 async def test_a_missing_field_is_named_or_makes_the_signature_wrong(relay: Running, sign_in: Sign, field: str) -> None:
     c, _ = await sign_in(relay, "c", "carol"), await sign_in(relay, "d", "dan")
     frame = c.message("d/dan", "pay me")
@@ -151,7 +152,7 @@ async def test_another_instances_from_is_refused(relay: Running, sign_in: Sign, 
     assert (status, body["error"]) == (403, "Invalid signature")
 
 
-@pytest.mark.parametrize("sender", ["c", "/carol", "c/", "c/car ol", "c/ca/rol", "", "c/car\u200bol"])
+@each("sender", ["c", "/carol", "c/", "c/car ol", "c/ca/rol", "", "c/car\u200bol"])
 async def test_a_from_that_is_no_address_is_refused(relay: Running, sign_in: Sign, sender: str) -> None:
     c = await sign_in(relay, "c", "carol")
     frame = {k: v for k, v in c.message("c/carol", "hello").items() if k != "signature"} | {"from": sender}
@@ -200,7 +201,7 @@ async def test_a_text_is_signed_as_it_is(relay: Running, sign_in: Sign) -> None:
         assert (await d.next("message"))["message"] == text
 
 
-@pytest.mark.parametrize(
+@each(
     "frame",
     [
         "no JSON",
@@ -272,7 +273,7 @@ async def squat(relay: Running, address: str, *, name: str | None = None) -> Non
     await agents.register(Register(agent_id=address, name=name or address), machine="x", agent_key=None, by_door=True)
 
 
-@pytest.mark.parametrize("address", ["c/carol", "C/Eve", " c/eve", "d/"])
+@each("address", ["c/carol", "C/Eve", " c/eve", "d/"])
 async def test_the_addresses_of_instances_are_had_by_nobody_else(relay: Running, address: str) -> None:
     for field, ask in (("agent_id", {"agent_id": address.strip()}), ("name", {"name": address, "agent_id": "thief"})):
         status, body = await relay.post("/register", ask)

@@ -34,6 +34,7 @@ from clawlink.doors.agentlink.wire import files, frames, signing
 from clawlink.server import websocket
 from tests.cli.test_docs import require_described
 from tests.conftest import Start
+from tests.tables import each
 
 PAGE = (Path(__file__).parents[3] / "references" / "agentlink.md").read_text("utf-8")
 SECTION = PAGE.split("### Client to relay")[1].split("###")[0].split("|---|---|")[1]
@@ -41,7 +42,7 @@ FRAMES = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", SECTION, re.MULTILINE))
 LIMITS = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", PAGE.split("\n## Limits")[1].split("**`")[0], re.MULTILINE))
 
 
-@pytest.mark.parametrize("kind", [frames.Register, frames.Ping, frames.Send, frames.Ack, frames.Nack, frames.Respond])
+@each("kind", [frames.Register, frames.Ping, frames.Send, frames.Ack, frames.Nack, frames.Respond])
 def test_every_frame_is_described_with_its_fields(kind: Any) -> None:
     assert set(FRAMES) == set(frames.TYPES) == {k.__struct_config__.tag for k in frames.Frame.__args__}
     described = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", FRAMES[kind.__struct_config__.tag]))))

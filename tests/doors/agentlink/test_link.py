@@ -22,6 +22,8 @@ from tests.doors.agentlink.old_client import sign
 from tests.doors.agentlink.signed_client import canonical
 from tests.server.asks import task_of
 
+pytestmark = pytest.mark.both_stores
+
 
 class Box:
     """The messages that a handler got, for a test on any thread or loop."""

@@ -13,6 +13,9 @@ from tests.conftest import Running
 from tests.doors.agentlink.conftest import OLD_A, Dial, Joined, ServeLink, Sign, door_of
 from tests.doors.agentlink.old_client import OldClient
 from tests.server.asks import claim_one, eventually, ok, send, status_of
+from tests.tables import each
+
+pytestmark = pytest.mark.both_stores
 
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
@@ -29,14 +32,14 @@ async def test_it_registers_and_is_answered_in_the_old_words(relay: Running, dia
     assert answer["instance_id"] == "a"
 
 
-@pytest.mark.parametrize("utc", [False, True])
-@pytest.mark.parametrize("off", [-29, 0, 29])
+@each("utc", [False, True])
+@each("off", [-29, 0, 29])
 async def test_its_clock_may_be_off_by_half_a_minute(relay: Running, dial: Dial, utc: bool, off: int) -> None:
     client = await dial(relay, "a")
     assert (await client.register(at=time.time() + off, utc=utc))["type"] == "registered"
 
 
-@pytest.mark.parametrize("off", [-33, 33, 3600])
+@each("off", [-33, 33, 3600])
 async def test_a_wrong_clock_is_refused(relay: Running, dial: Dial, off: int) -> None:
     client = await dial(relay, "a")
     answer = await client.register(at=time.time() + off)
@@ -56,7 +59,7 @@ async def test_an_unknown_instance_is_refused(relay: Running, dial: Dial) -> Non
     assert await client.closed() == 1000
 
 
-@pytest.mark.parametrize("first", ['{"type": "ping"}', "no JSON", "[]", '{"type": "send"}', '{"no": "type"}'])
+@each("first", ['{"type": "ping"}', "no JSON", "[]", '{"type": "send"}', '{"no": "type"}'])
 async def test_the_first_frame_must_register(relay: Running, dial: Dial, first: str) -> None:
     client = await dial(relay, "a")
     await client.put(first)

@@ -12,6 +12,7 @@ from clawlink.doors.agentlink import DOOR, Settings
 from clawlink.doors.registry import settings_of
 from clawlink.server import options
 from clawlink.server.run import banner
+from tests.tables import each
 
 
 def config(*argv: str, **environ: str) -> ServerConfig:
@@ -35,7 +36,7 @@ def test_the_door_is_closed_unless_it_is_asked_for(path: str) -> None:
     assert settings_of(DOOR, config("--agentlink-config", path, "--no-store")) == Settings(config=path, no_store=True)
 
 
-@pytest.mark.parametrize(
+@each(
     ("argv", "says"),
     [
         (["--agentlink-config", "missing.json"], "missing.json: No such file"),

@@ -28,13 +28,14 @@ from clawlink.doors.agentrelay.settings import Settings
 from clawlink.doors.agentrelay.wire import exchange, line
 from tests.cli.test_docs import require_described
 from tests.conftest import Start
+from tests.tables import each
 
 PAGE = (Path(__file__).parents[3] / "references" / "agentrelay.md").read_text("utf-8")
 WIRE = dict(re.findall(r"^\| `POST (/agentrelay/\w+)` \| (.*) \|$", PAGE, re.MULTILINE))
 LIMITS = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", PAGE.split("\n## Limits")[1].split("\n## ")[0], re.MULTILINE))
 
 
-@pytest.mark.parametrize("endpoint", exchange.ENDPOINTS, ids=lambda e: e.name)
+@each("endpoint", exchange.ENDPOINTS, ids=lambda e: e.name)
 def test_every_route_is_described_with_its_fields(endpoint: Any) -> None:
     assert set(WIRE) == {e.path for e in exchange.ENDPOINTS}
     takes, answers = (set(re.findall(r"\w+", part)) for part in WIRE[endpoint.path].split(" | "))

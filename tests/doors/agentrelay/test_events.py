@@ -29,6 +29,7 @@ from clawlink.errors import (
 from clawlink.store.memory import MemoryStore
 from tests.relay.scene import Scene
 from tests.store.faulty import FaultyStore
+from tests.tables import each
 
 HOUR = 3600.0
 
@@ -387,7 +388,7 @@ async def test_two_of_a_name_are_told_apart(events: Events) -> None:
     assert await events.kept() == (0, 0)
 
 
-@pytest.mark.parametrize(
+@each(
     "line",
     ["REQ,e1,s/e2.json,,", "REQ,e1,,,", "RESPONSE,e1,s/e1.json,,", "REQ,../e1,s/../e1.json,,", "hello", "REQ,e1,/e1,,"],
 )

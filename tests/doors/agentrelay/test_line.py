@@ -10,6 +10,7 @@ import pytest
 from clawlink.doors.agentrelay.wire import line
 from clawlink.doors.agentrelay.wire.line import SHORT, Line, announce, build, find, parse
 from clawlink.errors import BadRequest
+from tests.tables import each
 
 REQ = Line("REQ", "event_001", "s/event_001.json", "")
 CMP = Line("CMP", "event_001", "", "ABC123")
@@ -59,12 +60,12 @@ MESSAGES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "line"), MESSAGES, ids=[ascii(text)[:60] for text, _ in MESSAGES])
+@each(("text", "line"), MESSAGES, ids=[ascii(text)[:60] for text, _ in MESSAGES])
 def test_a_line_is_found_in_what_agents_write(text: str, line: Line) -> None:
     assert parse(text) == line
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         "",
@@ -86,7 +87,7 @@ def test_what_has_no_line_is_refused(text: str) -> None:
     assert refused.value.field == "message"
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         'REQ,"e,1",s/e1.json,,',
@@ -102,7 +103,7 @@ def test_an_id_that_is_none_is_refused_with_its_field(text: str) -> None:
     assert refused.value.field == "event_id"
 
 
-@pytest.mark.parametrize("length", range(1, 17))
+@each("length", range(1, 17))
 def test_lines_are_short_for_ids_of_up_to_16_characters(length: int) -> None:
     id = "e" * length
     assert len(announce("REQ", id)) < SHORT
@@ -116,7 +117,7 @@ def test_a_pointer_is_written_in_full_where_that_is_short_or_where_nothing_helps
     assert announce("REQ", "e" * 40) == f"REQ,{'e' * 40},s/{'e' * 40}.json,,"
 
 
-@pytest.mark.parametrize("data", ["", "ABC123", "a,b", 'a"b', "a b", '"', "é", ",,,"])
+@each("data", ["", "ABC123", "a,b", 'a"b', "a b", '"', "é", ",,,"])
 def test_what_is_built_is_read_again(data: str) -> None:
     assert find(build("CMP", "e1", "", data)) == Line("CMP", "e1", "", data)
 

@@ -12,6 +12,7 @@ import pytest
 from clawlink.doors.agentrelay.settings import Settings
 from clawlink.doors.agentrelay.wire import exchange
 from tests.conftest import Running, Serve
+from tests.tables import each
 
 EVENT = {"event_id": "e1", "content": {"task": "sum"}}
 
@@ -83,7 +84,7 @@ async def test_acting_needs_the_agents_key_and_the_relays_token(serve: Serve, en
     assert (status, refused["code"]) == (405, "method_not_allowed")
 
 
-@pytest.mark.parametrize(
+@each(
     ("verb", "body", "status", "field"),
     [
         ("send", {}, 400, "to_agent"),
@@ -111,14 +112,14 @@ async def test_what_is_wrong_is_told_with_its_field(
     assert (got, refused["field"]) == (status, field), refused
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'{"from_agent": "\xff"}', b"[" * 100_000])
+@each("body", [b"", b"{", b"[]", b"\xff", b'{"from_agent": "\xff"}', b"[" * 100_000])
 async def test_what_is_no_json_is_refused(pair: Pair, body: bytes) -> None:
     status, refused = await pair.relay.ask("POST", "/agentrelay/send", data=body)
     assert status == 400
     assert refused["code"] in ("bad_json", "bad_request")
 
 
-@pytest.mark.parametrize(("verb", "field"), [("send", "content"), ("update", "updates")])
+@each(("verb", "field"), [("send", "content"), ("update", "updates")])
 async def test_contents_nested_too_deep_are_refused(pair: Pair, verb: str, field: str) -> None:
     deep: Any = []
     for _ in range(65):

@@ -9,6 +9,7 @@ from clawlink.doors.agentrelay import rules
 from clawlink.doors.agentrelay.rules import Event, Status, Verdict
 from clawlink.errors import BadRequest, UnknownEvent, WrongState
 from tests.domain.test_devices import NAMES, PORTS
+from tests.tables import each
 
 NOW = 1_000_000.0
 
@@ -99,7 +100,7 @@ def read(**fields: object) -> Event:
     return rules.receive(sent(**fields), "b", NOW + 1)
 
 
-@pytest.mark.parametrize("id", ATTACKS, ids=ascii)
+@each("id", ATTACKS, ids=ascii)
 def test_no_id_leads_out_of_its_folder_or_out_of_its_line(id: str) -> None:
     with pytest.raises(BadRequest) as refused:
         rules.require_id(id)
@@ -107,7 +108,7 @@ def test_no_id_leads_out_of_its_folder_or_out_of_its_line(id: str) -> None:
     assert "order-17" in refused.value.message
 
 
-@pytest.mark.parametrize(
+@each(
     "ptr",
     [
         *(f"s/{id}.json" for id in ATTACKS),
@@ -134,9 +135,7 @@ def test_no_pointer_leads_anywhere_but_to_its_event(ptr: str) -> None:
     assert refused.value.field == "ptr"
 
 
-@pytest.mark.parametrize(
-    "id", ["e1", "event_001", "r1_r", "a", "_x", "hop-1.2", "Console", "com10", "a" * 128, "任务七", "заказ-1", "é1"]
-)
+@each("id", ["e1", "event_001", "r1_r", "a", "_x", "hop-1.2", "Console", "com10", "a" * 128, "任务七", "заказ-1", "é1"])
 def test_ids_of_any_script_are_taken(id: str) -> None:
     assert rules.require_id(id) == id
     assert rules.require_pointer(f"s/{id}.json", id) == f"s/{id}.json" == rules.pointer(id)
@@ -151,7 +150,7 @@ def test_an_id_is_used_once_whatever_its_case() -> None:
         rules.require_unused("Été", ["été"])
 
 
-@pytest.mark.parametrize(
+@each(
     ("content", "hours"),
     [
         ({}, 24),
@@ -175,7 +174,7 @@ def test_nothing_is_kept_for_ever() -> None:
         rules.ttl_hours({"ttl_hours": 10**9})
 
 
-@pytest.mark.parametrize(
+@each(
     ("fields", "field"),
     [
         ({"sender": None}, "sender_agent"),
@@ -284,7 +283,7 @@ def test_a_line_of_another_type_is_refused() -> None:
         rules.require_said(sent(), "RESPONSE")
 
 
-@pytest.mark.parametrize(
+@each(
     "data",
     [
         's3cret"',
@@ -322,7 +321,7 @@ def test_no_cmp_counts_of_what_nobody_received() -> None:
     assert rules.verify(event, "forged", NOW) == (Verdict.MISMATCH, event)
 
 
-@pytest.mark.parametrize(("id", "other"), [("stra\u00dfe", "strasse"), ("\u0130x", "i\u0307x"), ("\u017fx", "sx")])
+@each(("id", "other"), [("stra\u00dfe", "strasse"), ("\u0130x", "i\u0307x"), ("\u017fx", "sx")])
 def test_ids_that_some_systems_take_for_the_same_are_used_together(id: str, other: str) -> None:
     for one, two in ((id, other), (other, id)):
         with pytest.raises(WrongState, match="by case alone"):

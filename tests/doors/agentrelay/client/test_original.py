@@ -13,6 +13,7 @@ import pytest
 
 from clawlink import agentrelay
 from clawlink.agentrelay import AgentRelayTool
+from tests.tables import each
 
 PARTIES = {"sender_agent": "agent:sender:main", "receiver_agent": "agent:worker:main"}
 OLD = "2026-03-01T00:00:00"
@@ -79,7 +80,7 @@ def test_cleaning_up() -> None:
     assert (record["status"], record["file_exists"]) == ("expired", False)
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "parameters"),
     [
         ("agentrelay_send", "agent_id message_type event_id content secret"),
@@ -110,7 +111,7 @@ def test_the_names_and_parameters_are_the_originals(name: str, parameters: str) 
     assert list(inspect.signature(getattr(agentrelay, name)).parameters) == parameters.split()
 
 
-@pytest.mark.parametrize(
+@each(
     ("name", "parameters"),
     [
         ("send", "agent_id msg_type event_id content"),
