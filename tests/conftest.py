@@ -24,6 +24,7 @@ from clawlink.domain.limits import Limits
 from clawlink.server.app import App
 from clawlink.store.base import Store
 from clawlink.store.memory import MemoryStore
+from tests import shells
 from tests.browser import programs
 from tests.store.faulty import FaultyStore
 
@@ -69,10 +70,13 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print one line for what was left out."""
+    """Print a line for each thing that was left out."""
     missing = programs.missing()
     if missing:
         terminalreporter.write_line(f"left out: tests/browser, since {missing} (see tests/browser/programs.py)")
+    absent = shells.left_out()
+    if absent:
+        terminalreporter.write_line(f"left out: {absent}")
 
 
 def pytest_asyncio_loop_factories(

@@ -91,20 +91,25 @@ def add_slot(
     help: str,
     required: bool = True,
     unless: tuple[str, ...] = (),
-    complete: Any = None,
+    kind: str | None = None,
     **kwargs: Any,
 ) -> None:
-    """Add what is given by its place, or by the flag."""
+    """Add what is given by its place, or by the flag. ``kind`` says what completes it at a prompt."""
     for action in (
         parser.add_argument(
             _place(flag), nargs="?", metavar=metavar, default=argparse.SUPPRESS, help=help.replace("%", "%%")
         ),
         parser.add_argument(flag, metavar=metavar, help="the same, as a flag", **kwargs),
     ):
-        if complete is not None:
-            action.complete = complete  # type: ignore[attr-defined]
+        if kind is not None:
+            completed_by(action, kind)
     if isinstance(parser, Parser):
         parser.slots.append(Slot(metavar, flag, action.dest, required, unless))
+
+
+def completed_by(action: argparse.Action, kind: str) -> None:
+    """Say what completes an argument at a prompt: ``agents``, ``identities`` or ``keys``. Paths need no saying."""
+    action.kind = kind  # type: ignore[attr-defined]
 
 
 def parsed(parser: Parser, words: Sequence[str], args: argparse.Namespace) -> None:

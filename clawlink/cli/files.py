@@ -29,7 +29,7 @@ _MOST_STEM_BYTES = 150
 
 def add_file_key(parser: ArgumentParser) -> None:
     """Add the key of a file."""
-    add_slot(parser, "KEY", "--key", help="the file's key: what others ask for; may contain /")
+    add_slot(parser, "KEY", "--key", kind="keys", help="the file's key: what others ask for; may contain /")
 
 
 def reader(ctx: Context) -> Client:

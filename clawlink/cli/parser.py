@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterable, Sequence
 
-from clawlink.cli.arguments import Parser, parsed, suggestion
+from clawlink.cli.arguments import Parser, completed_by, parsed, suggestion
 from clawlink.cli.exits import MEANING, UsageError
 from clawlink.cli.verb import Noun, Verb
 from clawlink.cli.verbs import find, noun_named, nouns, spellings, verbs
@@ -55,7 +55,10 @@ def _add_everywhere(parser: argparse.ArgumentParser) -> None:
         "--relay", metavar="URL", default=absent, help="the relay's address (default: where you registered)"
     )
     group.add_argument("--token", metavar="T", default=absent, help="the relay's token")
-    group.add_argument("--as", metavar="NAME", dest="named", default=absent, help="which of several identities to use")
+    identity = group.add_argument(
+        "--as", metavar="NAME", dest="named", default=absent, help="which of several identities to use"
+    )
+    completed_by(identity, "identities")
     group.add_argument("--ca", metavar="FILE", default=absent, help="certificate to trust for https, PEM")
     group.add_argument(
         "--timeout", metavar="S", type=_seconds, default=absent, help="seconds to wait for an answer (default 10)"
@@ -89,12 +92,17 @@ def parser_of(verb: Verb) -> Parser:
     return parser
 
 
-def everything() -> argparse.ArgumentParser:
-    """Return one parser with all nouns, verbs and flags, for completion scripts."""
+def everything(*, hyphened: bool = True) -> argparse.ArgumentParser:
+    """Return one parser with all nouns, verbs and flags, for completion scripts.
+
+    Without ``hyphened`` it has no ``file-put`` beside ``file put``.
+    """
     top = _top()
     words = top.add_subparsers(dest="verb", metavar="COMMAND")
     for verb in verbs():
         for alias in verb.aliases if verb.noun else verb.spellings:
+            if not hyphened and alias == f"{verb.noun}-{verb.name}":
+                continue
             _fill(words.add_parser(alias, help=verb.help, description=verb.help), verb)
     for noun in nouns():
         if noun.name:

@@ -46,11 +46,11 @@ def fetch() -> None:
         quiet = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=120", "-o", "Dpkg::Use-Pty=0"]
         environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
         for command in (["update"], ["install", "--yes", "--no-install-recommends", "chromium"]):
-            _run([*quiet, *command], env=environment)
+            run_quietly([*quiet, *command], env=environment)
     npm = shutil.which("npm")
     if not TUS_SCRIPT.exists() and npm is not None:
         CACHE.mkdir(parents=True, exist_ok=True)
-        _run([npm, "pack", "--silent", TUS], cwd=CACHE)
+        run_quietly([npm, "pack", "--silent", TUS], cwd=CACHE)
         for packed in CACHE.glob("tus-js-client-*.tgz"):
             with tarfile.open(packed) as package:
                 script = package.extractfile("package/dist/tus.min.js")
@@ -59,7 +59,7 @@ def fetch() -> None:
             packed.unlink()
 
 
-def _run(command: list[str], **options: Any) -> None:
+def run_quietly(command: list[str], **options: Any) -> None:
     """Run a program that may ask nothing and says nothing unless it fails."""
     done = subprocess.run(
         command,

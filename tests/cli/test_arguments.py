@@ -154,7 +154,7 @@ def test_usage_is_the_words_that_are_needed() -> None:
         ("wait", "wait TASK ... [flags]"),
         ("redrive", "message redrive (--id ID | --all) [flags]"),
         ("work", "work --exec COMMAND [flags]"),
-        ("completion", "completion bash|zsh|fish [flags]"),
+        ("completion", "completion bash|zsh|fish|agents|identities|keys [BEGINNING] [flags]"),
         ("poll", "poll [flags]"),
     ):
         with pytest.raises(SystemExit) as ended:

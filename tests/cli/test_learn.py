@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -129,33 +128,3 @@ def test_skill_does_not_overwrite_what_differs(call: Run, tmp_path: Path) -> Non
     call(*args, "--force").ok()
     assert target.read_bytes() == SKILL.read_bytes()
     assert "up to date" in call(*args).ok().out
-
-
-# -- completion ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_is_a_script_of_that_shell(run: Run, shell: str, tmp_path: Path) -> None:
-    script = run("completion", shell).ok().out
-    for verb in verbs():
-        assert verb.name in script
-    assert "--reply-to" in script or "reply-to" in script
-    program = shutil.which(shell)
-    if program is not None:
-        file = tmp_path / "script"
-        file.write_text(script, "utf-8")
-        subprocess.run([program, "-n", str(file)], check=True, timeout=30)
-
-
-@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
-def test_completion_completes(run: Run) -> None:
-    script = run("completion", "bash").ok().out
-    ask = 'COMP_WORDS=(clawlink del); COMP_CWORD=1; _shtab_clawlink; echo "${COMPREPLY[@]}"'
-    done = subprocess.run(
-        ["bash", "-c", script + "\n" + ask], capture_output=True, text=True, timeout=30, env={**os.environ}
-    )
-    assert done.stdout.split() == ["delegate"], done.stderr
-
-
-def test_completion_with_json(call: Run) -> None:
-    assert call("completion", "fish", "--json").ok().json["shell"] == "fish"

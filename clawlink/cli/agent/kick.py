@@ -6,6 +6,7 @@ import contextlib
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
+from clawlink.cli.arguments import completed_by
 from clawlink.cli.exits import Exit
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 def add(parser: ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("agent", metavar="AGENT", help="id or name of the agent")
+    completed_by(parser.add_argument("agent", metavar="AGENT", help="id or name of the agent"), "agents")
     parser.add_argument("--admin-token", metavar="T", help="the relay's admin token (or CLAWLINK_ADMIN_TOKEN)")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
+from clawlink.cli.arguments import completed_by
 from clawlink.cli.exits import Exit
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
     parser.add_argument("--capability", metavar="C", help="only agents that can do this")
-    parser.add_argument("--name", help="only agents of this name")
+    completed_by(parser.add_argument("--name", help="only agents of this name"), "agents")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--status", choices=("online", "stale", "all"), default="online", help="default: online")
     which.add_argument(

@@ -17,7 +17,7 @@ _SECRETS = frozenset({"agent_key", "relay_key"})
 
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
-    add_slot(parser, "NAME", "--name", help="the agent's name, by which others address it")
+    add_slot(parser, "NAME", "--name", kind="identities", help="the agent's name, by which others address it")
     parser.add_argument("--caps", type=names, metavar="A,B", help="what it can do, separated by commas")
     parser.add_argument("--description", help="one sentence about it")
     parser.add_argument(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
+from clawlink.cli.arguments import completed_by
 from clawlink.cli.exits import Exit
 
 if TYPE_CHECKING:
@@ -20,13 +21,15 @@ _STYLES = (("+++", "bold"), ("---", "bold"), ("@@", "cyan"), ("+", "green"), ("-
 
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
-    parser.add_argument(
+    words = parser.add_argument(
         "words",
         nargs="*",
         metavar="KEY [A [B]]",
         help="the file's key, and from version A to version B (default: from the one before; to the newest)",
     )
-    parser.add_argument("--key", metavar="KEY", help="the file's key, as a flag")
+    key = parser.add_argument("--key", metavar="KEY", help="the file's key, as a flag")
+    for action in (words, key):
+        completed_by(action, "keys")
 
 
 def run(args: Namespace, ctx: Context) -> Exit:

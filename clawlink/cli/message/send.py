@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
-    add_slot(parser, "AGENT", "--to", help="whom to: a name, or an id")
+    add_slot(parser, "AGENT", "--to", kind="agents", help="whom to: a name, or an id")
     add_slot(parser, "TEXT", "--content", help="what to say; - reads standard input")
     parser.add_argument("--reply-to", metavar="ID", help="the message that this answers")
     parser.add_argument("--thread", metavar="NAME", help="the conversation that this belongs to")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
-from clawlink.cli.arguments import add_slot
+from clawlink.cli.arguments import add_slot, completed_by
 from clawlink.cli.exits import Exit
 from clawlink.cli.files import add_attach
 from clawlink.cli.values import (
@@ -35,6 +35,7 @@ def add(parser: ArgumentParser) -> None:
         "--to",
         unless=("--capability", "--to-any-of"),
         required=False,
+        kind="agents",
         type=names,
         action="extend",
         help="who is to do it: names or ids, separated by commas; with several, each gets a task of its own",
@@ -47,9 +48,10 @@ def add(parser: ArgumentParser) -> None:
         metavar="C,D",
         help="whoever has this claims it first; all of them, if several are given",
     )
-    parser.add_argument(
+    any_of = parser.add_argument(
         "--to-any-of", type=names, action="extend", metavar="A,B", help="whichever of these agents claims it first"
     )
+    completed_by(any_of, "agents")
     parser.add_argument(
         "--context", metavar="JSON", help="what they need to know, as a JSON object; - reads standard input"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING, Any
 
-from clawlink.cli.arguments import add_slot
+from clawlink.cli.arguments import add_slot, completed_by
 from clawlink.cli.exits import Exit
 from clawlink.cli.files import add_attach
 from clawlink.cli.values import STATUSES, add_idempotency_key, add_quiet, json_value, note, percent, task_id
@@ -31,7 +31,8 @@ def add(parser: ArgumentParser) -> None:
         metavar="R",
         help="the claim's, as poll --no-ack shows it: refused if that is no longer the present",
     )
-    parser.add_argument("--to", metavar="AGENT", help="the requester; known to the relay, so it may be left out")
+    to = parser.add_argument("--to", metavar="AGENT", help="the requester; known to the relay, so it may be left out")
+    completed_by(to, "agents")
     add_attach(parser)
     add_idempotency_key(parser)
     add_quiet(parser, "the response")

@@ -11,6 +11,7 @@ from argparse import SUPPRESS, ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from clawlink.cli.arguments import completed_by
 from clawlink.cli.exits import Exit
 from clawlink.cli.values import count, names, span
 
@@ -33,7 +34,10 @@ def add(parser: ArgumentParser) -> None:
         help="run for each task: the task is its standard input, as JSON; what it prints is the result",
     )
     parser.add_argument("--shell", action="store_true", help="have a shell run it (else it is a program and arguments)")
-    parser.add_argument("--name", help="register as this agent first, or resume it (default: the identity kept here)")
+    name = parser.add_argument(
+        "--name", help="register as this agent first, or resume it (default: the identity kept here)"
+    )
+    completed_by(name, "identities")
     parser.add_argument("--caps", type=names, metavar="A,B", help="what it can do, separated by commas")
     parser.add_argument("--concurrency", type=count, default=1, metavar="N", help="tasks at once (default 1)")
     parser.add_argument(

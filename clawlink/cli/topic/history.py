@@ -6,7 +6,7 @@ import contextlib
 from argparse import ArgumentParser, Namespace
 from typing import TYPE_CHECKING
 
-from clawlink.cli.arguments import add_slot
+from clawlink.cli.arguments import add_slot, completed_by
 from clawlink.cli.exits import Exit
 from clawlink.cli.values import count
 
@@ -21,7 +21,8 @@ def add(parser: ArgumentParser) -> None:
     """Add the flags."""
     add_slot(parser, "TOPIC", "--topic", required=False, help="only on this topic, or below it: build.*")
     parser.add_argument("--tag", metavar="T", help="only with this tag")
-    parser.add_argument("--author", metavar="AGENT", help="only of this agent: a name, or an id")
+    author = parser.add_argument("--author", metavar="AGENT", help="only of this agent: a name, or an id")
+    completed_by(author, "agents")
     parser.add_argument("--since", metavar="TIME", help="only since then: 30m or 2h ago, or a time in ISO-8601")
     parser.add_argument("--limit", type=count, default=_LIMIT, metavar="N", help=f"at most so many (default {_LIMIT})")
 
