@@ -18,6 +18,7 @@ from clawlink.domain.file import Content, SharedFile, Version
 from clawlink.domain.limits import Limits
 from clawlink.domain.pool import pool_for
 from clawlink.domain.record import Record
+from clawlink.domain.shares import Origin
 from clawlink.protocol import requests
 from clawlink.relay.files import Write
 from clawlink.relay.ids import receipt
@@ -219,7 +220,7 @@ async def _silent_agents(scene: Scene) -> Work:
 
 
 async def _files(scene: Scene) -> Work:
-    draft = scene.relay.storage.intake("f", "body")
+    draft = scene.relay.storage.intake("f", "body", Origin(None, "s"))
     await draft.write(b"x")
     content: Content = await scene.relay.files.keep(draft, Write(key="f", content_type="text/plain"))
     many = scene.many(scene.limits.max_files)

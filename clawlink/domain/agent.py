@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from clawlink.domain import looks
 from clawlink.domain.limits import Limits
 from clawlink.domain.record import text_bytes
+from clawlink.domain.shares import Origin
 
 # The bytes that an agent takes beside its texts, with its listing, and those of a held name, measured.
 _RECORD_BYTES = 520
@@ -62,6 +63,11 @@ class Agent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     @property
     def home(self) -> str:
         return self.id
+
+    @property
+    def origin(self) -> Origin:
+        """The address and the agent that it counts for."""
+        return Origin(self.address, self.id)
 
     @property
     def index_keys(self) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from msgspec.structs import replace
 
 from clawlink.domain.pool import is_pool
 from clawlink.domain.record import SETTLED, text_bytes
+from clawlink.domain.shares import Origin
 from clawlink.errors import LeaseLost
 
 
@@ -48,7 +49,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
 
     One that ``is_task`` carries a task. While ``has_record`` is false it is all there is of that task, and stays after
     the ack for as long as the task is open: ``visible_at`` is then when its holder loses it. ``holder`` is who claimed
-    it if that is not the mailbox's agent, and ``lease`` the seconds that were asked for.
+    it if that is not the mailbox's agent, and ``lease`` the seconds that were asked for. ``address`` is the sender's.
     """
 
     id: str
@@ -72,10 +73,16 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     deadline_at: float | None = None
     holder: str | None = None
     lease: float = 0.0
+    address: str | None = None
 
     @property
     def home(self) -> str:
         return self.mailbox
+
+    @property
+    def origin(self) -> Origin:
+        """The address and the agent that it counts for."""
+        return Origin(self.address, self.sender)
 
     @property
     def index_keys(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import msgspec
 from clawlink.domain.agent import Agent
 from clawlink.domain.readers import Access, Party, admitting
 from clawlink.domain.record import SETTLED, text_bytes
+from clawlink.domain.shares import Origin
 from clawlink.errors import BadRequest, FileLocked, NotAllowed, UnknownFile, VersionConflict
 
 PRESENT = "present"
@@ -68,6 +69,7 @@ class SharedFile(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     version number never matches a new file; it is 0 where there is no more than a lock. Without versions the file is
     not there. ``ends_at`` is when the janitor looks: a file whose time to live is over is gone from that moment.
     ``access`` is None if everyone may see it. What is left of a file for readers is for its readers, too.
+    ``counts_for`` is the last writer, or the holder of the lock where there is no more; ``address`` is its address.
     """
 
     id: str
@@ -78,10 +80,17 @@ class SharedFile(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     lock: Lock | None = None
     ends_at: float | None = None
     access: Access | None = None
+    counts_for: str = ""
+    address: str | None = None
 
     @property
     def home(self) -> str:
         return "file:" + self.id
+
+    @property
+    def origin(self) -> Origin:
+        """The address and the agent that it counts for."""
+        return Origin(self.address, self.counts_for)
 
     @property
     def index_keys(self) -> tuple[str, ...]:
@@ -93,7 +102,7 @@ class SharedFile(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def weight(self) -> int:
-        return self.versions[0].content.size if self.versions else 0
+        return sum([version.content.size for version in self.versions])
 
     @property
     def footprint(self) -> int:
@@ -310,6 +319,7 @@ def put(
     editor: str,
     now: float,
     keep: int,
+    address: str | None = None,
     if_version: Expected | int | None = None,
     ttl: float | None = None,
     burn: bool = False,
@@ -345,6 +355,8 @@ def put(
         lock=lock,
         ends_at=None if ttl is None else now + ttl,
         access=access,
+        counts_for=editor,
+        address=address,
     )
 
 
@@ -368,12 +380,20 @@ def expire(file: SharedFile, *, now: float, keep: float) -> SharedFile | None:
 
 
 def take_lock(
-    key: str, file: SharedFile | None, *, holder: str, until: float, note: str | None, now: float, keep: float
+    key: str,
+    file: SharedFile | None,
+    *,
+    holder: str,
+    until: float,
+    note: str | None,
+    now: float,
+    keep: float,
+    address: str | None = None,
 ) -> SharedFile:
     """Return the file, or a marker where there is none, with the lock. Raises nothing: see ``require_unlocked``."""
     lock = Lock(holder, until, note)
     if file is None:
-        return SharedFile(id=key, version=1, revision=0, lock=lock, ends_at=until)
+        return SharedFile(id=key, version=1, revision=0, lock=lock, ends_at=until, counts_for=holder, address=address)
     if present(file, now) is None:
         return _marker(file, revision=file.revision, lock=lock, until=max(now + keep, until))
     return msgspec.structs.replace(file, version=file.version + 1, lock=lock)
@@ -387,5 +407,12 @@ def drop_lock(file: SharedFile) -> SharedFile:
 def _marker(file: SharedFile, *, revision: int, lock: Lock | None, until: float) -> SharedFile:
     ends_at = until if lock is None else max(until, lock.until)
     return SharedFile(
-        id=file.id, version=file.version + 1, revision=revision, lock=lock, ends_at=ends_at, access=file.access
+        id=file.id,
+        version=file.version + 1,
+        revision=revision,
+        lock=lock,
+        ends_at=ends_at,
+        access=file.access,
+        counts_for=file.counts_for,
+        address=file.address,
     )

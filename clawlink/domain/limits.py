@@ -115,6 +115,9 @@ class Limits:
     knowledge_ttl: float = _limit(
         24 * 3600.0, "--knowledge-ttl", "seconds", "how long a broadcast is kept for those who come late"
     )
+    fair_share: int = _limit(
+        90, "--fair-share", "percent", "the part of what others leave of a limit that an agent may have"
+    )
     rate_agent: float = _limit(100.0, "--rate-agent", "per second", "new work from one agent; 0 turns it off")
     burst_agent: int = _limit(200, "--burst-agent", "messages", "new work from one agent at once")
     rate_pair: float = _limit(20.0, "--rate-pair", "per second", "new work from one agent to one other; 0 turns it off")

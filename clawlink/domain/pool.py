@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from clawlink.domain.agent import Agent, by_capability, by_name, fold
 from clawlink.domain.record import text_bytes
+from clawlink.domain.shares import Origin
 
 POOLS = "pools"
 _PREFIX = " pool "
@@ -27,7 +28,7 @@ class Pool(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     Empty tuples and None ask for nothing. Its home is the mailbox of its id. Capabilities and name are folded.
     ``used_at`` is when work was put here last. ``returns_at`` is when work that waits for an agent that has left goes
     back to its requesters. Times are seconds since the epoch. ``left`` is an agent that leaves: until all that it held
-    is taken back, nobody may claim here.
+    is taken back, nobody may claim here. ``opened_by`` is the sender of its first work, and ``address`` its address.
     """
 
     id: str
@@ -39,10 +40,17 @@ class Pool(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     key_hash: str | None = None
     returns_at: float | None = None
     left: Agent | None = None
+    opened_by: str = ""
+    address: str | None = None
 
     @property
     def home(self) -> str:
         return self.id
+
+    @property
+    def origin(self) -> Origin:
+        """The address and the agent that it counts for."""
+        return Origin(self.address, self.opened_by)
 
     @property
     def index_keys(self) -> tuple[str, ...]:

@@ -23,6 +23,7 @@ from clawlink.domain.delivery import Delivery, by_lender
 from clawlink.domain.limits import MAX_HISTORY, MAX_HISTORY_BYTES
 from clawlink.domain.pool import is_pool
 from clawlink.domain.record import SETTLED
+from clawlink.domain.shares import Origin
 from clawlink.errors import BadRequest, LeaseLost, NotAllowed, WrongState
 
 
@@ -117,7 +118,8 @@ class Task(msgspec.Struct, frozen=True, gc=False):
     encoded final response. ``held_until`` is when the owner's lease ends if nothing lengthens it, None for never;
     ``lease`` is what a sign of life lengthens it by. ``expires_at`` ends an open task, and is when a final one may be
     forgotten. ``said`` are the bytes of contents and notes in ``history``, ``folded`` counts what that had no room for,
-    and ``earlier`` are the versions before this record was made. Times are seconds since the epoch.
+    and ``earlier`` are the versions before this record was made. ``address`` is the requester's. Times are seconds
+    since the epoch.
     """
 
     id: str
@@ -146,10 +148,16 @@ class Task(msgspec.Struct, frozen=True, gc=False):
     said: int = 0
     folded: int = 0
     earlier: int = 0
+    address: str | None = None
 
     @property
     def home(self) -> str:
         return self.mailbox
+
+    @property
+    def origin(self) -> Origin:
+        """The address and the agent that it counts for."""
+        return Origin(self.address, self.requester)
 
     @property
     def index_keys(self) -> tuple[str, ...]:
@@ -218,6 +226,7 @@ def carried(d: Delivery) -> Task:
         d.deadline_at,
         queued_at=d.stored_at,
         earlier=d.version,
+        address=d.address,
     )
     if not d.attempts or d.delivered_at is None:
         return task

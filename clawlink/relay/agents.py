@@ -16,6 +16,7 @@ from clawlink.domain.delivery import copy_id
 from clawlink.domain.limits import AGENT_KEY_BITS, MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH, PRESENCE_AUDIENCE
 from clawlink.domain.message import AgentJoined, AgentLeft, Priority, encode
 from clawlink.domain.pool import Pool, is_heir
+from clawlink.domain.shares import Origin
 from clawlink.domain.topic import EVERYTHING
 from clawlink.errors import AmbiguousName, BadRequest, NameTaken, NotAllowed, RelayFull, StoreUnavailable, UnknownAgent
 from clawlink.protocol import proof, requests
@@ -28,6 +29,7 @@ from clawlink.relay.directory import Directory, card
 from clawlink.relay.ids import derived
 from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.memory import size_of
+from clawlink.relay.shares import Limit
 from clawlink.relay.turns import Turns
 from clawlink.store.base import Conflict, Drop, Put
 
@@ -148,7 +150,7 @@ class Agents:
             self._require_unreserved(name, None if old is None else old.name, field="name")
         if old is None:
             _require_plain(agent_id, field="agent_id")
-            await self._require_place()
+            await self._require_place(agent_id, address)
             await self._require_free_id(agent_id, now, claimed=key_hash is not None)
             await self._require_its_own(agent_id, name, key_hash)
         claimed = key_hash is not None
@@ -239,8 +241,10 @@ class Agents:
             return False
         return True
 
-    async def _require_place(self) -> None:
-        registered = await self._core.store.usage(Agent, REGISTERED)
+    async def _require_place(self, agent_id: str, address: str | None) -> None:
+        """Refuse an agent too many, of all or of an address. Raises RelayFull."""
+        store = self._core.store
+        registered = await store.usage(Agent, REGISTERED)
         limit = self._core.limits.max_agents
         if registered.count >= limit:
             raise RelayFull(
@@ -248,6 +252,17 @@ class Agents:
                 "or raise --max-agents",
                 limit=limit,
                 actual=registered.count,
+                retry_after=_FULL_RETRY_SECONDS,
+            )
+        if self._core.shares.contended(registered.count, limit):
+            self._core.shares.require(
+                RelayFull,
+                Origin(address, agent_id),
+                await store.usage_from(Agent, REGISTERED, address, agent_id),
+                count=Limit(limit, registered.count, 1),
+                holds="the relay has",
+                what="agents",
+                then="have some leave, or raise --max-agents",
                 retry_after=_FULL_RETRY_SECONDS,
             )
 
@@ -534,6 +549,7 @@ class Agents:
                         now=now,
                         level=Priority.LOW.level,
                         merge="agent:" + agent.id,
+                        address=agent.address,
                     )
                 )
 

@@ -102,7 +102,7 @@ class Broadcasts:
             self._require_same(id, record.body, sender, ask, now)
         refused = record.refused
         if refused is None:
-            refused = await self._copy(record, now, ask.ttl)
+            refused = await self._copy(sender, record, now, ask.ttl)
             await core.commit(record.home, Put(record.done(refused)))
         return BroadcastSent("broadcast_sent", id, len(record.recipients) - refused, refused)
 
@@ -118,7 +118,7 @@ class Broadcasts:
                 current=id,
             )
 
-    async def _copy(self, record: Broadcast, now: float, ttl: float | None) -> int:
+    async def _copy(self, sender: Agent, record: Broadcast, now: float, ttl: float | None) -> int:
         """Put the copies that are missing; return how many mailboxes had no room."""
         store = self._core.store
         refused = 0
@@ -128,7 +128,15 @@ class Broadcasts:
             id = copy_id(record.id, agent_id)
             if await store.get(Delivery, id) is None and await store.get(Agent, agent_id) is not None:
                 ends_at = None if ttl is None else record.stored_at + ttl
-                copy = self._mailbox.new(id, agent_id, sender=record.sender, body=record.body, now=now, ends_at=ends_at)
+                copy = self._mailbox.new(
+                    id,
+                    agent_id,
+                    sender=record.sender,
+                    body=record.body,
+                    now=now,
+                    ends_at=ends_at,
+                    address=sender.address,
+                )
                 refused += not await self._mailbox.put_notice(copy)
         return refused
 

@@ -15,6 +15,7 @@ from clawlink.errors import Draining, StoreUnavailable
 from clawlink.relay.happenings import Happenings
 from clawlink.relay.ids import Ids
 from clawlink.relay.memory import Memory
+from clawlink.relay.shares import FairShares
 from clawlink.relay.sockets import Sockets
 from clawlink.relay.stats import Stats
 from clawlink.store.base import Absent, Conflict, Drop, Put, Signal, Signals, Store
@@ -58,6 +59,7 @@ class Core:
         self.stats = Stats()
         self.happenings = Happenings(clock)
         self.memory = Memory(store, limits, self.stats)
+        self.shares = FairShares(limits.fair_share)
         self.secret = secret or os.urandom(32)
         self.sockets = Sockets()
         self.draining = False

@@ -25,6 +25,7 @@ from clawlink.relay.grants import Grants
 from clawlink.relay.ids import derived
 from clawlink.relay.mailbox import Mailbox, owner
 from clawlink.relay.pools import Pools
+from clawlink.relay.shares import Limit, added
 from clawlink.relay.upkeep import pool_of
 from clawlink.store.base import Absent, Conflict
 
@@ -143,12 +144,6 @@ class Delegations:
         body = encode(message)
         if own is not None:
             body = _with_further(body, own.further)
-        await self._mailbox.require_room(mailbox, len(body))
-        await self._require_capacity(mailbox, len(body))
-        if ask.attachments and isinstance(to, Agent):
-            await self._grants.to_agent(sender, ask.attachments, to)
-        elif ask.attachments:
-            await self._grants.to_holders(sender, ask.attachments, message.message_id)
         delivery = self._mailbox.new(
             message.message_id,
             mailbox,
@@ -158,7 +153,14 @@ class Delegations:
             level=ask.priority.level,
             is_task=True,
             ends_at=None if ask.deadline is None else now + ask.deadline,
+            address=sender.address,
         )
+        await self._mailbox.require_room(delivery)
+        await self._require_capacity(delivery)
+        if ask.attachments and isinstance(to, Agent):
+            await self._grants.to_agent(sender, ask.attachments, to)
+        elif ask.attachments:
+            await self._grants.to_holders(sender, ask.attachments, message.message_id)
         if ask.idempotency_key is None and pool is None and own is None:
             try:
                 await self._mailbox.put(delivery)
@@ -172,7 +174,7 @@ class Delegations:
         """Store a delegation that may be there already, or whose pool may change."""
         first = await self._first(delivery.id)
         if first is None:
-            using = () if pool is None else (await self._pools.using(pool),)
+            using = () if pool is None else (await self._pools.using(pool, delivery.origin),)
             await self._mailbox.put(delivery, Absent(Task, delivery.id), *using)
         return first
 
@@ -214,8 +216,9 @@ class Delegations:
         members = message.to_any_of if isinstance(message.to_any_of, tuple) else ()
         return Pooled(list(pool.capabilities), list(members), await self._pools.online(pool))
 
-    async def _require_capacity(self, mailbox: str, size: int) -> None:
-        """Refuse more work for one that has too much of it unfinished, fetched or not."""
+    async def _require_capacity(self, new: Delivery) -> None:
+        """Refuse more work for an agent that has too much of it unfinished, fetched or not, or too much from one."""
+        mailbox, size = new.mailbox, len(new.body)
         key = by_owner(mailbox)
         store, limits = self._core.store, self._core.limits
         known, alone = await store.usage(Task, key), await store.usage(Delivery, key)
@@ -234,6 +237,18 @@ class Delegations:
                 f"pass its limit of {limits.max_mailbox_bytes}; try again when some are answered",
                 limit=limits.max_mailbox_bytes,
                 actual=held + size,
+                retry_after=_FULL_RETRY_SECONDS,
+            )
+        if self._core.shares.contended(count, limits.max_open_tasks, held + size, limits.max_mailbox_bytes):
+            self._core.shares.require(
+                MailboxFull,
+                new.origin,
+                added([await store.usage_from(kind, key, *new.origin) for kind in (Task, Delivery)]),
+                count=Limit(limits.max_open_tasks, count, 1),
+                bytes=Limit(limits.max_mailbox_bytes, held, size),
+                holds=f"{owner(mailbox)} has",
+                what="tasks without a final answer",
+                then="try again when some are answered",
                 retry_after=_FULL_RETRY_SECONDS,
             )
 

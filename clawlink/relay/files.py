@@ -35,6 +35,7 @@ from clawlink.relay.file_views import lock_info, readers_of
 from clawlink.relay.ids import derived
 from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.memory import NEW_RECORD_BYTES, size_of
+from clawlink.relay.shares import Limit, added
 from clawlink.relay.storage import Intake, Storage
 from clawlink.relay.task_reads import read_task
 from clawlink.relay.turns import SLICE, Turns
@@ -109,7 +110,7 @@ class Files:
         Raises VersionConflict, FileLocked, TooLarge, StorageFull, DigestMismatch, RateLimited, NotAllowed.
         """
         ask = await self.require_writable(editor, ask)
-        intake = self._storage.intake(ask.key, field)
+        intake = self._storage.intake(ask.key, field, editor.origin)
         try:
             if size is not None:
                 await intake.expect(size)
@@ -139,7 +140,7 @@ class Files:
         rules.require_unlocked(ask.key, old, editor.id, now, force=ask.force, shown=lock_info)
         rules.require_revision(ask.key, old, ask.if_version, now)
         if old is None:
-            await self._require_place()
+            await self._require_place(editor)
         more = 0 if access is None else access.footprint
         await core.memory.require(NEW_RECORD_BYTES + text_bytes(ask.key) + _texts(ask) + more)
         return ask
@@ -167,10 +168,10 @@ class Files:
             )
         return tuple([party(await self._agents.resolve(one, field="readers")) for one in named])
 
-    async def _require_place(self) -> None:
-        """Refuse one file too many. Raises StorageFull."""
-        limit = self._core.limits.max_files
-        there = [await self._core.store.usage(SharedFile, key) for key in (PRESENT, RESTRICTED, ABSENT)]
+    async def _require_place(self, agent: Agent) -> None:
+        """Refuse a file too many, of all or of an agent's share. Raises StorageFull."""
+        limit, store = self._core.limits.max_files, self._core.store
+        there = [await store.usage(SharedFile, key) for key in (PRESENT, RESTRICTED, ABSENT)]
         count = sum(usage.count for usage in there)
         if count >= limit:
             raise StorageFull(
@@ -179,6 +180,17 @@ class Files:
                 limit=limit,
                 actual=count + 1,
                 current={"free": 0},
+            )
+        if self._core.shares.contended(count, limit):
+            origin = agent.origin
+            self._core.shares.require(
+                StorageFull,
+                origin,
+                added([await store.usage_from(SharedFile, key, *origin) for key in (PRESENT, RESTRICTED, ABSENT)]),
+                count=Limit(limit, count, 1),
+                holds="the relay has",
+                what="files and locks",
+                then="delete some and wait a while, or raise --max-files",
             )
 
     async def keep(self, intake: Intake, ask: Write) -> Content:
@@ -241,8 +253,13 @@ class Files:
             file_type=ask.file_type or ("text" if ask.content_type.startswith("text/") else "binary"),
             content_type=ask.content_type,
             editor=editor.id,
+            address=editor.address,
             now=now,
-            keep=1 + self._storage.kept(() if old is None else old.versions, core.limits.file_versions - 1),
+            keep=1
+            + min(
+                self._storage.kept(() if old is None else old.versions, core.limits.file_versions - 1),
+                await self._storage.kept_by_share(editor.origin, old, content.size),
+            ),
             if_version=ask.if_version,
             ttl=ask.ttl,
             burn=ask.burn,
@@ -326,10 +343,17 @@ class Files:
         rules.require_admitted(ask.file_key, old, holder)
         rules.require_unlocked(ask.file_key, old, holder.id, now, force=ask.force, shown=lock_info)
         if old is None:
-            await self._require_place()
+            await self._require_place(holder)
         until = now + ask.seconds
         new = rules.take_lock(
-            ask.file_key, old, holder=holder.id, until=until, note=ask.note, now=now, keep=core.limits.retention
+            ask.file_key,
+            old,
+            holder=holder.id,
+            address=holder.address,
+            until=until,
+            note=ask.note,
+            now=now,
+            keep=core.limits.retention,
         )
         await core.memory.require(size_of(new) - (0 if old is None else size_of(old)))
         await core.commit(new.home, Put(new))

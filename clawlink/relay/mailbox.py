@@ -17,6 +17,7 @@ from clawlink.errors import MailboxFull, RelayFull, StorageFull
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.memory import NEW_RECORD_BYTES
 from clawlink.relay.pages import page_within
+from clawlink.relay.shares import Limit
 from clawlink.relay.turns import Turns
 from clawlink.store.base import Absent, Conflict, Drop, Page, Put
 
@@ -52,10 +53,11 @@ class Mailbox:
         merge: str | None = None,
         is_task: bool = False,
         ends_at: float | None = None,
+        address: str | None = None,
     ) -> Delivery:
         """Return a delivery that is due at once, the last of its priority.
 
-        Its time to live ends at a full second; for a task, an ``ends_at`` is its deadline.
+        Its time to live ends at a full second; for a task, an ``ends_at`` is its deadline. ``address`` is the sender's.
         """
         usual = float(math.ceil(now + self._core.limits.message_ttl))
         if usual != self._ends_at:
@@ -74,17 +76,19 @@ class Mailbox:
             merge=merge,
             is_task=is_task,
             deadline_at=ends_at if is_task else None,
+            address=address,
         )
 
-    async def require_room(self, mailbox: str, size: int, *, notice: bool = False, answers: bool = False) -> None:
-        """Refuse what would overfill the mailbox, the relay, or its memory.
+    async def require_room(self, new: Delivery, *, notice: bool = False, answers: bool = False) -> None:
+        """Refuse what would overfill the mailbox, the relay, its memory, or its sender's share of the first two.
 
         Notices and broadcasts fill only half of a mailbox, so that work still finds room. What ``answers`` open work
         finds room in memory when new work finds none.
         """
-        limits = self._core.limits
+        limits, store = self._core.limits, self._core.store
+        mailbox, size = new.mailbox, len(new.body)
         share = _NOTICE_SHARE if notice else 1.0
-        used = await self._core.store.load(mailbox)
+        used = await store.load(mailbox)
         if used.count >= limits.max_mailbox_messages * share:
             raise MailboxFull(
                 f"{owner(mailbox)} holds {used.count} messages and takes no more than "
@@ -101,7 +105,21 @@ class Mailbox:
                 actual=used.bytes + size,
                 retry_after=_FULL_RETRY_SECONDS,
             )
-        held = await self._core.store.total()
+        if self._core.shares.contended(
+            used.count, limits.max_mailbox_messages * share, used.bytes + size, limits.max_mailbox_bytes * share
+        ):
+            self._core.shares.require(
+                MailboxFull,
+                new.origin,
+                await store.load_from(mailbox, *new.origin),
+                count=Limit(limits.max_mailbox_messages * share, used.count, 1),
+                bytes=Limit(limits.max_mailbox_bytes * share, used.bytes, size),
+                holds=f"{owner(mailbox)} holds",
+                what="messages",
+                then="try again when its owner has read some",
+                retry_after=_FULL_RETRY_SECONDS,
+            )
+        held = await store.total()
         if held.bytes + size > limits.max_stored_bytes:
             raise RelayFull(
                 f"the relay holds {held.bytes} bytes of messages and takes no more than {limits.max_stored_bytes}; "
@@ -110,12 +128,23 @@ class Mailbox:
                 actual=held.bytes + size,
                 retry_after=_FULL_RETRY_SECONDS,
             )
+        if self._core.shares.contended(held.count, math.inf, held.bytes + size, limits.max_stored_bytes):
+            self._core.shares.require(
+                RelayFull,
+                new.origin,
+                await store.load_from(None, *new.origin),
+                bytes=Limit(limits.max_stored_bytes, held.bytes, size),
+                holds="the relay holds",
+                what="messages",
+                then="try again when some have been read",
+                retry_after=_FULL_RETRY_SECONDS,
+            )
         await self._core.memory.require(size + NEW_RECORD_BYTES, answers=answers)
 
-    async def has_room(self, mailbox: str, size: int, *, answers: bool = False) -> bool:
-        """Tell whether a notice of that size finds room in the mailbox."""
+    async def has_room(self, new: Delivery, *, answers: bool = False) -> bool:
+        """Return True if a notice finds room in its mailbox."""
         try:
-            await self.require_room(mailbox, size, notice=True, answers=answers)
+            await self.require_room(new, notice=True, answers=answers)
         except (MailboxFull, RelayFull, StorageFull):
             return False
         return True
@@ -158,7 +187,7 @@ class Mailbox:
                         break
                     core.stats.merged += 1
                     return True
-        if not await self.has_room(delivery.mailbox, len(delivery.body), answers=answers):
+        if not await self.has_room(delivery, answers=answers):
             return False
         await self.put_once(delivery)
         return True

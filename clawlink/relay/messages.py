@@ -56,12 +56,13 @@ class Messages:
         self._arrivals.require_pace(sender.id, to.id)
         now = core.clock()
         body = encode(_plain(id, sender, ask, to.id, chain, now))
-        await self._mailbox.require_room(to.id, len(body))
+        new = self._mailbox.new(
+            id, to.id, sender=sender.id, body=body, now=now, level=ask.priority.level, address=sender.address
+        )
+        await self._mailbox.require_room(new)
         await self._grants.to_agent(sender, ask.attachments, to)
         route = core.sockets.route(to.id)
-        stored = await self._mailbox.put_once(
-            self._mailbox.new(id, to.id, sender=sender.id, body=body, now=now, level=ask.priority.level)
-        )
+        stored = await self._mailbox.put_once(new)
         if stored.body is not body:
             return await self._repeat(stored, sender, ask)
         if ask.in_reply_to is not None:

@@ -9,10 +9,12 @@ from msgspec.structs import replace
 from clawlink.domain.agent import Agent, Presence, by_capability, by_name, presence
 from clawlink.domain.delivery import Delivery, by_lender
 from clawlink.domain.pool import POOLS, Pool, by_member, eligible, is_pool, keys_of, skills_of
+from clawlink.domain.shares import Origin
 from clawlink.domain.task import Task
 from clawlink.errors import RelayFull
 from clawlink.relay.core import Core
 from clawlink.relay.memory import size_of
+from clawlink.relay.shares import Limit
 from clawlink.relay.turns import SLICE, Turns
 from clawlink.store.base import Conflict, Drop, Put, Signal
 
@@ -143,24 +145,21 @@ class Pools:
         """Tell whether an agent has the pool's mailbox for its own by now: then it is nobody else's."""
         return not is_pool(pool.id) and await self._core.store.get(Agent, pool.id) is not None
 
-    async def using(self, wanted: Pool, *, make_room: bool = False, rename: bool = False) -> Put:
+    async def using(
+        self, wanted: Pool, origin: Origin | None = None, *, make_room: bool = False, rename: bool = False
+    ) -> Put:
         """Return what makes sure, with the commit of a piece of work, that its pool is found. Raises RelayFull.
 
-        Work that is taken back finds room always: ``make_room``. ``rename`` where the agent of a mailbox leaves, which
-        may have had another name or key when it left before.
+        A new pool counts for its ``origin``. Work that is taken back finds room always: ``make_room``. ``rename`` where
+        the agent of a mailbox leaves, which may have had another name or key when it left before.
         """
-        store, limit = self._core.store, self._core.limits.max_pools
-        found = await store.get(Pool, wanted.id)
+        found = await self._core.store.get(Pool, wanted.id)
         if found is None and not make_room:
-            pools = await store.usage(Pool, POOLS)
-            if pools.count >= limit and not await self._drop_an_empty_one():
-                raise RelayFull(
-                    f"{pools.count} combinations of capabilities have work waiting, and the relay keeps no more than "
-                    f"{limit}; try again when some of it is done, or raise --max-pools",
-                    limit=limit,
-                    actual=pools.count,
-                    retry_after=_FULL_RETRY_SECONDS,
-                )
+            while (full := await self._full(origin)) is not None:
+                if not await self._drop_an_empty_one():
+                    raise full
+        if found is None and origin is not None:
+            wanted = replace(wanted, address=origin.address, opened_by=origin.agent)
         if found is None and not make_room:
             await self._core.memory.require(size_of(wanted))
         if found is not None and rename:
@@ -168,6 +167,35 @@ class Pools:
         if found is not None:
             found = replace(found, returns_at=wanted.returns_at)
         return Put((found or wanted).used(self._core.clock()))
+
+    async def _full(self, origin: Origin | None) -> RelayFull | None:
+        """Return the refusal of one pool more; None if it may come."""
+        store, limit = self._core.store, self._core.limits.max_pools
+        pools = await store.usage(Pool, POOLS)
+        if pools.count >= limit:
+            return RelayFull(
+                f"{pools.count} combinations of capabilities have work waiting, and the relay keeps no more than "
+                f"{limit}; try again when some of it is done, or raise --max-pools",
+                limit=limit,
+                actual=pools.count,
+                retry_after=_FULL_RETRY_SECONDS,
+            )
+        if origin is None or not self._core.shares.contended(pools.count, limit):
+            return None
+        try:
+            self._core.shares.require(
+                RelayFull,
+                origin,
+                await store.usage_from(Pool, POOLS, *origin),
+                count=Limit(limit, pools.count, 1),
+                holds="the relay keeps",
+                what="combinations of capabilities with work that waits",
+                then="try again when some of it is done, or raise --max-pools",
+                retry_after=_FULL_RETRY_SECONDS,
+            )
+        except RelayFull as full:
+            return full
+        return None
 
     async def drop_if_empty(self, pool: Pool, *, unused_for: float = _EMPTY_SECONDS) -> bool:
         """Forget a pool that has had no work for a while. Raises Conflict if some comes at this moment."""

@@ -94,9 +94,10 @@ class Responses:
         self._arrivals.require_pace(sender.id, to.id)
         message = replace(self._response(id, sender, ask, to.id), passed_on=True)
         body = encode(message)
-        await self._mailbox.require_room(to.id, len(body))
+        now = self._core.clock()
+        new = self._mailbox.new(id, to.id, sender=sender.id, body=body, now=now, address=sender.address)
+        await self._mailbox.require_room(new)
         await self._grants.to_agent(sender, ask.attachments, to)
-        new = self._mailbox.new(id, to.id, sender=sender.id, body=body, now=self._core.clock())
         route = self._core.sockets.route(to.id)
         stored = await self._mailbox.put_once(new)
         if stored.body is not body:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
 from clawlink.domain import file as rules
-from clawlink.domain.file import Content, SharedFile, Version
+from clawlink.domain.file import PRESENT, RESTRICTED, Content, SharedFile, Version
+from clawlink.domain.shares import Origin, Used, used_up
 from clawlink.errors import StorageFull, TooLarge
 from clawlink.relay.complaints import Complaints
 from clawlink.relay.core import Core
-from clawlink.store.base import Blobs, Draft, Reader
+from clawlink.relay.shares import Held, Limit, added
+from clawlink.store.base import Blobs, Draft, Reader, Usage
 
 # An upload that nothing came of for so long gives its room to others, once there is too little.
 SILENT_SECONDS = 120.0
@@ -31,6 +34,7 @@ class Storage:
         core.memory.count(lambda: blobs.memory)
         core.memory.trim = blobs.trim
         self._replaced: set[str] = set()  # files whose newest version makes room for the one that comes
+        self._coming: set[Intake] = set()
 
     @property
     def used(self) -> int:
@@ -70,9 +74,73 @@ class Storage:
         """Forget everything."""
         self._blobs.close()
 
-    def intake(self, key: str, field: str) -> Intake:
+    def intake(self, key: str, field: str, writer: Origin) -> Intake:
         """Return what takes in a content of ``key``; ``field`` is where the request has it."""
-        return Intake(self, self._blobs.draft(), key, field)
+        intake = Intake(self, self._blobs.draft(), key, field, writer)
+        self._coming.add(intake)
+        return intake
+
+    def arrived(self, intake: Intake) -> None:
+        """Note that an intake is at its end."""
+        self._coming.discard(intake)
+
+    def contended(self, more: int) -> bool:
+        """Return True if so much room is taken that a writer may have its share."""
+        return self._core.shares.contended(0, math.inf, self.used + more, self._core.limits.max_files_bytes)
+
+    async def require_share(self, intake: Intake, more: int) -> None:
+        """Refuse more of a content than its writer, or the writer's address, may have. Raises StorageFull.
+
+        Versions of the same file do not count: they can go for the one that comes. A writer may always replace its own
+        file by one that is no larger.
+        """
+        old = await self._core.store.get(SharedFile, intake.key)
+        if old is not None and old.counts_for == intake.origin.agent and intake.size + more <= old.weight:
+            return
+        theirs = await self._held_by(intake.origin, but=intake, replaced=old)
+        replaced = 0 if old is None else old.weight
+        self._core.shares.require(
+            StorageFull,
+            intake.origin,
+            theirs,
+            bytes=Limit(
+                self._core.limits.max_files_bytes, max(self.used - intake.size - replaced, 0), intake.size + more
+            ),
+            holds="the relay holds",
+            what="files",
+            then="delete some, or start the relay with a higher --max-files-bytes",
+        )
+
+    async def _held_by(self, origin: Origin, *, but: Intake | None, replaced: SharedFile | None) -> Held:
+        """Return what an address and an agent hold of all files and uploads, without a file that is replaced."""
+        store = self._core.store
+        address, agent = added([await store.usage_from(SharedFile, key, *origin) for key in (PRESENT, RESTRICTED)])
+        of_address, of_agent = address.bytes, agent.bytes
+        for other in self._coming:
+            if other is not but:
+                of_address += other.size * (other.origin.address == origin.address)
+                of_agent += other.size * (other.origin.agent == origin.agent)
+        if replaced is not None:
+            of_address -= replaced.weight * (replaced.address == origin.address)
+            of_agent -= replaced.weight * (replaced.counts_for == origin.agent)
+        return Usage(0, max(of_address, 0)), Usage(0, max(of_agent, 0))
+
+    async def kept_by_share(self, writer: Origin, old: SharedFile | None, size: int) -> int:
+        """Return how many versions of a file its writer's share has room for, beside a new one of ``size``."""
+        if old is None or not old.versions or not self.contended(0):
+            return 0 if old is None else len(old.versions)
+        address, agent = await self._held_by(writer, but=None, replaced=old)
+        used = Used(
+            max(self.used - old.weight, 0),
+            None if writer.address is None else address.bytes + size,
+            agent.bytes + size,
+        )
+        kept = 0
+        for count, version in enumerate(old.versions, 1):
+            kept += version.content.size
+            if used_up(self._core.limits.max_files_bytes, used, kept, self._core.shares.percent) is not None:
+                return count - 1
+        return len(old.versions)
 
     def require_size(self, key: str, size: int, field: str) -> None:
         """Refuse a file that is too large by itself. Raises TooLarge."""
@@ -142,10 +210,11 @@ class Storage:
 class Intake:
     """A content that comes in parts. It must come to ``keep`` or ``discard``."""
 
-    def __init__(self, storage: Storage, draft: Draft, key: str, field: str) -> None:
+    def __init__(self, storage: Storage, draft: Draft, key: str, field: str, origin: Origin) -> None:
         self._storage = storage
         self._draft = draft
-        self._key = key
+        self.key = key
+        self.origin = origin
         self._field = field
         self._replacing: int | None = None
 
@@ -161,21 +230,23 @@ class Intake:
 
     async def expect(self, size: int) -> None:
         """Refuse at once what would be refused later. Raises TooLarge, StorageFull."""
-        self._storage.require_size(self._key, self.size + size, self._field)
+        self._storage.require_size(self.key, self.size + size, self._field)
         await self._require_room(size)
 
     async def _require_room(self, size: int) -> None:
         if size > self._storage.free:
             self._storage.reclaim(size - self._storage.free)
         if size > self._storage.free and self._replacing is None:
-            self._replacing = await self._storage.replaces(self._key)
-        self._storage.require_room(self._key, size, self._replacing or 0)
+            self._replacing = await self._storage.replaces(self.key)
+        self._storage.require_room(self.key, size, self._replacing or 0)
+        if self._storage.contended(size):
+            await self._storage.require_share(self, size)
         await self._storage.require_memory(self.size, size)
 
     async def write(self, data: bytes) -> None:
         """Take a part. Raises TooLarge, StorageFull."""
-        self._storage.require_size(self._key, self.size + len(data), self._field)
-        if len(data) > self._storage.free:
+        self._storage.require_size(self.key, self.size + len(data), self._field)
+        if len(data) > self._storage.free or self._storage.contended(len(data)):
             await self._require_room(len(data))
         else:
             await self._storage.require_memory(self.size, len(data))
@@ -197,7 +268,7 @@ class Intake:
         except OSError as error:
             self._storage.complaints.disk(error.strerror or str(error))
             raise StorageFull(
-                f"the relay could not write {self._key!r} to its disk ({error.strerror or error}); "
+                f"the relay could not write {self.key!r} to its disk ({error.strerror or error}); "
                 "delete files, or make room where --spool points",
                 current={"free": 0},
             ) from error
@@ -212,6 +283,7 @@ class Intake:
 
     def keep(self, scope: str = "") -> Content:
         """Make it a content of this scope, held once."""
+        self._storage.arrived(self)
         return self._draft.keep(scope)
 
     def rest(self) -> None:
@@ -221,12 +293,13 @@ class Intake:
 
     def discard(self) -> None:
         """Forget it, unless it was kept."""
+        self._storage.arrived(self)
         self._draft.discard()
         self._end_replacing()
 
     def _end_replacing(self) -> None:
         if self._replacing:
-            self._storage.replaced(self._key)
+            self._storage.replaced(self.key)
         self._replacing = None
 
 

@@ -139,9 +139,9 @@ class Tasks:
         shown: Any,
     ) -> RecipientInfo | None:
         """Put a response into the requester's mailbox; news of progress alone replace older ones that are unread."""
-        new = self._mailbox.new(id, task.requester, sender=sender.id, body=body, now=now)
+        new = self._mailbox.new(id, task.requester, sender=sender.id, body=body, now=now, address=sender.address)
         if TaskState(ask.status) in FINAL or ask.result is not None or (ask.progress is None and ask.note is None):
-            await self._mailbox.require_room(task.requester, len(body), answers=True)
+            await self._mailbox.require_room(new, answers=True)
             await self._let_read(task, sender, requester, ask)
             first = await self._mailbox.put_once(new)
             if first.body != body and not says_the_same(decode(first.body), decode(body)):
@@ -248,10 +248,11 @@ class Tasks:
         )
         body = encode(message)
         if first is None:
-            await self._mailbox.require_room(message.to_agent, len(body), answers=True)
-            await self._mailbox.put_once(
-                self._mailbox.new(message.message_id, message.to_agent, sender=sender.id, body=body, now=now)
+            new = self._mailbox.new(
+                message.message_id, message.to_agent, sender=sender.id, body=body, now=now, address=sender.address
             )
+            await self._mailbox.require_room(new, answers=True)
+            await self._mailbox.put_once(new)
         living = () if d is None else (Put(delivery_rules.beside_record(d, d.visible_at, expires_at=moved.expires_at)),)
         await core.commit(task.home, Put(moved), *living)
         return await self._answered(moved, message)

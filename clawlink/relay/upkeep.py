@@ -114,7 +114,7 @@ class Upkeep:
             now = core.clock()
             body = encode(self._update(end_id(task.id), requester, ended, by, ended.note, now))
             new = self._mailbox.new(end_id(task.id), requester, sender=by or requester, body=body, now=now)
-            if by != requester and await self._mailbox.has_room(requester, len(body), answers=True):
+            if by != requester and await self._mailbox.has_room(new, answers=True):
                 await self._mailbox.put(new)
             else:
                 await core.commit(requester, Put(delivery_rules.placeholder(new, keep=core.limits.retention)))
@@ -236,6 +236,7 @@ class Upkeep:
             is_task=True,
             has_record=True,
             deadline_at=task.deadline_at,
+            address=task.address,
         )
 
     async def owner_left(self, agent: Agent, waiting: dict[str, str]) -> None:

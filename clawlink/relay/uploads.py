@@ -30,7 +30,9 @@ from clawlink.errors import (
 from clawlink.relay.core import Core
 from clawlink.relay.files import Files, Write
 from clawlink.relay.ids import derived
+from clawlink.relay.shares import Limit
 from clawlink.relay.storage import SILENT_SECONDS, Intake, Storage, new_hash
+from clawlink.store.base import Usage
 
 CHECKSUMS = ("sha1", "sha256")
 # The bytes that an upload takes beside its texts and contents, measured.
@@ -50,6 +52,7 @@ class Upload:
     def __init__(self, id: str, owner: Agent, ask: Write, intake: Intake, length: int | None, metadata: str) -> None:
         self.id = id
         self.owner = owner.id
+        self.address = owner.address
         self._party = party(owner)
         self.ask = ask
         self.length = length
@@ -140,7 +143,7 @@ class Uploads:
             id,
             owner,
             msgspec.structs.replace(ask, idempotency_key=id),
-            self._storage.intake(ask.key, "Upload-Length"),
+            self._storage.intake(ask.key, "Upload-Length", owner.origin),
             length,
             metadata,
         )
@@ -199,6 +202,23 @@ class Uploads:
                     actual=limit + 1,
                 )
             self._remove(oldest.id)
+        self._require_share(owner, limit)
+
+    def _require_share(self, owner: Agent, limit: int) -> None:
+        """Refuse more than a fair share of all uploads. Raises StorageFull."""
+        under_way = [upload for upload in self._by_id.values() if upload.written is None]
+        self._core.shares.require(
+            StorageFull,
+            owner.origin,
+            (
+                Usage(sum(upload.address == owner.address for upload in under_way), 0),
+                Usage(sum(upload.owner == owner.id for upload in under_way), 0),
+            ),
+            count=Limit(limit, len(under_way), 1),
+            holds="the relay has",
+            what="uploads under way",
+            then="finish or end one, or raise --max-uploads",
+        )
 
     def get(self, id: str) -> Upload:
         """Return an upload. Raises UnknownUpload."""

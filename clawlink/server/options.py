@@ -12,6 +12,7 @@ from clawlink.domain.limits import LIMIT_FIELDS, Limits
 from clawlink.doors.registry import doors, settings_of
 
 LOOPS = ("auto", "asyncio", "uvloop")
+_MOST_PERCENT = 100
 _LEVELS = ("debug", "info", "warning", "error")
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
@@ -118,6 +119,9 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
                 found[field.name] = value
         return found
 
+    limits = given(LIMIT_FIELDS)
+    if limits.get("fair_share", 1) > _MOST_PERCENT:
+        raise ValueError(f"--fair-share is 1 to {_MOST_PERCENT} percent, not {limits['fair_share']}")
     opened = {door.name: door.settings(**given(fields(door.settings))) for door in doors()}
     port = args.port if args.port is not None else _converted(_port, "port", text("port") or str(DEFAULT_PORT))
     level = text("log_level") or "info"
@@ -150,7 +154,7 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
         spool=_spool(text("spool")),
         spool_above=args.spool_above
         or _converted(_count, "spool_above", text("spool_above") or str(ServerConfig.spool_above)),
-        limits=Limits(**given(LIMIT_FIELDS)),
+        limits=Limits(**limits),
         doors={door.name: opened[door.name] for door in doors() if opened[door.name] != door.settings()},
     )
     if config.admin_token is not None and config.admin_token == config.token:

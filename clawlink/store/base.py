@@ -2,8 +2,8 @@
 
 A store decides nothing. It reads records and commits batches of versioned changes, all or none, or raises
 ``Conflict``; the relay then rereads and tries again. What it answers from an index (``page``, ``usage``, ``load``,
-``total``, ``memory``, ``due``, ``pending``, ``next_due_at``, ``ending``) is a hint that may be out of date; ``get`` and
-``commit`` are the truth.
+``total``, ``usage_from``, ``load_from``, ``memory``, ``due``, ``pending``, ``next_due_at``, ``ending``) is a hint that
+may be out of date; ``get`` and ``commit`` are the truth.
 """
 
 from __future__ import annotations
@@ -88,11 +88,17 @@ class Store(Protocol):
     async def usage(self, kind: type[R], key: str) -> Usage:
         """Count the records that carry index ``key``, and their weight."""
 
+    async def usage_from(self, kind: type[R], key: str, address: str | None, agent: str) -> tuple[Usage, Usage]:
+        """Count those of an index that come from an address, and those from an agent. They need an ``origin``."""
+
     async def load(self, mailbox: str) -> Usage:
         """Count what a mailbox holds: pending deliveries and dead letters."""
 
     async def total(self) -> Usage:
         """Count what all mailboxes hold."""
+
+    async def load_from(self, mailbox: str | None, address: str | None, agent: str) -> tuple[Usage, Usage]:
+        """Count what a mailbox holds from an address, and from an agent; without a mailbox, what all of them hold."""
 
     async def memory(self) -> int:
         """Return about how many bytes of memory all records take, tables and index entries included."""

@@ -12,7 +12,7 @@ from itertools import chain, islice
 from operator import attrgetter
 from typing import Any
 
-from clawlink.domain.delivery import DEAD, PENDING, Delivery
+from clawlink.domain.delivery import DEAD, PENDING, Delivery, by_dead
 from clawlink.domain.record import text_bytes
 from clawlink.store.base import Absent, Conflict, Drop, Page, Put, R, Usage
 from clawlink.store.ids import Ids
@@ -26,32 +26,79 @@ _CLEANED_AT_ONCE = 8
 _AT_ONCE = 512
 
 # The bytes that the store adds to the footprint of records, measured: an entry in a dict of ids; the place of a record
-# in the table of its kind; an index beside its key; a second of the calendar; a mailbox; and an entry in its heap.
+# in the table of its kind; an index beside its key; a second of the calendar; a mailbox; an entry in its heap; and the
+# count of what comes from an agent or an address.
 _ENTRY_BYTES = 70
 _PLACE_BYTES = 60
 _INDEX_BYTES = 290
 _SECOND_BYTES = 280
 _MAILBOX_BYTES = 320
 _LATER_BYTES = 96
+_SHARE_BYTES = 190
+
+
+class _Shares:
+    """How many records, and how many bytes, come from each address and from each agent.
+
+    They are counted from the first question on, for most indexes and mailboxes are never asked.
+    """
+
+    __slots__ = ("_by_address", "_by_agent")
+
+    def __init__(self) -> None:
+        self._by_address: dict[str | None, list[int]] = {}
+        self._by_agent: dict[str, list[int]] = {}
+
+    def change(self, origin: tuple[str | None, str], count: int, size: int) -> int:
+        """Count records in, or out again. Return by how many bytes memory has grown."""
+        address, agent = origin
+        return _change(self._by_address, address, count, size) + _change(self._by_agent, agent, count, size)
+
+    def of(self, address: str | None, agent: str) -> tuple[Usage, Usage]:
+        """Return what comes from the address, and what comes from the agent."""
+        return _usage(self._by_address.get(address)), _usage(self._by_agent.get(agent))
+
+    @property
+    def memory(self) -> int:
+        return _SHARE_BYTES * (len(self._by_address) + len(self._by_agent))
+
+
+def _change(table: dict[Any, list[int]], key: str | None, count: int, size: int) -> int:
+    share = table.get(key)
+    if share is None:
+        table[key] = [count, size]
+        return _SHARE_BYTES
+    share[0] += count
+    share[1] += size
+    if share[0]:
+        return 0
+    del table[key]
+    return -_SHARE_BYTES
+
+
+def _usage(share: list[int] | None) -> Usage:
+    return _NOTHING if share is None else Usage(share[0], share[1])
 
 
 class _Index(Ids):
-    """The ids under a key, in the order they came, and the weight of their records."""
+    """The ids under a key, in the order they came, the weight of their records, and where these come from."""
 
-    __slots__ = ("bytes",)
+    __slots__ = ("bytes", "shares")
 
     def __init__(self) -> None:
         super().__init__()
         self.bytes = 0
+        self.shares: _Shares | None = None
 
 
 class _Kind:
     """All records of one kind, their indexes, and the calendar: which of them end in which second.
 
     ``seconds`` are the seconds of the calendar, sorted. ``arrivals`` is the last number given to an id under a key.
+    ``shared`` counts the indexes that know where their records come from.
     """
 
-    __slots__ = ("arrivals", "calendar", "indexes", "records", "seconds")
+    __slots__ = ("arrivals", "calendar", "indexes", "records", "seconds", "shared")
 
     def __init__(self) -> None:
         self.records: dict[str, Any] = {}
@@ -59,6 +106,7 @@ class _Kind:
         self.calendar: dict[int, Ids] = {}
         self.seconds: list[int] = []
         self.arrivals = 0
+        self.shared = 0
 
     def apply(self, id: str, old: Any, new: Any) -> int:
         """Put ``new`` in the place of ``old``; either may be None. Return by about how many bytes memory has grown."""
@@ -82,6 +130,8 @@ class _Kind:
         if old_keys or new_keys:
             old_weight = old.weight if old_keys else 0
             new_weight = new.weight if new_keys else 0
+            if self.shared and old_keys:
+                grown += self._share(old, old_keys, -1, -old_weight)
             if old_keys != new_keys:
                 self.arrivals += 1
                 grown += _ENTRY_BYTES * (len(new_keys) - len(old_keys))
@@ -95,6 +145,8 @@ class _Kind:
                 for key in new_keys:
                     if key in old_keys:
                         self.indexes[key].bytes += new_weight - old_weight
+            if self.shared and new_keys:
+                grown += self._share(new, new_keys, 1, new_weight)
         if old_end != new_end:
             if old_end is not None:
                 grown -= _ENTRY_BYTES + self._uncalendar(id, int(old_end))
@@ -126,7 +178,31 @@ class _Kind:
         if index:
             return 0
         del self.indexes[key]
+        self.shared -= index.shares is not None
         return _INDEX_BYTES + text_bytes(key, sent=False)
+
+    def _share(self, record: Any, keys: tuple[str, ...], count: int, size: int) -> int:
+        """Count a record in or out where shares are known. Return by how many bytes memory has grown."""
+        grown = 0
+        for key in keys:
+            index = self.indexes[key]
+            if index.shares is not None:
+                grown += index.shares.change(record.origin, count, size)
+        return grown
+
+    def shares(self, key: str) -> tuple[_Shares, int]:
+        """Return where the records of an index come from, and by how many bytes memory has grown for that."""
+        index = self.indexes.get(key)
+        if index is None:
+            return _Shares(), 0
+        if index.shares is not None:
+            return index.shares, 0
+        index.shares = _Shares()
+        self.shared += 1
+        for id in index:
+            record = self.records[id]
+            index.shares.change(record.origin, 1, record.weight)
+        return index.shares, index.shares.memory
 
     def page(self, key: str, after: str | None, limit: int, *, newest: bool) -> Page[Any]:
         """Return the records under ``key`` that came after the number ``after``, or before it, ``newest`` first."""
@@ -159,11 +235,12 @@ class _Mailbox:
     ``older`` is a heap that had too many stale entries. Its entries move to ``later``, some at each commit.
     """
 
-    __slots__ = ("bytes", "count", "later", "older", "ready")
+    __slots__ = ("bytes", "count", "later", "older", "ready", "shares")
 
     def __init__(self) -> None:
         self.count = 0
         self.bytes = 0
+        self.shares: _Shares | None = None
         self.ready: list[Delivery] = []
         self.later: list[tuple[float, str, int]] = []
         self.older: list[tuple[float, str, int]] = []
@@ -180,6 +257,7 @@ class MemoryStore:
         self._mailboxes: dict[str, _Mailbox] = {}
         self._held_count = 0
         self._held_bytes = 0
+        self._held_shares: _Shares | None = None
         self._memory = 0
 
     def _kind(self, kind: type[Any]) -> _Kind:
@@ -210,12 +288,29 @@ class MemoryStore:
         index = None if found is None else found.indexes.get(key)
         return _NOTHING if index is None else Usage(len(index), index.bytes)
 
+    async def usage_from(self, kind: type[R], key: str, address: str | None, agent: str) -> tuple[Usage, Usage]:
+        shares, grown = self._kind(kind).shares(key)
+        self._memory += grown
+        return shares.of(address, agent)
+
     async def load(self, mailbox: str) -> Usage:
         box = self._mailboxes.get(mailbox)
         return _NOTHING if box is None else Usage(box.count, box.bytes)
 
     async def total(self) -> Usage:
         return Usage(self._held_count, self._held_bytes)
+
+    async def load_from(self, mailbox: str | None, address: str | None, agent: str) -> tuple[Usage, Usage]:
+        if mailbox is None:
+            if self._held_shares is None:
+                self._held_shares = self._shares_of(*self._mailboxes)
+            return self._held_shares.of(address, agent)
+        box = self._mailboxes.get(mailbox)
+        if box is None:
+            return _NOTHING, _NOTHING
+        if box.shares is None:
+            box.shares = self._shares_of(mailbox)
+        return box.shares.of(address, agent)
 
     async def memory(self) -> int:
         return self._memory
@@ -236,8 +331,9 @@ class MemoryStore:
 
     async def pending(self, mailbox: str, limit: int, but: Container[str] = ()) -> Sequence[Delivery]:
         box = self._mailboxes.get(mailbox)
-        if box is None:
-            return ()
+        return () if box is None else self._pending(mailbox, box, limit, but)
+
+    def _pending(self, mailbox: str, box: _Mailbox, limit: int, but: Container[str] = ()) -> list[Delivery]:
         found: dict[str, Delivery] = {}
         for d in box.ready:
             if len(found) >= limit:
@@ -250,6 +346,16 @@ class MemoryStore:
             if entry[1] not in but and (filed := self._filed(entry, mailbox)) is not None:
                 found[filed.id] = filed
         return list(found.values())
+
+    def _shares_of(self, *mailboxes: str) -> _Shares:
+        """Count where the messages of mailboxes come from."""
+        shares = _Shares()
+        for mailbox in mailboxes:
+            box = self._mailboxes[mailbox]
+            dead = self._deliveries.indexes.get(by_dead(mailbox), ())
+            for d in (*self._pending(mailbox, box, box.count), *map(self._deliveries.records.__getitem__, dead)):
+                self._memory += shares.change(d.origin, 1, len(d.body))
+        return shares
 
     async def next_due_at(self, mailbox: str) -> float | None:
         box = self._mailboxes.get(mailbox)
@@ -330,6 +436,11 @@ class MemoryStore:
             box.bytes += size
             self._held_count += count
             self._held_bytes += size
+            if box.shares is not None or self._held_shares is not None:
+                d: Any = new if old is None else old
+                for shares in (box.shares, self._held_shares):
+                    if shares is not None:
+                        self._memory += shares.change(d.origin, count, size)
         if not box.count:
             del self._mailboxes[mailbox]
             self._memory -= _MAILBOX_BYTES + _LATER_BYTES * (len(box.later) + len(box.older))

@@ -122,8 +122,8 @@ def test_a_deleted_file_keeps_no_version_and_is_forgotten_after_a_while() -> Non
     assert rules.expire(GONE, now=NOW + 60, keep=60) is None
 
 
-def test_a_present_file_is_listed_weighs_its_content_and_never_ends() -> None:
-    assert (SECOND.index_keys, SECOND.weight, SECOND.ends_at) == ((PRESENT,), 5, None)
+def test_a_present_file_is_listed_weighs_its_contents_and_never_ends() -> None:
+    assert (SECOND.index_keys, SECOND.weight, SECOND.ends_at) == ((PRESENT,), 9, None)
 
 
 def test_a_file_and_the_memory_of_a_write_to_it_live_together() -> None:

@@ -29,8 +29,8 @@ SIZES = [0, 1, 255, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYT
 
 
 async def small(serve: Serve, **limits: Any) -> Running:
-    """Return a relay with one agent, ``a``, and these limits."""
-    relay = await serve(limits=limits)
+    """Return a relay with one agent, ``a``, and these limits, all of which it may use."""
+    relay = await serve(limits={"fair_share": 100, **limits})
     await relay.register("Ann", agent_id="a")
     return relay
 

@@ -277,7 +277,7 @@ async def test_a_file_too_large_is_413_with_limit_and_size(serve: Serve) -> None
 
 @memory
 async def test_all_files_together_have_a_limit_and_replacing_counts_only_the_growth(serve: Serve) -> None:
-    relay = await serve(limits={"max_files_bytes": 100})
+    relay = await serve(limits={"max_files_bytes": 100, "fair_share": 100})
     await relay.register("a", agent_id="a")
     await put(relay, "k1", "x" * 60)
     await put(relay, "k2", "x" * 40)

@@ -85,7 +85,7 @@ async def test_max_mailbox_messages(serve: Serve, clock: Clock) -> None:
 
 async def test_max_mailbox_bytes(serve: Serve, clock: Clock) -> None:
     relay = await limited(serve, clock, "--max-mailbox-bytes", "2000")
-    await send(relay, "a", "b", "x" * 1000)
+    await send(relay, "a", "b", "x" * 700)
     body = await refused(relay.post("/send", message("x" * 1000)), 429, "mailbox_full")
     assert body["limit"] == 2000
     assert body["actual"] > 2000
@@ -113,7 +113,23 @@ async def test_max_stored_bytes(serve: Serve, clock: Clock) -> None:
     assert body["retry_after"] > 0
     got = await claim_one(relay, "a")
     await ack(relay, "a", got.receipt)
-    await send(relay, "a", "b", "x" * 1000)
+    await send(relay, "b", "a", "x" * 1000)
+
+
+async def test_fair_share(serve: Serve, clock: Clock) -> None:
+    relay = await limited(serve, clock, "--max-mailbox-messages", "20")
+    for _ in range(17):
+        await send(relay, "a", "b")
+    body = await refused(relay.post("/send", message()), 429, "mailbox_full")
+    assert (body["limit"], body["actual"]) == (17, 18)
+    assert body["current"] == {"share_of": "agent", "used": 17}
+    assert body["retry_after"] > 0
+    await send(relay, "b", "b")
+    relay = await limited(serve, clock, "--max-mailbox-messages", "20", "--fair-share", "100")
+    for _ in range(20):
+        await send(relay, "a", "b")
+    with pytest.raises(ValueError, match="--fair-share is 1 to 100 percent, not 101"):
+        config("--fair-share", "101")
 
 
 async def test_max_memory(serve: Serve, clock: Clock) -> None:

@@ -201,8 +201,8 @@ async def test_a_broadcast_counts_the_mailboxes_that_had_no_room(serve: Serve) -
         reply = await ok(relay.post("/broadcast", {"from_agent": "a", "content": str(turn)}))
         assert (reply["recipients"], reply["refused"]) == ((2, 0) if turn < 2 else (0, 2))
     await send(relay, "a", "b")
-    await send(relay, "a", "b")
-    await refused(relay.post("/send", {"from_agent": "a", "to_agent": "b", "content": 1}), 429, "mailbox_full")
+    await send(relay, "c", "b")
+    await refused(relay.post("/send", {"from_agent": "c", "to_agent": "b", "content": 1}), 429, "mailbox_full")
 
 
 @memory

@@ -818,7 +818,7 @@ async def test_a_stock_client_is_cut_ten_times_and_uploads_200_megabytes(start_r
 
 async def test_silent_uploads_make_room_for_others(serve: Serve) -> None:
     clock = Clock()
-    relay = await serve(clock=clock, limits={"max_file_bytes": 100, "max_files_bytes": 150})
+    relay = await serve(clock=clock, limits={"max_file_bytes": 100, "max_files_bytes": 150, "fair_share": 100})
     await relay.register("Ann", agent_id="a")
     oldest, other = await begun(relay, 100), await begun(relay, 100, said=metadata("other"))
     await part(relay, oldest, 0, b"x" * 80)

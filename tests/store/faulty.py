@@ -11,8 +11,8 @@ relay's tests run behind this one too. It wraps any store and injects, each with
 ``failures``    a commit raises ``Failed``, and nothing took effect.
 ``lost``        a commit raises ``Failed``, and it did take effect.
 ``stale``       an index answers a question (``due``, ``pending``, ``next_due_at``, ``page``, ``first``, ``usage``,
-                ``load``, ``total``, ``memory``, ``ending``; the same arguments but for ``now``) as it would have at an
-                earlier moment, no more than ``index_lag`` seconds ago.
+                ``load``, ``total``, ``usage_from``, ``load_from``, ``memory``, ``ending``; the same arguments but for
+                ``now``) as it would have at an earlier moment, no more than ``index_lag`` seconds ago.
 
 ``get`` and ``commit`` are always true. A stale answer is one of the last ``memory`` true answers to that question and
 at most ``age`` operations of the whole store old, and out of ``memory`` answers in a row to one question at least one
@@ -128,6 +128,20 @@ class FaultyStore:
     async def total(self) -> Usage:
         await self._pause()
         found = self._recall(("total",), await self.inner.total())
+        await self._pause()
+        return found
+
+    async def usage_from(self, kind: type[R], key: str, address: str | None, agent: str) -> tuple[Usage, Usage]:
+        await self._pause()
+        true = await self.inner.usage_from(kind, key, address, agent)
+        found = self._recall(("usage_from", kind, key, address, agent), true)
+        await self._pause()
+        return found
+
+    async def load_from(self, mailbox: str | None, address: str | None, agent: str) -> tuple[Usage, Usage]:
+        await self._pause()
+        true = await self.inner.load_from(mailbox, address, agent)
+        found = self._recall(("load_from", mailbox, address, agent), true)
         await self._pause()
         return found
 

@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 MAILBOXES = ("mia", "eve")
 IDS = tuple("abcdefgh")
+SENDERS = (("otto", "10.0.0.1"), ("ada", "10.0.0.1"), ("tim", "10.0.0.2"), ("unknown", None))
 MERGES = (None, "file:x", "file:y")
 KEYS = (
     SETTLED,
@@ -92,6 +93,10 @@ def usage(found: Sequence[Delivery]) -> Usage:
     return Usage(len(found), sum(len(d.body) for d in found))
 
 
+def shares(found: Sequence[Delivery], address: str | None, sender: str) -> tuple[Usage, Usage]:
+    return usage([d for d in found if d.address == address]), usage([d for d in found if d.sender == sender])
+
+
 def counted(store: MemoryStore) -> int:
     """Return how much memory the store should say is in use, from all that it holds at this moment."""
     total = 0
@@ -99,10 +104,12 @@ def counted(store: MemoryStore) -> int:
         total += sum(memory._PLACE_BYTES + text_bytes(record.id) + record.footprint for record in kind.records.values())
         for key, index in kind.indexes.items():
             total += memory._INDEX_BYTES + text_bytes(key, sent=False) + memory._ENTRY_BYTES * len(index)
+            total += 0 if index.shares is None else index.shares.memory
         total += sum(memory._SECOND_BYTES + memory._ENTRY_BYTES * len(ids) for ids in kind.calendar.values())
-    return total + sum(
-        memory._MAILBOX_BYTES + memory._LATER_BYTES * len(box.later) for box in store._mailboxes.values()
-    )
+    for box in store._mailboxes.values():
+        total += memory._MAILBOX_BYTES + memory._LATER_BYTES * len(box.later)
+        total += 0 if box.shares is None else box.shares.memory
+    return total + (0 if store._held_shares is None else store._held_shares.memory)
 
 
 class Listing:
@@ -149,7 +156,8 @@ class Mailboxes(RuleBasedStateMachine):
         self.made += 1
         rank = rules.rank(level, self.made)
         now = self.now
-        return Delivery(id, 1, mailbox, "otto", rank, body, now, now + delay, now + TTL, merge=merge)
+        sender, address = SENDERS[self.made % len(SENDERS)]
+        return Delivery(id, 1, mailbox, sender, rank, body, now, now + delay, now + TTL, merge=merge, address=address)
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
@@ -360,6 +368,16 @@ class Mailboxes(RuleBasedStateMachine):
         assert [run(self.store.load(mailbox)) for mailbox in MAILBOXES] == loads
         assert run(self.store.total()) == Usage(sum(u.count for u in loads), sum(u.bytes for u in loads))
 
+    def compare_shares(self) -> None:
+        held = {mailbox: self.model.of(mailbox, State.PENDING, State.DEAD) for mailbox in MAILBOXES}
+        places = [*held.items(), (None, [d for found in held.values() for d in found])]
+        for sender, address in SENDERS:
+            for mailbox, found in places:
+                assert run(self.store.load_from(mailbox, address, sender)) == shares(found, address, sender)
+            for key in KEYS:
+                found = [d for d in self.model.records.values() if key in d.index_keys]
+                assert run(self.store.usage_from(Delivery, key, address, sender)) == shares(found, address, sender)
+
     def compare_memory(self) -> None:
         assert run(self.store.memory()) == counted(self.store)
 
@@ -396,6 +414,7 @@ class Mailboxes(RuleBasedStateMachine):
         self.compare_pending()
         self.compare_load()
         self.compare_pages()
+        self.compare_shares()
         self.compare_memory()
         self.compare_ending()
         self.compare_due()
@@ -418,6 +437,10 @@ class AskedNowAndThen(Mailboxes):
     @rule()
     def agree_on_next_due_at(self) -> None:
         self.compare_next_due_at()
+
+    @rule()
+    def agree_on_shares(self) -> None:
+        self.compare_shares()
 
     @rule()
     def agree_on_pending(self) -> None:

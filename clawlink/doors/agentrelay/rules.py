@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from clawlink.domain.devices import is_device
 from clawlink.domain.record import text_bytes
+from clawlink.domain.shares import Origin
 from clawlink.errors import BadRequest, UnknownEvent, WrongState
 
 ALIAS = "s"
@@ -95,7 +96,7 @@ class Pointer(Struct, frozen=True, kw_only=True, gc=False):
     and ``verified_by`` stand for the requests that did so, which are answered alike if they are repeated.
     ``receiver_key`` and ``sender_key`` are the hashes of the keys that the two had then: a later bearer of the id, or
     of the receiver's name, needs the same.
-    ``ends_at`` is when the contents go, and then when it is forgotten.
+    ``ends_at`` is when the contents go, and then when it is forgotten. ``address`` is the sender's.
     """
 
     id: str
@@ -111,10 +112,16 @@ class Pointer(Struct, frozen=True, kw_only=True, gc=False):
     verified_by: str | None = None
     receiver_key: str | None = None
     sender_key: str | None = None
+    address: str | None = None
 
     @property
     def home(self) -> str:
         return "event:" + self.id
+
+    @property
+    def origin(self) -> Origin:
+        """The address and the agent that it counts for."""
+        return Origin(self.address, self.event.sender)
 
     @property
     def index_keys(self) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from clawlink.errors import (
     UnknownEvent,
     WrongState,
 )
+from clawlink.protocol import requests
 from clawlink.store.memory import MemoryStore
 from tests.relay.scene import Scene
 from tests.store.faulty import FaultyStore
@@ -453,3 +454,19 @@ async def test_cleaning_up_lets_go_of_ones_own_that_is_over(events: Events) -> N
     assert (done.deleted_files, done.deleted_registry, done.kept_events) == (["e1"], [], ["e1", "e2"])
     done = await events.clean(hours=0)
     assert (done.deleted_files, done.deleted_registry, done.kept_events) == ([], ["e1"], ["e2"])
+
+
+async def test_no_agent_knows_all_events_for_ten_years() -> None:
+    events = Events(max_events=50, rate_agent=0.0, rate_pair=0.0)
+    for id, address in (("a", "10.0.0.1"), ("b", "10.0.0.2"), ("c", "10.0.0.1")):
+        ask = requests.Register(agent_id=id, name=id)
+        await events.relay.agents.register(ask, machine="here", agent_key=None, address=address)
+    for n in range(41):
+        await events.give(f"e{n}", ttl_hours=87_600)
+    with pytest.raises(RelayFull, match="fair share") as full:
+        await events.give("e41", ttl_hours=87_600)
+    assert full.value.current == {"share_of": "agent", "used": 41}
+    await events.give("mine", sender="b", to="a")
+    await events.give("too", sender="c", to="a")
+    with pytest.raises(RelayFull, match="fair share"):
+        await events.give("more", ttl_hours=87_600)

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.agent import fold as fold_name
+from clawlink.domain.shares import Origin
 from clawlink.doors.agentrelay import rules
 from clawlink.doors.agentrelay.rules import KNOWN, OVER, Event, Pointer, Verdict
 from clawlink.doors.agentrelay.settings import Settings
@@ -41,6 +42,7 @@ from clawlink.relay.ids import derived
 from clawlink.relay.kinds import Kind
 from clawlink.relay.memory import NEW_RECORD_BYTES
 from clawlink.relay.relay import Relay
+from clawlink.relay.shares import Limit
 from clawlink.store.base import Drop, Put
 
 SECRET_LENGTH = 6
@@ -134,7 +136,7 @@ class Events:
             if old.made_by != made_by:
                 raise rules.in_use(event.id, old.event.id)
             return old, False
-        await self._require_room(len(data), count=1)
+        await self._require_room(sender.origin, len(data), count=1)
         pointer = Pointer(
             id=id,
             version=1,
@@ -147,6 +149,7 @@ class Events:
             sender_key=sender.key_hash,
             made_by=made_by,
             ends_at=rules.expires_at(event),
+            address=sender.address,
         )
         await core.commit(pointer.home, Put(pointer))
         return pointer, True
@@ -162,7 +165,8 @@ class Events:
         except UnknownAgent:
             return None
 
-    async def _require_room(self, growth: int, *, count: int = 0) -> None:
+    async def _require_room(self, origin: Origin, growth: int, *, count: int = 0) -> None:
+        """Refuse an event, or more contents of one, beyond a limit or a share of it. Raises RelayFull, StorageFull."""
         limits = self._settings
         used = await self._core.store.usage(Pointer, KNOWN)
         if used.count + count > limits.max_events and not await self._make_room():
@@ -183,6 +187,35 @@ class Events:
                 actual=used.bytes + growth,
                 current={"free": max(limits.max_events_bytes - used.bytes, 0)},
             )
+        await self._require_share(origin, growth, count)
+
+    async def _require_share(self, origin: Origin, growth: int, count: int) -> None:
+        limits, store = self._settings, self._core.store
+        used = await store.usage(Pointer, KNOWN)
+        of_events = Limit(limits.max_events, used.count, count) if count else None
+        of_bytes = Limit(limits.max_events_bytes, used.bytes, growth) if growth > 0 else None
+        if not self._core.shares.contended(used.count, limits.max_events, used.bytes + growth, limits.max_events_bytes):
+            return
+        try:
+            self._core.shares.require(
+                RelayFull,
+                origin,
+                await store.usage_from(Pointer, KNOWN, *origin),
+                count=of_events,
+                bytes=of_bytes,
+                holds="the relay knows",
+                what="events of AgentRelay",
+                then="try again when some have expired, or raise --max-events or --max-events-bytes",
+                retry_after=_FULL_RETRY_SECONDS,
+            )
+        except RelayFull:
+            sent = await store.first(Pointer, rules.sent_by(origin.agent), _SLICE)
+            over = [pointer for pointer in sent if not pointer.event.present]
+            if not over:
+                raise
+            for pointer in over:
+                await self._forget(pointer.id)
+            await self._require_share(origin, growth, count)
 
     async def _make_room(self) -> bool:
         """Forget the events that have been over for longest; tell whether there were any."""
@@ -265,7 +298,7 @@ class Events:
         content = _content(pointer) if pointer.event.present else {}
         data = _encode({**content, **updates})
         _require_body(len(data), core.limits.max_body_bytes)
-        await self._require_room(len(data) - len(pointer.content))
+        await self._require_room(pointer.origin, len(data) - len(pointer.content))
         new = rules.changed(pointer, event, content=data, read_by=None, ends_at=_end(event, now))
         await core.commit(new.home, Put(new))
         return _updated(new)

@@ -1,0 +1,92 @@
+"""Refuse what would pass a fair share of a limit; the rule is in ``domain.shares``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from clawlink.domain import shares
+from clawlink.domain.shares import Origin
+from clawlink.errors import OverLimit, StorageFull
+from clawlink.store.base import Usage
+
+# A store counts shares from the first question on; of this many records at most that takes it a millisecond.
+_ASKED_FROM_COUNT = 1000
+
+Held = tuple[Usage, Usage]
+"""What comes from an address, and what comes from an agent."""
+
+
+class Limit(NamedTuple):
+    """A limit on a number, or on bytes, of which a piece of some ``size`` is about to take more."""
+
+    limit: float
+    used: int
+    size: int
+
+
+def added(parts: Iterable[Held]) -> Held:
+    """Add up what several indexes answer."""
+    found = list(parts)
+    address, agent = [a for a, _ in found], [a for _, a in found]
+    return (
+        Usage(sum(u.count for u in address), sum(u.bytes for u in address)),
+        Usage(sum(u.count for u in agent), sum(u.bytes for u in agent)),
+    )
+
+
+class FairShares:
+    """The shares of one relay. With 100 percent the agent that comes first may have all of a limit."""
+
+    def __init__(self, percent: int) -> None:
+        self.percent = percent
+        self._asked_from = (percent / 100) ** 2  # no share ends before so much of the limit is in use
+
+    def contended(self, count: int, limit: float, bytes: int = 0, bytes_limit: float = math.inf) -> bool:
+        """Return True if so many records, or bytes, of a limit are in use that somebody may have a share."""
+        if self.percent == 100:
+            return False
+        if count >= _ASKED_FROM_COUNT:
+            return True
+        return count + 1 > limit * self._asked_from or bytes > bytes_limit * self._asked_from
+
+    def require(
+        self,
+        error: type[OverLimit] | type[StorageFull],
+        origin: Origin,
+        theirs: Held,
+        *,
+        count: Limit | None = None,
+        bytes: Limit | None = None,
+        holds: str,
+        what: str,
+        then: str,
+        retry_after: float | None = None,
+    ) -> None:
+        """Refuse a piece that would pass the share of its agent, or of the agent's address. Raises ``error``.
+
+        The sentence is "{holds} 77 {what} from agent X, and a fair share is 77 at this moment; {then}".
+        """
+        by_address, by_agent = theirs
+        known = origin.address is not None
+        for limit, unit, address, agent in (
+            (count, what, by_address.count, by_agent.count),
+            (bytes, f"bytes of {what}", by_address.bytes, by_agent.bytes),
+        ):
+            if limit is None:
+                continue
+            used = shares.Used(limit.used, address if known else None, agent)
+            over = shares.used_up(int(limit.limit), used, limit.size, self.percent)
+            if over is None:
+                continue
+            whose = f"agent {origin.agent}" if over.level is shares.Level.AGENT else "the agents of its address"
+            more = "" if limit.size == 1 else f", which {limit.size} more would pass"
+            raise error(
+                f"{holds} {over.used} {unit} from {whose}, and a fair share is {over.most} at this moment{more}; "
+                f"{then}",
+                limit=over.most,
+                actual=over.used + limit.size,
+                retry_after=retry_after,
+                current={"share_of": over.level.value, "used": over.used},
+            )

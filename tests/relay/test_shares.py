@@ -1,0 +1,245 @@
+"""Mailboxes, the relay as a whole, places of agents and uploads are shared fairly, among addresses and their agents."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from clawlink.errors import MailboxFull, Refused, RelayFull, StorageFull
+from clawlink.protocol import requests
+from clawlink.relay.files import Write
+from tests.relay.scene import Scene
+
+FAST: dict[str, Any] = {"rate_agent": 0.0, "rate_pair": 0.0}
+
+
+async def taken_of(step: Callable[[int], Awaitable[Any]]) -> tuple[int, Refused]:
+    """Do a step until it is refused; return how often it was done, and the refusal."""
+    for n in range(10_000):
+        try:
+            await step(n)
+        except Refused as refusal:
+            return n, refusal
+    raise AssertionError("it was never refused")
+
+
+class Crowd(Scene):
+    """A relay whose agents come from several addresses: an id is ``ADDRESS/NAME``."""
+
+    async def join(self, *ids: str) -> None:
+        for id in ids:
+            ask = requests.Register(agent_id=id, name=id)
+            await self.relay.agents.register(ask, machine="here", agent_key=None, address=id.partition("/")[0])
+
+    async def flood(self, sender: str, to: str, content: str = "x") -> tuple[int, Refused]:
+        """Send until it is refused; return how many messages were taken, and the refusal."""
+        return await taken_of(lambda n: self.send(sender, to, content))
+
+
+async def test_one_agent_does_not_fill_a_mailbox_by_number() -> None:
+    scene = Crowd(max_mailbox_messages=200, **FAST)
+    await scene.join("home/victim", "bad/a", "good/b")
+    taken, refusal = await scene.flood("bad/a", "home/victim")
+    assert taken == 162  # 81 % of the limit
+    assert isinstance(refusal, MailboxFull)
+    assert refusal.current == {"share_of": "agent", "used": taken}
+    assert (refusal.limit, refusal.actual) == (taken, taken + 1)
+    assert "bad/a" in refusal.message
+    assert "try again" in refusal.message
+    for n in range(10):  # however often it is tried, others get in
+        with pytest.raises(MailboxFull):
+            await scene.send("bad/a", "home/victim", n)
+        await scene.send("good/b", "home/victim", n)
+    await scene.read("home/victim")
+    await scene.send("bad/a", "home/victim")
+
+
+async def test_one_agent_does_not_fill_a_mailbox_by_bytes() -> None:
+    scene = Crowd(max_mailbox_bytes=1_000_000, **FAST)
+    await scene.join("home/victim", "bad/a", "good/b")
+    taken, refusal = await scene.flood("bad/a", "home/victim", "x" * 45_000)
+    assert 16 <= taken <= 20
+    assert isinstance(refusal, MailboxFull)
+    await scene.send("good/b", "home/victim", "x" * 45_000)
+
+
+async def test_puppets_of_an_address_share_what_one_of_it_had() -> None:
+    scene = Crowd(max_mailbox_messages=200, **FAST)
+    puppets = [f"bad/{n}" for n in range(30)]
+    await scene.join("home/victim", "good/b", *puppets)
+    taken = 0
+    for puppet in puppets:
+        sent, refusal = await scene.flood(puppet, "home/victim")
+        taken += sent
+    assert taken <= 180  # 90 % of the limit
+    assert refusal.current["share_of"] in ("address", "agent")
+    await scene.send("good/b", "home/victim")
+
+
+async def test_ten_agents_of_a_machine_fill_its_share_together() -> None:
+    scene = Crowd(max_mailbox_messages=200, **FAST)
+    friends = [f"home/{n}" for n in range(10)]
+    await scene.join("home/victim", *friends)
+    for n in range(16):
+        for friend in friends:
+            await scene.send(friend, "home/victim", n)
+
+
+async def test_tasks_count_as_messages_do_and_answers_are_of_those_who_answer() -> None:
+    scene = Crowd(max_mailbox_messages=100, **FAST)
+    await scene.join("bad/a", "home/work", "good/b")
+    taken, _ = await taken_of(lambda n: scene.delegate("bad/a", to_agent="home/work"))
+    assert taken == 81
+    id = await scene.delegate("good/b", to_agent="home/work")
+    await scene.take("home/work")
+    await scene.respond("home/work", id)
+    assert (await scene.view(id, "good/b")).status == "completed"
+
+
+async def test_one_address_does_not_fill_the_relay() -> None:
+    scene = Crowd(max_stored_bytes=1_000_000, **FAST)
+    boxes = [f"home/{n}" for n in range(20)]
+    await scene.join("bad/a", "good/b", *boxes)
+    taken, refusal = await taken_of(lambda n: scene.send("bad/a", boxes[n % 20], f"{n}" + "x" * 20_000))
+    assert isinstance(refusal, RelayFull)
+    assert refusal.current["share_of"] == "agent"
+    assert 36 <= taken <= 40
+    await scene.send("good/b", boxes[0], "x" * 20_000)
+
+
+async def test_one_address_does_not_take_all_places_of_agents() -> None:
+    scene = Crowd(max_agents=80)
+    taken, refusal = await taken_of(lambda n: scene.join(f"bad/{n}"))
+    assert (taken, refusal.current) == (72, {"share_of": "address", "used": 72})
+    assert isinstance(refusal, RelayFull)
+    await scene.join("good/b", "other/c")
+    await scene.leave("bad/0")
+    await scene.leave("bad/1")
+    await scene.leave("bad/2")
+    await scene.join("bad/9")  # registers again: it has its place
+    await scene.register("unknown", "unknown too")  # no address is known: only the limit itself holds
+
+
+async def test_one_address_does_not_take_all_uploads() -> None:
+    scene = Crowd(max_uploads=80, max_agent_uploads=10)
+    await scene.join("good/b", *(f"bad/{n}" for n in range(10)))
+
+    async def begin(owner: str, n: int) -> None:
+        ask = Write(key=f"{owner}.{n}", content_type="text/plain")
+        await scene.relay.uploads.create(await scene.agent(owner), ask, 10, "")
+
+    taken, refusal = await taken_of(lambda n: begin(f"bad/{n // 10}", n))
+    assert taken in (71, 72)
+    assert isinstance(refusal, StorageFull)
+    assert refusal.current["share_of"] in ("address", "agent")
+    await begin("good/b", 0)
+
+
+async def test_where_no_address_is_known_agents_share_the_whole_limit() -> None:
+    scene = Crowd(max_mailbox_messages=200, **FAST)
+    await scene.register("victim", "a", "b")
+    taken, refusal = await scene.flood("a", "victim")
+    assert taken == 180
+    assert refusal.current["share_of"] == "agent"
+    await scene.send("b", "victim")
+
+
+async def test_open_tasks_of_an_agent_are_shared() -> None:
+    scene = Crowd(max_open_tasks=100, **FAST)
+    await scene.join("bad/a", "home/work", "good/b")
+
+    async def give(n: int) -> None:
+        await scene.delegate("bad/a", to_agent="home/work")
+        await scene.take("home/work")
+
+    taken, refusal = await taken_of(give)
+    assert (taken, refusal.current) == (81, {"share_of": "agent", "used": 81})
+    assert "tasks without a final answer" in refusal.message
+    id = await scene.delegate("good/b", to_agent="home/work")
+    await scene.take("home/work")
+    await scene.respond("home/work", id, status="in_progress")
+    for _ in range(10):
+        await scene.delegate("good/b", to_agent="home/work")
+        await scene.take("home/work")
+    with pytest.raises(MailboxFull):
+        await scene.delegate("bad/a", to_agent="home/work")
+
+
+async def test_one_agent_does_not_open_all_pools() -> None:
+    scene = Crowd(max_pools=10, **FAST)
+    await scene.join("bad/a", "good/b")
+    taken, refusal = await taken_of(lambda n: scene.delegate("bad/a", capability=[f"skill{n}"]))
+    assert (taken, refusal.current) == (9, {"share_of": "address", "used": 9})
+    assert isinstance(refusal, RelayFull)
+    await scene.delegate("bad/a", capability=["skill0"])  # the pool is there
+    await scene.delegate("good/b", capability=["other"])
+    await scene.delegate("bad/a", capability=["other"])
+
+
+async def write(scene: Scene, editor: str, key: str, size: int) -> None:
+    async def parts() -> AsyncIterator[bytes]:
+        for at in range(0, size, 1000):
+            yield (key.encode() + at.to_bytes(4, "big")).ljust(1000, b"-")[: min(1000, size - at)]
+
+    ask = Write(key=key, content_type="text/plain")
+    await scene.relay.files.put(await scene.agent(editor), ask, parts(), None)
+
+
+async def test_one_agent_does_not_take_all_places_of_files_by_locks() -> None:
+    scene = Crowd(max_files=100, rate_files=0.0, rate_address=0.0)
+    await scene.join("bad/a", "bad/b", "good/c")
+
+    async def lock(agent: str, key: str) -> None:
+        await scene.relay.files.lock(
+            await scene.agent(agent), requests.LockFile(agent_id=agent, file_key=key, seconds=60)
+        )
+
+    taken, refusal = await taken_of(lambda n: lock("bad/a", f"a{n}"))
+    assert (taken, refusal.current) == (81, {"share_of": "agent", "used": 81})
+    assert isinstance(refusal, StorageFull)
+    taken, refusal = await taken_of(lambda n: write(scene, "bad/b", f"b{n}", 1))
+    assert taken + 81 <= 90
+    await lock("bad/a", "a0")  # it has its place
+    await lock("good/c", "c")
+    await write(scene, "good/c", "c", 1)
+    await write(scene, "good/c", "c2", 1)
+
+
+async def test_one_agent_does_not_take_all_bytes_of_files() -> None:
+    scene = Crowd(max_files_bytes=100_000, rate_files=0.0, rate_address=0.0, rate_copies=0.0)
+    await scene.join("bad/a", "good/b")
+    taken, refusal = await taken_of(lambda n: write(scene, "bad/a", f"a{n}", 10_000))
+    assert (taken, refusal.current) == (8, {"share_of": "agent", "used": 80_000})
+    assert isinstance(refusal, StorageFull)
+    await write(scene, "good/b", "b", 10_000)
+    for _ in range(3):  # of its own file the old version goes
+        await write(scene, "bad/a", "a0", 10_000)
+    await write(scene, "good/b", "b2", 5_000)
+
+
+async def test_versions_of_one_file_take_no_more_than_a_share() -> None:
+    scene = Crowd(max_files_bytes=100_000, rate_files=0.0, rate_address=0.0, rate_copies=0.0)
+    await scene.join("bad/a", "good/b")
+    for n in range(12):
+        await write(scene, "bad/a", "a", 9_000 + n)
+    assert scene.relay.storage.used <= 82_000
+    await write(scene, "good/b", "b", 15_000)
+
+
+async def test_an_upload_under_way_counts_for_its_owner() -> None:
+    scene = Crowd(max_files_bytes=100_000, rate_files=0.0, rate_address=0.0)
+    await scene.join("bad/a", "bad/b", "good/c")
+    uploads = scene.relay.uploads
+
+    async def begin(owner: str, key: str) -> Any:
+        ask = Write(key=key, content_type="text/plain")
+        return (await uploads.create(await scene.agent(owner), ask, 45_000, ""))[0]
+
+    first = await begin("bad/a", "one")
+    await first.intake.write(b"x" * 45_000)
+    with pytest.raises(StorageFull) as refused:
+        await begin("bad/a", "two")
+    assert refused.value.current["share_of"] == "agent"
+    await write(scene, "good/c", "c", 30_000)
