@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from clawlink.domain.limits import LIMIT_FIELDS
+from clawlink.doors.registry import limit_fields
 from clawlink.protocol.paths import ENDPOINTS
 from clawlink.version import VERSION
 from tests.conftest import Running, Serve
@@ -55,7 +56,7 @@ async def test_info_tells_what_the_relay_holds(pair: Running, clock: Clock) -> N
     info = await ok(pair.get("/"))
     assert (info["service"], info["version"], info["auth_required"]) == ("ClawLink Relay", VERSION, False)
     assert info["draining"] is False
-    assert set(info["limits"]) == {f.name for f in LIMIT_FIELDS}
+    assert set(info["limits"]) == {f.name for f in (*LIMIT_FIELDS, *limit_fields())}
     assert info["endpoints"] == {e.name: f"{e.method} {e.path}" for e in ENDPOINTS}
 
 
