@@ -20,7 +20,9 @@ from clawlink.domain.shares import Origin
 
 # The bytes that an agent takes beside its texts, with its listing, and those of a held name, measured.
 _RECORD_BYTES = 520
-_HOLD_BYTES = 60
+_HOLD_BYTES = 70
+# A registration writes its name first and its agent next: within so long.
+TAKING_SECONDS = 5.0
 
 
 class Presence(str, Enum):
@@ -107,13 +109,15 @@ def _encoded_bytes(text: str | None) -> int:
 class NameHold(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The holder of a name. A name has one record, so that two agents that ask at once cannot both have it.
 
-    Its home is the name; it is written before the agent that takes the name, and means nothing while that agent does
-    not exist or has another name.
+    Its home is the name. It is written at ``taken_at``, before the agent that takes the name, and ``claimed`` tells
+    whether with a key. While that agent does not exist, or has another name, it counts for ``TAKING_SECONDS`` only.
     """
 
     id: str
     version: int
     agent_id: str
+    taken_at: float = 0.0
+    claimed: bool = False
 
     @property
     def home(self) -> str:
@@ -156,6 +160,11 @@ def fold(text: str) -> str:
 def _folded(text: str) -> str:
     normal = unicodedata.normalize("NFKC", text).casefold()
     return unicodedata.normalize("NFKC", looks.seen(normal)).strip()
+
+
+def is_being_taken(hold: NameHold, now: float, *, from_claimed: bool) -> bool:
+    """Return True if the agent that takes the name may still be on its way, and would not share the name."""
+    return (hold.claimed or from_claimed) and now - hold.taken_at < TAKING_SECONDS
 
 
 def by_id(agent_id: str) -> str:

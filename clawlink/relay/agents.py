@@ -9,9 +9,22 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
 from clawlink.domain import access, looks
 from clawlink.domain import agent as rules
-from clawlink.domain.agent import REGISTERED, Agent, NameHold, Presence, by_capability, by_id, by_looks, by_name, fold
+from clawlink.domain.agent import (
+    REGISTERED,
+    TAKING_SECONDS,
+    Agent,
+    NameHold,
+    Presence,
+    by_capability,
+    by_id,
+    by_looks,
+    by_name,
+    fold,
+)
 from clawlink.domain.delivery import copy_id
 from clawlink.domain.limits import AGENT_KEY_BITS, MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH, PRESENCE_AUDIENCE
 from clawlink.domain.message import AgentJoined, AgentLeft, Priority, encode
@@ -156,7 +169,8 @@ class Agents:
         claimed = key_hash is not None
         if old is None or old.name != name:
             _require_plain(name, field="name")
-        if old is None or fold(old.name) != fold(name) or (claimed and old.key_hash is None):  # else it keeps its name
+        takes_name = old is None or fold(old.name) != fold(name) or (claimed and old.key_hash is None)
+        if takes_name:
             await self._require_free_name(name, agent_id, claimed=claimed)
         subscriptions = (EVERYTHING,) if old is None else old.subscriptions
         if ask.subscriptions is not None:
@@ -180,6 +194,8 @@ class Agents:
         await self._require_memory(old, agent)
         await self._take_name(name, agent_id, now, claimed=claimed)
         await core.commit(agent.home, Put(agent))
+        if takes_name and not claimed:
+            await self._require_kept_name(agent, old, now)
         self.directory.add(agent_id)
         self._left.pop(agent_id, None)
         if old is None:
@@ -342,13 +358,50 @@ class Agents:
             for namesake in await self._listed(by_name(name)):
                 if namesake.id != agent_id:
                     self._require_given_up(namesake, name, now, field="name", from_claimed=True)
-        taken = NameHold(id=fold(name), version=1 if hold is None else hold.version + 1, agent_id=agent_id)
+        taken = NameHold(
+            id=fold(name),
+            version=1 if hold is None else hold.version + 1,
+            agent_id=agent_id,
+            taken_at=now,
+            claimed=claimed,
+        )
         await self._core.commit(taken.home, Put(taken))
+
+    async def _require_kept_name(self, agent: Agent, old: Agent | None, now: float) -> None:
+        """Withdraw an agent without a key if a claim has taken its name at the same moment. Raises NameTaken.
+
+        Agents without a key may share a name, and its hold tells of the last one alone: a claim may not see this agent.
+        """
+        hold = await self._core.store.get(NameHold, fold(agent.name))
+        if hold is None or hold.agent_id == agent.id:
+            return
+        try:
+            await self._require_let_go(hold, agent.name, now, field="name", from_claimed=False)
+        except NameTaken:
+            await self._withdraw(agent.id, old)
+            raise
+
+    @retrying
+    async def _withdraw(self, agent_id: str, old: Agent | None) -> None:
+        """Undo a registration: remove the agent, or make it again what it was."""
+        present = await self._core.store.get(Agent, agent_id)
+        if present is not None:
+            change = Drop(present) if old is None else Put(replace(old, version=present.version + 1))
+            await self._core.commit(present.home, change)
 
     async def _require_let_go(self, hold: NameHold, name: str, now: float, *, field: str, from_claimed: bool) -> None:
         holder = await self._core.store.get(Agent, hold.agent_id)
         if holder is not None:
             self._require_given_up(holder, name, now, field=field, from_claimed=from_claimed)
+        has_it = holder is not None and fold(holder.name) == hold.id
+        if not has_it and rules.is_being_taken(hold, now, from_claimed=from_claimed):
+            raise NameTaken(
+                f"{name!r} is being registered by another agent at this moment; try again in "
+                f"{TAKING_SECONDS:g} s, or choose another name",
+                field=field,
+                retry_after=TAKING_SECONDS,
+                current={"agent_id": hold.agent_id},
+            )
 
     def _require_given_up(self, holder: Agent, name: str, now: float, *, field: str, from_claimed: bool) -> None:
         if rules.holds_name(holder, name, now, self._core.limits, from_claimed=from_claimed):
