@@ -61,7 +61,7 @@ class OpenDoor:
     """An open door. A protocol overrides what it needs; the rest does nothing."""
 
     def routes(self) -> Iterable[tuple[Endpoint, Handler]]:
-        """Return the endpoints with their handlers. An address that is taken ends the start with a ValueError."""
+        """Return the endpoints with their handlers. An address that is taken ends the start."""
         return ()
 
     async def start(self) -> None:
@@ -148,6 +148,8 @@ def find() -> Found:
                 raise ValueError(f"it calls itself {door.name!r}")
             if name in doors:
                 raise ValueError("another door has this name")
+            if any("flag" not in field.metadata for field in fields(door.settings)):
+                raise TypeError("each field of its settings has to be made by option()")
             doors[name] = door
         except Exception as error:
             broken.append(Broken(name, f"{type(error).__name__}: {error}", package))

@@ -6,16 +6,18 @@ import argparse
 import os
 import sys
 
+from clawlink.errors import ClawLinkError
 from clawlink.server import options
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parse the flags and run. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m clawlink.server", description="Run a ClawLink relay.")
-    options.add_arguments(parser)
-    args = parser.parse_args(argv)
     try:
-        config = options.read(args, os.environ)
+        options.add_arguments(parser)
+        config = options.read(parser.parse_args(argv), os.environ)
+    except ClawLinkError as error:
+        parser.error(error.message)
     except ValueError as error:
         parser.error(str(error))
     from clawlink.server.run import run

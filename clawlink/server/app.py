@@ -16,6 +16,7 @@ from aiohttp import web
 
 from clawlink.config import ServerConfig
 from clawlink.doors.registry import OpenDoor, Opening, doors, settings_of
+from clawlink.errors import ClawLinkError
 from clawlink.protocol.paths import Endpoint
 from clawlink.relay.clock import RelayTime
 from clawlink.relay.relay import Relay
@@ -214,10 +215,13 @@ async def _told(name: str, door: OpenDoor) -> dict[str, Any]:
 def _untaken(
     door: str, routes: Iterable[tuple[Endpoint, Handler]], taken: Iterable[tuple[Endpoint, Handler]]
 ) -> list[tuple[Endpoint, Handler]]:
-    """Return the routes of a door. Raises ValueError for an address that is taken."""
+    """Return the routes of a door. Raises ClawLinkError for an address that is taken."""
     known = {(endpoint.method, endpoint.path) for endpoint, _ in taken}
     found = list(routes)
     for endpoint, _ in found:
         if (endpoint.method, endpoint.path) in known:
-            raise ValueError(f"the door {door} serves {endpoint.method} {endpoint.path}, which is taken")
+            raise ClawLinkError(
+                f"the door {door} serves {endpoint.method} {endpoint.path}, which is taken; uninstall its package, or "
+                "one of the two that collide"
+            )
     return found

@@ -10,6 +10,7 @@ from typing import Any
 from clawlink.config import DEFAULT_HOST, DEFAULT_PORT, ServerConfig, from_environment, variable
 from clawlink.domain.limits import LIMIT_FIELDS, Limits
 from clawlink.doors.registry import doors, settings_of
+from clawlink.errors import ClawLinkError
 
 LOOPS = ("auto", "asyncio", "uvloop")
 _MOST_PERCENT = 100
@@ -19,9 +20,14 @@ _FALSE = {"0", "false", "no", "off"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add all flags. Their defaults are left out: what is not given comes from the environment, then the default."""
+    """Add all flags. Their defaults are left out: what is not given comes from the environment, then the default.
+
+    Raises ClawLinkError for a flag of a door that is taken.
+    """
+    taken = {field.metadata["flag"] for field in LIMIT_FIELDS}
 
     def add(flag: str, help: str, default: Any = None, **options: Any) -> None:
+        taken.add(flag)
         shown = "" if default is None else f" (default {default})"
         parser.add_argument(flag, help=help + shown, default=None, **options)
 
@@ -49,7 +55,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--log-json", "log lines as JSON objects", action="store_true")
     add("--spool", "keep the contents of large files in this folder while the relay runs", metavar="DIR")
     add("--spool-above", "what is large, in bytes", ServerConfig.spool_above, type=_count, metavar="N")
-    options = [field for door in doors() for field in fields(door.settings)]
+    options = []
+    for door in doors():
+        for field in fields(door.settings):
+            flag = field.metadata["flag"]
+            if flag in taken:
+                raise ClawLinkError(f"the door {door.name} has the flag {flag}, which is taken; uninstall its package")
+            taken.add(flag)
+            options.append(field)
     for field in options:
         if field.default is False:
             add(field.metadata["flag"], field.metadata["help"], action="store_true")

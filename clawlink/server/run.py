@@ -18,6 +18,7 @@ from typing import Any
 
 from clawlink.config import TOKEN, ServerConfig
 from clawlink.doors.registry import doors, settings_of
+from clawlink.errors import ClawLinkError
 from clawlink.server.app import App
 from clawlink.server.keys import with_secrets
 from clawlink.server.logs import set_up
@@ -58,6 +59,9 @@ def run(config: ServerConfig) -> int:
     except OSError as error:
         where = f"{config.host} port {config.port}"
         print(f"clawlink: cannot listen on {where}: {error.strerror or error}{_way_on(error)}", file=sys.stderr)
+        return 1
+    except ClawLinkError as error:  # a door that cannot open
+        print(f"clawlink: {error.message}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

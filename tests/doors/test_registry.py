@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -13,9 +14,7 @@ import pytest
 from clawlink.cli import verbs
 from clawlink.cli.exits import Exit
 from clawlink.cli.main import main
-from clawlink.config import ServerConfig
 from clawlink.doors import registry
-from clawlink.server.app import App
 from tests.conftest import Serve
 from tests.doors.conftest import Offer
 
@@ -63,6 +62,19 @@ class Open(OpenDoor):
 
 DOOR = Failing()
 """
+PLAIN = """
+from dataclasses import dataclass
+from clawlink.doors.registry import Door
+
+@dataclass(frozen=True)
+class Settings:
+    x: int = 1
+
+class Plain(Door):
+    name, settings = "plain", Settings
+
+DOOR = Plain()
+"""
 Until = Callable[[Callable[[], bool]], Awaitable[None]]
 
 
@@ -96,6 +108,7 @@ def test_a_door_that_cannot_be_loaded_is_logged_and_left_out(
         "raises": ("raising_door:DOOR", "raise RuntimeError('half written')", "RuntimeError: half written"),
         "other": ("other_door:DOOR", "DOOR = object()", "TypeError"),
         "named": ("named_door:DOOR", GOOD, "it calls itself 'good'"),
+        "plain": ("plain_door:DOOR", PLAIN, "has to be made by option()"),
     }
     for name, (entry, code, _) in bad.items():
         found_anew.syspath_prepend(offer(name, entry, code))
@@ -126,12 +139,21 @@ def test_a_door_of_another_package_is_found_by_its_entry_point(
     assert "the commands of the door good cannot be loaded: no commands today" in caplog.text
 
 
-async def test_a_door_does_not_take_an_address_of_the_relay(offer: Offer, found_anew: pytest.MonkeyPatch) -> None:
-    found_anew.syspath_prepend(offer("good", "good_door:DOOR", GOOD))
-    app = App(ServerConfig(port=0))
-    with pytest.raises(ValueError, match="the door good serves POST /send, which is taken"):
-        await app.start()
-    await app.stop()
+def test_a_door_does_not_take_an_address_or_a_flag_of_the_relay(offer: Offer) -> None:
+    flagged = GOOD.replace('name = "good"', 'name = "flagged"\n    settings = Settings').replace(
+        "class Good", "@dataclass(frozen=True)\nclass Settings:\n    x: str = option('--host', 'taken')\n\nclass Good"
+    )
+    imports = "from dataclasses import dataclass\nfrom clawlink.doors.registry import option\n"
+    for name, code, why, exit_code in (
+        ("good", GOOD, "the door good serves POST /send, which is taken", 1),
+        ("flagged", imports + flagged, "the door flagged has the flag --host, which is taken", 2),
+    ):
+        environ = {**os.environ, "PYTHONPATH": str(offer(name, f"{name}_door:DOOR", code))}
+        command = [sys.executable, "-m", "clawlink.server", "--port", "0"]
+        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+        assert done.returncode == exit_code, done.stderr
+        assert why in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 async def test_a_door_whose_upkeep_info_or_end_fails_is_in_nobodys_way(
