@@ -233,6 +233,9 @@ def test_words_are_printed_only_where_they_can_be_typed(call: Run, own_relay: Re
         assert call("completion", "identities", "i").ok().out == "ida\n"
         assert call("completion", "agents", "--line", f"clawlink --relay {url} send 'x").ok().out.startswith("ida\n")
         assert call("completion", "agents", "--line", "clawlink --relay=http://127.0.0.1:1 send").ok().out == ""
+        peer.put_blob("for ida", b"x", readers=["ida"])
+        peer.put_blob("for nobody else", b"x", readers=[peer.agent_id or ""])
+        assert call("completion", "keys", "for").ok().out == "for ida\n"
 
 
 def test_where_no_relay_answers_nothing_is_printed_and_nothing_fails(call: Run, account: Path) -> None:

@@ -7,7 +7,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from clawlink.cli.arguments import add_slot
+from clawlink.cli.arguments import add_slot, completed_by
 from clawlink.cli.exits import Exit
 from clawlink.cli.files import add_file_key
 from clawlink.cli.values import add_idempotency_key, kept_span, names, whole
@@ -29,7 +29,7 @@ def add(parser: ArgumentParser) -> None:
         "--ttl", type=kept_span, metavar="S", help="how long it is kept: 60, 10m, 2h (default: for good)"
     )
     parser.add_argument("--burn", action="store_true", help="only one may read it, once; then it is gone")
-    parser.add_argument(
+    readers = parser.add_argument(
         "--readers",
         type=names,
         action="extend",
@@ -37,6 +37,7 @@ def add(parser: ArgumentParser) -> None:
         help="only these agents and you may see it: names or ids, yours for you alone; '*' for everyone "
         "(default: as it was, or everyone)",
     )
+    completed_by(readers, "agents")
     parser.add_argument("--force", action="store_true", help="write though another agent holds its lock")
     add_idempotency_key(parser, "--idempotency-key")
 

@@ -83,7 +83,10 @@ def _words(kind: str, ctx: Context) -> Iterator[str]:
     if kind == "identities":
         yield from (saved.typed for saved in ctx.identities.all())
         return
-    client = ctx.connect(visiting(ctx.given, ctx.identities)._replace(saved=None))
+    where = visiting(ctx.given, ctx.identities)
+    # Files may be for some agents alone, so they are listed as the identity. Nobody registers again at a prompt.
+    client = ctx.connect(where if kind == "keys" else where._replace(saved=None))
+    client._on_forgotten = None
     if kind == "agents":
         for agent in client.discover(status="all").agents:
             yield agent.name if cell(agent.name) == agent.name and "," not in agent.name else agent.agent_id
