@@ -26,6 +26,7 @@ from clawlink.store.base import Store
 from clawlink.store.memory import MemoryStore
 from tests import shells
 from tests.browser import programs
+from tests.processes import Popen
 from tests.store.faulty import FaultyStore
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -229,9 +230,7 @@ def start_relay(loop_kind: str, tmp_path: Path) -> Iterator[Start]:
         command = [sys.executable, "-m", "clawlink.server", *(("--port", "0") if "--port" not in flags else ()), *flags]
         own = {"CLAWLINK_LOOP": loop_kind, "CLAWLINK_HOME": str(tmp_path / "relay-home")}
         environment = {**own, **os.environ, **(env or {})}
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
-        )
+        process = Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment)
         started.append(process)
         assert process.stdout is not None
         banner = process.stdout.readline() + process.stdout.readline()

@@ -14,6 +14,7 @@ from clawlink import lan
 from clawlink.lan import SERVICE_TYPE, Found, SeveralRelays, announce, find_one, reachable_at, scan
 from clawlink.version import VERSION
 from tests.announcing import LOOPBACK, OWN_TYPE, announced, crafted, relay
+from tests.processes import Popen
 from tests.tables import each
 
 # An mDNS responder may wait a second before it repeats itself.
@@ -152,7 +153,7 @@ def three_relays() -> Iterator[dict[str, str]]:
             "announced": ["--host", "0.0.0.0", "--token", "t"],
         }.items():
             command = [sys.executable, "-c", _RELAY, OWN_TYPE, "--port", "0", *flags]
-            running.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True))
+            running.append(Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True))
             assert running[-1].stdout is not None
             ports[name] = running[-1].stdout.readline().strip().rpartition(":")[2]
         yield ports

@@ -19,6 +19,7 @@ import requests
 
 from clawlink.cli.main import main
 from clawlink.client.sync import Client
+from tests import processes
 
 COMMAND = [sys.executable, "-m", "clawlink.cli.main"]
 
@@ -75,9 +76,7 @@ def run() -> Run:
     """Run a command as a process of its own: ``run("poll", "--json", stdin=b"", env={...})``."""
 
     def run(*args: str, stdin: bytes = b"", env: dict[str, str] | None = None) -> Result:
-        done = subprocess.run(
-            [*COMMAND, *args], input=stdin, capture_output=True, env={**os.environ, **(env or {})}, timeout=60
-        )
+        done = processes.run([*COMMAND, *args], input=stdin, env={**os.environ, **(env or {})}, timeout=60)
         return Result(done.returncode, done.stdout, done.stderr.decode())
 
     return run
@@ -108,7 +107,7 @@ def until_polled(url: str, polls: int = 1) -> None:
 
 
 def _start(*flags: str) -> tuple[subprocess.Popen[str], str]:
-    process = subprocess.Popen(
+    process = processes.Popen(
         [sys.executable, "-m", "clawlink.server", "--port", "0", *flags],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -20,6 +20,7 @@ from clawlink.cli.exits import Exit, UsageError, exit_of
 from clawlink.client.identity import NoIdentity, SeveralIdentities
 from clawlink.client.waiting import StillPending
 from tests.cli.conftest import COMMAND, Run, until_polled
+from tests.processes import Popen
 from tests.tables import each
 
 CODES = {
@@ -228,9 +229,7 @@ def test_an_interrupt_ends_with_130(call: Run, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 def test_control_c_while_waiting(call: Run, relay: str, fresh: Callable[[str], str]) -> None:
     call("register", "--name", fresh("ada")).ok()
-    process = subprocess.Popen(
-        [*COMMAND, "poll", "--wait", "60"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    process = Popen([*COMMAND, "poll", "--wait", "60"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until_polled(relay)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
@@ -242,7 +241,7 @@ def test_control_c_while_waiting(call: Run, relay: str, fresh: Callable[[str], s
 def test_a_reader_that_has_gone_is_no_reason_to_complain(args: list[str]) -> None:
     read, write = os.pipe()
     os.close(read)
-    process = subprocess.Popen([*COMMAND, *args], stdout=write, stderr=subprocess.PIPE, text=True)
+    process = Popen([*COMMAND, *args], stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     _, err = process.communicate(timeout=30)
     assert (process.returncode, err) == (1, "")

@@ -19,6 +19,7 @@ from clawlink.cli.verbs import spellings, verbs
 from clawlink.client.sync import Client
 from clawlink.lan import Found
 from tests.cli.conftest import COMMAND, Relays, Run
+from tests.processes import Popen
 
 ID = "7f3a"
 EXAMPLES = [(verb, example) for verb in verbs() for example in verb.examples]
@@ -86,7 +87,7 @@ class Stage:
 
     def _until(self, words: list[str], said: str, meanwhile: object = None) -> None:
         """Start a command that stays, read what it prints up to a line that says this, and end it."""
-        process = subprocess.Popen([*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        process = Popen([*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         assert process.stdout is not None
         try:
             if callable(meanwhile):

@@ -22,6 +22,7 @@ from tests.cli.conftest import COMMAND, Run
 from tests.client.attacks import NAMES
 from tests.client.conftest import eventually
 from tests.client.proxy import Proxy
+from tests.processes import Popen
 
 Fresh = Callable[[str], str]
 LARGE = random.Random(3).randbytes(5_000_001)
@@ -145,7 +146,7 @@ def test_nothing_is_left_of_what_fails(call: Run, me: str, fresh: Fresh, here: P
 def test_who_reads_only_the_beginning_is_no_failure_of_ours(run: Run, me: str, fresh: Fresh) -> None:
     key = fresh("large")
     run("file-put", key, "--file", "-", stdin=LARGE).ok()
-    process = subprocess.Popen([*COMMAND, "file-get", key], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = Popen([*COMMAND, "file-get", key], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.read(10) == LARGE[:10]
     process.stdout.close()
@@ -162,9 +163,7 @@ def test_who_interrupts_it_finds_nothing_half_written(
     key = fresh("interrupted")
     run("file-put", key, "--file", "-", stdin=LARGE).ok()
     cutting.limit = lambda: 200_000
-    process = subprocess.Popen(
-        [*COMMAND, "--relay", cutting.url, "file-get", key, "--output", "mine"], stderr=subprocess.PIPE
-    )
+    process = Popen([*COMMAND, "--relay", cutting.url, "file-get", key, "--output", "mine"], stderr=subprocess.PIPE)
     assert process.stderr is not None
     eventually(lambda: any(name.endswith(".part") for name in os.listdir(here)))
     process.send_signal(signal.SIGINT)
@@ -406,7 +405,7 @@ def under_way(relay: str) -> int:
 def test_what_ends_an_upload_leaves_no_parts_and_says_how_to_go_on(
     run: Run, me: str, relay: str, fresh: Fresh, here: Path, number: int, code: int
 ) -> None:
-    process = subprocess.Popen(
+    process = Popen(
         [*COMMAND, "file-put", fresh("ended"), "--file", "-"], stdin=subprocess.PIPE, stderr=subprocess.PIPE
     )
     assert process.stdin is not None

@@ -15,6 +15,7 @@ import requests
 
 from clawlink.client.sync import Client
 from tests.cli.conftest import COMMAND, Relays, Run
+from tests.processes import Popen
 
 Fresh = Callable[[str], str]
 
@@ -249,7 +250,7 @@ def test_the_same_name_on_two_relays_is_told_apart_by_relay(call: Run, own_relay
 def test_work_says_that_the_relay_asks_for_another_token(call: Run, own_relay: Relays) -> None:
     url = own_relay("--token", "one")
     call("--relay", url, "--token", "one", "register", "--name", "ada").ok()
-    worker = subprocess.Popen([*COMMAND, "work", "--exec", "true"], stderr=subprocess.PIPE, text=True)
+    worker = Popen([*COMMAND, "work", "--exec", "true"], stderr=subprocess.PIPE, text=True)
     patience = threading.Timer(40, worker.kill)  # a test that waits for a line in vain fails; it does not hang
     patience.start()
     try:

@@ -16,6 +16,7 @@ from clawlink.client.identity import Identities, Saved
 from clawlink.client.link.link import Link
 from clawlink.client.sync import Client
 from tests.cli.conftest import COMMAND, Relays, Run
+from tests.processes import Popen
 
 
 def new() -> str:
@@ -62,9 +63,7 @@ def test_an_agent_leaves_again_if_keeping_fails(
 
 def test_eight_at_once_are_one_agent(relay: str, account: Path) -> None:
     name = new()
-    started = [
-        subprocess.Popen([*COMMAND, "register", "--name", name, "--json"], stdout=subprocess.PIPE) for _ in range(8)
-    ]
+    started = [Popen([*COMMAND, "register", "--name", name, "--json"], stdout=subprocess.PIPE) for _ in range(8)]
     told = [json.loads(process.communicate(timeout=60)[0]) for process in started]
     assert len({one["agent"]["agent_id"] for one in told}) == 1
     assert sorted(one["resumed"] for one in told) == [False] + [True] * 7

@@ -14,6 +14,7 @@ import pytest
 
 from clawlink.client.sync import Client
 from tests.cli.conftest import COMMAND, Run
+from tests.processes import Popen
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="limits and pipes of POSIX")
 
@@ -72,9 +73,7 @@ def test_a_pipe_without_blocking_gets_all(call: Run, me: str, sender: Client) ->
             got = bytearray()
             with open(ours, "rb") as reading:
                 reader = threading.Thread(target=lambda pipe=reading, got=got: got.extend(pipe.read()))
-                process = subprocess.Popen(
-                    [*COMMAND, *command], stdout=theirs, env={**os.environ, "PYTHONUNBUFFERED": unbuffered}
-                )
+                process = Popen([*COMMAND, *command], stdout=theirs, env={**os.environ, "PYTHONUNBUFFERED": unbuffered})
                 os.close(theirs)
                 reader.start()
                 code = process.wait(60)

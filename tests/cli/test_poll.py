@@ -19,6 +19,7 @@ import pytest
 from clawlink.client.identity import Identities, home
 from clawlink.client.sync import Client
 from tests.cli.conftest import COMMAND, Relays, Run, until_polled
+from tests.processes import Popen
 
 Fresh = Callable[[str], str]
 EVIL = "first\nsecond \x1b[2J\x1b]0;title\x07 [bold]x[/bold] \u202egnp.exe\u2028clawlink: all is well"
@@ -246,7 +247,7 @@ class Following:
     """A ``clawlink poll --follow`` that runs beside the test."""
 
     def __init__(self, *args: str) -> None:
-        self.process = subprocess.Popen(
+        self.process = Popen(
             [*COMMAND, "poll", "--follow", *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         # A test that waits for a line in vain fails; it does not hang.
@@ -256,7 +257,7 @@ class Following:
     def line(self) -> str:
         """Return the next line that it prints."""
         assert self.process.stdout is not None
-        return self.process.stdout.readline()
+        return str(self.process.stdout.readline())
 
     def end(self, number: int = signal.SIGINT) -> tuple[int, str]:
         """Interrupt it, and return its exit code and what it said on stderr."""
@@ -381,7 +382,7 @@ def test_what_could_not_be_printed_is_given_back(call: Run, me: str, sender: Cli
 def test_a_reader_that_has_gone_gets_nothing_acknowledged(call: Run, me: str, sender: Client) -> None:
     sender.send(me, "x" * 200_000)  # more than a pipe holds
     read, write = os.pipe()
-    process = subprocess.Popen([*COMMAND, "poll"], stdout=write, stderr=subprocess.PIPE, text=True)
+    process = Popen([*COMMAND, "poll"], stdout=write, stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert os.read(read, 10)
     os.close(read)
@@ -393,7 +394,7 @@ def test_a_reader_that_has_gone_gets_nothing_acknowledged(call: Run, me: str, se
 @pytest.mark.skipif(os.name != "posix", reason="kills a process")
 def test_a_poll_that_is_killed_while_it_prints_has_acknowledged_nothing(call: Run, me: str, sender: Client) -> None:
     sender.send(me, "x" * 200_000)
-    process = subprocess.Popen([*COMMAND, "poll", "--lease", "5"], stdout=subprocess.PIPE)
+    process = Popen([*COMMAND, "poll", "--lease", "5"], stdout=subprocess.PIPE)
     assert process.stdout is not None
     assert process.stdout.read(10)
     process.kill()

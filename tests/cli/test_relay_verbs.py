@@ -11,6 +11,7 @@ import pytest
 from clawlink import lan
 from clawlink.lan import Found
 from tests.cli.conftest import COMMAND, Run
+from tests.processes import Popen
 from tests.tables import each
 
 
@@ -54,7 +55,7 @@ def test_scan_without_zeroconf_or_network(call: Run, monkeypatch: pytest.MonkeyP
 
 
 def test_serve_runs_a_relay(call: Run) -> None:
-    process = subprocess.Popen(
+    process = Popen(
         [*COMMAND, "serve", "--port", "0", "--token", "t"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     )
     try:

@@ -18,6 +18,7 @@ from clawlink.client.sync import Client
 from clawlink.domain.message import TaskDelegation
 from tests.cli.conftest import COMMAND, Relays, Run
 from tests.client.restartable import Restartable
+from tests.processes import Popen
 from tests.tables import each
 
 Fresh = Callable[[str], str]
@@ -36,7 +37,7 @@ class Beside:
     """A command that runs beside the test. What it prints is read as it comes, so no pipe fills up."""
 
     def __init__(self, *args: str, stderr: int = subprocess.PIPE) -> None:
-        self.process = subprocess.Popen([*COMMAND, *args], stdout=subprocess.PIPE, stderr=stderr, text=True)
+        self.process = Popen([*COMMAND, *args], stdout=subprocess.PIPE, stderr=stderr, text=True)
         # A test that waits in vain fails; it does not hang.
         self._patience = threading.Timer(120, self.process.kill)
         self._patience.start()
@@ -44,7 +45,7 @@ class Beside:
     def line(self) -> str:
         """Return the next line on stderr."""
         assert self.process.stderr is not None
-        return self.process.stderr.readline()
+        return str(self.process.stderr.readline())
 
     def until(self, part: str) -> str:
         """Read stderr up to a line that says this, and return it."""
@@ -57,7 +58,7 @@ class Beside:
     def result(self) -> str:
         """Return the next line on stdout."""
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()
+        line = str(self.process.stdout.readline())
         assert line, f"it ended without a result: {self.end()}"
         return line
 

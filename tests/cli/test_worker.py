@@ -22,6 +22,7 @@ from clawlink.cli import running
 from clawlink.client.sync import Client
 from clawlink.protocol.replies import TaskView
 from tests.cli.conftest import COMMAND, Run
+from tests.processes import Popen
 from tests.tables import each
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="process groups and signals are of POSIX")
@@ -84,9 +85,7 @@ def start(relay: str, fresh: Fresh, tmp_path: Path) -> Iterator[Start]:
         folder = tmp_path / fresh(name)
         folder.mkdir()
         with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
-            process = subprocess.Popen(
-                [*COMMAND, "work", "--name", name, "--exec", command, *flags], stdout=out, stderr=err
-            )
+            process = Popen([*COMMAND, "work", "--name", name, "--exec", command, *flags], stdout=out, stderr=err)
         worker = Worker(process, name, folder)
         workers.append(worker)
         worker.until("connected to")
@@ -378,9 +377,7 @@ def test_for_scripts_there_is_json(start: Start, boss: Client) -> None:
 def test_the_identity_that_is_kept_works(call: Run, relay: str, fresh: Fresh, boss: Client, tmp_path: Path) -> None:
     name = fresh("kept")
     call("register", "--name", name, "--caps", "counting").ok()
-    process = subprocess.Popen(
-        [*COMMAND, "work", "--exec", "echo one"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
-    )
+    process = Popen([*COMMAND, "work", "--exec", "echo one"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
     try:
         task = boss.delegate(capability="counting", task="count")
         assert boss.wait_for(task.message_id, timeout=PATIENCE).result == "one"

@@ -14,6 +14,7 @@ import pytest
 from clawlink.client.sync import Client
 from tests.client.conftest import eventually
 from tests.client.restartable import Restartable
+from tests.processes import Popen
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "references" / "python.md").read_text(encoding="utf-8")
@@ -38,7 +39,7 @@ def command(name: str, relay: str) -> list[str]:
 @pytest.fixture
 def worker(restartable: Restartable, clawlink_home: Path) -> Iterator[str]:
     """The worker of the page, running; give its relay."""
-    process = subprocess.Popen(command("worker.py", restartable.url), cwd=ROOT, env=dict(os.environ))
+    process = Popen(command("worker.py", restartable.url), cwd=ROOT, env=dict(os.environ))
     try:
         with Client(restartable.url) as client:
             eventually(lambda: client.discover(capability="search").count == 1)

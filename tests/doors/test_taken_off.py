@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from clawlink.doors import registry
+from tests.processes import Popen
 from tests.tables import each
 
 ROOT = Path(__file__).parents[2]
@@ -61,9 +62,7 @@ def test_the_relay_and_the_command_line_start_without_a_door(door: str, tmp_path
     assert not own & verbs
     command = [sys.executable, "-m", "clawlink.server", "--port", "0"]
     environ = {**os.environ, "PYTHONPATH": str(tree), "CLAWLINK_HOME": str(tree / "home")}
-    with subprocess.Popen(
-        command, cwd=tree, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as relay:
+    with Popen(command, cwd=tree, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as relay:
         assert relay.stdout is not None
         address = relay.stdout.readline().split()[-1]
         with urllib.request.urlopen(address, timeout=30) as answer:

@@ -16,6 +16,7 @@ import requests
 
 from clawlink.client.sync import Client
 from clawlink.server import logs
+from tests.processes import Popen
 from tests.tables import each
 
 TOKEN = "top-secret-token"
@@ -128,7 +129,7 @@ def logged(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         ["--log-json"] if request.param == "json" else []
     )
     with path.open("wb") as stderr:
-        process = subprocess.Popen(
+        process = Popen(
             [sys.executable, "-m", "clawlink.server", *flags], stdout=subprocess.PIPE, stderr=stderr, text=True
         )
         with process:
@@ -170,7 +171,7 @@ def test_every_line_is_in_the_form_that_was_asked_for(logged: Logged) -> None:
 
 def test_info_shows_no_single_request(tmp_path: Path) -> None:
     with (tmp_path / "stderr").open("wb") as stderr:
-        process = subprocess.Popen(
+        process = Popen(
             [sys.executable, "-m", "clawlink.server", "--port", "0"], stdout=subprocess.PIPE, stderr=stderr, text=True
         )
         with process:

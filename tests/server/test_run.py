@@ -21,6 +21,7 @@ from clawlink.config import ServerConfig
 from clawlink.lan import reachable_at
 from clawlink.server.run import banner
 from tests.conftest import Start
+from tests.processes import Popen
 from tests.tables import each
 
 
@@ -111,7 +112,7 @@ def test_an_open_relay_warns_in_its_log_too() -> None:
         flags = ["--port", "0", "--host", host, "--no-mdns", "--no-auth", "--log-json"]
         command = [sys.executable, "-m", "clawlink.server", *flags]
         environment = {**os.environ, "CLAWLINK_TOKEN": ""}
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment) as process:
+        with Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment) as process:
             assert process.stderr is not None
             seen = []
             for line in process.stderr:
@@ -160,7 +161,7 @@ def test_an_address_that_is_not_ours_ends_it_with_a_sentence(host: str) -> None:
 def test_a_loop_that_is_not_installed_ends_it_with_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "uvloop.py").write_text("raise ImportError('not installed')")
     for loop, wanted in (("uvloop", 1), ("asyncio", None), ("auto", None)):
-        process = subprocess.Popen(
+        process = Popen(
             [sys.executable, "-m", "clawlink.server", "--port", "0", "--loop", loop],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

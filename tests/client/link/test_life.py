@@ -30,6 +30,7 @@ from tests.client.conftest import eventually
 from tests.client.link.conftest import MakeLink
 from tests.client.proxy import Proxy
 from tests.client.restartable import Restartable
+from tests.processes import Popen
 from tests.tables import each
 
 Running = Callable[[Link], Link]
@@ -368,7 +369,7 @@ def start_worker(restartable: Restartable, tmp_path: Path) -> Iterator[Callable[
 
     def start(kind: str = "", drain: float = 20.0) -> subprocess.Popen[str]:
         command = [sys.executable, "-c", SCRIPT.format(kind), restartable.url, str(tmp_path), str(drain)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=dict(os.environ))
+        process = Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=dict(os.environ))
         started.append(process)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import COMMAND, Relays, Run
+from tests.processes import Popen
 
 CONTENT = '{"sender_agent": "a", "task": "sum"}'
 
@@ -167,7 +168,7 @@ def test_the_log_by_event_and_in_json(call: Run, data: Path) -> None:
 
 def test_the_log_is_followed(call: Run, data: Path) -> None:
     call("agentrelay", "send", "b", "REQ", "e1", CONTENT).ok()
-    process = subprocess.Popen([*COMMAND, "agentrelay", "log", "--follow"], stdout=subprocess.PIPE, env={**os.environ})
+    process = Popen([*COMMAND, "agentrelay", "log", "--follow"], stdout=subprocess.PIPE, env={**os.environ})
     try:
         assert process.stdout is not None
         assert b"e1" in process.stdout.readline()

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from clawlink.doors.agentrelay.client.folder import Folder
+from tests.processes import Popen
 
 ACTIONS: dict[str, Callable[[Folder], object]] = {
     "send": lambda folder: folder.send("b", "REQ", "e1", {"sender_agent": "a", "task": "x" * 1000}),
@@ -75,7 +76,7 @@ class Runner:
 
     def __enter__(self) -> Runner:
         command = [sys.executable, "-m", "tests.doors.agentrelay.client.dying"]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._process = Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -86,7 +87,7 @@ class Runner:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(json.dumps([str(data), step, action]), file=self._process.stdin, flush=True)
-        return self._process.stdout.readline().strip()
+        return str(self._process.stdout.readline()).strip()
 
 
 def die(data: Path, step: int, action: str) -> None:

@@ -1,0 +1,176 @@
+"""Start a module of ours as a process in a hundredth of the processor time that Python's start and imports take.
+
+``Popen`` and ``run`` are those of ``subprocess``. On Linux a command ``[sys.executable, "-m", MODULE, ...]`` is forked
+from a process that has imported the package already. The new process is a child of the test's: its signals, its exit
+code, its standard streams, its environment and its folder are its own. All else starts as usual: what asks for options
+that a fork cannot give, other systems, a run that measures coverage, and ``make test-long``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import ctypes
+import functools
+import gc
+import importlib
+import os
+import pickle
+import pkgutil
+import random
+import runpy
+import socket
+import subprocess
+import sys
+from typing import Any
+
+import clawlink.cli
+from tests.effort import LONG
+
+_PR_SET_CHILD_SUBREAPER = 36
+_MESSAGE_BYTES = 1 << 17
+_IMPORTS = ("clawlink.server.run", "clawlink.client.sync", "clawlink.client.aio", "clawlink.client.link")
+_FORKS = sys.platform == "linux" and not LONG
+# The interpreter reads these before a fork could set them.
+_READ_AT_START = ("PYTHON", "LC_", "LANG", "LD_", "COVERAGE_", "TZ")
+_HARMLESS = ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE")
+_FIRST_ENVIRONMENT = dict(os.environ)
+
+
+class Popen(subprocess.Popen[Any]):
+    """``subprocess.Popen``, by a fork where that is the same."""
+
+    def __init__(self, args: Any, **options: Any) -> None:
+        self._forked = _FORKS and _may_fork(args, options)
+        super().__init__(args, **options)
+
+    def _execute_child(self, args: Any, *rest: Any) -> None:
+        if not self._forked:
+            super()._execute_child(args, *rest)  # type: ignore[misc]
+            return
+        cwd, env = rest[4], rest[5]
+        theirs_in, ours_in, ours_out, theirs_out, ours_err, theirs_err = rest[9:15]
+        streams = [
+            theirs if theirs != -1 else standard for standard, theirs in enumerate((theirs_in, theirs_out, theirs_err))
+        ]
+        self.pid = _fork([os.fspath(part) for part in args], env, cwd, streams)
+        self._child_created = True
+        for theirs, ours in ((theirs_in, ours_in), (theirs_out, ours_out), (theirs_err, ours_err)):
+            if theirs != -1 and ours != -1:
+                os.close(theirs)
+        with contextlib.suppress(AttributeError):
+            if self._devnull is not None:  # type: ignore[attr-defined]
+                os.close(self._devnull)  # type: ignore[attr-defined]
+
+
+def run(args: Any, *, input: Any = None, timeout: float | None = None, **options: Any) -> Any:
+    """Run a command to its end, as ``subprocess.run`` does with ``capture_output``."""
+    with Popen(args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options) as process:
+        try:
+            out, err = process.communicate(input, timeout)
+        except BaseException:
+            process.kill()
+            raise
+        return subprocess.CompletedProcess(args, process.returncode, out, err)
+
+
+def _may_fork(args: Any, options: dict[str, Any]) -> bool:
+    known = {"stdin", "stdout", "stderr", "env", "cwd", "text", "encoding", "bufsize"}
+    if isinstance(args, str) or list(args[:2]) != [sys.executable, "-m"] or not options.keys() <= known:
+        return False
+    return _read_at_start(options.get("env") or os.environ) == _read_at_start(_FIRST_ENVIRONMENT)
+
+
+def _read_at_start(environment: Any) -> dict[str, str]:
+    return {k: v for k, v in environment.items() if k.startswith(_READ_AT_START) and k not in _HARMLESS}
+
+
+@functools.cache
+def _source() -> socket.socket:
+    """Start the process that forks, and become the parent of what it forks."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        environment = {k: v for k, v in _FIRST_ENVIRONMENT.items() if k not in _HARMLESS}
+        process = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(theirs.fileno())], pass_fds=(theirs.fileno(),), env=environment
+        )
+
+    def end() -> None:
+        ours.close()
+        process.wait()
+
+    atexit.register(end)
+    return ours
+
+
+def _fork(args: list[str], env: Any, cwd: Any, streams: list[int]) -> int:
+    environment = dict(os.environ) if env is None else {os.fspath(k): os.fspath(v) for k, v in env.items()}
+    what = pickle.dumps((args[2], args[3:], environment, os.fspath(cwd or os.getcwd())))
+    socket.send_fds(_source(), [what], streams)
+    return int(_source().recv(64))
+
+
+def _serve(connection: socket.socket) -> tuple[str, list[str]]:
+    """Fork what is asked for. Return in a new process only, with the module and the arguments that it is to run."""
+    while True:
+        what, streams, _, _ = socket.recv_fds(connection, _MESSAGE_BYTES, 3)
+        if not what:
+            os._exit(0)
+        reading, writing = os.pipe()
+        between = os.fork()
+        if not between:
+            os.close(reading)
+            pid = os.fork()
+            if pid:
+                os.write(writing, str(pid).encode())
+                os._exit(0)
+            os.close(writing)
+            connection.close()
+            return _become(what, streams)
+        os.waitpid(between, 0)  # with its parent gone, the new process is a child of the test's
+        os.close(writing)
+        connection.send(os.read(reading, 64))
+        os.close(reading)
+        for stream in streams:
+            os.close(stream)
+
+
+def _become(what: bytes, streams: list[int]) -> tuple[str, list[str]]:
+    module, arguments, environment, folder = pickle.loads(what)
+    for standard, stream in enumerate(streams):
+        os.dup2(stream, standard)
+    for stream in streams:
+        os.close(stream)
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    random.seed()
+    sys.stdin = sys.__stdin__ = _text(0, sys.stdin, mode="r")  # type: ignore[misc]
+    sys.stdout = sys.__stdout__ = _text(1, sys.stdout, mode="w")  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _text(2, sys.stderr, mode="w")  # type: ignore[misc]
+    return module, arguments
+
+
+def _text(stream: int, like: Any, *, mode: str) -> Any:
+    """Open a standard stream as Python does at its start."""
+    return open(
+        stream, mode, encoding=like.encoding, errors=like.errors, closefd=False, buffering=1 if stream == 2 else -1
+    )
+
+
+def main() -> None:
+    """Import the package, fork on request, and run the requested module in each fork."""
+    commands = [f"clawlink.cli.{module.name}" for module in pkgutil.iter_modules(clawlink.cli.__path__)]
+    for name in (*_IMPORTS, *commands):
+        if not name.endswith(".main"):  # that is run, not imported
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+    module, arguments = _serve(socket.socket(fileno=int(sys.argv[1])))
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
