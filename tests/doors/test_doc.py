@@ -121,6 +121,11 @@ def test_doors_use_no_other_parts_of_the_relay_than_those_that_are_described() -
         assert undescribed(path.read_text("utf-8")) == [], path
 
 
+def test_no_door_has_a_websocket_of_its_own() -> None:
+    for path in sorted((ROOT / "clawlink" / "doors").glob("*/server/*.py")):
+        assert "WebSocketResponse" not in path.read_text("utf-8"), path
+
+
 def test_the_entry_point_is_that_of_the_example(offer: Offer) -> None:
     scope: dict[str, Any] = {"__name__": "notes_door"}
     exec(compile(EXAMPLE, "doors.md", "exec", dont_inherit=True), scope)
