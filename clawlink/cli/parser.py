@@ -6,6 +6,7 @@ Only the module of the verb asked for is imported, so this module names no verb 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable, Sequence
 
 from clawlink.cli.arguments import Parser, completed_by, parsed, suggestion
@@ -15,6 +16,8 @@ from clawlink.cli.verbs import find, noun_named, nouns, spellings, verbs
 from clawlink.version import VERSION
 
 PROG = "clawlink"
+# The room for names in lists of verbs.
+_NAMES = 22
 # Arguments that name a file on this machine: there a name need not be UTF-8.
 _PATHS = frozenset({"file", "output", "ca", "dir", "attach"})
 _VALUED = frozenset({"--relay", "--token", "--as", "--ca", "--timeout"})
@@ -205,7 +208,16 @@ def _top() -> Parser:
 
 
 def _listed(named: Iterable[tuple[str, Verb]]) -> list[str]:
-    return [f"  {name:<22}{verb.help}" for name, verb in named]
+    """Return a line for each verb, wrapped at words on a terminal that is narrower."""
+    lines = [f"  {name:<{_NAMES}}{verb.help}" for name, verb in named]
+    if sys.stdout is None or not sys.stdout.isatty():
+        return lines
+    import shutil
+    from textwrap import wrap
+
+    columns = max(shutil.get_terminal_size().columns, _NAMES * 2)
+    indent = " " * (_NAMES + 2)
+    return [piece for line in lines for piece in wrap(line, columns, subsequent_indent=indent)]
 
 
 def _epilog() -> str:

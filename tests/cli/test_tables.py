@@ -90,6 +90,19 @@ def test_a_table_that_fits_is_left_as_it_is() -> None:
     assert layout(("x", "y"), rows, 17, whole="x").columns == {0: 10, 1: 4}
 
 
+def test_help_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for columns in (60, 80):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        shown = {}
+        for stream in (io.StringIO(), Terminal()):
+            monkeypatch.setattr("sys.stdout", stream)
+            assert main.main(["--help"]) == 0
+            shown[stream.isatty()] = plain(stream.getvalue())
+        listed = shown[True].partition("Begin with")[2].partition("exit codes")[0]
+        assert max(map(len, listed.splitlines())) <= columns
+        assert listed.split() == shown[False].partition("Begin with")[2].partition("exit codes")[0].split()
+
+
 def test_lines_are_wrapped_at_words() -> None:
     assert render.wrapped("one two three", 8) == ["one two ", "three"]
     assert render.wrapped("one two", 3) == ["one", " ", "two"]

@@ -4,7 +4,7 @@ from clawlink.cli.verb import Noun, Verb
 
 NOUN = Noun(
     "topic",
-    "Tell all agents that subscribe to a topic, and read what was told.",
+    "Tell subscribers of a topic, and read what was told.",
     (
         Verb(
             "broadcast",
