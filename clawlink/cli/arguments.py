@@ -19,6 +19,8 @@ _NEVER_SUGGESTED = frozenset({"--force", "--burn", "--replace", "--offline"})
 _EVERYWHERE = frozenset({"--relay", "--token", "--as", "--ca", "--timeout", "--json", "--help"})
 # Flags are alike from here on; less would take --task for --as.
 _ALIKE = 0.7
+# Stands for a value that is --, which argparse takes away. No argument can have this character.
+_DASHES = "\0--"
 _NUMBER = re.compile(r"-\d+|-\d*\.\d+")
 
 
@@ -54,6 +56,7 @@ class Parser(argparse.ArgumentParser):
         return super().format_help()
 
     def error(self, message: str) -> NoReturn:
+        message = message.replace(repr(_DASHES)[1:-1], "--")
         raise UsageError(f"{message}; see: {self.prog} --help")
 
     def flags(self) -> dict[str, argparse.Action]:
@@ -114,7 +117,12 @@ def completed_by(action: argparse.Action, kind: str) -> None:
 
 def parsed(parser: Parser, words: Sequence[str], args: argparse.Namespace) -> None:
     """Parse the words of one verb into the namespace. Raises UsageError."""
-    parser.parse_args(sorted_words(parser, words), args)
+    parser.parse_args(_marked(sorted_words(parser, words)), args)
+    for name, given in vars(args).items():
+        if isinstance(given, list):
+            setattr(args, name, ["--" if one == _DASHES else one for one in given])
+        elif given == _DASHES:
+            setattr(args, name, "--")
     for slot in parser.slots:
         if slot.required and getattr(args, slot.dest, None) is None:
             parser.error(f"the following arguments are required: {slot.metavar} or {slot.flag}")
@@ -217,22 +225,31 @@ class _Filled:
             if not left:
                 break
             found.append((left.pop(0), word))
-        if len(found) < len(self.words):
-            if len(self.words) > len(slots):
-                extra = " ".join(word for word, _ in self.words[len(slots) :])
-                self._parser.error(f"unrecognized arguments: {extra}")
-            # A word that has no place left repeats what a flag says.
+        if len(self.words) > len(slots):
+            extra = " ".join(word for word, _ in self.words[len(slots) :])
+            self._parser.error(f"unrecognized arguments: {extra}")
+        if len(found) < len(self.words) or self._contradiction(found):
+            # A word then repeats what a flag says, or contradicts it.
             found = [(slot, word) for slot, (word, _) in zip(slots, self.words, strict=False)]
-        flags = []
-        for slot, word in found:
-            given = self.flags.get(slot.flag)
-            if given is None:
-                flags.append(f"{slot.flag}={word}")
-            elif given != [word]:
-                self._parser.error(
-                    f"{slot.metavar} {word!r} and {slot.flag} {given[-1]!r} are given, and are different; give one"
-                )
-        return flags
+        contradiction = self._contradiction(found)
+        if contradiction is not None:
+            slot, word = contradiction
+            flag = self.flags[slot.flag][-1]
+            self._parser.error(
+                f"{slot.metavar} {word!r} and {slot.flag} {flag!r} are given, and are different; give one"
+            )
+        return [f"{slot.flag}={word}" for slot, word in found if slot.flag not in self.flags]
+
+    def _contradiction(self, found: list[tuple[Slot, str]]) -> tuple[Slot, str] | None:
+        """Return the first word that says something else than the flag of its slot."""
+        return next(((slot, word) for slot, word in found if set(self.flags.get(slot.flag, [word])) != {word}), None)
+
+
+def _marked(words: list[str]) -> list[str]:
+    """Put a mark in place of each value that is two dashes."""
+    at = words.index("--") if "--" in words else len(words)
+    flags = [word[:-2] + _DASHES if word.endswith("=--") else word for word in words[:at]]
+    return flags + words[at : at + 1] + [_DASHES if word == "--" else word for word in words[at + 1 :]]
 
 
 def _place(flag: str) -> str:

@@ -125,7 +125,7 @@ def noun_parser(noun: Noun) -> Parser:
         prog=f"{PROG} {noun.name}",
         usage=f"{PROG} {noun.name} VERB ...",
         description=f"{noun.help}{default}",
-        epilog="\n".join([*lines, "", f"Flags and examples of a verb: {PROG} {noun.name} VERB --help"]),
+        epilog="\n".join(["verbs:", *lines, "", f"Flags and examples of a verb: {PROG} {noun.name} VERB --help"]),
     )
     _add_everywhere(parser)
     return parser
