@@ -196,7 +196,6 @@ def test_no_suggestion_deletes() -> None:
         ["file", "rm", "k", "--froce"],
         ["agent", "leave", "--ofline"],
         ["cancel", "--nte", "x", "0123"],
-        ["instance", "add", "x", "--replac"],
     ):
         with pytest.raises(UsageError, match="unrecognized arguments: --") as told:
             parser.parse(words)

@@ -49,6 +49,10 @@ def test_an_instance_is_added_with_a_secret_of_its_own(call: Run, config: Path, 
     assert call("instance", "list", "--config", str(config), "--json").ok().json["count"] == 2
 
 
+def test_no_suggestion_overwrites_one(call: Run) -> None:
+    assert "did you mean" not in call("instance", "add", "x", "--replac").failed(2).err
+
+
 def test_one_that_is_there_is_not_overwritten_by_accident(call: Run, config: Path) -> None:
     file = {"port": 8765, "secret": "of all", "future": 1, "registered_instances": [{"instance_id": "home", "x": 2}]}
     config.write_text(json.dumps(file))
