@@ -26,6 +26,7 @@ from clawlink.store.base import Store
 from clawlink.store.memory import MemoryStore
 from tests import shells
 from tests.browser import programs
+from tests.effort import size
 from tests.processes import Popen
 from tests.store.faulty import FaultyStore
 
@@ -133,7 +134,7 @@ class Running:
 Serve = Callable[..., Awaitable[Running]]
 
 # How long an example takes says more about what else the machine does.
-hypothesis.settings.register_profile("clawlink", deadline=None)
+hypothesis.settings.register_profile("clawlink", deadline=None, max_examples=size(30, 100, 500))
 hypothesis.settings.load_profile("clawlink")
 
 # For a test that sends more at once than one agent may: ``await serve(limits=UNPACED)``.

@@ -9,7 +9,7 @@ LONG = TORTURE or bool(os.environ.get("CLAWLINK_TEST_LONG"))
 
 
 def size(usual: int, long: int, torture: int | None = None) -> int:
-    """Return the number of repetitions for this run."""
+    """Return the number of repetitions for this run. Without a number of its own, torture repeats as long does."""
     if TORTURE and torture is not None:
         return torture
     return long if LONG else usual

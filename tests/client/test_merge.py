@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clawlink.client.merge import END, OURS, THEIRS, has_markers, merge, split
+from tests.effort import size
 from tests.tables import each
 
 BASE = "one\ntwo\nthree\nfour\nfive\n"
@@ -102,7 +103,7 @@ def three(draw: st.DrawFn) -> tuple[list[str], list[str], list[str]]:
 
 
 @given(three())
-@settings(max_examples=400)
+@settings(max_examples=size(100, 400))
 def test_no_line_that_someone_added_is_lost(texts: tuple[list[str], list[str], list[str]]) -> None:
     base, mine, hers = texts
     merged = Counter(split(merge("".join(base), "".join(mine), "".join(hers)).text))
@@ -115,7 +116,7 @@ def test_no_line_that_someone_added_is_lost(texts: tuple[list[str], list[str], l
 
 
 @given(three())
-@settings(max_examples=200)
+@settings(max_examples=size(50, 200))
 def test_who_merges_with_whom_makes_no_difference(texts: tuple[list[str], list[str], list[str]]) -> None:
     base, mine, hers = ("".join(lines) for lines in texts)
     one, other = merge(base, mine, hers), merge(base, hers, mine)
@@ -125,7 +126,7 @@ def test_who_merges_with_whom_makes_no_difference(texts: tuple[list[str], list[s
 
 
 @given(three())
-@settings(max_examples=200)
+@settings(max_examples=size(50, 200))
 def test_merging_again_changes_nothing(texts: tuple[list[str], list[str], list[str]]) -> None:
     base, mine, hers = ("".join(lines) for lines in texts)
     merged = merge(base, mine, hers)

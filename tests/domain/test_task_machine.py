@@ -284,7 +284,7 @@ class TaskRules(RuleBasedStateMachine):
 
 TestTaskRules = TaskRules.TestCase
 TestTaskRules.settings = settings(
-    max_examples=size(80, 1000),
+    max_examples=size(40, 80, 1000),
     stateful_step_count=60,
     deadline=None,
     database=None,

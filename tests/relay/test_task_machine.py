@@ -750,7 +750,7 @@ def _says_the_same(one: Report, other: Report) -> bool:
 
 
 _settings = settings(
-    max_examples=size(60, 1000),
+    max_examples=size(25, 60, 1000),
     stateful_step_count=50,
     deadline=None,
     database=None,
@@ -760,4 +760,4 @@ _settings = settings(
 TestTaskLife = TaskLife.TestCase
 TestTaskLife.settings = _settings
 TestContendedTaskLife = ContendedTaskLife.TestCase
-TestContendedTaskLife.settings = settings(_settings, max_examples=size(40, 600))
+TestContendedTaskLife.settings = settings(_settings, max_examples=size(15, 40, 600))

@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 
 from tests.conftest import Serve
+from tests.effort import size
 from tests.system.raw import address, request
 
-TIMES = int(os.environ.get("CLAWLINK_TEST_REFUSALS", "300"))
+TIMES = int(os.environ.get("CLAWLINK_TEST_REFUSALS") or size(100, 300))
 # A connection that ends leaves seven small objects of asyncio's own in a circle, and a wait that ends with it up to
 # fourteen. None of them knows the request.
 OF_A_CONNECTION = 21

@@ -456,7 +456,7 @@ class AskedNowAndThen(Mailboxes):
 
 
 _settings = settings(
-    max_examples=size(60, 600),
+    max_examples=size(25, 60, 600),
     stateful_step_count=60,
     deadline=None,
     database=None,

@@ -65,7 +65,7 @@ def session() -> Iterator[requests.Session]:
 
 @schema.exclude(operation_id="events").parametrize()  # a reply that goes on
 @settings(
-    max_examples=size(20, 40),
+    max_examples=size(5, 20, 40),
     derandomize=True,
     deadline=None,
     database=None,

@@ -19,8 +19,8 @@ from tests.system.proxy import proxy
 
 pytestmark = pytest.mark.storm
 
-MESSAGES = size(300, 1000)
-CUTS = size(60, 200)
+MESSAGES = size(100, 300, 1000)
+CUTS = size(20, 60, 200)
 _BROKEN = (aiohttp.ClientError, ConnectionError, asyncio.IncompleteReadError)
 
 
@@ -132,7 +132,7 @@ async def test_at_whatever_byte_a_connection_breaks_the_message_comes(pair: Runn
         await send(pair, "a", "b", "whole")
         await read_all(pair, between.url, handle)
     whole = between.passed
-    offsets = range(1, whole, size(7, 1))
+    offsets = range(1, whole, size(19, 7, 1))
     ids = []
     for offset in offsets:
         async with proxy(pair.url, iter((offset, None)).__next__) as between:

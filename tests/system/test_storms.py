@@ -13,7 +13,7 @@ from tests.system.conftest import Live, Starting
 from tests.system.raw import connect, request
 
 MIB = 1 << 20
-TIMES = size(300, 20_000)
+TIMES = size(80, 300, 20_000)
 LINES = 8
 
 pytestmark = [

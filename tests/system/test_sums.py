@@ -18,9 +18,9 @@ from tests.system.raw import connect, request
 
 pytestmark = pytest.mark.storm
 
-AGENTS = size(300, 1000)
+AGENTS = size(100, 300, 1000)
 SENDERS = 20
-MESSAGES = size(50, 100)  # of each sender
+MESSAGES = size(20, 50, 100)  # of each sender
 POLLERS = 40
 MAX_ATTEMPTS = 3
 LEASE = 5  # the shortest there is

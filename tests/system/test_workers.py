@@ -28,8 +28,8 @@ from tests.system.worker import CAPABILITY, LEASE
 pytestmark = pytest.mark.storm
 
 ROOT = Path(__file__).parents[2]
-TASKS = size(120, 200)
-WORKERS = size(6, 10)
+TASKS = size(120, 120, 200)
+WORKERS = size(6, 6, 10)
 KILLS = 4  # of each worker
 SECONDS = 0.4  # of work on one task, at most
 SEED = 20261121

@@ -109,7 +109,7 @@ def test_after_a_kill_at_any_step_all_or_nothing_is_there_and_it_is_said(tmp_pat
 
 def test_sixteen_processes_lose_nothing(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
-    each = size(16, 63)
+    each = size(8, 16, 63)
     with context.Pool(16) as pool:
         pool.starmap(_send_many, [(str(tmp_path), name, each) for name in range(16)])
     said: list[str] = []
@@ -607,7 +607,7 @@ def files(draw: st.DrawFn) -> bytes:
     return bytes(data[: draw(st.sampled_from([None, draw(st.integers(0, len(data)))]))])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=size(20, 60), deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     name=st.sampled_from(["registry.json", ".doing", ".seen", "storage/e1.json", "storage/e9.json", "log"]),
     data=files(),
