@@ -67,6 +67,23 @@ def test_two_consumers_cannot_lease_one_message_at_once() -> None:
         leased(leased(), receipt="r2", now=NOW + 29)
 
 
+@each(
+    ("d", "receipt", "now", "held"),
+    [
+        (leased(seconds=30), "r1", NOW, True),
+        (leased(seconds=30), "r1", NOW + 29.9, True),
+        (leased(seconds=30), "r1", NOW + 30, False),
+        (leased(seconds=30), "another", NOW, False),
+        (fresh(), "r1", NOW - 1, False),
+        *((settled(state), "r1", NOW, False) for state in SETTLED_STATES),
+    ],
+)
+def test_a_message_is_held_under_its_receipt_until_its_lease_lapses(
+    d: Delivery, receipt: str, now: float, held: bool
+) -> None:
+    assert rules.held(d, receipt, now) is held
+
+
 @each("state", SETTLED_STATES)
 def test_a_settled_message_cannot_be_leased(state: State) -> None:
     with pytest.raises(LeaseLost):

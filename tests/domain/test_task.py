@@ -225,6 +225,7 @@ def test_a_heartbeat_from_before_the_claim_says_nothing_of_it() -> None:
     t = claim(queued(), now=NOW + 50)
     assert until(t, beaten(MIA, NOW + 49)) == NOW + 50 + LEASE
     assert until(replace(t, held_until=NOW + 51), beaten(MIA, NOW + 49)) == NOW + 51
+    assert until(replace(t, held_until=NOW + 51), beaten(MIA, NOW + 50)) == NOW + 50 + LEASE, "one at its very moment"
 
 
 def test_another_sign_of_life_says_nothing_of_what_was_not_acknowledged() -> None:

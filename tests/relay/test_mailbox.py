@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from clawlink.domain.delivery import message_id
 from clawlink.domain.message import AgentJoined, TaskUpdate, decode
+from clawlink.errors import MailboxFull
 from clawlink.protocol import requests
 from tests.relay.scene import Scene
 
@@ -39,3 +42,19 @@ async def test_a_notice_that_took_the_place_of_an_older_one_is_known_by_the_id_i
         assert message.message_id == message_id(d)
         told = await scene.relay.messages.status(await scene.agent("req"), message.message_id, requests.MessageQuery())
         assert told.state == "delivered"
+
+
+async def test_a_mailbox_takes_messages_up_to_the_last_byte_of_its_limit() -> None:
+    scene = Scene()
+    await scene.register("ann", "bob", "cat")
+    await scene.send("ann", "bob")
+    each = (await scene.store.load("bob")).bytes
+    for limit, fits in ((2 * each, True), (2 * each - 1, False)):
+        scene = Scene(max_mailbox_bytes=limit)
+        await scene.register("ann", "bob", "cat")
+        await scene.send("ann", "bob")
+        if fits:
+            await scene.send("cat", "bob")
+            continue
+        with pytest.raises(MailboxFull, match="it would pass its limit"):
+            await scene.send("cat", "bob")
