@@ -42,6 +42,11 @@ class Endpoint:
     gives_bytes: bool = False  # so is the reply
     empty: bool = False  # the reply has headers alone
 
+    @cached_property
+    def plain(self) -> bool:
+        """Whether token, Origin and Host are all that a request must show."""
+        return not (self.claims or self.admin or self.ticket or self.name == "register")
+
     def url(self, **parameters: str) -> str:
         """Fill in the path's parameters."""
         return _PARAMETER.sub(lambda found: quote(parameters[found[1]], safe=""), self.path)

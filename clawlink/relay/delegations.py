@@ -56,6 +56,7 @@ class Delegations:
         self._pools = pools
         self._arrivals = arrivals
         self._grants = Grants(core)
+        self._calm = core.shares.calm(core.limits.max_open_tasks, core.limits.max_mailbox_bytes)
 
     async def delegate(self, sender: Agent, ask: requests.Delegate, own: Own | None = None) -> Delegated:
         """Store a task for an agent, or for whoever of several claims it first.
@@ -220,9 +221,12 @@ class Delegations:
         """Refuse more work for an agent that has too much of it unfinished, fetched or not, or too much from one."""
         mailbox, size = new.mailbox, len(new.body)
         key = by_owner(mailbox)
-        store, limits = self._core.store, self._core.limits
+        store = self._core.store
         known, alone = await store.usage(Task, key), await store.usage(Delivery, key)
         count, held = known.count + alone.count, known.bytes + alone.bytes
+        if count <= self._calm.records and held + size <= self._calm.size:
+            return
+        limits = self._core.limits
         if count >= limits.max_open_tasks:
             raise MailboxFull(
                 f"{owner(mailbox)} has {count} tasks without a final answer and takes no more than "

@@ -19,7 +19,7 @@ from clawlink.relay.memory import NEW_RECORD_BYTES
 from clawlink.relay.pages import page_within
 from clawlink.relay.shares import Limit
 from clawlink.relay.turns import Turns
-from clawlink.store.base import Absent, Conflict, Drop, Page, Put
+from clawlink.store.base import Absent, Conflict, Drop, Page, Put, Usage
 
 _NORMAL = Priority.NORMAL.level
 _NOTICE_SHARE = 0.5
@@ -38,6 +38,11 @@ class Mailbox:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._ends_at = 0.0
+        limits, shares = core.limits, core.shares
+        half = _NOTICE_SHARE
+        self._calm = shares.calm(limits.max_mailbox_messages, limits.max_mailbox_bytes)
+        self._calm_half = shares.calm(limits.max_mailbox_messages * half, limits.max_mailbox_bytes * half)
+        self._calm_in_all = shares.calm(math.inf, limits.max_stored_bytes)
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
@@ -85,10 +90,20 @@ class Mailbox:
         Notices and broadcasts fill only half of a mailbox, so that work still finds room. What ``answers`` open work
         finds room in memory when new work finds none.
         """
+        store, size = self._core.store, len(new.body)
+        calm = self._calm_half if notice else self._calm
+        used = await store.load(new.mailbox)
+        if used.count > calm.records or used.bytes + size > calm.size:
+            await self._require_room_in(used, new, notice=notice)
+        held = await store.total()
+        if held.count > self._calm_in_all.records or held.bytes + size > self._calm_in_all.size:
+            await self._require_room_in_all(held, new)
+        await self._core.memory.require(size + NEW_RECORD_BYTES, answers=answers)
+
+    async def _require_room_in(self, used: Usage, new: Delivery, *, notice: bool) -> None:
         limits, store = self._core.limits, self._core.store
         mailbox, size = new.mailbox, len(new.body)
         share = _NOTICE_SHARE if notice else 1.0
-        used = await store.load(mailbox)
         if used.count >= limits.max_mailbox_messages * share:
             raise MailboxFull(
                 f"{owner(mailbox)} holds {used.count} messages and takes no more than "
@@ -119,7 +134,9 @@ class Mailbox:
                 then="try again when its owner has read some",
                 retry_after=_FULL_RETRY_SECONDS,
             )
-        held = await store.total()
+
+    async def _require_room_in_all(self, held: Usage, new: Delivery) -> None:
+        limits, store, size = self._core.limits, self._core.store, len(new.body)
         if held.bytes + size > limits.max_stored_bytes:
             raise RelayFull(
                 f"the relay holds {held.bytes} bytes of messages and takes no more than {limits.max_stored_bytes}; "
@@ -139,7 +156,6 @@ class Mailbox:
                 then="try again when some have been read",
                 retry_after=_FULL_RETRY_SECONDS,
             )
-        await self._core.memory.require(size + NEW_RECORD_BYTES, answers=answers)
 
     async def has_room(self, new: Delivery, *, answers: bool = False) -> bool:
         """Return True if a notice finds room in its mailbox."""

@@ -26,6 +26,13 @@ class Limit(NamedTuple):
     size: int
 
 
+class Calm(NamedTuple):
+    """A number of records and bytes below which neither a limit nor a share of it refuses anything."""
+
+    records: float
+    size: float
+
+
 def added(parts: Iterable[Held]) -> Held:
     """Add up what several indexes answer."""
     found = list(parts)
@@ -42,6 +49,12 @@ class FairShares:
     def __init__(self, percent: int) -> None:
         self.percent = percent
         self._asked_from = (percent / 100) ** 2  # no share ends before so much of the limit is in use
+
+    def calm(self, limit: float, bytes_limit: float) -> Calm:
+        """Return what is far from a limit on a number of records, and from a limit on their bytes."""
+        if self.percent == 100:
+            return Calm(limit - 1, bytes_limit)
+        return Calm(min(_ASKED_FROM_COUNT, limit * self._asked_from) - 1, bytes_limit * self._asked_from)
 
     def contended(self, count: int, limit: float, bytes: int = 0, bytes_limit: float = math.inf) -> bool:
         """Return True if so many records, or bytes, of a limit are in use that somebody may have a share."""

@@ -81,11 +81,13 @@ class Guard:
         elif self._token is not None and (endpoint is None or not endpoint.open):
             self._check_token(request, endpoint, self._token)
             request.shown = True
-        if endpoint is not None and endpoint.claims:
+        if endpoint is None or endpoint.plain:
+            return
+        if endpoint.claims:
             require_no_page(request)
         if endpoint is REGISTER:
             request.by_operator = self._is_operator(request)
-        if endpoint is not None and endpoint.admin and not self._is_operator(request):
+        if endpoint.admin and not self._is_operator(request):
             raise NotAllowed(
                 "only the relay's operator may do this: send its admin token in place of the token (in the shell "
                 "--admin-token or CLAWLINK_ADMIN_TOKEN); the relay keeps it beside its token",

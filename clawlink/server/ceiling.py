@@ -44,34 +44,36 @@ class Holder(Protocol):
 class Seat:
     """The place of one connection. It is busy at first: neither idle nor waited for."""
 
-    __slots__ = ("_ceiling", "block", "holder")
+    __slots__ = ("_among", "_ceiling", "block", "holder")
 
     def __init__(self, ceiling: Ceiling, block: str | None) -> None:
         self._ceiling: Ceiling | None = ceiling
+        self._among: dict[Seat, float] | None = None  # the table that it stands in
         self.block = block
         self.holder: Holder | None = None
 
     def awaits_head(self, now: float) -> None:
         """Note that a request head is due. The first call counts."""
         ceiling = self._ceiling
-        if ceiling is not None:
-            ceiling.idle.pop(self, None)
-            ceiling.heads.setdefault(self, now)
+        if ceiling is not None and self._among is not ceiling.heads:
+            self.busy()
+            ceiling.heads[self] = now
+            self._among = ceiling.heads
 
     def idle(self, now: float) -> None:
         """Note that the last request is answered."""
         ceiling = self._ceiling
         if ceiling is not None:
-            ceiling.heads.pop(self, None)
-            ceiling.idle.pop(self, None)  # its new place in the table is the last
-            ceiling.idle[self] = now
+            if self._among is not None:
+                del self._among[self]
+            ceiling.idle[self] = now  # in the last place
+            self._among = ceiling.idle
 
     def busy(self) -> None:
         """Note that a request is under way."""
-        ceiling = self._ceiling
-        if ceiling is not None:
-            ceiling.heads.pop(self, None)
-            ceiling.idle.pop(self, None)
+        if self._among is not None:
+            del self._among[self]
+            self._among = None
 
     def leave(self) -> None:
         """Give the place up. A second call does nothing."""

@@ -100,7 +100,7 @@ class _Written(web.StreamResponse):
         return None
 
 
-_WRITTEN = _Written(stays=True)
+_WRITTEN: web.StreamResponse = _Written(stays=True)
 _LAST = _Written(stays=False)
 
 
@@ -112,37 +112,53 @@ async def write(request: Request, answer: Reply) -> web.StreamResponse:
     """
     handover = answer.handover
     connection: Any = request.protocol
+    response = _WRITTEN
     try:
-        response = await _write(request, answer)
+        if len(answer.body) > _LARGE_BYTES or answer.more or request.method == hdrs.METH_HEAD:
+            response = await _write(request, answer)
+        elif _send(request, answer):
+            await _drain(request)
         if handover is not None and not handover.until_read and not connection.ended:
             connection.forget(handover)
     except BaseException:
         if handover is not None:
             connection.give_back(handover)
         raise
-    if request.method == hdrs.METH_HEAD or (request.keep_alive and not connection.ended) or connection.more_to_answer:
+    if request.keep_alive and not connection.ended:
+        return response
+    if request.method == hdrs.METH_HEAD or connection.more_to_answer:
         return response
     await connection.read_or_not()
     return _LAST
 
 
 async def _write(request: Request, answer: Reply) -> web.StreamResponse:
+    """Write a reply that is large, or the headers alone."""
+    size = answer.size
+    if request.method == hdrs.METH_HEAD:
+        _require_there(request)
+        return await _send_head(request, answer, size)
+    if size <= _LARGE_BYTES:
+        if _send(request, answer):
+            await _drain(request)
+        return _WRITTEN
+    _require_there(request)
+    with request.unread.hold(request.block, size), _watched(request):
+        await _send_large(request, answer, size)
+        await request.writer.drain()
+    return _WRITTEN
+
+
+def _require_there(request: Request) -> None:
     transport = request.transport
     if transport is None or transport.is_closing():
         raise ConnectionResetError("the client has gone")
-    size = answer.size
-    if request.method == hdrs.METH_HEAD:
-        return await _send_head(request, answer, size)
-    if size > _LARGE_BYTES:
-        with request.unread.hold(request.block, size), _watched(request):
-            await _send_large(request, answer, size)
-            await request.writer.drain()
-        return _WRITTEN
-    _send(request, answer, size)
-    if transport.get_write_buffer_size():  # a peer that asks on and reads nothing gets no more replies
-        with _watched(request):
-            await request.writer.drain()
-    return _WRITTEN
+
+
+async def _drain(request: Request) -> None:
+    """Wait until the peer takes what is written: one that asks on and reads nothing gets no more replies."""
+    with _watched(request):
+        await request.writer.drain()
 
 
 @contextmanager
@@ -156,25 +172,34 @@ def _watched(request: Request) -> Iterator[None]:
         watch.stop()
 
 
-def _send(request: Request, answer: Reply, size: int) -> None:
+def _send(request: Request, answer: Reply) -> bool:
+    """Write a small reply. Return True if a part of it is not on its way yet."""
     connection: Any = request.protocol
     transport: Any = connection.transport
-    if answer.handover is not None:
-        connection.hand_over(answer.handover)
-    head = _head_of(request, answer, size)
-    request.writer.output_size += len(head) + size
-    transport.write(b"".join((head, answer.body, *answer.more)))
-    if answer.handover is not None:
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError("the client has gone")
+    handover = answer.handover
+    if handover is not None:
+        connection.hand_over(handover)
+    body = b"".join((answer.body, *answer.more)) if answer.more else answer.body
+    data = _head_of(request, answer, len(body)) + body
+    request.writer.output_size += len(data)
+    transport.write(data)
+    if handover is not None:
         connection.handed_over()
+    return bool(transport.get_write_buffer_size())
 
 
 def _head_of(request: Request, answer: Reply, size: int) -> bytes:
+    head = _head(answer.status, answer.content_type)
+    stays = request.keep_alive
+    if stays and answer.headers is None and request.headers_too is None and request.version == HttpVersion11:
+        return b"%bContent-Length: %d\r\n\r\n" % (head, size) if answer.status != 204 else head + b"\r\n"
     more = _lines(answer.headers) if answer.headers else b""
     if request.headers_too is not None:
         more += _lines(request.headers_too)
-    if request.version != HttpVersion11 or not request.keep_alive:
-        more += b"Connection: keep-alive\r\n" if request.keep_alive else b"Connection: close\r\n"
-    head = _head(answer.status, answer.content_type)
+    if request.version != HttpVersion11 or not stays:
+        more += b"Connection: keep-alive\r\n" if stays else b"Connection: close\r\n"
     length = b"" if answer.status == 204 else b"Content-Length: %d\r\n" % size
     return b"%b%b%b\r\n" % (head, more, length)
 

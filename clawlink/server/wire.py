@@ -62,9 +62,7 @@ class Request(Asked):
 
     def _finish(self) -> None:
         super()._finish()
-        answered = getattr(self.protocol, "answered", None)
-        if answered is not None:
-            answered()
+        self._protocol.answered()  # type: ignore[attr-defined]
 
     def stay(self) -> None:
         """Note that the reply takes its time: a peer that closes its side meanwhile has hung up.

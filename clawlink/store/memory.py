@@ -110,23 +110,13 @@ class _Kind:
 
     def apply(self, id: str, old: Any, new: Any) -> int:
         """Put ``new`` in the place of ``old``; either may be None. Return by about how many bytes memory has grown."""
-        grown = 0
-        if new is None:
-            del self.records[id]
-            new_keys, new_end = (), None
-        else:
-            self.records[id] = new
-            new_keys, new_end = new.index_keys, new.ends_at
-            grown = new.footprint
-            if old is None:
-                grown += _PLACE_BYTES + text_bytes(id)
         if old is None:
-            old_keys, old_end = (), None
-        else:
-            old_keys, old_end = old.index_keys, old.ends_at
-            grown -= old.footprint
-            if new is None:
-                grown -= _PLACE_BYTES + text_bytes(id)
+            return self._add(id, new)
+        if new is None:
+            return self._remove(id, old)
+        self.records[id] = new
+        grown: int = new.footprint - old.footprint
+        old_keys, new_keys = old.index_keys, new.index_keys
         if old_keys or new_keys:
             old_weight = old.weight if old_keys else 0
             new_weight = new.weight if new_keys else 0
@@ -134,7 +124,6 @@ class _Kind:
                 grown += self._share(old, old_keys, -1, -old_weight)
             if old_keys != new_keys:
                 self.arrivals += 1
-                grown += _ENTRY_BYTES * (len(new_keys) - len(old_keys))
                 for key in old_keys:
                     if key not in new_keys:
                         grown -= self._unindex(id, key, old_weight)
@@ -147,39 +136,58 @@ class _Kind:
                         self.indexes[key].bytes += new_weight - old_weight
             if self.shared and new_keys:
                 grown += self._share(new, new_keys, 1, new_weight)
-        if old_end != new_end:
-            if old_end is not None:
-                grown -= _ENTRY_BYTES + self._uncalendar(id, int(old_end))
-            if new_end is not None:
-                grown += _ENTRY_BYTES
-                ids = self.calendar.get(int(new_end))
-                if ids is None:
-                    ids = self.calendar[int(new_end)] = Ids()
-                    insort(self.seconds, int(new_end))
-                    grown += _SECOND_BYTES
-                ids.add(id, 0)
+        if old.ends_at != new.ends_at:
+            grown -= self._calendar_out(id, old.ends_at)  # first: it may be the same second
+            grown += self._calendar_in(id, new.ends_at)
         return grown
 
+    def _add(self, id: str, new: Any) -> int:
+        self.records[id] = new
+        grown: int = new.footprint + _PLACE_BYTES + text_bytes(id)
+        keys = new.index_keys
+        if keys:
+            weight = new.weight
+            self.arrivals += 1
+            for key in keys:
+                grown += self._index(id, key, weight)
+            if self.shared:
+                grown += self._share(new, keys, 1, weight)
+        return grown + self._calendar_in(id, new.ends_at)
+
+    def _remove(self, id: str, old: Any) -> int:
+        del self.records[id]
+        shrunk: int = old.footprint + _PLACE_BYTES + text_bytes(id)
+        keys = old.index_keys
+        if keys:
+            weight = old.weight
+            if self.shared:
+                shrunk -= self._share(old, keys, -1, -weight)
+            for key in keys:
+                shrunk += self._unindex(id, key, weight)
+        return -shrunk - self._calendar_out(id, old.ends_at)
+
     def _index(self, id: str, key: str, weight: int) -> int:
-        """Add an id to an index. Return the bytes of the index if it is new."""
+        """Add an id to an index. Return by how many bytes memory has grown."""
         index = self.indexes.get(key)
-        new = index is None
         if index is None:
             index = self.indexes[key] = _Index()
+            index.bytes = weight
+            index.add(id, self.arrivals)
+            return _ENTRY_BYTES + _INDEX_BYTES + text_bytes(key, sent=False)
         index.bytes += weight
         index.add(id, self.arrivals)
-        return _INDEX_BYTES + text_bytes(key, sent=False) if new else 0
+        return _ENTRY_BYTES
 
     def _unindex(self, id: str, key: str, weight: int) -> int:
-        """Remove an id from an index. Return the bytes of the index if it is gone with that."""
+        """Remove an id from an index. Return by how many bytes memory has shrunk."""
         index = self.indexes[key]
         index.bytes -= weight
         index.remove(id)
         if index:
-            return 0
+            return _ENTRY_BYTES
         del self.indexes[key]
         self.shared -= index.shares is not None
-        return _INDEX_BYTES + text_bytes(key, sent=False)
+        return _ENTRY_BYTES + _INDEX_BYTES + text_bytes(key, sent=False)
 
     def _share(self, record: Any, keys: tuple[str, ...], count: int, size: int) -> int:
         """Count a record in or out where shares are known. Return by how many bytes memory has grown."""
@@ -218,15 +226,32 @@ class _Kind:
             return Page(records, None)
         return Page(records, str(index.number(ids[limit - 1])))
 
-    def _uncalendar(self, id: str, second: int) -> int:
-        """Remove an id from the calendar. Return the bytes of the second if it is gone with that."""
+    def _calendar_in(self, id: str, ends_at: float | None) -> int:
+        """Add an id to the calendar. Return by how many bytes memory has grown."""
+        if ends_at is None:
+            return 0
+        second = int(ends_at)
+        ids = self.calendar.get(second)
+        if ids is not None:
+            ids.add(id, 0)
+            return _ENTRY_BYTES
+        ids = self.calendar[second] = Ids()
+        ids.add(id, 0)
+        insort(self.seconds, second)
+        return _ENTRY_BYTES + _SECOND_BYTES
+
+    def _calendar_out(self, id: str, ends_at: float | None) -> int:
+        """Remove an id from the calendar. Return by how many bytes memory has shrunk."""
+        if ends_at is None:
+            return 0
+        second = int(ends_at)
         ids = self.calendar[second]
         ids.remove(id)
         if ids:
-            return 0
+            return _ENTRY_BYTES
         del self.calendar[second]
         del self.seconds[bisect_left(self.seconds, second)]
-        return _SECOND_BYTES
+        return _ENTRY_BYTES + _SECOND_BYTES
 
 
 class _Mailbox:

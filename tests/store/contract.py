@@ -920,6 +920,18 @@ class IndexContract:
         await due(store, NOW + 40)
         assert await store.next_due_at("mia") == NOW + 30
 
+    async def test_an_end_that_moves_within_its_second_is_found(self, store: Store) -> None:
+        d = delivery("d")
+        await put(store, d)
+        moved = replace(d, version=2, expires_at=float(int(d.expires_at)) + 0.75)
+        await put(store, moved)
+        assert ids(await store.ending(Delivery, d.expires_at + 2, 10)) == ["d"]
+        await put(store, replace(moved, version=3, expires_at=d.expires_at + 9))
+        assert ids(await store.ending(Delivery, d.expires_at + 2, 10)) == []
+        assert ids(await store.ending(Delivery, d.expires_at + 10, 10)) == ["d"]
+        await drop(store, replace(moved, version=3, expires_at=d.expires_at + 9))
+        assert ids(await store.ending(Delivery, d.expires_at + 10, 10)) == []
+
     # -- pending -----------------------------------------------------------------------------------------------------
 
     async def test_pending_is_all_that_is_not_settled(self, store: Store) -> None:
