@@ -50,9 +50,3 @@ def require_claim(claims: bool, required: bool) -> None:
     """Refuse an agent without a key where the relay was started with ``--require-agent-keys``."""
     if required and not claims:
         raise NotAllowed('this relay takes only agents that hold a key: register with "claim": true', field="claim")
-
-
-def require_party(agent_id: str, *parties: str) -> None:
-    """Refuse to tell a third agent about a message between others."""
-    if agent_id not in parties:
-        raise NotAllowed("only the sender and the recipient of a message may ask about it", field="agent_id")

@@ -197,6 +197,15 @@ def by_capability(capability: str) -> str:
     return "capability:" + fold(capability)
 
 
+def is_same(agent: Agent, agent_id: str, key_hash: str | None, at: float) -> bool:
+    """Return True if the agent is the one that had this id, and this key or none, at a time.
+
+    An agent that took the id later is the same only if it has the same key. Of an agent that had no key the next of its
+    id is taken for it, as in ClawLink 1.0.x. An agent without a key may have claimed one since.
+    """
+    return agent.id == agent_id and (key_hash is None or agent.registered_at <= at or agent.key_hash == key_hash)
+
+
 def presence(agent: Agent, now: float, limits: Limits) -> Presence:
     """Tell whether the agent has shown a sign of life within ``stale_after`` seconds."""
     return ONLINE if now - agent.last_heartbeat < limits.stale_after else STALE

@@ -5,21 +5,21 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import replace
 
-from clawlink.domain.agent import fold
+from clawlink.domain.agent import Agent, fold, is_same
 from clawlink.domain.record import SETTLED, text_bytes
 
 # The bytes of a broadcast, of each recipient, and of the copy for agents that come late, measured.
-_RECORD_BYTES = 190
+_RECORD_BYTES = 198
 _RECIPIENT_BYTES = 8
-_KNOWLEDGE_BYTES = 130
+_KNOWLEDGE_BYTES = 138
 
 
 class Broadcast(msgspec.Struct, frozen=True, gc=False):
     """To whom a broadcast goes. It is its own home; each recipient's copy is a delivery at the recipient's.
 
     ``recipients`` are agent ids, fixed when the broadcast was accepted. ``refused`` counts those whose mailboxes were
-    full; it is None until every recipient has been tried, so that a repeat goes on where a crash stopped. Times are
-    seconds since the epoch.
+    full; it is None until every recipient has been tried, so that a repeat goes on where a crash stopped.
+    ``sender_key`` is the hash of the sender's key. Times are seconds since the epoch.
     """
 
     id: str
@@ -30,6 +30,7 @@ class Broadcast(msgspec.Struct, frozen=True, gc=False):
     stored_at: float
     ends_at: float
     refused: int | None = None
+    sender_key: str | None = None
 
     @property
     def home(self) -> str:
@@ -48,6 +49,10 @@ class Broadcast(msgspec.Struct, frozen=True, gc=False):
     def footprint(self) -> int:
         return _RECORD_BYTES + len(self.body) + _RECIPIENT_BYTES * len(self.recipients)
 
+    def is_by(self, agent: Agent) -> bool:
+        """Return True if the agent sent it, and is no later bearer of its sender's id."""
+        return is_same(agent, self.sender, self.sender_key, self.stored_at)
+
     def done(self, refused: int) -> Broadcast:
         """Return the broadcast once every recipient has been tried."""
         return replace(self, version=self.version + 1, refused=refused)
@@ -56,7 +61,8 @@ class Broadcast(msgspec.Struct, frozen=True, gc=False):
 class Knowledge(msgspec.Struct, frozen=True, gc=False):
     """A broadcast as it is kept for those who come late, at the same home. Topic, tags and author are as told.
 
-    It never changes. ``recipients`` is to how many agents it went. Times are seconds since the epoch.
+    It never changes. ``recipients`` is to how many agents it went, and ``author_key`` the hash of the author's key.
+    Times are seconds since the epoch.
     """
 
     id: str
@@ -68,6 +74,7 @@ class Knowledge(msgspec.Struct, frozen=True, gc=False):
     stored_at: float
     ends_at: float
     recipients: int = 0
+    author_key: str | None = None
 
     @property
     def home(self) -> str:
@@ -80,6 +87,10 @@ class Knowledge(msgspec.Struct, frozen=True, gc=False):
     @property
     def weight(self) -> int:
         return len(self.body)
+
+    def is_by(self, agent: Agent) -> bool:
+        """Return True if the agent told it, and is no later bearer of its author's id."""
+        return is_same(agent, self.author, self.author_key, self.stored_at)
 
     @property
     def footprint(self) -> int:

@@ -19,6 +19,7 @@ from enum import Enum
 import msgspec
 from msgspec.structs import replace
 
+from clawlink.domain.agent import Agent, is_same
 from clawlink.domain.pool import is_pool
 from clawlink.domain.record import SETTLED, text_bytes
 from clawlink.domain.shares import Origin
@@ -35,7 +36,7 @@ class State(str, Enum):
 
 
 # The bytes of a delivery beside its id and body, measured; `clawlink.store.memory` has those that the store adds.
-_RECORD_BYTES = 410
+_RECORD_BYTES = 426
 
 # Looking a member up in its class costs more than all else that a hot comparison does.
 PENDING, ACKED, DEAD = State.PENDING, State.ACKED, State.DEAD
@@ -50,6 +51,8 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     One that ``is_task`` carries a task. While ``has_record`` is false it is all there is of that task, and stays after
     the ack for as long as the task is open: ``visible_at`` is then when its holder loses it. ``holder`` is who claimed
     it if that is not the mailbox's agent, and ``lease`` the seconds that were asked for. ``address`` is the sender's.
+    ``sender_key`` is the hash of the key that the sender had, and ``reader_key`` that of the reader that has, or had,
+    claimed it last. They tell an agent from a later bearer of its id.
     """
 
     id: str
@@ -74,6 +77,8 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     holder: str | None = None
     lease: float = 0.0
     address: str | None = None
+    sender_key: str | None = None
+    reader_key: str | None = None
 
     @property
     def home(self) -> str:
@@ -154,16 +159,38 @@ def rank(level: int, arrival: int) -> int:
     return level << _RANK_SHIFT | arrival
 
 
+def is_sender(d: Delivery, agent: Agent) -> bool:
+    """Return True if the agent sent the message, and is no later bearer of its sender's id."""
+    return is_same(agent, d.sender, d.sender_key, d.stored_at)
+
+
+def is_reader(d: Delivery, agent: Agent) -> bool:
+    """Return True if the message is the agent's to read, or was, and not that of an earlier bearer of its id."""
+    if d.delivered_at is not None and is_same(agent, d.holder or d.mailbox, d.reader_key, d.delivered_at):
+        return True
+    return agent.id == d.mailbox and agent.registered_at <= d.stored_at
+
+
 def due(d: Delivery, now: float) -> bool:
     """Tell whether the delivery may be leased at this moment."""
     return d.state is PENDING and d.visible_at <= now
 
 
-def lease(d: Delivery, *, receipt: str, now: float, seconds: float, max_attempts: int, keep: float) -> Delivery:
+def lease(
+    d: Delivery,
+    *,
+    receipt: str,
+    now: float,
+    seconds: float,
+    max_attempts: int,
+    keep: float,
+    key_hash: str | None = None,
+) -> Delivery:
     """Hand the message out until ``now + seconds``; past its time, expire it; out of attempts, bury it instead.
 
     A leased message lives at least as long as its lease.
-    A settled result is kept for ``keep`` seconds. Raises LeaseLost if the delivery is not due: someone was faster.
+    A settled result is kept for ``keep`` seconds. ``key_hash`` is of the reader's key. Raises LeaseLost if the
+    delivery is not due: someone was faster.
     """
     if not due(d, now):
         raise LeaseLost(f"message {d.id} is not due")
@@ -179,11 +206,21 @@ def lease(d: Delivery, *, receipt: str, now: float, seconds: float, max_attempts
         visible_at=now + seconds,
         expires_at=max(d.expires_at, now + seconds),
         delivered_at=now,
+        reader_key=key_hash,
     )
 
 
-def lease_task(d: Delivery, *, by: str, receipt: str, now: float, seconds: float, alone: bool) -> Delivery:
-    """Hand out a task that is due, and neither past its time nor out of attempts, to ``by``.
+def lease_task(
+    d: Delivery,
+    *,
+    by: str,
+    receipt: str,
+    now: float,
+    seconds: float,
+    alone: bool,
+    key_hash: str | None = None,
+) -> Delivery:
+    """Hand out a task that is due, and neither past its time nor out of attempts, to ``by``, which has this key.
 
     ``alone`` tells whether the delivery is still all there is of it.
     """
@@ -197,6 +234,7 @@ def lease_task(d: Delivery, *, by: str, receipt: str, now: float, seconds: float
         has_record=not alone,
         holder=None if by == d.mailbox else by,
         lease=seconds,
+        reader_key=key_hash,
     )
 
 

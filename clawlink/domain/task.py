@@ -18,7 +18,7 @@ from enum import Enum
 import msgspec
 from msgspec.structs import replace
 
-from clawlink.domain.agent import Agent
+from clawlink.domain.agent import Agent, is_same
 from clawlink.domain.delivery import Delivery, by_lender
 from clawlink.domain.limits import MAX_HISTORY, MAX_HISTORY_BYTES
 from clawlink.domain.pool import is_pool
@@ -56,6 +56,8 @@ QUEUED, DELIVERED, IN_PROGRESS, INPUT_REQUIRED = (
 ANSWERS = frozenset({TaskState.COMPLETED, TaskState.FAILED, TaskState.REJECTED})
 FINAL = ANSWERS | {TaskState.CANCELLED, TaskState.EXPIRED, TaskState.RETURNED}
 OPEN = (INPUT_REQUIRED, IN_PROGRESS, DELIVERED, QUEUED)
+# The steps that the worker takes. They tell its key.
+_BY_WORKER = frozenset({DELIVERED, IN_PROGRESS, INPUT_REQUIRED}) | ANSWERS
 
 _REPORTED = frozenset({IN_PROGRESS, INPUT_REQUIRED}) | FINAL
 TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
@@ -96,12 +98,15 @@ def reported_as(status: str, *, free: bool) -> tuple[TaskState, str]:
 
 
 # The bytes of a task beside its texts, and of each event of its history, measured.
-_RECORD_BYTES = 320
-_EVENT_BYTES = 200
+_RECORD_BYTES = 328
+_EVENT_BYTES = 208
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
-    """A step of a task, or a report on it. ``by`` is None for the relay; ``content`` is encoded JSON."""
+    """A step of a task, or a report on it. ``by`` is None for the relay; ``content`` is encoded JSON.
+
+    ``key_hash`` is of the key of the agent that claimed the task or reported on it, None if that had none.
+    """
 
     at: float
     status: TaskState
@@ -109,6 +114,7 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     note: str | None = None
     progress: float | None = None
     content: bytes | None = None
+    key_hash: str | None = None
 
 
 class Task(msgspec.Struct, frozen=True, gc=False):
@@ -118,8 +124,8 @@ class Task(msgspec.Struct, frozen=True, gc=False):
     encoded final response. ``held_until`` is when the owner's lease ends if nothing lengthens it, None for never;
     ``lease`` is what a sign of life lengthens it by. ``expires_at`` ends an open task, and is when a final one may be
     forgotten. ``said`` are the bytes of contents and notes in ``history``, ``folded`` counts what that had no room for,
-    and ``earlier`` are the versions before this record was made. ``address`` is the requester's. Times are seconds
-    since the epoch.
+    and ``earlier`` are the versions before this record was made. ``address`` is the requester's, and ``requester_key``
+    the hash of the key that it had. Times are seconds since the epoch.
     """
 
     id: str
@@ -149,6 +155,7 @@ class Task(msgspec.Struct, frozen=True, gc=False):
     folded: int = 0
     earlier: int = 0
     address: str | None = None
+    requester_key: str | None = None
 
     @property
     def home(self) -> str:
@@ -227,6 +234,7 @@ def carried(d: Delivery) -> Task:
         queued_at=d.stored_at,
         earlier=d.version,
         address=d.address,
+        requester_key=d.sender_key,
     )
     if not d.attempts or d.delivered_at is None:
         return task
@@ -241,21 +249,49 @@ def carried(d: Delivery) -> Task:
         held_until=None if d.visible_at == math.inf else d.visible_at,
         delivered_at=d.delivered_at,
         acked_at=d.settled_at,
-        history=(Event(d.delivered_at, DELIVERED, by),),
+        history=(Event(d.delivered_at, DELIVERED, by, key_hash=d.reader_key),),
     )
+
+
+# -- parties -----------------------------------------------------------------------------------------------------------
+
+
+def is_requester(t: Task, agent: Agent) -> bool:
+    """Return True if the agent asked for the task, and is no later bearer of its requester's id."""
+    return is_same(agent, t.requester, t.requester_key, t.created_at)
+
+
+def is_worker(t: Task, agent: Agent) -> bool:
+    """Return True if the task is the agent's to do, or was, and not that of an earlier bearer of its id.
+
+    Nobody but the same agent takes an id whose open tasks wait for it.
+    """
+    if agent.id in (t.assignee, None if t.pooled else t.mailbox) and (
+        t.finished_at is None or (not t.pooled and agent.registered_at <= t.finished_at)
+    ):
+        return True
+    return any(e.status in _BY_WORKER and is_same(agent, e.by or "", e.key_hash, e.at) for e in t.history)
+
+
+def is_party(t: Task, agent: Agent) -> bool:
+    """Return True if the agent asked for the task, or it is the agent's to do, or was."""
+    return is_requester(t, agent) or is_worker(t, agent)
 
 
 # -- steps: each returns the task to store next, one version on --------------------------------------------------------
 
 
-def claim(t: Task, *, by: str, receipt: str, now: float, seconds: float) -> Task:
-    """Give the task to ``by``, who holds it under ``receipt`` until ``now + seconds`` if nothing lengthens that."""
+def claim(t: Task, *, by: str, receipt: str, now: float, seconds: float, key_hash: str | None = None) -> Task:
+    """Give the task to ``by``, which holds it under ``receipt`` until ``now + seconds`` if nothing lengthens that.
+
+    ``key_hash`` is of the key that it has.
+    """
     if t.delivered_at is not None:
         t = _put_back(t, now, None, "the lease has lapsed")
     # A report may have come before the claim, from an agent that was told of the task in another way.
     state = t.state if t.state in (IN_PROGRESS, INPUT_REQUIRED) else _step(t, DELIVERED)
     return replace(
-        _with_event(t, Event(now, DELIVERED, by)),
+        _with_event(t, Event(now, DELIVERED, by, key_hash=key_hash)),
         version=t.version + 1,
         state=state,
         assignee=by,
@@ -312,7 +348,8 @@ def ack(t: Task, *, now: float, until: float) -> Task:
     """
     until = math.inf if t.state in FINAL else max(t.held_until or 0.0, until)
     if t.state is QUEUED:  # its lease had lapsed, and nobody else has claimed it since
-        t = replace(t, state=_step(t, DELIVERED), history=(*t.history, Event(now, DELIVERED, t.assignee)))
+        event = Event(now, DELIVERED, t.assignee, key_hash=_key_of(t, t.assignee))
+        t = replace(t, state=_step(t, DELIVERED), history=(*t.history, event))
     return replace(
         t,
         version=t.version + 1,
@@ -372,6 +409,7 @@ def respond(
     progress: float | None = None,
     note: str | None = None,
     content: bytes | None = None,
+    key_hash: str | None = None,
 ) -> Task:
     """Move the task as its owner reports. The first final answer is the only one.
 
@@ -387,7 +425,7 @@ def respond(
     if held is not None:
         held = None if final else max(held, now + t.lease)
     return replace(
-        _with_event(t, Event(now, _step(t, state), by, note, progress, None if final else content)),
+        _with_event(t, Event(now, _step(t, state), by, note, progress, None if final else content, key_hash)),
         version=t.version + 1,
         state=state,
         expires_at=now + keep if final else t.deadline_at or now + ttl,
@@ -408,7 +446,7 @@ def require_owner(t: Task, by: str, receipt: str | None) -> None:
             raise LeaseLost(
                 f"task {t.id} is no longer yours: its lease lapsed and it was taken back", current=t.state.value
             )
-        raise NotAllowed(f"task {t.id} is not yours to answer: it was delegated to someone else", field="from_agent")
+        raise not_yours(t)
     if receipt is not None and receipt != t.receipt:
         raise LeaseLost(
             f"task {t.id} is held under a newer receipt than this: it was taken back and handed out again",
@@ -417,12 +455,17 @@ def require_owner(t: Task, by: str, receipt: str | None) -> None:
         )
 
 
+def not_yours(t: Task) -> NotAllowed:
+    """Return the error for an agent that never had the task."""
+    return NotAllowed(f"task {t.id} is not yours to answer: it was delegated to someone else", field="from_agent")
+
+
 def answer(t: Task, *, by: str, content: bytes, now: float, ttl: float) -> Task:
     """Let the work go on with the requester's answer to what the owner asked."""
     if t.state is not INPUT_REQUIRED:
         raise WrongState(f"task {t.id} is {t.state.value}: nobody waits for input", current=t.state.value)
     return replace(
-        _with_event(t, Event(now, _step(t, IN_PROGRESS), by, content=content)),
+        _with_event(t, Event(now, _step(t, IN_PROGRESS), by, content=content, key_hash=t.requester_key)),
         version=t.version + 1,
         state=IN_PROGRESS,
         expires_at=t.deadline_at or now + ttl,
@@ -440,6 +483,11 @@ def end(t: Task, state: TaskState, *, by: str | None, now: float, keep: float, n
         finished_at=now,
         note=note,
     )
+
+
+def _key_of(t: Task, agent_id: str | None) -> str | None:
+    """Return the hash of the key that the agent of this id had when it claimed the task or reported on it last."""
+    return next((e.key_hash for e in reversed(t.history) if e.by == agent_id and e.status in _BY_WORKER), None)
 
 
 def _step(t: Task, to: TaskState) -> TaskState:

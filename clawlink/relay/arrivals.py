@@ -8,9 +8,9 @@ from collections import deque
 from clawlink.domain import chain as chain_rules
 from clawlink.domain.agent import Agent
 from clawlink.domain.chain import Chain
-from clawlink.domain.delivery import Delivery, copy_id
+from clawlink.domain.delivery import Delivery, copy_id, is_reader, is_sender
 from clawlink.domain.message import KnowledgeBroadcast, PlainMessage, TaskDelegation, decode
-from clawlink.domain.task import Task
+from clawlink.domain.task import is_party
 from clawlink.errors import LoopStopped, NotAllowed, RateLimited, UnknownTask
 from clawlink.protocol.replies import Stop
 from clawlink.relay.buckets import Buckets
@@ -157,8 +157,7 @@ class Arrivals:
                 f"no task {task_id!r} is known here, or it was finished long ago; leave parent_task out for new work",
                 field="parent_task",
             )
-        parties = {message.from_agent, message.to_agent, *(event.by for event in task.history)}
-        if sender.id not in parties:
+        if not is_party(task, sender):
             raise NotAllowed(
                 f"task {task_id} is between others, so work of yours does not follow from it; leave parent_task out",
                 field="parent_task",
@@ -167,13 +166,14 @@ class Arrivals:
 
     async def _of_message(self, sender: Agent, message_id: str) -> Chain | None:
         store = self._core.store
-        d = await store.get(Delivery, message_id) or await store.get(Delivery, copy_id(message_id, sender.id))
-        task = await store.get(Task, message_id) if d is None else None
+        task, d = await read_task(store, message_id)
+        if task is None and d is None:
+            d = await store.get(Delivery, copy_id(message_id, sender.id))
         body = None
-        if d is not None and sender.id in (d.sender, d.holder or d.mailbox):
+        if task is not None:
+            body = task.body if is_party(task, sender) else None
+        elif d is not None and (is_sender(d, sender) or is_reader(d, sender)):
             body = d.body
-        elif task is not None and sender.id in (task.requester, *(event.by for event in task.history)):
-            body = task.body
         message = None if body is None else decode(body)
         return message.chain if isinstance(message, TaskDelegation | PlainMessage | KnowledgeBroadcast) else None
 

@@ -19,7 +19,7 @@ from clawlink.protocol.replies import BroadcastSent
 from clawlink.relay.arrivals import Arrivals
 from clawlink.relay.clock import iso
 from clawlink.relay.core import Core, retrying
-from clawlink.relay.ids import derived
+from clawlink.relay.ids import derived, derived_anew
 from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.memory import size_of
 from clawlink.relay.pages import page_within
@@ -63,6 +63,10 @@ class Broadcasts:
         self._core.require_working()
         key = ask.idempotency_key
         id = self._core.ids.fresh() if key is None else derived("broadcast", sender.id, key)
+        if key is not None:
+            first = await self._core.store.get(Broadcast, id) or await self._core.store.get(Knowledge, id)
+            if first is not None and not first.is_by(sender):
+                id = derived_anew("broadcast", sender, key)
         return await self._core.finish(self._broadcast(id, sender, ask))
 
     @retrying
@@ -91,8 +95,10 @@ class Broadcasts:
                 now,
                 now + (ask.ttl or core.limits.knowledge_ttl),
                 len(recipients),
+                sender.key_hash,
             )
-            record = Broadcast(id, 1, sender.id, body, tuple(recipients), now, now + max(core.limits.retention, ttl))
+            ends_at = now + max(core.limits.retention, ttl)
+            record = Broadcast(id, 1, sender.id, body, tuple(recipients), now, ends_at, sender_key=sender.key_hash)
             await core.memory.require(size_of(record) + size_of(knowledge))
             self._arrivals.require_copies(sender)  # others of this sender may have come meanwhile
             self._arrivals.count_copies(sender, len(recipients))
@@ -136,6 +142,7 @@ class Broadcasts:
                     now=now,
                     ends_at=ends_at,
                     address=sender.address,
+                    sender_key=record.sender_key,
                 )
                 refused += not await self._mailbox.put_notice(copy)
         return refused

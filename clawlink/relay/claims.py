@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -125,7 +126,7 @@ class Claims:
     ) -> list[Delivery]:
         core = self._core
         while True:
-            await self._require_registered(by)
+            reader = await self._require_registered(by)
             now = core.clock()
             found: Sequence[Delivery] = await core.store.due(mailbox, now, limit)
             if reread:
@@ -136,11 +137,12 @@ class Claims:
                 if held:
                     await core.commit(mailbox, *held)
                     continue
-            taken, changes, ended = self._lease(found, tasks, by, now, seconds, reported)
+            taken, changes, ended = self._lease(found, tasks, reader, now, seconds, reported)
             try:
                 if changes:
                     await core.commit(mailbox, *changes, quiet=True)  # nothing becomes due sooner by it
-                    await self._require_registered(by)  # else it has left with what leaving may not have seen
+                    # Else it has left with what leaving may not have seen.
+                    await self._require_registered(by, since=reader.registered_at)
                 over = [await self._upkeep.end(id) for id in ended]
             except Conflict:
                 raise
@@ -155,10 +157,12 @@ class Claims:
                 return taken
             # All that was due has expired or died: look at what comes behind it.
 
-    async def _require_registered(self, agent_id: str) -> None:
+    async def _require_registered(self, agent_id: str, *, since: float = math.inf) -> Agent:
         """Refuse to lease anything to an agent that has left while it waited. Raises UnknownAgent."""
-        if await self._core.store.get(Agent, agent_id) is None:
+        agent = await self._core.store.get(Agent, agent_id)
+        if agent is None or agent.registered_at > since:
             raise UnknownAgent(f"agent {agent_id!r} has left; register it again to read messages", field="agent_id")
+        return agent
 
     async def _reread(self, hints: Iterable[Delivery]) -> list[Delivery]:
         found = [await self._core.store.get(Delivery, hint.id) for hint in hints]
@@ -183,7 +187,7 @@ class Claims:
         self,
         found: Iterable[Delivery],
         tasks: dict[str, Task | None],
-        by: str,
+        reader: Agent,
         now: float,
         seconds: float,
         reported: dict[str, tuple[Event, ...]],
@@ -191,6 +195,7 @@ class Claims:
         """Return what is leased, what to commit for it, and the ids of tasks that come to an end instead."""
         core = self._core
         limits = core.limits
+        by, key_hash = reader.id, reader.key_hash
         taken: list[Delivery] = []
         changes: list[Put] = []
         ended: list[str] = []
@@ -205,9 +210,12 @@ class Claims:
                 if d.expires_at <= now or d.attempts >= limits.max_attempts:
                     ended.append(d.id)
                     continue
-                new = rules.lease_task(d, by=by, receipt=token, now=now, seconds=seconds, alone=known is None)
+                new = rules.lease_task(
+                    d, by=by, receipt=token, now=now, seconds=seconds, alone=known is None, key_hash=key_hash
+                )
                 if known is not None:
-                    changes.append(Put(task_rules.claim(known, by=by, receipt=token, now=now, seconds=seconds)))
+                    claimed = task_rules.claim(known, by=by, receipt=token, now=now, seconds=seconds, key_hash=key_hash)
+                    changes.append(Put(claimed))
                     reported[d.id] = known.history
                     core.stats.takeovers += _last_owner(known) not in (None, by)
                 changes.append(Put(new))
@@ -221,6 +229,7 @@ class Claims:
                     seconds=seconds,
                     max_attempts=limits.max_attempts,
                     keep=limits.retention if d.expires_at <= now else limits.message_ttl,
+                    key_hash=key_hash,
                 )
             except LeaseLost:
                 continue

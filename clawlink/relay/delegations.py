@@ -13,7 +13,7 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.message import TaskDelegation, attached, decode, encode, says_the_same
 from clawlink.domain.pool import Pool
-from clawlink.domain.task import Task, by_owner
+from clawlink.domain.task import Task, by_owner, carried, is_requester, is_worker
 from clawlink.errors import KeyReused, MailboxFull
 from clawlink.protocol import requests
 from clawlink.protocol.replies import Delegated, Pooled
@@ -22,10 +22,11 @@ from clawlink.relay.arrivals import Arrivals
 from clawlink.relay.clock import iso
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.grants import Grants
-from clawlink.relay.ids import derived
+from clawlink.relay.ids import derived, derived_anew
 from clawlink.relay.mailbox import Mailbox, owner
 from clawlink.relay.pools import Pools
 from clawlink.relay.shares import Limit, added
+from clawlink.relay.task_reads import read_task
 from clawlink.relay.upkeep import pool_of
 from clawlink.store.base import Absent, Conflict
 
@@ -72,9 +73,12 @@ class Delegations:
         own_id = None if own is None else await self._free(own.id)
         id = own_id or (core.ids.fresh() if key is None else derived("task", sender.id, key))
         if key is not None:
-            first = await self._first(id)
-            if first is not None:
-                return await self._repeat(first, sender, ask)
+            known = await self._known(id)
+            if known is not None and not is_requester(known, sender):
+                id = derived_anew("task", sender, key)
+                known = await self._known(id)
+            if known is not None:
+                return await self._repeat(cast("TaskDelegation", decode(known.body)), sender, ask)
         if ask.to_agent is None:
             return await self._delegate_to_pool(id, sender, ask)
         to = await core.store.get(Agent, ask.to_agent) or await self._agents.resolve(ask.to_agent)
@@ -155,6 +159,7 @@ class Delegations:
             is_task=True,
             ends_at=None if ask.deadline is None else now + ask.deadline,
             address=sender.address,
+            sender_key=sender.key_hash,
         )
         await self._mailbox.require_room(delivery)
         await self._require_capacity(delivery)
@@ -181,8 +186,13 @@ class Delegations:
 
     async def _first(self, id: str) -> TaskDelegation | None:
         """Return the delegation of this id, if it is stored already."""
-        found = await self._core.store.get(Delivery, id) or await self._core.store.get(Task, id)
+        found = await self._known(id)
         return None if found is None else cast("TaskDelegation", decode(found.body))
+
+    async def _known(self, id: str) -> Task | None:
+        """Return the task of this id, as its delivery tells it if that is still there."""
+        d = await self._core.store.get(Delivery, id)
+        return await self._core.store.get(Task, id) if d is None else carried(d)
 
     async def _repeat(self, first: TaskDelegation, sender: Agent, ask: requests.Delegate) -> Delegated:
         """Answer as the first time. Raises KeyReused if that was another request."""
@@ -209,7 +219,8 @@ class Delegations:
         if first.to_agent is None:
             return Delegated("delegated", "queued", first.message_id, None, await self._pooled(first))
         to = await self._core.store.get(Agent, first.to_agent)
-        shown = None if to is None else self._agents.recipient(to)
+        task, _ = await read_task(self._core.store, first.message_id)
+        shown = None if to is None or task is None or not is_worker(task, to) else self._agents.recipient(to)
         return Delegated("delegated", self._core.sockets.route(first.to_agent), first.message_id, shown)
 
     async def _pooled(self, message: TaskDelegation) -> Pooled:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 
+from clawlink.domain.agent import Agent
+
 _ID_HEX = 24
 _RECEIPT_HEX = 16
 _BLOCK_BYTES = 4096
@@ -47,6 +49,11 @@ def derived(*cause: str) -> str:
     """
     joined = "".join(f"{len(part)}:{part}" for part in cause)
     return hashlib.blake2b(joined.encode("utf-8", "surrogatepass"), digest_size=_ID_HEX // 2).hexdigest()
+
+
+def derived_anew(verb: str, sender: Agent, key: str) -> str:
+    """Return the id for an idempotency key that an earlier bearer of the sender's id has used already."""
+    return derived(verb, sender.id, key, sender.key_hash or "")
 
 
 def end_id(task_id: str) -> str:

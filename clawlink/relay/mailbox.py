@@ -59,10 +59,12 @@ class Mailbox:
         is_task: bool = False,
         ends_at: float | None = None,
         address: str | None = None,
+        sender_key: str | None = None,
     ) -> Delivery:
         """Return a delivery that is due at once, the last of its priority.
 
-        Its time to live ends at a full second; for a task, an ``ends_at`` is its deadline. ``address`` is the sender's.
+        Its time to live ends at a full second; for a task, an ``ends_at`` is its deadline. ``address`` is the sender's,
+        and ``sender_key`` the hash of its key.
         """
         usual = float(math.ceil(now + self._core.limits.message_ttl))
         if usual != self._ends_at:
@@ -82,6 +84,7 @@ class Mailbox:
             is_task=is_task,
             deadline_at=ends_at if is_task else None,
             address=address,
+            sender_key=sender_key,
         )
 
     async def require_room(self, new: Delivery, *, notice: bool = False, answers: bool = False) -> None:

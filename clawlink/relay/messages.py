@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from clawlink.domain import access
 from clawlink.domain import delivery as delivery_rules
+from clawlink.domain import task as task_rules
 from clawlink.domain.agent import Agent
 from clawlink.domain.broadcast import Broadcast
 from clawlink.domain.chain import Chain
 from clawlink.domain.delivery import Delivery, State, copy_id
 from clawlink.domain.message import PlainMessage, attached, decode, encode, says_the_same, type_of
 from clawlink.domain.task import FINAL, Task, TaskState
-from clawlink.errors import KeyReused, UnknownMessage
+from clawlink.errors import KeyReused, NotAllowed, UnknownMessage
 from clawlink.protocol import requests
 from clawlink.protocol.replies import MessageStatus, Sent
 from clawlink.relay import waiting
@@ -22,7 +22,7 @@ from clawlink.relay.clock import iso, iso_or_none
 from clawlink.relay.copy_counts import CopyCounts, furthest
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.grants import Grants
-from clawlink.relay.ids import derived
+from clawlink.relay.ids import derived, derived_anew
 from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.task_reads import read_task
 from clawlink.store.base import Put
@@ -49,6 +49,9 @@ class Messages:
         key = ask.idempotency_key
         id = core.ids.fresh() if key is None else derived("send", sender.id, key)
         first = None if key is None else await core.store.get(Delivery, id)
+        if first is not None and key is not None and not delivery_rules.is_sender(first, sender):
+            id = derived_anew("send", sender, key)
+            first = await core.store.get(Delivery, id)
         if first is not None:
             return await self._repeat(first, sender, ask)
         to = await self._agents.resolve(ask.to_agent)
@@ -57,7 +60,14 @@ class Messages:
         now = core.clock()
         body = encode(_plain(id, sender, ask, to.id, chain, now))
         new = self._mailbox.new(
-            id, to.id, sender=sender.id, body=body, now=now, level=ask.priority.level, address=sender.address
+            id,
+            to.id,
+            sender=sender.id,
+            body=body,
+            now=now,
+            level=ask.priority.level,
+            address=sender.address,
+            sender_key=sender.key_hash,
         )
         await self._mailbox.require_room(new)
         await self._grants.to_agent(sender, ask.attachments, to)
@@ -66,7 +76,7 @@ class Messages:
         if stored.body is not body:
             return await self._repeat(stored, sender, ask)
         if ask.in_reply_to is not None:
-            await self.mark_answered(ask.in_reply_to, by=sender.id, to=to.id)
+            await self.mark_answered(ask.in_reply_to, by=sender, to=to.id)
         return Sent("sent", route, id, self._agents.recipient(to))
 
     async def _repeat(self, first: Delivery, sender: Agent, ask: requests.Send) -> Sent:
@@ -83,16 +93,16 @@ class Messages:
                 current=first.id,
             )
         if ask.in_reply_to is not None:
-            await self.mark_answered(ask.in_reply_to, by=sender.id, to=first.mailbox)
-        shown = None if to is None else self._agents.recipient(to)
+            await self.mark_answered(ask.in_reply_to, by=sender, to=first.mailbox)
+        shown = None if to is None or not delivery_rules.is_reader(first, to) else self._agents.recipient(to)
         return Sent("sent", self._core.sockets.route(first.mailbox), first.id, shown)
 
     @retrying
-    async def mark_answered(self, message_id: str, *, by: str, to: str) -> None:
+    async def mark_answered(self, message_id: str, *, by: Agent, to: str) -> None:
         """Note that ``by`` has answered a message that ``to`` sent it, if there is such a message."""
         store = self._core.store
-        d = await store.get(Delivery, message_id) or await store.get(Delivery, copy_id(message_id, by))
-        if d is None or d.is_task or d.mailbox != by or d.sender != to:
+        d = await store.get(Delivery, message_id) or await store.get(Delivery, copy_id(message_id, by.id))
+        if d is None or d.is_task or d.sender != to or not delivery_rules.is_reader(d, by):
             return
         marked = delivery_rules.answered(d, now=self._core.clock())
         if marked is not d:
@@ -137,14 +147,13 @@ class Messages:
 
     async def _own_broadcast(self, asker: Agent, id: str) -> Broadcast | None:
         broadcast = await self._core.store.get(Broadcast, id)
-        return broadcast if broadcast is not None and broadcast.sender == asker.id else None
+        return broadcast if broadcast is not None and broadcast.is_by(asker) else None
 
     async def _status(self, asker: Agent, id: str, copies: CopyCounts | None = None) -> MessageStatus:
         store = self._core.store
         task, delivery = await read_task(store, id)
         if task is not None:
-            parties = {event.by for event in task.history if event.by is not None}
-            access.require_party(asker.id, task.requester, *parties, *(() if task.pooled else (task.mailbox,)))
+            _require_party(task_rules.is_party(task, asker))
             return _task_message(task, delivery)
         if delivery is None:
             broadcast = await self._own_broadcast(asker, id)
@@ -157,7 +166,7 @@ class Messages:
                 f"settled ones are kept {self._core.limits.retention:.0f} s at most",
                 field="message_id",
             )
-        access.require_party(asker.id, delivery.sender, delivery.mailbox)
+        _require_party(delivery_rules.is_sender(delivery, asker) or delivery_rules.is_reader(delivery, asker))
         return _one_status(id, delivery)
 
 
@@ -180,6 +189,12 @@ async def _broadcast_status(broadcast: Broadcast, copies: CopyCounts) -> Message
         recipients=len(broadcast.recipients),
         counts=copies.counts,
     )
+
+
+def _require_party(is_party: bool) -> None:
+    """Refuse to tell a third agent about a message between others."""
+    if not is_party:
+        raise NotAllowed("only the sender and the recipient of a message may ask about it", field="agent_id")
 
 
 def _one_status(id: str, d: Delivery) -> MessageStatus:

@@ -15,7 +15,7 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.broadcast import Broadcast, Knowledge
 from clawlink.domain.delivery import Delivery, copy_id
 from clawlink.domain.message import TaskResponse, attached, decode, encode, says_the_same
-from clawlink.domain.task import DELIVERED, IN_PROGRESS, INPUT_REQUIRED, Task, by_owner
+from clawlink.domain.task import DELIVERED, IN_PROGRESS, INPUT_REQUIRED, Task, by_owner, is_requester
 from clawlink.errors import BadRequest, KeyReused, UnknownTask
 from clawlink.protocol import requests
 from clawlink.protocol.replies import ResponseSent
@@ -74,7 +74,7 @@ class Responses:
             return await self._repeat(first, sender, ask, to_agent)
         to = await self._agents.resolve(to_agent)
         if not await self._answers_a_message(sender, ask.message_id):
-            task_id = await self._only_task(requester=to.id, assignee=sender.id)
+            task_id = await self._only_task(requester=to, assignee=sender)
             if task_id is not None:
                 return await self._answer(task_id, id, sender, ask, to)
         return await self._pass_on(id, sender, ask, to)
@@ -83,7 +83,8 @@ class Responses:
         """Answer the one task that is meant. With an idempotency key, that it is meant is written down first."""
         if ask.idempotency_key is not None:
             meant = self._response(id, sender, replace(ask, message_id=task_id, result=None), to.id)
-            new = self._mailbox.new(id, sender.id, sender=sender.id, body=encode(meant), now=self._core.clock())
+            now, own = self._core.clock(), sender.id
+            new = self._mailbox.new(id, own, sender=own, body=encode(meant), now=now, sender_key=sender.key_hash)
             new = delivery_rules.placeholder(new, keep=self._core.limits.retention)
             stored = await self._mailbox.put_once(new)
             if stored.body is not new.body:
@@ -95,7 +96,9 @@ class Responses:
         message = replace(self._response(id, sender, ask, to.id), passed_on=True)
         body = encode(message)
         now = self._core.clock()
-        new = self._mailbox.new(id, to.id, sender=sender.id, body=body, now=now, address=sender.address)
+        new = self._mailbox.new(
+            id, to.id, sender=sender.id, body=body, now=now, address=sender.address, sender_key=sender.key_hash
+        )
         await self._mailbox.require_room(new)
         await self._grants.to_agent(sender, ask.attachments, to)
         route = self._core.sockets.route(to.id)
@@ -103,7 +106,7 @@ class Responses:
         if stored.body is not body:
             return await self._repeat(stored, sender, ask, to.id)
         if ask.message_id:
-            await self._messages.mark_answered(ask.message_id, by=sender.id, to=to.id)
+            await self._messages.mark_answered(ask.message_id, by=sender, to=to.id)
         return self._passed(message, to, route)
 
     async def _repeat(self, first: Delivery, sender: Agent, ask: requests.Respond, to_agent: str) -> ResponseSent:
@@ -150,20 +153,20 @@ class Responses:
         store = self._core.store
         d = await store.get(Delivery, message_id) or await store.get(Delivery, copy_id(message_id, sender.id))
         if d is not None:
-            return d.mailbox == sender.id
+            return delivery_rules.is_reader(d, sender)
         found = await store.get(Broadcast, message_id) or await store.get(Knowledge, message_id)
         return found is not None
 
-    async def _only_task(self, *, requester: str, assignee: str) -> str | None:
+    async def _only_task(self, *, requester: Agent, assignee: Agent) -> str | None:
         """Return the only open task of one agent that the other has fetched; None if there is none or several."""
         found: set[str] = set()
         for kind in (Task, Delivery):
             after: str | None = None
             while True:
-                page = await self._core.store.page(kind, by_owner(assignee), after, _PAGE)
+                page = await self._core.store.page(kind, by_owner(assignee.id), after, _PAGE)
                 for listed in page.records:
                     task, _ = await read_task(self._core.store, listed.id)
-                    if task is not None and (task.requester, task.assignee) == (requester, assignee):
+                    if task is not None and task.assignee == assignee.id and is_requester(task, requester):
                         found |= {task.id} if task.state in _FETCHED else set()
                         if len(found) > 1:
                             return None

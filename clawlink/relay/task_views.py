@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -15,7 +15,7 @@ from clawlink.domain.message import Attachment, TaskDelegation, TaskResponse, de
 from clawlink.domain.task import DELIVERED, FINAL, OPEN, QUEUED, Event, Task, TaskState
 from clawlink.errors import NotAllowed, UnknownTask
 from clawlink.protocol import requests
-from clawlink.protocol.replies import RecipientInfo, TaskEvent, TaskList, TaskView
+from clawlink.protocol.replies import TaskEvent, TaskList, TaskView
 from clawlink.relay import waiting
 from clawlink.relay.agents import Agents
 from clawlink.relay.clock import iso, iso_or_none
@@ -30,8 +30,9 @@ _PAGE = 100
 # A list that leaves most of what it looks at stops here and goes on at the next request.
 _LOOKED_AT = 2000
 
-# The kind of record, the index key, the only state that is wanted, and a requester whose tasks came before already.
-_Source = tuple[type[Any], str, TaskState | None, str | None]
+# The kind of record, the index key, the only state that is wanted, and a rule that tells the asker's tasks from those
+# of other bearers of its id.
+_Source = tuple[type[Any], str, TaskState | None, Callable[[Task, Agent], bool]]
 
 
 class TaskViews:
@@ -82,7 +83,7 @@ class TaskViews:
                 f"finished ones are kept {self._core.limits.retention:.0f} s at most",
                 field="task_id",
             )
-        if asker.id not in (task.requester, task.assignee) and all(asker.id != event.by for event in task.history):
+        if not rules.is_party(task, asker):
             raise NotAllowed(f"task {task_id} is between other agents, and only they may see it", field="agent_id")
         return task
 
@@ -123,7 +124,7 @@ class TaskViews:
             history_folded=task.folded,
             to_any_of=None if members is msgspec.UNSET else list(members),
             hops=message.chain.hops,
-            owner=self._owner(owner),
+            owner=None if owner is None or not rules.is_worker(task, owner) else self._agents.recipient(owner),
             dead_letter=await self._is_dead(task),
             attachments=_attached(message),
             result_attachments=_attached(answer) if isinstance(answer, TaskResponse) else [],
@@ -136,9 +137,6 @@ class TaskViews:
         d = await self._core.store.get(Delivery, task.id)
         return d is not None and d.state is DEAD
 
-    def _owner(self, owner: Agent | None) -> RecipientInfo | None:
-        return None if owner is None else self._agents.recipient(owner)
-
     # -- lists -------------------------------------------------------------------------------------------------------
 
     async def list(self, asker: Agent, ask: requests.TasksQuery) -> TaskList:
@@ -148,14 +146,14 @@ class TaskViews:
         found: list[TaskView] = []
         looked_at = size = 0
         while at < len(sources):
-            kind, key, state, seen = sources[at]
+            kind, key, state, is_its = sources[at]
             limit = min(ask.limit - len(found), _PAGE)
             room = MAX_REPLY_BYTES - size
             page = await page_within(self._core.store, kind, key, after, limit, newest=True, room=room)
             for record in page.records:
                 task = record if isinstance(record, Task) else rules.carried(record)
                 looked_at += 1
-                if state in (None, task.state) and task.requester != seen and _wanted(task, ask):
+                if state in (None, task.state) and is_its(task, asker) and _wanted(task, ask):
                     found.append(await self.view(task))
                     size += task.weight
             after = page.after
@@ -188,6 +186,10 @@ def _news(task: Task, since: int | None) -> bool:
     return task.state in FINAL if since is None else task.earlier + task.version > since
 
 
+def _given_by_others(task: Task, agent: Agent) -> bool:
+    return rules.is_worker(task, agent) and not rules.is_requester(task, agent)
+
+
 def _wanted(task: Task, ask: requests.TasksQuery) -> bool:
     return ask.requester in (None, task.requester) and ask.assignee in (None, task.assignee)
 
@@ -201,19 +203,19 @@ def _sources(asker: str, ask: requests.TasksQuery) -> Sequence[_Source]:
     as_assignee = ask.assignee in (None, asker)
     if as_requester and as_assignee and (ask.requester or ask.assignee):
         as_requester, as_assignee = ask.requester is not None, ask.requester is None
-    seen = asker if as_requester else None
+    given = _given_by_others if as_requester else rules.is_worker  # what it asked for came before
     sources: list[_Source] = []
     for state in states:
         if as_requester:
             if state in (QUEUED, DELIVERED):
-                sources.append((Delivery, rules.by_requester(asker, state), None, None))
-            sources.append((Task, rules.by_requester(asker, state), None, None))
+                sources.append((Delivery, rules.by_requester(asker, state), None, rules.is_requester))
+            sources.append((Task, rules.by_requester(asker, state), None, rules.is_requester))
         if as_assignee:
             if state in (QUEUED, DELIVERED):
-                sources.append((Delivery, rules.by_owner(asker), state, seen))
+                sources.append((Delivery, rules.by_owner(asker), state, given))
             final = state in FINAL
             key = rules.by_assignee(asker, state) if final else rules.by_owner(asker)
-            sources.append((Task, key, None if final else state, seen))
+            sources.append((Task, key, None if final else state, given))
     return sources
 
 

@@ -56,6 +56,7 @@ class Tasks:
         """Respond with a status of the table; ``said`` is what the requester is told in its place."""
         core = self._core
         task, d = await self._find(ask.message_id or "")
+        await self._require_worker(task, sender)
         await self._require_requester(task, sender, ask.to_agent)
         state = TaskState(ask.status)
         now = core.clock()
@@ -76,6 +77,8 @@ class Tasks:
             attachments=attached(ask.attachments),
         )
         requester = await core.store.get(Agent, task.requester)
+        if requester is not None and not rules.is_requester(task, requester):
+            requester = None  # another agent has its id now
         shown = None if requester is None else self._agents.recipient(requester)
         route = core.sockets.route(task.requester)
         if task.answer is not None and says_the_same(decode(task.answer), message):
@@ -88,10 +91,10 @@ class Tasks:
             if not says_the_same(decode(first.body), message):
                 await self._refuse_second(task, d, sender, ask, first, now)
             # It was put there while the task was the sender's, and counts although it may be another's by now.
-            moved = self._moved(replace(task, assignee=sender.id), sender.id, None, ask, body, now)
+            moved = self._moved(replace(task, assignee=sender.id), sender, None, ask, body, now)
         else:
             token = None if ask.receipt is None else split_receipt(ask.receipt)[0]
-            moved = self._moved(task, sender.id, token, ask, body, now)
+            moved = self._moved(task, sender, token, ask, body, now)
             await core.memory.require(moved.footprint - task.footprint, answers=True)
             if requester is not None:
                 shown = await self._put_response(task, id, sender, requester, ask, body, now, shown)
@@ -110,12 +113,12 @@ class Tasks:
         return task, d
 
     def _moved(
-        self, task: Task, by: str, token: str | None, ask: requests.Respond, response: bytes, now: float
+        self, task: Task, by: Agent, token: str | None, ask: requests.Respond, response: bytes, now: float
     ) -> Task:
         limits = self._core.limits
         return rules.respond(
             task,
-            by=by,
+            by=by.id,
             receipt=token,
             state=TaskState(ask.status),
             response=response,
@@ -125,6 +128,7 @@ class Tasks:
             progress=ask.progress,
             note=ask.note,
             content=None if ask.result is None or TaskState(ask.status) in FINAL else _content(ask.result, "result"),
+            key_hash=by.key_hash,
         )
 
     async def _put_response(
@@ -139,10 +143,18 @@ class Tasks:
         shown: Any,
     ) -> RecipientInfo | None:
         """Put a response into the requester's mailbox; news of progress alone replace older ones that are unread."""
-        new = self._mailbox.new(id, task.requester, sender=sender.id, body=body, now=now, address=sender.address)
+        new = self._mailbox.new(
+            id,
+            task.requester,
+            sender=sender.id,
+            body=body,
+            now=now,
+            address=sender.address,
+            sender_key=sender.key_hash,
+        )
         if TaskState(ask.status) in FINAL or ask.result is not None or (ask.progress is None and ask.note is None):
             await self._mailbox.require_room(new, answers=True)
-            await self._let_read(task, sender, requester, ask)
+            await self._grants.to_agent(sender, ask.attachments, requester, answers=True)
             first = await self._mailbox.put_once(new)
             if first.body != body and not says_the_same(decode(first.body), decode(body)):
                 if TaskState(ask.status) in FINAL:
@@ -153,14 +165,9 @@ class Tasks:
                     current=task.id,
                 )
             return cast("RecipientInfo | None", shown)
-        await self._let_read(task, sender, requester, ask)
+        await self._grants.to_agent(sender, ask.attachments, requester, answers=True)
         told = await self._mailbox.put_notice(replace(new, merge=rules.merge_of(task.id)), answers=True)
         return cast("RecipientInfo | None", shown) if told else None
-
-    async def _let_read(self, task: Task, sender: Agent, requester: Agent, ask: requests.Respond) -> None:
-        """Let the requester read the attachments, and not an agent that has taken its id since."""
-        if ask.attachments and requester.registered_at <= task.created_at:
-            await self._grants.to_agent(sender, ask.attachments, requester, answers=True)
 
     async def _commit(self, task: Task, moved: Task, d: Delivery | None) -> None:
         """Store what a response made of the task, and of its delivery if that was not acknowledged."""
@@ -200,12 +207,17 @@ class Tasks:
             f"task {task.id} is already {current}{other}; only the first final answer counts", current=current
         )
 
+    async def _require_worker(self, task: Task, sender: Agent) -> None:
+        """Refuse an agent that never had the task. Where its claim was undone, its answer may be there already."""
+        if not rules.is_worker(task, sender):
+            first = await self._core.store.get(Delivery, end_id(task.id))
+            if first is None or not delivery_rules.is_sender(first, sender):
+                raise rules.not_yours(task)
+
     async def _require_requester(self, task: Task, sender: Agent, to_agent: str | None) -> None:
-        """Refuse an answer to any agent but the requester, which is named to those alone that had the task."""
+        """Refuse an answer to any agent but the requester."""
         if to_agent is None or to_agent == task.requester:
             return
-        if all(sender.id != event.by for event in task.history):
-            rules.require_owner(task, sender.id, None)
         if (await self._agents.resolve(to_agent)).id != task.requester:
             raise NotAllowed(
                 f"task {task.id} was asked by {task.requester}, so only it gets the response; leave to_agent out",
@@ -249,7 +261,13 @@ class Tasks:
         body = encode(message)
         if first is None:
             new = self._mailbox.new(
-                message.message_id, message.to_agent, sender=sender.id, body=body, now=now, address=sender.address
+                message.message_id,
+                message.to_agent,
+                sender=sender.id,
+                body=body,
+                now=now,
+                address=sender.address,
+                sender_key=sender.key_hash,
             )
             await self._mailbox.require_room(new, answers=True)
             await self._mailbox.put_once(new)
@@ -287,7 +305,7 @@ class Tasks:
 
 
 def _require_own(task: Task, sender: Agent) -> None:
-    if task.requester != sender.id:
+    if not rules.is_requester(task, sender):
         raise NotAllowed(
             f"task {task.id} was asked by another agent, and only that one may do this", field="from_agent"
         )

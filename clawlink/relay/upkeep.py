@@ -107,13 +107,17 @@ class Upkeep:
         """
         core = self._core
         requester = task.requester
-        if await core.store.get(Agent, requester) is None:
+        asker = await core.store.get(Agent, requester)
+        if asker is None or not rules.is_requester(task, asker):
             return None
         first = await core.store.get(Delivery, end_id(task.id))
         if first is None:
             now = core.clock()
             body = encode(self._update(end_id(task.id), requester, ended, by, ended.note, now))
-            new = self._mailbox.new(end_id(task.id), requester, sender=by or requester, body=body, now=now)
+            key = task.requester_key
+            new = self._mailbox.new(
+                end_id(task.id), requester, sender=by or requester, body=body, now=now, sender_key=key
+            )
             if by != requester and await self._mailbox.has_room(new, answers=True):
                 await self._mailbox.put(new)
             else:
@@ -125,6 +129,7 @@ class Upkeep:
     async def finish_answered(self, task: Task, d: Delivery | None, answered: TaskResponse) -> None:
         """Finish a task whose final answer is in the requester's mailbox already."""
         core = self._core
+        first = await core.store.get(Delivery, end_id(task.id))
         moved = rules.respond(
             replace(task, assignee=answered.from_agent, expires_at=math.inf),
             by=answered.from_agent,
@@ -136,6 +141,7 @@ class Upkeep:
             keep=core.limits.retention,
             progress=answered.progress,
             note=answered.note,
+            key_hash=None if first is None else first.sender_key,
         )
         await core.commit(task.home, Put(moved), *(() if d is None else (Drop(d),)))
         core.stats.tasks_answered += 1
@@ -237,6 +243,7 @@ class Upkeep:
             has_record=True,
             deadline_at=task.deadline_at,
             address=task.address,
+            sender_key=task.requester_key,
         )
 
     async def owner_left(self, agent: Agent, waiting: dict[str, str]) -> None:
@@ -353,7 +360,8 @@ class Upkeep:
     async def tell(self, to: str, task: Task, *, by: str | None, note: str | None = None, occasion: str = "") -> None:
         """Tell an agent what became of a task, once an ``occasion``; unread news of it are replaced by the newest."""
         core = self._core
-        if await core.store.get(Agent, to) is None:
+        agent = await core.store.get(Agent, to)
+        if agent is None or not rules.is_party(task, agent):
             return
         now = core.clock()
         id = derived("update", task.id, str(task.version), task.state.value, to, occasion)
@@ -363,6 +371,7 @@ class Upkeep:
                 id,
                 to,
                 sender=by or to,
+                sender_key=agent.key_hash if by in (None, to) else task.requester_key,
                 body=encode(update),
                 now=now,
                 level=Priority.HIGH.level,

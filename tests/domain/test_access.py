@@ -55,14 +55,3 @@ def test_a_relay_that_requires_keys_refuses_an_agent_without_one() -> None:
     with pytest.raises(NotAllowed) as refused:
         access.require_claim(False, True)
     assert refused.value.field == "claim"
-
-
-@each("asker", ["otto", "mia"])
-def test_sender_and_recipient_may_ask_about_their_message(asker: str) -> None:
-    access.require_party(asker, "otto", "mia")
-
-
-@each("asker", ["eve", "", "Mia"])
-def test_a_third_agent_may_not(asker: str) -> None:
-    with pytest.raises(NotAllowed):
-        access.require_party(asker, "otto", "mia")

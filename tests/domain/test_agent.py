@@ -156,3 +156,25 @@ def test_an_agent_lives_in_its_own_mailbox_and_ends_only_by_silence() -> None:
 def test_a_hold_lives_at_its_name_and_is_found_by_it_alone() -> None:
     hold = NameHold(id="mia", version=1, agent_id="m1")
     assert (hold.home, hold.index_keys, hold.weight, hold.ends_at) == ("name:mia", (), 0, None)
+
+
+@each(
+    ("then", "since", "now", "same"),
+    [
+        ("k1", 0, "k1", True),  # it is there all the time
+        ("k1", 9, "k1", True),  # it has left and come back
+        ("k1", 9, "k2", False),  # a stranger has taken the id, with a key
+        ("k1", 9, None, False),  # or without one
+        ("k1", 0, "k2", True),  # it has another key now, and never left
+        ("k1", 5, "k2", True),  # it registered at that very moment
+        (None, 0, "k1", True),  # it has claimed a key since
+        (None, 9, None, True),  # without keys the next of the id is taken for it
+        (None, 9, "k1", True),
+    ],
+)
+def test_a_later_bearer_of_an_id_is_the_same_agent_only_with_its_key(
+    then: str | None, since: float, now: str | None, same: bool
+) -> None:
+    agent = replace(MIA, key_hash=now, registered_at=NOW + since)
+    assert rules.is_same(agent, "m1", then, NOW + 5) is same
+    assert not rules.is_same(agent, "m2", then, NOW + 5)

@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from clawlink.domain import delivery as rules
+from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery, State
 from clawlink.domain.record import SETTLED
 from clawlink.errors import LeaseLost
@@ -511,3 +512,37 @@ def test_the_later_urgent_message_goes_before_the_earlier_normal_one() -> None:
 
 def test_within_one_priority_the_earlier_goes_first() -> None:
     assert rules.rank(2, 1) < rules.rank(2, 2)
+
+
+def agent(id: str, key: str | None, since: float) -> Agent:
+    return Agent(
+        id=id,
+        version=1,
+        name=id,
+        capabilities=(),
+        machine="",
+        description="",
+        registered_at=since,
+        last_heartbeat=since,
+        key_hash=key,
+    )
+
+
+def test_a_later_bearer_of_an_id_neither_sent_nor_read_a_message() -> None:
+    sent = replace(fresh(), sender_key="k1")
+    read = rules.lease(sent, receipt="r", now=NOW + 1, seconds=30, max_attempts=5, keep=KEEP, key_hash="k2")
+    by_other = replace(read, holder="eve")
+    for who, d, sender, reader in (
+        (agent("otto", "k1", NOW - 9), sent, True, False),
+        (agent("otto", "k1", NOW + 9), sent, True, False),
+        (agent("otto", "k9", NOW + 9), sent, False, False),
+        (agent("otto", None, NOW + 9), sent, False, False),
+        (agent("mia", "k2", NOW - 9), sent, False, True),
+        (agent("mia", "k2", NOW + 9), sent, False, False),  # it was not there when the message came, and never read it
+        (agent("mia", "k2", NOW + 9), read, False, True),
+        (agent("mia", "k9", NOW + 9), read, False, False),
+        (agent("mia", None, NOW + 9), read, False, False),
+        (agent("eve", "k2", NOW + 9), by_other, False, True),
+        (agent("eve", "k9", NOW + 9), by_other, False, False),
+    ):
+        assert (rules.is_sender(d, who), rules.is_reader(d, who)) == (sender, reader), (who, d)

@@ -687,3 +687,59 @@ def test_a_task_and_the_delivery_that_is_all_there_is_of_it_are_found_alike() ->
     for d in (delivery(), delivery(pooled=True), leased(delivery()), leased(delivery(pooled=True))):
         assert set(d.index_keys) == set(rules.carried(d).index_keys)
         assert d.ends_at == rules.carried(d).ends_at
+
+
+def test_a_later_bearer_of_an_id_is_no_party_of_a_task() -> None:
+    def agent(id: str, key: str | None, since: float) -> Agent:
+        return replace(MIA, id=id, key_hash=key, registered_at=NOW + since)
+
+    asked = replace(queued(), requester_key="k1")
+    for who, expected in (
+        (agent("otto", "k1", -9), True),
+        (agent("otto", "k1", 99), True),
+        (agent("otto", "k9", 99), False),
+        (agent("otto", None, 99), False),
+        (agent("otto", "k9", -9), True),  # it was given another key, and never left
+    ):
+        assert rules.is_requester(asked, who) is rules.is_party(asked, who) is expected, who
+    assert rules.is_requester(replace(asked, requester_key=None), agent("otto", "k9", 99))
+
+    def done(t: Task) -> Task:
+        return rules.respond(
+            rules.claim(t, by="mia", receipt="r", now=NOW + 1, seconds=LEASE, key_hash="k1"),
+            by="mia",
+            receipt="r",
+            state=COMPLETED,
+            response=b"{}",
+            now=NOW + 9,
+            ttl=TTL,
+            keep=KEEP,
+            key_hash="k1",
+        )
+
+    lapsed = rules.lapse(
+        rules.claim(queued(pooled=True), by="mia", receipt="r", now=NOW, seconds=9, key_hash="k1"), now=NOW + 9, note=""
+    )
+    unread = rules.end(queued(), TaskState.RETURNED, by=None, now=NOW + 9, keep=KEEP)
+    stranger, back = agent("mia", "k9", 99), agent("mia", "k1", 99)
+    for t, came_back, there in (
+        (done(queued()), True, True),
+        (done(queued(pooled=True)), True, True),
+        (lapsed, True, True),
+        (unread, False, True),  # it was never told of it
+        (rules.end(queued(pooled=True), CANCELLED, by="otto", now=NOW + 9, keep=KEEP), False, False),
+    ):
+        assert not rules.is_worker(t, stranger), t
+        assert not rules.is_worker(t, replace(stranger, key_hash=None)), t
+        assert rules.is_worker(t, back) is came_back, t
+        assert rules.is_worker(t, agent("mia", "k1", -9)) is there, t
+    assert rules.is_worker(queued(), stranger), "nobody but its heir takes an id whose tasks wait for it"
+
+
+def test_a_task_keeps_the_keys_of_its_parties() -> None:
+    d = Delivery("t1", 1, POOL, "otto", 1, b"{}", NOW, NOW, NOW + TTL, is_task=True, sender_key="k1")
+    d = delivery_rules.lease_task(d, by="mia", receipt="r", now=NOW, seconds=9, alone=True, key_hash="k2")
+    t = rules.carried(d)
+    assert (t.requester_key, [e.key_hash for e in t.history]) == ("k1", ["k2"])
+    late = rules.ack(replace(t, state=QUEUED, delivered_at=None), now=NOW + 1, until=NOW + 9)
+    assert [e.key_hash for e in late.history] == ["k2", "k2"]
