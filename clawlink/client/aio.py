@@ -129,7 +129,11 @@ class AsyncClient(Shell):
             try:
                 answer = await self._send(call, self.timeout)
             except ClawLinkError as error:
-                await asyncio.sleep(self._pause(call, error, attempt))
+                other = None if call.otherwise is None else call.otherwise(error)
+                if other is None:
+                    await asyncio.sleep(self._pause(call, error, attempt))
+                else:
+                    call, attempt = other, 0
             else:
                 found = self._learn(call, answer)
                 following = None if call.follow is None else call.follow(found)

@@ -20,7 +20,7 @@ import msgspec
 from clawlink.domain.limits import MAX_LIST_LENGTH, MAX_POLL_MESSAGES
 from clawlink.domain.message import Attachment, KnowledgeBroadcast, Message, decode
 from clawlink.domain.task import reported_as
-from clawlink.errors import BadRequest, ClawLinkError, NotARelay
+from clawlink.errors import BadRequest, ClawLinkError, MethodNotAllowed, NotARelay, UnknownRoute
 from clawlink.protocol import paths, replies, requests
 from clawlink.protocol.invalid import bad_field
 from clawlink.protocol.paths import Endpoint
@@ -41,6 +41,7 @@ class Identity:
     agent_id: str | None = None
     agent_key: str | None = None
     relay_key: str | None = None
+    acks_apart: bool = False  # the relay is older than polls that carry acks
 
     def require(self) -> str:
         """Return the agent's id, or say that there is none yet."""
@@ -64,7 +65,8 @@ class Call(Generic[T]):
     ``wait`` is how many seconds the relay may take on purpose; ``learn`` is told the answer of a success. ``follow``
     returns the call that goes on after an answer, None if that was all; its answer counts. ``headers``
     go with it, and make of a ``body`` another thing than JSON. ``read_reply``, if there is one, reads the answer with
-    its status and headers, and ``refuse`` says what a status means where no body does, as to HEAD.
+    its status and headers, and ``refuse`` says what a status means where no body does, as to HEAD. ``otherwise`` gives
+    the call that takes the place of a refused one, None if there is none.
     """
 
     endpoint: Endpoint
@@ -78,6 +80,7 @@ class Call(Generic[T]):
     read_reply: Callable[[Reply], T] | None = None
     refuse: Callable[[int], ClawLinkError | None] | None = None
     follow: Callable[[T], Call[T] | None] | None = None
+    otherwise: Callable[[ClawLinkError], Call[T] | None] | None = None
 
     def answer(self, reply: Reply) -> T:
         """Read the reply to this call. Raises NotARelay for one of another shape: it does not come from a relay."""
@@ -109,6 +112,12 @@ class Claimed(NamedTuple):
     lease_expires_at: str
     raw: dict[str, Any]
     reported: list[replies.TaskEvent] | None = None
+
+
+class Batch(list[Claimed]):
+    """The messages of a poll. ``results`` tells what became of each receipt that the poll carried."""
+
+    results: Sequence[replies.Settled] = ()
 
 
 class DeadLetter(NamedTuple):
@@ -150,6 +159,7 @@ def reader(kind: Any) -> Callable[[bytes], Any]:
 
 _readers = {endpoint.name: reader(endpoint.reply) for endpoint in paths.ENDPOINTS if not endpoint.text}
 _read_polled = reader(replies.Polled[msgspec.Raw])
+_read_polled_and_acked = reader(replies.PolledAndAcked[msgspec.Raw])
 _read_dead = reader(replies.DeadLetters[msgspec.Raw])
 _read_knowledge = reader(replies.KnowledgeList[KnowledgeBroadcast])
 _read_object = reader(dict[str, Any])
@@ -490,19 +500,81 @@ def knowledge(
     return simple_call(paths.KNOWLEDGE, query=query, read=_read_knowledge)
 
 
-def poll(me: Identity, *, wait: float = 0.0, max: int | None = None, lease: float = 60.0) -> Call[list[Claimed]]:
+def poll(
+    me: Identity,
+    *,
+    wait: float = 0.0,
+    max: int | None = None,
+    lease: float = 60.0,
+    ack: Sequence[str] = (),
+    nack: Sequence[str] = (),
+    delay: float = 0.0,
+) -> Call[Batch]:
     """Claim up to ``max`` messages for ``lease`` seconds, waiting up to ``wait`` seconds for the first.
 
-    What is not acked before its lease ends is handed out again.
+    What is not acked before its lease ends is handed out again. A poll can carry receipts of earlier messages: ``ack``
+    settles them and ``nack`` gives them back, due again after ``delay`` seconds, before the wait begins. This saves the
+    requests of ``client.ack`` and ``client.nack``. The list that comes back has their ``results``.
     """
-
-    def read(body: bytes) -> list[Claimed]:
-        polled = _read_polled(body)
-        return [claimed(raw, held) for raw, held in zip(polled.messages, polled.deliveries, strict=True)]
-
     wait = number_of_seconds(wait, "wait")
-    query = {"wait": wait, "max": None if max is None else min(max, MAX_POLL_MESSAGES), "lease": lease}
+    most = None if max is None else min(max, MAX_POLL_MESSAGES)
+    ack, nack = several(ack, "ack"), several(nack, "nack")
+    if not (ack or nack):
+        return _poll_alone(me, wait, most, lease, ())
+    ask = {"ack": ack, "nack": nack, "delay": delay, "wait": wait, "max": most, "lease": lease}
+    body = checked(ask, requests.PollAndAck)
+
+    def otherwise(error: ClawLinkError) -> Call[Any] | None:
+        if not isinstance(error, MethodNotAllowed | UnknownRoute):
+            return None
+        me.acks_apart = True
+        return _apart(me, body)
+
+    def read(reply: bytes) -> Batch:
+        polled = _read_polled_and_acked(reply)
+        return _batch(polled.messages, polled.deliveries, polled.results)
+
+    if me.acks_apart:
+        return _apart(me, body)
+    call = simple_call(paths.POLL_AND_ACK, body, read=read, wait=wait, agent_id=me.require())
+    return dataclasses.replace(call, otherwise=otherwise)
+
+
+def _poll_alone(
+    me: Identity, wait: float, most: int | None, lease: float | None, results: Sequence[replies.Settled]
+) -> Call[Batch]:
+    def read(body: bytes) -> Batch:
+        polled = _read_polled(body)
+        return _batch(polled.messages, polled.deliveries, results)
+
+    query = {"wait": wait, "max": most, "lease": lease}
     return simple_call(paths.POLL, query=query, read=read, wait=wait, agent_id=me.require())
+
+
+def _batch(
+    messages: Sequence[msgspec.Raw], deliveries: Sequence[replies.Lease], results: Sequence[replies.Settled]
+) -> Batch:
+    batch = Batch(claimed(raw, held) for raw, held in zip(messages, deliveries, strict=True))
+    batch.results = results
+    return batch
+
+
+def _apart(me: Identity, asked: requests.PollAndAck) -> Call[Batch]:
+    """Do the same in a request each, for a relay that does not take receipts with a poll."""
+    settle = [ack(me, asked.ack)] if asked.ack else []
+    settle += [nack(me, asked.nack, delay=asked.delay)] if asked.nack else []
+    return _one_by_one(settle, (), lambda results: _poll_alone(me, asked.wait, asked.max, asked.lease, results))
+
+
+def _one_by_one(
+    settle: Sequence[Call[replies.Receipted]],
+    results: Sequence[replies.Settled],
+    then: Callable[[Sequence[replies.Settled]], Call[Any]],
+) -> Call[Any]:
+    """Return a call that settles in requests one after the other, and goes on with what became of all receipts."""
+    if not settle:
+        return then(results)
+    return dataclasses.replace(settle[0], follow=lambda done: _one_by_one(settle[1:], [*results, *done.results], then))
 
 
 def ack(me: Identity, receipts: Sequence[str] = (), *, tasks: Sequence[str] = ()) -> Call[replies.Receipted]:

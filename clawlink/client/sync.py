@@ -109,7 +109,11 @@ class Client(Shell):
             try:
                 answer = self._send(call, self.timeout)
             except ClawLinkError as error:
-                time.sleep(self._pause(call, error, attempt))
+                other = None if call.otherwise is None else call.otherwise(error)
+                if other is None:
+                    time.sleep(self._pause(call, error, attempt))
+                else:
+                    call, attempt = other, 0
             else:
                 found = self._learn(call, answer)
                 following = None if call.follow is None else call.follow(found)

@@ -151,6 +151,15 @@ POLL = Endpoint(
     acts=True,
     claims=True,
 )
+POLL_AND_ACK = Endpoint(
+    "poll_and_ack",
+    "POST",
+    "/poll/{agent_id}",
+    "Settle messages, and claim the next.",
+    replies.PolledAndAcked,
+    body=requests.PollAndAck,
+    acts=True,
+)
 SOCKET = Endpoint(
     "socket",
     "GET",

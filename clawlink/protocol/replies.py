@@ -305,6 +305,15 @@ class Settled(Struct, frozen=True, gc=False):
     lease_expires_at: str | None = None
 
 
+class PolledAndAcked(Struct, Generic[M], frozen=True):
+    """Messages and their leases, as of a poll; and a result for each receipt, those of ``ack`` before ``nack``."""
+
+    messages: list[M]
+    count: int
+    deliveries: list[Lease]
+    results: list[Settled]
+
+
 class TicketMade(Struct, frozen=True):
     """A ticket: it opens ``url`` once, within ``seconds``."""
 

@@ -65,6 +65,7 @@ Attachments = Annotated[
     list[Attachment], Meta(max_length=limits.MAX_ATTACHMENTS, description="Shared files that go with it, by name.")
 ]
 Receipts = Annotated[list[Receipt], Meta(min_length=1, max_length=limits.MAX_RECEIPTS)]
+FewOrNoReceipts = Annotated[list[Receipt], Meta(max_length=limits.MAX_RECEIPTS)]
 FileKey = Annotated[
     str,
     Meta(
@@ -333,6 +334,17 @@ class DropBlobQuery(Struct, frozen=True, gc=False):
 class PollQuery(Struct, frozen=True, gc=False):
     """How to poll. With ``lease`` the messages must be acked; without, they are settled once the reply is written."""
 
+    wait: Wait = 0.0
+    max: Annotated[int, Meta(ge=1, le=limits.MAX_POLL_MESSAGES)] | None = None
+    lease: LeaseSeconds | None = None
+
+
+class PollAndAck(Struct, frozen=True, gc=False):
+    """Settle the messages of the poll before, and claim the next. The claim is always under a lease."""
+
+    ack: FewOrNoReceipts | None = None
+    nack: FewOrNoReceipts | None = None
+    delay: Annotated[float, Meta(ge=0, le=limits.MAX_DELAY_SECONDS, description="Seconds, for all of nack.")] = 0.0
     wait: Wait = 0.0
     max: Annotated[int, Meta(ge=1, le=limits.MAX_POLL_MESSAGES)] | None = None
     lease: LeaseSeconds | None = None

@@ -12,7 +12,7 @@ from clawlink.domain.access import KEY_HEADER
 from clawlink.domain.message import KnowledgeBroadcast, Message
 from clawlink.protocol.headers import OFFSET_TYPE, Header
 from clawlink.protocol.paths import ENDPOINTS, Endpoint
-from clawlink.protocol.replies import DeadLetters, Failure, KnowledgeList, Polled
+from clawlink.protocol.replies import DeadLetters, Failure, KnowledgeList, Polled, PolledAndAcked
 from clawlink.version import VERSION
 
 _REF = "#/components/schemas/{name}"
@@ -21,6 +21,7 @@ _PARAMETER = re.compile(r"{(\w+)}")
 # Messages of a poll are a union; the reply structs leave it open, because the server never looks inside.
 _FILLED = {
     Polled: Polled[Message],
+    PolledAndAcked: PolledAndAcked[Message],
     DeadLetters: DeadLetters[Message],
     KnowledgeList: KnowledgeList[KnowledgeBroadcast],
 }

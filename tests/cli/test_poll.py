@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -226,7 +227,7 @@ def test_a_relay_that_answers_at_once_is_not_asked_without_pause(
 ) -> None:
     asked: list[float] = []
 
-    def poll(self: Client, *, wait: float, max: int, lease: float) -> list[object]:
+    def poll(self: Client, *, wait: float, max: int, lease: float, ack: list[str]) -> list[object]:
         asked.append(wait)
         return []
 
@@ -305,6 +306,49 @@ def test_follow_prints_an_object_a_line_until_interrupted(
     assert following.end() == (130, "")
 
 
+def test_follow_acknowledges_by_the_next_poll_and_by_itself_only_at_the_end(
+    call: Run, me: str, sender: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    send = Client._send_once
+
+    def count(self: Client, ask: Any, patience: float) -> Any:
+        asked.append(ask.endpoint.name)
+        return send(self, ask, patience)
+
+    for number in range(3):
+        sender.send(me, f"n{number}")
+    monkeypatch.setattr("clawlink.cli.message.poll._MOST", 1)
+    monkeypatch.setattr(Client, "_send_once", count)
+    shown = call("poll", "--follow", "--max", "3").ok().out
+    assert [f"    │ n{number}" in shown for number in range(3)] == [True] * 3
+    assert [name for name in asked if name in ("poll", "poll_and_ack", "ack", "nack")] == [
+        "poll",
+        "poll_and_ack",
+        "poll_and_ack",
+        "ack",
+    ]
+    assert waiting(call) == 0
+
+
+def test_follow_loses_no_ack_when_it_is_interrupted(
+    call: Run, me: str, sender: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C before the poll that would have carried the ack."""
+    real = Client.poll
+
+    def poll(self: Client, *, ack: list[str], **options: Any) -> Any:
+        if ack:
+            raise KeyboardInterrupt
+        return real(self, ack=ack, **options)
+
+    monkeypatch.setattr(Client, "poll", poll)
+    sender.send(me, "seen")
+    told = call("poll", "--follow")
+    assert (told.code, "    │ seen" in told.out) == (130, True)
+    assert waiting(call) == 0
+
+
 def test_follow_with_max_ends_by_itself(run: Run, me: str, sender: Client) -> None:
     for number in range(3):
         sender.send(me, f"n{number}")
@@ -339,7 +383,7 @@ def test_follow_says_when_the_relay_is_away_and_back(
     real = Client.poll
     failures = iter([Draining("the relay is shutting down"), Draining("the relay is shutting down")])
 
-    def poll(self: Client, **options: float) -> object:
+    def poll(self: Client, **options: Any) -> object:
         for failure in failures:
             raise failure
         return real(self, **options)

@@ -26,6 +26,7 @@ SHOWN = {
     "questions.py": "A preface, in plain words",
     "again.py": "resumed",
     "files.py": "text/csv; charset=utf-8 2200000",
+    "polling.py": "['acked']",
     "client.py": "no agent with the id or name 'nobody'",
     "async_client.py": "Find sources on winds",
     "stream.py": "message",

@@ -1,6 +1,7 @@
 """``clawlink poll``: show the messages that wait, and acknowledge those that were shown.
 
 Order is everything here: print, flush, acknowledge. Whatever goes wrong before the last step gives the messages back.
+With ``--follow`` the next poll acknowledges; without a next poll a request of its own does.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ _STEP_SECONDS = 30.0
 # A relay that shuts down answers waiting polls at once; asking again at once would only load it.
 _HURRIED_SECONDS = 0.5
 _RETRY_SECONDS = 5.0
+# After Ctrl-C the last ack takes no longer.
+_LAST_ACK_SECONDS = 2.0
 
 
 def add(parser: ArgumentParser) -> None:
@@ -55,7 +58,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     client = ctx.client
     if args.follow:
         return _follow(args, ctx, client)
-    claimed = _claim(client, args, limit=args.max or _MOST, wait=args.wait)
+    claimed = _claim(ctx, client, args, [], limit=args.max or _MOST, wait=args.wait)
     with _given_back_on_failure(client, claimed):
         if ctx.json:
             _print_json(ctx, claimed)
@@ -68,27 +71,53 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 def _follow(args: Namespace, ctx: Context, client: Client) -> Exit:
     left = args.max
-    while left is None or left > 0:
-        claimed = _claim_patiently(ctx, client, args, limit=min(left or _MOST, _MOST))
-        with _given_back_on_failure(client, claimed):
-            if ctx.json:
-                for one in claimed:
-                    ctx.out.json({"message": one.raw, "delivery": _delivery(one)}, one_line=True)
-            else:
-                _print_all(ctx, claimed)
-            ctx.out.flush()
-            _settle(args, ctx, client, claimed)
-        left = None if left is None else left - len(claimed)
+    shown: list[Claimed] = []  # and not acknowledged yet: the next poll does it
+    with _acknowledged_at_the_end(client, shown):
+        while left is None or left > 0:
+            claimed = _claim_patiently(ctx, client, args, shown, limit=min(left or _MOST, _MOST))
+            with _given_back_on_failure(client, claimed):
+                if ctx.json:
+                    for one in claimed:
+                        ctx.out.json({"message": one.raw, "delivery": _delivery(one)}, one_line=True)
+                else:
+                    _print_all(ctx, claimed)
+                ctx.out.flush()
+                if not args.no_ack:
+                    shown += claimed
+            left = None if left is None else left - len(claimed)
+    _settle(args, ctx, client, shown)
     return Exit.DONE
 
 
-def _claim(client: Client, args: Namespace, *, limit: int, wait: float) -> list[Claimed]:
-    """Claim, in as many requests as the wait takes."""
+@contextlib.contextmanager
+def _acknowledged_at_the_end(client: Client, shown: list[Claimed]) -> Iterator[None]:
+    """Acknowledge what was shown if no further poll can do it, as after Ctrl-C. One try has to be enough then."""
+    from clawlink.client.retry import Backoff
+    from clawlink.errors import ClawLinkError
+
+    try:
+        yield
+    except BaseException:
+        if shown:
+            client.timeout, client.backoff = min(client.timeout, _LAST_ACK_SECONDS), Backoff(tries=1)
+            with contextlib.suppress(ClawLinkError):
+                client.ack([one.receipt for one in shown])
+        raise
+
+
+def _claim(
+    ctx: Context, client: Client, args: Namespace, shown: list[Claimed], *, limit: int, wait: float
+) -> list[Claimed]:
+    """Claim, in as many requests as the wait takes. The first acknowledges what was ``shown``, and empties the list."""
     until = time.monotonic() + wait
     while True:
         started = time.monotonic()
         step = min(max(0.0, until - started), _STEP_SECONDS)
-        claimed = client.poll(wait=round(step, 3), max=limit, lease=args.lease)
+        acks = [one.receipt for one in shown]
+        claimed = client.poll(wait=round(step, 3), max=limit, lease=args.lease, ack=acks)
+        if acks:
+            shown.clear()
+            _warn_of_lost(ctx, sum(result.status != "acked" for result in claimed.results))
         now = time.monotonic()
         if claimed or now >= until:
             return claimed
@@ -96,14 +125,16 @@ def _claim(client: Client, args: Namespace, *, limit: int, wait: float) -> list[
             time.sleep(min(_HURRIED_SECONDS, until - now))
 
 
-def _claim_patiently(ctx: Context, client: Client, args: Namespace, *, limit: int) -> list[Claimed]:
+def _claim_patiently(
+    ctx: Context, client: Client, args: Namespace, shown: list[Claimed], *, limit: int
+) -> list[Claimed]:
     """Claim, for as long as it takes, and through times when the relay is away."""
     from clawlink.errors import RelayUnreachable, Unavailable
 
     away = False
     while True:
         try:
-            claimed = _claim(client, args, limit=limit, wait=_STEP_SECONDS)
+            claimed = _claim(ctx, client, args, shown, limit=limit, wait=_STEP_SECONDS)
         except (RelayUnreachable, Unavailable) as error:
             if not away:
                 ctx.warn(f"{error.message}; trying again until it does")
@@ -135,7 +166,10 @@ def _settle(args: Namespace, ctx: Context, client: Client, claimed: list[Claimed
     if not claimed or args.no_ack:
         return
     settled = client.ack([one.receipt for one in claimed])
-    lost = len(claimed) - settled.count
+    _warn_of_lost(ctx, len(claimed) - settled.count)
+
+
+def _warn_of_lost(ctx: Context, lost: int) -> None:
     if lost:
         ctx.warn(f"{lost} of these were shown too late to be acknowledged and may come again; use a longer --lease")
 

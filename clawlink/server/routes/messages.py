@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import msgspec
 
+from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import message_id
 from clawlink.domain.limits import DEFAULT_POLL_MESSAGES, MAX_LIST_LENGTH, MAX_POLL_MESSAGES
 from clawlink.protocol import paths, replies, requests
 from clawlink.relay.clock import iso
+from clawlink.relay.reader import Taken
 from clawlink.relay.relay import Relay
 from clawlink.server.leases import acked, lease_of, receipted
 from clawlink.server.reply import Reply, reply, tell_by_the_way
@@ -42,17 +44,38 @@ async def poll(relay: Relay, request: Request) -> Reply:
     agent_id = parameter(request, "agent_id")
     agent, new = await acting_anyway(relay, request, agent_id, "agent_id", plain=ask.lease is None)
     lease = ask.lease or relay.limits.lease
-    taken, earlier = await relay.claims.claim(
-        agent,
-        limit=ask.max or (MAX_POLL_MESSAGES if ask.lease is None else DEFAULT_POLL_MESSAGES),
-        wait=ask.wait,
-        lease=lease,
-        # The agent may leave while its poll waits, or be claimed with a key that this poll does not have.
-        tick=(lambda: acting(relay, request, agent_id, "agent_id")) if ask.wait else None,
-    )
+    most = ask.max or (MAX_POLL_MESSAGES if ask.lease is None else DEFAULT_POLL_MESSAGES)
+    taken, earlier = await _claim(relay, request, agent, most=most, wait=ask.wait, lease=lease)
     polled = replies.Polled([msgspec.Raw(d.body) for d in taken], len(taken), [lease_of(d, earlier) for d in taken])
     out = relay.handed_out(agent, taken, lease=lease, until_read=ask.lease is None) if taken else None
     return reply(tell_by_the_way(polled, new), out)
+
+
+@routes.serves(paths.POLL_AND_ACK)
+async def poll_and_ack(relay: Relay, request: Request) -> Reply:
+    """Settle messages, then lease the next. What is settled stays so, whatever becomes of the rest."""
+    ask = await read(request, requests.PollAndAck)
+    agent = await acting(relay, request, parameter(request, "agent_id"), "agent_id")
+    results: list[replies.Settled] = []
+    if ask.ack:
+        results += receipted(await relay.settling.ack(agent.id, ask.ack), "acked").results
+    if ask.nack:
+        results += receipted(await relay.settling.nack(agent.id, ask.nack, ask.delay), "nacked").results
+    if ask.wait:
+        request.stay()  # not before: a client that has gone by now settles its messages all the same
+    lease = ask.lease or relay.limits.lease
+    taken, earlier = await _claim(
+        relay, request, agent, most=ask.max or DEFAULT_POLL_MESSAGES, wait=ask.wait, lease=lease
+    )
+    out = relay.handed_out(agent, taken, lease=lease, until_read=False) if taken else None
+    leases = [lease_of(d, earlier) for d in taken]
+    return reply(replies.PolledAndAcked([msgspec.Raw(d.body) for d in taken], len(taken), leases, results), out)
+
+
+async def _claim(relay: Relay, request: Request, agent: Agent, *, most: int, wait: float, lease: float) -> Taken:
+    """Lease messages. An agent may leave while its poll waits, or be claimed with a key that this poll lacks."""
+    tick = (lambda: acting(relay, request, agent.id, "agent_id")) if wait else None
+    return await relay.claims.claim(agent, limit=most, wait=wait, lease=lease, tick=tick)
 
 
 @routes.serves(paths.ACK)

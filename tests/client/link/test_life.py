@@ -21,6 +21,7 @@ import pytest
 
 import clawlink
 from clawlink import Link, errors
+from clawlink.client.aio import AsyncClient
 from clawlink.client.identity import Identities
 from clawlink.client.link import engine
 from clawlink.client.link import line as lines
@@ -255,6 +256,71 @@ def test_where_websockets_are_blocked_it_polls(
     sent = [worker.send("boss", n) for n in range(5)]
     assert len({one.result(10).message_id for one in sent}) == 5
     assert proxy.sockets == 1
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the endpoints that links asked for."""
+    names: list[str] = []
+    send = AsyncClient._send
+
+    async def count(self: AsyncClient, call: Any, patience: float) -> Any:
+        names.append(call.endpoint.name)
+        return await send(self, call, patience)
+
+    monkeypatch.setattr(AsyncClient, "_send", count)
+    return names
+
+
+def test_without_a_websocket_the_next_poll_acks(
+    make_link: MakeLink, proxy: Proxy, running: Running, boss: Client, asked: list[str]
+) -> None:
+    proxy.websockets = "refuse"
+    worker = make_link("worker", relay=proxy.url, concurrency=1)
+    got: list[Any] = []
+    worker.on_message(lambda message: got.append(message.content))
+    running(worker)
+    ids = [boss.send("worker", n).message_id for n in range(5)]
+    for id in ids:
+        assert boss.wait_message(id, timeout=30).state == "acked"
+    assert got == list(range(5))
+    assert (asked.count("poll_and_ack"), asked.count("ack")) == (5, 0)
+
+
+def test_without_a_websocket_an_ack_does_not_wait_for_a_poll_that_does_not_come(
+    make_link: MakeLink, proxy: Proxy, running: Running, boss: Client, asked: list[str]
+) -> None:
+    """A poll waits while the handler ends, and the next is far off."""
+    proxy.websockets = "refuse"
+    worker = make_link("worker", relay=proxy.url, concurrency=3)
+    free = threading.Event()
+    began: list[Any] = []
+
+    @worker.on_message
+    def work(message: Received) -> None:
+        began.append(message.content)
+        assert message.content != "slow" or free.wait(20)
+
+    running(worker)
+    boss.send("worker", "slow")
+    eventually(lambda: "slow" in began)
+    quick = boss.send("worker", "quick").message_id
+    assert boss.wait_message(quick, timeout=20).state == "acked"  # less than a poll takes
+    assert asked.count("ack") == 1
+    free.set()
+
+
+def test_a_link_that_polls_loses_no_ack_when_it_ends(
+    make_link: MakeLink, proxy: Proxy, boss: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "_NEXT_POLL_SECONDS", 60.0)  # only the end can send it
+    proxy.websockets = "refuse"
+    worker = make_link("worker", relay=proxy.url, concurrency=1)
+    worker.on_message(lambda message: worker.stop())
+    with worker:
+        id = boss.send("worker", "the last").message_id
+        eventually(lambda: boss.message(id).state != "queued")
+    assert boss.message(id).state == "acked"
 
 
 def test_whoever_polls_looks_now_and_then_for_a_websocket(
