@@ -7,7 +7,7 @@ mailbox. Its record exists while work waits there, so that agents find it.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 from msgspec.structs import replace
@@ -18,6 +18,7 @@ from clawlink.domain.shares import Origin
 
 POOLS = "pools"
 _PREFIX = " pool "
+_KEY_HEX = 16  # so much of the hash of a member's key stands in the id
 # The bytes that a pool takes beside its texts, measured.
 _RECORD_BYTES = 110
 
@@ -28,7 +29,8 @@ class Pool(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     Empty tuples and None ask for nothing. Its home is the mailbox of its id. Capabilities and name are folded.
     ``used_at`` is when work was put here last. ``returns_at`` is when work that waits for an agent that has left goes
     back to its requesters. Times are seconds since the epoch. ``left`` is an agent that leaves: until all that it held
-    is taken back, nobody may claim here. ``opened_by`` is the sender of its first work, and ``address`` its address.
+    is taken back, nobody may claim here. The id of a pool for claimed agents tells their keys. ``opened_by`` is the
+    sender of its first work, and ``address`` its address.
     """
 
     id: str
@@ -64,7 +66,7 @@ class Pool(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     def footprint(self) -> int:
         texts = (self.name, *self.capabilities, *self.any_of)
         left = 0 if self.left is None else self.left.footprint
-        return _RECORD_BYTES + sum(map(text_bytes, texts)) + left
+        return _RECORD_BYTES + len(self.id.partition(":")[2]) + sum(map(text_bytes, texts)) + left
 
     @property
     def ends_at(self) -> float | None:
@@ -77,17 +79,30 @@ class Pool(msgspec.Struct, frozen=True, gc=False, kw_only=True):
             return tuple(by_member(agent_id) for agent_id in self.any_of)
         return (by_name(self.name),) if self.name is not None else (by_capability(self.capabilities[0]),)
 
+    def admits(self, agent: Agent) -> bool:
+        """Return True if the work is for the agent, and not for an earlier bearer of its id."""
+        if agent.id not in self.any_of:
+            return False
+        keys = self.id.partition(":")[2]
+        key = keys.split(",")[self.any_of.index(agent.id)] if keys else ""
+        return (agent.key_hash or "").startswith(key)
+
     def used(self, now: float) -> Pool:
         """Return the pool as it is stored with each new piece of work, so that nobody drops it at that moment."""
         return replace(self, version=self.version + 1, used_at=now)
 
 
-def pool_for(capabilities: Iterable[str], any_of: Iterable[str]) -> Pool:
-    """Return the pool that asks for all these capabilities and for one of these agents, as if it were new."""
+def pool_for(capabilities: Iterable[str], any_of: Iterable[str], keys: Mapping[str, str | None] | None = None) -> Pool:
+    """Return the pool that asks for all these capabilities and for one of these agents, as if it were new.
+
+    ``keys`` are the hashes of the keys of those agents that have one.
+    """
     wanted = tuple(sorted({fold(capability) for capability in capabilities}))
     members = tuple(sorted(set(any_of)))
     digest = hashlib.blake2b(repr((wanted, members)).encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
-    return Pool(id=_PREFIX + digest, version=0, capabilities=wanted, any_of=members)
+    shown = [(keys.get(member) or "")[:_KEY_HEX] for member in members] if keys else []
+    suffix = ":" + ",".join(shown) if any(shown) else ""
+    return Pool(id=_PREFIX + digest + suffix, version=0, capabilities=wanted, any_of=members)
 
 
 def waiting_for(
@@ -133,7 +148,7 @@ def skills_of(agent: Agent) -> frozenset[str]:
 
 def eligible(pool: Pool, agent: Agent, skills: frozenset[str] | None = None) -> bool:
     """Return True if the agent may claim from the pool. ``skills`` are its own, for callers that have them."""
-    if pool.left is not None or (pool.any_of and agent.id not in pool.any_of):
+    if pool.left is not None or (pool.any_of and not pool.admits(agent)):
         return False
     if pool.name is not None and (pool.name != fold(agent.name) or not is_heir(pool, agent.name, agent.key_hash)):
         return False

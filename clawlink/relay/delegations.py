@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import msgspec
+from msgspec.structs import replace
 
 from clawlink.domain import chain as chain_rules
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.message import TaskDelegation, attached, decode, encode, says_the_same
-from clawlink.domain.pool import Pool
+from clawlink.domain.pool import Pool, pool_for
 from clawlink.domain.task import Task, by_owner, carried, is_requester, is_worker
 from clawlink.errors import KeyReused, MailboxFull
 from clawlink.protocol import requests
@@ -27,7 +28,7 @@ from clawlink.relay.mailbox import Mailbox, owner
 from clawlink.relay.pools import Pools
 from clawlink.relay.shares import Limit, added
 from clawlink.relay.task_reads import read_task
-from clawlink.relay.upkeep import pool_of
+from clawlink.relay.upkeep import capabilities_of, pool_of
 from clawlink.store.base import Absent, Conflict
 
 _FULL_RETRY_SECONDS = 30.0
@@ -117,12 +118,15 @@ class Delegations:
         return id if id is not None and may_be and await self._first(id) is None else None
 
     async def _delegate_to_pool(self, id: str, sender: Agent, ask: requests.Delegate) -> Delegated:
-        members = [(await self._agents.resolve(named, field="to_any_of")).id for named in ask.to_any_of or ()]
+        agents = [await self._agents.resolve(named, field="to_any_of") for named in ask.to_any_of or ()]
+        members = [agent.id for agent in agents]
         chain = await self._arrivals.chain(sender, None, parent_task=ask.parent_task)
         self._arrivals.require_pace(sender.id, None)
         now = self._core.clock()
         message = _delegation(id, sender, ask, None, chain, now, members=members)
-        pool = pool_of(message)
+        pool = pool_for(capabilities_of(message), members, {agent.id: agent.key_hash for agent in agents})
+        if members:  # one text for the mailboxes of all tasks of the pool
+            pool = replace(pool, id=(await self._core.store.get(Pool, pool.id) or pool).id)
         stored = await self._store(message, sender, pool, ask, now)
         if stored is not None:
             return await self._repeat(stored, sender, ask)
@@ -132,7 +136,7 @@ class Delegations:
             capabilities=_some(pool.capabilities),
             to_any_of=_some(members),
         )
-        return Delegated("delegated", "queued", id, None, await self._pooled(message))
+        return Delegated("delegated", "queued", id, None, await self._pooled(message, pool))
 
     async def _store(
         self,
@@ -216,15 +220,15 @@ class Delegations:
                 field="idempotency_key",
                 current=first.message_id,
             )
-        if first.to_agent is None:
-            return Delegated("delegated", "queued", first.message_id, None, await self._pooled(first))
-        to = await self._core.store.get(Agent, first.to_agent)
         task, _ = await read_task(self._core.store, first.message_id)
+        if first.to_agent is None:
+            pool = pool_of(first, pool_for((), ()).id if task is None else task.mailbox)
+            return Delegated("delegated", "queued", first.message_id, None, await self._pooled(first, pool))
+        to = await self._core.store.get(Agent, first.to_agent)
         shown = None if to is None or task is None or not is_worker(task, to) else self._agents.recipient(to)
         return Delegated("delegated", self._core.sockets.route(first.to_agent), first.message_id, shown)
 
-    async def _pooled(self, message: TaskDelegation) -> Pooled:
-        pool = pool_of(message)
+    async def _pooled(self, message: TaskDelegation, pool: Pool) -> Pooled:
         members = message.to_any_of if isinstance(message.to_any_of, tuple) else ()
         return Pooled(list(pool.capabilities), list(members), await self._pools.online(pool))
 

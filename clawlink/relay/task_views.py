@@ -128,7 +128,7 @@ class TaskViews:
             dead_letter=await self._is_dead(task),
             attachments=_attached(message),
             result_attachments=_attached(answer) if isinstance(answer, TaskResponse) else [],
-            pool_online=await self._pools.online(pool_of(message)) if waits else None,
+            pool_online=await self._pools.online(pool_of(message, task.mailbox)) if waits else None,
         )
 
     async def _is_dead(self, task: Task) -> bool:

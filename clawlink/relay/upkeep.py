@@ -31,9 +31,10 @@ def capabilities_of(message: TaskDelegation) -> Sequence[str]:
     return (named,) if isinstance(named, str) else named if isinstance(named, tuple) else ()
 
 
-def pool_of(message: TaskDelegation) -> Pool:
-    """Return the pool that a delegation went to."""
-    return pool_for(capabilities_of(message), message.to_any_of if isinstance(message.to_any_of, tuple) else ())
+def pool_of(message: TaskDelegation, mailbox: str) -> Pool:
+    """Return the pool that a delegation went to, as if it were new. Its mailbox tells the keys of its members."""
+    members = message.to_any_of if isinstance(message.to_any_of, tuple) else ()
+    return replace(pool_for(capabilities_of(message), members), id=mailbox)
 
 
 class Upkeep:
@@ -216,7 +217,7 @@ class Upkeep:
         changes.append(Put(anew))
         pool = None
         if task.pooled:
-            using = await self._pools.using(pool_of(delegation_of(task.body)), make_room=True)
+            using = await self._pools.using(pool_of(delegation_of(task.body), task.mailbox), make_room=True)
             pool = using.record
             changes.append(using)
         await core.commit(task.home, *changes)

@@ -145,3 +145,22 @@ def test_a_pool_is_found_by_one_thing_that_it_asks_for(pool: Pool, found_by: dic
 def test_what_an_agent_is_called_is_never_taken_for_what_it_can_or_is() -> None:
     keys = rules.keys_of(replace(MIA, id="x", name="x", capabilities=("x",)))
     assert len(set(keys)) == 3
+
+
+def test_a_pool_for_claimed_agents_knows_them_by_their_keys() -> None:
+    key, other = "a" * 64, "b" * 64
+    mixed = pool_for(["go"], ["m1", "e1"], {"m1": key, "e1": None})
+    for pool, id, has, may in (
+        (mixed, "m1", key, True),
+        (mixed, "m1", other, False),
+        (mixed, "m1", None, False),
+        (mixed, "e1", None, True),
+        (mixed, "e1", other, True),  # it may have claimed a key since
+        (mixed, "o1", key, False),
+        (pool_for(["go"], ["m1"], {"m1": None}), "m1", key, True),
+    ):
+        agent = replace(MIA, id=id, key_hash=has, capabilities=("go",))
+        assert rules.eligible(pool, agent) is may, (pool.id, id, has)
+    assert rules.is_pool(mixed.id)
+    assert pool_for(["go"], ["m1"], {"m1": None}) == pool_for(["go"], ["m1"])
+    assert mixed.footprint > pool_for(["go"], ["m1", "e1"]).footprint

@@ -241,3 +241,19 @@ async def test_an_agent_that_is_claimed_keeps_what_it_had(scene: Scene) -> None:
     await scene.claim("bob")
     await scene.respond("bob", asked)
     assert len(await scene.read("old")) == 1
+
+
+async def test_work_for_any_of_several_is_not_its_own(scene: Scene) -> None:
+    await scene.register("req")
+    id = await scene.delegate(to_any_of=["ann", "bob"])
+    for key in (OTHER, None):
+        await replaced(scene, key)
+        assert await scene.claim("ann") == [], key
+        assert (await scene.view(id)).pool_online == 1, key
+    await replaced(scene, MINE)
+    assert len(await scene.claim("ann")) == 1
+    await replaced(scene, OTHER)  # it goes back to the same pool
+    assert await scene.claim("ann") == []
+    fresh = await scene.delegate(to_any_of=["ann", "bob"])
+    assert [d.id for d in await scene.take("ann")] == [fresh]
+    assert [d.id for d in await scene.take("bob")] == [id]
