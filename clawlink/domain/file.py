@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from clawlink.domain.agent import Agent
+from clawlink.domain.agent import Agent, is_same
 from clawlink.domain.readers import Access, Party, admitting
 from clawlink.domain.record import SETTLED, text_bytes
 from clawlink.domain.shares import Origin
@@ -25,9 +25,9 @@ ABSENT = "absent"
 
 # The bytes that each takes beside its texts, measured.
 _RECORD_BYTES = 110
-_VERSION_BYTES = 250
+_VERSION_BYTES = 258
 _SCOPE_BYTES = 64
-_LOCK_BYTES = 70
+_LOCK_BYTES = 86
 _WRITE_BYTES = 190
 
 
@@ -52,14 +52,28 @@ class Version(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     content_type: str
     editor: str
     written_at: float
+    editor_key: str | None = None
+
+    def is_by(self, agent: Agent) -> bool:
+        """Return True if the agent wrote it, and is no later bearer of its editor's id."""
+        return is_same(agent, self.editor, self.editor_key, self.written_at)
 
 
 class Lock(msgspec.Struct, frozen=True, gc=False):
-    """An agent asks the others not to write until ``until``. It lapses by itself."""
+    """An agent asks the others not to write until ``until``. It lapses by itself.
+
+    ``holder_key`` is the hash of the key that the holder had ``since`` it took the lock.
+    """
 
     holder: str
     until: float
     note: str | None = None
+    holder_key: str | None = None
+    since: float = 0.0
+
+    def is_of(self, agent: Agent) -> bool:
+        """Return True if the agent holds it, and is no later bearer of its holder's id."""
+        return is_same(agent, self.holder, self.holder_key, self.since)
 
 
 class SharedFile(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -206,10 +220,10 @@ def require_revision(key: str, file: SharedFile | None, expected: Expected | int
         )
 
 
-def require_unlocked(key: str, file: SharedFile | None, editor: str, now: float, *, force: bool, shown: Any) -> None:
+def require_unlocked(key: str, file: SharedFile | None, editor: Agent, now: float, *, force: bool, shown: Any) -> None:
     """Refuse a write while another agent holds the lock, unless it is forced. ``shown`` makes the lock readable."""
     lock = locked(file, now)
-    if lock is not None and lock.holder != editor and not force:
+    if lock is not None and not lock.is_of(editor) and not force:
         raise FileLocked(
             f"file {key!r} is locked by {lock.holder} for {lock.until - now:.0f} s more"
             f"{f' ({lock.note})' if lock.note else ''}; wait for it, ask, or use force",
@@ -254,7 +268,7 @@ def access_after(
         after = admitting(before.owner, asked)
     else:
         there = present(file, now)
-        if there is not None and any(version.editor != editor.id for version in there.versions):
+        if there is not None and not all(version.is_by(editor) for version in there.versions):
             raise NotAllowed(
                 f"other agents have written {key!r}, which is for everyone; give readers to a file of your own, under "
                 "another key",
@@ -324,6 +338,7 @@ def put(
     ttl: float | None = None,
     burn: bool = False,
     access: Access | None = None,
+    editor_key: str | None = None,
 ) -> SharedFile:
     """Return the file with a new version; of those before it, ``keep`` less one are kept.
 
@@ -338,6 +353,7 @@ def put(
         content_type=content_type,
         editor=editor,
         written_at=now,
+        editor_key=editor_key,
     )
     there = present(file, now)
     # A file for a single reader has no versions beside it: anyone could read them.
@@ -389,9 +405,10 @@ def take_lock(
     now: float,
     keep: float,
     address: str | None = None,
+    holder_key: str | None = None,
 ) -> SharedFile:
     """Return the file, or a marker where there is none, with the lock. Raises nothing: see ``require_unlocked``."""
-    lock = Lock(holder, until, note)
+    lock = Lock(holder, until, note, holder_key, now)
     if file is None:
         return SharedFile(id=key, version=1, revision=0, lock=lock, ends_at=until, counts_for=holder, address=address)
     if present(file, now) is None:

@@ -137,7 +137,7 @@ class Files:
         rules.require_admitted(ask.key, old, editor)
         ask = await self._resolved(ask)
         access = rules.access_after(ask.key, old, editor, ask.parties, now, opens=ask.opens)
-        rules.require_unlocked(ask.key, old, editor.id, now, force=ask.force, shown=lock_info)
+        rules.require_unlocked(ask.key, old, editor, now, force=ask.force, shown=lock_info)
         rules.require_revision(ask.key, old, ask.if_version, now)
         if old is None:
             await self._require_place(editor)
@@ -245,7 +245,7 @@ class Files:
         rules.require_admitted(ask.key, old, editor)
         ask = await self._resolved(ask)
         access = rules.access_after(ask.key, old, editor, ask.parties, now, opens=ask.opens)
-        rules.require_unlocked(ask.key, old, editor.id, now, force=ask.force, shown=lock_info)
+        rules.require_unlocked(ask.key, old, editor, now, force=ask.force, shown=lock_info)
         new = rules.put(
             ask.key,
             old,
@@ -253,6 +253,7 @@ class Files:
             file_type=ask.file_type or ("text" if ask.content_type.startswith("text/") else "binary"),
             content_type=ask.content_type,
             editor=editor.id,
+            editor_key=editor.key_hash,
             address=editor.address,
             now=now,
             keep=1
@@ -296,7 +297,7 @@ class Files:
         old = await core.store.get(SharedFile, key)
         if rules.hidden(old, editor):
             old = None  # the answer is that to a file that is not there
-        rules.require_unlocked(key, old, editor.id, now, force=force, shown=lock_info)
+        rules.require_unlocked(key, old, editor, now, force=force, shown=lock_info)
         gone = rules.delete(key, old, now=now, keep=core.limits.retention, if_version=if_version)
         await self._require_copies(editor, gone)
         await core.commit(gone.home, Put(gone))
@@ -341,7 +342,7 @@ class Files:
         await self.look(ask.file_key)  # the end of a file is told, whoever finds it first
         old = await core.store.get(SharedFile, ask.file_key)
         rules.require_admitted(ask.file_key, old, holder)
-        rules.require_unlocked(ask.file_key, old, holder.id, now, force=ask.force, shown=lock_info)
+        rules.require_unlocked(ask.file_key, old, holder, now, force=ask.force, shown=lock_info)
         if old is None:
             await self._require_place(holder)
         until = now + ask.seconds
@@ -349,6 +350,7 @@ class Files:
             ask.file_key,
             old,
             holder=holder.id,
+            holder_key=holder.key_hash,
             address=holder.address,
             until=until,
             note=ask.note,
@@ -368,7 +370,7 @@ class Files:
         old = await core.store.get(SharedFile, key)
         if rules.hidden(old, asker):
             old = None
-        rules.require_unlocked(key, old, asker.id, now, force=force, shown=lock_info)
+        rules.require_unlocked(key, old, asker, now, force=force, shown=lock_info)
         if old is not None and old.lock is not None:
             new = rules.drop_lock(old)
             await core.commit(new.home, Put(new))

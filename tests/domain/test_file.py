@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from clawlink.domain import file as rules
+from clawlink.domain.agent import Agent
 from clawlink.domain.file import ABSENT, PRESENT, Content, FileWrite, Lock, SharedFile
 from clawlink.domain.record import SETTLED
-from clawlink.errors import FileLocked, UnknownFile, VersionConflict
+from clawlink.errors import FileLocked, NotAllowed, UnknownFile, VersionConflict
 from tests.tables import each
 
 NOW = 1_000.0
@@ -166,7 +167,51 @@ def test_what_only_one_may_read_has_no_versions_beside_it() -> None:
 
 
 def require(file: SharedFile | None, editor: str, *, now: float = NOW, force: bool = False) -> None:
-    rules.require_unlocked("a/b", file, editor, now, force=force, shown=lambda lock: lock.holder)
+    rules.require_unlocked("a/b", file, agent(editor), now, force=force, shown=lambda lock: lock.holder)
+
+
+def agent(id: str, key: str | None = None, since: float = NOW) -> Agent:
+    return Agent(
+        id=id,
+        version=1,
+        name=id,
+        capabilities=(),
+        machine="",
+        description="",
+        registered_at=since,
+        last_heartbeat=since,
+        key_hash=key,
+    )
+
+
+def test_a_lock_is_not_a_later_bearer_s_of_its_holder_s_id() -> None:
+    held = rules.take_lock("a/b", FIRST, holder="mia", until=NOW + 90, note=None, now=NOW, keep=60, holder_key="k1")
+    free = take(FIRST, until=NOW + 90)
+    for file, key, since, may in (
+        (held, "k1", 0, True),
+        (held, "k1", NOW + 9, True),
+        (held, "k2", NOW + 9, False),
+        (held, None, NOW + 9, False),
+        (free, "k2", NOW + 9, True),
+    ):
+        try:
+            rules.require_unlocked("a/b", file, agent("mia", key, since), NOW + 10, force=False, shown=str)
+        except FileLocked:
+            assert not may, (key, since)
+        else:
+            assert may, (key, since)
+
+
+def test_a_file_of_an_earlier_bearer_of_an_id_is_not_taken_from_everyone() -> None:
+    file = put(None, editor_key="k1")
+    for key, may in (("k1", True), ("k2", False), (None, False)):
+        editor = agent("mia", key, NOW + 5)
+        try:
+            rules.access_after("a/b", file, editor, (), NOW + 10, opens=False)
+        except NotAllowed:
+            assert not may, key
+        else:
+            assert may, key
 
 
 def test_a_lock_keeps_others_from_writing_until_it_lapses() -> None:
@@ -184,7 +229,7 @@ def test_a_lock_keeps_others_from_writing_until_it_lapses() -> None:
 def test_a_lock_stays_over_writes_and_deletions_and_leaves_the_version_as_it_is() -> None:
     held = take(FIRST)
     assert held.revision == 1
-    lock = Lock("mia", NOW + 10, "mine")
+    lock = Lock("mia", NOW + 10, "mine", None, NOW)
     assert [f.lock for f in (held, put(held), delete(held))] == [lock] * 3
     assert put(held, now=NOW + 10).lock is None
     assert rules.drop_lock(held).lock is None

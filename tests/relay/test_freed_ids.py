@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from clawlink.domain.message import TaskResponse
-from clawlink.errors import NotAllowed, UnknownMessage
+from clawlink.errors import FileLocked, NotAllowed, UnknownMessage
 from clawlink.protocol import requests
 from tests.relay.scene import Scene
 
@@ -257,3 +257,19 @@ async def test_work_for_any_of_several_is_not_its_own(scene: Scene) -> None:
     fresh = await scene.delegate(to_any_of=["ann", "bob"])
     assert [d.id for d in await scene.take("ann")] == [fresh]
     assert [d.id for d in await scene.take("bob")] == [id]
+
+
+async def test_a_lock_is_not_its_own(scene: Scene) -> None:
+    async def lock(id: str) -> None:
+        ask = requests.LockFile(agent_id=id, file_key="plan", seconds=600)
+        await scene.relay.files.lock(await scene.agent(id), ask)
+
+    await lock("ann")
+    for key in (OTHER, None):
+        await replaced(scene, key)
+        with pytest.raises(FileLocked):
+            await lock("ann")
+        with pytest.raises(FileLocked):
+            await scene.relay.files.unlock(await scene.agent("ann"), "plan", force=False)
+    await replaced(scene, MINE)
+    await lock("ann")
