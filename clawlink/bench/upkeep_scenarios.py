@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
-from clawlink.bench.scenarios import Row
+from clawlink.bench.scenarios import AGENTS, Row
 from clawlink.domain import delivery as delivery_rules
 from clawlink.domain.agent import Agent
 from clawlink.domain.broadcast import Knowledge
@@ -30,6 +31,7 @@ from clawlink.store.signals import LocalSignals
 
 # Each step is measured with so many of the records that the documented limits allow.
 SHARE = 1.0
+_BROADCASTS = 15
 START = 1_000_000_000.0
 _BODY = msgspec.json.encode({"type": "task_delegation", "message_id": "m", "from_agent": "asker", "task": "x" * 100})
 
@@ -83,7 +85,24 @@ async def upkeep(*, say: Callable[[str], None], of_doors: Mapping[str, Step] | N
         work = await prepare(scene)
         rows.append(Row(f"upkeep, longest piece: {what}", await _longest_piece(work) * 1000, "ms"))
         await scene.close()
+    say("upkeep: broadcasts")
+    rows.append(Row(f"a broadcast to {AGENTS} agents, processor time", await _broadcast_seconds() * 1000, "ms"))
     return rows
+
+
+async def _broadcast_seconds() -> float:
+    """Return the processor time of a broadcast, the median of several."""
+    scene = Scene()
+    work = await _broadcast(scene)
+    times = []
+    for _ in range(_BROADCASTS):
+        scene.now += 100  # at the pace that the relay allows
+        gc.collect()
+        began = time.thread_time()
+        await work()
+        times.append(time.thread_time() - began)
+    await scene.close()
+    return statistics.median(times)
 
 
 async def _longest_piece(work: Callable[[], Awaitable[object]]) -> float:
@@ -247,6 +266,14 @@ async def _knowledge(scene: Scene) -> Work:
     return scene.sweep
 
 
+async def _broadcast(scene: Scene) -> Work:
+    await scene.register("sender")
+    sender = await scene.agent("sender")
+    crowd = [f"a{n}" for n in range(max(3, int(AGENTS * SHARE)))]
+    await scene.put(msgspec.structs.replace(sender, id=id, name=id, version=1) for id in crowd)
+    return lambda: scene.relay.broadcasts.broadcast(sender, requests.Broadcast(from_agent="sender", content="news"))
+
+
 async def _uploads(scene: Scene) -> Work:
     for n in range(scene.many(scene.limits.max_uploads)):
         if n % scene.limits.max_agent_uploads == 0:
@@ -270,4 +297,5 @@ _STEPS: dict[str, Step] = {
     "100,000 files end at once": _files,
     "10,000 broadcasts too many": _knowledge,
     "1,000 uploads lapse at once": _uploads,
+    "a broadcast to 3,000 agents": _broadcast,
 }

@@ -25,7 +25,6 @@ from clawlink.domain.agent import (
     by_name,
     fold,
 )
-from clawlink.domain.delivery import copy_id
 from clawlink.domain.limits import AGENT_KEY_BITS, MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH, PRESENCE_AUDIENCE
 from clawlink.domain.message import AgentJoined, AgentLeft, Priority, encode
 from clawlink.domain.pool import Pool, is_heir
@@ -43,7 +42,7 @@ from clawlink.relay.ids import derived
 from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.memory import size_of
 from clawlink.relay.shares import Limit
-from clawlink.relay.turns import Turns
+from clawlink.relay.turns import Turns, parts
 from clawlink.store.base import Conflict, Drop, Put
 
 _TOUCH_SECONDS = 1.0
@@ -586,25 +585,28 @@ class Agents:
         shown = card(agent, Presence.ONLINE if kind is AgentJoined else Presence.STALE)
         body = encode(kind(agent=shown, timestamp=iso(now), queued_at=iso(now), message_id=id))
         turns = Turns()
-        for other in audience:
-            await turns.next()
-            if other.id == agent.id or self.presence(other) is not Presence.ONLINE:
-                continue
-            if kind is AgentJoined and rules.hears_on_sockets(other):
-                core.sockets.tell(other.id, body)
-            elif rules.hears_of_agents(other):
-                await self._mailbox.put_notice(
-                    self._mailbox.new(
-                        copy_id(id, other.id),
-                        other.id,
-                        sender=agent.id,
-                        body=body,
-                        now=now,
-                        level=Priority.LOW.level,
-                        merge="agent:" + agent.id,
-                        address=agent.address,
-                    )
+        for some in parts(audience, core.store.homes_at_once):
+            told = []
+            for other in some:
+                if other.id == agent.id or self.presence(other) is not Presence.ONLINE:
+                    continue
+                if kind is AgentJoined and rules.hears_on_sockets(other):
+                    core.sockets.tell(other.id, body)
+                elif rules.hears_of_agents(other):
+                    told.append(other.id)
+            await self._mailbox.put_notices(
+                self._mailbox.copies(
+                    id,
+                    told,
+                    sender=agent.id,
+                    body=body,
+                    now=now,
+                    level=Priority.LOW.level,
+                    merge="agent:" + agent.id,
+                    address=agent.address,
                 )
+            )
+            await turns.next(len(some))
 
 
 def _chosen(asked: list[str] | None, before: tuple[str, ...]) -> tuple[str, ...]:

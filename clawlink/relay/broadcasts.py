@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime, timezone
 
 from clawlink.domain import topic as topics
@@ -23,28 +23,36 @@ from clawlink.relay.ids import derived, derived_anew
 from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.memory import size_of
 from clawlink.relay.pages import page_within
-from clawlink.relay.turns import SLICE, Turns
+from clawlink.relay.turns import SLICE, Turns, parts
 from clawlink.store.base import Page, Put
 
 _PAGE = 100
+# A page of agents takes a fraction of a millisecond. A store may look through those before it to find its start.
+_AGENTS_AT_ONCE = 256
 # A list that leaves most of what it looks at stops here and goes on at the next request.
 _LOOKED_AT = 5000
 
 
-async def audience(core: Core, keys: Iterable[str], but: str) -> AsyncIterator[Agent]:
-    """Give the agents under any of these index keys but one, each once, with turns for other requests."""
+async def audience(core: Core, keys: Iterable[str], but: str) -> AsyncIterator[list[Agent]]:
+    """Give the agents under any of these index keys but one, each once, in lists with turns for other requests."""
     store, turns = core.store, Turns()
     given = {but}
     for key in keys:
         after: str | None = None
         while True:
-            page = await store.page(Agent, key, after, SLICE)
-            for listed in page.records:
-                await turns.next()
-                agent = await store.get(Agent, listed.id) if store.index_lag else listed
-                if agent is not None and agent.id not in given and (agent is listed or key in agent.index_keys):
-                    given.add(agent.id)
-                    yield agent
+            page = await store.page(Agent, key, after, _AGENTS_AT_ONCE)
+            found: Sequence[Agent | None] = page.records
+            if store.index_lag:
+                found = [
+                    agent if agent is not None and key in agent.index_keys else None
+                    for agent in await store.get_many(Agent, [listed.id for listed in page.records])
+                ]
+            agents = [agent for agent in found if agent is not None and agent.id not in given]
+            given.update(agent.id for agent in agents)
+            for part in parts(agents, SLICE):
+                yield list(part)
+                await turns.next(len(part))
+            await turns.next(_AGENTS_AT_ONCE)
             after = page.after
             if after is None:
                 break
@@ -84,7 +92,11 @@ class Broadcasts:
             self._arrivals.require_pace(sender.id, None)
             body = encode(_message(id, sender, ask, chain, now))
             ttl = ask.ttl or core.limits.message_ttl
-            recipients = [a.id async for a in audience(core, topics.audience(ask.topic), but=sender.id)]
+            recipients = [
+                agent.id
+                async for agents in audience(core, topics.audience(ask.topic), but=sender.id)
+                for agent in agents
+            ]
             knowledge = Knowledge(
                 id,
                 1,
@@ -129,22 +141,26 @@ class Broadcasts:
         store = self._core.store
         refused = 0
         turns = Turns()
-        for agent_id in record.recipients:
-            await turns.next()
-            id = copy_id(record.id, agent_id)
-            if await store.get(Delivery, id) is None and await store.get(Agent, agent_id) is not None:
-                ends_at = None if ttl is None else record.stored_at + ttl
-                copy = self._mailbox.new(
-                    id,
-                    agent_id,
-                    sender=record.sender,
-                    body=record.body,
-                    now=now,
-                    ends_at=ends_at,
-                    address=sender.address,
-                    sender_key=record.sender_key,
-                )
-                refused += not await self._mailbox.put_notice(copy)
+        ends_at = None if ttl is None else record.stored_at + ttl
+        for agent_ids in parts(record.recipients, store.homes_at_once):
+            ids = [copy_id(record.id, agent_id) for agent_id in agent_ids]
+            copies = await store.get_many(Delivery, ids)
+            agents = await store.get_many(Agent, agent_ids)
+            missing = [
+                agent.id for copy, agent in zip(copies, agents, strict=True) if copy is None and agent is not None
+            ]
+            new = self._mailbox.copies(
+                record.id,
+                missing,
+                sender=record.sender,
+                body=record.body,
+                now=now,
+                ends_at=ends_at,
+                address=sender.address,
+                sender_key=record.sender_key,
+            )
+            refused += await self._mailbox.put_notices(new)
+            await turns.next(len(ids))
         return refused
 
     # -- for those who come late -------------------------------------------------------------------------------------

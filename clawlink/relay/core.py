@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from itertools import zip_longest
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from clawlink.domain.limits import DRAIN_SECONDS, Limits
@@ -18,7 +19,7 @@ from clawlink.relay.memory import Memory
 from clawlink.relay.shares import FairShares
 from clawlink.relay.sockets import Sockets
 from clawlink.relay.stats import Stats
-from clawlink.store.base import Absent, Conflict, Drop, Put, Signal, Signals, Store
+from clawlink.store.base import Absent, Batch, Conflict, Drop, Failed, Put, Signal, Signals, Store
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -86,6 +87,17 @@ class Core:
         finally:
             if changed:
                 self._tell(home, changes, quiet=quiet)
+
+    async def commit_many(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
+        """Commit each home on its own, as ``commit`` does, and return a result for each."""
+        results: Sequence[Conflict | Failed | None] = ()
+        try:
+            results = await self.store.commit_many(batches)
+        finally:
+            for batch, result in zip_longest(batches, results):
+                if not isinstance(result, Conflict):
+                    self._tell(batch.home, batch.changes, quiet=False)
+        return results
 
     def _tell(self, home: str, changes: Iterable[Put | Drop | Absent], *, quiet: bool) -> None:
         if home in self.listed:

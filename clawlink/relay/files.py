@@ -9,7 +9,6 @@ import msgspec
 
 from clawlink.domain import file as rules
 from clawlink.domain.agent import HEARS_OF_FILES, Agent, hears_of_files
-from clawlink.domain.delivery import copy_id
 from clawlink.domain.file import ABSENT, PRESENT, RESTRICTED, Content, Expected, FileWrite, SharedFile, Version
 from clawlink.domain.limits import EVERYONE, MAX_KEY_LENGTH
 from clawlink.domain.message import FileUpdated, Priority, encode
@@ -38,7 +37,7 @@ from clawlink.relay.memory import NEW_RECORD_BYTES, size_of
 from clawlink.relay.shares import Limit, added
 from clawlink.relay.storage import Intake, Storage
 from clawlink.relay.task_reads import read_task
-from clawlink.relay.turns import SLICE, Turns
+from clawlink.relay.turns import SLICE, Turns, parts
 from clawlink.store.base import Drop, Put
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -442,18 +441,21 @@ class Files:
         self._arrivals.require_copies(editor)
         self._arrivals.count_copies(editor, told)
 
-    async def _hearers(self, file: SharedFile, but: str) -> AsyncIterator[Agent]:
-        """Give the agents that hear of a file, but one."""
+    async def _hearers(self, file: SharedFile, but: str) -> AsyncIterator[list[Agent]]:
+        """Give the agents that hear of a file, but one, some at a time."""
         if file.access is None:
-            async for agent in audience(self._core, [HEARS_OF_FILES], but=but):
-                yield agent
+            async for agents in audience(self._core, [HEARS_OF_FILES], but=but):
+                yield agents
             return
         turns = Turns()
-        for one in file.access.parties:
-            await turns.next()
-            found = await self._core.store.get(Agent, one.agent_id)
-            if found is not None and one.is_(found) and found.id != but and hears_of_files(found):
-                yield found
+        for some in parts(file.access.parties, SLICE):
+            found = await self._core.store.get_many(Agent, [one.agent_id for one in some])
+            yield [
+                agent
+                for one, agent in zip(some, found, strict=True)
+                if agent is not None and one.is_(agent) and agent.id != but and hears_of_files(agent)
+            ]
+            await turns.next(len(some))
 
     async def _tell(self, file: SharedFile, editor: str, now: float, *, but: str | None = None) -> None:
         id = derived("file", file.id, str(file.revision), str(now))
@@ -468,11 +470,11 @@ class Files:
                 deleted=file.deleted,
             )
         )
-        async for agent in self._hearers(file, editor if but is None else but):
-            await self._mailbox.put_notice(
-                self._mailbox.new(
-                    copy_id(id, agent.id),
-                    agent.id,
+        async for agents in self._hearers(file, editor if but is None else but):
+            await self._mailbox.put_notices(
+                self._mailbox.copies(
+                    id,
+                    [agent.id for agent in agents],
                     sender=editor,
                     body=body,
                     now=now,

@@ -19,7 +19,7 @@ from clawlink.relay.memory import NEW_RECORD_BYTES
 from clawlink.relay.pages import page_within
 from clawlink.relay.shares import Limit
 from clawlink.relay.turns import Turns
-from clawlink.store.base import Absent, Conflict, Drop, Page, Put, Usage
+from clawlink.store.base import Absent, Batch, Conflict, Drop, Failed, Page, Put, Usage
 
 _NORMAL = Priority.NORMAL.level
 _NOTICE_SHARE = 0.5
@@ -66,9 +66,7 @@ class Mailbox:
         Its time to live ends at a full second; for a task, an ``ends_at`` is its deadline. ``address`` is the sender's,
         and ``sender_key`` the hash of its key.
         """
-        usual = float(math.ceil(now + self._core.limits.message_ttl))
-        if usual != self._ends_at:
-            self._ends_at = usual  # one number for all messages of a second: it is kept with each of them
+        usual = self._usual_end(now)
         arrival = self._core.ids.arrival(now)
         return Delivery(
             id,
@@ -79,13 +77,55 @@ class Mailbox:
             body,
             now,
             now,
-            self._ends_at if ends_at is None else ends_at,
+            usual if ends_at is None else ends_at,
             merge=merge,
             is_task=is_task,
             deadline_at=ends_at if is_task else None,
             address=address,
             sender_key=sender_key,
         )
+
+    def copies(
+        self,
+        message_id: str,
+        mailboxes: Sequence[str],
+        *,
+        sender: str,
+        body: bytes,
+        now: float,
+        level: int = _NORMAL,
+        merge: str | None = None,
+        ends_at: float | None = None,
+        address: str | None = None,
+        sender_key: str | None = None,
+    ) -> list[Delivery]:
+        """Return a copy of a message for each mailbox, each as ``new`` makes it."""
+        if ends_at is None:
+            ends_at = self._usual_end(now)
+        first = rules.rank(level, self._core.ids.arrivals(now, len(mailboxes)))
+        return [
+            Delivery(
+                rules.copy_id(message_id, mailbox),
+                1,
+                mailbox,
+                sender,
+                rank,
+                body,
+                now,
+                now,
+                ends_at,
+                merge=merge,
+                address=address,
+                sender_key=sender_key,
+            )
+            for rank, mailbox in enumerate(mailboxes, first)
+        ]
+
+    def _usual_end(self, now: float) -> float:
+        usual = float(math.ceil(now + self._core.limits.message_ttl))
+        if usual != self._ends_at:
+            self._ends_at = usual  # one number for all messages of a second: it is kept with each of them
+        return self._ends_at
 
     async def require_room(self, new: Delivery, *, notice: bool = False, answers: bool = False) -> None:
         """Refuse what would overfill the mailbox, the relay, its memory, or its sender's share of the first two.
@@ -210,6 +250,69 @@ class Mailbox:
             return False
         await self.put_once(delivery)
         return True
+
+    async def put_notices(self, new: Sequence[Delivery]) -> int:
+        """Store copies of one message as notices, each in another mailbox; return how many mailboxes had no room.
+
+        They have one sender and one body, and are at most ``store.homes_at_once``. What holds for ``put_notice`` holds
+        for each. Raises Failed if the store failed for any, after all others were stored.
+        """
+        if not new:
+            return 0
+        core = self._core
+        fresh: Sequence[Delivery] = new
+        alone: list[Delivery] = []
+        if new[0].merge is not None:
+            keys = [rules.by_merge(d.mailbox, d.merge or "") for d in new]
+            unread = await core.store.first_of(Delivery, keys)
+            fresh = [d for d, old in zip(new, unread, strict=True) if old is None]
+            alone = [d for d, old in zip(new, unread, strict=True) if old is not None]
+        fresh, doubtful = await self._fresh_with_room(fresh)
+        batches = [Batch(d.mailbox, (Put(d),)) for d in fresh]
+        failed: Failed | None = None
+        refused = 0
+        for d, result in zip(fresh, await core.commit_many(batches), strict=True):
+            if result is None:
+                core.stats.stored += 1
+            elif isinstance(result, Failed):
+                failed = result
+            else:
+                await self._find_or_put(d)
+        for d in (*alone, *doubtful):
+            refused += not await self.put_notice(d)
+        if failed is not None:
+            raise failed
+        return refused
+
+    async def _fresh_with_room(self, new: Sequence[Delivery]) -> tuple[list[Delivery], Sequence[Delivery]]:
+        """Tell copies that surely find room, all of them together, from those to look at one by one."""
+        if not new:
+            return [], ()
+        calm, size = self._calm_half, len(new[0].body)
+        fresh: list[Delivery] = []
+        alone: list[Delivery] = []
+        loads = await self._core.store.loads([d.mailbox for d in new])
+        for d, used in zip(new, loads, strict=True):
+            near = used.count > calm.records or used.bytes + size > calm.size
+            (alone if near else fresh).append(d)
+        if fresh and not await self._relay_has_room(fresh[0], len(fresh)):
+            return [], new
+        return fresh, alone
+
+    async def _relay_has_room(self, new: Delivery, copies: int) -> bool:
+        """Return True if the relay surely has room for so many copies of a message."""
+        core = self._core
+        most, size = core.limits.max_stored_bytes, len(new.body)
+        more = copies * size
+        held = await core.store.total()
+        if held.count > self._calm_in_all.records or held.bytes + more > self._calm_in_all.size:
+            if held.bytes + more > most:
+                return False
+            if core.shares.contended(held.count, math.inf, held.bytes + more, most):
+                theirs = await core.store.load_from(None, *new.origin)
+                if not core.shares.allow(theirs, new.origin, Limit(most, held.bytes, size), copies):
+                    return False
+        return await core.memory.has_room(copies * (size + NEW_RECORD_BYTES))
 
     # -- dead letters ------------------------------------------------------------------------------------------------
 

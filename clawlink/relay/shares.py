@@ -64,6 +64,16 @@ class FairShares:
             return True
         return count + 1 > limit * self._asked_from or bytes > bytes_limit * self._asked_from
 
+    def allow(self, theirs: Held, origin: Origin, piece: Limit, pieces: int) -> bool:
+        """Return True if so many pieces may come one after the other. False may mean that only some may come."""
+        by_address, by_agent = theirs
+        # A share always takes the first piece of a holder that holds nothing, so ask for the others beside it.
+        first = piece.size
+        used = shares.Used(
+            piece.used + first, None if origin.address is None else by_address.bytes + first, by_agent.bytes + first
+        )
+        return shares.used_up(int(piece.limit), used, first * (pieces - 1), self.percent) is None
+
     def require(
         self,
         error: type[OverLimit] | type[StorageFull],

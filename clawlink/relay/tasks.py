@@ -158,7 +158,7 @@ class Tasks:
             first = await self._mailbox.put_once(new)
             if first.body != body and not says_the_same(decode(first.body), decode(body)):
                 if TaskState(ask.status) in FINAL:
-                    raise Conflict  # another final answer came between: look again
+                    raise Conflict(Delivery, id, "has another answer")  # another final answer came between: look again
                 raise KeyReused(
                     "this idempotency key belongs to an earlier, different report; use a new key for new news",
                     field="idempotency_key",

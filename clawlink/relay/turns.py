@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator, Sequence
 from time import perf_counter
+from typing import TypeVar
+
+T = TypeVar("T")
 
 # Records that a long piece of work touches before other requests get their turn.
 SLICE = 32
 # A record may be large. So the turn ends after this time too: a fifth of the 5 ms that no step may take.
 TURN_SECONDS = 0.001
+
+
+def parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Cut a sequence into parts of this size; the last may be smaller."""
+    return (items[at : at + size] for at in range(0, len(items), size))
 
 
 class Turns:

@@ -1,9 +1,10 @@
 """Where records live: the interface every store implements, and what the relay may lean on.
 
 A store decides nothing. It reads records and commits batches of versioned changes, all or none, or raises
-``Conflict``; the relay then rereads and tries again. What it answers from an index (``page``, ``usage``, ``load``,
-``total``, ``usage_from``, ``load_from``, ``memory``, ``due``, ``pending``, ``next_due_at``, ``ending``) is a hint that
-may be out of date; ``get`` and ``commit`` are the truth.
+``Conflict``; the relay then rereads and tries again. What it answers from an index (``page``, ``first``, ``first_of``,
+``usage``, ``load``, ``loads``, ``total``, ``usage_from``, ``load_from``, ``memory``, ``due``, ``pending``,
+``next_due_at``, ``ending``) is a hint that may be out of date; ``get``, ``get_many``, ``commit`` and ``commit_many``
+are the truth.
 """
 
 from __future__ import annotations
@@ -23,7 +24,19 @@ R_co = TypeVar("R_co", bound=Record, covariant=True)
 
 
 class Conflict(Exception):
-    """A record has changed since it was read, or exists already. Nothing of the commit took effect."""
+    """A record has changed since it was read, or exists already. Nothing of the commit took effect.
+
+    ``kind`` and ``id`` name the record; of several, the store names any.
+    """
+
+    def __init__(self, kind: type[Any], id: str, why: str) -> None:
+        super().__init__(kind, id, why)
+        self.kind = kind
+        self.id = id
+        self.why = why
+
+    def __str__(self) -> str:
+        return f"{self.kind.__name__} {self.id!r} {self.why}"
 
 
 class Failed(Exception):
@@ -49,6 +62,13 @@ class Absent(Struct, frozen=True, gc=False):
     id: str
 
 
+class Batch(Struct, frozen=True, gc=False):
+    """The changes of one home in a ``commit_many``."""
+
+    home: str
+    changes: tuple[Put | Drop | Absent, ...]
+
+
 class Page(Struct, Generic[R_co], frozen=True):
     """Some records under one index key, in order, and where to go on (None at the end)."""
 
@@ -70,8 +90,15 @@ class Store(Protocol):
     def index_lag(self) -> float:
         """For how many seconds after a commit an index may be out of date; 0 if it never is."""
 
+    @property
+    def homes_at_once(self) -> int:
+        """How many homes a caller may pass to ``commit_many`` at most. So many hold the event loop for under 5 ms."""
+
     async def get(self, kind: type[R], id: str) -> R | None:
         """Return the record as last committed."""
+
+    async def get_many(self, kind: type[R], ids: Sequence[str]) -> Sequence[R | None]:
+        """Return the record of each id as last committed, in this order. The records may be of different moments."""
 
     async def page(
         self, kind: type[R], key: str, after: str | None = None, limit: int = 100, *, newest: bool = False
@@ -85,6 +112,9 @@ class Store(Protocol):
     async def first(self, kind: type[R], key: str, limit: int) -> Sequence[R]:
         """Return the first ``limit`` records that carry index ``key``, for those who will not go on after them."""
 
+    async def first_of(self, kind: type[R], keys: Sequence[str]) -> Sequence[R | None]:
+        """Return the first record under each of these index keys, in this order."""
+
     async def usage(self, kind: type[R], key: str) -> Usage:
         """Count the records that carry index ``key``, and their weight."""
 
@@ -93,6 +123,9 @@ class Store(Protocol):
 
     async def load(self, mailbox: str) -> Usage:
         """Count what a mailbox holds: pending deliveries and dead letters."""
+
+    async def loads(self, mailboxes: Sequence[str]) -> Sequence[Usage]:
+        """Count what each of these mailboxes holds, in this order."""
 
     async def total(self) -> Usage:
         """Count what all mailboxes hold."""
@@ -128,6 +161,14 @@ class Store(Protocol):
         """Apply all changes or none; they name each record once, and what is to be absent would live at ``home``.
 
         Raises Conflict; raises ValueError if a record lives outside ``home``.
+        """
+
+    async def commit_many(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
+        """Commit each home on its own: all of its changes or none. Return a result for each, in this order.
+
+        A result is None if the changes took effect; Conflict and Failed mean what they mean when ``commit`` raises
+        them. Each home comes once, and there are at most ``homes_at_once``. The commits may take effect at different
+        moments, or all in one transaction.
         """
 
 

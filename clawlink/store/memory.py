@@ -14,7 +14,7 @@ from typing import Any
 
 from clawlink.domain.delivery import DEAD, PENDING, Delivery, by_dead
 from clawlink.domain.record import text_bytes
-from clawlink.store.base import Absent, Conflict, Drop, Page, Put, R, Usage
+from clawlink.store.base import Absent, Batch, Conflict, Drop, Failed, Page, Put, R, Usage
 from clawlink.store.ids import Ids
 
 _rank = attrgetter("rank")
@@ -275,6 +275,7 @@ class MemoryStore:
     """A ``Store`` in memory."""
 
     index_lag = 0.0
+    homes_at_once = 32  # a fraction of a millisecond
 
     def __init__(self) -> None:
         self._deliveries = _Kind()
@@ -298,6 +299,10 @@ class MemoryStore:
         record: R | None = None if found is None else found.records.get(id)
         return record
 
+    async def get_many(self, kind: type[R], ids: Sequence[str]) -> Sequence[R | None]:
+        records = self._kind(kind).records
+        return [records.get(id) for id in ids]
+
     async def page(
         self, kind: type[R], key: str, after: str | None = None, limit: int = 100, *, newest: bool = False
     ) -> Page[R]:
@@ -307,6 +312,11 @@ class MemoryStore:
         found = self._kind(kind)
         index = found.indexes.get(key)
         return () if index is None else [found.records[id] for id in islice(index, limit)]
+
+    async def first_of(self, kind: type[R], keys: Sequence[str]) -> Sequence[R | None]:
+        found = self._kind(kind)
+        indexes = [found.indexes.get(key) for key in keys]
+        return [None if index is None else found.records[next(iter(index))] for index in indexes]
 
     async def usage(self, kind: type[R], key: str) -> Usage:
         found = self._kinds.get(kind)
@@ -321,6 +331,10 @@ class MemoryStore:
     async def load(self, mailbox: str) -> Usage:
         box = self._mailboxes.get(mailbox)
         return _NOTHING if box is None else Usage(box.count, box.bytes)
+
+    async def loads(self, mailboxes: Sequence[str]) -> Sequence[Usage]:
+        boxes = map(self._mailboxes.get, mailboxes)
+        return [_NOTHING if box is None else Usage(box.count, box.bytes) for box in boxes]
 
     async def total(self) -> Usage:
         return Usage(self._held_count, self._held_bytes)
@@ -415,11 +429,28 @@ class MemoryStore:
     # -- write -------------------------------------------------------------------------------------------------------
 
     async def commit(self, home: str, *changes: Put | Drop | Absent) -> None:
+        self._commit(home, changes)
+
+    async def commit_many(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
+        results: list[Conflict | Failed | None] = []
+        for batch in batches:
+            try:
+                self._commit(batch.home, batch.changes)
+                results.append(None)
+            except Conflict as conflict:
+                results.append(conflict.with_traceback(None))
+        return results
+
+    def _commit(self, home: str, changes: tuple[Put | Drop | Absent, ...]) -> None:
+        if len(changes) == 1:
+            change = changes[0]
+            if type(change) is Put and type(change.record) is Delivery and self._add(home, change.record):
+                return
         accepted = []
         for change in changes:
             if isinstance(change, Absent):
                 if change.id in self._kind(change.kind).records:
-                    raise Conflict(f"{change.kind.__name__} {change.id!r} exists")
+                    raise Conflict(change.kind, change.id, "exists")
                 continue
             record: Any = change.record
             id = record.id
@@ -430,12 +461,40 @@ class MemoryStore:
             new = record if type(change) is Put else None
             follows = record.version if new is None else record.version - 1
             if follows if old is None else old.version != follows or old.home != home:
-                raise Conflict(f"{type(record).__name__} {id!r} is not at version {follows}")
+                raise Conflict(type(record), id, f"is not at version {follows}")
             accepted.append((kind, id, old, new))
         for kind, id, old, new in accepted:
             self._memory += kind.apply(id, old, new)
             if kind is self._deliveries:
                 self._queue(home, old, new)
+
+    def _add(self, home: str, d: Delivery) -> bool:
+        """Store a new delivery that is due, as ``_queue`` does; False if it is not one.
+
+        Nearly all commits are this one, and a broadcast makes thousands of them.
+        """
+        id = d.id
+        kind = self._deliveries
+        if d.version != 1 or d.visible_at > d.stored_at or d.state is not PENDING or id in kind.records:
+            return False
+        if d.mailbox != home:
+            return False
+        grown = kind.apply(id, None, d)
+        box = self._mailboxes.get(home)
+        if box is None:
+            box = self._mailboxes[home] = _Mailbox()
+            grown += _MAILBOX_BYTES
+        _insert(box.ready, d)
+        size = len(d.body)
+        box.count += 1
+        box.bytes += size
+        self._held_count += 1
+        self._held_bytes += size
+        for shares in (box.shares, self._held_shares):
+            if shares is not None:
+                grown += shares.change(d.origin, 1, size)
+        self._memory += grown
+        return True
 
     def _queue(self, mailbox: str, old: Delivery | None, new: Delivery | None) -> None:
         """Move a delivery within its mailbox, or in or out of it."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from random import Random
 
 import pytest
 
-from clawlink.domain.message import KnowledgeBroadcast
+from clawlink.domain.message import FileUpdated, KnowledgeBroadcast
 from clawlink.errors import KeyReused, RateLimited
 from clawlink.relay.buckets import Buckets
 from clawlink.relay.files import Write
+from clawlink.store.base import Batch, Conflict, Failed
+from clawlink.store.memory import MemoryStore
 from tests.relay.scene import Scene
 from tests.relay.test_turns import Touched
+from tests.store.faulty import FaultyStore
 
 
 async def heard(scene: Scene, id: str) -> list[str]:
@@ -111,3 +115,89 @@ async def test_a_debt_is_not_forgotten_before_it_is_paid() -> None:
 
 async def once(content: bytes) -> AsyncIterator[bytes]:
     yield content
+
+
+async def copies_of(scene: Scene, crowd: list[str]) -> list[int]:
+    """Return how many copies each agent has, of whatever is told."""
+    return [len(await scene.unread(id)) for id in crowd]
+
+
+async def test_a_repeat_finishes_what_a_store_that_fails_left_and_no_copy_is_lost_or_doubled() -> None:
+    crowd = [f"a{n}" for n in range(90)]
+    for seed in range(6):
+        store = FaultyStore(MemoryStore(), Random(seed))
+        scene = Scene(store=store, max_mailbox_messages=4)
+        await scene.register("ann", *crowd)
+        for full in crowd[::9]:
+            await scene.send("ann", full)
+            await scene.send("ann", full)
+        store.conflicts, store.failures, store.lost, store.delays = 0.05, 0.03, 0.03, 0.2
+        failed = 0
+        while True:
+            try:
+                sent = await scene.broadcast("ann", "news", idempotency_key="k")
+                break
+            except Failed:
+                failed += 1
+        store.conflicts = store.failures = store.lost = 0.0
+        assert failed, seed
+        assert (sent.recipients, sent.refused) == (80, 10), seed
+        assert await copies_of(scene, crowd) == [2 if n % 9 == 0 else 1 for n in range(90)], seed
+
+
+async def test_a_copy_that_fails_keeps_none_of_the_others_of_its_slice_back() -> None:
+    scene = Scene(store=FailsFor("a5"))
+    crowd = [f"a{n}" for n in range(20)]
+    await scene.register("ann", *crowd)
+    with pytest.raises(Failed):
+        await scene.broadcast("ann", "news", idempotency_key="k")
+    assert await copies_of(scene, crowd) == [0 if id == "a5" else 1 for id in crowd]
+
+
+class FailsFor(MemoryStore):
+    """A store that fails to commit deliveries at one home."""
+
+    def __init__(self, home: str) -> None:
+        super().__init__()
+        self.home = home
+
+    async def commit_many(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
+        works = [batch for batch in batches if batch.home != self.home]
+        results = iter(await super().commit_many(works))
+        return [next(results) if batch in works else Failed("as told") for batch in batches]
+
+
+async def test_a_slice_that_finds_no_room_as_a_whole_gives_out_the_room_there_is() -> None:
+    crowd = [f"a{n}" for n in range(70)]
+    scene = Scene()
+    await scene.register("ann", *crowd)
+    await scene.broadcast("ann", "x" * 10_000)
+    body = (await scene.store.total()).bytes // len(crowd)
+    for copies, fair_share, most in ((40, 100, 40), (40, 90, 36), (70, 100, 70), (80, 90, 70)):
+        case = (copies, fair_share)
+        scene = Scene(max_stored_bytes=copies * body + 9, fair_share=fair_share)
+        await scene.register("ann", *crowd)
+        sent = await scene.broadcast("ann", "x" * 10_000)
+        assert (sent.recipients, sent.refused) == (most, len(crowd) - most), case
+        assert sorted(await copies_of(scene, crowd)) == [0] * sent.refused + [1] * most, case
+
+
+async def test_notices_replace_unread_ones_in_many_mailboxes_at_once() -> None:
+    scene = Scene()
+    crowd = [f"a{n}" for n in range(80)]
+    await scene.register("ann", *crowd, notices=True)
+    ann = await scene.agent("ann")
+    for id in crowd:
+        await scene.read(id)
+    await scene.relay.files.put(ann, Write(key="f", content_type="text/plain"), once(b"x"), 1)
+    first = {id: [d.rank for d in await scene.store.pending(id, 9)] for id in crowd}
+    for id in crowd[::2]:
+        await scene.read(id)
+    await scene.relay.files.put(ann, Write(key="f", content_type="text/plain"), once(b"y"), 1)
+    for n, id in enumerate(crowd):
+        (notice,) = await scene.unread(id)
+        (d,) = await scene.store.pending(id, 9)
+        assert isinstance(notice, FileUpdated), id
+        assert notice.version == 2, id
+        assert (d.rank in first[id]) == bool(n % 2), id  # the news stands where the unread notice stood
+    assert scene.relay.stats.merged == 40

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack, nullcontext
+from random import Random
 from typing import Any
 
 import pytest
@@ -19,11 +20,13 @@ from clawlink.protocol import requests
 from clawlink.relay.core import TRIES, pause_after
 from clawlink.relay.files import Write
 from clawlink.relay.turns import SLICE
-from clawlink.store.base import Conflict, Failed, Put
+from clawlink.store.base import Batch, Conflict, Failed, Put
 from clawlink.store.memory import MemoryStore
 from tests.relay.scene import Scene, receipt_of
 from tests.relay.test_consumer import turns
 from tests.relay.test_waiting import parts
+from tests.store import contract
+from tests.store.faulty import FaultyStore
 
 
 class Counting(MemoryStore):
@@ -47,10 +50,15 @@ class Counting(MemoryStore):
 
     async def commit(self, home: str, *changes: Any) -> None:
         if self.fails is not None:
-            raise self.fails("as told")
+            raise self.fails(Agent, "b", "as told") if self.fails is Conflict else self.fails("as told")
         self.commits += 1
         self.total_commits += 1
         await super().commit(home, *changes)
+
+    async def commit_many(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
+        self.commits += len(batches)
+        self.total_commits += len(batches)
+        return await super().commit_many(batches)
 
 
 @pytest.fixture
@@ -61,6 +69,17 @@ def store() -> Counting:
 @pytest.fixture
 def scene(store: Counting) -> Scene:
     return Scene(store=store)
+
+
+async def test_a_commit_of_many_homes_wakes_each_home_whose_records_may_have_changed() -> None:
+    scene = Scene(store=FaultyStore(MemoryStore(), Random(3), conflicts=0.3, failures=0.3, lost=0.3))
+    core = scene.relay.agents._core
+    homes = [f"box{n}" for n in range(20)]
+    with ExitStack() as listening:
+        signals = [listening.enter_context(core.signals.listen(home)) for home in homes]
+        results = await core.commit_many([Batch(home, (Put(contract.delivery(home, home)),)) for home in homes])
+    assert {type(result) for result in results} == {type(None), Conflict, Failed}
+    assert [signal.given for signal in signals] == [not isinstance(result, Conflict) for result in results]
 
 
 @pytest.mark.both_loops

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 
+from clawlink.domain import shares as rules
+from clawlink.domain.shares import Origin
 from clawlink.errors import MailboxFull, Refused, RelayFull, StorageFull
 from clawlink.protocol import requests
 from clawlink.relay.files import Write
+from clawlink.relay.shares import FairShares, Limit
+from clawlink.store.base import Usage
 from tests.relay.scene import Scene
 
 FAST: dict[str, Any] = {"rate_agent": 0.0, "rate_pair": 0.0}
@@ -243,3 +248,25 @@ async def test_an_upload_under_way_counts_for_its_owner() -> None:
         await begin("bad/a", "two")
     assert refused.value.current["share_of"] == "agent"
     await write(scene, "good/c", "c", 30_000)
+
+
+def test_pieces_that_are_allowed_together_are_allowed_one_after_the_other() -> None:
+    shares = FairShares(80)
+    allowed = 0
+    for address, agent, others, pieces in itertools.product(
+        range(0, 40, 4), range(0, 20, 4), range(0, 90, 6), range(1, 5)
+    ):
+        if agent > address:
+            continue
+        for known in (True, False):
+            origin = Origin("here" if known else None, "ann")
+            held, by_address, by_agent = address + others, address, agent
+            theirs = Usage(1, by_address), Usage(1, by_agent)
+            if not shares.allow(theirs, origin, Limit(100, held, 3), pieces):
+                continue
+            allowed += 1
+            for piece in range(pieces):
+                used = rules.Used(held, by_address if known else None, by_agent)
+                assert rules.used_up(100, used, 3, 80) is None, (address, agent, others, pieces, piece, known)
+                held, by_address, by_agent = held + 3, by_address + 3, by_agent + 3
+    assert allowed > 500

@@ -16,7 +16,7 @@ from clawlink.domain.pool import pool_for
 from clawlink.protocol import requests
 from clawlink.relay import turns
 from clawlink.relay.files import Write
-from clawlink.store.base import Absent, Drop, Page, Put
+from clawlink.store.base import Absent, Batch, Conflict, Drop, Failed, Page, Put
 from clawlink.store.memory import MemoryStore
 from tests.relay.scene import Scene, receipt_of
 
@@ -67,9 +67,21 @@ class Touched(MemoryStore):
         self.touched += len(found)
         return found
 
+    async def get_many(self, kind: type[Any], ids: Sequence[str]) -> Sequence[Any]:
+        self.touched += len(ids)
+        return await super().get_many(kind, ids)
+
+    async def first_of(self, kind: type[Any], keys: Sequence[str]) -> Sequence[Any]:
+        self.touched += len(keys)
+        return await super().first_of(kind, keys)
+
     async def commit(self, home: str, *changes: Put | Drop | Absent) -> None:
         self.touched += len(changes)
         await super().commit(home, *changes)
+
+    async def commit_many(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
+        self.touched += sum(len(batch.changes) for batch in batches)
+        return await super().commit_many(batches)
 
 
 async def most_in_one_piece(store: Touched, work: Awaitable[object]) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from clawlink.domain.message import Priority
 from clawlink.domain.pool import POOLS, Pool, by_member, pool_for, waiting_for
 from clawlink.domain.record import SETTLED, Record
 from clawlink.domain.task import Task, TaskState, by_assignee, by_owner, by_requester
-from clawlink.store.base import Absent, Conflict, Drop, Put, R, Store, Usage
+from clawlink.store.base import Absent, Batch, Conflict, Drop, Put, R, Store, Usage
 
 NOW = 1_000_000.0
 KEEP = 3_600.0
@@ -291,6 +291,53 @@ class TruthContract:
         assert await store.get(Task, "gone") == gone
         assert await store.get(Task, "new") is None
         assert await store.get(Task, "never") is None
+
+    async def test_a_conflict_names_the_record(self, store: Store) -> None:
+        await put(store, delivery("old"), task("t"))
+        for change, kind, id in (
+            (Put(delivery("old")), Delivery, "old"),
+            (Drop(newer(task("t"))), Task, "t"),
+            (Drop(task("never")), Task, "never"),
+            (Absent(Task, "t"), Task, "t"),
+        ):
+            with pytest.raises(Conflict) as raised:
+                await store.commit("mia", Put(delivery("new")), change)
+            (found,) = await store.commit_many([Batch("mia", (Put(delivery("new")), change))])
+            for conflict in (raised.value, found):
+                assert isinstance(conflict, Conflict), change
+                assert (conflict.kind, conflict.id) == (kind, id), change
+                assert id in str(conflict), change
+
+    async def test_of_many_homes_each_commits_all_or_nothing_on_its_own(self, store: Store) -> None:
+        await put(store, delivery("old", "b"), task("gone", "c"), task("there", "e"))
+        results = await store.commit_many(
+            [
+                Batch("a", (Put(delivery("new-a", "a")),)),
+                Batch("b", (Put(task("new-b", "b")), Put(delivery("old", "b")))),
+                Batch("c", (Drop(task("gone", "c")), Put(delivery("new-c", "c", merge="m")))),
+                Batch("d", ()),
+                Batch("e", (Put(delivery("new-e", "e")), Absent(Task, "there"))),
+                Batch("f", (Put(delivery("new-f", "f", delay=5)),)),
+            ]
+        )
+        assert [type(result) for result in results] == [type(None), Conflict, *[type(None)] * 2, Conflict, type(None)]
+        ids = ["new-a", "old", "new-c", "new-e", "new-f", "never"]
+        found = await store.get_many(Delivery, ids)
+        assert [d and (d.id, d.mailbox) for d in found] == [
+            ("new-a", "a"), ("old", "b"), ("new-c", "c"), None, ("new-f", "f"), None
+        ]  # fmt: skip
+        assert await store.get_many(Task, ["new-b", "gone"]) == [None, None]
+        assert await store.get_many(Delivery, []) == []
+        assert await store.commit_many([]) == []
+
+    async def test_many_homes_at_once_are_as_many_commits(self, store: Store) -> None:
+        homes = [f"box{n}" for n in range(store.homes_at_once)]
+        batches = [Batch(home, (Put(delivery(f"d-{home}", home)),)) for home in homes]
+        assert await store.commit_many(batches) == [None] * len(homes)
+        again = await store.commit_many(batches)
+        assert [result and (result.kind, result.id) for result in again if isinstance(result, Conflict)] == [
+            (Delivery, f"d-{home}") for home in homes
+        ]
 
     async def test_what_must_be_absent_and_is_changes_nothing_itself(self, store: Store) -> None:
         await store.commit("mia", Absent(Task, "t"), Put(delivery("d")), Absent(Delivery, "e"))
@@ -716,6 +763,14 @@ class IndexContract:
             [],
             ["d"],
         )
+
+    async def test_many_questions_at_once_are_answered_in_their_order(self, store: Store) -> None:
+        await put(store, delivery("d1", "a", merge="m", arrival=1), delivery("d2", "a", merge="m", arrival=2))
+        await put(store, delivery("d3", "b", merge="m", body=b"long body"))
+        boxes = ["b", "none", "a", "b"]
+        assert await store.loads(boxes) == [await store.load(box) for box in boxes]
+        firsts = await store.first_of(Delivery, [rules.by_merge(box, "m") for box in boxes])
+        assert [d and d.id for d in firsts] == ["d3", None, "d1", "d3"]
 
     async def test_a_mailbox_grows_with_what_it_holds(self, store: Store) -> None:
         notice = delivery("n", body=b"1", merge="file:a")

@@ -14,6 +14,8 @@ relay's tests run behind this one too. It wraps any store and injects, each with
                 ``load``, ``total``, ``usage_from``, ``load_from``, ``memory``, ``ending``; the same arguments but for
                 ``now``) as it would have at an earlier moment, no more than ``index_lag`` seconds ago.
 
+``commit_many`` has each of these faults at each home, and lets others in between two homes.
+
 ``get`` and ``commit`` are always true. A stale answer is one of the last ``memory`` true answers to that question and
 at most ``age`` operations of the whole store old, and out of ``memory`` answers in a row to one question at least one
 is true, so nothing stays hidden from who asks again. ``next_due_at`` errs only so that a consumer who believes it wakes
@@ -33,7 +35,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from clawlink.domain.delivery import Delivery
-from clawlink.store.base import Absent, Conflict, Drop, Failed, Page, Put, R, Store, Usage
+from clawlink.store.base import Absent, Batch, Conflict, Drop, Failed, Page, Put, R, Store, Usage
 
 A = TypeVar("A")
 
@@ -77,6 +79,10 @@ class FaultyStore:
     def index_lag(self) -> float:
         return _LAG_SECONDS if self.stale else self.inner.index_lag
 
+    @property
+    def homes_at_once(self) -> int:
+        return self.inner.homes_at_once
+
     # -- always true -------------------------------------------------------------------------------------------------
 
     async def get(self, kind: type[R], id: str) -> R | None:
@@ -85,16 +91,29 @@ class FaultyStore:
         await self._pause()
         return found
 
+    async def get_many(self, kind: type[R], ids: Sequence[str]) -> Sequence[R | None]:
+        return [await self.get(kind, id) for id in ids]
+
     async def commit(self, home: str, *changes: Put | Drop | Absent) -> None:
         await self._pause()
         if self._strikes("conflicts", self.conflicts):
-            raise Conflict("injected: nothing has changed")
+            raise Conflict(*_named(changes), "is in an injected conflict: nothing has changed")
         if self._strikes("failures", self.failures):
             raise Failed("injected: the commit did not take effect")
         await self.inner.commit(home, *changes)
         if self._strikes("lost", self.lost):
             raise Failed("injected: the commit took effect")
         await self._pause()
+
+    async def commit_many(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
+        results: list[Conflict | Failed | None] = []
+        for batch in batches:
+            try:
+                await self.commit(batch.home, *batch.changes)
+                results.append(None)
+            except (Conflict, Failed) as fault:
+                results.append(fault)
+        return results
 
     # -- hints -------------------------------------------------------------------------------------------------------
 
@@ -113,6 +132,9 @@ class FaultyStore:
         await self._pause()
         return found
 
+    async def first_of(self, kind: type[R], keys: Sequence[str]) -> Sequence[R | None]:
+        return [next(iter(await self.first(kind, key, 1)), None) for key in keys]
+
     async def usage(self, kind: type[R], key: str) -> Usage:
         await self._pause()
         found = self._recall(("usage", kind, key), await self.inner.usage(kind, key))
@@ -124,6 +146,9 @@ class FaultyStore:
         found = self._recall(("load", mailbox), await self.inner.load(mailbox))
         await self._pause()
         return found
+
+    async def loads(self, mailboxes: Sequence[str]) -> Sequence[Usage]:
+        return [await self.load(mailbox) for mailbox in mailboxes]
 
     async def total(self) -> Usage:
         await self._pause()
@@ -209,3 +234,10 @@ class FaultyStore:
             return earlier
         self._in_a_row[question] = 0
         return true
+
+
+def _named(changes: Sequence[Put | Drop | Absent]) -> tuple[type[Any], str]:
+    """Return the kind and the id of the first record of a commit."""
+    for change in changes:
+        return (change.kind, change.id) if isinstance(change, Absent) else (type(change.record), change.record.id)
+    return Delivery, "none"

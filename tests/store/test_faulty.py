@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from itertools import pairwise
 from random import Random
 
@@ -12,7 +13,7 @@ from clawlink.domain import delivery as rules
 from clawlink.domain.agent import REGISTERED, Agent
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.task import Task, by_owner
-from clawlink.store.base import Absent, Conflict, Failed, Put, Store, Usage
+from clawlink.store.base import Absent, Batch, Conflict, Failed, Put, Store, Usage
 from clawlink.store.memory import MemoryStore
 from tests.store.contract import NOW, StoreContract, TruthContract, agent, delivery, due, lease, newer, put, task
 from tests.store.faulty import FaultyStore
@@ -139,6 +140,18 @@ async def test_what_must_be_absent_is_looked_for_in_the_truth_and_not_in_an_inde
     assert await store.usage(Task, key) == Usage(0, 0)
     with pytest.raises(Conflict):
         await store.commit("mia", Absent(Task, "t"))
+
+
+async def test_of_many_homes_each_has_faults_of_its_own_and_the_result_is_true() -> None:
+    store = faulty(conflicts=0.3, failures=0.3, lost=0.3)
+    ids = [f"d{n}" for n in range(60)]
+    results = await store.commit_many([Batch("box" + id, (Put(delivery(id, "box" + id)),)) for id in ids])
+    kinds = Counter(type(result) for result in results)
+    assert min(kinds[type(None)], kinds[Conflict], kinds[Failed]) > 2, kinds
+    there = [d is not None for d in await store.get_many(Delivery, ids)]
+    assert all(is_there for result, is_there in zip(results, there, strict=True) if result is None)
+    assert not any(is_there for result, is_there in zip(results, there, strict=True) if isinstance(result, Conflict))
+    assert sum(there) == kinds[type(None)] + store.injected["lost"]
 
 
 # -- delays --------------------------------------------------------------------------------------------------------

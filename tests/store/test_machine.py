@@ -20,7 +20,7 @@ from clawlink.domain.delivery import Delivery, State
 from clawlink.domain.message import Priority
 from clawlink.domain.record import SETTLED, text_bytes
 from clawlink.store import memory
-from clawlink.store.base import Absent, Conflict, Drop, Put, Usage
+from clawlink.store.base import Absent, Batch, Conflict, Drop, Put, Usage
 from clawlink.store.memory import MemoryStore
 from tests.effort import size
 
@@ -137,7 +137,11 @@ class Mailboxes(RuleBasedStateMachine):
 
     def commit(self, *changes: Put | Drop) -> None:
         """Commit to both."""
-        run(self.store.commit(changes[0].record.home, *changes))
+        home = changes[0].record.home
+        if self.made % 2:
+            run(self.store.commit(home, *changes))
+        else:
+            assert run(self.store.commit_many([Batch(home, changes)])) == [None]
         for change in changes:
             old = self.model.records.get(change.record.id)
             if old is not None:
