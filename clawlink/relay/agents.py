@@ -599,6 +599,7 @@ class Agents:
                     id,
                     told,
                     sender=agent.id,
+                    sender_key=agent.key_hash,
                     body=body,
                     now=now,
                     level=Priority.LOW.level,

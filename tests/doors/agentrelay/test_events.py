@@ -363,12 +363,23 @@ async def test_what_waits_for_a_claimed_agent_that_left_is_for_its_key_alone(eve
 
 async def test_what_a_claimed_agent_sent_is_told_to_no_later_bearer_of_its_id(events: Events) -> None:
     await events.register("d", key="k" * 43)
-    sent = await events.give(sender="d", to="b")
+    sent = await events.give(sender="d", to="b", key="first")
     await events.leave("d")
     await events.register("d", key="o" * 43)
     for way in (events.open("d"), events.change("d"), events.verify(f"CMP,e1,,,{sent.secret}", asker="d")):
         with pytest.raises(NotAllowed):
             await way
+    await events.give("e0", sender="b", to="d")
+    await events.open("d", "REQ,e0,s/e0.json,,")
+    for taken in (events.give(sender="d", to="b", key="first"), events.change("d", "e0", next_id="e1")):
+        with pytest.raises(WrongState, match="e1"):
+            await taken
+    events.now += 25 * HOUR
+    assert await events.clean("d") == exchange.CleanedUp([], [], [])
+    await events.leave("d")
+    events.keys.pop("d")
+    await events.register("d", key="k" * 43)
+    assert await events.clean("d") != exchange.CleanedUp([], [], [])
 
 
 async def test_nobody_sends_in_anothers_name(events: Events) -> None:

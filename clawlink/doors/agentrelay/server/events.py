@@ -133,7 +133,7 @@ class Events:
         made_by = derived("event", sender.id, event.id, event.type, event.receiver, cause, _digest(data))
         old = await core.store.get(Pointer, id)
         if old is not None:
-            if old.made_by != made_by:
+            if old.made_by != made_by or not _is_sender(sender, old):
                 raise rules.in_use(event.id, old.event.id)
             return old, False
         await self._require_room(sender.origin, len(data), count=1)
@@ -291,6 +291,8 @@ class Events:
             await self._require_party(editor, pointer)
         else:
             rules.require_fillable(pointer.event, before, id, editor.id)
+            if pointer.event.sender != before.sender and not _is_sender(editor, pointer):
+                raise rules.in_use(id, pointer.event.id)
         # An agent that writes back an event as it was read names the sender, and means no harm.
         if updates.get("sender_agent") not in (pointer.event.sender, pointer.sender_name):
             _require_own_name(editor, updates, field="updates")
@@ -385,7 +387,8 @@ class Events:
         while True:
             page = await self._core.store.page(Pointer, rules.sent_by(sender.id), after, _SLICE)
             for pointer in page.records:
-                await self._clean_up(pointer.id, ask.registry_ttl_hours, done)
+                if _is_sender(sender, pointer):
+                    await self._clean_up(pointer.id, ask.registry_ttl_hours, done)
             after = page.after
             await asyncio.sleep(0)
             if after is None:
