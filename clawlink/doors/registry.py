@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import pkgutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, make_dataclass
 from importlib import import_module
+from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from clawlink.version import DISTRIBUTION
@@ -211,7 +214,37 @@ def _door_of(module: str) -> Any:
 
 def _of_packages() -> Iterator[tuple[str, str, Callable[[], Any]]]:
     """Give the doors that other packages offer."""
-    from importlib.metadata import entry_points  # it takes a while, and most commands ask for no door
+    if not _any_offered():
+        return
+    from importlib.metadata import entry_points
 
     for entry in sorted(entry_points(group=GROUP), key=lambda entry: entry.name):
         yield entry.name, entry.dist.name if entry.dist is not None else entry.value, entry.load
+
+
+def _any_offered() -> bool:
+    """Return True if a package may offer a door.
+
+    ``importlib.metadata`` takes longer to load than all else that ``clawlink --help`` needs. So look into the files
+    that it would read, and use it only for a door, or for a place that is no folder.
+    """
+    if any(finder is not PathFinder and hasattr(finder, "find_distributions") for finder in sys.meta_path):
+        return True
+    wanted = f"[{GROUP}]".encode()
+    for place in dict.fromkeys(sys.path):
+        try:
+            names = os.listdir(place or os.curdir)
+        except NotADirectoryError:
+            return True
+        except OSError:
+            continue
+        for name in names:
+            if name.endswith((".dist-info", ".egg-info")):
+                try:
+                    with open(os.path.join(place, name, "entry_points.txt"), "rb") as file:
+                        offered = file.read()
+                except OSError:  # it has none
+                    continue
+                if wanted in offered:
+                    return True
+    return False
