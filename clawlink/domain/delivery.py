@@ -126,7 +126,10 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
         return size if self.merge is None else size + text_bytes(self.merge, sent=False)
 
 
-_RANK_SHIFT = 56
+# A store may sort by a double, which is exact below 2**53: two bits for the priority, and 51 for the arrival in
+# microseconds since the epoch, which are enough until May 2041.
+_ARRIVAL_BITS = 51
+_LAST_ARRIVAL = (1 << _ARRIVAL_BITS) - 1
 
 
 def by_dead(mailbox: str) -> str:
@@ -155,8 +158,11 @@ def message_id(d: Delivery) -> str:
 
 
 def rank(level: int, arrival: int) -> int:
-    """Return the number that sorts a mailbox: ``level`` 0 is urgent; ``arrival`` counts up, below 2**56."""
-    return level << _RANK_SHIFT | arrival
+    """Return the number that sorts a mailbox, below 2**53: ``level`` 0 is urgent, 3 is low; ``arrival`` counts up.
+
+    All arrivals from 2**51 on, those of a clock that is far ahead, are one: no message leaves its priority.
+    """
+    return level << _ARRIVAL_BITS | min(arrival, _LAST_ARRIVAL)
 
 
 def is_sender(d: Delivery, agent: Agent) -> bool:

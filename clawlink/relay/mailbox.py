@@ -102,14 +102,14 @@ class Mailbox:
         """Return a copy of a message for each mailbox, each as ``new`` makes it."""
         if ends_at is None:
             ends_at = self._usual_end(now)
-        first = rules.rank(level, self._core.ids.arrivals(now, len(mailboxes)))
+        first = self._core.ids.arrivals(now, len(mailboxes))
         return [
             Delivery(
                 rules.copy_id(message_id, mailbox),
                 1,
                 mailbox,
                 sender,
-                rank,
+                rules.rank(level, arrival),
                 body,
                 now,
                 now,
@@ -118,7 +118,7 @@ class Mailbox:
                 address=address,
                 sender_key=sender_key,
             )
-            for rank, mailbox in enumerate(mailboxes, first)
+            for arrival, mailbox in enumerate(mailboxes, first)
         ]
 
     def _usual_end(self, now: float) -> float:

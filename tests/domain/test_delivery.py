@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from msgspec.structs import replace
@@ -10,6 +11,7 @@ from msgspec.structs import replace
 from clawlink.domain import delivery as rules
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery, State
+from clawlink.domain.message import Priority
 from clawlink.domain.record import SETTLED
 from clawlink.errors import LeaseLost
 from tests.tables import each
@@ -507,11 +509,18 @@ def test_a_delivery_knows_the_message_it_carries(id: str, message: str) -> None:
 
 
 def test_the_later_urgent_message_goes_before_the_earlier_normal_one() -> None:
-    assert rules.rank(0, 2**56 - 1) < rules.rank(1, 0)
+    levels = sorted(priority.level for priority in Priority)
+    assert len(levels) == 4
+    far = (2**51 - 1, 2**51, 2**51 + 31, 2**60)
+    for arrival in far:
+        for level, lower in pairwise(levels):
+            assert rules.rank(level, arrival) < rules.rank(lower, 0), (level, arrival)
+        assert rules.rank(levels[-1], arrival) < 2**53, arrival
 
 
 def test_within_one_priority_the_earlier_goes_first() -> None:
-    assert rules.rank(2, 1) < rules.rank(2, 2)
+    for arrival in (1, 1_796_000_000_000_000, 2**51 - 2):  # the second is in 2026, the last in May 2041
+        assert rules.rank(2, arrival) < rules.rank(2, arrival + 1), arrival
 
 
 def agent(id: str, key: str | None, since: float) -> Agent:
