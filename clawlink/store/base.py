@@ -5,6 +5,13 @@ A store decides nothing. It reads records and commits batches of versioned chang
 ``usage``, ``load``, ``loads``, ``total``, ``usage_from``, ``load_from``, ``memory``, ``due``, ``pending``,
 ``next_due_at``, ``ending``) is a hint that may be out of date; ``get``, ``get_many``, ``commit`` and ``commit_many``
 are the truth.
+
+A store raises ``Conflict``, ``Failed`` and, for a mistake of its caller, ValueError; it turns the errors of its engine
+into ``Failed``. A cancelled read did nothing. A cancelled commit took effect wholly or not at all, and nobody knows
+which: the caller reads again, or repeats it and meets a ``Conflict``. For ``commit_many`` this is so of each home.
+
+A store keeps a record in the form that ``clawlink.store.records`` gives it, if it keeps it outside this process.
+Numbers to sort by, as a delivery's ``rank``, are below 2**53, so that a double holds them. A time may be infinite.
 """
 
 from __future__ import annotations

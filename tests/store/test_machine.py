@@ -23,6 +23,7 @@ from clawlink.store import memory
 from clawlink.store.base import Absent, Batch, Conflict, Drop, Put, Usage
 from clawlink.store.memory import MemoryStore
 from tests.effort import size
+from tests.store.bytes_store import BytesStore
 
 pytestmark = pytest.mark.storm
 
@@ -459,6 +460,14 @@ class AskedNowAndThen(Mailboxes):
         self.compare_due()
 
 
+class KeptAsBytes(AskedNowAndThen):
+    """The same over a store that keeps only bytes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = BytesStore()
+
+
 _settings = settings(
     max_examples=size(25, 60, 600),
     stateful_step_count=60,
@@ -471,3 +480,5 @@ TestAskedAtEveryStep = AskedAtEveryStep.TestCase
 TestAskedAtEveryStep.settings = _settings
 TestAskedNowAndThen = AskedNowAndThen.TestCase
 TestAskedNowAndThen.settings = _settings
+TestKeptAsBytes = KeptAsBytes.TestCase
+TestKeptAsBytes.settings = _settings

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
+
 import pytest
 from msgspec.structs import replace
 
 from clawlink.doors.agentrelay import rules
 from clawlink.doors.agentrelay.rules import Event, Status, Verdict
 from clawlink.errors import BadRequest, UnknownEvent, WrongState
+from clawlink.store import records
 from tests.domain.test_devices import NAMES, PORTS
 from tests.tables import each
 
@@ -333,3 +336,8 @@ def test_names_of_devices_are_no_ids() -> None:
         for id in (name, name.upper() + ".json"):
             with pytest.raises(BadRequest):
                 rules.require_id(id)
+
+
+def test_events_are_stored_under_a_name() -> None:
+    importlib.import_module("clawlink.doors.agentrelay.server.events")
+    assert records.kinds()[rules.Pointer].name == "agentrelay_event"

@@ -43,6 +43,7 @@ from clawlink.relay.kinds import Kind
 from clawlink.relay.memory import NEW_RECORD_BYTES
 from clawlink.relay.relay import Relay
 from clawlink.relay.shares import Limit
+from clawlink.store import records
 from clawlink.store.base import Drop, Put
 
 SECRET_LENGTH = 6
@@ -53,6 +54,8 @@ _SLICE = 200
 _LETTERS = string.ascii_letters + string.digits
 KIND = Kind(Pointer, rules.lapse, history=OVER)
 _encode = msgspec.json.Encoder().encode
+
+records.register(Pointer, "agentrelay_event")
 
 
 class Events:

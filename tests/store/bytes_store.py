@@ -1,0 +1,69 @@
+"""A store that gives back nothing but what its bytes say, as a store on a disk or in another process does."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Sequence
+from typing import Any
+
+from clawlink.domain.delivery import Delivery
+from clawlink.store import records
+from clawlink.store.base import Absent, Drop, Page, Put, R
+from clawlink.store.memory import MemoryStore
+
+
+class BytesStore(MemoryStore):
+    """A ``MemoryStore`` that encodes each record at its commit, and decodes it each time it is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes: dict[tuple[type[Any], str], bytes] = {}
+
+    def _commit(self, home: str, changes: tuple[Put | Drop | Absent, ...]) -> None:
+        encoded = [c if isinstance(c, Absent) else records.encode(c.record) for c in changes]
+        super()._commit(
+            home,
+            tuple(
+                type(change)(records.decode(data)) if isinstance(data, bytes) else change  # type: ignore[call-arg]
+                for change, data in zip(changes, encoded, strict=True)
+            ),
+        )
+        for change, data in zip(changes, encoded, strict=True):
+            if not isinstance(change, Absent):
+                place = (type(change.record), change.record.id)
+                if isinstance(change, Put):
+                    assert isinstance(data, bytes)
+                    self.bytes[place] = data
+                else:
+                    del self.bytes[place]
+
+    def _read(self, found: Iterable[Any]) -> list[Any]:
+        return [r and records.decode(self.bytes[type(r), r.id]) for r in found]
+
+    async def get(self, kind: type[R], id: str) -> R | None:
+        data = self.bytes.get((kind, id))
+        record: R | None = None if data is None else records.decode(data)
+        return record
+
+    async def get_many(self, kind: type[R], ids: Sequence[str]) -> Sequence[R | None]:
+        return [await self.get(kind, id) for id in ids]
+
+    async def page(
+        self, kind: type[R], key: str, after: str | None = None, limit: int = 100, *, newest: bool = False
+    ) -> Page[R]:
+        page = await super().page(kind, key, after, limit, newest=newest)
+        return Page(self._read(page.records), page.after)
+
+    async def first(self, kind: type[R], key: str, limit: int) -> Sequence[R]:
+        return self._read(await super().first(kind, key, limit))
+
+    async def first_of(self, kind: type[R], keys: Sequence[str]) -> Sequence[R | None]:
+        return self._read(await super().first_of(kind, keys))
+
+    async def due(self, mailbox: str, now: float, limit: int) -> Sequence[Delivery]:
+        return self._read(await super().due(mailbox, now, limit))
+
+    async def pending(self, mailbox: str, limit: int, but: Container[str] = ()) -> Sequence[Delivery]:
+        return self._read(await super().pending(mailbox, limit, but))
+
+    async def ending(self, kind: type[R], now: float, limit: int, but: Container[str] = ()) -> Sequence[R]:
+        return self._read(await super().ending(kind, now, limit, but))
