@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 _UNLIMITED = str(10**9)
 # The mailboxes must take what nobody drains for as long as the measurement lasts.
@@ -49,6 +50,14 @@ class Server:
             return None
         told = subprocess.run(["ps", "-o", "rss=", "-p", str(self.pid)], capture_output=True, text=True, check=False)  # noqa: S603, S607
         return int(told.stdout) * 1024 if told.stdout.strip() else None
+
+    def processor_seconds(self) -> float | None:
+        """Return the processor time that the process has used; None where that cannot be told."""
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(") ")[2].split()
+            return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        except (OSError, AttributeError):
+            return None
 
 
 def can_pin() -> bool:

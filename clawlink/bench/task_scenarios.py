@@ -6,7 +6,8 @@ import asyncio
 import itertools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -35,7 +36,7 @@ class _Polled(msgspec.Struct):
 
 
 _read_delegated = msgspec.json.Decoder(_Delegated).decode
-_read_polled = msgspec.json.Decoder(_Polled).decode
+read_polled = msgspec.json.Decoder(_Polled).decode
 
 
 class _Lives:
@@ -70,7 +71,7 @@ class _Lives:
         return self._claim
 
     def _claimed(self, body: bytes) -> bytes:
-        self._receipt = _read_polled(body).deliveries[0].receipt
+        self._receipt = read_polled(body).deliveries[0].receipt
         self._next = self._reported
         return self._respond(status="in_progress", progress=50, note="half way")
 
@@ -83,7 +84,7 @@ class _Lives:
         return self._collect
 
     def _collected(self, body: bytes) -> bytes:
-        if not _read_polled(body).deliveries:
+        if not read_polled(body).deliveries:
             self.failed, self.running = b"an answer did not arrive", False
         self.done += 1
         self._next = self._delegated
@@ -117,7 +118,25 @@ async def lives(
 
 
 async def _live(relay: Relay, requesters: list[str], workers: list[str], seconds: float) -> float:
-    all_lives = [_Lives(relay, *pair) for pair in zip(requesters, workers, strict=True)]
+    return await drive(relay, [_Lives(relay, *pair) for pair in zip(requesters, workers, strict=True)], seconds)
+
+
+class Exchange(Protocol):
+    """Requests that follow from each other on one connection, round after round."""
+
+    running: bool
+    done: int
+    failed: bytes | None
+
+    def start(self, connection: Connection) -> None:
+        """Send the first request."""
+
+    def answered(self, connection: Connection, status: int, body: bytes) -> None:
+        """Take an answer and send what comes next."""
+
+
+async def drive(relay: Relay, exchanges: Sequence[Exchange], seconds: float) -> float:
+    """Run exchanges side by side, and return their rounds a second. Raises BenchFailed if one fails."""
     running = True
 
     def spin() -> None:
@@ -126,21 +145,21 @@ async def _live(relay: Relay, requesters: list[str], workers: list[str], seconds
             loop.call_soon(spin)
 
     loop = asyncio.get_running_loop()
-    opened = [(await connect(relay.server.url, life.answered), life) for life in all_lives]
+    opened = [(await connect(relay.server.url, one.answered), one) for one in exchanges]
     loop.call_soon(spin)
     started = time.perf_counter()
-    for connection, life in opened:
-        life.start(connection)
-    await measure(seconds, lambda: sum(life.done or life.failed is not None for life in all_lives))
-    rate = sum(life.done for life in all_lives) / (time.perf_counter() - started)
+    for connection, one in opened:
+        one.start(connection)
+    await measure(seconds, lambda: sum(one.done or one.failed is not None for one in exchanges))
+    rate = sum(one.done for one in exchanges) / (time.perf_counter() - started)
     running = False
-    for _, life in opened:
-        life.running = False
-    for connection, life in opened:
+    for _, one in opened:
+        one.running = False
+    for connection, one in opened:
         connection.transport.abort()
         await connection.closed
-        if life.failed is not None:
-            raise BenchFailed(life.failed.decode(errors="replace"))
+        if one.failed is not None:
+            raise BenchFailed(one.failed.decode(errors="replace"))
     return rate
 
 

@@ -15,6 +15,7 @@ from clawlink.bench import (
     file_scenarios,
     legacy_scenarios,
     link_scenarios,
+    poll_scenarios,
     scenarios,
     servers,
     socket_scenarios,
@@ -51,6 +52,12 @@ async def test_whole_tasks_are_counted_and_compared_with_five_bare_requests(rela
     assert row.value > 0
     assert row.ratio is not None
     assert row.ratio > 0
+
+
+async def test_messages_in_three_requests_are_compared_with_two(relay: Relay) -> None:
+    rows = await poll_scenarios.messages(relay, seconds=0.3, rounds=1, say=_silent)
+    assert [row.unit for row in rows[:3]] == ["a second", "a second", "ratio"]
+    assert all(row.value > 0 for row in rows), rows
 
 
 async def test_rounds_of_old_clients_are_counted_beside_a_stand_in_of_their_server(relay: Relay) -> None:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SCENARIOS = (
     *("delegate", "tasks", "work", "legacy", "takeover", "lists", "agents", "memory", "waiting"),
+    "polls",
     *("sockets", "latency", "idle", "stuck", "restarts"),
     *("files", "spool", "listing", "upkeep", "attacks"),
 )
@@ -102,6 +103,7 @@ def _scenario(
         attack_scenarios,
         file_scenarios,
         legacy_scenarios,
+        poll_scenarios,
         scenarios,
         socket_scenarios,
         task_scenarios,
@@ -118,6 +120,8 @@ def _scenario(
         return task_scenarios.lists(relay, seconds=seconds, say=say)
     if name == "work":
         return scenarios.work(relay, seconds=seconds, say=say)
+    if name == "polls":
+        return poll_scenarios.messages(relay, seconds=seconds, rounds=args.rounds, say=say)
     if name == "legacy":
         return legacy_scenarios.rounds(relay, floor, seconds=seconds, rounds=args.rounds, say=say)
     if name == "agents":
