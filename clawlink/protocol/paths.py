@@ -54,7 +54,8 @@ class Endpoint:
     @cached_property
     def pattern(self) -> re.Pattern[str]:
         """Match the endpoint's path, percent-encoded. At its end a parameter takes slashes too, but for ids we make."""
-        return re.compile(_PARAMETER.sub(lambda found: f"(?P<{found[1]}>{_TAKES.get(found[1], '.+')})", self.path))
+        literal = self.path.replace(".", r"\.")
+        return re.compile(_PARAMETER.sub(lambda found: f"(?P<{found[1]}>{_TAKES.get(found[1], '.+')})", literal))
 
 
 INFO = Endpoint("info", "GET", "/", "What this relay is and holds.", replies.Info)

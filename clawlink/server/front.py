@@ -37,6 +37,10 @@ class Front:
         self._guesses = Guesses()
         self._routes = list(routes)
         self._fixed = {(e.method, e.path): (e, serve) for e, serve in self._routes if not e.pattern.groups}
+        self._patterns: dict[str, list[tuple[Endpoint, Handler]]] = {}
+        for endpoint, serve in self._routes:
+            if endpoint.pattern.groups:
+                self._patterns.setdefault(endpoint.method, []).append((endpoint, serve))
         # A line a request would cost more than the request, so there is none but at debug level.
         self._logs = _log.isEnabledFor(logging.DEBUG)
 
@@ -87,12 +91,13 @@ class Front:
 
     def _find(self, request: Request, method: str) -> tuple[Endpoint | None, Handler]:
         path = request.rel_url.raw_path
-        for endpoint, serve in self._routes:
-            if endpoint.method == method:
-                found = endpoint.pattern.fullmatch(path)
-                if found is not None:
-                    request.parameters = found.groupdict()
-                    return endpoint, serve
+        if (fixed := self._fixed.get((method, path))) is not None:
+            return fixed
+        for endpoint, serve in self._patterns.get(method, ()):
+            found = endpoint.pattern.fullmatch(path)
+            if found is not None:
+                request.parameters = found.groupdict()
+                return endpoint, serve
         if method == hdrs.METH_HEAD:
             endpoint_or_none, serve = self._find(request, hdrs.METH_GET)
             if endpoint_or_none is not None and _takes_head(endpoint_or_none):

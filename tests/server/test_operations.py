@@ -125,6 +125,11 @@ async def test_an_unknown_address_is_404_in_json(relay: Running, path: str) -> N
         assert (answer.status, answer.json["code"]) in ((404, "unknown_route"), (405, "method_not_allowed"))
 
 
+async def test_a_dot_in_an_address_stands_for_itself(relay: Running) -> None:
+    answer = await exchange(relay.url, request("GET", "/openapi-json"))
+    assert (answer.status, answer.json["code"]) == (404, "unknown_route")
+
+
 @each(
     ("method", "path", "allowed"),
     [
