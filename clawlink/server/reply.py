@@ -179,15 +179,20 @@ def _send(request: Request, answer: Reply) -> bool:
     if transport is None or transport.is_closing():
         raise ConnectionResetError("the client has gone")
     handover = answer.handover
-    if handover is not None:
+    watched = handover is not None and (handover.until_read or connection.ended)
+    if watched:
         connection.hand_over(handover)
     body = b"".join((answer.body, *answer.more)) if answer.more else answer.body
     data = _head_of(request, answer, len(body)) + body
     request.writer.output_size += len(data)
     transport.write(data)
-    if handover is not None:
+    left = bool(transport.get_write_buffer_size())
+    if left and handover is not None and not watched:  # else all is written, and that is enough to know
+        connection.hand_over(handover)
+        watched = True
+    if watched:
         connection.handed_over()
-    return bool(transport.get_write_buffer_size())
+    return left
 
 
 def _head_of(request: Request, answer: Reply, size: int) -> bytes:
