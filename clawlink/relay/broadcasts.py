@@ -23,7 +23,7 @@ from clawlink.relay.ids import derived, derived_anew
 from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.memory import size_of
 from clawlink.relay.pages import page_within
-from clawlink.relay.turns import SLICE, Turns, parts
+from clawlink.relay.turns import Turns, parts
 from clawlink.store.base import Page, Put
 
 _PAGE = 100
@@ -49,9 +49,7 @@ async def audience(core: Core, keys: Iterable[str], but: str) -> AsyncIterator[l
                 ]
             agents = [agent for agent in found if agent is not None and agent.id not in given]
             given.update(agent.id for agent in agents)
-            for part in parts(agents, SLICE):
-                yield list(part)
-                await turns.next(len(part))
+            yield agents
             await turns.next(_AGENTS_AT_ONCE)
             after = page.after
             if after is None:

@@ -470,18 +470,21 @@ class Files:
                 deleted=file.deleted,
             )
         )
+        turns = Turns()
         async for agents in self._hearers(file, editor if but is None else but):
-            await self._mailbox.put_notices(
-                self._mailbox.copies(
-                    id,
-                    [agent.id for agent in agents],
-                    sender=editor,
-                    body=body,
-                    now=now,
-                    level=Priority.LOW.level,
-                    merge="file:" + file.id,
+            for some in parts(agents, self._core.store.homes_at_once):
+                await self._mailbox.put_notices(
+                    self._mailbox.copies(
+                        id,
+                        [agent.id for agent in some],
+                        sender=editor,
+                        body=body,
+                        now=now,
+                        level=Priority.LOW.level,
+                        merge="file:" + file.id,
+                    )
                 )
-            )
+                await turns.next(len(some))
 
 
 def _texts(ask: Write) -> int:
