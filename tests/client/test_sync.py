@@ -72,6 +72,7 @@ CALLED = {
     "list_blobs": "list_files",
     "head_blob": "stat_blob",
     "delete_blob": "confirm_read",
+    "poll_and_ack": "poll",
 }
 # clawlink.client.proof asks for a challenge, without secrets; tickets are for pages in a browser.
 ELSEWHERE = {"upload_options", "upload_otherwise", "challenge", "tickets"}
