@@ -113,6 +113,7 @@ def asks(stage: Stage) -> dict[str, Ask]:
         "send": ("/send", {"from_agent": "alice", "to_agent": "bob", "content": "forged"}),
         "broadcast": ("/broadcast", {"from_agent": "alice", "content": "forged"}),
         "poll": ("/poll/alice?lease=60", None),
+        "poll_and_ack": ("/poll/alice", {"ack": receipts["receipts"], "lease": 60}),
         "socket": ("/ws/alice?lease=60", None),
         "events": ("/events/alice?lease=60", None),
         "ack": ("/ack", receipts),
