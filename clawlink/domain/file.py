@@ -377,14 +377,24 @@ def put(
 
 
 def delete(
-    key: str, file: SharedFile | None, *, now: float, keep: float, if_version: Expected | int | None = None
+    key: str,
+    file: SharedFile | None,
+    *,
+    now: float,
+    keep: float,
+    if_version: Expected | int | None = None,
+    origin: Origin | None = None,
 ) -> SharedFile:
-    """Return the marker that the file is gone; it is kept ``keep`` seconds so that version numbers go on counting."""
+    """Return the marker that the file is gone; it is kept ``keep`` seconds so that version numbers go on counting.
+
+    It counts for the ``origin`` of the deletion; without one, for the last writer still.
+    """
     there = present(file, now)
     if there is None:
         raise UnknownFile(f"there is no file {key!r}", field="file_key")
     require_revision(key, there, if_version, now)
-    return _marker(there, revision=there.revision + 1, lock=locked(file, now), until=now + keep)
+    gone = _marker(there, revision=there.revision + 1, lock=locked(file, now), until=now + keep)
+    return gone if origin is None else msgspec.structs.replace(gone, address=origin.address, counts_for=origin.agent)
 
 
 def expire(file: SharedFile, *, now: float, keep: float) -> SharedFile | None:

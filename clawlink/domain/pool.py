@@ -17,6 +17,9 @@ from clawlink.domain.record import text_bytes
 from clawlink.domain.shares import Origin
 
 POOLS = "pools"
+OF_CAPABILITIES = "pools of capabilities"
+"""The index keys of all pools, and of those that ``--max-pools`` counts: others wait for an agent that has left."""
+
 _PREFIX = " pool "
 _KEY_HEX = 16  # so much of the hash of a member's key stands in the id
 # The bytes that a pool takes beside its texts, measured.
@@ -56,7 +59,7 @@ class Pool(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def index_keys(self) -> tuple[str, ...]:
-        return (POOLS, *self.anchors)
+        return (POOLS, OF_CAPABILITIES, *self.anchors) if self.name is None else (POOLS, *self.anchors)
 
     @property
     def weight(self) -> int:

@@ -245,6 +245,8 @@ class Files:
         ask = await self._resolved(ask)
         access = rules.access_after(ask.key, old, editor, ask.parties, now, opens=ask.opens)
         rules.require_unlocked(ask.key, old, editor, now, force=ask.force, shown=lock_info)
+        if old is None:  # a content may take its time, and others come first meanwhile
+            await self._require_place(editor)
         new = rules.put(
             ask.key,
             old,
@@ -297,7 +299,7 @@ class Files:
         if rules.hidden(old, editor):
             old = None  # the answer is that to a file that is not there
         rules.require_unlocked(key, old, editor, now, force=force, shown=lock_info)
-        gone = rules.delete(key, old, now=now, keep=core.limits.retention, if_version=if_version)
+        gone = rules.delete(key, old, now=now, keep=core.limits.retention, if_version=if_version, origin=editor.origin)
         await self._require_copies(editor, gone)
         await core.commit(gone.home, Put(gone))
         self._release_gone(old, gone)

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from clawlink.domain.agent import Agent, Presence, by_capability, by_name, presence
 from clawlink.domain.delivery import Delivery, by_lender
-from clawlink.domain.pool import POOLS, Pool, by_member, eligible, is_pool, keys_of, skills_of
+from clawlink.domain.pool import OF_CAPABILITIES, POOLS, Pool, by_member, eligible, is_pool, keys_of, skills_of
 from clawlink.domain.shares import Origin
 from clawlink.domain.task import Task
 from clawlink.errors import RelayFull
@@ -171,7 +171,7 @@ class Pools:
     async def _full(self, origin: Origin | None) -> RelayFull | None:
         """Return the refusal of one pool more; None if it may come."""
         store, limit = self._core.store, self._core.limits.max_pools
-        pools = await store.usage(Pool, POOLS)
+        pools = await store.usage(Pool, OF_CAPABILITIES)
         if pools.count >= limit:
             return RelayFull(
                 f"{pools.count} combinations of capabilities have work waiting, and the relay keeps no more than "
@@ -186,7 +186,7 @@ class Pools:
             self._core.shares.require(
                 RelayFull,
                 origin,
-                await store.usage_from(Pool, POOLS, *origin),
+                await store.usage_from(Pool, OF_CAPABILITIES, *origin),
                 count=Limit(limit, pools.count, 1),
                 holds="the relay keeps",
                 what="combinations of capabilities with work that waits",
@@ -214,7 +214,7 @@ class Pools:
         """Forget one pool that has no work, however short that is; return False if all have work."""
         lag = self._core.store.index_lag
         turns = Turns()
-        for pool in await self._core.store.first(Pool, POOLS, self._core.limits.max_pools):
+        for pool in await self._core.store.first(Pool, OF_CAPABILITIES, self._core.limits.max_pools):
             try:
                 if await self.drop_if_empty(pool, unused_for=2 * lag):
                     return True

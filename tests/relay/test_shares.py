@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -183,6 +184,16 @@ async def test_one_agent_does_not_open_all_pools() -> None:
     await scene.delegate("bad/a", capability=["other"])
 
 
+async def test_work_for_agents_that_have_left_takes_no_pool_from_others() -> None:
+    scene = Crowd(max_pools=5, **FAST)
+    await scene.join("bad/a", "good/b")
+    for n in range(8):
+        await scene.join(f"bad/gone{n}")
+        await scene.delegate("bad/a", to_agent=f"bad/gone{n}")
+        await scene.leave(f"bad/gone{n}")
+    await scene.delegate("good/b", capability="python")
+
+
 async def write(scene: Scene, editor: str, key: str, size: int) -> None:
     async def parts() -> AsyncIterator[bytes]:
         for at in range(0, size, 1000):
@@ -270,3 +281,39 @@ def test_pieces_that_are_allowed_together_are_allowed_one_after_the_other() -> N
                 assert rules.used_up(100, used, 3, 80) is None, (address, agent, others, pieces, piece, known)
                 held, by_address, by_agent = held + 3, by_address + 3, by_agent + 3
     assert allowed > 500
+
+
+async def test_a_write_that_takes_its_time_finds_no_place_that_is_taken_meanwhile() -> None:
+    scene = Crowd(max_files=10, rate_files=0.0, rate_address=0.0)
+    await scene.join("bad/a", "good/b")
+    go = asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b"x"
+        await go.wait()
+
+    async def begin(n: int) -> None:
+        agent = await scene.agent("bad/a")
+        await scene.relay.files.put(agent, Write(key=f"s{n}", content_type="text/plain"), slow(), None)
+
+    under_way = [asyncio.create_task(begin(n)) for n in range(15)]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    go.set()
+    done = await asyncio.gather(*under_way, return_exceptions=True)
+    assert sum(result is None for result in done) == 9
+    assert sum(isinstance(result, StorageFull) for result in done) == 6
+    await write(scene, "good/b", "b", 1)
+
+
+async def test_a_deleted_file_counts_for_the_agent_that_deletes_it() -> None:
+    scene = Crowd(max_files=40, rate_files=0.0, rate_address=0.0)
+    await scene.join("bad/a", "good/b")
+    for n in range(30):
+        await write(scene, "good/b", f"b{n}", 1)
+    for n in range(30):
+        await scene.relay.files.delete(await scene.agent("bad/a"), f"b{n}", None)
+    await write(scene, "good/b", "again", 1)
+    taken, refusal = await taken_of(lambda n: write(scene, "bad/a", f"a{n}", 1))
+    assert taken < 5
+    assert refusal.current["share_of"] in ("address", "agent")

@@ -17,6 +17,8 @@ from clawlink.relay.relay import Relay
 MAX_AGENTS = 1000
 # Agents of an old client that others may bring about by writing to them.
 MAX_WRITTEN_TO = 64
+# All agents of Agent Link count as those of one address, for fair shares.
+_SHARED = "agent link"
 
 
 class Members:
@@ -116,7 +118,9 @@ class Members:
             claim=True,
             idempotency_key=agent_key_of(instance, address),
         )
-        done = await self._relay.agents.register(ask, machine=instance.id, agent_key=None, seen=seen, by_door=True)
+        done = await self._relay.agents.register(
+            ask, machine=instance.id, agent_key=None, address=_SHARED, seen=seen, by_door=True
+        )
         self._agents[address] = done.agent
         if done.agent_key is not None:
             self._keys[address] = done.agent_key
