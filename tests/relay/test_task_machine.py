@@ -641,12 +641,20 @@ class TaskLife(RuleBasedStateMachine):
     async def check_lists_of_workers(self) -> None:
         tasks = [await self.task(id) for id in self.tasks]
         for worker in WORKERS:
-            if await self.store.get(Agent, worker) is not None:
+            agent = await self.store.get(Agent, worker)
+            if agent is not None:
+                its = [t for t in tasks if t.assignee == worker and self.was_its(t, agent)]
                 mine = await self.listed(worker, requests.TasksQuery(assignee=worker, limit=3))
-                assert sorted(mine) == sorted(t.id for t in tasks if t.assignee == worker)
+                assert sorted(mine) == sorted(t.id for t in its)
                 for state in TaskState:
                     mine = await self.listed(worker, requests.TasksQuery(assignee=worker, status=state.value))
-                    assert sorted(mine) == sorted(t.id for t in tasks if t.assignee == worker and t.state is state)
+                    assert sorted(mine) == sorted(t.id for t in its if t.state is state)
+
+    @staticmethod
+    def was_its(task: Task, agent: Agent) -> bool:
+        """Return False for a task that ended unread before the agent registered: it was not for this agent."""
+        unread = all(event.by != agent.id for event in task.history)
+        return not (unread and task.finished_at is not None and task.finished_at < agent.registered_at)
 
     async def finish_everything(self) -> None:
         """Finish what is open: those who have it do, or they all leave or fall silent, and whoever comes then does."""
