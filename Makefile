@@ -37,7 +37,7 @@ coverage: $(READY)
 	$(PYTEST) --cov --cov-report=term-missing:skip-covered --cov-fail-under=95 $(FLAGS)
 
 test-long: $(READY)
-	CLAWLINK_TEST_LONG=1 $(PYTEST) --loops all --stores all tests/store tests/relay tests/server tests/system tests/client/link $(FLAGS)
+	CLAWLINK_TEST_LONG=1 $(PYTEST) --loops all --stores all tests/domain tests/store tests/relay tests/server tests/system tests/client tests/doors $(FLAGS)
 
 test-floors:
 	@$(PYTHON) .ci/environment.py $(VENV)-floors test --floors
