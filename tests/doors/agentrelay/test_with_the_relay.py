@@ -110,4 +110,4 @@ async def test_the_upkeep_of_events_is_measured(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(upkeep_scenarios, "SHARE", 0.002)
     monkeypatch.setattr(upkeep_scenarios, "_STEPS", {})
     rows = await upkeep_scenarios.upkeep(say=lambda what: None, of_doors=DOOR.upkeep_steps())
-    assert [row.what for row in rows] == ["upkeep, longest piece: 100,000 events end at once"]
+    assert "upkeep, longest piece: 100,000 events end at once" in [row.what for row in rows]

@@ -43,8 +43,8 @@ from clawlink.relay.kinds import Kind
 from clawlink.relay.memory import NEW_RECORD_BYTES
 from clawlink.relay.relay import Relay
 from clawlink.relay.shares import Limit
-from clawlink.store import records
 from clawlink.store.base import Drop, Put
+from clawlink.store.records import register
 
 SECRET_LENGTH = 6
 # The one reader of burned contents may repeat its request for so long: the reply may have been lost on its way.
@@ -55,7 +55,7 @@ _LETTERS = string.ascii_letters + string.digits
 KIND = Kind(Pointer, rules.lapse, history=OVER)
 _encode = msgspec.json.Encoder().encode
 
-records.register(Pointer, "agentrelay_event")
+register(Pointer, "agentrelay_event")
 
 
 class Events:
