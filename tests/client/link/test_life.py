@@ -410,8 +410,17 @@ def test_a_message_that_comes_twice_is_handled_once(
 # -- the end -----------------------------------------------------------------------------------------------------------
 
 SCRIPT = """
-import os, pathlib, sys, time
+import logging, os, pathlib, sys, time
 from clawlink import Link
+
+class Draining(logging.Handler):
+    def emit(self, record):
+        if record.msg.startswith("ending"):
+            print("draining", flush=True)
+
+log = logging.getLogger("clawlink.link")
+log.addHandler(Draining())
+log.setLevel(logging.INFO)
 
 link = Link("worker", capabilities=["work"], relay=sys.argv[1], identities=sys.argv[2], drain=float(sys.argv[3]))
 released = pathlib.Path(sys.argv[2]) / "released"
@@ -467,12 +476,13 @@ def test_at_a_signal_it_finishes_what_it_began_even_if_that_blocks_the_loop(
     id = boss.delegate(capability="work", task="x").message_id
     began(process)
     process.send_signal(number)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "draining\n"  # a signal takes its time to arrive
     later = boss.delegate(capability="work", task="y").message_id
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.5)
     (tmp_path / "released").touch()
     assert process.wait(15) == 0
-    assert process.stdout is not None
     assert process.stdout.read() == "ended\n"
     assert boss.wait_for(id, 10).result == "finished"
     assert boss.task(later).status == "queued"  # what was not begun waits for the next
