@@ -418,9 +418,10 @@ class Draining(logging.Handler):
         if record.msg.startswith("ending"):
             print("draining", flush=True)
 
-log = logging.getLogger("clawlink.link")
-log.addHandler(Draining())
-log.setLevel(logging.INFO)
+if sys.argv[4:] == ["tell"]:
+    log = logging.getLogger("clawlink.link")
+    log.addHandler(Draining())
+    log.setLevel(logging.INFO)
 
 link = Link("worker", capabilities=["work"], relay=sys.argv[1], identities=sys.argv[2], drain=float(sys.argv[3]))
 released = pathlib.Path(sys.argv[2]) / "released"
@@ -442,8 +443,8 @@ print("ended", flush=True)
 def start_worker(restartable: Restartable, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     started: list[subprocess.Popen[str]] = []
 
-    def start(kind: str = "", drain: float = 20.0) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", SCRIPT.format(kind), restartable.url, str(tmp_path), str(drain)]
+    def start(kind: str = "", drain: float = 20.0, *tell: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", SCRIPT.format(kind), restartable.url, str(tmp_path), str(drain), *tell]
         process = Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=dict(os.environ))
         started.append(process)
         assert process.stdout is not None
@@ -472,7 +473,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signa
 def test_at_a_signal_it_finishes_what_it_began_even_if_that_blocks_the_loop(
     start_worker: Callable[..., subprocess.Popen[str]], boss: Client, tmp_path: Path, kind: str, number: int
 ) -> None:
-    process = start_worker(kind)
+    process = start_worker(kind, 20.0, "tell")
     id = boss.delegate(capability="work", task="x").message_id
     began(process)
     process.send_signal(number)
