@@ -6,8 +6,9 @@ thresholds, by which switches share their buffers (Choudhury and Hahne, 1998). W
     an address may hold 90 % of what the other addresses leave of the limit
     an agent may hold 90 % of what the other agents of its address leave of the address's share
 
-So an agent that uses less than the others still gets in, and nobody has to know how many there are. A lone address
-reaches 90 % of a limit, and a lone agent 81 %. Agents of no known address have the whole limit together, and a lone
+So no agent and no address alone uses up a limit, and no rule has to know how many there are. A lone address reaches
+90 % of a limit, and a lone agent 81 %. Each further address takes 90 % of the rest, so a few together can fill a limit.
+Agents of no known address have the whole limit together, and a lone
 agent of them reaches 90 % of it. Shares are rounded up, so a lone agent has all of a small limit. A piece of any size
 may always come from an address that holds nothing, and from an agent that holds nothing. With 100 percent the limit
 alone holds.

@@ -7,17 +7,14 @@ import base64
 import codecs
 from collections.abc import AsyncIterator, Hashable, Sequence
 from contextlib import ExitStack, asynccontextmanager
-from typing import Any
 
 import msgspec
 
 from clawlink.domain import file as rules
 from clawlink.domain.agent import Agent
-from clawlink.domain.delivery import Delivery
 from clawlink.domain.file import PRESENT, SharedFile, Version
 from clawlink.domain.limits import MAX_JSON_FILE_BYTES, MAX_REPLY_BYTES
 from clawlink.domain.readers import holds, party
-from clawlink.domain.task import FINAL, Task, by_assignee, by_owner
 from clawlink.errors import TooLarge, UnknownFile
 from clawlink.protocol import replies, requests
 from clawlink.protocol.paths import GET_BLOB
@@ -29,7 +26,7 @@ from clawlink.relay.pages import page_within
 from clawlink.relay.readings import Reading, Readings
 from clawlink.relay.storage import Storage
 from clawlink.relay.task_reads import read_task
-from clawlink.relay.turns import SLICE, Turns
+from clawlink.relay.turns import Turns
 from clawlink.store.base import Reader
 
 # Where a list goes on: behind the files for everyone come those for the asker.
@@ -103,37 +100,13 @@ class FileReads:
             return True
         if asker is None or file.access is None:
             return False
-        async for id in self._tasks_of(asker, file.access.tasks):
+        turns = Turns()
+        for id in reversed(file.access.tasks):
             task, _ = await read_task(self._core.store, id)
             if holds(task, asker):
                 return True
+            await turns.next()
         return False
-
-    async def _tasks_of(self, asker: Agent, tasks: Sequence[str]) -> AsyncIterator[str]:
-        """Give those of the tasks that the asker may hold.
-
-        It is the asker's tasks that are looked at: a file may have many, and looking at them all would tell a stranger,
-        by the time that it takes, that there is such a file. An index that lags does not know all of them, though.
-        """
-        store, turns = self._core.store, Turns()
-        if not tasks or store.index_lag:
-            for id in reversed(tasks):
-                await turns.next()
-                yield id
-            return
-        ended = ((Task, by_assignee(asker.id, state)) for state in FINAL)
-        sources: list[tuple[type[Any], str]] = [(Task, by_owner(asker.id)), (Delivery, by_owner(asker.id)), *ended]
-        for kind, key in sources:
-            after: str | None = None
-            while True:
-                page = await store.page(kind, key, after, SLICE, newest=True)
-                for record in page.records:
-                    await turns.next()
-                    if record.id in tasks:
-                        yield record.id
-                after = page.after
-                if after is None:
-                    break
 
     @asynccontextmanager
     async def open(self, file: SharedFile, version: Version, reader: Hashable, start: int = 0) -> AsyncIterator[Opened]:

@@ -100,7 +100,8 @@ class Responses:
             id, to.id, sender=sender.id, body=body, now=now, address=sender.address, sender_key=sender.key_hash
         )
         await self._mailbox.require_room(new)
-        await self._grants.to_agent(sender, ask.attachments, to)
+        if ask.attachments:
+            await self._grants.to_agent(sender, ask.attachments, to)
         route = self._core.sockets.route(to.id)
         stored = await self._mailbox.put_once(new)
         if stored.body is not body:

@@ -15,7 +15,7 @@ from clawlink.store.base import Usage
 _ASKED_FROM_COUNT = 1000
 
 Held = tuple[Usage, Usage]
-"""What comes from an address, and what comes from an agent."""
+"""The usage of an address, and the usage of an agent."""
 
 
 class Limit(NamedTuple):
@@ -103,7 +103,7 @@ class FairShares:
             over = shares.used_up(int(limit.limit), used, limit.size, self.percent)
             if over is None:
                 continue
-            whose = f"agent {origin.agent}" if over.level is shares.Level.AGENT else "the agents of its address"
+            whose = f"agent {origin.agent}" if over.level is shares.Level.AGENT else "your address"
             more = "" if limit.size == 1 else f", which {limit.size} more would pass"
             raise error(
                 f"{holds} {over.used} {unit} from {whose}, and a fair share is {over.most} at this moment{more}; "

@@ -154,7 +154,8 @@ class Tasks:
         )
         if TaskState(ask.status) in FINAL or ask.result is not None or (ask.progress is None and ask.note is None):
             await self._mailbox.require_room(new, answers=True)
-            await self._grants.to_agent(sender, ask.attachments, requester, answers=True)
+            if ask.attachments:
+                await self._grants.to_agent(sender, ask.attachments, requester, answers=True)
             first = await self._mailbox.put_once(new)
             if first.body != body and not says_the_same(decode(first.body), decode(body)):
                 if TaskState(ask.status) in FINAL:
@@ -165,7 +166,8 @@ class Tasks:
                     current=task.id,
                 )
             return cast("RecipientInfo | None", shown)
-        await self._grants.to_agent(sender, ask.attachments, requester, answers=True)
+        if ask.attachments:
+            await self._grants.to_agent(sender, ask.attachments, requester, answers=True)
         told = await self._mailbox.put_notice(replace(new, merge=rules.merge_of(task.id)), answers=True)
         return cast("RecipientInfo | None", shown) if told else None
 

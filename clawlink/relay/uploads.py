@@ -147,22 +147,23 @@ class Uploads:
             length,
             metadata,
         )
-        known = self._known(upload)
-        if known is not None:
-            return known, False
+        known: Upload | None = None
         try:
-            upload.take_readers(await self._files.require_writable(owner, ask))
-            if length is not None:
-                await upload.intake.expect(length)
-            await core.memory.require(upload.footprint)
-            known = self._known(upload)  # begun meanwhile
-            if known is not None:
-                upload.intake.discard()
-                return known, False
-            self._require_place(owner)
+            known = self._known(upload)
+            if known is None:
+                upload.take_readers(await self._files.require_writable(owner, ask))
+                if length is not None:
+                    await upload.intake.expect(length)
+                await core.memory.require(upload.footprint)
+                known = self._known(upload)  # begun meanwhile
+            if known is None:
+                self._require_place(owner)
         except BaseException:
             upload.intake.discard()
             raise
+        if known is not None:
+            upload.intake.discard()
+            return known, False
         upload.intake.rest()
         self._by_id[id] = upload
         self._memory += upload.footprint

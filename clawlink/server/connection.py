@@ -112,14 +112,11 @@ class _Connection(RequestHandler):
         self._heard = True
         idle = self._waiter is not None and not self._messages
         super().data_received(data)
-        messages = self._messages
-        if messages:
+        if self._messages:
             self.seat.busy()
-            self._ahead = not idle or len(messages) > 1 or not data.endswith(b"\r\n\r\n")
-            return
-        if idle:
+        elif idle:
             self.seat.awaits_head(self._loop.time())
-        self._ahead = not idle or not data.endswith(b"\r\n\r\n")
+        self._ahead = not idle or len(self._messages) > 1 or not data.endswith(b"\r\n\r\n")
 
     def begin(self, request: Request) -> None:
         """Note that a request is handled from now on."""

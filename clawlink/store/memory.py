@@ -442,10 +442,6 @@ class MemoryStore:
         return results
 
     def _commit(self, home: str, changes: tuple[Put | Drop | Absent, ...]) -> None:
-        if len(changes) == 1:
-            change = changes[0]
-            if type(change) is Put and type(change.record) is Delivery and self._add(home, change.record):
-                return
         accepted = []
         for change in changes:
             if isinstance(change, Absent):
@@ -467,34 +463,6 @@ class MemoryStore:
             self._memory += kind.apply(id, old, new)
             if kind is self._deliveries:
                 self._queue(home, old, new)
-
-    def _add(self, home: str, d: Delivery) -> bool:
-        """Store a new delivery that is due, as ``_queue`` does; False if it is not one.
-
-        Nearly all commits are this one, and a broadcast makes thousands of them.
-        """
-        id = d.id
-        kind = self._deliveries
-        if d.version != 1 or d.visible_at > d.stored_at or d.state is not PENDING or id in kind.records:
-            return False
-        if d.mailbox != home:
-            return False
-        grown = kind.apply(id, None, d)
-        box = self._mailboxes.get(home)
-        if box is None:
-            box = self._mailboxes[home] = _Mailbox()
-            grown += _MAILBOX_BYTES
-        _insert(box.ready, d)
-        size = len(d.body)
-        box.count += 1
-        box.bytes += size
-        self._held_count += 1
-        self._held_bytes += size
-        for shares in (box.shares, self._held_shares):
-            if shares is not None:
-                grown += shares.change(d.origin, 1, size)
-        self._memory += grown
-        return True
 
     def _queue(self, mailbox: str, old: Delivery | None, new: Delivery | None) -> None:
         """Move a delivery within its mailbox, or in or out of it."""

@@ -9,11 +9,11 @@ import pytest
 from msgspec.structs import replace
 
 from clawlink.domain import delivery as rules
-from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery, State
 from clawlink.domain.message import Priority
 from clawlink.domain.record import SETTLED
 from clawlink.errors import LeaseLost
+from tests.domain.agents import agent
 from tests.tables import each
 
 NOW = 1_000.0
@@ -521,20 +521,6 @@ def test_the_later_urgent_message_goes_before_the_earlier_normal_one() -> None:
 def test_within_one_priority_the_earlier_goes_first() -> None:
     for arrival in (1, 1_796_000_000_000_000, 2**51 - 2):  # the second is in 2026, the last in May 2041
         assert rules.rank(2, arrival) < rules.rank(2, arrival + 1), arrival
-
-
-def agent(id: str, key: str | None, since: float) -> Agent:
-    return Agent(
-        id=id,
-        version=1,
-        name=id,
-        capabilities=(),
-        machine="",
-        description="",
-        registered_at=since,
-        last_heartbeat=since,
-        key_hash=key,
-    )
 
 
 def test_a_later_bearer_of_an_id_neither_sent_nor_read_a_message() -> None:

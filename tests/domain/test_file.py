@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from clawlink.domain import file as rules
-from clawlink.domain.agent import Agent
 from clawlink.domain.file import ABSENT, PRESENT, Content, FileWrite, Lock, SharedFile
 from clawlink.domain.record import SETTLED
 from clawlink.errors import FileLocked, NotAllowed, UnknownFile, VersionConflict
+from tests.domain.agents import agent
 from tests.tables import each
 
 NOW = 1_000.0
@@ -168,20 +168,6 @@ def test_what_only_one_may_read_has_no_versions_beside_it() -> None:
 
 def require(file: SharedFile | None, editor: str, *, now: float = NOW, force: bool = False) -> None:
     rules.require_unlocked("a/b", file, agent(editor), now, force=force, shown=lambda lock: lock.holder)
-
-
-def agent(id: str, key: str | None = None, since: float = NOW) -> Agent:
-    return Agent(
-        id=id,
-        version=1,
-        name=id,
-        capabilities=(),
-        machine="",
-        description="",
-        registered_at=since,
-        last_heartbeat=since,
-        key_hash=key,
-    )
 
 
 def test_a_lock_is_not_a_later_bearer_s_of_its_holder_s_id() -> None:

@@ -14,22 +14,9 @@ from clawlink.domain.file import ABSENT, PRESENT, RESTRICTED, Content, SharedFil
 from clawlink.domain.readers import Access, admitting, holds, party
 from clawlink.domain.task import Task
 from clawlink.errors import BadRequest, NotAllowed
+from tests.domain.agents import agent
 
 NOW = 1_000.0
-
-
-def agent(id: str, key: str | None = None, registered_at: float = 1.0) -> Agent:
-    return Agent(
-        id=id,
-        version=1,
-        name=id,
-        capabilities=(),
-        machine="",
-        description="",
-        registered_at=registered_at,
-        last_heartbeat=registered_at,
-        key_hash=key,
-    )
 
 
 ANN, BOB, CARA = agent("ann", "k1"), agent("bob", "k2"), agent("cara")
@@ -54,14 +41,14 @@ FILE = put(None, FOR_BOB)
 def test_an_agent_is_known_by_its_key_and_without_one_by_its_registration() -> None:
     for one, other, same in (
         (BOB, BOB, True),
-        (BOB, agent("bob", "k2", registered_at=9.0), True),  # it left, and came back with its key
+        (BOB, agent("bob", "k2", since=9.0), True),  # it left, and came back with its key
         (BOB, agent("bob", "k9"), False),
         (BOB, agent("bob"), False),
         (BOB, agent("rob", "k2"), False),
         (CARA, replace(CARA, last_heartbeat=50.0), True),
         (CARA, agent("cara", "k3"), True),  # it has claimed a key since
-        (CARA, agent("cara", registered_at=9.0), False),
-        (CARA, agent("cara", "k3", registered_at=9.0), False),
+        (CARA, agent("cara", since=9.0), False),
+        (CARA, agent("cara", "k3", since=9.0), False),
         (CARA, None, False),
     ):
         assert party(one).is_(other) is same, (one, other)
@@ -167,7 +154,7 @@ def test_the_holder_of_a_task_is_the_agent_that_claimed_it_and_no_later_one_of_i
     for one, agent_, expected in (
         (task, agent("bob"), True),
         (task, agent("ann"), False),
-        (task, agent("bob", registered_at=21.0), False),
+        (task, agent("bob", since=21.0), False),
         (replace(task, assignee=None, delivered_at=None), agent("bob"), False),
         (None, agent("bob"), False),
     ):

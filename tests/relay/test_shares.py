@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
@@ -11,10 +12,11 @@ import pytest
 
 from clawlink.domain import shares as rules
 from clawlink.domain.shares import Origin
-from clawlink.errors import MailboxFull, Refused, RelayFull, StorageFull
+from clawlink.errors import KeyReused, MailboxFull, Refused, RelayFull, StorageFull
 from clawlink.protocol import requests
 from clawlink.relay.files import Write
 from clawlink.relay.shares import FairShares, Limit
+from clawlink.relay.storage import Intake
 from clawlink.store.base import Usage
 from tests.relay.scene import Scene
 
@@ -317,3 +319,22 @@ async def test_a_deleted_file_counts_for_the_agent_that_deletes_it() -> None:
     taken, refusal = await taken_of(lambda n: write(scene, "bad/a", f"a{n}", 1))
     assert taken < 5
     assert refusal.current["share_of"] in ("address", "agent")
+
+
+async def test_an_upload_that_is_begun_again_leaves_nothing_behind() -> None:
+    scene = Crowd()
+    await scene.join("home/a")
+    owner = await scene.agent("home/a")
+
+    def coming() -> int:
+        gc.collect()
+        return sum(isinstance(known, Intake) for known in gc.get_objects())
+
+    ask = Write(key="k", content_type="text/plain")
+    await scene.relay.uploads.create(owner, ask, 10, "", key="once")
+    before = coming()
+    for n in range(20):
+        await scene.relay.uploads.create(owner, ask, 10, "", key="once")
+        with pytest.raises(KeyReused):
+            await scene.relay.uploads.create(owner, ask, 11 + n, "", key="once")
+    assert coming() == before
