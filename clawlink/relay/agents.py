@@ -258,8 +258,7 @@ class Agents:
 
     async def _require_place(self, agent_id: str, address: str | None) -> None:
         """Refuse an agent too many, of all or of an address. Raises RelayFull."""
-        store = self._core.store
-        registered = await store.usage(Agent, REGISTERED)
+        registered = await self._core.store.usage(Agent, REGISTERED)
         limit = self._core.limits.max_agents
         if registered.count >= limit:
             raise RelayFull(
@@ -269,17 +268,17 @@ class Agents:
                 actual=registered.count,
                 retry_after=_FULL_RETRY_SECONDS,
             )
-        if self._core.shares.contended(registered.count, limit):
-            self._core.shares.require(
-                RelayFull,
-                Origin(address, agent_id),
-                await store.usage_from(Agent, REGISTERED, address, agent_id),
-                count=Limit(limit, registered.count, 1),
-                holds="the relay has",
-                what="agents",
-                then="have some leave, or raise --max-agents",
-                retry_after=_FULL_RETRY_SECONDS,
-            )
+        shares, origin = self._core.shares, Origin(address, agent_id)
+        await shares.require(
+            RelayFull,
+            origin,
+            lambda: shares.under(origin, (Agent, REGISTERED)),
+            count=Limit(limit, registered.count, 1),
+            holds="the relay has",
+            what="agents",
+            then="have some leave, or raise --max-agents",
+            retry_after=_FULL_RETRY_SECONDS,
+        )
 
     async def _require_memory(self, old: Agent | None, new: Agent) -> None:
         """Refuse an agent, or more of its texts, for which there is no memory. Raises StorageFull."""

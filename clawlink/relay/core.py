@@ -60,7 +60,7 @@ class Core:
         self.stats = Stats()
         self.happenings = Happenings(clock)
         self.memory = Memory(store, limits, self.stats)
-        self.shares = FairShares(limits.fair_share)
+        self.shares = FairShares(store, limits.fair_share)
         self.secret = secret or os.urandom(32)
         self.sockets = Sockets()
         self.draining = False

@@ -26,7 +26,7 @@ from clawlink.relay.grants import Grants
 from clawlink.relay.ids import derived, derived_anew
 from clawlink.relay.mailbox import Mailbox, owner
 from clawlink.relay.pools import Pools
-from clawlink.relay.shares import Limit, added
+from clawlink.relay.shares import Limit
 from clawlink.relay.task_reads import read_task
 from clawlink.relay.upkeep import capabilities_of, pool_of
 from clawlink.store.base import Absent, Conflict
@@ -258,18 +258,18 @@ class Delegations:
                 actual=held + size,
                 retry_after=_FULL_RETRY_SECONDS,
             )
-        if self._core.shares.contended(count, limits.max_open_tasks, held + size, limits.max_mailbox_bytes):
-            self._core.shares.require(
-                MailboxFull,
-                new.origin,
-                added([await store.usage_from(kind, key, *new.origin) for kind in (Task, Delivery)]),
-                count=Limit(limits.max_open_tasks, count, 1),
-                bytes=Limit(limits.max_mailbox_bytes, held, size),
-                holds=f"{owner(mailbox)} has",
-                what="tasks without a final answer",
-                then="try again when some are answered",
-                retry_after=_FULL_RETRY_SECONDS,
-            )
+        shares = self._core.shares
+        await shares.require(
+            MailboxFull,
+            new.origin,
+            lambda: shares.under(new.origin, (Task, key), (Delivery, key)),
+            count=Limit(limits.max_open_tasks, count, 1),
+            bytes=Limit(limits.max_mailbox_bytes, held, size),
+            holds=f"{owner(mailbox)} has",
+            what="tasks without a final answer",
+            then="try again when some are answered",
+            retry_after=_FULL_RETRY_SECONDS,
+        )
 
 
 def _some(names: Sequence[str]) -> str | None:

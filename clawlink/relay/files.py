@@ -34,7 +34,7 @@ from clawlink.relay.file_views import lock_info, readers_of
 from clawlink.relay.ids import derived
 from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.memory import NEW_RECORD_BYTES, size_of
-from clawlink.relay.shares import Limit, added
+from clawlink.relay.shares import Limit
 from clawlink.relay.storage import Intake, Storage
 from clawlink.relay.task_reads import read_task
 from clawlink.relay.turns import SLICE, Turns, parts
@@ -169,8 +169,8 @@ class Files:
 
     async def _require_place(self, agent: Agent) -> None:
         """Refuse a file too many, of all or of an agent's share. Raises StorageFull."""
-        limit, store = self._core.limits.max_files, self._core.store
-        there = [await store.usage(SharedFile, key) for key in (PRESENT, RESTRICTED, ABSENT)]
+        limit, keys = self._core.limits.max_files, (PRESENT, RESTRICTED, ABSENT)
+        there = [await self._core.store.usage(SharedFile, key) for key in keys]
         count = sum(usage.count for usage in there)
         if count >= limit:
             raise StorageFull(
@@ -180,17 +180,16 @@ class Files:
                 actual=count + 1,
                 current={"free": 0},
             )
-        if self._core.shares.contended(count, limit):
-            origin = agent.origin
-            self._core.shares.require(
-                StorageFull,
-                origin,
-                added([await store.usage_from(SharedFile, key, *origin) for key in (PRESENT, RESTRICTED, ABSENT)]),
-                count=Limit(limit, count, 1),
-                holds="the relay has",
-                what="files and locks",
-                then="delete some and wait a while, or raise --max-files",
-            )
+        shares, origin = self._core.shares, agent.origin
+        await shares.require(
+            StorageFull,
+            origin,
+            lambda: shares.under(origin, *((SharedFile, key) for key in keys)),
+            count=Limit(limit, count, 1),
+            holds="the relay has",
+            what="files and locks",
+            then="delete some and wait a while, or raise --max-files",
+        )
 
     async def keep(self, intake: Intake, ask: Write) -> Content:
         """Make what has come a content, held once. Raises DigestMismatch if it is not what was to come."""

@@ -163,20 +163,17 @@ class Mailbox:
                 actual=used.bytes + size,
                 retry_after=_FULL_RETRY_SECONDS,
             )
-        if self._core.shares.contended(
-            used.count, limits.max_mailbox_messages * share, used.bytes + size, limits.max_mailbox_bytes * share
-        ):
-            self._core.shares.require(
-                MailboxFull,
-                new.origin,
-                await store.load_from(mailbox, *new.origin),
-                count=Limit(limits.max_mailbox_messages * share, used.count, 1),
-                bytes=Limit(limits.max_mailbox_bytes * share, used.bytes, size),
-                holds=f"{owner(mailbox)} holds",
-                what="messages",
-                then="try again when its owner has read some",
-                retry_after=_FULL_RETRY_SECONDS,
-            )
+        await self._core.shares.require(
+            MailboxFull,
+            new.origin,
+            lambda: store.load_from(mailbox, *new.origin),
+            count=Limit(limits.max_mailbox_messages * share, used.count, 1),
+            bytes=Limit(limits.max_mailbox_bytes * share, used.bytes, size),
+            holds=f"{owner(mailbox)} holds",
+            what="messages",
+            then="try again when its owner has read some",
+            retry_after=_FULL_RETRY_SECONDS,
+        )
 
     async def _require_room_in_all(self, held: Usage, new: Delivery) -> None:
         limits, store, size = self._core.limits, self._core.store, len(new.body)
@@ -188,17 +185,17 @@ class Mailbox:
                 actual=held.bytes + size,
                 retry_after=_FULL_RETRY_SECONDS,
             )
-        if self._core.shares.contended(held.count, math.inf, held.bytes + size, limits.max_stored_bytes):
-            self._core.shares.require(
-                RelayFull,
-                new.origin,
-                await store.load_from(None, *new.origin),
-                bytes=Limit(limits.max_stored_bytes, held.bytes, size),
-                holds="the relay holds",
-                what="messages",
-                then="try again when some have been read",
-                retry_after=_FULL_RETRY_SECONDS,
-            )
+        await self._core.shares.require(
+            RelayFull,
+            new.origin,
+            lambda: store.load_from(None, *new.origin),
+            bytes=Limit(limits.max_stored_bytes, held.bytes, size),
+            records=held.count,
+            holds="the relay holds",
+            what="messages",
+            then="try again when some have been read",
+            retry_after=_FULL_RETRY_SECONDS,
+        )
 
     async def has_room(self, new: Delivery, *, answers: bool = False) -> bool:
         """Return True if a notice finds room in its mailbox."""
@@ -308,10 +305,9 @@ class Mailbox:
         if held.count > self._calm_in_all.records or held.bytes + more > self._calm_in_all.size:
             if held.bytes + more > most:
                 return False
-            if core.shares.contended(held.count, math.inf, held.bytes + more, most):
-                theirs = await core.store.load_from(None, *new.origin)
-                if not core.shares.allow(theirs, new.origin, Limit(most, held.bytes, size), copies):
-                    return False
+            theirs = await core.store.load_from(None, *new.origin)
+            if not core.shares.allow(theirs, new.origin, Limit(most, held.bytes, size), copies):
+                return False
         return await core.memory.has_room(copies * (size + NEW_RECORD_BYTES))
 
     # -- dead letters ------------------------------------------------------------------------------------------------

@@ -155,9 +155,7 @@ class Pools:
         """
         found = await self._core.store.get(Pool, wanted.id)
         if found is None and not make_room:
-            while (full := await self._full(origin)) is not None:
-                if not await self._drop_an_empty_one():
-                    raise full
+            await self._make_place(origin)
         if found is None and origin is not None:
             wanted = replace(wanted, address=origin.address, opened_by=origin.agent)
         if found is None and not make_room:
@@ -168,34 +166,38 @@ class Pools:
             found = replace(found, returns_at=wanted.returns_at)
         return Put((found or wanted).used(self._core.clock()))
 
-    async def _full(self, origin: Origin | None) -> RelayFull | None:
-        """Return the refusal of one pool more; None if it may come."""
-        store, limit = self._core.store, self._core.limits.max_pools
-        pools = await store.usage(Pool, OF_CAPABILITIES)
+    async def _make_place(self, origin: Origin | None) -> None:
+        """Find a place for a pool, if need be that of an empty one. Raises RelayFull."""
+        while True:
+            try:
+                return await self._require_place(origin)
+            except RelayFull:
+                if not await self._drop_an_empty_one():
+                    raise
+
+    async def _require_place(self, origin: Origin | None) -> None:
+        """Refuse a pool too many, of all or of an origin's share. Raises RelayFull."""
+        limit, shares = self._core.limits.max_pools, self._core.shares
+        pools = await self._core.store.usage(Pool, OF_CAPABILITIES)
         if pools.count >= limit:
-            return RelayFull(
+            raise RelayFull(
                 f"{pools.count} combinations of capabilities have work waiting, and the relay keeps no more than "
                 f"{limit}; try again when some of it is done, or raise --max-pools",
                 limit=limit,
                 actual=pools.count,
                 retry_after=_FULL_RETRY_SECONDS,
             )
-        if origin is None or not self._core.shares.contended(pools.count, limit):
-            return None
-        try:
-            self._core.shares.require(
+        if origin is not None:
+            await shares.require(
                 RelayFull,
                 origin,
-                await store.usage_from(Pool, OF_CAPABILITIES, *origin),
+                lambda: shares.under(origin, (Pool, OF_CAPABILITIES)),
                 count=Limit(limit, pools.count, 1),
                 holds="the relay keeps",
                 what="combinations of capabilities with work that waits",
                 then="try again when some of it is done, or raise --max-pools",
                 retry_after=_FULL_RETRY_SECONDS,
             )
-        except RelayFull as full:
-            return full
-        return None
 
     async def drop_if_empty(self, pool: Pool, *, unused_for: float = _EMPTY_SECONDS) -> bool:
         """Forget a pool that has had no work for a while. Raises Conflict if some comes at this moment."""

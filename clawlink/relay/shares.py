@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
 
 from clawlink.domain import shares
 from clawlink.domain.shares import Origin
 from clawlink.errors import OverLimit, StorageFull
-from clawlink.store.base import Usage
+from clawlink.store.base import Store, Usage
 
 # A store counts shares from the first question on; of this many records at most that takes it a millisecond.
 _ASKED_FROM_COUNT = 1000
@@ -33,21 +32,12 @@ class Calm(NamedTuple):
     size: float
 
 
-def added(parts: Iterable[Held]) -> Held:
-    """Add up what several indexes answer."""
-    found = list(parts)
-    address, agent = [a for a, _ in found], [a for _, a in found]
-    return (
-        Usage(sum(u.count for u in address), sum(u.bytes for u in address)),
-        Usage(sum(u.count for u in agent), sum(u.bytes for u in agent)),
-    )
-
-
 class FairShares:
     """The shares of one relay. With 100 percent the agent that comes first may have all of a limit."""
 
-    def __init__(self, percent: int) -> None:
+    def __init__(self, store: Store, percent: int) -> None:
         self.percent = percent
+        self._store = store
         self._asked_from = (percent / 100) ** 2  # no share ends before so much of the limit is in use
 
     def calm(self, limit: float, bytes_limit: float) -> Calm:
@@ -56,13 +46,14 @@ class FairShares:
             return Calm(limit - 1, bytes_limit)
         return Calm(min(_ASKED_FROM_COUNT, limit * self._asked_from) - 1, bytes_limit * self._asked_from)
 
-    def contended(self, count: int, limit: float, bytes: int = 0, bytes_limit: float = math.inf) -> bool:
-        """Return True if so many records, or bytes, of a limit are in use that somebody may have a share."""
-        if self.percent == 100:
-            return False
-        if count >= _ASKED_FROM_COUNT:
-            return True
-        return count + 1 > limit * self._asked_from or bytes > bytes_limit * self._asked_from
+    async def under(self, origin: Origin, *places: tuple[type[Any], str]) -> Held:
+        """Return what an origin has of the records under index keys of their kinds."""
+        found = [await self._store.usage_from(kind, key, *origin) for kind, key in places]
+        address, agent = [a for a, _ in found], [a for _, a in found]
+        return (
+            Usage(sum(u.count for u in address), sum(u.bytes for u in address)),
+            Usage(sum(u.count for u in agent), sum(u.bytes for u in agent)),
+        )
 
     def allow(self, theirs: Held, origin: Origin, piece: Limit, pieces: int) -> bool:
         """Return True if so many pieces may come one after the other. False may mean that only some may come."""
@@ -74,14 +65,15 @@ class FairShares:
         )
         return shares.used_up(int(piece.limit), used, first * (pieces - 1), self.percent) is None
 
-    def require(
+    async def require(
         self,
         error: type[OverLimit] | type[StorageFull],
         origin: Origin,
-        theirs: Held,
+        held: Callable[[], Awaitable[Held]],
         *,
         count: Limit | None = None,
         bytes: Limit | None = None,
+        records: int = 0,
         holds: str,
         what: str,
         then: str,
@@ -89,9 +81,12 @@ class FairShares:
     ) -> None:
         """Refuse a piece that would pass the share of its agent, or of the agent's address. Raises ``error``.
 
-        The sentence is "{holds} 77 {what} from agent X, and a fair share is 77 at this moment; {then}".
+        ``held`` tells what they have, and is asked only if somebody may have a share; ``records`` is how many there are
+        of all. The sentence is "{holds} 77 {what} from agent X, and a fair share is 77 at this moment; {then}".
         """
-        by_address, by_agent = theirs
+        if not self._contended(count, bytes, records):
+            return
+        by_address, by_agent = await held()
         known = origin.address is not None
         for limit, unit, address, agent in (
             (count, what, by_address.count, by_agent.count),
@@ -113,3 +108,10 @@ class FairShares:
                 retry_after=retry_after,
                 current={"share_of": over.level.value, "used": over.used},
             )
+
+    def _contended(self, count: Limit | None, bytes: Limit | None, records: int) -> bool:
+        if self.percent == 100:
+            return False
+        if records >= _ASKED_FROM_COUNT or (count is not None and count.used >= _ASKED_FROM_COUNT):
+            return True
+        return any(x is not None and x.used + x.size > x.limit * self._asked_from for x in (count, bytes))

@@ -14,7 +14,7 @@ from clawlink.domain.shares import Origin, Used, used_up
 from clawlink.errors import StorageFull, TooLarge
 from clawlink.relay.complaints import Complaints
 from clawlink.relay.core import Core
-from clawlink.relay.shares import Held, Limit, added
+from clawlink.relay.shares import Held, Limit
 from clawlink.store.base import Blobs, Draft, Reader, Usage
 
 # An upload that nothing came of for so long gives its room to others, once there is too little.
@@ -35,6 +35,7 @@ class Storage:
         core.memory.trim = blobs.trim
         self._replaced: set[str] = set()  # files whose newest version makes room for the one that comes
         self._coming: set[Intake] = set()
+        self._calm = core.shares.calm(math.inf, core.limits.max_files_bytes)
 
     @property
     def used(self) -> int:
@@ -86,7 +87,7 @@ class Storage:
 
     def contended(self, more: int) -> bool:
         """Return True if so much room is taken that a writer may have its share."""
-        return self._core.shares.contended(0, math.inf, self.used + more, self._core.limits.max_files_bytes)
+        return self.used + more > self._calm.size
 
     async def require_share(self, intake: Intake, more: int) -> None:
         """Refuse more of a content than its writer, or the writer's address, may have. Raises StorageFull.
@@ -97,15 +98,13 @@ class Storage:
         old = await self._core.store.get(SharedFile, intake.key)
         if old is not None and old.counts_for == intake.origin.agent and intake.size + more <= old.weight:
             return
-        theirs = await self._held_by(intake.origin, but=intake, replaced=old)
         replaced = 0 if old is None else old.weight
-        self._core.shares.require(
+        before = max(self.used - intake.size - replaced, 0)
+        await self._core.shares.require(
             StorageFull,
             intake.origin,
-            theirs,
-            bytes=Limit(
-                self._core.limits.max_files_bytes, max(self.used - intake.size - replaced, 0), intake.size + more
-            ),
+            lambda: self._held_by(intake.origin, but=intake, replaced=old),
+            bytes=Limit(self._core.limits.max_files_bytes, before, intake.size + more),
             holds="the relay holds",
             what="files",
             then="delete some, or start the relay with a higher --max-files-bytes",
@@ -113,8 +112,7 @@ class Storage:
 
     async def _held_by(self, origin: Origin, *, but: Intake | None, replaced: SharedFile | None) -> Held:
         """Return what an address and an agent hold of all files and uploads, without a file that is replaced."""
-        store = self._core.store
-        address, agent = added([await store.usage_from(SharedFile, key, *origin) for key in (PRESENT, RESTRICTED)])
+        address, agent = await self._core.shares.under(origin, (SharedFile, PRESENT), (SharedFile, RESTRICTED))
         of_address, of_agent = address.bytes, agent.bytes
         for other in self._coming:
             if other is not but:

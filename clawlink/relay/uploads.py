@@ -30,7 +30,7 @@ from clawlink.errors import (
 from clawlink.relay.core import Core
 from clawlink.relay.files import Files, Write
 from clawlink.relay.ids import derived
-from clawlink.relay.shares import Limit
+from clawlink.relay.shares import Held, Limit
 from clawlink.relay.storage import SILENT_SECONDS, Intake, Storage, new_hash
 from clawlink.store.base import Usage
 
@@ -157,7 +157,7 @@ class Uploads:
                 await core.memory.require(upload.footprint)
                 known = self._known(upload)  # begun meanwhile
             if known is None:
-                self._require_place(owner)
+                await self._require_place(owner)
         except BaseException:
             upload.intake.discard()
             raise
@@ -181,7 +181,7 @@ class Uploads:
             )
         return known
 
-    def _require_place(self, owner: Agent) -> None:
+    async def _require_place(self, owner: Agent) -> None:
         """Refuse one upload too many, of all or of one agent; those that are finished make room first."""
         limit = self._core.limits.max_agent_uploads
         own = sum(upload.owner == owner.id and upload.written is None for upload in self._by_id.values())
@@ -203,18 +203,22 @@ class Uploads:
                     actual=limit + 1,
                 )
             self._remove(oldest.id)
-        self._require_share(owner, limit)
+        await self._require_share(owner, limit)
 
-    def _require_share(self, owner: Agent, limit: int) -> None:
+    async def _require_share(self, owner: Agent, limit: int) -> None:
         """Refuse more than a fair share of all uploads. Raises StorageFull."""
         under_way = [upload for upload in self._by_id.values() if upload.written is None]
-        self._core.shares.require(
-            StorageFull,
-            owner.origin,
-            (
+
+        async def held() -> Held:
+            return (
                 Usage(sum(upload.address == owner.address for upload in under_way), 0),
                 Usage(sum(upload.owner == owner.id for upload in under_way), 0),
-            ),
+            )
+
+        await self._core.shares.require(
+            StorageFull,
+            owner.origin,
+            held,
             count=Limit(limit, len(under_way), 1),
             holds="the relay has",
             what="uploads under way",

@@ -18,6 +18,7 @@ from clawlink.relay.files import Write
 from clawlink.relay.shares import FairShares, Limit
 from clawlink.relay.storage import Intake
 from clawlink.store.base import Usage
+from clawlink.store.memory import MemoryStore
 from tests.relay.scene import Scene
 
 FAST: dict[str, Any] = {"rate_agent": 0.0, "rate_pair": 0.0}
@@ -264,7 +265,7 @@ async def test_an_upload_under_way_counts_for_its_owner() -> None:
 
 
 def test_pieces_that_are_allowed_together_are_allowed_one_after_the_other() -> None:
-    shares = FairShares(80)
+    shares = FairShares(MemoryStore(), 80)
     allowed = 0
     for address, agent, others, pieces in itertools.product(
         range(0, 40, 4), range(0, 20, 4), range(0, 90, 6), range(1, 5)

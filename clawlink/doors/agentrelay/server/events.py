@@ -197,15 +197,15 @@ class Events:
         used = await store.usage(Pointer, KNOWN)
         of_events = Limit(limits.max_events, used.count, count) if count else None
         of_bytes = Limit(limits.max_events_bytes, used.bytes, growth) if growth > 0 else None
-        if not self._core.shares.contended(used.count, limits.max_events, used.bytes + growth, limits.max_events_bytes):
-            return
+        shares = self._core.shares
         try:
-            self._core.shares.require(
+            await shares.require(
                 RelayFull,
                 origin,
-                await store.usage_from(Pointer, KNOWN, *origin),
+                lambda: shares.under(origin, (Pointer, KNOWN)),
                 count=of_events,
                 bytes=of_bytes,
+                records=used.count,
                 holds="the relay knows",
                 what="events of AgentRelay",
                 then="try again when some have expired, or raise --max-events or --max-events-bytes",
