@@ -9,25 +9,19 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from typing import NamedTuple
 
-from msgspec.structs import replace
-
 from clawlink.domain import access, looks
 from clawlink.domain import agent as rules
 from clawlink.domain.agent import (
     REGISTERED,
-    TAKING_SECONDS,
     Agent,
-    NameHold,
     Presence,
     by_capability,
     by_id,
-    by_looks,
     by_name,
     fold,
 )
 from clawlink.domain.limits import AGENT_KEY_BITS, MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH, PRESENCE_AUDIENCE
 from clawlink.domain.message import AgentJoined, AgentLeft, Priority, encode
-from clawlink.domain.pool import Pool, is_heir
 from clawlink.domain.shares import Origin
 from clawlink.domain.topic import EVERYTHING
 from clawlink.errors import AmbiguousName, BadRequest, NameTaken, NotAllowed, RelayFull, StoreUnavailable, UnknownAgent
@@ -41,9 +35,10 @@ from clawlink.relay.directory import Directory, card
 from clawlink.relay.ids import derived
 from clawlink.relay.mailbox import Mailbox
 from clawlink.relay.memory import size_of
+from clawlink.relay.names import Names
 from clawlink.relay.shares import Limit
 from clawlink.relay.turns import Turns, parts
-from clawlink.store.base import Conflict, Drop, Put
+from clawlink.store.base import Drop, Put
 
 _TOUCH_SECONDS = 1.0
 _FULL_RETRY_SECONDS = 60.0
@@ -70,6 +65,7 @@ class Agents:
     def __init__(self, core: Core, mailbox: Mailbox, arrivals: Arrivals, *, require_keys: bool) -> None:
         self._core = core
         self._mailbox = mailbox
+        self._names = Names(core)
         self._arrivals = arrivals
         self.keys_required = require_keys
         self._reserved: Callable[[str], bool] = lambda address: False
@@ -163,14 +159,14 @@ class Agents:
         if old is None:
             _require_plain(agent_id, field="agent_id")
             await self._require_place(agent_id, address)
-            await self._require_free_id(agent_id, now, claimed=key_hash is not None)
-            await self._require_its_own(agent_id, name, key_hash)
+            await self._names.require_free_id(agent_id, now, claimed=key_hash is not None)
+            await self._names.require_its_own(agent_id, name, key_hash)
         claimed = key_hash is not None
         if old is None or old.name != name:
             _require_plain(name, field="name")
         takes_name = old is None or fold(old.name) != fold(name) or (claimed and old.key_hash is None)
         if takes_name:
-            await self._require_free_name(name, agent_id, claimed=claimed)
+            await self._names.require_free_name(name, agent_id, claimed=claimed)
         subscriptions = (EVERYTHING,) if old is None else old.subscriptions
         if ask.subscriptions is not None:
             subscriptions = tuple(dict.fromkeys(ask.subscriptions))
@@ -191,17 +187,17 @@ class Agents:
             address=address if old is None else rules.counted_at(old, address, now, core.limits),
         )
         await self._require_memory(old, agent)
-        await self._take_name(name, agent_id, now, claimed=claimed)
+        await self._names.take(name, agent_id, now, claimed=claimed)
         await core.commit(agent.home, Put(agent))
         if takes_name and not claimed:
-            await self._require_kept_name(agent, old, now)
+            await self._names.require_kept(agent, old, now)
         self.directory.add(agent_id)
         self._left.pop(agent_id, None)
         if old is None:
             await self.tell(agent, AgentJoined, now)
             core.happenings.note("joined", agent_name=name, agent_id=agent_id, claimed=claimed)
         elif fold(old.name) != fold(name):
-            await self._give_up_name(old)
+            await self._names.give_up(old)
             core.happenings.note("renamed", agent_name=name, agent_id=agent_id, before=old.name)
         if seen and old is not None and self.presence(old) is Presence.STALE:
             core.happenings.note("came back", agent_name=name, agent_id=agent_id)
@@ -285,138 +281,6 @@ class Agents:
         growth = size_of(new) - (0 if old is None else size_of(old))
         if growth > 0:
             await self._core.memory.require(growth)
-
-    async def _require_free_id(self, agent_id: str, now: float, *, claimed: bool) -> None:
-        """Refuse an id that is another agent's name or id when folded: mail for that agent would go astray."""
-        for other in await self._listed(by_id(agent_id), fold(agent_id)):
-            if other.id != agent_id and rules.holds_id(other, now, self._core.limits, from_claimed=claimed):
-                raise NameTaken(
-                    f"the agent_id {agent_id!r} is the one of agent {other.id} but for letter case or the form of its "
-                    "characters; choose another agent_id",
-                    field="agent_id",
-                    current={"agent_id": other.id, "last_heartbeat": other.last_heartbeat},
-                )
-        await self._require_own_looks(agent_id, agent_id, field="agent_id")
-        hold = await self._core.store.get(NameHold, fold(agent_id))
-        if hold is not None and hold.agent_id != agent_id:
-            await self._require_let_go(hold, agent_id, now, field="agent_id", from_claimed=True)
-
-    async def _require_its_own(self, agent_id: str, name: str, key_hash: str | None) -> None:
-        """Refuse an id in whose mailbox tasks wait for an agent with another key, or else of another name."""
-        pool = await self._core.store.get(Pool, agent_id)
-        if pool is not None and not is_heir(pool, name, key_hash):
-            what = "name" if pool.key_hash is None else "agent key"
-            raise NameTaken(
-                f"in the mailbox of {agent_id!r} tasks wait for the agent that has left it; "
-                f"register with the {what} that it had, or choose another agent_id",
-                field="agent_id",
-            )
-
-    async def _require_free_name(self, name: str, agent_id: str, *, claimed: bool) -> None:
-        """Refuse a name that is another agent's id when folded, or looks like a claimed one.
-
-        Agents without a key may have one name, as in 1.0.x; then mail goes to the agent with that id.
-        """
-        for other in await self._listed(by_id(name), fold(name)):
-            if other.id != agent_id and (claimed or other.key_hash is not None):
-                raise NameTaken(
-                    f"the name {name!r} is the id of another agent, {other.id}; choose another name",
-                    field="name",
-                    current={"agent_id": other.id, "last_heartbeat": other.last_heartbeat},
-                )
-        await self._require_own_looks(name, agent_id, field="name")
-
-    async def _require_own_looks(self, shown: str, agent_id: str, *, field: str) -> None:
-        for other in await self._listed(by_looks(shown)):
-            if other.id != agent_id and fold(shown) not in (fold(other.name), fold(other.id)):
-                raise NameTaken(
-                    f"{shown!a} looks like the name or id of the claimed agent {other.id}; choose another {field}",
-                    field=field,
-                    current={"agent_id": other.id, "last_heartbeat": other.last_heartbeat},
-                )
-
-    async def _listed(self, key: str, *ids: str) -> list[Agent]:
-        """Return the agents that have an index key now, of those that the index shows and of these ids: it may lag."""
-        store = self._core.store
-        found = dict.fromkeys([*(agent.id for agent in await store.first(Agent, key, _NAMESAKES)), *ids])
-        agents = [await store.get(Agent, id) for id in found]
-        return [agent for agent in agents if agent is not None and key in agent.index_keys]
-
-    async def _take_name(self, name: str, agent_id: str, now: float, *, claimed: bool) -> None:
-        store = self._core.store
-        other = await store.get(Agent, name)
-        if other is not None and other.id != agent_id:
-            raise NameTaken(f"the name {name!r} is the id of another agent; choose another name", field="name")
-        hold = await store.get(NameHold, fold(name))
-        if hold is not None and hold.agent_id == agent_id:
-            return
-        if hold is not None:
-            await self._require_let_go(hold, name, now, field="name", from_claimed=claimed)
-        if claimed:  # agents without a key may share the name, and the hold tells of one of them only
-            for namesake in await self._listed(by_name(name)):
-                if namesake.id != agent_id:
-                    self._require_given_up(namesake, name, now, field="name", from_claimed=True)
-        taken = NameHold(
-            id=fold(name),
-            version=1 if hold is None else hold.version + 1,
-            agent_id=agent_id,
-            taken_at=now,
-            claimed=claimed,
-        )
-        await self._core.commit(taken.home, Put(taken))
-
-    async def _require_kept_name(self, agent: Agent, old: Agent | None, now: float) -> None:
-        """Withdraw an agent without a key if a claim has taken its name at the same moment. Raises NameTaken.
-
-        Agents without a key may share a name, and its hold tells of the last one alone: a claim may not see this agent.
-        """
-        hold = await self._core.store.get(NameHold, fold(agent.name))
-        if hold is None or hold.agent_id == agent.id:
-            return
-        try:
-            await self._require_let_go(hold, agent.name, now, field="name", from_claimed=False)
-        except NameTaken:
-            await self._withdraw(agent.id, old)
-            raise
-
-    @retrying
-    async def _withdraw(self, agent_id: str, old: Agent | None) -> None:
-        """Undo a registration: remove the agent, or make it again what it was."""
-        present = await self._core.store.get(Agent, agent_id)
-        if present is not None:
-            change = Drop(present) if old is None else Put(replace(old, version=present.version + 1))
-            await self._core.commit(present.home, change)
-
-    async def _require_let_go(self, hold: NameHold, name: str, now: float, *, field: str, from_claimed: bool) -> None:
-        holder = await self._core.store.get(Agent, hold.agent_id)
-        if holder is not None:
-            self._require_given_up(holder, name, now, field=field, from_claimed=from_claimed)
-        has_it = holder is not None and fold(holder.name) == hold.id
-        if not has_it and rules.is_being_taken(hold, now, from_claimed=from_claimed):
-            raise NameTaken(
-                f"{name!r} is being registered by another agent at this moment; try again in "
-                f"{TAKING_SECONDS:g} s, or choose another name",
-                field=field,
-                retry_after=TAKING_SECONDS,
-                current={"agent_id": hold.agent_id},
-            )
-
-    def _require_given_up(self, holder: Agent, name: str, now: float, *, field: str, from_claimed: bool) -> None:
-        if rules.holds_name(holder, name, now, self._core.limits, from_claimed=from_claimed):
-            raise NameTaken(
-                f"{name!r} is held by agent {holder.id}, last seen {now - holder.last_heartbeat:.0f} s ago; "
-                "register with its agent_id (and key) to resume it, or choose another name",
-                field=field,
-                current={"agent_id": holder.id, "last_heartbeat": holder.last_heartbeat},
-            )
-
-    async def _give_up_name(self, agent: Agent) -> None:
-        hold = await self._core.store.get(NameHold, fold(agent.name))
-        if hold is not None and hold.agent_id == agent.id:
-            try:
-                await self._core.commit(hold.home, Drop(hold))
-            except Conflict:  # someone else has taken the name at this moment: it is theirs
-                return
 
     # -- be there ----------------------------------------------------------------------------------------------------
 
@@ -568,7 +432,7 @@ class Agents:
         if agent is not None:
             await core.commit(agent.home, Drop(agent), await heirs(agent))
             self.directory.remove(agent_id)
-            await self._give_up_name(agent)
+            await self._names.give_up(agent)
         return agent
 
     # -- tell the others ---------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ Every method runs without suspending, so nothing changes between a read and the 
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Container, Sequence
 from heapq import heappop, heappush
 from itertools import chain, islice
@@ -13,245 +13,19 @@ from operator import attrgetter
 from typing import Any
 
 from clawlink.domain.delivery import DEAD, PENDING, Delivery, by_dead
-from clawlink.domain.record import text_bytes
 from clawlink.store.base import Absent, Batch, Conflict, Drop, Failed, Page, Put, R, Usage
-from clawlink.store.ids import Ids
+from clawlink.store.tables import NOTHING, Shares, Table
 
 _rank = attrgetter("rank")
-_NOTHING = Usage(0, 0)
 # A mailbox's heap keeps entries of leases that were settled before they lapsed; past this many it is cleaned.
 _STALE_ENTRIES = 64
 _CLEANED_AT_ONCE = 8
 # At most this many entries of a heap are moved in one go: a few milliseconds.
 _AT_ONCE = 512
 
-# The bytes that the store adds to the footprint of records, measured: an entry in a dict of ids; the place of a record
-# in the table of its kind; an index beside its key; a second of the calendar; a mailbox; an entry in its heap; and the
-# count of what comes from an agent or an address.
-_ENTRY_BYTES = 70
-_PLACE_BYTES = 60
-_INDEX_BYTES = 290
-_SECOND_BYTES = 280
+# The bytes that a mailbox takes, and an entry in its heap, measured; `clawlink.store.tables` has those of tables.
 _MAILBOX_BYTES = 320
 _LATER_BYTES = 96
-_SHARE_BYTES = 190
-
-
-class _Shares:
-    """How many records, and how many bytes, come from each address and from each agent.
-
-    They are counted from the first question on, for most indexes and mailboxes are never asked.
-    """
-
-    __slots__ = ("_by_address", "_by_agent")
-
-    def __init__(self) -> None:
-        self._by_address: dict[str | None, list[int]] = {}
-        self._by_agent: dict[str, list[int]] = {}
-
-    def change(self, origin: tuple[str | None, str], count: int, size: int) -> int:
-        """Count records in, or out again. Return by how many bytes memory has grown."""
-        address, agent = origin
-        return _change(self._by_address, address, count, size) + _change(self._by_agent, agent, count, size)
-
-    def of(self, address: str | None, agent: str) -> tuple[Usage, Usage]:
-        """Return what comes from the address, and what comes from the agent."""
-        return _usage(self._by_address.get(address)), _usage(self._by_agent.get(agent))
-
-    @property
-    def memory(self) -> int:
-        return _SHARE_BYTES * (len(self._by_address) + len(self._by_agent))
-
-
-def _change(table: dict[Any, list[int]], key: str | None, count: int, size: int) -> int:
-    share = table.get(key)
-    if share is None:
-        table[key] = [count, size]
-        return _SHARE_BYTES
-    share[0] += count
-    share[1] += size
-    if share[0]:
-        return 0
-    del table[key]
-    return -_SHARE_BYTES
-
-
-def _usage(share: list[int] | None) -> Usage:
-    return _NOTHING if share is None else Usage(share[0], share[1])
-
-
-class _Index(Ids):
-    """The ids under a key, in the order they came, the weight of their records, and where these come from."""
-
-    __slots__ = ("bytes", "shares")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = 0
-        self.shares: _Shares | None = None
-
-
-class _Kind:
-    """All records of one kind, their indexes, and the calendar: which of them end in which second.
-
-    ``seconds`` are the seconds of the calendar, sorted. ``arrivals`` is the last number given to an id under a key.
-    ``shared`` counts the indexes that know where their records come from.
-    """
-
-    __slots__ = ("arrivals", "calendar", "indexes", "records", "seconds", "shared")
-
-    def __init__(self) -> None:
-        self.records: dict[str, Any] = {}
-        self.indexes: dict[str, _Index] = {}
-        self.calendar: dict[int, Ids] = {}
-        self.seconds: list[int] = []
-        self.arrivals = 0
-        self.shared = 0
-
-    def apply(self, id: str, old: Any, new: Any) -> int:
-        """Put ``new`` in the place of ``old``; either may be None. Return by about how many bytes memory has grown."""
-        if old is None:
-            return self._add(id, new)
-        if new is None:
-            return self._remove(id, old)
-        self.records[id] = new
-        grown: int = new.footprint - old.footprint
-        old_keys, new_keys = old.index_keys, new.index_keys
-        if old_keys or new_keys:
-            old_weight = old.weight if old_keys else 0
-            new_weight = new.weight if new_keys else 0
-            if self.shared and old_keys:
-                grown += self._share(old, old_keys, -1, -old_weight)
-            if old_keys != new_keys:
-                self.arrivals += 1
-                for key in old_keys:
-                    if key not in new_keys:
-                        grown -= self._unindex(id, key, old_weight)
-                for key in new_keys:
-                    if key not in old_keys:
-                        grown += self._index(id, key, new_weight)
-            if old_weight != new_weight and old_keys:
-                for key in new_keys:
-                    if key in old_keys:
-                        self.indexes[key].bytes += new_weight - old_weight
-            if self.shared and new_keys:
-                grown += self._share(new, new_keys, 1, new_weight)
-        if old.ends_at != new.ends_at:
-            grown -= self._calendar_out(id, old.ends_at)  # first: it may be the same second
-            grown += self._calendar_in(id, new.ends_at)
-        return grown
-
-    def _add(self, id: str, new: Any) -> int:
-        self.records[id] = new
-        grown: int = new.footprint + _PLACE_BYTES + text_bytes(id)
-        keys = new.index_keys
-        if keys:
-            weight = new.weight
-            self.arrivals += 1
-            for key in keys:
-                grown += self._index(id, key, weight)
-            if self.shared:
-                grown += self._share(new, keys, 1, weight)
-        return grown + self._calendar_in(id, new.ends_at)
-
-    def _remove(self, id: str, old: Any) -> int:
-        del self.records[id]
-        shrunk: int = old.footprint + _PLACE_BYTES + text_bytes(id)
-        keys = old.index_keys
-        if keys:
-            weight = old.weight
-            if self.shared:
-                shrunk -= self._share(old, keys, -1, -weight)
-            for key in keys:
-                shrunk += self._unindex(id, key, weight)
-        return -shrunk - self._calendar_out(id, old.ends_at)
-
-    def _index(self, id: str, key: str, weight: int) -> int:
-        """Add an id to an index. Return by how many bytes memory has grown."""
-        index = self.indexes.get(key)
-        if index is None:
-            index = self.indexes[key] = _Index()
-            index.bytes = weight
-            index.add(id, self.arrivals)
-            return _ENTRY_BYTES + _INDEX_BYTES + text_bytes(key, sent=False)
-        index.bytes += weight
-        index.add(id, self.arrivals)
-        return _ENTRY_BYTES
-
-    def _unindex(self, id: str, key: str, weight: int) -> int:
-        """Remove an id from an index. Return by how many bytes memory has shrunk."""
-        index = self.indexes[key]
-        index.bytes -= weight
-        index.remove(id)
-        if index:
-            return _ENTRY_BYTES
-        del self.indexes[key]
-        self.shared -= index.shares is not None
-        return _ENTRY_BYTES + _INDEX_BYTES + text_bytes(key, sent=False)
-
-    def _share(self, record: Any, keys: tuple[str, ...], count: int, size: int) -> int:
-        """Count a record in or out where shares are known. Return by how many bytes memory has grown."""
-        grown = 0
-        for key in keys:
-            index = self.indexes[key]
-            if index.shares is not None:
-                grown += index.shares.change(record.origin, count, size)
-        return grown
-
-    def shares(self, key: str) -> tuple[_Shares, int]:
-        """Return where the records of an index come from, and by how many bytes memory has grown for that."""
-        index = self.indexes.get(key)
-        if index is None:
-            return _Shares(), 0
-        if index.shares is not None:
-            return index.shares, 0
-        index.shares = _Shares()
-        self.shared += 1
-        for id in index:
-            record = self.records[id]
-            index.shares.change(record.origin, 1, record.weight)
-        return index.shares, index.shares.memory
-
-    def page(self, key: str, after: str | None, limit: int, *, newest: bool) -> Page[Any]:
-        """Return the records under ``key`` that came after the number ``after``, or before it, ``newest`` first."""
-        index = self.indexes.get(key)
-        if index is None:
-            return Page((), None)
-        if after is None or not after.isdecimal():
-            ids = list(islice(reversed(index) if newest else index, limit + 1))
-        else:
-            ids = index.after(int(after), limit + 1, newest=newest)
-        records = [self.records[id] for id in ids[:limit]]
-        if len(ids) <= limit or not records:
-            return Page(records, None)
-        return Page(records, str(index.number(ids[limit - 1])))
-
-    def _calendar_in(self, id: str, ends_at: float | None) -> int:
-        """Add an id to the calendar. Return by how many bytes memory has grown."""
-        if ends_at is None:
-            return 0
-        second = int(ends_at)
-        ids = self.calendar.get(second)
-        if ids is not None:
-            ids.add(id, 0)
-            return _ENTRY_BYTES
-        ids = self.calendar[second] = Ids()
-        ids.add(id, 0)
-        insort(self.seconds, second)
-        return _ENTRY_BYTES + _SECOND_BYTES
-
-    def _calendar_out(self, id: str, ends_at: float | None) -> int:
-        """Remove an id from the calendar. Return by how many bytes memory has shrunk."""
-        if ends_at is None:
-            return 0
-        second = int(ends_at)
-        ids = self.calendar[second]
-        ids.remove(id)
-        if ids:
-            return _ENTRY_BYTES
-        del self.calendar[second]
-        del self.seconds[bisect_left(self.seconds, second)]
-        return _ENTRY_BYTES + _SECOND_BYTES
 
 
 class _Mailbox:
@@ -265,7 +39,7 @@ class _Mailbox:
     def __init__(self) -> None:
         self.count = 0
         self.bytes = 0
-        self.shares: _Shares | None = None
+        self.shares: Shares | None = None
         self.ready: list[Delivery] = []
         self.later: list[tuple[float, str, int]] = []
         self.older: list[tuple[float, str, int]] = []
@@ -278,18 +52,18 @@ class MemoryStore:
     homes_at_once = 32  # a fraction of a millisecond
 
     def __init__(self) -> None:
-        self._deliveries = _Kind()
-        self._kinds: dict[type[Any], _Kind] = {Delivery: self._deliveries}
+        self._deliveries = Table()
+        self._kinds: dict[type[Any], Table] = {Delivery: self._deliveries}
         self._mailboxes: dict[str, _Mailbox] = {}
         self._held_count = 0
         self._held_bytes = 0
-        self._held_shares: _Shares | None = None
+        self._held_shares: Shares | None = None
         self._memory = 0
 
-    def _kind(self, kind: type[Any]) -> _Kind:
+    def _kind(self, kind: type[Any]) -> Table:
         found = self._kinds.get(kind)
         if found is None:
-            found = self._kinds[kind] = _Kind()
+            found = self._kinds[kind] = Table()
         return found
 
     # -- read --------------------------------------------------------------------------------------------------------
@@ -321,7 +95,7 @@ class MemoryStore:
     async def usage(self, kind: type[R], key: str) -> Usage:
         found = self._kinds.get(kind)
         index = None if found is None else found.indexes.get(key)
-        return _NOTHING if index is None else Usage(len(index), index.bytes)
+        return NOTHING if index is None else Usage(len(index), index.bytes)
 
     async def usage_from(self, kind: type[R], key: str, address: str | None, agent: str) -> tuple[Usage, Usage]:
         shares, grown = self._kind(kind).shares(key)
@@ -330,11 +104,11 @@ class MemoryStore:
 
     async def load(self, mailbox: str) -> Usage:
         box = self._mailboxes.get(mailbox)
-        return _NOTHING if box is None else Usage(box.count, box.bytes)
+        return NOTHING if box is None else Usage(box.count, box.bytes)
 
     async def loads(self, mailboxes: Sequence[str]) -> Sequence[Usage]:
         boxes = map(self._mailboxes.get, mailboxes)
-        return [_NOTHING if box is None else Usage(box.count, box.bytes) for box in boxes]
+        return [NOTHING if box is None else Usage(box.count, box.bytes) for box in boxes]
 
     async def total(self) -> Usage:
         return Usage(self._held_count, self._held_bytes)
@@ -346,7 +120,7 @@ class MemoryStore:
             return self._held_shares.of(address, agent)
         box = self._mailboxes.get(mailbox)
         if box is None:
-            return _NOTHING, _NOTHING
+            return NOTHING, NOTHING
         if box.shares is None:
             box.shares = self._shares_of(mailbox)
         return box.shares.of(address, agent)
@@ -386,9 +160,9 @@ class MemoryStore:
                 found[filed.id] = filed
         return list(found.values())
 
-    def _shares_of(self, *mailboxes: str) -> _Shares:
+    def _shares_of(self, *mailboxes: str) -> Shares:
         """Count where the messages of mailboxes come from."""
-        shares = _Shares()
+        shares = Shares()
         for mailbox in mailboxes:
             box = self._mailboxes[mailbox]
             dead = self._deliveries.indexes.get(by_dead(mailbox), ())

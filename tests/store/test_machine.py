@@ -19,7 +19,7 @@ from clawlink.domain import delivery as rules
 from clawlink.domain.delivery import Delivery, State
 from clawlink.domain.message import Priority
 from clawlink.domain.record import SETTLED, text_bytes
-from clawlink.store import memory
+from clawlink.store import memory, tables
 from clawlink.store.base import Absent, Batch, Conflict, Drop, Put, Usage
 from clawlink.store.memory import MemoryStore
 from tests.effort import size
@@ -102,11 +102,11 @@ def counted(store: MemoryStore) -> int:
     """Return how much memory the store should say is in use, from all that it holds at this moment."""
     total = 0
     for kind in store._kinds.values():
-        total += sum(memory._PLACE_BYTES + text_bytes(record.id) + record.footprint for record in kind.records.values())
+        total += sum(tables.PLACE_BYTES + text_bytes(record.id) + record.footprint for record in kind.records.values())
         for key, index in kind.indexes.items():
-            total += memory._INDEX_BYTES + text_bytes(key, sent=False) + memory._ENTRY_BYTES * len(index)
+            total += tables.INDEX_BYTES + text_bytes(key, sent=False) + tables.ENTRY_BYTES * len(index)
             total += 0 if index.shares is None else index.shares.memory
-        total += sum(memory._SECOND_BYTES + memory._ENTRY_BYTES * len(ids) for ids in kind.calendar.values())
+        total += sum(tables.SECOND_BYTES + tables.ENTRY_BYTES * len(ids) for ids in kind.calendar.values())
     for box in store._mailboxes.values():
         total += memory._MAILBOX_BYTES + memory._LATER_BYTES * len(box.later)
         total += 0 if box.shares is None else box.shares.memory

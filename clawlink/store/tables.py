@@ -1,0 +1,238 @@
+"""The tables of the store in memory: the records of a kind, their indexes, and the second in which each ends."""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from itertools import islice
+from typing import Any
+
+from clawlink.domain.record import text_bytes
+from clawlink.store.base import Page, Usage
+from clawlink.store.ids import Ids
+
+NOTHING = Usage(0, 0)
+
+# The bytes that a table adds to the footprint of records, measured: an entry in a dict of ids; the place of a record;
+# an index beside its key; a second of the calendar; and the count of what comes from an agent or an address.
+ENTRY_BYTES = 70
+PLACE_BYTES = 60
+INDEX_BYTES = 290
+SECOND_BYTES = 280
+SHARE_BYTES = 190
+
+
+class Shares:
+    """How many records, and how many bytes, come from each address and from each agent.
+
+    They are counted from the first question on, for most indexes and mailboxes are never asked.
+    """
+
+    __slots__ = ("_by_address", "_by_agent")
+
+    def __init__(self) -> None:
+        self._by_address: dict[str | None, list[int]] = {}
+        self._by_agent: dict[str, list[int]] = {}
+
+    def change(self, origin: tuple[str | None, str], count: int, size: int) -> int:
+        """Count records in, or out again. Return by how many bytes memory has grown."""
+        address, agent = origin
+        return _change(self._by_address, address, count, size) + _change(self._by_agent, agent, count, size)
+
+    def of(self, address: str | None, agent: str) -> tuple[Usage, Usage]:
+        """Return what comes from the address, and what comes from the agent."""
+        return _usage(self._by_address.get(address)), _usage(self._by_agent.get(agent))
+
+    @property
+    def memory(self) -> int:
+        return SHARE_BYTES * (len(self._by_address) + len(self._by_agent))
+
+
+def _change(table: dict[Any, list[int]], key: str | None, count: int, size: int) -> int:
+    share = table.get(key)
+    if share is None:
+        table[key] = [count, size]
+        return SHARE_BYTES
+    share[0] += count
+    share[1] += size
+    if share[0]:
+        return 0
+    del table[key]
+    return -SHARE_BYTES
+
+
+def _usage(share: list[int] | None) -> Usage:
+    return NOTHING if share is None else Usage(share[0], share[1])
+
+
+class Index(Ids):
+    """The ids under a key, in the order they came, the weight of their records, and where these come from."""
+
+    __slots__ = ("bytes", "shares")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = 0
+        self.shares: Shares | None = None
+
+
+class Table:
+    """All records of one kind, their indexes, and the calendar: which of them end in which second.
+
+    ``seconds`` are the seconds of the calendar, sorted. ``arrivals`` is the last number given to an id under a key.
+    ``shared`` counts the indexes that know where their records come from.
+    """
+
+    __slots__ = ("arrivals", "calendar", "indexes", "records", "seconds", "shared")
+
+    def __init__(self) -> None:
+        self.records: dict[str, Any] = {}
+        self.indexes: dict[str, Index] = {}
+        self.calendar: dict[int, Ids] = {}
+        self.seconds: list[int] = []
+        self.arrivals = 0
+        self.shared = 0
+
+    def apply(self, id: str, old: Any, new: Any) -> int:
+        """Put ``new`` in the place of ``old``; either may be None. Return by about how many bytes memory has grown."""
+        if old is None:
+            return self._add(id, new)
+        if new is None:
+            return self._remove(id, old)
+        self.records[id] = new
+        grown: int = new.footprint - old.footprint
+        old_keys, new_keys = old.index_keys, new.index_keys
+        if old_keys or new_keys:
+            old_weight = old.weight if old_keys else 0
+            new_weight = new.weight if new_keys else 0
+            if self.shared and old_keys:
+                grown += self._share(old, old_keys, -1, -old_weight)
+            if old_keys != new_keys:
+                self.arrivals += 1
+                for key in old_keys:
+                    if key not in new_keys:
+                        grown -= self._unindex(id, key, old_weight)
+                for key in new_keys:
+                    if key not in old_keys:
+                        grown += self._index(id, key, new_weight)
+            if old_weight != new_weight and old_keys:
+                for key in new_keys:
+                    if key in old_keys:
+                        self.indexes[key].bytes += new_weight - old_weight
+            if self.shared and new_keys:
+                grown += self._share(new, new_keys, 1, new_weight)
+        if old.ends_at != new.ends_at:
+            grown -= self._calendar_out(id, old.ends_at)  # first: it may be the same second
+            grown += self._calendar_in(id, new.ends_at)
+        return grown
+
+    def _add(self, id: str, new: Any) -> int:
+        self.records[id] = new
+        grown: int = new.footprint + PLACE_BYTES + text_bytes(id)
+        keys = new.index_keys
+        if keys:
+            weight = new.weight
+            self.arrivals += 1
+            for key in keys:
+                grown += self._index(id, key, weight)
+            if self.shared:
+                grown += self._share(new, keys, 1, weight)
+        return grown + self._calendar_in(id, new.ends_at)
+
+    def _remove(self, id: str, old: Any) -> int:
+        del self.records[id]
+        shrunk: int = old.footprint + PLACE_BYTES + text_bytes(id)
+        keys = old.index_keys
+        if keys:
+            weight = old.weight
+            if self.shared:
+                shrunk -= self._share(old, keys, -1, -weight)
+            for key in keys:
+                shrunk += self._unindex(id, key, weight)
+        return -shrunk - self._calendar_out(id, old.ends_at)
+
+    def _index(self, id: str, key: str, weight: int) -> int:
+        """Add an id to an index. Return by how many bytes memory has grown."""
+        index = self.indexes.get(key)
+        if index is None:
+            index = self.indexes[key] = Index()
+            index.bytes = weight
+            index.add(id, self.arrivals)
+            return ENTRY_BYTES + INDEX_BYTES + text_bytes(key, sent=False)
+        index.bytes += weight
+        index.add(id, self.arrivals)
+        return ENTRY_BYTES
+
+    def _unindex(self, id: str, key: str, weight: int) -> int:
+        """Remove an id from an index. Return by how many bytes memory has shrunk."""
+        index = self.indexes[key]
+        index.bytes -= weight
+        index.remove(id)
+        if index:
+            return ENTRY_BYTES
+        del self.indexes[key]
+        self.shared -= index.shares is not None
+        return ENTRY_BYTES + INDEX_BYTES + text_bytes(key, sent=False)
+
+    def _share(self, record: Any, keys: tuple[str, ...], count: int, size: int) -> int:
+        """Count a record in or out where shares are known. Return by how many bytes memory has grown."""
+        grown = 0
+        for key in keys:
+            index = self.indexes[key]
+            if index.shares is not None:
+                grown += index.shares.change(record.origin, count, size)
+        return grown
+
+    def shares(self, key: str) -> tuple[Shares, int]:
+        """Return where the records of an index come from, and by how many bytes memory has grown for that."""
+        index = self.indexes.get(key)
+        if index is None:
+            return Shares(), 0
+        if index.shares is not None:
+            return index.shares, 0
+        index.shares = Shares()
+        self.shared += 1
+        for id in index:
+            record = self.records[id]
+            index.shares.change(record.origin, 1, record.weight)
+        return index.shares, index.shares.memory
+
+    def page(self, key: str, after: str | None, limit: int, *, newest: bool) -> Page[Any]:
+        """Return the records under ``key`` that came after the number ``after``, or before it, ``newest`` first."""
+        index = self.indexes.get(key)
+        if index is None:
+            return Page((), None)
+        if after is None or not after.isdecimal():
+            ids = list(islice(reversed(index) if newest else index, limit + 1))
+        else:
+            ids = index.after(int(after), limit + 1, newest=newest)
+        records = [self.records[id] for id in ids[:limit]]
+        if len(ids) <= limit or not records:
+            return Page(records, None)
+        return Page(records, str(index.number(ids[limit - 1])))
+
+    def _calendar_in(self, id: str, ends_at: float | None) -> int:
+        """Add an id to the calendar. Return by how many bytes memory has grown."""
+        if ends_at is None:
+            return 0
+        second = int(ends_at)
+        ids = self.calendar.get(second)
+        if ids is not None:
+            ids.add(id, 0)
+            return ENTRY_BYTES
+        ids = self.calendar[second] = Ids()
+        ids.add(id, 0)
+        insort(self.seconds, second)
+        return ENTRY_BYTES + SECOND_BYTES
+
+    def _calendar_out(self, id: str, ends_at: float | None) -> int:
+        """Remove an id from the calendar. Return by how many bytes memory has shrunk."""
+        if ends_at is None:
+            return 0
+        second = int(ends_at)
+        ids = self.calendar[second]
+        ids.remove(id)
+        if ids:
+            return ENTRY_BYTES
+        del self.calendar[second]
+        del self.seconds[bisect_left(self.seconds, second)]
+        return ENTRY_BYTES + SECOND_BYTES
