@@ -15,6 +15,7 @@ that number, so nothing has to run for a message to be handed out again.
 from __future__ import annotations
 
 from enum import Enum
+from typing import NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -33,6 +34,19 @@ class State(str, Enum):
     ACKED = "acked"
     EXPIRED = "expired"
     DEAD = "dead"
+
+
+class Sender(NamedTuple):
+    """The sender of a message, as the message keeps it: id, address if that is known, and the hash of its key."""
+
+    agent_id: str
+    address: str | None = None
+    key_hash: str | None = None
+
+
+def by(agent: Agent) -> Sender:
+    """Return an agent as the sender of a message."""
+    return Sender(agent.id, agent.address, agent.key_hash)
 
 
 # The bytes of a delivery beside its id and body, measured; `clawlink.store.memory` has those that the store adds.

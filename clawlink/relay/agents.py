@@ -20,6 +20,7 @@ from clawlink.domain.agent import (
     by_name,
     fold,
 )
+from clawlink.domain.delivery import by
 from clawlink.domain.limits import AGENT_KEY_BITS, MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH, PRESENCE_AUDIENCE
 from clawlink.domain.message import AgentJoined, AgentLeft, Priority, encode
 from clawlink.domain.shares import Origin
@@ -461,13 +462,11 @@ class Agents:
                 self._mailbox.copies(
                     id,
                     told,
-                    sender=agent.id,
-                    sender_key=agent.key_hash,
+                    sender=by(agent),
                     body=body,
                     now=now,
                     level=Priority.LOW.level,
                     merge="agent:" + agent.id,
-                    address=agent.address,
                 )
             )
             await turns.next(len(some))

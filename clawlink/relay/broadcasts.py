@@ -9,7 +9,7 @@ from clawlink.domain import topic as topics
 from clawlink.domain.agent import Agent, fold
 from clawlink.domain.broadcast import KNOWLEDGE, Broadcast, Knowledge, by_author, by_tag, by_topic
 from clawlink.domain.chain import Chain
-from clawlink.domain.delivery import Delivery, copy_id
+from clawlink.domain.delivery import Delivery, Sender, copy_id
 from clawlink.domain.limits import MAX_REPLY_BYTES
 from clawlink.domain.message import KnowledgeBroadcast, decode, encode, says_the_same
 from clawlink.domain.topic import matches
@@ -150,12 +150,10 @@ class Broadcasts:
             new = self._mailbox.copies(
                 record.id,
                 missing,
-                sender=record.sender,
+                sender=Sender(record.sender, sender.address, record.sender_key),
                 body=record.body,
                 now=now,
                 ends_at=ends_at,
-                address=sender.address,
-                sender_key=record.sender_key,
             )
             refused += await self._mailbox.put_notices(new)
             await turns.next(len(ids))

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from clawlink.domain import chain as chain_rules
 from clawlink.domain.agent import Agent
-from clawlink.domain.delivery import Delivery
+from clawlink.domain.delivery import Delivery, by
 from clawlink.domain.message import TaskDelegation, attached, decode, encode, says_the_same
 from clawlink.domain.pool import Pool, pool_for
 from clawlink.domain.task import Task, by_owner, carried, is_requester, is_worker
@@ -156,14 +156,12 @@ class Delegations:
         delivery = self._mailbox.new(
             message.message_id,
             mailbox,
-            sender=message.from_agent,
+            sender=by(sender),
             body=body,
             now=now,
             level=ask.priority.level,
             is_task=True,
             ends_at=None if ask.deadline is None else now + ask.deadline,
-            address=sender.address,
-            sender_key=sender.key_hash,
         )
         await self._mailbox.require_room(delivery)
         await self._require_capacity(delivery)

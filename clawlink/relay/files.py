@@ -9,6 +9,7 @@ import msgspec
 
 from clawlink.domain import file as rules
 from clawlink.domain.agent import HEARS_OF_FILES, Agent, hears_of_files
+from clawlink.domain.delivery import Sender
 from clawlink.domain.file import ABSENT, PRESENT, RESTRICTED, Content, Expected, FileWrite, SharedFile, Version
 from clawlink.domain.limits import EVERYONE, MAX_KEY_LENGTH
 from clawlink.domain.message import FileUpdated, Priority, encode
@@ -478,7 +479,7 @@ class Files:
                     self._mailbox.copies(
                         id,
                         [agent.id for agent in some],
-                        sender=editor,
+                        sender=Sender(editor),
                         body=body,
                         now=now,
                         level=Priority.LOW.level,

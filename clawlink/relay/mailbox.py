@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from clawlink.domain import delivery as rules
 from clawlink.domain import task as task_rules
-from clawlink.domain.delivery import Delivery, State
+from clawlink.domain.delivery import Delivery, Sender, State
 from clawlink.domain.message import Priority
 from clawlink.domain.pool import is_pool
 from clawlink.domain.task import Task
@@ -51,20 +51,17 @@ class Mailbox:
         id: str,
         mailbox: str,
         *,
-        sender: str,
+        sender: Sender,
         body: bytes,
         now: float,
         level: int = _NORMAL,
         merge: str | None = None,
         is_task: bool = False,
         ends_at: float | None = None,
-        address: str | None = None,
-        sender_key: str | None = None,
     ) -> Delivery:
         """Return a delivery that is due at once, the last of its priority.
 
-        Its time to live ends at a full second; for a task, an ``ends_at`` is its deadline. ``address`` is the sender's,
-        and ``sender_key`` the hash of its key.
+        Its time to live ends at a full second; for a task, an ``ends_at`` is its deadline.
         """
         usual = self._usual_end(now)
         arrival = self._core.ids.arrival(now)
@@ -72,7 +69,7 @@ class Mailbox:
             id,
             1,
             mailbox,
-            sender,
+            sender.agent_id,
             rules.rank(level, arrival),
             body,
             now,
@@ -81,8 +78,8 @@ class Mailbox:
             merge=merge,
             is_task=is_task,
             deadline_at=ends_at if is_task else None,
-            address=address,
-            sender_key=sender_key,
+            address=sender.address,
+            sender_key=sender.key_hash,
         )
 
     def copies(
@@ -90,14 +87,12 @@ class Mailbox:
         message_id: str,
         mailboxes: Sequence[str],
         *,
-        sender: str,
+        sender: Sender,
         body: bytes,
         now: float,
         level: int = _NORMAL,
         merge: str | None = None,
         ends_at: float | None = None,
-        address: str | None = None,
-        sender_key: str | None = None,
     ) -> list[Delivery]:
         """Return a copy of a message for each mailbox, each as ``new`` makes it."""
         if ends_at is None:
@@ -108,15 +103,15 @@ class Mailbox:
                 rules.copy_id(message_id, mailbox),
                 1,
                 mailbox,
-                sender,
+                sender.agent_id,
                 rules.rank(level, arrival),
                 body,
                 now,
                 now,
                 ends_at,
                 merge=merge,
-                address=address,
-                sender_key=sender_key,
+                address=sender.address,
+                sender_key=sender.key_hash,
             )
             for arrival, mailbox in enumerate(mailboxes, first)
         ]

@@ -62,12 +62,10 @@ class Messages:
         new = self._mailbox.new(
             id,
             to.id,
-            sender=sender.id,
+            sender=delivery_rules.by(sender),
             body=body,
             now=now,
             level=ask.priority.level,
-            address=sender.address,
-            sender_key=sender.key_hash,
         )
         await self._mailbox.require_room(new)
         if ask.attachments:

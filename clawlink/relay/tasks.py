@@ -146,11 +146,9 @@ class Tasks:
         new = self._mailbox.new(
             id,
             task.requester,
-            sender=sender.id,
+            sender=delivery_rules.by(sender),
             body=body,
             now=now,
-            address=sender.address,
-            sender_key=sender.key_hash,
         )
         if TaskState(ask.status) in FINAL or ask.result is not None or (ask.progress is None and ask.note is None):
             await self._mailbox.require_room(new, answers=True)
@@ -265,11 +263,9 @@ class Tasks:
             new = self._mailbox.new(
                 message.message_id,
                 message.to_agent,
-                sender=sender.id,
+                sender=delivery_rules.by(sender),
                 body=body,
                 now=now,
-                address=sender.address,
-                sender_key=sender.key_hash,
             )
             await self._mailbox.require_room(new, answers=True)
             await self._mailbox.put_once(new)

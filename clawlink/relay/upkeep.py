@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from clawlink.domain import delivery as delivery_rules
 from clawlink.domain import task as rules
 from clawlink.domain.agent import Agent, Presence
-from clawlink.domain.delivery import Delivery, State
+from clawlink.domain.delivery import Delivery, Sender, State
 from clawlink.domain.message import Priority, TaskDelegation, TaskResponse, TaskUpdate, decode, encode
 from clawlink.domain.pool import Pool, pool_for, waiting_for
 from clawlink.domain.task import FINAL, QUEUED, Task, TaskState, by_owner
@@ -117,7 +117,7 @@ class Upkeep:
             body = encode(self._update(end_id(task.id), requester, ended, by, ended.note, now))
             key = task.requester_key
             new = self._mailbox.new(
-                end_id(task.id), requester, sender=by or requester, body=body, now=now, sender_key=key
+                end_id(task.id), requester, sender=Sender(by or requester, None, key), body=body, now=now
             )
             if by != requester and await self._mailbox.has_room(new, answers=True):
                 await self._mailbox.put(new)
@@ -371,8 +371,7 @@ class Upkeep:
             self._mailbox.new(
                 id,
                 to,
-                sender=by or to,
-                sender_key=agent.key_hash if by in (None, to) else task.requester_key,
+                sender=Sender(by or to, None, agent.key_hash if by in (None, to) else task.requester_key),
                 body=encode(update),
                 now=now,
                 level=Priority.HIGH.level,
