@@ -264,7 +264,7 @@ class KnowledgeList(Struct, Generic[M], frozen=True):
 
 
 class BroadcastSent(Struct, frozen=True, gc=False):
-    """The broadcast is stored in the mailboxes of ``recipients`` subscribers; ``refused`` more were full."""
+    """The broadcast is stored in the mailboxes of ``recipients`` subscribers; ``refused`` more had no room."""
 
     status: str
     message_id: str

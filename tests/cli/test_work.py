@@ -208,7 +208,7 @@ def test_a_full_mailbox_is_over_a_limit_and_a_broadcast_goes_past_it(call: Run, 
         call("--relay", url, "register", "--name", "me").ok()
         call("send", "--to", "peer", "--content", "what fills the mailbox").ok()
         assert "mailbox" in call("send", "--to", "peer", "--content", "x").failed(8).err
-        assert "1 more was full" in call("broadcast", "--content", "x").ok().out
+        assert "1 more had no room for it" in call("broadcast", "--content", "x").ok().out
 
 
 def test_dead_letters_and_redrive(run: Run, call: Run, me: str, peer: Client, relay: str) -> None:

@@ -50,7 +50,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     if args.quiet:
         ctx.out.line(done.message_id)
         return Exit.DONE
-    full = f"; {plural(done.refused, 'more was', 'more were')} full and did not take it" if done.refused else ""
+    full = f"; {done.refused} more had no room for it" if done.refused else ""
     ctx.out.line(f"Stored in {plural(done.recipients, 'mailbox', 'mailboxes')}{full}.", style="bold")
     ctx.out.facts(("broadcast", done.message_id), ("follow", ctx.command("status", done.message_id)))
     return Exit.DONE
