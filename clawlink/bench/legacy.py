@@ -1,15 +1,18 @@
 """A stand-in for the server of ClawLink 1.0.2: register, delegate, poll and respond, with queues in memory.
 
 Run as ``python -m clawlink.bench.legacy``. Like the old server, a poll empties the queue before its reply is written.
+With ``--least`` it does the least for this round that a server on aiohttp can do: no routes, no times, no defaults.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import uuid
 from datetime import datetime, timezone
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 _agents: dict[str, dict[str, Any]] = {}
@@ -62,12 +65,32 @@ async def _poll(request: web.Request) -> web.Response:
     return web.json_response({"messages": messages, "count": len(messages)})
 
 
-async def _run() -> None:
+async def _least(request: web.BaseRequest) -> web.Response:
+    if request.path.startswith("/poll/"):
+        messages = _queues.pop(request.path.removeprefix("/poll/"), [])
+        reply: dict[str, Any] = {"messages": messages, "count": len(messages)}
+    elif request.path == "/register":
+        reply = {"status": "registered"}
+    else:
+        message = msgspec.json.decode(await request.read())
+        message.setdefault("message_id", uuid.uuid4().hex)
+        _queues.setdefault(message["to_agent"], []).append(message)
+        reply = {"message_id": message["message_id"]}
+    return web.Response(body=msgspec.json.encode(reply), content_type="application/json")
+
+
+def _runner(least: bool) -> web.BaseRunner:
+    if least:
+        return web.ServerRunner(web.Server(_least, access_log=None))
     app = web.Application()
     posts = {"/register": _register, "/delegate": _delegate, "/respond": _respond}
     app.add_routes([web.post(path, serve) for path, serve in posts.items()])
     app.add_routes([web.get("/poll/{agent_id}", _poll)])
-    runner = web.AppRunner(app, access_log=None)
+    return web.AppRunner(app, access_log=None)
+
+
+async def _run(least: bool) -> None:
+    runner = _runner(least)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     print(f"listening on http://127.0.0.1:{runner.addresses[0][1]}", flush=True)
@@ -75,4 +98,4 @@ async def _run() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_run())
+    asyncio.run(_run("--least" in sys.argv))

@@ -99,9 +99,9 @@ def floor() -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def legacy() -> Iterator[Server]:
-    """Start the stand-in of the 1.0.2 server for as long as the context lasts."""
-    with _started("clawlink.bench.legacy") as server:
+def legacy(*flags: str) -> Iterator[Server]:
+    """Start the stand-in of the 1.0.2 server for as long as the context lasts. With ``--least`` it does the least."""
+    with _started("clawlink.bench.legacy", *flags) as server:
         yield server
 
 

@@ -78,12 +78,14 @@ def run(args: Namespace, ctx: Context) -> Exit:
             folder = stack.enter_context(TemporaryDirectory())
             flags = _flags(name, folder)
             server = servers.Server(named) if named is not None else stack.enter_context(servers.relay(*flags))
-            floor = stack.enter_context(servers.floor()) if args.floor and name in _COMPARED else None
-            if name == "legacy":  # beside which alone it is measured
-                floor = stack.enter_context(servers.legacy())
+            beside = []
+            if args.floor and name in _COMPARED:
+                beside = [stack.enter_context(servers.floor())]
+            elif name == "legacy":
+                beside = [stack.enter_context(servers.legacy(*least)) for least in ((), ("--least",))]
             stack.enter_context(servers.on_the_other_core())
             relay = Relay(server, ctx.given.token if named is not None else _TOKENS.get(name))
-            rows += asyncio.run(_scenario(name, relay, floor, args, say))
+            rows += asyncio.run(_scenario(name, relay, beside, args, say))
     if ctx.json:
         ctx.out.json([row._asdict() for row in rows])
     else:
@@ -97,7 +99,7 @@ def _of_doors() -> dict[str, Door]:
 
 
 def _scenario(
-    name: str, relay: Relay, floor: Server | None, args: Namespace, say: Callable[[str], None]
+    name: str, relay: Relay, beside: Sequence[Server], args: Namespace, say: Callable[[str], None]
 ) -> Coroutine[Any, Any, list[Row]]:
     from clawlink.bench import (
         attack_scenarios,
@@ -110,6 +112,7 @@ def _scenario(
     )
 
     seconds = args.seconds
+    floor = beside[0] if beside else None
     if name == "delegate":
         return scenarios.delegate(relay, floor, seconds=seconds, rounds=args.rounds, say=say)
     if name == "tasks":
@@ -123,7 +126,7 @@ def _scenario(
     if name == "polls":
         return poll_scenarios.messages(relay, seconds=seconds, rounds=args.rounds, say=say)
     if name == "legacy":
-        return legacy_scenarios.rounds(relay, floor, seconds=seconds, rounds=args.rounds, say=say)
+        return legacy_scenarios.rounds(relay, *beside, seconds=seconds, rounds=args.rounds, say=say)
     if name == "agents":
         return scenarios.many_agents(relay, seconds=seconds, say=say)
     if name == "memory":
