@@ -77,7 +77,7 @@ class Agent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
         By the rest broadcasts and notices find their readers.
         """
-        shown = () if self.key_hash is None else sorted({by_looks(self.name), by_looks(self.id)})
+        shown = () if self.key_hash is None else sorted({*by_looks(self.name), *by_looks(self.id)})
         skills = (by_capability(c) for c in self.capabilities)
         files = (HEARS_OF_FILES,) if hears_of_files(self) else ()
         return (REGISTERED, by_name(self.name), by_id(self.id), *shown, *skills, *self.topic_keys, *files)
@@ -153,11 +153,6 @@ def fold(text: str) -> str:
     """
     if text.isascii():
         return text.strip().casefold()
-    once = _folded(text)
-    return once if once.isascii() else _folded(once)  # some letters need it twice
-
-
-def _folded(text: str) -> str:
     normal = unicodedata.normalize("NFKC", text).casefold()
     return unicodedata.normalize("NFKC", looks.seen(normal)).strip()
 
@@ -172,9 +167,19 @@ def by_id(agent_id: str) -> str:
     return "id:" + fold(agent_id)
 
 
-def by_looks(name: str) -> str:
-    """Return the index key under which claimed agents are found whose name or id looks like this one."""
-    return "looks:" + looks.skeleton(fold(name))
+def by_looks(name: str) -> list[str]:
+    """Return the index keys under which claimed agents are found whose name or id may look like this one."""
+    return sorted("looks:" + form for form in forms(name))
+
+
+def forms(name: str) -> frozenset[str]:
+    """Return what a name or id looks like: two that look like each other have one of these in common."""
+    return looks.looks(name, fold(name)).all
+
+
+def look_alike(one: str, other: str) -> bool:
+    """Return True if two names or ids, which are not equal when folded, look like each other."""
+    return looks.alike(looks.looks(one, fold(one)), looks.looks(other, fold(other)))
 
 
 def by_pattern(pattern: str) -> str:

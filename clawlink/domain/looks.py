@@ -1,62 +1,94 @@
-# ruff: noqa: RUF001
-"""Characters that hide in names and ids, and letters of other scripts that look like Latin letters.
+"""Characters that hide in names and ids, and names that look like others.
 
-The table holds the letters that Unicode's list of confusable characters (UTS #39) maps to one letter of a to z, each in
-its folded form. Two names of ASCII alone never look alike here: ``agent-1`` and ``agent-l`` are two names.
+Names are compared by what they look like as UTS #39 says: by the letters that are shown, and by those of the folded
+name. A name in capitals may look like another in its first form, and in its second form not.
 """
 
 from __future__ import annotations
 
 import unicodedata
+from functools import lru_cache
 
-_LETTERS = {
-    "a": "ɑαаᎪᗅꓮ𐊠𖽀",
-    "b": "ƅβвьᏏᏴᑲᖯᗷꓐꞵ𐊂𐊡𐌁",
-    "c": "сᏟᴄⲥꓚ𐊢𐌂𐐽𐔜",
-    "d": "ԁᎠᏧᑯᗞᗪꓒꓓ",
-    "e": "εеҽᎬⴹꓰꬲ𐊆𑣆𑣎",
-    "f": "ϝքᖴẝꓝꞙꬵ𐊇𐊥𐔥𑣂",
-    "g": "ƍɡԍցᏀᏳᶃꓖ",
-    "h": "ηнһհᎻᏂᕼⲏꓧ𐋏",
-    "i": "ıɩɪιіӏᎥꙇ𑣃",
-    "j": "ʝϳјᎫᒍꓙ",
-    "k": "κкᏦᛕⲕꓗ𐔘",
-    "l": "ǀᏞᒪᛁᣳⲓⳑⵏꓡꓲ𐊊𐌉𐑃𐔦𑣒𖼖𖼨",
-    "m": "μϻмᎷᗰᛖⲙꓟ𐊰𐌑",
-    "n": "ոռⲛꓠ𐔓",
-    "o": "οσоօଠഠဝჿዐᴏᴑⲟⵔꓳꬽ𐊒𐊫𐐬𐓪𐔖𑣈𑣕𑣗",
-    "p": "ρрᏢᑭᣖⲣꓑ𐊕",
-    "q": "ԛգզⵕ",
-    "r": "ʀгᎡᎱᏒᖇᣴᴦⲅꓣꭇꭈ𐓜𖼵",
-    "s": "ƽѕտᏕᏚᣵꓢꜱ𐊖𐑈𑣁𖼺",
-    "t": "τтᎢⲧꓔ𐊗𐊱𐌕𖼊",
-    "u": "ʋυսሀᑌᴜꓴꞟꭎꭒ𐓶𑣘𖽂",
-    "v": "νѵᏙᐯᴠⴸꓦꛟ𐔝𑜆𑣀𖼈",
-    "w": "ɯѡԝաᎳᏔᴡꓪ𑜊𑜎𑜏",
-    "x": "χхᕁᕽᚷⲭⵝꓫꭓ𐊐𐊴𐌗𐔧",
-    "y": "ɣʏγуүყᎩᎽᶌỿⲩꓬꭚ𐊲𑣜𖽃",
-    "z": "ζᏃᙆᴢꓜ𑣄𑣉",
-}
-_LATIN = str.maketrans({sign: letter for letter, signs in _LETTERS.items() for sign in signs})
+import msgspec
+
+from clawlink.domain.confusables import prototypes
+
 _JOINERS = "\u200c\u200d"
-# Hangul fillers and the blank Braille pattern count as letters and signs, and show nothing.
-_BLANK = "\u115f\u1160\u2800\u3164\uffa0"
-# Variation selectors and the grapheme joiner count as marks, and show nothing alone.
-_UNSEEN = frozenset("\u034f\u17b4\u17b5" + _BLANK) | frozenset(
-    map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)))
+# These count as letters and signs, and show nothing: Hangul fillers, the blank Braille pattern, a musical null head,
+# hieroglyphic blanks, the Khitan filler; also the sign for an object that is not there.
+_BLANK = "\u115f\u1160\u2800\u3164\uffa0\ufffc\U0001d159\U00013441\U00013442\U00016fe4"
+# The rest that Unicode calls default ignorable. Variation selectors and joiners count as marks, and show nothing alone.
+_IGNORABLE = (
+    (0x034F, 0x0350),
+    (0x17B4, 0x17B6),
+    (0x180B, 0x1810),
+    (0x2065, 0x2066),
+    (0xFE00, 0xFE10),
+    (0xFFF0, 0xFFF9),
+    (0xE0000, 0xE1000),
 )
+_UNSEEN = frozenset(_BLANK) | {chr(code) for start, end in _IGNORABLE for code in range(start, end)}
+
+# The ASCII characters that look like others. As it is shown, capital I looks like small l, and capital L does not.
+_AS_SHOWN = str.maketrans({"I": "1", "l": "1", "L": "\x01"})
+_AS_FOLDED = str.maketrans({"l": "1", "|": "1", "0": "o", "m": "rn", "w": "vv", '"': "''", "`": "'"})
+
+
+class Looks(msgspec.Struct, frozen=True, gc=False):
+    """The forms of a name for comparison: as it is ``shown``, and without letter case."""
+
+    shown: str
+    folded: frozenset[str]
+    capitals: bool
+
+    @property
+    def all(self) -> frozenset[str]:
+        return self.folded | {self.shown}
+
+
+@lru_cache(4096)
+def looks(text: str, folded: str) -> Looks:
+    """Return what a name and its folded form look like."""
+    shown = _letters(text)
+    return Looks(
+        _skeleton(shown.translate(_AS_SHOWN)),
+        frozenset((_skeleton(shown), _skeleton(_letters(folded)))),
+        text.isupper(),
+    )
+
+
+def alike(one: Looks, other: Looks) -> bool:
+    """Return True if two names look like each other.
+
+    Of two names in capitals the letters I and L differ, as in HAI and HAL.
+    """
+    if one.capitals and other.capitals:
+        return one.shown == other.shown or not one.folded.isdisjoint(other.folded)
+    return not one.all.isdisjoint(other.all)
+
+
+def _letters(text: str) -> str:
+    """Return the ASCII letters, or else the prototypes, that the text looks like."""
+    if text.isascii():
+        return text
+    table = prototypes()
+    return "".join(table.get(sign) or _decomposed(sign) for sign in unicodedata.normalize("NFD", seen(text)))
+
+
+def _decomposed(sign: str) -> str:
+    table = prototypes()
+    return "".join(table.get(part, part) for part in unicodedata.normalize("NFKD", sign))
+
+
+def _skeleton(letters: str) -> str:
+    """Leave out letter case, and how much white space there is."""
+    plain = " ".join(letters.casefold().translate(_AS_FOLDED).split())
+    return plain if plain.isascii() else unicodedata.normalize("NFD", plain)
 
 
 def seen(text: str) -> str:
     """Leave out the characters that show nothing."""
     return "".join(sign for sign in text if sign not in _UNSEEN and unicodedata.category(sign) != "Cf")
-
-
-def skeleton(folded: str) -> str:
-    """Bring a folded name into the form that all names have which look like it."""
-    if folded.isascii():
-        return folded
-    return unicodedata.normalize("NFD", folded).translate(_LATIN)
 
 
 def fault(text: str, *, spaces: bool) -> str | None:
@@ -66,9 +98,14 @@ def fault(text: str, *, spaces: bool) -> str | None:
     for at, sign in enumerate(text):
         if not spaces and sign.isspace():
             return f"may not have white space (U+{ord(sign):04X})"
-        if sign in _BLANK or (unicodedata.category(sign) == "Cf" and not _joins(text, at)):
+        if _hides(sign) or (unicodedata.category(sign) == "Cf" and not _joins(text, at)):
             return f"may not have characters that cannot be seen (U+{ord(sign):04X})"
     return None if seen(text).strip() else "needs a character that can be seen"
+
+
+def _hides(sign: str) -> bool:
+    """Return True for a blank letter, and for a code that is kept for characters that show nothing."""
+    return sign in _BLANK or (sign in _UNSEEN and unicodedata.category(sign) == "Cn")
 
 
 def _joins(text: str, at: int) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from clawlink.domain import agent as rules
-from clawlink.domain.agent import TAKING_SECONDS, Agent, NameHold, by_id, by_looks, by_name, fold
+from clawlink.domain.agent import TAKING_SECONDS, Agent, NameHold, by_id, by_looks, by_name, fold, look_alike
 from clawlink.domain.pool import Pool, is_heir
 from clawlink.errors import NameTaken
 from clawlink.relay.core import Core, retrying
@@ -61,8 +61,10 @@ class Names:
         await self._require_own_looks(name, agent_id, field="name")
 
     async def _require_own_looks(self, shown: str, agent_id: str, *, field: str) -> None:
-        for other in await self._listed(by_looks(shown)):
-            if other.id != agent_id and fold(shown) not in (fold(other.name), fold(other.id)):
+        for other in [other for key in by_looks(shown) for other in await self._listed(key)]:
+            if other.id == agent_id or fold(shown) in (fold(other.name), fold(other.id)):
+                continue
+            if look_alike(shown, other.name) or look_alike(shown, other.id):
                 raise NameTaken(
                     f"{shown!a} looks like the name or id of the claimed agent {other.id}; choose another {field}",
                     field=field,

@@ -118,7 +118,10 @@ def test_an_agent_is_found_as_registered_by_name_and_by_each_capability() -> Non
 
 
 def test_a_claimed_agent_is_found_by_what_its_name_and_id_look_like() -> None:
-    assert set(CLAIMED.index_keys) - set(MIA.index_keys) == {rules.by_looks("M\u0456\u0430"), rules.by_looks("m1")}
+    assert set(CLAIMED.index_keys) - set(MIA.index_keys) == {
+        *rules.by_looks("M\u0456\u0430"),
+        *rules.by_looks("m1"),
+    }
 
 
 def test_an_agent_without_a_key_that_is_online_is_claimed_from_its_own_address_alone() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import unicodedata
 
 from clawlink.domain import looks
-from clawlink.domain.agent import fold
+from clawlink.domain.agent import by_looks, fold, look_alike
+from clawlink.domain.confusables import prototypes
 
 FAMILY = "\U0001f469\u200d\U0001f469\u200d\U0001f467"
 
@@ -65,16 +67,96 @@ def test_folding_twice_changes_nothing_more() -> None:
         assert fold(fold(letter)) == fold(letter), ascii(letter)
 
 
-def test_letters_of_other_scripts_look_like_latin_ones() -> None:
+def test_folding_twice_changes_nothing_more_in_any_order_of_signs() -> None:
+    signs = "\u0345\u0301\u034f\u0327\u03b1\u0399\u1fb4\u1100\u1161\u11a8\u200d\u0130\u00df\ufb03\u00a0\u1e9e i"
+    for some in itertools.product(signs, repeat=3):
+        text = "".join(some)
+        assert fold(fold(text)) == fold(text), ascii(text)
+
+
+def test_names_that_look_like_each_other_are_known_in_both_directions() -> None:
     for one, other, alike in [
+        # Letters of other scripts, small and capital
         ("Robert", "R\u043ebert", True),
         ("ROBERT", "\u13a1\u041e\u0412\u0395\u13a1\u0422", True),
-        ("coca", "\u0441\u043e\u0441\u0430", True),
+        ("NASA", "\u039dASA", True),
+        ("nasa", "\u039dASA", True),
+        ("Nasa", "\u039d\u0391S\u0391", True),
+        ("VASA", "\u03bdasa", True),
+        ("lna", "\u13de\u039da", True),
+        ("coca", "\u0421\u041e\u0421\u0410", True),
+        ("Mia", "\u041cI\u0410", True),
+        ("Alice", "A\u04cfice", True),
+        ("ALICE", "A\u04cfice", True),
+        ("AIice", "A\u04cfice", True),
+        ("AIice", "A\u04c0ice", True),
+        ("Bob", "B\u0585b", True),
+        ("Alice", "\u1d00\u029f\u026a\u1d04\u1d07", True),
+        ("Robert", "Robe\u0433\u0442", True),
+        ("tim", "\u0442i\u043c", True),
         ("\u00eb", "\u0451", True),
-        ("Mia", "M\u0456\u0430", True),
-        ("agent-1", "agent-l", False),
-        ("rn", "m", False),
+        ("\u00f8re", "\u01ffre", False),
+        # Not only Latin letters
+        ("\u03a1\u03bf", "\u0420\u043e", True),
+        ("\u53e3", "\u30ed", True),
+        ("\u0641", "\ufed1", True),
+        # Signs and digits
+        ("agent-1", "agent\u20101", True),
+        ("agent-1", "agent\u22121", True),
+        ("node 5", "node \u0665", False),
+        ("no", "n\u0665", True),
+        ("2nd", "\ua75and", True),
+        ("O'Neil", "O\u2019Neil", True),
+        # ASCII
+        ("Alice", "A1ice", True),
+        ("Alice", "AIice", True),
+        ("Alice", "A|ice", True),
+        ("ALICE", "AIice", True),
+        ("ICE", "lCE", True),
+        ("ICE", "1CE", True),
+        ("Bob", "B0b", True),
+        ("BOB", "B0B", True),
+        ("modern", "modem", True),
+        ("modern", "MODEM", True),
+        ("Wendy", "vvendy", True),
+        # White space
+        ("Ann Lee", "Ann  Lee", True),
+        ("Ann Lee", "Ann \u2003\u00a0Lee", True),
+        ("Ann Lee", "Ann\u1680Lee", True),
+        ("Ann Lee", "AnnLee", False),
+        # Other names
+        ("HAL", "HAI", False),
+        ("MAIL", "MALL", False),
+        ("mail", "mall", False),
+        ("Jurgen", "J\u00fcrgen", False),
         ("Robert", "R\u00f3bert", False),
+        ("worker-1", "worker-2", False),
+        ("worker-1", "worker-11", False),
+        ("clawd", "dawd", False),
         ("\u0411\u043e\u0431", "bob", False),
     ]:
-        assert (looks.skeleton(fold(one)) == looks.skeleton(fold(other))) is alike, (ascii(one), ascii(other))
+        case = (ascii(one), ascii(other))
+        assert look_alike(one, other) is look_alike(other, one) is alike, case
+        assert not alike or not set(by_looks(one)).isdisjoint(by_looks(other)), case
+
+
+def test_what_is_added_that_cannot_be_seen_changes_no_look() -> None:
+    """Variation selectors, fillers and whatever else is refused or ignored in new names."""
+    every = [chr(code) for code in range(0x80, 0xE1000) if not 0xD800 <= code < 0xE000]
+    hidden = [sign for sign in every if looks.seen(sign) == ""]
+    assert {"\u034f", "\u115f", "\u180b", "\u2065", "\u2800", "\u3164", "\ufe0f", "\U000e0100", "\U0001d159"} <= {
+        *hidden
+    }
+    for sign in hidden:
+        text = f"Bo{sign}b"
+        assert looks.fault(text, spaces=True) is not None or fold(text) == "bob", ascii(sign)
+        assert by_looks(text) == by_looks("Bob"), ascii(sign)
+
+
+def test_the_table_maps_no_ascii_letter_and_no_character_to_itself() -> None:
+    table = prototypes()
+    assert len(table) > 2500
+    for sign, prototype in table.items():
+        assert len(sign) == 1, ascii(sign)
+        assert prototype not in ("", sign), ascii(sign)
+        assert not sign.isalnum() or not sign.isascii() or sign == "0", ascii(sign)

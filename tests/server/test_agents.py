@@ -251,6 +251,9 @@ async def test_nothing_that_looks_like_a_claimed_agent_is_registered(relay: Runn
         ("ROBERT", "x3", "name"),
         ("BOB", "x4", "name"),
         ("B\u043eb", "x5", "name"),
+        ("R0bert", "x6", "name"),
+        ("ROBER\u0422", "x7", "name"),
+        ("Robert  ", "x8", "name"),
         ("else", "BOB", "agent_id"),
         ("else", "\uff42\uff4f\uff42", "agent_id"),
         ("else", "b\u043eb", "agent_id"),
@@ -262,6 +265,10 @@ async def test_nothing_that_looks_like_a_claimed_agent_is_registered(relay: Runn
             case = ascii((name, agent_id, claimed))
             assert (status, body.get("code"), body.get("field")) == (409, "name_taken", field), case
             assert body["current"]["agent_id"] == "bob", case
+    await relay.register("Ann Lee", claim=True)
+    for name in ("Ann  Lee", "Ann\u00a0\u2003Lee", "Ann Iee", "\u0391nn Lee"):
+        body = await refused(relay.post("/register", {"name": name}), 409, "name_taken")
+        assert body["field"] == "name", ascii(name)
     await refused(relay.post("/register", {"agent_id": "MIA1", "claim": True}), 409, "name_taken")
     await refused(relay.post("/register", {"agent_id": "x6", "name": "MIA1", "claim": True}), 409, "name_taken")
 

@@ -273,7 +273,7 @@ async def squat(relay: Running, address: str, *, name: str | None = None) -> Non
     await agents.register(Register(agent_id=address, name=name or address), machine="x", agent_key=None, by_door=True)
 
 
-@each("address", ["c/carol", "C/Eve", " c/eve", "d/"])
+@each("address", ["c/carol", "C/Eve", " c/eve", "d/", "\u0441/eve", "\u03f2/eve", "c\uff0feve", "d\u2044eve"])
 async def test_the_addresses_of_instances_are_had_by_nobody_else(relay: Running, address: str) -> None:
     for field, ask in (("agent_id", {"agent_id": address.strip()}), ("name", {"name": address, "agent_id": "thief"})):
         status, body = await relay.post("/register", ask)

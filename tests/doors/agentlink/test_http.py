@@ -79,7 +79,7 @@ async def test_an_instance_registers_itself_where_that_is_allowed(serve: Serve, 
     assert (status, body["status"], body["instance_id"], body["name"]) == (200, "registered", "new", "New one")
     client = await dial_new(relay, "new", secret=body["secret"])
     assert (await client.join("me"))["type"] == "registered"
-    for taken in ("new", "NEW"):
+    for taken in ("new", "NEW", "n\u0435w"):
         status, body = await relay.post("/api/v1/register", {"instance_id": taken}, headers=headers)
         assert (status, body["code"]) == (409, "name_taken")
         assert "secret" not in body

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from clawlink.domain.agent import forms
 from clawlink.doors.agentlink.wire.files import InstanceEntry, RelayFile
 from clawlink.doors.agentlink.wire.signing import new_secret, require_instance
 from clawlink.errors import NameTaken, NotAllowed, RelayFull
@@ -32,7 +33,7 @@ class Instances:
 
     def __init__(self, file: RelayFile, *, self_register: bool) -> None:
         self._known = {entry.instance_id: _instance(entry, file.secret) for entry in file.registered_instances}
-        self._names = {id.casefold() for id in self._known}
+        self._looks = {form for id in self._known for form in forms(id)}
         self._self_register = self_register
         self._room = MAX_SELF_REGISTERED
 
@@ -45,9 +46,9 @@ class Instances:
         return self._known.get(instance_id)
 
     def own(self, address: str) -> bool:
-        """Tell whether this is an address of an agent of one of them: ``instance/agent``, however it is written."""
-        home, slash, _ = address.strip().partition("/")
-        return bool(slash) and home.casefold() in self._names
+        """Tell whether this is an address of an agent of one of them: ``instance/agent``, or what looks like one."""
+        parts = (form.partition("/") for form in forms(address))
+        return any(slash and home in self._looks for home, slash, _ in parts)
 
     def register(self, instance_id: str, *, name: str | None, public_key: str | None) -> tuple[Instance, str]:
         """Add an instance that asks for it itself; return it and its secret, which is told this once.
@@ -60,15 +61,19 @@ class Instances:
                 "instances do not register themselves at this relay: its operator adds them with "
                 "'clawlink instance add', or starts it with --agentlink-self-register"
             )
-        if instance_id.casefold() in self._names:
+        if instance_id in self._known:
             raise NameTaken(f"instance {instance_id!r} is registered already; choose another id", field="instance_id")
+        if not self._looks.isdisjoint(forms(instance_id)):
+            raise NameTaken(
+                f"{instance_id!a} looks like an instance that is registered; choose another id", field="instance_id"
+            )
         if not self._room:
             raise RelayFull(f"{MAX_SELF_REGISTERED} instances have registered themselves; the operator must add more")
         self._room -= 1
         secret = new_secret()
         instance = Instance(instance_id, name or instance_id, secret.encode(), public_key=public_key)
         self._known[instance_id] = instance
-        self._names.add(instance_id.casefold())
+        self._looks.update(forms(instance_id))
         return instance, secret
 
 
