@@ -50,6 +50,10 @@ class Failed(Exception):
     """The store did not answer. Nothing is known about whether the commit took effect."""
 
 
+class Full(Failed):
+    """The store has no room on its disk. Nothing of the commit took effect."""
+
+
 class Put(Struct, frozen=True, gc=False):
     """Store ``record``. Its version must follow the stored one; version 1 must not exist yet."""
 

@@ -1,0 +1,121 @@
+"""How many records there are, and how many bytes: of each mailbox from the start, of an index from the first question.
+
+The counts belong to the event loop. They follow the commits in the order in which the writer made them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from clawlink.store.base import Usage
+from clawlink.store.sqlite.rows import Facts
+from clawlink.store.tables import NOTHING, Shares
+
+# Of indexes and of mailboxes, the counts that were asked for last are kept.
+_MOST_INDEXES = 50_000
+_MOST_SHARES = 500
+
+Place = tuple[type[Any], str]
+"""An index: the kind of its records, and its key."""
+
+
+class Counts:
+    """The counts of one store."""
+
+    def __init__(self) -> None:
+        self.held = [0, 0]
+        self.cost = 0
+        self._mailboxes: dict[str, list[int]] = {}
+        self._indexes: dict[Place, list[int]] = {}
+        self._held_shares = Shares()
+        self._mailbox_shares: dict[str, Shares] = {}
+        self._index_shares: dict[Place, Shares] = {}
+
+    # -- read --------------------------------------------------------------------------------------------------------
+
+    def mailbox(self, mailbox: str) -> Usage:
+        found = self._mailboxes.get(mailbox)
+        return NOTHING if found is None else Usage(found[0], found[1])
+
+    def index(self, place: Place) -> Usage | None:
+        """Return the count of an index; None if it is not known yet."""
+        found = self._indexes.get(place)
+        return None if found is None else Usage(found[0], found[1])
+
+    def shares(self, mailbox: str | None) -> Shares | None:
+        """Return where the messages of a mailbox come from, or of all mailboxes; None if it is not known yet."""
+        return self._held_shares if mailbox is None else self._mailbox_shares.get(mailbox)
+
+    def index_shares(self, place: Place) -> Shares | None:
+        """Return where the records of an index come from; None if it is not known yet."""
+        return self._index_shares.get(place)
+
+    # -- learn -------------------------------------------------------------------------------------------------------
+
+    def learn_mailboxes(self, rows: Iterable[tuple[str, str | None, str, int, int]]) -> None:
+        """Take what all mailboxes hold, as mailbox, address, agent, count and bytes."""
+        for mailbox, address, agent, count, size in rows:
+            self._hold(mailbox, count, size)
+            self._held_shares.change((address, agent), count, size)
+
+    def learn_index(self, place: Place, count: int, size: int) -> None:
+        _make_room(self._indexes, _MOST_INDEXES)
+        self._indexes[place] = [count, size]
+
+    def learn_shares(self, mailbox: str, shares: Shares) -> None:
+        _make_room(self._mailbox_shares, _MOST_SHARES)
+        self._mailbox_shares[mailbox] = shares
+
+    def learn_index_shares(self, place: Place, shares: Shares) -> None:
+        _make_room(self._index_shares, _MOST_SHARES)
+        self._index_shares[place] = shares
+
+    # -- follow ------------------------------------------------------------------------------------------------------
+
+    def change(self, kind: type[Any], old: Facts | None, new: Facts | None) -> None:
+        """Count one record anew."""
+        if old == new:
+            return
+        if old is not None:
+            self._count(kind, old, -1)
+        if new is not None:
+            self._count(kind, new, 1)
+
+    def _count(self, kind: type[Any], facts: Facts, sign: int) -> None:
+        self.cost += sign * facts.cost
+        size = sign * facts.weight
+        origin = (facts.address, facts.agent or "")
+        for key in facts.keys:
+            place = (kind, key)
+            known = self._indexes.get(place)
+            if known is not None:
+                known[0] += sign
+                known[1] += size
+            shares = self._index_shares.get(place)
+            if shares is not None:
+                shares.change(origin, sign, size)
+        if facts.held is not None:
+            size = sign * facts.held
+            self._hold(facts.home, sign, size)
+            self._held_shares.change(origin, sign, size)
+            shares = self._mailbox_shares.get(facts.home)
+            if shares is not None:
+                shares.change(origin, sign, size)
+
+    def _hold(self, mailbox: str, count: int, size: int) -> None:
+        self.held[0] += count
+        self.held[1] += size
+        known = self._mailboxes.get(mailbox)
+        if known is None:
+            self._mailboxes[mailbox] = [count, size]
+            return
+        known[0] += count
+        known[1] += size
+        if not known[0]:
+            del self._mailboxes[mailbox]
+
+
+def _make_room(table: dict[Any, Any], most: int) -> None:
+    if len(table) >= most:
+        del table[next(iter(table))]

@@ -1,0 +1,187 @@
+"""The database file: its connections, its schema, and the reasons not to open it."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from clawlink.errors import ClawLinkError
+
+NAME = "clawlink.db"
+# "Claw" in ASCII: the mark of our files among all SQLite databases.
+APPLICATION_ID = 0x436C6177
+# The oldest release without the WAL-reset fault, which needs two connections that write or checkpoint at once.
+SOUND_VERSION = (3, 51, 3)
+# A relay needs partial indexes, WAL and tables without a row id; older releases than this were never tried.
+OLDEST_VERSION = (3, 31, 0)
+_CACHE_KIB = 16 * 1024
+_CHECKPOINT_PAGES = 2000
+_STATEMENTS = 256
+
+_TABLES = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
+CREATE TABLE kind (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE record (
+    row INTEGER PRIMARY KEY,
+    kind INTEGER NOT NULL,
+    id TEXT NOT NULL,
+    version INTEGER NOT NULL,
+    home TEXT NOT NULL,
+    ends_at REAL,
+    rank INTEGER,
+    ready_at REAL,
+    later REAL,
+    held INTEGER,
+    address TEXT,
+    agent TEXT,
+    weight INTEGER NOT NULL,
+    cost INTEGER NOT NULL,
+    entries BLOB,
+    data BLOB NOT NULL
+);
+CREATE UNIQUE INDEX record_id ON record (id, kind);
+CREATE INDEX record_ends ON record (kind, ends_at) WHERE ends_at IS NOT NULL;
+CREATE INDEX record_ready ON record (home, rank) WHERE ready_at IS NOT NULL;
+CREATE INDEX record_later ON record (home, later) WHERE later IS NOT NULL;
+CREATE TABLE entry (
+    kind INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    row INTEGER NOT NULL,
+    weight INTEGER NOT NULL,
+    PRIMARY KEY (kind, key, number)
+) WITHOUT ROWID;
+"""
+
+
+def _create(db: sqlite3.Connection) -> None:
+    for statement in _TABLES.split(";"):
+        db.execute(statement)
+
+
+# The step to each version from the one before. A step is never changed once a release has it.
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create,)
+VERSION = len(MIGRATIONS)
+
+
+class DataFolderError(ClawLinkError):
+    """A folder of ``--data`` cannot be used. Nothing in it was changed."""
+
+    code = "data_folder"
+
+
+def connect(path: Path, *, reads_only: bool = False) -> sqlite3.Connection:
+    """Open the database. One thread at a time may use the connection."""
+    db = sqlite3.connect(
+        path, timeout=5.0, isolation_level=None, check_same_thread=False, cached_statements=_STATEMENTS
+    )
+    try:
+        db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        db.execute("PRAGMA temp_store = MEMORY")
+        db.execute("PRAGMA mmap_size = 0")
+        if reads_only:
+            db.execute("PRAGMA query_only = 1")
+            db.execute("PRAGMA wal_autocheckpoint = 0")
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
+
+
+def open_writer(path: Path, *, sync: str) -> sqlite3.Connection:
+    """Open the database for the one connection that writes, made or brought up to date if need be.
+
+    ``sync`` is ``full`` or ``normal``. Raises DataFolderError with a sentence.
+    """
+    if sqlite3.sqlite_version_info < OLDEST_VERSION:
+        oldest = ".".join(map(str, OLDEST_VERSION))
+        raise DataFolderError(f"--data needs SQLite {oldest} or later, and this Python has {sqlite3.sqlite_version}")
+    new = not path.exists()
+    try:
+        db = connect(path)
+    except sqlite3.Error as error:
+        raise DataFolderError(said(path, error)) from None
+    try:
+        if new:
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        else:
+            require_ours(db, path)
+        (mode,) = db.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise DataFolderError(
+                f"the disk below {path} cannot keep a write-ahead log (SQLite says {mode}); use a local disk for --data"
+            )
+        db.execute(f"PRAGMA synchronous = {'NORMAL' if sync == 'normal' else 'FULL'}")
+        db.execute("PRAGMA fullfsync = 1")  # macOS: down to the medium; no effect elsewhere
+        db.execute("PRAGMA checkpoint_fullfsync = 1")
+        db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        _migrate(db)
+    except sqlite3.Error as error:
+        db.close()
+        raise DataFolderError(said(path, error)) from None
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def require_ours(db: sqlite3.Connection, path: Path) -> None:
+    """Refuse a database of other software, and one of a later ClawLink. Raises DataFolderError, sqlite3.Error."""
+    (found,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if not tables and not found and not version:
+        return  # made, and then nothing came of it
+    if found != APPLICATION_ID:
+        raise DataFolderError(f"{path} is a database of other software; give --data a folder of its own")
+    if version > VERSION:
+        raise DataFolderError(
+            f"{path} was written by a later ClawLink (schema {version}, and this one reads up to {VERSION}); "
+            "start that version, or restore a backup of this one"
+        )
+
+
+def said(path: Path, error: sqlite3.Error) -> str:
+    """Return the sentence for a database that SQLite cannot read or write."""
+    why = str(error)
+    if "not a database" in why:
+        return f"{path} is no SQLite database; give --data a folder of its own"
+    if "malformed" in why or "corrupt" in why:
+        return (
+            f"the database {path} is damaged ({why}), and nothing was changed; see: clawlink doctor --data "
+            f"{path.parent}, and restore a backup"
+        )
+    if "readonly" in why or "unable to open" in why:
+        return f"the database {path} cannot be written ({why}); look at the permissions of its folder and its disk"
+    if is_full(error):
+        return f"there is no room on the disk of {path} ({why}); make room, and start the relay again"
+    return f"the database {path} cannot be used: {why}"
+
+
+def is_full(error: Exception) -> bool:
+    """Return True if there was no room on the disk. Python 3.10 tells no codes of SQLite."""
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+    code = getattr(error, "sqlite_errorcode", None)
+    return "disk is full" in str(error) if code is None else code & 0xFF == 13
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    """Bring the schema up to date, each step in a transaction of its own."""
+    while True:
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            (version,) = db.execute("PRAGMA user_version").fetchone()
+            if version == VERSION:
+                db.execute("COMMIT")
+                return
+            MIGRATIONS[version](db)
+            db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            db.execute(f"PRAGMA user_version = {version + 1}")
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise

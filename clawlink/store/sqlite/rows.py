@@ -1,0 +1,83 @@
+"""Records as rows: what a store looks for stands in columns, and the record itself is bytes beside them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from clawlink.domain.delivery import DEAD, PENDING, Delivery
+from clawlink.store import records
+
+# The bytes that a row takes beside its record, and an entry of an index beside its key, measured on large folders.
+_ROW_BYTES = 120
+_ENTRY_BYTES = 40
+
+
+class Facts(NamedTuple):
+    """The facts of a record that are counted. ``held`` are its bytes in a mailbox, None if it is not in one."""
+
+    home: str
+    keys: tuple[str, ...]
+    weight: int
+    held: int | None
+    address: str | None
+    agent: str | None
+    cost: int
+
+
+class Row(NamedTuple):
+    """A record as it is stored."""
+
+    facts: Facts
+    version: int
+    ends_at: float | None
+    rank: int | None
+    ready_at: float | None
+    later: float | None
+    data: bytes
+
+
+def row_of(record: Any) -> Row:
+    """Return the row of a record.
+
+    A new message is ready at once unless it was stored to wait. Any other pending one is filed by its time.
+    """
+    data = records.encode(record)
+    keys: tuple[str, ...] = record.index_keys
+    weight = record.weight if keys else 0
+    cost = max(len(data), record.footprint) + _ROW_BYTES + sum([_ENTRY_BYTES + len(key) for key in keys])
+    address, agent = getattr(record, "origin", (None, None))
+    rank = ready_at = later = held = None
+    if type(record) is Delivery:
+        state = record.state
+        if state is PENDING:
+            rank = record.rank
+            if record.version == 1 and record.visible_at <= record.stored_at:
+                ready_at = record.visible_at
+            else:
+                later = record.visible_at
+        if state is PENDING or state is DEAD:
+            held = len(record.body)
+    facts = Facts(record.home, keys, weight, held, address, agent, cost)
+    return Row(facts, record.version, record.ends_at, rank, ready_at, later, data)
+
+
+class Entry(NamedTuple):
+    """The place of a record in an index: a number that only grows."""
+
+    key: str
+    number: int
+
+
+_entries = msgspec.msgpack.Decoder(tuple[Entry, ...])
+
+
+def pack(entries: tuple[Entry, ...]) -> bytes | None:
+    """Return entries as a row keeps them."""
+    return msgspec.msgpack.encode(entries) if entries else None
+
+
+def unpack(data: bytes | None) -> tuple[Entry, ...]:
+    """Return the entries that a row keeps."""
+    return _entries.decode(data) if data else ()

@@ -1,0 +1,431 @@
+"""The ``Store`` over SQLite.
+
+Reads run on the event loop, over a connection of their own: SQLite answers from its cache in microseconds, and a reader
+never waits for the writer. A commit runs on the writer's thread and is answered after its fsync.
+
+An index may be ahead of ``get`` for a moment, between a commit's fsync and its answer. Nobody was told of it then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Container, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+from clawlink.domain.delivery import Delivery, by_dead
+from clawlink.store import records
+from clawlink.store.base import Absent, Batch, Conflict, Drop, Failed, Page, Put, R, Usage
+from clawlink.store.sqlite.counts import Counts, Place
+from clawlink.store.sqlite.database import DataFolderError, connect, open_writer, said
+from clawlink.store.sqlite.rows import row_of
+from clawlink.store.sqlite.writer import Change, Commit, Job, Question, Writer
+from clawlink.store.tables import NOTHING, Shares
+
+# Records that were committed or read last are kept decoded, twice this many bytes of them at most.
+_CACHE_BYTES = 8 * 1024 * 1024
+# Of a mailbox, so many whose time has come are looked through each time.
+_LAPSED_AT_ONCE = 512
+# An index of fewer records is counted on the event loop.
+_FEW = 500
+_SLICE_SECONDS = 0.001
+_SLICE_BYTES = 256 * 1024
+
+_GET = "SELECT data FROM record WHERE id = ? AND kind = ?"
+_BY_ROW = "SELECT data FROM record WHERE row = ?"
+_READY = (
+    "SELECT row, id, version, cost, rank FROM record INDEXED BY record_ready "
+    "WHERE home = ? AND ready_at IS NOT NULL ORDER BY rank LIMIT ?"
+)
+_LAPSED = (
+    "SELECT row, id, version, cost, rank FROM record INDEXED BY record_later "
+    "WHERE home = ? AND later <= ? ORDER BY later LIMIT ?"
+)
+_FIRST_READY = (
+    "SELECT ready_at FROM record INDEXED BY record_ready WHERE home = ? AND ready_at IS NOT NULL ORDER BY rank LIMIT 1"
+)
+_FIRST_LATER = (
+    "SELECT later FROM record INDEXED BY record_later WHERE home = ? AND later IS NOT NULL ORDER BY later LIMIT 1"
+)
+_WAITING = (
+    "SELECT row, id, version, cost FROM record INDEXED BY record_later "
+    "WHERE home = ? AND later IS NOT NULL ORDER BY later"
+)
+_ALL_READY = (
+    "SELECT row, id, version, cost FROM record INDEXED BY record_ready "
+    "WHERE home = ? AND ready_at IS NOT NULL ORDER BY rank"
+)
+_ENDING = (
+    "SELECT row, id, version, cost FROM record INDEXED BY record_ends WHERE kind = ? AND ends_at <= ? ORDER BY ends_at"
+)
+_LISTED = (
+    "SELECT r.row, r.id, r.version, r.cost, e.number FROM entry e JOIN record r ON r.row = e.row "
+    "WHERE e.kind = ? AND e.key = ?"
+)
+_COUNT = "SELECT count(*), coalesce(sum(weight), 0) FROM entry WHERE kind = ? AND key = ?"
+_COUNT_FEW = (
+    "SELECT count(*), coalesce(sum(weight), 0) FROM (SELECT weight FROM entry WHERE kind = ? AND key = ? LIMIT ?)"
+)
+_ORIGINS_OF_MAILBOX = (
+    "SELECT address, agent, count(*), sum(held) FROM record WHERE row IN ("
+    "SELECT row FROM record WHERE home = :home AND ready_at IS NOT NULL "
+    "UNION SELECT row FROM record WHERE home = :home AND later IS NOT NULL "
+    "UNION SELECT row FROM entry WHERE kind = :kind AND key = :dead"
+    ") GROUP BY address, agent"
+)
+_ORIGINS_OF_INDEX = (
+    "SELECT r.address, r.agent, count(*), sum(e.weight) FROM entry e JOIN record r ON r.row = e.row "
+    "WHERE e.kind = ? AND e.key = ? GROUP BY r.address, r.agent"
+)
+_HELD = (
+    "SELECT home, address, agent, count(*), sum(held) FROM record WHERE held IS NOT NULL GROUP BY home, address, agent"
+)
+
+
+class _Hint(NamedTuple):
+    """The place of a record, its version and its size, as an index tells them."""
+
+    row: int
+    id: str
+    version: int
+    cost: int
+
+
+class SqliteStore:
+    """A ``Store`` in an SQLite database. Call ``close`` at the end."""
+
+    index_lag = 0.0
+    homes_at_once = 32
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        sync: str = "full",
+        clock: Callable[[], float] | None = None,
+        before_commit: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Open the database, made if need be. Raises DataFolderError."""
+        writing = open_writer(path, sync=sync)
+        try:
+            self._db = connect(path, reads_only=True)
+            self._counts = Counts()
+            self._counts.learn_mailboxes(self._db.execute(_HELD))
+            (self._counts.cost,) = self._db.execute("SELECT coalesce(sum(cost), 0) FROM record").fetchone()
+            self._numbers = {name: number for number, name in self._db.execute("SELECT number, name FROM kind")}
+            alive = self._db.execute("SELECT value FROM meta WHERE name = 'alive'").fetchone()
+            self._writer = Writer(writing, self._settled, clock=clock, before_commit=before_commit)
+        except sqlite3.Error as error:
+            writing.close()
+            raise DataFolderError(said(path, error)) from None
+        self.last_alive: float | None = None if alive is None else alive[0]
+        """When a relay was here last, in its time; None in a new folder."""
+        self._kinds: dict[type[Any], int] = {}
+        self._newer: dict[tuple[type[Any], str], Any] = {}
+        self._older: dict[tuple[type[Any], str], Any] = {}
+        self._newer_bytes = 0
+        self._unsettled = 0
+        self._gathered: list[Job] = []
+        self._asked: dict[object, asyncio.Future[Any]] = {}
+        self._writer.start()
+
+    @property
+    def broken(self) -> str | None:
+        """The reason why nothing is written any more; None if all is well."""
+        return self._writer.broken
+
+    def close(self) -> None:
+        """Finish what was begun, and let go of the database."""
+        if self._gathered:
+            self._submit()
+        self._db.close()  # first: whatever is open last puts the log into the database
+        self._writer.close()
+
+    def _kind(self, kind: type[Any]) -> int:
+        """Return the number of a kind, a new one if it was never stored."""
+        number = self._kinds.get(kind)
+        if number is None:
+            name = records.kinds()[kind].name
+            number = self._numbers.setdefault(name, max(self._numbers.values(), default=0) + 1)
+            self._kinds[kind] = number
+        return number
+
+    def _read(self, sql: str, values: tuple[Any, ...]) -> list[Any]:
+        try:
+            return self._db.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise Failed(f"SQLite: {error}") from error
+
+    # -- records -----------------------------------------------------------------------------------------------------
+
+    async def get(self, kind: type[R], id: str) -> R | None:
+        return self._get(kind, id)
+
+    def _get(self, kind: type[R], id: str) -> R | None:
+        key = (kind, id)
+        record: R | None = self._newer.get(key)
+        if record is not None:
+            return record
+        record = self._older.get(key)
+        if record is None:
+            found = self._read(_GET, (id, self._kind(kind)))
+            if not found:
+                return None
+            record = _decoded(found[0][0])
+        self._keep(record)
+        return record
+
+    def _keep(self, record: Any) -> None:
+        """Keep a record decoded. The ones that were not asked for lately go."""
+        if self._newer_bytes > _CACHE_BYTES:
+            self._older, self._newer, self._newer_bytes = self._newer, {}, 0
+        self._newer_bytes += record.footprint
+        self._newer[type(record), record.id] = record
+
+    def _cached(self, kind: type[R], hint: _Hint) -> R | None:
+        key = (kind, hint.id)
+        record: R | None = self._newer.get(key) or self._older.get(key)
+        return record if record is not None and record.version == hint.version else None
+
+    async def _load(self, kind: type[R], hints: Sequence[_Hint]) -> list[R]:
+        """Return records in the order of their hints, with turns for others. Those that have gone are left out."""
+        found: list[R] = []
+        until, size = perf_counter() + _SLICE_SECONDS, 0
+        for hint in hints:
+            record = self._cached(kind, hint)
+            if record is None:
+                if size > _SLICE_BYTES or perf_counter() > until:
+                    await asyncio.sleep(0)
+                    until, size = perf_counter() + _SLICE_SECONDS, 0
+                size += hint.cost
+                data = self._read(_BY_ROW, (hint.row,))
+                record = _decoded(data[0][0]) if data else None
+                if record is None or type(record) is not kind or record.id != hint.id:
+                    continue
+            found.append(record)
+        return found
+
+    async def get_many(self, kind: type[R], ids: Sequence[str]) -> Sequence[R | None]:
+        return [self._get(kind, id) for id in ids]
+
+    # -- indexes -----------------------------------------------------------------------------------------------------
+
+    async def page(
+        self, kind: type[R], key: str, after: str | None = None, limit: int = 100, *, newest: bool = False
+    ) -> Page[R]:
+        order = "ORDER BY e.number DESC LIMIT ?" if newest else "ORDER BY e.number LIMIT ?"
+        if after is None or not after.isdecimal():
+            found = self._read(f"{_LISTED} {order}", (self._kind(kind), key, limit + 1))
+        else:
+            beyond = "AND e.number < ?" if newest else "AND e.number > ?"
+            found = self._read(f"{_LISTED} {beyond} {order}", (self._kind(kind), key, int(after), limit + 1))
+        listed = await self._load(kind, [_Hint(*row[:4]) for row in found[:limit]])
+        return Page(listed, str(found[limit - 1][4]) if len(found) > limit > 0 else None)
+
+    async def first(self, kind: type[R], key: str, limit: int) -> Sequence[R]:
+        found = self._read(f"{_LISTED} ORDER BY e.number LIMIT ?", (self._kind(kind), key, limit))
+        return await self._load(kind, [_Hint(*row[:4]) for row in found])
+
+    async def first_of(self, kind: type[R], keys: Sequence[str]) -> Sequence[R | None]:
+        firsts: list[R | None] = []
+        for key in keys:
+            found = await self.first(kind, key, 1)
+            firsts.append(found[0] if found else None)
+        return firsts
+
+    async def usage(self, kind: type[R], key: str) -> Usage:
+        place = (kind, key)
+        known = self._counts.index(place)
+        if known is not None:
+            return known
+        values = (self._kind(kind), key)
+        if not self._unsettled:  # nothing is on its way that would be counted twice
+            ((count, size),) = self._read(_COUNT_FEW, (*values, _FEW))
+            if count < _FEW:
+                self._counts.learn_index(place, count, size)
+                return Usage(count, size)
+
+        def take(answer: tuple[int, int]) -> None:
+            self._counts.learn_index(place, *answer)
+
+        await self.ask(place, lambda db: db.execute(_COUNT, values).fetchone(), take)
+        return self._counts.index(place) or NOTHING
+
+    async def usage_from(self, kind: type[R], key: str, address: str | None, agent: str) -> tuple[Usage, Usage]:
+        place: Place = (kind, key)
+        shares = self._counts.index_shares(place)
+        if shares is None:
+            values = (self._kind(kind), key)
+
+            def take(rows: list[Any]) -> None:
+                self._counts.learn_index_shares(place, _shares(rows))
+
+            await self.ask(("from", place), lambda db: db.execute(_ORIGINS_OF_INDEX, values).fetchall(), take)
+            shares = self._counts.index_shares(place)
+        return (shares or Shares()).of(address, agent)
+
+    async def load(self, mailbox: str) -> Usage:
+        return self._counts.mailbox(mailbox)
+
+    async def loads(self, mailboxes: Sequence[str]) -> Sequence[Usage]:
+        return [self._counts.mailbox(mailbox) for mailbox in mailboxes]
+
+    async def total(self) -> Usage:
+        return Usage(*self._counts.held)
+
+    async def load_from(self, mailbox: str | None, address: str | None, agent: str) -> tuple[Usage, Usage]:
+        shares = self._counts.shares(mailbox)
+        if shares is None and mailbox is not None:
+            box = mailbox
+            values = {"home": box, "kind": self._kind(Delivery), "dead": by_dead(box)}
+
+            def take(rows: list[Any]) -> None:
+                self._counts.learn_shares(box, _shares(rows))
+
+            await self.ask(("load", box), lambda db: db.execute(_ORIGINS_OF_MAILBOX, values).fetchall(), take)
+            shares = self._counts.shares(box)
+        return (shares or Shares()).of(address, agent)
+
+    async def memory(self) -> int:
+        """Return about how many bytes of the disk all records take. Memory has only what was used last."""
+        return self._counts.cost
+
+    async def due(self, mailbox: str, now: float, limit: int) -> Sequence[Delivery]:
+        found = self._read(_READY, (mailbox, limit))
+        lapsed = self._read(_LAPSED, (mailbox, now, max(limit, _LAPSED_AT_ONCE)))
+        if lapsed:
+            found = sorted(found + lapsed, key=lambda row: (row[4], row[0]))[:limit]
+        return await self._load(Delivery, [_Hint(*row[:4]) for row in found])
+
+    async def pending(self, mailbox: str, limit: int, but: Container[str] = ()) -> Sequence[Delivery]:
+        found = self._some(_ALL_READY, (mailbox,), limit, but)
+        found += self._some(_WAITING, (mailbox,), limit - len(found), but)
+        return await self._load(Delivery, found)
+
+    async def next_due_at(self, mailbox: str) -> float | None:
+        ready = self._read(_FIRST_READY, (mailbox,)) or self._read(_FIRST_LATER, (mailbox,))
+        return ready[0][0] if ready else None
+
+    async def ending(self, kind: type[R], now: float, limit: int, but: Container[str] = ()) -> Sequence[R]:
+        return await self._load(kind, self._some(_ENDING, (self._kind(kind), now), limit, but))
+
+    def _some(self, sql: str, values: tuple[Any, ...], limit: int, but: Container[str]) -> list[_Hint]:
+        """Return the first hints, without those of unwanted ids."""
+        found: list[_Hint] = []
+        if limit <= 0:
+            return found
+        try:
+            rows = self._db.execute(sql, values)
+            try:
+                for row in rows:
+                    if row[1] not in but:
+                        found.append(_Hint(*row))
+                        if len(found) == limit:
+                            break
+            finally:
+                rows.close()  # an open one would keep later reads at this moment
+        except sqlite3.Error as error:
+            raise Failed(f"SQLite: {error}") from error
+        return found
+
+    # -- commits -----------------------------------------------------------------------------------------------------
+
+    async def commit(self, home: str, *changes: Put | Drop | Absent) -> None:
+        (result,) = await self._commit([(home, self._changes(home, changes))])
+        if result is not None:
+            raise result
+
+    async def commit_many(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
+        if not batches:
+            return []
+        return await self._commit([(batch.home, self._changes(batch.home, batch.changes)) for batch in batches])
+
+    def _changes(self, home: str, changes: Sequence[Put | Drop | Absent]) -> list[Change]:
+        found = []
+        for change in changes:
+            if isinstance(change, Absent):
+                found.append(Change(change.kind, self._kind(change.kind), change.id, 0, None, None, absent=True))
+                continue
+            record: Any = change.record
+            kind = type(record)
+            if record.home != home:
+                raise ValueError(f"{kind.__name__} {record.id!r} lives at {record.home!r}, not at {home!r}")
+            if type(change) is Put:
+                found.append(Change(kind, self._kind(kind), record.id, record.version - 1, row_of(record), record))
+            else:
+                found.append(Change(kind, self._kind(kind), record.id, record.version, None, None))
+        return found
+
+    async def _commit(self, batches: Sequence[tuple[str, list[Change]]]) -> Sequence[Conflict | Failed | None]:
+        future = asyncio.get_running_loop().create_future()
+        self._begin(Commit(batches, future), future.get_loop())
+        results: Sequence[Conflict | Failed | None] = await future
+        return results
+
+    async def ask(self, what: object, ask: Callable[[sqlite3.Connection], Any], take: Callable[[Any], None]) -> None:
+        """Ask the writer's connection behind all commits so far, and have ``take`` told the answer.
+
+        What is asked already is asked once.
+        """
+        future = self._asked.get(what)
+        if future is None or future.get_loop() is not asyncio.get_running_loop():
+            future = self._asked[what] = asyncio.get_running_loop().create_future()
+            future.add_done_callback(lambda _: self._asked.pop(what, None))
+            self._begin(Question(ask, take, future), future.get_loop())
+        await asyncio.shield(future)
+
+    def _begin(self, job: Job, loop: asyncio.AbstractEventLoop) -> None:
+        """Submit a job together with the others of this turn of the event loop."""
+        if not self._gathered:
+            loop.call_soon(self._submit)
+        self._gathered.append(job)
+        self._unsettled += 1
+
+    def _submit(self) -> None:
+        if self._gathered:
+            self._writer.submit(self._gathered)
+            self._gathered = []
+
+    def _settled(self, jobs: Sequence[Job]) -> None:
+        """Count what took effect, and answer. The questions were asked behind all of these commits."""
+        self._unsettled -= len(jobs)
+        for job in jobs:
+            if isinstance(job, Commit):
+                for change, old in job.done:
+                    self._follow(change, old)
+                if not job.future.done():
+                    job.future.set_result(job.results)
+        for job in jobs:
+            if isinstance(job, Question):
+                if job.failure is None:
+                    job.take(job.answer)
+                    if not job.future.done():
+                        job.future.set_result(None)
+                elif not job.future.done():
+                    job.future.set_exception(Failed(f"SQLite: {job.failure}"))
+                    job.future.exception()  # whoever asked may have been cancelled
+
+    def _follow(self, change: Change, old: Any) -> None:
+        row = change.row
+        self._counts.change(change.kind, old, None if row is None else row.facts)
+        if row is not None:
+            self._keep(change.record)
+        else:
+            self._newer.pop((change.kind, change.id), None)
+        self._older.pop((change.kind, change.id), None)
+
+
+def _decoded(data: bytes) -> Any:
+    try:
+        return records.decode(data)
+    except ValueError as error:
+        raise Failed(f"a record cannot be read: {error}") from error
+
+
+def _shares(rows: list[Any]) -> Shares:
+    shares = Shares()
+    for address, agent, count, size in rows:
+        shares.change((address, agent or ""), count, size)
+    return shares

@@ -1,0 +1,343 @@
+"""The one thread that writes: all commits that wait become one transaction, and each is answered after its fsync.
+
+A commit names the versions that it follows. The writer compares all of them before it changes anything for that home,
+so a conflict needs no savepoint. The other homes of the transaction do not notice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from queue import Empty, SimpleQueue
+from typing import Any, NamedTuple
+
+from clawlink.store.base import Conflict, Failed, Full
+from clawlink.store.sqlite.database import is_full
+from clawlink.store.sqlite.rows import Entry, Facts, Row, pack, unpack
+
+# The most homes that share a transaction, so that the first of them does not wait for too many others.
+_MOST_HOMES = 256
+_IDLE_SECONDS = 5.0
+_MARK_SECONDS = 1.0
+_NUMBERS_AT_ONCE = 1 << 20
+# While idle, free pages go back to the file system, some at a time, if there are more than this many.
+_FREE_PAGES = 1000
+_VACUUMED_AT_ONCE = 500
+
+_OLD = (
+    "SELECT row, version, home, held, address, agent, weight, cost, ends_at, entries FROM record "
+    "WHERE id = ? AND kind = ?"
+)
+_INSERT = (
+    "INSERT INTO record (kind, id, version, home, ends_at, rank, ready_at, later, held, address, agent, weight, cost, "
+    "entries, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_UPDATE = (
+    "UPDATE record SET version = ?, rank = ?, ready_at = ?, later = ?, held = ?, address = ?, agent = ?, weight = ?, "
+    "cost = ?, entries = ?, data = ? WHERE row = ?"
+)
+_END = "UPDATE record SET ends_at = ? WHERE row = ?"
+_DELETE = "DELETE FROM record WHERE row = ?"
+_ENTER = "INSERT INTO entry (kind, key, number, row, weight) VALUES (?, ?, ?, ?, ?)"
+_LEAVE = "DELETE FROM entry WHERE kind = ? AND key = ? AND number = ?"
+_WEIGH = "UPDATE entry SET weight = ? WHERE kind = ? AND key = ? AND number = ?"
+
+
+class Change(NamedTuple):
+    """A change of a record. It ``follows`` the stored version, 0 for none; without a ``row`` the record goes.
+
+    ``absent`` changes nothing, and asks only that there is no such record.
+    """
+
+    kind: type[Any]
+    number: int
+    id: str
+    follows: int
+    row: Row | None
+    record: Any
+    absent: bool = False
+
+
+class Done(NamedTuple):
+    """A change that took effect."""
+
+    change: Change
+    old: Facts | None
+
+
+class Commit:
+    """Changes of one or several homes, and the future of whoever waits for them."""
+
+    __slots__ = ("batches", "done", "future", "results")
+
+    def __init__(self, batches: Sequence[tuple[str, Sequence[Change]]], future: asyncio.Future[Any]) -> None:
+        self.batches = batches
+        self.future = future
+        self.done: list[Done] = []
+        self.results: list[Conflict | Failed | None] = []
+
+
+class Question:
+    """Something to read behind all commits so far, and what to do with the answer on the event loop."""
+
+    __slots__ = ("answer", "ask", "failure", "future", "take")
+
+    def __init__(
+        self, ask: Callable[[sqlite3.Connection], Any], take: Callable[[Any], None], future: asyncio.Future[Any]
+    ) -> None:
+        self.ask = ask
+        self.take = take
+        self.future = future
+        self.answer: Any = None
+        self.failure: Exception | None = None
+
+
+Job = Commit | Question
+
+
+class Writer:
+    """The writing connection and its thread.
+
+    ``settled`` takes the jobs that are done, on the event loop of their futures. ``before_commit`` is called on the
+    thread before each transaction ends: what the records lean on is then to be on the disk. ``clock`` gives the time
+    that is noted as the last at which the relay was there.
+    """
+
+    def __init__(
+        self,
+        db: sqlite3.Connection,
+        settled: Callable[[Sequence[Job]], None],
+        *,
+        clock: Callable[[], float] | None = None,
+        before_commit: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._db = db
+        self._settled = settled
+        self._clock = clock
+        self._before_commit = before_commit
+        self._queue: SimpleQueue[list[Job] | None] = SimpleQueue()
+        self._kinds = {number for (number,) in db.execute("SELECT number FROM kind")}
+        self._marked_at = 0.0
+        self._number = self._last_number = 0
+        self._thread = threading.Thread(target=self._run, name="clawlink-sqlite", daemon=True)
+        self.broken: str | None = None
+        """The reason why nothing is written any more."""
+
+    def start(self) -> None:
+        """Begin to write."""
+        self._thread.start()
+
+    def submit(self, jobs: list[Job]) -> None:
+        """Have jobs done, in this order and after all before."""
+        self._queue.put(jobs)
+
+    def close(self) -> None:
+        """Do what was submitted, and end."""
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+        self._db.close()
+
+    def _run(self) -> None:
+        ended = False
+        while not ended:
+            jobs: list[Job] = []
+            try:
+                some = self._queue.get(timeout=_IDLE_SECONDS)
+            except Empty:
+                self._idle()
+                continue
+            while some is not None:
+                jobs += some
+                if len(jobs) >= _MOST_HOMES:
+                    break
+                try:
+                    some = self._queue.get_nowait()
+                except Empty:
+                    break
+            else:
+                ended = True
+            self._do(jobs)
+        self._mark()
+
+    def _do(self, jobs: Sequence[Job]) -> None:
+        commits = [job for job in jobs if isinstance(job, Commit)]
+        if commits:
+            self._commit(commits)
+        for job in jobs:
+            if isinstance(job, Question):
+                try:
+                    job.answer = job.ask(self._db)
+                except Exception as error:
+                    job.failure = error
+        by_loop: dict[asyncio.AbstractEventLoop, list[Job]] = {}
+        for job in jobs:
+            by_loop.setdefault(job.future.get_loop(), []).append(job)
+        for loop, theirs in by_loop.items():
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
+                loop.call_soon_threadsafe(self._settled, theirs)
+
+    # -- one transaction ---------------------------------------------------------------------------------------------
+
+    def _commit(self, commits: Sequence[Commit]) -> None:
+        if self.broken is not None:
+            _fail(commits, Failed(self.broken))
+            return
+        try:
+            self._attempt(commits)
+        except Exception as error:  # of SQLite, of the disk, or of a value that no column takes: the thread goes on
+            self._undo()
+            if is_full(error):
+                _fail(commits, Full(f"the disk is full: {error}"))
+            elif len(commits) == 1:
+                _fail(commits, Failed(f"a commit failed: {error}"))
+            else:  # nothing took effect: the fault of one shall not be that of the others
+                for commit in commits:
+                    self._commit([commit])
+
+    def _attempt(self, commits: Sequence[Commit]) -> None:
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        new_kinds: set[int] = set()
+        for commit in commits:
+            commit.done, commit.results = [], []
+            for home, changes in commit.batches:
+                conflict = self._apply(home, changes, commit.done, new_kinds)
+                commit.results.append(conflict)
+        if self._clock is not None and self._clock() - self._marked_at >= _MARK_SECONDS:
+            self._note_time(self._clock())
+        self._before_commit()
+        try:
+            db.execute("COMMIT")
+        except sqlite3.Error as error:
+            if not is_full(error):  # the log may have it or not, and what the system cached is not to be trusted
+                self.broken = f"a commit failed ({error}); look at the disk, and start the relay again"
+                self._undo()
+                _fail(commits, Failed(self.broken))
+                return
+            raise
+        self._kinds |= new_kinds
+
+    def _undo(self) -> None:
+        self._number = self._last_number = 0  # what was reserved may be undone with the rest
+        with contextlib.suppress(sqlite3.Error):
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+
+    def _apply(self, home: str, changes: Sequence[Change], done: list[Done], new_kinds: set[int]) -> Conflict | None:
+        """Compare all versions of one home, and change its records if they fit."""
+        db = self._db
+        found = []
+        for change in changes:
+            old = db.execute(_OLD, (change.id, change.number)).fetchone()
+            if change.absent:
+                if old is not None:
+                    return Conflict(change.kind, change.id, "exists")
+            elif change.follows != 0 if old is None else old[1] != change.follows or old[2] != home:
+                return Conflict(change.kind, change.id, f"is not at version {change.follows}")
+            found.append(old)
+        for change, old in zip(changes, found, strict=True):
+            if not change.absent:
+                if change.number not in self._kinds and change.number not in new_kinds:
+                    self._name_kind(change)
+                    new_kinds.add(change.number)
+                done.append(Done(change, self._write(change, old)))
+        return None
+
+    def _name_kind(self, change: Change) -> None:
+        from clawlink.store import records  # only for the first record of a kind
+
+        name = records.kinds()[change.kind].name
+        self._db.execute("INSERT INTO kind (number, name) VALUES (?, ?)", (change.number, name))
+
+    def _write(self, change: Change, old: Any) -> Facts | None:
+        db = self._db
+        new = change.row
+        if old is None and new is not None:
+            facts = new.facts
+            entries = self._entries(facts.keys, ())
+            row = db.execute(
+                _INSERT,
+                (
+                    change.number, change.id, new.version, facts.home, new.ends_at, new.rank, new.ready_at, new.later,
+                    facts.held, facts.address, facts.agent, facts.weight, facts.cost, pack(entries), new.data,
+                ),
+            ).lastrowid  # fmt: skip
+            for entry in entries:
+                db.execute(_ENTER, (change.number, entry.key, entry.number, row, facts.weight))
+            return None
+        row, _, home, held, address, agent, weight, cost, ends_at, packed = old
+        before = unpack(packed)
+        was = Facts(home, tuple([entry.key for entry in before]), weight, held, address, agent, cost)
+        if new is None:
+            db.execute(_DELETE, (row,))
+            for entry in before:
+                db.execute(_LEAVE, (change.number, entry.key, entry.number))
+            return was
+        facts = new.facts
+        after = before if facts.keys == was.keys else self._entries(facts.keys, before)
+        db.execute(
+            _UPDATE,
+            (
+                new.version, new.rank, new.ready_at, new.later, facts.held, facts.address, facts.agent, facts.weight,
+                facts.cost, packed if after is before else pack(after), new.data, row,
+            ),
+        )  # fmt: skip
+        if new.ends_at != ends_at:
+            db.execute(_END, (new.ends_at, row))
+        if after is not before:
+            for entry in before:
+                if entry not in after:
+                    db.execute(_LEAVE, (change.number, entry.key, entry.number))
+        if after is not before or facts.weight != weight:
+            for entry in after:
+                if entry not in before:
+                    db.execute(_ENTER, (change.number, entry.key, entry.number, row, facts.weight))
+                elif facts.weight != weight:
+                    db.execute(_WEIGH, (facts.weight, change.number, entry.key, entry.number))
+        return was
+
+    def _entries(self, keys: Iterable[str], before: Sequence[Entry]) -> tuple[Entry, ...]:
+        """Return the entries for these keys: the place of one that stays, and the last place for others."""
+        kept = {entry.key: entry for entry in before}
+        number = self._next_number()
+        return tuple([kept.get(key) or Entry(key, number) for key in keys])
+
+    def _next_number(self) -> int:
+        """Return the next number of an entry. They are reserved in blocks, so that none comes twice after a crash."""
+        if self._number == self._last_number:
+            found = self._db.execute("SELECT value FROM meta WHERE name = 'numbers'").fetchone()
+            self._number = 0 if found is None else found[0]
+            self._last_number = self._number + _NUMBERS_AT_ONCE
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('numbers', ?)", (self._last_number,))
+        self._number += 1
+        return self._number
+
+    # -- in between --------------------------------------------------------------------------------------------------
+
+    def _note_time(self, now: float) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('alive', ?)", (now,))
+        self._marked_at = now
+
+    def _mark(self) -> None:
+        """Note that the relay is there."""
+        if self._clock is not None and self.broken is None:
+            with contextlib.suppress(sqlite3.Error):  # a disk that is full; the next commit says so
+                self._note_time(self._clock())
+
+    def _idle(self) -> None:
+        """Note that the relay is there, and give free pages back."""
+        self._mark()
+        with contextlib.suppress(sqlite3.Error):
+            (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
+            if free > _FREE_PAGES:
+                self._db.execute(f"PRAGMA incremental_vacuum({_VACUUMED_AT_ONCE})").fetchall()
+
+
+def _fail(commits: Iterable[Commit], failure: Failed) -> None:
+    for commit in commits:
+        commit.done = []
+        commit.results = [failure for _ in commit.batches]

@@ -1,0 +1,42 @@
+"""A process that holds a store and commits without end: ``python -m tests.store.committing DATABASE RUN``.
+
+It prints a line for each commit that was answered. Each commit moves a message and a task of one home together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from clawlink.domain.delivery import Delivery
+from clawlink.domain.task import Task
+from clawlink.store.base import Put
+from clawlink.store.sqlite.store import SqliteStore
+
+WRITERS = 8
+
+
+async def commit(store: SqliteStore, run: str, writer: int) -> None:
+    """Commit one pair after the other, each four times."""
+    for n in range(1_000_000):
+        id, home = f"{run}-{writer}-{n}", f"box{writer}"
+        message = Delivery(id, 1, home, "otto", n, b"body", 1e6, 1e6, 2e6, merge=f"m{n}")
+        work = Task(id, 1, home, "otto", home, b"ask", 1e6, 2e6)
+        for version in range(1, 5):
+            await store.commit(home, Put(message), Put(work))
+            print(id, version, flush=True)
+            message = replace(message, version=version + 1, body=b"x" * version)
+            work = replace(work, version=version + 1, note="n" * version)
+
+
+async def main(path: str, run: str) -> None:
+    """Commit until killed."""
+    store = SqliteStore(Path(path))
+    await asyncio.gather(*(commit(store, run, writer) for writer in range(WRITERS)))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

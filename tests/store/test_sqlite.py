@@ -1,0 +1,209 @@
+"""The store over SQLite: it keeps the contract, over a restart too, and says why it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from clawlink.domain.agent import REGISTERED, Agent
+from clawlink.domain.delivery import Delivery
+from clawlink.domain.record import Record
+from clawlink.domain.task import Task, by_owner
+from clawlink.store.base import Batch, Conflict, Failed, Full, Put, Store, Usage
+from clawlink.store.sqlite.database import APPLICATION_ID, VERSION, DataFolderError
+from clawlink.store.sqlite.store import SqliteStore
+from tests.store.contract import (
+    BROADCAST,
+    NOW,
+    POOL,
+    StoreContract,
+    agent,
+    delivery,
+    drop,
+    due,
+    file,
+    lease,
+    put,
+    task,
+)
+
+
+class TestSqliteStore(StoreContract):
+    """The contract."""
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Iterator[Store]:
+        store = SqliteStore(tmp_path / "clawlink.db", sync="normal")
+        yield store
+        store.close()
+
+
+async def reopened(path: Path, *records: Record) -> None:
+    """Open a database and see that it has these records."""
+    store = SqliteStore(path)
+    try:
+        for record in records:
+            assert await store.get(type(record), record.id) == record
+    finally:
+        store.close()
+
+
+async def test_what_was_committed_is_there_after_a_restart(tmp_path: Path) -> None:
+    path = tmp_path / "clawlink.db"
+    store = SqliteStore(path)
+    kept: list[Record] = [lease(delivery("d", merge="m")), task("t"), agent("mia", "go"), file("f"), BROADCAST, POOL]
+    await put(store, delivery("d", merge="m"), *kept, delivery("gone"))
+    await drop(store, delivery("gone"))
+    before = (await store.load("mia"), await store.memory(), await store.usage(Task, by_owner("mia")))
+    store.close()
+    await reopened(path, *kept)
+    store = SqliteStore(path)
+    assert (await store.load("mia"), await store.memory(), await store.usage(Task, by_owner("mia"))) == before
+    assert await store.get(Delivery, "gone") is None
+    assert await due(store, NOW + 60) == ["d"]
+    await put(store, agent("eve"))
+    assert [a.id for a in (await store.page(Agent, REGISTERED)).records] == ["mia", "eve"]
+    store.close()
+
+
+async def test_commits_that_wait_share_a_transaction_and_each_is_all_or_nothing(tmp_path: Path) -> None:
+    transactions: list[None] = []
+    store = SqliteStore(tmp_path / "clawlink.db", before_commit=lambda: transactions.append(None))
+    await put(store, delivery("old", "box7"))
+    transactions.clear()
+    results = await asyncio.gather(
+        *(store.commit(f"box{n}", Put(delivery(f"d{n}", f"box{n}"))) for n in range(50)),
+        store.commit("box7", Put(delivery("new", "box7")), Put(delivery("old", "box7"))),
+        return_exceptions=True,
+    )
+    assert [type(result) for result in results] == [*[type(None)] * 50, Conflict]
+    assert len(transactions) < 10
+    assert await store.get(Delivery, "new") is None
+    assert await store.total() == Usage(51, 51 * 4)
+    store.close()
+
+
+async def test_a_full_disk_refuses_writes_and_leaves_all_that_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "clawlink.db"
+    store = SqliteStore(path)
+    await put(store, delivery("d"))
+    pages = await limit_pages(store, more=8)
+    refused = await asyncio.gather(
+        *(store.commit("mia", Put(delivery(f"large{n}", body=b"x" * 9000))) for n in range(20)), return_exceptions=True
+    )
+    assert {type(result) for result in refused if result is not None} == {Full}
+    (result,) = await store.commit_many([Batch("mia", (Put(delivery("larger", body=b"x" * 90_000)),))])
+    assert isinstance(result, Full)
+    there = await store.total()
+    assert await store.get(Delivery, "d") == delivery("d")
+    await drop(store, delivery("d"))
+    await limit_pages(store, more=pages + 1000)
+    await put(store, delivery("larger", body=b"x" * 90_000))
+    assert (await store.total()).count == there.count
+    store.close()
+    await reopened(path, delivery("larger", body=b"x" * 90_000))
+
+
+async def limit_pages(store: SqliteStore, *, more: int) -> int:
+    """Let the database grow by some pages at most; return how many it has."""
+
+    def ask(db: sqlite3.Connection) -> int:
+        pages: int = db.execute("PRAGMA page_count").fetchone()[0]
+        db.execute(f"PRAGMA max_page_count = {pages + more}").fetchone()
+        return pages
+
+    answers: list[int] = []
+    await store.ask("pages", ask, answers.append)
+    return answers[0]
+
+
+async def test_a_value_that_no_column_takes_harms_no_commit_beside_it(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "clawlink.db")
+    results = await asyncio.gather(
+        store.commit("mia", Put(delivery("d"))),
+        store.commit("mia", Put(replace(delivery("e"), rank=2**63))),
+        store.commit("mia", Put(delivery("f"))),
+        return_exceptions=True,
+    )
+    assert [type(result) for result in results] == [type(None), Failed, type(None)]
+    await put(store, delivery("e"))
+    assert (await store.total()).count == 3
+    store.close()
+
+
+async def test_a_cancelled_commit_is_whole_and_is_counted(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "clawlink.db")
+    work = asyncio.ensure_future(store.commit("mia", Put(delivery("d")), Put(task("t"))))
+    await asyncio.sleep(0)
+    work.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await work
+    await put(store, delivery("e"))  # behind it
+    there = [await store.get(Delivery, "d") is not None, await store.get(Task, "t") is not None]
+    assert there[0] is there[1]
+    assert await store.load("mia") == Usage(1 + there[0], 4 * (1 + there[0]))
+    store.close()
+
+
+async def test_counts_are_true_while_commits_are_on_their_way(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "clawlink.db")
+    asked_at_once = await asyncio.gather(
+        *(store.commit("mia", Put(task(f"t{n}"))) for n in range(40)),
+        store.usage(Task, by_owner("mia")),
+        store.usage_from(Task, by_owner("mia"), None, "otto"),
+        store.usage(Task, by_owner("mia")),
+        *(store.commit("mia", Put(task(f"u{n}"))) for n in range(40)),
+    )
+    assert asked_at_once[40] == asked_at_once[42] == Usage(80, 240)  # behind all that waited with it
+    assert await store.usage(Task, by_owner("mia")) == Usage(80, 240)
+    assert (await store.usage_from(Task, by_owner("mia"), None, "otto"))[1] == Usage(80, 240)
+    store.close()
+
+
+def make(path: Path, *statements: str) -> None:
+    """Make a database."""
+    db = sqlite3.connect(path)
+    for statement in statements:
+        db.execute(statement)
+    db.commit()
+    db.close()
+
+
+def test_what_is_not_ours_is_refused_with_a_sentence_and_stays_as_it_is(tmp_path: Path) -> None:
+    foreign, text, later = tmp_path / "foreign.db", tmp_path / "text.db", tmp_path / "later.db"
+    make(foreign, "CREATE TABLE t (x)")
+    text.write_bytes(b"a diary, and no database at all\n" * 200)
+    make(later, f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {VERSION + 1}")
+    for path, why in ((foreign, "of other software"), (text, "no SQLite database"), (later, "by a later ClawLink")):
+        before = path.read_bytes()
+        with pytest.raises(DataFolderError, match=why) as raised:
+            SqliteStore(path)
+        assert str(path) in raised.value.message
+        assert path.read_bytes() == before, why
+
+
+async def test_a_damaged_page_is_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "clawlink.db"
+    store = SqliteStore(path)
+    await put(store, *(delivery(f"d{n}", body=b"x" * 500) for n in range(200)))
+    store.close()
+    whole = path.read_bytes()
+    damaged = whole[: 4096 * 8] + b"\xff" * (len(whole) - 4096 * 8)
+    path.write_bytes(damaged)
+    with pytest.raises(DataFolderError, match=r"damaged .* clawlink doctor --data"):
+        SqliteStore(path)
+    assert path.read_bytes() == damaged
+
+
+async def test_an_empty_file_that_a_crash_left_is_filled(tmp_path: Path) -> None:
+    path = tmp_path / "clawlink.db"
+    path.touch()
+    store = SqliteStore(path)
+    await put(store, delivery("d"))
+    store.close()
+    await reopened(path, delivery("d"))
