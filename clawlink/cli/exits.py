@@ -26,27 +26,27 @@ class Exit(IntEnum):
 
 MEANING: dict[Exit, str] = {
     Exit.DONE: "done",
-    Exit.FAILED: "refused or failed, or a task did",
-    Exit.USAGE: "the command is not one, or is ambiguous",
-    Exit.UNREACHABLE: "no relay answers there, or not now",
+    Exit.FAILED: "refused or failed, or a task failed",
+    Exit.USAGE: "the command is wrong or ambiguous",
+    Exit.UNREACHABLE: "no relay answers",
     Exit.UNAUTHORISED: "token or agent key is missing or wrong",
     Exit.NOT_FOUND: "no such agent, task, message, file or identity",
     Exit.PENDING: "nothing yet: still pending",
-    Exit.CONFLICT: "someone or something else was first",
+    Exit.CONFLICT: "a conflict: another agent was first",
     Exit.OVER_LIMIT: "over a limit of the relay",
     Exit.INTERRUPTED: "interrupted",
-    Exit.TERMINATED: "told to end",
+    Exit.TERMINATED: "ended by SIGTERM",
 }
 
 
 class UsageError(ClawLinkError):
-    """The command line does not make sense; the message says what would."""
+    """The command is wrong; the message says how to write it."""
 
     code = "usage"
 
 
 class LocalFailure(ClawLinkError):
-    """This machine does not do what is needed; the message names the path and says what would help."""
+    """This machine refuses a step; the message names the path and the fix."""
 
     code = "local_failure"
 
