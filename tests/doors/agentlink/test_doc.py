@@ -37,6 +37,7 @@ from tests.conftest import Start
 from tests.tables import each
 
 PAGE = (Path(__file__).parents[3] / "references" / "agentlink.md").read_text("utf-8")
+TEXT = " ".join(PAGE.split())
 SECTION = PAGE.split("### Client to relay")[1].split("###")[0].split("|---|---|")[1]
 FRAMES = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", SECTION, re.MULTILINE))
 LIMITS = dict(re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", PAGE.split("\n## Limits")[1].split("**`")[0], re.MULTILINE))
@@ -57,8 +58,8 @@ def test_every_field_of_the_files_is_described() -> None:
 
 def test_the_limits_are_those_of_the_code() -> None:
     told = {limit: re.sub(r"\D", "", value.split(", ")[-1]) for limit, value in LIMITS.items()}
-    assert told["clock of what is signed"] == str(signing.TOLERANCE_SECONDS)
-    assert f"{nonces.MAX_OF_ONE:,} of one instance, {nonces.MAX_OF_ALL:,} of all" in PAGE
+    assert told["clock of a signature"] == str(signing.TOLERANCE_SECONDS)
+    assert f"{nonces.MAX_OF_ONE:,} of one instance, {nonces.MAX_OF_ALL:,} of all" in TEXT
     assert told["messages unacked on a connection, of one agent"] == str(service.CREDIT)
     assert told["time to ack"] == f"{service.ACK_SECONDS:.0f}"
     assert told["connections of one instance"] == str(door.MAX_CONNECTIONS)
@@ -68,13 +69,13 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert told["agents of an old client made by writing to them"] == str(members.MAX_WRITTEN_TO)
     assert LIMITS["messages of one connection whose receipt is followed"] == f"{receipts.MAX_FOLLOWED:,}, the newest"
     assert told["instances that registered themselves"] == str(instances.MAX_SELF_REGISTERED)
-    assert f"up to {signing.MAX_INSTANCE_ID_LENGTH} characters" in PAGE
-    assert f"within {connection.REGISTER_SECONDS:.0f} s" in PAGE
-    assert f"no pong for {websocket.SILENT_SECONDS:.0f} s" in PAGE
-    assert f"last {engine.REMEMBERED:,} are remembered" in PAGE
-    assert f"({files.MIN_INTERVAL_SECONDS:g} to {files.MAX_INTERVAL_SECONDS:g} s, default" in PAGE
-    assert f"({engine.FIRST_PAUSE_SECONDS} s at first, up to {engine.MOST_PAUSE_SECONDS:.0f} s" in PAGE
-    assert f"up to {outbox.MAX_UNANSWERED:,} messages" in PAGE
+    assert f"up to {signing.MAX_INSTANCE_ID_LENGTH} characters" in TEXT
+    assert f"within {connection.REGISTER_SECONDS:.0f} s" in TEXT
+    assert f"no pong for {websocket.SILENT_SECONDS:.0f} s" in TEXT
+    assert f"last {engine.REMEMBERED:,} are remembered" in TEXT
+    assert f"({files.MIN_INTERVAL_SECONDS:g} to {files.MAX_INTERVAL_SECONDS:g} s, default" in TEXT
+    assert f"({engine.FIRST_PAUSE_SECONDS} s at first, up to {engine.MOST_PAUSE_SECONDS:.0f} s" in TEXT
+    assert f"up to {outbox.MAX_UNANSWERED:,} messages" in TEXT
 
 
 def test_the_commands_and_the_flags_of_the_relay_are_described() -> None:
