@@ -85,7 +85,7 @@ def wrapped(line: str, columns: int) -> list[str]:
     used = 0
     for c in line:
         takes = width(c)
-        if used + takes > columns and piece:
+        while used + takes > columns and piece:  # what is left behind a word and this character may be too wide again
             at = len(piece) if c == " " else piece.rfind(" ") + 1
             at = at or len(piece)
             pieces.append(piece[:at])

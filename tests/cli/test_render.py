@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import unicodedata
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clawlink.cli import render
@@ -98,6 +98,8 @@ def test_columns_line_up_whatever_the_script() -> None:
     assert render.columns([["a", "b"], ["日本", "c"], ["e\u0301", "d"]]) == ["a     b", "日本  c", "e\u0301     d"]
 
 
+@example(" 0000\x80\u0af2", 13)
+@example(" 1234567\u6f22", 8)
 @given(st.text(max_size=80), st.integers(4, 20))
 def test_wrapping_loses_nothing_and_keeps_within(text: str, columns: int) -> None:
     line = render.cell(text)
