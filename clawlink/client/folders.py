@@ -169,14 +169,9 @@ def unpack(
                 os.mkdir(staged, 0o777)
                 done = _write(tar, members, staged)
             left_out.extend(of_repositories)
-    except tarfile.TarError as error:
-        shutil.rmtree(staged, ignore_errors=True)
-        raise UnsafeArchive(f"this is no tar that can be read: {error}; get it as a file without --extract") from None
-    except BaseException:
-        shutil.rmtree(staged, ignore_errors=True)
-        raise
-    try:
         _publish(staged, target, members, replace)
+    except tarfile.TarError as error:
+        raise UnsafeArchive(f"this is no tar that can be read: {error}; get it as a file without --extract") from None
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return done

@@ -110,8 +110,9 @@ class Landing:
                 beside = f".{name[:100]}"
                 sweep(folder, beside)
                 temporary = os.path.join(folder, part_of(beside))
+                self._temporary = temporary  # first: an interrupt may come as soon as the file is there
                 made = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o666)
-                self._temporary, self._file = temporary, os.fdopen(made, "wb")
+                self._file = os.fdopen(made, "wb")
             else:
                 self._file = open(self.path, "wb")  # noqa: SIM115 - it is closed by keep and drop
         return self._file

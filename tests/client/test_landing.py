@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import errno
 import io
+import itertools
+import linecache
 import os
 import stat
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
+from clawlink.client import landing
 from clawlink.client.landing import Flow, Landing, Source
 from clawlink.errors import BadRequest
 
@@ -27,6 +34,55 @@ def test_it_is_there_once_it_is_kept(tmp_path: Path) -> None:
     landing.drop()
     assert names(tmp_path) == ["target"]
     assert (tmp_path / "target").read_bytes() == b"so far"
+
+
+def interruptions(work: Callable[[], object], code: str) -> Iterator[str]:
+    """Interrupt the work once at each line that it runs of a file of ours; yield the line."""
+    for at in itertools.count():
+        met: list[str] = []
+
+        def trace(frame: FrameType, event: str, _: Any, met: list[str] = met, at: int = at) -> Any:
+            if frame.f_code.co_filename != code:
+                return None
+            if event == "line":
+                met.append(f"{frame.f_lineno}: {linecache.getline(code, frame.f_lineno).strip()}")
+                if len(met) == at + 1:
+                    raise KeyboardInterrupt
+            return trace
+
+        before = sys.gettrace()
+        sys.settrace(trace)
+        try:
+            work()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(before)
+        if len(met) <= at:
+            return
+        yield met[-1]
+
+
+def test_an_interrupt_at_any_moment_leaves_the_whole_file_or_none(tmp_path: Path) -> None:
+    held: list[Landing] = []
+
+    def work() -> None:
+        held.append(Landing(tmp_path / "target"))
+        held[-1].write(b"whole")
+        held[-1].keep()
+
+    lines = 0
+    for line in interruptions(work, landing.__file__):
+        for one in held:
+            one.drop()
+        there = names(tmp_path)
+        assert there in ([], ["target"]), line
+        if there:
+            assert (tmp_path / "target").read_bytes() == b"whole", line
+            (tmp_path / "target").unlink()
+        held.clear()
+        lines += 1
+    assert lines > 30
 
 
 def test_what_is_dropped_leaves_nothing(tmp_path: Path) -> None:
