@@ -33,6 +33,7 @@ from clawlink.domain.message import Attachment
 from clawlink.errors import ClawLinkError
 
 F = TypeVar("F", bound=Callable[..., Any])
+_Handler = Callable[[int, FrameType | None], None]
 
 # Calls that wait if the relay is away. All others are asked at once, and fail without an answer.
 _KEPT = frozenset({"send", "broadcast", "answer"})
@@ -122,6 +123,7 @@ class Link:
             outbox=Outbox(outbox_messages, outbox_bytes),
         )
         self._engine: Engine | None = None
+        self._on_signal: _Handler | None = None
 
     # -- handlers ------------------------------------------------------------------------------------------------------
 
@@ -259,6 +261,7 @@ class Link:
             raise
 
     async def _stay(self) -> None:
+        _have_signals_wake(asyncio.get_running_loop(), self._on_signal)
         async with self:
             await asyncio.shield(asyncio.wrap_future(self._running().ended))
 
@@ -333,10 +336,25 @@ class Link:
 
         for number in before:
             signal.signal(number, first)
+        self._on_signal = first
         try:
             yield
         finally:
             restore()
+
+
+def _have_signals_wake(loop: asyncio.AbstractEventLoop, handler: _Handler | None) -> None:
+    """Have signals wake the loop: the interpreter runs the ``handler`` only once the main thread runs.
+
+    The loop would sleep on if a signal comes just before it sleeps, or comes to another thread. asyncio sets the
+    descriptor for wake-ups with a handler of its own. The handler here replaces that, for handlers that block the loop.
+    """
+    if handler is None:
+        return
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError):  # on Windows each loop is woken as it is
+            loop.add_signal_handler(number, handler, number, None)
+            signal.signal(number, handler)
 
 
 def _show_in_a_sentence(error: ClawLinkError) -> None:
