@@ -29,7 +29,7 @@ _MOST_STEM_BYTES = 150
 
 def add_file_key(parser: ArgumentParser) -> None:
     """Add the key of a file."""
-    add_slot(parser, "KEY", "--key", kind="keys", help="the file's key: what others ask for; may contain /")
+    add_slot(parser, "KEY", "--key", kind="keys", help="the file's key; may contain /")
 
 
 def reader(ctx: Context) -> Client:
@@ -190,7 +190,7 @@ def add_attach(parser: ArgumentParser) -> None:
         "--attach",
         action="append",
         metavar="FILE",
-        help="share this file or folder with the agents of the message, and name it there; once for each",
+        help="attach this file or folder; only the agents of the message can read it; repeat the flag for more",
     )
 
 

@@ -59,7 +59,11 @@ def _add_everywhere(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--token", metavar="T", default=absent, help="the relay's token")
     identity = group.add_argument(
-        "--as", metavar="NAME", dest="named", default=absent, help="which of several identities to use"
+        "--as",
+        metavar="NAME",
+        dest="named",
+        default=absent,
+        help="identity to use, if several are kept: a name or an id",
     )
     completed_by(identity, "identities")
     group.add_argument("--ca", metavar="FILE", default=absent, help="certificate to trust for https, PEM")

@@ -174,7 +174,7 @@ def add_priority(parser: ArgumentParser) -> None:
         choices=(*PRIORITIES, *OTHER_PRIORITIES),
         metavar="|".join(PRIORITIES),
         default="normal",
-        help="what is handed out first (default normal)",
+        help="order among waiting messages (default normal)",
     )
 
 
@@ -183,7 +183,7 @@ def add_parent(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--parent",
         metavar="TASK",
-        help="the task that this is done for, so that loops are noticed (default $CLAWLINK_PARENT_TASK)",
+        help="the task for which you do this; it stops work that goes in circles (default $CLAWLINK_PARENT_TASK)",
     )
 
 
@@ -194,7 +194,7 @@ def add_patience(parser: ArgumentParser) -> None:
         type=span,
         metavar="S",
         default=argparse.SUPPRESS,
-        help="how long to wait in all, as 90 or 10m (default: as long as it takes)",
+        help="longest time to wait, as 90 or 10m (default: no limit)",
     )
 
 
@@ -204,7 +204,7 @@ def add_idempotency_key(parser: ArgumentParser, flag: str = "--key") -> None:
         flag,
         metavar="K",
         dest="idempotency_key",
-        help="makes a repeat of this command harmless; its own for each new one",
+        help="idempotency key: a repeat with the same key does nothing (default: a new key)",
     )
 
 

@@ -88,36 +88,37 @@ class Limits:
     max_open_tasks: int = _limit(10_000, "--max-open-tasks", "tasks", "tasks of one assignee without a final answer")
     max_stored_bytes: int = _limit(1024 * MIB, "--max-stored-bytes", "bytes", "bytes of messages in all mailboxes")
     max_memory: int = _limit(
-        2048 * MIB, "--max-memory", "bytes", "memory of all records and contents of files; a sixteenth is for answers"
+        2048 * MIB,
+        "--max-memory",
+        "bytes",
+        "memory of all records and contents of files; a sixteenth is kept for answers",
     )
-    max_pools: int = _limit(1000, "--max-pools", "pools", "combinations of capabilities with work that waits")
+    max_pools: int = _limit(1000, "--max-pools", "pools", "combinations of capabilities with waiting work")
     max_agents: int = _limit(100_000, "--max-agents", "agents", "registered agents")
-    lease: float = _limit(60.0, "--lease", "seconds", "how long a claimed message is held, unless the poll says")
-    max_attempts: int = _limit(5, "--max-attempts", "attempts", "how often a message is handed out before it is buried")
-    message_ttl: float = _limit(24 * 3600.0, "--message-ttl", "seconds", "how long an unread message is kept")
+    lease: float = _limit(60.0, "--lease", "seconds", "lease of a claimed message, unless the poll names one")
+    max_attempts: int = _limit(5, "--max-attempts", "attempts", "leases of a message before it is a dead letter")
+    message_ttl: float = _limit(24 * 3600.0, "--message-ttl", "seconds", "time to live of an unread message")
     max_file_bytes: int = _limit(64 * MIB, "--max-file-bytes", "bytes", "one shared file")
     max_files_bytes: int = _limit(
         512 * MIB, "--max-files-bytes", "bytes", "all shared files together, versions and uploads under way included"
     )
-    file_versions: int = _limit(10, "--file-versions", "versions", "versions of a file that are kept, the newest too")
+    file_versions: int = _limit(10, "--file-versions", "versions", "kept versions of a file, the newest too")
     max_files: int = _limit(100_000, "--max-files", "files", "shared files, locks and late deletions included")
-    max_readers: int = _limit(256, "--max-readers", "readers", "readers of one shared file, where not everyone may")
+    max_readers: int = _limit(256, "--max-readers", "readers", "readers of one shared file that is not for everyone")
     max_uploads: int = _limit(1000, "--max-uploads", "uploads", "resumable uploads under way")
     max_agent_uploads: int = _limit(100, "--max-agent-uploads", "uploads", "resumable uploads of one agent under way")
-    upload_ttl: float = _limit(24 * 3600.0, "--upload-ttl", "seconds", "how long an upload that does not go on is kept")
-    retention: float = _limit(3600.0, "--retention", "seconds", "how long settled records are kept")
-    retention_records: int = _limit(100_000, "--retention-records", "records", "how many settled records are kept")
-    retention_bytes: int = _limit(64 * MIB, "--retention-bytes", "bytes", "how many bytes of settled records are kept")
-    max_knowledge: int = _limit(10_000, "--max-knowledge", "broadcasts", "broadcasts kept for those who come late")
+    upload_ttl: float = _limit(24 * 3600.0, "--upload-ttl", "seconds", "time to live of an upload without progress")
+    retention: float = _limit(3600.0, "--retention", "seconds", "time that settled records are kept")
+    retention_records: int = _limit(100_000, "--retention-records", "records", "settled records that are kept")
+    retention_bytes: int = _limit(64 * MIB, "--retention-bytes", "bytes", "bytes of settled records that are kept")
+    max_knowledge: int = _limit(10_000, "--max-knowledge", "broadcasts", "broadcasts kept for agents that join later")
     max_knowledge_bytes: int = _limit(
-        32 * MIB, "--max-knowledge-bytes", "bytes", "bytes of broadcasts kept for those who come late"
+        32 * MIB, "--max-knowledge-bytes", "bytes", "bytes of broadcasts kept for agents that join later"
     )
     knowledge_ttl: float = _limit(
-        24 * 3600.0, "--knowledge-ttl", "seconds", "how long a broadcast is kept for those who come late"
+        24 * 3600.0, "--knowledge-ttl", "seconds", "time that a broadcast is kept for agents that join later"
     )
-    fair_share: int = _limit(
-        90, "--fair-share", "percent", "the part of what others leave of a limit that an agent may have"
-    )
+    fair_share: int = _limit(90, "--fair-share", "percent", "part of the room left by others that one agent may hold")
     rate_agent: float = _limit(100.0, "--rate-agent", "per second", "new work from one agent; 0 turns it off")
     burst_agent: int = _limit(200, "--burst-agent", "messages", "new work from one agent at once")
     rate_pair: float = _limit(20.0, "--rate-pair", "per second", "new work from one agent to one other; 0 turns it off")
@@ -142,34 +143,33 @@ class Limits:
         "times as much as one agent",
         "copies, registrations and file requests of all agents of one address; 0 turns it off",
     )
-    max_unread_reply: int = _limit(
-        64 * MIB, "--max-unread-reply", "bytes", "one reply in memory until its peer reads it"
-    )
+    max_unread_reply: int = _limit(64 * MIB, "--max-unread-reply", "bytes", "one unread reply in memory")
     max_unread_address: int = _limit(
-        128 * MIB, "--max-unread-address", "bytes", "replies in memory that one address does not read"
+        128 * MIB, "--max-unread-address", "bytes", "unread replies of one address in memory"
     )
-    max_unread_total: int = _limit(
-        256 * MIB, "--max-unread-total", "bytes", "replies in memory that peers do not read, all together"
-    )
+    max_unread_total: int = _limit(256 * MIB, "--max-unread-total", "bytes", "all unread replies in memory")
     max_connections: int = _limit(
         60_000, "--max-connections", "connections", "connections at a time, fewer where the system opens fewer files"
     )
     max_connections_address: int = _limit(
         15_000, "--max-connections-address", "connections", "connections of one address at a time"
     )
-    max_hops: int = _limit(16, "--max-hops", "hops", "how far one piece of work may lead to another")
-    max_cycles: int = _limit(3, "--max-cycles", "times", "how often a chain may take one step between two agents")
+    max_hops: int = _limit(16, "--max-hops", "hops", "longest chain of work that follows from work")
+    max_cycles: int = _limit(3, "--max-cycles", "times", "repeats of one step between two agents in a chain")
     stale_after: float = _limit(
-        120.0, "--stale-after", "seconds", "an agent without a sign of life is stale after this"
+        120.0, "--stale-after", "seconds", "an agent is stale after this time without a sign of life"
     )
     return_after: float = _limit(
-        600.0, "--return-after", "seconds", "how long tasks of an agent that has left wait for it, and then go back"
+        600.0, "--return-after", "seconds", "time that tasks of an agent that has left wait for it"
     )
     forget_claimed_after: float = _limit(
-        2_592_000.0, "--forget-claimed-after", "seconds", "a silent claimed agent without mail is forgotten after this"
+        2_592_000.0,
+        "--forget-claimed-after",
+        "seconds",
+        "silence after which a claimed agent without mail is forgotten",
     )
     forget_after: float = _limit(
-        24 * 3600.0, "--forget-after", "seconds", "a silent agent without mail is forgotten after this"
+        24 * 3600.0, "--forget-after", "seconds", "silence after which an agent without mail is forgotten"
     )
 
 

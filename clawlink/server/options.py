@@ -33,8 +33,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     add("--host", "address to listen on; 0.0.0.0 for all", DEFAULT_HOST)
     add("--port", "port to listen on; 0 for any free one", DEFAULT_PORT, type=_port)
-    add("--token", "bearer token that every request must carry; without it on a LAN address one is made and kept")
-    add("--admin-token", "bearer token of the operator, as for clawlink agent kick; made and kept as the other is")
+    add(
+        "--token",
+        "bearer token of every request; without it the relay makes and keeps one if other machines can reach it",
+    )
+    add("--admin-token", "bearer token of the operator, as for clawlink agent kick; made and kept as the token is")
     add("--new-token", "make another token in place of the one that was kept", action="store_true")
     add("--no-auth", "ask for no token, even where other machines can reach the relay", action="store_true")
     add("--require-agent-keys", "take only agents that were claimed and hold a key", action="store_true")
@@ -54,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--log-level", "debug also shows every request", "info", choices=_LEVELS)
     add("--log-json", "log lines as JSON objects", action="store_true")
     add("--spool", "keep the contents of large files in this folder while the relay runs", metavar="DIR")
-    add("--spool-above", "what is large, in bytes", ServerConfig.spool_above, type=_count, metavar="N")
+    add("--spool-above", "smallest size of a large file, in bytes", ServerConfig.spool_above, type=_count, metavar="N")
     options = []
     for door in doors():
         for field in fields(door.settings):

@@ -4,7 +4,7 @@ from clawlink.cli.verb import Noun, Verb
 
 NOUN = Noun(
     "agent",
-    "Take part, and see who else does.",
+    "Take part, and see the other agents.",
     (
         Verb(
             "register",
@@ -24,7 +24,7 @@ NOUN = Noun(
         ),
         Verb(
             "whoami",
-            "List the identities kept here, and which one is used.",
+            "List the identities kept here, and mark the one in use.",
             "clawlink.cli.agent.whoami",
             ("whoami",),
             ("whoami",),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
-    parser.add_argument("--offline", action="store_true", help="only forget: the relay is gone and need not be told")
+    parser.add_argument("--offline", action="store_true", help="only forget the identity, without telling the relay")
 
 
 def run(args: Namespace, ctx: Context) -> Exit:

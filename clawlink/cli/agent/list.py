@@ -20,7 +20,7 @@ def add(parser: ArgumentParser) -> None:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--status", choices=("online", "stale", "all"), default="online", help="default: online")
     which.add_argument(
-        "--all", action="store_const", dest="status", const="all", help="stale ones too; as --status all"
+        "--all", action="store_const", dest="status", const="all", help="list stale agents too; as --status all"
     )
 
 

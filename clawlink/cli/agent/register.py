@@ -17,23 +17,23 @@ _SECRETS = frozenset({"agent_key", "relay_key"})
 
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
-    add_slot(parser, "NAME", "--name", kind="identities", help="the agent's name, by which others address it")
-    parser.add_argument("--caps", type=names, metavar="A,B", help="what it can do, separated by commas")
-    parser.add_argument("--description", help="one sentence about it")
+    add_slot(parser, "NAME", "--name", kind="identities", help="the agent's name, used by other agents to address it")
+    parser.add_argument("--caps", type=names, metavar="A,B", help="capabilities, separated by commas")
+    parser.add_argument("--description", help="one sentence about the agent")
     parser.add_argument(
         "--subscribe",
         type=names,
         metavar="A,B.*",
-        help="the topics whose broadcasts it gets, separated by commas; .* at the end takes all below, * is all",
+        help="topics of the broadcasts to get, separated by commas; build.* takes all topics below build, * all topics",
     )
     parser.add_argument(
         "--notices",
         action=BooleanOptionalAction,
         default=None,
-        help="tell it who joins and leaves, and of each change of a file",
+        help="get notices of agents that join or leave, and of changed files",
     )
     parser.add_argument(
-        "--no-claim", action="store_true", help="no agent key: anyone may act as this agent, as in 1.0.x"
+        "--no-claim", action="store_true", help="make no agent key: everybody may act as this agent, as in 1.0.x"
     )
     add_quiet(parser, "the agent")
 

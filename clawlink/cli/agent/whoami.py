@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
-    parser.add_argument("--offline", action="store_true", help="do not ask the relay")
+    parser.add_argument("--offline", action="store_true", help="list the identities without asking the relay")
 
 
 def run(args: Namespace, ctx: Context) -> Exit:

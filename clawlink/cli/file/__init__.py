@@ -30,7 +30,7 @@ NOUN = Noun(
         ),
         Verb(
             "diff",
-            "Show what changed between two versions of a shared file.",
+            "Show the changes between two versions of a shared file.",
             "clawlink.cli.file.diff",
             ("file diff docs/plan.md", "file diff docs/plan.md 1 2"),
             ("file-diff",),
@@ -51,14 +51,14 @@ NOUN = Noun(
         ),
         Verb(
             "lock",
-            "Ask the others not to write a file for a while.",
+            "Ask the other agents not to write a file for a while.",
             "clawlink.cli.file.lock",
             ('file lock docs/plan.md --for 30m --note "I am rewriting it"',),
             ("file-lock",),
         ),
         Verb(
             "unlock",
-            "Let the others write a file again.",
+            "Let the other agents write a file again.",
             "clawlink.cli.file.unlock",
             ("file unlock docs/plan.md",),
             ("file-unlock",),

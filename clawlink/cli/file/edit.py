@@ -23,7 +23,7 @@ _MOST_MERGES = 20
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
     add_file_key(parser)
-    parser.add_argument("--force", action="store_true", help="write though another agent holds its lock")
+    parser.add_argument("--force", action="store_true", help="write although another agent holds the lock")
 
 
 def run(args: Namespace, ctx: Context) -> Exit:

@@ -24,20 +24,20 @@ _MOST_SHOWN_BYTES = 1024 * 1024
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
     add_file_key(parser)
-    parser.add_argument("--version", type=count, metavar="N", help="this version of it (default: the newest)")
+    parser.add_argument("--version", type=count, metavar="N", help="version to read (default: the newest)")
     parser.add_argument(
         "--output",
         metavar="PATH",
-        help="write it there instead of to standard output; DIR/ is a folder to put it in, or to extract a tar into",
+        help="write here instead of to standard output; DIR/ is a folder for the file, or for a tar's contents",
     )
     parser.add_argument(
         "--extract",
         action="store_true",
-        help="it is a tar: put what is in it into the folder --output (default: KEY)",
+        help="extract the file as a tar into the folder --output (default: KEY)",
     )
-    parser.add_argument("--force", action="store_true", help="with --extract: replace files that are there already")
+    parser.add_argument("--force", action="store_true", help="with --extract: replace existing files")
     parser.add_argument(
-        "--sha256", type=sha256, metavar="HEX", help="only if its SHA-256 is that; else nothing is written"
+        "--sha256", type=sha256, metavar="HEX", help="get the file only if it has this SHA-256; else write nothing"
     )
 
 

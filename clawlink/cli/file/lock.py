@@ -24,10 +24,10 @@ def add(parser: ArgumentParser) -> None:
         type=lock_span,
         default=_SECONDS,
         metavar="S",
-        help="how long: 90, 30m, 2h (default 10m); again, to have it longer",
+        help="time until the lock ends: 90, 30m, 2h (default 10m); a repeat renews it",
     )
-    parser.add_argument("--note", type=note, metavar="TEXT", help="why: everyone sees it in the list")
-    parser.add_argument("--force", action="store_true", help="also if another agent holds it")
+    parser.add_argument("--note", type=note, metavar="TEXT", help="reason, shown in the list")
+    parser.add_argument("--force", action="store_true", help="take the lock although another agent holds it")
 
 
 def run(args: Namespace, ctx: Context) -> Exit:

@@ -19,26 +19,31 @@ if TYPE_CHECKING:
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
     add_file_key(parser)
-    add_slot(parser, "PATH", "--file", help="the file to share, or a folder, as a tar; - reads standard input")
-    parser.add_argument("--type", metavar="T", help="what it is to you (default text, or binary)")
-    parser.add_argument("--content-type", metavar="MIME", help="what it is (default: by the suffix and the content)")
+    add_slot(parser, "PATH", "--file", help="the file to share, or a folder (as a tar); - reads standard input")
     parser.add_argument(
-        "--if-version", type=whole, metavar="N", help="write only if it is at version N still; 0: only if it is new"
+        "--type", metavar="T", help="type of the file, any word (default: text or binary, by the content)"
+    )
+    parser.add_argument("--content-type", metavar="MIME", help="media type (default: by the suffix and the content)")
+    parser.add_argument(
+        "--if-version",
+        type=whole,
+        metavar="N",
+        help="write only if the file is still at version N; 0: only if it is new",
     )
     parser.add_argument(
-        "--ttl", type=kept_span, metavar="S", help="how long it is kept: 60, 10m, 2h (default: for good)"
+        "--ttl", type=kept_span, metavar="S", help="time until the file ends: 60, 10m, 2h (default: never)"
     )
-    parser.add_argument("--burn", action="store_true", help="only one may read it, once; then it is gone")
+    parser.add_argument("--burn", action="store_true", help="let one reader read the file, once; then it is gone")
     readers = parser.add_argument(
         "--readers",
         type=names,
         action="extend",
         metavar="A,B",
-        help="only these agents and you may see it: names or ids, yours for you alone; '*' for everyone "
-        "(default: as it was, or everyone)",
+        help="let only these agents and you see the file: names or ids; your own name: you alone; "
+        "'*': everyone (default: unchanged; a new file is for everyone)",
     )
     completed_by(readers, "agents")
-    parser.add_argument("--force", action="store_true", help="write though another agent holds its lock")
+    parser.add_argument("--force", action="store_true", help="write although another agent holds the lock")
     add_idempotency_key(parser, "--idempotency-key")
 
 

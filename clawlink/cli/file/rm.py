@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
     add_file_key(parser)
-    parser.add_argument("--if-version", type=count, metavar="N", help="delete only if it is at version N still")
-    parser.add_argument("--force", action="store_true", help="delete though another agent holds its lock")
+    parser.add_argument("--if-version", type=count, metavar="N", help="delete only if the file is still at version N")
+    parser.add_argument("--force", action="store_true", help="delete although another agent holds the lock")
 
 
 def run(args: Namespace, ctx: Context) -> Exit:

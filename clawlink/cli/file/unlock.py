@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
     add_file_key(parser)
-    parser.add_argument("--force", action="store_true", help="also if another agent holds the lock")
+    parser.add_argument("--force", action="store_true", help="end the lock although another agent holds it")
 
 
 def run(args: Namespace, ctx: Context) -> Exit:

@@ -17,7 +17,10 @@ def add(parser: ArgumentParser) -> None:
     """Add the flags."""
     add_file_key(parser)
     parser.add_argument(
-        "--since", type=whole, metavar="N", help="the version you know; 0: until it is there (default: as it is now)"
+        "--since",
+        type=whole,
+        metavar="N",
+        help="wait for a version other than this; 0: until the file exists (default: the current version)",
     )
     add_patience(parser)
 

@@ -12,7 +12,9 @@ NOUN = Noun(
             "clawlink.cli.learn.help",
             ("help", "help file put"),
         ),
-        Verb("demo", "Show a task going through, live; needs no set-up.", "clawlink.cli.learn.demo", ("demo --fast",)),
+        Verb(
+            "demo", "Show a task from end to end, live; needs no set-up.", "clawlink.cli.learn.demo", ("demo --fast",)
+        ),
         Verb(
             "skill",
             "Print or install the instructions for agents.",

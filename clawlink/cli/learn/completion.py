@@ -33,9 +33,11 @@ _MOST_PAGES = 5
 
 def add(parser: ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("what", choices=(*SHELLS, *KINDS), help="the shell; or the kind of words to print")
-    parser.add_argument("beginning", nargs="?", default="", metavar="BEGINNING", help="only words that begin so")
-    parser.add_argument("--line", metavar="TEXT", help="the line that is typed: its --relay, --token and --as count")
+    parser.add_argument("what", choices=(*SHELLS, *KINDS), help="the shell, or the kind of words to print")
+    parser.add_argument(
+        "beginning", nargs="?", default="", metavar="BEGINNING", help="print only words that begin with this"
+    )
+    parser.add_argument("--line", metavar="TEXT", help="the typed line; its --relay, --token and --as count")
     parser.add_argument("--shell", choices=SHELLS, help="quote the words for this shell")
     parser.epilog = _EPILOG
 

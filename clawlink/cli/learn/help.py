@@ -16,7 +16,7 @@ _EXAMPLES = ("register", "delegate", "poll")
 
 def add(parser: ArgumentParser) -> None:
     """Add the argument."""
-    parser.add_argument("words", nargs="*", metavar="COMMAND", help="show the help of this command, as file put")
+    parser.add_argument("words", nargs="*", metavar="COMMAND", help="command, such as: file put")
 
 
 def run(args: Namespace, ctx: Context) -> Exit:

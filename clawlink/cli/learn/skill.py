@@ -25,10 +25,10 @@ def add(parser: ArgumentParser) -> None:
         choices=sorted(_FOLDERS),
         const="openclaw",
         metavar="PROGRAM",
-        help="put it where that program looks: openclaw (default) or claude",
+        help="install it where the program looks: openclaw (default) or claude",
     )
-    parser.add_argument("--dir", metavar="DIR", help="put it into this folder of skills instead")
-    parser.add_argument("--force", action="store_true", help="overwrite one that differs")
+    parser.add_argument("--dir", metavar="DIR", help="install it into this folder of skills instead")
+    parser.add_argument("--force", action="store_true", help="overwrite a file that differs")
 
 
 def run(args: Namespace, ctx: Context) -> Exit:

@@ -4,11 +4,11 @@ from clawlink.cli.verb import Noun, Verb
 
 NOUN = Noun(
     "message",
-    "Send messages, and fetch those that wait.",
+    "Send messages, and fetch waiting ones.",
     (
         Verb(
             "poll",
-            "Show the messages that wait for you.",
+            "Show your waiting messages.",
             "clawlink.cli.message.poll",
             ("poll", "poll --wait 60"),
             ("poll",),

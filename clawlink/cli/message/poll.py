@@ -41,13 +41,15 @@ def add(parser: ArgumentParser) -> None:
         const=_WAIT_SECONDS,
         default=0.0,
         metavar="SECONDS",
-        help=f"wait for the first message, this long (default {_WAIT_SECONDS:g}); exit code 6 if none came",
+        help=f"seconds to wait for the first message (default {_WAIT_SECONDS:g}); exit code 6 if none came",
     )
-    parser.add_argument("--follow", action="store_true", help="go on until Ctrl-C; with --max until so many were shown")
-    parser.add_argument("--max", type=count, metavar="N", help=f"show at most N messages (default {_MOST})")
-    parser.add_argument("--no-ack", action="store_true", help="only look: they come again when their lease ends")
+    parser.add_argument("--follow", action="store_true", help="go on until Ctrl-C, or until --max messages were shown")
+    parser.add_argument("--max", type=count, metavar="N", help=f"most messages to show (default {_MOST})")
     parser.add_argument(
-        "--lease", type=lease, default=_LEASE_SECONDS, metavar="S", help="seconds to hold them (default 60)"
+        "--no-ack", action="store_true", help="show the messages without an ack; they come again when their lease ends"
+    )
+    parser.add_argument(
+        "--lease", type=lease, default=_LEASE_SECONDS, metavar="S", help="seconds to hold the messages (default 60)"
     )
 
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
     which = parser.add_mutually_exclusive_group(required=True)
-    which.add_argument("--id", action="append", metavar="ID", help="one dead letter; may be given several times")
-    which.add_argument("--all", action="store_true", help="all of them")
+    which.add_argument("--id", action="append", metavar="ID", help="id of a dead letter; repeat the flag for more")
+    which.add_argument("--all", action="store_true", help="all dead letters")
 
 
 def run(args: Namespace, ctx: Context) -> Exit:

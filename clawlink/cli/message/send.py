@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
-    add_slot(parser, "AGENT", "--to", kind="agents", help="whom to: a name, or an id")
-    add_slot(parser, "TEXT", "--content", help="what to say; - reads standard input")
-    parser.add_argument("--reply-to", metavar="ID", help="the message that this answers")
-    parser.add_argument("--thread", metavar="NAME", help="the conversation that this belongs to")
+    add_slot(parser, "AGENT", "--to", kind="agents", help="recipient: a name or an id")
+    add_slot(parser, "TEXT", "--content", help="text to send; - reads standard input")
+    parser.add_argument("--reply-to", metavar="ID", help="id of the message that this one answers")
+    parser.add_argument("--thread", metavar="NAME", help="name of the conversation")
     add_attach(parser)
     add_parent(parser)
     parser.add_argument(
@@ -28,7 +28,7 @@ def add(parser: ArgumentParser) -> None:
         nargs="?",
         choices=("acked", "answered"),
         const="acked",
-        help="stay until it is acknowledged (default), or answered; exit code 6 if --timeout comes first",
+        help="wait until the message is acknowledged (default) or answered; exit code 6 if --timeout comes first",
     )
     add_patience(parser)
     add_priority(parser)

@@ -19,7 +19,7 @@ def add(parser: ArgumentParser) -> None:
         "id",
         type=message_id,
         metavar="ID",
-        help="the id of a message, task or broadcast that you sent or were sent",
+        help="id of a message, task or broadcast that you sent or got",
     )
 
 

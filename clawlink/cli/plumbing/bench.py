@@ -33,15 +33,15 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--floor",
         action="store_true",
-        help="measure a bare aiohttp application in the same run, and give delegations as a ratio to it",
+        help="measure a bare aiohttp application in the same run too, and show ratios to it",
     )
-    parser.add_argument("--seconds", type=_seconds, default=1.0, help="how long to measure each figure (default 1)")
-    parser.add_argument("--rounds", type=int, default=5, help="how often to measure what is compared (default 5)")
+    parser.add_argument("--seconds", type=_seconds, default=1.0, help="seconds to measure each figure (default 1)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of compared figures (default 5)")
     parser.add_argument(
         "--only",
         action="append",
         choices=(*SCENARIOS, *_of_doors()),
-        help="measure only this; may be given more than once",
+        help="measure only this; repeat the flag for more",
     )
 
 

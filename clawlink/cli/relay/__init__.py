@@ -15,7 +15,9 @@ NOUN = Noun(
             frequent=True,
         ),
         Verb("scan", "Find relays on the local network.", "clawlink.cli.relay.scan", ("relay scan",), ("scan",)),
-        Verb("info", "Show what a relay is and holds.", "clawlink.cli.relay.info", ("relay info",), ("info",)),
+        Verb(
+            "info", "Show a relay, its contents and its limits.", "clawlink.cli.relay.info", ("relay info",), ("info",)
+        ),
         Verb(
             "doctor",
             "Check relay, token, identity and clock, and name the fix.",

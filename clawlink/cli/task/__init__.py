@@ -4,11 +4,11 @@ from clawlink.cli.verb import Noun, Verb
 
 NOUN = Noun(
     "task",
-    "Delegate work, do it, and see where it stands.",
+    "Delegate work, do it, and follow its progress.",
     (
         Verb(
             "delegate",
-            "Delegate a task to agents, or to whoever can do it.",
+            "Delegate a task to agents, or to the first that can do it.",
             "clawlink.cli.task.delegate",
             ('delegate bob "Review the parser"', 'delegate --capability review "Review the parser" --deadline 2h'),
             ("delegate",),
@@ -31,7 +31,7 @@ NOUN = Noun(
         ),
         Verb(
             "show",
-            "Show one task and all that happened to it.",
+            "Show one task and its history.",
             "clawlink.cli.task.show",
             ("task show 7f3a",),
         ),
@@ -45,7 +45,7 @@ NOUN = Noun(
         ),
         Verb(
             "answer",
-            "Answer what the assignee of a task asks.",
+            "Answer a question of a task's assignee.",
             "clawlink.cli.task.answer",
             ('task answer 7f3a "The branch main"',),
             ("answer",),
@@ -60,7 +60,7 @@ NOUN = Noun(
         ),
         Verb(
             "work",
-            "Have a command do the tasks that come.",
+            "Let a command do the incoming tasks.",
             "clawlink.cli.task.work",
             ('work --name shout --caps shout --shell --exec "tr a-z A-Z"',),
             ("work",),

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def add(parser: ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("id", type=task_id, metavar="TASK", help="the task's id")
-    parser.add_argument("content", metavar="TEXT", help="what it needs to know; - reads standard input")
-    parser.add_argument("--content-json", action="store_true", help="the text is JSON, and is sent as such")
+    parser.add_argument("content", metavar="TEXT", help="the answer; - reads standard input")
+    parser.add_argument("--content-json", action="store_true", help="send the text as JSON")
     add_idempotency_key(parser)
     add_quiet(parser, "the answer")
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 def add(parser: ArgumentParser) -> None:
     """Add the arguments."""
-    parser.add_argument("ids", nargs="+", type=task_id, metavar="TASK", help="the ids of tasks that you asked for")
-    parser.add_argument("--note", type=note, metavar="TEXT", help="why, for the one who works on it")
+    parser.add_argument("ids", nargs="+", type=task_id, metavar="TASK", help="ids of tasks that you delegated")
+    parser.add_argument("--note", type=note, metavar="TEXT", help="reason, for the assignee")
 
 
 def run(args: Namespace, ctx: Context) -> Exit:

@@ -38,25 +38,27 @@ def add(parser: ArgumentParser) -> None:
         kind="agents",
         type=names,
         action="extend",
-        help="who is to do it: names or ids, separated by commas; with several, each gets a task of its own",
+        help="agents that are to do the task: names or ids, separated by commas; each gets a task of its own",
     )
-    add_slot(parser, "TASK", "--task", help="what to do; - reads standard input")
+    add_slot(parser, "TASK", "--task", help="the task; - reads standard input")
     parser.add_argument(
         "--capability",
         type=names,
         action="extend",
         metavar="C,D",
-        help="whoever has this claims it first; all of them, if several are given",
+        help="the first agent with this capability gets the task; of several, with all of them",
     )
     any_of = parser.add_argument(
-        "--to-any-of", type=names, action="extend", metavar="A,B", help="whichever of these agents claims it first"
+        "--to-any-of",
+        type=names,
+        action="extend",
+        metavar="A,B",
+        help="the first of these agents to claim the task gets it",
     )
     completed_by(any_of, "agents")
-    parser.add_argument(
-        "--context", metavar="JSON", help="what they need to know, as a JSON object; - reads standard input"
-    )
+    parser.add_argument("--context", metavar="JSON", help="data for the task, as a JSON object; - reads standard input")
     add_attach(parser)
-    parser.add_argument("--deadline", type=lifetime, metavar="S", help="when it is of no use any more: in 60, 10m, 2h")
+    parser.add_argument("--deadline", type=lifetime, metavar="S", help="time until the task expires: 60, 10m, 2h")
     add_parent(parser)
     parser.add_argument(
         "--wait",
@@ -64,13 +66,13 @@ def add(parser: ArgumentParser) -> None:
         type=span,
         const=_ENDLESS,
         metavar="SECONDS",
-        help="stay until it is finished, or so long; then as clawlink wait does",
+        help="wait until the task is finished, at most this long; then go on as clawlink wait",
     )
-    parser.add_argument("--any", action="store_true", help="with --wait and several tasks: until one is completed")
+    parser.add_argument("--any", action="store_true", help="with --wait and several tasks: wait until one is completed")
     parser.add_argument(
         "--all",
         action="store_true",
-        help="with --capability: a task of its own for every agent online that has it",
+        help="with --capability: give each online agent that has it a task of its own",
     )
     add_priority(parser)
     add_idempotency_key(parser)

@@ -18,9 +18,15 @@ _LIMIT = 50
 
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
-    parser.add_argument("--role", choices=("requester", "assignee"), help="only those you asked for, or were given")
+    parser.add_argument(
+        "--role",
+        choices=("requester", "assignee"),
+        help="only tasks that you delegated (requester), or were given (assignee)",
+    )
     parser.add_argument("--status", choices=_STATES, metavar="S", help=f"only in this state: {', '.join(_STATES)}")
-    parser.add_argument("--limit", type=count, default=_LIMIT, metavar="N", help=f"at most so many (default {_LIMIT})")
+    parser.add_argument(
+        "--limit", type=count, default=_LIMIT, metavar="N", help=f"most entries to list (default {_LIMIT})"
+    )
 
 
 def run(args: Namespace, ctx: Context) -> Exit:

@@ -17,21 +17,22 @@ if TYPE_CHECKING:
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
     add_slot(parser, "TASK", "--msg-id", type=task_id, help="the task's id, as poll shows it")
-    add_slot(parser, "TEXT", "--result", required=False, help="the answer, or the news; - reads standard input")
-    parser.add_argument("--result-json", action="store_true", help="the result is JSON, and is sent as such")
+    add_slot(parser, "TEXT", "--result", required=False, help="the answer, or a report; - reads standard input")
+    parser.add_argument("--result-json", action="store_true", help="send the result as JSON")
     parser.add_argument(
         "--status",
         metavar="|".join(STATUSES),
-        help="default: completed, or in_progress with --progress and no --result; any word without an agent key",
+        help="state of the task (default: completed, or in_progress with --progress and no --result); "
+        "any word without an agent key",
     )
-    parser.add_argument("--progress", type=percent, metavar="N", help="how much is done, in percent")
-    parser.add_argument("--note", type=note, metavar="TEXT", help="one line on where it stands")
+    parser.add_argument("--progress", type=percent, metavar="N", help="progress in percent")
+    parser.add_argument("--note", type=note, metavar="TEXT", help="one line about the progress")
     parser.add_argument(
         "--receipt",
         metavar="R",
-        help="the claim's, as poll --no-ack shows it: refused if that is no longer the present",
+        help="receipt from poll --no-ack; refused if the task was claimed again since",
     )
-    to = parser.add_argument("--to", metavar="AGENT", help="the requester; known to the relay, so it may be left out")
+    to = parser.add_argument("--to", metavar="AGENT", help="the requester; may be left out, because the relay knows it")
     completed_by(to, "agents")
     add_attach(parser)
     add_idempotency_key(parser)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def add(parser: ArgumentParser) -> None:
     """Add the argument."""
-    parser.add_argument("id", type=task_id, metavar="TASK", help="the id of a task that you asked for, or were given")
+    parser.add_argument("id", type=task_id, metavar="TASK", help="id of a task that you delegated or were given")
 
 
 def run(args: Namespace, ctx: Context) -> Exit:

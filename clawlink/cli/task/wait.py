@@ -16,8 +16,8 @@ def add(parser: ArgumentParser) -> None:
     """Add the arguments."""
     parser.add_argument("ids", nargs="+", type=task_id, metavar="TASK", help="the tasks' ids")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--any", action="store_true", help="until one of them is completed; the others go on")
-    which.add_argument("--all", action="store_true", help="until all of them are finished (default)")
+    which.add_argument("--any", action="store_true", help="wait until one task is completed; the others go on")
+    which.add_argument("--all", action="store_true", help="wait until all tasks are finished (default)")
     add_patience(parser)
 
 

@@ -31,29 +31,32 @@ def add(parser: ArgumentParser) -> None:
         "--exec",
         required=True,
         metavar="COMMAND",
-        help="run for each task: the task is its standard input, as JSON; what it prints is the result",
+        help="command to run for each task: its standard input is the task as JSON, its output the result",
     )
-    parser.add_argument("--shell", action="store_true", help="have a shell run it (else it is a program and arguments)")
+    parser.add_argument(
+        "--shell", action="store_true", help="run the command in a shell (default: as a program with arguments)"
+    )
     name = parser.add_argument(
         "--name", help="register as this agent first, or resume it (default: the identity kept here)"
     )
     completed_by(name, "identities")
-    parser.add_argument("--caps", type=names, metavar="A,B", help="what it can do, separated by commas")
-    parser.add_argument("--concurrency", type=count, default=1, metavar="N", help="tasks at once (default 1)")
+    parser.add_argument("--caps", type=names, metavar="A,B", help="capabilities, separated by commas")
+    parser.add_argument("--concurrency", type=count, default=1, metavar="N", help="most tasks at once (default 1)")
     parser.add_argument(
         "--timeout",
         type=span,
         default=SUPPRESS,
         metavar="S",
-        help="how long a task may take, as 90 or 10m: then its command is killed, and it has failed",
+        help="longest time of a task, as 90 or 10m; then the command is killed, and the task has failed",
     )
-    parser.add_argument("--json-result", action="store_true", help="what it prints is JSON, if it reads as such")
+    parser.add_argument("--json-result", action="store_true", help="take the output as JSON if it is valid JSON")
     parser.add_argument(
         "--drain",
         type=span,
         default=_DRAIN_SECONDS,
         metavar="S",
-        help=f"at SIGTERM or Ctrl-C, how long commands may go on (default {_DRAIN_SECONDS:g}); a second ends them",
+        help=f"seconds that commands may go on after SIGTERM or Ctrl-C (default {_DRAIN_SECONDS:g}); "
+        "a second signal ends them",
     )
 
 

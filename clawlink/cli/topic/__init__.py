@@ -4,11 +4,11 @@ from clawlink.cli.verb import Noun, Verb
 
 NOUN = Noun(
     "topic",
-    "Tell subscribers of a topic, and read what was told.",
+    "Send broadcasts, and read earlier ones.",
     (
         Verb(
             "broadcast",
-            "Tell every other agent.",
+            "Tell all other agents that subscribe to a topic.",
             "clawlink.cli.topic.broadcast",
             ('broadcast "The build is green"', 'broadcast "Release at noon" --topic build.release --ttl 2h'),
             ("broadcast",),
@@ -16,7 +16,7 @@ NOUN = Noun(
         ),
         Verb(
             "history",
-            "List what was broadcast.",
+            "List earlier broadcasts.",
             "clawlink.cli.topic.history",
             ("topic history", "topic history 'build.*' --since 2h"),
             ("knowledge",),

@@ -15,12 +15,10 @@ if TYPE_CHECKING:
 
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
-    add_slot(parser, "TEXT", "--content", help="what to tell; - reads standard input")
-    parser.add_argument("--topic", default="general", help="what it is about (default general)")
+    add_slot(parser, "TEXT", "--content", help="text to broadcast; - reads standard input")
+    parser.add_argument("--topic", default="general", help="topic of the broadcast (default general)")
     parser.add_argument("--tags", type=names, default=[], metavar="A,B", help="tags, separated by commas")
-    parser.add_argument(
-        "--ttl", type=lifetime, metavar="S", help="how long it is of use, as 90, 10m or 2h: nobody is told later"
-    )
+    parser.add_argument("--ttl", type=lifetime, metavar="S", help="time until the broadcast expires, as 90, 10m or 2h")
     add_parent(parser)
     add_idempotency_key(parser)
     add_quiet(parser, "the broadcast")

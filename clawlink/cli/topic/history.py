@@ -19,12 +19,16 @@ _LIMIT = 20
 
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
-    add_slot(parser, "TOPIC", "--topic", required=False, help="only on this topic, or below it: build.*")
+    add_slot(
+        parser, "TOPIC", "--topic", required=False, help="only on this topic, or on all topics of a pattern: build.*"
+    )
     parser.add_argument("--tag", metavar="T", help="only with this tag")
-    author = parser.add_argument("--author", metavar="AGENT", help="only of this agent: a name, or an id")
+    author = parser.add_argument("--author", metavar="AGENT", help="only from this agent: a name or an id")
     completed_by(author, "agents")
-    parser.add_argument("--since", metavar="TIME", help="only since then: 30m or 2h ago, or a time in ISO-8601")
-    parser.add_argument("--limit", type=count, default=_LIMIT, metavar="N", help=f"at most so many (default {_LIMIT})")
+    parser.add_argument("--since", metavar="TIME", help="only since this time: 30m or 2h ago, or a time in ISO-8601")
+    parser.add_argument(
+        "--limit", type=count, default=_LIMIT, metavar="N", help=f"most entries to list (default {_LIMIT})"
+    )
 
 
 def run(args: Namespace, ctx: Context) -> Exit:

@@ -21,9 +21,11 @@ class Settings:
         "--agentlink-config", "serve Agent Link to the instances in this relay-config.json", metavar="FILE"
     )
     self_register: bool = option(
-        "--agentlink-self-register", "let who has the token register Agent Link instances", default=False
+        "--agentlink-self-register", "let peers with the token register instances of Agent Link", default=False
     )
-    no_store: bool = option("--no-store", "refuse Agent Link messages for those who are not connected", default=False)
+    no_store: bool = option(
+        "--no-store", "refuse messages of Agent Link for agents that are not connected", default=False
+    )
 
     @property
     def served(self) -> bool:

@@ -12,7 +12,7 @@ from clawlink.doors.registry import option
 class Settings:
     """The limits of the events that a relay keeps."""
 
-    max_events: int = option("--max-events", "events of AgentRelay that are known", default=100_000, unit="events")
+    max_events: int = option("--max-events", "known events of AgentRelay", default=100_000, unit="events")
     max_events_bytes: int = option(
         "--max-events-bytes", "contents of all events of AgentRelay together", default=64 * MIB, unit="bytes"
     )

@@ -25,10 +25,12 @@ def add(parser: ArgumentParser) -> None:
         help="the configuration (default: agent-link-config.json here, or in ~/.clawlink)",
     )
     parser.add_argument("--relay-url", metavar="URL", help="the relay, as ws://relay:9077/agentlink")
-    parser.add_argument("--secret", help="the instance's secret; - reads it from standard input, where nobody sees it")
+    parser.add_argument(
+        "--secret", help="the instance's secret; - reads it from standard input, so that it is not visible"
+    )
     parser.add_argument("--instance-id", metavar="ID", help="the instance, as the relay's operator added it")
-    parser.add_argument("--agent-id", metavar="ID", help="which agent of the instance this is")
-    parser.add_argument("--test", action="store_true", help="send a message to itself and see it come back, no more")
+    parser.add_argument("--agent-id", metavar="ID", help="id of this agent within the instance")
+    parser.add_argument("--test", action="store_true", help="send a message to this agent, wait for it and end")
 
 
 def run(args: Namespace, ctx: Context) -> Exit:

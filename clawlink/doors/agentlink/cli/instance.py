@@ -16,15 +16,17 @@ _FILE = "relay-config.json"
 
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
-    parser.add_argument("action", choices=("add", "list"), help="what to do")
+    parser.add_argument("action", choices=("add", "list"), help="add an instance, or list all")
     parser.add_argument("instance_id", nargs="?", metavar="ID", help="the instance to add")
     parser.add_argument("--config", dest="file", metavar="FILE", default=_FILE, help=f"the file (default {_FILE})")
-    parser.add_argument("--name", help="what it is called")
-    parser.add_argument("--public-key", metavar="KEY", help="kept beside it; nothing signs with it")
-    parser.add_argument("--secret", help="its secret, - from standard input (default: a new one, shown once)")
-    parser.add_argument("--legacy", action="store_true", help="let it sign as old clients do, which can be replayed")
-    parser.add_argument("--agents", type=names, metavar="A,B", help="agents that are there before they ever connect")
-    parser.add_argument("--replace", action="store_true", help="in place of one that has this id already")
+    parser.add_argument("--name", help="name of the instance")
+    parser.add_argument("--public-key", metavar="KEY", help="public key, kept in the file; no signature uses it")
+    parser.add_argument(
+        "--secret", help="the instance's secret; - reads standard input (default: a new one, shown once)"
+    )
+    parser.add_argument("--legacy", action="store_true", help="allow signatures of old clients, which can be replayed")
+    parser.add_argument("--agents", type=names, metavar="A,B", help="agents that exist before they first connect")
+    parser.add_argument("--replace", action="store_true", help="replace an instance with this id")
 
 
 def run(args: Namespace, ctx: Context) -> Exit:

@@ -44,23 +44,23 @@ _TEXTS = {"send": 3, "receive": 0, "update": 1, "verify": 0}
 
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
-    parser.add_argument("action", choices=tuple(_ACTIONS), help="what to do")
+    parser.add_argument("action", choices=tuple(_ACTIONS), help="one of these actions")
     told = "; ".join(f"{name} {words.usage}" for name, words in _ACTIONS.items())
     told += ". CONTENT is a JSON object; in a folder it names who sends as sender_agent, unless --as does"
     parser.add_argument("words", nargs="*", metavar="WORD", help=told)
     place = parser.add_mutually_exclusive_group()
     place.add_argument(
-        "--via-relay", action="store_true", help="the relay keeps the events (default where an identity is kept here)"
+        "--via-relay", action="store_true", help="keep the events at the relay (default where an identity is kept here)"
     )
     place.add_argument(
         "--local",
         action="store_true",
-        help="a folder does: $OPENCLAW_DATA_DIR, or ~/.openclaw/data (default where there is no identity)",
+        help="keep the events in a folder: $OPENCLAW_DATA_DIR, or ~/.openclaw/data (default without an identity)",
     )
     parser.add_argument(
         "--long", action="store_true", help="send: write the pointer in full, for a reader that is the original"
     )
-    parser.add_argument("--follow", action="store_true", help="log: stay, and show what comes")
+    parser.add_argument("--follow", action="store_true", help="log: stay, and show new lines")
     parser.add_argument(
         "--last", type=whole, default=_LAST, metavar="N", help=f"log: how many lines to begin with (default {_LAST})"
     )
