@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,11 +23,13 @@ from clawlink.domain.limits import Limits
 from clawlink.server.app import App
 from clawlink.store.base import Store
 from clawlink.store.memory import MemoryStore
-from tests import shells
+from tests import shells, waiting
 from tests.browser import programs
 from tests.effort import size
 from tests.processes import Popen
 from tests.store.faulty import FaultyStore
+from tests.system.raw import Clock
+from tests.virtual_time import VirtualLoop
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell that started us in the background has Ctrl-C ignored, and every process of ours would inherit that.
@@ -84,7 +85,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Run a test on asyncio, and on uvloop as well if its rule waits or times and is marked ``both_loops``."""
+    """Run a test on asyncio, and on uvloop as well if its rule waits or times and is marked ``both_loops``.
+
+    A test that is marked ``virtual_time`` runs on a loop of its own, and not on uvloop: its clock cannot be moved.
+    """
+    if item.get_closest_marker("virtual_time") is not None:
+        return {"virtual": VirtualLoop}
     if config.getoption("--loops") == "all" or item.get_closest_marker("both_loops") is not None:
         return _LOOPS
     return {"asyncio": asyncio.new_event_loop}
@@ -184,6 +190,8 @@ async def serve(store_kind: str) -> AsyncIterator[Serve]:
         **options: Any,
     ) -> Running:
         config = replace(ServerConfig(port=0, limits=Limits(**(limits or {}))), **options)
+        if clock is None and isinstance(asyncio.get_running_loop(), VirtualLoop):
+            clock = Clock()
         app = App(config, store=store or make_store(store_kind), clock=clock)
         apps.append(app)
         port = await app.start(close_seconds=0.1)
@@ -259,12 +267,5 @@ def clawlink_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 async def until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
-    """Wait until something is true, for thirty seconds at most: ``await until(lambda: relay.waiting == 1)``."""
-
-    async def wait(condition: Callable[[], bool]) -> None:
-        give_up_at = time.monotonic() + 30
-        while not condition():
-            assert time.monotonic() < give_up_at, "it did not come true within thirty seconds"
-            await asyncio.sleep(0.002)
-
-    return wait
+    """Wait until something is true: ``await until(lambda: relay.waiting == 1)``."""
+    return waiting.until

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
 
+from tests.waiting import until
+
 # An awaited frame comes at once or not at all: this only keeps a failure from lasting for ever.
 PATIENCE = 15.0
-_STEP_SECONDS = 0.002
 
 
 class Socket:
@@ -47,8 +47,4 @@ async def connected(session: aiohttp.ClientSession, address: str, **options: Any
     async with session.ws_connect(address, **options) as ws:
         raw = ws.get_extra_info("socket")
         yield Socket(ws)
-    for _ in range(int(PATIENCE / _STEP_SECONDS)):
-        if raw.fileno() == -1:
-            return
-        await asyncio.sleep(_STEP_SECONDS)
-    raise AssertionError("the connection was not closed")
+    await until(lambda: raw.fileno() == -1)

@@ -8,7 +8,6 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import requests
 from clawlink.cli.main import main
 from clawlink.client.sync import Client
 from tests import processes
+from tests.waiting import wait_until
 
 COMMAND = [sys.executable, "-m", "clawlink.cli.main"]
 
@@ -97,13 +97,13 @@ def call(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPa
 
 
 def until_polled(url: str, polls: int = 1) -> None:
-    """Wait, for thirty seconds at most, until so many polls wait at the relay."""
-    for _ in range(3000):
+    """Wait until so many polls wait at the relay."""
+
+    def polled() -> bool:
         shown = requests.get(url + "/metrics", timeout=30).text
-        if int(re.findall(r"^clawlink_waiting_polls (\d+)$", shown, re.MULTILINE)[0]) >= polls:
-            return
-        time.sleep(0.01)
-    raise AssertionError("no poll waits at the relay")
+        return int(re.findall(r"^clawlink_waiting_polls (\d+)$", shown, re.MULTILINE)[0]) >= polls
+
+    wait_until(polled)
 
 
 def _start(*flags: str) -> tuple[subprocess.Popen[str], str]:
@@ -152,6 +152,10 @@ class Relays:
         process, url = _start(*flags)
         self._running[url] = process
         return url
+
+    def pid(self, url: str) -> int:
+        """Return the process of the relay at that address."""
+        return self._running[url].pid
 
     def stop(self, url: str) -> None:
         """Kill the relay at that address."""

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from clawlink.cli.verbs import verbs
 from clawlink.client.sync import Client
 from tests.cli.conftest import Relays, Run
 from tests.shells import SHELLS
+from tests.waiting import wait_until
 
 HERE = [pytest.param(shell) for shell in SHELLS if shutil.which(shell) is not None]
 # Each of these would leave a file `pwned` if a shell expanded it.
@@ -129,11 +129,11 @@ class Shell:
                 return
 
     def _until(self, done: Callable[[], bool]) -> None:
-        end = time.monotonic() + _PATIENCE_SECONDS
-        while not done():
+        def shown() -> bool:
             self._read()
-            assert time.monotonic() < end, self.shown[-3000:]
-            time.sleep(0.02)
+            return done()
+
+        wait_until(shown, seconds=_PATIENCE_SECONDS, say=lambda: self.shown[-3000:])
 
 
 @pytest.fixture

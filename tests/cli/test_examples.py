@@ -7,7 +7,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from clawlink.client.sync import Client
 from clawlink.lan import Found
 from tests.cli.conftest import COMMAND, Relays, Run
 from tests.processes import Popen
+from tests.waiting import wait_until
 
 ID = "7f3a"
 EXAMPLES = [(verb, example) for verb in verbs() for example in verb.examples]
@@ -78,12 +78,8 @@ class Stage:
             assert done.code == 0, (example, done.code, done.raw, done.err)
 
     def _task_for_shout(self) -> None:
-        for _ in range(600):
-            if self.bob.discover(name="shout").agents:
-                self.bob.delegate("shout", "x")
-                return
-            time.sleep(0.05)
-        raise AssertionError("shout did not register")
+        wait_until(lambda: self.bob.discover(name="shout").agents)
+        self.bob.delegate("shout", "x")
 
     def _until(self, words: list[str], said: str, meanwhile: object = None) -> None:
         """Start a command that stays, read what it prints up to a line that says this, and end it."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -293,20 +291,11 @@ def test_a_relay_that_went_away_keeps_the_text(
         other.put_file("k", "text\n")
         editor.does("path.write_text('mine\\n')", other=other, key="k")
     (tmp_path / "editor" / "do-0.py").write_text(
-        (tmp_path / "editor" / "do-0.py").read_text() + f"\nopen({str(tmp_path / 'go')!r}, 'w').close()\n"
-        f"import time\nwhile not os.path.exists({str(tmp_path / 'gone')!r}): time.sleep(0.01)\n"
+        (tmp_path / "editor" / "do-0.py").read_text() + "\nimport os, signal, socket\n"
+        f"os.kill({own_relay.pid(url)}, getattr(signal, 'SIGKILL', signal.SIGTERM))\n"
+        f"while not socket.socket().connect_ex(('127.0.0.1', {url.rpartition(':')[2]})): pass\n"
     )
-
-    def end() -> None:
-        while not (tmp_path / "go").exists():
-            time.sleep(0.01)
-        own_relay.stop(url)
-        (tmp_path / "gone").touch()
-
-    thread = threading.Thread(target=end)
-    thread.start()
     done = call("--relay", url, "--timeout", "2", "file-edit", "k")
-    thread.join()
     assert "kept in" in failed(done, 3)
     assert [path.read_text() for path in left(tmp_path)] == ["mine\n"]
 

@@ -20,9 +20,9 @@ import pytest
 from clawlink.client.sync import Client
 from tests.cli.conftest import COMMAND, Run
 from tests.client.attacks import NAMES
-from tests.client.conftest import eventually
 from tests.client.proxy import Proxy
 from tests.processes import Popen
+from tests.waiting import wait_until
 
 Fresh = Callable[[str], str]
 LARGE = random.Random(3).randbytes(5_000_001)
@@ -165,7 +165,7 @@ def test_who_interrupts_it_finds_nothing_half_written(
     cutting.limit = lambda: 200_000
     process = Popen([*COMMAND, "--relay", cutting.url, "file-get", key, "--output", "mine"], stderr=subprocess.PIPE)
     assert process.stderr is not None
-    eventually(lambda: any(name.endswith(".part") for name in os.listdir(here)))
+    wait_until(lambda: any(name.endswith(".part") for name in os.listdir(here)))
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 130
     assert b"Traceback" not in process.stderr.read()
@@ -412,7 +412,7 @@ def test_what_ends_an_upload_leaves_no_parts_and_says_how_to_go_on(
     assert process.stderr is not None
     process.stdin.write(LARGE)
     process.stdin.flush()
-    eventually(lambda: under_way(relay) == 1 and blocked(process))
+    wait_until(lambda: under_way(relay) == 1 and blocked(process))
     process.send_signal(number)
     assert process.wait(20) == code
     told = process.stderr.read().decode()

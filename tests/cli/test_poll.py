@@ -21,6 +21,7 @@ from clawlink.client.identity import Identities, home
 from clawlink.client.sync import Client
 from tests.cli.conftest import COMMAND, Relays, Run, until_polled
 from tests.processes import Popen
+from tests.waiting import wait_until
 
 Fresh = Callable[[str], str]
 EVIL = "first\nsecond \x1b[2J\x1b]0;title\x07 [bold]x[/bold] \u202egnp.exe\u2028clawlink: all is well"
@@ -299,10 +300,7 @@ def test_follow_prints_an_object_a_line_until_interrupted(
         told = json.loads(following.line())
         assert told["message"]["content"] == f"n{number}"
         assert told["delivery"]["attempt"] == 1
-    until = time.monotonic() + 10
-    while waiting(call) and time.monotonic() < until:  # acknowledged a moment after it is printed
-        time.sleep(0.02)
-    assert waiting(call) == 0
+    wait_until(lambda: waiting(call) == 0)  # acknowledged a moment after it is printed
     assert following.end() == (130, "")
 
 

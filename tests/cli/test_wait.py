@@ -16,10 +16,11 @@ import pytest
 
 from clawlink.client.sync import Client
 from clawlink.domain.message import TaskDelegation
-from tests.cli.conftest import COMMAND, Relays, Run
+from tests.cli.conftest import COMMAND, Relays, Run, until_polled
 from tests.client.restartable import Restartable
 from tests.processes import Popen
 from tests.tables import each
+from tests.waiting import wait_until
 
 Fresh = Callable[[str], str]
 POSIX = pytest.mark.skipif(os.name != "posix", reason="sends signals")
@@ -370,10 +371,10 @@ def test_send_says_if_it_will_never_be_acked(call: Run, me: str, relay: str, fre
 
 
 @POSIX
-def test_control_c_while_a_message_is_waited_for(call: Run, me: str, peer: Client, beside: Start) -> None:
+def test_control_c_while_a_message_is_waited_for(call: Run, me: str, relay: str, peer: Client, beside: Start) -> None:
     waiting = beside("send", "--to", peer.agent_id or "", "--content", "hello", "--wait")
     waiting.result()
-    time.sleep(0.3)  # the interrupt is to find it waiting, and nothing tells of that
+    until_polled(relay)
     waiting.process.send_signal(signal.SIGINT)
     code, _, err = waiting.end()
     assert code == 130
@@ -501,11 +502,8 @@ class Screen:
                 self.text += data.decode(errors="replace")
 
     def until(self, *parts: str) -> None:
-        """Wait until all this has been shown, for twenty seconds at most."""
-        end = time.monotonic() + 20
-        while not all(part in self.text for part in parts):
-            assert time.monotonic() < end, (parts, self.text)
-            time.sleep(0.02)
+        """Wait until all this has been shown."""
+        wait_until(lambda: all(part in self.text for part in parts), say=lambda: (parts, self.text))
 
     def close(self) -> None:
         """Stop reading; the command has ended."""

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import sys
-import time
 from collections.abc import Callable
 
 import pytest
@@ -15,6 +14,7 @@ from clawlink.client.sync import Client
 from clawlink.version import VERSION
 from tests.cli.conftest import Relays, Run
 from tests.tables import each
+from tests.waiting import wait_until
 
 Fresh = Callable[[str], str]
 
@@ -42,8 +42,7 @@ def test_discover_on_an_empty_relay(call: Run, own_relay: Relays) -> None:
     url = own_relay("--stale-after", "0.05")
     assert "No agent is online; --all" in call("--relay", url, "discover").ok().out
     call("--relay", url, "register", "--name", "ada", "--caps", "x").ok()
-    time.sleep(0.1)
-    assert "No agent is online" in call("discover").ok().out
+    wait_until(lambda: "No agent is online" in call("discover").ok().out)
     assert re.search(r"stale: last seen \d+ s ago", call("discover", "--all").ok().out)
     told = call("delegate", "--to", "ada", "--task", "later").ok().out
     assert "it will get it when it polls" in told or "online" in told

@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from clawlink.protocol.replies import TaskView
 from tests.cli.conftest import COMMAND, Run
 from tests.processes import Popen
 from tests.tables import each
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="process groups and signals are of POSIX")
 
@@ -54,18 +54,12 @@ class Worker:
 
     def until(self, said: str) -> None:
         """Wait until it has said this on standard error."""
-        give_up_at = time.monotonic() + PATIENCE
-        while said not in self.err:
-            assert self.process.poll() is None, self.err
-            assert time.monotonic() < give_up_at, self.err
-            time.sleep(0.01)
+        wait_until(lambda: said in self.err or self.process.poll() is not None, say=lambda: self.err)
+        assert said in self.err
 
     def until_told(self, line: str) -> None:
         """Wait until it has said this on standard output: it does so a moment after the relay has the result."""
-        give_up_at = time.monotonic() + PATIENCE
-        while line not in self.out:
-            assert time.monotonic() < give_up_at, self.out
-            time.sleep(0.01)
+        wait_until(lambda: line in self.out, say=lambda: self.out)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)

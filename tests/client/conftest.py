@@ -6,8 +6,7 @@ import contextlib
 import re
 import socket
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -134,11 +133,3 @@ def restartable() -> Iterator[Restartable]:
     relay = Restartable(Limits(rate_agent=0, rate_pair=0))
     yield relay
     relay.close()
-
-
-def eventually(true: Callable[[], bool]) -> None:
-    """Wait until something is true, for thirty seconds at most."""
-    until = time.monotonic() + 30
-    while not true():
-        assert time.monotonic() < until, "it did not come true within thirty seconds"
-        time.sleep(0.01)

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
+from tests.waiting import forever
+
 REFUSAL = b"<html>no upgrades here</html>"
 
 
@@ -49,9 +51,10 @@ class Proxy:
         async def close() -> None:
             self._server.close()
             self._abort()
-            for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            tasks = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in tasks:
                 task.cancel()
-            await asyncio.sleep(0.05)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
         self._run(close())
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -74,7 +77,7 @@ class Proxy:
                 self.sockets += upgrade
                 way = self.websockets if upgrade else "pass"
                 if way == "hang":
-                    await asyncio.sleep(600)
+                    await forever()
                 elif way == "refuse":
                     writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: %d\r\n\r\n" % len(REFUSAL) + REFUSAL)
                     await writer.drain()

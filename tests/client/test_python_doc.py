@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from clawlink.client.sync import Client
-from tests.client.conftest import eventually
 from tests.client.restartable import Restartable
 from tests.processes import Popen
+from tests.waiting import wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 PAGE = (ROOT / "references" / "python.md").read_text(encoding="utf-8")
@@ -43,7 +43,7 @@ def worker(restartable: Restartable, clawlink_home: Path) -> Iterator[str]:
     process = Popen(command("worker.py", restartable.url), cwd=ROOT, env=dict(os.environ))
     try:
         with Client(restartable.url) as client:
-            eventually(lambda: client.discover(capability="search").count == 1)
+            wait_until(lambda: client.discover(capability="search").count == 1)
         yield restartable.url
     finally:
         process.terminate()

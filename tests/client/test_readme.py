@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from clawlink.client.sync import Client
-from tests.client.conftest import eventually
+from tests.waiting import wait_until
 
 README = Path(__file__).parents[2] / "README.md"
 ADDRESS = re.compile(r'"http://192\.168\.1\.5:9077", token="\.\.\."')
@@ -23,7 +23,7 @@ def test_the_agent_and_the_client_run_twice_in_a_row(relay: str, tmp_path: Path)
     with subprocess.Popen([sys.executable, "-c", agent], env=environ) as working:
         try:
             with Client(relay) as visitor:
-                eventually(lambda: bool(visitor.discover(name="counter").agents))
+                wait_until(lambda: bool(visitor.discover(name="counter").agents))
             for _ in range(2):
                 done = subprocess.run(
                     [sys.executable, "-c", script], env=environ, capture_output=True, text=True, timeout=60

@@ -19,9 +19,10 @@ from clawlink.client.waiting import FINAL, StillPending, reached, settled
 from clawlink.domain.message import TaskDelegation
 from clawlink.errors import ClawLinkError
 from clawlink.protocol.replies import MessageStatus, TaskView
-from tests.client.conftest import Scripted, eventually, http
+from tests.client.conftest import Scripted, http
 from tests.client.facade import connect
 from tests.client.restartable import Restartable
+from tests.waiting import wait_until
 
 Beside = Callable[..., "Future[Any]"]
 
@@ -68,11 +69,11 @@ def test_wait_for_returns_the_task_when_it_is_final_and_tells_each_change(
     id = ann.delegate("bob", "count").message_id
     seen: list[tuple[str, float | None, str | None]] = []
     done = beside(ann.wait_for, id, 20, lambda task: seen.append((task.status, task.progress, task.note)))
-    eventually(lambda: len(seen) == 1)
+    wait_until(lambda: len(seen) == 1)
     assert claim(bob) == id
-    eventually(lambda: seen[-1][0] == "delivered")
+    wait_until(lambda: seen[-1][0] == "delivered")
     bob.respond(id, status="in_progress", progress=40, note="half")
-    eventually(lambda: seen[-1] == ("in_progress", 40, "half"))
+    wait_until(lambda: seen[-1] == ("in_progress", 40, "half"))
     bob.respond(id, {"n": 3})
     task = done.result(10)
     assert isinstance(task, TaskView)
@@ -134,12 +135,12 @@ def test_it_survives_a_relay_that_restarts_and_says_so_once(
     away: list[ClawLinkError | None] = []
     seen: list[str] = []
     done = beside(ann.wait_for, id, 60, lambda task: seen.append(task.status), on_away=away.append)
-    eventually(lambda: seen == ["delivered"])
+    wait_until(lambda: seen == ["delivered"])
     restartable.stop()
-    eventually(lambda: len(away) == 1)
+    wait_until(lambda: len(away) == 1)
     assert isinstance(away[0], errors.RelayUnreachable)
     restartable.start()
-    eventually(lambda: len(away) == 2)
+    wait_until(lambda: len(away) == 2)
     assert away[1] is None
     bob.respond(id, "done")
     assert done.result(20).result == "done"
@@ -153,7 +154,7 @@ def test_it_begins_before_the_relay_does(restartable: Restartable, ann: Client, 
     restartable.stop()
     away: list[ClawLinkError | None] = []
     done = beside(ann.wait_for, id, 60, on_away=away.append)
-    eventually(lambda: len(away) == 1)
+    wait_until(lambda: len(away) == 1)
     restartable.start()
     assert done.result(20).result == "done"
     assert away[1:] == [None]
@@ -174,7 +175,7 @@ def test_a_relay_that_shuts_down_is_said_to_and_is_not_asked_without_pause(
     away: list[ClawLinkError | None] = []
     seen: list[str] = []
     done = beside(ann.wait_for, id, 2.5, lambda task: seen.append(task.status), on_away=away.append)
-    eventually(lambda: len(seen) == 1)
+    wait_until(lambda: len(seen) == 1)
     restartable.drain()
     with pytest.raises(StillPending, match="shutting down"):
         done.result(10)
@@ -232,7 +233,7 @@ def test_results_come_as_they_are_ready(ann: Client, bob: Client, beside: Beside
     done = beside(collect)
     for n, id in enumerate(order):
         bob.respond(id, n)
-        eventually(lambda: len(come) > n)  # noqa: B023 - called before the next turn
+        wait_until(lambda: len(come) > n)  # noqa: B023 - called before the next turn
     done.result(20)
     assert [task.task_id for task in come] == order
     assert [task.result for task in come] == [0, 1, 2]
@@ -243,7 +244,7 @@ def test_any_is_the_first_that_is_completed_and_not_one_that_failed(ann: Client,
     seen: list[tuple[str, str]] = []
     done = beside(ann.wait_any, [failed, won, open_one], 30, lambda task: seen.append((task.task_id, task.status)))
     bob.respond(failed, "no", status="failed")
-    eventually(lambda: (failed, "failed") in seen)
+    wait_until(lambda: (failed, "failed") in seen)
     assert not done.done()
     bob.respond(won, "yes")
     assert done.result(10).task_id == won
@@ -289,9 +290,9 @@ def test_several_survive_a_restart_and_it_is_said_once(
         ]
 
     done = beside(collect)
-    eventually(lambda: set(seen) == set(ids))
+    wait_until(lambda: set(seen) == set(ids))
     restartable.stop()
-    eventually(lambda: len(away) == 1)
+    wait_until(lambda: len(away) == 1)
     restartable.start()
     for id in ids:
         bob.respond(id, "done")
@@ -313,7 +314,7 @@ def test_more_tasks_than_connections_take_turns(
     assert threading.active_count() <= before + 1 + 4
     done.result(20)
     assert sorted(come) == sorted(ids)
-    eventually(lambda: threading.active_count() <= before + 1)
+    wait_until(lambda: threading.active_count() <= before + 1)
 
 
 # -- a message ---------------------------------------------------------------------------------------------------------
@@ -323,9 +324,9 @@ def test_a_message_is_waited_for_until_it_is_acked_or_answered(ann: Client, bob:
     id = ann.send("bob", "hello").message_id
     seen: list[str] = []
     acked = beside(ann.wait_message, id, "acked", 20, lambda status: seen.append(status.state))
-    eventually(lambda: seen == ["stored"])
+    wait_until(lambda: seen == ["stored"])
     [claimed] = [one for one in bob.poll(wait=5) if one.message_id == id]
-    eventually(lambda: seen == ["stored", "delivered"])
+    wait_until(lambda: seen == ["stored", "delivered"])
     bob.ack([claimed.receipt])
     assert acked.result(10).acked_at is not None
     answered = beside(ann.wait_message, id, "answered", 20)

@@ -9,7 +9,6 @@ import re
 import socket
 import ssl
 import subprocess
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from clawlink.client.sync import Client
 from tests.conftest import RelayProcess, Start
 from tests.operations import NAME, Authority, block, make_authority, replaced
 from tests.proxy.binaries import find
+from tests.waiting import wait_until
 from tests.websockets import PATIENCE
 
 TOKEN = "the-token"
@@ -120,14 +120,16 @@ def running(command: list[str], port: int, folder: Path) -> Iterator[None]:
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **homes}
         )
     try:
-        give_up_at = time.monotonic() + _START_SECONDS
-        while True:
-            with contextlib.suppress(OSError):
+
+        def listens() -> bool:
+            assert process.poll() is None, f"{command[0]} has ended:\n{said.read_text()}"
+            try:
                 socket.create_connection(("127.0.0.1", port)).close()
-                break
-            ended = process.poll() is not None or time.monotonic() > give_up_at
-            assert not ended, f"{command[0]} does not listen:\n{said.read_text()}"
-            time.sleep(0.02)
+            except OSError:
+                return False
+            return True
+
+        wait_until(listens, seconds=_START_SECONDS, say=lambda: f"{command[0]} does not listen:\n{said.read_text()}")
         yield
     finally:
         process.terminate()  # a master that is killed would leave its workers behind

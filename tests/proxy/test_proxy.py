@@ -22,6 +22,7 @@ from clawlink.client.sync import Client
 from clawlink.errors import NotARelay, NotAuthenticated, TooLarge, Unavailable
 from tests.operations import NAME
 from tests.proxy.conftest import BEARER, TOKEN, Behind
+from tests.waiting import eventually, until
 from tests.websockets import PATIENCE, connected
 
 MIB = 1024 * 1024
@@ -116,12 +117,12 @@ async def test_a_long_poll_waits_and_is_woken(session: aiohttp.ClientSession) ->
 
 async def until_polls_wait(session: aiohttp.ClientSession, count: int) -> None:
     """Return once so many polls wait at the relay."""
-    for _ in range(1000):
+
+    async def waiting() -> bool:
         async with session.get("/metrics") as response:
-            if f"\nclawlink_waiting_polls {count}\n" in await response.text():
-                return
-        await asyncio.sleep(0.01)
-    raise AssertionError(f"there were never {count} polls waiting")
+            return f"\nclawlink_waiting_polls {count}\n" in await response.text()
+
+    await eventually(waiting)
 
 
 async def test_a_poll_whose_client_has_gone_takes_nothing_with_it(
@@ -211,10 +212,7 @@ async def test_a_websocket_of_a_browser_leaves_its_token_in_no_log(
         await socket.reply(type="ping")
     if behind.proxy == "caddy":
         return  # it writes no log unless it is told to
-    for _ in range(1000):
-        if "/ws/bob 101" in behind.log.read_text():
-            break
-        await asyncio.sleep(0.01)
+    await until(lambda: "/ws/bob 101" in behind.log.read_text())
     logged = behind.log.read_text()
     assert "GET /ws/bob 401" in logged
     assert "GET /ws/bob 101" in logged

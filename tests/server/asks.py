@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from tests.conftest import Running
+from tests.waiting import eventually
 
-_SECONDS = 30.0
 NEWS = ("agent_joined", "agent_left")
 
 Headers = dict[str, str]
@@ -43,16 +42,6 @@ async def refused(asked: Awaitable[tuple[int, Any]], status: int, code: str) -> 
     assert isinstance(body["error"], str)
     assert len(body["error"]) > 8
     return body
-
-
-async def eventually(ask: Callable[[], Awaitable[Any]]) -> Any:
-    """Ask until the answer is truthy, and return it."""
-    for _ in range(int(_SECONDS / 0.01)):
-        answer = await ask()
-        if answer:
-            return answer
-        await asyncio.sleep(0.01)
-    raise AssertionError(f"it did not come true within {_SECONDS} s: {answer!r}")
 
 
 async def poll(relay: Running, agent_id: str, **query: Any) -> Any:

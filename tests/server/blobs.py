@@ -16,7 +16,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from tests.conftest import Running
-from tests.server.asks import eventually
+from tests.waiting import eventually
 
 
 class Told(NamedTuple):

@@ -19,6 +19,7 @@ from clawlink.domain.limits import Limits
 from clawlink.server.app import App
 from tests.conftest import Running, Serve
 from tests.system.raw import Connection, address, request
+from tests.virtual_time import pass_time
 
 pytestmark = pytest.mark.both_loops
 
@@ -75,19 +76,17 @@ async def test_a_head_that_does_not_come_ends_the_connection(
     assert relay.app.connections <= 2
 
 
-async def test_a_head_of_a_byte_at_a_time_ends_the_connection(
-    dial: Dial, serve: Serve, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("clawlink.server.ceiling.HEAD_SECONDS", 0.3)
+@pytest.mark.virtual_time
+async def test_a_head_of_a_byte_at_a_time_ends_the_connection(dial: Dial, serve: Serve) -> None:
     relay = await serve()
     slow = await dial(relay.url)
-    end = asyncio.create_task(ended(slow))
-    for byte in ASK[:-1] * 100:
+    end = asyncio.create_task(slow.reader.read())
+    for byte in (ASK[:-1] * 2)[:60]:
         await slow.send(bytes([byte]))
-        await asyncio.sleep(0.02)
+        await pass_time(1)
         if end.done():
             break
-    assert end.done()
+    assert end.done(), "HEAD_SECONDS are 30"
     assert b" 408 " in end.result() or end.result() == b""  # its next bytes may have reset the connection
     assert (await relay.get("/healthz"))[0] == 200
 

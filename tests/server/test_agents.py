@@ -17,7 +17,6 @@ from tests.server.asks import (
     claim,
     claim_one,
     delegate,
-    eventually,
     load_of,
     nothing_due,
     ok,
@@ -28,6 +27,7 @@ from tests.server.asks import (
 )
 from tests.system.raw import Clock
 from tests.tables import each
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.both_stores
 

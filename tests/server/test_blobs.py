@@ -10,16 +10,19 @@ from typing import Any
 
 import pytest
 
+from clawlink.domain.limits import LEAST_BODY_RATE
 from clawlink.errors import StoreUnavailable
 from clawlink.store.blobs import PIECE_BYTES
 from tests.conftest import Running, Serve
 from tests.server import blobs
-from tests.server.asks import ack, claim_one, eventually, metrics, nothing_due, ok
+from tests.server.asks import ack, claim_one, metrics, nothing_due, ok
 from tests.server.blobs import content, digest, get, history, put, refused, saved, settles_at, some, used, versions
 from tests.server.test_files import KEYS
 from tests.system.conftest import Dial
 from tests.system.raw import Clock, exchange, request
 from tests.tables import each
+from tests.virtual_time import pass_time
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.both_stores
 
@@ -793,27 +796,26 @@ async def test_a_body_that_stands_still_is_given_up(pair: Running, dial: Dial, m
     await settles_at(pair, 0)
 
 
-async def test_a_slow_but_steady_body_is_taken(pair: Running, dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clawlink.server.flow.IDLE_BODY_SECONDS", 0.5)
+@pytest.mark.virtual_time
+async def test_a_slow_but_steady_body_is_taken(pair: Running, dial: Dial) -> None:
+    piece = 6 * LEAST_BODY_RATE
     connection = await dial(pair.url)
-    await connection.send(request("PUT", "/blobs/k", Content_Length="300", ClawLink_Agent="a"))
+    await connection.send(request("PUT", "/blobs/k", Content_Length=str(30 * piece), ClawLink_Agent="a"))
     for n in range(30):
-        await connection.send(b"%d" % (n % 10) * 10)
-        await asyncio.sleep(0.04)
+        await connection.send(b"%d" % (n % 10) * piece)
+        await pass_time(5)
     assert (await connection.answer()).status == 201
-    assert await content(pair, "k") == b"".join(b"%d" % n * 10 for n in range(10)) * 3
+    assert await content(pair, "k") == b"".join(b"%d" % n * piece for n in range(10)) * 3
 
 
-async def test_a_body_of_a_byte_at_a_time_is_given_up(
-    pair: Running, dial: Dial, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("clawlink.server.flow.IDLE_BODY_SECONDS", 2.0)
+@pytest.mark.virtual_time
+async def test_a_body_of_a_byte_at_a_time_is_given_up(pair: Running, dial: Dial) -> None:
     connection = await dial(pair.url)
     await connection.send(request("PUT", "/blobs/k", Content_Length="1000", ClawLink_Agent="a"))
-    answer = asyncio.create_task(connection.answer(30))
+    answer = asyncio.create_task(connection.answer(120))
     while not answer.done():
         await connection.send(b"x")
-        await asyncio.sleep(0.2)
+        await pass_time(5)
     assert (answer.result().status, answer.result().json["code"]) == (408, "body_timeout")
     await settles_at(pair, 0)
 

@@ -15,12 +15,13 @@ from clawlink.domain.limits import PART_HOLD_SECONDS, READ_HOLD_SECONDS
 from clawlink.store.memory import MemoryStore
 from tests.conftest import Running, Serve
 from tests.server import blobs
-from tests.server.asks import ack, claim_one, eventually, ok
+from tests.server.asks import ack, claim_one, ok
 from tests.server.blobs import content, get, history, refused, saved, settles_at, some, used
 from tests.store.faulty import FaultyStore
 from tests.system.conftest import Dial
 from tests.system.raw import Clock, request
 from tests.tables import each
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.both_stores
 
@@ -298,7 +299,7 @@ async def test_an_agent_that_could_not_keep_what_it_read_may_ask_again_for_a_whi
     connection = await dial(trio.url)
     assert (await connection.ask(request("GET", f"/{route}/k", ClawLink_Agent="b"))).status == 200
     connection.close()
-    await asyncio.sleep(0.7)  # the janitor has looked
+    await trio.app.relay.janitor.sweep()
     assert (await read_as(trio, "c")).json["code"] == "being_read"
     assert (await read_as(trio, "b")).body == SECRET
     await burned(trio, clock)

@@ -16,7 +16,6 @@ from tests.server.asks import (
     claim,
     claim_one,
     delegate,
-    eventually,
     metrics,
     nothing_due,
     ok,
@@ -27,6 +26,7 @@ from tests.server.asks import (
 )
 from tests.system.raw import Clock
 from tests.tables import each
+from tests.waiting import eventually, until
 
 pytestmark = pytest.mark.both_stores
 
@@ -157,7 +157,7 @@ async def test_a_waiting_poll_wakes_within_milliseconds(pair: Running) -> None:
     took = []
     for n in range(10):
         polling = asyncio.create_task(claim_one(pair, "b", wait=5, max=1))
-        await asyncio.sleep(0.01)
+        await eventually(lambda: _waits(pair))
         sent = time.perf_counter()
         await send(pair, "a", "b", n)
         got = await polling
@@ -175,9 +175,10 @@ async def test_a_poll_that_waits_in_vain_answers_empty_on_time(pair: Running) ->
     assert 0.2 <= time.perf_counter() - started < 15
 
 
+@pytest.mark.virtual_time
 async def test_one_message_wakes_many_and_goes_to_one(pair: Running) -> None:
-    polls = [asyncio.create_task(poll(pair, "b", wait=1, lease=60)) for _ in range(5)]
-    await asyncio.sleep(0.05)
+    polls = [asyncio.create_task(poll(pair, "b", wait=20, lease=60)) for _ in range(5)]
+    await until(lambda: pair.app.relay.waiting == 5)
     id = await send(pair, "a", "b")
     replies = await asyncio.gather(*polls)
     assert [m["message_id"] for reply in replies for m in reply["messages"]] == [id]
@@ -188,7 +189,7 @@ async def test_a_nack_wakes_a_waiting_poll(pair: Running) -> None:
     await send(pair, "a", "b")
     first = await claim_one(pair, "b")
     polling = asyncio.create_task(claim_one(pair, "b", wait=5))
-    await asyncio.sleep(0.05)
+    await eventually(lambda: _waits(pair))
     await settle(pair, "/nack", [first])
     assert (await asyncio.wait_for(polling, 15)).attempt == 2
 
@@ -251,7 +252,7 @@ async def test_an_old_poll_settles_what_it_has_written(pair: Running, clock: Clo
 @pytest.mark.both_loops
 async def test_an_old_poll_may_wait_too(pair: Running) -> None:
     polling = asyncio.create_task(pair.get("/poll/b?wait=5&max=1"))
-    await asyncio.sleep(0.05)
+    await eventually(lambda: _waits(pair))
     id = await send(pair, "a", "b")
     _, reply = await polling
     assert [m["message_id"] for m in reply["messages"]] == [id]
@@ -487,7 +488,7 @@ async def test_a_leased_message_lives_as_long_as_its_lease(serve: Serve, clock: 
     clock.skip(90)
     got = await claim_one(relay, "b", lease=600)
     clock.skip(500)
-    await asyncio.sleep(1.1)  # the janitor sweeps once a second
+    await relay.app.relay.janitor.sweep()
     (result,) = await settle(relay, "/ack", [got])
     assert result["status"] == "acked"
 

@@ -21,7 +21,6 @@ from tests.server.asks import (
     claim,
     claim_one,
     delegate,
-    eventually,
     nothing_due,
     ok,
     pool_task,
@@ -34,6 +33,8 @@ from tests.server.sockets import path_of
 from tests.store.faulty import FaultyStore
 from tests.system.raw import Clock, connect, request
 from tests.tables import each
+from tests.virtual_time import pass_time
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.both_stores
 
@@ -296,8 +297,9 @@ async def test_a_response_ends_in_time_for_the_client_to_settle(pair: Running) -
         assert len(await events.rest()) == 1
 
 
+@pytest.mark.virtual_time
 @memory
-async def test_a_response_whose_messages_are_acked_goes_on(pair: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_response_whose_messages_are_acked_goes_on(pair: Running) -> None:
     """Past a part of the lease, and past its credit."""
     async with stream(pair, "b", lease=5, credit=3) as events:
         for n in range(8):
@@ -305,7 +307,7 @@ async def test_a_response_whose_messages_are_acked_goes_on(pair: Running, monkey
             event = await events.event()
             assert event.data["content"] == n
             await ack(pair, "b", event.id)
-        await asyncio.sleep(2)
+        await pass_time(60)
         await send(pair, "a", "b", 8)
         assert (await events.event()).data["content"] == 8
 
@@ -410,6 +412,7 @@ async def test_work_by_capability_comes_too(relay: Running) -> None:
 # -- a store that fails ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.virtual_time
 @pytest.mark.parametrize("fault", ["failures", "lost", "conflicts"])
 @memory
 async def test_a_response_goes_on_when_the_store_works_again(
@@ -430,7 +433,7 @@ async def test_a_response_goes_on_when_the_store_works_again(
             return (await relay.post("/send", body))[0] == 200
 
         await eventually(sent)
-        await asyncio.sleep(0.1)
+        await pass_time(2)
         setattr(store, fault, 0.0)
         clock.skip(61)  # a lease that was lost lapses
         await ok(relay.post("/heartbeat", {"agent_id": "b"}))

@@ -10,9 +10,10 @@ from urllib.parse import quote
 import pytest
 
 from tests.conftest import Running, Serve
-from tests.server.asks import ack, claim_one, eventually, metrics, nothing_due, ok, poll, refused
+from tests.server.asks import ack, claim_one, metrics, nothing_due, ok, poll, refused
 from tests.system.raw import Clock, exchange, request
 from tests.tables import each
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.both_stores
 

@@ -12,8 +12,9 @@ from clawlink.errors import RelayFull
 from clawlink.server.flow import Unread
 from tests.conftest import Running, Serve
 from tests.server import blobs
-from tests.server.asks import eventually, refused
+from tests.server.asks import refused
 from tests.system.raw import Connection, connect, exchange, request
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.both_loops
 

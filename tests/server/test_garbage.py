@@ -20,6 +20,7 @@ import pytest
 from tests.conftest import Serve
 from tests.effort import size
 from tests.system.raw import address, request
+from tests.waiting import until
 
 TIMES = int(os.environ.get("CLAWLINK_TEST_REFUSALS") or size(100, 300))
 # A connection that ends leaves seven small objects of asyncio's own in a circle, and a wait that ends with it up to
@@ -95,18 +96,30 @@ FRAMES: dict[str, str] = {
 }
 
 
+async def turns() -> None:
+    """Have the loop do what is at hand: accept, read, close."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
 async def in_circles(one: Callable[[], Awaitable[object]], times: int) -> tuple[int, Counter[str]]:
     """Do it many times, and return how many objects a collection finds in circles, and which."""
+    tasks = len(asyncio.all_tasks())
+
+    async def quiet() -> None:
+        await until(lambda: len(asyncio.all_tasks()) <= tasks)
+        await turns()
+
     for _ in range(3):
         await one()
-    await asyncio.sleep(0.05)
+    await quiet()
     gc.collect()
     gc.freeze()  # what is there already need not be looked through
     gc.disable()
     try:
         for _ in range(times):
             await one()
-        await asyncio.sleep(0.2)
+        await quiet()
         gc.set_debug(gc.DEBUG_SAVEALL)
         gc.collect()
         found = Counter(type(thing).__name__ for thing in gc.garbage)
@@ -161,12 +174,12 @@ async def test_what_breaks_off_leaves_no_circle_of_ours(at: tuple[str, int]) -> 
             nonlocal turn
             one = socket.create_connection(at)
             one.sendall(data)
-            await asyncio.sleep(0.004)
+            await turns()
             turn += 1
             if turn % 2:  # a reset
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             one.close()
-            await asyncio.sleep(0.001)
+            await turns()
 
         count, kinds = await in_circles(broken_off, times)
         if kinds["Request"] > times // 3 or count >= times * (OF_A_CONNECTION + 1):

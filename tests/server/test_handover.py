@@ -13,9 +13,10 @@ import pytest
 from clawlink.protocol.requests import MessageQuery
 from clawlink.server import handover
 from tests.conftest import Running
-from tests.server.asks import eventually, nothing_due, ok, poll, send, status_of
+from tests.server.asks import nothing_due, ok, poll, send, status_of
 from tests.system.conftest import Dial
 from tests.system.raw import Clock, Connection, request
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.both_loops
 

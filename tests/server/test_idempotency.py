@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import Running
-from tests.server.asks import claim, delegate, eventually, load_of, metrics, nothing_due, ok, refused
+from tests.server.asks import claim, delegate, load_of, metrics, nothing_due, ok, refused
 from tests.system.raw import Clock
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.both_stores
 

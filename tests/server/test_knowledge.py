@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from tests.conftest import Running, Serve
-from tests.server.asks import ack, claim, claim_one, eventually, nothing_due, ok, refused, status_of
+from tests.server.asks import ack, claim, claim_one, nothing_due, ok, refused, status_of
 from tests.system.raw import Clock
 from tests.tables import each
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.both_stores
 

@@ -17,7 +17,6 @@ from tests.server.asks import (
     claim,
     claim_one,
     delegate,
-    eventually,
     metrics,
     nothing_due,
     ok,
@@ -30,6 +29,7 @@ from tests.server.asks import (
 from tests.server.blobs import put, saved, versions
 from tests.server.test_uploads import begun, create, part, patch
 from tests.system.raw import Clock, connect, request
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -635,7 +635,7 @@ async def test_forget_after(serve: Serve, clock: Clock) -> None:
     relay = await limited(serve, clock, "--forget-after", "1000")
     await poll(relay, "b")
     clock.skip(990)
-    await asyncio.sleep(1.1)  # the janitor sweeps once a second
+    await relay.app.relay.janitor.sweep()
     assert (await ok(relay.get("/discover?status=all")))["count"] == 2
     clock.skip(10)
 
@@ -720,7 +720,7 @@ async def test_return_after(serve: Serve, clock: Clock) -> None:
         return str((await ok(relay.get(f"/tasks/{id}?agent_id=a")))["status"])
 
     clock.skip(40)
-    await asyncio.sleep(1.1)
+    await relay.app.relay.janitor.sweep()
     assert await status() == "queued"
     clock.skip(10)
 

@@ -9,12 +9,13 @@ import pytest
 
 from tests.conftest import Running
 from tests.server import blobs
-from tests.server.asks import eventually, ok, refused
+from tests.server.asks import ok, refused
 from tests.server.blobs import content, history, put, saved
 from tests.server.test_blobs import small
 from tests.server.test_files import KEYS
 from tests.system.raw import Clock, exchange, request
 from tests.tables import each
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.both_stores
 

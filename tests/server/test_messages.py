@@ -12,7 +12,6 @@ from tests.server.asks import (
     ack,
     claim,
     claim_one,
-    eventually,
     metrics,
     nothing_due,
     ok,
@@ -23,6 +22,7 @@ from tests.server.asks import (
 )
 from tests.system.raw import Clock
 from tests.tables import each
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.both_stores
 

@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import logging
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from random import Random
@@ -25,7 +24,6 @@ from tests.server.asks import (
     claim,
     claim_one,
     delegate,
-    eventually,
     load_of,
     nothing_due,
     ok,
@@ -41,6 +39,8 @@ from tests.server.sockets import CLOSE, PING, PONG, TEXT, Peer, attempt_of, pack
 from tests.store.faulty import FaultyStore
 from tests.system.raw import Clock, connect, exchange, request
 from tests.tables import each
+from tests.virtual_time import pass_time, stand_still
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.both_stores
 
@@ -386,7 +386,8 @@ async def test_acks_and_the_close_in_one_piece_leave_nobody_behind(pair: Running
     await send(pair, "a", "b")
     async with wire(pair, "b", lease=30, credit=1) as peer:
         message = await peer.message()
-        await asyncio.sleep(0.01)  # by now the relay waits for credit
+        await peer.say("ping", id=1)
+        await peer.message()  # by now the relay waits for credit
         frame = packed(TEXT, json.dumps({"type": "ack", "receipts": [receipt_of(message)]}))
         await peer.connection.send(frame + packed(CLOSE, b"\x03\xe8"))
         await peer.next(CLOSE)
@@ -877,16 +878,13 @@ async def test_at_a_shutdown_what_is_under_way_may_still_be_acked(pair: Running,
 
 
 @memory
-@pytest.mark.both_loops
-async def test_at_a_shutdown_those_who_ack_nothing_are_told_in_time(
-    pair: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("clawlink.server.push._FAREWELL_SECONDS", 0.2)
+@pytest.mark.virtual_time
+async def test_at_a_shutdown_those_who_ack_nothing_are_told_in_time(pair: Running) -> None:
     for n in range(5):
         await send(pair, "a", "b", n)
     async with websocket(pair, "b", lease=30, credit=2) as peer:
         await peer.messages(2)
-        await asyncio.sleep(1)  # by now it looks only now and then whether it has credit
+        await pass_time(20)  # by now it looks only now and then whether it has credit
         await pair.app.relay.drain()
         assert (await asyncio.wait_for(peer.closed(), 15))[0] == 1001
 
@@ -901,8 +899,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def stuck(impatient: None, serve: Serve, until: Until) -> AsyncIterator[Running]:
-    """An impatient relay whose agent ``b`` has more to read than all buffers on the way to it take."""
+async def stuck(serve: Serve, until: Until) -> AsyncIterator[Running]:
+    """A relay whose agent ``b`` has more to read than all buffers on the way to it take."""
     relay = await serve(limits=UNPACED)
     for name in ("a", "b", "c"):
         await relay.register(name, agent_id=name)
@@ -913,6 +911,7 @@ async def stuck(impatient: None, serve: Serve, until: Until) -> AsyncIterator[Ru
 
 
 @pytest.mark.both_loops
+@pytest.mark.usefixtures("impatient")
 async def test_one_that_does_not_read_is_closed_and_harms_nobody_else(stuck: Running, until: Until) -> None:
     async with websocket(stuck, "c", lease=30) as other, wire(stuck, "b", lease=30, receive_buffer=4096) as peer:
         (session,) = [s for s in stuck.app._push._sessions if s._agent_id == "b"]
@@ -933,14 +932,13 @@ async def test_one_that_does_not_read_is_closed_and_harms_nobody_else(stuck: Run
 
 
 @memory
+@pytest.mark.virtual_time
 async def test_one_that_reads_again_is_told_that_it_did_not(stuck: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clawlink.server.websocket._ABORT_SECONDS", 10.0)
+    monkeypatch.setattr("clawlink.server.websocket._ABORT_SECONDS", 600.0)
     async with wire(stuck, "b", lease=30, receive_buffer=65536) as peer:
-        (session,) = stuck.app._push._sessions
-
-        while session._websocket.ending is None:
+        for _ in range(30):
             await peer.send(PONG, b"")  # it is there
-            await asyncio.sleep(0.02)
+            await pass_time(1)
         close = await peer.next(CLOSE)
         assert int.from_bytes(close[:2], "big") == 1008
         assert b"not read" in close[2:]
@@ -948,13 +946,14 @@ async def test_one_that_reads_again_is_told_that_it_did_not(stuck: Running, monk
 
 
 @memory
+@pytest.mark.virtual_time
 async def test_one_that_reads_nothing_but_asks_on_is_closed_all_the_same(stuck: Running, until: Until) -> None:
     """However often it speaks: what counts is that it does not read."""
     async with wire(stuck, "b", lease=30, receive_buffer=4096) as peer:
         while len(stuck.app._push):
             await peer.say("heartbeat")
             await peer.send(PONG, b"")
-            await asyncio.sleep(0.02)
+            await pass_time(1)
         peer.reset()
 
 
@@ -977,12 +976,11 @@ async def test_a_silent_peer_is_pinged_and_closed_if_it_does_not_pong(pair: Runn
 
 
 @memory
-@pytest.mark.both_loops
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.virtual_time
 async def test_a_relay_that_stood_still_takes_no_peer_for_silent(pair: Running) -> None:
     async with wire(pair, "b") as peer:
-        await asyncio.sleep(0.05)
-        time.sleep(1)  # noqa: ASYNC251 - the relay runs on this loop, and stands still too
+        await pass_time(3)
+        stand_still(100)
         await peer.next(PING)
         assert int.from_bytes((await peer.next(CLOSE))[:2], "big") == 1008, "it is silent for long enough after all"
 
@@ -1003,13 +1001,13 @@ async def test_a_part_of_upkeep_that_fails_each_time_ends_no_other(
         await peer.next(PING)
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.virtual_time
 async def test_one_that_says_something_now_and_then_is_not_silent(pair: Running) -> None:
     async with wire(pair, "b", lease=30) as peer:
         for n in range(40):
             await peer.say("ping", id=n)
             assert (await peer.message())["id"] == n
-            await asyncio.sleep(0.02)
+            await pass_time(5)
 
 
 # -- what was hard to do -----------------------------------------------------------------------------------------------
@@ -1112,6 +1110,7 @@ async def test_a_frame_that_the_store_does_not_take_is_refused_and_worth_another
     await nothing_due(failing, "b")
 
 
+@pytest.mark.virtual_time
 @pytest.mark.parametrize("fault", ["failures", "lost", "conflicts"])
 @memory
 async def test_what_could_not_be_claimed_comes_when_the_store_works_again(
@@ -1128,7 +1127,7 @@ async def test_what_could_not_be_claimed_comes_when_the_store_works_again(
                 return (await failing.post("/send", body))[0] == 200
 
             await eventually(sent)
-            await asyncio.sleep(0.1)
+            await pass_time(2)
             setattr(store, fault, 0.0)
             clock.skip(6)  # a lease that was lost lapses
             await peer.ask("heartbeat")

@@ -14,9 +14,11 @@ import pytest
 from clawlink.protocol.paths import ENDPOINTS
 from tests.conftest import Running, Serve
 from tests.server import blobs
-from tests.server.asks import claim_one, eventually, nothing_due, ok, refused
+from tests.server.asks import claim_one, nothing_due, ok, refused
 from tests.server.blobs import Told
 from tests.system.raw import Clock
+from tests.virtual_time import pass_time
+from tests.waiting import eventually
 
 KEYS = {name: name * 40 for name in "abcde"}
 SECRET = "plans/secret plan.md"
@@ -367,12 +369,13 @@ async def test_only_readers_hear_of_it(team: Running) -> None:
     assert (await claim_one(team, "c", headers=key_of("c"))).message["file_key"] == "own"
 
 
+@pytest.mark.virtual_time
 async def test_a_reader_that_waits_hears_of_it_until_it_is_one_no_more(team: Running) -> None:
     await shared(team, "b")
     for readers, version in (("b", 2), ("", 0)):
         waiting = asyncio.create_task(blobs.get(team, SECRET, f"versions&wait=30&since={version - 1 or 1}", **me("b")))
-        stranger = asyncio.create_task(blobs.get(team, SECRET, "versions&wait=0.2", **me("c")))
-        await asyncio.sleep(0.05)
+        stranger = asyncio.create_task(blobs.get(team, SECRET, "versions&wait=20", **me("c")))
+        await pass_time(5)
         await shared(team, readers)
         if not version:
             waiting.cancel()

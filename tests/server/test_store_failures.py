@@ -13,9 +13,10 @@ import pytest
 
 from clawlink.store.memory import MemoryStore
 from tests.conftest import Running, Serve
-from tests.server.asks import ack, claim, eventually, nothing_due, ok, refused, send, status_of, task_of
+from tests.server.asks import ack, claim, nothing_due, ok, refused, send, status_of, task_of
 from tests.store.faulty import FaultyStore
 from tests.system.raw import Clock
+from tests.waiting import eventually
 
 WRITES: list[tuple[str, dict[str, Any]]] = [
     ("/delegate", {"from_agent": "a", "to_agent": "b", "task": "t"}),

@@ -15,7 +15,6 @@ from tests.server.asks import (
     claim,
     claim_one,
     delegate,
-    eventually,
     metrics,
     nothing_due,
     ok,
@@ -29,6 +28,7 @@ from tests.server.asks import (
     with_key,
 )
 from tests.system.raw import Clock
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.both_stores
 

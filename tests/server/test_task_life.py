@@ -14,7 +14,6 @@ from tests.server.asks import (
     claim,
     claim_one,
     delegate,
-    eventually,
     metrics,
     nothing_due,
     ok,
@@ -26,6 +25,7 @@ from tests.server.asks import (
 )
 from tests.system.raw import Clock, connect, request
 from tests.tables import each
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.both_stores
 

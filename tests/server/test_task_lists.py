@@ -12,7 +12,6 @@ from tests.server.asks import (
     claim,
     claim_one,
     delegate,
-    eventually,
     ok,
     pool_task,
     refused,
@@ -20,6 +19,7 @@ from tests.server.asks import (
     tasks_of,
 )
 from tests.tables import each
+from tests.waiting import eventually
 
 memory = pytest.mark.parametrize("store_kind", ["memory"])
 

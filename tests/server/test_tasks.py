@@ -14,7 +14,6 @@ from tests.server.asks import (
     claim,
     claim_one,
     delegate,
-    eventually,
     nothing_due,
     ok,
     refused,
@@ -24,6 +23,7 @@ from tests.server.asks import (
 )
 from tests.system.raw import Clock
 from tests.tables import each
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.both_stores
 

@@ -10,20 +10,22 @@ import time
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from tests import virtual_time
+
 
 class Clock:
-    """The real time, plus whatever the test has skipped; once stopped, only what it skips."""
+    """The real time, plus whatever the test or its loop has skipped; once stopped, only what the test skips."""
 
     def __init__(self) -> None:
         self.skipped = 0.0
         self._stopped_at: float | None = None
 
     def __call__(self) -> float:
-        return (time.time() if self._stopped_at is None else self._stopped_at) + self.skipped
+        return (time.time() + virtual_time.skipped() if self._stopped_at is None else self._stopped_at) + self.skipped
 
     def stop(self) -> None:
         """Let no time pass but what is skipped."""
-        self._stopped_at = time.time()
+        self._stopped_at = time.time() + virtual_time.skipped()
 
     def skip(self, seconds: float) -> None:
         """Let this much time pass at once."""

@@ -14,12 +14,12 @@ import pytest
 
 from clawlink.domain.limits import MAX_JSON_DEPTH
 from clawlink.protocol.paths import ENDPOINTS
-from clawlink.server import wire
 from tests.conftest import Running, Serve
 from tests.server.asks import claim, nothing_due, ok, send
 from tests.system.conftest import Dial
 from tests.system.raw import Answer, Connection, exchange, request
 from tests.tables import each
+from tests.virtual_time import pass_time
 
 HOST = b"Host: 127.0.0.1\r\n"
 WITH_BODY = [e.path for e in ENDPOINTS if e.body is not None]
@@ -485,16 +485,14 @@ async def test_what_is_no_http_is_answered_in_json_and_not_logged(
     assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR" or r.exc_info] == []
 
 
-async def test_a_body_that_turns_bad_halfway_is_refused(
-    relay: Running, dial: Dial, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.virtual_time
+async def test_a_body_that_turns_bad_halfway_is_refused(relay: Running, dial: Dial) -> None:
     """aiohttp tells nobody that the rest of a body cannot be read, so the answer comes when it is given up."""
-    monkeypatch.setattr(wire, "BODY_SECONDS", 0.2)
     connection = await dial(relay.url)
     await connection.send(b"POST /send HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n")
-    await asyncio.sleep(0.02)
+    await ok(relay.get("/healthz"))
     await connection.send(b"nonsense\r\n")
-    is_refusal(await connection.answer())
+    is_refusal(await connection.answer(60))
 
 
 async def test_a_client_that_goes_in_the_middle_of_its_body_is_no_error(
@@ -512,34 +510,33 @@ async def test_a_client_that_goes_in_the_middle_of_its_body_is_no_error(
 # -- slow ones ---------------------------------------------------------------------------------------------------------
 
 
-async def test_a_body_that_does_not_come_is_given_up(
-    relay: Running, dial: Dial, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(wire, "BODY_SECONDS", 0.2)
+@pytest.mark.virtual_time
+async def test_a_body_that_does_not_come_is_given_up(relay: Running, dial: Dial) -> None:
     connection = await dial(relay.url)
-    answer = await connection.ask(request("POST", "/send", Content_Length="100") + b'{"from_agent"')
+    answer = await connection.ask(request("POST", "/send", Content_Length="100") + b'{"from_agent"', 60)
     is_refusal(answer)
     assert (answer.status, answer.json["code"]) == (408, "body_timeout")
 
 
-async def test_a_body_that_drips_is_given_up(relay: Running, dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "BODY_SECONDS", 0.3)
+@pytest.mark.virtual_time
+async def test_a_body_that_drips_is_given_up(relay: Running, dial: Dial) -> None:
     connection = await dial(relay.url)
     await connection.send(request("POST", "/send", Content_Length="1000"))
-    answering = asyncio.create_task(connection.answer())
+    answering = asyncio.create_task(connection.answer(60))
     while not answering.done():
         await connection.send(b" ")
-        await asyncio.sleep(0.02)
+        await pass_time(1)
     assert (await answering).status == 408
 
 
+@pytest.mark.virtual_time
 async def test_a_slow_but_steady_body_is_taken(relay: Running, dial: Dial) -> None:
     connection = await dial(relay.url)
     body = b'{"agent_id":"a"}'
     await connection.send(request("POST", "/heartbeat", Content_Length=str(len(body))))
     for at in range(len(body)):
         await connection.send(body[at : at + 1])
-        await asyncio.sleep(0.002)
+        await pass_time(1)
     assert (await connection.answer()).json == {"status": "ok"}
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from tests.conftest import Running, Serve
-from tests.server.asks import ack, claim, claim_one, eventually, metrics, nothing_due, ok, poll, send, status_of
+from tests.server.asks import ack, claim, claim_one, metrics, nothing_due, ok, poll, send, status_of
 from tests.system.raw import Clock, Connection, address, connect, exchange, request
+from tests.waiting import eventually
 
 LEASE = 60
 HangUp = Callable[[Connection], None]

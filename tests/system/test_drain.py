@@ -8,9 +8,10 @@ import time
 
 import pytest
 
-from tests.server.asks import eventually, metrics, ok, send
+from tests.server.asks import metrics, ok, send
 from tests.system.conftest import Dial, Live, Starting
 from tests.system.raw import request
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.both_loops
 

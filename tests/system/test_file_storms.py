@@ -17,12 +17,13 @@ import pytest
 
 from tests.conftest import Running, Serve
 from tests.server import blobs
-from tests.server.asks import eventually, ok
+from tests.server.asks import ok
 from tests.server.blobs import Told, content, get, put, refused, saved, settles_at, some, used
 from tests.server.test_uploads import create, metadata
 from tests.system.conftest import Dial, Live, Starting
 from tests.system.raw import Answer, exchange, request
 from tests.tables import each
+from tests.waiting import eventually, until
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="it is looked up in /proc")
 posix = pytest.mark.skipif(sys.platform == "win32", reason="there a file has a name until it is closed")
@@ -164,21 +165,19 @@ async def test_fifty_that_drip_keep_nobody_waiting(start_live: Starting, dial: D
         for n in range(4):
             for connection in drips:
                 await connection.send(b"%d" % n)
-            await asyncio.sleep(1)
+            enough = 4 * (n + 1)
+            await until(lambda: min(done) >= enough)  # noqa: B023 - it is asked in this round alone
 
-    async def work(n: int) -> int:
-        done = 0
+    async def work(n: int) -> None:
         while not dripping.done():
             data = some(200_000, n)
             await saved(relay, f"fast{n}", data)
             assert await content(relay, f"fast{n}") == data
-            done += 1
-        return done
+            done[n] += 1
 
+    done = [0] * 4
     dripping = asyncio.create_task(drip())
-    done = await asyncio.gather(*(work(n) for n in range(4)))
-    await dripping
-    assert min(done) > 10
+    await asyncio.gather(dripping, *(work(n) for n in range(4)))
     for n, connection in enumerate(drips):
         if n % 2 == 0:
             assert (await connection.answer()).status == 201

@@ -14,9 +14,10 @@ import pytest
 
 from tests.conftest import Running, Serve
 from tests.server import blobs
-from tests.server.asks import eventually, ok
+from tests.server.asks import ok
 from tests.server.test_uploads import begun, metadata
 from tests.system.raw import exchange, request
+from tests.waiting import eventually
 
 TAKEN = {
     "absolute": "/etc/passwd",

@@ -52,9 +52,9 @@ class Reader:
         if url.startswith("https:"):  # TLS ends both ways at once
             self.kinds = {kind: poll for kind, poll in self.kinds.items() if "half-close" not in kind}
 
-    def poll(self) -> list[str]:
+    def poll(self, query: str = "") -> list[str]:
         """Poll on a new connection and return what came."""
-        return self._new()
+        return self._new(f"GET /poll/b{query} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
 
     def close(self) -> None:
         if self._kept is not None:
@@ -205,8 +205,7 @@ def _run(start_relay: Start, loop: str, beside: str, flags: tuple[str, ...], rou
         give_up_at = time.monotonic() + _SECONDS
         while len(read) < len(sent) and time.monotonic() < give_up_at:
             read.update(reader.poll())
-        time.sleep(0.2)  # what was given back wrongly is there by now
-        read.update(reader.poll())
+        read.update(reader.poll("?wait=0.2"))  # what was given back wrongly comes within this
     lost = Counter(kind for id, kind in sent.items() if not read[id])
     doubled = Counter(kind for id, kind in sent.items() if read[id] > 1)
     assert (lost, doubled) == (Counter(), Counter()), f"of {rounds} messages, by client: lost and doubled"

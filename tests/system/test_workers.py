@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 from asyncio.subprocess import Process
@@ -21,9 +22,10 @@ from clawlink.client.retry import Backoff
 from clawlink.client.sync import Client
 from clawlink.errors import ClawLinkError, Draining, RelayUnreachable
 from tests.effort import size
-from tests.server.asks import ack, eventually, metrics, ok, poll, pool_task, refused, respond, task_of, tasks_of
+from tests.server.asks import ack, metrics, ok, poll, pool_task, refused, respond, task_of, tasks_of
 from tests.system.conftest import Live, Starting
 from tests.system.worker import CAPABILITY, LEASE
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.storm
 
@@ -296,7 +298,9 @@ async def test_a_client_that_is_patient_finds_the_relay_when_it_is_back(start_li
             return client.register("back", claim=False)
 
     waiting = asyncio.create_task(asyncio.to_thread(asked))
-    await asyncio.sleep(0.3)
+    with socket.create_server(("127.0.0.1", int(port))) as nobody:
+        for _ in range(3):  # it is taken and hung up on
+            (await asyncio.to_thread(nobody.accept))[0].close()
     assert not waiting.done()
     start_live("--port", port)
     assert (await asyncio.wait_for(waiting, 15)).agent.name == "back"

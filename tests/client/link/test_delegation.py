@@ -15,9 +15,9 @@ from clawlink.client.link.task import Task
 from clawlink.client.sync import Client
 from clawlink.client.waiting import StillPending
 from clawlink.domain.message import TaskDelegation
-from tests.client.conftest import eventually
 from tests.client.link.conftest import MakeLink
 from tests.client.restartable import Restartable
+from tests.waiting import wait_until
 
 Running = Callable[[Link], Link]
 
@@ -50,7 +50,7 @@ def test_the_result_is_waited_for_and_what_is_known_is_told(planner: Link, boss:
         delegation.result(0.05)
     assert claim(boss) == delegation.task_id
     boss.respond(delegation.task_id, status="in_progress", progress=40, note="half")
-    eventually(lambda: news == [("in_progress", 40, "half")])
+    wait_until(lambda: news == [("in_progress", 40, "half")])
     boss.respond(delegation.task_id, {"n": 3})
     assert delegation.result(10) == {"n": 3}
     assert (delegation.status, delegation.done(), delegation.result()) == ("completed", True, {"n": 3})
@@ -185,7 +185,7 @@ def test_an_answer_that_came_before_is_not_lost(planner: Link, restartable: Rest
     delegation = planner.delegate("boss", "count")
     id = claim(boss)
     restartable.stop()
-    eventually(lambda: planner.transport is None)
+    wait_until(lambda: planner.transport is None)
     restartable.start()
     boss.respond(id, "3")
     assert delegation.result(20) == "3"
@@ -196,9 +196,9 @@ def test_a_relay_that_has_forgotten_the_task_says_so(planner: Link, restartable:
     delegation.receipt.result(10)
     restartable.stop()
     restartable.forget()
-    eventually(lambda: planner.transport is None)
+    wait_until(lambda: planner.transport is None)
     restartable.start()
-    eventually(lambda: planner.transport is not None)
+    wait_until(lambda: planner.transport is not None)
     with pytest.raises(errors.UnknownTask):
         planner.task(delegation.task_id).result(10)
 

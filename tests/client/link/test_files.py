@@ -13,9 +13,9 @@ from clawlink.client.link.outbox import LinkEnded
 from clawlink.client.sync import Client
 from clawlink.client.waiting import StillPending
 from clawlink.domain.message import TaskDelegation
-from tests.client.conftest import eventually
 from tests.client.link.conftest import MakeLink
 from tests.client.restartable import Restartable
+from tests.waiting import wait_until
 
 Running = Callable[[Link], Link]
 LARGE = b"hour,level\n" * 200_000
@@ -73,7 +73,7 @@ def test_an_upload_lasts_through_a_restart_of_the_relay(planner: Link, restartab
     away: list[errors.ClawLinkError | None] = []
     restartable.stop()
     up = planner.upload("k", io.BytesIO(b"level"), on_away=away.append)
-    eventually(lambda: bool(away))
+    wait_until(lambda: bool(away))
     restartable.start()
     assert up.result(30).version == 1
     assert away[-1] is None

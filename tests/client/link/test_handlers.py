@@ -18,8 +18,8 @@ from clawlink.client.link.runner import Runner
 from clawlink.client.link.task import Received, Task
 from clawlink.client.sync import Client
 from clawlink.domain.message import KnowledgeBroadcast, PlainMessage
-from tests.client.conftest import eventually
 from tests.client.link.conftest import MakeLink
+from tests.waiting import forever, wait_until
 
 Running = Callable[[Link], Link]
 
@@ -193,14 +193,14 @@ def test_a_handler_may_ask_to_be_told_the_end(make_link: MakeLink, running: Runn
             raise ValueError("it cannot be")
         if task.text == "cancel":
             boss_too.cancel(task.id)
-            eventually(lambda: task.cancelled)
+            wait_until(lambda: task.cancelled)
         return "x" * 2_000_000 if task.text == "large" else "fine"
 
     running(worker)
     with Client(boss.relay, agent_id=boss.agent_id, agent_key=boss.agent_key) as boss_too:
         for n, text in enumerate(("do it", "fail", "large", "cancel"), 1):
             outcome(boss, text)
-            eventually(lambda n=n: len(ends) == n)  # type: ignore[misc]
+            wait_until(lambda n=n: len(ends) == n)  # type: ignore[misc]
     assert ends[:2] == [("completed", None), ("failed", "it cannot be")]
     assert ends[2][0] == "failed"
     assert str(ends[2][1]).startswith("the result could not be delivered: ")
@@ -226,7 +226,7 @@ def test_a_handler_that_hangs_is_reported_if_there_is_a_limit(
     async def coroutine(task: Task) -> str:
         if task.text == "hang":
             try:
-                await asyncio.sleep(600)
+                await forever()
             except asyncio.CancelledError:
                 cancelled.set()
                 raise
@@ -245,7 +245,7 @@ def test_a_handler_that_hangs_is_reported_if_there_is_a_limit(
     assert outcome(boss) == ("completed", "well")
     free.set()
     if kind == "plain":
-        eventually(lambda: seen == [False, True])
+        wait_until(lambda: seen == [False, True])
 
 
 def test_threads_that_hang_do_not_become_ever_more(
@@ -290,7 +290,7 @@ def test_leases_go_on_while_handlers_run_even_if_they_block_the_loop(
         worker.on_task(handler)
         running(worker)
     ids = [boss.delegate(capability=f"long {name}", task="wait").message_id for name in ("plain", "blocking")]
-    eventually(lambda: set(began) == set(ids))
+    wait_until(lambda: set(began) == set(ids))
     with Client(boss.relay) as rival:
         rival.register("rival", capabilities=["long plain", "long blocking"], subscriptions=[])
         # Longer than the lease, and whoever could have taken them gets neither.
@@ -318,7 +318,7 @@ def test_no_more_handlers_run_at_once_than_are_allowed(make_link: MakeLink, runn
 
     running(worker)
     ids = [boss.delegate("worker", str(n)).message_id for n in range(10)]
-    eventually(lambda: now == 3)
+    wait_until(lambda: now == 3)
     assert [boss.task(id).status for id in ids].count("queued") == 7  # the rest is left to others
     free.set()
     for task in boss.as_completed(ids, 20):
@@ -339,7 +339,7 @@ def test_a_task_that_is_cancelled_cancels_its_handler(make_link: MakeLink, runni
     async def work(task: Task) -> None:
         began.set()
         try:
-            await asyncio.sleep(600)
+            await forever()
         finally:
             assert task.cancelled
             ended.set()
@@ -358,7 +358,7 @@ def test_a_plain_handler_sees_that_its_task_is_cancelled(make_link: MakeLink, ru
 
     @worker.on_task
     def work(task: Task) -> str:
-        eventually(lambda: task.cancelled)
+        wait_until(lambda: task.cancelled)
         seen.set()
         return "too late"
 
@@ -383,7 +383,7 @@ def test_messages_are_handled_and_answered(make_link: MakeLink, running: Running
     id = boss.send("worker", "hello", thread="t").message_id
     (claimed,) = said(boss)
     assert (claimed.raw["content"], claimed.raw["in_reply_to"], claimed.raw["thread"]) == ({"heard": "hello"}, id, "t")
-    eventually(lambda: boss.message(id).state == "acked")
+    wait_until(lambda: boss.message(id).state == "acked")
     (message,) = got
     assert (message.id, message.from_name, message.thread, message.in_reply_to) == (id, "boss", "t", None)
     assert id in repr(message)
@@ -432,10 +432,10 @@ def test_broadcasts_go_to_the_handlers_of_their_topics(make_link: MakeLink, runn
         boss.broadcast(content, topic=topic).message_id
         for content, topic in (("red", "build.main"), ("blue", "weather"), ("green", "build.side"))
     ]
-    eventually(lambda: ("build", "green") in got)
+    wait_until(lambda: ("build", "green") in got)
     assert got == [("build", "red"), ("main", "red"), ("build", "green")]
     assert [boss.message(id).recipients for id in ids] == [1, 0, 1]
-    eventually(lambda: boss.message(ids[0]).counts == {"acked": 1})
+    wait_until(lambda: boss.message(ids[0]).counts == {"acked": 1})
 
 
 def test_all_broadcasts_can_be_asked_for(make_link: MakeLink, running: Running, boss: Client) -> None:
@@ -449,7 +449,7 @@ def test_all_broadcasts_can_be_asked_for(make_link: MakeLink, running: Running, 
     running(worker)
     boss.broadcast("a", topic="one")
     boss.broadcast("b", topic="two")
-    eventually(lambda: got == ["one", "two"])
+    wait_until(lambda: got == ["one", "two"])
 
 
 def test_handlers_are_registered_once_and_before_the_link_runs(make_link: MakeLink, running: Running) -> None:
@@ -495,7 +495,7 @@ def test_an_interrupt_gives_the_task_back_and_goes_on_to_whoever_runs_the_loop(
 
     async def run() -> None:
         run = Runner(asyncio.get_running_loop()).start(interrupted, None)
-        await asyncio.sleep(600)
+        await forever()
         run.cancel()
 
     with pytest.raises(KeyboardInterrupt):

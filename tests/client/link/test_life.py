@@ -11,7 +11,6 @@ import stat
 import subprocess
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,12 +26,12 @@ from clawlink.client.link import engine
 from clawlink.client.link import line as lines
 from clawlink.client.link.task import Received, Task
 from clawlink.client.sync import Client
-from tests.client.conftest import eventually
 from tests.client.link.conftest import MakeLink
 from tests.client.proxy import Proxy
 from tests.client.restartable import Restartable
 from tests.processes import Popen
 from tests.tables import each
+from tests.waiting import forever, wait_until
 
 Running = Callable[[Link], Link]
 ROOT = Path(__file__).parent.parent.parent.parent
@@ -175,7 +174,7 @@ def test_a_relay_that_has_forgotten_it_gets_to_know_it_again(
     restartable.start()
     with Client(restartable.url) as boss:
         boss.register("boss")
-        eventually(lambda: boss.discover(capability="a").count == 1)
+        wait_until(lambda: boss.discover(capability="a").count == 1)
         works(boss)
     assert worker.agent_id == before
     (saved,) = Identities(tmp_path / "identities").all()
@@ -191,7 +190,7 @@ def test_who_had_to_register_again_is_back_at_once(
     me = worker._identity()
     with Client(boss.relay, agent_id=me.agent_id, agent_key=me.agent_key) as same:
         same.leave()
-    eventually(lambda: boss.discover(name="worker").count == 1)
+    wait_until(lambda: boss.discover(name="worker").count == 1)
     works(boss)
 
 
@@ -217,7 +216,7 @@ def test_it_comes_back_when_the_relay_does(
     for _ in range(3):
         works(boss)
         restartable.stop()
-        eventually(lambda: worker.transport is None)
+        wait_until(lambda: worker.transport is None)
         restartable.start()
     works(boss)
     assert worker.transport == "websocket"
@@ -252,7 +251,7 @@ def test_where_websockets_are_blocked_it_polls(
     assert results == {id: [str(n), "yes"] for n, id in enumerate(ids)}
     for n in range(5):
         boss.send("worker", n)
-    eventually(lambda: sorted(got) == list(range(5)))
+    wait_until(lambda: sorted(got) == list(range(5)))
     sent = [worker.send("boss", n) for n in range(5)]
     assert len({one.result(10).message_id for one in sent}) == 5
     assert proxy.sockets == 1
@@ -303,7 +302,7 @@ def test_without_a_websocket_an_ack_does_not_wait_for_a_poll_that_does_not_come(
 
     running(worker)
     boss.send("worker", "slow")
-    eventually(lambda: "slow" in began)
+    wait_until(lambda: "slow" in began)
     quick = boss.send("worker", "quick").message_id
     assert boss.wait_message(quick, timeout=20).state == "acked"  # less than a poll takes
     assert asked.count("ack") == 1
@@ -319,7 +318,7 @@ def test_a_link_that_polls_loses_no_ack_when_it_ends(
     worker.on_message(lambda message: worker.stop())
     with worker:
         id = boss.send("worker", "the last").message_id
-        eventually(lambda: boss.message(id).state != "queued")
+        wait_until(lambda: boss.message(id).state != "queued")
     assert boss.message(id).state == "acked"
 
 
@@ -332,7 +331,7 @@ def test_whoever_polls_looks_now_and_then_for_a_websocket(
     worker = running(echo(make_link("worker", relay=proxy.url)))
     works_by_poll = worker.transport
     proxy.websockets = "pass"
-    eventually(lambda: worker.transport == "websocket")
+    wait_until(lambda: worker.transport == "websocket")
     assert works_by_poll in ("poll", None)
     works(boss)
 
@@ -352,11 +351,11 @@ def test_a_running_handler_survives_a_cut_and_its_result_counts_once(
 
     running(worker)
     ids = [boss.delegate("worker", "x").message_id, boss.delegate(capability="a", task="y").message_id]
-    eventually(lambda: sorted(began) == sorted(ids))
+    wait_until(lambda: sorted(began) == sorted(ids))
     for _ in range(2):
         tried = proxy.sockets
         proxy.cut()
-        eventually(lambda before=tried: proxy.sockets > before and worker.transport == "websocket")  # type: ignore[misc]
+        wait_until(lambda before=tried: proxy.sockets > before and worker.transport == "websocket")  # type: ignore[misc]
     free.set()
     assert [boss.wait_for(id, 20).result for id in ids] == ["done", "done"]
     assert sorted(began) == sorted(ids)
@@ -378,9 +377,7 @@ def test_over_many_cuts_nothing_is_lost_or_handled_twice_and_order_is_kept(
         proxy.cut()
         other.cut()
         receipts = {one.result(120).message_id for one in sent}
-        until = time.monotonic() + 120
-        while len(got) < 150 and time.monotonic() < until:
-            time.sleep(0.05)
+        wait_until(lambda: len(got) >= 150, seconds=120)
         assert len(receipts) == 150
         assert [n for n, times in Counter(got).items() if times > 1] == []
         assert got == list(range(150))
@@ -498,7 +495,7 @@ def test_a_handler_that_does_not_end_is_given_up_after_the_time_for_draining(
     began(process)
     process.send_signal(signal.SIGTERM)
     assert process.wait(15) == 0
-    eventually(lambda: boss.task(id).status == "queued")
+    wait_until(lambda: boss.task(id).status == "queued")
 
 
 @posix
@@ -538,7 +535,7 @@ link.run()
         command = [sys.executable, "-c", script, restartable.url, str(tmp_path)]
         process = subprocess.Popen(command, cwd=ROOT)
         try:
-            eventually(lambda: bool(boss.discover(name="worker").agents))
+            wait_until(lambda: bool(boss.discover(name="worker").agents))
             boss.delegate("worker", str(int(number)))
             assert process.wait(30) == 0, number
         finally:
@@ -555,14 +552,14 @@ async def test_a_cancelled_coroutine_gives_its_task_back_at_the_end(make_link: M
     async def work(task: Task) -> None:
         started.set()
         try:
-            await asyncio.sleep(600)
+            await forever()
         finally:
             ended.append(task.id)
 
     async with worker:
         id = (await asyncio.to_thread(boss.delegate, "worker", "x")).message_id
         await asyncio.wait_for(started.wait(), 30)
-    await asyncio.to_thread(eventually, lambda: boss.task(id).status == "queued")
+    await asyncio.to_thread(wait_until, lambda: boss.task(id).status == "queued")
     assert ended == [id]
 
 

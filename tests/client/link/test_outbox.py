@@ -20,10 +20,10 @@ from clawlink.client.waiting import StillPending
 from clawlink.config import ServerConfig
 from clawlink.domain.limits import Limits
 from clawlink.domain.message import PlainMessage
-from tests.client.conftest import eventually
 from tests.client.link.conftest import MakeLink
 from tests.client.restartable import Restartable
 from tests.system.threaded import relay_in_thread
+from tests.waiting import wait_until
 
 Running = Callable[[Link], Link]
 T = TypeVar("T")
@@ -74,7 +74,7 @@ def test_a_full_outbox_says_so_with_its_limit(
     assert full.value.limit == 1000
     restartable.start()
     assert sorted(map(str, contents(boss, 4))) == ["0", "1", "2", "x" * 2000]
-    eventually(lambda: few.send("boss", "now").done() or True)
+    wait_until(lambda: few.send("boss", "now").done() or True)
     few.send("boss", "again").result(10)
 
 
@@ -120,7 +120,7 @@ def test_a_failure_that_nobody_asks_for_is_logged(
 ) -> None:
     sender = running(make_link("sender"))
     sender.send("nobody", 1)
-    eventually(lambda: "the answer to send failed, and nobody asked for it: no agent" in caplog.text)
+    wait_until(lambda: "the answer to send failed, and nobody asked for it: no agent" in caplog.text)
 
 
 async def test_a_pending_answer_is_there_for_threads_and_coroutines(caplog: pytest.LogCaptureFixture) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,10 +14,10 @@ from clawlink.client.link.task import Task
 from clawlink.client.sync import Client
 from clawlink.config import ServerConfig
 from clawlink.domain.limits import Limits
-from tests.client.conftest import eventually
 from tests.client.link.conftest import MakeLink
 from tests.client.proxy import Proxy
 from tests.system.threaded import relay_in_thread
+from tests.waiting import forever, wait_until
 
 Running = Callable[[Link], Link]
 
@@ -49,7 +48,7 @@ def test_a_coroutine_whose_task_was_taken_over_is_cancelled(
     async def work(task: Task) -> None:
         began.set()
         try:
-            await asyncio.sleep(600)
+            await forever()
         finally:
             assert task.cancelled
             ended.set()
@@ -78,7 +77,7 @@ def test_a_result_that_comes_too_late_is_refused_and_that_is_logged(
     id, rival = take_over(worker, boss, proxy, began)
     with rival:
         free.set()
-        eventually(lambda: f"the result of task {id} came too late" in caplog.text)
+        wait_until(lambda: f"the result of task {id} came too late" in caplog.text)
         rival.respond(id, "by the rival")
         assert boss.wait_for(id, 10).result == "by the rival"
 

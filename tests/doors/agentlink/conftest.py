@@ -17,7 +17,7 @@ from clawlink.relay import consumer
 from tests.conftest import Running, Serve
 from tests.doors.agentlink.old_client import OldClient
 from tests.doors.agentlink.signed_client import SignedClient
-from tests.server.asks import eventually
+from tests.waiting import eventually
 
 Entry = dict[str, Any]
 ServeLink = Callable[..., Awaitable[Running]]

@@ -21,7 +21,6 @@ from tests.doors.agentlink.conftest import (
     NEW_C,
     OLD_A,
     OLD_B,
-    SECONDS,
     SECRETS,
     Dial,
     DialNew,
@@ -33,9 +32,10 @@ from tests.doors.agentlink.conftest import (
 )
 from tests.doors.agentlink.old_client import sign
 from tests.doors.agentlink.signed_client import SignedClient, sealed, stamp
-from tests.server.asks import eventually
 from tests.system.raw import Clock
 from tests.tables import each
+from tests.virtual_time import pass_time
+from tests.waiting import eventually
 
 
 @pytest.fixture
@@ -467,9 +467,8 @@ async def test_a_peer_that_does_not_read_stops_only_itself(
     transport.abort()
 
 
-async def test_a_peer_that_speaks_and_does_not_read_is_cut_off(
-    serve_link: ServeLink, sign_in: Sign, impatient: None
-) -> None:
+@pytest.mark.virtual_time
+async def test_a_peer_that_speaks_and_does_not_read_is_cut_off(serve_link: ServeLink, sign_in: Sign) -> None:
     """Small answers still go past the message in which the relay is stuck; they do not show that anything is read."""
     relay = await serve_link(limits={**UNPACED, "max_mailbox_bytes": 64 * 1024 * 1024})
     stuck, writer = await sign_in(relay, "d", "dan"), await sign_in(relay, "c", "carol")
@@ -479,12 +478,12 @@ async def test_a_peer_that_speaks_and_does_not_read_is_cut_off(
         with contextlib.suppress(ConnectionError):
             while True:
                 await stuck.put({"type": "ping"})
-                await asyncio.sleep(0.02)
+                await pass_time(1)
 
     speaking = asyncio.create_task(speak())
     for _ in range(30):
         assert (await writer.write("d/dan", "x" * 1_000_000))["type"] == "queued"
-    await asyncio.wait_for(speaking, SECONDS)
+    await asyncio.wait_for(speaking, 60)
 
 
 async def test_a_store_that_fails_is_told_and_the_connection_stays(

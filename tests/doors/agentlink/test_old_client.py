@@ -12,8 +12,9 @@ import pytest
 from tests.conftest import Running
 from tests.doors.agentlink.conftest import OLD_A, Dial, Joined, ServeLink, Sign, door_of
 from tests.doors.agentlink.old_client import OldClient
-from tests.server.asks import claim_one, eventually, ok, send, status_of
+from tests.server.asks import claim_one, ok, send, status_of
 from tests.tables import each
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.both_stores
 

@@ -9,8 +9,9 @@ from tests.conftest import Running
 from tests.doors.agentlink.conftest import SECRETS, Joined, ServeLink, Sign, hang_up
 from tests.doors.agentlink.old_client import sign
 from tests.doors.agentlink.signed_client import canonical
-from tests.server.asks import claim_one, eventually, send, status_of, task_of
+from tests.server.asks import claim_one, send, status_of, task_of
 from tests.system.raw import Clock
+from tests.waiting import eventually
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 from clawlink.doors.agentlink.server import copies, door, receipts, service
 from clawlink.store.memory import MemoryStore
 from tests.doors.agentlink.conftest import DialNew, Joined, ServeLink, Sign, door_of
-from tests.server.asks import eventually
 from tests.server.test_store_failures import Unplugged
+from tests.waiting import eventually
 
 
 @pytest.mark.parametrize("store_kind", ["memory"])  # it brings a store of its own

@@ -16,6 +16,7 @@ from tests.conftest import Running
 from tests.doors.agentlink.conftest import SECONDS, Make
 from tests.doors.agentlink.test_hostile_relay import Play
 from tests.doors.agentlink.test_link import Box
+from tests.waiting import forever
 
 
 async def await_what_is_cancelled() -> None:
@@ -78,7 +79,7 @@ def test_a_handler_whose_event_loop_ends_has_failed(start_link: Callable[[], Age
     async def be_slow(message: Message) -> None:
         begun.set()
         if message.attempt == 1:
-            await asyncio.sleep(3600)
+            await forever()
         again.set_result(message.attempt)
 
     async def be_short() -> Any:

@@ -1,0 +1,65 @@
+"""Sleeps make tests slow and unsure, and looks into private parts make code hard to change: no test does either."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+
+# Files that may sleep, and why.
+SLEEPS = {
+    "waiting.py": "all waits for a condition are here",
+    "virtual_time.py": "time is virtual there",
+    "cli/test_file_transfers.py": "a process that blocks is known by the processor time that it does not take",
+    "system/test_old_polls.py": "a client that resets its connection does so at a random moment",
+    "system/test_sums.py": "workers in a storm take a random time, and a lease is let lapse in a relay of its own",
+    "system/test_workers.py": "workers are killed at random moments",
+    "system/worker.py": "a worker in a process of its own takes a random time",
+}
+_PUBLIC = {"_replace", "_asdict", "_fields", "_exit"}  # of named tuples and of os
+
+
+def sleeps(tree: ast.AST) -> Iterator[ast.expr]:
+    """Find each call of a function named sleep, but for ``sleep(0)``, which only lets others have a turn."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name = getattr(node.func, "attr", getattr(node.func, "id", None))
+        turn = [getattr(argument, "value", None) for argument in node.args] == [0]
+        if name == "sleep" and not turn:
+            yield node
+
+
+def private(tree: ast.AST) -> Iterator[ast.expr]:
+    """Find each attribute with an underscore in front that is not of the object itself."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Attribute) or node.attr in _PUBLIC:
+            continue
+        own = isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")
+        if node.attr.startswith("_") and not node.attr.startswith("__") and not own:
+            yield node
+
+
+def found(rule: Callable[[ast.AST], Iterator[ast.expr]]) -> dict[str, list[str]]:
+    """Return the places in tests that a rule finds, by file."""
+    places: dict[str, list[str]] = {}
+    for path in sorted(TESTS.rglob("*.py")):
+        for node in rule(ast.parse(path.read_text(encoding="utf-8"))):
+            name = path.relative_to(TESTS).as_posix()
+            places.setdefault(name, []).append(f"{node.lineno} {ast.unparse(node)}")
+    return places
+
+
+def test_the_rules_find_what_they_are_for() -> None:
+    source = "time.sleep(0.1)\nawait asyncio.sleep(PAUSE)\nsleep(1)\nawait asyncio.sleep(0)\nself.sleep()\n"
+    assert sorted(node.lineno for node in sleeps(ast.parse(source))) == [1, 2, 3, 5]
+    source = "relay._core\nself._core\nrow._replace(a=1)\nself.store._kinds\ncls._x\nx.__class__\nos._exit(0)\n"
+    assert sorted(node.lineno for node in private(ast.parse(source))) == [1, 4]
+
+
+def test_tests_wait_for_conditions_or_in_virtual_time() -> None:
+    slept = found(sleeps)
+    assert {name: places for name, places in slept.items() if name not in SLEEPS} == {}
+    assert sorted(slept) == sorted(SLEEPS), "an exception that is not needed any more"
