@@ -210,7 +210,7 @@ class LocalDraft:
             self._body.add(data)
             self._count(data)
         else:
-            await _unbroken(self._write_to_disk(data))
+            await unbroken(self._write_to_disk(data))
 
     async def _write_to_disk(self, data: bytes) -> None:
         if isinstance(self._body, InMemory):
@@ -246,7 +246,7 @@ class LocalDraft:
         """Put what it has where it is to stay. Raises OSError if there is no room for it on the disk."""
         in_memory = isinstance(self._body, InMemory)
         if self._blobs.spools(self.size) if in_memory else self._gathered:
-            await _unbroken(self._write_to_disk(b""))
+            await unbroken(self._write_to_disk(b""))
 
     def keep(self, scope: str = "") -> Content:
         """Make it a content of this scope, held once. It takes no more."""
@@ -414,7 +414,7 @@ class _Ending:
         self._body.close()
 
 
-async def _unbroken(work: Coroutine[Any, Any, None]) -> None:
+async def unbroken(work: Coroutine[Any, Any, None]) -> None:
     """Run it to its end, also when cancelled: a thread cannot be, and would write into what was given up."""
     task = asyncio.ensure_future(work)
     try:
@@ -439,13 +439,12 @@ def _on_disk(folder: str, parts: Iterator[bytes]) -> OnDisk:
 
 
 class OnDisk:
-    """A temporary file. Reading and writing it takes a thread, since a disk may make one wait."""
+    """A file. Reading and writing it takes a thread, since a disk may make one wait."""
 
-    def __init__(self, file: IO[bytes]) -> None:
+    def __init__(self, file: IO[bytes], *, size: int = 0) -> None:
         self._file = file
         self._lock = threading.Lock()  # a position is of the file, not of the reader
-        self._open = True
-        self.size = 0
+        self.size = size
 
     @property
     def spooled(self) -> int:
@@ -465,6 +464,11 @@ class OnDisk:
             while view:
                 view = view[self._file.write(view) :]
             self.size += len(data)
+
+    def sync(self) -> None:
+        """Put what was written on the disk."""
+        with self._lock:
+            os.fsync(self._file.fileno())
 
     def _read(self, start: int, size: int) -> bytes:
         with self._lock:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -104,10 +104,13 @@ class SqliteStore:
         path: Path,
         *,
         sync: str = "full",
-        clock: Callable[[], float] | None = None,
         before_commit: Callable[[], None] = lambda: None,
     ) -> None:
-        """Open the database, made if need be. Raises DataFolderError."""
+        """Open the database, made if need be. Raises DataFolderError.
+
+        ``before_commit`` puts on the disk what the records lean on.
+        """
+        self._path = path
         writing = open_writer(path, sync=sync)
         try:
             self._db = connect(path, reads_only=True)
@@ -116,7 +119,7 @@ class SqliteStore:
             (self._counts.cost,) = self._db.execute("SELECT coalesce(sum(cost), 0) FROM record").fetchone()
             self._numbers = {name: number for number, name in self._db.execute("SELECT number, name FROM kind")}
             alive = self._db.execute("SELECT value FROM meta WHERE name = 'alive'").fetchone()
-            self._writer = Writer(writing, self._settled, clock=clock, before_commit=before_commit)
+            self._writer = Writer(writing, self._settled, before_commit=before_commit)
         except sqlite3.Error as error:
             writing.close()
             raise DataFolderError(said(path, error)) from None
@@ -135,6 +138,18 @@ class SqliteStore:
     def broken(self) -> str | None:
         """The reason why nothing is written any more; None if all is well."""
         return self._writer.broken
+
+    def keep_time(self, clock: Callable[[], float]) -> None:
+        """Note from now on when the relay is here: that is ``last_alive`` at the next start."""
+        self._writer.clock = clock
+
+    def all(self, kind: type[R]) -> Iterator[R]:
+        """Give all records of a kind, before anything else is asked. Raises DataFolderError."""
+        try:
+            for (data,) in self._db.execute("SELECT data FROM record WHERE kind = ?", (self._kind(kind),)):
+                yield records.decode(data)
+        except (sqlite3.Error, ValueError) as error:
+            raise DataFolderError(f"a record of {self._path} cannot be read: {error}") from None
 
     def close(self) -> None:
         """Finish what was begun, and let go of the database."""

@@ -102,8 +102,8 @@ class Writer:
     """The writing connection and its thread.
 
     ``settled`` takes the jobs that are done, on the event loop of their futures. ``before_commit`` is called on the
-    thread before each transaction ends: what the records lean on is then to be on the disk. ``clock`` gives the time
-    that is noted as the last at which the relay was there.
+    thread before each transaction ends: what the records lean on is then to be on the disk. ``clock``, once it is set,
+    gives the time that is noted as the last at which the relay was there.
     """
 
     def __init__(
@@ -111,12 +111,11 @@ class Writer:
         db: sqlite3.Connection,
         settled: Callable[[Sequence[Job]], None],
         *,
-        clock: Callable[[], float] | None = None,
         before_commit: Callable[[], None] = lambda: None,
     ) -> None:
         self._db = db
         self._settled = settled
-        self._clock = clock
+        self.clock: Callable[[], float] | None = None
         self._before_commit = before_commit
         self._queue: SimpleQueue[list[Job] | None] = SimpleQueue()
         self._kinds = {number for (number,) in db.execute("SELECT number FROM kind")}
@@ -207,8 +206,8 @@ class Writer:
             for home, changes in commit.batches:
                 conflict = self._apply(home, changes, commit.done, new_kinds)
                 commit.results.append(conflict)
-        if self._clock is not None and self._clock() - self._marked_at >= _MARK_SECONDS:
-            self._note_time(self._clock())
+        if self.clock is not None and self.clock() - self._marked_at >= _MARK_SECONDS:
+            self._note_time(self.clock())
         self._before_commit()
         try:
             db.execute("COMMIT")
@@ -324,9 +323,9 @@ class Writer:
 
     def _mark(self) -> None:
         """Note that the relay is there."""
-        if self._clock is not None and self.broken is None:
+        if self.clock is not None and self.broken is None:
             with contextlib.suppress(sqlite3.Error):  # a disk that is full; the next commit says so
-                self._note_time(self._clock())
+                self._note_time(self.clock())
 
     def _idle(self) -> None:
         """Note that the relay is there, and give free pages back."""

@@ -1,0 +1,322 @@
+"""Contents of files below the data folder, each a file named by its SHA-256.
+
+A content comes as a file of another name. That is written, put on the disk and renamed, before the record that names it
+is committed. So a record never names a content that is not there. A crash may leave contents that no record names:
+they go when the folder is opened. Who holds a content is what the records say, and is counted in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import secrets
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from clawlink.domain.file import Content
+from clawlink.store.blobs import PIECE_BYTES, OnDisk, unbroken
+
+CONTENTS, INCOMING = "contents", "incoming"
+# The bytes that the disk and the tables take for a content beside its own.
+_CONTENT_BYTES = 4096
+_SCOPE_HEX = 32
+_log = logging.getLogger("clawlink.store")
+
+
+def file_name(content: Content) -> str:
+    """Return the name of a content's file: equal bytes of one scope have one."""
+    if not content.scope:
+        return content.digest
+    scope = hashlib.sha256(content.scope.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{content.digest}-{scope[:_SCOPE_HEX]}"
+
+
+def place_of(name: str) -> str:
+    """Return where below the folder of contents the file of this name lies."""
+    return os.path.join(name[:2], name)
+
+
+def listed(folder: Path) -> dict[str, int]:
+    """Return the names and sizes of all contents that are there. Raises OSError."""
+    found = {}
+    for shard in os.scandir(folder / CONTENTS):
+        if shard.is_dir():
+            found.update({file.name: file.stat().st_size for file in os.scandir(shard.path)})
+    return found
+
+
+class FolderBlobs:
+    """A ``Blobs`` below a folder. ``held`` are the contents that records hold, each as often as they do."""
+
+    def __init__(self, folder: Path, held: Iterable[Content] = ()) -> None:
+        """Open the folder, made if need be, and remove what no record names. Raises OSError."""
+        self._contents = folder / CONTENTS
+        self._incoming = folder / INCOMING
+        for place in (self._incoming, self._contents):
+            place.mkdir(mode=0o700, exist_ok=True)
+        self._held: dict[str, _Held] = {}
+        # Folders with a new name that a crash of the machine could lose: at first those that were made just now.
+        self._unsynced: set[Path] = {folder}
+        self._lock = threading.Lock()
+        self.used = 0
+        self._missing: set[str] = set()
+        self.missing: list[Content] = []
+        """The contents that records name and that are not there, or not whole."""
+        self._find(folder, held)
+
+    def _find(self, folder: Path, contents: Iterable[Content]) -> None:
+        there = listed(folder)
+        for content in contents:
+            name = file_name(content)
+            held = self._held.get(name)
+            if held is None:
+                held = self._held[name] = _Held(content.size)
+                self.used += content.size
+                if there.pop(name, None) != content.size:
+                    self._missing.add(name)
+                    self.missing.append(content)
+                    _log.error("a content is missing or not whole", extra={"sha256": content.digest})
+            held.holds += 1
+        for orphan in there:
+            os.unlink(self._contents / place_of(orphan))
+        for left in os.scandir(self._incoming):
+            os.unlink(left.path)
+        if there:
+            _log.info("contents that no file has were removed", extra={"count": len(there)})
+
+    @property
+    def memory(self) -> int:
+        """About how many bytes of the disk they take."""
+        return self.used + _CONTENT_BYTES * len(self._held)
+
+    def memory_for(self, size: int) -> int:
+        """Return about how many bytes of the disk a content of this size would take."""
+        return _CONTENT_BYTES + size
+
+    def trim(self) -> None:
+        """Give nothing back: no memory is kept for later."""
+
+    def draft(self) -> FolderDraft:
+        """Return an empty draft."""
+        return FolderDraft(self, self._incoming / secrets.token_hex(16))
+
+    def hold(self, content: Content) -> None:
+        """Hold a content that is held already once more."""
+        self._held[file_name(content)].holds += 1
+
+    def release(self, content: Content) -> None:
+        """Let go of one hold."""
+        name = file_name(content)
+        self._let_go(name, self._held[name])
+
+    def freeing(self, contents: Iterable[Content]) -> Iterator[int]:
+        """Give for each of these how many bytes would go with it, if they were let go of in this order, a hold each."""
+        gone: Counter[str] = Counter()
+        for content in contents:
+            name = file_name(content)
+            gone[name] += 1
+            held = self._held.get(name)
+            yield 0 if held is None or held.holds != gone[name] else held.size
+
+    @contextmanager
+    def open(self, content: Content) -> Iterator[OnDisk]:
+        """Return what reads it. Raises KeyError if nobody holds it, or its file is missing."""
+        name = file_name(content)
+        held = self._held[name]
+        try:
+            body = OnDisk(open(self._contents / place_of(name), "rb", buffering=0), size=held.size)  # noqa: SIM115
+        except FileNotFoundError:
+            _log.error("a content is missing", extra={"sha256": content.digest})
+            raise KeyError(name) from None
+        held.holds += 1
+        try:
+            yield body
+        finally:
+            body.close()
+            self._let_go(name, held)
+
+    def close(self) -> None:
+        """Forget who holds what. The contents stay."""
+        self._held.clear()
+        self.used = 0
+
+    def _let_go(self, name: str, held: _Held) -> None:
+        held.holds -= 1
+        if held.holds or self._held.get(name) is not held:
+            return
+        del self._held[name]
+        self.used -= held.size
+        # Deleting a large file takes long, and the same content may come again meanwhile: so it loses its name first.
+        gone = self._incoming / secrets.token_hex(16)
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(self._contents / place_of(name), gone)
+            threading.Thread(target=_unlink, args=(gone,)).start() if held.size > PIECE_BYTES else _unlink(gone)
+
+    # -- for drafts --------------------------------------------------------------------------------------------------
+
+    def grow(self, size: int) -> None:
+        """Count bytes that have come, or gone again."""
+        self.used += size
+
+    def accept(self, content: Content, path: Path) -> Content:
+        """Take over the file of a finished draft, or let it go if its content is here already. Raises OSError."""
+        name = file_name(content)
+        held = self._held.get(name)
+        if held is None or name in self._missing:
+            final = self._contents / place_of(name)
+            with contextlib.suppress(FileExistsError):
+                final.parent.mkdir(mode=0o700)
+                with self._lock:
+                    self._unsynced.add(self._contents)
+            os.replace(path, final)
+            with self._lock:
+                self._unsynced.add(final.parent)
+            self._missing.discard(name)
+        else:
+            _unlink(path)
+        if held is None:
+            held = self._held[name] = _Held(content.size)
+        else:
+            self.used -= content.size
+        held.holds += 1
+        return content
+
+    def sync_names(self) -> None:
+        """Put the names of new contents on the disk. The store does so before each commit. Raises OSError."""
+        if not self._unsynced:
+            return
+        with self._lock:
+            folders, self._unsynced = self._unsynced, set()
+        try:
+            for folder in folders:
+                sync_folder(folder)
+        except OSError:
+            with self._lock:
+                self._unsynced |= folders
+            raise
+
+
+class _Held:
+    __slots__ = ("holds", "size")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.holds = 0
+
+
+class _Mark(NamedTuple):
+    size: int
+    hash: Any
+
+
+class FolderDraft:
+    """A ``Draft`` that gathers pieces before it writes them to its file."""
+
+    def __init__(self, blobs: FolderBlobs, path: Path) -> None:
+        self._blobs = blobs
+        self._path = path
+        self._body: OnDisk | None = None
+        self._gathered: list[bytes] = []
+        self._gathered_bytes = 0
+        self._hash = hashlib.sha256()
+        self._synced = False
+        self._over = False
+        self.size = 0
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of what it has, in hexadecimal."""
+        return self._hash.hexdigest()
+
+    async def write(self, data: bytes) -> None:
+        """Append. Raises OSError if there is no room for it on the disk; then it has what it had before."""
+        if self._gathered_bytes + len(data) < PIECE_BYTES:
+            self._gathered.append(data)
+            self._gathered_bytes += len(data)
+            if len(self._gathered) >= 64:  # the list itself may not cost more than what is in it
+                self._gathered = [b"".join(self._gathered)]
+        else:
+            await unbroken(asyncio.to_thread(self._spill, data))
+        self._synced = False
+        self._hash.update(data)
+        self.size += len(data)
+        self._blobs.grow(len(data))
+
+    def _spill(self, data: bytes = b"") -> None:
+        """Write what was gathered, and more, to the file, all or nothing."""
+        if self._body is None:
+            self._body = OnDisk(_new_file(self._path))
+        self._body.write(b"".join((*self._gathered, data)))
+        self._gathered, self._gathered_bytes = [], 0
+
+    def mark(self) -> _Mark:
+        """Return what ``back_to`` takes to come back to this moment."""
+        return _Mark(self.size, self._hash.copy())
+
+    def back_to(self, mark: _Mark) -> None:
+        """Forget what was written since ``mark``, which is then used up."""
+        self._blobs.grow(mark.size - self.size)
+        self._hash, self.size, self._synced = mark.hash, mark.size, False
+        written = 0 if self._body is None else self._body.size
+        left = max(mark.size - written, 0)
+        self._gathered, self._gathered_bytes = [b"".join(self._gathered)[:left]], left
+        if self._body is not None and mark.size < written:
+            self._body.cut(mark.size)
+
+    async def flush(self) -> None:
+        """Put what it has on the disk. Raises OSError if there is no room for it."""
+        if not self._synced:
+            await unbroken(asyncio.to_thread(self._sync))
+
+    def _sync(self) -> None:
+        self._spill()
+        if self._body is not None:
+            self._body.sync()
+        self._synced = True
+
+    def keep(self, scope: str = "") -> Content:
+        """Make it a content of this scope, held once. It takes no more. Raises OSError if it was not flushed."""
+        if self._over:
+            raise AssertionError("a draft is kept or discarded, and only once")
+        if not self._synced:
+            self._sync()
+        self._over = True
+        if self._body is not None:
+            self._body.close()
+        return self._blobs.accept(Content(self._hash.hexdigest(), self.size, scope), self._path)
+
+    def discard(self) -> None:
+        """Forget it, unless it was kept."""
+        if not self._over:
+            self._over = True
+            self._blobs.grow(-self.size)
+            if self._body is not None:
+                self._body.close()
+                _unlink(self._path)
+
+
+def _new_file(path: Path) -> IO[bytes]:
+    return os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0), 0o600), "r+b", 0)
+
+
+def _unlink(path: Path) -> None:
+    with contextlib.suppress(OSError):  # it goes when the folder is opened next
+        path.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names in a folder on the disk. Windows does so by itself. Raises OSError."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
