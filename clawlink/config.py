@@ -27,7 +27,8 @@ class ServerConfig:
     """How one relay runs. ``token`` None means that it asks for none.
 
     Without a ``secret`` it makes one that ends with it. ``kept`` is the folder of a token that was made and kept.
-    ``doors`` has the settings of doors, by name; a door that is missing there has its defaults.
+    ``data`` is the folder that survives a restart, None for memory alone. ``doors`` has the settings of doors, by name;
+    a door that is missing there has its defaults.
     """
 
     host: str = DEFAULT_HOST
@@ -50,6 +51,8 @@ class ServerConfig:
     log_json: bool = False
     spool: str | None = None
     spool_above: int = 1024 * 1024
+    data: str | None = None
+    sync: str = "full"
     limits: Limits = field(default_factory=Limits)
     doors: Mapping[str, Any] = field(default_factory=dict)
 

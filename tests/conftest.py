@@ -6,9 +6,11 @@ import asyncio
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +25,7 @@ from clawlink.domain.limits import Limits
 from clawlink.server.app import App
 from clawlink.store.base import Store
 from clawlink.store.memory import MemoryStore
+from clawlink.store.sqlite.folder import DataFolder
 from tests import shells, waiting
 from tests.browser import programs
 from tests.effort import size
@@ -44,6 +47,8 @@ else:
     _UVLOOP = {"uvloop": uvloop.new_event_loop}
 _LOOPS = {"asyncio": asyncio.new_event_loop, **_UVLOOP}
 
+STORES = ("memory", "faulty", "sqlite")
+
 # Keep compiled modules: each worker compiles all tests otherwise, and each process the package.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -61,9 +66,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     parser.addoption(
         "--stores",
-        choices=["marked", "all"],
+        choices=["marked", "all", *STORES],
         default="marked",
-        help="run each test of a relay on both stores, or only those marked both_stores (the default)",
+        help="run each test of a relay on all stores, on one of them, or as it is marked: both_stores adds the faulty "
+        "one, durable that in SQLite (the default)",
     )
 
 
@@ -97,15 +103,24 @@ def pytest_asyncio_loop_factories(
 
 
 def both_stores(metafunc: pytest.Metafunc) -> None:
-    """Run a test that asks for ``store_kind`` on both stores, if it is marked ``both_stores`` or all tests are to."""
+    """Run a test that asks for ``store_kind`` on the stores for which it is marked, or on those that all are to."""
     if "store_kind" not in metafunc.fixturenames:
         return
     marked = metafunc.definition.get_closest_marker("both_stores") is not None
+    durable = metafunc.definition.get_closest_marker("durable") is not None
     own = hasattr(metafunc.module, "store_kind") or any(
         "store_kind" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")
     )
-    if not own and (marked or metafunc.config.getoption("--stores") == "all"):
-        metafunc.parametrize("store_kind", ["memory", "faulty"], indirect=True)
+    if own:
+        return
+    asked = metafunc.config.getoption("--stores")
+    kinds = ["memory", *(["faulty"] if marked else []), *(["sqlite"] if durable else [])]
+    if asked != "marked":
+        kinds = list(STORES) if asked == "all" else [asked]
+    if metafunc.definition.get_closest_marker("virtual_time") is not None:  # a thread takes real time
+        kinds = [kind for kind in kinds if kind != "sqlite"] or ["memory"]
+    if kinds != ["memory"]:
+        metafunc.parametrize("store_kind", kinds, indirect=True)
 
 
 @dataclass
@@ -149,7 +164,7 @@ UNPACED = {"rate_agent": 0.0, "rate_pair": 0.0, "rate_copies": 0.0, "rate_regist
 
 def make_store(kind: str) -> Store:
     """Return a store: the default one, or the same behind injected conflicts, delays and stale index reads."""
-    if kind == "memory":
+    if kind != "faulty":
         return MemoryStore()
     return FaultyStore(MemoryStore(), random.Random(20261121), conflicts=0.1, delays=0.3, stale=0.2)
 
@@ -171,7 +186,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def store_kind(request: pytest.FixtureRequest) -> str:
-    """Name the store that ``serve`` uses: ``memory``, or ``faulty``, which gives only what a store must."""
+    """Name the store that ``serve`` uses: ``memory``, ``sqlite``, or ``faulty``, which gives only what a store must."""
     kind: str = getattr(request, "param", "memory")
     return kind
 
@@ -180,6 +195,7 @@ def store_kind(request: pytest.FixtureRequest) -> str:
 async def serve(store_kind: str) -> AsyncIterator[Serve]:
     """Start relays on free loopback ports: ``await serve(token=..., limits={...})``."""
     apps: list[App] = []
+    folders: list[DataFolder] = []
     sessions: list[aiohttp.ClientSession] = []
 
     async def start(
@@ -192,7 +208,11 @@ async def serve(store_kind: str) -> AsyncIterator[Serve]:
         config = replace(ServerConfig(port=0, limits=Limits(**(limits or {}))), **options)
         if clock is None and isinstance(asyncio.get_running_loop(), VirtualLoop):
             clock = Clock()
-        app = App(config, store=store or make_store(store_kind), clock=clock)
+        data = None
+        if store_kind == "sqlite" and store is None:
+            data = DataFolder(tempfile.mkdtemp(prefix="clawlink-"), sync="normal")
+            folders.append(data)
+        app = App(config, store=None if data else store or make_store(store_kind), clock=clock, data=data)
         apps.append(app)
         port = await app.start(close_seconds=0.1)
         session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
@@ -204,6 +224,9 @@ async def serve(store_kind: str) -> AsyncIterator[Serve]:
         await session.close()
     for app in apps:
         await app.stop()
+    for data in folders:
+        data.close()
+        shutil.rmtree(data.path)
 
 
 @dataclass

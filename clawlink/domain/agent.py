@@ -226,6 +226,12 @@ def beaten(agent: Agent, now: float) -> Agent:
     return replace(agent, version=agent.version + 1, last_heartbeat=max(now, agent.last_heartbeat), beat_at=now)
 
 
+def unheard(agent: Agent, seconds: float, now: float) -> Agent:
+    """Leave out of the agent's silence the seconds in which no relay was there to hear it."""
+    heard = min(agent.last_heartbeat + seconds, now)
+    return replace(agent, version=agent.version + 1, last_heartbeat=max(heard, agent.last_heartbeat))
+
+
 def subscribe(agent: Agent, patterns: Iterable[str]) -> Agent:
     """Say anew which topics' broadcasts the agent gets."""
     chosen = tuple(dict.fromkeys(patterns))

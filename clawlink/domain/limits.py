@@ -93,6 +93,9 @@ class Limits:
         "bytes",
         "memory of all records and contents of files; a sixteenth is kept for answers",
     )
+    max_data: int = _limit(
+        8192 * MIB, "--max-data", "bytes", "all records and contents below --data; a sixteenth is kept for answers"
+    )
     max_pools: int = _limit(1000, "--max-pools", "pools", "combinations of capabilities with waiting work")
     max_agents: int = _limit(100_000, "--max-agents", "agents", "registered agents")
     lease: float = _limit(60.0, "--lease", "seconds", "lease of a claimed message, unless the poll names one")

@@ -39,7 +39,7 @@ from clawlink.relay.memory import size_of
 from clawlink.relay.names import Names
 from clawlink.relay.shares import Limit
 from clawlink.relay.turns import Turns, parts
-from clawlink.store.base import Drop, Put
+from clawlink.store.base import Batch, Drop, Put
 
 _TOUCH_SECONDS = 1.0
 _FULL_RETRY_SECONDS = 60.0
@@ -412,6 +412,22 @@ class Agents:
         if ask.limit is None:
             return await self.directory.all(keys or [REGISTERED], ask.status), None
         return await self.directory.page(keys or [REGISTERED], ask.status, ask.after, ask.limit)
+
+    async def came_back(self, away: float) -> None:
+        """Leave out of every agent's silence the seconds in which no relay was there to hear it.
+
+        An agent that shows a sign of life meanwhile needs none of that.
+        """
+        store, now = self._core.store, self._core.clock()
+        after: str | None = None
+        while True:
+            page = await store.page(Agent, REGISTERED, after, store.homes_at_once)
+            await self._core.commit_many(
+                [Batch(agent.home, (Put(rules.unheard(agent, away, now)),)) for agent in page.records]
+            )
+            after = page.after
+            if after is None:
+                return
 
     # -- leave -------------------------------------------------------------------------------------------------------
 

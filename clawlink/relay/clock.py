@@ -20,12 +20,21 @@ class RelayTime:
 
     All leases, deadlines and ages count in it. The system's clock may be set while the relay runs: relay time goes on
     as before. The steady clock also counts while the machine sleeps, where the system has such a clock.
+
+    Relay time does not begin before ``not_before``: a relay that comes back after the system's clock was set back goes
+    on from the time at which it stopped.
     """
 
-    def __init__(self, *, wall: Callable[[], float] | None = None, steady: Callable[[], float] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        wall: Callable[[], float] | None = None,
+        steady: Callable[[], float] | None = None,
+        not_before: float = 0.0,
+    ) -> None:
         self._wall = wall or time.time
         self._steady = steady or steady_clock()
-        self._offset = self._wall() - self._steady()
+        self._offset = max(self._wall(), not_before) - self._steady()
         self._told = 0.0
 
     def __call__(self) -> float:

@@ -12,14 +12,14 @@ from itertools import zip_longest
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from clawlink.domain.limits import DRAIN_SECONDS, Limits
-from clawlink.errors import Draining, StoreUnavailable
+from clawlink.errors import Draining, StorageFull, StoreUnavailable
 from clawlink.relay.happenings import Happenings
 from clawlink.relay.ids import Ids
 from clawlink.relay.memory import Memory
 from clawlink.relay.shares import FairShares
 from clawlink.relay.sockets import Sockets
 from clawlink.relay.stats import Stats
-from clawlink.store.base import Absent, Batch, Conflict, Drop, Failed, Put, Signal, Signals, Store
+from clawlink.store.base import Absent, Batch, Conflict, Drop, Failed, Full, Put, Signal, Signals, Store
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -28,6 +28,7 @@ P = ParamSpec("P")
 TRIES = 16
 _FIRST_PAUSE_SECONDS = 0.001
 _MOST_PAUSE_SECONDS = 0.24
+_FULL_SECONDS = 30.0
 
 
 class Watch:
@@ -51,6 +52,7 @@ class Core:
         clock: Callable[[], float],
         *,
         secret: bytes | None = None,
+        on_disk: bool = False,
     ) -> None:
         self.store = store
         self.signals = signals
@@ -59,7 +61,7 @@ class Core:
         self.ids = Ids()
         self.stats = Stats()
         self.happenings = Happenings(clock)
-        self.memory = Memory(store, limits, self.stats)
+        self.memory = Memory(store, limits, self.stats, on_disk=on_disk)
         self.shares = FairShares(store, limits.fair_share)
         self.secret = secret or os.urandom(32)
         self.sockets = Sockets()
@@ -75,8 +77,8 @@ class Core:
         Whoever waits at this home or for one of these records looks again, and the listing in ``discover`` of the agent
         whose home it is is out of date. ``quiet`` wakes nobody who waits at the home: nothing becomes due by it.
 
-        After a Conflict nothing has changed, so nobody is woken. After any other failure everyone is: nobody knows then
-        whether the commit took effect.
+        After a Conflict nothing has changed, so nobody is woken. The same holds for a disk without room, which raises
+        StorageFull. After any other failure everyone is woken: nobody knows then whether the commit took effect.
         """
         changed = True
         try:
@@ -84,6 +86,13 @@ class Core:
         except Conflict:
             changed = False
             raise
+        except Full as full:
+            changed = False
+            raise StorageFull(
+                "the disk of the relay is full, and nothing of this request was stored; make room on it, or delete "
+                "files and read messages",
+                retry_after=_FULL_SECONDS,
+            ) from full
         finally:
             if changed:
                 self._tell(home, changes, quiet=quiet)

@@ -1,4 +1,6 @@
-"""How much memory everything that the relay keeps may take: one limit over records of all kinds and contents of files.
+"""How much room everything that the relay keeps may take: one limit over records of all kinds and contents of files.
+
+The room is memory, or with ``--data`` that folder on the disk.
 
 Settled records go first when it is reached, the oldest of the largest kind first; they are history. Then new work is
 refused. Acks, heartbeats and reads are never asked.
@@ -40,15 +42,16 @@ def size_of(record: Record) -> int:
 
 
 class Memory:
-    """The memory that records take, and the room that is left."""
+    """The room that records take, and the room that is left. It is on the disk if the store is ``on_disk``."""
 
-    def __init__(self, store: Store, limits: Limits, stats: Stats) -> None:
+    def __init__(self, store: Store, limits: Limits, stats: Stats, *, on_disk: bool = False) -> None:
         self._store = store
-        self._limits = limits
         self._stats = stats
         self._beside: list[Callable[[], int]] = []
-        self._for_new = int(limits.max_memory * NEW_WORK_SHARE)
-        self._records = limits.max_memory  # as last read; until then there is no plenty
+        self._most, self._field = (limits.max_data, "max_data") if on_disk else (limits.max_memory, "max_memory")
+        self._room = f"bytes {'on its disk' if on_disk else 'of memory'}"
+        self._for_new = int(self._most * NEW_WORK_SHARE)
+        self._records = self._most  # as last read; until then there is no plenty
         self.trim: Callable[[], None] = lambda: None
         """Set by the keeper of contents: gives back what is only kept for what may come."""
         self.history: list[tuple[type[Any], str]] = [(kind, SETTLED) for kind in SETTLED_KINDS]
@@ -82,7 +85,7 @@ class Memory:
 
         Part of the limit is kept for what ``answers`` open work.
         """
-        most = self._limits.max_memory
+        most = self._most
         allowed = most if answers else self._for_new
         self._records = await self._store.memory()  # not by ``used``: each message comes by here
         if self._now() + size <= allowed:
@@ -91,10 +94,10 @@ class Memory:
         if used + size > allowed:
             new = "" if answers else f" for new work ({most} in all)"
             raise StorageFull(
-                f"the relay has {used} of {allowed} bytes of memory in use{new}, and this needs {size} more; "
+                f"the relay has {used} of {allowed} {self._room} in use{new}, and this needs {size} more; "
                 "read and answer messages, delete files, have agents leave, or start the relay with a higher "
-                "--max-memory",
-                field="max_memory",
+                f"--{self._field.replace('_', '-')}",
+                field=self._field,
                 limit=allowed,
                 actual=used + size,
                 retry_after=_RETRY_SECONDS,

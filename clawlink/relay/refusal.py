@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
-from clawlink.errors import ClawLinkError, InternalError, StoreUnavailable
+from clawlink.errors import ClawLinkError, InternalError, StorageFull, StoreUnavailable
 from clawlink.relay.relay import Relay
-from clawlink.store.base import Failed
+from clawlink.store.base import Failed, Full
 
 
 def refusal(relay: Relay, failure: Exception, facts: Mapping[str, str], log: logging.Logger) -> ClawLinkError:
@@ -17,6 +17,9 @@ def refusal(relay: Relay, failure: Exception, facts: Mapping[str, str], log: log
         if failure.status in (401, 403):
             relay.complaints.refused(failure.code, facts, log)
         return failure
+    if isinstance(failure, Full):
+        relay.complaints.disk(str(failure))
+        return StorageFull("the disk of the relay is full; make room on it, or delete files", retry_after=30.0)
     if isinstance(failure, Failed):
         log.error("the store failed", extra={**facts, "reason": str(failure)})
         return StoreUnavailable("the store does not answer; try again", retry_after=1)

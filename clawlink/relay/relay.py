@@ -59,8 +59,10 @@ class Relay:
         require_agent_keys: bool = False,
         token_required: bool = False,
         secret: bytes | None = None,
+        on_disk: bool = False,
     ) -> None:
-        self.core = core = Core(store, signals, limits, clock, secret=secret)
+        """``on_disk`` says that store and blobs keep what they have there: ``--max-data`` then limits both."""
+        self.core = core = Core(store, signals, limits, clock, secret=secret, on_disk=on_disk)
         self.id = proof.relay_id(core.secret)
         self.arrivals = arrivals = Arrivals(core)
         pools = Pools(core)
@@ -135,6 +137,10 @@ class Relay:
     def consumer(self, agent: Agent, *, lease: float, credit: int) -> Consumer:
         """Return what claims for an agent over one connection, at most ``credit`` messages unsettled at a time."""
         return Consumer(self.core, self.claims, self.settling, agent, lease=lease, credit=credit)
+
+    async def came_back(self, away: float) -> None:
+        """Go on after so many seconds in which no relay was there for what the store has."""
+        await self.agents.came_back(away)
 
     def look_again(self) -> None:
         """Have every consumer read the store again: time has passed while their timers stood still."""

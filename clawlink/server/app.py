@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
@@ -38,9 +38,14 @@ from clawlink.store.blobs import LocalBlobs
 from clawlink.store.memory import MemoryStore
 from clawlink.store.signals import LocalSignals
 
+if TYPE_CHECKING:
+    from clawlink.store.sqlite.folder import DataFolder
+
 _SWEEP_SECONDS = 0.5
 # Relay time gains this much on the event loop's only while the machine sleeps.
 _SLEPT_SECONDS = 1.0
+# The time at which a relay stopped was noted this long before that at most, while messages came.
+_MARGIN_SECONDS = 2.0
 _log = logging.getLogger("clawlink.server")
 
 
@@ -54,14 +59,20 @@ class App:
         store: Store | None = None,
         signals: Signals | None = None,
         clock: Callable[[], float] | None = None,
+        data: DataFolder | None = None,
     ) -> None:
+        """``data`` is an open folder that keeps everything; it is closed by whoever opened it."""
         self._config = config
-        self._clock = clock or RelayTime()
+        self._data = data
+        stopped_at = None if data is None else data.store.last_alive
+        self._clock = clock or RelayTime(not_before=0.0 if stopped_at is None else stopped_at + _MARGIN_SECONDS)
+        self._away = 0.0 if stopped_at is None else max(self._clock() - stopped_at, 0.0)
         self.relay = Relay(
-            store or MemoryStore(),
+            store or (MemoryStore() if data is None else data.store),
             signals or LocalSignals(),
             config.limits,
-            blobs=LocalBlobs(config.spool, spool_above=config.spool_above),
+            blobs=LocalBlobs(config.spool, spool_above=config.spool_above) if data is None else data.blobs,
+            on_disk=data is not None,
             clock=self._clock,
             require_agent_keys=config.require_agent_keys,
             token_required=config.token is not None,
@@ -112,6 +123,10 @@ class App:
     async def start(self, *, tls: ssl.SSLContext | None = None, close_seconds: float = 1.0) -> int:
         """Listen, and return the port. At the end, requests under way have ``close_seconds`` to finish."""
         config = self._config
+        if self._data is not None:
+            if self._away:
+                await self.relay.came_back(self._away)
+            self._data.store.keep_time(self._clock)
         for door in self.doors.values():
             await door.start()
         self._server = Server(

@@ -37,10 +37,10 @@ def with_secrets(config: ServerConfig, environ: Mapping[str, str]) -> ServerConf
     Raises ValueError with a sentence if a token has to be made and cannot be kept.
     """
     needs_token = config.token is None and not config.no_auth and not config.on_loopback
-    if config.port == 0:  # nobody finds this relay again
+    if config.port == 0 and config.data is None:  # nobody finds this relay again
         return replace(config, token=secrets.token_urlsafe(_BYTES)) if needs_token else config
     try:
-        folder = folder_of(config.port, environ)
+        folder = folder_of(config.port, environ) if config.data is None else Path(config.data)
         secret = keep(folder, SECRET).encode()
         token = keep(folder, TOKEN, anew=config.new_token) if needs_token else config.token
         admin_token = config.admin_token

@@ -13,6 +13,7 @@ from clawlink.doors.registry import doors, settings_of
 from clawlink.errors import ClawLinkError
 
 LOOPS = ("auto", "asyncio", "uvloop")
+SYNCS = ("full", "normal")
 _MOST_PERCENT = 100
 _LEVELS = ("debug", "info", "warning", "error")
 _TRUE = {"1", "true", "yes", "on"}
@@ -57,6 +58,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--log-level", "debug also shows every request", "info", choices=_LEVELS)
     add("--log-json", "log lines as JSON objects", action="store_true")
     add("--spool", "keep the contents of large files in this folder while the relay runs", metavar="DIR")
+    add("--data", "keep everything in this folder, over a restart too; without it all is in memory", metavar="DIR")
+    add(
+        "--sync",
+        "with --data: full answers after the disk has it; normal is faster and may lose the last commits at power loss",
+        "full",
+        choices=SYNCS,
+    )
     add("--spool-above", "smallest size of a large file, in bytes", ServerConfig.spool_above, type=_count, metavar="N")
     options = []
     for door in doors():
@@ -150,6 +158,13 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
     if (cert is None) != (key is None):
         raise ValueError("--tls-cert and --tls-key go together: give both or neither")
     token, admin_token = _secret("--token", text("token")), _secret("--admin-token", text("admin_token"))
+    data, sync, spool = text("data"), text("sync"), text("spool")
+    if sync not in (None, *SYNCS):
+        raise ValueError(f"{variable('sync')} must be one of {', '.join(SYNCS)}, not {sync!r}")
+    if data is None and sync is not None:
+        raise ValueError("--sync is for a relay with --data: give both, or leave it out")
+    if data is not None and spool is not None:
+        raise ValueError("--data keeps the contents of all files below it already: leave out --spool")
     config = ServerConfig(
         host=_without_brackets(text("host") or DEFAULT_HOST),
         port=port,
@@ -167,7 +182,9 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
         loop=loop,
         log_level=level,
         log_json=switch("log_json"),
-        spool=_spool(text("spool")),
+        spool=_spool(spool),
+        data=data,
+        sync=sync or SYNCS[0],
         spool_above=args.spool_above
         or _converted(_count, "spool_above", text("spool_above") or str(ServerConfig.spool_above)),
         limits=Limits(**limits),

@@ -14,7 +14,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clawlink.config import TOKEN, ServerConfig
 from clawlink.doors.registry import doors, settings_of
@@ -23,6 +23,9 @@ from clawlink.server.app import App
 from clawlink.server.keys import with_secrets
 from clawlink.server.logs import set_up
 from clawlink.version import VERSION, former_distribution
+
+if TYPE_CHECKING:
+    from clawlink.store.sqlite.folder import DataFolder
 
 _log = logging.getLogger("clawlink.server")
 # Together with what aiohttp needs to close its connections this stays below the five seconds that draining may take.
@@ -38,6 +41,28 @@ def run(config: ServerConfig) -> int:
     if (former := former_distribution()) is not None:
         _log.warning(former)
     _allow_many_connections()
+    try:
+        data = _data(config)
+    except ClawLinkError as error:
+        print(f"clawlink: {error.message}", file=sys.stderr)
+        return 1
+    try:
+        return _run(config, data)
+    finally:
+        if data is not None:
+            data.close()
+
+
+def _data(config: ServerConfig) -> DataFolder | None:
+    """Open the folder of ``--data``. Raises ClawLinkError."""
+    if config.data is None:
+        return None
+    from clawlink.store.sqlite.folder import DataFolder
+
+    return DataFolder(config.data, sync=config.sync)
+
+
+def _run(config: ServerConfig, data: DataFolder | None) -> int:
     try:
         config = with_secrets(config, os.environ)
     except ValueError as error:
@@ -55,7 +80,7 @@ def run(config: ServerConfig) -> int:
         print("clawlink: --loop uvloop needs the package uvloop: install it, or use --loop asyncio", file=sys.stderr)
         return 1
     try:
-        run_loop(_serve(config, tls))
+        run_loop(_serve(config, tls, data))
     except OSError as error:
         where = f"{config.host} port {config.port}"
         print(f"clawlink: cannot listen on {where}: {error.strerror or error}{_way_on(error)}", file=sys.stderr)
@@ -99,10 +124,10 @@ def _runner(loop: str) -> Callable[[Coroutine[Any, Any, None]], None]:
     return run_with_uvloop
 
 
-async def _serve(config: ServerConfig, tls: ssl.SSLContext | None) -> None:
+async def _serve(config: ServerConfig, tls: ssl.SSLContext | None, data: DataFolder | None) -> None:
     stop = asyncio.Event()
     _on_signals(stop)
-    app = App(config)
+    app = App(config, data=data)
     port = await app.start(tls=tls, close_seconds=_CLOSE_SECONDS)
     for line in banner(config, port):
         print(line, flush=True)
@@ -110,6 +135,14 @@ async def _serve(config: ServerConfig, tls: ssl.SSLContext | None) -> None:
     _log.info("listening", extra=facts)
     for warning in warnings(config):
         _log.warning(warning)
+    if data is not None:
+        _log.info(
+            "everything is kept in the data folder, but for unfinished uploads, paces and instances that registered "
+            "themselves",
+            extra={"folder": str(data.path)},
+        )
+        for warning in data.warnings:
+            _log.warning(warning)
     # Objects of this moment live as long as the process: the collector need not look at them again.
     gc.collect()
     gc.freeze()

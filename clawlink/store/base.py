@@ -145,7 +145,7 @@ class Store(Protocol):
         """Count what a mailbox holds from an address, and from an agent; without a mailbox, what all of them hold."""
 
     async def memory(self) -> int:
-        """Return about how many bytes of memory all records take, tables and index entries included."""
+        """Return about how many bytes all records take, tables and index entries included, of memory or of the disk."""
 
     async def due(self, mailbox: str, now: float, limit: int) -> Sequence[Delivery]:
         """Return up to ``limit`` deliveries that are due, the lowest rank first.

@@ -28,7 +28,7 @@ from tests.system.raw import Clock
 from tests.tables import each
 from tests.waiting import eventually, until
 
-pytestmark = pytest.mark.both_stores
+pytestmark = [pytest.mark.both_stores, pytest.mark.durable]
 
 memory = pytest.mark.parametrize("store_kind", ["memory"])
 

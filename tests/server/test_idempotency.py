@@ -12,7 +12,7 @@ from tests.server.asks import claim, delegate, load_of, metrics, nothing_due, ok
 from tests.system.raw import Clock
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.both_stores
+pytestmark = [pytest.mark.both_stores, pytest.mark.durable]
 
 memory = pytest.mark.parametrize("store_kind", ["memory"])
 

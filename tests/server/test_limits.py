@@ -145,6 +145,19 @@ async def test_max_memory(serve: Serve, clock: Clock) -> None:
     await send(relay, "a", "b", "x" * 20_000)  # what was acked makes room
 
 
+@pytest.mark.parametrize("store_kind", ["sqlite"])
+async def test_max_data(serve: Serve, clock: Clock) -> None:
+    relay = await limited(serve, clock, "--max-data", "100000")
+    for _ in range(4):
+        await send(relay, "a", "b", "x" * 20_000)
+    body = await refused(relay.post("/send", message("x" * 20_000)), 507, "storage_full")
+    assert (body["field"], body["limit"]) == ("max_data", 93_750)
+    assert "--max-data" in body["error"]
+    for got in await claim(relay, "b", 4):
+        await ack(relay, "b", got.receipt)
+    await send(relay, "a", "b", "x" * 20_000)  # what was acked makes room
+
+
 async def test_max_agents(serve: Serve, clock: Clock) -> None:
     relay = await limited(serve, clock, "--max-agents", "2")
     body = await refused(relay.post("/register", {"name": "third"}), 429, "relay_full")

@@ -17,7 +17,7 @@ from tests.system.raw import Clock, exchange, request
 from tests.tables import each
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.both_stores
+pytestmark = [pytest.mark.both_stores, pytest.mark.durable]
 
 
 async def lock(relay: Running, key: str = "k", agent: str = "a", seconds: float = 60, **fields: Any) -> Any:

@@ -222,3 +222,17 @@ def test_the_server_command_hands_over_what_it_was_told(monkeypatch: pytest.Monk
     monkeypatch.setenv("CLAWLINK_MAX_AGENTS", "3")
     assert main.main(["--port", "0"]) == 5
     assert (told[0].port, told[0].limits.max_agents) == (0, 3)
+
+
+def test_a_data_folder_goes_with_sync_and_not_with_spool(tmp_path: Path) -> None:
+    told = config("--data", "mesh", "--sync", "normal")
+    assert (told.data, told.sync) == ("mesh", "normal")
+    assert (config("--data", "mesh").sync, config().data) == ("full", None)
+    assert config(CLAWLINK_DATA="mesh", CLAWLINK_SYNC="normal").sync == "normal"
+    for argv, environ, why in (
+        (["--sync", "full"], {}, "--sync is for a relay with --data"),
+        (["--data", "mesh", "--spool", str(tmp_path)], {}, "leave out --spool"),
+        (["--data", "mesh"], {"CLAWLINK_SYNC": "never"}, "CLAWLINK_SYNC must be one of full, normal"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            config(*argv, **environ)

@@ -30,7 +30,7 @@ from tests.server.asks import (
 from tests.system.raw import Clock
 from tests.waiting import eventually
 
-pytestmark = pytest.mark.both_stores
+pytestmark = [pytest.mark.both_stores, pytest.mark.durable]
 
 memory = pytest.mark.parametrize("store_kind", ["memory"])
 Until = Callable[[Callable[[], bool]], Awaitable[None]]

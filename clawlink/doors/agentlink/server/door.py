@@ -58,7 +58,7 @@ class AgentLinkServer(OpenDoor):
         self.members = Members(relay, self.instances, self._aim)
         self.holders: dict[str, Copies] = {}
         """By receipt, who holds a message that was written to old connections."""
-        self.envelopes = Envelopes()
+        self.envelopes = Envelopes(relay.core.secret)
         self.sending = Sending(relay, self.checks, self.members, self.lines, self.envelopes, no_store=no_store)
         self._no_store = no_store
         self._connections: dict[Connection, Instance] = {}

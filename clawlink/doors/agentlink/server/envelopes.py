@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import hmac
 from typing import Any
 
 import msgspec
@@ -10,19 +10,17 @@ import msgspec
 from clawlink.doors.agentlink.server.checks import Proof
 from clawlink.doors.agentlink.wire import signing
 
-_KEY_BYTES = 32
-
 
 class Envelopes:
     """Packs signed messages for members of instances, and opens what it packed itself and nothing else.
 
     That a member's address stands on a message proves nothing: anyone may have written under it before its instance
-    came, or after the relay forgot it. The mark does, since it never leaves the relay. Its key lasts as long as the
-    process, as the members' own do.
+    came, or after the relay forgot it. The mark does, since it never leaves the relay. Its key derives from the relay's
+    secret, so that messages which outlive the process are still known.
     """
 
-    def __init__(self) -> None:
-        self._key = secrets.token_bytes(_KEY_BYTES)
+    def __init__(self, secret: bytes) -> None:
+        self._key = hmac.digest(secret, b"agent link envelopes", "sha256")
 
     def pack(self, text: str, proof: Proof, *, sender: str, to: str) -> dict[str, Any]:
         """Return what the relay carries of a message whose signature was checked."""
