@@ -175,7 +175,7 @@ def readers_line(ctx: Context, owner: str | None, readers: Sequence[str] | None,
     shown = [*named[:_MOST_NAMED], *([f"{len(named) - _MOST_NAMED} more"] if len(named) > _MOST_NAMED else [])]
     by = None if owner is None else ctx.agents.named(owner)
     if tasks:
-        shown.append(f"whoever holds {'its task' if tasks == 1 else plural(tasks, 'task')}")
+        shown.append(f"the agent with {'its task' if tasks == 1 else plural(tasks, 'task')}")
     if not shown:
         return f"for {by or 'its owner'} alone"
     return f"for {', '.join(shown)}{f', owned by {by}' if by else ''}"
@@ -248,9 +248,9 @@ def _fault(attachment: Any) -> str | None:
     except BadRequest as error:
         return f"no file has the key {cell(key)[:80]!r}: {cell(error.message)}"
     except ArgumentTypeError:
-        return "what the sender gives as its SHA-256 is none"
+        return "the sender's SHA-256 is not valid"
     if cell(key) != key:
-        return "its key has characters that cannot be shown; with --json it is there as it is"
+        return "its key has characters that cannot be shown; --json shows it"
     return None
 
 

@@ -81,7 +81,7 @@ def parse(argv: Sequence[str]) -> tuple[Verb, argparse.Namespace]:
     top = _top()
     _parse_before(top, before, args)
     if word is None:
-        raise UsageError(f"say what to do, for example: {PROG} register NAME; all commands: {PROG} --help")
+        raise UsageError(f"name a command, for example: {PROG} register NAME; all commands: {PROG} --help")
     verb, after = _verb(word, after, args)
     parser = parser_of(verb)
     parsed(parser, after, args)
@@ -163,7 +163,7 @@ def _verb(word: str, after: list[str], args: argparse.Namespace) -> tuple[Verb, 
     if second is None:
         _parse_before(noun_parser(noun), before, args)
         names = ", ".join(verb.name for verb in noun.verbs)
-        raise UsageError(f"say what to do, as {PROG} {noun.name} VERB; the verbs are {names}")
+        raise UsageError(f"name a verb, as {PROG} {noun.name} VERB; the verbs are {names}")
     verb = find(f"{noun.name} {second}")
     if verb is None:
         verb = find(f"{noun.name} {noun.default}")

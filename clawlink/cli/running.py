@@ -104,7 +104,7 @@ class Commands:
             elif output.size > MOST_OUTPUT_BYTES:
                 why = f"the command printed more than {MOST_OUTPUT_BYTES} bytes"
             elif not wanted():
-                why = "nobody waits for the result any more"
+                why = "no agent waits for the result any more"
             if why is not None:
                 _stop(process)
                 break

@@ -64,7 +64,7 @@ def wanted(ctx: Context, task: TaskView) -> str | None:
     can = f" can {' and '.join(needs)}" if needs else ""
     if task.to_any_of:
         return f"one of {', '.join(map(ctx.agents.named, task.to_any_of))}" + cell(can and f" that{can}")
-    return cell(f"whoever{can}") if needs else None
+    return cell(f"any agent that{can}") if needs else None
 
 
 def question(task: TaskView) -> Any:

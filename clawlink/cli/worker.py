@@ -81,7 +81,7 @@ class Worker:
 
         def over(status: str | None, why: str | None) -> None:
             if status != "completed":
-                why = why or sentence or "nobody waits for the result any more"
+                why = why or sentence or "no agent waits for the result any more"
             self._ends.put((task.id, ended.code, seconds, why))
 
         # Only the relay's word counts: what a command has done well may yet be too large for it, or too late.

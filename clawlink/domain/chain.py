@@ -43,7 +43,7 @@ def follow(cause: Chain, *, task: str | None, sender: str, to: str | None, max_h
     if hops > max_hops:
         raise LoopStopped(
             f"this would be hop {hops} of one chain of work, and a chain has at most {max_hops}: {named}; "
-            "finish what there is, or let a person decide how to go on",
+            "finish the work at hand, or let a person decide",
             limit=max_hops,
             actual=hops,
             current=list(path),
@@ -52,7 +52,7 @@ def follow(cause: Chain, *, task: str | None, sender: str, to: str | None, max_h
     if times > max_cycles:
         raise LoopStopped(
             f"these agents go in circles: {step[0]} -> {step[1]} would come {times} times in one chain of work, "
-            f"and may at most {max_cycles} times: {named}; finish what there is, or let a person decide how to go on",
+            f"and may at most {max_cycles} times: {named}; finish the work at hand, or let a person decide",
             limit=max_cycles,
             actual=times,
             current=list(path),

@@ -226,7 +226,7 @@ def require_unlocked(key: str, file: SharedFile | None, editor: Agent, now: floa
     if lock is not None and not lock.is_of(editor) and not force:
         raise FileLocked(
             f"file {key!r} is locked by {lock.holder} for {lock.until - now:.0f} s more"
-            f"{f' ({lock.note})' if lock.note else ''}; wait for it, ask, or use force",
+            f"{f' ({lock.note})' if lock.note else ''}; wait until it ends, ask its holder, or use force",
             field="force",
             retry_after=lock.until - now,
             current=shown(lock),

@@ -31,7 +31,7 @@ class TaskState(str, Enum):
     """Where a task stands. The last six are final.
 
     A task is ``RETURNED`` to its requester if its assignee has left and did not come back: nobody will work on it, and
-    the requester may delegate it anew.
+    the requester may delegate it again.
     """
 
     QUEUED = "queued"
@@ -457,13 +457,13 @@ def require_owner(t: Task, by: str, receipt: str | None) -> None:
 
 def not_yours(t: Task) -> NotAllowed:
     """Return the error for an agent that never had the task."""
-    return NotAllowed(f"task {t.id} is not yours to answer: it was delegated to someone else", field="from_agent")
+    return NotAllowed(f"task {t.id} is not yours to answer: it was delegated to another agent", field="from_agent")
 
 
 def answer(t: Task, *, by: str, content: bytes, now: float, ttl: float) -> Task:
     """Let the work go on with the requester's answer to what the owner asked."""
     if t.state is not INPUT_REQUIRED:
-        raise WrongState(f"task {t.id} is {t.state.value}: nobody waits for input", current=t.state.value)
+        raise WrongState(f"task {t.id} is {t.state.value}: it does not wait for input", current=t.state.value)
     return replace(
         _with_event(t, Event(now, _step(t, IN_PROGRESS), by, content=content, key_hash=t.requester_key)),
         version=t.version + 1,

@@ -67,7 +67,7 @@ PUT_BLOB = (
     Header("Content-Digest", "sha-256=:BASE64: of the content."),
     Header("Repr-Digest", "The same."),
     Header("Digest", "The same as sha-256=BASE64."),
-    Header("ClawLink-File-Type", "What ClawLink 1.0.x calls the file's type, percent-encoded."),
+    Header("ClawLink-File-Type", "The file type of ClawLink 1.0.x, percent-encoded."),
     Header(
         "ClawLink-TTL",
         "Time to live in seconds.",
@@ -77,8 +77,8 @@ PUT_BLOB = (
     FORCE,
     Header(
         "ClawLink-Readers",
-        "The agents that may see it beside its owner: names or ids, percent-encoded, with commas between. Left out, "
-        "they stay as they are; empty, it is for the owner alone; *, for everyone.",
+        "The agents that may see the file beside its owner: names or ids, percent-encoded, with commas between. "
+        "Left out, they stay as they are. An empty value is for the owner alone, * for everyone.",
     ),
     KEY,
 )
@@ -87,16 +87,16 @@ HEAD_BLOB = (AGENT, IF_MATCH, IF_NONE_MATCH)
 DELETE_BLOB = (AGENT, IF_MATCH, IF_NONE_MATCH, FORCE)
 
 TUS = Header("Tus-Resumable", "The version of tus.", {"type": "string", "enum": ["1.0.0"]}, True, "1.0.0")
-UPLOAD_LENGTH = Header("Upload-Length", "How many bytes the upload will have.", _COUNT, example=3)
-_OFFSET = Header("Upload-Offset", "Where the part begins.", _COUNT, example=0)
+UPLOAD_LENGTH = Header("Upload-Length", "The length of the upload in bytes.", _COUNT, example=3)
+_OFFSET = Header("Upload-Offset", "The offset of the part in bytes.", _COUNT, example=0)
 _CHECKSUM = Header("Upload-Checksum", "sha1 or sha256 of the part, a blank, and its value in base64.")
 CREATE_UPLOAD = (
     TUS,
     UPLOADER,
     UPLOAD_LENGTH.needed()._replace(
-        description="How many bytes the upload will have; not needed with Upload-Defer-Length."
+        description="The length of the upload in bytes; not needed with Upload-Defer-Length."
     ),
-    Header("Upload-Defer-Length", "1, in place of Upload-Length: that comes later.", {"type": "string", "enum": ["1"]}),
+    Header("Upload-Defer-Length", "1, if Upload-Length comes later.", {"type": "string", "enum": ["1"]}),
     Header("Upload-Metadata", "Names and values in base64; key or filename is needed.", _TEXT, True, "key aGkudHh0"),
     _CHECKSUM,
     KEY,
@@ -108,7 +108,7 @@ UPLOAD_OTHERWISE = (
     AGENT,
     Header(
         "X-HTTP-Method-Override",
-        "What is to be done: PATCH, HEAD or DELETE.",
+        "The method: PATCH, HEAD or DELETE.",
         {"type": "string", "pattern": _words("PATCH", "HEAD", "DELETE")},
         True,
         "HEAD",

@@ -58,7 +58,7 @@ class Endpoint:
         return re.compile(_PARAMETER.sub(lambda found: f"(?P<{found[1]}>{_TAKES.get(found[1], '.+')})", literal))
 
 
-INFO = Endpoint("info", "GET", "/", "What this relay is and holds.", replies.Info)
+INFO = Endpoint("info", "GET", "/", "Show the relay, its contents and its limits.", replies.Info)
 REGISTER = Endpoint(
     "register", "POST", "/register", "Register an agent, or resume one.", replies.Registered, body=requests.Register
 )
@@ -66,7 +66,7 @@ CHALLENGE = Endpoint(
     "challenge",
     "POST",
     "/challenge",
-    "Have the relay prove which one it is.",
+    "Prove the identity of the relay.",
     replies.Challenged,
     body=requests.Challenge,
     open=True,
@@ -105,7 +105,7 @@ TASK = Endpoint(
     "task",
     "GET",
     "/tasks/{task_id}",
-    "What became of a task.",
+    "Show a task.",
     replies.TaskView,
     query=requests.TaskQuery,
     acts=True,
@@ -124,7 +124,7 @@ ANSWER = Endpoint(
     "answer",
     "POST",
     "/tasks/{task_id}/answer",
-    "Answer what an assignee asked.",
+    "Answer a question of an assignee.",
     replies.Answered,
     body=requests.Answer,
     acts=True,
@@ -134,7 +134,7 @@ BROADCAST = Endpoint(
     "broadcast",
     "POST",
     "/broadcast",
-    "Tell every other agent.",
+    "Tell all other agents that subscribe to a topic.",
     replies.BroadcastSent,
     body=requests.Broadcast,
     acts=True,
@@ -165,7 +165,7 @@ SOCKET = Endpoint(
     "socket",
     "GET",
     "/ws/{agent_id}",
-    "Be pushed to, and act, over a websocket.",
+    "Get messages, and act, over a websocket.",
     None,
     query=requests.StreamQuery,
     acts=True,
@@ -178,7 +178,7 @@ EVENTS = Endpoint(
     "events",
     "GET",
     "/events/{agent_id}",
-    "Be pushed to by server-sent events.",
+    "Get messages as server-sent events.",
     None,
     query=requests.EventsQuery,
     acts=True,
@@ -216,7 +216,7 @@ MESSAGE = Endpoint(
     "message",
     "GET",
     "/messages/{message_id}",
-    "How far a message came.",
+    "Show how far a message came.",
     replies.MessageStatus,
     query=requests.MessageQuery,
     acts=True,
@@ -293,7 +293,7 @@ HEAD_BLOB = Endpoint(
     "head_blob",
     "HEAD",
     "/blobs/{file_key}",
-    "What a shared file is.",
+    "Show the facts of a shared file.",
     None,
     query=requests.BlobQuery,
     looks=True,
@@ -316,7 +316,7 @@ LOCK_FILE = Endpoint(
     "lock_file",
     "POST",
     "/locks",
-    "Ask the others not to write a file.",
+    "Ask the other agents not to write a file.",
     replies.FileLocked,
     body=requests.LockFile,
     acts=True,
@@ -335,7 +335,7 @@ UPLOAD_OPTIONS = Endpoint(
     "upload_options",
     "OPTIONS",
     "/uploads",
-    "Which parts of tus 1.0.0 there are.",
+    "Show the supported parts of tus 1.0.0.",
     None,
     open=True,
     text=True,
@@ -359,7 +359,7 @@ UPLOAD_OFFSET = Endpoint(
     "upload_offset",
     "HEAD",
     "/uploads/{upload_id}",
-    "How much has come.",
+    "Show how much of an upload has come.",
     None,
     acts=True,
     text=True,
@@ -396,7 +396,7 @@ UPLOAD_OTHERWISE = Endpoint(
     "upload_otherwise",
     "POST",
     "/uploads/{upload_id}",
-    "One of these, by the header X-HTTP-Method-Override.",
+    "Send another method, by the header X-HTTP-Method-Override.",
     None,
     acts=True,
     text=True,
@@ -405,7 +405,7 @@ UPLOAD_OTHERWISE = Endpoint(
     headers=headers.UPLOAD_OTHERWISE,
     tells=headers.OF_AN_UPLOAD,
 )
-HEALTH = Endpoint("health", "GET", "/healthz", "Whether the relay takes work.", replies.Health, open=True)
+HEALTH = Endpoint("health", "GET", "/healthz", "Show whether the relay takes work.", replies.Health, open=True)
 METRICS = Endpoint("metrics", "GET", "/metrics", "Counters in Prometheus text format.", None, text=True)
 OPENAPI = Endpoint("openapi", "GET", "/openapi.json", "This interface as OpenAPI 3.1.", None, text=True)
 

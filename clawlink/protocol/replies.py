@@ -224,7 +224,7 @@ class Answered(Struct, frozen=True, gc=False):
 
 
 class Cancelled(Struct, frozen=True, gc=False):
-    """The task is cancelled. ``withdrawn``: nobody had fetched it; otherwise its assignee is told."""
+    """The task is cancelled. ``withdrawn``: no agent had fetched it; otherwise its assignee is told."""
 
     status: str
     task_id: str

@@ -213,7 +213,7 @@ class Send(Struct, frozen=True, gc=False):
 
 
 class Broadcast(Struct, frozen=True, gc=False):
-    """Tell every other agent."""
+    """Tell all other agents that subscribe to a topic."""
 
     from_agent: AgentId
     content: Annotated[Any, Meta(description="Any JSON that is not empty.")]
@@ -284,8 +284,8 @@ class PutFile(Struct, frozen=True, gc=False):
             list[Recipient],
             Meta(
                 max_length=limits.MAX_LIST_LENGTH,
-                description="The agents that may see it beside its owner: names or ids. Null leaves them as they are, "
-                "none is the owner alone, and * alone is everyone.",
+                description="The agents that may see the file beside its owner: names or ids. "
+                "Null leaves them as they are, an empty list is for the owner alone, * for everyone.",
             ),
         ]
         | None

@@ -375,7 +375,8 @@ class Agents:
             named = claimed or [a for a in named if self.presence(a) is Presence.ONLINE] or named
         if not named:
             raise UnknownAgent(
-                f"no agent with the id or name {recipient!r} is registered here; see who is with discover", field=field
+                f"no agent with the id or name {recipient!r} is registered here; list the agents with discover",
+                field=field,
             )
         if len(named) > 1:
             raise AmbiguousName(

@@ -159,7 +159,7 @@ class Arrivals:
             )
         if not is_party(task, sender):
             raise NotAllowed(
-                f"task {task_id} is between others, so work of yours does not follow from it; leave parent_task out",
+                f"task {task_id} belongs to other agents, so your work cannot follow from it; leave parent_task out",
                 field="parent_task",
             )
         return message.chain

@@ -175,7 +175,7 @@ class Files:
         count = sum(usage.count for usage in there)
         if count >= limit:
             raise StorageFull(
-                f"there may be {limit} files, locks and files deleted lately included, and so many there are; "
+                f"there may be {limit} files, locks and files deleted lately included, and as many exist; "
                 "delete some and wait a while, or start the relay with a higher --max-files",
                 limit=limit,
                 actual=count + 1,

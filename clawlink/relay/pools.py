@@ -194,7 +194,7 @@ class Pools:
                 lambda: shares.under(origin, (Pool, OF_CAPABILITIES)),
                 count=Limit(limit, pools.count, 1),
                 holds="the relay keeps",
-                what="combinations of capabilities with work that waits",
+                what="combinations of capabilities with waiting work",
                 then="try again when some of it is done, or raise --max-pools",
                 retry_after=_FULL_RETRY_SECONDS,
             )

@@ -87,7 +87,7 @@ class Readings:
                 del readings[other]
             elif held.revision > revision or (other != reader and held.holds(now)):
                 raise BeingRead(
-                    f"only one may read {key!r}, and someone is reading it; try again to see whether that broke off",
+                    f"{key!r} is for one reader, and another reader reads it now; try again if that read breaks off",
                     field="file_key",
                     retry_after=max(1.0, held.until - now),
                 )

@@ -85,7 +85,7 @@ class Settling:
         now, keep = core.clock(), core.limits.retention
         d = await core.store.get(Delivery, end_id(task_id))
         if d is None or d.mailbox != requester:
-            return Outcome(task_id, None, None, LeaseLost("no end of this task waits for this agent"))
+            return Outcome(task_id, None, None, LeaseLost("no message about the end of this task waits for this agent"))
         try:
             new = rules.ack_unread(d, now=now, keep=keep)
         except LeaseLost as error:

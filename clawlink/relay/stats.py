@@ -55,7 +55,7 @@ HELP = {
     "tasks_answered": "Tasks that got their final answer.",
     "tasks_cancelled": "Tasks that their requester took back.",
     "tasks_returned": "Tasks that went back to their requester as their assignee had left.",
-    "tasks_expired": "Tasks that nobody finished in time.",
+    "tasks_expired": "Tasks that were not finished in time.",
     "tasks_failed": "Tasks of a pool that were handed out too often.",
     "withdrawn": "Messages taken from a mailbox because their task had ended.",
     "lapses": "Tasks taken back from an owner that had gone silent or left.",

@@ -218,7 +218,7 @@ class Intake:
 
     @property
     def size(self) -> int:
-        """How much has come."""
+        """Show how much of an upload has come."""
         return self._draft.size
 
     @property

@@ -84,7 +84,7 @@ class TaskViews:
                 field="task_id",
             )
         if not rules.is_party(task, asker):
-            raise NotAllowed(f"task {task_id} is between other agents, and only they may see it", field="agent_id")
+            raise NotAllowed(f"task {task_id} belongs to other agents, and only they may see it", field="agent_id")
         return task
 
     async def view(self, task: Task, *, count: bool = False) -> TaskView:

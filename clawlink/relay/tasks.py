@@ -107,7 +107,7 @@ class Tasks:
         if task is None:
             raise UnknownTask(
                 f"no task {task_id!r} is known here, or it was finished long ago; "
-                "to say something that answers no task, use send",
+                "to send a message that answers no task, use send",
                 field="message_id",
             )
         return task, d
@@ -159,7 +159,7 @@ class Tasks:
                 if TaskState(ask.status) in FINAL:
                     raise Conflict(Delivery, id, "has another answer")  # another final answer came between: look again
                 raise KeyReused(
-                    "this idempotency key belongs to an earlier, different report; use a new key for new news",
+                    "this idempotency key belongs to an earlier, different report; use a new key for a new report",
                     field="idempotency_key",
                     current=task.id,
                 )
@@ -252,7 +252,7 @@ class Tasks:
         first = None if question is None else await core.store.get(Delivery, message.message_id)
         if first is not None:
             if not says_the_same(decode(first.body), message):
-                raise WrongState(f"what task {task.id} asked for has been answered already", current=task.state.value)
+                raise WrongState(f"the question of task {task.id} has been answered already", current=task.state.value)
             if task.state is not INPUT_REQUIRED:
                 return await self._answered(task, message)
         moved = rules.answer(
@@ -305,7 +305,7 @@ class Tasks:
 def _require_own(task: Task, sender: Agent) -> None:
     if not rules.is_requester(task, sender):
         raise NotAllowed(
-            f"task {task.id} was asked by another agent, and only that one may do this", field="from_agent"
+            f"another agent delegated task {task.id}, and only its requester may do this", field="from_agent"
         )
 
 
@@ -331,7 +331,7 @@ def _content(said: Any, field: str) -> bytes:
     content = msgspec.json.encode(said)
     if len(content) > MAX_HISTORY_BYTES:
         raise TooLarge(
-            f"{field} of what is no final answer may have {MAX_HISTORY_BYTES} bytes as JSON, and this has "
+            f"{field} before the final answer may have {MAX_HISTORY_BYTES} bytes as JSON, and this has "
             f"{len(content)}; share large contents as a file",
             field=field,
             limit=MAX_HISTORY_BYTES,

@@ -61,7 +61,7 @@ class Upkeep:
                 await core.commit(d.home, Drop(d))
             return d is not None
         if task.expires_at <= now:
-            await self._end(task, d, TaskState.EXPIRED, "nobody finished it in time")
+            await self._end(task, d, TaskState.EXPIRED, "no agent finished it in time")
             return True
         if d is None or not delivery_rules.due(d, now) or d.attempts < core.limits.max_attempts:
             return False
@@ -339,7 +339,7 @@ class Upkeep:
     async def _return(self, task_id: str) -> None:
         task, d = await read_task(self._core.store, task_id)
         if task is not None and d is not None and task.state is QUEUED:
-            note = "its assignee has left and did not come back; delegate it anew"
+            note = "its assignee has left and did not come back; delegate it again"
             await self._end(task, d, TaskState.RETURNED, note)
 
     @retrying

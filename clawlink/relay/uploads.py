@@ -72,7 +72,7 @@ class Upload:
 
     @property
     def offset(self) -> int:
-        """How much has come."""
+        """Show how much of an upload has come."""
         return self.intake.size
 
     def require_owner(self, asker: Agent) -> None:
@@ -187,7 +187,7 @@ class Uploads:
         own = sum(upload.owner == owner.id and upload.written is None for upload in self._by_id.values())
         if own >= limit:
             raise StorageFull(
-                f"{limit} uploads of one agent may be under way, and so many of yours are; finish or end one, "
+                f"{limit} uploads of one agent may be under way, and yours are as many; finish or end one, "
                 "or start the relay with a higher --max-agent-uploads",
                 limit=limit,
                 actual=own + 1,
@@ -197,7 +197,7 @@ class Uploads:
             oldest = next((upload for upload in self._by_id.values() if upload.written is not None), None)
             if oldest is None:
                 raise StorageFull(
-                    f"{limit} uploads may be under way, and so many are; finish or end one, "
+                    f"{limit} uploads may be under way, and as many are; finish or end one, "
                     "or start the relay with a higher --max-uploads",
                     limit=limit,
                     actual=limit + 1,
@@ -305,7 +305,8 @@ class Uploads:
             return
         if upload.length is not None or length < upload.offset:
             raise BadRequest(
-                "the length of an upload is said once, and is not less than what has come", field="Upload-Length"
+                "the length of an upload is given once, and is not below the bytes that have come",
+                field="Upload-Length",
             )
         await upload.intake.expect(length - upload.offset)
         upload.length = length

@@ -138,9 +138,7 @@ def read_frame(text: str, agent_id: str) -> Frame:
         raise BadFrame(BadRequest(f"the type of a frame is one of {', '.join(TYPES)}", field="type"), id)
     ask_kind, identity, act = kind
     if fields.setdefault(identity, agent_id) != agent_id:
-        raise BadFrame(
-            NotAllowed(f"this connection is that of {agent_id!r} and speaks for nobody else", field=identity), id
-        )
+        raise BadFrame(NotAllowed(f"this connection speaks for {agent_id!r} alone", field=identity), id)
     try:
         ask = read_fields(fields, ask_kind)
     except BadRequest as error:

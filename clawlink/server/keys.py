@@ -53,6 +53,6 @@ def with_secrets(config: ServerConfig, environ: Mapping[str, str]) -> ServerConf
                 f"this relay asks for a token, and none can be kept in its home folder ({why}): "
                 "set CLAWLINK_TOKEN, or CLAWLINK_HOME to a folder that it may write to"
             ) from None
-        _log.warning("no secret can be kept, so agents know this relay at its present address only: %s", why)
+        _log.warning("no secret can be kept, so agents know this relay at its current address only: %s", why)
         return config
     return replace(config, token=token, admin_token=admin_token, secret=secret, kept=folder if needs_token else None)

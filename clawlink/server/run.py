@@ -285,7 +285,7 @@ def warnings(config: ServerConfig) -> list[str]:
         )
     if config.tls_cert is None and not config.trust_proxies:  # a proxy may do TLS
         found.append(
-            "Plain HTTP: whoever is on the way reads tokens, keys and messages. Give --tls-cert and --tls-key, "
+            "Plain HTTP: everybody on the way can read tokens, keys and messages. Give --tls-cert and --tls-key, "
             "or use it only in a network that you trust."
         )
     return found

@@ -298,7 +298,7 @@ async def asking(relay: Relay, request: Request, agent_id: str | None, otherwise
     """Return the agent named in the query or in the header ClawLink-Agent, or ``otherwise``."""
     named = agent_id or request.headers.get(_AGENT_HEADER) or otherwise
     if not named:
-        raise BadRequest(f"say who asks: ?agent_id=... or the header {_AGENT_HEADER}", field="agent_id")
+        raise BadRequest(f"name the asking agent: ?agent_id=... or the header {_AGENT_HEADER}", field="agent_id")
     return await acting(relay, request, named, "agent_id")
 
 

@@ -143,7 +143,7 @@ def test_serve_takes_its_token_from_both_places() -> None:
 @each(
     ("argv", "said"),
     [
-        (["--json"], "say what to do"),
+        (["--json"], "name a command"),
         (["dicsover"], "did you mean: clawlink discover"),
         (["xyzzy"], "all commands: clawlink --help"),
         (["-"], "unrecognized arguments: -"),

@@ -90,7 +90,7 @@ def test_attachments_of_a_task_for_whoever_can_are_for_the_agent_that_claims_it(
     given.write_bytes(b"given")
     act("ann", "delegate", "--capability", "sums", "--task", "t", "--attach", str(given)).ok()
     (key,) = [file["file_key"] for file in act("ann", "file-list", "--json").ok().json["files"]]
-    assert 'for whoever holds its task, owned by "Ann"' in act("ann", "file-list").ok().out
+    assert 'for the agent with its task, owned by "Ann"' in act("ann", "file-list").ok().out
     for name in ("bob", "eve"):
         act(name, "file-get", key).failed(5)
     act("bob", "poll").ok()

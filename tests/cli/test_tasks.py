@@ -62,7 +62,7 @@ def claim(client: Client) -> Claimed:
 def test_delegate_to_whoever_can(call: Run, run: Run, me: str, peer: Client, fresh: Fresh) -> None:
     skill, another = fresh("skill"), fresh("skill")
     told = call("delegate", "--capability", skill, "--task", "x", "--deadline", "10m")
-    assert f"Stored for whoever can {skill} and claims it first: none of them is online now" in told.ok().out
+    assert f"Stored for the first agent that can {skill} and claims it: none of them is online now" in told.ok().out
     peer.register(capabilities=[skill, "python", another])
     told = run("delegate", "--capability", f"{skill},python", "--task", "y", "--to-any-of", of(peer))
     assert "; 1 agent online can." in told.ok().out
@@ -116,9 +116,9 @@ def test_delegate_to_all_who_can(call: Run, me: str, peer: Client, relay: str, f
 @each(
     ("args", "said"),
     [
-        ([], "say who is to do it"),
+        ([], "name the recipient"),
         (["--to", "a", "--capability", "c"], "not both"),
-        (["--to", ",", "--all"], "say who is to do it"),
+        (["--to", ",", "--all"], "name the recipient"),
         (["--to-any-of", "a", "--all"], "--all gives each agent"),
         (["--to", "a", "--any"], "add --wait"),
         (["--to", "a", "--deadline", "soon"], "length of time"),
@@ -182,7 +182,7 @@ def test_tasks_lists_both_sides(run: Run, call: Run, me: str, my_id: str, peer: 
     assert len(rows) == len(lines) - 1 == 4
     assert re.search(r"queued +\d s +you +\".*\", online +\"first␤second ␛", rows[asked])
     assert re.search(r"queued +\d s +\"peer-\d+\" +you +\"for you\"", rows[given])
-    assert "nobody yet: whoever can skill" in rows[pooled]
+    assert "nobody yet: any agent that can skill" in rows[pooled]
     assert rows[pooled].endswith('x..."')
     listed = call("tasks", "--role", "assignee", "--json").ok().json
     assert (listed["count"], listed["next"]) == (2, None)
@@ -229,7 +229,7 @@ def test_a_task_with_its_whole_exchange(run: Run, call: Run, me: str, my_id: str
 
 def test_an_answer_may_be_json_and_is_given_once(call: Run, me: str, peer: Client) -> None:
     id = id_in(call("delegate", "--to", of(peer), "--task", "x"))
-    assert "nobody waits for input" in call("answer", id, "y").failed(7).err
+    assert "it does not wait for input" in call("answer", id, "y").failed(7).err
     peer.respond(id, "how many?", status="input_required")
     assert "TEXT is not JSON" in call("answer", id, "{", "--content-json").failed(2).err
     reply = call("answer", id, '{"n": 3}', "--content-json", "--json").ok().json
@@ -240,7 +240,7 @@ def test_an_answer_may_be_json_and_is_given_once(call: Run, me: str, peer: Clien
 
 def test_cancel_takes_back_what_nobody_has_and_tells_who_has_it(call: Run, me: str, my_id: str, peer: Client) -> None:
     first, second, third = (id_in(call("delegate", "--to", of(peer), "--task", "x")) for _ in range(3))
-    assert call("cancel", first).ok().out == f"Cancelled task {first}; nobody had fetched it.\n"
+    assert call("cancel", first).ok().out == f"Cancelled task {first}; no agent had fetched it.\n"
     assert claim(peer).message_id == second
     told = call("cancel", second, "--note", "enough").ok().out
     assert told == f"Cancelled task {second}; the agent that has it is told.\n"
@@ -427,7 +427,7 @@ def test_status_tells_to_whom_and_when(call: Run, me: str, my_id: str, peer: Cli
     skill = fresh("skill")
     id = id_in(call("delegate", "--capability", skill, "--task", "x"))
     shown = call("status", id).ok().out
-    assert "to:         whoever claims it first" in shown
+    assert "to:         the first agent that claims it" in shown
     assert "delivered:  -" in shown
     peer.register(capabilities=[skill])
     claim(peer)

@@ -124,7 +124,7 @@ def test_respond_with_a_result_that_is_json(call: Run, task: str, peer: Client) 
 
 def test_respond_when_the_requester_has_left(call: Run, task: str, peer: Client) -> None:
     peer.leave()
-    assert "nobody will get it" in call("respond", "--msg-id", task, "--result", "too late").ok().out
+    assert "no agent will get it" in call("respond", "--msg-id", task, "--result", "too late").ok().out
 
 
 @each(

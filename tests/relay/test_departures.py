@@ -177,7 +177,7 @@ async def test_tasks_of_a_claimed_agent_wait_for_its_key_and_are_then_returned(s
     await scene.let_pass(2)
     assert await scene.status(second) == "returned"
     ((status, note),) = await scene.updates()
-    assert (status, note) == ("returned", "its assignee has left and did not come back; delegate it anew")
+    assert (status, note) == ("returned", "its assignee has left and did not come back; delegate it again")
     await scene.register("c2", name="Carol", key=mine)
     assert await scene.take("c2") == []
     with pytest.raises(WrongState):

@@ -50,7 +50,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
         if _is_ours(read, editing):
             path = str(editing.path)
             write = ctx.command("file-put", key=key, file=path, if_version=str(session.fits))
-            ctx.warn(f"your text is kept in {path}; once it is as it should be: {write}")
+            ctx.warn(f"your text is kept in {path}; once it is right: {write}")
         else:
             editing.drop()
         raise
@@ -75,7 +75,7 @@ def _require_unlocked(ctx: Context, client: Client, key: str) -> None:
         return
     if lock is not None and lock.holder != client.agent_id:
         raise FileLocked(
-            f"file {key!r} is {lock_line(ctx, lock)}; wait for it, ask, or edit it all the same with --force",
+            f"file {key!r} is {lock_line(ctx, lock)}; wait until it ends, ask its holder, or use --force",
             field="force",
             current=lock,
         )
@@ -187,7 +187,7 @@ class _Session:
         if theirs is None:
             self.fits = 0
             raise VersionConflict(
-                f"{self._key!r} was deleted by somebody else meanwhile; nothing was written", field="if_version"
+                f"{self._key!r} was deleted by another agent since; nothing was written", field="if_version"
             ) from conflict
         return theirs
 
@@ -200,7 +200,7 @@ class _Session:
         texts = _texts(_content(base), mine, theirs.content)
         if texts is None:
             raise VersionConflict(
-                f"{self._key!r} was written by somebody else meanwhile, as version {version}, and is not text that "
+                f"{self._key!r} was written by another agent since, as version {version}, and is not text that "
                 "could be merged; nothing was overwritten",
                 field="if_version",
                 current=version,
@@ -210,11 +210,11 @@ class _Session:
         names = ("yours", f"version {version} by {self._ctx.agents.named(theirs.facts.last_editor)}")
         merged = merge(*texts, names=names)
         if not merged.conflicts:
-            self._ctx.warn(f"merged with version {version}, which somebody else has written meanwhile")
+            self._ctx.warn(f"merged with version {version}, which another agent has written since")
             return merged.text.encode()
         self._ctx.warn(
-            f"version {version}, which somebody else has written meanwhile, changes the same lines in "
-            f"{plural(merged.conflicts, 'place')}; both are between <<<<<<< and >>>>>>>: leave there what is right"
+            f"version {version}, which another agent has written since, changes the same lines in "
+            f"{plural(merged.conflicts, 'place')}; both are between <<<<<<< and >>>>>>>: leave the right lines there"
         )
         self._ctx.err.flush()
         return self._decided(merged.text, version, names)

@@ -26,5 +26,5 @@ def run(args: Namespace, ctx: Context) -> Exit:
     if ctx.json:
         ctx.out.json(done)
     else:
-        ctx.out.line(f"Nobody has locked {cell(done.file_key)} now.")
+        ctx.out.line(f"No agent has locked {cell(done.file_key)} now.")
     return Exit.DONE

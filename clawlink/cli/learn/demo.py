@@ -197,7 +197,7 @@ def _show_end(ctx: Context, status: MessageStatus) -> None:
         return "-" if at is None else f"after {at - stored:.3f} s"
 
     ctx.out.line()
-    ctx.out.line("What the relay knows of the task, four facts and never one for another:", style="bold")
+    ctx.out.line("Four separate facts that the relay knows about the task:", style="bold")
     ctx.out.facts(
         ("stored", status.stored_at),
         ("delivered", after(status.delivered_at)),

@@ -58,7 +58,7 @@ def _show_one(ctx: Context, status: MessageStatus) -> None:
     ctx.out.stands(f"{kind} {cell(status.message_id)}", cell(status.task_status or status.state))
     ctx.out.facts(
         ("from", ctx.agents.named(status.from_agent)),
-        ("to", "whoever claims it first" if status.to_agent is None else ctx.agents.named(status.to_agent)),
+        ("to", "the first agent that claims it" if status.to_agent is None else ctx.agents.named(status.to_agent)),
         ("stored", when(status.stored_at, now)),
         ("delivered", delivered),
         ("acked", when(status.acked_at, now)),

@@ -38,7 +38,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
         if ctx.json:
             ctx.out.json(done, one_line=len(args.ids) > 1)
         else:
-            told = "nobody had fetched it" if done.withdrawn else "the agent that has it is told"
+            told = "no agent had fetched it" if done.withdrawn else "the agent that has it is told"
             ctx.out.line(f"Cancelled task {cell(done.task_id)}; {told}.")
     if failed is not None:
         raise failed

@@ -144,15 +144,13 @@ def _require_sense(args: Namespace) -> None:
 
     pooled = args.capability or args.to_any_of
     if not args.to and not pooled:
-        raise UsageError(
-            "say who is to do it: AGENT, --capability C for whoever can and comes first, or --to-any-of A,B"
-        )
+        raise UsageError("name the recipient: AGENT, --capability C for the first agent that can, or --to-any-of A,B")
     if args.to and pooled:
         raise UsageError("give --to, or in its place --capability and --to-any-of, but not both")
     if args.all and args.to_any_of:
         raise UsageError("--all gives each agent a task of its own, --to-any-of one task to one of them; give one")
     if args.all and args.to:
-        raise UsageError("--all is for everyone online that has a --capability; with --to, name them all: --to A,B")
+        raise UsageError("--all is for all online agents that have a --capability; with --to, name them all: --to A,B")
     if not args.all and len(args.capability or ()) > MAX_POOL_CAPABILITIES:
         raise UsageError(
             f"--capability takes {MAX_POOL_CAPABILITIES} at most, which one agent must all have; "
@@ -169,9 +167,9 @@ def _what(args: Namespace, ctx: Context) -> str:
     task = ctx.read(args.task)
     if not task.strip():
         raise UsageError(
-            "nothing came on standard input, where --task - reads what to do"
+            "nothing came on standard input, where --task - reads the task"
             if args.task == "-"
-            else "--task is empty; say what to do"
+            else "--task is empty; give a text"
         )
     return task
 
@@ -221,7 +219,7 @@ def _none_stored(ctx: Context, failed: dict[str, ClawLinkError]) -> ClawLinkErro
     if others and all(isinstance(e, UnknownAgent) and e.field == "to_agent" for e in failed.values()):
         names = ", ".join(map(repr, failed))
         return UnknownAgent(
-            f"no agents with the ids or names {names} are registered here; see who is with: clawlink discover",
+            f"no agents with the ids or names {names} are registered here; list the agents with: clawlink discover",
             field="to_agent",
         )
     for agent, error in others:
@@ -276,11 +274,11 @@ def _show(ctx: Context, done: Delegated, *, waits: bool) -> None:
 def _pooled(pool: Pooled) -> str:
     from clawlink.cli.render import cell, plural
 
-    who = "whichever of those named" if pool.to_any_of else "whoever"
-    who += f" can {' and '.join(pool.capability)} and" if pool.capability else ""
+    who = "the first of the named agents that" if pool.to_any_of else "the first agent that"
+    who += f" can {' and '.join(pool.capability)} and claims it" if pool.capability else " claims it"
     if not pool.online:
-        return cell(f"Stored for {who} claims it first: none of them is online now, so it waits until one comes.")
-    return cell(f"Delegated to {who} claims it first; {plural(pool.online, 'agent')} online can.")
+        return cell(f"Stored for {who}: none of them is online now, so it waits until one comes.")
+    return cell(f"Delegated to {who}; {plural(pool.online, 'agent')} online can.")
 
 
 def _one_or_more(capabilities: list[str] | None) -> str | list[str] | None:

@@ -56,8 +56,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
         )
     if bare and not args.attach and status != "in_progress":
         raise UsageError(
-            f"say what came of it: --result TEXT, or --attach FILE "
-            f"(only --status in_progress goes without, not {status})"
+            f"give the result: --result TEXT, or --attach FILE (only --status in_progress goes without, not {status})"
         )
     result: Any = None if args.result is None else ctx.read(args.result)
     if args.result_json and result is not None:
@@ -85,7 +84,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
         ctx.out.line(done.response_id)
         return Exit.DONE
     if done.recipient is None:
-        ctx.out.line("The requester has left the relay: the response is kept with the task, and nobody will get it.")
+        ctx.out.line("The requester has left the relay: the response is kept with the task, and no agent will get it.")
     else:
         show_recipient(ctx, "Response stored for", done.recipient)
     ctx.out.facts(

@@ -92,7 +92,7 @@ def _command(args: Namespace) -> str | list[str]:
     given: str = args.exec
     if args.shell:
         if not given.strip():
-            raise UsageError("--exec is empty; say what to run for each task")
+            raise UsageError("--exec is empty; give a command to run for each task")
         return given
     try:
         # On Windows a program takes its command line apart by itself.
@@ -100,7 +100,7 @@ def _command(args: Namespace) -> str | list[str]:
     except ValueError as error:
         raise UsageError(f"--exec is no command: {error}") from None
     if not words:
-        raise UsageError("--exec is empty; say what to run for each task")
+        raise UsageError("--exec is empty; give a command to run for each task")
     if shutil.which(words[0].strip('"')) is None:
         raise UsageError(f"there is no program {words[0]!r}; for what a shell understands, add --shell")
     return given if os.name == "nt" else words

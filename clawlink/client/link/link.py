@@ -313,7 +313,7 @@ class Link:
 
     def _before_it_runs(self) -> None:
         if self._engine is not None:
-            raise RuntimeError("handlers are to be there before the link runs")
+            raise RuntimeError("register all handlers before the link runs")
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

@@ -58,7 +58,7 @@ def _unheard(what: str) -> Callable[[Future[Any]], None]:
     def tell(future: Future[Any]) -> None:
         error = None if future.cancelled() else future.exception()
         if error is not None:
-            _log.warning("%s failed, and nobody asked for it: %s", what, error)
+            _log.warning("%s failed, and the program never asked for its result: %s", what, error)
 
     return tell
 

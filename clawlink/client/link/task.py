@@ -46,7 +46,7 @@ class Task:
 
     @property
     def cancelled(self) -> bool:
-        """Whether nobody waits for the result any more: cancelled, expired, timed out, or taken back for another.
+        """Whether no agent waits for the result any more: cancelled, expired, timed out, or taken back for another.
 
         A coroutine is cancelled then. A plain function that takes long looks here now and then.
         """

@@ -259,7 +259,7 @@ class Work:
         report = self._response(held, **fields)
         why = not_json(report)
         if why is not None:
-            raise BadRequest(f"what is told of a task must be JSON: {why}", field="result")
+            raise BadRequest(f"a report on a task must be JSON: {why}", field="result")
         return report
 
     def _response(self, held: Held, **fields: Any) -> Report:

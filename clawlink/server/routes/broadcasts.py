@@ -14,7 +14,7 @@ routes = Routes()
 
 @routes.serves(paths.BROADCAST)
 async def broadcast(relay: Relay, request: Request) -> Reply:
-    """Tell every other agent."""
+    """Tell all other agents that subscribe to a topic."""
     ask = await read(request, requests.Broadcast)
     plain = ask.idempotency_key is None
     sender, new = await acting_anyway(relay, request, ask.from_agent, "from_agent", plain=plain)

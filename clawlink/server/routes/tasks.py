@@ -54,7 +54,7 @@ async def cancel(relay: Relay, request: Request) -> Reply:
 
 @routes.serves(paths.ANSWER)
 async def answer(relay: Relay, request: Request) -> Reply:
-    """Answer what an assignee asked."""
+    """Answer a question of an assignee."""
     ask = await read(request, requests.Answer)
     sender = await acting(relay, request, ask.from_agent, "from_agent")
     return reply(await relay.tasks.answer(sender, parameter(request, "task_id"), ask))

@@ -144,7 +144,7 @@ async def upload_part(relay: Relay, request: Request) -> Reply:
     _require_part(request)
     offset = bodies.number(request.headers.get("Upload-Offset"), "Upload-Offset")
     if offset is None:
-        raise BadRequest("say where the part begins: the header Upload-Offset", field="Upload-Offset")
+        raise BadRequest("give the offset of the part: the header Upload-Offset", field="Upload-Offset")
     length = bodies.number(request.headers.get("Upload-Length"), "Upload-Length")
     await _append(relay, request, upload, owner, offset, length, _checksum(request.headers))
     return _headers(204, _progress(upload))
@@ -213,7 +213,7 @@ def _length(request: Request) -> int | None:
     deferred = request.headers.get("Upload-Defer-Length")
     if (length is None) == (deferred is None) or deferred not in (None, "1"):
         raise BadRequest(
-            "say how long the upload will be: the header Upload-Length, or Upload-Defer-Length: 1",
+            "give the length of the upload: the header Upload-Length, or Upload-Defer-Length: 1",
             field="Upload-Length",
         )
     return length
@@ -237,7 +237,7 @@ def _metadata(given: str) -> dict[str, str]:
 def _write(said: Mapping[str, str]) -> Write:
     key = said.get("key") or said.get("filename")
     if not key:
-        raise BadRequest("say in Upload-Metadata what the file is called: key, or filename", field="Upload-Metadata")
+        raise BadRequest("name the file in Upload-Metadata: key, or filename", field="Upload-Metadata")
     digest = said.get("sha256")
     if digest is not None and _SHA256.fullmatch(digest) is None:
         raise BadRequest("sha256 in Upload-Metadata takes 64 hexadecimal digits", field="Upload-Metadata")

@@ -120,7 +120,7 @@ def test_a_failure_that_nobody_asks_for_is_logged(
 ) -> None:
     sender = running(make_link("sender"))
     sender.send("nobody", 1)
-    wait_until(lambda: "the answer to send failed, and nobody asked for it: no agent" in caplog.text)
+    wait_until(lambda: "the answer to send failed, and the program never asked for its result: no agent" in caplog.text)
 
 
 async def test_a_pending_answer_is_there_for_threads_and_coroutines(caplog: pytest.LogCaptureFixture) -> None:
