@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from clawlink.domain.backoff import backoff, spread
 from clawlink.errors import ClawLinkError, RateLimited
-
-_MOST_DOUBLINGS = 60  # more would leave the range of a float in an outage of an hour or two
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Backoff:
         """
         if not repeatable or attempt >= self.tries or not error.retryable:
             return None
-        pause = min(self.first * 2.0 ** min(attempt - 1, _MOST_DOUBLINGS), self.most)
+        pause = backoff(attempt, first=self.first, most=self.most)
         if error.retry_after is not None:
             pause = max(pause, min(error.retry_after, self.most))
-        return pause if isinstance(error, RateLimited) else pause * (0.5 + random / 2)
+        return pause if isinstance(error, RateLimited) else spread(pause, random)

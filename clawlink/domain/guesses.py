@@ -6,6 +6,8 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from clawlink.domain.backoff import backoff
+
 # The answers to this many wrong tokens do not wait. Each pause adds one to them.
 FREE = 10
 PAUSE_SECONDS = 6.0
@@ -38,7 +40,7 @@ class Guesses:
             self._of.popitem(last=False)
         if count <= FREE:
             return 0.0
-        return min(MOST_SECONDS, FIRST_SECONDS * 2.0 ** int(count - FREE - 1e-9))
+        return backoff(1 + int(count - FREE - 1e-9), first=FIRST_SECONDS, most=MOST_SECONDS)
 
     def may_hold(self, whose: str) -> bool:
         """Return True if another answer to this address may wait."""

@@ -11,6 +11,7 @@ from functools import wraps
 from itertools import zip_longest
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
+from clawlink.domain.backoff import backoff, spread
 from clawlink.domain.limits import DRAIN_SECONDS, Limits
 from clawlink.errors import Draining, StorageFull, StoreUnavailable
 from clawlink.relay.happenings import Happenings
@@ -181,14 +182,14 @@ class HasCore(Protocol):
 S = TypeVar("S", bound=HasCore)
 
 
-def pause_after(failed: int, spread: float) -> float:
+def pause_after(failed: int, random: float) -> float:
     """Return the seconds to wait after this many tries: none, then twice as long each time, up to 0.24 s.
 
-    ``spread``, 0 to 1, takes half to all of that, so that those that met in a conflict do not meet again.
+    ``random``, 0 to 1, takes half to all of that, so that those that met in a conflict do not meet again.
     """
     if failed == 1:
         return 0.0
-    return min(_FIRST_PAUSE_SECONDS * 2.0 ** (failed - 2), _MOST_PAUSE_SECONDS) * (0.5 + spread / 2)
+    return spread(backoff(failed - 1, first=_FIRST_PAUSE_SECONDS, most=_MOST_PAUSE_SECONDS), random)
 
 
 def retrying(

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from heapq import heappop, heappush
 
+from clawlink.domain.backoff import backoff
 from clawlink.relay.stats import Stats
 
 _log = logging.getLogger("clawlink.relay")
@@ -42,23 +43,23 @@ class Aside:
     """
 
     def __init__(self) -> None:
-        self._pauses: dict[str, float] = {}
+        self._failures: dict[str, int] = {}
         self._retries: list[tuple[float, str]] = []
         self._passed: set[str] = set()
 
     def __len__(self) -> int:
         """Return how many records could not be settled."""
-        return len(self._pauses)
+        return len(self._failures)
 
     def __contains__(self, id: object) -> bool:
-        return id in self._pauses or id in self._passed
+        return id in self._failures or id in self._passed
 
     def begin(self, now: float) -> Iterator[str]:
         """Begin a round: give the ids that are to be tried again."""
         self._passed.clear()
         while self._retries and self._retries[0][0] <= now:
             id = heappop(self._retries)[1]
-            if id in self._pauses:
+            if id in self._failures:
                 yield id
 
     def pass_over(self, id: str) -> None:
@@ -67,11 +68,10 @@ class Aside:
 
     def failed(self, id: str, now: float) -> None:
         """Step over a record until it is tried again."""
-        before = self._pauses.get(id)
-        pause = _FIRST_PAUSE_SECONDS if before is None else min(2 * before, _LONGEST_PAUSE_SECONDS)
-        self._pauses[id] = pause
+        failures = self._failures[id] = self._failures.get(id, 0) + 1
+        pause = backoff(failures, first=_FIRST_PAUSE_SECONDS, most=_LONGEST_PAUSE_SECONDS)
         heappush(self._retries, (now + pause, id))
 
     def settled(self, id: str) -> None:
         """Forget a record that could be settled after all, or is gone."""
-        self._pauses.pop(id, None)
+        self._failures.pop(id, None)

@@ -18,6 +18,7 @@ from clawlink.client.link.line import Line
 from clawlink.client.link.outbox import LinkEnded, Outbox
 from clawlink.client.link.runner import Outcome, Run, Runner
 from clawlink.client.link.task import Received, Task
+from clawlink.domain.backoff import backoff
 from clawlink.domain.message import (
     KnowledgeBroadcast,
     PlainMessage,
@@ -225,8 +226,8 @@ class Work:
     async def _settle(self, held: Held, outcome: Outcome) -> None:
         """Acknowledge a message that was handled; give one back that was not, to be tried again later."""
         if outcome.stopped or outcome.error is not None:
-            tried = held.claimed.attempt - 1
-            pause = 0.0 if outcome.stopped else min(_FIRST_RETRY_SECONDS * 2.0**tried, _MOST_RETRY_SECONDS)
+            attempt = held.claimed.attempt
+            pause = 0.0 if outcome.stopped else backoff(attempt, first=_FIRST_RETRY_SECONDS, most=_MOST_RETRY_SECONDS)
             await self._give_back(held, pause)
         else:
             self._done(held.id)

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit
 import pytest
 
 from clawlink.agentlink import AgentLink, Message, Sent
-from clawlink.doors.agentlink.client.engine import MOST_PAUSE_SECONDS, pause_before
 from clawlink.errors import BadRequest, ClawLinkError, NotAllowed, NotARelay, RelayUnreachable, UnknownAgent
 from tests.conftest import Running, Serve
 from tests.doors.agentlink.conftest import SECONDS, SECRETS, Joined, Make, ServeLink, Sign
@@ -366,13 +365,6 @@ def test_a_configuration_that_makes_no_sense_is_told(tmp_path: Path, fields: dic
     with pytest.raises(BadRequest) as refused:
         AgentLink(config_path=write_config(tmp_path / "link.json", **fields))
     assert refused.value.field == field
-
-
-def test_pauses_grow_and_are_spread() -> None:
-    assert [pause_before(n, 1.0) for n in (1, 2, 3)] == [0.5, 1.0, 2.0]
-    assert pause_before(1, 0.0) == 0.25
-    assert pause_before(50, 1.0) == pause_before(100_000, 1.0) == MOST_PAUSE_SECONDS
-    assert [pause_before(n, 1.0, 1.5) for n in (1, 2, 3, 100_000)] == [0.5, 1.0, 1.5, 1.5]
 
 
 async def test_it_leaves_no_thread_behind(relay: Running, make: Make, until: Callable[..., Any]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any
 
+from clawlink.domain.backoff import backoff, spread
 from clawlink.doors.agentlink.client.lanes import Lanes
 from clawlink.doors.agentlink.client.message import Forged, Message, read_message
 from clawlink.doors.agentlink.client.outbox import Outbox, Sent, error_of
@@ -29,16 +30,6 @@ _ANSWER_SECONDS = 10.0
 _CLOSED = "the link was closed"
 
 Deliver = Callable[[Message], Awaitable[bool]]
-
-
-def pause_before(attempt: int, random: float, most: float | None = None) -> float:
-    """Return the seconds before attempt number ``attempt`` (from 1) to come back; ``random`` is from 0 to 1.
-
-    Twice as long each time, up to ``most`` (30 s), and spread over half of it to all of it, so that those who lost a
-    relay together do not come back together.
-    """
-    most = MOST_PAUSE_SECONDS if most is None else most
-    return min(FIRST_PAUSE_SECONDS * 2.0 ** min(attempt - 1, 60), most) * (0.5 + random / 2)
 
 
 class Engine:
@@ -178,10 +169,12 @@ class Engine:
         return session.why_ended
 
     async def _come_back(self) -> Session:
+        interval = self._config.reconnect_interval
+        most = MOST_PAUSE_SECONDS if interval is None else interval
         attempt = 0
         while True:
             attempt += 1
-            await asyncio.sleep(pause_before(attempt, random.random(), self._config.reconnect_interval))
+            await asyncio.sleep(spread(backoff(attempt, first=FIRST_PAUSE_SECONDS, most=most), random.random()))
             self._on_state("connecting", None)
             try:
                 return await Session.open(self._config)
@@ -315,13 +308,19 @@ class Engine:
                 _log.warning("a message is not handed over", extra={"reason": str(error)})
             else:  # a handler that was cancelled, or wanted to exit, too: others go on to get messages
                 _log.exception("a handler failed; the message comes again")
-            await session.nack(receipt, float(2 ** min(int(frame.get("attempt", 1)), 6)))
+            await session.nack(receipt, _pause_after(frame.get("attempt")))
             return True
         self._handled[message.mark] = None
         if len(self._handled) > REMEMBERED:
             self._handled.popitem(last=False)
         await session.ack(receipt)
         return True
+
+
+def _pause_after(attempt: object) -> float:
+    """Return the seconds until a message that failed comes again: 2, 4, 8 ... 64."""
+    failed = attempt if isinstance(attempt, int) and attempt > 0 else 1  # a relay may say what it likes
+    return backoff(failed, first=2.0, most=64.0)
 
 
 def _pause_of(error: ClawLinkError) -> float:
