@@ -292,7 +292,7 @@ REFUSED = [
     ("doors/x/client/link.py", "def f():\n    from clawlink.relay.relay import Relay"),
     ("doors/x/cli/link.py", "from clawlink.doors.x.server.door import Server"),
     ("doors/x/wire/line.py", "from clawlink.relay.relay import Relay"),
-    ("client/sync.py", "from clawlink.cli.render import cell"),
+    ("client/sync.py", "from clawlink.cli.render import named"),
     ("client/sync.py", "def f():\n    from clawlink.relay.ids import derived"),
     ("lan.py", "from clawlink.client.sync import Client"),
     ("lan.py", "from clawlink.protocol import paths"),

@@ -7,7 +7,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from clawlink.cli.ids import MAX_AGENTS_SEARCHED
-from clawlink.cli.render import cell, named, quoted
+from clawlink.cli.render import named, quoted
+from clawlink.domain.terminal import cell
 
 if TYPE_CHECKING:
     from clawlink.client.sync import Client

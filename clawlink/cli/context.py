@@ -188,7 +188,7 @@ class Context:
 
     def warn(self, sentence: str) -> None:
         """Say something beside the result, on stderr."""
-        from clawlink.cli.render import cell
+        from clawlink.domain.terminal import cell
 
         if self.json:
             self.err.json({"warning": sentence}, one_line=True)
@@ -251,6 +251,6 @@ def _typed(
 
 
 def _word(text: str) -> str:
-    from clawlink.cli.render import cell
+    from clawlink.domain.terminal import cell
 
     return shlex.quote(cell(text))

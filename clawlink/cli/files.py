@@ -236,9 +236,9 @@ def _fault(attachment: Any) -> str | None:
     """Say why no command gets an attachment, if none does: the sender has written whatever it liked."""
     from argparse import ArgumentTypeError
 
-    from clawlink.cli.render import cell
     from clawlink.cli.values import sha256
     from clawlink.client.blob_calls import require_key
+    from clawlink.domain.terminal import cell
     from clawlink.errors import BadRequest
 
     key = attachment.file_key

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from clawlink.cli.exits import UsageError
-from clawlink.cli.render import ago, cell, duration, epoch, quoted
+from clawlink.cli.render import ago, duration, epoch, quoted
+from clawlink.domain.terminal import cell
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context

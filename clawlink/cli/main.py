@@ -166,7 +166,8 @@ def _with_flag(error: VersionConflict | FileLocked, ctx: Context) -> ClawLinkErr
 def _report(error: ClawLinkError, as_json: bool) -> None:
     """Tell of an error on stderr, in one line."""
     from clawlink.cli.output import Output
-    from clawlink.cli.render import cell, harmless_json
+    from clawlink.cli.render import harmless_json
+    from clawlink.domain.terminal import cell
 
     err = Output(sys.stderr)
     with contextlib.suppress(OSError):  # nobody reads what goes wrong: the exit code still tells

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from clawlink.cli.files import show_attachments
-from clawlink.cli.render import cell, duration, epoch, named, plural
+from clawlink.cli.render import duration, epoch, named, plural
 from clawlink.domain.message import (
     AgentJoined,
     AgentLeft,
@@ -22,6 +22,7 @@ from clawlink.domain.message import (
     TaskResponse,
     TaskUpdate,
 )
+from clawlink.domain.terminal import cell
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context

@@ -8,8 +8,9 @@ import os
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-from clawlink.cli.render import columns, harmless_json, lines, state_style, wrapped
+from clawlink.cli.render import columns, harmless_json, state_style, wrapped
 from clawlink.client.whole import flush_all, write_all
+from clawlink.domain.terminal import lines
 
 _BAR, _PLAIN_BAR = "\u2502 ", "| "
 _NARROWEST = 20
@@ -77,7 +78,7 @@ class Output:
         whole: str | None = None,
         least: Sequence[str] = (),
     ) -> None:
-        """Print a table. Its cells have been through ``render.cell``; nothing in them is read as markup.
+        """Print a table. Its cells have been through ``terminal.cell``; nothing in them is read as markup.
 
         On a narrow terminal the columns ``least`` are left out, the first one first, and cells are wrapped at words;
         those of the column ``whole`` are not.

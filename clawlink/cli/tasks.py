@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from clawlink.cli.exits import Exit
 from clawlink.cli.files import show_attachments
 from clawlink.cli.messages import as_text, show_text
-from clawlink.cli.render import cell, duration, epoch, named, presence, quoted, time_of_day, when
+from clawlink.cli.render import duration, epoch, named, presence, quoted, time_of_day, when
+from clawlink.domain.terminal import cell
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context

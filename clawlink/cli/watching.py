@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from clawlink.cli.exits import Exit
-from clawlink.cli.render import cell, plural, quoted
+from clawlink.cli.render import plural, quoted
 from clawlink.cli.shared import tell_away
 from clawlink.cli.tasks import (
     answer_command,
@@ -22,6 +22,7 @@ from clawlink.cli.tasks import (
     show_result,
     stands,
 )
+from clawlink.domain.terminal import cell
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context

@@ -129,7 +129,7 @@ class Worker:
 
     def _tell(self, task_id: str, code: int, seconds: float, sentence: str | None) -> None:
         """Say on standard output what became of a task. Nobody needs to read it."""
-        from clawlink.cli.render import cell
+        from clawlink.domain.terminal import cell
 
         ctx = self._ctx
         with self._lock, contextlib.suppress(OSError):
@@ -142,13 +142,14 @@ class Worker:
             ctx.out.flush()
 
     def _say_began(self, task: Task) -> None:
-        from clawlink.cli.render import cell, named
+        from clawlink.cli.render import named
+        from clawlink.domain.terminal import cell
 
         self.say(f"task {cell(task.id)} began, from {named(task.from_name, task.from_agent)}")
 
     def _say_of(self, task_id: str, text: str) -> None:
         """Pass on what a command says. It may repeat what others wrote, so it is made harmless."""
-        from clawlink.cli.render import cell, lines
+        from clawlink.domain.terminal import cell, lines
 
         with self._lock, contextlib.suppress(OSError):
             self._ctx.err.line(f"{cell(task_id)}: {''.join(lines(text))}")
@@ -156,7 +157,8 @@ class Worker:
 
     def _quote(self, what: str, name: str, agent_id: str, content: Any) -> None:
         from clawlink.cli.messages import as_text
-        from clawlink.cli.render import cell, named
+        from clawlink.cli.render import named
+        from clawlink.domain.terminal import cell
 
         err = self._ctx.err
         with self._lock, contextlib.suppress(OSError):

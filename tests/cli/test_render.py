@@ -3,62 +3,14 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from clawlink.cli import render
+from clawlink.domain.terminal import cell
+from tests.domain.test_terminal import acts
 from tests.tables import each
-
-EVERYTHING = st.text(st.characters(codec=None), max_size=60)
-
-
-def acts(text: str) -> list[str]:
-    """Return the characters that a terminal would act on or a reader would not see."""
-    return [c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in render_invisible]
-
-
-render_invisible = {chr(c) for c in [0xAD, 0x61C, 0x200B, 0x200D, 0x200F, 0x202E, 0x2066, 0x2069, 0xFEFF, 0xE0041]}
-
-
-@given(EVERYTHING)
-def test_a_cell_is_one_harmless_line(text: str) -> None:
-    shown = render.cell(text)
-    assert not acts(shown)
-    assert len(shown.splitlines()) <= 1
-
-
-@given(EVERYTHING)
-def test_lines_are_harmless_but_for_tabs(text: str) -> None:
-    for line in render.lines(text):
-        assert not acts(line.replace("\t", ""))
-
-
-@each(
-    ("text", "shown"),
-    [
-        ("plain", "plain"),
-        ("a\nb\r\nc\rd", "a␤b␤c␍d"),
-        ("\x1b[31mred\x1b[0m", "␛[31mred␛[0m"),
-        ("\x00\x07\x7f", "␀␇␡"),
-        ("\x9b31m", "<U+009B>31m"),
-        ("a\u202eb\u2066c", "a<U+202E>b<U+2066>c"),
-        ("a\u2028b\u2029c", "a<U+2028>b<U+2029>c"),
-        ("a\u200bb\ufeff", "a<U+200B>b<U+FEFF>"),
-        ("\ud800", "<U+D800>"),
-        ("\U000e0041", "<U+E0041>"),
-        ("tab\there", "tab␉here"),
-        ("[bold]not markup[/bold] :smile:", "[bold]not markup[/bold] :smile:"),
-        ("Grüße, 日本, 👍🏽", "Grüße, 日本, 👍🏽"),
-    ],
-)
-def test_each_character_is_shown_as_itself(text: str, shown: str) -> None:
-    assert render.cell(text) == shown
-
-
-def test_lines_keep_their_structure() -> None:
-    assert render.lines("a\n\tb\r\n\nc\x0b") == ["a", "\tb", "", "c␋"]
 
 
 def test_a_name_cannot_pass_for_more_than_a_name() -> None:
@@ -102,7 +54,7 @@ def test_columns_line_up_whatever_the_script() -> None:
 @example(" 1234567\u6f22", 8)
 @given(st.text(max_size=80), st.integers(4, 20))
 def test_wrapping_loses_nothing_and_keeps_within(text: str, columns: int) -> None:
-    line = render.cell(text)
+    line = cell(text)
     pieces = render.wrapped(line, columns)
     assert "".join(pieces) == line
     assert all(render.width(piece) <= columns for piece in pieces)

@@ -35,7 +35,8 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 
 def _show(ctx: Context, found: Discovered, *, filtered: bool) -> None:
-    from clawlink.cli.render import cell, epoch, plural, presence
+    from clawlink.cli.render import epoch, plural, presence
+    from clawlink.domain.terminal import cell
 
     if not found.agents:
         ctx.out.line("No agent matches." if filtered else "No agent is online; --all lists stale ones too.")

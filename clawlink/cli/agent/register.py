@@ -45,11 +45,12 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
     from msgspec.structs import asdict
 
-    from clawlink.cli.render import cell, named
+    from clawlink.cli.render import named
     from clawlink.cli.returning import known_elsewhere, relay_id_of
     from clawlink.cli.settings import registering
     from clawlink.client.identity import Saved
     from clawlink.client.moved import forget_moved
+    from clawlink.domain.terminal import cell
     from clawlink.errors import ClawLinkError
 
     # The id of a kept identity stands for its name, which may be one that cannot be typed.

@@ -87,7 +87,8 @@ def _public(saved: Saved, chosen: bool) -> dict[str, Any]:
 def _show(
     ctx: Context, kept: list[Saved], chosen: Saved | None, problem: str | None, listed: ListedAgent | None
 ) -> None:
-    from clawlink.cli.render import cell, named, plural, presence
+    from clawlink.cli.render import named, plural, presence
+    from clawlink.domain.terminal import cell
 
     ctx.out.table(
         ("", "name", "id", "relay", "agent key", "token"),

@@ -35,7 +35,7 @@ def add(parser: ArgumentParser) -> None:
 def run(args: Namespace, ctx: Context) -> Exit:
     """Print it as ``diff -u`` does: to a pipe as it is, to a terminal in colours and harmless."""
     from clawlink.cli.files import reader
-    from clawlink.cli.render import cell
+    from clawlink.domain.terminal import cell
 
     key, versions = _asked(args)
     client = reader(ctx)
@@ -120,8 +120,8 @@ def _texts(before: Blob, after: Blob) -> tuple[str, str] | None:
 def _diff(ctx: Context, key: str, before: Blob, after: Blob, texts: tuple[str, str]) -> Iterable[str]:
     from difflib import unified_diff
 
-    from clawlink.cli.render import cell
     from clawlink.client.merge import split
+    from clawlink.domain.terminal import cell
 
     # A key may hold what would end the line.
     one, other = (
@@ -132,7 +132,7 @@ def _diff(ctx: Context, key: str, before: Blob, after: Blob, texts: tuple[str, s
 
 
 def _show(ctx: Context, lines: Iterable[str]) -> None:
-    from clawlink.cli.render import cell
+    from clawlink.domain.terminal import cell
 
     for line in lines:
         text = line.rstrip("\n")

@@ -33,8 +33,8 @@ def run(args: Namespace, ctx: Context) -> Exit:
     the editor again. Nothing of anyone is overwritten, and what was edited is kept if it cannot be written.
     """
     from clawlink.cli.file.editor import Editing
-    from clawlink.cli.render import cell
     from clawlink.client.places import safe_name
+    from clawlink.domain.terminal import cell
     from clawlink.errors import ClawLinkError
 
     key = args.key
@@ -110,7 +110,8 @@ def _is_ours(read: Blob | None, editing: Editing) -> bool:
 
 
 def _show(ctx: Context, done: FileSaved) -> None:
-    from clawlink.cli.render import cell, size
+    from clawlink.cli.render import size
+    from clawlink.domain.terminal import cell
 
     ctx.out.line(f"Saved {cell(done.file_key)}, version {done.version}, {size(done.size)}.", style="bold")
     if done.version > 1:

@@ -62,8 +62,9 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 def _keep(args: Namespace, ctx: Context, client: Client, key: str) -> Exit:
     """Write it to a file, or extract it into a folder, and say so."""
-    from clawlink.cli.render import cell, plural, size
+    from clawlink.cli.render import plural, size
     from clawlink.client.places import safe_name
+    from clawlink.domain.terminal import cell
 
     output = args.output or safe_name(key)
     folder = args.extract or output.endswith(("/", os.sep)) or os.path.isdir(output)

@@ -22,7 +22,8 @@ def add(parser: ArgumentParser) -> None:
 def run(args: Namespace, ctx: Context) -> Exit:
     """List them, the newest first."""
     from clawlink.cli.files import ends_line, lock_line, reader, readers_line
-    from clawlink.cli.render import ago, cell, size
+    from clawlink.cli.render import ago, size
+    from clawlink.domain.terminal import cell
 
     history = reader(ctx).file_history(args.key)
     if ctx.json:

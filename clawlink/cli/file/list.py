@@ -49,7 +49,8 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 
 def _row(ctx: Context, file: FileInfo) -> tuple[str, ...]:
-    from clawlink.cli.render import ago, cell, size
+    from clawlink.cli.render import ago, size
+    from clawlink.domain.terminal import cell
 
     return (
         cell(file.file_key),

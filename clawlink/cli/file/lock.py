@@ -32,7 +32,8 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Take the lock, or have it longer."""
-    from clawlink.cli.render import cell, duration
+    from clawlink.cli.render import duration
+    from clawlink.domain.terminal import cell
 
     done = ctx.client.lock_file(args.key, seconds=args.seconds, note=args.note, force=args.force)
     if ctx.json:

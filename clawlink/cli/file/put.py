@@ -68,7 +68,8 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from clawlink.cli import ids
     from clawlink.cli.exits import UsageError
     from clawlink.cli.files import bar, readers_line, source, tell_broken_off, tell_left_out
-    from clawlink.cli.render import cell, size
+    from clawlink.cli.render import size
+    from clawlink.domain.terminal import cell
 
     key = args.key
     client = ctx.client

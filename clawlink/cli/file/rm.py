@@ -22,7 +22,7 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Delete it, with all its versions, for everyone on the relay."""
-    from clawlink.cli.render import cell
+    from clawlink.domain.terminal import cell
 
     done = ctx.client.delete_file(args.key, if_version=args.if_version, force=args.force)
     if ctx.json:

@@ -20,7 +20,7 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Give the lock up."""
-    from clawlink.cli.render import cell
+    from clawlink.domain.terminal import cell
 
     done = ctx.client.unlock_file(args.key, force=args.force)
     if ctx.json:

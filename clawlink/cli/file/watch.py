@@ -28,8 +28,9 @@ def add(parser: ArgumentParser) -> None:
 def run(args: Namespace, ctx: Context) -> Exit:
     """Stay until it is another than it was, and tell what it is now."""
     from clawlink.cli.files import reader
-    from clawlink.cli.render import cell, size
+    from clawlink.cli.render import size
     from clawlink.cli.shared import tell_away
+    from clawlink.domain.terminal import cell
 
     patience = ctx.take_patience()
     key = args.key

@@ -79,8 +79,8 @@ def _offered(args: Namespace, ctx: Context) -> list[str]:
 
 def _words(kind: str, ctx: Context) -> Iterator[str]:
     """Give words that can be typed. An agent with another name is offered by its id."""
-    from clawlink.cli.render import cell
     from clawlink.cli.settings import visiting
+    from clawlink.domain.terminal import cell
 
     if kind == "identities":
         yield from (saved.typed for saved in ctx.identities.all())

@@ -227,8 +227,9 @@ def _print_all(ctx: Context, claimed: list[Claimed]) -> None:
 
 def _print_one(ctx: Context, one: Claimed) -> None:
     from clawlink.cli.messages import next_command, show_message
-    from clawlink.cli.render import cell, duration, epoch
+    from clawlink.cli.render import duration, epoch
     from clawlink.cli.tasks import timeline
+    from clawlink.domain.terminal import cell
 
     show_message(ctx, one.message, one.message_id, one.raw, attempt=one.attempt, reported=one.reported or ())
     if one.reported:

@@ -47,7 +47,8 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 
 def _show_one(ctx: Context, status: MessageStatus) -> None:
-    from clawlink.cli.render import cell, when
+    from clawlink.cli.render import when
+    from clawlink.domain.terminal import cell
 
     now = ctx.now
     is_task = status.type == "task_delegation"
@@ -71,7 +72,8 @@ def _show_one(ctx: Context, status: MessageStatus) -> None:
 
 
 def _show_broadcast(ctx: Context, status: MessageStatus) -> None:
-    from clawlink.cli.render import cell, plural, when
+    from clawlink.cli.render import plural, when
+    from clawlink.domain.terminal import cell
 
     ctx.out.line(f"broadcast {cell(status.message_id)} to {plural(status.recipients, 'agent')}", style="bold")
     ctx.out.facts(

@@ -30,7 +30,8 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 
 def _show(ctx: Context, info: Info) -> None:
-    from clawlink.cli.render import ago, cell, plural, size
+    from clawlink.cli.render import ago, plural, size
+    from clawlink.domain.terminal import cell
 
     draining = ", shutting down" if info.draining else ""
     ctx.out.line(f"{cell(info.service)} {cell(info.version)} at {cell(ctx.visitor.relay)}{draining}", style="bold")
@@ -73,8 +74,9 @@ def _memory(info: Info) -> str:
 
 def _by_unit(limits: dict[str, float]) -> dict[str, list[tuple[str, str]]]:
     """Return the limits by what they count; those of a newer relay that are not known here come last."""
-    from clawlink.cli.render import cell, duration, size
+    from clawlink.cli.render import duration, size
     from clawlink.domain.limits import LIMIT_FIELDS
+    from clawlink.domain.terminal import cell
     from clawlink.doors.registry import limit_fields
 
     units = {field.name: str(field.metadata["unit"]) for field in (*LIMIT_FIELDS, *limit_fields())}

@@ -20,7 +20,7 @@ def add(parser: ArgumentParser) -> None:
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Listen, then list who answered."""
-    from clawlink.cli.render import cell
+    from clawlink.domain.terminal import cell
     from clawlink.errors import ClawLinkError
     from clawlink.lan import scan
 

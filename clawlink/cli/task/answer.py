@@ -24,9 +24,9 @@ def add(parser: ArgumentParser) -> None:
 def run(args: Namespace, ctx: Context) -> Exit:
     """Store the answer for the assignee."""
     from clawlink.cli import ids
-    from clawlink.cli.render import cell
     from clawlink.cli.shared import repeatable, show_recipient, task_named
     from clawlink.client.calls import repeat_key
+    from clawlink.domain.terminal import cell
 
     content: Any = ctx.read(args.content)
     if args.content_json:

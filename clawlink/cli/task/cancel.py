@@ -21,8 +21,8 @@ def add(parser: ArgumentParser) -> None:
 def run(args: Namespace, ctx: Context) -> Exit:
     """Withdraw each from its mailbox, or have its assignee told. One that cannot be is told after the others."""
     from clawlink.cli import ids
-    from clawlink.cli.render import cell
     from clawlink.cli.shared import task_named
+    from clawlink.domain.terminal import cell
     from clawlink.errors import ClawLinkError
 
     failed: ClawLinkError | None = None

@@ -272,7 +272,8 @@ def _show(ctx: Context, done: Delegated, *, waits: bool) -> None:
 
 
 def _pooled(pool: Pooled) -> str:
-    from clawlink.cli.render import cell, plural
+    from clawlink.cli.render import plural
+    from clawlink.domain.terminal import cell
 
     who = "the first of the named agents that" if pool.to_any_of else "the first agent that"
     who += f" can {' and '.join(pool.capability)} and claims it" if pool.capability else " claims it"

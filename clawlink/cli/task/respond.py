@@ -44,9 +44,9 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from clawlink.cli import ids
     from clawlink.cli.exits import UsageError
     from clawlink.cli.files import attached
-    from clawlink.cli.render import cell
     from clawlink.cli.shared import repeatable, show_recipient
     from clawlink.client.calls import repeat_key
+    from clawlink.domain.terminal import cell
 
     bare = args.result is None
     status = args.status or ("in_progress" if bare and args.progress is not None else "completed")

@@ -30,6 +30,7 @@ from clawlink.client.shell import Method, turn_into_methods
 from clawlink.config import DEFAULT_RELAY, from_environment
 from clawlink.domain.limits import MAX_LEASE_SECONDS, MIB, MIN_LEASE_SECONDS
 from clawlink.domain.message import Attachment
+from clawlink.domain.terminal import cell
 from clawlink.errors import ClawLinkError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -370,8 +371,7 @@ def _show_in_a_sentence(error: ClawLinkError) -> None:
         if value is not error:
             sys.__excepthook__(kind, value, trace)
         elif sys.stderr is not None:
-            sentence = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in str(error))
-            print(f"clawlink: {sentence}", file=sys.stderr)
+            print(f"clawlink: {cell(str(error))}", file=sys.stderr)
 
     sys.excepthook = hook
 

@@ -168,4 +168,4 @@ async def test_a_refusal_of_no_known_message_is_logged_in_words(
         [{"type": "registered"}, {"type": "error", "code": "bad_request", "message": "not\nlike \x1b[31mthis"}]
     )
     async with AgentLink(hostile.url, "s", "d", "dan"):
-        await until(lambda: "the relay refused a frame: not\ufffdlike \ufffd[31mthis" in caplog.text)
+        await until(lambda: "the relay refused a frame: not␤like ␛[31mthis" in caplog.text)

@@ -85,8 +85,8 @@ def _set_up(args: Namespace, ctx: Context, secret: str | None) -> Exit:
     from pathlib import Path
 
     from clawlink.cli.exits import UsageError
-    from clawlink.cli.render import cell
     from clawlink.client.identity import home
+    from clawlink.domain.terminal import cell
     from clawlink.doors.agentlink.client.link import CONFIG_NAME
     from clawlink.doors.agentlink.wire.files import read_link, write_private
     from clawlink.doors.agentlink.wire.signing import require_agent, require_instance
@@ -198,7 +198,7 @@ def _listen(link: AgentLink, ctx: Context) -> Exit:
 
 
 def _show(message: Message, ctx: Context) -> None:
-    from clawlink.cli.render import cell
+    from clawlink.domain.terminal import cell
 
     if ctx.json:
         ctx.out.json(message.fields, one_line=True)

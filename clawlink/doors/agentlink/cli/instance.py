@@ -42,7 +42,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 def _add(args: Namespace, ctx: Context) -> Exit:
     from clawlink.cli.exits import UsageError
-    from clawlink.cli.render import cell
+    from clawlink.domain.terminal import cell
     from clawlink.doors.agentlink.wire.files import InstanceEntry, add_instance
     from clawlink.doors.agentlink.wire.signing import new_secret, require_agent, require_instance
     from clawlink.errors import BadRequest
@@ -86,7 +86,7 @@ def _add(args: Namespace, ctx: Context) -> Exit:
 
 
 def _list(args: Namespace, ctx: Context) -> Exit:
-    from clawlink.cli.render import cell
+    from clawlink.domain.terminal import cell
     from clawlink.doors.agentlink.wire.files import read_relay
 
     file = read_relay(args.file)

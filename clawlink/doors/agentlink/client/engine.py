@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from clawlink.domain.backoff import backoff, spread
+from clawlink.domain.terminal import cell
 from clawlink.doors.agentlink.client.lanes import Lanes
 from clawlink.doors.agentlink.client.message import Forged, Message, read_message
 from clawlink.doors.agentlink.client.outbox import Outbox, Sent, error_of
@@ -206,7 +207,7 @@ class Engine:
             self._answers.pop(str(id)).set_exception(error)
         elif sent is None:
             about = {"code": error.code, "reason": error.message}
-            _log.warning("the relay refused a frame: %s", _one_line(error.message), extra=about)
+            _log.warning("the relay refused a frame: %s", cell(error.message), extra=about)
         elif error.retryable:
             if self._lanes is not None:
                 self._lanes.refused(sent, _pause_of(error))
@@ -238,7 +239,7 @@ class Engine:
         except Exception as error:
             _log.warning(
                 "a message cannot be sent: %s",
-                _one_line(_told(error)),
+                cell(_told(error)),
                 exc_info=None if isinstance(error, ClawLinkError) else error,
                 extra={"id": sent.id},
             )
@@ -331,8 +332,3 @@ def _pause_of(error: ClawLinkError) -> float:
 
 def _told(error: Exception) -> str:
     return error.message if isinstance(error, ClawLinkError) else f"{type(error).__name__}: {error}"
-
-
-def _one_line(text: str) -> str:
-    """Return what somebody else wrote as one line of a log that is harmless to a terminal."""
-    return "".join(c if c.isprintable() else "\ufffd" for c in text)

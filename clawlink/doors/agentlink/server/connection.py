@@ -12,6 +12,7 @@ from aiohttp import WSCloseCode, web
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.task import FINAL, TaskState
+from clawlink.domain.terminal import cell
 from clawlink.doors.agentlink.server.checks import Checks
 from clawlink.doors.agentlink.server.copies import Copies, Writer
 from clawlink.doors.agentlink.server.envelopes import Envelopes
@@ -276,9 +277,7 @@ def _facts(socket: Socket, instance_id: str | None) -> dict[str, str]:
     """Return what the log says of a refusal: whom, as far as it told. A stranger's words are cut and cleaned."""
     facts = {} if instance_id is None else {"instance": instance_id}
     facts |= {} if socket.address is None else {"address": socket.address}
-    return {
-        name: "".join(c if c.isprintable() else "\ufffd" for c in said[:_MOST_LOGGED]) for name, said in facts.items()
-    }
+    return {name: cell(said[:_MOST_LOGGED]) for name, said in facts.items()}
 
 
 def _about(frame: frames.Frame | None) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 
 def _place(args: Namespace, ctx: Context) -> _Place:
-    from clawlink.cli.render import cell
+    from clawlink.domain.terminal import cell
 
     folder = _folder(ctx)
     if args.local or not (args.via_relay or ctx.identities.all()):
@@ -121,7 +121,7 @@ def _place(args: Namespace, ctx: Context) -> _Place:
 
 
 def _local(ctx: Context, folder: Folder) -> _Place:
-    from clawlink.cli.render import cell
+    from clawlink.domain.terminal import cell
 
     return _Place(folder, True, f"in {cell(str(folder.root))}", str(folder.root))
 
@@ -202,7 +202,7 @@ def _verify(args: Namespace, ctx: Context, place: _Place) -> Exit:
 
 
 def _complete(args: Namespace, ctx: Context, place: _Place) -> Exit:
-    from clawlink.cli.render import cell
+    from clawlink.domain.terminal import cell
     from clawlink.doors.agentrelay.rules import pointer
 
     id, result, next_agent, next_id, secret = _filled(args.words, 5)
@@ -218,7 +218,7 @@ def _complete(args: Namespace, ctx: Context, place: _Place) -> Exit:
 
 def _hand_on(ctx: Context, next_id: str | None, line: str) -> Exit:
     """Give the line of the next event, which nobody is told yet."""
-    from clawlink.cli.render import cell
+    from clawlink.domain.terminal import cell
 
     if next_id and not ctx.json:
         ctx.out.flush()
@@ -295,7 +295,7 @@ def _log(args: Namespace, ctx: Context) -> Exit:
 
 
 def _show_entry(ctx: Context, one: dict[str, Any]) -> None:
-    from clawlink.cli.render import cell
+    from clawlink.domain.terminal import cell
 
     if ctx.json:
         ctx.out.json(one, one_line=True)

@@ -1,0 +1,38 @@
+"""Text that others wrote, made harmless for a terminal and a log.
+
+The result has no character that moves a cursor, changes colours, hides or reorders text, or ends a line. Each such
+character is shown as itself.
+"""
+
+from __future__ import annotations
+
+import re
+
+# Controls, soft hyphen, invisible fillers, zero-width and joining characters, line and paragraph separators, text
+# direction, lone surrogates, interlinear marks, and the plane of tags and invisible variation selectors.
+UNSAFE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\u3164\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+_LINE_END = re.compile("\r\n|\n")
+_PICTURES = 0x2400
+_DELETE = 0x7F
+
+
+def cell(text: str) -> str:
+    """Return the text as one harmless line; a line end becomes ``␤``."""
+    return UNSAFE.sub(_shown, text.replace("\r\n", "\n").replace("\n", "\u2424"))
+
+
+def lines(text: str) -> list[str]:
+    """Return the text as harmless lines. Tabs stay."""
+    return ["\t".join(UNSAFE.sub(_shown, part) for part in line.split("\t")) for line in _LINE_END.split(text)]
+
+
+def _shown(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    if code < 0x20:
+        return chr(_PICTURES + code)
+    if code == _DELETE:
+        return "\u2421"
+    return f"<U+{code:04X}>"
