@@ -112,9 +112,11 @@ def tar_of(*members: Member, format: int = tarfile.PAX_FORMAT) -> io.BytesIO:
     return made
 
 
-@pytest.fixture
-def inside(tmp_path: Path) -> Iterator[Path]:
+@pytest.fixture(params=["with Python's filter", "without"])
+def inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Path]:
     """Where a tar is extracted into; nothing may ever be beside it but what was there before."""
+    if request.param == "without":
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
     outside = tmp_path / "world"
     (outside / "etc").mkdir(parents=True)
     (outside / "etc" / "passwd").write_text("root")
@@ -188,6 +190,17 @@ def test_no_target_of_a_link_escapes(target: str, inside: Path) -> None:
         return
     led = os.path.realpath(inside / "d" / "link")
     assert led == str(inside) or led.startswith(str(inside) + os.sep)
+
+
+def test_what_the_filter_of_python_refuses_is_refused(inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(member: tarfile.TarInfo, folder: str) -> None:
+        if member.name == "b":
+            raise tarfile.TarError("it knows better")
+
+    monkeypatch.setattr(tarfile, "data_filter", refuse, raising=False)
+    with pytest.raises(UnsafeArchive, match="member b is refused: it knows better; nothing was extracted"):
+        unpack(tar_of(("a", {}), ("b", {})), inside)
+    assert not inside.exists()
 
 
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
