@@ -23,7 +23,9 @@ from clawlink.server.wire import Request, require_unpacked, was_reset
 
 PART_BYTES = 256 * 1024
 READERS = "ClawLink-Readers"
+# Not aiohttp's ``http_range``: it reads ``bytes=-0`` as the whole file, and leaves out a range of over 4,300 digits.
 _RANGE = re.compile(r"bytes=([0-9]*)-([0-9]*)", re.IGNORECASE)
+# Not aiohttp's ``if_match``: it leaves out all that follows a fault, and a write refuses the fault by its field.
 _TAG = re.compile(r'(W/)?"([^"]*)"')
 _REVISION = re.compile("[1-9][0-9]{0,17}")
 _SHA256 = re.compile(r"sha-256\s*=\s*:([^:]*):", re.IGNORECASE)
@@ -218,7 +220,7 @@ def span_of(headers: Mapping[str, str], version: Version) -> Span:
     found = _RANGE.fullmatch(headers.get(hdrs.RANGE, "").strip())
     if found is None or not (found[1] or found[2]):
         return whole
-    condition = headers.get(hdrs.IF_RANGE)
+    condition = headers.get(hdrs.IF_RANGE)  # aiohttp's ``if_range`` reads times alone, and no tags
     if condition is not None and condition.strip() not in (etag_of(version), _modified(version)):
         return whole
     first, last = (_position(text) for text in found.groups())
