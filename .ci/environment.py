@@ -17,13 +17,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 _PROBE = "import importlib.util, sys; print(*sys.version_info[:2] if importlib.util.find_spec('pip') else '-')"
-_BIN = "Scripts" if os.name == "nt" else "bin"
+BIN = "Scripts" if os.name == "nt" else "bin"
 
 
 def broken(folder: Path, python: tuple[int, int]) -> str | None:
     """Return why the environment in ``folder`` cannot be used, as the end of a sentence; else None."""
     try:
-        activate = (folder / _BIN / "activate").read_text("utf-8")
+        activate = (folder / BIN / "activate").read_text("utf-8")
         told = (folder / "pyvenv.cfg").read_text("utf-8")
     except OSError:
         return "it is not complete"
@@ -35,7 +35,7 @@ def broken(folder: Path, python: tuple[int, int]) -> str | None:
         return f"it was made with {was}, and this is {python[0]}.{python[1]}"
     try:
         said = subprocess.run(
-            [folder / _BIN / "python", "-c", _PROBE],
+            [folder / BIN / "python", "-c", _PROBE],
             capture_output=True,
             text=True,
             check=True,
@@ -86,7 +86,7 @@ def main() -> None:
         print(f"{args.folder} is made, which takes a minute", flush=True)
         made_by = getattr(sys, "_base_executable", None) or sys.executable
         subprocess.run([made_by, "-m", "venv", folder], check=True)
-    pip: list[str | Path] = [folder / _BIN / "python", "-m", "pip"]
+    pip: list[str | Path] = [folder / BIN / "python", "-m", "pip"]
     subprocess.run([*pip, "install", "--quiet", "--upgrade", "pip"], check=True)
     # Up to 1.1 the distribution had this name; it would own the same files.
     subprocess.run([*pip, "uninstall", "--quiet", "--yes", "clawlink"], stderr=subprocess.DEVNULL, check=True)

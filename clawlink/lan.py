@@ -127,7 +127,7 @@ def reachable_at(host: str) -> str:
     """
     if host in _EVERYWHERE:
         families = (socket.AF_INET6,) if host == "::" else (socket.AF_INET,) if host else tuple(_OUTSIDE)
-        heard = [address for family in families if (address := _way_out(family)) is not None]
+        heard = [address for family in families if (address := way_out(family)) is not None]
     else:
         heard = [str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
     usable = [address for address in heard if _is_usable(address, loopback=False)]
@@ -161,7 +161,7 @@ def _addresses_of_own_name() -> list[str]:
         return []
 
 
-def _way_out(family: socket.AddressFamily) -> str | None:
+def way_out(family: socket.AddressFamily) -> str | None:
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.connect((_OUTSIDE[family], 9))

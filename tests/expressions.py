@@ -28,7 +28,7 @@ else:
 
 SMALL, LARGE = 1 << 12, 1 << 20
 _CALLS = ("match", "fullmatch", "search", "sub", "findall", "finditer", "split")
-_BOUND = "_MAX_TEXT"
+_BOUND = "MAX_TEXT"
 """The constant of a module that cuts its text to this length before an expression reads it."""
 
 

@@ -202,7 +202,7 @@ def test_a_relay_on_all_addresses_is_reached_by_the_way_out(
     host: str, versions: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ways = {socket.AF_INET: "192.0.2.7", socket.AF_INET6: "2001:db8::7"}
-    monkeypatch.setattr(lan, "_way_out", ways.get)
+    monkeypatch.setattr(lan, "way_out", ways.get)
     assert reachable_at(host) == ways[socket.AF_INET if "4" in versions else socket.AF_INET6]
     monkeypatch.setitem(ways, socket.AF_INET, "127.0.0.1")
     if versions == "4":
@@ -214,5 +214,5 @@ def test_a_relay_on_all_addresses_is_reached_by_the_way_out(
 
 def test_the_way_out_is_found_without_sending_anything() -> None:
     for family in (socket.AF_INET, socket.AF_INET6):
-        way = lan._way_out(family)
+        way = lan.way_out(family)
         assert way is None or socket.inet_pton(family, way.partition("%")[0])

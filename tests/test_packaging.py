@@ -102,7 +102,7 @@ def test_a_broken_environment_is_found_out(setup: ModuleType, tmp_path: Path) ->
     assert "another folder" in setup.broken((tmp_path / "whole").rename(tmp_path / "moved"), _HERE)
     assert "and this is 3.99" in setup.broken(made("older"), (3, 99))
     gone = made("gone")
-    for python in (gone / setup._BIN).glob("python*"):
+    for python in (gone / setup.BIN).glob("python*"):
         python.unlink()
     assert "does not run" in setup.broken(gone, _HERE)
     (tmp_path / "empty").mkdir()

@@ -18,7 +18,7 @@ _LARGE = b"x" * 65_536
 _NESTED = b"[" * 65 + b'"' + b"a" * 30
 
 
-def _attacks(token: str | None) -> dict[str, bytes]:
+def attacks_of(token: str | None) -> dict[str, bytes]:
     def held(method: str, path: str, body: bytes = b"") -> bytes:
         return request_bytes(method, path, body, token=token)
 
@@ -44,7 +44,7 @@ async def attacks(relay: Relay, *, seconds: float, say: Callable[[str], None]) -
         Row("another request, no attack, p50", _middle(alone), "ms"),
         Row("another request, no attack, p99", p99(alone) * 1000, "ms"),
     ]
-    for what, data in _attacks(relay.token).items():
+    for what, data in attacks_of(relay.token).items():
         say(f"{RATE} {what} a second")
         beside = await pings(relay, _send(relay.server.url, data, seconds))
         rows.append(Row(f"another request beside {RATE:,} {what} a second, p99", p99(beside) * 1000, "ms"))

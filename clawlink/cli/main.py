@@ -101,17 +101,17 @@ def _main(argv: list[str]) -> Exit:
     except SystemExit as done:  # argparse has printed its help or the version
         return _close(Exit(int(done.code or 0)))
     except ClawLinkError as error:
-        _report(_explained(error, ctx), as_json)
+        report(_explained(error, ctx), as_json)
         return _close(exit_of(error))
     except BrokenPipeError:  # whoever read our output has seen enough
         return _close(Exit.FAILED)
     except OSError as error:
-        _report(_local(error), as_json)
+        report(_local(error), as_json)
         return _close(Exit.FAILED)
     except Exception as error:
         if os.environ.get("CLAWLINK_DEBUG"):
             raise
-        _report(ClawLinkError(f"{_defect(error)}; CLAWLINK_DEBUG=1 shows where; please report it"), as_json)
+        report(ClawLinkError(f"{_defect(error)}; CLAWLINK_DEBUG=1 shows where; please report it"), as_json)
         return _close(Exit.FAILED)
 
 
@@ -163,7 +163,7 @@ def _with_flag(error: VersionConflict | FileLocked, ctx: Context) -> ClawLinkErr
     )
 
 
-def _report(error: ClawLinkError, as_json: bool) -> None:
+def report(error: ClawLinkError, as_json: bool) -> None:
     """Tell of an error on stderr, in one line."""
     from clawlink.cli.output import Output
     from clawlink.cli.render import harmless_json

@@ -80,9 +80,9 @@ class App:
         )
         self._addresses = Addresses(network(trusted) for trusted in config.trust_proxies)
         self._websockets = Websockets(max_frame_bytes=config.limits.max_body_bytes)
-        self._push = Push(self.relay, self._websockets)
+        self.push = Push(self.relay, self._websockets)
         self._tickets = Tickets(time.monotonic)
-        self._events = Events(self._tickets)
+        self.events = Events(self._tickets)
         self.doors = dict(self._opened(wall=clock or time.time))
         self._server: Server | None = None
         self._runner: web.ServerRunner | None = None
@@ -115,7 +115,7 @@ class App:
             local_admin=config.operated_locally,
         )
         served = (route for routes in ALL for route in routes.serving.items())
-        routes = [*served, *self._push.routes, *self._events.routes]
+        routes = [*served, *self.push.routes, *self.events.routes]
         for name, door in self.doors.items():
             routes += _untaken(name, door.routes(), routes)
         return Front(self.relay, guard, routes)
@@ -163,7 +163,7 @@ class App:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
-        await self._events.stop()
+        await self.events.stop()
         for name, door in self.doors.items():
             await self.relay.janitor.step(f"close {name}", door.close)
         if self._acceptor is not None:
@@ -179,7 +179,7 @@ class App:
             await asyncio.sleep(_SWEEP_SECONDS)
             await self.relay.janitor.step("time", self._look_at_time)
             await self.relay.janitor.step("connections", self._websockets.tend, _SWEEP_SECONDS)
-            await self.relay.janitor.step("push", self._push.tend)
+            await self.relay.janitor.step("push", self.push.tend)
             await self.relay.janitor.step("places", self._end_late_connections)
             await self.relay.janitor.step("complaints", self._tell_complaints)
             for name, door in self.doors.items():

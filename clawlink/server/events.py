@@ -68,6 +68,16 @@ class Events:
                 await consumer.close()
         await asyncio.gather(*self._leaving, return_exceptions=True)
 
+    @property
+    def idle(self) -> bool:
+        """Return True if nothing is held for a response, nor for a reader that may come back."""
+        return not (self._consumers or self._leaving)
+
+    @property
+    def leaving(self) -> int:
+        """How many responses have ended whose messages are kept for a reader that may come back."""
+        return len(self._leaving)
+
     async def _make_ticket(self, relay: Relay, request: Request) -> Reply:
         """Make a ticket for an agent whose page can set no header."""
         ask = await read(request, MakeTicket)

@@ -66,7 +66,7 @@ class Sender:
         if self._packing and len(frame) >= _PACK_BYTES:
             self._require_open()
             self.flush()
-            with self._behind():
+            with self.behind():
                 await self._ws.send_frame(frame, WSMsgType.TEXT, self._packing)
             self._undrained += len(frame)
         else:
@@ -131,11 +131,11 @@ class Sender:
     async def _drain(self) -> None:
         self.flush()
         self._undrained = 0
-        with self._behind():
+        with self.behind():
             await self._request.writer.drain()
 
     @contextlib.contextmanager
-    def _behind(self) -> Iterator[None]:
+    def behind(self) -> Iterator[None]:
         """Keep account of since when anyone waits for the peer to read.
 
         Each for itself: of several that take turns one always waits, however well the peer reads.

@@ -182,7 +182,7 @@ async def test_others_are_timed_beside_each_attack(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(attack_scenarios, "RATE", 100)
     with servers.relay("--token", "right") as server:
         rows = await attack_scenarios.attacks(Relay(server, "right"), seconds=0.1, say=_silent)
-    assert len(rows) == 2 + len(attack_scenarios._attacks("right")) + 1
+    assert len(rows) == 2 + len(attack_scenarios.attacks_of("right")) + 1
     assert all(row.unit == "ms" and row.value > 0 for row in rows), rows
 
 

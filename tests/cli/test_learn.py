@@ -43,8 +43,8 @@ def test_demo_with_json_is_an_object_a_line(call: Run, account: Path) -> None:
 
 
 def test_demo_pauses_for_reading(call: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    pause = demo._PAUSE_SECONDS
-    monkeypatch.setattr(demo, "_PAUSE_SECONDS", 0.001)
+    pause = demo.PAUSE_SECONDS
+    monkeypatch.setattr(demo, "PAUSE_SECONDS", 0.001)
     steps = call("demo", "--json").ok().out.splitlines()
     assert 3 <= len(steps) * pause <= 6
 
@@ -75,7 +75,7 @@ def test_demo_kills_a_relay_that_does_not_end(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(demo, "_PATIENCE_SECONDS", 0.2)
     monkeypatch.setattr(subprocess.Popen, "terminate", ignore)
-    with pytest.raises(RelayUnreachable), demo._relay():
+    with pytest.raises(RelayUnreachable), demo.own_relay():
         raise RelayUnreachable("x")
 
 

@@ -125,7 +125,7 @@ def test_states_and_errors_have_colours_unless_nobody_wants_them(monkeypatch: py
         out.stands("task 0123", "failed, dead letter")
         assert (f"{red}failed, dead letter" in terminal.getvalue()) is coloured
         monkeypatch.setattr("sys.stderr", terminal)
-        main._report(BadRequest("no \x1b[31m"), as_json=False)
+        main.report(BadRequest("no \x1b[31m"), as_json=False)
         assert (f"{red}clawlink:" in terminal.getvalue()) is coloured
         assert plain(terminal.getvalue()).splitlines()[-1] == "clawlink: no ␛[31m"
         assert not re.findall(r"\x1b\[[0-9;]*3[0-7]m", terminal.getvalue()) or coloured

@@ -73,7 +73,7 @@ def scene(store: Counting) -> Scene:
 
 async def test_a_commit_of_many_homes_wakes_each_home_whose_records_may_have_changed() -> None:
     scene = Scene(store=FaultyStore(MemoryStore(), Random(3), conflicts=0.3, failures=0.3, lost=0.3))
-    core = scene.relay.agents._core
+    core = scene.relay.core
     homes = [f"box{n}" for n in range(20)]
     with ExitStack() as listening:
         signals = [listening.enter_context(core.signals.listen(home)) for home in homes]
@@ -105,7 +105,7 @@ async def test_a_commit_wakes_unless_nothing_has_changed(scene: Scene, store: Co
     await scene.register("b")
     agent = await store.get(Agent, "b")
     assert agent is not None
-    core = scene.relay.agents._core
+    core = scene.relay.core
     for fails, wakes in ((Conflict, False), (Failed, True), (ConnectionResetError, True), (None, True)):
         store.fails = fails
         with core.signals.listen("b") as signal, core.watch("b") as watch:

@@ -142,7 +142,7 @@ class OldClient:
 
     def __init__(self, relay: Running, token: str | None) -> None:
         self._url = relay.url
-        self._token = token
+        self.token = token
 
     async def _send(self, method: str, path: str, body: bytes | None, content_type: str | None) -> Answer:
         lines = [
@@ -157,8 +157,8 @@ class OldClient:
             lines.append(f"Content-Length: {len(body)}")
         if content_type is not None:
             lines.append(f"Content-Type: {content_type}")
-        if self._token is not None:
-            lines.append(f"Authorization: Bearer {self._token}")
+        if self.token is not None:
+            lines.append(f"Authorization: Bearer {self.token}")
         return await exchange(self._url, "\r\n".join([*lines, "", ""]).encode() + (body or b""))
 
     async def get(self, path: str) -> Answer:
@@ -201,7 +201,7 @@ async def old(relay: Running, request: pytest.FixtureRequest) -> OldClient:
 
 async def test_info_has_every_field_and_says_whether_a_token_is_asked_for(old: OldClient) -> None:
     info = await old.done("info", await old.get("/"))
-    assert info["auth_required"] is (old._token is not None)
+    assert info["auth_required"] is (old.token is not None)
 
 
 async def test_register_tells_the_agent_as_it_is_now(old: OldClient) -> None:
@@ -342,7 +342,7 @@ async def test_poll_empties_the_queue(old: OldClient) -> None:
 
 async def test_others_are_told_who_joined_on_their_websockets_alone(old: OldClient, relay: Running) -> None:
     await old.register("a1", "Ann")
-    headers = {} if old._token is None else {"Authorization": f"Bearer {old._token}"}
+    headers = {} if old.token is None else {"Authorization": f"Bearer {old.token}"}
     async with relay.session.ws_connect(f"{relay.url}/ws/a1", headers=headers) as ws:
         await old.register("b1", "Bob")
         joined = await ws.receive_json(timeout=30)
@@ -366,7 +366,7 @@ async def test_delivery_tells_whether_the_recipient_is_on_a_websocket_with_credi
 
     assert await route() == "queued"
     await old.poll("b1")
-    headers = {} if old._token is None else {"Authorization": f"Bearer {old._token}"}
+    headers = {} if old.token is None else {"Authorization": f"Bearer {old.token}"}
     async with relay.session.ws_connect(f"{relay.url}/ws/b1?lease=60&credit=2", headers=headers) as ws:
         assert await route() == "websocket"
         task = await ws.receive_json(timeout=30)

@@ -122,8 +122,8 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 async def pair(pair: Running, until: Until) -> AsyncIterator[Running]:
     """The two agents; in the end nobody who has gone may still be waiting."""
     yield pair
-    await pair.app._events.stop()
-    await until(lambda: not (pair.app._events._consumers or pair.app._events._leaving))
+    await pair.app.events.stop()
+    await until(lambda: pair.app.events.idle)
     await until(lambda: pair.app.relay.waiting == 0)
 
 
@@ -258,7 +258,7 @@ async def test_a_message_that_was_sent_is_held_until_it_is_time_to_be_back(pair:
     async with stream(pair, "b", lease=3600) as events:
         await events.event()
     await nothing_due(pair, "b")
-    await pair.app._events.stop()
+    await pair.app.events.stop()
     assert (await claim_one(pair, "b")).attempt == 1
 
 
@@ -275,7 +275,7 @@ async def test_receipts_of_agents_of_any_script_come_back_as_they_went(relay: Ru
         assert id in event.id
     async with stream(relay, id, last=event.id, lease=3600):
         pass
-    await relay.app._events.stop()
+    await relay.app.events.stop()
     await nothing_due(relay, id)
 
 
@@ -354,7 +354,7 @@ async def test_one_that_does_not_read_is_cut_off(serve: Serve, until: Until, mon
         await send(relay, "a", "b", f"{n:02}" + "x" * 1_000_000)
     connection = await connect(relay.url, receive_buffer=4096)
     await connection.send(request("GET", path_of("b", kind="events", lease=3600)))
-    await until(lambda: bool(relay.app._events._leaving))
+    await until(lambda: relay.app.events.leaving > 0)
     assert len(await claim(relay, "b", 12, max=20)) == 12
     connection.reset()
 
@@ -440,7 +440,7 @@ async def test_a_response_goes_on_when_the_store_works_again(
         event = await events.event()
         while event.data["content"] != 1:
             event = await events.event()
-    await relay.app._events.stop()
+    await relay.app.events.stop()
 
 
 @pytest.mark.usefixtures("patient")

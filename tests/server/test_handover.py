@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
+from clawlink.domain.delivery import Delivery
 from clawlink.protocol.requests import MessageQuery
 from clawlink.server import handover
 from tests.conftest import Running
 from tests.server.asks import nothing_due, ok, poll, send, status_of
 from tests.system.conftest import Dial
 from tests.system.raw import Clock, Connection, request
+from tests.virtual_time import pass_time
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.both_loops
@@ -167,16 +169,18 @@ async def test_a_slow_reader_keeps_what_it_reads(pair: Running, dial: Dial, cloc
         await _becomes(pair, id, "acked")
 
 
+@pytest.mark.virtual_time
 async def test_the_lease_of_a_slow_reader_is_extended(pair: Running, dial: Dial) -> None:
     relay = pair.app.relay
     id = await send(pair, "a", "b")
     agent = await relay.agents.acting("b", None, field="agent_id")
-    taken, _ = await relay.claims.claim(agent, limit=10, wait=0, lease=0.05)
+    taken, _ = await relay.claims.claim(agent, limit=10, wait=0, lease=60)
     out = relay.handed_out(agent, taken, lease=60, until_read=True)
-    out._extend_at = 0.0
+    await pass_time(45)
     out.hold()
     await relay.finished()
-    (held,) = await relay.claims._reread(taken)
+    held = await relay.core.store.get(Delivery, taken[0].id)
+    assert held is not None
     assert held.visible_at > taken[0].visible_at + 30
     out.over(read=False)
     await relay.finished()

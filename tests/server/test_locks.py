@@ -157,7 +157,7 @@ async def test_of_a_lock_on_nothing_nothing_is_left(pair: Running, clock: Clock)
 async def _looked(relay: Running) -> bool:
     from clawlink.domain.file import SharedFile
 
-    return await relay.app.relay.files._core.store.get(SharedFile, "none") is None
+    return await relay.app.relay.core.store.get(SharedFile, "none") is None
 
 
 async def test_a_deleted_file_goes_on_counting_under_a_lock(pair: Running, clock: Clock) -> None:

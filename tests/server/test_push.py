@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import logging
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from random import Random
@@ -57,7 +58,7 @@ async def pair(pair: Running, until: Until) -> AsyncIterator[Running]:
 
 
 async def nobody_left(relay: Running, until: Until) -> None:
-    await until(lambda: not len(relay.app._push) and relay.app.relay.waiting == 0)
+    await until(lambda: not len(relay.app.push) and relay.app.relay.waiting == 0)
     await until(lambda: not [t for t in asyncio.all_tasks() if "_Session" in repr(t.get_coro())])
 
 
@@ -140,7 +141,7 @@ async def test_what_was_there_before_comes_first_the_urgent_before_the_rest(pair
             await peer.ack(message)
     expected = [[p, n] for p in ("urgent", "high", "normal", "low") for n in range(3)]
     assert sorted(came) == sorted(expected)
-    if isinstance(pair.app.relay.agents._core.store, MemoryStore):
+    if isinstance(pair.app.relay.core.store, MemoryStore):
         assert came == expected
 
 
@@ -273,10 +274,7 @@ async def politely(peer: Peer) -> None:
 
 
 async def cut(peer: Peer) -> None:
-    response = peer.ws._response
-    assert response.connection is not None
-    assert response.connection.transport is not None
-    response.connection.transport.abort()
+    peer.ws.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
 
 
 @each("leave", [politely, cut])
@@ -914,10 +912,10 @@ async def stuck(serve: Serve, until: Until) -> AsyncIterator[Running]:
 @pytest.mark.usefixtures("impatient")
 async def test_one_that_does_not_read_is_closed_and_harms_nobody_else(stuck: Running, until: Until) -> None:
     async with websocket(stuck, "c", lease=30) as other, wire(stuck, "b", lease=30, receive_buffer=4096) as peer:
-        (session,) = [s for s in stuck.app._push._sessions if s._agent_id == "b"]
+        (session,) = [s for s in stuck.app.push._sessions if s._agent_id == "b"]
         assert session._websocket.transport is not None
         most = served = 0
-        while len(stuck.app._push) > 1:
+        while len(stuck.app.push) > 1:
             id = await send(stuck, "a", "c", served)
             message = await other.message()
             assert message["message_id"] == id
@@ -950,7 +948,7 @@ async def test_one_that_reads_again_is_told_that_it_did_not(stuck: Running, monk
 async def test_one_that_reads_nothing_but_asks_on_is_closed_all_the_same(stuck: Running, until: Until) -> None:
     """However often it speaks: what counts is that it does not read."""
     async with wire(stuck, "b", lease=30, receive_buffer=4096) as peer:
-        while len(stuck.app._push):
+        while len(stuck.app.push):
             await peer.say("heartbeat")
             await peer.send(PONG, b"")
             await pass_time(1)
@@ -1045,10 +1043,10 @@ async def claim_all(relay: Running) -> list[Got]:
     """Claim what is left for b, once its websocket is gone."""
 
     async def gone() -> bool:
-        return not len(relay.app._push)
+        return not len(relay.app.push)
 
     await eventually(gone)
-    left = (await relay.app.relay.agents._core.store.load("b")).count
+    left = (await relay.app.relay.core.store.load("b")).count
     return await claim(relay, "b", left, max=20)
 
 

@@ -95,7 +95,7 @@ def test_without_a_way_out_every_address_is_listed(monkeypatch: pytest.MonkeyPat
     own = ["10.1.2.3", "192.168.7.8", "127.0.0.1", "fe80::1", "fd00::2"]
     adapters = [SimpleNamespace(ips=[SimpleNamespace(ip=(ip, 0, 0) if ":" in ip else ip)]) for ip in own]
     infos = [(None, None, None, "", (ip, 0)) for ip in own]
-    monkeypatch.setattr(lan, "_way_out", lambda family: None)
+    monkeypatch.setattr(lan, "way_out", lambda family: None)
     monkeypatch.setattr(socket, "getaddrinfo", lambda *asked, **how: infos)
     for ifaddr in (SimpleNamespace(get_adapters=lambda: adapters), None):  # None: it is not installed
         monkeypatch.setitem(sys.modules, "ifaddr", ifaddr)

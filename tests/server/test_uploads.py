@@ -378,7 +378,7 @@ async def test_a_bad_beginning_is_named_and_begins_nothing(
     assert (answer.status, answer.json["field"]) == (status, field), answer
     assert len(answer.json["error"]) > 8
     assert answer.headers["tus-resumable"] == "1.0.0"
-    assert (used(pair), len(pair.app.relay.uploads._by_id)) == (0, 0)
+    assert (used(pair), pair.app.relay.uploads.count) == (0, 0)
 
 
 @pytest.mark.parametrize("data", [None, b"0123"], ids=["alone", "with a part"])

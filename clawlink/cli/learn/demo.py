@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from clawlink.domain.message import TaskDelegation
     from clawlink.protocol.replies import MessageStatus
 
-_PAUSE_SECONDS = 0.4
+PAUSE_SECONDS = 0.4
 _PATIENCE_SECONDS = 15.0
 _LEASE_SECONDS = 30.0
 _STYLES = {"relay": "dim", "ada": "cyan", "grace": "green"}
@@ -70,8 +70,8 @@ def run(args: Namespace, ctx: Context) -> Exit:
     """Play the piece. Identities are not kept: both agents live as long as it takes."""
     from clawlink.client.sync import Client
 
-    stage = Stage(ctx, 0.0 if args.fast else _PAUSE_SECONDS)
-    with _relay() as url, Client(url) as ada, Client(url) as grace:
+    stage = Stage(ctx, 0.0 if args.fast else PAUSE_SECONDS)
+    with own_relay() as url, Client(url) as ada, Client(url) as grace:
         stage.tell("relay", f"listens on {url}, in a process of its own")
         status = _play(stage, ada, grace)
     if ctx.json:
@@ -158,7 +158,7 @@ def _next(client: Client, wanted: Callable[[Claimed], bool]) -> Claimed:
 
 
 @contextlib.contextmanager
-def _relay() -> Iterator[str]:
+def own_relay() -> Iterator[str]:
     """Run a relay on a free port of this machine, untouched by the settings of the account."""
     from clawlink.errors import RelayUnreachable
 

@@ -178,16 +178,17 @@ def test_a_relay_that_has_forgotten_it_gets_to_know_it_again(
         works(boss)
     assert worker.agent_id == before
     (saved,) = Identities(tmp_path / "identities").all()
-    assert saved.agent_key == worker._identity().agent_key
+    with Client(restartable.url, agent_id=before, agent_key=saved.agent_key) as same:
+        same.heartbeat()
 
 
 def test_who_had_to_register_again_is_back_at_once(
-    make_link: MakeLink, running: Running, boss: Client, monkeypatch: pytest.MonkeyPatch
+    make_link: MakeLink, running: Running, boss: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "_LEAST_PAUSE_SECONDS", 600.0)
     monkeypatch.setattr(engine, "_MOST_PAUSE_SECONDS", 600.0)
-    worker = running(echo(make_link("worker")))
-    me = worker._identity()
+    running(echo(make_link("worker")))
+    (me,) = Identities(tmp_path / "identities").all()
     with Client(boss.relay, agent_id=me.agent_id, agent_key=me.agent_key) as same:
         same.leave()
     wait_until(lambda: boss.discover(name="worker").count == 1)

@@ -353,7 +353,7 @@ async def test_connections_and_agents_add_up_and_do_not_multiply(
     agents, more = 60, 10
     relay = await serve_link([{**OLD_A, "agents": [f"x{n}" for n in range(agents)]}])
     first = await join(relay, "a")
-    copies = door_of(relay)._copies
+    copies = door_of(relay).copies
     await until(lambda: len(copies) == agents)
     before = len(asyncio.all_tasks())
     lines = [first, *[await join(relay, "a") for _ in range(more)]]

@@ -37,7 +37,7 @@ async def test_a_broken_connection_of_the_store_is_not_taken_for_a_peer_that_hun
     assert before["type"] == "queued"
 
     async def is_held() -> bool:  # nobody reads at a, so no pong says that it has arrived
-        return bool(door_of(relay)._copies["a/ann"]._held)
+        return bool(door_of(relay).copies["a/ann"]._held)
 
     await eventually(is_held)
     store.broken = True

@@ -51,13 +51,13 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert LIMITS["a type"] == f"{relayed.MAX_TYPE_LENGTH} characters"
     assert relayed.MAX_SECRET_LENGTH == relayed.MAX_PARTY_LENGTH
     assert LIMITS["a secret, a sender or receiver"] == f"{relayed.MAX_SECRET_LENGTH} characters"
-    assert LIMITS["a message that holds a line"] == f"{line._MAX_TEXT:,} characters"
+    assert LIMITS["a message that holds a line"] == f"{line.MAX_TEXT:,} characters"
     assert f"{Limits.max_body_bytes:,} bytes" in LIMITS["contents over the relay"]
     assert f"{Settings.max_events_bytes:,} bytes" in LIMITS["contents of all events of a relay"]
     assert f"{Settings.max_events:,};" in LIMITS["events that a relay knows"]
     assert f"{relayed.DEFAULT_TTL_HOURS}; {relayed.MAX_TTL_HOURS:,} at most" in LIMITS["contents are kept"]
     assert LIMITS["an event is known after it is over"] == f"{relayed.DEFAULT_REGISTRY_TTL_HOURS} hours"
-    assert LIMITS["wait for the folder's lock"] == f"{folder._LOCK_SECONDS:.0f} s"
+    assert LIMITS["wait for the folder's lock"] == f"{folder.LOCK_SECONDS:.0f} s"
     assert f"for {BURNED_SECONDS:.0f} s" in TEXT
     assert f"less than {line.SHORT} characters" in TEXT
 

@@ -62,7 +62,7 @@ class AgentLinkServer(OpenDoor):
         self.sending = Sending(relay, self.checks, self.members, self.lines, self.envelopes, no_store=no_store)
         self._no_store = no_store
         self._connections: dict[Connection, Instance] = {}
-        self._copies: dict[str, Copies] = {}
+        self.copies: dict[str, Copies] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._goodbye: asyncio.Task[None] | None = None
         self._extending: asyncio.Task[None] | None = None
@@ -136,7 +136,7 @@ class AgentLinkServer(OpenDoor):
         """Have a stranger read for each agent of its instance that no connection is known to be."""
         unread = []
         for address in self.members.of(instance_id):
-            copies = self._copies.get(address)
+            copies = self.copies.get(address)
             if copies is None:
                 unread.append(address)
             elif copies.reads(line):
@@ -146,9 +146,9 @@ class AgentLinkServer(OpenDoor):
 
     def _went(self, instance_id: str, line: Connection) -> None:
         """Have one stranger less read, because it has ended or is known now."""
-        read = [a for a in self.members.of(instance_id) if a in self._copies and not self._copies[a].knows_its_reader]
+        read = [a for a in self.members.of(instance_id) if a in self.copies and not self.copies[a].knows_its_reader]
         for address in read:
-            self._copies[address].went(line)
+            self.copies[address].went(line)
         if read and not self.lines.strangers(instance_id):
             self._background(self._aim_all(read))
 
@@ -164,16 +164,16 @@ class AgentLinkServer(OpenDoor):
     def _aim(self, address: str) -> list[asyncio.Task[None]]:
         """Decide anew which old connections read for an agent; return what ends for that."""
         readers = self.lines.readers(address)
-        copies = self._copies.get(address)
+        copies = self.copies.get(address)
         if readers.lines:
             if copies is None:
                 agent = self.members.agent(address)
-                copies = self._copies[address] = Copies(
+                copies = self.copies[address] = Copies(
                     self.relay, agent, self.envelopes, lambda: self.lines.latest, self.holders
                 )
             copies.aim(readers)
         elif copies is not None:
-            return [self._background(self._copies.pop(address).close())]
+            return [self._background(self.copies.pop(address).close())]
         return []
 
     def _latest(self) -> int:
@@ -183,7 +183,7 @@ class AgentLinkServer(OpenDoor):
         """Hold what waits for the agents as long as there are connections that may be theirs."""
         while True:
             await asyncio.sleep(_EXTEND_SECONDS)
-            for one in list(self._copies.values()):
+            for one in list(self.copies.values()):
                 await one.extend()
 
     def _background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

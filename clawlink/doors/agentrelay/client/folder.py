@@ -30,7 +30,7 @@ from clawlink.errors import BadRequest, ClawLinkError, StorageFull, StoreUnavail
 
 SECRET_LENGTH = 6
 _LETTERS = string.ascii_letters + string.digits
-_LOCK_SECONDS, _PAUSE_SECONDS = 60.0, 0.005
+LOCK_SECONDS, _PAUSE_SECONDS = 60.0, 0.005
 _FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
@@ -467,12 +467,12 @@ class Folder:
         for folder in (self.storage, self.logs):
             make_private(folder)
         path = self.root / ".lock"
-        lock = FileLock(path, timeout=_LOCK_SECONDS, mode=0o600)
+        lock = FileLock(path, timeout=LOCK_SECONDS, mode=0o600)
         try:
             lock.acquire(poll_interval=_PAUSE_SECONDS)
         except Timeout:
             raise StoreUnavailable(
-                f"another process has held {path} for {_LOCK_SECONDS:.0f} s; try again", retry_after=1
+                f"another process has held {path} for {LOCK_SECONDS:.0f} s; try again", retry_after=1
             ) from None
         try:
             yield

@@ -18,7 +18,7 @@ from clawlink.errors import BadRequest
 SHORT = 30
 """A line is shorter than this, for ids of up to 16 characters and secrets of 6."""
 
-_MAX_TEXT = 16 * 1024
+MAX_TEXT = 16 * 1024
 _MAX_PREFIXES = 8
 _PREFIX = re.compile(r"agent[ _-]?relay\s*:", re.IGNORECASE)
 _FIELD = r'(?:"(?:[^"]|"")*"|[^\s,"]*)'
@@ -95,12 +95,12 @@ def find(text: str) -> Line:
         raise BadRequest(f"a message of AgentRelay must be a text, and is {text!r:.40}", field="message")
     if not text.strip():
         raise BadRequest("Empty AgentRelay message", field="message")
-    if len(text) > _MAX_TEXT:
+    if len(text) > MAX_TEXT:
         raise BadRequest(
-            f"a message of AgentRelay may have {_MAX_TEXT} characters, and this one has {len(text)}; "
+            f"a message of AgentRelay may have {MAX_TEXT} characters, and this one has {len(text)}; "
             "its contents belong into the event",
             field="message",
-            limit=_MAX_TEXT,
+            limit=MAX_TEXT,
             actual=len(text),
         )
     parts = [

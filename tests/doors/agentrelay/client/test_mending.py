@@ -304,7 +304,7 @@ def test_who_holds_the_lock_too_long_is_named(desk: Desk, monkeypatch: pytest.Mo
     from filelock import FileLock
 
     desk.send("e1")
-    monkeypatch.setattr(folder_module, "_LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(folder_module, "LOCK_SECONDS", 0.05)
     with FileLock(desk.folder.root / ".lock"), pytest.raises(StoreUnavailable, match=r"has held .*\.lock"):
         desk.send("e2")
     desk.send("e2")
