@@ -11,6 +11,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 _NO_SUBJECT = re.compile(r"(?:Who|What|Which|Whose|Whom|That|One|Whoever|Whatever|So (?:long|many|much|often))\b")
+# A file without this has neither: to read it word by word takes a hundred times as long.
+_MAY_LACK = re.compile(r"[\"'#]\s*" + _NO_SUBJECT.pattern)
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
@@ -38,7 +40,8 @@ def test_no_docstring_or_comment_begins_without_its_subject() -> None:
         f"{path.relative_to(ROOT)}:{line} {text.splitlines()[0]}"
         for folder in ("clawlink", "tests", ".ci")
         for path in sorted((ROOT / folder).rglob("*.py"))
-        for line, text in texts(path.read_text(encoding="utf-8"))
+        if _MAY_LACK.search(source := path.read_text(encoding="utf-8"))
+        for line, text in texts(source)
         if _NO_SUBJECT.match(text)
     ]
     assert not found, "\n".join(found)

@@ -25,6 +25,13 @@ from clawlink.bench import (
 from clawlink.bench.scenarios import BenchFailed, Relay
 from clawlink.bench.servers import Server
 from tests.conftest import Start
+from tests.processes import Popen
+
+
+@pytest.fixture(autouse=True)
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the servers start by a fork: what is measured here counts for nothing."""
+    monkeypatch.setattr(subprocess, "Popen", Popen)
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from typing import Any
 
 import aiohttp
 
-_PAUSE_SECONDS = 0.01
+from tests.waiting import eventually, forever
+
 _MOST_SECONDS = 120.0
 LEASE_SECONDS = 5.0  # the shortest there is
 
@@ -46,14 +47,17 @@ class Mesh:
     async def ask(self, agent: str, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """Send a request until it is answered by a relay that is there."""
         headers = {"ClawLink-Agent-Key": self._keys[agent]} if agent in self._keys else {}
-        while True:
+
+        async def answer() -> tuple[int, Any] | None:
             with contextlib.suppress(aiohttp.ClientError, asyncio.TimeoutError, OSError):
                 async with self._session.request(method, self.url + path, json=body, headers=headers) as response:
                     status, reply = response.status, await response.json(content_type=None)
-                    if status != 503:
-                        self.done += 1
-                        return status, reply
-            await asyncio.sleep(_PAUSE_SECONDS)
+                    return None if status == 503 else (status, reply)
+            return None
+
+        found: tuple[int, Any] = await eventually(answer, seconds=_MOST_SECONDS)
+        self.done += 1
+        return found
 
     async def register(self) -> None:
         """Register all, once: no agent does so again after a restart. Every second agent has a key."""
@@ -136,8 +140,7 @@ class Mesh:
         status, reply = await self.ask(agent, "POST", f"/poll/{agent}", body)
         if status != 200:
             self.wrong.append(f"poll {agent}: {status} {reply}")
-            await asyncio.sleep(1)
-            return []
+            await forever()
         receipts.clear()
         return list(zip(reply["messages"], reply["deliveries"], strict=True))
 
