@@ -1,17 +1,23 @@
 """Fair shares of a limit: among addresses first, then among the agents of an address.
 
-Nothing that is stored is taken back, so a share ends before the limit is reached. The rule is that of dynamic
-thresholds, by which switches share their buffers (Choudhury and Hahne, 1998). With 90 percent:
+Nothing that is stored is taken back, so a share ends before the limit is reached, and something is kept for those that
+come when it is. With 90 percent:
 
-    an address may hold 90 % of what the other addresses leave of the limit
-    an agent may hold 90 % of what the other agents of its address leave of the address's share
+    an address may hold 90 % of what the other addresses leave of the limit, or 1/500 of the limit if that is more
+    an agent may hold 90 % of what its fellows leave of 7/8 of its address's share, or 1/500 of the last eighth
 
-So no agent and no address alone uses up a limit, and no rule has to know how many there are. A lone address reaches
-90 % of a limit, and a lone agent 81 %. Each further address takes 90 % of the rest, so a few together can fill a limit.
-Agents of no known address have the whole limit together, and a lone
-agent of them reaches 90 % of it. Shares are rounded up, so a lone agent has all of a small limit. A piece of any size
-may always come from an address that holds nothing, and from an agent that holds nothing. With 100 percent the limit
-alone holds.
+The first part is that of dynamic thresholds, by which switches share their buffers (Choudhury and Hahne, 1998). It is
+for holders that come while there is room. The second is for those that come when others have filled the limit, or the
+seven eighths. It depends on nobody else, so it holds whatever the others do. What it costs is bounded. The first part
+never leads beyond the limit, and the second adds at most 1/500 for each address: 500 addresses make it twice the limit.
+More than that is never held, and an address never holds more than its share.
+
+A lone address reaches 90 % of a limit, and a lone agent 70.9 %. Agents of no known address have the share of an
+address that may hold all of what the others leave: a lone agent reaches 78.8 %. Shares are rounded up, so a lone agent
+has all of a limit below 8.
+
+A share of bytes may be less than a piece. So an address that holds nothing may place a piece of any size that fits
+into the limit, and an agent that holds nothing one that fits into seven eighths of its address's share.
 """
 
 from __future__ import annotations
@@ -21,8 +27,9 @@ from typing import NamedTuple
 
 
 class Level(str, Enum):
-    """The holder of a share: an address, or an agent of it."""
+    """The holder of a share: an address, or an agent of it. All together have the bound."""
 
+    ALL = "all"
     ADDRESS = "address"
     AGENT = "agent"
 
@@ -35,11 +42,15 @@ class Origin(NamedTuple):
 
 
 class Used(NamedTuple):
-    """How much of a limit is used: by all, by the asker's address, and by the asker. ``by_address`` None: not known."""
+    """How much of a limit is used: by all, by the asker's address, and by the asker at that address.
+
+    Without a ``known`` address, the address is all that have none.
+    """
 
     by_all: int
-    by_address: int | None
+    by_address: int
     by_agent: int
+    known: bool = True
 
 
 class Share(NamedTuple):
@@ -50,17 +61,49 @@ class Share(NamedTuple):
     used: int
 
 
-def used_up(limit: int, used: Used, size: int, percent: int) -> Share | None:
-    """Return the share that a piece of this size would pass; None if it may come, as far as shares go."""
-    have, others = limit, used.by_all - used.by_agent
-    if used.by_address is not None:
-        have, others = _part(limit - used.by_all + used.by_address, percent), used.by_address - used.by_agent
-        if used.by_address and used.by_address + size > have:
-            return Share(Level.ADDRESS, have, used.by_address)
-    most = _part(have - others, percent)
-    return Share(Level.AGENT, most, used.by_agent) if used.by_agent and used.by_agent + size > most else None
+# Newcomers share what is kept for them: each may have this fraction of it.
+_NEWCOMERS = 500
+# The last of so many parts of an address's share is kept for agents that come late.
+_PARTS = 8
 
 
-def _part(of: int, percent: int) -> int:
-    """Return so much percent of a number, rounded up; 0 if that is less than nothing."""
-    return max(-(-percent * of // 100), 0)
+def bound(limit: int) -> int:
+    """Return what all may hold together: the limit, and as much again for those that come when it is full."""
+    return 2 * limit
+
+
+def unasked(percent: int) -> float:
+    """Return the part of a limit that may be in use, all pieces counted, before any share can end."""
+    return (percent / 100) ** 2 * (_PARTS - 1) / _PARTS
+
+
+def part(limit: int, others: int, percent: int, kept: int) -> int:
+    """Return what one holder may have of a limit, of which others have so much, and of what is kept beside it."""
+    return max(_ceil(percent * (limit - others), 100), _ceil(kept, _NEWCOMERS))
+
+
+def used_up(limit: int, used: Used, size: int, percent: int, most_of_all: int | None = None) -> Share | None:
+    """Return the share that a piece of this size would pass; None if it may come.
+
+    ``most_of_all`` is what all may hold together, the bound of the limit if it is not given.
+    """
+    if size > limit:
+        return Share(Level.ALL, limit, used.by_all)
+    most_of_all = bound(limit) if most_of_all is None else most_of_all
+    others = max(used.by_all - used.by_address, 0)
+    fellows = max(used.by_address - used.by_agent, 0)
+    together = used.by_address + size
+    whole = part(limit, others, percent if used.known else 100, limit)
+    kept = whole // _PARTS
+    most = part(whole - kept, fellows, percent, kept)
+    first = (not used.by_address and others + size <= limit) or (not used.by_agent and together <= whole - kept)
+    if not first and together > whole and used.by_address and used.known:
+        return Share(Level.ADDRESS, whole, used.by_address)
+    if not first and (together > whole or used.by_agent + size > most):
+        return Share(Level.AGENT, most, used.by_agent)
+    return Share(Level.ALL, most_of_all, used.by_all) if used.by_all + size > most_of_all else None
+
+
+def _ceil(number: int, divisor: int) -> int:
+    """Divide and round up."""
+    return -(-number // divisor)

@@ -256,21 +256,12 @@ class Agents:
     async def _require_place(self, agent_id: str, address: str | None) -> None:
         """Refuse an agent too many, of all or of an address. Raises RelayFull."""
         registered = await self._core.store.usage(Agent, REGISTERED)
-        limit = self._core.limits.max_agents
-        if registered.count >= limit:
-            raise RelayFull(
-                f"the relay has {registered.count} agents and takes no more than {limit}; have some leave, "
-                "or raise --max-agents",
-                limit=limit,
-                actual=registered.count,
-                retry_after=_FULL_RETRY_SECONDS,
-            )
         shares, origin = self._core.shares, Origin(address, agent_id)
         await shares.require(
             RelayFull,
             origin,
             lambda: shares.under(origin, (Agent, REGISTERED)),
-            count=Limit(limit, registered.count, 1),
+            count=Limit(self._core.limits.max_agents, registered.count, 1),
             holds="the relay has",
             what="agents",
             then="have some leave, or raise --max-agents",

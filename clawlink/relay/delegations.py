@@ -239,24 +239,7 @@ class Delegations:
         count, held = known.count + alone.count, known.bytes + alone.bytes
         if count <= self._calm.records and held + size <= self._calm.size:
             return
-        limits = self._core.limits
-        if count >= limits.max_open_tasks:
-            raise MailboxFull(
-                f"{owner(mailbox)} has {count} tasks without a final answer and takes no more than "
-                f"{limits.max_open_tasks}; try again when some are answered",
-                limit=limits.max_open_tasks,
-                actual=count,
-                retry_after=_FULL_RETRY_SECONDS,
-            )
-        if held + size > limits.max_mailbox_bytes:
-            raise MailboxFull(
-                f"{owner(mailbox)} has {held} bytes of tasks without a final answer, and with these {size} it would "
-                f"pass its limit of {limits.max_mailbox_bytes}; try again when some are answered",
-                limit=limits.max_mailbox_bytes,
-                actual=held + size,
-                retry_after=_FULL_RETRY_SECONDS,
-            )
-        shares = self._core.shares
+        limits, shares = self._core.limits, self._core.shares
         await shares.require(
             MailboxFull,
             new.origin,

@@ -170,26 +170,17 @@ class Files:
 
     async def _require_place(self, agent: Agent) -> None:
         """Refuse a file too many, of all or of an agent's share. Raises StorageFull."""
-        limit, keys = self._core.limits.max_files, (PRESENT, RESTRICTED, ABSENT)
+        keys = (PRESENT, RESTRICTED, ABSENT)
         there = [await self._core.store.usage(SharedFile, key) for key in keys]
-        count = sum(usage.count for usage in there)
-        if count >= limit:
-            raise StorageFull(
-                f"there may be {limit} files, locks and files deleted lately included, and as many exist; "
-                "delete some and wait a while, or start the relay with a higher --max-files",
-                limit=limit,
-                actual=count + 1,
-                current={"free": 0},
-            )
         shares, origin = self._core.shares, agent.origin
         await shares.require(
             StorageFull,
             origin,
             lambda: shares.under(origin, *((SharedFile, key) for key in keys)),
-            count=Limit(limit, count, 1),
+            count=Limit(self._core.limits.max_files, sum(usage.count for usage in there), 1),
             holds="the relay has",
-            what="files and locks",
-            then="delete some and wait a while, or raise --max-files",
+            what="files, locks and files deleted lately",
+            then="delete some and wait a while, or start the relay with a higher --max-files",
         )
 
     async def keep(self, intake: Intake, ask: Write) -> Content:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncIterator, Sequence
+from enum import Enum
 
 from msgspec.structs import replace
 
@@ -30,6 +31,22 @@ _FULL_RETRY_SECONDS = 5.0
 def owner(mailbox: str) -> str:
     """Name a mailbox in a sentence."""
     return "the pool of agents that can do this" if is_pool(mailbox) else f"the mailbox of {mailbox}"
+
+
+class Purpose(Enum):
+    """The reason for a message. It decides how much room there is for it."""
+
+    WORK = "work"
+    """It has its sender's fair share of the mailbox and of the relay."""
+    NOTICE = "notice"
+    """It has a share of half of the mailbox, so that work still finds room."""
+    REPORT = "report"
+    """It is about open work. It has a share, and room in memory when new work finds none."""
+    ANSWER = "answer"
+    """It says what became of a task, once. It has no share, so that messages of others do not keep it out."""
+
+
+_REPLIES = (Purpose.REPORT, Purpose.ANSWER)
 
 
 class Mailbox:
@@ -122,80 +139,56 @@ class Mailbox:
             self._ends_at = usual  # one number for all messages of a second: it is kept with each of them
         return self._ends_at
 
-    async def require_room(self, new: Delivery, *, notice: bool = False, answers: bool = False) -> None:
-        """Refuse what would overfill the mailbox, the relay, its memory, or its sender's share of the first two.
-
-        Notices and broadcasts fill only half of a mailbox, so that work still finds room. What ``answers`` open work
-        finds room in memory when new work finds none.
-        """
+    async def require_room(self, new: Delivery, purpose: Purpose = Purpose.WORK) -> None:
+        """Refuse what would overfill the mailbox, the relay, its memory, or its sender's share of the first two."""
         store, size = self._core.store, len(new.body)
-        calm = self._calm_half if notice else self._calm
+        calm = self._calm_half if purpose is Purpose.NOTICE else self._calm
         used = await store.load(new.mailbox)
         if used.count > calm.records or used.bytes + size > calm.size:
-            await self._require_room_in(used, new, notice=notice)
+            await self._require_room_in(used, new, purpose)
         held = await store.total()
         if held.count > self._calm_in_all.records or held.bytes + size > self._calm_in_all.size:
-            await self._require_room_in_all(held, new)
-        await self._core.memory.require(size + NEW_RECORD_BYTES, answers=answers)
+            await self._require_room_in_all(held, new, purpose)
+        await self._core.memory.require(size + NEW_RECORD_BYTES, answers=purpose in _REPLIES)
 
-    async def _require_room_in(self, used: Usage, new: Delivery, *, notice: bool) -> None:
-        limits, store = self._core.limits, self._core.store
-        mailbox, size = new.mailbox, len(new.body)
-        share = _NOTICE_SHARE if notice else 1.0
-        if used.count >= limits.max_mailbox_messages * share:
-            raise MailboxFull(
-                f"{owner(mailbox)} holds {used.count} messages and takes no more than "
-                f"{limits.max_mailbox_messages}; try again when its owner has read some",
-                limit=limits.max_mailbox_messages,
-                actual=used.count,
-                retry_after=_FULL_RETRY_SECONDS,
-            )
-        if used.bytes + size > limits.max_mailbox_bytes * share:
-            raise MailboxFull(
-                f"{owner(mailbox)} holds {used.bytes} bytes, and with these {size} it would pass its limit of "
-                f"{limits.max_mailbox_bytes}; try again when its owner has read some",
-                limit=limits.max_mailbox_bytes,
-                actual=used.bytes + size,
-                retry_after=_FULL_RETRY_SECONDS,
-            )
-        await self._core.shares.require(
+    async def _require_room_in(self, used: Usage, new: Delivery, purpose: Purpose) -> None:
+        limits, store, shares = self._core.limits, self._core.store, self._core.shares
+        mailbox = new.mailbox
+        part = _NOTICE_SHARE if purpose is Purpose.NOTICE else 1.0
+        count, size = limits.max_mailbox_messages, limits.max_mailbox_bytes
+        fair = shares.percent < 100
+        await shares.require(
             MailboxFull,
             new.origin,
             lambda: store.load_from(mailbox, *new.origin),
-            count=Limit(limits.max_mailbox_messages * share, used.count, 1),
-            bytes=Limit(limits.max_mailbox_bytes * share, used.bytes, size),
+            count=Limit(count * part, used.count, 1, shares.bound(count) if fair else None),
+            bytes=Limit(size * part, used.bytes, len(new.body), shares.bound(size) if fair else None),
+            fair=purpose is not Purpose.ANSWER,
             holds=f"{owner(mailbox)} holds",
             what="messages",
             then="try again when its owner has read some",
             retry_after=_FULL_RETRY_SECONDS,
         )
 
-    async def _require_room_in_all(self, held: Usage, new: Delivery) -> None:
-        limits, store, size = self._core.limits, self._core.store, len(new.body)
-        if held.bytes + size > limits.max_stored_bytes:
-            raise RelayFull(
-                f"the relay holds {held.bytes} bytes of messages and takes no more than {limits.max_stored_bytes}; "
-                "try again when some have been read",
-                limit=limits.max_stored_bytes,
-                actual=held.bytes + size,
-                retry_after=_FULL_RETRY_SECONDS,
-            )
+    async def _require_room_in_all(self, held: Usage, new: Delivery, purpose: Purpose) -> None:
+        store = self._core.store
         await self._core.shares.require(
             RelayFull,
             new.origin,
             lambda: store.load_from(None, *new.origin),
-            bytes=Limit(limits.max_stored_bytes, held.bytes, size),
+            bytes=Limit(self._core.limits.max_stored_bytes, held.bytes, len(new.body)),
             records=held.count,
+            fair=purpose is not Purpose.ANSWER,
             holds="the relay holds",
             what="messages",
             then="try again when some have been read",
             retry_after=_FULL_RETRY_SECONDS,
         )
 
-    async def has_room(self, new: Delivery, *, answers: bool = False) -> bool:
-        """Return True if a notice finds room in its mailbox."""
+    async def has_room(self, new: Delivery, purpose: Purpose) -> bool:
+        """Return True if the delivery finds room; see ``require_room``."""
         try:
-            await self.require_room(new, notice=True, answers=answers)
+            await self.require_room(new, purpose)
         except (MailboxFull, RelayFull, StorageFull):
             return False
         return True
@@ -221,7 +214,7 @@ class Mailbox:
         await self.put(delivery)
         return delivery
 
-    async def put_notice(self, delivery: Delivery, *, answers: bool = False) -> bool:
+    async def put_notice(self, delivery: Delivery, purpose: Purpose = Purpose.NOTICE) -> bool:
         """Store a notice, in place of an unread one about the same thing; False if the mailbox has no room for it."""
         core = self._core
         if delivery.merge is not None:
@@ -238,7 +231,7 @@ class Mailbox:
                         break
                     core.stats.merged += 1
                     return True
-        if not await self.has_room(delivery, answers=answers):
+        if not await self.has_room(delivery, purpose):
             return False
         await self.put_once(delivery)
         return True
@@ -298,10 +291,8 @@ class Mailbox:
         more = copies * size
         held = await core.store.total()
         if held.count > self._calm_in_all.records or held.bytes + more > self._calm_in_all.size:
-            if held.bytes + more > most:
-                return False
             theirs = await core.store.load_from(None, *new.origin)
-            if not core.shares.allow(theirs, new.origin, Limit(most, held.bytes, size), copies):
+            if not core.shares.allow(theirs, new.origin, Limit(most, held.bytes, size), more - size):
                 return False
         return await core.memory.has_room(copies * (size + NEW_RECORD_BYTES))
 
@@ -359,7 +350,7 @@ class Mailbox:
         async for d in self.pending(mailbox):
             dropped += not d.is_task and await self.expire(d.id)
         turns = Turns()
-        for id in await self._dead(mailbox, self._core.limits.max_mailbox_messages):
+        for id in await self._dead(mailbox, self._core.shares.bound(self._core.limits.max_mailbox_messages)):
             dead = await store.get(Delivery, id) or await store.get(Delivery, rules.copy_id(id, mailbox))
             dropped += dead is not None and not dead.is_task and await self.expire(dead.id)
             await turns.next()

@@ -117,6 +117,7 @@ class Pools:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._most = core.shares.bound(core.limits.max_pools)
         self._queues = _Queues()
         self._turn = 0
         self._counted: dict[str, tuple[float, float, int]] = {}  # when, for how long, how many
@@ -136,7 +137,7 @@ class Pools:
         found: dict[str, Pool] = {}
         skills = skills_of(agent)
         for key in keys_of(agent):
-            for pool in await store.first(Pool, key, self._core.limits.max_pools):
+            for pool in await store.first(Pool, key, self._most):
                 if eligible(pool, agent, skills) and not await self._owned(pool):
                     found[pool.id] = pool
         return list(found.values())
@@ -155,7 +156,7 @@ class Pools:
         """
         found = await self._core.store.get(Pool, wanted.id)
         if found is None and not make_room:
-            await self._make_place(origin)
+            await self._make_place(origin or Origin(None, ""))
         if found is None and origin is not None:
             wanted = replace(wanted, address=origin.address, opened_by=origin.agent)
         if found is None and not make_room:
@@ -166,7 +167,7 @@ class Pools:
             found = replace(found, returns_at=wanted.returns_at)
         return Put((found or wanted).used(self._core.clock()))
 
-    async def _make_place(self, origin: Origin | None) -> None:
+    async def _make_place(self, origin: Origin) -> None:
         """Find a place for a pool, if need be that of an empty one. Raises RelayFull."""
         while True:
             try:
@@ -175,29 +176,20 @@ class Pools:
                 if not await self._drop_an_empty_one():
                     raise
 
-    async def _require_place(self, origin: Origin | None) -> None:
+    async def _require_place(self, origin: Origin) -> None:
         """Refuse a pool too many, of all or of an origin's share. Raises RelayFull."""
-        limit, shares = self._core.limits.max_pools, self._core.shares
+        shares = self._core.shares
         pools = await self._core.store.usage(Pool, OF_CAPABILITIES)
-        if pools.count >= limit:
-            raise RelayFull(
-                f"{pools.count} combinations of capabilities have work waiting, and the relay keeps no more than "
-                f"{limit}; try again when some of it is done, or raise --max-pools",
-                limit=limit,
-                actual=pools.count,
-                retry_after=_FULL_RETRY_SECONDS,
-            )
-        if origin is not None:
-            await shares.require(
-                RelayFull,
-                origin,
-                lambda: shares.under(origin, (Pool, OF_CAPABILITIES)),
-                count=Limit(limit, pools.count, 1),
-                holds="the relay keeps",
-                what="combinations of capabilities with waiting work",
-                then="try again when some of it is done, or raise --max-pools",
-                retry_after=_FULL_RETRY_SECONDS,
-            )
+        await shares.require(
+            RelayFull,
+            origin,
+            lambda: shares.under(origin, (Pool, OF_CAPABILITIES)),
+            count=Limit(self._core.limits.max_pools, pools.count, 1),
+            holds="the relay keeps",
+            what="combinations of capabilities with waiting work",
+            then="try again when some of it is done, or raise --max-pools",
+            retry_after=_FULL_RETRY_SECONDS,
+        )
 
     async def drop_if_empty(self, pool: Pool, *, unused_for: float = _EMPTY_SECONDS) -> bool:
         """Forget a pool that has had no work for a while. Raises Conflict if some comes at this moment."""
@@ -216,7 +208,7 @@ class Pools:
         """Forget one pool that has no work, however short that is; return False if all have work."""
         lag = self._core.store.index_lag
         turns = Turns()
-        for pool in await self._core.store.first(Pool, OF_CAPABILITIES, self._core.limits.max_pools):
+        for pool in await self._core.store.first(Pool, OF_CAPABILITIES, self._most):
             try:
                 if await self.drop_if_empty(pool, unused_for=2 * lag):
                     return True

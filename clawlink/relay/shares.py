@@ -1,4 +1,4 @@
-"""Refuse what would pass a fair share of a limit; the rule is in ``domain.shares``."""
+"""Refuse what would pass a limit, or a fair share of it; the rule is in ``domain.shares``."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from clawlink.domain import shares
-from clawlink.domain.shares import Origin
+from clawlink.domain.shares import Level, Origin, Share, Used
 from clawlink.errors import OverLimit, StorageFull
 from clawlink.store.base import Store, Usage
 
 # A store counts shares from the first question on; of this many records at most that takes it a millisecond.
 _ASKED_FROM_COUNT = 1000
 
+
 Held = tuple[Usage, Usage]
-"""The usage of an address, and the usage of an agent."""
+"""The usage of an address, and that of an agent at it."""
 
 
 class Limit(NamedTuple):
-    """A limit on a number, or on bytes, of which a piece of some ``size`` is about to take more."""
+    """A limit on a number, or on bytes, of which a piece of some ``size`` is about to take more.
+
+    ``used`` is what all use. With newcomers they may use up to ``most``, twice the limit if it is not given.
+    """
 
     limit: float
     used: int
     size: int
+    most: float | None = None
 
 
 class Calm(NamedTuple):
@@ -38,13 +43,17 @@ class FairShares:
     def __init__(self, store: Store, percent: int) -> None:
         self.percent = percent
         self._store = store
-        self._asked_from = (percent / 100) ** 2  # no share ends before so much of the limit is in use
+        self._asked_from = 1.0 if percent == 100 else shares.unasked(percent)
 
     def calm(self, limit: float, bytes_limit: float) -> Calm:
         """Return what is far from a limit on a number of records, and from a limit on their bytes."""
         if self.percent == 100:
             return Calm(limit - 1, bytes_limit)
         return Calm(min(_ASKED_FROM_COUNT, limit * self._asked_from) - 1, bytes_limit * self._asked_from)
+
+    def bound(self, limit: int) -> int:
+        """Return what all may hold together of a limit. Without shares nobody passes the limit."""
+        return limit if self.percent == 100 else shares.bound(limit)
 
     async def under(self, origin: Origin, *places: tuple[type[Any], str]) -> Held:
         """Return what an origin has of the records under index keys of their kinds."""
@@ -55,15 +64,16 @@ class FairShares:
             Usage(sum(u.count for u in agent), sum(u.bytes for u in agent)),
         )
 
-    def allow(self, theirs: Held, origin: Origin, piece: Limit, pieces: int) -> bool:
-        """Return True if so many pieces may come one after the other. False may mean that only some may come."""
+    def allow(self, theirs: Held, origin: Origin, piece: Limit, more: int) -> bool:
+        """Return True if so many more bytes may come after a piece that fits, in one piece or in several.
+
+        False may mean that only some may come.
+        """
         by_address, by_agent = theirs
-        # A share always takes the first piece of a holder that holds nothing, so ask for the others beside it.
+        # A share may take the first piece of a holder that holds nothing, so ask for the others beside it.
         first = piece.size
-        used = shares.Used(
-            piece.used + first, None if origin.address is None else by_address.bytes + first, by_agent.bytes + first
-        )
-        return shares.used_up(int(piece.limit), used, first * (pieces - 1), self.percent) is None
+        used = Used(piece.used + first, by_address.bytes + first, by_agent.bytes + first, origin.address is not None)
+        return self._over(piece, used, more) is None
 
     async def require(
         self,
@@ -74,44 +84,73 @@ class FairShares:
         count: Limit | None = None,
         bytes: Limit | None = None,
         records: int = 0,
+        fair: bool = True,
         holds: str,
         what: str,
         then: str,
         retry_after: float | None = None,
+        named: str | None = None,
     ) -> None:
-        """Refuse a piece that would pass the share of its agent, or of the agent's address. Raises ``error``.
+        """Refuse a piece that would pass a limit, or a share of it. Raises ``error``.
 
-        ``held`` tells what they have, and is asked only if somebody may have a share; ``records`` is how many there are
-        of all. The sentence is "{holds} 77 {what} from agent X, and a fair share is 77 at this moment; {then}".
+        ``held`` tells what they have, and is asked only if a limit is near; ``records`` is how many there are of all.
+        What is not ``fair`` has no share: it may come until all have as much as they may hold together. The sentence
+        is "{holds} 95 of 100 {what}, 81 of them from agent X, and its fair share is 81 at this moment; {then}". For X
+        it says ``named``, if that is given.
         """
         if not self._contended(count, bytes, records):
             return
-        by_address, by_agent = await held()
-        known = origin.address is not None
-        for limit, unit, address, agent in (
-            (count, what, by_address.count, by_agent.count),
-            (bytes, f"bytes of {what}", by_address.bytes, by_agent.bytes),
-        ):
+        theirs = await held() if fair and self.percent < 100 else None
+        for limit, unit in ((count, what), (bytes, f"bytes of {what}")):
             if limit is None:
                 continue
-            used = shares.Used(limit.used, address if known else None, agent)
-            over = shares.used_up(int(limit.limit), used, limit.size, self.percent)
-            if over is None:
-                continue
-            whose = f"agent {origin.agent}" if over.level is shares.Level.AGENT else "your address"
-            more = "" if limit.size == 1 else f", which {limit.size} more would pass"
-            raise error(
-                f"{holds} {over.used} {unit} from {whose}, and a fair share is {over.most} at this moment{more}; "
-                f"{then}",
-                limit=over.most,
-                actual=over.used + limit.size,
-                retry_after=retry_after,
-                current={"share_of": over.level.value, "used": over.used},
-            )
+            if theirs is None:
+                most = self._most(limit)
+                over = Share(Level.ALL, most, limit.used) if limit.used + limit.size > most else None
+            else:
+                address, agent = (usage.count if limit is count else usage.bytes for usage in theirs)
+                used = Used(limit.used, address, agent, origin.address is not None)
+                over = self._over(limit, used, limit.size)
+            if over is not None:
+                raise error(
+                    f"{holds} {limit.used} of {int(limit.limit)} {unit}"
+                    f"{_why(over, limit, named or origin.agent)}; {then}",
+                    limit=over.most,
+                    actual=over.used + limit.size,
+                    retry_after=retry_after,
+                    current=_current(over, error),
+                )
+
+    def _over(self, limit: Limit, used: Used, size: int) -> Share | None:
+        """Return the share that a piece would pass, or the limit itself if there are no shares."""
+        most = self._most(limit)
+        if self.percent == 100:
+            return Share(Level.ALL, most, used.by_all) if used.by_all + size > most else None
+        return shares.used_up(int(limit.limit), used, size, self.percent, most)
+
+    def _most(self, limit: Limit) -> int:
+        return self.bound(int(limit.limit)) if limit.most is None else int(limit.most)
 
     def _contended(self, count: Limit | None, bytes: Limit | None, records: int) -> bool:
-        if self.percent == 100:
-            return False
-        if records >= _ASKED_FROM_COUNT or (count is not None and count.used >= _ASKED_FROM_COUNT):
+        if self.percent < 100 and max(records, 0 if count is None else count.used) >= _ASKED_FROM_COUNT:
             return True
-        return any(x is not None and x.used + x.size > x.limit * self._asked_from for x in (count, bytes))
+        return any(
+            x is not None and x.used + x.size > min(x.limit * self._asked_from, self._most(x)) for x in (count, bytes)
+        )
+
+
+def _why(over: Share, limit: Limit, agent: str) -> str:
+    """Say, after how much of a limit is used, why no more comes."""
+    if over.level is Level.ALL:
+        why = "" if over.most == int(limit.limit) else f", and no more than {over.most} fit"
+    else:
+        whose = f"agent {agent}" if over.level is Level.AGENT else "your address"
+        why = f", {over.used} of them from {whose}, and its fair share is {over.most} at this moment"
+    return why if limit.size == 1 else f"{why}, and this needs {limit.size} more"
+
+
+def _current(over: Share, error: type[Any]) -> dict[str, Any] | None:
+    free = {"free": max(over.most - over.used, 0)} if error is StorageFull else {}
+    if over.level is not Level.ALL:
+        return {"share_of": over.level.value, "used": over.used, **free}
+    return free or None

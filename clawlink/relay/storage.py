@@ -10,7 +10,7 @@ from typing import Any
 
 from clawlink.domain import file as rules
 from clawlink.domain.file import PRESENT, RESTRICTED, Content, SharedFile, Version
-from clawlink.domain.shares import Origin, Used, used_up
+from clawlink.domain.shares import Origin
 from clawlink.errors import StorageFull, TooLarge
 from clawlink.relay.complaints import Complaints
 from clawlink.relay.core import Core
@@ -50,7 +50,7 @@ class Storage:
     @property
     def over(self) -> bool:
         """Whether someone replaces a file and has gone over the ceiling for it."""
-        return self._blobs.used > self._core.limits.max_files_bytes
+        return self._blobs.used > self._core.shares.bound(self._core.limits.max_files_bytes)
 
     def open(self, content: Content) -> AbstractContextManager[Reader]:
         """Return what reads a content."""
@@ -89,25 +89,27 @@ class Storage:
         """Return True if so much room is taken that a writer may have its share."""
         return self.used + more > self._calm.size
 
-    async def require_share(self, intake: Intake, more: int) -> None:
-        """Refuse more of a content than its writer, or the writer's address, may have. Raises StorageFull.
+    async def require_room(self, intake: Intake, more: int, replacing: int) -> None:
+        """Refuse more of a content than there is room for, or than its writer may have. Raises StorageFull.
 
-        Versions of the same file do not count: they can go for the one that comes. A writer may always replace its own
-        file by one that is no larger.
+        Versions of the same file do not count: they can go for the one that comes. ``replacing`` bytes may pass all
+        limits until then. A writer may always replace its own file by one that is no larger.
         """
+        limit, shares = self._core.limits.max_files_bytes, self._core.shares
         old = await self._core.store.get(SharedFile, intake.key)
-        if old is not None and old.counts_for == intake.origin.agent and intake.size + more <= old.weight:
-            return
         replaced = 0 if old is None else old.weight
         before = max(self.used - intake.size - replaced, 0)
-        await self._core.shares.require(
+        uploads, bytes = self.under_way()
+        silent = f"; an upload that is silent for {SILENT_SECONDS:g} s makes room" if bytes else ""
+        await shares.require(
             StorageFull,
             intake.origin,
             lambda: self._held_by(intake.origin, but=intake, replaced=old),
-            bytes=Limit(self._core.limits.max_files_bytes, before, intake.size + more),
+            bytes=Limit(limit, before, intake.size + more, shares.bound(limit) + replacing - replaced),
+            fair=not (old is not None and old.counts_for == intake.origin.agent and intake.size + more <= replaced),
             holds="the relay holds",
-            what="files",
-            then="delete some, or start the relay with a higher --max-files-bytes",
+            what=f"files ({bytes} of them in {uploads} uploads under way)" if bytes else "files",
+            then=f"delete files{silent}, or start the relay with a higher --max-files-bytes",
         )
 
     async def _held_by(self, origin: Origin, *, but: Intake | None, replaced: SharedFile | None) -> Held:
@@ -117,9 +119,9 @@ class Storage:
         for other in self._coming:
             if other is not but:
                 of_address += other.size * (other.origin.address == origin.address)
-                of_agent += other.size * (other.origin.agent == origin.agent)
-        if replaced is not None:
-            of_address -= replaced.weight * (replaced.address == origin.address)
+                of_agent += other.size * (other.origin == origin)
+        if replaced is not None and replaced.address == origin.address:
+            of_address -= replaced.weight
             of_agent -= replaced.weight * (replaced.counts_for == origin.agent)
         return Usage(0, max(of_address, 0)), Usage(0, max(of_agent, 0))
 
@@ -127,16 +129,12 @@ class Storage:
         """Return how many versions of a file its writer's share has room for, beside a new one of ``size``."""
         if old is None or not old.versions or not self.contended(0):
             return 0 if old is None else len(old.versions)
-        address, agent = await self._held_by(writer, but=None, replaced=old)
-        used = Used(
-            max(self.used - old.weight, 0),
-            None if writer.address is None else address.bytes + size,
-            agent.bytes + size,
-        )
+        held = await self._held_by(writer, but=None, replaced=old)
+        limit = Limit(self._core.limits.max_files_bytes, max(self.used - old.weight - size, 0), size)
         kept = 0
         for count, version in enumerate(old.versions, 1):
             kept += version.content.size
-            if used_up(self._core.limits.max_files_bytes, used, kept, self._core.shares.percent) is not None:
+            if not self._core.shares.allow(held, writer, limit, kept):
                 return count - 1
         return len(old.versions)
 
@@ -188,22 +186,6 @@ class Storage:
         """Note that a writer that was to replace a file is done."""
         self._replaced.discard(key)
 
-    def require_room(self, key: str, growth: int, replacing: int) -> None:
-        """Refuse what does not fit, also if it takes the place of what it replaces. Raises StorageFull."""
-        limit = self._core.limits.max_files_bytes
-        if self.used + growth <= limit + replacing:
-            return
-        uploads, bytes = self.under_way()
-        partly = f" ({bytes} of them in {uploads} uploads under way)" if bytes else ""
-        silent = f"; an upload that is silent for {SILENT_SECONDS:g} s makes room" if bytes else ""
-        raise StorageFull(
-            f"all files together may have {limit} bytes; {self.used} are in use{partly}, {self.free} are free, and "
-            f"{key!r} needs {growth} more; delete files{silent}, or start the relay with a higher --max-files-bytes",
-            limit=limit,
-            actual=self.used + growth,
-            current={"free": self.free},
-        )
-
 
 class Intake:
     """A content that comes in parts. It must come to ``keep`` or ``discard``."""
@@ -236,15 +218,14 @@ class Intake:
             self._storage.reclaim(size - self._storage.free)
         if size > self._storage.free and self._replacing is None:
             self._replacing = await self._storage.replaces(self.key)
-        self._storage.require_room(self.key, size, self._replacing or 0)
         if self._storage.contended(size):
-            await self._storage.require_share(self, size)
+            await self._storage.require_room(self, size, self._replacing or 0)
         await self._storage.require_memory(self.size, size)
 
     async def write(self, data: bytes) -> None:
         """Take a part. Raises TooLarge, StorageFull."""
         self._storage.require_size(self.key, self.size + len(data), self._field)
-        if len(data) > self._storage.free or self._storage.contended(len(data)):
+        if self._storage.contended(len(data)):
             await self._require_room(len(data))
         else:
             await self._storage.require_memory(self.size, len(data))

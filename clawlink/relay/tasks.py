@@ -23,7 +23,7 @@ from clawlink.relay.clock import iso
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.grants import Grants
 from clawlink.relay.ids import derived, end_id, split_receipt
-from clawlink.relay.mailbox import Mailbox
+from clawlink.relay.mailbox import Mailbox, Purpose
 from clawlink.relay.task_reads import read_task
 from clawlink.relay.upkeep import Upkeep
 from clawlink.store.base import Conflict, Drop, Put
@@ -151,7 +151,7 @@ class Tasks:
             now=now,
         )
         if TaskState(ask.status) in FINAL or ask.result is not None or (ask.progress is None and ask.note is None):
-            await self._mailbox.require_room(new, answers=True)
+            await self._mailbox.require_room(new, Purpose.ANSWER if TaskState(ask.status) in FINAL else Purpose.REPORT)
             if ask.attachments:
                 await self._grants.to_agent(sender, ask.attachments, requester, answers=True)
             first = await self._mailbox.put_once(new)
@@ -166,7 +166,7 @@ class Tasks:
             return cast("RecipientInfo | None", shown)
         if ask.attachments:
             await self._grants.to_agent(sender, ask.attachments, requester, answers=True)
-        told = await self._mailbox.put_notice(replace(new, merge=rules.merge_of(task.id)), answers=True)
+        told = await self._mailbox.put_notice(replace(new, merge=rules.merge_of(task.id)), Purpose.ANSWER)
         return cast("RecipientInfo | None", shown) if told else None
 
     async def _commit(self, task: Task, moved: Task, d: Delivery | None) -> None:
@@ -267,7 +267,7 @@ class Tasks:
                 body=body,
                 now=now,
             )
-            await self._mailbox.require_room(new, answers=True)
+            await self._mailbox.require_room(new, Purpose.REPORT)
             await self._mailbox.put_once(new)
         living = () if d is None else (Put(delivery_rules.beside_record(d, d.visible_at, expires_at=moved.expires_at)),)
         await core.commit(task.home, Put(moved), *living)

@@ -18,7 +18,7 @@ from clawlink.relay.agents import Agents
 from clawlink.relay.clock import iso
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import derived, end_id
-from clawlink.relay.mailbox import Mailbox
+from clawlink.relay.mailbox import Mailbox, Purpose
 from clawlink.relay.pools import Pools
 from clawlink.relay.task_reads import read_task
 from clawlink.relay.turns import SLICE, Turns
@@ -119,7 +119,7 @@ class Upkeep:
             new = self._mailbox.new(
                 end_id(task.id), requester, sender=Sender(by or requester, None, key), body=body, now=now
             )
-            if by != requester and await self._mailbox.has_room(new, answers=True):
+            if by != requester and await self._mailbox.has_room(new, Purpose.ANSWER):
                 await self._mailbox.put(new)
             else:
                 await core.commit(requester, Put(delivery_rules.placeholder(new, keep=core.limits.retention)))
@@ -256,8 +256,9 @@ class Upkeep:
         this moment. Where they lag it is to be done again, which tells nobody twice of a task in ``waiting``.
         """
         core = self._core
-        most = core.limits.max_mailbox_messages
-        held = [d.id for d in await core.store.first(Delivery, by_owner(agent.id), core.limits.max_open_tasks)]
+        most = core.shares.bound(core.limits.max_mailbox_messages)
+        open_tasks = core.shares.bound(core.limits.max_open_tasks)
+        held = [d.id for d in await core.store.first(Delivery, by_owner(agent.id), open_tasks)]
         after: str | None = None
         turns = Turns()
         while True:
@@ -376,7 +377,8 @@ class Upkeep:
                 now=now,
                 level=Priority.HIGH.level,
                 merge="task:" + task.id,
-            )
+            ),
+            Purpose.ANSWER,
         )
 
     def _update(self, id: str, to: str, task: Task, by: str | None, note: str | None, now: float) -> TaskUpdate:

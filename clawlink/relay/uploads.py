@@ -196,24 +196,13 @@ class Uploads:
         while len(self._by_id) >= limit:
             oldest = next((upload for upload in self._by_id.values() if upload.written is not None), None)
             if oldest is None:
-                raise StorageFull(
-                    f"{limit} uploads may be under way, and as many are; finish or end one, "
-                    "or start the relay with a higher --max-uploads",
-                    limit=limit,
-                    actual=limit + 1,
-                )
+                break
             self._remove(oldest.id)
-        await self._require_share(owner, limit)
-
-    async def _require_share(self, owner: Agent, limit: int) -> None:
-        """Refuse more than a fair share of all uploads. Raises StorageFull."""
         under_way = [upload for upload in self._by_id.values() if upload.written is None]
 
         async def held() -> Held:
-            return (
-                Usage(sum(upload.address == owner.address for upload in under_way), 0),
-                Usage(sum(upload.owner == owner.id for upload in under_way), 0),
-            )
+            owners = [upload.owner for upload in under_way if upload.address == owner.address]
+            return Usage(len(owners), 0), Usage(owners.count(owner.id), 0)
 
         await self._core.shares.require(
             StorageFull,
@@ -222,7 +211,7 @@ class Uploads:
             count=Limit(limit, len(under_way), 1),
             holds="the relay has",
             what="uploads under way",
-            then="finish or end one, or raise --max-uploads",
+            then="finish or end one, or start the relay with a higher --max-uploads",
         )
 
     def get(self, id: str) -> Upload:

@@ -130,7 +130,7 @@ class Store(Protocol):
         """Count the records that carry index ``key``, and their weight."""
 
     async def usage_from(self, kind: type[R], key: str, address: str | None, agent: str) -> tuple[Usage, Usage]:
-        """Count those of an index that come from an address, and those from an agent. They need an ``origin``."""
+        """Count those of an index that come from an address, and those from an agent at it. They need an ``origin``."""
 
     async def load(self, mailbox: str) -> Usage:
         """Count what a mailbox holds: pending deliveries and dead letters."""
@@ -142,7 +142,7 @@ class Store(Protocol):
         """Count what all mailboxes hold."""
 
     async def load_from(self, mailbox: str | None, address: str | None, agent: str) -> tuple[Usage, Usage]:
-        """Count what a mailbox holds from an address, and from an agent; without a mailbox, what all of them hold."""
+        """Count what a mailbox holds from an address, and from an agent at it; without a mailbox, what all hold."""
 
     async def memory(self) -> int:
         """Return about how many bytes all records take, tables and index entries included, of memory or of the disk."""

@@ -22,7 +22,7 @@ SHARE_BYTES = 190
 
 
 class Shares:
-    """How many records, and how many bytes, come from each address and from each agent.
+    """How many records, and how many bytes, come from each address and from each agent at it.
 
     They are counted from the first question on, for most indexes and mailboxes are never asked.
     """
@@ -31,23 +31,22 @@ class Shares:
 
     def __init__(self) -> None:
         self._by_address: dict[str | None, list[int]] = {}
-        self._by_agent: dict[str, list[int]] = {}
+        self._by_agent: dict[tuple[str | None, str], list[int]] = {}
 
     def change(self, origin: tuple[str | None, str], count: int, size: int) -> int:
         """Count records in, or out again. Return by how many bytes memory has grown."""
-        address, agent = origin
-        return _change(self._by_address, address, count, size) + _change(self._by_agent, agent, count, size)
+        return _change(self._by_address, origin[0], count, size) + _change(self._by_agent, origin, count, size)
 
     def of(self, address: str | None, agent: str) -> tuple[Usage, Usage]:
-        """Return what comes from the address, and what comes from the agent."""
-        return _usage(self._by_address.get(address)), _usage(self._by_agent.get(agent))
+        """Return what comes from the address, and what comes from the agent at it."""
+        return _usage(self._by_address.get(address)), _usage(self._by_agent.get((address, agent)))
 
     @property
     def memory(self) -> int:
         return SHARE_BYTES * (len(self._by_address) + len(self._by_agent))
 
 
-def _change(table: dict[Any, list[int]], key: str | None, count: int, size: int) -> int:
+def _change(table: dict[Any, list[int]], key: Any, count: int, size: int) -> int:
     share = table.get(key)
     if share is None:
         table[key] = [count, size]

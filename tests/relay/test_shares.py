@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from clawlink.domain import shares as rules
+from clawlink.domain.message import TaskResponse, TaskUpdate
 from clawlink.domain.shares import Origin
 from clawlink.errors import KeyReused, MailboxFull, Refused, RelayFull, StorageFull
 from clawlink.protocol import requests
@@ -51,7 +52,7 @@ async def test_one_agent_does_not_fill_a_mailbox_by_number() -> None:
     scene = Crowd(max_mailbox_messages=200, **FAST)
     await scene.join("home/victim", "bad/a", "good/b")
     taken, refusal = await scene.flood("bad/a", "home/victim")
-    assert taken == 162  # 81 % of the limit
+    assert taken == 143  # 71 % of the limit
     assert isinstance(refusal, MailboxFull)
     assert refusal.current == {"share_of": "agent", "used": taken}
     assert (refusal.limit, refusal.actual) == (taken, taken + 1)
@@ -69,7 +70,7 @@ async def test_one_agent_does_not_fill_a_mailbox_by_bytes() -> None:
     scene = Crowd(max_mailbox_bytes=1_000_000, **FAST)
     await scene.join("home/victim", "bad/a", "good/b")
     taken, refusal = await scene.flood("bad/a", "home/victim", "x" * 45_000)
-    assert 16 <= taken <= 20
+    assert 14 <= taken <= 16
     assert isinstance(refusal, MailboxFull)
     await scene.send("good/b", "home/victim", "x" * 45_000)
 
@@ -87,11 +88,61 @@ async def test_puppets_of_an_address_share_what_one_of_it_had() -> None:
     await scene.send("good/b", "home/victim")
 
 
+async def test_newcomers_get_in_when_others_have_filled_the_limit_and_the_share_of_an_address() -> None:
+    for addresses, puppets in ((6, 1), (5, 8), (20, 2), (50, 1), (1, 100)):
+        scene = Crowd(max_mailbox_messages=2000, **FAST)
+        bad = [f"bad{n}/{puppet}" for n in range(addresses) for puppet in range(puppets)]
+        await scene.join("home/victim", "good/b", "good/c", "bad0/honest", *bad)
+        for agent in bad:
+            await scene.flood(agent, "home/victim")
+        held = (await scene.store.load("home/victim")).count
+        assert (held >= 1980) == (addresses > 1), (addresses, puppets)
+        for n in range(3):
+            await scene.send("good/b", "home/victim", n)
+        await scene.send("good/c", "home/victim")
+        if addresses == 1:
+            await scene.send("bad0/honest", "home/victim")
+        _, refusal = await scene.flood("bad0/0", "home/victim")
+        assert refusal.current["share_of"] in ("address", "agent")
+        assert f" {(await scene.store.load('home/victim')).count} of 2000 messages, " in refusal.message
+
+
+async def test_what_becomes_of_a_task_reaches_a_mailbox_that_others_have_filled() -> None:
+    scene = Crowd(max_mailbox_messages=50, message_ttl=1e6, rate_copies=0.0, **FAST)
+    crowd = [f"bad{n}/a" for n in range(20)]
+    await scene.join("home/asker", "work/w", "work/v", "good/b", *crowd)
+    answered = await scene.delegate("home/asker", to_agent="work/w")
+    late = await scene.delegate("home/asker", to_agent="work/w", deadline=600.0)
+    going = await scene.delegate("home/asker", to_agent="work/w")
+    left = await scene.delegate("home/asker", to_agent="work/v")
+    await scene.take("work/w", lease=3600.0)
+    for agent in crowd:
+        await scene.flood(agent, "home/asker")
+    assert (await scene.store.load("home/asker")).count >= 50
+    await scene.respond("work/w", answered, result="done")
+    ask = requests.Respond(from_agent="work/w", message_id=going, status="in_progress", note="half")
+    assert (await scene.relay.tasks.respond(await scene.agent("work/w"), ask)).recipient is not None
+    await scene.leave("work/v")
+    for _ in range(7):
+        for agent in ("home/asker", "work/w", "good/b"):
+            await scene.agent(agent)
+        await scene.let_pass(100.0)
+    sent = await scene.broadcast("good/b", "news")
+    assert sent.refused == 0
+    said = await scene.read("home/asker")
+    told = {
+        (m.message_id if isinstance(m, TaskResponse) else m.task_id, m.status)
+        for m in said
+        if isinstance(m, TaskResponse | TaskUpdate)
+    }
+    assert {(answered, "completed"), (late, "expired"), (going, "in_progress"), (left, "returned")} <= told
+
+
 async def test_ten_agents_of_a_machine_fill_its_share_together() -> None:
     scene = Crowd(max_mailbox_messages=200, **FAST)
     friends = [f"home/{n}" for n in range(10)]
     await scene.join("home/victim", *friends)
-    for n in range(16):
+    for n in range(15):
         for friend in friends:
             await scene.send(friend, "home/victim", n)
 
@@ -100,7 +151,7 @@ async def test_tasks_count_as_messages_do_and_answers_are_of_those_who_answer() 
     scene = Crowd(max_mailbox_messages=100, **FAST)
     await scene.join("bad/a", "home/work", "good/b")
     taken, _ = await taken_of(lambda n: scene.delegate("bad/a", to_agent="home/work"))
-    assert taken == 81
+    assert taken == 72
     id = await scene.delegate("good/b", to_agent="home/work")
     await scene.take("home/work")
     await scene.respond("home/work", id)
@@ -114,7 +165,7 @@ async def test_one_address_does_not_fill_the_relay() -> None:
     taken, refusal = await taken_of(lambda n: scene.send("bad/a", boxes[n % 20], f"{n}" + "x" * 20_000))
     assert isinstance(refusal, RelayFull)
     assert refusal.current["share_of"] == "agent"
-    assert 36 <= taken <= 40
+    assert 33 <= taken <= 36
     await scene.send("good/b", boxes[0], "x" * 20_000)
 
 
@@ -140,7 +191,7 @@ async def test_one_address_does_not_take_all_uploads() -> None:
         await scene.relay.uploads.create(await scene.agent(owner), ask, 10, "")
 
     taken, refusal = await taken_of(lambda n: begin(f"bad/{n // 10}", n))
-    assert taken in (71, 72)
+    assert 62 <= taken <= 72
     assert isinstance(refusal, StorageFull)
     assert refusal.current["share_of"] in ("address", "agent")
     await begin("good/b", 0)
@@ -150,7 +201,7 @@ async def test_where_no_address_is_known_agents_share_the_whole_limit() -> None:
     scene = Crowd(max_mailbox_messages=200, **FAST)
     await scene.register("victim", "a", "b")
     taken, refusal = await scene.flood("a", "victim")
-    assert taken == 180
+    assert taken == 158
     assert refusal.current["share_of"] == "agent"
     await scene.send("b", "victim")
 
@@ -164,7 +215,7 @@ async def test_open_tasks_of_an_agent_are_shared() -> None:
         await scene.take("home/work")
 
     taken, refusal = await taken_of(give)
-    assert (taken, refusal.current) == (81, {"share_of": "agent", "used": 81})
+    assert (taken, refusal.current) == (72, {"share_of": "agent", "used": 72})
     assert "tasks without a final answer" in refusal.message
     id = await scene.delegate("good/b", to_agent="home/work")
     await scene.take("home/work")
@@ -180,7 +231,7 @@ async def test_one_agent_does_not_open_all_pools() -> None:
     scene = Crowd(max_pools=10, **FAST)
     await scene.join("bad/a", "good/b")
     taken, refusal = await taken_of(lambda n: scene.delegate("bad/a", capability=[f"skill{n}"]))
-    assert (taken, refusal.current) == (9, {"share_of": "address", "used": 9})
+    assert (taken, refusal.current) == (8, {"share_of": "agent", "used": 8})
     assert isinstance(refusal, RelayFull)
     await scene.delegate("bad/a", capability=["skill0"])  # the pool is there
     await scene.delegate("good/b", capability=["other"])
@@ -216,10 +267,10 @@ async def test_one_agent_does_not_take_all_places_of_files_by_locks() -> None:
         )
 
     taken, refusal = await taken_of(lambda n: lock("bad/a", f"a{n}"))
-    assert (taken, refusal.current) == (81, {"share_of": "agent", "used": 81})
+    assert (taken, refusal.current) == (72, {"share_of": "agent", "used": 72, "free": 0})
     assert isinstance(refusal, StorageFull)
     taken, refusal = await taken_of(lambda n: write(scene, "bad/b", f"b{n}", 1))
-    assert taken + 81 <= 90
+    assert taken + 72 <= 90
     await lock("bad/a", "a0")  # it has its place
     await lock("good/c", "c")
     await write(scene, "good/c", "c", 1)
@@ -230,7 +281,7 @@ async def test_one_agent_does_not_take_all_bytes_of_files() -> None:
     scene = Crowd(max_files_bytes=100_000, rate_files=0.0, rate_address=0.0, rate_copies=0.0)
     await scene.join("bad/a", "good/b")
     taken, refusal = await taken_of(lambda n: write(scene, "bad/a", f"a{n}", 10_000))
-    assert (taken, refusal.current) == (8, {"share_of": "agent", "used": 80_000})
+    assert (taken, refusal.current) == (7, {"share_of": "agent", "used": 70_000, "free": 875})
     assert isinstance(refusal, StorageFull)
     await write(scene, "good/b", "b", 10_000)
     for _ in range(3):  # of its own file the old version goes
@@ -276,11 +327,11 @@ def test_pieces_that_are_allowed_together_are_allowed_one_after_the_other() -> N
             origin = Origin("here" if known else None, "ann")
             held, by_address, by_agent = address + others, address, agent
             theirs = Usage(1, by_address), Usage(1, by_agent)
-            if not shares.allow(theirs, origin, Limit(100, held, 3), pieces):
+            if not shares.allow(theirs, origin, Limit(100, held, 3), 3 * (pieces - 1)):
                 continue
             allowed += 1
             for piece in range(pieces):
-                used = rules.Used(held, by_address if known else None, by_agent)
+                used = rules.Used(held, by_address, by_agent, known)
                 assert rules.used_up(100, used, 3, 80) is None, (address, agent, others, pieces, piece, known)
                 held, by_address, by_agent = held + 3, by_address + 3, by_agent + 3
     assert allowed > 500
@@ -304,17 +355,17 @@ async def test_a_write_that_takes_its_time_finds_no_place_that_is_taken_meanwhil
         await asyncio.sleep(0)
     go.set()
     done = await asyncio.gather(*under_way, return_exceptions=True)
-    assert sum(result is None for result in done) == 9
-    assert sum(isinstance(result, StorageFull) for result in done) == 6
+    assert sum(result is None for result in done) == 8
+    assert sum(isinstance(result, StorageFull) for result in done) == 7
     await write(scene, "good/b", "b", 1)
 
 
 async def test_a_deleted_file_counts_for_the_agent_that_deletes_it() -> None:
     scene = Crowd(max_files=40, rate_files=0.0, rate_address=0.0)
     await scene.join("bad/a", "good/b")
-    for n in range(30):
+    for n in range(26):
         await write(scene, "good/b", f"b{n}", 1)
-    for n in range(30):
+    for n in range(26):
         await scene.relay.files.delete(await scene.agent("bad/a"), f"b{n}", None)
     await write(scene, "good/b", "again", 1)
     taken, refusal = await taken_of(lambda n: write(scene, "bad/a", f"a{n}", 1))

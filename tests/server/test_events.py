@@ -351,7 +351,7 @@ async def test_one_that_does_not_read_is_cut_off(serve: Serve, until: Until, mon
     await relay.register("Ann", agent_id="a")
     await relay.register("Bob", agent_id="b")
     for n in range(12):
-        await send(relay, "a", "b", f"{n:02}" + "x" * 1_000_000)
+        await send(relay, "a", "b", f"{n:02}" + "x" * 900_000)
     connection = await connect(relay.url, receive_buffer=4096)
     await connection.send(request("GET", path_of("b", kind="events", lease=3600)))
     await until(lambda: relay.app.events.leaving > 0)

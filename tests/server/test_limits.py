@@ -75,7 +75,7 @@ async def test_max_mailbox_messages(serve: Serve, clock: Clock) -> None:
     for _ in range(3):
         await send(relay, "a", "b")
     body = await refused(relay.post("/send", message()), 429, "mailbox_full")
-    assert (body["limit"], body["actual"]) == (3, 3)
+    assert (body["limit"], body["actual"]) == (3, 4)
     assert body["retry_after"] > 0
     await refused(relay.post("/delegate", task()), 429, "mailbox_full")
     (got, *_) = await claim(relay, "b", 3)
@@ -84,7 +84,7 @@ async def test_max_mailbox_messages(serve: Serve, clock: Clock) -> None:
 
 
 async def test_max_mailbox_bytes(serve: Serve, clock: Clock) -> None:
-    relay = await limited(serve, clock, "--max-mailbox-bytes", "2000")
+    relay = await limited(serve, clock, "--max-mailbox-bytes", "2000", "--fair-share", "100")
     await send(relay, "a", "b", "x" * 700)
     body = await refused(relay.post("/send", message("x" * 1000)), 429, "mailbox_full")
     assert body["limit"] == 2000
@@ -99,13 +99,13 @@ async def test_max_open_tasks(serve: Serve, clock: Clock) -> None:
     for got in await claim(relay, "b", 2):
         await ack(relay, "b", got.receipt)
     body = await refused(relay.post("/delegate", task()), 429, "mailbox_full")
-    assert (body["limit"], body["actual"]) == (2, 2)
+    assert (body["limit"], body["actual"]) == (2, 3)
     await respond(relay, "b", first)
     await delegate(relay, "a", "b")
 
 
 async def test_max_stored_bytes(serve: Serve, clock: Clock) -> None:
-    relay = await limited(serve, clock, "--max-stored-bytes", "3000")
+    relay = await limited(serve, clock, "--max-stored-bytes", "3000", "--fair-share", "100")
     await send(relay, "a", "b", "x" * 1000)
     await send(relay, "b", "a", "x" * 1000)
     body = await refused(relay.post("/send", message("x" * 1000)), 429, "relay_full")
@@ -118,11 +118,11 @@ async def test_max_stored_bytes(serve: Serve, clock: Clock) -> None:
 
 async def test_fair_share(serve: Serve, clock: Clock) -> None:
     relay = await limited(serve, clock, "--max-mailbox-messages", "20")
-    for _ in range(17):
+    for _ in range(15):
         await send(relay, "a", "b")
     body = await refused(relay.post("/send", message()), 429, "mailbox_full")
-    assert (body["limit"], body["actual"]) == (17, 18)
-    assert body["current"] == {"share_of": "agent", "used": 17}
+    assert (body["limit"], body["actual"]) == (15, 16)
+    assert body["current"] == {"share_of": "agent", "used": 15}
     assert body["retry_after"] > 0
     await send(relay, "b", "b")
     relay = await limited(serve, clock, "--max-mailbox-messages", "20", "--fair-share", "100")
@@ -161,7 +161,7 @@ async def test_max_data(serve: Serve, clock: Clock) -> None:
 async def test_max_agents(serve: Serve, clock: Clock) -> None:
     relay = await limited(serve, clock, "--max-agents", "2")
     body = await refused(relay.post("/register", {"name": "third"}), 429, "relay_full")
-    assert (body["limit"], body["actual"]) == (2, 2)
+    assert (body["limit"], body["actual"]) == (2, 3)
     await relay.register("a", agent_id="a")
     await ok(relay.ask("DELETE", "/agents/b"))
     await relay.register("third")
@@ -575,7 +575,7 @@ async def test_max_pools(serve: Serve, clock: Clock) -> None:
     for capability in ("one", "two", "ONE"):
         await ok(relay.post("/delegate", pooled(capability)))
     body = await refused(relay.post("/delegate", pooled("three")), 429, "relay_full")
-    assert (body["limit"], body["actual"]) == (2, 2)
+    assert (body["limit"], body["actual"]) == (2, 3)
     assert body["retry_after"] > 0
     for _ in range(2):
         got = await claim_one(relay, "b")

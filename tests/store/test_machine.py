@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 MAILBOXES = ("mia", "eve")
 IDS = tuple("abcdefgh")
-SENDERS = (("otto", "10.0.0.1"), ("ada", "10.0.0.1"), ("tim", "10.0.0.2"), ("unknown", None))
+SENDERS = (("otto", "10.0.0.1"), ("otto", "10.0.0.2"), ("ada", "10.0.0.1"), ("tim", "10.0.0.2"), ("unknown", None))
 MERGES = (None, "file:x", "file:y")
 KEYS = (
     SETTLED,
@@ -95,7 +95,8 @@ def usage(found: Sequence[Delivery]) -> Usage:
 
 
 def shares(found: Sequence[Delivery], address: str | None, sender: str) -> tuple[Usage, Usage]:
-    return usage([d for d in found if d.address == address]), usage([d for d in found if d.sender == sender])
+    here = [d for d in found if d.address == address]
+    return usage(here), usage([d for d in here if d.sender == sender])
 
 
 def counted(store: MemoryStore) -> int:

@@ -170,55 +170,49 @@ class Events:
 
     async def _require_room(self, origin: Origin, growth: int, *, count: int = 0) -> None:
         """Refuse an event, or more contents of one, beyond a limit or a share of it. Raises RelayFull, StorageFull."""
-        limits = self._settings
-        used = await self._core.store.usage(Pointer, KNOWN)
-        if used.count + count > limits.max_events and not await self._make_room():
-            raise RelayFull(
-                f"the relay knows {used.count} events of AgentRelay and takes no more than {limits.max_events}; "
-                "try again when some have expired, or raise --max-events",
-                limit=limits.max_events,
-                actual=used.count + count,
-                retry_after=_FULL_RETRY_SECONDS,
-            )
+        if count:
+            used = await self._core.store.usage(Pointer, KNOWN)
+            if used.count + count > self._settings.max_events:
+                await self._make_room()
         if growth > 0 or count:
             await self._core.memory.require(growth + count * NEW_RECORD_BYTES)
-        if growth > 0 and used.bytes + growth > limits.max_events_bytes:
-            raise StorageFull(
-                f"the contents of all events together may have {limits.max_events_bytes} bytes; {used.bytes} are in "
-                f"use and this one needs {growth} more; share large contents as a file, or raise --max-events-bytes",
-                limit=limits.max_events_bytes,
-                actual=used.bytes + growth,
-                current={"free": max(limits.max_events_bytes - used.bytes, 0)},
-            )
-        await self._require_share(origin, growth, count)
-
-    async def _require_share(self, origin: Origin, growth: int, count: int) -> None:
-        limits, store = self._settings, self._core.store
-        used = await store.usage(Pointer, KNOWN)
-        of_events = Limit(limits.max_events, used.count, count) if count else None
-        of_bytes = Limit(limits.max_events_bytes, used.bytes, growth) if growth > 0 else None
-        shares = self._core.shares
         try:
-            await shares.require(
-                RelayFull,
-                origin,
-                lambda: shares.under(origin, (Pointer, KNOWN)),
-                count=of_events,
-                bytes=of_bytes,
-                records=used.count,
-                holds="the relay knows",
-                what="events of AgentRelay",
-                then="try again when some have expired, or raise --max-events or --max-events-bytes",
-                retry_after=_FULL_RETRY_SECONDS,
-            )
-        except RelayFull:
-            sent = await store.first(Pointer, rules.sent_by(origin.agent), _SLICE)
+            await self._require_share(origin, growth, count)
+        except (RelayFull, StorageFull):
+            sent = await self._core.store.first(Pointer, rules.sent_by(origin.agent), _SLICE)
             over = [pointer for pointer in sent if not pointer.event.present]
             if not over:
                 raise
             for pointer in over:
                 await self._forget(pointer.id)
             await self._require_share(origin, growth, count)
+
+    async def _require_share(self, origin: Origin, growth: int, count: int) -> None:
+        limits, shares = self._settings, self._core.shares
+        used = await self._core.store.usage(Pointer, KNOWN)
+
+        if count:
+            await shares.require(
+                RelayFull,
+                origin,
+                lambda: shares.under(origin, (Pointer, KNOWN)),
+                count=Limit(limits.max_events, used.count, count),
+                holds="the relay knows",
+                what="events of AgentRelay",
+                then="try again when some have expired, or raise --max-events",
+                retry_after=_FULL_RETRY_SECONDS,
+            )
+        if growth > 0:
+            await shares.require(
+                StorageFull,
+                origin,
+                lambda: shares.under(origin, (Pointer, KNOWN)),
+                bytes=Limit(limits.max_events_bytes, used.bytes, growth),
+                records=used.count,
+                holds="the relay holds",
+                what="events of AgentRelay",
+                then="share large contents as a file, or raise --max-events-bytes",
+            )
 
     async def _make_room(self) -> bool:
         """Forget the events that have been over for longest; tell whether there were any."""
