@@ -26,7 +26,7 @@ LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 class ServerConfig:
     """How one relay runs. ``token`` None means that it asks for none.
 
-    Without a ``secret`` it makes one that ends with it. ``kept`` is the folder of a token that was made and kept.
+    Without a ``secret`` it makes one that ends with it. ``kept`` is the folder of a token that the relay has made.
     ``data`` is the folder that survives a restart, None for memory alone. ``doors`` has the settings of doors, by name;
     a door that is missing there has its defaults.
     """
@@ -65,12 +65,12 @@ class ServerConfig:
 
         try:
             return ip_address(self.host).is_loopback
-        except ValueError:  # a name, and nobody knows what it stands for elsewhere
+        except ValueError:  # a name, whose address elsewhere is not known
             return False
 
     @property
     def operated_locally(self) -> bool:
-        """Whether this machine has the operator's right without a token: nobody else can reach the relay."""
+        """True if this machine has the operator's right without a token: no other machine can reach the relay."""
         return self.on_loopback and self.token is None and not (self.allow_hosts or self.trust_proxies)
 
     @property
@@ -94,5 +94,5 @@ def variable(flag: str) -> str:
 
 
 def from_environment(flag: str, environ: Mapping[str, str] = os.environ) -> str | None:
-    """Return what the environment says for a flag; an empty variable says nothing."""
+    """Return the environment's value for a flag; None if the variable is empty or missing."""
     return environ.get(variable(flag)) or None

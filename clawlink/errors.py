@@ -44,11 +44,11 @@
     ├── RelayUnreachable          raised by clients     nobody answered at that address, or not in time
     └── NotARelay                 raised by clients     something answered, but it is no ClawLink relay
 
-``code`` is stable and meant for programs; the message is one sentence for people that says what to do next.
-``status`` is a hint for doors that speak HTTP; this module knows nothing of HTTP otherwise.
-``retryable`` is true where the failure passes by itself within seconds: our own clients then send the request again.
-Where a person or a peer must act first, ``retryable`` is false. A full mailbox has to be read before it takes more,
-and its ``retry_after`` says when to look again.
+``code`` is stable and meant for programs; the message is one sentence for people that names the next step. ``status``
+is a hint for doors that speak HTTP; this module knows nothing of HTTP otherwise. ``retryable`` is True if the failure
+passes by itself within seconds: ClawLink's clients then send the request again. If a person or a peer must act first,
+``retryable`` is False. A full mailbox, for example, needs its reader first, and its ``retry_after`` tells when to look
+again.
 """
 
 from __future__ import annotations
@@ -57,10 +57,10 @@ from typing import Any, ClassVar
 
 
 class ClawLinkError(Exception):
-    """Something went wrong, and the message says what to do next.
+    """The base of all errors. The message names the fault and the next step.
 
     Besides the sentence an error may name the offending ``field``, the ``limit`` and the ``actual`` value,
-    ``retry_after`` in seconds, and the ``current`` state of what the request was about.
+    ``retry_after`` in seconds, and the ``current`` state of the request's subject.
     """
 
     code: ClassVar[str] = "error"
@@ -106,7 +106,7 @@ class BadJson(BadRequest):
 
 
 class DigestMismatch(BadRequest):
-    """The content that arrived is not the one that the request gives a digest of; ``current`` is what arrived."""
+    """The content does not have the digest of the request; ``current`` is the digest of the content."""
 
     code = "digest_mismatch"
 
@@ -139,13 +139,13 @@ class UnknownAgent(NotFound):
 
 
 class UnknownTask(NotFound):
-    """No task of that id is known, or no longer."""
+    """No task with that id is known, or it was forgotten."""
 
     code = "unknown_task"
 
 
 class UnknownMessage(NotFound):
-    """No message of that id is known to this agent, or no longer."""
+    """No message with that id is known to this agent, or it was forgotten."""
 
     code = "unknown_message"
 
@@ -157,7 +157,7 @@ class UnknownFile(NotFound):
 
 
 class UnknownUpload(NotFound):
-    """No upload of that id is under way, or no longer."""
+    """No upload with that id is under way, or it was forgotten."""
 
     code = "unknown_upload"
 
@@ -190,7 +190,7 @@ class BodyTimeout(Refused):
 
 
 class Conflicted(Refused):
-    """The request does not fit the present state; ``current`` says what that is."""
+    """The request does not fit the ``current`` state."""
 
     code = "conflict"
     status = 409
@@ -209,7 +209,7 @@ class LeaseLost(Conflicted):
 
 
 class NameTaken(Conflicted):
-    """Someone else holds that name or id."""
+    """Another agent holds that name or id."""
 
     code = "name_taken"
 
@@ -227,13 +227,13 @@ class KeyReused(Conflicted):
 
 
 class BeingRead(Conflicted):
-    """Only one reader may have this file, and someone is reading it; if that breaks off, it can be read again."""
+    """The file is for one reader, and another reader reads it; if that read breaks off, the file can be read again."""
 
     code = "being_read"
 
 
 class OffsetConflict(Conflicted):
-    """The part does not follow what has arrived of the upload; ``current`` is how much that is."""
+    """The part does not follow the last byte of the upload; ``current`` is the upload's offset."""
 
     code = "offset_conflict"
 
@@ -267,14 +267,14 @@ class RangeNotSatisfiable(Refused):
 
 
 class FileLocked(Refused):
-    """Another agent holds the lock of this file; ``current`` says who, until when, and why."""
+    """Another agent holds the lock of this file; ``current`` has its holder, end and note."""
 
     code = "file_locked"
     status = 423
 
 
 class ChecksumMismatch(Refused):
-    """A part of an upload is not what its checksum says, and nothing of it was kept. The status is the one of tus."""
+    """A part of an upload does not have its checksum, and nothing of it was kept. The status is that of tus."""
 
     code = "checksum_mismatch"
     status = 460
@@ -348,7 +348,7 @@ class InternalError(ClawLinkError):
 
 
 class RelayUnreachable(ClawLinkError):
-    """Nobody answered at the relay's address, or not in time. Raised by clients."""
+    """No relay answered at the address, or not in time. Raised by clients."""
 
     code = "relay_unreachable"
     status = 0

@@ -1,7 +1,7 @@
 """Relays on the local network: announced and found by mDNS, as ClawLink 1.0.x does. Needs zeroconf, the extra ``lan``.
 
-Anyone on the network can announce anything. What is heard is text of strangers (show it as such), an address proves
-nothing about who answers there, and so no secret may go to a relay merely because it was found here.
+Anyone on the network can announce anything. An announcement is text of strangers (show it as such). Its address proves
+nothing about the relay there. So no secret may go to a relay only because it was found here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _MOST = 64
 
 
 class Found(NamedTuple):
-    """A relay that answered. All but ``url`` is text of whoever announced it."""
+    """A relay that answered. All but ``url`` is text of its announcer."""
 
     name: str
     url: str
@@ -111,7 +111,7 @@ async def announce(
 
 
 def _cut(text: str, count: int) -> str:
-    """Return as many characters as fit into so many bytes."""
+    """Return as many characters as fit into a number of bytes."""
     return text.encode()[:count].decode(errors="ignore")
 
 
@@ -120,10 +120,10 @@ def _word(fact: bool) -> str:
 
 
 def reachable_at(host: str) -> str:
-    """Return the address under which other machines most likely reach what is bound to ``host``. Sends nothing.
+    """Return the address at which other machines most likely reach a relay on ``host``. Sends nothing.
 
-    That is the address itself; for a name, what it stands for; for all addresses, the one that this machine goes out
-    by. Raises OSError if there is none that others can use.
+    It is the address itself; of a name, its address; of all addresses, that of the default route. Raises OSError if
+    others can use none.
     """
     if host in _EVERYWHERE:
         families = (socket.AF_INET6,) if host == "::" else (socket.AF_INET,) if host else tuple(_OUTSIDE)
@@ -137,10 +137,10 @@ def reachable_at(host: str) -> str:
 
 
 def addresses(host: str) -> list[str]:
-    """Return the addresses of this machine at which others may reach what is bound to all of them, IPv4 first.
+    """Return the addresses at which others may reach a relay on all addresses of this machine, IPv4 first.
 
-    ``host`` is ``0.0.0.0``, ``::`` or empty. They come from the interfaces where ifaddr is installed (zeroconf needs
-    it), else from what the machine's own name stands for.
+    ``host`` is ``0.0.0.0``, ``::`` or empty. They come from the interfaces if ifaddr is installed (zeroconf needs it),
+    else from the machine's own name.
     """
     try:
         import ifaddr
@@ -184,9 +184,9 @@ def scan(seconds: float, *, interfaces: list[str] | None = None) -> list[Found]:
 
 
 def find_one(seconds: float = FIND_SECONDS, *, interfaces: list[str] | None = None) -> Found | None:
-    """Return the one relay on the local network, or None. Raises SeveralRelays rather than guess; else as ``scan``.
+    """Return the only relay on the local network, or None. Raises SeveralRelays rather than guess; else as ``scan``.
 
-    It listens all the time that it is given: the second one may be the last to answer.
+    It listens for all of its time, because a second relay may answer last.
     """
     found, silent = asyncio.run(_listen(seconds, interfaces))
     relays = list({relay.url: relay for relay in found}.values())
@@ -234,7 +234,7 @@ async def _listen(seconds: float, interfaces: list[str] | None) -> tuple[list[Fo
 
 
 def _read(info: AsyncServiceInfo, loopback: bool) -> Found | None:
-    """Read an announcement; None if no client could use what it names."""
+    """Read an announcement; None if no client could use its address."""
     from zeroconf import IPVersion
 
     addresses = [one for one in info.parsed_addresses(IPVersion.All) if _is_usable(one, loopback=loopback)]
@@ -255,8 +255,11 @@ def _read(info: AsyncServiceInfo, loopback: bool) -> Found | None:
 
 
 def _is_usable(address: str, *, loopback: bool) -> bool:
-    """Tell whether a client can go there. Nobody on the network has a relay on *our* loopback, so that is believed
-    only where loopback is listened on; and a link-local address of IPv6 means nothing without its interface."""
+    """Tell whether a client can go there.
+
+    Nobody on the network has a relay on *our* loopback, so that is believed only where loopback is listened on; and a
+    link-local address of IPv6 means nothing without its interface.
+    """
     ip = _parsed(address)
     if ip is None or ip.is_unspecified or ip.is_multicast or (ip.version == 6 and ip.is_link_local):
         return False

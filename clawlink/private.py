@@ -22,7 +22,7 @@ def room(folder: Path, size: int = 0) -> Path:
 
 
 def fill(temporary: Path, path: Path, data: bytes) -> None:
-    """Write to what ``room`` has made, and put it in the place of ``path``. Raises OSError."""
+    """Write to the file of ``room``, and put it in the place of ``path``. Raises OSError."""
     with open(temporary, "r+b") as file:
         file.write(data)
         file.truncate()

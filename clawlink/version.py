@@ -1,4 +1,4 @@
-"""The one place that names the version and the distribution, and what else is installed under an old name."""
+"""The version, the distribution, and the check for an old distribution; no other place names them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Arguments that are given by their place or by a flag, and the order that argparse gets the words in.
+"""Arguments by place or by flag, and the order of the words for argparse.
 
-argparse tells of a required flag before a mistyped one, and loses words that stand between flags. So the words are
-sorted first: a word that has a place becomes its flag, and a flag that does not exist is told of at once.
+argparse reports a missing flag before a mistyped one, and loses words between flags. So the words are sorted first: a
+word in a place becomes its flag, and an unknown flag is reported at once.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from clawlink.cli.exits import UsageError
 
-# A mistyped flag must not lead to one of these: they lose or overwrite what somebody may need.
+# The suggestion for a mistyped flag is never one of these: they lose or overwrite data.
 _NEVER_SUGGESTED = frozenset({"--force", "--burn", "--replace", "--offline"})
 _EVERYWHERE = frozenset({"--relay", "--token", "--as", "--ca", "--timeout", "--json", "--help"})
 # Flags are alike from here on; less would take --task for --as.
@@ -31,12 +31,12 @@ class Slot(NamedTuple):
     flag: str
     dest: str
     required: bool
-    # Flags that leave this place empty: with one of them the next word is for the next place.
+    # Flags that leave this place empty: with such a flag the next word is for the next place.
     unless: tuple[str, ...]
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser with slots, whose mistakes are told in one sentence."""
+    """A parser with slots, with one sentence for each mistake."""
 
     def __init__(self, **kwargs: Any) -> None:
         ours = {
@@ -60,11 +60,11 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see: {self.prog} --help")
 
     def flags(self) -> dict[str, argparse.Action]:
-        """Return what each flag does."""
+        """Return the action of each flag."""
         return self._option_string_actions
 
     def places(self) -> list[argparse.Action]:
-        """Return what is given by its place and has no flag."""
+        """Return the arguments that have a place and no flag."""
         slots = {_place(slot.flag) for slot in self.slots}
         return [action for action in self._get_positional_actions() if action.dest not in slots]
 
@@ -97,7 +97,7 @@ def add_slot(
     kind: str | None = None,
     **kwargs: Any,
 ) -> None:
-    """Add what is given by its place, or by the flag. ``kind`` says what completes it at a prompt."""
+    """Add an argument with a place and a flag. ``kind`` names its completion at a prompt."""
     for action in (
         parser.add_argument(
             _place(flag), nargs="?", metavar=metavar, default=argparse.SUPPRESS, help=help.replace("%", "%%")
@@ -111,7 +111,7 @@ def add_slot(
 
 
 def completed_by(action: argparse.Action, kind: str) -> None:
-    """Say what completes an argument at a prompt: ``agents``, ``identities`` or ``keys``. Paths need no saying."""
+    """Set the completion of an argument at a prompt: ``agents``, ``identities`` or ``keys``. Paths need none."""
     action.kind = kind  # type: ignore[attr-defined]
 
 
@@ -129,7 +129,7 @@ def parsed(parser: Parser, words: Sequence[str], args: argparse.Namespace) -> No
 
 
 def sorted_words(parser: Parser, words: Sequence[str]) -> list[str]:
-    """Return the words as argparse reads them right: flags first, each with its value, then what has its place."""
+    """Return the words in an order for argparse: flags with their values first, then words with a place."""
     try:
         return _sorted(parser, words, guess=True)
     except _Misread:
@@ -141,7 +141,7 @@ class _Misread(Exception):
 
 
 def _sorted(parser: Parser, words: Sequence[str], *, guess: bool) -> list[str]:
-    """Sort. With ``guess`` a word that cannot be the value of a flag whose value is optional has a place of its own."""
+    """Sort the words. With ``guess``, a word that cannot be the optional value before it has its own place."""
     flags: list[str] = []
     filled = _Filled(parser)
     guessed = False
@@ -229,7 +229,7 @@ class _Filled:
             extra = " ".join(word for word, _ in self.words[len(slots) :])
             self._parser.error(f"unrecognized arguments: {extra}")
         if len(found) < len(self.words) or self._contradiction(found):
-            # A word then repeats what a flag says, or contradicts it.
+            # A word then repeats the value of a flag, or contradicts it.
             found = [(slot, word) for slot, (word, _) in zip(slots, self.words, strict=False)]
         contradiction = self._contradiction(found)
         if contradiction is not None:
@@ -257,7 +257,7 @@ def _place(flag: str) -> str:
 
 
 def _is_flag(word: str, known: dict[str, argparse.Action]) -> bool:
-    """Return True for what argparse takes for a flag. A text with spaces is none, nor is a negative number."""
+    """Return True if argparse takes the word for a flag. A text with spaces is none, nor is a negative number."""
     if not word.startswith("-") or word == "-":
         return False
     if word in known or word == "--" or word.partition("=")[0] in known:

@@ -1,4 +1,4 @@
-"""Words at a prompt: what is typed so far, what a shell needs quoted, and the scripts' own functions. Pure."""
+"""Words at a prompt: the typed line, quoting for shells, and the scripts' own functions. Pure."""
 
 from __future__ import annotations
 
@@ -89,8 +89,8 @@ _clawlink_KIND() {
   command clawlink completion --shell bash --line "$COMP_LINE" KIND -- "$1" 2>/dev/null
 }""")
 
-# bash breaks words at : and =, also within a key or an address. They are put together again, and what bash keeps of
-# them is taken from the replies.
+# bash breaks words at : and =, also within a key or an address. The function joins them again, and removes the part
+# that bash keeps from the replies.
 BASH_END = """
 
 _clawlink_complete() {

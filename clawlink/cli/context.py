@@ -24,7 +24,7 @@ _CHUNK_BYTES = 1024 * 1024
 
 
 class Context:
-    """Everything that a command needs beside its own arguments. What is costly is made when first asked for."""
+    """Everything that a command needs beside its own arguments. Costly parts are made at their first use."""
 
     def __init__(
         self, args: Namespace, *, out: TextIO | None, err: TextIO | None, environ: Mapping[str, str] = os.environ
@@ -52,9 +52,9 @@ class Context:
 
     @property
     def now(self) -> float:
-        """The time in seconds since the epoch, as the relay counts it, whatever the clock here shows.
+        """The relay's time in seconds since the epoch.
 
-        Before a relay is asked anything it is the time of the clock here.
+        Before the first request it is the time of the clock here.
         """
         return time.time() + (self._ahead if self._clients else 0.0)
 
@@ -73,7 +73,7 @@ class Context:
 
     @property
     def parent_task(self) -> str | None:
-        """The task that new work is done for: what --parent says, or else the environment. Empty is none."""
+        """The task for which new work is done: the value of --parent, or else of the environment. Empty is none."""
         from clawlink.cli.ids import task
 
         given: str | None = self.args.parent
@@ -93,7 +93,7 @@ class Context:
         self.timeout = DEFAULT_TIMEOUT
         return given
 
-    # -- who and where -------------------------------------------------------------------------------------------------
+    # -- identity and relay --------------------------------------------------------------------------------------------
 
     @cached_property
     def identities(self) -> Identities:
@@ -131,7 +131,7 @@ class Context:
 
     @cached_property
     def visitor(self) -> Client:
-        """A client that acts as nobody."""
+        """A client that acts as no agent."""
         from clawlink.cli.settings import visiting
 
         return self.connect(self.located(visiting(self.given, self.identities)._replace(saved=None)))
@@ -164,10 +164,10 @@ class Context:
         self._clients.append(client)
         return client
 
-    # -- what to type next ---------------------------------------------------------------------------------------------
+    # -- commands to copy ----------------------------------------------------------------------------------------------
 
     def command(self, *words: str, tail: str = "", **flags: str | bool) -> str:
-        """Return a command to copy that does what it says as this identity. ``tail`` stands at its end as it is."""
+        """Return a command to copy, for this identity. ``tail`` stands unchanged at its end."""
         return _typed(words, flags, self._chosen_by(), tail)
 
     def register_command(self, me: Saved) -> str:
@@ -184,7 +184,7 @@ class Context:
         several = len(self.identities.matching(named=me.name, relay=None)) > 1
         return {"relay": me.relay} if several else {}
 
-    # -- what to say ---------------------------------------------------------------------------------------------------
+    # -- texts ---------------------------------------------------------------------------------------------------------
 
     def warn(self, sentence: str) -> None:
         """Say something beside the result, on stderr."""
@@ -234,7 +234,7 @@ def _typed(
     chosen_by: Mapping[str, str | bool] | None = None,
     tail: str = "",
 ) -> str:
-    """Put a command together. What cannot be typed is shown as ``cell`` shows it, so that it cannot do harm either."""
+    """Put a command together. ``cell`` shows characters that cannot be typed, so that they do no harm."""
     from clawlink.cli.verbs import core
 
     verb = core().get(words[0])

@@ -33,9 +33,9 @@ def add_file_key(parser: ArgumentParser) -> None:
 
 
 def reader(ctx: Context) -> Client:
-    """Return a client that reads as the identity, if there is one to choose.
+    """Return a client that reads as the identity, if only one fits.
 
-    What only one may read is its own then, and files that are for it are there.
+    The identity is then the reader of a file for one reader, and sees the files for it.
     """
     from clawlink.client.identity import IdentityUnreadable, NoIdentity, SeveralIdentities
 
@@ -47,7 +47,7 @@ def reader(ctx: Context) -> Client:
 
 @contextlib.contextmanager
 def bar(ctx: Context, what: str) -> Iterator[Progress | None]:
-    """Show how far a transfer is, how fast it goes and how long it will take; only where someone watches."""
+    """Show progress, speed and remaining time of a transfer, on a terminal only."""
     if not ctx.err.terminal or ctx.json:
         yield None
         return
@@ -102,13 +102,13 @@ def tell_broken_off(ctx: Context, error: ClawLinkError | None) -> None:
     if error is None:
         ctx.warn("it goes on")
     else:
-        what, _, _ = error.message.partition(";")  # not what it says to do: that is done here
+        what, _, _ = error.message.partition(";")  # without the error's next step, which this code does itself
         ctx.warn(f"{what}; trying to go on")
     ctx.err.flush()
 
 
 def source(path: str) -> Any:
-    """Return what is sent of a path: the path itself, or a folder as a tar, which knows what it leaves out."""
+    """Return the source for a path: the path itself, or a folder as a tar, which knows its left-out members."""
     if not os.path.isdir(path):
         return path
     from clawlink.client.folders import Packed
@@ -117,7 +117,7 @@ def source(path: str) -> Any:
 
 
 def tell_left_out(ctx: Context, sent: Any) -> None:
-    """Name what of a folder was not sent."""
+    """Name the members of a folder that were not sent."""
     from clawlink.cli.render import plural
 
     skipped: list[str] = getattr(sent, "skipped", [])
@@ -129,7 +129,7 @@ def tell_left_out(ctx: Context, sent: Any) -> None:
 
 
 def tell_not_extracted(ctx: Context, names: Sequence[str]) -> None:
-    """Name what of a tar was not extracted."""
+    """Name the members of a tar that were not extracted."""
     from clawlink.cli.render import plural
 
     if names:
@@ -140,14 +140,14 @@ def tell_not_extracted(ctx: Context, names: Sequence[str]) -> None:
 
 
 def _some(names: Sequence[str]) -> str:
-    # A name that is not UTF-8 cannot be shown as it is.
+    # A name that is not UTF-8 cannot be shown unchanged.
     named = [os.fsencode(name).decode(errors="replace") for name in names[:_MOST_NAMED]]
     more = len(names) - len(named)
     return f"{', '.join(named)}{f' and {more} more' if more else ''}"
 
 
 def lock_line(ctx: Context, lock: FileLock) -> str:
-    """Say who holds a lock, for how long, and why."""
+    """Return the holder, the remaining time and the note of a lock as a text."""
     from clawlink.cli.render import duration, epoch, quoted
 
     until = epoch(lock.until)
@@ -181,7 +181,7 @@ def readers_line(ctx: Context, owner: str | None, readers: Sequence[str] | None,
     return f"for {', '.join(shown)}{f', owned by {by}' if by else ''}"
 
 
-# -- what goes with a message ------------------------------------------------------------------------------------------
+# -- attachments -------------------------------------------------------------------------------------------------------
 
 
 def add_attach(parser: ArgumentParser) -> None:
@@ -195,7 +195,7 @@ def add_attach(parser: ArgumentParser) -> None:
 
 
 def attached(args: Namespace, ctx: Context) -> list[Any] | None:
-    """Share the files that are to go with a message, and return what the message says of them."""
+    """Share the files for a message, and return its attachments."""
     if not args.attach:
         return None
     from clawlink.cli.exits import UsageError
@@ -216,7 +216,7 @@ def attached(args: Namespace, ctx: Context) -> list[Any] | None:
 
 
 def show_attachments(ctx: Context, attachments: Iterable[Any], *, indent: int = 2) -> None:
-    """Print what goes with a message, and the command that gets each, and nothing else than what was named."""
+    """Print a message's attachments, each with the command that gets exactly its content."""
     from clawlink.cli.render import quoted, size
 
     for one in attachments:
@@ -233,7 +233,7 @@ def show_attachments(ctx: Context, attachments: Iterable[Any], *, indent: int = 
 
 
 def _fault(attachment: Any) -> str | None:
-    """Say why no command gets an attachment, if none does: the sender has written whatever it liked."""
+    """Return the reason why no command can get an attachment; None if one can. The sender may write any text there."""
     from argparse import ArgumentTypeError
 
     from clawlink.cli.values import sha256
@@ -255,9 +255,9 @@ def _fault(attachment: Any) -> str | None:
 
 
 def _free(name: str, taken: set[str]) -> str:
-    """Return a name in this folder for what somebody else has named, so that nothing is written over.
+    """Return a free name in this folder for a foreign name, so that no file is overwritten.
 
-    Some systems take names for one that differ in capitals alone.
+    Some systems take two names that differ in case alone for the same.
     """
     from clawlink.client.places import safe_name
 

@@ -23,7 +23,7 @@ AGENT_ID_LENGTH = 16
 MAX_TASKS_SEARCHED = 2000
 MAX_AGENTS_SEARCHED = 10_000
 _PREFIX = re.compile(f"[0-9a-f]{{{MIN_PREFIX_LENGTH},{ID_LENGTH - 1}}}")
-# Ids that agents choose themselves read like names: a mistyped name must not lead to one of them.
+# Ids that agents choose themselves read like names. A mistyped name must not stand for such an id.
 _MADE = re.compile("[0-9a-f-]+")
 _MOST_PAGES = 20
 _MOST_SHOWN = 5
@@ -36,7 +36,7 @@ def is_prefix(text: str, length: int = ID_LENGTH) -> bool:
 
 
 def identity(kept: Iterable[Saved], given: str) -> str:
-    """Return the id of the agent kept here that begins so; a name, or a whole id, as it is. Raises UsageError."""
+    """Return the kept agent's id with this beginning; a name, or a whole id, unchanged. Raises UsageError."""
     from clawlink.domain.agent import fold
 
     kept = list(kept)
@@ -46,12 +46,12 @@ def identity(kept: Iterable[Saved], given: str) -> str:
 
 
 def task(ctx: Context, given: str) -> str:
-    """Return the id of the agent's task that begins so, or what was given if there is none. Raises UsageError."""
+    """Return the id of the agent's task with this beginning, or the given text if there is none. Raises UsageError."""
     return _chosen(given, {} if not is_prefix(given) else _tasks(ctx, given))
 
 
 def message(ctx: Context, given: str) -> str:
-    """Return the id of a message; what was given is looked for among tasks. Raises UsageError."""
+    """Return the id of a message; search the given text among tasks. Raises UsageError."""
     id = task(ctx, given)
     if id == given and is_prefix(given):
         ctx.warn(f"{given!r} begins the id of no task of yours, so it is taken for a whole id")
@@ -59,7 +59,7 @@ def message(ctx: Context, given: str) -> str:
 
 
 def dead_letter(ctx: Context, given: str) -> str:
-    """Return the id of the agent's dead letter that begins so, or what was given. Raises UsageError."""
+    """Return the id of the agent's dead letter with this beginning, or the given text. Raises UsageError."""
     if not is_prefix(given):
         return given
     from clawlink.domain.limits import MAX_LIST_LENGTH
@@ -72,7 +72,7 @@ def dead_letter(ctx: Context, given: str) -> str:
 
 
 def agent(ctx: Context, given: str) -> str:
-    """Return the id of the agent that begins so; a name, or a whole id, is returned as it is. Raises UsageError."""
+    """Return the agent's id with this beginning; a name, or a whole id, unchanged. Raises UsageError."""
     if not is_prefix(given, AGENT_ID_LENGTH):
         return given
     from clawlink.domain.agent import fold
@@ -94,7 +94,7 @@ def agent(ctx: Context, given: str) -> str:
 
 
 def _tasks(ctx: Context, given: str) -> dict[str, str]:
-    """Return the tasks that begin so, each with what it is. Raises UsageError where not all could be looked at."""
+    """Return the tasks with this beginning, with descriptions. Raises UsageError if the search was cut short."""
     from clawlink.cli.messages import as_text
     from clawlink.domain.limits import MAX_LIST_LENGTH
 

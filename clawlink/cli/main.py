@@ -57,11 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class _Terminated(KeyboardInterrupt):
-    """The process is told to end: what is half done is cleaned up, as after Ctrl-C."""
+    """The process has to end: unfinished work is cleaned up, as after Ctrl-C."""
 
 
 def _end_in_order() -> None:
-    """Take SIGTERM and the end of the terminal for an interrupt, unless whoever started us wants them ignored."""
+    """Treat SIGTERM and the end of the terminal as an interrupt, unless the parent process has them ignored."""
 
     def end(number: int, frame: object) -> None:
         signal.signal(number, signal.SIG_IGN)  # once is enough
@@ -103,7 +103,7 @@ def _main(argv: list[str]) -> Exit:
     except ClawLinkError as error:
         report(_explained(error, ctx), as_json)
         return _close(exit_of(error))
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # the reader of the output has closed it
         return _close(Exit.FAILED)
     except OSError as error:
         report(_local(error), as_json)
@@ -120,7 +120,7 @@ def _defect(error: Exception) -> str:
 
 
 def _local(error: OSError) -> LocalFailure:
-    """Say what this machine has refused, where, and what helps, if the sentence does not say so itself."""
+    """Return this machine's refusal, with its path and the fix, if the sentence does not have them itself."""
     what, _, next_step = (error.strerror or str(error)).partition("; ")
     where = f" ({os.fsdecode(error.filename)})" if isinstance(error.filename, str | bytes) else ""
     next_step = next_step or _HELP.get(error.errno or 0, "")
@@ -128,7 +128,7 @@ def _local(error: OSError) -> LocalFailure:
 
 
 def _explained(error: ClawLinkError, ctx: Context | None) -> ClawLinkError:
-    """Say what to do about an error whose sentence is the relay's, where the command line knows more."""
+    """Return the next step for an error of the relay, where the command line knows more."""
     if isinstance(error, UnknownFile):
         return UnknownFile(f"{error.message}; see which there are: clawlink file list", field=error.field)
     if isinstance(error, NotAllowed) and error.field == "claim" and ctx is not None and "no_claim" in ctx.args:
@@ -170,7 +170,7 @@ def report(error: ClawLinkError, as_json: bool) -> None:
     from clawlink.domain.terminal import cell
 
     err = Output(sys.stderr)
-    with contextlib.suppress(OSError):  # nobody reads what goes wrong: the exit code still tells
+    with contextlib.suppress(OSError):  # standard error has no reader: the exit code still tells
         if as_json:
             from clawlink.protocol.failure import to_body
 
@@ -180,7 +180,7 @@ def report(error: ClawLinkError, as_json: bool) -> None:
 
 
 def _close(code: Exit) -> Exit:
-    """Flush what is left. What cannot be written now has been told of, if that was possible."""
+    """Flush the rest. A failure here has been reported before, if that was possible."""
     from clawlink.client.whole import flush_all
 
     for stream in (sys.stdout, sys.stderr):

@@ -1,4 +1,4 @@
-"""How a message from another agent is shown: the facts in our words, and what they wrote marked as theirs."""
+"""The display of a message: facts in the command line's words, and the sender's text marked as foreign."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def show_message(
     attempt: int = 1,
     reported: Sequence[TaskEvent] = (),
 ) -> None:
-    """Print one message: what it is, from whom, how old, and what it says. ``reported`` tells why a task came again."""
+    """Print one message: its type, sender, age and text. ``reported`` has the earlier reports on a task."""
     again = f"{attempt} ({_why_again(reported)})" if attempt > 1 else None
     if isinstance(message, TaskDelegation):
         ctx.out.line(f"task {cell(id)}", style="bold")
@@ -94,12 +94,12 @@ def show_message(
 
 
 def is_notice(message: Message | Other) -> bool:
-    """Return True for what only tells of an agent or a file."""
+    """Return True if the message only tells of an agent or a file."""
     return isinstance(message, AgentJoined | AgentLeft | FileUpdated)
 
 
 def notices_line(messages: Iterable[Message | Other]) -> str:
-    """Say in one line what the notices among the messages tell: ``3 joined, 2 files changed``. Empty without any."""
+    """Return the notices among the messages as one line: ``3 joined, 2 files changed``. Empty without any."""
     count = Counter(
         "deleted" if isinstance(m, FileUpdated) and m.deleted else type(m).__name__ for m in messages if is_notice(m)
     )
@@ -169,9 +169,9 @@ def _show_agent(ctx: Context, message: AgentJoined | AgentLeft, id: str, again: 
 
 
 def next_command(ctx: Context, message: Message | Other, *, receipt: str | None = None) -> tuple[str, str] | None:
-    """Return what the recipient can do next, and the command for it; None if there is nothing to do.
+    """Return the recipient's next step, and the command for it; None if there is none.
 
-    With the ``receipt`` of a claim that was not acknowledged, what answers it counts only while the claim does.
+    With the ``receipt`` of an unacknowledged claim, the answer counts only while the claim does.
     """
     if isinstance(message, TaskDelegation):
         claim = {} if receipt is None else {"receipt": receipt}
@@ -205,14 +205,14 @@ def _facts(
 
 
 def show_text(ctx: Context, label: str | None, content: Any, *, indent: int = 4) -> None:
-    """Print what they wrote: text as it is, anything else as JSON."""
+    """Print a foreign value: text unchanged, anything else as JSON."""
     if label is not None:
         ctx.out.line(f"{'':{indent - 2}}{label}:")
     ctx.out.quote(as_text(content), indent)
 
 
 def as_text(content: Any) -> str:
-    """Return text as it is, and anything else as JSON."""
+    """Return text unchanged, and anything else as JSON."""
     return content if isinstance(content, str) else msgspec.json.format(msgspec.json.encode(content), indent=2).decode()
 
 

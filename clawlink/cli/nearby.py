@@ -1,7 +1,7 @@
-"""The relay that is meant if nothing names it: that of this machine, or else the only relay of the local network.
+"""The relay of a command without a named relay: that of this machine, or else the only one on the local network.
 
-Anyone on the network can announce a relay. So it is used only where there is nobody else, it is named before it is
-used, and no token goes to it: who has one for it confirms with ``--relay`` that it is the right one.
+Anyone on the network can announce a relay. So a found relay is used only if it is the only one, the command names it
+first, and no token goes to it. With a token, ``--relay`` has to confirm that it is the right one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from clawlink.cli.settings import Where
     from clawlink.lan import SeveralRelays
 
-# On loopback whoever listens answers at once; a system that only drops what it refuses is not waited for.
+# On loopback a listener answers at once. The command does not wait for a system that drops refused connections.
 _HERE_SECONDS = 0.25
 _OFF = {"0", "false", "no", "off"}
 _NAME_WIDTH = 40
@@ -75,7 +75,7 @@ def _wanted(environ: Mapping[str, str]) -> bool:
 
 
 def _which(several: SeveralRelays) -> SeveralRelays:
-    """Say who they claim to be, and what to type."""
+    """Return the error with the relays' announced names and the command to type."""
     from clawlink.lan import SeveralRelays
 
     listed = [f"{quoted(relay.name, _NAME_WIDTH)} at {relay.url}" for relay in several.found[:_MOST_LISTED]]

@@ -1,4 +1,4 @@
-"""Where output goes: a terminal gets tables and colours, a pipe plain text, and whoever asks for it JSON."""
+"""Output: tables and colours for a terminal, plain text for a pipe, JSON with ``--json``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Output:
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
         self.terminal = stream is not None and stream.isatty()
-        # The stream's own text layer loses what a full pipe does not take, so the bytes go past it.
+        # The stream's own text layer loses bytes that a full pipe does not take, so the bytes go past it.
         self._buffer: Any = getattr(stream, "buffer", None)
         # A character that the stream's encoding lacks must not be the end of the command.
         if self._buffer is not None:
@@ -37,7 +37,7 @@ class Output:
         return self._stream is not None
 
     def line(self, text: str = "", style: str | None = None) -> None:
-        """Print a line of our own words; what others wrote has been through ``render`` before."""
+        """Print a line of the command line's own words; foreign text has been through ``render`` before."""
         self.pieces((text, style))
 
     def pieces(self, *pieces: tuple[str, str | None]) -> None:
@@ -52,7 +52,7 @@ class Output:
             self.write("".join(text for text, _ in pieces) + "\n")
 
     def stands(self, what: str, state: str) -> None:
-        """Print what something is, and in which state."""
+        """Print a subject and its state."""
         style = state_style(state)
         self.pieces((f"{what}: ", "bold"), (state, f"bold {style}" if style else "bold"))
 
@@ -64,7 +64,7 @@ class Output:
             self.line(f"{'':{indent}}{label + ':':<{room}}  {text}")
 
     def quote(self, text: str, indent: int = 4) -> None:
-        """Print what someone else wrote: every line of it harmless, and marked as theirs."""
+        """Print foreign text: each line of it harmless, and marked as foreign."""
         margin = " " * indent + self.bar
         for line in lines(text):
             for piece in wrapped(line, self._columns() - len(margin)) if self.terminal else [line]:
@@ -123,7 +123,7 @@ class Output:
             write_all(self._buffer, data)
 
     def write(self, text: str) -> int:
-        """Write text as it is. Raises OSError where that fails."""
+        """Write text unchanged. Raises OSError if that fails."""
         if self._buffer is None:
             if self._stream is not None:
                 self._stream.write(text)
@@ -134,7 +134,7 @@ class Output:
         return len(text)
 
     def flush(self) -> None:
-        """Hand over to the system what was printed. Raises OSError where that fails."""
+        """Hand the printed text over to the system. Raises OSError if that fails."""
         if self._stream is not None:
             flush_all(self._stream)
 
@@ -154,7 +154,7 @@ class Output:
         return getattr(self._stream, "encoding", None) or "utf-8"
 
     def console(self) -> Any:
-        """Return what rich draws on this stream with. Nothing is read as markup."""
+        """Return rich's console for this stream. It reads nothing as markup."""
         from rich.console import Console
 
         return Console(file=self, highlight=False, markup=False, emoji=False)  # type: ignore[arg-type]

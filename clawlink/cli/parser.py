@@ -1,6 +1,6 @@
 """From arguments to a namespace: options that go with every verb stand before or after it.
 
-Only the module of the verb asked for is imported, so this module names no verb and knows no flag of one.
+Only the module of the typed verb is imported, so this module names no verb and knows no flag of a verb.
 """
 
 from __future__ import annotations
@@ -51,7 +51,10 @@ def _seconds(text: str) -> float:
 
 
 def _add_everywhere(parser: argparse.ArgumentParser) -> None:
-    """Add what goes with every verb. Left out of the namespace where not given, so that before and after add up."""
+    """Add the flags of every verb.
+
+    Missing flags stay out of the namespace, so that flags before and after the verb add up.
+    """
     group = parser.add_argument_group("with every command, before or after its name")
     absent = argparse.SUPPRESS
     group.add_argument(
@@ -137,7 +140,7 @@ def noun_parser(noun: Noun) -> Parser:
 
 def _fill(parser: Parser, verb: Verb) -> None:
     """Add the arguments of a verb, and say how it is used."""
-    # `serve` has a --token of its own, which takes the place of the one that goes with every verb.
+    # `serve` has a --token of its own, which replaces the common one.
     _add_everywhere(parser)
     parser.deletes = verb.deletes
     verb.load().add(parser)
@@ -264,7 +267,7 @@ def _unknown(word: str, noun: Noun | None) -> str:
 
 
 def _require_text(args: argparse.Namespace) -> None:
-    """Refuse arguments that are not UTF-8: they could not be sent as they are."""
+    """Refuse arguments that are not UTF-8: they could not be sent unchanged."""
     for name, given in vars(args).items():
         for text in given if isinstance(given, list) else [given]:
             if isinstance(text, str) and name not in _PATHS:

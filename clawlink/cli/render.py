@@ -1,4 +1,4 @@
-"""How things are shown: pure functions from facts to text.
+"""Display: pure functions from facts to text.
 
 What other agents wrote passes through ``cell`` (one line) or ``lines`` (several), which make it harmless.
 """
@@ -16,7 +16,7 @@ _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 
 
 def harmless_json(encoded: bytes) -> bytes:
-    """Escape in JSON what a terminal would act on. It still reads as the same value."""
+    """Escape the characters in JSON on which a terminal would act. The value stays the same."""
 
     def escape(found: re.Match[str]) -> str:
         units = found[0].encode("utf-16-be")
@@ -31,13 +31,13 @@ _UNSAFE_IN_JSON = re.compile(UNSAFE.pattern.replace("\x00-\x1f", "", 1).replace(
 
 
 def named(name: str, agent_id: str) -> str:
-    """Show whom: the name in quotes, since it is theirs to choose, and the id."""
+    """Show an agent: the name in quotes, because the agent chose it, and the id."""
     quoted = cell(name).replace('"', '\\"')
     return f'"{quoted}" ({cell(agent_id)})'
 
 
 def quoted(text: str, most: int) -> str:
-    """Show what someone wrote within a line of ours: in quotes, and no longer than ``most`` characters."""
+    """Show foreign text within a line: in quotes, with at most ``most`` characters."""
     shown = cell(text)
     shown = shown if len(shown) <= most else shown[: most - 3] + "..."
     return '"' + shown.replace('"', '\\"') + '"'
@@ -58,7 +58,7 @@ def wrapped(line: str, columns: int) -> list[str]:
     used = 0
     for c in line:
         takes = width(c)
-        while used + takes > columns and piece:  # what is left behind a word and this character may be too wide again
+        while used + takes > columns and piece:  # the rest after a word and this character may be too wide again
             at = len(piece) if c == " " else piece.rfind(" ") + 1
             at = at or len(piece)
             pieces.append(piece[:at])
@@ -91,7 +91,7 @@ _STATE_STYLES = {
 
 
 def state_style(state: str) -> str | None:
-    """Return the colour of a state, None for one that has none."""
+    """Return the colour of a state; None if it has none."""
     return _STATE_STYLES.get(re.split("[ ,:]", state, maxsplit=1)[0])
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from clawlink.client.sync import Client
 
 _MACHINE_LENGTH = 128
-# Several threads of one command find out together: one of them registers.
+# Several threads of one command may notice at once; only one of them registers.
 _JUST_NOW_SECONDS = 5.0
 
 
@@ -31,7 +31,7 @@ class Returning:
         self._last = float("-inf")
 
     def __call__(self) -> None:
-        """Register again. Raises what the relay refuses."""
+        """Register again. Raises the relay's refusal."""
         from clawlink.client.sync import Client
 
         me, where = self._me, self._where
@@ -64,9 +64,10 @@ class Returning:
 
 
 def known_elsewhere(ctx: Context, where: Where, name: str) -> Where:
-    """Return how to register at an address that no identity has: as the one kept for the same relay, if there is one.
+    """Return the relay and identity for a register: at an unknown address, the identity kept for the same relay.
 
-    A kept key goes there only after the relay has proved that it is the same. Neither key nor token is sent before.
+    The kept key goes there only after the relay has proved that it is the same. Neither key nor token goes there
+    before.
     """
     from clawlink.client.moved import kept_elsewhere
 
@@ -77,7 +78,7 @@ def known_elsewhere(ctx: Context, where: Where, name: str) -> Where:
 
 
 def relay_id_of(client: Client) -> str | None:
-    """Return what the relay is called, if it can say so now."""
+    """Return the relay's id; None if the relay does not answer now."""
     from clawlink.errors import ClawLinkError
 
     with contextlib.suppress(ClawLinkError):

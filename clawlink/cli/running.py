@@ -25,7 +25,7 @@ ENDING = "the worker is ending"
 
 
 class Ended(NamedTuple):
-    """How a command ended: its exit code (negative: the signal), and in ``why`` what it was stopped for, if it was."""
+    """The end of a command: its exit code (negative: the signal), and ``why`` the worker stopped it, if it did."""
 
     code: int
     output: bytes
@@ -58,7 +58,7 @@ class Commands:
         with self._lock:
             if self._over:
                 return Ended(-signal.SIGTERM, b"", ENDING)
-            # A group of its own: what it starts ends with it, and Ctrl-C at the terminal is for the worker alone.
+            # A process group of its own: its children end with it, and Ctrl-C at the terminal is for the worker alone.
             process = subprocess.Popen(  # noqa: S603 - what its operator typed, and nothing that came from others
                 self._command,
                 shell=self._shell,
@@ -76,7 +76,7 @@ class Commands:
                 self._running.discard(process)
 
     def end_all(self) -> None:
-        """Kill what runs, and run nothing more."""
+        """Kill all running commands, and start no more."""
         with self._lock:
             self._over = True
             for process in self._running:
@@ -169,7 +169,7 @@ def _thread(target: Callable[..., None], *args: object) -> threading.Thread:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """Tell a command, and all that it started, to end; kill what does not."""
+    """Ask a command and its children to end; kill those that do not."""
     if not _WINDOWS:
         _signal(process, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):

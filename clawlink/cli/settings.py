@@ -56,7 +56,7 @@ def acting(saved: Saved, given: Given) -> Where:
 
 
 def visiting(given: Given, kept: Identities) -> Where:
-    """Choose for a command that acts as nobody: any relay will do. A kept token goes only to its own relay."""
+    """Choose the relay for a command that acts as no agent. A kept token goes only to its own relay."""
     found = kept.matching(named=given.named, relay=given.relay)
     if not found and given.named is not None:
         if given.insisted:
@@ -79,7 +79,7 @@ def registering(given: Given, name: str, kept: Identities) -> Where:
 
 
 def _common(found: list[Saved], given: Given, how: str | None = None) -> Where:
-    """Use what all kept identities agree on, as nobody. Raises SeveralIdentities where they do not."""
+    """Use the relay that all kept identities share, as no agent. Raises SeveralIdentities if they differ."""
     places = {(given.relay or saved.relay, given.token or saved.token, given.ca or saved.ca) for saved in found}
     if len(places) == 1:
         return acting(found[0], given)._replace(saved=None)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def show_recipient(ctx: Context, what: str, to: RecipientInfo | None, *, out: Output | None = None) -> None:
-    """Say who will get it, and whether they are there."""
+    """Print the recipient and its presence."""
     out = out or ctx.out
     if to is None:
         out.line("Stored at the first request; the recipient has left since.", style="bold")
@@ -28,7 +28,7 @@ def show_recipient(ctx: Context, what: str, to: RecipientInfo | None, *, out: Ou
 
 @contextlib.contextmanager
 def repeatable(key: str) -> Iterator[None]:
-    """Say how to repeat a write with its idempotency key where nobody knows whether it was stored."""
+    """Print how to repeat a write with its idempotency key, if it is not known whether it was stored."""
     from clawlink.errors import InternalError, RelayUnreachable
 
     try:
@@ -61,6 +61,6 @@ def tell_away(ctx: Context, error: ClawLinkError | None) -> None:
     if error is None:
         ctx.warn("the relay is back")
     else:
-        what, _, _ = error.message.partition(";")  # not what it says to do: that is done here
+        what, _, _ = error.message.partition(";")  # without the error's next step, which this code does itself
         ctx.warn(f"{what}; waiting until it is back")
     ctx.err.flush()

@@ -28,10 +28,10 @@ def layout(
     whole: str | None = None,
     least: Sequence[str] = (),
 ) -> Layout:
-    """Fit a table into so many columns of a terminal.
+    """Fit a table into the width of a terminal, in columns.
 
-    The columns named in ``least`` are left out where there is no room, the first one first. The column ``whole`` is
-    never narrower than its cells. Other columns may be as narrow as their longest word.
+    Without room, the columns of ``least`` are left out, the first one first. The column ``whole`` is never narrower
+    than its cells. Other columns may be as narrow as their longest word.
     """
     natural = [max(width(title), *(width(row[at]) for row in rows)) for at, title in enumerate(head)]
     needed = [
@@ -61,7 +61,7 @@ def _total(widths: Sequence[int], shown: Sequence[int]) -> int:
 
 
 def _shrink(widths: dict[int, int], room: int, keep: int | None) -> None:
-    """Take from the widest column until all fit; what has to break then breaks within words."""
+    """Narrow the widest column until all fit; lines then break within words."""
     over = sum(widths.values()) + GAP * (len(widths) - 1) - room
     while over > 0:
         widest = max((at for at in widths if at != keep), key=lambda at: widths[at], default=None)
@@ -72,7 +72,7 @@ def _shrink(widths: dict[int, int], room: int, keep: int | None) -> None:
 
 
 def _widen(widths: dict[int, int], natural: Sequence[int], room: int) -> None:
-    """Give what is left to the columns that want more, evenly."""
+    """Give the remaining width to the columns that need more, evenly."""
     left = room - sum(widths.values()) - GAP * (len(widths) - 1)
     while left > 0:
         wanting = [at for at in widths if widths[at] < natural[at]]

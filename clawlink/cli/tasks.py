@@ -1,4 +1,4 @@
-"""How tasks are shown: in lists, alone with their history, and what came of them."""
+"""The display of tasks: in lists, alone with their history, and their results."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def stands(task: TaskView) -> str:
 
 
 def known_as(task: TaskView) -> str:
-    """Return what the task says, and its id."""
+    """Return the text of the task, and its id."""
     return f"{quoted(as_text(task.task), _NAME_WIDTH)}, task {cell(task.task_id)}"
 
 
 def known_briefly(task: TaskView) -> str:
-    """Return the beginning of what the task says, and of its id, which is enough to type."""
+    """Return the beginning of the task's text, and of its id, which is enough to type."""
     return f"{quoted(as_text(task.task), _BRIEF_WIDTH)} {cell(task.task_id[:_BRIEF_ID])}"
 
 
 def owner_of(ctx: Context, task: TaskView, *, me: str | None, brief: bool = False) -> str:
-    """Say who has a task, and whether they are there; or who could have it. ``brief`` is without the id."""
+    """Return the owner of a task with its presence, or the agents that could have it. ``brief`` leaves the id out."""
     if task.owner is not None:
         if task.owner.agent_id == me:
             return "you"
@@ -59,7 +59,7 @@ def owner_of(ctx: Context, task: TaskView, *, me: str | None, brief: bool = Fals
 
 
 def wanted(ctx: Context, task: TaskView) -> str | None:
-    """Say whom a task that went to no one agent is for; None if it went to one."""
+    """Return the conditions of a pool's task as a text; None for a task of a named agent."""
     able = task.capability
     needs = [] if able is None else [able] if isinstance(able, str) else able
     can = f" can {' and '.join(needs)}" if needs else ""
@@ -69,7 +69,7 @@ def wanted(ctx: Context, task: TaskView) -> str | None:
 
 
 def question(task: TaskView) -> Any:
-    """Return what the assignee asks for, None if nothing."""
+    """Return the assignee's open question; None if there is none."""
     if task.status != _ASKED:
         return None
     event = next((e for e in reversed(task.history) if e.status == _ASKED), None)
@@ -77,7 +77,7 @@ def question(task: TaskView) -> Any:
 
 
 def answer_command(ctx: Context, task_id: str) -> str:
-    """Return the command that answers what an assignee asks."""
+    """Return the command that answers an assignee's question."""
     return ctx.command("answer", task_id, tail='"..."')
 
 
@@ -87,7 +87,7 @@ def latest_step(task: TaskView) -> TaskEvent | None:
 
 
 def show_result(ctx: Context, task: TaskView) -> None:
-    """Print what came of a task that is final."""
+    """Print the result of a final task."""
     end = latest_step(task)
     by = None if end is None else end.by
     itself = by is not None and by == ctx.me.agent_id and task.status == _CANCELLED
@@ -144,7 +144,7 @@ def show_task(ctx: Context, task: TaskView, *, me: str | None) -> None:
 def timeline(
     ctx: Context, events: Sequence[TaskEvent], *, began: str | None, me: str | None, owner: TaskView | None = None
 ) -> None:
-    """Print what happened, one step a line, each with the time since the task began."""
+    """Print the history, one step a line, each with the time since the task began."""
     start = epoch(began or "") or (epoch(events[0].at) if events else None) or 0.0
     for event in events:
         at = epoch(event.at)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser
 
 PRIORITIES = ("low", "normal", "high", "urgent")
-# Words of 1.0.x, which the relay takes for one of these.
+# Words of 1.0.x, which the relay maps to these.
 OTHER_PRIORITIES = ("critical", "highest", "medium")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 STATUSES = ("in_progress", "input_required", "completed", "failed", "rejected")
@@ -188,7 +188,7 @@ def add_parent(parser: ArgumentParser) -> None:
 
 
 def add_patience(parser: ArgumentParser) -> None:
-    """Let --timeout say how long to wait in all, in place of the one that goes with every verb."""
+    """Replace the common --timeout by the longest time to wait in all."""
     parser.add_argument(
         "--timeout",
         type=span,
@@ -209,7 +209,7 @@ def add_idempotency_key(parser: ArgumentParser, flag: str = "--key") -> None:
 
 
 def add_quiet(parser: ArgumentParser, what: str) -> None:
-    """Add --quiet: only an id is printed, for scripts. ``what`` says whose."""
+    """Add --quiet, which prints only an id, for scripts. ``what`` names the id's subject."""
     parser.add_argument(
         "-q", "--quiet", action="store_true", help=f"print only the id of {what}; --json goes before it"
     )

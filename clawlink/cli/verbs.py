@@ -37,7 +37,7 @@ def core() -> dict[str, Verb]:
 
 @cache
 def of_doors() -> Noun:
-    """Return the verbs that doors give. A verb whose name is taken is left out."""
+    """Return the verbs of doors, without verbs whose name is taken."""
     from clawlink.doors.registry import verbs
 
     found: dict[str, Verb] = {}

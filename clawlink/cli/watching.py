@@ -1,4 +1,4 @@
-"""Waiting for tasks where someone watches: what changes is shown live on stderr, what comes of it on stdout."""
+"""Waiting for tasks with live output: changes go to stderr, results to stdout."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _again(ctx: Context, ids: dict[str, None], first_only: bool) -> str:
 
 
 def _forgotten(ctx: Context, error: ClawLinkError, count: int) -> ClawLinkError:
-    """Say what to do about tasks that a restarted relay does not know, and perhaps not us either."""
+    """Return the error for tasks that a restarted relay does not know; it may not know the agent either."""
     from clawlink.errors import UnknownAgent, UnknownTask
 
     what = "this task; delegate it again" if count == 1 else "these tasks; delegate them again"
@@ -96,13 +96,13 @@ def _print(ctx: Context, task: TaskView, *, several: bool) -> None:
     else:
         show_result(ctx, task)
     ctx.out.flush()
-    if task.requester == ctx.me.agent_id:  # what was printed need not come again by poll; if this fails, it does
+    if task.requester == ctx.me.agent_id:  # a printed result need not come again by poll; if this fails, it does
         with contextlib.suppress(ClawLinkError):
             ctx.client.ack(tasks=[task.task_id])
 
 
 def _told(task: TaskView) -> tuple[object, ...]:
-    """Return what of a task is worth a line of its own when it changes."""
+    """Return the facts of a task whose change is worth a line of its own."""
     owner = None if task.owner is None else (task.owner.agent_id, task.owner.status)
     return task.status, task.progress, task.note, owner, task.pool_online == 0, task.attempts, question(task)
 
@@ -133,7 +133,10 @@ class _Lines:
             self._show(task)
 
     def were_known(self, ids: Iterable[str]) -> bool:
-        """Tell whether the relay knew all these before it was away: who does not know them now has forgotten them."""
+        """Return True if the relay knew all these tasks before it was away.
+
+        If it does not know them now, it has forgotten them.
+        """
         return (self._was_away or self._ctx.registered_anew) and all(id in self._told for id in ids)
 
     def _show(self, task: TaskView) -> None:
@@ -152,7 +155,7 @@ class _Lines:
 
 
 class _Bars(_Lines):
-    """Shows each task as a line of a terminal, with a spinner and a bar, which is drawn anew as it changes."""
+    """Shows each task as a line of a terminal, with a spinner and a bar, and draws it again at each change."""
 
     def __init__(self, ctx: Context) -> None:
         super().__init__(ctx)

@@ -1,4 +1,4 @@
-"""A worker whose tasks a command does: what the command is given, what becomes of its words, and what is said of it."""
+"""A worker whose tasks a command does: the command's input, its output, and the worker's own lines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from clawlink.client.link.task import Received, Task
     from clawlink.domain.message import KnowledgeBroadcast
 
-# The last lines of output have this long, if nobody reads them.
+# The last lines of output have this many seconds, if they have no reader.
 _LAST_LINES_SECONDS = 2.0
 _PROGRESS = re.compile(r"progress\s+(\d+(?:\.\d+)?)\s*%?(?:\s+(.*))?")
 _MOST = 100.0
@@ -32,7 +32,7 @@ class CommandFailed(Exception):
 
 
 class Worker:
-    """Does tasks by the command, and says what goes on. Each is done in a thread of its own."""
+    """Does tasks by the command, and prints the progress. Each task has a thread of its own."""
 
     def __init__(self, ctx: Context, commands: Commands, link: Link, *, json_result: bool) -> None:
         self._ctx = ctx
@@ -84,7 +84,7 @@ class Worker:
                 why = why or sentence or "no agent waits for the result any more"
             self._ends.put((task.id, ended.code, seconds, why))
 
-        # Only the relay's word counts: what a command has done well may yet be too large for it, or too late.
+        # Only the relay's word counts: a good result may still be too large for it, or too late.
         task.when_over(over)
         if sentence is not None:
             raise CommandFailed(sentence)
@@ -110,25 +110,25 @@ class Worker:
                 return msgspec.json.decode(text)
         return text
 
-    # -- what else comes -----------------------------------------------------------------------------------------------
+    # -- other messages ------------------------------------------------------------------------------------------------
 
     def hear(self, message: Received) -> None:
-        """Show a plain message: there is nobody else here to take it."""
+        """Show a plain message, because no handler takes it here."""
         self._quote(f"message {message.id}", message.from_name, message.from_agent, message.content)
 
     def hear_all(self, message: KnowledgeBroadcast) -> None:
         """Show a broadcast."""
         self._quote(f"broadcast {message.message_id}", message.from_name, message.from_agent, message.content)
 
-    # -- what is said --------------------------------------------------------------------------------------------------
+    # -- output --------------------------------------------------------------------------------------------------------
 
     def _tell_all(self) -> None:
-        """Say what becomes of tasks, beside the link: who does not read it must not hold up the link's own thread."""
+        """Print the ends of tasks in a thread of its own, so that a stuck reader does not hold up the link's thread."""
         while (end := self._ends.get()) is not None:
             self._tell(*end)
 
     def _tell(self, task_id: str, code: int, seconds: float, sentence: str | None) -> None:
-        """Say on standard output what became of a task. Nobody needs to read it."""
+        """Print the end of a task on standard output, which may have no reader."""
         from clawlink.domain.terminal import cell
 
         ctx = self._ctx
@@ -148,7 +148,7 @@ class Worker:
         self.say(f"task {cell(task.id)} began, from {named(task.from_name, task.from_agent)}")
 
     def _say_of(self, task_id: str, text: str) -> None:
-        """Pass on what a command says. It may repeat what others wrote, so it is made harmless."""
+        """Pass a command's output on. It may repeat foreign text, so it is made harmless."""
         from clawlink.domain.terminal import cell, lines
 
         with self._lock, contextlib.suppress(OSError):
@@ -171,7 +171,7 @@ class Worker:
 
     @contextlib.contextmanager
     def telling(self) -> Iterator[None]:
-        """Show what becomes of tasks, and what the link has to say of its connection, a line each."""
+        """Show the ends of tasks, and the link's messages about its connection, a line each."""
         log = logging.getLogger("clawlink.link")
         handler = _Lines(self)
         before = log.level, log.propagate
@@ -196,7 +196,7 @@ class Worker:
 
 
 class _Lines(logging.Handler):
-    """Says what is logged. A command that failed is no defect, and was told of already."""
+    """Prints log lines. A failed command is no defect, and has its own line already."""
 
     def __init__(self, worker: Worker) -> None:
         super().__init__()
@@ -226,7 +226,7 @@ class _Told:
             self._send()
 
     def go_on(self) -> None:
-        """Report what has waited."""
+        """Send the waiting report."""
         with self._lock:
             self._send()
 
@@ -247,7 +247,7 @@ class _Told:
 
 
 def _failure(ended: Ended, last: str) -> str | None:
-    """Return what to say of a command that did not do its task: its own last words, if it had any."""
+    """Return the reason for a failed command: its last line on standard error, if there was any."""
     if ended.why is not None:
         return ended.why
     if ended.code == 0:

@@ -1,7 +1,7 @@
 """The rules by which a request may act as an agent.
 
-An agent that was claimed at register has an agent key; whoever acts as it must show that key. An agent that was never
-claimed works as in ClawLink 1.0.x: anyone may act as it.
+A claimed agent has an agent key; a request that acts as it must show that key. An agent that was never claimed works as
+in ClawLink 1.0.x: every peer may act as it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ KEY_HEADER = "ClawLink-Agent-Key"
 
 
 def hash_key(agent_key: str) -> str:
-    """Return what the relay keeps of an agent key."""
+    """Return the hash of an agent key, which the relay keeps in its place."""
     # Bytes of a header that are no UTF-8 arrive as lone surrogates: a wrong key like any other, not an error.
     return hashlib.sha256(agent_key.encode("utf-8", "surrogatepass")).hexdigest()
 

@@ -1,7 +1,6 @@
-"""Agents: who is registered, whether they are there, and what they say they can do.
+"""Agents: their registration, presence and capabilities.
 
-Presence is derived from the last sign of life whenever someone asks; it is never stored, so it is never wrong for
-longer than the clock is.
+Each query derives presence from the last sign of life. Presence is never stored, so it is never out of date.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from clawlink.domain.shares import Origin
 # The bytes that an agent takes beside its texts, with its listing, and those of a held name, measured.
 _RECORD_BYTES = 520
 _HOLD_BYTES = 70
-# A registration writes its name first and its agent next: within so long.
+# A registration writes the agent this many seconds after its name at most.
 TAKING_SECONDS = 5.0
 
 
@@ -40,10 +39,10 @@ class Agent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A registered party. Its home is its own mailbox.
 
     ``key_hash`` is the SHA-256 of its agent key in hex, or None for an agent that was never claimed. The
-    ``subscriptions`` are patterns of topics, and the ``topic_keys`` their index keys. ``resumed_at`` is when it
-    registered last, ``beat_at`` its last heartbeat since: that says that the agent is at work on what it holds, which
-    other signs of life do not. ``notices`` tells whether it asked to hear of agents and files, and is None if it did
-    not say. ``address`` is from where it registered last, None if that is not known. Times are seconds since the epoch.
+    ``subscriptions`` are patterns of topics, and the ``topic_keys`` their index keys. ``resumed_at`` is its last
+    registration, ``beat_at`` its last heartbeat since. A heartbeat, unlike other signs of life, says that the agent
+    works on its tasks. ``notices`` is True if it asked for notices of agents and files, and None if it gave no choice.
+    ``address`` is the address of its last registration, None if that is not known. Times are seconds since the epoch.
     """
 
     id: str
@@ -73,9 +72,11 @@ class Agent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def index_keys(self) -> tuple[str, ...]:
-        """Name, id and capabilities, folded: what others find this agent by. A claimed agent's looks are kept, too.
+        """Folded name, id and capabilities, by which others find this agent.
 
-        By the rest broadcasts and notices find their readers.
+        A claimed agent has keys of its looks, too.
+
+        Broadcasts and notices find their readers by the other keys.
         """
         shown = () if self.key_hash is None else sorted({*by_looks(self.name), *by_looks(self.id)})
         skills = (by_capability(c) for c in self.capabilities)
@@ -158,22 +159,22 @@ def fold(text: str) -> str:
 
 
 def is_being_taken(hold: NameHold, now: float, *, from_claimed: bool) -> bool:
-    """Return True if the agent that takes the name may still be on its way, and would not share the name."""
+    """Return True if another agent may be registering this name at this moment, and would not share it."""
     return (hold.claimed or from_claimed) and now - hold.taken_at < TAKING_SECONDS
 
 
 def by_id(agent_id: str) -> str:
-    """Return the index key under which agents are found whose ids are this one when folded."""
+    """Return the index key of agents with this id when folded."""
     return "id:" + fold(agent_id)
 
 
 def by_looks(name: str) -> list[str]:
-    """Return the index keys under which claimed agents are found whose name or id may look like this one."""
+    """Return the index keys of claimed agents whose name or id may look like this one."""
     return sorted("looks:" + form for form in forms(name))
 
 
 def forms(name: str) -> frozenset[str]:
-    """Return what a name or id looks like: two that look like each other have one of these in common."""
+    """Return the forms of a name or id for comparison. Two texts that look alike have a form in common."""
     return looks.looks(name, fold(name)).all
 
 
@@ -203,10 +204,10 @@ def by_capability(capability: str) -> str:
 
 
 def is_same(agent: Agent, agent_id: str, key_hash: str | None, at: float) -> bool:
-    """Return True if the agent is the one that had this id, and this key or none, at a time.
+    """Return True if the agent had this id, and this key or none, at a time.
 
-    An agent that took the id later is the same only if it has the same key. Of an agent that had no key the next of its
-    id is taken for it, as in ClawLink 1.0.x. An agent without a key may have claimed one since.
+    An agent that took the id later is the same only if it has the same key. An agent without a key and the next agent
+    of its id count as the same, as in ClawLink 1.0.x. An agent without a key may have claimed one since.
     """
     return agent.id == agent_id and (key_hash is None or agent.registered_at <= at or agent.key_hash == key_hash)
 
@@ -233,7 +234,7 @@ def unheard(agent: Agent, seconds: float, now: float) -> Agent:
 
 
 def subscribe(agent: Agent, patterns: Iterable[str]) -> Agent:
-    """Say anew which topics' broadcasts the agent gets."""
+    """Return the agent with other topics of broadcasts."""
     chosen = tuple(dict.fromkeys(patterns))
     return replace(agent, version=agent.version + 1, subscriptions=chosen, topic_keys=topic_keys(chosen))
 
@@ -241,8 +242,8 @@ def subscribe(agent: Agent, patterns: Iterable[str]) -> Agent:
 def claimable(agent: Agent, address: str | None, now: float, limits: Limits) -> bool:
     """Return True if a request from an address may claim the agent.
 
-    An agent without a key that is online is claimed from its own address alone. An agent whose address is not known
-    can be claimed from everywhere. A claimed agent shows its key instead.
+    An online agent without a key can be claimed from its own address alone. An agent without a known address can be
+    claimed from everywhere. A claimed agent shows its key instead.
     """
     elsewhere = agent.key_hash is None and agent.address is not None and agent.address != address
     return not elsewhere or presence(agent, now, limits) is STALE
@@ -257,7 +258,7 @@ def counted_at(agent: Agent, address: str | None, now: float, limits: Limits) ->
 
 
 def hears_of_agents(agent: Agent) -> bool:
-    """Return True if who joins and leaves is put into the agent's mailbox: only if it asked for that."""
+    """Return True if notices of joining and leaving agents go to the agent's mailbox, because it asked for them."""
     return agent.notices is True
 
 
@@ -267,14 +268,14 @@ def hears_of_files(agent: Agent) -> bool:
 
 
 def hears_on_sockets(agent: Agent) -> bool:
-    """Return True if the agent is told of who joins on its websockets alone, as in 1.0.x."""
+    """Return True if the agent hears of joining agents on its websockets alone, as in 1.0.x."""
     return agent.notices is None and agent.key_hash is None
 
 
 def forgettable(agent: Agent, now: float, limits: Limits, *, mail: int) -> bool:
-    """Tell whether the agent has been silent for so long, with no mail waiting, that the relay may forget it.
+    """Return True if the relay may forget the agent: it has been silent long enough, and no mail waits.
 
-    A claimed agent keeps its name for longer: after that a stranger may have it.
+    A claimed agent keeps its name longer. After that a stranger may take it.
     """
     after = limits.forget_after if agent.key_hash is None else limits.forget_claimed_after
     return mail == 0 and now - agent.last_heartbeat >= after

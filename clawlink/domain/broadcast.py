@@ -1,4 +1,4 @@
-"""Broadcasts: what was told to everyone, to whom it went, and what is kept of it for those who come late."""
+"""Broadcasts: their contents, their recipients, and the history for agents that join later."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _KNOWLEDGE_BYTES = 138
 
 
 class Broadcast(msgspec.Struct, frozen=True, gc=False):
-    """To whom a broadcast goes. It is its own home; each recipient's copy is a delivery at the recipient's.
+    """The recipients of a broadcast. It is its own home; each recipient's copy is a delivery at the recipient's home.
 
-    ``recipients`` are agent ids, fixed when the broadcast was accepted. ``refused`` counts those whose mailboxes were
-    full; it is None until every recipient has been tried, so that a repeat goes on where a crash stopped.
-    ``sender_key`` is the hash of the sender's key. Times are seconds since the epoch.
+    ``recipients`` are agent ids, fixed when the broadcast was accepted. ``refused`` counts the full mailboxes. It is
+    None until every recipient has been tried, so that a repeat goes on where a crash stopped. ``sender_key`` is the
+    hash of the sender's key. Times are seconds since the epoch.
     """
 
     id: str
@@ -59,9 +59,9 @@ class Broadcast(msgspec.Struct, frozen=True, gc=False):
 
 
 class Knowledge(msgspec.Struct, frozen=True, gc=False):
-    """A broadcast as it is kept for those who come late, at the same home. Topic, tags and author are as told.
+    """A broadcast in the history for agents that join later, at the same home. Topic, tags and author are the sender's.
 
-    It never changes. ``recipients`` is to how many agents it went, and ``author_key`` the hash of the author's key.
+    It never changes. ``recipients`` is the number of its recipients, and ``author_key`` the hash of the author's key.
     Times are seconds since the epoch.
     """
 
@@ -102,15 +102,15 @@ KNOWLEDGE = "knowledge"
 
 
 def by_topic(topic: str) -> str:
-    """Return the index key of what is kept on a topic."""
+    """Return the index key of the kept broadcasts on a topic."""
     return "topic:" + fold(topic)
 
 
 def by_tag(tag: str) -> str:
-    """Return the index key of what is kept under a tag."""
+    """Return the index key of the kept broadcasts with a tag."""
     return "tag:" + fold(tag)
 
 
 def by_author(agent_id: str) -> str:
-    """Return the index key of what an agent told."""
+    """Return the index key of an agent's kept broadcasts."""
     return "author:" + agent_id

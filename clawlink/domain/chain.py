@@ -1,6 +1,6 @@
-"""Chains: what led to a message, and when that goes in circles.
+"""Chains: the messages that led to a message, and the rule that stops circles.
 
-Work that is done because of other work names it, and the message then carries the chain of both. A response or an
+Work that follows from other work names that work. The message then carries the chain of both. A response or an
 acknowledgement never counts: it is no new work.
 """
 
@@ -33,8 +33,8 @@ def first(sender: str) -> Chain:
 def follow(cause: Chain, *, task: str | None, sender: str, to: str | None, max_hops: int, max_cycles: int) -> Chain:
     """Return the chain of a message from ``sender`` to ``to`` that follows from one with the chain ``cause``.
 
-    Raises LoopStopped beyond ``max_hops``, and for the step from one agent to another that the chain has taken
-    ``max_cycles`` times already: whatever their number, agents that go in a circle repeat their steps.
+    Raises LoopStopped beyond ``max_hops``. Also raises it if the chain has taken this step from one agent to another
+    ``max_cycles`` times: agents in a circle of any size repeat their steps.
     """
     agents = (*cause.agents, sender)
     hops = cause.hops + 1

@@ -1,8 +1,9 @@
 """The characters that look like others, from Unicode's list of confusable characters (UTS #39, version 13).
 
 A word is ``PROTOTYPE=CHARACTER,CHARACTER``, in hexadecimal; a prototype of several characters has ``+`` between them.
-What NFKD brings to the prototype is left out. Differences to Unicode's list: the ASCII characters are in ``looks.py``.
-U+04CF looks like l. A small capital looks like its letter, and a small letter like the one that its capital looks like.
+Characters that NFKD maps to the prototype are left out. Differences to Unicode's list: the ASCII characters are in
+``looks.py``. U+04CF looks like l. A small capital looks like its letter. A small letter looks like the letter that its
+capital looks like.
 """
 
 from __future__ import annotations
@@ -295,7 +296,7 @@ FE78+0651=FC61 FE79+0651=FCF3 FE7A+0651=FC62 FE7B+0651=FCF4 FE7C+0670=FC63 10A56
 
 @cache
 def prototypes() -> dict[str, str]:
-    """Return what each character looks like."""
+    """Return the prototype of each character that looks like another."""
     table: dict[str, str] = {}
     for word in _WORDS.split():
         prototype, _, characters = word.partition("=")

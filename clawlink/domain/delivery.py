@@ -1,4 +1,4 @@
-"""Delivery rules: what may happen to a message in a mailbox, and when.
+"""Delivery rules: the steps of a message in a mailbox.
 
 Each function takes a delivery and the time and returns the delivery to store next, or raises.
 
@@ -59,14 +59,15 @@ PENDING, ACKED, DEAD = State.PENDING, State.ACKED, State.DEAD
 class Delivery(msgspec.Struct, frozen=True, gc=False):
     """A message in a mailbox. Its home is that mailbox.
 
-    ``rank`` sorts a mailbox: priority first, then order of arrival. ``merge`` names what a later message may replace
-    while this one is unread. Times are seconds since the epoch; the receipt proves the lease and is new at each.
+    ``rank`` sorts a mailbox: priority first, then order of arrival. A later message with the same ``merge`` may replace
+    this one while it is unread. Times are seconds since the epoch. The receipt proves the lease, and each lease has a
+    new one.
 
-    One that ``is_task`` carries a task. While ``has_record`` is false it is all there is of that task, and stays after
-    the ack for as long as the task is open: ``visible_at`` is then when its holder loses it. ``holder`` is who claimed
-    it if that is not the mailbox's agent, and ``lease`` the seconds that were asked for. ``address`` is the sender's.
-    ``sender_key`` is the hash of the key that the sender had, and ``reader_key`` that of the reader that has, or had,
-    claimed it last. They tell an agent from a later bearer of its id.
+    A delivery with ``is_task`` carries a task. While ``has_record`` is False the task has no other record, and the
+    delivery stays after the ack while the task is open. ``visible_at`` is then the time when its holder loses it.
+    ``holder`` is the agent that claimed it, if it is not the mailbox's agent, and ``lease`` its lease in seconds.
+    ``address`` is the sender's. ``sender_key`` is the hash of the sender's key, and ``reader_key`` that of the last
+    claiming reader's key. They tell an agent from a later agent with its id.
     """
 
     id: str
@@ -105,9 +106,9 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def index_keys(self) -> tuple[str, ...]:
-        """Settled ones are found by the janitor, dead ones by their owner, unread notices by what replaces them.
+        """The janitor finds settled deliveries, an owner finds dead ones, and a newer notice finds the unread one.
 
-        One that is all there is of a task is counted for whoever has it, and found by who asked for it.
+        A task without a record counts for its assignee, and its requester finds it.
         """
         if self.is_task and not self.has_record:
             if self.attempts:
@@ -185,7 +186,7 @@ def is_sender(d: Delivery, agent: Agent) -> bool:
 
 
 def is_reader(d: Delivery, agent: Agent) -> bool:
-    """Return True if the message is the agent's to read, or was, and not that of an earlier bearer of its id."""
+    """Return True if the message is or was the agent's to read, and not that of an earlier agent with its id."""
     if d.delivered_at is not None and is_same(agent, d.holder or d.mailbox, d.reader_key, d.delivered_at):
         return True
     return agent.id == d.mailbox and agent.registered_at <= d.stored_at
@@ -206,11 +207,12 @@ def lease(
     keep: float,
     key_hash: str | None = None,
 ) -> Delivery:
-    """Hand the message out until ``now + seconds``; past its time, expire it; out of attempts, bury it instead.
+    """Lease the message until ``now + seconds``.
 
-    A leased message lives at least as long as its lease.
-    A settled result is kept for ``keep`` seconds. ``key_hash`` is of the reader's key. Raises LeaseLost if the
-    delivery is not due: someone was faster.
+    Expire it if its time is over, make it a dead letter if it is out of attempts.
+
+    A leased message lives at least as long as its lease. A settled result is kept for ``keep`` seconds. ``key_hash`` is
+    the hash of the reader's key. Raises LeaseLost if the delivery is not due, because another claim was faster.
     """
     if not due(d, now):
         raise LeaseLost(f"message {d.id} is not due")
@@ -240,9 +242,9 @@ def lease_task(
     alone: bool,
     key_hash: str | None = None,
 ) -> Delivery:
-    """Hand out a task that is due, and neither past its time nor out of attempts, to ``by``, which has this key.
+    """Lease a due task to the agent ``by`` with this key. The task is neither past its time nor out of attempts.
 
-    ``alone`` tells whether the delivery is still all there is of it.
+    ``alone`` is True while the task has no record of its own.
     """
     return replace(
         d,
@@ -281,7 +283,7 @@ def require_receipt(d: Delivery, receipt: str) -> None:
 def ack(d: Delivery, *, receipt: str, now: float, keep: float) -> Delivery:
     """Settle the message for good. Repeating it with the same receipt changes nothing.
 
-    A lease that has lapsed still counts while nobody else has claimed the message: the receipt decides, not the clock.
+    A lapsed lease still counts until another claim of the message: the receipt decides, not the clock.
     """
     if d.state is ACKED and d.receipt == receipt:
         return d
@@ -290,7 +292,7 @@ def ack(d: Delivery, *, receipt: str, now: float, keep: float) -> Delivery:
 
 
 def ack_unread(d: Delivery, *, now: float, keep: float) -> Delivery:
-    """Settle a message that its recipient has read in another way. Raises LeaseLost while somebody holds it."""
+    """Settle a message that its recipient has read in another way. Raises LeaseLost while a reader holds it."""
     if d.state is ACKED:
         return d
     if not due(d, now):
@@ -350,7 +352,7 @@ def with_record(d: Delivery) -> Delivery:
 
 
 def expire(d: Delivery, *, now: float, keep: float) -> Delivery:
-    """Settle a message that nobody took within its time to live."""
+    """Settle a message that no reader took within its time to live."""
     return replace(d, version=d.version + 1, state=State.EXPIRED, receipt=None, settled_at=now, expires_at=now + keep)
 
 
@@ -375,17 +377,17 @@ def redrive(d: Delivery, *, now: float, ttl: float) -> Delivery:
 
 
 def placeholder(d: Delivery, *, keep: float) -> Delivery:
-    """Return a message that is settled as it is stored: nobody reads it, but its id is taken."""
+    """Return a message that is settled from the start: no reader gets it, but its id is taken."""
     return replace(d, state=ACKED, settled_at=d.stored_at, expires_at=d.stored_at + keep)
 
 
 def answered(d: Delivery, *, now: float) -> Delivery:
-    """Note that the recipient has answered the message. The first answer is the one that counts."""
+    """Note that the recipient has answered the message. Only the first answer counts."""
     return d if d.answered_at is not None else replace(d, version=d.version + 1, answered_at=now)
 
 
 def postpone(d: Delivery, until: float) -> Delivery:
-    """Leave the task with its holder, who has shown signs of life, until ``until``."""
+    """Leave the task with its holder, which has shown signs of life, until ``until``."""
     return replace(d, version=d.version + 1, visible_at=max(d.visible_at, until))
 
 

@@ -1,4 +1,4 @@
-"""Shared files: their versions, who wins when two write at once, and who may write while one holds the lock.
+"""Shared files: their versions, the winner of two writes at once, and the writers that a lock admits.
 
 Each function takes the file as it is, or None, and returns the file to store next, or raises. Contents are not here: a
 version names its content by its SHA-256.
@@ -79,11 +79,11 @@ class Lock(msgspec.Struct, frozen=True, gc=False):
 class SharedFile(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A shared file: its versions, the newest first. The key is its home and its id.
 
-    ``revision`` counts what users call the version: 1, 2, 3 ... and goes on counting over a deletion, so that an old
-    version number never matches a new file; it is 0 where there is no more than a lock. Without versions the file is
-    not there. ``ends_at`` is when the janitor looks: a file whose time to live is over is gone from that moment.
-    ``access`` is None if everyone may see it. What is left of a file for readers is for its readers, too.
-    ``counts_for`` is the last writer, or the holder of the lock where there is no more; ``address`` is its address.
+    ``revision`` is the version number that users see: 1, 2, 3 .... It goes on counting over a deletion, so that an old
+    number never matches a new file. It is 0 if there is only a lock. Without versions there is no file. ``ends_at`` is
+    the time of the janitor's look. A file is gone from the moment when its time to live is over. ``access`` is None if
+    everyone may see it. The remains of a file for readers are for its readers, too. ``counts_for`` is the last writer,
+    or the holder of a lock without a file; ``address`` is its address.
     """
 
     id: str
@@ -136,7 +136,7 @@ class SharedFile(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def deleted(self) -> bool:
-        """Whether it is not there, or no longer."""
+        """Return True if the file does not exist, or was deleted."""
         return not self.versions
 
 
@@ -206,7 +206,7 @@ def locked(file: SharedFile | None, now: float) -> Lock | None:
 
 
 def require_revision(key: str, file: SharedFile | None, expected: Expected | int | None, now: float) -> None:
-    """Refuse a write that would overwrite what its writer has not seen; 0 expects that there is no such file."""
+    """Refuse a write over a version that its writer has not seen; 0 expects that there is no file."""
     if expected is None:
         return
     revision = revision_of(file, now)
@@ -234,7 +234,7 @@ def require_unlocked(key: str, file: SharedFile | None, editor: Agent, now: floa
 
 
 def hidden(file: SharedFile | None, agent: Agent | None) -> bool:
-    """Return True if the file, or what is left of it, is for others. ``readers.holds`` may admit the agent still."""
+    """Return True if the file, or its remains, are for other agents. ``readers.holds`` may still admit the agent."""
     return file is not None and file.access is not None and not file.access.admits(agent)
 
 
@@ -253,11 +253,11 @@ def require_admitted(key: str, file: SharedFile | None, agent: Agent) -> None:
 def access_after(
     key: str, file: SharedFile | None, editor: Agent, asked: tuple[Party, ...] | None, now: float, *, opens: bool
 ) -> Access | None:
-    """Return who may see a file after a write that asks for these readers; None is everyone.
+    """Return the access to a file after a write that asks for these readers; None is everyone.
 
-    With neither ``asked`` nor ``opens``, it stays as it is, also for a file that was deleted and is not forgotten: else
-    a reader could open it to everyone. Raises NotAllowed: only the owner changes readers, and a file that others have
-    written too is not taken from everyone.
+    Without ``asked`` and ``opens`` the access stays, also for a deleted file that is not forgotten: else a reader could
+    open it to everyone. Raises NotAllowed, because only the owner changes readers, and a file with other writers stays
+    for everyone.
     """
     before = None if file is None else file.access
     if asked is None and not opens:
@@ -340,9 +340,9 @@ def put(
     access: Access | None = None,
     editor_key: str | None = None,
 ) -> SharedFile:
-    """Return the file with a new version; of those before it, ``keep`` less one are kept.
+    """Return the file with a new version, and the ``keep`` - 1 versions before it.
 
-    ``access`` is what ``access_after`` returns. A file that is opened to everyone keeps no version from before.
+    ``access`` is the result of ``access_after``. A file that is opened to everyone drops its earlier versions.
     """
     require_revision(key, file, if_version, now)
     revision = 1 if file is None else file.revision + 1
@@ -398,7 +398,7 @@ def delete(
 
 
 def expire(file: SharedFile, *, now: float, keep: float) -> SharedFile | None:
-    """Return what is left of a file whose ``ends_at`` has come; None if nothing is, and the record may go."""
+    """Return the remains of a file whose ``ends_at`` has come; None if nothing remains, and the record may go."""
     lock = locked(file, now)
     if not file.deleted:
         return _marker(file, revision=file.revision + 1, lock=lock, until=now + keep)

@@ -1,4 +1,4 @@
-"""Lines that may come too fast to be read: so many a second are written, and the others are counted."""
+"""A limit for log lines: write a number of lines a second, and count the others."""
 
 from __future__ import annotations
 

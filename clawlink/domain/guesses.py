@@ -1,4 +1,4 @@
-"""How long the answer to a wrong token waits. Only the answers to wrong ones do."""
+"""The delay of the answer to a wrong token. Answers to right tokens never wait."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FREE = 10
 PAUSE_SECONDS = 6.0
 FIRST_SECONDS = 0.05
 MOST_SECONDS = 2.0
-# Answers that wait at a time. Beyond that they wait no longer: the delay is no way to fill the relay.
+# Most waiting answers. Further answers do not wait, so that the delay cannot fill the relay.
 MOST_HELD_ADDRESS = 16
 MOST_HELD = 256
 _MOST_ADDRESSES = 1024

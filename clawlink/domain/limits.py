@@ -11,7 +11,7 @@ from typing import Any
 KIB = 1024
 MIB = 1024 * KIB
 
-# Beyond this share of --max-memory only what answers open work is taken.
+# Beyond this share of --max-memory the relay takes only answers to open work.
 NEW_WORK_SHARE = 15 / 16
 
 # Fixed bounds: part of the wire's grammar rather than settings.
@@ -38,17 +38,17 @@ MAX_ATTACHMENTS = 32
 MAX_FILE_NAME_LENGTH = 255
 # The word in a list of readers that opens a file to everyone. It stands alone.
 EVERYONE = "*"
-# A file for readers may go with so many tasks of pools that have not ended.
+# Most open tasks of pools that may attach one file for readers.
 MAX_FILE_TASKS = 1024
 # The routes of 1.0.x carry a file in one JSON object, in memory; larger ones are read at /blobs.
 MAX_JSON_FILE_BYTES = 8 * MIB
-# A body or a reply whose other side stands still for so long is given up.
+# The relay gives up a body or a reply after this many seconds without progress.
 IDLE_BODY_SECONDS = 60.0
-# A streamed body brings at least so many bytes a second, looked at over that time.
+# A streamed body brings at least this many bytes a second, measured over that time.
 LEAST_BODY_RATE = 16
-# A file that only one may read stays with its reader so long after the last byte was sent, unless that is confirmed.
+# A file for one reader burns this many seconds after the last byte, or when the reader confirms the read.
 READ_HOLD_SECONDS = 60.0
-# And so long between two parts of it.
+# The reader keeps it for this many seconds between two parts.
 PART_HOLD_SECONDS = 10.0
 MAX_IDEMPOTENCY_KEY_LENGTH = 128
 MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH = 16
@@ -61,12 +61,13 @@ MAX_POOL_CAPABILITIES = 16
 MAX_POOL_AGENTS = 256
 MAX_SUBSCRIPTIONS = 64
 MAX_DEADLINE_SECONDS = 30 * 24 * 3600.0
-# A task's history keeps so much of what was reported; beyond it the oldest reports are counted only.
+# A task's history keeps this many bytes of reports; it drops and counts the oldest beyond them.
 MAX_HISTORY = 100
 MAX_HISTORY_BYTES = 256 * KIB
 # A reply to a poll carries at most this many bytes of messages; the rest stays due for the next poll.
 MAX_REPLY_BYTES = 4 * MIB
-# Above this many agents online nobody is told that one joined or left: it would cost the square of their number.
+# Above this many registered agents the relay sends no agent_joined and agent_left: the cost is the square of their
+# number.
 PRESENCE_AUDIENCE = 256
 
 

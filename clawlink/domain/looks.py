@@ -1,7 +1,7 @@
 """Characters that hide in names and ids, and names that look like others.
 
-Names are compared by what they look like as UTS #39 says: by the letters that are shown, and by those of the folded
-name. A name in capitals may look like another in its first form, and in its second form not.
+Names are compared by their looks, as UTS #39 defines them: by the shown letters, and by those of the folded name. A
+name in capitals may look like another in its first form only.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _IGNORABLE = (
 )
 _UNSEEN = frozenset(_BLANK) | {chr(code) for start, end in _IGNORABLE for code in range(start, end)}
 
-# The ASCII characters that look like others. As it is shown, capital I looks like small l, and capital L does not.
+# The ASCII characters that look like others. The shown capital I looks like small l; capital L does not.
 _AS_SHOWN = str.maketrans({"I": "1", "l": "1", "L": "\x01"})
 _AS_FOLDED = str.maketrans({"l": "1", "|": "1", "0": "o", "m": "rn", "w": "vv", '"': "''", "`": "'"})
 
@@ -48,7 +48,7 @@ class Looks(msgspec.Struct, frozen=True, gc=False):
 
 @lru_cache(4096)
 def looks(text: str, folded: str) -> Looks:
-    """Return what a name and its folded form look like."""
+    """Return the looks of a name and of its folded form."""
     shown = _letters(text)
     return Looks(
         _skeleton(shown.translate(_AS_SHOWN)),
@@ -92,7 +92,7 @@ def seen(text: str) -> str:
 
 
 def fault(text: str, *, spaces: bool) -> str | None:
-    """Say what a new name may not have, or an id, which has no ``spaces``; None if nothing is wrong with it."""
+    """Return the fault of a new name, or of an id, which may have no ``spaces``; None if there is none."""
     if text.isascii():
         return None
     for at, sign in enumerate(text):

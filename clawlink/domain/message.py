@@ -46,7 +46,7 @@ PRIORITY_WORDS = (*(priority.value for priority in Priority), *_OTHER_PRIORITIES
 class Attachment(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A version of a shared file that goes with a message, which carries its name and never its bytes.
 
-    ``size`` is in bytes, ``sha256`` in hexadecimal; ``name`` is what the sender calls it, and no path.
+    ``size`` is in bytes, ``sha256`` in hexadecimal. ``name`` is the sender's name for it, and no path.
     """
 
     file_key: Annotated[str, Meta(min_length=1, max_length=MAX_KEY_LENGTH)]
@@ -75,8 +75,8 @@ class AgentCard(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 class TaskDelegation(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="task_delegation"):
     """Work that ``from_agent`` asks for. ``message_id`` is the task's id.
 
-    ``to_agent`` is None where whoever has ``capability`` (one, or all of a list) may claim it, of ``to_any_of`` if that
-    is given. An absent ``deadline_at`` is none.
+    ``to_agent`` is None for a pool's task. Then an agent with ``capability`` (one, or all of a list) may claim it, of
+    ``to_any_of`` if that is given. Without ``deadline_at`` there is no deadline.
     """
 
     message_id: str
@@ -227,8 +227,8 @@ _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 def encode(message: Message) -> bytes:
     """Encode the message once and for all.
 
-    It is kept as it comes out of here, maybe for long, so it is copied into bytes of just its size: an encoder's own
-    result would leave holes in memory as large as what it had reserved.
+    The store may keep the result for long. So it is copied into bytes of exactly its size: an encoder's own result
+    would waste the memory that it had reserved.
     """
     _encoder.encode_into(message, _buffer)
     return bytes(_buffer)
@@ -240,7 +240,7 @@ def decode(body: bytes) -> Message:
 
 
 def attached(attachments: Sequence[Attachment] | None) -> Attachments:
-    """Return what stands in a message for the files that go with it."""
+    """Return a message's entries for its attached files."""
     return tuple(attachments) if attachments else msgspec.UNSET
 
 
@@ -259,5 +259,5 @@ def _as_json(values: Iterable[Any]) -> bytes:
 
 
 def type_of(message: Message) -> str:
-    """Return what stands in the message's ``type`` on the wire."""
+    """Return the message's ``type`` on the wire."""
     return str(message.__struct_config__.tag)

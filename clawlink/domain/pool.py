@@ -1,7 +1,7 @@
-"""Pools: mailboxes of work for whoever can do it.
+"""Pools: mailboxes of work for any agent that can do it.
 
-A pool is named by what it asks of an agent. Whoever has that may claim from it, under the same rules as from its own
-mailbox. Its record exists while work waits there, so that agents find it.
+A pool is named by its conditions for an agent. An agent that meets them may claim from it, under the same rules as from
+its own mailbox. Its record exists while work waits there, so that agents find it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ OF_CAPABILITIES = "pools of capabilities"
 """The index keys of all pools, and of those that ``--max-pools`` counts: others wait for an agent that has left."""
 
 _PREFIX = " pool "
-_KEY_HEX = 16  # so much of the hash of a member's key stands in the id
+_KEY_HEX = 16  # this many characters of the hash of a member's key stand in the id
 # The bytes that a pool takes beside its texts, measured.
 _RECORD_BYTES = 110
 
@@ -30,9 +30,9 @@ class Pool(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The conditions for a claim: all of ``capabilities``, an id of ``any_of``, and the ``name`` together with its key.
 
     Empty tuples and None ask for nothing. Its home is the mailbox of its id. Capabilities and name are folded.
-    ``used_at`` is when work was put here last. ``returns_at`` is when work that waits for an agent that has left goes
-    back to its requesters. Times are seconds since the epoch. ``left`` is an agent that leaves: until all that it held
-    is taken back, nobody may claim here. The id of a pool for claimed agents tells their keys. ``opened_by`` is the
+    ``used_at`` is the time of the last new work. ``returns_at`` is the time when the work of an agent that has left
+    goes back to its requesters. Times are seconds since the epoch. ``left`` is an agent that leaves: no agent may claim
+    here until all its tasks are taken back. The id of a pool for claimed agents tells their keys. ``opened_by`` is the
     sender of its first work, and ``address`` its address.
     """
 
@@ -77,7 +77,7 @@ class Pool(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     @property
     def anchors(self) -> tuple[str, ...]:
-        """The keys under which agents look for it: one of them is a key of every agent that may claim here."""
+        """The keys under which agents look for it. Each agent that may claim here has one of them."""
         if self.any_of:
             return tuple(by_member(agent_id) for agent_id in self.any_of)
         return (by_name(self.name),) if self.name is not None else (by_capability(self.capabilities[0]),)
@@ -91,14 +91,14 @@ class Pool(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         return (agent.key_hash or "").startswith(key)
 
     def used(self, now: float) -> Pool:
-        """Return the pool as it is stored with each new piece of work, so that nobody drops it at that moment."""
+        """Return the pool to store with each new piece of work, so that no other task drops it at that moment."""
         return replace(self, version=self.version + 1, used_at=now)
 
 
 def pool_for(capabilities: Iterable[str], any_of: Iterable[str], keys: Mapping[str, str | None] | None = None) -> Pool:
-    """Return the pool that asks for all these capabilities and for one of these agents, as if it were new.
+    """Return a new pool that asks for all these capabilities and for one of these agents.
 
-    ``keys`` are the hashes of the keys of those agents that have one.
+    ``keys`` are the hashes of the agents' keys, without agents that have none.
     """
     wanted = tuple(sorted({fold(capability) for capability in capabilities}))
     members = tuple(sorted(set(any_of)))
@@ -116,16 +116,16 @@ def waiting_for(
     returns_at: float | None = None,
     left: Agent | None = None,
 ) -> Pool:
-    """Return the pool from which an agent of this name that has left claims what was in its mailbox.
+    """Return the pool from which an agent that has left claims the contents of its earlier mailbox.
 
-    A claimed agent needs its key for that: nobody else gets what was meant for it. Of an agent that had none, its next
-    namesake is taken for it, as in ClawLink 1.0.x. What nobody has claimed goes back at ``returns_at``.
+    A claimed agent needs its key for that: no other agent gets its messages. An agent without a key and the next agent
+    of its name count as the same, as in ClawLink 1.0.x. Unclaimed work goes back at ``returns_at``.
     """
     return Pool(id=mailbox, version=0, name=fold(name), key_hash=key_hash, returns_at=returns_at, left=left)
 
 
 def is_heir(pool: Pool, name: str, key_hash: str | None) -> bool:
-    """Return True if an agent of this name and key may have the work that waits for an agent that has left."""
+    """Return True if an agent of this name and key may claim the work of an agent that has left."""
     return pool.name == fold(name) if pool.key_hash is None else pool.key_hash == key_hash
 
 

@@ -1,7 +1,7 @@
-"""Readers: the agents that may see a file, where not everyone may.
+"""Readers: the agents that may see a file that is not for everyone.
 
-An agent is kept with what nobody else can have: its key; without a key, the time of its registration. So an agent that
-takes a freed id is no reader.
+A reader is kept with its key; without a key, with the time of its registration. So an agent that takes a freed id is no
+reader.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Party(msgspec.Struct, frozen=True, gc=False):
     registered_at: float
 
     def is_(self, agent: Agent | None) -> bool:
-        """Return True if this is the agent. One that had no key may have claimed one since."""
+        """Return True if this is the agent. An agent without a key may have claimed one since."""
         if agent is None or agent.id != self.agent_id:
             return False
         if self.key_hash is None:
@@ -68,12 +68,12 @@ class Access(msgspec.Struct, frozen=True, gc=False):
 
 
 def party(agent: Agent) -> Party:
-    """Return an agent as it is kept among readers."""
+    """Return the agent's entry among readers."""
     return Party(agent.id, agent.key_hash, agent.registered_at)
 
 
 def admitting(owner: Agent | Party, readers: Iterable[Party], tasks: tuple[str, ...] = ()) -> Access:
-    """Return what admits an owner and these readers, each once."""
+    """Return the access of an owner and these readers, each once."""
     own = party(owner) if isinstance(owner, Agent) else owner
     once = {reader.agent_id: reader for reader in readers if reader.agent_id != own.agent_id}
     return Access(own, tuple(once.values()), tasks)

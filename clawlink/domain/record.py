@@ -1,7 +1,7 @@
 """The fields of every record, by which a store can keep them all.
 
-A record is immutable. A change is a new record with the next version; a store takes it only if it follows the one
-that is stored.
+A record is immutable. A change is a new record with the next version; a store takes it only if it follows the stored
+one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Record(Protocol):
 
     @property
     def index_keys(self) -> tuple[str, ...]:
-        """The keys under which the record is found at present, each once."""
+        """The current index keys of the record, each once."""
 
     @property
     def weight(self) -> int:

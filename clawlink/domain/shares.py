@@ -54,7 +54,7 @@ class Used(NamedTuple):
 
 
 class Share(NamedTuple):
-    """A share that is used up: whose it is, how much it is at this moment, and how much of it is used."""
+    """A used-up share: its owner, its size at this moment, and the used part."""
 
     level: Level
     most: int

@@ -1,4 +1,4 @@
-"""Counting what happens too often for a log line each: one line a minute for each cause, with a count."""
+"""A count of events that are too many for a log line each: one line a minute for each cause, with a count."""
 
 from __future__ import annotations
 

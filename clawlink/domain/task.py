@@ -1,13 +1,12 @@
 """Tasks: work with an owner, from the delegation to its one final answer.
 
-Until somebody reports on a task, or it is taken back from who claimed it first, it is its delivery and has no record of
-its own: ``carried`` reads it from there. Whatever else becomes of it makes the record, at the same home, and every step
-goes through ``TRANSITIONS``: nothing else decides.
+A new task is its delivery and has no record of its own: ``carried`` reads it from there. The first report, or the first
+time that the task is taken back, makes the record, at the same home. ``TRANSITIONS`` alone decides about each step.
 
-Who fetched a task holds it under a lease. Reports lengthen it, and so do the owner's heartbeats; once the delivery was
-acked, any sign of life does until the owner is stale. When the hold lapses the task is queued again: for the next of
-its pool, or for the name that it was delegated to. A receipt is new at each claim, so a late answer of one who lost the
-task is told apart by what it holds, not by when it comes.
+The agent that fetched a task holds it under a lease. Reports lengthen the lease, and so do the owner's heartbeats.
+After the ack of the delivery any sign of life does so, until the owner is stale. When the lease lapses the task is
+queued again: for the next agent of its pool, or for the name that it was delegated to. Each claim has a new receipt, so
+the receipt of a late answer shows that its agent has lost the task.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ from clawlink.errors import BadRequest, LeaseLost, NotAllowed, WrongState
 
 
 class TaskState(str, Enum):
-    """Where a task stands. The last six are final.
+    """The state of a task. The last six are final.
 
-    A task is ``RETURNED`` to its requester if its assignee has left and did not come back: nobody will work on it, and
-    the requester may delegate it again.
+    A task is ``RETURNED`` to its requester if its assignee has left and did not come back. No agent works on it; the
+    requester may delegate it again.
     """
 
     QUEUED = "queued"
@@ -79,9 +78,9 @@ _WORDS = {
 
 
 def reported_as(status: str, *, free: bool) -> tuple[TaskState, str]:
-    """Return the state that the status of a response stands for, and the status that its reader is told.
+    """Return the state for a response's status, and the status that the requester reads.
 
-    ``free`` lets it be any word, as in ClawLink 1.0.x: what is no known end is a report. Raises BadRequest.
+    ``free`` allows any word, as in ClawLink 1.0.x: a word for no known end is a report. Raises BadRequest.
     """
     state = _WORDS.get(status.strip().lower().replace(" ", "_").replace("-", "_")) if free else None
     if state is None and any(status == known.value for known in REPORTABLE):
@@ -105,7 +104,7 @@ _EVENT_BYTES = 208
 class Event(msgspec.Struct, frozen=True, gc=False):
     """A step of a task, or a report on it. ``by`` is None for the relay; ``content`` is encoded JSON.
 
-    ``key_hash`` is of the key of the agent that claimed the task or reported on it, None if that had none.
+    ``key_hash`` is the hash of the key of the agent that claimed the task or reported on it, None without a key.
     """
 
     at: float
@@ -118,14 +117,14 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
 
 class Task(msgspec.Struct, frozen=True, gc=False):
-    """A delegation that its delivery alone cannot tell of.
+    """The record of a task, for the facts that its delivery does not have.
 
     Its home is the mailbox it was put into, its id the message's. ``body`` is the encoded delegation, ``answer`` the
-    encoded final response. ``held_until`` is when the owner's lease ends if nothing lengthens it, None for never;
-    ``lease`` is what a sign of life lengthens it by. ``expires_at`` ends an open task, and is when a final one may be
-    forgotten. ``said`` are the bytes of contents and notes in ``history``, ``folded`` counts what that had no room for,
-    and ``earlier`` are the versions before this record was made. ``address`` is the requester's, and ``requester_key``
-    the hash of the key that it had. Times are seconds since the epoch.
+    encoded final response. ``held_until`` is the end of the owner's lease if nothing lengthens it, None for never. A
+    sign of life lengthens it by ``lease`` seconds. ``expires_at`` is the end of an open task, and the time when a final
+    one may be forgotten. ``said`` are the bytes of contents and notes in ``history``. ``folded`` counts the entries
+    without room there. ``earlier`` are the versions before this record was made. ``address`` is the requester's, and
+    ``requester_key`` the hash of its key. Times are seconds since the epoch.
     """
 
     id: str
@@ -192,7 +191,7 @@ class Task(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def pooled(self) -> bool:
-        """Whether it was delegated to whoever can do it, and not to one agent."""
+        """Return True if the task was delegated to a pool, not to an agent."""
         return is_pool(self.mailbox)
 
 
@@ -205,17 +204,17 @@ def by_owner(agent_id: str) -> str:
 
 
 def by_requester(agent_id: str, state: TaskState) -> str:
-    """Return the index key of what an agent has asked for and where it stands, for tasks and deliveries alike."""
+    """Return the index key of an agent's delegated tasks in a state, for tasks and deliveries alike."""
     return " asked " + state._value_ + " " + agent_id
 
 
 def by_assignee(agent_id: str, state: TaskState) -> str:
-    """Return the index key of what an agent had to do and has ended so; open ones are found ``by_owner``."""
+    """Return the index key of an assignee's ended tasks in a state; open ones are found ``by_owner``."""
     return " given " + state._value_ + " " + agent_id
 
 
 def merge_of(task_id: str) -> str:
-    """Return what unread news of a task's progress replace one another by."""
+    """Return the merge key of unread news of a task's progress."""
     return "report:" + task_id
 
 
@@ -262,9 +261,9 @@ def is_requester(t: Task, agent: Agent) -> bool:
 
 
 def is_worker(t: Task, agent: Agent) -> bool:
-    """Return True if the task is the agent's to do, or was, and not that of an earlier bearer of its id.
+    """Return True if the agent is or was the task's assignee, and not only an earlier agent with its id.
 
-    Nobody but the same agent takes an id whose open tasks wait for it.
+    Only the same agent can take an id whose open tasks wait for it.
     """
     if agent.id in (t.assignee, None if t.pooled else t.mailbox) and (
         t.finished_at is None or (not t.pooled and agent.registered_at <= t.finished_at)
@@ -304,11 +303,11 @@ def claim(t: Task, *, by: str, receipt: str, now: float, seconds: float, key_has
 
 
 def held_until(t: Task, owner: Agent | None, *, stale_after: float) -> float:
-    """Return until when the owner keeps the task, as far as is known now.
+    """Return the time until which the owner keeps the task without a further sign of life.
 
-    Heartbeats since it was claimed lengthen a lease, and after the ack any sign of life does, unless the owner has
-    registered anew meanwhile and not reported since: a process that was restarted knows nothing of what it held. An
-    owner that left holds nothing.
+    Heartbeats since the claim lengthen a lease, and after the ack any sign of life does. This ends when the owner
+    registers again, until its next report: a restarted process does not know its earlier tasks. An owner that left
+    holds nothing.
     """
     if owner is None or t.delivered_at is None:
         return 0.0
@@ -333,10 +332,10 @@ def hold(t: Task, until: float) -> Task:
 
 
 def kept_until(mailbox: str, *, now: float, stale_after: float, for_good: bool) -> float:
-    """Return until when one that acks a task keeps it without a further sign of life.
+    """Return the time until which an agent that acks a task keeps it without a further sign of life.
 
-    ``for_good`` is for clients of ClawLink 1.0.x, which know of no lease. A task that was delegated to one of those is
-    not taken back: the agent would find it in its mailbox again.
+    ``for_good`` is for clients of ClawLink 1.0.x, which know of no lease. The relay does not take a task back from such
+    an agent: the agent would find it in its mailbox again.
     """
     return math.inf if for_good and not is_pool(mailbox) else now + stale_after
 
@@ -347,7 +346,7 @@ def ack(t: Task, *, now: float, until: float) -> Task:
     A task that has ended needs no holding.
     """
     until = math.inf if t.state in FINAL else max(t.held_until or 0.0, until)
-    if t.state is QUEUED:  # its lease had lapsed, and nobody else has claimed it since
+    if t.state is QUEUED:  # its lease had lapsed, and no other claim came since
         event = Event(now, DELIVERED, t.assignee, key_hash=_key_of(t, t.assignee))
         t = replace(t, state=_step(t, DELIVERED), history=(*t.history, event))
     return replace(
@@ -360,17 +359,17 @@ def ack(t: Task, *, now: float, until: float) -> Task:
 
 
 def lapse(t: Task, *, now: float, note: str, by: str | None = None) -> Task:
-    """Queue the task again. One of a pool has no owner then; another waits for the name it was delegated to.
+    """Queue the task again. A pool's task then has no owner; any other waits for the name that it was delegated to.
 
-    The receipt of one that waits for its own name counts until the next claim: nobody else can have it.
+    The receipt of a task that waits for its own name counts until the next claim, because no other agent can have it.
     """
     return replace(_put_back(t, now, by, note), version=t.version + 1)
 
 
 def undo(t: Task, *, now: float) -> Task:
-    """Take back a claim whose reply never left the relay, as if it had not been.
+    """Undo a claim whose reply never left the relay.
 
-    Raises LeaseLost for one that its owner has reported on since: whatever became of the reply, the task is known.
+    Raises LeaseLost if the owner has reported on the task since, because it then knows the task.
     """
     history = t.history[:-1]
     if t.history[-1].status is not DELIVERED:
@@ -391,7 +390,7 @@ def undo(t: Task, *, now: float) -> Task:
 
 
 def redrive(t: Task, *, now: float, ends_at: float) -> Task:
-    """Queue a task again whose delivery was a dead letter."""
+    """Queue a task whose delivery was a dead letter."""
     back = _put_back(t, now, t.assignee, "put back from the dead letters")
     return replace(back, version=t.version + 1, receipt=None, expires_at=t.deadline_at or ends_at)
 
@@ -411,11 +410,11 @@ def respond(
     content: bytes | None = None,
     key_hash: str | None = None,
 ) -> Task:
-    """Move the task as its owner reports. The first final answer is the only one.
+    """Move the task as its owner reports. Only the first final answer counts.
 
     Without a deadline an open task is kept ``ttl`` seconds from its last report; a finished one is kept ``keep``.
-    Raises LeaseLost for one who held it before, or whose receipt is not that of the current claim; NotAllowed for
-    anyone else; WrongState where the table has no such step.
+    Raises LeaseLost for an earlier owner, and for a receipt that is not that of the current claim. Raises NotAllowed
+    for any other agent, and WrongState if the table has no such step.
     """
     require_owner(t, by, receipt)
     if t.expires_at <= now and t.state not in FINAL:
@@ -461,7 +460,7 @@ def not_yours(t: Task) -> NotAllowed:
 
 
 def answer(t: Task, *, by: str, content: bytes, now: float, ttl: float) -> Task:
-    """Let the work go on with the requester's answer to what the owner asked."""
+    """Let the work go on with the requester's answer to the owner's question."""
     if t.state is not INPUT_REQUIRED:
         raise WrongState(f"task {t.id} is {t.state.value}: it does not wait for input", current=t.state.value)
     return replace(
@@ -486,7 +485,7 @@ def end(t: Task, state: TaskState, *, by: str | None, now: float, keep: float, n
 
 
 def _key_of(t: Task, agent_id: str | None) -> str | None:
-    """Return the hash of the key that the agent of this id had when it claimed the task or reported on it last."""
+    """Return the hash of the agent's key at its last claim of the task, or its last report on it."""
     return next((e.key_hash for e in reversed(t.history) if e.by == agent_id and e.status in _BY_WORKER), None)
 
 
@@ -538,6 +537,6 @@ def _with_event(t: Task, event: Event) -> Task:
 
 
 def _size(event: Event) -> int:
-    """Return the bytes of what was said."""
+    """Return the number of bytes of the contents and notes."""
     note = 0 if event.note is None else len(event.note.encode("utf-8", "surrogatepass"))
     return note + (0 if event.content is None else len(event.content))

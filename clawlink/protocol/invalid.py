@@ -41,7 +41,7 @@ _MEANINGS = {repr(pattern): meaning for pattern, meaning in PATTERNS.items()}
 
 
 def bad_field(error: msgspec.ValidationError) -> BadRequest:
-    """Return the refusal of a field: which it is, what it takes, and what was found."""
+    """Return the refusal of a field, with its name, its type and the given value."""
     text = str(error)
     path = _PATH.search(text)
     said = _PATH.sub("", text)
@@ -53,13 +53,13 @@ def bad_field(error: msgspec.ValidationError) -> BadRequest:
         return BadRequest(f"{name} {what}{said[missing.end() :]}", field=name)
     words, limit = _in_words(said)
     if words is None or (path and "key` in" in path[0]):
-        # A form that is not known, or what is wrong with the name of an entry and not with its value.
+        # An unknown form, or a fault in the name of an entry instead of its value.
         return BadRequest(f"{said[0].lower()}{said[1:]}" + (f" (field {name})" if name else ""), field=name or None)
     return BadRequest(f"{name or 'what was sent'} {words}", field=name or None, limit=limit)
 
 
 def _in_words(said: str) -> tuple[str | None, float | None]:
-    """Return what msgspec says of a value as the rest of a sentence about it, and the limit that it is over."""
+    """Return msgspec's complaint about a value as the rest of a sentence, and the limit that the value exceeds."""
     if found := _BOUND.fullmatch(said):
         limit = _number(found[2])
         return (None, None) if limit is None else (_BOUNDS[found[1]].format(limit), limit)

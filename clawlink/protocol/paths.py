@@ -25,17 +25,17 @@ class Endpoint:
     reply: Any
     body: Any = None
     query: Any = None
-    acts: bool = False  # acts as an agent: a claimed one must show its key
-    looks: bool = False  # shows an agent what is for it alone, if it proves that it is that agent
+    acts: bool = False  # acts as an agent: a claimed agent must show its key
+    looks: bool = False  # shows an agent its private records, if it proves its identity
     open: bool = False  # needs no token
     admin: bool = False  # for the relay's operator alone
     text: bool = False  # answers text or a foreign document instead of a reply struct
     stays: bool = False  # the reply goes on for as long as the connection lasts
     headers: tuple[headers.Header, ...] = field(
         default=(), hash=False
-    )  # of the request, besides those that every request may have
+    )  # of the request, besides those of every request
     tells: tuple[str, ...] = ()  # headers of the reply that a client needs
-    claims: bool = False  # a GET that takes messages: a page in a browser must show that it may, and HEAD is refused
+    claims: bool = False  # a GET that takes messages: a page in a browser must prove its right, and HEAD is refused
     ticket: bool = False  # a ticket of POST /tickets stands for token and key
     socket: bool = False  # a websocket: its token may also come in the address, or as a subprotocol
     takes_bytes: bool = False  # the body is bytes as they are, not JSON

@@ -1,11 +1,12 @@
-"""How an agent knows its relay again at another address, before it gives that address a key or a token.
+"""The proof by which an agent knows its relay at another address, before it sends a key or a token there.
 
 The relay has a secret, and every claimed agent a *relay key*, which the relay derives from its secret and the agent's
-key. It is told to nobody but the holder of that agent key, and the relay keeps nothing of it. At a new address the
-agent sends a nonce, and the name of its key; a relay that has the secret answers with a proof over the nonce.
+key. Only the holder of that agent key gets it, and the relay does not keep it. At a new address the agent sends a
+nonce, and the name of its key. A relay that has the secret answers with a proof over the nonce.
 
-A false relay can pass the question on to the true one. So a proof also holds for one place alone: for the address at
-which the true relay was reached, or for a name that its operator gave it. The agent compares both with where it went.
+A false relay can pass the question on to the true one. So a proof holds for one place alone: the address at which the
+true relay was reached, or a name that its operator gave it. The agent compares both with the address of its own
+connection.
 """
 
 from __future__ import annotations
@@ -21,7 +22,10 @@ def relay_id(secret: bytes) -> str:
 
 
 def key_id(agent_key: str) -> str:
-    """Return the name of an agent key, which tells nothing about it. It is not what the relay keeps of the key."""
+    """Return the name of an agent key, which reveals nothing about the key.
+
+    It differs from the hash that the relay keeps.
+    """
     return hashlib.sha256(b"clawlink relay proof\n" + agent_key.encode("utf-8", "surrogatepass")).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Outside data to structs: JSON to what is asked, with null for an optional field as if it were left out."""
+"""Outside data to structs: decode JSON to a type, and take null in an optional field as if it were left out."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def read_fields(fields: dict[str, Any], kind: type[T]) -> T:
 
 
 def without_nulls(fields: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
-    """Leave out what is optional and null."""
+    """Return the object without optional fields that are null."""
     optional = optional_fields(kind)
     return {name: value for name, value in fields.items() if value is not None or name not in optional}
 

@@ -70,9 +70,9 @@ class ListedAgent(AgentCard, frozen=True, gc=False, kw_only=True):
 
 
 class Registered(Struct, frozen=True):
-    """The agent as it is now registered. ``agent_key`` is given once, to the one who claims.
+    """The registered agent. ``agent_key`` is given once, to the claiming client.
 
-    ``relay_key`` is given to whoever has the agent's key: with it the agent knows this relay again at another address.
+    ``relay_key`` is given to a client with the agent's key. With it the agent knows this relay at another address.
     """
 
     status: str
@@ -84,7 +84,7 @@ class Registered(Struct, frozen=True):
 
 
 class Challenged(Struct, frozen=True):
-    """The proof of a relay, for the address at which it was reached and the name by which its operator knows it."""
+    """The proof of a relay, for the address at which it was reached and the name that its operator gave it."""
 
     relay_id: str
     address: str
@@ -108,7 +108,7 @@ class Beat(Struct, frozen=True):
 
 
 class Subscribed(Struct, frozen=True):
-    """The topics whose broadcasts come from now on."""
+    """The topics of the broadcasts that the agent gets from now on."""
 
     status: str
     subscriptions: list[str]
@@ -132,7 +132,10 @@ class RecipientInfo(Struct, frozen=True, gc=False):
 
 
 class Pooled(Struct, frozen=True, gc=False):
-    """The pool whose first claimer gets the task. ``online`` counts its agents; with none, the task waits for one."""
+    """The pool whose first claimer gets the task.
+
+    ``online`` counts its online agents; with none, the task waits for an agent.
+    """
 
     capability: list[str]
     to_any_of: list[str]
@@ -142,7 +145,7 @@ class Pooled(Struct, frozen=True, gc=False):
 class Delegated(Struct, frozen=True, gc=False):
     """The delegation is stored. ``message_id`` is also the task's id.
 
-    ``recipient`` is null for one of a pool, and if the recipient has left since a first, equal request.
+    ``recipient`` is null for a pool's task, and if the recipient has left since a first, equal request.
     """
 
     status: str
@@ -165,12 +168,12 @@ class TaskEvent(Struct, frozen=True, gc=False):
 
 
 class TaskView(Struct, frozen=True, gc=False):
-    """A task as its parties see it. Absent facts are null; ``attempts`` counts how often it was handed out.
+    """A task as its parties see it. Absent facts are null; ``attempts`` counts its claims.
 
-    ``owner`` is the assignee's presence. ``history_folded`` counts old reports that the history no longer has.
-    ``attachments`` came with the task, ``result_attachments`` with its answer.
-    ``dead_letter`` is whether it waits among the assignee's dead letters, where nobody is handed it.
-    ``pool_online`` counts the agents online that may claim it, while it is queued in a pool; null in lists.
+    ``owner`` is the assignee's presence. ``history_folded`` counts old reports that the history has dropped.
+    ``attachments`` came with the task, ``result_attachments`` with its answer. ``dead_letter`` is True while it waits
+    among the assignee's dead letters, where no poll brings it. ``pool_online`` counts the online agents that may claim
+    it while it is queued in a pool; null in lists.
     """
 
     task_id: str
@@ -359,9 +362,9 @@ class Redriven(Struct, frozen=True):
 class MessageStatus(Struct, frozen=True):
     """How far one message came. Stored, delivered, acked and answered are four facts; an absent one is null.
 
-    ``delivered_to`` is the agent that has it: of a task that several could claim, the one that did.
-    ``state`` is the furthest: stored, delivered, acked, expired or dead. For the sender of a broadcast the counts are
-    over all recipients and the times are null.
+    ``delivered_to`` is the agent that has it; for a pool's task, the agent that claimed it. ``state`` is the furthest:
+    stored, delivered, acked, expired or dead. For the sender of a broadcast the counts are over all recipients and the
+    times are null.
     """
 
     message_id: str
@@ -475,7 +478,7 @@ class FileVersion(Struct, frozen=True, gc=False):
 
 
 class FileHistory(Struct, frozen=True, kw_only=True):
-    """The versions of a file that are kept, the newest first. ``version`` is the one it is at, 0 if it is not there."""
+    """The kept versions of a file, the newest first. ``version`` is the current one, 0 if there is no file."""
 
     file_key: str
     version: int
@@ -499,7 +502,7 @@ class FileLocked(Struct, frozen=True):
 
 
 class FileUnlocked(Struct, frozen=True):
-    """Nobody holds the lock any more."""
+    """The lock has ended."""
 
     status: str
     file_key: str

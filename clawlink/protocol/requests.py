@@ -115,7 +115,7 @@ class Register(Struct, frozen=True, gc=False):
 
 
 class Challenge(Struct, frozen=True, gc=False):
-    """Ask the relay to prove that it is the one which gave a relay key."""
+    """Ask the relay to prove that it gave a relay key."""
 
     key_id: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
     nonce: Annotated[str, Meta(min_length=16, max_length=limits.MAX_IDEMPOTENCY_KEY_LENGTH)]
@@ -134,7 +134,7 @@ class Heartbeat(Struct, frozen=True, gc=False):
 
 
 class Delegate(Struct, frozen=True, gc=False):
-    """Ask another agent to do something, or whoever has the capability."""
+    """Ask another agent to do a task, or the first agent with the capability."""
 
     from_agent: AgentId
     task: Annotated[Any, Meta(description="Any JSON that is not empty.")]
@@ -184,7 +184,7 @@ class Respond(Struct, frozen=True, gc=False):
 
 
 class Answer(Struct, frozen=True, gc=False):
-    """Say what the assignee of a task asked for."""
+    """Answer a question of a task's assignee."""
 
     from_agent: AgentId
     content: Any
@@ -235,7 +235,7 @@ class Broadcast(Struct, frozen=True, gc=False):
 
 
 class Ack(Struct, frozen=True, gc=False):
-    """Settle leased messages, and what waits unread about the end of tasks that were looked at."""
+    """Settle leased messages, and unread messages about the end of tasks that the agent has looked at."""
 
     agent_id: AgentId
     receipts: Receipts | None = None
@@ -294,7 +294,7 @@ class PutFile(Struct, frozen=True, gc=False):
 
 
 class LockFile(Struct, frozen=True, gc=False):
-    """Ask the others not to write a file for a while; also one that is not there yet."""
+    """Ask the other agents not to write a file for a while; the file need not exist yet."""
 
     agent_id: AgentId
     file_key: FileKey
@@ -372,7 +372,7 @@ class MakeTicket(Struct, frozen=True, gc=False):
 
 
 class Subscribe(Struct, frozen=True, gc=False):
-    """Say anew which broadcasts come."""
+    """Change the topics of the broadcasts that the agent gets."""
 
     agent_id: AgentId
     subscriptions: Subscriptions

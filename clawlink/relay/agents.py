@@ -338,7 +338,7 @@ class Agents:
 
     @retrying
     async def subscribe(self, agent_id: str, subscriptions: Iterable[str]) -> Agent:
-        """Say anew which topics' broadcasts the agent gets. Raises UnknownAgent if it has left."""
+        """Return the agent with other topics of broadcasts. Raises UnknownAgent if it has left."""
         agent = await self._core.store.get(Agent, agent_id)
         if agent is None:
             raise UnknownAgent(f"no agent {agent_id!r} is registered here; register it first", field="agent_id")

@@ -166,7 +166,7 @@ class Relay:
         self.storage.close()
 
     async def info(self, *, endpoints: dict[str, str]) -> Info:
-        """Tell what this relay is and holds."""
+        """Show this relay, its contents and its limits."""
         store = self.core.store
         online, stale = await self.agents.directory.presence()
         held = await store.total()

@@ -33,7 +33,7 @@ Complain = Callable[[str, Mapping[str, str]], None]
 
 
 class Acceptor:
-    """Accepts connections and gives each a protocol. ``complain`` is told of what the log says once a minute."""
+    """Accepts connections and gives each a protocol. ``complain`` gets the events that the log shows once a minute."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Acceptor:
         return int(self._sockets[0].getsockname()[1]) if self._sockets else 0
 
     async def close(self) -> None:
-        """Listen no longer."""
+        """Stop listening."""
         for task in (*self._accepting, *self._opening):
             task.cancel()
         await asyncio.gather(*self._accepting, *self._opening, return_exceptions=True)
@@ -104,7 +104,7 @@ class Acceptor:
             else:
                 self._admit(conn, str(peer[0]))
             accepted += 1
-            if accepted % _AT_ONCE == 0:  # those who are connected have their turn
+            if accepted % _AT_ONCE == 0:  # open connections have their turn
                 await asyncio.sleep(0)
 
     def _admit(self, conn: socket.socket, peer: str) -> None:
@@ -119,7 +119,7 @@ class Acceptor:
         task.add_done_callback(self._opening.discard)
 
     def _block(self, peer: str) -> str | None:
-        """Return what the limit by address counts by; None for a proxy, through which many clients come."""
+        """Return the key of the limit by address; None for a proxy, which carries many clients."""
         address = parse(peer)
         if address is None or self._addresses.trusts(peer) or (address.is_loopback and self._addresses.undeclared):
             return None

@@ -79,7 +79,7 @@ class Addresses:
 
 
 def came_by_proxy(headers: Headers) -> bool:
-    """Return True if a proxy left one of its headers."""
+    """Return True if the request has a header of a proxy."""
     return any(name.lower() in ("forwarded", "via") or name[:12].lower() == "x-forwarded-" for name in headers)
 
 
@@ -100,7 +100,7 @@ def network(text: str) -> Network:
 
 
 def block_of(address: str) -> str:
-    """Return what limits by address count by: the address, or the /64 of a public IPv6 address.
+    """Return the key of limits by address: the address, or the /64 of a public IPv6 address.
 
     A machine with a public address owns its whole /64. In private and link-local networks all machines share a /64.
     """

@@ -61,7 +61,7 @@ class App:
         clock: Callable[[], float] | None = None,
         data: DataFolder | None = None,
     ) -> None:
-        """``data`` is an open folder that keeps everything; it is closed by whoever opened it."""
+        """``data`` is an open folder that keeps everything; the caller closes it."""
         self._config = config
         self._data = data
         stopped_at = None if data is None else data.store.last_alive
@@ -219,7 +219,7 @@ class App:
 
 
 async def _told(name: str, door: OpenDoor) -> dict[str, Any]:
-    """Return what a door tells of itself: nothing, if that fails."""
+    """Return a door's facts about itself; an empty dict if it fails."""
     try:
         return await door.info()
     except Exception:

@@ -95,7 +95,7 @@ class Guard:
             )
 
     def _is_operator(self, request: Request) -> bool:
-        """Return True for the admin token, or on a relay of this machine alone for whoever is here and is no page."""
+        """Return True for the admin token, or on a relay of this machine alone for a local peer that is no page."""
         if _is(_bearer(request), self._admin):
             return True
         from_page = hdrs.ORIGIN in request.headers or _FETCH_SITE in request.headers
@@ -139,10 +139,10 @@ class Guard:
 
 
 def require_no_page(request: Request) -> None:
-    """Refuse what may be a link or an image in a foreign page. Raises NotAllowed.
+    """Refuse a request that may be a link or an image in a foreign page. Raises NotAllowed.
 
-    A browser sends neither ``Origin`` nor ``Sec-Fetch-Site`` for an image at an address of plain HTTP. So whatever
-    looks like a browser must show what no foreign page can send: a ticket, or a header that needs a preflight.
+    A browser sends neither ``Origin`` nor ``Sec-Fetch-Site`` for an image at an address of plain HTTP. So a request
+    with the marks of a browser needs proof that no foreign page can send: a ticket, or a header that needs a preflight.
     """
     headers = request.headers
     if not request.shown and _FETCH_SITE not in headers and _looks_like_a_browser(headers) and not _proves(request):
@@ -154,7 +154,7 @@ def require_no_page(request: Request) -> None:
 
 
 def _looks_like_a_browser(headers: CIMultiDictProxy[str]) -> bool:
-    """Return True for what a browser sends with an image, a script or a link, and a program hardly ever."""
+    """Return True if the request has headers of a browser's image, script or link, rare in programs."""
     accept = headers.get(hdrs.ACCEPT, "")
     return (
         headers.get(hdrs.USER_AGENT, "").startswith("Mozilla/")
@@ -193,7 +193,7 @@ def offers_subprotocol(request: Request) -> bool:
 
 
 def in_subprotocol(request: Request, name: str) -> str | None:
-    """Return what is carried in an offered subprotocol ``clawlink.NAME.VALUE``, the value in base64url; else None."""
+    """Return the value of an offered subprotocol ``clawlink.NAME.VALUE``, with the value in base64url; else None."""
     prefix = f"{SUBPROTOCOL}.{name}."
     for offer in _offered(request):
         if offer.startswith(prefix):

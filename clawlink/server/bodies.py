@@ -1,4 +1,4 @@
-"""Bytes as they are: bodies and contents in parts, neither held in memory as a whole."""
+"""Plain bytes: bodies and contents in parts, so that neither is in memory as a whole."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ class Tags(NamedTuple):
 
 
 def tags(given: str) -> Tags:
-    """Read the tags of a conditional header; tags that name no version match none, and what is no tag is left out."""
+    """Read the tags of a conditional header. Tags without a version match none, and text that is no tag is left out."""
     found: dict[bool, set[int]] = {True: set(), False: set()}
     for weak, tag in _TAG.findall(given):
         if _REVISION.fullmatch(tag):
@@ -191,7 +191,7 @@ def tags(given: str) -> Tags:
 
 
 def expected(headers: Mapping[str, str]) -> Expected | None:
-    """Return at which versions a file may be for a write to happen. Raises BadRequest for what are no tags."""
+    """Return the versions of a file that allow a write. Raises BadRequest for text that is no tag."""
     conditions = {name: headers.get(name) for name in (hdrs.IF_MATCH, hdrs.IF_NONE_MATCH)}
     for name, given in conditions.items():
         if given is not None and given.strip() != "*" and (_TAG.sub("", given).strip(", \t") or '"' not in given):
@@ -224,7 +224,7 @@ def span_of(headers: Mapping[str, str], version: Version) -> Span:
     if condition is not None and condition.strip() not in (etag_of(version), _modified(version)):
         return whole
     first, last = (_position(text) for text in found.groups())
-    if not found[1]:  # the last so many
+    if not found[1]:  # the last bytes, this many
         start, end = max(size - last, 0), size
     elif found[2] and last < first:
         return whole
@@ -244,7 +244,7 @@ def _position(text: str) -> int:
 
 
 def etag_of(version: Version) -> str:
-    """Return what names this version of a file in HTTP."""
+    """Return the entity tag of this version of a file."""
     return f'"{version.revision}"'
 
 
@@ -258,9 +258,9 @@ def ids(named: Sequence[str]) -> str:
 
 
 def headers_of(file: SharedFile, version: Version) -> dict[str, str]:
-    """Return the headers that go with a version, however much of it is sent.
+    """Return the headers of a version, for the whole and for a part alike.
 
-    The content is somebody else's: it must not become a page with the relay's name in a browser.
+    The content belongs to another agent: it must not become a page with the relay's name in a browser.
     """
     digest = base64.b64encode(bytes.fromhex(version.content.digest)).decode()
     headers = {
@@ -290,9 +290,9 @@ def headers_of(file: SharedFile, version: Version) -> dict[str, str]:
 async def send(
     request: Request, span: Span, content_type: str, headers: Mapping[str, str], opened: Opened
 ) -> web.StreamResponse:
-    """Send what is opened, as fast as the peer takes it.
+    """Send the opened content, as fast as the peer takes it.
 
-    Raises ConnectionError if it goes or stands still, and RelayFull if too many bytes wait for their readers.
+    Raises ConnectionError if the peer goes or stands still, and RelayFull if too many bytes wait for their readers.
     """
     with request.unread.hold(request.block, PART_BYTES):
         return await _stream(request, span, content_type, headers, opened)
@@ -321,10 +321,10 @@ async def _stream(
 
 
 async def arrive(request: Request, opened: Opened) -> None:
-    """Note that all has gone out; for what only one may read, once it has arrived. Raises ConnectionError else.
+    """Note that all has gone out; of a file for one reader, once it has arrived. Raises ConnectionError otherwise.
 
-    A system takes in megabytes that a slow line carries for minutes yet: a reader whose connection breaks meanwhile
-    has not got them.
+    The system buffers megabytes that a slow line still carries for minutes. A reader whose connection breaks in that
+    time has not got them.
     """
     opened.sent()
     transport = request.transport

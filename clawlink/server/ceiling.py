@@ -1,4 +1,4 @@
-"""How many connections there may be, in all and from one address, and how long one may keep the relay waiting."""
+"""The limits of connections: their number, in all and from one address, and their time to send a request."""
 
 from __future__ import annotations
 
@@ -86,8 +86,8 @@ class Seat:
 class Ceiling:
     """The places for connections. A full ceiling ends the connection that has been idle longest, if there is one.
 
-    ``heads`` are the seats that a request head is due on, and ``idle`` the idle seats, each with the time since when.
-    Both are in the order of time.
+    ``heads`` are the seats with a request head due, and ``idle`` the idle seats, each with its start. Both are in the
+    order of time.
     """
 
     def __init__(self, most: int, most_address: int) -> None:
@@ -115,7 +115,7 @@ class Ceiling:
     def tend(self, now: float) -> bool:
         """End connections whose request head is overdue, and those that have been idle for too long.
 
-        Return True if there may be more: the caller repeats it once others have had their turn.
+        Return True if there may be more. The caller then repeats it after other tasks have had their turn.
         """
         heads, idle = _older(self.heads, now - HEAD_SECONDS), _older(self.idle, now - IDLE_SECONDS)
         for seat in heads:

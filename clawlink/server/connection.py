@@ -1,7 +1,7 @@
-"""An HTTP connection: bytes that are no HTTP are refused with JSON, and quoted nowhere.
+"""An HTTP connection. It refuses bytes that are no HTTP with JSON, and quotes them nowhere.
 
-A request that cannot be read reaches no route. aiohttp would answer it in plain text and log a traceback that quotes
-it, with whatever secret its headers hold.
+A malformed request reaches no route. aiohttp would answer it in plain text and log a traceback that quotes it, with the
+secrets in its headers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from clawlink.server.masks import Masked
 from clawlink.server.reply import as_bytes, as_response, reply_failure
 from clawlink.server.wire import Request
 
-# The longest key of a file, all of it percent-encoded, and what stands around it.
+# The longest key of a file, all of it percent-encoded, and the rest of its address.
 _MAX_LINE_BYTES = 3 * 4 * MAX_KEY_LENGTH + 1024
 _log = logging.getLogger("clawlink.request")
 
@@ -65,7 +65,7 @@ class Server(web.Server):
             loop=asyncio.get_running_loop(),
             access_log=None,
             max_line_size=_MAX_LINE_BYTES,
-            auto_decompress=False,  # nobody has been asked for a token yet, and a small body may become a huge one
+            auto_decompress=False,  # no token has been checked yet, and a small body may become a huge one
         )
 
 
@@ -91,7 +91,7 @@ class _Connection(RequestHandler):
         super().connection_made(transport)
 
     async def start(self) -> None:
-        """Serve until the connection ends. Abort it if what is left to write then stands still for 60 s."""
+        """Serve until the connection ends. Abort it if the rest to write then stands still for 60 s."""
         transport: Any = self.transport
         try:
             await super().start()
@@ -125,9 +125,11 @@ class _Connection(RequestHandler):
             self.close()  # once it is answered
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Note that the peer has closed its side. Return True to answer it still, or to see what becomes of a reply.
+        """Note that the peer has closed its side.
 
-        A peer may have closed both sides. Its system then throws away the bytes that were on their way.
+        Return True to still answer it, or to wait for the verdict on a reply.
+
+        A peer may have closed both sides. Its system then throws away the bytes under way.
         """
         super().eof_received()
         transport = self.transport
@@ -144,7 +146,7 @@ class _Connection(RequestHandler):
         return (busy or unsure) and transport.get_extra_info("sslcontext") is None
 
     def _under_way(self) -> tuple[bool, bool]:
-        """Return whether a request is here whose reply is not written yet, and whether it can be answered at once."""
+        """Return two booleans: whether a request waits for its reply, and whether it can be answered at once."""
         request = self._request if self._waiter is None else None
         if request is not None and request.writer.output_size and self._current_request is not request:
             request = None  # it is answered
@@ -194,7 +196,7 @@ class _Connection(RequestHandler):
             self.force_close()
 
     def give_up_head(self) -> None:
-        """End a connection whose request head is overdue. Say so if a part of it has come."""
+        """End a connection whose request head is overdue. Answer 408 if a part of it has come."""
         if self.transport is not None and self._heard and not self._messages:
             error = BodyTimeout(
                 f"the head of a request did not arrive within {HEAD_SECONDS:.0f} s; send it again in one piece",
@@ -215,7 +217,7 @@ class _Connection(RequestHandler):
         return bool(self._messages)
 
     def hand_over(self, handover: Handover) -> None:
-        """Tell ``handover`` as soon as it is known whether the reply that is written now is read."""
+        """Tell ``handover`` whether the peer has read the current reply, as soon as that is known."""
         if self._handovers is None:
             self._handovers = Handovers(self.transport, self._close_ended, ended=self.ended)
         self._handovers.add(handover)
@@ -261,11 +263,11 @@ class _Connection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what could not be read, or what failed outside every route; then the connection ends."""
+        """Answer a malformed request, or a failure outside every route; then the connection ends."""
         error: ClawLinkError
         if status < 500:
             _log.debug("malformed", extra={"reason": type(exc).__name__})
-            # The first words say what is wrong; what follows them quotes the request.
+            # The first words name the fault; the rest quotes the request.
             reason = (message or "").partition(":")[0].partition("\n")[0].strip()
             error = BadRequest(f"this is not well-formed HTTP: {reason if ' ' in reason else 'it cannot be read'}")
         else:

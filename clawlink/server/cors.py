@@ -1,6 +1,6 @@
-"""The headers of CORS: they tell a browser what an allowed page may do and read.
+"""The headers of CORS: they tell a browser the rights of an allowed page.
 
-A page shows token and key in headers. Cookies and other credentials of the browser are never asked for.
+A page shows token and key in headers. The relay never asks for cookies and other credentials of the browser.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ def allowed(origin: str) -> Mapping[str, str]:
 
 
 def is_preflight(request: Request) -> bool:
-    """Return True if a browser asks what a page may do."""
+    """Return True if a browser asks for the rights of a page."""
     headers = request.headers
     return hdrs.ORIGIN in headers and hdrs.ACCESS_CONTROL_REQUEST_METHOD in headers
 
 
 def preflight(request: Request, methods: Iterable[str]) -> Reply:
-    """Answer what an allowed page may do. It may send any header: the request itself is looked at later.
+    """Answer with the rights of an allowed page. It may send any header, because the request itself is checked later.
 
     Raises BadRequest.
     """

@@ -1,7 +1,7 @@
-"""Server-sent events: the mailbox for those who cannot do websockets.
+"""Server-sent events: the mailbox for clients that cannot use websockets.
 
-Nothing can be said over such a connection but by coming back: ``Last-Event-ID`` tells what was read, and settles it.
-So a response ends when its credit is used up or a part of the lease is over, and whoever left is expected back.
+A client can answer only by a new request: its ``Last-Event-ID`` names the last event read, and settles all up to it. So
+a response ends when its credit is used up or a part of the lease is over, and the client is expected back.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _log = logging.getLogger("clawlink.push")
 
 _LAST_EVENT_ID = "Last-Event-ID"
 _COMMENT_SECONDS = 15.0
-# How long a client that reads the rest has to come back and say so, before what it was sent is due again.
+# A client has this many seconds to read the rest and come back, before its messages are due again.
 BACK_SECONDS = 10.0
 _RETRY_MILLISECONDS = 1000
 # A peer that has not taken the written bytes by then does not read.
@@ -61,7 +61,7 @@ class Events:
         yield paths.TICKETS, self._make_ticket
 
     async def stop(self) -> None:
-        """Give back at once what clients were sent, those that have left and those that leave from now on."""
+        """Give the messages of all clients back at once, also of those that leave from now on."""
         self._stopped = True
         for streams in tuple(self._consumers.values()):
             for consumer in tuple(streams):
@@ -79,7 +79,7 @@ class Events:
         return len(self._leaving)
 
     async def _make_ticket(self, relay: Relay, request: Request) -> Reply:
-        """Make a ticket for an agent whose page can set no header."""
+        """Make a ticket for an agent, because its page can set no header."""
         ask = await read(request, MakeTicket)
         agent = await acting(relay, request, ask.agent_id, "agent_id")
         ticket = self._tickets.make(agent.id, request.headers.get(KEY_HEADER), ask.route, ask.last_event_id)
@@ -87,7 +87,7 @@ class Events:
         return reply(TicketMade(ticket, url, SECONDS))
 
     async def _serve(self, relay: Relay, request: Request) -> web.StreamResponse:
-        """Settle what the client says it has read, and send it what there is until it is to come back."""
+        """Settle the messages that the client has read, and send it messages until it has to come back."""
         relay.require_working()
         agent = await acting(relay, request, parameter(request, "agent_id"), "agent_id")
         ask = read_query(request, EventsQuery)
@@ -114,14 +114,14 @@ class Events:
         return response
 
     async def _settle(self, agent_id: str, last: str) -> None:
-        """Settle what was sent up to the last event that was read, on the stream it came by; the rest is due again."""
+        """Settle the messages up to the last event read, on its own stream; the rest is due again."""
         for consumer in tuple(self._consumers.get(agent_id, ())):
             if await consumer.settle_up_to(last):
                 await consumer.close()
                 return
 
     async def _leave(self, consumer: Consumer) -> None:
-        """Give the client a moment to come back; then what it was sent is due again."""
+        """Give the client a moment to come back; then its messages are due again."""
         try:
             if not (consumer.idle or self._stopped):
                 with contextlib.suppress(asyncio.TimeoutError):
@@ -158,7 +158,7 @@ class _Stream:
         """Send until the client has to come back, or the relay shuts down. Ends quietly if the client has gone."""
         with contextlib.suppress(ConnectionError):
             await self._write(b"retry: %d\n\n" % _RETRY_MILLISECONDS)
-            with contextlib.suppress(Closed, UnknownAgent, NotAllowed):  # who comes back is told
+            with contextlib.suppress(Closed, UnknownAgent, NotAllowed):  # a returning client hears of it
                 await self._send_on()
             await self._response.write_eof()
 
@@ -195,10 +195,13 @@ class _Stream:
             await self._send(taken)
 
     async def _next_within(self, seconds: float) -> Taken | None:
-        """Return the next batch; None if there is none in time. What was taken as the client left is given back."""
+        """Return the next batch; None if there is none in time.
+
+        A batch that was claimed as the client left is given back.
+        """
         # Not wait_for: before Python 3.12 it may swallow that it was cancelled.
         claim = asyncio.ensure_future(self._next())
-        claim.add_done_callback(lambda claim: claim.cancelled() or claim.exception())  # nobody may be left to ask
+        claim.add_done_callback(lambda claim: claim.cancelled() or claim.exception())  # the client may have gone
         try:
             await asyncio.wait([claim], timeout=seconds)
         finally:
@@ -211,7 +214,7 @@ class _Stream:
         return await self._consumer.next(await self._acting(), tick=self._acting)
 
     async def _acting(self) -> Agent:
-        """Return the agent as it is now; it may have left, or have been claimed by someone with a key."""
+        """Return the current agent; it may have left, or another client may have claimed it with a key."""
         return await acting(self._relay, self._request, self._agent_id, "agent_id")
 
     async def _send(self, taken: Taken) -> None:

@@ -1,4 +1,4 @@
-"""How fast a peer takes what is written to it, and how much of it may wait in memory meanwhile."""
+"""Flow control: the speed at which a peer takes its bytes, and the bytes that may wait for it in memory."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Watch:
         self._timer = self._loop.call_later(IDLE_BODY_SECONDS, self._look)
 
     def stop(self) -> None:
-        """Give up no more."""
+        """Stop giving up."""
         self._timer.cancel()
 
     def _look(self) -> None:

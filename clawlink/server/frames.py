@@ -24,7 +24,7 @@ _decoder = msgspec.json.Decoder(dict[str, Any])
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
-    """A frame that makes sense: its type, the id to answer it by, the request, and what does it."""
+    """A valid frame: its type, the id for its answer, the request, and the function that does it."""
 
     type: str
     id: str | int | None
@@ -53,7 +53,7 @@ def _delegate(
 
 
 def _own(fields: Mapping[str, Any]) -> Own | None:
-    """Return what a delegation has of its own, as clients of 1.0.x write it; None if all its fields are known."""
+    """Return the further fields of a delegation, as clients of 1.0.x write it; None if all its fields are known."""
     further = {name: value for name, value in fields.items() if name not in requests.Delegate.__struct_fields__}
     id = further.get("message_id")
     return Own(id if isinstance(id, str) else None, further) if further else None
@@ -92,7 +92,7 @@ async def _ping(relay: Relay, agent: Agent, ask: requests.Ping) -> replies.Pong:
     return replies.Pong("pong", iso(relay.clock()))
 
 
-# Type: the request, which of its fields is the connection's agent, and what does it.
+# Type: the request, its field for the connection's agent, and the function that does it.
 _KINDS: Mapping[str, tuple[Any, str, Callable[[Relay, Agent, Any], Awaitable[Any]]]] = {
     "heartbeat": (requests.Heartbeat, "agent_id", _heartbeat),
     "delegate": (requests.Delegate, "from_agent", _delegate),
@@ -152,10 +152,10 @@ def reply_frame(id: str | int, reply: Any) -> bytes:
 
 
 def error_frame(id: str | int | None, error: ClawLinkError) -> bytes:
-    """Return the refusal of a frame: what HTTP would answer, with the frame's id."""
+    """Return the refusal of a frame: the error that HTTP would answer, with the frame's id."""
     return b'{"type":"error","id":%b,%b' % (_encoder.encode(id), failure.to_body(error)[1:])
 
 
 def message_frame(body: bytes, lease: replies.Lease) -> bytes:
-    """Return a message with what settles it, in a field that clients of 1.0.x do not look at."""
+    """Return a message with its receipt, in a field that clients of 1.0.x ignore."""
     return b'%b,"delivery":%b}' % (body[:-1], _encoder.encode(lease))

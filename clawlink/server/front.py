@@ -110,7 +110,7 @@ class Front:
         return {e.method for e in found} | {hdrs.METH_HEAD for e in found if _takes_head(e)}
 
     async def _preflight(self, relay: Relay, request: Request) -> Reply:
-        """Tell a browser what a page may do."""
+        """Tell a browser the rights of a page."""
         return cors.preflight(request, self._methods(request.rel_url.raw_path) or {hdrs.METH_GET, hdrs.METH_POST})
 
     async def _nowhere(self, relay: Relay, request: Request) -> Reply:
@@ -130,7 +130,7 @@ def _in_our_words(failure: Exception) -> Exception:
 
 
 def _takes_head(endpoint: Endpoint) -> bool:
-    """Return True for a GET that changes nothing and ends: HEAD answers what it would, without the body."""
+    """Return True for a GET that changes nothing and ends, so that HEAD answers like it, without the body."""
     return endpoint.method == hdrs.METH_GET and not endpoint.claims and not endpoint.stays
 
 

@@ -27,7 +27,7 @@ if sys.platform != "win32":
 QUIET_SECONDS = 5.0
 # The same for the last reply of a TLS connection.
 _TLS_QUIET_SECONDS = 0.05
-# A peer that takes nothing of a reply for so long does not read.
+# A peer that takes nothing of a reply for this many seconds does not read.
 STUCK_SECONDS = 28.0
 _LOOK_SECONDS = 1.0
 # After the peer has closed its side nothing more comes that the event loop would tell.
@@ -47,7 +47,7 @@ class Handover(Protocol):
         """Take note, once, whether the reply was read."""
 
     def hold(self) -> None:
-        """Keep what was handed over a while longer. Called once a second until ``over`` is."""
+        """Keep the messages leased a while longer. Called once a second until ``over`` is called."""
 
 
 class Handovers:
@@ -95,7 +95,7 @@ class Handovers:
         self._left = math.inf
 
     def forget(self, handover: Handover, *, read: bool) -> bool:
-        """Watch a reply no longer, since enough is known. Return True if it was watched."""
+        """Stop watching a reply. Return True if it was watched."""
         if handover not in self._under_way:
             return False
         self._under_way.remove(handover)
@@ -119,7 +119,7 @@ class Handovers:
         if not (self._writing or on_its_way(self._transport, self._socket)):
             self._conclude(read=True)
             return False
-        # Either the peer reads on, and acknowledges what is left, or it is gone, and resets the connection.
+        # The peer either reads on, and acknowledges the rest, or is gone, and its system resets the connection.
         self._look_soon()
         return True
 
@@ -140,7 +140,7 @@ class Handovers:
         self._conclude(read=read)
 
     def settle(self) -> None:
-        """Decide by what is known now: the relay closes the connection."""
+        """Decide by the facts so far, because the relay closes the connection."""
         if not (self._writing or on_its_way(self._transport, self._socket)):
             self._conclude(read=True)
 
@@ -226,7 +226,7 @@ def _told(sock: Any, question: int) -> int:
 
 
 def _reset_on_close(sock: Any) -> None:
-    """Have the system throw away what the peer has not acknowledged once the socket is closed."""
+    """Make the system throw unacknowledged bytes away once the socket is closed."""
     with _borrowed(sock) as real:
         if real is not None:
             real.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)

@@ -17,7 +17,7 @@ _log = logging.getLogger("clawlink.server")
 
 
 def keep(folder: Path, name: str, *, anew: bool = False) -> str:
-    """Return the secret of that name, made and kept if there is none yet, or ``anew``. Raises OSError."""
+    """Return the secret of that name. Make and keep a new one if there is none, or with ``anew``. Raises OSError."""
     path = folder / name
     with contextlib.suppress(FileNotFoundError, UnicodeDecodeError):
         kept = "" if anew else path.read_text("ascii").strip()
@@ -37,7 +37,7 @@ def with_secrets(config: ServerConfig, environ: Mapping[str, str]) -> ServerConf
     Raises ValueError with a sentence if a token has to be made and cannot be kept.
     """
     needs_token = config.token is None and not config.no_auth and not config.on_loopback
-    if config.port == 0 and config.data is None:  # nobody finds this relay again
+    if config.port == 0 and config.data is None:  # no agent can know this relay again
         return replace(config, token=secrets.token_urlsafe(_BYTES)) if needs_token else config
     try:
         folder = folder_of(config.port, environ) if config.data is None else Path(config.data)

@@ -16,7 +16,7 @@ from clawlink.relay.task_views import reported
 
 
 def lease_of(d: Delivery, earlier: Mapping[str, Sequence[Event]]) -> Lease:
-    """Return what goes with a message that was claimed; ``earlier`` is what was done about tasks before, by id."""
+    """Return the delivery of a claimed message; ``earlier`` has the earlier reports on tasks, by id."""
     return Lease(
         message_id(d),
         receipt(str(d.receipt), d.id),
@@ -27,7 +27,7 @@ def lease_of(d: Delivery, earlier: Mapping[str, Sequence[Event]]) -> Lease:
 
 
 async def acked(relay: Relay, agent_id: str, ask: requests.Ack) -> Receipted:
-    """Settle what an ack names: by receipts, and by tasks whose id then stands in place of a receipt."""
+    """Settle the messages of an ack: by receipts, and by tasks, whose ids stand in place of receipts."""
     outcomes: list[Outcome] = []
     if ask.receipts is not None:
         outcomes += await relay.settling.ack(agent_id, ask.receipts)
@@ -37,7 +37,7 @@ async def acked(relay: Relay, agent_id: str, ask: requests.Ack) -> Receipted:
 
 
 def receipted(outcomes: Sequence[Outcome], done: str) -> Receipted:
-    """Return what became of each receipt, ``done`` being what those that took effect are."""
+    """Return the result of each receipt; ``done`` is the status of a receipt that took effect."""
     results = [
         Settled(o.receipt, "", o.error.code if o.error else "unknown", o.error.message if o.error else None)
         if o.message_id is None

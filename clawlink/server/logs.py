@@ -92,7 +92,7 @@ class Beside(logging.Handler):
             try:
                 sys.stderr.write(line + "\n")
                 sys.stderr.flush()
-            except (OSError, ValueError, AttributeError):  # nobody reads it, or there is no standard error
+            except (OSError, ValueError, AttributeError):  # standard error has no reader, or does not exist
                 pass
             finally:
                 self._lines.task_done()

@@ -1,7 +1,7 @@
-"""Refuse frames that a websocket's client did not mask: RFC 6455 asks a server to fail the connection (1002).
+"""Refuse unmasked frames of a websocket's client: RFC 6455 asks a server to fail the connection (1002).
 
-aiohttp's reader takes them. So the heads of frames are looked at before it gets them, and the first that is not masked
-is replaced by one that it refuses.
+aiohttp's reader takes them. So this code checks the heads of frames first, and replaces the first unmasked one by a
+head that the reader refuses.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Reader(Protocol):
         """Take bytes as they come."""
 
     def feed_eof(self) -> None:
-        """Note that no more will come."""
+        """Note the end of the input."""
 
 
 class Masked:
@@ -58,5 +58,5 @@ class Masked:
         return self._reader.feed_data(passed) if passed else (False, b"")
 
     def feed_eof(self) -> None:
-        """Pass on that no more will come."""
+        """Pass the end of the input on."""
         self._reader.feed_eof()

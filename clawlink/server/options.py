@@ -21,9 +21,9 @@ _FALSE = {"0", "false", "no", "off"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add all flags. Their defaults are left out: what is not given comes from the environment, then the default.
+    """Add all flags, without defaults: a missing value comes from the environment, then from the default.
 
-    Raises ClawLinkError for a flag of a door that is taken.
+    Raises ClawLinkError for a door's flag that is taken.
     """
     taken = {field.metadata["flag"] for field in LIMIT_FIELDS}
 
@@ -204,7 +204,7 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
 
 
 def _secret(flag: str, token: str | None) -> str | None:
-    """Return a token that a header can carry as it is. Raises ValueError for any other."""
+    """Return a token that a header can carry unchanged. Raises ValueError for any other."""
     if token is not None and (not token.isprintable() or not token or token != token.strip()):
         raise ValueError(f"{flag} may not be empty, nor have control characters, nor white space at its ends")
     return token

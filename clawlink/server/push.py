@@ -1,7 +1,7 @@
-"""Websockets: a consumer of the mailbox like every other, which lives as long as its connection.
+"""Websockets: each is a consumer of the mailbox that lives as long as its connection.
 
-One task writes what is claimed, one reads what the peer asks; a peer that does not read stops only itself. The pong to
-a protocol-level ping proves that the peer has read so far.
+One task writes claimed messages, another reads the peer's frames. A peer that does not read stops only itself. The pong
+to a protocol-level ping proves that the peer has read so far.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from clawlink.server.wire import Handler, Request, origin_of, parameter, read_qu
 
 _log = logging.getLogger("clawlink.push")
 
-# While the relay shuts down, what is under way may still be acked for so long.
+# While the relay shuts down, peers may ack messages under way for this many seconds.
 _FAREWELL_SECONDS = 1.5
 _RETRY_SECONDS = 1.0
 # A peer that asks without end keeps its turn this long. Shorter turns would mean more pieces to write.
 _TURN_SECONDS = 0.005
-# To take a frame that is there takes less than this: whoever took longer has waited, and given others their turn.
+# Reading a frame that is there takes fewer seconds than this. A longer read has waited, and given others their turn.
 _WAITED_SECONDS = 0.0001
 _ENDS = frozenset(state.value for state in FINAL)
 _GOING_AWAY = 1001
@@ -143,10 +143,10 @@ class _Session:
         self._over = False
 
     async def run(self) -> None:
-        """Push and listen until the connection ends; then what was not settled is due again."""
+        """Push and listen until the connection ends; then unsettled messages are due again."""
         self._pump = asyncio.create_task(self._push())
         try:
-            # A task of its own: what wakes it need not pass through all of aiohttp's.
+            # A task of its own, so that a wake-up does not pass through all of aiohttp's coroutines.
             await asyncio.create_task(self._listen())
         except Exception as failure:
             if not self._has_gone(failure):
@@ -182,7 +182,7 @@ class _Session:
                 if self._has_gone(failure):
                     return
                 refusal(self._relay, failure, {"route": paths.SOCKET.path}, _log)
-                if self._over:  # it was cancelled, and to give back what it had taken failed
+                if self._over:  # it was cancelled, and giving its messages back failed
                     return
                 await asyncio.sleep(_RETRY_SECONDS)
         for _ in range(int(_FAREWELL_SECONDS / 0.05)):
@@ -205,7 +205,7 @@ class _Session:
             self._sender.ping(self._websocket.mark)
 
     async def _acting(self) -> Agent:
-        """Return the agent as it is now; it may have left, or have been claimed by someone with a key."""
+        """Return the current agent; it may have left, or another client may have claimed it with a key."""
         self._agent = await self._relay.agents.acting(self._agent_id, self._agent_key, field="agent_id")
         return self._agent
 
@@ -216,7 +216,7 @@ class _Session:
         return open_and_read and not self._consumer.exhausted
 
     def tell(self, body: bytes) -> None:
-        """Send a notice that is stored nowhere, to a client of 1.0.x that reads; nobody else is told so."""
+        """Send a notice that is stored nowhere, to a client of 1.0.x that reads; other clients do not get it."""
         if not self._acks and self.takes_more:
             with contextlib.suppress(ConnectionError):
                 self._sender.notice(body)
@@ -280,7 +280,7 @@ class _Session:
             await self._sender.text(reply_frame(frame.id, reply))
 
     def _note(self, frame: Frame, reply: Any) -> None:
-        """Keep account of what the peer has settled."""
+        """Keep account of the peer's settled messages."""
         if frame.type in ("ack", "nack"):
             self._consumer.settled(frame.ask.receipts or ())
         elif frame.type == "respond" and reply.task_status in _ENDS:

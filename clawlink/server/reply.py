@@ -1,7 +1,7 @@
 """Writing replies: headers and body together, straight to the connection.
 
-A reply of ours is complete when it is made, so nothing of what aiohttp's responses can do besides is needed; going
-without costs half as much. To HEAD aiohttp's own response is used.
+The relay's replies are complete when they are made, so they need no more of aiohttp's responses. That costs half as
+much. To HEAD aiohttp's own response is used.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def reply_failure(error: ClawLinkError) -> Reply:
 
 
 class Asked(web.BaseRequest):
-    """A request, with what every reply to it says besides, whoever makes the reply."""
+    """A request, with the headers of every reply to it."""
 
     headers_too: Mapping[str, str] | None = None
 
@@ -105,7 +105,7 @@ _LAST = _Written(stays=False)
 
 
 async def write(request: Request, answer: Reply) -> web.StreamResponse:
-    """Write the reply, and return what aiohttp is to be told.
+    """Write the reply, and return the response for aiohttp.
 
     Raises ConnectionError if the peer has gone or reads nothing for 60 s, and RelayFull, before anything is written,
     if too many bytes wait for their readers.
@@ -156,7 +156,7 @@ def _require_there(request: Request) -> None:
 
 
 async def _drain(request: Request) -> None:
-    """Wait until the peer takes what is written: one that asks on and reads nothing gets no more replies."""
+    """Wait until the peer takes the written bytes: a peer that asks on and reads nothing gets no more replies."""
     with _watched(request):
         await request.writer.drain()
 
@@ -247,7 +247,7 @@ def as_response(answer: Reply) -> web.Response:
 
 
 def as_bytes(answer: Reply) -> bytes:
-    """Return a small reply as it is written where there is no request: the connection ends behind it."""
+    """Return the bytes of a small reply without a request; the connection ends after it."""
     more = _lines(answer.headers or {}) + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % answer.size
     return _head(answer.status, answer.content_type) + more + answer.body
 
@@ -255,7 +255,7 @@ def as_bytes(answer: Reply) -> bytes:
 def _phrase(status: int) -> str:
     try:
         return HTTPStatus(status).phrase
-    except ValueError:  # one that tus has for itself
+    except ValueError:  # a status of tus alone
         return "Checksum Mismatch"
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from clawlink.store.sqlite.folder import DataFolder
 
 _log = logging.getLogger("clawlink.server")
-# Together with what aiohttp needs to close its connections this stays below the five seconds that draining may take.
+# Together with aiohttp's time to close connections this stays below the five seconds of draining.
 _GRACE_SECONDS = 2.0
 _GRACE_STEP_SECONDS = 0.05
 _CLOSE_SECONDS = 1.0
@@ -157,7 +157,7 @@ async def _serve(config: ServerConfig, tls: ssl.SSLContext | None, data: DataFol
 
 
 async def _grace(app: App) -> None:
-    """Go on telling those who are connected that the relay is going, for a moment; return at once if nobody is."""
+    """Go on telling connected peers for a moment that the relay is going; return at once if there are none."""
     for _ in range(int(_GRACE_SECONDS / _GRACE_STEP_SECONDS)):
         if not app.connections:
             return
@@ -216,8 +216,7 @@ async def _announced(config: ServerConfig, port: int) -> Any:
 
 
 def _addresses_shown(host: str) -> list[str]:
-    """Return where others reach what is bound to ``host``: the address that this machine goes out by, or all of its
-    addresses where it has no way out."""
+    """Return a relay's addresses on ``host``: that of the default route; without one, all of the machine's."""
     from clawlink.lan import addresses, reachable_at
 
     if host not in ("0.0.0.0", "::", ""):  # noqa: S104
@@ -229,7 +228,7 @@ def _addresses_shown(host: str) -> list[str]:
 
 
 def banner(config: ServerConfig, port: int) -> list[str]:
-    """Return what the operator sees: where the relay is, and the exact command that joins it from another machine."""
+    """Return the operator's lines: the relay's address, and the exact command that joins it from another machine."""
     hosts = _addresses_shown(config.host)
     url, *others = [f"{config.scheme}://{f'[{host}]' if ':' in host else host}:{port}" for host in hosts]
     lines = [f"ClawLink relay {VERSION} is listening on {url}"]

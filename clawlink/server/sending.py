@@ -1,4 +1,7 @@
-"""Frames to one peer: those of one turn of the event loop leave in one piece, which is most of what a frame costs."""
+"""Frames to one peer.
+
+All frames of one turn of the event loop leave in one piece, because the write is most of a frame's cost.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,13 @@ _SHORT, _LONG, _HUGE = struct.Struct("!BB"), struct.Struct("!BBH"), struct.Struc
 
 
 class Turn:
-    """Those who have something to write at the end of this turn of the event loop, which is woken once for all."""
+    """The senders with bytes to write at the end of this turn of the event loop, which is woken once for all."""
 
     def __init__(self) -> None:
         self._senders: list[Sender] = []
 
     def add(self, sender: Sender, loop: asyncio.AbstractEventLoop) -> None:
-        """Have the sender write what has gathered by then."""
+        """Let the sender write its gathered frames at the end of the turn."""
         if not self._senders:
             loop.call_soon(self._end)
         self._senders.append(sender)
@@ -50,7 +53,7 @@ class Sender:
         self._undrained = 0
         self._flushing = False
         self._stopped = False
-        self._waits: dict[object, float] = {}  # those who wait for the peer, oldest first, and since when
+        self._waits: dict[object, float] = {}  # the waiting writers, oldest first, each with its start
         self._packing = int(ws.compress)
         if self._packing:
             # aiohttp would pack every frame. Asked for by the frame, it packs those that are worth it.
@@ -58,7 +61,7 @@ class Sender:
 
     @property
     def waiting_since(self) -> float | None:
-        """Since when the one that has waited longest waits for the peer to read, if any does."""
+        """Return the start of the longest wait for the peer to read; None if there is none."""
         return next(iter(self._waits.values()), None)
 
     async def text(self, frame: bytes) -> None:
@@ -95,12 +98,12 @@ class Sender:
             await self._drain()
 
     def stop(self) -> None:
-        """Write what has gathered, and refuse all else: what comes next is the end."""
+        """Write the gathered frames, and refuse all others: the next frame is the end."""
         self.flush()
         self._stopped = True
 
     def flush(self) -> None:
-        """Write what has gathered."""
+        """Write the gathered frames."""
         self._flushing = False
         piece, self._piece, self._size = self._piece, [], 0
         if piece and self._transport is not None and not self._transport.is_closing():

@@ -28,7 +28,7 @@ class Ticket(NamedTuple):
 
 
 class Tickets:
-    """The tickets of one relay that nobody has used yet. ``clock`` gives seconds that only grow."""
+    """The unused tickets of one relay. ``clock`` gives monotonic seconds."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -53,7 +53,7 @@ class Tickets:
         return name
 
     def use(self, name: str, agent_id: str, route: str) -> Ticket:
-        """Take a ticket, which is gone then, whatever it was for. Raises NotAuthenticated."""
+        """Take a ticket and drop it, also if it is for another agent or route. Raises NotAuthenticated."""
         self._forget()
         ticket = self._tickets.pop(name, None)
         if ticket is None or (ticket.agent_id, ticket.route) != (agent_id, route):
@@ -65,7 +65,7 @@ class Tickets:
         return ticket
 
     def _forget(self) -> None:
-        """Drop tickets whose time is over; they stand in the order of it."""
+        """Drop tickets whose time is over. They stand in the order of their ends."""
         now = self._clock()
         while self._tickets:
             name, ticket = next(iter(self._tickets.items()))

@@ -41,11 +41,14 @@ class Websockets:
         return len(self._open)
 
     async def accept(self, request: Request, *, protocols: tuple[str, ...] = (), compress: bool = False) -> Websocket:
-        """Shake hands. Raises BadRequest for what is no handshake. The caller has to ``forget`` what this returns."""
+        """Shake hands, and return the websocket.
+
+        Raises BadRequest if there is no handshake. The caller has to ``forget`` the result.
+        """
         response = _Response(
             autoping=False,
             compress=compress,
-            max_msg_size=self._max_frame_bytes + 1,  # aiohttp refuses what is as large as this
+            max_msg_size=self._max_frame_bytes + 1,  # aiohttp refuses a frame of this size
             protocols=protocols,
         )
         try:
@@ -64,7 +67,7 @@ class Websockets:
         websocket.response.sender = None  # each knows the other, which would be garbage in a circle
 
     async def tend(self, every: float) -> None:
-        """Ping silent peers, and close those that stay silent. The caller repeats this ``every`` so many seconds.
+        """Ping silent peers, and close those that stay silent. The caller repeats this every ``every`` seconds.
 
         A late call means that the relay itself stood still: no peer is silent for that time.
         A connection that fails stops none of the others, and its failure is raised at the end.
@@ -103,12 +106,12 @@ class Websocket:
         """The closing of the connection by the relay, once it has begun."""
 
     def excuse(self, seconds: float) -> None:
-        """Count so much time less of the peer's silence."""
+        """Take this many seconds off the peer's silence."""
         self.heard += seconds
         self._pinged += seconds
 
     def tend(self, now: float) -> None:
-        """Ping a peer that is silent; close the connection of one that has been so for too long, or does not read."""
+        """Ping a silent peer. Close the connection of a peer that has been silent for too long, or does not read."""
         if self.ending is not None:
             return
         behind = self.sender.waiting_since
@@ -140,10 +143,10 @@ class Websocket:
 
 
 class _Response(web.WebSocketResponse):
-    """A websocket that writes what has gathered before it closes, whoever has it close.
+    """A websocket that writes its gathered frames before it closes, on every way to close.
 
-    Its transport stays open for a moment, until the peer has closed too: what the peer sent meanwhile, or the rest of a
-    frame that was too large, would have it reset, and the peer would not be told why.
+    Its transport stays open for a moment, until the peer has closed too. Otherwise late bytes of the peer, or the rest
+    of a too large frame, would reset the connection, and the peer would not see the reason.
     """
 
     sender: Sender | None = None

@@ -120,7 +120,7 @@ async def read(request: Request, kind: type[T]) -> T:
     if hdrs.CONTENT_ENCODING in request.headers or hdrs.TRANSFER_ENCODING in request.headers:
         require_unpacked(request)
     try:
-        # A small body has mostly arrived by now; one that is on its way is waited for, but not for ever.
+        # A small body has mostly arrived by now. The relay waits for a body under way, but not for ever.
         body = request.content.read_nowait() if request.content.is_eof() else await _read_slowly(request)
     except web.RequestPayloadError:
         raise BadRequest("the body is not what its headers say: its chunks are wrong") from None
@@ -138,9 +138,9 @@ async def read(request: Request, kind: type[T]) -> T:
 
 
 def forget_failure(request: Request) -> None:
-    """Have a body that broke off remember a failure without a traceback.
+    """Let a body that broke off remember a failure without a traceback.
 
-    The one that was raised remembers the frames that it passed, and so the request and the body: garbage in a circle.
+    The raised failure keeps the frames of its traceback, and so the request and the body: a reference cycle.
     """
     if request.transport is None and request.content.exception() is not None:
         request.content.set_exception(ConnectionResetError("the body broke off"))
@@ -305,7 +305,7 @@ async def asking(relay: Relay, request: Request, agent_id: str | None, otherwise
 class Looker(NamedTuple):
     """The agent that looks at files, if the request proves that it is one.
 
-    ``refused`` is why it is not the agent that it names. It may see then what everyone sees.
+    ``refused`` is the reason why it is not the agent that it names. It then sees the files for everyone.
     """
 
     agent: Agent | None

@@ -1,4 +1,4 @@
-"""``clawlink agent``: take part, and see who else does."""
+"""``clawlink agent``: take part, and see the other agents."""
 
 from clawlink.cli.verb import Noun, Verb
 

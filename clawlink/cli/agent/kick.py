@@ -48,7 +48,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 
 def _kept(where: Where, ctx: Context) -> str | None:
-    """Return the admin token that the relay of this account has kept, if what answers there proves to be that relay."""
+    """Return the admin token kept by this account's relay, if the relay that answers proves to be that one."""
     import secrets
     from urllib.parse import urlsplit
 

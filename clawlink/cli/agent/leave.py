@@ -17,7 +17,7 @@ def add(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
-    """Tell the relay, unless it knows the agent no more; then forget who we were."""
+    """Leave the relay, if it still knows the agent; then forget the identity."""
     from clawlink.cli.render import named, plural
     from clawlink.errors import UnknownAgent
 

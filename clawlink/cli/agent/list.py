@@ -1,4 +1,4 @@
-"""``clawlink discover``: who is there, and what they can do."""
+"""``clawlink discover``: the agents and their capabilities."""
 
 from __future__ import annotations
 

@@ -53,9 +53,9 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from clawlink.domain.terminal import cell
     from clawlink.errors import ClawLinkError
 
-    # The id of a kept identity stands for its name, which may be one that cannot be typed.
+    # The id of a kept identity stands for its name, which a keyboard may not be able to type.
     name = next((one.name for one in ctx.identities.all() if one.agent_id == args.name), args.name)
-    # The file is made first: a name that is claimed and whose key cannot be kept is lost.
+    # The file is made first: a claimed name is lost if its key cannot be kept.
     with ctx.identities.place(name) as place:
         where = known_elsewhere(ctx, ctx.located(registering(ctx.given, name, ctx.identities)), name)
         before = where.saved

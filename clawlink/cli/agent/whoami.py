@@ -1,4 +1,4 @@
-"""``clawlink whoami``: the identities kept here, which of them would be used, and what its relay says of it."""
+"""``clawlink whoami``: the identities kept here, the one in use, and its relay's view of it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def add(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
-    """List, then ask. What goes wrong while asking is told after the list."""
+    """List the identities, then ask the relay. An error of the relay comes after the list."""
     from clawlink.client.identity import NoIdentity
     from clawlink.errors import ClawLinkError
 
@@ -62,7 +62,7 @@ def _chosen(ctx: Context) -> tuple[Saved | None, str | None]:
 
 
 def _ask(ctx: Context, chosen: Saved) -> ListedAgent:
-    """Return what the relay lists of the agent. Asking is no sign of life. Raises UnknownAgent."""
+    """Return the relay's listing of the agent. The request is no sign of life. Raises UnknownAgent."""
     from clawlink.errors import UnknownAgent
 
     client = ctx.client

@@ -1,4 +1,4 @@
-"""``clawlink file diff``: what changed between two versions of a shared file."""
+"""``clawlink file diff``: the changes between two versions of a shared file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def add(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
-    """Print it as ``diff -u`` does: to a pipe as it is, to a terminal in colours and harmless."""
+    """Print the changes as ``diff -u`` does: exact to a pipe, harmless and in colours to a terminal."""
     from clawlink.cli.files import reader
     from clawlink.domain.terminal import cell
 
@@ -123,7 +123,7 @@ def _diff(ctx: Context, key: str, before: Blob, after: Blob, texts: tuple[str, s
     from clawlink.client.merge import split
     from clawlink.domain.terminal import cell
 
-    # A key may hold what would end the line.
+    # A key may hold a character that ends the line.
     one, other = (
         f"{cell(key)} (version {b.facts.version}, {ctx.agents.named(b.facts.last_editor)})" for b in (before, after)
     )

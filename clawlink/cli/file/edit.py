@@ -1,4 +1,4 @@
-"""``clawlink file edit``: change a shared file in an editor, together with others who do so at the same time."""
+"""``clawlink file edit``: change a shared file in an editor, while others may change it too."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from clawlink.protocol.replies import FileSaved
 
 _MOST_BYTES = 16 * 1024 * 1024
-# Others may write again while their last change is merged; who is slower this often has lost.
+# Others may write again while their last change is merged. The command gives up after this many times.
 _MOST_MERGES = 20
 
 
@@ -27,10 +27,10 @@ def add(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
-    """Open it in $VISUAL or $EDITOR, and write back what was changed, in the version after the one that was read.
+    """Open the file in $VISUAL or $EDITOR, and write the changes back as the version after the one that was read.
 
-    If somebody else has written it meanwhile, both changes are merged by lines; what both have changed is asked for in
-    the editor again. Nothing of anyone is overwritten, and what was edited is kept if it cannot be written.
+    If another agent has written it since, the command merges both changes by lines. It opens the editor again for lines
+    that both have changed. It overwrites no change of others, and keeps the edited text if it cannot write it.
     """
     from clawlink.cli.file.editor import Editing
     from clawlink.client.places import safe_name
@@ -65,7 +65,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 
 def _require_unlocked(ctx: Context, client: Client, key: str) -> None:
-    """Raise FileLocked before anyone writes what would be refused."""
+    """Raise FileLocked before the person edits a file whose write would be refused."""
     from clawlink.cli.files import lock_line
     from clawlink.errors import FileLocked, UnknownFile
 
@@ -82,7 +82,7 @@ def _require_unlocked(ctx: Context, client: Client, key: str) -> None:
 
 
 def _read(client: Client, key: str) -> Blob | None:
-    """Return what is there, if anything is. Raises UsageError for what cannot be edited."""
+    """Return the file, or None if there is none. Raises UsageError if it cannot be edited."""
     from clawlink.cli.exits import UsageError
     from clawlink.cli.render import size
     from clawlink.errors import UnknownFile
@@ -181,7 +181,7 @@ class _Session:
         return max(1.0, (epoch(expires_at) or 0.0) - self._ctx.now)
 
     def _newest(self, conflict: Exception) -> Blob:
-        """Return what somebody else has written. Raises the conflict if that was a deletion."""
+        """Return the version that another agent has written. Raises the conflict if it was a deletion."""
         from clawlink.errors import VersionConflict
 
         theirs = _read(self._client, self._key)
@@ -221,7 +221,7 @@ class _Session:
         return self._decided(merged.text, version, names)
 
     def _decided(self, text: str, version: int, names: tuple[str, str]) -> bytes:
-        """Have the person decide what both have changed. Raises VersionConflict if that is not done."""
+        """Let the person decide about lines that both have changed. Raises VersionConflict if markers are left."""
         from clawlink.client.merge import has_markers
         from clawlink.errors import VersionConflict
 
@@ -247,7 +247,7 @@ def _content(blob: Blob | None) -> bytes:
 
 
 def _texts(*contents: bytes) -> tuple[str, str, str] | None:
-    """Return three contents as text; None if one of them is not."""
+    """Return three contents as text; None if any of them is not text."""
     if any(b"\x00" in content for content in contents):
         return None
     try:

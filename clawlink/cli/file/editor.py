@@ -1,4 +1,4 @@
-"""The person's own editor, and the text in it: a file of theirs that is never lost, whatever becomes of it."""
+"""The person's own editor, and the edited text in a file that is never lost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WINDOWS = os.name == "nt"
 
 
 class Editing:
-    """A text that is being edited, in a file of its own which keeps the suffix of what it comes from."""
+    """An edited text, in a file of its own with the suffix of its source."""
 
     def __init__(self, name: str, content: bytes, environ: Mapping[str, str]) -> None:
         self._command = _editor(environ)
@@ -38,9 +38,11 @@ class Editing:
         self.path.write_bytes(content)
 
     def run(self, *, quiet: bool) -> bytes:
-        """Have it edited, and return what it is then. With ``quiet`` the editor's output is not ours.
+        """Run the editor, and return the edited text.
 
-        Raises ClawLinkError if the editor fails, as it does where someone gives up.
+        With ``quiet`` the editor's output does not go to standard output.
+
+        Raises ClawLinkError if the editor fails, as it does when a person gives up.
         """
         command = [*self._command, str(self.path)]
         try:
@@ -55,7 +57,7 @@ class Editing:
         return self.content
 
     def drop(self) -> None:
-        """Remove the file: what was in it is where it belongs."""
+        """Remove the file, because its text is saved."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
@@ -74,7 +76,10 @@ def _editor(environ: Mapping[str, str]) -> list[str]:
 
 @contextlib.contextmanager
 def _interrupts_are_the_editors() -> Iterator[None]:
-    """Let Ctrl-C be the editor's alone: it means something there. What is ignored here would be ignored there, too."""
+    """Leave Ctrl-C to the editor, where it has a meaning.
+
+    A handler is set, because the editor would inherit an ignored signal.
+    """
     try:
         before = signal.signal(signal.SIGINT, lambda number, frame: None)
     except ValueError:  # not in the main thread, which gets no signals

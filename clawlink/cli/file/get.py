@@ -1,4 +1,4 @@
-"""``clawlink file get``: read a shared file, byte for byte, or what is in one that is a tar."""
+"""``clawlink file get``: read a shared file, byte for byte, or extract it as a tar."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from clawlink.client.blob_calls import FileFacts
     from clawlink.client.sync import Client
 
-# More than that nobody reads on a terminal, and nobody wants in a JSON object.
+# Larger contents go to a file: they are too long for a terminal and for a JSON object.
 _MOST_SHOWN_BYTES = 1024 * 1024
 
 
@@ -93,7 +93,7 @@ def _is_tar(args: Namespace, client: Client, key: str) -> bool:
 
 
 def _extract(args: Namespace, ctx: Context, client: Client, key: str, folder: str) -> tuple[FileFacts, int]:
-    """Fetch all of a tar before anything of it is written. Unasked, it does not mix with what is in the folder."""
+    """Fetch all of a tar before writing anything of it. Without --extract the folder must be new or empty."""
     from clawlink.cli.exits import UsageError
     from clawlink.cli.files import tell_not_extracted
     from clawlink.client.folders import Unpacking
@@ -130,7 +130,7 @@ def _naming_it() -> AbstractContextManager[None]:
 
 
 class _Out:
-    """Standard output, for what is written to it as it comes."""
+    """Standard output, for bytes that are written as they come."""
 
     def __init__(self, ctx: Context) -> None:
         self._out = ctx.out
@@ -147,7 +147,7 @@ class _Out:
 
 
 def _show(args: Namespace, ctx: Context, client: Client, key: str) -> Exit:
-    """Show it as JSON, or to a person: not even a file of somebody else's gets to act on the terminal."""
+    """Show the file as JSON, or to a person, so that a foreign file cannot act on the terminal."""
     import io
 
     from clawlink.cli.exits import UsageError

@@ -63,7 +63,7 @@ def _row(ctx: Context, file: FileInfo) -> tuple[str, ...]:
 
 
 def _note(ctx: Context, file: FileInfo) -> str:
-    """Say what is special about it: whom it is for, who holds its lock, and when it ends."""
+    """Return the file's readers, lock and end as a text."""
     from clawlink.cli.files import ends_line, lock_line, readers_line
 
     lock = None if file.lock is None else lock_line(ctx, file.lock)

@@ -49,7 +49,7 @@ def add(parser: ArgumentParser) -> None:
 
 @contextlib.contextmanager
 def _telling_how_to_go_on(args: Namespace, ctx: Context) -> Iterator[None]:
-    """Say what becomes of an upload that is interrupted."""
+    """Print how to go on with an upload that is interrupted."""
     try:
         yield
     except KeyboardInterrupt:

@@ -28,6 +28,6 @@ def run(args: Namespace, ctx: Context) -> Exit:
     if ctx.json:
         ctx.out.json(done)
     else:
-        # A deletion has a version of its own, so that who waits for the next one is told of it.
+        # A deletion has a version of its own, so that a waiting reader hears of it.
         ctx.out.line(f"Deleted {cell(done.file_key)}, which was at version {done.version - 1}.")
     return Exit.DONE

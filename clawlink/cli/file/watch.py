@@ -26,7 +26,7 @@ def add(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
-    """Stay until it is another than it was, and tell what it is now."""
+    """Wait until the file has another version, and print it."""
     from clawlink.cli.files import reader
     from clawlink.cli.render import size
     from clawlink.cli.shared import tell_away

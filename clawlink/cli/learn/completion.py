@@ -1,7 +1,7 @@
 """``clawlink completion``: a script that completes commands, flags, paths, names and keys in a shell.
 
-The script is made of the parser once. Names and keys are asked for as they are needed, by ``clawlink completion
-agents`` and the like. Others choose them, so each is quoted as the shell needs it, and nothing expands them.
+The script comes from the parser. It gets names and keys when they are needed, by ``clawlink completion agents`` and the
+like. Other agents choose these words, so each is quoted for the shell, and nothing expands it.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def _words(kind: str, ctx: Context) -> Iterator[str]:
         yield from (saved.typed for saved in ctx.identities.all())
         return
     where = visiting(ctx.given, ctx.identities)
-    # Files may be for some agents alone, so they are listed as the identity. Nobody registers again at a prompt.
+    # Files may be for some agents alone, so the identity lists them. A prompt never registers again.
     client = ctx.connect(where if kind == "keys" else where._replace(saved=None))
     client._on_forgotten = None
     if kind == "agents":
@@ -120,7 +120,7 @@ def _script(shell: str) -> str:
 
 
 def _mark(parser: argparse.ArgumentParser, paths: dict[str, Any]) -> None:
-    """Say of each argument what completes it: its own kind, or a path where it is called one."""
+    """Set the completion of each argument: its own kind, or a path if its name says so."""
     for action in parser._actions:
         if isinstance(action.choices, dict):
             for one in dict.fromkeys(action.choices.values()):

@@ -45,7 +45,7 @@ def add(parser: ArgumentParser) -> None:
 
 
 class Stage:
-    """Where both agents show what they do, one line at a time."""
+    """The output of both agents, one line at a time."""
 
     def __init__(self, ctx: Context, pause: float) -> None:
         self._ctx = ctx
@@ -53,7 +53,7 @@ class Stage:
         self._lock = threading.Lock()
 
     def tell(self, who: str, what: str, text: str | None = None) -> None:
-        """Show what someone does or sees, with the text that goes with it."""
+        """Show a step of an agent, with its text."""
         out = self._ctx.out
         with self._lock:
             if self._ctx.json:
@@ -99,7 +99,7 @@ def _play(stage: Stage, ada: Client, grace: Client) -> MessageStatus:
 
 @contextlib.contextmanager
 def _working(stage: Stage, grace: Client) -> Iterator[None]:
-    """Let grace wait for a task beside us, and do it. What goes wrong with her is raised here."""
+    """Let grace wait for a task in a thread of her own, and do it. Raises her error here."""
     failures: list[Exception] = []
 
     def work() -> None:
@@ -117,7 +117,7 @@ def _working(stage: Stage, grace: Client) -> Iterator[None]:
 
 
 def _serve_one(stage: Stage, grace: Client) -> None:
-    """Claim a task, acknowledge it, report, and answer: what every receiver does."""
+    """Claim a task, acknowledge it, report, and answer, as each receiver does."""
     from clawlink.domain.message import TaskDelegation
 
     claimed = _next(grace, lambda one: isinstance(one.message, TaskDelegation))

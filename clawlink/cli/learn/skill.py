@@ -60,7 +60,7 @@ def _packaged() -> Path:
 
 
 def _install(target: Path, content: bytes, *, force: bool) -> bool:
-    """Write the file; tell whether that changed anything. Raises Conflicted for one that differs, without ``force``."""
+    """Write the file; return True if that changed it. Raises Conflicted for a different file, without ``force``."""
     from clawlink.errors import Conflicted
 
     if target.exists():

@@ -1,7 +1,7 @@
-"""``clawlink poll``: show the messages that wait, and acknowledge those that were shown.
+"""``clawlink poll``: show waiting messages, and acknowledge the shown ones.
 
-Order is everything here: print, flush, acknowledge. Whatever goes wrong before the last step gives the messages back.
-With ``--follow`` the next poll acknowledges; without a next poll a request of its own does.
+The order matters: print, flush, acknowledge. A failure before the last step gives the messages back. With ``--follow``
+the next poll acknowledges; without a next poll a request of its own does.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 _WAIT_SECONDS = 25.0
 _LEASE_SECONDS = 60.0
 _MOST = 50
-# A request waits no longer than this, so that a connection that died in silence is noticed.
+# A request waits this many seconds at most, so that a silently dead connection is noticed.
 _STEP_SECONDS = 30.0
 # A relay that shuts down answers waiting polls at once; asking again at once would only load it.
 _HURRIED_SECONDS = 0.5
 _RETRY_SECONDS = 5.0
-# After Ctrl-C the last ack takes no longer.
+# After Ctrl-C the last ack takes this many seconds at most.
 _LAST_ACK_SECONDS = 2.0
 
 
@@ -93,7 +93,7 @@ def _follow(args: Namespace, ctx: Context, client: Client) -> Exit:
 
 @contextlib.contextmanager
 def _acknowledged_at_the_end(client: Client, shown: list[Claimed]) -> Iterator[None]:
-    """Acknowledge what was shown if no further poll can do it, as after Ctrl-C. One try has to be enough then."""
+    """Acknowledge the shown messages if no further poll can do it, as after Ctrl-C. It tries once."""
     from clawlink.client.retry import Backoff
     from clawlink.errors import ClawLinkError
 
@@ -110,7 +110,10 @@ def _acknowledged_at_the_end(client: Client, shown: list[Claimed]) -> Iterator[N
 def _claim(
     ctx: Context, client: Client, args: Namespace, shown: list[Claimed], *, limit: int, wait: float
 ) -> list[Claimed]:
-    """Claim, in as many requests as the wait takes. The first acknowledges what was ``shown``, and empties the list."""
+    """Claim messages, in as many requests as the wait takes.
+
+    The first acknowledges the messages of ``shown``, and empties the list.
+    """
     until = time.monotonic() + wait
     while True:
         started = time.monotonic()
@@ -213,11 +216,11 @@ def _print(ctx: Context, claimed: list[Claimed], *, more: bool) -> None:
 
 
 def _print_all(ctx: Context, claimed: list[Claimed]) -> None:
-    """Print messages each, and what is only notices as one line."""
+    """Print each message, and all notices as one line."""
     from clawlink.cli.messages import is_notice, notices_line
 
     for one in claimed:
-        if ctx.args.no_ack or not is_notice(one.message):  # whoever holds them needs each receipt
+        if ctx.args.no_ack or not is_notice(one.message):  # the holder needs each receipt
             _print_one(ctx, one)
     if not ctx.args.no_ack:
         line = notices_line(one.message for one in claimed)

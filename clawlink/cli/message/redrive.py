@@ -19,7 +19,7 @@ def add(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
-    """Put the named ones back, or all. A name that is no dead letter is an error, told after the others are back."""
+    """Put the named letters back, or all. An unknown letter is an error, raised after the others are back."""
     from clawlink.cli import ids
     from clawlink.cli.render import plural
     from clawlink.domain.limits import MAX_LIST_LENGTH
@@ -31,7 +31,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     while True:
         done = client.redrive(None if args.all else wanted)
         back += done.message_ids
-        if not args.all or done.count < MAX_LIST_LENGTH:  # the relay takes so many at a time
+        if not args.all or done.count < MAX_LIST_LENGTH:  # the relay takes this many at a time
             break
     missing = [id for id in wanted if id not in back]
     if missing and not back:

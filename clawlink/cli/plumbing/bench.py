@@ -46,7 +46,7 @@ def add(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
-    """Start a relay of its own, or take the one that --relay names, and print what was measured."""
+    """Start a relay of its own, or use that of --relay, and print the measurements."""
     import asyncio
     from contextlib import ExitStack
     from tempfile import TemporaryDirectory
@@ -72,7 +72,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
             steps = {what: step for door in doors() for what, step in door.upkeep_steps().items()}
             rows += asyncio.run(upkeep_scenarios.upkeep(say=say, of_doors=steps))
             continue
-        # Every scenario gets a fresh relay, so that none is measured on what another left behind.
+        # Every scenario gets a fresh relay, so that the leftovers of another do not count.
         with ExitStack() as stack:
             named = ctx.given.relay
             folder = stack.enter_context(TemporaryDirectory())

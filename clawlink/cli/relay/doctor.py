@@ -1,4 +1,4 @@
-"""``clawlink doctor``: look at all that must be right before agents can work, and name the fix of what is not."""
+"""``clawlink doctor``: check all that agents need to work, and name the fix of each fault."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def add(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
-    """Check one thing after the other, as far as that makes sense; show each as soon as it is known."""
+    """Check one fact after the other, and show each result at once."""
     done: list[Check] = []
     for check in _checks(ctx):
         done.append(check)
@@ -106,7 +106,7 @@ def _check_doors() -> Iterator[Check]:
 
 
 def _choose(ctx: Context) -> tuple[Where | None, Check]:
-    """Return which relay to look at, and what is to be said of the identity."""
+    """Return the relay to check, and the findings about the identity."""
     from clawlink.cli.settings import Where, acting, visiting
     from clawlink.client.identity import IdentityUnreadable, NoIdentity, SeveralIdentities
     from clawlink.config import DEFAULT_RELAY

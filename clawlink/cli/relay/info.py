@@ -1,4 +1,4 @@
-"""``clawlink relay info``: what a relay is and holds."""
+"""``clawlink relay info``: a relay, its contents and its limits."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _memory(info: Info) -> str:
 
 
 def _by_unit(limits: dict[str, float]) -> dict[str, list[tuple[str, str]]]:
-    """Return the limits by what they count; those of a newer relay that are not known here come last."""
+    """Return the limits by their units; unknown limits of a newer relay come last."""
     from clawlink.cli.render import duration, size
     from clawlink.domain.limits import LIMIT_FIELDS
     from clawlink.domain.terminal import cell

@@ -19,7 +19,7 @@ def add(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
-    """Listen, then list who answered."""
+    """Listen, then list the relays that answered."""
     from clawlink.domain.terminal import cell
     from clawlink.errors import ClawLinkError
     from clawlink.lan import scan

@@ -1,4 +1,4 @@
-"""``clawlink task answer``: give the assignee of a task what it asked for, so that the work goes on."""
+"""``clawlink task answer``: answer a question of a task's assignee, so that the work goes on."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def add(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
-    """Withdraw each from its mailbox, or have its assignee told. One that cannot be is told after the others."""
+    """Withdraw each task from its mailbox, or tell its assignee. An error comes after the others are done."""
     from clawlink.cli import ids
     from clawlink.cli.shared import task_named
     from clawlink.domain.terminal import cell

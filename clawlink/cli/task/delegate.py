@@ -1,4 +1,4 @@
-"""``clawlink delegate``: ask another agent to do something, several agents, or whoever can."""
+"""``clawlink delegate``: ask an agent, several agents, or the first agent that can, to do a task."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def add(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
-    """Store the tasks for their assignees, and say how to see what becomes of them."""
+    """Store the tasks for their assignees, and print how to follow them."""
     from clawlink.cli import ids
     from clawlink.cli.exits import UsageError, exit_of
     from clawlink.cli.files import attached
@@ -121,7 +121,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 
 def _distinct(named: list[str], ctx: Context) -> list[str]:
-    """Return each agent once, however it is named: by its name in whatever form, or by its id."""
+    """Return each agent once, whether it is given by its name in any form, or by its id."""
     from clawlink.domain.agent import fold
 
     if len(named) < 2:
@@ -161,7 +161,7 @@ def _require_sense(args: Namespace) -> None:
 
 
 def _what(args: Namespace, ctx: Context) -> str:
-    """Return what is to be done. Raises UsageError if that is nothing."""
+    """Return the text of the task. Raises UsageError if it is empty."""
     from clawlink.cli.exits import UsageError
 
     task = ctx.read(args.task)
@@ -196,7 +196,7 @@ def _able(args: Namespace, ctx: Context) -> list[str]:
 def _to_each(
     ctx: Context, to: list[str], key: str, ask: dict[str, Any]
 ) -> tuple[list[Delegated], dict[str, ClawLinkError]]:
-    """Delegate to each. What fails for one does not keep the others from theirs."""
+    """Delegate to each agent. A failure for one does not stop the others."""
     from clawlink.cli.shared import repeatable
     from clawlink.errors import ClawLinkError
 
@@ -212,7 +212,10 @@ def _to_each(
 
 
 def _none_stored(ctx: Context, failed: dict[str, ClawLinkError]) -> ClawLinkError:
-    """Return what to raise if no agent has got its task: why the first has not; all others are named before."""
+    """Return the error to raise if no agent got its task: that of the first.
+
+    The errors of the others were printed before.
+    """
     from clawlink.errors import UnknownAgent
 
     (_, first), *others = failed.items()
@@ -228,14 +231,14 @@ def _none_stored(ctx: Context, failed: dict[str, ClawLinkError]) -> ClawLinkErro
 
 
 def _own_key(key: str, agent: str) -> str:
-    """Return the key of one of several tasks: each needs its own, and the same one at a repeat."""
+    """Return the idempotency key of one of several tasks: each needs its own, and the same at a repeat."""
     import hashlib
 
     return hashlib.sha256(f"{key}\n{agent}".encode()).hexdigest()
 
 
 def _go_on(args: Namespace, ctx: Context, stored: list[Delegated], *, several: bool = False) -> Exit:
-    """Show what was stored; then wait, if that is asked for. What is waited for stands alone on stdout."""
+    """Show the stored tasks; with --wait then wait for them. Only the result goes to stdout."""
     waits = args.wait is not None
     out = ctx.err if waits else ctx.out
     if ctx.json:

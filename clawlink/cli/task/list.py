@@ -49,7 +49,10 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 
 def _find(args: Namespace, ctx: Context) -> tuple[list[TaskView], str | None]:
-    """Return so many tasks, each once: who asks itself has both roles. A page may be short, and not be the last."""
+    """Return up to ``limit`` tasks, each once: an agent that asks itself has both roles.
+
+    A page may be short before the last.
+    """
     from clawlink.domain.limits import MAX_LIST_LENGTH
 
     me = ctx.me.agent_id

@@ -40,7 +40,7 @@ def add(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
-    """Send the response to whoever asked."""
+    """Send the response to the requester."""
     from clawlink.cli import ids
     from clawlink.cli.exits import UsageError
     from clawlink.cli.files import attached

@@ -18,7 +18,7 @@ def add(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
-    """Show what was asked, who has it, every step, and what both sides said."""
+    """Show the task, its assignee, each step, and the words of both sides."""
     from clawlink.cli import ids
     from clawlink.cli.tasks import show_task
 

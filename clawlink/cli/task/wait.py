@@ -1,4 +1,4 @@
-"""``clawlink wait``: stay until tasks are finished, and print what came of them."""
+"""``clawlink wait``: wait until tasks are finished, and print their results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def add(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
-    """Show what changes on stderr, and the results on stdout. Ctrl-C leaves the tasks running."""
+    """Show changes on stderr, and results on stdout. Ctrl-C leaves the tasks running."""
     from clawlink.cli import ids
     from clawlink.cli.watching import wait_for_tasks
 

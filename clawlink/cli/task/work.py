@@ -1,4 +1,4 @@
-"""``clawlink work``: be an agent whose tasks a command does. What others wrote is only ever on its standard input."""
+"""``clawlink work``: an agent whose tasks a command does. Foreign text only ever goes to its standard input."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 
 def _command(args: Namespace) -> str | list[str]:
-    """Return what to run. Raises UsageError if there is no such program."""
+    """Return the program and arguments to run. Raises UsageError if there is no such program."""
     from clawlink.cli.exits import UsageError
 
     given: str = args.exec
@@ -107,7 +107,7 @@ def _command(args: Namespace) -> str | list[str]:
 
 
 def _link(args: Namespace, ctx: Context) -> tuple[Link, list[str]]:
-    """Return the link of the agent that works, and what it has subscribed to."""
+    """Return the link of the working agent, and its subscriptions."""
     from clawlink import Link
     from clawlink.cli.returning import known_elsewhere
     from clawlink.cli.settings import acting, registering

@@ -1,4 +1,4 @@
-"""``clawlink topic``: tell all who subscribe to a topic, and read what was told."""
+"""``clawlink topic``: send broadcasts to subscribers of a topic, and read earlier ones."""
 
 from clawlink.cli.verb import Noun, Verb
 

@@ -1,4 +1,4 @@
-"""``clawlink topic history``: what was broadcast and is still held, for those who come late."""
+"""``clawlink topic history``: the kept broadcasts, for agents that join later."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 
 def _find(args: Namespace, ctx: Context) -> tuple[list[KnowledgeBroadcast], str | None]:
-    """Return so many. A page may be short, and not be the last."""
+    """Return up to ``limit`` broadcasts. A page may be short before the last."""
     from clawlink.domain.limits import MAX_LIST_LENGTH
 
     visitor = ctx.visitor
@@ -74,7 +74,7 @@ def _find(args: Namespace, ctx: Context) -> tuple[list[KnowledgeBroadcast], str 
 
 
 def _id_of(ctx: Context, agent: str) -> str:
-    """Return the id of the agent of that name. One that has left is known by its id only."""
+    """Return the id of the agent of that name. An agent that has left is known by its id only."""
     from clawlink.cli import ids
 
     named = [one.agent_id for one in ctx.visitor.discover(name=agent, status="all").agents]
@@ -82,7 +82,7 @@ def _id_of(ctx: Context, agent: str) -> str:
 
 
 def _moment(text: str, now: float) -> float | str:
-    """Return how long ago as a time; a time as it is, for the relay to read. Raises UsageError."""
+    """Return an age as a time, and a time unchanged for the relay to read. Raises UsageError."""
     import argparse
     from datetime import datetime
 

@@ -1,4 +1,4 @@
-"""Routes for operators: what the relay is, how it is, and what it speaks."""
+"""Routes for operators: the relay's facts, health, metrics and interface."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHOWN = {e.name: f"{e.method} {e.path}" for e in paths.ENDPOINTS}
 
 @routes.serves(paths.INFO)
 async def info(relay: Relay, request: Request) -> Reply:
-    """Tell what this relay is and holds."""
+    """Show this relay, its contents and its limits."""
     told = await relay.info(endpoints=_SHOWN)
     ceiling = request.ceiling
     limits = told.limits | {"max_connections": ceiling.most, "max_connections_address": ceiling.most_address}

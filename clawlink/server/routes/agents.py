@@ -48,7 +48,7 @@ async def register(relay: Relay, request: Request) -> Reply:
 
 @routes.serves(paths.CHALLENGE)
 async def challenge(relay: Relay, request: Request) -> Reply:
-    """Prove which relay this is, to whoever was given a relay key."""
+    """Prove the identity of this relay to an agent with a relay key."""
     ask = await read(request, requests.Challenge)
     return reply(relay.prove(ask, address=request.reached_at, name=request.known_as))
 

@@ -1,4 +1,4 @@
-"""Routes about shared files as they are, byte for byte, and about their locks."""
+"""Routes for shared files, byte for byte, and for their locks."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def media_type(given: str | None, field: str) -> str:
 
 
 def type_of(given: str, field: str) -> str:
-    """Return what an editor calls the type of a file. Raises BadRequest."""
+    """Return the editor's type of a file. Raises BadRequest."""
     if not given.isprintable():
         raise BadRequest(f"{field} takes one line of text", field=field)
     if len(given) > MAX_NAME_LENGTH:
@@ -124,7 +124,10 @@ async def list_blobs(relay: Relay, request: Request) -> Reply:
 async def found(
     relay: Relay, request: Request, key: str, agent_id: str | None, revision: int | None = None
 ) -> tuple[SharedFile, Version, Looker]:
-    """Find a file for whoever asks. Raises UnknownFile, or why the asker is not the agent that it names."""
+    """Find a file for the asking agent.
+
+    Raises UnknownFile, or the reason why the request is not from the agent that it names.
+    """
     looker = await looking(relay, request, agent_id)
     try:
         return *await relay.file_reads.find(key, revision, asker=looker.agent), looker
@@ -166,7 +169,7 @@ async def _history(relay: Relay, request: Request, key: str, ask: requests.BlobQ
 async def opened(
     relay: Relay, request: Request, file: SharedFile, version: Version, reader: Hashable, start: int = 0
 ) -> AsyncIterator[Opened]:
-    """Open a version for one reply; what only one may read hears of it when the connection is lost.
+    """Open a version for one reply; a file for one reader hears of a lost connection.
 
     Raises NotAllowed if it may be an image in a foreign page that would burn it.
     """
@@ -186,7 +189,7 @@ async def opened(
 
 @routes.serves(paths.HEAD_BLOB)
 async def head_blob(relay: Relay, request: Request) -> Reply | web.StreamResponse:
-    """Tell what a file is, without its content."""
+    """Return the headers of a file, without its content."""
     ask = read_query(request, requests.BlobQuery)
     file, version, _ = await found(relay, request, parameter(request, "file_key"), ask.agent_id, ask.version)
     headers = bodies.headers_of(file, version)
@@ -211,10 +214,10 @@ def _has_it(request: Request, version: Version) -> bool:
 
 
 def reader_of(request: Request, looker: Looker, *, burns: bool) -> Hashable:
-    """Return who reads: the agent that the header names, or else whoever is at the other end of this connection.
+    """Return the reader: the agent that the header names, or else this connection.
 
-    Where the file burns, raises what keeps the request from being the agent that it names. The query tells who looks,
-    and not who has the file to itself.
+    For a file that burns, raises the reason why the request is not from the agent that it names. The query names the
+    asking agent, not the reader that has the file to itself.
     """
     if not request.headers.get("ClawLink-Agent"):
         return request.protocol

@@ -23,7 +23,7 @@ async def broadcast(relay: Relay, request: Request) -> Reply:
 
 @routes.serves(paths.KNOWLEDGE)
 async def knowledge(relay: Relay, request: Request) -> Reply:
-    """List what was told and is still held."""
+    """List the kept broadcasts."""
     page = await relay.broadcasts.knowledge(read_query(request, requests.KnowledgeQuery))
     kept = [msgspec.Raw(record.body) for record in page.records]
     return reply(replies.KnowledgeList(kept, len(kept), page.after))

@@ -36,9 +36,9 @@ async def message(relay: Relay, request: Request) -> Reply:
 
 @routes.serves(paths.POLL)
 async def poll(relay: Relay, request: Request) -> Reply:
-    """Lease messages and hand them out. What could not be written is due again at once.
+    """Lease messages and hand them out. If the reply cannot be written, they are due again at once.
 
-    Without ``lease`` in the query, as in ClawLink 1.0.x, what the client has read is settled.
+    Without ``lease`` in the query, as in ClawLink 1.0.x, a read reply settles them.
     """
     ask = read_query(request, requests.PollQuery)
     agent_id = parameter(request, "agent_id")
@@ -53,7 +53,7 @@ async def poll(relay: Relay, request: Request) -> Reply:
 
 @routes.serves(paths.POLL_AND_ACK)
 async def poll_and_ack(relay: Relay, request: Request) -> Reply:
-    """Settle messages, then lease the next. What is settled stays so, whatever becomes of the rest."""
+    """Settle messages, then lease the next. Settled messages stay settled, also if the rest fails."""
     ask = await read(request, requests.PollAndAck)
     agent = await acting(relay, request, parameter(request, "agent_id"), "agent_id")
     results: list[replies.Settled] = []

@@ -12,7 +12,7 @@ routes = Routes()
 
 @routes.serves(paths.DELEGATE)
 async def delegate(relay: Relay, request: Request) -> Reply:
-    """Store a task for its assignee, or for whoever claims it first."""
+    """Store a task for its assignee, or for a pool."""
     ask = await read(request, requests.Delegate)
     plain = ask.idempotency_key is None
     sender, new = await acting_anyway(relay, request, ask.from_agent, "from_agent", plain=plain)
@@ -30,7 +30,7 @@ async def respond(relay: Relay, request: Request) -> Reply:
 
 @routes.serves(paths.TASK)
 async def task(relay: Relay, request: Request) -> Reply:
-    """Tell what became of a task."""
+    """Show a task."""
     ask = read_query(request, requests.TaskQuery)
     asker = await asking(relay, request, ask.agent_id)
     return reply(await relay.task_views.get(asker, parameter(request, "task_id"), ask))

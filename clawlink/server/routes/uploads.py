@@ -1,4 +1,4 @@
-"""Routes of tus 1.0.0: uploads that go on where they broke off. What arrives in the end is a shared file.
+"""Routes of tus 1.0.0: uploads that go on after a cut. A complete upload becomes a shared file.
 
 Core protocol and the extensions creation, creation-defer-length, creation-with-upload, checksum, expiration and
 termination; see https://tus.io/protocols/resumable-upload.
@@ -110,7 +110,7 @@ async def create_upload(relay: Relay, request: Request) -> Reply:
         try:
             await _append(relay, request, upload, owner, 0, None, checksum)
         except BaseException:
-            if new and key is None:  # nobody knows where it is
+            if new and key is None:  # its place is not known
                 await relay.uploads.end(upload)
             raise
     location = paths.UPLOAD_OFFSET.url(upload_id=upload.id)
@@ -125,7 +125,7 @@ async def upload_offset(relay: Relay, request: Request) -> Reply:
     owner = await asking(relay, request, None, otherwise=upload.owner)
     upload.require_owner(owner)
     await relay.uploads.settle(upload)
-    # To a client an upload of full length is done: it would never ask for what was refused, or broke off, at the end.
+    # A client takes an upload of full length for done. It would never ask about a refusal, or a cut, at the end.
     await relay.uploads.complete(upload, owner)
     headers = {hdrs.CACHE_CONTROL: "no-store", **_progress(upload)}
     headers |= {"Upload-Defer-Length": "1"} if upload.length is None else {"Upload-Length": str(upload.length)}
@@ -185,7 +185,7 @@ _METHODS: dict[str, Serve] = {"PATCH": upload_part, "HEAD": upload_offset, "DELE
 
 @routes.serves(paths.UPLOAD_OTHERWISE)
 async def upload_otherwise(relay: Relay, request: Request) -> Reply:
-    """Do what the header says, for clients that cannot send such a method."""
+    """Do the method of the header, for clients that cannot send it."""
     method = request.headers.get(_OVERRIDE, "").upper()
     serve = _METHODS.get(method)
     if serve is None:
