@@ -61,7 +61,13 @@ ROOMS = {
 CLIENT_SIDE = {"client", "cli"}
 RELAY_SIDE = {"relay", "store", "server", "bench"}
 # The verbs that run a relay, and they only once they are called: no other verb pays for it.
-RUNS_A_RELAY = {f"{PACKAGE}/cli/{verb}.py" for verb in ("relay/serve", "learn/demo", "plumbing/bench")}
+RUNS_A_RELAY = {
+    f"{PACKAGE}/cli/{verb}.py"
+    for verb in (
+        *("relay/serve", "relay/backup", "relay/restore", "relay/doctor"),
+        *("learn/demo", "plumbing/bench"),
+    )
+}
 
 
 class Import(NamedTuple):

@@ -17,6 +17,7 @@ from clawlink.cli.verb import Verb
 from clawlink.cli.verbs import spellings, verbs
 from clawlink.client.sync import Client
 from clawlink.lan import Found
+from clawlink.store.sqlite.folder import DataFolder
 from tests.cli.conftest import COMMAND, Relays, Run
 from tests.processes import Popen
 from tests.waiting import wait_until
@@ -108,6 +109,8 @@ def stage(
     folder.mkdir()
     monkeypatch.chdir(folder)
     Path("plan.md").write_text("a plan\n")
+    for data in ("mesh", "backups/monday"):
+        DataFolder(data).close()
     Path("editor.py").write_text("import sys; open(sys.argv[1], 'a').write('more\\n')\n")
     monkeypatch.setenv("EDITOR", f'"{sys.executable}" "{folder / "editor.py"}"')
     stage = Stage(call, url, monkeypatch)

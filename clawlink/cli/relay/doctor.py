@@ -36,13 +36,14 @@ class Check(NamedTuple):
 
 
 def add(parser: ArgumentParser) -> None:
-    """Add no flags: it takes none of its own."""
+    """Add the flag for a folder."""
+    parser.add_argument("--data", metavar="DIR", help="check the folder of a relay with --data, and nothing else")
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Check one fact after the other, and show each result at once."""
     done: list[Check] = []
-    for check in _checks(ctx):
+    for check in _checks(ctx) if args.data is None else _check_data(args.data):
         done.append(check)
         if not ctx.json:
             _show(ctx, check)
@@ -84,6 +85,16 @@ def _checks(ctx: Context) -> Iterator[Check]:
     if relay_answers and where.saved is not None:
         yield _check_agent(ctx, client)
     yield from _check_files(ctx)
+
+
+def _check_data(folder: str) -> Iterator[Check]:
+    """Look at the folder of a relay, which may be running."""
+    from pathlib import Path
+
+    from clawlink.store.sqlite.check import findings
+
+    for found in findings(Path(folder)):
+        yield Check(*found, exit=Exit.FAILED if found.status == "FAIL" else Exit.DONE)
 
 
 def _check_install() -> Check:

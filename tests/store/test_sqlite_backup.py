@@ -1,0 +1,156 @@
+"""Copies of a data folder: of one moment, whole, and made while a relay writes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from clawlink.domain.delivery import Delivery
+from clawlink.domain.file import Content, SharedFile
+from clawlink.domain.task import Task
+from clawlink.store.base import Put
+from clawlink.store.sqlite.backup import copy_folder
+from clawlink.store.sqlite.check import findings
+from clawlink.store.sqlite.contents import file_name, place_of
+from clawlink.store.sqlite.database import DataFolderError
+from clawlink.store.sqlite.folder import DataFolder
+from tests.store.contract import delivery, file, newer, put, task, written
+
+
+async def share(data: DataFolder, key: str, content: bytes, scope: str = "") -> SharedFile:
+    """Write a file as the relay does."""
+    draft = data.blobs.draft()
+    await draft.write(content)
+    await draft.flush()
+    kept = draft.keep(scope)
+    shared = replace(file(key), versions=(replace_content(written(content), kept),))
+    await put(data.store, shared)
+    return shared
+
+
+def replace_content(version: object, content: Content) -> object:
+    return replace(version, content=content)  # type: ignore[type-var]
+
+
+async def forget(data: DataFolder, shared: SharedFile) -> None:
+    """Delete a file as the relay does."""
+    await put(data.store, newer(shared, versions=()))
+    data.blobs.release(shared.newest.content)
+
+
+async def content_of(data: DataFolder, content: Content) -> bytes:
+    with data.blobs.open(content) as reading:
+        found = b""
+        while piece := await reading.read(len(found), 1 << 20):
+            found += piece
+        return found
+
+
+async def test_a_copy_made_while_others_write_is_of_one_moment(tmp_path: Path) -> None:
+    data = DataFolder(tmp_path / "data", sync="normal")
+    (data.path / "secret").write_text("s3cret")
+    kept = await share(data, "kept", os.urandom(300_000), scope="kept")
+    stop = asyncio.Event()
+
+    async def write(box: str) -> None:
+        """Move a message and a task together, and share a file that goes again."""
+        n = 0
+        while not stop.is_set():
+            d, t = delivery(f"{box}{n}", box), task(f"{box}{n}", box)
+            await data.store.commit(box, Put(d), Put(t))
+            shared = await share(data, f"{box}{n}", f"{box} {n}".encode() * 100)
+            await data.store.commit(box, Put(newer(d)), Put(newer(t)))
+            await forget(data, shared)
+            n += 1
+
+    writing = [asyncio.create_task(write(box)) for box in ("mia", "eve", "otto")]
+    copies = []
+    for n in range(4):
+        copies.append(tmp_path / f"copy{n}")
+        copied = await asyncio.to_thread(copy_folder, data.path, copies[-1])
+        assert copied.damaged == (), n
+    stop.set()
+    await asyncio.gather(*writing)
+    data.close()
+    counts = []
+    for copy in copies:
+        assert {found.status for found in findings(copy)} <= {"ok", "warn"}, list(findings(copy))
+        assert (copy / "secret").read_text() == "s3cret"
+        restored = copy.with_name(copy.name + "-restored")
+        copy_folder(copy, restored)
+        again = DataFolder(restored, sync="normal")
+        assert again.blobs.missing == []
+        assert await content_of(again, kept.newest.content)
+        messages = {d.id: d.version for d in again.store.all(Delivery)}
+        assert messages == {t.id: t.version for t in again.store.all(Task)}, "a commit is in the copy by half"
+        counts.append(len(messages))
+        again.close()
+    assert counts == sorted(counts)
+    assert counts[-1] > 0
+
+
+def test_a_copy_needs_a_data_folder_and_a_place(tmp_path: Path) -> None:
+    DataFolder(tmp_path / "data").close()
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "mine.txt").touch()
+    for source, target, why in (
+        (full, tmp_path / "new", "is no data folder"),
+        (tmp_path / "data", full, "is not empty"),
+        (tmp_path / "data", full / "mine.txt", "is not empty"),
+    ):
+        with pytest.raises(DataFolderError, match=why):
+            copy_folder(source, target)
+    assert sorted(os.listdir(tmp_path)) == ["data", "full"]
+    (tmp_path / "empty").mkdir()
+    copy_folder(tmp_path / "data", tmp_path / "empty")
+    DataFolder(tmp_path / "empty").close()
+
+
+async def test_damage_is_found_and_named(tmp_path: Path) -> None:
+    data = DataFolder(tmp_path / "data", sync="normal")
+    gone, cut, whole = [await share(data, key, key.encode() * 50_000) for key in ("gone", "cut", "whole")]
+    await put(data.store, *(delivery(f"d{n}", body=b"x" * 500) for n in range(200)))
+    data.close()
+    contents = data.path / "contents"
+
+    def place(shared: SharedFile) -> Path:
+        return contents / place_of(file_name(shared.newest.content))
+
+    def found(name: str) -> tuple[str, str]:
+        (finding,) = [one for one in findings(data.path) if one.name == name]
+        return finding.status, finding.detail
+
+    assert [one.status for one in findings(data.path) if one.name != "sqlite"] == ["ok"] * 4
+    orphan = contents / "ff" / ("ff" + "0" * 62)
+    orphan.parent.mkdir(exist_ok=True)
+    orphan.write_bytes(b"x")
+    assert found("contents") == ("warn", "3 are there, and 1 more that no file has")
+    place(gone).unlink()
+    place(cut).write_bytes(b"cut")
+    status, detail = found("contents")
+    assert (status, "2 contents of files are missing" in detail) == ("FAIL", True), detail
+    copied = copy_folder(data.path, tmp_path / "copy")
+    assert set(copied.damaged) == {file_name(gone.newest.content), file_name(cut.newest.content)}
+    opened = DataFolder(data.path)
+    assert len(opened.blobs.missing) == 2
+    assert any("2 contents of files are missing" in warning for warning in opened.warnings)
+    with pytest.raises(KeyError), opened.blobs.open(gone.newest.content):
+        pass
+    draft = opened.blobs.draft()  # shared again, it is there again
+    await draft.write(b"gone" * 50_000)
+    await draft.flush()
+    assert await content_of(opened, draft.keep()) == b"gone" * 50_000
+    assert await content_of(opened, whole.newest.content) == b"whole" * 50_000
+    opened.close()
+    database = data.path / "clawlink.db"
+    intact = database.read_bytes()
+    database.write_bytes(intact[: 4096 * 6] + b"\xff" * 4096 + intact[4096 * 7 :])
+    assert found("database")[0] == "FAIL"
+    with pytest.raises(DataFolderError, match="damaged"):
+        copy_folder(data.path, tmp_path / "another")
+    assert not (tmp_path / "another").exists()
