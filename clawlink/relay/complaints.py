@@ -50,7 +50,7 @@ class Complaints:
     def disk(self, reason: str) -> None:
         """Note that contents could not be written to the disk."""
         if self._disk.note(reason, self._clock()) is not None:
-            _log.error("cannot write to the folder of --spool", extra={"reason": reason})
+            _log.error("cannot write to the disk", extra={"reason": reason})
 
     def connection(self, event: str, facts: Mapping[str, str]) -> None:
         """Note that a connection was not taken."""
@@ -65,6 +65,6 @@ class Complaints:
             log = logging.getLogger(cause.logger)
             log.warning("refused", extra={**cause.facts, "code": cause.code, "count": count})
         for reason, count in self._disk.due(now):
-            _log.error("cannot write to the folder of --spool", extra={"reason": reason, "count": count})
+            _log.error("cannot write to the disk", extra={"reason": reason, "count": count})
         for whom, count in self._connections.due(now):
             _log.warning(whom.event, extra={**dict(whom.facts), "count": count})

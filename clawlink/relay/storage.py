@@ -248,7 +248,7 @@ class Intake:
             self._storage.complaints.disk(error.strerror or str(error))
             raise StorageFull(
                 f"the relay could not write {self.key!r} to its disk ({error.strerror or error}); "
-                "delete files, or make room where --spool points",
+                "delete files, or make room on it",
                 current={"free": 0},
             ) from error
 

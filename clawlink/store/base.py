@@ -8,7 +8,8 @@ are the truth.
 
 A store raises ``Conflict``, ``Failed`` and, for a mistake of its caller, ValueError; it turns the errors of its engine
 into ``Failed``. A cancelled read did nothing. A cancelled commit took effect wholly or not at all, and nobody knows
-which: the caller reads again, or repeats it and meets a ``Conflict``. For ``commit_many`` this is so of each home.
+which: the caller reads again, or repeats it and meets a ``Conflict``. It is decided when the call raises, so that the
+caller can undo it. For ``commit_many`` this is so of each home.
 
 A store keeps a record in the form that ``clawlink.store.records`` gives it, if it keeps it outside this process.
 Numbers to sort by, as a delivery's ``rank``, are below 2**53, so that a double holds them. A time may be infinite.

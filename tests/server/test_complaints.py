@@ -39,6 +39,7 @@ async def test_wrong_tokens_are_one_line_a_minute_and_address(serve: Serve, capl
         assert lines(caplog, "refused") == []
 
 
+@pytest.mark.parametrize("store_kind", ["memory"])
 async def test_a_disk_that_takes_nothing_has_a_line(
     serve: Serve, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
@@ -55,6 +56,6 @@ async def test_a_disk_that_takes_nothing_has_a_line(
             assert (status, told["code"]) == (507, "storage_full"), told
         now[0] += 60
         relay.app.relay.complaints.tell()
-        event = "cannot write to the folder of --spool"
+        event = "cannot write to the disk"
         assert [line.get("count") for line in lines(caplog, event)] == [None, 4]
         assert all(line["reason"] for line in lines(caplog, event))

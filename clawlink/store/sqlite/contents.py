@@ -242,8 +242,15 @@ class FolderDraft:
             self._gathered_bytes += len(data)
             if len(self._gathered) >= 64:  # the list itself may not cost more than what is in it
                 self._gathered = [b"".join(self._gathered)]
+            self._count(data)
         else:
-            await unbroken(asyncio.to_thread(self._spill, data))
+            await unbroken(self._write_to_disk(data))
+
+    async def _write_to_disk(self, data: bytes) -> None:
+        await asyncio.to_thread(self._spill, data)
+        self._count(data)
+
+    def _count(self, data: bytes) -> None:
         self._synced = False
         self._hash.update(data)
         self.size += len(data)

@@ -9,6 +9,7 @@ An index may be ahead of ``get`` for a moment, between a commit's fsync and its 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
@@ -375,8 +376,13 @@ class SqliteStore:
 
     async def _commit(self, batches: Sequence[tuple[str, list[Change]]]) -> Sequence[Conflict | Failed | None]:
         future = asyncio.get_running_loop().create_future()
-        self._begin(Commit(batches, future), future.get_loop())
-        results: Sequence[Conflict | Failed | None] = await future
+        commit = Commit(batches, future)
+        self._begin(commit, future.get_loop())
+        try:
+            results: Sequence[Conflict | Failed | None] = await future
+        except asyncio.CancelledError:
+            await _decided(commit)  # else the caller would undo now what takes effect in a moment
+            raise
         return results
 
     async def ask(self, what: object, ask: Callable[[sqlite3.Connection], Any], take: Callable[[Any], None]) -> None:
@@ -410,8 +416,11 @@ class SqliteStore:
             if isinstance(job, Commit):
                 for change, old in job.done:
                     self._follow(change, old)
+                job.settled = True
                 if not job.future.done():
                     job.future.set_result(job.results)
+                if job.fate is not None and not job.fate.done():
+                    job.fate.set_result(None)
         for job in jobs:
             if isinstance(job, Question):
                 if job.failure is None:
@@ -430,6 +439,14 @@ class SqliteStore:
         else:
             self._newer.pop((change.kind, change.id), None)
         self._older.pop((change.kind, change.id), None)
+
+
+async def _decided(commit: Commit) -> None:
+    """Wait until a commit has taken effect or not, however often the waiter is cancelled."""
+    while not commit.settled:
+        commit.fate = asyncio.get_running_loop().create_future()
+        with contextlib.suppress(asyncio.CancelledError):
+            await commit.fate
 
 
 def _decoded(data: bytes) -> Any:

@@ -20,6 +20,8 @@ from clawlink.store.sqlite.rows import Entry, Facts, Row, pack, unpack
 
 # The most homes that share a transaction, so that the first of them does not wait for too many others.
 _MOST_HOMES = 256
+# The records that were written last are known without asking, twice this many at most.
+_MOST_KNOWN = 5000
 _IDLE_SECONDS = 5.0
 _MARK_SECONDS = 1.0
 _NUMBERS_AT_ONCE = 1 << 20
@@ -39,7 +41,7 @@ _UPDATE = (
     "UPDATE record SET version = ?, rank = ?, ready_at = ?, later = ?, held = ?, address = ?, agent = ?, weight = ?, "
     "cost = ?, entries = ?, data = ? WHERE row = ?"
 )
-_END = "UPDATE record SET ends_at = ? WHERE row = ?"
+_UPDATE_WITH_END = _UPDATE.replace(" WHERE", ", ends_at = ? WHERE")
 _DELETE = "DELETE FROM record WHERE row = ?"
 _ENTER = "INSERT INTO entry (kind, key, number, row, weight) VALUES (?, ?, ?, ?, ?)"
 _LEAVE = "DELETE FROM entry WHERE kind = ? AND key = ? AND number = ?"
@@ -68,16 +70,31 @@ class Done(NamedTuple):
     old: Facts | None
 
 
-class Commit:
-    """Changes of one or several homes, and the future of whoever waits for them."""
+class _Stored(NamedTuple):
+    """A stored record, as far as the writer looks at it."""
 
-    __slots__ = ("batches", "done", "future", "results")
+    row: int
+    version: int
+    ends_at: float | None
+    facts: Facts
+    entries: tuple[Entry, ...]
+
+
+class Commit:
+    """Changes of one or several homes, and the future of whoever waits for them.
+
+    It is ``settled`` once the event loop has counted them, and ``fate`` is done then.
+    """
+
+    __slots__ = ("batches", "done", "fate", "future", "results", "settled")
 
     def __init__(self, batches: Sequence[tuple[str, Sequence[Change]]], future: asyncio.Future[Any]) -> None:
         self.batches = batches
         self.future = future
         self.done: list[Done] = []
         self.results: list[Conflict | Failed | None] = []
+        self.settled = False
+        self.fate: asyncio.Future[None] | None = None  # of a waiter that was cancelled
 
 
 class Question:
@@ -121,6 +138,8 @@ class Writer:
         self._kinds = {number for (number,) in db.execute("SELECT number FROM kind")}
         self._marked_at = 0.0
         self._number = self._last_number = 0
+        self._newer: dict[tuple[str, int], _Stored] = {}
+        self._older: dict[tuple[str, int], _Stored] = {}
         self._thread = threading.Thread(target=self._run, name="clawlink-sqlite", daemon=True)
         self.broken: str | None = None
         """The reason why nothing is written any more."""
@@ -222,20 +241,20 @@ class Writer:
 
     def _undo(self) -> None:
         self._number = self._last_number = 0  # what was reserved may be undone with the rest
+        self._newer, self._older = {}, {}
         with contextlib.suppress(sqlite3.Error):
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
 
     def _apply(self, home: str, changes: Sequence[Change], done: list[Done], new_kinds: set[int]) -> Conflict | None:
         """Compare all versions of one home, and change its records if they fit."""
-        db = self._db
         found = []
         for change in changes:
-            old = db.execute(_OLD, (change.id, change.number)).fetchone()
+            old = self._stored(change.id, change.number)
             if change.absent:
                 if old is not None:
                     return Conflict(change.kind, change.id, "exists")
-            elif change.follows != 0 if old is None else old[1] != change.follows or old[2] != home:
+            elif change.follows != 0 if old is None else old.version != change.follows or old.facts.home != home:
                 return Conflict(change.kind, change.id, f"is not at version {change.follows}")
             found.append(old)
         for change, old in zip(changes, found, strict=True):
@@ -243,8 +262,34 @@ class Writer:
                 if change.number not in self._kinds and change.number not in new_kinds:
                     self._name_kind(change)
                     new_kinds.add(change.number)
-                done.append(Done(change, self._write(change, old)))
+                done.append(Done(change, None if old is None else old.facts))
+                self._write(change, old)
         return None
+
+    def _stored(self, id: str, number: int) -> _Stored | None:
+        """Return a record as it is stored, as far as it is compared and counted. The last ones are known."""
+        key = (id, number)
+        known = self._newer.get(key) or self._older.get(key)
+        if known is not None:
+            return known
+        found = self._db.execute(_OLD, key).fetchone()
+        if found is None:
+            return None
+        row, version, home, held, address, agent, weight, cost, ends_at, packed = found
+        entries = unpack(packed)
+        facts = Facts(home, tuple([entry.key for entry in entries]), weight, held, address, agent, cost)
+        return _Stored(row, version, ends_at, facts, entries)
+
+    def _know(self, change: Change, stored: _Stored | None) -> None:
+        """Note what a record has become. Undoing a transaction forgets all of that."""
+        key = (change.id, change.number)
+        if stored is None:
+            self._newer.pop(key, None)
+        else:
+            if len(self._newer) >= _MOST_KNOWN:
+                self._older, self._newer = self._newer, {}
+            self._newer[key] = stored
+        self._older.pop(key, None)
 
     def _name_kind(self, change: Change) -> None:
         from clawlink.store import records  # only for the first record of a kind
@@ -252,52 +297,51 @@ class Writer:
         name = records.kinds()[change.kind].name
         self._db.execute("INSERT INTO kind (number, name) VALUES (?, ?)", (change.number, name))
 
-    def _write(self, change: Change, old: Any) -> Facts | None:
-        db = self._db
-        new = change.row
-        if old is None and new is not None:
-            facts = new.facts
+    def _write(self, change: Change, old: _Stored | None) -> None:
+        db, number, new = self._db, change.number, change.row
+        if new is None:
+            if old is not None:
+                db.execute(_DELETE, (old.row,))
+                for entry in old.entries:
+                    db.execute(_LEAVE, (number, entry.key, entry.number))
+            self._know(change, None)
+            return
+        facts = new.facts
+        if old is None:
             entries = self._entries(facts.keys, ())
             row = db.execute(
                 _INSERT,
                 (
-                    change.number, change.id, new.version, facts.home, new.ends_at, new.rank, new.ready_at, new.later,
+                    number, change.id, new.version, facts.home, new.ends_at, new.rank, new.ready_at, new.later,
                     facts.held, facts.address, facts.agent, facts.weight, facts.cost, pack(entries), new.data,
                 ),
             ).lastrowid  # fmt: skip
             for entry in entries:
-                db.execute(_ENTER, (change.number, entry.key, entry.number, row, facts.weight))
-            return None
-        row, _, home, held, address, agent, weight, cost, ends_at, packed = old
-        before = unpack(packed)
-        was = Facts(home, tuple([entry.key for entry in before]), weight, held, address, agent, cost)
-        if new is None:
-            db.execute(_DELETE, (row,))
-            for entry in before:
-                db.execute(_LEAVE, (change.number, entry.key, entry.number))
-            return was
-        facts = new.facts
-        after = before if facts.keys == was.keys else self._entries(facts.keys, before)
-        db.execute(
-            _UPDATE,
-            (
-                new.version, new.rank, new.ready_at, new.later, facts.held, facts.address, facts.agent, facts.weight,
-                facts.cost, packed if after is before else pack(after), new.data, row,
-            ),
+                db.execute(_ENTER, (number, entry.key, entry.number, row, facts.weight))
+            self._know(change, _Stored(row or 0, new.version, new.ends_at, facts, entries))
+            return
+        row, before = old.row, old.entries
+        entries = before if facts.keys == old.facts.keys else self._entries(facts.keys, before)
+        values = (
+            new.version, new.rank, new.ready_at, new.later, facts.held, facts.address, facts.agent, facts.weight,
+            facts.cost, pack(entries), new.data,
         )  # fmt: skip
-        if new.ends_at != ends_at:
-            db.execute(_END, (new.ends_at, row))
-        if after is not before:
+        if new.ends_at == old.ends_at:
+            db.execute(_UPDATE, (*values, row))
+        else:
+            db.execute(_UPDATE_WITH_END, (*values, new.ends_at, row))
+        if entries is not before:
             for entry in before:
-                if entry not in after:
-                    db.execute(_LEAVE, (change.number, entry.key, entry.number))
-        if after is not before or facts.weight != weight:
-            for entry in after:
+                if entry not in entries:
+                    db.execute(_LEAVE, (number, entry.key, entry.number))
+        weighs = facts.weight != old.facts.weight
+        if entries is not before or weighs:
+            for entry in entries:
                 if entry not in before:
-                    db.execute(_ENTER, (change.number, entry.key, entry.number, row, facts.weight))
-                elif facts.weight != weight:
-                    db.execute(_WEIGH, (facts.weight, change.number, entry.key, entry.number))
-        return was
+                    db.execute(_ENTER, (number, entry.key, entry.number, row, facts.weight))
+                elif weighs:
+                    db.execute(_WEIGH, (facts.weight, number, entry.key, entry.number))
+        self._know(change, _Stored(row, new.version, new.ends_at, facts, entries))
 
     def _entries(self, keys: Iterable[str], before: Sequence[Entry]) -> tuple[Entry, ...]:
         """Return the entries for these keys: the place of one that stays, and the last place for others."""
