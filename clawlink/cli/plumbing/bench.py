@@ -20,7 +20,7 @@ SCENARIOS = (
     *("delegate", "tasks", "work", "legacy", "takeover", "lists", "agents", "memory", "waiting"),
     "polls",
     *("sockets", "latency", "idle", "stuck", "restarts"),
-    *("files", "spool", "listing", "upkeep", "attacks"),
+    *("files", "spool", "listing", "upkeep", "attacks", "data"),
 )
 
 
@@ -43,6 +43,9 @@ def add(parser: ArgumentParser) -> None:
         choices=(*SCENARIOS, *_of_doors()),
         help="measure only this; repeat the flag for more",
     )
+    parser.add_argument(
+        "--data", metavar="DIR", help="make the folders of relays with --data here, not in a temporary folder"
+    )
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
@@ -51,7 +54,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from contextlib import ExitStack
     from tempfile import TemporaryDirectory
 
-    from clawlink.bench import link_scenarios, servers, upkeep_scenarios
+    from clawlink.bench import data_scenarios, link_scenarios, servers, upkeep_scenarios
     from clawlink.bench.scenarios import Relay
 
     def say(what: str) -> None:
@@ -63,6 +66,10 @@ def run(args: Namespace, ctx: Context) -> Exit:
     for name in args.only or (*SCENARIOS, *of_doors):
         if name == "restarts":  # which needs a relay that it may kill
             rows += asyncio.run(link_scenarios.restarts(say=say))
+            continue
+        if name == "data":  # which needs one in memory and others beside it
+            with TemporaryDirectory(dir=args.data) as folder:
+                rows += data_scenarios.lives(folder, seconds=args.seconds, rounds=args.rounds, say=say)
             continue
         if name in of_doors:  # which need none
             with TemporaryDirectory() as folder:
