@@ -59,8 +59,8 @@ from typing import Any, ClassVar
 class ClawLinkError(Exception):
     """The base of all errors. The message names the fault and the next step.
 
-    Besides the sentence an error may name the offending ``field``, the ``limit`` and the ``actual`` value,
-    ``retry_after`` in seconds, and the ``current`` state of the request's subject.
+    Besides the sentence an error may have the offending ``field``, the ``limit`` and the ``actual`` value. It may also
+    have ``retry_after`` in seconds, and the ``current`` state of the request's subject.
     """
 
     code: ClassVar[str] = "error"

@@ -2,7 +2,7 @@
 
     python -m tests.legacy --relay URL [--token T] register --name Ann
 
-This client has no agent key, no lease and no receipt, draws a new id at each register, and fails on every status that
+This client has no agent key, no lease and no receipt, and draws a new id at each register. It fails on each status that
 is no success, as ``raise_for_status`` does. Its identity is one file, and ``poll`` prints no message ids.
 """
 

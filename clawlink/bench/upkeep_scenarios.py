@@ -29,7 +29,7 @@ from clawlink.store.base import Put
 from clawlink.store.memory import MemoryStore
 from clawlink.store.signals import LocalSignals
 
-# Each step is measured with so many of the records that the documented limits allow.
+# Each step is measured with as many records as the documented limits allow.
 SHARE = 1.0
 _BROADCASTS = 15
 START = 1_000_000_000.0

@@ -1,4 +1,4 @@
-"""A relay's address as people type it, and as it is kept and compared."""
+"""A relay's address: the typed form, and the form for keeping and comparing."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ T = TypeVar("T")
 # The errors that aiohttp raises before there is an answer. A timeout is an OSError of its own only from Python 3.11 on.
 NO_ANSWER = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
 
-# A clock is looked at so often, however much time there is.
+# The clock is checked every this many seconds.
 _ALARM_SECONDS = 3600.0
 
 
@@ -87,7 +87,7 @@ class AsyncClient(Shell):
     @cached_property
     def _session(self) -> aiohttp.ClientSession:
         session = aiohttp.ClientSession()
-        # Repeating is decided here alone; aiohttp would send a DELETE again whose answer was lost.
+        # Only this class decides about repeats; aiohttp would send a DELETE again after a lost answer.
         session._retry_connection = False
         return session
 
@@ -159,7 +159,7 @@ class AsyncClient(Shell):
         return self._read(call, reply)
 
     def _failure(self, error: Exception, patience: float) -> ClawLinkError:
-        """Return what it means that there was no answer."""
+        """Return the error for a request without an answer."""
         if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError):
             return self._no_address()
         if isinstance(error, aiohttp.ClientSSLError | ssl.SSLError):
@@ -182,13 +182,13 @@ class AsyncClient(Shell):
 
     @property
     def _proxy_url(self) -> str | None:
-        """The proxy's address for aiohttp, whose own reading of the environment would let netrc replace our token."""
+        """The proxy's address for aiohttp. Its own reading of the environment would let netrc replace the token."""
         return None if self._proxy is None else self._proxy.url
 
     _tls: ssl.SSLContext | None = None
 
     async def _trusted(self) -> ssl.SSLContext | bool:
-        """Return what decides whether a TLS connection is trusted. Reading certificates takes a while."""
+        """Return the TLS context of trusted certificates. Reading certificates takes a while."""
         if not self.relay.lower().startswith("https:"):
             return True
         if self._tls is None:
@@ -228,7 +228,7 @@ class AsyncClient(Shell):
         crowd = Crowd([about_task(self.identity, id) for id in ids], timeout)
         told: asyncio.Queue[Said | Exception | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
-        # Its own connections: these wait long, and would hold up what else the client is used for.
+        # Connections of its own: these wait long, and would hold up other calls of the client.
         async with AsyncClient(**self._arguments()) as twin:
             asking = [asyncio.create_task(twin._tell_all(line, told)) for line in crowd.lines]
             try:
@@ -263,7 +263,7 @@ class AsyncClient(Shell):
         *,
         on_away: Callable[[ClawLinkError | None], object] | None = None,
     ) -> TaskView:
-        """Wait until one of the tasks is completed, and return it; if none of them is, the last to end another way."""
+        """Wait until one of the tasks is completed, and return it; else return the last that ended in another way."""
         last = None
         async with aclosing(self.as_completed(task_ids, timeout, on_change, on_away=on_away)) as results:
             async for last in results:
@@ -274,13 +274,13 @@ class AsyncClient(Shell):
         return last
 
     async def run(self, errand: Errand[T]) -> T:
-        """Do what an errand takes, tell whoever wants to hear of it, and return what came of it."""
+        """Run the steps of an errand, call its listeners, and return its result."""
         try:
             async with aclosing(self._drive(errand.steps)) as driven:
                 async for said in driven:
                     await _tell(errand.hear(said.news))
         finally:
-            # Now, and not when nobody looks at the failure any more: a half-written file goes with it.
+            # Close at once, not when the failure is collected: a half-written file goes with it.
             errand.steps.close()
         return errand.result
 
@@ -293,7 +293,7 @@ class AsyncClient(Shell):
             told.put_nowait(error)
 
     async def _drive(self, steps: Generator[Step, Any, None]) -> AsyncGenerator[Said, None]:
-        """Do what waiting takes, and give what it says."""
+        """Do the steps of a wait, and yield its news."""
         try:
             step = next(steps)
             while True:

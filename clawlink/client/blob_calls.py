@@ -1,6 +1,6 @@
-"""Shared files, each endpoint once: contents and their versions, locks, and uploads in pieces (tus 1.0.0).
+"""Shared files, each endpoint once: contents, versions, locks, and uploads in pieces (tus 1.0.0).
 
-As in ``calls``, every function takes who asks and what for, and returns a ``Call``.
+As in ``calls``, each function takes the asking agent and its arguments, and returns a ``Call``.
 """
 
 from __future__ import annotations
@@ -70,10 +70,10 @@ class Blob(NamedTuple):
 
 
 class Terms(NamedTuple):
-    """How a file is to be written.
+    """The options of a write.
 
-    ``if_version`` writes it only if it is at that version still (0: if it is new), ``ttl`` keeps it for so many
-    seconds, ``burn`` until somebody has read it, and ``force`` writes although another agent holds its lock.
+    ``if_version`` writes the file only if it is still at that version (0: only if it is new). ``ttl`` is its time to
+    live in seconds. ``burn`` ends it after one read. ``force`` writes although another agent holds its lock.
     ``readers`` are the agents that may see it: see ``put_blob``.
     """
 
@@ -131,7 +131,7 @@ def get_file(me: Identity, file_key: str) -> Call[File]:
 def list_files(me: Identity, *, limit: int = 100, after: str | None = None) -> Call[replies.FileList]:
     """List shared files, those for everyone before those for this agent.
 
-    ``after`` is what the reply before gave as ``next``.
+    ``after`` is the ``next`` of the reply before.
     """
     return simple_call(paths.LIST_FILES, query={"limit": limit, "after": after, "agent_id": me.agent_id})
 
@@ -162,10 +162,10 @@ def put_blob(
     readers: Sequence[str] | None = None,
     key: str | None = None,
 ) -> Call[replies.FileSaved]:
-    """Write a shared file, all of it at once; ``upload`` is for what is large.
+    """Write a shared file in one request; use ``upload`` for a large file.
 
-    ``if_version`` writes it only if it is at that version still (0: if it is new), ``ttl`` keeps it for so many
-    seconds, ``burn`` until somebody has read it, and ``force`` writes although another agent holds its lock.
+    ``if_version`` writes the file only if it is still at that version (0: only if it is new). ``ttl`` is its time to
+    live in seconds. ``burn`` ends it after one read. ``force`` writes although another agent holds its lock.
     ``readers`` are ids or names of the agents that may see it beside this one. An empty list is for this agent alone,
     ``["*"]`` for everyone; None leaves the readers as they are, and a new file is for everyone.
     """
@@ -202,10 +202,10 @@ def get_blob(
     length: int | None = None,
     burn: bool = False,
 ) -> Call[Blob]:
-    """Read a shared file as bytes: all of it, or ``length`` bytes from ``start`` on. ``download`` is for what is large.
+    """Read a shared file as bytes: all of it, or ``length`` bytes from ``start`` on. Use ``download`` for a large file.
 
-    Without a ``version`` it is the newest. What only one may read is this connection's from its first byte on; with
-    ``burn`` it is this agent's, which may go on over another and ``confirm_read``.
+    Without a ``version`` it is the newest. A file for one reader belongs to this connection from its first byte on.
+    With ``burn`` it belongs to this agent, which may go on over another connection and ``confirm_read``.
     """
     return _get(me, file_key, lambda blob: blob, version=version, start=start, length=length, burn=burn)
 
@@ -245,7 +245,7 @@ def _get(
 
 
 def stat_blob(me: Identity, file_key: str, *, version: int | None = None) -> Call[FileFacts]:
-    """Tell what is known of a shared file, and of the newest ``version`` of it or a former one."""
+    """Return the facts of a shared file, and of its newest ``version`` or an earlier one."""
     require_key(file_key)
 
     def read(reply: Reply) -> FileFacts:
@@ -273,9 +273,10 @@ def stat_blob(me: Identity, file_key: str, *, version: int | None = None) -> Cal
 def file_history(
     me: Identity, file_key: str, *, since: int | None = None, wait: float = 0.0
 ) -> Call[replies.FileHistory]:
-    """Tell which versions of a shared file are kept, who wrote them, and who holds its lock.
+    """Return the kept versions of a shared file, their editors, and the lock.
 
-    With ``wait``, in seconds, once it is at another version than ``since``, or as it is then; a deletion counts.
+    With ``wait``, in seconds, it returns once the file has another version than ``since``, or at the end of the wait. A
+    deletion counts.
     """
     require_key(file_key)
     query = {"versions": "", "since": since, "wait": wait or None, "agent_id": me.agent_id}
@@ -291,17 +292,17 @@ def confirm_read(me: Identity, file_key: str) -> Call[replies.FileDeleted]:
 def lock_file(
     me: Identity, file_key: str, *, seconds: float = 600.0, note: str | None = None, force: bool = False
 ) -> Call[replies.FileLocked]:
-    """Ask all others not to write a file for so many seconds; again, to have it longer. It may be one that is to come.
+    """Ask the other agents not to write a file for ``seconds``; a repeat renews the lock.
 
-    Everyone sees who holds it, until when, and the ``note``. Others' writes are refused with FileLocked.
-    With ``force`` it is taken from whoever holds it.
+    The file need not exist yet. Everyone sees the holder, the end and the ``note``. Writes of others raise FileLocked.
+    With ``force`` the lock is taken from another holder.
     """
     ask = {"agent_id": me.require(), "file_key": file_key, "seconds": seconds, "note": note, "force": force}
     return simple_call(paths.LOCK_FILE, checked(ask, requests.LockFile))
 
 
 def unlock_file(me: Identity, file_key: str, *, force: bool = False) -> Call[replies.FileUnlocked]:
-    """Let others write a file again; with ``force`` also if somebody else holds the lock."""
+    """Let others write a file again; with ``force`` also if another agent holds the lock."""
     require_key(file_key)
     query = {"agent_id": me.require(), "force": "true" if force else None}
     return simple_call(paths.UNLOCK_FILE, query=query, file_key=file_key)
@@ -321,7 +322,7 @@ def create_upload(
 ) -> Call[UploadState]:
     """Begin to write a shared file in pieces; None if its ``length`` is not known yet.
 
-    With the ``sha256`` of the whole the file is written only if that is what arrived.
+    With the ``sha256`` of the whole, the file is written only if its content has that digest.
     """
     require_key(file_key)
     metadata = {
@@ -381,12 +382,12 @@ def upload_part(
         "Content-Type": "application/offset+octet-stream",
     }
     read = _upload_reader(upload_id)
-    # Not by itself: whoever sends it looks first what of it has arrived.
+    # Not by itself: the sender first asks how much has arrived.
     return _raw(paths.UPLOAD_PART, headers, body=content, read_reply=read, repeatable=False, upload_id=upload_id)
 
 
 def end_upload(me: Identity, upload_id: str) -> Call[None]:
-    """Give an upload up: what has arrived of it is forgotten."""
+    """Give an upload up; the relay forgets its bytes."""
     headers = {"Tus-Resumable": _TUS}
     return _raw(paths.END_UPLOAD, headers, read_reply=lambda reply: None, repeatable=False, upload_id=upload_id)
 
@@ -406,7 +407,7 @@ def _upload_reader(upload_id: str) -> Callable[[Reply], UploadState]:
     return read
 
 
-# -- what they have in common ------------------------------------------------------------------------------------------
+# -- common parts ------------------------------------------------------------------------------------------------------
 
 
 def _raw(
@@ -445,7 +446,7 @@ def is_text(content: bytes) -> bool:
 
 
 def require_key(file_key: str) -> None:
-    """Refuse here what would be another address: some libraries take dots between slashes for steps."""
+    """Refuse a key that would become another address: some libraries resolve dots between slashes."""
     checked({"file_key": file_key, "content": "", "agent_id": "-"}, requests.PutFile)
     if {".", ".."} & set(file_key.split("/")):
         raise BadRequest("a file key may not have '.' or '..' between slashes", field="file_key")

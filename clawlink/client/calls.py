@@ -1,7 +1,7 @@
-"""Each endpoint once: how to ask, and how to read the answer. The shells that send know nothing of endpoints.
+"""Each endpoint once: its request, and the reading of its answer. The clients that send know nothing of endpoints.
 
-Every function takes who asks and what for, and returns a ``Call``. Its parameters and its docstring are those of the
-method of the same name that ``Client`` has.
+Each function takes the asking agent and its arguments, and returns a ``Call``. Its parameters and its docstring are
+those of the method of the same name of ``Client``.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _encoder = msgspec.json.Encoder()
 
 @dataclass
 class Identity:
-    """The asking agent: its id, and its key if it was claimed. Registering fills it in.
+    """The asking agent: its id, and its key if it was claimed. A register fills it in.
 
-    ``relay_key`` is what the agent knows its relay by at another address.
+    By ``relay_key`` the agent knows its relay at another address.
     """
 
     agent_id: str | None = None
@@ -51,7 +51,7 @@ class Identity:
 
 
 class Reply(NamedTuple):
-    """A reply as it came: its status, its headers by their names in whatever case, its body."""
+    """An unread reply: its status, its headers by name in any case, its body."""
 
     status: int
     headers: Mapping[str, str]
@@ -60,13 +60,13 @@ class Reply(NamedTuple):
 
 @dataclass(frozen=True)
 class Call(Generic[T]):
-    """A request. ``repeatable`` means that sending it twice does no more than sending it once.
+    """A request. ``repeatable`` is True if sending it twice does no more than sending it once.
 
-    ``wait`` is how many seconds the relay may take on purpose; ``learn`` is told the answer of a success. ``follow``
-    returns the call that goes on after an answer, None if that was all; its answer counts. ``headers``
-    go with it, and make of a ``body`` another thing than JSON. ``read_reply``, if there is one, reads the answer with
-    its status and headers, and ``refuse`` says what a status means where no body does, as to HEAD. ``otherwise`` gives
-    the call that takes the place of a refused one, None if there is none.
+    ``wait`` is the relay's intended delay in seconds. ``learn`` gets the answer of a success. ``follow`` returns the
+    call after an answer, None if that was all; its answer counts. ``headers`` go with the request, and may make the
+    ``body`` other than JSON. ``read_reply``, if given, reads the answer with its status and headers. ``refuse`` returns
+    the error for a status without a body, as to HEAD. ``otherwise`` returns the call in place of a refused one, None if
+    there is none.
     """
 
     endpoint: Endpoint
@@ -83,7 +83,7 @@ class Call(Generic[T]):
     otherwise: Callable[[ClawLinkError], Call[T] | None] | None = None
 
     def answer(self, reply: Reply) -> T:
-        """Read the reply to this call. Raises NotARelay for one of another shape: it does not come from a relay."""
+        """Read the reply to this call. Raises NotARelay for another shape, which does not come from a relay."""
         try:
             return self.read(reply.body) if self.read_reply is None else self.read_reply(reply)
         except KeyError as error:
@@ -100,9 +100,9 @@ class Other(msgspec.Struct, frozen=True):
 
 
 class Claimed(NamedTuple):
-    """A message that was leased to this client, and what settles it.
+    """A message that was leased to this client, with its receipt.
 
-    ``reported`` is the history of a task that others, or earlier attempts, have worked on.
+    ``reported`` is the history of a task with earlier attempts, of this or of other agents.
     """
 
     message: Message | Other
@@ -115,7 +115,7 @@ class Claimed(NamedTuple):
 
 
 class Batch(list[Claimed]):
-    """The messages of a poll. ``results`` tells what became of each receipt that the poll carried."""
+    """The messages of a poll. ``results`` has the result of each receipt that the poll carried."""
 
     results: Sequence[replies.Settled] = ()
 
@@ -145,12 +145,12 @@ class File(NamedTuple):
 
 
 def reader(kind: Any) -> Callable[[bytes], Any]:
-    """Return what decodes a reply."""
+    """Return the decoder of a reply."""
     decoder: msgspec.json.Decoder[Any] | None = None
 
     def read(body: bytes) -> Any:
         nonlocal decoder
-        if decoder is None:  # made when first needed: a command needs one of them, and all cost its start 5 ms
+        if decoder is None:  # made at first use: a command needs only some, and all together cost its start 5 ms
             decoder = msgspec.json.Decoder(kind)
         return decoder.decode(body)
 
@@ -189,7 +189,7 @@ def simple_call(
 
 
 def query_string(query: Mapping[str, object] | None) -> str:
-    """Return what stands behind an address, with its question mark; what is None is left out."""
+    """Return the query string of an address, with its question mark, without values of None."""
     given = {name: value for name, value in (query or {}).items() if value is not None}
     return f"?{urlencode(given)}" if given else ""
 
@@ -208,13 +208,13 @@ def _message(raw: msgspec.Raw) -> tuple[Message | Other, dict[str, Any]]:
 
 
 def claimed(raw: msgspec.Raw, held: replies.Lease) -> Claimed:
-    """Return a message as it came, with what settles it."""
+    """Return an unchanged message with its receipt."""
     message, fields = _message(raw)
     return Claimed(message, held.message_id, held.receipt, held.attempt, held.lease_expires_at, fields, held.reported)
 
 
 def info(me: Identity) -> Call[replies.Info]:
-    """Tell what the relay is and holds."""
+    """Return the relay's facts, counts and limits."""
     return simple_call(paths.INFO)
 
 
@@ -237,10 +237,10 @@ def register(
 ) -> Call[replies.Registered]:
     """Register this agent, or resume it if the client knows its id; the client acts as it from then on.
 
-    A claimed agent (the default) gets an agent key, and nobody without it can read its mailbox or use its name. A key
-    that the client has already goes on, also if the relay has forgotten the agent.
-    ``subscriptions`` are patterns of the topics whose broadcasts it gets: ``research``, ``build.*``, ``*`` for all.
-    With ``notices`` it is told who joins and leaves, and of each change of a file.
+    A claimed agent (the default) gets an agent key. Without it no client can read its mailbox or use its name. A client
+    with a key keeps it, also if the relay has forgotten the agent. ``subscriptions`` are patterns of the topics whose
+    broadcasts it gets: ``research``, ``build.*``, ``*`` for all. With ``notices`` it hears which agents join and leave,
+    and of each change of a file.
     """
 
     def learn(me: Identity, done: replies.Registered) -> None:
@@ -327,11 +327,11 @@ def delegate(
     attachments: Sequence[Attachment] | None = None,
     key: str | None = None,
 ) -> Call[replies.Delegated]:
-    """Delegate a task: ``to`` an agent by id or name, or in its place to whoever claims it first.
+    """Delegate a task ``to`` an agent by id or name, or to the first agent of a pool that claims it.
 
-    Those are the agents that have the ``capability`` (all of them, where it is several), or that ``to_any_of`` names,
-    or both. ``deadline`` is in seconds from now. ``parent_task`` is the task that this one is done for.
-    ``attachments`` are shared files that go with it, as ``attach`` returns them.
+    The pool has the agents with the ``capability`` (with all of a list), or those of ``to_any_of``, or both.
+    ``deadline`` is in seconds from now. ``parent_task`` is the task for which this one is done. ``attachments`` are
+    shared files for it, as ``attach`` returns them.
     """
     ask = {
         "from_agent": me.require(),
@@ -364,8 +364,8 @@ def respond(
 ) -> Call[replies.ResponseSent]:
     """Answer a task, or report on it: in_progress, input_required, completed, failed, rejected.
 
-    ``progress`` is in percent. With the ``receipt`` of the claim, a task that was handed out again since is refused
-    with LeaseLost, even if it came back to the same agent. ``attachments`` are those of ``delegate``.
+    ``progress`` is in percent. With the ``receipt`` of a claim, the relay refuses with LeaseLost if the task was
+    claimed again since, also by the same agent. ``attachments`` are those of ``delegate``.
     """
     reported_as(status, free=me.agent_key is None and receipt is None)
     ask = {
@@ -392,7 +392,7 @@ def tasks(
     limit: int = 100,
     after: str | None = None,
 ) -> Call[replies.TaskList]:
-    """List this agent's tasks, by state and the newest first; ``after`` is what the reply before gave as ``next``.
+    """List this agent's tasks, by state and the newest first; ``after`` is the ``next`` of the reply before.
 
     ``requester`` and ``assignee`` are agent ids, one of them this agent's. ``status`` is a state, open or final.
     """
@@ -408,9 +408,10 @@ def tasks(
 
 
 def task(me: Identity, task_id: str, *, wait: float = 0.0, since: int | None = None) -> Call[replies.TaskView]:
-    """Tell what became of a task that this agent asked for or was given.
+    """Return a task that this agent delegated or was given.
 
-    With ``wait``, in seconds, once it has changed since version ``since``, or without that once it is final.
+    With ``wait``, in seconds, it returns once the task has changed since version ``since``, or without ``since`` once
+    it is final.
     """
     wait = number_of_seconds(wait, "wait")
     query = {"agent_id": me.require(), "wait": wait or None, "since": since}
@@ -424,7 +425,7 @@ def cancel(me: Identity, task_id: str, *, note: str | None = None) -> Call[repli
 
 
 def answer(me: Identity, task_id: str, content: Any, *, key: str | None = None) -> Call[replies.Answered]:
-    """Give the assignee of a task what it asked for with ``input_required``, so that the work goes on."""
+    """Answer a question of a task's assignee (``input_required``), so that the work goes on."""
     ask = {"from_agent": me.require(), "content": plain(content, "content"), "idempotency_key": repeat_key(key)}
     return simple_call(paths.ANSWER, checked(ask, requests.Answer), task_id=task_id)
 
@@ -469,7 +470,10 @@ def broadcast(
     parent_task: str | None = None,
     key: str | None = None,
 ) -> Call[replies.BroadcastSent]:
-    """Tell every other agent that subscribes to the topic. After ``ttl`` seconds nobody is told any more."""
+    """Tell each other agent that subscribes to the topic.
+
+    After ``ttl`` seconds the relay delivers it to no more agents.
+    """
     ask = {
         "from_agent": me.require(),
         "content": content,
@@ -492,7 +496,7 @@ def knowledge(
     limit: int = 100,
     after: str | None = None,
 ) -> Call[replies.KnowledgeList[KnowledgeBroadcast]]:
-    """List what was broadcast and is still held, the newest first; ``after`` is what the reply before gave as ``next``.
+    """List what was broadcast and is still held, the newest first; ``after`` is the ``next`` of the reply before.
 
     ``topic`` may be a pattern, ``author`` is an agent id, ``since`` a time in ISO-8601 or in seconds since the epoch.
     """
@@ -512,9 +516,10 @@ def poll(
 ) -> Call[Batch]:
     """Claim up to ``max`` messages for ``lease`` seconds, waiting up to ``wait`` seconds for the first.
 
-    What is not acked before its lease ends is handed out again. A poll can carry receipts of earlier messages: ``ack``
-    settles them and ``nack`` gives them back, due again after ``delay`` seconds, before the wait begins. This saves the
-    requests of ``client.ack`` and ``client.nack``. The list that comes back has their ``results``.
+    A message without an ack before the end of its lease is handed out again. A poll can carry receipts of earlier
+    messages: ``ack`` settles them and ``nack`` gives them back, due again after ``delay`` seconds, before the wait
+    begins. This saves the requests of ``client.ack`` and ``client.nack``. The list that comes back has their
+    ``results``.
     """
     wait = number_of_seconds(wait, "wait")
     most = None if max is None else min(max, MAX_POLL_MESSAGES)
@@ -571,14 +576,14 @@ def _one_by_one(
     results: Sequence[replies.Settled],
     then: Callable[[Sequence[replies.Settled]], Call[Any]],
 ) -> Call[Any]:
-    """Return a call that settles in requests one after the other, and goes on with what became of all receipts."""
+    """Return a call that settles receipts in one request after the other, and collects all results."""
     if not settle:
         return then(results)
     return dataclasses.replace(settle[0], follow=lambda done: _one_by_one(settle[1:], [*results, *done.results], then))
 
 
 def ack(me: Identity, receipts: Sequence[str] = (), *, tasks: Sequence[str] = ()) -> Call[replies.Receipted]:
-    """Settle leased messages; and of ``tasks``, ids of tasks that this agent asked for, the news of their end.
+    """Settle leased messages, and messages about the end of ``tasks``, by ids of tasks that this agent delegated.
 
     An agent that has read a result with ``task`` or ``wait_for`` names the task, and ``poll`` does not bring it again.
     """
@@ -626,7 +631,7 @@ def dead_letters(me: Identity, *, limit: int = 100, after: str | None = None) ->
 
 
 def redrive(me: Identity, message_ids: Sequence[str] | None = None) -> Call[replies.Redriven]:
-    """Put dead letters back: the named ones, or all."""
+    """Put the named dead letters back, or all."""
     return simple_call(paths.REDRIVE, requests.Redrive(me.require(), several(message_ids, "message_ids")))
 
 
@@ -656,14 +661,14 @@ def several(given: None, field: str) -> None: ...
 @overload
 def several(given: Iterable[T], field: str) -> list[T]: ...
 def several(given: Iterable[T] | None, field: str) -> list[T] | None:
-    """Return a list of what was given. Raises BadRequest for one string, which would fall apart into its letters."""
+    """Return the values as a list. Raises BadRequest for a single string, which would become a list of its letters."""
     if isinstance(given, str | bytes):
         raise BadRequest(f"{field} takes a list, and this is one string: {given!r}; put it into brackets", field=field)
     return None if given is None else list(given)
 
 
 def plain(value: Any, field: str) -> Any:
-    """Return a value that JSON can carry. Raises BadRequest for one that would arrive as another: NaN, sets, bytes."""
+    """Return a value that JSON can carry. Raises BadRequest for a value that would arrive changed: NaN, sets, bytes."""
     try:
         json.dumps(value, allow_nan=False, default=_builtins)
     except (TypeError, ValueError, RecursionError) as error:
@@ -678,7 +683,7 @@ def _builtins(value: Any) -> Any:
 
 
 def number_of_seconds(value: Any, field: str) -> float:
-    """Return a length of time. Raises BadRequest for what is no number, NaN too."""
+    """Return a length of time in seconds. Raises BadRequest for a value that is no number, NaN too."""
     if not isinstance(value, int | float) or isinstance(value, bool) or math.isnan(value):
         raise BadRequest(f"{field} takes a number of seconds, not {value!r}", field=field)
     return value

@@ -1,6 +1,6 @@
-"""Operations of several calls with rests in between: moving files, and waiting for tasks, messages and files.
+"""Operations of several calls with pauses in between: file transfers, and waits for tasks, messages and files.
 
-Each is defined once, for every client: as its steps, and who wants to hear of what on the way.
+Each is defined once, for every client: its steps, and its listeners.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ _NOTHING = object()
 
 
 class Errand(Generic[T]):
-    """Steps to be done in order, whose last word is what came of them.
+    """Steps to do in order. The last one yields the result.
 
-    ``on_change`` is given each word on the way, ``on_progress`` how many bytes have moved and of how many, if that is
-    known, and ``on_away`` why the relay cannot be asked, and None once it can be again. They are plain functions or,
-    for clients of asyncio, async ones. One that only ``waits`` for others leaves nothing half done when it is given up.
+    ``on_change`` gets each news on the way. ``on_progress`` gets the moved bytes and the total, None if that is not
+    known. ``on_away`` gets the reason why the relay does not answer, and None once it answers again. Listeners are
+    plain functions or, for clients of asyncio, async ones. An operation that only ``waits`` leaves nothing half done
+    when it is given up.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Errand(Generic[T]):
         self._last: object = _NOTHING
 
     def hear(self, news: object) -> Callable[[], object] | None:
-        """Take note of what a step said; return what tells whoever wants to know, if anyone does."""
+        """Note the news of a step; return the call of its listener, None without one."""
         from clawlink.client.transfer import Moved
         from clawlink.client.waiting import Trouble
 
@@ -92,10 +93,10 @@ def upload(
 ) -> Errand[FileSaved]:
     """Write a shared file from a path, a folder (as a tar), or a file object that is open for reading bytes.
 
-    What is large goes in pieces, none of which is sent twice if it has arrived. Failures that pass by themselves
-    are borne for ``patience`` seconds after the last success; ``on_away`` is told why, and with None that it goes
-    on. ``on_progress`` is given how many bytes are there, and of how many, if that is known. With the idempotency
-    ``key`` of an upload that broke off it goes on with that one. For all else see ``put_blob``.
+    A large file goes in pieces, and no piece that has arrived is sent twice. The upload bears passing failures for
+    ``patience`` seconds after the last success. ``on_away`` gets the reason, and None when it goes on. ``on_progress``
+    gets the arrived bytes and the total, None if that is not known. With the idempotency ``key`` of an upload that
+    broke off it goes on with that one. For other arguments see ``put_blob``.
     """
     from clawlink.client import transfer
     from clawlink.client.blob_calls import Terms
@@ -118,9 +119,9 @@ def download(
 ) -> Errand[FileFacts]:
     """Read a shared file to a path, whole or not at all, or into a file object that is open for writing bytes.
 
-    Its SHA-256 is compared before it is there; an object has it all before that is known. If it is not the
-    ``sha256`` asked for, nothing is read: DigestMismatch. What breaks off goes on where it was; ``patience``,
-    ``on_progress`` and ``on_away`` are those of ``upload``.
+    The SHA-256 is compared before the file appears; a file object has all bytes before that. With another ``sha256``
+    nothing is read, and DigestMismatch is raised. The download goes on after a cut; ``patience``, ``on_progress`` and
+    ``on_away`` are those of ``upload``.
     """
     from clawlink.client import transfer
 
@@ -137,11 +138,11 @@ def attach(
     on_progress: Callable[[int, int | None], object] | None = None,
     on_away: Callable[[ClawLinkError | None], object] | None = None,
 ) -> Errand[Attachment]:
-    """Share a file or a folder under a key of its own, and return what ``delegate``, ``respond`` and ``send`` take.
+    """Share a file or a folder under a key of its own, and return an attachment for messages.
 
-    It is for this agent and for those who get the message that names it; with ``everyone`` for all agents.
-    ``name`` is what it is called there; of a path it is the last part. What is there already is not sent again.
-    ``on_progress`` and ``on_away`` are those of ``upload``.
+    It is for this agent and the recipients of its message; with ``everyone`` for all agents. ``name`` is its name
+    there, by default the last part of the path. A content that is there already is not sent again. ``on_progress`` and
+    ``on_away`` are those of ``upload``.
     """
     from clawlink.client import transfer
 
@@ -159,11 +160,11 @@ def wait_for(
     *,
     on_away: Callable[[ClawLinkError | None], object] | None = None,
 ) -> Errand[TaskView]:
-    """Wait until a task is final, for ``timeout`` seconds or as long as it takes, and return it.
+    """Wait until a task is final, for ``timeout`` seconds or without a limit, and return it.
 
-    ``on_change`` is given the task as it is, and then at each change. While the relay is away or restarts, it is
-    asked again and again; ``on_away`` is told why, and with None that it is back. Raises StillPending when the time
-    is over, and what cannot get better by waiting, as UnknownTask.
+    ``on_change`` gets the current task, and then the task at each change. While the relay is away or restarts, the
+    client asks again and again. ``on_away`` gets the reason, and None when the relay is back. Raises StillPending when
+    the time is over, and at once an error that waiting cannot mend, such as UnknownTask.
     """
     from clawlink.client.waiting import about_task, follow  # a few milliseconds that most commands do not need
 

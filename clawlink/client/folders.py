@@ -1,4 +1,4 @@
-"""A folder as a tar and back. What comes out of a tar is somebody else's: it lands in one folder or not at all."""
+"""A folder as a tar and back. A tar comes from another agent: its members land in one folder or not at all."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ _REPOSITORIES = {".git", ".hg", ".svn", "git~1"}  # the last is what Windows may
 
 
 class UnsafeArchive(ClawLinkError):
-    """A tar holds what would not stay in the folder, or is no tar; nothing of it was written."""
+    """The tar has a member that would not stay in the folder, or is no tar; nothing of it was written."""
 
     code = "unsafe_archive"
 
 
 class Packed:
-    """A folder, read as the bytes of a tar: as it is read, and never more of it in memory than one piece.
+    """A folder, read as the bytes of a tar, with only one piece in memory.
 
-    Its members are named from the folder down, in order, and belong to nobody. ``skipped`` are the entries that cannot
-    be in it: devices, sockets, links that lead out of the folder, and names that ``unpack`` would refuse the whole
-    tar for, with all that is below them.
+    Its members are named from the folder down, in order, and have no owner. ``skipped`` are the left-out entries:
+    devices, sockets, links that lead out of the folder, and names for which ``unpack`` would refuse the whole tar, with
+    all below them.
     """
 
     content_type = TAR
@@ -47,7 +47,7 @@ class Packed:
         self._folder = os.fspath(folder)
         self._pieces = self._pack()
         self._left = memoryview(b"")
-        os.scandir(self._folder).close()  # whoever may not read it is told now
+        os.scandir(self._folder).close()  # a missing right to read shows now
 
     def read(self, size: int = -1) -> bytes:
         """Return the next bytes, at most ``size``; none at the end."""
@@ -64,7 +64,7 @@ class Packed:
         return False
 
     def close(self) -> None:
-        """Read no more."""
+        """Stop reading."""
         self._pieces.close()
 
     def _pack(self) -> Any:
@@ -115,9 +115,9 @@ def _head(member: tarfile.TarInfo) -> bytes:
 
 
 def _entries(folder: str, before: str, skipped: list[str]) -> Iterator[str]:
-    """Give all that is below a folder, folders before what is in them; no link is followed.
+    """Yield all entries below a folder, a folder before its members; links are not followed.
 
-    What has a name that does not travel is ``skipped``.
+    An entry whose name ``unpack`` would refuse is ``skipped``.
     """
     with os.scandir(os.path.join(folder, before)) as found:
         entries = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in found)
@@ -150,10 +150,10 @@ def unpack(
 ) -> Unpacked:
     """Write the members of a tar into a folder, which is made if there is none.
 
-    All members are looked at before anything is written, and all are written beside the folder before one of them is
-    put into it. Raises UnsafeArchive if a member would leave the folder, or is neither file, folder nor link; and
-    FileExistsError, unless told to ``replace``, if a file is there already. What is of a repository (``.git``, ``.hg``,
-    ``.svn``) is left out, and its names are added to ``skipped``.
+    All members are checked before anything is written, and all are written beside the folder before any is put into it.
+    Raises UnsafeArchive if a member would leave the folder, or is neither file, folder nor link; and FileExistsError,
+    unless told to ``replace``, if a file is there already. Members of a repository (``.git``, ``.hg``, ``.svn``) are
+    left out, and their names are added to ``skipped``.
     """
     left_out = [] if skipped is None else skipped
     target = os.path.realpath(folder)
@@ -162,7 +162,7 @@ def unpack(
     sweep(*os.path.split(target))
     staged = part_of(target)
     try:
-        # Only uncompressed: what is small and becomes large is refused with it.
+        # Only uncompressed, so that a small tar cannot become a large one.
         with tarfile.open(fileobj=archive, mode="r:") as tar:
             members, of_repositories = _checked(tar, staged)
             with naming(os.fspath(folder)):
@@ -180,7 +180,7 @@ def unpack(
 class Unpacking:
     """A ``Sink`` for a tar: it holds the tar until it is whole, and then puts it into a folder as ``unpack`` does.
 
-    ``unpacked`` is what came of it, and ``skipped`` the members that were left out.
+    ``unpacked`` is the result, and ``skipped`` the members that were left out.
     """
 
     def __init__(self, folder: str | os.PathLike[str], *, replace: bool = False) -> None:
@@ -278,7 +278,7 @@ def _heads(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
 
 
 def _is_of_repository(parts: tuple[str, ...]) -> bool:
-    """Return True for what a version control system runs or believes: another's hooks and settings."""
+    """Return True if a version control system would run or believe the member: foreign hooks and settings."""
     return any(_name_of(part) in _REPOSITORIES for part in parts)
 
 
@@ -352,13 +352,13 @@ def _copy(tar: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> int:
     with contextlib.suppress(OSError, OverflowError, ValueError):  # a time that no file can have
         if member.mode & 0o100:
             mode = os.stat(path).st_mode
-            os.chmod(path, mode | (mode & 0o444) >> 2)  # whoever may read it may run it
+            os.chmod(path, mode | (mode & 0o444) >> 2)  # a reader of the file may run it
         os.utime(path, (member.mtime, member.mtime))
     return written
 
 
 def _publish(staged: str, target: str, members: _Members, replace: bool) -> None:
-    """Put what was written where it belongs: the folder as a whole, or member by member into one that is there."""
+    """Move the written files to their place: the folder as a whole, or member by member into an existing folder."""
     try:
         os.rmdir(target)  # an empty one has nothing to lose
     except FileNotFoundError:
@@ -379,7 +379,7 @@ def _publish(staged: str, target: str, members: _Members, replace: bool) -> None
 
 
 def _require_room(target: str, members: _Members, replace: bool) -> None:
-    """Refuse to write over what is there, unless told to, and ever through a link that is there."""
+    """Refuse to overwrite existing files, unless told to. Always refuse to write through an existing link."""
     for parts, member in members:
         for depth in range(1, len(parts) + member.isdir()):
             way = os.path.join(target, *parts[:depth])

@@ -25,14 +25,14 @@ from clawlink.domain.agent import fold
 from clawlink.errors import ClawLinkError
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# An identity needs at most nearly so much. The room is taken before a name is claimed.
+# An identity needs fewer bytes than this. The room is taken before a name is claimed.
 _ROOM_BYTES = 4096
-# Another process of this account that registers the same name is waited for so long.
+# A process waits this many seconds for another process of this account that registers the same name.
 _LOCK_SECONDS = 60.0
 
 
 class Saved(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An identity as it is kept."""
+    """A kept identity."""
 
     name: str
     agent_id: str
@@ -133,7 +133,7 @@ class Identities:
     def folder(self) -> Path:
         """Where the files are; it need not exist yet. Raises NoHome."""
         if self._folder is None:
-            account_home()  # says what is missing
+            account_home()  # raises the error
             raise NoHome("no folder for identities is known; set CLAWLINK_HOME")
         return self._folder
 
@@ -142,7 +142,7 @@ class Identities:
         return self._read()[0]
 
     def unreadable(self) -> list[Unreadable]:
-        """Return what is kept here and cannot be read."""
+        """Return the kept identities that cannot be read."""
         return self._read()[1]
 
     def _read(self) -> tuple[list[Saved], list[Unreadable]]:
@@ -236,7 +236,7 @@ class Identities:
 
 
 def several(found: list[Saved], how: str | None = None) -> SeveralIdentities:
-    """Return what to raise where several identities fit, with the flag that tells them apart."""
+    """Return the error for several fitting identities, with the flag that tells them apart."""
     listed = ", ".join(f"{saved.typed} (on {saved.relay})" for saved in found)
     names, relays = {fold(saved.name) for saved in found}, {saved.relay for saved in found}
     by_name, by_relay = "--as NAME or CLAWLINK_AGENT", "--relay URL or CLAWLINK_RELAY"
@@ -249,7 +249,7 @@ def several(found: list[Saved], how: str | None = None) -> SeveralIdentities:
 
 @contextlib.contextmanager
 def _naming_the_variable() -> Iterator[None]:
-    """Have what the system refuses say what to do about it."""
+    """Add the next step to an error of the system."""
     try:
         yield
     except OSError as error:
@@ -262,7 +262,7 @@ def _readable(name: str) -> str:
 
 
 def _unreadable(path: Path, error: Exception) -> Unreadable:
-    """Say why a file cannot be read, and what to do."""
+    """Return the reason why a file cannot be read, with the fix."""
     typed = shlex.quote(str(path))
     if isinstance(error, PermissionError):
         return Unreadable(path, "it belongs to another account", f'make it yours: sudo chown "$(id -un)" {typed}')

@@ -26,10 +26,10 @@ def kept_as(identities: Identities, name: str, relay: str) -> Saved | None:
 
 
 def register_and_keep(client: Client, name: str | None, register: Callable[[], Registered], **said: Any) -> Registered:
-    """Register as the agent that this account was before under this name, and keep who it is.
+    """Register as the agent that this account kept under this name, and keep its identity.
 
-    ``register`` sends the call, and ``said`` is what the agent said of itself. Nothing is claimed whose key could not
-    be kept: the file is made first. Raises OSError, NoHome and IdentityUnreadable.
+    ``register`` sends the call, and ``said`` is the agent's description of itself. The file is made first, so that the
+    key of a claimed name can be kept. Raises OSError, NoHome and IdentityUnreadable.
     """
     if not name:
         raise BadRequest("a client with keep=True registers under a name: give one", field="name")

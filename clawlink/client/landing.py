@@ -21,7 +21,7 @@ from clawlink.client.whole import flush_all, read_some, write_all
 from clawlink.errors import BadRequest, TooLarge
 
 _CHUNK_BYTES = 1024 * 1024
-# A part that nobody has written to for this long was left behind by a process that was ended.
+# A part without a write for this many seconds is the leftover of a killed process.
 _STALE_SECONDS = 24 * 3600.0
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
@@ -34,20 +34,20 @@ class Sink(Protocol):
         """Take the next bytes."""
 
     def restart(self) -> bool:
-        """Forget what was written; False if that cannot be."""
+        """Forget the written bytes; return False if that is impossible."""
 
     def keep(self) -> None:
-        """Make what was written the result."""
+        """Make the written bytes the result."""
 
     def drop(self) -> None:
         """Leave nothing behind, unless it was kept."""
 
 
 class Landing:
-    """A file that is written beside its place and put there whole by ``keep``.
+    """A file that is written beside its place. ``keep`` puts it there whole.
 
-    Through a link it is the link's target that is written. What is no plain file, as a device or a pipe, is written
-    as it comes. What goes wrong names the path that was asked for.
+    A link's target is written, not the link. A path that is no plain file, such as a device or a pipe, is written
+    directly. Errors name the path that the caller gave.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -65,7 +65,7 @@ class Landing:
             write_all(self._open(), data)
 
     def restart(self) -> bool:
-        """Begin again. What is no plain file cannot take back what it has."""
+        """Begin again. A path that is no plain file cannot take its bytes back."""
         if not self._plain:
             return False
         with naming(self._asked):
@@ -87,14 +87,14 @@ class Landing:
             return
         os.fsync(file.fileno())
         file.close()
-        with contextlib.suppress(OSError):  # one that was there before keeps its mode
+        with contextlib.suppress(OSError):  # an existing file keeps its mode
             os.chmod(self._temporary, stat.S_IMODE(os.stat(self.path).st_mode))
         os.replace(self._temporary, self.path)
         self._temporary = self._file = None
         _settle(os.path.dirname(self.path))
 
     def drop(self) -> None:
-        """Close it, and remove what is not in its place."""
+        """Close the file, and remove it unless it is in its place."""
         if self._file is not None:
             with contextlib.suppress(OSError):
                 self._file.close()
@@ -119,12 +119,12 @@ class Landing:
 
 
 def part_of(name: str) -> str:
-    """Return a name for what is to become that, while it is written."""
+    """Return the name of a part while it is written."""
     return f"{name}.{secrets.token_hex(6)}.part"
 
 
 def sweep(folder: str, name: str) -> None:
-    """Remove what those have left behind who wrote the same and were killed in the midst of it, a day ago or more."""
+    """Remove parts of the same target that killed processes left a day ago or more."""
     ours = re.compile(rf"{re.escape(name)}\.[0-9a-f]{{12}}\.part")
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
@@ -141,7 +141,7 @@ def sweep(folder: str, name: str) -> None:
 
 @contextlib.contextmanager
 def naming(path: str) -> Iterator[None]:
-    """Have what the system refuses here name the path that was asked for, and not that which it is written to."""
+    """Let the system's errors name the path that the caller gave, not the part."""
     try:
         yield
     except OSError as error:
@@ -151,7 +151,7 @@ def naming(path: str) -> Iterator[None]:
 
 
 class Flow:
-    """A file object that is written to as it comes: what it was given cannot always be taken back."""
+    """A file object that is written directly; it cannot always take its bytes back."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -170,11 +170,11 @@ class Flow:
         return True
 
     def keep(self) -> None:
-        """Hand over what may be buffered. The object stays open: it is the caller's."""
+        """Flush buffers. The object stays open, because it belongs to the caller."""
         flush_all(self._file)
 
     def drop(self) -> None:
-        """Do nothing: what is there is the caller's."""
+        """Do nothing, because the bytes belong to the caller."""
 
 
 class Measure(NamedTuple):
@@ -187,8 +187,8 @@ class Measure(NamedTuple):
 class Source:
     """Bytes to send: a file, a folder (as a tar), or a file object that is open for reading bytes.
 
-    What can be read twice can be measured first, and read again from anywhere. ``name`` is what it is called here,
-    and ``content_type`` what it is, where that is known.
+    A source that can be read twice can be measured first, and read again from any offset. ``name`` is its name here,
+    and ``content_type`` its media type, if known.
     """
 
     def __init__(self, given: Any) -> None:
@@ -207,7 +207,7 @@ class Source:
         self._began = self._file.tell() if self.again else 0
 
     def read(self, size: int) -> bytes:
-        """Read so many bytes; fewer only at the end."""
+        """Read this many bytes; fewer only at the end."""
         pieces = []
         while size > 0:
             piece = read_some(self._file, size)
@@ -229,9 +229,9 @@ class Source:
         return size - self._began if isinstance(size, int) else None
 
     def measure(self, moved: Callable[[int], object] = lambda read: None, *, most: int | None = None) -> Measure:
-        """Read all of it, and tell how much that is. It is read from its beginning next.
+        """Read all of it, and return its size in bytes. The next read starts at the beginning.
 
-        Raises TooLarge as soon as it is more than ``most`` bytes.
+        Raises TooLarge as soon as it exceeds ``most`` bytes.
         """
         digest = hashlib.sha256()
         size = 0
@@ -261,13 +261,13 @@ class Source:
         return copy
 
     def close(self) -> None:
-        """Close what was opened here."""
+        """Close the file if it was opened here."""
         if self.own:
             self._file.close()
 
 
 def too_large(size: int, most: int) -> TooLarge:
-    """Return what to raise for a file that the relay would not take."""
+    """Return the error for a file that is too large for the relay."""
     return TooLarge(
         f"a file may have {most} bytes at this relay, and this one has {size} or more; "
         "share it in parts, or start the relay with a higher --max-file-bytes",
@@ -277,7 +277,7 @@ def too_large(size: int, most: int) -> TooLarge:
 
 
 def _opened(path: str | os.PathLike[str]) -> Any:
-    """Open a file or a folder. What has no end, or makes its reader wait, is refused before it is opened."""
+    """Open a file or a folder. A path without an end, or one that blocks its reader, is refused before it is opened."""
     mode = os.stat(path).st_mode
     if stat.S_ISDIR(mode):
         from clawlink.client.folders import Packed

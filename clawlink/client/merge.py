@@ -1,4 +1,4 @@
-"""Two people changed one text: both changes together, by lines, and only what both changed is left to decide. Pure."""
+"""A merge of two changes to one text, by lines. Only lines that both changed are left to decide. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Merged(NamedTuple):
 
 
 class _Region(NamedTuple):
-    """A stretch of the common text, and what each side has in its place; ends are exclusive."""
+    """A stretch of the common text, with the text of each side in its place; ends are exclusive."""
 
     base: tuple[int, int]
     ours: tuple[int, int]
@@ -25,11 +25,11 @@ class _Region(NamedTuple):
 
 
 def merge(base: str, ours: str, theirs: str, *, names: tuple[str, str] = ("ours", "theirs")) -> Merged:
-    """Return ``ours`` and ``theirs`` in one text, which both came from ``base``.
+    """Return ``ours`` and ``theirs``, two changes of ``base``, in one text.
 
-    A line that only one side has touched is as that side has it. Where both changed the same lines, or lines beside
-    each other, and not in the same way, both stand there between markers with their ``names``, as ``git merge-file``
-    writes them. Where many lines are alike, as blank ones, it may see other lines as changed than git does.
+    A line that only one side has changed is that side's. If both changed the same or adjacent lines differently, both
+    stand between markers with their ``names``, as ``git merge-file`` writes them. Where many lines are alike, such as
+    blank ones, it may match other lines than git does.
     """
     if ours == theirs or theirs == base:
         return Merged(ours, 0)
@@ -64,7 +64,7 @@ def split(text: str) -> list[str]:
 
 
 def _conflict(ours: Sequence[str], theirs: Sequence[str], names: tuple[str, str]) -> Iterator[str]:
-    """Give both sides between markers, without what they have in common at their beginnings and ends."""
+    """Yield both sides between markers, without their common beginnings and ends."""
     before = _alike(ours, theirs)
     after = min(_alike(ours[::-1], theirs[::-1]), min(len(ours), len(theirs)) - before)
     end = "\r\n" if all(line.endswith("\r\n") for line in (*ours, *theirs)) else "\n"
@@ -93,7 +93,7 @@ def _ended(lines: Sequence[str], end: str) -> Iterator[str]:
 
 
 def _regions(base: list[str], ours: list[str], theirs: list[str]) -> Iterator[_Region]:
-    """Give stretches in order that together are all of the three: what all have in common, and what lies between."""
+    """Yield stretches in order that together cover all three texts: the common parts, and the parts between them."""
     at = (0, 0, 0)
     for start, (my, their), length in _in_common(base, ours, theirs):
         if (start, my, their) != at:
@@ -123,7 +123,7 @@ def _in_common(base: list[str], ours: list[str], theirs: list[str]) -> Iterator[
 
 
 def _matches(base: list[str], side: list[str]) -> list[tuple[int, int, int]]:
-    """Return what a side has kept of the common text. What both begin and end with costs nothing to find."""
+    """Return the parts of the common text that a side has kept. Common beginnings and ends cost nothing to find."""
     before = _alike(base, side)
     after = min(_alike(base[::-1], side[::-1]), min(len(base), len(side)) - before)
     middle = SequenceMatcher(None, base[before : len(base) - after], side[before : len(side) - after], autojunk=False)
@@ -133,9 +133,9 @@ def _matches(base: list[str], side: list[str]) -> list[tuple[int, int, int]]:
 
 
 def _slid(base: list[str], side: list[str], matches: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
-    """Put what was only added, or only removed, as far down as it can stand, as git does.
+    """Move lines that were only added, or only removed, down as far as possible, as git does.
 
-    Which of several equal lines is the new one cannot be known; but it must be the same one on both sides.
+    The new line among several equal ones is not known, but it must be the same on both sides.
     """
     found: list[tuple[int, int, int]] = []
     b = s = 0  # where the stretch before ends

@@ -15,9 +15,9 @@ from clawlink.errors import ClawLinkError
 def kept_elsewhere(
     identities: Identities, name: str, relay: str, *, ca: str | None, timeout: float, warn: Callable[[str], None]
 ) -> Saved | None:
-    """Return the identity of this name that is kept for the same relay at another address, None if there is none.
+    """Return the kept identity of this name for the same relay at another address; None if there is none.
 
-    A kept key counts only after the relay has proved that it is the same. Neither key nor token is sent before.
+    The kept key counts only after the relay has proved that it is the same. Neither key nor token is sent before.
     ``warn`` is called with a sentence if the relay claims to be the same, and cannot prove it. This call blocks.
     """
     kept = [
@@ -41,7 +41,7 @@ def kept_elsewhere(
                 f"{relay} says that it is the relay of {saved.name!r} at {saved.relay}, and cannot prove it: "
                 "the kept key is not sent there; use the old address, or https with a name that the relay allows"
             )
-    except ClawLinkError:  # registering tells what is wrong there
+    except ClawLinkError:  # the register shows the fault there
         pass
     return None
 

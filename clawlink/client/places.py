@@ -1,8 +1,8 @@
-"""Names that come from others, made fit to be the name of a file here: pure functions, the same on every system.
+"""Foreign names, made safe as names of files here: pure functions, the same on every system.
 
-A key, the name of an attachment and a member of a tar are chosen by somebody else. ``safe_name`` makes one plain name
-of any of them, which cannot leave the folder it is put into. A path of several names is not bent into shape: it is
-either harmless or refused, since two that are bent could become one.
+Other agents choose a key, the name of an attachment and a member of a tar. ``safe_name`` makes a plain name of any of
+them, which cannot leave its folder. A path of several names is not repaired: it is either harmless or refused, because
+two repaired paths could become the same.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from clawlink.domain.devices import is_device
 # The longest file name of most systems, in bytes, less the marks around it while it is written.
 _MOST_BYTES = 200
 _LONGEST_SUFFIX = 20
-# Controls, line separators, text direction, zero-width characters and lone surrogates: what hides or ends a name.
+# Characters that hide or end a name: controls, line separators, text direction, zero width, lone surrogates.
 _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
 # Windows takes none of these within a name. A colon is a drive there, or a stream of the file; both slashes part names.
 _WINDOWS = re.compile(r'[<>:"|?*]')
@@ -26,11 +26,11 @@ _FALLBACK = "file"
 
 
 def safe_name(name: str, fallback: str = _FALLBACK) -> str:
-    """Return one plain name from what others call a file: the last part of a path, whichever slashes it has.
+    """Return a plain name for a foreign name of a file: the last part of a path, with either kind of slash.
 
-    It is no path, no ``.`` or ``..``, no device or drive of Windows, has nothing that cannot be seen, ends in neither
-    dot nor space, is not hidden, is no flag, and is short enough to be a name anywhere. If nothing is left of it, it
-    is ``fallback``.
+    It is no path, no ``.`` or ``..``, no device or drive of Windows, not hidden and no flag. It has no invisible
+    characters, ends in neither dot nor space, and is short enough for all systems. If nothing is left of it, it is
+    ``fallback``.
     """
     parts = [part for part in _SLASHES.split(name) if part.strip(" .")]
     last = _WINDOWS.sub("_", _HIDDEN.sub("_", parts[-1] if parts else ""))
@@ -52,16 +52,16 @@ def _shortened(name: str) -> str:
 
 
 def parts_within(path: str, *, windows: bool = os.name == "nt") -> tuple[str, ...]:
-    """Return the names of a relative path that stays in its folder. Raises ValueError that says what is wrong.
+    """Return the names of a relative path that stays in its folder. Raises ValueError with the fault.
 
-    A ``.`` and a doubled slash mean nothing, as everywhere. With ``windows`` nothing is let through that is only
-    harmless elsewhere: a backslash, a drive, a device, a dot or space at the end of a name.
+    A ``.`` and a doubled slash mean nothing, as everywhere. With ``windows`` it also refuses a backslash, a drive, a
+    device, and a dot or space at the end of a name.
     """
     if not path:
         raise ValueError("has no name")
     if "\x00" in path:
         raise ValueError("has a NUL in its name")
-    # A drive and a backslash at the beginning are no names that anyone gives in good faith, on whatever system.
+    # A drive or a backslash at the beginning is refused on every system, because no honest name has it.
     if path.startswith(("/", "\\")) or _DRIVE.match(path):
         raise ValueError("is an absolute path")
     parts = tuple(part for part in path.split("/") if part not in ("", "."))

@@ -1,4 +1,4 @@
-"""Ask what answers at a new address to prove that it is the relay from before. See ``clawlink.protocol.proof``."""
+"""Ask the peer at a new address to prove that it is the known relay. See ``clawlink.protocol.proof``."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _REPLY_BYTES = 64 * 1024
 
 
 def is_same_relay(relay: str, *, agent_key: str, relay_key: str, ca: str | None = None, timeout: float = 10.0) -> bool:
-    """Return True if the relay at this address is the one that gave ``relay_key`` to the holder of ``agent_key``.
+    """Return True if the relay at this address gave ``relay_key`` to the holder of ``agent_key``.
 
-    Neither key nor any token is sent. Proxies of the environment are passed by: what a proxy reaches cannot be told.
-    Raises RelayUnreachable or NotARelay if nothing answers as a relay does.
+    Neither key nor any token is sent. Proxies of the environment are not used, because a proxy hides the relay's
+    address. Raises RelayUnreachable or NotARelay if no relay answers.
     """
     url = urlsplit(relay)
     host = url.hostname or ""
@@ -41,13 +41,13 @@ def is_same_relay(relay: str, *, agent_key: str, relay_key: str, ca: str | None 
         raise NotARelay(f"no trusted TLS connection to {relay}: {error}") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise RelayUnreachable(f"{relay} does not answer: {error}") from None
-    if status != 200:  # an older relay, or one that does not know the name by which it was reached
+    if status != 200:  # an older relay, or a relay that does not know the name in the request
         return False
     try:
         told = msgspec.json.decode(body, type=replies.Challenged)
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise NotARelay(f"the answer of {relay} is not that of a ClawLink relay") from None
-    # Over plain HTTP a name proves nothing: whoever answers for the name may be anywhere.
+    # Over plain HTTP a name proves nothing: a peer anywhere may answer for it.
     here = told.address == place(peer[0], peer[1]) or (url.scheme == "https" and told.name == host)
     return here and is_proven(told.proof, relay_key, nonce, told.address, told.name)
 

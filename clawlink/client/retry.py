@@ -19,8 +19,8 @@ class Backoff:
     def pause(self, error: ClawLinkError, *, attempt: int, repeatable: bool, random: float) -> float | None:
         """Return the seconds to wait after failed attempt number ``attempt`` (from 1), or None to give up.
 
-        Only what is safe to repeat is repeated, and only after failures that are ``retryable``. ``random``, 0 to 1,
-        spreads clients that failed together over half to all of the pause; one that was too fast waits all of it.
+        Only safe requests are repeated, and only after ``retryable`` failures. ``random``, 0 to 1, spreads clients that
+        failed together over half to all of the pause. A client that was too fast waits all of it.
         """
         if not repeatable or attempt >= self.tries or not error.retryable:
             return None

@@ -1,6 +1,6 @@
 """The base of the clients: arguments, methods, the reading of an answer, and the error for each failure.
 
-A client is a shell over ``calls``: it sends a call and hands over what came back. Which way it sends is its own.
+A client sends a call of ``calls`` and returns its answer. Each client has its own way to send.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _ANSWERS = frozenset({200, 201, 204, 206})
 # Characters that end a header, are no text, or would be lost.
 _UNFIT = re.compile("[\\x00\\r\\n\\ud800-\\udfff]|^\\s|\\s$")
 
-# The fields of a request that say who asks, as errors name them.
+# The fields of a request that name the asking agent, as errors name them.
 WHO_ASKS = frozenset({"agent_id", "from_agent"})
 
 # The limit for leaving at the end of ``with``.
@@ -58,9 +58,9 @@ T = TypeVar("T")
 
 
 class Method(Generic[P, T]):
-    """A function of ``calls`` or ``errands`` as a method, which sends the call that it makes, or runs the errand.
+    """A function of ``calls`` or ``errands`` as a method that sends its call, or runs its errand.
 
-    Each class that has it says with ``_method`` how that is done, and then has a plain function in its place.
+    The ``_method`` of a class defines how, and a plain function then takes its place.
     """
 
     def __init__(self, make: Callable[Concatenate[Identity, P], Call[T] | Errand[T]]) -> None:
@@ -80,14 +80,14 @@ class Method(Generic[P, T]):
 
 
 def turn_into_methods(cls: type, listed: Mapping[str, object], method: Callable[[Any], Any]) -> None:
-    """Give a class a function for each ``Method`` that is listed, unless it has one of its own."""
+    """Give a class a function for each listed ``Method``, unless it has its own."""
     for name, one in listed.items():
         if isinstance(one, Method) and vars(cls).get(name, one) is one:
             setattr(cls, name, method(one.make))
 
 
 def piecemeal(body: bytes | None) -> bytes | io.BytesIO | None:
-    """Return a body as the libraries want it: what is large they send piece by piece, each with time of its own."""
+    """Return a body for the HTTP libraries: a large body in pieces, each with a time limit of its own."""
     return body if body is None or len(body) < _LARGE_BYTES else io.BytesIO(body)
 
 
@@ -162,7 +162,7 @@ class Shell:
         return self.identity.relay_key
 
     def _arguments(self) -> dict[str, Any]:
-        """Return what makes another client that acts as this one."""
+        """Return the arguments of another client that acts as this one."""
         return {
             "relay": self.relay,
             "token": self.token,
@@ -173,7 +173,7 @@ class Shell:
             "ca": self.ca,
         }
 
-    # -- what goes out -------------------------------------------------------------------------------------------------
+    # -- requests ------------------------------------------------------------------------------------------------------
 
     def _headers(self, call: Call[Any] | None) -> dict[str, str]:
         headers = {"User-Agent": f"clawlink/{VERSION}"}
@@ -229,7 +229,7 @@ class Shell:
             return ""
         return f"; it was asked through the proxy {proxy.shown}; without it: {self._past_the_proxy(proxy)}"
 
-    # -- what comes back -----------------------------------------------------------------------------------------------
+    # -- replies -------------------------------------------------------------------------------------------------------
 
     def _read(self, call: Call[T], reply: Reply) -> T:
         """Return the answer to a call. Raises the error that the relay tells of, or NotARelay."""
@@ -262,7 +262,7 @@ class Shell:
         return None if joined is None or joined != self.identity.agent_id else calls.leave(self.identity)
 
     def _stayed(self, error: ClawLinkError) -> None:
-        """Log that the agent could not leave. It is not raised: what was to be done is done, or failed before."""
+        """Log that the agent could not leave. It is not raised: the program's work is done, or failed before."""
         if not isinstance(error, UnknownAgent):
             _log.warning("agent %s could not leave %s: %s", self.identity.agent_id, self.relay, error)
 
@@ -273,7 +273,7 @@ class Shell:
             raise error
         return pause
 
-    # -- what failed before there was an answer ------------------------------------------------------------------------
+    # -- failures without an answer ------------------------------------------------------------------------------------
 
     def _no_address(self) -> NotARelay:
         return NotARelay(f"{self.relay!r} is no address of a relay; it should look like {DEFAULT_RELAY}")
@@ -283,7 +283,7 @@ class Shell:
         if any(sign in text for sign in _NO_TLS):
             return NotARelay(f"what listens at {self.relay} speaks no TLS; try {self._other_scheme()}")
         help = ""
-        # Another file of certificates does not help against a name that is not in the one that was shown.
+        # Another file of certificates does not help if the name is not in the relay's certificate.
         if "CERTIFICATE_VERIFY_FAILED" in text and "mismatch" not in text and "expired" not in text:
             help = (
                 "; if that relay has a certificate of its own, name its file: --ca FILE or CLAWLINK_CA, in Python ca="
@@ -297,7 +297,7 @@ class Shell:
         return RelayUnreachable(f"the relay at {self.relay} did not answer within {patience:.3g} s{self._through}")
 
     def _nobody(self, error: BaseException, *, broke_off: bool) -> RelayUnreachable:
-        """Return what it means that there is no answer; ``broke_off`` if there was a connection."""
+        """Return the error for a missing answer; ``broke_off`` is True if there was a connection."""
         if self._proxy is not None:
             return RelayUnreachable(f"no answer comes from {self.relay}{self._through}")
         if unresolved(error):
@@ -363,7 +363,7 @@ class Shell:
     metrics = Method(calls.metrics)
     openapi = Method(calls.openapi)
 
-    # -- and what takes several calls ----------------------------------------------------------------------------------
+    # -- operations of several calls -----------------------------------------------------------------------------------
 
     upload = Method(errands.upload)
     download = Method(errands.download)

@@ -1,4 +1,4 @@
-"""The websocket: messages come as they arrive, and what is asked over it is answered over it."""
+"""The websocket: it yields messages as they arrive, and carries calls and their answers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from clawlink.protocol import failure, paths, replies
 
 T = TypeVar("T")
 
-# A peer that has been silent for so long is asked for a sign of life, and gone if none comes in half of it.
+# A peer that is silent for this many seconds gets a ping, and is gone if no pong comes in half of that.
 _PING_SECONDS = 10.0
 _CLOSE_SECONDS = 2.0
 _MOST_BYTES = 64 * MIB
@@ -63,21 +63,21 @@ _encoder = msgspec.json.Encoder()
 _read_subscribed = msgspec.json.Decoder(replies.Subscribed)
 _read_pong = msgspec.json.Decoder(replies.Pong)
 
-# Receipts, and who waits to hear what became of them.
+# Receipts, with the futures of their results.
 _Ack = tuple[Sequence[str], asyncio.Future[replies.Receipted]]
 
 
 class Stream:
-    """A websocket as one agent: iterate over it for messages, and ask over it what else would be a request each.
+    """A websocket of one agent: iterate over it for messages, and make calls over it instead of requests.
 
         async with client.stream(credit=8) as stream:
             async for claimed in stream:
                 await stream.ack([claimed.receipt])
 
-    Messages are held under a lease as by ``poll``, and at most ``credit`` of them are under way unacked. What was not
-    acked when it ends is due again at once. A failure of the connection is raised by the iteration and by all that
-    waits for a reply: Draining, UnknownAgent, NotAllowed or RelayUnreachable. It does not come back by itself: open
-    another. NoWebsocket at the start says that there is only polling at that address.
+    Messages are held under a lease as by ``poll``, and at most ``credit`` of them are under way unacked. Unacked
+    messages are due again at once when it ends. The iteration, and all calls that wait for a reply, raise a failure of
+    the connection: Draining, UnknownAgent, NotAllowed or RelayUnreachable. The stream does not connect again: open
+    another. NoWebsocket at the start means that only polling works at that address.
     """
 
     def __init__(self, client: AsyncClient, *, lease: float = 60.0, credit: int = 32) -> None:
@@ -105,7 +105,7 @@ class Stream:
         return aiohttp.ClientSession(timeout=timeout, raise_for_status=self._refuse, trace_configs=[traces])
 
     async def open(self) -> None:
-        """Connect. Raises what the relay answers to the handshake, or NoWebsocket."""
+        """Connect. Raises the relay's refusal of the handshake, or NoWebsocket."""
         client = self._client
         path = f"{paths.SOCKET.url(agent_id=self.identity.require())}?{self._query}"
         try:
@@ -132,7 +132,7 @@ class Stream:
         self._begin(self._read())
 
     async def _refuse(self, response: aiohttp.ClientResponse) -> None:
-        """Raise what an answer means that is no handshake. What stands before a relay may know of none."""
+        """Raise the error for an answer that is no handshake. A proxy before the relay may know no websockets."""
         if response.status == 101:
             return
         refusal = self._client._refusal(response.status, await response.read())
@@ -143,7 +143,7 @@ class Stream:
         raise refusal
 
     async def close(self) -> None:
-        """End it. What was not acked is due again at once."""
+        """End the stream. Unacked messages are due again at once."""
         self._end(RelayUnreachable("the stream was closed"), by_us=True)
         if "_socket" in self.__dict__:
             await self._hang_up()
@@ -187,7 +187,7 @@ class Stream:
         task.add_done_callback(self._work.discard)
 
     def _end(self, error: ClawLinkError, *, by_us: bool = False) -> None:
-        """Fail whatever still waits."""
+        """Fail all calls that still wait."""
         if self._over or self._failed is not None:
             return
         self._failed, self._over = error, by_us
@@ -199,18 +199,18 @@ class Stream:
                 future.set_exception(_again(error))
         self._come.put_nowait(None)
 
-    # -- what comes ----------------------------------------------------------------------------------------------------
+    # -- incoming messages ---------------------------------------------------------------------------------------------
 
     def __aiter__(self) -> Stream:
         return self
 
     async def __anext__(self) -> Claimed:
-        """Return the next message. Raises what ended the connection, unless it was closed from here."""
+        """Return the next message. Raises the error that ended the connection, unless this side closed it."""
         self._must_be_open()
         come = None if self._failed is not None else await self._come.get()
         if come is not None and self._failed is None:
             return come
-        self._come.put_nowait(None)  # for whoever iterates beside
+        self._come.put_nowait(None)  # for another iteration of the same stream
         if self._over or self._failed is None:
             raise StopAsyncIteration
         raise _again(self._failed)
@@ -232,7 +232,7 @@ class Stream:
             await self._hang_up()
 
     def _why(self, last: Any) -> ClawLinkError:
-        """Return what it means that the connection ended with this."""
+        """Return the error for this end of the connection."""
         code = self._socket.close_code
         said = last.extra if last.type is aiohttp.WSMsgType.CLOSE else None
         if code in _CLOSED:
@@ -260,7 +260,7 @@ class Stream:
             kind = BY_CODE.get(frame.code or "", BadRequest)
             future.set_exception(failure.from_reply(kind.status, data))
 
-    # -- what is asked -------------------------------------------------------------------------------------------------
+    # -- calls ---------------------------------------------------------------------------------------------------------
 
     async def perform(self, call: Call[T]) -> T:
         """Send a call as a frame, once, and return its answer. Raises ClawLinkError."""
@@ -280,8 +280,8 @@ class Stream:
         rest = body[1:] if body == b"{}" else b"," + body[1:]
         # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the answer.
         alarm = loop.call_later(self._client.timeout, self._give_up, future)
-        # Sent on its own: while the relay does not read, that takes longer than the answer is waited for, and a frame
-        # is not to be cut because the one who asked has been cancelled.
+        # Sent by a task of its own: while the relay does not read, sending takes longer than the wait for the answer,
+        # and a cancelled caller must not cut a frame.
         self._begin(self._put(b'{"type":"%b","id":%d%b' % (kind.encode(), id, rest), future))
         try:
             return await future
@@ -290,7 +290,7 @@ class Stream:
             self._asked.pop(id, None)
 
     async def _put(self, frame: bytes, answer: asyncio.Future[bytes]) -> None:
-        """Send a frame, and tell whoever waits for its answer if that fails."""
+        """Send a frame; if that fails, fail the call that waits for its answer."""
         try:
             await self._socket.send_frame(frame, aiohttp.WSMsgType.TEXT)
         except NO_ANSWER as error:
@@ -338,7 +338,7 @@ class Stream:
         return _read_pong.decode(await self._ask("ping", b"{}"))
 
     async def _flush(self) -> None:
-        """Send what was acked, as few frames as may be, and tell everyone their part of the answer."""
+        """Send the gathered acks in as few frames as possible, and give each waiter its part of the answer."""
         acks, self._acks = self._acks, []
         try:
             await asyncio.gather(*(self._settle(batch) for batch in _batches(acks)))
@@ -363,7 +363,7 @@ class Stream:
 
 
 def _batches(acks: Sequence[_Ack]) -> Iterator[list[_Ack]]:
-    """Part acks into what one frame takes."""
+    """Split acks into batches of one frame each."""
     batch: list[_Ack] = []
     size = 0
     for ack in acks:
@@ -377,7 +377,7 @@ def _batches(acks: Sequence[_Ack]) -> Iterator[list[_Ack]]:
 
 
 def _again(error: ClawLinkError) -> ClawLinkError:
-    """Return an error to be raised once more: each raise writes into the one it raises."""
+    """Return a copy of an error to raise again, because each raise writes into its error."""
     return type(error)(
         error.message,
         field=error.field,

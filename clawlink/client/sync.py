@@ -38,13 +38,13 @@ class Client(Shell):
             done = client.delegate("writer", "Summarise the findings", context={"format": "markdown"})
             print(client.wait_for(done.message_id, timeout=600).result)
 
-    ``timeout`` is in seconds, for connecting and for each answer, on top of what a call waits on purpose. Failures are
-    raised as the classes in ``clawlink.errors``. What is safe to repeat is repeated with backoff; writes carry
-    idempotency keys, so they are. One client is for one thread.
+    ``timeout`` is in seconds, for connecting and for each answer, on top of a call's intended wait. Failures are raised
+    as the classes in ``clawlink.errors``. Safe requests are repeated with backoff; writes carry idempotency keys, so
+    they are safe. One client is for one thread.
 
     An agent that registers inside of ``with`` leaves at its end: its name is free, and its mailbox is gone. With
-    ``keep`` it stays, and its key is kept under ~/.clawlink (or CLAWLINK_HOME): the next client with ``keep`` that
-    registers that name is the same agent. A client that was given an ``agent_id`` never leaves by itself.
+    ``keep`` it stays, and its key is kept under ~/.clawlink (or CLAWLINK_HOME). The next client with ``keep`` and that
+    name is the same agent. A client with a given ``agent_id`` never leaves by itself.
     """
 
     @staticmethod
@@ -121,7 +121,7 @@ class Client(Shell):
                     return found
                 call, attempt = following, 0
 
-    # Registers again with a relay that has forgotten this agent. What was asked is then asked once more.
+    # Registers again with a relay that has forgotten this agent. The request is then sent once more.
     _on_forgotten: Callable[[], None] | None = None
 
     def _send(self, call: Call[T], patience: float) -> T:
@@ -211,7 +211,7 @@ class Client(Shell):
         *,
         on_away: Callable[[ClawLinkError | None], object] | None = None,
     ) -> TaskView:
-        """Wait until one of the tasks is completed, and return it; if none of them is, the last to end another way."""
+        """Wait until one of the tasks is completed, and return it; else return the last that ended in another way."""
         last = None
         for last in self.as_completed(task_ids, timeout, on_change, on_away=on_away):
             if last.status == "completed":
@@ -221,7 +221,7 @@ class Client(Shell):
         return last
 
     def run(self, errand: Errand[T]) -> T:
-        """Do what an errand takes, tell whoever wants to hear of it, and return what came of it."""
+        """Run the steps of an errand, call its listeners, and return its result."""
         try:
             for said in self._drive(errand.steps, lambda seconds: time.sleep(seconds)):
                 tell = errand.hear(said.news)
@@ -231,7 +231,7 @@ class Client(Shell):
             self._last_words(errand.steps, error)
             raise
         finally:
-            # Now, and not when nobody looks at the failure any more: a half-written file goes with it.
+            # Close at once, not when the failure is collected: a half-written file goes with it.
             errand.steps.close()
         return errand.result
 
@@ -245,7 +245,7 @@ class Client(Shell):
                 step = steps.send(self._send(step.call, min(step.patience, self.timeout)))
 
     def _drive(self, steps: Generator[Step, Any, None], rest: Callable[[float], bool | None]) -> Iterator[Said]:
-        """Do what waiting takes, and give what it says; ``rest`` sleeps, and returns true to end it."""
+        """Do the steps of a wait, and yield its news; ``rest`` sleeps, and returns True to end it."""
         from clawlink.client.waiting import Ask, Do, Said
 
         try:
@@ -256,7 +256,7 @@ class Client(Shell):
                 elif isinstance(step, Ask):
                     try:
                         answer = self._send(step.call, min(step.patience, self.timeout))
-                    except (ClawLinkError, KeyboardInterrupt) as error:  # who is interrupted may have a last word
+                    except (ClawLinkError, KeyboardInterrupt) as error:  # an interrupted operation may have a last step
                         step = steps.throw(error)
                     else:
                         step = steps.send(answer)
@@ -277,7 +277,7 @@ class Client(Shell):
 
 
 class _Threads:
-    """The threads that ask for a crowd. They end with the process, and soon after nobody waits for them any more."""
+    """The threads that ask for a crowd. They end with the process, and soon after the last wait."""
 
     def __init__(self) -> None:
         self.said: Queue[Said | BaseException] = Queue()
@@ -302,13 +302,13 @@ def _tell(listener: Callable[[T], object] | None, news: T) -> None:
 
 
 def _reason(error: Exception) -> object:
-    """Return what went wrong underneath, without what requests and urllib3 say around it."""
+    """Return the underlying fault, without the words of requests and urllib3 around it."""
     inner = error.args[0] if error.args else error
     return getattr(inner, "reason", inner)
 
 
 class _KeepHeaders(requests.auth.AuthBase):
-    """Keeps requests from replacing our token by what a netrc file has for the host."""
+    """Keeps requests from replacing the token by a netrc entry for the host."""
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         return request

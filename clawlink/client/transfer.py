@@ -1,8 +1,8 @@
-"""Sending and fetching files of any size, through whatever happens to the connection meanwhile.
+"""Uploads and downloads of files of any size, over broken connections too.
 
-Nothing here sends, sleeps or blocks: as in ``waiting``, a generator says what is to be done next, and a client does it.
-What is held in memory is one piece. Pieces grow while all goes well, and shrink when a connection breaks: over a line
-that is cut after every few hundred kilobytes, small ones arrive still.
+Nothing here sends, sleeps or blocks: as in ``waiting``, a generator yields the next step, and a client does it. One
+piece is in memory. Pieces grow while all goes well, and shrink when a connection breaks: small ones still arrive over a
+line that is cut after every few hundred kilobytes.
 """
 
 from __future__ import annotations
@@ -54,11 +54,12 @@ ATTACHED = "attachments"
 SMALL_BYTES = MIB
 LEAST_BYTES = 64 * KIB
 MOST_BYTES = 4 * MIB
-# A piece should not take longer: what is lost when it breaks, and how often progress is told.
+# A piece should take this many seconds at most: this limits the loss at a cut, and the time between two reports of
+# progress.
 _PIECE_SECONDS = 2.0
 # Reading and hashing more than this takes long enough to ask first whether the relay would take it.
 _WORTH_ASKING_BYTES = 32 * MIB
-# After so many that arrived a larger one is tried again.
+# After this many pieces a larger one is tried again.
 _TRUSTED_AFTER = 8
 # Telling the relay has this long; it would notice by itself.
 _LAST_WORDS_SECONDS = 3.0
@@ -76,9 +77,9 @@ class Moved(NamedTuple):
 
 
 class Pieces:
-    """How large the next piece is: never soon again as large as one that did not arrive.
+    """The size of the next piece: for a while smaller than a piece that did not arrive.
 
-    It may have been too large for what stands before the relay, which would refuse the next of that size as well.
+    A proxy before the relay may have refused it for its size, and would refuse the next of that size as well.
     """
 
     def __init__(self, size: int = SMALL_BYTES) -> None:
@@ -87,7 +88,7 @@ class Pieces:
         self._well = 0
 
     def arrived(self, seconds: float) -> None:
-        """Learn that a piece took so long."""
+        """Note the time that a piece took."""
         self._well += 1
         if self._well % _TRUSTED_AFTER == 0:
             self._most = min(self._most * 2, MOST_BYTES)
@@ -125,10 +126,10 @@ class Patience:
             yield Said(self._file_key, Trouble(None))
 
     def bear(self, error: ClawLinkError, *others: type[ClawLinkError]) -> Steps[None]:
-        """Rest until the next try. Raises the error if no patience mends it, or it is over.
+        """Rest until the next try. Raises the error if waiting cannot mend it, or the patience is over.
 
-        What stands before a relay may answer in its place while it is away; but it must have been one. A single
-        failure is not worth saying.
+        A proxy may answer in the relay's place while it is away, but only after a relay has answered. A single failure
+        is not reported.
         """
         in_front = isinstance(error, NotARelay) and self._reached
         passing = error.retryable or isinstance(error, others) or in_front
@@ -169,7 +170,7 @@ def upload(
     key: str | None = None,
     patience: float = PATIENCE_SECONDS,
 ) -> Steps[None]:
-    """Write a shared file from a path or a file object. It ends with its ``FileSaved`` as what is ``Said`` last."""
+    """Write a shared file from a path or a file object. Its last ``Said`` is the ``FileSaved``."""
     opened: Source = yield Do(lambda: Source(source))
     try:
         saved = yield from _upload(me, file_key, opened, terms, key, Patience(file_key, patience))
@@ -203,7 +204,7 @@ def _require_readers(me: Identity, patience: Patience) -> Steps[None]:
 
 
 def _with_kinds(terms: Terms, source: Source, file_key: str, first: bytes) -> Terms:
-    """Fill in what a file is where nobody says it: by the suffix of its key, or of its name here, and how it begins."""
+    """Fill in missing types of a file: by the suffix of its key, or of its name here, and by its beginning."""
     text = source.content_type is None and _is_text(first)
     content_type = terms.content_type or source.content_type
     if content_type is None:
@@ -228,10 +229,10 @@ def _is_text(first: bytes) -> bool:
 
 
 def attach(me: Identity, path: Any, name: str | None = None, *, everyone: bool = False) -> Steps[None]:
-    """Share a file under a key that follows from its content. It ends with its ``Attachment`` as what is ``Said`` last.
+    """Share a file under a key that follows from its content. Its last ``Said`` is the ``Attachment``.
 
-    What is there already under that key is not sent again. Unless it is for everyone, the key is this agent's own:
-    another agent cannot see that the file is there, and must not meet it.
+    A content that is there already under that key is not sent again. Unless it is for everyone, the key is this agent's
+    own, because another agent cannot see the file, and must not meet its key.
     """
     source: Source = yield Do(lambda: _rewindable(path))
     try:
@@ -277,7 +278,7 @@ def _attach(me: Identity, file_key: str, source: Source, measure: Measure, every
 
 
 def _held_as(me: Identity, file_key: str, measure: Measure, patience: Patience, everyone: bool) -> Steps[FileFacts]:
-    """Return what is there under a key if it is that. Raises UnknownFile."""
+    """Return the file under a key if it has that content. Raises UnknownFile."""
     facts = yield from _ask(blob_calls.stat_blob(me, file_key), patience)
     yield from patience.renew()
     passing = facts.expires_at is not None or facts.burn_after_read
@@ -292,7 +293,7 @@ def _rewindable(path: Any) -> Source:
 
 
 class _Sending:
-    """An upload in pieces, with what was read of the source and is not known to have arrived."""
+    """An upload in pieces, with the read bytes that are not known to have arrived."""
 
     def __init__(
         self, me: Identity, file_key: str, source: Source, terms: Terms, key: str | None, patience: Patience
@@ -312,7 +313,7 @@ class _Sending:
         self._ended = False
 
     def all(self, first: bytes) -> Steps[FileSaved]:
-        """Send the source, of which ``first`` is read, and return what was written."""
+        """Send the source, of which ``first`` is read, and return the written file."""
         if self._source.again:
             # Known beforehand, it cannot happen that a file that changes while it is read is written as a mixture.
             most = yield from self._most_bytes()
@@ -360,7 +361,7 @@ class _Sending:
         return most
 
     def _from_the_start(self) -> bool:
-        """Go back to the beginning of the source; False if what has gone out cannot be read again."""
+        """Go back to the beginning of the source; return False if it cannot be read again."""
         if self._source.again:
             self._source.seek(0)
             self._held, self._held_at, self._ended = b"", 0, False
@@ -407,7 +408,7 @@ class _Sending:
         return blob_calls.upload_part(self._me, upload_id, piece, offset=offset, length=length)
 
     def _next(self, offset: int) -> Steps[tuple[bytes, int | None]]:
-        """Return the piece that begins at the offset, and with the last one how long it all is, if that is news."""
+        """Return the piece at the offset, and with the last one the total length, if the relay does not know it."""
         if self._held_at <= offset <= self._held_at + len(self._held):
             self._held = self._held[offset - self._held_at :]
         elif self._source.again:
@@ -439,7 +440,7 @@ class _Sending:
         return piece
 
     def _give_up(self, state: UploadState) -> Steps[None]:
-        """Let the relay forget what has arrived, if it can be reached; else it does so by itself some time."""
+        """Let the relay forget the upload, if it can be reached; else the relay does so by itself later."""
         try:
             yield Ask(blob_calls.end_upload(self._me, state.upload_id), _LAST_WORDS_SECONDS)
         except ClawLinkError:
@@ -458,11 +459,11 @@ def download(
     sha256: str | None = None,
     patience: float = PATIENCE_SECONDS,
 ) -> Steps[None]:
-    """Read a shared file into a sink. It ends with its ``FileFacts`` as what is ``Said`` last.
+    """Read a shared file into a sink. Its last ``Said`` is the ``FileFacts``.
 
-    What has begun is finished in the version it began with; only if that is not kept any more it begins again with
-    the newest. Nothing is kept that has not the SHA-256 that the relay gives for the whole; and nothing is even read
-    if that is not the ``sha256`` asked for.
+    A download finishes the version with which it began. It begins again with the newest only if that version is no
+    longer kept. It keeps nothing without the relay's SHA-256 of the whole, and reads nothing if that differs from
+    ``sha256``.
     """
     fetching = _Fetching(me, file_key, sink, version, sha256, Patience(file_key, patience))
     try:
@@ -487,7 +488,7 @@ def download(
 
 
 def sink(target: Any) -> Sink:
-    """Return what writes to a path, or into a file object. What is a ``Sink`` already stays as it is."""
+    """Return a sink for a path or a file object. A ``Sink`` stays unchanged."""
     if isinstance(target, str | os.PathLike):
         return Landing(target)
     if isinstance(target, Sink):
@@ -498,7 +499,7 @@ def sink(target: Any) -> Sink:
 
 
 class _Fetching:
-    """A download in pieces, with the digest of what has come."""
+    """A download in pieces, with the digest of the bytes so far."""
 
     def __init__(
         self,
@@ -523,7 +524,7 @@ class _Fetching:
         self._restarts = 0
 
     def all(self) -> Steps[FileFacts]:
-        """Fetch it, and return what it is."""
+        """Fetch the file, and return its facts."""
         facts = yield from self._begin()
         while self._done < facts.size or not self._read:
             began = time.monotonic()
@@ -572,7 +573,7 @@ class _Fetching:
         return facts
 
     def _call(self, facts: FileFacts) -> Call[Blob]:
-        """Ask for the next part of what has begun. An empty file has no parts that could be asked for."""
+        """Ask for the next part of the version. An empty file has no parts."""
         part = (self._done, self._pieces.size) if facts.size else (None, None)
         return blob_calls.get_blob(
             self._me, self._file_key, version=facts.version, start=part[0], length=part[1], burn=self.burns
@@ -592,7 +593,7 @@ class _Fetching:
         self._digest.update(content)
 
     def _start_again(self) -> Steps[FileFacts]:
-        """Forget what has come: the version that was begun is not kept any more."""
+        """Forget the bytes so far, because their version is no longer kept."""
         self._restarts += 1
         again = self._restarts <= _MOST_RESTARTS and (not self._read or (yield Do(self._sink.restart)))
         if not again:

@@ -1,7 +1,7 @@
-"""Waiting for tasks and messages, in many short questions, through whatever happens to the relay meanwhile.
+"""Waiting for tasks and messages, in many short requests, also while the relay is away or restarts.
 
-Nothing here sends or sleeps: what waits is a generator that says what to ask and how long to rest, and whoever drives
-it does so, in a thread or in an event loop.
+Nothing here sends or sleeps. A wait is a generator that yields the next request or pause. Its driver does that, in a
+thread or in an event loop.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from clawlink.protocol.replies import FileHistory, MessageStatus, TaskView
 T = TypeVar("T", TaskView, MessageStatus, FileHistory)
 
 FINAL = frozenset(state.value for state in _FINAL)
-# A question waits no longer than this, so that a connection that died in silence is noticed.
+# A request waits this many seconds at most, so that a silently dead connection is noticed.
 _STEP_SECONDS = 25.0
-# Of several tasks, each is asked for on a connection of its own; what was not waited for ends within such a step.
+# Each of several tasks has a connection of its own; a wait that is given up ends within such a step.
 _CROWD_STEP_SECONDS = 10.0
 CROWD = 64
 _LEAST_WAIT_SECONDS = 0.001
-# More than that take turns on them, each so often.
+# More tasks than that take turns, each every this many seconds.
 _TURN_SECONDS = 1.0
 # A relay that shuts down answers at once; asking again at once would only load it.
 _HURRIED_SECONDS = 0.5
@@ -38,7 +38,7 @@ _AWAY = Backoff(tries=1_000_000, first=0.2, most=5.0)
 
 
 class StillPending(ClawLinkError):
-    """The time that was given for waiting is over. What was waited for goes on; ``current`` says where it stands."""
+    """The time for waiting is over, and the task or message goes on; ``current`` is its state."""
 
     code = "still_pending"
 
@@ -58,13 +58,13 @@ class Ask(NamedTuple):
 
 
 class Rest(NamedTuple):
-    """Do nothing for so many seconds."""
+    """Do nothing for this many seconds."""
 
     seconds: float
 
 
 class Do(NamedTuple):
-    """Do this, which may block, and hand in what it returns or raises."""
+    """Run this function, which may block, and send its return value or exception back."""
 
     work: Callable[[], Any]
 
@@ -115,7 +115,7 @@ def about_file(me: Identity, file_key: str, since: int | None) -> Question[FileH
     known = since
 
     def ask(last: FileHistory | None, wait: float) -> Call[FileHistory]:
-        # Never without any wait: what is not there yet may be waited for.
+        # Always with a wait, so that the relay can hold the request until there is news.
         return blob_calls.file_history(me, file_key, since=known, wait=max(wait, _LEAST_WAIT_SECONDS))
 
     def ended(history: FileHistory) -> bool:
@@ -128,7 +128,7 @@ def about_file(me: Identity, file_key: str, since: int | None) -> Question[FileH
 
 
 class Follower(Generic[T]):
-    """Follows one task or message. What is news is said once: a change, the relay's going away, its coming back."""
+    """Follows one task or message. It reports each news once: a change, the relay's absence, its return."""
 
     def __init__(self, question: Question[T], until: float, *, step: float = _STEP_SECONDS) -> None:
         self.id = question.id
@@ -142,7 +142,10 @@ class Follower(Generic[T]):
         self._failed = 0
 
     def turn(self) -> Generator[Ask, Any, list[T | Trouble]]:
-        """Ask once, and return the news; afterwards rest for ``pause`` seconds. Raises what no patience mends."""
+        """Ask once, and return the news; afterwards rest for ``pause`` seconds.
+
+        Raises an error that waiting cannot mend.
+        """
         started = time.monotonic()
         left = max(0.0, self._until - started)
         # The first question does not wait: it shows the state, and that it can be asked again.
@@ -197,9 +200,9 @@ def follow(question: Question[T], timeout: float | None) -> Generator[Ask | Rest
 
 
 class Crowd(Generic[T]):
-    """Follows several at once, on as many ``lines`` as may be, each a generator with a connection of its own.
+    """Follows several tasks at once, on up to ``lines`` generators, each with a connection of its own.
 
-    What the lines say is collected by whoever drives them, and given to ``hear``.
+    The driver of the lines collects their news, and gives them to ``hear``.
     """
 
     def __init__(self, questions: Iterable[Question[T]], timeout: float | None) -> None:
@@ -228,11 +231,11 @@ class Crowd(Generic[T]):
         return max(0.0, self._until + grace - time.monotonic())
 
     def late(self) -> ClawLinkError:
-        """Return what to raise when the time is over."""
+        """Return the error for the end of the time."""
         return _late(list(self._going.values()), self._timeout)
 
     def hear(self, said: Said) -> T | Trouble | None:
-        """Take what a line said, and return what of that is news to whoever waits."""
+        """Take the report of a line, and return its news for the waiting caller."""
         news: T | Trouble | None = said.news
         if news is None:
             del self._going[said.id]
@@ -272,7 +275,7 @@ def _end(timeout: float | None) -> float:
 
 
 def _late(followers: list[Follower[Any]], timeout: float | None) -> ClawLinkError:
-    """Return what to raise when the time is over: that it goes on, or why nothing was heard at all."""
+    """Return the error for the end of the time: that the task goes on, or why there was no answer at all."""
     for follower in followers:
         if follower.last is None and follower.trouble is not None:
             return follower.trouble
@@ -290,7 +293,7 @@ def _late(followers: list[Follower[Any]], timeout: float | None) -> ClawLinkErro
 
 
 def _differ(before: T, now_is: T) -> bool:
-    """Tell whether there is news. That an owner was seen since is none; that nobody is seen any more is."""
+    """Return True if there is news. A later sign of life of the owner is none; its going stale is."""
     if isinstance(before, TaskView) and isinstance(now_is, TaskView):
         return (before.version, _presence(before)) != (now_is.version, _presence(now_is))
     return before != now_is
@@ -317,7 +320,7 @@ def reached(status: MessageStatus, until: str) -> bool:
 
 
 def next_stage(status: MessageStatus, until: str) -> str:
-    """Return what to wait for next on the way to ``until``, so that each step of the way is seen."""
+    """Return the next state to wait for on the way to ``until``, so that each step is seen."""
     stages = ("delivered", "acked", "answered")
     return next((stage for stage in stages[: stages.index(until)] if not reached(status, stage)), until)
 

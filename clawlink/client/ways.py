@@ -66,7 +66,7 @@ def nearby(host: str) -> bool:
 
 
 def proxy_for(relay: str, environ: Mapping[str, str] = os.environ) -> Proxy | None:
-    """Return the proxy that the relay is asked through. CLAWLINK_PROXY is for any relay, others for far ones."""
+    """Return the proxy for the relay. CLAWLINK_PROXY is for any relay, others are for far ones."""
     told = from_environment("--proxy", environ)
     if told is not None:
         return Proxy(_with_scheme(told), "CLAWLINK_PROXY")

@@ -10,12 +10,12 @@ import io
 import time
 from typing import Any
 
-# Where the system cannot say when a file is ready, it is tried again so often.
+# Seconds between two tries, if the system cannot tell when a file is ready.
 _TRY_AGAIN_SECONDS = 0.01
 
 
 def write_all(file: Any, data: bytes) -> None:
-    """Write every byte, however few each call takes. Raises OSError for what cannot be written."""
+    """Write every byte, however few each call takes. Raises OSError if it cannot."""
     while data:
         try:
             taken = file.write(data)
@@ -34,7 +34,7 @@ def write_all(file: Any, data: bytes) -> None:
 
 
 def flush_all(file: Any) -> None:
-    """Hand over to the system what the object holds. An object that has no flush holds nothing."""
+    """Flush the object. An object without ``flush`` buffers nothing."""
     flush = getattr(file, "flush", None)
     while flush is not None:
         try:
@@ -46,7 +46,7 @@ def flush_all(file: Any) -> None:
 
 
 def read_some(file: Any, size: int) -> Any:
-    """Read at most so much; nothing only at the end, and not where nothing has come yet."""
+    """Read at most this many bytes. An empty result means the end; the call waits for the first byte."""
     while True:
         try:
             piece = file.read(size)
@@ -62,7 +62,7 @@ def _wait(file: Any, *, writing: bool) -> None:
     import select
 
     try:
-        poll = select.poll()  # takes any descriptor, where select() takes small ones only
+        poll = select.poll()  # takes any descriptor, while select() takes only small ones
         poll.register(file.fileno(), select.POLLOUT if writing else select.POLLIN)
         poll.poll()
     except (AttributeError, OSError, ValueError):

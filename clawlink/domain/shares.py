@@ -1,7 +1,7 @@
 """Fair shares of a limit: among addresses first, then among the agents of an address.
 
-Nothing that is stored is taken back, so a share ends before the limit is reached, and something is kept for those that
-come when it is. With 90 percent:
+No stored record is taken back. So a share ends before the limit is reached, and a part is kept for agents that come
+after that. With 90 percent:
 
     an address may hold 90 % of what the other addresses leave of the limit, or 1/500 of the limit if that is more
     an agent may hold 90 % of what its fellows leave of 7/8 of its address's share, or 1/500 of the last eighth
@@ -16,8 +16,8 @@ A lone address reaches 90 % of a limit, and a lone agent 70.9 %. Agents of no kn
 address that may hold all of what the others leave: a lone agent reaches 78.8 %. Shares are rounded up, so a lone agent
 has all of a limit below 8.
 
-A share of bytes may be less than a piece. So an address that holds nothing may place a piece of any size that fits
-into the limit, and an agent that holds nothing one that fits into seven eighths of its address's share.
+A share of bytes may be less than a piece. So an address that holds nothing may place a piece of any size that fits into
+the limit. An agent that holds nothing may place one that fits into seven eighths of its address's share.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Share(NamedTuple):
 
 # Newcomers share what is kept for them: each may have this fraction of it.
 _NEWCOMERS = 500
-# The last of so many parts of an address's share is kept for agents that come late.
+# The last of this many parts of an address's share is kept for agents that come late.
 _PARTS = 8
 
 

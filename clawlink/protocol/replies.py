@@ -279,7 +279,7 @@ class BroadcastSent(Struct, frozen=True, gc=False):
 class Lease(Struct, frozen=True, gc=False):
     """The lease of a polled message. ``message_id`` is the message's own: a response's is its response_id.
 
-    ``reported`` is the history of a task that others, or earlier attempts, have worked on.
+    ``reported`` is the history of a task with earlier attempts, of this or of other agents.
     """
 
     message_id: str

@@ -97,10 +97,10 @@ class Agents:
         A claim makes an agent key, which is returned this once; the relay keeps its hash. An ``agent_key`` that comes
         with the claim of an agent that has none becomes its key: it was kept over a restart of the relay.
 
-        Raises NotAllowed for an id that is claimed by someone else or reserved, NameTaken for a name or id that someone
-        else holds, and for an agent that works elsewhere, RateLimited. ``by_door`` tells that it is asked by the one
-        for whom ids are reserved, ``by_operator`` that the request shows the operator's right. ``address`` is from
-        where the request comes, as limits by address count it.
+        Raises NotAllowed for an id that another agent has claimed or that is reserved. Raises NameTaken for a name or
+        id of another agent, and for an agent that is online elsewhere. Raises RateLimited. ``by_door`` tells that it is
+        asked by the one for whom ids are reserved, ``by_operator`` that the request shows the operator's right.
+        ``address`` is from where the request comes, as limits by address count it.
         """
         self._core.require_working()
         if ask.claim and ask.idempotency_key and len(ask.idempotency_key) < MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH:

@@ -75,8 +75,8 @@ class Core:
     async def commit(self, home: str, *changes: Put | Drop | Absent, quiet: bool = False) -> None:
         """Commit to the store.
 
-        Whoever waits at this home or for one of these records looks again, and the listing in ``discover`` of the agent
-        whose home it is is out of date. ``quiet`` wakes nobody who waits at the home: nothing becomes due by it.
+        Wake all that wait at this home or for one of these records. Drop the cached listing in ``discover`` of the
+        agent with this home. ``quiet`` wakes nobody who waits at the home: nothing becomes due by it.
 
         After a Conflict nothing has changed, so nobody is woken. The same holds for a disk without room, which raises
         StorageFull. After any other failure everyone is woken: nobody knows then whether the commit took effect.

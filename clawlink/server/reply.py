@@ -107,8 +107,8 @@ _LAST = _Written(stays=False)
 async def write(request: Request, answer: Reply) -> web.StreamResponse:
     """Write the reply, and return the response for aiohttp.
 
-    Raises ConnectionError if the peer has gone or reads nothing for 60 s, and RelayFull, before anything is written,
-    if too many bytes wait for their readers.
+    Raises ConnectionError if the peer has gone or reads nothing for 60 s. Raises RelayFull before the first byte if too
+    many bytes wait for their readers.
     """
     handover = answer.handover
     connection: Any = request.protocol

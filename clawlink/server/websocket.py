@@ -146,7 +146,7 @@ class _Response(web.WebSocketResponse):
     """A websocket that writes its gathered frames before it closes, on every way to close.
 
     Its transport stays open for a moment, until the peer has closed too. Otherwise late bytes of the peer, or the rest
-    of a too large frame, would reset the connection, and the peer would not see the reason.
+    of a too large frame, would reset the connection. The peer would not see the reason.
     """
 
     sender: Sender | None = None

@@ -1,7 +1,7 @@
 """Contents in this process's memory, or, above a size, in temporary files of a folder; gone when the process ends.
 
-A temporary file has no name where the system can do without, and is the system's to delete where it cannot, so that it
-is gone even if the process was killed.
+A temporary file has no name, if the system allows that; otherwise the system deletes it. So it is gone even if the
+process was killed.
 """
 
 from __future__ import annotations

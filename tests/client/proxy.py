@@ -18,8 +18,8 @@ class Proxy:
     """A TCP proxy in a thread of its own.
 
     ``websockets`` says what becomes of them: ``pass``; ``refuse``, answered with a page; ``mute``, where the handshake
-    gets through and nothing after it; ``hang``, where nothing does. ``limit``, if there is one, is asked for each
-    connection how many bytes from the relay it carries before it is cut, and ``limit_up`` how many to the relay.
+    gets through and nothing after it; ``hang``, where nothing does. ``limit``, if given, returns for each connection
+    the bytes from the relay before a cut; ``limit_up`` those to the relay.
     """
 
     def __init__(self, relay: str) -> None:

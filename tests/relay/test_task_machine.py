@@ -1,9 +1,9 @@
 """The life of tasks on a whole relay: whatever its agents do, and in whatever order, no task is lost or ends twice.
 
-A requester and three workers, two of them with the same name one after the other, do all that they may, and what they
-may not: they answer late, twice, or under receipts that are no longer theirs; they crash and forget what they held;
-they go silent, leave, and come back. The relay is real, its clock is not, and there are no sockets. After every step
-the records, the lists and the counts must tell one story, and in the end every task that is open can be finished.
+A requester and three workers do all that they may, and some things that they may not. Two workers have the same name
+one after the other: they answer late, twice, or under receipts that are no longer theirs; they crash and forget what
+they held; they go silent, leave, and come back. The relay is real, its clock is not, and there are no sockets. After
+each step the records, the lists and the counts must agree. In the end every open task can be finished.
 """
 
 from __future__ import annotations

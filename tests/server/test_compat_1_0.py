@@ -1,7 +1,7 @@
 """An unmodified ClawLink 1.0.x client works against this relay.
 
-Every request here is sent byte for byte as ``requests`` 2.x sends it for such a client, with exactly the fields that
-part 1 of the protocol gives; every reply is checked for the fields and types that such a client reads.
+Each request here is sent byte for byte as ``requests`` 2.x sends it for such a client. It has exactly the fields of
+part 1 of the protocol; every reply is checked for the fields and types that such a client reads.
 """
 
 from __future__ import annotations

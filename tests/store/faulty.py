@@ -1,9 +1,9 @@
 """A store that keeps its contract, and nothing more than its contract.
 
-``MemoryStore`` is kinder than the contract: nothing ever happens between a read and the commit that follows it, a
-commit conflicts only with a real rival and never fails, and an index is never out of date. A relay tested against it
-alone would come to lean on that, and break on the first store that shares its records with another process. So the
-relay's tests run behind this one too. It wraps any store and injects, each with its own probability:
+``MemoryStore`` is kinder than the contract: nothing ever happens between a read and the commit after it. A commit
+conflicts only with a real rival and never fails. An index is never out of date. A relay tested against it alone would
+come to lean on that, and break on the first store that shares its records with another process. So the relay's tests
+run behind this one too. It wraps any store and injects, each with its own probability:
 
 ``conflicts``   a commit raises ``Conflict`` although nothing had changed. The relay must reread and try again.
 ``delays``      an operation yields to the event loop, before or after it is done, so that other tasks come in between.
@@ -16,10 +16,10 @@ relay's tests run behind this one too. It wraps any store and injects, each with
 
 ``commit_many`` has each of these faults at each home, and lets others in between two homes.
 
-``get`` and ``commit`` are always true. A stale answer is one of the last ``memory`` true answers to that question and
-at most ``age`` operations of the whole store old, and out of ``memory`` answers in a row to one question at least one
-is true, so nothing stays hidden from who asks again. ``next_due_at`` errs only so that a consumer who believes it wakes
-too early or asks again: it may give an earlier time than is true, or None, and never does so twice in a row.
+``get`` and ``commit`` are always true. A stale answer is one of the last ``memory`` true answers to that question, and
+at most ``age`` operations of the whole store old. Of ``memory`` answers in a row to one question at least one is true.
+So nothing stays hidden from a repeated question. ``next_due_at`` errs only so that a consumer who believes it wakes too
+early or asks again: it may give an earlier time than is true, or None, and never does so twice in a row.
 
 With all probabilities at 0, the default, it does nothing at all. Everything random comes from the ``Random`` it gets.
 """

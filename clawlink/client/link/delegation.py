@@ -1,4 +1,4 @@
-"""Work that was delegated to others, and what comes of it."""
+"""Delegated work and its results."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from clawlink.domain.message import TaskAnswer, TaskResponse, TaskUpdate
 from clawlink.errors import BadRequest, ClawLinkError
 from clawlink.protocol.replies import Cancelled, Delegated, TaskView
 
-# A result may overtake the receipt of its task: so many of others' are kept until then.
+# A result may overtake the receipt of its task. This many results of unknown tasks are kept for that.
 _MOST_EARLY = 256
 
 
 class TaskFailed(ClawLinkError):
     """A delegated task ended without a result: ``current`` is failed, rejected, cancelled, expired or returned.
 
-    ``result`` is what was answered in its place, usually a sentence.
+    ``result`` is the answer in its place, usually a sentence.
     """
 
     code = "task_failed"
@@ -34,7 +34,7 @@ class TaskFailed(ClawLinkError):
 
 
 class Delegation(Pending[Any]):
-    """A task that was delegated: ``await`` it, or call ``result(timeout)``, for what comes of it.
+    """A delegated task: ``await`` it, or call ``result(timeout)``, for its result.
 
     Raises TaskFailed if it ends in another way than completed, StillPending if that takes longer than ``timeout``
     seconds. ``receipt`` is the relay's word that it is stored. ``status``, ``progress`` and ``note`` are the latest.
@@ -73,7 +73,7 @@ class Delegation(Pending[Any]):
 
 
 class Open:
-    """A delegation whose end has not come, and whom to tell."""
+    """An unfinished delegation with its listeners."""
 
     def __init__(
         self,
@@ -85,7 +85,8 @@ class Open:
         self.on_progress = on_progress
         self.on_question = on_question
         self.version: int | None = None
-        # How many questions came as messages, and how many are known of: one that was seen in the task comes later too.
+        # The number of questions that came as messages, and the number that are known: a question seen in the task
+        # comes as a message later.
         self.heard = 0
         self.seen = 0
 
@@ -119,7 +120,7 @@ class Matters:
         self._asked: dict[str, int] = {}
 
     def follow(self, task_id: str, opened: Open) -> None:
-        """Tell a delegation what becomes of the task, from what has come before the receipt on."""
+        """Tell a delegation all news of its task, also those that came before the receipt."""
         self._open[task_id] = opened
         for message in self._early.pop(task_id, ()):
             self.hear(message)
@@ -131,7 +132,7 @@ class Matters:
         self._open.clear()
 
     def hear(self, message: TaskResponse | TaskUpdate) -> None:
-        """Take news of a delegated task. What was passed on belongs to none, whatever it says."""
+        """Take news of a delegated task. A response that was passed on belongs to no task."""
         if isinstance(message, TaskResponse) and message.passed_on is True:
             return
         task_id = message.task_id if isinstance(message, TaskUpdate) else message.message_id
@@ -200,7 +201,7 @@ class Matters:
         return question
 
     def drop(self, task_id: str, question: Question) -> None:
-        """Expect it no more."""
+        """Forget the delegation."""
         if self._questions.get(task_id) is question:
             del self._questions[task_id]
 
@@ -216,7 +217,7 @@ class Matters:
             question.answer.set_result(message.content)
 
     def to_ask(self, most: int) -> list[tuple[str, int | None]]:
-        """Return which tasks to ask for, those first that were not asked for longest, with what is known of each."""
+        """Return the tasks to ask for, the longest unasked first, with the known facts of each."""
         ids = sorted({*self._open, *self._questions}, key=lambda id: self._asked.get(id, -1))[:most]
         for id in ids:
             self._asked[id] = next(self._turn)

@@ -1,4 +1,4 @@
-"""The life of a link, in a thread and an event loop of its own: whatever handlers do, it goes on.
+"""The life of a link, in a thread and an event loop of its own, so that no handler stops it.
 
 It registers, connects, and connects again; it shows signs of life, lengthens leases, and in the end drains.
 """
@@ -35,12 +35,12 @@ from clawlink.protocol.replies import Cancelled
 _log = logging.getLogger("clawlink.link")
 
 _HEARTBEAT_SECONDS = 20.0
-# How often it is looked after what is waited for: whether all handlers wait, and what came of tasks long silent.
+# Seconds between two checks of waiting handlers and of tasks that have been silent for long.
 _LOOK_SECONDS = 1.0
 _SILENT_SECONDS = 30.0
 _MOST_ASKED = 16
 _STEP_SECONDS = 5.0
-# All who lost the relay together come back at random moments, within about as long as it was away.
+# Links that lost the relay together come back at random moments, within about the time that it was away.
 _LEAST_PAUSE_SECONDS = 1.0
 _MOST_PAUSE_SECONDS = 15.0
 _FLUSH_SECONDS = 0.02
@@ -49,7 +49,7 @@ _ANEW_SECONDS = 0.3
 
 
 class Engine:
-    """Runs a link once. What others call is safe from any thread; the rest is for the engine's own loop."""
+    """Runs a link once. Public methods are safe from any thread; the others are for the engine's own loop."""
 
     def __init__(self, settings: Settings, home: asyncio.AbstractEventLoop | None) -> None:
         self.started: Future[None] = promise()
@@ -81,7 +81,7 @@ class Engine:
         return Pending(self._submit(self._patiently(call)), what)
 
     def run(self, errand: Errand[Any], what: str) -> Pending[Any]:
-        """Do what takes several calls, and has patience of its own."""
+        """Run an operation of several calls, with a patience of its own."""
         return Pending(self._submit(self._to_its_end(errand, what)), what)
 
     def delegate(self, call: Call[Any], on_progress: Any, on_question: Any) -> Delegation:
@@ -128,7 +128,7 @@ class Engine:
                 self.ended.set_exception(error)
 
     async def _sweep(self) -> None:
-        """End whatever still goes on in this loop."""
+        """End all tasks that still run in this loop."""
         left = asyncio.all_tasks() - {asyncio.current_task()}
         for task in left:
             task.cancel()
@@ -182,7 +182,7 @@ class Engine:
             self.matters.give_up(LinkEnded("the link ended before the task did; it goes on"))
 
     async def _drain(self) -> None:
-        """Begin nothing more, and give what is under way its time."""
+        """Begin nothing more, and give running work its time."""
         self.work.draining = True
         _log.info("ending: handlers under way: %d, waited for up to %g s", self.work.running, self._settings.drain)
         for _ in range(int(self._settings.drain / _FLUSH_SECONDS)):
@@ -229,7 +229,7 @@ class Engine:
                     anew = True
                     await asyncio.sleep(random.random() * _ANEW_SECONDS)
                     continue
-                # It forgets whom it has just registered: that is not to be repeated without a pause.
+                # The relay forgets an agent that it has just registered: do not repeat that without a pause.
                 error = error or RelayUnreachable("the relay has forgotten this agent at once")
             except ClawLinkError as away:
                 error = away
@@ -254,7 +254,7 @@ class Engine:
             return error
         return None
 
-    # -- what is to be done every so often -----------------------------------------------------------------------------
+    # -- regular work --------------------------------------------------------------------------------------------------
 
     async def _tend(self, seconds: float, act: Any) -> None:
         while True:
@@ -274,7 +274,7 @@ class Engine:
     _looked = 0.0
 
     async def _look(self) -> None:
-        """Ask for what is waited for, where no message of it can come, or none has for long."""
+        """Ask for tasks whose news cannot come as a message, or have not come for long."""
         stuck = self.work.room <= 0
         if self.line is None or (not stuck and time.monotonic() - self._looked < _SILENT_SECONDS):
             return
@@ -294,7 +294,7 @@ class Engine:
             if view.status in FINAL:
                 self.work.lose(task_id)
 
-    # -- what is delegated ---------------------------------------------------------------------------------------------
+    # -- delegations ---------------------------------------------------------------------------------------------------
 
     async def _follow(self, delegation: Delegation, receipt: Future[Any], opened: Open) -> None:
         try:
@@ -351,8 +351,8 @@ class Engine:
                     step = steps.send(done)
 
     def _passing(self, error: ClawLinkError) -> ClawLinkError:
-        """Return what an error means to a link, which registers again wherever it is not known."""
-        if not isinstance(error, UnknownAgent) or error.field not in WHO_ASKS:  # else it is whom a call is for
+        """Return the meaning of an error for a link, which registers again if the relay does not know it."""
+        if not isinstance(error, UnknownAgent) or error.field not in WHO_ASKS:  # else about a call's recipient
             return error
         return RelayUnreachable("the relay does not know this agent any more; it is registering again", retry_after=1.0)
 
@@ -369,6 +369,6 @@ class Engine:
                     raise error from refused
                 await asyncio.sleep(pause)
             else:
-                if isinstance(answer, Cancelled):  # the relay does not tell those who did it themselves
+                if isinstance(answer, Cancelled):  # the relay sends no notice to the agent that did it
                     self.matters.cancelled(answer.task_id)
                 return answer

@@ -1,4 +1,4 @@
-"""A message that is held, and what is told of it."""
+"""A held message, and its reports."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Held:
 
     @property
     def receipt(self) -> str:
-        """The receipt that holds it at present."""
+        """The current receipt of the message."""
         return self.claimed.receipt
 
     def renew(self, claimed: Claimed, line: Line) -> None:
@@ -44,12 +44,12 @@ class Held:
         self.renewed.set()
 
     def end(self, status: str | None, why: str | None = None) -> None:
-        """It is over here; what was decided first counts."""
+        """End the message here; the first decision counts."""
         if not self.over.done():
             self.over.set_result((status, why))
 
     def lose(self) -> None:
-        """Nobody waits for it any more."""
+        """Note that no agent waits for the result any more."""
         self.lost = True
         if self.run is not None:
             self.run.cancel()
@@ -81,7 +81,7 @@ def not_json(report: Report) -> str | None:
 
 
 def sentence_of(error: BaseException) -> str:
-    """Return what an exception says; with its name where that alone says too little, as with a missing key."""
+    """Return an exception's sentence, with its name if the sentence alone is too short, as for a missing key."""
     text = str(error)
     if isinstance(error, Exception) and " " in text and not isinstance(error, KeyError):
         return text

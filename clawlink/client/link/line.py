@@ -52,7 +52,7 @@ class SocketLine:
         return self._stream
 
     async def close(self) -> None:
-        """End the connection: what was not acked is due again at once."""
+        """End the connection: unacked messages are due again at once."""
         await self._stream.close()
 
 
@@ -136,7 +136,7 @@ Line = SocketLine | PollLine
 async def connect(
     client: AsyncClient, *, lease: float, credit: int, free: Callable[[], int], freed: asyncio.Event
 ) -> Line:
-    """Open a websocket, or poll where something stands in its way. Raises what ends either, as UnknownAgent."""
+    """Open a websocket, or poll if that is blocked. Raises an error that ends both, such as UnknownAgent."""
     stream = client.stream(lease=lease, credit=credit)
     try:
         await stream.open()

@@ -59,7 +59,7 @@ def _method(make: Callable[..., Call[Any] | Errand[Any]]) -> Callable[..., Any]:
 
 
 class Link:
-    """An agent: handlers for what comes to it, and methods for what it has to say.
+    """An agent: handlers for incoming messages, and methods to send.
 
         link = Link("researcher", capabilities=["search"])
 
@@ -71,16 +71,16 @@ class Link:
         link.run()
 
     Handlers are plain functions, which run in threads, or async ones. Inside ``async with link`` they run in the
-    author's event loop, else in one of the link's own. What a link does for itself goes on in a thread of its own,
-    whatever the handlers do. Methods return a ``Pending``: ``await`` it, or call ``result(timeout)``.
+    author's event loop, else in one of the link's own. The link's own work goes on in a thread of its own, whatever the
+    handlers do. Methods return a ``Pending``: ``await`` it, or call ``result(timeout)``.
 
     ``relay``, ``token`` and ``ca`` (the path of a certificate in PEM) are else taken from CLAWLINK_RELAY,
     CLAWLINK_TOKEN and CLAWLINK_CA. ``concurrency`` handlers run at once; each message is held under a ``lease`` in
     seconds, 5 to 3600, which is lengthened while its handler runs. After ``handler_timeout`` seconds a task is reported
     as failed; without it a handler may take as long as it likes. At the end handlers have ``drain`` seconds. Up to
-    ``outbox_messages`` messages and ``outbox_bytes`` are kept while the relay is away. Who the agent is, its key with
-    it, is kept in the folder ``identities`` (else CLAWLINK_HOME or ~/.clawlink), so that it goes on as the same agent
-    after a restart; with None it is nowhere kept, and each run is a new agent.
+    ``outbox_messages`` messages and ``outbox_bytes`` are kept while the relay is away. The folder ``identities`` (else
+    CLAWLINK_HOME or ~/.clawlink) keeps the agent's identity and key. So it is the same agent after a restart. With None
+    nothing is kept, and each run is a new agent.
     """
 
     def __init__(
@@ -129,9 +129,9 @@ class Link:
     # -- handlers ------------------------------------------------------------------------------------------------------
 
     def on_task(self, handler: F) -> F:
-        """Have this function do the tasks: it is given a ``Task``, and returns the result, any JSON.
+        """Let this function do the tasks: it gets a ``Task``, and returns the result, any JSON.
 
-        What it raises makes the task failed, with the exception's sentence.
+        An exception makes the task failed, with the exception's sentence.
         """
         self._before_it_runs()
         self._settings.handlers.set_task(handler)
@@ -151,10 +151,10 @@ class Link:
     @overload
     def on_broadcast(self, pattern: str = "*") -> Callable[[F], F]: ...
     def on_broadcast(self, pattern: Any = "*") -> Any:
-        """Have this function take broadcasts: ``@link.on_broadcast("build.*")``, or all of them without a pattern.
+        """Let this function take broadcasts: ``@link.on_broadcast("build.*")``, or all of them without a pattern.
 
-        It is given the message, with ``topic``, ``content``, ``tags``, ``from_agent`` and ``from_name``. The agent
-        subscribes to what there is a handler for. If it raises, that is logged, and the news is over.
+        It gets the message, with ``topic``, ``content``, ``tags``, ``from_agent`` and ``from_name``. The agent
+        subscribes only to topics with a handler. The link logs an exception, and the broadcast does not come again.
         """
         self._before_it_runs()
         if callable(pattern):
@@ -167,7 +167,7 @@ class Link:
 
         return add
 
-    # -- what the agent has to say -------------------------------------------------------------------------------------
+    # -- sending -------------------------------------------------------------------------------------------------------
 
     send = Method(calls.send)
     broadcast = Method(calls.broadcast)
@@ -208,10 +208,10 @@ class Link:
         on_progress: Callable[[Delegation], object] | None = None,
         on_question: Callable[[Any], Any] | None = None,
     ) -> Delegation:
-        """Delegate a task, as ``Client.delegate`` does, and return what will hold its result.
+        """Delegate a task, as ``Client.delegate`` does, and return a ``Delegation`` for its result.
 
-        ``on_progress`` is called with the delegation at each report. ``on_question`` is called with what the assignee
-        asks, and returns the answer. Both may be plain or async.
+        ``on_progress`` is called with the delegation at each report. ``on_question`` is called with the assignee's
+        question, and returns the answer. Both may be plain or async.
         """
         engine = self._running()
         call = calls.delegate(
@@ -244,15 +244,15 @@ class Link:
 
     @property
     def transport(self) -> str | None:
-        """How it is connected at present: ``websocket``, ``poll``, or None if it is not."""
+        """The current transport: ``websocket``, ``poll``, or None without a connection."""
         line = None if self._engine is None else self._engine.line
         return None if line is None else line.name
 
     def run(self) -> None:
-        """Be the agent until ``stop`` is called, or the process is told to end by SIGTERM or SIGINT; then drain.
+        """Run the agent until ``stop`` is called, or the process gets SIGTERM or SIGINT; then drain.
 
-        A second signal ends at once. Raises what keeps it from beginning: RelayUnreachable, NotAuthenticated,
-        NameTaken and the like. If nothing catches it, the program ends with its sentence, without a traceback.
+        A second signal ends at once. Raises an error at the start: RelayUnreachable, NotAuthenticated, NameTaken and
+        the like. If nothing catches it, the program ends with its sentence, without a traceback.
         """
         try:
             with self._signals():
@@ -267,7 +267,7 @@ class Link:
             await asyncio.shield(asyncio.wrap_future(self._running().ended))
 
     def stop(self) -> None:
-        """Have it end: what runs is finished, and ``run`` returns. Any thread and any handler may call this."""
+        """End the link: running handlers finish, and ``run`` returns. Any thread and any handler may call this."""
         if self._engine is not None:
             self._engine.stop()
 
@@ -353,7 +353,7 @@ def _have_signals_wake(loop: asyncio.AbstractEventLoop, handler: _Handler | None
     if handler is None:
         return
     for number in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(NotImplementedError):  # on Windows each loop is woken as it is
+        with contextlib.suppress(NotImplementedError):  # on Windows each loop is woken by itself
             loop.add_signal_handler(number, handler, number, None)
             signal.signal(number, handler)
 

@@ -57,10 +57,9 @@ class _Item:
 
 
 class Outbox:
-    """Any thread puts something in; ``pump`` sends it, in the event loop that owns the connection.
+    """Takes calls from any thread; ``pump`` sends them, in the event loop that owns the connection.
 
-    Every call carries an idempotency key from the beginning, so what is sent again after a lost reply does nothing
-    twice.
+    Each call carries an idempotency key from the beginning, so a repeat after a lost reply does nothing twice.
     """
 
     def __init__(self, most: int, most_bytes: int) -> None:
@@ -71,7 +70,7 @@ class Outbox:
         self._waiting: list[_Item] = []
         self._messages = 0
         self._bytes = 0
-        self._under_way: dict[int, bool] = {}  # what is on its way, by number, and whether it goes alone
+        self._under_way: dict[int, bool] = {}  # the calls under way, by number, and whether each goes alone
         self._held_until = 0.0
         self._slow_to = -1  # up to this one they go one at a time
         self._newest = -1
@@ -84,7 +83,7 @@ class Outbox:
         return not self._waiting and not self._under_way
 
     def put(self, call: Call[Any]) -> Future[Any]:
-        """Take a call to be sent, and return what will hold its answer. Raises OutboxFull."""
+        """Take a call to send, and return a ``Pending`` for its answer. Raises OutboxFull."""
         size = len(call.body or b"")
         with self._lock:
             over_bytes = self._messages > 0 and self._bytes + size > self._most_bytes
@@ -102,7 +101,7 @@ class Outbox:
         return self._taken(item)
 
     def put_own(self, make: Callable[[], Call[Any]]) -> Future[Any]:
-        """Take what must not be refused, as the answer to a task; ``make`` makes the call when it is sent."""
+        """Take a call that must not be refused, such as a task's answer; ``make`` makes the call when it is sent."""
         with self._lock:
             item = self._add(make, 0, counted=False)
         return self._taken(item)
@@ -121,7 +120,7 @@ class Outbox:
         return item.future
 
     def close(self, error: ClawLinkError) -> None:
-        """Give up what is still here, and whatever else is put in."""
+        """Give up all calls in the outbox, and all later ones."""
         with self._lock:
             self._closed = error
             given_up, self._waiting = self._waiting, []
@@ -132,7 +131,7 @@ class Outbox:
     # -- in the loop of the connection ---------------------------------------------------------------------------------
 
     async def pump(self, way: Way) -> None:
-        """Send what comes, in order, for as long as the connection lasts; what had no answer by then stays here."""
+        """Send calls in order while the connection lasts; calls without an answer stay here."""
         loop = asyncio.get_running_loop()
         news = asyncio.Event()
 
@@ -189,7 +188,7 @@ class Outbox:
         if item.call is None:
             try:
                 item.call = item.make()
-            except Exception:  # which whoever offers it will meet again, and tell
+            except Exception:  # the next caller meets this error again, and reports it
                 return False
         return way.alone(item.call)
 

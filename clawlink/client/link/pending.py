@@ -19,7 +19,7 @@ _log = logging.getLogger("clawlink.link")
 class Pending(Generic[T]):
     """An answer that the relay or an agent still owes: ``await`` it, or call ``result()`` in a thread.
 
-    It comes whether or not anybody waits. A failure that nobody asks for is logged.
+    It comes whether or not the program waits. A failure is logged if the program never asks for the result.
     """
 
     def __init__(self, future: Future[T], what: str) -> None:
@@ -28,7 +28,7 @@ class Pending(Generic[T]):
         self._asked = False
 
     def result(self, timeout: float | None = None) -> T:
-        """Wait for it, up to ``timeout`` seconds, and return it. Raises StillPending, or what it failed with.
+        """Wait for the answer, up to ``timeout`` seconds, and return it. Raises StillPending, or the failure.
 
         Not in a coroutine: it would hold up the event loop.
         """
@@ -64,7 +64,7 @@ def _unheard(what: str) -> Callable[[Future[Any]], None]:
 
 
 def promise() -> Future[Any]:
-    """Return a future that is filled in by us: who waits for it may stop waiting, but cannot cancel it."""
+    """Return a future that only the link fills in: a waiter may stop waiting, but cannot cancel it."""
     future: Future[Any] = Future()
     future.set_running_or_notify_cancel()
     return future

@@ -1,5 +1,7 @@
-"""Where handlers run: coroutines in the author's event loop, plain functions in threads, and neither where the
-connection lives, which a handler that blocks must not hold up."""
+"""The place of handlers: coroutines run in the author's event loop, plain functions in threads.
+
+Neither runs in the connection's loop, because a blocking handler would hold it up.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +100,7 @@ class Runner:
             except asyncio.CancelledError as error:
                 run.outcome.set_result(Outcome(error=error, stopped=run.cancel_asked))
                 raise
-            except KeyboardInterrupt as error:  # somebody at the terminal, and not the task, wants an end
+            except KeyboardInterrupt as error:  # a person at the terminal, not the task, wants an end
                 run.outcome.set_result(Outcome(error=error, stopped=True))
                 raise
             except BaseException as error:
@@ -152,7 +154,7 @@ class _Threads:
                 work = self._work.get(timeout=_IDLE_SECONDS)
             except Empty:
                 with self._lock:
-                    if self._idle == 0:  # somebody counts on this one
+                    if self._idle == 0:  # a caller depends on this one
                         continue
                     self._idle -= 1
                     return

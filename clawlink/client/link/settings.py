@@ -71,7 +71,7 @@ def _elsewhere(settings: Settings) -> Saved | None:
 
 
 async def register(settings: Settings, client: AsyncClient) -> None:
-    """Register, or resume the agent, and keep who it is: nothing is claimed whose key could not be kept."""
+    """Register or resume the agent, and keep its identity: a name is claimed only if its key can be kept."""
     if settings.identities is None:
         await _register(settings, client)
         return

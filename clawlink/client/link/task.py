@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 class Task:
-    """A task to be done. What the handler returns is its result.
+    """A task to do. The handler's return value is its result.
 
-    ``text`` is what to do, as JSON if it was no text. ``context`` is a dict, or what a client of 1.0.x gave in its
-    place. ``priority`` is low, normal, high or urgent, ``deadline`` a time in UTC or None. ``attempt`` counts how often
-    it was handed out, from 1; ``reported`` is what earlier attempts reported.
+    ``text`` is the task, as JSON if it was no text. ``context`` is a dict, or any value of a client of 1.0.x.
+    ``priority`` is low, normal, high or urgent, ``deadline`` a time in UTC or None. ``attempt`` counts the claims from
+    1; ``reported`` has the reports of earlier attempts.
     """
 
     def __init__(self, message: TaskDelegation, held: Held, work: Work) -> None:
@@ -75,7 +75,10 @@ class Task:
 
 
 class Received:
-    """A plain message. ``content`` is any JSON, ``thread`` what the sender goes by, ``from_agent`` the sender's id."""
+    """A plain message.
+
+    ``content`` is any JSON, ``thread`` the sender's name of the conversation, ``from_agent`` its id.
+    """
 
     def __init__(self, message: PlainMessage, send: Callable[..., Pending[replies.Sent]]) -> None:
         self.message = message

@@ -1,4 +1,4 @@
-"""The messages that are being handled: each once, whatever the connection does meanwhile."""
+"""The messages under handling: each once, also over a broken connection."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ from clawlink.protocol.replies import ResponseSent
 
 _log = logging.getLogger("clawlink.link")
 
-# A repeat of one of so many is known as such.
+# The link knows repeats among this many messages.
 _MOST_HANDLED = 10_000
-# Plain functions that did not end in time go on in their threads: with so many of them no new one is begun.
+# Plain functions that did not end in time go on in their threads. With this many of them no new one begins.
 _MOST_HUNG = 64
 # Messages held over a lost connection come again over the next, soon after it is there.
 _AGAIN_SECONDS = 5.0
 _FIRST_RETRY_SECONDS = 1.0
 _MOST_RETRY_SECONDS = 60.0
-# Errors that mean: the task is another agent's now, or nobody's.
+# Errors that mean: the task now belongs to another agent, or to none.
 _NOT_OURS = (LeaseLost, NotAllowed, WrongState, NotFound)
 
 
@@ -96,7 +96,7 @@ class Work:
         """How many handlers are under way, or their results are."""
         return sum(held.run is not None for held in self.held.values())
 
-    # -- what comes ----------------------------------------------------------------------------------------------------
+    # -- incoming messages ---------------------------------------------------------------------------------------------
 
     def take(self, claimed: Claimed, line: Line) -> None:
         """Handle a message, unless it was handled already or is being handled."""
@@ -112,7 +112,7 @@ class Work:
             self._note(claimed, line)
 
     def _note(self, claimed: Claimed, line: Line) -> None:
-        """Take what no handler is for."""
+        """Take a message without a handler."""
         message = claimed.message
         if isinstance(message, TaskDelegation):
             _log.warning("a task from %r is rejected: there is no handler for tasks", message.from_name)
@@ -132,7 +132,7 @@ class Work:
         self._begin(self._ack(claimed.receipt))
 
     def lose(self, task_id: str) -> None:
-        """A task is no longer ours to do."""
+        """Note that a task is no longer this agent's."""
         if task_id in self.held:
             self.held[task_id].lose()
 
@@ -179,7 +179,7 @@ class Work:
         return outcome
 
     def _verdict(self, held: Held, outcome: Outcome) -> tuple[str | None, Any]:
-        """Return the final state of a task and its result; None if it is for somebody else to say."""
+        """Return the final state of a task and its result; None if this agent may not decide it."""
         if outcome.stopped or held.lost:
             return None, None
         if outcome.error is not None:
@@ -234,16 +234,16 @@ class Work:
             await self._ack(held.receipt)
         self._forget(held)
 
-    # -- what is told of tasks -----------------------------------------------------------------------------------------
+    # -- reports on tasks ----------------------------------------------------------------------------------------------
 
     def report(self, held: Held, **fields: Any) -> Future[ResponseSent]:
-        """Report on a task. Raises BadRequest for what makes no report."""
+        """Report on a task. Raises BadRequest for an invalid report."""
         report = self._checked(held, **fields)
         sent = self._outbox.put_own(report.call)
         return asyncio.run_coroutine_threadsafe(self._deliver(held, report, sent), self._loop)
 
     def ask(self, held: Held, question: Any) -> Future[Any]:
-        """Ask the requester of a task, and return what will hold the answer."""
+        """Ask the requester of a task, and return a ``Pending`` for the answer."""
         report = self._checked(held, status="input_required", result=question)
         return asyncio.run_coroutine_threadsafe(self._ask(held, report), self._loop)
 
@@ -292,7 +292,7 @@ class Work:
             alarm.cancel()
         return held.receipt != receipt
 
-    # -- what settles messages -----------------------------------------------------------------------------------------
+    # -- settling ------------------------------------------------------------------------------------------------------
 
     async def _ack(self, receipt: str) -> None:
         """Acknowledge. If that fails, the message comes again and is known."""
@@ -306,7 +306,7 @@ class Work:
                 await self.line.perform(calls.nack(self._me, [held.receipt], delay=delay))
 
     async def extend(self, seconds: float) -> None:
-        """Lengthen the leases of all that is held. What is lost is not to be done any more."""
+        """Lengthen the leases of all held messages. Stop the work on lost ones."""
         by_receipt = {held.receipt: held for held in self.held.values() if not held.lost}
         if not by_receipt or self.line is None:
             return
@@ -338,7 +338,7 @@ class Work:
             _log.error("a defect of the link", exc_info=task.exception())
 
     async def close(self) -> None:
-        """Stop the handlers that can be stopped, and give back what was not finished."""
+        """Stop the handlers that can be stopped, and give unfinished messages back."""
         left = list(self.held.values())
         for held in left:
             if held.run is not None:

@@ -1,7 +1,7 @@
 """registry.json: what is known of all events, as ``{"events": {id: {...}}}``.
 
-It is written with one event a line, so that a change costs little however many there are, and any program that reads
-JSON reads it. What another program wrote in any form of JSON is read, and of a torn file what is whole.
+It has one event a line, so that a change costs little for any number of events. Any program that reads JSON reads it.
+What another program wrote in any form of JSON is read, and of a torn file what is whole.
 """
 
 from __future__ import annotations
