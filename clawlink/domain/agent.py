@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from clawlink.domain import looks
 from clawlink.domain.limits import Limits
 from clawlink.domain.record import text_bytes
-from clawlink.domain.shares import Origin
+from clawlink.domain.shares import Origin, holder
 
 # The bytes that an agent takes beside its texts, with its listing, and those of a held name, measured.
 _RECORD_BYTES = 520
@@ -68,7 +68,7 @@ class Agent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     @property
     def origin(self) -> Origin:
         """The address and the agent that it counts for."""
-        return Origin(self.address, self.id)
+        return Origin(self.address, holder(self.id, self.key_hash))
 
     @property
     def index_keys(self) -> tuple[str, ...]:

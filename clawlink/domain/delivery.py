@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from clawlink.domain.agent import Agent, is_same
 from clawlink.domain.pool import is_pool
 from clawlink.domain.record import SETTLED, text_bytes
-from clawlink.domain.shares import Origin
+from clawlink.domain.shares import Origin, holder
 from clawlink.errors import LeaseLost
 
 
@@ -102,7 +102,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     @property
     def origin(self) -> Origin:
         """The address and the agent that it counts for."""
-        return Origin(self.address, self.sender)
+        return Origin(self.address, holder(self.sender, self.sender_key))
 
     @property
     def index_keys(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from clawlink.domain import shares
 from clawlink.domain.agent import Agent, is_same
 from clawlink.domain.readers import Access, Party, admitting
 from clawlink.domain.record import SETTLED, text_bytes
@@ -79,11 +80,12 @@ class Lock(msgspec.Struct, frozen=True, gc=False):
 class SharedFile(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A shared file: its versions, the newest first. The key is its home and its id.
 
-    ``revision`` is the version number that users see: 1, 2, 3 .... It goes on counting over a deletion, so that an old
-    number never matches a new file. It is 0 if there is only a lock. Without versions there is no file. ``ends_at`` is
-    the time of the janitor's look. A file is gone from the moment when its time to live is over. ``access`` is None if
-    everyone may see it. The remains of a file for readers are for its readers, too. ``counts_for`` is the last writer,
-    or the holder of a lock without a file; ``address`` is its address.
+    ``revision`` counts what users call the version: 1, 2, 3 ... and goes on counting over a deletion, so that an old
+    version number never matches a new file; it is 0 where there is no more than a lock. Without versions the file is
+    not there. ``ends_at`` is when the janitor looks: a file whose time to live is over is gone from that moment.
+    ``access`` is None if everyone may see it. What is left of a file for readers is for its readers, too.
+    ``counts_for`` is the last writer, or the holder of the lock where there is no more, as a holder of shares;
+    ``address`` is its address.
     """
 
     id: str
@@ -371,7 +373,7 @@ def put(
         lock=lock,
         ends_at=None if ttl is None else now + ttl,
         access=access,
-        counts_for=editor,
+        counts_for=shares.holder(editor, editor_key),
         address=address,
     )
 
@@ -420,7 +422,10 @@ def take_lock(
     """Return the file, or a marker where there is none, with the lock. Raises nothing: see ``require_unlocked``."""
     lock = Lock(holder, until, note, holder_key, now)
     if file is None:
-        return SharedFile(id=key, version=1, revision=0, lock=lock, ends_at=until, counts_for=holder, address=address)
+        counts_for = shares.holder(holder, holder_key)
+        return SharedFile(
+            id=key, version=1, revision=0, lock=lock, ends_at=until, counts_for=counts_for, address=address
+        )
     if present(file, now) is None:
         return _marker(file, revision=file.revision, lock=lock, until=max(now + keep, until))
     return msgspec.structs.replace(file, version=file.version + 1, lock=lock)

@@ -35,10 +35,18 @@ class Level(str, Enum):
 
 
 class Origin(NamedTuple):
-    """The address, None if that is not known, and the agent that a record counts for."""
+    """The address, None if that is not known, and the agent that a record counts for, as ``holder`` names it."""
 
     address: str | None
     agent: str
+
+
+def holder(agent_id: str, key_hash: str | None) -> str:
+    """Return the name of an agent as a holder of shares: its key's hash, so that no later bearer of its id has it.
+
+    Agents without a key are told apart by their ids alone.
+    """
+    return key_hash or agent_id
 
 
 class Used(NamedTuple):

@@ -22,7 +22,7 @@ from clawlink.domain.delivery import Delivery, by_lender
 from clawlink.domain.limits import MAX_HISTORY, MAX_HISTORY_BYTES
 from clawlink.domain.pool import is_pool
 from clawlink.domain.record import SETTLED
-from clawlink.domain.shares import Origin
+from clawlink.domain.shares import Origin, holder
 from clawlink.errors import BadRequest, LeaseLost, NotAllowed, WrongState
 
 
@@ -163,7 +163,7 @@ class Task(msgspec.Struct, frozen=True, gc=False):
     @property
     def origin(self) -> Origin:
         """The address and the agent that it counts for."""
-        return Origin(self.address, self.requester)
+        return Origin(self.address, holder(self.requester, self.requester_key))
 
     @property
     def index_keys(self) -> tuple[str, ...]:

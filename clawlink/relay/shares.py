@@ -89,14 +89,12 @@ class FairShares:
         what: str,
         then: str,
         retry_after: float | None = None,
-        named: str | None = None,
     ) -> None:
         """Refuse a piece that would pass a limit, or a share of it. Raises ``error``.
 
         ``held`` tells what they have, and is asked only if a limit is near; ``records`` is how many there are of all.
         What is not ``fair`` has no share: it may come until all have as much as they may hold together. The sentence
-        is "{holds} 95 of 100 {what}, 81 of them from agent X, and its fair share is 81 at this moment; {then}". For X
-        it says ``named``, if that is given.
+        is "{holds} 95 of 100 {what}, 71 of them from you, and your fair share is 71 at this moment; {then}".
         """
         if not self._contended(count, bytes, records):
             return
@@ -113,8 +111,7 @@ class FairShares:
                 over = self._over(limit, used, limit.size)
             if over is not None:
                 raise error(
-                    f"{holds} {limit.used} of {int(limit.limit)} {unit}"
-                    f"{_why(over, limit, named or origin.agent)}; {then}",
+                    f"{holds} {limit.used} of {int(limit.limit)} {unit}{_why(over, limit)}; {then}",
                     limit=over.most,
                     actual=over.used + limit.size,
                     retry_after=retry_after,
@@ -139,13 +136,13 @@ class FairShares:
         )
 
 
-def _why(over: Share, limit: Limit, agent: str) -> str:
+def _why(over: Share, limit: Limit) -> str:
     """Say, after how much of a limit is used, why no more comes."""
     if over.level is Level.ALL:
         why = "" if over.most == int(limit.limit) else f", and no more than {over.most} fit"
     else:
-        whose = f"agent {agent}" if over.level is Level.AGENT else "your address"
-        why = f", {over.used} of them from {whose}, and its fair share is {over.most} at this moment"
+        whose, its = ("you", "your") if over.level is Level.AGENT else ("your address", "its")
+        why = f", {over.used} of them from {whose}, and {its} fair share is {over.most} at this moment"
     return why if limit.size == 1 else f"{why}, and this needs {limit.size} more"
 
 

@@ -201,8 +201,8 @@ class Uploads:
         under_way = [upload for upload in self._by_id.values() if upload.written is None]
 
         async def held() -> Held:
-            owners = [upload.owner for upload in under_way if upload.address == owner.address]
-            return Usage(len(owners), 0), Usage(owners.count(owner.id), 0)
+            origins = [upload.intake.origin for upload in under_way if upload.address == owner.address]
+            return Usage(len(origins), 0), Usage(origins.count(owner.origin), 0)
 
         await self._core.shares.require(
             StorageFull,

@@ -56,7 +56,7 @@ async def test_one_agent_does_not_fill_a_mailbox_by_number() -> None:
     assert isinstance(refusal, MailboxFull)
     assert refusal.current == {"share_of": "agent", "used": taken}
     assert (refusal.limit, refusal.actual) == (taken, taken + 1)
-    assert "bad/a" in refusal.message
+    assert "143 of them from you" in refusal.message
     assert "try again" in refusal.message
     for n in range(10):  # however often it is tried, others get in
         with pytest.raises(MailboxFull):
@@ -136,6 +136,25 @@ async def test_what_becomes_of_a_task_reaches_a_mailbox_that_others_have_filled(
         if isinstance(m, TaskResponse | TaskUpdate)
     }
     assert {(answered, "completed"), (late, "expired"), (going, "in_progress"), (left, "returned")} <= told
+
+
+async def test_what_an_agent_leaves_behind_does_not_count_for_the_next_of_its_id() -> None:
+    scene = Crowd(max_mailbox_messages=100, max_files=100, max_uploads=50, rate_files=0.0, rate_address=0.0, **FAST)
+    await scene.join("home/victim")
+
+    async def claim(key: str) -> None:
+        ask = requests.Register(agent_id="home/a", name="a", claim=True)
+        await scene.relay.agents.register(ask, machine="here", agent_key=key, address="home")
+        scene.keys["home/a"] = key
+
+    await claim("1" * 40)
+    await scene.flood("home/a", "home/victim")
+    await taken_of(lambda n: write(scene, "home/a", f"a{n}", 1))
+    await scene.leave("home/a")
+    await claim("2" * 40)
+    for n in range(5):
+        await scene.send("home/a", "home/victim", n)
+        await write(scene, "home/a", f"b{n}", 1)
 
 
 async def test_ten_agents_of_a_machine_fill_its_share_together() -> None:

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from clawlink.domain.devices import is_device
 from clawlink.domain.record import text_bytes
-from clawlink.domain.shares import Origin
+from clawlink.domain.shares import Origin, holder
 from clawlink.errors import BadRequest, UnknownEvent, WrongState
 
 ALIAS = "s"
@@ -121,7 +121,7 @@ class Pointer(Struct, frozen=True, kw_only=True, gc=False):
     @property
     def origin(self) -> Origin:
         """The address and the agent that it counts for."""
-        return Origin(self.address, self.event.sender)
+        return Origin(self.address, holder(self.event.sender, self.sender_key))
 
     @property
     def index_keys(self) -> tuple[str, ...]:

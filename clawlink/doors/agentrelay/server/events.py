@@ -139,7 +139,7 @@ class Events:
             if old.made_by != made_by or not _is_sender(sender, old):
                 raise rules.in_use(event.id, old.event.id)
             return old, False
-        await self._require_room(sender.origin, len(data), count=1)
+        await self._require_room(sender.origin, sender.id, len(data), count=1)
         pointer = Pointer(
             id=id,
             version=1,
@@ -168,7 +168,7 @@ class Events:
         except UnknownAgent:
             return None
 
-    async def _require_room(self, origin: Origin, growth: int, *, count: int = 0) -> None:
+    async def _require_room(self, origin: Origin, sender_id: str, growth: int, *, count: int = 0) -> None:
         """Refuse an event, or more contents of one, beyond a limit or a share of it. Raises RelayFull, StorageFull."""
         if count:
             used = await self._core.store.usage(Pointer, KNOWN)
@@ -179,7 +179,7 @@ class Events:
         try:
             await self._require_share(origin, growth, count)
         except (RelayFull, StorageFull):
-            sent = await self._core.store.first(Pointer, rules.sent_by(origin.agent), _SLICE)
+            sent = await self._core.store.first(Pointer, rules.sent_by(sender_id), _SLICE)
             over = [pointer for pointer in sent if not pointer.event.present]
             if not over:
                 raise
@@ -297,7 +297,7 @@ class Events:
         content = _content(pointer) if pointer.event.present else {}
         data = _encode({**content, **updates})
         _require_body(len(data), core.limits.max_body_bytes)
-        await self._require_room(pointer.origin, len(data) - len(pointer.content))
+        await self._require_room(pointer.origin, pointer.event.sender, len(data) - len(pointer.content))
         new = rules.changed(pointer, event, content=data, read_by=None, ends_at=_end(event, now))
         await core.commit(new.home, Put(new))
         return _updated(new)
