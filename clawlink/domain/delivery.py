@@ -113,8 +113,10 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
         if self.is_task and not self.has_record:
             if self.attempts:
                 asked = " asked delivered " + self.sender
-                if self.holder is None or is_pool(self.mailbox):
-                    return (self.holder or self.mailbox, asked)
+                if self.holder is None:
+                    return (self.mailbox, asked)
+                if is_pool(self.mailbox):
+                    return (self.holder, asked, by_claimant(self.holder))
                 return (self.holder, asked, by_lender(self.mailbox))
             return (self.mailbox, " asked queued " + self.sender)
         if self.state is PENDING:
@@ -155,6 +157,11 @@ def by_dead(mailbox: str) -> str:
 def by_lender(mailbox: str) -> str:
     """Return the index key of open tasks of a mailbox that another agent of its agent's name has claimed."""
     return " lent " + mailbox
+
+
+def by_claimant(agent_id: str) -> str:
+    """Return the index key of the open tasks that an agent has claimed from pools. They are not given to it by name."""
+    return " claimed " + agent_id
 
 
 def by_merge(mailbox: str, merge: str) -> str:

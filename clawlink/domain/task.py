@@ -18,7 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from clawlink.domain.agent import Agent, is_same
-from clawlink.domain.delivery import Delivery, by_lender
+from clawlink.domain.delivery import Delivery, by_claimant, by_lender
 from clawlink.domain.limits import MAX_HISTORY, MAX_HISTORY_BYTES
 from clawlink.domain.pool import is_pool
 from clawlink.domain.record import SETTLED
@@ -171,8 +171,10 @@ class Task(msgspec.Struct, frozen=True, gc=False):
         state, assignee = self.state, self.assignee
         asked = by_requester(self.requester, state)
         if self.finished_at is None:
-            if assignee is None or assignee == self.mailbox or self.pooled:
-                return (assignee or self.mailbox, asked)
+            if assignee is None or assignee == self.mailbox:
+                return (self.mailbox, asked)
+            if self.pooled:
+                return (assignee, asked, by_claimant(assignee))
             return (assignee, asked, by_lender(self.mailbox))
         return (SETTLED, asked) if assignee is None else (SETTLED, asked, by_assignee(assignee, state))
 

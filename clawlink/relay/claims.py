@@ -11,7 +11,7 @@ from typing import Any
 from clawlink.domain import delivery as rules
 from clawlink.domain import task as task_rules
 from clawlink.domain.agent import Agent
-from clawlink.domain.delivery import PENDING, Delivery, State
+from clawlink.domain.delivery import PENDING, Delivery, State, by_claimant
 from clawlink.domain.limits import MAX_REPLY_BYTES
 from clawlink.domain.pool import Pool
 from clawlink.domain.task import Event, Task
@@ -57,8 +57,8 @@ class Claims:
         return Reader(self._core, self._pools, self, agent, signal)
 
     async def full(self, agent_id: str) -> bool:
-        """Tell whether the agent has so many open tasks, or bytes of them, that it is given no more from pools."""
-        store, limits, key = self._core.store, self._core.limits, task_rules.by_owner(agent_id)
+        """Tell whether the agent has so many open tasks from pools, or bytes of them, that it is given no more."""
+        store, limits, key = self._core.store, self._core.limits, by_claimant(agent_id)
         known, alone = await store.usage(Task, key), await store.usage(Delivery, key)
         return (
             known.count + alone.count >= limits.max_open_tasks or known.bytes + alone.bytes >= limits.max_mailbox_bytes

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from clawlink.domain import chain as chain_rules
 from clawlink.domain.agent import Agent
-from clawlink.domain.delivery import Delivery, by
+from clawlink.domain.delivery import Delivery, by, by_claimant
 from clawlink.domain.message import TaskDelegation, attached, decode, encode, says_the_same
 from clawlink.domain.pool import Pool, pool_for
 from clawlink.domain.task import Task, by_owner, carried, is_requester, is_worker
@@ -26,7 +26,7 @@ from clawlink.relay.grants import Grants
 from clawlink.relay.ids import derived, derived_anew
 from clawlink.relay.mailbox import Mailbox, owner
 from clawlink.relay.pools import Pools
-from clawlink.relay.shares import Limit
+from clawlink.relay.shares import Held, Limit, less
 from clawlink.relay.task_reads import read_task
 from clawlink.relay.upkeep import capabilities_of, pool_of
 from clawlink.store.base import Absent, Conflict
@@ -239,11 +239,21 @@ class Delegations:
         count, held = known.count + alone.count, known.bytes + alone.bytes
         if count <= self._calm.records and held + size <= self._calm.size:
             return
+        claimed = by_claimant(mailbox)  # what the agent took from pools itself leaves room for what it is given
+        taken = [await store.usage(Task, claimed), await store.usage(Delivery, claimed)]
+        count, held = count - sum(u.count for u in taken), held - sum(u.bytes for u in taken)
         limits, shares = self._core.limits, self._core.shares
+
+        async def theirs() -> Held:
+            return less(
+                await shares.under(new.origin, (Task, key), (Delivery, key)),
+                await shares.under(new.origin, (Task, claimed), (Delivery, claimed)),
+            )
+
         await shares.require(
             MailboxFull,
             new.origin,
-            lambda: shares.under(new.origin, (Task, key), (Delivery, key)),
+            theirs,
             count=Limit(limits.max_open_tasks, count, 1),
             bytes=Limit(limits.max_mailbox_bytes, held, size),
             holds=f"{owner(mailbox)} has",

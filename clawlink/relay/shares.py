@@ -136,6 +136,14 @@ class FairShares:
         )
 
 
+def less(all: Held, part: Held) -> Held:
+    """Return what an origin holds without a part of it. Indexes may lag, so nothing is below 0."""
+    address, agent = (
+        Usage(max(a.count - b.count, 0), max(a.bytes - b.bytes, 0)) for a, b in zip(all, part, strict=True)
+    )
+    return address, agent
+
+
 def _why(over: Share, limit: Limit) -> str:
     """Say, after how much of a limit is used, why no more comes."""
     if over.level is Level.ALL:

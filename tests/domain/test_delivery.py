@@ -454,7 +454,7 @@ def test_a_notice_whose_lease_was_undone_is_unread_again() -> None:
         (a_task(), ("mia", " asked queued otto")),
         (leased_task(), ("mia", " asked delivered otto")),
         (acked_task(), ("mia", " asked delivered otto")),
-        (leased_task(a_task(" pool 1"), by="eve"), ("eve", " asked delivered otto")),
+        (leased_task(a_task(" pool 1"), by="eve"), ("eve", " asked delivered otto", " claimed eve")),
         (rules.release(leased_task(a_task(" pool 1")), receipt="r1", now=NOW), (" pool 1", " asked queued otto")),
         (leased_task(alone=False), ()),
         (rules.take_back(acked_task(), now=NOW, keep_receipt=True), ()),

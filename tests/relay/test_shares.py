@@ -246,6 +246,31 @@ async def test_open_tasks_of_an_agent_are_shared() -> None:
         await scene.delegate("bad/a", to_agent="home/work")
 
 
+async def test_what_an_agent_claims_from_pools_takes_no_room_from_what_it_is_given_by_name() -> None:
+    scene = Crowd(max_open_tasks=20, **FAST)
+    await scene.join("home/req", "bad/a")
+    ask = requests.Register(agent_id="home/work", name="home/work", capabilities=["go"])
+    await scene.relay.agents.register(ask, machine="here", agent_key=None, address="home")
+
+    async def claim() -> None:
+        await scene.relay.settling.ack("home/work", await scene.claim("home/work", lease=3600.0))
+
+    for _ in range(12):
+        await scene.delegate("home/req", capability="go")
+        await claim()
+    for _ in range(14):
+        await scene.delegate("home/req", to_agent="home/work")
+        await claim()
+    taken, _ = await taken_of(lambda n: scene.delegate("bad/a", to_agent="home/work"))
+    assert taken >= 1
+    await claim()
+    for n in range(8):  # and the other way round
+        await scene.delegate("home/req", capability="go")
+        assert len(await scene.claim("home/work")) == 1, n
+    await scene.delegate("home/req", capability="go")
+    assert await scene.claim("home/work") == []
+
+
 async def test_one_agent_does_not_open_all_pools() -> None:
     scene = Crowd(max_pools=10, **FAST)
     await scene.join("bad/a", "good/b")
