@@ -134,7 +134,7 @@ def _explained(error: ClawLinkError, ctx: Context | None) -> ClawLinkError:
     if isinstance(error, NotAllowed) and error.field == "claim" and ctx is not None and "no_claim" in ctx.args:
         # The relay names a field of the request; the flag has another name.
         return NotAllowed("this relay takes only agents that hold a key: leave out --no-claim", field="claim")
-    if isinstance(error, VersionConflict | FileLocked) and ctx is not None and f"--{error.field}" not in error.message:
+    if isinstance(error, VersionConflict | FileLocked) and ctx is not None:
         return _with_flag(error, ctx)
     if isinstance(error, RelayUnreachable) and ctx is not None and ctx.nobody_nearby:
         return RelayUnreachable(f"{error.message}; nor does one announce itself on the local network")
@@ -152,12 +152,16 @@ def _explained(error: ClawLinkError, ctx: Context | None) -> ClawLinkError:
     )
 
 
+# The arguments that the relay calls by the header of a request.
+_ARGUMENTS = {"If-Match": "if_version", "If-None-Match": "if_version", "ClawLink-Force": "force"}
+
+
 def _with_flag(error: VersionConflict | FileLocked, ctx: Context) -> ClawLinkError:
     """Name the flag that the relay calls by the field of a request, if the command has it."""
-    if error.field is None or error.field not in ctx.args:
+    argument = _ARGUMENTS.get(error.field or "", error.field)
+    if argument is None or argument not in ctx.args or (flag := "--" + argument.replace("_", "-")) in error.message:
         return error
-    flag = "--" + error.field.replace("_", "-")
-    value = f" {error.current}" if error.field == "if_version" and isinstance(error.current, int) else ""
+    value = f" {error.current}" if argument == "if_version" and isinstance(error.current, int) else ""
     return type(error)(
         f"{error.message} ({flag}{value})", field=error.field, retry_after=error.retry_after, current=error.current
     )

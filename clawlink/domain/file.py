@@ -148,10 +148,14 @@ def by_reader(agent_id: str) -> str:
 
 
 class Expected(msgspec.Struct, frozen=True, gc=False):
-    """At which versions a file may be for a write to happen; version 0 is that there is no file."""
+    """At which versions a file may be for a write to happen; version 0 is that there is no file.
+
+    ``field`` is the header that says so.
+    """
 
     among: frozenset[int] | None = None  # None: every version
     but: frozenset[int] = frozenset()
+    field: str = "If-Match"
 
     def fits(self, revision: int) -> bool:
         """Return True if the write may happen at this version."""
@@ -213,26 +217,36 @@ def require_revision(key: str, file: SharedFile | None, expected: Expected | int
         return
     revision = revision_of(file, now)
     fits = expected.fits(revision) if isinstance(expected, Expected) else expected == revision
-    if not fits:
-        wanted = f", not {expected}" if isinstance(expected, int) else ", and this write asked for another"
-        raise VersionConflict(
-            f"file {key!r} is at version {revision}{wanted}; read it, merge, and write with if_version {revision}",
-            field="if_version",
-            current=revision,
-        )
+    if fits:
+        return
+    if isinstance(expected, Expected):
+        field = expected.field
+        wanted = f"and {field} asks for {'none' if expected.among == frozenset({0}) else 'another'}"
+        anew = f'If-Match: "{revision}"' if revision else "If-None-Match: *"
+    else:
+        field, wanted, anew = "if_version", f"not {expected}", f"if_version {revision}"
+    if revision:
+        text = f"file {key!r} is at version {revision}, {wanted}; read it, merge, and write with {anew}"
+    else:
+        text = f"there is no file {key!r}, and {field} asks for a version of it; to make the file write with {anew}"
+    raise VersionConflict(text, field=field, current=revision)
 
 
-def require_unlocked(key: str, file: SharedFile | None, editor: Agent, now: float, *, force: bool, shown: Any) -> None:
-    """Refuse a write while another agent holds the lock, unless it is forced. ``shown`` makes the lock readable."""
+def lock_of_others(file: SharedFile | None, editor: Agent, now: float) -> Lock | None:
+    """Return the lock that keeps an agent from writing."""
     lock = locked(file, now)
-    if lock is not None and not lock.is_of(editor) and not force:
-        raise FileLocked(
-            f"file {key!r} is locked by {lock.holder} for {lock.until - now:.0f} s more"
-            f"{f' ({lock.note})' if lock.note else ''}; wait until it ends, ask its holder, or use force",
-            field="force",
-            retry_after=lock.until - now,
-            current=shown(lock),
-        )
+    return None if lock is None or lock.is_of(editor) else lock
+
+
+def refusal_of_lock(key: str, lock: Lock, holder: str, now: float, *, shown: Any) -> FileLocked:
+    """Return the refusal of a write while another agent holds the lock. ``holder`` is the name of that agent."""
+    return FileLocked(
+        f"file {key!r} is locked by {holder} for {lock.until - now:.0f} s more"
+        f"{f' ({lock.note})' if lock.note else ''}; wait until it ends, ask its holder, or force it",
+        field="force",
+        retry_after=lock.until - now,
+        current=shown,
+    )
 
 
 def hidden(file: SharedFile | None, agent: Agent | None) -> bool:
@@ -279,8 +293,7 @@ def access_after(
         after = admitting(editor, asked)
     if before is not None and not before.owner.is_(editor) and not _same(before, after):
         raise NotAllowed(
-            f"only its owner, {before.owner.agent_id}, may change the readers of {key!r}; leave readers out, and they "
-            "stay as they are",
+            f"only its owner may change the readers of {key!r}; leave the readers out, and they stay as they are",
             field="readers",
         )
     return after

@@ -450,7 +450,7 @@ def require_owner(t: Task, by: str, receipt: str | None) -> None:
         raise not_yours(t)
     if receipt is not None and receipt != t.receipt:
         raise LeaseLost(
-            f"task {t.id} is held under a newer receipt than this: it was taken back and handed out again",
+            f"task {t.id} is held under another receipt: it was taken back and handed out again, or this one is wrong",
             field="receipt",
             current=t.state.value,
         )

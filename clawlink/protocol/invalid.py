@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import re
+import typing
+from collections.abc import Mapping
+from enum import EnumMeta
+from functools import cache
+from typing import Any, Literal
 
 import msgspec
 
@@ -40,8 +45,11 @@ _BOUNDS = {
 _MEANINGS = {repr(pattern): meaning for pattern, meaning in PATTERNS.items()}
 
 
-def bad_field(error: msgspec.ValidationError) -> BadRequest:
-    """Return the refusal of a field, with its name, its type and the given value."""
+def bad_field(error: msgspec.ValidationError, kind: Any = None, texts: Mapping[str, str] | None = None) -> BadRequest:
+    """Return the refusal of a field, with its name, its type and the given value.
+
+    ``kind`` is the struct that was asked for, and ``texts`` are the parameters of a query, which are all strings.
+    """
     text = str(error)
     path = _PATH.search(text)
     said = _PATH.sub("", text)
@@ -55,7 +63,29 @@ def bad_field(error: msgspec.ValidationError) -> BadRequest:
     if words is None or (path and "key` in" in path[0]):
         # An unknown form, or a fault in the name of an entry instead of its value.
         return BadRequest(f"{said[0].lower()}{said[1:]}" + (f" (field {name})" if name else ""), field=name or None)
+    if (allowed := _choices(kind, name)) and (found := _CHOICE.fullmatch(said)):
+        words = f"must be {' or '.join(filter(None, (', '.join(allowed[:-1]), allowed[-1])))}, not {found[1]}"
+    elif name and texts is not None and name in texts and words.endswith(", not a string"):
+        words = f"{words.removesuffix('a string')}{texts[name][:64]!r}"
     return BadRequest(f"{name or 'what was sent'} {words}", field=name or None, limit=limit)
+
+
+@cache
+def _choices(kind: Any, name: str | None) -> tuple[str, ...]:
+    """Return the words that a field of a struct takes; none if it takes others."""
+    if kind is None:
+        return ()
+    fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
+    return tuple(_words(fields.get(name or "")))
+
+
+def _words(kind: Any) -> list[str]:
+    if isinstance(kind, EnumMeta):
+        members: Mapping[str, Any] = kind.__members__
+        return [str(member.value) for member in members.values()]
+    if typing.get_origin(kind) is Literal:
+        return [str(word) for word in typing.get_args(kind)]
+    return [word for part in typing.get_args(kind) for word in _words(part)]
 
 
 def _in_words(said: str) -> tuple[str | None, float | None]:

@@ -26,15 +26,29 @@ def read_json(body: bytes, kind: type[T]) -> T:
     return ask
 
 
+def why_no_json(what: str, sent: bytes | str, error: Exception) -> str:
+    """Say why a body or a frame is no JSON."""
+    body = sent.encode("utf-8", "replace") if isinstance(sent, str) else sent
+    said, end = str(error), body.rstrip()[-1:]
+    if not end:
+        return f"{what} is empty; send an object as JSON"
+    # The parser reads an escape of a high surrogate together with the next one, also if there is none.
+    if "surrogate" in said or ("truncated" in said and end in (b"}", b"]", b'"') and b"\\ud" in body.lower()):
+        return f"{what} has half of a surrogate pair (\\ud800 to \\udfff), which is no character; send both or none"
+    if "truncated" in said:
+        return f"{what} ends before its JSON does; send all of it"
+    return f"{what} is not JSON in UTF-8: {said}"
+
+
 def _read_again(body: bytes, kind: type[T], error: msgspec.ValidationError) -> T:
     """Read a body that was refused once more, without its nulls: few bodies have any."""
     try:
         fields = msgspec.json.decode(body)
     except msgspec.ValidationError:  # a number out of range, which the first reading has named
-        raise bad_field(error) from None
+        raise bad_field(error, kind) from None
     left = without_nulls(fields, kind) if isinstance(fields, dict) else fields
     if left == fields:
-        raise bad_field(error) from None
+        raise bad_field(error, kind) from None
     return read_fields(left, kind)
 
 
@@ -43,7 +57,7 @@ def read_fields(fields: dict[str, Any], kind: type[T]) -> T:
     try:
         return msgspec.convert(without_nulls(fields, kind), kind)
     except msgspec.ValidationError as error:
-        raise bad_field(error) from None
+        raise bad_field(error, kind) from None
 
 
 def without_nulls(fields: dict[str, Any], kind: type[Any]) -> dict[str, Any]:

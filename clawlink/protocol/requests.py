@@ -19,7 +19,9 @@ from clawlink.domain.message import Priority as MessagePriority
 _ONE_LINE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]*$(?!\n)"
 _ONE_WORD = r"^(?!\.{1,2}$)[^\x00-\x20\x7f-\x9f\u2028\u2029]+$(?!\n)"
 _TOPICS = r"^(\*|[^*\x00-\x1f\x7f-\x9f\u2028\u2029]+(\.\*)?)$(?!\n)"
+_DIGEST = "^[0-9a-f]{64}$"
 PATTERNS = {
+    _DIGEST: "a SHA-256: 64 hexadecimal digits, a to f small",
     _ONE_LINE: "a string of one line, without control characters",
     _ONE_WORD: "a string without white space and control characters, and not . or ..",
     _TOPICS: "a topic as research, all below one as build.*, or * for all",
@@ -117,7 +119,7 @@ class Register(Struct, frozen=True, gc=False):
 class Challenge(Struct, frozen=True, gc=False):
     """Ask the relay to prove that it gave a relay key."""
 
-    key_id: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    key_id: Annotated[str, Meta(pattern=_DIGEST)]
     nonce: Annotated[str, Meta(min_length=16, max_length=limits.MAX_IDEMPOTENCY_KEY_LENGTH)]
 
 

@@ -276,6 +276,11 @@ class Agents:
 
     # -- be there ----------------------------------------------------------------------------------------------------
 
+    async def called(self, agent_id: str) -> str:
+        """Return the name of an agent as a sentence shows it, or else its id."""
+        agent = await self._core.store.get(Agent, agent_id)
+        return repr(agent_id if agent is None else agent.name)
+
     async def acting(self, agent_id: str, agent_key: str | None, *, field: str) -> Agent:
         """Return the agent a request acts as, and record its sign of life.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
+from math import isfinite
 
 from clawlink.domain import topic as topics
 from clawlink.domain.agent import Agent, fold
@@ -215,10 +217,9 @@ def _wanted(k: Knowledge, ask: requests.KnowledgeQuery) -> bool:
 
 def _time(text: str) -> float:
     """Read a time: seconds since the epoch, or ISO-8601, in UTC unless it says otherwise."""
-    try:
-        return float(text)
-    except ValueError:
-        pass
+    with suppress(ValueError):
+        if isfinite(seconds := float(text)):
+            return seconds
     try:
         at = datetime.fromisoformat(text.replace("Z", "+00:00").replace(" ", "+"))
     except ValueError:

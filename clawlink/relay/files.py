@@ -137,13 +137,22 @@ class Files:
         rules.require_admitted(ask.key, old, editor)
         ask = await self._resolved(ask)
         access = rules.access_after(ask.key, old, editor, ask.parties, now, opens=ask.opens)
-        rules.require_unlocked(ask.key, old, editor, now, force=ask.force, shown=lock_info)
+        await self._require_unlocked(ask.key, old, editor, now, force=ask.force)
         rules.require_revision(ask.key, old, ask.if_version, now)
         if old is None:
             await self._require_place(editor)
         more = 0 if access is None else access.footprint
         await core.memory.require(NEW_RECORD_BYTES + text_bytes(ask.key) + _texts(ask) + more)
         return ask
+
+    async def _require_unlocked(
+        self, key: str, file: SharedFile | None, editor: Agent, now: float, *, force: bool
+    ) -> None:
+        """Refuse a write while another agent holds the lock, unless it is forced. Raises FileLocked."""
+        lock = None if force else rules.lock_of_others(file, editor, now)
+        if lock is not None:
+            holder = await self._agents.called(lock.holder)
+            raise rules.refusal_of_lock(key, lock, holder, now, shown=lock_info(lock))
 
     async def _resolved(self, ask: Write) -> Write:
         """Return the write with the agents that its readers mean. Raises UnknownAgent, AmbiguousName, BadRequest."""
@@ -235,7 +244,7 @@ class Files:
         rules.require_admitted(ask.key, old, editor)
         ask = await self._resolved(ask)
         access = rules.access_after(ask.key, old, editor, ask.parties, now, opens=ask.opens)
-        rules.require_unlocked(ask.key, old, editor, now, force=ask.force, shown=lock_info)
+        await self._require_unlocked(ask.key, old, editor, now, force=ask.force)
         if old is None:  # a content may take its time, and others come first meanwhile
             await self._require_place(editor)
         new = rules.put(
@@ -289,7 +298,7 @@ class Files:
         old = await core.store.get(SharedFile, key)
         if rules.hidden(old, editor):
             old = None  # the answer is that to a file that is not there
-        rules.require_unlocked(key, old, editor, now, force=force, shown=lock_info)
+        await self._require_unlocked(key, old, editor, now, force=force)
         gone = rules.delete(key, old, now=now, keep=core.limits.retention, if_version=if_version, origin=editor.origin)
         await self._require_copies(editor, gone)
         await core.commit(gone.home, Put(gone))
@@ -334,7 +343,7 @@ class Files:
         await self.look(ask.file_key)  # the end of a file is told, whoever finds it first
         old = await core.store.get(SharedFile, ask.file_key)
         rules.require_admitted(ask.file_key, old, holder)
-        rules.require_unlocked(ask.file_key, old, holder, now, force=ask.force, shown=lock_info)
+        await self._require_unlocked(ask.file_key, old, holder, now, force=ask.force)
         if old is None:
             await self._require_place(holder)
         until = now + ask.seconds
@@ -362,7 +371,7 @@ class Files:
         old = await core.store.get(SharedFile, key)
         if rules.hidden(old, asker):
             old = None
-        rules.require_unlocked(key, old, asker, now, force=force, shown=lock_info)
+        await self._require_unlocked(key, old, asker, now, force=force)
         if old is not None and old.lock is not None:
             new = rules.drop_lock(old)
             await core.commit(new.home, Put(new))

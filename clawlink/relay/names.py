@@ -25,8 +25,8 @@ class Names:
         for other in await self._listed(by_id(agent_id), fold(agent_id)):
             if other.id != agent_id and rules.holds_id(other, now, self._core.limits, from_claimed=claimed):
                 raise NameTaken(
-                    f"the agent_id {agent_id!r} is the one of agent {other.id} but for letter case or the form of its "
-                    "characters; choose another agent_id",
+                    f"the agent_id {agent_id!a} is the id or name of the agent {other.name!r} but for letter case or "
+                    "the form of its characters; choose another agent_id",
                     field="agent_id",
                     current={"agent_id": other.id, "last_heartbeat": other.last_heartbeat},
                 )
@@ -54,7 +54,7 @@ class Names:
         for other in await self._listed(by_id(name), fold(name)):
             if other.id != agent_id and (claimed or other.key_hash is not None):
                 raise NameTaken(
-                    f"the name {name!r} is the id of another agent, {other.id}; choose another name",
+                    f"the name {name!r} is the id of the agent {other.name!r}; choose another name",
                     field="name",
                     current={"agent_id": other.id, "last_heartbeat": other.last_heartbeat},
                 )
@@ -65,8 +65,9 @@ class Names:
             if other.id == agent_id or fold(shown) in (fold(other.name), fold(other.id)):
                 continue
             if look_alike(shown, other.name) or look_alike(shown, other.id):
+                what = "name" if look_alike(shown, other.name) else "id"
                 raise NameTaken(
-                    f"{shown!a} looks like the name or id of the claimed agent {other.id}; choose another {field}",
+                    f"{shown!a} looks like the {what} of the claimed agent {other.name!r}; choose another {field}",
                     field=field,
                     current={"agent_id": other.id, "last_heartbeat": other.last_heartbeat},
                 )

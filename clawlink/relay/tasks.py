@@ -55,7 +55,7 @@ class Tasks:
     async def _respond(self, sender: Agent, ask: requests.Respond, said: str) -> ResponseSent:
         """Respond with a status of the table; ``said`` is what the requester is told in its place."""
         core = self._core
-        task, d = await self._find(ask.message_id or "")
+        task, d = await self._find(ask.message_id or "", field="message_id")
         await self._require_worker(task, sender)
         await self._require_requester(task, sender, ask.to_agent)
         state = TaskState(ask.status)
@@ -101,15 +101,12 @@ class Tasks:
         await self._commit(task, moved, d)
         return _sent(task.id, id, state, shown, route)
 
-    async def _find(self, task_id: str) -> tuple[Task, Delivery | None]:
+    async def _find(self, task_id: str, *, field: str = "task_id") -> tuple[Task, Delivery | None]:
         """Return a task, and its delivery if that is still there. Raises UnknownTask."""
         task, d = await read_task(self._core.store, task_id)
         if task is None:
-            raise UnknownTask(
-                f"no task {task_id!r} is known here, or it was finished long ago; "
-                "to send a message that answers no task, use send",
-                field="message_id",
-            )
+            then = "to send a message that answers no task, use send" if field == "message_id" else "list your tasks"
+            raise UnknownTask(f"no task {task_id!r} is known here, or it was finished long ago; {then}", field=field)
         return task, d
 
     def _moved(
@@ -219,8 +216,9 @@ class Tasks:
         if to_agent is None or to_agent == task.requester:
             return
         if (await self._agents.resolve(to_agent)).id != task.requester:
+            requester = await self._agents.called(task.requester)
             raise NotAllowed(
-                f"task {task.id} was asked by {task.requester}, so only it gets the response; leave to_agent out",
+                f"task {task.id} was asked by {requester}, and only that agent gets the response; leave to_agent out",
                 field="to_agent",
                 current=task.requester,
             )

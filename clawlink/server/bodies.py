@@ -6,7 +6,8 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from email.utils import formatdate
 from typing import NamedTuple
 from urllib.parse import quote, unquote
@@ -15,7 +16,7 @@ from aiohttp import hdrs, web
 
 from clawlink.domain.file import Expected, SharedFile, Version
 from clawlink.domain.limits import IDLE_BODY_SECONDS, LEAST_BODY_RATE, MAX_NAME_LENGTH
-from clawlink.errors import BadRequest, BodyTimeout, RangeNotSatisfiable
+from clawlink.errors import BadRequest, BodyTimeout, ClawLinkError, RangeNotSatisfiable
 from clawlink.relay.clock import iso
 from clawlink.relay.file_reads import Opened
 from clawlink.server.flow import Watch, on_its_way
@@ -33,7 +34,9 @@ _OLD_SHA256 = re.compile(r"sha-256\s*=\s*([^,\s]+)", re.IGNORECASE)
 _DIGESTS = {"Content-Digest": _SHA256, "Repr-Digest": _SHA256, "Digest": _OLD_SHA256}
 _SHAPES = {"Content-Digest": "sha-256=:BASE64:", "Repr-Digest": "sha-256=:BASE64:", "Digest": "sha-256=BASE64"}
 _SHA256_BYTES = 32
+_HEADERS = {"readers": READERS, "force": "ClawLink-Force"}
 _MOST_DIGITS = 18
+_SHOWN_RANGE = 64
 _ARRIVAL_PAUSE_SECONDS = 0.01
 
 # -- in ----------------------------------------------------------------------------------------------------------------
@@ -100,15 +103,25 @@ def from_base64(text: str, field: str) -> bytes:
         raise BadRequest(f"{field} has no base64 where it should: {text[:64]!r}", field=field) from None
 
 
-def number(given: str | None, name: str, *, least: int = 0) -> int | None:
-    """Read a whole number that may not be given. Raises BadRequest."""
+def number(given: str | None, name: str, *, least: int = 0, field: str | None = None) -> int | None:
+    """Read a whole number that may not be given. One beyond all limits stands for itself. Raises BadRequest."""
     if given is None:
         return None
-    if not (given.isascii() and given.isdecimal() and len(given) <= 18) or int(given) < least:
+    if not (given.isascii() and given.isdecimal()) or _position(given) < least:
         raise BadRequest(
-            f"{name} takes a whole number of at least {least}, not {given[:32]!r}", field=name, limit=least
+            f"{name} takes a whole number of at least {least}, not {given[:32]!r}", field=field or name, limit=least
         )
-    return int(given)
+    return _position(given)
+
+
+@contextmanager
+def named_by_headers() -> Iterator[None]:
+    """Have what is refused name the headers of a request instead of the fields of a JSON body."""
+    try:
+        yield
+    except ClawLinkError as error:
+        error.field = _HEADERS.get(error.field or "", error.field)
+        raise
 
 
 def flag(given: str | None, name: str) -> bool:
@@ -207,7 +220,8 @@ def expected(headers: Mapping[str, str]) -> Expected | None:
         if unwanted.every:
             among = frozenset({0}) if among is None else among & {0}
         but |= unwanted.strong | unwanted.weak
-    return None if among is None and not but else Expected(among, but)
+    names = [str(name) for name, given in conditions.items() if given is not None]
+    return None if among is None and not but else Expected(among, but, names[0])
 
 
 def span_of(headers: Mapping[str, str], version: Version) -> Span:
@@ -231,8 +245,11 @@ def span_of(headers: Mapping[str, str], version: Version) -> Span:
     else:
         start, end = first, min(last + 1, size) if found[2] else size
     if start >= end:
+        asked = headers.get(hdrs.RANGE, "").strip()
+        shown = asked if len(asked) <= _SHOWN_RANGE else asked[:_SHOWN_RANGE] + "..."
+        has = f"has {size} bytes; ask for bytes 0 to {size - 1}" if size else "is empty; leave the header out"
         raise RangeNotSatisfiable(
-            f"the file has {size} bytes, and the range begins at {start}", field="Range", limit=size, current=size
+            f"Range: {shown} has none of the file, which {has}", field="Range", limit=size, current=size
         )
     return Span(start, end, size, part=True)
 

@@ -12,7 +12,7 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.limits import MAX_ID_LENGTH
 from clawlink.errors import BadJson, BadRequest, ClawLinkError, NotAllowed
 from clawlink.protocol import failure, replies, requests
-from clawlink.protocol.reading import read_fields
+from clawlink.protocol.reading import read_fields, why_no_json
 from clawlink.relay.clock import iso
 from clawlink.relay.delegations import Own
 from clawlink.relay.relay import Relay
@@ -118,7 +118,7 @@ def read_frame(text: str, agent_id: str) -> Frame:
         what = "a number in the frame is out of range" if large else "a frame is a JSON object with a type"
         raise BadFrame(BadRequest(what)) from None
     except (msgspec.DecodeError, UnicodeError) as error:
-        raise BadFrame(BadJson(f"the frame is not JSON: {error}")) from None
+        raise BadFrame(BadJson(why_no_json("the frame", text, error))) from None
     except ClawLinkError as error:
         raise BadFrame(error) from None
     type, id = fields.pop("type", None), fields.pop("id", None)

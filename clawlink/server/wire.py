@@ -28,7 +28,7 @@ from clawlink.protocol.invalid import bad_field
 from clawlink.protocol.nesting import is_shallow
 from clawlink.protocol.paths import Endpoint
 from clawlink.protocol.proof import place
-from clawlink.protocol.reading import read_json
+from clawlink.protocol.reading import read_json, why_no_json
 from clawlink.relay.relay import Relay
 from clawlink.server.address import Addresses, block_of, host_name
 from clawlink.server.ceiling import Ceiling
@@ -130,7 +130,7 @@ async def read(request: Request, kind: type[T]) -> T:
     try:
         ask = read_json(body, kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadJson(f"the body is not JSON in UTF-8: {error}") from None
+        raise BadJson(why_no_json("the body", body, error)) from None
     if _KEY_HEADER not in request.headers or not hasattr(ask, KEY_FIELD):
         return ask
     found: T = _with_key(ask, key_in_header(request))
@@ -211,7 +211,7 @@ def key_in_header(request: Request) -> str | None:
     if key is not None and not 1 <= len(key) <= MAX_IDEMPOTENCY_KEY_LENGTH:
         raise BadRequest(
             f"the header {_KEY_HEADER} takes 1 to {MAX_IDEMPOTENCY_KEY_LENGTH} characters",
-            field=KEY_FIELD,
+            field=str(_KEY_HEADER),
             limit=MAX_IDEMPOTENCY_KEY_LENGTH,
             actual=len(key),
         )
@@ -231,7 +231,7 @@ def read_query(request: Request, kind: type[T]) -> T:
     try:
         ask = msgspec.convert(dict(request.query), kind, strict=False)
     except msgspec.ValidationError as error:
-        raise bad_field(error) from None
+        raise bad_field(error, kind, request.query) from None
     if getattr(ask, "wait", 0.0):
         request.stay()
     return ask
@@ -294,11 +294,17 @@ def origin_of(request: Request) -> dict[str, str]:
     return {} if request.block is None else {"address": request.block}
 
 
-async def asking(relay: Relay, request: Request, agent_id: str | None, otherwise: str | None = None) -> Agent:
-    """Return the agent named in the query or in the header ClawLink-Agent, or ``otherwise``."""
+async def asking(
+    relay: Relay, request: Request, agent_id: str | None, otherwise: str | None = None, *, place: str = "?agent_id=..."
+) -> Agent:
+    """Return the agent named in the query or in the header ClawLink-Agent, or ``otherwise``.
+
+    ``place`` is where else than in the header the route takes it; empty for nowhere.
+    """
     named = agent_id or request.headers.get(_AGENT_HEADER) or otherwise
     if not named:
-        raise BadRequest(f"name the asking agent: ?agent_id=... or the header {_AGENT_HEADER}", field="agent_id")
+        ways = f"{place} or the header {_AGENT_HEADER}" if place else f"the header {_AGENT_HEADER}"
+        raise BadRequest(f"name the asking agent: {ways}", field="agent_id")
     return await acting(relay, request, named, "agent_id")
 
 

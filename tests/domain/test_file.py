@@ -167,7 +167,9 @@ def test_what_only_one_may_read_has_no_versions_beside_it() -> None:
 
 
 def require(file: SharedFile | None, editor: str, *, now: float = NOW, force: bool = False) -> None:
-    rules.require_unlocked("a/b", file, agent(editor), now, force=force, shown=lambda lock: lock.holder)
+    lock = None if force else rules.lock_of_others(file, agent(editor), now)
+    if lock is not None:
+        raise rules.refusal_of_lock("a/b", lock, lock.holder, now, shown=lock.holder)
 
 
 def test_a_lock_is_not_a_later_bearer_s_of_its_holder_s_id() -> None:
@@ -180,12 +182,7 @@ def test_a_lock_is_not_a_later_bearer_s_of_its_holder_s_id() -> None:
         (held, None, NOW + 9, False),
         (free, "k2", NOW + 9, True),
     ):
-        try:
-            rules.require_unlocked("a/b", file, agent("mia", key, since), NOW + 10, force=False, shown=str)
-        except FileLocked:
-            assert not may, (key, since)
-        else:
-            assert may, (key, since)
+        assert (rules.lock_of_others(file, agent("mia", key, since), NOW + 10) is None) is may, (key, since)
 
 
 def test_a_file_of_an_earlier_bearer_of_an_id_is_not_taken_from_everyone() -> None:

@@ -51,7 +51,7 @@ def test_what_is_missing_is_named() -> None:
     [
         (requests.Respond, {"progress": 101}, "progress", "progress may be at most 100", 100),
         (requests.Respond, {"note": "x" * 1001}, "note", "note may have 1000 characters at most", 1000),
-        (requests.DiscoverQuery, {"status": "lost"}, "status", "status may not be 'lost'", None),
+        (requests.DiscoverQuery, {"status": "lost"}, "status", "status must be online, stale or all, not 'lost'", None),
         (requests.PollQuery, {"lease": 1}, "lease", "lease must be 5 or more", 5),
         (requests.PollQuery, {"max": 1.5}, "max", "max must be a whole number, not one with a fraction", None),
         (requests.Register, {"claim": 3}, "claim", "claim must be true or false, not a whole number", None),
@@ -88,7 +88,7 @@ def test_a_field_is_refused_in_words_and_with_its_limit(
     needed = {"from_agent": "a", "task": "t", "message_id": "m", "file_key": "k", "content": "x", "agent_id": "a"}
     with pytest.raises(msgspec.ValidationError) as found:
         msgspec.json.decode(json.dumps({**needed, **ask}), type=kind)
-    refused = bad_field(found.value)
+    refused = bad_field(found.value, kind)
     assert (refused.field, refused.message, refused.limit) == (field, said, limit)
 
 

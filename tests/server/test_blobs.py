@@ -184,13 +184,18 @@ async def test_if_match_refuses_another_version(pair: Running) -> None:
 async def test_a_write_can_expect_a_version_or_none(pair: Running) -> None:
     assert await saved(pair, "k", b"1", If_None_Match="*") == 1
     for headers in ({"If_None_Match": "*"}, {"If_Match": '"2"'}, {"If_Match": '"99999999999999999"'}):
-        assert refused(await put(pair, "k", b"no", **headers), 412, "version_conflict", "if_version")["current"] == 1
+        field = next(iter(headers)).replace("_", "-")
+        body = refused(await put(pair, "k", b"no", **headers), 412, "version_conflict", field)
+        assert body["current"] == 1
+        assert body["error"].endswith('; read it, merge, and write with If-Match: "1"')
     assert await saved(pair, "k", b"2", If_Match='"1"') == 2
     told = await blobs.ask(pair, "DELETE", "/blobs/k", ClawLink_Agent="a", If_Match='"1"')
-    assert refused(told, 412, "version_conflict", "if_version")["current"] == 2
+    assert refused(told, 412, "version_conflict", "If-Match")["current"] == 2
     told = await blobs.ask(pair, "DELETE", "/blobs/k", ClawLink_Agent="a", If_Match='"2"')
     assert told.json["version"] == 3
-    assert refused(await put(pair, "k", b"no", If_Match='"2"'), 412, "version_conflict", "if_version")["current"] == 0
+    body = refused(await put(pair, "k", b"no", If_Match='"2"'), 412, "version_conflict", "If-Match")
+    assert body["current"] == 0
+    assert body["error"].endswith("to make the file write with If-None-Match: *")
     assert await saved(pair, "k", b"4", If_None_Match="*") == 4
     assert used(pair) == 1
 
@@ -725,12 +730,12 @@ async def test_packed_bytes_are_refused(pair: Running, encoding: str) -> None:
         ({"ClawLink-Agent": ""}, 400, "agent_id"),
         ({"ClawLink-Agent": "nobody"}, 404, "agent_id"),
         ({"If-Match": "3"}, 400, "If-Match"),
-        ({"If-Match": '"x"'}, 412, "if_version"),
-        ({"If-Match": '"0"'}, 412, "if_version"),
-        ({"If-Match": '"-1"'}, 412, "if_version"),
-        ({"If-Match": '"1", "2"'}, 412, "if_version"),
-        ({"If-Match": "*"}, 412, "if_version"),
-        ({"If-Match": '"' + "9" * 30 + '"'}, 412, "if_version"),
+        ({"If-Match": '"x"'}, 412, "If-Match"),
+        ({"If-Match": '"0"'}, 412, "If-Match"),
+        ({"If-Match": '"-1"'}, 412, "If-Match"),
+        ({"If-Match": '"1", "2"'}, 412, "If-Match"),
+        ({"If-Match": "*"}, 412, "If-Match"),
+        ({"If-Match": '"' + "9" * 30 + '"'}, 412, "If-Match"),
         ({"If-None-Match": "1"}, 400, "If-None-Match"),
         ({"ClawLink-TTL": "0"}, 400, "ClawLink-TTL"),
         ({"ClawLink-TTL": "-5"}, 400, "ClawLink-TTL"),
@@ -747,8 +752,8 @@ async def test_packed_bytes_are_refused(pair: Running, encoding: str) -> None:
         ({"ClawLink-File-Type": "%ff"}, 400, "ClawLink-File-Type"),
         ({"Content-Type": "x" * 256}, 400, "Content-Type"),
         ({"Content-Type": "text/ä"}, 400, "Content-Type"),
-        ({"Idempotency-Key": "x" * 129}, 400, "idempotency_key"),
-        ({"Idempotency-Key": ""}, 400, "idempotency_key"),
+        ({"Idempotency-Key": "x" * 129}, 400, "Idempotency-Key"),
+        ({"Idempotency-Key": ""}, 400, "Idempotency-Key"),
     ],
 )
 async def test_a_bad_header_is_named_and_nothing_is_stored(

@@ -117,7 +117,7 @@ async def test_a_key_has_1_to_128_characters(pair: Running, write: Write, key: s
     body = await refused(pair.post(path, {**ask, "idempotency_key": key}), 400, "bad_request")
     assert body["field"] == "idempotency_key"
     body = await refused(pair.post(path, ask, headers={"Idempotency-Key": key}), 400, "bad_request")
-    assert body["field"] == "idempotency_key"
+    assert body["field"] == "Idempotency-Key"
     await ok(pair.post(path, {**ask, "idempotency_key": "☃" * 128}))
 
 

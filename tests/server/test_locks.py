@@ -43,9 +43,9 @@ async def shown(relay: Running, key: str = "k") -> Any:
 
 
 def is_locked(told: blobs.Told, holder: str = "a", note: str | None = None) -> Any:
-    body = blobs.refused(told, 423, "file_locked", "force")
+    body = blobs.refused(told, 423, "file_locked", "ClawLink-Force")
     assert (body["current"]["holder"], body["current"]["note"]) == (holder, note)
-    assert holder in body["error"]
+    assert {"a": "'Ann'", "b": "'Bob'"}[holder] in body["error"]
     assert int(told.headers["Retry-After"]) >= body["retry_after"] > 0
     return body
 

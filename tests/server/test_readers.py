@@ -250,7 +250,7 @@ async def test_readers_read_list_lock_write_and_delete_it(team: Running) -> None
         await eventually(seen)
     lock = {"agent_id": "b", "file_key": SECRET, "seconds": 60}
     await ok(team.post("/locks", lock, headers=key_of("b")))
-    blobs.refused(await put(team, SECRET, "a"), 423, "file_locked", "force")
+    blobs.refused(await put(team, SECRET, "a"), 423, "file_locked", "ClawLink-Force")
     second = await put(team, SECRET, "b", b"2")
     assert (second.json["version"], second.json["readers"]) == (2, ["b", "k"]), "without the header they stay"
     assert (await blobs.ask(team, "DELETE", blobs.path(SECRET, "force=1"), ClawLink_Agent="k")).status == 200
@@ -297,7 +297,7 @@ async def test_an_upload_is_for_the_agents_that_it_named_when_it_began(team: Run
 async def test_only_the_owner_changes_readers(team: Running) -> None:
     await shared(team)
     for readers in ("c", "*", ""):
-        blobs.refused(await put(team, SECRET, "b", ClawLink_Readers=readers), 403, "not_allowed", "readers")
+        blobs.refused(await put(team, SECRET, "b", ClawLink_Readers=readers), 403, "not_allowed", "ClawLink-Readers")
     assert (await put(team, SECRET, "b", ClawLink_Readers="b")).status == 200
     assert (await put(team, SECRET, "a", ClawLink_Readers="c")).json["readers"] == ["c"]
     assert [await reads(team, SECRET, me(name)) for name in "abc"] == [200, 404, 200]
@@ -307,7 +307,7 @@ async def test_only_the_owner_changes_readers(team: Running) -> None:
     assert await reads(team, SECRET, {}) == 200
     assert [one["version"] for one in (await blobs.history(team, SECRET))["versions"]] == [5], "none from before"
     await put(team, "open", "b")
-    blobs.refused(await put(team, "open", "a", ClawLink_Readers=""), 403, "not_allowed", "readers")
+    blobs.refused(await put(team, "open", "a", ClawLink_Readers=""), 403, "not_allowed", "ClawLink-Readers")
 
 
 async def test_bad_readers_are_refused_by_name_and_nothing_is_written(serve: Serve) -> None:
@@ -325,7 +325,7 @@ async def test_bad_readers_are_refused_by_name_and_nothing_is_written(serve: Ser
         ("b%0Ac", 400, "bad_request", 128),
     ):
         told = await put(relay, "k", "a", ClawLink_Readers=readers)
-        assert blobs.refused(told, status, code, "readers").get("limit") == limit, readers
+        assert blobs.refused(told, status, code, "ClawLink-Readers").get("limit") == limit, readers
         blobs.refused(await _upload(readers=readers)(relay, "k", me("a")), status, code, "readers")
         body = {"file_key": "k", "content": "x", "agent_id": "a", "readers": readers.split(",")}
         if "%" not in readers:

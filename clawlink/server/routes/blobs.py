@@ -43,11 +43,12 @@ _MATCH = "If-Match"
 @routes.serves(paths.PUT_BLOB)
 async def put_blob(relay: Relay, request: Request) -> Reply:
     """Write a file."""
-    editor = await asking(relay, request, None)
+    editor = await asking(relay, request, None, place="")
     if hdrs.CONTENT_RANGE in request.headers:
         raise BadRequest("a put writes a whole file; parts of one go to /uploads", field="Content-Range")
     ask = _write(request)
-    written = await relay.files.put(editor, ask, bodies.parts(request), request.content_length)
+    with bodies.named_by_headers():
+        written = await relay.files.put(editor, ask, bodies.parts(request), request.content_length)
     done, readers = written.version, None if written.readers is None else list(written.readers)
     answer = reply(replies.FileSaved("saved", done.revision, ask.key, done.content.size, done.content.digest, readers))
     status = 201 if done.revision == 1 else 200
@@ -69,7 +70,7 @@ def _write(request: Request) -> Write:
         idempotency_key=key_in_header(request),
         digest=digest,
         digest_field=field,
-        readers=bodies.readers(headers.getall(bodies.READERS, ()), bodies.READERS, field="readers"),
+        readers=bodies.readers(headers.getall(bodies.READERS, ()), bodies.READERS, field=bodies.READERS),
     )
 
 
@@ -95,19 +96,22 @@ def type_of(given: str, field: str) -> str:
         raise BadRequest(f"{field} takes one line of text", field=field)
     if len(given) > MAX_NAME_LENGTH:
         raise BadRequest(
-            f"{field} may have {MAX_NAME_LENGTH} characters", field=field, limit=MAX_NAME_LENGTH, actual=len(given)
+            f"{field} may have {MAX_NAME_LENGTH} characters at most",
+            field=field,
+            limit=MAX_NAME_LENGTH,
+            actual=len(given),
         )
     return given
 
 
-def ttl(given: str | None, field: str) -> float | None:
+def ttl(given: str | None, field: str, name: str | None = None) -> float | None:
     """Return for how many seconds a file is kept. Raises BadRequest."""
-    seconds = bodies.number(given, field, least=1)
+    seconds = bodies.number(given, name or field, least=1, field=field)
     if seconds is not None and seconds > MAX_FILE_TTL_SECONDS:
         raise BadRequest(
-            f"{field} takes {MAX_FILE_TTL_SECONDS:.0f} seconds at most",
+            f"{name or field} takes {MAX_FILE_TTL_SECONDS:.0f} seconds at most",
             field=field,
-            limit=MAX_FILE_TTL_SECONDS,
+            limit=int(MAX_FILE_TTL_SECONDS),
             actual=seconds,
         )
     return seconds
@@ -205,7 +209,7 @@ def _has_it(request: Request, version: Version) -> bool:
     match = request.headers.get(hdrs.IF_MATCH)
     if match is not None and not bodies.tags(match).strongly(version.revision):
         raise VersionConflict(
-            f"the file is at version {version.revision}, not {match[:32]}",
+            f"the file is at version {version.revision}, and {_MATCH} asks for {match[:32]}; read it without {_MATCH}",
             field=_MATCH,
             current=version.revision,
         )
@@ -238,7 +242,8 @@ async def delete_blob(relay: Relay, request: Request) -> Reply:
     else:
         editor = await asking(relay, request, ask.agent_id)
         force = ask.force or bodies.flag(request.headers.get("ClawLink-Force"), "ClawLink-Force")
-        gone = await relay.files.delete(editor, key, bodies.expected(request.headers), force=force)
+        with bodies.named_by_headers():
+            gone = await relay.files.delete(editor, key, bodies.expected(request.headers), force=force)
     return reply(replies.FileDeleted("deleted", key, gone.revision))
 
 

@@ -98,7 +98,7 @@ async def create_upload(relay: Relay, request: Request) -> Reply:
         )
     metadata = request.headers.get("Upload-Metadata", "")
     said = _metadata(metadata)
-    owner = await asking(relay, request, None, otherwise=said.get("agent_id"))
+    owner = await asking(relay, request, None, otherwise=said.get("agent_id"), place="agent_id in Upload-Metadata")
     if request.body_exists:
         _require_part(request)
     checksum = _checksum(request.headers)
@@ -211,7 +211,11 @@ def _length(request: Request) -> int | None:
     """Return how long the upload will be; None if that comes later."""
     length = bodies.number(request.headers.get("Upload-Length"), "Upload-Length")
     deferred = request.headers.get("Upload-Defer-Length")
-    if (length is None) == (deferred is None) or deferred not in (None, "1"):
+    if deferred not in (None, "1"):
+        raise BadRequest(f"Upload-Defer-Length takes 1, not {deferred[:32]!r}", field="Upload-Defer-Length", limit=1)
+    if length is not None and deferred is not None:
+        raise BadRequest("give one of Upload-Length and Upload-Defer-Length, not both", field="Upload-Defer-Length")
+    if length is None and deferred is None:
         raise BadRequest(
             "give the length of the upload: the header Upload-Length, or Upload-Defer-Length: 1",
             field="Upload-Length",
@@ -246,8 +250,8 @@ def _write(said: Mapping[str, str]) -> Write:
         key=key,
         file_type=None if file_type is None else type_of(file_type, "file_type"),
         content_type=media_type(said.get("content_type") or said.get("filetype"), "content_type"),
-        if_version=bodies.number(said.get("if_version"), "if_version"),
-        ttl=ttl(said.get("ttl"), "ttl"),
+        if_version=bodies.number(said.get("if_version"), "if_version in Upload-Metadata", field="if_version"),
+        ttl=ttl(said.get("ttl"), "ttl", "ttl in Upload-Metadata"),
         burn=bodies.flag(said.get("burn"), "burn"),
         force=bodies.flag(said.get("force"), "force"),
         digest=digest,

@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 from clawlink.domain import limits
 from clawlink.errors import BadJson, BadRequest, ClawLinkError
 from clawlink.protocol.invalid import bad_field
+from clawlink.protocol.reading import why_no_json
 from clawlink.protocol.requests import Receipts
 
 # The old relay's own words, which old clients may look for.
@@ -92,7 +93,7 @@ def read(text: str | bytes) -> Frame:
             raise BadRequest(f"the type of a frame is one of {', '.join(TYPES)}", field="type") from None
         raise wrong from None
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise BadJson(f"the frame is not JSON in UTF-8: {error}") from None
+        raise BadJson(why_no_json("the frame", text, error)) from None
 
 
 def write(type: str, **fields: Any) -> str:
