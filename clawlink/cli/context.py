@@ -212,7 +212,7 @@ class Context:
 
     def read_bytes(self) -> bytes:
         """Return standard input exactly."""
-        from clawlink.client.whole import read_some
+        from clawlink.client.files.whole import read_some
 
         pieces = []
         while piece := read_some(self.stdin, _CHUNK_BYTES):

@@ -111,7 +111,7 @@ def source(path: str) -> Any:
     """Return the source for a path: the path itself, or a folder as a tar, which knows its left-out members."""
     if not os.path.isdir(path):
         return path
-    from clawlink.client.folders import Packed
+    from clawlink.client.files.folders import Packed
 
     return Packed(path)
 
@@ -237,7 +237,7 @@ def _fault(attachment: Any) -> str | None:
     from argparse import ArgumentTypeError
 
     from clawlink.cli.values import sha256
-    from clawlink.client.blob_calls import require_key
+    from clawlink.client.files.file_endpoints import require_key
     from clawlink.domain.terminal import cell
     from clawlink.errors import BadRequest
 
@@ -259,7 +259,7 @@ def _free(name: str, taken: set[str]) -> str:
 
     Some systems take two names that differ in case alone for the same.
     """
-    from clawlink.client.places import safe_name
+    from clawlink.client.files.safe_paths import safe_name
 
     place = first = safe_name(name, "attachment")
     number = 1

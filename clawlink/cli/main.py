@@ -141,7 +141,7 @@ def _explained(error: ClawLinkError, ctx: Context | None) -> ClawLinkError:
     me = None if ctx is None or not isinstance(error, UnknownAgent) else ctx.acting_as
     if ctx is None or me is None:
         return error
-    from clawlink.client.shell import WHO_ASKS
+    from clawlink.client.base_client import WHO_ASKS
 
     if error.field not in WHO_ASKS:
         return error
@@ -185,7 +185,7 @@ def report(error: ClawLinkError, as_json: bool) -> None:
 
 def _close(code: Exit) -> Exit:
     """Flush the rest. A failure here has been reported before, if that was possible."""
-    from clawlink.client.whole import flush_all
+    from clawlink.client.files.whole import flush_all
 
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:

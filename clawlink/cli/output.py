@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from clawlink.cli.render import columns, harmless_json, state_style, wrapped
-from clawlink.client.whole import flush_all, write_all
+from clawlink.client.files.whole import flush_all, write_all
 from clawlink.domain.terminal import lines
 
 _BAR, _PLAIN_BAR = "\u2502 ", "| "

@@ -44,7 +44,7 @@ def wait_for_tasks(ctx: Context, ids: Sequence[str], *, first_only: bool, timeou
     watch = _Bars(ctx) if ctx.err.terminal and not ctx.json else _Lines(ctx)
     open_ids = dict.fromkeys(ids)
     worst = Exit.DONE
-    from clawlink.client.waiting import StillPending
+    from clawlink.client.wait_steps import StillPending
     from clawlink.errors import UnknownAgent, UnknownTask
 
     try:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import aiohttp
 from yarl import URL
 
-from clawlink.client import calls
-from clawlink.client.calls import Call, Reply
-from clawlink.client.errands import Errand
-from clawlink.client.shell import LEAVE_SECONDS, Shell, piecemeal
-from clawlink.client.waiting import (
+from clawlink.client import endpoints
+from clawlink.client.base_client import LEAVE_SECONDS, Shell, piecemeal
+from clawlink.client.endpoints import Call, Reply
+from clawlink.client.operations import Errand
+from clawlink.client.wait_steps import (
     FINAL,
     Crowd,
     Do,
@@ -63,7 +63,7 @@ class AsyncClient(Shell):
     def _method(make: Callable[..., Call[Any] | Errand[Any]]) -> Callable[..., Any]:
         @wraps(make)
         async def method(self: AsyncClient, *args: Any, **kwargs: Any) -> Any:
-            if make is calls.register and self.keep:
+            if make is endpoints.register and self.keep:
                 return await self._register_and_keep(*args, **kwargs)
             work = make(self.identity, *args, **kwargs)
             return await (self.run(work) if isinstance(work, Errand) else self.perform(work))

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 import aiohttp
 import msgspec
 
-from clawlink.client import calls
+from clawlink.client import endpoints
 from clawlink.client.aio import NO_ANSWER, AsyncClient
-from clawlink.client.calls import Call, Claimed, Identity, Reply
-from clawlink.client.shell import Method, turn_into_methods
+from clawlink.client.base_client import Method, turn_into_methods
+from clawlink.client.endpoints import Call, Claimed, Identity, Reply
 from clawlink.domain.limits import MAX_RECEIPTS, MIB
 from clawlink.errors import (
     BY_CODE,
@@ -243,7 +243,7 @@ class Stream:
     def _take(self, data: bytes) -> None:
         frame = _decoder.decode(data)
         if frame.delivery is not None:
-            claimed = calls.claimed(msgspec.Raw(data), frame.delivery)
+            claimed = endpoints.claimed(msgspec.Raw(data), frame.delivery)
             claimed.raw.pop("delivery", None)
             self._come.put_nowait(claimed)
             return
@@ -303,13 +303,13 @@ class Stream:
         if not future.done():
             future.set_exception(self._client._silent(self._client.timeout))
 
-    heartbeat = Method(calls.heartbeat)
-    delegate = Method(calls.delegate)
-    respond = Method(calls.respond)
-    send = Method(calls.send)
-    broadcast = Method(calls.broadcast)
-    nack = Method(calls.nack)
-    extend = Method(calls.extend)
+    heartbeat = Method(endpoints.heartbeat)
+    delegate = Method(endpoints.delegate)
+    respond = Method(endpoints.respond)
+    send = Method(endpoints.send)
+    broadcast = Method(endpoints.broadcast)
+    nack = Method(endpoints.nack)
+    extend = Method(endpoints.extend)
 
     async def ack(self, receipts: Sequence[str] = (), *, tasks: Sequence[str] = ()) -> replies.Receipted:
         """Settle leased messages, and the news of the end of ``tasks``.
@@ -320,7 +320,7 @@ class Stream:
         if self._failed is not None:
             raise _again(self._failed)
         if tasks:
-            return await self.perform(calls.ack(self.identity, receipts, tasks=tasks))
+            return await self.perform(endpoints.ack(self.identity, receipts, tasks=tasks))
         loop = asyncio.get_running_loop()
         if not self._acks:
             loop.call_soon(lambda: self._begin(self._flush()))
@@ -349,7 +349,7 @@ class Stream:
 
     async def _settle(self, batch: list[_Ack]) -> None:
         try:
-            done = await self.perform(calls.ack(self.identity, [one for receipts, _ in batch for one in receipts]))
+            done = await self.perform(endpoints.ack(self.identity, [one for receipts, _ in batch for one in receipts]))
         except ClawLinkError as error:
             for _, future in batch:
                 if not future.done():

@@ -16,16 +16,16 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ProtocolError
 
-from clawlink.client import calls
-from clawlink.client.calls import Call, Reply
-from clawlink.client.errands import Errand
-from clawlink.client.shell import LEAVE_SECONDS, WHO_ASKS, Shell, piecemeal
+from clawlink.client import endpoints
+from clawlink.client.base_client import LEAVE_SECONDS, WHO_ASKS, Shell, piecemeal
+from clawlink.client.endpoints import Call, Reply
+from clawlink.client.operations import Errand
 from clawlink.errors import ClawLinkError, UnknownAgent
 from clawlink.protocol import paths
 from clawlink.protocol.replies import Registered, TaskView
 
 if TYPE_CHECKING:
-    from clawlink.client.waiting import Said, Step
+    from clawlink.client.wait_steps import Said, Step
 
 T = TypeVar("T")
 
@@ -51,7 +51,7 @@ class Client(Shell):
     def _method(make: Callable[..., Call[Any] | Errand[Any]]) -> Callable[..., Any]:
         @wraps(make)
         def method(self: Client, *args: Any, **kwargs: Any) -> Any:
-            if make is calls.register and self.keep:
+            if make is endpoints.register and self.keep:
                 return self._register_and_keep(*args, **kwargs)
             work = make(self.identity, *args, **kwargs)
             return self.run(work) if isinstance(work, Errand) else self.perform(work)
@@ -61,7 +61,9 @@ class Client(Shell):
     def _register_and_keep(self, name: str | None = None, **said: Any) -> Registered:
         from clawlink.client.kept import register_and_keep
 
-        return register_and_keep(self, name, lambda: self.perform(calls.register(self.identity, name, **said)), **said)
+        return register_and_keep(
+            self, name, lambda: self.perform(endpoints.register(self.identity, name, **said)), **said
+        )
 
     @cached_property
     def _session(self) -> requests.Session:
@@ -173,7 +175,7 @@ class Client(Shell):
         on_away: Callable[[ClawLinkError | None], object] | None = None,
     ) -> Iterator[TaskView]:
         """Give tasks as they become final, each once; otherwise as ``wait_for``."""
-        from clawlink.client.waiting import FINAL, Crowd, Trouble, about_task, distinct
+        from clawlink.client.wait_steps import FINAL, Crowd, Trouble, about_task, distinct
 
         ids = distinct(task_ids)
         if len(ids) == 1:
@@ -237,7 +239,7 @@ class Client(Shell):
 
     def _last_words(self, steps: Generator[Step, Any, None], error: KeyboardInterrupt) -> None:
         """Let steps that rested when they were interrupted clean up after themselves."""
-        from clawlink.client.waiting import Ask
+        from clawlink.client.wait_steps import Ask
 
         with contextlib.suppress(StopIteration, ClawLinkError, KeyboardInterrupt):
             step = steps.throw(error)
@@ -246,7 +248,7 @@ class Client(Shell):
 
     def _drive(self, steps: Generator[Step, Any, None], rest: Callable[[float], bool | None]) -> Iterator[Said]:
         """Do the steps of a wait, and yield its news; ``rest`` sleeps, and returns True to end it."""
-        from clawlink.client.waiting import Ask, Do, Said
+        from clawlink.client.wait_steps import Ask, Do, Said
 
         try:
             step = next(steps)

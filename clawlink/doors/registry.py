@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from clawlink.config import ServerConfig
     from clawlink.protocol.paths import Endpoint
     from clawlink.relay.relay import Relay
-    from clawlink.server.websocket import Websockets
-    from clawlink.server.wire import Handler
+    from clawlink.server.request import Handler
+    from clawlink.server.ws_connection import Websockets
 
 GROUP = "clawlink.doors"
 """The group of entry points by which another package offers a door."""

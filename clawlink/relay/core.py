@@ -14,12 +14,12 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 from clawlink.domain.backoff import backoff, spread
 from clawlink.domain.limits import DRAIN_SECONDS, Limits
 from clawlink.errors import Draining, StorageFull, StoreUnavailable
-from clawlink.relay.happenings import Happenings
 from clawlink.relay.ids import Ids
-from clawlink.relay.memory import Memory
-from clawlink.relay.shares import FairShares
+from clawlink.relay.limits.memory import Memory
+from clawlink.relay.limits.shares import FairShares
 from clawlink.relay.sockets import Sockets
-from clawlink.relay.stats import Stats
+from clawlink.relay.telemetry.activity_log import Happenings
+from clawlink.relay.telemetry.stats import Stats
 from clawlink.store.base import Absent, Batch, Conflict, Drop, Failed, Full, Put, Signal, Signals, Store
 
 T = TypeVar("T")

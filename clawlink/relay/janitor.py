@@ -18,18 +18,18 @@ from clawlink.domain.file import SharedFile
 from clawlink.domain.pool import POOLS, Pool
 from clawlink.domain.record import SETTLED, Record
 from clawlink.domain.task import Task
+from clawlink.relay.agents.deregistration import Departures
 from clawlink.relay.core import Core, retrying
-from clawlink.relay.departures import Departures
-from clawlink.relay.file_reads import FileReads
-from clawlink.relay.files import Files
+from clawlink.relay.files.read import FileReads
+from clawlink.relay.files.uploads import Uploads
+from clawlink.relay.files.write import Files
 from clawlink.relay.kinds import Kind
-from clawlink.relay.mailbox import Mailbox
-from clawlink.relay.memory import SETTLED_KINDS
-from clawlink.relay.pools import Pools
-from clawlink.relay.troubles import Aside, Troubles
-from clawlink.relay.turns import Turns
-from clawlink.relay.upkeep import Upkeep
-from clawlink.relay.uploads import Uploads
+from clawlink.relay.limits.memory import SETTLED_KINDS
+from clawlink.relay.mailbox.mailbox import Mailbox
+from clawlink.relay.mailbox.pools import Pools
+from clawlink.relay.retry_later import Aside, Troubles
+from clawlink.relay.tasks.lifecycle import Upkeep
+from clawlink.relay.time_slices import Turns
 from clawlink.store.base import Conflict, Drop, Failed, Put
 
 _SLICE = 200

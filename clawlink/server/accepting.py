@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from clawlink.errors import Unavailable
 from clawlink.server.address import Addresses, block_of, parse
 from clawlink.server.ceiling import HEAD_SECONDS, Ceiling, Full, Seat
-from clawlink.server.reply import as_bytes, reply_failure
+from clawlink.server.response import as_bytes, reply_failure
 
 _BACKLOG = 1024
 _PAUSE_SECONDS = 1.0

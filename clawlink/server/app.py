@@ -18,21 +18,21 @@ from clawlink.config import ServerConfig
 from clawlink.doors.registry import OpenDoor, Opening, doors, settings_of
 from clawlink.errors import ClawLinkError
 from clawlink.protocol.paths import Endpoint
-from clawlink.relay.clock import RelayTime
 from clawlink.relay.relay import Relay
+from clawlink.relay.timestamps import RelayTime
 from clawlink.server.accepting import Acceptor
 from clawlink.server.address import Addresses, network
 from clawlink.server.auth import Guard
 from clawlink.server.ceiling import ceiling_of, open_files
 from clawlink.server.connection import Server
-from clawlink.server.events import Events
 from clawlink.server.flow import Unread
-from clawlink.server.front import Front
 from clawlink.server.push import Push
+from clawlink.server.request import Handler
+from clawlink.server.router import Front
 from clawlink.server.routes import ALL
+from clawlink.server.sse import Events
 from clawlink.server.tickets import Tickets
-from clawlink.server.websocket import Websockets
-from clawlink.server.wire import Handler
+from clawlink.server.ws_connection import Websockets
 from clawlink.store.base import Signals, Store
 from clawlink.store.blobs import LocalBlobs
 from clawlink.store.memory import MemoryStore

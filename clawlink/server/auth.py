@@ -15,8 +15,8 @@ from clawlink.errors import BadRequest, NotAllowed, NotAuthenticated, Unsupporte
 from clawlink.protocol.paths import REGISTER, Endpoint
 from clawlink.server import cors
 from clawlink.server.address import host_name
+from clawlink.server.request import Request, parameter
 from clawlink.server.tickets import Tickets
-from clawlink.server.wire import Request, parameter
 
 SUBPROTOCOL = "clawlink"
 _KNOWN_HOSTS_MAX = 1024

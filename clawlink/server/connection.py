@@ -20,11 +20,11 @@ from clawlink.errors import BadRequest, BodyTimeout, ClawLinkError, InternalErro
 from clawlink.server.address import Addresses
 from clawlink.server.ceiling import HEAD_SECONDS, Ceiling, Seat
 from clawlink.server.flow import Unread, Watch, on_its_way
-from clawlink.server.front import Front
 from clawlink.server.handover import Handover, Handovers, has_come
 from clawlink.server.masks import Masked
-from clawlink.server.reply import as_bytes, as_response, reply_failure
-from clawlink.server.wire import Request
+from clawlink.server.request import Request
+from clawlink.server.response import as_bytes, as_response, reply_failure
+from clawlink.server.router import Front
 
 # The longest key of a file, all of it percent-encoded, and the rest of its address.
 _MAX_LINE_BYTES = 3 * 4 * MAX_KEY_LENGTH + 1024

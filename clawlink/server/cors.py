@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from aiohttp import hdrs
 
 from clawlink.errors import BadRequest
-from clawlink.server.reply import Reply
-from clawlink.server.wire import Request
+from clawlink.server.request import Request
+from clawlink.server.response import Reply
 
 EXPOSED = (
     "Accept-Ranges, Content-Disposition, Content-Range, ETag, Last-Modified, Location, Repr-Digest, Retry-After, "

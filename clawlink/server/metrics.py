@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from clawlink.relay.relay import Relay
-from clawlink.relay.stats import HELP
+from clawlink.relay.telemetry.stats import HELP
 from clawlink.version import VERSION
 
 

@@ -23,14 +23,14 @@ from clawlink.errors import BadRequest, NotAllowed, UnknownAgent
 from clawlink.protocol import paths
 from clawlink.protocol.paths import Endpoint
 from clawlink.protocol.requests import StreamQuery
-from clawlink.relay.consumer import Consumer
-from clawlink.relay.refusal import refusal
+from clawlink.relay.error_mapping import refusal
+from clawlink.relay.mailbox.consumer import Consumer
 from clawlink.relay.relay import Relay
 from clawlink.server.auth import SUBPROTOCOL, in_subprotocol, offers_subprotocol
-from clawlink.server.frames import BadFrame, Frame, error_frame, message_frame, read_frame, reply_frame
-from clawlink.server.leases import lease_of
-from clawlink.server.websocket import LINGER_SECONDS, Websocket, Websockets
-from clawlink.server.wire import Handler, Request, origin_of, parameter, read_query
+from clawlink.server.lease_views import lease_of
+from clawlink.server.request import Handler, Request, origin_of, parameter, read_query
+from clawlink.server.ws_connection import LINGER_SECONDS, Websocket, Websockets
+from clawlink.server.ws_protocol import BadFrame, Frame, error_frame, message_frame, read_frame, reply_frame
 
 _log = logging.getLogger("clawlink.push")
 

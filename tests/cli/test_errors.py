@@ -18,7 +18,7 @@ from clawlink import errors
 from clawlink.cli import main as cli
 from clawlink.cli.exits import Exit, UsageError, exit_of
 from clawlink.client.identity import NoIdentity, SeveralIdentities
-from clawlink.client.waiting import StillPending
+from clawlink.client.wait_steps import StillPending
 from tests.cli.conftest import COMMAND, Run, until_polled
 from tests.processes import Popen
 from tests.tables import each

@@ -443,7 +443,7 @@ def test_what_is_too_large_is_refused_before_it_is_read(
 
     with open("large", "wb") as file:
         file.truncate(65 * 1024 * 1024)
-    monkeypatch.setattr("clawlink.client.landing.Source.measure", fail)
+    monkeypatch.setattr("clawlink.client.files.atomic_files.Source.measure", fail)
     told = call("file-put", fresh("large"), "--file", "large").failed(8).err
     assert "may have 67108864 bytes" in told
     assert "--max-file-bytes" in told

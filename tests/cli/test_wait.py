@@ -541,7 +541,7 @@ def test_an_assignee_that_goes_silent_is_told_of(call: Run, own_relay: Relays, m
         peer.register("peer")
         task_id = delegate(call, peer)
         peer.poll()
-        monkeypatch.setattr("clawlink.client.waiting._STEP_SECONDS", 0.2)
+        monkeypatch.setattr("clawlink.client.wait_steps._STEP_SECONDS", 0.2)
         shown = call("wait", task_id, "--timeout", "4")
     assert shown.code == 6
     first, *later = [line for line in shown.err.splitlines() if "peer" in line]
@@ -557,7 +557,7 @@ def test_a_pool_in_which_nobody_is_online_any_more_is_told_of(
     with Client(url) as peer:
         peer.register("peer", capabilities=["dig"])
         task_id = call("delegate", "--capability", "dig", "--task", "dig a hole", "-q").ok().out.strip()
-        monkeypatch.setattr("clawlink.client.waiting._STEP_SECONDS", 0.2)
+        monkeypatch.setattr("clawlink.client.wait_steps._STEP_SECONDS", 0.2)
         shown = call("wait", task_id, "--timeout", "4")
     assert shown.code == 6
     first, *later = [line for line in shown.err.splitlines() if line.startswith('clawlink: "dig a hole", task ')]

@@ -14,12 +14,12 @@ import pytest
 
 import clawlink
 from clawlink import errors
-from clawlink.client import calls
+from clawlink.client import endpoints
 from clawlink.client.aio import AsyncClient
+from clawlink.client.base_client import Shell
 from clawlink.client.retry import Backoff
-from clawlink.client.shell import Shell
 from clawlink.client.sync import Client
-from clawlink.client.waiting import StillPending
+from clawlink.client.wait_steps import StillPending
 from clawlink.protocol.paths import ENDPOINTS
 from clawlink.protocol.replies import TaskView
 from tests.conftest import Start
@@ -54,7 +54,7 @@ def of(client: AsyncClient) -> str:
 
 def test_both_clients_have_the_same_methods() -> None:
     assert {name for name in dir(AsyncClient) if not name.startswith("_")} == {*PUBLIC, *ONLY_ASYNC}
-    assert {endpoint.name for endpoint in ENDPOINTS if hasattr(calls, endpoint.name)} <= set(PUBLIC)
+    assert {endpoint.name for endpoint in ENDPOINTS if hasattr(endpoints, endpoint.name)} <= set(PUBLIC)
 
 
 @each("name", PUBLIC)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from clawlink.client.merge import merge, split
+from clawlink.client.files.merge import merge, split
 from clawlink.client.sync import Client
 from clawlink.config import ServerConfig
 from clawlink.errors import VersionConflict

@@ -14,8 +14,9 @@ import pytest
 
 import clawlink
 from clawlink import errors
-from clawlink.client import blob_calls, calls
-from clawlink.client.calls import Claimed, DeadLetter, File
+from clawlink.client import endpoints
+from clawlink.client.endpoints import Claimed, DeadLetter, File
+from clawlink.client.files import file_endpoints
 from clawlink.client.retry import Backoff
 from clawlink.client.sync import Client
 from clawlink.config import ServerConfig
@@ -83,7 +84,7 @@ def test_there_is_a_method_for_every_endpoint_as_it_stands_in_calls() -> None:
         if endpoint.stays or endpoint.name in ELSEWHERE:
             continue
         name = CALLED.get(endpoint.name, endpoint.name)
-        described = getattr(blob_calls, name, None) or getattr(calls, name)
+        described = getattr(file_endpoints, name, None) or getattr(endpoints, name)
         method = getattr(Client, name)
         assert method.__doc__ == described.__doc__
         asked = list(inspect.signature(described, eval_str=False).parameters)[1:]
@@ -159,7 +160,7 @@ def test_discover_finds_by_capability_name_and_status(ann: Client, bob: Client) 
 
 
 def test_discover_follows_all_pages(ann: Client, bob: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "MAX_LIST_LENGTH", 1)
+    monkeypatch.setattr(endpoints, "MAX_LIST_LENGTH", 1)
     everyone = ann.discover(status="all")
     assert {ann.agent_id, bob.agent_id} <= {agent.agent_id for agent in everyone.agents}
     assert (everyone.count, everyone.next) == (len(everyone.agents), None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clawlink.client.places import parts_within, safe_name
+from clawlink.client.files.safe_paths import parts_within, safe_name
 from clawlink.domain.devices import is_device
 
 NAMES = ["con", "prn", "aux", "nul", "conin$", "conout$", "clock$"]

@@ -13,7 +13,7 @@ from clawlink.errors import BadRequest
 from clawlink.protocol import replies, requests
 from clawlink.protocol.headers import FLAG
 from clawlink.protocol.paths import ENDPOINTS, Endpoint
-from clawlink.server.bodies import flag
+from clawlink.server.http_files import flag
 from clawlink.server.openapi import document
 from clawlink.version import VERSION
 from tests.tables import each

@@ -10,7 +10,7 @@ from clawlink.domain.limits import Limits
 from clawlink.domain.message import Message, TaskResponse, TaskUpdate, decode
 from clawlink.protocol import requests
 from clawlink.protocol.replies import BroadcastSent, TaskView
-from clawlink.relay.departures import Departure
+from clawlink.relay.agents.deregistration import Departure
 from clawlink.relay.ids import receipt
 from clawlink.relay.relay import Relay
 from clawlink.store.base import Store

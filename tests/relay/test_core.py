@@ -18,13 +18,13 @@ from clawlink.domain.limits import PRESENCE_AUDIENCE
 from clawlink.errors import StoreUnavailable
 from clawlink.protocol import requests
 from clawlink.relay.core import TRIES, pause_after
-from clawlink.relay.files import Write
-from clawlink.relay.turns import SLICE
+from clawlink.relay.files.write import Write
+from clawlink.relay.time_slices import SLICE
 from clawlink.store.base import Batch, Conflict, Failed, Put
 from clawlink.store.memory import MemoryStore
+from tests.relay.mailbox.test_consumer import turns
 from tests.relay.scene import Scene, receipt_of
-from tests.relay.test_consumer import turns
-from tests.relay.test_waiting import parts
+from tests.relay.test_wait_loop import parts
 from tests.store import contract
 from tests.store.faulty import FaultyStore
 

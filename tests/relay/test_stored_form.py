@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from clawlink.domain.message import Priority
-from clawlink.relay.files import Write
+from clawlink.relay.files.write import Write
 from clawlink.store import records
+from tests.relay.broadcasts.test_broadcasts import heard, once
 from tests.relay.scene import Scene
-from tests.relay.test_broadcasts import heard, once
 from tests.store.bytes_store import BytesStore
 
 

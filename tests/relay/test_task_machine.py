@@ -32,8 +32,8 @@ from clawlink.protocol import requests
 from clawlink.protocol.replies import ResponseSent, TaskView
 from clawlink.relay.ids import receipt as full_receipt
 from clawlink.relay.ids import split_receipt
+from clawlink.relay.mailbox.acks import Outcome
 from clawlink.relay.relay import Relay
-from clawlink.relay.settling import Outcome
 from clawlink.store.base import Store
 from clawlink.store.memory import MemoryStore
 from clawlink.store.signals import LocalSignals

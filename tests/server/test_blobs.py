@@ -607,7 +607,7 @@ async def test_a_reply_that_fails_on_its_way_ends_the_connection(
     async def broken(*_: Any) -> bytes:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr("clawlink.relay.file_reads.Opened.read", broken)
+    monkeypatch.setattr("clawlink.relay.files.read.Opened.read", broken)
     connection = await dial(relay.url)
     await connection.send(request("GET", "/blobs/k"))
     got = b""

@@ -8,7 +8,7 @@ import msgspec
 
 from clawlink.protocol.paths import ENDPOINTS
 from clawlink.protocol.reading import optional_fields
-from clawlink.server.frames import _KINDS
+from clawlink.server.ws_protocol import _KINDS
 from tests.conftest import UNPACED, Serve
 from tests.server.sockets import websocket
 

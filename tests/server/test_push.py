@@ -503,7 +503,7 @@ async def test_each_message_goes_to_exactly_one_of_several_readers(
                         got[message["content"]] += 1
                         await ack(relay, "b", receipt_of(message))
 
-    monkeypatch.setattr("clawlink.server.events.BACK_SECONDS", 0.1)
+    monkeypatch.setattr("clawlink.server.sse.BACK_SECONDS", 0.1)
     async with websocket(relay, "b", lease=60) as one, websocket(relay, "b", lease=60, credit=2) as two:
         others = [asyncio.create_task(t) for t in (read(one), read(two), polls(), polls(), events())]
         for n in range(200):
@@ -891,9 +891,9 @@ async def test_at_a_shutdown_those_who_ack_nothing_are_told_in_time(pair: Runnin
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have a relay that waits for nobody longer than half a second."""
     monkeypatch.setattr("clawlink.server.app._SWEEP_SECONDS", 0.02)
-    monkeypatch.setattr("clawlink.server.websocket.PING_SECONDS", 0.1)
-    monkeypatch.setattr("clawlink.server.websocket.SILENT_SECONDS", 0.5)
-    monkeypatch.setattr("clawlink.server.websocket._ABORT_SECONDS", 0.2)
+    monkeypatch.setattr("clawlink.server.ws_connection.PING_SECONDS", 0.1)
+    monkeypatch.setattr("clawlink.server.ws_connection.SILENT_SECONDS", 0.5)
+    monkeypatch.setattr("clawlink.server.ws_connection._ABORT_SECONDS", 0.2)
 
 
 @pytest.fixture
@@ -932,7 +932,7 @@ async def test_one_that_does_not_read_is_closed_and_harms_nobody_else(stuck: Run
 @memory
 @pytest.mark.virtual_time
 async def test_one_that_reads_again_is_told_that_it_did_not(stuck: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clawlink.server.websocket._ABORT_SECONDS", 600.0)
+    monkeypatch.setattr("clawlink.server.ws_connection._ABORT_SECONDS", 600.0)
     async with wire(stuck, "b", lease=30, receive_buffer=65536) as peer:
         for _ in range(30):
             await peer.send(PONG, b"")  # it is there
@@ -1018,7 +1018,7 @@ async def test_a_ping_while_a_batch_is_on_its_way_proves_nothing_of_the_rest(
     """Nor does its pong settle what has not been written yet, with frames that are compressed."""
     monkeypatch.setattr("clawlink.server.push.LOOPBACK_HOSTS", ())
     monkeypatch.setattr(
-        "clawlink.server.websocket.SILENT_SECONDS", 5.0
+        "clawlink.server.ws_connection.SILENT_SECONDS", 5.0
     )  # to pack a frame may take a busy machine a while
     letters = Random(1)
     noise = ["".join(letters.choices("abcdefghijklmnopqrstuvwxyz0123456789", k=800_000)) for _ in range(14)]

@@ -11,7 +11,7 @@ from clawlink.server import tickets
 from clawlink.server.tickets import MAX_AGENT_TICKETS, SECONDS, Tickets
 from tests.conftest import Running, Serve
 from tests.server.asks import ok, refused, send, with_key
-from tests.server.test_events import Stream
+from tests.server.test_sse import Stream
 
 TOKEN = {"Authorization": "Bearer t"}
 

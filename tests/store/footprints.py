@@ -22,7 +22,7 @@ from clawlink.domain.pool import Pool
 from clawlink.domain.readers import Access, Party
 from clawlink.domain.record import Record
 from clawlink.domain.task import TaskState
-from clawlink.relay.directory import card
+from clawlink.relay.agents.directory import card
 from clawlink.store.base import Put
 from clawlink.store.memory import MemoryStore
 from tests.store.test_machine import run

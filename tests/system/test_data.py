@@ -222,7 +222,7 @@ async def test_a_clock_that_was_set_back_does_not_turn_the_order_of_messages(
     restarting.wall.now -= 86_400
     back = DataFolder(restarting.folder)
     later = replace(ServerConfig(port=0), data=str(restarting.folder))
-    from clawlink.relay.clock import RelayTime
+    from clawlink.relay.timestamps import RelayTime
 
     clock = RelayTime(wall=restarting.wall, steady=lambda: 5.0, not_before=stopped_at + 2)
     assert clock() == stopped_at + 2

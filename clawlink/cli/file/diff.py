@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from clawlink.cli.context import Context
-    from clawlink.client.blob_calls import Blob
+    from clawlink.client.files.file_endpoints import Blob
     from clawlink.client.sync import Client
 
 _MOST_BYTES = 16 * 1024 * 1024
@@ -120,7 +120,7 @@ def _texts(before: Blob, after: Blob) -> tuple[str, str] | None:
 def _diff(ctx: Context, key: str, before: Blob, after: Blob, texts: tuple[str, str]) -> Iterable[str]:
     from difflib import unified_diff
 
-    from clawlink.client.merge import split
+    from clawlink.client.files.merge import split
     from clawlink.domain.terminal import cell
 
     # A key may hold a character that ends the line.

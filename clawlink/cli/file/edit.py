@@ -11,7 +11,7 @@ from clawlink.cli.files import add_file_key
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
     from clawlink.cli.file.editor import Editing
-    from clawlink.client.blob_calls import Blob
+    from clawlink.client.files.file_endpoints import Blob
     from clawlink.client.sync import Client
     from clawlink.protocol.replies import FileSaved
 
@@ -33,7 +33,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     that both have changed. It overwrites no change of others, and keeps the edited text if it cannot write it.
     """
     from clawlink.cli.file.editor import Editing
-    from clawlink.client.places import safe_name
+    from clawlink.client.files.safe_paths import safe_name
     from clawlink.domain.terminal import cell
     from clawlink.errors import ClawLinkError
 
@@ -155,7 +155,7 @@ class _Session:
         )
 
     def _write(self, mine: bytes, base: Blob | None) -> FileSaved:
-        from clawlink.client.blob_calls import OCTETS, TEXT, is_text
+        from clawlink.client.files.file_endpoints import OCTETS, TEXT, is_text
 
         if base is None:
             text = is_text(mine)
@@ -194,7 +194,7 @@ class _Session:
 
     def _merged(self, base: Blob | None, mine: bytes, theirs: Blob) -> bytes:
         """Return both changes together. Raises VersionConflict if that cannot be, and leaves our text in the file."""
-        from clawlink.client.merge import merge
+        from clawlink.client.files.merge import merge
         from clawlink.errors import VersionConflict
 
         version = theirs.facts.version
@@ -222,7 +222,7 @@ class _Session:
 
     def _decided(self, text: str, version: int, names: tuple[str, str]) -> bytes:
         """Let the person decide about lines that both have changed. Raises VersionConflict if markers are left."""
-        from clawlink.client.merge import has_markers
+        from clawlink.client.files.merge import has_markers
         from clawlink.errors import VersionConflict
 
         self._editing.content = text.encode()

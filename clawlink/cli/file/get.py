@@ -14,7 +14,7 @@ from clawlink.cli.values import count, sha256
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
     from clawlink.cli.files import Progress
-    from clawlink.client.blob_calls import FileFacts
+    from clawlink.client.files.file_endpoints import FileFacts
     from clawlink.client.sync import Client
 
 # Larger contents go to a file: they are too long for a terminal and for a JSON object.
@@ -63,7 +63,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
 def _keep(args: Namespace, ctx: Context, client: Client, key: str) -> Exit:
     """Write it to a file, or extract it into a folder, and say so."""
     from clawlink.cli.render import plural, size
-    from clawlink.client.places import safe_name
+    from clawlink.client.files.safe_paths import safe_name
     from clawlink.domain.terminal import cell
 
     output = args.output or safe_name(key)
@@ -87,7 +87,7 @@ def _keep(args: Namespace, ctx: Context, client: Client, key: str) -> Exit:
 
 
 def _is_tar(args: Namespace, client: Client, key: str) -> bool:
-    from clawlink.client.folders import TAR
+    from clawlink.client.files.folders import TAR
 
     return client.stat_blob(key, version=args.version).content_type.partition(";")[0].strip().lower() == TAR
 
@@ -96,7 +96,7 @@ def _extract(args: Namespace, ctx: Context, client: Client, key: str, folder: st
     """Fetch all of a tar before writing anything of it. Without --extract the folder must be new or empty."""
     from clawlink.cli.exits import UsageError
     from clawlink.cli.files import tell_not_extracted
-    from clawlink.client.folders import Unpacking
+    from clawlink.client.files.folders import Unpacking
 
     if not args.extract and os.path.isdir(folder) and os.listdir(folder):
         raise UsageError(
@@ -124,7 +124,7 @@ def _fetch(args: Namespace, ctx: Context, client: Client, key: str, target: Any)
 
 
 def _naming_it() -> AbstractContextManager[None]:
-    from clawlink.client.landing import naming
+    from clawlink.client.files.atomic_files import naming
 
     return naming("standard output")
 

@@ -41,7 +41,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from clawlink.cli import ids
     from clawlink.cli.files import attached
     from clawlink.cli.shared import repeatable, show_recipient
-    from clawlink.client.calls import repeat_key
+    from clawlink.client.endpoints import repeat_key
 
     patience = ctx.take_patience() if args.wait is not None else None
     content = ctx.read(args.content)
@@ -74,7 +74,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
 def _wait(args: Namespace, ctx: Context, sent: Sent, patience: float | None) -> Exit:
     """Stay until the message came as far as asked, and say so. With --json, its status takes the place of the reply."""
     from clawlink.cli.shared import tell_away
-    from clawlink.client.waiting import StillPending, reached
+    from clawlink.client.wait_steps import StillPending, reached
 
     ctx.out.flush()
     follow = ctx.command("status", sent.message_id)

@@ -164,7 +164,7 @@ def _check_connection(where: Where, timeout: float) -> Check:
     import socket
     import time
 
-    from clawlink.client.ways import on_this_machine, proxy_for
+    from clawlink.client.proxy import on_this_machine, proxy_for
 
     parts = urlsplit(where.relay)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)

@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from clawlink.client.link.pending import Pending, promise
-from clawlink.client.waiting import FINAL
+from clawlink.client.wait_steps import FINAL
 from clawlink.domain.message import TaskAnswer, TaskResponse, TaskUpdate
 from clawlink.errors import BadRequest, ClawLinkError
 from clawlink.protocol.replies import Cancelled, Delegated, TaskView

@@ -15,20 +15,20 @@ from collections.abc import Coroutine, Generator
 from concurrent.futures import Future
 from typing import Any
 
-from clawlink.client import calls
+from clawlink.client import endpoints
 from clawlink.client.aio import AsyncClient
-from clawlink.client.calls import Call
-from clawlink.client.errands import Errand
+from clawlink.client.base_client import WHO_ASKS
+from clawlink.client.endpoints import Call
 from clawlink.client.link.delegation import Delegation, Matters, Open
-from clawlink.client.link.line import Line, connect
+from clawlink.client.link.dispatcher import Work
 from clawlink.client.link.outbox import LinkEnded
 from clawlink.client.link.pending import Pending, promise
 from clawlink.client.link.runner import Runner
 from clawlink.client.link.settings import Settings, acting, register
-from clawlink.client.link.work import Work
+from clawlink.client.link.transport import Line, connect
+from clawlink.client.operations import Errand
 from clawlink.client.retry import Backoff
-from clawlink.client.shell import WHO_ASKS
-from clawlink.client.waiting import FINAL, Step
+from clawlink.client.wait_steps import FINAL, Step
 from clawlink.errors import ClawLinkError, NotFound, RelayUnreachable, UnknownAgent
 from clawlink.protocol.replies import Cancelled
 
@@ -93,7 +93,7 @@ class Engine:
 
     def cancel(self, task_id: str, note: str | None) -> Pending[Any]:
         """Take a task back."""
-        return self.perform(calls.cancel(self.client.identity, task_id, note=note), "the cancelling")
+        return self.perform(endpoints.cancel(self.client.identity, task_id, note=note), "the cancelling")
 
     def _submit(self, work: Coroutine[Any, Any, Any]) -> Future[Any]:
         try:
@@ -149,7 +149,7 @@ class Engine:
                 concurrency=settings.concurrency,
                 handler_timeout=settings.handler_timeout,
                 send=lambda *args, **options: self.post(
-                    calls.send(self.client.identity, *args, **options), "the reply"
+                    endpoints.send(self.client.identity, *args, **options), "the reply"
                 ),
             )
             await register(settings, self.client)
@@ -269,7 +269,7 @@ class Engine:
 
     async def _beat(self) -> None:
         if self.line is not None:
-            await self.line.perform(calls.heartbeat(self.client.identity))
+            await self.line.perform(endpoints.heartbeat(self.client.identity))
 
     _looked = 0.0
 
@@ -283,7 +283,7 @@ class Engine:
         await asyncio.gather(*(self._ask(*one, wait) for one in self.matters.to_ask(_MOST_ASKED)))
 
     async def _ask(self, task_id: str, version: int | None, wait: float) -> None:
-        call = calls.task(self.client.identity, task_id, wait=0.0 if version is None else wait, since=version)
+        call = endpoints.task(self.client.identity, task_id, wait=0.0 if version is None else wait, since=version)
         try:
             view = await self.client.perform(call)
         except NotFound as error:
@@ -321,7 +321,7 @@ class Engine:
         task.add_done_callback(self._notices.discard)
 
     def _answer(self, task_id: str, content: Any) -> Pending[Any]:
-        return self.post(calls.answer(self.client.identity, task_id, content), "the answer")
+        return self.post(endpoints.answer(self.client.identity, task_id, content), "the answer")
 
     async def _to_its_end(self, errand: Errand[Any], what: str) -> Any:
         task = asyncio.current_task()

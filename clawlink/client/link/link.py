@@ -14,10 +14,11 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, TypeVar, overload
 
-from clawlink.client import blob_calls, calls, errands
+from clawlink.client import endpoints, operations
 from clawlink.client.address import address
-from clawlink.client.calls import Call, Identity
-from clawlink.client.errands import Errand
+from clawlink.client.base_client import Method, turn_into_methods
+from clawlink.client.endpoints import Call, Identity
+from clawlink.client.files import file_endpoints
 from clawlink.client.identity import Identities, home
 from clawlink.client.link import runner
 from clawlink.client.link.delegation import Delegation
@@ -26,7 +27,7 @@ from clawlink.client.link.handlers import Handlers
 from clawlink.client.link.outbox import Outbox
 from clawlink.client.link.pending import Pending
 from clawlink.client.link.settings import Settings
-from clawlink.client.shell import Method, turn_into_methods
+from clawlink.client.operations import Errand
 from clawlink.config import DEFAULT_RELAY, from_environment
 from clawlink.domain.limits import MAX_LEASE_SECONDS, MIB, MIN_LEASE_SECONDS
 from clawlink.domain.message import Attachment
@@ -169,28 +170,28 @@ class Link:
 
     # -- sending -------------------------------------------------------------------------------------------------------
 
-    send = Method(calls.send)
-    broadcast = Method(calls.broadcast)
-    answer = Method(calls.answer)
-    info = Method(calls.info)
-    discover = Method(calls.discover)
-    tasks = Method(calls.tasks)
-    task = Method(calls.task)
-    cancel = Method(calls.cancel)
-    knowledge = Method(calls.knowledge)
-    message = Method(calls.message)
-    put_file = Method(blob_calls.put_file)
-    list_files = Method(blob_calls.list_files)
-    get_file = Method(blob_calls.get_file)
-    delete_file = Method(blob_calls.delete_file)
-    file_history = Method(blob_calls.file_history)
-    lock_file = Method(blob_calls.lock_file)
-    unlock_file = Method(blob_calls.unlock_file)
-    upload = Method(errands.upload)
-    download = Method(errands.download)
-    attach = Method(errands.attach)
-    watch_file = Method(errands.watch_file)
-    wait_message = Method(errands.wait_message)
+    send = Method(endpoints.send)
+    broadcast = Method(endpoints.broadcast)
+    answer = Method(endpoints.answer)
+    info = Method(endpoints.info)
+    discover = Method(endpoints.discover)
+    tasks = Method(endpoints.tasks)
+    task = Method(endpoints.task)
+    cancel = Method(endpoints.cancel)
+    knowledge = Method(endpoints.knowledge)
+    message = Method(endpoints.message)
+    put_file = Method(file_endpoints.put_file)
+    list_files = Method(file_endpoints.list_files)
+    get_file = Method(file_endpoints.get_file)
+    delete_file = Method(file_endpoints.delete_file)
+    file_history = Method(file_endpoints.file_history)
+    lock_file = Method(file_endpoints.lock_file)
+    unlock_file = Method(file_endpoints.unlock_file)
+    upload = Method(operations.upload)
+    download = Method(operations.download)
+    attach = Method(operations.attach)
+    watch_file = Method(operations.watch_file)
+    wait_message = Method(operations.wait_message)
 
     def delegate(
         self,
@@ -214,7 +215,7 @@ class Link:
         question, and returns the answer. Both may be plain or async.
         """
         engine = self._running()
-        call = calls.delegate(
+        call = endpoints.delegate(
             self._identity(),
             to,
             task,

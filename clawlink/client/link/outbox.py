@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Protocol
 
-from clawlink.client.calls import Call
+from clawlink.client.endpoints import Call
 from clawlink.client.link.pending import promise
 from clawlink.errors import ClawLinkError, RateLimited, TooLarge
 

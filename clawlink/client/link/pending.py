@@ -9,7 +9,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, Generic, TypeVar
 
-from clawlink.client.waiting import StillPending
+from clawlink.client.wait_steps import StillPending
 
 T = TypeVar("T")
 

@@ -14,8 +14,8 @@ from clawlink.domain.message import PlainMessage, TaskDelegation
 from clawlink.protocol import replies
 
 if TYPE_CHECKING:
-    from clawlink.client.link.held import Held
-    from clawlink.client.link.work import Work
+    from clawlink.client.link.dispatcher import Work
+    from clawlink.client.link.in_flight import Held
 
 
 class Task:

@@ -8,8 +8,8 @@ from clawlink.protocol import paths, replies
 from clawlink.relay.relay import Relay
 from clawlink.server.metrics import render
 from clawlink.server.openapi import document
-from clawlink.server.reply import Reply, reply
-from clawlink.server.wire import Request, Routes
+from clawlink.server.request import Request, Routes
+from clawlink.server.response import Reply, reply
 
 routes = Routes()
 _SHOWN = {e.name: f"{e.method} {e.path}" for e in paths.ENDPOINTS}

@@ -11,11 +11,11 @@ from clawlink.domain.access import KEY_HEADER
 from clawlink.domain.agent import Presence
 from clawlink.errors import UnknownAgent
 from clawlink.protocol import paths, replies, requests
-from clawlink.relay.clock import iso
-from clawlink.relay.directory import card
+from clawlink.relay.agents.directory import card
 from clawlink.relay.relay import Relay
-from clawlink.server.reply import Reply, reply
-from clawlink.server.wire import Request, Routes, acting, parameter, read, read_query
+from clawlink.relay.timestamps import iso
+from clawlink.server.request import Request, Routes, acting, parameter, read, read_query
+from clawlink.server.response import Reply, reply
 
 routes = Routes()
 _log = logging.getLogger("clawlink.server")

@@ -13,13 +13,12 @@ from clawlink.domain.file import SharedFile, Version
 from clawlink.domain.limits import MAX_FILE_TTL_SECONDS, MAX_NAME_LENGTH
 from clawlink.errors import BadRequest, UnknownFile, VersionConflict
 from clawlink.protocol import paths, replies, requests
-from clawlink.relay.file_reads import Opened
-from clawlink.relay.files import Write
+from clawlink.relay.files.read import Opened
+from clawlink.relay.files.write import Write
 from clawlink.relay.relay import Relay
-from clawlink.server import bodies
+from clawlink.server import http_files
 from clawlink.server.auth import require_no_page
-from clawlink.server.reply import Reply, reply
-from clawlink.server.wire import (
+from clawlink.server.request import (
     Looker,
     Request,
     Routes,
@@ -32,6 +31,7 @@ from clawlink.server.wire import (
     read_query,
     when_lost,
 )
+from clawlink.server.response import Reply, reply
 
 routes = Routes()
 
@@ -47,30 +47,32 @@ async def put_blob(relay: Relay, request: Request) -> Reply:
     if hdrs.CONTENT_RANGE in request.headers:
         raise BadRequest("a put writes a whole file; parts of one go to /uploads", field="Content-Range")
     ask = _write(request)
-    with bodies.named_by_headers():
-        written = await relay.files.put(editor, ask, bodies.parts(request), request.content_length)
+    with http_files.named_by_headers():
+        written = await relay.files.put(editor, ask, http_files.parts(request), request.content_length)
     done, readers = written.version, None if written.readers is None else list(written.readers)
     answer = reply(replies.FileSaved("saved", done.revision, ask.key, done.content.size, done.content.digest, readers))
     status = 201 if done.revision == 1 else 200
-    return Reply(answer.body, status, headers={hdrs.ETAG: bodies.etag_of(done)})
+    return Reply(answer.body, status, headers={hdrs.ETAG: http_files.etag_of(done)})
 
 
 def _write(request: Request) -> Write:
     headers = request.headers
-    digest, field = bodies.sha256_of(headers)
+    digest, field = http_files.sha256_of(headers)
     file_type = headers.get("ClawLink-File-Type")
     return Write(
         key=parameter(request, "file_key"),
         file_type=None if file_type is None else type_of(_unquoted(file_type), "ClawLink-File-Type"),
         content_type=media_type(headers.get(hdrs.CONTENT_TYPE), "Content-Type"),
-        if_version=bodies.expected(headers),
+        if_version=http_files.expected(headers),
         ttl=ttl(headers.get("ClawLink-TTL"), "ClawLink-TTL"),
-        burn=bodies.flag(headers.get("ClawLink-Burn-After-Read"), "ClawLink-Burn-After-Read"),
-        force=bodies.flag(headers.get("ClawLink-Force"), "ClawLink-Force"),
+        burn=http_files.flag(headers.get("ClawLink-Burn-After-Read"), "ClawLink-Burn-After-Read"),
+        force=http_files.flag(headers.get("ClawLink-Force"), "ClawLink-Force"),
         idempotency_key=key_in_header(request),
         digest=digest,
         digest_field=field,
-        readers=bodies.readers(headers.getall(bodies.READERS, ()), bodies.READERS, field=bodies.READERS),
+        readers=http_files.readers(
+            headers.getall(http_files.READERS, ()), http_files.READERS, field=http_files.READERS
+        ),
     )
 
 
@@ -106,7 +108,7 @@ def type_of(given: str, field: str) -> str:
 
 def ttl(given: str | None, field: str, name: str | None = None) -> float | None:
     """Return for how many seconds a file is kept. Raises BadRequest."""
-    seconds = bodies.number(given, name or field, least=1, field=field)
+    seconds = http_files.number(given, name or field, least=1, field=field)
     if seconds is not None and seconds > MAX_FILE_TTL_SECONDS:
         raise BadRequest(
             f"{name or field} takes {MAX_FILE_TTL_SECONDS:.0f} seconds at most",
@@ -148,17 +150,17 @@ async def get_blob(relay: Relay, request: Request) -> Reply | web.StreamResponse
         return await _history(relay, request, key, ask)
     file, version, looker = await found(relay, request, key, ask.agent_id, ask.version)
     reader = reader_of(request, looker, burns=file.burn)
-    headers = bodies.headers_of(file, version)
+    headers = http_files.headers_of(file, version)
     if _has_it(request, version):
         return web.Response(status=304, headers=headers)
-    span = bodies.span_of(request.headers, version)
+    span = http_files.span_of(request.headers, version)
     async with opened(relay, request, file, version, reader, span.start) as content:
-        if content.reading is None and span.end - span.start <= bodies.PART_BYTES:
+        if content.reading is None and span.end - span.start <= http_files.PART_BYTES:
             pieces = []
             while content.at < span.end:
                 pieces.append(await content.read(span.end - content.at))
             return Reply(b"".join(pieces), span.status, version.content_type, {**headers, **span.headers})
-        return await bodies.send(request, span, version.content_type, headers, content)
+        return await http_files.send(request, span, version.content_type, headers, content)
 
 
 async def _history(relay: Relay, request: Request, key: str, ask: requests.BlobQuery) -> Reply:
@@ -196,7 +198,7 @@ async def head_blob(relay: Relay, request: Request) -> Reply | web.StreamRespons
     """Return the headers of a file, without its content."""
     ask = read_query(request, requests.BlobQuery)
     file, version, _ = await found(relay, request, parameter(request, "file_key"), ask.agent_id, ask.version)
-    headers = bodies.headers_of(file, version)
+    headers = http_files.headers_of(file, version)
     if _has_it(request, version):
         return web.Response(status=304, headers=headers)
     response = web.StreamResponse(headers={**headers, hdrs.CONTENT_TYPE: version.content_type})
@@ -207,14 +209,14 @@ async def head_blob(relay: Relay, request: Request) -> Reply | web.StreamRespons
 def _has_it(request: Request, version: Version) -> bool:
     """Tell whether the asker has this version already. Raises VersionConflict if it insists on another one."""
     match = request.headers.get(hdrs.IF_MATCH)
-    if match is not None and not bodies.tags(match).strongly(version.revision):
+    if match is not None and not http_files.tags(match).strongly(version.revision):
         raise VersionConflict(
             f"the file is at version {version.revision}, and {_MATCH} asks for {match[:32]}; read it without {_MATCH}",
             field=_MATCH,
             current=version.revision,
         )
     none = request.headers.get(hdrs.IF_NONE_MATCH)
-    return none is not None and bodies.tags(none).weakly(version.revision)
+    return none is not None and http_files.tags(none).weakly(version.revision)
 
 
 def reader_of(request: Request, looker: Looker, *, burns: bool) -> Hashable:
@@ -241,9 +243,9 @@ async def delete_blob(relay: Relay, request: Request) -> Reply:
         gone = await relay.file_reads.confirm(key, reader_of(request, looker, burns=True))
     else:
         editor = await asking(relay, request, ask.agent_id)
-        force = ask.force or bodies.flag(request.headers.get("ClawLink-Force"), "ClawLink-Force")
-        with bodies.named_by_headers():
-            gone = await relay.files.delete(editor, key, bodies.expected(request.headers), force=force)
+        force = ask.force or http_files.flag(request.headers.get("ClawLink-Force"), "ClawLink-Force")
+        with http_files.named_by_headers():
+            gone = await relay.files.delete(editor, key, http_files.expected(request.headers), force=force)
     return reply(replies.FileDeleted("deleted", key, gone.revision))
 
 

@@ -6,8 +6,8 @@ import msgspec
 
 from clawlink.protocol import paths, replies, requests
 from clawlink.relay.relay import Relay
-from clawlink.server.reply import Reply, reply, tell_by_the_way
-from clawlink.server.wire import Request, Routes, acting_anyway, read, read_query
+from clawlink.server.request import Request, Routes, acting_anyway, read, read_query
+from clawlink.server.response import Reply, reply, tell_by_the_way
 
 routes = Routes()
 

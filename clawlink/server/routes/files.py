@@ -10,12 +10,12 @@ from aiohttp import hdrs, web
 
 from clawlink.errors import BadRequest
 from clawlink.protocol import paths, replies, requests
-from clawlink.relay.files import Write
+from clawlink.relay.files.write import Write
 from clawlink.relay.relay import Relay
-from clawlink.server import bodies
-from clawlink.server.reply import JSON, Reply, reply, tell_by_the_way, write
+from clawlink.server import http_files
+from clawlink.server.request import Request, Routes, acting_anyway, asking, looking, parameter, read, read_query
+from clawlink.server.response import JSON, Reply, reply, tell_by_the_way, write
 from clawlink.server.routes.blobs import found, opened, reader_of
-from clawlink.server.wire import Request, Routes, acting_anyway, asking, looking, parameter, read, read_query
 
 routes = Routes()
 
@@ -78,7 +78,7 @@ async def get_file(relay: Relay, request: Request) -> Reply | web.StreamResponse
         if content.reading is None:
             return answer
         response = await write(request, answer)
-        await bodies.arrive(request, content)
+        await http_files.arrive(request, content)
     return response
 
 

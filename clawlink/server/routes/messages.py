@@ -8,12 +8,12 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import message_id
 from clawlink.domain.limits import DEFAULT_POLL_MESSAGES, MAX_LIST_LENGTH, MAX_POLL_MESSAGES
 from clawlink.protocol import paths, replies, requests
-from clawlink.relay.clock import iso
-from clawlink.relay.reader import Taken
+from clawlink.relay.mailbox.long_poll import Taken
 from clawlink.relay.relay import Relay
-from clawlink.server.leases import acked, lease_of, receipted
-from clawlink.server.reply import Reply, reply, tell_by_the_way
-from clawlink.server.wire import Request, Routes, acting, acting_anyway, asking, parameter, read, read_query
+from clawlink.relay.timestamps import iso
+from clawlink.server.lease_views import acked, lease_of, receipted
+from clawlink.server.request import Request, Routes, acting, acting_anyway, asking, parameter, read, read_query
+from clawlink.server.response import Reply, reply, tell_by_the_way
 
 routes = Routes()
 

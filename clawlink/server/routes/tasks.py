@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from clawlink.protocol import paths, requests
 from clawlink.relay.relay import Relay
-from clawlink.server.reply import Reply, reply, tell_by_the_way
-from clawlink.server.wire import Request, Routes, acting, acting_anyway, asking, parameter, read, read_query
+from clawlink.server.request import Request, Routes, acting, acting_anyway, asking, parameter, read, read_query
+from clawlink.server.response import Reply, reply, tell_by_the_way
 
 routes = Routes()
 

@@ -17,14 +17,14 @@ from clawlink.domain.agent import Agent
 from clawlink.errors import BadRequest, ClawLinkError, MethodNotAllowed, UnsupportedMediaType, VersionConflict
 from clawlink.protocol import paths
 from clawlink.protocol.headers import OFFSET_TYPE
-from clawlink.relay.files import Write
-from clawlink.relay.refusal import refusal
+from clawlink.relay.error_mapping import refusal
+from clawlink.relay.files.uploads import CHECKSUMS, Checksum, Upload
+from clawlink.relay.files.write import Write
 from clawlink.relay.relay import Relay
-from clawlink.relay.uploads import CHECKSUMS, Checksum, Upload
-from clawlink.server import bodies
-from clawlink.server.reply import Reply, reply_failure
+from clawlink.server import http_files
+from clawlink.server.request import Request, Routes, asking, key_in_header, origin_of, parameter
+from clawlink.server.response import Reply, reply_failure
 from clawlink.server.routes.blobs import media_type, ttl, type_of
-from clawlink.server.wire import Request, Routes, asking, key_in_header, origin_of, parameter
 from clawlink.store.base import Failed
 
 routes = Routes()
@@ -142,10 +142,10 @@ async def upload_part(relay: Relay, request: Request) -> Reply:
     owner = await asking(relay, request, None, otherwise=upload.owner)
     upload.require_owner(owner)
     _require_part(request)
-    offset = bodies.number(request.headers.get("Upload-Offset"), "Upload-Offset")
+    offset = http_files.number(request.headers.get("Upload-Offset"), "Upload-Offset")
     if offset is None:
         raise BadRequest("give the offset of the part: the header Upload-Offset", field="Upload-Offset")
-    length = bodies.number(request.headers.get("Upload-Length"), "Upload-Length")
+    length = http_files.number(request.headers.get("Upload-Length"), "Upload-Length")
     await _append(relay, request, upload, owner, offset, length, _checksum(request.headers))
     return _headers(204, _progress(upload))
 
@@ -166,7 +166,7 @@ async def _append(
     checksum: Checksum | None,
 ) -> None:
     size = request.content_length if request.body_exists else 0
-    parts = bodies.parts(request)
+    parts = http_files.parts(request)
     await relay.uploads.append(upload, owner, offset, parts, size=size, length=length, checksum=checksum)
 
 
@@ -203,13 +203,13 @@ def _progress(upload: Upload) -> dict[str, str]:
         headers["ClawLink-Version"] = str(upload.written.revision)
         headers["ClawLink-SHA256"] = upload.written.content.digest
         if upload.readers is not None:
-            headers[bodies.READERS] = bodies.ids(upload.readers)
+            headers[http_files.READERS] = http_files.ids(upload.readers)
     return headers
 
 
 def _length(request: Request) -> int | None:
     """Return how long the upload will be; None if that comes later."""
-    length = bodies.number(request.headers.get("Upload-Length"), "Upload-Length")
+    length = http_files.number(request.headers.get("Upload-Length"), "Upload-Length")
     deferred = request.headers.get("Upload-Defer-Length")
     if deferred not in (None, "1"):
         raise BadRequest(f"Upload-Defer-Length takes 1, not {deferred[:32]!r}", field="Upload-Defer-Length", limit=1)
@@ -232,7 +232,7 @@ def _metadata(given: str) -> dict[str, str]:
         name, _, value = pair.strip().partition(" ")
         if name:
             try:
-                said[name] = bodies.from_base64(value.strip(), "Upload-Metadata").decode()
+                said[name] = http_files.from_base64(value.strip(), "Upload-Metadata").decode()
             except UnicodeDecodeError:
                 raise BadRequest(f"{name} in Upload-Metadata is not UTF-8", field="Upload-Metadata") from None
     return said
@@ -250,12 +250,12 @@ def _write(said: Mapping[str, str]) -> Write:
         key=key,
         file_type=None if file_type is None else type_of(file_type, "file_type"),
         content_type=media_type(said.get("content_type") or said.get("filetype"), "content_type"),
-        if_version=bodies.number(said.get("if_version"), "if_version in Upload-Metadata", field="if_version"),
+        if_version=http_files.number(said.get("if_version"), "if_version in Upload-Metadata", field="if_version"),
         ttl=ttl(said.get("ttl"), "ttl", "ttl in Upload-Metadata"),
-        burn=bodies.flag(said.get("burn"), "burn"),
-        force=bodies.flag(said.get("force"), "force"),
+        burn=http_files.flag(said.get("burn"), "burn"),
+        force=http_files.flag(said.get("force"), "force"),
         digest=digest,
-        readers=bodies.readers([said["readers"]] if "readers" in said else [], "readers", field="readers"),
+        readers=http_files.readers([said["readers"]] if "readers" in said else [], "readers", field="readers"),
     )
 
 
@@ -266,4 +266,4 @@ def _checksum(headers: Mapping[str, str]) -> Checksum | None:
     name, _, value = given.strip().partition(" ")
     if name not in CHECKSUMS:
         raise BadRequest(f"Upload-Checksum takes {' or '.join(CHECKSUMS)}, and its value", field="Upload-Checksum")
-    return Checksum(name, bodies.from_base64(value, "Upload-Checksum"))
+    return Checksum(name, http_files.from_base64(value, "Upload-Checksum"))

@@ -13,7 +13,7 @@ from clawlink import Link, errors
 from clawlink.client.link.delegation import Delegation, TaskFailed
 from clawlink.client.link.task import Task
 from clawlink.client.sync import Client
-from clawlink.client.waiting import StillPending
+from clawlink.client.wait_steps import StillPending
 from clawlink.domain.message import TaskDelegation
 from tests.client.link.conftest import MakeLink
 from tests.client.restartable import Restartable

@@ -11,7 +11,7 @@ import pytest
 from clawlink import Link, errors
 from clawlink.client.link.outbox import LinkEnded
 from clawlink.client.sync import Client
-from clawlink.client.waiting import StillPending
+from clawlink.client.wait_steps import StillPending
 from clawlink.domain.message import TaskDelegation
 from tests.client.link.conftest import MakeLink
 from tests.client.restartable import Restartable

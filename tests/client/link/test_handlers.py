@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from clawlink import Link
-from clawlink.client.calls import Claimed
-from clawlink.client.link import work
+from clawlink.client.endpoints import Claimed
+from clawlink.client.link import dispatcher
 from clawlink.client.link.runner import Runner
 from clawlink.client.link.task import Received, Task
 from clawlink.client.sync import Client
@@ -251,7 +251,7 @@ def test_a_handler_that_hangs_is_reported_if_there_is_a_limit(
 def test_threads_that_hang_do_not_become_ever_more(
     make_link: MakeLink, running: Running, boss: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(work, "_MOST_HUNG", 0)
+    monkeypatch.setattr(dispatcher, "_MOST_HUNG", 0)
     worker = make_link("worker", handler_timeout=0.2, concurrency=1)
     free = threading.Event()
     began: list[str] = []

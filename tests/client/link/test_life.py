@@ -23,7 +23,7 @@ from clawlink import Link, errors
 from clawlink.client.aio import AsyncClient
 from clawlink.client.identity import Identities
 from clawlink.client.link import engine
-from clawlink.client.link import line as lines
+from clawlink.client.link import transport as lines
 from clawlink.client.link.task import Received, Task
 from clawlink.client.sync import Client
 from tests.client.link.conftest import MakeLink

@@ -11,12 +11,12 @@ from typing import Any, TypeVar
 import pytest
 
 from clawlink import Link, errors
-from clawlink.client import calls
-from clawlink.client.calls import Call, Identity
+from clawlink.client import endpoints
+from clawlink.client.endpoints import Call, Identity
 from clawlink.client.link.outbox import LinkEnded, Outbox, OutboxFull
 from clawlink.client.link.pending import Pending, promise
 from clawlink.client.sync import Client
-from clawlink.client.waiting import StillPending
+from clawlink.client.wait_steps import StillPending
 from clawlink.config import ServerConfig
 from clawlink.domain.limits import Limits
 from clawlink.domain.message import PlainMessage
@@ -183,7 +183,7 @@ async def test_a_repeat_is_the_very_same_call() -> None:
         return "there"
 
     way = Way(act)
-    sent = outbox.put(calls.send(ME, "b", 1))
+    sent = outbox.put(endpoints.send(ME, "b", 1))
     assert not outbox.empty
     pump = asyncio.create_task(outbox.pump(way))
     assert await asyncio.wait_for(asyncio.wrap_future(sent), 30) == "there"
@@ -202,7 +202,7 @@ async def test_a_defect_fails_its_own_message_only(caplog: pytest.LogCaptureFixt
         return "there"
 
     pump = asyncio.create_task(outbox.pump(Way(act)))
-    bad, good = outbox.put(calls.send(ME, "b", "bad")), outbox.put(calls.send(ME, "b", "good"))
+    bad, good = outbox.put(endpoints.send(ME, "b", "bad")), outbox.put(endpoints.send(ME, "b", "good"))
     with pytest.raises(ZeroDivisionError):
         await asyncio.wrap_future(bad)
     assert await asyncio.wrap_future(good) == "there"
@@ -220,7 +220,7 @@ async def test_what_is_under_way_when_the_connection_ends_stays_in_order() -> No
             await asyncio.shield(stuck)
 
     first = Stuck(lambda call: None)
-    sent = [outbox.put(calls.send(ME, "b", n)) for n in range(5)]
+    sent = [outbox.put(endpoints.send(ME, "b", n)) for n in range(5)]
     pump = asyncio.create_task(outbox.pump(first))
     while len(first.tried) < 5:  # noqa: ASYNC110 - nothing tells
         await asyncio.sleep(0)
@@ -250,7 +250,7 @@ async def test_what_goes_a_way_of_its_own_neither_overtakes_nor_is_overtaken() -
             done.append(number)
 
     def numbered(number: int) -> Call[Any]:
-        call = calls.send(ME, "b", "x" * (2000 if number % 3 == 0 else 1))
+        call = endpoints.send(ME, "b", "x" * (2000 if number % 3 == 0 else 1))
         return replace(call, headers={"number": str(number)})
 
     sent = [outbox.put(numbered(n)) for n in range(10)]
@@ -274,7 +274,7 @@ async def test_after_a_refusal_for_pace_they_go_one_by_one_until_all_that_was_th
         tokens -= 1
         taken.append(call.body)
 
-    bodies = [calls.send(ME, "b", n) for n in range(10)]
+    bodies = [endpoints.send(ME, "b", n) for n in range(10)]
     sent = [outbox.put(call) for call in bodies]
     way = Way(act)
     way.window = 5
@@ -294,9 +294,9 @@ def test_large_and_small_messages_keep_their_order(make_link: MakeLink, running:
 
 def test_an_outbox_that_is_closed_takes_nothing_more() -> None:
     outbox = Outbox(10, 1000)
-    before = outbox.put(calls.send(ME, "b", 1))
+    before = outbox.put(endpoints.send(ME, "b", 1))
     outbox.close(LinkEnded("the end"))
-    after = outbox.put(calls.send(ME, "b", 2))
+    after = outbox.put(endpoints.send(ME, "b", 2))
     for one in (before, after):
         with pytest.raises(LinkEnded, match="the end"):
             one.result(1)

@@ -13,7 +13,7 @@ import pytest
 from clawlink.agentlink import AgentLink
 from clawlink.doors.agentlink import Settings
 from clawlink.doors.agentlink.server.door import AgentLinkServer
-from clawlink.relay import consumer
+from clawlink.relay.mailbox import consumer
 from tests.conftest import Running, Serve
 from tests.doors.agentlink.old_client import OldClient
 from tests.doors.agentlink.signed_client import SignedClient

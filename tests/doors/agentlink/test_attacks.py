@@ -14,7 +14,7 @@ import pytest
 from clawlink.domain.limits import Limits
 from clawlink.doors.agentlink.server.checks import Proof
 from clawlink.protocol.requests import Register
-from clawlink.server import websocket
+from clawlink.server import ws_connection
 from clawlink.store.base import Failed
 from tests.conftest import UNPACED, Running
 from tests.doors.agentlink.conftest import (
@@ -42,9 +42,9 @@ from tests.waiting import eventually
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the door notice soon who does not read."""
     monkeypatch.setattr("clawlink.server.app._SWEEP_SECONDS", 0.02)
-    monkeypatch.setattr(websocket, "SILENT_SECONDS", 0.3)
-    monkeypatch.setattr(websocket, "PING_SECONDS", 0.05)
-    monkeypatch.setattr(websocket, "_ABORT_SECONDS", 0.2)
+    monkeypatch.setattr(ws_connection, "SILENT_SECONDS", 0.3)
+    monkeypatch.setattr(ws_connection, "PING_SECONDS", 0.05)
+    monkeypatch.setattr(ws_connection, "_ABORT_SECONDS", 0.2)
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from clawlink.doors.agentlink.server import (
     service,
 )
 from clawlink.doors.agentlink.wire import files, frames, signing
-from clawlink.server import websocket
+from clawlink.server import ws_connection
 from tests.cli.test_docs import require_described
 from tests.conftest import Start
 from tests.tables import each
@@ -71,7 +71,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert told["instances that registered themselves"] == str(instances.MAX_SELF_REGISTERED)
     assert f"up to {signing.MAX_INSTANCE_ID_LENGTH} characters" in TEXT
     assert f"within {connection.REGISTER_SECONDS:.0f} s" in TEXT
-    assert f"no pong for {websocket.SILENT_SECONDS:.0f} s" in TEXT
+    assert f"no pong for {ws_connection.SILENT_SECONDS:.0f} s" in TEXT
     assert f"last {engine.REMEMBERED:,} are remembered" in TEXT
     assert f"({files.MIN_INTERVAL_SECONDS:g} to {files.MAX_INTERVAL_SECONDS:g} s, default" in TEXT
     assert f"({engine.FIRST_PAUSE_SECONDS} s at first, up to {engine.MOST_PAUSE_SECONDS:.0f} s" in TEXT

@@ -18,8 +18,8 @@ from clawlink.doors.agentrelay.wire.exchange import SendEvent
 from clawlink.doors.registry import settings_of
 from clawlink.server import options
 from tests.conftest import Running, Serve
+from tests.relay.limits.test_memory import LIMIT, LONG, OTHERS, require_refusal
 from tests.relay.scene import Scene
-from tests.relay.test_memory import LIMIT, LONG, OTHERS, require_refusal
 from tests.server.asks import ok, refused
 from tests.server.test_garbage import ask, body, circles_of
 from tests.store.test_footprint import require_near

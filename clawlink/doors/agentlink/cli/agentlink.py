@@ -145,7 +145,7 @@ def _test(link: AgentLink, ctx: Context) -> Exit:
     """Send a message to oneself, and wait until it has come and its receipt."""
     from concurrent.futures import TimeoutError as Late
 
-    from clawlink.client.waiting import StillPending
+    from clawlink.client.wait_steps import StillPending
 
     with link:
         link.on_message(lambda message: None)

@@ -13,9 +13,9 @@ from typing import Any
 
 from clawlink.domain.backoff import backoff, spread
 from clawlink.domain.terminal import cell
-from clawlink.doors.agentlink.client.lanes import Lanes
 from clawlink.doors.agentlink.client.message import Forged, Message, read_message
 from clawlink.doors.agentlink.client.outbox import Outbox, Sent, error_of
+from clawlink.doors.agentlink.client.per_recipient_queue import Lanes
 from clawlink.doors.agentlink.client.session import Session
 from clawlink.doors.agentlink.wire.files import LinkFile
 from clawlink.doors.agentlink.wire.signing import new_nonce

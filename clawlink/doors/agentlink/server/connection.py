@@ -26,11 +26,11 @@ from clawlink.doors.agentlink.wire import frames
 from clawlink.errors import BadRequest, ClawLinkError, LeaseLost, NotAllowed
 from clawlink.protocol import requests
 from clawlink.protocol.replies import MessageStatus
-from clawlink.relay.clock import iso
-from clawlink.relay.refusal import refusal
+from clawlink.relay.error_mapping import refusal
 from clawlink.relay.relay import Relay
-from clawlink.server.websocket import Websockets
-from clawlink.server.wire import Request
+from clawlink.relay.timestamps import iso
+from clawlink.server.request import Request
+from clawlink.server.ws_connection import Websockets
 
 _log = logging.getLogger("clawlink.agentlink")
 

@@ -20,8 +20,8 @@ from clawlink.doors.agentlink.server.service import ACK_SECONDS, CREDIT, Written
 from clawlink.doors.agentlink.server.socket import Gone, Socket
 from clawlink.doors.agentlink.server.text import message_frame
 from clawlink.errors import StoreUnavailable
-from clawlink.relay.consumer import Consumer
 from clawlink.relay.ids import receipt
+from clawlink.relay.mailbox.consumer import Consumer
 from clawlink.relay.relay import Relay
 from clawlink.store.base import Failed
 

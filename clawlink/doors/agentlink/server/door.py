@@ -22,9 +22,9 @@ from clawlink.doors.registry import OpenDoor
 from clawlink.errors import RelayFull
 from clawlink.protocol.paths import Endpoint
 from clawlink.relay.relay import Relay
-from clawlink.relay.turns import Turns
-from clawlink.server.websocket import Websockets
-from clawlink.server.wire import Handler
+from clawlink.relay.time_slices import Turns
+from clawlink.server.request import Handler
+from clawlink.server.ws_connection import Websockets
 
 _log = logging.getLogger("clawlink.agentlink")
 

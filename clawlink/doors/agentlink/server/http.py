@@ -10,8 +10,8 @@ from clawlink.domain.limits import MAX_NAME_LENGTH
 from clawlink.doors.agentlink.server.instances import Instances
 from clawlink.doors.agentlink.server.sending import Sending
 from clawlink.doors.agentlink.wire import frames
-from clawlink.server.reply import Reply, reply
-from clawlink.server.wire import Request, read
+from clawlink.server.request import Request, read
+from clawlink.server.response import Reply, reply
 
 
 class SelfRegister(Struct, frozen=True):

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from aiohttp import WSCloseCode, WSMsgType, web
 
 from clawlink.errors import BadRequest
-from clawlink.server.websocket import LINGER_SECONDS, Websocket, Websockets
-from clawlink.server.wire import Request
+from clawlink.server.request import Request
+from clawlink.server.ws_connection import LINGER_SECONDS, Websocket, Websockets
 
 
 class Gone(ConnectionError):

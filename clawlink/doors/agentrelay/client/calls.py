@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from clawlink.client.calls import Call, Identity, repeat_key
+from clawlink.client.endpoints import Call, Identity, repeat_key
 from clawlink.doors.agentrelay.wire import exchange
 from clawlink.errors import BadRequest
 from clawlink.protocol.invalid import bad_field

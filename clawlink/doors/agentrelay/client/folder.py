@@ -20,8 +20,8 @@ from msgspec.structs import replace
 from clawlink.client.identity import account_home
 from clawlink.doors.agentrelay import rules
 from clawlink.doors.agentrelay.client.disk import Written, make_private
-from clawlink.doors.agentrelay.client.mending import Mending, Note, Swept
 from clawlink.doors.agentrelay.client.records import HERE, from_meta, stamp, to_event, to_record
+from clawlink.doors.agentrelay.client.recovery import Mending, Note, Swept
 from clawlink.doors.agentrelay.client.registry import Registry, encode_event, read_event
 from clawlink.doors.agentrelay.client.transactions import Transactions, entry
 from clawlink.doors.agentrelay.rules import Event, Verdict

@@ -12,8 +12,8 @@ from clawlink.doors.agentrelay.wire import exchange
 from clawlink.doors.registry import OpenDoor
 from clawlink.protocol.paths import Endpoint
 from clawlink.relay.relay import Relay
-from clawlink.server.reply import Reply, reply
-from clawlink.server.wire import Handler, Request, read
+from clawlink.server.request import Handler, Request, read
+from clawlink.server.response import Reply, reply
 
 Verb = Callable[[Agent, Any], Awaitable[Any]]
 

@@ -36,13 +36,13 @@ from clawlink.doors.agentrelay.wire.exchange import (
 )
 from clawlink.errors import BadRequest, NotAllowed, Refused, RelayFull, StorageFull, UnknownAgent, UnknownEvent
 from clawlink.protocol import requests
-from clawlink.relay.clock import iso
 from clawlink.relay.core import retrying
 from clawlink.relay.ids import derived
 from clawlink.relay.kinds import Kind
-from clawlink.relay.memory import NEW_RECORD_BYTES
+from clawlink.relay.limits.memory import NEW_RECORD_BYTES
+from clawlink.relay.limits.shares import Limit
 from clawlink.relay.relay import Relay
-from clawlink.relay.shares import Limit
+from clawlink.relay.timestamps import iso
 from clawlink.store.base import Drop, Put
 from clawlink.store.records import register
 

@@ -1,0 +1,88 @@
+"""A held message, and its reports."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from concurrent.futures import Future
+from typing import Any
+
+from clawlink.client import endpoints
+from clawlink.client.endpoints import Call, Claimed, Identity
+from clawlink.client.link.pending import promise
+from clawlink.client.link.runner import Run
+from clawlink.client.link.transport import Line
+from clawlink.protocol.replies import ResponseSent
+
+
+class Held:
+    """A message that is being handled, under the receipt of its latest claim."""
+
+    def __init__(self, claimed: Claimed, line: Line) -> None:
+        self.claimed = claimed
+        self.line: Line | None = line
+        self.renewed = asyncio.Event()
+        self.run: Run | None = None
+        self.lost = False
+        self.timed_out = False
+        # The final state that the relay has from here, None if it has none, and why it is not as it should be.
+        self.over: Future[tuple[str | None, str | None]] = promise()
+
+    @property
+    def id(self) -> str:
+        """The message's id."""
+        return self.claimed.message_id
+
+    @property
+    def receipt(self) -> str:
+        """The current receipt of the message."""
+        return self.claimed.receipt
+
+    def renew(self, claimed: Claimed, line: Line) -> None:
+        """It came again: the new receipt counts."""
+        self.claimed, self.line = claimed, line
+        self.renewed.set()
+
+    def end(self, status: str | None, why: str | None = None) -> None:
+        """End the message here; the first decision counts."""
+        if not self.over.done():
+            self.over.set_result((status, why))
+
+    def lose(self) -> None:
+        """Note that no agent waits for the result any more."""
+        self.lost = True
+        if self.run is not None:
+            self.run.cancel()
+
+
+class Report:
+    """A response to a task, made when it is sent: the receipt may be another by then, the idempotency key not."""
+
+    def __init__(self, me: Identity, held: Held, fields: dict[str, Any]) -> None:
+        self._me = me
+        self._held = held
+        self._fields = {**fields, "key": endpoints.repeat_key(None)}
+        self.result = fields.get("result")
+        self.receipt = ""
+
+    def call(self) -> Call[ResponseSent]:
+        self.receipt = self._held.receipt
+        return endpoints.respond(self._me, self._held.id, receipt=self.receipt, **self._fields)
+
+
+def not_json(report: Report) -> str | None:
+    """Tell why the result in a report is not JSON; None if it is. Raises BadRequest for any other mistake."""
+    try:
+        json.dumps(report.result, allow_nan=False)
+        report.call()
+    except (TypeError, ValueError, RecursionError, OverflowError) as error:
+        return str(error)
+    return None
+
+
+def sentence_of(error: BaseException) -> str:
+    """Return an exception's sentence, with its name if the sentence alone is too short, as for a missing key."""
+    text = str(error)
+    if isinstance(error, Exception) and " " in text and not isinstance(error, KeyError):
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,501 @@
+"""Agents: register, show signs of life, be found, leave."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import secrets
+from collections.abc import Awaitable, Callable, Iterable
+from typing import NamedTuple
+
+from clawlink.domain import access, looks
+from clawlink.domain import agent as rules
+from clawlink.domain.agent import (
+    REGISTERED,
+    Agent,
+    Presence,
+    by_capability,
+    by_id,
+    by_name,
+    fold,
+)
+from clawlink.domain.delivery import by
+from clawlink.domain.limits import AGENT_KEY_BITS, MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH, PRESENCE_AUDIENCE
+from clawlink.domain.message import AgentJoined, AgentLeft, Priority, encode
+from clawlink.domain.shares import Origin
+from clawlink.domain.topic import EVERYTHING
+from clawlink.errors import AmbiguousName, BadRequest, NameTaken, NotAllowed, RelayFull, StoreUnavailable, UnknownAgent
+from clawlink.protocol import proof, requests
+from clawlink.protocol.reading import read_fields
+from clawlink.protocol.replies import RecipientInfo
+from clawlink.relay.agents.directory import Directory, card
+from clawlink.relay.agents.names import Names
+from clawlink.relay.core import Core, retrying
+from clawlink.relay.ids import derived
+from clawlink.relay.limits.memory import size_of
+from clawlink.relay.limits.shares import Limit
+from clawlink.relay.mailbox.admission import Arrivals
+from clawlink.relay.mailbox.mailbox import Mailbox
+from clawlink.relay.time_slices import Turns, parts
+from clawlink.relay.timestamps import iso
+from clawlink.store.base import Batch, Drop, Put
+
+_TOUCH_SECONDS = 1.0
+_FULL_RETRY_SECONDS = 60.0
+_ID_LENGTH = 16
+_NAMESAKES = 100
+_MOST_LEFT = 10_000
+
+
+class Registration(NamedTuple):
+    """The agent as registered, and whether it was there before; its key, if it has just been made.
+
+    ``relay_key`` is for whoever has shown the agent's key, or has just been given it.
+    """
+
+    agent: Agent
+    resumed: bool
+    agent_key: str | None
+    relay_key: str | None
+
+
+class Agents:
+    """The registered agents."""
+
+    def __init__(self, core: Core, mailbox: Mailbox, arrivals: Arrivals, *, require_keys: bool) -> None:
+        self._core = core
+        self._mailbox = mailbox
+        self._names = Names(core)
+        self._arrivals = arrivals
+        self.keys_required = require_keys
+        self._reserved: Callable[[str], bool] = lambda address: False
+        self.directory = Directory(core)
+        self._left: dict[str, None] = {}  # ids that left, the latest last
+
+    # -- register ----------------------------------------------------------------------------------------------------
+
+    def reserve(self, reserved: Callable[[str], bool]) -> None:
+        """Keep ids and names for which ``reserved`` is true for a door, which registers their agents itself."""
+        self._reserved = reserved
+
+    async def register(
+        self,
+        ask: requests.Register,
+        *,
+        machine: str,
+        agent_key: str | None,
+        address: str | None = None,
+        by_operator: bool = False,
+        seen: bool = True,
+        by_door: bool = False,
+    ) -> Registration:
+        """Register an agent, or resume the one of that id with its mailbox; ``machine`` is the default.
+
+        Somebody else may do it in its place: then it was not ``seen``, and is stale until it shows a sign of life.
+
+        A claim makes an agent key, which is returned this once; the relay keeps its hash. An ``agent_key`` that comes
+        with the claim of an agent that has none becomes its key: it was kept over a restart of the relay.
+
+        Raises NotAllowed for an id that another agent has claimed or that is reserved. Raises NameTaken for a name or
+        id of another agent, and for an agent that is online elsewhere. Raises RateLimited. ``by_door`` tells that it is
+        asked by the one for whom ids are reserved, ``by_operator`` that the request shows the operator's right.
+        ``address`` is from where the request comes, as limits by address count it.
+        """
+        self._core.require_working()
+        if ask.claim and ask.idempotency_key and len(ask.idempotency_key) < MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH:
+            raise BadRequest(
+                "with a claim the idempotency key stands for the agent key, so it must be hard to guess: "
+                f"at least {MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH} characters",
+                field="idempotency_key",
+                limit=MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH,
+                actual=len(ask.idempotency_key),
+            )
+        if ask.agent_id is not None:
+            agent_id = ask.agent_id
+        elif ask.idempotency_key is not None:
+            agent_id = derived("register", ask.idempotency_key)[:_ID_LENGTH]
+        else:
+            agent_id = self._core.ids.fresh()[:_ID_LENGTH]
+        if not by_door:
+            own = await self._is_own(agent_id, ask, agent_key)
+            self._arrivals.require_registration(agent_id if own else None, address)
+        return await self._core.finish(
+            self._register(agent_id, ask, machine, agent_key, address, by_operator, seen, by_door)
+        )
+
+    @retrying
+    async def _register(
+        self,
+        agent_id: str,
+        ask: requests.Register,
+        machine: str,
+        agent_key: str | None,
+        address: str | None,
+        by_operator: bool,
+        seen: bool,
+        by_door: bool,
+    ) -> Registration:
+        core = self._core
+        store = core.store
+        now = core.clock()
+        old = await store.get(Agent, agent_id)
+        key_hash = None if old is None else old.key_hash
+        if ask.claim and old is not None and not by_operator:
+            self._require_claimable(old, address, now)
+        made: str | None = None
+        if ask.claim and key_hash is None and agent_key is not None:
+            access.require_strong(agent_key)
+            key_hash = access.hash_key(agent_key)
+        elif ask.claim and (old is None or key_hash is None or self._is_repeat(ask, old)):
+            made = self._make_key(agent_id, ask.idempotency_key)
+            key_hash = access.hash_key(made)
+        elif old is not None:
+            access.require_agent(old, agent_key, field="agent_id")
+        access.require_claim(key_hash is not None, self.keys_required)
+        name = (ask.name or (agent_id if old is None else old.name)).strip() or agent_id
+        if not by_door:  # who had them before they were reserved keeps them
+            self._require_unreserved(agent_id, None if old is None else old.id, field="agent_id")
+            self._require_unreserved(name, None if old is None else old.name, field="name")
+        if old is None:
+            _require_plain(agent_id, field="agent_id")
+            await self._require_place(agent_id, address)
+            await self._names.require_free_id(agent_id, now, claimed=key_hash is not None)
+            await self._names.require_its_own(agent_id, name, key_hash)
+        claimed = key_hash is not None
+        if old is None or old.name != name:
+            _require_plain(name, field="name")
+        takes_name = old is None or fold(old.name) != fold(name) or (claimed and old.key_hash is None)
+        if takes_name:
+            await self._names.require_free_name(name, agent_id, claimed=claimed)
+        subscriptions = (EVERYTHING,) if old is None else old.subscriptions
+        if ask.subscriptions is not None:
+            subscriptions = tuple(dict.fromkeys(ask.subscriptions))
+        agent = Agent(
+            id=agent_id,
+            version=1 if old is None else old.version + 1,
+            name=name,
+            capabilities=_chosen(ask.capabilities, () if old is None else old.capabilities),
+            machine=ask.machine or (machine if old is None else old.machine),
+            description=ask.description or ("" if old is None else old.description),
+            registered_at=now if old is None else old.registered_at,
+            last_heartbeat=now if seen else now - core.limits.stale_after if old is None else old.last_heartbeat,
+            key_hash=key_hash,
+            subscriptions=subscriptions,
+            topic_keys=rules.topic_keys(subscriptions),
+            notices=(None if old is None else old.notices) if ask.notices is None else ask.notices,
+            resumed_at=now,
+            address=address if old is None else rules.counted_at(old, address, now, core.limits),
+        )
+        await self._require_memory(old, agent)
+        await self._names.take(name, agent_id, now, claimed=claimed)
+        await core.commit(agent.home, Put(agent))
+        if takes_name and not claimed:
+            await self._names.require_kept(agent, old, now)
+        self.directory.add(agent_id)
+        self._left.pop(agent_id, None)
+        if old is None:
+            await self.tell(agent, AgentJoined, now)
+            core.happenings.note("joined", agent_name=name, agent_id=agent_id, claimed=claimed)
+        elif fold(old.name) != fold(name):
+            await self._names.give_up(old)
+            core.happenings.note("renamed", agent_name=name, agent_id=agent_id, before=old.name)
+        if seen and old is not None and self.presence(old) is Presence.STALE:
+            core.happenings.note("came back", agent_name=name, agent_id=agent_id)
+        return Registration(agent, old is not None, made, self._relay_key(agent, made or agent_key))
+
+    def _require_claimable(self, agent: Agent, address: str | None, now: float) -> None:
+        if not rules.claimable(agent, address, now, self._core.limits):
+            raise NameTaken(
+                f"agent {agent.id} is online, has no key, and registered from another address; claim it from there, "
+                "as the operator, or once it is stale, or choose another agent_id",
+                field="agent_id",
+                current={"agent_id": agent.id, "last_heartbeat": agent.last_heartbeat},
+            )
+
+    def _relay_key(self, agent: Agent, agent_key: str | None) -> str | None:
+        if agent.key_hash is None or agent_key is None:
+            return None
+        return proof.relay_key(self._core.secret, proof.key_id(agent_key))
+
+    def _require_unreserved(self, wanted: str, had: str | None, *, field: str) -> None:
+        if wanted != had and self._reserved(wanted):
+            raise NotAllowed(
+                f"{wanted!r} is an address of an instance, whose agents come by its own connections; choose another "
+                f"{field}",
+                field=field,
+            )
+
+    def _make_key(self, agent_id: str, idempotency_key: str | None) -> str:
+        """Make an agent key. With an idempotency key it derives from it, so that a repeat can be given the same."""
+        if idempotency_key is None:
+            return secrets.token_urlsafe(AGENT_KEY_BITS // 8)
+        cause = derived(agent_id, idempotency_key)
+        return hmac.new(self._core.secret, cause.encode(), hashlib.sha256).hexdigest()
+
+    def _is_repeat(self, ask: requests.Register, old: Agent) -> bool:
+        if ask.idempotency_key is None or old.key_hash is None:
+            return False
+        made = self._make_key(old.id, ask.idempotency_key)
+        return hmac.compare_digest(access.hash_key(made), old.key_hash)
+
+    async def _is_own(self, agent_id: str, ask: requests.Register, agent_key: str | None) -> bool:
+        """Return False if the id is of a claimed agent whose key the request does not show.
+
+        Such a request is refused, and must not use up what the agent may do itself.
+        """
+        old = await self._core.store.get(Agent, agent_id)
+        if old is None or (ask.claim and self._is_repeat(ask, old)):
+            return True
+        try:
+            access.require_agent(old, agent_key, field="agent_id")
+        except NotAllowed:
+            return False
+        return True
+
+    async def _require_place(self, agent_id: str, address: str | None) -> None:
+        """Refuse an agent too many, of all or of an address. Raises RelayFull."""
+        registered = await self._core.store.usage(Agent, REGISTERED)
+        shares, origin = self._core.shares, Origin(address, agent_id)
+        await shares.require(
+            RelayFull,
+            origin,
+            lambda: shares.under(origin, (Agent, REGISTERED)),
+            count=Limit(self._core.limits.max_agents, registered.count, 1),
+            holds="the relay has",
+            what="agents",
+            then="have some leave, or raise --max-agents",
+            retry_after=_FULL_RETRY_SECONDS,
+        )
+
+    async def _require_memory(self, old: Agent | None, new: Agent) -> None:
+        """Refuse an agent, or more of its texts, for which there is no memory. Raises StorageFull."""
+        growth = size_of(new) - (0 if old is None else size_of(old))
+        if growth > 0:
+            await self._core.memory.require(growth)
+
+    # -- be there ----------------------------------------------------------------------------------------------------
+
+    async def called(self, agent_id: str) -> str:
+        """Return the name of an agent as a sentence shows it, or else its id."""
+        agent = await self._core.store.get(Agent, agent_id)
+        return repr(agent_id if agent is None else agent.name)
+
+    async def acting(self, agent_id: str, agent_key: str | None, *, field: str) -> Agent:
+        """Return the agent a request acts as, and record its sign of life.
+
+        Raises UnknownAgent, or NotAllowed for a claimed agent without its key.
+        """
+        agent = await self._core.store.get(Agent, agent_id)
+        if agent is None:
+            raise UnknownAgent(f"no agent {agent_id!r} is registered here; register it first", field=field)
+        if agent.key_hash is not None:
+            access.require_agent(agent, agent_key, field=field)
+        if self._core.clock() - agent.last_heartbeat >= _TOUCH_SECONDS:
+            with contextlib.suppress(StoreUnavailable):  # what was asked for does not fail for want of a sign of life
+                await self.touch(agent_id)
+        return agent
+
+    async def acting_anyway(
+        self,
+        agent_id: str,
+        agent_key: str | None,
+        *,
+        field: str,
+        machine: Callable[[], str],
+        address: Callable[[], str | None],
+    ) -> tuple[Agent, bool]:
+        """Return the agent a request of a client of 1.0.x acts as, and whether it was registered by the way.
+
+        Such a client does not register again at a relay that was restarted. So an id that is not known becomes an agent
+        of that id and name. Not where an agent key is given or needed, where another agent has the name, and not an
+        agent that has left or was removed: that one is done here until it registers. Raises as ``acting``.
+        """
+        try:
+            return await self.acting(agent_id, agent_key, field=field), False
+        except UnknownAgent as unknown:
+            if agent_key is not None or self.keys_required or agent_id in self._left:
+                raise
+            if await self._core.store.first(Agent, by_name(agent_id), 1):
+                raise
+            try:
+                ask = read_fields({"agent_id": agent_id}, requests.Register)
+                done = await self.register(ask, machine=machine(), agent_key=None, address=address())
+            except (BadRequest, NameTaken, NotAllowed):
+                raise unknown from None
+            return done.agent, not done.resumed
+
+    @retrying
+    async def touch(self, agent_id: str) -> None:
+        """Record a sign of life, at most once a second: presence needs no more. The agent may have left meanwhile."""
+        agent = await self._core.store.get(Agent, agent_id)
+        now = self._core.clock()
+        if agent is not None and now - agent.last_heartbeat >= _TOUCH_SECONDS:
+            await self._core.commit(agent.id, Put(rules.seen(agent, now)), quiet=True)
+
+    @retrying
+    async def beat(self, agent_id: str) -> None:
+        """Record a heartbeat, at most once a second: the agent is at work on what it holds."""
+        agent = await self._core.store.get(Agent, agent_id)
+        now = self._core.clock()
+        if agent is not None and now - agent.beat_at >= _TOUCH_SECONDS:
+            await self._core.commit(agent.id, Put(rules.beaten(agent, now)), quiet=True)
+
+    @retrying
+    async def subscribe(self, agent_id: str, subscriptions: Iterable[str]) -> Agent:
+        """Return the agent with other topics of broadcasts. Raises UnknownAgent if it has left."""
+        agent = await self._core.store.get(Agent, agent_id)
+        if agent is None:
+            raise UnknownAgent(f"no agent {agent_id!r} is registered here; register it first", field="agent_id")
+        before, agent = agent, rules.subscribe(agent, subscriptions)
+        await self._require_memory(before, agent)
+        await self._core.commit(agent.home, Put(agent))
+        return agent
+
+    # -- be found ----------------------------------------------------------------------------------------------------
+
+    async def resolve(self, recipient: str, *, field: str = "to_agent") -> Agent:
+        """Return the agent of that id, else the only agent whose id it is when folded, else the only one of that name.
+
+        Of several, the claimed agent has the name; without one, an online agent goes before stale ones.
+        """
+        store = self._core.store
+        agent = await store.get(Agent, recipient)
+        if agent is not None:
+            return agent
+        named = list(await store.first(Agent, by_id(recipient), _NAMESAKES))
+        if not named:
+            named = list(await store.first(Agent, by_name(recipient), _NAMESAKES))
+        if len(named) > 1:
+            claimed = [a for a in named if a.key_hash is not None]
+            named = claimed or [a for a in named if self.presence(a) is Presence.ONLINE] or named
+        if not named:
+            raise UnknownAgent(
+                f"no agent with the id or name {recipient!r} is registered here; list the agents with discover",
+                field=field,
+            )
+        if len(named) > 1:
+            raise AmbiguousName(
+                f"{len(named)} agents have the name {recipient!r}; address one by its id: "
+                + ", ".join(a.id for a in named[:10]),
+                field=field,
+                current=[a.id for a in named],
+            )
+        return named[0]
+
+    async def means(self, named: str, agent_id: str) -> bool:
+        """Tell whether a recipient, as named now, is the agent of that id; one that has left meanwhile may be any."""
+        try:
+            return named == agent_id or (await self.resolve(named)).id == agent_id
+        except UnknownAgent:
+            return await self._core.store.get(Agent, agent_id) is None
+
+    def presence(self, agent: Agent) -> Presence:
+        """Tell whether the agent is there."""
+        return rules.presence(agent, self._core.clock(), self._core.limits)
+
+    def recipient(self, agent: Agent) -> RecipientInfo:
+        """Return what a sender is told about the recipient."""
+        core = self._core
+        age = core.clock() - agent.last_heartbeat
+        status = "online" if age < core.limits.stale_after else "stale"
+        return RecipientInfo(agent.id, agent.name, status, agent.last_heartbeat, int(age) if age > 0 else 0)
+
+    async def discover(self, ask: requests.DiscoverQuery) -> tuple[list[bytes], str | None]:
+        """List the agents that match, encoded, in the order they registered, and where to go on after a page."""
+        keys = [by_capability(ask.capability)] if ask.capability is not None else []
+        if ask.name is not None:
+            keys.insert(0, by_name(ask.name))
+        if ask.limit is None:
+            return await self.directory.all(keys or [REGISTERED], ask.status), None
+        return await self.directory.page(keys or [REGISTERED], ask.status, ask.after, ask.limit)
+
+    async def came_back(self, away: float) -> None:
+        """Leave out of every agent's silence the seconds in which no relay was there to hear it.
+
+        An agent that shows a sign of life meanwhile needs none of that.
+        """
+        store, now = self._core.store, self._core.clock()
+        after: str | None = None
+        while True:
+            page = await store.page(Agent, REGISTERED, after, store.homes_at_once)
+            await self._core.commit_many(
+                [Batch(agent.home, (Put(rules.unheard(agent, away, now)),)) for agent in page.records]
+            )
+            after = page.after
+            if after is None:
+                return
+
+    # -- leave -------------------------------------------------------------------------------------------------------
+
+    def note_left(self, agent_id: str) -> None:
+        """Note that the agent leaves or is removed, so that it is not registered by the way."""
+        self._left.pop(agent_id, None)
+        self._left[agent_id] = None
+        if len(self._left) > _MOST_LEFT:
+            del self._left[next(iter(self._left))]
+
+    @retrying
+    async def remove(self, agent_id: str, heirs: Callable[[Agent], Awaitable[Put]]) -> Agent | None:
+        """Remove the agent and free its name; None if it is gone already.
+
+        In the same commit its mailbox becomes the pool that ``heirs`` returns, so that nobody else can have it.
+        """
+        core = self._core
+        agent = await core.store.get(Agent, agent_id)
+        if agent is not None:
+            await core.commit(agent.home, Drop(agent), await heirs(agent))
+            self.directory.remove(agent_id)
+            await self._names.give_up(agent)
+        return agent
+
+    # -- tell the others ---------------------------------------------------------------------------------------------
+
+    async def tell(self, agent: Agent, kind: type[AgentJoined] | type[AgentLeft], now: float) -> None:
+        """Tell the agents that are online and hear of agents, while they are few enough for that to make sense."""
+        core = self._core
+        registered = await core.store.usage(Agent, REGISTERED)
+        if registered.count > PRESENCE_AUDIENCE:
+            return
+        audience = await core.store.first(Agent, REGISTERED, PRESENCE_AUDIENCE)
+        id = core.ids.fresh()
+        shown = card(agent, Presence.ONLINE if kind is AgentJoined else Presence.STALE)
+        body = encode(kind(agent=shown, timestamp=iso(now), queued_at=iso(now), message_id=id))
+        turns = Turns()
+        for some in parts(audience, core.store.homes_at_once):
+            told = []
+            for other in some:
+                if other.id == agent.id or self.presence(other) is not Presence.ONLINE:
+                    continue
+                if kind is AgentJoined and rules.hears_on_sockets(other):
+                    core.sockets.tell(other.id, body)
+                elif rules.hears_of_agents(other):
+                    told.append(other.id)
+            await self._mailbox.put_notices(
+                self._mailbox.copies(
+                    id,
+                    told,
+                    sender=by(agent),
+                    body=body,
+                    now=now,
+                    level=Priority.LOW.level,
+                    merge="agent:" + agent.id,
+                )
+            )
+            await turns.next(len(some))
+
+
+def _chosen(asked: list[str] | None, before: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the capabilities asked for, each once whatever its case, or those the agent had."""
+    if asked is None:
+        return before
+    chosen: dict[str, str] = {}
+    for capability in filter(None, map(str.strip, asked)):
+        chosen.setdefault(fold(capability), capability)
+    return tuple(chosen.values())
+
+
+def _require_plain(text: str, *, field: str) -> None:
+    fault = looks.fault(text, spaces=field == "name")
+    if fault is not None:
+        raise BadRequest(f"{field} {fault}", field=field)

@@ -1,0 +1,229 @@
+"""Broadcasts: one message, a copy in every subscriber's mailbox, and one kept for those who come late."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
+from math import isfinite
+
+from clawlink.domain import topic as topics
+from clawlink.domain.agent import Agent, fold
+from clawlink.domain.broadcast import KNOWLEDGE, Broadcast, Knowledge, by_author, by_tag, by_topic
+from clawlink.domain.chain import Chain
+from clawlink.domain.delivery import Delivery, Sender, copy_id
+from clawlink.domain.limits import MAX_REPLY_BYTES
+from clawlink.domain.message import KnowledgeBroadcast, decode, encode, says_the_same
+from clawlink.domain.topic import matches
+from clawlink.errors import BadRequest, KeyReused
+from clawlink.protocol import requests
+from clawlink.protocol.replies import BroadcastSent
+from clawlink.relay.core import Core, retrying
+from clawlink.relay.ids import derived, derived_anew
+from clawlink.relay.limits.memory import size_of
+from clawlink.relay.mailbox.admission import Arrivals
+from clawlink.relay.mailbox.mailbox import Mailbox
+from clawlink.relay.pages import page_within
+from clawlink.relay.time_slices import Turns, parts
+from clawlink.relay.timestamps import iso
+from clawlink.store.base import Page, Put
+
+_PAGE = 100
+# A page of agents takes a fraction of a millisecond. A store may look through those before it to find its start.
+_AGENTS_AT_ONCE = 256
+# A list that leaves most of what it looks at stops here and goes on at the next request.
+_LOOKED_AT = 5000
+
+
+async def audience(core: Core, keys: Iterable[str], but: str) -> AsyncIterator[list[Agent]]:
+    """Give the agents under any of these index keys but one, each once, in lists with turns for other requests."""
+    store, turns = core.store, Turns()
+    given = {but}
+    for key in keys:
+        after: str | None = None
+        while True:
+            page = await store.page(Agent, key, after, _AGENTS_AT_ONCE)
+            found: Sequence[Agent | None] = page.records
+            if store.index_lag:
+                found = [
+                    agent if agent is not None and key in agent.index_keys else None
+                    for agent in await store.get_many(Agent, [listed.id for listed in page.records])
+                ]
+            agents = [agent for agent in found if agent is not None and agent.id not in given]
+            given.update(agent.id for agent in agents)
+            yield agents
+            await turns.next(_AGENTS_AT_ONCE)
+            after = page.after
+            if after is None:
+                break
+
+
+class Broadcasts:
+    """The broadcasts."""
+
+    def __init__(self, core: Core, mailbox: Mailbox, arrivals: Arrivals) -> None:
+        self._core = core
+        self._mailbox = mailbox
+        self._arrivals = arrivals
+
+    async def broadcast(self, sender: Agent, ask: requests.Broadcast) -> BroadcastSent:
+        """Put a copy into every subscriber's mailbox, each exactly once, however often the request is repeated."""
+        self._core.require_working()
+        key = ask.idempotency_key
+        id = self._core.ids.fresh() if key is None else derived("broadcast", sender.id, key)
+        if key is not None:
+            first = await self._core.store.get(Broadcast, id) or await self._core.store.get(Knowledge, id)
+            if first is not None and not first.is_by(sender):
+                id = derived_anew("broadcast", sender, key)
+        return await self._core.finish(self._broadcast(id, sender, ask))
+
+    @retrying
+    async def _broadcast(self, id: str, sender: Agent, ask: requests.Broadcast) -> BroadcastSent:
+        core = self._core
+        now = core.clock()
+        record = await core.store.get(Broadcast, id)
+        known = await core.store.get(Knowledge, id) if record is None else None
+        if known is not None:  # what is kept for those who come late may outlast the record
+            self._require_same(id, known.body, sender, ask, now)
+            return BroadcastSent("broadcast_sent", id, known.recipients, 0)
+        if record is None:
+            chain = await self._arrivals.chain(sender, None, parent_task=ask.parent_task)
+            self._arrivals.require_copies(sender)
+            self._arrivals.require_pace(sender.id, None)
+            body = encode(_message(id, sender, ask, chain, now))
+            ttl = ask.ttl or core.limits.message_ttl
+            recipients = [
+                agent.id
+                async for agents in audience(core, topics.audience(ask.topic), but=sender.id)
+                for agent in agents
+            ]
+            knowledge = Knowledge(
+                id,
+                1,
+                sender.id,
+                body,
+                ask.topic,
+                ask.all_tags,
+                now,
+                now + (ask.ttl or core.limits.knowledge_ttl),
+                len(recipients),
+                sender.key_hash,
+            )
+            ends_at = now + max(core.limits.retention, ttl)
+            record = Broadcast(id, 1, sender.id, body, tuple(recipients), now, ends_at, sender_key=sender.key_hash)
+            await core.memory.require(size_of(record) + size_of(knowledge))
+            self._arrivals.require_copies(sender)  # others of this sender may have come meanwhile
+            self._arrivals.count_copies(sender, len(recipients))
+            await core.commit(record.home, Put(record), Put(knowledge))
+            core.stats.broadcasts += 1
+        else:
+            self._require_same(id, record.body, sender, ask, now)
+        refused = record.refused
+        if refused is None:
+            refused = await self._copy(sender, record, now, ask.ttl)
+            await core.commit(record.home, Put(record.done(refused)))
+        return BroadcastSent("broadcast_sent", id, len(record.recipients) - refused, refused)
+
+    def _require_same(self, id: str, body: bytes, sender: Agent, ask: requests.Broadcast, now: float) -> None:
+        """Refuse a key that belongs to another broadcast."""
+        said = decode(body)
+        if not isinstance(said, KnowledgeBroadcast) or not says_the_same(
+            said, _message(id, sender, ask, said.chain, now)
+        ):
+            raise KeyReused(
+                "this idempotency key belongs to an earlier, different broadcast; use a new key for a new one",
+                field="idempotency_key",
+                current=id,
+            )
+
+    async def _copy(self, sender: Agent, record: Broadcast, now: float, ttl: float | None) -> int:
+        """Put the copies that are missing; return how many mailboxes had no room."""
+        store = self._core.store
+        refused = 0
+        turns = Turns()
+        ends_at = None if ttl is None else record.stored_at + ttl
+        for agent_ids in parts(record.recipients, store.homes_at_once):
+            ids = [copy_id(record.id, agent_id) for agent_id in agent_ids]
+            copies = await store.get_many(Delivery, ids)
+            agents = await store.get_many(Agent, agent_ids)
+            missing = [
+                agent.id for copy, agent in zip(copies, agents, strict=True) if copy is None and agent is not None
+            ]
+            new = self._mailbox.copies(
+                record.id,
+                missing,
+                sender=Sender(record.sender, sender.address, record.sender_key),
+                body=record.body,
+                now=now,
+                ends_at=ends_at,
+            )
+            refused += await self._mailbox.put_notices(new)
+            await turns.next(len(ids))
+        return refused
+
+    # -- for those who come late -------------------------------------------------------------------------------------
+
+    async def knowledge(self, ask: requests.KnowledgeQuery) -> Page[Knowledge]:
+        """List what the relay still holds, the newest first. Where to go on may stand after a short page."""
+        store = self._core.store
+        now = self._core.clock()
+        since = 0.0 if ask.since is None else _time(ask.since)
+        exact = ask.topic is not None and not ask.topic.endswith("*")
+        if exact:
+            key = by_topic(str(ask.topic))
+        elif ask.tag is not None:
+            key = by_tag(ask.tag)
+        else:
+            key = KNOWLEDGE if ask.author is None else by_author(ask.author)
+        found: list[Knowledge] = []
+        after, size, looked_at = ask.after, 0, 0
+        while True:
+            limit = min(ask.limit - len(found), _PAGE)
+            room = MAX_REPLY_BYTES - size
+            page = await page_within(store, Knowledge, key, after, limit, newest=True, room=room)
+            fresh = [k for k in page.records if k.stored_at >= since]
+            chosen = [k for k in fresh if k.ends_at > now and _wanted(k, ask)]
+            found += chosen
+            size += sum(k.weight for k in chosen)
+            looked_at += len(page.records)
+            # They come newest first: behind the first that is too old there is nothing more.
+            after = page.after if len(fresh) == len(page.records) else None
+            if after is None or len(found) >= ask.limit or looked_at >= _LOOKED_AT or size >= MAX_REPLY_BYTES:
+                return Page(found, after)
+
+
+def _message(id: str, sender: Agent, ask: requests.Broadcast, chain: Chain, now: float) -> KnowledgeBroadcast:
+    stamp = iso(now)
+    return KnowledgeBroadcast(
+        message_id=id,
+        from_agent=sender.id,
+        content=ask.content,
+        topic=ask.topic,
+        tags=ask.tags if isinstance(ask.tags, str) else ask.all_tags,
+        timestamp=stamp,
+        queued_at=stamp,
+        from_name=sender.name,
+        chain=chain,
+    )
+
+
+def _wanted(k: Knowledge, ask: requests.KnowledgeQuery) -> bool:
+    return (
+        (ask.topic is None or matches(ask.topic, k.topic))
+        and (ask.tag is None or fold(ask.tag) in map(fold, k.tags))
+        and ask.author in (None, k.author)
+    )
+
+
+def _time(text: str) -> float:
+    """Read a time: seconds since the epoch, or ISO-8601, in UTC unless it says otherwise."""
+    with suppress(ValueError):
+        if isfinite(seconds := float(text)):
+            return seconds
+    try:
+        at = datetime.fromisoformat(text.replace("Z", "+00:00").replace(" ", "+"))
+    except ValueError:
+        raise BadRequest(
+            "since takes a time as 2026-05-13T06:51:00+00:00, or seconds since the epoch", field="since"
+        ) from None
+    return (at if at.tzinfo is not None else at.replace(tzinfo=timezone.utc)).timestamp()

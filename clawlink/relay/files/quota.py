@@ -1,0 +1,287 @@
+"""Room for files: contents on their way in, held to the ceilings."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from clawlink.domain import file as rules
+from clawlink.domain.file import PRESENT, RESTRICTED, Content, SharedFile, Version
+from clawlink.domain.shares import Origin
+from clawlink.errors import StorageFull, TooLarge
+from clawlink.relay.core import Core
+from clawlink.relay.limits.shares import Held, Limit
+from clawlink.relay.telemetry.refusal_log import Complaints
+from clawlink.store.base import Blobs, Draft, Reader, Usage
+
+# An upload that nothing came of for so long gives its room to others, once there is too little.
+SILENT_SECONDS = 120.0
+
+
+class Storage:
+    """The contents of all files, and what may still come."""
+
+    def __init__(self, core: Core, blobs: Blobs, complaints: Complaints) -> None:
+        self._core = core
+        self._blobs = blobs
+        self.complaints = complaints
+        # Set by whoever keeps uploads: frees so many bytes of silent ones, if it can, and tells what is under way.
+        self.reclaim: Callable[[int], None] = lambda size: None
+        self.under_way: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        core.memory.count(lambda: blobs.memory)
+        core.memory.trim = blobs.trim
+        self._replaced: set[str] = set()  # files whose newest version makes room for the one that comes
+        self._coming: set[Intake] = set()
+        self._calm = core.shares.calm(math.inf, core.limits.max_files_bytes)
+
+    @property
+    def used(self) -> int:
+        """How many bytes there are, uploads under way included."""
+        return self._blobs.used
+
+    @property
+    def free(self) -> int:
+        """How many bytes may still come."""
+        return max(self._core.limits.max_files_bytes - self._blobs.used, 0)
+
+    @property
+    def over(self) -> bool:
+        """Whether someone replaces a file and has gone over the ceiling for it."""
+        return self._blobs.used > self._core.shares.bound(self._core.limits.max_files_bytes)
+
+    def open(self, content: Content) -> AbstractContextManager[Reader]:
+        """Return what reads a content."""
+        return self._blobs.open(content)
+
+    def hold(self, content: Content) -> None:
+        """Hold a content that is held already once more."""
+        self._blobs.hold(content)
+
+    def release(self, *contents: Content) -> None:
+        """Let go of contents, a hold of each."""
+        for content in contents:
+            self._blobs.release(content)
+
+    async def require_memory(self, size: int, more: int) -> None:
+        """Refuse ``more`` bytes of a content that has ``size`` if there is no memory. Raises StorageFull."""
+        growth = self._blobs.memory_for(size + more) - self._blobs.memory_for(size)
+        if growth > 0 and not self._core.memory.has_plenty(growth):
+            await self._core.memory.require(growth)
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._blobs.close()
+
+    def intake(self, key: str, field: str, writer: Origin) -> Intake:
+        """Return what takes in a content of ``key``; ``field`` is where the request has it."""
+        intake = Intake(self, self._blobs.draft(), key, field, writer)
+        self._coming.add(intake)
+        return intake
+
+    def arrived(self, intake: Intake) -> None:
+        """Note that an intake is at its end."""
+        self._coming.discard(intake)
+
+    def contended(self, more: int) -> bool:
+        """Return True if so much room is taken that a writer may have its share."""
+        return self.used + more > self._calm.size
+
+    async def require_room(self, intake: Intake, more: int, replacing: int) -> None:
+        """Refuse more of a content than there is room for, or than its writer may have. Raises StorageFull.
+
+        Versions of the same file do not count: they can go for the one that comes. ``replacing`` bytes may pass all
+        limits until then. A writer may always replace its own file by one that is no larger.
+        """
+        limit, shares = self._core.limits.max_files_bytes, self._core.shares
+        old = await self._core.store.get(SharedFile, intake.key)
+        replaced = 0 if old is None else old.weight
+        before = max(self.used - intake.size - replaced, 0)
+        uploads, bytes = self.under_way()
+        silent = f"; an upload that is silent for {SILENT_SECONDS:g} s makes room" if bytes else ""
+        await shares.require(
+            StorageFull,
+            intake.origin,
+            lambda: self._held_by(intake.origin, but=intake, replaced=old),
+            bytes=Limit(limit, before, intake.size + more, shares.bound(limit) + replacing - replaced),
+            fair=not (old is not None and old.counts_for == intake.origin.agent and intake.size + more <= replaced),
+            holds="the relay holds",
+            what=f"files ({bytes} of them in {uploads} uploads under way)" if bytes else "files",
+            then=f"delete files{silent}, or start the relay with a higher --max-files-bytes",
+        )
+
+    async def _held_by(self, origin: Origin, *, but: Intake | None, replaced: SharedFile | None) -> Held:
+        """Return what an address and an agent hold of all files and uploads, without a file that is replaced."""
+        address, agent = await self._core.shares.under(origin, (SharedFile, PRESENT), (SharedFile, RESTRICTED))
+        of_address, of_agent = address.bytes, agent.bytes
+        for other in self._coming:
+            if other is not but:
+                of_address += other.size * (other.origin.address == origin.address)
+                of_agent += other.size * (other.origin == origin)
+        if replaced is not None and replaced.address == origin.address:
+            of_address -= replaced.weight
+            of_agent -= replaced.weight * (replaced.counts_for == origin.agent)
+        return Usage(0, max(of_address, 0)), Usage(0, max(of_agent, 0))
+
+    async def kept_by_share(self, writer: Origin, old: SharedFile | None, size: int) -> int:
+        """Return how many versions of a file its writer's share has room for, beside a new one of ``size``."""
+        if old is None or not old.versions or not self.contended(0):
+            return 0 if old is None else len(old.versions)
+        held = await self._held_by(writer, but=None, replaced=old)
+        limit = Limit(self._core.limits.max_files_bytes, max(self.used - old.weight - size, 0), size)
+        kept = 0
+        for count, version in enumerate(old.versions, 1):
+            kept += version.content.size
+            if not self._core.shares.allow(held, writer, limit, kept):
+                return count - 1
+        return len(old.versions)
+
+    def require_size(self, key: str, size: int, field: str) -> None:
+        """Refuse a file that is too large by itself. Raises TooLarge."""
+        limit = self._core.limits.max_file_bytes
+        if size > limit:
+            raise TooLarge(
+                f"a file may have {limit} bytes, and {key!r} has {size}{' or more' if field == 'body' else ''}; "
+                "share it in parts, or start the relay with a higher --max-file-bytes",
+                field=field,
+                limit=limit,
+                actual=size,
+            )
+
+    def kept(self, versions: tuple[Version, ...], most: int) -> int:
+        """Return how many versions of a file may stay beside a new one that is here, ``most`` of them at most."""
+        count, _ = self._oldest(versions, self.used - self._core.limits.max_files_bytes)
+        return min(most, len(versions) - count)
+
+    def _oldest(self, versions: tuple[Version, ...], enough: int) -> tuple[int, int]:
+        """Return how many of the oldest versions are to go for ``enough`` bytes, and how many bytes they free.
+
+        A content that others have too, or that is being read, frees none. All go if they are not enough.
+        """
+        count = freed = 0
+        for size in self._blobs.freeing(version.content for version in reversed(versions)):
+            if freed >= enough:
+                break
+            count, freed = count + 1, freed + size
+        return count, freed
+
+    async def replaces(self, key: str) -> int:
+        """Return how many bytes a writer of ``key`` may go over the ceiling, until its file is written.
+
+        They are those of the versions that may go for it, and one writer at a time has them.
+
+        Whoever was told anything but 0 must call ``replaced`` in the end.
+        """
+        file = rules.present(await self._core.store.get(SharedFile, key), self._core.clock())
+        if file is None or key in self._replaced:
+            return 0
+        size = sum(self._blobs.freeing(version.content for version in reversed(file.versions)))
+        if size:
+            self._replaced.add(key)
+        return size
+
+    def replaced(self, key: str) -> None:
+        """Note that a writer that was to replace a file is done."""
+        self._replaced.discard(key)
+
+
+class Intake:
+    """A content that comes in parts. It must come to ``keep`` or ``discard``."""
+
+    def __init__(self, storage: Storage, draft: Draft, key: str, field: str, origin: Origin) -> None:
+        self._storage = storage
+        self._draft = draft
+        self.key = key
+        self.origin = origin
+        self._field = field
+        self._replacing: int | None = None
+
+    @property
+    def size(self) -> int:
+        """Show how much of an upload has come."""
+        return self._draft.size
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of what has come, in hexadecimal."""
+        return self._draft.digest
+
+    async def expect(self, size: int) -> None:
+        """Refuse at once what would be refused later. Raises TooLarge, StorageFull."""
+        self._storage.require_size(self.key, self.size + size, self._field)
+        await self._require_room(size)
+
+    async def _require_room(self, size: int) -> None:
+        if size > self._storage.free:
+            self._storage.reclaim(size - self._storage.free)
+        if size > self._storage.free and self._replacing is None:
+            self._replacing = await self._storage.replaces(self.key)
+        if self._storage.contended(size):
+            await self._storage.require_room(self, size, self._replacing or 0)
+        await self._storage.require_memory(self.size, size)
+
+    async def write(self, data: bytes) -> None:
+        """Take a part. Raises TooLarge, StorageFull."""
+        self._storage.require_size(self.key, self.size + len(data), self._field)
+        if self._storage.contended(len(data)):
+            await self._require_room(len(data))
+        else:
+            await self._storage.require_memory(self.size, len(data))
+        await self._on_disk(self._draft.write(data))
+
+    async def write_all(self, parts: AsyncIterator[bytes]) -> None:
+        """Take all parts."""
+        async for part in parts:
+            await self.write(part)
+        await self.flush()
+
+    async def flush(self) -> None:
+        """Put what has come where it is to stay. Raises StorageFull."""
+        await self._on_disk(self._draft.flush())
+
+    async def _on_disk(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except OSError as error:
+            self._storage.complaints.disk(error.strerror or str(error))
+            raise StorageFull(
+                f"the relay could not write {self.key!r} to its disk ({error.strerror or error}); "
+                "delete files, or make room on it",
+                current={"free": 0},
+            ) from error
+
+    def mark(self) -> Any:
+        """Return what ``back_to`` takes to come back to this moment."""
+        return self._draft.mark()
+
+    def back_to(self, mark: Any) -> None:
+        """Forget what has come since ``mark``."""
+        self._draft.back_to(mark)
+
+    def keep(self, scope: str = "") -> Content:
+        """Make it a content of this scope, held once."""
+        self._storage.arrived(self)
+        return self._draft.keep(scope)
+
+    def rest(self) -> None:
+        """Note that nothing comes for a while: unless it has gone over the ceiling, others may do so meanwhile."""
+        if not self._storage.over:
+            self._end_replacing()
+
+    def discard(self) -> None:
+        """Forget it, unless it was kept."""
+        self._storage.arrived(self)
+        self._draft.discard()
+        self._end_replacing()
+
+    def _end_replacing(self) -> None:
+        if self._replacing:
+            self._storage.replaced(self.key)
+        self._replacing = None
+
+
+def new_hash(name: str) -> Any:
+    """Return a hash by its name, for checking only."""
+    return hashlib.new(name, usedforsecurity=False)

@@ -1,0 +1,300 @@
+"""Shared files, read: found, sent, listed, waited for, and burned once the only one who might read them has."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import codecs
+from collections.abc import AsyncIterator, Hashable, Sequence
+from contextlib import ExitStack, asynccontextmanager
+
+import msgspec
+
+from clawlink.domain import file as rules
+from clawlink.domain.agent import Agent
+from clawlink.domain.file import PRESENT, SharedFile, Version
+from clawlink.domain.limits import MAX_JSON_FILE_BYTES, MAX_REPLY_BYTES
+from clawlink.domain.readers import holds, party
+from clawlink.errors import TooLarge, UnknownFile
+from clawlink.protocol import replies, requests
+from clawlink.protocol.paths import GET_BLOB
+from clawlink.relay import wait_loop
+from clawlink.relay.core import Core
+from clawlink.relay.files.quota import Storage
+from clawlink.relay.files.read_once import Reading, Readings
+from clawlink.relay.files.views import file_history, file_info
+from clawlink.relay.files.write import Files
+from clawlink.relay.pages import page_within
+from clawlink.relay.tasks.reads import read_task
+from clawlink.relay.time_slices import Turns
+from clawlink.store.base import Reader
+
+# Where a list goes on: behind the files for everyone come those for the asker.
+_OWN = "own."
+_TICK_SECONDS = 5.0
+_PIECE_BYTES = 256 * 1024
+
+
+class Opened:
+    """A version that is being sent: ``at`` is how far, and ``done`` that it went to the end of what was asked for."""
+
+    def __init__(self, body: Reader, reading: Reading | None, start: int) -> None:
+        self.reading = reading
+        self.at = start
+        self.done = False
+        self._body = body
+        self._start = start
+
+    def sent(self) -> None:
+        """Note that all has gone out that was asked for, though it may still be on its way."""
+        if self.reading is not None:
+            self.reading.sent(self._start, self.at)
+
+    async def read(self, size: int) -> bytes:
+        """Return the next bytes, ``size`` at most, and some unless it is at its end."""
+        piece = await self._body.read(self.at, size)
+        self.at += len(piece)
+        return piece
+
+
+class FileReads:
+    """Reads of shared files."""
+
+    def __init__(self, core: Core, files: Files, storage: Storage) -> None:
+        self._core = core
+        self._files = files
+        self._storage = storage
+        self._readings = Readings()
+
+    async def find(
+        self, key: str, revision: int | None = None, *, asker: Agent | None = None
+    ) -> tuple[SharedFile, Version]:
+        """Return a file and one of its versions, the newest unless said otherwise.
+
+        Raises UnknownFile, in the same words if there is no such file and if the asker may not see it.
+        """
+        file = await self._seen(key, asker)
+        if file is None:
+            # The sentence is the one ClawLink 1.0.x sends; the code and field are for newer clients.
+            raise UnknownFile("file not found", field="file_key")
+        if revision is None:
+            return file, file.newest
+        for version in file.versions:
+            if version.revision == revision:
+                return file, version
+        kept = ", ".join(str(version.revision) for version in reversed(file.versions))
+        raise UnknownFile(f"version {revision} of {key!r} is not kept; there are {kept}", field="version")
+
+    async def _seen(self, key: str, asker: Agent | None) -> SharedFile | None:
+        """Return a file if it is there, and the asker may see it."""
+        return rules.present(await self._known(key, asker), self._core.clock())
+
+    async def _known(self, key: str, asker: Agent | None) -> SharedFile | None:
+        """Return a file, or what is left of it, if the asker may see it."""
+        file = await self._core.store.get(SharedFile, key)
+        return file if file is None or await self._admits(file, asker) else None
+
+    async def _admits(self, file: SharedFile, asker: Agent | None) -> bool:
+        """Return True if the asker may see a file: as its owner or reader, or as the holder of a task with the file."""
+        if not rules.hidden(file, asker):
+            return True
+        if asker is None or file.access is None:
+            return False
+        turns = Turns()
+        for id in reversed(file.access.tasks):
+            task, _ = await read_task(self._core.store, id)
+            if holds(task, asker):
+                return True
+            await turns.next()
+        return False
+
+    @asynccontextmanager
+    async def open(self, file: SharedFile, version: Version, reader: Hashable, start: int = 0) -> AsyncIterator[Opened]:
+        """Open a version for one reply, from byte ``start`` on.
+
+        Raises BeingRead, UnknownFile if it has gone meanwhile.
+        """
+        now = self._core.clock
+        with ExitStack() as stack:
+            try:
+                body = stack.enter_context(self._storage.open(version.content))
+            except KeyError:
+                raise UnknownFile("file not found", field="file_key") from None
+            size = version.content.size
+            reading = self._readings.begin(file.id, version.revision, size, reader, now()) if file.burn else None
+            opened = Opened(body, reading, start)
+            try:
+                if reading is not None:  # it was found before anyone had it: it may have burned since
+                    await self._require_kept(file.id, version.revision)
+                yield opened
+            finally:
+                if reading is not None:
+                    reading.end(start, opened.at, now(), done=opened.done)
+
+    async def _require_kept(self, key: str, revision: int) -> None:
+        """Raise UnknownFile if a version of a file is gone."""
+        file = rules.present(await self._core.store.get(SharedFile, key), self._core.clock())
+        if file is None or all(version.revision != revision for version in file.versions):
+            raise UnknownFile("file not found", field="file_key")
+
+    async def confirm(self, key: str, reader: Hashable) -> SharedFile:
+        """Burn a file that this reader has read. Raises UnknownFile if it is gone, or was not read by it."""
+        reading = self._readings.of(key, reader)
+        if reading is None or not reading.complete:
+            raise UnknownFile(f"there is no file {key!r} that you have read and that is to burn", field="file_key")
+        gone = await self._core.finish(self._burn(reading))
+        if gone is None:
+            raise UnknownFile("file not found", field="file_key")
+        return gone
+
+    async def _burn(self, reading: Reading) -> SharedFile | None:
+        by = reading.reader if isinstance(reading.reader, str) else None
+        gone = await self._files.burn(reading.key, reading.revision, reader=by)
+        self._readings.end(reading)  # not before: until it is gone, nobody else may begin
+        return gone
+
+    async def as_json(self, file: SharedFile, opened: Opened) -> list[bytes]:
+        """Return an opened file as one JSON object in parts: text as text, other bytes as base64.
+
+        The loop is free after each part. A thread would not free it: the encoders hold the interpreter's lock.
+        """
+        size = file.newest.content.size
+        pieces = []
+        while opened.at < size:
+            pieces.append(await opened.read(min(_PIECE_BYTES, size - opened.at)))
+            await asyncio.sleep(0)
+        encoding, parts = "utf-8", await _text_of(pieces)
+        if parts is None:
+            encoding, parts = "base64", await _base64_of(pieces)
+        facts = msgspec.structs.asdict(file_info(file, self._core.clock()))
+        whole = msgspec.json.encode(replies.FileContent(**facts, content="", encoding=encoding))
+        # Quotes within strings are escaped, so this stands nowhere else.
+        before, quote, after = whole.partition(b'"content":"')
+        return [before + quote, *parts, after]
+
+    def require_small(self, file: SharedFile) -> SharedFile:
+        """Return a file if JSON can carry it. Raises TooLarge."""
+        key, size = file.id, file.newest.content.size
+        if size > MAX_JSON_FILE_BYTES:
+            blob = GET_BLOB.url(file_key=key)
+            raise TooLarge(
+                f"{key!r} has {size} bytes, and JSON carries {MAX_JSON_FILE_BYTES} at most; read it at {blob}",
+                field="file_key",
+                limit=MAX_JSON_FILE_BYTES,
+                actual=size,
+                current=blob,
+            )
+        return file
+
+    def readings(self) -> list[Reading]:
+        """Return all readings. For the janitor."""
+        return self._readings.all()
+
+    async def list(self, ask: requests.ListQuery, asker: Agent | None = None) -> replies.FileList:
+        """List the files without their contents: those for everyone, then those that the asker owns or reads."""
+        store, now = self._core.store, self._core.clock()
+        sources = [("", PRESENT)] if asker is None else [("", PRESENT), (_OWN, rules.by_reader(asker.id))]
+        after = ask.after or ""
+        if asker is not None and after.startswith(_OWN):
+            del sources[0]
+        files: list[replies.FileInfo] = []
+        left, room = ask.limit, MAX_REPLY_BYTES
+        for mark, index in sources:
+            start = after.removeprefix(mark) if after.startswith(mark) else ""
+            page = await page_within(store, SharedFile, index, start or None, left, room=room, size=_size_in_list)
+            files += [
+                file_info(file, now)
+                for file in page.records
+                if rules.present(file, now) is not None and not rules.hidden(file, asker)
+            ]
+            left -= len(page.records)
+            room -= sum(map(_size_in_list, page.records))
+            if page.after is not None:
+                return replies.FileList(files, len(files), mark + page.after)
+            if asker is not None and mark != _OWN and (left <= 0 or room <= 0):
+                return replies.FileList(files, len(files), _OWN)
+        return replies.FileList(files, len(files), None)
+
+    async def history(
+        self, key: str, since: int | None, wait: float, *, asker: Agent | None = None
+    ) -> replies.FileHistory:
+        """Return the versions of a file that are kept; with ``wait`` once it is at another than ``since``.
+
+        Raises UnknownFile if there is none and nobody waits for one.
+        """
+        core = self._core
+        if not wait:
+            file, _ = await self.find(key, asker=asker)
+            return file_history(key, file, core.clock())
+        found: SharedFile | None = None
+        with core.watch(key) as watch:
+
+            async def news() -> bool:
+                nonlocal found, since, asker
+                now = core.clock()
+                if asker is not None:  # it may have left while it waits
+                    now_there = await core.store.get(Agent, asker.id)
+                    asker = now_there if party(asker).is_(now_there) else None
+                found = await self._known(key, asker)
+                at = rules.revision_of(found, now)
+                if since is None:
+                    since = at
+                return at != since
+
+            async def ends_at() -> float | None:
+                there = rules.present(found, core.clock())
+                return None if there is None else there.ends_at
+
+            await wait_loop.first(
+                watch.signal,
+                read=news,
+                next_at=ends_at,
+                clock=core.clock,
+                wait=wait,
+                over=lambda: core.draining,
+                tick=_TICK_SECONDS,
+            )
+        return file_history(key, found, core.clock())
+
+    async def end_if_over(self, reading: Reading) -> None:
+        """Burn what was read, if its reader had time enough to ask again. For the janitor."""
+        if not reading.over(self._core.clock()):
+            return
+        if reading.whole:
+            await self._burn(reading)
+        else:
+            self._readings.end(reading)
+
+
+def _size_in_list(file: SharedFile) -> int:
+    """Return about how many bytes a file takes in a list: every character may take six."""
+    note = "" if file.lock is None else file.lock.note or ""
+    size = 512 + 6 * (len(file.id) + len(note))
+    if file.access is not None:
+        size += sum(4 + 6 * len(one.agent_id) for one in file.access.parties)
+    return size
+
+
+async def _text_of(pieces: Sequence[bytes]) -> list[bytes] | None:
+    """Return the inside of a JSON string, in parts; None if the bytes are not UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    parts = []
+    try:
+        for piece in (*pieces, b""):
+            parts.append(msgspec.json.encode(decoder.decode(piece, final=not piece))[1:-1])
+            await asyncio.sleep(0)
+    except UnicodeDecodeError:
+        return None
+    return parts
+
+
+async def _base64_of(pieces: Sequence[bytes]) -> list[bytes]:
+    """Return the bytes as base64, in parts. A part of three bytes each joins without padding."""
+    parts, left = [], b""
+    for piece in pieces:
+        data = left + piece
+        whole = len(data) - len(data) % 3
+        left = data[whole:]
+        parts.append(base64.b64encode(data[:whole]))
+        await asyncio.sleep(0)
+    return [*parts, base64.b64encode(left)]

@@ -1,0 +1,397 @@
+"""Uploads that go on where they broke off: what has come of each, until it is a file.
+
+The words are those of tus 1.0.0. An upload is lost with the relay, like everything else in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+import msgspec
+
+from clawlink.domain.agent import Agent
+from clawlink.domain.file import Content, Version
+from clawlink.domain.readers import party
+from clawlink.domain.record import text_bytes
+from clawlink.errors import (
+    BadRequest,
+    ChecksumMismatch,
+    KeyReused,
+    NotAllowed,
+    OffsetConflict,
+    Refused,
+    StorageFull,
+    TooLarge,
+    UnknownUpload,
+)
+from clawlink.relay.core import Core
+from clawlink.relay.files.quota import SILENT_SECONDS, Intake, Storage, new_hash
+from clawlink.relay.files.write import Files, Write
+from clawlink.relay.ids import derived
+from clawlink.relay.limits.shares import Held, Limit
+from clawlink.store.base import Usage
+
+CHECKSUMS = ("sha1", "sha256")
+# The bytes that an upload takes beside its texts and contents, measured.
+_UPLOAD_BYTES = 3000
+
+
+class Checksum(NamedTuple):
+    """The checksum of a part. ``name`` is one of ``CHECKSUMS``."""
+
+    name: str
+    digest: bytes
+
+
+class Upload:
+    """An upload. ``length`` is None until it is known; ``metadata`` is the client's text, word for word."""
+
+    def __init__(self, id: str, owner: Agent, ask: Write, intake: Intake, length: int | None, metadata: str) -> None:
+        self.id = id
+        self.owner = owner.id
+        self.address = owner.address
+        self._party = party(owner)
+        self.ask = ask
+        self.length = length
+        self.said = length  # when it was begun
+        self.metadata = metadata
+        self.expires_at = 0.0
+        self.moved_at = 0.0
+        self.written: Version | None = None
+        self.readers: tuple[str, ...] | None = None  # of the file once it is written; None if it is for everyone
+        self.intake = intake
+        self.content: Content | None = None  # once all has come, until it is a file
+        self.lock = asyncio.Lock()
+        self.sender: asyncio.Task[object] | None = None
+
+        texts = (owner.id, ask.key, ask.content_type, ask.file_type, metadata)
+        self.footprint = _UPLOAD_BYTES + sum(map(text_bytes, texts))  # its contents are counted where they are kept
+
+    @property
+    def offset(self) -> int:
+        """Show how much of an upload has come."""
+        return self.intake.size
+
+    def require_owner(self, asker: Agent) -> None:
+        """Refuse another agent than the one that began it."""
+        if not self._party.is_(asker):
+            raise NotAllowed("another agent began this upload, and only it may go on with it", field="agent_id")
+
+    def take_readers(self, ask: Write) -> None:
+        """Keep the agents that the readers of its file meant when it was begun."""
+        self.ask = msgspec.structs.replace(self.ask, parties=ask.parties)
+        self.footprint += sum(one.footprint for one in ask.parties or ())
+
+    @property
+    def complete(self) -> bool:
+        """Whether all has come."""
+        return self.offset == self.length
+
+
+class Uploads:
+    """All uploads of this relay."""
+
+    def __init__(self, core: Core, files: Files, storage: Storage) -> None:
+        self._core = core
+        self._files = files
+        self._storage = storage
+        self._by_id: dict[str, Upload] = {}
+        self._memory = 0
+        core.memory.count(lambda: self._memory)
+        storage.reclaim = self._reclaim
+        storage.under_way = self.under_way
+
+    def under_way(self) -> tuple[int, int]:
+        """Return how many uploads are not files yet, and how many bytes have come of them."""
+        open = [upload for upload in self._by_id.values() if upload.written is None]
+        return len(open), sum(upload.offset for upload in open)
+
+    def _reclaim(self, size: int) -> None:
+        """Forget silent uploads, those that are silent for longest first, until so many bytes are free."""
+        silent_since = self._core.clock() - SILENT_SECONDS
+        silent = [
+            upload
+            for upload in self._by_id.values()
+            if upload.written is None and upload.offset and not upload.lock.locked() and upload.moved_at <= silent_since
+        ]
+        for upload in sorted(silent, key=lambda upload: upload.moved_at):
+            if size <= 0:
+                return
+            size -= upload.offset
+            self._forget(upload)
+
+    @property
+    def count(self) -> int:
+        """How many uploads there are, finished ones included."""
+        return len(self._by_id)
+
+    async def create(
+        self, owner: Agent, ask: Write, length: int | None, metadata: str, *, key: str | None = None
+    ) -> tuple[Upload, bool]:
+        """Begin an upload; with an idempotency ``key`` the one that was begun with it before, if it was.
+
+        Returns whether it is new, too. Raises TooLarge, StorageFull, VersionConflict, FileLocked, KeyReused.
+        """
+        core = self._core
+        begun_by = (owner.id, str(owner.registered_at))
+        id = core.ids.fresh() if key is None else derived("upload", *begun_by, key, str(core.secret))
+        # Whether the last step took effect is not always known; with a key of its own it can be done again.
+        upload = Upload(
+            id,
+            owner,
+            msgspec.structs.replace(ask, idempotency_key=id),
+            self._storage.intake(ask.key, "Upload-Length", owner.origin),
+            length,
+            metadata,
+        )
+        known: Upload | None = None
+        try:
+            known = self._known(upload)
+            if known is None:
+                upload.take_readers(await self._files.require_writable(owner, ask))
+                if length is not None:
+                    await upload.intake.expect(length)
+                await core.memory.require(upload.footprint)
+                known = self._known(upload)  # begun meanwhile
+            if known is None:
+                await self._require_place(owner)
+        except BaseException:
+            upload.intake.discard()
+            raise
+        if known is not None:
+            upload.intake.discard()
+            return known, False
+        upload.intake.rest()
+        self._by_id[id] = upload
+        self._memory += upload.footprint
+        self._extend(upload)
+        return upload, True
+
+    def _known(self, upload: Upload) -> Upload | None:
+        """Return the upload that was begun before with the same key. Raises KeyReused if it is not the same."""
+        known = self._by_id.get(upload.id)
+        if known is not None and (known.metadata, known.said) != (upload.metadata, upload.said):
+            raise KeyReused(
+                "this idempotency key belongs to an earlier upload with another length or other metadata; "
+                "use a new key for a new upload",
+                field="idempotency_key",
+            )
+        return known
+
+    async def _require_place(self, owner: Agent) -> None:
+        """Refuse one upload too many, of all or of one agent; those that are finished make room first."""
+        limit = self._core.limits.max_agent_uploads
+        own = sum(upload.owner == owner.id and upload.written is None for upload in self._by_id.values())
+        if own >= limit:
+            raise StorageFull(
+                f"{limit} uploads of one agent may be under way, and yours are as many; finish or end one, "
+                "or start the relay with a higher --max-agent-uploads",
+                limit=limit,
+                actual=own + 1,
+            )
+        limit = self._core.limits.max_uploads
+        while len(self._by_id) >= limit:
+            oldest = next((upload for upload in self._by_id.values() if upload.written is not None), None)
+            if oldest is None:
+                break
+            self._remove(oldest.id)
+        under_way = [upload for upload in self._by_id.values() if upload.written is None]
+
+        async def held() -> Held:
+            origins = [upload.intake.origin for upload in under_way if upload.address == owner.address]
+            return Usage(len(origins), 0), Usage(origins.count(owner.origin), 0)
+
+        await self._core.shares.require(
+            StorageFull,
+            owner.origin,
+            held,
+            count=Limit(limit, len(under_way), 1),
+            holds="the relay has",
+            what="uploads under way",
+            then="finish or end one, or start the relay with a higher --max-uploads",
+        )
+
+    def get(self, id: str) -> Upload:
+        """Return an upload. Raises UnknownUpload."""
+        upload = self._by_id.get(id)
+        if upload is None or self._lapsed(upload):
+            raise UnknownUpload(
+                f"there is no upload {id!r}; an unfinished one is kept {self._core.limits.upload_ttl:.0f} s "
+                "after its last part; begin a new one",
+                field="upload_id",
+            )
+        return upload
+
+    def _lapsed(self, upload: Upload) -> bool:
+        """Forget an upload that has not gone on for too long, and tell whether it is one."""
+        if upload.expires_at > self._core.clock() or upload.lock.locked():
+            return False
+        self._forget(upload)
+        return True
+
+    async def settle(self, upload: Upload) -> None:
+        """End the request that still sends to it, if one does, so that its offset is the last word."""
+        if upload.sender is not None:
+            upload.sender.cancel()
+        async with upload.lock:
+            pass
+
+    async def append(
+        self,
+        upload: Upload,
+        owner: Agent,
+        offset: int,
+        parts: AsyncIterator[bytes],
+        *,
+        size: int | None,
+        length: int | None = None,
+        checksum: Checksum | None = None,
+    ) -> None:
+        """Take a part; with the last one the file is written. What came of a part that breaks off is kept.
+
+        Of one with a ``checksum`` nothing is, unless all of it came and adds up.
+        Raises OffsetConflict, ChecksumMismatch, TooLarge, StorageFull, and what writing the file raises.
+        """
+        await self.settle(upload)
+        async with upload.lock:
+            upload = self.get(upload.id)  # it may have been ended while this waited
+            upload.sender = asyncio.current_task()
+            length_before = upload.length
+            try:
+                if offset != upload.offset:
+                    raise OffsetConflict(
+                        f"{upload.offset} bytes of this upload have come, and the part begins at {offset}; "
+                        f"go on at {upload.offset}",
+                        field="Upload-Offset",
+                        current=upload.offset,
+                    )
+                await self._take_length(upload, length)
+                if upload.written is None and upload.content is None:
+                    await self._take(upload, parts, size, checksum)
+                else:
+                    async for part in parts:
+                        self._require_within(upload, len(part))
+            except Refused:
+                if upload.offset == offset:  # nothing of it counts, and what it said of the length neither
+                    upload.length = length_before
+                raise
+            finally:
+                upload.intake.rest()
+                upload.sender = None
+                self._extend(upload)
+        await self.complete(upload, owner)
+
+    async def complete(self, upload: Upload, owner: Agent) -> None:
+        """Write the file if all of it has come and that is still to be done. Raises what refuses it."""
+        if upload.complete and upload.written is None:
+            await self._core.finish(self._write(upload, owner))
+
+    async def _take_length(self, upload: Upload, length: int | None) -> None:
+        if length is None or length == upload.length:
+            return
+        if upload.length is not None or length < upload.offset:
+            raise BadRequest(
+                "the length of an upload is given once, and is not below the bytes that have come",
+                field="Upload-Length",
+            )
+        await upload.intake.expect(length - upload.offset)
+        upload.length = length
+
+    async def _take(
+        self, upload: Upload, parts: AsyncIterator[bytes], size: int | None, checksum: Checksum | None
+    ) -> None:
+        intake = upload.intake
+        if size is not None:
+            self._require_within(upload, size)
+            await intake.expect(size)
+        if checksum is None:
+            async for part in parts:
+                self._require_within(upload, len(part))
+                await intake.write(part)
+            return
+        mark = intake.mark()
+        sum = new_hash(checksum.name)
+        try:
+            async for part in parts:
+                self._require_within(upload, len(part))
+                sum.update(part)
+                await intake.write(part)
+            if sum.digest() != checksum.digest:
+                came = base64.b64encode(sum.digest()).decode()
+                raise ChecksumMismatch(
+                    f"the part's {checksum.name} is {came}, not what Upload-Checksum says; send it again",
+                    field="Upload-Checksum",
+                    current=came,
+                )
+        except BaseException:
+            intake.back_to(mark)
+            raise
+
+    def _require_within(self, upload: Upload, size: int) -> None:
+        if upload.length is not None and upload.offset + size > upload.length:
+            raise TooLarge(
+                f"the upload has {upload.length} bytes, and with this part it would have {upload.offset + size}",
+                field="Upload-Length",
+                limit=upload.length,
+                actual=upload.offset + size,
+            )
+
+    async def _write(self, upload: Upload, owner: Agent) -> None:
+        """Make the file. If that is refused, the content stays, and an empty part tries again."""
+        async with upload.lock:
+            if self._by_id.get(upload.id) is not upload:
+                raise UnknownUpload(f"the upload {upload.id!r} was ended before it was a file", field="upload_id")
+            if upload.written is not None:
+                return
+            if upload.content is None:
+                await upload.intake.flush()
+                upload.content = await self._files.keep(upload.intake, upload.ask)
+            self._storage.hold(upload.content)
+            written = await self._files.put_content(owner, upload.ask, upload.content)
+            upload.written, upload.readers = written.version, written.readers
+            self._let_go(upload)
+            self._extend(upload)
+
+    async def end(self, upload: Upload) -> None:
+        """Forget an upload."""
+        await self.settle(upload)
+        self._forget(upload)
+
+    def _forget(self, upload: Upload) -> None:
+        if self._remove(upload.id):
+            self._let_go(upload)
+
+    def _remove(self, id: str) -> bool:
+        """Take an upload off the list; return False if it is not there."""
+        upload = self._by_id.pop(id, None)
+        self._memory -= 0 if upload is None else upload.footprint
+        return upload is not None
+
+    def _let_go(self, upload: Upload) -> None:
+        upload.intake.discard()
+        if upload.content is not None:
+            self._storage.release(upload.content)
+            upload.content = None
+
+    def _extend(self, upload: Upload) -> None:
+        limits = self._core.limits
+        keep = limits.upload_ttl if upload.written is None else limits.retention
+        upload.moved_at = self._core.clock()
+        upload.expires_at = upload.moved_at + keep
+
+    def known(self) -> list[Upload]:
+        """Return all uploads. For the janitor."""
+        return list(self._by_id.values())
+
+    async def look(self, upload: Upload) -> None:
+        """Forget an upload that has not gone on for too long, or whose agent is gone. For the janitor."""
+        if not self._lapsed(upload) and await self._core.store.get(Agent, upload.owner) is None:
+            await self.end(upload)
+
+    def close(self) -> None:
+        """Forget all."""
+        for upload in list(self._by_id.values()):
+            self._forget(upload)

@@ -1,0 +1,76 @@
+"""Shared files as they are shown."""
+
+from __future__ import annotations
+
+from clawlink.domain import file as rules
+from clawlink.domain.file import Lock, SharedFile
+from clawlink.domain.readers import Access
+from clawlink.protocol import replies
+from clawlink.relay.timestamps import iso, iso_or_none
+
+
+def lock_info(lock: Lock | None) -> replies.FileLock | None:
+    return None if lock is None else replies.FileLock(lock.holder, iso(lock.until), lock.note)
+
+
+def readers_of(access: Access | None) -> tuple[str, ...] | None:
+    """Return the ids of the readers; None if everyone may read."""
+    return None if access is None else tuple(one.agent_id for one in access.readers)
+
+
+def _listed(access: Access | None) -> list[str] | None:
+    found = readers_of(access)
+    return None if found is None else list(found)
+
+
+def owner_of(access: Access | None) -> str | None:
+    return None if access is None else access.owner.agent_id
+
+
+def file_info(file: SharedFile, now: float) -> replies.FileInfo:
+    newest = file.versions[0]
+    content = newest.content
+    return replies.FileInfo(
+        file.id,
+        newest.file_type,
+        newest.editor,
+        newest.revision,
+        iso(newest.written_at),
+        content.size,
+        content.digest,
+        newest.content_type,
+        None if file.ends_at is None else iso_or_none(file.ends_at),
+        file.burn,
+        None if file.lock is None else lock_info(rules.locked(file, now)),
+        owner_of(file.access),
+        _listed(file.access),
+        0 if file.access is None else len(file.access.tasks),
+    )
+
+
+def file_history(key: str, file: SharedFile | None, now: float) -> replies.FileHistory:
+    there = rules.present(file, now)
+    return replies.FileHistory(
+        file_key=key,
+        version=0 if there is None else there.revision,
+        deleted=there is None,
+        versions=[]
+        if there is None
+        else [
+            replies.FileVersion(
+                one.revision,
+                one.content.size,
+                one.content.digest,
+                one.content_type,
+                one.file_type,
+                one.editor,
+                iso(one.written_at),
+            )
+            for one in there.versions
+        ],
+        expires_at=None if there is None else iso_or_none(there.ends_at),
+        burn_after_read=there is not None and there.burn,
+        lock=lock_info(rules.locked(file, now)),
+        owner=None if there is None else owner_of(there.access),
+        readers=None if there is None else _listed(there.access),
+    )

@@ -1,0 +1,515 @@
+"""Shared files: write, delete, lock, and tell the others. How they are read is in ``file_reads``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from clawlink.domain import file as rules
+from clawlink.domain.agent import HEARS_OF_FILES, Agent, hears_of_files
+from clawlink.domain.delivery import Sender
+from clawlink.domain.file import ABSENT, PRESENT, RESTRICTED, Content, Expected, FileWrite, SharedFile, Version
+from clawlink.domain.limits import EVERYONE, MAX_KEY_LENGTH
+from clawlink.domain.message import FileUpdated, Priority, encode
+from clawlink.domain.readers import Party, party
+from clawlink.domain.record import text_bytes
+from clawlink.domain.task import FINAL
+from clawlink.errors import (
+    BadRequest,
+    DigestMismatch,
+    KeyReused,
+    Refused,
+    StorageFull,
+    StoreUnavailable,
+    UnknownAgent,
+)
+from clawlink.protocol import replies, requests
+from clawlink.relay.agents.agents import Agents
+from clawlink.relay.broadcasts.broadcasts import audience
+from clawlink.relay.core import Core, retrying
+from clawlink.relay.files.quota import Intake, Storage
+from clawlink.relay.files.views import lock_info, readers_of
+from clawlink.relay.ids import derived
+from clawlink.relay.limits.memory import NEW_RECORD_BYTES, size_of
+from clawlink.relay.limits.shares import Limit
+from clawlink.relay.mailbox.admission import Arrivals
+from clawlink.relay.mailbox.mailbox import Mailbox
+from clawlink.relay.tasks.reads import read_task
+from clawlink.relay.time_slices import SLICE, Turns, parts
+from clawlink.relay.timestamps import iso
+from clawlink.store.base import Drop, Put
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def require_key(key: str) -> None:
+    """Refuse keys that an address cannot carry, or that would lead out of a folder when used as a file's name."""
+    if not 1 <= len(key) <= MAX_KEY_LENGTH:
+        raise BadRequest(
+            f"a file key has 1 to {MAX_KEY_LENGTH} characters", field="file_key", limit=MAX_KEY_LENGTH, actual=len(key)
+        )
+    if _CONTROL.search(key):
+        raise BadRequest("a file key may not contain control characters", field="file_key")
+    if any(part in (".", "..") for part in re.split(r"[/\\]", key)):
+        raise BadRequest("a file key may not have '.' or '..' between slashes", field="file_key")
+
+
+class Write(msgspec.Struct, frozen=True, kw_only=True):
+    """How a version is written. ``digest`` is the SHA-256 in hexadecimal that the content must have, if it is known.
+
+    ``readers`` are names and ids: None leaves the readers as they are, ``*`` is everyone, and none is the owner alone.
+    ``parties`` are the agents that they meant when the write began.
+    """
+
+    key: str
+    file_type: str | None = None  # else text or binary, by the content type
+    content_type: str
+    if_version: Expected | int | None = None
+    ttl: float | None = None
+    burn: bool = False
+    force: bool = False
+    idempotency_key: str | None = None
+    digest: str | None = None
+    digest_field: str = "sha256"
+    readers: tuple[str, ...] | None = None
+    parties: tuple[Party, ...] | None = None
+
+    @property
+    def opens(self) -> bool:
+        """Whether it lets everyone see the file."""
+        return self.readers == (EVERYONE,)
+
+
+class Written(msgspec.Struct, frozen=True):
+    """The version that a write made, and the ids of the file's readers then; None if it was for everyone."""
+
+    version: Version
+    readers: tuple[str, ...] | None
+
+
+class Files:
+    """The shared files."""
+
+    def __init__(self, core: Core, agents: Agents, mailbox: Mailbox, storage: Storage, arrivals: Arrivals) -> None:
+        self._core = core
+        self._agents = agents
+        self._mailbox = mailbox
+        self._storage = storage
+        self._arrivals = arrivals
+
+    # -- write -------------------------------------------------------------------------------------------------------
+
+    async def put(
+        self, editor: Agent, ask: Write, parts: AsyncIterator[bytes], size: int | None, *, field: str = "body"
+    ) -> Written:
+        """Write the next version of a file from what comes, and tell the other agents.
+
+        ``size`` is what was said beforehand; what cannot be taken is refused before it has come.
+        Raises VersionConflict, FileLocked, TooLarge, StorageFull, DigestMismatch, RateLimited, NotAllowed.
+        """
+        ask = await self.require_writable(editor, ask)
+        intake = self._storage.intake(ask.key, field, editor.origin)
+        try:
+            if size is not None:
+                await intake.expect(size)
+            await intake.write_all(parts)
+            content = await self.keep(intake, ask)
+        finally:
+            intake.discard()
+        return await self._core.finish(self.put_content(editor, ask, content))
+
+    async def require_writable(self, editor: Agent, ask: Write) -> Write:
+        """Refuse what would be refused at the end, before its content comes. See ``put``.
+
+        Return the write with the agents that its readers mean now.
+        """
+        core = self._core
+        core.require_working()
+        require_key(ask.key)
+        if ask.idempotency_key is not None and await core.store.get(FileWrite, _write_id(editor, ask)) is not None:
+            return ask  # a repeat: it is answered as the first was
+        self._arrivals.require_file_request(editor)
+        self._arrivals.require_copies(editor)
+        now = core.clock()
+        old = await core.store.get(SharedFile, ask.key)
+        rules.require_admitted(ask.key, old, editor)
+        ask = await self._resolved(ask)
+        access = rules.access_after(ask.key, old, editor, ask.parties, now, opens=ask.opens)
+        await self._require_unlocked(ask.key, old, editor, now, force=ask.force)
+        rules.require_revision(ask.key, old, ask.if_version, now)
+        if old is None:
+            await self._require_place(editor)
+        more = 0 if access is None else access.footprint
+        await core.memory.require(NEW_RECORD_BYTES + text_bytes(ask.key) + _texts(ask) + more)
+        return ask
+
+    async def _require_unlocked(
+        self, key: str, file: SharedFile | None, editor: Agent, now: float, *, force: bool
+    ) -> None:
+        """Refuse a write while another agent holds the lock, unless it is forced. Raises FileLocked."""
+        lock = None if force else rules.lock_of_others(file, editor, now)
+        if lock is not None:
+            holder = await self._agents.called(lock.holder)
+            raise rules.refusal_of_lock(key, lock, holder, now, shown=lock_info(lock))
+
+    async def _resolved(self, ask: Write) -> Write:
+        """Return the write with the agents that its readers mean. Raises UnknownAgent, AmbiguousName, BadRequest."""
+        if ask.readers is None or ask.opens or ask.parties is not None:
+            return ask
+        return msgspec.structs.replace(ask, parties=await self._parties(ask.readers))
+
+    async def _parties(self, named: tuple[str, ...]) -> tuple[Party, ...]:
+        most = self._core.limits.max_readers
+        if EVERYONE in named:
+            raise BadRequest(
+                f"{EVERYONE!r} among the readers stands for everyone, and so alone; leave it out, or the others",
+                field="readers",
+            )
+        if len(named) > most:
+            raise BadRequest(
+                f"a file may have {most} readers, and {len(named)} are named; name fewer, share the content "
+                "once more under another key, or start the relay with a higher --max-readers",
+                field="readers",
+                limit=most,
+                actual=len(named),
+            )
+        return tuple([party(await self._agents.resolve(one, field="readers")) for one in named])
+
+    async def _require_place(self, agent: Agent) -> None:
+        """Refuse a file too many, of all or of an agent's share. Raises StorageFull."""
+        keys = (PRESENT, RESTRICTED, ABSENT)
+        there = [await self._core.store.usage(SharedFile, key) for key in keys]
+        shares, origin = self._core.shares, agent.origin
+        await shares.require(
+            StorageFull,
+            origin,
+            lambda: shares.under(origin, *((SharedFile, key) for key in keys)),
+            count=Limit(self._core.limits.max_files, sum(usage.count for usage in there), 1),
+            holds="the relay has",
+            what="files, locks and files deleted lately",
+            then="delete some and wait a while, or start the relay with a higher --max-files",
+        )
+
+    async def keep(self, intake: Intake, ask: Write) -> Content:
+        """Make what has come a content, held once. Raises DigestMismatch if it is not what was to come."""
+        if ask.digest is not None and ask.digest != intake.digest:
+            raise DigestMismatch(
+                f"the content that arrived has the SHA-256 {intake.digest}, not {ask.digest}; send it again",
+                field=ask.digest_field,
+                current=intake.digest,
+            )
+        old = None if ask.readers is not None else await self._core.store.get(SharedFile, ask.key)
+        apart = not ask.opens if ask.readers is not None else old is not None and old.access is not None
+        return intake.keep(ask.key if apart else "")
+
+    async def put_content(self, editor: Agent, ask: Write, content: Content) -> Written:
+        """Write the next version of a file with a content that is here. It takes the caller's hold, done or not.
+
+        It must not be cancelled; see ``Core.finish``.
+        """
+        try:
+            written, new = await self._put(editor, ask, content)
+        except (Refused, StoreUnavailable):  # after any other failure it may have been written
+            self._storage.release(content)
+            raise
+        if new is not None:
+            await self._tell(new, editor.id, written.version.written_at)
+        return written
+
+    @retrying
+    async def _put(self, editor: Agent, ask: Write, content: Content) -> tuple[Written, SharedFile | None]:
+        core = self._core
+        now = core.clock()
+        old = await core.store.get(SharedFile, ask.key)
+        write: FileWrite | None = None
+        if ask.idempotency_key is not None:
+            id = _write_id(editor, ask)
+            before = await core.store.get(FileWrite, id)
+            if before is not None:
+                done = _as_written(before, content, ask, editor, now)
+                self._storage.release(content)
+                return Written(done, before.read_by), None
+            revision = 1 if old is None else old.revision + 1
+            write = FileWrite(
+                id=id,
+                version=1,
+                file_key=ask.key,
+                revision=revision,
+                content=content,
+                ends_at=now + core.limits.retention,
+                readers=ask.readers,
+            )
+        rules.require_admitted(ask.key, old, editor)
+        ask = await self._resolved(ask)
+        access = rules.access_after(ask.key, old, editor, ask.parties, now, opens=ask.opens)
+        await self._require_unlocked(ask.key, old, editor, now, force=ask.force)
+        if old is None:  # a content may take its time, and others come first meanwhile
+            await self._require_place(editor)
+        new = rules.put(
+            ask.key,
+            old,
+            content=content,
+            file_type=ask.file_type or ("text" if ask.content_type.startswith("text/") else "binary"),
+            content_type=ask.content_type,
+            editor=editor.id,
+            editor_key=editor.key_hash,
+            address=editor.address,
+            now=now,
+            keep=1
+            + min(
+                self._storage.kept(() if old is None else old.versions, core.limits.file_versions - 1),
+                await self._storage.kept_by_share(editor.origin, old, content.size),
+            ),
+            if_version=ask.if_version,
+            ttl=ask.ttl,
+            burn=ask.burn,
+            access=access,
+        )
+        await self._require_copies(editor, new)
+        if access is not None and not party(editor).is_(await core.store.get(Agent, editor.id)):
+            raise UnknownAgent(  # nobody would be left to whom the file could be of use
+                f"agent {editor.id!r} has left the relay while it wrote; register it again", field="agent_id"
+            )
+        read_by = readers_of(access)
+        if write is not None:
+            write = msgspec.structs.replace(write, read_by=read_by)
+        await core.commit(new.home, Put(new), *([] if write is None else [Put(write)]))
+        self._release_gone(old, new)
+        core.stats.files_written += 1
+        return Written(new.newest, read_by), new
+
+    async def delete(
+        self, editor: Agent, key: str, if_version: Expected | int | None, *, force: bool = False
+    ) -> SharedFile:
+        """Delete a file with all its versions and tell the other agents.
+
+        Raises UnknownFile, VersionConflict, FileLocked, RateLimited.
+        """
+        self._core.require_working()
+        self._arrivals.require_file_request(editor)
+        return await self._core.finish(self._delete(editor, key, if_version, force))
+
+    @retrying
+    async def _delete(self, editor: Agent, key: str, if_version: Expected | int | None, force: bool) -> SharedFile:
+        core = self._core
+        now = core.clock()
+        old = await core.store.get(SharedFile, key)
+        if rules.hidden(old, editor):
+            old = None  # the answer is that to a file that is not there
+        await self._require_unlocked(key, old, editor, now, force=force)
+        gone = rules.delete(key, old, now=now, keep=core.limits.retention, if_version=if_version, origin=editor.origin)
+        await self._require_copies(editor, gone)
+        await core.commit(gone.home, Put(gone))
+        self._release_gone(old, gone)
+        await self._tell(gone, editor.id, now)
+        return gone
+
+    @retrying
+    async def burn(self, key: str, revision: int, *, reader: str | None) -> SharedFile | None:
+        """Delete a file that only one might read, and that was read; None if it has gone or changed meanwhile."""
+        core = self._core
+        now = core.clock()
+        old = rules.present(await core.store.get(SharedFile, key), now)
+        if old is None or old.revision != revision:
+            return None
+        gone = rules.delete(key, old, now=now, keep=core.limits.retention)
+        await core.commit(gone.home, Put(gone))
+        self._release_gone(old, gone)
+        await self._tell(gone, reader or old.newest.editor, now)
+        return gone
+
+    def _release_gone(self, old: SharedFile | None, new: SharedFile) -> None:
+        """Let go of the contents of versions that are no longer kept."""
+        kept = {version.revision for version in new.versions}
+        for version in () if old is None else old.versions:
+            if version.revision not in kept:
+                self._storage.release(version.content)
+
+    # -- locks -------------------------------------------------------------------------------------------------------
+
+    async def lock(self, holder: Agent, ask: requests.LockFile) -> replies.FileLocked:
+        """Ask the others not to write a file for a while. Raises FileLocked if another agent holds it."""
+        self._core.require_working()
+        require_key(ask.file_key)
+        self._arrivals.require_file_request(holder)
+        return await self._core.finish(self._lock(holder, ask))
+
+    @retrying
+    async def _lock(self, holder: Agent, ask: requests.LockFile) -> replies.FileLocked:
+        core = self._core
+        now = core.clock()
+        await self.look(ask.file_key)  # the end of a file is told, whoever finds it first
+        old = await core.store.get(SharedFile, ask.file_key)
+        rules.require_admitted(ask.file_key, old, holder)
+        await self._require_unlocked(ask.file_key, old, holder, now, force=ask.force)
+        if old is None:
+            await self._require_place(holder)
+        until = now + ask.seconds
+        new = rules.take_lock(
+            ask.file_key,
+            old,
+            holder=holder.id,
+            holder_key=holder.key_hash,
+            address=holder.address,
+            until=until,
+            note=ask.note,
+            now=now,
+            keep=core.limits.retention,
+        )
+        await core.memory.require(size_of(new) - (0 if old is None else size_of(old)))
+        await core.commit(new.home, Put(new))
+        self._release_gone(old, new)
+        return replies.FileLocked("locked", ask.file_key, holder.id, iso(until), ask.note)
+
+    @retrying
+    async def unlock(self, asker: Agent, key: str, *, force: bool) -> replies.FileUnlocked:
+        """Give a lock up. It is no error if nobody held it. Raises FileLocked if another agent does."""
+        core = self._core
+        now = core.clock()
+        old = await core.store.get(SharedFile, key)
+        if rules.hidden(old, asker):
+            old = None
+        await self._require_unlocked(key, old, asker, now, force=force)
+        if old is not None and old.lock is not None:
+            new = rules.drop_lock(old)
+            await core.commit(new.home, Put(new))
+        return replies.FileUnlocked("unlocked", key)
+
+    # -- what time brings --------------------------------------------------------------------------------------------
+
+    @retrying
+    async def look(self, key: str) -> bool:
+        """End a file whose time has come, if it has; a marker is forgotten. For the janitor."""
+        core = self._core
+        now = core.clock()
+        old = await core.store.get(SharedFile, key)
+        if old is None or old.ends_at is None or old.ends_at > now:
+            return False
+        new = rules.expire(old, now=now, keep=core.limits.retention)
+        if new is None:
+            await core.commit(old.home, Drop(old))
+            return True
+        await core.commit(new.home, Put(new))
+        self._release_gone(old, new)
+        if not old.deleted:
+            await self._tell(new, old.newest.editor, now, but="")
+        return True
+
+    # -- readers -----------------------------------------------------------------------------------------------------
+
+    async def forget_unreadable(self, gone: Agent) -> None:
+        """Delete the files for readers of an agent that has left, where it was the last agent that could see them."""
+        store, turns = self._core.store, Turns()
+        after: str | None = None
+        while True:
+            page = await store.page(SharedFile, rules.by_reader(gone.id), after, SLICE)
+            for file in page.records:
+                await turns.next()
+                await self._forget_unreadable(file.id)
+            after = page.after
+            if after is None:
+                return
+
+    @retrying
+    async def _forget_unreadable(self, key: str) -> None:
+        core = self._core
+        now = core.clock()
+        file = rules.present(await core.store.get(SharedFile, key), now)
+        if file is None or file.access is None:
+            return
+        for one in file.access.parties:
+            if one.is_(await core.store.get(Agent, one.agent_id)):
+                return
+        tasks = [(await read_task(core.store, id))[0] for id in file.access.tasks]
+        needed = [task.expires_at for task in tasks if task is not None and task.state not in FINAL]
+        if needed:  # whoever does the task may need it
+            ends_at = max(needed) if file.ends_at is None else min(max(needed), file.ends_at)
+            left = msgspec.structs.replace(file, version=file.version + 1, ends_at=ends_at)
+        else:
+            left = rules.delete(key, file, now=now, keep=core.limits.retention)
+        await core.commit(left.home, Put(left))
+        self._release_gone(file, left)
+
+    # -- tell the others ---------------------------------------------------------------------------------------------
+
+    async def _require_copies(self, editor: Agent, file: SharedFile) -> None:
+        """Count the notices of a change that comes next. Raises RateLimited, and then counts nothing."""
+        if file.access is None:
+            told = (await self._core.store.usage(Agent, HEARS_OF_FILES)).count
+        else:
+            told = len(file.access.parties)
+        self._arrivals.require_copies(editor)
+        self._arrivals.count_copies(editor, told)
+
+    async def _hearers(self, file: SharedFile, but: str) -> AsyncIterator[list[Agent]]:
+        """Give the agents that hear of a file, but one, some at a time."""
+        if file.access is None:
+            async for agents in audience(self._core, [HEARS_OF_FILES], but=but):
+                yield agents
+            return
+        turns = Turns()
+        for some in parts(file.access.parties, SLICE):
+            found = await self._core.store.get_many(Agent, [one.agent_id for one in some])
+            yield [
+                agent
+                for one, agent in zip(some, found, strict=True)
+                if agent is not None and one.is_(agent) and agent.id != but and hears_of_files(agent)
+            ]
+            await turns.next(len(some))
+
+    async def _tell(self, file: SharedFile, editor: str, now: float, *, but: str | None = None) -> None:
+        id = derived("file", file.id, str(file.revision), str(now))
+        body = encode(
+            FileUpdated(
+                file_key=file.id,
+                version=file.revision,
+                last_editor=editor,
+                timestamp=iso(now),
+                queued_at=iso(now),
+                message_id=id,
+                deleted=file.deleted,
+            )
+        )
+        turns = Turns()
+        async for agents in self._hearers(file, editor if but is None else but):
+            for some in parts(agents, self._core.store.homes_at_once):
+                await self._mailbox.put_notices(
+                    self._mailbox.copies(
+                        id,
+                        [agent.id for agent in some],
+                        sender=Sender(editor),
+                        body=body,
+                        now=now,
+                        level=Priority.LOW.level,
+                        merge="file:" + file.id,
+                    )
+                )
+                await turns.next(len(some))
+
+
+def _texts(ask: Write) -> int:
+    return text_bytes(ask.file_type) + text_bytes(ask.content_type)
+
+
+def _write_id(editor: Agent, ask: Write) -> str:
+    return derived("file", editor.id, str(editor.registered_at), ask.key, ask.idempotency_key or "")
+
+
+def _as_written(before: FileWrite, content: Content, ask: Write, editor: Agent, now: float) -> Version:
+    if before.content.digest != content.digest or before.readers != ask.readers:
+        raise KeyReused(
+            "this idempotency key belongs to an earlier write with other contents or readers; "
+            "use a new key for a new write",
+            field="idempotency_key",
+            current=before.revision,
+        )
+    return Version(
+        revision=before.revision,
+        content=content,
+        file_type=ask.file_type or "",
+        content_type=ask.content_type,
+        editor=editor.id,
+        written_at=now,
+    )

@@ -1,0 +1,231 @@
+"""Settle what was claimed: acknowledge it, give it back, hold it longer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from msgspec import Struct
+
+from clawlink.domain import delivery as rules
+from clawlink.domain import task as task_rules
+from clawlink.domain.delivery import Delivery
+from clawlink.domain.pool import Pool
+from clawlink.domain.task import Task, merge_of
+from clawlink.errors import LeaseLost
+from clawlink.relay.core import Core, retrying
+from clawlink.relay.ids import end_id, split_receipt
+from clawlink.relay.mailbox.pools import Pools
+from clawlink.store.base import Conflict, Drop, Put
+
+
+class Outcome(Struct, frozen=True, gc=False):
+    """The outcome of a receipt: the message and, if its lease goes on, the end of it; or the error."""
+
+    receipt: str
+    message_id: str | None
+    held_until: float | None
+    error: LeaseLost | None
+
+
+class _Way(Struct, frozen=True):
+    """A way to settle: its effect on a message, and on a task.
+
+    A task may have a delivery, a record or both, and one of them alone is then all there is of it: ``carried`` moves
+    such a delivery, ``task`` such a record, and both together where there are both. A ``None`` refuses.
+    """
+
+    message: Callable[[Delivery, str], Delivery]
+    carried: Callable[[Delivery, str], Delivery] | None
+    task: Callable[[Task], Task]
+    alone: bool
+    drops: bool = False
+    quiet: bool = False  # nothing becomes due by it
+
+
+class Settling:
+    """Settle leased messages and tasks by their receipts."""
+
+    def __init__(self, core: Core, pools: Pools) -> None:
+        self._core = core
+        self._pools = pools
+
+    async def ack(self, agent_id: str, receipts: Sequence[str], *, for_good: bool = False) -> list[Outcome]:
+        """Settle leased messages. Repeating it with the same receipts is harmless.
+
+        ``for_good`` is for clients that know of no lease; see ``task.kept_until``.
+        """
+        now = self._core.clock()
+        limits = self._core.limits
+
+        def until(mailbox: str) -> float:
+            return task_rules.kept_until(mailbox, now=now, stale_after=limits.stale_after, for_good=for_good)
+
+        way = _Way(
+            message=lambda d, token: rules.ack(d, receipt=token, now=now, keep=limits.retention),
+            carried=lambda d, token: rules.ack_task(d, receipt=token, now=now, until=until(d.mailbox)),
+            task=lambda t: t if t.acked_at is not None else task_rules.ack(t, now=now, until=until(t.mailbox)),
+            alone=True,
+            drops=True,
+            quiet=True,
+        )
+        outcomes, changed = await self._settle(agent_id, receipts, way)
+        self._core.stats.acked += changed
+        return outcomes
+
+    async def ack_ends(self, requester: str, task_ids: Sequence[str]) -> list[Outcome]:
+        """Settle what waits unread about the end of tasks that their requester has looked at, and their last progress.
+
+        A message that a reader holds at this moment is left to that reader.
+        """
+        return [await self._ack_end(requester, task_id) for task_id in task_ids]
+
+    @retrying
+    async def _ack_end(self, requester: str, task_id: str) -> Outcome:
+        core = self._core
+        now, keep = core.clock(), core.limits.retention
+        d = await core.store.get(Delivery, end_id(task_id))
+        if d is None or d.mailbox != requester:
+            return Outcome(task_id, None, None, LeaseLost("no message about the end of this task waits for this agent"))
+        try:
+            new = rules.ack_unread(d, now=now, keep=keep)
+        except LeaseLost as error:
+            return Outcome(task_id, None, None, error)
+        changes = [] if new is d else [Put(new)]
+        for progress in await core.store.first(Delivery, rules.by_merge(requester, merge_of(task_id)), 1):
+            if rules.due(progress, now):
+                changes.append(Put(rules.ack_unread(progress, now=now, keep=keep)))
+        if changes:
+            await core.commit(requester, *changes, quiet=True)
+            core.stats.acked += len(changes)
+        return Outcome(task_id, d.id, None, None)
+
+    async def nack(
+        self, agent_id: str, receipts: Sequence[str], delay: float, *, note: str = "given back"
+    ) -> list[Outcome]:
+        """Give leased messages back, due again after ``delay`` seconds. ``note`` says why in a task's history."""
+        now = self._core.clock()
+        way = _Way(
+            message=lambda d, token: rules.nack(d, receipt=token, now=now, delay=delay),
+            carried=None,
+            task=lambda t: task_rules.lapse(t, now=now, by=agent_id, note=note),
+            alone=False,
+        )
+        outcomes, changed = await self._settle(agent_id, receipts, way)
+        self._core.stats.nacked += changed
+        return outcomes
+
+    async def extend(self, agent_id: str, receipts: Sequence[str], seconds: float) -> list[Outcome]:
+        """Lengthen leases to ``seconds`` from now; that of a task also after it was acked."""
+        now = self._core.clock()
+
+        def hold(task: Task) -> Task:
+            if task.state in task_rules.FINAL:
+                state = task.state.value
+                raise LeaseLost(f"task {task.id} is {state}: there is nothing to hold", current=state)
+            return task_rules.hold(task, now + seconds)
+
+        way = _Way(
+            message=lambda d, token: rules.extend(d, receipt=token, now=now, seconds=seconds),
+            carried=lambda d, token: rules.extend_task(d, receipt=token, now=now, seconds=seconds),
+            task=hold,
+            alone=True,
+        )
+        outcomes, _ = await self._settle(agent_id, receipts, way)
+        return outcomes
+
+    async def release(self, agent_id: str, receipts: Sequence[str]) -> None:
+        """Undo leases whose messages never left the relay."""
+        now = self._core.clock()
+        way = _Way(
+            message=lambda d, token: rules.release(d, receipt=token, now=now),
+            carried=lambda d, token: rules.release(d, receipt=token, now=now),
+            task=lambda task: task_rules.undo(task, now=now),
+            alone=False,
+        )
+        _, changed = await self._settle(agent_id, receipts, way)
+        self._core.stats.released += changed
+
+    async def _settle(self, agent_id: str, receipts: Sequence[str], way: _Way) -> tuple[list[Outcome], int]:
+        """Settle what the receipts are for; return an outcome each, and how many messages changed."""
+        outcomes, homes = await self._prepare(agent_id, receipts, way)
+        changed = 0
+        for home, prepared in homes.items():
+            try:
+                changes = [change for made in prepared.values() for change in made]
+                await self._core.commit(home, *changes, quiet=way.quiet)
+                changed += len(prepared)
+            except Conflict:
+                again, number = await self._settle_again(agent_id, home, list(prepared), way)
+                outcomes.update(again)
+                changed += number
+            if home != agent_id:
+                await self._moved_elsewhere(home, agent_id)
+        return [outcomes[given] for given in receipts], changed
+
+    @retrying
+    async def _settle_again(
+        self, agent_id: str, home: str, receipts: Sequence[str], way: _Way
+    ) -> tuple[dict[str, Outcome], int]:
+        outcomes, homes = await self._prepare(agent_id, receipts, way)
+        prepared = homes.get(home, {})
+        if prepared:
+            changes = [change for made in prepared.values() for change in made]
+            await self._core.commit(home, *changes, quiet=way.quiet)
+        return outcomes, len(prepared)
+
+    async def _prepare(
+        self, agent_id: str, receipts: Sequence[str], way: _Way
+    ) -> tuple[dict[str, Outcome], dict[str, dict[str, list[Put | Drop]]]]:
+        """Return what will have become of each receipt, and what to commit for which of them, by home."""
+        outcomes: dict[str, Outcome] = {}
+        homes: dict[str, dict[str, list[Put | Drop]]] = {}
+        for given in receipts:
+            if given in outcomes:
+                continue
+            try:
+                outcomes[given], made = await self._settle_one(agent_id, given, way)
+            except LeaseLost as error:
+                outcomes[given] = Outcome(given, None, None, error)
+                continue
+            if made:
+                homes.setdefault(made[0].record.home, {})[given] = made
+        return outcomes, homes
+
+    async def _settle_one(self, agent_id: str, given: str, way: _Way) -> tuple[Outcome, list[Put | Drop]]:
+        store = self._core.store
+        token, id = split_receipt(given)
+        d = await store.get(Delivery, id)
+        if d is not None and not d.has_record and (d.holder or d.mailbox) == agent_id:
+            move = way.carried if d.is_task else way.message
+            if move is not None:
+                new = move(d, token)
+                return Outcome(given, rules.message_id(new), new.visible_at, None), [] if new is d else [Put(new)]
+            rules.require_receipt(d, token)
+            moved = way.task(task_rules.carried(d))
+            new = way.message(d, token)
+            return Outcome(given, id, new.visible_at, None), [Put(rules.with_record(new)), Put(moved)]
+        task = await store.get(Task, id) if d is None or d.has_record else None
+        if task is None or task.assignee != agent_id:
+            raise LeaseLost("no message of this agent belongs to this receipt, or it is settled and forgotten")
+        if d is not None:
+            rules.require_receipt(d, token)
+            moved = way.task(task)
+            changed = [] if moved is task else [Put(moved)]
+            if way.drops:
+                return Outcome(given, id, None, None), [Drop(d), *changed]
+            new = (way.carried or way.message)(d, token)
+            return Outcome(given, id, new.visible_at, None), [Put(new), *changed]
+        if not way.alone or task.receipt != token:
+            raise LeaseLost(
+                f"message {id} is no longer held under this receipt: it was settled, or handed out again",
+                current=task.state.value,
+            )
+        moved = way.task(task)
+        return Outcome(given, id, moved.held_until, None), [] if moved is task else [Put(moved)]
+
+    async def _moved_elsewhere(self, home: str, agent_id: str) -> None:
+        """Follow up on a change in a pool: what the agent has is another, and there may be work for others."""
+        self._core.relist(agent_id)
+        pool = await self._core.store.get(Pool, home)
+        if pool is not None:
+            await self._pools.pass_on([pool])

@@ -1,0 +1,185 @@
+"""New work: whether it may come, by how fast its sender writes, how many copies that makes, and what led to it."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+
+from clawlink.domain import chain as chain_rules
+from clawlink.domain.agent import Agent
+from clawlink.domain.chain import Chain
+from clawlink.domain.delivery import Delivery, copy_id, is_reader, is_sender
+from clawlink.domain.message import KnowledgeBroadcast, PlainMessage, TaskDelegation, decode
+from clawlink.domain.task import is_party
+from clawlink.errors import LoopStopped, NotAllowed, RateLimited, UnknownTask
+from clawlink.protocol.replies import Stop
+from clawlink.relay.core import Core
+from clawlink.relay.limits.token_buckets import Buckets
+from clawlink.relay.tasks.reads import read_task
+from clawlink.relay.timestamps import iso
+
+_log = logging.getLogger("clawlink.relay")
+_REMEMBERED = 10
+
+
+class Pace:
+    """How fast one agent may do something, and all agents of one address together.
+
+    ``did`` says it in a sentence. ``times`` is how many times as much an address may do; 0 is no limit.
+    """
+
+    def __init__(self, did: str, rate: float, burst: float, times: float) -> None:
+        self.did = did
+        self.agents = Buckets(rate, burst)
+        self.addresses = Buckets(rate * times, burst * times)
+
+    def take(self, agent_id: str | None, address: str | None, now: float, tokens: float = 1) -> None:
+        """Take some tokens of an agent and of its address, each where that is known."""
+        if agent_id is not None:
+            self.agents.take(agent_id, now, tokens)
+        if address is not None:
+            self.addresses.take(address, now, tokens)
+
+
+class Arrivals:
+    """The door for delegations, plain messages and broadcasts. Responses and acknowledgements do not pass it."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._agents = Buckets(core.limits.rate_agent, core.limits.burst_agent)
+        self._pairs = Buckets(core.limits.rate_pair, core.limits.burst_pair)
+        limits = core.limits
+        self._copies = Pace("made copies", limits.rate_copies, limits.burst_copies, limits.rate_address)
+        self._registrations = Pace("registered", limits.rate_register, limits.burst_register, limits.rate_address)
+        self._files = Pace("wrote or locked files", limits.rate_files, limits.burst_files, limits.rate_address)
+        self.stops: deque[Stop] = deque(maxlen=_REMEMBERED)
+
+    def require_pace(self, sender: str, to: str | None) -> None:
+        """Count a piece of new work. Raises RateLimited if it comes too fast, and then counts nothing.
+
+        ``to`` is None for what does not go to one other agent.
+        """
+        if not self._agents.rate and not self._pairs.rate:
+            return
+        now = self._core.clock()
+        wait = self._agents.wait(sender, now)
+        if wait:
+            self._limited([sender], f"{sender} sends new work to all others", self._agents, wait)
+        if to is not None:
+            wait = self._pairs.wait((sender, to), now)
+            if wait:
+                self._limited([sender, to], f"{sender} sends new work to {to}", self._pairs, wait)
+            self._pairs.take((sender, to), now)
+        self._agents.take(sender, now)
+
+    def require_copies(self, sender: Agent) -> None:
+        """Refuse to make copies for an agent that has yet to wait for earlier ones. Raises RateLimited.
+
+        One broadcast or notice may make any number of copies. Count them with ``count_copies``.
+        """
+        self._require(self._copies, sender.id, sender.address)
+
+    def count_copies(self, sender: Agent, copies: int) -> None:
+        """Count copies that are made for an agent. It waits later until they are paid."""
+        if copies:
+            self._copies.take(sender.id, sender.address, self._core.clock(), copies)
+
+    def require_registration(self, agent_id: str | None, address: str | None) -> None:
+        """Count a registration. Raises RateLimited if it comes too fast, and then counts nothing.
+
+        Without an ``agent_id`` it counts for the address alone.
+        """
+        self._require(self._registrations, agent_id, address)
+        self._registrations.take(agent_id, address, self._core.clock())
+
+    def require_file_request(self, editor: Agent) -> None:
+        """Count a write, a deletion or a lock of a file. Raises RateLimited as ``require_registration``."""
+        self._require(self._files, editor.id, editor.address)
+        self._files.take(editor.id, editor.address, self._core.clock())
+
+    def _require(self, pace: Pace, agent_id: str | None, address: str | None) -> None:
+        now = self._core.clock()
+        agents = [] if agent_id is None else [agent_id]
+        for key, whose, limit in (
+            (agent_id, f"agent {agent_id}", pace.agents),
+            (address, "the agents of your address", pace.addresses),
+        ):
+            wait = 0.0 if key is None else limit.wait(key, now)
+            if wait:
+                self._limited(agents, f"{whose} {pace.did}", limit, wait)
+
+    def _limited(self, agents: list[str], did: str, limit: Buckets, wait: float) -> None:
+        self._core.stats.rate_limited += 1
+        self._note("rate_limited", agents)
+        raise RateLimited(
+            f"{did} faster than {limit.rate:g} a second (at once {limit.burst:g}); try again in {wait:.2f} s",
+            limit=limit.rate,
+            retry_after=wait,
+            current=agents,
+        )
+
+    async def chain(
+        self, sender: Agent, to: str | None, *, parent_task: str | None, in_reply_to: str | None = None
+    ) -> Chain:
+        """Return the chain of new work. Raises LoopStopped, UnknownTask, NotAllowed.
+
+        A message that is answered may be forgotten by now, or none of the sender's: the answer then begins a chain.
+        """
+        if parent_task is not None:
+            cause = await self._of_task(sender, parent_task)
+        elif in_reply_to is not None:
+            found = await self._of_message(sender, in_reply_to)
+            if found is None:
+                return chain_rules.first(sender.id)
+            cause = found
+        else:
+            return chain_rules.first(sender.id)
+        limits = self._core.limits
+        try:
+            return chain_rules.follow(
+                cause,
+                task=parent_task or cause.parent_task,
+                sender=sender.id,
+                to=to,
+                max_hops=limits.max_hops,
+                max_cycles=limits.max_cycles,
+            )
+        except LoopStopped as stopped:
+            self._core.stats.loops_stopped += 1
+            self._note("loop_stopped", stopped.current)
+            raise
+
+    async def _of_task(self, sender: Agent, task_id: str) -> Chain:
+        task, _ = await read_task(self._core.store, task_id)
+        message = None if task is None else decode(task.body)
+        if task is None or not isinstance(message, TaskDelegation):
+            raise UnknownTask(
+                f"no task {task_id!r} is known here, or it was finished long ago; leave parent_task out for new work",
+                field="parent_task",
+            )
+        if not is_party(task, sender):
+            raise NotAllowed(
+                f"task {task_id} belongs to other agents, so your work cannot follow from it; leave parent_task out",
+                field="parent_task",
+            )
+        return message.chain
+
+    async def _of_message(self, sender: Agent, message_id: str) -> Chain | None:
+        store = self._core.store
+        task, d = await read_task(store, message_id)
+        if task is None and d is None:
+            d = await store.get(Delivery, copy_id(message_id, sender.id))
+        body = None
+        if task is not None:
+            body = task.body if is_party(task, sender) else None
+        elif d is not None and (is_sender(d, sender) or is_reader(d, sender)):
+            body = d.body
+        message = None if body is None else decode(body)
+        return message.chain if isinstance(message, TaskDelegation | PlainMessage | KnowledgeBroadcast) else None
+
+    def _note(self, code: str, agents: list[str]) -> None:
+        """Tell the operator; of the same agents once until others are stopped, so that a flood does not hide them."""
+        if self.stops and self.stops[-1].code == code and self.stops[-1].agents == agents:
+            return
+        _log.warning("new work stopped", extra={"code": code, "agents": agents})
+        self.stops.append(Stop(iso(self._core.clock()), code, agents))

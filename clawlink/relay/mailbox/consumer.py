@@ -1,0 +1,228 @@
+"""A reader that stays: it claims as long as it has credit, and keeps account of what is under way to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from clawlink.domain import delivery as rules
+from clawlink.domain import task as task_rules
+from clawlink.domain.agent import Agent
+from clawlink.domain.delivery import PENDING, Delivery
+from clawlink.errors import StoreUnavailable
+from clawlink.relay.core import Core
+from clawlink.relay.ids import receipt, split_receipt
+from clawlink.relay.mailbox.acks import Settling
+from clawlink.relay.mailbox.claims import Claims
+from clawlink.relay.mailbox.long_poll import Taken
+from clawlink.relay.tasks.reads import task_of
+from clawlink.store.base import Failed
+
+# A claim waits no longer than this at a time. Nothing is missed in between: what has come is found by the next.
+_WAIT_SECONDS = 60.0
+# Without credit, a consumer looks this often for messages that were settled elsewhere or have lapsed.
+_FIRST_LOOK_SECONDS = 0.25
+_MOST_LOOK_SECONDS = 5.0
+# A message that is lost this often may be what kills its reader: from then on it counts as read.
+_PATIENCE = 1000
+_LEFT = "the connection over which it was sent has ended"
+
+
+class _Sent(Struct, frozen=True, gc=False):
+    """A message under way: its batch, and the time of writing, on the event loop's clock.
+
+    ``version`` is how often its record had changed by then.
+    """
+
+    receipt: str
+    batch: int
+    at: float
+    version: int
+
+
+class Closed(Exception):
+    """The consumer was closed by another while it waited."""
+
+
+class Consumer:
+    """Claims for one agent over one connection, at most ``credit`` messages at a time unsettled.
+
+    Batches are numbered from 1. A peer that is known to have read one may be told so by ``has_read``: what it read and
+    did not settle counts as an attempt when the connection ends, what it did not is as if it had never been sent.
+    """
+
+    def __init__(
+        self, core: Core, claims: Claims, settling: Settling, agent: Agent, *, lease: float, credit: int
+    ) -> None:
+        self.agent_id = agent.id
+        self.batch = 0
+        self._core = core
+        self._loop = asyncio.get_running_loop()
+        self._stack = contextlib.ExitStack()
+        self._reader = self._stack.enter_context(claims.reading(agent))
+        self._settling = settling
+        self._lease = lease
+        self.credit = credit
+        self._under_way: dict[str, _Sent] = {}
+        self._read = 0
+        self.closed = asyncio.Event()
+        self._settled = asyncio.Event()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way."""
+        return not self._under_way
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether nothing more is sent until something is settled."""
+        return len(self._under_way) >= self.credit
+
+    @property
+    def since(self) -> float | None:
+        """When the first of what is under way was sent, on the event loop's clock."""
+        return next((sent.at for sent in self._under_way.values()), None)
+
+    async def next(self, agent: Agent, *, tick: Callable[[], Any]) -> Taken:
+        """Return what there is for the agent, one batch; nothing after a while, or when the relay shuts down.
+
+        Waits for credit first. ``tick`` is awaited now and then while waiting. Raises Closed.
+        """
+
+        async def look() -> None:
+            if self.closed.is_set():
+                raise Closed
+            await tick()
+
+        if self.exhausted:
+            await self._until_there_is_credit(look)
+        if self._core.draining:
+            return Taken([], {})
+        free = self.credit - len(self._under_way)
+        taken = await self._reader.next(agent, limit=free, wait=_WAIT_SECONDS, lease=self._lease, tick=look)
+        if taken.deliveries:
+            self.batch += 1
+            now = self._loop.time()
+            for d in taken.deliveries:
+                self._under_way.pop(d.id, None)  # if it comes again, it is the last
+                self._under_way[d.id] = _Sent(receipt(str(d.receipt), d.id), self.batch, now, d.version)
+            if self.closed.is_set():
+                await self.close()
+                raise Closed
+        return taken
+
+    async def _until_there_is_credit(self, tick: Callable[[], Any]) -> None:
+        """Return once something more may be sent, or the relay shuts down."""
+        pause = _FIRST_LOOK_SECONDS
+        while self.exhausted and not self._core.draining:
+            self._settled.clear()
+            await self.forget_lost()
+            if not self.exhausted:
+                break
+            await tick()
+            # Not wait_for: before Python 3.12 it may swallow that it was cancelled.
+            timer = self._loop.call_later(pause, self._settled.set)
+            try:
+                await self._settled.wait()
+            finally:
+                timer.cancel()
+            pause = min(2 * pause, _MOST_LOOK_SECONDS)
+
+    async def forget_lost(self) -> None:
+        """Forget what was settled in another way, or is not held any longer."""
+        for id, sent in list(self._under_way.items()):
+            d = await self._core.store.get(Delivery, id)
+            if (d is None or not await self._held(d, split_receipt(sent.receipt)[0])) and (
+                self._under_way.get(id) is sent
+            ):
+                del self._under_way[id]
+
+    async def _held(self, d: Delivery, token: str) -> bool:
+        """Tell whether it is held under this receipt: by its lease, or a task by heartbeats."""
+        core = self._core
+        now = core.clock()
+        if rules.held(d, token, now):
+            return True
+        if d.receipt != token or d.state is not PENDING:
+            return False
+        task = await task_of(core.store, d)
+        if task is None or task.assignee is None:
+            return False
+        owner = await core.store.get(Agent, task.assignee)
+        return task_rules.held_until(task, owner, stale_after=core.limits.stale_after) > now
+
+    def wake(self) -> None:
+        """Look again whether there is credit, or the relay shuts down."""
+        self._settled.set()
+
+    def has_read(self, batch: int) -> None:
+        """Note that the peer has read this batch, and with it all before."""
+        self._read = max(self._read, min(batch, self.batch))
+
+    def settled(self, receipts: Iterable[str]) -> None:
+        """Note that these are not under way any longer. What was sent before them has been read, then."""
+        for given in receipts:
+            self._forget(split_receipt(given)[1], given)
+
+    def finished(self, task_id: str) -> None:
+        """Note that this task needs to be settled no longer, since it is finished, and the agent may have another."""
+        self._forget(task_id, None)
+        self._reader.wake()
+
+    def _forget(self, id: str, given: str | None) -> None:
+        sent = self._under_way.get(id)
+        if sent is not None and given in (None, sent.receipt):
+            del self._under_way[id]
+            self.has_read(sent.batch - 1)
+            self._settled.set()
+
+    async def settle_read(self, batch: int) -> None:
+        """Settle for good what went with this batch and all before: the peer has read it, and knows of no ack."""
+        self.has_read(batch)
+        read = [sent.receipt for sent in self._under_way.values() if sent.batch <= self._read]
+        if read:
+            await self._settling.ack(self.agent_id, read, for_good=True)
+            self.settled(read)
+
+    async def settle_up_to(self, last: str) -> bool:
+        """Settle what was sent up to this receipt, the last that the peer has read; False if it is not under way."""
+        receipts = [sent.receipt for sent in self._under_way.values()]
+        if last not in receipts:
+            return False
+        read = receipts[: receipts.index(last) + 1]
+        await self._settling.ack(self.agent_id, read)
+        self.settled(read)
+        return True
+
+    async def close(self) -> None:
+        """Make what is under way due again at once, and read no more."""
+        self.closed.set()
+        self._reader.wake()
+        self._settled.set()
+        self._stack.close()
+        read, unread = self._parted()
+        self._under_way.clear()
+        if read or unread:
+            await self._core.finish(self._give_back(read, unread))
+
+    async def _give_back(self, read: Sequence[str], unread: Sequence[str]) -> None:
+        # If the store fails, the leases lapse.
+        if unread:
+            with contextlib.suppress(Failed, StoreUnavailable):
+                await self._settling.release(self.agent_id, unread)
+        if read:
+            with contextlib.suppress(Failed, StoreUnavailable):
+                await self._settling.nack(self.agent_id, read, 0.0, note=_LEFT)
+
+    def _parted(self) -> tuple[Sequence[str], Sequence[str]]:
+        read: list[str] = []
+        unread: list[str] = []
+        for sent in self._under_way.values():
+            # Each time it is sent and given back changes its record twice.
+            counts = sent.batch <= self._read or sent.version > 2 * _PATIENCE
+            (read if counts else unread).append(sent.receipt)
+        return read, unread

@@ -1,0 +1,379 @@
+"""Mailboxes: put in, bury, put back, close. What consumers do is in ``claims`` and ``settling``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Sequence
+from enum import Enum
+
+from msgspec.structs import replace
+
+from clawlink.domain import delivery as rules
+from clawlink.domain import task as task_rules
+from clawlink.domain.delivery import Delivery, Sender, State
+from clawlink.domain.message import Priority
+from clawlink.domain.pool import is_pool
+from clawlink.domain.task import Task
+from clawlink.errors import MailboxFull, RelayFull, StorageFull
+from clawlink.relay.core import Core, retrying
+from clawlink.relay.limits.memory import NEW_RECORD_BYTES
+from clawlink.relay.limits.shares import Limit
+from clawlink.relay.pages import page_within
+from clawlink.relay.time_slices import Turns
+from clawlink.store.base import Absent, Batch, Conflict, Drop, Failed, Page, Put, Usage
+
+_NORMAL = Priority.NORMAL.level
+_NOTICE_SHARE = 0.5
+_PAGE = 256
+_FULL_RETRY_SECONDS = 5.0
+
+
+def owner(mailbox: str) -> str:
+    """Name a mailbox in a sentence."""
+    return "the pool of agents that can do this" if is_pool(mailbox) else f"the mailbox of {mailbox}"
+
+
+class Purpose(Enum):
+    """The reason for a message. It decides how much room there is for it."""
+
+    WORK = "work"
+    """It has its sender's fair share of the mailbox and of the relay."""
+    NOTICE = "notice"
+    """It has a share of half of the mailbox, so that work still finds room."""
+    REPORT = "report"
+    """It is about open work. It has a share, and room in memory when new work finds none."""
+    ANSWER = "answer"
+    """It says what became of a task, once. It has no share, so that messages of others do not keep it out."""
+
+
+_REPLIES = (Purpose.REPORT, Purpose.ANSWER)
+
+
+class Mailbox:
+    """The mailboxes of all agents, and of all pools."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._ends_at = 0.0
+        limits, shares = core.limits, core.shares
+        half = _NOTICE_SHARE
+        self._calm = shares.calm(limits.max_mailbox_messages, limits.max_mailbox_bytes)
+        self._calm_half = shares.calm(limits.max_mailbox_messages * half, limits.max_mailbox_bytes * half)
+        self._calm_in_all = shares.calm(math.inf, limits.max_stored_bytes)
+
+    # -- in ----------------------------------------------------------------------------------------------------------
+
+    def new(
+        self,
+        id: str,
+        mailbox: str,
+        *,
+        sender: Sender,
+        body: bytes,
+        now: float,
+        level: int = _NORMAL,
+        merge: str | None = None,
+        is_task: bool = False,
+        ends_at: float | None = None,
+    ) -> Delivery:
+        """Return a delivery that is due at once, the last of its priority.
+
+        Its time to live ends at a full second; for a task, an ``ends_at`` is its deadline.
+        """
+        usual = self._usual_end(now)
+        arrival = self._core.ids.arrival(now)
+        return Delivery(
+            id,
+            1,
+            mailbox,
+            sender.agent_id,
+            rules.rank(level, arrival),
+            body,
+            now,
+            now,
+            usual if ends_at is None else ends_at,
+            merge=merge,
+            is_task=is_task,
+            deadline_at=ends_at if is_task else None,
+            address=sender.address,
+            sender_key=sender.key_hash,
+        )
+
+    def copies(
+        self,
+        message_id: str,
+        mailboxes: Sequence[str],
+        *,
+        sender: Sender,
+        body: bytes,
+        now: float,
+        level: int = _NORMAL,
+        merge: str | None = None,
+        ends_at: float | None = None,
+    ) -> list[Delivery]:
+        """Return a copy of a message for each mailbox, each as ``new`` makes it."""
+        if ends_at is None:
+            ends_at = self._usual_end(now)
+        first = self._core.ids.arrivals(now, len(mailboxes))
+        return [
+            Delivery(
+                rules.copy_id(message_id, mailbox),
+                1,
+                mailbox,
+                sender.agent_id,
+                rules.rank(level, arrival),
+                body,
+                now,
+                now,
+                ends_at,
+                merge=merge,
+                address=sender.address,
+                sender_key=sender.key_hash,
+            )
+            for arrival, mailbox in enumerate(mailboxes, first)
+        ]
+
+    def _usual_end(self, now: float) -> float:
+        usual = float(math.ceil(now + self._core.limits.message_ttl))
+        if usual != self._ends_at:
+            self._ends_at = usual  # one number for all messages of a second: it is kept with each of them
+        return self._ends_at
+
+    async def require_room(self, new: Delivery, purpose: Purpose = Purpose.WORK) -> None:
+        """Refuse what would overfill the mailbox, the relay, its memory, or its sender's share of the first two."""
+        store, size = self._core.store, len(new.body)
+        calm = self._calm_half if purpose is Purpose.NOTICE else self._calm
+        used = await store.load(new.mailbox)
+        if used.count > calm.records or used.bytes + size > calm.size:
+            await self._require_room_in(used, new, purpose)
+        held = await store.total()
+        if held.count > self._calm_in_all.records or held.bytes + size > self._calm_in_all.size:
+            await self._require_room_in_all(held, new, purpose)
+        await self._core.memory.require(size + NEW_RECORD_BYTES, answers=purpose in _REPLIES)
+
+    async def _require_room_in(self, used: Usage, new: Delivery, purpose: Purpose) -> None:
+        limits, store, shares = self._core.limits, self._core.store, self._core.shares
+        mailbox = new.mailbox
+        part = _NOTICE_SHARE if purpose is Purpose.NOTICE else 1.0
+        count, size = limits.max_mailbox_messages, limits.max_mailbox_bytes
+        fair = shares.percent < 100
+        await shares.require(
+            MailboxFull,
+            new.origin,
+            lambda: store.load_from(mailbox, *new.origin),
+            count=Limit(count * part, used.count, 1, shares.bound(count) if fair else None),
+            bytes=Limit(size * part, used.bytes, len(new.body), shares.bound(size) if fair else None),
+            fair=purpose is not Purpose.ANSWER,
+            holds=f"{owner(mailbox)} holds",
+            what="messages",
+            then="try again when its owner has read some",
+            retry_after=_FULL_RETRY_SECONDS,
+        )
+
+    async def _require_room_in_all(self, held: Usage, new: Delivery, purpose: Purpose) -> None:
+        store = self._core.store
+        await self._core.shares.require(
+            RelayFull,
+            new.origin,
+            lambda: store.load_from(None, *new.origin),
+            bytes=Limit(self._core.limits.max_stored_bytes, held.bytes, len(new.body)),
+            records=held.count,
+            fair=purpose is not Purpose.ANSWER,
+            holds="the relay holds",
+            what="messages",
+            then="try again when some have been read",
+            retry_after=_FULL_RETRY_SECONDS,
+        )
+
+    async def has_room(self, new: Delivery, purpose: Purpose) -> bool:
+        """Return True if the delivery finds room; see ``require_room``."""
+        try:
+            await self.require_room(new, purpose)
+        except (MailboxFull, RelayFull, StorageFull):
+            return False
+        return True
+
+    async def put(self, delivery: Delivery, *changes: Put | Absent) -> None:
+        """Store the delivery, with what else changes at the same home. Raises Conflict."""
+        await self._core.commit(delivery.mailbox, *changes, Put(delivery))
+        self._core.stats.stored += 1
+
+    async def put_once(self, delivery: Delivery) -> Delivery:
+        """Store the delivery unless one of that id is there already; return the one that is there then."""
+        try:
+            await self.put(delivery)
+        except Conflict:
+            return await self._find_or_put(delivery)
+        return delivery
+
+    @retrying
+    async def _find_or_put(self, delivery: Delivery) -> Delivery:
+        found = await self._core.store.get(Delivery, delivery.id)
+        if found is not None:
+            return found
+        await self.put(delivery)
+        return delivery
+
+    async def put_notice(self, delivery: Delivery, purpose: Purpose = Purpose.NOTICE) -> bool:
+        """Store a notice, in place of an unread one about the same thing; False if the mailbox has no room for it."""
+        core = self._core
+        if delivery.merge is not None:
+            key = rules.by_merge(delivery.mailbox, delivery.merge)
+            for unread in await core.store.first(Delivery, key, 1):
+                newer = rules.supersede(unread, delivery.body, now=delivery.stored_at, ttl=core.limits.message_ttl)
+                if newer is not None:
+                    changes: tuple[Put | Drop, ...] = (Put(newer),)
+                    if delivery.id != unread.id:
+                        changes = (Put(replace(delivery, rank=unread.rank)), Drop(unread))
+                    try:
+                        await core.commit(newer.mailbox, *changes)
+                    except Conflict:  # it is being read at this moment: the news goes in as a message of its own
+                        break
+                    core.stats.merged += 1
+                    return True
+        if not await self.has_room(delivery, purpose):
+            return False
+        await self.put_once(delivery)
+        return True
+
+    async def put_notices(self, new: Sequence[Delivery]) -> int:
+        """Store copies of one message as notices, each in another mailbox; return how many mailboxes had no room.
+
+        They have one sender and one body, and are at most ``store.homes_at_once``. What holds for ``put_notice`` holds
+        for each. Raises Failed if the store failed for any, after all others were stored.
+        """
+        if not new:
+            return 0
+        core = self._core
+        fresh: Sequence[Delivery] = new
+        alone: list[Delivery] = []
+        if new[0].merge is not None:
+            keys = [rules.by_merge(d.mailbox, d.merge or "") for d in new]
+            unread = await core.store.first_of(Delivery, keys)
+            fresh = [d for d, old in zip(new, unread, strict=True) if old is None]
+            alone = [d for d, old in zip(new, unread, strict=True) if old is not None]
+        fresh, doubtful = await self._fresh_with_room(fresh)
+        batches = [Batch(d.mailbox, (Put(d),)) for d in fresh]
+        failed: Failed | None = None
+        refused = 0
+        for d, result in zip(fresh, await core.commit_many(batches), strict=True):
+            if result is None:
+                core.stats.stored += 1
+            elif isinstance(result, Failed):
+                failed = result
+            else:
+                await self._find_or_put(d)
+        for d in (*alone, *doubtful):
+            refused += not await self.put_notice(d)
+        if failed is not None:
+            raise failed
+        return refused
+
+    async def _fresh_with_room(self, new: Sequence[Delivery]) -> tuple[list[Delivery], Sequence[Delivery]]:
+        """Tell copies that surely find room, all of them together, from those to look at one by one."""
+        if not new:
+            return [], ()
+        calm, size = self._calm_half, len(new[0].body)
+        fresh: list[Delivery] = []
+        alone: list[Delivery] = []
+        loads = await self._core.store.loads([d.mailbox for d in new])
+        for d, used in zip(new, loads, strict=True):
+            near = used.count > calm.records or used.bytes + size > calm.size
+            (alone if near else fresh).append(d)
+        if fresh and not await self._relay_has_room(fresh[0], len(fresh)):
+            return [], new
+        return fresh, alone
+
+    async def _relay_has_room(self, new: Delivery, copies: int) -> bool:
+        """Return True if the relay surely has room for so many copies of a message."""
+        core = self._core
+        most, size = core.limits.max_stored_bytes, len(new.body)
+        more = copies * size
+        held = await core.store.total()
+        if held.count > self._calm_in_all.records or held.bytes + more > self._calm_in_all.size:
+            theirs = await core.store.load_from(None, *new.origin)
+            if not core.shares.allow(theirs, new.origin, Limit(most, held.bytes, size), more - size):
+                return False
+        return await core.memory.has_room(copies * (size + NEW_RECORD_BYTES))
+
+    # -- dead letters ------------------------------------------------------------------------------------------------
+
+    async def dead_letters(self, mailbox: str, after: str | None, limit: int) -> Page[Delivery]:
+        """List the dead letters of a mailbox, oldest first."""
+        return await page_within(self._core.store, Delivery, rules.by_dead(mailbox), after, limit)
+
+    async def redrive(self, mailbox: str, ids: Sequence[str] | None, limit: int) -> list[str]:
+        """Put dead letters back at their old places, the named ones or the oldest; return the ids of those put back."""
+        if ids is None:
+            ids = await self._dead(mailbox, limit)
+        back: list[str] = []
+        turns = Turns()
+        for id in dict.fromkeys(ids):
+            if await self._redrive_one(mailbox, id):
+                back.append(id)
+            await turns.next()
+        self._core.stats.redriven += len(back)
+        return back
+
+    async def _dead(self, mailbox: str, limit: int) -> list[str]:
+        """Return the ids of the oldest dead letters of a mailbox."""
+        found: list[str] = []
+        after: str | None = None
+        turns = Turns()
+        while True:
+            page = await self.dead_letters(mailbox, after, min(limit - len(found), _PAGE))
+            found += [rules.message_id(d) for d in page.records]
+            after = page.after
+            if after is None or len(found) >= limit:
+                return found
+            await turns.next(_PAGE)
+
+    @retrying
+    async def _redrive_one(self, mailbox: str, id: str) -> bool:
+        core = self._core
+        d = await core.store.get(Delivery, id) or await core.store.get(Delivery, rules.copy_id(id, mailbox))
+        if d is None or d.mailbox != mailbox or d.state is not State.DEAD:
+            return False
+        now, ttl = core.clock(), core.limits.message_ttl
+        back = rules.redrive(d, now=now, ttl=ttl)
+        task = await core.store.get(Task, d.id) if d.is_task else None
+        if task is None:
+            await core.commit(mailbox, Put(back))
+        else:
+            await core.commit(mailbox, Put(back), Put(task_rules.redrive(task, now=now, ends_at=now + ttl)))
+        return True
+
+    async def close(self, mailbox: str) -> int:
+        """Settle as expired what is in the mailbox of an agent that leaves, but for tasks; return how many it was."""
+        store = self._core.store
+        dropped = 0
+        async for d in self.pending(mailbox):
+            dropped += not d.is_task and await self.expire(d.id)
+        turns = Turns()
+        for id in await self._dead(mailbox, self._core.shares.bound(self._core.limits.max_mailbox_messages)):
+            dead = await store.get(Delivery, id) or await store.get(Delivery, rules.copy_id(id, mailbox))
+            dropped += dead is not None and not dead.is_task and await self.expire(dead.id)
+            await turns.next()
+        return dropped
+
+    async def pending(self, mailbox: str) -> AsyncIterator[Delivery]:
+        """Give the pending deliveries of a mailbox, each once, with turns for other requests in between."""
+        seen: set[str] = set()
+        turns = Turns()
+        while found := await self._core.store.pending(mailbox, _PAGE, seen):
+            for d in found:
+                await turns.next()
+                seen.add(d.id)
+                yield d
+            await turns.next(_PAGE)
+
+    @retrying
+    async def expire(self, id: str) -> bool:
+        """Settle a message that nobody will take any more; False if it is settled already."""
+        core = self._core
+        d = await core.store.get(Delivery, id)
+        if d is None or d.state not in (State.PENDING, State.DEAD):
+            return False
+        await core.commit(d.mailbox, Put(rules.expire(d, now=core.clock(), keep=core.limits.retention)))
+        core.stats.expired += 1
+        return True

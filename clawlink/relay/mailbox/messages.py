@@ -1,0 +1,275 @@
+"""Plain messages, and how far any message came."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from clawlink.domain import delivery as delivery_rules
+from clawlink.domain import task as task_rules
+from clawlink.domain.agent import Agent
+from clawlink.domain.broadcast import Broadcast
+from clawlink.domain.chain import Chain
+from clawlink.domain.delivery import Delivery, State, copy_id
+from clawlink.domain.message import PlainMessage, attached, decode, encode, says_the_same, type_of
+from clawlink.domain.task import FINAL, Task, TaskState
+from clawlink.errors import KeyReused, NotAllowed, UnknownMessage
+from clawlink.protocol import requests
+from clawlink.protocol.replies import MessageStatus, Sent
+from clawlink.relay import wait_loop
+from clawlink.relay.agents.agents import Agents
+from clawlink.relay.broadcasts.copy_counts import CopyCounts, furthest
+from clawlink.relay.core import Core, retrying
+from clawlink.relay.files.grants import Grants
+from clawlink.relay.ids import derived, derived_anew
+from clawlink.relay.mailbox.admission import Arrivals
+from clawlink.relay.mailbox.mailbox import Mailbox
+from clawlink.relay.tasks.reads import read_task
+from clawlink.relay.timestamps import iso, iso_or_none
+from clawlink.store.base import Put
+
+
+class Messages:
+    """Plain messages between agents, and the state of every message."""
+
+    def __init__(self, core: Core, agents: Agents, mailbox: Mailbox, arrivals: Arrivals) -> None:
+        self._core = core
+        self._agents = agents
+        self._mailbox = mailbox
+        self._arrivals = arrivals
+        self._grants = Grants(core)
+
+    async def send(self, sender: Agent, ask: requests.Send) -> Sent:
+        """Store a plain message for its recipient.
+
+        With an idempotency key a repeat answers as the first did, even if the recipient has left meanwhile. An answer
+        to a message marks that one as answered.
+        """
+        core = self._core
+        core.require_working()
+        key = ask.idempotency_key
+        id = core.ids.fresh() if key is None else derived("send", sender.id, key)
+        first = None if key is None else await core.store.get(Delivery, id)
+        if first is not None and key is not None and not delivery_rules.is_sender(first, sender):
+            id = derived_anew("send", sender, key)
+            first = await core.store.get(Delivery, id)
+        if first is not None:
+            return await self._repeat(first, sender, ask)
+        to = await self._agents.resolve(ask.to_agent)
+        chain = await self._arrivals.chain(sender, to.id, parent_task=ask.parent_task, in_reply_to=ask.in_reply_to)
+        self._arrivals.require_pace(sender.id, to.id)
+        now = core.clock()
+        body = encode(_plain(id, sender, ask, to.id, chain, now))
+        new = self._mailbox.new(
+            id,
+            to.id,
+            sender=delivery_rules.by(sender),
+            body=body,
+            now=now,
+            level=ask.priority.level,
+        )
+        await self._mailbox.require_room(new)
+        if ask.attachments:
+            await self._grants.to_agent(sender, ask.attachments, to)
+        route = core.sockets.route(to.id)
+        stored = await self._mailbox.put_once(new)
+        if stored.body is not body:
+            return await self._repeat(stored, sender, ask)
+        if ask.in_reply_to is not None:
+            await self.mark_answered(ask.in_reply_to, by=sender, to=to.id)
+        return Sent("sent", route, id, self._agents.recipient(to))
+
+    async def _repeat(self, first: Delivery, sender: Agent, ask: requests.Send) -> Sent:
+        """Answer as the first time, and finish what that left undone. Raises KeyReused if it was another request."""
+        said = decode(first.body)
+        to = await self._core.store.get(Agent, first.mailbox)
+        same = isinstance(said, PlainMessage) and says_the_same(
+            said, _plain(said.message_id, sender, ask, first.mailbox, said.chain, first.stored_at)
+        )
+        if not same or not await self._agents.means(ask.to_agent, first.mailbox):
+            raise KeyReused(
+                "this idempotency key belongs to an earlier, different message; use a new key for a new one",
+                field="idempotency_key",
+                current=first.id,
+            )
+        if ask.in_reply_to is not None:
+            await self.mark_answered(ask.in_reply_to, by=sender, to=first.mailbox)
+        shown = None if to is None or not delivery_rules.is_reader(first, to) else self._agents.recipient(to)
+        return Sent("sent", self._core.sockets.route(first.mailbox), first.id, shown)
+
+    @retrying
+    async def mark_answered(self, message_id: str, *, by: Agent, to: str) -> None:
+        """Note that ``by`` has answered a message that ``to`` sent it, if there is such a message."""
+        store = self._core.store
+        d = await store.get(Delivery, message_id) or await store.get(Delivery, copy_id(message_id, by.id))
+        if d is None or d.is_task or d.sender != to or not delivery_rules.is_reader(d, by):
+            return
+        marked = delivery_rules.answered(d, now=self._core.clock())
+        if marked is not d:
+            await self._core.commit(d.home, Put(marked))
+
+    async def status(self, asker: Agent, id: str, ask: requests.MessageQuery) -> MessageStatus:
+        """Tell its sender or its recipient how far a message came.
+
+        With ``wait``, once it has come as far as ``until``, or will not any more. Raises UnknownMessage, NotAllowed.
+        """
+        core = self._core
+        status = await self._status(asker, id)
+        if not ask.wait or _reached(status, ask.until):
+            return status
+        with core.watch(id) as watch:
+            broadcast = await self._own_broadcast(asker, id)
+            copies = None if broadcast is None else CopyCounts(core.store, broadcast)
+
+            async def read() -> MessageStatus | None:
+                nonlocal status
+                changed, watch.changed = watch.changed, set()
+                if copies is not None and changed and id not in changed:  # only copies have changed
+                    await copies.follow(changed)
+                    status = replace(status, counts=copies.counts)
+                else:
+                    status = await self._status(asker, id, copies)
+                return status if _reached(status, ask.until) else None
+
+            async def never() -> None:
+                return None
+
+            await wait_loop.first(
+                watch.signal,
+                read=read,
+                next_at=never,
+                clock=core.clock,
+                wait=ask.wait,
+                over=lambda: core.draining,
+                tick=max(core.limits.stale_after / 2, 1.0),
+            )
+        return status
+
+    async def _own_broadcast(self, asker: Agent, id: str) -> Broadcast | None:
+        broadcast = await self._core.store.get(Broadcast, id)
+        return broadcast if broadcast is not None and broadcast.is_by(asker) else None
+
+    async def _status(self, asker: Agent, id: str, copies: CopyCounts | None = None) -> MessageStatus:
+        store = self._core.store
+        task, delivery = await read_task(store, id)
+        if task is not None:
+            _require_party(task_rules.is_party(task, asker))
+            return _task_message(task, delivery)
+        if delivery is None:
+            broadcast = await self._own_broadcast(asker, id)
+            if broadcast is not None:
+                return await _broadcast_status(broadcast, copies or CopyCounts(store, broadcast))
+            delivery = await store.get(Delivery, copy_id(id, asker.id))
+        if delivery is None:
+            raise UnknownMessage(
+                f"no message {id!r} is known here, or it was settled and forgotten; "
+                f"settled ones are kept {self._core.limits.retention:.0f} s at most",
+                field="message_id",
+            )
+        _require_party(delivery_rules.is_sender(delivery, asker) or delivery_rules.is_reader(delivery, asker))
+        return _one_status(id, delivery)
+
+
+async def _broadcast_status(broadcast: Broadcast, copies: CopyCounts) -> MessageStatus:
+    await copies.count()
+    return MessageStatus(
+        message_id=broadcast.id,
+        type="knowledge_broadcast",
+        from_agent=broadcast.sender,
+        to_agent=None,
+        state="stored",
+        attempts=0,
+        stored_at=iso(broadcast.stored_at),
+        delivered_at=None,
+        acked_at=None,
+        expired_at=None,
+        dead_at=None,
+        answered_at=None,
+        task_status=None,
+        recipients=len(broadcast.recipients),
+        counts=copies.counts,
+    )
+
+
+def _require_party(is_party: bool) -> None:
+    """Refuse to tell a third agent about a message between others."""
+    if not is_party:
+        raise NotAllowed("only the sender and the recipient of a message may ask about it", field="agent_id")
+
+
+def _one_status(id: str, d: Delivery) -> MessageStatus:
+    message = decode(d.body)
+    settled = iso_or_none(d.settled_at)
+    return MessageStatus(
+        message_id=id,
+        type=type_of(message),
+        from_agent=d.sender,
+        to_agent=d.mailbox,
+        state=furthest(d),
+        attempts=d.attempts,
+        stored_at=iso(d.stored_at),
+        delivered_at=iso_or_none(d.delivered_at),
+        acked_at=settled if d.state is State.ACKED else None,
+        expired_at=settled if d.state is State.EXPIRED else None,
+        dead_at=settled if d.state is State.DEAD else None,
+        answered_at=iso_or_none(d.answered_at),
+        task_status=None,
+        delivered_to=None if d.delivered_at is None else d.mailbox,
+    )
+
+
+def _task_message(task: Task, d: Delivery | None) -> MessageStatus:
+    """Tell of the message of a task: its present claim, and what came of it."""
+    ended = task.state in (TaskState.EXPIRED, TaskState.CANCELLED, TaskState.RETURNED)
+    if d is not None and d.state is State.DEAD:
+        state = "dead"
+    elif task.acked_at is not None:
+        state = "acked"
+    elif task.delivered_at is not None:
+        state = "delivered"
+    else:
+        state = "stored" if not ended else "expired" if task.state is TaskState.EXPIRED else "withdrawn"
+    return MessageStatus(
+        message_id=task.id,
+        type="task_delegation",
+        from_agent=task.requester,
+        to_agent=None if task.pooled else task.mailbox,
+        state=state,
+        attempts=task.attempts,
+        stored_at=iso(task.created_at),
+        delivered_at=iso_or_none(task.delivered_at),
+        acked_at=iso_or_none(task.acked_at),
+        expired_at=iso_or_none(task.finished_at) if task.state is TaskState.EXPIRED else None,
+        dead_at=iso_or_none(d.settled_at) if d is not None and d.state is State.DEAD else None,
+        answered_at=iso_or_none(task.finished_at) if task.answer is not None else None,
+        task_status=task.state.value,
+        delivered_to=task.assignee if task.delivered_at is not None else None,
+    )
+
+
+def _reached(status: MessageStatus, until: str) -> bool:
+    """Tell whether a message came as far as asked, or will not any more."""
+    if status.answered_at is not None or (until != "answered" and status.acked_at is not None):
+        return True
+    if status.counts:
+        left = {"stored", "delivered"} if until == "acked" else {"stored"}
+        return until != "answered" and not left & set(status.counts)
+    if status.task_status is not None and TaskState(status.task_status) in FINAL:
+        return True
+    return status.state in ("expired", "dead", "withdrawn") or (until == "delivered" and status.state == "delivered")
+
+
+def _plain(id: str, sender: Agent, ask: requests.Send, to: str, chain: Chain, now: float) -> PlainMessage:
+    stamp = iso(now)
+    return PlainMessage(
+        message_id=id,
+        from_agent=sender.id,
+        to_agent=to,
+        content=ask.content,
+        in_reply_to=ask.in_reply_to,
+        thread=ask.thread,
+        timestamp=stamp,
+        queued_at=stamp,
+        from_name=sender.name,
+        chain=chain,
+        attachments=attached(ask.attachments),
+    )

@@ -1,0 +1,77 @@
+"""Failures of upkeep: each is logged once, all are counted, and what failed is tried again later."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from heapq import heappop, heappush
+
+from clawlink.domain.backoff import backoff
+from clawlink.relay.telemetry.stats import Stats
+
+_log = logging.getLogger("clawlink.relay")
+_FIRST_PAUSE_SECONDS = 1.0
+_LONGEST_PAUSE_SECONDS = 300.0
+
+
+class Troubles:
+    """The failures that are known. A step of upkeep that fails each round is one failure, not one a round."""
+
+    def __init__(self, stats: Stats) -> None:
+        self._stats = stats
+        self._known: dict[str, set[type[Exception]]] = {}
+
+    def note(self, step: str, failure: Exception, *, id: str | None = None) -> None:
+        """Count a failure of a step, and log it unless the step has failed in this way before."""
+        self._stats.upkeep_failures += 1
+        known = self._known.setdefault(step, set())
+        if type(failure) not in known:
+            known.add(type(failure))
+            facts = {"step": step} if id is None else {"step": step, "id": id}
+            _log.error("upkeep failed; it goes on, and tries this again", extra=facts, exc_info=failure)
+
+    def over(self, step: str) -> None:
+        """Note that a step works again: its next failure is news."""
+        self._known.pop(step, None)
+
+
+class Aside:
+    """Records of one kind that the janitor steps over: so they hide none of those behind them.
+
+    A record whose settling failed is tried again after 1 s, then after twice as long each time, up to 300 s. A record
+    that was named by mistake is stepped over for one round. Times are those of the relay's clock.
+    """
+
+    def __init__(self) -> None:
+        self._failures: dict[str, int] = {}
+        self._retries: list[tuple[float, str]] = []
+        self._passed: set[str] = set()
+
+    def __len__(self) -> int:
+        """Return how many records could not be settled."""
+        return len(self._failures)
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._failures or id in self._passed
+
+    def begin(self, now: float) -> Iterator[str]:
+        """Begin a round: give the ids that are to be tried again."""
+        self._passed.clear()
+        while self._retries and self._retries[0][0] <= now:
+            id = heappop(self._retries)[1]
+            if id in self._failures:
+                yield id
+
+    def pass_over(self, id: str) -> None:
+        """Step over a record for the rest of this round."""
+        self._passed.add(id)
+
+    def failed(self, id: str, now: float) -> None:
+        """Step over a record until it is tried again."""
+        failures = self._failures[id] = self._failures.get(id, 0) + 1
+        pause = backoff(failures, first=_FIRST_PAUSE_SECONDS, most=_LONGEST_PAUSE_SECONDS)
+        heappush(self._retries, (now + pause, id))
+
+    def settled(self, id: str) -> None:
+        """Forget a record that could be settled after all, or is gone."""
+        self._failures.pop(id, None)

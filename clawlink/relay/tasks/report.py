@@ -1,0 +1,349 @@
+"""The actions of a task's parties: report, answer a question, cancel."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, NoReturn, cast
+
+import msgspec
+from msgspec.structs import replace
+
+from clawlink.domain import delivery as delivery_rules
+from clawlink.domain import task as rules
+from clawlink.domain.agent import Agent
+from clawlink.domain.delivery import Delivery, State
+from clawlink.domain.limits import MAX_HISTORY_BYTES
+from clawlink.domain.message import TaskAnswer, TaskResponse, TaskUpdate, attached, decode, encode, says_the_same
+from clawlink.domain.task import ANSWERS, FINAL, INPUT_REQUIRED, QUEUED, Task, TaskState
+from clawlink.errors import KeyReused, NotAllowed, TooLarge, UnknownTask, WrongState
+from clawlink.protocol import requests
+from clawlink.protocol.replies import Answered, Cancelled, RecipientInfo, ResponseSent
+from clawlink.relay.agents.agents import Agents
+from clawlink.relay.core import Core, retrying
+from clawlink.relay.files.grants import Grants
+from clawlink.relay.ids import derived, end_id, split_receipt
+from clawlink.relay.mailbox.mailbox import Mailbox, Purpose
+from clawlink.relay.tasks.lifecycle import Upkeep
+from clawlink.relay.tasks.reads import read_task
+from clawlink.relay.timestamps import iso
+from clawlink.store.base import Conflict, Drop, Put
+
+
+class Tasks:
+    """Work that was delegated."""
+
+    def __init__(self, core: Core, agents: Agents, mailbox: Mailbox, upkeep: Upkeep) -> None:
+        self._core = core
+        self._agents = agents
+        self._mailbox = mailbox
+        self._upkeep = upkeep
+        self._grants = Grants(core)
+
+    # -- respond -----------------------------------------------------------------------------------------------------
+
+    async def respond(self, sender: Agent, ask: requests.Respond) -> ResponseSent:
+        """Move a task as its assignee reports, and put the response into the requester's mailbox.
+
+        The response is written first, under an id derived from its cause; then the task moves. Whatever happens in
+        between, repeating the request completes it and doubles nothing.
+        """
+        free = sender.key_hash is None and ask.receipt is None
+        state, said = rules.reported_as(ask.status, free=free)
+        return await self._core.finish(self._respond(sender, replace(ask, status=state.value), said))
+
+    @retrying
+    async def _respond(self, sender: Agent, ask: requests.Respond, said: str) -> ResponseSent:
+        """Respond with a status of the table; ``said`` is what the requester is told in its place."""
+        core = self._core
+        task, d = await self._find(ask.message_id or "", field="message_id")
+        await self._require_worker(task, sender)
+        await self._require_requester(task, sender, ask.to_agent)
+        state = TaskState(ask.status)
+        now = core.clock()
+        id = _response_id(task, state, ask, said)
+        stamp = iso(now)
+        message = TaskResponse(
+            message_id=task.id,
+            response_id=id,
+            from_agent=sender.id,
+            to_agent=task.requester,
+            result=ask.result,
+            status=said,
+            timestamp=stamp,
+            queued_at=stamp,
+            from_name=sender.name,
+            progress=ask.progress,
+            note=ask.note,
+            attachments=attached(ask.attachments),
+        )
+        requester = await core.store.get(Agent, task.requester)
+        if requester is not None and not rules.is_requester(task, requester):
+            requester = None  # another agent has its id now
+        shown = None if requester is None else self._agents.recipient(requester)
+        route = core.sockets.route(task.requester)
+        if task.answer is not None and says_the_same(decode(task.answer), message):
+            return _sent(task.id, id, task.state, shown, route)
+        body = encode(message)
+        if said != state.value and ask.note is None:
+            ask = replace(ask, note=said)  # the word stands in the task's history
+        first = await core.store.get(Delivery, id)
+        if first is not None and state in FINAL:
+            if not says_the_same(decode(first.body), message):
+                await self._refuse_second(task, d, sender, ask, first, now)
+            # It was put there while the task was the sender's, and counts although it may be another's by now.
+            moved = self._moved(replace(task, assignee=sender.id), sender, None, ask, body, now)
+        else:
+            token = None if ask.receipt is None else split_receipt(ask.receipt)[0]
+            moved = self._moved(task, sender, token, ask, body, now)
+            await core.memory.require(moved.footprint - task.footprint, answers=True)
+            if requester is not None:
+                shown = await self._put_response(task, id, sender, requester, ask, body, now, shown)
+        await self._commit(task, moved, d)
+        return _sent(task.id, id, state, shown, route)
+
+    async def _find(self, task_id: str, *, field: str = "task_id") -> tuple[Task, Delivery | None]:
+        """Return a task, and its delivery if that is still there. Raises UnknownTask."""
+        task, d = await read_task(self._core.store, task_id)
+        if task is None:
+            then = "to send a message that answers no task, use send" if field == "message_id" else "list your tasks"
+            raise UnknownTask(f"no task {task_id!r} is known here, or it was finished long ago; {then}", field=field)
+        return task, d
+
+    def _moved(
+        self, task: Task, by: Agent, token: str | None, ask: requests.Respond, response: bytes, now: float
+    ) -> Task:
+        limits = self._core.limits
+        return rules.respond(
+            task,
+            by=by.id,
+            receipt=token,
+            state=TaskState(ask.status),
+            response=response,
+            now=now,
+            ttl=limits.message_ttl,
+            keep=limits.retention,
+            progress=ask.progress,
+            note=ask.note,
+            content=None if ask.result is None or TaskState(ask.status) in FINAL else _content(ask.result, "result"),
+            key_hash=by.key_hash,
+        )
+
+    async def _put_response(
+        self,
+        task: Task,
+        id: str,
+        sender: Agent,
+        requester: Agent,
+        ask: requests.Respond,
+        body: bytes,
+        now: float,
+        shown: Any,
+    ) -> RecipientInfo | None:
+        """Put a response into the requester's mailbox; news of progress alone replace older ones that are unread."""
+        new = self._mailbox.new(
+            id,
+            task.requester,
+            sender=delivery_rules.by(sender),
+            body=body,
+            now=now,
+        )
+        if TaskState(ask.status) in FINAL or ask.result is not None or (ask.progress is None and ask.note is None):
+            await self._mailbox.require_room(new, Purpose.ANSWER if TaskState(ask.status) in FINAL else Purpose.REPORT)
+            if ask.attachments:
+                await self._grants.to_agent(sender, ask.attachments, requester, answers=True)
+            first = await self._mailbox.put_once(new)
+            if first.body != body and not says_the_same(decode(first.body), decode(body)):
+                if TaskState(ask.status) in FINAL:
+                    raise Conflict(Delivery, id, "has another answer")  # another final answer came between: look again
+                raise KeyReused(
+                    "this idempotency key belongs to an earlier, different report; use a new key for a new report",
+                    field="idempotency_key",
+                    current=task.id,
+                )
+            return cast("RecipientInfo | None", shown)
+        if ask.attachments:
+            await self._grants.to_agent(sender, ask.attachments, requester, answers=True)
+        told = await self._mailbox.put_notice(replace(new, merge=rules.merge_of(task.id)), Purpose.ANSWER)
+        return cast("RecipientInfo | None", shown) if told else None
+
+    async def _commit(self, task: Task, moved: Task, d: Delivery | None) -> None:
+        """Store what a response made of the task, and of its delivery if that was not acknowledged."""
+        core = self._core
+        if _is_repeat(task, moved):
+            moved = replace(moved, history=task.history, said=task.said, folded=task.folded)
+        changes: list[Put | Drop] = [Put(moved)]
+        if d is not None:
+            if moved.state in FINAL or d.state is State.ACKED:
+                changes.append(Drop(d))
+                core.stats.withdrawn += d.state is State.PENDING
+            else:
+                until = d.visible_at if d.receipt is None else max(d.visible_at, moved.held_until or 0.0)
+                changes.append(Put(delivery_rules.beside_record(d, until, expires_at=moved.expires_at)))
+        await core.commit(task.home, *changes)
+        core.stats.tasks_answered += moved.state in FINAL
+        if task.assignee != task.home:
+            core.relist(task.assignee)
+
+    async def _refuse_second(
+        self, task: Task, d: Delivery | None, sender: Agent, ask: requests.Respond, first: Delivery, now: float
+    ) -> NoReturn:
+        """Refuse a final answer where the task has another end; if that one is half done, finish it first."""
+        rules.require_owner(task, sender.id, None)
+        said = decode(first.body)
+        current = task.state.value
+        if task.state not in FINAL and isinstance(said, TaskResponse):
+            await self._upkeep.finish_answered(task, d, said)
+            current = said.status
+        elif task.state not in FINAL and isinstance(said, TaskUpdate):
+            keep = self._core.limits.retention
+            ended = rules.end(task, TaskState(said.status), by=said.by, now=now, keep=keep, note=said.note)
+            await self._upkeep.finish_ended(task, d, ended)
+            current = said.status
+        other = ", with another answer" if isinstance(said, TaskResponse) else ""
+        raise WrongState(
+            f"task {task.id} is already {current}{other}; only the first final answer counts", current=current
+        )
+
+    async def _require_worker(self, task: Task, sender: Agent) -> None:
+        """Refuse an agent that never had the task. Where its claim was undone, its answer may be there already."""
+        if not rules.is_worker(task, sender):
+            first = await self._core.store.get(Delivery, end_id(task.id))
+            if first is None or not delivery_rules.is_sender(first, sender):
+                raise rules.not_yours(task)
+
+    async def _require_requester(self, task: Task, sender: Agent, to_agent: str | None) -> None:
+        """Refuse an answer to any agent but the requester."""
+        if to_agent is None or to_agent == task.requester:
+            return
+        if (await self._agents.resolve(to_agent)).id != task.requester:
+            requester = await self._agents.called(task.requester)
+            raise NotAllowed(
+                f"task {task.id} was asked by {requester}, and only that agent gets the response; leave to_agent out",
+                field="to_agent",
+                current=task.requester,
+            )
+
+    # -- what its requester does -------------------------------------------------------------------------------------
+
+    async def answer(self, sender: Agent, task_id: str, ask: requests.Answer) -> Answered:
+        """Give the assignee what it asked for, so that the work goes on. Repeating it doubles nothing."""
+        return await self._core.finish(self._answer(sender, task_id, ask))
+
+    @retrying
+    async def _answer(self, sender: Agent, task_id: str, ask: requests.Answer) -> Answered:
+        core = self._core
+        task, d = await self._find(task_id)
+        _require_own(task, sender)
+        question = next((e for e in reversed(task.history) if e.status is INPUT_REQUIRED), None)
+        now = core.clock()
+        stamp = iso(now)
+        message = TaskAnswer(
+            message_id=derived("input", task.id, "" if question is None else repr(question.at)),
+            task_id=task.id,
+            from_agent=sender.id,
+            to_agent=task.assignee or "",
+            content=ask.content,
+            timestamp=stamp,
+            queued_at=stamp,
+            from_name=sender.name,
+        )
+        first = None if question is None else await core.store.get(Delivery, message.message_id)
+        if first is not None:
+            if not says_the_same(decode(first.body), message):
+                raise WrongState(f"the question of task {task.id} has been answered already", current=task.state.value)
+            if task.state is not INPUT_REQUIRED:
+                return await self._answered(task, message)
+        moved = rules.answer(
+            task, by=sender.id, content=_content(ask.content, "content"), now=now, ttl=core.limits.message_ttl
+        )
+        body = encode(message)
+        if first is None:
+            new = self._mailbox.new(
+                message.message_id,
+                message.to_agent,
+                sender=delivery_rules.by(sender),
+                body=body,
+                now=now,
+            )
+            await self._mailbox.require_room(new, Purpose.REPORT)
+            await self._mailbox.put_once(new)
+        living = () if d is None else (Put(delivery_rules.beside_record(d, d.visible_at, expires_at=moved.expires_at)),)
+        await core.commit(task.home, Put(moved), *living)
+        return await self._answered(moved, message)
+
+    async def _answered(self, task: Task, message: TaskAnswer) -> Answered:
+        to = await self._core.store.get(Agent, message.to_agent)
+        shown = None if to is None else self._agents.recipient(to)
+        return Answered("answered", message.message_id, task.id, task.state.value, shown)
+
+    async def cancel(self, sender: Agent, task_id: str, ask: requests.Cancel) -> Cancelled:
+        """Take a task back for good: withdraw it from its mailbox, or tell the one who has fetched it."""
+        return await self._core.finish(self._cancel(sender, task_id, ask))
+
+    @retrying
+    async def _cancel(self, sender: Agent, task_id: str, ask: requests.Cancel) -> Cancelled:
+        core = self._core
+        task, d = await self._find(task_id)
+        _require_own(task, sender)
+        if task.state is not TaskState.CANCELLED:
+            keep = core.limits.retention
+            ended = rules.end(task, TaskState.CANCELLED, by=sender.id, now=core.clock(), keep=keep, note=ask.note)
+            answered = await self._upkeep.claim_end(task, ended, by=sender.id)
+            if answered is not None:
+                await self._upkeep.finish_answered(task, d, answered)
+                raise WrongState(
+                    f"task {task.id} is already {answered.status}: its answer is in your mailbox",
+                    current=answered.status,
+                )
+            await self._upkeep.tell_worker(task, ended, by=sender.id)
+            await self._upkeep.finish_ended(task, d, ended)
+        return Cancelled("cancelled", task.id, task.attempts == 0)
+
+
+def _require_own(task: Task, sender: Agent) -> None:
+    if not rules.is_requester(task, sender):
+        raise NotAllowed(
+            f"another agent delegated task {task.id}, and only its requester may do this", field="from_agent"
+        )
+
+
+def _is_repeat(task: Task, moved: Task) -> bool:
+    """Tell whether a report says just what the last one said: then it is that one, sent again."""
+    if moved.state in ANSWERS or task.state is QUEUED or not task.history:
+        return False
+    return replace(moved.history[-1], at=0.0) == replace(task.history[-1], at=0.0)
+
+
+def _response_id(task: Task, state: TaskState, ask: requests.Respond, word: str) -> str:
+    """Derive the response's id from its cause: one final answer a task; reports differ by their key or text."""
+    if state in FINAL:
+        return end_id(task.id)
+    # Once it was answered, the same question is another one.
+    answered = next((event.at for event in reversed(task.history) if event.by == task.requester), None)
+    said = ask.idempotency_key or _digest([ask.result, ask.progress, ask.note, answered, ask.attachments, word])
+    return derived("report", task.id, ask.from_agent, state.value, said)
+
+
+def _content(said: Any, field: str) -> bytes:
+    """Encode what goes into a task's history."""
+    content = msgspec.json.encode(said)
+    if len(content) > MAX_HISTORY_BYTES:
+        raise TooLarge(
+            f"{field} before the final answer may have {MAX_HISTORY_BYTES} bytes as JSON, and this has "
+            f"{len(content)}; share large contents as a file",
+            field=field,
+            limit=MAX_HISTORY_BYTES,
+            actual=len(content),
+        )
+    return content
+
+
+def _digest(said: Any) -> str:
+    return hashlib.sha256(msgspec.json.encode(said, order="deterministic")).hexdigest()
+
+
+def _sent(
+    task_id: str, response_id: str, state: TaskState, recipient: RecipientInfo | None, route: str
+) -> ResponseSent:
+    delivery = "none" if recipient is None else route
+    return ResponseSent("response_sent", delivery, task_id, response_id, state.value, recipient)

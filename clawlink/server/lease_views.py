@@ -1,0 +1,52 @@
+"""The facts of leases for consumers: with each message, and when they settle it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from clawlink.domain.delivery import Delivery, message_id
+from clawlink.domain.task import Event
+from clawlink.protocol import requests
+from clawlink.protocol.replies import Lease, Receipted, Settled
+from clawlink.relay.ids import receipt
+from clawlink.relay.mailbox.acks import Outcome
+from clawlink.relay.relay import Relay
+from clawlink.relay.tasks.views import reported
+from clawlink.relay.timestamps import iso, iso_or_none
+
+
+def lease_of(d: Delivery, earlier: Mapping[str, Sequence[Event]]) -> Lease:
+    """Return the delivery of a claimed message; ``earlier`` has the earlier reports on tasks, by id."""
+    return Lease(
+        message_id(d),
+        receipt(str(d.receipt), d.id),
+        d.attempts,
+        iso(d.visible_at),
+        reported(earlier[d.id]) if d.id in earlier else None,
+    )
+
+
+async def acked(relay: Relay, agent_id: str, ask: requests.Ack) -> Receipted:
+    """Settle the messages of an ack: by receipts, and by tasks, whose ids stand in place of receipts."""
+    outcomes: list[Outcome] = []
+    if ask.receipts is not None:
+        outcomes += await relay.settling.ack(agent_id, ask.receipts)
+    if ask.tasks is not None:
+        outcomes += await relay.settling.ack_ends(agent_id, ask.tasks)
+    return receipted(outcomes, "acked")
+
+
+def receipted(outcomes: Sequence[Outcome], done: str) -> Receipted:
+    """Return the result of each receipt; ``done`` is the status of a receipt that took effect."""
+    results = [
+        Settled(o.receipt, "", o.error.code if o.error else "unknown", o.error.message if o.error else None)
+        if o.message_id is None
+        else Settled(
+            o.receipt,
+            o.message_id,
+            done,
+            lease_expires_at=iso_or_none(o.held_until) if done == "extended" else None,
+        )
+        for o in outcomes
+    ]
+    return Receipted(results, sum(o.message_id is not None for o in outcomes))

@@ -1,0 +1,279 @@
+"""Writing replies: headers and body together, straight to the connection.
+
+The relay's replies are complete when they are made, so they need no more of aiohttp's responses. That costs half as
+much. To HEAD aiohttp's own response is used.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+from aiohttp import HttpVersion11, hdrs, web
+
+from clawlink.errors import ClawLinkError
+from clawlink.protocol import failure
+from clawlink.server.flow import Watch, on_its_way
+from clawlink.server.handover import Handover
+
+if TYPE_CHECKING:
+    from clawlink.server.request import Request
+
+JSON = "application/json; charset=utf-8"
+_SERVER = "ClawLink"
+_LARGE_BYTES = 64 * 1024
+_PART_BYTES = 256 * 1024
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+_encoder = msgspec.json.Encoder()
+_heads: dict[tuple[int, str], bytes] = {}
+_second = 0
+
+
+class Reply(msgspec.Struct, frozen=True, gc=False):
+    """The answer of a route; without a content type, headers alone. A large body has ``more`` parts.
+
+    A text from a peer stands in a header only if it is visible ASCII in one line, or percent-encoded.
+    """
+
+    body: bytes
+    status: int = 200
+    content_type: str = JSON
+    headers: Mapping[str, str] | None = None
+    more: Sequence[bytes] = ()
+    handover: Handover | None = None
+
+    @property
+    def size(self) -> int:
+        """How many bytes the body has."""
+        return len(self.body) + sum(map(len, self.more)) if self.more else len(self.body)
+
+
+def reply(struct: Any, handover: Handover | None = None) -> Reply:
+    """Answer with a struct as JSON; ``handover`` is told whether it was read."""
+    return Reply(_encoder.encode(struct), handover=handover)
+
+
+def tell_by_the_way(answer: S, registered: bool) -> S:
+    """Add to an answer that its agent was registered by the way."""
+    return msgspec.structs.replace(answer, registered_by_the_way=True) if registered else answer
+
+
+def reply_failure(error: ClawLinkError) -> Reply:
+    """Answer with an error."""
+    return Reply(failure.to_body(error), error.status, headers=failure.to_headers(error))
+
+
+class Asked(web.BaseRequest):
+    """A request, with the headers of every reply to it."""
+
+    headers_too: Mapping[str, str] | None = None
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
+        # Else aiohttp tells its own version and that of Python.
+        response.headers[hdrs.SERVER] = _SERVER
+        if self.headers_too is not None:
+            response.headers.update(self.headers_too)
+
+
+class _Written(web.StreamResponse):
+    """Tells aiohttp that the reply is written, and whether the connection stays."""
+
+    def __init__(self, *, stays: bool) -> None:
+        super().__init__()
+        self._stays = stays
+
+    @property
+    def keep_alive(self) -> bool:
+        return self._stays
+
+    async def prepare(self, request: web.BaseRequest) -> None:
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        return None
+
+
+_WRITTEN: web.StreamResponse = _Written(stays=True)
+_LAST = _Written(stays=False)
+
+
+async def write(request: Request, answer: Reply) -> web.StreamResponse:
+    """Write the reply, and return the response for aiohttp.
+
+    Raises ConnectionError if the peer has gone or reads nothing for 60 s. Raises RelayFull before the first byte if too
+    many bytes wait for their readers.
+    """
+    handover = answer.handover
+    connection: Any = request.protocol
+    response = _WRITTEN
+    try:
+        if len(answer.body) > _LARGE_BYTES or answer.more or request.method == hdrs.METH_HEAD:
+            response = await _write(request, answer)
+        elif _send(request, answer):
+            await _drain(request)
+        if handover is not None and not handover.until_read and not connection.ended:
+            connection.forget(handover)
+    except BaseException:
+        if handover is not None:
+            connection.give_back(handover)
+        raise
+    if request.keep_alive and not connection.ended:
+        return response
+    if request.method == hdrs.METH_HEAD or connection.more_to_answer:
+        return response
+    await connection.read_or_not()
+    return _LAST
+
+
+async def _write(request: Request, answer: Reply) -> web.StreamResponse:
+    """Write a reply that is large, or the headers alone."""
+    size = answer.size
+    if request.method == hdrs.METH_HEAD:
+        _require_there(request)
+        return await _send_head(request, answer, size)
+    if size <= _LARGE_BYTES:
+        if _send(request, answer):
+            await _drain(request)
+        return _WRITTEN
+    _require_there(request)
+    with request.unread.hold(request.block, size), _watched(request):
+        await _send_large(request, answer, size)
+        await request.writer.drain()
+    return _WRITTEN
+
+
+def _require_there(request: Request) -> None:
+    transport = request.transport
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError("the client has gone")
+
+
+async def _drain(request: Request) -> None:
+    """Wait until the peer takes the written bytes: a peer that asks on and reads nothing gets no more replies."""
+    with _watched(request):
+        await request.writer.drain()
+
+
+@contextmanager
+def _watched(request: Request) -> Iterator[None]:
+    """Abort the connection if its peer takes nothing for 60 s."""
+    transport: Any = request.transport
+    watch = Watch(lambda: request.writer.output_size - on_its_way(transport), transport.abort)
+    try:
+        yield
+    finally:
+        watch.stop()
+
+
+def _send(request: Request, answer: Reply) -> bool:
+    """Write a small reply. Return True if a part of it is not on its way yet."""
+    connection: Any = request.protocol
+    transport: Any = connection.transport
+    if transport is None or transport.is_closing():
+        raise ConnectionResetError("the client has gone")
+    handover = answer.handover
+    watched = handover is not None and (handover.until_read or connection.ended)
+    if watched:
+        connection.hand_over(handover)
+    body = b"".join((answer.body, *answer.more)) if answer.more else answer.body
+    data = _head_of(request, answer, len(body)) + body
+    request.writer.output_size += len(data)
+    transport.write(data)
+    left = bool(transport.get_write_buffer_size())
+    if left and handover is not None and not watched:  # else all is written, and that is enough to know
+        connection.hand_over(handover)
+        watched = True
+    if watched:
+        connection.handed_over()
+    return left
+
+
+def _head_of(request: Request, answer: Reply, size: int) -> bytes:
+    head = _head(answer.status, answer.content_type)
+    stays = request.keep_alive
+    if stays and answer.headers is None and request.headers_too is None and request.version == HttpVersion11:
+        return b"%bContent-Length: %d\r\n\r\n" % (head, size) if answer.status != 204 else head + b"\r\n"
+    more = _lines(answer.headers) if answer.headers else b""
+    if request.headers_too is not None:
+        more += _lines(request.headers_too)
+    if request.version != HttpVersion11 or not stays:
+        more += b"Connection: keep-alive\r\n" if stays else b"Connection: close\r\n"
+    length = b"" if answer.status == 204 else b"Content-Length: %d\r\n" % size
+    return b"%b%b%b\r\n" % (head, more, length)
+
+
+async def _send_large(request: Request, answer: Reply, size: int) -> None:
+    transport: Any = request.transport
+    connection: Any = request.protocol
+    if answer.handover is not None:
+        connection.hand_over(answer.handover)
+    writer = request.writer
+    transport.write(_head_of(request, answer, size))  # copying the body behind it would take longer than a second write
+    for part in (answer.body, *answer.more):
+        for start in range(0, len(part), _PART_BYTES):
+            piece = memoryview(part)[start : start + _PART_BYTES]
+            await writer.drain()
+            writer.output_size += len(piece)
+            transport.write(piece)
+    if answer.handover is not None:
+        connection.handed_over()
+
+
+async def _send_head(request: Request, answer: Reply, size: int) -> web.StreamResponse:
+    response = as_response(answer)
+    response.headers[hdrs.CONTENT_LENGTH] = str(size)  # else clients would not use the connection again
+    await response.prepare(request)
+    await response.write_eof()
+    return response
+
+
+def _lines(headers: Mapping[str, str]) -> bytes:
+    return "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
+
+
+def as_response(answer: Reply) -> web.Response:
+    """Return the reply as aiohttp's own response."""
+    headers = dict(answer.headers or {})
+    if answer.content_type:
+        headers[hdrs.CONTENT_TYPE] = answer.content_type
+    return web.Response(body=answer.body, status=answer.status, headers=headers)
+
+
+def as_bytes(answer: Reply) -> bytes:
+    """Return the bytes of a small reply without a request; the connection ends after it."""
+    more = _lines(answer.headers or {}) + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % answer.size
+    return _head(answer.status, answer.content_type) + more + answer.body
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:  # a status of tus alone
+        return "Checksum Mismatch"
+
+
+def _head(status: int, content_type: str) -> bytes:
+    """Return the headers that are the same for all replies of this kind within a second."""
+    global _second
+    second = int(time.time())
+    if second != _second:
+        _heads.clear()
+        _second = second
+    head = _heads.get((status, content_type))
+    if head is None:
+        lines = (
+            f"HTTP/1.1 {status} {_phrase(status)}",
+            f"Date: {formatdate(second, usegmt=True)}",
+            f"Server: {_SERVER}",
+            *([f"Content-Type: {content_type}"] if content_type else []),
+            "",
+        )
+        head = _heads[status, content_type] = "\r\n".join(lines).encode()
+    return head

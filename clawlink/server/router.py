@@ -1,0 +1,139 @@
+"""Where every request comes in: which route takes it, whether it may, and every failure as JSON.
+
+It stands directly on aiohttp's server, below its applications and middlewares: their routing, made for much more than
+this, would take a tenth of a request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable
+
+from aiohttp import hdrs, web
+
+from clawlink.domain.guesses import Guesses
+from clawlink.errors import BadRequest, MethodNotAllowed, NotAuthenticated, UnknownRoute
+from clawlink.protocol.paths import Endpoint
+from clawlink.relay.error_mapping import refusal
+from clawlink.relay.relay import Relay
+from clawlink.server import cors
+from clawlink.server.auth import Guard
+from clawlink.server.request import Handler, Request, forget_failure, hung_up, origin_of
+from clawlink.server.response import Reply, reply_failure, write
+
+_log = logging.getLogger("clawlink.request")
+_NOWHERE = "none"
+PREFLIGHT = Endpoint("preflight", "OPTIONS", "", "What a page in a browser may do.", None, open=True, empty=True)
+
+
+class Front:
+    """Passes each request to its route. Addresses without parameters are found in a dict, the others by pattern."""
+
+    def __init__(self, relay: Relay, guard: Guard, routes: Iterable[tuple[Endpoint, Handler]]) -> None:
+        self._relay = relay
+        self._guard = guard
+        self._guesses = Guesses()
+        self._routes = list(routes)
+        self._fixed = {(e.method, e.path): (e, serve) for e, serve in self._routes if not e.pattern.groups}
+        self._patterns: dict[str, list[tuple[Endpoint, Handler]]] = {}
+        for endpoint, serve in self._routes:
+            if endpoint.pattern.groups:
+                self._patterns.setdefault(endpoint.method, []).append((endpoint, serve))
+        # A line a request would cost more than the request, so there is none but at debug level.
+        self._logs = _log.isEnabledFor(logging.DEBUG)
+
+    async def __call__(self, request: Request) -> web.StreamResponse:
+        method = request.method
+        endpoint, serve = self._fixed.get((method, request.rel_url.raw_path)) or self._find(request, method)
+        if method == hdrs.METH_OPTIONS and cors.is_preflight(request):
+            endpoint, serve = PREFLIGHT, self._preflight
+        started = time.perf_counter() if self._logs else 0.0
+        refused: Reply | None = None
+        try:
+            self._guard.check(request, endpoint)
+            answer = await serve(self._relay, request)
+            response = await write(request, answer) if isinstance(answer, Reply) else answer
+        except asyncio.CancelledError:
+            forget_failure(request)
+            raise
+        except Exception as failure:
+            forget_failure(request)
+            if isinstance(failure, ConnectionError) and hung_up(request):
+                raise
+            facts = {"method": request.method, "route": _name(endpoint), **origin_of(request)}
+            # In one go: an error in a variable of this frame, which it remembers, would be garbage for a sweep to find.
+            refused = reply_failure(refusal(self._relay, _in_our_words(failure), facts, _log))
+            if request.writer.output_size > 0:  # a part of an answer is out: another one would be taken for its rest
+                if request.transport is not None:
+                    request.transport.abort()
+                raise ConnectionResetError("the answer broke off") from failure
+        if refused is not None:
+            if refused.status == NotAuthenticated.status:
+                await self._delay(request)
+            answer, response = refused, await write(request, refused)
+        if self._logs:
+            took = round((time.perf_counter() - started) * 1000, 2)
+            seen = {"method": request.method, "route": _name(endpoint), "status": answer.status, "ms": took}
+            _log.debug("request", extra=seen)
+        return response
+
+    async def _delay(self, request: Request) -> None:
+        """Let the answer to a wrong token wait, longer with each of an address."""
+        whose = request.block
+        if whose is None:
+            return
+        seconds = self._guesses.delay(whose, asyncio.get_running_loop().time())
+        if seconds and self._guesses.may_hold(whose):
+            with self._guesses.hold(whose):
+                await asyncio.sleep(seconds)
+
+    def _find(self, request: Request, method: str) -> tuple[Endpoint | None, Handler]:
+        path = request.rel_url.raw_path
+        if (fixed := self._fixed.get((method, path))) is not None:
+            return fixed
+        for endpoint, serve in self._patterns.get(method, ()):
+            found = endpoint.pattern.fullmatch(path)
+            if found is not None:
+                request.parameters = found.groupdict()
+                return endpoint, serve
+        if method == hdrs.METH_HEAD:
+            endpoint_or_none, serve = self._find(request, hdrs.METH_GET)
+            if endpoint_or_none is not None and _takes_head(endpoint_or_none):
+                return endpoint_or_none, serve
+        return None, self._nowhere
+
+    def _methods(self, path: str) -> set[str]:
+        """Return the methods that an address takes."""
+        found = [endpoint for endpoint, _ in self._routes if endpoint.pattern.fullmatch(path)]
+        return {e.method for e in found} | {hdrs.METH_HEAD for e in found if _takes_head(e)}
+
+    async def _preflight(self, relay: Relay, request: Request) -> Reply:
+        """Tell a browser the rights of a page."""
+        return cors.preflight(request, self._methods(request.rel_url.raw_path) or {hdrs.METH_GET, hdrs.METH_POST})
+
+    async def _nowhere(self, relay: Relay, request: Request) -> Reply:
+        """Refuse a request that no route takes: the method is wrong, or the address is."""
+        path = request.rel_url.raw_path
+        allowed = sorted(self._methods(path))
+        if allowed:
+            shown = ", ".join(allowed)
+            raise MethodNotAllowed(f"this address does not take {request.method}, only {shown}", current=shown)
+        raise UnknownRoute("this relay has no such address; GET / lists those it has")
+
+
+def _in_our_words(failure: Exception) -> Exception:
+    if isinstance(failure, web.HTTPException):
+        return BadRequest(failure.reason or "the request is malformed")
+    return failure
+
+
+def _takes_head(endpoint: Endpoint) -> bool:
+    """Return True for a GET that changes nothing and ends, so that HEAD answers like it, without the body."""
+    return endpoint.method == hdrs.METH_GET and not endpoint.claims and not endpoint.stays
+
+
+def _name(endpoint: Endpoint | None) -> str:
+    """Name the route for the log, where no address may stand: it holds ids, keys and tokens."""
+    return _NOWHERE if endpoint is None else endpoint.path

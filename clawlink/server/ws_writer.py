@@ -1,0 +1,151 @@
+"""Frames to one peer.
+
+All frames of one turn of the event loop leave in one piece, because the write is most of a frame's cost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import struct
+from collections.abc import Iterator
+
+from aiohttp import WSMsgType, web
+
+from clawlink.server.request import Request
+
+# Below that, packing costs the relay more than the network gains; between processes of one machine it never pays.
+_PACK_BYTES = 4096
+_PIECE_BYTES = 64 * 1024
+_FINAL = 0x80
+_SHORT, _LONG, _HUGE = struct.Struct("!BB"), struct.Struct("!BBH"), struct.Struct("!BBQ")
+
+
+class Turn:
+    """The senders with bytes to write at the end of this turn of the event loop, which is woken once for all."""
+
+    def __init__(self) -> None:
+        self._senders: list[Sender] = []
+
+    def add(self, sender: Sender, loop: asyncio.AbstractEventLoop) -> None:
+        """Let the sender write its gathered frames at the end of the turn."""
+        if not self._senders:
+            loop.call_soon(self._end)
+        self._senders.append(sender)
+
+    def _end(self) -> None:
+        senders, self._senders = self._senders, []
+        for sender in senders:
+            sender.flush()
+
+
+class Sender:
+    """Writes to one websocket."""
+
+    def __init__(self, request: Request, ws: web.WebSocketResponse, turn: Turn) -> None:
+        self._ws = ws
+        self._turn = turn
+        self._request = request
+        self._transport = request.transport
+        self._loop = asyncio.get_running_loop()
+        self._piece: list[bytes] = []
+        self._size = 0
+        self._undrained = 0
+        self._flushing = False
+        self._stopped = False
+        self._waits: dict[object, float] = {}  # the waiting writers, oldest first, each with its start
+        self._packing = int(ws.compress)
+        if self._packing:
+            # aiohttp would pack every frame. Asked for by the frame, it packs those that are worth it.
+            ws._writer.compress = 0  # type: ignore[union-attr]
+
+    @property
+    def waiting_since(self) -> float | None:
+        """Return the start of the longest wait for the peer to read; None if there is none."""
+        return next(iter(self._waits.values()), None)
+
+    async def text(self, frame: bytes) -> None:
+        """Send a text frame, and wait while the peer is behind in reading. Raises ConnectionError."""
+        if self._packing and len(frame) >= _PACK_BYTES:
+            self._require_open()
+            self.flush()
+            with self.behind():
+                await self._ws.send_frame(frame, WSMsgType.TEXT, self._packing)
+            self._undrained += len(frame)
+        else:
+            self._add(WSMsgType.TEXT, frame)
+        if self._undrained >= _PIECE_BYTES:
+            await self._drain()
+
+    def notice(self, frame: bytes) -> None:
+        """Send a text frame that may be lost: it is, where the peer is behind in reading."""
+        if self._transport is not None and self._transport.get_write_buffer_size() < _PIECE_BYTES:
+            self._add(WSMsgType.TEXT, frame)
+
+    @property
+    def closed(self) -> bool:
+        """Return True if nothing can be sent any more."""
+        return self._stopped or self._transport is None or self._transport.is_closing()
+
+    def ping(self, data: bytes) -> None:
+        """Send a ping."""
+        self._add(WSMsgType.PING, data)
+
+    async def pong(self, data: bytes) -> None:
+        """Send a pong, and wait while the peer is behind in reading: there may be very many."""
+        self._add(WSMsgType.PONG, data)
+        if self._undrained >= _PIECE_BYTES:
+            await self._drain()
+
+    def stop(self) -> None:
+        """Write the gathered frames, and refuse all others: the next frame is the end."""
+        self.flush()
+        self._stopped = True
+
+    def flush(self) -> None:
+        """Write the gathered frames."""
+        self._flushing = False
+        piece, self._piece, self._size = self._piece, [], 0
+        if piece and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(b"".join(piece))
+
+    def _add(self, kind: WSMsgType, data: bytes) -> None:
+        self._require_open()
+        size = len(data)
+        if size < 126:
+            head = _SHORT.pack(_FINAL | kind, size)
+        elif size < 1 << 16:
+            head = _LONG.pack(_FINAL | kind, 126, size)
+        else:
+            head = _HUGE.pack(_FINAL | kind, 127, size)
+        self._piece += head, data
+        self._size += size
+        self._undrained += size
+        if self._size >= _PIECE_BYTES:
+            self.flush()
+        elif not self._flushing:
+            self._flushing = True
+            self._turn.add(self, self._loop)
+
+    def _require_open(self) -> None:
+        if self.closed:
+            raise ConnectionResetError("the peer has gone")
+
+    async def _drain(self) -> None:
+        self.flush()
+        self._undrained = 0
+        with self.behind():
+            await self._request.writer.drain()
+
+    @contextlib.contextmanager
+    def behind(self) -> Iterator[None]:
+        """Keep account of since when anyone waits for the peer to read.
+
+        Each for itself: of several that take turns one always waits, however well the peer reads.
+        """
+        wait = object()
+        self._waits[wait] = self._loop.time()
+        try:
+            yield
+        finally:
+            del self._waits[wait]
