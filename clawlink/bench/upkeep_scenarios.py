@@ -58,7 +58,7 @@ class Scene:
 
     async def put(self, records: Iterable[Record]) -> None:
         for record in records:
-            await self.store.commit(record.home, Put(record))
+            await self.store.commit(record.partition_key, Put(record))
 
     async def register(self, *ids: str, capabilities: list[str] | None = None) -> None:
         for id in ids:
@@ -145,10 +145,10 @@ async def _lapsed_tasks(scene: Scene) -> Work:
     for n in range(scene.many(scene.limits.max_open_tasks)):
         ask = requests.Delegate(from_agent="asker", to_agent="worker", task=f"task {n}")
         scene.now += 0.06  # at the pace that the relay allows
-        await scene.relay.delegations.delegate(await scene.agent("asker"), ask)
+        await scene.relay.submission.delegate(await scene.agent("asker"), ask)
     worker = await scene.agent("worker")
     while (taken := await scene.relay.claims.claim(worker, limit=1000, wait=0, lease=60)).deliveries:
-        await scene.relay.settling.ack("worker", [receipt(str(d.receipt), d.id) for d in taken.deliveries])
+        await scene.relay.acks.ack("worker", [receipt(str(d.receipt), d.id) for d in taken.deliveries])
     scene.now += scene.limits.stale_after + 61
     return scene.sweep
 
@@ -159,7 +159,7 @@ async def _leaving(scene: Scene) -> Work:
 
 
 async def _leave(scene: Scene) -> None:
-    await scene.relay.departures.leave(await scene.agent("worker"))
+    await scene.relay.deregistration.leave(await scene.agent("worker"))
 
 
 async def _pools_and_waiters(scene: Scene) -> Work:
@@ -239,12 +239,12 @@ async def _silent_agents(scene: Scene) -> Work:
 
 
 async def _files(scene: Scene) -> Work:
-    draft = scene.relay.storage.intake("f", "body", Origin(None, "s"))
+    draft = scene.relay.file_quota.buffer("f", "body", Origin(None, "s"))
     await draft.write(b"x")
     content: Content = await scene.relay.files.keep(draft, Write(key="f", content_type="text/plain"))
     many = scene.many(scene.limits.max_files)
     for n in range(many):
-        scene.relay.storage.hold(content)
+        scene.relay.file_quota.hold(content)
         version = Version(
             revision=1,
             content=content,

@@ -17,17 +17,17 @@ import aiohttp
 from yarl import URL
 
 from clawlink.client import endpoints
-from clawlink.client.base_client import LEAVE_SECONDS, Shell, piecemeal
+from clawlink.client.base_client import LEAVE_SECONDS, BaseClient, piecemeal
 from clawlink.client.endpoints import Call, Reply
-from clawlink.client.operations import Errand
+from clawlink.client.operations import Operation
 from clawlink.client.wait_steps import (
     FINAL,
-    Crowd,
-    Do,
-    Rest,
-    Said,
+    ConnectionState,
+    Event,
+    RunBlocking,
+    Sleep,
     Step,
-    Trouble,
+    TaskGroupWaiter,
     about_task,
     distinct,
 )
@@ -46,7 +46,7 @@ NO_ANSWER = (aiohttp.ClientError, OSError, asyncio.TimeoutError)
 _ALARM_SECONDS = 3600.0
 
 
-class AsyncClient(Shell):
+class AsyncClient(BaseClient):
     """Talks to one relay, as one agent, from asyncio.
 
         async with AsyncClient("http://192.168.1.5:9077", token="...") as client:
@@ -60,13 +60,13 @@ class AsyncClient(Shell):
     """
 
     @staticmethod
-    def _method(make: Callable[..., Call[Any] | Errand[Any]]) -> Callable[..., Any]:
+    def _method(make: Callable[..., Call[Any] | Operation[Any]]) -> Callable[..., Any]:
         @wraps(make)
         async def method(self: AsyncClient, *args: Any, **kwargs: Any) -> Any:
             if make is endpoints.register and self.keep:
                 return await self._register_and_keep(*args, **kwargs)
             work = make(self.identity, *args, **kwargs)
-            return await (self.run(work) if isinstance(work, Errand) else self.perform(work))
+            return await (self.run(work) if isinstance(work, Operation) else self.perform(work))
 
         return method
 
@@ -225,26 +225,26 @@ class AsyncClient(Shell):
         if len(ids) == 1:
             yield await self.wait_for(ids[0], timeout, on_change, on_away=on_away)
             return
-        crowd = Crowd([about_task(self.identity, id) for id in ids], timeout)
-        told: asyncio.Queue[Said | Exception | None] = asyncio.Queue()
+        waiter = TaskGroupWaiter([about_task(self.identity, id) for id in ids], timeout)
+        told: asyncio.Queue[Event | Exception | None] = asyncio.Queue()
         loop = asyncio.get_running_loop()
         # Connections of its own: these wait long, and would hold up other calls of the client.
         async with AsyncClient(**self._arguments()) as twin:
-            asking = [asyncio.create_task(twin._tell_all(line, told)) for line in crowd.lines]
+            asking = [asyncio.create_task(twin._tell_all(line, told)) for line in waiter.lines]
             try:
-                while crowd.going:
+                while waiter.going:
                     # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the news.
-                    alarm = loop.call_later(min(crowd.left, _ALARM_SECONDS), told.put_nowait, None)
+                    alarm = loop.call_later(min(waiter.left, _ALARM_SECONDS), told.put_nowait, None)
                     said = await told.get()
                     alarm.cancel()
                     if said is None:
-                        if crowd.left <= 0:
-                            raise crowd.late()
+                        if waiter.left <= 0:
+                            raise waiter.late()
                         continue
                     if isinstance(said, Exception):
                         raise said
-                    news = crowd.hear(said)
-                    if isinstance(news, Trouble):
+                    news = waiter.hear(said)
+                    if isinstance(news, ConnectionState):
                         await _tell(on_away, news.error)
                     elif news is not None:
                         await _tell(on_change, news)
@@ -273,18 +273,18 @@ class AsyncClient(Shell):
             raise AssertionError("at least one task is followed to its end")
         return last
 
-    async def run(self, errand: Errand[T]) -> T:
+    async def run(self, operation: Operation[T]) -> T:
         """Run the steps of an errand, call its listeners, and return its result."""
         try:
-            async with aclosing(self._drive(errand.steps)) as driven:
+            async with aclosing(self._drive(operation.steps)) as driven:
                 async for said in driven:
-                    await _tell(errand.hear(said.news))
+                    await _tell(operation.hear(said.news))
         finally:
             # Close at once, not when the failure is collected: a half-written file goes with it.
-            errand.steps.close()
-        return errand.result
+            operation.steps.close()
+        return operation.result
 
-    async def _tell_all(self, line: Generator[Step, Any, None], told: asyncio.Queue[Said | Exception | None]) -> None:
+    async def _tell_all(self, line: Generator[Step, Any, None], told: asyncio.Queue[Event | Exception | None]) -> None:
         try:
             async with aclosing(self._drive(line)) as driven:
                 async for said in driven:
@@ -292,16 +292,16 @@ class AsyncClient(Shell):
         except Exception as error:
             told.put_nowait(error)
 
-    async def _drive(self, steps: Generator[Step, Any, None]) -> AsyncGenerator[Said, None]:
+    async def _drive(self, steps: Generator[Step, Any, None]) -> AsyncGenerator[Event, None]:
         """Do the steps of a wait, and yield its news."""
         try:
             step = next(steps)
             while True:
-                if isinstance(step, Said):
+                if isinstance(step, Event):
                     yield step
-                elif isinstance(step, Rest):
+                elif isinstance(step, Sleep):
                     await asyncio.sleep(step.seconds)
-                elif isinstance(step, Do):
+                elif isinstance(step, RunBlocking):
                     try:
                         done = await asyncio.to_thread(step.work)
                     except Exception as error:

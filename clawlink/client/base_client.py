@@ -19,7 +19,7 @@ from clawlink.client import endpoints, operations
 from clawlink.client.address import address
 from clawlink.client.endpoints import Call, Identity, Reply
 from clawlink.client.files import file_endpoints
-from clawlink.client.operations import Errand
+from clawlink.client.operations import Operation
 from clawlink.client.proxy import Proxy, on_this_machine, proxy_for
 from clawlink.client.retry import Backoff
 from clawlink.config import DEFAULT_RELAY, MAX_TIMEOUT_SECONDS
@@ -59,12 +59,12 @@ T = TypeVar("T")
 
 
 class Method(Generic[P, T]):
-    """A function of ``calls`` or ``errands`` as a method that sends its call, or runs its errand.
+    """A function of ``calls`` or ``operations`` as a method that sends its call, or runs its errand.
 
     The ``_method`` of a class defines how, and a plain function then takes its place.
     """
 
-    def __init__(self, make: Callable[Concatenate[Identity, P], Call[T] | Errand[T]]) -> None:
+    def __init__(self, make: Callable[Concatenate[Identity, P], Call[T] | Operation[T]]) -> None:
         self.make = make
 
     if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def unresolved(error: BaseException | None) -> bool:
     return False
 
 
-class Shell:
+class BaseClient:
     """A client of one relay, as one agent, before it is said how it sends."""
 
     _inside = False  # of ``with``
@@ -140,11 +140,11 @@ class Shell:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        turn_into_methods(cls, vars(Shell), cls._method)
+        turn_into_methods(cls, vars(BaseClient), cls._method)
 
     @staticmethod
-    def _method(make: Callable[..., Call[Any] | Errand[Any]]) -> Callable[..., Any]:
-        """Make a method from the function in ``calls`` or ``errands`` that describes it."""
+    def _method(make: Callable[..., Call[Any] | Operation[Any]]) -> Callable[..., Any]:
+        """Make a method from the function in ``calls`` or ``operations`` that describes it."""
         raise NotImplementedError
 
     @property

@@ -26,7 +26,7 @@ T = TypeVar("T")
 _NOTHING = object()
 
 
-class Errand(Generic[T]):
+class Operation(Generic[T]):
     """Steps to do in order. The last one yields the result.
 
     ``on_change`` gets each news on the way. ``on_progress`` gets the moved bytes and the total, None if that is not
@@ -54,9 +54,9 @@ class Errand(Generic[T]):
     def hear(self, news: object) -> Callable[[], object] | None:
         """Note the news of a step; return the call of its listener, None without one."""
         from clawlink.client.files.transfer import Moved
-        from clawlink.client.wait_steps import Trouble
+        from clawlink.client.wait_steps import ConnectionState
 
-        if isinstance(news, Trouble):
+        if isinstance(news, ConnectionState):
             return None if self._on_away is None else partial(self._on_away, news.error)
         if isinstance(news, Moved):
             return None if self._on_progress is None else partial(self._on_progress, *news)
@@ -90,7 +90,7 @@ def upload(
     patience: float = 60.0,
     on_progress: Callable[[int, int | None], object] | None = None,
     on_away: Callable[[ClawLinkError | None], object] | None = None,
-) -> Errand[FileSaved]:
+) -> Operation[FileSaved]:
     """Write a shared file from a path, a folder (as a tar), or a file object that is open for reading bytes.
 
     A large file goes in pieces, and no piece that has arrived is sent twice. The upload bears passing failures for
@@ -103,7 +103,7 @@ def upload(
 
     terms = Terms(content_type, file_type, if_version, ttl, burn, force, readers)
     steps = transfer.upload(me, file_key, source, terms, key=key, patience=patience)
-    return Errand(steps, on_progress=on_progress, on_away=on_away)
+    return Operation(steps, on_progress=on_progress, on_away=on_away)
 
 
 def download(
@@ -116,7 +116,7 @@ def download(
     patience: float = 60.0,
     on_progress: Callable[[int, int | None], object] | None = None,
     on_away: Callable[[ClawLinkError | None], object] | None = None,
-) -> Errand[FileFacts]:
+) -> Operation[FileFacts]:
     """Read a shared file to a path, whole or not at all, or into a file object that is open for writing bytes.
 
     The SHA-256 is compared before the file appears; a file object has all bytes before that. With another ``sha256``
@@ -126,7 +126,7 @@ def download(
     from clawlink.client.files import transfer
 
     steps = transfer.download(me, file_key, transfer.sink(target), version=version, sha256=sha256, patience=patience)
-    return Errand(steps, on_progress=on_progress, on_away=on_away)
+    return Operation(steps, on_progress=on_progress, on_away=on_away)
 
 
 def attach(
@@ -137,7 +137,7 @@ def attach(
     everyone: bool = False,
     on_progress: Callable[[int, int | None], object] | None = None,
     on_away: Callable[[ClawLinkError | None], object] | None = None,
-) -> Errand[Attachment]:
+) -> Operation[Attachment]:
     """Share a file or a folder under a key of its own, and return an attachment for messages.
 
     It is for this agent and the recipients of its message; with ``everyone`` for all agents. ``name`` is its name
@@ -146,7 +146,7 @@ def attach(
     """
     from clawlink.client.files import transfer
 
-    return Errand(transfer.attach(me, source, name, everyone=everyone), on_progress=on_progress, on_away=on_away)
+    return Operation(transfer.attach(me, source, name, everyone=everyone), on_progress=on_progress, on_away=on_away)
 
 
 # -- waiting -----------------------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def wait_for(
     on_change: Callable[[TaskView], object] | None = None,
     *,
     on_away: Callable[[ClawLinkError | None], object] | None = None,
-) -> Errand[TaskView]:
+) -> Operation[TaskView]:
     """Wait until a task is final, for ``timeout`` seconds or without a limit, and return it.
 
     ``on_change`` gets the current task, and then the task at each change. While the relay is away or restarts, the
@@ -168,7 +168,7 @@ def wait_for(
     """
     from clawlink.client.wait_steps import about_task, follow  # a few milliseconds that most commands do not need
 
-    return Errand(follow(about_task(me, task_id), timeout), on_change=on_change, on_away=on_away, waits=True)
+    return Operation(follow(about_task(me, task_id), timeout), on_change=on_change, on_away=on_away, waits=True)
 
 
 def wait_message(
@@ -179,12 +179,12 @@ def wait_message(
     on_change: Callable[[MessageStatus], object] | None = None,
     *,
     on_away: Callable[[ClawLinkError | None], object] | None = None,
-) -> Errand[MessageStatus]:
+) -> Operation[MessageStatus]:
     """Wait until a message is ``until`` (delivered, acked, answered) or will never be; else as ``wait_for``."""
     from clawlink.client.wait_steps import about_message, follow
 
     steps = follow(about_message(me, message_id, until), timeout)
-    return Errand(steps, on_change=on_change, on_away=on_away, waits=True)
+    return Operation(steps, on_change=on_change, on_away=on_away, waits=True)
 
 
 def watch_file(
@@ -194,11 +194,11 @@ def watch_file(
     timeout: float | None = None,
     *,
     on_away: Callable[[ClawLinkError | None], object] | None = None,
-) -> Errand[FileHistory]:
+) -> Operation[FileHistory]:
     """Wait until a shared file is at another version than ``since``, or than now; else as ``wait_for``.
 
     A deletion counts, and so does the first version of a file that is not there yet.
     """
     from clawlink.client.wait_steps import about_file, follow
 
-    return Errand(follow(about_file(me, file_key, since), timeout), on_away=on_away, waits=True)
+    return Operation(follow(about_file(me, file_key, since), timeout), on_away=on_away, waits=True)

@@ -17,20 +17,20 @@ from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ProtocolError
 
 from clawlink.client import endpoints
-from clawlink.client.base_client import LEAVE_SECONDS, WHO_ASKS, Shell, piecemeal
+from clawlink.client.base_client import LEAVE_SECONDS, WHO_ASKS, BaseClient, piecemeal
 from clawlink.client.endpoints import Call, Reply
-from clawlink.client.operations import Errand
+from clawlink.client.operations import Operation
 from clawlink.errors import ClawLinkError, UnknownAgent
 from clawlink.protocol import paths
 from clawlink.protocol.replies import Registered, TaskView
 
 if TYPE_CHECKING:
-    from clawlink.client.wait_steps import Said, Step
+    from clawlink.client.wait_steps import Event, Step
 
 T = TypeVar("T")
 
 
-class Client(Shell):
+class Client(BaseClient):
     """Talks to one relay, as one agent.
 
         with Client("http://192.168.1.5:9077", token="...") as client:
@@ -48,13 +48,13 @@ class Client(Shell):
     """
 
     @staticmethod
-    def _method(make: Callable[..., Call[Any] | Errand[Any]]) -> Callable[..., Any]:
+    def _method(make: Callable[..., Call[Any] | Operation[Any]]) -> Callable[..., Any]:
         @wraps(make)
         def method(self: Client, *args: Any, **kwargs: Any) -> Any:
             if make is endpoints.register and self.keep:
                 return self._register_and_keep(*args, **kwargs)
             work = make(self.identity, *args, **kwargs)
-            return self.run(work) if isinstance(work, Errand) else self.perform(work)
+            return self.run(work) if isinstance(work, Operation) else self.perform(work)
 
         return method
 
@@ -175,28 +175,28 @@ class Client(Shell):
         on_away: Callable[[ClawLinkError | None], object] | None = None,
     ) -> Iterator[TaskView]:
         """Give tasks as they become final, each once; otherwise as ``wait_for``."""
-        from clawlink.client.wait_steps import FINAL, Crowd, Trouble, about_task, distinct
+        from clawlink.client.wait_steps import FINAL, ConnectionState, TaskGroupWaiter, about_task, distinct
 
         ids = distinct(task_ids)
         if len(ids) == 1:
             yield self.wait_for(ids[0], timeout, on_change, on_away=on_away)
             return
-        crowd = Crowd([about_task(self.identity, id) for id in ids], timeout)
+        waiter = TaskGroupWaiter([about_task(self.identity, id) for id in ids], timeout)
         threads = _Threads()
         try:
-            for line in crowd.lines:
+            for line in waiter.lines:
                 twin = Client(**self._arguments())
                 twin._on_forgotten = self._on_forgotten
                 threads.start(twin, line)
-            while crowd.going:
+            while waiter.going:
                 try:
-                    said = threads.said.get(timeout=min(crowd.left, threading.TIMEOUT_MAX))
+                    said = threads.said.get(timeout=min(waiter.left, threading.TIMEOUT_MAX))
                 except Empty:
-                    raise crowd.late() from None
+                    raise waiter.late() from None
                 if isinstance(said, BaseException):
                     raise said
-                news = crowd.hear(said)
-                if isinstance(news, Trouble):
+                news = waiter.hear(said)
+                if isinstance(news, ConnectionState):
                     _tell(on_away, news.error)
                 elif news is not None:
                     _tell(on_change, news)
@@ -222,40 +222,40 @@ class Client(Shell):
             raise AssertionError("at least one task is followed to its end")
         return last
 
-    def run(self, errand: Errand[T]) -> T:
+    def run(self, operation: Operation[T]) -> T:
         """Run the steps of an errand, call its listeners, and return its result."""
         try:
-            for said in self._drive(errand.steps, lambda seconds: time.sleep(seconds)):
-                tell = errand.hear(said.news)
+            for said in self._drive(operation.steps, lambda seconds: time.sleep(seconds)):
+                tell = operation.hear(said.news)
                 if tell is not None:
                     tell()
         except KeyboardInterrupt as error:
-            self._last_words(errand.steps, error)
+            self._last_words(operation.steps, error)
             raise
         finally:
             # Close at once, not when the failure is collected: a half-written file goes with it.
-            errand.steps.close()
-        return errand.result
+            operation.steps.close()
+        return operation.result
 
     def _last_words(self, steps: Generator[Step, Any, None], error: KeyboardInterrupt) -> None:
         """Let steps that rested when they were interrupted clean up after themselves."""
-        from clawlink.client.wait_steps import Ask
+        from clawlink.client.wait_steps import Send
 
         with contextlib.suppress(StopIteration, ClawLinkError, KeyboardInterrupt):
             step = steps.throw(error)
-            while isinstance(step, Ask):
+            while isinstance(step, Send):
                 step = steps.send(self._send(step.call, min(step.patience, self.timeout)))
 
-    def _drive(self, steps: Generator[Step, Any, None], rest: Callable[[float], bool | None]) -> Iterator[Said]:
+    def _drive(self, steps: Generator[Step, Any, None], rest: Callable[[float], bool | None]) -> Iterator[Event]:
         """Do the steps of a wait, and yield its news; ``rest`` sleeps, and returns True to end it."""
-        from clawlink.client.wait_steps import Ask, Do, Said
+        from clawlink.client.wait_steps import Event, RunBlocking, Send
 
         try:
             step = next(steps)
             while True:
-                if isinstance(step, Said):
+                if isinstance(step, Event):
                     yield step
-                elif isinstance(step, Ask):
+                elif isinstance(step, Send):
                     try:
                         answer = self._send(step.call, min(step.patience, self.timeout))
                     except (ClawLinkError, KeyboardInterrupt) as error:  # an interrupted operation may have a last step
@@ -263,7 +263,7 @@ class Client(Shell):
                     else:
                         step = steps.send(answer)
                     continue
-                elif isinstance(step, Do):
+                elif isinstance(step, RunBlocking):
                     try:
                         done = step.work()
                     except (Exception, KeyboardInterrupt) as error:
@@ -282,7 +282,7 @@ class _Threads:
     """The threads that ask for a crowd. They end with the process, and soon after the last wait."""
 
     def __init__(self) -> None:
-        self.said: Queue[Said | BaseException] = Queue()
+        self.said: Queue[Event | BaseException] = Queue()
         self.over = threading.Event()
 
     def start(self, client: Client, line: Generator[Step, Any, None]) -> None:

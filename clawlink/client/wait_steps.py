@@ -45,39 +45,39 @@ class StillPending(ClawLinkError):
 
 
 @dataclass(frozen=True)
-class Trouble:
+class ConnectionState:
     """The relay cannot be asked, and why; None: it can be again."""
 
     error: ClawLinkError | None
 
 
-class Ask(NamedTuple):
+class Send(NamedTuple):
     """Send this call once, have ``patience`` seconds with it beyond its own wait, and hand in the answer or error."""
 
     call: Call[Any]
     patience: float
 
 
-class Rest(NamedTuple):
+class Sleep(NamedTuple):
     """Do nothing for this many seconds."""
 
     seconds: float
 
 
-class Do(NamedTuple):
+class RunBlocking(NamedTuple):
     """Run this function, which may block, and send its return value or exception back."""
 
     work: Callable[[], Any]
 
 
-class Said(NamedTuple):
+class Event(NamedTuple):
     """News of the task or message ``id``; None: there is no more to come."""
 
     id: str
     news: Any
 
 
-Step = Ask | Rest | Do | Said
+Step = Send | Sleep | RunBlocking | Event
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Follower(Generic[T]):
         self._step = step
         self._failed = 0
 
-    def turn(self) -> Generator[Ask, Any, list[T | Trouble]]:
+    def turn(self) -> Generator[Send, Any, list[T | ConnectionState]]:
         """Ask once, and return the news; afterwards rest for ``pause`` seconds.
 
         Raises an error that waiting cannot mend.
@@ -154,21 +154,21 @@ class Follower(Generic[T]):
         patience = max(_LEAST_PATIENCE_SECONDS, left - wait)
         self.pause = 0.0
         try:
-            now_is: T = yield Ask(self._question.ask(self.last, wait), patience)
+            now_is: T = yield Send(self._question.ask(self.last, wait), patience)
             changed = self.last is None or _differ(self.last, now_is)
             hurried = not changed and time.monotonic() - started < min(wait, _HURRIED_SECONDS)
             if hurried:
                 self.pause = _HURRIED_SECONDS
             if hurried or self.trouble is not None:
-                yield Ask(self._question.check(), patience)
+                yield Send(self._question.check(), patience)
         except ClawLinkError as error:
             # A proxy may answer for a relay that is away; but a relay must have answered once.
             if not (error.retryable or (isinstance(error, NotARelay) and self.last is not None)):
                 raise
             return self._away(error)
-        news: list[T | Trouble] = []
+        news: list[T | ConnectionState] = []
         if self.trouble is not None:
-            news.append(Trouble(None))
+            news.append(ConnectionState(None))
         self.trouble, self._failed = None, 0
         if changed:
             news.append(now_is)
@@ -176,31 +176,31 @@ class Follower(Generic[T]):
         self.ended = self._question.ended(now_is)
         return news
 
-    def _away(self, error: ClawLinkError) -> list[T | Trouble]:
+    def _away(self, error: ClawLinkError) -> list[T | ConnectionState]:
         first = self.trouble is None
         self.trouble = error
         self._failed += 1
         as_away = error if error.retryable else RelayUnreachable("", retry_after=error.retry_after)
         self.pause = _AWAY.pause(as_away, attempt=self._failed, repeatable=True, random=random.random()) or 0.0
-        return [Trouble(error)] if first else []
+        return [ConnectionState(error)] if first else []
 
 
-def follow(question: Question[T], timeout: float | None) -> Generator[Ask | Rest | Said, Any, None]:
+def follow(question: Question[T], timeout: float | None) -> Generator[Send | Sleep | Event, Any, None]:
     """Give the news of one task or message until it ends. Raises StillPending if that takes too long."""
     until = _end(timeout)
     follower = Follower(question, until)
     while True:
         for news in (yield from follower.turn()):
-            yield Said(follower.id, news)
+            yield Event(follower.id, news)
         if follower.ended:
             return
         left = until - time.monotonic()
         if left <= 0:
             raise _late([follower], timeout)
-        yield Rest(min(follower.pause, left))
+        yield Sleep(min(follower.pause, left))
 
 
-class Crowd(Generic[T]):
+class TaskGroupWaiter(Generic[T]):
     """Follows several tasks at once, on up to ``lines`` generators, each with a connection of its own.
 
     The driver of the lines collects their news, and gives them to ``hear``.
@@ -235,12 +235,12 @@ class Crowd(Generic[T]):
         """Return the error for the end of the time."""
         return _late(list(self._going.values()), self._timeout)
 
-    def hear(self, said: Said) -> T | Trouble | None:
+    def hear(self, said: Event) -> T | ConnectionState | None:
         """Take the report of a line, and return its news for the waiting caller."""
-        news: T | Trouble | None = said.news
+        news: T | ConnectionState | None = said.news
         if news is None:
             del self._going[said.id]
-        elif isinstance(news, Trouble):
+        elif isinstance(news, ConnectionState):
             # All are away together: that is one piece of news.
             before = bool(self._away)
             (self._away.discard if news.error is None else self._away.add)(said.id)
@@ -248,19 +248,19 @@ class Crowd(Generic[T]):
         return news
 
 
-def _line(followers: list[Follower[T]]) -> Generator[Ask | Rest | Said, Any, None]:
+def _line(followers: list[Follower[T]]) -> Generator[Send | Sleep | Event, Any, None]:
     least = _TURN_SECONDS if len(followers) > 1 else 0.0
     while followers:
         started = time.monotonic()
         for follower in followers:
             for one in (yield from follower.turn()):
-                yield Said(follower.id, one)
+                yield Event(follower.id, one)
             if follower.ended:
-                yield Said(follower.id, None)
+                yield Event(follower.id, None)
         pause = max(least - (time.monotonic() - started), *(follower.pause for follower in followers))
         followers = [follower for follower in followers if not follower.ended]
         if followers:
-            yield Rest(max(0.0, pause))
+            yield Sleep(max(0.0, pause))
 
 
 def distinct(task_ids: Iterable[str]) -> list[str]:

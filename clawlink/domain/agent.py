@@ -36,7 +36,7 @@ ONLINE, STALE = Presence.ONLINE, Presence.STALE
 
 
 class Agent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A registered party. Its home is its own mailbox.
+    """A registered party. Its partition is its own mailbox.
 
     ``key_hash`` is the SHA-256 of its agent key in hex, or None for an agent that was never claimed. The
     ``subscriptions`` are patterns of topics, and the ``topic_keys`` their index keys. ``resumed_at`` is its last
@@ -62,7 +62,7 @@ class Agent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     address: str | None = None
 
     @property
-    def home(self) -> str:
+    def partition_key(self) -> str:
         return self.id
 
     @property
@@ -110,7 +110,8 @@ def _encoded_bytes(text: str | None) -> int:
 class NameHold(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The holder of a name. A name has one record, so that two agents that ask at once cannot both have it.
 
-    Its home is the name. It is written at ``taken_at``, before the agent that takes the name, and ``claimed`` tells
+    Its partition is the name. It is written at ``taken_at``, before the agent that takes the name, and ``claimed``
+    tells
     whether with a key. While that agent does not exist, or has another name, it counts for ``TAKING_SECONDS`` only.
     """
 
@@ -121,7 +122,7 @@ class NameHold(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     claimed: bool = False
 
     @property
-    def home(self) -> str:
+    def partition_key(self) -> str:
         return "name:" + self.id
 
     @property

@@ -15,7 +15,8 @@ _KNOWLEDGE_BYTES = 138
 
 
 class Broadcast(msgspec.Struct, frozen=True, gc=False):
-    """The recipients of a broadcast. It is its own home; each recipient's copy is a delivery at the recipient's home.
+    """The recipients of a broadcast. It is its own partition; each recipient's copy is a delivery at the recipient's
+    partition.
 
     ``recipients`` are agent ids, fixed when the broadcast was accepted. ``refused`` counts the full mailboxes. It is
     None until every recipient has been tried, so that a repeat goes on where a crash stopped. ``sender_key`` is the
@@ -33,7 +34,7 @@ class Broadcast(msgspec.Struct, frozen=True, gc=False):
     sender_key: str | None = None
 
     @property
-    def home(self) -> str:
+    def partition_key(self) -> str:
         return "broadcast:" + self.id
 
     @property
@@ -59,7 +60,8 @@ class Broadcast(msgspec.Struct, frozen=True, gc=False):
 
 
 class Knowledge(msgspec.Struct, frozen=True, gc=False):
-    """A broadcast in the history for agents that join later, at the same home. Topic, tags and author are the sender's.
+    """A broadcast in the history for agents that join later, at the same partition. Topic, tags and author are the
+    sender's.
 
     It never changes. ``recipients`` is the number of its recipients, and ``author_key`` the hash of the author's key.
     Times are seconds since the epoch.
@@ -77,7 +79,7 @@ class Knowledge(msgspec.Struct, frozen=True, gc=False):
     author_key: str | None = None
 
     @property
-    def home(self) -> str:
+    def partition_key(self) -> str:
         return "broadcast:" + self.id
 
     @property

@@ -57,9 +57,10 @@ PENDING, ACKED, DEAD = State.PENDING, State.ACKED, State.DEAD
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False):
-    """A message in a mailbox. Its home is that mailbox.
+    """A message in a mailbox. Its partition is that mailbox.
 
-    ``rank`` sorts a mailbox: priority first, then order of arrival. A later message with the same ``merge`` may replace
+    ``sort_key`` sorts a mailbox: priority first, then order of arrival. A later message with the same ``merge`` may
+    replace
     this one while it is unread. Times are seconds since the epoch. The receipt proves the lease, and each lease has a
     new one.
 
@@ -74,7 +75,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     version: int
     mailbox: str
     sender: str
-    rank: int
+    sort_key: int
     body: bytes
     stored_at: float
     visible_at: float
@@ -96,7 +97,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     reader_key: str | None = None
 
     @property
-    def home(self) -> str:
+    def partition_key(self) -> str:
         return self.mailbox
 
     @property
@@ -179,7 +180,7 @@ def message_id(d: Delivery) -> str:
     return d.id.removesuffix(":" + d.mailbox)
 
 
-def rank(level: int, arrival: int) -> int:
+def sort_key(level: int, arrival: int) -> int:
     """Return the number that sorts a mailbox, below 2**53: ``level`` 0 is urgent, 3 is low; ``arrival`` counts up.
 
     All arrivals from 2**51 on, those of a clock that is far ahead, are one: no message leaves its priority.

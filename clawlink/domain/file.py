@@ -78,7 +78,7 @@ class Lock(msgspec.Struct, frozen=True, gc=False):
 
 
 class SharedFile(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A shared file: its versions, the newest first. The key is its home and its id.
+    """A shared file: its versions, the newest first. The key is its partition and its id.
 
     ``revision`` counts what users call the version: 1, 2, 3 ... and goes on counting over a deletion, so that an old
     version number never matches a new file; it is 0 where there is no more than a lock. Without versions the file is
@@ -100,7 +100,7 @@ class SharedFile(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     address: str | None = None
 
     @property
-    def home(self) -> str:
+    def partition_key(self) -> str:
         return "file:" + self.id
 
     @property
@@ -163,7 +163,7 @@ class Expected(msgspec.Struct, frozen=True, gc=False):
 
 
 class FileWrite(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """The result of a write with an idempotency key, so that a repeat answers the same. Its home is the file's."""
+    """The result of a write with an idempotency key, so that a repeat answers the same. Its partition is the file's."""
 
     id: str
     version: int
@@ -175,7 +175,7 @@ class FileWrite(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     read_by: tuple[str, ...] | None = None  # the ids of the readers that the file had then; None if it was for everyone
 
     @property
-    def home(self) -> str:
+    def partition_key(self) -> str:
         return "file:" + self.file_key
 
     @property

@@ -29,7 +29,7 @@ _RECORD_BYTES = 110
 class Pool(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The conditions for a claim: all of ``capabilities``, an id of ``any_of``, and the ``name`` together with its key.
 
-    Empty tuples and None ask for nothing. Its home is the mailbox of its id. Capabilities and name are folded.
+    Empty tuples and None ask for nothing. Its partition is the mailbox of its id. Capabilities and name are folded.
     ``used_at`` is the time of the last new work. ``returns_at`` is the time when the work of an agent that has left
     goes back to its requesters. Times are seconds since the epoch. ``left`` is an agent that leaves: no agent may claim
     here until all its tasks are taken back. The id of a pool for claimed agents tells their keys. ``opened_by`` is the
@@ -49,7 +49,7 @@ class Pool(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     address: str | None = None
 
     @property
-    def home(self) -> str:
+    def partition_key(self) -> str:
         return self.id
 
     @property

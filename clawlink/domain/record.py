@@ -29,8 +29,8 @@ class Record(Protocol):
         """1 when the record is created, and one more at each change."""
 
     @property
-    def home(self) -> str:
-        """Where the record lives, for its whole life. A commit never spans two homes."""
+    def partition_key(self) -> str:
+        """Where the record lives, for its whole life. A commit never spans two partitions."""
 
     @property
     def index_keys(self) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """Tasks: work with an owner, from the delegation to its one final answer.
 
-A new task is its delivery and has no record of its own: ``carried`` reads it from there. The first report, or the first
-time that the task is taken back, makes the record, at the same home. ``TRANSITIONS`` alone decides about each step.
+A new task is its delivery and has no record of its own: ``task_from_delivery`` reads it from there. The first report,
+or the first time that the task is taken back, makes the record, at the same partition. ``TRANSITIONS`` alone decides
+about each step.
 
 The agent that fetched a task holds it under a lease. Reports lengthen the lease, and so do the owner's heartbeats.
 After the ack of the delivery any sign of life does so, until the owner is stale. When the lease lapses the task is
@@ -119,10 +120,12 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 class Task(msgspec.Struct, frozen=True, gc=False):
     """The record of a task, for the facts that its delivery does not have.
 
-    Its home is the mailbox it was put into, its id the message's. ``body`` is the encoded delegation, ``answer`` the
+    Its partition is the mailbox it was put into, its id the message's. ``body`` is the encoded delegation, ``answer``
+    the
     encoded final response. ``held_until`` is the end of the owner's lease if nothing lengthens it, None for never. A
     sign of life lengthens it by ``lease`` seconds. ``expires_at`` is the end of an open task, and the time when a final
-    one may be forgotten. ``said`` are the bytes of contents and notes in ``history``. ``folded`` counts the entries
+    one may be forgotten. ``reported_bytes`` are the bytes of contents and notes in ``history``. ``dropped_events``
+    counts the entries
     without room there. ``earlier`` are the versions before this record was made. ``address`` is the requester's, and
     ``requester_key`` the hash of its key. Times are seconds since the epoch.
     """
@@ -150,14 +153,14 @@ class Task(msgspec.Struct, frozen=True, gc=False):
     note: str | None = None
     answer: bytes | None = None
     history: tuple[Event, ...] = ()
-    said: int = 0
-    folded: int = 0
+    reported_bytes: int = 0
+    dropped_events: int = 0
     earlier: int = 0
     address: str | None = None
     requester_key: str | None = None
 
     @property
-    def home(self) -> str:
+    def partition_key(self) -> str:
         return self.mailbox
 
     @property
@@ -180,7 +183,7 @@ class Task(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def weight(self) -> int:
-        return len(self.body) + self.said + (0 if self.answer is None else len(self.answer))
+        return len(self.body) + self.reported_bytes + (0 if self.answer is None else len(self.answer))
 
     @property
     def footprint(self) -> int:
@@ -220,7 +223,7 @@ def merge_of(task_id: str) -> str:
     return "report:" + task_id
 
 
-def carried(d: Delivery) -> Task:
+def task_from_delivery(d: Delivery) -> Task:
     """Read a task from the delivery that is all there is of it. It is not stored so: its version is 0."""
     task = Task(
         d.id,
@@ -520,22 +523,22 @@ def _put_back(t: Task, now: float, by: str | None, note: str | None) -> Task:
 def _with_event(t: Task, event: Event) -> Task:
     """Add to the history. Where it grows too long the oldest reports are folded away, and then the oldest steps."""
     history = (*t.history, event)
-    said = t.said + _size(event)
-    if len(history) <= MAX_HISTORY and said <= MAX_HISTORY_BYTES:
-        return replace(t, history=history, said=said)
+    reported_bytes = t.reported_bytes + _size(event)
+    if len(history) <= MAX_HISTORY and reported_bytes <= MAX_HISTORY_BYTES:
+        return replace(t, history=history, reported_bytes=reported_bytes)
     kept: list[Event] = []
-    excess, folded = len(history) - MAX_HISTORY, t.folded
+    excess, dropped_events = len(history) - MAX_HISTORY, t.dropped_events
     for e in history:
         size = _size(e)
         report = e.status in (IN_PROGRESS, INPUT_REQUIRED) and e is not event
-        if report and (excess > 0 or (size and said > MAX_HISTORY_BYTES)):
-            excess, said, folded = excess - 1, said - size, folded + 1
+        if report and (excess > 0 or (size and reported_bytes > MAX_HISTORY_BYTES)):
+            excess, reported_bytes, dropped_events = excess - 1, reported_bytes - size, dropped_events + 1
         else:
             kept.append(e)
     if excess > 0:
-        said, folded = said - sum(map(_size, kept[:excess])), folded + excess
+        reported_bytes, dropped_events = reported_bytes - sum(map(_size, kept[:excess])), dropped_events + excess
         kept = kept[excess:]
-    return replace(t, history=tuple(kept), said=said, folded=folded)
+    return replace(t, history=tuple(kept), reported_bytes=reported_bytes, dropped_events=dropped_events)
 
 
 def _size(event: Event) -> int:

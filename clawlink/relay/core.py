@@ -72,18 +72,18 @@ class Core:
         self._watched: dict[str, list[Watch]] = {}  # who waits for news of a record, by its id
         self._background: set[asyncio.Task[Any]] = set()
 
-    async def commit(self, home: str, *changes: Put | Drop | Absent, quiet: bool = False) -> None:
+    async def commit(self, partition_key: str, *changes: Put | Drop | Absent, quiet: bool = False) -> None:
         """Commit to the store.
 
-        Wake all that wait at this home or for one of these records. Drop the cached listing in ``discover`` of the
-        agent with this home. ``quiet`` wakes nobody who waits at the home: nothing becomes due by it.
+        Wake all that wait at this partition or for one of these records. Drop the cached listing in ``discover`` of the
+        agent with this partition. ``quiet`` wakes nobody who waits at the partition: nothing becomes due by it.
 
         After a Conflict nothing has changed, so nobody is woken. The same holds for a disk without room, which raises
         StorageFull. After any other failure everyone is woken: nobody knows then whether the commit took effect.
         """
         changed = True
         try:
-            await self.store.commit(home, *changes)
+            await self.store.commit(partition_key, *changes)
         except Conflict:
             changed = False
             raise
@@ -96,24 +96,24 @@ class Core:
             ) from full
         finally:
             if changed:
-                self._tell(home, changes, quiet=quiet)
+                self._tell(partition_key, changes, quiet=quiet)
 
     async def commit_many(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
-        """Commit each home on its own, as ``commit`` does, and return a result for each."""
+        """Commit each partition on its own, as ``commit`` does, and return a result for each."""
         results: Sequence[Conflict | Failed | None] = ()
         try:
             results = await self.store.commit_many(batches)
         finally:
             for batch, result in zip_longest(batches, results):
                 if not isinstance(result, Conflict):
-                    self._tell(batch.home, batch.changes, quiet=False)
+                    self._tell(batch.partition_key, batch.changes, quiet=False)
         return results
 
-    def _tell(self, home: str, changes: Iterable[Put | Drop | Absent], *, quiet: bool) -> None:
-        if home in self.listed:
-            self.changed[home] = None
+    def _tell(self, partition_key: str, changes: Iterable[Put | Drop | Absent], *, quiet: bool) -> None:
+        if partition_key in self.listed:
+            self.changed[partition_key] = None
         if not quiet:
-            self.signals.publish(home)
+            self.signals.publish(partition_key)
         if not self._watched:
             return
         for change in changes:
@@ -126,7 +126,7 @@ class Core:
                         self.signals.publish(_watching(id))
 
     def relist(self, agent_id: str | None) -> None:
-        """Note that something changed for an agent at a home that is not its own."""
+        """Note that something changed for an agent at a partition that is not its own."""
         if agent_id in self.listed:
             self.changed[agent_id] = None
 

@@ -18,7 +18,7 @@ from clawlink.domain.file import SharedFile
 from clawlink.domain.pool import POOLS, Pool
 from clawlink.domain.record import SETTLED, Record
 from clawlink.domain.task import Task
-from clawlink.relay.agents.deregistration import Departures
+from clawlink.relay.agents.deregistration import Deregistration
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.files.read import FileReads
 from clawlink.relay.files.uploads import Uploads
@@ -28,7 +28,7 @@ from clawlink.relay.limits.memory import SETTLED_KINDS
 from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.mailbox.pools import Pools
 from clawlink.relay.retry_later import Aside, Troubles
-from clawlink.relay.tasks.lifecycle import Upkeep
+from clawlink.relay.tasks.lifecycle import TaskLifecycle
 from clawlink.relay.time_slices import Turns
 from clawlink.store.base import Conflict, Drop, Failed, Put
 
@@ -48,8 +48,8 @@ class Janitor:
         self,
         core: Core,
         mailbox: Mailbox,
-        upkeep: Upkeep,
-        departures: Departures,
+        lifecycle: TaskLifecycle,
+        deregistration: Deregistration,
         pools: Pools,
         files: Files,
         file_reads: FileReads,
@@ -57,8 +57,8 @@ class Janitor:
     ) -> None:
         self._core = core
         self._mailbox = mailbox
-        self._upkeep = upkeep
-        self._departures = departures
+        self._lifecycle = lifecycle
+        self._deregistration = deregistration
         self._pools = pools
         self._files = files
         self._file_reads = file_reads
@@ -148,23 +148,23 @@ class Janitor:
         if isinstance(record, SharedFile):
             return await self._files.look(id)
         if isinstance(record, Task):
-            return await self._upkeep.look(id)
+            return await self._lifecycle.look(id)
         if isinstance(record, Pool):
-            return await self._upkeep.give_back(id)
+            return await self._lifecycle.give_back(id)
         if isinstance(record, Delivery) and record.is_task:
-            return await self._upkeep.look(id) if not record.has_record else await self._upkeep.end(id)
+            return await self._lifecycle.look(id) if not record.has_record else await self._lifecycle.end(id)
         if isinstance(record, Delivery) and record.state is State.PENDING:
             return await self._mailbox.expire(id)
         lapse = self._lapses.get(kind)
         if lapse is not None and (left := lapse(record, core.clock())) is not None:
-            await core.commit(left.home, Put(left))
+            await core.commit(left.partition_key, Put(left))
         else:
             await self._drop(record)
         return True
 
     async def _drop(self, *records: Record) -> None:
-        """Forget records of one home."""
-        await self._core.commit(records[0].home, *map(Drop, records), quiet=True)
+        """Forget records of one partition."""
+        await self._core.commit(records[0].partition_key, *map(Drop, records), quiet=True)
 
     async def _evict(self) -> bool:
         """Forget the oldest settled records while there are too many, or too many bytes of them."""
@@ -177,13 +177,13 @@ class Janitor:
                 return True
             largest = max(usages, key=lambda kind: usages[kind].bytes if over_bytes > 0 else usages[kind].count)
             oldest = await self._oldest(largest, SETTLED, _SLICE if over_bytes > 0 else min(over_count, _SLICE))
-            homes: dict[str, list[Record]] = {}
+            partitions: dict[str, list[Record]] = {}
             for record in oldest:
                 if over_count <= 0 and over_bytes <= 0:
                     break
                 over_count, over_bytes = over_count - 1, over_bytes - record.weight
-                homes.setdefault(record.home, []).append(record)
-            dropped = await self._evict_from_homes(largest, homes.values())
+                partitions.setdefault(record.partition_key, []).append(record)
+            dropped = await self._evict_from_partitions(largest, partitions.values())
             core.stats.evicted += dropped
             if not dropped:
                 return False
@@ -194,13 +194,13 @@ class Janitor:
         found: Sequence[Record] = await self._core.store.first(kind, key, count + len(aside))
         return [record for record in found if record.id not in aside][:count]
 
-    async def _evict_from_homes(self, kind: type[Any], homes: Iterable[Sequence[Record]]) -> int:
-        """Forget records; return how many. A home that fails stops none behind it."""
+    async def _evict_from_partitions(self, kind: type[Any], partitions: Iterable[Sequence[Record]]) -> int:
+        """Forget records; return how many. A partition that fails stops none behind it."""
         dropped = 0
         turns = Turns()
-        for records in homes:
+        for records in partitions:
             try:
-                dropped += await self._evict_from_home(kind, records)
+                dropped += await self._evict_from_partition(kind, records)
             except Failed:
                 raise
             except Exception as failure:
@@ -210,7 +210,7 @@ class Janitor:
             await turns.next(len(records))
         return dropped
 
-    async def _evict_from_home(self, kind: type[Any], records: Sequence[Record]) -> int:
+    async def _evict_from_partition(self, kind: type[Any], records: Sequence[Record]) -> int:
         try:
             await self._drop(*records)  # as the index has them; the commit finds out if one has changed since
         except Conflict:
@@ -237,7 +237,7 @@ class Janitor:
         core = self._core
         mail = await core.store.load(agent.id)
         if agent_rules.forgettable(agent, core.clock(), core.limits, mail=mail.count):
-            await self._departures.forget(agent.id)
+            await self._deregistration.forget(agent.id)
 
     async def _look_at_pools(self) -> bool:
         """Look at pools for a while, and go on there at the next round."""
@@ -252,7 +252,7 @@ class Janitor:
 
     async def _look_at_pool(self, pool: Pool) -> None:
         if pool.left is not None:  # it leaves at this moment, or a failure has broken that off
-            await self._departures.finish(pool.left)
+            await self._deregistration.finish(pool.left)
             return
         due_at = await self._core.store.next_due_at(pool.id)
         if due_at is not None and due_at <= self._core.clock():
@@ -262,7 +262,7 @@ class Janitor:
                 await self._pools.drop_if_empty(pool)
 
     async def _end_readings(self) -> bool:
-        return await self._each("readings", self._file_reads.readings(), self._file_reads.end_if_over)
+        return await self._each("readings", self._file_reads.read_once(), self._file_reads.end_if_over)
 
     async def _look_at_uploads(self) -> bool:
         return await self._each("uploads", self._uploads.known(), self._uploads.look)
@@ -283,5 +283,5 @@ class Janitor:
                     break
                 going.append([record])
                 over, excess = over - 1, excess - record.weight
-            if not await self._evict_from_homes(Knowledge, going):
+            if not await self._evict_from_partitions(Knowledge, going):
                 return False

@@ -13,17 +13,17 @@ from clawlink.protocol import proof
 from clawlink.protocol.replies import Challenged, Info
 from clawlink.protocol.requests import Challenge
 from clawlink.relay.agents.agents import Agents
-from clawlink.relay.agents.deregistration import Departures
+from clawlink.relay.agents.deregistration import Deregistration
 from clawlink.relay.broadcasts.broadcasts import Broadcasts
 from clawlink.relay.core import Core
-from clawlink.relay.files.quota import Storage
+from clawlink.relay.files.quota import FileQuota
 from clawlink.relay.files.read import FileReads
 from clawlink.relay.files.uploads import Uploads
 from clawlink.relay.files.write import Files
 from clawlink.relay.janitor import Janitor
 from clawlink.relay.kinds import Kind
-from clawlink.relay.mailbox.acks import Settling
-from clawlink.relay.mailbox.admission import Arrivals
+from clawlink.relay.mailbox.acks import Acks
+from clawlink.relay.mailbox.admission import Admission
 from clawlink.relay.mailbox.claims import Claims
 from clawlink.relay.mailbox.consumer import Consumer
 from clawlink.relay.mailbox.handover import HandedOut
@@ -31,10 +31,10 @@ from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.mailbox.messages import Messages
 from clawlink.relay.mailbox.pools import Pools
 from clawlink.relay.sockets import Sockets
-from clawlink.relay.tasks.lifecycle import Upkeep
+from clawlink.relay.tasks.lifecycle import TaskLifecycle
 from clawlink.relay.tasks.report import Tasks
 from clawlink.relay.tasks.responses import Responses
-from clawlink.relay.tasks.submit import Delegations
+from clawlink.relay.tasks.submit import TaskSubmission
 from clawlink.relay.tasks.views import TaskViews
 from clawlink.relay.telemetry.activity_log import Happenings
 from clawlink.relay.telemetry.refusal_log import Complaints
@@ -64,27 +64,27 @@ class Relay:
         """``on_disk`` says that store and blobs keep what they have there: ``--max-data`` then limits both."""
         self.core = core = Core(store, signals, limits, clock, secret=secret, on_disk=on_disk)
         self.id = proof.relay_id(core.secret)
-        self.arrivals = arrivals = Arrivals(core)
+        self.admission = admission = Admission(core)
         pools = Pools(core)
         self.mailbox = Mailbox(core)
-        self.settling = Settling(core, pools)
-        self.agents = Agents(core, self.mailbox, arrivals, require_keys=require_agent_keys)
-        upkeep = Upkeep(core, self.agents, self.mailbox, pools)
-        self.claims = Claims(core, pools, self.settling, upkeep)
+        self.acks = Acks(core, pools)
+        self.agents = Agents(core, self.mailbox, admission, require_keys=require_agent_keys)
+        lifecycle = TaskLifecycle(core, self.agents, self.mailbox, pools)
+        self.claims = Claims(core, pools, self.acks, lifecycle)
         self.complaints = Complaints(clock)
-        self.storage = Storage(core, blobs or LocalBlobs(), self.complaints)
-        self.files = Files(core, self.agents, self.mailbox, self.storage, arrivals)
-        self.departures = Departures(core, self.agents, self.mailbox, upkeep, self.files)
-        self.delegations = Delegations(core, self.agents, self.mailbox, pools, arrivals)
-        self.tasks = Tasks(core, self.agents, self.mailbox, upkeep)
+        self.file_quota = FileQuota(core, blobs or LocalBlobs(), self.complaints)
+        self.files = Files(core, self.agents, self.mailbox, self.file_quota, admission)
+        self.deregistration = Deregistration(core, self.agents, self.mailbox, lifecycle, self.files)
+        self.submission = TaskSubmission(core, self.agents, self.mailbox, pools, admission)
+        self.tasks = Tasks(core, self.agents, self.mailbox, lifecycle)
         self.task_views = TaskViews(core, self.agents, pools)
-        self.messages = Messages(core, self.agents, self.mailbox, arrivals)
-        self.responses = Responses(core, self.agents, self.mailbox, arrivals, self.tasks, self.messages)
-        self.broadcasts = Broadcasts(core, self.mailbox, arrivals)
-        self.file_reads = FileReads(core, self.files, self.storage)
-        self.uploads = Uploads(core, self.files, self.storage)
+        self.messages = Messages(core, self.agents, self.mailbox, admission)
+        self.responses = Responses(core, self.agents, self.mailbox, admission, self.tasks, self.messages)
+        self.broadcasts = Broadcasts(core, self.mailbox, admission)
+        self.file_reads = FileReads(core, self.files, self.file_quota)
+        self.uploads = Uploads(core, self.files, self.file_quota)
         self.janitor = Janitor(
-            core, self.mailbox, upkeep, self.departures, pools, self.files, self.file_reads, self.uploads
+            core, self.mailbox, lifecycle, self.deregistration, pools, self.files, self.file_reads, self.uploads
         )
         self.limits = limits
         self.clock = clock
@@ -136,7 +136,7 @@ class Relay:
 
     def consumer(self, agent: Agent, *, lease: float, credit: int) -> Consumer:
         """Return what claims for an agent over one connection, at most ``credit`` messages unsettled at a time."""
-        return Consumer(self.core, self.claims, self.settling, agent, lease=lease, credit=credit)
+        return Consumer(self.core, self.claims, self.acks, agent, lease=lease, credit=credit)
 
     async def came_back(self, away: float) -> None:
         """Go on after so many seconds in which no relay was there for what the store has."""
@@ -148,7 +148,7 @@ class Relay:
 
     def handed_out(self, agent: Agent, taken: Sequence[Delivery], *, lease: float, until_read: bool) -> HandedOut:
         """Return what a poll hands out with its reply; without ``until_read`` its client settles it."""
-        return HandedOut(self.core, self.settling, agent.id, taken, lease=lease, until_read=until_read)
+        return HandedOut(self.core, self.acks, agent.id, taken, lease=lease, until_read=until_read)
 
     async def drain(self) -> None:
         """Take no new work, answer every waiting poll with nothing, and finish what has begun."""
@@ -163,7 +163,7 @@ class Relay:
     def close(self) -> None:
         """Forget all contents of files, also on the disk."""
         self.uploads.close()
-        self.storage.close()
+        self.file_quota.close()
 
     async def info(self, *, endpoints: dict[str, str]) -> Info:
         """Show this relay, its contents and its limits."""
@@ -191,7 +191,7 @@ class Relay:
             takeovers=self.stats.takeovers,
             rate_limited=self.stats.rate_limited,
             loops_stopped=self.stats.loops_stopped,
-            recent_stops=list(self.arrivals.stops),
+            recent_stops=list(self.admission.stops),
             limits={f.name: getattr(self.limits, f.name) for f in LIMIT_FIELDS} | self.limits_of_doors,
             uploads_under_way=uploads,
             upload_bytes=upload_bytes,

@@ -26,12 +26,12 @@ from clawlink.server.auth import Guard
 from clawlink.server.ceiling import ceiling_of, open_files
 from clawlink.server.connection import Server
 from clawlink.server.flow import Unread
-from clawlink.server.push import Push
 from clawlink.server.request import Handler
-from clawlink.server.router import Front
+from clawlink.server.router import Router
 from clawlink.server.routes import ALL
 from clawlink.server.sse import Events
 from clawlink.server.tickets import Tickets
+from clawlink.server.websocket import WebsocketEndpoint
 from clawlink.server.ws_connection import Websockets
 from clawlink.store.base import Signals, Store
 from clawlink.store.blobs import LocalBlobs
@@ -80,7 +80,7 @@ class App:
         )
         self._addresses = Addresses(network(trusted) for trusted in config.trust_proxies)
         self._websockets = Websockets(max_frame_bytes=config.limits.max_body_bytes)
-        self.push = Push(self.relay, self._websockets)
+        self.push = WebsocketEndpoint(self.relay, self._websockets)
         self._tickets = Tickets(time.monotonic)
         self.events = Events(self._tickets)
         self.doors = dict(self._opened(wall=clock or time.time))
@@ -103,7 +103,7 @@ class App:
                 self.relay.limits_of_doors |= {name: getattr(settings, name) for name in limits}
                 yield door.name, opened
 
-    def _front(self) -> Front:
+    def _front(self) -> Router:
         config = self._config
         guard = Guard(
             config.token,
@@ -118,7 +118,7 @@ class App:
         routes = [*served, *self.push.routes, *self.events.routes]
         for name, door in self.doors.items():
             routes += _untaken(name, door.routes(), routes)
-        return Front(self.relay, guard, routes)
+        return Router(self.relay, guard, routes)
 
     async def start(self, *, tls: ssl.SSLContext | None = None, close_seconds: float = 1.0) -> int:
         """Listen, and return the port. At the end, requests under way have ``close_seconds`` to finish."""

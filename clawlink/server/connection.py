@@ -24,7 +24,7 @@ from clawlink.server.handover import Handover, Handovers, has_come
 from clawlink.server.masks import Masked
 from clawlink.server.request import Request
 from clawlink.server.response import as_bytes, as_response, reply_failure
-from clawlink.server.router import Front
+from clawlink.server.router import Router
 
 # The longest key of a file, all of it percent-encoded, and the rest of its address.
 _MAX_LINE_BYTES = 3 * 4 * MAX_KEY_LENGTH + 1024
@@ -36,7 +36,7 @@ class Server(web.Server):
 
     def __init__(
         self,
-        front: Front,
+        front: Router,
         *,
         addresses: Addresses,
         names: Iterable[str],

@@ -30,9 +30,9 @@ async def acked(relay: Relay, agent_id: str, ask: requests.Ack) -> Receipted:
     """Settle the messages of an ack: by receipts, and by tasks, whose ids stand in place of receipts."""
     outcomes: list[Outcome] = []
     if ask.receipts is not None:
-        outcomes += await relay.settling.ack(agent_id, ask.receipts)
+        outcomes += await relay.acks.ack(agent_id, ask.receipts)
     if ask.tasks is not None:
-        outcomes += await relay.settling.ack_ends(agent_id, ask.tasks)
+        outcomes += await relay.acks.ack_ends(agent_id, ask.tasks)
     return receipted(outcomes, "acked")
 
 

@@ -29,7 +29,7 @@ async def render(relay: Relay, *, connections: int) -> str:
     metric("memory_bytes", "gauge", "Memory of all records and contents of files, about.", info.memory_bytes)
     metric("memory_limit_bytes", "gauge", "What --max-memory allows.", relay.limits.max_memory)
     metric("shared_files", "gauge", "Shared files.", info.shared_files)
-    metric("file_bytes", "gauge", "Bytes of files, versions and uploads under way included.", relay.storage.used)
+    metric("file_bytes", "gauge", "Bytes of files, versions and uploads under way included.", relay.file_quota.used)
     metric("uploads", "gauge", "Resumable uploads that are known.", relay.uploads.count)
     metric("upkeep_stuck", "gauge", "Records that upkeep could not settle, and tries again.", relay.janitor.stuck)
     metric("connections", "gauge", "Connections that are open at this moment.", connections)

@@ -28,7 +28,7 @@ _NOWHERE = "none"
 PREFLIGHT = Endpoint("preflight", "OPTIONS", "", "What a page in a browser may do.", None, open=True, empty=True)
 
 
-class Front:
+class Router:
     """Passes each request to its route. Addresses without parameters are found in a dict, the others by pattern."""
 
     def __init__(self, relay: Relay, guard: Guard, routes: Iterable[tuple[Endpoint, Handler]]) -> None:

@@ -49,7 +49,7 @@ async def _heartbeat(relay: Relay, agent: Agent, ask: requests.Heartbeat) -> rep
 def _delegate(
     relay: Relay, agent: Agent, ask: requests.Delegate, own: Own | None = None
 ) -> Awaitable[replies.Delegated]:
-    return relay.delegations.delegate(agent, ask, own)
+    return relay.submission.delegate(agent, ask, own)
 
 
 def _own(fields: Mapping[str, Any]) -> Own | None:
@@ -76,11 +76,11 @@ async def _ack(relay: Relay, agent: Agent, ask: requests.Ack) -> replies.Receipt
 
 
 async def _nack(relay: Relay, agent: Agent, ask: requests.Nack) -> replies.Receipted:
-    return receipted(await relay.settling.nack(agent.id, ask.receipts, ask.delay), "nacked")
+    return receipted(await relay.acks.nack(agent.id, ask.receipts, ask.delay), "nacked")
 
 
 async def _extend(relay: Relay, agent: Agent, ask: requests.Extend) -> replies.Receipted:
-    return receipted(await relay.settling.extend(agent.id, ask.receipts, ask.lease), "extended")
+    return receipted(await relay.acks.extend(agent.id, ask.receipts, ask.lease), "extended")
 
 
 async def _subscribe(relay: Relay, agent: Agent, ask: requests.Subscribe) -> replies.Subscribed:

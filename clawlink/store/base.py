@@ -9,10 +9,10 @@ are the truth.
 A store raises ``Conflict``, ``Failed`` and, for a mistake of its caller, ValueError; it turns the errors of its engine
 into ``Failed``. A cancelled read did nothing. A cancelled commit took effect wholly or not at all, and nobody knows
 which: the caller reads again, or repeats it and meets a ``Conflict``. It is decided when the call raises, so that the
-caller can undo it. For ``commit_many`` this is so of each home.
+caller can undo it. For ``commit_many`` this is so of each partition.
 
 A store keeps a record in the form that ``clawlink.store.records`` gives it, if it keeps it outside this process.
-Numbers to sort by, as a delivery's ``rank``, are below 2**53, so that a double holds them. A time may be infinite.
+Numbers to sort by, as a delivery's ``sort_key``, are below 2**53, so that a double holds them. A time may be infinite.
 """
 
 from __future__ import annotations
@@ -75,9 +75,9 @@ class Absent(Struct, frozen=True, gc=False):
 
 
 class Batch(Struct, frozen=True, gc=False):
-    """The changes of one home in a ``commit_many``."""
+    """The changes of one partition in a ``commit_many``."""
 
-    home: str
+    partition_key: str
     changes: tuple[Put | Drop | Absent, ...]
 
 
@@ -103,8 +103,9 @@ class Store(Protocol):
         """For how many seconds after a commit an index may be out of date; 0 if it never is."""
 
     @property
-    def homes_at_once(self) -> int:
-        """How many homes a caller may pass to ``commit_many`` at most. So many hold the event loop for under 5 ms."""
+    def partitions_at_once(self) -> int:
+        """How many partitions a caller may pass to ``commit_many`` at most. So many hold the event loop for under 5
+        ms."""
 
     async def get(self, kind: type[R], id: str) -> R | None:
         """Return the record as last committed."""
@@ -169,17 +170,19 @@ class Store(Protocol):
         Step over those with an id in ``but``: so a record that cannot be settled hides none of those behind it.
         """
 
-    async def commit(self, home: str, *changes: Put | Drop | Absent) -> None:
-        """Apply all changes or none; they name each record once, and what is to be absent would live at ``home``.
+    async def commit(self, partition_key: str, *changes: Put | Drop | Absent) -> None:
+        """Apply all changes or none; they name each record once, and what is to be absent would live at
+        ``partition_key``.
 
-        Raises Conflict; raises ValueError if a record lives outside ``home``.
+        Raises Conflict; raises ValueError if a record lives outside ``partition_key``.
         """
 
     async def commit_many(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
-        """Commit each home on its own: all of its changes or none. Return a result for each, in this order.
+        """Commit each partition on its own: all of its changes or none. Return a result for each, in this order.
 
         A result is None if the changes took effect; Conflict and Failed mean what they mean when ``commit`` raises
-        them. Each home comes once, and there are at most ``homes_at_once``. The commits may take effect at different
+        them. Each partition comes once, and there are at most ``partitions_at_once``. The commits may take effect at
+        different
         moments, or all in one transaction.
         """
 

@@ -16,7 +16,7 @@ from clawlink.domain.delivery import DEAD, PENDING, Delivery, by_dead
 from clawlink.store.base import Absent, Batch, Conflict, Drop, Failed, Page, Put, R, Usage
 from clawlink.store.tables import NOTHING, Shares, Table
 
-_rank = attrgetter("rank")
+_sort_key = attrgetter("sort_key")
 # A mailbox's heap keeps entries of leases that were settled before they lapsed; past this many it is cleaned.
 _STALE_ENTRIES = 64
 _CLEANED_AT_ONCE = 8
@@ -49,7 +49,7 @@ class MemoryStore:
     """A ``Store`` in memory."""
 
     index_lag = 0.0
-    homes_at_once = 32  # a fraction of a millisecond
+    partitions_at_once = 32  # a fraction of a millisecond
 
     def __init__(self) -> None:
         self._deliveries = Table()
@@ -202,20 +202,20 @@ class MemoryStore:
 
     # -- write -------------------------------------------------------------------------------------------------------
 
-    async def commit(self, home: str, *changes: Put | Drop | Absent) -> None:
-        self._commit(home, changes)
+    async def commit(self, partition_key: str, *changes: Put | Drop | Absent) -> None:
+        self._commit(partition_key, changes)
 
     async def commit_many(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
         results: list[Conflict | Failed | None] = []
         for batch in batches:
             try:
-                self._commit(batch.home, batch.changes)
+                self._commit(batch.partition_key, batch.changes)
                 results.append(None)
             except Conflict as conflict:
                 results.append(conflict.with_traceback(None))
         return results
 
-    def _commit(self, home: str, changes: tuple[Put | Drop | Absent, ...]) -> None:
+    def _commit(self, partition_key: str, changes: tuple[Put | Drop | Absent, ...]) -> None:
         accepted = []
         for change in changes:
             if isinstance(change, Absent):
@@ -226,17 +226,19 @@ class MemoryStore:
             id = record.id
             kind = self._kinds.get(type(record)) or self._kind(type(record))
             old = kind.records.get(id)
-            if record.home != home:
-                raise ValueError(f"{type(record).__name__} {id!r} lives at {record.home!r}, not at {home!r}")
+            if record.partition_key != partition_key:
+                raise ValueError(
+                    f"{type(record).__name__} {id!r} lives at {record.partition_key!r}, not at {partition_key!r}"
+                )
             new = record if type(change) is Put else None
             follows = record.version if new is None else record.version - 1
-            if follows if old is None else old.version != follows or old.home != home:
+            if follows if old is None else old.version != follows or old.partition_key != partition_key:
                 raise Conflict(type(record), id, f"is not at version {follows}")
             accepted.append((kind, id, old, new))
         for kind, id, old, new in accepted:
             self._memory += kind.apply(id, old, new)
             if kind is self._deliveries:
-                self._queue(home, old, new)
+                self._queue(partition_key, old, new)
 
     def _queue(self, mailbox: str, old: Delivery | None, new: Delivery | None) -> None:
         """Move a delivery within its mailbox, or in or out of it."""
@@ -302,11 +304,11 @@ class MemoryStore:
 
 def _insert(ready: list[Delivery], d: Delivery) -> None:
     """Put in a delivery that is due, at its place, unless it is there: an id stored anew may have been filed twice."""
-    if not ready or ready[-1].rank < d.rank:
+    if not ready or ready[-1].sort_key < d.sort_key:
         ready.append(d)
         return
-    at = bisect_left(ready, d.rank, key=_rank)
-    while at < len(ready) and ready[at].rank == d.rank:
+    at = bisect_left(ready, d.sort_key, key=_sort_key)
+    while at < len(ready) and ready[at].sort_key == d.sort_key:
         if ready[at] is d:
             return
         at += 1
@@ -315,13 +317,13 @@ def _insert(ready: list[Delivery], d: Delivery) -> None:
 
 def _remove(ready: list[Delivery], d: Delivery) -> None:
     """Take out a delivery that is due; one filed for later is not here, and its entry there just grows stale."""
-    if not ready or d.rank < ready[0].rank:
+    if not ready or d.sort_key < ready[0].sort_key:
         return
     if ready[0] is d:
         del ready[0]
         return
-    at = bisect_left(ready, d.rank, key=_rank)
-    while at < len(ready) and ready[at].rank == d.rank:
+    at = bisect_left(ready, d.sort_key, key=_sort_key)
+    while at < len(ready) and ready[at].sort_key == d.sort_key:
         if ready[at] is d:
             del ready[at]
             return

@@ -16,7 +16,7 @@ import clawlink
 from clawlink import errors
 from clawlink.client import endpoints
 from clawlink.client.aio import AsyncClient
-from clawlink.client.base_client import Shell
+from clawlink.client.base_client import BaseClient
 from clawlink.client.retry import Backoff
 from clawlink.client.sync import Client
 from clawlink.client.wait_steps import StillPending
@@ -70,9 +70,9 @@ def test_a_method_is_the_same_in_both(name: str) -> None:
 
 
 def test_both_are_made_with_the_same_arguments() -> None:
-    assert Client.__init__ is Shell.__init__ is AsyncClient.__init__
+    assert Client.__init__ is BaseClient.__init__ is AsyncClient.__init__
     with pytest.raises(NotImplementedError):
-        type("Neither", (Shell,), {})
+        type("Neither", (BaseClient,), {})
 
 
 def test_the_package_offers_it_and_is_quick_to_import() -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from clawlink import errors
 from clawlink.client import wait_steps
-from clawlink.client.base_client import Shell
+from clawlink.client.base_client import BaseClient
 from clawlink.client.sync import Client
 from clawlink.client.wait_steps import FINAL, StillPending, reached, settled
 from clawlink.domain.message import TaskDelegation
@@ -165,13 +165,13 @@ def test_a_relay_that_shuts_down_is_said_to_and_is_not_asked_without_pause(
 ) -> None:
     id = ann.delegate("bob", "count").message_id
     asked: list[str] = []
-    headers = Shell._headers
+    headers = BaseClient._headers
 
-    def counting(self: Shell, call: Any) -> dict[str, str]:
+    def counting(self: BaseClient, call: Any) -> dict[str, str]:
         asked.append(call.path)
         return headers(self, call)
 
-    monkeypatch.setattr(Shell, "_headers", counting)
+    monkeypatch.setattr(BaseClient, "_headers", counting)
     away: list[ClawLinkError | None] = []
     seen: list[str] = []
     done = beside(ann.wait_for, id, 2.5, lambda task: seen.append(task.status), on_away=away.append)

@@ -153,12 +153,12 @@ def test_an_agent_is_found_by_what_it_hears_of() -> None:
 
 
 def test_an_agent_lives_in_its_own_mailbox_and_ends_only_by_silence() -> None:
-    assert (MIA.home, MIA.weight, MIA.ends_at) == ("m1", 0, None)
+    assert (MIA.partition_key, MIA.weight, MIA.ends_at) == ("m1", 0, None)
 
 
 def test_a_hold_lives_at_its_name_and_is_found_by_it_alone() -> None:
     hold = NameHold(id="mia", version=1, agent_id="m1")
-    assert (hold.home, hold.index_keys, hold.weight, hold.ends_at) == ("name:mia", (), 0, None)
+    assert (hold.partition_key, hold.index_keys, hold.weight, hold.ends_at) == ("name:mia", (), 0, None)
 
 
 @each(

@@ -20,15 +20,15 @@ def test_a_broadcast_that_is_done_tells_how_many_had_no_room() -> None:
     assert (TOLD.done(0).refused, TOLD.done(2).refused, TOLD.done(2).version) == (0, 2, 2)
 
 
-def test_a_broadcast_is_its_own_home_and_weighs_what_it_keeps() -> None:
-    assert TOLD.home == "broadcast:b1"
+def test_a_broadcast_is_its_own_partition_and_weighs_what_it_keeps() -> None:
+    assert TOLD.partition_key == "broadcast:b1"
     assert TOLD.index_keys == ()  # it is not forgotten before its time while copies are missing
     assert TOLD.done(0).index_keys == (SETTLED,)
     assert TOLD.weight == len(b"news") + len("otto") + len("eve")
 
 
 def test_what_is_kept_lives_with_its_broadcast_so_that_both_are_stored_at_once() -> None:
-    assert KEPT.home == TOLD.home
+    assert KEPT.partition_key == TOLD.partition_key
 
 
 def test_what_is_kept_is_found_by_topic_author_and_every_tag_whatever_their_case() -> None:

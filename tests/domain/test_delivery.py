@@ -23,7 +23,7 @@ SETTLED_STATES = [State.ACKED, State.EXPIRED, State.DEAD]
 
 
 def fresh(merge: str | None = None) -> Delivery:
-    return Delivery("d1", 1, "mia", "otto", rules.rank(2, 7), b"hello", NOW, NOW, NOW + TTL, merge=merge)
+    return Delivery("d1", 1, "mia", "otto", rules.sort_key(2, 7), b"hello", NOW, NOW, NOW + TTL, merge=merge)
 
 
 def leased(d: Delivery | None = None, *, receipt: str = "r1", now: float = NOW, seconds: float = 30.0) -> Delivery:
@@ -243,7 +243,7 @@ def test_redrive_puts_a_dead_letter_back_at_its_old_place_with_all_its_attempts(
     dead = settled(State.DEAD)
     d = rules.redrive(dead, now=NOW + 100, ttl=TTL)
     assert (d.state, d.attempts, d.visible_at, d.ends_at) == (State.PENDING, 0, NOW + 100, NOW + 100 + TTL)
-    assert d.rank == dead.rank
+    assert d.sort_key == dead.sort_key
     assert d.settled_at is None
     assert rules.due(d, NOW + 100)
 
@@ -376,7 +376,7 @@ def test_a_task_that_is_taken_back_is_due_at_once_at_its_old_place(d: Delivery, 
     back = rules.take_back(d, now=NOW + 40, keep_receipt=keep_receipt)
     assert (back.state, back.visible_at, back.settled_at, back.holder) == (State.PENDING, NOW + 40, None, None)
     assert (back.receipt, back.has_record, back.attempts) == ("r1" if keep_receipt else None, True, 1)
-    assert (back.rank, back.version) == (d.rank, d.version + 1)
+    assert (back.sort_key, back.version) == (d.sort_key, d.version + 1)
     assert rules.due(back, NOW + 40)
 
 
@@ -412,7 +412,7 @@ def test_an_unread_notice_is_replaced_at_its_place() -> None:
     unread = fresh(merge="file:a")
     newer = rules.supersede(unread, b"news", now=NOW + 9, ttl=TTL)
     assert newer is not None
-    assert (newer.id, newer.rank, newer.body, newer.version) == (unread.id, unread.rank, b"news", 2)
+    assert (newer.id, newer.sort_key, newer.body, newer.version) == (unread.id, unread.sort_key, b"news", 2)
     assert newer.ends_at == NOW + 9 + TTL
     assert rules.due(newer, NOW + 9)
 
@@ -487,7 +487,7 @@ def test_a_mailbox_and_a_notice_cannot_be_named_so_that_two_keys_run_together() 
 
 
 def test_a_delivery_lives_in_its_mailbox_and_weighs_its_body() -> None:
-    assert (fresh().home, fresh().weight) == ("mia", 5)
+    assert (fresh().partition_key, fresh().weight) == ("mia", 5)
 
 
 def test_each_mailbox_has_a_copy_of_its_own_and_a_repeat_makes_the_same() -> None:
@@ -514,13 +514,13 @@ def test_the_later_urgent_message_goes_before_the_earlier_normal_one() -> None:
     far = (2**51 - 1, 2**51, 2**51 + 31, 2**60)
     for arrival in far:
         for level, lower in pairwise(levels):
-            assert rules.rank(level, arrival) < rules.rank(lower, 0), (level, arrival)
-        assert rules.rank(levels[-1], arrival) < 2**53, arrival
+            assert rules.sort_key(level, arrival) < rules.sort_key(lower, 0), (level, arrival)
+        assert rules.sort_key(levels[-1], arrival) < 2**53, arrival
 
 
 def test_within_one_priority_the_earlier_goes_first() -> None:
     for arrival in (1, 1_796_000_000_000_000, 2**51 - 2):  # the second is in 2026, the last in May 2041
-        assert rules.rank(2, arrival) < rules.rank(2, arrival + 1), arrival
+        assert rules.sort_key(2, arrival) < rules.sort_key(2, arrival + 1), arrival
 
 
 def test_a_later_bearer_of_an_id_neither_sent_nor_read_a_message() -> None:

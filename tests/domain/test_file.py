@@ -129,7 +129,7 @@ def test_a_present_file_is_listed_weighs_its_contents_and_never_ends() -> None:
 
 def test_a_file_and_the_memory_of_a_write_to_it_live_together() -> None:
     write = FileWrite(id="w1", version=1, file_key="a/b", revision=1, content=content(), ends_at=NOW)
-    assert write.home == FIRST.home
+    assert write.partition_key == FIRST.partition_key
     assert (write.index_keys, write.weight) == ((SETTLED,), 0)
 
 

@@ -54,7 +54,7 @@ def test_what_was_left_for_a_name_is_for_whoever_has_it_next(name: str, may: boo
 
 def test_what_was_left_for_a_name_stays_in_its_mailbox() -> None:
     pool = waiting_for("gone", "Mia")
-    assert (pool.id, pool.home) == ("gone", "gone")
+    assert (pool.id, pool.partition_key) == ("gone", "gone")
     assert not rules.is_pool(pool.id)
 
 
@@ -99,7 +99,7 @@ def test_a_pool_is_new_until_work_is_put_there() -> None:
 def test_a_pool_is_listed_weighs_nothing_and_never_ends_by_itself() -> None:
     pool = pool_for(["go"], [])
     assert POOLS in pool.index_keys
-    assert (pool.weight, pool.ends_at, pool.home) == (0, None, pool.id)
+    assert (pool.weight, pool.ends_at, pool.partition_key) == (0, None, pool.id)
 
 
 words = st.sampled_from(["Python", "go", "search", "SQL", "m1", "e1"])

@@ -527,7 +527,7 @@ def test_a_history_that_is_not_too_long_keeps_everything() -> None:
     t = claim(queued())
     for n in range(MAX_HISTORY - 1):
         t = report(t, now=NOW + n, note=str(n))
-    assert (len(t.history), t.folded) == (MAX_HISTORY, 0)
+    assert (len(t.history), t.dropped_events) == (MAX_HISTORY, 0)
 
 
 def test_of_too_many_reports_the_oldest_are_counted_only_and_steps_of_ownership_stay() -> None:
@@ -536,7 +536,7 @@ def test_of_too_many_reports_the_oldest_are_counted_only_and_steps_of_ownership_
     for n in range(3 * MAX_HISTORY):
         t = report(t, (IN_PROGRESS, INPUT_REQUIRED)[n % 2], by="eve", now=NOW + 50 + n, note=str(n))
     assert len(t.history) == MAX_HISTORY
-    assert t.folded + len(t.history) == 4 + 3 * MAX_HISTORY
+    assert t.dropped_events + len(t.history) == 4 + 3 * MAX_HISTORY
     assert steps_of(t) == [(DELIVERED, "mia"), (QUEUED, None), (DELIVERED, "eve")]
     assert t.history[-1].note == str(3 * MAX_HISTORY - 1)
     assert "lost" not in {event.note for event in t.history}
@@ -548,31 +548,39 @@ def test_of_reports_that_say_too_much_the_oldest_are_counted_only() -> None:
     for n in range(10):
         t = report(t, now=NOW + n, note=str(n), content=b"x" * big)
         t = report(t, now=NOW + n, note=f"{n} silent")
-    assert t.said == sum(len(event.content or b"") + len(event.note or "") for event in t.history) <= MAX_HISTORY_BYTES
+    assert (
+        t.reported_bytes
+        == sum(len(event.content or b"") + len(event.note or "") for event in t.history)
+        <= MAX_HISTORY_BYTES
+    )
     assert [event.note for event in t.history if event.content] == ["7", "8", "9"]
-    assert t.folded + len(t.history) == 21
+    assert t.dropped_events + len(t.history) == 21
 
 
 def test_one_report_that_says_more_than_all_may_is_kept_while_it_is_the_newest() -> None:
     t = report(claim(queued()), content=b"x")
     t = report(t, content=b"x" * (MAX_HISTORY_BYTES + 1))
-    assert (t.folded, t.said) == (1, MAX_HISTORY_BYTES + 1)
+    assert (t.dropped_events, t.reported_bytes) == (1, MAX_HISTORY_BYTES + 1)
     t = report(t, note="after")
-    assert (t.folded, t.said, [event.note for event in t.history]) == (2, len("after"), [None, "after"])
+    assert (t.dropped_events, t.reported_bytes, [event.note for event in t.history]) == (
+        2,
+        len("after"),
+        [None, "after"],
+    )
 
 
 def test_what_the_requester_answered_is_folded_like_a_report() -> None:
     t = claim(queued())
     for n in range(MAX_HISTORY):
         t = answer(report(t, INPUT_REQUIRED, now=NOW + n), now=NOW + n)
-    assert (len(t.history), t.folded) == (MAX_HISTORY, MAX_HISTORY + 1)
+    assert (len(t.history), t.dropped_events) == (MAX_HISTORY, MAX_HISTORY + 1)
 
 
 def test_of_steps_of_ownership_too_the_oldest_are_folded_once_there_is_nothing_else() -> None:
     t = queued(pooled=True)
     for n in range(MAX_HISTORY):
         t = lapse(claim(t, receipt=str(n), now=NOW + n), now=NOW + n)
-    assert (len(t.history), t.folded) == (MAX_HISTORY, MAX_HISTORY)
+    assert (len(t.history), t.dropped_events) == (MAX_HISTORY, MAX_HISTORY)
     assert (t.history[0].at, t.history[-1].at) == (NOW + MAX_HISTORY / 2, NOW + MAX_HISTORY - 1)
 
 
@@ -580,8 +588,8 @@ def test_notes_count_as_what_is_said() -> None:
     t = claim(queued())
     for n in range(MAX_HISTORY - 1):
         t = report(t, now=NOW + n, note="\U0001f600" * 1000)
-    assert t.weight - len(t.body) == t.said == sum(4 * len(event.note or "") for event in t.history)
-    assert t.said <= MAX_HISTORY_BYTES
+    assert t.weight - len(t.body) == t.reported_bytes == sum(4 * len(event.note or "") for event in t.history)
+    assert t.reported_bytes <= MAX_HISTORY_BYTES
 
 
 def test_a_task_that_another_of_the_name_has_is_found_by_the_mailbox_it_is_from() -> None:
@@ -620,9 +628,9 @@ def test_every_state_has_keys_of_its_own() -> None:
 
 
 def test_a_task_lives_in_the_mailbox_it_was_put_into_whoever_has_it() -> None:
-    assert (queued().home, queued().pooled) == ("mia", False)
+    assert (queued().partition_key, queued().pooled) == ("mia", False)
     t = claim(queued(pooled=True))
-    assert (t.home, t.pooled) == (POOL, True)
+    assert (t.partition_key, t.pooled) == (POOL, True)
 
 
 def test_a_task_weighs_what_was_asked_reported_and_answered() -> None:
@@ -655,39 +663,39 @@ def leased(d: Delivery, *, by: str = "mia", now: float = NOW) -> Delivery:
 @each("pooled", [True, False])
 @each("deadline", [None, NOW + 77])
 def test_a_delivery_nobody_claimed_is_a_queued_task(pooled: bool, deadline: float | None) -> None:
-    t = rules.carried(delivery(pooled=pooled, deadline=deadline))
+    t = rules.task_from_delivery(delivery(pooled=pooled, deadline=deadline))
     assert t == replace(queued(pooled=pooled, deadline=deadline), version=0, earlier=1)
 
 
 @each("pooled", [True, False])
 def test_a_leased_delivery_is_a_claimed_task(pooled: bool) -> None:
     d = leased(delivery(pooled=pooled), now=NOW + 5)
-    assert rules.carried(d) == replace(claim(queued(pooled=pooled), now=NOW + 5), version=0, earlier=2)
+    assert rules.task_from_delivery(d) == replace(claim(queued(pooled=pooled), now=NOW + 5), version=0, earlier=2)
 
 
 @each("pooled", [True, False])
 def test_a_delivery_that_was_acked_is_a_task_its_owner_keeps(pooled: bool) -> None:
     d = delivery_rules.ack_task(leased(delivery(pooled=pooled)), receipt="r1", now=NOW + 1, until=NOW + 1 + STALE)
     expected = ack(claim(queued(pooled=pooled)), now=NOW + 1, until=NOW + 1 + STALE)
-    assert rules.carried(d) == replace(expected, version=0, earlier=3)
+    assert rules.task_from_delivery(d) == replace(expected, version=0, earlier=3)
 
 
 def test_a_delivery_that_was_acked_for_good_is_a_task_held_for_ever() -> None:
     d = delivery_rules.ack_task(leased(delivery()), receipt="r1", now=NOW + 1, until=math.inf)
-    assert rules.carried(d) == replace(ack(claim(queued()), until=math.inf), version=0, earlier=3)
-    assert d.ends_at == rules.carried(d).ends_at == NOW + TTL
+    assert rules.task_from_delivery(d) == replace(ack(claim(queued()), until=math.inf), version=0, earlier=3)
+    assert d.ends_at == rules.task_from_delivery(d).ends_at == NOW + TTL
 
 
 @each("pooled", [True, False])
 def test_a_delivery_whose_lease_was_undone_is_a_queued_task_again(pooled: bool) -> None:
     d = delivery_rules.release(leased(delivery(pooled=pooled)), receipt="r1", now=NOW + 1)
-    assert rules.carried(d) == replace(queued(pooled=pooled), version=0, earlier=3)
+    assert rules.task_from_delivery(d) == replace(queued(pooled=pooled), version=0, earlier=3)
 
 
 def test_a_task_and_the_delivery_that_is_all_there_is_of_it_are_found_alike() -> None:
     for d in (delivery(), delivery(pooled=True), leased(delivery()), leased(delivery(pooled=True))):
-        assert set(d.index_keys) == set(rules.carried(d).index_keys)
-        assert d.ends_at == rules.carried(d).ends_at
+        assert set(d.index_keys) == set(rules.task_from_delivery(d).index_keys)
+        assert d.ends_at == rules.task_from_delivery(d).ends_at
 
 
 def test_a_later_bearer_of_an_id_is_no_party_of_a_task() -> None:
@@ -740,7 +748,7 @@ def test_a_later_bearer_of_an_id_is_no_party_of_a_task() -> None:
 def test_a_task_keeps_the_keys_of_its_parties() -> None:
     d = Delivery("t1", 1, POOL, "otto", 1, b"{}", NOW, NOW, NOW + TTL, is_task=True, sender_key="k1")
     d = delivery_rules.lease_task(d, by="mia", receipt="r", now=NOW, seconds=9, alone=True, key_hash="k2")
-    t = rules.carried(d)
+    t = rules.task_from_delivery(d)
     assert (t.requester_key, [e.key_hash for e in t.history]) == ("k1", ["k2"])
     late = rules.ack(replace(t, state=QUEUED, delivered_at=None), now=NOW + 1, until=NOW + 9)
     assert [e.key_hash for e in late.history] == ["k2", "k2"]

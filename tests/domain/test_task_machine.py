@@ -263,12 +263,14 @@ class TaskRules(RuleBasedStateMachine):
         t = self.task
         at = [event.at for event in t.history]
         assert at == sorted(at)
-        assert t.said == sum(len(event.content or b"") + len((event.note or "").encode()) for event in t.history)
+        assert t.reported_bytes == sum(
+            len(event.content or b"") + len((event.note or "").encode()) for event in t.history
+        )
         newest = t.history[-1] if t.history else None
-        assert t.said <= MAX_HISTORY_BYTES + len((newest and newest.content) or b"") + 4000
+        assert t.reported_bytes <= MAX_HISTORY_BYTES + len((newest and newest.content) or b"") + 4000
         said = sum(event.status in (*_OPEN_REPORTS, *ANSWERS) for event in t.history)
         ended_without = t.state is TaskState.FAILED and t.answer is None
-        assert said - ended_without + t.folded == self.reported
+        assert said - ended_without + t.dropped_events == self.reported
         ownership = len(t.history) - sum(event.status in _OPEN_REPORTS for event in t.history)
         assert len(t.history) <= max(MAX_HISTORY, ownership + 1) + self.claims
         state = TaskState.QUEUED
@@ -278,7 +280,7 @@ class TaskRules(RuleBasedStateMachine):
             same = event.status is state and state not in (TaskState.DELIVERED, *FINAL)
             assert same or event.status in TRANSITIONS[state], f"{state} to {event.status}"
             state = event.status
-        if not t.folded:
+        if not t.dropped_events:
             assert state is t.state
 
 

@@ -10,7 +10,7 @@ from clawlink.domain.limits import Limits
 from clawlink.domain.message import Message, TaskResponse, TaskUpdate, decode
 from clawlink.protocol import requests
 from clawlink.protocol.replies import BroadcastSent, TaskView
-from clawlink.relay.agents.deregistration import Departure
+from clawlink.relay.agents.deregistration import Deregistered
 from clawlink.relay.ids import receipt
 from clawlink.relay.relay import Relay
 from clawlink.store.base import Store
@@ -49,15 +49,15 @@ class Scene:
         """Return an agent as a request of its own finds it, which is a sign of life."""
         return await self.relay.agents.acting(id, self.keys.get(id), field="agent_id")
 
-    async def leave(self, id: str) -> Departure:
-        return await self.relay.departures.leave(await self.agent(id))
+    async def leave(self, id: str) -> Deregistered:
+        return await self.relay.deregistration.leave(await self.agent(id))
 
     # -- those who ask -----------------------------------------------------------------------------------------------
 
     async def delegate(self, sender: str = "req", **fields: Any) -> str:
         """Delegate a task and return its id."""
         ask = requests.Delegate(**{"from_agent": sender, "task": "sum", **fields})
-        return (await self.relay.delegations.delegate(await self.agent(sender), ask)).message_id
+        return (await self.relay.submission.delegate(await self.agent(sender), ask)).message_id
 
     async def send(self, sender: str, to: str, content: Any = "hello") -> str:
         """Send a message and return its id."""
@@ -105,7 +105,7 @@ class Scene:
         found: list[Message] = []
         while taken := await self.take(id):
             found += [decode(d.body) for d in taken]
-            await self.relay.settling.ack(id, [receipt_of(d) for d in taken])
+            await self.relay.acks.ack(id, [receipt_of(d) for d in taken])
         return found
 
     async def told(self) -> list[tuple[str, str, Any]]:

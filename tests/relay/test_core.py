@@ -48,12 +48,12 @@ class Counting(MemoryStore):
         self.dues += 1
         return await super().due(mailbox, now, limit)
 
-    async def commit(self, home: str, *changes: Any) -> None:
+    async def commit(self, partition_key: str, *changes: Any) -> None:
         if self.fails is not None:
             raise self.fails(Agent, "b", "as told") if self.fails is Conflict else self.fails("as told")
         self.commits += 1
         self.total_commits += 1
-        await super().commit(home, *changes)
+        await super().commit(partition_key, *changes)
 
     async def commit_many(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
         self.commits += len(batches)
@@ -71,13 +71,18 @@ def scene(store: Counting) -> Scene:
     return Scene(store=store)
 
 
-async def test_a_commit_of_many_homes_wakes_each_home_whose_records_may_have_changed() -> None:
+async def test_a_commit_of_many_partitions_wakes_each_partition_whose_records_may_have_changed() -> None:
     scene = Scene(store=FaultyStore(MemoryStore(), Random(3), conflicts=0.3, failures=0.3, lost=0.3))
     core = scene.relay.core
-    homes = [f"box{n}" for n in range(20)]
+    partitions = [f"box{n}" for n in range(20)]
     with ExitStack() as listening:
-        signals = [listening.enter_context(core.signals.listen(home)) for home in homes]
-        results = await core.commit_many([Batch(home, (Put(contract.delivery(home, home)),)) for home in homes])
+        signals = [listening.enter_context(core.signals.listen(partition_key)) for partition_key in partitions]
+        results = await core.commit_many(
+            [
+                Batch(partition_key, (Put(contract.delivery(partition_key, partition_key)),))
+                for partition_key in partitions
+            ]
+        )
     assert {type(result) for result in results} == {type(None), Conflict, Failed}
     assert [signal.given for signal in signals] == [not isinstance(result, Conflict) for result in results]
 
@@ -154,11 +159,11 @@ async def test_to_follow_a_broadcast_costs_the_same_for_an_ack_however_many_hear
         await turns()
         before = store.gets[Delivery]
         for id in ids[:40]:
-            await scene.relay.settling.ack(id, receipts[id])
+            await scene.relay.acks.ack(id, receipts[id])
             await turns(3)
         costs.append(store.gets[Delivery] - before)
         for id in ids[40:]:
-            await scene.relay.settling.ack(id, receipts[id])
+            await scene.relay.acks.ack(id, receipts[id])
         status = await asyncio.wait_for(waiting, 30)
         assert (status.recipients, status.counts) == (crowd, {"acked": crowd})
     assert costs[0] == costs[1] <= 3 * 40

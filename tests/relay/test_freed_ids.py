@@ -23,7 +23,7 @@ async def leaves(scene: Scene) -> None:
 
 
 async def is_forgotten(scene: Scene) -> None:
-    await scene.relay.departures.forget("ann")
+    await scene.relay.deregistration.forget("ann")
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ async def test_of_settled_messages_only_as_many_are_forgotten_as_there_are_too_m
     size = 0
     for _ in range(40):
         ids.append(await scene.send("req", "bob", "x" * 1000))
-        await scene.relay.settling.ack("bob", [receipt_of(d) for d in await scene.take("bob")])
+        await scene.relay.acks.ack("bob", [receipt_of(d) for d in await scene.take("bob")])
         await scene.let_pass(1)
         size = size or (await scene.store.usage(Delivery, SETTLED)).bytes
         assert await known(scene, ids) == ids[-(ROOM // size) :]

@@ -26,7 +26,7 @@ async def test_a_page_ends_before_the_record_that_passes_its_room() -> None:
     sizes = [10, 10, 10, 100, 10, 40, 10, 10]
     for number, size in enumerate(sizes):
         record = knowledge(number, size)
-        await store.commit(record.home, Put(record))
+        await store.commit(record.partition_key, Put(record))
     for newest in (False, True):
         pages, after = [], None
         while True:

@@ -133,7 +133,7 @@ class TaskLife(RuleBasedStateMachine):
             assert d is not None, "a task is lost"
             assert d.is_task
             assert not d.has_record, "the record of a task is lost"
-            task = rules.carried(d)
+            task = rules.task_from_delivery(d)
         return task
 
     # -- agents ------------------------------------------------------------------------------------------------------
@@ -168,7 +168,7 @@ class TaskLife(RuleBasedStateMachine):
     async def leaving(self, worker: str) -> None:
         agent = await self.store.get(Agent, worker)
         if agent is not None:
-            await self.relay.departures.leave(agent)
+            await self.relay.deregistration.leave(agent)
 
     def crash(self, worker: str) -> None:
         """Forget all that was held, without a word to the relay."""
@@ -210,7 +210,7 @@ class TaskLife(RuleBasedStateMachine):
         self.tasks[id] = ask
 
     async def delegating(self, ask: requests.Delegate) -> str:
-        return (await self.relay.delegations.delegate(await self.acting(REQUESTER), ask)).message_id
+        return (await self.relay.submission.delegate(await self.acting(REQUESTER), ask)).message_id
 
     def delegate_once_more(self, pick: int) -> None:
         """The reply got lost, so the request comes again."""
@@ -257,7 +257,7 @@ class TaskLife(RuleBasedStateMachine):
         agent = await self.acting(REQUESTER)
         while (taken := await self.relay.claims.claim(agent, limit=100, wait=0, lease=60)).deliveries:
             self.read += [decode(d.body) for d in taken.deliveries]
-            settled = await self.relay.settling.ack(
+            settled = await self.relay.acks.ack(
                 REQUESTER, [full_receipt(str(d.receipt), d.id) for d in taken.deliveries]
             )
             assert all(outcome.error is None for outcome in settled)
@@ -294,13 +294,13 @@ class TaskLife(RuleBasedStateMachine):
             assert d.attempts <= LIMITS.max_attempts
             held.append(Held(d.id, given))
         if others:
-            await self.relay.settling.ack(worker, others)
+            await self.relay.acks.ack(worker, others)
         receipts = [one.receipt for one in held]
         if receipts and after in ("ack", "settle"):
-            outcomes = await self.relay.settling.ack(worker, receipts, for_good=after == "settle")
+            outcomes = await self.relay.acks.ack(worker, receipts, for_good=after == "settle")
             assert all(outcome.error is None for outcome in outcomes)
         elif receipts and after == "undo":
-            await self.relay.settling.release(worker, receipts)
+            await self.relay.acks.release(worker, receipts)
         self.receipts += [(worker, one) for one in held]
         if after not in ("undo", "crash"):
             self.handed[worker] += held
@@ -321,21 +321,21 @@ class TaskLife(RuleBasedStateMachine):
 
     @rule(pick=some, old=seldom)
     def ack(self, pick: int, old: bool) -> None:
-        self.settle(pick, old, lambda worker, receipts: self.relay.settling.ack(worker, receipts))
+        self.settle(pick, old, lambda worker, receipts: self.relay.acks.ack(worker, receipts))
 
     @rule(pick=some, old=seldom, delay=st.sampled_from([0.0, 3.0, 50.0]))
     def nack(self, pick: int, old: bool, delay: float) -> None:
-        self.settle(pick, old, lambda worker, receipts: self.relay.settling.nack(worker, receipts, delay))
+        self.settle(pick, old, lambda worker, receipts: self.relay.acks.nack(worker, receipts, delay))
 
     @rule(pick=some, old=seldom, seconds=st.sampled_from([5.0, 70.0]))
     def extend(self, pick: int, old: bool, seconds: float) -> None:
-        self.settle(pick, old, lambda worker, receipts: self.relay.settling.extend(worker, receipts, seconds))
+        self.settle(pick, old, lambda worker, receipts: self.relay.acks.extend(worker, receipts, seconds))
 
     def undo(self, pick: int) -> None:
         """The relay finds out late that nobody has read its reply."""
         found = self.any_held(pick, old=False)
         if found is not None:
-            self.run(self.relay.settling.release(found[0], [found[1].receipt]))
+            self.run(self.relay.acks.release(found[0], [found[1].receipt]))
 
     def settle(self, pick: int, old: bool, way: Callable[[str, list[str]], Coroutine[Any, Any, list[Outcome]]]) -> None:
         found = self.any_held(pick, old)
@@ -343,7 +343,7 @@ class TaskLife(RuleBasedStateMachine):
             return
         worker, held = found
 
-        async def settling() -> None:
+        async def acks() -> None:
             try:
                 await self.acting(worker)
             except UnknownAgent:
@@ -354,7 +354,7 @@ class TaskLife(RuleBasedStateMachine):
             if not current or before.assignee != worker:
                 assert isinstance(outcome.error, LeaseLost), "a receipt that is not the present claim's did something"
 
-        self.run(settling())
+        self.run(acks())
 
     @rule(
         pick=some,
@@ -494,7 +494,7 @@ class TaskLife(RuleBasedStateMachine):
 
     def check_history(self, task: Task) -> None:
         """Every step is in the table, and they lead to where the task is."""
-        assert task.folded == 0
+        assert task.dropped_events == 0
         state = TaskState.QUEUED
         owner: str | None = None
         for n, event in enumerate(task.history):
@@ -699,7 +699,8 @@ class ContendedTaskLife(TaskLife):
         return FaultyStore(store, Random(1), conflicts=0.1, delays=0.3)
 
     def may_be_too_late(self, task: Task) -> bool:
-        # The answer and the end meet at two homes, so on such a store the answer may be there when the end is stored.
+        # The answer and the end meet at two partitions, so on such a store the answer may be there when the end is
+        # stored.
         return task.state in (TaskState.CANCELLED, TaskState.EXPIRED)
 
     @rule(
@@ -742,11 +743,11 @@ class ContendedTaskLife(TaskLife):
                 )
                 await self.responding(Report(worker, ask), alone=False)
             elif what == "ack":
-                await self.relay.settling.ack(worker, [receipt])
+                await self.relay.acks.ack(worker, [receipt])
             elif what == "nack":
-                await self.relay.settling.nack(worker, [receipt], 0)
+                await self.relay.acks.nack(worker, [receipt], 0)
             elif what == "undo":
-                await self.relay.settling.release(worker, [receipt])
+                await self.relay.acks.release(worker, [receipt])
 
 
 def _done(worker: str, id: str, receipt: str | None) -> requests.Respond:

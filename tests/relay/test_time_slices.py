@@ -75,9 +75,9 @@ class Touched(MemoryStore):
         self.touched += len(keys)
         return await super().first_of(kind, keys)
 
-    async def commit(self, home: str, *changes: Put | Drop | Absent) -> None:
+    async def commit(self, partition_key: str, *changes: Put | Drop | Absent) -> None:
         self.touched += len(changes)
-        await super().commit(home, *changes)
+        await super().commit(partition_key, *changes)
 
     async def commit_many(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
         self.touched += sum(len(batch.changes) for batch in batches)
@@ -113,7 +113,7 @@ async def tasks_of_a_silent_worker(scene: Scene) -> None:
         await scene.delegate(to_agent="w", task=f"task {n}")
     taken = await scene.take("w")
     assert len(taken) == MANY
-    await scene.relay.settling.ack("w", [receipt_of(d) for d in taken])
+    await scene.relay.acks.ack("w", [receipt_of(d) for d in taken])
 
 
 async def dead_letters(scene: Scene) -> None:
@@ -135,7 +135,7 @@ async def test_no_step_of_upkeep_touches_more_than_a_slice_between_two_turns_of_
 
     for n in range(2 * MANY):
         k = Knowledge(f"k{n}", 1, "a", b"x", "t", (), scene.now, scene.now + 60)
-        await store.commit(k.home, Put(k))
+        await store.commit(k.partition_key, Put(k))
     scene.now += 61
     pieces["broadcasts end"] = await most_in_one_piece(store, sweep())
 

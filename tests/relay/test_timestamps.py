@@ -86,7 +86,7 @@ async def test_a_clock_that_is_set_moves_no_lease_no_deadline_and_no_presence() 
         machine.let_pass(2)
         (again,) = [d for d in await scene.take("bob") if d.is_task]
         assert (again.id, again.attempts) == (held.id, 2), step
-        await relay.settling.ack("bob", [receipt_of(again)])
+        await relay.acks.ack("bob", [receipt_of(again)])
         machine.let_pass(_HOUR)
         await relay.janitor.sweep()
         assert (await scene.status(task), await scene.status(waiting)) == ("expired", "expired"), step

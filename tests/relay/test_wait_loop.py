@@ -50,7 +50,7 @@ async def waits(scene: Scene) -> dict[str, Wait]:
 
     async def settle() -> None:
         for id, deliveries in copies.items():
-            await relay.settling.ack(id, [receipt_of(d) for d in deliveries])
+            await relay.acks.ack(id, [receipt_of(d) for d in deliveries])
 
     def claim(agent: Any) -> Callable[[float], Awaitable[Any]]:
         return lambda wait: relay.claims.claim(agent, limit=1, wait=wait, lease=20)

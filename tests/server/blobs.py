@@ -107,7 +107,7 @@ def refused(told: Told, status: int, code: str, field: str | None = None) -> Any
 
 def used(relay: Running) -> int:
     """Return how many bytes all contents together take."""
-    return relay.app.relay.storage.used
+    return relay.app.relay.file_quota.used
 
 
 async def settles_at(relay: Running, size: int) -> None:

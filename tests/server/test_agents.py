@@ -467,7 +467,7 @@ async def test_a_long_list_of_agents_holds_others_for_no_long_piece(serve: Serve
             registered_at=0.0,
             last_heartbeat=relay.app.relay.clock(),
         )
-        await relay.app.relay.core.store.commit(agent.home, Put(agent))
+        await relay.app.relay.core.store.commit(agent.partition_key, Put(agent))
     turns = 0
 
     async def count() -> None:

@@ -790,7 +790,7 @@ async def test_a_body_that_breaks_off_leaves_nothing(pair: Running, dial: Dial, 
         getattr(connection, how)()
         await settles_at(pair, 5)
     assert (await content(pair, "k"), await versions(pair, "k")) == (b"whole", [1])
-    assert pair.app.relay.storage.free == pair.app.relay.limits.max_files_bytes - 5
+    assert pair.app.relay.file_quota.free == pair.app.relay.limits.max_files_bytes - 5
 
 
 async def test_a_body_that_stands_still_is_given_up(pair: Running, dial: Dial, monkeypatch: pytest.MonkeyPatch) -> None:

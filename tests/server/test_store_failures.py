@@ -225,8 +225,8 @@ class Unplugged(FaultyStore):
 async def test_a_broken_connection_of_the_store_is_not_taken_for_a_client_that_hung_up(
     serve: Serve, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    for module in ("push", "events"):
-        name = {"push": "_RETRY_SECONDS", "events": "_RETRY_MILLISECONDS"}[module]
+    for module in ("websocket", "sse"):
+        name = {"websocket": "_RETRY_SECONDS", "sse": "_RETRY_MILLISECONDS"}[module]
         monkeypatch.setattr(f"clawlink.server.{module}.{name}", 0.01)
     store = Unplugged(MemoryStore(), Random(1))
     relay = await serve(store=store)

@@ -345,7 +345,7 @@ async def test_text_that_is_no_utf_8_ends_its_connection(pair: Running) -> None:
 @pytest.fixture
 def nowhere_local(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have peers on this machine treated as those on others, with which frames may be compressed."""
-    monkeypatch.setattr("clawlink.server.push.LOOPBACK_HOSTS", ())
+    monkeypatch.setattr("clawlink.server.websocket.LOOPBACK_HOSTS", ())
 
 
 @pytest.mark.usefixtures("nowhere_local")
@@ -405,7 +405,7 @@ async def test_one_that_asks_without_end_leaves_others_their_turn(
         handled += 1
         return read_frame(text, agent_id)
 
-    monkeypatch.setattr("clawlink.server.push.read_frame", counted)
+    monkeypatch.setattr("clawlink.server.websocket.read_frame", counted)
     async with wire(pair, "b") as peer:
         flood = packed(TEXT, '{"type":"ping"}') * 12_000 + packed(TEXT, '{"type":"ping","id":"last"}')
         sending = asyncio.create_task(peer.connection.send(flood))

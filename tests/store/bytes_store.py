@@ -18,10 +18,10 @@ class BytesStore(MemoryStore):
         super().__init__()
         self.bytes: dict[tuple[type[Any], str], bytes] = {}
 
-    def _commit(self, home: str, changes: tuple[Put | Drop | Absent, ...]) -> None:
+    def _commit(self, partition_key: str, changes: tuple[Put | Drop | Absent, ...]) -> None:
         encoded = [c if isinstance(c, Absent) else records.encode(c.record) for c in changes]
         super()._commit(
-            home,
+            partition_key,
             tuple(
                 type(change)(records.decode(data)) if isinstance(data, bytes) else change  # type: ignore[call-arg]
                 for change, data in zip(changes, encoded, strict=True)

@@ -1,6 +1,6 @@
 """A process that holds a store and commits without end: ``python -m tests.store.committing DATABASE RUN``.
 
-It prints a line for each commit that was answered. Each commit moves a message and a task of one home together.
+It prints a line for each commit that was answered. Each commit moves a message and a task of one partition together.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ WRITERS = 8
 async def commit(store: SqliteStore, run: str, writer: int) -> None:
     """Commit one pair after the other, each four times."""
     for n in range(1_000_000):
-        id, home = f"{run}-{writer}-{n}", f"box{writer}"
-        message = Delivery(id, 1, home, "otto", n, b"body", 1e6, 1e6, 2e6, merge=f"m{n}")
-        work = Task(id, 1, home, "otto", home, b"ask", 1e6, 2e6)
+        id, partition_key = f"{run}-{writer}-{n}", f"box{writer}"
+        message = Delivery(id, 1, partition_key, "otto", n, b"body", 1e6, 1e6, 2e6, merge=f"m{n}")
+        work = Task(id, 1, partition_key, "otto", partition_key, b"ask", 1e6, 2e6)
         for version in range(1, 5):
-            await store.commit(home, Put(message), Put(work))
+            await store.commit(partition_key, Put(message), Put(work))
             print(id, version, flush=True)
             message = replace(message, version=version + 1, body=b"x" * version)
             work = replace(work, version=version + 1, note="n" * version)

@@ -42,8 +42,8 @@ def delivery(
     merge: str | None = None,
 ) -> Delivery:
     """Return a new delivery stored at ``NOW``; ``delay`` is for one that is stored to wait."""
-    rank = rules.rank(level, arrival)
-    return Delivery(id, 1, mailbox, "otto", rank, body, NOW, NOW + delay, NOW + TTL, merge=merge)
+    sort_key = rules.sort_key(level, arrival)
+    return Delivery(id, 1, mailbox, "otto", sort_key, body, NOW, NOW + delay, NOW + TTL, merge=merge)
 
 
 def task(id: str, assignee: str = "mia", *, body: bytes = b"ask") -> Task:
@@ -121,13 +121,13 @@ def newer(record: Any, **fields: Any) -> Any:
 async def put(store: Store, *records: Record) -> None:
     """Commit each record by itself."""
     for record in records:
-        await store.commit(record.home, Put(record))
+        await store.commit(record.partition_key, Put(record))
 
 
 async def drop(store: Store, *records: Record) -> None:
     """Drop each record by itself."""
     for record in records:
-        await store.commit(record.home, Drop(record))
+        await store.commit(record.partition_key, Drop(record))
 
 
 async def walk(store: Store, kind: type[R], key: str, limit: int, *, newest: bool = False) -> list[str]:
@@ -245,13 +245,13 @@ class TruthContract:
             await drop(store, delivery("d"))
 
     @pytest.mark.parametrize("version", [1, 2])
-    async def test_an_id_that_exists_at_another_home_cannot_be_put(self, store: Store, version: int) -> None:
+    async def test_an_id_that_exists_at_another_partition_cannot_be_put(self, store: Store, version: int) -> None:
         await put(store, delivery("d", "mia"))
         with pytest.raises(Conflict):
             await put(store, replace(delivery("d", "eve"), version=version))
         assert await store.get(Delivery, "d") == delivery("d", "mia")
 
-    async def test_an_id_that_exists_at_another_home_cannot_be_dropped_from_here(self, store: Store) -> None:
+    async def test_an_id_that_exists_at_another_partition_cannot_be_dropped_from_here(self, store: Store) -> None:
         await put(store, delivery("d", "mia"))
         with pytest.raises(Conflict):
             await drop(store, delivery("d", "eve"))
@@ -308,7 +308,7 @@ class TruthContract:
                 assert (conflict.kind, conflict.id) == (kind, id), change
                 assert id in str(conflict), change
 
-    async def test_of_many_homes_each_commits_all_or_nothing_on_its_own(self, store: Store) -> None:
+    async def test_of_many_partitions_each_commits_all_or_nothing_on_its_own(self, store: Store) -> None:
         await put(store, delivery("old", "b"), task("gone", "c"), task("there", "e"))
         results = await store.commit_many(
             [
@@ -330,13 +330,15 @@ class TruthContract:
         assert await store.get_many(Delivery, []) == []
         assert await store.commit_many([]) == []
 
-    async def test_many_homes_at_once_are_as_many_commits(self, store: Store) -> None:
-        homes = [f"box{n}" for n in range(store.homes_at_once)]
-        batches = [Batch(home, (Put(delivery(f"d-{home}", home)),)) for home in homes]
-        assert await store.commit_many(batches) == [None] * len(homes)
+    async def test_many_partitions_at_once_are_as_many_commits(self, store: Store) -> None:
+        partitions = [f"box{n}" for n in range(store.partitions_at_once)]
+        batches = [
+            Batch(partition_key, (Put(delivery(f"d-{partition_key}", partition_key)),)) for partition_key in partitions
+        ]
+        assert await store.commit_many(batches) == [None] * len(partitions)
         again = await store.commit_many(batches)
         assert [result and (result.kind, result.id) for result in again if isinstance(result, Conflict)] == [
-            (Delivery, f"d-{home}") for home in homes
+            (Delivery, f"d-{partition_key}") for partition_key in partitions
         ]
 
     async def test_what_must_be_absent_and_is_changes_nothing_itself(self, store: Store) -> None:
@@ -383,7 +385,7 @@ class TruthContract:
 
     @pytest.mark.parametrize("at", range(2))
     @pytest.mark.parametrize("stray", [Put(delivery("stray", "eve")), Drop(delivery("eves", "eve")), Put(file("mia"))])
-    async def test_a_commit_that_spans_two_homes_is_a_mistake_and_changes_nothing(
+    async def test_a_commit_that_spans_two_partitions_is_a_mistake_and_changes_nothing(
         self, store: Store, stray: Put | Drop, at: int
     ) -> None:
         await put(store, delivery("eves", "eve"))
@@ -654,10 +656,10 @@ class IndexContract:
 
     async def test_a_task_that_gets_a_record_moves_from_one_list_to_the_other_at_once(self, store: Store) -> None:
         held = fetch(asked("t"))
-        carried = task_rules.carried(held)
+        task_from_delivery = task_rules.task_from_delivery(held)
         await put(store, asked("t"), held)
         beside = rules.beside_record(held, NOW + 60, expires_at=NOW + TTL)
-        await store.commit("mia", Put(beside), Put(report(carried, TaskState.IN_PROGRESS)))
+        await store.commit("mia", Put(beside), Put(report(task_from_delivery, TaskState.IN_PROGRESS)))
         key = by_requester("otto", TaskState.IN_PROGRESS)
         assert (await walk(store, Task, key, 10), await walk(store, Delivery, by_owner("mia"), 10)) == (["t"], [])
         assert await walk(store, Task, by_owner("mia"), 10) == ["t"]

@@ -14,7 +14,7 @@ run behind this one too. It wraps any store and injects, each with its own proba
                 ``load``, ``total``, ``usage_from``, ``load_from``, ``memory``, ``ending``; the same arguments but for
                 ``now``) as it would have at an earlier moment, no more than ``index_lag`` seconds ago.
 
-``commit_many`` has each of these faults at each home, and lets others in between two homes.
+``commit_many`` has each of these faults at each partition, and lets others in between two partitions.
 
 ``get`` and ``commit`` are always true. A stale answer is one of the last ``memory`` true answers to that question, and
 at most ``age`` operations of the whole store old. Of ``memory`` answers in a row to one question at least one is true.
@@ -80,8 +80,8 @@ class FaultyStore:
         return _LAG_SECONDS if self.stale else self.inner.index_lag
 
     @property
-    def homes_at_once(self) -> int:
-        return self.inner.homes_at_once
+    def partitions_at_once(self) -> int:
+        return self.inner.partitions_at_once
 
     # -- always true -------------------------------------------------------------------------------------------------
 
@@ -94,13 +94,13 @@ class FaultyStore:
     async def get_many(self, kind: type[R], ids: Sequence[str]) -> Sequence[R | None]:
         return [await self.get(kind, id) for id in ids]
 
-    async def commit(self, home: str, *changes: Put | Drop | Absent) -> None:
+    async def commit(self, partition_key: str, *changes: Put | Drop | Absent) -> None:
         await self._pause()
         if self._strikes("conflicts", self.conflicts):
             raise Conflict(*_named(changes), "is in an injected conflict: nothing has changed")
         if self._strikes("failures", self.failures):
             raise Failed("injected: the commit did not take effect")
-        await self.inner.commit(home, *changes)
+        await self.inner.commit(partition_key, *changes)
         if self._strikes("lost", self.lost):
             raise Failed("injected: the commit took effect")
         await self._pause()
@@ -109,7 +109,7 @@ class FaultyStore:
         results: list[Conflict | Failed | None] = []
         for batch in batches:
             try:
-                await self.commit(batch.home, *batch.changes)
+                await self.commit(batch.partition_key, *batch.changes)
                 results.append(None)
             except (Conflict, Failed) as fault:
                 results.append(fault)

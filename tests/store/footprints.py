@@ -47,10 +47,12 @@ def text(n: int, length: int, character: str = "x") -> str:
 
 def delivery(n: int, *, is_task: bool = False, merge: str | None = None) -> Delivery:
     now = at(n)
-    rank = rules.rank(2, n + 10**15)
+    sort_key = rules.sort_key(2, n + 10**15)
     ends_at = float(int(now) + 86_400)
     box = BOXES[n % 100]
-    return Delivery(f"{n:024x}", 1, box, BOXES[0], rank, bytes(250), now, now, ends_at, merge=merge, is_task=is_task)
+    return Delivery(
+        f"{n:024x}", 1, box, BOXES[0], sort_key, bytes(250), now, now, ends_at, merge=merge, is_task=is_task
+    )
 
 
 def acked(n: int) -> Iterator[Record]:
@@ -65,7 +67,7 @@ def task(n: int) -> Iterator[Record]:
     now = at(n) + 1
     leased = rules.lease_task(new, by=new.mailbox, receipt=f"{n:022d}", now=now, seconds=60.0 + n / 7, alone=True)
     yield from (new, leased)
-    reported = task_rules.carried(leased)
+    reported = task_rules.task_from_delivery(leased)
     for report in range(20):
         reported = task_rules.respond(
             reported,
@@ -190,7 +192,7 @@ def measure(make: Callable[[int], Iterable[Record]]) -> float:
     before = resident()
     for n in range(_MOST):
         for record in make(n):
-            run(store.commit(record.home, Put(record)))
+            run(store.commit(record.partition_key, Put(record)))
             if isinstance(record, Agent):
                 listings[record.id] = msgspec.json.encode(card(record, Presence.ONLINE))
         if n % 100 == 0 and resident() - before > _MOST_BYTES:

@@ -142,7 +142,7 @@ async def test_what_must_be_absent_is_looked_for_in_the_truth_and_not_in_an_inde
         await store.commit("mia", Absent(Task, "t"))
 
 
-async def test_of_many_homes_each_has_faults_of_its_own_and_the_result_is_true() -> None:
+async def test_of_many_partitions_each_has_faults_of_its_own_and_the_result_is_true() -> None:
     store = faulty(conflicts=0.3, failures=0.3, lost=0.3)
     ids = [f"d{n}" for n in range(60)]
     results = await store.commit_many([Batch("box" + id, (Put(delivery(id, "box" + id)),)) for id in ids])

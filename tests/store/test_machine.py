@@ -84,7 +84,7 @@ class Model:
         return [d for d in self.records.values() if d.mailbox == mailbox and d.state in states]
 
     def due(self, mailbox: str, now: float) -> list[Delivery]:
-        return sorted((d for d in self.of(mailbox, State.PENDING) if d.visible_at <= now), key=lambda d: d.rank)
+        return sorted((d for d in self.of(mailbox, State.PENDING) if d.visible_at <= now), key=lambda d: d.sort_key)
 
     def load(self, mailbox: str) -> Usage:
         return usage(self.of(mailbox, State.PENDING, State.DEAD))
@@ -139,11 +139,11 @@ class Mailboxes(RuleBasedStateMachine):
 
     def commit(self, *changes: Put | Drop) -> None:
         """Commit to both."""
-        home = changes[0].record.home
+        partition_key = changes[0].record.partition_key
         if self.made % 2:
-            run(self.store.commit(home, *changes))
+            run(self.store.commit(partition_key, *changes))
         else:
-            assert run(self.store.commit_many([Batch(home, changes)])) == [None]
+            assert run(self.store.commit_many([Batch(partition_key, changes)])) == [None]
         for change in changes:
             old = self.model.records.get(change.record.id)
             if old is not None:
@@ -160,10 +160,12 @@ class Mailboxes(RuleBasedStateMachine):
 
     def new(self, id: str, mailbox: str, level: int, body: bytes, delay: float, merge: str | None) -> Delivery:
         self.made += 1
-        rank = rules.rank(level, self.made)
+        sort_key = rules.sort_key(level, self.made)
         now = self.now
         sender, address = SENDERS[self.made % len(SENDERS)]
-        return Delivery(id, 1, mailbox, sender, rank, body, now, now + delay, now + TTL, merge=merge, address=address)
+        return Delivery(
+            id, 1, mailbox, sender, sort_key, body, now, now + delay, now + TTL, merge=merge, address=address
+        )
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
@@ -181,7 +183,7 @@ class Mailboxes(RuleBasedStateMachine):
             self.commit(Put(made))
             return
         with pytest.raises(Conflict):
-            run(self.store.commit(made.home, Put(made)))
+            run(self.store.commit(made.partition_key, Put(made)))
 
     @rule(pick=some, body=st.binary(max_size=6))
     def supersede(self, pick: int, body: bytes) -> None:
@@ -306,9 +308,9 @@ class Mailboxes(RuleBasedStateMachine):
         changes: list[Drop | Absent] = [absent, drop] if first else [drop, absent]
         if id in self.model.records:
             with pytest.raises(Conflict):
-                run(self.store.commit(other.home, *changes))
+                run(self.store.commit(other.partition_key, *changes))
             return
-        run(self.store.commit(other.home, *changes))
+        run(self.store.commit(other.partition_key, *changes))
         self.past.append(other)
         self.model.apply(drop)
 

@@ -147,7 +147,7 @@ async def test_leases_that_lapse_by_the_thousand_are_all_found_some_at_a_time() 
     while len(found) < many:
         seen = await store.due("mia", NOW + 6, many)
         assert len(seen) - len(found) <= 600, "so many in one piece"
-        assert [d.rank for d in seen] == sorted(d.rank for d in seen)
+        assert [d.sort_key for d in seen] == sorted(d.sort_key for d in seen)
         assert store._mailboxes["mia"].ready
         found.update(d.id for d in seen)
         looks += 1

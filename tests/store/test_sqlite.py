@@ -126,7 +126,7 @@ async def test_a_value_that_no_column_takes_harms_no_commit_beside_it(tmp_path: 
     store = SqliteStore(tmp_path / "clawlink.db")
     results = await asyncio.gather(
         store.commit("mia", Put(delivery("d"))),
-        store.commit("mia", Put(replace(delivery("e"), rank=2**63))),
+        store.commit("mia", Put(replace(delivery("e"), sort_key=2**63))),
         store.commit("mia", Put(delivery("f"))),
         return_exceptions=True,
     )

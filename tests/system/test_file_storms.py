@@ -139,8 +139,8 @@ async def test_files_that_come_and_go_at_once_leave_the_room_as_it_was(serve: Se
     for n in range(4):
         await blobs.ask(relay, "DELETE", f"/blobs/k{n}", ClawLink_Agent="a")
     await settles_at(relay, 0)
-    assert relay.app.relay.storage._blobs._held == {}  # type: ignore[attr-defined]
-    assert relay.app.relay.storage._replaced == set()
+    assert relay.app.relay.file_quota._blobs._held == {}  # type: ignore[attr-defined]
+    assert relay.app.relay.file_quota._replaced == set()
 
 
 # -- slow ones ---------------------------------------------------------------------------------------------------------

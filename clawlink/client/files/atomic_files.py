@@ -43,7 +43,7 @@ class Sink(Protocol):
         """Leave nothing behind, unless it was kept."""
 
 
-class Landing:
+class AtomicFile:
     """A file that is written beside its place. ``keep`` puts it there whole.
 
     A link's target is written, not the link. A path that is no plain file, such as a device or a pipe, is written

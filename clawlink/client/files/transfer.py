@@ -21,11 +21,11 @@ from typing import Any, NamedTuple, TypeVar
 from clawlink.client import endpoints
 from clawlink.client.endpoints import Call, Identity, number_of_seconds, repeat_key
 from clawlink.client.files import file_endpoints
-from clawlink.client.files.atomic_files import Flow, Landing, Measure, Sink, Source, too_large
+from clawlink.client.files.atomic_files import AtomicFile, Flow, Measure, Sink, Source, too_large
 from clawlink.client.files.file_endpoints import OCTETS, Blob, FileFacts, Terms, UploadState, no_readers
 from clawlink.client.files.safe_paths import safe_name
 from clawlink.client.retry import Backoff
-from clawlink.client.wait_steps import Ask, Do, Rest, Said, Step, Trouble
+from clawlink.client.wait_steps import ConnectionState, Event, RunBlocking, Send, Sleep, Step
 from clawlink.domain.limits import KIB, MIB, READ_HOLD_SECONDS
 from clawlink.domain.message import Attachment
 from clawlink.errors import (
@@ -124,7 +124,7 @@ class Patience:
         self._reached = True
         failed, self._failed = self._failed, 0
         if failed > 1:
-            yield Said(self._file_key, Trouble(None))
+            yield Event(self._file_key, ConnectionState(None))
 
     def bear(self, error: ClawLinkError, *others: type[ClawLinkError]) -> Steps[None]:
         """Rest until the next try. Raises the error if waiting cannot mend it, or the patience is over.
@@ -141,17 +141,17 @@ class Patience:
             raise error
         self._failed += 1
         if self._failed == 2:
-            yield Said(self._file_key, Trouble(error))
+            yield Event(self._file_key, ConnectionState(error))
         as_away = error if error.retryable else RelayUnreachable("", retry_after=error.retry_after)
         pause = _AWAY.pause(as_away, attempt=self._failed, repeatable=True, random=random.random())
-        yield Rest(min(pause or 0.0, self._until - now))
+        yield Sleep(min(pause or 0.0, self._until - now))
 
 
 def _ask(call: Call[T], patience: Patience, *others: type[ClawLinkError]) -> Steps[T]:
     """Send a call that may be repeated, again and again if need be, and return its answer."""
     while True:
         try:
-            answer: T = yield Ask(call, _ENDLESS)
+            answer: T = yield Send(call, _ENDLESS)
         except ClawLinkError as error:
             yield from patience.bear(error, *others)
         else:
@@ -171,29 +171,29 @@ def upload(
     key: str | None = None,
     patience: float = PATIENCE_SECONDS,
 ) -> Steps[None]:
-    """Write a shared file from a path or a file object. Its last ``Said`` is the ``FileSaved``."""
-    opened: Source = yield Do(lambda: Source(source))
+    """Write a shared file from a path or a file object. Its last ``Event`` is the ``FileSaved``."""
+    opened: Source = yield RunBlocking(lambda: Source(source))
     try:
         saved = yield from _upload(me, file_key, opened, terms, key, Patience(file_key, patience))
     finally:
         opened.close()
-    yield Said(file_key, saved)
+    yield Event(file_key, saved)
 
 
 def _upload(
     me: Identity, file_key: str, source: Source, terms: Terms, key: str | None, patience: Patience
 ) -> Steps[FileSaved]:
-    first: bytes = yield Do(lambda: source.read(SMALL_BYTES + 1))
+    first: bytes = yield RunBlocking(lambda: source.read(SMALL_BYTES + 1))
     terms = _with_kinds(terms, source, file_key, first)
     if terms.readers is not None:
         yield from _require_readers(me, patience)
     if len(first) > SMALL_BYTES:
         return (yield from _Sending(me, file_key, source, terms, key, patience).all(first))
-    yield Said(file_key, Moved(0, len(first)))
+    yield Event(file_key, Moved(0, len(first)))
     call = file_endpoints.put_blob(me, file_key, first, **terms._asdict(), key=key)
     saved = yield from _ask(call, patience)
     yield from patience.renew()
-    yield Said(file_key, Moved(len(first), len(first)))
+    yield Event(file_key, Moved(len(first), len(first)))
     return saved
 
 
@@ -230,14 +230,14 @@ def _is_text(first: bytes) -> bool:
 
 
 def attach(me: Identity, path: Any, name: str | None = None, *, everyone: bool = False) -> Steps[None]:
-    """Share a file under a key that follows from its content. Its last ``Said`` is the ``Attachment``.
+    """Share a file under a key that follows from its content. Its last ``Event`` is the ``Attachment``.
 
     A content that is there already under that key is not sent again. Unless it is for everyone, the key is this agent's
     own, because another agent cannot see the file, and must not meet its key.
     """
-    source: Source = yield Do(lambda: _rewindable(path))
+    source: Source = yield RunBlocking(lambda: _rewindable(path))
     try:
-        measure: Measure = yield Do(source.measure)
+        measure: Measure = yield RunBlocking(source.measure)
         called = safe_name(name or source.name or "file")
         own = measure.sha256 if everyone else hashlib.sha256(f"{me.require()} {measure.sha256}".encode()).hexdigest()
         file_key = f"{ATTACHED}/{own[:16]}/{called}"
@@ -248,12 +248,12 @@ def attach(me: Identity, path: Any, name: str | None = None, *, everyone: bool =
                 raise
             # Another agent has taken the key, or it has another content.
             file_key = f"{ATTACHED}/{secrets.token_hex(8)}/{called}"
-            yield Do(lambda: source.seek(0))
+            yield RunBlocking(lambda: source.seek(0))
             version = yield from _attach(me, file_key, source, measure, everyone)
     finally:
         source.close()
     attachment = Attachment(file_key=file_key, version=version, size=measure.size, sha256=measure.sha256, name=called)
-    yield Said(file_key, attachment)
+    yield Event(file_key, attachment)
 
 
 def _attach(me: Identity, file_key: str, source: Source, measure: Measure, everyone: bool) -> Steps[int]:
@@ -318,11 +318,11 @@ class _Sending:
         if self._source.again:
             # Known beforehand, it cannot happen that a file that changes while it is read is written as a mixture.
             most = yield from self._most_bytes()
-            measure = yield Do(lambda: self._source.measure(most=most))
+            measure = yield RunBlocking(lambda: self._source.measure(most=most))
             self._size, self._sha256 = measure
         else:
             self._held = first
-            yield Do(lambda: self._digest.update(first))
+            yield RunBlocking(lambda: self._digest.update(first))
         restarts = 0
         while True:
             state = yield from self._begin()
@@ -383,14 +383,14 @@ class _Sending:
         return (yield from _ask(file_endpoints.upload_offset(self._me, state.upload_id), self._patience))
 
     def _pieces_from(self, state: UploadState) -> Steps[UploadState]:
-        yield Said(self._file_key, Moved(state.offset, self._size))
+        yield Event(self._file_key, Moved(state.offset, self._size))
         while state.version is None:
             offset = state.offset
             piece, length = yield from self._next(offset)
-            call = yield Do(partial(self._part, state.upload_id, piece, offset, length))
+            call = yield RunBlocking(partial(self._part, state.upload_id, piece, offset, length))
             began = time.monotonic()
             try:
-                state = yield Ask(call, _ENDLESS)
+                state = yield Send(call, _ENDLESS)
             except ClawLinkError as error:
                 self._pieces.failed()
                 yield from self._patience.bear(error, OffsetConflict, ChecksumMismatch)
@@ -402,7 +402,7 @@ class _Sending:
                     break
             if state.offset > offset:
                 yield from self._patience.renew()
-            yield Said(self._file_key, Moved(state.offset, self._size))
+            yield Event(self._file_key, Moved(state.offset, self._size))
         return state
 
     def _part(self, upload_id: str, piece: bytes, offset: int, length: int | None) -> Call[UploadState]:
@@ -413,7 +413,7 @@ class _Sending:
         if self._held_at <= offset <= self._held_at + len(self._held):
             self._held = self._held[offset - self._held_at :]
         elif self._source.again:
-            yield Do(lambda: self._source.seek(offset))
+            yield RunBlocking(lambda: self._source.seek(offset))
             self._held, self._ended = b"", False
         else:
             raise ClawLinkError(
@@ -423,7 +423,7 @@ class _Sending:
         self._held_at = offset
         lacking = self._pieces.size - len(self._held)
         if lacking > 0 and not self._ended:
-            self._held += yield Do(lambda: self._read(lacking))
+            self._held += yield RunBlocking(lambda: self._read(lacking))
         piece = self._held[: self._pieces.size]
         end = offset + len(piece)
         last = self._ended and len(piece) == len(self._held)
@@ -443,7 +443,7 @@ class _Sending:
     def _give_up(self, state: UploadState) -> Steps[None]:
         """Let the relay forget the upload, if it can be reached; else the relay does so by itself later."""
         try:
-            yield Ask(file_endpoints.end_upload(self._me, state.upload_id), _LAST_WORDS_SECONDS)
+            yield Send(file_endpoints.end_upload(self._me, state.upload_id), _LAST_WORDS_SECONDS)
         except ClawLinkError:
             return
 
@@ -460,7 +460,7 @@ def download(
     sha256: str | None = None,
     patience: float = PATIENCE_SECONDS,
 ) -> Steps[None]:
-    """Read a shared file into a sink. Its last ``Said`` is the ``FileFacts``.
+    """Read a shared file into a sink. Its last ``Event`` is the ``FileFacts``.
 
     A download finishes the version with which it began. It begins again with the newest only if that version is no
     longer kept. It keeps nothing without the relay's SHA-256 of the whole, and reads nothing if that differs from
@@ -469,7 +469,7 @@ def download(
     fetching = _Fetching(me, file_key, sink, version, sha256, Patience(file_key, patience))
     try:
         facts = yield from fetching.all()
-        yield Do(sink.keep)
+        yield RunBlocking(sink.keep)
     except OSError as error:
         if not fetching.burns:
             raise
@@ -484,14 +484,14 @@ def download(
         sink.drop()
     if fetching.burns:
         with contextlib.suppress(ClawLinkError):  # it was read to its end, so it is gone before long without that
-            yield Ask(file_endpoints.confirm_read(me, file_key), _LAST_WORDS_SECONDS)
-    yield Said(file_key, facts)
+            yield Send(file_endpoints.confirm_read(me, file_key), _LAST_WORDS_SECONDS)
+    yield Event(file_key, facts)
 
 
 def sink(target: Any) -> Sink:
     """Return a sink for a path or a file object. A ``Sink`` stays unchanged."""
     if isinstance(target, str | os.PathLike):
-        return Landing(target)
+        return AtomicFile(target)
     if isinstance(target, Sink):
         return target
     if not callable(getattr(target, "write", None)):
@@ -530,7 +530,7 @@ class _Fetching:
         while self._done < facts.size or not self._read:
             began = time.monotonic()
             try:
-                blob: Blob = yield Ask(self._call(facts), _ENDLESS)
+                blob: Blob = yield Send(self._call(facts), _ENDLESS)
                 if blob.facts.sha256 != facts.sha256:
                     raise VersionConflict(
                         f"version {facts.version} of {self._file_key!r} has become another content while it was read; "
@@ -570,7 +570,7 @@ class _Fetching:
                 current=facts.sha256,
             )
         self.burns = facts.burn_after_read and self._me.agent_id is not None
-        yield Said(self._file_key, Moved(0, facts.size))
+        yield Event(self._file_key, Moved(0, facts.size))
         return facts
 
     def _call(self, facts: FileFacts) -> Call[Blob]:
@@ -584,10 +584,10 @@ class _Fetching:
         content = blob.content[self._done - blob.start :] if blob.start <= self._done else b""
         if not content and self._done < blob.facts.size:
             raise NotARelay("the answer is not that of a ClawLink relay: it is not the part that was asked for")
-        yield Do(lambda: self._keep(content))
+        yield RunBlocking(lambda: self._keep(content))
         self._read = True
         self._done += len(content)
-        yield Said(self._file_key, Moved(self._done, blob.facts.size))
+        yield Event(self._file_key, Moved(self._done, blob.facts.size))
 
     def _keep(self, content: bytes) -> None:
         self._sink.write(content)
@@ -596,7 +596,7 @@ class _Fetching:
     def _start_again(self) -> Steps[FileFacts]:
         """Forget the bytes so far, because their version is no longer kept."""
         self._restarts += 1
-        again = self._restarts <= _MOST_RESTARTS and (not self._read or (yield Do(self._sink.restart)))
+        again = self._restarts <= _MOST_RESTARTS and (not self._read or (yield RunBlocking(self._sink.restart)))
         if not again:
             raise VersionConflict(
                 f"{self._file_key!r} was written again and again while it was read, and the version that was begun is "

@@ -99,7 +99,7 @@ class Question:
         self.stored = False
 
 
-class Matters:
+class PendingReplies:
     """The open waits: for results of delegations, and for answers to questions. They live in the link's own loop.
 
     Both come as messages. Where there is no room for messages because all handlers wait, they are asked for.

@@ -11,13 +11,13 @@ from typing import Any
 
 from clawlink.client import endpoints
 from clawlink.client.endpoints import Claimed, Identity
-from clawlink.client.link.delegation import Matters
+from clawlink.client.link.delegation import PendingReplies
 from clawlink.client.link.handlers import Handlers
-from clawlink.client.link.in_flight import Held, Report, not_json, sentence_of
+from clawlink.client.link.in_flight import InFlight, Report, not_json, sentence_of
 from clawlink.client.link.outbox import LinkEnded, Outbox
 from clawlink.client.link.runner import Outcome, Run, Runner
 from clawlink.client.link.task import Received, Task
-from clawlink.client.link.transport import Line
+from clawlink.client.link.transport import Transport
 from clawlink.domain.backoff import backoff
 from clawlink.domain.message import (
     KnowledgeBroadcast,
@@ -53,7 +53,7 @@ _MOST_RETRY_SECONDS = 60.0
 _NOT_OURS = (LeaseLost, NotAllowed, WrongState, NotFound)
 
 
-class Work:
+class Dispatcher:
     """The handling of messages, in the link's own loop; ``report`` and ``ask`` may be called from any thread."""
 
     def __init__(
@@ -62,21 +62,21 @@ class Work:
         handlers: Handlers,
         runner: Runner,
         outbox: Outbox,
-        matters: Matters,
+        pending_replies: PendingReplies,
         *,
         concurrency: int,
         handler_timeout: float | None,
         send: Callable[..., Any],
     ) -> None:
-        self.held: dict[str, Held] = {}
+        self.in_flight: dict[str, InFlight] = {}
         self.freed = asyncio.Event()
-        self.line: Line | None = None
+        self.transport: Transport | None = None
         self.draining = False
         self._me = me
         self._handlers = handlers
         self._runner = runner
         self._outbox = outbox
-        self._matters = matters
+        self._pending_replies = pending_replies
         self._concurrency = concurrency
         self._slots = asyncio.Semaphore(concurrency)
         self._handler_timeout = handler_timeout
@@ -89,43 +89,43 @@ class Work:
     @property
     def room(self) -> int:
         """How many more messages can be handled now."""
-        return 0 if self.draining else self._concurrency - len(self.held)
+        return 0 if self.draining else self._concurrency - len(self.in_flight)
 
     @property
     def running(self) -> int:
         """How many handlers are under way, or their results are."""
-        return sum(held.run is not None for held in self.held.values())
+        return sum(in_flight.run is not None for in_flight in self.in_flight.values())
 
     # -- incoming messages ---------------------------------------------------------------------------------------------
 
-    def take(self, claimed: Claimed, line: Line) -> None:
+    def take(self, claimed: Claimed, transport: Transport) -> None:
         """Handle a message, unless it was handled already or is being handled."""
         id, message = claimed.message_id, claimed.message
-        if id in self.held:
-            self.held[id].renew(claimed, line)
+        if id in self.in_flight:
+            self.in_flight[id].renew(claimed, transport)
         elif id in self._handled:
             self._begin(self._ack(claimed.receipt))
         elif isinstance(message, TaskDelegation | PlainMessage | KnowledgeBroadcast) and self._handlers.wants(message):
-            held = self.held[id] = Held(claimed, line)
-            self._begin(self._handle(held))
+            in_flight = self.in_flight[id] = InFlight(claimed, transport)
+            self._begin(self._handle(in_flight))
         else:
-            self._note(claimed, line)
+            self._note(claimed, transport)
 
-    def _note(self, claimed: Claimed, line: Line) -> None:
+    def _note(self, claimed: Claimed, transport: Transport) -> None:
         """Take a message without a handler."""
         message = claimed.message
         if isinstance(message, TaskDelegation):
             _log.warning("a task from %r is rejected: there is no handler for tasks", message.from_name)
             sentence = f"{self._handlers.name!r} takes no tasks: it has no handler for them"
-            held = self.held[claimed.message_id] = Held(claimed, line)
-            self._begin(self._answer(held, "rejected", sentence))
+            in_flight = self.in_flight[claimed.message_id] = InFlight(claimed, transport)
+            self._begin(self._answer(in_flight, "rejected", sentence))
             return
         if isinstance(message, TaskResponse | TaskUpdate):
-            self._matters.hear(message)
+            self._pending_replies.hear(message)
             if isinstance(message, TaskUpdate) and message.status in ("cancelled", "expired", "returned"):
                 self.lose(message.task_id)
         elif isinstance(message, TaskAnswer):
-            self._matters.answer(message)
+            self._pending_replies.answer(message)
         elif isinstance(message, PlainMessage):
             _log.warning("a message from %r is dropped: there is no handler for messages", message.from_name)
         self._done(claimed.message_id)
@@ -133,40 +133,40 @@ class Work:
 
     def lose(self, task_id: str) -> None:
         """Note that a task is no longer this agent's."""
-        if task_id in self.held:
-            self.held[task_id].lose()
+        if task_id in self.in_flight:
+            self.in_flight[task_id].lose()
 
     # -- handlers ------------------------------------------------------------------------------------------------------
 
-    async def _handle(self, held: Held) -> None:
+    async def _handle(self, in_flight: InFlight) -> None:
         async with self._slots:
             if self.draining:
                 return  # not begun: it goes back when the connection ends
-            if held.lost:
-                self._forget(held)
+            if in_flight.lost:
+                self._forget(in_flight)
                 return
-            message = held.claimed.message
+            message = in_flight.claimed.message
             if isinstance(message, TaskDelegation):
                 outcome = await self._call(
-                    held, self._handlers.task, Task(message, held, self), task_id=message.message_id
+                    in_flight, self._handlers.task, Task(message, in_flight, self), task_id=message.message_id
                 )
-                await self._answer(held, *self._verdict(held, outcome))
+                await self._answer(in_flight, *self._verdict(in_flight, outcome))
             elif isinstance(message, PlainMessage):
-                outcome = await self._call(held, self._handlers.message, Received(message, self._send))
-                await self._settle(held, outcome)
+                outcome = await self._call(in_flight, self._handlers.message, Received(message, self._send))
+                await self._settle(in_flight, outcome)
             elif isinstance(message, KnowledgeBroadcast):
                 for handler in self._handlers.for_topic(message.topic):
-                    outcome = await self._call(held, handler, message)
-                await self._settle(held, Outcome(stopped=outcome.stopped))
-            if len(self._hung) > _MOST_HUNG and held.run is not None:
-                await asyncio.wrap_future(held.run.outcome)
+                    outcome = await self._call(in_flight, handler, message)
+                await self._settle(in_flight, Outcome(stopped=outcome.stopped))
+            if len(self._hung) > _MOST_HUNG and in_flight.run is not None:
+                await asyncio.wrap_future(in_flight.run.outcome)
 
-    async def _call(self, held: Held, handler: Any, argument: Any, *, task_id: str | None = None) -> Outcome:
-        run = held.run = self._runner.start(handler, argument, task_id=task_id)
+    async def _call(self, in_flight: InFlight, handler: Any, argument: Any, *, task_id: str | None = None) -> Outcome:
+        run = in_flight.run = self._runner.start(handler, argument, task_id=task_id)
         ended = asyncio.wrap_future(run.outcome)
         await asyncio.wait([ended], timeout=self._handler_timeout)
         if not ended.done():
-            held.timed_out = True
+            in_flight.timed_out = True
             run.cancel()
             self._hung.add(run)
             run.outcome.add_done_callback(lambda _: self._hung.discard(run))
@@ -178,153 +178,157 @@ class Work:
             _log.error("the handler failed: %r", argument, exc_info=outcome.error)
         return outcome
 
-    def _verdict(self, held: Held, outcome: Outcome) -> tuple[str | None, Any]:
+    def _verdict(self, in_flight: InFlight, outcome: Outcome) -> tuple[str | None, Any]:
         """Return the final state of a task and its result; None if this agent may not decide it."""
-        if outcome.stopped or held.lost:
+        if outcome.stopped or in_flight.lost:
             return None, None
         if outcome.error is not None:
             return "failed", sentence_of(outcome.error)
-        why = not_json(self._response(held, status="completed", result=outcome.result))
+        why = not_json(self._response(in_flight, status="completed", result=outcome.result))
         if why is not None:
-            _log.error("the result of task %s is not JSON: %s", held.id, why)
+            _log.error("the result of task %s is not JSON: %s", in_flight.id, why)
             return "failed", f"the result of the handler is not JSON ({type(outcome.result).__name__}): {why}"
         return "completed", outcome.result
 
-    async def _answer(self, held: Held, status: str | None, result: Any) -> None:
+    async def _answer(self, in_flight: InFlight, status: str | None, result: Any) -> None:
         """Give the final answer to a task, if there is one."""
         if status is not None:
-            report = self._response(held, status=status, result=result)
+            report = self._response(in_flight, status=status, result=result)
             try:
-                await self._deliver(held, report, self._outbox.put_own(report.call))
+                await self._deliver(in_flight, report, self._outbox.put_own(report.call))
             except _NOT_OURS as error:
-                _log.warning("the result of task %s came too late: %s", held.id, error)
-                self._forget(held)
-                held.end(None, f"the result came too late: {error}")
+                _log.warning("the result of task %s came too late: %s", in_flight.id, error)
+                self._forget(in_flight)
+                in_flight.end(None, f"the result came too late: {error}")
                 return
             except LinkEnded as error:
-                _log.warning("the result of task %s was not delivered: %s", held.id, error)
-                held.end(None, f"the result was not delivered: {error}")
+                _log.warning("the result of task %s was not delivered: %s", in_flight.id, error)
+                in_flight.end(None, f"the result was not delivered: {error}")
                 return
             except Exception as error:  # the relay does not take it: its requester is to know at least that
                 if status == "failed":
-                    _log.error("task %s could not be answered: %s", held.id, error)
-                    self._forget(held)
-                    held.end(None, f"the task could not be answered: {error}")
+                    _log.error("task %s could not be answered: %s", in_flight.id, error)
+                    self._forget(in_flight)
+                    in_flight.end(None, f"the task could not be answered: {error}")
                 else:
-                    _log.error("the result of task %s could not be delivered: %s", held.id, error)
-                    await self._answer(held, "failed", f"the result could not be delivered: {error}")
+                    _log.error("the result of task %s could not be delivered: %s", in_flight.id, error)
+                    await self._answer(in_flight, "failed", f"the result could not be delivered: {error}")
                 return
-            held.end(status, None if status == "completed" else str(result))
-            self._done(held.id)
-            await self._ack(held.receipt)
+            in_flight.end(status, None if status == "completed" else str(result))
+            self._done(in_flight.id)
+            await self._ack(in_flight.receipt)
         else:
-            held.end(None)
-            if not held.lost:
-                await self._give_back(held, 0.0)
-        self._forget(held)
+            in_flight.end(None)
+            if not in_flight.lost:
+                await self._give_back(in_flight, 0.0)
+        self._forget(in_flight)
 
-    async def _settle(self, held: Held, outcome: Outcome) -> None:
+    async def _settle(self, in_flight: InFlight, outcome: Outcome) -> None:
         """Acknowledge a message that was handled; give one back that was not, to be tried again later."""
         if outcome.stopped or outcome.error is not None:
-            attempt = held.claimed.attempt
+            attempt = in_flight.claimed.attempt
             pause = 0.0 if outcome.stopped else backoff(attempt, first=_FIRST_RETRY_SECONDS, most=_MOST_RETRY_SECONDS)
-            await self._give_back(held, pause)
+            await self._give_back(in_flight, pause)
         else:
-            self._done(held.id)
-            await self._ack(held.receipt)
-        self._forget(held)
+            self._done(in_flight.id)
+            await self._ack(in_flight.receipt)
+        self._forget(in_flight)
 
     # -- reports on tasks ----------------------------------------------------------------------------------------------
 
-    def report(self, held: Held, **fields: Any) -> Future[ResponseSent]:
+    def report(self, in_flight: InFlight, **fields: Any) -> Future[ResponseSent]:
         """Report on a task. Raises BadRequest for an invalid report."""
-        report = self._checked(held, **fields)
+        report = self._checked(in_flight, **fields)
         sent = self._outbox.put_own(report.call)
-        return asyncio.run_coroutine_threadsafe(self._deliver(held, report, sent), self._loop)
+        return asyncio.run_coroutine_threadsafe(self._deliver(in_flight, report, sent), self._loop)
 
-    def ask(self, held: Held, question: Any) -> Future[Any]:
+    def ask(self, in_flight: InFlight, question: Any) -> Future[Any]:
         """Ask the requester of a task, and return a ``Pending`` for the answer."""
-        report = self._checked(held, status="input_required", result=question)
-        return asyncio.run_coroutine_threadsafe(self._ask(held, report), self._loop)
+        report = self._checked(in_flight, status="input_required", result=question)
+        return asyncio.run_coroutine_threadsafe(self._ask(in_flight, report), self._loop)
 
-    async def _ask(self, held: Held, report: Report) -> Any:
-        question = self._matters.ask(held.id)
+    async def _ask(self, in_flight: InFlight, report: Report) -> Any:
+        question = self._pending_replies.ask(in_flight.id)
         try:
-            await self._deliver(held, report, self._outbox.put_own(report.call))
+            await self._deliver(in_flight, report, self._outbox.put_own(report.call))
             question.stored = True
             return await question.answer
         finally:
-            self._matters.drop(held.id, question)
+            self._pending_replies.drop(in_flight.id, question)
 
-    def _checked(self, held: Held, **fields: Any) -> Report:
-        report = self._response(held, **fields)
+    def _checked(self, in_flight: InFlight, **fields: Any) -> Report:
+        report = self._response(in_flight, **fields)
         why = not_json(report)
         if why is not None:
             raise BadRequest(f"a report on a task must be JSON: {why}", field="result")
         return report
 
-    def _response(self, held: Held, **fields: Any) -> Report:
-        return Report(self._me, held, fields)
+    def _response(self, in_flight: InFlight, **fields: Any) -> Report:
+        return Report(self._me, in_flight, fields)
 
-    async def _deliver(self, held: Held, report: Report, sent: Future[ResponseSent]) -> ResponseSent:
+    async def _deliver(self, in_flight: InFlight, report: Report, sent: Future[ResponseSent]) -> ResponseSent:
         """Wait until the relay has a report; if it was refused for an old receipt, send it under the new one."""
         while True:
             try:
                 return await asyncio.wrap_future(sent)
             except (LeaseLost, NotAllowed):
-                if not await self._held_anew(held, report.receipt):
-                    held.lose()
+                if not await self._held_anew(in_flight, report.receipt):
+                    in_flight.lose()
                     raise
                 sent = self._outbox.put_own(report.call)
             except (WrongState, NotFound):
-                held.lose()
+                in_flight.lose()
                 raise
             except (MailboxFull, RelayFull) as error:
                 await asyncio.sleep(min(error.retry_after or _FIRST_RETRY_SECONDS, _MOST_RETRY_SECONDS))
                 sent = self._outbox.put_own(report.call)
 
-    async def _held_anew(self, held: Held, receipt: str) -> bool:
+    async def _held_anew(self, in_flight: InFlight, receipt: str) -> bool:
         """Tell whether a message came again since it was held under this receipt, or does so soon."""
-        if held.receipt == receipt and held.line is not self.line and not held.lost:
-            held.renewed.clear()
-            alarm = self._loop.call_later(_AGAIN_SECONDS, held.renewed.set)
-            await held.renewed.wait()
+        if in_flight.receipt == receipt and in_flight.transport is not self.transport and not in_flight.lost:
+            in_flight.renewed.clear()
+            alarm = self._loop.call_later(_AGAIN_SECONDS, in_flight.renewed.set)
+            await in_flight.renewed.wait()
             alarm.cancel()
-        return held.receipt != receipt
+        return in_flight.receipt != receipt
 
     # -- settling ------------------------------------------------------------------------------------------------------
 
     async def _ack(self, receipt: str) -> None:
         """Acknowledge. If that fails, the message comes again and is known."""
-        if self.line is not None:
+        if self.transport is not None:
             with contextlib.suppress(ClawLinkError):
-                await self.line.ack([receipt])
+                await self.transport.ack([receipt])
 
-    async def _give_back(self, held: Held, delay: float) -> None:
-        if self.line is not None:
+    async def _give_back(self, in_flight: InFlight, delay: float) -> None:
+        if self.transport is not None:
             with contextlib.suppress(ClawLinkError):
-                await self.line.perform(endpoints.nack(self._me, [held.receipt], delay=delay))
+                await self.transport.perform(endpoints.nack(self._me, [in_flight.receipt], delay=delay))
 
     async def extend(self, seconds: float) -> None:
         """Lengthen the leases of all held messages. Stop the work on lost ones."""
-        by_receipt = {held.receipt: held for held in self.held.values() if not held.lost}
-        if not by_receipt or self.line is None:
+        by_receipt = {in_flight.receipt: in_flight for in_flight in self.in_flight.values() if not in_flight.lost}
+        if not by_receipt or self.transport is None:
             return
-        done = await self.line.perform(endpoints.extend(self._me, list(by_receipt), lease=seconds))
+        done = await self.transport.perform(endpoints.extend(self._me, list(by_receipt), lease=seconds))
         for one in done.results:
-            held = by_receipt[one.receipt]
-            if one.status == "lease_lost" and held.receipt == one.receipt and self.held.get(held.id) is held:
-                _log.warning("message %s is no longer held here: %s", held.id, one.error)
-                held.lose()
+            in_flight = by_receipt[one.receipt]
+            if (
+                one.status == "lease_lost"
+                and in_flight.receipt == one.receipt
+                and self.in_flight.get(in_flight.id) is in_flight
+            ):
+                _log.warning("message %s is no longer held here: %s", in_flight.id, one.error)
+                in_flight.lose()
 
     def _done(self, id: str) -> None:
         self._handled[id] = None
         if len(self._handled) > _MOST_HANDLED:
             del self._handled[next(iter(self._handled))]
 
-    def _forget(self, held: Held) -> None:
-        if self.held.get(held.id) is held:
-            del self.held[held.id]
+    def _forget(self, in_flight: InFlight) -> None:
+        if self.in_flight.get(in_flight.id) is in_flight:
+            del self.in_flight[in_flight.id]
         self.freed.set()
 
     def _begin(self, work: Any) -> None:
@@ -339,15 +343,15 @@ class Work:
 
     async def close(self) -> None:
         """Stop the handlers that can be stopped, and give unfinished messages back."""
-        left = list(self.held.values())
-        for held in left:
-            if held.run is not None:
-                held.run.cancel()
+        left = list(self.in_flight.values())
+        for in_flight in left:
+            if in_flight.run is not None:
+                in_flight.run.cancel()
         if left:
             _log.warning("%d messages were not handled to their end, and are given back", len(left))
-        if self.line is not None and self.line.name == "poll":
-            for held in left:
-                await self._give_back(held, 0.0)
+        if self.transport is not None and self.transport.name == "poll":
+            for in_flight in left:
+                await self._give_back(in_flight, 0.0)
         for task in list(self._going):
             task.cancel()
         await asyncio.gather(*self._going, return_exceptions=True)

@@ -19,14 +19,14 @@ from clawlink.client import endpoints
 from clawlink.client.aio import AsyncClient
 from clawlink.client.base_client import WHO_ASKS
 from clawlink.client.endpoints import Call
-from clawlink.client.link.delegation import Delegation, Matters, Open
-from clawlink.client.link.dispatcher import Work
+from clawlink.client.link.delegation import Delegation, Open, PendingReplies
+from clawlink.client.link.dispatcher import Dispatcher
 from clawlink.client.link.outbox import LinkEnded
 from clawlink.client.link.pending import Pending, promise
 from clawlink.client.link.runner import Runner
 from clawlink.client.link.settings import Settings, acting, register
-from clawlink.client.link.transport import Line, connect
-from clawlink.client.operations import Errand
+from clawlink.client.link.transport import Transport, connect
+from clawlink.client.operations import Operation
 from clawlink.client.retry import Backoff
 from clawlink.client.wait_steps import FINAL, Step
 from clawlink.errors import ClawLinkError, NotFound, RelayUnreachable, UnknownAgent
@@ -55,13 +55,13 @@ class Engine:
         self.started: Future[None] = promise()
         self.ended: Future[None] = promise()
         self.client: AsyncClient
-        self.line: Line | None = None
+        self.transport: Transport | None = None
         self._settings = settings
         self._runner = Runner(home)
         self._loop = asyncio.new_event_loop()
         self._stop = asyncio.Event()
         self._notices: set[asyncio.Task[None]] = set()
-        self._errands: dict[asyncio.Task[Any], Errand[Any]] = {}
+        self._operations: dict[asyncio.Task[Any], Operation[Any]] = {}
         self._thread = threading.Thread(target=self._run, name="clawlink-link", daemon=True)
         self._thread.start()
 
@@ -80,9 +80,9 @@ class Engine:
         """Send a call that need not wait for better times, with the usual retries."""
         return Pending(self._submit(self._patiently(call)), what)
 
-    def run(self, errand: Errand[Any], what: str) -> Pending[Any]:
+    def run(self, operation: Operation[Any], what: str) -> Pending[Any]:
         """Run an operation of several calls, with a patience of its own."""
-        return Pending(self._submit(self._to_its_end(errand, what)), what)
+        return Pending(self._submit(self._to_its_end(operation, what)), what)
 
     def delegate(self, call: Call[Any], on_progress: Any, on_question: Any) -> Delegation:
         """Delegate a task. Raises OutboxFull."""
@@ -139,13 +139,13 @@ class Engine:
         self.client = acting(settings)
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self.client.close)  # a link is the same agent the next time, and does not leave
-            self.matters = Matters(self._notify, self._answer)
-            self.work = Work(
+            self.pending_replies = PendingReplies(self._notify, self._answer)
+            self.dispatcher = Dispatcher(
                 self.client.identity,
                 settings.handlers,
                 self._runner,
                 settings.outbox,
-                self.matters,
+                self.pending_replies,
                 concurrency=settings.concurrency,
                 handler_timeout=settings.handler_timeout,
                 send=lambda *args, **options: self.post(
@@ -155,7 +155,7 @@ class Engine:
             await register(settings, self.client)
             # From here on it is tried again for ever, each time with a new look at where things stand.
             self.client.backoff = Backoff(tries=1)
-            self.line = await self._connect()
+            self.transport = await self._connect()
             self.started.set_result(None)
             await self._work_until_stopped()
 
@@ -172,37 +172,43 @@ class Engine:
                 if task.done():
                     task.result()
         finally:
-            ending = [*tasks, stop, *self._errands]
+            ending = [*tasks, stop, *self._operations]
             for task in ending:
                 task.cancel()
-            await self.work.close()
+            await self.dispatcher.close()
             await asyncio.gather(*ending, return_exceptions=True)
-            if self.line is not None:
-                await self.line.close()
-            self.matters.give_up(LinkEnded("the link ended before the task did; it goes on"))
+            if self.transport is not None:
+                await self.transport.close()
+            self.pending_replies.give_up(LinkEnded("the link ended before the task did; it goes on"))
 
     async def _drain(self) -> None:
         """Begin nothing more, and give running work its time."""
-        self.work.draining = True
-        _log.info("ending: handlers under way: %d, waited for up to %g s", self.work.running, self._settings.drain)
+        self.dispatcher.draining = True
+        _log.info(
+            "ending: handlers under way: %d, waited for up to %g s", self.dispatcher.running, self._settings.drain
+        )
         for _ in range(int(self._settings.drain / _FLUSH_SECONDS)):
-            if not self.work.running and self._settings.outbox.empty and all(e.waits for e in self._errands.values()):
+            if (
+                not self.dispatcher.running
+                and self._settings.outbox.empty
+                and all(e.waits for e in self._operations.values())
+            ):
                 return
             await asyncio.sleep(_FLUSH_SECONDS)
 
     # -- the connection ------------------------------------------------------------------------------------------------
 
-    async def _connect(self) -> Line:
-        settings, work = self._settings, self.work
-        line = await connect(
+    async def _connect(self) -> Transport:
+        settings, work = self._settings, self.dispatcher
+        transport = await connect(
             self.client,
             lease=settings.lease,
             credit=settings.concurrency,
             free=lambda: work.room,
             freed=work.freed,
         )
-        _log.info("connected to %s by %s", self.client.relay, line.name)
-        return line
+        _log.info("connected to %s by %s", self.client.relay, transport.name)
+        return transport
 
     async def _stay_connected(self) -> None:
         lost: float | None = None
@@ -211,18 +217,18 @@ class Engine:
         while True:
             began = False
             try:
-                line = self.line = self.work.line = self.line or await self._connect()
+                transport = self.transport = self.dispatcher.transport = self.transport or await self._connect()
                 began, anew = True, False
-                pump = asyncio.create_task(self._settings.outbox.pump(line))
+                pump = asyncio.create_task(self._settings.outbox.pump(transport))
                 try:
-                    async for claimed in line:
-                        self.work.take(claimed, line)
+                    async for claimed in transport:
+                        self.dispatcher.take(claimed, transport)
                     error = None
                 finally:
-                    self.line = self.work.line = None
+                    self.transport = self.dispatcher.transport = None
                     pump.cancel()
                     await asyncio.gather(pump, return_exceptions=True)
-                    await line.close()
+                    await transport.close()
             except UnknownAgent:
                 error = await self._again()
                 if error is None and not anew:
@@ -265,34 +271,34 @@ class Engine:
                 _log.debug("%s: %s", act.__name__, error)
 
     async def _extend(self) -> None:
-        await self.work.extend(self._settings.lease)
+        await self.dispatcher.extend(self._settings.lease)
 
     async def _beat(self) -> None:
-        if self.line is not None:
-            await self.line.perform(endpoints.heartbeat(self.client.identity))
+        if self.transport is not None:
+            await self.transport.perform(endpoints.heartbeat(self.client.identity))
 
     _looked = 0.0
 
     async def _look(self) -> None:
         """Ask for tasks whose news cannot come as a message, or have not come for long."""
-        stuck = self.work.room <= 0
-        if self.line is None or (not stuck and time.monotonic() - self._looked < _SILENT_SECONDS):
+        stuck = self.dispatcher.room <= 0
+        if self.transport is None or (not stuck and time.monotonic() - self._looked < _SILENT_SECONDS):
             return
         self._looked = time.monotonic()
         wait = _STEP_SECONDS if stuck else 0.0
-        await asyncio.gather(*(self._ask(*one, wait) for one in self.matters.to_ask(_MOST_ASKED)))
+        await asyncio.gather(*(self._ask(*one, wait) for one in self.pending_replies.to_ask(_MOST_ASKED)))
 
     async def _ask(self, task_id: str, version: int | None, wait: float) -> None:
         call = endpoints.task(self.client.identity, task_id, wait=0.0 if version is None else wait, since=version)
         try:
             view = await self.client.perform(call)
         except NotFound as error:
-            self.matters.lost(task_id, error)
-            self.work.lose(task_id)
+            self.pending_replies.lost(task_id, error)
+            self.dispatcher.lose(task_id)
         else:
-            self.matters.see(view)
+            self.pending_replies.see(view)
             if view.status in FINAL:
-                self.work.lose(task_id)
+                self.dispatcher.lose(task_id)
 
     # -- delegations ---------------------------------------------------------------------------------------------------
 
@@ -305,7 +311,7 @@ class Engine:
             delegation._fail(LinkEnded("the link ended before the relay had this"))
             raise
         else:
-            self.matters.follow(done.message_id, opened)
+            self.pending_replies.follow(done.message_id, opened)
 
     def _notify(self, function: Any, argument: Any, then: Any) -> None:
         """Call a function of the author beside the handlers."""
@@ -323,18 +329,18 @@ class Engine:
     def _answer(self, task_id: str, content: Any) -> Pending[Any]:
         return self.post(endpoints.answer(self.client.identity, task_id, content), "the answer")
 
-    async def _to_its_end(self, errand: Errand[Any], what: str) -> Any:
+    async def _to_its_end(self, operation: Operation[Any], what: str) -> Any:
         task = asyncio.current_task()
         if task is None:
             raise AssertionError("it was submitted as a task")
-        self._errands[task] = errand
-        errand.steps = self._bearing(errand.steps)
+        self._operations[task] = operation
+        operation.steps = self._bearing(operation.steps)
         try:
-            return await self.client.run(errand)
+            return await self.client.run(operation)
         except asyncio.CancelledError:
             raise LinkEnded(f"the link ended before {what} was there") from None
         finally:
-            del self._errands[task]
+            del self._operations[task]
 
     def _bearing(self, steps: Generator[Step, Any, None]) -> Generator[Step, Any, None]:
         """Give steps that bear it as long as any failure that passes when the relay has forgotten this agent."""
@@ -370,5 +376,5 @@ class Engine:
                 await asyncio.sleep(pause)
             else:
                 if isinstance(answer, Cancelled):  # the relay sends no notice to the agent that did it
-                    self.matters.cancelled(answer.task_id)
+                    self.pending_replies.cancelled(answer.task_id)
                 return answer

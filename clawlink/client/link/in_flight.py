@@ -11,16 +11,16 @@ from clawlink.client import endpoints
 from clawlink.client.endpoints import Call, Claimed, Identity
 from clawlink.client.link.pending import promise
 from clawlink.client.link.runner import Run
-from clawlink.client.link.transport import Line
+from clawlink.client.link.transport import Transport
 from clawlink.protocol.replies import ResponseSent
 
 
-class Held:
+class InFlight:
     """A message that is being handled, under the receipt of its latest claim."""
 
-    def __init__(self, claimed: Claimed, line: Line) -> None:
+    def __init__(self, claimed: Claimed, transport: Transport) -> None:
         self.claimed = claimed
-        self.line: Line | None = line
+        self.transport: Transport | None = transport
         self.renewed = asyncio.Event()
         self.run: Run | None = None
         self.lost = False
@@ -38,9 +38,9 @@ class Held:
         """The current receipt of the message."""
         return self.claimed.receipt
 
-    def renew(self, claimed: Claimed, line: Line) -> None:
+    def renew(self, claimed: Claimed, transport: Transport) -> None:
         """It came again: the new receipt counts."""
-        self.claimed, self.line = claimed, line
+        self.claimed, self.transport = claimed, transport
         self.renewed.set()
 
     def end(self, status: str | None, why: str | None = None) -> None:
@@ -58,16 +58,16 @@ class Held:
 class Report:
     """A response to a task, made when it is sent: the receipt may be another by then, the idempotency key not."""
 
-    def __init__(self, me: Identity, held: Held, fields: dict[str, Any]) -> None:
+    def __init__(self, me: Identity, in_flight: InFlight, fields: dict[str, Any]) -> None:
         self._me = me
-        self._held = held
+        self._in_flight = in_flight
         self._fields = {**fields, "key": endpoints.repeat_key(None)}
         self.result = fields.get("result")
         self.receipt = ""
 
     def call(self) -> Call[ResponseSent]:
-        self.receipt = self._held.receipt
-        return endpoints.respond(self._me, self._held.id, receipt=self.receipt, **self._fields)
+        self.receipt = self._in_flight.receipt
+        return endpoints.respond(self._me, self._in_flight.id, receipt=self.receipt, **self._fields)
 
 
 def not_json(report: Report) -> str | None:

@@ -27,7 +27,7 @@ from clawlink.client.link.handlers import Handlers
 from clawlink.client.link.outbox import Outbox
 from clawlink.client.link.pending import Pending
 from clawlink.client.link.settings import Settings
-from clawlink.client.operations import Errand
+from clawlink.client.operations import Operation
 from clawlink.config import DEFAULT_RELAY, from_environment
 from clawlink.domain.limits import MAX_LEASE_SECONDS, MIB, MIN_LEASE_SECONDS
 from clawlink.domain.message import Attachment
@@ -41,8 +41,8 @@ _Handler = Callable[[int, FrameType | None], None]
 _KEPT = frozenset({"send", "broadcast", "answer"})
 
 
-def _method(make: Callable[..., Call[Any] | Errand[Any]]) -> Callable[..., Any]:
-    """Make a method of a link from the function in ``calls`` or ``errands`` that describes it."""
+def _method(make: Callable[..., Call[Any] | Operation[Any]]) -> Callable[..., Any]:
+    """Make a method of a link from the function in ``calls`` or ``operations`` that describes it."""
     led = "parent_task" in inspect.signature(make).parameters
 
     @wraps(make)
@@ -52,7 +52,7 @@ def _method(make: Callable[..., Call[Any] | Errand[Any]]) -> Callable[..., Any]:
         engine = self._running()
         work = make(self._identity(), *args, **kwargs)
         what = f"the answer to {make.__name__}"
-        if isinstance(work, Errand):
+        if isinstance(work, Operation):
             return engine.run(work, what)
         return engine.post(work, what) if work.endpoint.name in _KEPT else engine.perform(work, what)
 
@@ -246,8 +246,8 @@ class Link:
     @property
     def transport(self) -> str | None:
         """The current transport: ``websocket``, ``poll``, or None without a connection."""
-        line = None if self._engine is None else self._engine.line
-        return None if line is None else line.name
+        transport = None if self._engine is None else self._engine.transport
+        return None if transport is None else transport.name
 
     def run(self) -> None:
         """Run the agent until ``stop`` is called, or the process gets SIGTERM or SIGINT; then drain.

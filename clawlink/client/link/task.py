@@ -14,8 +14,8 @@ from clawlink.domain.message import PlainMessage, TaskDelegation
 from clawlink.protocol import replies
 
 if TYPE_CHECKING:
-    from clawlink.client.link.dispatcher import Work
-    from clawlink.client.link.in_flight import Held
+    from clawlink.client.link.dispatcher import Dispatcher
+    from clawlink.client.link.in_flight import InFlight
 
 
 class Task:
@@ -26,7 +26,7 @@ class Task:
     1; ``reported`` has the reports of earlier attempts.
     """
 
-    def __init__(self, message: TaskDelegation, held: Held, work: Work) -> None:
+    def __init__(self, message: TaskDelegation, in_flight: InFlight, dispatcher: Dispatcher) -> None:
         self.message = message
         self.id = message.message_id
         self.text = message.task if isinstance(message.task, str) else msgspec.json.encode(message.task).decode()
@@ -36,10 +36,10 @@ class Task:
         self.priority = message.priority.value
         at = message.deadline_at
         self.deadline = None if isinstance(at, msgspec.UnsetType) else datetime.fromisoformat(at)
-        self.attempt = held.claimed.attempt
-        self.reported = held.claimed.reported or []
-        self._held = held
-        self._work = work
+        self.attempt = in_flight.claimed.attempt
+        self.reported = in_flight.claimed.reported or []
+        self._in_flight = in_flight
+        self._dispatcher = dispatcher
 
     def __repr__(self) -> str:
         return f"<Task {self.id} from {self.from_name!r}: {self.text[:40]!r}>"
@@ -50,7 +50,7 @@ class Task:
 
         A coroutine is cancelled then. A plain function that takes long looks here now and then.
         """
-        return self._held.lost or self._held.timed_out
+        return self._in_flight.lost or self._in_flight.timed_out
 
     def when_over(self, tell: Callable[[str | None, str | None], object]) -> None:
         """Have this called once the relay has the end of the task from here: its state, and why it is no other.
@@ -62,16 +62,16 @@ class Task:
         def over(future: Future[tuple[str | None, str | None]]) -> None:
             tell(*future.result())
 
-        self._held.over.add_done_callback(over)
+        self._in_flight.over.add_done_callback(over)
 
     def progress(self, percent: float | None = None, note: str | None = None) -> Pending[replies.ResponseSent]:
         """Tell the requester how far it is, 0 to 100 ``percent``. There is no need to wait for that."""
-        told = self._work.report(self._held, status="in_progress", progress=percent, note=note)
+        told = self._dispatcher.report(self._in_flight, status="in_progress", progress=percent, note=note)
         return Pending(told, "the progress report")
 
     def ask(self, question: Any) -> Pending[Any]:
         """Ask the requester for something, and wait for the answer: ``await task.ask(...)`` or ``.result()``."""
-        return Pending(self._work.ask(self._held, question), "the answer")
+        return Pending(self._dispatcher.ask(self._in_flight, question), "the answer")
 
 
 class Received:

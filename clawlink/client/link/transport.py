@@ -24,7 +24,7 @@ _NEXT_POLL_SECONDS = 0.02
 _TRY_AGAIN_SECONDS = 600.0
 
 
-class SocketLine:
+class WebsocketTransport:
     """A websocket. Calls on it are answered in order, so many may be under way."""
 
     name = "websocket"
@@ -56,7 +56,7 @@ class SocketLine:
         await self._stream.close()
 
 
-class PollLine:
+class PollTransport:
     """Long polls. ``free`` tells how many messages there is room for; ``freed`` is set when there is more."""
 
     name = "poll"
@@ -130,12 +130,12 @@ class PollLine:
         await asyncio.gather(*self._acking)
 
 
-Line = SocketLine | PollLine
+Transport = WebsocketTransport | PollTransport
 
 
 async def connect(
     client: AsyncClient, *, lease: float, credit: int, free: Callable[[], int], freed: asyncio.Event
-) -> Line:
+) -> Transport:
     """Open a websocket, or poll if that is blocked. Raises an error that ends both, such as UnknownAgent."""
     stream = client.stream(lease=lease, credit=credit)
     try:
@@ -146,8 +146,8 @@ async def connect(
         # Whether it is the websocket that is in trouble, or the relay.
         if (await client.heartbeat()).status == "unknown_agent":
             raise UnknownAgent(f"the relay does not know agent {client.agent_id!r} any more") from None
-        return PollLine(client, lease=lease, free=free, freed=freed)
+        return PollTransport(client, lease=lease, free=free, freed=freed)
     except BaseException:
         await stream.close()
         raise
-    return SocketLine(client, stream)
+    return WebsocketTransport(client, stream)

@@ -90,7 +90,7 @@ class Event(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Pointer(Struct, frozen=True, kw_only=True, gc=False):
-    """An event that the relay keeps, with its contents as JSON. Its home is itself.
+    """An event that the relay keeps, with its contents as JSON. Its partition is itself.
 
     ``receiver_id`` is who may read it, None until an agent of the receiver's name is there. ``made_by``, ``read_by``
     and ``verified_by`` stand for the requests that did so, which are answered alike if they are repeated.
@@ -115,7 +115,7 @@ class Pointer(Struct, frozen=True, kw_only=True, gc=False):
     address: str | None = None
 
     @property
-    def home(self) -> str:
+    def partition_key(self) -> str:
         return "event:" + self.id
 
     @property

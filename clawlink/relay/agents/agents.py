@@ -35,7 +35,7 @@ from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import derived
 from clawlink.relay.limits.memory import size_of
 from clawlink.relay.limits.shares import Limit
-from clawlink.relay.mailbox.admission import Arrivals
+from clawlink.relay.mailbox.admission import Admission
 from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.time_slices import Turns, parts
 from clawlink.relay.timestamps import iso
@@ -63,11 +63,11 @@ class Registration(NamedTuple):
 class Agents:
     """The registered agents."""
 
-    def __init__(self, core: Core, mailbox: Mailbox, arrivals: Arrivals, *, require_keys: bool) -> None:
+    def __init__(self, core: Core, mailbox: Mailbox, admission: Admission, *, require_keys: bool) -> None:
         self._core = core
         self._mailbox = mailbox
         self._names = Names(core)
-        self._arrivals = arrivals
+        self._admission = admission
         self.keys_required = require_keys
         self._reserved: Callable[[str], bool] = lambda address: False
         self.directory = Directory(core)
@@ -119,7 +119,7 @@ class Agents:
             agent_id = self._core.ids.fresh()[:_ID_LENGTH]
         if not by_door:
             own = await self._is_own(agent_id, ask, agent_key)
-            self._arrivals.require_registration(agent_id if own else None, address)
+            self._admission.require_registration(agent_id if own else None, address)
         return await self._core.finish(
             self._register(agent_id, ask, machine, agent_key, address, by_operator, seen, by_door)
         )
@@ -189,7 +189,7 @@ class Agents:
         )
         await self._require_memory(old, agent)
         await self._names.take(name, agent_id, now, claimed=claimed)
-        await core.commit(agent.home, Put(agent))
+        await core.commit(agent.partition_key, Put(agent))
         if takes_name and not claimed:
             await self._names.require_kept(agent, old, now)
         self.directory.add(agent_id)
@@ -349,7 +349,7 @@ class Agents:
             raise UnknownAgent(f"no agent {agent_id!r} is registered here; register it first", field="agent_id")
         before, agent = agent, rules.subscribe(agent, subscriptions)
         await self._require_memory(before, agent)
-        await self._core.commit(agent.home, Put(agent))
+        await self._core.commit(agent.partition_key, Put(agent))
         return agent
 
     # -- be found ----------------------------------------------------------------------------------------------------
@@ -418,9 +418,9 @@ class Agents:
         store, now = self._core.store, self._core.clock()
         after: str | None = None
         while True:
-            page = await store.page(Agent, REGISTERED, after, store.homes_at_once)
+            page = await store.page(Agent, REGISTERED, after, store.partitions_at_once)
             await self._core.commit_many(
-                [Batch(agent.home, (Put(rules.unheard(agent, away, now)),)) for agent in page.records]
+                [Batch(agent.partition_key, (Put(rules.unheard(agent, away, now)),)) for agent in page.records]
             )
             after = page.after
             if after is None:
@@ -444,7 +444,7 @@ class Agents:
         core = self._core
         agent = await core.store.get(Agent, agent_id)
         if agent is not None:
-            await core.commit(agent.home, Drop(agent), await heirs(agent))
+            await core.commit(agent.partition_key, Drop(agent), await heirs(agent))
             self.directory.remove(agent_id)
             await self._names.give_up(agent)
         return agent
@@ -462,7 +462,7 @@ class Agents:
         shown = card(agent, Presence.ONLINE if kind is AgentJoined else Presence.STALE)
         body = encode(kind(agent=shown, timestamp=iso(now), queued_at=iso(now), message_id=id))
         turns = Turns()
-        for some in parts(audience, core.store.homes_at_once):
+        for some in parts(audience, core.store.partitions_at_once):
             told = []
             for other in some:
                 if other.id == agent.id or self.presence(other) is not Presence.ONLINE:

@@ -11,36 +11,36 @@ from clawlink.relay.agents.agents import Agents
 from clawlink.relay.core import Core
 from clawlink.relay.files.write import Files
 from clawlink.relay.mailbox.mailbox import Mailbox
-from clawlink.relay.tasks.lifecycle import Upkeep
+from clawlink.relay.tasks.lifecycle import TaskLifecycle
 
 
-class Departure(NamedTuple):
+class Deregistered(NamedTuple):
     """How many messages nobody will read any more, and how many tasks wait for the next agent of the name."""
 
     dropped: int
     waiting: int
 
 
-class Departures:
+class Deregistration:
     """Agents that go."""
 
-    def __init__(self, core: Core, agents: Agents, mailbox: Mailbox, upkeep: Upkeep, files: Files) -> None:
+    def __init__(self, core: Core, agents: Agents, mailbox: Mailbox, lifecycle: TaskLifecycle, files: Files) -> None:
         self._core = core
         self._agents = agents
         self._mailbox = mailbox
-        self._upkeep = upkeep
+        self._lifecycle = lifecycle
         self._files = files
         self._under_way: set[str] = set()
 
-    async def leave(self, agent: Agent) -> Departure:
+    async def leave(self, agent: Agent) -> Deregistered:
         """Remove the agent. Its messages expire; what it was asked goes on to others, or waits for its name."""
         return await self._core.finish(self._leave(agent.id))
 
-    async def _leave(self, agent_id: str) -> Departure:
+    async def _leave(self, agent_id: str) -> Deregistered:
         self._agents.note_left(agent_id)
-        gone = await self._agents.remove(agent_id, self._upkeep.heirs)
+        gone = await self._agents.remove(agent_id, self._lifecycle.heirs)
         if gone is None:
-            return Departure(0, 0)
+            return Deregistered(0, 0)
         departure = await self.finish(gone)
         self._note("left", gone, departure)
         await self._agents.tell(gone, AgentLeft, self._core.clock())
@@ -48,23 +48,23 @@ class Departures:
 
     async def forget(self, agent_id: str) -> None:
         """Remove an agent that has been silent for long. Nobody is told: nobody has heard of it for long either."""
-        gone = await self._agents.remove(agent_id, self._upkeep.heirs)
+        gone = await self._agents.remove(agent_id, self._lifecycle.heirs)
         if gone is not None:
             self._note("removed after a long silence", gone, await self.finish(gone))
 
-    def _note(self, event: str, gone: Agent, departure: Departure) -> None:
+    def _note(self, event: str, gone: Agent, departure: Deregistered) -> None:
         self._core.happenings.note(
             event, agent_name=gone.name, agent_id=gone.id, dropped=departure.dropped, waiting=departure.waiting
         )
 
-    async def finish(self, gone: Agent) -> Departure:
+    async def finish(self, gone: Agent) -> Deregistered:
         """Take back all that an agent held, whose record is gone. The janitor does it for what broke off in between.
 
         An index may lag, so that it shows a task only after a while. All that happened before the agent's record went
         is shown to a look that begins ``index_lag`` later: that look is the last.
         """
         if gone.id in self._under_way:
-            return Departure(0, 0)
+            return Deregistered(0, 0)
         self._under_way.add(gone.id)
         try:
             waiting: dict[str, str] = {}
@@ -72,16 +72,16 @@ class Departures:
             if self._core.store.index_lag:
                 await asyncio.sleep(self._core.store.index_lag)
                 dropped += await self._take_back(gone, waiting)
-            await self._upkeep.open_to_heirs(gone.id, empty=gone.id not in waiting.values())
+            await self._lifecycle.open_to_heirs(gone.id, empty=gone.id not in waiting.values())
         finally:
             self._under_way.discard(gone.id)
-        return Departure(dropped, len(waiting))
+        return Deregistered(dropped, len(waiting))
 
     async def _take_back(self, gone: Agent, waiting: dict[str, str]) -> int:
         """Take back what is seen; return how many messages nobody will read any more."""
         dropped = 0
         if await self._core.store.get(Agent, gone.id) is None:
             dropped = await self._mailbox.close(gone.id)
-        await self._upkeep.owner_left(gone, waiting)
+        await self._lifecycle.owner_left(gone, waiting)
         await self._files.forget_unreadable(gone)
         return dropped

@@ -100,7 +100,7 @@ class Names:
             taken_at=now,
             claimed=claimed,
         )
-        await self._core.commit(taken.home, Put(taken))
+        await self._core.commit(taken.partition_key, Put(taken))
 
     async def require_kept(self, agent: Agent, old: Agent | None, now: float) -> None:
         """Withdraw an agent without a key if a claim has taken its name at the same moment. Raises NameTaken.
@@ -122,7 +122,7 @@ class Names:
         present = await self._core.store.get(Agent, agent_id)
         if present is not None:
             change = Drop(present) if old is None else Put(replace(old, version=present.version + 1))
-            await self._core.commit(present.home, change)
+            await self._core.commit(present.partition_key, change)
 
     async def _require_let_go(self, hold: NameHold, name: str, now: float, *, field: str, from_claimed: bool) -> None:
         holder = await self._core.store.get(Agent, hold.agent_id)
@@ -151,6 +151,6 @@ class Names:
         hold = await self._core.store.get(NameHold, fold(agent.name))
         if hold is not None and hold.agent_id == agent.id:
             try:
-                await self._core.commit(hold.home, Drop(hold))
+                await self._core.commit(hold.partition_key, Drop(hold))
             except Conflict:  # someone else has taken the name at this moment: it is theirs
                 return

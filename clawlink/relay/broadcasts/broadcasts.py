@@ -21,7 +21,7 @@ from clawlink.protocol.replies import BroadcastSent
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import derived, derived_anew
 from clawlink.relay.limits.memory import size_of
-from clawlink.relay.mailbox.admission import Arrivals
+from clawlink.relay.mailbox.admission import Admission
 from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.pages import page_within
 from clawlink.relay.time_slices import Turns, parts
@@ -61,10 +61,10 @@ async def audience(core: Core, keys: Iterable[str], but: str) -> AsyncIterator[l
 class Broadcasts:
     """The broadcasts."""
 
-    def __init__(self, core: Core, mailbox: Mailbox, arrivals: Arrivals) -> None:
+    def __init__(self, core: Core, mailbox: Mailbox, admission: Admission) -> None:
         self._core = core
         self._mailbox = mailbox
-        self._arrivals = arrivals
+        self._admission = admission
 
     async def broadcast(self, sender: Agent, ask: requests.Broadcast) -> BroadcastSent:
         """Put a copy into every subscriber's mailbox, each exactly once, however often the request is repeated."""
@@ -87,9 +87,9 @@ class Broadcasts:
             self._require_same(id, known.body, sender, ask, now)
             return BroadcastSent("broadcast_sent", id, known.recipients, 0)
         if record is None:
-            chain = await self._arrivals.chain(sender, None, parent_task=ask.parent_task)
-            self._arrivals.require_copies(sender)
-            self._arrivals.require_pace(sender.id, None)
+            chain = await self._admission.chain(sender, None, parent_task=ask.parent_task)
+            self._admission.require_copies(sender)
+            self._admission.require_pace(sender.id, None)
             body = encode(_message(id, sender, ask, chain, now))
             ttl = ask.ttl or core.limits.message_ttl
             recipients = [
@@ -112,16 +112,16 @@ class Broadcasts:
             ends_at = now + max(core.limits.retention, ttl)
             record = Broadcast(id, 1, sender.id, body, tuple(recipients), now, ends_at, sender_key=sender.key_hash)
             await core.memory.require(size_of(record) + size_of(knowledge))
-            self._arrivals.require_copies(sender)  # others of this sender may have come meanwhile
-            self._arrivals.count_copies(sender, len(recipients))
-            await core.commit(record.home, Put(record), Put(knowledge))
+            self._admission.require_copies(sender)  # others of this sender may have come meanwhile
+            self._admission.count_copies(sender, len(recipients))
+            await core.commit(record.partition_key, Put(record), Put(knowledge))
             core.stats.broadcasts += 1
         else:
             self._require_same(id, record.body, sender, ask, now)
         refused = record.refused
         if refused is None:
             refused = await self._copy(sender, record, now, ask.ttl)
-            await core.commit(record.home, Put(record.done(refused)))
+            await core.commit(record.partition_key, Put(record.done(refused)))
         return BroadcastSent("broadcast_sent", id, len(record.recipients) - refused, refused)
 
     def _require_same(self, id: str, body: bytes, sender: Agent, ask: requests.Broadcast, now: float) -> None:
@@ -142,7 +142,7 @@ class Broadcasts:
         refused = 0
         turns = Turns()
         ends_at = None if ttl is None else record.stored_at + ttl
-        for agent_ids in parts(record.recipients, store.homes_at_once):
+        for agent_ids in parts(record.recipients, store.partitions_at_once):
             ids = [copy_id(record.id, agent_id) for agent_id in agent_ids]
             copies = await store.get_many(Delivery, ids)
             agents = await store.get_many(Agent, agent_ids)

@@ -72,7 +72,7 @@ class Grants:
         file = await self._own(sender, key)
         new = None if file is None else await step(file)
         if new is not None and new is not file:
-            await self._core.commit(new.home, Put(new))
+            await self._core.commit(new.partition_key, Put(new))
 
     async def _own(self, sender: Agent, key: str) -> SharedFile | None:
         """Return a file for readers that the sender owns; None for any other."""

@@ -21,7 +21,7 @@ from clawlink.store.base import Blobs, Draft, Reader, Usage
 SILENT_SECONDS = 120.0
 
 
-class Storage:
+class FileQuota:
     """The contents of all files, and what may still come."""
 
     def __init__(self, core: Core, blobs: Blobs, complaints: Complaints) -> None:
@@ -34,7 +34,7 @@ class Storage:
         core.memory.count(lambda: blobs.memory)
         core.memory.trim = blobs.trim
         self._replaced: set[str] = set()  # files whose newest version makes room for the one that comes
-        self._coming: set[Intake] = set()
+        self._coming: set[UploadBuffer] = set()
         self._calm = core.shares.calm(math.inf, core.limits.max_files_bytes)
 
     @property
@@ -75,44 +75,44 @@ class Storage:
         """Forget everything."""
         self._blobs.close()
 
-    def intake(self, key: str, field: str, writer: Origin) -> Intake:
+    def buffer(self, key: str, field: str, writer: Origin) -> UploadBuffer:
         """Return what takes in a content of ``key``; ``field`` is where the request has it."""
-        intake = Intake(self, self._blobs.draft(), key, field, writer)
-        self._coming.add(intake)
-        return intake
+        buffer = UploadBuffer(self, self._blobs.draft(), key, field, writer)
+        self._coming.add(buffer)
+        return buffer
 
-    def arrived(self, intake: Intake) -> None:
+    def arrived(self, buffer: UploadBuffer) -> None:
         """Note that an intake is at its end."""
-        self._coming.discard(intake)
+        self._coming.discard(buffer)
 
     def contended(self, more: int) -> bool:
         """Return True if so much room is taken that a writer may have its share."""
         return self.used + more > self._calm.size
 
-    async def require_room(self, intake: Intake, more: int, replacing: int) -> None:
+    async def require_room(self, buffer: UploadBuffer, more: int, replacing: int) -> None:
         """Refuse more of a content than there is room for, or than its writer may have. Raises StorageFull.
 
         Versions of the same file do not count: they can go for the one that comes. ``replacing`` bytes may pass all
         limits until then. A writer may always replace its own file by one that is no larger.
         """
         limit, shares = self._core.limits.max_files_bytes, self._core.shares
-        old = await self._core.store.get(SharedFile, intake.key)
+        old = await self._core.store.get(SharedFile, buffer.key)
         replaced = 0 if old is None else old.weight
-        before = max(self.used - intake.size - replaced, 0)
+        before = max(self.used - buffer.size - replaced, 0)
         uploads, bytes = self.under_way()
         silent = f"; an upload that is silent for {SILENT_SECONDS:g} s makes room" if bytes else ""
         await shares.require(
             StorageFull,
-            intake.origin,
-            lambda: self._held_by(intake.origin, but=intake, replaced=old),
-            bytes=Limit(limit, before, intake.size + more, shares.bound(limit) + replacing - replaced),
-            fair=not (old is not None and old.counts_for == intake.origin.agent and intake.size + more <= replaced),
+            buffer.origin,
+            lambda: self._held_by(buffer.origin, but=buffer, replaced=old),
+            bytes=Limit(limit, before, buffer.size + more, shares.bound(limit) + replacing - replaced),
+            fair=not (old is not None and old.counts_for == buffer.origin.agent and buffer.size + more <= replaced),
             holds="the relay holds",
             what=f"files ({bytes} of them in {uploads} uploads under way)" if bytes else "files",
             then=f"delete files{silent}, or start the relay with a higher --max-files-bytes",
         )
 
-    async def _held_by(self, origin: Origin, *, but: Intake | None, replaced: SharedFile | None) -> Held:
+    async def _held_by(self, origin: Origin, *, but: UploadBuffer | None, replaced: SharedFile | None) -> Held:
         """Return what an address and an agent hold of all files and uploads, without a file that is replaced."""
         address, agent = await self._core.shares.under(origin, (SharedFile, PRESENT), (SharedFile, RESTRICTED))
         of_address, of_agent = address.bytes, agent.bytes
@@ -187,11 +187,11 @@ class Storage:
         self._replaced.discard(key)
 
 
-class Intake:
+class UploadBuffer:
     """A content that comes in parts. It must come to ``keep`` or ``discard``."""
 
-    def __init__(self, storage: Storage, draft: Draft, key: str, field: str, origin: Origin) -> None:
-        self._storage = storage
+    def __init__(self, file_quota: FileQuota, draft: Draft, key: str, field: str, origin: Origin) -> None:
+        self._quota = file_quota
         self._draft = draft
         self.key = key
         self.origin = origin
@@ -210,25 +210,25 @@ class Intake:
 
     async def expect(self, size: int) -> None:
         """Refuse at once what would be refused later. Raises TooLarge, StorageFull."""
-        self._storage.require_size(self.key, self.size + size, self._field)
+        self._quota.require_size(self.key, self.size + size, self._field)
         await self._require_room(size)
 
     async def _require_room(self, size: int) -> None:
-        if size > self._storage.free:
-            self._storage.reclaim(size - self._storage.free)
-        if size > self._storage.free and self._replacing is None:
-            self._replacing = await self._storage.replaces(self.key)
-        if self._storage.contended(size):
-            await self._storage.require_room(self, size, self._replacing or 0)
-        await self._storage.require_memory(self.size, size)
+        if size > self._quota.free:
+            self._quota.reclaim(size - self._quota.free)
+        if size > self._quota.free and self._replacing is None:
+            self._replacing = await self._quota.replaces(self.key)
+        if self._quota.contended(size):
+            await self._quota.require_room(self, size, self._replacing or 0)
+        await self._quota.require_memory(self.size, size)
 
     async def write(self, data: bytes) -> None:
         """Take a part. Raises TooLarge, StorageFull."""
-        self._storage.require_size(self.key, self.size + len(data), self._field)
-        if self._storage.contended(len(data)):
+        self._quota.require_size(self.key, self.size + len(data), self._field)
+        if self._quota.contended(len(data)):
             await self._require_room(len(data))
         else:
-            await self._storage.require_memory(self.size, len(data))
+            await self._quota.require_memory(self.size, len(data))
         await self._on_disk(self._draft.write(data))
 
     async def write_all(self, parts: AsyncIterator[bytes]) -> None:
@@ -245,7 +245,7 @@ class Intake:
         try:
             await work
         except OSError as error:
-            self._storage.complaints.disk(error.strerror or str(error))
+            self._quota.complaints.disk(error.strerror or str(error))
             raise StorageFull(
                 f"the relay could not write {self.key!r} to its disk ({error.strerror or error}); "
                 "delete files, or make room on it",
@@ -262,23 +262,23 @@ class Intake:
 
     def keep(self, scope: str = "") -> Content:
         """Make it a content of this scope, held once."""
-        self._storage.arrived(self)
+        self._quota.arrived(self)
         return self._draft.keep(scope)
 
     def rest(self) -> None:
         """Note that nothing comes for a while: unless it has gone over the ceiling, others may do so meanwhile."""
-        if not self._storage.over:
+        if not self._quota.over:
             self._end_replacing()
 
     def discard(self) -> None:
         """Forget it, unless it was kept."""
-        self._storage.arrived(self)
+        self._quota.arrived(self)
         self._draft.discard()
         self._end_replacing()
 
     def _end_replacing(self) -> None:
         if self._replacing:
-            self._storage.replaced(self.key)
+            self._quota.replaced(self.key)
         self._replacing = None
 
 

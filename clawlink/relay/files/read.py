@@ -20,8 +20,8 @@ from clawlink.protocol import replies, requests
 from clawlink.protocol.paths import GET_BLOB
 from clawlink.relay import wait_loop
 from clawlink.relay.core import Core
-from clawlink.relay.files.quota import Storage
-from clawlink.relay.files.read_once import Reading, Readings
+from clawlink.relay.files.quota import FileQuota
+from clawlink.relay.files.read_once import Reading, ReadOnce
 from clawlink.relay.files.views import file_history, file_info
 from clawlink.relay.files.write import Files
 from clawlink.relay.pages import page_within
@@ -60,11 +60,11 @@ class Opened:
 class FileReads:
     """Reads of shared files."""
 
-    def __init__(self, core: Core, files: Files, storage: Storage) -> None:
+    def __init__(self, core: Core, files: Files, file_quota: FileQuota) -> None:
         self._core = core
         self._files = files
-        self._storage = storage
-        self._readings = Readings()
+        self._quota = file_quota
+        self._read_once = ReadOnce()
 
     async def find(
         self, key: str, revision: int | None = None, *, asker: Agent | None = None
@@ -117,11 +117,11 @@ class FileReads:
         now = self._core.clock
         with ExitStack() as stack:
             try:
-                body = stack.enter_context(self._storage.open(version.content))
+                body = stack.enter_context(self._quota.open(version.content))
             except KeyError:
                 raise UnknownFile("file not found", field="file_key") from None
             size = version.content.size
-            reading = self._readings.begin(file.id, version.revision, size, reader, now()) if file.burn else None
+            reading = self._read_once.begin(file.id, version.revision, size, reader, now()) if file.burn else None
             opened = Opened(body, reading, start)
             try:
                 if reading is not None:  # it was found before anyone had it: it may have burned since
@@ -139,7 +139,7 @@ class FileReads:
 
     async def confirm(self, key: str, reader: Hashable) -> SharedFile:
         """Burn a file that this reader has read. Raises UnknownFile if it is gone, or was not read by it."""
-        reading = self._readings.of(key, reader)
+        reading = self._read_once.of(key, reader)
         if reading is None or not reading.complete:
             raise UnknownFile(f"there is no file {key!r} that you have read and that is to burn", field="file_key")
         gone = await self._core.finish(self._burn(reading))
@@ -150,7 +150,7 @@ class FileReads:
     async def _burn(self, reading: Reading) -> SharedFile | None:
         by = reading.reader if isinstance(reading.reader, str) else None
         gone = await self._files.burn(reading.key, reading.revision, reader=by)
-        self._readings.end(reading)  # not before: until it is gone, nobody else may begin
+        self._read_once.end(reading)  # not before: until it is gone, nobody else may begin
         return gone
 
     async def as_json(self, file: SharedFile, opened: Opened) -> list[bytes]:
@@ -186,9 +186,9 @@ class FileReads:
             )
         return file
 
-    def readings(self) -> list[Reading]:
+    def read_once(self) -> list[Reading]:
         """Return all readings. For the janitor."""
-        return self._readings.all()
+        return self._read_once.all()
 
     async def list(self, ask: requests.ListQuery, asker: Agent | None = None) -> replies.FileList:
         """List the files without their contents: those for everyone, then those that the asker owns or reads."""
@@ -263,7 +263,7 @@ class FileReads:
         if reading.whole:
             await self._burn(reading)
         else:
-            self._readings.end(reading)
+            self._read_once.end(reading)
 
 
 def _size_in_list(file: SharedFile) -> int:

@@ -69,7 +69,7 @@ class Reading:
         return not self._sending and now >= (self.until if self.whole else self._kept_until)
 
 
-class Readings:
+class ReadOnce:
     """All readings under way, by the key of their file and their reader."""
 
     def __init__(self) -> None:
@@ -81,19 +81,19 @@ class Readings:
         So it does if there is one of a later version: the caller found the file before that was written. Whoever had
         the file before, and broke off, goes on where it was: it has what it has.
         """
-        readings = self._by_key.setdefault(key, {})
-        for other, held in list(readings.items()):
+        read_once = self._by_key.setdefault(key, {})
+        for other, held in list(read_once.items()):
             if held.revision < revision:
-                del readings[other]
+                del read_once[other]
             elif held.revision > revision or (other != reader and held.holds(now)):
                 raise BeingRead(
                     f"{key!r} is for one reader, and another reader reads it now; try again if that read breaks off",
                     field="file_key",
                     retry_after=max(1.0, held.until - now),
                 )
-        reading = readings.get(reader)
+        reading = read_once.get(reader)
         if reading is None:
-            reading = readings[reader] = Reading(key, revision, size, reader)
+            reading = read_once[reader] = Reading(key, revision, size, reader)
         reading.begin()
         return reading
 
@@ -103,12 +103,12 @@ class Readings:
 
     def end(self, reading: Reading) -> None:
         """Forget one."""
-        readings = self._by_key.get(reading.key, {})
-        if readings.get(reading.reader) is reading:
-            del readings[reading.reader]
-            if not readings:
+        read_once = self._by_key.get(reading.key, {})
+        if read_once.get(reading.reader) is reading:
+            del read_once[reading.reader]
+            if not read_once:
                 del self._by_key[reading.key]
 
     def all(self) -> list[Reading]:
         """Return all of them."""
-        return [one for readings in self._by_key.values() for one in readings.values()]
+        return [one for read_once in self._by_key.values() for one in read_once.values()]

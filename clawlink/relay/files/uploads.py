@@ -28,7 +28,7 @@ from clawlink.errors import (
     UnknownUpload,
 )
 from clawlink.relay.core import Core
-from clawlink.relay.files.quota import SILENT_SECONDS, Intake, Storage, new_hash
+from clawlink.relay.files.quota import SILENT_SECONDS, FileQuota, UploadBuffer, new_hash
 from clawlink.relay.files.write import Files, Write
 from clawlink.relay.ids import derived
 from clawlink.relay.limits.shares import Held, Limit
@@ -49,7 +49,9 @@ class Checksum(NamedTuple):
 class Upload:
     """An upload. ``length`` is None until it is known; ``metadata`` is the client's text, word for word."""
 
-    def __init__(self, id: str, owner: Agent, ask: Write, intake: Intake, length: int | None, metadata: str) -> None:
+    def __init__(
+        self, id: str, owner: Agent, ask: Write, buffer: UploadBuffer, length: int | None, metadata: str
+    ) -> None:
         self.id = id
         self.owner = owner.id
         self.address = owner.address
@@ -62,7 +64,7 @@ class Upload:
         self.moved_at = 0.0
         self.written: Version | None = None
         self.readers: tuple[str, ...] | None = None  # of the file once it is written; None if it is for everyone
-        self.intake = intake
+        self.buffer = buffer
         self.content: Content | None = None  # once all has come, until it is a file
         self.lock = asyncio.Lock()
         self.sender: asyncio.Task[object] | None = None
@@ -73,7 +75,7 @@ class Upload:
     @property
     def offset(self) -> int:
         """Show how much of an upload has come."""
-        return self.intake.size
+        return self.buffer.size
 
     def require_owner(self, asker: Agent) -> None:
         """Refuse another agent than the one that began it."""
@@ -94,15 +96,15 @@ class Upload:
 class Uploads:
     """All uploads of this relay."""
 
-    def __init__(self, core: Core, files: Files, storage: Storage) -> None:
+    def __init__(self, core: Core, files: Files, file_quota: FileQuota) -> None:
         self._core = core
         self._files = files
-        self._storage = storage
+        self._quota = file_quota
         self._by_id: dict[str, Upload] = {}
         self._memory = 0
         core.memory.count(lambda: self._memory)
-        storage.reclaim = self._reclaim
-        storage.under_way = self.under_way
+        file_quota.reclaim = self._reclaim
+        file_quota.under_way = self.under_way
 
     def under_way(self) -> tuple[int, int]:
         """Return how many uploads are not files yet, and how many bytes have come of them."""
@@ -143,7 +145,7 @@ class Uploads:
             id,
             owner,
             msgspec.structs.replace(ask, idempotency_key=id),
-            self._storage.intake(ask.key, "Upload-Length", owner.origin),
+            self._quota.buffer(ask.key, "Upload-Length", owner.origin),
             length,
             metadata,
         )
@@ -153,18 +155,18 @@ class Uploads:
             if known is None:
                 upload.take_readers(await self._files.require_writable(owner, ask))
                 if length is not None:
-                    await upload.intake.expect(length)
+                    await upload.buffer.expect(length)
                 await core.memory.require(upload.footprint)
                 known = self._known(upload)  # begun meanwhile
             if known is None:
                 await self._require_place(owner)
         except BaseException:
-            upload.intake.discard()
+            upload.buffer.discard()
             raise
         if known is not None:
-            upload.intake.discard()
+            upload.buffer.discard()
             return known, False
-        upload.intake.rest()
+        upload.buffer.rest()
         self._by_id[id] = upload
         self._memory += upload.footprint
         self._extend(upload)
@@ -201,7 +203,7 @@ class Uploads:
         under_way = [upload for upload in self._by_id.values() if upload.written is None]
 
         async def held() -> Held:
-            origins = [upload.intake.origin for upload in under_way if upload.address == owner.address]
+            origins = [upload.buffer.origin for upload in under_way if upload.address == owner.address]
             return Usage(len(origins), 0), Usage(origins.count(owner.origin), 0)
 
         await self._core.shares.require(
@@ -279,7 +281,7 @@ class Uploads:
                     upload.length = length_before
                 raise
             finally:
-                upload.intake.rest()
+                upload.buffer.rest()
                 upload.sender = None
                 self._extend(upload)
         await self.complete(upload, owner)
@@ -297,28 +299,28 @@ class Uploads:
                 "the length of an upload is given once, and is not below the bytes that have come",
                 field="Upload-Length",
             )
-        await upload.intake.expect(length - upload.offset)
+        await upload.buffer.expect(length - upload.offset)
         upload.length = length
 
     async def _take(
         self, upload: Upload, parts: AsyncIterator[bytes], size: int | None, checksum: Checksum | None
     ) -> None:
-        intake = upload.intake
+        buffer = upload.buffer
         if size is not None:
             self._require_within(upload, size)
-            await intake.expect(size)
+            await buffer.expect(size)
         if checksum is None:
             async for part in parts:
                 self._require_within(upload, len(part))
-                await intake.write(part)
+                await buffer.write(part)
             return
-        mark = intake.mark()
+        mark = buffer.mark()
         sum = new_hash(checksum.name)
         try:
             async for part in parts:
                 self._require_within(upload, len(part))
                 sum.update(part)
-                await intake.write(part)
+                await buffer.write(part)
             if sum.digest() != checksum.digest:
                 came = base64.b64encode(sum.digest()).decode()
                 raise ChecksumMismatch(
@@ -327,7 +329,7 @@ class Uploads:
                     current=came,
                 )
         except BaseException:
-            intake.back_to(mark)
+            buffer.back_to(mark)
             raise
 
     def _require_within(self, upload: Upload, size: int) -> None:
@@ -347,9 +349,9 @@ class Uploads:
             if upload.written is not None:
                 return
             if upload.content is None:
-                await upload.intake.flush()
-                upload.content = await self._files.keep(upload.intake, upload.ask)
-            self._storage.hold(upload.content)
+                await upload.buffer.flush()
+                upload.content = await self._files.keep(upload.buffer, upload.ask)
+            self._quota.hold(upload.content)
             written = await self._files.put_content(owner, upload.ask, upload.content)
             upload.written, upload.readers = written.version, written.readers
             self._let_go(upload)
@@ -371,9 +373,9 @@ class Uploads:
         return upload is not None
 
     def _let_go(self, upload: Upload) -> None:
-        upload.intake.discard()
+        upload.buffer.discard()
         if upload.content is not None:
-            self._storage.release(upload.content)
+            self._quota.release(upload.content)
             upload.content = None
 
     def _extend(self, upload: Upload) -> None:

@@ -29,12 +29,12 @@ from clawlink.protocol import replies, requests
 from clawlink.relay.agents.agents import Agents
 from clawlink.relay.broadcasts.broadcasts import audience
 from clawlink.relay.core import Core, retrying
-from clawlink.relay.files.quota import Intake, Storage
+from clawlink.relay.files.quota import FileQuota, UploadBuffer
 from clawlink.relay.files.views import lock_info, readers_of
 from clawlink.relay.ids import derived
 from clawlink.relay.limits.memory import NEW_RECORD_BYTES, size_of
 from clawlink.relay.limits.shares import Limit
-from clawlink.relay.mailbox.admission import Arrivals
+from clawlink.relay.mailbox.admission import Admission
 from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.tasks.reads import read_task
 from clawlink.relay.time_slices import SLICE, Turns, parts
@@ -92,12 +92,14 @@ class Written(msgspec.Struct, frozen=True):
 class Files:
     """The shared files."""
 
-    def __init__(self, core: Core, agents: Agents, mailbox: Mailbox, storage: Storage, arrivals: Arrivals) -> None:
+    def __init__(
+        self, core: Core, agents: Agents, mailbox: Mailbox, file_quota: FileQuota, admission: Admission
+    ) -> None:
         self._core = core
         self._agents = agents
         self._mailbox = mailbox
-        self._storage = storage
-        self._arrivals = arrivals
+        self._quota = file_quota
+        self._admission = admission
 
     # -- write -------------------------------------------------------------------------------------------------------
 
@@ -110,14 +112,14 @@ class Files:
         Raises VersionConflict, FileLocked, TooLarge, StorageFull, DigestMismatch, RateLimited, NotAllowed.
         """
         ask = await self.require_writable(editor, ask)
-        intake = self._storage.intake(ask.key, field, editor.origin)
+        buffer = self._quota.buffer(ask.key, field, editor.origin)
         try:
             if size is not None:
-                await intake.expect(size)
-            await intake.write_all(parts)
-            content = await self.keep(intake, ask)
+                await buffer.expect(size)
+            await buffer.write_all(parts)
+            content = await self.keep(buffer, ask)
         finally:
-            intake.discard()
+            buffer.discard()
         return await self._core.finish(self.put_content(editor, ask, content))
 
     async def require_writable(self, editor: Agent, ask: Write) -> Write:
@@ -130,8 +132,8 @@ class Files:
         require_key(ask.key)
         if ask.idempotency_key is not None and await core.store.get(FileWrite, _write_id(editor, ask)) is not None:
             return ask  # a repeat: it is answered as the first was
-        self._arrivals.require_file_request(editor)
-        self._arrivals.require_copies(editor)
+        self._admission.require_file_request(editor)
+        self._admission.require_copies(editor)
         now = core.clock()
         old = await core.store.get(SharedFile, ask.key)
         rules.require_admitted(ask.key, old, editor)
@@ -192,17 +194,17 @@ class Files:
             then="delete some and wait a while, or start the relay with a higher --max-files",
         )
 
-    async def keep(self, intake: Intake, ask: Write) -> Content:
+    async def keep(self, buffer: UploadBuffer, ask: Write) -> Content:
         """Make what has come a content, held once. Raises DigestMismatch if it is not what was to come."""
-        if ask.digest is not None and ask.digest != intake.digest:
+        if ask.digest is not None and ask.digest != buffer.digest:
             raise DigestMismatch(
-                f"the content that arrived has the SHA-256 {intake.digest}, not {ask.digest}; send it again",
+                f"the content that arrived has the SHA-256 {buffer.digest}, not {ask.digest}; send it again",
                 field=ask.digest_field,
-                current=intake.digest,
+                current=buffer.digest,
             )
         old = None if ask.readers is not None else await self._core.store.get(SharedFile, ask.key)
         apart = not ask.opens if ask.readers is not None else old is not None and old.access is not None
-        return intake.keep(ask.key if apart else "")
+        return buffer.keep(ask.key if apart else "")
 
     async def put_content(self, editor: Agent, ask: Write, content: Content) -> Written:
         """Write the next version of a file with a content that is here. It takes the caller's hold, done or not.
@@ -212,7 +214,7 @@ class Files:
         try:
             written, new = await self._put(editor, ask, content)
         except (Refused, StoreUnavailable):  # after any other failure it may have been written
-            self._storage.release(content)
+            self._quota.release(content)
             raise
         if new is not None:
             await self._tell(new, editor.id, written.version.written_at)
@@ -229,7 +231,7 @@ class Files:
             before = await core.store.get(FileWrite, id)
             if before is not None:
                 done = _as_written(before, content, ask, editor, now)
-                self._storage.release(content)
+                self._quota.release(content)
                 return Written(done, before.read_by), None
             revision = 1 if old is None else old.revision + 1
             write = FileWrite(
@@ -259,8 +261,8 @@ class Files:
             now=now,
             keep=1
             + min(
-                self._storage.kept(() if old is None else old.versions, core.limits.file_versions - 1),
-                await self._storage.kept_by_share(editor.origin, old, content.size),
+                self._quota.kept(() if old is None else old.versions, core.limits.file_versions - 1),
+                await self._quota.kept_by_share(editor.origin, old, content.size),
             ),
             if_version=ask.if_version,
             ttl=ask.ttl,
@@ -275,7 +277,7 @@ class Files:
         read_by = readers_of(access)
         if write is not None:
             write = msgspec.structs.replace(write, read_by=read_by)
-        await core.commit(new.home, Put(new), *([] if write is None else [Put(write)]))
+        await core.commit(new.partition_key, Put(new), *([] if write is None else [Put(write)]))
         self._release_gone(old, new)
         core.stats.files_written += 1
         return Written(new.newest, read_by), new
@@ -288,7 +290,7 @@ class Files:
         Raises UnknownFile, VersionConflict, FileLocked, RateLimited.
         """
         self._core.require_working()
-        self._arrivals.require_file_request(editor)
+        self._admission.require_file_request(editor)
         return await self._core.finish(self._delete(editor, key, if_version, force))
 
     @retrying
@@ -301,7 +303,7 @@ class Files:
         await self._require_unlocked(key, old, editor, now, force=force)
         gone = rules.delete(key, old, now=now, keep=core.limits.retention, if_version=if_version, origin=editor.origin)
         await self._require_copies(editor, gone)
-        await core.commit(gone.home, Put(gone))
+        await core.commit(gone.partition_key, Put(gone))
         self._release_gone(old, gone)
         await self._tell(gone, editor.id, now)
         return gone
@@ -315,7 +317,7 @@ class Files:
         if old is None or old.revision != revision:
             return None
         gone = rules.delete(key, old, now=now, keep=core.limits.retention)
-        await core.commit(gone.home, Put(gone))
+        await core.commit(gone.partition_key, Put(gone))
         self._release_gone(old, gone)
         await self._tell(gone, reader or old.newest.editor, now)
         return gone
@@ -325,7 +327,7 @@ class Files:
         kept = {version.revision for version in new.versions}
         for version in () if old is None else old.versions:
             if version.revision not in kept:
-                self._storage.release(version.content)
+                self._quota.release(version.content)
 
     # -- locks -------------------------------------------------------------------------------------------------------
 
@@ -333,7 +335,7 @@ class Files:
         """Ask the others not to write a file for a while. Raises FileLocked if another agent holds it."""
         self._core.require_working()
         require_key(ask.file_key)
-        self._arrivals.require_file_request(holder)
+        self._admission.require_file_request(holder)
         return await self._core.finish(self._lock(holder, ask))
 
     @retrying
@@ -359,7 +361,7 @@ class Files:
             keep=core.limits.retention,
         )
         await core.memory.require(size_of(new) - (0 if old is None else size_of(old)))
-        await core.commit(new.home, Put(new))
+        await core.commit(new.partition_key, Put(new))
         self._release_gone(old, new)
         return replies.FileLocked("locked", ask.file_key, holder.id, iso(until), ask.note)
 
@@ -374,7 +376,7 @@ class Files:
         await self._require_unlocked(key, old, asker, now, force=force)
         if old is not None and old.lock is not None:
             new = rules.drop_lock(old)
-            await core.commit(new.home, Put(new))
+            await core.commit(new.partition_key, Put(new))
         return replies.FileUnlocked("unlocked", key)
 
     # -- what time brings --------------------------------------------------------------------------------------------
@@ -389,9 +391,9 @@ class Files:
             return False
         new = rules.expire(old, now=now, keep=core.limits.retention)
         if new is None:
-            await core.commit(old.home, Drop(old))
+            await core.commit(old.partition_key, Drop(old))
             return True
-        await core.commit(new.home, Put(new))
+        await core.commit(new.partition_key, Put(new))
         self._release_gone(old, new)
         if not old.deleted:
             await self._tell(new, old.newest.editor, now, but="")
@@ -429,7 +431,7 @@ class Files:
             left = msgspec.structs.replace(file, version=file.version + 1, ends_at=ends_at)
         else:
             left = rules.delete(key, file, now=now, keep=core.limits.retention)
-        await core.commit(left.home, Put(left))
+        await core.commit(left.partition_key, Put(left))
         self._release_gone(file, left)
 
     # -- tell the others ---------------------------------------------------------------------------------------------
@@ -440,8 +442,8 @@ class Files:
             told = (await self._core.store.usage(Agent, HEARS_OF_FILES)).count
         else:
             told = len(file.access.parties)
-        self._arrivals.require_copies(editor)
-        self._arrivals.count_copies(editor, told)
+        self._admission.require_copies(editor)
+        self._admission.count_copies(editor, told)
 
     async def _hearers(self, file: SharedFile, but: str) -> AsyncIterator[list[Agent]]:
         """Give the agents that hear of a file, but one, some at a time."""
@@ -474,7 +476,7 @@ class Files:
         )
         turns = Turns()
         async for agents in self._hearers(file, editor if but is None else but):
-            for some in parts(agents, self._core.store.homes_at_once):
+            for some in parts(agents, self._core.store.partitions_at_once):
                 await self._mailbox.put_notices(
                     self._mailbox.copies(
                         id,

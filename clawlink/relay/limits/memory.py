@@ -128,7 +128,7 @@ class Memory:
         forgotten = 0
         for record in await self._store.first(kind, key, _AT_ONCE):
             with contextlib.suppress(Conflict):  # it has changed at this moment
-                await self._store.commit(record.home, Drop(record))
+                await self._store.commit(record.partition_key, Drop(record))
                 forgotten += 1
             await turns.next()
         self._stats.evicted += forgotten

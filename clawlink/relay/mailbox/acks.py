@@ -42,7 +42,7 @@ class _Way(Struct, frozen=True):
     quiet: bool = False  # nothing becomes due by it
 
 
-class Settling:
+class Acks:
     """Settle leased messages and tasks by their receipts."""
 
     def __init__(self, core: Core, pools: Pools) -> None:
@@ -147,38 +147,38 @@ class Settling:
 
     async def _settle(self, agent_id: str, receipts: Sequence[str], way: _Way) -> tuple[list[Outcome], int]:
         """Settle what the receipts are for; return an outcome each, and how many messages changed."""
-        outcomes, homes = await self._prepare(agent_id, receipts, way)
+        outcomes, partitions = await self._prepare(agent_id, receipts, way)
         changed = 0
-        for home, prepared in homes.items():
+        for partition_key, prepared in partitions.items():
             try:
                 changes = [change for made in prepared.values() for change in made]
-                await self._core.commit(home, *changes, quiet=way.quiet)
+                await self._core.commit(partition_key, *changes, quiet=way.quiet)
                 changed += len(prepared)
             except Conflict:
-                again, number = await self._settle_again(agent_id, home, list(prepared), way)
+                again, number = await self._settle_again(agent_id, partition_key, list(prepared), way)
                 outcomes.update(again)
                 changed += number
-            if home != agent_id:
-                await self._moved_elsewhere(home, agent_id)
+            if partition_key != agent_id:
+                await self._moved_elsewhere(partition_key, agent_id)
         return [outcomes[given] for given in receipts], changed
 
     @retrying
     async def _settle_again(
-        self, agent_id: str, home: str, receipts: Sequence[str], way: _Way
+        self, agent_id: str, partition_key: str, receipts: Sequence[str], way: _Way
     ) -> tuple[dict[str, Outcome], int]:
-        outcomes, homes = await self._prepare(agent_id, receipts, way)
-        prepared = homes.get(home, {})
+        outcomes, partitions = await self._prepare(agent_id, receipts, way)
+        prepared = partitions.get(partition_key, {})
         if prepared:
             changes = [change for made in prepared.values() for change in made]
-            await self._core.commit(home, *changes, quiet=way.quiet)
+            await self._core.commit(partition_key, *changes, quiet=way.quiet)
         return outcomes, len(prepared)
 
     async def _prepare(
         self, agent_id: str, receipts: Sequence[str], way: _Way
     ) -> tuple[dict[str, Outcome], dict[str, dict[str, list[Put | Drop]]]]:
-        """Return what will have become of each receipt, and what to commit for which of them, by home."""
+        """Return what will have become of each receipt, and what to commit for which of them, by partition."""
         outcomes: dict[str, Outcome] = {}
-        homes: dict[str, dict[str, list[Put | Drop]]] = {}
+        partitions: dict[str, dict[str, list[Put | Drop]]] = {}
         for given in receipts:
             if given in outcomes:
                 continue
@@ -188,8 +188,8 @@ class Settling:
                 outcomes[given] = Outcome(given, None, None, error)
                 continue
             if made:
-                homes.setdefault(made[0].record.home, {})[given] = made
-        return outcomes, homes
+                partitions.setdefault(made[0].record.partition_key, {})[given] = made
+        return outcomes, partitions
 
     async def _settle_one(self, agent_id: str, given: str, way: _Way) -> tuple[Outcome, list[Put | Drop]]:
         store = self._core.store
@@ -201,7 +201,7 @@ class Settling:
                 new = move(d, token)
                 return Outcome(given, rules.message_id(new), new.visible_at, None), [] if new is d else [Put(new)]
             rules.require_receipt(d, token)
-            moved = way.task(task_rules.carried(d))
+            moved = way.task(task_rules.task_from_delivery(d))
             new = way.message(d, token)
             return Outcome(given, id, new.visible_at, None), [Put(rules.with_record(new)), Put(moved)]
         task = await store.get(Task, id) if d is None or d.has_record else None
@@ -223,9 +223,9 @@ class Settling:
         moved = way.task(task)
         return Outcome(given, id, moved.held_until, None), [] if moved is task else [Put(moved)]
 
-    async def _moved_elsewhere(self, home: str, agent_id: str) -> None:
+    async def _moved_elsewhere(self, partition_key: str, agent_id: str) -> None:
         """Follow up on a change in a pool: what the agent has is another, and there may be work for others."""
         self._core.relist(agent_id)
-        pool = await self._core.store.get(Pool, home)
+        pool = await self._core.store.get(Pool, partition_key)
         if pool is not None:
             await self._pools.pass_on([pool])

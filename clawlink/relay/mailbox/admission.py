@@ -41,7 +41,7 @@ class Pace:
             self.addresses.take(address, now, tokens)
 
 
-class Arrivals:
+class Admission:
     """The door for delegations, plain messages and broadcasts. Responses and acknowledgements do not pass it."""
 
     def __init__(self, core: Core) -> None:

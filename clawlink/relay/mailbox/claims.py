@@ -18,10 +18,10 @@ from clawlink.domain.task import Event, Task
 from clawlink.errors import LeaseLost, StoreUnavailable, UnknownAgent
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import receipt
-from clawlink.relay.mailbox.acks import Settling
+from clawlink.relay.mailbox.acks import Acks
 from clawlink.relay.mailbox.long_poll import Reader, Taken
 from clawlink.relay.mailbox.pools import Pools
-from clawlink.relay.tasks.lifecycle import Upkeep
+from clawlink.relay.tasks.lifecycle import TaskLifecycle
 from clawlink.relay.tasks.reads import task_of
 from clawlink.store.base import Conflict, Failed, Put, Signal
 
@@ -29,11 +29,11 @@ from clawlink.store.base import Conflict, Failed, Put, Signal
 class Claims:
     """How messages and tasks get to those who read them."""
 
-    def __init__(self, core: Core, pools: Pools, settling: Settling, upkeep: Upkeep) -> None:
+    def __init__(self, core: Core, pools: Pools, acks: Acks, lifecycle: TaskLifecycle) -> None:
         self._core = core
         self._pools = pools
-        self._settling = settling
-        self._upkeep = upkeep
+        self._acks = acks
+        self._lifecycle = lifecycle
 
     async def claim(
         self, agent: Agent, *, limit: int, wait: float, lease: float, tick: Callable[[], Any] | None = None
@@ -69,7 +69,7 @@ class Claims:
         receipts = [receipt(str(d.receipt), d.id) for d in taken]
         if receipts:
             with contextlib.suppress(Failed, StoreUnavailable):
-                await asyncio.shield(self._settling.release(agent_id, receipts))
+                await asyncio.shield(self._acks.release(agent_id, receipts))
 
     async def pass_on(self, agent_id: str) -> None:
         """Wake another in place of this agent for each pool that has work."""
@@ -81,12 +81,12 @@ class Claims:
         """Claim one piece of work from the pools if it comes before the last of what else there is, and the rest."""
         store = self._core.store
         now = self._core.clock()
-        heads = [(d.rank, pool.id) for pool in pools for d in await store.due(pool.id, now, 1)]
+        heads = [(d.sort_key, pool.id) for pool in pools for d in await store.due(pool.id, now, 1)]
         pooled: list[Delivery] = []
         if heads:
             own = await store.due(by, now, limit)
-            for rank, pool_id in sorted(heads):
-                if pooled or (len(own) >= limit and rank > own[-1].rank):
+            for sort_key, pool_id in sorted(heads):
+                if pooled or (len(own) >= limit and sort_key > own[-1].sort_key):
                     break
                 pooled = await self.take(pool_id, by, 1, seconds, reported)
         rest: list[Delivery] = []
@@ -96,7 +96,7 @@ class Claims:
         except BaseException:
             await self.undo(by, pooled)
             raise
-        return sorted([*pooled, *rest], key=lambda d: d.rank)
+        return sorted([*pooled, *rest], key=lambda d: d.sort_key)
 
     async def take(
         self, mailbox: str, by: str, limit: int, seconds: float, reported: dict[str, tuple[Event, ...]]
@@ -143,7 +143,7 @@ class Claims:
                     await core.commit(mailbox, *changes, quiet=True)  # nothing becomes due sooner by it
                     # Else it has left with what leaving may not have seen.
                     await self._require_registered(by, since=reader.registered_at)
-                over = [await self._upkeep.end(id) for id in ended]
+                over = [await self._lifecycle.end(id) for id in ended]
             except Conflict:
                 raise
             except BaseException:

@@ -16,7 +16,7 @@ from clawlink.domain.delivery import PENDING, Delivery
 from clawlink.errors import StoreUnavailable
 from clawlink.relay.core import Core
 from clawlink.relay.ids import receipt, split_receipt
-from clawlink.relay.mailbox.acks import Settling
+from clawlink.relay.mailbox.acks import Acks
 from clawlink.relay.mailbox.claims import Claims
 from clawlink.relay.mailbox.long_poll import Taken
 from clawlink.relay.tasks.reads import task_of
@@ -55,16 +55,14 @@ class Consumer:
     did not settle counts as an attempt when the connection ends, what it did not is as if it had never been sent.
     """
 
-    def __init__(
-        self, core: Core, claims: Claims, settling: Settling, agent: Agent, *, lease: float, credit: int
-    ) -> None:
+    def __init__(self, core: Core, claims: Claims, acks: Acks, agent: Agent, *, lease: float, credit: int) -> None:
         self.agent_id = agent.id
         self.batch = 0
         self._core = core
         self._loop = asyncio.get_running_loop()
         self._stack = contextlib.ExitStack()
         self._reader = self._stack.enter_context(claims.reading(agent))
-        self._settling = settling
+        self._acks = acks
         self._lease = lease
         self.credit = credit
         self._under_way: dict[str, _Sent] = {}
@@ -185,7 +183,7 @@ class Consumer:
         self.has_read(batch)
         read = [sent.receipt for sent in self._under_way.values() if sent.batch <= self._read]
         if read:
-            await self._settling.ack(self.agent_id, read, for_good=True)
+            await self._acks.ack(self.agent_id, read, for_good=True)
             self.settled(read)
 
     async def settle_up_to(self, last: str) -> bool:
@@ -194,7 +192,7 @@ class Consumer:
         if last not in receipts:
             return False
         read = receipts[: receipts.index(last) + 1]
-        await self._settling.ack(self.agent_id, read)
+        await self._acks.ack(self.agent_id, read)
         self.settled(read)
         return True
 
@@ -213,10 +211,10 @@ class Consumer:
         # If the store fails, the leases lapse.
         if unread:
             with contextlib.suppress(Failed, StoreUnavailable):
-                await self._settling.release(self.agent_id, unread)
+                await self._acks.release(self.agent_id, unread)
         if read:
             with contextlib.suppress(Failed, StoreUnavailable):
-                await self._settling.nack(self.agent_id, read, 0.0, note=_LEFT)
+                await self._acks.nack(self.agent_id, read, 0.0, note=_LEFT)
 
     def _parted(self) -> tuple[Sequence[str], Sequence[str]]:
         read: list[str] = []

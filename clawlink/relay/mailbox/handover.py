@@ -11,7 +11,7 @@ from clawlink.domain.delivery import Delivery
 from clawlink.errors import StoreUnavailable
 from clawlink.relay.core import Core
 from clawlink.relay.ids import receipt
-from clawlink.relay.mailbox.acks import Settling
+from clawlink.relay.mailbox.acks import Acks
 from clawlink.store.base import Failed
 
 _log = logging.getLogger("clawlink.relay")
@@ -28,7 +28,7 @@ class HandedOut:
     def __init__(
         self,
         core: Core,
-        settling: Settling,
+        acks: Acks,
         agent_id: str,
         taken: Sequence[Delivery],
         *,
@@ -38,7 +38,7 @@ class HandedOut:
         self.until_read = until_read
         self._is_over = False
         self._core = core
-        self._settling = settling
+        self._acks = acks
         self._agent_id = agent_id
         self._receipts = [receipt(str(d.receipt), d.id) for d in taken]
         self._lease = lease
@@ -64,9 +64,9 @@ class HandedOut:
         for _ in range(_TRIES):
             try:
                 if read:
-                    await self._settling.ack(self._agent_id, self._receipts, for_good=True)
+                    await self._acks.ack(self._agent_id, self._receipts, for_good=True)
                 else:
-                    await self._settling.release(self._agent_id, self._receipts)
+                    await self._acks.release(self._agent_id, self._receipts)
                 return
             except (Failed, StoreUnavailable):
                 await asyncio.sleep(_PAUSE_SECONDS)
@@ -74,4 +74,4 @@ class HandedOut:
 
     async def _extend(self) -> None:
         with contextlib.suppress(Failed, StoreUnavailable):  # it is tried again before the lease is over
-            await self._settling.extend(self._agent_id, self._receipts, self._lease)
+            await self._acks.extend(self._agent_id, self._receipts, self._lease)

@@ -1,4 +1,4 @@
-"""Mailboxes: put in, bury, put back, close. What consumers do is in ``claims`` and ``settling``."""
+"""Mailboxes: put in, bury, put back, close. What consumers do is in ``claims`` and ``acks``."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Mailbox:
             1,
             mailbox,
             sender.agent_id,
-            rules.rank(level, arrival),
+            rules.sort_key(level, arrival),
             body,
             now,
             now,
@@ -121,7 +121,7 @@ class Mailbox:
                 1,
                 mailbox,
                 sender.agent_id,
-                rules.rank(level, arrival),
+                rules.sort_key(level, arrival),
                 body,
                 now,
                 now,
@@ -194,7 +194,7 @@ class Mailbox:
         return True
 
     async def put(self, delivery: Delivery, *changes: Put | Absent) -> None:
-        """Store the delivery, with what else changes at the same home. Raises Conflict."""
+        """Store the delivery, with what else changes at the same partition. Raises Conflict."""
         await self._core.commit(delivery.mailbox, *changes, Put(delivery))
         self._core.stats.stored += 1
 
@@ -224,7 +224,7 @@ class Mailbox:
                 if newer is not None:
                     changes: tuple[Put | Drop, ...] = (Put(newer),)
                     if delivery.id != unread.id:
-                        changes = (Put(replace(delivery, rank=unread.rank)), Drop(unread))
+                        changes = (Put(replace(delivery, sort_key=unread.sort_key)), Drop(unread))
                     try:
                         await core.commit(newer.mailbox, *changes)
                     except Conflict:  # it is being read at this moment: the news goes in as a message of its own
@@ -239,7 +239,8 @@ class Mailbox:
     async def put_notices(self, new: Sequence[Delivery]) -> int:
         """Store copies of one message as notices, each in another mailbox; return how many mailboxes had no room.
 
-        They have one sender and one body, and are at most ``store.homes_at_once``. What holds for ``put_notice`` holds
+        They have one sender and one body, and are at most ``store.partitions_at_once``. What holds for ``put_notice``
+        holds
         for each. Raises Failed if the store failed for any, after all others were stored.
         """
         if not new:

@@ -21,7 +21,7 @@ from clawlink.relay.broadcasts.copy_counts import CopyCounts, furthest
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.files.grants import Grants
 from clawlink.relay.ids import derived, derived_anew
-from clawlink.relay.mailbox.admission import Arrivals
+from clawlink.relay.mailbox.admission import Admission
 from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.tasks.reads import read_task
 from clawlink.relay.timestamps import iso, iso_or_none
@@ -31,11 +31,11 @@ from clawlink.store.base import Put
 class Messages:
     """Plain messages between agents, and the state of every message."""
 
-    def __init__(self, core: Core, agents: Agents, mailbox: Mailbox, arrivals: Arrivals) -> None:
+    def __init__(self, core: Core, agents: Agents, mailbox: Mailbox, admission: Admission) -> None:
         self._core = core
         self._agents = agents
         self._mailbox = mailbox
-        self._arrivals = arrivals
+        self._admission = admission
         self._grants = Grants(core)
 
     async def send(self, sender: Agent, ask: requests.Send) -> Sent:
@@ -55,8 +55,8 @@ class Messages:
         if first is not None:
             return await self._repeat(first, sender, ask)
         to = await self._agents.resolve(ask.to_agent)
-        chain = await self._arrivals.chain(sender, to.id, parent_task=ask.parent_task, in_reply_to=ask.in_reply_to)
-        self._arrivals.require_pace(sender.id, to.id)
+        chain = await self._admission.chain(sender, to.id, parent_task=ask.parent_task, in_reply_to=ask.in_reply_to)
+        self._admission.require_pace(sender.id, to.id)
         now = core.clock()
         body = encode(_plain(id, sender, ask, to.id, chain, now))
         new = self._mailbox.new(
@@ -105,7 +105,7 @@ class Messages:
             return
         marked = delivery_rules.answered(d, now=self._core.clock())
         if marked is not d:
-            await self._core.commit(d.home, Put(marked))
+            await self._core.commit(d.partition_key, Put(marked))
 
     async def status(self, asker: Agent, id: str, ask: requests.MessageQuery) -> MessageStatus:
         """Tell its sender or its recipient how far a message came.

@@ -201,7 +201,7 @@ class Pools:
 
     async def drop(self, pool: Pool) -> None:
         """Forget a pool. Raises Conflict if some work comes at this moment."""
-        await self._core.commit(pool.home, Drop(pool), quiet=True)
+        await self._core.commit(pool.partition_key, Drop(pool), quiet=True)
         self._counted.pop(pool.id, None)
 
     async def _drop_an_empty_one(self) -> bool:

@@ -37,7 +37,7 @@ def pool_of(message: TaskDelegation, mailbox: str) -> Pool:
     return replace(pool_for(capabilities_of(message), members), id=mailbox)
 
 
-class Upkeep:
+class TaskLifecycle:
     """Keeps tasks moving. Whatever it does is safe to do again."""
 
     def __init__(self, core: Core, agents: Agents, mailbox: Mailbox, pools: Pools) -> None:
@@ -58,7 +58,7 @@ class Upkeep:
             return False
         if task.state in FINAL:
             if d is not None:
-                await core.commit(d.home, Drop(d))
+                await core.commit(d.partition_key, Drop(d))
             return d is not None
         if task.expires_at <= now:
             await self._end(task, d, TaskState.EXPIRED, "no agent finished it in time")
@@ -84,7 +84,7 @@ class Upkeep:
     async def finish_ended(self, task: Task, d: Delivery | None, ended: Task) -> None:
         """Store the end of a task that has no answer, and count it as what it is."""
         core = self._core
-        await core.commit(task.home, Put(ended), *(() if d is None else (Drop(d),)))
+        await core.commit(task.partition_key, Put(ended), *(() if d is None else (Drop(d),)))
         core.relist(task.assignee)
         waited = d is not None and d.state is State.PENDING
         if ended.state is TaskState.CANCELLED:
@@ -144,7 +144,7 @@ class Upkeep:
             note=answered.note,
             key_hash=None if first is None else first.sender_key,
         )
-        await core.commit(task.home, Put(moved), *(() if d is None else (Drop(d),)))
+        await core.commit(task.partition_key, Put(moved), *(() if d is None else (Drop(d),)))
         core.stats.tasks_answered += 1
         core.stats.withdrawn += d is not None and d.state is State.PENDING
         core.relist(task.assignee)
@@ -157,7 +157,7 @@ class Upkeep:
         await self.tell(task.requester, back, by=None, note=note)
         keep = max(0.0, task.expires_at - now)
         dead = delivery_rules.with_record(delivery_rules.bury(d, now=now, keep=keep))
-        await core.commit(task.home, Put(dead), Put(back))
+        await core.commit(task.partition_key, Put(dead), Put(back))
         core.stats.dead += 1
 
     # -- owners ------------------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ class Upkeep:
         if task.expires_at <= now:
             if task.state not in FINAL:
                 return await self.end(task_id)
-            await core.commit(task.home, Drop(task))
+            await core.commit(task.partition_key, Drop(task))
             return True
         owner = None if task.assignee is None else await core.store.get(Agent, task.assignee)
         until = rules.held_until(task, owner, stale_after=core.limits.stale_after)
@@ -184,7 +184,7 @@ class Upkeep:
         changes = [Put(rules.hold(task, until))] if d is None or d.has_record else []
         if d is not None and d.receipt is not None:
             changes.append(Put(delivery_rules.postpone(d, until)))
-        await core.commit(task.home, *changes)
+        await core.commit(task.partition_key, *changes)
         return True
 
     async def _take_back(
@@ -220,7 +220,7 @@ class Upkeep:
             using = await self._pools.using(pool_of(delegation_of(task.body), task.mailbox), make_room=True)
             pool = using.record
             changes.append(using)
-        await core.commit(task.home, *changes)
+        await core.commit(task.partition_key, *changes)
         core.stats.lapses += 1
         core.happenings.note("taken back", task_id=task.id, from_name=who, from_agent=task.assignee, why=note)
         core.relist(task.assignee)
@@ -234,7 +234,7 @@ class Upkeep:
             1,
             task.mailbox,
             task.requester,
-            delivery_rules.rank(delegation_of(task.body).priority.level, int(task.created_at * 1_000_000)),
+            delivery_rules.sort_key(delegation_of(task.body).priority.level, int(task.created_at * 1_000_000)),
             task.body,
             task.created_at,
             now,
@@ -313,7 +313,7 @@ class Upkeep:
             await self._pools.drop(pool)
             return
         pool = replace(pool, version=pool.version + 1, left=None)
-        await self._core.commit(pool.home, Put(pool), quiet=True)
+        await self._core.commit(pool.partition_key, Put(pool), quiet=True)
         self._pools.wake_one(pool)
 
     def _heir(self, left: Agent | None) -> str:
@@ -349,7 +349,7 @@ class Upkeep:
         pool = await self._core.store.get(Pool, pool_id)
         if pool is not None and pool.returns_at == since:
             await self._core.commit(
-                pool.home, Put(replace(pool, version=pool.version + 1, returns_at=None)), quiet=True
+                pool.partition_key, Put(replace(pool, version=pool.version + 1, returns_at=None)), quiet=True
             )
 
     # -- tell --------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clawlink.domain.delivery import Delivery
-from clawlink.domain.task import Task, carried
+from clawlink.domain.task import Task, task_from_delivery
 from clawlink.store.base import Store
 
 
@@ -20,4 +20,4 @@ async def task_of(store: Store, d: Delivery) -> Task | None:
     """Return the task of a delivery; None if the delivery is no task's."""
     if not d.is_task:
         return None
-    return await store.get(Task, d.id) if d.has_record else carried(d)
+    return await store.get(Task, d.id) if d.has_record else task_from_delivery(d)

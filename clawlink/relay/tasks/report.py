@@ -23,7 +23,7 @@ from clawlink.relay.core import Core, retrying
 from clawlink.relay.files.grants import Grants
 from clawlink.relay.ids import derived, end_id, split_receipt
 from clawlink.relay.mailbox.mailbox import Mailbox, Purpose
-from clawlink.relay.tasks.lifecycle import Upkeep
+from clawlink.relay.tasks.lifecycle import TaskLifecycle
 from clawlink.relay.tasks.reads import read_task
 from clawlink.relay.timestamps import iso
 from clawlink.store.base import Conflict, Drop, Put
@@ -32,11 +32,11 @@ from clawlink.store.base import Conflict, Drop, Put
 class Tasks:
     """Work that was delegated."""
 
-    def __init__(self, core: Core, agents: Agents, mailbox: Mailbox, upkeep: Upkeep) -> None:
+    def __init__(self, core: Core, agents: Agents, mailbox: Mailbox, lifecycle: TaskLifecycle) -> None:
         self._core = core
         self._agents = agents
         self._mailbox = mailbox
-        self._upkeep = upkeep
+        self._lifecycle = lifecycle
         self._grants = Grants(core)
 
     # -- respond -----------------------------------------------------------------------------------------------------
@@ -170,7 +170,9 @@ class Tasks:
         """Store what a response made of the task, and of its delivery if that was not acknowledged."""
         core = self._core
         if _is_repeat(task, moved):
-            moved = replace(moved, history=task.history, said=task.said, folded=task.folded)
+            moved = replace(
+                moved, history=task.history, reported_bytes=task.reported_bytes, dropped_events=task.dropped_events
+            )
         changes: list[Put | Drop] = [Put(moved)]
         if d is not None:
             if moved.state in FINAL or d.state is State.ACKED:
@@ -179,9 +181,9 @@ class Tasks:
             else:
                 until = d.visible_at if d.receipt is None else max(d.visible_at, moved.held_until or 0.0)
                 changes.append(Put(delivery_rules.beside_record(d, until, expires_at=moved.expires_at)))
-        await core.commit(task.home, *changes)
+        await core.commit(task.partition_key, *changes)
         core.stats.tasks_answered += moved.state in FINAL
-        if task.assignee != task.home:
+        if task.assignee != task.partition_key:
             core.relist(task.assignee)
 
     async def _refuse_second(
@@ -192,12 +194,12 @@ class Tasks:
         said = decode(first.body)
         current = task.state.value
         if task.state not in FINAL and isinstance(said, TaskResponse):
-            await self._upkeep.finish_answered(task, d, said)
+            await self._lifecycle.finish_answered(task, d, said)
             current = said.status
         elif task.state not in FINAL and isinstance(said, TaskUpdate):
             keep = self._core.limits.retention
             ended = rules.end(task, TaskState(said.status), by=said.by, now=now, keep=keep, note=said.note)
-            await self._upkeep.finish_ended(task, d, ended)
+            await self._lifecycle.finish_ended(task, d, ended)
             current = said.status
         other = ", with another answer" if isinstance(said, TaskResponse) else ""
         raise WrongState(
@@ -268,7 +270,7 @@ class Tasks:
             await self._mailbox.require_room(new, Purpose.REPORT)
             await self._mailbox.put_once(new)
         living = () if d is None else (Put(delivery_rules.beside_record(d, d.visible_at, expires_at=moved.expires_at)),)
-        await core.commit(task.home, Put(moved), *living)
+        await core.commit(task.partition_key, Put(moved), *living)
         return await self._answered(moved, message)
 
     async def _answered(self, task: Task, message: TaskAnswer) -> Answered:
@@ -288,15 +290,15 @@ class Tasks:
         if task.state is not TaskState.CANCELLED:
             keep = core.limits.retention
             ended = rules.end(task, TaskState.CANCELLED, by=sender.id, now=core.clock(), keep=keep, note=ask.note)
-            answered = await self._upkeep.claim_end(task, ended, by=sender.id)
+            answered = await self._lifecycle.claim_end(task, ended, by=sender.id)
             if answered is not None:
-                await self._upkeep.finish_answered(task, d, answered)
+                await self._lifecycle.finish_answered(task, d, answered)
                 raise WrongState(
                     f"task {task.id} is already {answered.status}: its answer is in your mailbox",
                     current=answered.status,
                 )
-            await self._upkeep.tell_worker(task, ended, by=sender.id)
-            await self._upkeep.finish_ended(task, d, ended)
+            await self._lifecycle.tell_worker(task, ended, by=sender.id)
+            await self._lifecycle.finish_ended(task, d, ended)
         return Cancelled("cancelled", task.id, task.attempts == 0)
 
 

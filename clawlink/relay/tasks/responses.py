@@ -23,7 +23,7 @@ from clawlink.relay.agents.agents import Agents
 from clawlink.relay.core import Core
 from clawlink.relay.files.grants import Grants
 from clawlink.relay.ids import derived
-from clawlink.relay.mailbox.admission import Arrivals
+from clawlink.relay.mailbox.admission import Admission
 from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.mailbox.messages import Messages
 from clawlink.relay.tasks.reads import read_task
@@ -38,12 +38,12 @@ class Responses:
     """The responses of assignees: progress, questions and results."""
 
     def __init__(
-        self, core: Core, agents: Agents, mailbox: Mailbox, arrivals: Arrivals, tasks: Tasks, messages: Messages
+        self, core: Core, agents: Agents, mailbox: Mailbox, admission: Admission, tasks: Tasks, messages: Messages
     ) -> None:
         self._core = core
         self._agents = agents
         self._mailbox = mailbox
-        self._arrivals = arrivals
+        self._admission = admission
         self._tasks = tasks
         self._messages = messages
         self._grants = Grants(core)
@@ -92,7 +92,7 @@ class Responses:
         return await self._tasks.respond(sender, replace(ask, message_id=task_id, to_agent=to.id))
 
     async def _pass_on(self, id: str, sender: Agent, ask: requests.Respond, to: Agent) -> ResponseSent:
-        self._arrivals.require_pace(sender.id, to.id)
+        self._admission.require_pace(sender.id, to.id)
         message = replace(self._response(id, sender, ask, to.id), passed_on=True)
         body = encode(message)
         now = self._core.clock()

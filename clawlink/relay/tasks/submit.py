@@ -14,7 +14,7 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery, by, by_claimant
 from clawlink.domain.message import TaskDelegation, attached, decode, encode, says_the_same
 from clawlink.domain.pool import Pool, pool_for
-from clawlink.domain.task import Task, by_owner, carried, is_requester, is_worker
+from clawlink.domain.task import Task, by_owner, is_requester, is_worker, task_from_delivery
 from clawlink.errors import KeyReused, MailboxFull
 from clawlink.protocol import requests
 from clawlink.protocol.replies import Delegated, Pooled
@@ -23,7 +23,7 @@ from clawlink.relay.core import Core, retrying
 from clawlink.relay.files.grants import Grants
 from clawlink.relay.ids import derived, derived_anew
 from clawlink.relay.limits.shares import Held, Limit, less
-from clawlink.relay.mailbox.admission import Arrivals
+from clawlink.relay.mailbox.admission import Admission
 from clawlink.relay.mailbox.mailbox import Mailbox, owner
 from clawlink.relay.mailbox.pools import Pools
 from clawlink.relay.tasks.lifecycle import capabilities_of, pool_of
@@ -48,15 +48,15 @@ class Own(NamedTuple):
     further: dict[str, Any]
 
 
-class Delegations:
+class TaskSubmission:
     """How work comes in."""
 
-    def __init__(self, core: Core, agents: Agents, mailbox: Mailbox, pools: Pools, arrivals: Arrivals) -> None:
+    def __init__(self, core: Core, agents: Agents, mailbox: Mailbox, pools: Pools, admission: Admission) -> None:
         self._core = core
         self._agents = agents
         self._mailbox = mailbox
         self._pools = pools
-        self._arrivals = arrivals
+        self._admission = admission
         self._grants = Grants(core)
         self._calm = core.shares.calm(core.limits.max_open_tasks, core.limits.max_mailbox_bytes)
 
@@ -86,9 +86,9 @@ class Delegations:
         chain = (
             chain_rules.first(sender.id)
             if ask.parent_task is None
-            else await self._arrivals.chain(sender, to.id, parent_task=ask.parent_task)
+            else await self._admission.chain(sender, to.id, parent_task=ask.parent_task)
         )
-        self._arrivals.require_pace(sender.id, to.id)
+        self._admission.require_pace(sender.id, to.id)
         now = core.clock()
         message = _delegation(id, sender, ask, to.id, chain, now)
         route = core.sockets.route(to.id)
@@ -120,8 +120,8 @@ class Delegations:
     async def _delegate_to_pool(self, id: str, sender: Agent, ask: requests.Delegate) -> Delegated:
         agents = [await self._agents.resolve(named, field="to_any_of") for named in ask.to_any_of or ()]
         members = [agent.id for agent in agents]
-        chain = await self._arrivals.chain(sender, None, parent_task=ask.parent_task)
-        self._arrivals.require_pace(sender.id, None)
+        chain = await self._admission.chain(sender, None, parent_task=ask.parent_task)
+        self._admission.require_pace(sender.id, None)
         now = self._core.clock()
         message = _delegation(id, sender, ask, None, chain, now, members=members)
         pool = pool_for(capabilities_of(message), members, {agent.id: agent.key_hash for agent in agents})
@@ -194,7 +194,7 @@ class Delegations:
     async def _known(self, id: str) -> Task | None:
         """Return the task of this id, as its delivery tells it if that is still there."""
         d = await self._core.store.get(Delivery, id)
-        return await self._core.store.get(Task, id) if d is None else carried(d)
+        return await self._core.store.get(Task, id) if d is None else task_from_delivery(d)
 
     async def _repeat(self, first: TaskDelegation, sender: Agent, ask: requests.Delegate) -> Delegated:
         """Answer as the first time. Raises KeyReused if that was another request."""

@@ -121,7 +121,7 @@ class TaskViews:
                 TaskEvent(iso(task.created_at), QUEUED.value, task.requester, None, None, None),
                 *reported(task.history),
             ],
-            history_folded=task.folded,
+            history_folded=task.dropped_events,
             to_any_of=None if members is msgspec.UNSET else list(members),
             hops=message.chain.hops,
             owner=None if owner is None or not rules.is_worker(task, owner) else self._agents.recipient(owner),
@@ -151,7 +151,7 @@ class TaskViews:
             room = MAX_REPLY_BYTES - size
             page = await page_within(self._core.store, kind, key, after, limit, newest=True, room=room)
             for record in page.records:
-                task = record if isinstance(record, Task) else rules.carried(record)
+                task = record if isinstance(record, Task) else rules.task_from_delivery(record)
                 looked_at += 1
                 if state in (None, task.state) and is_its(task, asker) and _wanted(task, ask):
                     found.append(await self.view(task))

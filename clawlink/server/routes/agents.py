@@ -91,7 +91,7 @@ async def kick(relay: Relay, request: Request) -> Reply:
     """Remove an agent in its place, as the operator."""
     ask = await read(request, requests.Kick)
     agent = await relay.agents.resolve(ask.agent, field="agent")
-    gone = await relay.departures.leave(agent)
+    gone = await relay.deregistration.leave(agent)
     _log.info("kicked by the operator", extra={"agent": agent.id, "dropped": gone.dropped, "waiting": gone.waiting})
     return reply(replies.Left("kicked", agent.id, gone.dropped, gone.waiting))
 
@@ -100,5 +100,5 @@ async def kick(relay: Relay, request: Request) -> Reply:
 async def leave(relay: Relay, request: Request) -> Reply:
     """Remove an agent."""
     agent = await acting(relay, request, parameter(request, "agent_id"), "agent_id")
-    gone = await relay.departures.leave(agent)
+    gone = await relay.deregistration.leave(agent)
     return reply(replies.Left("left", agent.id, gone.dropped, gone.waiting))

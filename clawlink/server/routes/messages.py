@@ -58,9 +58,9 @@ async def poll_and_ack(relay: Relay, request: Request) -> Reply:
     agent = await acting(relay, request, parameter(request, "agent_id"), "agent_id")
     results: list[replies.Settled] = []
     if ask.ack:
-        results += receipted(await relay.settling.ack(agent.id, ask.ack), "acked").results
+        results += receipted(await relay.acks.ack(agent.id, ask.ack), "acked").results
     if ask.nack:
-        results += receipted(await relay.settling.nack(agent.id, ask.nack, ask.delay), "nacked").results
+        results += receipted(await relay.acks.nack(agent.id, ask.nack, ask.delay), "nacked").results
     if ask.wait:
         request.stay()  # not before: a client that has gone by now settles its messages all the same
     lease = ask.lease or relay.limits.lease
@@ -91,7 +91,7 @@ async def nack(relay: Relay, request: Request) -> Reply:
     """Give leased messages back."""
     ask = await read(request, requests.Nack)
     agent = await acting(relay, request, ask.agent_id, "agent_id")
-    return reply(receipted(await relay.settling.nack(agent.id, ask.receipts, ask.delay), "nacked"))
+    return reply(receipted(await relay.acks.nack(agent.id, ask.receipts, ask.delay), "nacked"))
 
 
 @routes.serves(paths.EXTEND)
@@ -99,7 +99,7 @@ async def extend(relay: Relay, request: Request) -> Reply:
     """Lengthen leases."""
     ask = await read(request, requests.Extend)
     agent = await acting(relay, request, ask.agent_id, "agent_id")
-    return reply(receipted(await relay.settling.extend(agent.id, ask.receipts, ask.lease), "extended"))
+    return reply(receipted(await relay.acks.extend(agent.id, ask.receipts, ask.lease), "extended"))
 
 
 @routes.serves(paths.DEAD_LETTERS)

@@ -16,7 +16,7 @@ async def delegate(relay: Relay, request: Request) -> Reply:
     ask = await read(request, requests.Delegate)
     plain = ask.idempotency_key is None
     sender, new = await acting_anyway(relay, request, ask.from_agent, "from_agent", plain=plain)
-    return reply(tell_by_the_way(await relay.delegations.delegate(sender, ask), new))
+    return reply(tell_by_the_way(await relay.submission.delegate(sender, ask), new))
 
 
 @routes.serves(paths.RESPOND)

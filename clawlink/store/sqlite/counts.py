@@ -97,9 +97,9 @@ class Counts:
                 shares.change(origin, sign, size)
         if facts.held is not None:
             size = sign * facts.held
-            self._hold(facts.home, sign, size)
+            self._hold(facts.partition_key, sign, size)
             self._held_shares.change(origin, sign, size)
-            shares = self._mailbox_shares.get(facts.home)
+            shares = self._mailbox_shares.get(facts.partition_key)
             if shares is not None:
                 shares.change(origin, sign, size)
 

@@ -17,7 +17,7 @@ _ENTRY_BYTES = 40
 class Facts(NamedTuple):
     """The facts of a record that are counted. ``held`` are its bytes in a mailbox, None if it is not in one."""
 
-    home: str
+    partition_key: str
     keys: tuple[str, ...]
     weight: int
     held: int | None
@@ -32,7 +32,7 @@ class Row(NamedTuple):
     facts: Facts
     version: int
     ends_at: float | None
-    rank: int | None
+    sort_key: int | None
     ready_at: float | None
     later: float | None
     data: bytes
@@ -48,19 +48,19 @@ def row_of(record: Any) -> Row:
     weight = record.weight if keys else 0
     cost = max(len(data), record.footprint) + _ROW_BYTES + sum([_ENTRY_BYTES + len(key) for key in keys])
     address, agent = getattr(record, "origin", (None, None))
-    rank = ready_at = later = held = None
+    sort_key = ready_at = later = held = None
     if type(record) is Delivery:
         state = record.state
         if state is PENDING:
-            rank = record.rank
+            sort_key = record.sort_key
             if record.version == 1 and record.visible_at <= record.stored_at:
                 ready_at = record.visible_at
             else:
                 later = record.visible_at
         if state is PENDING or state is DEAD:
             held = len(record.body)
-    facts = Facts(record.home, keys, weight, held, address, agent, cost)
-    return Row(facts, record.version, record.ends_at, rank, ready_at, later, data)
+    facts = Facts(record.partition_key, keys, weight, held, address, agent, cost)
+    return Row(facts, record.version, record.ends_at, sort_key, ready_at, later, data)
 
 
 class Entry(NamedTuple):

@@ -71,8 +71,8 @@ _COUNT_FEW = (
 )
 _ORIGINS_OF_MAILBOX = (
     "SELECT address, agent, count(*), sum(held) FROM record WHERE row IN ("
-    "SELECT row FROM record WHERE home = :home AND ready_at IS NOT NULL "
-    "UNION SELECT row FROM record WHERE home = :home AND later IS NOT NULL "
+    "SELECT row FROM record WHERE home = :partition_key AND ready_at IS NOT NULL "
+    "UNION SELECT row FROM record WHERE home = :partition_key AND later IS NOT NULL "
     "UNION SELECT row FROM entry WHERE kind = :kind AND key = :dead"
     ") GROUP BY address, agent"
 )
@@ -98,7 +98,7 @@ class SqliteStore:
     """A ``Store`` in an SQLite database. Call ``close`` at the end."""
 
     index_lag = 0.0
-    homes_at_once = 32
+    partitions_at_once = 32
 
     def __init__(
         self,
@@ -295,7 +295,7 @@ class SqliteStore:
         shares = self._counts.shares(mailbox)
         if shares is None and mailbox is not None:
             box = mailbox
-            values = {"home": box, "kind": self._kind(Delivery), "dead": by_dead(box)}
+            values = {"partition_key": box, "kind": self._kind(Delivery), "dead": by_dead(box)}
 
             def take(rows: list[Any]) -> None:
                 self._counts.learn_shares(box, _shares(rows))
@@ -348,17 +348,19 @@ class SqliteStore:
 
     # -- commits -----------------------------------------------------------------------------------------------------
 
-    async def commit(self, home: str, *changes: Put | Drop | Absent) -> None:
-        (result,) = await self._commit([(home, self._changes(home, changes))])
+    async def commit(self, partition_key: str, *changes: Put | Drop | Absent) -> None:
+        (result,) = await self._commit([(partition_key, self._changes(partition_key, changes))])
         if result is not None:
             raise result
 
     async def commit_many(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
         if not batches:
             return []
-        return await self._commit([(batch.home, self._changes(batch.home, batch.changes)) for batch in batches])
+        return await self._commit(
+            [(batch.partition_key, self._changes(batch.partition_key, batch.changes)) for batch in batches]
+        )
 
-    def _changes(self, home: str, changes: Sequence[Put | Drop | Absent]) -> list[Change]:
+    def _changes(self, partition_key: str, changes: Sequence[Put | Drop | Absent]) -> list[Change]:
         found = []
         for change in changes:
             if isinstance(change, Absent):
@@ -366,8 +368,10 @@ class SqliteStore:
                 continue
             record: Any = change.record
             kind = type(record)
-            if record.home != home:
-                raise ValueError(f"{kind.__name__} {record.id!r} lives at {record.home!r}, not at {home!r}")
+            if record.partition_key != partition_key:
+                raise ValueError(
+                    f"{kind.__name__} {record.id!r} lives at {record.partition_key!r}, not at {partition_key!r}"
+                )
             if type(change) is Put:
                 found.append(Change(kind, self._kind(kind), record.id, record.version - 1, row_of(record), record))
             else:

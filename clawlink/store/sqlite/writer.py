@@ -1,7 +1,7 @@
 """The one thread that writes: all commits that wait become one transaction, and each is answered after its fsync.
 
-A commit names the versions that it follows. The writer compares all of them before it changes anything for that home,
-so a conflict needs no savepoint. The other homes of the transaction do not notice.
+A commit names the versions that it follows. The writer compares all of them before it changes anything for that
+partition, so a conflict needs no savepoint. The other partitions of the transaction do not notice.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from clawlink.store.base import Conflict, Failed, Full
 from clawlink.store.sqlite.database import is_full
 from clawlink.store.sqlite.rows import Entry, Facts, Row, pack, unpack
 
-# The most homes that share a transaction, so that the first of them does not wait for too many others.
+# The most partitions that share a transaction, so that the first of them does not wait for too many others.
 _MOST_HOMES = 256
 # The records that were written last are known without asking, twice this many at most.
 _MOST_KNOWN = 5000
@@ -81,7 +81,7 @@ class _Stored(NamedTuple):
 
 
 class Commit:
-    """Changes of one or several homes, and the future of whoever waits for them.
+    """Changes of one or several partitions, and the future of whoever waits for them.
 
     It is ``settled`` once the event loop has counted them, and ``fate`` is done then.
     """
@@ -222,8 +222,8 @@ class Writer:
         new_kinds: set[int] = set()
         for commit in commits:
             commit.done, commit.results = [], []
-            for home, changes in commit.batches:
-                conflict = self._apply(home, changes, commit.done, new_kinds)
+            for partition_key, changes in commit.batches:
+                conflict = self._apply(partition_key, changes, commit.done, new_kinds)
                 commit.results.append(conflict)
         if self.clock is not None and self.clock() - self._marked_at >= _MARK_SECONDS:
             self._note_time(self.clock())
@@ -246,15 +246,21 @@ class Writer:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
 
-    def _apply(self, home: str, changes: Sequence[Change], done: list[Done], new_kinds: set[int]) -> Conflict | None:
-        """Compare all versions of one home, and change its records if they fit."""
+    def _apply(
+        self, partition_key: str, changes: Sequence[Change], done: list[Done], new_kinds: set[int]
+    ) -> Conflict | None:
+        """Compare all versions of one partition, and change its records if they fit."""
         found = []
         for change in changes:
             old = self._stored(change.id, change.number)
             if change.absent:
                 if old is not None:
                     return Conflict(change.kind, change.id, "exists")
-            elif change.follows != 0 if old is None else old.version != change.follows or old.facts.home != home:
+            elif (
+                change.follows != 0
+                if old is None
+                else old.version != change.follows or old.facts.partition_key != partition_key
+            ):
                 return Conflict(change.kind, change.id, f"is not at version {change.follows}")
             found.append(old)
         for change, old in zip(changes, found, strict=True):
@@ -275,9 +281,9 @@ class Writer:
         found = self._db.execute(_OLD, key).fetchone()
         if found is None:
             return None
-        row, version, home, held, address, agent, weight, cost, ends_at, packed = found
+        row, version, partition_key, held, address, agent, weight, cost, ends_at, packed = found
         entries = unpack(packed)
-        facts = Facts(home, tuple([entry.key for entry in entries]), weight, held, address, agent, cost)
+        facts = Facts(partition_key, tuple([entry.key for entry in entries]), weight, held, address, agent, cost)
         return _Stored(row, version, ends_at, facts, entries)
 
     def _know(self, change: Change, stored: _Stored | None) -> None:
@@ -312,8 +318,9 @@ class Writer:
             row = db.execute(
                 _INSERT,
                 (
-                    number, change.id, new.version, facts.home, new.ends_at, new.rank, new.ready_at, new.later,
-                    facts.held, facts.address, facts.agent, facts.weight, facts.cost, pack(entries), new.data,
+                    number, change.id, new.version, facts.partition_key, new.ends_at, new.sort_key, new.ready_at,
+                    new.later, facts.held, facts.address, facts.agent, facts.weight, facts.cost, pack(entries),
+                    new.data,
                 ),
             ).lastrowid  # fmt: skip
             for entry in entries:
@@ -323,7 +330,7 @@ class Writer:
         row, before = old.row, old.entries
         entries = before if facts.keys == old.facts.keys else self._entries(facts.keys, before)
         values = (
-            new.version, new.rank, new.ready_at, new.later, facts.held, facts.address, facts.agent, facts.weight,
+            new.version, new.sort_key, new.ready_at, new.later, facts.held, facts.address, facts.agent, facts.weight,
             facts.cost, pack(entries), new.data,
         )  # fmt: skip
         if new.ends_at == old.ends_at:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from clawlink.client.files import atomic_files
-from clawlink.client.files.atomic_files import Flow, Landing, Source
+from clawlink.client.files.atomic_files import AtomicFile, Flow, Source
 from clawlink.errors import BadRequest
 
 
@@ -26,7 +26,7 @@ def names(folder: Path) -> list[str]:
 
 
 def test_it_is_there_once_it_is_kept(tmp_path: Path) -> None:
-    atomic_files = Landing(tmp_path / "target")
+    atomic_files = AtomicFile(tmp_path / "target")
     atomic_files.write(b"so")
     assert "target" not in names(tmp_path)
     atomic_files.write(b" far")
@@ -64,10 +64,10 @@ def interruptions(work: Callable[[], object], code: str) -> Iterator[str]:
 
 
 def test_an_interrupt_at_any_moment_leaves_the_whole_file_or_none(tmp_path: Path) -> None:
-    held: list[Landing] = []
+    held: list[AtomicFile] = []
 
     def work() -> None:
-        held.append(Landing(tmp_path / "target"))
+        held.append(AtomicFile(tmp_path / "target"))
         held[-1].write(b"whole")
         held[-1].keep()
 
@@ -87,7 +87,7 @@ def test_an_interrupt_at_any_moment_leaves_the_whole_file_or_none(tmp_path: Path
 
 def test_what_is_dropped_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "target").write_bytes(b"old")
-    atomic_files = Landing(tmp_path / "target")
+    atomic_files = AtomicFile(tmp_path / "target")
     atomic_files.write(b"new")
     atomic_files.drop()
     atomic_files.drop()
@@ -96,12 +96,12 @@ def test_what_is_dropped_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_an_empty_file_is_a_file(tmp_path: Path) -> None:
-    Landing(tmp_path / "target").keep()
+    AtomicFile(tmp_path / "target").keep()
     assert (tmp_path / "target").read_bytes() == b""
 
 
 def test_it_can_begin_again(tmp_path: Path) -> None:
-    atomic_files = Landing(tmp_path / "target")
+    atomic_files = AtomicFile(tmp_path / "target")
     atomic_files.write(b"a long beginning")
     assert atomic_files.restart()
     atomic_files.write(b"new")
@@ -112,7 +112,7 @@ def test_it_can_begin_again(tmp_path: Path) -> None:
 def test_a_failure_while_it_is_put_there_leaves_what_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "target"
     target.write_bytes(b"old")
-    atomic_files = Landing(target)
+    atomic_files = AtomicFile(target)
     atomic_files.write(b"new")
 
     def fail(*args: object) -> None:
@@ -128,9 +128,9 @@ def test_a_failure_while_it_is_put_there_leaves_what_was(tmp_path: Path, monkeyp
 
 def test_a_folder_is_no_place_for_a_file(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError, match="name the file"):
-        Landing(tmp_path)
+        AtomicFile(tmp_path)
     with pytest.raises(FileNotFoundError):
-        Landing(tmp_path / "nowhere" / "target").write(b"")
+        AtomicFile(tmp_path / "nowhere" / "target").write(b"")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs links, modes and devices")
@@ -139,13 +139,13 @@ def test_a_link_stays_a_link_a_mode_a_mode_and_a_device_a_device(tmp_path: Path)
     target.write_bytes(b"old")
     target.chmod(0o640)
     link.symlink_to(target)
-    atomic_files = Landing(link)
+    atomic_files = AtomicFile(link)
     atomic_files.write(b"new")
     atomic_files.keep()
     assert link.is_symlink()
     assert target.read_bytes() == b"new"
     assert stat.S_IMODE(target.stat().st_mode) == 0o640
-    device = Landing(os.devnull)
+    device = AtomicFile(os.devnull)
     device.write(b"new")
     assert not device.restart()
     device.keep()
@@ -215,7 +215,7 @@ def test_what_was_left_behind_by_who_was_killed_is_removed_a_day_later(tmp_path:
         (tmp_path / name).write_bytes(b"half")
         if what != "of somebody who writes now":
             os.utime(tmp_path / name, (1, 1))
-    atomic_files = Landing(tmp_path / "target")
+    atomic_files = AtomicFile(tmp_path / "target")
     atomic_files.write(b"new")
     atomic_files.keep()
     assert names(tmp_path) == sorted(["target", *list(left.values())[1:]])
@@ -224,14 +224,14 @@ def test_what_was_left_behind_by_who_was_killed_is_removed_a_day_later(tmp_path:
 def test_what_fails_names_the_path_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError) as missing:
-        Landing("nowhere/target").write(b"")
+        AtomicFile("nowhere/target").write(b"")
     assert missing.value.filename == "nowhere/target"
 
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    atomic_files = Landing("target")
+    atomic_files = AtomicFile("target")
     with pytest.raises(OSError, match="space") as refused:
         atomic_files.keep()
     atomic_files.drop()

@@ -19,12 +19,12 @@ import pytest
 from clawlink import errors
 from clawlink.client.endpoints import Call, Identity
 from clawlink.client.files import transfer
-from clawlink.client.files.atomic_files import Flow, Landing
+from clawlink.client.files.atomic_files import AtomicFile, Flow
 from clawlink.client.files.file_endpoints import Blob, FileFacts, Terms, UploadState
 from clawlink.client.files.folders import Packed, Unpacking
 from clawlink.client.files.transfer import LEAST_BYTES, MOST_BYTES, SMALL_BYTES, Moved, Patience, Pieces
 from clawlink.client.sync import Client
-from clawlink.client.wait_steps import Ask, Do, Rest, Said, Trouble
+from clawlink.client.wait_steps import ConnectionState, Event, RunBlocking, Send, Sleep
 from clawlink.config import ServerConfig
 from clawlink.protocol.replies import FileInfo, FileSaved
 from tests.client.facade import connect
@@ -64,26 +64,26 @@ class Ran:
             while True:
                 step = steps.send(given) if error is None else steps.throw(error)
                 given, error = None, None
-                if isinstance(step, Rest):
+                if isinstance(step, Sleep):
                     self.rested.append(step.seconds)
-                elif isinstance(step, Said):
+                elif isinstance(step, Event):
                     self._hear(step.news)
                 else:
                     try:
-                        given = step.work() if isinstance(step, Do) else self._ask(step, answer)
+                        given = step.work() if isinstance(step, RunBlocking) else self._ask(step, answer)
                     except (Exception, KeyboardInterrupt) as failed:
                         error = failed
         except StopIteration:
             return
 
-    def _ask(self, step: Ask, answer: Callable[[Call[Any]], Any]) -> Any:
+    def _ask(self, step: Send, answer: Callable[[Call[Any]], Any]) -> Any:
         self.asked.append(step.call.endpoint.name)
         return answer(step.call)
 
     def _hear(self, news: Any) -> None:
         if isinstance(news, Moved):
             self.moved.append(news)
-        elif isinstance(news, Trouble):
+        elif isinstance(news, ConnectionState):
             self.troubles.append(None if news.error is None else news.error.message)
         else:
             self.result = news
@@ -403,8 +403,8 @@ class Clock:
 
 def bear(patience: Patience, clock: Clock, error: errors.ClawLinkError) -> list[Any]:
     steps = list(patience.bear(error))
-    clock.now += sum(step.seconds for step in steps if isinstance(step, Rest))
-    return [step.news for step in steps if isinstance(step, Said)]
+    clock.now += sum(step.seconds for step in steps if isinstance(step, Sleep))
+    return [step.news for step in steps if isinstance(step, Event)]
 
 
 def bear_for_ever(patience: Patience, clock: Clock) -> None:
@@ -429,9 +429,9 @@ def test_a_single_failure_is_not_worth_saying_and_a_long_one_is_once() -> None:
     assert bear(patience, clock, CUT) == []
     assert list(patience.renew()) == []
     assert bear(patience, clock, CUT) == []
-    assert bear(patience, clock, CUT) == [Trouble(CUT)]
+    assert bear(patience, clock, CUT) == [ConnectionState(CUT)]
     assert bear(patience, clock, CUT) == []
-    assert [step.news for step in patience.renew() if isinstance(step, Said)] == [Trouble(None)]
+    assert [step.news for step in patience.renew() if isinstance(step, Event)] == [ConnectionState(None)]
 
 
 @each("error", [errors.TooLarge("x"), errors.NotAllowed("x"), errors.FileLocked("x"), errors.NotARelay("x")])
@@ -627,10 +627,10 @@ def test_who_reads_what_only_one_may_read_says_so_and_confirms_it_once_it_is_kep
 
 
 def test_a_file_that_cannot_be_kept_is_not_confirmed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Landing) -> None:
+    def fail(self: AtomicFile) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr(Landing, "keep", fail)
+    monkeypatch.setattr(AtomicFile, "keep", fail)
     relay = Files(LARGE, burn=True)
     with pytest.raises(OSError, match="disk full"):
         download(relay, tmp_path / "target")

@@ -304,7 +304,7 @@ async def test_a_neighbours_bare_id_is_had_by_nobody_else(serve_link: ServeLink,
     """Neither before the neighbour has connected nor when there was no room for it."""
     entry = {**NEW_C, "agents": ["carol", "bob", "Ann", "x", "late"]}
     relay = await serve_link([entry], limits={"max_agents": 4})
-    await relay.app.relay.departures.forget("c/x")  # so there is room for a stranger again
+    await relay.app.relay.deregistration.forget("c/x")  # so there is room for a stranger again
     for name in ("bob", "BOB", "ann", "Late", "other"):
         await relay.register(name, agent_id="thief")  # one agent, which takes one name after the other
         c = await sign_in(relay, "c", "carol")
@@ -338,7 +338,7 @@ async def test_an_address_that_the_relay_forgot_is_not_to_be_had(
 
     async def forgotten() -> bool:
         _, found = await relay.get("/discover?status=all")
-        left = not relay.app.relay.departures._under_way  # until then nobody has the address
+        left = not relay.app.relay.deregistration._under_way  # until then nobody has the address
         return left and "d/dan" not in {agent["agent_id"] for agent in found["agents"]}
 
     await eventually(forgotten)

@@ -55,7 +55,7 @@ async def test_a_requester_is_told_each_time_that_one_leaves_with_its_task(scene
 
 async def test_a_requester_is_told_that_one_leaves_with_a_task_that_it_had_given_back(scene: Scene) -> None:
     await scene.delegate(to_agent="b1")
-    await scene.relay.settling.nack("b1", await scene.claim("b1"), 0)
+    await scene.relay.acks.nack("b1", await scene.claim("b1"), 0)
     assert await scene.updates() == []
     assert (await scene.leave("b1")).waiting == 1
     ((status, note),) = await scene.updates()
@@ -68,7 +68,7 @@ async def test_whoever_leaves_is_named_as_others_know_it(scene: Scene, how: str)
     id = await scene.delegate(to_agent="Bob")
     receipts = await scene.claim("b1") if how != "queued" else []
     if how == "acked":
-        await scene.relay.settling.ack("b1", receipts)
+        await scene.relay.acks.ack("b1", receipts)
     elif how == "in_progress":
         await scene.respond("b1", id, "in_progress")
     await scene.leave("b1")
@@ -98,7 +98,7 @@ async def test_an_acknowledgement_that_comes_after_the_leave_is_too_late(scene: 
     id = await scene.delegate(to_agent="Bob")
     receipts = await scene.claim("b1", lease=60)
     await scene.leave("b1")
-    (outcome,) = await scene.relay.settling.ack("b1", receipts, for_good=for_good)
+    (outcome,) = await scene.relay.acks.ack("b1", receipts, for_good=for_good)
     assert isinstance(outcome.error, LeaseLost)
     await scene.register("b2", name="Bob")
     assert len(await scene.claim("b2")) == 1
@@ -115,7 +115,7 @@ async def test_what_waits_is_counted_also_where_it_came_from_another_of_the_name
 
 async def test_a_poll_that_waits_ends_when_its_agent_leaves(scene: Scene) -> None:
     id = await scene.delegate(to_agent="b1")
-    await scene.relay.settling.ack("b1", await scene.claim("b1"))
+    await scene.relay.acks.ack("b1", await scene.claim("b1"))
     polls = [asyncio.create_task(scene.take("b1", wait=30)) for _ in range(3)]
     await turns()
     assert (await scene.leave("b1")).waiting == 1
@@ -137,7 +137,7 @@ async def test_work_of_a_pool_goes_past_a_worker_that_leaves_while_it_waits_or_c
         worker = await scene.agent("w1")
         poll = asyncio.create_task(scene.relay.claims.claim(worker, limit=10, wait=30, lease=20))
         await turns(seed)
-        await asyncio.gather(scene.delegate(capability="go"), scene.relay.departures.leave(worker))
+        await asyncio.gather(scene.delegate(capability="go"), scene.relay.deregistration.leave(worker))
         held = await asyncio.wait([poll], timeout=5)
         assert held[0], f"seed {seed}: the poll of an agent that has left still waits"
         assert poll.exception() is None or isinstance(poll.exception(), UnknownAgent), f"seed {seed}"
@@ -253,7 +253,7 @@ async def test_a_departure_sees_what_an_index_shows_late() -> None:
         receipts: list[str] = []
         while len(receipts) < 2:
             receipts += await scene.claim("b1")
-        await scene.relay.settling.ack("b1", receipts[:1])
+        await scene.relay.acks.ack("b1", receipts[:1])
         await scene.delegate(to_agent="b1")
         assert await scene.leave("b1") == (1, 3), f"seed {seed}"
         assert [d.receipt for d in await store.inner.pending("b1", 10)] == [None] * 3, f"seed {seed}"
@@ -264,9 +264,9 @@ class _Breaking(FaultyStore):
 
     left: int | None = None
 
-    async def commit(self, home: str, *changes: Put | Drop | Absent) -> None:
+    async def commit(self, partition_key: str, *changes: Put | Drop | Absent) -> None:
         if self.left == 0:
             raise Failed("injected: the store is away")
-        await super().commit(home, *changes)
+        await super().commit(partition_key, *changes)
         if self.left is not None:
             self.left -= 1

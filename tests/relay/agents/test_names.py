@@ -49,7 +49,7 @@ async def test_no_agent_without_a_key_shares_the_name_of_a_claim_at_the_same_mom
 async def test_a_name_whose_agent_never_came_is_free_after_a_moment() -> None:
     scene = Scene()
     hold = NameHold(id="solo", version=1, agent_id="lost", taken_at=scene.now, claimed=True)
-    await scene.store.commit(hold.home, Put(hold))
+    await scene.store.commit(hold.partition_key, Put(hold))
     assert await register(scene, "a", claim=False) is None
     scene.now += TAKING_SECONDS
     assert await register(scene, "a", claim=False) is not None

@@ -155,14 +155,14 @@ async def test_a_copy_that_fails_keeps_none_of_the_others_of_its_slice_back() ->
 
 
 class FailsFor(MemoryStore):
-    """A store that fails to commit deliveries at one home."""
+    """A store that fails to commit deliveries at one partition."""
 
-    def __init__(self, home: str) -> None:
+    def __init__(self, partition_key: str) -> None:
         super().__init__()
-        self.home = home
+        self.partition_key = partition_key
 
     async def commit_many(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
-        works = [batch for batch in batches if batch.home != self.home]
+        works = [batch for batch in batches if batch.partition_key != self.partition_key]
         results = iter(await super().commit_many(works))
         return [next(results) if batch in works else Failed("as told") for batch in batches]
 
@@ -190,7 +190,7 @@ async def test_notices_replace_unread_ones_in_many_mailboxes_at_once() -> None:
     for id in crowd:
         await scene.read(id)
     await scene.relay.files.put(ann, Write(key="f", content_type="text/plain"), once(b"x"), 1)
-    first = {id: [d.rank for d in await scene.store.pending(id, 9)] for id in crowd}
+    first = {id: [d.sort_key for d in await scene.store.pending(id, 9)] for id in crowd}
     for id in crowd[::2]:
         await scene.read(id)
     await scene.relay.files.put(ann, Write(key="f", content_type="text/plain"), once(b"y"), 1)
@@ -199,5 +199,5 @@ async def test_notices_replace_unread_ones_in_many_mailboxes_at_once() -> None:
         (d,) = await scene.store.pending(id, 9)
         assert isinstance(notice, FileUpdated), id
         assert notice.version == 2, id
-        assert (d.rank in first[id]) == bool(n % 2), id  # the news stands where the unread notice stood
+        assert (d.sort_key in first[id]) == bool(n % 2), id  # the news stands where the unread notice stood
     assert scene.relay.stats.merged == 40

@@ -104,7 +104,7 @@ async def require_refusal(scene: Scene, fill: Callable[[Scene, int], Awaitable[A
     assert NEW_WORK * 0.85 < await memory(scene) <= NEW_WORK * 1.01
     # Present work goes on: acks, heartbeats, reads, and the answer.
     await scene.relay.agents.beat("busy")
-    assert [outcome.error for outcome in await scene.relay.settling.ack("busy", [receipt])] == [None]
+    assert [outcome.error for outcome in await scene.relay.acks.ack("busy", [receipt])] == [None]
     await scene.respond("busy", open, "in_progress", "r" * 1000)
     await scene.respond("busy", open, "completed", "r" * 1000)
     assert await scene.status(open) == "completed"

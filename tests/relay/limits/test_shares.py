@@ -15,7 +15,7 @@ from clawlink.domain.message import TaskResponse, TaskUpdate
 from clawlink.domain.shares import Origin
 from clawlink.errors import KeyReused, MailboxFull, Refused, RelayFull, StorageFull
 from clawlink.protocol import requests
-from clawlink.relay.files.quota import Intake
+from clawlink.relay.files.quota import UploadBuffer
 from clawlink.relay.files.write import Write
 from clawlink.relay.limits.shares import FairShares, Limit
 from clawlink.store.base import Usage
@@ -104,7 +104,7 @@ async def test_newcomers_get_in_when_others_have_filled_the_limit_and_the_share_
             await scene.send("bad0/honest", "home/victim")
         _, refusal = await scene.flood("bad0/0", "home/victim")
         assert refusal.current["share_of"] in ("address", "agent")
-        assert f" {(await scene.store.load('home/victim')).count} of 2000 messages, " in refusal.message
+        assert f" {(await scene.store.load('partition_key/victim')).count} of 2000 messages, " in refusal.message
 
 
 async def test_what_becomes_of_a_task_reaches_a_mailbox_that_others_have_filled() -> None:
@@ -144,7 +144,7 @@ async def test_what_an_agent_leaves_behind_does_not_count_for_the_next_of_its_id
 
     async def claim(key: str) -> None:
         ask = requests.Register(agent_id="home/a", name="a", claim=True)
-        await scene.relay.agents.register(ask, machine="here", agent_key=key, address="home")
+        await scene.relay.agents.register(ask, machine="here", agent_key=key, address="partition_key")
         scene.keys["home/a"] = key
 
     await claim("1" * 40)
@@ -250,10 +250,10 @@ async def test_what_an_agent_claims_from_pools_takes_no_room_from_what_it_is_giv
     scene = Crowd(max_open_tasks=20, **FAST)
     await scene.join("home/req", "bad/a")
     ask = requests.Register(agent_id="home/work", name="home/work", capabilities=["go"])
-    await scene.relay.agents.register(ask, machine="here", agent_key=None, address="home")
+    await scene.relay.agents.register(ask, machine="here", agent_key=None, address="partition_key")
 
     async def claim() -> None:
-        await scene.relay.settling.ack("home/work", await scene.claim("home/work", lease=3600.0))
+        await scene.relay.acks.ack("home/work", await scene.claim("home/work", lease=3600.0))
 
     for _ in range(12):
         await scene.delegate("home/req", capability="go")
@@ -338,7 +338,7 @@ async def test_versions_of_one_file_take_no_more_than_a_share() -> None:
     await scene.join("bad/a", "good/b")
     for n in range(12):
         await write(scene, "bad/a", "a", 9_000 + n)
-    assert scene.relay.storage.used <= 82_000
+    assert scene.relay.file_quota.used <= 82_000
     await write(scene, "good/b", "b", 15_000)
 
 
@@ -352,7 +352,7 @@ async def test_an_upload_under_way_counts_for_its_owner() -> None:
         return (await uploads.create(await scene.agent(owner), ask, 45_000, ""))[0]
 
     first = await begin("bad/a", "one")
-    await first.intake.write(b"x" * 45_000)
+    await first.buffer.write(b"x" * 45_000)
     with pytest.raises(StorageFull) as refused:
         await begin("bad/a", "two")
     assert refused.value.current["share_of"] == "agent"
@@ -424,7 +424,7 @@ async def test_an_upload_that_is_begun_again_leaves_nothing_behind() -> None:
 
     def coming() -> int:
         gc.collect()
-        return sum(isinstance(known, Intake) for known in gc.get_objects())
+        return sum(isinstance(known, UploadBuffer) for known in gc.get_objects())
 
     ask = Write(key="k", content_type="text/plain")
     await scene.relay.uploads.create(owner, ask, 10, "", key="once")

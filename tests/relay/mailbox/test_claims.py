@@ -26,7 +26,7 @@ async def test_one_with_as_many_open_tasks_as_it_may_have_gets_none_from_pools(l
     held = []
     for _ in range(2):
         held.append(await scene.delegate(capability="go", task="x" * 2500))
-        await scene.relay.settling.ack("w1", await scene.claim("w1"))
+        await scene.relay.acks.ack("w1", await scene.claim("w1"))
     third = await scene.delegate(capability="go")
     assert await scene.claim("w1") == []
     own = await scene.send("req", "w1")
@@ -42,7 +42,7 @@ async def test_one_with_as_many_open_tasks_as_it_may_have_is_not_woken_in_place_
     await scene.register("w1", "w2", capabilities=["go"])
     await scene.read("w1")
     await scene.delegate(capability="go")
-    await scene.relay.settling.ack("w1", await scene.claim("w1"))
+    await scene.relay.acks.ack("w1", await scene.claim("w1"))
     full = asyncio.create_task(scene.take("w1", wait=30))
     await turns()
     free = asyncio.create_task(scene.take("w2", wait=30))

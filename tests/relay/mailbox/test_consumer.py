@@ -98,7 +98,7 @@ async def test_credit_is_freed_by_what_is_settled_elsewhere(scene: Scene) -> Non
     (first,) = await b.next()
     waiting = b.waiting()
     await turns()
-    await scene.relay.settling.ack("b", [receipt_of(first)])
+    await scene.relay.acks.ack("b", [receipt_of(first)])
     assert [d.id for d in await waiting] == [ids[1]]
     await b.consumer.close()
 
@@ -220,7 +220,7 @@ async def test_an_ack_proves_that_all_before_it_was_read(scene: Scene) -> None:
         await scene.send("a", "b", n)
         batches.append(await b.next())
     receipt = receipt_of(batches[1][0])
-    await scene.relay.settling.ack("b", [receipt])
+    await scene.relay.acks.ack("b", [receipt])
     b.consumer.settled([receipt])
     await b.consumer.close()
     assert [(d.id, d.attempts) for d in await scene.take("b")] == [(batches[0][0].id, 2), (batches[2][0].id, 1)]
@@ -243,7 +243,7 @@ async def test_to_close_twice_takes_nothing_from_the_next(scene: Scene) -> None:
     (held,) = await scene.take("b")
     await b.consumer.close()
     assert await scene.take("b") == []
-    assert (await scene.relay.settling.ack("b", [receipt_of(held)]))[0].error is None
+    assert (await scene.relay.acks.ack("b", [receipt_of(held)]))[0].error is None
 
 
 async def test_what_another_has_by_now_is_not_taken_from_it(scene: Scene) -> None:
@@ -255,7 +255,7 @@ async def test_what_another_has_by_now_is_not_taken_from_it(scene: Scene) -> Non
     (held,) = await scene.take("b")
     await b.consumer.close()
     assert await scene.take("b") == []
-    assert (await scene.relay.settling.ack("b", [receipt_of(held)]))[0].error is None
+    assert (await scene.relay.acks.ack("b", [receipt_of(held)]))[0].error is None
 
 
 async def test_one_closed_by_another_while_it_waits_ends_and_takes_nothing(scene: Scene) -> None:
@@ -305,7 +305,7 @@ async def test_whoever_goes_as_its_credit_is_freed_is_gone() -> None:
         (first,) = await b.next()
         waiting = b.waiting()
         await turns()
-        await scene.relay.settling.ack("b", [receipt_of(first)])
+        await scene.relay.acks.ack("b", [receipt_of(first)])
         b.consumer.settled([receipt_of(first)])
         await turns(cut_off)
         await over(waiting)
@@ -375,7 +375,7 @@ async def test_one_that_may_have_no_more_is_woken_again_once_it_may(crew: Scene)
     await turns()
     first = await crew.delegate(capability="go")
     (d,) = await waiting
-    await crew.relay.settling.ack("w1", [receipt_of(d)])
+    await crew.relay.acks.ack("w1", [receipt_of(d)])
     w1.consumer.settled([receipt_of(d)])
     waiting = w1.waiting()
     await turns()
@@ -421,7 +421,7 @@ async def test_each_of_several_that_wait_for_work_gets_its_share() -> None:
     async def work(id: str, r: Reading) -> None:
         while True:
             for d in await r.next():
-                await scene.relay.settling.ack(id, [receipt_of(d)])
+                await scene.relay.acks.ack(id, [receipt_of(d)])
                 r.consumer.settled([receipt_of(d)])
                 got[id] += 1
 

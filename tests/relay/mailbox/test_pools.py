@@ -36,7 +36,7 @@ async def test_a_task_of_one_that_left_is_nobodys_but_its_names_while_the_next_o
     id = await scene.delegate(to_agent="Bob")
     await scene.leave("b1")
     await scene.register("b2", name="Bob")
-    await scene.relay.settling.ack("b2", await scene.claim("b2"))
+    await scene.relay.acks.ack("b2", await scene.claim("b2"))
     for _ in range(4):
         await scene.let_pass(20)  # a pool in which there is nothing is gone after a minute
         await scene.relay.agents.touch("b2")
@@ -62,7 +62,7 @@ async def test_a_pool_that_was_emptied_a_moment_ago_makes_room_for_the_next() ->
         await scene.delegate(capability="d")
     for _ in "abc":
         for d in await scene.take("w"):
-            await scene.relay.settling.ack("w", [receipt_of(d)])
+            await scene.relay.acks.ack("w", [receipt_of(d)])
             await scene.respond("w", d.id)
     for capability in "defg"[:3]:
         await scene.delegate(capability=capability)
@@ -126,7 +126,7 @@ async def crowd(store: CountingStore) -> Scene:
 async def online(scene: Scene, *capabilities: str) -> int:
     """Delegate to whoever can do all this, and return how many are there that can."""
     ask = requests.Delegate(from_agent="req", task="sum", capability=list(capabilities))
-    pool = (await scene.relay.delegations.delegate(await scene.agent("req"), ask)).pool
+    pool = (await scene.relay.submission.delegate(await scene.agent("req"), ask)).pool
     assert pool is not None
     return pool.online
 

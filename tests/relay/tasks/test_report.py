@@ -25,7 +25,7 @@ async def test_one_that_acknowledges_after_its_answer_and_then_falls_silent_chan
     id = await scene.delegate(to_agent="w1")
     receipts = await scene.claim("w1")
     await scene.respond("w1", id, status, 3)
-    assert [outcome.error for outcome in await scene.relay.settling.ack("w1", receipts)] == [None]
+    assert [outcome.error for outcome in await scene.relay.acks.ack("w1", receipts)] == [None]
     for _ in range(3):
         await scene.let_pass(100)
         assert await scene.status(id) == status
@@ -57,7 +57,7 @@ async def test_a_task_held_beyond_its_deadline_is_handed_out_to_nobody_after_it(
     id = await scene.delegate(capability="go", deadline=10)
     receipts = await scene.claim("w1", lease=5)
     await scene.respond("w1", id, "in_progress")
-    await scene.relay.settling.extend("w1", receipts, 8)
+    await scene.relay.acks.extend("w1", receipts, 8)
     scene.now += 11  # before the janitor has looked
     assert await scene.claim("w2") == []
     assert await scene.status(id) == "expired"

@@ -37,7 +37,7 @@ async def test_a_task_handed_out_again_and_again_tells_of_the_newest_steps_and_h
     for _ in range(12):
         for _ in range(5):
             scene.now += 1
-            await scene.relay.settling.nack("bob", await scene.claim("bob"), 0)
+            await scene.relay.acks.nack("bob", await scene.claim("bob"), 0)
         assert await scene.claim("bob") == []
         assert await scene.relay.mailbox.redrive("bob", [id], 1) == [id]
         task = await scene.view(id)

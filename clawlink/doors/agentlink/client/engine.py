@@ -15,7 +15,7 @@ from clawlink.domain.backoff import backoff, spread
 from clawlink.domain.terminal import cell
 from clawlink.doors.agentlink.client.message import Forged, Message, read_message
 from clawlink.doors.agentlink.client.outbox import Outbox, Sent, error_of
-from clawlink.doors.agentlink.client.per_recipient_queue import Lanes
+from clawlink.doors.agentlink.client.per_recipient_queue import RecipientQueues
 from clawlink.doors.agentlink.client.session import Session
 from clawlink.doors.agentlink.wire.files import LinkFile
 from clawlink.doors.agentlink.wire.signing import new_nonce
@@ -51,7 +51,7 @@ class Engine:
         self._deliver = deliver
         self._on_state = on_state
         self._session: Session | None = None
-        self._lanes: Lanes | None = None
+        self._queues: RecipientQueues | None = None
         self._outbox = Outbox(on_delivered)
         self._inbox: asyncio.Queue[tuple[Session, dict[str, Any]]] = asyncio.Queue(MAX_WAITING)
         self._handled: OrderedDict[str, None] = OrderedDict()
@@ -144,9 +144,9 @@ class Engine:
                 why = _told(error)
             finally:
                 self._session = None
-                if self._lanes is not None:
-                    self._lanes.close()
-                    self._lanes = None
+                if self._queues is not None:
+                    self._queues.close()
+                    self._queues = None
                 with contextlib.suppress(ClawLinkError, ConnectionError):
                     await session.close()
             self._on_state("disconnected", why)
@@ -157,9 +157,9 @@ class Engine:
         """Read what comes until the connection ends; return why it did."""
         self._session = session
         self._on_state("connected", None)
-        lanes = self._lanes = Lanes(lambda sent: self._put(session, sent))
+        queues = self._queues = RecipientQueues(lambda sent: self._put(session, sent))
         for sent in self._outbox.again():
-            lanes.add(sent)
+            queues.add(sent)
         async for frame in session:
             self._take(session, frame)
         if session.too_large:
@@ -209,8 +209,8 @@ class Engine:
             about = {"code": error.code, "reason": error.message}
             _log.warning("the relay refused a frame: %s", cell(error.message), extra=about)
         elif error.retryable:
-            if self._lanes is not None:
-                self._lanes.refused(sent, _pause_of(error))
+            if self._queues is not None:
+                self._queues.refused(sent, _pause_of(error))
         else:
             self._fail(sent.id, error)
 
@@ -219,12 +219,12 @@ class Engine:
     async def send(self, sent: Sent) -> None:
         """Send a message now, or when the connection is there again. Raises OverLimit if too many wait."""
         self._outbox.add(sent)
-        if self._lanes is not None:
-            self._lanes.add(sent)
+        if self._queues is not None:
+            self._queues.add(sent)
 
     def _next_after(self, id: str) -> None:
-        if self._lanes is not None:
-            self._lanes.answered(id)
+        if self._queues is not None:
+            self._queues.answered(id)
 
     def _fail(self, id: str, error: Exception) -> None:
         self._outbox.failed(id, error)

@@ -14,7 +14,7 @@ from clawlink.errors import RelayUnreachable
 ANSWER_SECONDS = 3.0
 
 
-class Lanes:
+class RecipientQueues:
     """The messages that are to leave over a connection, a lane for each recipient.
 
     The relay refuses what comes too fast. Were others on their way behind what it refuses, it could take one of those

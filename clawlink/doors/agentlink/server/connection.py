@@ -140,14 +140,14 @@ class Connection:
 
     async def _settle(self, frame: frames.Ack | frames.Nack) -> None:
         """Settle what the peer has dealt with, or take it back, each in the mailbox that it came from."""
-        settling = self._relay.settling
+        acks = self._relay.acks
         held = self._held_by(frame.receipts)
         left = [one for one in frame.receipts if not any(one in receipts for receipts in held.values())]
         for holder, receipts in held.items():
             outcomes = (
-                await settling.ack(holder.address, receipts)
+                await acks.ack(holder.address, receipts)
                 if isinstance(frame, frames.Ack)
-                else await settling.nack(holder.address, receipts, frame.delay)
+                else await acks.nack(holder.address, receipts, frame.delay)
             )
             holder.settled([o.receipt for o in outcomes if o.message_id is not None])
             left += [o.receipt for o in outcomes if o.message_id is None]

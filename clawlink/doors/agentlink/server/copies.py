@@ -247,7 +247,7 @@ class Copies:
         proven = _receipts([copy for copy in read if self._readers.settles and not copy.missed])
         if proven:
             with contextlib.suppress(Failed, StoreUnavailable):  # the next pong tries again
-                await self._relay.settling.ack(self._agent.id, proven, for_good=True)
+                await self._relay.acks.ack(self._agent.id, proven, for_good=True)
                 self.settled(proven)
         # A message that is read and still held keeps no other message back.
         credit = CREDIT + min(len(read) - len(proven), MAX_HELD)
@@ -268,7 +268,7 @@ class Copies:
         if not held:
             return
         try:
-            outcomes = await self._relay.settling.extend(self._agent.id, held, ACK_SECONDS)
+            outcomes = await self._relay.acks.extend(self._agent.id, held, ACK_SECONDS)
             self.settled([o.receipt for o in outcomes if o.message_id is None])
         except Exception:
             _log.exception("holding messages failed; it goes on")

@@ -58,11 +58,11 @@ class Written(NamedTuple):
         """Settle what the peer does not get to see."""
         with contextlib.suppress(Failed, StoreUnavailable):  # then the leases lapse, and what was written goes on
             if self.meaningless:
-                await relay.settling.ack(consumer.agent_id, self.meaningless)
+                await relay.acks.ack(consumer.agent_id, self.meaningless)
                 consumer.settled(self.meaningless)
             if self.unwritable:
                 note = "it cannot be written"
-                await relay.settling.nack(consumer.agent_id, self.unwritable, _RETRY_SECONDS, note=note)
+                await relay.acks.nack(consumer.agent_id, self.unwritable, _RETRY_SECONDS, note=note)
                 consumer.settled(self.unwritable)
 
 

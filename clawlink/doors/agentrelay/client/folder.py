@@ -21,7 +21,7 @@ from clawlink.client.identity import account_home
 from clawlink.doors.agentrelay import rules
 from clawlink.doors.agentrelay.client.disk import Written, make_private
 from clawlink.doors.agentrelay.client.records import HERE, from_meta, stamp, to_event, to_record
-from clawlink.doors.agentrelay.client.recovery import Mending, Note, Swept
+from clawlink.doors.agentrelay.client.recovery import Note, Recovery, Swept
 from clawlink.doors.agentrelay.client.registry import Registry, encode_event, read_event
 from clawlink.doors.agentrelay.client.transactions import Transactions, entry
 from clawlink.doors.agentrelay.rules import Event, Verdict
@@ -84,7 +84,7 @@ class Folder:
         self.registry = self.root / "registry.json"
         self.transactions = Transactions(self.logs, tell)
         self._mended: list[str] = []
-        self._mending = Mending(self.root, self.transactions, self._mended.append)
+        self._recovery = Recovery(self.root, self.transactions, self._mended.append)
         self._tell = tell
         self._clock = clock
         self._sent: set[str] = set()
@@ -92,7 +92,7 @@ class Folder:
 
     def file_of(self, id: str) -> Path:
         """Return where the contents of an event are. Raises BadRequest for an id that is none."""
-        return self._mending.file_of(rules.require_id(id))
+        return self._recovery.file_of(rules.require_id(id))
 
     # -- the verbs ---------------------------------------------------------------------------------------------------
 
@@ -414,7 +414,7 @@ class Folder:
         with self._locked():
             now = self._clock()
             looked_at = None
-            next_at = self._mending.left_alone(now)
+            next_at = self._recovery.left_alone(now)
             if next_at is not None:
                 registry = Registry(self.registry, trusted=True)
             else:
@@ -425,7 +425,7 @@ class Folder:
             try:
                 yield opened
             finally:
-                self._mending.leave(looked_at, opened.next_at)
+                self._recovery.leave(looked_at, opened.next_at)
 
     def _in_order(self, at: datetime | None, *, thorough: bool = False, **hours: int) -> tuple[Registry, Swept]:
         """Finish what broke off, mend what is torn, let go what is old at a time; return what is known, what has gone.
@@ -435,16 +435,16 @@ class Folder:
         now = self._clock()
         self._mended.clear()
         registry = Registry(self.registry)
-        names = self._mending.names()
-        broke_off = self._mending.recover(registry)
-        mended = self._mending.mend(registry, names, now)
+        names = self._recovery.names()
+        broke_off = self._recovery.recover(registry)
+        mended = self._recovery.mend(registry, names, now)
         swept = Swept([], [], now)
         if at is not None:
-            swept = self._mending.sweep(registry, names, at, thorough=thorough, **hours)
+            swept = self._recovery.sweep(registry, names, at, thorough=thorough, **hours)
         if mended or broke_off or thorough or swept.files or swept.records:
             registry.write()
         if broke_off:
-            self._mending.end()
+            self._recovery.end()
         for sentence in self._mended:
             self._tell(sentence)
         return registry, swept
@@ -553,18 +553,18 @@ class Folder:
             new = [] if data is None else [all_of_it.enter_context(Written(path, data))]
             new.append(all_of_it.enter_context(opened.registry.written()))
             try:
-                self._mending.begin(Note(verb, event.id, record, digest, burned, list(told)))
+                self._recovery.begin(Note(verb, event.id, record, digest, burned, list(told)))
                 for one in new:
                     one.put()
             except OSError:
                 if not new[0].in_place:
-                    self._mending.end()
+                    self._recovery.end()
                 raise
         if burned:
             path.unlink(missing_ok=True)
         opened.next_at = min(opened.next_at, rules.expires_at(event))
         self.transactions.append(*told)
-        self._mending.end()
+        self._recovery.end()
 
 
 def _as_file(event: Event, content: Mapping[str, Any]) -> dict[str, Any]:

@@ -61,7 +61,7 @@ class Swept(msgspec.Struct, frozen=True):
     next_at: float
 
 
-class Mending:
+class Recovery:
     """Keeps one folder in order. ``tell`` is given a sentence for each thing that was not."""
 
     def __init__(self, root: Path, transactions: Transactions, tell: Callable[[str], object]) -> None:

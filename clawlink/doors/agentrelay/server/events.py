@@ -65,7 +65,7 @@ class Events:
         self._core = relay.core
         self._agents = relay.agents
         self._messages = relay.messages
-        self._arrivals = relay.arrivals
+        self._admission = relay.admission
         self._settings = settings
         relay.keep(KIND)
 
@@ -90,7 +90,7 @@ class Events:
     async def _send(self, sender: Agent, event: Event, content: Mapping[str, Any], key: str | None) -> EventSent:
         to = await self._registered(event.receiver)
         if to is None:
-            self._arrivals.require_pace(sender.id, None)
+            self._admission.require_pace(sender.id, None)
         pointer, made = await self._create(sender, event, to, content, key)
         event = pointer.event
         line = lines.announce(event.type, event.id)
@@ -154,7 +154,7 @@ class Events:
             ends_at=rules.expires_at(event),
             address=sender.address,
         )
-        await core.commit(pointer.home, Put(pointer))
+        await core.commit(pointer.partition_key, Put(pointer))
         return pointer, True
 
     def _event(self, id: str, type: str, content: Mapping[str, Any], sender: Agent, receiver: object) -> Event:
@@ -225,7 +225,7 @@ class Events:
     async def _forget(self, id: str) -> None:
         pointer = await self._core.store.get(Pointer, id)
         if pointer is not None:
-            await self._core.commit(pointer.home, Drop(pointer))
+            await self._core.commit(pointer.partition_key, Drop(pointer))
 
     # -- receive -----------------------------------------------------------------------------------------------------
 
@@ -259,7 +259,7 @@ class Events:
         new = replace(new, receiver_key=pointer.receiver_key or reader.key_hash)
         if not event.present and read_by is None:  # nobody can ask for it again
             new = replace(new, content=b"", ends_at=now + rules.DEFAULT_REGISTRY_TTL_HOURS * rules.HOUR)
-        await core.commit(new.home, Put(new))
+        await core.commit(new.partition_key, Put(new))
         return _read(pointer, event)
 
     # -- update ------------------------------------------------------------------------------------------------------
@@ -299,7 +299,7 @@ class Events:
         _require_body(len(data), core.limits.max_body_bytes)
         await self._require_room(pointer.origin, pointer.event.sender, len(data) - len(pointer.content))
         new = rules.changed(pointer, event, content=data, read_by=None, ends_at=_end(event, now))
-        await core.commit(new.home, Put(new))
+        await core.commit(new.partition_key, Put(new))
         return _updated(new)
 
     async def _hand_on(self, editor: Agent, ask: UpdateEvent, next_id: str) -> EventUpdated:
@@ -317,7 +317,7 @@ class Events:
         content = rules.handed_on(before, ask.updates, replace(pointer.event, receiver=editor.id))
         event = self._event(next_id, pointer.event.type, content, editor, content["receiver_agent"])
         _require_body(len(_encode(content)), self._core.limits.max_body_bytes)
-        self._arrivals.require_pace(editor.id, None)
+        self._admission.require_pace(editor.id, None)
         made, _ = await self._create(
             editor, event, await self._registered(event.receiver), content, ask.idempotency_key
         )
@@ -335,7 +335,7 @@ class Events:
         event = rules.complete(pointer.event, reader.id, ask.secret, core.clock())
         if not ask.check:
             new = rules.changed(pointer, event)
-            await core.commit(new.home, Put(new))
+            await core.commit(new.partition_key, Put(new))
         message = lines.build(rules.COMPLETION, event.id, "", event.secret)
         return EventCompleted(
             event.id, message, event.sender, event.receiver, pointer.sender_name, pointer.receiver_name
@@ -359,7 +359,7 @@ class Events:
         verified_by = None if ask.idempotency_key is None else derived("verify", asker.id, ask.idempotency_key)
         if verdict is Verdict.OK:
             new = rules.changed(pointer, event, verified_by=verified_by)
-            await core.commit(new.home, Put(new))
+            await core.commit(new.partition_key, Put(new))
         elif verdict is Verdict.REPEAT and verified_by is not None and pointer.verified_by == verified_by:
             verdict = Verdict.OK
         return EventVerified(
@@ -404,12 +404,12 @@ class Events:
         if event.present and rules.expires_at(event) <= now:
             left = rules.lapse(pointer, now)
             if left is not None:
-                await core.commit(left.home, Put(left))
+                await core.commit(left.partition_key, Put(left))
                 done.deleted_files.append(event.id)
                 event = left.event
         ended = event.expired_at or event.verified_at or event.completed_at or event.burned_at or event.created_at
         if not event.present and not pointer.content and now - ended >= registry_ttl_hours * rules.HOUR:
-            await core.commit(pointer.home, Drop(pointer))
+            await core.commit(pointer.partition_key, Drop(pointer))
             done.deleted_registry.append(event.id)
         else:
             done.kept_events.append(event.id)

@@ -1016,7 +1016,7 @@ async def test_a_ping_while_a_batch_is_on_its_way_proves_nothing_of_the_rest(
     pair: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor does its pong settle what has not been written yet, with frames that are compressed."""
-    monkeypatch.setattr("clawlink.server.push.LOOPBACK_HOSTS", ())
+    monkeypatch.setattr("clawlink.server.websocket.LOOPBACK_HOSTS", ())
     monkeypatch.setattr(
         "clawlink.server.ws_connection.SILENT_SECONDS", 5.0
     )  # to pack a frame may take a busy machine a while
@@ -1082,7 +1082,7 @@ async def failing(
     serve: Serve, store: FaultyStore, clock: Clock, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Running]:
     """Two agents on a store that can be made to fail."""
-    monkeypatch.setattr("clawlink.server.push._RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("clawlink.server.websocket._RETRY_SECONDS", 0.05)
     relay = await serve(store=store, clock=clock, limits={**UNPACED, "max_attempts": 1000})
     await relay.register("Ann", agent_id="a")
     await relay.register("Bob", agent_id="b", capabilities=["go"])

@@ -48,7 +48,7 @@ _NO_SUCH_AGENT = 4404
 _NOT_ALLOWED = 4403
 
 
-class Push:
+class WebsocketEndpoint:
     """The websockets of one relay."""
 
     def __init__(self, relay: Relay, websockets: Websockets) -> None:
