@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hashlib
 import hmac
@@ -43,6 +44,7 @@ from clawlink.store.base import Batch, Drop, Put
 
 _TOUCH_SECONDS = 1.0
 _FULL_RETRY_SECONDS = 60.0
+_PAGE = 512
 _ID_LENGTH = 16
 _NAMESAKES = 100
 _MOST_LEFT = 10_000
@@ -418,10 +420,12 @@ class Agents:
         store, now = self._core.store, self._core.clock()
         after: str | None = None
         while True:
-            page = await store.page(Agent, REGISTERED, after, store.partitions_at_once)
-            await self._core.commit_many(
-                [Batch(agent.partition_key, (Put(rules.unheard(agent, away, now)),)) for agent in page.records]
-            )
+            page = await store.page(Agent, REGISTERED, after, _PAGE)
+            batches = [Batch(agent.partition_key, (Put(rules.unheard(agent, away, now)),)) for agent in page.records]
+            slices = [
+                batches[at : at + store.partitions_at_once] for at in range(0, len(batches), store.partitions_at_once)
+            ]
+            await asyncio.gather(*map(self._core.commit_many, slices))
             after = page.after
             if after is None:
                 return

@@ -53,11 +53,13 @@ class Counts:
 
     # -- learn -------------------------------------------------------------------------------------------------------
 
-    def learn_mailboxes(self, rows: Iterable[tuple[str, str | None, str, int, int]]) -> None:
-        """Take what all mailboxes hold, as mailbox, address, agent, count and bytes."""
-        for mailbox, address, agent, count, size in rows:
-            self._hold(mailbox, count, size)
-            self._held_shares.change((address, agent), count, size)
+    def learn_mailboxes(self, rows: Iterable[tuple[str | None, str | None, str, int, int, int]]) -> None:
+        """Take what all mailboxes hold, as mailbox, address, agent, count, bytes and cost; no mailbox is all others."""
+        for mailbox, address, agent, count, size, cost in rows:
+            self.cost += cost
+            if mailbox is not None:
+                self._hold(mailbox, count, size)
+                self._held_shares.change((address, agent), count, size)
 
     def learn_index(self, place: Place, count: int, size: int) -> None:
         _make_room(self._indexes, _MOST_INDEXES)

@@ -14,8 +14,8 @@ NAME = "clawlink.db"
 APPLICATION_ID = 0x436C6177
 # The oldest release without the WAL-reset fault, which needs two connections that write or checkpoint at once.
 SOUND_VERSION = (3, 51, 3)
-# A relay needs partial indexes, WAL and tables without a row id; older releases than this were never tried.
-OLDEST_VERSION = (3, 31, 0)
+# The release that brought iif(); older ones lack it.
+OLDEST_VERSION = (3, 32, 0)
 _CACHE_KIB = 16 * 1024
 _CHECKPOINT_PAGES = 2000
 _STATEMENTS = 256

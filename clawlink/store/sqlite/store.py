@@ -80,8 +80,10 @@ _ORIGINS_OF_INDEX = (
     "SELECT r.address, r.agent, count(*), sum(e.weight) FROM entry e JOIN record r ON r.row = e.row "
     "WHERE e.kind = ? AND e.key = ? GROUP BY r.address, r.agent"
 )
+# One look at all rows. Those of no mailbox are one group.
 _HELD = (
-    "SELECT home, address, agent, count(*), sum(held) FROM record WHERE held IS NOT NULL GROUP BY home, address, agent"
+    "SELECT iif(held IS NULL, NULL, home) AS box, iif(held IS NULL, NULL, address) AS place, "
+    "iif(held IS NULL, NULL, agent) AS sender, count(*), sum(held), sum(cost) FROM record GROUP BY box, place, sender"
 )
 
 
@@ -117,7 +119,6 @@ class SqliteStore:
             self._db = connect(path, reads_only=True)
             self._counts = Counts()
             self._counts.learn_mailboxes(self._db.execute(_HELD))
-            (self._counts.cost,) = self._db.execute("SELECT coalesce(sum(cost), 0) FROM record").fetchone()
             self._numbers = {name: number for number, name in self._db.execute("SELECT number, name FROM kind")}
             alive = self._db.execute("SELECT value FROM meta WHERE name = 'alive'").fetchone()
             self._writer = Writer(writing, self._settled, before_commit=before_commit)
