@@ -17,13 +17,13 @@ import aiohttp
 import pytest
 
 from clawlink.config import ServerConfig
-from clawlink.domain.limits import Limits
 from clawlink.server.app import App
 from clawlink.server.keys import with_secrets
 from clawlink.store.sqlite.database import DataFolderError
 from clawlink.store.sqlite.folder import DataFolder
 from tests.conftest import Running, Start
 from tests.processes import run
+from tests.restarting import Restarting
 from tests.server.asks import (
     Got,
     ack,
@@ -51,44 +51,6 @@ async def due(relay: Running, agent: str, **options: Any) -> list[Got]:
     reply = await poll(relay, agent, **{"lease": 60, "max": 100, **options})
     held = zip(reply["messages"], reply["deliveries"], strict=True)
     return [Got(message, lease["receipt"], lease["attempt"], lease["lease_expires_at"]) for message, lease in held]
-
-
-class Wall:
-    """The time of a machine on which relays start."""
-
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-class Restarting:
-    """A relay over one folder, in this process. ``begin`` stops the one before."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.wall = Wall()
-        self._open: list[tuple[App, DataFolder, aiohttp.ClientSession]] = []
-
-    async def begin(self, **limits: Any) -> Running:
-        """Start a relay, after the one before was stopped."""
-        await self.end()
-        data = DataFolder(self.folder, sync="normal")
-        config = replace(ServerConfig(port=0, limits=Limits(**limits)), data=str(self.folder))
-        app = App(with_secrets(config, {}), data=data, clock=self.wall)
-        port = await app.start(close_seconds=0.1)
-        session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
-        self._open.append((app, data, session))
-        return Running(f"http://127.0.0.1:{port}", app, session)
-
-    async def end(self) -> None:
-        """Stop the relay that runs."""
-        for app, data, session in self._open:
-            await session.close()
-            await app.stop()
-            data.close()
-        self._open.clear()
 
 
 @pytest.fixture
