@@ -80,7 +80,7 @@ _ORIGINS_OF_INDEX = (
     "SELECT r.address, r.agent, count(*), sum(e.weight) FROM entry e JOIN record r ON r.row = e.row "
     "WHERE e.kind = ? AND e.key = ? GROUP BY r.address, r.agent"
 )
-# One look at all rows. Those of no mailbox are one group.
+# A single look at all rows. Those of no mailbox are one group.
 _HELD = (
     "SELECT iif(held IS NULL, NULL, home) AS box, iif(held IS NULL, NULL, address) AS place, "
     "iif(held IS NULL, NULL, agent) AS sender, count(*), sum(held), sum(cost) FROM record GROUP BY box, place, sender"
