@@ -1,0 +1,153 @@
+"""The verbs that show a relay, tell how far a message came, and remove an agent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import requests
+
+from clawlink.client.sync import Client
+from tests.cli.conftest import Relays, Run
+
+Fresh = Callable[[str], str]
+
+# -- relay info --------------------------------------------------------------------------------------------------------
+
+
+def facts(shown: str) -> dict[str, str]:
+    """Return the lines of the form ``name:  value``."""
+    return dict(re.findall(r"^ *([a-z][a-z ]*):  +(\S.*)$", shown, re.MULTILINE))
+
+
+def test_info_shows_what_the_relay_says_of_itself(call: Run, own_relay: Relays) -> None:
+    url = own_relay("--max-agents", "7", "--lease", "90", "--max-memory", "67108864")
+    with Client(url) as ann, Client(url) as bob:
+        ann.register("Ann")
+        bob.register("Bob", claim=True)
+        ann.send("Bob", "hello")
+        ann.broadcast("news")
+        ann.put_file("notes.md", "one")
+        told = requests.get(url + "/", timeout=30).json()
+        shown = call("--relay", url, "info").ok().out
+        first, *_ = shown.splitlines()
+        assert first == f"{told['service']} {told['version']} at {url}"
+        for name, value in {
+            "token": "not asked for",
+            "agent keys": "not required",
+            "agents": "2 online, 0 stale",
+            "broadcasts": "1",
+            "shared files": "1 file",
+            "uploads": "0 under way, 0 bytes",
+            "takeovers": "0",
+            "rate limited": "0",
+            "loops stopped": "0",
+            "max agents": "7",
+            "lease": "90",
+            "max memory": "67,108,864 (64 MiB)",
+            "forget after": "86,400 (24 h)",
+        }.items():
+            assert facts(shown)[name] == value, (name, shown)
+        assert facts(shown)["messages held"].startswith(f"{told['messages_held']}, ")
+        assert facts(shown)["memory"].endswith(" of 64 MiB")
+        limits = re.findall(r"^    ([a-z ]+):", shown, re.MULTILINE)
+        assert sorted(limits) == sorted(name.replace("_", " ") for name in told["limits"])
+        as_json = call("--relay", url, "info", "--json").ok().json
+        assert as_json.keys() == told.keys()
+        assert as_json["limits"] == told["limits"]
+
+
+def test_info_of_a_relay_that_refuses_or_is_not_there(call: Run, own_relay: Relays) -> None:
+    url = own_relay("--token", "t", "--require-agent-keys")
+    assert "token" in call("--relay", url, "info").failed(4).err
+    shown = facts(call("--relay", url, "--token", "t", "info").ok().out)
+    assert (shown["token"], shown["agent keys"]) == ("asked for", "required")
+    own_relay.stop(url)
+    assert url in call("--relay", url, "info").failed(3).err
+
+
+# -- message status ----------------------------------------------------------------------------------------------------
+
+
+def test_status_tells_stored_delivered_acked_and_answered_apart(
+    call: Run, relay: str, peer: Client, fresh: Fresh
+) -> None:
+    me = fresh("asker")
+    call("register", "--name", me).ok()
+    id = call("send", "--to", str(peer.agent_id), "--content", "x", "--json").ok().json["message_id"]
+
+    def seen() -> dict[str, str]:
+        return facts(call("status", id).ok().out)
+
+    def at(shown: dict[str, str]) -> list[str]:
+        return [fact for fact in ("stored", "delivered", "acked", "answered") if shown[fact] != "-"]
+
+    assert at(seen()) == ["stored"]
+    assert seen()["attempts"] == "0"
+    (held,) = peer.poll(lease=60)
+    assert at(seen()) == ["stored", "delivered"]
+    assert seen()["delivered"].endswith(", attempt 1")
+    peer.ack([held.receipt])
+    assert at(seen()) == ["stored", "delivered", "acked"]
+    peer.send(me, "y", in_reply_to=id)
+    assert at(seen()) == ["stored", "delivered", "acked", "answered"]
+    assert call("status", id, "--json").ok().json["state"] == "acked"
+
+
+def test_status_of_a_broadcast_counts_its_copies(call: Run, own_relay: Relays) -> None:
+    url = own_relay()
+    call("--relay", url, "register", "--name", "teller").ok()
+    with Client(url) as one, Client(url) as two:
+        one.register("one")
+        two.register("two")
+        id = call("broadcast", "--content", "news", "--json").ok().json["message_id"]
+        (held,) = one.poll(lease=60)
+        one.ack([held.receipt])
+        two.poll(lease=60)
+        shown = call("status", id).ok().out
+        assert shown.splitlines()[0] == f"broadcast {id} to 2 agents"
+        assert (facts(shown)["in state acked"], facts(shown)["in state delivered"]) == ("1", "1")
+
+
+def test_status_of_what_is_unknown_or_of_others(call: Run, relay: str, peer: Client, fresh: Fresh) -> None:
+    call("register", "--name", fresh("asker")).ok()
+    assert "no message" in call("status", "0" * 24).failed(5).err
+    with Client(relay) as third:
+        third.register(fresh("third"))
+        id = peer.send(str(third.agent_id), "private").message_id
+        refused = call("status", id)
+    assert refused.code != 0
+    assert "private" not in refused.out + refused.err
+
+
+# -- agent kick --------------------------------------------------------------------------------------------------------
+
+
+def test_kick_removes_an_agent_and_says_what_becomes_of_its_mail(
+    call: Run, relay: str, peer: Client, fresh: Fresh
+) -> None:
+    name = fresh("gone")
+    with Client(relay) as gone:
+        gone.register(name, claim=True)
+        peer.delegate(name, "work")
+        peer.send(name, "one")
+        peer.send(name, "two")
+        said = call("kick", name).ok().out
+        assert f'"{name}" is removed from {relay}, and the name is free; 2 unread messages dropped' in said
+        assert "1 task waits for it to come back." in said
+        assert f"'{name}'" in call("kick", name).failed(5).err
+        again = gone.agent_id
+    with Client(relay) as other:
+        other.register(name, claim=True)
+        told = call("kick", str(other.agent_id), "--json").ok().json
+        assert told == {"status": "kicked", "agent_id": other.agent_id, "dropped": 0, "waiting": 0}
+        assert other.agent_id != again
+
+
+def test_kick_needs_the_right_of_the_operator(call: Run, own_relay: Relays) -> None:
+    url = own_relay("--token", "t", "--admin-token", "a")
+    with Client(url, token="t") as ann:
+        ann.register("Ann")
+        assert "admin token" in call("--relay", url, "--token", "t", "kick", "Ann").failed(4).err
+        call("--relay", url, "kick", "Ann", "--admin-token", "wrong").failed(4)
+        call("--relay", url, "kick", "Ann", "--admin-token", "a").ok()
