@@ -1,6 +1,6 @@
 """Make a virtual environment, and install ClawLink there: ``python .ci/environment.py FOLDER EXTRAS [--floors]``.
 
-An environment that is broken is made anew: its Python is gone, is of another version, or the folder was moved. With
+A broken environment is made again: its Python is gone, is of another version, or the folder was moved. With
 ``--floors`` each package that pyproject.toml names is installed in the lowest version that it allows.
 """
 

@@ -1,4 +1,4 @@
-"""Docstrings and comments begin with their subject, so that nobody has to search for it."""
+"""Docstrings, comments and pages name their subject in short sentences, so that nobody has to read them twice."""
 
 from __future__ import annotations
 
@@ -10,38 +10,85 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", ROOT / "clawlink" / "SKILL.md", *(ROOT / "references").glob("*.md")]
 _NO_SUBJECT = re.compile(r"(?:Who|What|Which|Whose|Whom|That|One|Whoever|Whatever|So (?:long|many|much|often))\b")
-# A file without this has neither: to read it word by word takes a hundred times as long.
-_MAY_LACK = re.compile(r"[\"'#]\s*" + _NO_SUBJECT.pattern)
+# Within a page "One agent may ..." and "That agent reads ..." name their subject. A question does, too.
+_NO_SUBJECT_IN_PAGE = re.compile(
+    r"(?:Who|What|Which|Whose|Whom|Whoever|Whatever|That which|One (?:that|who))\b(?!.*\?$)"
+)
+_UNCLEAR = re.compile(r"\b(?:so long|so many|anew|at present)\b", re.IGNORECASE)
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+_SENTENCE_END = re.compile(r"(?<=[.!?:;])\s+|\n\s*\n|\n(?=\s*(?:[-*|>]|\d+\.) )")
+_MOST_WORDS = 25  # the rule is 20
+_MOST_COLUMNS = 100
 
 
-def texts(source: str) -> Iterator[tuple[int, str]]:
-    """Give line and text of each docstring, and of each comment once, however many lines it has."""
+def texts(source: str) -> Iterator[tuple[int, str, bool]]:
+    """Give line and text of each docstring (with True), and of each comment once, however many lines it has."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, _DOCUMENTED) and (text := ast.get_docstring(node)):
-            yield getattr(node, "lineno", 1), text
+            yield getattr(node, "lineno", 1), text, True
     last = 0
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             if token.start[0] != last + 1:
-                yield token.start[0], token.string.lstrip("# ")
+                yield token.start[0], token.string.lstrip("# "), False
             last = token.start[0]
+
+
+def faults(text: str, *, is_docstring: bool) -> Iterator[str]:
+    """Say what is wrong with a docstring or comment. A drawing within it, indented, may be as wide as it has to be."""
+    if _NO_SUBJECT.match(text):
+        yield "begins without its subject"
+    if (found := _UNCLEAR.search(text)) and f"``{found[0]}``" not in text:
+        yield f"says {found[0]!r}"
+    for sentence in _SENTENCE_END.split(text) if is_docstring else ():
+        if len(sentence.split()) > _MOST_WORDS and "    " not in sentence:
+            yield f"has a sentence of {len(sentence.split())} words: {' '.join(sentence.split()[:8])} ..."
+
+
+def faults_of_page(page: str) -> Iterator[tuple[int, str]]:
+    """Give line and fault of a page. Code is left out, and tables may be wide."""
+    blanked = re.sub(r"^ *```.*?^ *```$", lambda code: "\n" * code[0].count("\n"), page, flags=re.DOTALL | re.MULTILINE)
+    for number, line in enumerate(blanked.splitlines(), 1):
+        is_table = line.lstrip().startswith("|")
+        if len(line) > _MOST_COLUMNS and not is_table and not line.startswith("description:"):
+            yield number, f"has {len(line)} columns"
+        if found := _UNCLEAR.search(line):
+            yield number, f"says {found[0]!r}"
+        for sentence in re.split(r"(?<=[.!?])\s+|\s*\|\s*", re.sub(r"^\s*(?:[-*] |\d+\. |\*\*)+", "", line)):
+            if not is_table and _NO_SUBJECT_IN_PAGE.match(sentence):
+                yield number, f"has a sentence without its subject: {sentence[:40]}"
 
 
 def test_the_rule_finds_what_it_is_for() -> None:
     for word in ("Who", "What", "Which", "That", "One", "Whoever", "So long"):
         source = f'"""{word} x."""\nx = 1\n# {word} is,\n# {word} says.\ndef f():\n    """Return x."""\n'
-        assert [line for line, text in texts(source) if _NO_SUBJECT.match(text)] == [1, 3], word
+        assert [line for line, text, _ in texts(source) if _NO_SUBJECT.match(text)] == [1, 3], word
+    for text in ("Wait so long.", "Make it anew.", "Return x" + " and y" * 13 + "."):
+        assert list(faults(text, is_docstring=True)), text
+    assert not list(faults("Return x" + " and y" * 11 + ": or this.", is_docstring=True))
+    for page in ("x" * 101, "Wait so many seconds.", "It is. What is not is left out.", "- Whoever asks"):
+        assert list(faults_of_page(page)), page
+    fine = "```sh\n" + "x" * 101 + "\n```\n\n| " + "x" * 101 + " |\n\nWhat is it? One agent asks."
+    assert not list(faults_of_page(fine))
 
 
-def test_no_docstring_or_comment_begins_without_its_subject() -> None:
+def test_docstrings_and_comments_read_easily() -> None:
     found = [
-        f"{path.relative_to(ROOT)}:{line} {text.splitlines()[0]}"
+        f"{path.relative_to(ROOT)}:{line} {fault}"
         for folder in ("clawlink", "tests", ".ci")
         for path in sorted((ROOT / folder).rglob("*.py"))
-        if _MAY_LACK.search(source := path.read_text(encoding="utf-8"))
-        for line, text in texts(source)
-        if _NO_SUBJECT.match(text)
+        for line, text, is_docstring in texts(path.read_text(encoding="utf-8"))
+        for fault in faults(text, is_docstring=is_docstring)
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_pages_read_easily() -> None:
+    found = [
+        f"{page.relative_to(ROOT)}:{line} {fault}"
+        for page in PAGES
+        for line, fault in faults_of_page(page.read_text(encoding="utf-8"))
     ]
     assert not found, "\n".join(found)

@@ -82,7 +82,7 @@ async def pass_time(seconds: float) -> None:
 
 
 def stand_still(seconds: float) -> None:
-    """Have the loop find that it has been away for so long, as on a machine that was busy or asleep."""
+    """Have the loop find that it has been away for this many seconds, as on a machine that was busy or asleep."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     loop.skip(seconds)

@@ -80,12 +80,11 @@ class Lock(msgspec.Struct, frozen=True, gc=False):
 class SharedFile(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A shared file: its versions, the newest first. The key is its partition and its id.
 
-    ``revision`` counts what users call the version: 1, 2, 3 ... and goes on counting over a deletion, so that an old
-    version number never matches a new file; it is 0 where there is no more than a lock. Without versions the file is
-    not there. ``ends_at`` is when the janitor looks: a file whose time to live is over is gone from that moment.
-    ``access`` is None if everyone may see it. What is left of a file for readers is for its readers, too.
-    ``counts_for`` is the last writer, or the holder of the lock where there is no more, as a holder of shares;
-    ``address`` is its address.
+    ``revision`` is the version number that users see: 1, 2, 3 .... It goes on counting over a deletion, so that an old
+    number never matches a new file. It is 0 if there is only a lock. Without versions there is no file. ``ends_at`` is
+    the time of the janitor's look. A file is gone from the moment when its time to live is over. ``access`` is None if
+    everyone may see it. The remains of a file for readers are for its readers, too. ``counts_for`` is the last writer,
+    or the holder of the lock where there is no more, as a holder of shares; ``address`` is its address.
     """
 
     id: str

@@ -1,8 +1,8 @@
-"""The doors: how they are found, and what each gives to the server and to the command line.
+"""The doors: their discovery, and their parts for the server and for the command line.
 
 A door is another protocol in front of the same relay. Server and command line know no door by name: they ask
 ``doors()``. This module loads neither the relay nor the client, so that a command can ask it, too.
-``references/doors.md`` shows how a door is written.
+``references/doors.md`` shows how to write a door.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Opening:
     """The surroundings of a door that opens.
 
     ``settings`` is of the door's own class. ``websockets`` are those of the relay, which accept the door's, too.
-    ``wall`` is the system's clock, for what other machines sign with theirs; ``relay.clock`` is relay time.
+    ``wall`` is the system's clock, for signatures of other machines; ``relay.clock`` is relay time.
     """
 
     relay: Relay
@@ -77,7 +77,7 @@ class OpenDoor:
         """Say goodbye to all connections, and return once they are closed."""
 
     async def info(self) -> dict[str, Any]:
-        """Return what ``GET /`` tells about this door, as JSON."""
+        """Return this door's facts for ``GET /``, as JSON."""
         return {}
 
 
@@ -95,7 +95,7 @@ class Door:
         """Refuse settings that make no sense. Raises ValueError with a sentence that names the flag."""
 
     def open(self, opening: Opening) -> OpenDoor | None:
-        """Open the door; return None where the settings do not ask for it. What it raises ends the start."""
+        """Open the door; return None where the settings do not ask for it. An exception ends the start."""
         return None
 
     def banner(self, settings: Any, url: str) -> list[str]:
@@ -199,7 +199,7 @@ def next_step(content: Any) -> tuple[str, ...] | None:
 def _built_in() -> Iterator[tuple[str, str, Callable[[], Any]]]:
     """Give the folders beside this file.
 
-    They are not found by entry points: a checkout that runs without being installed has none, and one that was
+    They are not found by entry points. A checkout that runs without being installed has none. A checkout that was
     installed before a folder came or went has the wrong ones.
     """
     package = __name__.rpartition(".")[0]

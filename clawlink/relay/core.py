@@ -195,7 +195,7 @@ def pause_after(failed: int, random: float) -> float:
 def retrying(
     step: Callable[Concatenate[S, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
-    """Run a method again when its commit met a Conflict; after ``TRIES``, give up. It reads anew what it changes."""
+    """Run a method again when its commit met a Conflict; after ``TRIES``, give up. Each try reads the records again."""
 
     @wraps(step)
     async def run(self: S, *args: P.args, **kwargs: P.kwargs) -> T:

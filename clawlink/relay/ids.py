@@ -41,7 +41,7 @@ class Ids:
         return self.arrivals(now, 1)
 
     def arrivals(self, now: float, count: int) -> int:
-        """Return the first of so many numbers in a row, all greater than any before, as ``arrival`` does."""
+        """Return the first of ``count`` numbers in a row, all greater than any before, as ``arrival`` does."""
         first = max(self._arrival + 1, int(now * 1_000_000))
         self._arrival = first + count - 1
         return first

@@ -34,7 +34,8 @@ from clawlink.store.base import Conflict, Drop, Failed, Put
 
 _SLICE = 200
 _POOLS_SLICE = 100
-# A round looks at pools for so long, then the next one goes on: waiters that can do almost the same cost most.
+# A round looks at pools for this many seconds, then the next one goes on: waiters that can do almost the same cost
+# most.
 _POOLS_SECONDS = 0.01
 _ENDING_KINDS: tuple[type[Any], ...] = (*SETTLED_KINDS, SharedFile, Knowledge, Pool)
 

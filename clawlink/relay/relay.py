@@ -139,7 +139,7 @@ class Relay:
         return Consumer(self.core, self.claims, self.acks, agent, lease=lease, credit=credit)
 
     async def came_back(self, away: float) -> None:
-        """Go on after so many seconds in which no relay was there for what the store has."""
+        """Go on after this many seconds in which no relay was there for what the store has."""
         await self.agents.came_back(away)
 
     def look_again(self) -> None:

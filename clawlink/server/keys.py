@@ -17,7 +17,10 @@ _log = logging.getLogger("clawlink.server")
 
 
 def keep(folder: Path, name: str, *, anew: bool = False) -> str:
-    """Return the secret of that name. Make and keep a new one if there is none, or with ``anew``. Raises OSError."""
+    """Return the secret of that name.
+
+    Make and keep a new one if there is none, or if ``anew`` is True. Raises OSError.
+    """
     path = folder / name
     with contextlib.suppress(FileNotFoundError, UnicodeDecodeError):
         kept = "" if anew else path.read_text("ascii").strip()

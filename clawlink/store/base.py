@@ -1,10 +1,9 @@
 """Where records live: the interface every store implements, and what the relay may lean on.
 
-A store decides nothing. It reads records and commits batches of versioned changes, all or none, or raises
-``Conflict``; the relay then rereads and tries again. What it answers from an index (``page``, ``first``, ``first_of``,
-``usage``, ``load``, ``loads``, ``total``, ``usage_from``, ``load_from``, ``memory``, ``due``, ``pending``,
-``next_due_at``, ``ending``) is a hint that may be out of date; ``get``, ``get_many``, ``commit`` and ``commit_many``
-are the truth.
+A store decides nothing. It reads records and commits batches of versioned changes, all or none, or raises ``Conflict``;
+the relay then rereads and tries again. An answer from an index is a hint that may be out of date: that of ``page``,
+``first``, ``first_of``, ``usage``, ``load``, ``loads``, ``total``, ``usage_from``, ``load_from``, ``memory``, ``due``,
+``pending``, ``next_due_at``, ``ending``; ``get``, ``get_many``, ``commit`` and ``commit_many`` are the truth.
 
 A store raises ``Conflict``, ``Failed`` and, for a mistake of its caller, ValueError; it turns the errors of its engine
 into ``Failed``. A cancelled read did nothing. A cancelled commit took effect wholly or not at all, and nobody knows
@@ -104,8 +103,10 @@ class Store(Protocol):
 
     @property
     def partitions_at_once(self) -> int:
-        """How many partitions a caller may pass to ``commit_many`` at most. So many hold the event loop for under 5
-        ms."""
+        """How many partitions a caller may pass to ``commit_many`` at most.
+
+        So many hold the event loop for under 5 ms.
+        """
 
     async def get(self, kind: type[R], id: str) -> R | None:
         """Return the record as last committed."""

@@ -293,7 +293,7 @@ class MemoryStore:
     def _filed(self, entry: tuple[float, str, int], mailbox: str) -> Delivery | None:
         """Return the delivery that was filed so, unless it has changed since.
 
-        The version alone does not tell: an id may be stored anew after its record was forgotten, and reach it again.
+        The version alone does not tell: an id may be stored again after its record was forgotten, and reach it again.
         """
         visible_at, id, version = entry
         d: Delivery | None = self._deliveries.records.get(id)
@@ -303,7 +303,9 @@ class MemoryStore:
 
 
 def _insert(ready: list[Delivery], d: Delivery) -> None:
-    """Put in a delivery that is due, at its place, unless it is there: an id stored anew may have been filed twice."""
+    """Put in a delivery that is due, at its place, unless it is there: an id that was stored again may have been filed
+    twice.
+    """
     if not ready or ready[-1].sort_key < d.sort_key:
         ready.append(d)
         return

@@ -97,7 +97,7 @@ def call(capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPa
 
 
 def until_polled(url: str, polls: int = 1) -> None:
-    """Wait until so many polls wait at the relay."""
+    """Wait until this many polls wait at the relay."""
 
     def polled() -> bool:
         shown = requests.get(url + "/metrics", timeout=30).text

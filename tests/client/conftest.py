@@ -45,7 +45,7 @@ def http(status: str, body: str | bytes = b"", *lines: str) -> bytes:
 class Scripted:
     """A server that answers one connection after the other with the next reply of its script, the last one for ever.
 
-    A float in place of a reply is so many seconds of silence. ``asked`` are the requests it has read.
+    A float in place of a reply is this many seconds of silence. ``asked`` are the requests it has read.
     """
 
     def __init__(self) -> None:

@@ -310,7 +310,7 @@ def circle(one: Client, other: Client) -> None:
 
 
 def flood(client: Client, count: int) -> None:
-    """Send so many messages at once."""
+    """Send this many messages at once."""
     for n in range(count):
         client.send("fast", n)
 

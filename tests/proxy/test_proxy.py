@@ -116,7 +116,7 @@ async def test_a_long_poll_waits_and_is_woken(session: aiohttp.ClientSession) ->
 
 
 async def until_polls_wait(session: aiohttp.ClientSession, count: int) -> None:
-    """Return once so many polls wait at the relay."""
+    """Return once this many polls wait at the relay."""
 
     async def waiting() -> bool:
         async with session.get("/metrics") as response:

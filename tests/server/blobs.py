@@ -111,7 +111,7 @@ def used(relay: Running) -> int:
 
 
 async def settles_at(relay: Running, size: int) -> None:
-    """Check that all contents together come to take so many bytes: what was given up is let go of in a moment."""
+    """Check that all contents together come to take this many bytes: abandoned ones are freed in a moment."""
 
     async def there() -> bool:
         return used(relay) == size

@@ -279,7 +279,7 @@ async def test_upload_ttl(serve: Serve, clock: Clock) -> None:
 
 
 async def settle(relay: Running, count: int, content: Any = 1) -> list[str]:
-    """Send, claim and ack so many messages, and return their ids."""
+    """Send, claim and ack this many messages, and return their ids."""
     ids = [await send(relay, "a", "b", content) for _ in range(count)]
     for got in await claim(relay, "b", count):
         await ack(relay, "b", got.receipt)
@@ -328,7 +328,7 @@ async def test_retention_bytes(serve: Serve, clock: Clock) -> None:
 
 
 async def at_once(relay: Running, count: int, **fields: Any) -> list[int]:
-    """Send so many messages as fast as the clock of the test allows: no time passes. Return the statuses."""
+    """Send this many messages as fast as the clock of the test allows: no time passes. Return the statuses."""
     return [(await relay.post("/send", {**message(), **fields}))[0] for _ in range(count)]
 
 
@@ -348,7 +348,7 @@ async def test_rate_agent(serve: Serve, clock: Clock) -> None:
 
 
 async def test_burst_agent(serve: Serve, clock: Clock) -> None:
-    """An agent that was silent for however long may send so many at once, and no more."""
+    """An agent that was silent for any time may send this many at once, and no more."""
     clock.stop()
     relay = await limited(serve, clock, "--rate-agent", "1", "--burst-agent", "5", "--rate-pair", "0")
     clock.skip(1000)
@@ -380,7 +380,7 @@ async def test_burst_pair(serve: Serve, clock: Clock) -> None:
 
 
 async def shout(relay: Running, count: int) -> list[int]:
-    """Broadcast so many times. Return the statuses."""
+    """Broadcast this many times. Return the statuses."""
     return [(await relay.post("/broadcast", {"from_agent": "a", "content": "x"}))[0] for _ in range(count)]
 
 

@@ -49,7 +49,7 @@ async def answer(relay: Running, task_id: str, content: Any, sender: str = "a", 
 
 
 async def news(relay: Running, agent_id: str, count: int = 1) -> list[dict[str, Any]]:
-    """Claim and ack so many messages, and return them."""
+    """Claim and ack this many messages, and return them."""
     got = await claim(relay, agent_id, count)
     await ack(relay, agent_id, *(g.receipt for g in got))
     return [g.message for g in got]

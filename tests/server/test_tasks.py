@@ -32,7 +32,7 @@ OPEN = ["in_progress", "input_required"]
 
 
 async def answers(relay: Running, count: int) -> list[dict[str, Any]]:
-    """Claim and ack so many responses as a."""
+    """Claim and ack this many responses as a."""
     got = await claim(relay, "a", count)
     await ack(relay, "a", *(g.receipt for g in got))
     return [g.message for g in got]

@@ -19,7 +19,7 @@ from tests.store.committing import WRITERS
 
 
 def killed_after(path: Path, run: int, lines: int) -> list[str]:
-    """Have a process commit, kill it when so many commits were answered, and return all that it said."""
+    """Have a process commit, kill it when this many commits were answered, and return all that it said."""
     command = [sys.executable, "-m", "tests.store.committing", str(path), str(run)]
     process = Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -87,7 +87,7 @@ class Connection:
             return
 
     async def answer(self, within: float = 10.0, *, body: bool = True) -> Answer:
-        """Read one reply, within so many seconds."""
+        """Read one reply, within this many seconds."""
         return await asyncio.wait_for(read_answer(self.reader, body=body), within)
 
     async def ask(self, data: bytes, within: float = 10.0) -> Answer:

@@ -79,7 +79,7 @@ async def says(process: Process, word: str) -> str:
 
 
 async def collected(relay: Live, requester: str, count: int) -> dict[str, list[dict[str, Any]]]:
-    """Claim and ack messages until so many tasks have their final response; return all of those, by task."""
+    """Claim and ack messages until this many tasks have their final response; return all of those, by task."""
     found: dict[str, list[dict[str, Any]]] = {}
     while len(found) < count:
         reply = await poll(relay, requester, wait=10, lease=60, max=100)

@@ -1,8 +1,8 @@
-"""An event of AgentRelay: contents that stay in one place while a short line says where, and what may happen to them.
+"""An event of AgentRelay: contents in one place, a short line that names the place, and the rules for both.
 
 The rules are the same for both places that keep events, a local folder and the relay. Times are seconds since the
-epoch; times, ids and secrets are given. An event is read by whoever its line reaches, and its secret is what a reader
-gives back to prove that: a CMP counts once, and a forged one changes nothing.
+epoch; times, ids and secrets are given. The agent that gets the line reads the event, and gives its secret back as a
+proof. A CMP counts once, and a forged one changes nothing.
 """
 
 from __future__ import annotations
@@ -92,11 +92,11 @@ class Event(Struct, frozen=True, kw_only=True, gc=False):
 class Pointer(Struct, frozen=True, kw_only=True, gc=False):
     """An event that the relay keeps, with its contents as JSON. Its partition is itself.
 
-    ``receiver_id`` is who may read it, None until an agent of the receiver's name is there. ``made_by``, ``read_by``
-    and ``verified_by`` stand for the requests that did so, which are answered alike if they are repeated.
-    ``receiver_key`` and ``sender_key`` are the hashes of the keys that the two had then: a later bearer of the id, or
-    of the receiver's name, needs the same.
-    ``ends_at`` is when the contents go, and then when it is forgotten. ``address`` is the sender's.
+    ``receiver_id`` is the agent that may read it, None until an agent of the receiver's name is there. ``made_by``,
+    ``read_by`` and ``verified_by`` stand for the requests that did so; a repeat gets the same answer. ``receiver_key``
+    and ``sender_key`` are the hashes of the keys of both at that time. A later agent with the id, or with the
+    receiver's name, needs the same key. ``ends_at`` is the end of the contents, and after that the time when the event
+    is forgotten. ``address`` is the sender's.
     """
 
     id: str
@@ -154,7 +154,7 @@ def changed(pointer: Pointer, event: Event, **fields: Any) -> Pointer:
 
 
 def lapse(pointer: Pointer, now: float) -> Pointer | None:
-    """Return what is left of a pointer whose time has come; None if it is to be forgotten."""
+    """Return the remains of a pointer whose time is over; None if it is to be forgotten."""
     if not pointer.event.present and not pointer.content:
         return None
     event = expire(pointer.event, now) if pointer.event.present else pointer.event
@@ -165,10 +165,10 @@ def lapse(pointer: Pointer, now: float) -> Pointer | None:
 
 
 def require_id(id: str, *, field: str = "event_id") -> str:
-    """Return an event's id, which is also the name of a file. Raises BadRequest for one that cannot be.
+    """Return an event's id, which is also the name of a file. Raises BadRequest for an invalid id.
 
-    It is made of letters and digits of any script, dots, dashes and underscores: nothing that separates folders or the
-    fields of a line, that a system reads in its own way, or that is not seen.
+    It has letters and digits of any script, dots, dashes and underscores. It has no separator of folders or of a line's
+    fields, no form with a meaning for a system, and no invisible character.
     """
     wrong = _wrong_with(id)
     if wrong is not None:
@@ -204,7 +204,7 @@ def _wrong_with(id: object) -> str | None:
 
 
 def fold(id: str) -> str:
-    """Return what two ids have in common that some file systems take for the same name."""
+    """Return the common form of ids that some file systems take for the same name."""
     return unicodedata.normalize("NFC", id.casefold())
 
 
@@ -226,7 +226,7 @@ def require_pointer(ptr: str, id: str) -> str:
 
 
 def require_type(type: str) -> str:
-    """Return the type of a message. Raises BadRequest for what is none."""
+    """Return the type of a message. Raises BadRequest for an invalid type."""
     if not isinstance(type, str) or len(type) > MAX_TYPE_LENGTH or not _TYPE.fullmatch(type):
         raise BadRequest(
             f"{type!r} is no type of a message: it takes a letter, then letters, digits, '_' and '-', "
@@ -238,7 +238,7 @@ def require_type(type: str) -> str:
 
 
 def require_secret(secret: str) -> str:
-    """Return a secret of the sender's own choice. Raises BadRequest for one that a line cannot carry."""
+    """Return a secret of the sender's own choice. Raises BadRequest if a line cannot carry it."""
     whole = isinstance(secret, str) and 1 <= len(secret) <= MAX_SECRET_LENGTH
     if not whole or not secret.isprintable() or secret != secret.strip():
         raise BadRequest(
@@ -251,7 +251,7 @@ def require_secret(secret: str) -> str:
 
 
 def require_party(name: object, field: str, id: str) -> str:
-    """Return who sends or receives. Raises BadRequest for nobody."""
+    """Return a sender or receiver. Raises BadRequest for an empty one."""
     if not name:
         raise BadRequest(f"Event {id} is missing {field}", field=field)
     if not isinstance(name, str):
@@ -272,7 +272,7 @@ def require_unused(id: str, used: Iterable[str]) -> None:
 
 
 def in_use(id: str, other: str) -> WrongState:
-    """Return the refusal of an id for the sake of one that is in use."""
+    """Return the refusal of an id that is in use."""
     if other == id:
         return WrongState(
             f"event {id!r} exists already and is not overwritten; send under another id", field="event_id"
@@ -284,7 +284,7 @@ def in_use(id: str, other: str) -> WrongState:
     )
 
 
-# -- what contents say of their event --------------------------------------------------------------------------------
+# -- fields of contents ----------------------------------------------------------------------------------------------
 
 
 def ttl_hours(content: Mapping[str, Any]) -> int:
@@ -307,7 +307,7 @@ def ttl_hours(content: Mapping[str, Any]) -> int:
 
 
 def whole_hours(value: Any) -> int | None:
-    """Read a number of hours that someone else wrote down; None for what is none, and a billion for more."""
+    """Read a foreign number of hours; None if it is no number, and a billion at most."""
     try:
         return max(-_MANY_HOURS, min(int(value), _MANY_HOURS))
     except (TypeError, ValueError, OverflowError):
@@ -338,7 +338,7 @@ def require_fillable(following: Event, event: Event, id: str, editor: str) -> No
         raise in_use(id, following.id)
 
 
-# -- what happens ----------------------------------------------------------------------------------------------------
+# -- steps of an event -----------------------------------------------------------------------------------------------
 
 
 def send(
@@ -369,7 +369,7 @@ def require_said(event: Event, type: str) -> None:
 
 
 def receive(event: Event, reader: str, now: float) -> Event:
-    """Return the event once ``reader`` has read it. What is further stays so. Raises UnknownEvent if all is gone."""
+    """Return the event after a read by ``reader``. A later state stays. Raises UnknownEvent if all is gone."""
     require_present(event)
     status = event.status if event.status in (Status.COMPLETED, Status.VERIFIED) else Status.RECEIVED
     by = event.received_by if reader in event.received_by else (*event.received_by, reader)
@@ -382,7 +382,7 @@ def receive(event: Event, reader: str, now: float) -> Event:
 
 
 def require_present(event: Event, sender: str | None = None) -> None:
-    """Refuse to read what is gone, and say why it is; ``sender`` is what to call that one. Raises UnknownEvent."""
+    """Refuse to read gone contents, with the reason; ``sender`` is the shown name of the sender. Raises UnknownEvent."""
     if event.present:
         return
     why = "its contents are gone"
@@ -404,7 +404,7 @@ def update(event: Event, now: float) -> Event:
 
 
 def require_received(event: Event, reader: str) -> None:
-    """Refuse to complete what was not read. Raises WrongState."""
+    """Refuse to complete an unread event. Raises WrongState."""
     if reader not in event.received_by:
         raise WrongState(
             f"event {event.id!r} was not received here, so it cannot be completed: receive its line first",
@@ -414,7 +414,7 @@ def require_received(event: Event, reader: str) -> None:
 
 
 def complete(event: Event, reader: str, secret: str | None, now: float) -> Event:
-    """Return the event as completed by one who has read it; a secret that is given must be right.
+    """Return the event as completed by its reader; a given secret must be right.
 
     Raises WrongState, BadRequest.
     """
@@ -430,9 +430,9 @@ def complete(event: Event, reader: str, secret: str | None, now: float) -> Event
 
 
 def verify(event: Event, secret: str, now: float) -> tuple[Verdict, Event]:
-    """Tell what a CMP is, and return the event after it. Only the first right one changes anything.
+    """Return the verdict on a CMP, and the event after it. Only the first right one changes anything.
 
-    Raises UnknownEvent where nothing is known to compare with, WrongState for the right secret of what nobody has read.
+    Raises UnknownEvent if there is nothing to compare with, WrongState for the right secret of an unread event.
     """
     if not event.secret:
         raise UnknownEvent(f"No event metadata available for {event.id}; cannot verify {COMPLETION}", field="event_id")
@@ -451,7 +451,7 @@ def verify(event: Event, secret: str, now: float) -> tuple[Verdict, Event]:
 
 
 def _undressed(secret: str) -> str:
-    """Return a secret without what was written around its line: quotes, marks, and what ends a sentence."""
+    """Return a secret without the text around its line: quotes, marks, and the end of a sentence."""
     inner = _TAG.sub("", secret).lstrip(_AROUND)
     return _INNER_END.split(inner, maxsplit=1)[0].rstrip(_AROUND)
 

@@ -161,7 +161,7 @@ class Directory:
                 await asyncio.sleep(0)
 
     def _look_again(self) -> set[str]:
-        """Have those agents listed anew whose mail and tasks an index may have told late; return them."""
+        """List those agents again whose mail and tasks an index may have shown late; return them."""
         again = self._lagging.keys() - self._core.changed.keys()
         now = monotonic()
         for agent_id in again:

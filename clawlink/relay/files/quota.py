@@ -17,7 +17,7 @@ from clawlink.relay.limits.shares import Held, Limit
 from clawlink.relay.telemetry.refusal_log import Complaints
 from clawlink.store.base import Blobs, Draft, Reader, Usage
 
-# An upload that nothing came of for so long gives its room to others, once there is too little.
+# An upload without progress for this many seconds gives its room to others, once there is too little.
 SILENT_SECONDS = 120.0
 
 
@@ -28,7 +28,7 @@ class FileQuota:
         self._core = core
         self._blobs = blobs
         self.complaints = complaints
-        # Set by whoever keeps uploads: frees so many bytes of silent ones, if it can, and tells what is under way.
+        # Set by whoever keeps uploads: frees this many bytes of silent ones, if it can, and tells what is under way.
         self.reclaim: Callable[[int], None] = lambda size: None
         self.under_way: Callable[[], tuple[int, int]] = lambda: (0, 0)
         core.memory.count(lambda: blobs.memory)

@@ -112,7 +112,7 @@ class Uploads:
         return len(open), sum(upload.offset for upload in open)
 
     def _reclaim(self, size: int) -> None:
-        """Forget silent uploads, those that are silent for longest first, until so many bytes are free."""
+        """Forget silent uploads, those that are silent for longest first, until this many bytes are free."""
         silent_since = self._core.clock() - SILENT_SECONDS
         silent = [
             upload

@@ -65,7 +65,7 @@ class FairShares:
         )
 
     def allow(self, theirs: Held, origin: Origin, piece: Limit, more: int) -> bool:
-        """Return True if so many more bytes may come after a piece that fits, in one piece or in several.
+        """Return True if this many more bytes may come after a piece that fits, in one piece or in several.
 
         False may mean that only some may come.
         """

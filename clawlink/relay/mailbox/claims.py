@@ -57,7 +57,7 @@ class Claims:
         return Reader(self._core, self._pools, self, agent, signal)
 
     async def full(self, agent_id: str) -> bool:
-        """Tell whether the agent has so many open tasks from pools, or bytes of them, that it is given no more."""
+        """Tell whether the agent has this many open tasks from pools, or bytes of them, that it is given no more."""
         store, limits, key = self._core.store, self._core.limits, by_claimant(agent_id)
         known, alone = await store.usage(Task, key), await store.usage(Delivery, key)
         return (

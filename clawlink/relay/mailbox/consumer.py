@@ -51,8 +51,8 @@ class Closed(Exception):
 class Consumer:
     """Claims for one agent over one connection, at most ``credit`` messages at a time unsettled.
 
-    Batches are numbered from 1. A peer that is known to have read one may be told so by ``has_read``: what it read and
-    did not settle counts as an attempt when the connection ends, what it did not is as if it had never been sent.
+    Batches are numbered from 1. A peer that is known to have read one may be told so by ``has_read``: when the
+    connection ends, an unsettled message that it read counts as an attempt; any other counts as never sent.
     """
 
     def __init__(self, core: Core, claims: Claims, acks: Acks, agent: Agent, *, lease: float, credit: int) -> None:

@@ -286,7 +286,7 @@ class Mailbox:
         return fresh, alone
 
     async def _relay_has_room(self, new: Delivery, copies: int) -> bool:
-        """Return True if the relay surely has room for so many copies of a message."""
+        """Return True if the relay surely has room for this many copies of a message."""
         core = self._core
         most, size = core.limits.max_stored_bytes, len(new.body)
         more = copies * size

@@ -21,7 +21,7 @@ from clawlink.store.base import Conflict, Drop, Put, Signal
 _FULL_RETRY_SECONDS = 30.0
 _COUNT_SECONDS = 1.0
 _FEW = 256  # agents that are looked through each time
-# A count of more agents lasts longer, a second for so many: counting takes about a thousandth of the time.
+# A count of more agents lasts longer, a second for this many: counting takes about a thousandth of the time.
 _COUNTED_A_SECOND = 1000
 # Long enough for any index to have caught up with the last piece of work.
 _EMPTY_SECONDS = 60.0

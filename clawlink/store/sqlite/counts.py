@@ -76,7 +76,7 @@ class Counts:
     # -- follow ------------------------------------------------------------------------------------------------------
 
     def change(self, kind: type[Any], old: Facts | None, new: Facts | None) -> None:
-        """Count one record anew."""
+        """Count one record again."""
         if old == new:
             return
         if old is not None:

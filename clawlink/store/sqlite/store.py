@@ -27,7 +27,7 @@ from clawlink.store.tables import NOTHING, Shares
 
 # Records that were committed or read last are kept decoded, twice this many bytes of them at most.
 _CACHE_BYTES = 8 * 1024 * 1024
-# Of a mailbox, so many whose time has come are looked through each time.
+# The most due deliveries of a mailbox that one read looks at.
 _LAPSED_AT_ONCE = 512
 # An index of fewer records is counted on the event loop.
 _FEW = 500

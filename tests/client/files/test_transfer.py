@@ -692,7 +692,7 @@ def of(url: str) -> Client:
 
 
 def cuts(count: int, least: int, most: int) -> Callable[[], int | None]:
-    """Cut the first so many connections that are asked for, each after another number of bytes."""
+    """Cut the first this many connections that are asked for, each after another number of bytes."""
     chosen = random.Random(7)
     left = iter(range(count))
     return lambda: chosen.randint(least, most) if next(left, None) is not None else None

@@ -31,7 +31,7 @@ ME = Identity("a")
 
 
 def contents(client: Client, count: int) -> list[Any]:
-    """Claim and ack until so many plain messages have come."""
+    """Claim and ack until this many plain messages have come."""
     found: list[Any] = []
     while len(found) < count:
         claimed = client.poll(wait=10)

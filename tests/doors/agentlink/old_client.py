@@ -1,4 +1,4 @@
-"""The unmodified client of Agent Link, written anew from the bytes that it sends; it shares no code with the relay."""
+"""The unmodified client of Agent Link, written from the bytes that it sends; it shares no code with the relay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client of the new form, written anew from references/agentlink.md; it shares no code with the relay."""
+"""A client of the new form, written from references/agentlink.md; it shares no code with the relay."""
 
 from __future__ import annotations
 

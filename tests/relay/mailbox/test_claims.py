@@ -13,7 +13,7 @@ from tests.tables import each
 
 
 async def turns(count: int = 100) -> None:
-    """Give everyone else so many turns; unless told, enough to come to where they wait."""
+    """Give everyone else this many turns; unless told, enough to come to where they wait."""
     for _ in range(count):
         await asyncio.sleep(0)
 

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.both_loops
 
 
 async def turns(count: int = 100) -> None:
-    """Give everyone else so many turns; unless told, enough to come to where they wait."""
+    """Give everyone else this many turns; unless told, enough to come to where they wait."""
     for _ in range(count):
         await asyncio.sleep(0)
 

@@ -1,4 +1,4 @@
-"""``clawlink agentlink``: be an agent of Agent Link and show what comes; and set a machine up for it."""
+"""``clawlink agentlink``: be an agent of Agent Link and show its messages; and set a machine up for it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 
 def _what_to_do(refused: str, link: AgentLink, args: Namespace) -> str:
-    """Return what helps against a refusal to register, of which the relay tells strangers next to nothing."""
+    """Return the next step after a refused register; the relay tells strangers next to nothing about the reason."""
     from clawlink.doors.agentlink.client.link import default_config
     from clawlink.doors.agentlink.wire.frames import INVALID_SIGNATURE, NOT_REGISTERED
 
@@ -80,7 +80,7 @@ def _what_to_do(refused: str, link: AgentLink, args: Namespace) -> str:
 
 
 def _set_up(args: Namespace, ctx: Context, secret: str | None) -> Exit:
-    """Write the configuration; what is not given stays as it was."""
+    """Write the configuration; missing values stay as they were."""
     import secrets
     from pathlib import Path
 
@@ -129,7 +129,7 @@ def _set_up(args: Namespace, ctx: Context, secret: str | None) -> Exit:
 
 
 def _written(path: Any) -> dict[str, Any]:
-    """Return what a configuration holds, with what this version does not know of it."""
+    """Return the fields of a configuration, with those that this version does not know."""
     import msgspec
 
     from clawlink.doors.agentlink.wire.files import read_link
@@ -191,7 +191,7 @@ def _listen(link: AgentLink, ctx: Context) -> Exit:
                 continue
             try:
                 _show(message, ctx)
-            except BaseException as error:  # nobody will see it: the link is not to wait for that at its end
+            except BaseException as error:  # it is not shown: the link must not wait for it at its end
                 printed.set_exception(error)
                 raise
             printed.set_result(None)

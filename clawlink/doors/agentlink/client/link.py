@@ -77,11 +77,11 @@ class AgentLink:
     ) -> None:
         """Make a link; it connects when it is told to, or when it first sends.
 
-        ``end_to_end`` holds secrets by instance, each shared with that instance alone: messages to it are sealed, and
-        messages from it must be. ``ca`` is a file with the certificate to trust for wss. ``drain`` is how
-        many seconds a handler has to return when the link is disconnected. ``reconnect_interval`` is the longest pause
-        in seconds before the link comes back, 30 if it is not given. Raises BadRequest for what makes no sense,
-        FileNotFoundError for a configuration that is needed and not there.
+        ``end_to_end`` holds secrets by instance, each shared with that instance alone. Messages to it are sealed, and
+        messages from it must be sealed. ``ca`` is a file with the certificate to trust for wss. ``drain`` is the time
+        in seconds for a handler to return when the link is disconnected. ``reconnect_interval`` is the longest pause in
+        seconds before the link connects again (default 30). Raises BadRequest for invalid arguments, FileNotFoundError
+        for a missing configuration.
         """
         given = {
             "relay_url": relay_url,
@@ -135,7 +135,7 @@ class AgentLink:
 
     @property
     def connected(self) -> bool:
-        """Return True if there is a connection at present."""
+        """Return True while there is a connection."""
         return self._state == "connected"
 
     @property
@@ -162,8 +162,8 @@ class AgentLink:
     def connect(self) -> Connected | Connecting:
         """Connect: awaited on an event loop; in a thread it returns once it is done.
 
-        Raises RelayUnreachable where nobody answers, NotAllowed where the signature is refused. Later the link comes
-        back by itself, unless ``auto_reconnect`` is off.
+        Raises RelayUnreachable if no relay answers, NotAllowed if the signature is refused. Later the link connects
+        again by itself, unless ``auto_reconnect`` is off.
 
         As a task, by ``asyncio.create_task(link.connect())`` or ``asyncio.run(link.connect())``, it raises the same and
         otherwise ends when the link is disconnected. Cancelling the task disconnects the link.
@@ -203,10 +203,10 @@ class AgentLink:
     ) -> Sent:
         """Send a text to ``instance/agent``, a neighbour's bare id, or any agent of the relay.
 
-        Awaited, or in a thread at once, it returns when the relay has the message, and raises what it refused. While
-        there is no connection it waits for that: in a thread for ``timeout`` seconds, then TimeoutError, and the
-        message stays on its way. ``receipt()`` of what it returns tells when it was read. Raises BadRequest at once for
-        what is no text. ``to_agent`` is another name of ``to``.
+        Awaited, or in a thread, it returns when the relay has the message, and raises the relay's refusal. Without a
+        connection it waits for one: in a thread for ``timeout`` seconds, then it raises TimeoutError, and the message
+        stays queued. ``receipt()`` of the result tells when it was read. Raises BadRequest at once for a value that is
+        no text. ``to_agent`` is another name of ``to``.
         """
         if to is not None and to_agent is not None:
             raise BadRequest("to and to_agent name the same thing: give one of them", field="to_agent")
@@ -229,9 +229,9 @@ class AgentLink:
     def disconnect(self) -> Pending[None]:
         """Disconnect for good.
 
-        Nothing more is handed over. A handler that is under way has ``drain`` seconds to return, and its message is
-        acked if it does. What the relay has not acknowledged by then fails. Called by a handler this returns at once,
-        and the link disconnects when the handler has returned.
+        Handlers get no more messages. A running handler has ``drain`` seconds to return, and its message is acked if it
+        does. Messages that the relay has not acknowledged by then fail. Called by a handler this returns at once, and
+        the link disconnects when the handler has returned.
         """
         with self._lock:
             closing = self._closing
@@ -277,7 +277,7 @@ class AgentLink:
     ) -> None:
         await self.disconnect()
 
-    # -- who is told -------------------------------------------------------------------------------------------------
+    # -- handlers ----------------------------------------------------------------------------------------------------
 
     def on_message(self, handler: F) -> F:
         """Call ``handler`` for each message, and return it: so it can stand as a decorator.
@@ -290,7 +290,7 @@ class AgentLink:
         return handler
 
     def add_handler(self, handler: Callable[..., Any]) -> int:
-        """Call ``handler`` for each message; return the id to remove it by. Raises TypeError for one that cannot be."""
+        """Call ``handler`` for each message; return the id for its removal. Raises TypeError if it cannot be called."""
         takes_two = _takes_two(handler)
         number = next(self._numbers)
         with self._lock:
@@ -299,9 +299,9 @@ class AgentLink:
         return number
 
     def remove_handler(self, handler: int | Callable[..., Any]) -> bool:
-        """Call a handler no more, named by its id or itself; tell whether there was one.
+        """Remove a handler, by its id or itself; return True if there was one.
 
-        While there is none, messages are left with the relay.
+        Without a handler, messages stay with the relay.
         """
         with self._lock:
             found = [n for n, (function, _) in self._handlers.items() if handler in (n, function)]

@@ -1,4 +1,4 @@
-"""A message as an agent gets it, and what is known of who wrote it."""
+"""A message for an agent, and the facts about its sender."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from clawlink.errors import BadRequest
 
 
 class Forged(Exception):
-    """A message that says to be from an instance with which a secret is shared, and is not sealed with it."""
+    """A message that claims to be from an instance with a shared secret, and is not sealed with it."""
 
 
 @dataclass(frozen=True)
 class Message:
     """A message from another agent. The first four fields are those of Agent Link.
 
-    ``timestamp`` is when the relay took the message, in local time and without a zone, as ``datetime.now()`` is.
-    ``sealed`` is true where the sender's instance proved itself by the secret that it shares with ours. ``kind`` is
-    ``message``, or what the relay's own agents sent instead, as ``task_delegation``; ``task_id`` is then the task's.
-    ``id`` is the sender's own of a signed message, ``message_id`` the relay's; ``attempt`` counts how often it came.
+    ``timestamp`` is the time at which the relay took the message, in local time without a zone, as ``datetime.now()``.
+    ``sealed`` is True if the sender's instance proved itself by the shared secret. ``kind`` is ``message``, or another
+    type from the relay's own agents, such as ``task_delegation``; ``task_id`` is then the task's. ``id`` is the
+    sender's own id of a signed message, ``message_id`` the relay's. ``attempt`` counts its deliveries.
     """
 
     from_agent: str
@@ -46,7 +46,8 @@ class Message:
 def read_message(frame: Mapping[str, Any], secrets: Mapping[str, str]) -> Message:
     """Read a message frame; ``secrets`` are those shared with other instances, by instance.
 
-    Raises Forged for one that should be sealed and is not, and KeyError or TypeError for what is no message.
+    Raises Forged for a message that should be sealed and is not, and KeyError or TypeError for a frame that is no
+    message.
     """
     sender, to, text = str(frame["from"]), str(frame["to"]), str(frame["message"])
     proof = frame.get("proof")

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from clawlink.doors.agentlink.client.outbox import Sent
 from clawlink.errors import RelayUnreachable
 
-# A relay that leaves a message unanswered holds up those behind it for so long, and not for ever.
+# A relay that leaves a message unanswered holds up the messages behind it for this many seconds at most.
 ANSWER_SECONDS = 3.0
 
 

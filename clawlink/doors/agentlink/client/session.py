@@ -21,7 +21,7 @@ from clawlink.errors import NotARelay, RelayUnreachable, TooLarge
 PATH = "/agentlink"
 CONNECT_SECONDS = 10.0
 MAX_FRAME_BYTES = 64 * 1024 * 1024
-# The relay's own pings come more often, so a connection that is silent for so long is dead.
+# The relay's own pings come more often, so a connection that is silent for this many seconds is dead.
 _HEARTBEAT_SECONDS = 20.0
 _SCHEMES = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 
@@ -103,7 +103,10 @@ class Session:
         return f"{self._config.instance_id}/{self._config.agent_id}"
 
     async def send(self, sent: Sent) -> None:
-        """Send a message, signed anew. Raises TooLarge for more than the relay said it takes, RelayUnreachable."""
+        """Send a message, with a new signature.
+
+        Raises TooLarge for more than the relay said it takes, RelayUnreachable.
+        """
         config = self._config
         stamp, nonce = signing.stamp(time.time()), signing.new_nonce()
         text = signing.canonical_send(self.sender, sent.to, sent.message, time=stamp, nonce=nonce, id=sent.id)

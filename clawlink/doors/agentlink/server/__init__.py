@@ -1,1 +1,1 @@
-"""The relay's side of Agent Link: connections, routes, and what they may."""
+"""The relay's side of Agent Link: connections, routes, and their rights."""

@@ -57,9 +57,9 @@ class Checks:
         return instance, agent_id
 
     def send(self, frame: Send, by: Instance | None = None) -> tuple[Instance, str, Proof | None]:
-        """Return the instance and the agent that a message is signed by, and the new form's proof.
+        """Return the instance and the agent that signed a message, and the new form's proof.
 
-        ``by`` is the instance whose connection it came over. Raises NotAllowed, BadRequest, RateLimited.
+        ``by`` is the instance of the connection. Raises NotAllowed, BadRequest, RateLimited.
         """
         instance_id, agent_id = signing.split(frame.sender, field="from")
         if by is not None and instance_id != by.id:
@@ -86,7 +86,7 @@ class Checks:
         return instance, agent_id, Proof(frame.to, time, nonce, id, frame.signature, frame.seal)
 
     def _old_register(self, instance: Instance, signature: str) -> None:
-        """Try each second that an old client's clock may show. All are tried, whichever is right."""
+        """Try each second that an old client's clock may show. All are tried, so that the time reveals nothing."""
         found = False
         for stamp in signing.old_stamps(self._wall()):
             found |= signing.same(signature, signing.digest(instance.secret, signing.old_register(instance.id, stamp)))
@@ -107,12 +107,12 @@ class Checks:
 
 
 def agent_key_of(instance: Instance, agent_id: str) -> str:
-    """Return what the key of an instance's agent derives from: only the relay's door ever acts as that agent."""
+    """Return the seed of an agent's key in an instance: only the relay's door ever acts as that agent."""
     return hmac.digest(instance.secret, b"agent key\n" + agent_id.encode(), "sha256").hex()
 
 
 def _all(**fields: str | None) -> Any:
-    """Return the fields of the new form. Raises BadRequest naming one that is missing."""
+    """Return the fields of the new form. Raises BadRequest with the name of a missing field."""
     for name, value in fields.items():
         if value is None:
             raise BadRequest(

@@ -64,7 +64,7 @@ class Hub(Protocol):
 
 
 class Connection:
-    """A websocket of one instance; ``agent`` is the address that it named, if it is one of the new form."""
+    """A websocket of one instance; ``agent`` is the address that a connection of the new form named."""
 
     def __init__(self, door: Hub, instance: Instance, agent: Agent | None, socket: Socket) -> None:
         self.agent = None if agent is None else agent.id
@@ -89,7 +89,7 @@ class Connection:
     # -- peer to relay -----------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Read frames until the connection ends. What is wrong with one is said, and the connection stays."""
+        """Read frames until the connection ends. A wrong frame gets an error, and the connection stays."""
         while True:
             frame: frames.Frame | None = None
             received: str | int | None = None
@@ -139,7 +139,7 @@ class Connection:
             await self._socket.send(frames.write("error", message=why, code="not_delivered", **about))
 
     async def _settle(self, frame: frames.Ack | frames.Nack) -> None:
-        """Settle what the peer has dealt with, or take it back, each in the mailbox that it came from."""
+        """Settle the peer's handled messages, or take messages back, each in its own mailbox."""
         acks = self._relay.acks
         held = self._held_by(frame.receipts)
         left = [one for one in frame.receipts if not any(one in receipts for receipts in held.values())]
@@ -156,7 +156,7 @@ class Connection:
             await self._socket.send(frames.failure(error, receipts=left))
 
     def _held_by(self, receipts: Iterable[str]) -> dict[Service | Copies, list[str]]:
-        """Return who holds these messages for this connection, as far as that is known."""
+        """Return the known holders of these messages on this connection."""
         if self._service is not None:
             return {self._service: list(receipts)}
         found: dict[Service | Copies, list[str]] = {}
@@ -179,7 +179,7 @@ class Connection:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     async def say_goodbye(self) -> None:
-        """Close the connection because the relay goes, once what is under way is settled or a moment has passed."""
+        """Close the connection because the relay goes, once messages under way are settled or a moment has passed."""
         for _ in range(int(_FAREWELL_SECONDS / _FAREWELL_STEP_SECONDS)):
             if self.writer.idle and (self._service is None or self._service.idle):
                 break
@@ -187,7 +187,7 @@ class Connection:
         await self._socket.close(WSCloseCode.GOING_AWAY, _GOING)
 
     async def close(self) -> None:
-        """Let go of everything. What was not settled is due again at once, for others of the instance too."""
+        """Release everything. Unsettled messages are due again at once, for others of the instance too."""
         self.ended = True
         self._receipts.close()
         await self.writer.close()
@@ -214,7 +214,7 @@ async def serve(door: Hub, request: Request) -> web.StreamResponse:
 
 
 async def _registered(door: Hub, socket: Socket) -> Connection | None:
-    """Return the connection once the peer has registered, or tell it what is wrong and close."""
+    """Return the connection once the peer has registered, or send it the fault and close."""
     frame: frames.Register | None = None
     try:
         frame = await asyncio.wait_for(_first_frame(socket), REGISTER_SECONDS)
@@ -267,28 +267,28 @@ async def _first_frame(socket: Socket) -> frames.Register | None:
 
 
 def _not_a_register(error: ClawLinkError, text: str) -> ClawLinkError:
-    """Say what is wrong with a register; of anything else, that it is none, in the old relay's words."""
+    """Return the fault of a register; for any other frame the old relay's sentence that it is none."""
     return (
         error if '"register"' in text and error.field not in (None, "type") else BadRequest(frames.FIRST_MUST_REGISTER)
     )
 
 
 def _facts(socket: Socket, instance_id: str | None) -> dict[str, str]:
-    """Return what the log says of a refusal: whom, as far as it told. A stranger's words are cut and cleaned."""
+    """Return the log's facts of a refusal: the instance and agent, as far as given. Foreign text is cut and cleaned."""
     facts = {} if instance_id is None else {"instance": instance_id}
     facts |= {} if socket.address is None else {"address": socket.address}
     return {name: cell(said[:_MOST_LOGGED]) for name, said in facts.items()}
 
 
 def _about(frame: frames.Frame | None) -> dict[str, Any]:
-    """Return what tells the peer which of its frames an answer is to."""
+    """Return the fields that name the frame to which an answer belongs."""
     return {name: getattr(frame, name) for name in _ABOUT if getattr(frame, name, None) is not None}
 
 
 def _said_about(received: str | int | None) -> dict[str, Any]:
-    """Return the same of a frame with a field that is wrong, as far as it can be read: its sender waits for an answer.
+    """Return the same of a frame with a wrong field, as far as it can be read, because its sender waits for an answer.
 
-    What is too long to be of use is left out, so that an answer stays small.
+    Too long values are left out, so that an answer stays small.
     """
     try:
         said = msgspec.json.decode(received) if isinstance(received, str) else None

@@ -1,7 +1,7 @@
 """Serve the mailbox of an agent over every old connection that may be the agent's.
 
-An old client does not say which agent it is: it gets what comes for its instance, and drops what is for another agent.
-So a message goes to each of them, and counts as delivered once none is left that may have dropped it unread.
+An old client does not name its agent: it gets its instance's messages, and drops those for another agent. So a message
+goes to each old connection. It counts as delivered once no connection is left that may have dropped it unread.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class _Copy:
 
 
 class Writer:
-    """Writes to an old connection, for all agents that it may be, and keeps account of what it has read."""
+    """Writes to an old connection, for all agents that it may be, and keeps account of its reads."""
 
     def __init__(self, line: OldLine) -> None:
         self._line = line
@@ -78,7 +78,7 @@ class Writer:
         self._more.set()
 
     async def _run(self) -> None:
-        with contextlib.suppress(Gone):  # whoever reads the connection notices it, too
+        with contextlib.suppress(Gone):  # the reader of the connection notices it, too
             while True:
                 await self._more.wait()
                 self._more.clear()
@@ -116,10 +116,10 @@ class Writer:
 
 
 class Copies:
-    """Claims what comes for an agent, and has it written to every connection that ``aim`` names.
+    """Claims an agent's messages, and writes them to each connection that ``aim`` names.
 
-    ``latest`` returns the number of the latest connection. ``holders`` knows by receipt who holds a message, for all
-    agents of the door.
+    ``latest`` returns the number of the latest connection. ``holders`` has the holder of each message by receipt, for
+    all agents of the door.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class Copies:
         self._closed = False
         self._task = asyncio.create_task(self._run())
 
-    # -- whom it goes to ---------------------------------------------------------------------------------------------
+    # -- connections -------------------------------------------------------------------------------------------------
 
     @property
     def address(self) -> str:
@@ -154,7 +154,7 @@ class Copies:
         return self._readers.certain
 
     def aim(self, readers: Readers[OldLine]) -> None:
-        """Have these connections read from now on, what is under way too."""
+        """Let these connections read from now on, messages under way too."""
         before, self._readers = self._readers, readers
         if before.lines is not readers.lines:
             for line in before.lines:
@@ -181,7 +181,10 @@ class Copies:
                 line.writer.put(copy for copy in self._held.values() if line not in copy.read)
 
     def _miss(self, line: OldLine) -> None:
-        """Note what a connection that ended has not read. One that turned out to be another has missed nothing."""
+        """Note the unread messages of an ended connection.
+
+        A connection that turned out to be another agent has missed nothing.
+        """
         if line.ended:
             for copy in self._held.values():
                 if line not in copy.read:
@@ -196,7 +199,7 @@ class Copies:
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
-    # -- what goes out -----------------------------------------------------------------------------------------------
+    # -- writing -----------------------------------------------------------------------------------------------------
 
     async def _run(self) -> None:
         while not self._relay.draining:
@@ -217,7 +220,7 @@ class Copies:
         await written.settle_rest(self._relay, self._consumer)
 
     async def _touch(self) -> None:
-        if self._readers.settles:  # else nobody knows whether the agent is there
+        if self._readers.settles:  # else it is not known whether the agent is there
             await self._relay.agents.touch(self._agent.id)
 
     def frame(self, copy: _Copy, line: OldLine) -> str | None:
@@ -226,10 +229,10 @@ class Copies:
             return None
         return message_frame(copy.delivery, self._agent.id, self._envelopes)
 
-    # -- what was read -----------------------------------------------------------------------------------------------
+    # -- reads -------------------------------------------------------------------------------------------------------
 
     async def was_read(self, line: OldLine, copies: list[_Copy]) -> None:
-        """Note that a connection has read these. One that came after another had missed them makes up for that."""
+        """Note that a connection has read these. A later connection makes up for an earlier one that missed them."""
         if self._closed:
             return
         reads = self.reads(line)
@@ -241,7 +244,7 @@ class Copies:
         await self._judge()
 
     async def _judge(self) -> None:
-        """Settle what each connection has read, if that proves that the agent has it."""
+        """Settle the messages that each connection has read, if that proves that the agent has them."""
         lines = self._readers.lines
         read = [copy for copy in self._held.values() if lines and copy.read.issuperset(lines)]
         proven = _receipts([copy for copy in read if self._readers.settles and not copy.missed])
@@ -263,7 +266,7 @@ class Copies:
         self._consumer.settled(receipts)
 
     async def extend(self) -> None:
-        """Hold what waits for the agent for some more time."""
+        """Hold the agent's waiting messages for some more time."""
         held = list(self._held)
         if not held:
             return
@@ -274,7 +277,7 @@ class Copies:
             _log.exception("holding messages failed; it goes on")
 
     async def close(self) -> None:
-        """Stop; what was not settled is due again at once."""
+        """Stop; unsettled messages are due again at once."""
         self._closed = True
         self._task.cancel()
         await asyncio.wait([self._task])
@@ -282,7 +285,7 @@ class Copies:
             await asyncio.wait(self._closing)
         for one in self._held:
             self._holders.pop(one, None)
-        self._held.clear()  # what waits to be written is not written any more
+        self._held.clear()  # waiting messages are no longer written
         await self._consumer.close()
 
 

@@ -1,4 +1,4 @@
-"""The door: what all its connections and routes share, and where it is mounted."""
+"""The door: the shared parts of its connections and routes, and their addresses."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from clawlink.server.ws_connection import Websockets
 
 _log = logging.getLogger("clawlink.agentlink")
 
-# Signatures say who is asking, so these two need no token: old clients have none to show.
+# Signatures identify the client, so these two need no token: old clients have none.
 SOCKET = Endpoint("agentlink", "GET", "/agentlink", "Agent Link's websocket.", None, open=True, text=True, stays=True)
 SEND = Endpoint("agentlink_send", "POST", "/api/v1/send", "Send a message as an instance's agent.", None, open=True)
 REGISTER = Endpoint("agentlink_register", "POST", "/api/v1/register", "Register an instance.", None)
@@ -37,7 +37,7 @@ _EXTEND_SECONDS = ACK_SECONDS / 3
 
 
 class AgentLinkServer(OpenDoor):
-    """Agent Link in front of one relay. ``no_store`` refuses what would wait for someone who is not connected."""
+    """Agent Link in front of one relay. ``no_store`` refuses messages for agents that are not connected."""
 
     def __init__(
         self,
@@ -73,7 +73,7 @@ class AgentLinkServer(OpenDoor):
         yield REGISTER, lambda relay, request: http.register(self.instances, request)
 
     async def start(self) -> None:
-        """Register the agents that the operator wrote down, and say what the operator should know."""
+        """Register the agents of the operator's file, and log warnings for the operator."""
         self._extending = asyncio.create_task(self._extend())
         for error in await self.members.start():
             _log.warning("an agent of the configuration was refused", extra={"reason": error.message})
@@ -99,7 +99,7 @@ class AgentLinkServer(OpenDoor):
     async def info(self) -> dict[str, Any]:
         return {"instances": len(self.instances.all()), "connections": len(self._connections)}
 
-    # -- what connections tell ---------------------------------------------------------------------------------------
+    # -- events of connections ---------------------------------------------------------------------------------------
 
     def require_room(self, instance: Instance) -> None:
         """Refuse a connection too many. Raises RelayFull."""
@@ -126,7 +126,7 @@ class AgentLinkServer(OpenDoor):
         there = self._there(instance)
         was_stranger = not line.spoken_for
         if self.lines.spoke(instance.id, line, address) and line.agent is None:
-            # First of all: what the others have read proves nothing any more for this agent.
+            # First of all: a read by the others no longer proves anything for this agent.
             self._aim(address)
             if was_stranger:
                 self._went(instance.id, line)
@@ -153,7 +153,7 @@ class AgentLinkServer(OpenDoor):
             self._background(self._aim_all(read))
 
     async def _aim_all(self, addresses: Iterable[str]) -> None:
-        """Decide anew for many agents, with turns for others in between."""
+        """Decide again for many agents, with turns for others in between."""
         turns = Turns()
         closing = []
         for address in addresses:
@@ -162,7 +162,7 @@ class AgentLinkServer(OpenDoor):
         await asyncio.gather(*closing, return_exceptions=True)
 
     def _aim(self, address: str) -> list[asyncio.Task[None]]:
-        """Decide anew which old connections read for an agent; return what ends for that."""
+        """Decide again about the old connections that read for an agent; return the parts that end by that."""
         readers = self.lines.readers(address)
         copies = self.copies.get(address)
         if readers.lines:
@@ -180,7 +180,7 @@ class AgentLinkServer(OpenDoor):
         return self.lines.latest
 
     async def _extend(self) -> None:
-        """Hold what waits for the agents as long as there are connections that may be theirs."""
+        """Hold the waiting messages of the agents while there are connections that may be theirs."""
         while True:
             await asyncio.sleep(_EXTEND_SECONDS)
             for one in list(self.copies.values()):
@@ -197,15 +197,15 @@ class AgentLinkServer(OpenDoor):
         return [a for a in self.members.of(instance.id) if self.lines.connected(a)] if self._no_store else []
 
     async def _expire(self, addresses: list[str]) -> None:
-        """Let go of what waits for those of these agents that are not connected any more."""
+        """Expire the waiting messages of those agents that are no longer connected."""
         for address in addresses:
             if not self.lines.connected(address):
                 await self.relay.mailbox.close(address)
 
     async def left(self, line: Connection) -> None:
-        """Note that a connection has ended; what it had under way is due again, for others of its instance too.
+        """Note that a connection has ended; its messages under way are due again, for others of its instance too.
 
-        It is seen to even if whoever awaits it is cancelled.
+        It runs to its end even if the caller is cancelled.
         """
         await self._background(self._left(line))
 
@@ -215,7 +215,7 @@ class AgentLinkServer(OpenDoor):
         before = set(self._leaving)
         line.ended = True
         self.lines.remove(instance.id, line)
-        # At once: others may read at any moment, and what this one has not read is not settled by that.
+        # At once: others may read at any moment, and that does not settle messages that this one has not read.
         if line.agent is None and not line.spoken_for:
             self._went(instance.id, line)
         elif line.agent is None:

@@ -12,23 +12,23 @@ from clawlink.doors.agentlink.wire import signing
 
 
 class Envelopes:
-    """Packs signed messages for members of instances, and opens what it packed itself and nothing else.
+    """Packs signed messages for members of instances, and opens only messages that it packed itself.
 
-    That a member's address stands on a message proves nothing: anyone may have written under it before its instance
-    came, or after the relay forgot it. The mark does, since it never leaves the relay. Its key derives from the relay's
-    secret, so that messages which outlive the process are still known.
+    A member's address on a message proves nothing: another agent may have used it before its instance came, or after
+    the relay forgot it. The mark proves it, because it never leaves the relay. Its key derives from the relay's secret,
+    so that it also proves messages from before a restart.
     """
 
     def __init__(self, secret: bytes) -> None:
         self._key = hmac.digest(secret, b"agent link envelopes", "sha256")
 
     def pack(self, text: str, proof: Proof, *, sender: str, to: str) -> dict[str, Any]:
-        """Return what the relay carries of a message whose signature was checked."""
+        """Return the relay's content for a message with a checked signature."""
         told = msgspec.to_builtins(proof)
         return {"text": text, "proof": told, "mark": self._mark(text, told, sender, to)}
 
     def open(self, content: Any, *, sender: str, to: str) -> tuple[str, dict[str, Any]] | None:
-        """Return text and proof of what was packed here for this sender and recipient; None for all else."""
+        """Return text and proof of a message that was packed here for this sender and recipient; None for any other."""
         if not isinstance(content, dict):
             return None
         text, proof, mark = (content.get(name) for name in ("text", "proof", "mark"))

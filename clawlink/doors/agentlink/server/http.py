@@ -30,7 +30,7 @@ async def register(instances: Instances, request: Request) -> Reply:
 
 
 async def send(sending: Sending, request: Request) -> Reply:
-    """Store a message of an instance; its signature says whose it is."""
+    """Store a message of an instance, which its signature proves."""
     frame = await read(request, frames.Send)
     sent = await sending.send(frame)
     return reply(

@@ -46,7 +46,7 @@ class Instances:
         return self._known.get(instance_id)
 
     def own(self, address: str) -> bool:
-        """Tell whether this is an address of an agent of one of them: ``instance/agent``, or what looks like one."""
+        """Return True if this is an address of an agent of a known instance: ``instance/agent``, or a look-alike."""
         parts = (form.partition("/") for form in forms(address))
         return any(slash and home in self._looks for home, slash, _ in parts)
 

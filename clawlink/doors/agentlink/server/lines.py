@@ -43,9 +43,8 @@ class Lines(Generic[L]):
     """The connections of all instances.
 
     A connection of the new form names its agent. An old connection is known by the messages that it sends. Until then
-    it is a stranger: it may be any agent of its instance, so it reads for each agent that no other connection is known
-    to be. Messages for an agent that was known before wait for it: reading by a connection that may be another proves
-    nothing.
+    it may be any agent of its instance, so it reads for each agent without a known connection. Messages for an agent
+    that was known before wait for it, because a read by a connection that may be another proves nothing.
     """
 
     def __init__(self) -> None:
@@ -112,9 +111,9 @@ class Lines(Generic[L]):
                 del self._speakers[address]
 
     def readers(self, address: str) -> Readers[L]:
-        """Return who reads for an agent, over old connections.
+        """Return the old connections that read for an agent.
 
-        Of several that have sent from one address it is the one that came last, as with the old relay.
+        Of several that have sent from one address it is the latest, as with the old relay.
         """
         speakers = self._speakers.get(address)
         if speakers is not None:
@@ -124,6 +123,6 @@ class Lines(Generic[L]):
         return Readers(self.strangers(address.partition("/")[0]), settles=address not in self._heard)
 
     def connected(self, address: str) -> bool:
-        """Return True if a connection is there that reads what comes for the agent."""
+        """Return True if a connection reads the agent's messages."""
         readers = self.readers(address)
         return self._connected[address] > 0 or (bool(readers.lines) and readers.settles)

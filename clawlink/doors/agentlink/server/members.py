@@ -22,9 +22,9 @@ _SHARED = "agent link"
 
 
 class Members:
-    """Registers the agents of instances at the relay, and finds whom a message is for.
+    """Registers the agents of instances at the relay, and finds the recipient of a message.
 
-    Each is claimed, and its key stays here: nobody acts as it but through its instance's signatures.
+    Each is claimed, and its key stays here: only its instance's signatures let a client act as it.
     """
 
     def __init__(self, relay: Relay, instances: Instances, on_new: Callable[[str], object]) -> None:
@@ -41,22 +41,22 @@ class Members:
         return self._of.get(instance_id, set())
 
     def known(self, address: str) -> bool:
-        """Tell whether this is an agent of an instance, for which nobody but this door can act."""
+        """Return True if this is an agent of an instance, for which only this door can act."""
         return address in self._keys
 
     def agent(self, address: str) -> Agent:
-        """Return one of the agents."""
+        """Return the agent with this address."""
         return self._agents[address]
 
     async def speaker(self, instance: Instance, agent_id: str) -> Agent:
-        """Return an agent of the instance that is there: it has just shown a sign of life.
+        """Return an agent of the instance that has just shown a sign of life.
 
-        Raises what registering it may raise.
+        Raises the errors of a register.
         """
         address = f"{instance.id}/{agent_id}"
         key = self._keys.get(address)
         if key is not None:
-            with contextlib.suppress(UnknownAgent):  # silent for so long that the relay forgot it
+            with contextlib.suppress(UnknownAgent):  # the relay forgot it after a long silence
                 agent = await self._relay.agents.acting(address, key, field="from")
                 if self._is_ours(agent):
                     return agent
@@ -65,11 +65,10 @@ class Members:
         return await self._register(instance, address)
 
     async def recipient(self, instance: Instance, to: str) -> Agent:
-        """Return whom a message of this instance is for: ``instance/agent``, a neighbour's bare id, or any agent.
+        """Return the recipient of an instance's message: ``instance/agent``, a neighbour's bare id, or any agent.
 
-        A bare id in any case means a neighbour first, whatever agents of the relay are called.
-        Old clients do not say which agents they have, so one of theirs that nobody has heard of is made.
-        Raises UnknownAgent, AmbiguousName.
+        A bare id in any case means a neighbour before any agent of the relay. Old clients do not name their agents, so
+        an unknown agent of theirs is made. Raises UnknownAgent, AmbiguousName.
         """
         to = self._meant.get((instance.id, fold(to)), to)
         home, slash, _ = to.partition("/")
@@ -79,7 +78,7 @@ class Members:
         signing.split(to, field="to")
         with contextlib.suppress(UnknownAgent):
             agent = await self._relay.agents.resolve(to)
-            if self._is_ours(agent):  # and not one that merely calls itself so
+            if self._is_ours(agent):  # and not an agent that merely uses its name
                 return agent
         if not theirs.legacy and not self.known(to):
             raise UnknownAgent(f"no agent {to!r} is registered here: it is once it has connected", field="to")
@@ -88,7 +87,7 @@ class Members:
         return await self._register(theirs, to, seen=False)
 
     async def start(self) -> list[ClawLinkError]:
-        """Register the agents that the operator wrote down; return what was refused."""
+        """Register the agents of the operator's file; return the refusals."""
         refused = []
         for instance in self._instances.all():
             for agent_id in instance.agents:

@@ -13,11 +13,11 @@ _DIGEST_BYTES = 16
 
 
 class Nonces:
-    """Remembers nonces for as long as a frame that carries them could be taken, and no longer.
+    """Remembers a nonce only while the relay would accept a frame with it.
 
-    What is older than ``tolerance`` seconds is refused by its time, so its nonce may be forgotten. Where there is no
-    more room the new is refused, never the old forgotten: that would let it in again. Nothing that was signed before
-    ``since`` is taken, because nobody knows what was used then; nor does a clock that is set back bring anything back.
+    A frame older than ``tolerance`` seconds is refused by its time, so its nonce may be forgotten. Without room the new
+    frame is refused; an old nonce is never forgotten, because its frame would then count again. A frame signed before
+    ``since`` is refused, because the nonces used then are not known. A clock that is set back lets no frame in again.
     All times are seconds since the epoch.
     """
 
@@ -37,9 +37,9 @@ class Nonces:
         return self._count
 
     def use(self, owner: str, nonce: str, *, signed_at: float, now: float) -> None:
-        """Take a frame of ``owner`` that was signed properly, once.
+        """Take a properly signed frame of ``owner``, once.
 
-        Raises NotAllowed for one that was used before or whose time is too far off, RateLimited if there is no room.
+        Raises NotAllowed if it was used before or its time is too far off, RateLimited if there is no room.
         """
         off = signed_at - now
         if abs(off) > self._tolerance:
@@ -80,7 +80,7 @@ class Nonces:
                 )
 
     def _forget(self, now: float) -> None:
-        """Forget what its time alone keeps out. The seconds of one owner are few, and each goes at once."""
+        """Forget nonces whose time alone refuses them. The seconds of one owner are few, and each goes at once."""
         before = int(self._horizon)
         self._horizon = max(self._horizon, now - self._tolerance)
         if int(self._horizon) == before:

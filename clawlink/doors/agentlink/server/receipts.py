@@ -21,7 +21,7 @@ _RETRY_SECONDS = 5.0
 
 
 class Receipts:
-    """Follows what one connection has sent, the newest ``MAX_FOLLOWED`` of it."""
+    """Follows the newest ``MAX_FOLLOWED`` messages that one connection has sent."""
 
     def __init__(self, relay: Relay) -> None:
         self._relay = relay

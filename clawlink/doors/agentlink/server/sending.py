@@ -18,7 +18,7 @@ from clawlink.relay.relay import Relay
 
 
 class Sent(NamedTuple):
-    """A message as it was stored: by whom, for whom, and whether that one is there."""
+    """A stored message: its sender, its recipient, and whether the recipient is there."""
 
     sender: Agent
     message_id: str
@@ -40,10 +40,11 @@ class Sending:
         self._no_store = no_store
 
     async def send(self, frame: Send, by: Instance | None = None) -> Sent:
-        """Store a message that is signed properly; ``by`` is the instance whose connection it came over.
+        """Store a message that is signed properly; ``by`` is the instance of the connection.
 
-        The same id, text and recipient again are the same message, which is stored once: so a client may repeat what
-        it does not know to have arrived. Raises what the checks, the addressing and the relay's own rules raise.
+        The same id, text and recipient again are the same message, which is stored once. So a client may repeat a
+        message if it does not know whether it arrived. Raises the errors of the checks, the addressing and the relay's
+        own rules.
         """
         instance, agent_id, proof = self._checks.send(frame, by)
         sender = await self._members.speaker(instance, agent_id)
@@ -57,7 +58,7 @@ class Sending:
         )
         try:
             id = (await self._relay.messages.send(sender, ask)).message_id
-        except KeyReused as repeat:  # the same message, signed anew
+        except KeyReused as repeat:  # the same message, with a new signature
             id = str(repeat.current)
         if self._no_store and not self._there(to):  # gone in between
             await self._relay.mailbox.expire(id)
@@ -66,13 +67,13 @@ class Sending:
         return Sent(sender, id, to.id, "online" if online else "stale")
 
     def _content(self, message: str, proof: Proof | None, sender: Agent, to: Agent) -> Any:
-        """Return what the relay carries: the text alone, or for a member of an instance its proof with it."""
+        """Return the relay's content: the text alone, or for a member of an instance the text with its proof."""
         if proof is None or not self._members.known(to.id):
             return message
         return self._envelopes.pack(message, proof, sender=sender.id, to=to.id)
 
     def _there(self, to: Agent) -> bool:
-        """Tell whether somebody reads what comes for this agent at present."""
+        """Return True if a connection now reads this agent's messages."""
         if self._members.known(to.id):
             return self._lines.connected(to.id)
         return self._relay.agents.presence(to) is Presence.ONLINE

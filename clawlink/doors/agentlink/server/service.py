@@ -55,8 +55,8 @@ class Written(NamedTuple):
         return written
 
     async def settle_rest(self, relay: Relay, consumer: Consumer) -> None:
-        """Settle what the peer does not get to see."""
-        with contextlib.suppress(Failed, StoreUnavailable):  # then the leases lapse, and what was written goes on
+        """Settle messages that the peer does not see."""
+        with contextlib.suppress(Failed, StoreUnavailable):  # then the leases lapse, and the written messages count
             if self.meaningless:
                 await relay.acks.ack(consumer.agent_id, self.meaningless)
                 consumer.settled(self.meaningless)
@@ -67,7 +67,7 @@ class Written(NamedTuple):
 
 
 class Service:
-    """Claims what comes for an agent and writes it to the connection, until it is stopped."""
+    """Claims an agent's messages and writes them to the connection, until it is stopped."""
 
     def __init__(self, relay: Relay, agent: Agent, socket: Socket, *, envelopes: Envelopes) -> None:
         self._relay = relay
@@ -112,7 +112,7 @@ class Service:
             self._consumer.has_read(max(self._batches.pop(ping) for ping in read))
 
     def settled(self, receipts: list[str]) -> None:
-        """Note that the peer has acked these, as far as they are of this mailbox."""
+        """Note that the peer has acked these, as far as they belong to this mailbox."""
         self._consumer.settled(receipts)
 
     def finished(self, task_id: str) -> None:
@@ -125,7 +125,7 @@ class Service:
         return self._consumer.idle
 
     async def close(self) -> None:
-        """Stop; what was not settled is due again at once."""
+        """Stop; unsettled messages are due again at once."""
         self._task.cancel()
         await asyncio.wait([self._task])
         await self._consumer.close()

@@ -1,4 +1,4 @@
-"""A websocket as Agent Link uses it: text in and out, and numbered pings that prove what was read."""
+"""A websocket for Agent Link: text in and out, and numbered pings that prove reads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Socket:
 
     @classmethod
     async def open(cls, websockets: Websockets, request: Request) -> Socket:
-        """Answer the handshake. Raises BadRequest for what is none."""
+        """Answer the handshake. Raises BadRequest if there is none."""
         request.stay()
         return cls(websockets, await websockets.accept(request), request.block)
 
@@ -41,8 +41,8 @@ class Socket:
     async def receive(self) -> str | int | None:
         """Return a text frame, the number of a ping that was answered, or None at the end.
 
-        Frames are read one at a time, so a peer that sends faster than it is served waits in its own buffers. A frame
-        that is larger than allowed ends the connection (1009). Raises BadRequest for one that is not text.
+        Frames are read one at a time, so a peer that sends faster than it is served waits in its own buffers. A too
+        large frame ends the connection (1009). Raises BadRequest for a frame that is not text.
         """
         while True:
             message = await self._websocket.response.receive()
@@ -94,7 +94,7 @@ class Socket:
 
 @contextlib.contextmanager
 def _sending() -> Iterator[None]:
-    """Tell a peer that has gone from a store whose own connection broke."""
+    """Distinguish a peer that has gone from a store whose own connection broke."""
     try:
         yield
     except ConnectionError as error:

@@ -1,4 +1,4 @@
-"""From the relay's messages to the frames of Agent Link. What is not text becomes text that a person can read."""
+"""From the relay's messages to the frames of Agent Link. Other content than text becomes readable text."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The two files of Agent Link: relay-config.json for the relay's operator, agent-link-config.json for a client.
 
-Both hold secrets, so they are written for their owner only (mode 0600). Fields that are not known here are kept when a
-file is written anew.
+Both hold secrets, so they are written for their owner only (mode 0600). Unknown fields are kept when a file is written
+again.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class LinkFile(Struct, frozen=True, omit_defaults=True):
 
 
 def read_relay(path: str | os.PathLike[str]) -> RelayFile:
-    """Read relay-config.json. Raises BadRequest for one that makes no sense, OSError if it cannot be read."""
+    """Read relay-config.json. Raises BadRequest if it is invalid, OSError if it cannot be read."""
     file: RelayFile = _read(path, RelayFile)
     seen: set[str] = set()
     for entry in file.registered_instances:
@@ -82,7 +82,7 @@ def read_relay(path: str | os.PathLike[str]) -> RelayFile:
 
 
 def read_link(path: str | os.PathLike[str]) -> LinkFile:
-    """Read agent-link-config.json. Raises BadRequest for one that makes no sense, OSError if it cannot be read."""
+    """Read agent-link-config.json. Raises BadRequest if it is invalid, OSError if it cannot be read."""
     file: LinkFile = _read(path, LinkFile)
     with _about(path):
         require_instance(file.instance_id)
@@ -92,7 +92,7 @@ def read_link(path: str | os.PathLike[str]) -> LinkFile:
 
 
 def require_interval(seconds: object) -> None:
-    """Refuse what is no pause before a link comes back. None is the default. Raises BadRequest."""
+    """Refuse an invalid pause in seconds before a link connects again. None is the default. Raises BadRequest."""
     if seconds is None:
         return
     if not (isinstance(seconds, int | float) and MIN_INTERVAL_SECONDS <= seconds <= MAX_INTERVAL_SECONDS):
@@ -105,7 +105,7 @@ def require_interval(seconds: object) -> None:
 
 
 def add_instance(path: str | os.PathLike[str], entry: InstanceEntry, *, replace: bool = False) -> None:
-    """Write an instance into relay-config.json, which is made if need be. Raises NameTaken for one that is there."""
+    """Write an instance into relay-config.json, which is made if needed. Raises NameTaken if its id is there."""
     known: dict[str, Any] = {}
     if Path(path).exists():
         read_relay(path)

@@ -1,11 +1,11 @@
 """The signed bytes: the old form by concatenation, and the new form over canonical JSON.
 
 All signatures are HMAC-SHA256 in lower-case hex. The canonical form of some fields is a JSON object with its keys in
-order, without white space, in UTF-8, non-ASCII characters as they are: for strings alone, that is RFC 8785.
+order, without white space, in UTF-8, non-ASCII characters unchanged: for strings alone, this is RFC 8785.
 
 Nothing is normalised on the way. A text is signed and delivered code point by code point, so that no two texts share a
 signature. Ids are refused unless they are in NFC and printable, so that no two ids look alike by composition or by
-characters that nobody sees.
+invisible characters.
 """
 
 from __future__ import annotations
@@ -40,34 +40,37 @@ def same(given: str, expected: str) -> bool:
 
 
 def canonical(fields: Mapping[str, str]) -> bytes:
-    """Return the one form in which these fields are signed."""
+    """Return the canonical bytes of these fields for a signature."""
     return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def canonical_send(sender: str, to: str, message: str, *, time: str, nonce: str, id: str) -> bytes:
-    """Return what a message's ``signature`` and ``seal`` are made over."""
+    """Return the signed bytes of a message's ``signature`` and ``seal``."""
     fields = {"type": "send", "from": sender, "to": to, "message": message, "time": time, "nonce": nonce, "id": id}
     return canonical(fields)
 
 
 def canonical_register(instance_id: str, agent_id: str, *, time: str, nonce: str) -> bytes:
-    """Return what the ``signature`` of a register is made over."""
+    """Return the signed bytes of a register's ``signature``."""
     fields = {"type": "register", "instance_id": instance_id, "agent_id": agent_id, "time": time, "nonce": nonce}
     return canonical(fields)
 
 
 def old_send(sender: str, to: str, message: str) -> bytes:
-    """Return what an old client signs of a message. It can be taken apart in one way only while no id has a colon."""
+    """Return the bytes of a message that an old client signs. They are unambiguous only while no id has a colon."""
     return f"send:{sender}:{to}:{message}".encode()
 
 
 def old_register(instance_id: str, stamp: str) -> bytes:
-    """Return what an old client signs to register. The stamp, which it does not send, is its clock to the second."""
+    """Return the bytes of a register that an old client signs.
+
+    The stamp, which it does not send, is its clock to the second.
+    """
     return f"register:{instance_id}:{stamp}".encode()
 
 
 def old_stamps(now: float, tolerance: int = TOLERANCE_SECONDS) -> Iterator[str]:
-    """Give what an old client's clock may read, the likeliest first: this machine's local time, and UTC."""
+    """Yield the possible readings of an old client's clock, the likeliest first: this machine's local time, and UTC."""
     second = int(now)
     for off in sorted(range(-tolerance, tolerance + 1), key=abs):
         for read in (time.localtime, time.gmtime):
@@ -94,7 +97,7 @@ def read_stamp(text: str) -> float:
 
 
 def new_secret() -> str:
-    """Return a secret that nobody guesses. It begins with no hyphen, so that it can be a flag's value."""
+    """Return a random secret. It begins with no hyphen, so that it can be a flag's value."""
     return secrets.token_hex(SECRET_BYTES)
 
 
@@ -118,12 +121,12 @@ def require_id(text: str, what: str, limit: int, *, field: str) -> None:
 
 
 def require_instance(instance_id: str, *, field: str = "instance_id") -> None:
-    """Refuse what is no instance's id. Raises BadRequest."""
+    """Refuse an invalid id of an instance. Raises BadRequest."""
     require_id(instance_id, "an instance's id", MAX_INSTANCE_ID_LENGTH, field=field)
 
 
 def require_agent(agent_id: str, *, field: str = "agent_id") -> None:
-    """Refuse what is no agent's id within its instance. Raises BadRequest."""
+    """Refuse an invalid id of an agent within its instance. Raises BadRequest."""
     require_id(agent_id, "an agent's id", MAX_AGENT_ID_LENGTH, field=field)
 
 

@@ -67,7 +67,7 @@ def add(parser: ArgumentParser) -> None:
 
 
 class _Place(NamedTuple):
-    """Where the events are kept: what does the verbs, how that is said to a person, and to a program."""
+    """The place of the events: the functions of the verbs, its name for a person, and for a program."""
 
     events: Events
     local: bool
@@ -217,7 +217,7 @@ def _complete(args: Namespace, ctx: Context, place: _Place) -> Exit:
 
 
 def _hand_on(ctx: Context, next_id: str | None, line: str) -> Exit:
-    """Give the line of the next event, which nobody is told yet."""
+    """Print the line of the next event, which no agent has got yet."""
     from clawlink.domain.terminal import cell
 
     if next_id and not ctx.json:
@@ -279,7 +279,7 @@ def _show(ctx: Context, place: _Place, answer: dict[str, Any]) -> Exit:
 
 
 def _log(args: Namespace, ctx: Context) -> Exit:
-    """Show what was done from this machine, wherever the events are kept."""
+    """Show the actions of this machine, for both places of events."""
     import time
 
     transactions = _folder(ctx).transactions

@@ -1,1 +1,1 @@
-"""AgentRelay for those who use it: events kept in a local folder, or on a relay."""
+"""The client side of AgentRelay: events kept in a local folder, or on a relay."""

@@ -41,7 +41,7 @@ def send(
 
 
 def receive(me: Identity, message: str, *, key: str | None = None) -> Call[exchange.EventRead]:
-    """Read what a line leads to. Burned contents can be had again for a minute, with the same key."""
+    """Read the contents that a line leads to. Burned contents can be read again for a minute, with the same key."""
     return _call(exchange.RECEIVE, agent_id=me.require(), message=message, idempotency_key=repeat_key(key))
 
 
@@ -67,7 +67,7 @@ def cmp(
 
 
 def verify(me: Identity, message: str, *, key: str | None = None) -> Call[exchange.EventVerified]:
-    """Ask what a CMP is worth. A repeat with the same key is answered as the first time."""
+    """Verify a CMP. A repeat with the same key gets the first answer."""
     return _call(exchange.VERIFY, agent_id=me.require(), message=message, idempotency_key=repeat_key(key))
 
 

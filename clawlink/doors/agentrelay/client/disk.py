@@ -20,13 +20,13 @@ _BINARY: int = getattr(os, "O_BINARY", 0)
 def make_private(folder: Path, *, may_be_link: bool = False) -> None:
     """Make a folder for its owner only, and close one that is open to others, where the system has such modes.
 
-    Raises BadRequest for a link that may not be one.
+    Raises BadRequest for a symbolic link that is not allowed.
     """
     if not may_be_link:
         require_no_link(folder)
     folder.mkdir(parents=True, exist_ok=True, mode=_PRIVATE_FOLDER)
     if os.name == "posix" and stat.S_IMODE(folder.stat().st_mode) & _OTHERS:
-        with contextlib.suppress(PermissionError):  # somebody else's, who shares it on purpose
+        with contextlib.suppress(PermissionError):  # it belongs to another account, which shares it on purpose
             folder.chmod(_PRIVATE_FOLDER)
 
 
@@ -96,7 +96,10 @@ def write_all(handle: int, data: bytes) -> None:
 
 
 def _replace(temporary: str, path: Path) -> None:
-    """Put a file in the place of another. Windows refuses while somebody reads that, so it is tried for a while."""
+    """Put a file in the place of another.
+
+    Windows refuses this while a process reads the file, so it is tried for a while.
+    """
     give_up_at = time.monotonic() + _REPLACE_SECONDS
     while True:
         try:

@@ -55,12 +55,12 @@ def data_dir(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def draw_secret(length: int = SECRET_LENGTH) -> str:
-    """Return letters and digits that nobody can guess."""
+    """Return random letters and digits."""
     return "".join(secrets.choice(_LETTERS) for _ in range(length))
 
 
 class _Opened:
-    """The folder while it is locked: what is known of all events, and when the next of them is over."""
+    """The locked folder: the records of all events, and the time when the next event is over."""
 
     def __init__(self, registry: Registry, storage: Path, next_at: float) -> None:
         self.registry = registry
@@ -228,7 +228,7 @@ class Folder:
         return Updated(str(self.file_of(target)), lines.build(event.type, target, ptr))
 
     def cmp(self, id: str, secret: str | None = None, sender: str | None = None, receiver: str | None = None) -> str:
-        """Return the line that proves that an event was read; without a secret, with the one that came with it.
+        """Return the line that proves the read of an event; without a secret, with the secret of its contents.
 
         Raises WrongState for an event that was not received here, BadRequest for a wrong secret, UnknownEvent.
         """
@@ -264,10 +264,10 @@ class Folder:
         return Completed(self.cmp(id, secret), done.csv_message)
 
     def verify(self, message: str) -> dict[str, Any]:
-        """Tell what a CMP is worth: ``ok`` the first time, ``repeat`` from then on, ``mismatch`` if it is forged.
+        """Verify a CMP: ``ok`` the first time, ``repeat`` from then on, ``mismatch`` if it is forged.
 
-        The secret that was expected is told to those who know it: whoever gave the right one, and the process that
-        sent the event. Raises BadRequest for another line, UnknownEvent.
+        The result has the expected secret only for a caller with the right secret, and for the process that sent the
+        event. Raises BadRequest for another line, UnknownEvent.
         """
         line = lines.parse(message)
         if line.type != rules.COMPLETION:
@@ -310,7 +310,10 @@ class Folder:
         registry_ttl_hours: int = rules.DEFAULT_REGISTRY_TTL_HOURS,
         now: datetime | None = None,
     ) -> dict[str, Any]:
-        """Delete what is over, looking into every file. The other verbs do the same, with less of a look."""
+        """Delete expired contents and old events, by a look into each file.
+
+        The other verbs do the same with fewer looks.
+        """
         _require_hours(ttl_hours, "default_ttl_hours")
         _require_hours(registry_ttl_hours, "registry_ttl_hours")
         at = datetime.fromtimestamp(self._clock()) if now is None else now
@@ -342,14 +345,14 @@ class Folder:
             return False
 
     def record(self, id: str) -> dict[str, Any]:
-        """Return what the registry has of an event; nothing, if it does not know it."""
+        """Return the registry's record of an event; an empty one if it does not know it."""
         if not self.registry.exists():
             return {}
         with self._locked():
             return self._in_order(None)[0].get(id)
 
     def put_record(self, id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Merge fields into what the registry has of an event, and return all of it."""
+        """Merge fields into the registry's record of an event, and return all of it."""
         rules.require_id(id)
         _require_object(fields, "event_data")
         with self._locked():
@@ -372,7 +375,7 @@ class Folder:
         return whole
 
     def save(self, registry: Mapping[str, Any]) -> None:
-        """Write what was changed, added and removed since ``load``. Changes of other processes stay."""
+        """Write the changes since ``load``. Changes of other processes stay."""
         _require_object(registry, "registry")
         events = registry.get("events", {})
         _require_object(events, "registry.events")
@@ -391,7 +394,7 @@ class Folder:
         self._loaded = saved
 
     def contents(self, id: str) -> dict[str, Any]:
-        """Return what stands in the file of an event. Raises UnknownEvent, BadRequest for a torn one."""
+        """Return the contents of an event's file. Raises UnknownEvent, BadRequest for a torn file."""
         self.file_of(id)
         with self._locked():
             return self._contents(id)
@@ -410,7 +413,7 @@ class Folder:
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[_Opened]:
-        """Lock the folder, put it in order, and give what is known. Whoever changes that writes it."""
+        """Lock the folder, put it in order, and yield the records. The caller writes its changes."""
         with self._locked():
             now = self._clock()
             looked_at = None
@@ -428,9 +431,9 @@ class Folder:
                 self._recovery.leave(looked_at, opened.next_at)
 
     def _in_order(self, at: datetime | None, *, thorough: bool = False, **hours: int) -> tuple[Registry, Swept]:
-        """Finish what broke off, mend what is torn, let go what is old at a time; return what is known, what has gone.
+        """Finish broken-off changes, mend torn files, drop old events; return the records, and the dropped events.
 
-        What was mended is told once it is on the disk. That comes after the sweep, which may make the room for it.
+        Repairs are reported once they are on the disk. The write comes after the sweep, which may make the room for it.
         """
         now = self._clock()
         self._mended.clear()
@@ -480,7 +483,7 @@ class Folder:
             lock.release()
 
     def _known(self, opened: _Opened, id: str, now: float) -> Event:
-        """Return what is known of an event. Raises UnknownEvent."""
+        """Return the record of an event. Raises UnknownEvent."""
         record = opened.registry.get(id)
         if not record:
             raise UnknownEvent(
@@ -519,7 +522,7 @@ class Folder:
         return following
 
     def _updated(self, event: Event, content: dict[str, Any]) -> dict[str, Any]:
-        """Return an event's file with new contents; what else stands in it stays."""
+        """Return an event's file with new contents; its other fields stay."""
         data: dict[str, Any] = {}
         with contextlib.suppress(BadRequest):
             data = read_event(self.file_of(event.id)) or {}
@@ -538,9 +541,11 @@ class Folder:
         data: bytes | None = None,
         more: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write a change: the event's file if it has new contents, the registry, the log. It is noted beforehand.
+        """Write a change: the event's file if it has new contents, the registry, the log.
 
-        What finds no room changes nothing: all is on the disk before any of it is put in its place.
+        A note of it is written first.
+
+        Without room nothing changes: all is on the disk before any of it is put in its place.
         """
         path = self.file_of(event.id)
         before = opened.registry.get(event.id)
@@ -587,7 +592,7 @@ def _content_of(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unusable(error: OSError, root: Path) -> ClawLinkError:
-    """Return what to tell of a folder that the system does not let be read or written."""
+    """Return the error for a folder that the system does not let be read or written."""
     where, why = error.filename or root, error.strerror or type(error).__name__
     if error.errno in _FULL:
         return StorageFull(f"{where} cannot be written ({why}): make room on the disk of {root}, and try again")

@@ -5,9 +5,9 @@
     line = agentrelay_cmp("e1", got["secret"])
     agentrelay_verify(line)["status"]          # "ok", and "repeat" from then on
 
-They raise what the original's raise: ValueError, and FileNotFoundError for what is not there. The folder is
-``$OPENCLAW_DATA_DIR`` or ``~/.openclaw/data``, looked up at each call. What had to be mended in it is logged as a
-warning of ``clawlink.agentrelay``.
+They raise the errors of the original: ValueError, and FileNotFoundError for a missing event. The folder is
+``$OPENCLAW_DATA_DIR`` or ``~/.openclaw/data``, looked up at each call. Repairs are logged as warnings of
+``clawlink.agentrelay``.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ T = TypeVar("T")
 
 
 def __getattr__(name: str) -> Path:
-    """Return the paths that the original has as constants, as they are at this moment."""
+    """Return the current values of the paths that the original has as constants."""
     if name == "BASE_DIR":
         return data_dir()
     if name not in _PATHS:
@@ -83,7 +83,7 @@ def _folder() -> Folder:
 
 
 def _as_before(function: Callable[P, T]) -> Callable[P, T]:
-    """Have a function raise what the original's raises."""
+    """Let a function raise the errors of the original."""
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -109,7 +109,7 @@ def agentrelay_send(
 
 @_as_before
 def agentrelay_receive(csv_message: str) -> dict[str, Any]:
-    """Return ``type``, ``event_id``, ``ptr``, ``content``, ``secret`` and ``full_data`` of what a line leads to."""
+    """Return ``type``, ``event_id``, ``ptr``, ``content``, ``secret`` and ``full_data`` of a line's event."""
     return _folder().receive(csv_message)
 
 
@@ -132,7 +132,7 @@ def agentrelay_cmp(
 
 @_as_before
 def agentrelay_verify(cmp_message: str) -> dict[str, Any]:
-    """Tell what a CMP is worth: ``status`` is ``ok`` the first time, then ``repeat``; ``mismatch`` if it is forged."""
+    """Verify a CMP: ``status`` is ``ok`` the first time, then ``repeat``; ``mismatch`` if it is forged."""
     return _folder().verify(cmp_message)
 
 
@@ -172,7 +172,7 @@ def parse_csv(csv_msg: str) -> dict[str, str]:
 
 
 def generate_secret(length: int = 6) -> str:
-    """Return letters and digits that nobody can guess."""
+    """Return random letters and digits."""
     return draw_secret(length)
 
 
@@ -192,7 +192,7 @@ def get_file_alias_path(file_path: Path, storage_root: Path, alias: str = STORAG
 
 @_as_before
 def resolve_alias(ptr: str, storage_root: Path, alias: str = STORAGE_ALIAS) -> Path:
-    """Return the file that a pointer leads to. Raises ValueError for one that leads out of the folder of contents."""
+    """Return the file of a pointer. Raises ValueError for a pointer out of the folder of contents."""
     id = ptr.removeprefix(f"{alias}/").removesuffix(".json")
     if ptr != f"{alias}/{id}.json":
         rules.require_pointer(ptr, "event")
@@ -201,13 +201,13 @@ def resolve_alias(ptr: str, storage_root: Path, alias: str = STORAGE_ALIAS) -> P
 
 @_as_before
 def get_registry_event(event_id: str) -> dict[str, Any]:
-    """Return what the registry has of an event; an empty dict if it does not know it."""
+    """Return the registry's record of an event; an empty dict if it does not know it."""
     return _folder().record(event_id)
 
 
 @_as_before
 def upsert_registry_event(event_id: str, event_data: dict[str, Any]) -> dict[str, Any]:
-    """Merge fields into what the registry has of an event, and return all of it."""
+    """Merge fields into the registry's record of an event, and return all of it."""
     return _folder().put_record(event_id, event_data)
 
 
@@ -219,13 +219,13 @@ def load_registry() -> dict[str, Any]:
 
 @_as_before
 def save_registry(registry: dict[str, Any]) -> None:
-    """Write what the caller changed, added and removed since ``load_registry``; changes of others stay."""
+    """Write the caller's changes since ``load_registry``; changes of others stay."""
     _folder().save(registry)
 
 
 @_as_before
 def read_event_file(event_id: str) -> dict[str, Any]:
-    """Return what stands in an event's file: ``meta`` and ``payload``."""
+    """Return ``meta`` and ``payload`` of an event's file."""
     return _folder().contents(event_id)
 
 
@@ -268,7 +268,7 @@ def get_event_ttl_hours(content: dict[str, Any]) -> int:
 
 
 def parse_iso_datetime(value: str | None) -> datetime | None:
-    """Read a time; None for what is none."""
+    """Read a time; None for any other text."""
     return moment(value)
 
 
@@ -292,7 +292,7 @@ class AgentRelayTool:
 
     @staticmethod
     def verify(cmp_message: str) -> dict[str, Any]:
-        """Tell what a CMP is worth."""
+        """Verify a CMP."""
         return agentrelay_verify(cmp_message)
 
     @staticmethod

@@ -11,7 +11,7 @@ from clawlink.doors.agentrelay.rules import Event, Status
 
 HERE = "here"
 """The reader of a folder: whoever may read it is one and the same to it."""
-# The original writes nothing else down of who has read.
+# The original records no more about the reader.
 _READ = (Status.RECEIVED, Status.BURNED, Status.COMPLETED, Status.VERIFIED)
 
 
@@ -21,7 +21,7 @@ def stamp(at: float) -> str:
 
 
 def moment(value: Any) -> datetime | None:
-    """Read a time; None for what is none."""
+    """Read a time; None for any other text."""
     if not value or not isinstance(value, str):
         return None
     try:
@@ -31,7 +31,7 @@ def moment(value: Any) -> datetime | None:
 
 
 def seconds(value: Any) -> float | None:
-    """Read a time as seconds since the epoch; None for what is none, and for one that could not be written again."""
+    """Read a time as seconds since the epoch; None for any other text, and for a time that could not be written again."""
     found = moment(value)
     try:
         at = None if found is None else found.timestamp()
@@ -43,13 +43,13 @@ def seconds(value: Any) -> float | None:
 
 
 def from_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the file of an event says of it, in the registry's words."""
+    """Return the record in an event's file, in the registry's words."""
     names = ("event_id", "type", "secret", "sender", "receiver", "ttl_hours", "created_at")
     return {name: meta[name] for name in names if meta.get(name) is not None}
 
 
 def from_log(entries: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return what the log tells of an event, in the registry's words."""
+    """Return the log's record of an event, in the registry's words."""
     known: dict[str, Any] = {}
     for entry in entries:
         at, status = entry.get("timestamp"), entry.get("status")
@@ -68,7 +68,7 @@ def from_log(entries: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def to_event(id: str, record: Mapping[str, Any], *, present: bool, burns: bool, now: float) -> Event:
-    """Return what a record means; what it lacks or has wrong is taken as not known."""
+    """Return the event of a record; missing or wrong fields count as not known."""
     try:
         status = Status(record.get("status"))
     except ValueError:
@@ -111,7 +111,7 @@ def _text(record: Mapping[str, Any], name: str) -> str:
 
 
 def to_record(event: Event, before: Mapping[str, Any], *, file_path: str, now: float) -> dict[str, Any]:
-    """Return the record of an event; what else stood in the one before stays."""
+    """Return the record of an event; other fields of the earlier record stay."""
     times = {
         "last_received_at": event.received_at,
         "burned_at": event.burned_at,

@@ -1,7 +1,7 @@
 """The first steps in a folder of events: finish broken-off steps, mend torn files, and drop old events.
 
-A change of an event takes several writes: its file, the registry, the log. So it is first noted what is to be done.
-Whoever finds the note finishes the change if its first write had been done, and forgets it otherwise. All of it runs
+A change of an event takes several writes: its file, the registry, the log. So a note of the change is written first.
+The next process finishes a noted change if its first write had been done, and forgets it otherwise. All of it runs
 under the folder's lock.
 """
 
@@ -75,7 +75,7 @@ class Recovery:
         return self._storage / f"{id}.json"
 
     def names(self) -> set[str]:
-        """Return the names of all files with contents, and remove what interrupted writes left behind."""
+        """Return the names of all files with contents, and remove leftovers of interrupted writes."""
         found, left = set(), 0
         for folder in (self._root, self._storage):
             for name in os.listdir(folder):
@@ -89,13 +89,13 @@ class Recovery:
             self._tell(f"removed {left} half-written file{'s' * (left > 1)} of an interrupted write")
         return found
 
-    # -- what is as it was left --------------------------------------------------------------------------------------
+    # -- an untouched folder -----------------------------------------------------------------------------------------
 
     def left_alone(self, now: float) -> float | None:
-        """Return when there is more to sweep, if that is yet to come and nothing was touched since ``leave``.
+        """Return the time of the next sweep, if that is still to come and nothing was touched since ``leave``.
 
-        So nobody looks at all events at each call. Now and then it is done all the same: two changes within a tick of
-        the clock look like one.
+        So not every call looks at all events. Now and then a call does so all the same, because two changes within a
+        tick of the clock look like one.
         """
         try:
             told, looked, next_at = self._seen().split()
@@ -118,10 +118,10 @@ class Recovery:
         registry, storage = os.stat(self._root / "registry.json"), os.stat(self._storage)
         return f"{registry.st_mtime_ns}.{registry.st_size}.{registry.st_ino}.{storage.st_mtime_ns}"
 
-    # -- what broke off ----------------------------------------------------------------------------------------------
+    # -- broken-off changes ------------------------------------------------------------------------------------------
 
     def begin(self, note: Note) -> None:
-        """Note what is about to be done."""
+        """Write a note of the next change."""
         overwrite(self._root / _NOTE, msgspec.json.encode(note))
 
     def end(self) -> None:
@@ -159,10 +159,10 @@ class Recovery:
         if self._log.append_missing(*note.log) or undone:
             self._tell(f"{note.verb} of event {id} was interrupted: it is finished now")
 
-    # -- what is torn or lost ----------------------------------------------------------------------------------------
+    # -- torn and lost records ---------------------------------------------------------------------------------------
 
     def mend(self, registry: Registry, names: Iterable[str], now: float) -> bool:
-        """Take into the registry what it has lost; tell whether it is to be written."""
+        """Take lost events into the registry; return True if it has to be written."""
         known = registry.raw()
         lost = [name for name in names if name not in known]
         adopted = self._adopt(registry, lost, now) if lost else []
@@ -184,13 +184,13 @@ class Recovery:
         return bool(adopted or registry.senseless) or registry.torn
 
     def _adopt(self, registry: Registry, lost: list[str], now: float) -> list[str]:
-        """Take events into the registry by what their files and the log say; return which."""
+        """Take events into the registry from their files and the log; return them."""
         found = {id: meta for id in sorted(lost) if (meta := self._found(id, now)) is not None}
         history: dict[str, list[dict[str, Any]]] = {id: [] for id in found}
         begun = {id: seconds(meta.get("created_at")) or 0.0 for id, meta in found.items()}
         for entry in self._log.read() if found else ():
             id = entry["event_id"]
-            # Not what a relay keeps under the same id, nor an earlier event of that id.
+            # Neither a relay's event with the same id, nor an earlier event with that id.
             if id in history and PLACE not in entry and (seconds(entry.get("timestamp")) or 0.0) >= begun[id]:
                 history[id].append(entry)
         for id, meta in found.items():
@@ -200,7 +200,7 @@ class Recovery:
         return list(found)
 
     def _found(self, id: str, now: float) -> dict[str, Any] | None:
-        """Return what a file says of its event; None if it is torn, which is told, or another's, which is left."""
+        """Return the record in an event's file; None if it is torn (this is reported) or foreign (it is left alone)."""
         path = self.file_of(id)
         try:
             data = read_event(path)
@@ -223,7 +223,7 @@ class Recovery:
             if now - path.lstat().st_mtime >= rules.DEFAULT_TTL_HOURS * rules.HOUR:
                 path.unlink()
 
-    # -- what is old -------------------------------------------------------------------------------------------------
+    # -- old events --------------------------------------------------------------------------------------------------
 
     def sweep(
         self,
@@ -235,9 +235,9 @@ class Recovery:
         registry_ttl_hours: int = rules.DEFAULT_REGISTRY_TTL_HOURS,
         thorough: bool = False,
     ) -> Swept:
-        """Delete contents whose time has come, and forget events that are long gone.
+        """Delete contents whose time is over, and forget old events.
 
-        Unless it is to be ``thorough``, the files of events are only looked into that the registry says are old.
+        Unless ``thorough``, it looks only into files of events that are old by the registry.
         """
         files: list[str] = []
         records: list[str] = []

@@ -1,7 +1,7 @@
-"""registry.json: what is known of all events, as ``{"events": {id: {...}}}``.
+"""registry.json: the records of all events, as ``{"events": {id: {...}}}``.
 
 It has one event a line, so that a change costs little for any number of events. Any program that reads JSON reads it.
-What another program wrote in any form of JSON is read, and of a torn file what is whole.
+The reader takes any form of JSON, and the whole parts of a torn file.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _HEAD, _TAIL = b'{\n  "events": {\n', b"\n  }\n}\n"
 
 
 class Registry:
-    """The registry as it was read. ``torn`` if not all of it could be, and then it holds what was whole.
+    """The registry as it was read. If ``torn``, it holds only the whole parts.
 
-    ``senseless`` are the events whose records cannot be read, or say nothing: they are not taken over.
+    ``senseless`` are the events with unreadable or empty records, which are not taken over.
 
-    It is kept as its text, in which one event is found and replaced without a look at the others. A ``trusted`` file is
-    one that was written here and not touched since.
+    It is kept as text, so that one event is found and replaced without a look at the others. A ``trusted`` file was
+    written here and not touched since.
     """
 
     def __init__(self, path: Path, *, trusted: bool = False) -> None:
@@ -85,7 +85,7 @@ class Registry:
         return self._find(id)[0] >= 0
 
     def whole(self) -> dict[str, Any]:
-        """Return all of it, decoded: the events, and what else stands beside them."""
+        """Return all of it, decoded: the events, and the other fields beside them."""
         return _decode_event(self._text)
 
     def raw(self) -> dict[str, msgspec.Raw]:
@@ -93,7 +93,7 @@ class Registry:
         return _decode(_decode(self._text)[_EVENTS])
 
     def get(self, id: str) -> dict[str, Any]:
-        """Return what is known of an event; nothing, if it is not known or what is there makes no sense."""
+        """Return the record of an event; an empty one if it is not known or not readable."""
         begin, end = self._find(id)
         if begin < 0:
             return {}
@@ -112,7 +112,7 @@ class Registry:
         return [found.decode() for found in re.findall(pattern, self._text, re.IGNORECASE)]
 
     def put(self, id: str, record: dict[str, Any]) -> None:
-        """Note what is known of an event."""
+        """Write the record of an event."""
         begin, end = self._find(id)
         line = _line(id, _encode(record))
         if begin >= 0:
@@ -123,13 +123,13 @@ class Registry:
             self._text = b"".join((body, b"" if body.endswith(b"{\n") else b",\n", line, _TAIL))
 
     def change(self, changed: Mapping[str, dict[str, Any]], dropped: Collection[str]) -> None:
-        """Note what is known of many events, and forget others."""
+        """Write the records of many events, and forget others."""
         events = {id: bytes(raw) for id, raw in self.raw().items() if id not in dropped}
         events |= {id: _encode(record) for id, record in changed.items()}
         self._compose(events, self._text[: self._text.index(_HEAD[2:]) + len(_HEAD[2:])])
 
     def written(self) -> Written:
-        """Return the file as it is to be, beside its place."""
+        """Write the new file beside its place, and return it."""
         return Written(self._path, self._text)
 
     def write(self) -> None:
@@ -176,7 +176,7 @@ def _salvaged(raw: bytes) -> dict[str, msgspec.Raw]:
             event, at = decoder.raw_decode(text, at)
             if not isinstance(id, str) or not isinstance(event, dict):
                 return events
-            with contextlib.suppress(UnicodeError):  # what cannot be written in UTF-8 is none of what is whole
+            with contextlib.suppress(UnicodeError):  # text that UTF-8 cannot carry is no whole part
                 _encode(id)
                 events[id] = msgspec.Raw(_encode(event))
     except (ValueError, IndexError, RecursionError, UnicodeError):
@@ -190,7 +190,7 @@ def _skip(text: str, at: int, signs: str) -> int:
 
 
 def read_event(path: Path) -> dict[str, Any] | None:
-    """Return what is in the file of an event; None if there is none. Raises BadRequest for one that is torn."""
+    """Return the contents of an event's file; None if there is none. Raises BadRequest for a torn file."""
     raw = read_plain(path)
     if raw is None:
         return None

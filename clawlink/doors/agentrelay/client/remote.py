@@ -1,4 +1,4 @@
-"""Events on a relay, with the verbs and the answers of a local folder. What is done is logged on this machine."""
+"""Events on a relay, with the verbs and the answers of a local folder. Actions are logged on this machine."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Remote:
         return Completed(self.cmp(id, secret), done.csv_message)
 
     def verify(self, message: str) -> dict[str, Any]:
-        """Tell what a CMP is worth; the relay tells the sender of its event alone."""
+        """Verify a CMP; the relay answers only the sender of its event."""
         line = lines.parse(message)
         found = self._client.perform(calls.verify(self._client.identity, str(line)))
         status = {"ok": "VERIFIED", "repeat": "REPEATED"}.get(found.status, "VERIFICATION_FAILED")

@@ -1,4 +1,4 @@
-"""The log of what was done to events: a line of JSON each, in a file a day, ``transactions_YYYYMMDD.jsonl``.
+"""The log of actions on events: a line of JSON each, in a file a day, ``transactions_YYYYMMDD.jsonl``.
 
 Secrets do not stand in it.
 """
@@ -52,7 +52,7 @@ class Transactions:
     def append(self, *entries: Mapping[str, str]) -> None:
         """Write lines, all to the file of the day that the first is from. A torn line before them stays alone.
 
-        What was done is done, so a log that cannot be written is told and stops nothing.
+        The action is done already, so a log that cannot be written is reported and stops nothing.
         """
         if not entries:
             return
@@ -107,7 +107,7 @@ class Transactions:
         return sorted(self.folder.glob(f"{_PREFIX}*{_SUFFIX}"))
 
     def read(self, event_id: str | None = None) -> Iterator[dict[str, Any]]:
-        """Give all lines, or those of an event, the oldest first. What is no line is left out."""
+        """Yield all lines, or those of an event, the oldest first, without malformed lines."""
         for path in self.files():
             try:
                 with self._open(path) as file:

@@ -47,7 +47,7 @@ from clawlink.store.base import Drop, Put
 from clawlink.store.records import register
 
 SECRET_LENGTH = 6
-# The one reader of burned contents may repeat its request for so long: the reply may have been lost on its way.
+# The reader of burned contents may repeat its request for this many seconds, because the reply may have been lost.
 BURNED_SECONDS = 60.0
 _FULL_RETRY_SECONDS = 60.0
 _SLICE = 200
@@ -59,7 +59,7 @@ register(Pointer, "agentrelay_event")
 
 
 class Events:
-    """The events. Whoever sends one and whoever it names may use it, and nobody else."""
+    """The events. Only its sender and its receiver may use an event."""
 
     def __init__(self, relay: Relay, settings: Settings) -> None:
         self._core = relay.core
@@ -79,7 +79,7 @@ class Events:
     async def send(self, sender: Agent, ask: SendEvent) -> EventSent:
         """Keep contents under a new id, and put the line into the mailbox of their receiver, if it is registered.
 
-        Raises WrongState for an id that is in use, StorageFull, RelayFull, and what refuses the message.
+        Raises WrongState for an id that is in use, StorageFull, RelayFull, and the refusal of the message.
         """
         self._core.require_working()
         _require_own_name(sender, ask.content)
@@ -128,7 +128,7 @@ class Events:
     async def _create(
         self, sender: Agent, event: Event, to: Agent | None, content: Mapping[str, Any], key: str | None
     ) -> tuple[Pointer, bool]:
-        """Keep a new event, or return the one that the same request has made before; tell which."""
+        """Keep a new event, or return the earlier event of the same request; also return which of both."""
         core = self._core
         id = rules.fold(event.id)
         data = _encode(content)
@@ -158,7 +158,7 @@ class Events:
         return pointer, True
 
     def _event(self, id: str, type: str, content: Mapping[str, Any], sender: Agent, receiver: object) -> Event:
-        """Return a new event, with a secret that nobody can guess."""
+        """Return a new event, with a random secret."""
         secret = "".join(secrets.choice(_LETTERS) for _ in range(SECRET_LENGTH))
         return rules.send(id, type, content, sender=sender.id, receiver=receiver, secret=secret, now=self._core.clock())
 
@@ -257,7 +257,7 @@ class Events:
         ends_at = pointer.ends_at if event.present else min(pointer.ends_at, now + BURNED_SECONDS)
         new = rules.changed(pointer, event, read_by=read_by, receiver_id=reader.id, ends_at=ends_at)
         new = replace(new, receiver_key=pointer.receiver_key or reader.key_hash)
-        if not event.present and read_by is None:  # nobody can ask for it again
+        if not event.present and read_by is None:  # no request can ask for it again
             new = replace(new, content=b"", ends_at=now + rules.DEFAULT_REGISTRY_TTL_HOURS * rules.HOUR)
         await core.commit(new.partition_key, Put(new))
         return _read(pointer, event)
@@ -265,9 +265,9 @@ class Events:
     # -- update ------------------------------------------------------------------------------------------------------
 
     async def update(self, editor: Agent, ask: UpdateEvent) -> EventUpdated:
-        """Merge updates into an event's contents. With ``next_event_id``, into the next one, which is made if need be:
+        """Merge updates into an event's contents. With ``next_event_id``, into the next event, which is made if needed:
 
-        it is the receiver's who has read this one, and holds this one's contents too, as far as they are not burned.
+        it belongs to the receiver of this event, and has the contents of this event too, unless they are burned.
         """
         self._core.require_working()
         rules.require_id(ask.event_id)
@@ -280,7 +280,7 @@ class Events:
     async def _update(
         self, editor: Agent, id: str, updates: Mapping[str, Any], *, before: Event | None = None
     ) -> EventUpdated:
-        """Merge updates into an event of the editor's, or into the one that follows ``before``."""
+        """Merge updates into an event of the editor, or into the event that follows ``before``."""
         core = self._core
         now = core.clock()
         pointer = await self._find(id)
@@ -327,7 +327,7 @@ class Events:
 
     @retrying
     async def complete(self, reader: Agent, ask: CompleteEvent) -> EventCompleted:
-        """Return the CMP of an event to the receiver who has read it. Raises WrongState, NotAllowed, BadRequest."""
+        """Return the CMP of an event to its receiver after the read. Raises WrongState, NotAllowed, BadRequest."""
         core = self._core
         core.require_working()
         pointer = await self._find(rules.require_id(ask.event_id))
@@ -343,9 +343,9 @@ class Events:
 
     @retrying
     async def verify(self, asker: Agent, ask: VerifyEvent) -> EventVerified:
-        """Tell the sender of an event what a CMP is worth. It counts once; a forged one changes nothing.
+        """Verify a CMP for the sender of an event. It counts once; a forged one changes nothing.
 
-        Raises NotAllowed for everybody else: what another verifies would be no news to the sender.
+        Raises NotAllowed for all others, because the sender would not hear of their verdict.
         """
         core = self._core
         core.require_working()
@@ -414,7 +414,7 @@ class Events:
         else:
             done.kept_events.append(event.id)
 
-    # -- who -----------------------------------------------------------------------------------------------------------
+    # -- parties -------------------------------------------------------------------------------------------------------
 
     async def _find(self, id: str) -> Pointer:
         """Return an event. Raises UnknownEvent, also where only the janitor has not come round yet."""
@@ -428,14 +428,14 @@ class Events:
         return pointer
 
     async def _require_party(self, agent: Agent, pointer: Pointer) -> bool:
-        """Refuse those whom an event is none of; tell whether the agent is its receiver. Raises NotAllowed."""
+        """Refuse all but the parties of an event; return True for its receiver. Raises NotAllowed."""
         same_key = pointer.receiver_key in (None, agent.key_hash)
         if pointer.receiver_id == agent.id and same_key:
             return True
         holder = None if pointer.receiver_id is None else await self._core.store.get(Agent, pointer.receiver_id)
         there = holder is not None and pointer.receiver_key in (None, holder.key_hash)
-        # A name that nobody had at the time, or whose bearer has left, is its next bearer's; that of a claimed agent is
-        # the next's who has the same key.
+        # A name without an agent at the time, or whose agent has left, stands for its next agent. The next agent of a
+        # claimed agent's name needs the same key.
         if (
             not there
             and same_key
@@ -451,12 +451,12 @@ class Events:
 
 
 def _is_sender(agent: Agent, pointer: Pointer) -> bool:
-    """Return True for the agent that sent an event, and not for a later bearer of its id with another key."""
+    """Return True for the sender of an event, not for a later agent with its id and another key."""
     return pointer.event.sender == agent.id and pointer.sender_key in (None, agent.key_hash)
 
 
 def _require_own_name(sender: Agent, content: Mapping[str, Any], *, field: str = "content") -> None:
-    """Refuse contents that say they are from somebody else. Raises NotAllowed."""
+    """Refuse contents that claim another sender. Raises NotAllowed."""
     said = content.get("sender_agent")
     if not said or said == sender.id or (isinstance(said, str) and fold_name(said) == fold_name(sender.name)):
         return
@@ -468,7 +468,7 @@ def _require_own_name(sender: Agent, content: Mapping[str, Any], *, field: str =
 
 
 def _require_body(size: int, limit: int) -> None:
-    """Refuse contents that grew beyond what could be sent at once. Raises StorageFull."""
+    """Refuse contents that grew beyond the limit of one request. Raises StorageFull."""
     if size > limit:
         raise StorageFull(
             f"the contents of one event may have {limit} bytes, and would have {size}; share large contents as a file",

@@ -1,1 +1,1 @@
-"""AgentRelay on the wire: its line, and what the relay is asked about events."""
+"""AgentRelay on the wire: its line, and the requests about events."""

@@ -27,7 +27,7 @@ class SendEvent(Struct, frozen=True):
 
 
 class ReceiveEvent(Struct, frozen=True):
-    """Read what a line leads to. ``message`` may be the line alone, or all that was written around it."""
+    """Read the contents that a line leads to. ``message`` may be the line alone, or a text with it."""
 
     agent_id: AgentId
     message: str
@@ -54,7 +54,7 @@ class CompleteEvent(Struct, frozen=True):
 
 
 class VerifyEvent(Struct, frozen=True):
-    """Ask what a CMP is worth."""
+    """Verify a CMP."""
 
     agent_id: AgentId
     message: str
@@ -69,7 +69,10 @@ class CleanUp(Struct, frozen=True):
 
 
 class EventSent(Struct, frozen=True):
-    """An event was sent. ``message_id`` is of the message that brought the line; None if nobody is registered yet."""
+    """An event was sent.
+
+    ``message_id`` is that of the message with the line; None if the receiver is not registered yet.
+    """
 
     event_id: str
     ptr: str
@@ -98,7 +101,7 @@ class EventMeta(Struct, frozen=True):
 
 
 class EventRead(Struct, frozen=True):
-    """The contents of an event. ``burned``: nobody else will read them."""
+    """The contents of an event. ``burned`` is True if they can be read no more."""
 
     meta: EventMeta
     ptr: str

@@ -1,4 +1,4 @@
-"""The line of AgentRelay, ``TYPE,ID,PTR,,DATA``: written short, and found in whatever an agent wrote around it.
+"""The line of AgentRelay, ``TYPE,ID,PTR,,DATA``: its short form, and its search in a text around it.
 
     REQ,e1,s/e1.json,,          the contents of e1 are there
     CMP,e1,,,SECRET             e1 was read, and this proves it
@@ -67,7 +67,10 @@ class Line(NamedTuple):
 
 
 def build(type: str, event_id: str, ptr: str, data: str = "") -> str:
-    """Return a line of these fields, in quotes where one would break it. Raises BadRequest for what is no text."""
+    """Return a line of these fields, with quotes where a field needs them.
+
+    Raises BadRequest for a field that is no text.
+    """
     for name, field in (("type", type), ("event_id", event_id), ("ptr", ptr), ("data", data)):
         if not isinstance(field, str):
             raise BadRequest(f"{name} must be a text, and is {field!r:.40}", field=name)

@@ -440,7 +440,7 @@ def test_on_a_full_disk_nothing_happened_or_all_of_it(tmp_path: Path, action: st
             folder.send("b", "REQ", "next", {"sender_agent": "a"})
             assert not happened(folder, action)
             assert said == []
-            ACTIONS[action](folder)  # and can be done anew
+            ACTIONS[action](folder)  # and can be done again
         else:  # only the log may have found no room
             assert Folder(data).record(subject(action))["status"] == STATUS[action]
         if not full.hit:
