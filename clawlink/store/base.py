@@ -103,9 +103,9 @@ class Store(Protocol):
 
     @property
     def partitions_at_once(self) -> int:
-        """How many partitions a caller may pass to ``commit_many`` at most.
+        """The most partitions that a caller may pass to ``commit_many``.
 
-        So many hold the event loop for under 5 ms.
+        They hold the event loop for under 5 ms.
         """
 
     async def get(self, kind: type[R], id: str) -> R | None:
@@ -172,8 +172,9 @@ class Store(Protocol):
         """
 
     async def commit(self, partition_key: str, *changes: Put | Drop | Absent) -> None:
-        """Apply all changes or none; they name each record once, and what is to be absent would live at
-        ``partition_key``.
+        """Apply all changes or none.
+
+        They name each record once, and an absent record would live at ``partition_key``.
 
         Raises Conflict; raises ValueError if a record lives outside ``partition_key``.
         """

@@ -303,9 +303,7 @@ class MemoryStore:
 
 
 def _insert(ready: list[Delivery], d: Delivery) -> None:
-    """Put in a delivery that is due, at its place, unless it is there: an id that was stored again may have been filed
-    twice.
-    """
+    """Put a due delivery at its place, unless it is there: an id that was stored again may have been filed twice."""
     if not ready or ready[-1].sort_key < d.sort_key:
         ready.append(d)
         return

@@ -382,7 +382,7 @@ def receive(event: Event, reader: str, now: float) -> Event:
 
 
 def require_present(event: Event, sender: str | None = None) -> None:
-    """Refuse to read gone contents, with the reason; ``sender`` is the shown name of the sender. Raises UnknownEvent."""
+    """Refuse to read gone contents, with the reason; ``sender`` is the sender's shown name. Raises UnknownEvent."""
     if event.present:
         return
     why = "its contents are gone"

@@ -162,7 +162,7 @@ class AgentLinkServer(OpenDoor):
         await asyncio.gather(*closing, return_exceptions=True)
 
     def _aim(self, address: str) -> list[asyncio.Task[None]]:
-        """Decide again about the old connections that read for an agent; return the parts that end by that."""
+        """Decide again about the old connections that read for an agent; return the tasks that close its copies."""
         readers = self.lines.readers(address)
         copies = self.copies.get(address)
         if readers.lines:

@@ -31,7 +31,7 @@ def moment(value: Any) -> datetime | None:
 
 
 def seconds(value: Any) -> float | None:
-    """Read a time as seconds since the epoch; None for any other text, and for a time that could not be written again."""
+    """Read a time as seconds since the epoch; None for any other text, and for a time that cannot be written again."""
     found = moment(value)
     try:
         at = None if found is None else found.timestamp()

@@ -101,7 +101,7 @@ class EventMeta(Struct, frozen=True):
 
 
 class EventRead(Struct, frozen=True):
-    """The contents of an event. ``burned`` is True if they can be read no more."""
+    """The contents of an event. ``burned`` is True if no other reader can read them."""
 
     meta: EventMeta
     ptr: str
