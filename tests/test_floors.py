@@ -8,14 +8,16 @@
     domain
     errors
 
-Siblings on one floor do not import each other. Imports inside functions and under ``TYPE_CHECKING`` count too: a name
-that is only needed for a type is a dependency all the same. ``clawlink.doors.registry`` alone is free of that: it loads
-nothing, and names the types of both sides.
+Siblings on one floor do not import each other, and no module imports itself by way of others. Inside relay/ there are
+floors too: use cases, upkeep above them, and wiring above all; rules are the domain's. Imports inside functions and
+under ``TYPE_CHECKING`` count too: a name that is only needed for a type is a dependency all the same.
+``clawlink.doors.registry`` alone is free of that: it loads nothing, and names the types of both sides.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -68,6 +70,13 @@ RUNS_A_RELAY = {
         *("learn/demo", "plumbing/bench"),
     )
 }
+
+
+# Floors of relay/ above the use cases: 1 is upkeep, 2 the wiring that knows all of it.
+RELAY_FLOORS = {"janitor": 1, "retry_later": 1, "relay": 2, "error_mapping": 2}
+# Parts that import in functions, so that a command starts fast: such an import, or one for types, may close a circle
+# there. An import at load may not, and in all other parts none of any kind.
+LATE = {"client", "cli", "doors"}
 
 
 class Import(NamedTuple):
@@ -233,6 +242,73 @@ def test_imports_only_point_down() -> None:
     assert not found, "wrong imports:\n" + "\n".join(found)
 
 
+def module_of(path: Path) -> str:
+    """Return the name under which a file of the package is imported."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def graph() -> dict[str, dict[str, bool]]:
+    """Return which modules each module imports, and of each whether that runs when it is loaded."""
+    files = {module_of(path): path for path in sorted((ROOT / PACKAGE).rglob("*.py"))}
+    found: dict[str, dict[str, bool]] = {}
+    for module, path in files.items():
+        here = found.setdefault(module, {})
+        for one in imports(path.relative_to(ROOT).as_posix(), path.read_text("utf-8")):
+            target = one.target if one.target in files else one.target.rpartition(".")[0]
+            if target in files and target != module:
+                here[target] = here.get(target, False) or one.at_load
+    return found
+
+
+def circle(edges: dict[str, set[str]]) -> list[str]:
+    """Return the modules of one circle, in order; empty if there is none."""
+    done: set[str] = set()
+
+    def visit(module: str, path: list[str]) -> list[str]:
+        if module in path:
+            return [*path[path.index(module) :], module]
+        if module in done:
+            return []
+        for target in sorted(edges.get(module, ())):
+            if found := visit(target, [*path, module]):
+                return found
+        done.add(module)
+        return []
+
+    for module in sorted(edges):
+        if found := visit(module, []):
+            return found
+    return []
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    assert circle({"a": {"b", "c"}, "b": {"d"}, "c": {"b"}, "d": {"c"}}) == ["b", "d", "c", "b"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}}) == []
+    found = graph()
+    assert len(found) > 200
+    at_load = {module: {target for target, runs in targets.items() if runs} for module, targets in found.items()}
+    assert circle(at_load) == []
+    strict = {module: set(targets) for module, targets in found.items() if not LATE & set(module.split(".")[1:2])}
+    assert circle(strict) == []
+
+
+def relay_floor(module: str) -> int:
+    """Return the floor of a module inside relay/: use cases 0, upkeep 1, wiring 2."""
+    return RELAY_FLOORS.get(module.split(".")[2], 0)
+
+
+def test_inside_the_relay_imports_point_down_too() -> None:
+    relays = {module: targets for module, targets in graph().items() if module.startswith(f"{PACKAGE}.relay.")}
+    assert {module.split(".")[2] for module in relays} >= set(RELAY_FLOORS)
+    wrong = [
+        f"{module} imports {target}"
+        for module, targets in relays.items()
+        for target in targets
+        if target in relays and relay_floor(target) > relay_floor(module)
+    ]
+    assert wrong == []
+
+
 ALLOWED = [
     ("domain/task.py", "from clawlink.errors import WrongState"),
     ("domain/task.py", "from clawlink.domain.record import SETTLED"),
@@ -326,3 +402,12 @@ def test_what_points_up_or_aside_is_named_with_its_place(file: str, source: str)
     assert len(found) == 1
     line = source.count("\n") + 1
     assert found[0].startswith(f"{PACKAGE}/{file}:{line} imports {PACKAGE}")
+
+
+def test_the_page_names_files_that_exist() -> None:
+    page = (ROOT / "references" / "architecture.md").read_text("utf-8")
+    told = set(re.findall(r"`([\w/]+\.py)`", page))
+    files = [f"/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / PACKAGE).rglob("*.py")]
+    files += [f"/{path.relative_to(ROOT).as_posix()}" for path in (ROOT / "tests").rglob("*.py")]
+    assert len(told) > 80
+    assert [name for name in sorted(told) if not any(file.endswith(f"/{name}") for file in files)] == []

@@ -1,4 +1,4 @@
-"""The client for asyncio, on aiohttp: a thin shell over ``calls``."""
+"""The client for asyncio, on aiohttp: a thin shell over ``endpoints``."""
 
 from __future__ import annotations
 
@@ -274,7 +274,7 @@ class AsyncClient(BaseClient):
         return last
 
     async def run(self, operation: Operation[T]) -> T:
-        """Run the steps of an errand, call its listeners, and return its result."""
+        """Run the steps of an operation, call its listeners, and return its result."""
         try:
             async with aclosing(self._drive(operation.steps)) as driven:
                 async for said in driven:

@@ -1,6 +1,6 @@
 """The base of the clients: arguments, methods, the reading of an answer, and the error for each failure.
 
-A client sends a call of ``calls`` and returns its answer. Each client has its own way to send.
+A client sends a call of ``endpoints`` and returns its answer. Each client has its own way to send.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ T = TypeVar("T")
 
 
 class Method(Generic[P, T]):
-    """A function of ``calls`` or ``operations`` as a method that sends its call, or runs its errand.
+    """A function of ``endpoints`` or ``operations`` as a method that sends its call, or runs its operation.
 
     The ``_method`` of a class defines how, and a plain function then takes its place.
     """
@@ -144,7 +144,7 @@ class BaseClient:
 
     @staticmethod
     def _method(make: Callable[..., Call[Any] | Operation[Any]]) -> Callable[..., Any]:
-        """Make a method from the function in ``calls`` or ``operations`` that describes it."""
+        """Make a method from the function in ``endpoints`` or ``operations`` that describes it."""
         raise NotImplementedError
 
     @property

@@ -67,7 +67,7 @@ class Operation(Generic[T]):
     def result(self) -> T:
         """The result, once all is done."""
         if self._last is _NOTHING:
-            raise AssertionError("an errand ends with what came of it")
+            raise AssertionError("an operation ends with what came of it")
         return cast("T", self._last)
 
 

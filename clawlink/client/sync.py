@@ -1,4 +1,4 @@
-"""The blocking client, on requests: a thin shell over ``calls``."""
+"""The blocking client, on requests: a thin shell over ``endpoints``."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ class Client(BaseClient):
         return last
 
     def run(self, operation: Operation[T]) -> T:
-        """Run the steps of an errand, call its listeners, and return its result."""
+        """Run the steps of an operation, call its listeners, and return its result."""
         try:
             for said in self._drive(operation.steps, lambda seconds: time.sleep(seconds)):
                 tell = operation.hear(said.news)

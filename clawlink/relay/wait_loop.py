@@ -1,7 +1,7 @@
 """How to wait for a record: listen first, then read, then sleep until there may be something to read.
 
 Never the other way round: what arrives between reading and listening would be slept through. Who waits for a mailbox
-has pools to think of, too: ``reader``.
+has pools to think of, too: ``long_poll``.
 """
 
 from __future__ import annotations

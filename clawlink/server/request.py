@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from functools import cached_property
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote
 
@@ -14,7 +13,7 @@ from multidict import istr
 
 from clawlink.domain.access import KEY_HEADER
 from clawlink.domain.agent import Agent
-from clawlink.domain.limits import MAX_IDEMPOTENCY_KEY_LENGTH, MAX_JSON_DEPTH, Limits
+from clawlink.domain.limits import MAX_IDEMPOTENCY_KEY_LENGTH, MAX_JSON_DEPTH
 from clawlink.errors import (
     BadJson,
     BadRequest,
@@ -30,9 +29,8 @@ from clawlink.protocol.paths import Endpoint
 from clawlink.protocol.proof import place
 from clawlink.protocol.reading import read_json, why_no_json
 from clawlink.relay.relay import Relay
-from clawlink.server.address import Addresses, block_of, host_name
+from clawlink.server.address import host_name
 from clawlink.server.ceiling import Ceiling
-from clawlink.server.flow import Unread
 from clawlink.server.response import Asked, Reply
 from clawlink.server.tickets import Ticket
 
@@ -49,9 +47,7 @@ class Request(Asked):
     """A request, with the parameters of its path, still percent-encoded."""
 
     parameters: Mapping[str, str] = {}
-    addresses = Addresses()
     names: frozenset[str] = frozenset()
-    unread = Unread(Limits())
     ceiling = Ceiling(1, 1)
     ticket: Ticket | None = None
     shown = False
@@ -74,16 +70,6 @@ class Request(Asked):
             if self.transport is not None:
                 self.transport.close()
             raise ConnectionResetError("the client has gone")
-
-    @cached_property
-    def address(self) -> str | None:
-        """The client's address; None behind a proxy that does not tell it. See ``Addresses.of``."""
-        return self.addresses.of(self.remote, self.headers)
-
-    @property
-    def block(self) -> str | None:
-        """The key of all limits by address; None if none of them holds. See ``block_of``."""
-        return None if self.address is None else block_of(self.address)
 
     @property
     def machine(self) -> str:

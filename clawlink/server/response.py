@@ -10,19 +10,19 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from email.utils import formatdate
+from functools import cached_property
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 from aiohttp import HttpVersion11, hdrs, web
 
+from clawlink.domain.limits import Limits
 from clawlink.errors import ClawLinkError
 from clawlink.protocol import failure
-from clawlink.server.flow import Watch, on_its_way
+from clawlink.server.address import Addresses, block_of
+from clawlink.server.flow import Unread, Watch, on_its_way
 from clawlink.server.handover import Handover
-
-if TYPE_CHECKING:
-    from clawlink.server.request import Request
 
 JSON = "application/json; charset=utf-8"
 _SERVER = "ClawLink"
@@ -71,9 +71,21 @@ def reply_failure(error: ClawLinkError) -> Reply:
 
 
 class Asked(web.BaseRequest):
-    """A request, with the headers of every reply to it."""
+    """A request as far as a reply concerns it: its client's address, and the headers of every reply to it."""
 
     headers_too: Mapping[str, str] | None = None
+    addresses = Addresses()
+    unread = Unread(Limits())
+
+    @cached_property
+    def address(self) -> str | None:
+        """The client's address; None behind a proxy that does not tell it. See ``Addresses.of``."""
+        return self.addresses.of(self.remote, self.headers)
+
+    @property
+    def block(self) -> str | None:
+        """The key of all limits by address; None if none of them holds. See ``block_of``."""
+        return None if self.address is None else block_of(self.address)
 
     async def _prepare_hook(self, response: web.StreamResponse) -> None:
         # Else aiohttp tells its own version and that of Python.
@@ -104,7 +116,7 @@ _WRITTEN: web.StreamResponse = _Written(stays=True)
 _LAST = _Written(stays=False)
 
 
-async def write(request: Request, answer: Reply) -> web.StreamResponse:
+async def write(request: Asked, answer: Reply) -> web.StreamResponse:
     """Write the reply, and return the response for aiohttp.
 
     Raises ConnectionError if the peer has gone or reads nothing for 60 s. Raises RelayFull before the first byte if too
@@ -132,7 +144,7 @@ async def write(request: Request, answer: Reply) -> web.StreamResponse:
     return _LAST
 
 
-async def _write(request: Request, answer: Reply) -> web.StreamResponse:
+async def _write(request: Asked, answer: Reply) -> web.StreamResponse:
     """Write a reply that is large, or the headers alone."""
     size = answer.size
     if request.method == hdrs.METH_HEAD:
@@ -149,20 +161,20 @@ async def _write(request: Request, answer: Reply) -> web.StreamResponse:
     return _WRITTEN
 
 
-def _require_there(request: Request) -> None:
+def _require_there(request: Asked) -> None:
     transport = request.transport
     if transport is None or transport.is_closing():
         raise ConnectionResetError("the client has gone")
 
 
-async def _drain(request: Request) -> None:
+async def _drain(request: Asked) -> None:
     """Wait until the peer takes the written bytes: a peer that asks on and reads nothing gets no more replies."""
     with _watched(request):
         await request.writer.drain()
 
 
 @contextmanager
-def _watched(request: Request) -> Iterator[None]:
+def _watched(request: Asked) -> Iterator[None]:
     """Abort the connection if its peer takes nothing for 60 s."""
     transport: Any = request.transport
     watch = Watch(lambda: request.writer.output_size - on_its_way(transport), transport.abort)
@@ -172,7 +184,7 @@ def _watched(request: Request) -> Iterator[None]:
         watch.stop()
 
 
-def _send(request: Request, answer: Reply) -> bool:
+def _send(request: Asked, answer: Reply) -> bool:
     """Write a small reply. Return True if a part of it is not on its way yet."""
     connection: Any = request.protocol
     transport: Any = connection.transport
@@ -195,7 +207,7 @@ def _send(request: Request, answer: Reply) -> bool:
     return left
 
 
-def _head_of(request: Request, answer: Reply, size: int) -> bytes:
+def _head_of(request: Asked, answer: Reply, size: int) -> bytes:
     head = _head(answer.status, answer.content_type)
     stays = request.keep_alive
     if stays and answer.headers is None and request.headers_too is None and request.version == HttpVersion11:
@@ -209,7 +221,7 @@ def _head_of(request: Request, answer: Reply, size: int) -> bytes:
     return b"%b%b%b\r\n" % (head, more, length)
 
 
-async def _send_large(request: Request, answer: Reply, size: int) -> None:
+async def _send_large(request: Asked, answer: Reply, size: int) -> None:
     transport: Any = request.transport
     connection: Any = request.protocol
     if answer.handover is not None:
@@ -226,7 +238,7 @@ async def _send_large(request: Request, answer: Reply, size: int) -> None:
         connection.handed_over()
 
 
-async def _send_head(request: Request, answer: Reply, size: int) -> web.StreamResponse:
+async def _send_head(request: Asked, answer: Reply, size: int) -> web.StreamResponse:
     response = as_response(answer)
     response.headers[hdrs.CONTENT_LENGTH] = str(size)  # else clients would not use the connection again
     await response.prepare(request)

@@ -1,6 +1,6 @@
 """Shared files, each endpoint once: contents, versions, locks, and uploads in pieces (tus 1.0.0).
 
-As in ``calls``, each function takes the asking agent and its arguments, and returns a ``Call``.
+As in ``endpoints``, each function takes the asking agent and its arguments, and returns a ``Call``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Uploads and downloads of files of any size, over broken connections too.
 
-Nothing here sends, sleeps or blocks: as in ``waiting``, a generator yields the next step, and a client does it. One
+Nothing here sends, sleeps or blocks: as in ``wait_steps``, a generator yields the next step, and a client does it. One
 piece is in memory. Pieces grow while all goes well, and shrink when a connection breaks: small ones still arrive over a
 line that is cut after every few hundred kilobytes.
 """

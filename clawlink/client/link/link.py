@@ -42,7 +42,7 @@ _KEPT = frozenset({"send", "broadcast", "answer"})
 
 
 def _method(make: Callable[..., Call[Any] | Operation[Any]]) -> Callable[..., Any]:
-    """Make a method of a link from the function in ``calls`` or ``operations`` that describes it."""
+    """Make a method of a link from the function in ``endpoints`` or ``operations`` that describes it."""
     led = "parent_task" in inspect.signature(make).parameters
 
     @wraps(make)

@@ -1,4 +1,4 @@
-"""Shared files: write, delete, lock, and tell the others. How they are read is in ``file_reads``."""
+"""Shared files: write, delete, lock, and tell the others. How they are read is in ``read``."""
 
 from __future__ import annotations
 

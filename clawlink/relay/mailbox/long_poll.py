@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
@@ -14,9 +14,6 @@ from clawlink.domain.task import Event
 from clawlink.relay.core import Core
 from clawlink.relay.mailbox.pools import Pools, Waiter
 from clawlink.store.base import Signal
-
-if TYPE_CHECKING:
-    from clawlink.relay.mailbox.claims import Claims
 
 # Where an index may be late, what was signalled and is not there is looked for again after such parts of that time.
 _LAG_PARTS = (0.1, 0.4, 1.0)
@@ -31,13 +28,31 @@ class Taken(NamedTuple):
     reported: dict[str, tuple[Event, ...]]
 
 
+class Claimer(Protocol):
+    """Leases messages for a reader; see ``Claims``."""
+
+    async def full(self, agent_id: str) -> bool: ...
+
+    async def take(
+        self, mailbox: str, by: str, limit: int, seconds: float, reported: dict[str, tuple[Event, ...]]
+    ) -> list[Delivery]: ...
+
+    async def take_with_pools(
+        self, by: str, pools: Sequence[Pool], limit: int, seconds: float, reported: dict[str, tuple[Event, ...]]
+    ) -> list[Delivery]: ...
+
+    async def undo(self, agent_id: str, taken: Iterable[Delivery]) -> None: ...
+
+    async def pass_on(self, agent_id: str) -> None: ...
+
+
 class Reader:
     """Reads the mailbox of one agent, and the pools that it is eligible for. ``signal`` is given when to look again.
 
     Between two reads it listens on, so it knows whether anything has come since the last one.
     """
 
-    def __init__(self, core: Core, pools: Pools, claims: Claims, agent: Agent, signal: Signal | None) -> None:
+    def __init__(self, core: Core, pools: Pools, claims: Claimer, agent: Agent, signal: Signal | None) -> None:
         self._core = core
         self._pools = pools
         self._claims = claims
@@ -102,7 +117,7 @@ class Reader:
     async def _wait(self, waiter: Waiter, seconds: float) -> None:
         """Read until something was there, or ``seconds`` are over; woken for work of pools too, unless full.
 
-        As in ``waiting``, one listens first, then reads, then sleeps, and the event loop's time counts the seconds.
+        As in ``wait_loop``, one listens first, then reads, then sleeps, and the event loop's time counts the seconds.
         """
         core, pools, signal = self._core, self._pools, waiter.signal
         loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""How the relay is asked about events of AgentRelay: each endpoint once, as ``calls`` has it for the relay's own."""
+"""Requests about events of AgentRelay: each endpoint once, as ``endpoints`` has the relay's own."""
 
 from __future__ import annotations
 
