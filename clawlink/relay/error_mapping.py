@@ -1,4 +1,4 @@
-"""Bringing a failure into our tree of errors, and telling the log what an operator should know of it."""
+"""The mapping of failures to ClawLink's errors, with the log lines for the operator."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from clawlink.store.base import Failed, Full
 
 
 def refusal(relay: Relay, failure: Exception, facts: Mapping[str, str], log: logging.Logger) -> ClawLinkError:
-    """Return what the peer is told. ``facts`` say in the log where it happened: no keys and tokens stand there."""
+    """Return the error for the peer. ``facts`` are the log's fields about the place; they have no keys and tokens."""
     relay.stats.refused += 1
     if isinstance(failure, ClawLinkError):
         if failure.status in (401, 403):

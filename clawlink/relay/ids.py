@@ -62,7 +62,7 @@ def derived_anew(verb: str, sender: Agent, key: str) -> str:
 
 
 def end_id(task_id: str) -> str:
-    """Return the id of the message that tells a requester of a task's end, whatever that is."""
+    """Return the id of the message about a task's end, the same for all ends."""
     return derived("answer", task_id)
 
 
@@ -72,6 +72,6 @@ def receipt(token: str, delivery_id: str) -> str:
 
 
 def split_receipt(receipt: str) -> tuple[str, str]:
-    """Return a receipt's token and the id of its delivery; what is no receipt has neither."""
+    """Return a receipt's token and the id of its delivery; the id is empty for an invalid receipt."""
     token, _, id = receipt.partition("-")
     return token, id

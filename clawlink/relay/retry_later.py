@@ -1,4 +1,4 @@
-"""Failures of upkeep: each is logged once, all are counted, and what failed is tried again later."""
+"""Failures of upkeep: each is logged once, all are counted, and failed steps are tried again later."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Troubles:
 
 
 class Aside:
-    """Records of one kind that the janitor steps over: so they hide none of those behind them.
+    """Records of a kind that the janitor steps over, so that they hide none of those behind them.
 
     A record whose settling failed is tried again after 1 s, then after twice as long each time, up to 300 s. A record
     that was named by mistake is stepped over for one round. Times are those of the relay's clock.

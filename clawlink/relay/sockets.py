@@ -1,4 +1,4 @@
-"""The websockets that this relay holds open: a faster way to an agent, and the only one for what is not stored."""
+"""The open websockets of this relay: a faster way to an agent, and the only way for notices that are not stored."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def parts(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 
 class Turns:
-    """Counts what one long piece of work has done, and lets the event loop run after each slice of it.
+    """Counts the records of a long piece of work, and lets the event loop run after each slice of it.
 
     A slice is ``SLICE`` records, or as many as take ``TURN_SECONDS``.
     """

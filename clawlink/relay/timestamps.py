@@ -19,7 +19,7 @@ class RelayTime:
     """The relay's time, in seconds since the epoch: a steady clock plus an offset that is taken once, at start.
 
     All leases, deadlines and ages count in it. The system's clock may be set while the relay runs: relay time goes on
-    as before. The steady clock also counts while the machine sleeps, where the system has such a clock.
+    as before. The steady clock also counts while the machine sleeps, if the system has such a clock.
 
     Relay time does not begin before ``not_before``: a relay that comes back after the system's clock was set back goes
     on from the time at which it stopped.
@@ -53,7 +53,7 @@ class RelayTime:
 
 
 def steady_clock() -> Callable[[], float]:
-    """Return the clock that nobody can set and that goes on while the machine sleeps, or the nearest to it.
+    """Return a clock that cannot be set and that goes on while the machine sleeps, or the nearest to it.
 
     Linux has CLOCK_BOOTTIME for that and macOS has CLOCK_MONOTONIC_RAW. On Windows ``time.monotonic`` goes on too.
     Elsewhere it may stop while the machine sleeps: relay time is then behind by as much.

@@ -45,11 +45,11 @@ class LocalBlobs:
         self._held: dict[str, _Held] = {}
         self.slabs = Slabs()
         self.used = 0
-        self.spooled = 0  # of these, what lies on the disk
+        self.spooled = 0  # the part of these on the disk
 
     @property
     def memory(self) -> int:
-        """About how many bytes of memory they take, with slabs that are not full, and spare ones."""
+        """The approximate bytes of memory that they take, with partly filled and spare slabs."""
         return self.used - self.spooled + self.slabs.unused + _CONTENT_BYTES * len(self._held)
 
     def memory_for(self, size: int) -> int:
@@ -74,7 +74,7 @@ class LocalBlobs:
         self._let_go(name, self._held[name])
 
     def freeing(self, contents: Iterable[Content]) -> Iterator[int]:
-        """Give for each of these how many bytes would go with it, if they were let go of in this order, a hold each."""
+        """Yield for each of these the bytes that would be freed, if one hold of each were released in this order."""
         gone: Counter[str] = Counter()
         for content in contents:
             name = _name(content)
@@ -84,7 +84,7 @@ class LocalBlobs:
 
     @contextmanager
     def open(self, content: Content) -> Iterator[Body]:
-        """Return what reads it. Raises KeyError if nobody holds it."""
+        """Return a reader of the content. Raises KeyError if it has no hold."""
         name = _name(content)
         held = self._held[name]
         held.holds += 1
@@ -108,7 +108,7 @@ class LocalBlobs:
             self.let_go(held.body)
 
     def let_go(self, body: Body) -> None:
-        """Forget a body that nobody holds any more."""
+        """Forget a content without a hold."""
         self.spooled -= body.spooled
         body.close()
 
@@ -135,7 +135,7 @@ class LocalBlobs:
         return self._spool is not None and size > self._spool_above
 
     async def on_disk(self, body: InMemory) -> OnDisk:
-        """Return a file with what came so far. Raises OSError."""
+        """Return a file with the bytes so far. Raises OSError."""
         spooled = await asyncio.to_thread(_on_disk, str(self._spool), body.parts())
         self.spooled += spooled.size
         body.close()
@@ -192,15 +192,15 @@ class LocalDraft:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of what it has, in hexadecimal."""
+        """The SHA-256 of its bytes, in hexadecimal."""
         return self._hash.hexdigest()
 
     async def write(self, data: bytes) -> None:
-        """Append. Raises OSError if there is no room for it on the disk; then it has what it had before."""
+        """Append bytes. Raises OSError if there is no room for them on the disk; the draft is then unchanged."""
         if len(data) < _KEPT_BYTES and self._gathered_bytes + len(data) < PIECE_BYTES:
             self._gathered.append(data)
             self._gathered_bytes += len(data)
-            if len(self._gathered) >= 64:  # the list itself may not cost more than what is in it
+            if len(self._gathered) >= 64:  # the list itself must not take more than its bytes
                 self._gathered = [b"".join(self._gathered)]
             self._count(data)
         elif isinstance(self._body, InMemory) and not self._blobs.spools(self._body.size):
@@ -226,11 +226,11 @@ class LocalDraft:
         self._blobs.grow(len(data))
 
     def mark(self) -> _Mark:
-        """Return what ``back_to`` takes to come back to this moment."""
+        """Return a mark for ``back_to``."""
         return _Mark(self.size, self._hash.copy())
 
     def back_to(self, mark: _Mark) -> None:
-        """Forget what was written since ``mark``, which is then used up."""
+        """Forget the bytes written since ``mark``, which can be used once."""
         self._blobs.grow(mark.size - self.size)
         self._hash = mark.hash
         if mark.size <= self._body.size:
@@ -243,13 +243,13 @@ class LocalDraft:
             self._gathered, self._gathered_bytes = [b"".join(self._gathered)[:left]], left
 
     async def flush(self) -> None:
-        """Put what it has where it is to stay. Raises OSError if there is no room for it on the disk."""
+        """Put its bytes in their final place. Raises OSError if there is no room on the disk."""
         in_memory = isinstance(self._body, InMemory)
         if self._blobs.spools(self.size) if in_memory else self._gathered:
             await unbroken(self._write_to_disk(b""))
 
     def keep(self, scope: str = "") -> Content:
-        """Make it a content of this scope, held once. It takes no more."""
+        """Make it a content of this scope, with one hold. It takes no more bytes."""
         if self._over:
             raise AssertionError("a draft is kept or discarded, and only once")
         self._over = True
@@ -332,7 +332,7 @@ class InMemory:
         return self._piece(at, start, start + size) if start < self.size else b""
 
     def _piece(self, at: int, start: int, end: int) -> bytes:
-        """Return what a part has between two positions."""
+        """Return the bytes of a part between two positions."""
         part, begin = self._parts[at], self._starts[at]
         end = min(end, self._starts[at + 1] if at + 1 < len(self._starts) else self.size)
         return part if len(part) == end - start and isinstance(part, bytes) else part[start - begin : end - begin]
@@ -351,10 +351,10 @@ class InMemory:
 
 
 class Slabs:
-    """Memory from the system, in large pages where it has them: they come twenty times as fast as small ones.
+    """Memory from the system, in large pages where it has them, which come twenty times as fast as small ones.
 
-    A few are kept for the next, since the system clears each before it gives it. ``unused`` is how many bytes of
-    memory there are beside those of contents: what a slab has room for yet, the spare ones, and what pieces cost.
+    A few are kept for the next use, because the system clears each new one. ``unused`` is the memory in bytes beside
+    the contents: the free room of slabs, the spare slabs, and the overhead of pieces.
     """
 
     def __init__(self) -> None:
@@ -375,7 +375,7 @@ class Slabs:
         return slab
 
     def give_back(self, part: bytes | mmap.mmap) -> None:
-        """Take one back that nobody looks at any more. Anything else is let go of."""
+        """Take an unused slab back. Drop any other object."""
         if isinstance(part, mmap.mmap) and len(self._spare) < _SPARE_SLABS:
             self._spare.append(part)
             self.unused += _SLAB_BYTES
@@ -415,7 +415,10 @@ class _Ending:
 
 
 async def unbroken(work: Coroutine[Any, Any, None]) -> None:
-    """Run it to its end, also when cancelled: a thread cannot be, and would write into what was given up."""
+    """Run the call to its end, also when cancelled.
+
+    A thread cannot be cancelled, and would write into an abandoned draft.
+    """
     task = asyncio.ensure_future(work)
     try:
         await asyncio.shield(task)
@@ -466,7 +469,7 @@ class OnDisk:
             self.size += len(data)
 
     def sync(self) -> None:
-        """Put what was written on the disk."""
+        """Put the written bytes on the disk."""
         with self._lock:
             os.fsync(self._file.fileno())
 

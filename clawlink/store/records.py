@@ -1,6 +1,6 @@
 """The stored form of records: each kind has a name and a schema version, and every record becomes bytes.
 
-The form is MessagePack, which keeps bytes, infinite times and big integers as they are. A store that keeps numbers in
+The form is MessagePack, which keeps bytes, infinite times and big integers unchanged. A store that keeps numbers in
 columns of its own keeps an infinite time as the infinite double.
 """
 
@@ -31,7 +31,7 @@ class Schema(msgspec.Struct, frozen=True):
 
 
 class Stored(msgspec.Struct, frozen=True, array_like=True):
-    """A record as bytes, and what tells how to read them."""
+    """A record as bytes, with the kind and version that tell how to read them."""
 
     name: str
     version: int

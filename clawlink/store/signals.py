@@ -71,7 +71,7 @@ class LocalSignal:
             self._wake()
 
     def silence(self) -> None:
-        """Ring no more for the sleep that was."""
+        """Cancel the alarm of the last sleep."""
         if self._alarm is not None:
             self._alarm.cancel()
             self._alarm = None

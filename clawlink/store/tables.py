@@ -38,7 +38,7 @@ class Shares:
         return _change(self._by_address, origin[0], count, size) + _change(self._by_agent, origin, count, size)
 
     def of(self, address: str | None, agent: str) -> tuple[Usage, Usage]:
-        """Return what comes from the address, and what comes from the agent at it."""
+        """Return the usage of the address, and the usage of the agent at it."""
         return _usage(self._by_address.get(address)), _usage(self._by_agent.get((address, agent)))
 
     @property

@@ -1,4 +1,4 @@
-"""Leaving: what becomes of an agent's mailbox and tasks when it goes, of its own accord or for long silence."""
+"""Leaving: the end of an agent's mailbox and tasks when it leaves, is removed, or is forgotten."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from clawlink.relay.tasks.lifecycle import TaskLifecycle
 
 
 class Deregistered(NamedTuple):
-    """How many messages nobody will read any more, and how many tasks wait for the next agent of the name."""
+    """The number of dropped messages, and of tasks that wait for the next agent of the name."""
 
     dropped: int
     waiting: int
@@ -33,7 +33,7 @@ class Deregistration:
         self._under_way: set[str] = set()
 
     async def leave(self, agent: Agent) -> Deregistered:
-        """Remove the agent. Its messages expire; what it was asked goes on to others, or waits for its name."""
+        """Remove the agent. Its messages expire; its tasks go on to others, or wait for its name."""
         return await self._core.finish(self._leave(agent.id))
 
     async def _leave(self, agent_id: str) -> Deregistered:
@@ -47,7 +47,7 @@ class Deregistration:
         return departure
 
     async def forget(self, agent_id: str) -> None:
-        """Remove an agent that has been silent for long. Nobody is told: nobody has heard of it for long either."""
+        """Remove an agent that has been silent for long. No agent is told, because it has been stale for long."""
         gone = await self._agents.remove(agent_id, self._lifecycle.heirs)
         if gone is not None:
             self._note("removed after a long silence", gone, await self.finish(gone))
@@ -58,10 +58,10 @@ class Deregistration:
         )
 
     async def finish(self, gone: Agent) -> Deregistered:
-        """Take back all that an agent held, whose record is gone. The janitor does it for what broke off in between.
+        """Take back all tasks of an agent whose record is gone. The janitor repeats this after a failure.
 
-        An index may lag, so that it shows a task only after a while. All that happened before the agent's record went
-        is shown to a look that begins ``index_lag`` later: that look is the last.
+        An index may lag, so that it shows a task only after a while. A look that begins ``index_lag`` after the end of
+        the agent's record shows all, and is the last.
         """
         if gone.id in self._under_way:
             return Deregistered(0, 0)
@@ -78,7 +78,7 @@ class Deregistration:
         return Deregistered(dropped, len(waiting))
 
     async def _take_back(self, gone: Agent, waiting: dict[str, str]) -> int:
-        """Take back what is seen; return how many messages nobody will read any more."""
+        """Take back all tasks in sight; return the number of dropped messages."""
         dropped = 0
         if await self._core.store.get(Agent, gone.id) is None:
             dropped = await self._mailbox.close(gone.id)

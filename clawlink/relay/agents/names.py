@@ -89,7 +89,7 @@ class Names:
             return
         if hold is not None:
             await self._require_let_go(hold, name, now, field="name", from_claimed=claimed)
-        if claimed:  # agents without a key may share the name, and the hold tells of one of them only
+        if claimed:  # agents without a key may share the name, and the hold names only one of them
             for namesake in await self._listed(by_name(name)):
                 if namesake.id != agent_id:
                     self._require_given_up(namesake, name, now, field="name", from_claimed=True)
@@ -118,7 +118,7 @@ class Names:
 
     @retrying
     async def _withdraw(self, agent_id: str, old: Agent | None) -> None:
-        """Undo a registration: remove the agent, or make it again what it was."""
+        """Undo a registration: remove the agent, or restore its earlier record."""
         present = await self._core.store.get(Agent, agent_id)
         if present is not None:
             change = Drop(present) if old is None else Put(replace(old, version=present.version + 1))
@@ -152,5 +152,5 @@ class Names:
         if hold is not None and hold.agent_id == agent.id:
             try:
                 await self._core.commit(hold.partition_key, Drop(hold))
-            except Conflict:  # someone else has taken the name at this moment: it is theirs
+            except Conflict:  # another agent has taken the name at this moment, and keeps it
                 return

@@ -1,4 +1,4 @@
-"""How far the copies of one broadcast came: all are counted once, and then only what changes."""
+"""The states of a broadcast's copies: all are counted once, and then only changes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class CopyCounts:
             await self._look(id)
 
     async def follow(self, changed: Iterable[str]) -> None:
-        """Read those copies again that have changed, by their ids. What is no copy is passed over."""
+        """Read changed copies again, by their ids. Other ids are skipped."""
         turns = Turns()
         for id in self._copies.keys() & set(changed):
             await turns.next()

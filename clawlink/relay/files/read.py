@@ -1,4 +1,4 @@
-"""Shared files, read: found, sent, listed, waited for, and burned once the only one who might read them has."""
+"""Reads of shared files: find, send, list, wait, and burn after the read of a single reader."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _PIECE_BYTES = 256 * 1024
 
 
 class Opened:
-    """A version that is being sent: ``at`` is how far, and ``done`` that it went to the end of what was asked for."""
+    """A version under transfer: ``at`` is the next offset, ``done`` is True once the requested part has gone out."""
 
     def __init__(self, body: Reader, reading: Reading | None, start: int) -> None:
         self.reading = reading
@@ -71,7 +71,7 @@ class FileReads:
     ) -> tuple[SharedFile, Version]:
         """Return a file and one of its versions, the newest unless said otherwise.
 
-        Raises UnknownFile, in the same words if there is no such file and if the asker may not see it.
+        Raises UnknownFile, with the same sentence for a missing file and for a file that the asking agent may not see.
         """
         file = await self._seen(key, asker)
         if file is None:
@@ -90,7 +90,7 @@ class FileReads:
         return rules.present(await self._known(key, asker), self._core.clock())
 
     async def _known(self, key: str, asker: Agent | None) -> SharedFile | None:
-        """Return a file, or what is left of it, if the asker may see it."""
+        """Return a file, or its remains, if the asking agent may see it."""
         file = await self._core.store.get(SharedFile, key)
         return file if file is None or await self._admits(file, asker) else None
 
@@ -150,7 +150,7 @@ class FileReads:
     async def _burn(self, reading: Reading) -> SharedFile | None:
         by = reading.reader if isinstance(reading.reader, str) else None
         gone = await self._files.burn(reading.key, reading.revision, reader=by)
-        self._read_once.end(reading)  # not before: until it is gone, nobody else may begin
+        self._read_once.end(reading)  # not before: until it is gone, no other reader may begin
         return gone
 
     async def as_json(self, file: SharedFile, opened: Opened) -> list[bytes]:
@@ -218,9 +218,9 @@ class FileReads:
     async def history(
         self, key: str, since: int | None, wait: float, *, asker: Agent | None = None
     ) -> replies.FileHistory:
-        """Return the versions of a file that are kept; with ``wait`` once it is at another than ``since``.
+        """Return the kept versions of a file; with ``wait`` once it has another version than ``since``.
 
-        Raises UnknownFile if there is none and nobody waits for one.
+        Raises UnknownFile if there is none and the request does not wait for one.
         """
         core = self._core
         if not wait:
@@ -257,7 +257,7 @@ class FileReads:
         return file_history(key, found, core.clock())
 
     async def end_if_over(self, reading: Reading) -> None:
-        """Burn what was read, if its reader had time enough to ask again. For the janitor."""
+        """Burn a read file, if its reader had time enough to ask again. For the janitor."""
         if not reading.over(self._core.clock()):
             return
         if reading.whole:

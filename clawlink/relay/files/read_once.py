@@ -53,15 +53,15 @@ class Reading:
             self.until = now + PART_HOLD_SECONDS if done else now
 
     def lost(self, now: float, *, reset: bool) -> None:
-        """Note that the connection of a reply is over. What a peer had not read when it closed is lost to it."""
+        """Note that the connection of a reply is over. A peer never gets bytes that it had not read at its close."""
         if reset:
             self.whole = self.complete = False
             self.until, self._kept_until = now, now + READ_HOLD_SECONDS
         elif self.whole and not isinstance(self.reader, str):
-            self.until = now  # nobody could ask again; an agent could, and says when it has it where it belongs
+            self.until = now  # only a named agent could ask again, and it confirms once it has the file in its place
 
     def holds(self, now: float) -> bool:
-        """Whether nobody else may have the file."""
+        """Return True if no other reader may have the file."""
         return self._sending > 0 or self.whole or now < self.until
 
     def over(self, now: float) -> bool:
@@ -78,8 +78,8 @@ class ReadOnce:
     def begin(self, key: str, revision: int, size: int, reader: Hashable, now: float) -> Reading:
         """Return the reader's reading, and note that a reply begins. Raises BeingRead while another has the file.
 
-        So it does if there is one of a later version: the caller found the file before that was written. Whoever had
-        the file before, and broke off, goes on where it was: it has what it has.
+        A reading of a later version also raises it: the caller found the file before that version. A reader that broke
+        off goes on from its last byte.
         """
         read_once = self._by_key.setdefault(key, {})
         for other, held in list(read_once.items()):

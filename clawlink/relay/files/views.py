@@ -1,4 +1,4 @@
-"""Shared files as they are shown."""
+"""The display of shared files."""
 
 from __future__ import annotations
 

@@ -11,8 +11,9 @@ from clawlink.domain.rate import Bucket
 class Buckets:
     """A token bucket a key. A ``rate`` of 0 is no limit.
 
-    One that is not used for as long as it takes to fill is full again, and as good as none. So buckets are kept in two
-    generations, each that long: what was not used in the newer one is forgotten with the older, at no cost a bucket.
+    A bucket that is unused for its fill time is full again, and need not be kept. So buckets are kept in two
+    generations of that length. A bucket that was not used in the newer one is forgotten with the older, without a cost
+    for each bucket.
     """
 
     def __init__(self, rate: float, burst: float) -> None:

@@ -1,4 +1,4 @@
-"""Settle what was claimed: acknowledge it, give it back, hold it longer."""
+"""Settle claimed messages: acknowledge them, give them back, hold them longer."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Outcome(Struct, frozen=True, gc=False):
 class _Way(Struct, frozen=True):
     """A way to settle: its effect on a message, and on a task.
 
-    A task may have a delivery, a record or both, and one of them alone is then all there is of it: ``carried`` moves
-    such a delivery, ``task`` such a record, and both together where there are both. A ``None`` refuses.
+    A task may have a delivery, a record or both. ``carried`` moves a delivery alone, ``task`` a record alone, and both
+    together move both. A ``None`` refuses.
     """
 
     message: Callable[[Delivery, str], Delivery]
@@ -73,9 +73,9 @@ class Acks:
         return outcomes
 
     async def ack_ends(self, requester: str, task_ids: Sequence[str]) -> list[Outcome]:
-        """Settle what waits unread about the end of tasks that their requester has looked at, and their last progress.
+        """Settle unread messages about the end and the last progress of tasks that their requester has looked at.
 
-        A message that a reader holds at this moment is left to that reader.
+        A message that a reader holds at this moment stays with that reader.
         """
         return [await self._ack_end(requester, task_id) for task_id in task_ids]
 
@@ -146,7 +146,7 @@ class Acks:
         self._core.stats.released += changed
 
     async def _settle(self, agent_id: str, receipts: Sequence[str], way: _Way) -> tuple[list[Outcome], int]:
-        """Settle what the receipts are for; return an outcome each, and how many messages changed."""
+        """Settle the messages of the receipts; return an outcome for each, and the number of changed messages."""
         outcomes, partitions = await self._prepare(agent_id, receipts, way)
         changed = 0
         for partition_key, prepared in partitions.items():
@@ -176,7 +176,7 @@ class Acks:
     async def _prepare(
         self, agent_id: str, receipts: Sequence[str], way: _Way
     ) -> tuple[dict[str, Outcome], dict[str, dict[str, list[Put | Drop]]]]:
-        """Return what will have become of each receipt, and what to commit for which of them, by partition."""
+        """Return the planned outcome of each receipt, and the changes to commit, by partition."""
         outcomes: dict[str, Outcome] = {}
         partitions: dict[str, dict[str, list[Put | Drop]]] = {}
         for given in receipts:
@@ -224,7 +224,7 @@ class Acks:
         return Outcome(given, id, moved.held_until, None), [] if moved is task else [Put(moved)]
 
     async def _moved_elsewhere(self, partition_key: str, agent_id: str) -> None:
-        """Follow up on a change in a pool: what the agent has is another, and there may be work for others."""
+        """Follow up on a change in a pool: the agent's load has changed, and there may be work for others."""
         self._core.relist(agent_id)
         pool = await self._core.store.get(Pool, partition_key)
         if pool is not None:

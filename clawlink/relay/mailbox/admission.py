@@ -1,4 +1,4 @@
-"""New work: whether it may come, by how fast its sender writes, how many copies that makes, and what led to it."""
+"""New work: its admission by its sender's pace, its number of copies, and its chain."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Admission:
     def require_pace(self, sender: str, to: str | None) -> None:
         """Count a piece of new work. Raises RateLimited if it comes too fast, and then counts nothing.
 
-        ``to`` is None for what does not go to one other agent.
+        ``to`` is None for work that does not go to a single other agent.
         """
         if not self._agents.rate and not self._pairs.rate:
             return
@@ -75,7 +75,7 @@ class Admission:
     def require_copies(self, sender: Agent) -> None:
         """Refuse to make copies for an agent that has yet to wait for earlier ones. Raises RateLimited.
 
-        One broadcast or notice may make any number of copies. Count them with ``count_copies``.
+        A single broadcast or notice may make any number of copies. Count them with ``count_copies``.
         """
         self._require(self._copies, sender.id, sender.address)
 

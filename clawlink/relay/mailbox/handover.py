@@ -46,7 +46,7 @@ class HandedOut:
         self._extend_at = self._loop.time() + lease / 2
 
     def over(self, *, read: bool) -> None:
-        """Settle what was read, or give it back. The first verdict counts."""
+        """Settle the messages that were read, or give them back. The first verdict counts."""
         if self._is_over:
             return
         self._is_over = True

@@ -79,7 +79,7 @@ class Messages:
         return Sent("sent", route, id, self._agents.recipient(to))
 
     async def _repeat(self, first: Delivery, sender: Agent, ask: requests.Send) -> Sent:
-        """Answer as the first time, and finish what that left undone. Raises KeyReused if it was another request."""
+        """Give the first answer again, and finish an unfinished first request. Raises KeyReused for another request."""
         said = decode(first.body)
         to = await self._core.store.get(Agent, first.mailbox)
         same = isinstance(said, PlainMessage) and says_the_same(
@@ -218,7 +218,7 @@ def _one_status(id: str, d: Delivery) -> MessageStatus:
 
 
 def _task_message(task: Task, d: Delivery | None) -> MessageStatus:
-    """Tell of the message of a task: its present claim, and what came of it."""
+    """Return the status of a task's message: its current claim, and its result."""
     ended = task.state in (TaskState.EXPIRED, TaskState.CANCELLED, TaskState.RETURNED)
     if d is not None and d.state is State.DEAD:
         state = "dead"

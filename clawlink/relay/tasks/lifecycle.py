@@ -26,7 +26,7 @@ from clawlink.store.base import Drop, Put
 
 
 def capabilities_of(message: TaskDelegation) -> Sequence[str]:
-    """Return what a delegation asks of whoever claims it."""
+    """Return the capabilities that a delegation asks of its claimer."""
     named = message.capability
     return (named,) if isinstance(named, str) else named if isinstance(named, tuple) else ()
 
@@ -38,7 +38,7 @@ def pool_of(message: TaskDelegation, mailbox: str) -> Pool:
 
 
 class TaskLifecycle:
-    """Keeps tasks moving. Whatever it does is safe to do again."""
+    """Keeps tasks moving. All its steps are safe to repeat."""
 
     def __init__(self, core: Core, agents: Agents, mailbox: Mailbox, pools: Pools) -> None:
         self._core = core
@@ -50,7 +50,7 @@ class TaskLifecycle:
 
     @retrying
     async def end(self, task_id: str) -> bool:
-        """End a task whose time is over, or whose delivery was handed out too often; False if neither is so."""
+        """End a task whose time is over, or whose delivery is out of attempts; return False if neither is so."""
         core = self._core
         now = core.clock()
         task, d = await read_task(core.store, task_id)
@@ -65,7 +65,7 @@ class TaskLifecycle:
             return True
         if d is None or not delivery_rules.due(d, now) or d.attempts < core.limits.max_attempts:
             return False
-        if task.pooled or await core.store.get(Agent, task.mailbox) is None:  # nobody would find its dead letters
+        if task.pooled or await core.store.get(Agent, task.mailbox) is None:  # no agent would find its dead letters
             await self._end(task, d, TaskState.FAILED, f"handed out {d.attempts} times and never finished")
         else:
             await self._bury(task, d, now)
@@ -82,7 +82,7 @@ class TaskLifecycle:
         await self.finish_ended(task, d, ended)
 
     async def finish_ended(self, task: Task, d: Delivery | None, ended: Task) -> None:
-        """Store the end of a task that has no answer, and count it as what it is."""
+        """Store the end of a task without an answer, and count it by its state."""
         core = self._core
         await core.commit(task.partition_key, Put(ended), *(() if d is None else (Drop(d),)))
         core.relist(task.assignee)
@@ -101,10 +101,10 @@ class TaskLifecycle:
 
     @retrying
     async def claim_end(self, task: Task, ended: Task, *, by: str | None) -> TaskResponse | None:
-        """Say in the requester's mailbox that a task is over; return the response that was there first, if one was.
+        """Put the end of a task into the requester's mailbox; return the response that was there first, if any.
 
-        There is one id for whatever ends a task, so that of an answer and a cancel at the same moment one counts. What
-        the requester did itself, or its mailbox has no room for, is there only to hold that place.
+        All ends of a task share an id, so that of an answer and a cancel at the same moment only one counts. The
+        requester's own cancel, or an end without room in its mailbox, only takes that id.
         """
         core = self._core
         requester = task.requester
@@ -150,7 +150,10 @@ class TaskLifecycle:
         core.relist(task.assignee)
 
     async def _bury(self, task: Task, d: Delivery, now: float) -> None:
-        """Make a dead letter of what one agent was given too often; until it expires, it may redrive or answer it."""
+        """Make a dead letter of a task that its agent got too often.
+
+        Until it expires, the agent may redrive or answer it.
+        """
         core = self._core
         note = f"handed out {d.attempts} times and never acknowledged; it is in the dead letters of {task.assignee}"
         back = rules.lapse(task, now=now, note=note)
@@ -164,7 +167,7 @@ class TaskLifecycle:
 
     @retrying
     async def look(self, task_id: str) -> bool:
-        """Do what is due about a task that was fetched: end it, forget it, or look whether its owner is there."""
+        """Do the due step of a fetched task: end it, forget it, or check its owner's presence."""
         core = self._core
         task, d = await read_task(core.store, task_id)
         now = core.clock()
@@ -190,7 +193,7 @@ class TaskLifecycle:
     async def _take_back(
         self, task: Task, d: Delivery | None, owner: Agent | None, now: float, *, was: Agent | None
     ) -> None:
-        """Queue a task again whose owner holds it no longer; ``was`` is what the owner was, if it has left."""
+        """Queue a task whose owner has lost it; ``was`` is the owner's last record, if it has left."""
         core = self._core
         silent = owner is None or self._agents.presence(owner) is Presence.STALE
         who = task.assignee if was is None else was.name
@@ -228,7 +231,7 @@ class TaskLifecycle:
             self._pools.wake_one(pool)
 
     def _delivered_anew(self, task: Task, now: float) -> Delivery:
-        """Return a new delivery of a task whose first was acknowledged, at the place that it had."""
+        """Return a new delivery of a task whose first was acknowledged, at its old place."""
         return Delivery(
             task.id,
             1,
@@ -248,12 +251,12 @@ class TaskLifecycle:
         )
 
     async def owner_left(self, agent: Agent, waiting: dict[str, str]) -> None:
-        """Take back what an agent held that has left.
+        """Take back the tasks of an agent that has left.
 
-        Add to ``waiting`` the tasks that wait for it to come back, and in which mailbox: an agent that had its name
-        before may have been asked.
-        Those of pools go on to others. The agent's record is gone already. This takes back what the indexes show at
-        this moment. Where they lag it is to be done again, which tells nobody twice of a task in ``waiting``.
+        Add to ``waiting`` the tasks that wait for its return, with their mailboxes: they may be those of an earlier
+        agent of its name. Tasks of pools go on to others. The agent's record is gone already. This takes back the tasks
+        that the indexes show at this moment. Where they lag the caller repeats it, and a requester hears only once of a
+        task in ``waiting``.
         """
         core = self._core
         most = core.shares.bound(core.limits.max_mailbox_messages)
@@ -273,7 +276,7 @@ class TaskLifecycle:
             if mailbox is not None:
                 waiting[id] = mailbox
             await turns.next()
-        await self._mailbox.redrive(agent.id, None, most)  # whoever comes back may have better luck
+        await self._mailbox.redrive(agent.id, None, most)  # an agent that comes back may succeed
         async for d in self._mailbox.pending(agent.id):
             if d.is_task and d.id not in waiting:
                 await self._tell_of_leaving(d.id, agent)
@@ -298,14 +301,14 @@ class TaskLifecycle:
             await self.tell(task.requester, task, by=None, note=note, occasion=str(left.resumed_at))
 
     async def heirs(self, agent: Agent) -> Put:
-        """Return what makes the mailbox of an agent that leaves the pool of its heirs, who wait until it has left."""
+        """Return the change that makes a leaving agent's mailbox the pool of its heirs. They wait until it has left."""
         returns_at = self._core.clock() + self._core.limits.return_after
         pool = waiting_for(agent.id, agent.name, key_hash=agent.key_hash, returns_at=returns_at, left=agent)
         return await self._pools.using(pool, make_room=True, rename=True)
 
     @retrying
     async def open_to_heirs(self, pool_id: str, *, empty: bool) -> None:
-        """Let the heirs of an agent claim, now that all that it held is taken back, or forget an ``empty`` pool."""
+        """Let the heirs of an agent claim, because all its tasks are taken back, or forget an ``empty`` pool."""
         pool = await self._core.store.get(Pool, pool_id)
         if pool is None or pool.left is None:
             return
@@ -317,7 +320,7 @@ class TaskLifecycle:
         self._pools.wake_one(pool)
 
     def _heir(self, left: Agent | None) -> str:
-        """Say what the tasks of an agent that has left wait for, and for how long."""
+        """Return the text about the wait of an agent's tasks after it has left."""
         whom = (
             "the next agent of that name" if left is None or left.key_hash is None else "it to come back with its key"
         )
@@ -345,7 +348,7 @@ class TaskLifecycle:
 
     @retrying
     async def _stop_waiting(self, pool_id: str, since: float) -> None:
-        """Look at the pool no more, unless more work has begun to wait there meanwhile."""
+        """Clear the pool's ``returns_at``, unless more work has begun to wait there."""
         pool = await self._core.store.get(Pool, pool_id)
         if pool is not None and pool.returns_at == since:
             await self._core.commit(
@@ -355,12 +358,12 @@ class TaskLifecycle:
     # -- tell --------------------------------------------------------------------------------------------------------
 
     async def tell_worker(self, before: Task, now_is: Task, *, by: str | None) -> None:
-        """Tell the one who has, or had, fetched a task that it is at its end."""
+        """Tell the agent that has, or had, fetched a task that it has ended."""
         if before.assignee is not None and before.attempts:
             await self.tell(before.assignee, now_is, by=by)
 
     async def tell(self, to: str, task: Task, *, by: str | None, note: str | None = None, occasion: str = "") -> None:
-        """Tell an agent what became of a task, once an ``occasion``; unread news of it are replaced by the newest."""
+        """Tell an agent the end of a task, once for each ``occasion``; the newest replaces unread news of it."""
         core = self._core
         agent = await core.store.get(Agent, to)
         if agent is None or not rules.is_party(task, agent):

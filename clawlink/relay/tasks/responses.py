@@ -1,7 +1,7 @@
-"""Responses: to the task they name; from clients of ClawLink 1.0.x also without naming one that is known.
+"""Responses to a named task, and those of clients of ClawLink 1.0.x without a known task.
 
-The command line of 1.0.x shows no message ids, so its users invent one, and answer broadcasts and messages too. What
-they say must not be lost, and must not stand as the answer of another task.
+The command line of 1.0.x shows no message ids, so its users invent one, and answer broadcasts and messages too. Their
+text must not be lost, and must not become the answer of another task.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ class Responses:
     async def respond(self, sender: Agent, ask: requests.Respond) -> ResponseSent:
         """Report on the task that the response names, or answer it.
 
-        An agent without a key may, without a receipt, name no task that is known but say whom it answers. If it has
-        fetched just one open task of that agent, it answers that one. Otherwise the response is passed on.
+        An agent without a key may, without a receipt, name the requester instead of a known task. If it has fetched
+        just one open task of that requester, it answers that task. Otherwise the response is passed on.
         """
         named = sender.key_hash is not None or ask.receipt is not None or ask.to_agent is None
         if ask.message_id:
@@ -80,7 +80,7 @@ class Responses:
         return await self._pass_on(id, sender, ask, to)
 
     async def _answer(self, task_id: str, id: str, sender: Agent, ask: requests.Respond, to: Agent) -> ResponseSent:
-        """Answer the one task that is meant. With an idempotency key, that it is meant is written down first."""
+        """Answer the only possible task. With an idempotency key, this choice is stored first."""
         if ask.idempotency_key is not None:
             meant = self._response(id, sender, replace(ask, message_id=task_id, result=None), to.id)
             now, own = self._core.clock(), sender.id

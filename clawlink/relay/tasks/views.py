@@ -1,4 +1,4 @@
-"""Tasks as their parties see them: one, with its history, or lists; and waiting for what comes next."""
+"""Tasks for their parties: a task with its history, lists, and the wait for the next change."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def _sources(asker: str, ask: requests.TasksQuery) -> Sequence[_Source]:
     as_assignee = ask.assignee in (None, asker)
     if as_requester and as_assignee and (ask.requester or ask.assignee):
         as_requester, as_assignee = ask.requester is not None, ask.requester is None
-    given = _given_by_others if as_requester else rules.is_worker  # what it asked for came before
+    given = _given_by_others if as_requester else rules.is_worker  # its delegated tasks came before
     sources: list[_Source] = []
     for state in states:
         if as_requester:

@@ -1,7 +1,7 @@
-"""The log of the agents' work: who came and went, which task went to whom, which one was taken back.
+"""The log of the agents' work: joins, leaves, delegations, and tasks that were taken back.
 
-A line names agents and tasks. It never has what a task says. What agents choose, such as their names, is a field of the
-line, which the log makes harmless.
+A line names agents and tasks, never the text of a task. Text of agents, such as their names, is a field of the line,
+which the log makes harmless.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _log = logging.getLogger("clawlink.relay")
 
 
 class Happenings:
-    """Logs what happens at level info, 20 lines a second at most, and counts the others. ``tell`` is called often."""
+    """Logs events at level info, 20 lines a second at most, and counts the others. ``tell`` is called often."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock

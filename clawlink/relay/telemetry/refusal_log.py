@@ -1,4 +1,4 @@
-"""Log lines of what peers can cause as often as they like: the first at once, then one a minute with a count."""
+"""Log lines of events that peers can cause at will: the first at once, then one a minute with a count."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _log = logging.getLogger("clawlink.server")
 
 
 class _Refused(NamedTuple):
-    """Why lines are one line. ``address`` is None where nobody tells it."""
+    """The cause by which lines are counted together. ``address`` is None if it is not known."""
 
     address: str | None
     code: str

@@ -1,4 +1,4 @@
-"""Counters since the relay started, for info, metrics and whoever watches."""
+"""Counters since the relay started, for ``GET /`` and metrics."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _PIECE_BYTES = 1 << 20
 
 
 class Copied(NamedTuple):
-    """A copy: how much is in it, and the contents that are missing, or not what their name says, in the source."""
+    """A copy: its size, and the source's contents that are missing or do not have their digest."""
 
     records: int
     contents: int
@@ -35,7 +35,7 @@ class Copied(NamedTuple):
 
 
 def copy_folder(source: Path, target: Path) -> Copied:
-    """Copy a data folder to one that is new or empty, in one step at the end. Raises DataFolderError."""
+    """Copy a data folder to a new or empty folder, in one step at the end. Raises DataFolderError."""
     if not (source / NAME).is_file():
         raise DataFolderError(f"{source} is no data folder of ClawLink: it has no {NAME}")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
@@ -77,7 +77,7 @@ def _copy(source: Path, target: Path) -> Copied:
 
 
 def _copy_records(source: Path, target: Path) -> tuple[int, dict[str, Content]]:
-    """Copy the database as it is at this moment; return how many records it has, and the contents of its files."""
+    """Copy the current database; return the number of its records, and the contents of its files."""
     target.unlink(missing_ok=True)
     reading = connect(source, reads_only=True)
     writing = sqlite3.connect(os.fspath(target), isolation_level=None)
@@ -115,7 +115,7 @@ def held_contents(db: sqlite3.Connection) -> Iterator[Content]:
 
 
 def _copy_content(source: Path, target: Path, name: str) -> bool:
-    """Copy a content if it is not there yet. Return False if it is missing, or not what its name says."""
+    """Copy a content if it is not there yet. Return False if it is missing, or does not have its digest."""
     final = target / place_of(name)
     if final.exists():
         return True

@@ -20,7 +20,7 @@ _MOST_TOLD = 5
 
 
 class Finding(NamedTuple):
-    """A check of a folder: ``status`` is ok, warn or FAIL, and ``fix`` what puts it right."""
+    """A check of a folder: ``status`` is ok, warn or FAIL, and ``fix`` is the command that repairs it."""
 
     name: str
     status: str

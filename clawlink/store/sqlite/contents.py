@@ -1,8 +1,8 @@
 """Contents of files below the data folder, each a file named by its SHA-256.
 
-A content comes as a file of another name. That is written, put on the disk and renamed, before the record that names it
-is committed. So a record never names a content that is not there. A crash may leave contents that no record names:
-they go when the folder is opened. Who holds a content is what the records say, and is counted in memory.
+A content comes as a file of another name. This file is written, put on the disk and renamed before the commit of the
+record that names it. So a record never names a missing content. A crash may leave contents without a record; they go
+when the folder is opened. The holders of a content are counted in memory from the records.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class FolderBlobs:
     """A ``Blobs`` below a folder. ``held`` are the contents that records hold, each as often as they do."""
 
     def __init__(self, folder: Path, held: Iterable[Content] = ()) -> None:
-        """Open the folder, made if need be, and remove what no record names. Raises OSError."""
+        """Open the folder, made if needed, and remove contents without a record. Raises OSError."""
         self._contents = folder / CONTENTS
         self._incoming = folder / INCOMING
         for place in (self._incoming, self._contents):
@@ -117,7 +117,7 @@ class FolderBlobs:
         self._let_go(name, self._held[name])
 
     def freeing(self, contents: Iterable[Content]) -> Iterator[int]:
-        """Give for each of these how many bytes would go with it, if they were let go of in this order, a hold each."""
+        """Yield for each of these the bytes that would be freed, if one hold of each were released in this order."""
         gone: Counter[str] = Counter()
         for content in contents:
             name = file_name(content)
@@ -127,7 +127,7 @@ class FolderBlobs:
 
     @contextmanager
     def open(self, content: Content) -> Iterator[OnDisk]:
-        """Return what reads it. Raises KeyError if nobody holds it, or its file is missing."""
+        """Return a reader of the content. Raises KeyError if it has no hold, or its file is missing."""
         name = file_name(content)
         held = self._held[name]
         try:
@@ -143,7 +143,7 @@ class FolderBlobs:
             self._let_go(name, held)
 
     def close(self) -> None:
-        """Forget who holds what. The contents stay."""
+        """Forget all holders. The contents stay."""
         self._held.clear()
         self.used = 0
 
@@ -232,15 +232,15 @@ class FolderDraft:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of what it has, in hexadecimal."""
+        """The SHA-256 of its bytes, in hexadecimal."""
         return self._hash.hexdigest()
 
     async def write(self, data: bytes) -> None:
-        """Append. Raises OSError if there is no room for it on the disk; then it has what it had before."""
+        """Append bytes. Raises OSError if there is no room for them on the disk; the draft is then unchanged."""
         if self._gathered_bytes + len(data) < PIECE_BYTES:
             self._gathered.append(data)
             self._gathered_bytes += len(data)
-            if len(self._gathered) >= 64:  # the list itself may not cost more than what is in it
+            if len(self._gathered) >= 64:  # the list itself must not take more than its bytes
                 self._gathered = [b"".join(self._gathered)]
             self._count(data)
         else:
@@ -257,18 +257,18 @@ class FolderDraft:
         self._blobs.grow(len(data))
 
     def _spill(self, data: bytes = b"") -> None:
-        """Write what was gathered, and more, to the file, all or nothing."""
+        """Write the gathered bytes, and more, to the file, all or nothing."""
         if self._body is None:
             self._body = OnDisk(_new_file(self._path))
         self._body.write(b"".join((*self._gathered, data)))
         self._gathered, self._gathered_bytes = [], 0
 
     def mark(self) -> _Mark:
-        """Return what ``back_to`` takes to come back to this moment."""
+        """Return a mark for ``back_to``."""
         return _Mark(self.size, self._hash.copy())
 
     def back_to(self, mark: _Mark) -> None:
-        """Forget what was written since ``mark``, which is then used up."""
+        """Forget the bytes written since ``mark``, which can be used once."""
         self._blobs.grow(mark.size - self.size)
         self._hash, self.size, self._synced = mark.hash, mark.size, False
         written = 0 if self._body is None else self._body.size
@@ -278,7 +278,7 @@ class FolderDraft:
             self._body.cut(mark.size)
 
     async def flush(self) -> None:
-        """Put what it has on the disk. Raises OSError if there is no room for it."""
+        """Put its bytes on the disk. Raises OSError if there is no room."""
         if not self._synced:
             await unbroken(asyncio.to_thread(self._sync))
 
@@ -289,7 +289,7 @@ class FolderDraft:
         self._synced = True
 
     def keep(self, scope: str = "") -> Content:
-        """Make it a content of this scope, held once. It takes no more. Raises OSError if it was not flushed."""
+        """Make it a content of this scope, with one hold. It takes no more bytes. Raises OSError without ``flush``."""
         if self._over:
             raise AssertionError("a draft is kept or discarded, and only once")
         if not self._synced:

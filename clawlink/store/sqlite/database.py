@@ -14,7 +14,7 @@ NAME = "clawlink.db"
 APPLICATION_ID = 0x436C6177
 # The oldest release without the WAL-reset fault, which needs two connections that write or checkpoint at once.
 SOUND_VERSION = (3, 51, 3)
-# The release that brought iif(); older ones lack it.
+# The first release with iif().
 OLDEST_VERSION = (3, 32, 0)
 _CACHE_KIB = 16 * 1024
 _CHECKPOINT_PAGES = 2000
@@ -61,7 +61,7 @@ def _create(db: sqlite3.Connection) -> None:
         db.execute(statement)
 
 
-# The step to each version from the one before. A step is never changed once a release has it.
+# The step to each version from the version before. A released step never changes.
 MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create,)
 VERSION = len(MIGRATIONS)
 
@@ -91,7 +91,7 @@ def connect(path: Path, *, reads_only: bool = False) -> sqlite3.Connection:
 
 
 def open_writer(path: Path, *, sync: str) -> sqlite3.Connection:
-    """Open the database for the one connection that writes, made or brought up to date if need be.
+    """Open the database for the only writing connection; make it or update its schema if needed.
 
     ``sync`` is ``full`` or ``normal``. Raises DataFolderError with a sentence.
     """
@@ -128,7 +128,7 @@ def open_writer(path: Path, *, sync: str) -> sqlite3.Connection:
 
 
 def require_ours(db: sqlite3.Connection, path: Path) -> None:
-    """Refuse a database of other software, and one of a later ClawLink. Raises DataFolderError, sqlite3.Error."""
+    """Refuse a database of other software or of a later ClawLink. Raises DataFolderError, sqlite3.Error."""
     (found,) = db.execute("PRAGMA application_id").fetchone()
     (version,) = db.execute("PRAGMA user_version").fetchone()
     (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()

@@ -1,4 +1,4 @@
-"""The folder of ``--data``: who may use it, and all that is in it.
+"""The folder of ``--data``: its lock, and its contents.
 
 clawlink.db, -wal, -shm   records
 contents/                 contents of files, by SHA-256
@@ -80,7 +80,7 @@ class DataFolder:
                 )
 
     def close(self) -> None:
-        """Finish what was begun, and let others have the folder."""
+        """Finish begun commits, and release the folder."""
         self.store.close()
         self.blobs.close()
         self._lock.release()

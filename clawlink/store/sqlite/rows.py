@@ -1,4 +1,4 @@
-"""Records as rows: what a store looks for stands in columns, and the record itself is bytes beside them."""
+"""Records as rows: the queried fields are columns, and the record itself is bytes beside them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Facts(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A record as it is stored."""
+    """A stored record."""
 
     facts: Facts
     version: int

@@ -1,4 +1,4 @@
-"""The one thread that writes: all commits that wait become one transaction, and each is answered after its fsync.
+"""The only writing thread: all waiting commits become one transaction, and each is answered after its fsync.
 
 A commit names the versions that it follows. The writer compares all of them before it changes anything for that
 partition, so a conflict needs no savepoint. The other partitions of the transaction do not notice.
@@ -81,7 +81,7 @@ class _Stored(NamedTuple):
 
 
 class Commit:
-    """Changes of one or several partitions, and the future of whoever waits for them.
+    """Changes of one or several partitions, and the future of their caller.
 
     It is ``settled`` once the event loop has counted them, and ``fate`` is done then.
     """
@@ -98,7 +98,7 @@ class Commit:
 
 
 class Question:
-    """Something to read behind all commits so far, and what to do with the answer on the event loop."""
+    """A query that runs behind all commits so far, and the function for its answer on the event loop."""
 
     __slots__ = ("answer", "ask", "failure", "future", "take")
 
@@ -118,9 +118,9 @@ Job = Commit | Question
 class Writer:
     """The writing connection and its thread.
 
-    ``settled`` takes the jobs that are done, on the event loop of their futures. ``before_commit`` is called on the
-    thread before each transaction ends: what the records lean on is then to be on the disk. ``clock``, once it is set,
-    gives the time that is noted as the last at which the relay was there.
+    ``settled`` takes the done jobs, on the event loop of their futures. ``before_commit`` is called on the thread
+    before each transaction ends, to put the files of its records on the disk. ``clock``, once set, gives the time to
+    store as the relay's last moment.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class Writer:
         self._queue.put(jobs)
 
     def close(self) -> None:
-        """Do what was submitted, and end."""
+        """Do all submitted jobs, and end."""
         if self._thread.is_alive():
             self._queue.put(None)
             self._thread.join()
@@ -195,7 +195,7 @@ class Writer:
         for job in jobs:
             by_loop.setdefault(job.future.get_loop(), []).append(job)
         for loop, theirs in by_loop.items():
-            with contextlib.suppress(RuntimeError):  # the loop has ended, and nobody waits
+            with contextlib.suppress(RuntimeError):  # the loop has ended, and no caller waits
                 loop.call_soon_threadsafe(self._settled, theirs)
 
     # -- one transaction ---------------------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ class Writer:
         try:
             db.execute("COMMIT")
         except sqlite3.Error as error:
-            if not is_full(error):  # the log may have it or not, and what the system cached is not to be trusted
+            if not is_full(error):  # the log may have it or not, and the system's cache cannot be trusted
                 self.broken = f"a commit failed ({error}); look at the disk, and start the relay again"
                 self._undo()
                 _fail(commits, Failed(self.broken))
@@ -240,7 +240,7 @@ class Writer:
         self._kinds |= new_kinds
 
     def _undo(self) -> None:
-        self._number = self._last_number = 0  # what was reserved may be undone with the rest
+        self._number = self._last_number = 0  # reserved numbers may be undone with the rest
         self._newer, self._older = {}, {}
         with contextlib.suppress(sqlite3.Error):
             if self._db.in_transaction:
@@ -273,7 +273,7 @@ class Writer:
         return None
 
     def _stored(self, id: str, number: int) -> _Stored | None:
-        """Return a record as it is stored, as far as it is compared and counted. The last ones are known."""
+        """Return the compared and counted fields of a stored record. The last ones are cached."""
         key = (id, number)
         known = self._newer.get(key) or self._older.get(key)
         if known is not None:
@@ -287,7 +287,7 @@ class Writer:
         return _Stored(row, version, ends_at, facts, entries)
 
     def _know(self, change: Change, stored: _Stored | None) -> None:
-        """Note what a record has become. Undoing a transaction forgets all of that."""
+        """Note a record's new fields. A rollback forgets all of them."""
         key = (change.id, change.number)
         if stored is None:
             self._newer.pop(key, None)
@@ -351,7 +351,7 @@ class Writer:
         self._know(change, _Stored(row, new.version, new.ends_at, facts, entries))
 
     def _entries(self, keys: Iterable[str], before: Sequence[Entry]) -> tuple[Entry, ...]:
-        """Return the entries for these keys: the place of one that stays, and the last place for others."""
+        """Return the entries for these keys: an existing key keeps its place, a new one gets the last."""
         kept = {entry.key: entry for entry in before}
         number = self._next_number()
         return tuple([kept.get(key) or Entry(key, number) for key in keys])
