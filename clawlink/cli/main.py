@@ -161,10 +161,13 @@ def _with_flag(error: VersionConflict | FileLocked, ctx: Context) -> ClawLinkErr
     argument = _ARGUMENTS.get(error.field or "", error.field)
     if argument is None or argument not in ctx.args or (flag := "--" + argument.replace("_", "-")) in error.message:
         return error
-    value = f" {error.current}" if argument == "if_version" and isinstance(error.current, int) else ""
-    return type(error)(
-        f"{error.message} ({flag}{value})", field=error.field, retry_after=error.retry_after, current=error.current
-    )
+    message = f"{error.message} ({flag})"
+    if argument == "if_version" and isinstance(error.current, int):
+        # The relay says how to go on in the words of a request.
+        what = error.message.partition("; ")[0]
+        then = "to make the file write" if error.current == 0 else "read it, merge, and write"
+        message = f"{what.replace(error.field or '', flag)}; {then} with {flag} {error.current}"
+    return type(error)(message, field=error.field, retry_after=error.retry_after, current=error.current)
 
 
 def report(error: ClawLinkError, as_json: bool) -> None:

@@ -180,7 +180,14 @@ def test_a_deletion_names_the_version_that_was_there(call: Run, me: str, peer: C
 def test_a_refusal_names_the_flag(call: Run, me: str, peer: Client, fresh: Fresh) -> None:
     key = fresh("flags")
     peer.put_file(key, "one")
-    assert "(--if-version 1)" in call("file-put", key, "--file", "-", "--if-version", "0").failed(7).err
+    for name, version, said in (
+        (key, "0", "is at version 1, and --if-version asks for none; read it, merge, and write with --if-version 1"),
+        (key, "3", "is at version 1, and --if-version asks for another; read it, merge, and write with --if-version 1"),
+        (fresh("none"), "3", "and --if-version asks for a version of it; to make the file write with --if-version 0"),
+    ):
+        refused = call("file-put", name, "--file", "-", "--if-version", version).failed(7).err
+        assert said in refused, (name, version)
+        assert "Match" not in refused, (name, version)
     peer.lock_file(key)
     for verb in (["file-put", key, "--file", "-"], ["file-rm", key], ["file-unlock", key], ["file-lock", key]):
         assert "--force" in call(*verb).failed(7).err
