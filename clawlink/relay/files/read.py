@@ -83,7 +83,7 @@ class FileReads:
             if version.revision == revision:
                 return file, version
         kept = ", ".join(str(version.revision) for version in reversed(file.versions))
-        raise UnknownFile(f"version {revision} of {key!r} is not kept; there are {kept}", field="version")
+        raise UnknownFile(f"version {revision} of {key!r} is not kept; kept are {kept}", field="version")
 
     async def _seen(self, key: str, asker: Agent | None) -> SharedFile | None:
         """Return a file if it is there, and the asker may see it."""
