@@ -32,6 +32,8 @@ _log = logging.getLogger("clawlink.server")
 _GRACE_SECONDS = 2.0
 _GRACE_STEP_SECONDS = 0.05
 _CLOSE_SECONDS = 1.0
+# On an earlier uvloop a reply to an old poll counts as read though its reader died: the message is lost.
+_LEAST_UVLOOP = (0, 23)
 _GC_THRESHOLD = 50_000
 
 
@@ -77,7 +79,11 @@ def _run(config: ServerConfig, data: DataFolder | None) -> int:
     try:
         run_loop = _runner(config.loop)
     except ImportError:
-        print("clawlink: --loop uvloop needs the package uvloop: install it, or use --loop asyncio", file=sys.stderr)
+        least = ".".join(map(str, _LEAST_UVLOOP))
+        print(
+            f"clawlink: --loop uvloop needs the package uvloop, {least} or later: install it, or use --loop asyncio",
+            file=sys.stderr,
+        )
         return 1
     try:
         run_loop(_serve(config, tls, data))
@@ -111,11 +117,18 @@ def _allow_many_connections() -> None:
 
 
 def _runner(loop: str) -> Callable[[Coroutine[Any, Any, None]], None]:
-    """Return the function that runs the event loop named by ``--loop``. Raises ImportError if it is not installed."""
+    """Return the function that runs the event loop named by ``--loop``. Raises ImportError if it is not installed.
+
+    A uvloop that is too old counts as not installed.
+    """
     if loop == "asyncio":
         return asyncio.run
     try:
         import uvloop
+
+        version = str(vars(uvloop)["__version__"])
+        if tuple(map(int, version.split(".")[:2])) < _LEAST_UVLOOP:
+            raise ImportError(f"uvloop {version} is too old")
     except ImportError:
         if loop == "uvloop":
             raise

@@ -158,8 +158,9 @@ def test_an_address_that_is_not_ours_ends_it_with_a_sentence(host: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_a_loop_that_is_not_installed_ends_it_with_a_sentence(tmp_path: Path) -> None:
-    (tmp_path / "uvloop.py").write_text("raise ImportError('not installed')")
+@each("found", ["raise ImportError('not installed')", "__version__ = '0.22.1'\nrun = None"], ids=["none", "too old"])
+def test_a_loop_that_is_not_installed_ends_it_with_a_sentence(tmp_path: Path, found: str) -> None:
+    (tmp_path / "uvloop.py").write_text(found)
     for loop, wanted in (("uvloop", 1), ("asyncio", None), ("auto", None)):
         process = Popen(
             [sys.executable, "-m", "clawlink.server", "--port", "0", "--loop", loop],
@@ -175,7 +176,7 @@ def test_a_loop_that_is_not_installed_ends_it_with_a_sentence(tmp_path: Path) ->
         _, said = process.communicate(timeout=20)
         if wanted is not None:
             assert process.returncode == wanted, loop
-            assert "--loop uvloop needs the package uvloop" in said
+            assert "--loop uvloop needs the package uvloop, 0.23 or later" in said
             assert "Traceback" not in said
 
 
