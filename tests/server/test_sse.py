@@ -347,7 +347,7 @@ async def test_one_that_hangs_up_at_any_moment_leaves_all_to_the_next(pair: Runn
 @memory
 async def test_one_that_does_not_read_is_cut_off(serve: Serve, until: Until, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clawlink.server.sse._STUCK_SECONDS", 0.3)
-    relay = await serve(limits=UNPACED)
+    relay = await serve(limits={**UNPACED, "max_mailbox_bytes": 64 << 20})
     await relay.register("Ann", agent_id="a")
     await relay.register("Bob", agent_id="b")
     for n in range(12):

@@ -899,7 +899,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 async def stuck(serve: Serve, until: Until) -> AsyncIterator[Running]:
     """A relay whose agent ``b`` has more to read than all buffers on the way to it take."""
-    relay = await serve(limits=UNPACED)
+    relay = await serve(limits={**UNPACED, "max_mailbox_bytes": 64 << 20})
     for name in ("a", "b", "c"):
         await relay.register(name, agent_id=name)
     for n in range(12):
@@ -948,10 +948,11 @@ async def test_one_that_reads_again_is_told_that_it_did_not(stuck: Running, monk
 async def test_one_that_reads_nothing_but_asks_on_is_closed_all_the_same(stuck: Running, until: Until) -> None:
     """However often it speaks: what counts is that it does not read."""
     async with wire(stuck, "b", lease=30, receive_buffer=4096) as peer:
-        while len(stuck.app.push):
+        for _ in range(60):
             await peer.say("heartbeat")
             await peer.send(PONG, b"")
             await pass_time(1)
+        assert not len(stuck.app.push), "it counts as one that reads"
         peer.reset()
 
 
@@ -963,7 +964,7 @@ async def test_a_silent_peer_is_pinged_and_closed_if_it_does_not_pong(pair: Runn
         reading = asyncio.create_task(alive.closed())
         await peer.message()
         await peer.next(PING)
-        close = await peer.next(CLOSE)
+        close = await asyncio.wait_for(peer.next(CLOSE), 30)
         assert int.from_bytes(close[:2], "big") == 1008
         assert b"pong" in close[2:]
         assert (await claim_one(pair, "b")).message["message_id"] == id
