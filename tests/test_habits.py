@@ -21,6 +21,7 @@ SLEEPS = {
 # Files that may look into private parts, and why.
 _REQUESTS = "it counts the requests that a client makes, and they show nowhere else"
 _ELSEWHERE = "it needs a relay on another machine"
+_DISK = "where a content lies, and whether it is on the disk, shows nowhere else"
 _STORED = "it compares what the store says it takes with what it holds"
 _TRANSPORT = "aiohttp shows no transport that could be paused"
 PRIVATE = {
@@ -31,15 +32,16 @@ PRIVATE = {
     "client/test_poll_and_ack.py": _REQUESTS,
     "client/test_stream.py": "frames in a write that is cancelled, or that nobody reads, show nowhere else",
     "client/test_sync.py": _ELSEWHERE,
-    "client/test_transfer.py": "an upload is ended behind the back of its client, by an id that it tells nobody",
-    "client/test_waiting.py": _REQUESTS,
+    "client/files/test_transfer.py": "an upload is ended behind the back of its client, by an id that it tells nobody",
+    "client/test_wait_steps.py": _REQUESTS,
     "doors/agentlink/conftest.py": "an agent whose reader has gone shows nothing until the door has let go of it",
     "doors/agentlink/test_attacks.py": _TRANSPORT,
     "doors/agentlink/test_doc.py": "argparse has no other way to list its options",
     "doors/agentlink/test_store_failures.py": "a copy that nobody has read is in no reply",
     "relay/test_janitor.py": "steps of upkeep are made to fail one by one",
-    "server/test_push.py": "how much waits in a transport shows nowhere else",
-    "store/test_blobs.py": "where a content lies shows nowhere else",
+    "server/test_websocket.py": "how much waits in a transport shows nowhere else",
+    "store/test_blobs.py": _DISK,
+    "store/test_sqlite_contents.py": _DISK,
     "store/test_machine.py": _STORED,
     "store/test_memory.py": _STORED,
     "store/test_signals.py": "an empty list of listeners is in no count",

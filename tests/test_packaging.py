@@ -111,7 +111,7 @@ def test_a_broken_environment_is_found_out(setup: ModuleType, tmp_path: Path) ->
 
 def test_the_floors_are_those_of_the_project(setup: ModuleType) -> None:
     found = setup.floors((ROOT / "pyproject.toml").read_text("utf-8"))
-    assert {"aiohttp==3.12", "shtab==1.11", "pytest==8.4"} <= set(found)
+    assert {"aiohttp==3.14.4", "shtab==1.11", "pytest==9"} <= set(found)
     for name in ("filelock", "msgspec", "requests", "rich", "zeroconf", "uvloop", "hypothesis", "schemathesis"):
         assert [pin for pin in found if pin.startswith(f"{name}==")], name
 
