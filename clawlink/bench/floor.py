@@ -1,6 +1,6 @@
 """The floor: a bare aiohttp application that answers bodies, echoes, passes frames on, reads and hashes, or writes.
 
-What a relay adds to this is its own cost. Run as ``python -m clawlink.bench.floor --port 0``.
+The difference to this is the relay's own cost. Run as ``python -m clawlink.bench.floor --port 0``.
 """
 
 from __future__ import annotations

@@ -80,8 +80,8 @@ async def messages(
 ) -> list[Row]:
     """Messages a second that are sent, delivered and acked over websockets, of as many bare echoes on their way.
 
-    Each is a frame in and its reply, a frame out, and an ack and its reply. What that costs alone, with aiohttp's
-    websockets as they are, is told by the floor that only passes frames on.
+    Each is a frame in and its reply, a frame out, and an ack and its reply. The floor that only passes frames on shows
+    the cost of this alone, with aiohttp's own websockets.
     """
     rows = []
     for pairs, depth in LOADS:

@@ -1,6 +1,6 @@
 """Display: pure functions from facts to text.
 
-What other agents wrote passes through ``cell`` (one line) or ``lines`` (several), which make it harmless.
+Text of other agents passes through ``cell`` (one line) or ``lines`` (several), which make it harmless.
 """
 
 from __future__ import annotations

@@ -111,8 +111,8 @@ class NameHold(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The holder of a name. A name has one record, so that two agents that ask at once cannot both have it.
 
     Its partition is the name. It is written at ``taken_at``, before the agent that takes the name, and ``claimed``
-    tells
-    whether with a key. While that agent does not exist, or has another name, it counts for ``TAKING_SECONDS`` only.
+    tells whether with a key. While that agent does not exist, or has another name, it counts for ``TAKING_SECONDS``
+    only.
     """
 
     id: str

@@ -60,9 +60,8 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     """A message in a mailbox. Its partition is that mailbox.
 
     ``sort_key`` sorts a mailbox: priority first, then order of arrival. A later message with the same ``merge`` may
-    replace
-    this one while it is unread. Times are seconds since the epoch. The receipt proves the lease, and each lease has a
-    new one.
+    replace this one while it is unread. Times are seconds since the epoch. The receipt proves the lease, and each lease
+    has a new one.
 
     A delivery with ``is_task`` carries a task. While ``has_record`` is False the task has no other record, and the
     delivery stays after the ack while the task is open. ``visible_at`` is then the time when its holder loses it.

@@ -7,10 +7,10 @@ after that. With 90 percent:
     an agent may hold 90 % of what its fellows leave of 7/8 of its address's share, or 1/500 of the last eighth
 
 The first part is that of dynamic thresholds, by which switches share their buffers (Choudhury and Hahne, 1998). It is
-for holders that come while there is room. The second is for those that come when others have filled the limit, or the
-seven eighths. It depends on nobody else, so it holds whatever the others do. What it costs is bounded. The first part
-never leads beyond the limit, and the second adds at most 1/500 for each address: 500 addresses make it twice the limit.
-More than that is never held, and an address never holds more than its share.
+for holders that come while there is room. The second is for holders that come when others have filled the limit, or the
+seven eighths. It does not depend on the others' usage. Its cost is bounded. The first part never leads beyond the
+limit, and the second adds at most 1/500 for each address: 500 addresses make it twice the limit. More than that is
+never held, and an address never holds more than its share.
 
 A lone address reaches 90 % of a limit, and a lone agent 70.9 %. Agents of no known address have the share of an
 address that may hold all of what the others leave: a lone agent reaches 78.8 %. Shares are rounded up, so a lone agent

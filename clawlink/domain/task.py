@@ -121,13 +121,11 @@ class Task(msgspec.Struct, frozen=True, gc=False):
     """The record of a task, for the facts that its delivery does not have.
 
     Its partition is the mailbox it was put into, its id the message's. ``body`` is the encoded delegation, ``answer``
-    the
-    encoded final response. ``held_until`` is the end of the owner's lease if nothing lengthens it, None for never. A
-    sign of life lengthens it by ``lease`` seconds. ``expires_at`` is the end of an open task, and the time when a final
-    one may be forgotten. ``reported_bytes`` are the bytes of contents and notes in ``history``. ``dropped_events``
-    counts the entries
-    without room there. ``earlier`` are the versions before this record was made. ``address`` is the requester's, and
-    ``requester_key`` the hash of its key. Times are seconds since the epoch.
+    the encoded final response. ``held_until`` is the end of the owner's lease if nothing lengthens it, None for never.
+    A sign of life lengthens it by ``lease`` seconds. ``expires_at`` is the end of an open task, and the time when a
+    final one may be forgotten. ``reported_bytes`` are the bytes of contents and notes in ``history``.
+    ``dropped_events`` counts the entries without room there. ``earlier`` are the versions before this record was made.
+    ``address`` is the requester's, and ``requester_key`` the hash of its key. Times are seconds since the epoch.
     """
 
     id: str

@@ -1,7 +1,7 @@
 """How to wait for a record: listen first, then read, then sleep until there may be something to read.
 
-Never the other way round: what arrives between reading and listening would be slept through. Who waits for a mailbox
-has pools to think of, too: ``long_poll``.
+Never the other way round: the sleep would miss a message that arrives between reading and listening. A wait for a
+mailbox also has to look at pools: ``long_poll``.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ async def first(
     over: Callable[[], bool],
     tick: float,
 ) -> T:
-    """Return what ``read`` gives as soon as it gives something, or what it gives after ``wait`` seconds.
+    """Return the result of ``read`` as soon as there is one, or its result after ``wait`` seconds.
 
-    The caller listens already: ``signal`` is given when there may be something to read.
+    The caller listens already: ``signal`` comes when there may be something to read.
 
     Sleeps until the earliest of the end of ``wait``, what ``next_at`` returns, a signal, and ``tick`` seconds; ``over``
     ends the wait early. The event loop's time counts ``wait`` and ``tick``, so no change of a clock moves them.

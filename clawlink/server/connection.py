@@ -103,7 +103,7 @@ class _Connection(RequestHandler):
         """Read frames of a websocket from now on, masked ones alone."""
         super().set_parser(cast(Any, Masked(parser)), *more, **callbacks)
 
-    # -- what comes --------------------------------------------------------------------------------------------------
+    # -- input ---------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
         """Take bytes. They prove that the peer has read the last reply, if it had no request on its way before."""
@@ -254,7 +254,7 @@ class _Connection(RequestHandler):
             self._handovers.settle()
         await super().shutdown(timeout)
 
-    # -- what goes wrong ---------------------------------------------------------------------------------------------
+    # -- failures ------------------------------------------------------------------------------------------------------
 
     def handle_error(
         self,

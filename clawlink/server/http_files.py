@@ -104,7 +104,7 @@ def from_base64(text: str, field: str) -> bytes:
 
 
 def number(given: str | None, name: str, *, least: int = 0, field: str | None = None) -> int | None:
-    """Read a whole number that may not be given. One beyond all limits stands for itself. Raises BadRequest."""
+    """Read an optional whole number. A number beyond all limits stays unchanged. Raises BadRequest."""
     if given is None:
         return None
     if not (given.isascii() and given.isdecimal()) or _position(given) < least:

@@ -69,8 +69,8 @@ class Websockets:
     async def tend(self, every: float) -> None:
         """Ping silent peers, and close those that stay silent. The caller repeats this every ``every`` seconds.
 
-        A late call means that the relay itself stood still: no peer is silent for that time.
-        A connection that fails stops none of the others, and its failure is raised at the end.
+        A late call means that the relay itself stood still: no peer is silent for that time. A connection that fails
+        stops none of the others, and its failure is raised at the end.
         """
         now = asyncio.get_running_loop().time()
         late = now - self._tended - 2 * every if self._tended else 0.0

@@ -184,8 +184,7 @@ class Store(Protocol):
 
         A result is None if the changes took effect; Conflict and Failed mean what they mean when ``commit`` raises
         them. Each partition comes once, and there are at most ``partitions_at_once``. The commits may take effect at
-        different
-        moments, or all in one transaction.
+        different moments, or all in one transaction.
         """
 
 

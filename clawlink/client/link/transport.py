@@ -25,7 +25,7 @@ _TRY_AGAIN_SECONDS = 600.0
 
 
 class WebsocketTransport:
-    """A websocket. Calls on it are answered in order, many calls may be under way."""
+    """A websocket. Calls on it are answered in order, and many may be under way."""
 
     name = "websocket"
     window = 64

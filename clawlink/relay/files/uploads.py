@@ -254,8 +254,8 @@ class Uploads:
     ) -> None:
         """Take a part; with the last one the file is written. What came of a part that breaks off is kept.
 
-        Of one with a ``checksum`` nothing is, unless all of it came and adds up.
-        Raises OffsetConflict, ChecksumMismatch, TooLarge, StorageFull, and what writing the file raises.
+        Of one with a ``checksum`` nothing is, unless all of it came and adds up. Raises OffsetConflict,
+        ChecksumMismatch, TooLarge, StorageFull, and what writing the file raises.
         """
         await self.settle(upload)
         async with upload.lock:

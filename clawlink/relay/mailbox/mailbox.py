@@ -240,8 +240,7 @@ class Mailbox:
         """Store copies of one message as notices, each in another mailbox; return how many mailboxes had no room.
 
         They have one sender and one body, and are at most ``store.partitions_at_once``. What holds for ``put_notice``
-        holds
-        for each. Raises Failed if the store failed for any, after all others were stored.
+        holds for each. Raises Failed if the store failed for any, after all others were stored.
         """
         if not new:
             return 0

@@ -283,8 +283,8 @@ class AgentLink:
         """Call ``handler`` for each message, and return it: so it can stand as a decorator.
 
         It takes a ``Message``, or ``(from_agent, message)``. A plain function runs on a thread, an async one on the
-        loop that connected. One after the other, in order; a message is acked when all handlers have returned, and
-        comes again if one raises.
+        loop that connected. Handlers run one after the other, in order. A message is acked when all have returned, and
+        comes again if any raises.
         """
         self.add_handler(handler)
         return handler
