@@ -2,8 +2,8 @@
 
 A store decides nothing. It reads records and commits batches of versioned changes, all or none, or raises ``Conflict``;
 the relay then rereads and tries again. An answer from an index is a hint that may be out of date: that of ``page``,
-``first``, ``first_of``, ``usage``, ``load``, ``loads``, ``total``, ``usage_from``, ``load_from``, ``memory``, ``due``,
-``pending``, ``next_due_at``, ``ending``; ``get``, ``get_many``, ``commit`` and ``commit_many`` are the truth.
+``first``, ``first_of``, ``usage``, ``load``, ``loads``, ``total``, ``usage_from``, ``load_from``, ``memory``,
+``memory_from``, ``due``, ``pending``, ``next_due_at``, ``ending``; ``get``, ``get_many``, ``commit`` and ``commit_many`` are the truth.
 
 A store raises ``Conflict``, ``Failed`` and, for a mistake of its caller, ValueError; it turns the errors of its engine
 into ``Failed``. A cancelled read did nothing. A cancelled commit took effect wholly or not at all, and nobody knows
@@ -149,6 +149,12 @@ class Store(Protocol):
 
     async def memory(self) -> int:
         """Return about how many bytes all records take, tables and index entries included, of memory or of the disk."""
+
+    async def memory_from(self, address: str | None, agent: str) -> tuple[int, int]:
+        """Return about how many of these bytes the records from an address take, and those from an agent at it.
+
+        Records without an ``origin`` are nobody's.
+        """
 
     async def due(self, mailbox: str, now: float, limit: int) -> Sequence[Delivery]:
         """Return up to ``limit`` deliveries that are due, the lowest rank first.

@@ -59,6 +59,7 @@ class MemoryStore:
         self._held_bytes = 0
         self._held_shares: Shares | None = None
         self._memory = 0
+        self._origins = Shares()  # the memory that records take, by their origins
 
     def _kind(self, kind: type[Any]) -> Table:
         found = self._kinds.get(kind)
@@ -127,6 +128,10 @@ class MemoryStore:
 
     async def memory(self) -> int:
         return self._memory
+
+    async def memory_from(self, address: str | None, agent: str) -> tuple[int, int]:
+        by_address, by_agent = self._origins.of(address, agent)
+        return by_address.bytes, by_agent.bytes
 
     async def due(self, mailbox: str, now: float, limit: int) -> Sequence[Delivery]:
         box = self._mailboxes.get(mailbox)
@@ -236,9 +241,22 @@ class MemoryStore:
                 raise Conflict(type(record), id, f"is not at version {follows}")
             accepted.append((kind, id, old, new))
         for kind, id, old, new in accepted:
-            self._memory += kind.apply(id, old, new)
+            self._memory += kind.apply(id, old, new) + self._move(old, new)
             if kind is self._deliveries:
                 self._queue(partition_key, old, new)
+
+    def _move(self, old: Any, new: Any) -> int:
+        """Count the memory of a record for its origin. Return by how many bytes that makes memory grow."""
+        before = getattr(old, "origin", None)
+        after = getattr(new, "origin", None)
+        if before is not None and before == after:
+            return self._origins.change(before, 0, new.footprint - old.footprint)
+        grown = 0
+        if before is not None:
+            grown += self._origins.change(before, -1, -old.footprint)
+        if after is not None:
+            grown += self._origins.change(after, 1, new.footprint)
+        return grown
 
     def _queue(self, mailbox: str, old: Delivery | None, new: Delivery | None) -> None:
         """Move a delivery within its mailbox, or in or out of it."""

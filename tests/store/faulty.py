@@ -176,6 +176,12 @@ class FaultyStore:
         await self._pause()
         return found
 
+    async def memory_from(self, address: str | None, agent: str) -> tuple[int, int]:
+        await self._pause()
+        found = self._recall(("memory_from", address, agent), await self.inner.memory_from(address, agent))
+        await self._pause()
+        return found
+
     async def due(self, mailbox: str, now: float, limit: int) -> Sequence[Delivery]:
         await self._pause()
         found = self._recall(("due", mailbox, limit), await self.inner.due(mailbox, now, limit))

@@ -111,6 +111,7 @@ def counted(store: MemoryStore) -> int:
     for box in store._mailboxes.values():
         total += memory._MAILBOX_BYTES + memory._LATER_BYTES * len(box.later)
         total += 0 if box.shares is None else box.shares.memory
+    total += store._origins.memory
     return total + (0 if store._held_shares is None else store._held_shares.memory)
 
 
@@ -389,6 +390,15 @@ class Mailboxes(RuleBasedStateMachine):
     def compare_memory(self) -> None:
         assert run(self.store.memory()) == counted(self.store)
 
+    def compare_memory_by_origin(self) -> None:
+        for sender, address in SENDERS:
+            here = [d for d in self.model.records.values() if d.address == address]
+            own = [d for d in here if d.sender == sender]
+            told = run(self.store.memory_from(address, sender))
+            assert [bool(size) for size in told] == [bool(here), bool(own)]
+            if isinstance(self.store, MemoryStore):
+                assert told == (sum(d.footprint for d in here), sum(d.footprint for d in own))
+
     def compare_pages(self) -> None:
         for key in KEYS:
             expected = [self.model.records[id] for id in self.model.listed[key]]
@@ -424,6 +434,7 @@ class Mailboxes(RuleBasedStateMachine):
         self.compare_pages()
         self.compare_shares()
         self.compare_memory()
+        self.compare_memory_by_origin()
         self.compare_ending()
         self.compare_due()
 

@@ -29,6 +29,7 @@ class Counts:
         self._mailboxes: dict[str, list[int]] = {}
         self._indexes: dict[Place, list[int]] = {}
         self._held_shares = Shares()
+        self.origins = Shares()  # the bytes that records take on the disk, by their origins
         self._mailbox_shares: dict[str, Shares] = {}
         self._index_shares: dict[Place, Shares] = {}
 
@@ -53,13 +54,15 @@ class Counts:
 
     # -- learn -------------------------------------------------------------------------------------------------------
 
-    def learn_mailboxes(self, rows: Iterable[tuple[str | None, str | None, str, int, int, int]]) -> None:
-        """Take what all mailboxes hold, as mailbox, address, agent, count, bytes and cost; no mailbox is all others."""
+    def learn_records(self, rows: Iterable[tuple[str | None, str | None, str | None, int, int | None, int]]) -> None:
+        """Take what all records are, as mailbox, address, agent, count, bytes and cost. Not all are in a mailbox."""
         for mailbox, address, agent, count, size, cost in rows:
             self.cost += cost
+            if agent is not None:
+                self.origins.change((address, agent), count, cost)
             if mailbox is not None:
-                self._hold(mailbox, count, size)
-                self._held_shares.change((address, agent), count, size)
+                self._hold(mailbox, count, size or 0)
+                self._held_shares.change((address, agent or ""), count, size or 0)
 
     def learn_index(self, place: Place, count: int, size: int) -> None:
         _make_room(self._indexes, _MOST_INDEXES)
@@ -88,6 +91,8 @@ class Counts:
         self.cost += sign * facts.cost
         size = sign * facts.weight
         origin = (facts.address, facts.agent or "")
+        if facts.agent is not None:
+            self.origins.change(origin, sign, sign * facts.cost)
         for key in facts.keys:
             place = (kind, key)
             known = self._indexes.get(place)

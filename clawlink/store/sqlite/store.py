@@ -80,10 +80,10 @@ _ORIGINS_OF_INDEX = (
     "SELECT r.address, r.agent, count(*), sum(e.weight) FROM entry e JOIN record r ON r.row = e.row "
     "WHERE e.kind = ? AND e.key = ? GROUP BY r.address, r.agent"
 )
-# A single look at all rows. Those of no mailbox are one group.
+# A single look at all rows.
 _HELD = (
-    "SELECT iif(held IS NULL, NULL, home) AS box, iif(held IS NULL, NULL, address) AS place, "
-    "iif(held IS NULL, NULL, agent) AS sender, count(*), sum(held), sum(cost) FROM record GROUP BY box, place, sender"
+    "SELECT iif(held IS NULL, NULL, home) AS box, address, agent, count(*), sum(held), sum(cost) "
+    "FROM record GROUP BY box, address, agent"
 )
 
 
@@ -118,7 +118,7 @@ class SqliteStore:
         try:
             self._db = connect(path, reads_only=True)
             self._counts = Counts()
-            self._counts.learn_mailboxes(self._db.execute(_HELD))
+            self._counts.learn_records(self._db.execute(_HELD))
             self._numbers = {name: number for number, name in self._db.execute("SELECT number, name FROM kind")}
             alive = self._db.execute("SELECT value FROM meta WHERE name = 'alive'").fetchone()
             self._writer = Writer(writing, self._settled, before_commit=before_commit)
@@ -308,6 +308,10 @@ class SqliteStore:
     async def memory(self) -> int:
         """Return about how many bytes of the disk all records take. Memory has only what was used last."""
         return self._counts.cost
+
+    async def memory_from(self, address: str | None, agent: str) -> tuple[int, int]:
+        by_address, by_agent = self._counts.origins.of(address, agent)
+        return by_address.bytes, by_agent.bytes
 
     async def due(self, mailbox: str, now: float, limit: int) -> Sequence[Delivery]:
         found = self._read(_READY, (mailbox, limit))
