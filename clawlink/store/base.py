@@ -3,7 +3,8 @@
 A store decides nothing. It reads records and commits batches of versioned changes, all or none, or raises ``Conflict``;
 the relay then rereads and tries again. An answer from an index is a hint that may be out of date: that of ``page``,
 ``first``, ``first_of``, ``usage``, ``load``, ``loads``, ``total``, ``usage_from``, ``load_from``, ``memory``,
-``memory_from``, ``due``, ``pending``, ``next_due_at``, ``ending``; ``get``, ``get_many``, ``commit`` and ``commit_many`` are the truth.
+``memory_from``, ``due``, ``pending``, ``next_due_at``, ``ending``. What ``get``, ``get_many``, ``commit`` and
+``commit_many`` say is the truth.
 
 A store raises ``Conflict``, ``Failed`` and, for a mistake of its caller, ValueError; it turns the errors of its engine
 into ``Failed``. A cancelled read did nothing. A cancelled commit took effect wholly or not at all, and nobody knows

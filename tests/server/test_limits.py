@@ -133,7 +133,7 @@ async def test_fair_share(serve: Serve, clock: Clock) -> None:
 
 
 async def test_max_memory(serve: Serve, clock: Clock) -> None:
-    relay = await limited(serve, clock, "--max-memory", "100000")
+    relay = await limited(serve, clock, "--max-memory", "100000", "--fair-share", "100")
     for _ in range(4):
         await send(relay, "a", "b", "x" * 20_000)
     body = await refused(relay.post("/send", message("x" * 20_000)), 507, "storage_full")
@@ -147,7 +147,7 @@ async def test_max_memory(serve: Serve, clock: Clock) -> None:
 
 @pytest.mark.parametrize("store_kind", ["sqlite"])
 async def test_max_data(serve: Serve, clock: Clock) -> None:
-    relay = await limited(serve, clock, "--max-data", "100000")
+    relay = await limited(serve, clock, "--max-data", "100000", "--fair-share", "100")
     for _ in range(4):
         await send(relay, "a", "b", "x" * 20_000)
     body = await refused(relay.post("/send", message("x" * 20_000)), 507, "storage_full")

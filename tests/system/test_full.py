@@ -53,9 +53,9 @@ async def test_memory_stays_under_its_bound_with_every_mailbox_full(start_live: 
     base = resident(relay.relay.process.pid)
 
     taken = await asyncio.gather(*(fill(relay, agent, "x" * (BYTES // MESSAGES - 300)) for agent in agents))
-    assert min(taken) > MESSAGES * 0.7
+    assert min(taken) > MESSAGES * 0.6
     used = resident(relay.relay.process.pid) - base
-    assert (await metrics(relay))["message_bytes_held"] > AGENTS * BYTES * 0.76
+    assert (await metrics(relay))["message_bytes_held"] > AGENTS * BYTES * 0.66
     assert used < WORKING_BYTES + AGENTS * (BYTES * BYTES_FACTOR + MESSAGES * RECORD_BYTES)
 
 
@@ -106,7 +106,7 @@ async def fill_by(relay: Live, kind: str, *, most: int) -> list[dict[str, object
 async def require_bounded(start_live: Starting, kind: str, limit: int) -> None:
     """Fill a relay with one kind of records until it is refused, or history makes room; look at its memory."""
     unpaced = [part for pace in ("register", "files", "copies", "address") for part in (f"--rate-{pace}", "0")]
-    many = (*unpaced, "--max-pools", "100000", "--max-mailbox-messages", "1000000")
+    many = (*unpaced, "--fair-share", "100", "--max-pools", "100000", "--max-mailbox-messages", "1000000")
     relay = start_live("--max-memory", str(limit), *many)
     await relay.register("s", agent_id="s")
     for n in range(50):
@@ -142,7 +142,7 @@ async def test_a_refused_flood_leaves_nothing_behind(start_live: Starting) -> No
     relay = start_live("--max-mailbox-messages", "10")
     await relay.register("s", agent_id="s")
     await relay.register("r", agent_id="r")
-    assert await fill(relay, "r", "x") == 9  # a lone agent's share
+    assert await fill(relay, "r", "x") == 8  # a lone agent's share
 
     async def flood(count: int) -> None:
         for _ in range(count):
@@ -162,12 +162,12 @@ async def test_a_full_mailbox_refuses_and_says_when_to_come_back(start_live: Sta
     for agent in ("s", "r", "other"):
         await relay.register(agent, agent_id=agent)
     await claim(relay, "r", 0)
-    for n in range(9):
+    for n in range(8):
         await send(relay, "s", "r", n)
     ask = {"from_agent": "s", "to_agent": "r", "content": "one too many"}
     async with relay.session.post(relay.url + "/send", json=ask) as response:
         body = await response.json()
-        assert (response.status, body["code"], body["limit"], body["actual"]) == (429, "mailbox_full", 9, 10)
+        assert (response.status, body["code"], body["limit"], body["actual"]) == (429, "mailbox_full", 8, 9)
         assert int(response.headers["Retry-After"]) >= 1
         assert body["retry_after"] > 0
     await refused(relay.post("/delegate", {"from_agent": "s", "to_agent": "r", "task": "t"}), 429, "mailbox_full")

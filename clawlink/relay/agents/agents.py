@@ -274,7 +274,7 @@ class Agents:
         """Refuse an agent, or more of its texts, for which there is no memory. Raises StorageFull."""
         growth = size_of(new) - (0 if old is None else size_of(old))
         if growth > 0:
-            await self._core.memory.require(growth)
+            await self._core.memory.require(growth, new.origin)
 
     # -- be there ----------------------------------------------------------------------------------------------------
 

@@ -63,7 +63,7 @@ class Grants:
             if file is not None:
                 growth += size_of(await step(file)) - size_of(file)
         if growth > 0:
-            await self._core.memory.require(growth, answers=answers)
+            await self._core.memory.require(growth, sender.origin, answers=answers)
         for key in keys:
             await self._put(sender, key, step)
 

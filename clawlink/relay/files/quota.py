@@ -10,6 +10,7 @@ from typing import Any
 
 from clawlink.domain import file as rules
 from clawlink.domain.file import PRESENT, RESTRICTED, Content, SharedFile, Version
+from clawlink.domain.limits import MIB
 from clawlink.domain.shares import Origin
 from clawlink.errors import StorageFull, TooLarge
 from clawlink.relay.core import Core
@@ -33,6 +34,8 @@ class FileQuota:
         self.under_way: Callable[[], tuple[int, int]] = lambda: (0, 0)
         core.memory.count(lambda: blobs.memory)
         core.memory.trim = blobs.trim
+        if blobs.memory_for(MIB) >= MIB:
+            core.memory.contents_of = lambda origin: self._held_by(origin, but=None, replaced=None)
         self._replaced: set[str] = set()  # files whose newest version makes room for the one that comes
         self._coming: set[UploadBuffer] = set()
         self._calm = core.shares.calm(math.inf, core.limits.max_files_bytes)
@@ -65,11 +68,11 @@ class FileQuota:
         for content in contents:
             self._blobs.release(content)
 
-    async def require_memory(self, size: int, more: int) -> None:
+    async def require_memory(self, size: int, more: int, writer: Origin) -> None:
         """Refuse ``more`` bytes of a content that has ``size`` if there is no memory. Raises StorageFull."""
         growth = self._blobs.memory_for(size + more) - self._blobs.memory_for(size)
         if growth > 0 and not self._core.memory.has_plenty(growth):
-            await self._core.memory.require(growth)
+            await self._core.memory.require(growth, writer)
 
     def close(self) -> None:
         """Forget everything."""
@@ -220,7 +223,7 @@ class UploadBuffer:
             self._replacing = await self._quota.replaces(self.key)
         if self._quota.contended(size):
             await self._quota.require_room(self, size, self._replacing or 0)
-        await self._quota.require_memory(self.size, size)
+        await self._quota.require_memory(self.size, size, self.origin)
 
     async def write(self, data: bytes) -> None:
         """Take a part. Raises TooLarge, StorageFull."""
@@ -228,7 +231,7 @@ class UploadBuffer:
         if self._quota.contended(len(data)):
             await self._require_room(len(data))
         else:
-            await self._quota.require_memory(self.size, len(data))
+            await self._quota.require_memory(self.size, len(data), self.origin)
         await self._on_disk(self._draft.write(data))
 
     async def write_all(self, parts: AsyncIterator[bytes]) -> None:

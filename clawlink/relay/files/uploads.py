@@ -156,7 +156,7 @@ class Uploads:
                 upload.take_readers(await self._files.require_writable(owner, ask))
                 if length is not None:
                     await upload.buffer.expect(length)
-                await core.memory.require(upload.footprint)
+                await core.memory.require(upload.footprint, owner.origin)
                 known = self._known(upload)  # begun meanwhile
             if known is None:
                 await self._require_place(owner)

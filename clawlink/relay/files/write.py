@@ -144,7 +144,7 @@ class Files:
         if old is None:
             await self._require_place(editor)
         more = 0 if access is None else access.footprint
-        await core.memory.require(NEW_RECORD_BYTES + text_bytes(ask.key) + _texts(ask) + more)
+        await core.memory.require(NEW_RECORD_BYTES + text_bytes(ask.key) + _texts(ask) + more, editor.origin)
         return ask
 
     async def _require_unlocked(
@@ -360,7 +360,7 @@ class Files:
             now=now,
             keep=core.limits.retention,
         )
-        await core.memory.require(size_of(new) - (0 if old is None else size_of(old)))
+        await core.memory.require(size_of(new) - (0 if old is None else size_of(old)), holder.origin)
         await core.commit(new.partition_key, Put(new))
         self._release_gone(old, new)
         return replies.FileLocked("locked", ask.file_key, holder.id, iso(until), ask.note)

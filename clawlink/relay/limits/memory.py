@@ -9,7 +9,7 @@ refused. Acks, heartbeats and reads are never asked.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from clawlink.domain.broadcast import Broadcast
@@ -17,11 +17,14 @@ from clawlink.domain.delivery import Delivery
 from clawlink.domain.file import FileWrite
 from clawlink.domain.limits import NEW_WORK_SHARE, Limits
 from clawlink.domain.record import SETTLED, Record, text_bytes
+from clawlink.domain.shares import Level, Origin, Share, Used, unasked, used_up
 from clawlink.domain.task import Task
 from clawlink.errors import StorageFull
+from clawlink.relay.limits import shares
+from clawlink.relay.limits.shares import Held
 from clawlink.relay.telemetry.stats import Stats
 from clawlink.relay.time_slices import Turns
-from clawlink.store.base import Conflict, Drop, Store
+from clawlink.store.base import Conflict, Drop, Store, Usage
 
 SETTLED_KINDS: tuple[type[Any], ...] = (Delivery, Task, Broadcast, FileWrite)
 # This many settled records go at once, so that the next writes find room without a look at the history.
@@ -29,6 +32,8 @@ _AT_ONCE = 64
 # The bytes of a record beside its content, for choosing the kind that gives most room.
 _RECORD_BYTES = 500
 _RETRY_SECONDS = 30.0
+# New work shares the first of these sixteenths of the limit, and answers the second.
+_FOR_NEW, _FOR_ANSWERS = 13, 14
 NEW_RECORD_BYTES = 1024
 """Bytes that are asked for a new record beside its content: itself, its index entries, and its task's record."""
 
@@ -41,6 +46,15 @@ def size_of(record: Record) -> int:
     return record.footprint + text_bytes(record.id) + keys
 
 
+def _estimate(settled: Usage) -> int:
+    """Return about how much memory settled records take."""
+    return settled.bytes + _RECORD_BYTES * settled.count
+
+
+async def _nothing(origin: Origin) -> Held:
+    return Usage(0, 0), Usage(0, 0)
+
+
 class Memory:
     """The room that records take, and the room that is left. It is on the disk if the store is ``on_disk``."""
 
@@ -51,7 +65,12 @@ class Memory:
         self._most, self._field = (limits.max_data, "max_data") if on_disk else (limits.max_memory, "max_memory")
         self._room = f"bytes {'on its disk' if on_disk else 'of memory'}"
         self._for_new = int(self._most * NEW_WORK_SHARE)
+        self._percent = limits.fair_share
+        whole = self._percent == 100
+        self._calm = self._for_new if whole else int(self._most * _FOR_NEW / 16 * unasked(self._percent))
         self._records = self._most  # as last read; until then there is no plenty
+        self.contents_of: Callable[[Origin], Awaitable[Held]] = _nothing
+        """Set by the keeper of contents: tells how many bytes of memory those of an address and of an agent take."""
         self.trim: Callable[[], None] = lambda: None
         """Set by the keeper of contents: gives back what is only kept for what may come."""
         self.history: list[tuple[type[Any], str]] = [(kind, SETTLED) for kind in SETTLED_KINDS]
@@ -78,36 +97,62 @@ class Memory:
 
         For parts of contents, which come too often to ask a store each time. Records do not grow unasked.
         """
-        return self._now() + size <= self._for_new
+        return self._now() + size <= self._calm
 
-    async def require(self, size: int, *, answers: bool = False) -> None:
-        """Refuse what would pass the limit, once no settled record is left to make room. Raises StorageFull.
+    async def require(self, size: int, origin: Origin, *, answers: bool = False) -> None:
+        """Refuse what would pass the limit or a share of it, once no settled record makes room. Raises StorageFull.
 
         Part of the limit is kept for what ``answers`` open work.
         """
-        most = self._most
-        allowed = most if answers else self._for_new
         self._records = await self._store.memory()  # not by ``used``: each message comes by here
-        if self._now() + size <= allowed:
+        used = self._now()
+        if used + size <= self._calm:
             return
-        used = await self._make_room(allowed - size)
+        allowed = self._most if answers else self._for_new
         if used + size > allowed:
-            new = "" if answers else f" for new work ({most} in all)"
-            raise StorageFull(
-                f"the relay has {used} of {allowed} {self._room} in use{new}, and this needs {size} more; "
-                "read and answer messages, delete files, have agents leave, or start the relay with a higher "
-                f"--{self._field.replace('_', '-')}",
-                field=self._field,
-                limit=allowed,
-                actual=used + size,
-                retry_after=_RETRY_SECONDS,
-                current={"free": max(allowed - used, 0)},
-            )
+            used = await self._make_room(allowed - size)
+        over = await self._over(used, size, origin, answers=answers)
+        if over is None:
+            return
+        new = "" if answers else f" for new work ({self._most} in all)"
+        why = ""
+        if over.level is not Level.ALL:
+            whose, its = ("you", "your") if over.level is Level.AGENT else ("your address", "its")
+            why = f", {over.used} of them for {whose}, and {its} fair share is {over.most} at this moment"
+        raise StorageFull(
+            f"the relay has {used} of {allowed} {self._room} in use{new}{why}, and this needs {size} more; "
+            "read and answer messages, delete files, have agents leave, or start the relay with a higher "
+            f"--{self._field.replace('_', '-')}",
+            field=self._field,
+            limit=over.most,
+            actual=over.used + size,
+            retry_after=_RETRY_SECONDS,
+            current=shares.told(over, free=True),
+        )
 
-    async def has_room(self, size: int) -> bool:
+    async def _over(self, used: int, size: int, origin: Origin, *, answers: bool) -> Share | None:
+        """Return the share that a piece would pass, or the limit; None if it may come. What is settled has no share."""
+        most = self._most if answers else self._for_new
+        if self._percent == 100:
+            return Share(Level.ALL, most, used) if used + size > most else None
+        address, agent = await self._store.memory_from(*origin)
+        for kind, key in self.history:
+            settled = await self._store.usage(kind, key)
+            used -= _estimate(settled)
+            if settled.count and kind in (Delivery, Task):
+                by_address, by_agent = await self._store.usage_from(kind, key, *origin)
+                address, agent = address - _estimate(by_address), agent - _estimate(by_agent)
+        by_address, by_agent = await self.contents_of(origin)
+        address, agent = max(address, 0) + by_address.bytes, max(agent, 0) + by_agent.bytes
+        held = Used(max(used, address), address, agent, origin.address is not None)
+        # Newcomers with new work have room above what others fill by answers, and newcomers with answers above that.
+        limit = self._most * (_FOR_ANSWERS if answers else _FOR_NEW) // 16
+        return used_up(limit, held, size, self._percent, most)
+
+    async def has_room(self, size: int, origin: Origin) -> bool:
         """Return True if something of this size may come."""
         try:
-            await self.require(size)
+            await self.require(size, origin)
         except StorageFull:
             return False
         return True
@@ -124,7 +169,7 @@ class Memory:
     async def _forget_some(self, turns: Turns) -> bool:
         """Forget some of the history; return False if there is none."""
         usages = [(kind, key, await self._store.usage(kind, key)) for kind, key in self.history]
-        kind, key, _ = max(usages, key=lambda found: found[2].bytes + _RECORD_BYTES * found[2].count)
+        kind, key, _ = max(usages, key=lambda found: _estimate(found[2]))
         forgotten = 0
         for record in await self._store.first(kind, key, _AT_ONCE):
             with contextlib.suppress(Conflict):  # it has changed at this moment

@@ -115,7 +115,7 @@ class FairShares:
                     limit=over.most,
                     actual=over.used + limit.size,
                     retry_after=retry_after,
-                    current=_current(over, error),
+                    current=told(over, free=error is StorageFull),
                 )
 
     def _over(self, limit: Limit, used: Used, size: int) -> Share | None:
@@ -154,8 +154,9 @@ def _why(over: Share, limit: Limit) -> str:
     return why if limit.size == 1 else f"{why}, and this needs {limit.size} more"
 
 
-def _current(over: Share, error: type[Any]) -> dict[str, Any] | None:
-    free = {"free": max(over.most - over.used, 0)} if error is StorageFull else {}
+def told(over: Share, *, free: bool) -> dict[str, Any] | None:
+    """Return ``current`` of a refusal; with what is ``free``, if it says that."""
+    room = {"free": max(over.most - over.used, 0)} if free else {}
     if over.level is not Level.ALL:
-        return {"share_of": over.level.value, "used": over.used, **free}
-    return free or None
+        return {"share_of": over.level.value, "used": over.used, **room}
+    return room or None

@@ -149,7 +149,7 @@ class Mailbox:
         held = await store.total()
         if held.count > self._calm_in_all.records or held.bytes + size > self._calm_in_all.size:
             await self._require_room_in_all(held, new, purpose)
-        await self._core.memory.require(size + NEW_RECORD_BYTES, answers=purpose in _REPLIES)
+        await self._core.memory.require(size + NEW_RECORD_BYTES, new.origin, answers=purpose in _REPLIES)
 
     async def _require_room_in(self, used: Usage, new: Delivery, purpose: Purpose) -> None:
         limits, store, shares = self._core.limits, self._core.store, self._core.shares
@@ -294,7 +294,7 @@ class Mailbox:
             theirs = await core.store.load_from(None, *new.origin)
             if not core.shares.allow(theirs, new.origin, Limit(most, held.bytes, size), more - size):
                 return False
-        return await core.memory.has_room(copies * (size + NEW_RECORD_BYTES))
+        return await core.memory.has_room(copies * (size + NEW_RECORD_BYTES), new.origin)
 
     # -- dead letters ------------------------------------------------------------------------------------------------
 

@@ -160,7 +160,7 @@ class Pools:
         if found is None and origin is not None:
             wanted = replace(wanted, address=origin.address, opened_by=origin.agent)
         if found is None and not make_room:
-            await self._core.memory.require(size_of(wanted))
+            await self._core.memory.require(size_of(wanted), wanted.origin)
         if found is not None and rename:
             found = replace(found, name=wanted.name, key_hash=wanted.key_hash, left=wanted.left)
         if found is not None:

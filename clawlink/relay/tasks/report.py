@@ -95,7 +95,7 @@ class Tasks:
         else:
             token = None if ask.receipt is None else split_receipt(ask.receipt)[0]
             moved = self._moved(task, sender, token, ask, body, now)
-            await core.memory.require(moved.footprint - task.footprint, answers=True)
+            await core.memory.require(moved.footprint - task.footprint, moved.origin, answers=True)
             if requester is not None:
                 shown = await self._put_response(task, id, sender, requester, ask, body, now, shown)
         await self._commit(task, moved, d)

@@ -76,6 +76,7 @@ FILLING: dict[str, Callable[[Scene, int], Awaitable[Any]]] = {
     "uploads": upload,
 }
 OTHERS: dict[str, Any] = {
+    "fair_share": 100,
     "rate_agent": 0.0,
     "rate_pair": 0.0,
     "max_pools": 100_000,

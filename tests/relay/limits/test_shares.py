@@ -104,7 +104,7 @@ async def test_newcomers_get_in_when_others_have_filled_the_limit_and_the_share_
             await scene.send("bad0/honest", "home/victim")
         _, refusal = await scene.flood("bad0/0", "home/victim")
         assert refusal.current["share_of"] in ("address", "agent")
-        assert f" {(await scene.store.load('partition_key/victim')).count} of 2000 messages, " in refusal.message
+        assert f" {(await scene.store.load('home/victim')).count} of 2000 messages, " in refusal.message
 
 
 async def test_what_becomes_of_a_task_reaches_a_mailbox_that_others_have_filled() -> None:
@@ -186,6 +186,48 @@ async def test_one_address_does_not_fill_the_relay() -> None:
     assert refusal.current["share_of"] == "agent"
     assert 33 <= taken <= 36
     await scene.send("good/b", boxes[0], "x" * 20_000)
+
+
+async def test_no_address_takes_all_memory_nor_what_is_kept_of_it_for_answers() -> None:
+    most = 20_000_000
+    scene = Crowd(max_memory=most, max_mailbox_bytes=2**40, max_stored_bytes=2**40, **FAST)
+    bad = [f"bad{n}/{puppet}" for n in range(5) for puppet in range(2)]
+    await scene.join("good/b", "good/c", "good/work", "good2/b", *bad)
+    reporters = 0
+    asked = await scene.delegate("good/b", to_agent="good/work")
+    await scene.take("good/work", lease=3600.0)
+
+    async def hoard(agent: str, n: int) -> str:
+        """Open a task that no mailbox holds any more."""
+        id = await scene.delegate(agent, to_agent=agent, task=f"{n}" + "x" * 200_000)
+        await scene.relay.acks.ack(agent, await scene.claim(agent, lease=3600.0))
+        return id
+
+    for agent in bad:
+        open_tasks: list[str] = []
+
+        async def open_one(n: int, agent: str = agent, open_tasks: list[str] = open_tasks) -> None:
+            open_tasks.append(await hoard(agent, n))
+
+        async def report(n: int, agent: str = agent, open_tasks: list[str] = open_tasks) -> None:
+            id = open_tasks[n % len(open_tasks)]
+            await scene.respond(agent, id, status="in_progress", result=f"{n}" + "y" * 60_000)
+
+        _, refusal = await taken_of(open_one)
+        assert (refusal.field, refusal.current["share_of"] in ("address", "agent")) == ("max_memory", True)
+        assert "fair share" in refusal.message
+        if open_tasks:  # reports grow a task beyond what new work may have
+            _, refusal = await taken_of(report)
+            assert isinstance(refusal, StorageFull)
+            reporters += 1
+    assert reporters >= 2
+    held = await scene.store.memory()
+    assert 0.8 * most < held < most
+    for agent in ("good/b", "good/c", "good2/b"):
+        await scene.send(agent, "good/c", "x" * 1000)
+    await scene.respond("good/work", asked, result="z" * 1000)
+    assert (await scene.view(asked, "good/b")).status == "completed"
+    assert await scene.store.memory() <= most
 
 
 async def test_one_address_does_not_take_all_places_of_agents() -> None:

@@ -175,7 +175,7 @@ class Events:
             if used.count + count > self._settings.max_events:
                 await self._make_room()
         if growth > 0 or count:
-            await self._core.memory.require(growth + count * NEW_RECORD_BYTES)
+            await self._core.memory.require(growth + count * NEW_RECORD_BYTES, origin)
         try:
             await self._require_share(origin, growth, count)
         except (RelayFull, StorageFull):
