@@ -30,6 +30,7 @@ _VERSION_BYTES = 258
 _SCOPE_BYTES = 64
 _LOCK_BYTES = 86
 _WRITE_BYTES = 190
+_UPLOAD_BYTES = 300
 
 
 class Content(msgspec.Struct, frozen=True, gc=False):
@@ -192,6 +193,50 @@ class FileWrite(msgspec.Struct, frozen=True, gc=False, kw_only=True):
             + text_bytes(self.file_key)
             + sum(map(text_bytes, (*(self.readers or ()), *(self.read_by or ()))))
         )
+
+
+class UnfinishedUpload(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """An upload that is no file yet, as it survives a restart: ``offset`` bytes of it are on the disk.
+
+    ``write`` is how its file will be written, in the form of the use case. ``said`` is the length that was stated at
+    its beginning, and ``length`` the length that is known by now. Times are seconds since the epoch.
+    """
+
+    id: str
+    version: int
+    owner: str
+    file_key: str
+    write: bytes
+    metadata: str
+    said: int | None
+    length: int | None
+    offset: int = 0
+
+    @property
+    def partition_key(self) -> str:
+        return "upload:" + self.id
+
+    @property
+    def index_keys(self) -> tuple[str, ...]:
+        return (UPLOADS,)
+
+    @property
+    def weight(self) -> int:
+        return self.offset
+
+    @property
+    def footprint(self) -> int:
+        texts = (self.owner, self.file_key, self.metadata)
+        return _UPLOAD_BYTES + len(self.write) + sum(map(text_bytes, texts))
+
+    @property
+    def ends_at(self) -> float | None:
+        """The relay looks at all uploads in turn."""
+        return None
+
+
+UPLOADS = "uploads"
+"""The index key of all uploads that are no files yet."""
 
 
 def present(file: SharedFile | None, now: float) -> SharedFile | None:

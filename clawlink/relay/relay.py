@@ -140,7 +140,9 @@ class Relay:
 
     async def came_back(self, away: float) -> None:
         """Go on after this many seconds in which no relay was there for what the store has."""
-        await self.agents.came_back(away)
+        if away:
+            await self.agents.came_back(away)
+        await self.uploads.come_back()
 
     def look_again(self) -> None:
         """Have every consumer read the store again: time has passed while their timers stood still."""

@@ -124,8 +124,7 @@ class App:
         """Listen, and return the port. At the end, requests under way have ``close_seconds`` to finish."""
         config = self._config
         if self._data is not None:
-            if self._away:
-                await self.relay.came_back(self._away)
+            await self.relay.came_back(self._away)
             self._data.store.keep_time(self._clock)
         for door in self.doors.values():
             await door.start()

@@ -150,8 +150,7 @@ async def _serve(config: ServerConfig, tls: ssl.SSLContext | None, data: DataFol
         _log.warning(warning)
     if data is not None:
         _log.info(
-            "everything is kept in the data folder, but for unfinished uploads, paces and instances that registered "
-            "themselves",
+            "everything is kept in the data folder, but for paces and instances that registered themselves",
             extra={"folder": str(data.path)},
         )
         for warning in data.warnings:

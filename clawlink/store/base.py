@@ -282,8 +282,15 @@ class Blobs(Protocol):
     def trim(self) -> None:
         """Give back memory that is only kept for what may come."""
 
-    def draft(self) -> Draft:
-        """Return an empty draft."""
+    @property
+    def keeps_drafts(self) -> bool:
+        """Return True if a draft with a name survives this process, as far as it was flushed."""
+
+    def draft(self, name: str | None = None) -> Draft:
+        """Return an empty draft. With a name it may be resumed."""
+
+    async def resume(self, name: str, size: int) -> Draft | None:
+        """Return the draft of this name with its first ``size`` bytes; None if they are not there."""
 
     def hold(self, content: Content) -> None:
         """Hold a content that is held already once more."""

@@ -17,9 +17,11 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
-from typing import IO, Any, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol, TypeVar
 
 from clawlink.domain.file import Content
+
+T = TypeVar("T")
 
 # Arriving bytes are gathered to pieces of this size. Kept as it comes, a body sent byte by byte would take fifty times
 # its size.
@@ -60,9 +62,15 @@ class LocalBlobs:
         """Give back the spare slabs."""
         self.slabs.trim()
 
-    def draft(self) -> LocalDraft:
+    keeps_drafts = False
+
+    def draft(self, name: str | None = None) -> LocalDraft:
         """Return an empty draft."""
         return LocalDraft(self)
+
+    async def resume(self, name: str, size: int) -> LocalDraft | None:
+        """Return None: no draft survives."""
+        return None
 
     def hold(self, content: Content) -> None:
         """Hold a content that is held already once more."""
@@ -414,14 +422,14 @@ class _Ending:
         self._body.close()
 
 
-async def unbroken(work: Coroutine[Any, Any, None]) -> None:
+async def unbroken(work: Coroutine[Any, Any, T]) -> T:
     """Run the call to its end, also when cancelled.
 
     A thread cannot be cancelled, and would write into an abandoned draft.
     """
     task = asyncio.ensure_future(work)
     try:
-        await asyncio.shield(task)
+        return await asyncio.shield(task)
     except asyncio.CancelledError:
         while not task.done():
             with contextlib.suppress(asyncio.CancelledError):

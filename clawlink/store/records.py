@@ -13,7 +13,7 @@ import msgspec
 from clawlink.domain.agent import Agent, NameHold
 from clawlink.domain.broadcast import Broadcast, Knowledge
 from clawlink.domain.delivery import Delivery
-from clawlink.domain.file import FileWrite, SharedFile
+from clawlink.domain.file import FileWrite, SharedFile, UnfinishedUpload
 from clawlink.domain.pool import Pool
 from clawlink.domain.task import Task
 
@@ -85,5 +85,6 @@ for _kind, _name in (
     (Knowledge, "knowledge"),
     (SharedFile, "file"),
     (FileWrite, "file_write"),
+    (UnfinishedUpload, "upload"),
 ):
     register(_kind, _name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from clawlink.domain.file import UnfinishedUpload
 from clawlink.domain.message import Priority
 from clawlink.relay.files.write import Write
 from clawlink.store import records
@@ -44,4 +45,4 @@ async def test_every_kind_of_record_is_kept_as_bytes_and_found_again() -> None:
     await scene.let_pass(10 * 24 * 3600)
     look()
     domain = {kind for kind in records.kinds() if kind.__module__.startswith("clawlink.domain.")}
-    assert seen == domain
+    assert seen == domain - {UnfinishedUpload}  # for which contents must survive, too: see tests/system/test_data.py

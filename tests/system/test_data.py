@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import shutil
 import sqlite3
@@ -12,6 +13,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -314,3 +316,45 @@ async def test_what_was_cut_from_the_log_is_told_and_the_rest_is_there(tmp_path:
     finally:
         cut.close()
     await asyncio.sleep(0)
+
+
+async def test_an_upload_goes_on_after_a_restart_where_it_was_on_the_disk(restarting: Restarting) -> None:
+    tus = {"Tus-Resumable": "1.0.0", "ClawLink-Agent": "a"}
+    relay = await restarting.begin()
+    await relay.register("a", agent_id="a")
+    data = os.urandom(900_000)
+
+    async def ask(method: str, address: str, body: bytes = b"", **headers: str) -> aiohttp.ClientResponse:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        async with relay.session.request(method, relay.url + address, data=body, headers=tus | named) as reply:
+            await reply.read()
+            return reply
+
+    async def begin(key: str, length: int) -> str:
+        metadata = "filename " + base64.b64encode(key.encode()).decode()
+        made = await ask("POST", "/uploads", Upload_Length=str(length), Upload_Metadata=metadata)
+        assert made.status == 201, made.headers
+        return urlsplit(made.headers["Location"]).path
+
+    async def part(address: str, start: int, end: int) -> None:
+        part = {"Upload_Offset": str(start), "Content_Type": "application/offset+octet-stream"}
+        assert (await ask("PATCH", address, data[start:end], **part)).status == 204
+
+    going, ended, done, empty = [await begin(key, len(data)) for key in ("going", "ended", "done", "empty")]
+    await part(going, 0, 300_001)
+    await part(ended, 0, 10)
+    assert (await ask("DELETE", ended)).status == 204
+    await part(done, 0, len(data))
+    for start, end in ((300_001, 300_005), (300_005, 800_000), (800_000, len(data))):
+        relay = await restarting.begin()
+        offset = await ask("HEAD", going)
+        assert (offset.status, offset.headers.get("Upload-Offset")) == (200, str(start))
+        assert (await ask("HEAD", empty)).headers["Upload-Offset"] == "0"
+        assert [(await ask("HEAD", gone)).status for gone in (ended, done)] == [404, 404]
+        await part(going, start, end)
+    for key in ("going", "done"):
+        async with relay.session.get(f"{relay.url}/blobs/{key}?agent_id=a") as reply:
+            assert (reply.status, await reply.read()) == (200, data), key
+    assert (await ask("DELETE", empty)).status == 204
+    await restarting.end()
+    assert os.listdir(restarting.folder / "incoming") == []

@@ -78,9 +78,26 @@ class FileQuota:
         """Forget everything."""
         self._blobs.close()
 
-    def buffer(self, key: str, field: str, writer: Origin) -> UploadBuffer:
-        """Return what takes in a content of ``key``; ``field`` is where the request has it."""
-        buffer = UploadBuffer(self, self._blobs.draft(), key, field, writer)
+    @property
+    def keeps_uploads(self) -> bool:
+        """Return True if what has come of an upload survives a restart."""
+        return self._blobs.keeps_drafts
+
+    async def resume(self, name: str, size: int, key: str, field: str, writer: Origin) -> UploadBuffer | None:
+        """Return what came of an upload before a restart; None if it is not there."""
+        draft = await self._blobs.resume(name, size)
+        if draft is None:
+            return None
+        buffer = UploadBuffer(self, draft, key, field, writer)
+        self._coming.add(buffer)
+        return buffer
+
+    def buffer(self, key: str, field: str, writer: Origin, *, name: str | None = None) -> UploadBuffer:
+        """Return what takes in a content of ``key``; ``field`` is where the request has it.
+
+        One with a ``name`` may be resumed after a restart.
+        """
+        buffer = UploadBuffer(self, self._blobs.draft(name), key, field, writer)
         self._coming.add(buffer)
         return buffer
 

@@ -1,19 +1,21 @@
 """Uploads that go on where they broke off: what has come of each, until it is a file.
 
-The words are those of tus 1.0.0. An upload is lost with the relay, like everything else in memory.
+The words are those of tus 1.0.0. Where contents survive a restart, an upload that is no file yet does so, too, as far
+as it was put on the disk: after each part, and in a long part now and then.
 """
 
 from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
 import msgspec
 
 from clawlink.domain.agent import Agent
-from clawlink.domain.file import Content, Version
+from clawlink.domain.file import UPLOADS, Content, UnfinishedUpload, Version
 from clawlink.domain.readers import party
 from clawlink.domain.record import text_bytes
 from clawlink.errors import (
@@ -32,9 +34,12 @@ from clawlink.relay.files.quota import SILENT_SECONDS, FileQuota, UploadBuffer, 
 from clawlink.relay.files.write import Files, Write
 from clawlink.relay.ids import derived
 from clawlink.relay.limits.shares import Held, Limit
-from clawlink.store.base import Usage
+from clawlink.store.base import Conflict, Drop, Failed, Put, Usage
 
 CHECKSUMS = ("sha1", "sha256")
+_FIELD = "Upload-Length"
+_NOTED_EVERY_BYTES = 8 * 1024 * 1024
+_AT_ONCE = 100
 # The bytes that an upload takes beside its texts and contents, measured.
 _UPLOAD_BYTES = 3000
 
@@ -66,6 +71,7 @@ class Upload:
         self.readers: tuple[str, ...] | None = None  # of the file once it is written; None if it is for everyone
         self.buffer = buffer
         self.content: Content | None = None  # once all has come, until it is a file
+        self.noted: UnfinishedUpload | None = None  # as it would survive
         self.lock = asyncio.Lock()
         self.sender: asyncio.Task[object] | None = None
 
@@ -145,7 +151,7 @@ class Uploads:
             id,
             owner,
             msgspec.structs.replace(ask, idempotency_key=id),
-            self._quota.buffer(ask.key, "Upload-Length", owner.origin),
+            self._quota.buffer(ask.key, _FIELD, owner.origin, name=id),
             length,
             metadata,
         )
@@ -167,10 +173,68 @@ class Uploads:
             upload.buffer.discard()
             return known, False
         upload.buffer.rest()
-        self._by_id[id] = upload
+        self._add(upload)
+        try:
+            await self._note(upload)
+        except BaseException:
+            self._forget(upload)
+            raise
+        return upload, True
+
+    def _add(self, upload: Upload) -> None:
+        self._by_id[upload.id] = upload
         self._memory += upload.footprint
         self._extend(upload)
-        return upload, True
+
+    async def _note(self, upload: Upload) -> None:
+        """Put what has come on the disk, and note how much that is, so that it survives. Raises StorageFull."""
+        if not self._quota.keeps_uploads or upload.written is not None or upload.content is not None:
+            return
+        await upload.buffer.flush()
+        noted = UnfinishedUpload(
+            id=upload.id,
+            version=1 if upload.noted is None else upload.noted.version + 1,
+            owner=upload.owner,
+            file_key=upload.ask.key,
+            write=msgspec.msgpack.encode(upload.ask),
+            metadata=upload.metadata,
+            said=upload.said,
+            length=upload.length,
+            offset=upload.offset,
+        )
+        if self._by_id.get(upload.id) is upload:  # else it was ended meanwhile
+            await self._core.commit(noted.partition_key, Put(noted))
+            upload.noted = noted
+
+    async def _unnote(self, id: str) -> None:
+        """Forget what would survive of an upload. What is left after a failure goes at the next start."""
+        with contextlib.suppress(Conflict, Failed, StorageFull):
+            noted = await self._core.store.get(UnfinishedUpload, id)
+            if noted is not None:
+                await self._core.commit(noted.partition_key, Drop(noted))
+
+    async def come_back(self) -> None:
+        """Take up the uploads that were under way when the relay stopped."""
+        found: list[UnfinishedUpload] = []
+        after: str | None = None
+        while True:
+            page = await self._core.store.page(UnfinishedUpload, UPLOADS, after, _AT_ONCE)
+            found += page.records
+            after = page.after
+            if after is None:
+                break
+        for noted in found:
+            owner = await self._core.store.get(Agent, noted.owner)
+            buffer = None
+            if owner is not None:
+                buffer = await self._quota.resume(noted.id, noted.offset, noted.file_key, _FIELD, owner.origin)
+            if owner is None or buffer is None:
+                await self._unnote(noted.id)
+                continue
+            ask = msgspec.msgpack.decode(noted.write, type=Write)
+            upload = Upload(noted.id, owner, ask, buffer, noted.length, noted.metadata)
+            upload.said, upload.noted = noted.said, noted
+            self._add(upload)
 
     def _known(self, upload: Upload) -> Upload | None:
         """Return the upload that was begun before with the same key. Raises KeyReused if it is not the same."""
@@ -273,6 +337,8 @@ class Uploads:
                 await self._take_length(upload, length)
                 if upload.written is None and upload.content is None:
                     await self._take(upload, parts, size, checksum)
+                    if not upload.complete:
+                        await self._note(upload)
                 else:
                     async for part in parts:
                         self._require_within(upload, len(part))
@@ -310,9 +376,13 @@ class Uploads:
             self._require_within(upload, size)
             await buffer.expect(size)
         if checksum is None:
+            noted = buffer.size
             async for part in parts:
                 self._require_within(upload, len(part))
                 await buffer.write(part)
+                if self._quota.keeps_uploads and buffer.size - noted >= _NOTED_EVERY_BYTES:
+                    await self._note(upload)
+                    noted = buffer.size
             return
         mark = buffer.mark()
         sum = new_hash(checksum.name)
@@ -377,6 +447,9 @@ class Uploads:
         if upload.content is not None:
             self._quota.release(upload.content)
             upload.content = None
+        if upload.noted is not None:
+            upload.noted = None
+            self._core.begin(self._unnote(upload.id))
 
     def _extend(self, upload: Upload) -> None:
         limits = self._core.limits
@@ -394,6 +467,7 @@ class Uploads:
             await self.end(upload)
 
     def close(self) -> None:
-        """Forget all."""
+        """Forget all, but for what survives."""
         for upload in list(self._by_id.values()):
-            self._forget(upload)
+            if upload.noted is None:
+                self._forget(upload)

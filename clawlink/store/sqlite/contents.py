@@ -38,6 +38,11 @@ def file_name(content: Content) -> str:
     return f"{content.digest}-{scope[:_SCOPE_HEX]}"
 
 
+def draft_name(name: str) -> str:
+    """Return the name of a draft's file, whatever the draft is called."""
+    return "draft-" + hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_SCOPE_HEX]
+
+
 def place_of(name: str) -> str:
     """Return where below the folder of contents the file of this name lies."""
     return os.path.join(name[:2], name)
@@ -53,9 +58,14 @@ def listed(folder: Path) -> dict[str, int]:
 
 
 class FolderBlobs:
-    """A ``Blobs`` below a folder. ``held`` are the contents that records hold, each as often as they do."""
+    """A ``Blobs`` below a folder.
 
-    def __init__(self, folder: Path, held: Iterable[Content] = ()) -> None:
+    ``held`` are the contents that records hold, each as often as they do, and ``drafts`` the names of drafts to keep.
+    """
+
+    keeps_drafts = True
+
+    def __init__(self, folder: Path, held: Iterable[Content] = (), drafts: Iterable[str] = ()) -> None:
         """Open the folder, made if needed, and remove contents without a record. Raises OSError."""
         self._contents = folder / CONTENTS
         self._incoming = folder / INCOMING
@@ -69,9 +79,10 @@ class FolderBlobs:
         self._missing: set[str] = set()
         self.missing: list[Content] = []
         """The contents that records name and that are not there, or not whole."""
-        self._find(folder, held)
+        self._open: set[FolderDraft] = set()  # those with an open file
+        self._find(folder, held, set(map(draft_name, drafts)))
 
-    def _find(self, folder: Path, contents: Iterable[Content]) -> None:
+    def _find(self, folder: Path, contents: Iterable[Content], drafts: set[str]) -> None:
         there = listed(folder)
         for content in contents:
             name = file_name(content)
@@ -87,7 +98,8 @@ class FolderBlobs:
         for orphan in there:
             os.unlink(self._contents / place_of(orphan))
         for left in os.scandir(self._incoming):
-            os.unlink(left.path)
+            if left.name not in drafts:
+                os.unlink(left.path)
         if there:
             _log.info("contents that no file has were removed", extra={"count": len(there)})
 
@@ -103,9 +115,14 @@ class FolderBlobs:
     def trim(self) -> None:
         """Give nothing back: no memory is kept for later."""
 
-    def draft(self) -> FolderDraft:
-        """Return an empty draft."""
-        return FolderDraft(self, self._incoming / secrets.token_hex(16))
+    def draft(self, name: str | None = None) -> FolderDraft:
+        """Return an empty draft. With a name, which is an id, it may be resumed."""
+        return FolderDraft(self, self._incoming / (secrets.token_hex(16) if name is None else draft_name(name)))
+
+    async def resume(self, name: str, size: int) -> FolderDraft | None:
+        """Return the draft of this name with its first ``size`` bytes; None if they are not there."""
+        draft = self.draft(name)
+        return draft if await unbroken(asyncio.to_thread(draft.resume, size)) else None
 
     def hold(self, content: Content) -> None:
         """Hold a content that is held already once more."""
@@ -143,7 +160,9 @@ class FolderBlobs:
             self._let_go(name, held)
 
     def close(self) -> None:
-        """Forget all holders. The contents stay."""
+        """Forget all holders. The contents stay, and so do drafts with a name."""
+        for draft in tuple(self._open):
+            draft.rest()
         self._held.clear()
         self.used = 0
 
@@ -158,6 +177,10 @@ class FolderBlobs:
         with contextlib.suppress(FileNotFoundError):
             os.rename(self._contents / place_of(name), gone)
             threading.Thread(target=_unlink, args=(gone,)).start() if held.size > PIECE_BYTES else _unlink(gone)
+
+    def opened(self, draft: FolderDraft, *, is_open: bool) -> None:
+        """Note whether a draft has an open file."""
+        (self._open.add if is_open else self._open.discard)(draft)
 
     # -- for drafts --------------------------------------------------------------------------------------------------
 
@@ -260,6 +283,7 @@ class FolderDraft:
         """Write the gathered bytes, and more, to the file, all or nothing."""
         if self._body is None:
             self._body = OnDisk(_new_file(self._path))
+            self._blobs.opened(self, is_open=True)
         self._body.write(b"".join((*self._gathered, data)))
         self._gathered, self._gathered_bytes = [], 0
 
@@ -288,6 +312,33 @@ class FolderDraft:
             self._body.sync()
         self._synced = True
 
+    def resume(self, size: int) -> bool:
+        """Take its file as an earlier process left it, cut to ``size``. Return False if that is not there."""
+        try:
+            file = open(self._path, "r+b", buffering=0)  # noqa: SIM115 - it stays open
+        except FileNotFoundError:
+            return False
+        there = 0
+        while there < size and (piece := file.read(min(PIECE_BYTES, size - there))):
+            self._hash.update(piece)
+            there += len(piece)
+        self._body = OnDisk(file, size=there)
+        if there < size:
+            self._body.close()
+            _unlink(self._path)
+            return False
+        self._body.cut(size)
+        self._blobs.opened(self, is_open=True)
+        self.size = size
+        self._blobs.grow(size)
+        return True
+
+    def rest(self) -> None:
+        """Close its file, which stays."""
+        if self._body is not None:
+            self._body.close()
+        self._blobs.opened(self, is_open=False)
+
     def keep(self, scope: str = "") -> Content:
         """Make it a content of this scope, with one hold. It takes no more bytes. Raises OSError without ``flush``."""
         if self._over:
@@ -295,8 +346,7 @@ class FolderDraft:
         if not self._synced:
             self._sync()
         self._over = True
-        if self._body is not None:
-            self._body.close()
+        self.rest()
         return self._blobs.accept(Content(self._hash.hexdigest(), self.size, scope), self._path)
 
     def discard(self) -> None:
@@ -305,7 +355,7 @@ class FolderDraft:
             self._over = True
             self._blobs.grow(-self.size)
             if self._body is not None:
-                self._body.close()
+                self.rest()
                 _unlink(self._path)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from clawlink.domain.file import Content, SharedFile
+from clawlink.domain.file import Content, SharedFile, UnfinishedUpload
 from clawlink.store.sqlite.contents import FolderBlobs
 from clawlink.store.sqlite.database import NAME, DataFolderError
 from clawlink.store.sqlite.store import SqliteStore
@@ -44,7 +44,11 @@ class DataFolder:
             self._look()
             self.store = SqliteStore(self.path / NAME, sync=sync, before_commit=self._before_commit)
             try:
-                self.blobs = FolderBlobs(self.path, contents_of(self.store.all(SharedFile)))
+                self.blobs = FolderBlobs(
+                    self.path,
+                    contents_of(self.store.all(SharedFile)),
+                    [upload.id for upload in self.store.all(UnfinishedUpload)],
+                )
             except BaseException:
                 self.store.close()
                 raise
