@@ -8,6 +8,9 @@ from typing import Any
 
 import pytest
 
+from clawlink.domain.delivery import Delivery
+from clawlink.store.base import Absent, Drop, Put, R
+from clawlink.store.memory import MemoryStore
 from tests.conftest import Running, Serve
 from tests.server.asks import (
     ack,
@@ -572,6 +575,49 @@ async def test_of_different_answers_at_once_one_counts(pair: Running) -> None:
     assert len(won) == 1
     assert [m["content"] for m in await news(pair, "b")] == won
     await nothing_due(pair, "b")
+
+
+class Together(MemoryStore):
+    """A store at which two requests have looked for a message before either stores it, and the later is faster."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.looking = 2
+        self.both = asyncio.Event()
+        self.both.set()
+
+    async def get(self, kind: type[R], id: str) -> R | None:
+        found = await super().get(kind, id)
+        if kind is Delivery and found is None:
+            self.looking -= 1
+            if not self.looking:
+                self.both.set()
+            await self.both.wait()
+        return found
+
+    async def commit(self, partition_key: str, *changes: Put | Drop | Absent) -> None:
+        await super().commit(partition_key, *changes)
+        if self.looking <= 0 and isinstance(changes[0], Put) and isinstance(changes[0].record, Delivery):
+            for _ in range(50):  # the other goes on first
+                await asyncio.sleep(0)
+
+
+async def test_of_two_answers_that_find_none_one_is_refused(serve: Serve) -> None:
+    store = Together()
+    relay = await serve(store=store)
+    for name in ("a", "b"):
+        await relay.register(name, agent_id=name)
+    task_id = await asked(relay)
+    store.looking = 2
+    store.both.clear()
+    asks = [{"from_agent": "a", "content": n} for n in range(2)]
+    replies = await asyncio.gather(*(relay.post(f"/tasks/{task_id}/answer", ask) for ask in asks))
+    assert sorted(status for status, _ in replies) == [200, 409], replies
+    (won,) = (n for n, (status, _) in enumerate(replies) if status == 200)
+    assert next(body for status, body in replies if status == 409)["code"] == "wrong_state"
+    assert [m["content"] for m in await news(relay, "b")] == [won]
+    told = await ok(relay.get(f"/tasks/{task_id}?agent_id=a"))
+    assert [event["content"] for event in told["history"] if "content" in event][-1] == won
 
 
 @pytest.mark.parametrize("state", ["queued", "delivered", "in_progress", "completed", "cancelled"])

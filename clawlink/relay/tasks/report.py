@@ -251,8 +251,7 @@ class Tasks:
         )
         first = None if question is None else await core.store.get(Delivery, message.message_id)
         if first is not None:
-            if not says_the_same(decode(first.body), message):
-                raise WrongState(f"the question of task {task.id} has been answered already", current=task.state.value)
+            _require_same(task, first, message)
             if task.state is not INPUT_REQUIRED:
                 return await self._answered(task, message)
         moved = rules.answer(
@@ -268,7 +267,7 @@ class Tasks:
                 now=now,
             )
             await self._mailbox.require_room(new, Purpose.REPORT)
-            await self._mailbox.put_once(new)
+            _require_same(task, await self._mailbox.put_once(new), message)
         living = () if d is None else (Put(delivery_rules.beside_record(d, d.visible_at, expires_at=moved.expires_at)),)
         await core.commit(task.partition_key, Put(moved), *living)
         return await self._answered(moved, message)
@@ -300,6 +299,12 @@ class Tasks:
             await self._lifecycle.tell_worker(task, ended, by=sender.id)
             await self._lifecycle.finish_ended(task, d, ended)
         return Cancelled("cancelled", task.id, task.attempts == 0)
+
+
+def _require_same(task: Task, stored: Delivery, message: TaskAnswer) -> None:
+    """Refuse an answer to a question whose stored answer says something else."""
+    if not says_the_same(decode(stored.body), message):
+        raise WrongState(f"the question of task {task.id} has been answered already", current=task.state.value)
 
 
 def _require_own(task: Task, sender: Agent) -> None:
