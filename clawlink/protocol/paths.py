@@ -41,6 +41,10 @@ class Endpoint:
     takes_bytes: bool = False  # the body is bytes as they are, not JSON
     gives_bytes: bool = False  # so is the reply
     empty: bool = False  # the reply has headers alone
+    use: str = ""  # the use case that does it, in JSON: a method of a part of the relay
+    by: str = ""  # the field of the body, or the parameter of the path, that names the acting agent
+    otherwise: tuple[str, ...] = ()  # fields of the query that name the asking agent if nothing else does
+    registers: bool = False  # without keys of ClawLink 1.1, registers an unknown agent by the way
 
     @cached_property
     def plain(self) -> bool:
@@ -80,7 +84,16 @@ KICK = Endpoint(
     "kick", "POST", "/kick", "Remove an agent, as its operator.", replies.Left, body=requests.Kick, admin=True
 )
 DELEGATE = Endpoint(
-    "delegate", "POST", "/delegate", "Delegate a task.", replies.Delegated, body=requests.Delegate, acts=True
+    "delegate",
+    "POST",
+    "/delegate",
+    "Delegate a task.",
+    replies.Delegated,
+    body=requests.Delegate,
+    acts=True,
+    use="submission.delegate",
+    by="from_agent",
+    registers=True,
 )
 RESPOND = Endpoint(
     "respond",
@@ -90,6 +103,9 @@ RESPOND = Endpoint(
     replies.ResponseSent,
     body=requests.Respond,
     acts=True,
+    use="responses.respond",
+    by="from_agent",
+    registers=True,
 )
 TASKS = Endpoint(
     "tasks",
@@ -100,6 +116,8 @@ TASKS = Endpoint(
     query=requests.TasksQuery,
     acts=True,
     headers=(headers.AGENT,),
+    use="task_views.list",
+    otherwise=("requester", "assignee"),
 )
 TASK = Endpoint(
     "task",
@@ -110,6 +128,7 @@ TASK = Endpoint(
     query=requests.TaskQuery,
     acts=True,
     headers=(headers.AGENT,),
+    use="task_views.get",
 )
 CANCEL = Endpoint(
     "cancel",
@@ -119,6 +138,8 @@ CANCEL = Endpoint(
     replies.Cancelled,
     body=requests.Cancel,
     acts=True,
+    use="tasks.cancel",
+    by="from_agent",
 )
 ANSWER = Endpoint(
     "answer",
@@ -128,8 +149,20 @@ ANSWER = Endpoint(
     replies.Answered,
     body=requests.Answer,
     acts=True,
+    use="tasks.answer",
+    by="from_agent",
 )
-SEND = Endpoint("send", "POST", "/send", "Send a plain message.", replies.Sent, body=requests.Send, acts=True)
+SEND = Endpoint(
+    "send",
+    "POST",
+    "/send",
+    "Send a plain message.",
+    replies.Sent,
+    body=requests.Send,
+    acts=True,
+    use="messages.send",
+    by="from_agent",
+)
 BROADCAST = Endpoint(
     "broadcast",
     "POST",
@@ -138,6 +171,9 @@ BROADCAST = Endpoint(
     replies.BroadcastSent,
     body=requests.Broadcast,
     acts=True,
+    use="broadcasts.broadcast",
+    by="from_agent",
+    registers=True,
 )
 KNOWLEDGE = Endpoint(
     "knowledge", "GET", "/broadcasts", "What was told.", replies.KnowledgeList, query=requests.KnowledgeQuery
@@ -197,9 +233,39 @@ TICKETS = Endpoint(
     body=requests.MakeTicket,
     acts=True,
 )
-ACK = Endpoint("ack", "POST", "/ack", "Settle leased messages.", replies.Receipted, body=requests.Ack, acts=True)
-NACK = Endpoint("nack", "POST", "/nack", "Give leased messages back.", replies.Receipted, body=requests.Nack, acts=True)
-EXTEND = Endpoint("extend", "POST", "/extend", "Lengthen leases.", replies.Receipted, body=requests.Extend, acts=True)
+ACK = Endpoint(
+    "ack",
+    "POST",
+    "/ack",
+    "Settle leased messages.",
+    replies.Receipted,
+    body=requests.Ack,
+    acts=True,
+    use="receipts.ack",
+    by="agent_id",
+)
+NACK = Endpoint(
+    "nack",
+    "POST",
+    "/nack",
+    "Give leased messages back.",
+    replies.Receipted,
+    body=requests.Nack,
+    acts=True,
+    use="receipts.nack",
+    by="agent_id",
+)
+EXTEND = Endpoint(
+    "extend",
+    "POST",
+    "/extend",
+    "Lengthen leases.",
+    replies.Receipted,
+    body=requests.Extend,
+    acts=True,
+    use="receipts.extend",
+    by="agent_id",
+)
 DEAD_LETTERS = Endpoint(
     "dead_letters",
     "GET",
@@ -208,9 +274,19 @@ DEAD_LETTERS = Endpoint(
     replies.DeadLetters,
     query=requests.ListQuery,
     acts=True,
+    use="messages.dead_letters",
+    by="agent_id",
 )
 REDRIVE = Endpoint(
-    "redrive", "POST", "/redrive", "Put dead letters back.", replies.Redriven, body=requests.Redrive, acts=True
+    "redrive",
+    "POST",
+    "/redrive",
+    "Put dead letters back.",
+    replies.Redriven,
+    body=requests.Redrive,
+    acts=True,
+    use="messages.redrive",
+    by="agent_id",
 )
 MESSAGE = Endpoint(
     "message",
@@ -221,6 +297,7 @@ MESSAGE = Endpoint(
     query=requests.MessageQuery,
     acts=True,
     headers=(headers.AGENT,),
+    use="messages.status",
 )
 PUT_FILE = Endpoint(
     "put_file", "POST", "/files", "Write a shared file.", replies.FilePut, body=requests.PutFile, acts=True
@@ -234,6 +311,7 @@ LIST_FILES = Endpoint(
     query=requests.FilesQuery,
     looks=True,
     headers=(headers.AGENT,),
+    use="file_reads.list",
 )
 GET_FILE = Endpoint(
     "get_file",
@@ -275,6 +353,7 @@ LIST_BLOBS = Endpoint(
     query=requests.FilesQuery,
     looks=True,
     headers=(headers.AGENT,),
+    use="file_reads.list",
 )
 GET_BLOB = Endpoint(
     "get_blob",
@@ -320,6 +399,8 @@ LOCK_FILE = Endpoint(
     replies.FileLocked,
     body=requests.LockFile,
     acts=True,
+    use="files.lock",
+    by="agent_id",
 )
 UNLOCK_FILE = Endpoint(
     "unlock_file",
@@ -410,3 +491,32 @@ METRICS = Endpoint("metrics", "GET", "/metrics", "Counters in Prometheus text fo
 OPENAPI = Endpoint("openapi", "GET", "/openapi.json", "This interface as OpenAPI 3.1.", None, text=True)
 
 ENDPOINTS: tuple[Endpoint, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Endpoint))
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A request over a websocket that no route takes."""
+
+    name: str
+    body: Any
+    reply: Any
+    use: str
+    by: str
+
+
+# The requests that a websocket takes. A frame says what the body of its endpoint does, with its name as the type.
+FRAMES: dict[str, Endpoint | Frame] = {
+    row.name: row
+    for row in (
+        Frame("heartbeat", requests.Heartbeat, replies.Beat, "agents.heartbeat", "agent_id"),
+        DELEGATE,
+        BROADCAST,
+        RESPOND,
+        SEND,
+        ACK,
+        NACK,
+        EXTEND,
+        Frame("subscribe", requests.Subscribe, replies.Subscribed, "agents.choose_topics", "agent_id"),
+        Frame("ping", requests.Ping, replies.Pong, "agents.ping", "agent_id"),
+    )
+}

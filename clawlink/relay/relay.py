@@ -30,6 +30,7 @@ from clawlink.relay.mailbox.handover import HandedOut
 from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.mailbox.messages import Messages
 from clawlink.relay.mailbox.pools import Pools
+from clawlink.relay.mailbox.receipts import Receipts
 from clawlink.relay.sockets import Sockets
 from clawlink.relay.tasks.lifecycle import TaskLifecycle
 from clawlink.relay.tasks.report import Tasks
@@ -68,6 +69,7 @@ class Relay:
         pools = Pools(core)
         self.mailbox = Mailbox(core)
         self.acks = Acks(core, pools)
+        self.receipts = Receipts(self.acks)
         self.agents = Agents(core, self.mailbox, admission, require_keys=require_agent_keys)
         lifecycle = TaskLifecycle(core, self.agents, self.mailbox, pools)
         self.claims = Claims(core, pools, self.acks, lifecycle)

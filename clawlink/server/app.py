@@ -26,6 +26,7 @@ from clawlink.server.auth import Guard
 from clawlink.server.ceiling import ceiling_of, open_files
 from clawlink.server.connection import Server
 from clawlink.server.flow import Unread
+from clawlink.server.json_endpoint import json_routes
 from clawlink.server.request import Handler
 from clawlink.server.router import Router
 from clawlink.server.routes import ALL
@@ -115,7 +116,7 @@ class App:
             local_admin=config.operated_locally,
         )
         served = (route for routes in ALL for route in routes.serving.items())
-        routes = [*served, *self.push.routes, *self.events.routes]
+        routes = [*json_routes(self.relay), *served, *self.push.routes, *self.events.routes]
         for name, door in self.doors.items():
             routes += _untaken(name, door.routes(), routes)
         return Router(self.relay, guard, routes)

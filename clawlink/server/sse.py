@@ -25,8 +25,8 @@ from clawlink.relay.error_mapping import refusal
 from clawlink.relay.ids import receipt
 from clawlink.relay.mailbox.consumer import Closed, Consumer
 from clawlink.relay.mailbox.long_poll import Taken
+from clawlink.relay.mailbox.receipts import lease_of
 from clawlink.relay.relay import Relay
-from clawlink.server.lease_views import lease_of
 from clawlink.server.request import Handler, Request, acting, hung_up, parameter, read, read_query
 from clawlink.server.response import Reply, reply
 from clawlink.server.tickets import SECONDS, Tickets

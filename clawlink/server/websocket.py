@@ -25,9 +25,9 @@ from clawlink.protocol.paths import Endpoint
 from clawlink.protocol.requests import StreamQuery
 from clawlink.relay.error_mapping import refusal
 from clawlink.relay.mailbox.consumer import Consumer
+from clawlink.relay.mailbox.receipts import lease_of
 from clawlink.relay.relay import Relay
 from clawlink.server.auth import SUBPROTOCOL, in_subprotocol, offers_subprotocol
-from clawlink.server.lease_views import lease_of
 from clawlink.server.request import Handler, Request, origin_of, parameter, read_query
 from clawlink.server.ws_connection import LINGER_SECONDS, Websocket, Websockets
 from clawlink.server.ws_protocol import BadFrame, Frame, error_frame, message_frame, read_frame, reply_frame
@@ -270,7 +270,7 @@ class _Session:
             await self._sender.text(error_frame(bad.id, bad.error))
             return
         try:
-            reply = await frame.act(self._relay, await self._acting(), frame.ask)
+            reply = await frame.act(self._relay, await self._acting())
         except Exception as failure:
             facts = {"route": paths.SOCKET.path, "frame": frame.type, **self._origin}
             await self._sender.text(error_frame(frame.id, refusal(self._relay, failure, facts, _log)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -11,25 +11,32 @@ import msgspec
 from clawlink.domain.agent import Agent
 from clawlink.domain.limits import MAX_ID_LENGTH
 from clawlink.errors import BadJson, BadRequest, ClawLinkError, NotAllowed
-from clawlink.protocol import failure, replies, requests
+from clawlink.protocol import failure, paths, replies, requests
 from clawlink.protocol.reading import read_fields, why_no_json
 from clawlink.relay.relay import Relay
 from clawlink.relay.tasks.submit import Own
-from clawlink.relay.timestamps import iso
-from clawlink.server.lease_views import acked, receipted
 from clawlink.server.request import require_shallow
 
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(dict[str, Any])
+_USES: Mapping[str, Callable[[Relay], Callable[..., Awaitable[Any]]]] = {
+    type: attrgetter(row.use) for type, row in paths.FRAMES.items()
+}
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
-    """A valid frame: its type, the id for its answer, the request, and the function that does it."""
+    """A valid frame: its type, the id for its answer, and the request; the further fields of a delegation."""
 
     type: str
     id: str | int | None
     ask: Any
-    act: Callable[[Relay, Agent, Any], Awaitable[Any]]
+    own: Own | None = None
+
+    def act(self, relay: Relay, agent: Agent) -> Awaitable[Any]:
+        """Do what the frame asks for, and return the struct of the reply."""
+        use = _USES[self.type](relay)
+        does: Awaitable[Any] = use(agent, self.ask) if self.own is None else use(agent, self.ask, self.own)
+        return does
 
 
 class BadFrame(Exception):
@@ -41,71 +48,11 @@ class BadFrame(Exception):
         self.id = id
 
 
-async def _heartbeat(relay: Relay, agent: Agent, ask: requests.Heartbeat) -> replies.Beat:
-    await relay.agents.beat(agent.id)
-    return replies.Beat("ok")
-
-
-def _delegate(
-    relay: Relay, agent: Agent, ask: requests.Delegate, own: Own | None = None
-) -> Awaitable[replies.Delegated]:
-    return relay.submission.delegate(agent, ask, own)
-
-
-def _own(fields: Mapping[str, Any]) -> Own | None:
+def _further(fields: Mapping[str, Any]) -> Own | None:
     """Return the further fields of a delegation, as clients of 1.0.x write it; None if all its fields are known."""
     further = {name: value for name, value in fields.items() if name not in requests.Delegate.__struct_fields__}
     id = further.get("message_id")
     return Own(id if isinstance(id, str) else None, further) if further else None
-
-
-def _respond(relay: Relay, agent: Agent, ask: requests.Respond) -> Awaitable[replies.ResponseSent]:
-    return relay.responses.respond(agent, ask)
-
-
-def _send(relay: Relay, agent: Agent, ask: requests.Send) -> Awaitable[replies.Sent]:
-    return relay.messages.send(agent, ask)
-
-
-def _broadcast(relay: Relay, agent: Agent, ask: requests.Broadcast) -> Awaitable[replies.BroadcastSent]:
-    return relay.broadcasts.broadcast(agent, ask)
-
-
-async def _ack(relay: Relay, agent: Agent, ask: requests.Ack) -> replies.Receipted:
-    return await acked(relay, agent.id, ask)
-
-
-async def _nack(relay: Relay, agent: Agent, ask: requests.Nack) -> replies.Receipted:
-    return receipted(await relay.acks.nack(agent.id, ask.receipts, ask.delay), "nacked")
-
-
-async def _extend(relay: Relay, agent: Agent, ask: requests.Extend) -> replies.Receipted:
-    return receipted(await relay.acks.extend(agent.id, ask.receipts, ask.lease), "extended")
-
-
-async def _subscribe(relay: Relay, agent: Agent, ask: requests.Subscribe) -> replies.Subscribed:
-    now = await relay.agents.subscribe(agent.id, ask.subscriptions)
-    return replies.Subscribed("subscribed", list(now.subscriptions))
-
-
-async def _ping(relay: Relay, agent: Agent, ask: requests.Ping) -> replies.Pong:
-    return replies.Pong("pong", iso(relay.clock()))
-
-
-# Type: the request, its field for the connection's agent, and the function that does it.
-_KINDS: Mapping[str, tuple[Any, str, Callable[[Relay, Agent, Any], Awaitable[Any]]]] = {
-    "heartbeat": (requests.Heartbeat, "agent_id", _heartbeat),
-    "delegate": (requests.Delegate, "from_agent", _delegate),
-    "broadcast": (requests.Broadcast, "from_agent", _broadcast),
-    "respond": (requests.Respond, "from_agent", _respond),
-    "send": (requests.Send, "from_agent", _send),
-    "ack": (requests.Ack, "agent_id", _ack),
-    "nack": (requests.Nack, "agent_id", _nack),
-    "extend": (requests.Extend, "agent_id", _extend),
-    "subscribe": (requests.Subscribe, "agent_id", _subscribe),
-    "ping": (requests.Ping, "agent_id", _ping),
-}
-TYPES = tuple(_KINDS)
 
 
 def read_frame(text: str, agent_id: str) -> Frame:
@@ -133,17 +80,16 @@ def read_frame(text: str, agent_id: str) -> Frame:
                 actual=len(id),
             )
         )
-    kind = _KINDS.get(type) if isinstance(type, str) else None
-    if kind is None:
-        raise BadFrame(BadRequest(f"the type of a frame is one of {', '.join(TYPES)}", field="type"), id)
-    ask_kind, identity, act = kind
-    if fields.setdefault(identity, agent_id) != agent_id:
-        raise BadFrame(NotAllowed(f"this connection speaks for {agent_id!r} alone", field=identity), id)
+    row = paths.FRAMES.get(type) if isinstance(type, str) else None
+    if row is None:
+        raise BadFrame(BadRequest(f"the type of a frame is one of {', '.join(paths.FRAMES)}", field="type"), id)
+    if fields.setdefault(row.by, agent_id) != agent_id:
+        raise BadFrame(NotAllowed(f"this connection speaks for {agent_id!r} alone", field=row.by), id)
     try:
-        ask = read_fields(fields, ask_kind)
+        ask = read_fields(fields, row.body)
     except BadRequest as error:
         raise BadFrame(error, id) from None
-    return Frame(str(type), id, ask, partial(_delegate, own=_own(fields)) if act is _delegate else act)
+    return Frame(row.name, id, ask, _further(fields) if row is paths.DELEGATE else None)
 
 
 def reply_frame(id: str | int, reply: Any) -> bytes:

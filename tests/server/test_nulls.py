@@ -6,9 +6,8 @@ from typing import Any
 
 import msgspec
 
-from clawlink.protocol.paths import ENDPOINTS
+from clawlink.protocol.paths import ENDPOINTS, FRAMES
 from clawlink.protocol.reading import optional_fields
-from clawlink.server.ws_protocol import _KINDS
 from tests.conftest import UNPACED, Serve
 from tests.server.sockets import websocket
 
@@ -58,7 +57,8 @@ async def test_null_for_an_optional_field_is_as_if_it_were_left_out(serve: Serve
             tried += 1
     assert tried > 40
     async with websocket(relay, "a", lease=60) as peer:
-        for type, (kind, identity, _) in _KINDS.items():
+        for type, row in FRAMES.items():
+            kind, identity = row.body, row.by
             fields = {name: value for name, value in _least(kind).items() if name != identity}
             answers = []
             for name in ("", *sorted(optional_fields(kind) - fields.keys())):

@@ -29,7 +29,7 @@ from clawlink.domain.topic import EVERYTHING
 from clawlink.errors import AmbiguousName, BadRequest, NameTaken, NotAllowed, RelayFull, StoreUnavailable, UnknownAgent
 from clawlink.protocol import proof, requests
 from clawlink.protocol.reading import read_fields
-from clawlink.protocol.replies import RecipientInfo
+from clawlink.protocol.replies import Beat, Pong, RecipientInfo, Subscribed
 from clawlink.relay.agents.directory import Directory, card
 from clawlink.relay.agents.names import Names
 from clawlink.relay.core import Core, retrying
@@ -334,6 +334,20 @@ class Agents:
         now = self._core.clock()
         if agent is not None and now - agent.last_heartbeat >= _TOUCH_SECONDS:
             await self._core.commit(agent.id, Put(rules.seen(agent, now)), quiet=True)
+
+    async def heartbeat(self, agent: Agent, ask: requests.Heartbeat) -> Beat:
+        """Record a sign of life."""
+        await self.beat(agent.id)
+        return Beat("ok")
+
+    async def ping(self, agent: Agent, ask: requests.Ping) -> Pong:
+        """Answer that the relay is there."""
+        return Pong("pong", iso(self._core.clock()))
+
+    async def choose_topics(self, agent: Agent, ask: requests.Subscribe) -> Subscribed:
+        """Change the topics of the broadcasts that the agent gets."""
+        now = await self.subscribe(agent.id, ask.subscriptions)
+        return Subscribed("subscribed", list(now.subscriptions))
 
     @retrying
     async def beat(self, agent_id: str) -> None:

@@ -190,7 +190,7 @@ class FileReads:
         """Return all readings. For the janitor."""
         return self._read_once.all()
 
-    async def list(self, ask: requests.ListQuery, asker: Agent | None = None) -> replies.FileList:
+    async def list(self, asker: Agent | None, ask: requests.FilesQuery) -> replies.FileList:
         """List the files without their contents: those for everyone, then those that the asker owns or reads."""
         store, now = self._core.store, self._core.clock()
         sources = [("", PRESENT)] if asker is None else [("", PRESENT), (_OWN, rules.by_reader(asker.id))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 from msgspec.structs import replace
 
 from clawlink.domain import delivery as delivery_rules
@@ -10,11 +11,12 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.broadcast import Broadcast
 from clawlink.domain.chain import Chain
 from clawlink.domain.delivery import Delivery, State, copy_id
+from clawlink.domain.limits import MAX_LIST_LENGTH
 from clawlink.domain.message import PlainMessage, attached, decode, encode, says_the_same, type_of
 from clawlink.domain.task import FINAL, Task, TaskState
 from clawlink.errors import KeyReused, NotAllowed, UnknownMessage
 from clawlink.protocol import requests
-from clawlink.protocol.replies import MessageStatus, Sent
+from clawlink.protocol.replies import DeadLetter, DeadLetters, MessageStatus, Redriven, Sent
 from clawlink.relay import wait_loop
 from clawlink.relay.agents.agents import Agents
 from clawlink.relay.broadcasts.copy_counts import CopyCounts, furthest
@@ -37,6 +39,32 @@ class Messages:
         self._mailbox = mailbox
         self._admission = admission
         self._grants = Grants(core)
+
+    # -- dead letters ------------------------------------------------------------------------------------------------
+
+    async def dead_letters(self, agent: Agent, ask: requests.ListQuery) -> DeadLetters[msgspec.Raw]:
+        """List dead letters, the oldest first."""
+        page = await self._mailbox.dead_letters(agent.id, ask.after, ask.limit)
+        letters = [
+            DeadLetter(
+                delivery_rules.message_id(d),
+                d.sender,
+                d.attempts,
+                iso(d.stored_at),
+                iso(d.settled_at or 0.0),
+                iso(d.ends_at),
+                msgspec.Raw(d.body),
+            )
+            for d in page.records
+        ]
+        return DeadLetters(letters, len(letters), page.after)
+
+    async def redrive(self, agent: Agent, ask: requests.Redrive) -> Redriven:
+        """Put dead letters back at their old places, the named ones or the oldest."""
+        back = await self._mailbox.redrive(agent.id, ask.message_ids, MAX_LIST_LENGTH)
+        return Redriven(back, len(back))
+
+    # -- plain messages ----------------------------------------------------------------------------------------------
 
     async def send(self, sender: Agent, ask: requests.Send) -> Sent:
         """Store a plain message for its recipient.

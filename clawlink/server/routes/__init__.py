@@ -1,7 +1,7 @@
-"""A function for each endpoint: read, one call to the relay, answer. Nothing is decided here."""
+"""A function for each endpoint that does more than ``json_endpoint``. Nothing is decided here."""
 
 from __future__ import annotations
 
-from clawlink.server.routes import admin, agents, blobs, broadcasts, files, messages, tasks, uploads
+from clawlink.server.routes import admin, agents, blobs, broadcasts, files, messages, uploads
 
-ALL = tuple(module.routes for module in (agents, tasks, messages, broadcasts, files, blobs, uploads, admin))
+ALL = tuple(module.routes for module in (agents, messages, broadcasts, files, blobs, uploads, admin))

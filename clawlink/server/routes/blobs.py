@@ -22,12 +22,10 @@ from clawlink.server.request import (
     Looker,
     Request,
     Routes,
-    acting,
     asking,
     key_in_header,
     looking,
     parameter,
-    read,
     read_query,
     when_lost,
 )
@@ -117,14 +115,6 @@ def ttl(given: str | None, field: str, name: str | None = None) -> float | None:
             actual=seconds,
         )
     return seconds
-
-
-@routes.serves(paths.LIST_BLOBS)
-async def list_blobs(relay: Relay, request: Request) -> Reply:
-    """List files."""
-    ask = read_query(request, requests.FilesQuery)
-    looker = await looking(relay, request, ask.agent_id)
-    return reply(await relay.file_reads.list(ask, looker.agent))
 
 
 async def found(
@@ -247,13 +237,6 @@ async def delete_blob(relay: Relay, request: Request) -> Reply:
         with http_files.named_by_headers():
             gone = await relay.files.delete(editor, key, http_files.expected(request.headers), force=force)
     return reply(replies.FileDeleted("deleted", key, gone.revision))
-
-
-@routes.serves(paths.LOCK_FILE)
-async def lock_file(relay: Relay, request: Request) -> Reply:
-    """Lock a file."""
-    ask = await read(request, requests.LockFile)
-    return reply(await relay.files.lock(await acting(relay, request, ask.agent_id, "agent_id"), ask))
 
 
 @routes.serves(paths.UNLOCK_FILE)

@@ -6,19 +6,10 @@ import msgspec
 
 from clawlink.protocol import paths, replies, requests
 from clawlink.relay.relay import Relay
-from clawlink.server.request import Request, Routes, acting_anyway, read, read_query
-from clawlink.server.response import Reply, reply, tell_by_the_way
+from clawlink.server.request import Request, Routes, read_query
+from clawlink.server.response import Reply, reply
 
 routes = Routes()
-
-
-@routes.serves(paths.BROADCAST)
-async def broadcast(relay: Relay, request: Request) -> Reply:
-    """Tell all other agents that subscribe to a topic."""
-    ask = await read(request, requests.Broadcast)
-    plain = ask.idempotency_key is None
-    sender, new = await acting_anyway(relay, request, ask.from_agent, "from_agent", plain=plain)
-    return reply(tell_by_the_way(await relay.broadcasts.broadcast(sender, ask), new))
 
 
 @routes.serves(paths.KNOWLEDGE)

@@ -13,7 +13,7 @@ from clawlink.protocol import paths, replies, requests
 from clawlink.relay.files.write import Write
 from clawlink.relay.relay import Relay
 from clawlink.server import http_files
-from clawlink.server.request import Request, Routes, acting_anyway, asking, looking, parameter, read, read_query
+from clawlink.server.request import Request, Routes, acting_anyway, asking, parameter, read, read_query
 from clawlink.server.response import JSON, Reply, reply, tell_by_the_way, write
 from clawlink.server.routes.blobs import found, opened, reader_of
 
@@ -53,14 +53,6 @@ def _content(ask: requests.PutFile) -> bytes:
 
 async def _at_once(content: bytes) -> AsyncIterator[bytes]:
     yield content
-
-
-@routes.serves(paths.LIST_FILES)
-async def list_files(relay: Relay, request: Request) -> Reply:
-    """List files."""
-    ask = read_query(request, requests.FilesQuery)
-    looker = await looking(relay, request, ask.agent_id)
-    return reply(await relay.file_reads.list(ask, looker.agent))
 
 
 @routes.serves(paths.GET_FILE)

@@ -1,37 +1,19 @@
-"""Routes about messages: send, claim, settle, ask."""
+"""Routes that claim messages."""
 
 from __future__ import annotations
 
 import msgspec
 
 from clawlink.domain.agent import Agent
-from clawlink.domain.delivery import message_id
-from clawlink.domain.limits import DEFAULT_POLL_MESSAGES, MAX_LIST_LENGTH, MAX_POLL_MESSAGES
+from clawlink.domain.limits import DEFAULT_POLL_MESSAGES, MAX_POLL_MESSAGES
 from clawlink.protocol import paths, replies, requests
 from clawlink.relay.mailbox.long_poll import Taken
+from clawlink.relay.mailbox.receipts import lease_of, receipted
 from clawlink.relay.relay import Relay
-from clawlink.relay.timestamps import iso
-from clawlink.server.lease_views import acked, lease_of, receipted
-from clawlink.server.request import Request, Routes, acting, acting_anyway, asking, parameter, read, read_query
+from clawlink.server.request import Request, Routes, acting, acting_anyway, parameter, read, read_query
 from clawlink.server.response import Reply, reply, tell_by_the_way
 
 routes = Routes()
-
-
-@routes.serves(paths.SEND)
-async def send(relay: Relay, request: Request) -> Reply:
-    """Store a plain message for its recipient."""
-    ask = await read(request, requests.Send)
-    sender = await acting(relay, request, ask.from_agent, "from_agent")
-    return reply(await relay.messages.send(sender, ask))
-
-
-@routes.serves(paths.MESSAGE)
-async def message(relay: Relay, request: Request) -> Reply:
-    """Tell how far a message came."""
-    ask = read_query(request, requests.MessageQuery)
-    asker = await asking(relay, request, ask.agent_id)
-    return reply(await relay.messages.status(asker, parameter(request, "message_id"), ask))
 
 
 @routes.serves(paths.POLL)
@@ -76,57 +58,3 @@ async def _claim(relay: Relay, request: Request, agent: Agent, *, most: int, wai
     """Lease messages. An agent may leave while its poll waits, or be claimed with a key that this poll lacks."""
     tick = (lambda: acting(relay, request, agent.id, "agent_id")) if wait else None
     return await relay.claims.claim(agent, limit=most, wait=wait, lease=lease, tick=tick)
-
-
-@routes.serves(paths.ACK)
-async def ack(relay: Relay, request: Request) -> Reply:
-    """Settle messages. Repeating it is harmless."""
-    ask = await read(request, requests.Ack)
-    agent = await acting(relay, request, ask.agent_id, "agent_id")
-    return reply(await acked(relay, agent.id, ask))
-
-
-@routes.serves(paths.NACK)
-async def nack(relay: Relay, request: Request) -> Reply:
-    """Give leased messages back."""
-    ask = await read(request, requests.Nack)
-    agent = await acting(relay, request, ask.agent_id, "agent_id")
-    return reply(receipted(await relay.acks.nack(agent.id, ask.receipts, ask.delay), "nacked"))
-
-
-@routes.serves(paths.EXTEND)
-async def extend(relay: Relay, request: Request) -> Reply:
-    """Lengthen leases."""
-    ask = await read(request, requests.Extend)
-    agent = await acting(relay, request, ask.agent_id, "agent_id")
-    return reply(receipted(await relay.acks.extend(agent.id, ask.receipts, ask.lease), "extended"))
-
-
-@routes.serves(paths.DEAD_LETTERS)
-async def dead_letters(relay: Relay, request: Request) -> Reply:
-    """List dead letters."""
-    agent = await acting(relay, request, parameter(request, "agent_id"), "agent_id")
-    ask = read_query(request, requests.ListQuery)
-    page = await relay.mailbox.dead_letters(agent.id, ask.after, ask.limit)
-    letters = [
-        replies.DeadLetter(
-            message_id(d),
-            d.sender,
-            d.attempts,
-            iso(d.stored_at),
-            iso(d.settled_at or 0.0),
-            iso(d.ends_at),
-            msgspec.Raw(d.body),
-        )
-        for d in page.records
-    ]
-    return reply(replies.DeadLetters(letters, len(letters), page.after))
-
-
-@routes.serves(paths.REDRIVE)
-async def redrive(relay: Relay, request: Request) -> Reply:
-    """Put dead letters back."""
-    ask = await read(request, requests.Redrive)
-    agent = await acting(relay, request, ask.agent_id, "agent_id")
-    back = await relay.mailbox.redrive(agent.id, ask.message_ids, MAX_LIST_LENGTH)
-    return reply(replies.Redriven(back, len(back)))

@@ -1,0 +1,108 @@
+"""Endpoints in JSON: read the request, find the acting agent, call the use case, write its reply.
+
+What differs from one endpoint to the next stands in its row of ``protocol.paths``. A route under ``routes/`` is for an
+endpoint that does more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from operator import attrgetter
+from typing import Any
+
+from clawlink.domain.agent import Agent
+from clawlink.protocol.paths import ENDPOINTS, Endpoint
+from clawlink.relay.relay import Relay
+from clawlink.server.request import (
+    Handler,
+    Request,
+    acting,
+    acting_anyway,
+    asking,
+    looking,
+    parameter,
+    read,
+    read_query,
+)
+from clawlink.server.response import Reply, reply, tell_by_the_way
+
+UseCase = Callable[..., Awaitable[Any]]
+
+
+def json_routes(relay: Relay) -> Iterator[tuple[Endpoint, Handler]]:
+    """Give each endpoint that names its use case, with its handler."""
+    for endpoint in ENDPOINTS:
+        if endpoint.use:
+            yield endpoint, _handler(endpoint, attrgetter(endpoint.use)(relay))
+
+
+def _handler(endpoint: Endpoint, use: UseCase) -> Handler:
+    if endpoint.registers:
+        return _registering(endpoint, use)
+    (id,) = (set(endpoint.pattern.groupindex) - {endpoint.by}) or {""}
+    if endpoint.body is not None:
+        return _acting(endpoint, use, id)
+    if endpoint.by:
+        return _of_agent(endpoint, use)
+    return _looking(endpoint, use) if endpoint.looks else _asking(endpoint, use, id)
+
+
+def _acting(endpoint: Endpoint, use: UseCase, id: str) -> Handler:
+    """Handle a body that names the acting agent; ``id`` is the other parameter of the path, if there is one."""
+    by, kind, agent_of = endpoint.by, endpoint.body, attrgetter(endpoint.by)
+
+    async def serve(relay: Relay, request: Request) -> Reply:
+        ask = await read(request, kind)
+        agent = await acting(relay, request, agent_of(ask), by)
+        return reply(await (use(agent, parameter(request, id), ask) if id else use(agent, ask)))
+
+    return serve
+
+
+def _registering(endpoint: Endpoint, use: UseCase) -> Handler:
+    """Handle a body from an agent that clients of 1.0.x need not have registered."""
+    by, kind, agent_of = endpoint.by, endpoint.body, attrgetter(endpoint.by)
+
+    async def serve(relay: Relay, request: Request) -> Reply:
+        ask = await read(request, kind)
+        plain = ask.idempotency_key is None and getattr(ask, "receipt", None) is None
+        agent, new = await acting_anyway(relay, request, agent_of(ask), by, plain=plain)
+        return reply(tell_by_the_way(await use(agent, ask), new))
+
+    return serve
+
+
+def _of_agent(endpoint: Endpoint, use: UseCase) -> Handler:
+    """Handle a query about the agent that the path names."""
+    by, kind = endpoint.by, endpoint.query
+
+    async def serve(relay: Relay, request: Request) -> Reply:
+        agent = await acting(relay, request, parameter(request, by), by)
+        return reply(await use(agent, read_query(request, kind)))
+
+    return serve
+
+
+def _asking(endpoint: Endpoint, use: UseCase, id: str) -> Handler:
+    """Handle a query by the agent that the query or a header names."""
+    kind, otherwise = endpoint.query, endpoint.otherwise
+
+    async def serve(relay: Relay, request: Request) -> Reply:
+        ask = read_query(request, kind)
+        named = next((name for field in otherwise if (name := getattr(ask, field))), None)
+        agent: Agent = await asking(relay, request, ask.agent_id, named)
+        return reply(await (use(agent, parameter(request, id), ask) if id else use(agent, ask)))
+
+    return serve
+
+
+def _looking(endpoint: Endpoint, use: UseCase) -> Handler:
+    """Handle a query that needs no agent, and shows more to one that proves its identity."""
+    kind = endpoint.query
+
+    async def serve(relay: Relay, request: Request) -> Reply:
+        ask = read_query(request, kind)
+        looker = await looking(relay, request, ask.agent_id)
+        return reply(await use(looker.agent, ask))
+
+    return serve
