@@ -1,4 +1,4 @@
-"""What consumers are told of leases: the receipt of each message, and the result of each receipt that comes back."""
+"""Receipts and leases as the wire has them: of each message, and what came of each receipt that was given back."""
 
 from __future__ import annotations
 
