@@ -160,3 +160,14 @@ def test_the_table_maps_no_ascii_letter_and_no_character_to_itself() -> None:
         assert len(sign) == 1, ascii(sign)
         assert prototype not in ("", sign), ascii(sign)
         assert not sign.isalnum() or not sign.isascii() or sign == "0", ascii(sign)
+
+
+def test_the_keys_of_names_that_are_stored_stay_as_they_are() -> None:
+    """A relay with --data keeps these keys. A change of them must index the stored agents again."""
+    for name, keys in [
+        ("Ann  Lee", ["looks:ann \x01ee", "looks:ann 1ee"]),
+        ("Mia", ["looks:rnia"]),
+        ("ICE-0", ["looks:1ce-o", "looks:ice-o"]),
+        ("\u039dASA", ["looks:nasa", "looks:vasa"]),
+    ]:
+        assert by_looks(name) == keys, name

@@ -77,7 +77,8 @@ async def test_agents_mail_and_tasks_are_where_they_were(restarting: Restarting)
     relay = await restarting.begin()
     await ok(relay.post("/heartbeat", {"agent_id": "k"}, headers=with_key(key)))
     await refused(relay.post("/heartbeat", {"agent_id": "k"}), 403, "not_allowed")
-    await refused(relay.post("/register", {"agent_id": "other", "name": "kim"}), 409, "name_taken")
+    for name in ("kim", "\u039aim", "K\u0456m"):  # its name, and what looks like it
+        await refused(relay.post("/register", {"agent_id": "other", "name": name}), 409, "name_taken")
     assert held.message["message_id"] == unread
     assert (await status_of(relay, "a", unread))["state"] == "delivered"
     assert await acked(relay, "b", held.receipt) == "acked"  # the receipt of a claim before the stop
