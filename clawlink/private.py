@@ -1,41 +1,102 @@
-"""Files that only their owner may read, replaced in one step: a crash leaves the old file or the new one."""
+"""Files that are replaced in one step: a crash leaves the old file or the new one."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+import time
 from pathlib import Path
 
-
-def room(folder: Path, size: int = 0) -> Path:
-    """Make a new file of ``size`` bytes in a folder, for its owner only, and return its path. Raises OSError."""
-    handle, temporary = tempfile.mkstemp(dir=folder, suffix=".new")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(bytes(size))
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    return Path(temporary)
+UNFINISHED = ".new"
+_MAY_BE_IN_USE = os.name == "nt"
+_REPLACE_SECONDS, _PAUSE_SECONDS = 2.0, 0.02
 
 
-def fill(temporary: Path, path: Path, data: bytes) -> None:
-    """Write to the file of ``room``, and put it in the place of ``path``. Raises OSError."""
-    with open(temporary, "r+b") as file:
-        file.write(data)
-        file.truncate()
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+class Replacement:
+    """A file on the disk for its owner only, not yet in its place. Without ``put`` it is removed at the end.
+
+    A lack of room shows before anything changes. Its name begins with a dot and ends with ``UNFINISHED``.
+    """
+
+    def __init__(self, folder: Path, data: bytes) -> None:
+        """Write the data to a new file in the folder. Raises OSError."""
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=".", suffix=UNFINISHED)
+        self._temporary: Path | None = Path(temporary)
+        try:
+            _write(handle, data)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __enter__(self) -> Replacement:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._temporary is not None:
+            with contextlib.suppress(OSError):
+                self._temporary.unlink()
+
+    @property
+    def in_place(self) -> bool:
+        """Return True once it is where it belongs."""
+        return self._temporary is None
+
+    def fill(self, data: bytes) -> None:
+        """Write other data into the room of the first. Raises OSError."""
+        if self._temporary is not None:
+            _write(os.open(self._temporary, os.O_RDWR | getattr(os, "O_BINARY", 0)), data)
+
+    def put(self, path: Path) -> None:
+        """Move it to its place, once. Raises OSError."""
+        if self._temporary is not None:
+            replace(self._temporary, path)
+            self._temporary = None
+            with contextlib.suppress(OSError):  # it is in its place, and no failure any more
+                sync_folder(path.parent)
 
 
 def write(path: Path, data: bytes) -> None:
-    """Write a file, or replace it. Its folder is there. Raises OSError."""
-    temporary = room(path.parent)
+    """Write a file, or replace it, for its owner only. Its folder is there. Raises OSError."""
+    with Replacement(path.parent, data) as new:
+        new.put(path)
+
+
+def replace(temporary: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Put a file in the place of another. Windows refuses while a process reads that, so it is tried for 2 s."""
+    give_up_at = time.monotonic() + _REPLACE_SECONDS
+    while True:
+        try:
+            return os.replace(temporary, path)
+        except PermissionError:
+            if not _MAY_BE_IN_USE or time.monotonic() > give_up_at:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+
+
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Put the names in a folder on the disk. Windows does so by itself. Raises OSError."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
     try:
-        fill(temporary, path, data)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_all(handle: int, data: bytes) -> None:
+    """Write all of the data, in as many steps as the system takes. Raises OSError."""
+    left = memoryview(data)
+    while left:
+        left = left[os.write(handle, left) :]
+
+
+def _write(handle: int, data: bytes) -> None:
+    """Write the whole content of an open file to the disk, and close it."""
+    try:
+        write_all(handle, data)
+        os.ftruncate(handle, len(data))
+        os.fsync(handle)
+    finally:
+        os.close(handle)

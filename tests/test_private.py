@@ -17,7 +17,12 @@ def test_a_private_file_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pyt
         private.write(path, data)
         assert path.read_bytes() == data
         assert sys.platform == "win32" or path.stat().st_mode & 0o777 == 0o600
-    private.fill(private.room(tmp_path, 4096), path, b"third")
+    with private.Replacement(tmp_path, bytes(4096)) as new:
+        new.fill(b"third")
+        assert path.read_bytes() == b"second", "not in its place before it is told"
+        new.put(path)
+    with private.Replacement(tmp_path, b"given up"):
+        pass
 
     def fail(*_: object) -> None:
         raise OSError("the disk is full")
@@ -28,3 +33,23 @@ def test_a_private_file_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pyt
             with pytest.raises(OSError, match="disk is full"):
                 private.write(path, b"fourth")
         assert [(left.name, left.read_bytes()) for left in tmp_path.iterdir()] == [("secret", b"third")], step
+
+
+def test_windows_gets_time_to_let_go_of_a_file_that_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    new, path = tmp_path / "new", tmp_path / "path"
+    new.write_bytes(b"new")
+    refusals = [PermissionError("in use"), PermissionError("in use")]
+    really = os.replace
+
+    def refuse(*places: Path) -> None:
+        if refusals:
+            raise refusals.pop()
+        really(*places)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", refuse)
+        with pytest.raises(PermissionError):
+            private.replace(new, path)
+        patch.setattr(private, "_MAY_BE_IN_USE", True)
+        private.replace(new, path)
+    assert path.read_bytes() == b"new"

@@ -112,14 +112,15 @@ def home(environ: Mapping[str, str] = os.environ) -> Path:
 class Place:
     """Room on the disk for one identity, made before the name is claimed."""
 
-    def __init__(self, identities: Identities, temporary: Path) -> None:
+    def __init__(self, identities: Identities, room: private.Replacement) -> None:
         self._identities = identities
-        self._temporary = temporary
+        self._room = room
 
     def keep(self, saved: Saved) -> Path:
         """Keep the identity, in place of an earlier one of that name on that relay. Raises OSError."""
         path = self._identities._path(saved)
-        private.fill(self._temporary, path, msgspec.json.format(msgspec.json.encode(saved), indent=2))
+        self._room.fill(msgspec.json.format(msgspec.json.encode(saved), indent=2))
+        self._room.put(path)
         return path
 
 
@@ -212,11 +213,9 @@ class Identities:
                 raise IdentityUnreadable(f"another process has been registering {name!r} for long; end it") from None
         try:
             with _naming_the_variable():
-                temporary = private.room(folder, _ROOM_BYTES)
-            try:
-                yield Place(self, temporary)
-            finally:
-                temporary.unlink(missing_ok=True)
+                room = private.Replacement(folder, bytes(_ROOM_BYTES))
+            with room:
+                yield Place(self, room)
         finally:
             lock.release()
 

@@ -19,6 +19,7 @@ from typing import IO, Any, NamedTuple, Protocol, runtime_checkable
 
 from clawlink.client.files.whole import flush_all, read_some, write_all
 from clawlink.errors import BadRequest, TooLarge
+from clawlink.private import replace, sync_folder
 
 _CHUNK_BYTES = 1024 * 1024
 # A part without a write for this many seconds is the leftover of a killed process.
@@ -89,9 +90,10 @@ class AtomicFile:
         file.close()
         with contextlib.suppress(OSError):  # an existing file keeps its mode
             os.chmod(self._temporary, stat.S_IMODE(os.stat(self.path).st_mode))
-        os.replace(self._temporary, self.path)
+        replace(self._temporary, self.path)
         self._temporary = self._file = None
-        _settle(os.path.dirname(self.path))
+        with contextlib.suppress(OSError):  # it is in its place, and no failure any more
+            sync_folder(os.path.dirname(self.path))
 
     def drop(self) -> None:
         """Close the file, and remove it unless it is in its place."""
@@ -299,15 +301,3 @@ def _seekable(file: Any) -> bool:
         return bool(seekable is not None and seekable() and file.tell() >= 0)
     except OSError:
         return False
-
-
-def _settle(folder: str) -> None:
-    """Have the system keep the folder's new entry through a loss of power, where it can be told to."""
-    if os.name != "posix":
-        return
-    with contextlib.suppress(OSError):
-        opened = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(opened)
-        finally:
-            os.close(opened)

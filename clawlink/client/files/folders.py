@@ -13,6 +13,7 @@ import unicodedata
 from collections.abc import Iterator
 from typing import IO, Any, NamedTuple
 
+from clawlink import private
 from clawlink.client.files.atomic_files import naming, part_of, sweep
 from clawlink.client.files.safe_paths import link_within, parts_within
 from clawlink.errors import ClawLinkError
@@ -372,7 +373,7 @@ def _publish(staged: str, target: str, members: _Members, replace: bool) -> None
             else:
                 os.makedirs(os.path.dirname(place), exist_ok=True)
                 with naming(place):
-                    os.replace(os.path.join(staged, *parts), place)
+                    private.replace(os.path.join(staged, *parts), place)
         return
     with naming(target):
         os.replace(staged, target)

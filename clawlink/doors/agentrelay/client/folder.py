@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from clawlink.client.identity import account_home
 from clawlink.doors.agentrelay import rules
-from clawlink.doors.agentrelay.client.disk import Written, make_private
+from clawlink.doors.agentrelay.client.disk import make_private
 from clawlink.doors.agentrelay.client.records import HERE, from_meta, stamp, to_event, to_record
 from clawlink.doors.agentrelay.client.recovery import Note, Recovery, Swept
 from clawlink.doors.agentrelay.client.registry import Registry, encode_event, read_event
@@ -27,6 +27,7 @@ from clawlink.doors.agentrelay.client.transactions import Transactions, entry
 from clawlink.doors.agentrelay.rules import Event, Verdict
 from clawlink.doors.agentrelay.wire import line as lines
 from clawlink.errors import BadRequest, ClawLinkError, StorageFull, StoreUnavailable, UnknownEvent
+from clawlink.private import Replacement
 
 SECRET_LENGTH = 6
 _LETTERS = string.ascii_letters + string.digits
@@ -555,14 +556,16 @@ class Folder:
         digest = None if data is None else hashlib.sha256(data).hexdigest()
         opened.registry.put(event.id, record)
         with contextlib.ExitStack() as all_of_it:
-            new = [] if data is None else [all_of_it.enter_context(Written(path, data))]
-            new.append(all_of_it.enter_context(opened.registry.written()))
+            new: dict[Path, Replacement] = {}
+            if data is not None:
+                new[path] = all_of_it.enter_context(Replacement(path.parent, data))
+            new[self.registry] = all_of_it.enter_context(opened.registry.written())
             try:
                 self._recovery.begin(Note(verb, event.id, record, digest, burned, list(told)))
-                for one in new:
-                    one.put()
+                for place, replacement in new.items():
+                    replacement.put(place)
             except OSError:
-                if not new[0].in_place:
+                if not any(replacement.in_place for replacement in new.values()):
                     self._recovery.end()
                 raise
         if burned:

@@ -19,11 +19,12 @@ from typing import Any
 import msgspec
 
 from clawlink.doors.agentrelay import rules
-from clawlink.doors.agentrelay.client.disk import TEMPORARY, overwrite, read_plain
+from clawlink.doors.agentrelay.client.disk import overwrite, read_plain
 from clawlink.doors.agentrelay.client.records import from_log, from_meta, moment, seconds, to_event, to_record
 from clawlink.doors.agentrelay.client.registry import TORN, Registry, read_event
 from clawlink.doors.agentrelay.client.transactions import PLACE, Transactions
 from clawlink.errors import BadRequest
+from clawlink.private import UNFINISHED
 
 _NOTE, _SEEN, _ASIDE = ".doing", ".seen", ".damaged"
 _LOOK_SECONDS = 10.0
@@ -79,7 +80,7 @@ class Recovery:
         found, left = set(), 0
         for folder in (self._root, self._storage):
             for name in os.listdir(folder):
-                if name.startswith(".") and name.endswith(TEMPORARY):
+                if name.startswith(".") and name.endswith(UNFINISHED):
                     with contextlib.suppress(OSError):
                         os.unlink(folder / name)
                         left += 1

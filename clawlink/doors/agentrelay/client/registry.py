@@ -17,8 +17,9 @@ from typing import Any
 import msgspec
 
 from clawlink.doors.agentrelay import rules
-from clawlink.doors.agentrelay.client.disk import Written, read_plain
+from clawlink.doors.agentrelay.client.disk import read_plain
 from clawlink.errors import BadRequest
+from clawlink.private import Replacement
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -128,16 +129,16 @@ class Registry:
         events |= {id: _encode(record) for id, record in changed.items()}
         self._compose(events, self._text[: self._text.index(_HEAD[2:]) + len(_HEAD[2:])])
 
-    def written(self) -> Written:
+    def written(self) -> Replacement:
         """Write the new file beside its place, and return it."""
-        return Written(self._path, self._text)
+        return Replacement(self._path.parent, self._text)
 
     def write(self) -> None:
         """Put the file on disk; the torn one is kept beside it."""
         with self.written() as new:
             if self.torn:
                 os.replace(self._path, self._path.with_name(TORN))
-            new.put()
+            new.put(self._path)
         self.torn = False
 
 

@@ -14,8 +14,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from clawlink.doors.agentrelay.client.disk import open_plain, require_no_link, write_all
+from clawlink.doors.agentrelay.client.disk import open_plain, require_no_link
 from clawlink.errors import BadRequest
+from clawlink.private import write_all
 
 FIELDS = ("timestamp", "event_id", "type", "sender", "receiver", "status", "hint", "ptr", "notes", "next_action_plan")
 _PREFIX, _SUFFIX = "transactions_", ".jsonl"
