@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from clawlink.domain.agent import Agent, fold, is_same
 from clawlink.domain.record import SETTLED, text_bytes
+from clawlink.domain.shares import Origin, holder
 
 # The bytes of a broadcast, of each recipient, and of the copy for agents that come late, measured.
 _RECORD_BYTES = 198
@@ -77,6 +78,7 @@ class Knowledge(msgspec.Struct, frozen=True, gc=False):
     ends_at: float
     recipients: int = 0
     author_key: str | None = None
+    address: str | None = None
 
     @property
     def partition_key(self) -> str:
@@ -85,6 +87,11 @@ class Knowledge(msgspec.Struct, frozen=True, gc=False):
     @property
     def index_keys(self) -> tuple[str, ...]:
         return (KNOWLEDGE, by_topic(self.topic), by_author(self.author), *{by_tag(tag) for tag in self.tags})
+
+    @property
+    def origin(self) -> Origin:
+        """The address and the agent that it counts for."""
+        return Origin(self.address, holder(self.author, self.author_key))
 
     @property
     def weight(self) -> int:

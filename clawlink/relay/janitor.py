@@ -273,8 +273,8 @@ class Janitor:
         core = self._core
         while True:
             kept = await core.store.usage(Knowledge, KNOWLEDGE)
-            over = kept.count - core.limits.max_knowledge
-            excess = kept.bytes - core.limits.max_knowledge_bytes
+            over = kept.count - core.shares.bound(core.limits.max_knowledge)
+            excess = kept.bytes - core.shares.bound(core.limits.max_knowledge_bytes)
             if over <= 0 and excess <= 0:
                 return True
             oldest = await self._oldest(Knowledge, KNOWLEDGE, _SLICE if over <= 0 else min(over, _SLICE))

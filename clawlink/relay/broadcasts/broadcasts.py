@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
@@ -15,18 +16,19 @@ from clawlink.domain.delivery import Delivery, Sender, copy_id
 from clawlink.domain.limits import MAX_REPLY_BYTES
 from clawlink.domain.message import KnowledgeBroadcast, decode, encode, says_the_same
 from clawlink.domain.topic import matches
-from clawlink.errors import BadRequest, KeyReused
+from clawlink.errors import BadRequest, KeyReused, RelayFull
 from clawlink.protocol import requests
 from clawlink.protocol.replies import BroadcastSent
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import derived, derived_anew
 from clawlink.relay.limits.memory import size_of
+from clawlink.relay.limits.shares import Limit
 from clawlink.relay.mailbox.admission import Admission
 from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.pages import page_within
 from clawlink.relay.time_slices import Turns, parts
 from clawlink.relay.timestamps import iso
-from clawlink.store.base import Page, Put
+from clawlink.store.base import Conflict, Drop, Page, Put
 
 _PAGE = 100
 # A page of agents takes a fraction of a millisecond. A store may look through those before it to find its start.
@@ -108,13 +110,15 @@ class Broadcasts:
                 now + (ask.ttl or core.limits.knowledge_ttl),
                 len(recipients),
                 sender.key_hash,
+                sender.address,
             )
             ends_at = now + max(core.limits.retention, ttl)
             record = Broadcast(id, 1, sender.id, body, tuple(recipients), now, ends_at, sender_key=sender.key_hash)
             await core.memory.require(size_of(record) + size_of(knowledge), sender.origin)
             self._admission.require_copies(sender)  # others of this sender may have come meanwhile
             self._admission.count_copies(sender, len(recipients))
-            await core.commit(record.partition_key, Put(record), Put(knowledge))
+            kept = (Put(knowledge),) if await self._make_place(knowledge) else ()
+            await core.commit(record.partition_key, Put(record), *kept)
             core.stats.broadcasts += 1
         else:
             self._require_same(id, record.body, sender, ask, now)
@@ -123,6 +127,32 @@ class Broadcasts:
             refused = await self._copy(sender, record, now, ask.ttl)
             await core.commit(record.partition_key, Put(record.done(refused)))
         return BroadcastSent("broadcast_sent", id, len(record.recipients) - refused, refused)
+
+    async def _make_place(self, new: Knowledge) -> bool:
+        """Return True if a broadcast may be kept. At a share the author's own oldest goes for it, if there is one."""
+        limits, store, shares = self._core.limits, self._core.store, self._core.shares
+        while shares.percent < 100:  # else the oldest of all goes, whoever sent it
+            used = await store.usage(Knowledge, KNOWLEDGE)
+            try:
+                await shares.require(
+                    RelayFull,
+                    new.origin,
+                    lambda: shares.under(new.origin, (Knowledge, KNOWLEDGE)),
+                    count=Limit(limits.max_knowledge, used.count, 1),
+                    bytes=Limit(limits.max_knowledge_bytes, used.bytes, new.weight),
+                    holds="the relay keeps",
+                    what="broadcasts",
+                    then="wait until some have expired",
+                )
+            except RelayFull:
+                own = await store.first(Knowledge, by_author(new.author), 1)
+                if not own:
+                    return False
+                with contextlib.suppress(Conflict):  # it has gone at this moment
+                    await self._core.commit(own[0].partition_key, Drop(own[0]), quiet=True)
+            else:
+                return True
+        return True
 
     def _require_same(self, id: str, body: bytes, sender: Agent, ask: requests.Broadcast, now: float) -> None:
         """Refuse a key that belongs to another broadcast."""

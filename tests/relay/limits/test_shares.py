@@ -230,6 +230,24 @@ async def test_no_address_takes_all_memory_nor_what_is_kept_of_it_for_answers() 
     assert await scene.store.memory() <= most
 
 
+async def test_no_address_drives_out_the_broadcasts_that_are_kept_of_others() -> None:
+    scene = Crowd(max_knowledge=50, rate_copies=0.0, **FAST)
+    bad = [f"bad{n}/{puppet}" for n in range(6) for puppet in range(2)]
+    await scene.join("good/b", "fresh/late", *bad)
+    await scene.broadcast("good/b", "old news")
+    for agent in bad:
+        for n in range(60):
+            await scene.broadcast(agent, f"{n}")
+    await scene.broadcast("fresh/late", "late news")
+    await scene.let_pass(1.0)
+    kept = (await scene.relay.broadcasts.knowledge(requests.KnowledgeQuery(limit=1000))).records
+    by = [k.author for k in kept]
+    assert {"good/b", "fresh/late"} <= set(by)
+    assert len(by) <= 60
+    newest = [k.body for k in kept if k.author == bad[0]]
+    assert b'"59"' in newest[0]  # at a share one's own oldest goes
+
+
 async def test_one_address_does_not_take_all_places_of_agents() -> None:
     scene = Crowd(max_agents=80)
     taken, refusal = await taken_of(lambda n: scene.join(f"bad/{n}"))
