@@ -1,4 +1,4 @@
-"""Attachments: whoever gets a message may read the files for readers that go with it, if its sender owns them."""
+"""Attachments: the recipient of a message may read its attached files for readers, if the sender owns them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Step = Callable[[SharedFile], Awaitable[SharedFile]]
 class Grants:
     """The right to read attachments. It is given before the message is stored, so that its reader never comes early.
 
-    Callers give it last, when nothing else refuses the message; what one attachment is refused for, none is given.
+    Callers give it last, when nothing else refuses the message. If any attachment is refused, none is given.
     """
 
     def __init__(self, core: Core) -> None:
@@ -33,7 +33,7 @@ class Grants:
     ) -> None:
         """Make the recipient of a message a reader. Raises BadRequest for a file that has too many readers.
 
-        What ``answers`` open work finds room in memory when new work finds none.
+        A message that ``answers`` open work finds room in memory when new work finds none.
         """
         most = self._core.limits.max_readers
 

@@ -23,20 +23,21 @@ SILENT_SECONDS = 120.0
 
 
 class FileQuota:
-    """The contents of all files, and what may still come."""
+    """The contents of all files, and the room for more."""
 
     def __init__(self, core: Core, blobs: Blobs, complaints: Complaints) -> None:
         self._core = core
         self._blobs = blobs
         self.complaints = complaints
-        # Set by whoever keeps uploads: frees this many bytes of silent ones, if it can, and tells what is under way.
+        # Set by the keeper of uploads: frees this many bytes of silent uploads, if it can, and returns the bytes under
+        # way.
         self.reclaim: Callable[[int], None] = lambda size: None
         self.under_way: Callable[[], tuple[int, int]] = lambda: (0, 0)
         core.memory.count(lambda: blobs.memory)
         core.memory.trim = blobs.trim
         if blobs.memory_for(MIB) >= MIB:
             core.memory.contents_of = lambda origin: self._held_by(origin, but=None, replaced=None)
-        self._replaced: set[str] = set()  # files whose newest version makes room for the one that comes
+        self._replaced: set[str] = set()  # files whose stored versions make room for the new one
         self._coming: set[UploadBuffer] = set()
         self._calm = core.shares.calm(math.inf, core.limits.max_files_bytes)
 
@@ -52,11 +53,11 @@ class FileQuota:
 
     @property
     def over(self) -> bool:
-        """Whether someone replaces a file and has gone over the ceiling for it."""
+        """Return True if a writer replaces a file and has passed the ceiling for it."""
         return self._blobs.used > self._core.shares.bound(self._core.limits.max_files_bytes)
 
     def open(self, content: Content) -> AbstractContextManager[Reader]:
-        """Return what reads a content."""
+        """Return a reader of a content."""
         return self._blobs.open(content)
 
     def hold(self, content: Content) -> None:
@@ -93,7 +94,7 @@ class FileQuota:
         return buffer
 
     def buffer(self, key: str, field: str, writer: Origin, *, name: str | None = None) -> UploadBuffer:
-        """Return what takes in a content of ``key``; ``field`` is where the request has it.
+        """Return a buffer for a content of ``key``; ``field`` is the request's field with it.
 
         One with a ``name`` may be resumed after a restart.
         """
@@ -133,7 +134,7 @@ class FileQuota:
         )
 
     async def _held_by(self, origin: Origin, *, but: UploadBuffer | None, replaced: SharedFile | None) -> Held:
-        """Return what an address and an agent hold of all files and uploads, without a file that is replaced."""
+        """Return the usage of an address and an agent by all files and uploads, without a replaced file."""
         address, agent = await self._core.shares.under(origin, (SharedFile, PRESENT), (SharedFile, RESTRICTED))
         of_address, of_agent = address.bytes, agent.bytes
         for other in self._coming:
@@ -146,7 +147,7 @@ class FileQuota:
         return Usage(0, max(of_address, 0)), Usage(0, max(of_agent, 0))
 
     async def kept_by_share(self, writer: Origin, old: SharedFile | None, size: int) -> int:
-        """Return how many versions of a file its writer's share has room for, beside a new one of ``size``."""
+        """Return the number of versions that the writer's share has room for, beside a new one of ``size`` bytes."""
         if old is None or not old.versions or not self.contended(0):
             return 0 if old is None else len(old.versions)
         held = await self._held_by(writer, but=None, replaced=old)
@@ -171,7 +172,7 @@ class FileQuota:
             )
 
     def kept(self, versions: tuple[Version, ...], most: int) -> int:
-        """Return how many versions of a file may stay beside a new one that is here, ``most`` of them at most."""
+        """Return the number of versions of a file that may stay beside a new one, at most ``most``."""
         count, _ = self._oldest(versions, self.used - self._core.limits.max_files_bytes)
         return min(most, len(versions) - count)
 
@@ -188,11 +189,11 @@ class FileQuota:
         return count, freed
 
     async def replaces(self, key: str) -> int:
-        """Return how many bytes a writer of ``key`` may go over the ceiling, until its file is written.
+        """Return the bytes by which a writer of ``key`` may pass the ceiling, until its file is written.
 
-        They are those of the versions that may go for it, and one writer at a time has them.
+        They are those of the versions that may go for it. Only a single writer at a time has them.
 
-        Whoever was told anything but 0 must call ``replaced`` in the end.
+        A caller that gets more than 0 must call ``replaced`` in the end.
         """
         file = rules.present(await self._core.store.get(SharedFile, key), self._core.clock())
         if file is None or key in self._replaced:
@@ -225,11 +226,11 @@ class UploadBuffer:
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of what has come, in hexadecimal."""
+        """The SHA-256 of the bytes so far, in hexadecimal."""
         return self._draft.digest
 
     async def expect(self, size: int) -> None:
-        """Refuse at once what would be refused later. Raises TooLarge, StorageFull."""
+        """Refuse a content at once that would be refused later. Raises TooLarge, StorageFull."""
         self._quota.require_size(self.key, self.size + size, self._field)
         await self._require_room(size)
 
@@ -258,7 +259,7 @@ class UploadBuffer:
         await self.flush()
 
     async def flush(self) -> None:
-        """Put what has come where it is to stay. Raises StorageFull."""
+        """Put the bytes in their final place. Raises StorageFull."""
         await self._on_disk(self._draft.flush())
 
     async def _on_disk(self, work: Awaitable[None]) -> None:
@@ -273,11 +274,11 @@ class UploadBuffer:
             ) from error
 
     def mark(self) -> Any:
-        """Return what ``back_to`` takes to come back to this moment."""
+        """Return a mark for ``back_to``."""
         return self._draft.mark()
 
     def back_to(self, mark: Any) -> None:
-        """Forget what has come since ``mark``."""
+        """Forget the bytes since ``mark``."""
         self._draft.back_to(mark)
 
     def keep(self, scope: str = "") -> Content:

@@ -1,4 +1,4 @@
-"""Uploads that go on where they broke off: what has come of each, until it is a file.
+"""Uploads that go on after a cut: the bytes of each, until it is a file.
 
 The words are those of tus 1.0.0. Where contents survive a restart, an upload that is no file yet does so, too, as far
 as it was put on the disk: after each part, and in a long part now and then.
@@ -84,7 +84,7 @@ class Upload:
         return self.buffer.size
 
     def require_owner(self, asker: Agent) -> None:
-        """Refuse another agent than the one that began it."""
+        """Refuse any agent but the owner of the upload."""
         if not self._party.is_(asker):
             raise NotAllowed("another agent began this upload, and only it may go on with it", field="agent_id")
 
@@ -133,15 +133,15 @@ class Uploads:
 
     @property
     def count(self) -> int:
-        """How many uploads there are, finished ones included."""
+        """The number of uploads, finished ones included."""
         return len(self._by_id)
 
     async def create(
         self, owner: Agent, ask: Write, length: int | None, metadata: str, *, key: str | None = None
     ) -> tuple[Upload, bool]:
-        """Begin an upload; with an idempotency ``key`` the one that was begun with it before, if it was.
+        """Begin an upload; with an idempotency ``key``, return the upload that was begun with it before, if any.
 
-        Returns whether it is new, too. Raises TooLarge, StorageFull, VersionConflict, FileLocked, KeyReused.
+        Also returns True if it is new. Raises TooLarge, StorageFull, VersionConflict, FileLocked, KeyReused.
         """
         core = self._core
         begun_by = (owner.id, str(owner.registered_at))
@@ -316,10 +316,10 @@ class Uploads:
         length: int | None = None,
         checksum: Checksum | None = None,
     ) -> None:
-        """Take a part; with the last one the file is written. What came of a part that breaks off is kept.
+        """Take a part; the last one writes the file. The bytes of a part that breaks off are kept.
 
-        Of one with a ``checksum`` nothing is, unless all of it came and adds up. Raises OffsetConflict,
-        ChecksumMismatch, TooLarge, StorageFull, and what writing the file raises.
+        A part with a ``checksum`` is kept only if all of it came and has the checksum. Raises OffsetConflict,
+        ChecksumMismatch, TooLarge, StorageFull, and the errors of writing the file.
         """
         await self.settle(upload)
         async with upload.lock:
@@ -343,7 +343,7 @@ class Uploads:
                     async for part in parts:
                         self._require_within(upload, len(part))
             except Refused:
-                if upload.offset == offset:  # nothing of it counts, and what it said of the length neither
+                if upload.offset == offset:  # neither its bytes nor its length count
                     upload.length = length_before
                 raise
             finally:
@@ -353,7 +353,7 @@ class Uploads:
         await self.complete(upload, owner)
 
     async def complete(self, upload: Upload, owner: Agent) -> None:
-        """Write the file if all of it has come and that is still to be done. Raises what refuses it."""
+        """Write the file if all of it has come and it is not written yet. Raises the refusal of the write."""
         if upload.complete and upload.written is None:
             await self._core.finish(self._write(upload, owner))
 
@@ -462,7 +462,7 @@ class Uploads:
         return list(self._by_id.values())
 
     async def look(self, upload: Upload) -> None:
-        """Forget an upload that has not gone on for too long, or whose agent is gone. For the janitor."""
+        """Forget an upload without progress for too long, or without its agent. For the janitor."""
         if not self._lapsed(upload) and await self._core.store.get(Agent, upload.owner) is None:
             await self.end(upload)
 

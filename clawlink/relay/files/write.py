@@ -57,7 +57,7 @@ def require_key(key: str) -> None:
 
 
 class Write(msgspec.Struct, frozen=True, kw_only=True):
-    """How a version is written. ``digest`` is the SHA-256 in hexadecimal that the content must have, if it is known.
+    """The options of a write. ``digest`` is the SHA-256 in hexadecimal that the content must have, if it is known.
 
     ``readers`` are names and ids: None leaves the readers as they are, ``*`` is everyone, and none is the owner alone.
     ``parties`` are the agents that they meant when the write began.
@@ -106,10 +106,10 @@ class Files:
     async def put(
         self, editor: Agent, ask: Write, parts: AsyncIterator[bytes], size: int | None, *, field: str = "body"
     ) -> Written:
-        """Write the next version of a file from what comes, and tell the other agents.
+        """Write the next version of a file from the incoming bytes, and tell the other agents.
 
-        ``size`` is what was said beforehand; what cannot be taken is refused before it has come.
-        Raises VersionConflict, FileLocked, TooLarge, StorageFull, DigestMismatch, RateLimited, NotAllowed.
+        ``size`` is the announced size in bytes, so that a too large content is refused before it has come. Raises
+        VersionConflict, FileLocked, TooLarge, StorageFull, DigestMismatch, RateLimited, NotAllowed.
         """
         ask = await self.require_writable(editor, ask)
         buffer = self._quota.buffer(ask.key, field, editor.origin)
@@ -123,7 +123,7 @@ class Files:
         return await self._core.finish(self.put_content(editor, ask, content))
 
     async def require_writable(self, editor: Agent, ask: Write) -> Write:
-        """Refuse what would be refused at the end, before its content comes. See ``put``.
+        """Raise the refusals of ``put`` before the content comes.
 
         Return the write with the agents that its readers mean now.
         """
@@ -195,7 +195,10 @@ class Files:
         )
 
     async def keep(self, buffer: UploadBuffer, ask: Write) -> Content:
-        """Make what has come a content, held once. Raises DigestMismatch if it is not what was to come."""
+        """Make the incoming bytes a content with one hold.
+
+        Raises DigestMismatch if they do not have the announced digest.
+        """
         if ask.digest is not None and ask.digest != buffer.digest:
             raise DigestMismatch(
                 f"the content that arrived has the SHA-256 {buffer.digest}, not {ask.digest}; send it again",
@@ -271,7 +274,7 @@ class Files:
         )
         await self._require_copies(editor, new)
         if access is not None and not party(editor).is_(await core.store.get(Agent, editor.id)):
-            raise UnknownAgent(  # nobody would be left to whom the file could be of use
+            raise UnknownAgent(  # no agent that could use the file would be left
                 f"agent {editor.id!r} has left the relay while it wrote; register it again", field="agent_id"
             )
         read_by = readers_of(access)
@@ -323,7 +326,7 @@ class Files:
         return gone
 
     def _release_gone(self, old: SharedFile | None, new: SharedFile) -> None:
-        """Let go of the contents of versions that are no longer kept."""
+        """Release the contents of versions that are no longer kept."""
         kept = {version.revision for version in new.versions}
         for version in () if old is None else old.versions:
             if version.revision not in kept:
@@ -342,7 +345,7 @@ class Files:
     async def _lock(self, holder: Agent, ask: requests.LockFile) -> replies.FileLocked:
         core = self._core
         now = core.clock()
-        await self.look(ask.file_key)  # the end of a file is told, whoever finds it first
+        await self.look(ask.file_key)  # the end of a file is told by the first that finds it
         old = await core.store.get(SharedFile, ask.file_key)
         rules.require_admitted(ask.file_key, old, holder)
         await self._require_unlocked(ask.file_key, old, holder, now, force=ask.force)
@@ -367,7 +370,7 @@ class Files:
 
     @retrying
     async def unlock(self, asker: Agent, key: str, *, force: bool) -> replies.FileUnlocked:
-        """Give a lock up. It is no error if nobody held it. Raises FileLocked if another agent does."""
+        """Give a lock up, if there is one. Raises FileLocked if another agent holds it."""
         core = self._core
         now = core.clock()
         old = await core.store.get(SharedFile, key)
@@ -379,11 +382,11 @@ class Files:
             await core.commit(new.partition_key, Put(new))
         return replies.FileUnlocked("unlocked", key)
 
-    # -- what time brings --------------------------------------------------------------------------------------------
+    # -- upkeep ------------------------------------------------------------------------------------------------------
 
     @retrying
     async def look(self, key: str) -> bool:
-        """End a file whose time has come, if it has; a marker is forgotten. For the janitor."""
+        """End a file whose time is over; forget a marker. For the janitor."""
         core = self._core
         now = core.clock()
         old = await core.store.get(SharedFile, key)
@@ -426,7 +429,7 @@ class Files:
                 return
         tasks = [(await read_task(core.store, id))[0] for id in file.access.tasks]
         needed = [task.expires_at for task in tasks if task is not None and task.state not in FINAL]
-        if needed:  # whoever does the task may need it
+        if needed:  # the agent with the task may need it
             ends_at = max(needed) if file.ends_at is None else min(max(needed), file.ends_at)
             left = msgspec.structs.replace(file, version=file.version + 1, ends_at=ends_at)
         else:

@@ -1,4 +1,4 @@
-"""Refuse what would pass a limit, or a fair share of it; the rule is in ``domain.shares``."""
+"""The refusal of a piece that would pass a limit, or a fair share of it; the rule is in ``domain.shares``."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Held = tuple[Usage, Usage]
 
 
 class Limit(NamedTuple):
-    """A limit on a number, or on bytes, of which a piece of some ``size`` is about to take more.
+    """A limit on a number or on bytes, before a new piece of ``size``.
 
-    ``used`` is what all use. With newcomers they may use up to ``most``, twice the limit if it is not given.
+    ``used`` is the usage of all. With newcomers it may grow to ``most``, twice the limit if it is not given.
     """
 
     limit: float
@@ -46,17 +46,17 @@ class FairShares:
         self._asked_from = 1.0 if percent == 100 else shares.unasked(percent)
 
     def calm(self, limit: float, bytes_limit: float) -> Calm:
-        """Return what is far from a limit on a number of records, and from a limit on their bytes."""
+        """Return the usage that is far from a limit on a number of records, and from a limit on their bytes."""
         if self.percent == 100:
             return Calm(limit - 1, bytes_limit)
         return Calm(min(_ASKED_FROM_COUNT, limit * self._asked_from) - 1, bytes_limit * self._asked_from)
 
     def bound(self, limit: int) -> int:
-        """Return what all may hold together of a limit. Without shares nobody passes the limit."""
+        """Return the amount of a limit that all may hold together. Without shares it is the limit."""
         return limit if self.percent == 100 else shares.bound(limit)
 
     async def under(self, origin: Origin, *places: tuple[type[Any], str]) -> Held:
-        """Return what an origin has of the records under index keys of their kinds."""
+        """Return an origin's usage by the records under index keys of their kinds."""
         found = [await self._store.usage_from(kind, key, *origin) for kind, key in places]
         address, agent = [a for a, _ in found], [a for _, a in found]
         return (
@@ -92,9 +92,9 @@ class FairShares:
     ) -> None:
         """Refuse a piece that would pass a limit, or a share of it. Raises ``error``.
 
-        ``held`` tells what they have, and is asked only if a limit is near; ``records`` is how many there are of all.
-        What is not ``fair`` has no share: it may come until all have as much as they may hold together. The sentence
-        is "{holds} 95 of 100 {what}, 71 of them from you, and your fair share is 71 at this moment; {then}".
+        ``held`` returns their usage, and is called only near a limit; ``records`` is the number of all records. A piece
+        that is not ``fair`` has no share: it may come until all have as much as they may hold together. The sentence is
+        "{holds} 95 of 100 {what}, 71 of them from you, and your fair share is 71 at this moment; {then}".
         """
         if not self._contended(count, bytes, records):
             return
@@ -137,7 +137,7 @@ class FairShares:
 
 
 def less(all: Held, part: Held) -> Held:
-    """Return what an origin holds without a part of it. Indexes may lag, so nothing is below 0."""
+    """Return an origin's usage without a part of it. Indexes may lag, so nothing is below 0."""
     address, agent = (
         Usage(max(a.count - b.count, 0), max(a.bytes - b.bytes, 0)) for a, b in zip(all, part, strict=True)
     )
@@ -145,7 +145,7 @@ def less(all: Held, part: Held) -> Held:
 
 
 def _why(over: Share, limit: Limit) -> str:
-    """Say, after how much of a limit is used, why no more comes."""
+    """Return the sentence of the refusal after the used part of a limit."""
     if over.level is Level.ALL:
         why = "" if over.most == int(limit.limit) else f", and no more than {over.most} fit"
     else:
