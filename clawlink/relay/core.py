@@ -12,6 +12,7 @@ from itertools import zip_longest
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
 from clawlink.domain.backoff import backoff, spread
+from clawlink.domain.delivery import Delivery
 from clawlink.domain.limits import DRAIN_SECONDS, Limits
 from clawlink.errors import Draining, StorageFull, StoreUnavailable
 from clawlink.relay.ids import Ids
@@ -40,6 +41,14 @@ class Watch:
     def __init__(self, signal: Signal) -> None:
         self.signal = signal
         self.changed: set[str] = set()
+
+
+class Leasing(Protocol):
+    """A rule that leases what is due; ``changes`` is what it returned last."""
+
+    changes: list[Put]
+
+    def __call__(self, found: Sequence[Delivery]) -> Sequence[Put]: ...
 
 
 class Core:
@@ -89,14 +98,25 @@ class Core:
             raise
         except Full as full:
             changed = False
-            raise StorageFull(
-                "the disk of the relay is full, and nothing of this request was stored; make room on it, or delete "
-                "files and read messages",
-                retry_after=_FULL_SECONDS,
-            ) from full
+            raise _no_room_on_disk() from full
         finally:
             if changed:
                 self._tell(partition_key, changes, quiet=quiet)
+
+    async def claim(self, mailbox: str, now: float, limit: int, leasing: Leasing) -> float | None:
+        """Have the store lease what is due, and return when the next is if nothing was; see ``Store.claim``."""
+        changed = True
+        try:
+            return await self.store.claim(mailbox, now, limit, leasing)
+        except Conflict:
+            changed = False
+            raise
+        except Full as full:
+            changed = False
+            raise _no_room_on_disk() from full
+        finally:
+            if changed and leasing.changes:
+                self._tell(mailbox, leasing.changes, quiet=True)  # nothing becomes due by it
 
     async def commit_many(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
         """Commit each partition on its own, as ``commit`` does, and return a result for each."""
@@ -167,6 +187,14 @@ class Core:
         """Wait for all work that has begun."""
         while self._background:
             await asyncio.wait(self._background)
+
+
+def _no_room_on_disk() -> StorageFull:
+    return StorageFull(
+        "the disk of the relay is full, and nothing of this request was stored; make room on it, or delete files and "
+        "read messages",
+        retry_after=_FULL_SECONDS,
+    )
 
 
 def _watching(id: str) -> str:

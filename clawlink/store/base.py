@@ -17,7 +17,7 @@ Numbers to sort by, as a delivery's ``sort_key``, are below 2**53, so that a dou
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -161,6 +161,18 @@ class Store(Protocol):
         """Return up to ``limit`` deliveries that are due, the lowest rank first.
 
         Of thousands that become due at one moment, some may stay out of sight until the store is asked again.
+        """
+
+    async def claim(
+        self, mailbox: str, now: float, limit: int, rule: Callable[[Sequence[Delivery]], Sequence[Put]]
+    ) -> float | None:
+        """Commit what ``rule`` returns for up to ``limit`` deliveries that are due, the lowest rank first.
+
+        No other claim of this process comes between the read and the commit, so two that meet get different
+        deliveries. The rule is pure, quick and may be called again with other deliveries; the last call counts. It
+        returns changes at this mailbox, or none. Raises Conflict as ``commit`` does, if others changed what was due.
+
+        Return when the next delivery is due, as ``next_due_at`` does, if none was; otherwise None.
         """
 
     async def pending(self, mailbox: str, limit: int, but: Container[str] = ()) -> Sequence[Delivery]:

@@ -6,7 +6,7 @@ Every method runs without suspending, so nothing changes between a read and the 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from heapq import heappop, heappush
 from itertools import chain, islice
 from operator import attrgetter
@@ -134,6 +134,9 @@ class MemoryStore:
         return by_address.bytes, by_agent.bytes
 
     async def due(self, mailbox: str, now: float, limit: int) -> Sequence[Delivery]:
+        return self._due(mailbox, now, limit)
+
+    def _due(self, mailbox: str, now: float, limit: int) -> Sequence[Delivery]:
         box = self._mailboxes.get(mailbox)
         if box is None:
             return ()
@@ -176,6 +179,9 @@ class MemoryStore:
         return shares
 
     async def next_due_at(self, mailbox: str) -> float | None:
+        return self._next_due_at(mailbox)
+
+    def _next_due_at(self, mailbox: str) -> float | None:
         box = self._mailboxes.get(mailbox)
         if box is None:
             return None
@@ -206,6 +212,17 @@ class MemoryStore:
         return ended
 
     # -- write -------------------------------------------------------------------------------------------------------
+
+    async def claim(
+        self, mailbox: str, now: float, limit: int, rule: Callable[[Sequence[Delivery]], Sequence[Put]]
+    ) -> float | None:
+        found = self._due(mailbox, now, limit)
+        if not found:
+            return self._next_due_at(mailbox)
+        changes = rule(found)
+        if changes:
+            self._commit(mailbox, tuple(changes))
+        return None
 
     async def commit(self, partition_key: str, *changes: Put | Drop | Absent) -> None:
         self._commit(partition_key, changes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
 from clawlink.domain.delivery import Delivery
@@ -61,6 +61,11 @@ class BytesStore(MemoryStore):
 
     async def due(self, mailbox: str, now: float, limit: int) -> Sequence[Delivery]:
         return self._read(await super().due(mailbox, now, limit))
+
+    async def claim(
+        self, mailbox: str, now: float, limit: int, rule: Callable[[Sequence[Delivery]], Sequence[Put]]
+    ) -> float | None:
+        return await super().claim(mailbox, now, limit, lambda found: rule(self._read(found)))
 
     async def pending(self, mailbox: str, limit: int, but: Container[str] = ()) -> Sequence[Delivery]:
         return self._read(await super().pending(mailbox, limit, but))

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import random
 from collections.abc import Sequence
@@ -826,6 +827,59 @@ class IndexContract:
         await put(store, *ranked)
         assert await due(store, NOW) == order
         assert await due(store, NOW, limit=2) == order[:2]
+
+    async def test_a_claim_commits_what_its_rule_returns_for_what_is_due(self, store: Store) -> None:
+        ranked = [delivery(f"d{n}", arrival=n) for n in range(4)]
+        await put(store, *reversed(ranked), delivery("later", delay=9), delivery("eve's", "eve"))
+        seen: list[Delivery] = []
+
+        def rule(found: Sequence[Delivery]) -> list[Put]:
+            seen[:] = found
+            return [Put(lease(d)) for d in found[:2]]
+
+        assert await store.claim("mia", NOW, 3, rule) is None
+        assert seen == ranked[:3]
+        assert await store.get_many(Delivery, ["d0", "d1", "d2"]) == [lease(ranked[0]), lease(ranked[1]), ranked[2]]
+        assert await store.claim("mia", NOW, 3, lambda found: ()) is None  # it may leave all
+        assert await due(store, NOW) == ["d2", "d3"]
+
+    async def test_a_claim_that_finds_nothing_tells_when_the_next_is_due(self, store: Store) -> None:
+        def never(found: Sequence[Delivery]) -> list[Put]:
+            raise AssertionError(found)
+
+        assert await store.claim("mia", NOW, 3, never) is None
+        await put(store, delivery("later", delay=9), delivery("latest", delay=12))
+        assert await store.claim("mia", NOW, 3, never) == NOW + 9
+
+    async def test_a_claim_whose_rule_fails_or_errs_changes_nothing(self, store: Store) -> None:
+        a, b = delivery("a", arrival=1), delivery("b", arrival=2)
+        await put(store, a, b, delivery("c", "eve"))
+
+        def fails(found: Sequence[Delivery]) -> list[Put]:
+            raise KeyError(found[0].id)
+
+        with pytest.raises(KeyError):
+            await store.claim("mia", NOW, 3, fails)
+        with pytest.raises(Conflict):
+            await store.claim("mia", NOW, 3, lambda found: [Put(lease(a)), Put(newer(lease(b)))])
+        with pytest.raises(ValueError, match="lives at"):
+            await store.claim("mia", NOW, 3, lambda found: [Put(lease(a)), Put(lease(delivery("c", "eve")))])
+        assert await store.get_many(Delivery, ["a", "b"]) == [a, b]
+        assert await due(store, NOW) == ["a", "b"]
+
+    async def test_claims_that_meet_get_different_deliveries(self, store: Store) -> None:
+        await put(store, *(delivery(f"d{n}", arrival=n) for n in range(12)))
+        given: dict[int, Sequence[Delivery]] = {}
+
+        async def claim(number: int) -> None:
+            def rule(found: Sequence[Delivery]) -> list[Put]:
+                given[number] = found
+                return [Put(lease(d)) for d in found]
+
+            await store.claim("mia", NOW, 3, rule)
+
+        await asyncio.gather(*map(claim, range(5)))
+        assert sorted(d.id for found in given.values() for d in found) == sorted(f"d{n}" for n in range(12))
 
     async def test_due_gives_the_records_as_last_committed(self, store: Store) -> None:
         notice = delivery("n", merge="file:a")

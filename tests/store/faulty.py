@@ -14,7 +14,8 @@ run behind this one too. It wraps any store and injects, each with its own proba
                 ``load``, ``total``, ``usage_from``, ``load_from``, ``memory``, ``ending``; the same arguments but for
                 ``now``) as it would have at an earlier moment, no more than ``index_lag`` seconds ago.
 
-``commit_many`` has each of these faults at each partition, and lets others in between two partitions.
+``commit_many`` has each of these faults at each partition, and lets others in between two partitions. ``claim`` has
+those of ``due``, of ``commit`` and of ``next_due_at``, and lets anything but another claim in between.
 
 ``get`` and ``commit`` are always true. A stale answer is one of the last ``memory`` true answers to that question, and
 at most ``age`` operations of the whole store old. Of ``memory`` answers in a row to one question at least one is true.
@@ -72,6 +73,7 @@ class FaultyStore:
         self._age = age
         self._clock = clock
         self._operations = 0
+        self._claims: dict[str, asyncio.Lock] = {}
         self._answers: dict[tuple[Any, ...], deque[tuple[int, float, Any]]] = {}
         self._in_a_row: Counter[tuple[Any, ...]] = Counter()
 
@@ -114,6 +116,18 @@ class FaultyStore:
             except (Conflict, Failed) as fault:
                 results.append(fault)
         return results
+
+    async def claim(
+        self, mailbox: str, now: float, limit: int, rule: Callable[[Sequence[Delivery]], Sequence[Put]]
+    ) -> float | None:
+        async with self._claims.setdefault(mailbox, asyncio.Lock()):
+            found = await self.due(mailbox, now, limit)
+            if not found:
+                return await self.next_due_at(mailbox)
+            changes = rule(found)
+            if changes:
+                await self.commit(mailbox, *changes)
+        return None
 
     # -- hints -------------------------------------------------------------------------------------------------------
 

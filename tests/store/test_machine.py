@@ -145,6 +145,10 @@ class Mailboxes(RuleBasedStateMachine):
             run(self.store.commit(partition_key, *changes))
         else:
             assert run(self.store.commit_many([Batch(partition_key, changes)])) == [None]
+        self.follow(changes)
+
+    def follow(self, changes: Sequence[Put | Drop]) -> None:
+        """Apply to the model what was committed."""
         for change in changes:
             old = self.model.records.get(change.record.id)
             if old is not None:
@@ -197,10 +201,20 @@ class Mailboxes(RuleBasedStateMachine):
 
     @rule(mailbox=st.sampled_from(MAILBOXES), limit=st.integers(1, 4), seconds=seconds)
     def claim(self, mailbox: str, limit: int, seconds: float) -> None:
-        found = run(self.store.due(mailbox, self.now, limit))
-        changes = [Put(self.lease(d, seconds)) for d in found]
-        if changes:
-            self.commit(*changes)
+        changes: list[Put] = []
+        expected = self.model.due(mailbox, self.now)[:limit]
+
+        def rule(found: Sequence[Delivery]) -> list[Put]:
+            assert list(found) == expected
+            changes[:] = [Put(self.lease(d, seconds)) for d in found]
+            return changes
+
+        next_due_at = run(self.store.claim(mailbox, self.now, limit, rule))
+        self.follow(changes)
+        assert bool(changes) == bool(expected)
+        waiting = [d.visible_at for d in self.model.of(mailbox, State.PENDING)]
+        assert next_due_at is None if expected or not waiting else next_due_at is not None
+        assert next_due_at is None or self.now < next_due_at <= min(waiting)
 
     @rule(pick=some, seconds=seconds)
     def lease_one(self, pick: int, seconds: float) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 from clawlink.domain import delivery as rules
 from clawlink.domain import task as task_rules
@@ -14,12 +13,12 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import PENDING, Delivery, State, by_claimant
 from clawlink.domain.limits import MAX_REPLY_BYTES
 from clawlink.domain.pool import Pool
-from clawlink.domain.task import Event, Task
+from clawlink.domain.task import Task
 from clawlink.errors import LeaseLost, StoreUnavailable, UnknownAgent
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import receipt
 from clawlink.relay.mailbox.acks import Acks
-from clawlink.relay.mailbox.long_poll import Reader, Taken
+from clawlink.relay.mailbox.long_poll import Claimant, Found, Reader, Taken, Tick
 from clawlink.relay.mailbox.pools import Pools
 from clawlink.relay.tasks.lifecycle import TaskLifecycle
 from clawlink.relay.tasks.reads import task_of
@@ -35,9 +34,7 @@ class Claims:
         self._acks = acks
         self._lifecycle = lifecycle
 
-    async def claim(
-        self, agent: Agent, *, limit: int, wait: float, lease: float, tick: Callable[[], Any] | None = None
-    ) -> Taken:
+    async def claim(self, agent: Agent, *, limit: int, wait: float, lease: float, tick: Tick | None = None) -> Taken:
         """Lease up to ``limit`` messages once, waiting up to ``wait`` seconds for the first; see ``Reader.next``.
 
         Raises UnknownAgent if the agent leaves meanwhile.
@@ -75,11 +72,9 @@ class Claims:
         """Wake another in place of this agent for each pool that has work."""
         await self._pools.pass_on(await self._pools.of(agent_id))
 
-    async def take_with_pools(
-        self, by: str, pools: Sequence[Pool], limit: int, seconds: float, reported: dict[str, tuple[Event, ...]]
-    ) -> list[Delivery]:
+    async def take_with_pools(self, pools: Sequence[Pool], limit: int, claimant: Claimant) -> list[Delivery]:
         """Claim one piece of work from the pools if it comes before the last of what else there is, and the rest."""
-        store = self._core.store
+        store, by = self._core.store, claimant.agent.id
         now = self._core.clock()
         heads = [(d.sort_key, pool.id) for pool in pools for d in await store.due(pool.id, now, 1)]
         pooled: list[Delivery] = []
@@ -88,85 +83,78 @@ class Claims:
             for sort_key, pool_id in sorted(heads):
                 if pooled or (len(own) >= limit and sort_key > own[-1].sort_key):
                     break
-                pooled = await self.take(pool_id, by, 1, seconds, reported)
+                pooled = (await self.take(pool_id, 1, claimant)).deliveries
         rest: list[Delivery] = []
         try:
             if len(pooled) < limit:
-                rest = await self.take(by, by, limit - len(pooled), seconds, reported)
+                rest = (await self.take(by, limit - len(pooled), claimant)).deliveries
         except BaseException:
             await self.undo(by, pooled)
             raise
         return sorted([*pooled, *rest], key=lambda d: d.sort_key)
 
-    async def take(
-        self, mailbox: str, by: str, limit: int, seconds: float, reported: dict[str, tuple[Event, ...]]
-    ) -> list[Delivery]:
-        """Lease for an agent what is due in a mailbox, and note in ``reported`` what was done before about tasks."""
+    async def take(self, mailbox: str, limit: int, claimant: Claimant) -> Found:
+        """Lease what is due in a mailbox. Raises UnknownAgent if the agent leaves meanwhile."""
         try:
-            return await self._lease_due(mailbox, by, limit, seconds, reported, reread=False)
+            return await self._lease_due(mailbox, limit, claimant, reread=False)
         except Conflict:
-            return await self._take_reread(mailbox, by, limit, seconds, reported)
+            return await self._take_reread(mailbox, limit, claimant)
 
     @retrying
-    async def _take_reread(
-        self, mailbox: str, by: str, limit: int, seconds: float, reported: dict[str, tuple[Event, ...]]
-    ) -> list[Delivery]:
+    async def _take_reread(self, mailbox: str, limit: int, claimant: Claimant) -> Found:
         """Claim once the index has misled us: it names the messages, and each is read for itself."""
-        return await self._lease_due(mailbox, by, limit, seconds, reported, reread=True)
+        return await self._lease_due(mailbox, limit, claimant, reread=True)
 
-    async def _lease_due(
-        self,
-        mailbox: str,
-        by: str,
-        limit: int,
-        seconds: float,
-        reported: dict[str, tuple[Event, ...]],
-        *,
-        reread: bool,
-    ) -> list[Delivery]:
-        core = self._core
+    async def _lease_due(self, mailbox: str, limit: int, claimant: Claimant, *, reread: bool) -> Found:
+        core, reader = self._core, claimant.agent
         while True:
-            reader = await self._require_registered(by)
-            now = core.clock()
-            found: Sequence[Delivery] = await core.store.due(mailbox, now, limit)
-            if reread:
-                found = await self._reread(found)
-            tasks = {d.id: await task_of(core.store, d) for d in found if d.is_task and (d.attempts or d.has_record)}
-            if tasks:
-                held = await self._still_held(found, tasks, now)
-                if held:
-                    await core.commit(mailbox, *held)
-                    continue
-            taken, changes, ended = self._lease(found, tasks, reader, now, seconds, reported)
+            leasing = _Leasing(core, reader, claimant)
+            next_due_at: float | None = None
             try:
-                if changes:
-                    await core.commit(mailbox, *changes, quiet=True)  # nothing becomes due sooner by it
-                    # Else it has left with what leaving may not have seen.
-                    await self._require_registered(by, since=reader.registered_at)
-                over = [await self._lifecycle.end(id) for id in ended]
+                if not reread:
+                    next_due_at = await core.claim(mailbox, leasing.now, limit, leasing)
+                    if not leasing.called:
+                        return Found([], math.inf if next_due_at is None else next_due_at)
+                if reread or leasing.needs_tasks:
+                    await self._lease_with_tasks(mailbox, limit, leasing, reread=reread)
+                current = await claimant.again() if leasing.taken else reader
+                over = [await self._lifecycle.end(id) for id in leasing.ended]
+                left = current.registered_at > reader.registered_at
+                if left:
+                    raise UnknownAgent(
+                        f"agent {reader.id!r} has left; register it again to read messages", field="agent_id"
+                    )
             except Conflict:
                 raise
             except BaseException:
                 # The commit may have taken effect; nobody will read what it leased.
-                await self.undo(by, taken)
+                await self.undo(reader.id, leasing.taken)
                 raise
-            if taken or not (changes or any(over)):
-                core.stats.delivered += len(taken)
-                if mailbox != by and taken:
-                    core.relist(by)
-                return taken
-            # All that was due has expired or died: look at what comes behind it.
+            if current.key_hash != reader.key_hash:  # it was claimed meanwhile: its readings are those of a key
+                await self.undo(reader.id, leasing.taken)
+                reader = current
+                continue
+            leasing.count()
+            if leasing.taken and mailbox != reader.id:
+                core.relist(reader.id)
+            if leasing.taken or not (leasing.changes or any(over)):
+                return Found(leasing.taken, None)
+            # All that was due has expired or died, or is held longer: look at what comes behind it.
 
-    async def _require_registered(self, agent_id: str, *, since: float = math.inf) -> Agent:
-        """Refuse to lease anything to an agent that has left while it waited. Raises UnknownAgent."""
-        agent = await self._core.store.get(Agent, agent_id)
-        if agent is None or agent.registered_at > since:
-            raise UnknownAgent(f"agent {agent_id!r} has left; register it again to read messages", field="agent_id")
-        return agent
-
-    async def _reread(self, hints: Iterable[Delivery]) -> list[Delivery]:
-        found = [await self._core.store.get(Delivery, hint.id) for hint in hints]
-        return [d for d in found if d is not None]
+    async def _lease_with_tasks(self, mailbox: str, limit: int, leasing: _Leasing, *, reread: bool) -> None:
+        """Lease what is due, with the records of its tasks. Raises Conflict."""
+        core = self._core
+        found: Sequence[Delivery] = leasing.found
+        if reread:
+            hints = await core.store.due(mailbox, leasing.now, limit)
+            read = await core.store.get_many(Delivery, [d.id for d in hints])
+            found = [d for d in read if d is not None]
+        tasks = {d.id: await task_of(core.store, d) for d in found if _needs_task(d)}
+        leasing.changes = await self._still_held(found, tasks, leasing.now) if tasks else []
+        if not leasing.changes:
+            leasing.lease(found, tasks)
+        if leasing.changes:
+            await core.commit(mailbox, *leasing.changes, quiet=True)  # nothing becomes due sooner by it
 
     async def _still_held(self, found: Iterable[Delivery], tasks: dict[str, Task | None], now: float) -> list[Put]:
         """Return what lengthens the leases of owners that have shown signs of life meanwhile."""
@@ -183,24 +171,51 @@ class Claims:
                     changes.append(Put(task_rules.hold(task, until)))
         return changes
 
-    def _lease(
-        self,
-        found: Iterable[Delivery],
-        tasks: dict[str, Task | None],
-        reader: Agent,
-        now: float,
-        seconds: float,
-        reported: dict[str, tuple[Event, ...]],
-    ) -> tuple[list[Delivery], list[Put], list[str]]:
-        """Return what is leased, what to commit for it, and the ids of tasks that come to an end instead."""
-        core = self._core
-        limits = core.limits
-        by, key_hash = reader.id, reader.key_hash
+
+class _Leasing:
+    """One try of a claim: the rule that the store applies to what is due, and what came of it.
+
+    If a task has been claimed before, it ``needs_tasks``, and leases nothing.
+    """
+
+    __slots__ = (
+        "_claimant", "_core", "_reader", "_settled", "_token",
+        "called", "changes", "ended", "found", "needs_tasks", "now", "taken",
+    )  # fmt: skip
+
+    def __init__(self, core: Core, reader: Agent, claimant: Claimant) -> None:
+        self._core = core
+        self._reader = reader
+        self._claimant = claimant
+        self._token = ""  # one for the batch: a receipt is the token and the message together
+        self.now = core.clock()
+        self.called = self.needs_tasks = False
+        self.found: Sequence[Delivery] = ()
+        self.taken: list[Delivery] = []
+        self.changes: list[Put] = []
+        self.ended: list[str] = []
+        self._settled: list[State | None] = []
+
+    def __call__(self, found: Sequence[Delivery]) -> list[Put]:
+        """Return the leases of what is due, for the store to commit."""
+        self.called = True
+        self.found = found
+        self.needs_tasks = any(map(_needs_task, found))
+        if self.needs_tasks:
+            self.taken, self.changes, self.ended = [], [], []
+        else:
+            self.lease(found, {})
+        return self.changes
+
+    def lease(self, found: Iterable[Delivery], tasks: dict[str, Task | None]) -> None:
+        """Choose what is leased, what to commit for it, and the ids of tasks that come to an end instead."""
+        limits, now, reader = self._core.limits, self.now, self._reader
+        by, key_hash, seconds = reader.id, reader.key_hash, self._claimant.seconds
         taken: list[Delivery] = []
         changes: list[Put] = []
-        ended: list[str] = []
+        self.taken, self.changes, self.ended, self._settled = taken, changes, [], []
         size = 0
-        token = core.ids.token()  # one for the batch: a receipt is the token and the message together
+        token = self._token = self._token or self._core.ids.token()
         for d in found:
             known = tasks.get(d.id)
             size += len(d.body) if known is None else known.weight
@@ -208,7 +223,7 @@ class Claims:
                 break
             if d.is_task and rules.due(d, now):
                 if d.expires_at <= now or d.attempts >= limits.max_attempts:
-                    ended.append(d.id)
+                    self.ended.append(d.id)
                     continue
                 new = rules.lease_task(
                     d, by=by, receipt=token, now=now, seconds=seconds, alone=known is None, key_hash=key_hash
@@ -216,8 +231,9 @@ class Claims:
                 if known is not None:
                     claimed = task_rules.claim(known, by=by, receipt=token, now=now, seconds=seconds, key_hash=key_hash)
                     changes.append(Put(claimed))
-                    reported[d.id] = known.history
-                    core.stats.takeovers += _last_owner(known) not in (None, by)
+                    self._claimant.reported[d.id] = known.history
+                    if _last_owner(known) not in (None, by):
+                        self._settled.append(None)
                 changes.append(Put(new))
                 taken.append(new)
                 continue
@@ -236,11 +252,25 @@ class Claims:
             changes.append(Put(new))
             if new.state is PENDING:
                 taken.append(new)
-            elif new.state is State.DEAD:
-                core.stats.dead += 1
             else:
-                core.stats.expired += 1
-        return taken, changes, ended
+                self._settled.append(new.state)
+
+    def count(self) -> None:
+        """Count what took effect."""
+        stats = self._core.stats
+        stats.delivered += len(self.taken)
+        for state in self._settled:
+            if state is None:
+                stats.takeovers += 1
+            elif state is State.DEAD:
+                stats.dead += 1
+            else:
+                stats.expired += 1
+
+
+def _needs_task(d: Delivery) -> bool:
+    """Return True if a task was claimed before, so that its record or its holder decides too."""
+    return d.is_task and (d.attempts > 0 or d.has_record)
 
 
 def _last_owner(task: Task) -> str | None:

@@ -18,7 +18,7 @@ from clawlink.relay.core import Core
 from clawlink.relay.ids import receipt, split_receipt
 from clawlink.relay.mailbox.acks import Acks
 from clawlink.relay.mailbox.claims import Claims
-from clawlink.relay.mailbox.long_poll import Taken
+from clawlink.relay.mailbox.long_poll import Taken, Tick
 from clawlink.relay.tasks.reads import task_of
 from clawlink.store.base import Failed
 
@@ -85,16 +85,16 @@ class Consumer:
         """When the first of what is under way was sent, on the event loop's clock."""
         return next((sent.at for sent in self._under_way.values()), None)
 
-    async def next(self, agent: Agent, *, tick: Callable[[], Any]) -> Taken:
+    async def next(self, agent: Agent, *, tick: Tick) -> Taken:
         """Return what there is for the agent, one batch; nothing after a while, or when the relay shuts down.
 
         Waits for credit first. ``tick`` is awaited now and then while waiting. Raises Closed.
         """
 
-        async def look() -> None:
+        async def look() -> Agent | None:
             if self.closed.is_set():
                 raise Closed
-            await tick()
+            return await tick()
 
         if self.exhausted:
             await self._until_there_is_credit(look)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple, Protocol
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.pool import Pool
 from clawlink.domain.task import Event
+from clawlink.errors import UnknownAgent
 from clawlink.relay.core import Core
 from clawlink.relay.mailbox.pools import Pools, Waiter
 from clawlink.store.base import Signal
@@ -20,6 +21,9 @@ _LAG_PARTS = (0.1, 0.4, 1.0)
 # An agent at its limit of open tasks looks this often whether it may have more.
 _FULL_SECONDS = 5.0
 
+Tick = Callable[[], Awaitable[Agent | None]]
+"""A sign of life. It returns the agent as it is now, if it has read it, and raises if that may read no more."""
+
 
 class Taken(NamedTuple):
     """The messages that a claim leased, and the steps of earlier owners of its tasks, by id."""
@@ -28,18 +32,34 @@ class Taken(NamedTuple):
     reported: dict[str, tuple[Event, ...]]
 
 
+class Claimant(NamedTuple):
+    """The reader of a claim: its agent as last read, and how long it leases what it gets.
+
+    ``again`` reads the agent again, and raises if it may not read any more. ``reported`` takes what was done before
+    about tasks, by id.
+    """
+
+    agent: Agent
+    seconds: float
+    reported: dict[str, tuple[Event, ...]]
+    again: Callable[[], Awaitable[Agent]]
+
+
+class Found(NamedTuple):
+    """The deliveries that a claim leased, and when the next is due, if that is known; infinity if none is there."""
+
+    deliveries: list[Delivery]
+    next_due_at: float | None
+
+
 class Claimer(Protocol):
     """Leases messages for a reader; see ``Claims``."""
 
     async def full(self, agent_id: str) -> bool: ...
 
-    async def take(
-        self, mailbox: str, by: str, limit: int, seconds: float, reported: dict[str, tuple[Event, ...]]
-    ) -> list[Delivery]: ...
+    async def take(self, mailbox: str, limit: int, claimant: Claimant) -> Found: ...
 
-    async def take_with_pools(
-        self, by: str, pools: Sequence[Pool], limit: int, seconds: float, reported: dict[str, tuple[Event, ...]]
-    ) -> list[Delivery]: ...
+    async def take_with_pools(self, pools: Sequence[Pool], limit: int, claimant: Claimant) -> list[Delivery]: ...
 
     async def undo(self, agent_id: str, taken: Iterable[Delivery]) -> None: ...
 
@@ -57,19 +77,19 @@ class Reader:
         self._pools = pools
         self._claims = claims
         self._agent_id = agent.id
+        self._agent = agent
         self._waiter = None if signal is None else Waiter(agent, signal)
         self._limit = 0
         self._lease = 0.0
-        self._tick: Callable[[], Any] | None = None
+        self._tick: Tick | None = None
         self._emptied = False  # the last read left nothing that was due
         self._full = False  # it left pools alone, since the agent has as much as it may have
         self._lent: Sequence[Pool] = ()  # the pools that it looked into
+        self._next_own: float | None = None  # when the next message in its mailbox is due, if that is known
         self._taken: list[Delivery] = []
         self._reported: dict[str, tuple[Event, ...]] = {}
 
-    async def next(
-        self, agent: Agent, *, limit: int, wait: float, lease: float, tick: Callable[[], Any] | None = None
-    ) -> Taken:
+    async def next(self, agent: Agent, *, limit: int, wait: float, lease: float, tick: Tick | None = None) -> Taken:
         """Lease up to ``limit`` messages for ``lease`` seconds, waiting up to ``wait`` seconds for the first.
 
         They come from the agent's own mailbox, and at most one from all the pools it is eligible for: so those who poll
@@ -78,6 +98,7 @@ class Reader:
         """
         self._taken, self._reported = [], {}
         self._limit, self._lease, self._tick = limit, lease, tick
+        self._agent = agent
         try:
             if self._waiter is None or not wait:
                 await self._read()
@@ -98,20 +119,37 @@ class Reader:
         if self._waiter is not None:
             self._waiter.signal.give()
 
+    async def _again(self) -> Agent:
+        """Read the agent again. Raises UnknownAgent if it has left, and whatever ``tick`` raises."""
+        agent = None if self._tick is None else await self._tick()
+        if agent is None:
+            agent = await self._core.store.get(Agent, self._agent_id)
+        if agent is None:
+            raise UnknownAgent(
+                f"agent {self._agent_id!r} has left; register it again to read messages", field="agent_id"
+            )
+        self._agent = agent
+        return agent
+
     async def _read(self) -> bool:
         """Take what there is, and tell whether it was anything."""
-        if self._tick is not None:
-            await self._tick()
         id, claims = self._agent_id, self._claims
         pools = await self._pools.of(id)
         self._full = bool(pools) and await claims.full(id)
         self._lent = lent = () if self._full else pools
         if not lent:
-            self._taken = await claims.take(id, id, self._limit, self._lease, self._reported)
-            return bool(self._taken)
-        self._taken = await claims.take_with_pools(id, lent, self._limit, self._lease, self._reported)
+            return await self._read_own()
+        claimant = Claimant(self._agent, self._lease, self._reported, self._again)
+        self._taken = await claims.take_with_pools(lent, self._limit, claimant)
+        self._next_own = None
         if self._taken:  # there may be more in the pools, for which only this agent was woken
             await self._pools.pass_on(lent)
+        return bool(self._taken)
+
+    async def _read_own(self) -> bool:
+        """Take what there is in the agent's mailbox."""
+        claimant = Claimant(self._agent, self._lease, self._reported, self._again)
+        self._taken, self._next_own = await self._claims.take(self._agent_id, self._limit, claimant)
         return bool(self._taken)
 
     async def _wait(self, waiter: Waiter, seconds: float) -> None:
@@ -126,13 +164,14 @@ class Reader:
         woken = False  # for work of a pool, at which it has not looked yet
         # Work may have come to a pool while this one was not waiting; to the mailbox none has.
         asleep = self._emptied and not signal.given and not await pools.any()
+        fresh = not signal.given  # else the agent may have changed since it was read
         pools.enlist(waiter)
         try:
             while True:
                 if not asleep:
                     signal.clear()
                     woken = waiter.woken
-                    await pools.awake(waiter)
+                    pools.awake(waiter, self._agent if fresh else await self._again())
                     found = await self._read()
                     if self._full:
                         pools.dismiss(waiter)
@@ -145,7 +184,7 @@ class Reader:
                     if not (self._full or waiter.enlisted):  # work may have come while it was full
                         pools.enlist(waiter)
                         continue
-                asleep = False
+                asleep = fresh = False
                 pause = min(
                     await self._next_at() - core.clock(),
                     next(lags, _FULL_SECONDS if self._full else math.inf),
@@ -153,8 +192,13 @@ class Reader:
                     max(core.limits.stale_after / 2, 1.0),
                 )
                 await signal.wait(pause)
-                if signal.given:
-                    lags = self._lags()
+                if not signal.given:
+                    continue
+                lags = self._lags()
+                if waiter.enlisted and not waiter.woken:  # another is woken for what comes to a pool
+                    signal.clear()
+                    if await self._read_own():
+                        return
         finally:
             pools.dismiss(waiter)
             if woken or waiter.woken:
@@ -167,7 +211,8 @@ class Reader:
     async def _next_at(self) -> float:
         """Return when the next message is due, as far as is known; infinity if none is there."""
         store = self._core.store
-        times = [await store.next_due_at(self._agent_id)]
+        own = self._next_own
+        times = [await store.next_due_at(self._agent_id) if own is None else own]
         for pool in self._lent:
             times.append(await store.next_due_at(pool.id))
         return min((at for at in times if at is not None), default=math.inf)

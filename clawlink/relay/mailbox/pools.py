@@ -277,11 +277,9 @@ class Pools:
         waiter.enlisted = False
         self._queues.remove(waiter)
 
-    async def awake(self, waiter: Waiter) -> None:
+    def awake(self, waiter: Waiter, agent: Agent) -> None:
         """Note that the consumer looks at its pools again, as the agent that it is by now."""
-        agent = await self._core.store.get(Agent, waiter.agent.id)
-        if agent is not None:
-            waiter.become(agent)
+        waiter.become(agent)
         if waiter.enlisted and waiter.queues != self._queues.of(waiter):
             self.enlist(waiter)
         waiter.woken = False

@@ -15,6 +15,7 @@ from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 from clawlink.domain.delivery import Delivery, by_dead
 from clawlink.store import records
@@ -29,6 +30,8 @@ from clawlink.store.tables import NOTHING, Shares
 _CACHE_BYTES = 8 * 1024 * 1024
 # The most due deliveries of a mailbox that one read looks at.
 _LAPSED_AT_ONCE = 512
+# A claim whose commit met a conflict reads again, so often in all.
+_CLAIM_TRIES = 4
 # An index of fewer records is counted on the event loop.
 _FEW = 500
 _SLICE_SECONDS = 0.001
@@ -132,6 +135,7 @@ class SqliteStore:
         self._older: dict[tuple[type[Any], str], Any] = {}
         self._newer_bytes = 0
         self._unsettled = 0
+        self._claims: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # a mailbox's claims take turns
         self._gathered: list[Job] = []
         self._asked: dict[object, asyncio.Future[Any]] = {}
         self._writer.start()
@@ -352,6 +356,27 @@ class SqliteStore:
         return found
 
     # -- commits -----------------------------------------------------------------------------------------------------
+
+    async def claim(
+        self, mailbox: str, now: float, limit: int, rule: Callable[[Sequence[Delivery]], Sequence[Put]]
+    ) -> float | None:
+        lock = self._claims.get(mailbox)
+        if lock is None:
+            lock = self._claims[mailbox] = asyncio.Lock()
+        async with lock:
+            for left in range(_CLAIM_TRIES, 0, -1):
+                found = await self.due(mailbox, now, limit)
+                if not found:
+                    return await self.next_due_at(mailbox)
+                changes = rule(found)
+                try:
+                    if changes:
+                        await self.commit(mailbox, *changes)
+                    return None
+                except Conflict:  # something was settled or replaced at this moment: read again
+                    if left == 1:
+                        raise
+        return None
 
     async def commit(self, partition_key: str, *changes: Put | Drop | Absent) -> None:
         (result,) = await self._commit([(partition_key, self._changes(partition_key, changes))])

@@ -1,0 +1,48 @@
+"""How often the relay asks its store: each call may be a trip to another process."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import Any
+
+from clawlink.store.memory import MemoryStore
+from tests.relay.scene import Scene
+
+
+class CountingStore:
+    """Passes every call on to a store, and notes its name."""
+
+    def __init__(self) -> None:
+        self._inner = MemoryStore()
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if inspect.iscoroutinefunction(found):
+            self.calls.append(name)
+        return found
+
+
+async def turns() -> None:
+    """Let everything come to where it waits."""
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
+async def test_a_poll_and_the_delegation_that_wakes_it_ask_the_store_as_seldom_as_may_be() -> None:
+    store: Any = CountingStore()
+    scene = Scene(store=store)
+    await scene.register("req", "worker")
+    await scene.read("worker")
+
+    store.calls.clear()
+    poll = asyncio.create_task(scene.take("worker", wait=30))
+    await turns()
+    assert store.calls == ["get", "usage", "claim"]  # the agent, whether there are pools, and its mailbox
+
+    store.calls.clear()
+    id = await scene.delegate(to_agent="worker")
+    delegation = len(store.calls)
+    assert [d.id for d in await poll] == [id]
+    assert store.calls[delegation:] == ["claim", "get"]  # the agent is there still, with the key that it had
