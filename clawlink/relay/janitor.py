@@ -236,7 +236,7 @@ class Janitor:
 
     async def _forget_if_silent(self, agent: Agent) -> None:
         core = self._core
-        mail = await core.store.load(agent.id)
+        (mail,) = (await core.store.admission((agent.id,))).mailboxes
         if agent_rules.forgettable(agent, core.clock(), core.limits, mail=mail.count):
             await self._deregistration.forget(agent.id)
 

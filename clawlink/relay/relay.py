@@ -173,8 +173,8 @@ class Relay:
         """Show this relay, its contents and its limits."""
         store = self.core.store
         online, stale = await self.agents.directory.presence()
-        held = await store.total()
-        files = await store.usage(SharedFile, PRESENT)
+        read = await store.admission((), ((SharedFile, PRESENT),))
+        held, (files,) = read.total, read.indexes
         uploads, upload_bytes = self.uploads.under_way()
         return Info(
             service="ClawLink Relay",

@@ -2,8 +2,8 @@
 
 A store decides nothing. It reads records and commits batches of versioned changes, all or none, or raises ``Conflict``;
 the relay then rereads and tries again. An answer from an index is a hint that may be out of date: that of ``page``,
-``first``, ``first_of``, ``usage``, ``load``, ``loads``, ``total``, ``usage_from``, ``load_from``, ``memory``,
-``memory_from``, ``due``, ``pending``, ``next_due_at``, ``ending``. What ``get``, ``get_many``, ``commit`` and
+``first``, ``first_of``, ``usage``, ``admission``, ``usage_from``, ``load_from``, ``memory_from``, ``due``, ``pending``,
+``next_due_at``, ``ending``, and what the rule of a ``claim`` is called with. What ``get``, ``get_many``, ``commit`` and
 ``commit_many`` say is the truth.
 
 A store raises ``Conflict``, ``Failed`` and, for a mistake of its caller, ValueError; it turns the errors of its engine
@@ -95,6 +95,24 @@ class Usage(Struct, frozen=True, gc=False):
     bytes: int
 
 
+Index = tuple[type[Any], str]
+"""A kind of records and an index key."""
+
+
+class Admission(Struct, frozen=True, gc=False):
+    """How much there is already, for a decision whether more may come.
+
+    ``mailboxes`` are the pending deliveries and dead letters of each mailbox, ``indexes`` the records under each index
+    key, and ``total`` those of all mailboxes; a store of several nodes may answer ``total`` approximately. ``memory``
+    is about how many bytes all records take, tables and index entries included, of memory or of the disk.
+    """
+
+    mailboxes: Sequence[Usage]
+    indexes: Sequence[Usage]
+    total: Usage
+    memory: int
+
+
 class Store(Protocol):
     """Keeps records of every kind, and knows nothing of what they mean, but for the order of a mailbox."""
 
@@ -136,23 +154,17 @@ class Store(Protocol):
     async def usage_from(self, kind: type[R], key: str, address: str | None, agent: str) -> tuple[Usage, Usage]:
         """Count those of an index that come from an address, and those from an agent at it. They need an ``origin``."""
 
-    async def load(self, mailbox: str) -> Usage:
-        """Count what a mailbox holds: pending deliveries and dead letters."""
+    async def admission(self, mailboxes: Sequence[str] = (), indexes: Sequence[Index] = ()) -> Admission:
+        """Count what these mailboxes hold and what is under these index keys, in their order, and what there is of all.
 
-    async def loads(self, mailboxes: Sequence[str]) -> Sequence[Usage]:
-        """Count what each of these mailboxes holds, in this order."""
-
-    async def total(self) -> Usage:
-        """Count what all mailboxes hold."""
+        A mailbox holds its pending deliveries and its dead letters. The numbers may be of different moments.
+        """
 
     async def load_from(self, mailbox: str | None, address: str | None, agent: str) -> tuple[Usage, Usage]:
         """Count what a mailbox holds from an address, and from an agent at it; without a mailbox, what all hold."""
 
-    async def memory(self) -> int:
-        """Return about how many bytes all records take, tables and index entries included, of memory or of the disk."""
-
     async def memory_from(self, address: str | None, agent: str) -> tuple[int, int]:
-        """Return about how many of these bytes the records from an address take, and those from an agent at it.
+        """Return about how many bytes of ``memory`` the records from an address take, and those from an agent at it.
 
         Records without an ``origin`` are nobody's.
         """

@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import Any
 
 from clawlink.domain.delivery import DEAD, PENDING, Delivery, by_dead
-from clawlink.store.base import Absent, Batch, Conflict, Drop, Failed, Page, Put, R, Usage
+from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, Usage
 from clawlink.store.tables import NOTHING, Shares, Table
 
 _sort_key = attrgetter("sort_key")
@@ -94,6 +94,9 @@ class MemoryStore:
         return [None if index is None else found.records[next(iter(index))] for index in indexes]
 
     async def usage(self, kind: type[R], key: str) -> Usage:
+        return self._usage(kind, key)
+
+    def _usage(self, kind: type[Any], key: str) -> Usage:
         found = self._kinds.get(kind)
         index = None if found is None else found.indexes.get(key)
         return NOTHING if index is None else Usage(len(index), index.bytes)
@@ -103,16 +106,14 @@ class MemoryStore:
         self._memory += grown
         return shares.of(address, agent)
 
-    async def load(self, mailbox: str) -> Usage:
-        box = self._mailboxes.get(mailbox)
-        return NOTHING if box is None else Usage(box.count, box.bytes)
-
-    async def loads(self, mailboxes: Sequence[str]) -> Sequence[Usage]:
+    async def admission(self, mailboxes: Sequence[str] = (), indexes: Sequence[Index] = ()) -> Admission:
         boxes = map(self._mailboxes.get, mailboxes)
-        return [NOTHING if box is None else Usage(box.count, box.bytes) for box in boxes]
-
-    async def total(self) -> Usage:
-        return Usage(self._held_count, self._held_bytes)
+        return Admission(
+            [NOTHING if box is None else Usage(box.count, box.bytes) for box in boxes],
+            [self._usage(kind, key) for kind, key in indexes],
+            Usage(self._held_count, self._held_bytes),
+            self._memory,
+        )
 
     async def load_from(self, mailbox: str | None, address: str | None, agent: str) -> tuple[Usage, Usage]:
         if mailbox is None:
@@ -125,9 +126,6 @@ class MemoryStore:
         if box.shares is None:
             box.shares = self._shares_of(mailbox)
         return box.shares.of(address, agent)
-
-    async def memory(self) -> int:
-        return self._memory
 
     async def memory_from(self, address: str | None, agent: str) -> tuple[int, int]:
         by_address, by_agent = self._origins.of(address, agent)

@@ -43,6 +43,10 @@ async def test_a_poll_and_the_delegation_that_wakes_it_ask_the_store_as_seldom_a
 
     store.calls.clear()
     id = await scene.delegate(to_agent="worker")
-    delegation = len(store.calls)
+    assert store.calls == ["get", "get", "admission", "commit"]  # both agents, and room
     assert [d.id for d in await poll] == [id]
-    assert store.calls[delegation:] == ["claim", "get"]  # the agent is there still, with the key that it had
+    assert store.calls[4:] == ["claim", "get"]  # the worker is there still, with the key that it had
+
+    store.calls.clear()
+    await scene.send("req", "worker")
+    assert store.calls == ["get", "get", "admission", "commit"]

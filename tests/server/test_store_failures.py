@@ -14,6 +14,7 @@ import pytest
 from clawlink.store.memory import MemoryStore
 from tests.conftest import Running, Serve
 from tests.server.asks import ack, claim, nothing_due, ok, refused, send, status_of, task_of
+from tests.store.asking import load
 from tests.store.faulty import FaultyStore
 from tests.system.raw import Clock
 from tests.waiting import eventually
@@ -104,7 +105,7 @@ async def test_claims_and_acks_that_fail_lose_nothing(relay: Running, store: Fau
                 status, done = await relay.post("/ack", {"agent_id": "b", "receipts": [held["receipt"]]})
                 if status == 200 and done["count"]:
                     acked.add(message["message_id"])
-        return (await store.inner.load("b")).count == 0
+        return (await load(store.inner, "b")).count == 0
 
     await eventually(all_acked)
     store.failures = store.lost = 0.0
@@ -178,7 +179,7 @@ async def test_a_task_whose_every_step_may_fail_ends_once_and_loses_nothing(
 
 
 async def due(store: FaultyStore, mailbox: str) -> int:
-    return (await store.inner.load(mailbox)).count
+    return (await load(store.inner, mailbox)).count
 
 
 async def test_a_store_that_conflicts_for_ever_is_503_and_not_a_loop(

@@ -37,6 +37,7 @@ from tests.server.asks import (
     with_key,
 )
 from tests.server.sockets import CLOSE, PING, PONG, TEXT, Peer, attempt_of, packed, path_of, receipt_of, websocket, wire
+from tests.store.asking import load
 from tests.store.faulty import FaultyStore
 from tests.system.raw import Clock, connect, exchange, request
 from tests.tables import each
@@ -1047,7 +1048,7 @@ async def claim_all(relay: Running) -> list[Got]:
         return not len(relay.app.push)
 
     await eventually(gone)
-    left = (await relay.app.relay.core.store.load("b")).count
+    left = (await load(relay.app.relay.core.store, "b")).count
     return await claim(relay, "b", left, max=20)
 
 
@@ -1173,7 +1174,7 @@ async def test_nothing_is_lost_while_every_step_may_fail(
     async def settled() -> bool:
         clock.skip(3)
         await failing.post("/heartbeat", {"agent_id": "b"})
-        return (await store.inner.load("b")).count == 0
+        return (await load(store.inner, "b")).count == 0
 
     try:
         await eventually(settled)

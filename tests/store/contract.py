@@ -26,6 +26,7 @@ from clawlink.domain.pool import POOLS, Pool, by_member, pool_for, waiting_for
 from clawlink.domain.record import SETTLED, Record
 from clawlink.domain.task import Task, TaskState, by_assignee, by_owner, by_requester
 from clawlink.store.base import Absent, Batch, Conflict, Drop, Put, R, Store, Usage
+from tests.store.asking import load, memory, total
 
 NOW = 1_000_000.0
 KEEP = 3_600.0
@@ -418,11 +419,11 @@ class IndexContract:
             POOL,
         ]
         for record in records:
-            before = await store.memory()
+            before = await memory(store)
             await put(store, record)
-            assert await store.memory() >= before + record.footprint, record
+            assert await memory(store) >= before + record.footprint, record
             await drop(store, record)
-            assert await store.memory() == before, record
+            assert await memory(store) == before, record
 
     # -- page --------------------------------------------------------------------------------------------------------
 
@@ -731,18 +732,18 @@ class IndexContract:
     # -- load and total ----------------------------------------------------------------------------------------------
 
     async def test_a_mailbox_holds_what_is_pending_and_what_is_dead(self, store: Store) -> None:
-        assert (await store.load("mia"), await store.total()) == (Usage(0, 0), Usage(0, 0))
+        assert (await load(store, "mia"), await total(store)) == (Usage(0, 0), Usage(0, 0))
         d, e = delivery("d", body=b"12345"), delivery("e", body=b"123")
         await put(store, d, e)
-        assert await store.load("mia") == Usage(2, 8)
+        assert await load(store, "mia") == Usage(2, 8)
         await put(store, lease(d))
-        assert await store.load("mia") == Usage(2, 8)
+        assert await load(store, "mia") == Usage(2, 8)
         await put(store, rules.bury(e, now=NOW, keep=KEEP))
-        assert await store.load("mia") == Usage(2, 8)
+        assert await load(store, "mia") == Usage(2, 8)
         await put(store, ack(lease(d)))
-        assert await store.load("mia") == Usage(1, 3)
+        assert await load(store, "mia") == Usage(1, 3)
         await put(store, rules.expire(rules.bury(e, now=NOW, keep=KEEP), now=NOW, keep=KEEP))
-        assert (await store.load("mia"), await store.total()) == (Usage(0, 0), Usage(0, 0))
+        assert (await load(store, "mia"), await total(store)) == (Usage(0, 0), Usage(0, 0))
 
     async def test_a_task_is_in_its_mailbox_until_it_is_acked_and_again_when_it_is_taken_back(
         self, store: Store
@@ -752,16 +753,16 @@ class IndexContract:
         kept = rules.ack_task(held, receipt="r", now=NOW, until=NOW + 120)
         back = rules.take_back(kept, now=NOW + 120, keep_receipt=True)
         await put(store, d, held)
-        assert (await store.load("mia"), await due(store, NOW + 59), await due(store, NOW + 60)) == (
+        assert (await load(store, "mia"), await due(store, NOW + 59), await due(store, NOW + 60)) == (
             Usage(1, 5),
             [],
             ["d"],
         )
         await put(store, kept)
-        assert (await store.load("mia"), await due(store, NOW + 500)) == (Usage(0, 0), [])
+        assert (await load(store, "mia"), await due(store, NOW + 500)) == (Usage(0, 0), [])
         assert await store.next_due_at("mia") is None
         await put(store, back)
-        assert (await store.load("mia"), await due(store, NOW + 119), await due(store, NOW + 120)) == (
+        assert (await load(store, "mia"), await due(store, NOW + 119), await due(store, NOW + 120)) == (
             Usage(1, 5),
             [],
             ["d"],
@@ -771,7 +772,11 @@ class IndexContract:
         await put(store, delivery("d1", "a", merge="m", arrival=1), delivery("d2", "a", merge="m", arrival=2))
         await put(store, delivery("d3", "b", merge="m", body=b"long body"))
         boxes = ["b", "none", "a", "b"]
-        assert await store.loads(boxes) == [await store.load(box) for box in boxes]
+        keys = [(Delivery, rules.by_merge(box, "m")) for box in boxes]
+        read = await store.admission(boxes, keys)
+        assert read.mailboxes == [Usage(1, 9), Usage(0, 0), Usage(2, 8), Usage(1, 9)]
+        assert read.indexes == [await store.usage(*key) for key in keys] == read.mailboxes
+        assert read.total == Usage(3, 17)
         firsts = await store.first_of(Delivery, [rules.by_merge(box, "m") for box in boxes])
         assert [d and d.id for d in firsts] == ["d3", None, "d1", "d3"]
 
@@ -780,14 +785,14 @@ class IndexContract:
         newest = rules.supersede(notice, b"12345", now=NOW, ttl=TTL)
         assert newest is not None
         await put(store, notice, newest)
-        assert (await store.load("mia"), await store.total()) == (Usage(1, 5), Usage(1, 5))
+        assert (await load(store, "mia"), await total(store)) == (Usage(1, 5), Usage(1, 5))
 
     async def test_the_total_is_that_of_all_mailboxes(self, store: Store) -> None:
         await put(store, delivery("d", "mia", body=b"12"), delivery("e", "eve", body=b"345"))
-        assert [await store.load(m) for m in ("mia", "eve", "otto")] == [Usage(1, 2), Usage(1, 3), Usage(0, 0)]
-        assert await store.total() == Usage(2, 5)
+        assert [await load(store, m) for m in ("mia", "eve", "otto")] == [Usage(1, 2), Usage(1, 3), Usage(0, 0)]
+        assert await total(store) == Usage(2, 5)
         await drop(store, delivery("d", "mia", body=b"12"))
-        assert (await store.load("mia"), await store.total()) == (Usage(0, 0), Usage(1, 3))
+        assert (await load(store, "mia"), await total(store)) == (Usage(0, 0), Usage(1, 3))
 
     async def test_a_conflict_leaves_every_index_as_it_was(self, store: Store) -> None:
         old = delivery("old", body=b"12345")
@@ -802,7 +807,7 @@ class IndexContract:
                 Drop(task("never")),
             )
         assert await due(store, NOW) == ["old"]
-        assert (await store.load("mia"), await store.total()) == (Usage(1, 5), Usage(1, 5))
+        assert (await load(store, "mia"), await total(store)) == (Usage(1, 5), Usage(1, 5))
         assert await walk(store, Agent, by_capability("go"), 10) == ["mia"]
         assert await walk(store, Agent, by_capability("rust"), 10) == []
         assert await store.usage(Task, by_owner("mia")) == Usage(0, 0)

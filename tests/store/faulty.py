@@ -11,7 +11,7 @@ run behind this one too. It wraps any store and injects, each with its own proba
 ``failures``    a commit raises ``Failed``, and nothing took effect.
 ``lost``        a commit raises ``Failed``, and it did take effect.
 ``stale``       an index answers a question (``due``, ``pending``, ``next_due_at``, ``page``, ``first``, ``usage``,
-                ``load``, ``total``, ``usage_from``, ``load_from``, ``memory``, ``ending``; the same arguments but for
+                each number of ``admission``, ``usage_from``, ``load_from``, ``ending``; the same arguments but for
                 ``now``) as it would have at an earlier moment, no more than ``index_lag`` seconds ago.
 
 ``commit_many`` has each of these faults at each partition, and lets others in between two partitions. ``claim`` has
@@ -36,7 +36,7 @@ from time import monotonic
 from typing import Any, TypeVar
 
 from clawlink.domain.delivery import Delivery
-from clawlink.store.base import Absent, Batch, Conflict, Drop, Failed, Page, Put, R, Store, Usage
+from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, Store, Usage
 
 A = TypeVar("A")
 
@@ -155,18 +155,15 @@ class FaultyStore:
         await self._pause()
         return found
 
-    async def load(self, mailbox: str) -> Usage:
+    async def admission(self, mailboxes: Sequence[str] = (), indexes: Sequence[Index] = ()) -> Admission:
         await self._pause()
-        found = self._recall(("load", mailbox), await self.inner.load(mailbox))
-        await self._pause()
-        return found
-
-    async def loads(self, mailboxes: Sequence[str]) -> Sequence[Usage]:
-        return [await self.load(mailbox) for mailbox in mailboxes]
-
-    async def total(self) -> Usage:
-        await self._pause()
-        found = self._recall(("total",), await self.inner.total())
+        true = await self.inner.admission(mailboxes, indexes)
+        found = Admission(
+            [self._recall(("load", m), used) for m, used in zip(mailboxes, true.mailboxes, strict=True)],
+            [self._recall(("usage", *index), used) for index, used in zip(indexes, true.indexes, strict=True)],
+            self._recall(("total",), true.total),
+            self._recall(("memory",), true.memory),
+        )
         await self._pause()
         return found
 
@@ -181,12 +178,6 @@ class FaultyStore:
         await self._pause()
         true = await self.inner.load_from(mailbox, address, agent)
         found = self._recall(("load_from", mailbox, address, agent), true)
-        await self._pause()
-        return found
-
-    async def memory(self) -> int:
-        await self._pause()
-        found = self._recall(("memory",), await self.inner.memory())
         await self._pause()
         return found
 

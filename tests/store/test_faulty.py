@@ -15,6 +15,7 @@ from clawlink.domain.delivery import Delivery
 from clawlink.domain.task import Task, by_owner
 from clawlink.store.base import Absent, Batch, Conflict, Failed, Put, Store, Usage
 from clawlink.store.memory import MemoryStore
+from tests.store.asking import load
 from tests.store.contract import NOW, StoreContract, TruthContract, agent, delivery, due, lease, newer, put, task
 from tests.store.faulty import FaultyStore
 
@@ -38,11 +39,11 @@ def faulty(
 async def test_no_answer_is_later_than_the_index_may_lag() -> None:
     now = [0.0]
     store = FaultyStore(MemoryStore(), Random(7), stale=1, clock=lambda: now[0])
-    await store.load("mia")
+    await load(store, "mia")
     await put(store, delivery("d"))
-    assert await store.load("mia") == Usage(0, 0)
+    assert await load(store, "mia") == Usage(0, 0)
     now[0] += store.index_lag + 0.001
-    assert await store.load("mia") == Usage(1, 4)
+    assert await load(store, "mia") == Usage(1, 4)
 
 
 class TestWithoutFaults(StoreContract):
@@ -94,7 +95,7 @@ async def test_an_injected_conflict_changes_nothing_and_the_repeat_succeeds() ->
                 break
     assert 10 < conflicts < 200
     assert store.injected == {"conflicts": conflicts}
-    assert await store.load("mia") == Usage(50, 50 * 4)
+    assert await load(store, "mia") == Usage(50, 50 * 4)
 
 
 # -- failures ------------------------------------------------------------------------------------------------------
@@ -211,6 +212,7 @@ async def test_every_index_answers_late_and_soon_tells_the_truth() -> None:
     key = rules.by_merge("mia", "file:a")
 
     async def ask() -> list[object]:
+        read = await store.admission(("mia",))
         return [
             list(await store.due("mia", NOW, 9)),
             list(await store.pending("mia", 9)),
@@ -218,8 +220,8 @@ async def test_every_index_answers_late_and_soon_tells_the_truth() -> None:
             list((await store.page(Delivery, key, newest=True)).records),
             list(await store.first(Delivery, key, 9)),
             await store.usage(Delivery, key),
-            await store.load("mia"),
-            await store.total(),
+            *read.mailboxes,
+            read.total,
             list(await store.ending(Delivery, d.ends_at + 1, 9)),
         ]
 
@@ -248,11 +250,11 @@ async def test_questions_with_other_arguments_do_not_mix() -> None:
 
 async def test_an_answer_is_forgotten_after_a_number_of_other_operations() -> None:
     store = faulty(stale=1)
-    assert await store.load("mia") == Usage(0, 0)
+    assert await load(store, "mia") == Usage(0, 0)
     await put(store, delivery("d"))
     for _ in range(50):
         await store.get(Delivery, "d")
-    assert await store.load("mia") == Usage(1, 4)
+    assert await load(store, "mia") == Usage(1, 4)
 
 
 async def test_a_mailbox_never_hides_when_to_look_again_for_long() -> None:

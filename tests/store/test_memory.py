@@ -11,6 +11,7 @@ from clawlink.domain.delivery import Delivery
 from clawlink.domain.record import Record
 from clawlink.store.base import Store, Usage
 from clawlink.store.memory import MemoryStore
+from tests.store.asking import total
 from tests.store.contract import KEEP, NOW, TTL, StoreContract, ack, agent, delivery, drop, due, file, lease, put, task
 
 
@@ -57,7 +58,7 @@ async def test_nothing_is_left_once_everything_is_dropped() -> None:
     assert all(sizes(store).values())
     await drop(store, *held)
     assert not any(sizes(store).values()), sizes(store)
-    assert await store.total() == Usage(0, 0)
+    assert await total(store) == Usage(0, 0)
 
 
 async def test_leases_that_never_lapse_pile_up_nowhere() -> None:

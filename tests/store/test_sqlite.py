@@ -17,6 +17,7 @@ from clawlink.domain.task import Task, by_owner
 from clawlink.store.base import Batch, Conflict, Failed, Full, Put, Store, Usage
 from clawlink.store.sqlite.database import APPLICATION_ID, VERSION, DataFolderError
 from clawlink.store.sqlite.store import SqliteStore
+from tests.store.asking import load, memory, total
 from tests.store.contract import (
     BROADCAST,
     NOW,
@@ -59,11 +60,11 @@ async def test_what_was_committed_is_there_after_a_restart(tmp_path: Path) -> No
     kept: list[Record] = [lease(delivery("d", merge="m")), task("t"), agent("mia", "go"), file("f"), BROADCAST, POOL]
     await put(store, delivery("d", merge="m"), *kept, delivery("gone"))
     await drop(store, delivery("gone"))
-    before = (await store.load("mia"), await store.memory(), await store.usage(Task, by_owner("mia")))
+    before = (await load(store, "mia"), await memory(store), await store.usage(Task, by_owner("mia")))
     store.close()
     await reopened(path, *kept)
     store = SqliteStore(path)
-    assert (await store.load("mia"), await store.memory(), await store.usage(Task, by_owner("mia"))) == before
+    assert (await load(store, "mia"), await memory(store), await store.usage(Task, by_owner("mia"))) == before
     assert await store.get(Delivery, "gone") is None
     assert await due(store, NOW + 60) == ["d"]
     await put(store, agent("eve"))
@@ -84,7 +85,7 @@ async def test_commits_that_wait_share_a_transaction_and_each_is_all_or_nothing(
     assert [type(result) for result in results] == [*[type(None)] * 50, Conflict]
     assert len(transactions) < 10
     assert await store.get(Delivery, "new") is None
-    assert await store.total() == Usage(51, 51 * 4)
+    assert await total(store) == Usage(51, 51 * 4)
     store.close()
 
 
@@ -99,12 +100,12 @@ async def test_a_full_disk_refuses_writes_and_leaves_all_that_was_there(tmp_path
     assert {type(result) for result in refused if result is not None} == {Full}
     (result,) = await store.commit_many([Batch("mia", (Put(delivery("larger", body=b"x" * 90_000)),))])
     assert isinstance(result, Full)
-    there = await store.total()
+    there = await total(store)
     assert await store.get(Delivery, "d") == delivery("d")
     await drop(store, delivery("d"))
     await limit_pages(store, more=pages + 1000)
     await put(store, delivery("larger", body=b"x" * 90_000))
-    assert (await store.total()).count == there.count
+    assert (await total(store)).count == there.count
     store.close()
     await reopened(path, delivery("larger", body=b"x" * 90_000))
 
@@ -132,7 +133,7 @@ async def test_a_value_that_no_column_takes_harms_no_commit_beside_it(tmp_path: 
     )
     assert [type(result) for result in results] == [type(None), Failed, type(None)]
     await put(store, delivery("e"))
-    assert (await store.total()).count == 3
+    assert (await total(store)).count == 3
     store.close()
 
 
@@ -146,7 +147,7 @@ async def test_a_cancelled_commit_is_whole_and_is_counted(tmp_path: Path) -> Non
         await work
     there = [await store.get(Delivery, "d") is not None, await store.get(Task, "t") is not None]
     assert there == [True, True], "it was not decided when the call raised"
-    assert await store.load("mia") == Usage(1, 4)
+    assert await load(store, "mia") == Usage(1, 4)
     store.close()
 
 

@@ -15,6 +15,7 @@ from clawlink.store.base import Usage
 from clawlink.store.sqlite.store import SqliteStore
 from tests.effort import size
 from tests.processes import Popen
+from tests.store.asking import total
 from tests.store.committing import WRITERS
 
 
@@ -62,7 +63,7 @@ async def test_no_answered_commit_is_lost_and_none_is_half_done(tmp_path: Path) 
                     assert await store.due(message.mailbox, message.visible_at, 10_000)
                     count, bytes = count + 1, bytes + len(message.body)
             assert not versions, (seed, run, versions)
-            assert await store.total() == Usage(count, bytes), (seed, run)
+            assert await total(store) == Usage(count, bytes), (seed, run)
         finally:
             store.close()
         clear(tmp_path)

@@ -14,6 +14,7 @@ from hypothesis.stateful import rule
 from clawlink.store.sqlite.database import NAME, connect
 from clawlink.store.sqlite.store import SqliteStore
 from tests.effort import size
+from tests.store.asking import memory
 from tests.store.at_once import AtOnce
 from tests.store.test_machine import AskedAtEveryStep, AskedNowAndThen, Mailboxes, run
 
@@ -40,7 +41,7 @@ class OverSqlite(Mailboxes):
         (cost,) = db.execute("SELECT coalesce(sum(cost), 0) FROM record").fetchone()
         (entries,) = db.execute("SELECT count(*) FROM entry").fetchone()
         db.close()
-        assert run(self.store.memory()) == cost
+        assert run(memory(self.store)) == cost
         assert entries == sum(map(len, (record.index_keys for record in self.model.records.values())))
 
     def teardown(self) -> None:

@@ -171,10 +171,9 @@ class Directory:
         return again
 
     async def _encode(self, agent: Agent) -> bytes:
-        store = self._core.store
-        mailbox = await store.load(agent.id)
         key = by_owner(agent.id)
-        tasks = (await store.usage(Task, key)).count + (await store.usage(Delivery, key)).count
+        read = await self._core.store.admission((agent.id,), ((Task, key), (Delivery, key)))
+        mailbox, tasks = read.mailboxes[0], sum(usage.count for usage in read.indexes)
         shown = card(agent, Presence.ONLINE)
         return _encoder.encode(
             ListedAgent(

@@ -24,7 +24,7 @@ from clawlink.relay.limits import shares
 from clawlink.relay.limits.shares import Held
 from clawlink.relay.telemetry.stats import Stats
 from clawlink.relay.time_slices import Turns
-from clawlink.store.base import Conflict, Drop, Store, Usage
+from clawlink.store.base import Admission, Conflict, Drop, Store, Usage
 
 SETTLED_KINDS: tuple[type[Any], ...] = (Delivery, Task, Broadcast, FileWrite)
 # This many settled records go at once, so that the next writes find room without a look at the history.
@@ -82,7 +82,7 @@ class Memory:
 
     async def used(self) -> int:
         """Return about how many bytes of memory are in use."""
-        self._records = await self._store.memory()
+        self._records = (await self._store.admission()).memory
         return self._now()
 
     def _now(self) -> int:
@@ -99,12 +99,12 @@ class Memory:
         """
         return self._now() + size <= self._calm
 
-    async def require(self, size: int, origin: Origin, *, answers: bool = False) -> None:
+    async def require(self, size: int, origin: Origin, *, answers: bool = False, read: Admission | None = None) -> None:
         """Refuse what would pass the limit or a share of it, once no settled record makes room. Raises StorageFull.
 
-        Part of the limit is kept for what ``answers`` open work.
+        Part of the limit is kept for what ``answers`` open work. ``read`` is what the store has just said.
         """
-        self._records = await self._store.memory()  # not by ``used``: each message comes by here
+        self._records = (read or await self._store.admission()).memory  # each message comes by here
         used = self._now()
         if used + size <= self._calm:
             return
@@ -149,10 +149,10 @@ class Memory:
         limit = self._most * (_FOR_ANSWERS if answers else _FOR_NEW) // 16
         return used_up(limit, held, size, self._percent, most)
 
-    async def has_room(self, size: int, origin: Origin) -> bool:
+    async def has_room(self, size: int, origin: Origin, read: Admission) -> bool:
         """Return True if something of this size may come."""
         try:
-            await self.require(size, origin)
+            await self.require(size, origin, read=read)
         except StorageFull:
             return False
         return True

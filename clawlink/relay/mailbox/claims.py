@@ -55,8 +55,8 @@ class Claims:
 
     async def full(self, agent_id: str) -> bool:
         """Tell whether the agent has this many open tasks from pools, or bytes of them, that it is given no more."""
-        store, limits, key = self._core.store, self._core.limits, by_claimant(agent_id)
-        known, alone = await store.usage(Task, key), await store.usage(Delivery, key)
+        limits, key = self._core.limits, by_claimant(agent_id)
+        known, alone = (await self._core.store.admission((), ((Task, key), (Delivery, key)))).indexes
         return (
             known.count + alone.count >= limits.max_open_tasks or known.bytes + alone.bytes >= limits.max_mailbox_bytes
         )
@@ -173,7 +173,7 @@ class Claims:
 
 
 class _Leasing:
-    """One try of a claim: the rule that the store applies to what is due, and what came of it.
+    """A try of a claim: the rule that the store applies to what is due, and what came of it.
 
     If a task has been claimed before, it ``needs_tasks``, and leases nothing.
     """

@@ -20,7 +20,7 @@ from clawlink.relay.limits.memory import NEW_RECORD_BYTES
 from clawlink.relay.limits.shares import Limit
 from clawlink.relay.pages import page_within
 from clawlink.relay.time_slices import Turns
-from clawlink.store.base import Absent, Batch, Conflict, Drop, Failed, Page, Put, Usage
+from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Page, Put, Usage
 
 _NORMAL = Priority.NORMAL.level
 _NOTICE_SHARE = 0.5
@@ -139,17 +139,21 @@ class Mailbox:
             self._ends_at = usual  # one number for all messages of a second: it is kept with each of them
         return self._ends_at
 
-    async def require_room(self, new: Delivery, purpose: Purpose = Purpose.WORK) -> None:
-        """Refuse what would overfill the mailbox, the relay, its memory, or its sender's share of the first two."""
-        store, size = self._core.store, len(new.body)
+    async def require_room(self, new: Delivery, purpose: Purpose = Purpose.WORK, read: Admission | None = None) -> None:
+        """Refuse what would overfill the mailbox, the relay, its memory, or its sender's share of the first two.
+
+        ``read`` is what the store has just said of this mailbox, first of all.
+        """
+        size = len(new.body)
         calm = self._calm_half if purpose is Purpose.NOTICE else self._calm
-        used = await store.load(new.mailbox)
+        if read is None:
+            read = await self._core.store.admission((new.mailbox,))
+        used, held = read.mailboxes[0], read.total
         if used.count > calm.records or used.bytes + size > calm.size:
             await self._require_room_in(used, new, purpose)
-        held = await store.total()
         if held.count > self._calm_in_all.records or held.bytes + size > self._calm_in_all.size:
             await self._require_room_in_all(held, new, purpose)
-        await self._core.memory.require(size + NEW_RECORD_BYTES, new.origin, answers=purpose in _REPLIES)
+        await self._core.memory.require(size + NEW_RECORD_BYTES, new.origin, answers=purpose in _REPLIES, read=read)
 
     async def _require_room_in(self, used: Usage, new: Delivery, purpose: Purpose) -> None:
         limits, store, shares = self._core.limits, self._core.store, self._core.shares
@@ -276,25 +280,25 @@ class Mailbox:
         calm, size = self._calm_half, len(new[0].body)
         fresh: list[Delivery] = []
         alone: list[Delivery] = []
-        loads = await self._core.store.loads([d.mailbox for d in new])
-        for d, used in zip(new, loads, strict=True):
+        read = await self._core.store.admission([d.mailbox for d in new])
+        for d, used in zip(new, read.mailboxes, strict=True):
             near = used.count > calm.records or used.bytes + size > calm.size
             (alone if near else fresh).append(d)
-        if fresh and not await self._relay_has_room(fresh[0], len(fresh)):
+        if fresh and not await self._relay_has_room(fresh[0], len(fresh), read):
             return [], new
         return fresh, alone
 
-    async def _relay_has_room(self, new: Delivery, copies: int) -> bool:
+    async def _relay_has_room(self, new: Delivery, copies: int, read: Admission) -> bool:
         """Return True if the relay surely has room for this many copies of a message."""
         core = self._core
         most, size = core.limits.max_stored_bytes, len(new.body)
         more = copies * size
-        held = await core.store.total()
+        held = read.total
         if held.count > self._calm_in_all.records or held.bytes + more > self._calm_in_all.size:
             theirs = await core.store.load_from(None, *new.origin)
             if not core.shares.allow(theirs, new.origin, Limit(most, held.bytes, size), more - size):
                 return False
-        return await core.memory.has_room(copies * (size + NEW_RECORD_BYTES), new.origin)
+        return await core.memory.has_room(copies * (size + NEW_RECORD_BYTES), new.origin, read)
 
     # -- dead letters ------------------------------------------------------------------------------------------------
 

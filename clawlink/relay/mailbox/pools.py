@@ -220,10 +220,11 @@ class Pools:
     async def in_use(self, pool: Pool) -> bool:
         """Tell whether there is work in the pool, or may come back to it from one of its name."""
         store = self._core.store
-        if (await store.load(pool.id)).count and await store.pending(pool.id, 1):
-            return True
         lent = by_lender(pool.id)
-        return pool.name is not None and any([(await store.usage(kind, lent)).count for kind in (Delivery, Task)])
+        read = await store.admission((pool.id,), ((Delivery, lent), (Task, lent)))
+        if read.mailboxes[0].count and await store.pending(pool.id, 1):
+            return True
+        return pool.name is not None and any(usage.count for usage in read.indexes)
 
     async def online(self, pool: Pool) -> int:
         """Count the agents online that may claim here: at most a second ago, or a second for each 1,000 of them."""

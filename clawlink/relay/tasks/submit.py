@@ -29,7 +29,7 @@ from clawlink.relay.mailbox.pools import Pools
 from clawlink.relay.tasks.lifecycle import capabilities_of, pool_of
 from clawlink.relay.tasks.reads import read_task
 from clawlink.relay.timestamps import iso
-from clawlink.store.base import Absent, Conflict
+from clawlink.store.base import Absent, Conflict, Usage
 
 _FULL_RETRY_SECONDS = 30.0
 _UNSET = msgspec.UNSET
@@ -163,8 +163,10 @@ class TaskSubmission:
             is_task=True,
             ends_at=None if ask.deadline is None else now + ask.deadline,
         )
-        await self._mailbox.require_room(delivery)
-        await self._require_capacity(delivery)
+        open_tasks = by_owner(mailbox)
+        read = await self._core.store.admission((mailbox,), ((Task, open_tasks), (Delivery, open_tasks)))
+        await self._mailbox.require_room(delivery, read=read)
+        await self._require_capacity(delivery, *read.indexes)
         if ask.attachments and isinstance(to, Agent):
             await self._grants.to_agent(sender, ask.attachments, to)
         elif ask.attachments:
@@ -230,17 +232,15 @@ class TaskSubmission:
         members = message.to_any_of if isinstance(message.to_any_of, tuple) else ()
         return Pooled(list(pool.capabilities), list(members), await self._pools.online(pool))
 
-    async def _require_capacity(self, new: Delivery) -> None:
+    async def _require_capacity(self, new: Delivery, known: Usage, alone: Usage) -> None:
         """Refuse more work for an agent that has too much of it unfinished, fetched or not, or too much from one."""
         mailbox, size = new.mailbox, len(new.body)
         key = by_owner(mailbox)
-        store = self._core.store
-        known, alone = await store.usage(Task, key), await store.usage(Delivery, key)
         count, held = known.count + alone.count, known.bytes + alone.bytes
         if count <= self._calm.records and held + size <= self._calm.size:
             return
         claimed = by_claimant(mailbox)  # what the agent took from pools itself leaves room for what it is given
-        taken = [await store.usage(Task, claimed), await store.usage(Delivery, claimed)]
+        taken = (await self._core.store.admission((), ((Task, claimed), (Delivery, claimed)))).indexes
         count, held = count - sum(u.count for u in taken), held - sum(u.bytes for u in taken)
         limits, shares = self._core.limits, self._core.shares
 

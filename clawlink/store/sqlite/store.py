@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 
 from clawlink.domain.delivery import Delivery, by_dead
 from clawlink.store import records
-from clawlink.store.base import Absent, Batch, Conflict, Drop, Failed, Page, Put, R, Usage
+from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, Usage
 from clawlink.store.sqlite.counts import Counts, Place
 from clawlink.store.sqlite.database import DataFolderError, connect, open_writer, said
 from clawlink.store.sqlite.rows import row_of
@@ -287,14 +287,11 @@ class SqliteStore:
             shares = self._counts.index_shares(place)
         return (shares or Shares()).of(address, agent)
 
-    async def load(self, mailbox: str) -> Usage:
-        return self._counts.mailbox(mailbox)
-
-    async def loads(self, mailboxes: Sequence[str]) -> Sequence[Usage]:
-        return [self._counts.mailbox(mailbox) for mailbox in mailboxes]
-
-    async def total(self) -> Usage:
-        return Usage(*self._counts.held)
+    async def admission(self, mailboxes: Sequence[str] = (), indexes: Sequence[Index] = ()) -> Admission:
+        """Count as ``Store.admission``. ``memory`` is about how many bytes of the disk all records take."""
+        usages = [await self.usage(kind, key) for kind, key in indexes]
+        loads = [self._counts.mailbox(mailbox) for mailbox in mailboxes]
+        return Admission(loads, usages, Usage(*self._counts.held), self._counts.cost)
 
     async def load_from(self, mailbox: str | None, address: str | None, agent: str) -> tuple[Usage, Usage]:
         shares = self._counts.shares(mailbox)
@@ -308,10 +305,6 @@ class SqliteStore:
             await self.ask(("load", box), lambda db: db.execute(_ORIGINS_OF_MAILBOX, values).fetchall(), take)
             shares = self._counts.shares(box)
         return (shares or Shares()).of(address, agent)
-
-    async def memory(self) -> int:
-        """Return about how many bytes of the disk all records take. Memory has only what was used last."""
-        return self._counts.cost
 
     async def memory_from(self, address: str | None, agent: str) -> tuple[int, int]:
         by_address, by_agent = self._counts.origins.of(address, agent)

@@ -16,6 +16,7 @@ from clawlink.store.base import Batch, Conflict, Failed
 from clawlink.store.memory import MemoryStore
 from tests.relay.scene import Scene
 from tests.relay.test_time_slices import Touched
+from tests.store.asking import total
 from tests.store.faulty import FaultyStore
 
 
@@ -172,7 +173,7 @@ async def test_a_slice_that_finds_no_room_as_a_whole_gives_out_the_room_there_is
     scene = Scene()
     await scene.register("ann", *crowd)
     await scene.broadcast("ann", "x" * 10_000)
-    body = (await scene.store.total()).bytes // len(crowd)
+    body = (await total(scene.store)).bytes // len(crowd)
     for copies, fair_share, most in ((40, 100, 40), (40, 90, 31), (70, 100, 70), (90, 90, 70)):
         case = (copies, fair_share)
         scene = Scene(max_stored_bytes=copies * body + 9, fair_share=fair_share)

@@ -21,6 +21,7 @@ from clawlink.relay.limits.shares import FairShares, Limit
 from clawlink.store.base import Usage
 from clawlink.store.memory import MemoryStore
 from tests.relay.scene import Scene
+from tests.store.asking import load
 
 FAST: dict[str, Any] = {"rate_agent": 0.0, "rate_pair": 0.0}
 
@@ -95,7 +96,7 @@ async def test_newcomers_get_in_when_others_have_filled_the_limit_and_the_share_
         await scene.join("home/victim", "good/b", "good/c", "bad0/honest", *bad)
         for agent in bad:
             await scene.flood(agent, "home/victim")
-        held = (await scene.store.load("home/victim")).count
+        held = (await load(scene.store, "home/victim")).count
         assert (held >= 1980) == (addresses > 1), (addresses, puppets)
         for n in range(3):
             await scene.send("good/b", "home/victim", n)
@@ -104,7 +105,7 @@ async def test_newcomers_get_in_when_others_have_filled_the_limit_and_the_share_
             await scene.send("bad0/honest", "home/victim")
         _, refusal = await scene.flood("bad0/0", "home/victim")
         assert refusal.current["share_of"] in ("address", "agent")
-        assert f" {(await scene.store.load('home/victim')).count} of 2000 messages, " in refusal.message
+        assert f" {(await load(scene.store, 'home/victim')).count} of 2000 messages, " in refusal.message
 
 
 async def test_what_becomes_of_a_task_reaches_a_mailbox_that_others_have_filled() -> None:
@@ -118,7 +119,7 @@ async def test_what_becomes_of_a_task_reaches_a_mailbox_that_others_have_filled(
     await scene.take("work/w", lease=3600.0)
     for agent in crowd:
         await scene.flood(agent, "home/asker")
-    assert (await scene.store.load("home/asker")).count >= 50
+    assert (await load(scene.store, "home/asker")).count >= 50
     await scene.respond("work/w", answered, result="done")
     ask = requests.Respond(from_agent="work/w", message_id=going, status="in_progress", note="half")
     assert (await scene.relay.tasks.respond(await scene.agent("work/w"), ask)).recipient is not None
@@ -221,13 +222,13 @@ async def test_no_address_takes_all_memory_nor_what_is_kept_of_it_for_answers() 
             assert isinstance(refusal, StorageFull)
             reporters += 1
     assert reporters >= 2
-    held = await scene.store.memory()
+    held = (await scene.store.admission()).memory
     assert 0.8 * most < held < most
     for agent in ("good/b", "good/c", "good2/b"):
         await scene.send(agent, "good/c", "x" * 1000)
     await scene.respond("good/work", asked, result="z" * 1000)
     assert (await scene.view(asked, "good/b")).status == "completed"
-    assert await scene.store.memory() <= most
+    assert (await scene.store.admission()).memory <= most
 
 
 async def test_no_address_drives_out_the_broadcasts_that_are_kept_of_others() -> None:

@@ -9,6 +9,7 @@ from clawlink.domain.message import AgentJoined, TaskUpdate, decode
 from clawlink.errors import MailboxFull
 from clawlink.protocol import requests
 from tests.relay.scene import Scene
+from tests.store.asking import load
 
 
 async def test_no_agent_can_fill_the_dead_letters_of_another_whatever_it_is_called() -> None:
@@ -48,7 +49,7 @@ async def test_a_mailbox_takes_messages_up_to_the_last_byte_of_its_limit() -> No
     scene = Scene()
     await scene.register("ann", "bob", "cat")
     await scene.send("ann", "bob")
-    each = (await scene.store.load("bob")).bytes
+    each = (await load(scene.store, "bob")).bytes
     for limit, fits in ((2 * each, True), (2 * each - 1, False)):
         scene = Scene(max_mailbox_bytes=limit, fair_share=100)
         await scene.register("ann", "bob", "cat")
