@@ -118,6 +118,11 @@ class _Connection(RequestHandler):
             self.seat.awaits_head(self._loop.time())
         self._ahead = not idle or len(self._messages) > 1 or not data.endswith(b"\r\n\r\n")
 
+    def resume_reading(self, *parser: Any, **more: Any) -> None:
+        """Read on after a pause. aiohttp asks at the end of each body, and would parse again without a pause."""
+        if self._reading_paused or getattr(self, "_buffer_paused", True):  # aiohttp before 3.14 looks itself
+            super().resume_reading(*parser, **more)
+
     def begin(self, request: Request) -> None:
         """Note that a request is handled from now on."""
         self._request = request
