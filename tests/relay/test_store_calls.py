@@ -7,7 +7,7 @@ import inspect
 from typing import Any
 
 from clawlink.store.memory import MemoryStore
-from tests.relay.scene import Scene
+from tests.relay.scene import Scene, receipt_of
 
 
 class CountingStore:
@@ -50,3 +50,19 @@ async def test_a_poll_and_the_delegation_that_wakes_it_ask_the_store_as_seldom_a
     store.calls.clear()
     await scene.send("req", "worker")
     assert store.calls == ["get", "get", "admission", "commit"]
+
+
+async def test_any_number_of_acks_are_read_and_committed_at_once() -> None:
+    store: Any = CountingStore()
+    scene = Scene(store=store)
+    await scene.register("req", "worker")
+    await scene.read("worker")
+    for count in (1, 20):
+        for _ in range(count):
+            await scene.send("req", "worker")
+        taken = await scene.take("worker")
+        worker = await scene.agent("worker")
+        store.calls.clear()
+        done = await scene.relay.acks.ack(worker.id, [receipt_of(d) for d in taken])
+        assert [outcome.error for outcome in done] == [None] * count
+        assert store.calls == ["get_many", "commit"], count

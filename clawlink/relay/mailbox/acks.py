@@ -179,11 +179,11 @@ class Acks:
         """Return the planned outcome of each receipt, and the changes to commit, by partition."""
         outcomes: dict[str, Outcome] = {}
         partitions: dict[str, dict[str, list[Put | Drop]]] = {}
-        for given in receipts:
-            if given in outcomes:
-                continue
+        parted = {given: split_receipt(given) for given in receipts}
+        found = await self._core.store.get_many(Delivery, [id for _, id in parted.values()])
+        for (given, (token, id)), d in zip(parted.items(), found, strict=True):
             try:
-                outcomes[given], made = await self._settle_one(agent_id, given, way)
+                outcomes[given], made = await self._settle_one(agent_id, given, token, id, d, way)
             except LeaseLost as error:
                 outcomes[given] = Outcome(given, None, None, error)
                 continue
@@ -191,10 +191,9 @@ class Acks:
                 partitions.setdefault(made[0].record.partition_key, {})[given] = made
         return outcomes, partitions
 
-    async def _settle_one(self, agent_id: str, given: str, way: _Way) -> tuple[Outcome, list[Put | Drop]]:
-        store = self._core.store
-        token, id = split_receipt(given)
-        d = await store.get(Delivery, id)
+    async def _settle_one(
+        self, agent_id: str, given: str, token: str, id: str, d: Delivery | None, way: _Way
+    ) -> tuple[Outcome, list[Put | Drop]]:
         if d is not None and not d.has_record and (d.holder or d.mailbox) == agent_id:
             move = way.carried if d.is_task else way.message
             if move is not None:
@@ -204,7 +203,7 @@ class Acks:
             moved = way.task(task_rules.task_from_delivery(d))
             new = way.message(d, token)
             return Outcome(given, id, new.visible_at, None), [Put(rules.with_record(new)), Put(moved)]
-        task = await store.get(Task, id) if d is None or d.has_record else None
+        task = await self._core.store.get(Task, id) if d is None or d.has_record else None
         if task is None or task.assignee != agent_id:
             raise LeaseLost("no message of this agent belongs to this receipt, or it is settled and forgotten")
         if d is not None:
