@@ -11,6 +11,9 @@ into ``Failed``. A cancelled read did nothing. A cancelled commit took effect wh
 which: the caller reads again, or repeats it and meets a ``Conflict``. It is decided when the call raises, so that the
 caller can undo it. For ``commit_many`` this is so of each partition.
 
+``get`` takes no partition, because callers often have an id alone: that of a receipt, or a task a client asks about. A
+store that spreads partitions over nodes keeps a directory from id to partition, written with a record's first version.
+
 A store keeps a record in the form that ``clawlink.store.records`` gives it, if it keeps it outside this process.
 Numbers to sort by, as a delivery's ``sort_key``, are below 2**53, so that a double holds them. A time may be infinite.
 """
