@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from clawlink.domain import agent as rules
 from clawlink.domain.agent import TAKING_SECONDS, Agent, NameHold, by_id, by_looks, by_name, fold, look_alike
+from clawlink.domain.confusables import prototypes
 from clawlink.domain.pool import Pool, is_heir
 from clawlink.errors import NameTaken
 from clawlink.relay.core import Core, retrying
@@ -19,6 +20,7 @@ class Names:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        prototypes()  # The table of look-alikes takes some milliseconds: make it before requests come.
 
     async def require_free_id(self, agent_id: str, now: float, *, claimed: bool) -> None:
         """Refuse an id that is another agent's name or id when folded: mail for that agent would go astray."""
