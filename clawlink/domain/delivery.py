@@ -417,11 +417,6 @@ def take_back(d: Delivery, *, now: float, keep_receipt: bool) -> Delivery:
     )
 
 
-def overdue(d: Delivery, now: float) -> bool:
-    """Tell whether the janitor should settle (if pending) or forget (if settled) the delivery."""
-    return d.expires_at <= now
-
-
 def supersede(d: Delivery, body: bytes, *, now: float, ttl: float) -> Delivery | None:
     """Replace an unread notice by newer news at the same place; None if it has been read or is being read."""
     if d.state is not PENDING or d.attempts or d.merge is None:

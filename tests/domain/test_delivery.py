@@ -266,14 +266,9 @@ def test_expire_settles_and_takes_the_lease_away(d: Delivery) -> None:
     assert (gone.state, gone.receipt, gone.settled_at, gone.ends_at) == (State.EXPIRED, None, NOW + 3, NOW + 3 + KEEP)
 
 
-@each(("now", "over"), [(NOW + TTL - 0.001, False), (NOW + TTL, True)])
-def test_a_message_is_overdue_once_its_time_to_live_is_over(now: float, over: bool) -> None:
-    assert rules.overdue(fresh(), now) is over
-
-
-def test_a_held_message_is_not_overdue_before_its_lease_ends() -> None:
-    d = leased(now=NOW + TTL - 1, seconds=100)
-    assert not rules.overdue(d, NOW + TTL + 98)
+def test_a_message_expires_with_its_time_to_live_and_not_before_its_lease() -> None:
+    assert fresh().expires_at == NOW + TTL
+    assert leased(now=NOW + TTL - 1, seconds=100).expires_at > NOW + TTL + 98
 
 
 # -- tasks ---------------------------------------------------------------------------------------------------------
