@@ -118,6 +118,11 @@ class Relay:
         return self.core.sockets
 
     @property
+    def memory_limit(self) -> int:
+        """The bytes that all records and contents may take, of memory or of the disk."""
+        return self.core.memory.limit
+
+    @property
     def draining(self) -> bool:
         """Whether the relay is shutting down."""
         return self.core.draining

@@ -27,7 +27,7 @@ async def render(relay: Relay, *, connections: int) -> str:
     metric("messages_held", "gauge", "Messages in all mailboxes, dead letters included.", info.messages_held)
     metric("message_bytes_held", "gauge", "Their bytes.", info.bytes_held)
     metric("memory_bytes", "gauge", "Memory of all records and contents of files, about.", info.memory_bytes)
-    metric("memory_limit_bytes", "gauge", "What --max-memory allows.", relay.limits.max_memory)
+    metric("memory_limit_bytes", "gauge", "What --max-memory allows, with --data --max-data.", relay.memory_limit)
     metric("shared_files", "gauge", "Shared files.", info.shared_files)
     metric("file_bytes", "gauge", "Bytes of files, versions and uploads under way included.", relay.file_quota.used)
     metric("uploads", "gauge", "Resumable uploads that are known.", relay.uploads.count)

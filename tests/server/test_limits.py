@@ -152,6 +152,8 @@ async def test_max_data(serve: Serve, clock: Clock) -> None:
         await send(relay, "a", "b", "x" * 20_000)
     body = await refused(relay.post("/send", message("x" * 20_000)), 507, "storage_full")
     assert (body["field"], body["limit"]) == ("max_data", 93_750)
+    async with relay.session.get(relay.url + "/metrics") as reply:
+        assert "clawlink_memory_limit_bytes 100000\n" in await reply.text()
     assert "--max-data" in body["error"]
     for got in await claim(relay, "b", 4):
         await ack(relay, "b", got.receipt)

@@ -76,6 +76,11 @@ class Memory:
         self.history: list[tuple[type[Any], str]] = [(kind, SETTLED) for kind in SETTLED_KINDS]
         """The records that go first, as kind and index key."""
 
+    @property
+    def limit(self) -> int:
+        """The bytes that all of it may take."""
+        return self._most
+
     def count(self, used: Callable[[], int]) -> None:
         """Count what ``used`` returns, too."""
         self._beside.append(used)
