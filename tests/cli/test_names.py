@@ -84,7 +84,7 @@ def test_agents_are_listed_once_however_many_are_named(
 
 
 def test_the_id_stands_for_a_name_that_cannot_be_typed(call: Run, relay: str, fresh: Fresh) -> None:
-    name = fresh("na\ue000me")
+    name = fresh("na\u200dme")
     agent_id = call("register", "--name", name, "--json").ok().json["agent"]["agent_id"]
     call("register", "--name", fresh("other")).ok()
     refused = call("poll").failed(2).err
