@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import Any
 
 from clawlink.domain.delivery import DEAD, PENDING, Delivery, by_dead
+from clawlink.domain.task import Task
 from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, Usage
 from clawlink.store.tables import NOTHING, Shares, Table
 
@@ -26,6 +27,10 @@ _AT_ONCE = 512
 # The bytes that a mailbox takes, and an entry in its heap, measured; `clawlink.store.tables` has those of tables.
 _MAILBOX_BYTES = 320
 _LATER_BYTES = 96
+
+
+# The kinds whose records keep their origin for life.
+_CONSTANT = (Delivery, Task)
 
 
 class _Mailbox:
@@ -262,6 +267,9 @@ class MemoryStore:
 
     def _move(self, old: Any, new: Any) -> int:
         """Count the memory of a record for its origin. Return by how many bytes that makes memory grow."""
+        if old is not None and new is not None and type(new) in _CONSTANT:
+            grown = new.footprint - old.footprint
+            return self._origins.change(new.origin, 0, grown) if grown else 0
         before = getattr(old, "origin", None)
         after = getattr(new, "origin", None)
         if before is not None and before == after:
