@@ -322,7 +322,7 @@ def test_the_receipt_of_a_claim_that_is_no_longer_the_present_one_is_refused(cal
     assert "              │ began" in shown
     assert "--receipt" not in shown
     late = call("respond", "--msg-id", id, "--result", "late", "--receipt", receipt).failed(7)
-    assert "newer receipt" in late.err
+    assert "held under another receipt" in late.err
     call("respond", "--msg-id", id, "--result", "in time").ok()
 
 

@@ -283,7 +283,7 @@ async def test_a_disk_that_fills_refuses_what_it_cannot_take_and_the_relay_goes_
     await saved(relay, "before", some(2 * MIB))
     for data in (some(8 * MIB), blobs.chunks(some(8 * MIB), 300_000)):
         body = refused(await put(relay, "k", data), 507, "storage_full")
-        assert "--spool" in body["error"]
+        assert "to its disk (File too large)" in body["error"]
         assert body["current"] == {"free": 0}
     assert (await get(relay, "k")).status == 404
     told = await create(relay, 8 * MIB)

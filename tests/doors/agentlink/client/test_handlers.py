@@ -112,8 +112,10 @@ async def test_a_message_that_breaks_the_work_is_logged_and_the_next_is_handed_o
     async with AgentLink(hostile.url, "s", "d", "dan") as link:
         link.on_message(box)
         assert (await box.next()).message == "good"
-        assert (await hostile.got.next())["receipts"] == ["r2"]
-    assert "handing over messages ended in a way that nobody foresaw" in caplog.text
+        given_back, acked = await hostile.got.next(), await hostile.got.next()
+        assert (given_back["type"], given_back["receipts"]) == ("nack", ["r1"])
+        assert (acked["type"], acked["receipts"]) == ("ack", ["r2"])
+    assert "a handler failed; the message comes again" in caplog.text
 
 
 async def test_a_watcher_that_exits_does_not_end_the_link(relay: Running, make: Make) -> None:
