@@ -6,6 +6,7 @@ import asyncio
 import base64
 import os
 import shutil
+import signal
 import sqlite3
 import sys
 import tempfile
@@ -153,6 +154,7 @@ async def test_files_locks_and_versions_are_where_they_were(restarting: Restarti
 
     relay = await restarting.begin()
     assert not orphan.exists()
+    assert (restarting.folder / "orphans" / orphan.name).read_bytes() == b"left by a crash"
     for version, data in ((1, b"first"), (2, large)):
         async with relay.session.get(f"{relay.url}/blobs/plan.bin?version={version}&agent_id=a") as reply:
             assert (reply.status, await reply.read()) == (200, data)
@@ -241,6 +243,69 @@ def test_a_second_relay_on_the_folder_is_refused(start_relay: Start, tmp_path: P
     first.process.kill()
     first.process.wait()
     start_relay("--data", str(folder))  # a lock does not outlive its holder
+
+
+async def test_contents_are_there_again_once_a_wrong_database_is_put_right(
+    restarting: Restarting, tmp_path: Path
+) -> None:
+    database = restarting.folder / "clawlink.db"
+    relay = await restarting.begin()
+    await relay.register("a", agent_id="a")
+    await restarting.end()
+    shutil.copy(database, tmp_path / "earlier.db")
+    relay = await restarting.begin()
+    data = os.urandom(3000)
+    async with relay.session.put(f"{relay.url}/blobs/f", data=data, headers={"ClawLink-Agent": "a"}) as reply:
+        assert reply.status == 201, await reply.text()
+    await restarting.end()
+    shutil.copy(database, tmp_path / "right.db")
+
+    for wrong in (tmp_path / "earlier.db", None):
+        if wrong is None:  # an emptied one is refused before anything is looked for
+            database.write_bytes(b"")
+            with pytest.raises(DataFolderError, match="is empty, and other parts of a relay are beside it"):
+                DataFolder(restarting.folder)
+        else:
+            shutil.copy(wrong, database)
+            await restarting.begin()
+            await restarting.end()
+        shutil.copy(tmp_path / "right.db", database)
+        relay = await restarting.begin()
+        async with relay.session.get(f"{relay.url}/blobs/f?agent_id=a") as reply:
+            assert (reply.status, await reply.read()) == (200, data)
+        await restarting.end()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows removes no lock that is held")
+async def test_of_two_relays_on_one_folder_the_first_writes_no_more_and_ends(
+    start_relay: Start, tmp_path: Path
+) -> None:
+    folder = tmp_path / "data"
+    first = start_relay("--data", str(folder))
+    async with aiohttp.ClientSession() as session:
+
+        async def register(url: str, name: str) -> int:
+            async with session.post(f"{url}/register", json={"agent_id": name, "name": name}) as reply:
+                return reply.status
+
+        assert await register(first.url, "a") == 200
+        (folder / "lock").unlink()
+        second = start_relay("--data", str(folder))
+        assert await register(second.url, "b") == 200
+        assert await register(first.url, "c") == 503
+        assert await asyncio.to_thread(first.process.wait, 30) == 1
+        assert await register(second.url, "d") == 200
+
+
+def test_a_folder_without_its_secret_is_no_other_relay(start_relay: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    first = start_relay("--data", str(folder)).process
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(30) == 0
+    (folder / "secret").write_text("")
+    ended = serve(folder)
+    assert (ended.returncode, "agents would meet another relay" in ended.stderr) == (1, True), ended.stderr
+    assert (folder / "secret").read_text() == ""
 
 
 def test_folders_that_are_not_to_be_used_are_refused_and_stay_as_they_are(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Contents of files below the data folder, each a file named by its SHA-256.
 
 A content comes as a file of another name. This file is written, put on the disk and renamed before the commit of the
-record that names it. So a record never names a missing content. A crash may leave contents without a record; they go
-when the folder is opened. The holders of a content are counted in memory from the records.
+record that names it. So a record never names a missing content. A crash may leave contents without a record; they are
+put aside for a week when the folder is opened. The holders of a content are counted in memory from the records.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import logging
 import os
 import secrets
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,7 +24,9 @@ from typing import IO, Any, NamedTuple
 from clawlink.domain.file import Content
 from clawlink.store.blobs import PIECE_BYTES, OnDisk, unbroken
 
-CONTENTS, INCOMING = "contents", "incoming"
+CONTENTS, INCOMING, ORPHANS = "contents", "incoming", "orphans"
+# An orphan stays for this long, in case an older database was put in place by mistake.
+_ORPHAN_SECONDS = 7 * 86400.0
 # The bytes that the disk and the tables take for a content beside its own.
 _CONTENT_BYTES = 4096
 _SCOPE_HEX = 32
@@ -66,9 +69,10 @@ class FolderBlobs:
     keeps_drafts = True
 
     def __init__(self, folder: Path, held: Iterable[Content] = (), drafts: Iterable[str] = ()) -> None:
-        """Open the folder, made if needed, and remove contents without a record. Raises OSError."""
+        """Open the folder, made if needed, and put contents without a record aside. Raises OSError."""
         self._contents = folder / CONTENTS
         self._incoming = folder / INCOMING
+        self._orphans = folder / ORPHANS
         for place in (self._incoming, self._contents):
             place.mkdir(mode=0o700, exist_ok=True)
         self._held: dict[str, _Held] = {}
@@ -90,18 +94,43 @@ class FolderBlobs:
             if held is None:
                 held = self._held[name] = _Held(content.size)
                 self.used += content.size
-                if there.pop(name, None) != content.size:
+                if there.pop(name, None) != content.size and not self._found_again(name, content.size):
                     self._missing.add(name)
                     self.missing.append(content)
                     _log.error("a content is missing or not whole", extra={"sha256": content.digest})
             held.holds += 1
-        for orphan in there:
-            os.unlink(self._contents / place_of(orphan))
+        self._put_aside(there)
         for left in os.scandir(self._incoming):
             if left.name not in drafts:
                 os.unlink(left.path)
-        if there:
-            _log.info("contents that no file has were removed", extra={"count": len(there)})
+
+    def _found_again(self, name: str, size: int) -> bool:
+        """Put an orphan back that a record names after all. Return True if it was there, and whole."""
+        orphan, place = self._orphans / name, self._contents / place_of(name)
+        if not orphan.is_file() or orphan.stat().st_size != size:
+            return False
+        place.parent.mkdir(mode=0o700, exist_ok=True)
+        os.replace(orphan, place)
+        self._unsynced.add(place.parent)
+        return True
+
+    def _put_aside(self, orphans: Iterable[str]) -> None:
+        """Keep contents that no record names for a week, and remove those from before that."""
+        now, count = time.time(), 0
+        for orphan in orphans:
+            self._orphans.mkdir(mode=0o700, exist_ok=True)
+            os.replace(self._contents / place_of(orphan), self._orphans / orphan)
+            os.utime(self._orphans / orphan, (now, now))
+            count += 1
+        if count:
+            _log.warning(
+                "no file has some contents; they are kept for a week, and come back if an earlier database is restored",
+                extra={"count": count, "folder": str(self._orphans)},
+            )
+        elif self._orphans.is_dir():
+            for left in os.scandir(self._orphans):
+                if now - left.stat().st_mtime > _ORPHAN_SECONDS:
+                    os.unlink(left.path)
 
     @property
     def memory(self) -> int:

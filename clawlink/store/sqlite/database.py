@@ -98,7 +98,7 @@ def open_writer(path: Path, *, sync: str) -> sqlite3.Connection:
     if sqlite3.sqlite_version_info < OLDEST_VERSION:
         oldest = ".".join(map(str, OLDEST_VERSION))
         raise DataFolderError(f"--data needs SQLite {oldest} or later, and this Python has {sqlite3.sqlite_version}")
-    new = not path.exists()
+    new = not path.exists() or not path.stat().st_size
     try:
         db = connect(path)
     except sqlite3.Error as error:

@@ -3,6 +3,7 @@
 clawlink.db, -wal, -shm   records
 contents/                 contents of files, by SHA-256
 incoming/                 contents on their way in
+orphans/                  contents that no record named at a start, for a week
 lock                      held by the relay that has the folder
 secret, token, ...        the relay's own secrets, written by the server
 """
@@ -19,11 +20,13 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from clawlink.domain.file import Content, SharedFile, UnfinishedUpload
-from clawlink.store.sqlite.contents import FolderBlobs
+from clawlink.store.sqlite.contents import CONTENTS, INCOMING, FolderBlobs
 from clawlink.store.sqlite.database import NAME, DataFolderError
 from clawlink.store.sqlite.store import SqliteStore
 
 LOCK = "lock"
+# A relay makes these after its database.
+_PARTS = (CONTENTS, INCOMING, "secret")
 _IGNORED = {"lost+found", LOCK, ".DS_Store"}
 _NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "davfs")
 _FRAME_BYTES, _LOG_HEADER_BYTES, _PAGE_BYTES = 24, 32, 4096
@@ -79,8 +82,8 @@ class DataFolder:
             size = log.stat().st_size
             if size > _LOG_HEADER_BYTES and (size - _LOG_HEADER_BYTES) % (_FRAME_BYTES + _PAGE_BYTES):
                 self.warnings.append(
-                    f"{log} ends in the middle of a page: the machine stopped during a write, or the file was cut; "
-                    "all commits before that are here"
+                    f"{log} ends in the middle of a page: the machine stopped during a write, the disk was full, "
+                    "or the file was cut; all commits before that are here"
                 )
 
     def close(self) -> None:
@@ -108,6 +111,7 @@ def _prepare(path: Path) -> None:
                     f"--data {path} holds other files ({', '.join(others[:3])}) and no {NAME}; give it a folder of "
                     "its own, which may be new"
                 )
+        _require_whole(path)
         if os.name == "posix":
             path.chmod(0o700)
         if not os.access(path, os.W_OK | os.X_OK):
@@ -116,6 +120,24 @@ def _prepare(path: Path) -> None:
         raise DataFolderError(f"--data {path} is no folder; give it a folder of its own") from None
     except OSError as error:
         raise _unwritable(path, error) from None
+
+
+def _require_whole(path: Path) -> None:
+    """Refuse an emptied database beside other parts of the folder, and a link to one. Raises DataFolderError, OSError.
+
+    A relay that starts over an emptied database takes all contents for leftovers.
+    """
+    database = path / NAME
+    if database.is_symlink():
+        raise DataFolderError(f"{database} is a link, so two relays could use it; give --data the folder of the file")
+    if database.exists() and not database.stat().st_size:
+        log = path / (NAME + "-wal")
+        parts = [part for part in _PARTS if (path / part).exists()]
+        if parts or (log.exists() and log.stat().st_size):
+            raise DataFolderError(
+                f"{database} is empty, and other parts of a relay are beside it ({', '.join(parts) or log.name}); "
+                f"nothing was changed: restore a backup (clawlink restore BACKUP {path})"
+            )
 
 
 def _unwritable(path: Path, error: OSError) -> DataFolderError:
