@@ -191,8 +191,7 @@ class Core:
 
 def _no_room_on_disk() -> StorageFull:
     return StorageFull(
-        "the disk of the relay is full, and nothing of this request was stored; make room on it, or delete files and "
-        "read messages",
+        "the disk of the relay is full, and nothing of this request was stored; make room on it",
         retry_after=_FULL_SECONDS,
     )
 

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
-from clawlink.config import TOKEN, ServerConfig
+from clawlink.config import SECRET, TOKEN, ServerConfig
 from clawlink.doors.registry import doors, settings_of
 from clawlink.errors import ClawLinkError
 from clawlink.server.app import App
@@ -32,6 +32,8 @@ _log = logging.getLogger("clawlink.server")
 _GRACE_SECONDS = 2.0
 _GRACE_STEP_SECONDS = 0.05
 _CLOSE_SECONDS = 1.0
+# How often the relay looks whether its data folder can still be written.
+_LOOK_SECONDS = 1.0
 # On an earlier uvloop a reply to an old poll counts as read though its reader died: the message is lost.
 _LEAST_UVLOOP = (0, 23)
 _GC_THRESHOLD = 50_000
@@ -59,9 +61,18 @@ def _data(config: ServerConfig) -> DataFolder | None:
     """Open the folder of ``--data``. Raises ClawLinkError."""
     if config.data is None:
         return None
+    from clawlink.store.sqlite.database import DataFolderError
     from clawlink.store.sqlite.folder import DataFolder
 
-    return DataFolder(config.data, sync=config.sync)
+    data = DataFolder(config.data, sync=config.sync)
+    secret = data.path / SECRET
+    if data.store.last_alive is not None and not (secret.is_file() and secret.stat().st_size):
+        data.close()
+        raise DataFolderError(
+            f"{secret} is missing or empty, and {data.path} has records: agents would meet another relay, and their "
+            "keys would be wrong; restore the file from a backup, or write a new secret into it if it is lost"
+        )
+    return data
 
 
 def _run(config: ServerConfig, data: DataFolder | None) -> int:
@@ -160,12 +171,26 @@ async def _serve(config: ServerConfig, tls: ssl.SSLContext | None, data: DataFol
     gc.freeze()
     gc.set_threshold(_GC_THRESHOLD, 20, 20)
     async with _announced(config, port):
-        await stop.wait()
+        broken = await _told_to_stop(stop, data)
     _log.info("draining")
     await app.relay.drain()
     await _grace(app)
     await app.stop()
     _log.info("stopped")
+    if broken is not None:  # a service manager starts the relay again, and it reads what the disk has
+        raise ClawLinkError(f"the relay has stopped, because it cannot write to {config.data}: {broken}")
+
+
+async def _told_to_stop(stop: asyncio.Event, data: DataFolder | None) -> str | None:
+    """Wait until the relay is to stop. Return the reason if nothing can be written below ``--data`` any more."""
+    while data is not None and not stop.is_set():
+        if (broken := data.store.broken) is not None:
+            _log.critical("nothing can be written to the data folder", extra={"reason": broken})
+            return broken
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(stop.wait(), _LOOK_SECONDS)
+    await stop.wait()
+    return None
 
 
 async def _grace(app: App) -> None:

@@ -1,4 +1,4 @@
-"""A look for damage in a data folder. It changes nothing, and a relay may use the folder meanwhile."""
+"""A look for damage in a data folder. It changes no record, and a relay may use the folder meanwhile."""
 
 from __future__ import annotations
 

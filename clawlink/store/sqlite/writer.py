@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -140,6 +141,8 @@ class Writer:
         self._number = self._last_number = 0
         self._newer: dict[tuple[str, int], _Stored] = {}
         self._older: dict[tuple[str, int], _Stored] = {}
+        self._owner = secrets.token_hex(8)
+        self._owns = False  # until the first commit has said so
         self._thread = threading.Thread(target=self._run, name="clawlink-sqlite", daemon=True)
         self.broken: str | None = None
         """The reason why nothing is written any more."""
@@ -219,6 +222,11 @@ class Writer:
     def _attempt(self, commits: Sequence[Commit]) -> None:
         db = self._db
         db.execute("BEGIN IMMEDIATE")
+        if not self._owns:
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('owner', ?)", (self._owner,))
+        elif db.execute("SELECT value FROM meta WHERE name = 'owner'").fetchone() != (self._owner,):
+            self._break(commits, "another relay has taken the database; stop one of the two")
+            return
         new_kinds: set[int] = set()
         for commit in commits:
             commit.done, commit.results = [], []
@@ -232,12 +240,17 @@ class Writer:
             db.execute("COMMIT")
         except sqlite3.Error as error:
             if not is_full(error):  # the log may have it or not, and the system's cache cannot be trusted
-                self.broken = f"a commit failed ({error}); look at the disk, and start the relay again"
-                self._undo()
-                _fail(commits, Failed(self.broken))
+                self._break(commits, f"a commit failed ({error}); look at the disk, and start the relay again")
                 return
             raise
+        self._owns = True
         self._kinds |= new_kinds
+
+    def _break(self, commits: Sequence[Commit], why: str) -> None:
+        """Write nothing any more."""
+        self.broken = why
+        self._undo()
+        _fail(commits, Failed(why))
 
     def _undo(self) -> None:
         self._number = self._last_number = 0  # reserved numbers may be undone with the rest
