@@ -111,6 +111,29 @@ def test_a_copy_needs_a_data_folder_and_a_place(tmp_path: Path) -> None:
     DataFolder(tmp_path / "empty").close()
 
 
+async def test_a_copy_is_read_where_nothing_can_be_written(tmp_path: Path) -> None:
+    data = DataFolder(tmp_path / "data", sync="normal")
+    await share(data, "kept", b"kept")
+    copy_folder(data.path, tmp_path / "copy")
+    data.close()
+    # Bytes 18 and 19 of a database say whether a reader needs a log beside it: 1 for no, 2 for yes.
+    assert (tmp_path / "copy" / "clawlink.db").read_bytes()[18:20] == b"\1\1"
+    assert sorted(os.listdir(tmp_path / "copy")) == ["clawlink.db", "contents"]
+    copy_folder(tmp_path / "copy", tmp_path / "again")
+    DataFolder(tmp_path / "again").close()
+
+
+def test_a_copy_goes_through_a_link_and_not_in_the_place_of_a_disk(tmp_path: Path) -> None:
+    DataFolder(tmp_path / "data", sync="normal").close()
+    (tmp_path / "empty").mkdir()
+    if os.name == "posix":  # Windows makes links for administrators alone
+        (tmp_path / "link").symlink_to(tmp_path / "empty")
+        copy_folder(tmp_path / "data", tmp_path / "link")
+        assert (tmp_path / "empty" / "clawlink.db").is_file()
+    with pytest.raises(DataFolderError, match="name a new folder in it"):
+        copy_folder(tmp_path / "data", Path(tmp_path.anchor))
+
+
 async def test_damage_is_found_and_named(tmp_path: Path) -> None:
     data = DataFolder(tmp_path / "data", sync="normal")
     gone, cut, whole = [await share(data, key, key.encode() * 50_000) for key in ("gone", "cut", "whole")]

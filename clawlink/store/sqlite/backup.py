@@ -38,6 +38,9 @@ def copy_folder(source: Path, target: Path) -> Copied:
     """Copy a data folder to a new or empty folder, in one step at the end. Raises DataFolderError."""
     if not (source / NAME).is_file():
         raise DataFolderError(f"{source} is no data folder of ClawLink: it has no {NAME}")
+    target = target.resolve()
+    if os.path.ismount(target):
+        raise DataFolderError(f"{target} is where a disk begins, so it cannot be replaced; name a new folder in it")
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DataFolderError(f"{target} is there already and is not empty; name a folder that is new or empty")
     partial = target.parent / f".{target.name}.{secrets.token_hex(4)}"
@@ -84,6 +87,7 @@ def _copy_records(source: Path, target: Path) -> tuple[int, dict[str, Content]]:
     try:
         require_ours(reading, source)
         reading.backup(writing)  # in one step: a source that changes meanwhile would make it begin again
+        writing.execute("PRAGMA journal_mode = DELETE")  # else a reader has to write beside it, on any medium
         (found,) = writing.execute("PRAGMA quick_check(1)").fetchone()
         if found != "ok":
             raise DataFolderError(

@@ -20,7 +20,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from clawlink.domain.file import Content, SharedFile, UnfinishedUpload
-from clawlink.store.sqlite.contents import CONTENTS, INCOMING, FolderBlobs
+from clawlink.store.sqlite.contents import CONTENTS, INCOMING, FolderBlobs, sync_folder
 from clawlink.store.sqlite.database import NAME, DataFolderError
 from clawlink.store.sqlite.store import SqliteStore
 
@@ -103,7 +103,10 @@ def contents_of(files: Iterable[SharedFile]) -> Iterable[Content]:
 def _prepare(path: Path) -> None:
     """Make the folder, or see that it is ours. Raises DataFolderError."""
     try:
+        made = [folder for folder in (path, *path.parents) if not folder.exists()]
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in made:
+            sync_folder(folder.parent)
         if not (path / NAME).exists():
             others = sorted(set(os.listdir(path)) - _IGNORED)
             if others:
