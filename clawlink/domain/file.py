@@ -476,7 +476,7 @@ def take_lock(
     address: str | None = None,
     holder_key: str | None = None,
 ) -> SharedFile:
-    """Return the file, or a marker where there is none, with the lock. Raises nothing: see ``require_unlocked``."""
+    """Return the file, or a marker where there is none, with the lock. Raises nothing: see ``lock_of_others``."""
     lock = Lock(holder, until, note, holder_key, now)
     if file is None:
         counts_for = shares.holder(holder, holder_key)
