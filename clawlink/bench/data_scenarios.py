@@ -11,68 +11,30 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from clawlink.bench import servers
-from clawlink.bench.load import Connection
+from clawlink.bench.exchange import Exchange, Round, drive, receipts_in
 from clawlink.bench.scenarios import CONNECTIONS, Relay, Row, delegation, names_for
-from clawlink.bench.task_scenarios import drive, read_polled
 
 _SYNCED = 200
 _SYNCED_BYTES = 4096
 _STORES = {"memory": (), "full": ("--sync", "full"), "normal": ("--sync", "normal")}
 
 
-class _Life:
-    """A pair of agents on a connection: delegate, claim, ack, respond, claim the answer, ack it."""
+def _life(relay: Relay, requester: str, worker: str) -> Exchange:
+    """Two agents that take task after task through delegate, claim, ack, respond, claim and ack of the answer."""
+    delegate = relay.request("POST", "/delegate", {**delegation(worker), "from_agent": requester})
+    claim = relay.request("GET", f"/poll/{worker}?lease=60")
+    collect = relay.request("GET", f"/poll/{requester}?lease=60")
 
-    def __init__(self, relay: Relay, requester: str, worker: str) -> None:
-        self._relay = relay
-        self._worker, self._requester = worker, requester
-        self._delegate = relay.request("POST", "/delegate", {**delegation(worker), "from_agent": requester})
-        self._steps = (self._claim, self._ack, self._respond, self._collect, self._settle, self._again)
-        self._at = 0
-        self._task = ""
-        self.running = True
-        self.done = 0
-        self.failed: bytes | None = None
+    def task() -> Round:
+        yield delegate
+        [receipt] = receipts_in((yield claim), count=1)
+        yield relay.request("POST", "/ack", {"agent_id": worker, "receipts": [receipt]})
+        answer = {"from_agent": worker, "message_id": receipt.partition("-")[2], "receipt": receipt, "result": "done"}
+        yield relay.request("POST", "/respond", answer)
+        answers = receipts_in((yield collect), count=1)
+        yield relay.request("POST", "/ack", {"agent_id": requester, "receipts": answers})
 
-    def start(self, connection: Connection) -> None:
-        """Send the first request."""
-        connection.send(self._delegate)
-
-    def answered(self, connection: Connection, status: int, body: bytes) -> None:
-        """Take an answer and send what comes next."""
-        if status != 200:
-            self.failed, self.running = body, False
-        if self.running:
-            step = self._steps[self._at]
-            self._at = (self._at + 1) % len(self._steps)
-            try:
-                connection.send(step(body))
-            except IndexError:
-                self.failed, self.running = b"a message did not arrive", False
-
-    def _claim(self, body: bytes) -> bytes:
-        return self._relay.request("GET", f"/poll/{self._worker}?lease=60")
-
-    def _ack(self, body: bytes) -> bytes:
-        (self._receipt,) = [lease.receipt for lease in read_polled(body).deliveries][:1]
-        ask = {"agent_id": self._worker, "receipts": [self._receipt]}
-        return self._relay.request("POST", "/ack", ask)
-
-    def _respond(self, body: bytes) -> bytes:
-        task = self._receipt.partition("-")[2]
-        ask = {"from_agent": self._worker, "message_id": task, "receipt": self._receipt, "result": "done"}
-        return self._relay.request("POST", "/respond", ask)
-
-    def _collect(self, body: bytes) -> bytes:
-        return self._relay.request("GET", f"/poll/{self._requester}?lease=60")
-
-    def _settle(self, body: bytes) -> bytes:
-        ask = {"agent_id": self._requester, "receipts": [read_polled(body).deliveries[0].receipt]}
-        return self._relay.request("POST", "/ack", ask)
-
-    def _again(self, body: bytes) -> bytes:
-        self.done += 1
-        return self._delegate
+    return Exchange(task)
 
 
 def lives(folder: str, *, seconds: float, rounds: int, say: Callable[[str], None]) -> list[Row]:
@@ -107,7 +69,7 @@ async def _measured(relay: Relay, turn: int, seconds: float) -> tuple[float, flo
     """Return tasks a second, and processor seconds of the relay a task."""
     requesters, workers = (names_for(f"{role}-{turn}", CONNECTIONS) for role in ("asker", "doer"))
     await relay.register([*requesters, *workers])
-    lives = [_Life(relay, *pair) for pair in zip(requesters, workers, strict=True)]
+    lives = [_life(relay, *pair) for pair in zip(requesters, workers, strict=True)]
     before = relay.server.processor_seconds() or 0.0
     rate = await drive(relay, lives, seconds)
     spent = (relay.server.processor_seconds() or 0.0) - before

@@ -5,57 +5,27 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 
-from clawlink.bench.load import Connection
+from clawlink.bench.exchange import Exchange, Round, drive, receipts_in
 from clawlink.bench.scenarios import BODY_BYTES, CONNECTIONS, Relay, Row, names_for
-from clawlink.bench.task_scenarios import drive, read_polled
 
 
-class _Messages:
-    """A pair of agents on a connection: one sends, the other polls and acks, message after message."""
+def _exchange(relay: Relay, sender: str, reader: str, *, together: bool) -> Exchange:
+    """Two agents: one sends, the other polls and acks, message after message."""
+    send = relay.request("POST", "/send", {"from_agent": sender, "to_agent": reader, "content": _content()})
+    poll = relay.request("GET", f"/poll/{reader}?lease=60")
+    taken: list[str] = []
 
-    def __init__(self, relay: Relay, sender: str, reader: str, *, together: bool) -> None:
-        self._relay = relay
-        self._reader = reader
-        self._together = together
-        self._send = relay.request("POST", "/send", {"from_agent": sender, "to_agent": reader, "content": _content()})
-        self._poll = relay.request("GET", f"/poll/{reader}?lease=60")
-        self._receipts: list[str] = []
-        self._next = self._sent
-        self.running = True
-        self.done = 0
-        self.failed: bytes | None = None
+    def in_three() -> Round:
+        yield send
+        receipts = receipts_in((yield poll), count=1)
+        yield relay.request("POST", "/ack", {"agent_id": reader, "receipts": receipts})
 
-    def start(self, connection: Connection) -> None:
-        """Send the first request."""
-        connection.send(self._send)
+    def in_two() -> Round:
+        yield send
+        polled = yield relay.request("POST", f"/poll/{reader}", {"ack": taken, "lease": 60})
+        taken[:] = receipts_in(polled, count=1)
 
-    def answered(self, connection: Connection, status: int, body: bytes) -> None:
-        """Take an answer and send what comes next."""
-        if status != 200:
-            self.failed, self.running = body, False
-        if self.running:
-            connection.send(self._next(body))
-
-    def _sent(self, body: bytes) -> bytes:
-        self._next = self._polled
-        if not self._together:
-            return self._poll
-        ask = {"ack": self._receipts, "lease": 60}
-        return self._relay.request("POST", f"/poll/{self._reader}", ask)
-
-    def _polled(self, body: bytes) -> bytes:
-        self._receipts = [lease.receipt for lease in read_polled(body).deliveries]
-        if len(self._receipts) != 1:
-            self.failed, self.running = b"a poll did not bring the one message: " + body, False
-        if self._together:
-            return self._acked(body)
-        self._next = self._acked
-        return self._relay.request("POST", "/ack", {"agent_id": self._reader, "receipts": self._receipts})
-
-    def _acked(self, body: bytes) -> bytes:
-        self.done += 1
-        self._next = self._sent
-        return self._send
+    return Exchange(in_two if together else in_three)
 
 
 def _content() -> str:
@@ -71,7 +41,7 @@ async def messages(relay: Relay, *, seconds: float, rounds: int, say: Callable[[
     for turn in range(rounds):
         for together in (False, True):
             say(f"messages in {'two' if together else 'three'} requests, round {turn + 1} of {rounds}")
-            pairs = [_Messages(relay, *pair, together=together) for pair in zip(senders, readers, strict=True)]
+            pairs = [_exchange(relay, *pair, together=together) for pair in zip(senders, readers, strict=True)]
             before = relay.server.processor_seconds()
             rates[together].append(await drive(relay, pairs, seconds))
             after = relay.server.processor_seconds()

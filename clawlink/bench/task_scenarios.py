@@ -6,12 +6,12 @@ import asyncio
 import itertools
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
 
 import msgspec
 
-from clawlink.bench.load import Asker, Connection, connect, measure, saturate
+from clawlink.bench.exchange import Exchange, Round, drive, receipts_in
+from clawlink.bench.load import Asker, saturate
 from clawlink.bench.scenarios import CONNECTIONS, BenchFailed, Relay, Row, delegation, names_for, p99
 from clawlink.bench.servers import Server
 
@@ -27,72 +27,23 @@ class _Delegated(msgspec.Struct):
     message_id: str
 
 
-class _Lease(msgspec.Struct):
-    receipt: str
-
-
-class _Polled(msgspec.Struct):
-    deliveries: list[_Lease]
-
-
 _read_delegated = msgspec.json.Decoder(_Delegated).decode
-read_polled = msgspec.json.Decoder(_Polled).decode
 
 
-class _Lives:
-    """A pair of agents on a connection that takes task after task from delegation to the answer's arrival."""
+def _life(relay: Relay, requester: str, worker: str) -> Exchange:
+    """Two agents that take task after task from delegation to the answer's arrival."""
+    delegate = relay.request("POST", "/delegate", {**delegation(worker), "from_agent": requester})
+    claim = relay.request("GET", f"/poll/{worker}?lease=60")
+    collect = relay.request("GET", f"/poll/{requester}?lease=60")
 
-    def __init__(self, relay: Relay, requester: str, worker: str) -> None:
-        self._relay = relay
-        self._worker = worker
-        self._delegate = relay.request("POST", "/delegate", {**delegation(worker), "from_agent": requester})
-        self._claim = relay.request("GET", f"/poll/{worker}?lease=60")
-        self._collect = relay.request("GET", f"/poll/{requester}?lease=60")
-        self._task = self._receipt = ""
-        self._next = self._delegated
-        self.running = True
-        self.done = 0
-        self.failed: bytes | None = None
+    def task() -> Round:
+        ask = {"from_agent": worker, "message_id": _read_delegated((yield delegate)).message_id}
+        [ask["receipt"]] = receipts_in((yield claim), count=1)
+        yield relay.request("POST", "/respond", {**ask, "status": "in_progress", "progress": 50, "note": "half way"})
+        yield relay.request("POST", "/respond", {**ask, "status": "completed", "result": "done"})
+        receipts_in((yield collect), count=2)
 
-    def start(self, connection: Connection) -> None:
-        """Send the first request."""
-        connection.send(self._delegate)
-
-    def answered(self, connection: Connection, status: int, body: bytes) -> None:
-        """Take an answer and send what comes next."""
-        if status != 200:
-            self.failed, self.running = body, False
-        if self.running:
-            connection.send(self._next(body))
-
-    def _delegated(self, body: bytes) -> bytes:
-        self._task = _read_delegated(body).message_id
-        self._next = self._claimed
-        return self._claim
-
-    def _claimed(self, body: bytes) -> bytes:
-        self._receipt = read_polled(body).deliveries[0].receipt
-        self._next = self._reported
-        return self._respond(status="in_progress", progress=50, note="half way")
-
-    def _reported(self, body: bytes) -> bytes:
-        self._next = self._finished
-        return self._respond(status="completed", result="done")
-
-    def _finished(self, body: bytes) -> bytes:
-        self._next = self._collected
-        return self._collect
-
-    def _collected(self, body: bytes) -> bytes:
-        if not read_polled(body).deliveries:
-            self.failed, self.running = b"an answer did not arrive", False
-        self.done += 1
-        self._next = self._delegated
-        return self._delegate
-
-    def _respond(self, **said: object) -> bytes:
-        ask = {"from_agent": self._worker, "message_id": self._task, "receipt": self._receipt, **said}
-        return self._relay.request("POST", "/respond", ask)
+    return Exchange(task)
 
 
 async def lives(
@@ -118,49 +69,7 @@ async def lives(
 
 
 async def _live(relay: Relay, requesters: list[str], workers: list[str], seconds: float) -> float:
-    return await drive(relay, [_Lives(relay, *pair) for pair in zip(requesters, workers, strict=True)], seconds)
-
-
-class Exchange(Protocol):
-    """Requests that follow from each other on one connection, round after round."""
-
-    running: bool
-    done: int
-    failed: bytes | None
-
-    def start(self, connection: Connection) -> None:
-        """Send the first request."""
-
-    def answered(self, connection: Connection, status: int, body: bytes) -> None:
-        """Take an answer and send what comes next."""
-
-
-async def drive(relay: Relay, exchanges: Sequence[Exchange], seconds: float) -> float:
-    """Run exchanges side by side, and return their rounds a second. Raises BenchFailed if one fails."""
-    running = True
-
-    def spin() -> None:
-        # Never sleep, as for delegations: the server would pay for waking us.
-        if running:
-            loop.call_soon(spin)
-
-    loop = asyncio.get_running_loop()
-    opened = [(await connect(relay.server.url, one.answered), one) for one in exchanges]
-    loop.call_soon(spin)
-    started = time.perf_counter()
-    for connection, one in opened:
-        one.start(connection)
-    await measure(seconds, lambda: sum(one.done or one.failed is not None for one in exchanges))
-    rate = sum(one.done for one in exchanges) / (time.perf_counter() - started)
-    running = False
-    for _, one in opened:
-        one.running = False
-    for connection, one in opened:
-        connection.transport.abort()
-        await connection.closed
-        if one.failed is not None:
-            raise BenchFailed(one.failed.decode(errors="replace"))
-    return rate
+    return await drive(relay, [_life(relay, *pair) for pair in zip(requesters, workers, strict=True)], seconds)
 
 
 async def takeovers(relay: Relay, *, say: Callable[[str], None]) -> list[Row]:
