@@ -19,7 +19,7 @@ async def first(
     signal: Signal,
     *,
     read: Callable[[], Awaitable[T]],
-    next_at: Callable[[], Awaitable[float | None]],
+    next_at: Callable[[], Awaitable[float | None]] | None = None,
     clock: Callable[[], float],
     wait: float,
     over: Callable[[], bool],
@@ -31,7 +31,7 @@ async def first(
 
     Sleeps until the earliest of the end of ``wait``, what ``next_at`` returns, a signal, and ``tick`` seconds; ``over``
     ends the wait early. The event loop's time counts ``wait`` and ``tick``, so no change of a clock moves them.
-    ``next_at`` returns a stored time, which ``clock`` counts.
+    ``next_at`` returns a stored time, which ``clock`` counts; None: nothing changes by time alone.
     """
     loop = asyncio.get_running_loop()
     until = loop.time() + wait
@@ -40,6 +40,6 @@ async def first(
         found = await read()
         if found or loop.time() >= until or over():
             return found
-        due_at = await next_at()
+        due_at = None if next_at is None else await next_at()
         pause = min(until - loop.time(), tick)
         await signal.wait(pause if due_at is None else min(pause, due_at - clock()))

@@ -158,13 +158,9 @@ class Messages:
                     status = await self._status(asker, id, copies)
                 return status if _reached(status, ask.until) else None
 
-            async def never() -> None:
-                return None
-
             await wait_loop.first(
                 watch.signal,
                 read=read,
-                next_at=never,
                 clock=core.clock,
                 wait=ask.wait,
                 over=lambda: core.draining,

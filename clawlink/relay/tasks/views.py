@@ -61,13 +61,9 @@ class TaskViews:
                 task = await self._read(asker, task_id)
                 return task if _news(task, ask.since) else None
 
-            async def never() -> None:
-                return None
-
             await wait_loop.first(
                 watch.signal,
                 read=read,
-                next_at=never,
                 clock=core.clock,
                 wait=ask.wait,
                 over=lambda: core.draining,
