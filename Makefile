@@ -21,7 +21,7 @@ READY := $(VENV)/.ready
 SPREAD := --numprocesses 4 --dist loadfile --no-loadscope-reorder
 PYTEST := $(BIN)/python -m pytest $(SPREAD)
 
-.PHONY: torture run test coverage test-long test-floors test-proxy bench clean FORCE
+.PHONY: torture run test types compiled coverage test-long test-floors test-proxy bench clean FORCE
 
 run: $(INSTALLED)
 	$(BIN)/clawlink serve $(FLAGS)
@@ -29,8 +29,15 @@ run: $(INSTALLED)
 test: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(MAKE) --jobs=2 types compiled
 	$(PYTEST) $(FLAGS)
+
+types:
+	$(BIN)/mypy
+
+# Otherwise each process of the tests compiles all of them. The tests themselves report an error of a file.
+compiled:
+	-$(BIN)/python -m pytest --collect-only -qq > $(VENV)/.collected
 
 # Measuring takes as long again as the tests.
 coverage: $(READY)

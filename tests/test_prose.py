@@ -17,6 +17,8 @@ _NO_SUBJECT_IN_PAGE = re.compile(
     r"(?:Who|What|Which|Whose|Whom|Whoever|Whatever|That which|One (?:that|who))\b(?!.*\?$)"
 )
 _UNCLEAR = re.compile(r"\b(?:so long|so many|anew|at present)\b", re.IGNORECASE)
+# Taking a file apart to its comments is slow. A file without a match has no comment with a fault.
+_SUSPECT = re.compile(rf"#[# ]*{_NO_SUBJECT.pattern}|(?i:{_UNCLEAR.pattern})")
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _SENTENCE_END = re.compile(r"(?<=[.!?:;])\s+|\n\s*\n|\n(?=\s*(?:[-*|>]|\d+\.) )")
 _MOST_WORDS = 25  # the rule is 20
@@ -29,6 +31,8 @@ def texts(source: str) -> Iterator[tuple[int, str, bool]]:
         if isinstance(node, _DOCUMENTED) and (text := ast.get_docstring(node)):
             yield getattr(node, "lineno", 1), text, True
     last = 0
+    if not _SUSPECT.search(source):
+        return
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             if token.start[0] != last + 1:

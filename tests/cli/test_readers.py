@@ -1,4 +1,4 @@
-"""Files for readers on the command line: each agent has an account, and every command is a process."""
+"""Files for readers on the command line: each agent has an account of its own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ As = Callable[..., Result]
 
 
 @pytest.fixture
-def act(run: Run, own_relay: Relays, tmp_path: Path) -> As:
+def act(call: Run, own_relay: Relays, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> As:
     """Return what runs a command as an agent: ``act("ann", "file-list")``. The relay has a token and asks for keys."""
     url = own_relay("--token", "t" * 20, "--require-agent-keys")
 
@@ -21,7 +21,9 @@ def act(run: Run, own_relay: Relays, tmp_path: Path) -> As:
         home = tmp_path / name
         home.mkdir(exist_ok=True)
         env = {"HOME": str(home), "USERPROFILE": str(home), "CLAWLINK_RELAY": url, "CLAWLINK_TOKEN": "t" * 20}
-        return run(*args, stdin=stdin, env=env)
+        for variable, value in env.items():
+            monkeypatch.setenv(variable, value)
+        return call(*args, stdin=stdin)
 
     for name in ("ann", "bob", "eve"):
         skills = ("--caps", "sums") if name != "ann" else ()
