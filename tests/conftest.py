@@ -26,7 +26,7 @@ from clawlink.server.app import App
 from clawlink.store.base import Store
 from clawlink.store.memory import MemoryStore
 from clawlink.store.sqlite.folder import DataFolder
-from tests import shells, waiting
+from tests import shells, valkey, waiting
 from tests.browser import programs
 from tests.effort import size
 from tests.processes import Popen
@@ -86,6 +86,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     absent = shells.left_out()
     if absent:
         terminalreporter.write_line(f"left out: {absent}")
+    if (no_server := valkey.left_out()) is not None:
+        terminalreporter.write_line(f"left out: {no_server}")
 
 
 def pytest_asyncio_loop_factories(
@@ -292,3 +294,12 @@ def clawlink_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 async def until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
     """Wait until something is true: ``await until(lambda: relay.waiting == 1)``."""
     return waiting.until
+
+
+@pytest.fixture(scope="session", name="valkey")
+def valkey_server() -> Iterator[valkey.Server]:
+    """Run a Valkey server for all tests of this process; each takes a mesh of its own."""
+    if valkey.program() is None:
+        pytest.skip("there is no valkey-server here")
+    with valkey.running() as server:
+        yield server

@@ -1,0 +1,1 @@
+"""Several relays over one Valkey or Redis server: ``--store redis://...``."""

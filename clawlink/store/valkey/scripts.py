@@ -1,0 +1,190 @@
+"""The Lua scripts, each one step of the server. ``KEYS[1]`` is the mesh in braces: the hash tag of all keys.
+
+r:KIND            hash, the bytes of each record by its id
+f:KIND            hash, the facts of each record (``clawlink.store.valkey.facts``)
+i:KIND:KEY        sorted set, the ids under an index key by the number of their arrival
+e:KIND            sorted set, ids by the time at which they end
+q:MAILBOX         sorted set, pending deliveries that are due, by rank
+l:MAILBOX         sorted set, the other pending deliveries by the time at which they are due
+n, b              hashes, counts of records and of bytes
+arrivals          the last number of an arrival
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NamedTuple
+
+
+class Script(NamedTuple):
+    """A script, and the SHA-1 by which the server finds it."""
+
+    text: str
+    sha: str
+
+
+def _script(flags: str, body: str) -> Script:
+    text = f"#!lua flags={flags}\n{body}" if flags else f"#!lua\n{body}"
+    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+# ARGV: the partition, then for each change its letter (P put, D drop, A absent), kind, id and the version that must be
+# stored (0 for none); for a put its facts and its bytes, too. Returns 0, or the number of the change that conflicts.
+_COMMIT = """
+local base, home = KEYS[1], ARGV[1]
+local changes, at = {}, 2
+while at <= #ARGV do
+  local c = {ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])}
+  at = at + 4
+  if c[1] == 'P' then
+    c[5], c[6] = ARGV[at], ARGV[at + 1]
+    at = at + 2
+  end
+  changes[#changes + 1] = c
+end
+for n, c in ipairs(changes) do
+  local raw = redis.call('HGET', base .. ':f:' .. c[2], c[3])
+  if c[1] == 'A' then
+    if raw then return n end
+  elseif raw then
+    local old = cmsgpack.unpack(raw)
+    if old[1] ~= c[4] or old[2] ~= home then return n end
+    c.old = old
+  elseif c[4] ~= 0 then
+    return n
+  end
+end
+local counts, bytes = {}, {}
+local function add(scope, f, sign, size)
+  counts[scope] = (counts[scope] or 0) + sign
+  bytes[scope] = (bytes[scope] or 0) + size
+  if f[7] then
+    for x = 6, 7 do
+      local part = scope .. f[x]
+      counts[part] = (counts[part] or 0) + sign
+      bytes[part] = (bytes[part] or 0) + size
+    end
+  end
+end
+local function count(kind, f, sign)
+  for _, key in ipairs(f[3]) do add('i' .. kind .. ':' .. key, f, sign, sign * f[4]) end
+  if f[5] then
+    add('m' .. home, f, sign, sign * f[5])
+    add('t', f, sign, sign * f[5])
+  end
+  add('c', f, sign, sign * f[8])
+end
+for _, c in ipairs(changes) do
+  if c[1] ~= 'A' then
+    local kind, id, old, new = c[2], c[3], c.old, nil
+    if c[1] == 'P' then
+      new = cmsgpack.unpack(c[5])
+      redis.call('HSET', base .. ':f:' .. kind, id, c[5])
+      redis.call('HSET', base .. ':r:' .. kind, id, c[6])
+      count(kind, new, 1)
+    else
+      redis.call('HDEL', base .. ':f:' .. kind, id)
+      redis.call('HDEL', base .. ':r:' .. kind, id)
+    end
+    if old then count(kind, old, -1) end
+    local had, has = {}, {}
+    for _, key in ipairs(old and old[3] or {}) do had[key] = true end
+    for _, key in ipairs(new and new[3] or {}) do has[key] = true end
+    for key in pairs(had) do
+      if not has[key] then redis.call('ZREM', base .. ':i:' .. kind .. ':' .. key, id) end
+    end
+    local arrival
+    for _, key in ipairs(new and new[3] or {}) do
+      if not had[key] then
+        arrival = arrival or redis.call('INCR', base .. ':arrivals')
+        redis.call('ZADD', base .. ':i:' .. kind .. ':' .. key, arrival, id)
+      end
+    end
+    local ended, ends = old and old[9], new and new[9]
+    if ends and ends ~= ended then
+      redis.call('ZADD', base .. ':e:' .. kind, ends, id)
+    elseif ended and not ends then
+      redis.call('ZREM', base .. ':e:' .. kind, id)
+    end
+    local was, is = old and old[10], new and new[10]
+    local ready, later = base .. ':q:' .. home, base .. ':l:' .. home
+    if is and new[12] then
+      redis.call('ZADD', ready, is, id)
+    elseif is then
+      redis.call('ZADD', later, new[11], id)
+    end
+    if was and not (is and new[12]) then redis.call('ZREM', ready, id) end
+    if was and (new == nil or not is or new[12]) then redis.call('ZREM', later, id) end
+  end
+end
+for scope, change in pairs(counts) do
+  local left = 1
+  if change ~= 0 then left = redis.call('HINCRBY', base .. ':n', scope, change) end
+  if left == 0 then
+    redis.call('HDEL', base .. ':n', scope)
+    redis.call('HDEL', base .. ':b', scope)
+  elseif bytes[scope] ~= 0 then
+    redis.call('HINCRBY', base .. ':b', scope, bytes[scope])
+  end
+end
+return 0
+"""
+
+# A server without memory refuses the first before it begins. The second may only replace and drop records: so a full
+# server can still be emptied.
+CREATE = _script("", _COMMIT)
+CHANGE = _script("allow-oom", _COMMIT)
+
+# ARGV: the mailbox, the time, and how many. Returns when the next delivery is due if none is, then the bytes of those
+# that are. Deliveries whose time has come take their places by rank, 512 of them at most.
+DUE = _script(
+    "allow-oom",
+    """
+local base, mailbox = KEYS[1], ARGV[1]
+local ready, later = base .. ':q:' .. mailbox, base .. ':l:' .. mailbox
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', later, '-inf', ARGV[2], 'LIMIT', 0, 512)) do
+  local facts = cmsgpack.unpack(redis.call('HGET', base .. ':f:delivery', id))
+  redis.call('ZADD', ready, facts[10], id)
+  redis.call('ZREM', later, id)
+end
+local found = {false}
+for _, id in ipairs(redis.call('ZRANGE', ready, 0, ARGV[3] - 1)) do
+  found[#found + 1] = redis.call('HGET', base .. ':r:delivery', id)
+end
+if #found == 1 then
+  found[1] = redis.call('ZRANGE', later, 0, 0, 'WITHSCORES')[2] or false
+end
+return found
+""",
+)
+
+# ARGV: the mailbox. Returns when the next delivery is due.
+NEXT_DUE = _script(
+    "no-writes",
+    """
+local base, mailbox = KEYS[1], ARGV[1]
+local first = redis.call('ZRANGE', base .. ':q:' .. mailbox, 0, 0)[1]
+if first then
+  local facts = cmsgpack.unpack(redis.call('HGET', base .. ':f:delivery', first))
+  return string.format('%.17g', facts[11])
+end
+return redis.call('ZRANGE', base .. ':l:' .. mailbox, 0, 0, 'WITHSCORES')[2] or false
+""",
+)
+
+# ARGV: the kind, how many, then index keys. Returns the bytes of the first records under each.
+FIRST = _script(
+    "no-writes",
+    """
+local base, kind, found = KEYS[1], ARGV[1], {}
+for n = 3, #ARGV do
+  local ids = redis.call('ZRANGE', base .. ':i:' .. kind .. ':' .. ARGV[n], 0, ARGV[2] - 1)
+  local some = {}
+  for i, id in ipairs(ids) do some[i] = redis.call('HGET', base .. ':r:' .. kind, id) end
+  found[n - 2] = some
+end
+return found
+""",
+)
+
+ALL = (CREATE, CHANGE, DUE, NEXT_DUE, FIRST)

@@ -1,0 +1,275 @@
+"""The ``Store`` over a Valkey or Redis server, which several relays share.
+
+All keys of a mesh have one hash tag, so a commit is one script, and indexes and counts change with the records. On a
+cluster a mesh lives on one of its masters. Nothing is kept in this process: what ``get`` says is the server's answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Container, Sequence
+from typing import Any
+from weakref import WeakValueDictionary
+
+from clawlink.domain.delivery import Delivery
+from clawlink.store import records
+from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, Usage
+from clawlink.store.valkey import scripts
+from clawlink.store.valkey.facts import ends_of, facts_of
+from clawlink.store.valkey.wire import Wire
+
+# Records that one read asks for; others have their turn after it.
+_SLICE = 32
+# A claim whose commit met a conflict reads again, so often in all.
+_CLAIM_TRIES = 4
+_MOST_NUMBER = 2**53
+
+
+class ValkeyStore:
+    """A ``Store`` on a server that it reaches by a ``Wire``. ``mesh`` is the prefix of its keys."""
+
+    index_lag = 0.0
+    partitions_at_once = 32
+
+    def __init__(self, wire: Wire, mesh: str = "clawlink") -> None:
+        self._wire = wire
+        self.base = f"{{{mesh}}}"
+        self._claims: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # a mailbox's claims take turns
+        self._names: dict[type[Any], str] = {}
+
+    def _kind(self, kind: type[Any]) -> str:
+        name = self._names.get(kind)
+        if name is None:
+            name = self._names[kind] = records.kinds()[kind].name
+        return name
+
+    # -- records -----------------------------------------------------------------------------------------------------
+
+    async def get(self, kind: type[R], id: str) -> R | None:
+        data = await self._wire.call("HGET", f"{self.base}:r:{self._kind(kind)}", id)
+        return None if data is None else _decoded(data)
+
+    async def get_many(self, kind: type[R], ids: Sequence[str]) -> Sequence[R | None]:
+        found: list[R | None] = []
+        for start in range(0, len(ids), _SLICE):
+            data = await self._wire.call("HMGET", f"{self.base}:r:{self._kind(kind)}", *ids[start : start + _SLICE])
+            found += [None if one is None else _decoded(one) for one in data]
+        return found
+
+    async def _load(self, kind: type[R], ids: Sequence[Any]) -> list[R]:
+        """Return records in the order of their ids. Those that have gone are left out."""
+        return [record for record in await self.get_many(kind, ids) if record is not None]
+
+    # -- indexes -----------------------------------------------------------------------------------------------------
+
+    async def page(
+        self, kind: type[R], key: str, after: str | None = None, limit: int = 100, *, newest: bool = False
+    ) -> Page[R]:
+        index = f"{self.base}:i:{self._kind(kind)}:{key}"
+        beyond = None
+        if after is not None and after.isdecimal():
+            beyond = f"({min(int(after[:20]), _MOST_NUMBER)}"
+        span: tuple[str, ...]
+        if newest:
+            span = ("ZRANGE", index, beyond or "+inf", "-inf", "BYSCORE", "REV")
+        else:
+            span = ("ZRANGE", index, beyond or "-inf", "+inf", "BYSCORE")
+        found = await self._wire.call(*span, "LIMIT", 0, limit + 1, "WITHSCORES")
+        ids, numbers = found[::2], found[1::2]
+        listed = await self._load(kind, ids[:limit])
+        return Page(listed, str(int(numbers[limit - 1])) if len(ids) > limit > 0 else None)
+
+    async def first(self, kind: type[R], key: str, limit: int) -> Sequence[R]:
+        if limit > _SLICE:
+            return await self._load(
+                kind, await self._wire.call("ZRANGE", f"{self.base}:i:{self._kind(kind)}:{key}", 0, limit - 1)
+            )
+        ((*found,),) = await self._wire.run(scripts.FIRST, 1, self.base, self._kind(kind), limit, key)
+        return [_decoded(data) for data in found]
+
+    async def first_of(self, kind: type[R], keys: Sequence[str]) -> Sequence[R | None]:
+        if not keys:
+            return []
+        found = await self._wire.run(scripts.FIRST, 1, self.base, self._kind(kind), 1, *keys)
+        return [_decoded(some[0]) if some else None for some in found]
+
+    async def _counts(self, *scopes: str) -> list[Usage]:
+        counts = self._wire.begin("HMGET", f"{self.base}:n", *scopes, again=True)
+        bytes = self._wire.begin("HMGET", f"{self.base}:b", *scopes, again=True)
+        return [Usage(int(n or 0), int(b or 0)) for n, b in zip(await counts, await bytes, strict=True)]
+
+    def _scope(self, kind: type[Any], key: str) -> str:
+        return f"i{self._kind(kind)}:{key}"
+
+    async def usage(self, kind: type[R], key: str) -> Usage:
+        (usage,) = await self._counts(self._scope(kind, key))
+        return usage
+
+    async def _from(self, scope: str, address: str | None, agent: str) -> tuple[Usage, Usage]:
+        by_address, by_agent = ends_of(address, agent)
+        found = await self._counts(scope + by_address, scope + by_agent)
+        return found[0], found[1]
+
+    async def usage_from(self, kind: type[R], key: str, address: str | None, agent: str) -> tuple[Usage, Usage]:
+        return await self._from(self._scope(kind, key), address, agent)
+
+    async def admission(self, mailboxes: Sequence[str] = (), indexes: Sequence[Index] = ()) -> Admission:
+        """Count as ``Store.admission``. ``memory`` is about how many bytes of the server all records take."""
+        boxes = [f"m{mailbox}" for mailbox in mailboxes]
+        *found, total, memory = await self._counts(*boxes, *[self._scope(*index) for index in indexes], "t", "c")
+        return Admission(found[: len(boxes)], found[len(boxes) :], total, memory.bytes)
+
+    async def load_from(self, mailbox: str | None, address: str | None, agent: str) -> tuple[Usage, Usage]:
+        return await self._from("t" if mailbox is None else f"m{mailbox}", address, agent)
+
+    async def memory_from(self, address: str | None, agent: str) -> tuple[int, int]:
+        by_address, by_agent = await self._from("c", address, agent)
+        return by_address.bytes, by_agent.bytes
+
+    # -- mailboxes ---------------------------------------------------------------------------------------------------
+
+    async def due(self, mailbox: str, now: float, limit: int) -> Sequence[Delivery]:
+        found, _ = await self._due(mailbox, now, limit)
+        return found
+
+    async def _due(self, mailbox: str, now: float, limit: int) -> tuple[list[Delivery], float | None]:
+        """Return what is due; if nothing is, when the next will be."""
+        if limit <= 0:
+            return [], None
+        next_at, *found = await self._wire.run(scripts.DUE, 1, self.base, mailbox, repr(now), limit)
+        return [_decoded(data) for data in found], None if next_at is None else float(next_at)
+
+    async def pending(self, mailbox: str, limit: int, but: Container[str] = ()) -> Sequence[Delivery]:
+        ids: list[Any] = []
+        for place in ("q", "l"):
+            ids += await self._some(f"{self.base}:{place}:{mailbox}", (), limit - len(ids), but)
+        return await self._load(Delivery, ids)
+
+    async def next_due_at(self, mailbox: str) -> float | None:
+        found = await self._wire.run(scripts.NEXT_DUE, 1, self.base, mailbox)
+        return None if found is None else float(found)
+
+    async def ending(self, kind: type[R], now: float, limit: int, but: Container[str] = ()) -> Sequence[R]:
+        ids = await self._some(f"{self.base}:e:{self._kind(kind)}", ("-inf", repr(now)), limit, but)
+        return await self._load(kind, ids)
+
+    async def _some(self, set: str, span: tuple[str, ...], limit: int, but: Container[str]) -> list[Any]:
+        """Return the first ids of a sorted set, or of a span of its scores, without the unwanted ones."""
+        found: list[Any] = []
+        start = 0
+        while limit > 0:
+            if span:
+                ids = await self._wire.call("ZRANGEBYSCORE", set, *span, "LIMIT", start, limit)
+            else:
+                ids = await self._wire.call("ZRANGE", set, start, start + limit - 1)
+            wanted = [id for id in ids if id.decode() not in but] if but else ids
+            found += wanted[: limit - len(found)]
+            if len(ids) < limit or len(found) >= limit:
+                break
+            start += len(ids)
+        return found
+
+    # -- commits -----------------------------------------------------------------------------------------------------
+
+    async def claim(
+        self, mailbox: str, now: float, limit: int, rule: Callable[[Sequence[Delivery]], Sequence[Put]]
+    ) -> float | None:
+        lock = self._claims.get(mailbox)
+        if lock is None:
+            lock = self._claims[mailbox] = asyncio.Lock()
+        async with lock:
+            for left in range(_CLAIM_TRIES, 0, -1):
+                found, next_at = await self._due(mailbox, now, limit)
+                if not found:
+                    return next_at
+                changes = rule(found)
+                try:
+                    if changes:
+                        await self.commit(mailbox, *changes)
+                    return None
+                except Conflict:  # another relay claimed, or something was settled: read again
+                    if left == 1:
+                        raise
+        return None
+
+    async def commit(self, partition_key: str, *changes: Put | Drop | Absent) -> None:
+        result = await self._commit(partition_key, self._words(partition_key, changes), changes)
+        if result is not None:
+            raise result
+
+    async def commit_many(self, batches: Sequence[Batch]) -> Sequence[Conflict | Failed | None]:
+        words = [self._words(batch.partition_key, batch.changes) for batch in batches]
+        work = [
+            self._commit(batch.partition_key, each, batch.changes) for batch, each in zip(batches, words, strict=True)
+        ]
+        return await _all_of(work)
+
+    def _words(self, partition_key: str, changes: Sequence[Put | Drop | Absent]) -> list[Any]:
+        words: list[Any] = []
+        for change in changes:
+            if isinstance(change, Absent):
+                words += ("A", self._kind(change.kind), change.id, 0)
+                continue
+            record: Any = change.record
+            if record.partition_key != partition_key:
+                raise ValueError(
+                    f"{type(record).__name__} {record.id!r} lives at {record.partition_key!r}, not at {partition_key!r}"
+                )
+            kind = self._kind(type(record))
+            if isinstance(change, Put):
+                data = records.encode(record)
+                words += ("P", kind, record.id, record.version - 1, facts_of(record, len(data)), data)
+            else:
+                words += ("D", kind, record.id, record.version)
+        return words
+
+    async def _commit(
+        self, partition_key: str, words: Sequence[Any], changes: Sequence[Put | Drop | Absent]
+    ) -> Conflict | Failed | None:
+        if not changes:
+            return None
+        creates = any(isinstance(change, Put) and change.record.version == 1 for change in changes)
+        script = scripts.CREATE if creates else scripts.CHANGE
+        answer = self._wire.run(script, 1, self.base, partition_key, *words, again=False)
+        try:
+            await asyncio.shield(answer)
+        except asyncio.CancelledError:
+            await _decided(answer)  # else the caller would undo now what takes effect in a moment
+            raise
+        except Failed as failed:
+            return failed
+        at = answer.result()
+        return None if at == 0 else _conflict(changes[at - 1])
+
+
+async def _decided(answer: asyncio.Future[Any]) -> None:
+    """Wait for an answer, however often the waiter is cancelled."""
+    while not answer.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([answer])
+
+
+async def _all_of(work: Sequence[Any]) -> list[Any]:
+    """Return all results. If the caller is cancelled, all are decided first."""
+    together = asyncio.gather(*work)
+    try:
+        return await asyncio.shield(together)
+    except asyncio.CancelledError:
+        await _decided(together)
+        raise
+
+
+def _conflict(change: Put | Drop | Absent) -> Conflict:
+    if isinstance(change, Absent):
+        return Conflict(change.kind, change.id, "exists")
+    record = change.record
+    follows = record.version - 1 if isinstance(change, Put) else record.version
+    return Conflict(type(record), record.id, f"is not at version {follows}")
+
+
+def _decoded(data: bytes) -> Any:
+    try:
+        return records.decode(data)
+    except ValueError as error:
+        raise Failed(f"a record cannot be read: {error}") from error

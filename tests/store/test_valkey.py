@@ -1,0 +1,148 @@
+"""The store over a real Valkey server: it keeps the contract, and says why it cannot."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import signal
+from collections.abc import AsyncIterator
+from itertools import count
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from clawlink.domain.delivery import Delivery
+from clawlink.domain.task import Task, by_owner
+from clawlink.store.base import Batch, Drop, Failed, Full, Put, Store
+from clawlink.store.memory import MemoryStore
+from clawlink.store.valkey.store import ValkeyStore
+from clawlink.store.valkey.wire import Wire
+from tests.store.contract import NOW, StoreContract, ack, delivery, drop, due, lease, put, task
+from tests.valkey import Server, running
+
+_meshes = count()
+
+
+@pytest.fixture
+async def store(valkey: Server) -> AsyncIterator[Store]:
+    """Open a mesh of its own."""
+    wire = Wire(valkey.url)
+    yield ValkeyStore(wire, f"mesh{next(_meshes)}")
+    await wire.close()
+
+
+class TestValkeyStore(StoreContract):
+    """The contract."""
+
+    @pytest.fixture
+    def store(self, store: Store) -> Store:
+        return store
+
+
+async def counts_of(store: Store, mailboxes: list[str], origins: list[tuple[str | None, str]]) -> list[object]:
+    """Return what a store counts."""
+    admission = await store.admission(mailboxes, [(Task, by_owner(box)) for box in mailboxes])
+    found: list[object] = [list(admission.mailboxes), list(admission.indexes), admission.total]
+    for origin in origins:
+        found += [await store.load_from(mailbox, *origin) for mailbox in (*mailboxes, None)]
+        found += [await store.usage_from(Task, by_owner(box), *origin) for box in mailboxes]
+    return found
+
+
+async def test_counts_by_origin_are_those_of_the_store_in_memory(store: Store) -> None:
+    dice, other = random.Random(7), MemoryStore()
+    boxes, origins = ["mia", "eve"], [("10.0.0.1", "otto"), ("10.0.0.1", "ann"), (None, "otto")]
+    there: dict[str, Any] = {}
+    for step in range(120):
+        id = f"r{dice.randint(0, 30)}"
+        old = there.get(id)
+        if old is None:
+            address, sender = dice.choice(origins)
+            kind: Any = dice.choice([delivery, task])
+            body = b"x" * dice.randint(0, 9)
+            new: Any = replace(kind(id, dice.choice(boxes), body=body), address=address)
+            new = replace(new, **{"sender" if kind is delivery else "requester": sender})
+            change: Put | Drop = Put(new)
+        elif isinstance(old, Delivery) and old.receipt is None and dice.random() < 0.5:
+            change = Put(lease(old))
+        else:
+            change = Drop(old)
+        for each in (store, other):
+            await each.commit(change.record.partition_key, change)
+        if isinstance(change, Put):
+            there[id] = change.record
+        else:
+            del there[id]
+        if step % 10 == 0:
+            assert await counts_of(store, boxes, origins) == await counts_of(other, boxes, origins), step
+    for record in there.values():
+        await drop(store, record)
+    assert await store.memory_from("10.0.0.1", "otto") == (0, 0)
+    assert isinstance(store, ValkeyStore)
+    keys = await store._wire.call("KEYS", f"{store.base}:*")
+    assert [key.rpartition(b":")[2] for key in keys] == [b"arrivals"]
+
+
+async def test_a_full_server_refuses_what_is_new_and_can_be_emptied() -> None:
+    with running("--maxmemory", "8mb") as server:
+        wire = Wire(server.url)
+        store = ValkeyStore(wire)
+        kept: list[Delivery] = []
+        with contextlib.suppress(Full):
+            for n in range(100):
+                new = delivery(f"d{n:02}", body=b"x" * 200_000)
+                await put(store, new)
+                kept.append(new)
+        assert 5 < len(kept) < 60
+        with pytest.raises(Full):
+            await put(store, delivery("new", body=b"x" * 200_000))
+        await put(store, lease(kept[0]), ack(lease(kept[0])))
+        assert await due(store, NOW) == [d.id for d in kept[1:]]
+        await drop(store, *kept[1:])
+        await put(store, delivery("new"))
+        await wire.close()
+
+
+async def test_a_server_that_is_away_is_a_failure_and_is_there_again_by_itself() -> None:
+    with running() as server:
+        wire = Wire(server.url)
+        back = asyncio.Event()
+        wire.on_back.append(back.set)
+        store = ValkeyStore(wire)
+        await put(store, delivery("d"))
+        server.stop()
+        for _ in range(2):
+            with pytest.raises(Failed):
+                await put(store, delivery("e"))
+            with pytest.raises(Failed):
+                await store.get(Delivery, "d")
+        assert await store.commit_many([Batch("mia", (Put(delivery("e")),))]) != [None]
+        assert wire.away is not None
+        server.start()
+        await asyncio.wait_for(back.wait(), 20)
+        assert await store.get(Delivery, "d") == delivery("d")
+        await put(store, delivery("f"))  # the scripts of before are sent again
+        assert await due(store, NOW) == ["d", "f"]
+        server.process.send_signal(signal.SIGSTOP)
+        with pytest.raises(Failed):
+            await put(store, delivery("g"))
+        back.clear()
+        server.process.send_signal(signal.SIGCONT)
+        await asyncio.wait_for(back.wait(), 20)
+        assert await store.get(Delivery, "d") == delivery("d")
+        await wire.close()
+
+
+async def test_a_commit_is_decided_when_its_cancellation_is_told(store: Store) -> None:
+    for n in range(5):
+        work = asyncio.ensure_future(store.commit("mia", Put(delivery(f"d{n}"))))
+        for _ in range(n):
+            await asyncio.sleep(0)
+        work.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+        there = await store.get(Delivery, f"d{n}")
+        await asyncio.sleep(0.01)
+        assert await store.get(Delivery, f"d{n}") == there
