@@ -13,7 +13,7 @@ from clawlink.domain.terminal import cell
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
-    from clawlink.protocol.replies import TaskEvent, TaskView
+    from clawlink.protocol.replies import TaskEvent, TaskView, Wake
 
 _ASKED = "input_required"
 _DONE = "completed"
@@ -146,7 +146,10 @@ def timeline(
 ) -> None:
     """Print the history, one step a line, each with the time since the task began."""
     start = epoch(began or "") or (epoch(events[0].at) if events else None) or 0.0
+    wakes = [] if owner is None else list(owner.woken)
     for event in events:
+        while wakes and wakes[0].at <= event.at:
+            _wake_line(ctx, wakes.pop(0), start)
         at = epoch(event.at)
         after = "?" if at is None else duration(at - start)
         progress = "" if event.progress is None else f", {event.progress:g} %"
@@ -159,6 +162,23 @@ def timeline(
             ctx.out.quote(event.note, indent=14)
         if event.content is not None:
             show_text(ctx, None, event.content, indent=14)
+    for wake in wakes:
+        _wake_line(ctx, wake, start)
+
+
+def _wake_line(ctx: Context, wake: Wake, start: float) -> None:
+    at = epoch(wake.at)
+    after, day = ("?", "?") if at is None else (duration(at - start), time_of_day(at, ctx.now))
+    ctx.out.line(f"    +{after:<8} ({day}) wake {said(wake)}")
+
+
+def said(wake: Wake) -> str:
+    """Return what came of a wake, as the program of the assignee told it."""
+    result = _WAKE_RESULTS.get(wake.result) or cell(wake.result)
+    return f"by {cell(wake.adapter)}: {result}" + (f" ({cell(wake.note)})" if wake.note else "")
+
+
+_WAKE_RESULTS = {"started": "a turn begins", "queued": "shown at the next turn", "given_up": "given up, no way is left"}
 
 
 def row(ctx: Context, task: TaskView, *, me: str | None) -> tuple[str, ...]:

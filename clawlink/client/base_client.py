@@ -346,6 +346,8 @@ class BaseClient:
     dead_letters = Method(endpoints.dead_letters)
     redrive = Method(endpoints.redrive)
     message = Method(endpoints.message)
+    unread = Method(endpoints.unread)
+    woken = Method(endpoints.woken)
     put_file = Method(file_endpoints.put_file)
     list_files = Method(file_endpoints.list_files)
     get_file = Method(file_endpoints.get_file)

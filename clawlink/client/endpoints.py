@@ -646,6 +646,33 @@ def message(me: Identity, message_id: str, *, wait: float = 0.0, until: str = "a
     return simple_call(paths.MESSAGE, query=query, wait=wait, message_id=message_id)
 
 
+def unread(
+    me: Identity, *, wait: float = 0.0, since: int | None = None, limit: int = 20, words: int = 0
+) -> Call[replies.Unread]:
+    """Show what waits in this agent's mailbox. It leases nothing, and is no sign of life.
+
+    With ``wait``, in seconds, once a message is newer than ``since``, the ``latest`` of the look before. ``words``
+    is the number of first characters that it shows of each text.
+    """
+    wait = number_of_seconds(wait, "wait")
+    query = {"wait": wait or None, "since": since, "limit": limit, "words": words or None}
+    return simple_call(paths.UNREAD, query=query, wait=wait, agent_id=me.require())
+
+
+def woken(
+    me: Identity, message_id: str, adapter: str, result: str, *, note: str | None = None, key: str | None = None
+) -> Call[replies.WakeStored]:
+    """Store that this agent's program tried to wake it for a message: started, queued, failed or given_up."""
+    ask = {
+        "agent_id": me.require(),
+        "adapter": adapter,
+        "result": result,
+        "note": note,
+        "idempotency_key": repeat_key(key),
+    }
+    return simple_call(paths.WOKEN, checked(ask, requests.Woken), message_id=message_id)
+
+
 def metrics(me: Identity) -> Call[str]:
     """Return the relay's counters as Prometheus text."""
     return simple_call(paths.METRICS, read=bytes.decode)

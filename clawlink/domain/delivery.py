@@ -24,6 +24,7 @@ from clawlink.domain.agent import Agent, is_same
 from clawlink.domain.pool import is_pool
 from clawlink.domain.record import SETTLED, text_bytes
 from clawlink.domain.shares import Origin, holder
+from clawlink.domain.wake import Wake, added
 from clawlink.errors import LeaseLost
 
 
@@ -94,6 +95,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     address: str | None = None
     sender_key: str | None = None
     reader_key: str | None = None
+    wakes: tuple[Wake, ...] = ()
 
     @property
     def partition_key(self) -> str:
@@ -140,6 +142,8 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     def footprint(self) -> int:
         """Beside the record of its task it takes no body of its own: it is the task's."""
         size = _RECORD_BYTES if self.has_record else _RECORD_BYTES + len(self.body)
+        if self.wakes:
+            size += sum(wake.footprint for wake in self.wakes)
         return size if self.merge is None else size + text_bytes(self.merge, sent=False)
 
 
@@ -187,6 +191,11 @@ def sort_key(level: int, arrival: int) -> int:
     return level << _ARRIVAL_BITS | min(arrival, _LAST_ARRIVAL)
 
 
+def arrival(d: Delivery) -> int:
+    """Return the place of the message in the order of arrival."""
+    return d.sort_key & _LAST_ARRIVAL
+
+
 def is_sender(d: Delivery, agent: Agent) -> bool:
     """Return True if the agent sent the message, and is no later bearer of its sender's id."""
     return is_same(agent, d.sender, d.sender_key, d.stored_at)
@@ -202,6 +211,11 @@ def is_reader(d: Delivery, agent: Agent) -> bool:
 def due(d: Delivery, now: float) -> bool:
     """Tell whether the delivery may be leased at this moment."""
     return d.state is PENDING and d.visible_at <= now
+
+
+def hands_out(d: Delivery, now: float, *, max_attempts: int) -> bool:
+    """Return True if a claim at this moment would hand the message out, and neither expire nor bury it."""
+    return due(d, now) and d.expires_at > now and d.attempts < max_attempts
 
 
 def lease(
@@ -391,6 +405,12 @@ def placeholder(d: Delivery, *, keep: float) -> Delivery:
 def answered(d: Delivery, *, now: float) -> Delivery:
     """Note that the recipient has answered the message. Only the first answer counts."""
     return d if d.answered_at is not None else replace(d, version=d.version + 1, answered_at=now)
+
+
+def woken(d: Delivery, wake: Wake) -> Delivery:
+    """Note that the reader's program tried to wake it for the message. Nothing else about the message changes."""
+    wakes = added(d.wakes, wake)
+    return d if wakes is d.wakes else replace(d, version=d.version + 1, wakes=wakes)
 
 
 def postpone(d: Delivery, until: float) -> Delivery:

@@ -24,6 +24,7 @@ from clawlink.domain.limits import MAX_HISTORY, MAX_HISTORY_BYTES
 from clawlink.domain.pool import is_pool
 from clawlink.domain.record import SETTLED
 from clawlink.domain.shares import Origin, holder
+from clawlink.domain.wake import Wake, added
 from clawlink.errors import BadRequest, LeaseLost, NotAllowed, WrongState
 
 
@@ -156,6 +157,7 @@ class Task(msgspec.Struct, frozen=True, gc=False):
     earlier: int = 0
     address: str | None = None
     requester_key: str | None = None
+    wakes: tuple[Wake, ...] = ()
 
     @property
     def partition_key(self) -> str:
@@ -185,7 +187,8 @@ class Task(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def footprint(self) -> int:
-        return _RECORD_BYTES + self.weight + _EVENT_BYTES * len(self.history)
+        size = _RECORD_BYTES + self.weight + _EVENT_BYTES * len(self.history)
+        return size + sum(wake.footprint for wake in self.wakes) if self.wakes else size
 
     @property
     def ends_at(self) -> float:
@@ -237,6 +240,7 @@ def task_from_delivery(d: Delivery) -> Task:
         earlier=d.version,
         address=d.address,
         requester_key=d.sender_key,
+        wakes=d.wakes,
     )
     if not d.attempts or d.delivered_at is None:
         return task
@@ -472,6 +476,12 @@ def answer(t: Task, *, by: str, content: bytes, now: float, ttl: float) -> Task:
         state=IN_PROGRESS,
         expires_at=t.deadline_at or now + ttl,
     )
+
+
+def woken(t: Task, wake: Wake) -> Task:
+    """Note that the assignee's program tried to wake it for the task. The state stays."""
+    wakes = added(t.wakes, wake)
+    return t if wakes is t.wakes else replace(t, version=t.version + 1, wakes=wakes)
 
 
 def end(t: Task, state: TaskState, *, by: str | None, now: float, keep: float, note: str | None = None) -> Task:

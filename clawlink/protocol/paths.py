@@ -44,6 +44,7 @@ class Endpoint:
     use: str = ""  # the use case that does it, in JSON: a method of a part of the relay
     by: str = ""  # the field of the body, or the parameter of the path, that names the acting agent
     otherwise: tuple[str, ...] = ()  # fields of the query that name the asking agent if nothing else does
+    quiet: bool = False  # is no sign of life of the acting agent
     registers: bool = False  # without keys of ClawLink 1.1, registers an unknown agent by the way
 
     @cached_property
@@ -298,6 +299,30 @@ MESSAGE = Endpoint(
     acts=True,
     headers=(headers.AGENT,),
     use="messages.status",
+)
+UNREAD = Endpoint(
+    "unread",
+    "GET",
+    "/agents/{agent_id}/unread",
+    "Show what waits in a mailbox, and lease nothing.",
+    replies.Unread,
+    query=requests.UnreadQuery,
+    acts=True,
+    use="unread_mail.unread",
+    by="agent_id",
+    quiet=True,
+)
+WOKEN = Endpoint(
+    "woken",
+    "POST",
+    "/messages/{message_id}/woken",
+    "Store that an agent was woken for a message.",
+    replies.WakeStored,
+    body=requests.Woken,
+    acts=True,
+    use="unread_mail.woken",
+    by="agent_id",
+    quiet=True,
 )
 PUT_FILE = Endpoint(
     "put_file", "POST", "/files", "Write a shared file.", replies.FilePut, body=requests.PutFile, acts=True

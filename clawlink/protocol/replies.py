@@ -167,13 +167,22 @@ class TaskEvent(Struct, frozen=True, gc=False):
     content: Any
 
 
+class Wake(Struct, frozen=True, gc=False):
+    """An attempt of an agent's own program to wake it: by which adapter, and what came of it."""
+
+    at: str
+    adapter: str
+    result: str
+    note: str | None = None
+
+
 class TaskView(Struct, frozen=True, gc=False):
     """A task as its parties see it. Absent facts are null; ``attempts`` counts its claims.
 
     ``owner`` is the assignee's presence. ``history_folded`` counts old reports that the history has dropped.
     ``attachments`` came with the task, ``result_attachments`` with its answer. ``dead_letter`` is True while it waits
     among the assignee's dead letters, where no poll brings it. ``pool_online`` counts the online agents that may claim
-    it while it is queued in a pool; null in lists.
+    it while it is queued in a pool; null in lists. ``woken`` are the last attempts to wake the assignee for it.
     """
 
     task_id: str
@@ -206,6 +215,7 @@ class TaskView(Struct, frozen=True, gc=False):
     attachments: list[Attachment] = []
     result_attachments: list[Attachment] = []
     pool_online: int | None = None
+    woken: list[Wake] = []
 
 
 class TaskList(Struct, frozen=True):
@@ -364,7 +374,7 @@ class MessageStatus(Struct, frozen=True):
 
     ``delivered_to`` is the agent that has it; for a pool's task, the agent that claimed it. ``state`` is the furthest:
     stored, delivered, acked, expired or dead. For the sender of a broadcast the counts are over all recipients and the
-    times are null.
+    times are null. ``woken`` are the last attempts to wake its reader; they say nothing about delivery.
     """
 
     message_id: str
@@ -383,6 +393,49 @@ class MessageStatus(Struct, frozen=True):
     recipients: int = 1
     counts: dict[str, int] = {}
     delivered_to: str | None = None
+    woken: list[Wake] = []
+
+
+class UnreadMessage(Struct, frozen=True, gc=False):
+    """A message that waits. ``from_agent`` is null for the relay; ``words`` begin its text, if asked for."""
+
+    message_id: str
+    type: str
+    from_agent: str | None
+    from_name: str | None
+    stored_at: str
+    attempts: int
+    words: str | UnsetType | None = UNSET
+
+
+class UnreadSender(Struct, frozen=True, gc=False):
+    """A sender of unread messages, and how many of those listed are its."""
+
+    agent_id: str | None
+    name: str | None
+    count: int
+
+
+class Unread(Struct, frozen=True, gc=False):
+    """The messages that wait in a mailbox. ``messages`` are those that a poll would bring now, in its order.
+
+    ``count`` is the number of all messages without an ack, also of those that a reader holds. ``latest`` is for
+    ``since``.
+    """
+
+    agent_id: str
+    count: int
+    latest: int
+    messages: list[UnreadMessage]
+    senders: list[UnreadSender]
+
+
+class WakeStored(Struct, frozen=True, gc=False):
+    """The wakes for the message, the last one at the end."""
+
+    status: str
+    message_id: str
+    woken: list[Wake]
 
 
 class FileSaved(Struct, frozen=True):

@@ -418,6 +418,27 @@ class MessageQuery(Struct, frozen=True, gc=False):
     until: Literal["delivered", "acked", "answered"] = "acked"
 
 
+class UnreadQuery(Struct, frozen=True, gc=False):
+    """The look at a mailbox: ``wait`` waits for a message newer than ``since``, the ``latest`` of the reply before."""
+
+    wait: Wait = 0.0
+    since: Annotated[int, Meta(ge=0)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=limits.MAX_UNREAD_MESSAGES)] = limits.DEFAULT_UNREAD_MESSAGES
+    words: Annotated[
+        int, Meta(ge=0, le=limits.MAX_WORDS_LENGTH, description="The number of first characters of each text to show.")
+    ] = 0
+
+
+class Woken(Struct, frozen=True, gc=False):
+    """Store that the agent's own program tried to wake it for a message."""
+
+    agent_id: AgentId
+    adapter: Name
+    result: Literal["started", "queued", "failed", "given_up"]
+    note: Annotated[str, Meta(max_length=limits.MAX_WAKE_NOTE_LENGTH, pattern=_ONE_LINE)] | None = None
+    idempotency_key: IdempotencyKey | None = None
+
+
 class TasksQuery(Struct, frozen=True, gc=False):
     """The asking agent, the tasks, and the part of the list: ``after`` is the ``next`` of the reply before."""
 

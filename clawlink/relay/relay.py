@@ -31,6 +31,7 @@ from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.mailbox.messages import Messages
 from clawlink.relay.mailbox.pools import Pools
 from clawlink.relay.mailbox.receipts import Receipts
+from clawlink.relay.mailbox.unread import UnreadMail
 from clawlink.relay.sockets import Sockets
 from clawlink.relay.tasks.lifecycle import TaskLifecycle
 from clawlink.relay.tasks.report import Tasks
@@ -80,6 +81,7 @@ class Relay:
         self.submission = TaskSubmission(core, self.agents, self.mailbox, pools, admission)
         self.tasks = Tasks(core, self.agents, self.mailbox, lifecycle)
         self.task_views = TaskViews(core, self.agents, pools)
+        self.unread_mail = UnreadMail(core)
         self.messages = Messages(core, self.agents, self.mailbox, admission)
         self.responses = Responses(core, self.agents, self.mailbox, admission, self.tasks, self.messages)
         self.broadcasts = Broadcasts(core, self.mailbox, admission)

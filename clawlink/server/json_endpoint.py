@@ -49,11 +49,11 @@ def _handler(endpoint: Endpoint, use: UseCase) -> Handler:
 
 def _acting(endpoint: Endpoint, use: UseCase, id: str) -> Handler:
     """Handle a body that names the acting agent; ``id`` is the other parameter of the path, if there is one."""
-    by, kind, agent_of = endpoint.by, endpoint.body, attrgetter(endpoint.by)
+    by, kind, agent_of, quiet = endpoint.by, endpoint.body, attrgetter(endpoint.by), endpoint.quiet
 
     async def serve(relay: Relay, request: Request) -> Reply:
         ask = await read(request, kind)
-        agent = await acting(relay, request, agent_of(ask), by)
+        agent = await acting(relay, request, agent_of(ask), by, quiet=quiet)
         return reply(await (use(agent, parameter(request, id), ask) if id else use(agent, ask)))
 
     return serve
@@ -74,10 +74,10 @@ def _registering(endpoint: Endpoint, use: UseCase) -> Handler:
 
 def _of_agent(endpoint: Endpoint, use: UseCase) -> Handler:
     """Handle a query about the agent that the path names."""
-    by, kind = endpoint.by, endpoint.query
+    by, kind, quiet = endpoint.by, endpoint.query, endpoint.quiet
 
     async def serve(relay: Relay, request: Request) -> Reply:
-        agent = await acting(relay, request, parameter(request, by), by)
+        agent = await acting(relay, request, parameter(request, by), by, quiet=quiet)
         return reply(await use(agent, read_query(request, kind)))
 
     return serve

@@ -253,11 +253,11 @@ def parameter(request: Request, name: str) -> str:
         raise BadRequest("the address is not UTF-8", field=name) from None
 
 
-async def acting(relay: Relay, request: Request, agent_id: str, field: str) -> Agent:
+async def acting(relay: Relay, request: Request, agent_id: str, field: str, *, quiet: bool = False) -> Agent:
     """Return the agent that the request acts as; see ``Agents.acting``."""
     ticket = request.ticket
     key = request.headers.get(_AGENT_KEY) if ticket is None else ticket.agent_key
-    return await relay.agents.acting(agent_id, key, field=field)
+    return await relay.agents.acting(agent_id, key, field=field, quiet=quiet)
 
 
 async def acting_anyway(

@@ -94,6 +94,25 @@ def test_status_tells_stored_delivered_acked_and_answered_apart(
     assert call("status", id, "--json").ok().json["state"] == "acked"
 
 
+def test_a_wake_stands_in_the_status_and_among_the_steps_of_a_task(
+    call: Run, relay: str, peer: Client, fresh: Fresh
+) -> None:
+    call("register", "--name", fresh("asker")).ok()
+    id = call("delegate", "--to", str(peer.agent_id), "--task", "x", "--json").ok().json["message_id"]
+    peer.woken(id, "claude", "failed", note="no \u202e session")
+    peer.woken(id, "openclaw", "started")
+    assert facts(call("status", id).ok().out)["woken"].endswith(" by openclaw: a turn begins")
+    (held,) = peer.poll(lease=60)
+    peer.ack([held.receipt])
+    peer.respond(id, "done")
+    steps = call("task", id).ok().out.partition("history:\n")[2].splitlines()
+    told = [re.sub(r" *\+.*?\) ", "", step).partition(", by")[0] for step in steps[:5]]
+    assert told[0] == "queued"
+    assert told[1].startswith("wake by claude: failed (no ")
+    assert "\u202e" not in told[1]
+    assert told[2:] == ["wake by openclaw: a turn begins", "delivered", "completed"]
+
+
 def test_status_of_a_broadcast_counts_its_copies(call: Run, own_relay: Relays) -> None:
     url = own_relay()
     call("--relay", url, "register", "--name", "teller").ok()

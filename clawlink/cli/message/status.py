@@ -48,6 +48,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 def _show_one(ctx: Context, status: MessageStatus) -> None:
     from clawlink.cli.render import when
+    from clawlink.cli.tasks import said
     from clawlink.domain.terminal import cell
 
     now = ctx.now
@@ -67,6 +68,7 @@ def _show_one(ctx: Context, status: MessageStatus) -> None:
         ("expired", when(status.expired_at, now) if status.expired_at else None),
         ("dead", when(status.dead_at, now) if status.dead_at else None),
         ("attempts", str(status.attempts)),
+        *(("woken", f"{when(wake.at, now)} {said(wake)}") for wake in status.woken),
         ("history", ctx.command("task", status.message_id) if is_task else None),
     )
 

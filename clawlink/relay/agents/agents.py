@@ -283,8 +283,8 @@ class Agents:
         agent = await self._core.store.get(Agent, agent_id)
         return repr(agent_id if agent is None else agent.name)
 
-    async def acting(self, agent_id: str, agent_key: str | None, *, field: str) -> Agent:
-        """Return the agent a request acts as, and record its sign of life.
+    async def acting(self, agent_id: str, agent_key: str | None, *, field: str, quiet: bool = False) -> Agent:
+        """Return the agent a request acts as, and record its sign of life, unless the request is ``quiet``.
 
         Raises UnknownAgent, or NotAllowed for a claimed agent without its key.
         """
@@ -293,7 +293,7 @@ class Agents:
             raise UnknownAgent(f"no agent {agent_id!r} is registered here; register it first", field=field)
         if agent.key_hash is not None:
             access.require_agent(agent, agent_key, field=field)
-        if self._core.clock() - agent.last_heartbeat >= _TOUCH_SECONDS:
+        if not quiet and self._core.clock() - agent.last_heartbeat >= _TOUCH_SECONDS:
             with contextlib.suppress(StoreUnavailable):  # what was asked for does not fail for want of a sign of life
                 await self.touch(agent_id)
         return agent

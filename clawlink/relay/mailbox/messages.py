@@ -25,6 +25,7 @@ from clawlink.relay.files.grants import Grants
 from clawlink.relay.ids import derived, derived_anew
 from clawlink.relay.mailbox.admission import Admission
 from clawlink.relay.mailbox.mailbox import Mailbox
+from clawlink.relay.mailbox.unread import shown
 from clawlink.relay.tasks.reads import read_task
 from clawlink.relay.timestamps import iso, iso_or_none
 from clawlink.store.base import Put
@@ -238,6 +239,7 @@ def _one_status(id: str, d: Delivery) -> MessageStatus:
         answered_at=iso_or_none(d.answered_at),
         task_status=None,
         delivered_to=None if d.delivered_at is None else d.mailbox,
+        woken=shown(d.wakes),
     )
 
 
@@ -267,6 +269,7 @@ def _task_message(task: Task, d: Delivery | None) -> MessageStatus:
         answered_at=iso_or_none(task.finished_at) if task.answer is not None else None,
         task_status=task.state.value,
         delivered_to=task.assignee if task.delivered_at is not None else None,
+        woken=shown(task.wakes),
     )
 
 

@@ -20,6 +20,7 @@ from clawlink.relay import wait_loop
 from clawlink.relay.agents.agents import Agents
 from clawlink.relay.core import Core
 from clawlink.relay.mailbox.pools import Pools
+from clawlink.relay.mailbox.unread import shown
 from clawlink.relay.pages import page_within
 from clawlink.relay.tasks.lifecycle import delegation_of, pool_of
 from clawlink.relay.tasks.reads import read_task
@@ -125,6 +126,7 @@ class TaskViews:
             attachments=_attached(message),
             result_attachments=_attached(answer) if isinstance(answer, TaskResponse) else [],
             pool_online=await self._pools.online(pool_of(message, task.mailbox)) if waits else None,
+            woken=shown(task.wakes),
         )
 
     async def _is_dead(self, task: Task) -> bool:

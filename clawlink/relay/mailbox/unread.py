@@ -1,0 +1,160 @@
+"""A look at a mailbox for the program that wakes its agent. It leases nothing and is no sign of life."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from clawlink.domain import delivery as rules
+from clawlink.domain import task as task_rules
+from clawlink.domain.agent import Agent
+from clawlink.domain.delivery import Delivery, copy_id
+from clawlink.domain.task import Task
+from clawlink.domain.wake import Wake
+from clawlink.errors import NotAllowed, UnknownMessage
+from clawlink.protocol import replies, requests
+from clawlink.protocol.replies import Unread, UnreadMessage, UnreadSender, WakeStored
+from clawlink.relay import wait_loop
+from clawlink.relay.core import Core, retrying
+from clawlink.relay.tasks.reads import read_task
+from clawlink.relay.time_slices import Turns
+from clawlink.relay.timestamps import iso
+from clawlink.store.base import Put
+
+# A message that becomes due again, or that a late index did not show, is seen after this time at the latest.
+_TICK_SECONDS = 5.0
+
+
+class UnreadMail:
+    """Shows the messages that wait in a mailbox, and stores the wakes for them."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def unread(self, agent: Agent, ask: requests.UnreadQuery) -> Unread:
+        """Return the messages that a poll would bring now; with ``wait`` once one is newer than ``since``.
+
+        After ``wait`` seconds without news it returns what there is.
+        """
+        core = self._core
+        found: Sequence[Delivery] = ()
+        latest = ask.since or 0
+
+        async def read() -> bool:
+            nonlocal found, latest
+            now = core.clock()
+            due = await core.store.due(agent.id, now, ask.limit)
+            found = [d for d in due if rules.hands_out(d, now, max_attempts=core.limits.max_attempts)]
+            latest = max((rules.arrival(d) for d in found), default=0)
+            return latest > (ask.since or 0)
+
+        async def next_at() -> float | None:
+            return None if found else await core.store.next_due_at(agent.id)
+
+        with core.signals.listen(agent.id) as signal:
+            await wait_loop.first(
+                signal,
+                read=read,
+                next_at=next_at,
+                clock=core.clock,
+                wait=ask.wait,
+                over=lambda: core.draining,
+                tick=core.store.index_lag or _TICK_SECONDS,
+            )
+        return await self._shown(agent, ask, found, max(latest, ask.since or 0))
+
+    async def _shown(self, agent: Agent, ask: requests.UnreadQuery, found: Sequence[Delivery], latest: int) -> Unread:
+        store, turns = self._core.store, Turns()
+        messages = []
+        for d in found:
+            await turns.next()
+            messages.append(_shown(d, ask.words))
+        kept = (await store.admission((agent.id,))).mailboxes[0].count
+        dead = (await store.usage(Delivery, rules.by_dead(agent.id))).count
+        names = {m.from_agent: m.from_name for m in messages}
+        counts = Counter(m.from_agent for m in messages)
+        return Unread(
+            agent_id=agent.id,
+            count=max(kept - dead, len(messages)),
+            latest=latest,
+            messages=messages,
+            senders=[UnreadSender(id, names[id], count) for id, count in counts.items()],
+        )
+
+    @retrying
+    async def woken(self, agent: Agent, id: str, ask: requests.Woken) -> WakeStored:
+        """Store that the agent's program tried to wake it for a message. Raises UnknownMessage, NotAllowed."""
+        core = self._core
+        wake = Wake(core.clock(), ask.adapter, ask.result, ask.note, ask.idempotency_key)
+        task, d = await read_task(core.store, id)
+        if task is None and d is None:
+            d = await core.store.get(Delivery, copy_id(id, agent.id))
+        told: Task | Delivery
+        if task is not None and (d is None or d.has_record):
+            its, told = task_rules.is_worker(task, agent), task_rules.woken(task, wake)
+        elif d is not None:
+            its = rules.is_reader(d, agent) if task is None else task_rules.is_worker(task, agent)
+            told = rules.woken(d, wake)
+        else:
+            raise UnknownMessage(
+                f"no message {id!r} is known here, or it was settled and forgotten", field="message_id"
+            )
+        if not its:
+            raise NotAllowed("only the agent that a message is for may say that it was woken for it", field="agent_id")
+        if told is not task and told is not d:
+            await core.commit(told.partition_key, Put(told), quiet=True)
+        return WakeStored("stored", id, shown(told.wakes))
+
+
+def shown(wakes: Sequence[Wake]) -> list[replies.Wake]:
+    """Return wakes as the wire shows them."""
+    return [replies.Wake(iso(wake.at), wake.adapter, wake.result, wake.note) for wake in wakes]
+
+
+class _Head(Struct, gc=False):
+    """The fields of a message that a look needs; the rest is skipped unread."""
+
+    type: str
+    from_agent: str | None = None
+    from_name: str | None = None
+    by: str | None = None
+    note: str | None = None
+    file_key: str | None = None
+    task: Raw | UnsetType = UNSET
+    content: Raw | UnsetType = UNSET
+    result: Raw | UnsetType = UNSET
+
+
+_head = msgspec.json.Decoder(_Head)
+_text = msgspec.json.Decoder(str)
+
+
+def _shown(d: Delivery, words: int) -> UnreadMessage:
+    head = _head.decode(d.body)
+    return UnreadMessage(
+        message_id=rules.message_id(d),
+        type=head.type,
+        from_agent=head.from_agent or head.by,
+        from_name=head.from_name,
+        stored_at=iso(d.stored_at),
+        attempts=d.attempts,
+        words=_first_words(head, words) if words else UNSET,
+    )
+
+
+def _first_words(head: _Head, length: int) -> str | None:
+    """Return the first characters of a message's text, each run of white space as one space."""
+    said: Any = next((raw for raw in (head.task, head.content, head.result) if raw is not UNSET), UNSET)
+    text = head.note or head.file_key
+    if said is not UNSET:
+        raw = bytes(said)
+        # A character of JSON takes 12 bytes at most, as two escapes of UTF-16.
+        text = _text.decode(raw) if raw[:1] == b'"' else raw[: 12 * length].decode(errors="ignore")
+    if text is None:
+        return None
+    cut = " ".join(text[: 4 * length].split())
+    return cut if len(cut) <= length and len(text) <= 4 * length else cut[: length - 1] + "…"
