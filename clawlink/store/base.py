@@ -58,10 +58,18 @@ class Full(Failed):
     """The store has no room on its disk. Nothing of the commit took effect."""
 
 
+class LostWrites(OSError):
+    """The system could not put written bytes on the disk. It may have dropped them, so trying again proves nothing."""
+
+
 class Put(Struct, frozen=True, gc=False):
-    """Store ``record``. Its version must follow the stored one; version 1 must not exist yet."""
+    """Store ``record``. Its version must follow the stored one; version 1 must not exist yet.
+
+    ``ends_work`` lets a new record in where a store without room takes only what makes room, as acks and deletions.
+    """
 
     record: Record
+    ends_work: bool = False
 
 
 class Drop(Struct, frozen=True, gc=False):
@@ -267,7 +275,10 @@ class Draft(Protocol):
         """The SHA-256 of what it has, in hexadecimal."""
 
     async def write(self, data: bytes) -> None:
-        """Append. Raises OSError if there is no room for it on the disk; then it has what it had before."""
+        """Append. Raises OSError if there is no room for it on the disk; then it has what it had before.
+
+        After a ``LostWrites`` it raises that for ever, here, in ``flush`` and in ``keep``.
+        """
 
     def mark(self) -> Any:
         """Return what ``back_to`` takes to come back to this moment."""
@@ -276,10 +287,10 @@ class Draft(Protocol):
         """Forget what was written since ``mark``, which is then used up."""
 
     async def flush(self) -> None:
-        """Put what it has where it is to stay. Raises OSError if there is no room for it on the disk."""
+        """Put what it has where it is to stay. Raises OSError if there is no room for it on the disk, LostWrites."""
 
     def keep(self, scope: str = "") -> Content:
-        """Make it a content of this scope, held once. It takes no more."""
+        """Make it a content of this scope, held once. It takes no more. Raises OSError; it is then as before."""
 
     def discard(self) -> None:
         """Forget it, unless it was kept."""

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from typing import IO, Any, NamedTuple, Protocol, TypeVar
 
 from clawlink.domain.file import Content
+from clawlink.store.base import LostWrites
 
 T = TypeVar("T")
 
@@ -477,9 +478,9 @@ class OnDisk:
             self.size += len(data)
 
     def sync(self) -> None:
-        """Put the written bytes on the disk."""
+        """Put the written bytes on the disk. Raises LostWrites."""
         with self._lock:
-            os.fsync(self._file.fileno())
+            sync_file(self._file.fileno())
 
     def _read(self, start: int, size: int) -> bytes:
         with self._lock:
@@ -494,6 +495,14 @@ class OnDisk:
     def close(self) -> None:
         with self._lock:
             self._file.close()
+
+
+def sync_file(handle: int) -> None:
+    """Put the bytes of an open file, or the names in an open folder, on the disk. Raises LostWrites."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        raise LostWrites(error.errno, error.strerror) from error
 
 
 def require_folder(path: str) -> None:

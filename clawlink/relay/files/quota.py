@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from clawlink.domain import file as rules
 from clawlink.domain.file import PRESENT, RESTRICTED, Content, SharedFile, Version
 from clawlink.domain.limits import MIB
 from clawlink.domain.shares import Origin
-from clawlink.errors import StorageFull, TooLarge
+from clawlink.errors import StorageFull, StoreUnavailable, TooLarge
 from clawlink.relay.core import Core
 from clawlink.relay.limits.shares import Held, Limit
 from clawlink.relay.telemetry.refusal_log import Complaints
-from clawlink.store.base import Blobs, Draft, Reader, Usage
+from clawlink.store.base import Blobs, Draft, LostWrites, Reader, Usage
 
 # An upload without progress for this many seconds gives its room to others, once there is too little.
 SILENT_SECONDS = 120.0
+_LOST_RETRY_SECONDS = 1.0
 
 
 class FileQuota:
@@ -218,6 +219,8 @@ class UploadBuffer:
         self.origin = origin
         self._field = field
         self._replacing: int | None = None
+        self.lost = False
+        """True once the disk lost bytes of it. It takes no more."""
 
     @property
     def size(self) -> int:
@@ -259,12 +262,26 @@ class UploadBuffer:
         await self.flush()
 
     async def flush(self) -> None:
-        """Put the bytes in their final place. Raises StorageFull."""
+        """Put the bytes in their final place. Raises StorageFull, StoreUnavailable."""
         await self._on_disk(self._draft.flush())
 
     async def _on_disk(self, work: Awaitable[None]) -> None:
-        try:
+        with self._to_disk():
             await work
+
+    @contextmanager
+    def _to_disk(self) -> Iterator[None]:
+        """Turn a failure of the disk into StorageFull, or StoreUnavailable if the bytes are lost."""
+        try:
+            yield
+        except LostWrites as error:
+            self.lost = True
+            self._quota.complaints.disk(error.strerror or str(error))
+            raise StoreUnavailable(
+                f"the disk of the relay failed ({error.strerror or error}), and no byte of {self.key!r} is kept; "
+                "send it again from its beginning",
+                retry_after=_LOST_RETRY_SECONDS,
+            ) from error
         except OSError as error:
             self._quota.complaints.disk(error.strerror or str(error))
             raise StorageFull(
@@ -282,9 +299,11 @@ class UploadBuffer:
         self._draft.back_to(mark)
 
     def keep(self, scope: str = "") -> Content:
-        """Make it a content of this scope, held once."""
+        """Make it a content of this scope, held once. Raises StorageFull, StoreUnavailable."""
+        with self._to_disk():
+            content = self._draft.keep(scope)
         self._quota.arrived(self)
-        return self._draft.keep(scope)
+        return content
 
     def rest(self) -> None:
         """Note that nothing comes for a while: unless it has gone over the ceiling, others may do so meanwhile."""

@@ -292,8 +292,8 @@ class Uploads:
         return upload
 
     def _lapsed(self, upload: Upload) -> bool:
-        """Forget an upload that has not gone on for too long, and tell whether it is one."""
-        if upload.expires_at > self._core.clock() or upload.lock.locked():
+        """Forget an upload that has not gone on for too long, or whose bytes the disk lost; tell whether it is one."""
+        if not upload.buffer.lost and (upload.expires_at > self._core.clock() or upload.lock.locked()):
             return False
         self._forget(upload)
         return True

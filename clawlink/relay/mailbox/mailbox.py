@@ -20,7 +20,7 @@ from clawlink.relay.limits.memory import NEW_RECORD_BYTES
 from clawlink.relay.limits.shares import Limit
 from clawlink.relay.pages import page_within
 from clawlink.relay.time_slices import Turns
-from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Page, Put, Usage
+from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Full, Page, Put, Usage
 
 _NORMAL = Priority.NORMAL.level
 _NOTICE_SHARE = 0.5
@@ -197,30 +197,34 @@ class Mailbox:
             return False
         return True
 
-    async def put(self, delivery: Delivery, *changes: Put | Absent) -> None:
+    async def put(self, delivery: Delivery, *changes: Put | Absent, ends_work: bool = False) -> None:
         """Store the delivery, with what else changes at the same partition. Raises Conflict."""
-        await self._core.commit(delivery.mailbox, *changes, Put(delivery))
+        await self._core.commit(delivery.mailbox, *changes, Put(delivery, ends_work))
         self._core.stats.stored += 1
 
-    async def put_once(self, delivery: Delivery) -> Delivery:
+    async def put_once(self, delivery: Delivery, *, ends_work: bool = False) -> Delivery:
         """Store the delivery unless one of that id is there already; return the one that is there then."""
         try:
-            await self.put(delivery)
+            await self.put(delivery, ends_work=ends_work)
         except Conflict:
-            return await self._find_or_put(delivery)
+            return await self._find_or_put(delivery, ends_work=ends_work)
         return delivery
 
     @retrying
-    async def _find_or_put(self, delivery: Delivery) -> Delivery:
+    async def _find_or_put(self, delivery: Delivery, *, ends_work: bool) -> Delivery:
         found = await self._core.store.get(Delivery, delivery.id)
         if found is not None:
             return found
-        await self.put(delivery)
+        await self.put(delivery, ends_work=ends_work)
         return delivery
 
     async def put_notice(self, delivery: Delivery, purpose: Purpose = Purpose.NOTICE) -> bool:
-        """Store a notice, in place of an unread one about the same thing; False if the mailbox has no room for it."""
+        """Store a notice, in place of an unread one about the same thing; False if there is no room for it.
+
+        If the disk is full, an answer finds room in its reserve. Raises StorageFull if that is used up.
+        """
         core = self._core
+        answers = purpose is Purpose.ANSWER
         if delivery.merge is not None:
             key = rules.by_merge(delivery.mailbox, delivery.merge)
             for unread in await core.store.first(Delivery, key, 1):
@@ -228,7 +232,7 @@ class Mailbox:
                 if newer is not None:
                     changes: tuple[Put | Drop, ...] = (Put(newer),)
                     if delivery.id != unread.id:
-                        changes = (Put(replace(delivery, sort_key=unread.sort_key)), Drop(unread))
+                        changes = (Put(replace(delivery, sort_key=unread.sort_key), answers), Drop(unread))
                     try:
                         await core.commit(newer.mailbox, *changes)
                     except Conflict:  # it is being read at this moment: the news goes in as a message of its own
@@ -237,11 +241,16 @@ class Mailbox:
                     return True
         if not await self.has_room(delivery, purpose):
             return False
-        await self.put_once(delivery)
+        try:
+            await self.put_once(delivery, ends_work=answers)
+        except StorageFull:
+            if answers:
+                raise
+            return False
         return True
 
     async def put_notices(self, new: Sequence[Delivery]) -> int:
-        """Store copies of one message as notices, each in another mailbox; return how many mailboxes had no room.
+        """Store copies of one message as notices, each in another mailbox; return how many found no room.
 
         They have one sender and one body, and are at most ``store.partitions_at_once``. What holds for ``put_notice``
         holds for each. Raises Failed if the store failed for any, after all others were stored.
@@ -263,10 +272,12 @@ class Mailbox:
         for d, result in zip(fresh, await core.commit_many(batches), strict=True):
             if result is None:
                 core.stats.stored += 1
+            elif isinstance(result, Full):
+                refused += 1
             elif isinstance(result, Failed):
                 failed = result
             else:
-                await self._find_or_put(d)
+                await self._find_or_put(d, ends_work=False)
         for d in (*alone, *doubtful):
             refused += not await self.put_notice(d)
         if failed is not None:

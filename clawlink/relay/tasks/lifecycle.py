@@ -84,7 +84,7 @@ class TaskLifecycle:
     async def finish_ended(self, task: Task, d: Delivery | None, ended: Task) -> None:
         """Store the end of a task without an answer, and count it by its state."""
         core = self._core
-        await core.commit(task.partition_key, Put(ended), *(() if d is None else (Drop(d),)))
+        await core.commit(task.partition_key, Put(ended, ends_work=True), *(() if d is None else (Drop(d),)))
         core.relist(task.assignee)
         waited = d is not None and d.state is State.PENDING
         if ended.state is TaskState.CANCELLED:
@@ -120,9 +120,10 @@ class TaskLifecycle:
                 end_id(task.id), requester, sender=Sender(by or requester, None, key), body=body, now=now
             )
             if by != requester and await self._mailbox.has_room(new, Purpose.ANSWER):
-                await self._mailbox.put(new)
+                await self._mailbox.put(new, ends_work=True)
             else:
-                await core.commit(requester, Put(delivery_rules.placeholder(new, keep=core.limits.retention)))
+                taken = delivery_rules.placeholder(new, keep=core.limits.retention)
+                await core.commit(requester, Put(taken, ends_work=True))
             return None
         said = decode(first.body)
         return said if isinstance(said, TaskResponse) else None
@@ -144,7 +145,7 @@ class TaskLifecycle:
             note=answered.note,
             key_hash=None if first is None else first.sender_key,
         )
-        await core.commit(task.partition_key, Put(moved), *(() if d is None else (Drop(d),)))
+        await core.commit(task.partition_key, Put(moved, ends_work=True), *(() if d is None else (Drop(d),)))
         core.stats.tasks_answered += 1
         core.stats.withdrawn += d is not None and d.state is State.PENDING
         core.relist(task.assignee)

@@ -151,7 +151,7 @@ class Tasks:
             await self._mailbox.require_room(new, Purpose.ANSWER if TaskState(ask.status) in FINAL else Purpose.REPORT)
             if ask.attachments:
                 await self._grants.to_agent(sender, ask.attachments, requester, answers=True)
-            first = await self._mailbox.put_once(new)
+            first = await self._mailbox.put_once(new, ends_work=TaskState(ask.status) in FINAL)
             if first.body != body and not says_the_same(decode(first.body), decode(body)):
                 if TaskState(ask.status) in FINAL:
                     raise Conflict(Delivery, id, "has another answer")  # another final answer came between: look again
@@ -173,7 +173,7 @@ class Tasks:
             moved = replace(
                 moved, history=task.history, reported_bytes=task.reported_bytes, dropped_events=task.dropped_events
             )
-        changes: list[Put | Drop] = [Put(moved)]
+        changes: list[Put | Drop] = [Put(moved, moved.state in FINAL)]
         if d is not None:
             if moved.state in FINAL or d.state is State.ACKED:
                 changes.append(Drop(d))

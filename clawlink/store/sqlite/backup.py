@@ -15,8 +15,9 @@ import msgspec
 
 from clawlink.domain.file import Content, SharedFile
 from clawlink.store import records
-from clawlink.store.sqlite.contents import CONTENTS, file_name, place_of, sync_folder
+from clawlink.store.sqlite.contents import CONTENTS, file_name, place_of
 from clawlink.store.sqlite.database import NAME, DataFolderError, connect, require_ours, said
+from clawlink.store.sqlite.room import sync_folder
 
 # The relay's own secrets, which a restored relay needs to be the same one.
 SECRETS = ("secret", "token", "admin-token")

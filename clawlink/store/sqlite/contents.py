@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import logging
 import os
@@ -16,13 +17,15 @@ import secrets
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from clawlink.domain.file import Content
+from clawlink.store.base import LostWrites
 from clawlink.store.blobs import PIECE_BYTES, OnDisk, unbroken
+from clawlink.store.sqlite.room import Room, sync_folder
 
 CONTENTS, INCOMING, ORPHANS = "contents", "incoming", "orphans"
 # An orphan stays for this long, in case an older database was put in place by mistake.
@@ -64,11 +67,21 @@ class FolderBlobs:
     """A ``Blobs`` below a folder.
 
     ``held`` are the contents that records hold, each as often as they do, and ``drafts`` the names of drafts to keep.
+    ``lazy`` is True if commits are answered before they are on the disk. Contents that they let go of then stay
+    until they are: see ``leaving``.
     """
 
     keeps_drafts = True
 
-    def __init__(self, folder: Path, held: Iterable[Content] = (), drafts: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        held: Iterable[Content] = (),
+        drafts: Iterable[str] = (),
+        *,
+        room: Room | None = None,
+        lazy: bool = False,
+    ) -> None:
         """Open the folder, made if needed, and put contents without a record aside. Raises OSError."""
         self._contents = folder / CONTENTS
         self._incoming = folder / INCOMING
@@ -79,6 +92,9 @@ class FolderBlobs:
         # Folders with a new name that a crash of the machine could lose: at first those that were made just now.
         self._unsynced: set[Path] = {folder}
         self._lock = threading.Lock()
+        self._room = room or Room(folder)
+        self._lazy = lazy
+        self._leaving: list[Path] = []
         self.used = 0
         self._missing: set[str] = set()
         self.missing: list[Content] = []
@@ -201,11 +217,37 @@ class FolderBlobs:
             return
         del self._held[name]
         self.used -= held.size
+        place = self._contents / place_of(name)
+        if self._lazy:  # the record on the disk may still name it: as an orphan it comes back then
+            with contextlib.suppress(OSError), self._lock:
+                self._orphans.mkdir(mode=0o700, exist_ok=True)
+                os.replace(place, self._orphans / name)
+                self._leaving.append(self._orphans / name)
+            return
         # Deleting a large file takes long, and the same content may come again meanwhile: so it loses its name first.
         gone = self._incoming / secrets.token_hex(16)
-        with contextlib.suppress(FileNotFoundError):
-            os.rename(self._contents / place_of(name), gone)
+        try:
+            os.rename(place, gone)
+        except OSError:
+            _unlink(place)
+        else:
             threading.Thread(target=_unlink, args=(gone,)).start() if held.size > PIECE_BYTES else _unlink(gone)
+
+    def leaving(self) -> Callable[[], None]:
+        """Return what removes the contents that nothing holds now. Call it once all commits so far are on the disk."""
+        with self._lock:
+            gone, self._leaving = self._leaving, []
+
+        def remove() -> None:
+            for path in gone:
+                _unlink(path)
+
+        return remove
+
+    def require_room(self) -> None:
+        """Refuse more bytes while the reserve of the disk is in use. Raises OSError."""
+        if self._room.low:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def opened(self, draft: FolderDraft, *, is_open: bool) -> None:
         """Note whether a draft has an open file."""
@@ -279,6 +321,7 @@ class FolderDraft:
         self._gathered_bytes = 0
         self._hash = hashlib.sha256()
         self._synced = False
+        self._lost: LostWrites | None = None
         self._over = False
         self.size = 0
 
@@ -289,6 +332,7 @@ class FolderDraft:
 
     async def write(self, data: bytes) -> None:
         """Append bytes. Raises OSError if there is no room for them on the disk; the draft is then unchanged."""
+        self._require_intact()
         if self._gathered_bytes + len(data) < PIECE_BYTES:
             self._gathered.append(data)
             self._gathered_bytes += len(data)
@@ -308,8 +352,14 @@ class FolderDraft:
         self.size += len(data)
         self._blobs.grow(len(data))
 
+    def _require_intact(self) -> None:
+        if self._lost is not None:
+            raise LostWrites(self._lost.errno, self._lost.strerror)
+
     def _spill(self, data: bytes = b"") -> None:
         """Write the gathered bytes, and more, to the file, all or nothing."""
+        self._require_intact()
+        self._blobs.require_room()
         if self._body is None:
             self._body = OnDisk(_new_file(self._path))
             self._blobs.opened(self, is_open=True)
@@ -331,14 +381,19 @@ class FolderDraft:
             self._body.cut(mark.size)
 
     async def flush(self) -> None:
-        """Put its bytes on the disk. Raises OSError if there is no room."""
+        """Put its bytes on the disk. Raises OSError if there is no room, LostWrites."""
         if not self._synced:
             await unbroken(asyncio.to_thread(self._sync))
 
     def _sync(self) -> None:
         self._spill()
         if self._body is not None:
-            self._body.sync()
+            try:
+                self._body.sync()
+            except LostWrites as error:  # the bytes are not here any more: only their sender has them
+                self._lost = error
+                _log.error("the disk lost bytes of a content", extra={"reason": str(error)})
+                raise
         self._synced = True
 
     def resume(self, size: int) -> bool:
@@ -369,14 +424,15 @@ class FolderDraft:
         self._blobs.opened(self, is_open=False)
 
     def keep(self, scope: str = "") -> Content:
-        """Make it a content of this scope, with one hold. It takes no more bytes. Raises OSError without ``flush``."""
+        """Make it a content of this scope, with one hold. It takes no more bytes. Raises OSError; it stays then."""
         if self._over:
             raise AssertionError("a draft is kept or discarded, and only once")
         if not self._synced:
             self._sync()
+        self.rest()  # Windows renames no open file
+        content = self._blobs.accept(Content(self._hash.hexdigest(), self.size, scope), self._path)
         self._over = True
-        self.rest()
-        return self._blobs.accept(Content(self._hash.hexdigest(), self.size, scope), self._path)
+        return content
 
     def discard(self) -> None:
         """Forget it, unless it was kept."""
@@ -395,14 +451,3 @@ def _new_file(path: Path) -> IO[bytes]:
 def _unlink(path: Path) -> None:
     with contextlib.suppress(OSError):  # it goes when the folder is opened next
         path.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Put the names in a folder on the disk. Windows does so by itself. Raises OSError."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import errno
+import contextlib
+import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 from clawlink.errors import ClawLinkError
+from clawlink.store.sqlite.room import is_full
 
 NAME = "clawlink.db"
 # "Claw" in ASCII: the mark of our files among all SQLite databases.
@@ -17,7 +19,6 @@ SOUND_VERSION = (3, 51, 3)
 # The first release with iif().
 OLDEST_VERSION = (3, 32, 0)
 _CACHE_KIB = 16 * 1024
-_CHECKPOINT_PAGES = 2000
 _STATEMENTS = 256
 
 _TABLES = """
@@ -72,10 +73,20 @@ class DataFolderError(ClawLinkError):
     code = "data_folder"
 
 
-def connect(path: Path, *, reads_only: bool = False) -> sqlite3.Connection:
-    """Open the database. One thread at a time may use the connection."""
+def connect(path: Path, *, reads_only: bool = False, leaves_log: bool = False) -> sqlite3.Connection:
+    """Open the database. One thread at a time may use the connection.
+
+    The last connection that closes puts the log into the database, unless it ``leaves_log``.
+    """
+    # SQLite can lock no file that is open for reading alone, and so it puts no log into it.
+    place = f"{path.absolute().as_uri()}?mode=ro" if leaves_log else os.fspath(path)
     db = sqlite3.connect(
-        path, timeout=5.0, isolation_level=None, check_same_thread=False, cached_statements=_STATEMENTS
+        place,
+        uri=leaves_log,
+        timeout=5.0,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=_STATEMENTS,
     )
     try:
         db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
@@ -100,7 +111,10 @@ def open_writer(path: Path, *, sync: str) -> sqlite3.Connection:
         raise DataFolderError(f"--data needs SQLite {oldest} or later, and this Python has {sqlite3.sqlite_version}")
     new = not path.exists() or not path.stat().st_size
     try:
+        make_private(path)
         db = connect(path)
+    except OSError as error:
+        raise DataFolderError(f"the database {path} cannot be written: {error.strerror or error}") from None
     except sqlite3.Error as error:
         raise DataFolderError(said(path, error)) from None
     try:
@@ -116,7 +130,7 @@ def open_writer(path: Path, *, sync: str) -> sqlite3.Connection:
         db.execute(f"PRAGMA synchronous = {'NORMAL' if sync == 'normal' else 'FULL'}")
         db.execute("PRAGMA fullfsync = 1")  # macOS: down to the medium; no effect elsewhere
         db.execute("PRAGMA checkpoint_fullfsync = 1")
-        db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        db.execute("PRAGMA wal_autocheckpoint = 0")  # the writer does so, and learns what fails
         _migrate(db)
     except sqlite3.Error as error:
         db.close()
@@ -125,6 +139,18 @@ def open_writer(path: Path, *, sync: str) -> sqlite3.Connection:
         db.close()
         raise
     return db
+
+
+def make_private(path: Path) -> None:
+    """Make a database if there is none, for its owner alone. Its log gets the same mode. Raises OSError."""
+    flags = os.O_CREAT | os.O_RDWR | getattr(os, "O_BINARY", 0)
+    if not path.exists():
+        os.close(os.open(path, flags, 0o600))
+    if os.name == "posix":
+        for part in (path, *(path.with_name(path.name + end) for end in ("-wal", "-shm"))):
+            with contextlib.suppress(FileNotFoundError):
+                if part.stat().st_mode & 0o077:
+                    part.chmod(0o600)
 
 
 def require_ours(db: sqlite3.Connection, path: Path) -> None:
@@ -158,14 +184,6 @@ def said(path: Path, error: sqlite3.Error) -> str:
     if is_full(error):
         return f"there is no room on the disk of {path} ({why}); make room, and start the relay again"
     return f"the database {path} cannot be used: {why}"
-
-
-def is_full(error: Exception) -> bool:
-    """Return True if there was no room on the disk. Python 3.10 tells no codes of SQLite."""
-    if isinstance(error, OSError):
-        return error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
-    code = getattr(error, "sqlite_errorcode", None)
-    return "disk is full" in str(error) if code is None else code & 0xFF == 13
 
 
 def _migrate(db: sqlite3.Connection) -> None:

@@ -4,6 +4,7 @@ clawlink.db, -wal, -shm   records
 contents/                 contents of files, by SHA-256
 incoming/                 contents on their way in
 orphans/                  contents that no record named at a start, for a week
+reserve                   room on the disk for work that makes room, once there is none
 lock                      held by the relay that has the folder
 secret, token, ...        the relay's own secrets, written by the server
 """
@@ -20,14 +21,16 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from clawlink.domain.file import Content, SharedFile, UnfinishedUpload
-from clawlink.store.sqlite.contents import CONTENTS, INCOMING, FolderBlobs, sync_folder
+from clawlink.domain.limits import MIB
+from clawlink.store.sqlite.contents import CONTENTS, INCOMING, FolderBlobs
 from clawlink.store.sqlite.database import NAME, DataFolderError
+from clawlink.store.sqlite.room import PROBE, RESERVE, RESERVE_BYTES, Room, sync_folder
 from clawlink.store.sqlite.store import SqliteStore
 
 LOCK = "lock"
 # A relay makes these after its database.
 _PARTS = (CONTENTS, INCOMING, "secret")
-_IGNORED = {"lost+found", LOCK, ".DS_Store"}
+_IGNORED = {"lost+found", LOCK, ".DS_Store", RESERVE, PROBE}
 _NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "davfs")
 _FRAME_BYTES, _LOG_HEADER_BYTES, _PAGE_BYTES = 24, 32, 4096
 _log = logging.getLogger("clawlink.store")
@@ -45,13 +48,28 @@ class DataFolder:
         self._lock = take_lock(self.path)
         try:
             self._look()
-            self.store = SqliteStore(self.path / NAME, sync=sync, before_commit=self._before_commit)
+            self.room = Room(self.path, reserve=RESERVE_BYTES)
+            self.room.make_way()
+            self.store = SqliteStore(
+                self.path / NAME,
+                sync=sync,
+                room=self.room,
+                before_commit=lambda: self.blobs.sync_names(),
+                leaving=lambda: self.blobs.leaving(),
+            )
             try:
                 self.blobs = FolderBlobs(
                     self.path,
                     contents_of(self.store.all(SharedFile)),
                     [upload.id for upload in self.store.all(UnfinishedUpload)],
+                    room=self.room,
+                    lazy=sync == "normal",
                 )
+                if not self.room.keep():
+                    self.warnings.append(
+                        f"the disk of {self.path} has no room for the {RESERVE_BYTES // MIB} MiB of the reserve: new "
+                        "work is refused until it has; delete files here, or make room on it"
+                    )
             except BaseException:
                 self.store.close()
                 raise
@@ -66,9 +84,6 @@ class DataFolder:
                 f"{len(self.blobs.missing)} contents of files are missing or not whole below {self.path}; restore a "
                 f"backup, or share those files again (see: clawlink doctor --data {self.path})"
             )
-
-    def _before_commit(self) -> None:
-        self.blobs.sync_names()
 
     def _look(self) -> None:
         kind = network_disk(self.path)
@@ -89,6 +104,8 @@ class DataFolder:
     def close(self) -> None:
         """Finish begun commits, and release the folder."""
         self.store.close()
+        if self.store.broken is None:
+            self.blobs.leaving()()
         self.blobs.close()
         self._lock.release()
 

@@ -22,6 +22,7 @@ from clawlink.store import records
 from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, Usage
 from clawlink.store.sqlite.counts import Counts, Place
 from clawlink.store.sqlite.database import DataFolderError, connect, open_writer, said
+from clawlink.store.sqlite.room import Room
 from clawlink.store.sqlite.rows import row_of
 from clawlink.store.sqlite.writer import Change, Commit, Job, Question, Writer
 from clawlink.store.tables import NOTHING, Shares
@@ -110,21 +111,31 @@ class SqliteStore:
         path: Path,
         *,
         sync: str = "full",
+        room: Room | None = None,
         before_commit: Callable[[], None] = lambda: None,
+        leaving: Callable[[], Callable[[], None]] = lambda: lambda: None,
     ) -> None:
         """Open the database, made if need be. Raises DataFolderError.
 
-        ``before_commit`` puts on the disk what the records lean on.
+        ``before_commit`` puts on the disk what the records lean on. ``leaving`` returns what removes the files that
+        no record names, to be called once all commits so far are on the disk.
         """
         self._path = path
         writing = open_writer(path, sync=sync)
         try:
-            self._db = connect(path, reads_only=True)
+            self._db = connect(path, reads_only=True, leaves_log=True)
             self._counts = Counts()
             self._counts.learn_records(self._db.execute(_HELD))
             self._numbers = {name: number for number, name in self._db.execute("SELECT number, name FROM kind")}
             alive = self._db.execute("SELECT value FROM meta WHERE name = 'alive'").fetchone()
-            self._writer = Writer(writing, self._settled, before_commit=before_commit)
+            self._writer = Writer(
+                writing,
+                self._settled,
+                room=room or Room(path.parent),
+                lazy=sync == "normal",
+                before_commit=before_commit,
+                leaving=leaving,
+            )
         except sqlite3.Error as error:
             writing.close()
             raise DataFolderError(said(path, error)) from None
@@ -161,8 +172,13 @@ class SqliteStore:
         """Finish what was begun, and let go of the database."""
         if self._gathered:
             self._submit()
-        self._db.close()  # first: whatever is open last puts the log into the database
-        self._writer.close()
+        self._writer.finish()
+        if self.broken is None:
+            self._db.close()  # first: the last to close puts the log into the database
+            self._writer.close()
+        else:  # nobody knows what is in the log, and the next start reads what the disk has of it
+            self._writer.close()
+            self._db.close()
 
     def _kind(self, kind: type[Any]) -> int:
         """Return the number of a kind, a new one if it was never stored."""
@@ -396,7 +412,11 @@ class SqliteStore:
                     f"{kind.__name__} {record.id!r} lives at {record.partition_key!r}, not at {partition_key!r}"
                 )
             if type(change) is Put:
-                found.append(Change(kind, self._kind(kind), record.id, record.version - 1, row_of(record), record))
+                follows = record.version - 1
+                row = row_of(record)
+                found.append(
+                    Change(kind, self._kind(kind), record.id, follows, row, record, ends_work=change.ends_work)
+                )
             else:
                 found.append(Change(kind, self._kind(kind), record.id, record.version, None, None))
         return found

@@ -2,6 +2,8 @@
 
 A commit names the versions that it follows. The writer compares all of them before it changes anything for that
 partition, so a conflict needs no savepoint. The other partitions of the transaction do not notice.
+
+The writer puts the log into the database itself, after the answers of a transaction. So it learns what fails there.
 """
 
 from __future__ import annotations
@@ -11,12 +13,13 @@ import contextlib
 import secrets
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import Empty, SimpleQueue
+from time import monotonic
 from typing import Any, NamedTuple
 
-from clawlink.store.base import Conflict, Failed, Full
-from clawlink.store.sqlite.database import is_full
+from clawlink.store.base import Conflict, Failed, Full, LostWrites
+from clawlink.store.sqlite.room import Room, is_io_error
 from clawlink.store.sqlite.rows import Entry, Facts, Row, pack, unpack
 
 # The most partitions that share a transaction, so that the first of them does not wait for too many others.
@@ -26,6 +29,14 @@ _MOST_KNOWN = 5000
 _IDLE_SECONDS = 5.0
 _MARK_SECONDS = 1.0
 _NUMBERS_AT_ONCE = 1 << 20
+# The log goes into the database when it has about so many pages: so many for a transaction, for a change, and for its
+# bytes. While idle, fewer are enough.
+_LOG_PAGES, _IDLE_LOG_PAGES = 2000, 200
+_PAGES_OF_CHANGE, _PAGE_BYTES = 3, 4096
+# A commit that was answered before it is on the disk is there after so many seconds.
+_LAZY_SECONDS = 1.0
+# A change of a record that adds no more bytes than this may use the reserve.
+_GROWTH_BYTES = 1024
 # While idle, free pages go back to the file system, some at a time, if there are more than this many.
 _FREE_PAGES = 1000
 _VACUUMED_AT_ONCE = 500
@@ -62,6 +73,7 @@ class Change(NamedTuple):
     row: Row | None
     record: Any
     absent: bool = False
+    ends_work: bool = False
 
 
 class Done(NamedTuple):
@@ -120,8 +132,9 @@ class Writer:
     """The writing connection and its thread.
 
     ``settled`` takes the done jobs, on the event loop of their futures. ``before_commit`` is called on the thread
-    before each transaction ends, to put the files of its records on the disk. ``clock``, once set, gives the time to
-    store as the relay's last moment.
+    before each transaction ends, to put the files of its records on the disk. ``leaving`` is called before the log is
+    put on the disk, and what it returns afterwards. ``lazy`` answers a commit before it is on the disk. ``clock``, once
+    set, gives the time to store as the relay's last moment.
     """
 
     def __init__(
@@ -129,10 +142,18 @@ class Writer:
         db: sqlite3.Connection,
         settled: Callable[[Sequence[Job]], None],
         *,
+        room: Room,
+        lazy: bool = False,
         before_commit: Callable[[], None] = lambda: None,
+        leaving: Callable[[], Callable[[], None]] = lambda: lambda: None,
     ) -> None:
         self._db = db
         self._settled = settled
+        self._room = room
+        self._lazy = lazy
+        self._leaving = leaving
+        self._log_pages = 0  # about how many of the log are not in the database
+        self._unsynced_since: float | None = None  # of a lazy writer
         self.clock: Callable[[], float] | None = None
         self._before_commit = before_commit
         self._queue: SimpleQueue[list[Job] | None] = SimpleQueue()
@@ -155,11 +176,14 @@ class Writer:
         """Have jobs done, in this order and after all before."""
         self._queue.put(jobs)
 
-    def close(self) -> None:
-        """Do all submitted jobs, and end."""
+    def finish(self) -> None:
+        """Do all submitted jobs, and end the thread."""
         if self._thread.is_alive():
             self._queue.put(None)
             self._thread.join()
+
+    def close(self) -> None:
+        """Close the connection, after ``finish``."""
         self._db.close()
 
     def _run(self) -> None:
@@ -167,7 +191,7 @@ class Writer:
         while not ended:
             jobs: list[Job] = []
             try:
-                some = self._queue.get(timeout=_IDLE_SECONDS)
+                some = self._queue.get(timeout=_IDLE_SECONDS if self._unsynced_since is None else _LAZY_SECONDS)
             except Empty:
                 self._idle()
                 continue
@@ -182,6 +206,9 @@ class Writer:
             else:
                 ended = True
             self._do(jobs)
+            since = self._unsynced_since
+            if self._log_pages >= _LOG_PAGES or (since is not None and monotonic() - since >= _LAZY_SECONDS):
+                self._empty_log()
         self._mark()
 
     def _do(self, jobs: Sequence[Job]) -> None:
@@ -207,17 +234,49 @@ class Writer:
         if self.broken is not None:
             _fail(commits, Failed(self.broken))
             return
+        if self._room.low:
+            refused = [commit for commit in commits if not self._makes_room(commit)]
+            if refused and not self._room.keep():
+                _fail(refused, Full("the disk is full, and the rest of it is for work that makes room"))
+                commits = [commit for commit in commits if commit not in refused]
+                if not commits:
+                    return
         try:
             self._attempt(commits)
+        except LostWrites as error:
+            self._break(commits, f"a name of a content failed ({error}); look at the disk, and start the relay again")
         except Exception as error:  # of SQLite, of the disk, or of a value that no column takes: the thread goes on
             self._undo()
-            if is_full(error):
-                _fail(commits, Full(f"the disk is full: {error}"))
-            elif len(commits) == 1:
-                _fail(commits, Failed(f"a commit failed: {error}"))
-            else:  # nothing took effect: the fault of one shall not be that of the others
+            if self.broken is not None:
+                _fail(commits, Failed(self.broken))
+            elif len(commits) > 1:  # nothing took effect: the fault of one shall not be that of the others
                 for commit in commits:
                     self._commit([commit])
+            elif not self._room.is_full(error):
+                _fail(commits, Failed(f"a commit failed: {error}"))
+            elif self._make_room(commits[0]):
+                self._commit(commits)
+            else:
+                _fail(commits, Full(f"the disk is full: {error}"))
+
+    def _make_room(self, commit: Commit) -> bool:
+        """Return True if a commit that found no room may find some now."""
+        if self._log_pages and self._empty_log():
+            return True  # the next pages of the log take the place of its first ones
+        return self.broken is None and self._makes_room(commit) and self._room.spend()
+
+    def _makes_room(self, commit: Commit) -> bool:
+        """Return True if a commit stores nothing new, or only the end of some work."""
+        return all(self._may_use_reserve(change) for _, changes in commit.batches for change in changes)
+
+    def _may_use_reserve(self, change: Change) -> bool:
+        if change.row is None or change.ends_work:
+            return True
+        try:
+            old = self._stored(change.id, change.number)
+        except sqlite3.Error:
+            return False
+        return old is not None and change.row.facts.cost <= old.facts.cost + _GROWTH_BYTES
 
     def _attempt(self, commits: Sequence[Commit]) -> None:
         db = self._db
@@ -228,29 +287,59 @@ class Writer:
             self._break(commits, "another relay has taken the database; stop one of the two")
             return
         new_kinds: set[int] = set()
+        pages = 1
         for commit in commits:
             commit.done, commit.results = [], []
             for partition_key, changes in commit.batches:
                 conflict = self._apply(partition_key, changes, commit.done, new_kinds)
                 commit.results.append(conflict)
+            for change, _ in commit.done:
+                pages += _PAGES_OF_CHANGE + (0 if change.row is None else len(change.row.data) // _PAGE_BYTES)
         if self.clock is not None and self.clock() - self._marked_at >= _MARK_SECONDS:
             self._note_time(self.clock())
         self._before_commit()
         try:
             db.execute("COMMIT")
         except sqlite3.Error as error:
-            if not is_full(error):  # the log may have it or not, and the system's cache cannot be trusted
+            if not self._room.is_full(error):  # the log may have it or not, and the system's cache cannot be trusted
                 self._break(commits, f"a commit failed ({error}); look at the disk, and start the relay again")
                 return
             raise
         self._owns = True
         self._kinds |= new_kinds
+        self._log_pages += pages
+        if self._lazy and self._unsynced_since is None:
+            self._unsynced_since = monotonic()
+
+    def _empty_log(self) -> bool:
+        """Put the log into the database. Return True if all of it is there."""
+        if self.broken is not None:
+            return False
+        gone = self._leaving()
+        pages, self._log_pages = self._log_pages, 0
+        try:
+            _, log, done = self._db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error as error:
+            if self._room.is_full(error):  # the log has all of it, and is tried again later
+                self._log_pages = _IDLE_LOG_PAGES
+            else:
+                self._stop_writing(f"the log failed ({error}); look at the disk, and start the relay again")
+            return False
+        if log != done:  # a reader still looks at the database as it was before
+            self._log_pages = pages // 2
+            return False
+        self._unsynced_since = None
+        gone()
+        return True
 
     def _break(self, commits: Sequence[Commit], why: str) -> None:
         """Write nothing any more."""
+        self._stop_writing(why)
+        _fail(commits, Failed(why))
+
+    def _stop_writing(self, why: str) -> None:
         self.broken = why
         self._undo()
-        _fail(commits, Failed(why))
 
     def _undo(self) -> None:
         self._number = self._last_number = 0  # reserved numbers may be undone with the rest
@@ -388,16 +477,33 @@ class Writer:
     def _mark(self) -> None:
         """Note that the relay is there."""
         if self.clock is not None and self.broken is None:
-            with contextlib.suppress(sqlite3.Error):  # a disk that is full; the next commit says so
+            with self._unless_the_disk_fails():  # one that is full: the next commit says so
                 self._note_time(self.clock())
+                self._log_pages += 1
 
     def _idle(self) -> None:
         """Note that the relay is there, and give free pages back."""
+        if self.broken is not None:
+            return
+        if self._log_pages >= _IDLE_LOG_PAGES or self._unsynced_since is not None:
+            self._empty_log()
+        if self._room.low:
+            self._room.keep()
         self._mark()
-        with contextlib.suppress(sqlite3.Error):
+        with self._unless_the_disk_fails():
             (free,) = self._db.execute("PRAGMA freelist_count").fetchone()
             if free > _FREE_PAGES:
                 self._db.execute(f"PRAGMA incremental_vacuum({_VACUUMED_AT_ONCE})").fetchall()
+                self._log_pages += _VACUUMED_AT_ONCE
+
+    @contextlib.contextmanager
+    def _unless_the_disk_fails(self) -> Iterator[None]:
+        """Go on after a failure of SQLite, but write nothing any more if it is the disk's."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            if is_io_error(error) and not self._room.is_full(error):
+                self._stop_writing(f"the disk failed ({error}); look at it, and start the relay again")
 
 
 def _fail(commits: Iterable[Commit], failure: Failed) -> None:

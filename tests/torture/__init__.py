@@ -1,0 +1,1 @@
+"""What a relay withstands: kills, losses of power, and disks that fail."""
