@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from tests.store.contract import delivery, drop, newer, put
 from tests.torture.operations import (
     IOERR_FSYNC,
     IOERR_WRITE,
+    SQLITE_FULL,
     SYNC,
     SYNC_FOLDER,
     WRITE,
@@ -42,12 +43,13 @@ class Disk:
         self.failing: tuple[str, str] | None = None
         self.result = 0
         self.errno = errno.EIO
-        self.seen: list[Operation] = []
+        self.is_failing: Callable[[], bool] = lambda: True
 
     def __call__(self, operation: Operation) -> None:
         if self.failing is None or (operation.kind, operation.path[: len(self.failing[1])]) != self.failing:
             return
-        self.seen.append(operation)
+        if not self.is_failing():
+            return
         if operation.path.startswith(NAME):
             raise Refused(self.result)
         raise OSError(self.errno, os.strerror(self.errno))
@@ -149,6 +151,25 @@ async def test_work_that_makes_room_goes_on_with_the_reserve_and_new_work_waits_
     await put(store, delivery("new"))
     assert (room.low, (tmp_path / RESERVE).stat().st_size) == (False, 100_000)
     store.close()
+
+
+async def test_the_reserve_is_given_to_an_ack_and_not_to_a_message(tmp_path: Path, disk: Disk) -> None:
+    data = DataFolder(tmp_path / "data")
+    reserve = data.path / RESERVE
+    await put(data.store, delivery("d"), delivery("e"))
+    disk.failing, disk.result = (WRITE, NAME), SQLITE_FULL
+    disk.is_failing = lambda: reserve.stat().st_size > 0
+    with pytest.raises(Full):
+        await put(data.store, delivery("new"))
+    assert reserve.stat().st_size > 0
+    results = await asyncio.gather(
+        data.store.commit("mia", Put(delivery("new"))),
+        data.store.commit("mia", Put(newer(delivery("d")))),
+        return_exceptions=True,
+    )
+    assert [type(result) for result in results] == [Full, type(None)]
+    assert (reserve.stat().st_size, data.room.low) == (0, True)
+    data.close()
 
 
 async def test_an_fsync_that_failed_ends_all_writing_and_the_log_stays_as_the_disk_has_it(
