@@ -468,6 +468,10 @@ class OnDisk:
     async def read(self, start: int, size: int) -> bytes:
         return await asyncio.to_thread(self._read, start, min(size, PIECE_BYTES))
 
+    def fileno(self) -> int:
+        """Return the handle of the file."""
+        return self._file.fileno()
+
     def write(self, data: bytes) -> None:
         """Append, all or nothing."""
         with self._lock:

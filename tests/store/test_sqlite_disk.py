@@ -127,7 +127,8 @@ async def test_a_quota_and_a_limit_of_file_size_refuse_and_end_nothing(
 
 
 async def test_work_that_makes_room_goes_on_with_the_reserve_and_new_work_waits_for_it(tmp_path: Path) -> None:
-    room = Room(tmp_path, reserve=100_000)
+    now = [1.0]
+    room = Room(tmp_path, reserve=100_000, clock=lambda: now[0])
     assert room.keep()
     store = SqliteStore(tmp_path / NAME, room=room)
     first, large = delivery("d1"), delivery("large", body=b"x" * 50_000)
@@ -147,7 +148,7 @@ async def test_work_that_makes_room_goes_on_with_the_reserve_and_new_work_waits_
     )
     assert [type(result) for result in results] == [type(None), Conflict, type(None), Full]
     await drop(store, large)
-    room._looked_at = 0.0  # half a second later
+    now[0] += 1
     await put(store, delivery("new"))
     assert (room.low, (tmp_path / RESERVE).stat().st_size) == (False, 100_000)
     store.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -15,6 +14,7 @@ from tests.restarting import Restarting
 from tests.server.asks import ack, claim, claim_one, delegate, ok, poll, refused, send, task_of
 from tests.store.small_disks import can_mount, counted, fill, mounted
 from tests.torture.operations import can_watch
+from tests.waiting import eventually
 
 MIB = 1 << 20
 
@@ -87,13 +87,12 @@ async def test_a_full_disk_is_emptied_through_the_relay(disk: Path, restarting: 
     async with relay.session.delete(f"{relay.url}/blobs/large", headers={"ClawLink-Agent": "a"}) as reply:
         assert reply.status == 200, await reply.text()
     (disk / "filler").unlink()
-    for _ in range(100):
-        async with relay.session.post(
-            relay.url + "/send", json={"from_agent": "a", "to_agent": "b", "content": "new"}
-        ) as reply:
-            if reply.status == 200:
-                break
-        await asyncio.sleep(0.1)
+
+    async def taken() -> bool:
+        status, _ = await relay.post("/send", {"from_agent": "a", "to_agent": "b", "content": "new"})
+        return status == 200
+
+    await eventually(taken)
     assert (disk / "data" / RESERVE).stat().st_size == RESERVE_BYTES
 
     relay = await restarting.begin()

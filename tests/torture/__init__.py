@@ -1,1 +1,1 @@
-"""What a relay withstands: kills, losses of power, and disks that fail."""
+"""Kills, losses of power, and disks that fail: a relay withstands them."""

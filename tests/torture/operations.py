@@ -277,7 +277,7 @@ class Watched:
         real_write, real_cut = OnDisk.write, OnDisk.cut
 
         def path_of(body: OnDisk) -> str | None:
-            return below(os.readlink(f"/proc/self/fd/{body._file.fileno()}"))
+            return below(os.readlink(f"/proc/self/fd/{body.fileno()}"))
 
         def write(body: OnDisk, data: bytes) -> None:
             with lock:

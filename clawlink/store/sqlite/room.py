@@ -7,6 +7,7 @@ import errno
 import os
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from clawlink.store.base import LostWrites
@@ -18,7 +19,7 @@ RESERVE_BYTES = 16 * 1024 * 1024
 NO_ROOM = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 _NOT_SUPPORTED = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}
 PROBE = "probe"
-# A disk without room for so many bytes is full.
+# A disk without room for these bytes is full.
 _PROBE_BYTES = 64 * 1024
 _PIECE_BYTES = 1024 * 1024
 # How often a reserve that was used is looked after.
@@ -56,10 +57,11 @@ def is_io_error(error: sqlite3.Error) -> bool:
 class Room:
     """The room below a folder. A file of ``reserve`` bytes keeps some of it free."""
 
-    def __init__(self, folder: Path, *, reserve: int = 0) -> None:
+    def __init__(self, folder: Path, *, reserve: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
         self._folder = folder
         self._file = folder / RESERVE
         self._bytes = reserve
+        self._clock = clock
         self._looked_at = 0.0
         self.low = False
         """True while the reserve is in use. Then only work that makes room may go on."""
@@ -98,7 +100,7 @@ class Room:
 
     def keep(self) -> bool:
         """Have the reserve again if there is room for it. Return True if it is there."""
-        now = time.monotonic()
+        now = self._clock()
         if self.low and now - self._looked_at < _AGAIN_SECONDS:
             return False
         self._looked_at = now
@@ -119,7 +121,7 @@ class Room:
         if not self._bytes:
             return False
         was_low, self.low = self.low, True
-        self._looked_at = time.monotonic()
+        self._looked_at = self._clock()
         try:
             os.truncate(self._file, 0)
         except OSError:

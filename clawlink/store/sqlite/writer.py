@@ -29,11 +29,11 @@ _MOST_KNOWN = 5000
 _IDLE_SECONDS = 5.0
 _MARK_SECONDS = 1.0
 _NUMBERS_AT_ONCE = 1 << 20
-# The log goes into the database when it has about so many pages: so many for a transaction, for a change, and for its
-# bytes. While idle, fewer are enough.
+# The log goes into the database once it has about 2,000 pages, or 200 while the relay is idle. A transaction counts as
+# one page, a change as three and one for each 4 KiB.
 _LOG_PAGES, _IDLE_LOG_PAGES = 2000, 200
 _PAGES_OF_CHANGE, _PAGE_BYTES = 3, 4096
-# A commit that was answered before it is on the disk is there after so many seconds.
+# The seconds until a commit that was answered before is on the disk.
 _LAZY_SECONDS = 1.0
 # A change of a record that adds no more bytes than this may use the reserve.
 _GROWTH_BYTES = 1024
