@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from clawlink.client import endpoints
-from clawlink.client.endpoints import Claimed, Identity
+from clawlink.client.endpoints import Call, Claimed, Identity
 from clawlink.client.link.delegation import PendingReplies
 from clawlink.client.link.handlers import Handlers
 from clawlink.client.link.in_flight import InFlight, Report, not_json, sentence_of
@@ -61,7 +61,7 @@ class Dispatcher:
         me: Identity,
         handlers: Handlers,
         runner: Runner,
-        outbox: Outbox,
+        outbox: Outbox[Call[Any]],
         pending_replies: PendingReplies,
         *,
         concurrency: int,
@@ -195,7 +195,7 @@ class Dispatcher:
         if status is not None:
             report = self._response(in_flight, status=status, result=result)
             try:
-                await self._deliver(in_flight, report, self._outbox.put_own(report.call))
+                await self._deliver(in_flight, report, self._put(in_flight, report))
             except _NOT_OURS as error:
                 _log.warning("the result of task %s came too late: %s", in_flight.id, error)
                 self._forget(in_flight)
@@ -239,7 +239,7 @@ class Dispatcher:
     def report(self, in_flight: InFlight, **fields: Any) -> Future[ResponseSent]:
         """Report on a task. Raises BadRequest for an invalid report."""
         report = self._checked(in_flight, **fields)
-        sent = self._outbox.put_own(report.call)
+        sent = self._put(in_flight, report)
         return asyncio.run_coroutine_threadsafe(self._deliver(in_flight, report, sent), self._loop)
 
     def ask(self, in_flight: InFlight, question: Any) -> Future[Any]:
@@ -250,7 +250,7 @@ class Dispatcher:
     async def _ask(self, in_flight: InFlight, report: Report) -> Any:
         question = self._pending_replies.ask(in_flight.id)
         try:
-            await self._deliver(in_flight, report, self._outbox.put_own(report.call))
+            await self._deliver(in_flight, report, self._put(in_flight, report))
             question.stored = True
             return await question.answer
         finally:
@@ -275,13 +275,17 @@ class Dispatcher:
                 if not await self._held_anew(in_flight, report.receipt):
                     in_flight.lose()
                     raise
-                sent = self._outbox.put_own(report.call)
+                sent = self._put(in_flight, report)
             except (WrongState, NotFound):
                 in_flight.lose()
                 raise
             except (MailboxFull, RelayFull) as error:
                 await asyncio.sleep(min(error.retry_after or _FIRST_RETRY_SECONDS, _MOST_RETRY_SECONDS))
-                sent = self._outbox.put_own(report.call)
+                sent = self._put(in_flight, report)
+
+    def _put(self, in_flight: InFlight, report: Report) -> Future[ResponseSent]:
+        """Put a report into the outbox; its call is made when it is sent, with the receipt of that moment."""
+        return self._outbox.put_own(report.call, in_flight.requester)
 
     async def _held_anew(self, in_flight: InFlight, receipt: str) -> bool:
         """Tell whether a message came again since it was held under this receipt, or does so soon."""

@@ -72,9 +72,12 @@ class Engine:
         with contextlib.suppress(RuntimeError):  # it has ended
             self._loop.call_soon_threadsafe(self._stop.set)
 
-    def post(self, call: Call[Any], what: str) -> Pending[Any]:
-        """Put a call into the outbox. Raises OutboxFull."""
-        return Pending(self._settings.outbox.put(call), what)
+    def post(self, call: Call[Any], recipient: str, what: str) -> Pending[Any]:
+        """Put a call into the outbox, behind those to the same recipient. Raises OutboxFull."""
+        return Pending(self._put(call, recipient), what)
+
+    def _put(self, call: Call[Any], recipient: str) -> Future[Any]:
+        return self._settings.outbox.put(call, recipient, size=len(call.body or b""))
 
     def perform(self, call: Call[Any], what: str) -> Pending[Any]:
         """Send a call that need not wait for better times, with the usual retries."""
@@ -84,9 +87,9 @@ class Engine:
         """Run an operation of several calls, with a patience of its own."""
         return Pending(self._submit(self._to_its_end(operation, what)), what)
 
-    def delegate(self, call: Call[Any], on_progress: Any, on_question: Any) -> Delegation:
+    def delegate(self, call: Call[Any], recipient: str, on_progress: Any, on_question: Any) -> Delegation:
         """Delegate a task. Raises OutboxFull."""
-        receipt = self._settings.outbox.put(call)
+        receipt = self._put(call, recipient)
         delegation = Delegation(receipt, self.cancel)
         self._submit(self._follow(delegation, receipt, Open(delegation, on_progress, on_question)))
         return delegation
@@ -148,8 +151,8 @@ class Engine:
                 self.pending_replies,
                 concurrency=settings.concurrency,
                 handler_timeout=settings.handler_timeout,
-                send=lambda *args, **options: self.post(
-                    endpoints.send(self.client.identity, *args, **options), "the reply"
+                send=lambda to, *args, **options: self.post(
+                    endpoints.send(self.client.identity, to, *args, **options), to, "the reply"
                 ),
             )
             await register(settings, self.client)
@@ -327,7 +330,7 @@ class Engine:
         task.add_done_callback(self._notices.discard)
 
     def _answer(self, task_id: str, content: Any) -> Pending[Any]:
-        return self.post(endpoints.answer(self.client.identity, task_id, content), "the answer")
+        return self.post(endpoints.answer(self.client.identity, task_id, content), task_id, "the answer")
 
     async def _to_its_end(self, operation: Operation[Any], what: str) -> Any:
         task = asyncio.current_task()

@@ -12,6 +12,7 @@ from clawlink.client.endpoints import Call, Claimed, Identity
 from clawlink.client.link.pending import promise
 from clawlink.client.link.runner import Run
 from clawlink.client.link.transport import Transport
+from clawlink.domain.message import TaskDelegation
 from clawlink.protocol.replies import ResponseSent
 
 
@@ -37,6 +38,12 @@ class InFlight:
     def receipt(self) -> str:
         """The current receipt of the message."""
         return self.claimed.receipt
+
+    @property
+    def requester(self) -> str:
+        """The id of the agent that gets the reports."""
+        message = self.claimed.message
+        return message.from_agent if isinstance(message, TaskDelegation) else ""
 
     def renew(self, claimed: Claimed, transport: Transport) -> None:
         """It came again: the new receipt counts."""

@@ -39,11 +39,15 @@ _Handler = Callable[[int, FrameType | None], None]
 
 # Calls that wait if the relay is away. All others are asked at once, and fail without an answer.
 _KEPT = frozenset({"send", "broadcast", "answer"})
+# The recipient of what goes to no single agent: an id has no star.
+_ALL = "*"
 
 
 def _method(make: Callable[..., Call[Any] | Operation[Any]]) -> Callable[..., Any]:
     """Make a method of a link from the function in ``endpoints`` or ``operations`` that describes it."""
-    led = "parent_task" in inspect.signature(make).parameters
+    parameters = list(inspect.signature(make).parameters)[1:]
+    led = "parent_task" in parameters
+    recipient = next((at for at, name in enumerate(parameters) if name in ("to", "task_id")), None)
 
     @wraps(make)
     def method(self: Link, *args: Any, **kwargs: Any) -> Pending[Any]:
@@ -54,7 +58,11 @@ def _method(make: Callable[..., Call[Any] | Operation[Any]]) -> Callable[..., An
         what = f"the answer to {make.__name__}"
         if isinstance(work, Operation):
             return engine.run(work, what)
-        return engine.post(work, what) if work.endpoint.name in _KEPT else engine.perform(work, what)
+        if work.endpoint.name not in _KEPT:
+            return engine.perform(work, what)
+        if recipient is None:
+            return engine.post(work, _ALL, what)
+        return engine.post(work, args[recipient] if recipient < len(args) else kwargs[parameters[recipient]], what)
 
     return method
 
@@ -228,7 +236,7 @@ class Link:
             attachments=attachments,
             key=key,
         )
-        return engine.delegate(call, on_progress, on_question)
+        return engine.delegate(call, _ALL if to is None else to, on_progress, on_question)
 
     # -- its life ------------------------------------------------------------------------------------------------------
 

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from itertools import count
-from typing import Any, Protocol
+from typing import Any, Generic, TypeVar
 
-from clawlink.client.endpoints import Call
 from clawlink.client.link.pending import promise
-from clawlink.errors import ClawLinkError, RateLimited, TooLarge
+from clawlink.client.link.recipient_queues import Item, RecipientQueues
+from clawlink.domain.terminal import cell
+from clawlink.errors import ClawLinkError, RateLimited, RelayUnreachable, TooLarge, Unavailable
+
+C = TypeVar("C")
 
 _log = logging.getLogger("clawlink.link")
 # A message that failed for a while is not offered again at once.
 _HOLD_SECONDS = 0.2
 _MOST_HOLD_SECONDS = 5.0
+# More than an outbox ever takes: numbers from minus this on come before all others.
+_MANY = 2**53
 
 
 class LinkEnded(ClawLinkError):
@@ -35,56 +37,59 @@ class OutboxFull(ClawLinkError):
     code = "outbox_full"
 
 
-class Way(Protocol):
-    """How to get a call to the relay once. ``window`` calls at a time keep their order, but for those that go alone."""
+class Way(Generic[C]):
+    """The connection that an outbox sends by.
 
-    window: int
-
-    def alone(self, call: Call[Any]) -> bool: ...
-
-    async def perform(self, call: Call[Any], *, by_request: bool = False) -> Any: ...
-
-
-@dataclass(order=True)
-class _Item:
-    number: int
-    make: Callable[[], Call[Any]] = field(compare=False)
-    future: Future[Any] = field(compare=False)
-    size: int = field(compare=False)
-    counted: bool = field(compare=False)
-    by_request: bool = field(default=False, compare=False)
-    call: Call[Any] | None = field(default=None, compare=False)  # made, and not on its way
-
-
-class Outbox:
-    """Takes calls from any thread; ``pump`` sends them, in the event loop that owns the connection.
-
-    Each call carries an idempotency key from the beginning, so a repeat after a lost reply does nothing twice.
+    At most ``window`` calls are under way, ``at_once`` of them to one recipient. A call without an answer for
+    ``patience`` seconds lets its successors go. A call that is too large for the connection goes as a request of its
+    own if the way ``has_requests``.
     """
 
-    def __init__(self, most: int, most_bytes: int) -> None:
+    window = 64
+    at_once = 64
+    patience: float | None = None
+    has_requests = True
+
+    def alone(self, call: C) -> bool:
+        """Return True if the call goes beside the connection, and so may not go with others to its recipient."""
+        return False
+
+    def holds_all(self, call: C, error: ClawLinkError) -> bool:
+        """Return True if calls to other recipients would fail as well for now."""
+        return isinstance(error, RelayUnreachable | Unavailable)
+
+    async def perform(self, call: C, *, by_request: bool = False) -> Any:
+        """Send a call once, and return its answer."""
+        raise NotImplementedError
+
+
+class Outbox(Generic[C]):
+    """Takes calls from any thread; ``pump`` sends them, in the event loop that owns the connection.
+
+    Calls to one recipient keep their order; a recipient that has to wait keeps no other back. Each call carries an
+    idempotency key from the beginning, so a repeat after a lost reply does nothing twice.
+    """
+
+    def __init__(self, most: int, most_bytes: int, *, log: logging.Logger = _log) -> None:
         self._most = most
         self._most_bytes = most_bytes
+        self._log = log
         self._lock = threading.Lock()
-        self._numbers = count()
-        self._waiting: list[_Item] = []
+        self._queues: RecipientQueues[C] = RecipientQueues()
         self._messages = 0
         self._bytes = 0
-        self._under_way: dict[int, bool] = {}  # the calls under way, by number, and whether each goes alone
-        self._held_until = 0.0
-        self._slow_to = -1  # up to this one they go one at a time
         self._newest = -1
+        self._first = -_MANY
         self._wake: Callable[[], None] = lambda: None
         self._closed: ClawLinkError | None = None
 
     @property
     def empty(self) -> bool:
-        """Whether the relay has everything."""
-        return not self._waiting and not self._under_way
+        """Return True if the relay has everything."""
+        return self._queues.empty
 
-    def put(self, call: Call[Any]) -> Future[Any]:
-        """Take a call to send, and return a ``Pending`` for its answer. Raises OutboxFull."""
-        size = len(call.body or b"")
+    def put(self, call: C, recipient: str, *, size: int) -> Future[Any]:
+        """Take a call of ``size`` bytes to send, and return the future of its answer. Raises OutboxFull."""
         with self._lock:
             over_bytes = self._messages > 0 and self._bytes + size > self._most_bytes
             if self._messages >= self._most or over_bytes:
@@ -97,22 +102,28 @@ class Outbox:
                 )
             self._messages += 1
             self._bytes += size
-            item = self._add(lambda: call, size, counted=True)
+            item = self._add(lambda: call, recipient, size, counted=True)
         return self._taken(item)
 
-    def put_own(self, make: Callable[[], Call[Any]]) -> Future[Any]:
-        """Take a call that must not be refused, such as a task's answer; ``make`` makes the call when it is sent."""
+    def put_own(self, make: Callable[[], C], recipient: str, *, first: bool = False) -> Future[Any]:
+        """Take a call that must not be refused, such as a task's answer; ``make`` makes the call when it is sent.
+
+        ``first`` lets it go before all that was not put so.
+        """
         with self._lock:
-            item = self._add(make, 0, counted=False)
+            item = self._add(make, recipient, 0, counted=False, first=first)
         return self._taken(item)
 
-    def _add(self, make: Callable[[], Call[Any]], size: int, *, counted: bool) -> _Item:
-        self._newest = next(self._numbers)
-        item = _Item(self._newest, make, promise(), size, counted)
-        heapq.heappush(self._waiting, item)
+    def _add(self, make: Callable[[], C], recipient: str, size: int, *, counted: bool, first: bool = False) -> Item[C]:
+        if first:
+            number = self._first = self._first + 1
+        else:
+            number = self._newest = self._newest + 1
+        item = Item(number, recipient, make, promise(), size, counted)
+        self._queues.add(item)
         return item
 
-    def _taken(self, item: _Item) -> Future[Any]:
+    def _taken(self, item: Item[C]) -> Future[Any]:
         closed = self._closed
         if closed is not None:
             self.close(closed)
@@ -123,14 +134,14 @@ class Outbox:
         """Give up all calls in the outbox, and all later ones."""
         with self._lock:
             self._closed = error
-            given_up, self._waiting = self._waiting, []
+            given_up = self._queues.clear()
             self._messages = self._bytes = 0
         for item in given_up:
             item.future.set_exception(error)
 
     # -- in the loop of the connection ---------------------------------------------------------------------------------
 
-    async def pump(self, way: Way) -> None:
+    async def pump(self, way: Way[C]) -> None:
         """Send calls in order while the connection lasts; calls without an answer stay here."""
         loop = asyncio.get_running_loop()
         news = asyncio.Event()
@@ -147,90 +158,94 @@ class Outbox:
 
         try:
             while True:
-                hold = self._held_until - time.monotonic()
-                while hold <= 0 and len(offers) < way.window:
-                    item = self._next(way)
+                now = time.monotonic()
+                while len(offers) < way.window:
+                    item = self._next(way, now)
                     if item is None:
                         break
-                    offer = loop.create_task(self._offer(item, way))
+                    offer = loop.create_task(self._offer(item, way, news))
                     offers.add(offer)
                     offer.add_done_callback(ended)
                 news.clear()
-                if hold > 0 or not self._waiting or offers:
-                    # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the news.
-                    alarm = loop.call_later(hold, news.set) if hold > 0 else None
-                    await news.wait()
-                    if alarm is not None:
-                        alarm.cancel()
+                opens_at = self._queues.opens_at(now)
+                # Not wait_for: before Python 3.12 it loses a cancellation that comes together with the news.
+                alarm = None if opens_at is None else loop.call_later(opens_at - now, news.set)
+                await news.wait()
+                if alarm is not None:
+                    alarm.cancel()
         finally:
             self._wake = lambda: None
             for offer in offers:
                 offer.cancel()
             await asyncio.gather(*offers, return_exceptions=True)
 
-    def _next(self, way: Way) -> _Item | None:
+    def _next(self, way: Way[C], now: float) -> Item[C] | None:
         """Return the next that may go now, if there is one."""
+
+        def alone(item: Item[C]) -> bool:
+            if item.by_request:
+                return True
+            if item.call is None:
+                try:
+                    item.call = item.make()
+                except Exception:  # the next caller meets this error again, and reports it
+                    return False
+            return way.alone(item.call)
+
         with self._lock:
-            if not self._waiting:
-                return None
-            item = self._waiting[0]
-            alone = self._goes_alone(item, way)
-            if self._under_way:
-                slow = min(item.number, *self._under_way) <= self._slow_to
-                if slow or alone or any(self._under_way.values()):
-                    return None
-            self._under_way[item.number] = alone
-            return heapq.heappop(self._waiting)
+            return self._queues.take(now, at_once=way.at_once, alone=alone)
 
-    def _goes_alone(self, item: _Item, way: Way) -> bool:
-        if item.by_request:
-            return True
-        if item.call is None:
-            try:
-                item.call = item.make()
-            except Exception:  # the next caller meets this error again, and reports it
-                return False
-        return way.alone(item.call)
+    async def _offer(self, item: Item[C], way: Way[C], news: asyncio.Event) -> None:
+        def pass_by() -> None:
+            with self._lock:
+                self._queues.pass_by(item)
+            news.set()
 
-    async def _offer(self, item: _Item, way: Way) -> None:
+        alarm = None if way.patience is None else asyncio.get_running_loop().call_later(way.patience, pass_by)
+        call: C | None = None
         try:
-            answer = await way.perform(item.call or item.make(), by_request=item.by_request)
+            call = item.call or item.make()
+            answer = await way.perform(call, by_request=item.by_request)
         except ClawLinkError as error:
-            if isinstance(error, TooLarge) and not item.by_request:
+            if isinstance(error, TooLarge) and way.has_requests and not item.by_request:
                 # It ended the connection, and maybe others with it: as a request it is refused alone.
                 item.by_request = True
-                self._put_back(item, error)
+                self._put_back(item, error, hold_all=False)
             elif error.retryable:
-                self._put_back(item, error)
+                self._put_back(item, error, hold_all=call is not None and way.holds_all(call, error))
             else:
                 self._settle(item, error)
         except asyncio.CancelledError:
             self._put_back(item, None)
             raise
         except Exception as error:
-            _log.exception("a message could not be sent")
+            self._log.exception("a message cannot be sent: %s", cell(f"{type(error).__name__}: {error}"))
             self._settle(item, error)
         else:
             self._settle(item, None, answer)
+        finally:
+            if alarm is not None:
+                alarm.cancel()
 
-    def _put_back(self, item: _Item, error: ClawLinkError | None) -> None:
+    def _put_back(self, item: Item[C], error: ClawLinkError | None, *, hold_all: bool = False) -> None:
         with self._lock:
-            del self._under_way[item.number]
             item.call = None
-            heapq.heappush(self._waiting, item)
-            if isinstance(error, RateLimited):
-                # The messages go singly until the relay has all that was here, so that none overtakes another.
-                self._slow_to = self._newest
-        if error is not None:
-            pause = min(max(_HOLD_SECONDS, error.retry_after or 0.0), _MOST_HOLD_SECONDS)
-            self._held_until = max(self._held_until, time.monotonic() + pause)
+            self._queues.put_back(item)
+            if error is not None:
+                pause = min(max(_HOLD_SECONDS, error.retry_after or 0.0), _MOST_HOLD_SECONDS)
+                self._queues.hold(
+                    None if hold_all else item.recipient,
+                    time.monotonic() + pause,
+                    # The messages go singly until the relay has all that was here, so that none overtakes another.
+                    slow_to=self._newest if isinstance(error, RateLimited) else -1,
+                )
         closed = self._closed
         if closed is not None:
             self.close(closed)
 
-    def _settle(self, item: _Item, error: Exception | None, answer: Any = None) -> None:
+    def _settle(self, item: Item[C], error: Exception | None, answer: Any = None) -> None:
         with self._lock:
-            del self._under_way[item.number]
+            self._queues.done(item)
             if item.counted and self._closed is None:
                 self._messages -= 1
                 self._bytes -= item.size

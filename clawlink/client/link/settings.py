@@ -7,8 +7,10 @@ import contextlib
 import logging
 import socket
 from dataclasses import dataclass
+from typing import Any
 
 from clawlink.client.aio import AsyncClient
+from clawlink.client.endpoints import Call
 from clawlink.client.identity import Identities, Saved
 from clawlink.client.kept import kept_as
 from clawlink.client.link.handlers import Handlers
@@ -37,7 +39,7 @@ class Settings:
     drain: float
     timeout: float
     handlers: Handlers
-    outbox: Outbox
+    outbox: Outbox[Call[Any]]
 
 
 def acting(settings: Settings) -> AsyncClient:

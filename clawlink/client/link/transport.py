@@ -10,9 +10,10 @@ from typing import Any
 
 from clawlink.client.aio import AsyncClient
 from clawlink.client.endpoints import Call, Claimed
+from clawlink.client.link.outbox import Way
 from clawlink.client.stream import NoWebsocket, Stream
 from clawlink.domain.limits import KIB, MAX_RECEIPTS
-from clawlink.errors import ClawLinkError, RelayUnreachable, UnknownAgent
+from clawlink.errors import ClawLinkError, RateLimited, RelayUnreachable, UnknownAgent
 
 # Larger calls are requests of their own: a frame that is too large ends the connection, a request is only refused.
 _LARGE_BYTES = 64 * KIB
@@ -24,11 +25,23 @@ _NEXT_POLL_SECONDS = 0.02
 _TRY_AGAIN_SECONDS = 600.0
 
 
-class WebsocketTransport:
+class _CallWay(Way[Call[Any]]):
+    """The meaning of a failed call, the same for both transports."""
+
+    def holds_all(self, call: Call[Any], error: ClawLinkError) -> bool:
+        """Return True if a failure says nothing of the recipient, but of the relay or of this agent."""
+        if not isinstance(error, RateLimited):
+            return super().holds_all(call, error)
+        # It names the agents of its limit: the sender and the recipient, or the sender alone. Broadcasts have a limit
+        # of their own.
+        agents = error.current
+        return call.endpoint.name != "broadcast" and isinstance(agents, list) and len(agents) == 1
+
+
+class WebsocketTransport(_CallWay):
     """A websocket. Calls on it are answered in order, and many may be under way."""
 
     name = "websocket"
-    window = 64
 
     def __init__(self, client: AsyncClient, stream: Stream) -> None:
         self._client = client
@@ -41,7 +54,7 @@ class WebsocketTransport:
         return await self._stream.perform(call)
 
     def alone(self, call: Call[Any]) -> bool:
-        """Tell whether a call goes as a request of its own, beside the frames: so it must not go at the same time."""
+        """Return True if a call goes as a request of its own, beside the frames."""
         return call.endpoint.name not in _FRAMES or len(call.body or b"") > _LARGE_BYTES
 
     async def ack(self, receipts: Sequence[str]) -> None:
@@ -56,11 +69,11 @@ class WebsocketTransport:
         await self._stream.close()
 
 
-class PollTransport:
+class PollTransport(_CallWay):
     """Long polls. ``free`` tells how many messages there is room for; ``freed`` is set when there is more."""
 
     name = "poll"
-    window = 1
+    window = at_once = 1
 
     def __init__(self, client: AsyncClient, *, lease: float, free: Callable[[], int], freed: asyncio.Event) -> None:
         self._client = client
@@ -75,10 +88,6 @@ class PollTransport:
     async def perform(self, call: Call[Any], *, by_request: bool = False) -> Any:
         """Send a call once."""
         return await self._client.perform(call)
-
-    def alone(self, call: Call[Any]) -> bool:
-        """Tell whether a call may not go beside others: none does here, there is one at a time."""
-        return False
 
     async def ack(self, receipts: Sequence[str]) -> None:
         """Settle messages by the next poll, or by a request of their own if none begins within 20 ms."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ import pytest
 from clawlink import Link, errors
 from clawlink.client import endpoints
 from clawlink.client.endpoints import Call, Identity
+from clawlink.client.link import outbox as outbox_module
 from clawlink.client.link.outbox import LinkEnded, Outbox, OutboxFull
 from clawlink.client.link.pending import Pending, promise
 from clawlink.client.sync import Client
@@ -89,6 +91,18 @@ def test_who_is_too_fast_gets_through_in_order(tmp_path: Any) -> None:
         assert sorted(contents(boss, 30)) == list(range(30))
 
 
+def test_a_recipient_that_has_to_wait_keeps_no_other_back(tmp_path: Any) -> None:
+    limits = Limits(burst_pair=1, rate_pair=0.1)
+    with relay_in_thread(ServerConfig(port=0, limits=limits)) as url, Client(url) as boss, Client(url) as other:
+        boss.register("boss")
+        other.register("other")
+        with Link("fast", relay=url, identities=tmp_path, drain=0) as fast:
+            to_boss = [fast.send("boss", n) for n in range(4)]  # three of them have to wait, ten seconds each
+            wait_until(lambda: boss.info().rate_limited > 0)
+            assert fast.send("other", "now").result(20).status == "sent"
+            assert not to_boss[-1].done()
+
+
 def test_what_is_refused_fails_alone(make_link: MakeLink, running: Running, boss: Client) -> None:
     sender = running(make_link("sender"))
     fine, wrong, large, last = (
@@ -155,10 +169,10 @@ async def test_who_stops_waiting_takes_an_answer_from_nobody_else(make_link: Mak
         assert (await acked).state == "acked"
 
 
-class Way:
+class Way(outbox_module.Way[Call[Any]]):
     """A connection that does what the test says."""
 
-    window = 8
+    window = at_once = 8
 
     def __init__(self, act: Callable[[Call[Any]], Any]) -> None:
         self.act = act
@@ -173,8 +187,12 @@ class Way:
         return self.act(call)
 
 
+def put(outbox: Outbox[Call[Any]], call: Call[Any], recipient: str = "b") -> Future[Any]:
+    return outbox.put(call, recipient, size=len(call.body or b""))
+
+
 async def test_a_repeat_is_the_very_same_call() -> None:
-    outbox = Outbox(10, 1000)
+    outbox: Outbox[Call[Any]] = Outbox(10, 1000)
     failing = [errors.RelayUnreachable("gone"), errors.Draining("going")]
 
     def act(call: Call[Any]) -> str:
@@ -183,7 +201,7 @@ async def test_a_repeat_is_the_very_same_call() -> None:
         return "there"
 
     way = Way(act)
-    sent = outbox.put(endpoints.send(ME, "b", 1))
+    sent = put(outbox, endpoints.send(ME, "b", 1))
     assert not outbox.empty
     pump = asyncio.create_task(outbox.pump(way))
     assert await asyncio.wait_for(asyncio.wrap_future(sent), 30) == "there"
@@ -194,7 +212,7 @@ async def test_a_repeat_is_the_very_same_call() -> None:
 
 
 async def test_a_defect_fails_its_own_message_only(caplog: pytest.LogCaptureFixture) -> None:
-    outbox = Outbox(10, 1000)
+    outbox: Outbox[Call[Any]] = Outbox(10, 1000)
 
     def act(call: Call[Any]) -> str:
         if b'"bad"' in (call.body or b""):  # a random key may have these letters
@@ -202,16 +220,16 @@ async def test_a_defect_fails_its_own_message_only(caplog: pytest.LogCaptureFixt
         return "there"
 
     pump = asyncio.create_task(outbox.pump(Way(act)))
-    bad, good = outbox.put(endpoints.send(ME, "b", "bad")), outbox.put(endpoints.send(ME, "b", "good"))
+    bad, good = put(outbox, endpoints.send(ME, "b", "bad")), put(outbox, endpoints.send(ME, "b", "good"))
     with pytest.raises(ZeroDivisionError):
         await asyncio.wrap_future(bad)
     assert await asyncio.wrap_future(good) == "there"
-    assert "could not be sent" in caplog.text
+    assert "cannot be sent: ZeroDivisionError" in caplog.text
     pump.cancel()
 
 
 async def test_what_is_under_way_when_the_connection_ends_stays_in_order() -> None:
-    outbox = Outbox(10, 1000)
+    outbox: Outbox[Call[Any]] = Outbox(10, 1000)
     stuck: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     class Stuck(Way):
@@ -220,7 +238,7 @@ async def test_what_is_under_way_when_the_connection_ends_stays_in_order() -> No
             await asyncio.shield(stuck)
 
     first = Stuck(lambda call: None)
-    sent = [outbox.put(endpoints.send(ME, "b", n)) for n in range(5)]
+    sent = [put(outbox, endpoints.send(ME, "b", n)) for n in range(5)]
     pump = asyncio.create_task(outbox.pump(first))
     while len(first.tried) < 5:  # noqa: ASYNC110 - nothing tells
         await asyncio.sleep(0)
@@ -234,7 +252,7 @@ async def test_what_is_under_way_when_the_connection_ends_stays_in_order() -> No
 
 
 async def test_what_goes_a_way_of_its_own_neither_overtakes_nor_is_overtaken() -> None:
-    outbox = Outbox(20, 100_000)
+    outbox: Outbox[Call[Any]] = Outbox(20, 100_000)
     under_way: set[Any] = set()
     done: list[int] = []
 
@@ -253,7 +271,7 @@ async def test_what_goes_a_way_of_its_own_neither_overtakes_nor_is_overtaken() -
         call = endpoints.send(ME, "b", "x" * (2000 if number % 3 == 0 else 1))
         return replace(call, headers={"number": str(number)})
 
-    sent = [outbox.put(numbered(n)) for n in range(10)]
+    sent = [put(outbox, numbered(n)) for n in range(10)]
     pump = asyncio.create_task(outbox.pump(Slow(lambda call: None)))
     await asyncio.gather(*map(asyncio.wrap_future, sent))
     assert done == list(range(10))
@@ -261,7 +279,7 @@ async def test_what_goes_a_way_of_its_own_neither_overtakes_nor_is_overtaken() -
 
 
 async def test_after_a_refusal_for_pace_they_go_one_by_one_until_all_that_was_there_is_over() -> None:
-    outbox = Outbox(50, 100_000)
+    outbox: Outbox[Call[Any]] = Outbox(50, 100_000)
     tokens, refused = 5, 0
     taken: list[bytes | None] = []
 
@@ -275,7 +293,7 @@ async def test_after_a_refusal_for_pace_they_go_one_by_one_until_all_that_was_th
         taken.append(call.body)
 
     bodies = [endpoints.send(ME, "b", n) for n in range(10)]
-    sent = [outbox.put(call) for call in bodies]
+    sent = [put(outbox, call) for call in bodies]
     way = Way(act)
     way.window = 5
     pump = asyncio.create_task(outbox.pump(way))
@@ -293,10 +311,10 @@ def test_large_and_small_messages_keep_their_order(make_link: MakeLink, running:
 
 
 def test_an_outbox_that_is_closed_takes_nothing_more() -> None:
-    outbox = Outbox(10, 1000)
-    before = outbox.put(endpoints.send(ME, "b", 1))
+    outbox: Outbox[Call[Any]] = Outbox(10, 1000)
+    before = put(outbox, endpoints.send(ME, "b", 1))
     outbox.close(LinkEnded("the end"))
-    after = outbox.put(endpoints.send(ME, "b", 2))
+    after = put(outbox, endpoints.send(ME, "b", 2))
     for one in (before, after):
         with pytest.raises(LinkEnded, match="the end"):
             one.result(1)

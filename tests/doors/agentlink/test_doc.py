@@ -18,7 +18,7 @@ import pytest
 from clawlink.agentlink import AgentLink
 from clawlink.cli.parser import everything
 from clawlink.doors.agentlink import DOOR
-from clawlink.doors.agentlink.client import engine, outbox
+from clawlink.doors.agentlink.client import engine, sent
 from clawlink.doors.agentlink.client.message import seal
 from clawlink.doors.agentlink.server import (
     connection,
@@ -75,7 +75,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert f"last {engine.REMEMBERED:,} are remembered" in TEXT
     assert f"({files.MIN_INTERVAL_SECONDS:g} to {files.MAX_INTERVAL_SECONDS:g} s, default" in TEXT
     assert f"({engine.FIRST_PAUSE_SECONDS} s at first, up to {engine.MOST_PAUSE_SECONDS:.0f} s" in TEXT
-    assert f"up to {outbox.MAX_UNANSWERED:,} messages" in TEXT
+    assert f"up to {sent.MAX_UNANSWERED:,} messages" in TEXT
 
 
 def test_the_commands_and_the_flags_of_the_relay_are_described() -> None:

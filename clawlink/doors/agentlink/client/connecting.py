@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any
 
-from clawlink.doors.agentlink.client.outbox import Pending
+from clawlink.doors.agentlink.client.sent import Pending
 
 Stay = Callable[[], Coroutine[Any, Any, None]]
 

@@ -6,20 +6,22 @@ import asyncio
 import contextlib
 import logging
 import random
+import sys
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
 from typing import Any
 
+from clawlink.client.link.outbox import Outbox, OutboxFull
 from clawlink.domain.backoff import backoff, spread
 from clawlink.domain.terminal import cell
 from clawlink.doors.agentlink.client.message import Forged, Message, read_message
-from clawlink.doors.agentlink.client.outbox import Outbox, Sent, error_of
-from clawlink.doors.agentlink.client.per_recipient_queue import RecipientQueues
-from clawlink.doors.agentlink.client.session import Session
+from clawlink.doors.agentlink.client.sent import MAX_UNANSWERED, Receipts, Sent
+from clawlink.doors.agentlink.client.session import Session, error_of
+from clawlink.doors.agentlink.client.transport import SessionTransport
 from clawlink.doors.agentlink.wire.files import LinkFile
 from clawlink.doors.agentlink.wire.signing import new_nonce
-from clawlink.errors import ClawLinkError, RelayUnreachable, TooLarge
+from clawlink.errors import ClawLinkError, OverLimit, RelayUnreachable, TooLarge
 
 _log = logging.getLogger("clawlink.agentlink")
 
@@ -51,8 +53,10 @@ class Engine:
         self._deliver = deliver
         self._on_state = on_state
         self._session: Session | None = None
-        self._queues: RecipientQueues | None = None
-        self._outbox = Outbox(on_delivered)
+        self._transport: SessionTransport | None = None
+        self._receipts = Receipts(on_delivered)
+        self._outbox = _outbox()
+        self._asked_again: set[str] = set()  # messages that are in the outbox for their receipt alone
         self._inbox: asyncio.Queue[tuple[Session, dict[str, Any]]] = asyncio.Queue(MAX_WAITING)
         self._handled: OrderedDict[str, None] = OrderedDict()
         self._answers: dict[str, Future[str]] = {}
@@ -125,7 +129,9 @@ class Engine:
 
     def _give_up(self, why: str) -> None:
         error = RelayUnreachable(why)
-        self._outbox.close(error)
+        outbox, self._outbox = self._outbox, _outbox()
+        outbox.close(error)
+        self._receipts.close(error)
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(error)
@@ -143,10 +149,7 @@ class Engine:
                 _log.exception("the connection failed in a way that nobody foresaw")
                 why = _told(error)
             finally:
-                self._session = None
-                if self._queues is not None:
-                    self._queues.close()
-                    self._queues = None
+                self._session = self._transport = None
                 with contextlib.suppress(ClawLinkError, ConnectionError):
                     await session.close()
             self._on_state("disconnected", why)
@@ -156,17 +159,22 @@ class Engine:
     async def _serve(self, session: Session) -> str:
         """Read what comes until the connection ends; return why it did."""
         self._session = session
+        self._transport = SessionTransport(session)
         self._on_state("connected", None)
-        queues = self._queues = RecipientQueues(lambda sent: self._put(session, sent))
-        for sent in self._outbox.again():
-            queues.add(sent)
-        async for frame in session:
-            self._take(session, frame)
-        if session.too_large:
-            # The relay does not name the frame. It took all that were no larger than its limit, so the largest
-            # is one that it never takes; sent again, it would end every connection to come.
-            id, size = session.largest
-            self._refused(id, TooLarge(f"the relay takes no frame of {size} bytes", actual=size))
+        for sent in self._receipts.followed():
+            self._ask_again(sent)
+        pump = asyncio.create_task(self._outbox.pump(self._transport))
+        try:
+            async for frame in session:
+                self._take(session, frame)
+            if session.too_large:
+                # The relay does not name the frame. It took all that were no larger than its limit, so the largest
+                # is one that it never takes; sent again, it would end every connection to come.
+                id, size = session.largest
+                self._refused(id, TooLarge(f"the relay takes no frame of {size} bytes", actual=size))
+        finally:
+            pump.cancel()
+            await asyncio.gather(pump, return_exceptions=True)
         return session.why_ended
 
     async def _come_back(self) -> Session:
@@ -191,59 +199,57 @@ class Engine:
             with contextlib.suppress(asyncio.QueueFull):  # what is not acked comes again; our relay sends 32 at most
                 self._inbox.put_nowait((session, frame))
         elif kind == "queued" and id is not None:
-            self._outbox.queued(id, frame.get("message_id"))
-            self._next_after(id)
+            self._receipts.queued(id, frame.get("message_id"))
+            self._answered(id)
         elif kind == "delivered" and id is not None:
-            self._outbox.delivered(id)
-            self._next_after(id)
+            self._receipts.delivered(id)
+            self._answered(id)
         elif kind == "responded" and id in self._answers:
             self._answers.pop(id).set_result(str(frame.get("status")))
         elif kind == "error":
             self._refused(id, error_of(frame))
 
     def _refused(self, id: str | None, error: ClawLinkError) -> None:
-        sent = self._outbox.get(id)
         if id in self._answers:
             self._answers.pop(str(id)).set_exception(error)
-        elif sent is None:
+        elif self._answered(id, error):
+            pass
+        elif id not in self._receipts:
             about = {"code": error.code, "reason": error.message}
             _log.warning("the relay refused a frame: %s", cell(error.message), extra=about)
-        elif error.retryable:
-            if self._queues is not None:
-                self._queues.refused(sent, _pause_of(error))
-        else:
-            self._fail(sent.id, error)
+        elif not error.retryable:
+            self._receipts.failed(str(id), error)
 
     # -- out ---------------------------------------------------------------------------------------------------------
 
     async def send(self, sent: Sent) -> None:
         """Send a message now, or when the connection is there again. Raises OverLimit if too many wait."""
-        self._outbox.add(sent)
-        if self._queues is not None:
-            self._queues.add(sent)
-
-    def _next_after(self, id: str) -> None:
-        if self._queues is not None:
-            self._queues.answered(id)
-
-    def _fail(self, id: str, error: Exception) -> None:
-        self._outbox.failed(id, error)
-        self._next_after(id)
-
-    async def _put(self, session: Session, sent: Sent) -> None:
-        """Send a message; one that cannot be sent at all fails alone, and the others go on. Raises RelayUnreachable."""
         try:
-            await session.send(sent)
-        except RelayUnreachable:
-            raise
-        except Exception as error:
-            _log.warning(
-                "a message cannot be sent: %s",
-                cell(_told(error)),
-                exc_info=None if isinstance(error, ClawLinkError) else error,
-                extra={"id": sent.id},
-            )
-            self._fail(sent.id, error)
+            future = self._outbox.put(sent, sent.to, size=len(sent.message))
+        except OutboxFull:
+            raise OverLimit(
+                f"{MAX_UNANSWERED} messages wait for the relay, and no more are kept; wait for some of them",
+                limit=MAX_UNANSWERED,
+            ) from None
+        self._receipts.add(sent)
+        future.add_done_callback(lambda done: self._over(sent, done))
+
+    def _ask_again(self, sent: Sent) -> None:
+        """Send a message again that the relay has: it knows the id, and tells whether the message was read."""
+        if sent.id not in self._asked_again:
+            self._asked_again.add(sent.id)
+            future = self._outbox.put_own(lambda: sent, sent.to, first=True)
+            future.add_done_callback(lambda done: self._over(sent, done))
+
+    def _over(self, sent: Sent, future: Future[Any]) -> None:
+        """Note that a message has left the outbox."""
+        self._asked_again.discard(sent.id)
+        error = future.exception()
+        if error is not None:
+            self._receipts.failed(sent.id, error)
+
+    def _answered(self, id: str | None, error: ClawLinkError | None = None) -> bool:
+        return id is not None and self._transport is not None and self._transport.answered(id, error)
 
     async def respond(self, task_id: str, result: str, status: str) -> str:
         """Report on a task; return its status. Raises what the relay refuses, RelayUnreachable without a connection."""
@@ -324,10 +330,8 @@ def _pause_after(attempt: object) -> float:
     return backoff(failed, first=2.0, most=64.0)
 
 
-def _pause_of(error: ClawLinkError) -> float:
-    """Return the seconds to wait after a refusal, of which a relay may say what it likes."""
-    seconds = error.retry_after
-    return seconds if isinstance(seconds, int | float) and seconds > 0 else 1.0
+def _outbox() -> Outbox[Sent]:
+    return Outbox(MAX_UNANSWERED, sys.maxsize, log=_log)
 
 
 def _told(error: Exception) -> str:

@@ -33,7 +33,7 @@ from clawlink.client.identity import home
 from clawlink.doors.agentlink.client.connecting import Connected, Connecting
 from clawlink.doors.agentlink.client.engine import Engine
 from clawlink.doors.agentlink.client.message import Message
-from clawlink.doors.agentlink.client.outbox import Pending, Sent, require_text
+from clawlink.doors.agentlink.client.sent import Pending, Sent, require_text
 from clawlink.doors.agentlink.client.thread import LoopThread, here
 from clawlink.doors.agentlink.wire import signing
 from clawlink.doors.agentlink.wire.files import LinkFile, read_link, require_interval

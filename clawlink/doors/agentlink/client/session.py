@@ -13,10 +13,10 @@ from urllib.parse import urlsplit, urlunsplit
 import aiohttp
 
 from clawlink.doors.agentlink.client.message import seal
-from clawlink.doors.agentlink.client.outbox import Sent, error_of
+from clawlink.doors.agentlink.client.sent import Sent
 from clawlink.doors.agentlink.wire import frames, signing
 from clawlink.doors.agentlink.wire.files import LinkFile
-from clawlink.errors import NotARelay, RelayUnreachable, TooLarge
+from clawlink.errors import BY_CODE, ClawLinkError, NotARelay, RelayUnreachable, TooLarge
 
 PATH = "/agentlink"
 CONNECT_SECONDS = 10.0
@@ -191,3 +191,20 @@ def _read(text: str) -> dict[str, Any]:
     if not isinstance(frame, Mapping):
         raise NotARelay("what came over the connection is no frame of Agent Link")
     return dict(frame)
+
+
+def error_of(frame: dict[str, Any]) -> ClawLinkError:
+    """Return the error that an error frame tells of."""
+    kind = BY_CODE.get(str(frame.get("code")), ClawLinkError)
+    return kind(
+        str(frame.get("message", "the relay refused")),
+        field=frame.get("field"),
+        limit=_number(frame.get("limit")),
+        actual=_number(frame.get("actual")),
+        retry_after=_number(frame.get("retry_after")),
+    )
+
+
+def _number(told: object) -> float | None:
+    """Return a number, or None for what is none: a relay may say what it likes."""
+    return told if isinstance(told, int | float) else None

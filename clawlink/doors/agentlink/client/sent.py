@@ -10,7 +10,7 @@ from concurrent.futures import Future, InvalidStateError
 from typing import Any, Generic, TypeVar
 
 from clawlink.doors.agentlink.wire.signing import new_nonce
-from clawlink.errors import BY_CODE, BadRequest, ClawLinkError, OverLimit
+from clawlink.errors import BadRequest, ClawLinkError
 
 MAX_UNANSWERED = 1000
 MAX_FOLLOWED = 1000
@@ -66,7 +66,7 @@ class Sent:
         """Return what becomes true once the recipient has acked it, or raises if it never will."""
         return Pending(self.read)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Note that it will not arrive."""
         _settle(self.stored, error)
         _settle(self.read, error)
@@ -76,8 +76,11 @@ class Sent:
         return f"<message {self.id} to {self.to}: {state}>"
 
 
-class Outbox:
-    """Messages by id: first those that the relay has not answered, then those that nobody has read yet."""
+class Receipts:
+    """The messages that are not done with, by id: those that the relay has not answered, and those that nobody read.
+
+    The relay is asked again about these over each new connection: the receipt may have come in between.
+    """
 
     def __init__(self, on_delivered: Callable[[Sent], None]) -> None:
         self._unanswered: dict[str, Sent] = {}
@@ -85,24 +88,18 @@ class Outbox:
         self._on_delivered = on_delivered
 
     def add(self, sent: Sent) -> None:
-        """Take a message. Raises OverLimit where there are too many that the relay has not answered."""
-        if len(self._unanswered) >= MAX_UNANSWERED:
-            raise OverLimit(
-                f"{MAX_UNANSWERED} messages wait for the relay, and no more are kept; wait for some of them",
-                limit=MAX_UNANSWERED,
-            )
+        """Take a message that is on its way."""
         self._unanswered[sent.id] = sent
 
-    def again(self) -> list[Sent]:
-        """Return what is to be sent on a new connection: what was not answered, and what its receipt is awaited of."""
+    def followed(self) -> list[Sent]:
+        """Return the messages that the relay has, and whose receipt is awaited; give up those that are too old."""
         now = time.monotonic()
         for sent in [s for s in self._followed.values() if now - s.at > FOLLOW_SECONDS]:
             self._drop(sent, "the connection ended before its receipt came, too long ago to ask again")
-        return [*self._followed.values(), *self._unanswered.values()]
+        return list(self._followed.values())
 
-    def get(self, id: str | None) -> Sent | None:
-        """Return a message that is not done with."""
-        return None if id is None else self._unanswered.get(id) or self._followed.get(id)
+    def __contains__(self, id: object) -> bool:
+        return id in self._unanswered or id in self._followed
 
     def queued(self, id: str, message_id: str | None) -> None:
         """Note that the relay has the message."""
@@ -123,7 +120,7 @@ class Outbox:
             _settle(sent.read, True)
             self._on_delivered(sent)
 
-    def failed(self, id: str, error: Exception) -> None:
+    def failed(self, id: str, error: BaseException) -> None:
         """Note that the relay refused the message, or that nobody will read it."""
         sent = self._unanswered.pop(id, None) or self._followed.pop(id, None)
         if sent is not None:
@@ -159,15 +156,3 @@ def require_text(value: object, field: str) -> str:
             f"{field} cannot be encoded in UTF-8: half of a surrogate pair stands alone at {error.start}", field=field
         ) from None
     return value
-
-
-def error_of(frame: dict[str, Any]) -> ClawLinkError:
-    """Return the error that an error frame tells of."""
-    kind = BY_CODE.get(str(frame.get("code")), ClawLinkError)
-    return kind(
-        str(frame.get("message", "the relay refused")),
-        field=frame.get("field"),
-        limit=frame.get("limit"),
-        actual=frame.get("actual"),
-        retry_after=frame.get("retry_after"),
-    )
