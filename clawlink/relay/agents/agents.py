@@ -71,15 +71,18 @@ class Agents:
         self._names = Names(core)
         self._admission = admission
         self.keys_required = require_keys
-        self._reserved: Callable[[str], bool] = lambda address: False
+        self._reserved: list[Callable[[str], str | None]] = []
         self.directory = Directory(core)
         self._left: dict[str, None] = {}  # ids that left, the latest last
 
     # -- register ----------------------------------------------------------------------------------------------------
 
-    def reserve(self, reserved: Callable[[str], bool]) -> None:
-        """Keep ids and names for which ``reserved`` is true for a door, which registers their agents itself."""
-        self._reserved = reserved
+    def reserve(self, reserved: Callable[[str], str | None]) -> None:
+        """Keep ids and names for a door, which registers their agents itself.
+
+        ``reserved`` says in words what an id or a name is, and returns None for all that the door does not keep.
+        """
+        self._reserved.append(reserved)
 
     async def register(
         self,
@@ -221,12 +224,12 @@ class Agents:
         return proof.relay_key(self._core.secret, proof.key_id(agent_key))
 
     def _require_unreserved(self, wanted: str, had: str | None, *, field: str) -> None:
-        if wanted != had and self._reserved(wanted):
-            raise NotAllowed(
-                f"{wanted!r} is an address of an instance, whose agents come by its own connections; choose another "
-                f"{field}",
-                field=field,
-            )
+        if wanted == had:
+            return
+        for reserved in self._reserved:
+            what = reserved(wanted)
+            if what is not None:
+                raise NotAllowed(f"{wanted!r} is {what}; choose another {field}", field=field)
 
     def _make_key(self, agent_id: str, idempotency_key: str | None) -> str:
         """Make an agent key. With an idempotency key it derives from it, so that a repeat can be given the same."""

@@ -45,10 +45,12 @@ class Instances:
         """Return the instance of that id."""
         return self._known.get(instance_id)
 
-    def own(self, address: str) -> bool:
-        """Return True if this is an address of an agent of a known instance: ``instance/agent``, or a look-alike."""
+    def own(self, address: str) -> str | None:
+        """Say what ``instance/agent``, or a look-alike, of a known instance is; None for any other address."""
         parts = (form.partition("/") for form in forms(address))
-        return any(slash and home in self._looks for home, slash, _ in parts)
+        if any(slash and home in self._looks for home, slash, _ in parts):
+            return "an address of an instance, whose agents come by its own connections"
+        return None
 
     def register(self, instance_id: str, *, name: str | None, public_key: str | None) -> tuple[Instance, str]:
         """Add an instance that asks for it itself; return it and its secret, which is told this once.
