@@ -1,0 +1,252 @@
+"""The methods of A2A, without a binding: from a client, its target and its request to a task."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from clawlink.domain.agent import Agent, fold
+from clawlink.domain.limits import MAX_REPLY_BYTES
+from clawlink.doors.a2a import rules
+from clawlink.doors.a2a.rules import FINAL, INTERRUPTED, Json, UrlOf
+from clawlink.doors.a2a.server.files import Files
+from clawlink.doors.a2a.wire.failures import A2AError
+from clawlink.doors.a2a.wire.shapes import ListTasks, Message, SendMessage
+from clawlink.errors import NotAllowed, TooLarge, UnknownAgent, UnknownTask, WrongState
+from clawlink.protocol import requests
+from clawlink.protocol.replies import TaskView
+from clawlink.relay.relay import Relay
+from clawlink.relay.time_slices import Turns
+
+_PAGE = 100
+_WAIT_SECONDS = 20.0
+_THREAD_LENGTH = 128
+
+
+class Target(NamedTuple):
+    """An agent, or a pool of those with a capability; ``to`` names it in the context of its tasks."""
+
+    to: str
+    path: str
+    agent: Agent | None = None
+    capability: str | None = None
+
+
+class Calls:
+    """The methods on tasks."""
+
+    def __init__(self, relay: Relay, files: Files, *, wait: float) -> None:
+        self._relay = relay
+        self._files = files
+        self._wait = wait
+
+    # -- one task ----------------------------------------------------------------------------------------------------
+
+    async def own(self, caller: Agent, target: Target, task_id: str) -> TaskView:
+        """Return a task of the client's at this target. Raises A2AError: the same for others' tasks and unknown ids."""
+        try:
+            view = await self._relay.task_views.get(caller, task_id, requests.TaskQuery())
+        except (UnknownTask, NotAllowed):
+            raise _unknown(task_id) from None
+        known = rules.asked(view)
+        if view.requester != caller.id or known is None or known.to != target.to:
+            raise _unknown(task_id)
+        return view
+
+    async def next(self, caller: Agent, view: TaskView, wait: float = _WAIT_SECONDS) -> TaskView:
+        """Return a task once it has changed; the same view if it has not in time. Raises A2AError if it is gone."""
+        ask = requests.TaskQuery(wait=min(wait, _WAIT_SECONDS), since=view.version)
+        try:
+            return await self._relay.task_views.get(caller, view.task_id, ask)
+        except (UnknownTask, NotAllowed):
+            raise _unknown(view.task_id) from None
+
+    async def settled(self, caller: Agent, view: TaskView) -> TaskView:
+        """Return a task once it has ended or asks for something, or as it is when the time is over."""
+        clock = self._relay.clock
+        end = clock() + self._wait
+        while rules.state(view) not in FINAL | INTERRUPTED and not self._relay.draining:
+            left = end - clock()
+            if left <= 0:
+                break
+            view = await self.next(caller, view, left)
+        return view
+
+    async def cancel(self, caller: Agent, target: Target, task_id: str) -> TaskView:
+        """Cancel a task. Raises A2AError if it has ended."""
+        view = await self.own(caller, target, task_id)
+        if rules.state(view) not in FINAL:
+            try:
+                await self._relay.tasks.cancel(caller, task_id, requests.Cancel(from_agent=caller.id))
+                return await self.own(caller, target, task_id)
+            except WrongState:
+                view = await self.own(caller, target, task_id)
+        raise A2AError("TASK_NOT_CANCELABLE", f"task {task_id} has ended already: it is {view.status}")
+
+    # -- send --------------------------------------------------------------------------------------------------------
+
+    async def send(self, caller: Agent, target: Target, ask: SendMessage) -> TaskView:
+        """Take a message: as a new task, or for a task that goes on. Raises A2AError, and the relay's refusals."""
+        if ask.message.task_id:
+            return await self._follow_up(caller, target, ask.message)
+        return await self._new(caller, target, ask)
+
+    async def _new(self, caller: Agent, target: Target, ask: SendMessage) -> TaskView:
+        readers = () if target.agent is None else (target.agent.id,)
+        async with self._files.of(caller, ask.message, readers) as (parts, attachments):
+            context_id = ask.message.context_id or str(uuid.uuid4())
+            task, context = rules.work(target.to, context_id, ask, parts)
+            self._require_small([task, context])
+            done = await self._relay.submission.delegate(
+                caller,
+                requests.Delegate(
+                    from_agent=caller.id,
+                    task=task,
+                    to_agent=None if target.agent is None else target.agent.id,
+                    capability=target.capability,
+                    context=context,
+                    attachments=attachments or None,
+                ),
+            )
+        return await self.own(caller, target, done.message_id)
+
+    async def _follow_up(self, caller: Agent, target: Target, message: Message) -> TaskView:
+        view = await self.own(caller, target, message.task_id)
+        if message.context_id and message.context_id != rules.context_id(view):
+            raise A2AError(
+                "INVALID_PARAMS",
+                f"task {view.task_id} belongs to another context; leave contextId out",
+                field="message.contextId",
+            )
+        if rules.state(view) in FINAL:
+            raise _ended(view)
+        assignee = view.assignee
+        if assignee is None:
+            raise A2AError(
+                "UNSUPPORTED_OPERATION",
+                f"no agent of the pool has claimed task {view.task_id} yet; send the message once it is working",
+            )
+        async with self._files.of(caller, message, (assignee,)) as (parts, _):
+            content = rules.follow_up(message, parts)
+            self._require_small(content)
+            if rules.state(view) in INTERRUPTED:
+                try:
+                    answer = requests.Answer(from_agent=caller.id, content=content)
+                    await self._relay.tasks.answer(caller, view.task_id, answer)
+                except WrongState:  # it has moved on, or another message was faster
+                    view = await self.own(caller, target, view.task_id)
+                    if rules.state(view) in FINAL:
+                        raise _ended(view) from None
+                    raise A2AError(
+                        "UNSUPPORTED_OPERATION",
+                        f"task {view.task_id} has its answer already; get the task, and send the message again",
+                    ) from None
+            else:
+                await self._relay.messages.send(
+                    caller,
+                    requests.Send(
+                        from_agent=caller.id,
+                        to_agent=assignee,
+                        content=content,
+                        in_reply_to=view.task_id,
+                        thread=rules.context_id(view)[:_THREAD_LENGTH],
+                    ),
+                )
+        return await self.own(caller, target, view.task_id)
+
+    def _require_small(self, content: Any) -> None:
+        limit, actual = self._relay.limits.max_body_bytes, len(msgspec.json.encode(content))
+        if actual > limit:
+            raise TooLarge(
+                f"text and data of a message may have {limit} bytes, and these have {actual}; send them as a raw part, "
+                "which becomes a file",
+                field="message.parts",
+                limit=limit,
+                actual=actual,
+            )
+
+    # -- list --------------------------------------------------------------------------------------------------------
+
+    async def list(self, caller: Agent, target: Target, ask: ListTasks, urls: Callable[[str], UrlOf]) -> Json:
+        """List the client's tasks at this target, the newest state first; ``urls`` has the files of each."""
+        after = rules.place(ask.page_token) if ask.page_token else None
+        since = rules.instant(ask.status_timestamp_after, "statusTimestampAfter") if ask.status_timestamp_after else ""
+        wanted = "" if ask.status == "TASK_STATE_UNSPECIFIED" else ask.status
+        found = [
+            view
+            for view in await self._all(caller, target)
+            if (not ask.context_id or rules.context_id(view) == ask.context_id)
+            and (not wanted or rules.state(view) == wanted)
+            and (not since or rules.changed_at(view) > since)
+        ]
+        found.sort(key=_order, reverse=True)
+        rest = found if after is None else [view for view in found if _order(view) < after]
+        page = rest[: ask.page_size]
+        turns = Turns()
+        shown: list[Json] = []
+        room = MAX_REPLY_BYTES
+        for view in page:
+            url_of = urls(view.task_id)
+            task = rules.task(view, url_of, history=ask.history_length, artifacts=False)
+            if ask.include_artifacts:
+                task["artifacts"] = rules.collected(list(rules.steps(view, url_of)))
+            room -= len(msgspec.json.encode(task))
+            if shown and room < 0:
+                break
+            shown.append(task)
+            await turns.next()
+        return {
+            "tasks": shown,
+            "nextPageToken": rules.token(page[len(shown) - 1]) if len(rest) > len(shown) else "",
+            "pageSize": ask.page_size,
+            "totalSize": len(found),
+        }
+
+    async def _all(self, caller: Agent, target: Target) -> Sequence[TaskView]:
+        """Return the client's tasks at this target, each once: one that changes its state meanwhile may come twice."""
+        found: dict[str, TaskView] = {}
+        after: str | None = None
+        while True:
+            ask = requests.TasksQuery(requester=caller.id, limit=_PAGE, after=after)
+            page = await self._relay.task_views.list(caller, ask)
+            turns = Turns()
+            for view in page.tasks:
+                known = rules.asked(view)
+                if known is not None and known.to == target.to:
+                    before = found.get(view.task_id)
+                    if before is None or before.version < view.version:
+                        found[view.task_id] = view
+                await turns.next()
+            after = page.next
+            if after is None:
+                return list(found.values())
+
+    async def target_agent(self, agent_id: str, path: str) -> Target:
+        """Return the agent of an id or a name. Raises UnknownAgent, AmbiguousName."""
+        agent = await self._relay.agents.resolve(agent_id, field="agent")
+        return Target(rules.AGENT + agent.id, path, agent=agent)
+
+    async def target_pool(self, capability: str, path: str) -> Target:
+        """Return the pool of a capability that some agent has. Raises UnknownAgent."""
+        found, _ = await self._relay.agents.discover(requests.DiscoverQuery(capability=capability, limit=1))
+        if not found:
+            raise UnknownAgent(f"no agent here has the capability {capability!r}", field="capability")
+        return Target(rules.POOL + fold(capability), path, capability=capability)
+
+
+def _order(view: TaskView) -> tuple[str, str]:
+    return rules.changed_at(view), view.task_id
+
+
+def _unknown(task_id: str) -> A2AError:
+    return A2AError("TASK_NOT_FOUND", f"no task {task_id!r} of yours is known here, or it was finished long ago")
+
+
+def _ended(view: TaskView) -> A2AError:
+    return A2AError(
+        "UNSUPPORTED_OPERATION",
+        f"task {view.task_id} has ended: it is {view.status}; send a message without taskId for new work",
+    )

@@ -1,0 +1,103 @@
+"""Streams of a task's events: the task first, then each change in its order, the same for all that listen."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import msgspec
+from aiohttp import hdrs, web
+
+from clawlink.domain.agent import Agent
+from clawlink.doors.a2a import rules
+from clawlink.doors.a2a.rules import FINAL, INTERRUPTED, Json, UrlOf
+from clawlink.doors.a2a.server.calls import Calls
+from clawlink.doors.a2a.wire.failures import A2AError
+from clawlink.protocol.replies import TaskView
+from clawlink.relay.relay import Relay
+from clawlink.server.request import Request
+
+_HEADERS = {hdrs.CONTENT_TYPE: "text/event-stream", hdrs.CACHE_CONTROL: "no-store", "X-Accel-Buffering": "no"}
+_COMMENT_SECONDS = 15.0
+# A peer that has not taken the written bytes by then does not read.
+_STUCK_SECONDS = 28.0
+_encode = msgspec.json.Encoder().encode
+
+
+async def events(
+    relay: Relay, calls: Calls, caller: Agent, view: TaskView, url_of: UrlOf, *, wait: float, last: frozenset[str]
+) -> AsyncGenerator[list[Json], None]:
+    """Give the events after this view of a task, an empty list after ``wait`` seconds without any.
+
+    It ends behind the first state of ``last``, once the task is forgotten, and when the relay shuts down.
+    """
+    while not relay.draining:
+        try:
+            now = await calls.next(caller, view, wait)
+        except A2AError:
+            return
+        found = rules.updates(view, now, url_of)
+        view = now
+        over = next((at for at, event in enumerate(found, 1) if rules.ends(event) in last), None)
+        yield found if over is None else found[:over]
+        if over is not None:
+            return
+
+
+async def serve(
+    relay: Relay,
+    calls: Calls,
+    request: Request,
+    caller: Agent,
+    view: TaskView,
+    url_of: UrlOf,
+    *,
+    wrap: Callable[[Json], Any],
+    through_questions: bool,
+) -> web.StreamResponse:
+    """Stream a task until it ends; without ``through_questions`` also until it asks for something."""
+    last = FINAL if through_questions else FINAL | INTERRUPTED
+    first = rules.task(view, url_of)
+    response = await begin(request)
+    with contextlib.suppress(ConnectionError):
+        await _write(request, response, _frame(wrap({"task": first})))
+        if first["status"]["state"] not in last:
+            following = events(relay, calls, caller, view, url_of, wait=_COMMENT_SECONDS, last=last)
+            async with contextlib.aclosing(following):
+                async for found in following:
+                    frames = b"".join(_frame(wrap(event)) for event in found)
+                    await _write(request, response, frames or b":\n\n")
+        await response.write_eof()
+    return response
+
+
+async def begin(request: Request) -> web.StreamResponse:
+    """Begin the response of a stream."""
+    request.stay()
+    response = web.StreamResponse(headers=_HEADERS)
+    await response.prepare(request)
+    return response
+
+
+async def one(request: Request, event: Any) -> web.StreamResponse:
+    """Answer with a stream of one event."""
+    response = await begin(request)
+    with contextlib.suppress(ConnectionError):
+        await _write(request, response, _frame(event))
+        await response.write_eof()
+    return response
+
+
+def _frame(event: Any) -> bytes:
+    return b"data: %b\n\n" % _encode(event)
+
+
+async def _write(request: Request, response: web.StreamResponse, data: bytes) -> None:
+    try:
+        await asyncio.wait_for(response.write(data), _STUCK_SECONDS)
+    except asyncio.TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("the client does not read") from None

@@ -1,0 +1,74 @@
+"""``clawlink a2a``: clients and their file, and cards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from pathlib import Path
+
+from tests.cli.conftest import Run
+from tests.conftest import Start
+
+
+def test_clients_come_and_go(call: Run, tmp_path: Path) -> None:
+    file = tmp_path / "clients.json"
+    where = ("--file", str(file))
+    done = call("a2a", "client", "add", "shop", *where).ok()
+    (entry,) = json.loads(file.read_text())["clients"]
+    assert entry["name"] == "shop"
+    (credential,) = (word for word in done.out.split() if word.startswith("a2a_"))
+    assert entry["sha256"] == hashlib.sha256(credential.encode()).hexdigest()
+    if sys.platform != "win32":
+        assert os.stat(file).st_mode & 0o777 == 0o600
+    call("a2a", "client", "add", "SHOP", *where).failed(7)
+    second = call("a2a", "client", "add", "shop", "--replace", "--json", *where).ok()
+    (entry,) = json.loads(file.read_text())["clients"]
+    assert entry["sha256"] == hashlib.sha256(second.json["credential"].encode()).hexdigest()
+    listed = call("a2a", "client", "list", *where).ok()
+    assert "shop" in listed.out
+    assert call("a2a", "client", "list", "--json", *where).ok().json["count"] == 1
+    call("a2a", "client", "remove", "shop", *where).ok()
+    assert json.loads(file.read_text())["clients"] == []
+    assert "no clients" in call("a2a", "client", "list", *where).ok().out
+    for wrong in (
+        ("client",),
+        ("client", "add"),
+        ("client", "list", "x"),
+        ("client", "add", "a b"),
+        ("card", "a", "b"),
+    ):
+        call("a2a", *wrong, *where).failed(2)
+    file.write_text('{"clients": 5}')
+    assert str(file) in call("a2a", "client", "list", *where).failed(2).err
+
+
+def test_cards_are_shown(call: Run, start_relay: Start) -> None:
+    relay = start_relay("--a2a", "--a2a-url", "https://relay.example.com/mesh")
+    where = ("--relay", relay.url)
+    call("register", "Bob", "--caps", "python", *where).ok()
+    own = call("a2a", "card", "--json", *where).ok().json
+    assert own["supportedInterfaces"][0]["url"] == "https://relay.example.com/mesh/a2a-relay"
+    card = call("a2a", "card", "Bob", "--json", *where).ok().json
+    assert [skill["id"] for skill in card["skills"]] == ["python"]
+    assert card["supportedInterfaces"][0]["url"].startswith("https://relay.example.com/mesh/a2a/")
+    extended = call("a2a", "card", "Bob", "--extended", "--json", *where).ok().json
+    assert len(extended["capabilities"]["extensions"]) == 2
+    assert call("a2a", "card", "python", "--pool", "--json", *where).ok().json["name"] == "python"
+    call("a2a", "card", "nobody", *where).failed(5)
+    without = start_relay()
+    assert "--a2a" in call("a2a", "card", "--relay", without.url).failed(1).err
+
+
+def test_flags_that_make_no_sense_stop_the_start(call: Run, tmp_path: Path) -> None:
+    file = tmp_path / "clients.json"
+    file.write_text("{")
+    for flags, named in (
+        (("--a2a-url", "https://x"), "--a2a"),
+        (("--a2a-private-webhooks",), "--a2a"),
+        (("--a2a", "--a2a-url", "x"), "--a2a-url"),
+        (("--a2a", "--a2a-url", "https://x?y"), "--a2a-url"),
+        (("--a2a", "--a2a-clients", str(file)), str(file)),
+    ):
+        assert named in call("serve", *flags).failed(2).err, flags

@@ -1,0 +1,92 @@
+"""``references/a2a.md`` and the code say the same, and its examples work."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from clawlink.domain.limits import MAX_ATTACHMENTS
+from clawlink.doors.a2a import DOOR, Settings, cards, rules
+from clawlink.doors.a2a.server import files, push, sites
+from clawlink.doors.a2a.wire import clients, failures, shapes
+from tests.cli.test_docs import require_described
+from tests.conftest import Start
+
+PAGE = (Path(__file__).parents[3] / "references" / "a2a.md").read_text("utf-8")
+TEXT = " ".join(PAGE.split())
+STEPS = PAGE.split("## Step by step")[1].split("\n## ")[0]
+
+
+def rows(heading: str) -> list[list[str]]:
+    """Return the rows of the table whose first column has this head."""
+    table = re.split(rf"^\| {re.escape(heading)} \|.*\n\|[-|]+\|\n", PAGE, flags=re.MULTILINE)[1].split("\n\n")[0]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+
+
+def test_the_mapping_is_that_of_the_code() -> None:
+    told = {clawlink.strip("`"): f"TASK_STATE_{a2a}" for clawlink, a2a, _ in rows("ClawLink")}
+    assert told == rules.STATES
+
+
+def test_the_reasons_are_those_of_the_code() -> None:
+    told = {reason.strip("`"): (int(rpc), int(http)) for reason, rpc, http, _ in rows("Reason")}
+    assert told == {reason: (kind.rpc, kind.http) for reason, kind in failures.KINDS.items()}
+
+
+def test_what_a_worker_may_say_is_described() -> None:
+    told = {name for cell, *_ in rows("Field of `a2a`") for name in re.findall(r"\w+", cell)}
+    assert told == {field.encode_name for field in msgspec.structs.fields(rules.Said)}
+    for kind in (rules.Artifact, rules.Reply):
+        for field in msgspec.structs.fields(kind):
+            assert re.search(rf"[{{ ]{field.encode_name}[,}}]", PAGE), field.encode_name
+    for field in msgspec.structs.fields(rules.Asked):
+        assert f"`{field.encode_name}`" in PAGE, field.encode_name
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    told = {limit: default for limit, default, _ in rows("Limit")}
+    assert told["body of a request, with its raw parts"] == f"{Settings.max_body:,} bytes"
+    assert told["time that `SendMessage` waits"] == f"{Settings.wait:g} seconds"
+    assert f"for {Settings.wait:g} s at most" in TEXT
+    assert told["parts of a message"] == str(shapes.MAX_PARTS)
+    assert told["raw parts of a message"] == str(MAX_ATTACHMENTS)
+    assert told["an id of a message or context"] == f"{shapes.MAX_ID_LENGTH} characters"
+    assert told["webhooks of a task"] == str(push.MAX_OF_TASK)
+    assert told["webhooks of a relay"] == f"{push.MAX_WEBHOOKS:,}"
+    assert told["clients in a file"] == f"{clients.MAX_CLIENTS:,}"
+    assert f"up to {shapes.MAX_PAGE_SIZE} tasks a page" in TEXT
+    assert f"tries {push.ATTEMPTS} times" in TEXT
+    assert f"takes {push.POST_SECONDS:g} s at most" in TEXT
+    assert f"kept for {sites.CARD_SECONDS} s" in TEXT
+    assert f"for {files.KEPT_SECONDS / 86_400:g} days" in TEXT
+    for name in (cards.WAITING, cards.PRESENCE, rules.FILE, clients.DEFAULT_FILE):
+        assert name in PAGE
+
+
+def test_the_command_and_the_flags_of_the_relay_are_described() -> None:
+    for verb in DOOR.verbs():
+        require_described(verb, PAGE)
+    for field in dataclasses.fields(Settings):
+        assert f"`{field.metadata['flag']}" in PAGE, field.name
+
+
+@pytest.mark.skipif(sys.platform == "win32" or shutil.which("curl") is None, reason="it needs curl")
+def test_the_requests_that_it_shows_work(start_relay: Start) -> None:
+    blocks = re.findall(r"```sh\n(.*?)```", STEPS, re.DOTALL)
+    serve, *rest = blocks
+    flags = serve.split()[2:]
+    relay = start_relay(*flags)
+    script = "set -e\n" + "\n".join(rest)
+    environ = {**os.environ, "RELAY": relay.url}
+    done = subprocess.run(["/bin/sh", "-c", script], env=environ, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert '"parts":[{"text":"6"}]' in done.stdout
+    assert "TASK_STATE_CANCELED" in done.stdout
