@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from clawlink.cli.exits import UsageError
-from clawlink.cli.render import ago, duration, epoch, quoted
+from clawlink.cli.render import duration, epoch, quoted
 from clawlink.domain.terminal import cell
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
     from clawlink.client.identity import Saved
+    from clawlink.protocol.replies import FoundId
 
 T = TypeVar("T")
 
@@ -20,14 +22,13 @@ MIN_PREFIX_LENGTH = 4
 # Ids are hexadecimal digits: the relay makes them of 24, and clients make those of agents of 16.
 ID_LENGTH = 24
 AGENT_ID_LENGTH = 16
-MAX_TASKS_SEARCHED = 2000
 MAX_AGENTS_SEARCHED = 10_000
 _PREFIX = re.compile(f"[0-9a-f]{{{MIN_PREFIX_LENGTH},{ID_LENGTH - 1}}}")
 # Ids that agents choose themselves read like names. A mistyped name must not stand for such an id.
 _MADE = re.compile("[0-9a-f-]+")
-_MOST_PAGES = 20
 _MOST_SHOWN = 5
 _TEXT_WIDTH = 40
+_TASK = "task_delegation"
 
 
 def is_prefix(text: str, length: int = ID_LENGTH) -> bool:
@@ -47,28 +48,17 @@ def identity(kept: Iterable[Saved], given: str) -> str:
 
 def task(ctx: Context, given: str) -> str:
     """Return the id of the agent's task with this beginning, or the given text if there is none. Raises UsageError."""
-    return _chosen(given, {} if not is_prefix(given) else _tasks(ctx, given))
+    return _message(ctx, given, lambda one: one.type == _TASK)
 
 
 def message(ctx: Context, given: str) -> str:
-    """Return the id of a message; search the given text among tasks. Raises UsageError."""
-    id = task(ctx, given)
-    if id == given and is_prefix(given):
-        ctx.warn(f"{given!r} begins the id of no task of yours, so it is taken for a whole id")
-    return id
+    """Return the id of the agent's task, message or broadcast with this beginning, or the given text."""
+    return _message(ctx, given, lambda one: True)
 
 
 def dead_letter(ctx: Context, given: str) -> str:
     """Return the id of the agent's dead letter with this beginning, or the given text. Raises UsageError."""
-    if not is_prefix(given):
-        return given
-    from clawlink.domain.limits import MAX_LIST_LENGTH
-
-    letters = ctx.client.dead_letters(limit=MAX_LIST_LENGTH)
-    return _chosen(
-        given,
-        {one.message_id: f"dead since {ago(one.dead_at, ctx.now)}" for one in _begin(letters, given, "message_id")},
-    )
+    return _message(ctx, given, lambda one: one.state == "dead" and one.to_agent == ctx.me.agent_id)
 
 
 def agent(ctx: Context, given: str) -> str:
@@ -93,29 +83,36 @@ def agent(ctx: Context, given: str) -> str:
     )
 
 
-def _tasks(ctx: Context, given: str) -> dict[str, str]:
-    """Return the tasks with this beginning, with descriptions. Raises UsageError if the search was cut short."""
-    from clawlink.cli.messages import as_text
-    from clawlink.domain.limits import MAX_LIST_LENGTH
+def _message(ctx: Context, given: str, fits: Callable[[FoundId], bool]) -> str:
+    """Ask the relay for the whole id. Raises UsageError if several begin so."""
+    from clawlink.errors import UnknownRoute
 
-    found: dict[str, str] = {}
-    seen = 0
-    after: str | None = None
-    for _ in range(_MOST_PAGES):
-        page = ctx.client.tasks(limit=min(MAX_LIST_LENGTH, MAX_TASKS_SEARCHED - seen), after=after)
-        seen += len(page.tasks)
-        for one in _begin(page.tasks, given, "task_id"):
-            at = epoch(one.created_at)
-            age = "" if at is None else f", {duration(ctx.now - at)} old"
-            found[one.task_id] = quoted(as_text(one.task), _TEXT_WIDTH) + age
-        after = page.next
-        if after is None or seen >= MAX_TASKS_SEARCHED:
-            break
-    if after is not None and not found:
-        raise UsageError(
-            f"{given!r} begins no id among the first {seen} tasks of yours, and there are more; give the whole id"
-        )
-    return found
+    if not is_prefix(given):
+        return given
+    try:
+        found = ctx.client.find_ids(given)
+    except UnknownRoute:  # a relay before 1.2
+        return given
+    if found.more:
+        raise UsageError(f"{given!r} begins too many ids to tell them apart; type more of it")
+    fitting = {one.message_id: one for one in found.ids if fits(one)}
+    if len(fitting) == 1:
+        return next(iter(fitting))
+    shown = list(fitting.values())[:_MOST_SHOWN]
+    return _chosen(given, {**dict.fromkeys(fitting, ""), **{one.message_id: _described(ctx, one) for one in shown}})
+
+
+def _described(ctx: Context, one: FoundId) -> str:
+    from clawlink.cli.messages import as_text
+    from clawlink.errors import ClawLinkError
+
+    at = epoch(one.stored_at)
+    age = "" if at is None else f", {duration(ctx.now - at)} old"
+    if one.type == _TASK:
+        with suppress(ClawLinkError):
+            return quoted(as_text(ctx.client.task(one.message_id).task), _TEXT_WIDTH) + age
+    kind = "broadcast" if one.type == "knowledge_broadcast" else one.type.replace("_", " ")
+    return f"{kind} from {ctx.agents.named(one.from_agent)}{age}"
 
 
 def _begin(listed: Iterable[T], given: str, field: str) -> list[T]:

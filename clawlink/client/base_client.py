@@ -348,6 +348,7 @@ class BaseClient:
     message = Method(endpoints.message)
     unread = Method(endpoints.unread)
     woken = Method(endpoints.woken)
+    find_ids = Method(endpoints.find_ids)
     put_file = Method(file_endpoints.put_file)
     list_files = Method(file_endpoints.list_files)
     get_file = Method(file_endpoints.get_file)

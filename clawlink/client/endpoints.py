@@ -673,6 +673,11 @@ def woken(
     return simple_call(paths.WOKEN, checked(ask, requests.Woken), message_id=message_id)
 
 
+def find_ids(me: Identity, beginning: str) -> Call[replies.FoundIds]:
+    """Find the tasks, messages and broadcasts of this agent whose ids begin with these 4 to 24 hexadecimal digits."""
+    return simple_call(paths.FIND_IDS, query={"agent_id": me.require()}, beginning=beginning)
+
+
 def metrics(me: Identity) -> Call[str]:
     """Return the relay's counters as Prometheus text."""
     return simple_call(paths.METRICS, read=bytes.decode)

@@ -324,6 +324,17 @@ WOKEN = Endpoint(
     by="agent_id",
     quiet=True,
 )
+FIND_IDS = Endpoint(
+    "find_ids",
+    "GET",
+    "/ids/{beginning}",
+    "Find tasks, messages and broadcasts by the first characters of their ids.",
+    replies.FoundIds,
+    query=requests.Asker,
+    acts=True,
+    headers=(headers.AGENT,),
+    use="messages.find",
+)
 PUT_FILE = Endpoint(
     "put_file", "POST", "/files", "Write a shared file.", replies.FilePut, body=requests.PutFile, acts=True
 )

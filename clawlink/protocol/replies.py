@@ -438,6 +438,26 @@ class WakeStored(Struct, frozen=True, gc=False):
     woken: list[Wake]
 
 
+class FoundId(Struct, frozen=True):
+    """A message of the asking agent, with the facts that tell it from others. They are those of its status."""
+
+    message_id: str
+    type: str
+    from_agent: str
+    to_agent: str | None
+    state: str
+    task_status: str | None
+    stored_at: str
+
+
+class FoundIds(Struct, frozen=True):
+    """The messages whose ids begin as asked, sorted by id. ``more`` is true if there may be others."""
+
+    ids: list[FoundId]
+    count: int
+    more: bool
+
+
 class FileSaved(Struct, frozen=True):
     """The version just written. ``size`` is in bytes, ``sha256`` in hexadecimal.
 

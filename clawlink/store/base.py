@@ -1,10 +1,10 @@
 """Where records live: the interface every store implements, and what the relay may lean on.
 
 A store decides nothing. It reads records and commits batches of versioned changes, all or none, or raises ``Conflict``;
-the relay then rereads and tries again. An answer from an index is a hint that may be out of date: that of ``page``,
-``first``, ``first_of``, ``usage``, ``admission``, ``usage_from``, ``load_from``, ``memory_from``, ``due``, ``pending``,
-``next_due_at``, ``ending``, and what the rule of a ``claim`` is called with. What ``get``, ``get_many``, ``commit`` and
-``commit_many`` say is the truth.
+the relay then rereads and tries again. An answer from an index is a hint that may be out of date: that of ``ids``,
+``page``, ``first``, ``first_of``, ``usage``, ``admission``, ``usage_from``, ``load_from``, ``memory_from``, ``due``,
+``pending``, ``next_due_at``, ``ending``, and what the rule of a ``claim`` is called with. What ``get``, ``get_many``,
+``commit`` and ``commit_many`` say is the truth.
 
 A store raises ``Conflict``, ``Failed`` and, for a mistake of its caller, ValueError; it turns the errors of its engine
 into ``Failed``. A cancelled read did nothing. A cancelled commit took effect wholly or not at all, and nobody knows
@@ -143,6 +143,12 @@ class Store(Protocol):
 
     async def get_many(self, kind: type[R], ids: Sequence[str]) -> Sequence[R | None]:
         """Return the record of each id as last committed, in this order. The records may be of different moments."""
+
+    async def ids(self, first: str, end: str, limit: int) -> Sequence[str]:
+        """Return up to ``limit`` ids from ``first`` up to, but not with, ``end``, sorted by their code points.
+
+        They are ids of records of all kinds, each id once.
+        """
 
     async def page(
         self, kind: type[R], key: str, after: str | None = None, limit: int = 100, *, newest: bool = False

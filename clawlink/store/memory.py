@@ -83,6 +83,10 @@ class MemoryStore:
         records = self._kind(kind).records
         return [records.get(id) for id in ids]
 
+    async def ids(self, first: str, end: str, limit: int) -> Sequence[str]:
+        of_each = (table.sorted_ids.between(first, end, limit) for table in self._kinds.values())
+        return sorted(set(chain.from_iterable(of_each)))[:limit]
+
     async def page(
         self, kind: type[R], key: str, after: str | None = None, limit: int = 100, *, newest: bool = False
     ) -> Page[R]:

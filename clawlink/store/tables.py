@@ -9,13 +9,14 @@ from typing import Any
 from clawlink.domain.record import text_bytes
 from clawlink.store.base import Page, Usage
 from clawlink.store.ids import Ids
+from clawlink.store.sorted_ids import SortedIds
 
 NOTHING = Usage(0, 0)
 
-# The bytes that a table adds to the footprint of records, measured: an entry in a dict of ids; the place of a record;
+# The bytes that a table adds to the footprint of records, measured: an entry in a dict of ids; the places of a record;
 # an index beside its key; a second of the calendar; and the count of what comes from an agent or an address.
 ENTRY_BYTES = 70
-PLACE_BYTES = 60
+PLACE_BYTES = 72
 INDEX_BYTES = 290
 SECOND_BYTES = 280
 SHARE_BYTES = 190
@@ -77,14 +78,15 @@ class Index(Ids):
 class Table:
     """All records of one kind, their indexes, and the calendar: which of them end in which second.
 
-    ``seconds`` are the seconds of the calendar, sorted. ``arrivals`` is the last number given to an id under a key.
-    ``shared`` counts the indexes that know where their records come from.
+    ``sorted_ids`` are the ids of all records. ``seconds`` are the seconds of the calendar, sorted. ``arrivals`` is the
+    last number given to an id under a key. ``shared`` counts the indexes that know where their records come from.
     """
 
-    __slots__ = ("arrivals", "calendar", "indexes", "records", "seconds", "shared")
+    __slots__ = ("arrivals", "calendar", "indexes", "records", "seconds", "shared", "sorted_ids")
 
     def __init__(self) -> None:
         self.records: dict[str, Any] = {}
+        self.sorted_ids = SortedIds()
         self.indexes: dict[str, Index] = {}
         self.calendar: dict[int, Ids] = {}
         self.seconds: list[int] = []
@@ -126,6 +128,7 @@ class Table:
 
     def _add(self, id: str, new: Any) -> int:
         self.records[id] = new
+        self.sorted_ids.add(id)
         grown: int = new.footprint + PLACE_BYTES + text_bytes(id)
         keys = new.index_keys
         if keys:
@@ -139,6 +142,7 @@ class Table:
 
     def _remove(self, id: str, old: Any) -> int:
         del self.records[id]
+        self.sorted_ids.remove(id)
         shrunk: int = old.footprint + PLACE_BYTES + text_bytes(id)
         keys = old.index_keys
         if keys:

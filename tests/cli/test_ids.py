@@ -5,16 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from itertools import count
 
 import pytest
 
 from clawlink.cli import ids
 from clawlink.cli.agents import Agents
 from clawlink.client.sync import Client
+from clawlink.protocol.replies import FoundIds
+from clawlink.relay.ids import derived
 from tests.cli.conftest import Relays, Run
 
 Fresh = Callable[[str], str]
-HEX = "0123456789abcdef"
 
 
 def of(client: Client) -> str:
@@ -79,22 +81,29 @@ def test_my_own_task_and_identity_by_their_beginnings(call: Run, me: str, peer: 
     )
 
 
-def test_an_ambiguous_beginning_lists_the_candidates(
-    call: Run, me: str, peer: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(ids, "MIN_PREFIX_LENGTH", 1)
-    monkeypatch.setattr(ids, "_PREFIX", re.compile("[0-9a-f]{1,23}"))
-    # An agent sends 17 tasks: two of them begin with the same digit.
-    made = [
-        call("delegate", "--to", of(peer), "--task", f"no. {n}", "--json").ok().json["message_id"] for n in range(17)
+def alike(verb: str, sender: str) -> tuple[str, str, str]:
+    """Return two keys for repeats by which two ids of the sender begin alike, and this beginning."""
+    keys: dict[str, str] = {}
+    for n in count():
+        beginning = derived(verb, sender, f"key {n}")[: ids.MIN_PREFIX_LENGTH]
+        if beginning in keys:
+            return keys[beginning], f"key {n}", beginning
+        keys[beginning] = f"key {n}"
+    raise AssertionError
+
+
+def test_an_ambiguous_beginning_lists_the_candidates(call: Run, me: str, peer: Client) -> None:
+    *keys, first = alike("task", me)
+    two = [
+        call("delegate", "--to", of(peer), "--task", f"no. {n}", "--key", key, "--json").ok().json["message_id"]
+        for n, key in enumerate(keys)
     ]
-    first = next(c for c in HEX if sum(id.startswith(c) for id in made) > 1)
     failed = call("cancel", first).failed(2)
-    two = [id for id in made if id.startswith(first)][:2]
     assert f"'{first}' begins several ids" in failed.err
-    for part in (*two, '("no. ', " old)"):
+    for part in (*two, '("no. 0"', '("no. 1"', " old)"):
         assert part in failed.err, (part, failed.err)
-    assert call("tasks", "--status", "queued", "--json").ok().json["count"] == 17
+    assert call("tasks", "--status", "queued", "--json").ok().json["count"] == 2
+    assert call("cancel", two[0][:20]).ok()
 
 
 def test_what_begins_no_id_of_mine_is_asked_as_it_stands(
@@ -106,9 +115,9 @@ def test_what_begins_no_id_of_mine_is_asked_as_it_stands(
     unknown, another = call("task", "0000aaaa").failed(5).err, call("task", theirs[:8]).failed(5).err
     assert unknown.replace("0000aaaa", "*") == another.replace(theirs[:8], "*")
     call("task", theirs).failed(4)  # a whole id goes straight through
-    assert "the beginning of an id is enough for tasks alone" in call("status", theirs[:8]).failed(5).err
+    assert "no message" in call("status", theirs[:8]).failed(5).err
     warned = call("send", "--to", of(peer), "--content", "x", "--reply-to", theirs[:8]).ok()
-    assert "begins the id of no task of yours" in warned.err
+    assert "begins the id of no message of yours" in warned.err
 
 
 def test_names_go_before_the_beginnings_of_ids(call: Run, me: str, peer: Client, relay: str) -> None:
@@ -142,12 +151,34 @@ def test_the_operator_and_dead_letters(call: Run, own_relay: Relays, monkeypatch
         assert call("redrive", "--id", id[:8], "--json").ok().json["message_ids"] == [id]
 
 
-def test_more_tasks_than_are_searched(call: Run, me: str, peer: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = [call("delegate", "--to", of(peer), "--task", "x", "--json").ok().json["message_id"] for _ in range(2)]
-    monkeypatch.setattr(ids, "MAX_TASKS_SEARCHED", 1)
-    ended = [call("task", id[:12]) for id in made]  # the newest first
-    assert (ended[1].code, ended[0].code) == (0, 2), ended
-    assert "among the first 1 tasks of yours, and there are more; give the whole id" in ended[0].err
+def test_messages_and_broadcasts_by_the_beginnings_of_their_ids(call: Run, me: str, peer: Client) -> None:
+    said = peer.send(me, "x").message_id
+    told = peer.broadcast("news", topic="t").message_id
+    mine = call("send", "--to", of(peer), "--content", "x", "--reply-to", said[:9], "--json").ok().json["message_id"]
+    assert [one.raw["in_reply_to"] for one in peer.poll(wait=5) if one.message_id == mine] == [said]
+    own = call("broadcast", "--content", "x", "--json").ok().json["message_id"]
+    for id, type in (
+        (said, "message"),
+        (mine, "message"),
+        (told, "knowledge_broadcast"),
+        (own, "knowledge_broadcast"),
+    ):
+        shown = call("status", id[:9], "--json").ok().json
+        assert (shown["message_id"], shown["type"]) == (id, type), (id, shown)
+    # A verb of tasks takes no message for one.
+    call("task", said[:9]).failed(5)
+
+
+def test_an_ambiguous_beginning_of_messages_lists_their_kinds_and_senders(
+    call: Run, me: str, peer: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    *keys, first = alike("send", of(peer))
+    two = [peer.send(me, "x", key=key).message_id for key in keys]
+    failed = call("status", first).failed(2).err
+    for id in two:
+        assert re.search(rf'{id} \(message from "[^"]+", [^)]+ old\)', failed), (id, failed)
+    monkeypatch.setattr(Client, "find_ids", lambda self, beginning: FoundIds([], 0, True))
+    assert "begins too many ids to tell them apart; type more of it" in call("status", "abcd").failed(2).err
 
 
 def test_quiet_prints_an_id_alone(call: Run, relay: str, peer: Client, fresh: Fresh) -> None:

@@ -425,6 +425,31 @@ class IndexContract:
             await drop(store, record)
             assert await memory(store) == before, record
 
+    # -- ids ---------------------------------------------------------------------------------------------------------
+
+    async def test_ids_of_all_kinds_are_found_by_their_first_characters(self, store: Store) -> None:
+        made = [f"{n:04x}" for n in range(0, 4000, 12)]
+        await store.commit("mia", *(Put(delivery(id)) for id in (*made, "0abc:mia")))
+        await put(store, task("0abc"), agent("0abc"), agent("0abz"))
+        both = sorted({*made, "0abc", "0abc:mia", "0abz"})
+        for first, end, limit in (
+            ("0abc", "0abcg", 9),  # a whole id and its copy, and no other
+            ("0a", "0ag", 1000),
+            ("0a", "0ag", 7),
+            ("", "g", 100_000),
+            ("0abc;", "0ag", 1000),
+            ("f", "g", 9),
+            ("0ag", "0a", 9),
+        ):
+            inside = [id for id in both if first <= id < end][:limit]
+            assert list(await store.ids(first, end, limit)) == inside, (first, end, limit)
+        await store.commit("mia", *(Drop(delivery(id)) for id in made[:300]))
+        await drop(store, task("0abc"))
+        left = sorted({*made[300:], "0abc", "0abc:mia", "0abz"})
+        assert list(await store.ids("", "g", 100_000)) == left
+        await drop(store, agent("0abc"))
+        assert list(await store.ids("0abc", "0abcg", 9)) == ["0abc:mia"]
+
     # -- page --------------------------------------------------------------------------------------------------------
 
     async def test_a_page_of_nothing_is_empty(self, store: Store) -> None:

@@ -10,9 +10,9 @@ run behind this one too. It wraps any store and injects, each with its own proba
                 A commit that is cancelled while it yields may have taken effect or not.
 ``failures``    a commit raises ``Failed``, and nothing took effect.
 ``lost``        a commit raises ``Failed``, and it did take effect.
-``stale``       an index answers a question (``due``, ``pending``, ``next_due_at``, ``page``, ``first``, ``usage``,
-                each number of ``admission``, ``usage_from``, ``load_from``, ``ending``; the same arguments but for
-                ``now``) as it would have at an earlier moment, no more than ``index_lag`` seconds ago.
+``stale``       an index answers a question (``ids``, ``due``, ``pending``, ``next_due_at``, ``page``, ``first``,
+                ``usage``, each number of ``admission``, ``usage_from``, ``load_from``, ``ending``; the same arguments
+                but for ``now``) as it would have at an earlier moment, no more than ``index_lag`` seconds ago.
 
 ``commit_many`` has each of these faults at each partition, and lets others in between two partitions. ``claim`` has
 those of ``due``, of ``commit`` and of ``next_due_at``, and lets anything but another claim in between.
@@ -130,6 +130,12 @@ class FaultyStore:
         return None
 
     # -- hints -------------------------------------------------------------------------------------------------------
+
+    async def ids(self, first: str, end: str, limit: int) -> Sequence[str]:
+        await self._pause()
+        found = self._recall(("ids", first, end, limit), await self.inner.ids(first, end, limit))
+        await self._pause()
+        return found
 
     async def page(
         self, kind: type[R], key: str, after: str | None = None, limit: int = 100, *, newest: bool = False

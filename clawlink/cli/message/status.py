@@ -26,17 +26,8 @@ def add(parser: ArgumentParser) -> None:
 def run(args: Namespace, ctx: Context) -> Exit:
     """Ask the relay, as its sender or recipient."""
     from clawlink.cli import ids
-    from clawlink.errors import UnknownMessage
 
-    id = ids.task(ctx, args.id)
-    try:
-        status = ctx.client.message(id)
-    except UnknownMessage as error:
-        if not ids.is_prefix(id):
-            raise
-        raise UnknownMessage(
-            f"{error.message}; the beginning of an id is enough for tasks alone", field=error.field
-        ) from None
+    status = ctx.client.message(ids.message(ctx, args.id))
     if ctx.json:
         ctx.out.json(status)
     elif status.type == "knowledge_broadcast" and status.to_agent is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 from msgspec.structs import replace
 
@@ -14,9 +16,9 @@ from clawlink.domain.delivery import Delivery, State, copy_id
 from clawlink.domain.limits import MAX_LIST_LENGTH
 from clawlink.domain.message import PlainMessage, attached, decode, encode, says_the_same, type_of
 from clawlink.domain.task import FINAL, Task, TaskState
-from clawlink.errors import KeyReused, NotAllowed, UnknownMessage
+from clawlink.errors import BadRequest, KeyReused, NotAllowed, UnknownMessage
 from clawlink.protocol import requests
-from clawlink.protocol.replies import DeadLetter, DeadLetters, MessageStatus, Redriven, Sent
+from clawlink.protocol.replies import DeadLetter, DeadLetters, FoundId, FoundIds, MessageStatus, Redriven, Sent
 from clawlink.relay import wait_loop
 from clawlink.relay.agents.agents import Agents
 from clawlink.relay.broadcasts.copy_counts import CopyCounts, furthest
@@ -27,8 +29,16 @@ from clawlink.relay.mailbox.admission import Admission
 from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.mailbox.unread import shown
 from clawlink.relay.tasks.reads import read_task
+from clawlink.relay.time_slices import Turns
 from clawlink.relay.timestamps import iso, iso_or_none
 from clawlink.store.base import Put
+
+_BEGINNING = re.compile("[0-9a-f]{4,24}")
+_WHOLE = re.compile("[0-9a-f]{24}")
+# The messages that a look-up by the beginning of an id gives. It reads ids in pages, and gives up after some of them.
+_MOST_FOUND = 20
+_PAGE = 100
+_MOST_PAGES = 20
 
 
 class Messages:
@@ -168,6 +178,46 @@ class Messages:
                 tick=max(core.limits.stale_after / 2, 1.0),
             )
         return status
+
+    async def find(self, asker: Agent, beginning: str, ask: requests.Asker) -> FoundIds:
+        """Find the tasks, messages and broadcasts of an agent whose ids begin so. Raises BadRequest."""
+        if _BEGINNING.fullmatch(beginning) is None:
+            raise BadRequest("the beginning of an id has 4 to 24 hexadecimal digits, in lower case", field="beginning")
+        found: list[FoundId] = []
+        seen: set[str] = set()
+        turns = Turns()
+        first, end = beginning, beginning + "g"
+        for _ in range(_MOST_PAGES):
+            page = await self._core.store.ids(first, end, _PAGE)
+            for id in page:
+                whole, colon, _ = id.partition(":")
+                # All copies of a broadcast stand behind its id: the next page begins after them.
+                first = f"{whole};" if colon else f"{id}\0"
+                if whole in seen or _WHOLE.fullmatch(whole) is None:
+                    continue
+                seen.add(whole)
+                if (one := await self._found(asker, whole)) is not None:
+                    if len(found) == _MOST_FOUND:
+                        return FoundIds(found, len(found), True)
+                    found.append(one)
+                await turns.next()
+            if len(page) < _PAGE:
+                return FoundIds(found, len(found), False)
+        return FoundIds(found, len(found), True)
+
+    async def _found(self, asker: Agent, id: str) -> FoundId | None:
+        """Return the facts of a message if it is the asker's: those that its status has, but for counts of copies."""
+        try:
+            broadcast = await self._own_broadcast(asker, id)
+            if broadcast is not None:
+                told = "knowledge_broadcast"
+                return FoundId(id, told, broadcast.sender, None, "stored", None, iso(broadcast.stored_at))
+            status = await self._status(asker, id)
+        except (UnknownMessage, NotAllowed):
+            return None
+        return FoundId(
+            id, status.type, status.from_agent, status.to_agent, status.state, status.task_status, status.stored_at
+        )
 
     async def _own_broadcast(self, asker: Agent, id: str) -> Broadcast | None:
         broadcast = await self._core.store.get(Broadcast, id)

@@ -39,6 +39,7 @@ _SLICE_SECONDS = 0.001
 _SLICE_BYTES = 256 * 1024
 
 _GET = "SELECT data FROM record WHERE id = ? AND kind = ?"
+_IDS = "SELECT DISTINCT id FROM record INDEXED BY record_id WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
 _BY_ROW = "SELECT data FROM record WHERE row = ?"
 _READY = (
     "SELECT row, id, version, cost, rank FROM record INDEXED BY record_ready "
@@ -246,6 +247,9 @@ class SqliteStore:
 
     async def get_many(self, kind: type[R], ids: Sequence[str]) -> Sequence[R | None]:
         return [self._get(kind, id) for id in ids]
+
+    async def ids(self, first: str, end: str, limit: int) -> Sequence[str]:
+        return [id for (id,) in self._read(_IDS, (first, end, limit))]
 
     # -- indexes -----------------------------------------------------------------------------------------------------
 

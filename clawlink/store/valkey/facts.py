@@ -9,7 +9,7 @@ import msgspec
 from clawlink.domain.delivery import DEAD, PENDING, Delivery
 
 # About the bytes that the server takes for a record beside its bytes, and for an entry of an index beside its key.
-_RECORD_BYTES = 200
+_RECORD_BYTES = 300
 _ENTRY_BYTES = 120
 
 

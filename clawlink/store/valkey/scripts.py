@@ -2,6 +2,7 @@
 
 r:KIND            hash, the bytes of each record by its id
 f:KIND            hash, the facts of each record (``clawlink.store.valkey.facts``)
+o:KIND            sorted set, all ids by their bytes
 i:KIND:KEY        sorted set, the ids under an index key by the number of their arrival
 e:KIND            sorted set, ids by the time at which they end
 q:MAILBOX         sorted set, pending deliveries that are due, by rank
@@ -81,10 +82,12 @@ for _, c in ipairs(changes) do
       new = cmsgpack.unpack(c[5])
       redis.call('HSET', base .. ':f:' .. kind, id, c[5])
       redis.call('HSET', base .. ':r:' .. kind, id, c[6])
+      if not old then redis.call('ZADD', base .. ':o:' .. kind, 0, id) end
       count(kind, new, 1)
     else
       redis.call('HDEL', base .. ':f:' .. kind, id)
       redis.call('HDEL', base .. ':r:' .. kind, id)
+      redis.call('ZREM', base .. ':o:' .. kind, id)
     end
     if old then count(kind, old, -1) end
     local had, has = {}, {}

@@ -61,6 +61,15 @@ class ValkeyStore:
         """Return records in the order of their ids. Those that have gone are left out."""
         return [record for record in await self.get_many(kind, ids) if record is not None]
 
+    async def ids(self, first: str, end: str, limit: int) -> Sequence[str]:
+        span = (f"[{first}", f"({end}", "BYLEX", "LIMIT", 0, limit)
+        asked = [
+            self._wire.begin("ZRANGE", f"{self.base}:o:{kind.name}", *span, again=True)
+            for kind in records.kinds().values()
+        ]
+        found = {id.decode() for ids in await asyncio.gather(*asked) for id in ids}
+        return sorted(found)[:limit]
+
     # -- indexes -----------------------------------------------------------------------------------------------------
 
     async def page(
