@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import lru_cache, partial
+from pathlib import Path
 
 # Recently written times, by millisecond: a relay writes the present, and the ends of new leases, again and again.
 _written: dict[int, str] = {}
@@ -31,11 +32,14 @@ class RelayTime:
         wall: Callable[[], float] | None = None,
         steady: Callable[[], float] | None = None,
         not_before: float = 0.0,
+        boot: str | None = None,
     ) -> None:
+        """``boot`` names this start of the machine; ``boot_id`` if it is left out."""
         self._wall = wall or time.time
         self._steady = steady or steady_clock()
         self._offset = max(self._wall(), not_before) - self._steady()
         self._told = 0.0
+        self._boot = boot or boot_id()
 
     def __call__(self) -> float:
         return self._steady() + self._offset
@@ -50,6 +54,32 @@ class RelayTime:
             return None
         self._told = ahead
         return ahead
+
+    def uptime(self) -> tuple[str, float] | None:
+        """Return the name of this start of the machine, and the steady clock; None if the system has no such name."""
+        return None if self._boot is None else (self._boot, self._steady())
+
+    def step_since(self, stopped_at: float, uptime: tuple[str, float] | None) -> float | None:
+        """Return how far the system's clock was set while no relay ran; None if nothing shows that it was set.
+
+        A relay stopped at ``stopped_at``, in its time, and at this ``uptime``. If the machine has not started since,
+        the steady clock tells how long the stop was. Otherwise only a clock that is behind the stop shows a step.
+        """
+        since = self._wall() - stopped_at
+        if uptime is not None and uptime[0] == self._boot:
+            step = since - (self._steady() - uptime[1])
+        else:
+            step = min(since, 0.0)
+        self._told = self._wall() - self()
+        return None if abs(step) < _TOLD_SECONDS else step
+
+
+def boot_id() -> str | None:
+    """Return a name of this start of the machine, which a set clock does not change; None if the system has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip() or None
+    except (OSError, ValueError):
+        return None
 
 
 def steady_clock() -> Callable[[], float]:

@@ -41,6 +41,7 @@ from clawlink.store.signals import LocalSignals
 
 if TYPE_CHECKING:
     from clawlink.store.sqlite.folder import DataFolder
+    from clawlink.store.sqlite.store import SqliteStore
 
 _SWEEP_SECONDS = 0.5
 # Relay time gains this much on the event loop's only while the machine sleeps.
@@ -125,8 +126,12 @@ class App:
         """Listen, and return the port. At the end, requests under way have ``close_seconds`` to finish."""
         config = self._config
         if self._data is not None:
+            self._tell_stop(self._data.store)
             await self.relay.came_back(self._away)
-            self._data.store.keep_time(self._clock)
+            if isinstance(self._clock, RelayTime):
+                self._data.store.keep_time(self._clock, self._clock.uptime)
+            else:
+                self._data.store.keep_time(self._clock)
         for door in self.doors.values():
             await door.start()
         self._server = Server(
@@ -204,6 +209,15 @@ class App:
     def _complain(self, event: str, facts: Mapping[str, str]) -> None:
         self.relay.stats.connections_refused += 1
         self.relay.complaints.connection(event, facts)
+
+    def _tell_stop(self, store: SqliteStore) -> None:
+        """Log how long no relay ran, and that the system's clock was set meanwhile."""
+        if store.last_alive is None or not isinstance(self._clock, RelayTime):
+            return
+        _log.info("goes on after a stop", extra={"seconds": round(self._away, 1)})
+        step = self._clock.step_since(store.last_alive, store.last_uptime)
+        if step is not None:
+            _log.warning("the system's clock was set while no relay ran", extra={"step": round(step, 1)})
 
     async def _look_at_time(self) -> None:
         """Log that the system's clock was set. Have all consumers look again once the machine has slept.

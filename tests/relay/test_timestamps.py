@@ -59,6 +59,32 @@ def test_a_step_is_told_once_and_a_clock_that_is_merely_corrected_never() -> Non
         assert machine.time.step() == pytest.approx(5), step
 
 
+def test_a_step_while_no_relay_ran_is_told_if_anything_shows_it() -> None:
+    one_boot, before = ("boot", 1000.0), ("an earlier boot", 9e6)
+    for wall, steady, uptime, step in (
+        # The machine has run on: the steady clock tells how long the stop was, and the rest is a step.
+        (START + 600, 1600.0, one_boot, None),
+        (START + 600 + 9, 1600.0, one_boot, None),
+        (START + 600 + 2 * _DAY, 1600.0, one_boot, 2 * _DAY),
+        (START + 600 - _HOUR, 1600.0, one_boot, -_HOUR),
+        (START + 600 - 300, 1600.0, one_boot, -300),  # still later than the stop
+        # The machine was started since, or does not tell: only a clock behind the stop is known to be wrong.
+        (START + 600, 50.0, before, None),
+        (START + 600 + 2 * _DAY, 50.0, before, None),
+        (START - _HOUR, 50.0, before, -_HOUR),
+        (START - 9, 50.0, before, None),
+        (START + 600 + 2 * _DAY, 1600.0, None, None),
+        (START - _HOUR, 1600.0, None, -_HOUR),
+    ):
+        case = (wall - START, steady, uptime)
+        time = RelayTime(wall=lambda at=wall: at, steady=lambda at=steady: at, not_before=START, boot="boot")  # type: ignore[misc]
+        told = time.step_since(START, uptime)
+        assert (told if step is None else told == pytest.approx(step)) is (None if step is None else True), case
+        assert time.step() is None, case  # it is not told again as a step of this run
+        assert time() == max(wall, START), case
+        assert time.uptime() == ("boot", steady), case
+
+
 def test_the_steady_clock_counts_seconds_and_never_goes_back() -> None:
     clock = steady_clock()
     seen = [clock() for _ in range(1000)]

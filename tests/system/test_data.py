@@ -20,6 +20,7 @@ import aiohttp
 import pytest
 
 from clawlink.config import ServerConfig
+from clawlink.relay.timestamps import RelayTime
 from clawlink.server.app import App
 from clawlink.server.keys import with_secrets
 from clawlink.store.sqlite.database import DataFolderError
@@ -189,8 +190,6 @@ async def test_a_clock_that_was_set_back_does_not_turn_the_order_of_messages(
     restarting.wall.now -= 86_400
     back = DataFolder(restarting.folder)
     later = replace(ServerConfig(port=0), data=str(restarting.folder))
-    from clawlink.relay.timestamps import RelayTime
-
     clock = RelayTime(wall=restarting.wall, steady=lambda: 5.0, not_before=stopped_at + 2)
     assert clock() == stopped_at + 2
     app = App(with_secrets(later, {}), data=back, clock=clock)
@@ -202,6 +201,38 @@ async def test_a_clock_that_was_set_back_does_not_turn_the_order_of_messages(
     await session.close()
     await app.stop()
     back.close()
+
+
+async def test_a_clock_that_was_set_while_no_relay_ran_is_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    steady = 100.0
+    told = []
+    # The wall clock beside a steady one: right, two days ahead after a stop of a minute, then an hour back.
+    for wall in (1_000_000.0, 1_000_060.0 + 2 * 86_400, 1_000_120.0 + 2 * 86_400 - 3600):
+        data = DataFolder(tmp_path / "data", sync="normal")
+        clock = RelayTime(
+            wall=lambda at=wall: at,  # type: ignore[misc]
+            steady=lambda at=steady: at,  # type: ignore[misc]
+            not_before=(data.store.last_alive or 0.0),
+            boot="one",
+        )
+        app = App(with_secrets(replace(ServerConfig(port=0), data=str(tmp_path / "data")), {}), data=data, clock=clock)
+        await app.start(close_seconds=0.1)
+        await app.stop()
+        data.close()
+        told.append([(one.message, one.__dict__.get("seconds", one.__dict__.get("step"))) for one in caplog.records])
+        caplog.clear()
+        steady += 60
+    assert told == [
+        [],
+        [
+            ("goes on after a stop", 2 * 86_400 + 60.0),
+            ("the system's clock was set while no relay ran", 2 * 86_400.0),
+        ],
+        [("goes on after a stop", 0.0), ("the system's clock was set while no relay ran", -3600.0)],
+    ]
 
 
 async def test_a_full_disk_is_507_and_the_folder_stays_good(restarting: Restarting) -> None:

@@ -128,7 +128,7 @@ class SqliteStore:
             self._counts = Counts()
             self._counts.learn_records(self._db.execute(_HELD))
             self._numbers = {name: number for number, name in self._db.execute("SELECT number, name FROM kind")}
-            alive = self._db.execute("SELECT value FROM meta WHERE name = 'alive'").fetchone()
+            meta = dict(self._db.execute("SELECT name, value FROM meta WHERE name IN ('alive', 'boot', 'uptime')"))
             self._writer = Writer(
                 writing,
                 self._settled,
@@ -140,8 +140,11 @@ class SqliteStore:
         except sqlite3.Error as error:
             writing.close()
             raise DataFolderError(said(path, error)) from None
-        self.last_alive: float | None = None if alive is None else alive[0]
+        self.last_alive: float | None = meta.get("alive")
         """When a relay was here last, in its time; None in a new folder."""
+        boot, uptime = meta.get("boot"), meta.get("uptime")
+        self.last_uptime: tuple[str, float] | None = None if boot is None or uptime is None else (boot, uptime)
+        """The name of the machine's start at that moment, and its steady clock."""
         self._kinds: dict[type[Any], int] = {}
         self._newer: dict[tuple[type[Any], str], Any] = {}
         self._older: dict[tuple[type[Any], str], Any] = {}
@@ -157,8 +160,11 @@ class SqliteStore:
         """The reason why nothing is written any more; None if all is well."""
         return self._writer.broken
 
-    def keep_time(self, clock: Callable[[], float]) -> None:
-        """Note from now on when the relay is here: that is ``last_alive`` at the next start."""
+    def keep_time(
+        self, clock: Callable[[], float], uptime: Callable[[], tuple[str, float] | None] = lambda: None
+    ) -> None:
+        """Note from now on when the relay is here: ``last_alive`` and ``last_uptime`` at the next start."""
+        self._writer.uptime = uptime
         self._writer.clock = clock
 
     def all(self, kind: type[R]) -> Iterator[R]:

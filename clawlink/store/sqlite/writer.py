@@ -134,7 +134,8 @@ class Writer:
     ``settled`` takes the done jobs, on the event loop of their futures. ``before_commit`` is called on the thread
     before each transaction ends, to put the files of its records on the disk. ``leaving`` is called before the log is
     put on the disk, and what it returns afterwards. ``lazy`` answers a commit before it is on the disk. ``clock``, once
-    set, gives the time to store as the relay's last moment.
+    set, gives the time to store as the relay's last moment. ``uptime`` gives the name of
+    the machine's start, and seconds by a steady clock.
     """
 
     def __init__(
@@ -155,6 +156,7 @@ class Writer:
         self._log_pages = 0  # about how many of the log are not in the database
         self._unsynced_since: float | None = None  # of a lazy writer
         self.clock: Callable[[], float] | None = None
+        self.uptime: Callable[[], tuple[str, float] | None] = lambda: None
         self._before_commit = before_commit
         self._queue: SimpleQueue[list[Job] | None] = SimpleQueue()
         self._kinds = {number for (number,) in db.execute("SELECT number FROM kind")}
@@ -471,7 +473,9 @@ class Writer:
     # -- in between --------------------------------------------------------------------------------------------------
 
     def _note_time(self, now: float) -> None:
-        self._db.execute("INSERT OR REPLACE INTO meta VALUES ('alive', ?)", (now,))
+        boot, seconds = self.uptime() or (None, None)
+        facts = (("alive", now), ("boot", boot), ("uptime", seconds))
+        self._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", facts)
         self._marked_at = now
 
     def _mark(self) -> None:
