@@ -132,9 +132,8 @@ class Handovers:
             self._socket.close()
 
     def _judge(self, exc: BaseException | None) -> None:
-        # A peer that ends TLS without saying so is no reset.
-        read = not self._writing and (exc is None or isinstance(exc, ssl.SSLError))
-        read = read and not on_its_way(self._transport, self._socket) and not _failed(self._socket)
+        left = on_its_way(self._transport, self._socket)
+        read = not self._writing and was_read(exc, left=left, failed=_failed(self._socket))
         if not read:
             _reset_on_close(self._socket)
         self._conclude(read=read)
@@ -204,6 +203,16 @@ class Handovers:
             self._timer = None
         if self._known is not None and not self._known.done():
             self._known.set_result(None)
+
+
+def was_read(exc: BaseException | None, *, left: int, failed: bool) -> bool:
+    """Return True if the end of a connection shows that its peer has read all that was written.
+
+    ``left`` are the bytes that the peer's system has not acknowledged. Where this system does not tell, as on Windows,
+    it is 0, and a proxy acknowledges in place of the peer: there every end but a reset means read.
+    """
+    # A peer that ends TLS without saying so is no reset.
+    return (exc is None or isinstance(exc, ssl.SSLError)) and not left and not failed
 
 
 def _nothing() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 
 from clawlink.domain.delivery import Delivery
 from clawlink.protocol.requests import MessageQuery
-from clawlink.server import handover
+from clawlink.server import flow, handover
 from tests.conftest import Running
 from tests.server.asks import nothing_due, ok, poll, send, status_of
 from tests.system.conftest import Dial
@@ -245,6 +247,42 @@ async def test_a_relay_that_stops_settles_what_was_read(pair: Running, dial: Dia
     relay = pair.app.relay
     asker = await relay.agents.acting("a", None, field="agent_id")
     assert (await relay.messages.status(asker, id, MessageQuery())).state == "acked"
+
+
+def test_the_end_of_a_connection_means_read_unless_something_speaks_against_it() -> None:
+    for exc, left, failed, read in (
+        (None, 0, False, True),  # a proxy, and a system that does not tell what is acknowledged, show no more
+        (None, 1, False, False),
+        (None, 0, True, False),
+        (ssl.SSLError("application data after close notify"), 0, False, True),
+        (ssl.SSLError("application data after close notify"), 1, False, False),
+        (ConnectionResetError(), 0, False, False),
+        (BrokenPipeError(), 0, False, False),
+        (TimeoutError(), 0, False, False),
+    ):
+        assert handover.was_read(exc, left=left, failed=failed) is read, (exc, left, failed)
+
+
+async def test_where_the_system_does_not_tell_what_is_acknowledged_every_end_but_a_reset_means_read(
+    pair: Running, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    knows = flow.on_its_way
+    tells_nothing = lambda transport, sock=None: transport.get_write_buffer_size()  # noqa: E731
+    for tells, ends, read in ((False, True, True), (False, False, False), (True, True, False)):
+        if tells and sys.platform not in ("linux", "darwin"):
+            continue
+        monkeypatch.setattr(handover, "on_its_way", knows if tells else tells_nothing)
+        id = await send(pair, "a", "b", "x" * 60_000)
+        connection = await dial(pair.url, receive_buffer=4096)
+        await connection.send(_POLL)
+        await _becomes(pair, id, "delivered")
+        if ends:
+            connection.writer.write_eof()
+        if read:
+            await _becomes(pair, id, "acked")
+        connection.writer.transport.abort()  # with bytes that are not read: its system resets the connection
+        if not read:
+            await _given_again(pair, id)
 
 
 def test_the_page_names_the_times() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from tests.server.asks import claim_one, metrics, ok, refused, send
 from tests.system.raw import Clock, connect, exchange, read_answer, request
 from tests.tables import each
 
+_PAGE = Path(__file__).parent.parent.parent / "references" / "protocol.md"
 memory = pytest.mark.parametrize("store_kind", ["memory"])
 
 
@@ -44,6 +46,8 @@ async def test_the_scheme_is_taken_in_any_case_and_blanks_around_a_value_are_no_
     relay = await serve(token="t")
     for header in ("bearer t", "BEARER t", "Bearer  t", "Bearer t ", "Bearer t\t", "  Bearer t"):
         assert (await exchange(relay.url, request("GET", "/", Authorization=header))).status == 200, header
+    page = " ".join(_PAGE.read_text(encoding="utf-8").split())
+    assert "So `Bearer <token>` with a blank at its end is the same token." in page
 
 
 async def test_a_token_of_any_script_works(serve: Serve) -> None:
