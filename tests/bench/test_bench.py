@@ -178,7 +178,7 @@ async def test_long_lists_of_files_are_read_to_their_end(relay: Relay, monkeypat
 
 
 async def test_each_step_of_upkeep_is_done_and_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upkeep_scenarios, "SHARE", 0.002)
+    monkeypatch.setattr(upkeep_scenarios, "SHARE", 0.0005)
     said: list[str] = []
     rows = await upkeep_scenarios.upkeep(say=said.append)
     assert len(rows) == len(said) > 10

@@ -30,7 +30,7 @@ from tests.waiting import eventually
 pytestmark = pytest.mark.storm
 
 ROOT = Path(__file__).parents[2]
-TASKS = size(120, 120, 200)
+TASKS = size(60, 120, 200)
 WORKERS = size(6, 6, 10)
 KILLS = 4  # of each worker
 SECONDS = 0.4  # of work on one task, at most

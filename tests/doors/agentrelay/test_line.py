@@ -137,7 +137,7 @@ def test_a_hostile_text_takes_no_time(piece: str, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("run", [*" \t\n\",`'-*:=a_", ", ", ' "', '""', " a", "* "])
 def test_nor_does_a_long_run_of_anything(run: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(line, "MAX_TEXT", 200_000)
-    middle = (run * 100_000)[:100_000]
+    middle = (run * 40_000)[:40_000]
     for head in ("", "a", "A,", "a,b,", 'A,"', "- Type", "AgentRelay", "- **ID"):
         for tail in ("", "x", ",", "!"):
             started = time.process_time()
