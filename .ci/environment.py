@@ -97,7 +97,9 @@ def main() -> None:
         limits = ["--constraint", constraints]
     what = f"{ROOT}[{args.extras}]" if args.extras else str(ROOT)
     quiet = {**os.environ, "PYTHONWARNINGS": "ignore"}  # setuptools warns of every editable installation
-    subprocess.run([*pip, "install", "--quiet", *limits, "--editable", what], check=True, env=quiet)
+    # Without compiling: Python compiles a module when it is first imported, and most of them never are.
+    install = [*pip, "install", "--quiet", "--no-compile", *limits, "--editable", what]
+    subprocess.run(install, check=True, env=quiet)
     _stamp(folder, args.extras).write_text(_digest(project), "utf-8")
 
 
