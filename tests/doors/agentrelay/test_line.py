@@ -146,6 +146,14 @@ def test_nor_does_a_long_run_of_anything(run: str, monkeypatch: pytest.MonkeyPat
             assert time.process_time() - started < 2, (head, run, tail)
 
 
+def test_lines_are_looked_at_once_for_all_prefixes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(line, "MAX_TEXT", 1_000_000)
+    started = time.process_time()
+    with contextlib.suppress(BadRequest):
+        find(("agentrelay:" * 8).ljust(1_000_000, "\n"))
+    assert time.process_time() - started < 3
+
+
 def test_a_message_is_bounded() -> None:
     with pytest.raises(BadRequest) as refused:
         find("REQ,e1,s/e1.json,, " + " " * 20_000)

@@ -9,6 +9,7 @@ It may follow a prefix ``AgentRelay:`` in any case, stand within prose or quotes
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from itertools import islice
 from typing import NamedTuple
 
@@ -33,8 +34,10 @@ _SPACED = r'\s*(?:("(?:[^"]|"")*"|[^\s,"]+)\s*)?'
 _ALONE = re.compile(
     rf"\s*(?:[-*\u2022>]\s+)?([`'\u201c]*)([A-Za-z][\w-]*)\s*,{_SPACED},{_SPACED},{_SPACED}(?:,\s*({_DATA}))?"
 )
-_SAYS = re.compile("[:=]")
-_BULLETS = " \t-*\u2022"
+_ENDS = r"\n\r\x0b\x0c\x1c-\x1e\x85\u2028\u2029"
+_REST = re.compile(rf"[^{_ENDS}]*")
+# A line of text with the three commas that a line needs at least.
+_ROW = re.compile(rf"(?:^|(?<=[{_ENDS}]))[^{_ENDS},]*,[^{_ENDS},]*,[^{_ENDS},]*,[^{_ENDS}]*")
 _NAMES = {
     "type": "type",
     "message type": "type",
@@ -49,6 +52,11 @@ _NAMES = {
     "secret": "data",
     "secret code": "data",
 }
+_BULLETS = r"[ \t_*\u2022-]*"
+_NAME = "|".join(_NAMES).replace(" ", r"[ _\t]+")
+_TOLD = rf"{_BULLETS}({_NAME}){_BULLETS}[:=]([^{_ENDS}]*)"
+_PART = re.compile(_TOLD, re.IGNORECASE)
+_LIST = re.compile(rf"(?:^|(?<=[{_ENDS}])){_TOLD}", re.IGNORECASE)
 _CLOSING = ".,;:!?)]}'\u201d`*"
 _NEEDS_QUOTES = re.compile(r'[\s",]')
 
@@ -106,11 +114,10 @@ def find(text: str) -> Line:
             limit=MAX_TEXT,
             actual=len(text),
         )
-    parts = [
-        (text[found.end() :], _begun(text[: found.start()])) for found in islice(_PREFIX.finditer(text), _MAX_PREFIXES)
-    ]
-    for part, prose in [*parts, (text, False)]:
-        line = _within(part, prose) or _told(part) or _alone(part)
+    prefixes = [(found.end(), _begun(text[: found.start()])) for found in islice(_PREFIX.finditer(text), _MAX_PREFIXES)]
+    rows = _Rows(text)
+    for start, prose in [*prefixes, (0, False)]:
+        line = rows.within(start, prose) or rows.told(start) or rows.alone(start)
         if line is not None:
             return line
     raise BadRequest(
@@ -125,34 +132,58 @@ def _begun(text: str) -> bool:
     return bool(text.rpartition("\n")[2].strip().removeprefix("- ").removeprefix("-"))
 
 
-def _within(text: str, prose: bool) -> Line | None:
-    found = _WITHIN.search(text)
-    if found is None:
-        return None
-    before = text[: found.start()]
-    return _line(*(field or "" for field in found.groups()), prose=_begun(before) or (prose and "\n" not in before))
+class _Rows:
+    """The lines of a text that may tell a line of AgentRelay, each looked at once for all prefixes.
+
+    A prefix begins a part of the text: the rest of its own line, and all lines behind it.
+    """
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._nowhere_from: int | None = None
+        self._alone = [(row.start(), found) for row in _ROW.finditer(text) if (found := _ALONE.match(row[0]))]
+        self._told: dict[str, list[tuple[int, str]]] = {"type": [], "id": [], "ptr": [], "data": []}
+        for said in _LIST.finditer(text):
+            self._told[_meant(said)].append((said.start(), said[2]))
+
+    def within(self, start: int, prose: bool) -> Line | None:
+        """Return the first line within prose. There is none behind a place if there was none behind one before it."""
+        if self._nowhere_from is not None and start >= self._nowhere_from:
+            return None
+        found = _WITHIN.search(self._text, start)
+        if found is None:
+            self._nowhere_from = start
+            return None
+        before = self._text[start : found.start()]
+        return _line(*(field or "" for field in found.groups()), prose=_begun(before) or (prose and "\n" not in before))
+
+    def alone(self, start: int) -> Line | None:
+        """Return the first line that begins a line of text."""
+        found = _ALONE.match(_REST.match(self._text, start)[0])  # type: ignore[index]  # it matches everything
+        if found is None:
+            at = bisect_left(self._alone, start, key=lambda row: row[0])
+            if at == len(self._alone):
+                return None
+            found = self._alone[at][1]
+        quote, *fields = found.groups()
+        return _line(*(field or "" for field in fields), prose=bool(quote))
+
+    def told(self, start: int) -> Line | None:
+        """Read the form of a list: ``- Message Type: REQ``, ``- Event ID: e1``, ``- File Pointer: s/e1.json``."""
+        said: dict[str, str] = {}
+        if (first := _PART.match(self._text, start)) is not None:
+            said[_meant(first)] = first[2]
+        for name, values in self._told.items():
+            at = bisect_left(values, start, key=lambda value: value[0])
+            if at < len(values):
+                said.setdefault(name, values[at][1])
+        if not {"type", "id"} <= said.keys():
+            return None
+        return Line(*(said.get(name, "").strip("`\"'* \t\r") for name in ("type", "id", "ptr", "data")))
 
 
-def _alone(text: str) -> Line | None:
-    for part in text.splitlines():
-        found = _ALONE.match(part)
-        if found is not None:
-            quote, *fields = found.groups()
-            return _line(*(field or "" for field in fields), prose=bool(quote))
-    return None
-
-
-def _told(text: str) -> Line | None:
-    """Read the form of a list: ``- Message Type: REQ``, ``- Event ID: e1``, ``- File Pointer: s/e1.json``."""
-    said: dict[str, str] = {}
-    for one in text.split("\n"):
-        told, *value = _SAYS.split(one, maxsplit=1)
-        name = _NAMES.get(" ".join(told.strip(_BULLETS).lower().replace("_", " ").split()))
-        if name is not None and value:
-            said.setdefault(name, value[0].strip("`\"'* \t\r"))
-    if not {"type", "id"} <= set(said):
-        return None
-    return Line(said["type"], said["id"], said.get("ptr", ""), said.get("data", ""))
+def _meant(said: re.Match[str]) -> str:
+    return _NAMES[" ".join(said[1].lower().replace("_", " ").split())]
 
 
 def _line(type: str, event_id: str, ptr: str, reserved: str, data: str, *, prose: bool) -> Line:
