@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from clawlink.cli.parser import everything
-from tests.conftest import Serve
+from tests.conftest import Serve, Start
 from tests.operations import PAGE, block, replaced
 
 TEXT = PAGE.read_text("utf-8")
@@ -37,6 +39,24 @@ def test_every_link_leads_somewhere() -> None:
     for page, heading in re.findall(r"\]\(([\w.]+)(?:#([\w-]+))?\)", TEXT):
         headings = re.findall(r"^#+ (.+)$", (PAGE.parent / page).read_text("utf-8"), re.MULTILINE)
         assert not heading or heading in {title.lower().replace(" ", "-") for title in headings}
+
+
+async def test_the_unit_keeps_all_over_a_restart_in_its_state_directory(start_relay: Start, tmp_path: Path) -> None:
+    unit = replaced(block("ini", "ExecStart"), {"/var/lib/clawlink": str(tmp_path / "state")})
+    environment = dict(re.findall(r"^Environment=(\w+)=(.+)$", unit, re.MULTILINE))
+    (command,) = re.findall(r"^ExecStart=\S+ serve (.+)$", unit, re.MULTILINE)
+    (tmp_path / "private").mkdir(mode=0o700)
+    (tmp_path / "state").symlink_to(tmp_path / "private")  # as with DynamicUser
+    for action, said in (("register", "registered"), ("heartbeat", "ok")):
+        relay = start_relay(*shlex.split(command), env={**environment, "CLAWLINK_TOKEN": "t"})
+        async with (
+            aiohttp.ClientSession(headers={"Authorization": "Bearer t"}) as session,
+            session.post(f"{relay.url}/{action}", json={"agent_id": "ada", "name": "ada"}) as reply,
+        ):
+            body = await reply.json()
+        assert (reply.status, body["status"]) == (200, said)
+        relay.process.terminate()
+        assert relay.process.wait(30) == 0
 
 
 def test_systemd_takes_the_unit(tmp_path: Path) -> None:

@@ -123,15 +123,75 @@ async def test_a_copy_is_read_where_nothing_can_be_written(tmp_path: Path) -> No
     DataFolder(tmp_path / "again").close()
 
 
-def test_a_copy_goes_through_a_link_and_not_in_the_place_of_a_disk(tmp_path: Path) -> None:
+def test_a_copy_is_made_in_the_folder_itself_which_may_be_a_link_or_a_disk(tmp_path: Path) -> None:
     DataFolder(tmp_path / "data", sync="normal").close()
     (tmp_path / "empty").mkdir()
     if os.name == "posix":  # Windows makes links for administrators alone
         (tmp_path / "link").symlink_to(tmp_path / "empty")
         copy_folder(tmp_path / "data", tmp_path / "link")
         assert (tmp_path / "empty" / "clawlink.db").is_file()
-    with pytest.raises(DataFolderError, match="name a new folder in it"):
+    disk = tmp_path / "disk"
+    (disk / "lost+found").mkdir(parents=True)
+    number = disk.stat().st_ino
+    copy_folder(tmp_path / "data", disk)
+    assert disk.stat().st_ino == number, "where a disk begins, the folder cannot be replaced"
+    DataFolder(disk).close()
+    with pytest.raises(DataFolderError, match="is not empty"):
         copy_folder(tmp_path / "data", Path(tmp_path.anchor))
+
+
+async def test_a_copy_that_was_broken_off_is_refused_with_the_next_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = DataFolder(tmp_path / "data", sync="normal")
+    await share(data, "kept", b"kept" * 1000)
+    data.close()
+    copy, empty = tmp_path / "copy", tmp_path / "empty"
+    copy_folder(data.path, copy)
+    os.rename(copy / "clawlink.db", copy / "clawlink.db.unfinished")  # as a kill leaves it
+    before = sorted(os.listdir(copy))
+    for use in (
+        lambda: copy_folder(copy, tmp_path / "restored"),
+        lambda: copy_folder(data.path, copy),
+        lambda: DataFolder(copy),
+    ):
+        with pytest.raises(DataFolderError, match="broken off before it was whole; delete all that is in it"):
+            use()
+    (finding,) = findings(copy)
+    assert (finding.status, "broken off" in finding.detail) == ("FAIL", True)
+    assert sorted(os.listdir(copy)) == before
+    assert not (tmp_path / "restored").exists()
+
+    def failing(source: Path, target: Path) -> str:
+        raise OSError(5, "the disk failed")
+
+    empty.mkdir()
+    monkeypatch.setattr("clawlink.store.sqlite.backup._copy_file", failing)
+    for target in (empty, tmp_path / "new"):
+        with pytest.raises(DataFolderError, match="the disk failed"):
+            copy_folder(data.path, target)
+    assert (os.listdir(empty), (tmp_path / "new").exists()) == ([], False), "what failed was not cleared away"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has access lists in place of modes")
+async def test_all_files_are_for_their_owner_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        data = DataFolder(tmp_path / "data")
+        await share(data, "kept", b"kept")
+        for name in ("clawlink.db", "clawlink.db-wal", "clawlink.db-shm"):
+            (data.path / name).chmod(0o644)  # as an earlier version made them
+        copy_folder(data.path, tmp_path / "copy")
+        data.close()
+        data = DataFolder(tmp_path / "data")
+        await share(data, "more", b"more")
+        for folder in (data.path, tmp_path / "copy"):
+            modes = {path.relative_to(tmp_path): path.stat().st_mode & 0o777 for path in (folder, *folder.rglob("*"))}
+            assert {mode & 0o077 for mode in modes.values()} == {0}, modes
+        assert {"clawlink.db-wal", "clawlink.db-shm", "lock"} <= set(os.listdir(data.path))
+        data.close()
+    finally:
+        os.umask(before)
 
 
 async def test_damage_is_found_and_named(tmp_path: Path) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-import secrets
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -21,6 +21,10 @@ from clawlink.store.sqlite.room import sync_folder
 
 # The relay's own secrets, which a restored relay needs to be the same one.
 SECRETS = ("secret", "token", "admin-token")
+# The name of the database in a copy until all of it is there.
+UNFINISHED = NAME + ".unfinished"
+# A new disk has it.
+_IGNORED = {"lost+found"}
 # A file may be deleted between the copy of its record and that of its content: then both are copied again.
 _ROUNDS = 10
 _PIECE_BYTES = 1 << 20
@@ -36,36 +40,74 @@ class Copied(NamedTuple):
 
 
 def copy_folder(source: Path, target: Path) -> Copied:
-    """Copy a data folder to a new or empty folder, in one step at the end. Raises DataFolderError."""
+    """Copy a data folder to a new or empty folder, which may be where a disk begins. Raises DataFolderError.
+
+    The database gets its name last. So a copy that was broken off is known as one.
+    """
+    require_finished(source)
     if not (source / NAME).is_file():
         raise DataFolderError(f"{source} is no data folder of ClawLink: it has no {NAME}")
     target = target.resolve()
-    if os.path.ismount(target):
-        raise DataFolderError(f"{target} is where a disk begins, so it cannot be replaced; name a new folder in it")
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise DataFolderError(f"{target} is there already and is not empty; name a folder that is new or empty")
-    partial = target.parent / f".{target.name}.{secrets.token_hex(4)}"
+    new = _take(target)
     try:
-        partial.mkdir(mode=0o700, parents=True)
-        copied = _copy(source, partial)
-        if target.exists():
-            target.rmdir()
-        partial.rename(target)
+        copied = _copy(source, target)
+        os.rename(target / UNFINISHED, target / NAME)
+        sync_folder(target)
         sync_folder(target.parent)
-    except sqlite3.Error as error:
-        raise DataFolderError(said(source / NAME, error)) from None
-    except OSError as error:
-        raise DataFolderError(f"{source} cannot be copied to {target}: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+    except BaseException as error:
+        _empty(target, new=new)
+        if isinstance(error, sqlite3.Error):
+            raise DataFolderError(said(source / NAME, error)) from None
+        if isinstance(error, OSError):
+            raise DataFolderError(f"{source} cannot be copied to {target}: {error.strerror or error}") from None
+        raise
     return copied
+
+
+def require_finished(folder: Path) -> None:
+    """Refuse a copy that was broken off. Raises DataFolderError."""
+    if (folder / UNFINISHED).exists():
+        raise DataFolderError(
+            f"{folder} is a copy that was broken off before it was whole; delete all that is in it, and copy again"
+        )
+
+
+def _take(target: Path) -> bool:
+    """Begin a copy in a folder. Return True if it was made for that. Raises DataFolderError."""
+    try:
+        new = not target.exists()
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+        require_finished(target)
+        if set(os.listdir(target)) - _IGNORED:
+            raise DataFolderError(f"{target} is there already and is not empty; name a folder that is new or empty")
+        os.close(os.open(target / UNFINISHED, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    except (FileExistsError, NotADirectoryError):
+        raise DataFolderError(
+            f"{target} is there already and is not empty; name a folder that is new or empty"
+        ) from None
+    except OSError as error:
+        raise DataFolderError(f"{target} cannot be written: {error.strerror or error}") from None
+    with contextlib.suppress(OSError):  # a disk without modes
+        target.chmod(0o700)
+    return new
+
+
+def _empty(target: Path, *, new: bool) -> None:
+    """Remove what came of a copy; last of all what tells that it was broken off."""
+    if new:
+        shutil.rmtree(target, ignore_errors=True)
+        return
+    shutil.rmtree(target / CONTENTS, ignore_errors=True)
+    for name in (*SECRETS, UNFINISHED):
+        with contextlib.suppress(OSError):
+            (target / name).unlink()
 
 
 def _copy(source: Path, target: Path) -> Copied:
     contents = target / CONTENTS
     contents.mkdir(mode=0o700)
     for _ in range(_ROUNDS):
-        count, wanted = _copy_records(source / NAME, target / NAME)
+        count, wanted = _copy_records(source / NAME, target / UNFINISHED)
         damaged = [name for name in wanted if not _copy_content(source / CONTENTS, contents, name)]
         if not damaged:
             break
@@ -82,7 +124,6 @@ def _copy(source: Path, target: Path) -> Copied:
 
 def _copy_records(source: Path, target: Path) -> tuple[int, dict[str, Content]]:
     """Copy the current database; return the number of its records, and the contents of its files."""
-    target.unlink(missing_ok=True)
     reading = connect(source, reads_only=True)
     writing = sqlite3.connect(os.fspath(target), isolation_level=None)
     try:
@@ -100,7 +141,6 @@ def _copy_records(source: Path, target: Path) -> tuple[int, dict[str, Content]]:
     finally:
         writing.close()
         reading.close()
-    os.chmod(target, 0o600)
     with open(target, "r+b") as file:
         os.fsync(file.fileno())
     return count, wanted

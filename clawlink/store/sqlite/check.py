@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from clawlink.store.sqlite.backup import held_contents
+from clawlink.store.sqlite.backup import held_contents, require_finished
 from clawlink.store.sqlite.contents import CONTENTS, file_name, listed
 from clawlink.store.sqlite.database import NAME, SOUND_VERSION, DataFolderError, connect, require_ours, said
 from clawlink.store.sqlite.folder import network_disk
@@ -30,6 +30,11 @@ class Finding(NamedTuple):
 
 def findings(folder: Path) -> Iterator[Finding]:
     """Look at everything in a folder that may be wrong."""
+    try:
+        require_finished(folder)
+    except DataFolderError as error:
+        yield Finding("folder", "FAIL", error.message)
+        return
     if not (folder / NAME).is_file():
         yield Finding("folder", "FAIL", f"{folder} has no {NAME}", f"clawlink serve --data {folder}   makes one")
         return

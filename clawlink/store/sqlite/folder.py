@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 from clawlink.domain.file import Content, SharedFile, UnfinishedUpload
 from clawlink.domain.limits import MIB
+from clawlink.store.sqlite.backup import require_finished
 from clawlink.store.sqlite.contents import CONTENTS, INCOMING, FolderBlobs
 from clawlink.store.sqlite.database import NAME, DataFolderError
 from clawlink.store.sqlite.room import PROBE, RESERVE, RESERVE_BYTES, Room, sync_folder
@@ -125,6 +126,7 @@ def _prepare(path: Path) -> None:
         for folder in made:
             sync_folder(folder.parent)
         if not (path / NAME).exists():
+            require_finished(path)
             others = sorted(set(os.listdir(path)) - _IGNORED)
             if others:
                 raise DataFolderError(
@@ -169,7 +171,7 @@ def _unwritable(path: Path, error: OSError) -> DataFolderError:
 
 def take_lock(path: Path) -> FileLock:
     """Have the folder for this process alone. Raises DataFolderError."""
-    lock = FileLock(path / LOCK, timeout=0, thread_local=False)
+    lock = FileLock(path / LOCK, timeout=0, mode=0o600, thread_local=False)
     try:
         lock.acquire()
     except Timeout:
