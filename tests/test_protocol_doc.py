@@ -16,7 +16,8 @@ import pytest
 from clawlink.domain.limits import LIMIT_FIELDS
 from clawlink.domain.message import Message
 from clawlink.errors import Refused, Unavailable, all_errors
-from clawlink.protocol.paths import ENDPOINTS, Endpoint
+from clawlink.protocol.endpoint import Endpoint
+from clawlink.protocol.paths import ENDPOINTS
 from tests.conftest import Start
 from tests.tables import each
 

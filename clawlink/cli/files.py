@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from clawlink.cli.context import Context
     from clawlink.client.sync import Client
     from clawlink.errors import ClawLinkError
-    from clawlink.protocol.replies import FileLock
+    from clawlink.protocol.file_replies import FileLock
 
 Progress = Callable[[int, int | None], object]
 
@@ -237,7 +237,7 @@ def _fault(attachment: Any) -> str | None:
     from argparse import ArgumentTypeError
 
     from clawlink.cli.values import sha256
-    from clawlink.client.files.file_endpoints import require_key
+    from clawlink.client.files.file_facts import require_key
     from clawlink.domain.terminal import cell
     from clawlink.errors import BadRequest
 

@@ -26,7 +26,7 @@ from clawlink.domain.terminal import cell
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
-    from clawlink.client.endpoints import Other
+    from clawlink.client.calls import Other
     from clawlink.protocol.replies import TaskEvent
 
 _ASKED = "input_required"

@@ -18,7 +18,7 @@ from yarl import URL
 
 from clawlink.client import endpoints
 from clawlink.client.base_client import LEAVE_SECONDS, BaseClient, piecemeal
-from clawlink.client.endpoints import Call, Reply
+from clawlink.client.calls import Call, Reply
 from clawlink.client.operations import Operation
 from clawlink.client.wait_steps import (
     FINAL,

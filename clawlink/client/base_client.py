@@ -15,9 +15,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 from urllib.parse import urlsplit
 
-from clawlink.client import endpoints, operations
+from clawlink.client import calls, endpoints, mailbox_endpoints, operations
 from clawlink.client.address import address
-from clawlink.client.endpoints import Call, Identity, Reply
+from clawlink.client.calls import Call, Identity, Reply
 from clawlink.client.files import file_endpoints
 from clawlink.client.operations import Operation
 from clawlink.client.proxy import Proxy, on_this_machine, proxy_for
@@ -125,7 +125,7 @@ class BaseClient:
     ) -> None:
         self.relay = address(relay)
         self.identity = Identity(agent_id, agent_key)
-        self.timeout = endpoints.number_of_seconds(timeout, "timeout")
+        self.timeout = calls.number_of_seconds(timeout, "timeout")
         if not 0 < timeout <= MAX_TIMEOUT_SECONDS:
             raise BadRequest(
                 f"timeout takes more than 0 and at most {MAX_TIMEOUT_SECONDS:.0f} seconds, not {timeout:g}",
@@ -339,15 +339,15 @@ class BaseClient:
     send = Method(endpoints.send)
     broadcast = Method(endpoints.broadcast)
     knowledge = Method(endpoints.knowledge)
-    poll = Method(endpoints.poll)
-    ack = Method(endpoints.ack)
-    nack = Method(endpoints.nack)
-    extend = Method(endpoints.extend)
-    dead_letters = Method(endpoints.dead_letters)
-    redrive = Method(endpoints.redrive)
-    message = Method(endpoints.message)
-    unread = Method(endpoints.unread)
-    woken = Method(endpoints.woken)
+    poll = Method(mailbox_endpoints.poll)
+    ack = Method(mailbox_endpoints.ack)
+    nack = Method(mailbox_endpoints.nack)
+    extend = Method(mailbox_endpoints.extend)
+    dead_letters = Method(mailbox_endpoints.dead_letters)
+    redrive = Method(mailbox_endpoints.redrive)
+    message = Method(mailbox_endpoints.message)
+    unread = Method(mailbox_endpoints.unread)
+    woken = Method(mailbox_endpoints.woken)
     find_ids = Method(endpoints.find_ids)
     put_file = Method(file_endpoints.put_file)
     list_files = Method(file_endpoints.list_files)

@@ -10,16 +10,17 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from clawlink.client.endpoints import Identity
+from clawlink.client.calls import Identity
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-    from clawlink.client.files.file_endpoints import FileFacts
+    from clawlink.client.files.file_facts import FileFacts
     from clawlink.client.wait_steps import Step
     from clawlink.domain.message import Attachment
     from clawlink.errors import ClawLinkError
-    from clawlink.protocol.replies import FileHistory, FileSaved, MessageStatus, TaskView
+    from clawlink.protocol.file_replies import FileHistory, FileSaved
+    from clawlink.protocol.replies import MessageStatus, TaskView
 
 T = TypeVar("T")
 
@@ -98,11 +99,11 @@ def upload(
     gets the arrived bytes and the total, None if that is not known. With the idempotency ``key`` of an upload that
     broke off it goes on with that one. For other arguments see ``put_blob``.
     """
-    from clawlink.client.files import transfer
-    from clawlink.client.files.file_endpoints import Terms
+    from clawlink.client.files import uploads
+    from clawlink.client.files.file_facts import Terms
 
     terms = Terms(content_type, file_type, if_version, ttl, burn, force, readers)
-    steps = transfer.upload(me, file_key, source, terms, key=key, patience=patience)
+    steps = uploads.upload(me, file_key, source, terms, key=key, patience=patience)
     return Operation(steps, on_progress=on_progress, on_away=on_away)
 
 
@@ -123,9 +124,9 @@ def download(
     nothing is read, and DigestMismatch is raised. The download goes on after a cut; ``patience``, ``on_progress`` and
     ``on_away`` are those of ``upload``.
     """
-    from clawlink.client.files import transfer
+    from clawlink.client.files import downloads
 
-    steps = transfer.download(me, file_key, transfer.sink(target), version=version, sha256=sha256, patience=patience)
+    steps = downloads.download(me, file_key, downloads.sink(target), version=version, sha256=sha256, patience=patience)
     return Operation(steps, on_progress=on_progress, on_away=on_away)
 
 
@@ -144,9 +145,9 @@ def attach(
     there, by default the last part of the path. A content that is there already is not sent again. ``on_progress`` and
     ``on_away`` are those of ``upload``.
     """
-    from clawlink.client.files import transfer
+    from clawlink.client.files import uploads
 
-    return Operation(transfer.attach(me, source, name, everyone=everyone), on_progress=on_progress, on_away=on_away)
+    return Operation(uploads.attach(me, source, name, everyone=everyone), on_progress=on_progress, on_away=on_away)
 
 
 # -- waiting -----------------------------------------------------------------------------------------------------------

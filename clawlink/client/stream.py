@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 import aiohttp
 import msgspec
 
-from clawlink.client import endpoints
+from clawlink.client import calls, endpoints, mailbox_endpoints
 from clawlink.client.aio import NO_ANSWER, AsyncClient
 from clawlink.client.base_client import Method, turn_into_methods
-from clawlink.client.endpoints import Call, Claimed, Identity, Reply
+from clawlink.client.calls import Call, Claimed, Identity, Reply
 from clawlink.domain.limits import MAX_RECEIPTS, MIB
 from clawlink.errors import (
     BY_CODE,
@@ -243,7 +243,7 @@ class Stream:
     def _take(self, data: bytes) -> None:
         frame = _decoder.decode(data)
         if frame.delivery is not None:
-            claimed = endpoints.claimed(msgspec.Raw(data), frame.delivery)
+            claimed = calls.claimed(msgspec.Raw(data), frame.delivery)
             claimed.raw.pop("delivery", None)
             self._come.put_nowait(claimed)
             return
@@ -308,8 +308,8 @@ class Stream:
     respond = Method(endpoints.respond)
     send = Method(endpoints.send)
     broadcast = Method(endpoints.broadcast)
-    nack = Method(endpoints.nack)
-    extend = Method(endpoints.extend)
+    nack = Method(mailbox_endpoints.nack)
+    extend = Method(mailbox_endpoints.extend)
 
     async def ack(self, receipts: Sequence[str] = (), *, tasks: Sequence[str] = ()) -> replies.Receipted:
         """Settle leased messages, and the news of the end of ``tasks``.
@@ -320,7 +320,7 @@ class Stream:
         if self._failed is not None:
             raise _again(self._failed)
         if tasks:
-            return await self.perform(endpoints.ack(self.identity, receipts, tasks=tasks))
+            return await self.perform(mailbox_endpoints.ack(self.identity, receipts, tasks=tasks))
         loop = asyncio.get_running_loop()
         if not self._acks:
             loop.call_soon(lambda: self._begin(self._flush()))
@@ -349,7 +349,9 @@ class Stream:
 
     async def _settle(self, batch: list[_Ack]) -> None:
         try:
-            done = await self.perform(endpoints.ack(self.identity, [one for receipts, _ in batch for one in receipts]))
+            done = await self.perform(
+                mailbox_endpoints.ack(self.identity, [one for receipts, _ in batch for one in receipts])
+            )
         except ClawLinkError as error:
             for _, future in batch:
                 if not future.done():

@@ -18,7 +18,7 @@ from urllib3.exceptions import ProtocolError
 
 from clawlink.client import endpoints
 from clawlink.client.base_client import LEAVE_SECONDS, WHO_ASKS, BaseClient, piecemeal
-from clawlink.client.endpoints import Call, Reply
+from clawlink.client.calls import Call, Reply
 from clawlink.client.operations import Operation
 from clawlink.errors import ClawLinkError, UnknownAgent
 from clawlink.protocol import paths

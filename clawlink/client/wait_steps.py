@@ -12,13 +12,14 @@ from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from clawlink.client import endpoints
-from clawlink.client.endpoints import Call, Identity
+from clawlink.client import calls, endpoints, mailbox_endpoints
+from clawlink.client.calls import Call, Identity
 from clawlink.client.files import file_endpoints
 from clawlink.client.retry import Backoff
 from clawlink.domain.task import FINAL as _FINAL
 from clawlink.errors import BadRequest, ClawLinkError, NotARelay, RelayUnreachable
-from clawlink.protocol.replies import FileHistory, MessageStatus, TaskView
+from clawlink.protocol.file_replies import FileHistory
+from clawlink.protocol.replies import MessageStatus, TaskView
 
 T = TypeVar("T", TaskView, MessageStatus, FileHistory)
 
@@ -106,7 +107,9 @@ def about_message(me: Identity, message_id: str, until: str) -> Question[Message
     """Ask for a message until it is ``until``, or will not be any more."""
 
     def ask(last: MessageStatus | None, wait: float) -> Call[MessageStatus]:
-        return endpoints.message(me, message_id, wait=wait, until=until if last is None else next_stage(last, until))
+        return mailbox_endpoints.message(
+            me, message_id, wait=wait, until=until if last is None else next_stage(last, until)
+        )
 
     return Question(message_id, ask, lambda status: settled(status, until), lambda: endpoints.health(me))
 
@@ -265,14 +268,14 @@ def _line(followers: list[Follower[T]]) -> Generator[Send | Sleep | Event, Any, 
 
 def distinct(task_ids: Iterable[str]) -> list[str]:
     """Return each id once. Raises BadRequest if there is none."""
-    ids = list(dict.fromkeys(endpoints.several(task_ids, "task_ids")))
+    ids = list(dict.fromkeys(calls.several(task_ids, "task_ids")))
     if not ids:
         raise BadRequest("there is no task to wait for", field="task_ids")
     return ids
 
 
 def _end(timeout: float | None) -> float:
-    return float("inf") if timeout is None else time.monotonic() + endpoints.number_of_seconds(timeout, "timeout")
+    return float("inf") if timeout is None else time.monotonic() + calls.number_of_seconds(timeout, "timeout")
 
 
 def _late(followers: list[Follower[Any]], timeout: float | None) -> ClawLinkError:

@@ -6,17 +6,16 @@ version names its content by its SHA-256.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from clawlink.domain import shares
 from clawlink.domain.agent import Agent, is_same
-from clawlink.domain.readers import Access, Party, admitting
+from clawlink.domain.readers import Access
 from clawlink.domain.record import SETTLED, text_bytes
 from clawlink.domain.shares import Origin
-from clawlink.errors import BadRequest, FileLocked, NotAllowed, UnknownFile, VersionConflict
+from clawlink.errors import FileLocked, UnknownFile, VersionConflict
 
 PRESENT = "present"
 RESTRICTED = "for readers"
@@ -30,7 +29,6 @@ _VERSION_BYTES = 258
 _SCOPE_BYTES = 64
 _LOCK_BYTES = 86
 _WRITE_BYTES = 190
-_UPLOAD_BYTES = 300
 
 
 class Content(msgspec.Struct, frozen=True, gc=False):
@@ -195,50 +193,6 @@ class FileWrite(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         )
 
 
-class UnfinishedUpload(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """An upload that is no file yet, as it survives a restart: ``offset`` bytes of it are on the disk.
-
-    ``write`` is how its file will be written, in the form of the use case. ``said`` is the length that was stated at
-    its beginning, and ``length`` the length that is known by now. Times are seconds since the epoch.
-    """
-
-    id: str
-    version: int
-    owner: str
-    file_key: str
-    write: bytes
-    metadata: str
-    said: int | None
-    length: int | None
-    offset: int = 0
-
-    @property
-    def partition_key(self) -> str:
-        return "upload:" + self.id
-
-    @property
-    def index_keys(self) -> tuple[str, ...]:
-        return (UPLOADS,)
-
-    @property
-    def weight(self) -> int:
-        return self.offset
-
-    @property
-    def footprint(self) -> int:
-        texts = (self.owner, self.file_key, self.metadata)
-        return _UPLOAD_BYTES + len(self.write) + sum(map(text_bytes, texts))
-
-    @property
-    def ends_at(self) -> float | None:
-        """The relay looks at all uploads in turn."""
-        return None
-
-
-UPLOADS = "uploads"
-"""The index key of all uploads that are no files yet."""
-
-
 def present(file: SharedFile | None, now: float) -> SharedFile | None:
     """Return the file if it is there: written, not deleted, and its time to live not over."""
     return None if file is None or file.deleted or (file.ends_at is not None and file.ends_at <= now) else file
@@ -291,95 +245,6 @@ def refusal_of_lock(key: str, lock: Lock, holder: str, now: float, *, shown: Any
         retry_after=lock.until - now,
         current=shown,
     )
-
-
-def hidden(file: SharedFile | None, agent: Agent | None) -> bool:
-    """Return True if the file, or its remains, are for other agents. ``readers.holds`` may still admit the agent."""
-    return file is not None and file.access is not None and not file.access.admits(agent)
-
-
-def require_admitted(key: str, file: SharedFile | None, agent: Agent) -> None:
-    """Refuse a write or a lock by an agent that may not see the file. Raises NotAllowed.
-
-    A key names one file, so this refusal cannot hide that the key is in use.
-    """
-    if hidden(file, agent):
-        raise NotAllowed(
-            f"the key {key!r} is in use by other agents, and only they may write or lock it; choose another key",
-            field="file_key",
-        )
-
-
-def access_after(
-    key: str, file: SharedFile | None, editor: Agent, asked: tuple[Party, ...] | None, now: float, *, opens: bool
-) -> Access | None:
-    """Return the access to a file after a write that asks for these readers; None is everyone.
-
-    Without ``asked`` and ``opens`` the access stays, also for a deleted file that is not forgotten: else a reader could
-    open it to everyone. Raises NotAllowed, because only the owner changes readers, and a file with other writers stays
-    for everyone.
-    """
-    before = None if file is None else file.access
-    if asked is None and not opens:
-        return before
-    if asked is None:
-        after = None
-    elif before is not None:
-        after = admitting(before.owner, asked)
-    else:
-        there = present(file, now)
-        if there is not None and not all(version.is_by(editor) for version in there.versions):
-            raise NotAllowed(
-                f"other agents have written {key!r}, which is for everyone; give readers to a file of your own, under "
-                "another key",
-                field="readers",
-            )
-        after = admitting(editor, asked)
-    if before is not None and not before.owner.is_(editor) and not _same(before, after):
-        raise NotAllowed(
-            f"only its owner may change the readers of {key!r}; leave the readers out, and they stay as they are",
-            field="readers",
-        )
-    return after
-
-
-def _same(one: Access, other: Access | None) -> bool:
-    return other is not None and set(one.parties) == set(other.parties)
-
-
-def add_reader(file: SharedFile, reader: Party, *, most: int) -> SharedFile:
-    """Return a file for readers with one more reader. Raises BadRequest if it has ``most``."""
-    before = file.access
-    if before is None or reader in before.parties:
-        return file
-    others = (other for other in before.readers if other.agent_id != reader.agent_id)
-    after = admitting(before.owner, (*others, reader), before.tasks)
-    _require_few(file, len(after.readers), most, "readers", "; start the relay with a higher --max-readers")
-    return msgspec.structs.replace(file, version=file.version + 1, access=after)
-
-
-def add_task(file: SharedFile, task_id: str, known: Iterable[str], *, most: int) -> SharedFile:
-    """Return a file for readers that the holder of one more task may read, beside those of the ``known`` tasks.
-
-    Raises BadRequest if that would be more than ``most``.
-    """
-    before = file.access
-    if before is None or task_id in before.tasks:
-        return file
-    after = admitting(before.owner, before.readers, (*known, task_id))
-    _require_few(file, len(after.tasks), most, "open tasks that anyone may claim")
-    return msgspec.structs.replace(file, version=file.version + 1, access=after)
-
-
-def _require_few(file: SharedFile, count: int, most: int, of: str, otherwise: str = "") -> None:
-    if count > most:
-        raise BadRequest(
-            f"a file for readers may have {most} {of}, and {file.id!r} would have {count}; share the content once "
-            f"more, under another key{otherwise}",
-            field="attachments",
-            limit=most,
-            actual=count,
-        )
 
 
 def put(

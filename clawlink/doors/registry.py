@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from clawlink.bench.upkeep_scenarios import Step
     from clawlink.cli.verb import Verb
     from clawlink.config import ServerConfig
-    from clawlink.protocol.paths import Endpoint
+    from clawlink.protocol.endpoint import Endpoint
     from clawlink.relay.relay import Relay
     from clawlink.server.request import Handler
     from clawlink.server.ws_connection import Websockets

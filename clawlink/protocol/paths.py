@@ -2,66 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import quote
 
 from clawlink.protocol import headers, replies, requests
-
-_TAKES = {"task_id": "[^/]+", "message_id": "[^/]+", "upload_id": "[^/]+"}
-_PARAMETER = re.compile(r"{(\w+)}")
-
-
-@dataclass(frozen=True)
-class Endpoint:
-    """A method of a path. ``parameters`` in the path are percent-encoded as one piece, slashes included."""
-
-    name: str
-    method: str
-    path: str
-    summary: str
-    reply: Any
-    body: Any = None
-    query: Any = None
-    acts: bool = False  # acts as an agent: a claimed agent must show its key
-    looks: bool = False  # shows an agent its private records, if it proves its identity
-    open: bool = False  # needs no token
-    admin: bool = False  # for the relay's operator alone
-    text: bool = False  # answers text or a foreign document instead of a reply struct
-    stays: bool = False  # the reply goes on for as long as the connection lasts
-    headers: tuple[headers.Header, ...] = field(
-        default=(), hash=False
-    )  # of the request, besides those of every request
-    tells: tuple[str, ...] = ()  # headers of the reply that a client needs
-    claims: bool = False  # a GET that takes messages: a page in a browser must prove its right, and HEAD is refused
-    ticket: bool = False  # a ticket of POST /tickets stands for token and key
-    socket: bool = False  # a websocket: its token may also come in the address, or as a subprotocol
-    takes_bytes: bool = False  # the body is bytes as they are, not JSON
-    gives_bytes: bool = False  # so is the reply
-    empty: bool = False  # the reply has headers alone
-    use: str = ""  # the use case that does it, in JSON: a method of a part of the relay
-    by: str = ""  # the field of the body, or the parameter of the path, that names the acting agent
-    otherwise: tuple[str, ...] = ()  # fields of the query that name the asking agent if nothing else does
-    quiet: bool = False  # is no sign of life of the acting agent
-    registers: bool = False  # without keys of ClawLink 1.1, registers an unknown agent by the way
-
-    @cached_property
-    def plain(self) -> bool:
-        """Whether token, Origin and Host are all that a request must show."""
-        return not (self.claims or self.admin or self.ticket or self.name == "register")
-
-    def url(self, **parameters: str) -> str:
-        """Fill in the path's parameters."""
-        return _PARAMETER.sub(lambda found: quote(parameters[found[1]], safe=""), self.path)
-
-    @cached_property
-    def pattern(self) -> re.Pattern[str]:
-        """Match the endpoint's path, percent-encoded. At its end a parameter takes slashes too, but for ids we make."""
-        literal = self.path.replace(".", r"\.")
-        return re.compile(_PARAMETER.sub(lambda found: f"(?P<{found[1]}>{_TAKES.get(found[1], '.+')})", literal))
-
+from clawlink.protocol.endpoint import Endpoint
+from clawlink.protocol.file_paths import FILE_ENDPOINTS
 
 INFO = Endpoint("info", "GET", "/", "Show the relay, its contents and its limits.", replies.Info)
 REGISTER = Endpoint(
@@ -335,198 +281,14 @@ FIND_IDS = Endpoint(
     headers=(headers.AGENT,),
     use="messages.find",
 )
-PUT_FILE = Endpoint(
-    "put_file", "POST", "/files", "Write a shared file.", replies.FilePut, body=requests.PutFile, acts=True
-)
-LIST_FILES = Endpoint(
-    "list_files",
-    "GET",
-    "/files",
-    "List shared files.",
-    replies.FileList,
-    query=requests.FilesQuery,
-    looks=True,
-    headers=(headers.AGENT,),
-    use="file_reads.list",
-)
-GET_FILE = Endpoint(
-    "get_file",
-    "GET",
-    "/files/{file_key}",
-    "Read a shared file.",
-    replies.FileContent,
-    query=requests.Asker,
-    looks=True,
-    headers=(headers.AGENT,),
-)
-DELETE_FILE = Endpoint(
-    "delete_file",
-    "DELETE",
-    "/files/{file_key}",
-    "Delete a shared file.",
-    replies.FileDeleted,
-    query=requests.DeleteFileQuery,
-    acts=True,
-    headers=(headers.AGENT,),
-)
-PUT_BLOB = Endpoint(
-    "put_blob",
-    "PUT",
-    "/blobs/{file_key}",
-    "Write a shared file as it is.",
-    replies.FileSaved,
-    acts=True,
-    takes_bytes=True,
-    headers=headers.PUT_BLOB,
-    tells=("ETag",),
-)
-LIST_BLOBS = Endpoint(
-    "list_blobs",
-    "GET",
-    "/blobs",
-    "List shared files.",
-    replies.FileList,
-    query=requests.FilesQuery,
-    looks=True,
-    headers=(headers.AGENT,),
-    use="file_reads.list",
-)
-GET_BLOB = Endpoint(
-    "get_blob",
-    "GET",
-    "/blobs/{file_key}",
-    "Read a shared file as it is, or list its versions.",
-    None,
-    query=requests.BlobQuery,
-    looks=True,
-    text=True,
-    gives_bytes=True,
-    headers=headers.GET_BLOB,
-    tells=headers.OF_A_FILE,
-)
-HEAD_BLOB = Endpoint(
-    "head_blob",
-    "HEAD",
-    "/blobs/{file_key}",
-    "Show the facts of a shared file.",
-    None,
-    query=requests.BlobQuery,
-    looks=True,
-    text=True,
-    gives_bytes=True,
-    headers=headers.HEAD_BLOB,
-    tells=headers.OF_A_FILE,
-)
-DELETE_BLOB = Endpoint(
-    "delete_blob",
-    "DELETE",
-    "/blobs/{file_key}",
-    "Delete a shared file, or confirm that it was read.",
-    replies.FileDeleted,
-    query=requests.DropBlobQuery,
-    acts=True,
-    headers=headers.DELETE_BLOB,
-)
-LOCK_FILE = Endpoint(
-    "lock_file",
-    "POST",
-    "/locks",
-    "Ask the other agents not to write a file.",
-    replies.FileLocked,
-    body=requests.LockFile,
-    acts=True,
-    use="files.lock",
-    by="agent_id",
-)
-UNLOCK_FILE = Endpoint(
-    "unlock_file",
-    "DELETE",
-    "/locks/{file_key}",
-    "Give a lock up.",
-    replies.FileUnlocked,
-    query=requests.UnlockQuery,
-    acts=True,
-    headers=(headers.AGENT,),
-)
-UPLOAD_OPTIONS = Endpoint(
-    "upload_options",
-    "OPTIONS",
-    "/uploads",
-    "Show the supported parts of tus 1.0.0.",
-    None,
-    open=True,
-    text=True,
-    empty=True,
-    tells=("Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm"),
-)
-CREATE_UPLOAD = Endpoint(
-    "create_upload",
-    "POST",
-    "/uploads",
-    "Begin a resumable upload.",
-    None,
-    acts=True,
-    text=True,
-    empty=True,
-    takes_bytes=True,
-    headers=headers.CREATE_UPLOAD,
-    tells=("Location", *headers.OF_AN_UPLOAD),
-)
-UPLOAD_OFFSET = Endpoint(
-    "upload_offset",
-    "HEAD",
-    "/uploads/{upload_id}",
-    "Show how much of an upload has come.",
-    None,
-    acts=True,
-    text=True,
-    empty=True,
-    headers=headers.UPLOAD,
-    tells=("Upload-Length", "Upload-Defer-Length", "Upload-Metadata", *headers.OF_AN_UPLOAD),
-)
-UPLOAD_PART = Endpoint(
-    "upload_part",
-    "PATCH",
-    "/uploads/{upload_id}",
-    "Go on.",
-    None,
-    acts=True,
-    text=True,
-    empty=True,
-    takes_bytes=True,
-    headers=headers.UPLOAD_PART,
-    tells=headers.OF_AN_UPLOAD,
-)
-END_UPLOAD = Endpoint(
-    "end_upload",
-    "DELETE",
-    "/uploads/{upload_id}",
-    "Give it up.",
-    None,
-    acts=True,
-    text=True,
-    empty=True,
-    headers=headers.UPLOAD,
-    tells=("Tus-Resumable",),
-)
-UPLOAD_OTHERWISE = Endpoint(
-    "upload_otherwise",
-    "POST",
-    "/uploads/{upload_id}",
-    "Send another method, by the header X-HTTP-Method-Override.",
-    None,
-    acts=True,
-    text=True,
-    empty=True,
-    takes_bytes=True,
-    headers=headers.UPLOAD_OTHERWISE,
-    tells=headers.OF_AN_UPLOAD,
-)
 HEALTH = Endpoint("health", "GET", "/healthz", "Show whether the relay takes work.", replies.Health, open=True)
 METRICS = Endpoint("metrics", "GET", "/metrics", "Counters in Prometheus text format.", None, text=True)
 OPENAPI = Endpoint("openapi", "GET", "/openapi.json", "This interface as OpenAPI 3.1.", None, text=True)
 
-ENDPOINTS: tuple[Endpoint, ...] = tuple(value for value in list(globals().values()) if isinstance(value, Endpoint))
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *(value for value in list(globals().values()) if isinstance(value, Endpoint)),
+    *FILE_ENDPOINTS,
+)
 
 
 @dataclass(frozen=True)

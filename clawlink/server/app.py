@@ -17,7 +17,7 @@ from aiohttp import web
 from clawlink.config import ServerConfig
 from clawlink.doors.registry import OpenDoor, Opening, doors, settings_of
 from clawlink.errors import ClawLinkError
-from clawlink.protocol.paths import Endpoint
+from clawlink.protocol.endpoint import Endpoint
 from clawlink.relay.relay import Relay
 from clawlink.relay.timestamps import RelayTime
 from clawlink.server.accepting import Acceptor

@@ -12,7 +12,8 @@ from aiohttp import hdrs
 from multidict import CIMultiDictProxy, istr
 
 from clawlink.errors import BadRequest, NotAllowed, NotAuthenticated, UnsupportedMediaType
-from clawlink.protocol.paths import REGISTER, Endpoint
+from clawlink.protocol.endpoint import Endpoint
+from clawlink.protocol.paths import REGISTER
 from clawlink.server import cors
 from clawlink.server.address import host_name
 from clawlink.server.request import Request, parameter

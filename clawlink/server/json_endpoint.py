@@ -11,7 +11,8 @@ from operator import attrgetter
 from typing import Any
 
 from clawlink.domain.agent import Agent
-from clawlink.protocol.paths import ENDPOINTS, Endpoint
+from clawlink.protocol.endpoint import Endpoint
+from clawlink.protocol.paths import ENDPOINTS
 from clawlink.relay.relay import Relay
 from clawlink.server.request import (
     Handler,

@@ -10,8 +10,9 @@ import msgspec
 
 from clawlink.domain.access import KEY_HEADER
 from clawlink.domain.message import KnowledgeBroadcast, Message
+from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.headers import OFFSET_TYPE, Header
-from clawlink.protocol.paths import ENDPOINTS, Endpoint
+from clawlink.protocol.paths import ENDPOINTS
 from clawlink.protocol.replies import DeadLetters, Failure, KnowledgeList, Polled, PolledAndAcked
 from clawlink.version import VERSION
 

@@ -23,9 +23,9 @@ from clawlink.errors import (
     UnknownAgent,
     UnsupportedMediaType,
 )
+from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.invalid import bad_field
 from clawlink.protocol.nesting import is_shallow
-from clawlink.protocol.paths import Endpoint
 from clawlink.protocol.proof import place
 from clawlink.protocol.reading import read_json, why_no_json
 from clawlink.relay.relay import Relay

@@ -15,7 +15,7 @@ from aiohttp import hdrs, web
 
 from clawlink.domain.guesses import Guesses
 from clawlink.errors import BadRequest, MethodNotAllowed, NotAuthenticated, UnknownRoute
-from clawlink.protocol.paths import Endpoint
+from clawlink.protocol.endpoint import Endpoint
 from clawlink.relay.error_mapping import refusal
 from clawlink.relay.relay import Relay
 from clawlink.server import cors

@@ -18,7 +18,7 @@ from clawlink.domain.access import KEY_HEADER
 from clawlink.domain.agent import Agent
 from clawlink.errors import NotAllowed, UnknownAgent
 from clawlink.protocol import paths
-from clawlink.protocol.paths import Endpoint
+from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.replies import TicketMade
 from clawlink.protocol.requests import EventsQuery, MakeTicket
 from clawlink.relay.error_mapping import refusal

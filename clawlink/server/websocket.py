@@ -21,7 +21,7 @@ from clawlink.domain.delivery import first_time
 from clawlink.domain.task import FINAL
 from clawlink.errors import BadRequest, NotAllowed, UnknownAgent
 from clawlink.protocol import paths
-from clawlink.protocol.paths import Endpoint
+from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.requests import StreamQuery
 from clawlink.relay.error_mapping import refusal
 from clawlink.relay.mailbox.consumer import Consumer

@@ -13,9 +13,10 @@ import msgspec
 from clawlink.domain.agent import Agent, NameHold
 from clawlink.domain.broadcast import Broadcast, Knowledge
 from clawlink.domain.delivery import Delivery
-from clawlink.domain.file import FileWrite, SharedFile, UnfinishedUpload
+from clawlink.domain.file import FileWrite, SharedFile
 from clawlink.domain.pool import Pool
 from clawlink.domain.task import Task
+from clawlink.domain.upload import UnfinishedUpload
 
 K = TypeVar("K", bound=type[Any])
 

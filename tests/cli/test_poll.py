@@ -162,7 +162,7 @@ def test_a_kind_from_a_later_version_is_shown_as_it_is() -> None:
 
     from clawlink.cli.context import Context
     from clawlink.cli.messages import next_command, show_message
-    from clawlink.client.endpoints import Other
+    from clawlink.client.calls import Other
 
     out = io.StringIO()
     ctx = Context(Namespace(json=False, timeout=None), out=out, err=None)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from clawlink.cli.main import main
-from clawlink.client.endpoints import Claimed
+from clawlink.client.calls import Claimed
 from clawlink.client.sync import Client
 from clawlink.domain.message import TaskDelegation
 from tests.cli.conftest import Relays, Result, Run

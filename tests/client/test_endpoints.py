@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from clawlink import Client
-from clawlink.client import endpoints, operations
-from clawlink.client.endpoints import Identity
+from clawlink.client import endpoints, mailbox_endpoints, operations
+from clawlink.client.calls import Identity
 from clawlink.client.wait_steps import distinct
 from clawlink.config import MAX_TIMEOUT_SECONDS
 from clawlink.errors import BadRequest
@@ -57,10 +57,10 @@ def test_what_json_carries_goes(value: Any) -> None:
 ONE_FOR_MANY: list[tuple[str, Callable[[Any], Any]]] = [
     ("capabilities", lambda one: endpoints.register(ME, "x", capabilities=one)),
     ("subscriptions", lambda one: endpoints.register(ME, "x", subscriptions=one)),
-    ("receipts", lambda one: endpoints.ack(ME, one)),
-    ("receipts", lambda one: endpoints.nack(ME, one)),
-    ("receipts", lambda one: endpoints.extend(ME, one)),
-    ("message_ids", lambda one: endpoints.redrive(ME, one)),
+    ("receipts", lambda one: mailbox_endpoints.ack(ME, one)),
+    ("receipts", lambda one: mailbox_endpoints.nack(ME, one)),
+    ("receipts", lambda one: mailbox_endpoints.extend(ME, one)),
+    ("message_ids", lambda one: mailbox_endpoints.redrive(ME, one)),
     ("tags", lambda one: endpoints.broadcast(ME, "x", tags=one)),
     ("to_any_of", lambda one: endpoints.delegate(ME, task="x", to_any_of=one)),
     ("task_ids", distinct),
@@ -75,9 +75,9 @@ def test_one_string_is_no_list_of_its_letters(field: str, give: Callable[[Any], 
 
 
 WAITING: list[tuple[str, Callable[[Any], Any]]] = [
-    ("wait", lambda s: endpoints.poll(ME, wait=s)),
+    ("wait", lambda s: mailbox_endpoints.poll(ME, wait=s)),
     ("wait", lambda s: endpoints.task(ME, "t", wait=s)),
-    ("wait", lambda s: endpoints.message(ME, "m", wait=s)),
+    ("wait", lambda s: mailbox_endpoints.message(ME, "m", wait=s)),
     ("timeout", lambda s: next(operations.wait_for(ME, "t", s).steps)),
     ("timeout", lambda s: next(operations.watch_file(ME, "k", None, s).steps)),
     ("timeout", lambda s: next(operations.wait_message(ME, "m", "acked", s).steps)),

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from clawlink import errors
-from clawlink.client.endpoints import Other
+from clawlink.client.calls import Other
 from clawlink.client.retry import Backoff
 from clawlink.client.sync import Client
 from tests.client.conftest import Scripted, http

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from clawlink import errors
 from clawlink.client.aio import AsyncClient
-from clawlink.client.endpoints import Claimed
+from clawlink.client.calls import Claimed
 from clawlink.client.retry import Backoff
 from clawlink.client.stream import NoWebsocket, Stream
 from clawlink.domain.message import PlainMessage

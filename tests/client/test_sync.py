@@ -14,15 +14,15 @@ import pytest
 
 import clawlink
 from clawlink import errors
-from clawlink.client import endpoints
-from clawlink.client.endpoints import Claimed, DeadLetter, File
+from clawlink.client import endpoints, mailbox_endpoints
+from clawlink.client.calls import Claimed, DeadLetter, File
 from clawlink.client.files import file_endpoints
 from clawlink.client.retry import Backoff
 from clawlink.client.sync import Client
 from clawlink.config import ServerConfig
 from clawlink.domain import message as messages
 from clawlink.domain.limits import Limits
-from clawlink.protocol import replies
+from clawlink.protocol import file_replies, replies
 from clawlink.protocol.paths import ENDPOINTS
 from tests.client.conftest import Scripted, http
 from tests.client.facade import connect
@@ -84,7 +84,7 @@ def test_there_is_a_method_for_every_endpoint_as_it_stands_in_calls() -> None:
         if endpoint.stays or endpoint.name in ELSEWHERE:
             continue
         name = CALLED.get(endpoint.name, endpoint.name)
-        described = getattr(file_endpoints, name, None) or getattr(endpoints, name)
+        described = next(vars(m)[name] for m in (endpoints, mailbox_endpoints, file_endpoints) if name in vars(m))
         method = getattr(Client, name)
         assert method.__doc__ == described.__doc__
         asked = list(inspect.signature(described, eval_str=False).parameters)[1:]
@@ -382,7 +382,7 @@ def test_files_are_written_read_listed_and_deleted(ann: Client, content: str | b
     key = f"{key}-{uuid.uuid4().hex}"
     data = content.encode() if isinstance(content, str) else content
     saved = ann.put_file(key, content, file_type="f", if_version=0)
-    assert saved == replies.FileSaved("saved", 1, key, len(data), hashlib.sha256(data).hexdigest())
+    assert saved == file_replies.FileSaved("saved", 1, key, len(data), hashlib.sha256(data).hexdigest())
     file = ann.get_file(key)
     assert isinstance(file, File)
     assert (file.content, file.file_type, file.version, file.last_editor) == (data, "f", 1, of(ann))

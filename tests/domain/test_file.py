@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from clawlink.domain import file as rules
+from clawlink.domain import file_access
 from clawlink.domain.file import ABSENT, PRESENT, Content, FileWrite, Lock, SharedFile
 from clawlink.domain.record import SETTLED
 from clawlink.errors import FileLocked, NotAllowed, UnknownFile, VersionConflict
@@ -190,7 +191,7 @@ def test_a_file_of_an_earlier_bearer_of_an_id_is_not_taken_from_everyone() -> No
     for key, may in (("k1", True), ("k2", False), (None, False)):
         editor = agent("mia", key, NOW + 5)
         try:
-            rules.access_after("a/b", file, editor, (), NOW + 10, opens=False)
+            file_access.access_after("a/b", file, editor, (), NOW + 10, opens=False)
         except NotAllowed:
             assert not may, key
         else:

@@ -9,6 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from clawlink.domain import file as rules
+from clawlink.domain import file_access
 from clawlink.domain.agent import Agent
 from clawlink.domain.file import ABSENT, PRESENT, RESTRICTED, Content, SharedFile, by_reader
 from clawlink.domain.readers import Access, admitting, holds, party
@@ -31,7 +32,7 @@ def put(file: SharedFile | None, access: Access | None, editor: str = "ann", **h
 
 def after(file: SharedFile | None, editor: Agent, asked: list[Agent] | str) -> Access | None:
     named = None if isinstance(asked, str) else tuple(map(party, asked))
-    return rules.access_after("k", file, editor, named, NOW, opens=asked == "opens")
+    return file_access.access_after("k", file, editor, named, NOW, opens=asked == "opens")
 
 
 OPEN = put(None, None)
@@ -60,13 +61,13 @@ def test_a_file_is_hidden_from_all_but_its_owner_and_readers_also_what_is_left_o
     assert lapsed is not None
     hidden: list[SharedFile] = [FILE, gone, lapsed]
     for file in hidden:
-        assert [rules.hidden(file, one) for one in (ANN, BOB, CARA, None)] == [False, False, True, True], file
+        assert [file_access.hidden(file, one) for one in (ANN, BOB, CARA, None)] == [False, False, True, True], file
         with pytest.raises(NotAllowed) as refused:
-            rules.require_admitted("k", file, CARA)
+            file_access.require_admitted("k", file, CARA)
         assert refused.value.field == "file_key"
-        rules.require_admitted("k", file, BOB)
-    assert not rules.hidden(None, None)
-    assert not rules.hidden(OPEN, None)
+        file_access.require_admitted("k", file, BOB)
+    assert not file_access.hidden(None, None)
+    assert not file_access.hidden(OPEN, None)
 
 
 def test_index_keys_tell_files_for_everyone_from_files_for_readers() -> None:
@@ -128,23 +129,23 @@ def test_a_lock_stays_only_with_an_agent_that_sees_the_file() -> None:
 
 
 def test_readers_and_tasks_are_added_once_and_up_to_a_limit() -> None:
-    assert rules.add_reader(OPEN, party(BOB), most=9) is OPEN
-    assert rules.add_reader(FILE, party(BOB), most=1) is FILE
-    assert rules.add_reader(FILE, party(ANN), most=1) is FILE
-    more = rules.add_reader(FILE, party(CARA), most=2)
+    assert file_access.add_reader(OPEN, party(BOB), most=9) is OPEN
+    assert file_access.add_reader(FILE, party(BOB), most=1) is FILE
+    assert file_access.add_reader(FILE, party(ANN), most=1) is FILE
+    more = file_access.add_reader(FILE, party(CARA), most=2)
     assert more.access == admitting(ANN, [party(BOB), party(CARA)])
     assert (more.version, more.revision) == (FILE.version + 1, FILE.revision)
     later = agent("bob", "k9")
-    replaced = rules.add_reader(FILE, party(later), most=1).access
+    replaced = file_access.add_reader(FILE, party(later), most=1).access
     assert replaced == admitting(ANN, [party(later)]), "the id is another agent's now"
-    tasked = rules.add_task(FILE, "t1", (), most=1)
+    tasked = file_access.add_task(FILE, "t1", (), most=1)
     assert tasked.access == admitting(ANN, [party(BOB)], ("t1",))
-    assert rules.add_task(tasked, "t1", ("t1",), most=1) is tasked
-    assert rules.add_task(OPEN, "t1", (), most=1) is OPEN
+    assert file_access.add_task(tasked, "t1", ("t1",), most=1) is tasked
+    assert file_access.add_task(OPEN, "t1", (), most=1) is OPEN
     with pytest.raises(BadRequest) as reader:
-        rules.add_reader(FILE, party(CARA), most=1)
+        file_access.add_reader(FILE, party(CARA), most=1)
     with pytest.raises(BadRequest) as second:
-        rules.add_task(tasked, "t2", ("t1",), most=1)
+        file_access.add_task(tasked, "t2", ("t1",), most=1)
     for error in (reader.value, second.value):
         assert (error.field, error.limit, error.actual) == ("attachments", 1, 2)
 

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from clawlink.domain import delivery as delivery_rules
 from clawlink.domain import task as rules
+from clawlink.domain import task_steps
 from clawlink.domain.agent import Agent, beaten, seen
 from clawlink.domain.delivery import Delivery, by_claimant, by_lender
 from clawlink.domain.limits import MAX_HISTORY, MAX_HISTORY_BYTES
@@ -54,7 +55,7 @@ def queued(*, pooled: bool = False, deadline: float | None = None) -> Task:
 
 
 def claim(t: Task, *, by: str = "mia", receipt: str = "r1", now: float = NOW) -> Task:
-    return rules.claim(t, by=by, receipt=receipt, now=now, seconds=LEASE)
+    return task_steps.claim(t, by=by, receipt=receipt, now=now, seconds=LEASE)
 
 
 def report(
@@ -68,7 +69,7 @@ def report(
     note: str | None = None,
     content: bytes | None = None,
 ) -> Task:
-    return rules.respond(
+    return task_steps.respond(
         t,
         by=by,
         receipt=receipt,
@@ -84,15 +85,15 @@ def report(
 
 
 def end(t: Task, state: TaskState = CANCELLED, *, note: str | None = None) -> Task:
-    return rules.end(t, state, by="otto", now=NOW + 10, keep=KEEP, note=note)
+    return task_steps.end(t, state, by="otto", now=NOW + 10, keep=KEEP, note=note)
 
 
 def lapse(t: Task, *, now: float = NOW + 40, note: str = "the lease has lapsed", by: str | None = None) -> Task:
-    return rules.lapse(t, now=now, note=note, by=by)
+    return task_steps.lapse(t, now=now, note=note, by=by)
 
 
 def ack(t: Task, *, now: float = NOW + 1, until: float = NOW + STALE) -> Task:
-    return rules.ack(t, now=now, until=until)
+    return task_steps.ack(t, now=now, until=until)
 
 
 def at(state: TaskState, *, pooled: bool = False) -> Task:
@@ -116,7 +117,7 @@ Move = Callable[[Task, TaskState], Task]
 def moves_to(state: TaskState) -> list[Move]:
     """Return every function that leads to a state."""
     if state is QUEUED:
-        return [lambda t, _: lapse(t), lambda t, _: rules.redrive(t, now=NOW + 40, ends_at=NOW + TTL)]
+        return [lambda t, _: lapse(t), lambda t, _: task_steps.redrive(t, now=NOW + 40, ends_at=NOW + TTL)]
     if state is DELIVERED:
         return [lambda t, _: claim(t, receipt="r2", now=NOW + 40), lambda t, _: ack(t)]
     if state in FINAL - ANSWERS:
@@ -203,7 +204,7 @@ def test_what_was_reported_before_the_claim_stands(state: TaskState) -> None:
 
 
 def until(t: Task, owner: Agent | None) -> float:
-    return rules.held_until(t, owner, stale_after=STALE)
+    return task_steps.held_until(t, owner, stale_after=STALE)
 
 
 def test_a_lease_ends_when_it_was_said_to() -> None:
@@ -264,20 +265,20 @@ def test_what_is_held_for_good_is_held_for_ever() -> None:
 def test_an_old_client_keeps_for_good_what_was_delegated_to_it_by_name(
     mailbox: str, for_good: bool, kept: float
 ) -> None:
-    assert rules.kept_until(mailbox, now=NOW, stale_after=STALE, for_good=for_good) == kept
+    assert task_steps.kept_until(mailbox, now=NOW, stale_after=STALE, for_good=for_good) == kept
 
 
 def test_a_hold_is_lengthened_and_never_shortened() -> None:
     t = claim(queued())
-    longer = rules.hold(t, NOW + 60)
+    longer = task_steps.hold(t, NOW + 60)
     assert (longer.held_until, longer.version) == (NOW + 60, 3)
-    assert rules.hold(longer, NOW + 60) is longer
-    assert rules.hold(longer, NOW + 59) is longer
+    assert task_steps.hold(longer, NOW + 60) is longer
+    assert task_steps.hold(longer, NOW + 59) is longer
 
 
 def test_what_is_held_by_nobody_or_for_good_has_no_hold_to_lengthen() -> None:
     for t in (queued(), ack(claim(queued()), until=math.inf)):
-        assert rules.hold(t, NOW + 99) is t
+        assert task_steps.hold(t, NOW + 99) is t
 
 
 # -- ack -----------------------------------------------------------------------------------------------------------
@@ -341,14 +342,14 @@ def test_what_is_queued_already_may_lapse_again_and_says_why() -> None:
 @each("pooled", [True, False])
 def test_a_claim_that_is_undone_was_never_made(pooled: bool) -> None:
     before = queued(pooled=pooled)
-    t = rules.undo(claim(before), now=NOW + 1)
+    t = task_steps.undo(claim(before), now=NOW + 1)
     assert t == replace(before, version=3, lease=LEASE, queued_at=NOW + 1)
 
 
 @each("state", [IN_PROGRESS, INPUT_REQUIRED])
 def test_what_was_reported_before_a_claim_stands_when_that_is_undone(state: TaskState) -> None:
     before = report(queued(), state, content=b"42")
-    undone = rules.undo(claim(before, now=NOW + 15), now=NOW + 20)
+    undone = task_steps.undo(claim(before, now=NOW + 15), now=NOW + 20)
     assert undone == replace(before, version=4, lease=LEASE, queued_at=NOW + 20)
 
 
@@ -356,13 +357,13 @@ def test_what_was_reported_before_a_claim_stands_when_that_is_undone(state: Task
 @each("pooled", [True, False])
 def test_a_claim_that_was_reported_on_is_not_undone(state: TaskState, pooled: bool) -> None:
     with pytest.raises(LeaseLost) as refused:
-        rules.undo(report(claim(queued(pooled=pooled)), state), now=NOW + 20)
+        task_steps.undo(report(claim(queued(pooled=pooled)), state), now=NOW + 20)
     assert refused.value.current == state.value
 
 
 def test_what_an_undone_claim_took_over_is_queued_again_with_all_that_was_reported() -> None:
     lost = report(claim(queued(pooled=True)), note="half")
-    t = rules.undo(claim(lost, by="eve", receipt="r2", now=NOW + 50), now=NOW + 51)
+    t = task_steps.undo(claim(lost, by="eve", receipt="r2", now=NOW + 50), now=NOW + 51)
     assert (t.state, t.assignee, t.receipt, t.attempts) == (QUEUED, None, None, 1)
     assert [(event.status, event.by) for event in t.history] == [
         (DELIVERED, "mia"),
@@ -375,7 +376,7 @@ def test_what_an_undone_claim_took_over_is_queued_again_with_all_that_was_report
 def test_a_dead_letter_that_is_put_back_is_queued_and_has_its_deadline_or_a_new_time(
     deadline: float | None, expires: float
 ) -> None:
-    t = rules.redrive(lapse(claim(queued(deadline=deadline))), now=NOW + 100, ends_at=NOW + 900)
+    t = task_steps.redrive(lapse(claim(queued(deadline=deadline))), now=NOW + 100, ends_at=NOW + 900)
     assert (t.state, t.assignee, t.receipt, t.expires_at) == (QUEUED, "mia", None, expires)
     assert t.history[-1].by == "mia"
     assert t.history[-1].note is not None
@@ -461,7 +462,7 @@ def test_no_report_moves_a_deadline() -> None:
 def test_a_report_lengthens_the_lease_and_never_shortens_it() -> None:
     t = claim(queued())
     assert report(t, now=NOW + 10).held_until == NOW + 10 + LEASE
-    assert report(rules.hold(t, NOW + 400), now=NOW + 10).held_until == NOW + 400
+    assert report(task_steps.hold(t, NOW + 400), now=NOW + 10).held_until == NOW + 400
 
 
 def test_a_report_on_what_nobody_holds_or_for_good_makes_no_lease() -> None:
@@ -481,7 +482,7 @@ def test_work_starts_at_the_first_report_and_later_ones_keep_what_they_do_not_sa
 
 
 def answer(t: Task, now: float = NOW + 20) -> Task:
-    return rules.answer(t, by="otto", content=b'"both"', now=now, ttl=TTL)
+    return task_steps.answer(t, by="otto", content=b'"both"', now=now, ttl=TTL)
 
 
 @each(("deadline", "expires"), [(None, NOW + 520), (NOW + 80, NOW + 80)])
@@ -492,10 +493,10 @@ def test_what_the_requester_answers_lets_the_work_go_on(deadline: float | None, 
 
 
 def test_an_agent_that_never_had_the_task_is_not_told_where_it_stands_whatever_receipt_it_shows() -> None:
-    undone = claim(rules.undo(claim(queued(pooled=True)), now=NOW + 1), by="w2", receipt="r2")
+    undone = claim(task_steps.undo(claim(queued(pooled=True)), now=NOW + 1), by="w2", receipt="r2")
     for by, receipt in (("eve", None), ("eve", "junk"), ("eve", "r2"), ("mia", "r1"), ("mia", None)):
         with pytest.raises(NotAllowed) as refused:
-            rules.require_owner(undone, by, receipt)
+            task_steps.require_owner(undone, by, receipt)
         assert refused.value.current is None, (by, receipt)
         assert undone.state.value not in refused.value.message, (by, receipt)
 
@@ -510,7 +511,7 @@ def test_nobody_answers_what_was_not_asked(state: TaskState) -> None:
 @each("state", sorted(FINAL))
 @each("note", [None, "never mind"])
 def test_a_task_that_is_ended_has_no_answer_no_hold_and_is_kept_a_while(state: TaskState, note: str | None) -> None:
-    t = rules.end(report(claim(queued()), note="half"), state, by=None, now=NOW + 15, keep=KEEP, note=note)
+    t = task_steps.end(report(claim(queued()), note="half"), state, by=None, now=NOW + 15, keep=KEEP, note=note)
     assert (t.state, t.answer, t.held_until, t.finished_at, t.expires_at) == (state, None, None, NOW + 15, NOW + 75)
     assert t.note == note
     assert t.history[-1] == Event(NOW + 15, state, None, note)
@@ -714,8 +715,8 @@ def test_a_later_bearer_of_an_id_is_no_party_of_a_task() -> None:
     assert rules.is_requester(replace(asked, requester_key=None), agent("otto", "k9", 99))
 
     def done(t: Task) -> Task:
-        return rules.respond(
-            rules.claim(t, by="mia", receipt="r", now=NOW + 1, seconds=LEASE, key_hash="k1"),
+        return task_steps.respond(
+            task_steps.claim(t, by="mia", receipt="r", now=NOW + 1, seconds=LEASE, key_hash="k1"),
             by="mia",
             receipt="r",
             state=COMPLETED,
@@ -726,17 +727,19 @@ def test_a_later_bearer_of_an_id_is_no_party_of_a_task() -> None:
             key_hash="k1",
         )
 
-    lapsed = rules.lapse(
-        rules.claim(queued(pooled=True), by="mia", receipt="r", now=NOW, seconds=9, key_hash="k1"), now=NOW + 9, note=""
+    lapsed = task_steps.lapse(
+        task_steps.claim(queued(pooled=True), by="mia", receipt="r", now=NOW, seconds=9, key_hash="k1"),
+        now=NOW + 9,
+        note="",
     )
-    unread = rules.end(queued(), TaskState.RETURNED, by=None, now=NOW + 9, keep=KEEP)
+    unread = task_steps.end(queued(), TaskState.RETURNED, by=None, now=NOW + 9, keep=KEEP)
     stranger, back = agent("mia", "k9", 99), agent("mia", "k1", 99)
     for t, came_back, there in (
         (done(queued()), True, True),
         (done(queued(pooled=True)), True, True),
         (lapsed, True, True),
         (unread, False, True),  # it was never told of it
-        (rules.end(queued(pooled=True), CANCELLED, by="otto", now=NOW + 9, keep=KEEP), False, False),
+        (task_steps.end(queued(pooled=True), CANCELLED, by="otto", now=NOW + 9, keep=KEEP), False, False),
     ):
         assert not rules.is_worker(t, stranger), t
         assert not rules.is_worker(t, replace(stranger, key_hash=None)), t
@@ -750,5 +753,5 @@ def test_a_task_keeps_the_keys_of_its_parties() -> None:
     d = delivery_rules.lease_task(d, by="mia", receipt="r", now=NOW, seconds=9, alone=True, key_hash="k2")
     t = rules.task_from_delivery(d)
     assert (t.requester_key, [e.key_hash for e in t.history]) == ("k1", ["k2"])
-    late = rules.ack(replace(t, state=QUEUED, delivered_at=None), now=NOW + 1, until=NOW + 9)
+    late = task_steps.ack(replace(t, state=QUEUED, delivered_at=None), now=NOW + 1, until=NOW + 9)
     assert [e.key_hash for e in late.history] == ["k2", "k2"]

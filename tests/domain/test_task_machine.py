@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from msgspec.structs import replace
 
-from clawlink.domain import task as rules
+from clawlink.domain import task_steps
 from clawlink.domain.agent import Agent, beaten, seen
 from clawlink.domain.limits import MAX_HISTORY, MAX_HISTORY_BYTES
 from clawlink.domain.pool import pool_for
@@ -91,7 +91,7 @@ class TaskRules(RuleBasedStateMachine):
     def until(self) -> float:
         """Return until when it is kept."""
         owner = None if self.task.assignee is None else self.agents[self.task.assignee]
-        return rules.held_until(self.task, owner, stale_after=STALE)
+        return task_steps.held_until(self.task, owner, stale_after=STALE)
 
     # -- steps -------------------------------------------------------------------------------------------------------
 
@@ -106,7 +106,7 @@ class TaskRules(RuleBasedStateMachine):
         before = self.task
 
         def claim(t: Task) -> Task:
-            return rules.claim(t, by=by, receipt=receipt, now=self.now, seconds=lease)
+            return task_steps.claim(t, by=by, receipt=receipt, now=self.now, seconds=lease)
 
         if state in FINAL:
             assert not self.take(claim, frozenset({TaskState.DELIVERED}))
@@ -125,7 +125,7 @@ class TaskRules(RuleBasedStateMachine):
         t = self.task
         if t.delivered_at is not None and t.receipt is not None and t.acked_at is None and t.state not in FINAL:
             try:
-                self.task = rules.undo(t, now=self.now)
+                self.task = task_steps.undo(t, now=self.now)
             except LeaseLost:
                 assert t.started_at is not None
                 return
@@ -135,23 +135,23 @@ class TaskRules(RuleBasedStateMachine):
     @rule(for_good=st.booleans())
     def ack(self, for_good: bool) -> None:
         t = self.task
-        until = rules.kept_until(t.mailbox, now=self.now, stale_after=STALE, for_good=for_good)
+        until = task_steps.kept_until(t.mailbox, now=self.now, stale_after=STALE, for_good=for_good)
         if t.receipt is not None and t.acked_at is None:
-            self.task = rules.ack(t, now=self.now, until=until)
+            self.task = task_steps.ack(t, now=self.now, until=until)
             assert self.task.state is (TaskState.DELIVERED if t.state is TaskState.QUEUED else t.state)
             assert self.until() >= until or t.state in FINAL
 
     @rule(by=st.none() | agents)
     def lapse(self, by: str | None) -> None:
         """Take it back, whether or not its owner is there: that is for the relay to know."""
-        if self.take(lambda t: rules.lapse(t, now=self.now, note="back", by=by), frozenset({TaskState.QUEUED})):
+        if self.take(lambda t: task_steps.lapse(t, now=self.now, note="back", by=by), frozenset({TaskState.QUEUED})):
             self.owner = None if self.task.pooled else "mia"
             self.receipt = None if self.task.pooled else self.receipt
 
     @rule()
     def redrive(self) -> None:
         step = frozenset({TaskState.QUEUED})
-        if self.take(lambda t: rules.redrive(t, now=self.now, ends_at=self.now + TTL), step):
+        if self.take(lambda t: task_steps.redrive(t, now=self.now, ends_at=self.now + TTL), step):
             self.owner = None if self.task.pooled else "mia"
             self.receipt = None
 
@@ -163,7 +163,7 @@ class TaskRules(RuleBasedStateMachine):
         given = None if shown == "none" or (shown == "own" and self.receipt is None) else receipt
 
         def respond(t: Task) -> Task:
-            return rules.respond(
+            return task_steps.respond(
                 t,
                 by=by,
                 receipt=given,
@@ -194,7 +194,7 @@ class TaskRules(RuleBasedStateMachine):
         asked = self.task.state is TaskState.INPUT_REQUIRED
         before = self.task
         try:
-            self.task = rules.answer(before, by=REQUESTER, content=b'"this"', now=self.now, ttl=TTL)
+            self.task = task_steps.answer(before, by=REQUESTER, content=b'"this"', now=self.now, ttl=TTL)
         except WrongState:
             assert not asked
         else:
@@ -205,12 +205,12 @@ class TaskRules(RuleBasedStateMachine):
     @rule(state=st.sampled_from([TaskState.CANCELLED, TaskState.EXPIRED, TaskState.FAILED]), really=st.integers(0, 5))
     def end(self, state: TaskState, really: int) -> None:
         if really == 0 or self.task.state in FINAL:
-            self.take(lambda t: rules.end(t, state, by=None, now=self.now, keep=KEEP), frozenset({state}))
+            self.take(lambda t: task_steps.end(t, state, by=None, now=self.now, keep=KEEP), frozenset({state}))
 
     @rule(seconds=seconds)
     def hold(self, seconds: float) -> None:
         before = self.task
-        self.task = rules.hold(before, self.now + seconds)
+        self.task = task_steps.hold(before, self.now + seconds)
         assert (self.task.held_until is None) == (before.held_until is None)
         assert (self.task.held_until or 0) >= (before.held_until or 0)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from clawlink.domain import delivery as rules
 from clawlink.domain.limits import MAX_WAKES
-from clawlink.domain.task import task_from_delivery, woken
+from clawlink.domain.task import task_from_delivery
+from clawlink.domain.task_steps import woken
 from clawlink.domain.wake import Wake, added
 from tests.store.footprints import delivery
 

@@ -11,8 +11,9 @@ import msgspec
 
 from clawlink.errors import BadRequest
 from clawlink.protocol import replies, requests
+from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.headers import FLAG
-from clawlink.protocol.paths import ENDPOINTS, Endpoint
+from clawlink.protocol.paths import ENDPOINTS
 from clawlink.server.http_files import flag
 from clawlink.server.openapi import document
 from clawlink.version import VERSION

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clawlink.protocol.paths import ENDPOINTS, Endpoint
+from clawlink.protocol.endpoint import Endpoint
+from clawlink.protocol.paths import ENDPOINTS
 from tests.tables import each
 
 WITH_PARAMETER = [e for e in ENDPOINTS if "{" in e.path]

@@ -10,7 +10,7 @@ import pytest
 
 from clawlink.domain.message import TaskResponse
 from clawlink.errors import FileLocked, NotAllowed, UnknownMessage
-from clawlink.protocol import requests
+from clawlink.protocol import file_requests, requests
 from tests.relay.scene import Scene
 
 MINE, OTHER = "k" * 43, "o" * 43
@@ -261,7 +261,7 @@ async def test_work_for_any_of_several_is_not_its_own(scene: Scene) -> None:
 
 async def test_a_lock_is_not_its_own(scene: Scene) -> None:
     async def lock(id: str) -> None:
-        ask = requests.LockFile(agent_id=id, file_key="plan", seconds=600)
+        ask = file_requests.LockFile(agent_id=id, file_key="plan", seconds=600)
         await scene.relay.files.lock(await scene.agent(id), ask)
 
     await lock("ann")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from clawlink.domain.file import UnfinishedUpload
 from clawlink.domain.message import Priority
+from clawlink.domain.upload import UnfinishedUpload
 from clawlink.relay.files.write import Write
 from clawlink.store import records
 from tests.relay.broadcasts.test_broadcasts import heard, once

@@ -11,7 +11,8 @@ import msgspec
 from clawlink.config import ServerConfig
 from clawlink.domain.agent import Agent
 from clawlink.protocol import paths
-from clawlink.protocol.paths import ENDPOINTS, FRAMES, Endpoint, Frame
+from clawlink.protocol.endpoint import Endpoint
+from clawlink.protocol.paths import ENDPOINTS, FRAMES, Frame
 from clawlink.server.app import App
 from clawlink.server.routes import ALL
 

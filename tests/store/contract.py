@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from clawlink.domain import delivery as rules
 from clawlink.domain import task as task_rules
+from clawlink.domain import task_steps
 from clawlink.domain.agent import REGISTERED, Agent, by_capability, by_name
 from clawlink.domain.broadcast import KNOWLEDGE, Broadcast, Knowledge, by_author, by_tag, by_topic
 from clawlink.domain.delivery import Delivery
@@ -56,7 +57,7 @@ def task(id: str, assignee: str = "mia", *, body: bytes = b"ask") -> Task:
 def report(t: Task, state: TaskState, response: bytes = b"answer") -> Task:
     """Return the task as its assignee reports on it."""
     by = str(t.assignee)
-    return task_rules.respond(t, by=by, receipt=None, state=state, response=response, now=NOW, ttl=TTL, keep=KEEP)
+    return task_steps.respond(t, by=by, receipt=None, state=state, response=response, now=NOW, ttl=TTL, keep=KEEP)
 
 
 def asked(id: str, mailbox: str = "mia", *, body: bytes = b"body", requester: str = "otto") -> Delivery:
@@ -1136,10 +1137,10 @@ class IndexContract:
         assert ids(await store.ending(Delivery, NOW + 301, 10)) == ["d"]
 
     async def test_a_task_ends_with_its_owners_time_or_its_own(self, store: Store) -> None:
-        t = task_rules.claim(task("t"), by="mia", receipt="r", now=NOW, seconds=60)
+        t = task_steps.claim(task("t"), by="mia", receipt="r", now=NOW, seconds=60)
         await put(store, task("t"), t)
         assert ids(await store.ending(Task, NOW + 61, 10)) == ["t"]
-        await put(store, task_rules.lapse(t, now=NOW + 61, note="gone"))
+        await put(store, task_steps.lapse(t, now=NOW + 61, note="gone"))
         assert ids(await store.ending(Task, NOW + TTL - 1, 10)) == []
         assert ids(await store.ending(Task, NOW + TTL + 1, 10)) == ["t"]
 

@@ -14,6 +14,7 @@ import msgspec
 
 from clawlink.domain import delivery as rules
 from clawlink.domain import task as task_rules
+from clawlink.domain import task_steps
 from clawlink.domain.agent import Agent, Presence
 from clawlink.domain.broadcast import Broadcast, Knowledge
 from clawlink.domain.delivery import Delivery
@@ -70,7 +71,7 @@ def task(n: int) -> Iterator[Record]:
     yield from (new, leased)
     reported = task_rules.task_from_delivery(leased)
     for report in range(20):
-        reported = task_rules.respond(
+        reported = task_steps.respond(
             reported,
             by=new.mailbox,
             receipt=None,

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from clawlink.protocol.paths import ENDPOINTS, Endpoint
+from clawlink.protocol.endpoint import Endpoint
+from clawlink.protocol.paths import ENDPOINTS
 from tests.system.raw import request
 
 _STRINGS = (

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from clawlink.protocol.paths import ENDPOINTS, REGISTER, Endpoint
+from clawlink.protocol.endpoint import Endpoint
+from clawlink.protocol.paths import ENDPOINTS, REGISTER
 from tests.conftest import Running, Serve
 from tests.server.asks import (
     ack,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from clawlink.cli.context import Context
-    from clawlink.client.files.file_endpoints import Blob
+    from clawlink.client.files.file_facts import Blob
     from clawlink.client.sync import Client
 
 _MOST_BYTES = 16 * 1024 * 1024

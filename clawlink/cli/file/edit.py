@@ -11,9 +11,9 @@ from clawlink.cli.files import add_file_key
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
     from clawlink.cli.file.editor import Editing
-    from clawlink.client.files.file_endpoints import Blob
+    from clawlink.client.files.file_facts import Blob
     from clawlink.client.sync import Client
-    from clawlink.protocol.replies import FileSaved
+    from clawlink.protocol.file_replies import FileSaved
 
 _MOST_BYTES = 16 * 1024 * 1024
 # Others may write again while their last change is merged. The command gives up after this many times.
@@ -155,7 +155,7 @@ class _Session:
         )
 
     def _write(self, mine: bytes, base: Blob | None) -> FileSaved:
-        from clawlink.client.files.file_endpoints import OCTETS, TEXT, is_text
+        from clawlink.client.files.file_facts import OCTETS, TEXT, is_text
 
         if base is None:
             text = is_text(mine)

@@ -14,7 +14,7 @@ from clawlink.cli.values import count, sha256
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
     from clawlink.cli.files import Progress
-    from clawlink.client.files.file_endpoints import FileFacts
+    from clawlink.client.files.file_facts import FileFacts
     from clawlink.client.sync import Client
 
 # Larger contents go to a file: they are too long for a terminal and for a JSON object.

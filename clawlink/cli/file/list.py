@@ -9,7 +9,7 @@ from clawlink.cli.exits import Exit
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
-    from clawlink.protocol.replies import FileInfo
+    from clawlink.protocol.file_replies import FileInfo
 
 _HEAD = ("key", "type", "version", "size", "last editor", "written")
 # Left out on a narrow terminal, the first one first.

@@ -17,7 +17,7 @@ from clawlink.cli.exits import Exit
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
-    from clawlink.client.endpoints import Claimed
+    from clawlink.client.calls import Claimed
     from clawlink.client.sync import Client
     from clawlink.domain.message import TaskDelegation
     from clawlink.protocol.replies import MessageStatus

@@ -17,7 +17,7 @@ from clawlink.cli.values import count, lease, seconds
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
-    from clawlink.client.endpoints import Claimed
+    from clawlink.client.calls import Claimed
     from clawlink.client.sync import Client
 
 _WAIT_SECONDS = 25.0

@@ -41,7 +41,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from clawlink.cli import ids
     from clawlink.cli.files import attached
     from clawlink.cli.shared import repeatable, show_recipient
-    from clawlink.client.endpoints import repeat_key
+    from clawlink.client.calls import repeat_key
 
     patience = ctx.take_patience() if args.wait is not None else None
     content = ctx.read(args.content)

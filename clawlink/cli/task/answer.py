@@ -25,7 +25,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     """Store the answer for the assignee."""
     from clawlink.cli import ids
     from clawlink.cli.shared import repeatable, show_recipient, task_named
-    from clawlink.client.endpoints import repeat_key
+    from clawlink.client.calls import repeat_key
     from clawlink.domain.terminal import cell
 
     content: Any = ctx.read(args.content)

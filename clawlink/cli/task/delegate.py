@@ -85,7 +85,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from clawlink.cli.exits import UsageError, exit_of
     from clawlink.cli.files import attached
     from clawlink.cli.shared import repeatable
-    from clawlink.client.endpoints import repeat_key
+    from clawlink.client.calls import repeat_key
 
     _require_sense(args)
     if args.task == "-" and args.context == "-":

@@ -45,7 +45,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from clawlink.cli.exits import UsageError
     from clawlink.cli.files import attached
     from clawlink.cli.shared import repeatable, show_recipient
-    from clawlink.client.endpoints import repeat_key
+    from clawlink.client.calls import repeat_key
     from clawlink.domain.terminal import cell
 
     bare = args.result is None

@@ -28,7 +28,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     """Store the broadcast in every other agent's mailbox."""
     from clawlink.cli.render import plural
     from clawlink.cli.shared import repeatable
-    from clawlink.client.endpoints import repeat_key
+    from clawlink.client.calls import repeat_key
 
     content = ctx.read(args.content)
     key = repeat_key(args.idempotency_key)

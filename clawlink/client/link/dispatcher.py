@@ -9,8 +9,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
-from clawlink.client import endpoints
-from clawlink.client.endpoints import Call, Claimed, Identity
+from clawlink.client import mailbox_endpoints
+from clawlink.client.calls import Call, Claimed, Identity
 from clawlink.client.link.delegation import PendingReplies
 from clawlink.client.link.handlers import Handlers
 from clawlink.client.link.in_flight import InFlight, Report, not_json, sentence_of
@@ -307,14 +307,14 @@ class Dispatcher:
     async def _give_back(self, in_flight: InFlight, delay: float) -> None:
         if self.transport is not None:
             with contextlib.suppress(ClawLinkError):
-                await self.transport.perform(endpoints.nack(self._me, [in_flight.receipt], delay=delay))
+                await self.transport.perform(mailbox_endpoints.nack(self._me, [in_flight.receipt], delay=delay))
 
     async def extend(self, seconds: float) -> None:
         """Lengthen the leases of all held messages. Stop the work on lost ones."""
         by_receipt = {in_flight.receipt: in_flight for in_flight in self.in_flight.values() if not in_flight.lost}
         if not by_receipt or self.transport is None:
             return
-        done = await self.transport.perform(endpoints.extend(self._me, list(by_receipt), lease=seconds))
+        done = await self.transport.perform(mailbox_endpoints.extend(self._me, list(by_receipt), lease=seconds))
         for one in done.results:
             in_flight = by_receipt[one.receipt]
             if (

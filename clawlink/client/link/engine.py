@@ -18,7 +18,7 @@ from typing import Any
 from clawlink.client import endpoints
 from clawlink.client.aio import AsyncClient
 from clawlink.client.base_client import WHO_ASKS
-from clawlink.client.endpoints import Call
+from clawlink.client.calls import Call
 from clawlink.client.link.delegation import Delegation, Open, PendingReplies
 from clawlink.client.link.dispatcher import Dispatcher
 from clawlink.client.link.outbox import LinkEnded

@@ -7,8 +7,8 @@ import json
 from concurrent.futures import Future
 from typing import Any
 
-from clawlink.client import endpoints
-from clawlink.client.endpoints import Call, Claimed, Identity
+from clawlink.client import calls, endpoints
+from clawlink.client.calls import Call, Claimed, Identity
 from clawlink.client.link.pending import promise
 from clawlink.client.link.runner import Run
 from clawlink.client.link.transport import Transport
@@ -68,7 +68,7 @@ class Report:
     def __init__(self, me: Identity, in_flight: InFlight, fields: dict[str, Any]) -> None:
         self._me = me
         self._in_flight = in_flight
-        self._fields = {**fields, "key": endpoints.repeat_key(None)}
+        self._fields = {**fields, "key": calls.repeat_key(None)}
         self.result = fields.get("result")
         self.receipt = ""
 

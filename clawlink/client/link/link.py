@@ -14,10 +14,10 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, TypeVar, overload
 
-from clawlink.client import endpoints, operations
+from clawlink.client import endpoints, mailbox_endpoints, operations
 from clawlink.client.address import address
 from clawlink.client.base_client import Method, turn_into_methods
-from clawlink.client.endpoints import Call, Identity
+from clawlink.client.calls import Call, Identity
 from clawlink.client.files import file_endpoints
 from clawlink.client.identity import Identities, home
 from clawlink.client.link import runner
@@ -187,7 +187,7 @@ class Link:
     task = Method(endpoints.task)
     cancel = Method(endpoints.cancel)
     knowledge = Method(endpoints.knowledge)
-    message = Method(endpoints.message)
+    message = Method(mailbox_endpoints.message)
     put_file = Method(file_endpoints.put_file)
     list_files = Method(file_endpoints.list_files)
     get_file = Method(file_endpoints.get_file)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clawlink.client.aio import AsyncClient
-from clawlink.client.endpoints import Call
+from clawlink.client.calls import Call
 from clawlink.client.identity import Identities, Saved
 from clawlink.client.kept import kept_as
 from clawlink.client.link.handlers import Handlers

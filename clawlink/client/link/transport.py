@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from clawlink.client.aio import AsyncClient
-from clawlink.client.endpoints import Call, Claimed
+from clawlink.client.calls import Call, Claimed
 from clawlink.client.link.outbox import Way
 from clawlink.client.stream import NoWebsocket, Stream
 from clawlink.domain.limits import KIB, MAX_RECEIPTS

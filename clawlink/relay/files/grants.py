@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from clawlink.domain import file as rules
+from clawlink.domain import file_access
 from clawlink.domain.agent import Agent
 from clawlink.domain.file import SharedFile
 from clawlink.domain.limits import MAX_FILE_TASKS
@@ -38,7 +39,7 @@ class Grants:
         most = self._core.limits.max_readers
 
         async def add(file: SharedFile) -> SharedFile:
-            return rules.add_reader(file, party(to), most=most)
+            return file_access.add_reader(file, party(to), most=most)
 
         await self._give(sender, attachments, add, answers=answers)
 
@@ -49,7 +50,7 @@ class Grants:
             known = () if file.access is None else file.access.tasks
             if len(known) >= MAX_FILE_TASKS:
                 known = tuple([id for id in known if await self._is_open(id)])
-            return rules.add_task(file, task_id, known, most=MAX_FILE_TASKS)
+            return file_access.add_task(file, task_id, known, most=MAX_FILE_TASKS)
 
         await self._give(sender, attachments, add, answers=False)
 

@@ -11,13 +11,14 @@ from contextlib import ExitStack, asynccontextmanager
 import msgspec
 
 from clawlink.domain import file as rules
+from clawlink.domain import file_access
 from clawlink.domain.agent import Agent
 from clawlink.domain.file import PRESENT, SharedFile, Version
 from clawlink.domain.limits import MAX_JSON_FILE_BYTES, MAX_REPLY_BYTES
 from clawlink.domain.readers import holds, party
 from clawlink.errors import TooLarge, UnknownFile
-from clawlink.protocol import replies, requests
-from clawlink.protocol.paths import GET_BLOB
+from clawlink.protocol import file_replies, file_requests
+from clawlink.protocol.file_paths import GET_BLOB
 from clawlink.relay import wait_loop
 from clawlink.relay.core import Core
 from clawlink.relay.files.quota import FileQuota
@@ -96,7 +97,7 @@ class FileReads:
 
     async def _admits(self, file: SharedFile, asker: Agent | None) -> bool:
         """Return True if the asker may see a file: as its owner or reader, or as the holder of a task with the file."""
-        if not rules.hidden(file, asker):
+        if not file_access.hidden(file, asker):
             return True
         if asker is None or file.access is None:
             return False
@@ -167,7 +168,7 @@ class FileReads:
         if parts is None:
             encoding, parts = "base64", await _base64_of(pieces)
         facts = msgspec.structs.asdict(file_info(file, self._core.clock()))
-        whole = msgspec.json.encode(replies.FileContent(**facts, content="", encoding=encoding))
+        whole = msgspec.json.encode(file_replies.FileContent(**facts, content="", encoding=encoding))
         # Quotes within strings are escaped, so this stands nowhere else.
         before, quote, after = whole.partition(b'"content":"')
         return [before + quote, *parts, after]
@@ -190,14 +191,14 @@ class FileReads:
         """Return all readings. For the janitor."""
         return self._read_once.all()
 
-    async def list(self, asker: Agent | None, ask: requests.FilesQuery) -> replies.FileList:
+    async def list(self, asker: Agent | None, ask: file_requests.FilesQuery) -> file_replies.FileList:
         """List the files without their contents: those for everyone, then those that the asker owns or reads."""
         store, now = self._core.store, self._core.clock()
         sources = [("", PRESENT)] if asker is None else [("", PRESENT), (_OWN, rules.by_reader(asker.id))]
         after = ask.after or ""
         if asker is not None and after.startswith(_OWN):
             del sources[0]
-        files: list[replies.FileInfo] = []
+        files: list[file_replies.FileInfo] = []
         left, room = ask.limit, MAX_REPLY_BYTES
         for mark, index in sources:
             start = after.removeprefix(mark) if after.startswith(mark) else ""
@@ -205,19 +206,19 @@ class FileReads:
             files += [
                 file_info(file, now)
                 for file in page.records
-                if rules.present(file, now) is not None and not rules.hidden(file, asker)
+                if rules.present(file, now) is not None and not file_access.hidden(file, asker)
             ]
             left -= len(page.records)
             room -= sum(map(_size_in_list, page.records))
             if page.after is not None:
-                return replies.FileList(files, len(files), mark + page.after)
+                return file_replies.FileList(files, len(files), mark + page.after)
             if asker is not None and mark != _OWN and (left <= 0 or room <= 0):
-                return replies.FileList(files, len(files), _OWN)
-        return replies.FileList(files, len(files), None)
+                return file_replies.FileList(files, len(files), _OWN)
+        return file_replies.FileList(files, len(files), None)
 
     async def history(
         self, key: str, since: int | None, wait: float, *, asker: Agent | None = None
-    ) -> replies.FileHistory:
+    ) -> file_replies.FileHistory:
         """Return the kept versions of a file; with ``wait`` once it has another version than ``since``.
 
         Raises UnknownFile if there is none and the request does not wait for one.

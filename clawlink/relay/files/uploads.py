@@ -15,9 +15,10 @@ from typing import NamedTuple
 import msgspec
 
 from clawlink.domain.agent import Agent
-from clawlink.domain.file import UPLOADS, Content, UnfinishedUpload, Version
+from clawlink.domain.file import Content, Version
 from clawlink.domain.readers import party
 from clawlink.domain.record import text_bytes
+from clawlink.domain.upload import UPLOADS, UnfinishedUpload
 from clawlink.errors import (
     BadRequest,
     ChecksumMismatch,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from clawlink.domain import file as rules
 from clawlink.domain.file import Lock, SharedFile
 from clawlink.domain.readers import Access
-from clawlink.protocol import replies
+from clawlink.protocol import file_replies
 from clawlink.relay.timestamps import iso, iso_or_none
 
 
-def lock_info(lock: Lock | None) -> replies.FileLock | None:
-    return None if lock is None else replies.FileLock(lock.holder, iso(lock.until), lock.note)
+def lock_info(lock: Lock | None) -> file_replies.FileLock | None:
+    return None if lock is None else file_replies.FileLock(lock.holder, iso(lock.until), lock.note)
 
 
 def readers_of(access: Access | None) -> tuple[str, ...] | None:
@@ -27,10 +27,10 @@ def owner_of(access: Access | None) -> str | None:
     return None if access is None else access.owner.agent_id
 
 
-def file_info(file: SharedFile, now: float) -> replies.FileInfo:
+def file_info(file: SharedFile, now: float) -> file_replies.FileInfo:
     newest = file.versions[0]
     content = newest.content
-    return replies.FileInfo(
+    return file_replies.FileInfo(
         file.id,
         newest.file_type,
         newest.editor,
@@ -48,16 +48,16 @@ def file_info(file: SharedFile, now: float) -> replies.FileInfo:
     )
 
 
-def file_history(key: str, file: SharedFile | None, now: float) -> replies.FileHistory:
+def file_history(key: str, file: SharedFile | None, now: float) -> file_replies.FileHistory:
     there = rules.present(file, now)
-    return replies.FileHistory(
+    return file_replies.FileHistory(
         file_key=key,
         version=0 if there is None else there.revision,
         deleted=there is None,
         versions=[]
         if there is None
         else [
-            replies.FileVersion(
+            file_replies.FileVersion(
                 one.revision,
                 one.content.size,
                 one.content.digest,

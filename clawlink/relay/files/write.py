@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from clawlink.domain import file as rules
+from clawlink.domain import file_access
 from clawlink.domain.agent import HEARS_OF_FILES, Agent, hears_of_files
 from clawlink.domain.delivery import Sender
 from clawlink.domain.file import ABSENT, PRESENT, RESTRICTED, Content, Expected, FileWrite, SharedFile, Version
@@ -25,7 +26,7 @@ from clawlink.errors import (
     StoreUnavailable,
     UnknownAgent,
 )
-from clawlink.protocol import replies, requests
+from clawlink.protocol import file_replies, file_requests
 from clawlink.relay.agents.agents import Agents
 from clawlink.relay.broadcasts.broadcasts import audience
 from clawlink.relay.core import Core, retrying
@@ -136,9 +137,9 @@ class Files:
         self._admission.require_copies(editor)
         now = core.clock()
         old = await core.store.get(SharedFile, ask.key)
-        rules.require_admitted(ask.key, old, editor)
+        file_access.require_admitted(ask.key, old, editor)
         ask = await self._resolved(ask)
-        access = rules.access_after(ask.key, old, editor, ask.parties, now, opens=ask.opens)
+        access = file_access.access_after(ask.key, old, editor, ask.parties, now, opens=ask.opens)
         await self._require_unlocked(ask.key, old, editor, now, force=ask.force)
         rules.require_revision(ask.key, old, ask.if_version, now)
         if old is None:
@@ -246,9 +247,9 @@ class Files:
                 ends_at=now + core.limits.retention,
                 readers=ask.readers,
             )
-        rules.require_admitted(ask.key, old, editor)
+        file_access.require_admitted(ask.key, old, editor)
         ask = await self._resolved(ask)
-        access = rules.access_after(ask.key, old, editor, ask.parties, now, opens=ask.opens)
+        access = file_access.access_after(ask.key, old, editor, ask.parties, now, opens=ask.opens)
         await self._require_unlocked(ask.key, old, editor, now, force=ask.force)
         if old is None:  # a content may take its time, and others come first meanwhile
             await self._require_place(editor)
@@ -301,7 +302,7 @@ class Files:
         core = self._core
         now = core.clock()
         old = await core.store.get(SharedFile, key)
-        if rules.hidden(old, editor):
+        if file_access.hidden(old, editor):
             old = None  # the answer is that to a file that is not there
         await self._require_unlocked(key, old, editor, now, force=force)
         gone = rules.delete(key, old, now=now, keep=core.limits.retention, if_version=if_version, origin=editor.origin)
@@ -334,7 +335,7 @@ class Files:
 
     # -- locks -------------------------------------------------------------------------------------------------------
 
-    async def lock(self, holder: Agent, ask: requests.LockFile) -> replies.FileLocked:
+    async def lock(self, holder: Agent, ask: file_requests.LockFile) -> file_replies.FileLocked:
         """Ask the others not to write a file for a while. Raises FileLocked if another agent holds it."""
         self._core.require_working()
         require_key(ask.file_key)
@@ -342,12 +343,12 @@ class Files:
         return await self._core.finish(self._lock(holder, ask))
 
     @retrying
-    async def _lock(self, holder: Agent, ask: requests.LockFile) -> replies.FileLocked:
+    async def _lock(self, holder: Agent, ask: file_requests.LockFile) -> file_replies.FileLocked:
         core = self._core
         now = core.clock()
         await self.look(ask.file_key)  # the end of a file is told by the first that finds it
         old = await core.store.get(SharedFile, ask.file_key)
-        rules.require_admitted(ask.file_key, old, holder)
+        file_access.require_admitted(ask.file_key, old, holder)
         await self._require_unlocked(ask.file_key, old, holder, now, force=ask.force)
         if old is None:
             await self._require_place(holder)
@@ -366,21 +367,21 @@ class Files:
         await core.memory.require(size_of(new) - (0 if old is None else size_of(old)), holder.origin)
         await core.commit(new.partition_key, Put(new))
         self._release_gone(old, new)
-        return replies.FileLocked("locked", ask.file_key, holder.id, iso(until), ask.note)
+        return file_replies.FileLocked("locked", ask.file_key, holder.id, iso(until), ask.note)
 
     @retrying
-    async def unlock(self, asker: Agent, key: str, *, force: bool) -> replies.FileUnlocked:
+    async def unlock(self, asker: Agent, key: str, *, force: bool) -> file_replies.FileUnlocked:
         """Give a lock up, if there is one. Raises FileLocked if another agent holds it."""
         core = self._core
         now = core.clock()
         old = await core.store.get(SharedFile, key)
-        if rules.hidden(old, asker):
+        if file_access.hidden(old, asker):
             old = None
         await self._require_unlocked(key, old, asker, now, force=force)
         if old is not None and old.lock is not None:
             new = rules.drop_lock(old)
             await core.commit(new.partition_key, Put(new))
-        return replies.FileUnlocked("unlocked", key)
+        return file_replies.FileUnlocked("unlocked", key)
 
     # -- upkeep ------------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from clawlink.domain import delivery as rules
 from clawlink.domain import task as task_rules
+from clawlink.domain import task_steps
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.pool import Pool
 from clawlink.domain.task import Task, merge_of
@@ -58,12 +59,12 @@ class Acks:
         limits = self._core.limits
 
         def until(mailbox: str) -> float:
-            return task_rules.kept_until(mailbox, now=now, stale_after=limits.stale_after, for_good=for_good)
+            return task_steps.kept_until(mailbox, now=now, stale_after=limits.stale_after, for_good=for_good)
 
         way = _Way(
             message=lambda d, token: rules.ack(d, receipt=token, now=now, keep=limits.retention),
             carried=lambda d, token: rules.ack_task(d, receipt=token, now=now, until=until(d.mailbox)),
-            task=lambda t: t if t.acked_at is not None else task_rules.ack(t, now=now, until=until(t.mailbox)),
+            task=lambda t: t if t.acked_at is not None else task_steps.ack(t, now=now, until=until(t.mailbox)),
             alone=True,
             drops=True,
             quiet=True,
@@ -107,7 +108,7 @@ class Acks:
         way = _Way(
             message=lambda d, token: rules.nack(d, receipt=token, now=now, delay=delay),
             carried=None,
-            task=lambda t: task_rules.lapse(t, now=now, by=agent_id, note=note),
+            task=lambda t: task_steps.lapse(t, now=now, by=agent_id, note=note),
             alone=False,
         )
         outcomes, changed = await self._settle(agent_id, receipts, way)
@@ -122,7 +123,7 @@ class Acks:
             if task.state in task_rules.FINAL:
                 state = task.state.value
                 raise LeaseLost(f"task {task.id} is {state}: there is nothing to hold", current=state)
-            return task_rules.hold(task, now + seconds)
+            return task_steps.hold(task, now + seconds)
 
         way = _Way(
             message=lambda d, token: rules.extend(d, receipt=token, now=now, seconds=seconds),
@@ -139,7 +140,7 @@ class Acks:
         way = _Way(
             message=lambda d, token: rules.release(d, receipt=token, now=now),
             carried=lambda d, token: rules.release(d, receipt=token, now=now),
-            task=lambda task: task_rules.undo(task, now=now),
+            task=lambda task: task_steps.undo(task, now=now),
             alone=False,
         )
         _, changed = await self._settle(agent_id, receipts, way)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from clawlink.domain import delivery as rules
 from clawlink.domain import task as task_rules
+from clawlink.domain import task_steps
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import PENDING, Delivery, State, by_claimant
 from clawlink.domain.limits import MAX_REPLY_BYTES
@@ -164,11 +165,11 @@ class Claims:
             if task is None or d.receipt is None or not rules.due(d, now) or task.assignee is None:
                 continue
             owner = await self._core.store.get(Agent, task.assignee)
-            until = task_rules.held_until(task, owner, stale_after=self._core.limits.stale_after)
+            until = task_steps.held_until(task, owner, stale_after=self._core.limits.stale_after)
             if until > now:
                 changes.append(Put(rules.postpone(d, until)))
                 if d.has_record:
-                    changes.append(Put(task_rules.hold(task, until)))
+                    changes.append(Put(task_steps.hold(task, until)))
         return changes
 
 
@@ -229,7 +230,7 @@ class _Leasing:
                     d, by=by, receipt=token, now=now, seconds=seconds, alone=known is None, key_hash=key_hash
                 )
                 if known is not None:
-                    claimed = task_rules.claim(known, by=by, receipt=token, now=now, seconds=seconds, key_hash=key_hash)
+                    claimed = task_steps.claim(known, by=by, receipt=token, now=now, seconds=seconds, key_hash=key_hash)
                     changes.append(Put(claimed))
                     self._claimant.reported[d.id] = known.history
                     if _last_owner(known) not in (None, by):

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from clawlink.domain import delivery as rules
-from clawlink.domain import task as task_rules
+from clawlink.domain import task_steps
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import PENDING, Delivery
 from clawlink.errors import StoreUnavailable
@@ -151,7 +151,7 @@ class Consumer:
         if task is None or task.assignee is None:
             return False
         owner = await core.store.get(Agent, task.assignee)
-        return task_rules.held_until(task, owner, stale_after=core.limits.stale_after) > now
+        return task_steps.held_until(task, owner, stale_after=core.limits.stale_after) > now
 
     def wake(self) -> None:
         """Look again whether there is credit, or the relay shuts down."""

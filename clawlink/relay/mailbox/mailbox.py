@@ -9,7 +9,7 @@ from enum import Enum
 from msgspec.structs import replace
 
 from clawlink.domain import delivery as rules
-from clawlink.domain import task as task_rules
+from clawlink.domain import task_steps
 from clawlink.domain.delivery import Delivery, Sender, State
 from clawlink.domain.message import Priority
 from clawlink.domain.pool import is_pool
@@ -355,7 +355,7 @@ class Mailbox:
         if task is None:
             await core.commit(mailbox, Put(back))
         else:
-            await core.commit(mailbox, Put(back), Put(task_rules.redrive(task, now=now, ends_at=now + ttl)))
+            await core.commit(mailbox, Put(back), Put(task_steps.redrive(task, now=now, ends_at=now + ttl)))
         return True
 
     async def close(self, mailbox: str) -> int:

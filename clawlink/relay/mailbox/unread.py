@@ -11,6 +11,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 
 from clawlink.domain import delivery as rules
 from clawlink.domain import task as task_rules
+from clawlink.domain import task_steps
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery, copy_id
 from clawlink.domain.task import Task
@@ -95,7 +96,7 @@ class UnreadMail:
             d = await core.store.get(Delivery, copy_id(id, agent.id))
         told: Task | Delivery
         if task is not None and (d is None or d.has_record):
-            its, told = task_rules.is_worker(task, agent), task_rules.woken(task, wake)
+            its, told = task_rules.is_worker(task, agent), task_steps.woken(task, wake)
         elif d is not None:
             its = rules.is_reader(d, agent) if task is None else task_rules.is_worker(task, agent)
             told = rules.woken(d, wake)

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from clawlink.domain import delivery as delivery_rules
 from clawlink.domain import task as rules
+from clawlink.domain import task_steps
 from clawlink.domain.agent import Agent, Presence
 from clawlink.domain.delivery import Delivery, Sender, State
 from clawlink.domain.message import Priority, TaskDelegation, TaskResponse, TaskUpdate, decode, encode
@@ -73,7 +74,7 @@ class TaskLifecycle:
 
     async def _end(self, task: Task, d: Delivery | None, state: TaskState, note: str) -> None:
         core = self._core
-        ended = rules.end(task, state, by=None, now=core.clock(), keep=core.limits.retention, note=note)
+        ended = task_steps.end(task, state, by=None, now=core.clock(), keep=core.limits.retention, note=note)
         answered = await self.claim_end(task, ended, by=None)
         if answered is not None:
             await self.finish_answered(task, d, answered)
@@ -132,7 +133,7 @@ class TaskLifecycle:
         """Finish a task whose final answer is in the requester's mailbox already."""
         core = self._core
         first = await core.store.get(Delivery, end_id(task.id))
-        moved = rules.respond(
+        moved = task_steps.respond(
             replace(task, assignee=answered.from_agent, expires_at=math.inf),
             by=answered.from_agent,
             receipt=None,
@@ -157,7 +158,7 @@ class TaskLifecycle:
         """
         core = self._core
         note = f"handed out {d.attempts} times and never acknowledged; it is in the dead letters of {task.assignee}"
-        back = rules.lapse(task, now=now, note=note)
+        back = task_steps.lapse(task, now=now, note=note)
         await self.tell(task.requester, back, by=None, note=note)
         keep = max(0.0, task.expires_at - now)
         dead = delivery_rules.with_record(delivery_rules.bury(d, now=now, keep=keep))
@@ -180,12 +181,12 @@ class TaskLifecycle:
             await core.commit(task.partition_key, Drop(task))
             return True
         owner = None if task.assignee is None else await core.store.get(Agent, task.assignee)
-        until = rules.held_until(task, owner, stale_after=core.limits.stale_after)
+        until = task_steps.held_until(task, owner, stale_after=core.limits.stale_after)
         if until <= now:
             await self._take_back(task, d, owner, now, was=owner)
             await self.end(task_id)
             return True
-        changes = [Put(rules.hold(task, until))] if d is None or d.has_record else []
+        changes = [Put(task_steps.hold(task, until))] if d is None or d.has_record else []
         if d is not None and d.receipt is not None:
             changes.append(Put(delivery_rules.postpone(d, until)))
         await core.commit(task.partition_key, *changes)
@@ -205,7 +206,7 @@ class TaskLifecycle:
         else:
             note = f"the lease of {who} has lapsed"
         waits = "" if task.pooled else f"; it waits for {who if owner is not None else self._heir(was)}"
-        back = rules.lapse(task, now=now, note=note + waits)
+        back = task_steps.lapse(task, now=now, note=note + waits)
         if silent and not task.pooled:
             await self.tell(task.requester, back, by=None, note=note + waits)
         changes: list[Put] = [Put(back)]

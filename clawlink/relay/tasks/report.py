@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from clawlink.domain import delivery as delivery_rules
 from clawlink.domain import task as rules
+from clawlink.domain import task_steps
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery, State
 from clawlink.domain.limits import MAX_HISTORY_BYTES
@@ -113,7 +114,7 @@ class Tasks:
         self, task: Task, by: Agent, token: str | None, ask: requests.Respond, response: bytes, now: float
     ) -> Task:
         limits = self._core.limits
-        return rules.respond(
+        return task_steps.respond(
             task,
             by=by.id,
             receipt=token,
@@ -190,7 +191,7 @@ class Tasks:
         self, task: Task, d: Delivery | None, sender: Agent, ask: requests.Respond, first: Delivery, now: float
     ) -> NoReturn:
         """Refuse a final answer where the task has another end; if that one is half done, finish it first."""
-        rules.require_owner(task, sender.id, None)
+        task_steps.require_owner(task, sender.id, None)
         said = decode(first.body)
         current = task.state.value
         if task.state not in FINAL and isinstance(said, TaskResponse):
@@ -198,7 +199,7 @@ class Tasks:
             current = said.status
         elif task.state not in FINAL and isinstance(said, TaskUpdate):
             keep = self._core.limits.retention
-            ended = rules.end(task, TaskState(said.status), by=said.by, now=now, keep=keep, note=said.note)
+            ended = task_steps.end(task, TaskState(said.status), by=said.by, now=now, keep=keep, note=said.note)
             await self._lifecycle.finish_ended(task, d, ended)
             current = said.status
         other = ", with another answer" if isinstance(said, TaskResponse) else ""
@@ -211,7 +212,7 @@ class Tasks:
         if not rules.is_worker(task, sender):
             first = await self._core.store.get(Delivery, end_id(task.id))
             if first is None or not delivery_rules.is_sender(first, sender):
-                raise rules.not_yours(task)
+                raise task_steps.not_yours(task)
 
     async def _require_requester(self, task: Task, sender: Agent, to_agent: str | None) -> None:
         """Refuse an answer to any agent but the requester."""
@@ -254,7 +255,7 @@ class Tasks:
             _require_same(task, first, message)
             if task.state is not INPUT_REQUIRED:
                 return await self._answered(task, message)
-        moved = rules.answer(
+        moved = task_steps.answer(
             task, by=sender.id, content=_content(ask.content, "content"), now=now, ttl=core.limits.message_ttl
         )
         body = encode(message)
@@ -288,7 +289,7 @@ class Tasks:
         _require_own(task, sender)
         if task.state is not TaskState.CANCELLED:
             keep = core.limits.retention
-            ended = rules.end(task, TaskState.CANCELLED, by=sender.id, now=core.clock(), keep=keep, note=ask.note)
+            ended = task_steps.end(task, TaskState.CANCELLED, by=sender.id, now=core.clock(), keep=keep, note=ask.note)
             answered = await self._lifecycle.claim_end(task, ended, by=sender.id)
             if answered is not None:
                 await self._lifecycle.finish_answered(task, d, answered)

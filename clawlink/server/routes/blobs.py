@@ -12,7 +12,7 @@ from aiohttp import hdrs, web
 from clawlink.domain.file import SharedFile, Version
 from clawlink.domain.limits import MAX_FILE_TTL_SECONDS, MAX_NAME_LENGTH
 from clawlink.errors import BadRequest, UnknownFile, VersionConflict
-from clawlink.protocol import paths, replies, requests
+from clawlink.protocol import file_paths, file_replies, file_requests
 from clawlink.relay.files.read import Opened
 from clawlink.relay.files.write import Write
 from clawlink.relay.relay import Relay
@@ -38,7 +38,7 @@ _OCTETS = "application/octet-stream"
 _MATCH = "If-Match"
 
 
-@routes.serves(paths.PUT_BLOB)
+@routes.serves(file_paths.PUT_BLOB)
 async def put_blob(relay: Relay, request: Request) -> Reply:
     """Write a file."""
     editor = await asking(relay, request, None, place="")
@@ -48,7 +48,9 @@ async def put_blob(relay: Relay, request: Request) -> Reply:
     with http_files.named_by_headers():
         written = await relay.files.put(editor, ask, http_files.parts(request), request.content_length)
     done, readers = written.version, None if written.readers is None else list(written.readers)
-    answer = reply(replies.FileSaved("saved", done.revision, ask.key, done.content.size, done.content.digest, readers))
+    answer = reply(
+        file_replies.FileSaved("saved", done.revision, ask.key, done.content.size, done.content.digest, readers)
+    )
     status = 201 if done.revision == 1 else 200
     return Reply(answer.body, status, headers={hdrs.ETAG: http_files.etag_of(done)})
 
@@ -131,10 +133,10 @@ async def found(
         raise (looker.refused if error.field == "file_key" and looker.refused is not None else error) from None
 
 
-@routes.serves(paths.GET_BLOB)
+@routes.serves(file_paths.GET_BLOB)
 async def get_blob(relay: Relay, request: Request) -> Reply | web.StreamResponse:
     """Read a file, or list its versions."""
-    ask = read_query(request, requests.BlobQuery)
+    ask = read_query(request, file_requests.BlobQuery)
     key = parameter(request, "file_key")
     if ask.versions is not None:
         return await _history(relay, request, key, ask)
@@ -153,7 +155,7 @@ async def get_blob(relay: Relay, request: Request) -> Reply | web.StreamResponse
         return await http_files.send(request, span, version.content_type, headers, content)
 
 
-async def _history(relay: Relay, request: Request, key: str, ask: requests.BlobQuery) -> Reply:
+async def _history(relay: Relay, request: Request, key: str, ask: file_requests.BlobQuery) -> Reply:
     looker = await looking(relay, request, ask.agent_id)
     try:
         return reply(await relay.file_reads.history(key, ask.since, ask.wait, asker=looker.agent))
@@ -183,10 +185,10 @@ async def opened(
             when_lost(request, lambda reset: reading.lost(relay.clock(), reset=reset))
 
 
-@routes.serves(paths.HEAD_BLOB)
+@routes.serves(file_paths.HEAD_BLOB)
 async def head_blob(relay: Relay, request: Request) -> Reply | web.StreamResponse:
     """Return the headers of a file, without its content."""
-    ask = read_query(request, requests.BlobQuery)
+    ask = read_query(request, file_requests.BlobQuery)
     file, version, _ = await found(relay, request, parameter(request, "file_key"), ask.agent_id, ask.version)
     headers = http_files.headers_of(file, version)
     if _has_it(request, version):
@@ -222,10 +224,10 @@ def reader_of(request: Request, looker: Looker, *, burns: bool) -> Hashable:
     return request.protocol if looker.agent is None else looker.agent.id
 
 
-@routes.serves(paths.DELETE_BLOB)
+@routes.serves(file_paths.DELETE_BLOB)
 async def delete_blob(relay: Relay, request: Request) -> Reply:
     """Delete a file, or confirm that it was read."""
-    ask = read_query(request, requests.DropBlobQuery)
+    ask = read_query(request, file_requests.DropBlobQuery)
     key = parameter(request, "file_key")
     gone: SharedFile
     if ask.read:
@@ -236,12 +238,12 @@ async def delete_blob(relay: Relay, request: Request) -> Reply:
         force = ask.force or http_files.flag(request.headers.get("ClawLink-Force"), "ClawLink-Force")
         with http_files.named_by_headers():
             gone = await relay.files.delete(editor, key, http_files.expected(request.headers), force=force)
-    return reply(replies.FileDeleted("deleted", key, gone.revision))
+    return reply(file_replies.FileDeleted("deleted", key, gone.revision))
 
 
-@routes.serves(paths.UNLOCK_FILE)
+@routes.serves(file_paths.UNLOCK_FILE)
 async def unlock_file(relay: Relay, request: Request) -> Reply:
     """Give a lock up."""
-    ask = read_query(request, requests.UnlockQuery)
+    ask = read_query(request, file_requests.UnlockQuery)
     asker = await asking(relay, request, ask.agent_id)
     return reply(await relay.files.unlock(asker, parameter(request, "file_key"), force=ask.force))

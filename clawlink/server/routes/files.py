@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from aiohttp import hdrs, web
 
 from clawlink.errors import BadRequest
-from clawlink.protocol import paths, replies, requests
+from clawlink.protocol import file_paths, file_replies, file_requests, requests
 from clawlink.relay.files.write import Write
 from clawlink.relay.relay import Relay
 from clawlink.server import http_files
@@ -20,10 +20,10 @@ from clawlink.server.routes.blobs import found, opened, reader_of
 routes = Routes()
 
 
-@routes.serves(paths.PUT_FILE)
+@routes.serves(file_paths.PUT_FILE)
 async def put_file(relay: Relay, request: Request) -> Reply:
     """Write a file."""
-    ask = await read(request, requests.PutFile)
+    ask = await read(request, file_requests.PutFile)
     plain = ask.idempotency_key is None
     editor, new = await acting_anyway(relay, request, ask.agent_id, "agent_id", plain=plain)
     content = _content(ask)
@@ -38,11 +38,11 @@ async def put_file(relay: Relay, request: Request) -> Reply:
     )
     written = await relay.files.put(editor, write, _at_once(content), len(content), field="content")
     done, readers = written.version, None if written.readers is None else list(written.readers)
-    saved = replies.FilePut("saved", done.revision, ask.file_key, done.content.size, done.content.digest, readers)
+    saved = file_replies.FilePut("saved", done.revision, ask.file_key, done.content.size, done.content.digest, readers)
     return reply(tell_by_the_way(saved, new))
 
 
-def _content(ask: requests.PutFile) -> bytes:
+def _content(ask: file_requests.PutFile) -> bytes:
     if ask.encoding == "utf-8":
         return ask.content.encode()
     try:
@@ -55,7 +55,7 @@ async def _at_once(content: bytes) -> AsyncIterator[bytes]:
     yield content
 
 
-@routes.serves(paths.GET_FILE)
+@routes.serves(file_paths.GET_FILE)
 async def get_file(relay: Relay, request: Request) -> Reply | web.StreamResponse:
     """Read a file."""
     ask = read_query(request, requests.Asker)
@@ -74,10 +74,10 @@ async def get_file(relay: Relay, request: Request) -> Reply | web.StreamResponse
     return response
 
 
-@routes.serves(paths.DELETE_FILE)
+@routes.serves(file_paths.DELETE_FILE)
 async def delete_file(relay: Relay, request: Request) -> Reply:
     """Delete a file."""
-    ask = read_query(request, requests.DeleteFileQuery)
+    ask = read_query(request, file_requests.DeleteFileQuery)
     editor = await asking(relay, request, ask.agent_id)
     file = await relay.files.delete(editor, parameter(request, "file_key"), ask.if_version, force=ask.force)
-    return reply(replies.FileDeleted("deleted", file.id, file.revision))
+    return reply(file_replies.FileDeleted("deleted", file.id, file.revision))

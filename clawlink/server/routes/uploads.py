@@ -15,7 +15,7 @@ from aiohttp import hdrs
 
 from clawlink.domain.agent import Agent
 from clawlink.errors import BadRequest, ClawLinkError, MethodNotAllowed, UnsupportedMediaType, VersionConflict
-from clawlink.protocol import paths
+from clawlink.protocol import file_paths
 from clawlink.protocol.headers import OFFSET_TYPE
 from clawlink.relay.error_mapping import refusal
 from clawlink.relay.files.uploads import CHECKSUMS, Checksum, Upload
@@ -71,7 +71,7 @@ def _with(answer: Reply, headers: Mapping[str, str]) -> Reply:
     return Reply(answer.body, answer.status, answer.content_type, {**(answer.headers or {}), **headers})
 
 
-@routes.serves(paths.UPLOAD_OPTIONS)
+@routes.serves(file_paths.UPLOAD_OPTIONS)
 async def upload_options(relay: Relay, request: Request) -> Reply:
     """Tell which parts of tus there are."""
     return _headers(
@@ -86,7 +86,7 @@ async def upload_options(relay: Relay, request: Request) -> Reply:
     )
 
 
-@routes.serves(paths.CREATE_UPLOAD)
+@routes.serves(file_paths.CREATE_UPLOAD)
 @_speaks_tus
 async def create_upload(relay: Relay, request: Request) -> Reply:
     """Begin an upload."""
@@ -113,11 +113,11 @@ async def create_upload(relay: Relay, request: Request) -> Reply:
             if new and key is None:  # its place is not known
                 await relay.uploads.end(upload)
             raise
-    location = paths.UPLOAD_OFFSET.url(upload_id=upload.id)
+    location = file_paths.UPLOAD_OFFSET.url(upload_id=upload.id)
     return _headers(201, {hdrs.LOCATION: location, **_progress(upload)})
 
 
-@routes.serves(paths.UPLOAD_OFFSET)
+@routes.serves(file_paths.UPLOAD_OFFSET)
 @_speaks_tus
 async def upload_offset(relay: Relay, request: Request) -> Reply:
     """Tell how much has come."""
@@ -134,7 +134,7 @@ async def upload_offset(relay: Relay, request: Request) -> Reply:
     return _headers(200, headers)
 
 
-@routes.serves(paths.UPLOAD_PART)
+@routes.serves(file_paths.UPLOAD_PART)
 @_speaks_tus
 async def upload_part(relay: Relay, request: Request) -> Reply:
     """Take the next part; with the last one the file is written."""
@@ -170,7 +170,7 @@ async def _append(
     await relay.uploads.append(upload, owner, offset, parts, size=size, length=length, checksum=checksum)
 
 
-@routes.serves(paths.END_UPLOAD)
+@routes.serves(file_paths.END_UPLOAD)
 @_speaks_tus
 async def end_upload(relay: Relay, request: Request) -> Reply:
     """Give an upload up."""
@@ -183,7 +183,7 @@ async def end_upload(relay: Relay, request: Request) -> Reply:
 _METHODS: dict[str, Serve] = {"PATCH": upload_part, "HEAD": upload_offset, "DELETE": end_upload}
 
 
-@routes.serves(paths.UPLOAD_OTHERWISE)
+@routes.serves(file_paths.UPLOAD_OTHERWISE)
 async def upload_otherwise(relay: Relay, request: Request) -> Reply:
     """Do the method of the header, for clients that cannot send it."""
     method = request.headers.get(_OVERRIDE, "").upper()

@@ -20,8 +20,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from clawlink.domain.file import Content, SharedFile, UnfinishedUpload
+from clawlink.domain.file import Content, SharedFile
 from clawlink.domain.limits import MIB
+from clawlink.domain.upload import UnfinishedUpload
 from clawlink.store.sqlite.backup import require_finished
 from clawlink.store.sqlite.contents import CONTENTS, INCOMING, FolderBlobs
 from clawlink.store.sqlite.database import NAME, DataFolderError

@@ -17,16 +17,16 @@ from typing import Any, cast
 import pytest
 
 from clawlink import errors
-from clawlink.client.endpoints import Call, Identity
-from clawlink.client.files import transfer
+from clawlink.client.calls import Call, Identity
+from clawlink.client.files import downloads, transfer, uploads
 from clawlink.client.files.atomic_files import AtomicFile, Flow
-from clawlink.client.files.file_endpoints import Blob, FileFacts, Terms, UploadState
+from clawlink.client.files.file_facts import Blob, FileFacts, Terms, UploadState
 from clawlink.client.files.folders import Packed, Unpacking
 from clawlink.client.files.transfer import LEAST_BYTES, MOST_BYTES, SMALL_BYTES, Moved, Patience, Pieces
 from clawlink.client.sync import Client
 from clawlink.client.wait_steps import ConnectionState, Event, RunBlocking, Send, Sleep
 from clawlink.config import ServerConfig
-from clawlink.protocol.replies import FileInfo, FileSaved
+from clawlink.protocol.file_replies import FileInfo, FileSaved
 from tests.client.facade import connect
 from tests.client.proxy import Proxy
 from tests.client.restartable import Restartable
@@ -168,7 +168,7 @@ class Uploads:
 
 def upload(relay: Uploads, content: bytes, *, again: bool = True, terms: Terms = PLAIN, key: str | None = None) -> Ran:
     source = io.BytesIO(content) if again else Pipe(content)
-    return Ran(transfer.upload(ME, "k", source, terms, key=key), relay)
+    return Ran(uploads.upload(ME, "k", source, terms, key=key), relay)
 
 
 # -- up, step by step --------------------------------------------------------------------------------------------------
@@ -255,7 +255,7 @@ def test_what_stands_before_the_relay_may_take_no_more_than_so_much_at_once() ->
             raise errors.NotARelay("HTTP 413")
         return relay(call)
 
-    ran = Ran(transfer.upload(ME, "k", io.BytesIO(content), PLAIN), too_large)
+    ran = Ran(uploads.upload(ME, "k", io.BytesIO(content), PLAIN), too_large)
     assert ran.result.size == len(relay.content) == len(content)
     assert relay.refused < 5
 
@@ -345,7 +345,7 @@ def test_a_file_that_becomes_shorter_is_told(tmp_path: Path) -> None:
 
     relay.fail = cut
     with pytest.raises(errors.ClawLinkError, match="became shorter"):
-        Ran(transfer.upload(ME, "k", path, Terms()), relay)
+        Ran(uploads.upload(ME, "k", path, Terms()), relay)
     assert relay.ended
 
 
@@ -379,7 +379,7 @@ def test_what_a_file_is_follows_from_its_key_and_content(
     key: str, content: bytes, content_type: str, file_type: str
 ) -> None:
     relay = Uploads()
-    Ran(transfer.upload(ME, key, io.BytesIO(content), Terms()), relay)
+    Ran(uploads.upload(ME, key, io.BytesIO(content), Terms()), relay)
     assert (relay.headers["Content-Type"], relay.headers["ClawLink-File-Type"]) == (content_type, file_type)
 
 
@@ -506,7 +506,7 @@ class Files:
 def download(
     relay: Files, target: Any, *, version: int | None = None, sha256: str | None = None, me: Identity = ME
 ) -> Ran:
-    return Ran(transfer.download(me, "k", transfer.sink(target), version=version, sha256=sha256), relay)
+    return Ran(downloads.download(me, "k", downloads.sink(target), version=version, sha256=sha256), relay)
 
 
 @pytest.mark.parametrize("content", [b"", b"x", LARGE], ids=len)
@@ -661,8 +661,8 @@ def test_another_reader_is_not_waited_for_unless_that_is_our_own_lost_connection
 
 def test_a_target_that_is_none_is_told() -> None:
     with pytest.raises(errors.BadRequest, match="for writing bytes"):
-        transfer.sink(b"bytes")
-    assert isinstance(transfer.sink(io.BytesIO()), Flow)
+        downloads.sink(b"bytes")
+    assert isinstance(downloads.sink(io.BytesIO()), Flow)
 
 
 # -- over a real relay, and a line that is cut -------------------------------------------------------------------------
@@ -1009,7 +1009,7 @@ def test_an_upload_that_the_relay_has_forgotten_begins_again_by_itself(
     restartable: Restartable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[str] = []
-    begin = transfer._Sending._begin
+    begin = uploads._Sending._begin
 
     def record(self: Any) -> Any:
         state = yield from begin(self)
@@ -1021,7 +1021,7 @@ def test_an_upload_that_the_relay_has_forgotten_begins_again_by_itself(
             with Client(restartable.url, agent_id=client.agent_id, agent_key=client.agent_key) as other:
                 other.end_upload(begun[0])
 
-    monkeypatch.setattr(transfer._Sending, "_begin", record)
+    monkeypatch.setattr(uploads._Sending, "_begin", record)
     (tmp_path / "large").write_bytes(LARGE * 2)
     with Client(restartable.url) as client:
         client.register("restarter")

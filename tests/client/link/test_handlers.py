@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from clawlink import Link
-from clawlink.client.endpoints import Claimed
+from clawlink.client.calls import Claimed
 from clawlink.client.link import dispatcher
 from clawlink.client.link.runner import Runner
 from clawlink.client.link.task import Received, Task

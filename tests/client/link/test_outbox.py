@@ -13,7 +13,7 @@ import pytest
 
 from clawlink import Link, errors
 from clawlink.client import endpoints
-from clawlink.client.endpoints import Call, Identity
+from clawlink.client.calls import Call, Identity
 from clawlink.client.link import outbox as outbox_module
 from clawlink.client.link.outbox import LinkEnded, Outbox, OutboxFull
 from clawlink.client.link.pending import Pending, promise

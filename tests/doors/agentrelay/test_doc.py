@@ -18,7 +18,7 @@ import pytest
 from clawlink import agentrelay
 from clawlink.cli.main import main
 from clawlink.domain.limits import Limits
-from clawlink.doors.agentrelay import DOOR
+from clawlink.doors.agentrelay import DOOR, names
 from clawlink.doors.agentrelay import rules as relayed
 from clawlink.doors.agentrelay.cli.agentrelay import _ACTIONS
 from clawlink.doors.agentrelay.client import folder
@@ -47,10 +47,10 @@ def test_every_route_is_described_with_its_fields(endpoint: Any) -> None:
 
 
 def test_the_limits_are_those_of_the_code() -> None:
-    assert LIMITS["an id"] == f"{relayed.MAX_ID_BYTES} bytes"
-    assert LIMITS["a type"] == f"{relayed.MAX_TYPE_LENGTH} characters"
-    assert relayed.MAX_SECRET_LENGTH == relayed.MAX_PARTY_LENGTH
-    assert LIMITS["a secret, a sender or receiver"] == f"{relayed.MAX_SECRET_LENGTH} characters"
+    assert LIMITS["an id"] == f"{names.MAX_ID_BYTES} bytes"
+    assert LIMITS["a type"] == f"{names.MAX_TYPE_LENGTH} characters"
+    assert names.MAX_SECRET_LENGTH == names.MAX_PARTY_LENGTH
+    assert LIMITS["a secret, a sender or receiver"] == f"{names.MAX_SECRET_LENGTH} characters"
     assert LIMITS["a message that holds a line"] == f"{line.MAX_TEXT:,} characters"
     assert f"{Limits.max_body_bytes:,} bytes" in LIMITS["contents over the relay"]
     assert f"{Settings.max_events_bytes:,} bytes" in LIMITS["contents of all events of a relay"]

@@ -7,7 +7,7 @@ import importlib
 import pytest
 from msgspec.structs import replace
 
-from clawlink.doors.agentrelay import rules
+from clawlink.doors.agentrelay import names, rules
 from clawlink.doors.agentrelay.rules import Event, Status, Verdict
 from clawlink.errors import BadRequest, UnknownEvent, WrongState
 from clawlink.store import records
@@ -106,7 +106,7 @@ def read(**fields: object) -> Event:
 @each("id", ATTACKS, ids=ascii)
 def test_no_id_leads_out_of_its_folder_or_out_of_its_line(id: str) -> None:
     with pytest.raises(BadRequest) as refused:
-        rules.require_id(id)
+        names.require_id(id)
     assert refused.value.field == "event_id"
     assert "order-17" in refused.value.message
 
@@ -134,23 +134,23 @@ def test_no_id_leads_out_of_its_folder_or_out_of_its_line(id: str) -> None:
 )
 def test_no_pointer_leads_anywhere_but_to_its_event(ptr: str) -> None:
     with pytest.raises(BadRequest) as refused:
-        rules.require_pointer(ptr, "e1")
+        names.require_pointer(ptr, "e1")
     assert refused.value.field == "ptr"
 
 
 @each("id", ["e1", "event_001", "r1_r", "a", "_x", "hop-1.2", "Console", "com10", "a" * 128, "任务七", "заказ-1", "é1"])
 def test_ids_of_any_script_are_taken(id: str) -> None:
-    assert rules.require_id(id) == id
-    assert rules.require_pointer(f"s/{id}.json", id) == f"s/{id}.json" == rules.pointer(id)
-    assert rules.require_pointer("s/", id) == f"s/{id}.json"
+    assert names.require_id(id) == id
+    assert names.require_pointer(f"s/{id}.json", id) == f"s/{id}.json" == names.pointer(id)
+    assert names.require_pointer("s/", id) == f"s/{id}.json"
 
 
 def test_an_id_is_used_once_whatever_its_case() -> None:
-    rules.require_unused("e1", ["e2", "e11"])
+    names.require_unused("e1", ["e2", "e11"])
     with pytest.raises(WrongState, match="exists already"):
-        rules.require_unused("e1", ["e2", "e1"])
+        names.require_unused("e1", ["e2", "e1"])
     with pytest.raises(WrongState, match="case alone"):
-        rules.require_unused("Été", ["été"])
+        names.require_unused("Été", ["été"])
 
 
 @each(
@@ -328,14 +328,14 @@ def test_no_cmp_counts_of_what_nobody_received() -> None:
 def test_ids_that_some_systems_take_for_the_same_are_used_together(id: str, other: str) -> None:
     for one, two in ((id, other), (other, id)):
         with pytest.raises(WrongState, match="by case alone"):
-            rules.require_unused(one, [two])
+            names.require_unused(one, [two])
 
 
 def test_names_of_devices_are_no_ids() -> None:
     for name in (*NAMES, *PORTS):
         for id in (name, name.upper() + ".json"):
             with pytest.raises(BadRequest):
-                rules.require_id(id)
+                names.require_id(id)
 
 
 def test_events_are_stored_under_a_name() -> None:

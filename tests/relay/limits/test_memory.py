@@ -9,7 +9,7 @@ from clawlink.domain.delivery import Delivery
 from clawlink.domain.file import SharedFile
 from clawlink.domain.record import SETTLED
 from clawlink.errors import StorageFull
-from clawlink.protocol import requests
+from clawlink.protocol import file_requests
 from clawlink.relay.files.write import Write
 from tests.relay.scene import Scene
 from tests.tables import each
@@ -32,7 +32,7 @@ async def write(scene: Scene, key: str, content: bytes) -> None:
 
 
 async def lock(scene: Scene, key: str, note: str) -> None:
-    ask = requests.LockFile(agent_id="req", file_key=key, seconds=3600, note=note)
+    ask = file_requests.LockFile(agent_id="req", file_key=key, seconds=3600, note=note)
     await scene.relay.files.lock(await scene.agent("req"), ask)
 
 

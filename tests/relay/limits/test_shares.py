@@ -14,7 +14,7 @@ from clawlink.domain import shares as rules
 from clawlink.domain.message import TaskResponse, TaskUpdate
 from clawlink.domain.shares import Origin
 from clawlink.errors import KeyReused, MailboxFull, Refused, RelayFull, StorageFull
-from clawlink.protocol import requests
+from clawlink.protocol import file_requests, requests
 from clawlink.relay.files.quota import UploadBuffer
 from clawlink.relay.files.write import Write
 from clawlink.relay.limits.shares import FairShares, Limit
@@ -368,7 +368,7 @@ async def test_one_agent_does_not_take_all_places_of_files_by_locks() -> None:
 
     async def lock(agent: str, key: str) -> None:
         await scene.relay.files.lock(
-            await scene.agent(agent), requests.LockFile(agent_id=agent, file_key=key, seconds=60)
+            await scene.agent(agent), file_requests.LockFile(agent_id=agent, file_key=key, seconds=60)
         )
 
     taken, refusal = await taken_of(lambda n: lock("bad/a", f"a{n}"))

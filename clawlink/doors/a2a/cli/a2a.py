@@ -105,10 +105,10 @@ def _remove(args: Namespace, ctx: Context) -> Exit:
 def _card(args: Namespace, ctx: Context) -> Exit:
     import msgspec
 
-    from clawlink.client.endpoints import Call
+    from clawlink.client.calls import Call
     from clawlink.doors.a2a import cards
     from clawlink.errors import ClawLinkError, UnknownRoute
-    from clawlink.protocol.paths import Endpoint
+    from clawlink.protocol.endpoint import Endpoint
 
     named = args.words[0] if args.words else None
     path = "" if named is None else cards.pool_path(named) if args.pool else cards.path_of(named)

@@ -15,7 +15,7 @@ from clawlink.doors.a2a.server.files import Files
 from clawlink.doors.a2a.server.push import Push
 from clawlink.doors.a2a.server.sites import Sites
 from clawlink.doors.registry import OpenDoor
-from clawlink.protocol.paths import Endpoint
+from clawlink.protocol.endpoint import Endpoint
 from clawlink.relay.relay import Relay
 from clawlink.server.request import Handler
 

@@ -20,7 +20,7 @@ from clawlink.doors.agentlink.server.service import ACK_SECONDS
 from clawlink.doors.agentlink.wire.files import RelayFile
 from clawlink.doors.registry import OpenDoor
 from clawlink.errors import RelayFull
-from clawlink.protocol.paths import Endpoint
+from clawlink.protocol.endpoint import Endpoint
 from clawlink.relay.relay import Relay
 from clawlink.relay.time_slices import Turns
 from clawlink.server.request import Handler

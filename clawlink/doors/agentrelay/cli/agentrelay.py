@@ -179,7 +179,7 @@ def _receive(args: Namespace, ctx: Context, place: _Place) -> Exit:
 
 
 def _update(args: Namespace, ctx: Context, place: _Place) -> Exit:
-    from clawlink.doors.agentrelay.rules import pointer
+    from clawlink.doors.agentrelay.names import pointer
 
     id, text, next_id = _filled(args.words, 3)
     done = place.events.update(id or "", _object(text, "JSON"), next_id)
@@ -203,7 +203,7 @@ def _verify(args: Namespace, ctx: Context, place: _Place) -> Exit:
 
 def _complete(args: Namespace, ctx: Context, place: _Place) -> Exit:
     from clawlink.domain.terminal import cell
-    from clawlink.doors.agentrelay.rules import pointer
+    from clawlink.doors.agentrelay.names import pointer
 
     id, result, next_agent, next_id, secret = _filled(args.words, 5)
     done = place.events.complete(id or "", result or "", next_agent or "", next_id, secret)

@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 
-from clawlink.client.endpoints import Call, Identity, repeat_key
+from clawlink.client.calls import Call, Identity, repeat_key
 from clawlink.doors.agentrelay.wire import exchange
 from clawlink.errors import BadRequest
+from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.invalid import bad_field
-from clawlink.protocol.paths import Endpoint
 
 _encode = msgspec.json.Encoder().encode
 

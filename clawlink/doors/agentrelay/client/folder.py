@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from clawlink.client.identity import account_home
-from clawlink.doors.agentrelay import rules
+from clawlink.doors.agentrelay import names, rules
 from clawlink.doors.agentrelay.client.disk import make_private
 from clawlink.doors.agentrelay.client.records import HERE, from_meta, stamp, to_event, to_record
 from clawlink.doors.agentrelay.client.recovery import Note, Recovery, Swept
@@ -93,7 +93,7 @@ class Folder:
 
     def file_of(self, id: str) -> Path:
         """Return where the contents of an event are. Raises BadRequest for an id that is none."""
-        return self._recovery.file_of(rules.require_id(id))
+        return self._recovery.file_of(names.require_id(id))
 
     # -- the verbs ---------------------------------------------------------------------------------------------------
 
@@ -113,10 +113,10 @@ class Folder:
             now=now,
         )
         data = encode_event(_as_file(event, content))
-        ptr = rules.pointer(id)
+        ptr = names.pointer(id)
         told = entry(now, id, type, event.sender, agent_id, "SENT", f"{type} to {agent_id}", ptr, "File created")
         with self._open() as opened:
-            rules.require_unused(id, [*opened.registry.alike(id), *([id] if opened.has_contents(id) else [])])
+            names.require_unused(id, [*opened.registry.alike(id), *([id] if opened.has_contents(id) else [])])
             self._carry_out(opened, "send", event, now, told, data=data)
         self._sent.add(id)
         return {
@@ -129,7 +129,7 @@ class Folder:
     def receive(self, message: str) -> dict[str, Any]:
         """Return the contents that a line leads to. Raises BadRequest, UnknownEvent."""
         line = lines.parse(message)
-        id, ptr = line.event_id, rules.require_pointer(line.ptr, line.event_id)
+        id, ptr = line.event_id, names.require_pointer(line.ptr, line.event_id)
         now = self._clock()
         with self._open() as opened:
             event = self._known(opened, id, now)
@@ -185,8 +185,8 @@ class Folder:
         Raises BadRequest, UnknownEvent, WrongState.
         """
         _require_object(updates, "updates")
-        rules.require_id(id)
-        target = rules.require_id(next_id, field="next_event_id") if next_id else id
+        names.require_id(id)
+        target = names.require_id(next_id, field="next_event_id") if next_id else id
         now = self._clock()
         made = False
         with self._open() as opened:
@@ -210,7 +210,7 @@ class Folder:
                     event, content = rules.update(following, now), {**self._content(following), **updates}
             else:
                 event, content = rules.update(event, now), {**content, **updates}
-            ptr = rules.pointer(target)
+            ptr = names.pointer(target)
             told = entry(
                 now,
                 target,
@@ -235,7 +235,7 @@ class Folder:
         """
         now = self._clock()
         with self._open() as opened:
-            event = rules.complete(self._known(opened, rules.require_id(id), now), HERE, secret, now)
+            event = rules.complete(self._known(opened, names.require_id(id), now), HERE, secret, now)
             if not event.sender or not event.receiver:
                 raise BadRequest(f"Event {id} is missing explicit sender/receiver metadata", field="sender_agent")
             message = lines.build(rules.COMPLETION, id, "", event.secret)
@@ -243,8 +243,8 @@ class Folder:
                 now,
                 id,
                 rules.COMPLETION,
-                rules.require_party(sender or event.receiver, "sender_override", id),
-                rules.require_party(receiver or event.sender, "receiver_override", id),
+                names.require_party(sender or event.receiver, "sender_override", id),
+                names.require_party(receiver or event.sender, "receiver_override", id),
                 "COMPLETED",
                 f"CMP generated for {id}",
                 "",
@@ -260,7 +260,7 @@ class Folder:
         """Write down a result, for the next event if one is named, and return the CMP, unless that is refused."""
         now = self._clock()
         with self._open() as opened:
-            rules.complete(self._known(opened, rules.require_id(id), now), HERE, secret, now)
+            rules.complete(self._known(opened, names.require_id(id), now), HERE, secret, now)
         done = self.update(id, {"status": "completed", "result": result, "next_agent": next_agent}, next_id)
         return Completed(self.cmp(id, secret), done.csv_message)
 
@@ -354,7 +354,7 @@ class Folder:
 
     def put_record(self, id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Merge fields into the registry's record of an event, and return all of it."""
-        rules.require_id(id)
+        names.require_id(id)
         _require_object(fields, "event_data")
         with self._locked():
             registry, _ = self._in_order(None)
@@ -382,7 +382,7 @@ class Folder:
         _require_object(events, "registry.events")
         changed = {id: record for id, record in events.items() if record != self._loaded.get(id)}
         for id, record in changed.items():
-            rules.require_id(id)
+            names.require_id(id)
             _require_object(record, f"the record of event {id}")
         try:
             saved = json.loads(json.dumps(events))
@@ -516,7 +516,7 @@ class Folder:
     def _following(self, opened: _Opened, event: Event, id: str, now: float) -> Event | None:
         """Return the next event, which may be filled, or None if there is none. Raises WrongState."""
         if id not in opened.registry and not opened.has_contents(id):
-            rules.require_unused(id, opened.registry.alike(id))
+            names.require_unused(id, opened.registry.alike(id))
             return None
         following = self._known(opened, id, now)
         rules.require_fillable(following, event, id, event.receiver)

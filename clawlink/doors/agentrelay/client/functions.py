@@ -20,7 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from clawlink.doors.agentrelay import rules
+from clawlink.doors.agentrelay import names, rules
 from clawlink.doors.agentrelay.client.folder import Folder, data_dir, draw_secret
 from clawlink.doors.agentrelay.client.records import moment
 from clawlink.doors.agentrelay.client.transactions import Transactions, entry
@@ -53,7 +53,7 @@ __all__ = [
     "upsert_registry_event",
 ]
 
-STORAGE_ALIAS = rules.ALIAS
+STORAGE_ALIAS = names.ALIAS
 DEFAULT_TTL_HOURS = rules.DEFAULT_TTL_HOURS
 DEFAULT_REGISTRY_TTL_HOURS = rules.DEFAULT_REGISTRY_TTL_HOURS
 
@@ -195,8 +195,8 @@ def resolve_alias(ptr: str, storage_root: Path, alias: str = STORAGE_ALIAS) -> P
     """Return the file of a pointer. Raises ValueError for a pointer out of the folder of contents."""
     id = ptr.removeprefix(f"{alias}/").removesuffix(".json")
     if ptr != f"{alias}/{id}.json":
-        rules.require_pointer(ptr, "event")
-    return storage_root / f"{rules.require_id(id, field='ptr')}.json"
+        names.require_pointer(ptr, "event")
+    return storage_root / f"{names.require_id(id, field='ptr')}.json"
 
 
 @_as_before

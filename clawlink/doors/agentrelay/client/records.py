@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from clawlink.doors.agentrelay import rules
+from clawlink.doors.agentrelay import names, rules
 from clawlink.doors.agentrelay.rules import Event, Status
 
 HERE = "here"
@@ -127,7 +127,7 @@ def to_record(event: Event, before: Mapping[str, Any], *, file_path: str, now: f
         "sender": event.sender,
         "receiver": event.receiver,
         "ttl_hours": event.ttl_hours,
-        "ptr": rules.pointer(event.id),
+        "ptr": names.pointer(event.id),
         "file_path": file_path,
         "file_exists": event.present,
         "status": event.status.value,

@@ -18,7 +18,7 @@ from typing import Any
 
 import msgspec
 
-from clawlink.doors.agentrelay import rules
+from clawlink.doors.agentrelay import names, rules
 from clawlink.doors.agentrelay.client.disk import overwrite, read_plain
 from clawlink.doors.agentrelay.client.records import from_log, from_meta, moment, seconds, to_event, to_record
 from clawlink.doors.agentrelay.client.registry import TORN, Registry, read_event
@@ -142,7 +142,7 @@ class Recovery:
 
     def _finish(self, registry: Registry, note: Note) -> None:
         id = note.event_id
-        path = self.file_of(rules.require_id(id))
+        path = self.file_of(names.require_id(id))
         there = registry.get(id) == note.record
         if note.digest is None:
             begun = there
@@ -215,7 +215,7 @@ class Recovery:
             return None
         meta: dict[str, Any] = {} if data is None else data["meta"]
         with contextlib.suppress(BadRequest):
-            if meta.get("event_id") == rules.require_id(id):
+            if meta.get("event_id") == names.require_id(id):
                 return meta
         return None
 

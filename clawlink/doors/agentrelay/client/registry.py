@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from clawlink.doors.agentrelay import rules
+from clawlink.doors.agentrelay import names
 from clawlink.doors.agentrelay.client.disk import read_plain
 from clawlink.errors import BadRequest
 from clawlink.private import Replacement
@@ -107,8 +107,8 @@ class Registry:
     def alike(self, id: str) -> list[str]:
         """Return the ids that are this one, but for case perhaps."""
         if not (id.isascii() and self._text.isascii()):
-            folded = rules.fold(id)
-            return [other for other in self.raw() if rules.fold(other) == folded]
+            folded = names.fold(id)
+            return [other for other in self.raw() if names.fold(other) == folded]
         pattern = b'\n    "(' + re.escape(id.encode()) + b')": '
         return [found.decode() for found in re.findall(pattern, self._text, re.IGNORECASE)]
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from clawlink.client.sync import Client
-from clawlink.doors.agentrelay import rules
+from clawlink.doors.agentrelay import names, rules
 from clawlink.doors.agentrelay.client import calls
 from clawlink.doors.agentrelay.client.disk import make_private
 from clawlink.doors.agentrelay.client.folder import Completed, Updated
@@ -34,7 +34,7 @@ class Remote:
         """Keep contents under a new id; the relay brings the line to their receiver, if it is registered."""
         if secret is not None:
             raise BadRequest("the relay draws the secret itself; leave it out, or use --local", field="secret")
-        rules.require_id(id)
+        names.require_id(id)
         sent = self._client.perform(calls.send(self._client.identity, agent_id, type, id, content))
         hint = f"{type} to {agent_id}"
         self._note(id, type, *_names(sent), "SENT", hint, sent.ptr, "Kept by the relay")
@@ -65,7 +65,7 @@ class Remote:
 
     def update(self, id: str, updates: dict[str, Any], next_id: str | None = None) -> Updated:
         """Merge updates into an event's contents, or into those of the next event, which is made if need be."""
-        rules.require_id(id)
+        names.require_id(id)
         done = self._client.perform(calls.update(self._client.identity, id, updates, next_id))
         hint = f"Created pointer {done.ptr}"
         self._note(
@@ -82,7 +82,7 @@ class Remote:
 
     def cmp(self, id: str, secret: str | None = None) -> str:
         """Return the line that proves that an event was read."""
-        done = self._client.perform(calls.cmp(self._client.identity, rules.require_id(id), secret))
+        done = self._client.perform(calls.cmp(self._client.identity, names.require_id(id), secret))
         self._note(id, rules.COMPLETION, *_names(done)[::-1], "COMPLETED", f"CMP generated for {id}")
         return done.cmp_message
 
@@ -90,7 +90,7 @@ class Remote:
         self, id: str, result: str = "", next_agent: str = "", next_id: str | None = None, secret: str | None = None
     ) -> Completed:
         """Write down a result, for the next event if one is named, and return the CMP, unless that is refused."""
-        self._client.perform(calls.cmp(self._client.identity, rules.require_id(id), secret, check=True))
+        self._client.perform(calls.cmp(self._client.identity, names.require_id(id), secret, check=True))
         done = self.update(id, {"status": "completed", "result": result, "next_agent": next_agent}, next_id)
         return Completed(self.cmp(id, secret), done.csv_message)
 

@@ -10,7 +10,7 @@ from clawlink.domain.agent import Agent
 from clawlink.doors.agentrelay.server.events import Events
 from clawlink.doors.agentrelay.wire import exchange
 from clawlink.doors.registry import OpenDoor
-from clawlink.protocol.paths import Endpoint
+from clawlink.protocol.endpoint import Endpoint
 from clawlink.relay.relay import Relay
 from clawlink.server.request import Handler, Request, read
 from clawlink.server.response import Reply, reply

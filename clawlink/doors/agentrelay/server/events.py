@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from clawlink.domain.agent import Agent
 from clawlink.domain.agent import fold as fold_name
 from clawlink.domain.shares import Origin
-from clawlink.doors.agentrelay import rules
+from clawlink.doors.agentrelay import names, rules
 from clawlink.doors.agentrelay.rules import KNOWN, OVER, Event, Pointer, Verdict
 from clawlink.doors.agentrelay.settings import Settings
 from clawlink.doors.agentrelay.wire import line as lines
@@ -104,7 +104,7 @@ class Events:
                 raise
         return EventSent(
             event_id=event.id,
-            ptr=rules.pointer(event.id),
+            ptr=names.pointer(event.id),
             csv_message=line,
             secret=event.secret,
             sender=event.sender,
@@ -130,14 +130,14 @@ class Events:
     ) -> tuple[Pointer, bool]:
         """Keep a new event, or return the earlier event of the same request; also return which of both."""
         core = self._core
-        id = rules.fold(event.id)
+        id = names.fold(event.id)
         data = _encode(content)
         cause = core.ids.fresh() if key is None else key
         made_by = derived("event", sender.id, event.id, event.type, event.receiver, cause, _digest(data))
         old = await core.store.get(Pointer, id)
         if old is not None:
             if old.made_by != made_by or not _is_sender(sender, old):
-                raise rules.in_use(event.id, old.event.id)
+                raise names.in_use(event.id, old.event.id)
             return old, False
         await self._require_room(sender.origin, sender.id, len(data), count=1)
         pointer = Pointer(
@@ -236,7 +236,7 @@ class Events:
         """
         self._core.require_working()
         line = lines.parse(ask.message)
-        rules.require_pointer(line.ptr, line.event_id)
+        names.require_pointer(line.ptr, line.event_id)
         return await self._receive(reader, line, ask.idempotency_key)
 
     @retrying
@@ -270,10 +270,10 @@ class Events:
         it belongs to the receiver of this event, and has the contents of this event too, unless they are burned.
         """
         self._core.require_working()
-        rules.require_id(ask.event_id)
+        names.require_id(ask.event_id)
         if ask.next_event_id in (None, ask.event_id):
             return await self._core.finish(self._update(editor, ask.event_id, ask.updates))
-        next_id = rules.require_id(ask.next_event_id, field="next_event_id")
+        next_id = names.require_id(ask.next_event_id, field="next_event_id")
         return await self._core.finish(self._hand_on(editor, ask, next_id))
 
     @retrying
@@ -289,7 +289,7 @@ class Events:
         else:
             rules.require_fillable(pointer.event, before, id, editor.id)
             if pointer.event.sender != before.sender and not _is_sender(editor, pointer):
-                raise rules.in_use(id, pointer.event.id)
+                raise names.in_use(id, pointer.event.id)
         # An agent that writes back an event as it was read names the sender, and means no harm.
         if updates.get("sender_agent") not in (pointer.event.sender, pointer.sender_name):
             _require_own_name(editor, updates, field="updates")
@@ -310,7 +310,7 @@ class Events:
                 field="agent_id",
             )
         rules.require_received(pointer.event, editor.id)
-        following = await self._core.store.get(Pointer, rules.fold(next_id))
+        following = await self._core.store.get(Pointer, names.fold(next_id))
         if following is not None:
             return await self._update(editor, following.event.id, ask.updates, before=pointer.event)
         before = _content(pointer) if pointer.event.present else {}
@@ -330,7 +330,7 @@ class Events:
         """Return the CMP of an event to its receiver after the read. Raises WrongState, NotAllowed, BadRequest."""
         core = self._core
         core.require_working()
-        pointer = await self._find(rules.require_id(ask.event_id))
+        pointer = await self._find(names.require_id(ask.event_id))
         await self._require_party(reader, pointer)
         event = rules.complete(pointer.event, reader.id, ask.secret, core.clock())
         if not ask.check:
@@ -418,7 +418,7 @@ class Events:
 
     async def _find(self, id: str) -> Pointer:
         """Return an event. Raises UnknownEvent, also where only the janitor has not come round yet."""
-        pointer = await self._core.store.get(Pointer, rules.fold(id))
+        pointer = await self._core.store.get(Pointer, names.fold(id))
         if pointer is None or pointer.event.id != id:
             raise UnknownEvent(f"the relay knows no event {id!r}, or no longer", field="event_id")
         now = self._core.clock()
@@ -495,9 +495,9 @@ def _end(event: Event, now: float) -> float:
 def _updated(pointer: Pointer) -> EventUpdated:
     event = pointer.event
     line = lines.announce(event.type, event.id)
-    ptr = rules.pointer(event.id)
-    names = (pointer.sender_name, pointer.receiver_name)
-    return EventUpdated(event.id, ptr, line, event.sender, event.receiver, *names)
+    ptr = names.pointer(event.id)
+    parties = (pointer.sender_name, pointer.receiver_name)
+    return EventUpdated(event.id, ptr, line, event.sender, event.receiver, *parties)
 
 
 def _read(pointer: Pointer, event: Event) -> EventRead:
@@ -512,4 +512,4 @@ def _read(pointer: Pointer, event: Event) -> EventRead:
         sender_name=pointer.sender_name,
         receiver_name=pointer.receiver_name,
     )
-    return EventRead(meta, rules.pointer(event.id), msgspec.Raw(pointer.content), event.status.value, not event.present)
+    return EventRead(meta, names.pointer(event.id), msgspec.Raw(pointer.content), event.status.value, not event.present)

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct
 
-from clawlink.doors.agentrelay import rules
-from clawlink.protocol.paths import Endpoint
+from clawlink.doors.agentrelay import names, rules
+from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.requests import AgentId, IdempotencyKey, Recipient
 
-EventId = Annotated[str, Meta(min_length=1, max_length=rules.MAX_ID_BYTES)]
+EventId = Annotated[str, Meta(min_length=1, max_length=names.MAX_ID_BYTES)]
 Hours = Annotated[int, Meta(ge=0, le=rules.MAX_TTL_HOURS)]
 
 
@@ -22,7 +22,7 @@ class SendEvent(Struct, frozen=True):
     to_agent: Recipient
     event_id: EventId
     content: dict[str, Any]
-    type: Annotated[str, Meta(max_length=rules.MAX_TYPE_LENGTH)] = "REQ"
+    type: Annotated[str, Meta(max_length=names.MAX_TYPE_LENGTH)] = "REQ"
     idempotency_key: IdempotencyKey | None = None
 
 
@@ -49,7 +49,7 @@ class CompleteEvent(Struct, frozen=True):
 
     agent_id: AgentId
     event_id: EventId
-    secret: Annotated[str, Meta(max_length=rules.MAX_SECRET_LENGTH)] | None = None
+    secret: Annotated[str, Meta(max_length=names.MAX_SECRET_LENGTH)] | None = None
     check: bool = False
 
 

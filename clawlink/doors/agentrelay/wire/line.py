@@ -13,7 +13,7 @@ from bisect import bisect_left
 from itertools import islice
 from typing import NamedTuple
 
-from clawlink.doors.agentrelay import rules
+from clawlink.doors.agentrelay import names
 from clawlink.errors import BadRequest
 
 SHORT = 30
@@ -26,7 +26,7 @@ _FIELD = r'(?:"(?:[^"]|"")*"|[^\s,"]*)'
 _DATA = r'(?:"(?:[^"]|"")*"|\S*)'
 # Within prose a line must look like one all through: a comma alone does not make it.
 _WITHIN = re.compile(
-    rf"(?<![\w,/\\-])([A-Z][A-Z0-9_-]*),({_FIELD}),((?:{rules.ALIAS}/[^\s,]*|\"(?:[^\"]|\"\")*\")?),([^\s,\"]*),({_DATA})"
+    rf"(?<![\w,/\\-])([A-Z][A-Z0-9_-]*),({_FIELD}),((?:{names.ALIAS}/[^\s,]*|\"(?:[^\"]|\"\")*\")?),([^\s,\"]*),({_DATA})"
 )
 # At the beginning of a line of text, after a bullet or a quote, any fields do, and are then judged one by one.
 # No run of spaces can be shared out between two parts of the pattern: that would take a time without bounds.
@@ -87,16 +87,16 @@ def build(type: str, event_id: str, ptr: str, data: str = "") -> str:
 
 def announce(type: str, event_id: str) -> str:
     """Return the line that tells of an event. Where only that keeps it short, its pointer is written as ``s/``."""
-    line = build(type, event_id, rules.pointer(event_id))
-    short = build(type, event_id, rules.ALIAS + "/")
+    line = build(type, event_id, names.pointer(event_id))
+    short = build(type, event_id, names.ALIAS + "/")
     return short if len(short) < SHORT <= len(line) else line
 
 
 def parse(text: str) -> Line:
     """Return the line in a text, its id and type checked. Raises BadRequest where there is none."""
     line = find(text)
-    rules.require_type(line.type)
-    rules.require_id(line.event_id)
+    names.require_type(line.type)
+    names.require_id(line.event_id)
     return line
 
 
