@@ -19,7 +19,7 @@ from clawlink.relay.ids import Ids
 from clawlink.relay.limits.memory import Memory
 from clawlink.relay.limits.shares import FairShares
 from clawlink.relay.sockets import Sockets
-from clawlink.relay.telemetry.activity_log import Happenings
+from clawlink.relay.telemetry.activity_log import ActivityLog
 from clawlink.relay.telemetry.stats import Stats
 from clawlink.store.base import Absent, Batch, Conflict, Drop, Failed, Full, Put, Signal, Signals, Store
 
@@ -70,7 +70,7 @@ class Core:
         self.clock = clock
         self.ids = Ids()
         self.stats = Stats()
-        self.happenings = Happenings(clock)
+        self.activity_log = ActivityLog(clock)
         self.memory = Memory(store, limits, self.stats, on_disk=on_disk)
         self.shares = FairShares(store, limits.fair_share)
         self.secret = secret or os.urandom(32)

@@ -15,10 +15,10 @@ def refusal(relay: Relay, failure: Exception, facts: Mapping[str, str], log: log
     relay.stats.refused += 1
     if isinstance(failure, ClawLinkError):
         if failure.status in (401, 403):
-            relay.complaints.refused(failure.code, facts, log)
+            relay.refusal_log.refused(failure.code, facts, log)
         return failure
     if isinstance(failure, Full):
-        relay.complaints.disk(str(failure))
+        relay.refusal_log.disk(str(failure))
         return StorageFull("the disk of the relay is full; make room on it, or delete files", retry_after=30.0)
     if isinstance(failure, Failed):
         log.error("the store failed", extra={**facts, "reason": str(failure)})

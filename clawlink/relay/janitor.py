@@ -27,7 +27,7 @@ from clawlink.relay.kinds import Kind
 from clawlink.relay.limits.memory import SETTLED_KINDS
 from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.mailbox.pools import Pools
-from clawlink.relay.retry_later import Aside, Troubles
+from clawlink.relay.retry_later import RetryLater, UpkeepFailures
 from clawlink.relay.tasks.lifecycle import TaskLifecycle
 from clawlink.relay.time_slices import Turns
 from clawlink.store.base import Conflict, Drop, Failed, Put
@@ -66,23 +66,23 @@ class Janitor:
         self._uploads = uploads
         self._agents_after: str | None = None
         self._pools_after: str | None = None
-        self._troubles = Troubles(core.stats)
-        self._aside = {kind: Aside() for kind in _ENDING_KINDS}
+        self._failures = UpkeepFailures(core.stats)
+        self._retry_later = {kind: RetryLater() for kind in _ENDING_KINDS}
         self._lapses: dict[type[Any], Callable[[Any, float], Record | None]] = {}
 
     def keep(self, kind: Kind) -> None:
         """End records of a door's own kind, too."""
-        self._aside[kind.record] = Aside()
+        self._retry_later[kind.record] = RetryLater()
         self._lapses[kind.record] = kind.lapse
 
     @property
     def stuck(self) -> int:
         """How many records could not be settled, and are tried again."""
-        return sum(map(len, self._aside.values()))
+        return sum(map(len, self._retry_later.values()))
 
     async def sweep(self) -> None:
         """Do everything that is to be done at this moment, with turns for other requests in between."""
-        for kind in tuple(self._aside):
+        for kind in tuple(self._retry_later):
             await self.step(f"end {kind.__name__}", self._end, kind)
         await self.step("evict", self._evict)
         await self.step("evict Knowledge", self._evict_knowledge)
@@ -95,9 +95,9 @@ class Janitor:
         """Do a step of upkeep. A step that raises, or returns False, has failed: that is logged, and never raised."""
         try:
             if await step(*args) is not False:
-                self._troubles.over(name)
+                self._failures.over(name)
         except Exception as failure:
-            self._troubles.note(name, failure)
+            self._failures.note(name, failure)
 
     async def _each(self, name: str, items: Iterable[T], do: Callable[[T], Awaitable[object]]) -> bool:
         """Do the same for each item. Return True if none of them failed; one that does stops none behind it."""
@@ -107,13 +107,13 @@ class Janitor:
             try:
                 await do(item)
             except Exception as failure:
-                self._troubles.note(name, failure)
+                self._failures.note(name, failure)
                 well = False
             await turns.next()
         return well
 
     async def _end(self, kind: type[Any]) -> bool:
-        core, aside, turns = self._core, self._aside[kind], Turns()
+        core, aside, turns = self._core, self._retry_later[kind], Turns()
         for id in aside.begin(core.clock()):
             await self._end_or_put_aside(kind, id)
             await turns.next()
@@ -127,13 +127,13 @@ class Janitor:
                 return not aside
 
     async def _end_or_put_aside(self, kind: type[Any], id: str) -> bool:
-        aside = self._aside[kind]
+        aside = self._retry_later[kind]
         try:
             done = await self._end_one(kind, id)
         except Failed:  # the store does not answer: the record is not at fault
             raise
         except Exception as failure:
-            self._troubles.note(f"end {kind.__name__}", failure, id=id)
+            self._failures.note(f"end {kind.__name__}", failure, id=id)
             aside.failed(id, self._core.clock())
             return False
         aside.settled(id)
@@ -191,7 +191,7 @@ class Janitor:
 
     async def _oldest(self, kind: type[Any], key: str, count: int) -> list[Record]:
         """Return the oldest records under a key, without those that could not be settled."""
-        aside = self._aside[kind]
+        aside = self._retry_later[kind]
         found: Sequence[Record] = await self._core.store.first(kind, key, count + len(aside))
         return [record for record in found if record.id not in aside][:count]
 
@@ -205,9 +205,9 @@ class Janitor:
             except Failed:
                 raise
             except Exception as failure:
-                self._troubles.note("evict", failure, id=records[0].id)
+                self._failures.note("evict", failure, id=records[0].id)
                 for record in records:
-                    self._aside[kind].failed(record.id, self._core.clock())
+                    self._retry_later[kind].failed(record.id, self._core.clock())
             await turns.next(len(records))
         return dropped
 

@@ -34,12 +34,12 @@ from clawlink.relay.mailbox.receipts import Receipts
 from clawlink.relay.mailbox.unread import UnreadMail
 from clawlink.relay.sockets import Sockets
 from clawlink.relay.tasks.lifecycle import TaskLifecycle
-from clawlink.relay.tasks.report import Tasks
+from clawlink.relay.tasks.report import TaskReports
 from clawlink.relay.tasks.responses import Responses
 from clawlink.relay.tasks.submit import TaskSubmission
 from clawlink.relay.tasks.views import TaskViews
-from clawlink.relay.telemetry.activity_log import Happenings
-from clawlink.relay.telemetry.refusal_log import Complaints
+from clawlink.relay.telemetry.activity_log import ActivityLog
+from clawlink.relay.telemetry.refusal_log import RefusalLog
 from clawlink.relay.telemetry.stats import Stats
 from clawlink.relay.timestamps import iso
 from clawlink.store.base import Blobs, Signals, Store
@@ -74,12 +74,12 @@ class Relay:
         self.agents = Agents(core, self.mailbox, admission, require_keys=require_agent_keys)
         lifecycle = TaskLifecycle(core, self.agents, self.mailbox, pools)
         self.claims = Claims(core, pools, self.acks, lifecycle)
-        self.complaints = Complaints(clock)
-        self.file_quota = FileQuota(core, blobs or LocalBlobs(), self.complaints)
+        self.refusal_log = RefusalLog(clock)
+        self.file_quota = FileQuota(core, blobs or LocalBlobs(), self.refusal_log)
         self.files = Files(core, self.agents, self.mailbox, self.file_quota, admission)
         self.deregistration = Deregistration(core, self.agents, self.mailbox, lifecycle, self.files)
         self.submission = TaskSubmission(core, self.agents, self.mailbox, pools, admission)
-        self.tasks = Tasks(core, self.agents, self.mailbox, lifecycle)
+        self.tasks = TaskReports(core, self.agents, self.mailbox, lifecycle)
         self.task_views = TaskViews(core, self.agents, pools)
         self.unread_mail = UnreadMail(core)
         self.messages = Messages(core, self.agents, self.mailbox, admission)
@@ -110,9 +110,9 @@ class Relay:
         return self.core.stats
 
     @property
-    def happenings(self) -> Happenings:
+    def activity_log(self) -> ActivityLog:
         """The log of the agents' work."""
-        return self.core.happenings
+        return self.core.activity_log
 
     @property
     def sockets(self) -> Sockets:

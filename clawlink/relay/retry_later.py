@@ -14,7 +14,7 @@ _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 300.0
 
 
-class Troubles:
+class UpkeepFailures:
     """The failures that are known. A step of upkeep that fails each round is one failure, not one a round."""
 
     def __init__(self, stats: Stats) -> None:
@@ -35,7 +35,7 @@ class Troubles:
         self._known.pop(step, None)
 
 
-class Aside:
+class RetryLater:
     """Records of a kind that the janitor steps over, so that they hide none of those behind them.
 
     A record whose settling failed is tried again after 1 s, then after twice as long each time, up to 300 s. A record

@@ -30,7 +30,7 @@ from clawlink.server.json_endpoint import json_routes
 from clawlink.server.request import Handler
 from clawlink.server.router import Router
 from clawlink.server.routes import ALL
-from clawlink.server.sse import Events
+from clawlink.server.sse import EventStreams
 from clawlink.server.tickets import Tickets
 from clawlink.server.websocket import WebsocketEndpoint
 from clawlink.server.ws_connection import Websockets
@@ -84,7 +84,7 @@ class App:
         self._websockets = Websockets(max_frame_bytes=config.limits.max_body_bytes)
         self.push = WebsocketEndpoint(self.relay, self._websockets)
         self._tickets = Tickets(time.monotonic)
-        self.events = Events(self._tickets)
+        self.events = EventStreams(self._tickets)
         self.doors = dict(self._opened(wall=clock or time.time))
         self._server: Server | None = None
         self._runner: web.ServerRunner | None = None
@@ -105,7 +105,7 @@ class App:
                 self.relay.limits_of_doors |= {name: getattr(settings, name) for name in limits}
                 yield door.name, opened
 
-    def _front(self) -> Router:
+    def _router(self) -> Router:
         config = self._config
         guard = Guard(
             config.token,
@@ -135,7 +135,7 @@ class App:
         for door in self.doors.values():
             await door.start()
         self._server = Server(
-            self._front(),
+            self._router(),
             addresses=self._addresses,
             names=config.allow_hosts,
             unread=Unread(config.limits),
@@ -156,11 +156,6 @@ class App:
     def connections(self) -> int:
         """How many clients are connected at this moment."""
         return 0 if self._server is None else len(self._server.connections)
-
-    @property
-    def places_taken(self) -> int:
-        """How many connections have a place under the ceiling, those in a TLS handshake included."""
-        return self._ceiling.count
 
     async def stop(self) -> None:
         """Close all connections and stop listening."""
@@ -186,7 +181,7 @@ class App:
             await self.relay.janitor.step("connections", self._websockets.tend, _SWEEP_SECONDS)
             await self.relay.janitor.step("push", self.push.tend)
             await self.relay.janitor.step("places", self._end_late_connections)
-            await self.relay.janitor.step("complaints", self._tell_complaints)
+            await self.relay.janitor.step("logs", self._write_logs)
             for name, door in self.doors.items():
                 await self.relay.janitor.step(name, door.upkeep, self.relay.clock())
 
@@ -195,9 +190,9 @@ class App:
             await asyncio.sleep(_SWEEP_SECONDS)
             await self.relay.janitor.sweep()
 
-    async def _tell_complaints(self) -> None:
-        self.relay.complaints.tell()
-        self.relay.happenings.tell()
+    async def _write_logs(self) -> None:
+        self.relay.refusal_log.tell()
+        self.relay.activity_log.tell()
 
     async def _end_late_connections(self) -> None:
         now = asyncio.get_running_loop().time()
@@ -208,7 +203,7 @@ class App:
 
     def _complain(self, event: str, facts: Mapping[str, str]) -> None:
         self.relay.stats.connections_refused += 1
-        self.relay.complaints.connection(event, facts)
+        self.relay.refusal_log.connection(event, facts)
 
     def _tell_stop(self, store: SqliteStore) -> None:
         """Log how long no relay ran, and that the system's clock was set meanwhile."""

@@ -36,7 +36,7 @@ class Server(web.Server):
 
     def __init__(
         self,
-        front: Router,
+        router: Router,
         *,
         addresses: Addresses,
         names: Iterable[str],
@@ -55,7 +55,7 @@ class Server(web.Server):
             protocol.begin(made)
             return made
 
-        super().__init__(cast(Any, front), request_factory=request, handler_cancellation=True)
+        super().__init__(cast(Any, router), request_factory=request, handler_cancellation=True)
 
     def connection(self, seat: Seat) -> RequestHandler:
         """Return the protocol of a connection that has a place."""

@@ -15,7 +15,7 @@ _LENGTH_BYTES = {126: 2, 127: 8}
 _NO_FRAME = b"\xf0\x00"  # reserved bits
 
 
-class Reader(Protocol):
+class FrameReader(Protocol):
     """aiohttp's reader of frames, as its protocol calls it."""
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
@@ -28,7 +28,7 @@ class Reader(Protocol):
 class Masked:
     """Stands before a reader. Bytes may be cut anywhere; those of a head that is not whole are held back."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: FrameReader) -> None:
         self._reader = reader
         self._head = b""
         self._rest = 0  # of the frame under way

@@ -45,7 +45,7 @@ _LEAST_SECONDS = 0.05
 _HEADERS = {hdrs.CONTENT_TYPE: "text/event-stream", hdrs.CACHE_CONTROL: "no-store", "X-Accel-Buffering": "no"}
 
 
-class Events:
+class EventStreams:
     """The event streams of one relay, and those that ended a moment ago."""
 
     def __init__(self, tickets: Tickets) -> None:

@@ -993,7 +993,7 @@ async def test_a_part_of_upkeep_that_fails_each_time_ends_no_other(
     def broken(*_: object) -> None:
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(pair.app.relay.complaints, "tell", broken)
+    monkeypatch.setattr(pair.app.relay.refusal_log, "tell", broken)
     monkeypatch.setattr(pair.app, "_look_at_time", broken)
     before = pair.app.relay.stats.upkeep_failures
     await until(lambda: pair.app.relay.stats.upkeep_failures > before + 3)

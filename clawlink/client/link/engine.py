@@ -37,7 +37,7 @@ _log = logging.getLogger("clawlink.link")
 _HEARTBEAT_SECONDS = 20.0
 # Seconds between two checks of waiting handlers and of tasks that have been silent for long.
 _LOOK_SECONDS = 1.0
-_SILENT_SECONDS = 30.0
+_NO_NEWS_SECONDS = 30.0
 _MOST_ASKED = 16
 _STEP_SECONDS = 5.0
 # Links that lost the relay together come back at random moments, within about the time that it was away.
@@ -285,7 +285,7 @@ class Engine:
     async def _look(self) -> None:
         """Ask for tasks whose news cannot come as a message, or have not come for long."""
         stuck = self.dispatcher.room <= 0
-        if self.transport is None or (not stuck and time.monotonic() - self._looked < _SILENT_SECONDS):
+        if self.transport is None or (not stuck and time.monotonic() - self._looked < _NO_NEWS_SECONDS):
             return
         self._looked = time.monotonic()
         wait = _STEP_SECONDS if stuck else 0.0

@@ -201,12 +201,12 @@ class Agents:
         self._left.pop(agent_id, None)
         if old is None:
             await self.tell(agent, AgentJoined, now)
-            core.happenings.note("joined", agent_name=name, agent_id=agent_id, claimed=claimed)
+            core.activity_log.note("joined", agent_name=name, agent_id=agent_id, claimed=claimed)
         elif fold(old.name) != fold(name):
             await self._names.give_up(old)
-            core.happenings.note("renamed", agent_name=name, agent_id=agent_id, before=old.name)
+            core.activity_log.note("renamed", agent_name=name, agent_id=agent_id, before=old.name)
         if seen and old is not None and self.presence(old) is Presence.STALE:
-            core.happenings.note("came back", agent_name=name, agent_id=agent_id)
+            core.activity_log.note("came back", agent_name=name, agent_id=agent_id)
         return Registration(agent, old is not None, made, self._relay_key(agent, made or agent_key))
 
     def _require_claimable(self, agent: Agent, address: str | None, now: float) -> None:

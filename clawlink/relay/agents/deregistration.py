@@ -53,7 +53,7 @@ class Deregistration:
             self._note("removed after a long silence", gone, await self.finish(gone))
 
     def _note(self, event: str, gone: Agent, departure: Deregistered) -> None:
-        self._core.happenings.note(
+        self._core.activity_log.note(
             event, agent_name=gone.name, agent_id=gone.id, dropped=departure.dropped, waiting=departure.waiting
         )
 

@@ -15,21 +15,21 @@ from clawlink.domain.shares import Origin
 from clawlink.errors import StorageFull, StoreUnavailable, TooLarge
 from clawlink.relay.core import Core
 from clawlink.relay.limits.shares import Held, Limit
-from clawlink.relay.telemetry.refusal_log import Complaints
+from clawlink.relay.telemetry.refusal_log import RefusalLog
 from clawlink.store.base import Blobs, Draft, LostWrites, Reader, Usage
 
 # An upload without progress for this many seconds gives its room to others, once there is too little.
-SILENT_SECONDS = 120.0
+SILENT_UPLOAD_SECONDS = 120.0
 _LOST_RETRY_SECONDS = 1.0
 
 
 class FileQuota:
     """The contents of all files, and the room for more."""
 
-    def __init__(self, core: Core, blobs: Blobs, complaints: Complaints) -> None:
+    def __init__(self, core: Core, blobs: Blobs, refusal_log: RefusalLog) -> None:
         self._core = core
         self._blobs = blobs
-        self.complaints = complaints
+        self.refusal_log = refusal_log
         # Set by the keeper of uploads: frees this many bytes of silent uploads, if it can, and returns the bytes under
         # way.
         self.reclaim: Callable[[int], None] = lambda size: None
@@ -122,7 +122,7 @@ class FileQuota:
         replaced = 0 if old is None else old.weight
         before = max(self.used - buffer.size - replaced, 0)
         uploads, bytes = self.under_way()
-        silent = f"; an upload that is silent for {SILENT_SECONDS:g} s makes room" if bytes else ""
+        silent = f"; an upload that is silent for {SILENT_UPLOAD_SECONDS:g} s makes room" if bytes else ""
         await shares.require(
             StorageFull,
             buffer.origin,
@@ -276,14 +276,14 @@ class UploadBuffer:
             yield
         except LostWrites as error:
             self.lost = True
-            self._quota.complaints.disk(error.strerror or str(error))
+            self._quota.refusal_log.disk(error.strerror or str(error))
             raise StoreUnavailable(
                 f"the disk of the relay failed ({error.strerror or error}), and no byte of {self.key!r} is kept; "
                 "send it again from its beginning",
                 retry_after=_LOST_RETRY_SECONDS,
             ) from error
         except OSError as error:
-            self._quota.complaints.disk(error.strerror or str(error))
+            self._quota.refusal_log.disk(error.strerror or str(error))
             raise StorageFull(
                 f"the relay could not write {self.key!r} to its disk ({error.strerror or error}); "
                 "delete files, or make room on it",

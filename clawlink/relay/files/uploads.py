@@ -31,7 +31,7 @@ from clawlink.errors import (
     UnknownUpload,
 )
 from clawlink.relay.core import Core
-from clawlink.relay.files.quota import SILENT_SECONDS, FileQuota, UploadBuffer, new_hash
+from clawlink.relay.files.quota import SILENT_UPLOAD_SECONDS, FileQuota, UploadBuffer, new_hash
 from clawlink.relay.files.write import Files, Write
 from clawlink.relay.ids import derived
 from clawlink.relay.limits.shares import Held, Limit
@@ -120,7 +120,7 @@ class Uploads:
 
     def _reclaim(self, size: int) -> None:
         """Forget silent uploads, those that are silent for longest first, until this many bytes are free."""
-        silent_since = self._core.clock() - SILENT_SECONDS
+        silent_since = self._core.clock() - SILENT_UPLOAD_SECONDS
         silent = [
             upload
             for upload in self._by_id.values()

@@ -19,7 +19,7 @@ from clawlink.errors import LeaseLost, StoreUnavailable, UnknownAgent
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import receipt
 from clawlink.relay.mailbox.acks import Acks
-from clawlink.relay.mailbox.long_poll import Claimant, Found, Reader, Taken, Tick
+from clawlink.relay.mailbox.long_poll import Claimant, Found, LongPoll, Taken, Tick
 from clawlink.relay.mailbox.pools import Pools
 from clawlink.relay.tasks.lifecycle import TaskLifecycle
 from clawlink.relay.tasks.reads import task_of
@@ -36,23 +36,23 @@ class Claims:
         self._lifecycle = lifecycle
 
     async def claim(self, agent: Agent, *, limit: int, wait: float, lease: float, tick: Tick | None = None) -> Taken:
-        """Lease up to ``limit`` messages once, waiting up to ``wait`` seconds for the first; see ``Reader.next``.
+        """Lease up to ``limit`` messages once, waiting up to ``wait`` seconds for the first; see ``LongPoll.next``.
 
         Raises UnknownAgent if the agent leaves meanwhile.
         """
         if not wait:
-            return await self._reader(agent, None).next(agent, limit=limit, wait=0.0, lease=lease, tick=tick)
+            return await self._long_poll(agent, None).next(agent, limit=limit, wait=0.0, lease=lease, tick=tick)
         with self.reading(agent) as reader:
             return await reader.next(agent, limit=limit, wait=wait, lease=lease, tick=tick)
 
     @contextlib.contextmanager
-    def reading(self, agent: Agent) -> Iterator[Reader]:
+    def reading(self, agent: Agent) -> Iterator[LongPoll]:
         """Be one who reads the agent's mailbox over and over, until the context ends."""
         with self._core.signals.listen(agent.id) as signal:
-            yield self._reader(agent, signal)
+            yield self._long_poll(agent, signal)
 
-    def _reader(self, agent: Agent, signal: Signal | None) -> Reader:
-        return Reader(self._core, self._pools, self, agent, signal)
+    def _long_poll(self, agent: Agent, signal: Signal | None) -> LongPoll:
+        return LongPoll(self._core, self._pools, self, agent, signal)
 
     async def full(self, agent_id: str) -> bool:
         """Tell whether the agent has this many open tasks from pools, or bytes of them, that it is given no more."""

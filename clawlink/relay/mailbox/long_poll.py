@@ -66,7 +66,7 @@ class Claimer(Protocol):
     async def pass_on(self, agent_id: str) -> None: ...
 
 
-class Reader:
+class LongPoll:
     """Reads the mailbox of one agent, and the pools that it is eligible for. ``signal`` is given when to look again.
 
     Between two reads it listens on, so it knows whether anything has come since the last one.

@@ -227,7 +227,7 @@ class TaskLifecycle:
             changes.append(using)
         await core.commit(task.partition_key, *changes)
         core.stats.lapses += 1
-        core.happenings.note("taken back", task_id=task.id, from_name=who, from_agent=task.assignee, why=note)
+        core.activity_log.note("taken back", task_id=task.id, from_name=who, from_agent=task.assignee, why=note)
         core.relist(task.assignee)
         if isinstance(pool, Pool):
             self._pools.wake_one(pool)

@@ -30,7 +30,7 @@ from clawlink.relay.timestamps import iso
 from clawlink.store.base import Conflict, Drop, Put
 
 
-class Tasks:
+class TaskReports:
     """Work that was delegated."""
 
     def __init__(self, core: Core, agents: Agents, mailbox: Mailbox, lifecycle: TaskLifecycle) -> None:

@@ -27,7 +27,7 @@ from clawlink.relay.mailbox.admission import Admission
 from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.mailbox.messages import Messages
 from clawlink.relay.tasks.reads import read_task
-from clawlink.relay.tasks.report import Tasks
+from clawlink.relay.tasks.report import TaskReports
 from clawlink.relay.timestamps import iso
 
 _PAGE = 256
@@ -38,7 +38,7 @@ class Responses:
     """The responses of assignees: progress, questions and results."""
 
     def __init__(
-        self, core: Core, agents: Agents, mailbox: Mailbox, admission: Admission, tasks: Tasks, messages: Messages
+        self, core: Core, agents: Agents, mailbox: Mailbox, admission: Admission, tasks: TaskReports, messages: Messages
     ) -> None:
         self._core = core
         self._agents = agents

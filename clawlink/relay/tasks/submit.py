@@ -101,9 +101,9 @@ class TaskSubmission:
         return Delegated("delegated", route, id, self._agents.recipient(to))
 
     def _note(self, message: TaskDelegation, **facts: object) -> None:
-        if not self._core.happenings.wanted:
+        if not self._core.activity_log.wanted:
             return
-        self._core.happenings.note(
+        self._core.activity_log.note(
             "delegated",
             task_id=message.message_id,
             from_name=message.from_name,

@@ -14,7 +14,7 @@ from clawlink.domain.flood import Flood
 _log = logging.getLogger("clawlink.relay")
 
 
-class Happenings:
+class ActivityLog:
     """Logs events at level info, 20 lines a second at most, and counts the others. ``tell`` is called often."""
 
     def __init__(self, clock: Callable[[], float]) -> None:

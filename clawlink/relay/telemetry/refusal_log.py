@@ -32,7 +32,7 @@ class _Connection(NamedTuple):
     facts: tuple[tuple[str, str], ...]
 
 
-class Complaints:
+class RefusalLog:
     """Tells the log of refused peers and connections, and of a full disk. ``tell`` is called every second or so."""
 
     def __init__(self, clock: Callable[[], float]) -> None:

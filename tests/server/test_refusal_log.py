@@ -30,12 +30,12 @@ async def test_wrong_tokens_are_one_line_a_minute_and_address(serve: Serve, capl
         ]
         caplog.clear()
         now[0] += 60
-        relay.app.relay.complaints.tell()
+        relay.app.relay.refusal_log.tell()
         told = lines(caplog, "refused")
         assert [(line["address"], line["count"]) for line in told] == [("192.0.2.1", 9), ("2001:db8::1", 9)]
         caplog.clear()
         now[0] += 60
-        relay.app.relay.complaints.tell()
+        relay.app.relay.refusal_log.tell()
         assert lines(caplog, "refused") == []
 
 
@@ -55,7 +55,7 @@ async def test_a_disk_that_takes_nothing_has_a_line(
             status, told = await relay.ask("PUT", f"/blobs/k{turn}", data=body, headers={"ClawLink-Agent": "a"})
             assert (status, told["code"]) == (507, "storage_full"), told
         now[0] += 60
-        relay.app.relay.complaints.tell()
+        relay.app.relay.refusal_log.tell()
         event = "cannot write to the disk"
         assert [line.get("count") for line in lines(caplog, event)] == [None, 4]
         assert all(line["reason"] for line in lines(caplog, event))

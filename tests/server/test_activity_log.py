@@ -78,7 +78,7 @@ async def test_a_flood_is_20_lines_a_second_and_a_count(serve: Serve, caplog: py
         for at in range(50):
             await relay.post("/register", {"agent_id": f"a{at}"})
         now[0] += 1
-        relay.app.relay.happenings.tell()
+        relay.app.relay.activity_log.tell()
         assert [event for event, _ in told(caplog)] == ["joined"] * 20 + ["and 30 more"]
         await relay.post("/register", {"agent_id": "late"})
         assert [event for event, _ in told(caplog)][21:] == ["joined"]
