@@ -1,0 +1,121 @@
+"""The bridge: MCP over standard input and output on one side, ``/mcp`` of a relay on the other.
+
+The bridge itself answers all that needs no relay, so that a client starts while the relay is away. It does the tools
+for files, because their paths are on this machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from clawlink.client.aio import AsyncClient
+from clawlink.client.calls import Call
+from clawlink.doors.mcp.client import files
+from clawlink.doors.mcp.wire import rpc
+from clawlink.doors.mcp.wire.endpoint import MCP
+from clawlink.doors.mcp.wire.quoting import told
+from clawlink.errors import ClawLinkError, NotARelay
+from clawlink.protocol.reading import read_fields, why_no_json
+
+Write = Callable[[bytes], None]
+Open = Callable[[], AsyncClient]
+
+# Any longer line is no message of a client that works.
+MAX_LINE_BYTES = 8 * 2**20
+_encoder = msgspec.json.Encoder()
+
+
+class Bridge:
+    """Hears lines and writes answers, each when it is there. ``open`` returns a client, or raises ClawLinkError."""
+
+    def __init__(self, open: Open, write: Write) -> None:
+        self._open = open
+        self._write = write
+        self._client: AsyncClient | None = None
+        self._calls: dict[int | str, asyncio.Task[None]] = {}
+
+    async def hear(self, line: bytes) -> None:
+        """Take one message. A call of a tool goes on in the background."""
+        if not line.strip():
+            return
+        try:
+            message = msgspec.json.decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            self._answer(rpc.failure(None, rpc.PARSE_ERROR, why_no_json("the message", line, error)))
+            return
+        heard = rpc.hear(message)
+        if isinstance(heard, rpc.Answer):
+            if heard.body is not None:
+                self._answer(heard.body)
+        elif isinstance(heard, rpc.Cancelled):
+            if (running := self._calls.get(heard.id)) is not None:
+                running.cancel()  # its connection ends, and the relay takes back all that was claimed for it
+        else:
+            task = asyncio.ensure_future(self._call(heard))
+            self._calls[heard.id] = task
+            task.add_done_callback(lambda done: self._forget(heard.id, done))
+
+    def _forget(self, id: int | str, task: asyncio.Task[None]) -> None:
+        if self._calls.get(id) is task:
+            del self._calls[id]
+
+    async def close(self) -> None:
+        """End all calls that wait, and the connections."""
+        calls = list(self._calls.values())
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+        if self._client is not None:
+            await self._client.close()
+
+    async def _call(self, call: rpc.ToolCall) -> None:
+        failed, text = False, ""
+        try:
+            if self._client is None:
+                self._client = self._open()
+            if call.tool.local:
+                ask = read_fields(call.arguments, call.tool.arguments)
+                text = told(await _LOCAL[call.tool.name](self._client, ask))
+            else:
+                failed, text = await self._client.perform(forwarded(self._client, call))
+        except ClawLinkError as error:
+            failed, text = True, told({"code": error.code, "error": error.message})
+        except OSError as error:
+            failed, text = True, told({"code": "os_error", "error": f"{error.strerror or error}: {error.filename}"})
+        self._answer(rpc.result_of(call, text, failed=failed))
+
+    def _answer(self, body: dict[str, Any]) -> None:
+        self._write(_encoder.encode(body) + b"\n")
+
+
+def forwarded(client: AsyncClient, call: rpc.ToolCall) -> Call[tuple[bool, str]]:
+    """Return the request to ``/mcp``. With its key it may be sent again after a lost answer."""
+    asked = {"name": call.tool.name, "arguments": call.arguments}
+    wait = call.arguments.get("wait_seconds")
+    return Call(
+        MCP,
+        MCP.url(),
+        _read,
+        _encoder.encode({"jsonrpc": "2.0", "id": secrets.token_hex(8), "method": "tools/call", "params": asked}),
+        wait=float(wait) if isinstance(wait, int | float) and not isinstance(wait, bool) else 0.0,
+        headers={"ClawLink-Agent": client.identity.require(), "Idempotency-Key": secrets.token_hex(16)},
+    )
+
+
+def _read(body: bytes) -> tuple[bool, str]:
+    answer = msgspec.json.decode(body, type=dict[str, Any])
+    if "error" in answer:
+        raise NotARelay(f"the relay does not take this tool: {answer['error'].get('message')}")
+    result = answer["result"]
+    return bool(result["isError"]), str(result["content"][0]["text"])
+
+
+_LOCAL: dict[str, Callable[[AsyncClient, Any], Awaitable[dict[str, Any]]]] = {
+    "relay_share_file": files.share,
+    "relay_fetch_file": files.fetch,
+}

@@ -1,0 +1,1 @@
+"""The relay's side: ``/mcp``, and the use case behind each tool."""

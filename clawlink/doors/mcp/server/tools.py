@@ -1,0 +1,195 @@
+"""The use case of the relay behind each tool, and its result for a model."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, NamedTuple
+
+import msgspec
+
+from clawlink.domain.agent import Agent
+from clawlink.doors.mcp.wire import tools
+from clawlink.doors.mcp.wire.quoting import MAX_RESULT_BYTES, MAX_TEXT_BYTES, message, quoted
+from clawlink.errors import BadRequest
+from clawlink.protocol import requests
+from clawlink.protocol.reading import read_fields
+from clawlink.protocol.replies import ListedAgent, TaskView
+from clawlink.relay.mailbox.receipts import lease_of, receipted
+from clawlink.relay.relay import Relay
+from clawlink.relay.time_slices import Turns
+from clawlink.server.handover import Handover
+
+# A model may think this long about a message before it gives the receipt back.
+LEASE_SECONDS = 300.0
+_LAST_STEPS = 5
+_agent = msgspec.json.Decoder(ListedAgent)
+
+
+class Caller(NamedTuple):
+    """The acting agent, how to see again that it may act, and the key that makes a repeat harmless."""
+
+    agent: Agent
+    again: Callable[[], Awaitable[Agent]]
+    key: str | None
+
+
+class Done(NamedTuple):
+    """A result, and what has to know whether its reply was read."""
+
+    result: dict[str, Any]
+    handover: Handover | None = None
+
+
+async def agents(relay: Relay, caller: Caller, ask: tools.Agents) -> Done:
+    query = requests.DiscoverQuery(
+        capability=ask.capability or None, status="all" if ask.include_offline else "online", limit=tools.MAX_AGENTS
+    )
+    found, after = await relay.agents.discover(query)
+    others = [agent for agent in map(_agent.decode, found) if agent.agent_id != caller.agent.id]
+    return Done(
+        {
+            "you": {"agent_id": caller.agent.id, "name": caller.agent.name},
+            "agents": [_agent_shown(agent) for agent in others],
+            **({"more": "there are more agents; ask for a capability"} if after else {}),
+        }
+    )
+
+
+def _agent_shown(agent: ListedAgent) -> dict[str, Any]:
+    said = (("name", agent.name), ("capabilities", agent.capabilities), ("description", agent.description or None))
+    return {
+        "agent_id": agent.agent_id,
+        "status": agent.status,
+        "open_tasks": agent.load.open_tasks,
+        "untrusted": quoted(said, 1000),
+    }
+
+
+async def delegate(relay: Relay, caller: Caller, ask: tools.Delegate) -> Done:
+    if bool(ask.to) == bool(ask.capability):
+        raise BadRequest("give either to or capability, and not both", field="to")
+    fields = {
+        "from_agent": caller.agent.id,
+        "task": ask.task,
+        "to_agent": ask.to or None,
+        "capability": ask.capability or None,
+        "deadline": ask.deadline_seconds or None,
+        "idempotency_key": caller.key,
+    }
+    done = await relay.submission.delegate(caller.agent, read_fields(fields, requests.Delegate))
+    told: dict[str, Any] = {"task_id": done.message_id, "state": "stored, not yet read"}
+    if done.recipient is not None:
+        told["recipient"] = {"agent_id": done.recipient.agent_id, "status": done.recipient.status}
+    if done.pool is not None:
+        told["agents_online_with_capability"] = done.pool.online
+    return Done(told)
+
+
+async def tasks(relay: Relay, caller: Caller, ask: tools.Tasks) -> Done:
+    if not ask.task_id:
+        query = requests.TasksQuery(agent_id=caller.agent.id, status="open", limit=tools.MAX_TASKS)
+        page = await relay.task_views.list(caller.agent, query)
+        shown = [_task_shown(task, 400, steps=0) for task in page.tasks]
+        return Done({"tasks": shown} | ({"more": "there are more; older ones are not listed"} if page.next else {}))
+    query_one = requests.TaskQuery(agent_id=caller.agent.id, wait=ask.wait_seconds)
+    task = await relay.task_views.get(caller.agent, ask.task_id, query_one)
+    return Done(_task_shown(task, MAX_TEXT_BYTES, steps=_LAST_STEPS))
+
+
+def _task_shown(task: TaskView, most: int, *, steps: int) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "task_id": task.task_id,
+        "state": task.status,
+        "requester": task.requester,
+        "assignee": task.assignee,
+        "owner_status": None if task.owner is None else task.owner.status,
+        "progress": task.progress,
+        "attempts": task.attempts,
+        "created_at": task.created_at,
+        "deadline_at": task.deadline_at,
+        "woken": [{"at": wake.at, "result": wake.result} for wake in task.woken] or None,
+    }
+    shown = {name: value for name, value in shown.items() if value is not None}
+    said: list[tuple[str, Any]] = [
+        ("task", task.task),
+        ("context", task.context),
+        ("note", task.note),
+        ("result", task.result),
+        ("result_files", [file.file_key for file in task.result_attachments]),
+    ]
+    if steps:
+        history = task.history[-steps:]
+        shown["last_steps"] = [{"at": event.at, "state": event.status, "by": event.by} for event in history]
+        reports = [{"note": e.note, "content": e.content} for e in history if e.note or e.content is not None]
+        said.append(("reports", reports))
+    return shown | {"untrusted": quoted(said, most)}
+
+
+async def inbox(relay: Relay, caller: Caller, ask: tools.Inbox) -> Done:
+    agent = caller.agent
+    settled = receipted(await relay.acks.ack(agent.id, ask.receipts), "acked") if ask.receipts else None
+    tick = caller.again if ask.wait_seconds else None
+    taken, earlier = await relay.claims.claim(
+        agent, limit=ask.max_messages, wait=ask.wait_seconds, lease=LEASE_SECONDS, tick=tick
+    )
+    most = min(MAX_TEXT_BYTES, MAX_RESULT_BYTES // max(len(taken), 1))
+    turns = Turns()
+    messages = []
+    for d in taken:
+        await turns.next()
+        messages.append({"receipt": lease_of(d, earlier).receipt, "attempt": d.attempts, **message(d.body, most)})
+    told: dict[str, Any] = {"messages": messages}
+    if settled is not None:
+        told["receipts_taken"] = settled.count
+        lost = [{"receipt": one.receipt, "why": one.error} for one in settled.results if one.error is not None]
+        if lost:
+            told["receipts_refused"] = lost
+    out = relay.handed_out(agent, taken, lease=LEASE_SECONDS, until_read=False) if taken else None
+    return Done(told, out)
+
+
+async def report(relay: Relay, caller: Caller, ask: tools.Report) -> Done:
+    agent, key = caller.agent, caller.key
+    if ask.status in ("answer", "cancel") and ask.progress is not None:
+        raise BadRequest("progress is of a task that was given to you", field="progress")
+    if ask.status == "answer":
+        answer = read_fields({"from_agent": agent.id, "content": ask.text, "idempotency_key": key}, requests.Answer)
+        answered = await relay.tasks.answer(agent, ask.task_id, answer)
+        return Done({"task_id": ask.task_id, "state": answered.task_status})
+    if ask.status == "cancel":
+        cancel = read_fields({"from_agent": agent.id, "note": ask.text or None}, requests.Cancel)
+        cancelled = await relay.tasks.cancel(agent, ask.task_id, cancel)
+        return Done({"task_id": ask.task_id, "state": "cancelled", "before_it_was_read": cancelled.withdrawn})
+    fields = {
+        "from_agent": agent.id,
+        "message_id": ask.task_id,
+        "status": ask.status,
+        "result": ask.text or None,
+        "progress": ask.progress,
+        "idempotency_key": key,
+    }
+    sent = await relay.responses.respond(agent, read_fields(fields, requests.Respond))
+    return Done({"task_id": ask.task_id, "state": sent.task_status})
+
+
+async def tell(relay: Relay, caller: Caller, ask: tools.Tell) -> Done:
+    fields = {
+        "from_agent": caller.agent.id,
+        "to_agent": ask.to,
+        "content": ask.text,
+        "in_reply_to": ask.reply_to or None,
+        "idempotency_key": caller.key,
+    }
+    sent = await relay.messages.send(caller.agent, read_fields(fields, requests.Send))
+    status = None if sent.recipient is None else sent.recipient.status
+    return Done({"message_id": sent.message_id, "state": "stored, not yet read", "recipient_status": status})
+
+
+USE: dict[str, Callable[[Relay, Caller, Any], Coroutine[Any, Any, Done]]] = {
+    "relay_agents": agents,
+    "relay_delegate": delegate,
+    "relay_tasks": tasks,
+    "relay_inbox": inbox,
+    "relay_report": report,
+    "relay_tell": tell,
+}

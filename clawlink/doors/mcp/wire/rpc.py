@@ -1,0 +1,237 @@
+"""JSON-RPC and the two eras of MCP, pure: a message and its headers come in, an answer or a call of a tool goes out.
+
+Versions up to 2025-11-25 begin with ``initialize``. Since 2026-07-28 there is no session: each request carries its
+version and the client's capabilities in ``_meta``, and over HTTP headers repeat the version, the method and the name.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from clawlink.doors.mcp.wire.tools import BY_NAME, INSTRUCTIONS, TOOLS, Tool, shown
+from clawlink.version import VERSION
+
+OLD = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
+MODERN = ("2026-07-28",)
+VERSION_HEADER, METHOD_HEADER, NAME_HEADER = "mcp-protocol-version", "mcp-method", "mcp-name"
+META_VERSION = "io.modelcontextprotocol/protocolVersion"
+META_CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
+META_SERVER = "io.modelcontextprotocol/serverInfo"
+
+PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS = -32700, -32600, -32601, -32602
+HEADER_MISMATCH, UNSUPPORTED_VERSION = -32020, -32022
+CANCELLED = -32000
+_STATUS = {METHOD_NOT_FOUND: 404}
+
+MAX_ID_LENGTH = 256
+_MAX_ID = 2**63
+_TTL_MS = 3_600_000
+_SERVER = {"name": "clawlink", "version": VERSION}
+# The parameter of a method that the header Mcp-Name repeats.
+_NAMED = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+_IN_BASE64 = re.compile(r"=\?base64\?(.*)\?=")
+
+
+class Answer(NamedTuple):
+    """The answer to a message, and its status over HTTP. Without a body the message wants none."""
+
+    body: dict[str, Any] | None
+    status: int = 200
+
+
+class ToolCall(NamedTuple):
+    """A call of a tool that exists. Its arguments are not checked yet."""
+
+    id: int | str
+    tool: Tool
+    arguments: dict[str, Any]
+    modern: bool
+
+
+class Cancelled(NamedTuple):
+    """The client no longer wants the answer to this request."""
+
+    id: int | str
+
+
+class _Refused(Exception):
+    def __init__(self, code: int, message: str, data: Any = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.data = data
+
+
+def hear(
+    message: Any, headers: Mapping[str, str] | None = None, tools: Iterable[Tool] = TOOLS
+) -> Answer | ToolCall | Cancelled:
+    """Return what a message asks for. ``headers``, by small names, are None where a transport has none."""
+    id: Any = None
+    try:
+        if isinstance(message, list):
+            raise _Refused(INVALID_REQUEST, "send one message at a time; batches are no part of MCP since 2025-06-18")
+        if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
+            raise _Refused(INVALID_REQUEST, 'a message is an object with "jsonrpc": "2.0"')
+        method, id = message.get("method"), _id(message)
+        if method is None and ("result" in message or "error" in message):
+            return Answer(None, 202)  # an answer of the client; this server asks nothing
+        if not isinstance(method, str):
+            raise _Refused(INVALID_REQUEST, "a request has a method")
+        params = message.get("params")
+        if params is None:
+            params = {}
+        if not isinstance(params, dict):
+            raise _Refused(INVALID_PARAMS, "params are an object")
+        if "id" not in message:
+            return _notified(method, params)
+        return _asked(id, method, params, headers, tuple(tools))
+    except _Refused as refused:
+        # In the era with sessions an error travels in an answer of status 200, except for malformed messages.
+        modern = headers is None or headers.get(VERSION_HEADER) not in (None, *OLD)
+        malformed = refused.code in (INVALID_REQUEST, HEADER_MISMATCH, UNSUPPORTED_VERSION)
+        status = _STATUS.get(refused.code, 400) if modern or malformed else 200
+        return Answer(failure(id, refused.code, str(refused), refused.data), status)
+
+
+def failure(id: Any, code: int, message: str, data: Any = None) -> dict[str, Any]:
+    """Return an error of the protocol."""
+    error = {"code": code, "message": message} | ({} if data is None else {"data": data})
+    return {"jsonrpc": "2.0", "id": id, "error": error}
+
+
+def result_of(call: ToolCall, text: str, *, failed: bool) -> dict[str, Any]:
+    """Return the answer to a call of a tool. A model reads the text, also that of a failure."""
+    result: dict[str, Any] = {"content": [{"type": "text", "text": text}], "isError": failed}
+    return _done(call.id, result, modern=call.modern)
+
+
+def _id(message: dict[str, Any]) -> int | str | None:
+    """Return the id of a message, None if it has none. Raises _Refused for an id that is no short word or number."""
+    id = message.get("id")
+    if isinstance(id, bool) or not isinstance(id, int | str | None) or ("id" in message and id is None):
+        raise _Refused(INVALID_REQUEST, "an id is a string or a whole number")
+    if isinstance(id, str) and len(id) > MAX_ID_LENGTH:
+        raise _Refused(INVALID_REQUEST, f"an id may have {MAX_ID_LENGTH} characters, and this one has {len(id)}")
+    if isinstance(id, int) and not -_MAX_ID <= id < _MAX_ID:
+        raise _Refused(INVALID_REQUEST, "an id that is a number fits into 64 bits")
+    return id
+
+
+def _notified(method: str, params: dict[str, Any]) -> Answer | Cancelled:
+    if method == "notifications/cancelled":
+        id = params.get("requestId")
+        if isinstance(id, int | str):
+            return Cancelled(id)
+    return Answer(None, 202)
+
+
+def _asked(
+    id: int | str, method: str, params: dict[str, Any], headers: Mapping[str, str] | None, tools: tuple[Tool, ...]
+) -> Answer | ToolCall:
+    modern = _is_modern(method, params, headers)
+    if modern:
+        _require_agreement(method, params, headers)
+    if method == "tools/call":
+        name, arguments = params.get("name"), params.get("arguments")
+        tool = BY_NAME.get(name) if isinstance(name, str) else None
+        if tool is None or tool not in tools:
+            raise _Refused(INVALID_PARAMS, f"no such tool; there are {', '.join(tool.name for tool in tools)}")
+        if not isinstance(arguments, dict | None):
+            raise _Refused(INVALID_PARAMS, "arguments are an object")
+        return ToolCall(id, tool, arguments or {}, modern)
+    result = _RESULTS.get(method)
+    if result is None or (method == "initialize" and modern):
+        raise _Refused(METHOD_NOT_FOUND, f"no method {method[:64]!r} here; this server has tools")
+    return Answer(_done(id, result(params, tools), modern=modern, listed=method == "tools/list"))
+
+
+def _is_modern(method: str, params: dict[str, Any], headers: Mapping[str, str] | None) -> bool:
+    """Return True if a request is of the era without sessions. Without a version in any place it is of the old one."""
+    meta = params.get("_meta")
+    if isinstance(meta, dict) and META_VERSION in meta:
+        return True
+    told = None if headers is None else headers.get(VERSION_HEADER)
+    if told is None or told in OLD or method == "initialize":
+        return False
+    if told in MODERN:
+        return True
+    raise _unsupported(told)
+
+
+def _require_agreement(method: str, params: dict[str, Any], headers: Mapping[str, str] | None) -> None:
+    """Check that ``_meta`` is whole, that the headers say the same, and that the version is known."""
+    meta = params.get("_meta")
+    missing = [key for key in (META_VERSION, META_CAPABILITIES) if not isinstance(meta, dict) or key not in meta]
+    if not isinstance(meta, dict) or missing:
+        raise _Refused(INVALID_PARAMS, f"params._meta lacks {' and '.join(missing)}")
+    version = meta[META_VERSION]
+    if not isinstance(version, str):
+        raise _Refused(INVALID_PARAMS, f"{META_VERSION} is a string")
+    if headers is not None:
+        named = params.get(_NAMED[method]) if method in _NAMED else None
+        for header, said in ((VERSION_HEADER, version), (METHOD_HEADER, method), (NAME_HEADER, named)):
+            if said is not None and _plain(headers.get(header)) != said:
+                raise _Refused(HEADER_MISMATCH, f"the header {header} does not say what the body says")
+    if version not in MODERN:
+        raise _unsupported(version)
+
+
+def _plain(value: str | None) -> str | None:
+    """Return the value of a header, also one in base64; None if that is malformed."""
+    found = None if value is None else _IN_BASE64.fullmatch(value)
+    if found is None:
+        return value
+    try:
+        return base64.b64decode(found[1], validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError):
+        return None
+
+
+def _unsupported(version: str) -> _Refused:
+    supported = [*MODERN, *reversed(OLD)]
+    return _Refused(
+        UNSUPPORTED_VERSION, "Unsupported protocol version", {"supported": supported, "requested": version[:64]}
+    )
+
+
+def _done(id: int | str, result: dict[str, Any], *, modern: bool, listed: bool = False) -> dict[str, Any]:
+    if modern:
+        result = {**result, "resultType": "complete", "_meta": {META_SERVER: _SERVER}}
+        if listed:
+            result |= {"ttlMs": _TTL_MS, "cacheScope": "public"}
+    return {"jsonrpc": "2.0", "id": id, "result": result}
+
+
+def _initialized(params: dict[str, Any], tools: tuple[Tool, ...]) -> dict[str, Any]:
+    wanted = params.get("protocolVersion")
+    return {
+        "protocolVersion": wanted if wanted in OLD else OLD[-1],
+        "capabilities": {"tools": {}},
+        "serverInfo": _SERVER,
+        "instructions": INSTRUCTIONS,
+    }
+
+
+def _discovered(params: dict[str, Any], tools: tuple[Tool, ...]) -> dict[str, Any]:
+    return {
+        "supportedVersions": [*MODERN, *reversed(OLD)],
+        "capabilities": {"tools": {}},
+        "instructions": INSTRUCTIONS,
+        "ttlMs": _TTL_MS,
+        "cacheScope": "public",
+    }
+
+
+def _listed(params: dict[str, Any], tools: tuple[Tool, ...]) -> dict[str, Any]:
+    return {"tools": [shown(tool) for tool in tools]}
+
+
+_RESULTS = {
+    "initialize": _initialized,
+    "ping": lambda params, tools: {},
+    "server/discover": _discovered,
+    "tools/list": _listed,
+}

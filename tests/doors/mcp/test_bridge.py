@@ -1,0 +1,104 @@
+"""``clawlink mcp`` as a process, with the official SDK as its client, and as a client that writes anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp.client.client import Client as McpClient
+from mcp.client.stdio import StdioServerParameters, stdio_client
+
+from clawlink.client.sync import Client
+from tests import processes
+from tests.conftest import Start
+from tests.doors.mcp.conftest import ERAS, Model
+
+_COMMAND = [sys.executable, "-m", "clawlink.cli.main", "mcp"]
+
+
+def environ(home: Path, relay: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CLAWLINK_")}
+    return {**kept, "CLAWLINK_HOME": str(home), "CLAWLINK_RELAY": relay, "CLAWLINK_NO_MDNS": "yes"}
+
+
+def speak(env: dict[str, str], *lines: object) -> list[dict[str, Any]]:
+    """Write lines to a bridge, end its input, and return its answers."""
+    said = b"".join(line if isinstance(line, bytes) else json.dumps(line).encode() + b"\n" for line in lines)
+    done = processes.run(_COMMAND, input=said, env=env, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("era", ERAS)
+async def test_the_bridge_brings_all_tools_and_moves_files_beside_the_model(
+    era: str, start_relay: Start, tmp_path: Path
+) -> None:
+    relay = start_relay()
+    with Client(relay.url) as ann:
+        ann.register("Ann", claim=True)
+        env = environ(tmp_path / "home", relay.url)
+        done = processes.run([*_COMMAND[:-1], "register", "--name", "Bob"], env=env, timeout=60)
+        assert done.returncode == 0, done.stderr
+        ann.send("Bob", "hello")
+        source, target = tmp_path / "source.bin", tmp_path / "target.bin"
+        source.write_bytes(bytes(range(256)))
+        server = StdioServerParameters(command=_COMMAND[0], args=_COMMAND[1:], env=env)
+        async with McpClient(stdio_client(server), mode=era) as client:
+            bob = Model(client)
+            assert len((await client.list_tools()).tools) == 8
+            got = await bob.call("relay_inbox", wait_seconds=20)
+            assert got["messages"][0]["untrusted"]["content"] == "hello"
+            shared = await bob.call("relay_share_file", path=str(source), key="b.bin", readers=["Ann"])
+            assert (shared["size"], shared["readers"]) == (256, [ann.agent_id])
+            fetched = await bob.call("relay_fetch_file", key="b.bin", path=str(target))
+            assert (fetched["path"], target.read_bytes()) == (str(target), source.read_bytes())
+            for tool, arguments, word in (
+                ("relay_fetch_file", {"key": "b.bin", "path": str(target)}, "is there already"),
+                ("relay_fetch_file", {"key": "b.bin", "path": str(tmp_path), "overwrite": True}, "is a folder"),
+                ("relay_fetch_file", {"key": "none", "path": str(tmp_path / "x")}, "not found"),
+                ("relay_fetch_file", {"key": "b.bin", "path": str(tmp_path / "no" / "x")}, "No such file"),
+                ("relay_share_file", {"key": "c", "path": str(tmp_path / "nothing")}, "there is no file"),
+                ("relay_share_file", {"key": "c"}, "path"),
+            ):
+                refused = await bob.refused(tool, **arguments)
+                assert word in refused["error"], (arguments, refused)
+            assert not (tmp_path / "x").exists()
+
+
+def test_the_bridge_starts_without_a_relay_and_without_an_agent_and_says_what_to_do(tmp_path: Path) -> None:
+    def ask(id: int, method: str, **params: Any) -> dict[str, Any]:
+        return {"jsonrpc": "2.0", "id": id, "method": method, "params": params}
+
+    env = environ(tmp_path / "home", "http://127.0.0.1:9")
+    answers = speak(
+        env,
+        ask(1, "initialize", protocolVersion="2025-06-18", capabilities={}),
+        {"jsonrpc": "2.0", "method": "notifications/initialized"},
+        b"\n",
+        b"{nonsense\n",
+        [ask(9, "ping")],
+        ask(2, "tools/list"),
+        ask(3, "nothing/here"),
+        b"\xff\xfe\n",
+    )
+    assert [answer.get("id") for answer in answers] == [1, None, None, 2, 3, None]
+    assert answers[0]["result"]["protocolVersion"] == "2025-06-18"
+    assert [answer["error"]["code"] for answer in answers if "error" in answer] == [-32700, -32600, -32601, -32700]
+    # Without an agent a tool's result is the command to run.
+
+    bridge = subprocess.Popen(_COMMAND, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert bridge.stdin is not None
+    assert bridge.stdout is not None
+    with bridge:
+        bridge.stdin.write(json.dumps(ask(4, "tools/call", name="relay_inbox", arguments={})).encode() + b"\n")
+        bridge.stdin.flush()
+        told = json.loads(bridge.stdout.readline())["result"]
+        bridge.stdin.close()
+        assert bridge.wait(30) == 0
+    assert told["isError"] is True
+    assert "clawlink register" in told["content"][0]["text"]
