@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -18,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from clawlink.client.sync import Client
-from tests.cli.conftest import COMMAND, Run
+from tests.cli.conftest import COMMAND, Relays, Run
 from tests.client.attacks import NAMES
 from tests.client.proxy import Proxy
 from tests.processes import Popen
@@ -430,9 +431,57 @@ def test_what_has_no_end_is_refused_at_once(run: Run, me: str, fresh: Fresh, her
     for path, why in (("/dev/zero", "is a device"), ("pipe", "is a pipe"), ("loop", "symbolic link")):
         assert why in run("file-put", fresh("endless"), "--file", path).failed(1).err, path
         run("send", "--to", me, "--content", "c", "--attach", path).failed(1 if path != "loop" else 2)
-    os.makedirs("folder/deep")
-    os.symlink("..", "folder/deep/up")
-    run("file-put", fresh("round"), "--file", "folder").ok()
+
+
+def test_a_loop_of_folders_goes_as_the_links_that_it_is(call: Run, me: str, fresh: Fresh, here: Path) -> None:
+    os.makedirs("folder/deep/deeper")
+    Path("folder/deep/file").write_text("x")
+    links = {
+        "deep/up": "..",
+        "deep/deeper/top": "../..",
+        "self": "self",
+        "one": "two",
+        "two": "one",
+        "deep/here": ".",
+    }
+    for name, target in links.items():
+        os.symlink(target, f"folder/{name}")
+    os.symlink("../..", "folder/deep/out")
+    key = fresh("round")
+    put = call("file-put", key, "--file", "folder").ok()
+    assert "deep/out" in put.err
+    call("file-get", key, "--output", "copy/").ok()
+    found = sorted(path.relative_to("copy").as_posix() for path in Path("copy").rglob("*"))
+    assert found == sorted([*links, "deep", "deep/deeper", "deep/file"])
+    assert {name: os.readlink(f"copy/{name}") for name in links} == links
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_an_upload_goes_on_by_itself_after_a_real_restart(
+    call: Run, own_relay: Relays, here: Path, monkeypatch: pytest.MonkeyPatch, kept: bool
+) -> None:
+    flags = ("--data", str(here / "data")) if kept else ()
+    url = own_relay(*flags)
+    monkeypatch.setenv("CLAWLINK_RELAY", url)
+    call("register", "--name", "me").ok()
+    offsets: list[int] = []
+
+    def moved(done: int, total: int | None) -> None:
+        offsets.append(done)
+        if 0 < done < len(LARGE) and len(offsets) == 2:
+            own_relay.stop(url)
+            own_relay.restart(url, *flags)
+
+    monkeypatch.setattr("clawlink.cli.files.bar", lambda ctx, key: contextlib.nullcontext(moved))
+    Path("large").write_bytes(LARGE)
+    done = call("file-put", "key", "--file", "large", "--json").ok()
+    assert (done.json["version"], done.json["sha256"]) == (1, hashlib.sha256(LARGE).hexdigest())
+    assert 0 < offsets[1] < len(LARGE)
+    # With a folder the relay has the parts and the agent. Without one it has neither: both begin again.
+    assert (0 in offsets[2:]) is not kept, offsets
+    assert ("registered" in done.err) is not kept, done.err
+    assert call("file-get", "key").ok().raw == LARGE
+    assert call("info", "--json").ok().json["uploads_under_way"] == 0
 
 
 def test_what_is_too_large_is_refused_before_it_is_read(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import socket
+import stat
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ import pytest
 
 from clawlink.client.proof import is_same_relay
 from clawlink.client.sync import Client
-from clawlink.errors import BadRequest, NotAllowed, NotARelay, RelayUnreachable
+from clawlink.errors import BadRequest, NotAllowed, NotARelay, NotAuthenticated, RelayUnreachable
 from clawlink.protocol.proof import is_proven, key_id, place, prove, relay_id, relay_key
 from tests.conftest import RelayProcess, Start
 
@@ -160,6 +162,32 @@ def test_behind_a_proxy_the_proof_is_for_the_name_that_the_operator_gave(start_r
         request = urllib.request.Request(relay.url + "/challenge", json.dumps(ask).encode(), {"Host": host})
         with urllib.request.urlopen(request, timeout=30) as reply:
             assert json.loads(reply.read())["name"] == known, host
+
+
+def test_with_a_folder_the_token_is_kept_there_and_lasts_over_a_kill(start_relay: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    blocked = tmp_path / "no home"
+    blocked.touch()
+    tokens = []
+    for _ in range(2):
+        home = {"CLAWLINK_HOME": str(blocked)}
+        relay = start_relay("--host", "0.0.0.0", "--no-mdns", "--data", str(folder), env=home)
+        token = (folder / "token").read_text().strip()
+        assert len(token) >= 32
+        assert f"--token {token}" in relay.banner
+        assert relay.process.stdout is not None
+        assert f"The token is kept in {folder / 'token'}" in relay.process.stdout.readline()
+        if os.name == "posix":
+            assert stat.S_IMODE((folder / "token").stat().st_mode) == 0o600
+        here = "http://127.0.0.1:" + relay.url.rpartition(":")[2]
+        with Client(here, token=token) as client:
+            client.info()
+        with Client(here, token=f"{token}x") as client, pytest.raises(NotAuthenticated):
+            client.info()
+        tokens.append(token)
+        relay.process.kill()
+        relay.process.wait()
+    assert tokens[0] == tokens[1]
 
 
 def test_secrets_lie_where_the_banner_says(start_relay: Start, tmp_path: Path) -> None:
