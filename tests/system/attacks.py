@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Any, NamedTuple
 
 import msgspec
 
 from clawlink.protocol.endpoint import Endpoint
-from clawlink.protocol.paths import ENDPOINTS
+from clawlink.protocol.headers import OFFSET_TYPE
+from clawlink.protocol.paths import ENDPOINTS, FRAMES
 from tests.system.raw import request
 
 _STRINGS = (
@@ -105,6 +106,9 @@ _HEADERS = (
 )
 
 
+_AGENTS = ("victim", "attacker")
+
+
 class Attack(NamedTuple):
     """Bytes for one connection, and what to call them."""
 
@@ -113,15 +117,20 @@ class Attack(NamedTuple):
 
 
 class Targets(NamedTuple):
-    """The websockets, and the routes that take JSON: method, address and fields of each."""
+    """The websockets, the routes that take JSON (method, address and fields of each), and uploads under way.
+
+    ``plausible`` are values of fields that get through the first checks.
+    """
 
     sockets: Sequence[str]
     routes: Callable[[Random], Sequence[tuple[str, str, tuple[str, ...]]]]
+    uploads: Sequence[str] = ()
+    plausible: Mapping[str, Sequence[Any]] = dict.fromkeys(("agent_id", "from_agent", "to_agent"), _AGENTS)
 
 
 def attacks(random: Random, count: int, targets: Targets) -> Iterator[Attack]:
     """Give ``count`` attacks; the kinds take turns."""
-    kinds = (_body, _raw_body, _header, _path, _chunks, _frames, _torn, _query)
+    kinds = (_body, _raw_body, _header, _path, _chunks, _frames, _torn, _query, _blob, _upload)
     for number in range(count):
         kind = kinds[number % len(kinds)]
         yield Attack(f"{number} {kind.__name__}", kind(random, targets))
@@ -165,9 +174,9 @@ def _body(random: Random, targets: Targets) -> bytes:
     """Return a body with the right fields and wrong values."""
     method, path, names = random.choice(targets.routes(random))
     fields = {name: _value(random) for name in names if random.random() < 0.8}
-    for name in ("agent_id", "from_agent", "to_agent"):
+    for name, values in targets.plausible.items():
         if name in fields and random.random() < 0.5:
-            fields[name] = random.choice(("victim", "attacker"))
+            fields[name] = random.choice(values)
     return request(method, path, _json(fields))
 
 
@@ -242,6 +251,86 @@ def _query(random: Random, targets: Targets) -> bytes:
     return request(endpoint.method, f"{_address(random, endpoint)}?{given}", ClawLink_Agent=asker)
 
 
+_SIZES = ("0", "3", "5", "-1", "1e3", "0x3", "", "9" * 30, str(2**63), "1000")
+_DIGESTS = (
+    "sha-256=:" + "A" * 43 + "=:",
+    "sha-256=:x:",
+    "sha-256=" + "A" * 43 + "=",
+    "md5=:AAAA:",
+    "sha-256=:" * 500,
+    ", , =",
+    "\xff",
+)
+_CHECKSUMS = ("sha256 " + "A" * 43 + "=", "sha1 AAAA", "sha256", "sha256 !", "md5 x", "", "crc32 " + "A" * 5000)
+_BLOB_HEADERS: dict[str, Sequence[str]] = {
+    "If-Match": ('"1"', "*", "W/", '"1", ' * 400, '"-1"'),
+    "If-None-Match": ("*", '"1"', "x"),
+    "Content-Digest": _DIGESTS,
+    "Repr-Digest": _DIGESTS,
+    "Digest": _DIGESTS,
+    "ClawLink-File-Type": ("%ff", "x" * 5000, "text"),
+    "ClawLink-TTL": (*_SIZES, "nan"),
+    "ClawLink-Burn-After-Read": ("1", "2", "true", ""),
+    "ClawLink-Force": ("1", "x"),
+    "ClawLink-Readers": ("victim", "*", ",,,", "%ff", "nobody", "victim," * 300, "*,victim"),
+    "Content-Type": ("text/plain", "x", "/" * 300, "multipart/form-data"),
+    "Content-Encoding": ("identity", "gzip"),
+    "Range": ("bytes=0-0", "bytes=-0", "bytes=1-0", "items=1-2"),
+}
+_UPLOAD_HEADERS: dict[str, Sequence[str]] = {
+    "Upload-Length": _SIZES,
+    "Upload-Offset": _SIZES,
+    "Upload-Defer-Length": ("1", "2"),
+    "Upload-Metadata": ("key aGkudHh0", "key", "key !", "filename " + "QUFB" * 900, "a,b,c", "key aGk=,ttl LTE=", ""),
+    "Upload-Checksum": _CHECKSUMS,
+    "Upload-Concat": ("partial", "final;/uploads/x"),
+    "Tus-Resumable": ("0.0.0", "", "2"),
+    "Content-Type": ("text/plain", "application/json"),
+    "X-HTTP-Method-Override": ("PATCH", "DELETE", "HEAD", "TRACE", "x" * 300),
+}
+
+
+def _with_bytes(
+    random: Random, method: str, path: str, headers: dict[str, str], wrong: dict[str, Sequence[str]]
+) -> bytes:
+    """Return a request with some wrong headers and with bytes: whole, too few, too many, or in chunks."""
+    content = random.choice((b"", b"abc", b"x" * 5, bytes(3000), b"y" * 70_000))
+    headers = headers | {name: random.choice(wrong[name]) for name in random.sample(sorted(wrong), random.randrange(4))}
+    form = random.randrange(5)
+    if form == 0:
+        return request(method, path, content, Content_Length=str(len(content) + random.choice((1, 1000))), **headers)
+    if form == 1:
+        return request(method, path, content, Content_Length=str(len(content) // 2), **headers)
+    if form == 2:
+        chunks = b"%x\r\n%b\r\n" % (len(content), content) if content else b""
+        head = request(method, path, None, Transfer_Encoding="chunked", **headers)
+        return head + chunks + random.choice((b"0\r\n\r\n", b"", b"zz\r\n"))
+    return request(method, path, content, **headers)
+
+
+def _blob(random: Random, targets: Targets) -> bytes:
+    """Return a request for a file as it is that is wrong in some way."""
+    key = random.choice(("victim", "x", "a%2Fb", "%ff", "%00", "k" * 300))
+    method = random.choice(("PUT", "PUT", "PUT", "GET", "HEAD", "DELETE"))
+    headers = {"ClawLink-Agent": random.choice(("attacker", "attacker", "nobody", ""))}
+    return _with_bytes(random, method, f"/blobs/{key}", headers, _BLOB_HEADERS)
+
+
+def _upload(random: Random, targets: Targets) -> bytes:
+    """Return a request of tus that is wrong in some way: it begins an upload, or goes on with one."""
+    headers = {"Tus-Resumable": "1.0.0", "ClawLink-Agent": random.choice(("attacker", "attacker", "victim"))}
+    begins = random.random() < 0.4
+    if begins:
+        headers |= {"Upload-Length": "3000", "Upload-Metadata": "key aGkudHh0"}
+    else:
+        headers |= {"Upload-Offset": "0"}
+    if random.random() < 0.8:
+        headers["Content-Type"] = OFFSET_TYPE
+    path = "/uploads" if begins else random.choice((*targets.uploads, "/uploads/x"))
+    method = "POST" if begins else random.choice(("PATCH", "PATCH", "PATCH", "HEAD", "POST", "DELETE"))
+    return _with_bytes(random, method, path, headers, _UPLOAD_HEADERS)
+
+
 def _torn(random: Random, targets: Targets) -> bytes:
     """Return a request that breaks off, or one with rubbish behind it."""
     method, path, names = random.choice(targets.routes(random))
@@ -266,16 +355,18 @@ def _frames(random: Random, targets: Targets) -> bytes:
     return hello + frames
 
 
+def _fields_of_a_frame(random: Random) -> bytes:
+    """Return a frame of a known type, or of none, with the right fields and wrong values."""
+    name = random.choice((*FRAMES, "x"))
+    fields = msgspec.structs.fields(FRAMES[name].body) if name in FRAMES else ()
+    values = {field.encode_name: _value(random) for field in fields if random.random() < 0.8}
+    return _json(values | {"type": name, "id": random.choice((1, "1", _value(random)))})
+
+
 def _frame(random: Random) -> bytes:
     text = random.choice(
         (
-            _json(
-                {
-                    "type": random.choice(("send", "delegate", "ack", "respond", "ping", "x")),
-                    "id": _value(random),
-                    "content": _value(random),
-                }
-            ),
+            _fields_of_a_frame(random),
             _json(_value(random)),
             b"[" * 65 + b'"' + b"a" * 30,
             b"\xff\xfe",

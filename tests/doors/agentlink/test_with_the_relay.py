@@ -15,7 +15,7 @@ from tests.server.test_masks import require_masks
 from tests.system.attacks import Targets
 from tests.system.conftest import Starting, start_live
 from tests.system.raw import address
-from tests.system.test_attacks import COUNT, SEED, attack, attacked
+from tests.system.test_attacks import COUNT, SEED, attack, attacked, torture
 from tests.system.test_storms import LARGE, require_no_growth
 
 __all__ = ["attacked", "start_live"]
@@ -64,6 +64,12 @@ async def test_an_unmasked_frame_ends_the_connection_with_1002(serve: Serve, ope
 
 async def test_attacks_disturb_nobody(attacked: Running) -> None:
     await attack(attacked, SEED, COUNT // 4, TARGETS)
+
+
+@pytest.mark.torture
+@pytest.mark.both_loops
+async def test_attacks_of_other_seeds_disturb_nobody(attacked: Running) -> None:
+    await torture(attacked, TARGETS)
 
 
 @pytest.mark.storm

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import fields
 
 from clawlink.bench import upkeep_scenarios
 from clawlink.doors.agentrelay import DOOR
 from clawlink.doors.agentrelay.bench import scenarios
 from clawlink.doors.agentrelay.server.events import Events
 from clawlink.doors.agentrelay.settings import Settings
-from clawlink.doors.agentrelay.wire.exchange import SendEvent
+from clawlink.doors.agentrelay.wire.exchange import ENDPOINTS, SendEvent
 from clawlink.doors.registry import settings_of
 from clawlink.server import options
 from tests.conftest import Running, Serve
@@ -23,7 +24,41 @@ from tests.relay.scene import Scene
 from tests.server.asks import ok, refused
 from tests.server.test_garbage import ask, body, circles_of
 from tests.store.test_footprint import require_near
+from tests.system.attacks import OWN, Targets
 from tests.system.raw import address, exchange, request
+from tests.system.test_attacks import COUNT, SEED, attack, attacked, torture
+
+__all__ = ["attacked"]
+
+_EVENTS = ("E1", "E2", "event_001", "e" * 300, "../E1", "E1,E2", "E\n1")
+_LINES = (
+    "REQ,E1,s/E1.json,,",
+    "AgentRelay: REQ,E1,agentrelay/storage/E1.json,,",
+    "CMP,E1,,0123456789abcdef,",
+    "REQ," + "E" * 3000,
+    "," * 5000,
+    '["REQ", "E1", "s/E1.json"]',
+    '"' * 3000 + "REQ,E1,s/E1.json",
+    "REQ,E1,s/../../etc/passwd,,",
+    "- " * 3000,
+)
+TARGETS = Targets(
+    ("/ws/victim",),
+    lambda random: [(e.method, e.path, tuple(field.encode_name for field in fields(e.body))) for e in ENDPOINTS],
+    plausible={
+        **OWN.plausible,
+        "event_id": _EVENTS,
+        "next_event_id": _EVENTS,
+        "message": _LINES,
+        "content": ({}, {"a": 1}, {"a": {"b": [1] * 300}}),
+        "updates": ({}, {"a": None}, {"a" * 300: "x" * 3000}),
+    },
+)
+
+
+@pytest.fixture
+def open_doors() -> dict[str, Settings]:
+    return {"agentrelay": Settings()}
 
 
 def event(id: str, content: Any) -> dict[str, Any]:
@@ -90,6 +125,16 @@ async def test_events_are_refused_at_the_limit_of_memory_and_answers_go_on() -> 
         await kept.send(await scene.agent("req"), ask)
 
     await require_refusal(scene, send)
+
+
+async def test_attacks_disturb_nobody(attacked: Running) -> None:
+    await attack(attacked, SEED, COUNT // 4, TARGETS)
+
+
+@pytest.mark.torture
+@pytest.mark.both_loops
+async def test_attacks_of_other_seeds_disturb_nobody(attacked: Running) -> None:
+    await torture(attacked, TARGETS)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
