@@ -6,7 +6,16 @@ from clawlink.protocol import file_replies, file_requests, headers, requests
 from clawlink.protocol.endpoint import Endpoint
 
 PUT_FILE = Endpoint(
-    "put_file", "POST", "/files", "Write a shared file.", file_replies.FilePut, body=file_requests.PutFile, acts=True
+    "put_file",
+    "POST",
+    "/files",
+    "Write a shared file.",
+    file_replies.FilePut,
+    body=file_requests.PutFile,
+    acts=True,
+    use="json_files.put",
+    by="agent_id",
+    registers=True,
 )
 LIST_FILES = Endpoint(
     "list_files",
@@ -38,6 +47,7 @@ DELETE_FILE = Endpoint(
     query=file_requests.DeleteFileQuery,
     acts=True,
     headers=(headers.AGENT,),
+    use="json_files.delete",
 )
 PUT_BLOB = Endpoint(
     "put_blob",
@@ -117,6 +127,7 @@ UNLOCK_FILE = Endpoint(
     query=file_requests.UnlockQuery,
     acts=True,
     headers=(headers.AGENT,),
+    use="files.unlock",
 )
 UPLOAD_OPTIONS = Endpoint(
     "upload_options",

@@ -26,9 +26,25 @@ DISCOVER = Endpoint("discover", "GET", "/discover", "List agents.", replies.Disc
 HEARTBEAT = Endpoint(
     "heartbeat", "POST", "/heartbeat", "Show a sign of life.", replies.Beat, body=requests.Heartbeat, acts=True
 )
-LEAVE = Endpoint("leave", "DELETE", "/agents/{agent_id}", "Leave the relay.", replies.Left, acts=True)
+LEAVE = Endpoint(
+    "leave",
+    "DELETE",
+    "/agents/{agent_id}",
+    "Leave the relay.",
+    replies.Left,
+    acts=True,
+    use="deregistration.leave",
+    by="agent_id",
+)
 KICK = Endpoint(
-    "kick", "POST", "/kick", "Remove an agent, as its operator.", replies.Left, body=requests.Kick, admin=True
+    "kick",
+    "POST",
+    "/kick",
+    "Remove an agent, as its operator.",
+    replies.Left,
+    body=requests.Kick,
+    admin=True,
+    use="deregistration.kick",
 )
 DELEGATE = Endpoint(
     "delegate",
@@ -123,7 +139,13 @@ BROADCAST = Endpoint(
     registers=True,
 )
 KNOWLEDGE = Endpoint(
-    "knowledge", "GET", "/broadcasts", "What was told.", replies.KnowledgeList, query=requests.KnowledgeQuery
+    "knowledge",
+    "GET",
+    "/broadcasts",
+    "What was told.",
+    replies.KnowledgeList,
+    query=requests.KnowledgeQuery,
+    use="broadcasts.knowledge",
 )
 POLL = Endpoint(
     "poll",
@@ -281,7 +303,9 @@ FIND_IDS = Endpoint(
     headers=(headers.AGENT,),
     use="messages.find",
 )
-HEALTH = Endpoint("health", "GET", "/healthz", "Show whether the relay takes work.", replies.Health, open=True)
+HEALTH = Endpoint(
+    "health", "GET", "/healthz", "Show whether the relay takes work.", replies.Health, open=True, use="health"
+)
 METRICS = Endpoint("metrics", "GET", "/metrics", "Counters in Prometheus text format.", None, text=True)
 OPENAPI = Endpoint("openapi", "GET", "/openapi.json", "This interface as OpenAPI 3.1.", None, text=True)
 

@@ -10,12 +10,13 @@ from clawlink.domain.delivery import Delivery
 from clawlink.domain.file import PRESENT, SharedFile
 from clawlink.domain.limits import LIMIT_FIELDS, Limits
 from clawlink.protocol import proof
-from clawlink.protocol.replies import Challenged, Info
+from clawlink.protocol.replies import Challenged, Health, Info
 from clawlink.protocol.requests import Challenge
 from clawlink.relay.agents.agents import Agents
 from clawlink.relay.agents.deregistration import Deregistration
 from clawlink.relay.broadcasts.broadcasts import Broadcasts
 from clawlink.relay.core import Core
+from clawlink.relay.files.json_files import JsonFiles
 from clawlink.relay.files.quota import FileQuota
 from clawlink.relay.files.read import FileReads
 from clawlink.relay.files.uploads import Uploads
@@ -86,6 +87,7 @@ class Relay:
         self.responses = Responses(core, self.agents, self.mailbox, admission, self.tasks, self.messages)
         self.broadcasts = Broadcasts(core, self.mailbox, admission)
         self.file_reads = FileReads(core, self.files, self.file_quota)
+        self.json_files = JsonFiles(self.files)
         self.uploads = Uploads(core, self.files, self.file_quota)
         self.janitor = Janitor(
             core, self.mailbox, lifecycle, self.deregistration, pools, self.files, self.file_reads, self.uploads
@@ -133,6 +135,11 @@ class Relay:
         """Prove to the holder of an agent key that this is the relay which gave its relay key, at this place."""
         key = proof.relay_key(self.core.secret, ask.key_id)
         return Challenged(self.id, address, name, proof.prove(key, ask.nonce, address, name))
+
+    async def health(self) -> Health:
+        """Tell whether the relay takes work. Raises Draining while it shuts down, so that load balancers turn away."""
+        self.core.require_working()
+        return Health("ok", self.id)
 
     def require_working(self) -> None:
         """Refuse while the relay is shutting down."""

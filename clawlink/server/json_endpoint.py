@@ -41,11 +41,25 @@ def _handler(endpoint: Endpoint, use: UseCase) -> Handler:
     if endpoint.registers:
         return _registering(endpoint, use)
     (id,) = (set(endpoint.pattern.groupindex) - {endpoint.by}) or {""}
+    if not (endpoint.acts or endpoint.looks):
+        return _without_agent(endpoint, use)
     if endpoint.body is not None:
         return _acting(endpoint, use, id)
     if endpoint.by:
         return _of_agent(endpoint, use)
     return _looking(endpoint, use) if endpoint.looks else _asking(endpoint, use, id)
+
+
+def _without_agent(endpoint: Endpoint, use: UseCase) -> Handler:
+    """Handle a request that no agent makes, with a body, a query or nothing to read."""
+    body, query = endpoint.body, endpoint.query
+
+    async def serve(relay: Relay, request: Request) -> Reply:
+        if body is not None:
+            return reply(await use(await read(request, body)))
+        return reply(await (use() if query is None else use(read_query(request, query))))
+
+    return serve
 
 
 def _acting(endpoint: Endpoint, use: UseCase, id: str) -> Handler:
@@ -74,12 +88,12 @@ def _registering(endpoint: Endpoint, use: UseCase) -> Handler:
 
 
 def _of_agent(endpoint: Endpoint, use: UseCase) -> Handler:
-    """Handle a query about the agent that the path names."""
+    """Handle a query about the agent that the path names, or a request that says no more."""
     by, kind, quiet = endpoint.by, endpoint.query, endpoint.quiet
 
     async def serve(relay: Relay, request: Request) -> Reply:
         agent = await acting(relay, request, parameter(request, by), by, quiet=quiet)
-        return reply(await use(agent, read_query(request, kind)))
+        return reply(await (use(agent) if kind is None else use(agent, read_query(request, kind))))
 
     return serve
 

@@ -9,8 +9,7 @@ from clawlink.domain.delivery import Delivery
 from clawlink.domain.limits import Limits
 from clawlink.domain.message import Message, TaskResponse, TaskUpdate, decode
 from clawlink.protocol import requests
-from clawlink.protocol.replies import BroadcastSent, TaskView
-from clawlink.relay.agents.deregistration import Deregistered
+from clawlink.protocol.replies import BroadcastSent, Left, TaskView
 from clawlink.relay.ids import receipt
 from clawlink.relay.relay import Relay
 from clawlink.store.base import Store
@@ -49,7 +48,7 @@ class Scene:
         """Return an agent as a request of its own finds it, which is a sign of life."""
         return await self.relay.agents.acting(id, self.keys.get(id), field="agent_id")
 
-    async def leave(self, id: str) -> Deregistered:
+    async def leave(self, id: str) -> Left:
         return await self.relay.deregistration.leave(await self.agent(id))
 
     # -- those who ask -----------------------------------------------------------------------------------------------

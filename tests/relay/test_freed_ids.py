@@ -270,6 +270,6 @@ async def test_a_lock_is_not_its_own(scene: Scene) -> None:
         with pytest.raises(FileLocked):
             await lock("ann")
         with pytest.raises(FileLocked):
-            await scene.relay.files.unlock(await scene.agent("ann"), "plan", force=False)
+            await scene.relay.files.unlock(await scene.agent("ann"), "plan", file_requests.UnlockQuery())
     await replaced(scene, MINE)
     await lock("ann")

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.message import AgentLeft
+from clawlink.protocol.replies import Left
+from clawlink.protocol.requests import Kick
 from clawlink.relay.agents.agents import Agents
 from clawlink.relay.core import Core
 from clawlink.relay.files.write import Files
 from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.tasks.lifecycle import TaskLifecycle
+
+_log = logging.getLogger("clawlink.relay")
 
 
 class Deregistered(NamedTuple):
@@ -32,9 +39,17 @@ class Deregistration:
         self._files = files
         self._under_way: set[str] = set()
 
-    async def leave(self, agent: Agent) -> Deregistered:
+    async def leave(self, agent: Agent) -> Left:
         """Remove the agent. Its messages expire; its tasks go on to others, or wait for its name."""
-        return await self._core.finish(self._leave(agent.id))
+        gone = await self._core.finish(self._leave(agent.id))
+        return Left("left", agent.id, gone.dropped, gone.waiting)
+
+    async def kick(self, ask: Kick) -> Left:
+        """Remove an agent in its place, as the operator. Raises UnknownAgent, AmbiguousName."""
+        agent = await self._agents.resolve(ask.agent, field="agent")
+        gone = await self.leave(agent)
+        _log.info("kicked by the operator", extra={"agent": agent.id, "dropped": gone.dropped, "waiting": gone.waiting})
+        return replace(gone, status="kicked")
 
     async def _leave(self, agent_id: str) -> Deregistered:
         self._agents.note_left(agent_id)

@@ -8,6 +8,8 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from math import isfinite
 
+import msgspec
+
 from clawlink.domain import topic as topics
 from clawlink.domain.agent import Agent, fold
 from clawlink.domain.broadcast import KNOWLEDGE, Broadcast, Knowledge, by_author, by_tag, by_topic
@@ -18,7 +20,7 @@ from clawlink.domain.message import KnowledgeBroadcast, decode, encode, says_the
 from clawlink.domain.topic import matches
 from clawlink.errors import BadRequest, KeyReused, RelayFull
 from clawlink.protocol import requests
-from clawlink.protocol.replies import BroadcastSent
+from clawlink.protocol.replies import BroadcastSent, KnowledgeList
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import derived, derived_anew
 from clawlink.relay.limits.memory import size_of
@@ -28,7 +30,7 @@ from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.pages import page_within
 from clawlink.relay.time_slices import Turns, parts
 from clawlink.relay.timestamps import iso
-from clawlink.store.base import Conflict, Drop, Page, Put
+from clawlink.store.base import Conflict, Drop, Put
 
 _PAGE = 100
 # A page of agents takes a fraction of a millisecond. A store may look through those before it to find its start.
@@ -193,7 +195,7 @@ class Broadcasts:
 
     # -- for those who come late -------------------------------------------------------------------------------------
 
-    async def knowledge(self, ask: requests.KnowledgeQuery) -> Page[Knowledge]:
+    async def knowledge(self, ask: requests.KnowledgeQuery) -> KnowledgeList[msgspec.Raw]:
         """List what the relay still holds, the newest first. Where to go on may stand after a short page."""
         store = self._core.store
         now = self._core.clock()
@@ -219,7 +221,7 @@ class Broadcasts:
             # They come newest first: behind the first that is too old there is nothing more.
             after = page.after if len(fresh) == len(page.records) else None
             if after is None or len(found) >= ask.limit or looked_at >= _LOOKED_AT or size >= MAX_REPLY_BYTES:
-                return Page(found, after)
+                return KnowledgeList([msgspec.Raw(k.body) for k in found], len(found), after)
 
 
 def _message(id: str, sender: Agent, ask: requests.Broadcast, chain: Chain, now: float) -> KnowledgeBroadcast:

@@ -370,14 +370,14 @@ class Files:
         return file_replies.FileLocked("locked", ask.file_key, holder.id, iso(until), ask.note)
 
     @retrying
-    async def unlock(self, asker: Agent, key: str, *, force: bool) -> file_replies.FileUnlocked:
+    async def unlock(self, asker: Agent, key: str, ask: file_requests.UnlockQuery) -> file_replies.FileUnlocked:
         """Give a lock up, if there is one. Raises FileLocked if another agent holds it."""
         core = self._core
         now = core.clock()
         old = await core.store.get(SharedFile, key)
         if file_access.hidden(old, asker):
             old = None
-        await self._require_unlocked(key, old, asker, now, force=force)
+        await self._require_unlocked(key, old, asker, now, force=ask.force)
         if old is not None and old.lock is not None:
             new = rules.drop_lock(old)
             await core.commit(new.partition_key, Put(new))

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from clawlink.server.routes import admin, agents, blobs, broadcasts, files, messages, uploads
+from clawlink.server.routes import admin, agents, blobs, files, messages, uploads
 
-ALL = tuple(module.routes for module in (agents, messages, broadcasts, files, blobs, uploads, admin))
+ALL = tuple(module.routes for module in (agents, messages, files, blobs, uploads, admin))

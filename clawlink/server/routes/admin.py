@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from clawlink.protocol import paths, replies
+from clawlink.protocol import paths
 from clawlink.relay.relay import Relay
 from clawlink.server.metrics import render
 from clawlink.server.openapi import document
@@ -23,13 +23,6 @@ async def info(relay: Relay, request: Request) -> Reply:
     limits = told.limits | {"max_connections": ceiling.most, "max_connections_address": ceiling.most_address}
     undeclared = request.addresses.undeclared
     return reply(msgspec.structs.replace(told, undeclared_proxy=undeclared, limits=limits, connections=ceiling.count))
-
-
-@routes.serves(paths.HEALTH)
-async def health(relay: Relay, request: Request) -> Reply:
-    """Tell whether the relay takes work; 503 while it drains, so that load balancers turn away."""
-    relay.require_working()
-    return reply(replies.Health("ok", relay.id))
 
 
 @routes.serves(paths.METRICS)

@@ -14,7 +14,7 @@ from clawlink.protocol import paths, replies, requests
 from clawlink.relay.agents.directory import card
 from clawlink.relay.relay import Relay
 from clawlink.relay.timestamps import iso
-from clawlink.server.request import Request, Routes, acting, parameter, read, read_query
+from clawlink.server.request import Request, Routes, acting, read, read_query
 from clawlink.server.response import Reply, reply
 
 routes = Routes()
@@ -84,21 +84,3 @@ async def heartbeat(relay: Relay, request: Request) -> Reply:
         return reply(replies.Beat("unknown_agent"))
     await relay.agents.beat(agent.id)
     return reply(replies.Beat("ok"))
-
-
-@routes.serves(paths.KICK)
-async def kick(relay: Relay, request: Request) -> Reply:
-    """Remove an agent in its place, as the operator."""
-    ask = await read(request, requests.Kick)
-    agent = await relay.agents.resolve(ask.agent, field="agent")
-    gone = await relay.deregistration.leave(agent)
-    _log.info("kicked by the operator", extra={"agent": agent.id, "dropped": gone.dropped, "waiting": gone.waiting})
-    return reply(replies.Left("kicked", agent.id, gone.dropped, gone.waiting))
-
-
-@routes.serves(paths.LEAVE)
-async def leave(relay: Relay, request: Request) -> Reply:
-    """Remove an agent."""
-    agent = await acting(relay, request, parameter(request, "agent_id"), "agent_id")
-    gone = await relay.deregistration.leave(agent)
-    return reply(replies.Left("left", agent.id, gone.dropped, gone.waiting))

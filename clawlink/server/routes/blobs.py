@@ -239,11 +239,3 @@ async def delete_blob(relay: Relay, request: Request) -> Reply:
         with http_files.named_by_headers():
             gone = await relay.files.delete(editor, key, http_files.expected(request.headers), force=force)
     return reply(file_replies.FileDeleted("deleted", key, gone.revision))
-
-
-@routes.serves(file_paths.UNLOCK_FILE)
-async def unlock_file(relay: Relay, request: Request) -> Reply:
-    """Give a lock up."""
-    ask = read_query(request, file_requests.UnlockQuery)
-    asker = await asking(relay, request, ask.agent_id)
-    return reply(await relay.files.unlock(asker, parameter(request, "file_key"), force=ask.force))

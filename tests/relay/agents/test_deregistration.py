@@ -10,6 +10,7 @@ import pytest
 from clawlink.domain.agent import Agent
 from clawlink.domain.pool import POOLS, Pool
 from clawlink.errors import LeaseLost, NameTaken, UnknownAgent, WrongState
+from clawlink.protocol.replies import Left
 from clawlink.store.base import Absent, Drop, Failed, Put
 from clawlink.store.memory import MemoryStore
 from tests.relay.mailbox.test_claims import turns
@@ -150,7 +151,7 @@ async def test_tasks_of_a_claimed_agent_wait_for_its_key_and_are_then_returned(s
     await scene.register("c1", name="Carol", key=mine)
     first = await scene.delegate(to_agent="Carol")
     await scene.send("req", "c1", "a secret")
-    assert await scene.leave("c1") == (1, 1)
+    assert await scene.leave("c1") == Left("left", "c1", 1, 1)
     ((_, note),) = await scene.updates()
     assert note == "Carol has left; the task waits for it to come back with its key for 600 s"
 
@@ -255,7 +256,7 @@ async def test_a_departure_sees_what_an_index_shows_late() -> None:
             receipts += await scene.claim("b1")
         await scene.relay.acks.ack("b1", receipts[:1])
         await scene.delegate(to_agent="b1")
-        assert await scene.leave("b1") == (1, 3), f"seed {seed}"
+        assert await scene.leave("b1") == Left("left", "b1", 1, 3), f"seed {seed}"
         assert [d.receipt for d in await store.inner.pending("b1", 10)] == [None] * 3, f"seed {seed}"
 
 
