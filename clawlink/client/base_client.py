@@ -325,6 +325,7 @@ class BaseClient:
 
     info = Method(endpoints.info)
     health = Method(endpoints.health)
+    ready = Method(endpoints.ready)
     register = Method(endpoints.register)
     discover = Method(endpoints.discover)
     heartbeat = Method(endpoints.heartbeat)

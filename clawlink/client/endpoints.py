@@ -43,6 +43,11 @@ def health(me: Identity) -> Call[replies.Health]:
     return simple_call(paths.HEALTH)
 
 
+def ready(me: Identity) -> Call[replies.Health]:
+    """Return if the relay can read and write its store. Raises StoreUnavailable, Draining."""
+    return simple_call(paths.READY)
+
+
 def register(
     me: Identity,
     name: str | None = None,

@@ -306,6 +306,15 @@ FIND_IDS = Endpoint(
 HEALTH = Endpoint(
     "health", "GET", "/healthz", "Show whether the relay takes work.", replies.Health, open=True, use="health"
 )
+READY = Endpoint(
+    "ready",
+    "GET",
+    "/readyz",
+    "Show whether the relay can read and write its store.",
+    replies.Health,
+    open=True,
+    use="ready",
+)
 METRICS = Endpoint("metrics", "GET", "/metrics", "Counters in Prometheus text format.", None, text=True)
 OPENAPI = Endpoint("openapi", "GET", "/openapi.json", "This interface as OpenAPI 3.1.", None, text=True)
 

@@ -33,6 +33,7 @@ from clawlink.relay.mailbox.messages import Messages
 from clawlink.relay.mailbox.pools import Pools
 from clawlink.relay.mailbox.receipts import Receipts
 from clawlink.relay.mailbox.unread import UnreadMail
+from clawlink.relay.readiness import Readiness
 from clawlink.relay.sockets import Sockets
 from clawlink.relay.tasks.lifecycle import TaskLifecycle
 from clawlink.relay.tasks.report import TaskReports
@@ -92,6 +93,7 @@ class Relay:
         self.janitor = Janitor(
             core, self.mailbox, lifecycle, self.deregistration, pools, self.files, self.file_reads, self.uploads
         )
+        self.readiness = Readiness(core)
         self.limits = limits
         self.clock = clock
         self.doors: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {}
@@ -139,6 +141,11 @@ class Relay:
     async def health(self) -> Health:
         """Tell whether the relay takes work. Raises Draining while it shuts down, so that load balancers turn away."""
         self.core.require_working()
+        return Health("ok", self.id)
+
+    async def ready(self) -> Health:
+        """Tell whether the relay takes work, and its store a commit. Raises Draining, StoreUnavailable."""
+        await self.readiness.require()
         return Health("ok", self.id)
 
     def require_working(self) -> None:

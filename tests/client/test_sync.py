@@ -144,6 +144,7 @@ def test_info_health_metrics_and_openapi(relay: str) -> None:
         assert info.limits["max_mailbox_messages"] == 20
         assert client.health().status == "ok"
         assert len(client.health().relay_id) == 32
+        assert client.ready() == client.health()
         assert "# TYPE clawlink_stored_total counter" in client.metrics()
         assert client.openapi()["openapi"].startswith("3.1")
 

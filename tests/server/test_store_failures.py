@@ -194,6 +194,48 @@ async def test_a_store_that_conflicts_for_ever_is_503_and_not_a_loop(
         await ok(relay.post(path, ask))
 
 
+class Standing(FaultyStore):
+    """A store that answers nothing while it stands."""
+
+    standing: asyncio.Event | None = None
+
+    async def _pause(self) -> None:
+        if self.standing is not None:
+            await self.standing.wait()
+
+
+async def test_readyz_is_503_while_the_store_fails_or_stands_still(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clawlink.relay.readiness._PATIENCE_SECONDS", 0.05)
+    store = Standing(MemoryStore(), Random(1))
+    relay = await serve(store=store, token="t")
+
+    async def require_unready(why: str) -> None:
+        async with relay.session.get(relay.url + "/readyz") as reply:
+            body = await reply.json()
+            assert (reply.status, body["code"]) == (503, "store_unavailable")
+            assert why in body["error"]
+            assert int(reply.headers["Retry-After"]) == 1
+        assert (await relay.get("/healthz"))[0] == 200
+
+    ready = {"status": "ok", "relay_id": relay.app.relay.id}
+    assert await ok(relay.get("/readyz")) == ready
+    store.failures = 1.0
+    await require_unready("reads or writes nothing at this moment")
+    store.failures, store.standing = 0.0, asyncio.Event()
+    await asyncio.gather(*(require_unready("has not answered within") for _ in range(3)))
+    store.standing.set()
+    store.standing = None
+
+    async def is_ready() -> bool:
+        return (await relay.get("/readyz"))[0] == 200
+
+    await eventually(is_ready)
+    await relay.app.relay.drain()
+    await refused(relay.get("/readyz"), 503, "draining")
+
+
 async def test_the_janitor_goes_on_after_a_failure(
     relay: Running, store: FaultyStore, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
