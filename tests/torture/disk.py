@@ -6,8 +6,9 @@ A process commits messages, tasks and files to a data folder. Case by case
 - the machine loses its power there: of the operations before, those that an fsync covers are on the disk, and of the
   others none, some or parts.
 
-Then the folder must open, and have all that was answered. A case is the same for the same seed and number:
-``--seed 1 --first 17 --cases 1`` does case 17 again.
+Then the folder must open, and have all that was answered. ``--seed 1 --first 17 --cases 1`` does case 17 again: it is
+the same but for the order in which threads had their turns. A case that fails keeps its folder, as it was (``before``)
+and as it is after it was opened.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from clawlink.store.base import Drop, Put
 from clawlink.store.sqlite.check import findings
 from clawlink.store.sqlite.contents import CONTENTS, file_name, place_of
 from clawlink.store.sqlite.folder import DataFolder
+from clawlink.store.sqlite.room import RESERVE
 from tests.store.contract import delivery, file, newer, task
 from tests.torture.operations import Operation, watched
 from tests.torture.power import Machine
@@ -147,6 +149,13 @@ async def verify(folder: Path, answered: Sequence[Answered], *, may_be_older: bo
         raise Lost(f"{failed}")
 
 
+def check(folder: Path, answered: Sequence[Answered], *, may_be_older: bool = False) -> None:
+    """Keep a copy of a folder, and verify it. Raises Lost."""
+    if folder.exists():
+        shutil.copytree(folder, folder.with_name("before"), ignore=shutil.ignore_patterns(RESERVE))
+    asyncio.run(verify(folder, answered, may_be_older=may_be_older))
+
+
 def _compare(key: str, answered: int, there: int | None, *, may_be_older: bool) -> None:
     """Compare a version with the last one that was answered: the commit after that may have taken effect."""
     if there is None:
@@ -195,7 +204,7 @@ def lose_power(recording: Recording, dice: random.Random, place: Path) -> str:
     answered = recording.answered[: recording.before[at]]
     lazy = recording.sync == "normal"
     try:
-        asyncio.run(verify(place / "data", answered, may_be_older=lazy))
+        check(place / "data", answered, may_be_older=lazy)
     except Exception as error:
         raise Lost(f"power was lost before operation {at}, --sync {recording.sync}: {error}") from error
     return f"power lost, {'some' if some else 'nothing'} unsynced left, --sync {recording.sync}"
@@ -219,7 +228,7 @@ def kill(at: int, sync: str, place: Path) -> tuple[str, bool]:
         raise Lost(f"the process failed before operation {at}, --sync {sync}")
     answered = [Answered(key, int(version)) for key, version in (line.split() for line in said.decode().splitlines())]
     try:
-        asyncio.run(verify(folder, answered, may_be_older=False))
+        check(folder, answered)
     except Exception as error:
         raise Lost(f"the process was killed before operation {at}, --sync {sync}: {error}") from error
     return f"killed, --sync {sync}", killed

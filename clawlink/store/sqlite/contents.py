@@ -86,7 +86,7 @@ class FolderBlobs:
         self._contents = folder / CONTENTS
         self._incoming = folder / INCOMING
         self._orphans = folder / ORPHANS
-        for place in (self._incoming, self._contents):
+        for place in (self._incoming, self._contents, *((self._orphans,) if lazy else ())):
             place.mkdir(mode=0o700, exist_ok=True)
         self._held: dict[str, _Held] = {}
         # Folders with a new name that a crash of the machine could lose: at first those that were made just now.
@@ -220,7 +220,6 @@ class FolderBlobs:
         place = self._contents / place_of(name)
         if self._lazy:  # the record on the disk may still name it: as an orphan it comes back then
             with contextlib.suppress(OSError), self._lock:
-                self._orphans.mkdir(mode=0o700, exist_ok=True)
                 os.replace(place, self._orphans / name)
                 self._leaving.append(self._orphans / name)
             return
