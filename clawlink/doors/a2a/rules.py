@@ -130,9 +130,9 @@ def is_base64(text: str) -> bool:
     return True
 
 
-def from_base64(text: str) -> bytes:
+def from_base64(text: str | bytes) -> bytes:
     """Decode base64, in either alphabet, with padding or without. Raises ValueError."""
-    data = text.encode("ascii").rstrip(b"=")
+    data = (text.encode("ascii") if isinstance(text, str) else text).rstrip(b"=")
     if b"-" in data or b"_" in data:
         data = data.translate(_STANDARD)
     try:

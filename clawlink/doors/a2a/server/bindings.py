@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote
 
@@ -22,6 +23,7 @@ from clawlink.doors.a2a.server.files import Files
 from clawlink.doors.a2a.server.push import Push
 from clawlink.doors.a2a.server.sites import Sites
 from clawlink.doors.a2a.wire import shapes
+from clawlink.doors.a2a.wire.cutting import LONG, Cutter, Pieces, marks, restored
 from clawlink.doors.a2a.wire.failures import A2AError, Refusal, refusal
 from clawlink.errors import BadJson, BadRequest, ClawLinkError, MethodNotAllowed, NotAuthenticated, TooLarge
 from clawlink.protocol.nesting import is_shallow
@@ -57,6 +59,7 @@ class Call(NamedTuple):
     fields: Any
     texts: bool
     wrap: Callable[[Json], Any]
+    cuts: Mapping[str, Pieces] = MappingProxyType({})
 
     def read(self, kind: type[T]) -> T:
         """Return the parameters. Raises BadRequest, A2AError."""
@@ -145,7 +148,7 @@ class Bindings:
             raise MethodNotAllowed(f"JSON-RPC is a POST, not a {request.method}", current="POST")
         id: Any = None
         try:
-            asked = await self._body(request)
+            asked, cuts = await self._body(request, "params")
             if isinstance(asked, dict) and isinstance(asked.get("id"), str | int | float | None):
                 id = None if isinstance(asked.get("id"), bool) else asked.get("id")
             method, params = _envelope(asked)
@@ -153,7 +156,7 @@ class Bindings:
             known = self._methods.get(method)
             if known is None:
                 raise A2AError("METHOD_NOT_FOUND", f"there is no method {method[:64]!r}", field="method")
-            call = Call(request, caller, target, self._sites.base(request), params, False, partial(_result, id))
+            call = Call(request, caller, target, self._sites.base(request), params, False, partial(_result, id), cuts)
             answer = await known(call)
         except Exception as failure:
             if isinstance(failure, ConnectionError) and hung_up(request):
@@ -161,28 +164,55 @@ class Bindings:
             return _reply(request, self._refused(failure, request).rpc(id))
         return _reply(request, _result(id, answer)) if isinstance(answer, dict) else answer
 
-    async def _body(self, request: Request) -> Any:
-        """Read and decode a body. Raises A2AError, and the refusals of a body."""
+    async def _body(self, request: Request, *path: str) -> tuple[Any, Mapping[str, Pieces]]:
+        """Read and decode a body; ``path`` leads to the request in it. Raises A2AError, and the refusals of a body.
+
+        The raw parts of a message may be marks of strings that were cut out, which are returned, too.
+        """
         given = request.headers.get(hdrs.CONTENT_TYPE, JSON).partition(";")[0].strip().lower()
         if given not in (JSON, A2A_JSON):
             raise A2AError("CONTENT_TYPE_NOT_SUPPORTED", f"the body is {JSON} or {A2A_JSON}, not {given[:64]}")
         length = request.content_length
         if length is not None and length > self._max_body:
             raise self._too_large(length)
-        if length is not None and length <= self._relay.limits.max_body_bytes:
-            return self._parsed(await self._all(request))
+        if length is not None and length <= LONG:
+            return _parsed(b"".join([piece async for piece in parts(request)])), {}
         async with self._large:
-            return self._parsed(await self._all(request))
+            return await self._cut(request, path)
 
-    async def _all(self, request: Request) -> bytes:
-        pieces: list[bytes] = []
-        size = 0
+    async def _cut(self, request: Request, path: tuple[str, ...]) -> tuple[Any, Mapping[str, Pieces]]:
+        """Read a large body: its long strings apart, all else within the limit of a body of the relay."""
+        cutter, size = Cutter(), 0
         async for piece in parts(request):
             size += len(piece)
             if size > self._max_body:
                 raise self._too_large(size)
-            pieces.append(piece)
-        return b"".join(pieces)
+            for _ in cutter.feed(piece):
+                await asyncio.sleep(0)
+                self._require_small(cutter.kept)
+        self._require_small(cutter.kept)
+        asked = _parsed(cutter.end())
+        if not cutter.cuts:
+            return asked, {}
+        raw = frozenset(map(id, _parts_in(asked, *path)))
+        self._require_small(
+            cutter.kept + sum(sum(map(len, cutter.cuts[mark])) for mark in marks(asked, cutter.cuts, raw))
+        )
+        try:
+            return restored(asked, cutter.cuts, raw), cutter.cuts
+        except UnicodeDecodeError as error:
+            raise BadJson(f"the body is not JSON in UTF-8: {error}") from None
+
+    def _require_small(self, actual: int) -> None:
+        limit = self._relay.limits.max_body_bytes
+        if actual > limit:
+            raise TooLarge(
+                f"all but the raw parts of a message may have {limit} bytes, and this has {actual} or more; send large "
+                "contents as a raw part, which becomes a file",
+                field="message.parts",
+                limit=limit,
+                actual=actual,
+            )
 
     def _too_large(self, actual: int) -> TooLarge:
         return TooLarge(
@@ -191,14 +221,6 @@ class Bindings:
             limit=self._max_body,
             actual=actual,
         )
-
-    def _parsed(self, body: bytes) -> Any:
-        if not is_shallow(body, MAX_JSON_DEPTH):
-            raise BadRequest(f"JSON may be nested {MAX_JSON_DEPTH} levels deep", limit=MAX_JSON_DEPTH)
-        try:
-            return _decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise BadJson(f"the body is not JSON in UTF-8: {error}") from None
 
     # -- HTTP+JSON ---------------------------------------------------------------------------------------------------
 
@@ -212,8 +234,9 @@ class Bindings:
         name, path_fields = _route(method, rest)
         _require_version(request)
         fields: Json = {}
+        cuts: Mapping[str, Pieces] = {}
         if method == "POST":
-            fields = await self._fields(request, empty=name in ("CancelTask", "SubscribeToTask"))
+            fields, cuts = await self._fields(request, empty=name in ("CancelTask", "SubscribeToTask"))
         elif method == "GET":
             fields = {name: value for name, value in request.query.items() if value}
         if method != "POST":
@@ -221,18 +244,18 @@ class Bindings:
         if request.method == "HEAD" and name == "SubscribeToTask":
             raise MethodNotAllowed("a stream is read with GET or POST", current="GET, POST")
         call = Call(
-            request, caller, target, self._sites.base(request), {**fields, **path_fields}, method == "GET", _same
+            request, caller, target, self._sites.base(request), {**fields, **path_fields}, method == "GET", _same, cuts
         )
         answer = await self._methods[name](call)
         return _reply(request, answer) if isinstance(answer, dict) else answer
 
-    async def _fields(self, request: Request, *, empty: bool) -> Json:
+    async def _fields(self, request: Request, *, empty: bool) -> tuple[Json, Mapping[str, Pieces]]:
         if empty and not request.can_read_body:
-            return {}
-        fields = await self._body(request)
+            return {}, {}
+        fields, cuts = await self._body(request)
         if not isinstance(fields, dict):
             raise A2AError("INVALID_PARAMS", "the body is an object")
-        return fields
+        return fields, cuts
 
     # -- methods -----------------------------------------------------------------------------------------------------
 
@@ -247,7 +270,7 @@ class Bindings:
         config = ask.configuration.task_push_notification_config
         if config is not None:
             self._push.require(config)
-        view = await self._calls.send(call.caller, call.target, ask)
+        view = await self._calls.send(call.caller, call.target, ask, call.cuts)
         if config is not None:
             await self._push.create(call.caller, call.target, call.base, view, config)
         return ask, view
@@ -302,7 +325,7 @@ class Bindings:
     async def _list(self, call: Call) -> Json:
         ask = call.read(shapes.ListTasks)
         urls = partial(self._sites.url_of, call.base, call.target.path)
-        return await self._calls.list(call.caller, call.target, ask, urls)
+        return await self._calls.page(call.caller, call.target, ask, urls)
 
     async def _cancel(self, call: Call) -> Json:
         ask = call.read(shapes.TaskQuery)
@@ -348,6 +371,23 @@ def _of_tasks(method: Method) -> Method:
 def _config(config: shapes.PushConfig) -> Json:
     made: Json = msgspec.to_builtins(config)
     return made
+
+
+def _parsed(body: bytes) -> Any:
+    """Decode a body that is no longer than those of the relay. Raises BadRequest."""
+    if not is_shallow(body, MAX_JSON_DEPTH):
+        raise BadRequest(f"JSON may be nested {MAX_JSON_DEPTH} levels deep", limit=MAX_JSON_DEPTH)
+    try:
+        return _decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadJson(f"the body is not JSON in UTF-8: {error}") from None
+
+
+def _parts_in(asked: Any, *path: str) -> list[Json]:
+    """Return the parts of the message in a decoded body."""
+    for name in (*path, "message", "parts"):
+        asked = asked.get(name) if isinstance(asked, dict) else None
+    return [part for part in asked if isinstance(part, dict)] if isinstance(asked, list) else []
 
 
 def _decoded(piece: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -13,6 +13,7 @@ from clawlink.domain.limits import MAX_REPLY_BYTES
 from clawlink.doors.a2a import rules
 from clawlink.doors.a2a.rules import FINAL, INTERRUPTED, Json, UrlOf
 from clawlink.doors.a2a.server.files import Files
+from clawlink.doors.a2a.wire.cutting import Pieces
 from clawlink.doors.a2a.wire.failures import A2AError
 from clawlink.doors.a2a.wire.shapes import ListTasks, Message, SendMessage
 from clawlink.errors import NotAllowed, TooLarge, UnknownAgent, UnknownTask, WrongState
@@ -21,7 +22,7 @@ from clawlink.protocol.replies import TaskView
 from clawlink.relay.relay import Relay
 from clawlink.relay.time_slices import Turns
 
-_PAGE = 100
+_PAGE = 20
 _WAIT_SECONDS = 20.0
 _THREAD_LENGTH = 128
 
@@ -88,15 +89,18 @@ class Calls:
 
     # -- send --------------------------------------------------------------------------------------------------------
 
-    async def send(self, caller: Agent, target: Target, ask: SendMessage) -> TaskView:
-        """Take a message: as a new task, or for a task that goes on. Raises A2AError, and the relay's refusals."""
-        if ask.message.task_id:
-            return await self._follow_up(caller, target, ask.message)
-        return await self._new(caller, target, ask)
+    async def send(self, caller: Agent, target: Target, ask: SendMessage, cuts: Mapping[str, Pieces]) -> TaskView:
+        """Take a message: as a new task, or for a task that goes on. Raises A2AError, and the relay's refusals.
 
-    async def _new(self, caller: Agent, target: Target, ask: SendMessage) -> TaskView:
+        ``cuts`` has the raw parts that are marks only.
+        """
+        if ask.message.task_id:
+            return await self._follow_up(caller, target, ask.message, cuts)
+        return await self._new(caller, target, ask, cuts)
+
+    async def _new(self, caller: Agent, target: Target, ask: SendMessage, cuts: Mapping[str, Pieces]) -> TaskView:
         readers = () if target.agent is None else (target.agent.id,)
-        async with self._files.of(caller, ask.message, readers) as (parts, attachments):
+        async with self._files.of(caller, ask.message, readers, cuts) as (parts, attachments):
             context_id = ask.message.context_id or str(uuid.uuid4())
             task, context = rules.work(target.to, context_id, ask, parts)
             self._require_small([task, context])
@@ -113,7 +117,7 @@ class Calls:
             )
         return await self.own(caller, target, done.message_id)
 
-    async def _follow_up(self, caller: Agent, target: Target, message: Message) -> TaskView:
+    async def _follow_up(self, caller: Agent, target: Target, message: Message, cuts: Mapping[str, Pieces]) -> TaskView:
         view = await self.own(caller, target, message.task_id)
         if message.context_id and message.context_id != rules.context_id(view):
             raise A2AError(
@@ -129,7 +133,7 @@ class Calls:
                 "UNSUPPORTED_OPERATION",
                 f"no agent of the pool has claimed task {view.task_id} yet; send the message once it is working",
             )
-        async with self._files.of(caller, message, (assignee,)) as (parts, _):
+        async with self._files.of(caller, message, (assignee,), cuts) as (parts, _):
             content = rules.follow_up(message, parts)
             self._require_small(content)
             if rules.state(view) in INTERRUPTED:
@@ -170,19 +174,21 @@ class Calls:
 
     # -- list --------------------------------------------------------------------------------------------------------
 
-    async def list(self, caller: Agent, target: Target, ask: ListTasks, urls: Callable[[str], UrlOf]) -> Json:
+    async def page(self, caller: Agent, target: Target, ask: ListTasks, urls: Callable[[str], UrlOf]) -> Json:
         """List the client's tasks at this target, the newest state first; ``urls`` has the files of each."""
         after = rules.place(ask.page_token) if ask.page_token else None
         since = rules.instant(ask.status_timestamp_after, "statusTimestampAfter") if ask.status_timestamp_after else ""
         wanted = "" if ask.status == "TASK_STATE_UNSPECIFIED" else ask.status
-        found = [
-            view
-            for view in await self._all(caller, target)
-            if (not ask.context_id or rules.context_id(view) == ask.context_id)
-            and (not wanted or rules.state(view) == wanted)
-            and (not since or rules.changed_at(view) > since)
-        ]
-        found.sort(key=_order, reverse=True)
+
+        def matches(view: TaskView, known: rules.Asked) -> bool:
+            return (
+                known.to == target.to
+                and (not ask.context_id or known.context_id == ask.context_id)
+                and (not wanted or rules.state(view) == wanted)
+                and (not since or rules.changed_at(view) > since)
+            )
+
+        found = sorted(await self._all(caller, matches), key=_order, reverse=True)
         rest = found if after is None else [view for view in found if _order(view) < after]
         page = rest[: ask.page_size]
         turns = Turns()
@@ -205,17 +211,17 @@ class Calls:
             "totalSize": len(found),
         }
 
-    async def _all(self, caller: Agent, target: Target) -> Sequence[TaskView]:
-        """Return the client's tasks at this target, each once: one that changes its state meanwhile may come twice."""
+    async def _all(self, caller: Agent, matches: Callable[[TaskView, rules.Asked], bool]) -> list[TaskView]:
+        """Return the client's tasks that match, each once: one that changes its state meanwhile may come twice."""
         found: dict[str, TaskView] = {}
         after: str | None = None
+        turns = Turns()
         while True:
             ask = requests.TasksQuery(requester=caller.id, limit=_PAGE, after=after)
             page = await self._relay.task_views.list(caller, ask)
-            turns = Turns()
             for view in page.tasks:
                 known = rules.asked(view)
-                if known is not None and known.to == target.to:
+                if known is not None and matches(view, known):
                     before = found.get(view.task_id)
                     if before is None or before.version < view.version:
                         found[view.task_id] = view

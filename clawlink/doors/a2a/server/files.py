@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 
 from aiohttp import hdrs, web
@@ -14,6 +14,7 @@ from clawlink.domain.limits import MAX_ATTACHMENTS
 from clawlink.domain.message import Attachment
 from clawlink.doors.a2a import rules
 from clawlink.doors.a2a.rules import Json
+from clawlink.doors.a2a.wire.cutting import Pieces
 from clawlink.doors.a2a.wire.failures import A2AError
 from clawlink.doors.a2a.wire.shapes import Message
 from clawlink.errors import ClawLinkError, NotAllowed, UnknownFile
@@ -31,8 +32,6 @@ KEPT_SECONDS = 7 * 86_400.0
 _OCTETS = "application/octet-stream"
 _MEDIA_TYPE = re.compile(r"[\x21-\x7e][\x20-\x7e]{0,254}")
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
-# Base64 is decoded in pieces of this many characters, with turns for others in between.
-_PIECE = 256 * 1024
 
 
 class Files:
@@ -43,10 +42,11 @@ class Files:
 
     @asynccontextmanager
     async def of(
-        self, caller: Agent, message: Message, readers: tuple[str, ...]
+        self, caller: Agent, message: Message, readers: tuple[str, ...], cuts: Mapping[str, Pieces]
     ) -> AsyncIterator[tuple[list[Json], list[Attachment]]]:
         """Share the raw parts of a message; give its parts, with names of files in their place, and the attachments.
 
+        ``cuts`` has the raw parts that are marks only.
         If the message is refused, its files are deleted. Raises A2AError, and the refusals of a write.
         """
         parts = rules.parts_of(message)
@@ -56,7 +56,9 @@ class Files:
         attached: list[Attachment] = []
         try:
             for at in raw:
-                attached.append(await self._share(caller, parts[at], at, readers))
+                raw_part = str(parts[at]["raw"])
+                pieces = cuts.get(raw_part) or [raw_part.encode()]
+                attached.append(await self._share(caller, parts[at], at, readers, pieces))
                 rest = {name: value for name, value in parts[at].items() if name != "raw"}
                 parts[at] = {"url": rules.FILE + attached[-1].file_key, **rest}
             yield parts, attached
@@ -66,7 +68,7 @@ class Files:
                     await self._relay.files.delete(caller, one.file_key, None, force=True)
             raise
 
-    async def _share(self, caller: Agent, part: Json, at: int, readers: tuple[str, ...]) -> Attachment:
+    async def _share(self, caller: Agent, part: Json, at: int, readers: tuple[str, ...], pieces: Pieces) -> Attachment:
         media_type = part.get("mediaType") or _OCTETS
         name = part.get("filename") or f"part-{at}"
         safe = _UNSAFE.sub("_", name).strip("._")[-64:] or "file"
@@ -76,7 +78,7 @@ class Files:
             ttl=KEPT_SECONDS,
             readers=readers,
         )
-        written = await self._relay.files.put(caller, write, _decoded(part["raw"], at), None, field="message.parts")
+        written = await self._relay.files.put(caller, write, _decoded(pieces, at), None, field="message.parts")
         done = written.version
         return Attachment(
             file_key=write.key, version=done.revision, size=done.content.size, sha256=done.content.digest, name=name
@@ -99,12 +101,19 @@ class Files:
             return await send_span(request, span, version.content_type, headers, content)
 
 
-async def _decoded(text: str, at: int) -> AsyncIterator[bytes]:
+async def _decoded(pieces: Pieces, at: int) -> AsyncIterator[bytes]:
+    """Decode base64 in pieces of any length. Raises A2AError."""
     field = f"message.parts[{at}].raw"
-    text = text.rstrip("=")
-    for start in range(0, len(text), _PIECE):
-        try:
-            yield rules.from_base64(text[start : start + _PIECE])
-        except ValueError:
-            raise A2AError("INVALID_PARAMS", f"{field} is not base64", field=field) from None
-        await asyncio.sleep(0)
+    left = b""
+    try:
+        for number, piece in enumerate(pieces, 1):
+            left += piece
+            whole = len(left) if number == len(pieces) else (len(left) // 4 - 1) * 4
+            if whole > 0:
+                if b"=" in left[:whole] and number < len(pieces):
+                    raise ValueError("padding inside")
+                yield rules.from_base64(left[:whole])
+                left = left[whole:]
+            await asyncio.sleep(0)
+    except ValueError:
+        raise A2AError("INVALID_PARAMS", f"{field} is not base64", field=field) from None
