@@ -24,6 +24,9 @@ class Settings:
     clients: str | None = option(
         "--a2a-clients", "let in the A2A clients of this file, which clawlink a2a client writes", metavar="FILE"
     )
+    agents: str | None = option(
+        "--a2a-agents", "have the remote agents of this file in the mesh, which clawlink a2a add writes", metavar="FILE"
+    )
     private_webhooks: bool = option(
         "--a2a-private-webhooks", "let webhooks of A2A be in private networks and on this machine", default=False
     )
@@ -43,15 +46,19 @@ class A2ADoor(Door):
 
     def check(self, settings: Settings, config: ServerConfig) -> None:
         if not settings.on:
-            for flag, given in (("--a2a-url", settings.url), ("--a2a-clients", settings.clients)):
+            for flag, given in (
+                ("--a2a-url", settings.url),
+                ("--a2a-clients", settings.clients),
+                ("--a2a-agents", settings.agents),
+            ):
                 if given is not None:
                     raise ValueError(f"{flag} is about A2A: give --a2a, too")
             if settings.private_webhooks:
                 raise ValueError("--a2a-private-webhooks is about A2A: give --a2a, too")
         if settings.url is not None:
             _require_base(settings.url)
-        if settings.clients is not None:
-            _require_clients(settings.clients)
+        if settings.clients is not None or settings.agents is not None:
+            _require_files(settings)
 
     def open(self, opening: Opening) -> OpenDoor | None:
         settings: Settings = opening.settings
@@ -71,9 +78,9 @@ class A2ADoor(Door):
         return (
             Verb(
                 "a2a",
-                "Let clients of A2A in, and show the cards that they see.",
+                "Let clients of A2A in, add remote agents of A2A, and show cards.",
                 "clawlink.doors.a2a.cli.a2a",
-                ("a2a client add shop", "a2a card bob"),
+                ("a2a client add shop", "a2a add https://agents.example.com/poet --as poet", "a2a card bob"),
             ),
         )
 
@@ -90,16 +97,22 @@ def _require_base(url: str) -> None:
         raise ValueError(f"--a2a-url is https://HOST, perhaps with a port and a path, not {url!r}")
 
 
-def _require_clients(path: str) -> None:
+def _require_files(settings: Settings) -> None:
     from clawlink.doors.a2a.wire.clients import read_clients
+    from clawlink.doors.a2a.wire.remotes import read_remotes
     from clawlink.errors import ClawLinkError
 
-    try:
-        read_clients(path)
-    except OSError as error:
-        raise ValueError(f"--a2a-clients: {path}: {error.strerror or error}") from None
-    except ClawLinkError as error:
-        raise ValueError(f"--a2a-clients: {error.message}") from None
+    for flag, path, read in (
+        ("--a2a-clients", settings.clients, read_clients),
+        ("--a2a-agents", settings.agents, read_remotes),
+    ):
+        try:
+            if path is not None:
+                read(path)
+        except OSError as error:
+            raise ValueError(f"{flag}: {path}: {error.strerror or error}") from None
+        except ClawLinkError as error:
+            raise ValueError(f"{flag}: {error.message}") from None
 
 
 DOOR = A2ADoor()

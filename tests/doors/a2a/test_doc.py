@@ -15,8 +15,8 @@ import pytest
 
 from clawlink.domain.limits import MAX_ATTACHMENTS
 from clawlink.doors.a2a import DOOR, Settings, cards, rules
-from clawlink.doors.a2a.server import files, push, sites
-from clawlink.doors.a2a.wire import clients, failures, shapes
+from clawlink.doors.a2a.server import errands, files, push, remote_calls, sites
+from clawlink.doors.a2a.wire import clients, failures, remotes, shapes
 from tests.cli.test_docs import require_described
 from tests.conftest import Start
 
@@ -62,6 +62,10 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert told["webhooks of a task"] == str(push.MAX_OF_TASK)
     assert told["webhooks of a relay"] == f"{push.MAX_WEBHOOKS:,}"
     assert told["clients in a file"] == f"{clients.MAX_CLIENTS:,}"
+    assert told["remote agents in a file"] == f"{remotes.MAX_REMOTES:,}"
+    assert f"after {errands.FIRST_SECONDS:g} s at first and {errands.MOST_SECONDS:g} s at most" in TEXT
+    assert f"raw parts, {errands.MAX_FILES_BYTES >> 20} MiB in all" in TEXT
+    assert f"reads {remote_calls.MAX_ANSWER_BYTES >> 20} MiB of an answer" in TEXT
     assert f"up to {shapes.MAX_PAGE_SIZE} tasks a page" in TEXT
     assert f"tries {push.ATTEMPTS} times" in TEXT
     assert f"takes {push.POST_SECONDS:g} s at most" in TEXT

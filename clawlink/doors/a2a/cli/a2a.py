@@ -1,4 +1,4 @@
-"""``clawlink a2a``: which clients of A2A a relay lets in, and the cards that they see."""
+"""``clawlink a2a``: the clients of A2A that a relay lets in, its remote agents of A2A, and cards."""
 
 from __future__ import annotations
 
@@ -10,8 +10,13 @@ from clawlink.cli.exits import Exit
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
 
-_FILE = "a2a-clients.json"
+_REMOTE = "a2a-agents.json"
+_FILES = {"client": "a2a-clients.json", "add": _REMOTE, "list": _REMOTE, "remove": _REMOTE}
+_MAX_CARD_BYTES = 1024 * 1024
 _USAGE = {
+    "add": "clawlink a2a add URL",
+    "list": "clawlink a2a list",
+    "remove": "clawlink a2a remove NAME",
     "client add": "clawlink a2a client add NAME",
     "client list": "clawlink a2a client list",
     "client remove": "clawlink a2a client remove NAME",
@@ -20,17 +25,18 @@ _USAGE = {
 
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
-    parser.add_argument("action", choices=("client", "card"), help="which clients are let in, or a card")
+    parser.add_argument("action", choices=("client", "add", "list", "remove", "card"), help="one of these actions")
     parser.add_argument(
         "words",
         nargs="*",
         metavar="WORD",
-        help="client: add NAME, list, or remove NAME; card: the id or name of an agent, or nothing for the relay's own",
+        help="client: add NAME, list, or remove NAME; add: the URL of a remote agent; remove: its name here; "
+        "card: the id or name of an agent, or nothing for the relay's own",
     )
-    parser.add_argument("--file", default=_FILE, metavar="FILE", help=f"client: the file (default {_FILE})")
-    parser.add_argument(
-        "--replace", action="store_true", help="client add: give a client of this name a new credential"
-    )
+    known = ", ".join(dict.fromkeys(_FILES.values()))
+    parser.add_argument("--file", metavar="FILE", help=f"the file of clients, or of remote agents (default {known})")
+    parser.add_argument("--credential", metavar="C", help="add: what the remote agent asks for; - reads standard input")
+    parser.add_argument("--replace", action="store_true", help="client add, add: take the place of one of that name")
     parser.add_argument("--pool", action="store_true", help="card: the word is a capability, and the card its pool's")
     parser.add_argument("--extended", action="store_true", help="card: show when the agent was last seen, too")
 
@@ -44,11 +50,13 @@ def run(args: Namespace, ctx: Context) -> Exit:
         if len(args.words) > 1 or (not args.words and (args.pool or args.extended)):
             raise UsageError("name one agent: clawlink a2a card AGENT")
         return _card(args, ctx)
-    what = f"client {args.words[0]}" if args.words else ""
-    if what not in _USAGE or len(args.words) != len(_USAGE[what].split()) - 3:
+    args.file = args.file or _FILES[args.action]
+    words = [args.action, *args.words]
+    what = " ".join(words[: 2 if args.action == "client" else 1])
+    if what not in _USAGE or len(words) != len(_USAGE[what].split()) - 2:
         raise UsageError("give it as: " + _USAGE.get(what, "; ".join(_USAGE.values())))
     try:
-        return {"client add": _add, "client list": _list, "client remove": _remove}[what](args, ctx)
+        return _VERBS[what](args, ctx)
     except BadRequest as error:
         raise UsageError(error.message, field=error.field) from None
 
@@ -100,6 +108,86 @@ def _remove(args: Namespace, ctx: Context) -> Exit:
     else:
         ctx.out.line(f"Removed client {cell(name)} from {cell(args.file)}; its credential counts no longer.")
     return Exit.DONE
+
+
+def _add_agent(args: Namespace, ctx: Context) -> Exit:
+    from clawlink.domain.terminal import cell
+    from clawlink.doors.a2a.wire.remotes import add_remote, card_url, remote_of
+
+    credential = None if args.credential is None else ctx.read(args.credential)
+    url = args.words[0]
+    card = _fetched(card_url(url), credential, ctx)
+    remote = remote_of(card, url, name=args.named, credential=credential)
+    add_remote(args.file, remote, replace=args.replace)
+    if ctx.json:
+        ctx.out.json({"name": remote.name, "url": url, "file": args.file, "capabilities": remote.capabilities})
+        return Exit.DONE
+    ctx.out.line(f"Added remote agent {cell(remote.name)} to {cell(args.file)}.", style="bold")
+    ctx.out.facts(
+        ("called at", cell(remote.interface)),
+        ("capabilities", cell(", ".join(remote.capabilities)) or None),
+        ("relay", f"clawlink serve --a2a --a2a-agents {cell(args.file)}   (a relay that runs reads it by itself)"),
+    )
+    return Exit.DONE
+
+
+def _fetched(url: str, credential: str | None, ctx: Context) -> bytes:
+    """Return a card. Raises RelayUnreachable, BadRequest."""
+    import requests
+
+    from clawlink.errors import BadRequest, RelayUnreachable
+
+    headers = {"Accept": "application/json"} | ({} if credential is None else {"Authorization": f"Bearer {credential}"})
+    try:
+        with requests.get(url, headers=headers, timeout=ctx.timeout, stream=True) as got:
+            body: bytes = got.raw.read(_MAX_CARD_BYTES + 1, decode_content=True)
+            status = got.status_code
+    except (requests.RequestException, OSError) as error:
+        raise RelayUnreachable(f"the card at {url} cannot be had: {type(error).__name__}") from None
+    if status != 200:
+        raise BadRequest(f"{url} answered with HTTP {status} instead of a card", field="url")
+    if len(body) > _MAX_CARD_BYTES:
+        raise BadRequest(f"the card at {url} has more than {_MAX_CARD_BYTES} bytes", field="url")
+    return body
+
+
+def _list_agents(args: Namespace, ctx: Context) -> Exit:
+    from clawlink.domain.terminal import cell
+    from clawlink.doors.a2a.wire.remotes import read_remotes
+
+    remotes = read_remotes(args.file)
+    if ctx.json:
+        shown = [{"name": one.name, "url": one.url, "capabilities": one.capabilities} for one in remotes]
+        ctx.out.json({"agents": shown, "count": len(shown)})
+    elif not remotes:
+        ctx.out.line(f"{cell(args.file)} has no remote agents; add one: clawlink a2a add URL")
+    else:
+        rows = [(cell(one.name), cell(one.url), cell(", ".join(one.capabilities))) for one in remotes]
+        ctx.out.table(("agent", "url", "capabilities"), rows)
+    return Exit.DONE
+
+
+def _remove_agent(args: Namespace, ctx: Context) -> Exit:
+    from clawlink.domain.terminal import cell
+    from clawlink.doors.a2a.wire.remotes import remove_remote
+
+    name = args.words[0]
+    remove_remote(args.file, name)
+    if ctx.json:
+        ctx.out.json({"name": name, "file": args.file, "removed": True})
+    else:
+        ctx.out.line(f"Removed remote agent {cell(name)} from {cell(args.file)}; it leaves the relay.")
+    return Exit.DONE
+
+
+_VERBS = {
+    "client add": _add,
+    "client list": _list,
+    "client remove": _remove,
+    "add": _add_agent,
+    "list": _list_agents,
+    "remove": _remove_agent,
+}
 
 
 def _card(args: Namespace, ctx: Context) -> Exit:

@@ -13,6 +13,7 @@ from clawlink.doors.a2a.server.callers import Callers
 from clawlink.doors.a2a.server.calls import Calls
 from clawlink.doors.a2a.server.files import Files
 from clawlink.doors.a2a.server.push import Push
+from clawlink.doors.a2a.server.remotes import Remotes
 from clawlink.doors.a2a.server.sites import Sites
 from clawlink.doors.registry import OpenDoor
 from clawlink.protocol.endpoint import Endpoint
@@ -44,6 +45,7 @@ class A2AServer(OpenDoor):
     """A2A in front of one relay."""
 
     def __init__(self, relay: Relay, config: ServerConfig, settings: Settings) -> None:
+        self.relay = relay
         tokens = [] if config.token is None else [config.token]
         if tokens and config.admin_token is not None:
             tokens.append(config.admin_token)
@@ -52,6 +54,7 @@ class A2AServer(OpenDoor):
         files = Files(relay)
         calls = Calls(relay, files, wait=settings.wait)
         self.push = Push(relay, calls, self.sites.url_of, private=settings.private_webhooks)
+        self.remotes = Remotes(relay, settings.agents)
         self.bindings = Bindings(relay, self.sites, calls, files, self.push, max_body=settings.max_body)
 
     def routes(self) -> Iterator[tuple[Endpoint, Handler]]:
@@ -67,13 +70,21 @@ class A2AServer(OpenDoor):
     async def start(self) -> None:
         await self.callers.start()
         await self.push.start()
+        await self.remotes.upkeep(self.relay.clock())
 
     async def upkeep(self, now: float) -> None:
         await self.callers.upkeep(now)
+        await self.remotes.upkeep(now)
 
     async def close(self) -> None:
+        await self.remotes.close()
         await self.push.close()
         await self.callers.close()
 
     async def info(self) -> dict[str, Any]:
-        return {"clients": self.callers.count, "webhooks": self.push.count}
+        return {
+            "clients": self.callers.count,
+            "webhooks": self.push.count,
+            "remote_agents": self.remotes.count,
+            "errands": self.remotes.errands,
+        }

@@ -34,6 +34,9 @@ def test_clients_come_and_go(call: Run, tmp_path: Path) -> None:
     assert "no clients" in call("a2a", "client", "list", *where).ok().out
     for wrong in (
         ("client",),
+        ("add",),
+        ("remove",),
+        ("list", "x"),
         ("client", "add"),
         ("client", "list", "x"),
         ("client", "add", "a b"),
@@ -42,6 +45,31 @@ def test_clients_come_and_go(call: Run, tmp_path: Path) -> None:
         call("a2a", *wrong, *where).failed(2)
     file.write_text('{"clients": 5}')
     assert str(file) in call("a2a", "client", "list", *where).failed(2).err
+
+
+def test_remote_agents_come_and_go(call: Run, start_relay: Start, tmp_path: Path) -> None:
+    relay = start_relay("--a2a", "--a2a-url", "https://relay.example.com")
+    call("register", "Bob", "--caps", "python", "--relay", relay.url).ok()
+    file = tmp_path / "agents.json"
+    where = ("--file", str(file))
+    added = call("a2a", "add", f"{relay.url}/a2a/Bob", *where, "--json").ok().json
+    assert (added["name"], added["capabilities"]) == ("Bob", ["python"])
+    (entry,) = json.loads(file.read_text())["agents"]
+    assert entry["interface"].startswith("https://relay.example.com/a2a/")
+    call("a2a", "add", f"{relay.url}/a2a/Bob", *where).failed(7)
+    done = call("a2a", "add", f"{relay.url}/a2a/Bob", "--as", "far-bob", "--credential", "-", *where, stdin=b"c\n").ok()
+    assert "far-bob" in done.out
+    assert json.loads(file.read_text())["agents"][1]["credential"] == "c"
+    if sys.platform != "win32":
+        assert os.stat(file).st_mode & 0o777 == 0o600
+    listed = call("a2a", "list", *where).ok()
+    assert "far-bob" in listed.out
+    assert call("a2a", "list", "--json", *where).ok().json["count"] == 2
+    call("a2a", "remove", "Bob", *where).ok()
+    call("a2a", "remove", "Bob", *where).failed(5)
+    nowhere = "http://127.0.0.1:1"
+    for url, code in (("x", 2), (f"{relay.url}/a2a/nobody", 2), (f"{relay.url}/x.json", 2), (nowhere, 3)):
+        call("a2a", "add", url, *where).failed(code)
 
 
 def test_cards_are_shown(call: Run, start_relay: Start) -> None:
@@ -70,5 +98,7 @@ def test_flags_that_make_no_sense_stop_the_start(call: Run, tmp_path: Path) -> N
         (("--a2a", "--a2a-url", "x"), "--a2a-url"),
         (("--a2a", "--a2a-url", "https://x?y"), "--a2a-url"),
         (("--a2a", "--a2a-clients", str(file)), str(file)),
+        (("--a2a", "--a2a-agents", str(file)), str(file)),
+        (("--a2a-agents", "x"), "--a2a"),
     ):
         assert named in call("serve", *flags).failed(2).err, flags

@@ -1,0 +1,223 @@
+"""The remote agents: each is an agent of the mesh, for which the door claims tasks and sends errands."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import logging
+import os
+
+import aiohttp
+from msgspec import UNSET
+
+from clawlink.domain.agent import Agent
+from clawlink.domain.delivery import Delivery
+from clawlink.domain.message import PlainMessage, TaskAnswer, TaskDelegation, TaskUpdate, decode
+from clawlink.doors.a2a.server.errands import Away, Errand, Job, forget
+from clawlink.doors.a2a.server.remote_calls import RemoteCalls
+from clawlink.doors.a2a.wire.remotes import Remote, read_remotes
+from clawlink.errors import ClawLinkError, UnknownAgent
+from clawlink.protocol import requests
+from clawlink.relay.ids import receipt
+from clawlink.relay.kinds import Kind
+from clawlink.relay.mailbox.consumer import Consumer
+from clawlink.relay.relay import Relay
+
+_log = logging.getLogger("clawlink.a2a")
+
+_MACHINE = "a2a"
+_SHARED = "a2a remote"
+_LEASE_SECONDS = 60.0
+_CREDIT = 32
+_TOUCH_SECONDS = 20.0
+_RETRY_SECONDS = 1.0
+_CONNECTIONS = 64
+_PAGE = 100
+_NO_TASK = "a remote agent of A2A takes tasks, and messages about a task that it has"
+_OPEN = ("delivered", "in_progress", "input_required")
+
+
+class Remotes:
+    """The remote agents of a file, which is read again once it has changed."""
+
+    def __init__(self, relay: Relay, file: str | None) -> None:
+        self._relay = relay
+        self._file = file
+        self._seen: tuple[int, int] | None = None
+        self._open: dict[str, _Remote] = {}
+        self._session: aiohttp.ClientSession | None = None
+        self._touched = 0.0
+        relay.keep(Kind(Away, forget))
+
+    @property
+    def count(self) -> int:
+        """How many remote agents there are."""
+        return len(self._open)
+
+    @property
+    def errands(self) -> int:
+        """How many tasks they do at this moment."""
+        return sum(len(remote.errands) for remote in self._open.values())
+
+    async def upkeep(self, now: float) -> None:
+        """Read the file again once it has changed, and keep the agents online."""
+        await self._reload()
+        if now - self._touched >= _TOUCH_SECONDS:
+            self._touched = now
+            for id in list(self._open):
+                await self._relay.agents.touch(id)
+
+    async def close(self) -> None:
+        """Stop. With ``--data`` the errands go on after the restart."""
+        for remote in self._open.values():
+            await remote.close()
+        if self._session is not None:
+            await self._session.close()
+
+    async def _reload(self) -> None:
+        if self._file is None or self._relay.draining:
+            return
+        try:
+            found = os.stat(self._file)
+            seen = (found.st_mtime_ns, found.st_size)
+        except FileNotFoundError:
+            seen = (0, 0)
+        except OSError as error:
+            _log.warning("the file of remote agents cannot be read", extra={"reason": str(error)})
+            return
+        if seen == self._seen:
+            return
+        self._seen = seen
+        try:
+            wanted = {remote.name: remote for remote in read_remotes(self._file)}
+        except (OSError, ClawLinkError) as error:  # the agents that are known stay
+            _log.warning("the file of remote agents cannot be read; they stay", extra={"reason": str(error)})
+            return
+        for name, open in list(self._open.items()):
+            if wanted.get(name) != open.remote:
+                del self._open[name]
+                await open.close()
+                if name not in wanted:
+                    await self._relay.deregistration.leave(open.agent)
+        for name, remote in wanted.items():
+            if name not in self._open:
+                try:
+                    self._open[name] = await self._begin(remote)
+                except ClawLinkError as error:
+                    _log.warning("a remote agent was refused", extra={"agent": name, "reason": error.message})
+
+    async def _begin(self, remote: Remote) -> _Remote:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=_CONNECTIONS),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=True,
+            )
+        key = hmac.new(self._relay.core.secret, f"a2a remote {remote.name}".encode(), hashlib.sha256).hexdigest()
+        ask = requests.Register(
+            agent_id=remote.name,
+            name=remote.name,
+            capabilities=remote.capabilities,
+            description=remote.description or f"A remote agent of A2A, at {remote.url}"[:200],
+            subscriptions=[],
+            claim=True,
+            notices=False,
+        )
+        done = await self._relay.agents.register(ask, machine=_MACHINE, agent_key=key, address=_SHARED, by_door=True)
+        opened = _Remote(self._relay, remote, done.agent, RemoteCalls(self._session, remote))
+        await opened.resume()
+        return opened
+
+
+class _Remote:
+    """A remote agent: the reader of its mailbox, and its errands by their tasks."""
+
+    def __init__(self, relay: Relay, remote: Remote, agent: Agent, calls: RemoteCalls) -> None:
+        self.remote = remote
+        self.errands: dict[str, Errand] = {}
+        self._relay = relay
+        self.agent = agent
+        self._calls = calls
+        self._at_work: set[asyncio.Task[None]] = set()
+        self._reader = asyncio.create_task(self._read())
+
+    async def resume(self) -> None:
+        """Go on with the tasks that it had before a restart."""
+        after: str | None = None
+        while True:
+            ask = requests.TasksQuery(assignee=self.agent.id, status="open", limit=_PAGE, after=after)
+            page = await self._relay.task_views.list(self.agent, ask)
+            for view in page.tasks:
+                if view.status in _OPEN and view.acked_at is not None:
+                    self._send(Job(view.task_id, view.task, view.context, view.attachments))
+            after = page.next
+            if after is None:
+                return
+
+    async def close(self) -> None:
+        """Stop the reader and all errands; the remote tasks go on."""
+        self._reader.cancel()
+        for task in self._at_work:
+            task.cancel()
+        await asyncio.gather(self._reader, *self._at_work, return_exceptions=True)
+
+    async def _read(self) -> None:
+        consumer = self._relay.consumer(self.agent, lease=_LEASE_SECONDS, credit=_CREDIT)
+        try:
+            while not self._relay.draining:
+                try:
+                    await self._take(consumer)
+                except UnknownAgent:
+                    await asyncio.sleep(_RETRY_SECONDS)
+                except Exception:
+                    _log.exception("reading the mailbox of a remote agent failed; it goes on")
+                    await asyncio.sleep(_RETRY_SECONDS)
+        finally:
+            await asyncio.shield(consumer.close())
+
+    async def _take(self, consumer: Consumer) -> None:
+        touch = self._relay.agents.touch
+        taken, _ = await consumer.next(self.agent, tick=lambda: touch(self.agent.id))
+        for d in taken:
+            mark = [receipt(str(d.receipt), d.id)]
+            if self._takes(d):
+                await self._relay.acks.ack(self.agent.id, mark)
+            else:
+                await self._relay.acks.nack(self.agent.id, mark, _RETRY_SECONDS, note=_NO_TASK)
+            consumer.settled(mark)
+
+    def _takes(self, d: Delivery) -> bool:
+        """Deal with a message; return False for one that no errand is about."""
+        message = decode(d.body)
+        if isinstance(message, TaskDelegation):
+            attached = () if message.attachments is UNSET else message.attachments
+            self._send(Job(message.message_id, message.task, message.context, attached))
+            return True
+        about = message.in_reply_to if isinstance(message, PlainMessage) else getattr(message, "task_id", None)
+        errand = self.errands.get(about or "")
+        if isinstance(message, TaskAnswer | PlainMessage) and errand is not None:
+            errand.add(message.message_id, message.content)
+        elif isinstance(message, TaskUpdate) and errand is not None:
+            errand.cancel()
+        return not isinstance(message, PlainMessage) or errand is not None
+
+    def _send(self, job: Job) -> None:
+        """Begin an errand, unless it is under way: a task may come twice."""
+        if job.id in self.errands:
+            return
+        errand = Errand(self._relay, self.agent, self._calls, job, streaming=self.remote.streaming)
+        self.errands[job.id] = errand
+        work = asyncio.create_task(self._run(errand, job.id))
+        self._at_work.add(work)
+        work.add_done_callback(self._at_work.discard)
+
+    async def _run(self, errand: Errand, task_id: str) -> None:
+        try:
+            await errand.run()
+        except Exception:
+            _log.exception("an errand failed", extra={"task_id": task_id})
+        finally:
+            with contextlib.suppress(KeyError):
+                del self.errands[task_id]
