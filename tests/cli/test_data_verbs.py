@@ -38,7 +38,7 @@ def test_doctor_looks_at_a_folder_alone(call: Run, start_relay: Start, tmp_path:
     start_relay("--data", str(data))
     found = call("doctor", "--data", str(data), "--json").ok().json
     assert found["ok"] is True
-    assert [check["name"] for check in found["checks"]] == ["folder", "sqlite", "database", "contents", "disk"]
+    assert [check["name"] for check in found["checks"]] == ["folder", "sqlite", "database", "time", "contents", "disk"]
     if os.name != "posix":
         return
     data.chmod(0o755)

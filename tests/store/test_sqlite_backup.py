@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -194,6 +195,16 @@ async def test_all_files_are_for_their_owner_alone(tmp_path: Path) -> None:
         os.umask(before)
 
 
+def test_a_relay_time_that_is_ahead_is_told_with_the_way_back(tmp_path: Path) -> None:
+    for ahead, status, shown in ((0.0, "ok", "not ahead"), (60.0, "warn", "60 s ahead"), (3e8, "warn", "days ahead")):
+        data = DataFolder(tmp_path / "data", sync="normal")
+        data.store.keep_time(lambda ahead=ahead: time.time() + ahead)  # type: ignore[misc]
+        data.close()  # notes the time
+        (found,) = [one for one in findings(tmp_path / "data") if one.name == "time"]
+        assert (found.status, shown in found.detail) == (status, True), (ahead, found)
+        assert ahead == 0 or (found.fix is not None and "backup from before" in found.fix)
+
+
 async def test_damage_is_found_and_named(tmp_path: Path) -> None:
     data = DataFolder(tmp_path / "data", sync="normal")
     gone, cut, whole = [await share(data, key, key.encode() * 50_000) for key in ("gone", "cut", "whole")]
@@ -208,7 +219,7 @@ async def test_damage_is_found_and_named(tmp_path: Path) -> None:
         (finding,) = [one for one in findings(data.path) if one.name == name]
         return finding.status, finding.detail
 
-    assert [one.status for one in findings(data.path) if one.name != "sqlite"] == ["ok"] * 4
+    assert [one.status for one in findings(data.path) if one.name != "sqlite"] == ["ok"] * 5
     orphan = contents / "ff" / ("ff" + "0" * 62)
     orphan.parent.mkdir(exist_ok=True)
     orphan.write_bytes(b"x")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +18,7 @@ from clawlink.store.sqlite.folder import network_disk
 _OTHERS = 0o077
 _LITTLE_BYTES = 1 << 30
 _MOST_TOLD = 5
+_AHEAD_SECONDS = 10.0
 
 
 class Finding(NamedTuple):
@@ -90,6 +92,7 @@ def _database(folder: Path, db: sqlite3.Connection) -> Iterator[Finding]:
         yield Finding("database", "FAIL", f"{lost} entries of indexes have no record", _restore(folder))
         return
     yield Finding("database", "ok", f"{count} records, and the database is whole")
+    yield _time(folder, db)
     there = listed(folder) if (folder / CONTENTS).is_dir() else {}
     wanted = {file_name(content): content for content in held_contents(db)}
     missing = [name for name, content in wanted.items() if there.get(name) != content.size]
@@ -103,6 +106,31 @@ def _database(folder: Path, db: sqlite3.Connection) -> Iterator[Finding]:
         yield Finding("contents", "warn", detail, "none is needed: the relay removes them at its next start")
         return
     yield Finding("contents", "ok", f"all {len(wanted)} are there")
+
+
+def _time(folder: Path, db: sqlite3.Connection) -> Finding:
+    """Tell a relay that started while the clock was ahead: its time never goes back."""
+    alive = db.execute("SELECT value FROM meta WHERE name = 'alive'").fetchone()
+    ahead = 0.0 if alive is None else alive[0] - time.time()
+    if ahead < _AHEAD_SECONDS:
+        return Finding("time", "ok", "relay time is not ahead of this machine's clock")
+    return Finding(
+        "time",
+        "warn",
+        f"relay time is {_shown(ahead)} ahead of this machine's clock, as a relay started here while the clock was "
+        "ahead. It stays ahead until the clock has caught up. Leases and deadlines last as long as they should; the "
+        "times that are shown are wrong",
+        f"clawlink restore BACKUP NEW-FOLDER   with a backup from before, or with {folder} stopped and the clock "
+        "right, begin again in a new folder",
+    )
+
+
+def _shown(seconds: float) -> str:
+    """Return a time in its largest unit."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _disk(folder: Path) -> Finding:
