@@ -21,7 +21,7 @@ from clawlink.domain.pool import pool_for
 from clawlink.domain.record import Record
 from clawlink.domain.shares import Origin
 from clawlink.protocol import requests
-from clawlink.relay.files.write import Write
+from clawlink.relay.files.write_terms import Write
 from clawlink.relay.ids import receipt
 from clawlink.relay.mailbox.long_poll import Taken
 from clawlink.relay.relay import Relay

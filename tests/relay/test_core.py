@@ -18,7 +18,7 @@ from clawlink.domain.limits import PRESENCE_AUDIENCE
 from clawlink.errors import StoreUnavailable
 from clawlink.protocol import requests
 from clawlink.relay.core import TRIES, pause_after
-from clawlink.relay.files.write import Write
+from clawlink.relay.files.write_terms import Write
 from clawlink.relay.time_slices import SLICE
 from clawlink.store.base import Batch, Conflict, Failed, Put
 from clawlink.store.memory import MemoryStore

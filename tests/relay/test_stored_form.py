@@ -6,7 +6,7 @@ from typing import Any
 
 from clawlink.domain.message import Priority
 from clawlink.domain.upload import UnfinishedUpload
-from clawlink.relay.files.write import Write
+from clawlink.relay.files.write_terms import Write
 from clawlink.store import records
 from tests.relay.broadcasts.test_broadcasts import heard, once
 from tests.relay.scene import Scene

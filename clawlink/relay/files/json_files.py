@@ -10,7 +10,8 @@ from clawlink.domain.agent import Agent
 from clawlink.errors import BadRequest
 from clawlink.protocol.file_replies import FileDeleted, FilePut
 from clawlink.protocol.file_requests import DeleteFileQuery, PutFile
-from clawlink.relay.files.write import Files, Write
+from clawlink.relay.files.write import Files
+from clawlink.relay.files.write_terms import Write
 
 
 class JsonFiles:

@@ -10,20 +10,15 @@ import asyncio
 import base64
 import contextlib
 from collections.abc import AsyncIterator
-from typing import NamedTuple
 
 import msgspec
 
 from clawlink.domain.agent import Agent
-from clawlink.domain.file import Content, Version
-from clawlink.domain.readers import party
-from clawlink.domain.record import text_bytes
 from clawlink.domain.upload import UPLOADS, UnfinishedUpload
 from clawlink.errors import (
     BadRequest,
     ChecksumMismatch,
     KeyReused,
-    NotAllowed,
     OffsetConflict,
     Refused,
     StorageFull,
@@ -31,73 +26,17 @@ from clawlink.errors import (
     UnknownUpload,
 )
 from clawlink.relay.core import Core
-from clawlink.relay.files.quota import SILENT_UPLOAD_SECONDS, FileQuota, UploadBuffer, new_hash
-from clawlink.relay.files.write import Files, Write
+from clawlink.relay.files.quota import SILENT_UPLOAD_SECONDS, FileQuota, new_hash
+from clawlink.relay.files.upload import Checksum, Upload
+from clawlink.relay.files.write import Files
+from clawlink.relay.files.write_terms import Write
 from clawlink.relay.ids import derived
 from clawlink.relay.limits.shares import Held, Limit
 from clawlink.store.base import Conflict, Drop, Failed, Put, Usage
 
-CHECKSUMS = ("sha1", "sha256")
 _FIELD = "Upload-Length"
 _NOTED_EVERY_BYTES = 8 * 1024 * 1024
 _AT_ONCE = 100
-# The bytes that an upload takes beside its texts and contents, measured.
-_UPLOAD_BYTES = 3000
-
-
-class Checksum(NamedTuple):
-    """The checksum of a part. ``name`` is one of ``CHECKSUMS``."""
-
-    name: str
-    digest: bytes
-
-
-class Upload:
-    """An upload. ``length`` is None until it is known; ``metadata`` is the client's text, word for word."""
-
-    def __init__(
-        self, id: str, owner: Agent, ask: Write, buffer: UploadBuffer, length: int | None, metadata: str
-    ) -> None:
-        self.id = id
-        self.owner = owner.id
-        self.address = owner.address
-        self._party = party(owner)
-        self.ask = ask
-        self.length = length
-        self.said = length  # when it was begun
-        self.metadata = metadata
-        self.expires_at = 0.0
-        self.moved_at = 0.0
-        self.written: Version | None = None
-        self.readers: tuple[str, ...] | None = None  # of the file once it is written; None if it is for everyone
-        self.buffer = buffer
-        self.content: Content | None = None  # once all has come, until it is a file
-        self.noted: UnfinishedUpload | None = None  # as it would survive
-        self.lock = asyncio.Lock()
-        self.sender: asyncio.Task[object] | None = None
-
-        texts = (owner.id, ask.key, ask.content_type, ask.file_type, metadata)
-        self.footprint = _UPLOAD_BYTES + sum(map(text_bytes, texts))  # its contents are counted where they are kept
-
-    @property
-    def offset(self) -> int:
-        """Show how much of an upload has come."""
-        return self.buffer.size
-
-    def require_owner(self, asker: Agent) -> None:
-        """Refuse any agent but the owner of the upload."""
-        if not self._party.is_(asker):
-            raise NotAllowed("another agent began this upload, and only it may go on with it", field="agent_id")
-
-    def take_readers(self, ask: Write) -> None:
-        """Keep the agents that the readers of its file meant when it was begun."""
-        self.ask = msgspec.structs.replace(self.ask, parties=ask.parties)
-        self.footprint += sum(one.footprint for one in ask.parties or ())
-
-    @property
-    def complete(self) -> bool:
-        """Whether all has come."""
-        return self.offset == self.length
 
 
 class Uploads:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator
 
 import msgspec
 
 from clawlink.domain import file as rules
 from clawlink.domain import file_access
-from clawlink.domain.agent import HEARS_OF_FILES, Agent, hears_of_files
-from clawlink.domain.delivery import Sender
+from clawlink.domain.agent import Agent
 from clawlink.domain.file import ABSENT, PRESENT, RESTRICTED, Content, Expected, FileWrite, SharedFile, Version
-from clawlink.domain.limits import EVERYONE, MAX_KEY_LENGTH
-from clawlink.domain.message import FileUpdated, Priority, encode
+from clawlink.domain.limits import EVERYONE
 from clawlink.domain.readers import Party, party
 from clawlink.domain.record import text_bytes
 from clawlink.domain.task import FINAL
@@ -28,66 +25,20 @@ from clawlink.errors import (
 )
 from clawlink.protocol import file_replies, file_requests
 from clawlink.relay.agents.agents import Agents
-from clawlink.relay.broadcasts.broadcasts import audience
 from clawlink.relay.core import Core, retrying
+from clawlink.relay.files.notices import FileNotices
 from clawlink.relay.files.quota import FileQuota, UploadBuffer
 from clawlink.relay.files.views import lock_info, readers_of
+from clawlink.relay.files.write_terms import Write, Written, require_key
 from clawlink.relay.ids import derived
 from clawlink.relay.limits.memory import NEW_RECORD_BYTES, size_of
 from clawlink.relay.limits.shares import Limit
 from clawlink.relay.mailbox.admission import Admission
 from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.tasks.reads import read_task
-from clawlink.relay.time_slices import SLICE, Turns, parts
+from clawlink.relay.time_slices import SLICE, Turns
 from clawlink.relay.timestamps import iso
 from clawlink.store.base import Drop, Put
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-
-
-def require_key(key: str) -> None:
-    """Refuse keys that an address cannot carry, or that would lead out of a folder when used as a file's name."""
-    if not 1 <= len(key) <= MAX_KEY_LENGTH:
-        raise BadRequest(
-            f"a file key has 1 to {MAX_KEY_LENGTH} characters", field="file_key", limit=MAX_KEY_LENGTH, actual=len(key)
-        )
-    if _CONTROL.search(key):
-        raise BadRequest("a file key may not contain control characters", field="file_key")
-    if any(part in (".", "..") for part in re.split(r"[/\\]", key)):
-        raise BadRequest("a file key may not have '.' or '..' between slashes", field="file_key")
-
-
-class Write(msgspec.Struct, frozen=True, kw_only=True):
-    """The options of a write. ``digest`` is the SHA-256 in hexadecimal that the content must have, if it is known.
-
-    ``readers`` are names and ids: None leaves the readers as they are, ``*`` is everyone, and none is the owner alone.
-    ``parties`` are the agents that they meant when the write began.
-    """
-
-    key: str
-    file_type: str | None = None  # else text or binary, by the content type
-    content_type: str
-    if_version: Expected | int | None = None
-    ttl: float | None = None
-    burn: bool = False
-    force: bool = False
-    idempotency_key: str | None = None
-    digest: str | None = None
-    digest_field: str = "sha256"
-    readers: tuple[str, ...] | None = None
-    parties: tuple[Party, ...] | None = None
-
-    @property
-    def opens(self) -> bool:
-        """Whether it lets everyone see the file."""
-        return self.readers == (EVERYONE,)
-
-
-class Written(msgspec.Struct, frozen=True):
-    """The version that a write made, and the ids of the file's readers then; None if it was for everyone."""
-
-    version: Version
-    readers: tuple[str, ...] | None
 
 
 class Files:
@@ -98,7 +49,7 @@ class Files:
     ) -> None:
         self._core = core
         self._agents = agents
-        self._mailbox = mailbox
+        self._notices = FileNotices(core, mailbox, admission)
         self._quota = file_quota
         self._admission = admission
 
@@ -221,7 +172,7 @@ class Files:
             self._quota.release(content)
             raise
         if new is not None:
-            await self._tell(new, editor.id, written.version.written_at)
+            await self._notices.tell(new, editor.id, written.version.written_at)
         return written
 
     @retrying
@@ -273,7 +224,7 @@ class Files:
             burn=ask.burn,
             access=access,
         )
-        await self._require_copies(editor, new)
+        await self._notices.require_copies(editor, new)
         if access is not None and not party(editor).is_(await core.store.get(Agent, editor.id)):
             raise UnknownAgent(  # no agent that could use the file would be left
                 f"agent {editor.id!r} has left the relay while it wrote; register it again", field="agent_id"
@@ -306,10 +257,10 @@ class Files:
             old = None  # the answer is that to a file that is not there
         await self._require_unlocked(key, old, editor, now, force=force)
         gone = rules.delete(key, old, now=now, keep=core.limits.retention, if_version=if_version, origin=editor.origin)
-        await self._require_copies(editor, gone)
+        await self._notices.require_copies(editor, gone)
         await core.commit(gone.partition_key, Put(gone))
         self._release_gone(old, gone)
-        await self._tell(gone, editor.id, now)
+        await self._notices.tell(gone, editor.id, now)
         return gone
 
     @retrying
@@ -323,7 +274,7 @@ class Files:
         gone = rules.delete(key, old, now=now, keep=core.limits.retention)
         await core.commit(gone.partition_key, Put(gone))
         self._release_gone(old, gone)
-        await self._tell(gone, reader or old.newest.editor, now)
+        await self._notices.tell(gone, reader or old.newest.editor, now)
         return gone
 
     def _release_gone(self, old: SharedFile | None, new: SharedFile) -> None:
@@ -400,7 +351,7 @@ class Files:
         await core.commit(new.partition_key, Put(new))
         self._release_gone(old, new)
         if not old.deleted:
-            await self._tell(new, old.newest.editor, now, but="")
+            await self._notices.tell(new, old.newest.editor, now, but="")
         return True
 
     # -- readers -----------------------------------------------------------------------------------------------------
@@ -437,62 +388,6 @@ class Files:
             left = rules.delete(key, file, now=now, keep=core.limits.retention)
         await core.commit(left.partition_key, Put(left))
         self._release_gone(file, left)
-
-    # -- tell the others ---------------------------------------------------------------------------------------------
-
-    async def _require_copies(self, editor: Agent, file: SharedFile) -> None:
-        """Count the notices of a change that comes next. Raises RateLimited, and then counts nothing."""
-        if file.access is None:
-            told = (await self._core.store.usage(Agent, HEARS_OF_FILES)).count
-        else:
-            told = len(file.access.parties)
-        self._admission.require_copies(editor)
-        self._admission.count_copies(editor, told)
-
-    async def _hearers(self, file: SharedFile, but: str) -> AsyncIterator[list[Agent]]:
-        """Give the agents that hear of a file, but one, some at a time."""
-        if file.access is None:
-            async for agents in audience(self._core, [HEARS_OF_FILES], but=but):
-                yield agents
-            return
-        turns = Turns()
-        for some in parts(file.access.parties, SLICE):
-            found = await self._core.store.get_many(Agent, [one.agent_id for one in some])
-            yield [
-                agent
-                for one, agent in zip(some, found, strict=True)
-                if agent is not None and one.is_(agent) and agent.id != but and hears_of_files(agent)
-            ]
-            await turns.next(len(some))
-
-    async def _tell(self, file: SharedFile, editor: str, now: float, *, but: str | None = None) -> None:
-        id = derived("file", file.id, str(file.revision), str(now))
-        body = encode(
-            FileUpdated(
-                file_key=file.id,
-                version=file.revision,
-                last_editor=editor,
-                timestamp=iso(now),
-                queued_at=iso(now),
-                message_id=id,
-                deleted=file.deleted,
-            )
-        )
-        turns = Turns()
-        async for agents in self._hearers(file, editor if but is None else but):
-            for some in parts(agents, self._core.store.partitions_at_once):
-                await self._mailbox.put_notices(
-                    self._mailbox.copies(
-                        id,
-                        [agent.id for agent in some],
-                        sender=Sender(editor),
-                        body=body,
-                        now=now,
-                        level=Priority.LOW.level,
-                        merge="file:" + file.id,
-                    )
-                )
-                await turns.next(len(some))
 
 
 def _texts(ask: Write) -> int:

@@ -14,7 +14,7 @@ from clawlink.domain.limits import MAX_FILE_TTL_SECONDS, MAX_NAME_LENGTH
 from clawlink.errors import BadRequest, UnknownFile, VersionConflict
 from clawlink.protocol import file_paths, file_replies, file_requests
 from clawlink.relay.files.read import Opened
-from clawlink.relay.files.write import Write
+from clawlink.relay.files.write_terms import Write
 from clawlink.relay.relay import Relay
 from clawlink.server import http_files
 from clawlink.server.auth import require_no_page

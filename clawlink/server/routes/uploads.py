@@ -18,8 +18,8 @@ from clawlink.errors import BadRequest, ClawLinkError, MethodNotAllowed, Unsuppo
 from clawlink.protocol import file_paths
 from clawlink.protocol.headers import OFFSET_TYPE
 from clawlink.relay.error_mapping import refusal
-from clawlink.relay.files.uploads import CHECKSUMS, Checksum, Upload
-from clawlink.relay.files.write import Write
+from clawlink.relay.files.upload import CHECKSUMS, Checksum, Upload
+from clawlink.relay.files.write_terms import Write
 from clawlink.relay.relay import Relay
 from clawlink.server import http_files
 from clawlink.server.request import Request, Routes, asking, key_in_header, origin_of, parameter

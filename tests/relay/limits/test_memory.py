@@ -10,7 +10,7 @@ from clawlink.domain.file import SharedFile
 from clawlink.domain.record import SETTLED
 from clawlink.errors import StorageFull
 from clawlink.protocol import file_requests
-from clawlink.relay.files.write import Write
+from clawlink.relay.files.write_terms import Write
 from tests.relay.scene import Scene
 from tests.tables import each
 

@@ -17,7 +17,7 @@ from clawlink.domain.shares import Origin
 from clawlink.errors import KeyReused, MailboxFull, Refused, RelayFull, StorageFull
 from clawlink.protocol import file_requests, requests
 from clawlink.relay.files.quota import UploadBuffer
-from clawlink.relay.files.write import Write
+from clawlink.relay.files.write_terms import Write
 from clawlink.relay.limits.shares import FairShares, Limit
 from clawlink.store.base import Usage
 from clawlink.store.memory import MemoryStore

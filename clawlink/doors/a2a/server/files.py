@@ -19,7 +19,7 @@ from clawlink.doors.a2a.wire.failures import A2AError
 from clawlink.doors.a2a.wire.shapes import Message
 from clawlink.errors import ClawLinkError, NotAllowed, UnknownFile
 from clawlink.protocol.replies import TaskView
-from clawlink.relay.files.write import Write
+from clawlink.relay.files.write_terms import Write
 from clawlink.relay.relay import Relay
 from clawlink.server.http_files import headers_of, span_of
 from clawlink.server.http_files import send as send_span

@@ -1,0 +1,81 @@
+"""Notices of files: who hears of a change, and that nobody causes too many of them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from clawlink.domain.agent import HEARS_OF_FILES, Agent, hears_of_files
+from clawlink.domain.delivery import Sender
+from clawlink.domain.file import SharedFile
+from clawlink.domain.message import FileUpdated, Priority, encode
+from clawlink.relay.broadcasts.broadcasts import audience
+from clawlink.relay.core import Core
+from clawlink.relay.ids import derived
+from clawlink.relay.mailbox.admission import Admission
+from clawlink.relay.mailbox.mailbox import Mailbox
+from clawlink.relay.time_slices import SLICE, Turns, parts
+from clawlink.relay.timestamps import iso
+
+
+class FileNotices:
+    """The notices of all changes of files."""
+
+    def __init__(self, core: Core, mailbox: Mailbox, admission: Admission) -> None:
+        self._core = core
+        self._mailbox = mailbox
+        self._admission = admission
+
+    async def require_copies(self, editor: Agent, file: SharedFile) -> None:
+        """Count the notices of a change that comes next. Raises RateLimited, and then counts nothing."""
+        if file.access is None:
+            told = (await self._core.store.usage(Agent, HEARS_OF_FILES)).count
+        else:
+            told = len(file.access.parties)
+        self._admission.require_copies(editor)
+        self._admission.count_copies(editor, told)
+
+    async def _hearers(self, file: SharedFile, but: str) -> AsyncIterator[list[Agent]]:
+        """Give the agents that hear of a file, but one, some at a time."""
+        if file.access is None:
+            async for agents in audience(self._core, [HEARS_OF_FILES], but=but):
+                yield agents
+            return
+        turns = Turns()
+        for some in parts(file.access.parties, SLICE):
+            found = await self._core.store.get_many(Agent, [one.agent_id for one in some])
+            yield [
+                agent
+                for one, agent in zip(some, found, strict=True)
+                if agent is not None and one.is_(agent) and agent.id != but and hears_of_files(agent)
+            ]
+            await turns.next(len(some))
+
+    async def tell(self, file: SharedFile, editor: str, now: float, *, but: str | None = None) -> None:
+        """Tell the agents that hear of a file what became of it; not its editor, or not ``but``."""
+        id = derived("file", file.id, str(file.revision), str(now))
+        body = encode(
+            FileUpdated(
+                file_key=file.id,
+                version=file.revision,
+                last_editor=editor,
+                timestamp=iso(now),
+                queued_at=iso(now),
+                message_id=id,
+                deleted=file.deleted,
+            )
+        )
+        turns = Turns()
+        async for agents in self._hearers(file, editor if but is None else but):
+            for some in parts(agents, self._core.store.partitions_at_once):
+                await self._mailbox.put_notices(
+                    self._mailbox.copies(
+                        id,
+                        [agent.id for agent in some],
+                        sender=Sender(editor),
+                        body=body,
+                        now=now,
+                        level=Priority.LOW.level,
+                        merge="file:" + file.id,
+                    )
+                )
+                await turns.next(len(some))
