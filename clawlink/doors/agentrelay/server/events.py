@@ -14,9 +14,10 @@ from msgspec.structs import replace
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.agent import fold as fold_name
-from clawlink.domain.shares import Origin
 from clawlink.doors.agentrelay import names, rules
 from clawlink.doors.agentrelay.rules import KNOWN, OVER, Event, Pointer, Verdict
+from clawlink.doors.agentrelay.server import views
+from clawlink.doors.agentrelay.server.room import EventRoom
 from clawlink.doors.agentrelay.settings import Settings
 from clawlink.doors.agentrelay.wire import line as lines
 from clawlink.doors.agentrelay.wire.exchange import (
@@ -24,7 +25,6 @@ from clawlink.doors.agentrelay.wire.exchange import (
     CleanUp,
     CompleteEvent,
     EventCompleted,
-    EventMeta,
     EventRead,
     EventSent,
     EventUpdated,
@@ -34,13 +34,11 @@ from clawlink.doors.agentrelay.wire.exchange import (
     UpdateEvent,
     VerifyEvent,
 )
-from clawlink.errors import BadRequest, NotAllowed, Refused, RelayFull, StorageFull, UnknownAgent, UnknownEvent
+from clawlink.errors import BadRequest, NotAllowed, Refused, StorageFull, UnknownAgent, UnknownEvent
 from clawlink.protocol import requests
 from clawlink.relay.core import retrying
 from clawlink.relay.ids import derived
 from clawlink.relay.kinds import Kind
-from clawlink.relay.limits.memory import NEW_RECORD_BYTES
-from clawlink.relay.limits.shares import Limit
 from clawlink.relay.relay import Relay
 from clawlink.relay.timestamps import iso
 from clawlink.store.base import Drop, Put
@@ -49,7 +47,6 @@ from clawlink.store.records import register
 SECRET_LENGTH = 6
 # The reader of burned contents may repeat its request for this many seconds, because the reply may have been lost.
 BURNED_SECONDS = 60.0
-_FULL_RETRY_SECONDS = 60.0
 _SLICE = 200
 _LETTERS = string.ascii_letters + string.digits
 KIND = Kind(Pointer, rules.lapse, history=OVER)
@@ -66,7 +63,7 @@ class Events:
         self._agents = relay.agents
         self._messages = relay.messages
         self._admission = relay.admission
-        self._settings = settings
+        self._room = EventRoom(relay.core, settings)
         relay.keep(KIND)
 
     async def usage(self) -> tuple[int, int]:
@@ -100,7 +97,7 @@ class Events:
                 message_id = await self._tell(sender, to, line, pointer)
             except Refused:
                 if made:
-                    await self._forget(pointer.id)
+                    await self._room.forget(pointer.id)
                 raise
         return EventSent(
             event_id=event.id,
@@ -139,7 +136,7 @@ class Events:
             if old.made_by != made_by or not _is_sender(sender, old):
                 raise names.in_use(event.id, old.event.id)
             return old, False
-        await self._require_room(sender.origin, sender.id, len(data), count=1)
+        await self._room.require(sender.origin, sender.id, len(data), count=1)
         pointer = Pointer(
             id=id,
             version=1,
@@ -168,65 +165,6 @@ class Events:
         except UnknownAgent:
             return None
 
-    async def _require_room(self, origin: Origin, sender_id: str, growth: int, *, count: int = 0) -> None:
-        """Refuse an event, or more contents of one, beyond a limit or a share of it. Raises RelayFull, StorageFull."""
-        if count:
-            used = await self._core.store.usage(Pointer, KNOWN)
-            if used.count + count > self._settings.max_events:
-                await self._make_room()
-        if growth > 0 or count:
-            await self._core.memory.require(growth + count * NEW_RECORD_BYTES, origin)
-        try:
-            await self._require_share(origin, growth, count)
-        except (RelayFull, StorageFull):
-            sent = await self._core.store.first(Pointer, rules.sent_by(sender_id), _SLICE)
-            over = [pointer for pointer in sent if not pointer.event.present]
-            if not over:
-                raise
-            for pointer in over:
-                await self._forget(pointer.id)
-            await self._require_share(origin, growth, count)
-
-    async def _require_share(self, origin: Origin, growth: int, count: int) -> None:
-        limits, shares = self._settings, self._core.shares
-        used = await self._core.store.usage(Pointer, KNOWN)
-
-        if count:
-            await shares.require(
-                RelayFull,
-                origin,
-                lambda: shares.under(origin, (Pointer, KNOWN)),
-                count=Limit(limits.max_events, used.count, count),
-                holds="the relay knows",
-                what="events of AgentRelay",
-                then="try again when some have expired, or raise --max-events",
-                retry_after=_FULL_RETRY_SECONDS,
-            )
-        if growth > 0:
-            await shares.require(
-                StorageFull,
-                origin,
-                lambda: shares.under(origin, (Pointer, KNOWN)),
-                bytes=Limit(limits.max_events_bytes, used.bytes, growth),
-                records=used.count,
-                holds="the relay holds",
-                what="events of AgentRelay",
-                then="share large contents as a file, or raise --max-events-bytes",
-            )
-
-    async def _make_room(self) -> bool:
-        """Forget the events that have been over for longest; tell whether there were any."""
-        over = await self._core.store.first(Pointer, OVER, _SLICE)
-        for pointer in over:
-            await self._forget(pointer.id)
-        return bool(over)
-
-    @retrying
-    async def _forget(self, id: str) -> None:
-        pointer = await self._core.store.get(Pointer, id)
-        if pointer is not None:
-            await self._core.commit(pointer.partition_key, Drop(pointer))
-
     # -- receive -----------------------------------------------------------------------------------------------------
 
     async def receive(self, reader: Agent, ask: ReceiveEvent) -> EventRead:
@@ -249,10 +187,10 @@ class Events:
         rules.require_said(event, line.type)
         read_by = None if key is None else derived("read", reader.id, key)
         if read_by is not None and pointer.read_by == read_by and pointer.content:
-            return _read(pointer, event)
+            return views.read(pointer, event)
         rules.require_present(event, pointer.sender_name)
         if not is_receiver:
-            return _read(pointer, event)
+            return views.read(pointer, event)
         event = rules.receive(event, reader.id, now)
         ends_at = pointer.ends_at if event.present else min(pointer.ends_at, now + BURNED_SECONDS)
         new = rules.changed(pointer, event, read_by=read_by, receiver_id=reader.id, ends_at=ends_at)
@@ -260,7 +198,7 @@ class Events:
         if not event.present and read_by is None:  # no request can ask for it again
             new = replace(new, content=b"", ends_at=now + rules.DEFAULT_REGISTRY_TTL_HOURS * rules.HOUR)
         await core.commit(new.partition_key, Put(new))
-        return _read(pointer, event)
+        return views.read(pointer, event)
 
     # -- update ------------------------------------------------------------------------------------------------------
 
@@ -297,10 +235,10 @@ class Events:
         content = _content(pointer) if pointer.event.present else {}
         data = _encode({**content, **updates})
         _require_body(len(data), core.limits.max_body_bytes)
-        await self._require_room(pointer.origin, pointer.event.sender, len(data) - len(pointer.content))
+        await self._room.require(pointer.origin, pointer.event.sender, len(data) - len(pointer.content))
         new = rules.changed(pointer, event, content=data, read_by=None, ends_at=_end(event, now))
         await core.commit(new.partition_key, Put(new))
-        return _updated(new)
+        return views.updated(new)
 
     async def _hand_on(self, editor: Agent, ask: UpdateEvent, next_id: str) -> EventUpdated:
         pointer = await self._find(ask.event_id)
@@ -321,7 +259,7 @@ class Events:
         made, _ = await self._create(
             editor, event, await self._registered(event.receiver), content, ask.idempotency_key
         )
-        return _updated(made)
+        return views.updated(made)
 
     # -- cmp and verify ----------------------------------------------------------------------------------------------
 
@@ -490,26 +428,3 @@ def _content(pointer: Pointer) -> dict[str, Any]:
 def _end(event: Event, now: float) -> float:
     """Return when contents go: at the event's own time, but not at once if they came late, after a burning."""
     return max(rules.expires_at(event), now + rules.HOUR)
-
-
-def _updated(pointer: Pointer) -> EventUpdated:
-    event = pointer.event
-    line = lines.announce(event.type, event.id)
-    ptr = names.pointer(event.id)
-    parties = (pointer.sender_name, pointer.receiver_name)
-    return EventUpdated(event.id, ptr, line, event.sender, event.receiver, *parties)
-
-
-def _read(pointer: Pointer, event: Event) -> EventRead:
-    meta = EventMeta(
-        event_id=event.id,
-        type=event.type,
-        secret=event.secret,
-        created_at=iso(event.created_at),
-        sender=event.sender,
-        receiver=event.receiver,
-        ttl_hours=event.ttl_hours,
-        sender_name=pointer.sender_name,
-        receiver_name=pointer.receiver_name,
-    )
-    return EventRead(meta, names.pointer(event.id), msgspec.Raw(pointer.content), event.status.value, not event.present)
