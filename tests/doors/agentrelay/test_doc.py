@@ -21,7 +21,7 @@ from clawlink.domain.limits import Limits
 from clawlink.doors.agentrelay import DOOR, names
 from clawlink.doors.agentrelay import rules as relayed
 from clawlink.doors.agentrelay.cli.agentrelay import _ACTIONS
-from clawlink.doors.agentrelay.client import folder
+from clawlink.doors.agentrelay.client import locked_folder
 from clawlink.doors.agentrelay.client.transactions import FIELDS
 from clawlink.doors.agentrelay.server.events import BURNED_SECONDS
 from clawlink.doors.agentrelay.settings import Settings
@@ -57,7 +57,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert f"{Settings.max_events:,};" in LIMITS["events that a relay knows"]
     assert f"{relayed.DEFAULT_TTL_HOURS}; {relayed.MAX_TTL_HOURS:,} at most" in LIMITS["contents are kept"]
     assert LIMITS["an event is known after it is over"] == f"{relayed.DEFAULT_REGISTRY_TTL_HOURS} hours"
-    assert LIMITS["wait for the folder's lock"] == f"{folder.LOCK_SECONDS:.0f} s"
+    assert LIMITS["wait for the folder's lock"] == f"{locked_folder.LOCK_SECONDS:.0f} s"
     assert f"for {BURNED_SECONDS:.0f} s" in TEXT
     assert f"less than {line.SHORT} characters" in TEXT
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
 import secrets
 import string
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,20 +18,18 @@ from msgspec.structs import replace
 
 from clawlink.client.identity import account_home
 from clawlink.doors.agentrelay import names, rules
-from clawlink.doors.agentrelay.client.disk import make_private
+from clawlink.doors.agentrelay.client.locked_folder import LockedFolder, Opened, require_object
 from clawlink.doors.agentrelay.client.records import HERE, from_meta, stamp, to_event, to_record
-from clawlink.doors.agentrelay.client.recovery import Note, Recovery, Swept
-from clawlink.doors.agentrelay.client.registry import Registry, encode_event, read_event
-from clawlink.doors.agentrelay.client.transactions import Transactions, entry
+from clawlink.doors.agentrelay.client.recovery import Note
+from clawlink.doors.agentrelay.client.registry import encode_event, read_event
+from clawlink.doors.agentrelay.client.transactions import entry
 from clawlink.doors.agentrelay.rules import Event, Verdict
 from clawlink.doors.agentrelay.wire import line as lines
-from clawlink.errors import BadRequest, ClawLinkError, StorageFull, StoreUnavailable, UnknownEvent
+from clawlink.errors import BadRequest, UnknownEvent
 from clawlink.private import Replacement
 
 SECRET_LENGTH = 6
 _LETTERS = string.ascii_letters + string.digits
-LOCK_SECONDS, _PAUSE_SECONDS = 60.0, 0.005
-_FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 
 
 class Updated(NamedTuple):
@@ -60,40 +57,14 @@ def draw_secret(length: int = SECRET_LENGTH) -> str:
     return "".join(secrets.choice(_LETTERS) for _ in range(length))
 
 
-class _Opened:
-    """The locked folder: the records of all events, and the time when the next event is over."""
-
-    def __init__(self, registry: Registry, storage: Path, next_at: float) -> None:
-        self.registry = registry
-        self.next_at = next_at
-        self._storage = storage
-
-    def has_contents(self, id: str) -> bool:
-        """Tell whether there is a file with an event's contents."""
-        return os.path.lexists(self._storage / f"{id}.json")
-
-
-class Folder:
-    """The events of one folder. ``tell`` is given a sentence for each thing in it that had to be mended."""
+class Folder(LockedFolder):
+    """The verbs of AgentRelay, over the events of one folder."""
 
     def __init__(
         self, data: Path, *, tell: Callable[[str], object] = lambda _: None, clock: Callable[[], float] = time.time
     ) -> None:
-        self.root = data / "agentrelay"
-        self.storage = self.root / "storage"
-        self.logs = self.root / "logs"
-        self.registry = self.root / "registry.json"
-        self.transactions = Transactions(self.logs, tell)
-        self._mended: list[str] = []
-        self._recovery = Recovery(self.root, self.transactions, self._mended.append)
-        self._tell = tell
-        self._clock = clock
+        super().__init__(data, tell=tell, clock=clock)
         self._sent: set[str] = set()
-        self._loaded: dict[str, Any] = {}
-
-    def file_of(self, id: str) -> Path:
-        """Return where the contents of an event are. Raises BadRequest for an id that is none."""
-        return self._recovery.file_of(names.require_id(id))
 
     # -- the verbs ---------------------------------------------------------------------------------------------------
 
@@ -101,7 +72,7 @@ class Folder:
         self, agent_id: str, type: str, id: str, content: dict[str, Any], secret: str | None = None
     ) -> dict[str, Any]:
         """Keep contents under a new id, and return the line that leads to them. Raises BadRequest, WrongState."""
-        _require_object(content, "content")
+        require_object(content, "content")
         now = self._clock()
         event = rules.send(
             id,
@@ -115,7 +86,7 @@ class Folder:
         data = encode_event(_as_file(event, content))
         ptr = names.pointer(id)
         told = entry(now, id, type, event.sender, agent_id, "SENT", f"{type} to {agent_id}", ptr, "File created")
-        with self._open() as opened:
+        with self.open() as opened:
             names.require_unused(id, [*opened.registry.alike(id), *([id] if opened.has_contents(id) else [])])
             self._carry_out(opened, "send", event, now, told, data=data)
         self._sent.add(id)
@@ -131,10 +102,10 @@ class Folder:
         line = lines.parse(message)
         id, ptr = line.event_id, names.require_pointer(line.ptr, line.event_id)
         now = self._clock()
-        with self._open() as opened:
+        with self.open() as opened:
             event = self._known(opened, id, now)
             rules.require_present(event)
-            data = self._contents(id)
+            data = self.contents_of(id)
             meta = data["meta"]
             if meta.get("event_id", id) != id:
                 raise BadRequest(f"{ptr} is the file of event {meta.get('event_id')!r}, not of {id!r}", field="ptr")
@@ -184,12 +155,12 @@ class Folder:
 
         Raises BadRequest, UnknownEvent, WrongState.
         """
-        _require_object(updates, "updates")
+        require_object(updates, "updates")
         names.require_id(id)
         target = names.require_id(next_id, field="next_event_id") if next_id else id
         now = self._clock()
         made = False
-        with self._open() as opened:
+        with self.open() as opened:
             event = self._known(opened, id, now)
             content = self._content(event)
             if target != id:
@@ -234,7 +205,7 @@ class Folder:
         Raises WrongState for an event that was not received here, BadRequest for a wrong secret, UnknownEvent.
         """
         now = self._clock()
-        with self._open() as opened:
+        with self.open() as opened:
             event = rules.complete(self._known(opened, names.require_id(id), now), HERE, secret, now)
             if not event.sender or not event.receiver:
                 raise BadRequest(f"Event {id} is missing explicit sender/receiver metadata", field="sender_agent")
@@ -259,7 +230,7 @@ class Folder:
     ) -> Completed:
         """Write down a result, for the next event if one is named, and return the CMP, unless that is refused."""
         now = self._clock()
-        with self._open() as opened:
+        with self.open() as opened:
             rules.complete(self._known(opened, names.require_id(id), now), HERE, secret, now)
         done = self.update(id, {"status": "completed", "result": result, "next_agent": next_agent}, next_id)
         return Completed(self.cmp(id, secret), done.csv_message)
@@ -274,7 +245,7 @@ class Folder:
         if line.type != rules.COMPLETION:
             raise BadRequest(f"Expected CMP message, got {line.type}", field="type")
         id, now = line.event_id, self._clock()
-        with self._open() as opened:
+        with self.open() as opened:
             verdict, event = rules.verify(self._known(opened, id, now), line.data, now)
             status = {Verdict.OK: "VERIFIED", Verdict.REPEAT: "REPEATED", Verdict.MISMATCH: "VERIFICATION_FAILED"}
             told = entry(
@@ -336,154 +307,9 @@ class Folder:
             "registry_ttl_hours": registry_ttl_hours,
         }
 
-    # -- the registry, as the original lets others at it -------------------------------------------------------------
+    # -- steps of the verbs -------------------------------------------------------------------------------------------
 
-    def knows(self, id: str) -> bool:
-        """Return True if an event is known here. Nothing is made or changed where there is no folder."""
-        try:
-            return bool(self.file_of(id).exists() or self.record(id))
-        except ClawLinkError:
-            return False
-
-    def record(self, id: str) -> dict[str, Any]:
-        """Return the registry's record of an event; an empty one if it does not know it."""
-        if not self.registry.exists():
-            return {}
-        with self._locked():
-            return self._in_order(None)[0].get(id)
-
-    def put_record(self, id: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """Merge fields into the registry's record of an event, and return all of it."""
-        names.require_id(id)
-        _require_object(fields, "event_data")
-        with self._locked():
-            registry, _ = self._in_order(None)
-            merged = {**registry.get(id), **fields, "updated_at": stamp(self._clock())}
-            try:
-                registry.put(id, merged)
-            except (TypeError, ValueError, RecursionError) as error:
-                raise BadRequest(f"event_data is not JSON in UTF-8: {error}", field="event_data") from None
-            registry.write()
-        return merged
-
-    def load(self) -> dict[str, Any]:
-        """Return the whole registry, as ``{"events": {id: {...}}}``."""
-        if not self.registry.exists():
-            return {"events": {}}
-        with self._locked():
-            whole = self._in_order(None)[0].whole()
-        self._loaded = json.loads(json.dumps(whole["events"]))
-        return whole
-
-    def save(self, registry: Mapping[str, Any]) -> None:
-        """Write the changes since ``load``. Changes of other processes stay."""
-        _require_object(registry, "registry")
-        events = registry.get("events", {})
-        _require_object(events, "registry.events")
-        changed = {id: record for id, record in events.items() if record != self._loaded.get(id)}
-        for id, record in changed.items():
-            names.require_id(id)
-            _require_object(record, f"the record of event {id}")
-        try:
-            saved = json.loads(json.dumps(events))
-        except (TypeError, ValueError, RecursionError) as error:
-            raise BadRequest(f"registry is not JSON: {error}", field="registry") from None
-        with self._locked():
-            kept, _ = self._in_order(None)
-            kept.change({id: saved[id] for id in changed}, self._loaded.keys() - events.keys())
-            kept.write()
-        self._loaded = saved
-
-    def contents(self, id: str) -> dict[str, Any]:
-        """Return the contents of an event's file. Raises UnknownEvent, BadRequest for a torn file."""
-        self.file_of(id)
-        with self._locked():
-            return self._contents(id)
-
-    def prepare(self) -> None:
-        """Make the folders."""
-        with self._locked():
-            pass
-
-    def note(self, *told: str) -> None:
-        """Write a line into the log, of the fields after its time."""
-        with self._locked():
-            self.transactions.append(entry(self._clock(), *told))
-
-    # -- underneath --------------------------------------------------------------------------------------------------
-
-    @contextlib.contextmanager
-    def _open(self) -> Iterator[_Opened]:
-        """Lock the folder, put it in order, and yield the records. The caller writes its changes."""
-        with self._locked():
-            now = self._clock()
-            looked_at = None
-            next_at = self._recovery.left_alone(now)
-            if next_at is not None:
-                registry = Registry(self.registry, trusted=True)
-            else:
-                looked_at = now
-                registry, swept = self._in_order(datetime.fromtimestamp(now))
-                next_at = swept.next_at
-            opened = _Opened(registry, self.storage, next_at)
-            try:
-                yield opened
-            finally:
-                self._recovery.leave(looked_at, opened.next_at)
-
-    def _in_order(self, at: datetime | None, *, thorough: bool = False, **hours: int) -> tuple[Registry, Swept]:
-        """Finish broken-off changes, mend torn files, drop old events; return the records, and the dropped events.
-
-        Repairs are reported once they are on the disk. The write comes after the sweep, which may make the room for it.
-        """
-        now = self._clock()
-        self._mended.clear()
-        registry = Registry(self.registry)
-        names = self._recovery.names()
-        broke_off = self._recovery.recover(registry)
-        mended = self._recovery.mend(registry, names, now)
-        swept = Swept([], [], now)
-        if at is not None:
-            swept = self._recovery.sweep(registry, names, at, thorough=thorough, **hours)
-        if mended or broke_off or thorough or swept.files or swept.records:
-            registry.write()
-        if broke_off:
-            self._recovery.end()
-        for sentence in self._mended:
-            self._tell(sentence)
-        return registry, swept
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        try:
-            with self._lock():
-                yield
-        except OSError as error:
-            raise _unusable(error, self.root) from error
-        except RecursionError:
-            raise BadRequest(f"something in {self.root} is nested too deep to be read; remove it") from None
-
-    @contextlib.contextmanager
-    def _lock(self) -> Iterator[None]:
-        from filelock import FileLock, Timeout  # here, since it costs more to load than the rest
-
-        make_private(self.root, may_be_link=True)  # which its owner may have put elsewhere
-        for folder in (self.storage, self.logs):
-            make_private(folder)
-        path = self.root / ".lock"
-        lock = FileLock(path, timeout=LOCK_SECONDS, mode=0o600)
-        try:
-            lock.acquire(poll_interval=_PAUSE_SECONDS)
-        except Timeout:
-            raise StoreUnavailable(
-                f"another process has held {path} for {LOCK_SECONDS:.0f} s; try again", retry_after=1
-            ) from None
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def _known(self, opened: _Opened, id: str, now: float) -> Event:
+    def _known(self, opened: Opened, id: str, now: float) -> Event:
         """Return the record of an event. Raises UnknownEvent."""
         record = opened.registry.get(id)
         if not record:
@@ -497,23 +323,17 @@ class Folder:
                 record = {**record, **from_meta((read_event(self.file_of(id)) or {}).get("meta", {}))}
         return to_event(id, record, present=present, burns=False, now=now)
 
-    def _contents(self, id: str) -> dict[str, Any]:
-        data = read_event(self.file_of(id))
-        if data is None:
-            raise UnknownEvent(f"File not found: {self.file_of(id)}", field="event_id")
-        return data
-
     def _content(self, event: Event) -> dict[str, Any]:
         """Return the contents of an event; none, if they were burned or are torn."""
         if not event.present:
             return {}
         try:
-            return _content_of(self._contents(event.id))
+            return _content_of(self.contents_of(event.id))
         except BadRequest as error:
             self._tell(f"{error.message}; the update takes its place")
             return {}
 
-    def _following(self, opened: _Opened, event: Event, id: str, now: float) -> Event | None:
+    def _following(self, opened: Opened, event: Event, id: str, now: float) -> Event | None:
         """Return the next event, which may be filled, or None if there is none. Raises WrongState."""
         if id not in opened.registry and not opened.has_contents(id):
             names.require_unused(id, opened.registry.alike(id))
@@ -534,7 +354,7 @@ class Folder:
 
     def _carry_out(
         self,
-        opened: _Opened,
+        opened: Opened,
         verb: str,
         event: Event,
         now: float,
@@ -594,21 +414,6 @@ def _content_of(data: Mapping[str, Any]) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _unusable(error: OSError, root: Path) -> ClawLinkError:
-    """Return the error for a folder that the system does not let be read or written."""
-    where, why = error.filename or root, error.strerror or type(error).__name__
-    if error.errno in _FULL:
-        return StorageFull(f"{where} cannot be written ({why}): make room on the disk of {root}, and try again")
-    return StoreUnavailable(
-        f"{where} cannot be read or written ({why}): see to it and to who owns {root}, and try again", retry_after=1
-    )
-
-
 def _require_hours(value: object, field: str) -> None:
     if not isinstance(value, int):
         raise BadRequest(f"{field} must be a whole number of hours, and is {value!r:.40}", field=field)
-
-
-def _require_object(value: object, field: str) -> None:
-    if not isinstance(value, dict):
-        raise BadRequest(f"{field} must be an object of names and values, as {{}}", field=field)

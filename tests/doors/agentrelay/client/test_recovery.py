@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clawlink.doors.agentrelay.client import folder as folder_module
+from clawlink.doors.agentrelay.client import locked_folder
 from clawlink.doors.agentrelay.client.folder import Folder
 from clawlink.doors.agentrelay.client.transactions import entry
 from clawlink.errors import BadRequest, ClawLinkError, StorageFull, StoreUnavailable, UnknownEvent, WrongState
@@ -304,7 +304,7 @@ def test_who_holds_the_lock_too_long_is_named(desk: Desk, monkeypatch: pytest.Mo
     from filelock import FileLock
 
     desk.send("e1")
-    monkeypatch.setattr(folder_module, "LOCK_SECONDS", 0.05)
+    monkeypatch.setattr(locked_folder, "LOCK_SECONDS", 0.05)
     with FileLock(desk.folder.root / ".lock"), pytest.raises(StoreUnavailable, match=r"has held .*\.lock"):
         desk.send("e2")
     desk.send("e2")
