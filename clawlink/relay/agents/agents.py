@@ -17,28 +17,27 @@ from clawlink.domain.agent import (
     Agent,
     Presence,
     by_capability,
-    by_id,
     by_name,
     fold,
 )
-from clawlink.domain.delivery import by
-from clawlink.domain.limits import AGENT_KEY_BITS, MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH, PRESENCE_AUDIENCE
-from clawlink.domain.message import AgentJoined, AgentLeft, Priority, encode
+from clawlink.domain.limits import AGENT_KEY_BITS, MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH
+from clawlink.domain.message import AgentJoined
 from clawlink.domain.shares import Origin
 from clawlink.domain.topic import EVERYTHING
-from clawlink.errors import AmbiguousName, BadRequest, NameTaken, NotAllowed, RelayFull, StoreUnavailable, UnknownAgent
+from clawlink.errors import BadRequest, NameTaken, NotAllowed, RelayFull, StoreUnavailable, UnknownAgent
 from clawlink.protocol import proof, requests
 from clawlink.protocol.reading import read_fields
-from clawlink.protocol.replies import Beat, Pong, RecipientInfo, Subscribed
-from clawlink.relay.agents.directory import Directory, card
+from clawlink.protocol.replies import Beat, Pong, Subscribed
+from clawlink.relay.agents.directory import Directory
+from clawlink.relay.agents.lookup import AgentLookup
 from clawlink.relay.agents.names import Names
+from clawlink.relay.agents.notices import AgentNotices
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.ids import derived
 from clawlink.relay.limits.memory import size_of
 from clawlink.relay.limits.shares import Limit
 from clawlink.relay.mailbox.admission import Admission
 from clawlink.relay.mailbox.mailbox import Mailbox
-from clawlink.relay.time_slices import Turns, parts
 from clawlink.relay.timestamps import iso
 from clawlink.store.base import Batch, Drop, Put
 
@@ -46,7 +45,6 @@ _TOUCH_SECONDS = 1.0
 _FULL_RETRY_SECONDS = 60.0
 _PAGE = 512
 _ID_LENGTH = 16
-_NAMESAKES = 100
 _MOST_LEFT = 10_000
 
 
@@ -62,12 +60,12 @@ class Registration(NamedTuple):
     relay_key: str | None
 
 
-class Agents:
+class Agents(AgentLookup):
     """The registered agents."""
 
     def __init__(self, core: Core, mailbox: Mailbox, admission: Admission, *, require_keys: bool) -> None:
-        self._core = core
-        self._mailbox = mailbox
+        super().__init__(core)
+        self.notices = AgentNotices(core, mailbox)
         self._names = Names(core)
         self._admission = admission
         self.keys_required = require_keys
@@ -200,7 +198,7 @@ class Agents:
         self.directory.add(agent_id)
         self._left.pop(agent_id, None)
         if old is None:
-            await self.tell(agent, AgentJoined, now)
+            await self.notices.tell(agent, AgentJoined, now)
             core.activity_log.note("joined", agent_name=name, agent_id=agent_id, claimed=claimed)
         elif fold(old.name) != fold(name):
             await self._names.give_up(old)
@@ -280,11 +278,6 @@ class Agents:
             await self._core.memory.require(growth, new.origin)
 
     # -- be there ----------------------------------------------------------------------------------------------------
-
-    async def called(self, agent_id: str) -> str:
-        """Return the name of an agent as a sentence shows it, or else its id."""
-        agent = await self._core.store.get(Agent, agent_id)
-        return repr(agent_id if agent is None else agent.name)
 
     async def acting(self, agent_id: str, agent_key: str | None, *, field: str, quiet: bool = False) -> Agent:
         """Return the agent a request acts as, and record its sign of life, unless the request is ``quiet``.
@@ -371,54 +364,7 @@ class Agents:
         await self._core.commit(agent.partition_key, Put(agent))
         return agent
 
-    # -- be found ----------------------------------------------------------------------------------------------------
-
-    async def resolve(self, recipient: str, *, field: str = "to_agent") -> Agent:
-        """Return the agent of that id, else the only agent whose id it is when folded, else the only one of that name.
-
-        Of several, the claimed agent has the name; without one, an online agent goes before stale ones.
-        """
-        store = self._core.store
-        agent = await store.get(Agent, recipient)
-        if agent is not None:
-            return agent
-        named = list(await store.first(Agent, by_id(recipient), _NAMESAKES))
-        if not named:
-            named = list(await store.first(Agent, by_name(recipient), _NAMESAKES))
-        if len(named) > 1:
-            claimed = [a for a in named if a.key_hash is not None]
-            named = claimed or [a for a in named if self.presence(a) is Presence.ONLINE] or named
-        if not named:
-            raise UnknownAgent(
-                f"no agent with the id or name {recipient!r} is registered here; list the agents with discover",
-                field=field,
-            )
-        if len(named) > 1:
-            raise AmbiguousName(
-                f"{len(named)} agents have the name {recipient!r}; address one by its id: "
-                + ", ".join(a.id for a in named[:10]),
-                field=field,
-                current=[a.id for a in named],
-            )
-        return named[0]
-
-    async def means(self, named: str, agent_id: str) -> bool:
-        """Tell whether a recipient, as named now, is the agent of that id; one that has left meanwhile may be any."""
-        try:
-            return named == agent_id or (await self.resolve(named)).id == agent_id
-        except UnknownAgent:
-            return await self._core.store.get(Agent, agent_id) is None
-
-    def presence(self, agent: Agent) -> Presence:
-        """Tell whether the agent is there."""
-        return rules.presence(agent, self._core.clock(), self._core.limits)
-
-    def recipient(self, agent: Agent) -> RecipientInfo:
-        """Return what a sender is told about the recipient."""
-        core = self._core
-        age = core.clock() - agent.last_heartbeat
-        status = "online" if age < core.limits.stale_after else "stale"
-        return RecipientInfo(agent.id, agent.name, status, agent.last_heartbeat, int(age) if age > 0 else 0)
+    # -- be found ---------------------------------------------------------------------------------------------------
 
     async def discover(self, ask: requests.DiscoverQuery) -> tuple[list[bytes], str | None]:
         """List the agents that match, encoded, in the order they registered, and where to go on after a page."""
@@ -469,41 +415,6 @@ class Agents:
             self.directory.remove(agent_id)
             await self._names.give_up(agent)
         return agent
-
-    # -- tell the others ---------------------------------------------------------------------------------------------
-
-    async def tell(self, agent: Agent, kind: type[AgentJoined] | type[AgentLeft], now: float) -> None:
-        """Tell the agents that are online and hear of agents, while they are few enough for that to make sense."""
-        core = self._core
-        registered = await core.store.usage(Agent, REGISTERED)
-        if registered.count > PRESENCE_AUDIENCE:
-            return
-        audience = await core.store.first(Agent, REGISTERED, PRESENCE_AUDIENCE)
-        id = core.ids.fresh()
-        shown = card(agent, Presence.ONLINE if kind is AgentJoined else Presence.STALE)
-        body = encode(kind(agent=shown, timestamp=iso(now), queued_at=iso(now), message_id=id))
-        turns = Turns()
-        for some in parts(audience, core.store.partitions_at_once):
-            told = []
-            for other in some:
-                if other.id == agent.id or self.presence(other) is not Presence.ONLINE:
-                    continue
-                if kind is AgentJoined and rules.hears_on_sockets(other):
-                    core.sockets.tell(other.id, body)
-                elif rules.hears_of_agents(other):
-                    told.append(other.id)
-            await self._mailbox.put_notices(
-                self._mailbox.copies(
-                    id,
-                    told,
-                    sender=by(agent),
-                    body=body,
-                    now=now,
-                    level=Priority.LOW.level,
-                    merge="agent:" + agent.id,
-                )
-            )
-            await turns.next(len(some))
 
 
 def _chosen(asked: list[str] | None, before: tuple[str, ...]) -> tuple[str, ...]:

@@ -58,7 +58,7 @@ class Deregistration:
             return Deregistered(0, 0)
         departure = await self.finish(gone)
         self._note("left", gone, departure)
-        await self._agents.tell(gone, AgentLeft, self._core.clock())
+        await self._agents.notices.tell(gone, AgentLeft, self._core.clock())
         return departure
 
     async def forget(self, agent_id: str) -> None:

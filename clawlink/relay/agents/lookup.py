@@ -1,0 +1,75 @@
+"""Agents by id or name, and whether they are there."""
+
+from __future__ import annotations
+
+from clawlink.domain import agent as rules
+from clawlink.domain.agent import (
+    Agent,
+    Presence,
+    by_id,
+    by_name,
+)
+from clawlink.errors import AmbiguousName, UnknownAgent
+from clawlink.protocol.replies import RecipientInfo
+from clawlink.relay.core import Core
+
+_NAMESAKES = 100
+
+
+class AgentLookup:
+    """Finds registered agents."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def called(self, agent_id: str) -> str:
+        """Return the name of an agent as a sentence shows it, or else its id."""
+        agent = await self._core.store.get(Agent, agent_id)
+        return repr(agent_id if agent is None else agent.name)
+
+    async def resolve(self, recipient: str, *, field: str = "to_agent") -> Agent:
+        """Return the agent of that id, else the only agent whose id it is when folded, else the only one of that name.
+
+        Of several, the claimed agent has the name; without one, an online agent goes before stale ones.
+        """
+        store = self._core.store
+        agent = await store.get(Agent, recipient)
+        if agent is not None:
+            return agent
+        named = list(await store.first(Agent, by_id(recipient), _NAMESAKES))
+        if not named:
+            named = list(await store.first(Agent, by_name(recipient), _NAMESAKES))
+        if len(named) > 1:
+            claimed = [a for a in named if a.key_hash is not None]
+            named = claimed or [a for a in named if self.presence(a) is Presence.ONLINE] or named
+        if not named:
+            raise UnknownAgent(
+                f"no agent with the id or name {recipient!r} is registered here; list the agents with discover",
+                field=field,
+            )
+        if len(named) > 1:
+            raise AmbiguousName(
+                f"{len(named)} agents have the name {recipient!r}; address one by its id: "
+                + ", ".join(a.id for a in named[:10]),
+                field=field,
+                current=[a.id for a in named],
+            )
+        return named[0]
+
+    async def means(self, named: str, agent_id: str) -> bool:
+        """Tell whether a recipient, as named now, is the agent of that id; one that has left meanwhile may be any."""
+        try:
+            return named == agent_id or (await self.resolve(named)).id == agent_id
+        except UnknownAgent:
+            return await self._core.store.get(Agent, agent_id) is None
+
+    def presence(self, agent: Agent) -> Presence:
+        """Tell whether the agent is there."""
+        return rules.presence(agent, self._core.clock(), self._core.limits)
+
+    def recipient(self, agent: Agent) -> RecipientInfo:
+        """Return what a sender is told about the recipient."""
+        core = self._core
+        age = core.clock() - agent.last_heartbeat
+        status = "online" if age < core.limits.stale_after else "stale"
+        return RecipientInfo(agent.id, agent.name, status, agent.last_heartbeat, int(age) if age > 0 else 0)
