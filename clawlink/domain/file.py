@@ -53,6 +53,12 @@ class Version(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     editor: str
     written_at: float
     editor_key: str | None = None
+    address: str | None = None
+
+    @property
+    def origin(self) -> Origin:
+        """The address and the agent that wrote it."""
+        return Origin(self.address, shares.holder(self.editor, self.editor_key))
 
     def is_by(self, agent: Agent) -> bool:
         """Return True if the agent wrote it, and is no later bearer of its editor's id."""
@@ -111,8 +117,24 @@ class SharedFile(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         if not self.versions:
             return (ABSENT,)
         if self.access is None:
-            return (PRESENT,)
-        return (RESTRICTED, *(by_reader(party.agent_id) for party in self.access.parties))
+            keys: tuple[str, ...] = (PRESENT,)
+        else:
+            keys = (RESTRICTED, *(by_reader(party.agent_id) for party in self.access.parties))
+        if len(self.versions) > 1:
+            of_address, of_agent = self.of_others
+            keys += (by_heir_address(self.address),) if of_address and self.address is not None else ()
+            keys += (by_heir(self.counts_for),) if of_agent else ()
+        return keys
+
+    @property
+    def of_others(self) -> tuple[int, int]:
+        """The bytes of kept versions that came from another address than the last, and of those by another agent."""
+        of_address = of_agent = 0
+        for version in self.versions:
+            address, agent = version.origin
+            of_address += version.content.size * (address != self.address)
+            of_agent += version.content.size * (agent != self.counts_for)
+        return of_address, of_agent
 
     @property
     def weight(self) -> int:
@@ -138,6 +160,16 @@ class SharedFile(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     def deleted(self) -> bool:
         """Return True if the file does not exist, or was deleted."""
         return not self.versions
+
+
+def by_heir(holder: str) -> str:
+    """Return the index key of the files that count for an agent, and have versions by others."""
+    return "heir:" + holder
+
+
+def by_heir_address(address: str) -> str:
+    """Return the index key of the files that count for an address, and have versions from others."""
+    return "heir at:" + address
 
 
 def by_reader(agent_id: str) -> str:
@@ -278,6 +310,7 @@ def put(
         editor=editor,
         written_at=now,
         editor_key=editor_key,
+        address=address,
     )
     there = present(file, now)
     # A file for a single reader has no versions beside it: anyone could read them.

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from clawlink.domain import file as rules
-from clawlink.domain.file import PRESENT, RESTRICTED, Content, SharedFile, Version
+from clawlink.domain.file import PRESENT, RESTRICTED, Content, SharedFile, Version, by_heir, by_heir_address
 from clawlink.domain.limits import MIB
 from clawlink.domain.shares import Origin
 from clawlink.errors import StorageFull, StoreUnavailable, TooLarge
@@ -21,6 +21,8 @@ from clawlink.store.base import Blobs, Draft, LostWrites, Reader, Usage
 # An upload without progress for this many seconds gives its room to others, once there is too little.
 SILENT_UPLOAD_SECONDS = 120.0
 _LOST_RETRY_SECONDS = 1.0
+# The files with versions of others that a look at a share reads. Versions in further files count for their heir.
+_MOST_INHERITED = 300
 
 
 class FileQuota:
@@ -128,16 +130,29 @@ class FileQuota:
             buffer.origin,
             lambda: self._held_by(buffer.origin, but=buffer, replaced=old),
             bytes=Limit(limit, before, buffer.size + more, shares.bound(limit) + replacing - replaced),
-            fair=not (old is not None and old.counts_for == buffer.origin.agent and buffer.size + more <= replaced),
+            fair=not (
+                old is not None
+                and old.counts_for == buffer.origin.agent
+                and buffer.size + more <= replaced - old.of_others[1]
+            ),
             holds="the relay holds",
             what=f"files ({bytes} of them in {uploads} uploads under way)" if bytes else "files",
             then=f"delete files{silent}, or start the relay with a higher --max-files-bytes",
         )
 
     async def _held_by(self, origin: Origin, *, but: UploadBuffer | None, replaced: SharedFile | None) -> Held:
-        """Return the usage of an address and an agent by all files and uploads, without a replaced file."""
+        """Return the usage of an address and an agent by all files and uploads, without a replaced file.
+
+        Versions that others wrote are not theirs, although the files count for them.
+        """
         address, agent = await self._core.shares.under(origin, (SharedFile, PRESENT), (SharedFile, RESTRICTED))
         of_address, of_agent = address.bytes, agent.bytes
+        but_id = None if replaced is None else replaced.id
+        if origin.address is not None:
+            for file in await self._core.store.first(SharedFile, by_heir_address(origin.address), _MOST_INHERITED):
+                of_address -= file.of_others[0] * (file.id != but_id)
+        for file in await self._core.store.first(SharedFile, by_heir(origin.agent), _MOST_INHERITED):
+            of_agent -= file.of_others[1] * (file.id != but_id and file.address == origin.address)
         for other in self._coming:
             if other is not but:
                 of_address += other.size * (other.origin.address == origin.address)
@@ -155,7 +170,7 @@ class FileQuota:
         limit = Limit(self._core.limits.max_files_bytes, max(self.used - old.weight - size, 0), size)
         kept = 0
         for count, version in enumerate(old.versions, 1):
-            kept += version.content.size
+            kept += version.content.size * (version.origin == writer)
             if not self._core.shares.allow(held, writer, limit, kept):
                 return count - 1
         return len(old.versions)

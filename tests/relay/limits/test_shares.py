@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from clawlink.domain import shares as rules
+from clawlink.domain.file import PRESENT, SharedFile
 from clawlink.domain.message import TaskResponse, TaskUpdate
 from clawlink.domain.shares import Origin
 from clawlink.errors import KeyReused, MailboxFull, Refused, RelayFull, StorageFull
@@ -402,6 +403,31 @@ async def test_versions_of_one_file_take_no_more_than_a_share() -> None:
         await write(scene, "bad/a", "a", 9_000 + n)
     assert scene.relay.file_quota.used <= 82_000
     await write(scene, "good/b", "b", 15_000)
+
+
+async def test_versions_that_others_wrote_take_nothing_of_the_last_writers_share() -> None:
+    for victim in ("good/v", "bad/v"):  # at another address, and at that of the other writer
+        scene = Crowd(max_files_bytes=100_000, rate_files=0.0, rate_address=0.0, rate_copies=0.0)
+        await scene.join("bad/h", victim, "other/e")
+        for n in range(9):
+            await write(scene, "bad/h", "k", 5_000 + n)
+        await write(scene, victim, "k", 1)
+        await write(scene, "other/e", "e", 30_000)
+        await write(scene, victim, "own", 8_000)
+        # Versions of others are no room of its own, which it might use beyond its share.
+        with pytest.raises(StorageFull, match="your fair share"):
+            await write(scene, victim, "k", 45_000)
+        # The versions of others stay in the meantime, and count against the limit of all.
+        file = await scene.store.get(SharedFile, "k")
+        assert file is not None
+        assert len(file.versions) == 10, victim
+        assert scene.relay.file_quota.used == 45_036 + 1 + 30_000 + 8_000, victim
+    # The last version of the other writer is gone, and so is the key under which the file was found.
+    for n in range(10):
+        await write(scene, victim, "k", 10 + n)
+    file = await scene.store.get(SharedFile, "k")
+    assert file is not None
+    assert (file.of_others, file.index_keys) == ((0, 0), (PRESENT,))
 
 
 async def test_an_upload_under_way_counts_for_its_owner() -> None:
