@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from base64 import b64encode
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import pytest
 
 from tests.server.asks import ack, claim, claim_one, delegate, metrics, ok, refused, send
-from tests.system.conftest import Live, Starting
+from tests.system.conftest import Dial, Live, Starting
+from tests.system.raw import request
 
 MESSAGES = 200
 BYTES = 1_000_000
@@ -84,7 +87,7 @@ def worst(kind: str, n: int) -> tuple[str, dict[str, object]]:
         }
     if kind == "pools":
         return "/delegate", {"from_agent": "s", "task": "t", "capability": [f"{n}.{i}." + "c" * 100 for i in range(16)]}
-    return "/files", {"agent_id": "s", "file_key": f"{n}", "content": "x" * 900_000}
+    return "/files", {"agent_id": "s", "file_key": f"{n}", "content": f"{n}".ljust(900_000, "x")}
 
 
 async def fill_by(relay: Live, kind: str, *, most: int) -> list[dict[str, object]]:
@@ -134,6 +137,105 @@ async def test_memory_stays_under_max_memory_whatever_fills_it(start_live: Start
 async def test_memory_stays_under_a_larger_max_memory_whatever_fills_it(start_live: Starting) -> None:
     for kind in ("agents", "locks", "tiny files", "messages", "broadcasts", "pools", "large files"):
         await require_bounded(start_live, kind, 64 * 2**20)
+
+
+LIMITS = {
+    "max-memory": 24 * 2**20,
+    "max-agents": 80,
+    "max-mailbox-messages": 150,
+    "max-mailbox-bytes": 400_000,
+    "max-open-tasks": 30,
+    "max-stored-bytes": 4 * 2**20,
+    "max-pools": 30,
+    "max-files": 150,
+    "max-files-bytes": 6 * 2**20,
+    "max-uploads": 12,
+    "max-knowledge": 40,
+    "max-knowledge-bytes": 1_000_000,
+    "retention-records": 200,
+    "retention-bytes": 1_000_000,
+    "max-events": 20,
+    "max-events-bytes": 500_000,
+    "max-unread-total": 4 * 2**20,
+    "max-connections": 200,
+}
+AT_EVERY_LIMIT = {  # the limit, what fills it, and the refusal
+    "max-open-tasks": ("open tasks", "mailbox_full"),
+    "max-mailbox-messages": ("a mailbox of many", "mailbox_full"),
+    "max-mailbox-bytes": ("a mailbox of large ones", "mailbox_full"),
+    "max-pools": ("pools", "relay_full"),
+    "max-events": ("events", "relay_full"),
+    "max-stored-bytes": ("stored", "relay_full"),
+    "max-agents": ("agents", "relay_full"),
+    "max-uploads": ("uploads", "storage_full"),
+    "max-files-bytes": ("large files", "storage_full"),
+    "max-files": ("tiny files", "storage_full"),
+}
+
+
+def request_of(filler: str, n: int) -> tuple[str, dict[str, object]]:
+    """Return one more request that brings a relay nearer to a limit."""
+    if filler == "open tasks":
+        return "/delegate", {"from_agent": "s", "to_agent": "a0", "task": f"{n}"}
+    if filler == "a mailbox of many":
+        return "/send", {"from_agent": "s", "to_agent": "a1", "content": f"{n}"}
+    if filler == "a mailbox of large ones":
+        return "/send", {"from_agent": "s", "to_agent": "a2", "content": f"{n}" + "x" * 30_000}
+    if filler == "stored":
+        return "/send", {"from_agent": "s", "to_agent": f"a{3 + n % 15}", "content": f"{n}" + "x" * 20_000}
+    if filler == "events":
+        content = {"text": "x" * 20_000}
+        return "/agentrelay/send", {"from_agent": "s", "to_agent": "a18", "event_id": f"E{n}", "content": content}
+    return worst(filler, n)
+
+
+async def begin_upload(relay: Live, n: int) -> tuple[int, dict[str, Any]]:
+    """Begin an upload with a part of 100 kB."""
+    headers = {
+        "Tus-Resumable": "1.0.0",
+        "ClawLink-Agent": "s",
+        "Upload-Length": "200000",
+        "Upload-Metadata": f"key {b64encode(b'up%d' % n).decode()}",
+        "Content-Type": "application/offset+octet-stream",
+    }
+    async with relay.session.post(relay.url + "/uploads", data=b"%d" % n + b"u" * 100_000, headers=headers) as reply:
+        return (200, {}) if reply.status == 201 else (reply.status, await reply.json())
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+async def test_memory_stays_under_its_bound_with_every_limit_met_at_once(start_live: Starting, dial: Dial) -> None:
+    """Meet all limits of one relay, beside idle connections and replies that their peers do not read."""
+    unpaced = [part for pace in ("register", "files", "copies", "address") for part in (f"--rate-{pace}", "0")]
+    given = [part for name, most in LIMITS.items() for part in (f"--{name}", str(most))]
+    relay = start_live(*unpaced, "--fair-share", "100", "--max-hops", "1000", *given)
+    pid = relay.relay.process.pid
+    await relay.register("s", agent_id="s")
+    for n in range(20):
+        await relay.register(f"a{n}", agent_id=f"a{n}", subscriptions=["*"] if n == 19 else [])
+    base = resident(pid)
+    for n in range(120):  # broadcasts beyond what is kept, and messages that are settled beyond what is kept
+        path, body = worst("broadcasts", n)
+        await ok(relay.post(path, {**body, "content": "x" * 30_000}))
+        await ok(relay.get("/poll/a19"))
+    for limit, (filler, code) in AT_EVERY_LIMIT.items():
+        for n in range(2000):
+            asked = begin_upload(relay, n) if filler == "uploads" else relay.post(*request_of(filler, n))
+            status, body = await asked
+            if status != 200:
+                break
+        assert body.get("code") == code, (limit, n, body)
+        assert body["limit"] == LIMITS[limit], (limit, n, body)
+    info = await ok(relay.get("/"))
+    assert info["memory_bytes"] > 0.6 * LIMITS["max-memory"], info
+    unread = [await dial(relay.url, receive_buffer=4096) for _ in range(16)]
+    for one in unread:
+        await one.send(request("GET", "/blobs/0"))
+    for _ in range(LIMITS["max-connections"] - 30):
+        await dial(relay.url)
+    await ok(relay.get("/discover"))
+    used = resident(pid) - base
+    bound = 1.15 * info["memory_bytes"] + LIMITS["max-unread-total"]
+    assert used < bound, (used, info["memory_bytes"])
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
