@@ -28,7 +28,7 @@ class ServerConfig:
 
     Without a ``secret`` it makes one that ends with it. ``kept`` is the folder of a token that the relay has made.
     ``data`` is the folder that survives a restart, None for memory alone. ``doors`` has the settings of doors, by name;
-    a door that is missing there has its defaults.
+    a door that is missing there has its defaults. ``public`` says that strangers reach the relay, whatever its host.
     """
 
     host: str = DEFAULT_HOST
@@ -55,6 +55,7 @@ class ServerConfig:
     sync: str = "full"
     limits: Limits = field(default_factory=Limits)
     doors: Mapping[str, Any] = field(default_factory=dict)
+    public: bool = False
 
     @property
     def on_loopback(self) -> bool:
@@ -71,7 +72,8 @@ class ServerConfig:
     @property
     def operated_locally(self) -> bool:
         """True if this machine has the operator's right without a token: no other machine can reach the relay."""
-        return self.on_loopback and self.token is None and not (self.allow_hosts or self.trust_proxies)
+        reached = self.allow_hosts or self.trust_proxies or self.public
+        return self.on_loopback and self.token is None and not reached
 
     @property
     def scheme(self) -> str:

@@ -70,6 +70,10 @@ class OpenDoor:
     async def start(self) -> None:
         """Prepare before the first connection comes."""
 
+    def news(self) -> list[str]:
+        """Return lines that the operator has to read at this start alone, as a key that was just made."""
+        return []
+
     async def upkeep(self, now: float) -> None:
         """Do what is due. Called twice a second; ``now`` is relay time. A failure is logged, and calls go on."""
 
@@ -93,6 +97,10 @@ class Door:
 
     def check(self, settings: Any, config: ServerConfig) -> None:
         """Refuse settings that make no sense. Raises ValueError with a sentence that names the flag."""
+
+    def adapt(self, settings: Any, config: ServerConfig) -> ServerConfig:
+        """Return the configuration of a relay with this door. It is called after all checks."""
+        return config
 
     def open(self, opening: Opening) -> OpenDoor | None:
         """Open the door; return None where the settings do not ask for it. An exception ends the start."""

@@ -200,6 +200,8 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
         )
     for door in doors():
         door.check(settings_of(door, config), config)
+    for door in doors():
+        config = door.adapt(settings_of(door, config), config)
     return config
 
 

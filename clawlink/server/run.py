@@ -153,7 +153,7 @@ async def _serve(config: ServerConfig, tls: ssl.SSLContext | None, data: DataFol
     _on_signals(stop)
     app = App(config, data=data)
     port = await app.start(tls=tls, close_seconds=_CLOSE_SECONDS)
-    for line in banner(config, port):
+    for line in (*banner(config, port), *(line for door in app.doors.values() for line in door.news())):
         print(line, flush=True)
     facts = {"address": config.host, "port": port, "version": VERSION, "tls": tls is not None}
     _log.info("listening", extra=facts)
