@@ -1,0 +1,81 @@
+"""The portal: a relay that stands for one person on the internet, on the wire of Agent P2P."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from clawlink.doors.portal.settings import Settings
+from clawlink.doors.registry import Door, OpenDoor, Opening
+
+if TYPE_CHECKING:
+    from clawlink.cli.verb import Verb
+    from clawlink.config import ServerConfig
+
+
+class PortalDoor(Door):
+    """The door of portals. It is closed without ``--portal``."""
+
+    name = "portal"
+    settings = Settings
+
+    def check(self, settings: Settings, config: ServerConfig) -> None:
+        if settings.url is None:
+            if settings.ca is not None or settings.allow_private:
+                raise ValueError("--portal-ca and --portal-allow-private are about a portal: give --portal, too")
+            return
+        from urllib.parse import urlsplit
+
+        from clawlink.doors.portal.rules import screening, urls
+        from clawlink.doors.portal.server.poster import authority_fault
+        from clawlink.errors import BadRequest
+
+        try:
+            own = urls.normalised(settings.url, field="--portal")
+        except BadRequest as error:
+            raise ValueError(f"--portal: {error.message}") from None
+        if own.startswith("http://") and not screening.is_loopback(urlsplit(own).hostname or ""):
+            raise ValueError(f"--portal: other portals reach this one over TLS: give https://, not {settings.url!r}")
+        if config.no_auth:
+            raise ValueError("--no-auth would open the relay itself to everybody who reaches the portal: leave it out")
+        try:
+            screening.networks(settings.allow_private)
+        except ValueError as error:
+            raise ValueError(f"--portal-allow-private: {error}") from None
+        if settings.ca is not None and (fault := authority_fault(settings.ca)) is not None:
+            raise ValueError(f"--portal-ca: {settings.ca}: {fault}")
+
+    def adapt(self, settings: Settings, config: ServerConfig) -> ServerConfig:
+        if settings.url is None:
+            return config
+        from urllib.parse import urlsplit
+
+        host = urlsplit(settings.url.strip()).hostname or ""
+        return replace(config, public=True, allow_hosts=tuple(dict.fromkeys((*config.allow_hosts, host))))
+
+    def open(self, opening: Opening) -> OpenDoor | None:
+        if opening.settings.url is None:
+            return None
+        from clawlink.doors.portal.server.door import PortalServer
+
+        kept = opening.config.data is not None
+        return PortalServer(opening.relay, opening.websockets, opening.settings, kept=kept)
+
+    def banner(self, settings: Settings, url: str) -> list[str]:
+        return [] if settings.url is None else [f"This relay is the portal {settings.url}"]
+
+    def verbs(self) -> Sequence[Verb]:
+        from clawlink.cli.verb import Verb
+
+        return (
+            Verb(
+                "portal",
+                "Use your portal: contacts, guests, messages, and the chat with your agent.",
+                "clawlink.doors.portal.cli.portal",
+                ("portal contacts", 'portal send bob "hello"', "portal approve 3"),
+            ),
+        )
+
+
+DOOR = PortalDoor()

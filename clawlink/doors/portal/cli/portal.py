@@ -1,0 +1,292 @@
+"""``clawlink portal``: contacts, guests, messages and keys of the own portal."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from clawlink.cli.exits import Exit
+
+if TYPE_CHECKING:
+    from clawlink.cli.context import Context
+    from clawlink.doors.portal.client.portal import Portal
+
+_SENT_SECONDS = 10.0
+_LAST = 50
+
+
+class _Words(NamedTuple):
+    """The words that an action takes after its name: the least number, the greatest number, and their names."""
+
+    least: int
+    most: int
+    usage: str
+
+
+ACTIONS: Mapping[str, _Words] = {
+    "contacts": _Words(0, 0, ""),
+    "guests": _Words(0, 0, ""),
+    "list": _Words(0, 0, ""),
+    "ask": _Words(1, 2, "URL [TEXT|-]"),
+    "approve": _Words(1, 1, "ID"),
+    "deny": _Words(1, 1, "ID"),
+    "read": _Words(1, 1, "ID"),
+    "remove": _Words(1, 1, "NUMBER"),
+    "send": _Words(2, 2, "CONTACT TEXT|-"),
+    "status": _Words(1, 1, "MESSAGE"),
+    "history": _Words(1, 1, "CONTACT"),
+    "say": _Words(1, 1, "TEXT|-"),
+    "reply": _Words(1, 1, "TEXT|-"),
+    "chat": _Words(0, 0, ""),
+    "keys": _Words(0, 0, ""),
+    "make-key": _Words(1, 1, "LABEL"),
+    "revoke-key": _Words(1, 1, "KEY"),
+}
+_TEXTS = {"ask": 1, "send": 1, "say": 0, "reply": 0}
+
+
+def add(parser: ArgumentParser) -> None:
+    """Add the flags."""
+    parser.add_argument("action", choices=tuple(ACTIONS), help="one of these actions")
+    told = "; ".join(f"{name} {words.usage}".strip() for name, words in ACTIONS.items())
+    parser.add_argument("words", nargs="*", metavar="WORD", help=f"{told}. CONTACT is a number, name or address")
+    parser.add_argument("--at", metavar="URL", help="the portal (default AGENTP2P_HUB_URL, or ~/.openclaw/gateway.env)")
+    parser.add_argument("--key", metavar="KEY", help="the owner key or an agent key (default AGENTP2P_API_KEY)")
+    parser.add_argument("--url", metavar="URL", help="approve: the guest's portal, where its text is not clear")
+    parser.add_argument("--shared-key", metavar="KEY", help="approve: the offered key, where the text is not clear")
+    parser.add_argument("--name", metavar="NAME", help="ask, approve: how to call the contact's agent")
+    parser.add_argument("--replace", action="store_true", help="approve: a contact that is there gets the new key")
+    parser.add_argument("--in-reply-to", type=int, metavar="MESSAGE", help="send: the number of the message answered")
+    parser.add_argument("--idempotency-key", metavar="KEY", help="send: with it a repeat is the same message")
+
+
+def run(args: Namespace, ctx: Context) -> Exit:
+    """Do it at the own portal."""
+    from clawlink.cli.exits import UsageError
+    from clawlink.doors.portal.client.portal import Portal, place
+    from clawlink.errors import BadRequest
+
+    words = ACTIONS[args.action]
+    if not words.least <= len(args.words) <= words.most:
+        raise UsageError(f"give it as: clawlink portal {args.action} {words.usage}".rstrip())
+    text = _TEXTS.get(args.action)
+    if text is not None and len(args.words) > text:
+        args.words[text] = ctx.read(args.words[text])
+    try:
+        given = args.at and args.key
+        own = (args.at, args.key) if given else place(ctx.environ)
+    except BadRequest as error:
+        raise UsageError(f"{error.message}, or give --at and --key") from None
+    with Portal(args.at or own[0], args.key or own[1], ca=args.ca or None, timeout=30.0) as portal:
+        return _VERBS[args.action](args, ctx, portal)
+
+
+def _contacts(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    found = portal.contacts()
+    if ctx.json:
+        ctx.out.json({"contacts": [{name: c[name] for name in c if name != "SHARED_KEY"} for c in found]})
+        return Exit.DONE
+    for c in found:
+        unread = f", {c['unread_count']} unread" if c["unread_count"] else ""
+        ctx.out.line(
+            f"{c['id']:>4}  {_shown(c['agent_name'] or c['display_name'] or '-')}  {_shown(c['portal_url'])}{unread}"
+        )
+    if not found:
+        ctx.out.line("There are no contacts; ask for one with: clawlink portal ask URL")
+    return Exit.DONE
+
+
+def _guests(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    found = portal.ask("GET", "/api/guest/messages")["messages"]
+    if args.action == "list":
+        found = [g for g in found if g["status"] == "pending"]
+    if ctx.json:
+        ctx.out.json({"guests": found})
+        return Exit.DONE
+    for g in found:
+        ctx.out.line(f"{g['id']:>4}  {g['status']}  {g['created_at']}", style="bold")
+        for line in g["content"].splitlines() or [""]:
+            ctx.out.line(f"      {_shown(line)}")
+        if g["status"] == "pending":
+            offers = g.get("offers", {})
+            clear = offers.get("portal_url") and offers.get("key")
+            more = "" if clear else " --url URL --shared-key KEY"
+            ctx.out.line(f"      Approve it with: clawlink portal approve {g['id']}{more}")
+    if not found:
+        ctx.out.line("No guest message waits." if args.action == "list" else "There are no guest messages.")
+    return Exit.DONE
+
+
+def _ask(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    """Add a contact, and leave the offer of its key at its portal."""
+    from clawlink.doors.portal.rules.urls import normalised, same
+
+    url = normalised(args.words[0])
+    portal.ask("POST", "/api/contacts", {"portal_url": url, "agent_name": args.name})
+    contact = next(c for c in portal.contacts() if same(c["portal_url"], url))
+    own = portal.ask("GET", "/api/portal/about")["url"]
+    said = args.words[1] if len(args.words) > 1 else "I would like to become a contact."
+    number = portal.leave(url, f"{said}\nMy portal: {own}\nKey for our messages: {contact['SHARED_KEY']}")
+    if ctx.json:
+        ctx.out.json({"contact": contact["id"], "portal_url": url, "guest_message_id": number})
+        return Exit.DONE
+    ctx.out.line(f"Contact {contact['id']} is added, and guest message {number} waits for the owner of {_shown(url)}.")
+    ctx.out.line("Nobody tells you of the decision; a message that you send arrives once you are approved.")
+    return Exit.DONE
+
+
+def _decide(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    ask = {
+        "decision": args.action,
+        "portal_url": args.url,
+        "key": args.shared_key,
+        "agent_name": args.name,
+        "replace": args.replace,
+    }
+    done = portal.ask("POST", f"/api/portal/guests/{_number(args.words[0])}", ask)
+    if ctx.json:
+        ctx.out.json(done)
+        return Exit.DONE
+    made = done["contact"]
+    ctx.out.line(f"Guest message {done['guest']['id']} is {done['guest']['status']}.")
+    if made is not None:
+        ctx.out.line(f"Contact {made['id']} is {_shown(made['portal_url'])}.")
+    return Exit.DONE
+
+
+def _remove(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    number = _number(args.words[0])
+    portal.ask("DELETE", f"/api/contacts/{number}")
+    return _done(ctx, {"removed": number}, f"Contact {number} is removed; its messages stay.")
+
+
+def _send(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    patience = args.timeout if args.timeout is not None else _SENT_SECONDS
+    sent = portal.send(args.words[0], args.words[1], key=args.idempotency_key, in_reply_to=args.in_reply_to)
+    return _tell(ctx, portal.until_sent(sent, patience))
+
+
+def _status(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    return _tell(ctx, portal.status(_number(args.words[0])))
+
+
+def _tell(ctx: Context, sent: Any) -> Exit:
+    from clawlink.doors.portal.client.portal import OPEN
+
+    if ctx.json:
+        ctx.out.json(sent)
+    else:
+        said = {"queued": "is stored here, and not yet sent", "sending": "is being sent, and no answer came yet"}
+        detail = f": {_shown(sent['detail'])}" if sent["detail"] else ""
+        state = said.get(sent["state"], f"is {sent['state']}")
+        ctx.out.line(f"Message {sent['id']} to {_shown(sent['to'])} {state}{detail}.")
+    if sent["state"] in OPEN:
+        return Exit.PENDING
+    return Exit.FAILED if sent["state"] in ("refused", "expired", "unknown") else Exit.DONE
+
+
+def _history(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    url = args.words[0]
+    if "://" not in url:
+        matching = [c for c in portal.contacts() if url in (str(c["id"]), c["agent_name"], c["display_name"])]
+        if len(matching) != 1:
+            from clawlink.errors import NotFound
+
+            raise NotFound(f"there is no one contact {url!r}; see: clawlink portal contacts")
+        url = matching[0]["portal_url"]
+    found = portal.ask("GET", "/api/messages/history", contact_portal=url, limit=_LAST)
+    if ctx.json:
+        ctx.out.json(found)
+        return Exit.DONE
+    for m in reversed(found["messages"]):
+        way = "<" if m["type"] == "received" else ">"
+        ctx.out.line(f"{m['id']:>5} {way} {m['created_at']}  {m['state']}", style="bold")
+        for line in m["content"].splitlines() or [""]:
+            ctx.out.line(f"        {_shown(line)}")
+    if found["total"] > len(found["messages"]):
+        ctx.out.line(f"{found['total'] - len(found['messages'])} older messages are not shown.")
+    return Exit.DONE
+
+
+def _say(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    way = "send" if args.action == "say" else "reply"
+    done = portal.ask("POST", f"/api/chat/owner/{way}", {"content": args.words[0]})
+    return _done(ctx, done, f"Stored as line {done['message_id']} of the chat.")
+
+
+def _chat(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    found = portal.ask("GET", "/api/chat/owner/history", limit=_LAST)
+    if ctx.json:
+        ctx.out.json(found)
+        return Exit.DONE
+    for line in found["messages"]:
+        ctx.out.line(f"{line['role']}  {line['created_at']}", style="bold")
+        for text in line["content"].splitlines():
+            ctx.out.line(f"  {_shown(text)}")
+    return Exit.DONE
+
+
+def _keys(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    found = portal.ask("GET", "/api/key/list")
+    if ctx.json:
+        ctx.out.json(found)
+        return Exit.DONE
+    for key in found["api_keys"]:
+        ctx.out.line(f"{key['key_id']}  {_shown(key['agent_name'])}  {key['created_at']}")
+    if not found["api_keys"]:
+        ctx.out.line("There are no agent keys; make one with: clawlink portal make-key LABEL")
+    return Exit.DONE
+
+
+def _make_key(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    made = portal.ask("POST", "/api/key/create", {"agent_name": args.words[0]})
+    return _done(ctx, made, f"The agent key, shown this once: {made['api_key']}")
+
+
+def _revoke_key(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    done = portal.ask("POST", "/api/key/revoke", None, api_key=args.words[0])
+    return _done(ctx, done, "The agent key is revoked.")
+
+
+def _done(ctx: Context, told: Any, said: str) -> Exit:
+    if ctx.json:
+        ctx.out.json(told)
+    else:
+        ctx.out.line(said)
+    return Exit.DONE
+
+
+def _number(text: str) -> int:
+    from clawlink.cli.exits import UsageError
+
+    if not (text.isascii() and text.isdigit()):
+        raise UsageError(f"a number is needed, not {text[:40]!r}; see: clawlink portal list, clawlink portal contacts")
+    return int(text)
+
+
+def _shown(text: str) -> str:
+    from clawlink.domain.terminal import cell
+
+    return cell(text)
+
+
+_VERBS: Mapping[str, Callable[[Namespace, Context, Portal], Exit]] = {
+    "contacts": _contacts,
+    "guests": _guests,
+    "list": _guests,
+    "ask": _ask,
+    "approve": _decide,
+    "deny": _decide,
+    "read": _decide,
+    "remove": _remove,
+    "send": _send,
+    "status": _status,
+    "history": _history,
+    "say": _say,
+    "reply": _say,
+    "chat": _chat,
+    "keys": _keys,
+    "make-key": _make_key,
+    "revoke-key": _revoke_key,
+}

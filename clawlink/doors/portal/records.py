@@ -1,0 +1,260 @@
+"""The records of a portal: ordinary records of the relay's store.
+
+A sent message lives at its contact's mailbox, with the delivery that the portal posts. All others live at the mailbox
+of the owner's agent: each lands in one commit with the delivery that tells of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from enum import Enum
+
+import msgspec
+
+from clawlink.domain.record import text_bytes
+
+AGENT = "agent"
+"""The owner's agent at its own relay, and the place of the portal's records."""
+OPERATOR = "operator"
+CONTACT_PREFIX = "portal/"
+"""The agents for which the portal posts: a contact's mailbox is its outbox."""
+
+CONTACTS = " portal contacts"
+GUESTS = " portal guests"
+WAITING = " portal guests waiting"
+DECIDED = " portal guests decided"
+MESSAGES = " portal messages"
+QUEUED = " portal messages queued"
+SETTLED_MESSAGES = " portal messages settled"
+CHAT = " portal chat"
+KEYS = " portal keys"
+
+_RECORD_BYTES = 400
+_HASH_LENGTH = 24
+
+
+def hash_key(key: str) -> str:
+    """Return the hash under which a key is found."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def mailbox_of(url: str) -> str:
+    """Return the agent whose mailbox is the outbox for the portal of this normalised address."""
+    return CONTACT_PREFIX + hashlib.sha256(url.encode()).hexdigest()[:_HASH_LENGTH]
+
+
+class Kept(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """The fields that all records of a portal have alike."""
+
+    id: str
+    version: int
+
+    @property
+    def partition_key(self) -> str:
+        return AGENT
+
+    @property
+    def index_keys(self) -> tuple[str, ...]:
+        return ()
+
+    @property
+    def weight(self) -> int:
+        return 0
+
+    @property
+    def footprint(self) -> int:
+        return _RECORD_BYTES + self.weight
+
+    @property
+    def ends_at(self) -> float | None:
+        return None
+
+
+class Portal(Kept, frozen=True, gc=False, kw_only=True):
+    """The settings of the portal, once: the hash of the owner key, and the password of its page by scrypt."""
+
+    url: str
+    owner_hash: str
+    password: str
+
+
+class Contact(Kept, frozen=True, gc=False, kw_only=True):
+    """A portal whose owner and ours agreed. Its id is the normalised address.
+
+    ``url`` is the address as it was given, and ``ours`` tells whether the portal there is a ClawLink relay; None while
+    that is not known.
+    """
+
+    number: int
+    url: str
+    key: str
+    created_at: float
+    display_name: str | None = None
+    agent_name: str | None = None
+    user_name: str | None = None
+    ours: bool | None = None
+
+    @property
+    def index_keys(self) -> tuple[str, ...]:
+        return CONTACTS, contact_by_number(self.number), contact_by_key(hash_key(self.key))
+
+    @property
+    def footprint(self) -> int:
+        return _RECORD_BYTES + sum(map(text_bytes, (self.url, self.key, self.display_name, self.agent_name)))
+
+    @property
+    def mailbox(self) -> str:
+        return mailbox_of(self.id)
+
+
+class GuestStatus(str, Enum):
+    """Where a guest message stands."""
+
+    PENDING = "pending"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+
+
+class Guest(Kept, frozen=True, gc=False, kw_only=True):
+    """A message of a guest, which waits for the owner. Its id is its number."""
+
+    number: int
+    content: str
+    created_at: float
+    address: str | None = None
+    status: GuestStatus = GuestStatus.PENDING
+    is_read: bool = False
+
+    @property
+    def index_keys(self) -> tuple[str, ...]:
+        return GUESTS, WAITING if self.status is GuestStatus.PENDING else DECIDED
+
+    @property
+    def weight(self) -> int:
+        return len(self.content.encode())
+
+
+class State(str, Enum):
+    """How far a message to a contact came. A received message is ``RECEIVED``, and ``ACKNOWLEDGED`` once it was acked.
+
+    ``REPORTED`` is a message that an old script posted itself and told its own portal of.
+    """
+
+    QUEUED = "queued"
+    SENDING = "sending"
+    SENT = "sent"
+    REFUSED = "refused"
+    EXPIRED = "expired"
+    UNKNOWN = "unknown"
+    REPORTED = "reported"
+    RECEIVED = "received"
+    ACKNOWLEDGED = "acknowledged"
+
+
+OPEN = frozenset({State.QUEUED, State.SENDING})
+
+
+class Message(Kept, frozen=True, gc=False, kw_only=True):
+    """A message from or to a contact. Its id is that of its delivery, and ``number`` is what the wire calls it.
+
+    ``lost`` counts the posts whose outcome is not known, and ``key`` is the idempotency key of the other portal's
+    message. ``in_reply_to`` is the key of the message that this one answers.
+    """
+
+    number: int
+    inbound: bool
+    contact: str
+    content: str
+    message_type: str
+    created_at: float
+    state: State
+    expires_at: float | None = None
+    lost: int = 0
+    detail: str = ""
+    key: str | None = None
+    in_reply_to: str | None = None
+    sent_at: float | None = None
+    acked_at: float | None = None
+    answered_at: float | None = None
+
+    @property
+    def partition_key(self) -> str:
+        return AGENT if self.inbound else mailbox_of(self.contact)
+
+    @property
+    def index_keys(self) -> tuple[str, ...]:
+        keys = [MESSAGES, message_by_number(self.number), messages_with(self.contact)]
+        if self.state in OPEN:
+            keys += [QUEUED, queued_for(self.contact)]
+        elif self.state is State.RECEIVED:
+            keys.append(unread_from(self.contact))
+        else:
+            keys.append(SETTLED_MESSAGES)
+        return tuple(keys)
+
+    @property
+    def weight(self) -> int:
+        return len(self.content.encode())
+
+    @property
+    def ends_at(self) -> float | None:
+        return self.expires_at if self.state in OPEN else None
+
+
+class Chat(Kept, frozen=True, gc=False, kw_only=True):
+    """A line of the chat between the owner and the agent. Its id is its number."""
+
+    number: int
+    role: str
+    content: str
+    created_at: float
+
+    @property
+    def index_keys(self) -> tuple[str, ...]:
+        return (CHAT,)
+
+    @property
+    def weight(self) -> int:
+        return len(self.content.encode())
+
+
+class AgentKey(Kept, frozen=True, gc=False, kw_only=True):
+    """A key of an agent of the owner. Its id is the hash of the key."""
+
+    label: str
+    shown: str
+    created_at: float
+
+    @property
+    def index_keys(self) -> tuple[str, ...]:
+        return (KEYS,)
+
+
+def contact_by_number(number: int) -> str:
+    """Return the index key of the contact with this number."""
+    return f" portal contact {number}"
+
+
+def contact_by_key(key_hash: str) -> str:
+    """Return the index key of the contact whose shared key has this hash."""
+    return f" portal key {key_hash}"
+
+
+def message_by_number(number: int) -> str:
+    """Return the index key of the message with this number."""
+    return f" portal message {number}"
+
+
+def messages_with(contact: str) -> str:
+    """Return the index key of all messages with a contact."""
+    return " portal with " + contact
+
+
+def queued_for(contact: str) -> str:
+    """Return the index key of the messages that are to be posted to a contact."""
+    return " portal queued " + contact
+
+
+def unread_from(contact: str) -> str:
+    """Return the index key of the messages of a contact that the owner's agent has not acknowledged."""
+    return " portal unread " + contact

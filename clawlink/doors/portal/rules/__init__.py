@@ -1,0 +1,1 @@
+"""The rules of the portal: pure functions, without I/O, clock and randomness."""

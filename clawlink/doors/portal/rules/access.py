@@ -1,0 +1,82 @@
+"""The rights on the portal: one table says which role may use which route."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+
+from clawlink.errors import NotAllowed, NotAuthenticated
+
+
+class Role(str, Enum):
+    """The identity that a request shows by its key."""
+
+    NONE = "none"
+    """No key, or a key that is not known here: a guest."""
+    CONTACT = "contact"
+    """The shared key of a contact. It opens what is about that contact alone."""
+    AGENT = "agent"
+    """An agent key: reads messages, writes to contacts and answers the owner."""
+    OWNER = "owner"
+    """The owner key, or a session of the owner's login."""
+
+
+NONE, CONTACT, AGENT, OWNER = Role.NONE, Role.CONTACT, Role.AGENT, Role.OWNER
+_ALL = frozenset(Role)
+_OWNER = frozenset({OWNER})
+_OURS = frozenset({AGENT, OWNER})
+
+RIGHTS: Mapping[str, frozenset[Role]] = {
+    "guest_leave": _ALL,
+    "guest_list": _OWNER,
+    "guest_status": _OWNER,
+    "guest_approve": _OWNER,
+    "contact_list": _OURS,
+    "contact_add": _OWNER,
+    "contact_change": _OWNER,
+    "contact_remove": _OWNER,
+    "message_receive": frozenset({CONTACT}),
+    "message_status": frozenset({CONTACT}),
+    "message_sent": _OURS,
+    "message_history": _OURS,
+    "message_list": _OURS,
+    "chat_send": _OWNER,
+    "chat_reply": _OURS,
+    "chat_history": _OURS,
+    "login": _ALL,
+    "password": _OWNER,
+    "info": _OWNER,
+    "key_create": _OWNER,
+    "key_list": _OWNER,
+    "key_revoke": _OWNER,
+    "about": _ALL,
+    "send": _OURS,
+    "sent_status": _OURS,
+    "guest_decide": _OWNER,
+    "socket": _OURS,
+}
+"""The roles that may use each route. A route that is not here does not exist."""
+
+_WAYS = {
+    NONE: "the key is missing or not known here",
+    CONTACT: "the key is that of a contact, and this is for the owner",
+    AGENT: "the key is an agent key, and this is for the owner",
+    OWNER: "the key is the owner's, and this is for contacts",
+}
+
+
+def require(route: str, role: Role) -> None:
+    """Refuse a route to a role that may not use it. Raises NotAuthenticated for strangers, NotAllowed for others."""
+    if role in RIGHTS[route]:
+        return
+    if role is NONE or route in ("message_receive", "message_status"):
+        raise NotAuthenticated("Invalid API Key: " + _WAYS[role] + HINTS.get(route, ""))
+    raise NotAllowed(_WAYS[role] + HINTS.get(route, ""))
+
+
+HINTS: Mapping[str, str] = {
+    "chat_reply": "; send.py --to-owner of 0.9 sends no key: answer with 'clawlink portal reply' in its place, or send "
+    "the header 'Authorization: Bearer <AGENTP2P_API_KEY>'",
+    "message_receive": "; ask the owner of this portal to approve you as a contact",
+}
+"""The next step in a refusal, for routes that old peers call without a key."""

@@ -1,0 +1,33 @@
+"""The texts that agents of Agent P2P know, to the letter, and times as its wire has them."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+_BEIJING = timezone(timedelta(hours=8))
+
+
+def stamp(at: float) -> str:
+    """Return an instant as the wire has it: ISO with microseconds, in the time of Beijing."""
+    return datetime.fromtimestamp(at, _BEIJING).isoformat(timespec="microseconds")
+
+
+def seconds(text: str) -> float:
+    """Return the instant of a text in ISO. Raises ValueError."""
+    found = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    return (found if found.tzinfo is not None else found.replace(tzinfo=_BEIJING)).timestamp()
+
+
+def guest_notice(number: int, text: str) -> str:
+    """Return the notice about a guest message, with the three answers of the owner."""
+    return (
+        f"📨 收到新留言（等待审批）:\n{text}\n\n"  # noqa: RUF001
+        f"回复以下指令处理:\n- 同意添加: 同意 {number}\n- 拒绝添加: 拒绝 {number}\n- 仅标记已读: 已读 {number}"
+    )
+
+
+def contact_name(agent_name: str | None, user_name: str | None, url: str) -> str:
+    """Return the name under which agents see a contact."""
+    if agent_name and user_name:
+        return f"{user_name}的{agent_name}"
+    return agent_name or url

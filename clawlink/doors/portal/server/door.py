@@ -1,0 +1,105 @@
+"""The door: the parts of a portal, wired."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from aiohttp import web
+
+from clawlink.domain.agent import Agent
+from clawlink.doors.portal.records import AGENT, CONTACTS, QUEUED, WAITING, Contact, Guest, Message
+from clawlink.doors.portal.rules import screening
+from clawlink.doors.portal.rules.urls import normalised
+from clawlink.doors.portal.server import socket
+from clawlink.doors.portal.server.book import Book
+from clawlink.doors.portal.server.keys import Keys
+from clawlink.doors.portal.server.mail import Mail
+from clawlink.doors.portal.server.members import Members
+from clawlink.doors.portal.server.outbox import Outbox, release
+from clawlink.doors.portal.server.poster import Poster
+from clawlink.doors.portal.server.routes import Routes, key_of, refuse_socket
+from clawlink.doors.portal.settings import Settings
+from clawlink.doors.portal.wire import calls
+from clawlink.doors.registry import OpenDoor
+from clawlink.errors import RelayFull
+from clawlink.protocol.endpoint import Endpoint
+from clawlink.relay.relay import Relay
+from clawlink.server.request import Handler, Request
+from clawlink.server.response import Reply
+from clawlink.server.ws_connection import Websockets
+
+
+class PortalServer(OpenDoor):
+    """The portal in front of one relay."""
+
+    def __init__(self, relay: Relay, websockets: Websockets, settings: Settings, *, kept: bool) -> None:
+        """``kept`` tells that the store survives a restart."""
+        self.relay = relay
+        self.websockets = websockets
+        self.url = normalised(settings.url or "", field="--portal")
+        self.keys = Keys(relay, self.url)
+        self.book = Book(relay, self.url, settings)
+        self.mail = Mail(relay, self.book, settings, self._wake)
+        self._kept = kept
+        self._members = Members(relay)
+        self._lines: set[socket.Line] = set()
+        self._news: list[str] = []
+        allowed = screening.networks(settings.allow_private)
+        self._poster = Poster(self.url, ca=settings.ca, allowed=allowed)
+        self.outbox = Outbox(relay, self.book, self._members, self._poster)
+
+    def _wake(self, contact: str) -> None:
+        self.outbox.wake(contact)
+
+    async def agent(self) -> Agent:
+        """Return the owner's agent."""
+        return await self._members.start()
+
+    async def start(self) -> None:
+        await self.agent()
+        self._news = await self.keys.start(os.environ)
+        if not self._kept:
+            self._news.append("Warning: without --data, contacts and messages of the portal end with this process.")
+        await self.book.start()
+        await release(self.relay, AGENT)
+        await self.outbox.start()
+
+    def news(self) -> list[str]:
+        return self._news
+
+    def routes(self) -> Iterator[tuple[Endpoint, Handler]]:
+        yield from Routes(self.relay, self.url, self.keys, self.book, self.mail, self._poster).all()
+        yield calls.SOCKET, self._serve_socket
+
+    async def _serve_socket(self, relay: Relay, request: Request) -> web.StreamResponse | Reply:
+        try:
+            relay.require_working()
+            caller = await self.keys.require("socket", request.query.get("api_key") or key_of(request))
+            if len(self._lines) >= socket.MAX_SOCKETS:
+                raise RelayFull(
+                    f"the portal has {len(self._lines)} websockets and may have no more",
+                    limit=socket.MAX_SOCKETS,
+                    actual=len(self._lines),
+                )
+        except Exception as failure:
+            return await refuse_socket(relay, failure)
+        return await socket.serve(self, request, caller.role, self._lines)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(line.goodbye() for line in list(self._lines)))
+        await self.outbox.close()
+        await self._poster.close()
+
+    async def info(self) -> dict[str, Any]:
+        places = ((Contact, CONTACTS), (Guest, WAITING), (Message, QUEUED))
+        contacts, guests, queued = (await self.relay.core.store.admission((), places)).indexes
+        return {
+            "url": self.url,
+            "contacts": contacts.count,
+            "guests_waiting": guests.count,
+            "messages_queued": queued.count,
+            "agent_sockets": len(self._lines),
+        }

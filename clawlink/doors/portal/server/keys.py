@@ -1,0 +1,185 @@
+"""The keys of a portal: which role a request has, the owner's password, and the sessions of the owner's login."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from clawlink.doors.portal.records import AgentKey, Contact, Portal, contact_by_key, hash_key
+from clawlink.doors.portal.rules import access, consent
+from clawlink.doors.portal.rules.access import Role
+from clawlink.errors import BadRequest, ClawLinkError, NotAuthenticated, RateLimited
+from clawlink.relay.core import retrying
+from clawlink.relay.limits.token_buckets import Buckets
+from clawlink.relay.relay import Relay
+from clawlink.store.base import Put
+
+OWNER_KEY = "AGENTP2P_API_KEY"
+PASSWORD = "CLAWLINK_PORTAL_PASSWORD"  # noqa: S105 - the name of a variable
+MIN_PASSWORD_LENGTH, MAX_PASSWORD_LENGTH = 6, 1024
+SESSION_SECONDS = 24 * 3600.0
+LOGINS_AT_ONCE = 10
+LOGIN_SECONDS = 60.0
+_ALL = "all addresses"
+_ALL_TIMES = 10
+_MOST_SESSIONS = 100
+_ID = "portal"
+_COST = {"n": 2**14, "r": 8, "p": 1, "dklen": 32}
+
+
+class Caller(NamedTuple):
+    """The role of a request, and the contact whose key it shows."""
+
+    role: Role
+    contact: Contact | None = None
+
+
+class Keys:
+    """Knows keys, password and sessions. It keeps hashes of all but the shared keys, which it has to send."""
+
+    def __init__(self, relay: Relay, url: str) -> None:
+        self._relay = relay
+        self._core = relay.core
+        self._url = url
+        self._sessions: dict[str, float] = {}
+        self._logins = Buckets(1 / LOGIN_SECONDS, LOGINS_AT_ONCE)
+        self._all_logins = Buckets(_ALL_TIMES / LOGIN_SECONDS, LOGINS_AT_ONCE * _ALL_TIMES)
+        self._hashing = asyncio.Semaphore(1)
+
+    async def start(self, environ: Mapping[str, str]) -> list[str]:
+        """Make the owner key and the password at the first start. Return what the operator has to read once.
+
+        The environment replaces both at any start. Raises ClawLinkError for a key that everybody knows.
+        """
+        key, password = environ.get(OWNER_KEY) or None, environ.get(PASSWORD) or None
+        if key is not None and (fault := consent.key_fault(key)) is not None:
+            raise ClawLinkError(f"{OWNER_KEY} cannot be the owner key: {fault}; unset it to have one made")
+        if password is not None:
+            _require_password(password, field=PASSWORD)
+        told = []
+        old = await self._core.store.get(Portal, _ID)
+        if old is None and key is None:
+            key = new_key()
+            told.append(f"The owner key of the portal, shown this once: {key}")
+        if old is None and password is None:
+            password = secrets.token_urlsafe(12)
+            told.append(f"The owner's password, shown this once: {password}")
+        owner_hash = hash_key(key) if key is not None else "" if old is None else old.owner_hash
+        stored = "" if old is None else old.password
+        if password is not None and not (stored and await self._is_password(password, stored)):
+            stored = await self._hashed(password)
+        new = Portal(
+            id=_ID,
+            version=1 if old is None else old.version + 1,
+            url=self._url,
+            owner_hash=owner_hash,
+            password=stored,
+        )
+        if old is None or replace(new, version=old.version) != old:
+            await self._core.commit(new.partition_key, Put(new))
+        return told
+
+    async def caller(self, key: str | None) -> Caller:
+        """Return the role that a key or a session gives."""
+        if not key:
+            return Caller(Role.NONE)
+        hashed = hash_key(key)
+        ends_at = self._sessions.get(hashed)
+        if ends_at is not None and ends_at > self._core.clock():
+            return Caller(Role.OWNER)
+        store = self._core.store
+        portal = await store.get(Portal, _ID)
+        if portal is not None and hmac.compare_digest(portal.owner_hash, hashed):
+            return Caller(Role.OWNER)
+        if await store.get(AgentKey, hashed) is not None:
+            return Caller(Role.AGENT)
+        for contact in await store.first(Contact, contact_by_key(hashed), 1):
+            if hmac.compare_digest(hash_key(contact.key), hashed):
+                return Caller(Role.CONTACT, contact)
+        return Caller(Role.NONE)
+
+    async def require(self, route: str, key: str | None) -> Caller:
+        """Return the caller, or refuse one that may not use the route."""
+        caller = await self.caller(key)
+        access.require(route, caller.role)
+        return caller
+
+    # -- the owner's login -------------------------------------------------------------------------------------------
+
+    async def login(self, password: str, address: str | None) -> tuple[str, float]:
+        """Return a new session and its end. Raises NotAuthenticated, and RateLimited after many wrong passwords."""
+        await self._require_right(password, address)
+        now = self._core.clock()
+        token = secrets.token_hex(32)
+        self._sessions = {one: end for one, end in self._sessions.items() if end > now}
+        while len(self._sessions) >= _MOST_SESSIONS:
+            del self._sessions[next(iter(self._sessions))]
+        self._sessions[hash_key(token)] = now + SESSION_SECONDS
+        return token, now + SESSION_SECONDS
+
+    async def change_password(self, old: str, new: str, address: str | None) -> None:
+        """Change the password, and end all sessions. Raises BadRequest for a wrong old one."""
+        _require_password(new, field="new_password")
+        try:
+            await self._require_right(old, address)
+        except NotAuthenticated as error:
+            raise BadRequest(error.message, field="old_password") from None
+        await self._set_password(await self._hashed(new))
+        self._sessions.clear()
+
+    @retrying
+    async def _set_password(self, stored: str) -> None:
+        portal = await self._core.store.get(Portal, _ID)
+        if portal is not None:
+            new = replace(portal, version=portal.version + 1, password=stored)
+            await self._core.commit(new.partition_key, Put(new))
+
+    async def _require_right(self, password: str, address: str | None) -> None:
+        now = self._core.clock()
+        wait = max(self._all_logins.wait(_ALL, now), 0.0 if address is None else self._logins.wait(address, now))
+        if wait:
+            raise RateLimited(
+                f"too many logins; try again in {wait:.0f} s", limit=LOGINS_AT_ONCE, retry_after=wait, field="password"
+            )
+        self._all_logins.take(_ALL, now)
+        if address is not None:
+            self._logins.take(address, now)
+        portal = await self._core.store.get(Portal, _ID)
+        if portal is None or not await self._is_password(password[:MAX_PASSWORD_LENGTH], portal.password):
+            raise NotAuthenticated("the password is wrong", field="password")
+
+    async def _hashed(self, password: str) -> str:
+        salt = os.urandom(16)
+        return f"{salt.hex()}${(await self._scrypt(password, salt)).hex()}"
+
+    async def _is_password(self, password: str, stored: str) -> bool:
+        salt, _, expected = stored.partition("$")
+        return hmac.compare_digest((await self._scrypt(password, bytes.fromhex(salt))).hex(), expected)
+
+    async def _scrypt(self, password: str, salt: bytes) -> bytes:
+        """Hash in a thread, one at a time: each takes 16 MiB and a good part of a second."""
+        async with self._hashing:
+            data = password.encode("utf-8", "surrogatepass")
+            return await asyncio.to_thread(lambda: hashlib.scrypt(data, salt=salt, **_COST))
+
+
+def new_key() -> str:
+    """Return a new key, in the form that all keys of the wire have."""
+    return consent.KEY_PREFIX + secrets.token_urlsafe(32)
+
+
+def _require_password(password: str, *, field: str) -> None:
+    if not MIN_PASSWORD_LENGTH <= len(password) <= MAX_PASSWORD_LENGTH:
+        raise BadRequest(
+            f"a password has {MIN_PASSWORD_LENGTH} to {MAX_PASSWORD_LENGTH} characters",
+            field=field,
+            limit=MIN_PASSWORD_LENGTH,
+            actual=len(password),
+        )

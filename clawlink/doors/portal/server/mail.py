@@ -1,0 +1,269 @@
+"""Messages of contacts and to contacts, as records beside their deliveries."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from clawlink.domain import chain
+from clawlink.domain.delivery import Sender
+from clawlink.domain.message import PlainMessage, encode
+from clawlink.domain.shares import Origin
+from clawlink.doors.portal import records
+from clawlink.doors.portal.records import AGENT, Contact, Message, State
+from clawlink.doors.portal.rules import words
+from clawlink.doors.portal.rules.urls import normalised
+from clawlink.doors.portal.server.book import MAX_MESSAGE_BYTES, Book
+from clawlink.doors.portal.settings import Settings
+from clawlink.errors import BadRequest, KeyReused, TooLarge, UnknownMessage
+from clawlink.relay.core import retrying
+from clawlink.relay.ids import derived
+from clawlink.relay.relay import Relay
+from clawlink.relay.timestamps import iso
+from clawlink.store.base import Put
+
+MAX_TYPE_LENGTH = 64
+MAX_KEY_LENGTH = 128
+MOST_LISTED = 500
+MOST_SKIPPED = 10_000
+
+
+class Mail:
+    """The messages. ``wake`` is called with a contact for which a message waits."""
+
+    def __init__(self, relay: Relay, book: Book, settings: Settings, wake: Callable[[str], None]) -> None:
+        self._relay = relay
+        self._core = relay.core
+        self._book = book
+        self._settings = settings
+        self._wake = wake
+
+    # -- from a contact ----------------------------------------------------------------------------------------------
+
+    async def receive(
+        self, contact: Contact, content: str, message_type: str, key: str | None, in_reply_to: str | None
+    ) -> Message:
+        """Keep a message of a contact, and put it into the mailbox of the owner's agent, in one commit.
+
+        With the other portal's key a repeat is the same message. Raises TooLarge, KeyReused, RateLimited, MailboxFull.
+        """
+        self._core.require_working()
+        _require_short(content, message_type, key)
+        message = await self._core.finish(self._receive(contact, content, message_type, key, in_reply_to))
+        if in_reply_to is not None:
+            await self._mark_answered(in_reply_to, contact)
+        return message
+
+    @retrying
+    async def _receive(
+        self, contact: Contact, content: str, message_type: str, key: str | None, in_reply_to: str | None
+    ) -> Message:
+        core = self._core
+        id = core.ids.fresh() if key is None else received_id(contact, key)
+        old = await core.store.get(Message, id)
+        if old is not None:
+            if (old.content, old.message_type) != (content, message_type):
+                raise KeyReused("this idempotency key belongs to another message", field="idempotency_key")
+            return old
+        self._relay.admission.require_pace(contact.mailbox, AGENT)
+        now = core.clock()
+        name = words.contact_name(contact.agent_name, contact.user_name, contact.url)
+        delivery = self._book.for_agent(id, content, sender=Sender(contact.mailbox), name=name, now=now)
+        await self._relay.mailbox.require_room(delivery)
+        message = Message(
+            id=id,
+            version=1,
+            number=self._book.number(Message),
+            inbound=True,
+            contact=contact.id,
+            content=content,
+            message_type=message_type,
+            created_at=now,
+            state=State.RECEIVED,
+            key=key,
+            in_reply_to=in_reply_to,
+        )
+        await self._book.require_memory(message.weight, Origin(None, contact.mailbox))
+        await self._relay.mailbox.put(delivery, Put(message))
+        return message
+
+    @retrying
+    async def _mark_answered(self, id: str, contact: Contact) -> None:
+        """Note that a contact has answered a message to it, if it has one of this id."""
+        message = await self._core.store.get(Message, id)
+        if message is None or message.inbound or message.contact != contact.id or message.answered_at is not None:
+            return
+        answered = replace(message, version=message.version + 1, answered_at=self._core.clock())
+        await self._core.commit(answered.partition_key, Put(answered))
+
+    @retrying
+    async def acknowledged(self, id: str) -> None:
+        """Note that the owner's agent has acknowledged a message of a contact."""
+        message = await self._core.store.get(Message, id)
+        if message is not None and message.state is State.RECEIVED:
+            acked = replace(message, version=message.version + 1, state=State.ACKNOWLEDGED, acked_at=self._core.clock())
+            await self._core.commit(AGENT, Put(acked))
+
+    async def received(self, contact: Contact, key: str) -> Message:
+        """Return a message of a contact by the key that its portal gave it. Raises UnknownMessage."""
+        message = await self._core.store.get(Message, received_id(contact, key))
+        if message is None:
+            raise UnknownMessage("no message of this key was stored here", field="idempotency_key")
+        return message
+
+    # -- to a contact ------------------------------------------------------------------------------------------------
+
+    async def send(
+        self, contact: Contact, content: str, message_type: str, key: str | None, in_reply_to: int | None
+    ) -> Message:
+        """Put a message into a contact's mailbox, from which the portal posts it.
+
+        With a key a repeat is the same message. Raises TooLarge, KeyReused, RateLimited, MailboxFull, UnknownMessage.
+        """
+        self._core.require_working()
+        _require_short(content, message_type, key)
+        answers = None if in_reply_to is None else await self.numbered(in_reply_to)
+        if answers is not None and not (answers.inbound and answers.contact == contact.id):
+            raise BadRequest(f"message {in_reply_to} is none of this contact", field="in_reply_to")
+        message = await self._core.finish(self._send(contact, content, message_type, key, answers))
+        self._wake(contact.id)
+        return message
+
+    @retrying
+    async def _send(
+        self, contact: Contact, content: str, message_type: str, key: str | None, answers: Message | None
+    ) -> Message:
+        core = self._core
+        id = core.ids.fresh() if key is None else derived("portal send", contact.id, key)
+        old = await core.store.get(Message, id)
+        if old is not None:
+            if (old.content, old.message_type) != (content, message_type):
+                raise KeyReused("this idempotency key belongs to another message", field="idempotency_key")
+            return old
+        self._relay.admission.require_pace(AGENT, contact.mailbox)
+        now = core.clock()
+        stamp = iso(now)
+        body = PlainMessage(
+            message_id=id,
+            from_agent=AGENT,
+            to_agent=contact.mailbox,
+            content=content,
+            in_reply_to=None if answers is None else answers.id,
+            thread=None,
+            timestamp=stamp,
+            queued_at=stamp,
+            from_name=AGENT,
+            chain=chain.first(AGENT),
+        )
+        delivery = self._relay.mailbox.new(
+            id,
+            contact.mailbox,
+            sender=Sender(AGENT),
+            body=encode(body),
+            now=now,
+            ends_at=now + self._settings.portal_ttl,
+        )
+        await self._relay.mailbox.require_room(delivery)
+        message = Message(
+            id=id,
+            version=1,
+            number=self._book.number(Message),
+            inbound=False,
+            contact=contact.id,
+            content=content,
+            message_type=message_type,
+            created_at=now,
+            state=State.QUEUED,
+            expires_at=delivery.expires_at,
+            in_reply_to=None if answers is None else answers.key,
+        )
+        await self._book.require_memory(message.weight, Origin(None, AGENT))
+        await self._relay.mailbox.put(delivery, Put(message))
+        return message
+
+    async def note_sent(self, to_portal: str, content: str, message_type: str) -> Message:
+        """Note a message that an old script has posted itself."""
+        self._core.require_working()
+        _require_short(content, message_type, None)
+        id = self._core.ids.fresh()
+        message = Message(
+            id=id,
+            version=1,
+            number=self._book.number(Message),
+            inbound=False,
+            contact=normalised(to_portal, field="to_portal"),
+            content=content,
+            message_type=message_type,
+            created_at=self._core.clock(),
+            state=State.REPORTED,
+        )
+        await self._book.require_memory(message.weight, Origin(None, AGENT))
+        await self._core.commit(message.partition_key, Put(message))
+        return message
+
+    @retrying
+    async def told(self, id: str, acked_at: float | None, answered_at: float | None) -> Message | None:
+        """Note what the other portal tells of a message that it has stored."""
+        message = await self._core.store.get(Message, id)
+        if message is None or message.inbound or message.sent_at is None:
+            return message
+        new = replace(
+            message,
+            version=message.version + 1,
+            acked_at=message.acked_at or acked_at,
+            answered_at=message.answered_at or answered_at,
+        )
+        if (new.acked_at, new.answered_at) == (message.acked_at, message.answered_at):
+            return message
+        await self._core.commit(new.partition_key, Put(new))
+        return new
+
+    # -- looking back ------------------------------------------------------------------------------------------------
+
+    async def numbered(self, number: int) -> Message:
+        """Return the message with this number. Raises UnknownMessage."""
+        found = await self._core.store.first(Message, records.message_by_number(number), 1)
+        if not found:
+            raise UnknownMessage(f"there is no message {number}", field="message_id")
+        return found[0]
+
+    async def history(self, contact: str, limit: int, offset: int) -> tuple[int, list[Message]]:
+        """Return how many messages there are with a contact, and some of them, the newest first."""
+        key = records.messages_with(normalised(contact, field="contact_portal"))
+        total = (await self._core.store.usage(Message, key)).count
+        after: str | None = None
+        found: list[Message] = []
+        while len(found) < offset + limit:
+            page = await self._core.store.page(
+                Message, key, after, min(offset + limit - len(found), MOST_LISTED), newest=True
+            )
+            found += page.records
+            after = page.after
+            if after is None:
+                break
+            await asyncio.sleep(0)
+        return total, found[offset : offset + limit]
+
+
+def received_id(contact: Contact, key: str) -> str:
+    """Return the id of a message of a contact, which derives from the key that its portal gave it."""
+    return derived("portal receive", contact.id, key)
+
+
+def _require_short(content: str, message_type: str, key: str | None) -> None:
+    size = len(content.encode("utf-8", "surrogatepass"))
+    if size > MAX_MESSAGE_BYTES:
+        raise TooLarge(
+            f"a message has at most {MAX_MESSAGE_BYTES} bytes, and this one has {size}; send it in parts",
+            field="content",
+            limit=MAX_MESSAGE_BYTES,
+            actual=size,
+        )
+    for text, most, field in (
+        (message_type, MAX_TYPE_LENGTH, "message_type"),
+        (key, MAX_KEY_LENGTH, "idempotency_key"),
+    ):
+        if text is not None and not 1 <= len(text) <= most:
+            raise BadRequest(f"{field} has 1 to {most} characters", field=field, limit=most, actual=len(text))

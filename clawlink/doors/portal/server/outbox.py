@@ -1,0 +1,204 @@
+"""The consumers of the contacts' mailboxes: each posts the messages of one contact, in their order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from clawlink.domain.agent import Agent
+from clawlink.domain.backoff import backoff, spread
+from clawlink.domain.delivery import Delivery
+from clawlink.doors.portal.records import OPEN, QUEUED, Contact, Message, State, mailbox_of, queued_for
+from clawlink.doors.portal.rules import posting
+from clawlink.doors.portal.rules.posting import Outcome, Step
+from clawlink.doors.portal.rules.urls import shown
+from clawlink.doors.portal.server.book import Book
+from clawlink.doors.portal.server.members import Members
+from clawlink.doors.portal.server.poster import Poster
+from clawlink.relay.core import retrying
+from clawlink.relay.ids import receipt
+from clawlink.relay.relay import Relay
+from clawlink.store.base import Put
+
+LEASE_SECONDS = 60.0
+_EXTEND_SECONDS = 20.0
+FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS = 1.0, 300.0
+_MISHAP_SECONDS = 5.0
+_PAGE = 500
+_log = logging.getLogger("clawlink.portal")
+
+
+class Outbox:
+    """Posts what waits in the contacts' mailboxes. A contact whose mailbox is empty costs nothing."""
+
+    def __init__(self, relay: Relay, book: Book, members: Members, poster: Poster) -> None:
+        self._relay = relay
+        self._core = relay.core
+        self._book = book
+        self._members = members
+        self._poster = poster
+        self._working: dict[str, asyncio.Task[None]] = {}
+        self._again: set[str] = set()
+        self._hurry: dict[str, asyncio.Event] = {}
+        self._closed = False
+
+    @property
+    def working(self) -> int:
+        """How many contacts have messages that are being posted."""
+        return len(self._working)
+
+    async def start(self) -> None:
+        """Go on with what was queued when the relay was here last."""
+        after: str | None = None
+        contacts: dict[str, None] = {}
+        while True:
+            page = await self._core.store.page(Message, QUEUED, after, _PAGE)
+            contacts |= dict.fromkeys(message.contact for message in page.records)
+            after = page.after
+            if after is None:
+                break
+        for contact in contacts:
+            await release(self._relay, mailbox_of(contact))
+            self.wake(contact)
+
+    def wake(self, contact: str) -> None:
+        """Post what waits for a contact, at once if it waits for another try."""
+        if self._closed:
+            return
+        self._again.add(contact)
+        if contact in self._working:
+            self._hurry[contact].set()
+            return
+        self._hurry[contact] = asyncio.Event()
+        task = self._working[contact] = asyncio.create_task(self._work(contact))
+        task.add_done_callback(lambda _: self._ended(contact))
+
+    def _ended(self, contact: str) -> None:
+        del self._working[contact], self._hurry[contact]
+        if contact in self._again:  # a message came when it had just found none
+            self.wake(contact)
+
+    async def close(self) -> None:
+        """Stop posting. A message under way is due again at once when the relay comes back."""
+        self._closed = True
+        tasks = list(self._working.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _work(self, contact: str) -> None:
+        while contact in self._again and not self._relay.draining:
+            self._again.discard(contact)
+            try:
+                await self._empty(contact)
+            except Exception:
+                _log.exception("posting to a contact failed; it goes on", extra={"contact": contact})
+                self._again.add(contact)
+                await asyncio.sleep(_MISHAP_SECONDS)
+
+    async def _empty(self, contact: str) -> None:
+        """Post until nothing waits."""
+        agent = await self._members.of(contact)
+        consumer = self._relay.consumer(agent, lease=LEASE_SECONDS, credit=1)
+        try:
+            while (await self._core.store.usage(Message, queued_for(contact))).count and not self._relay.draining:
+                taken, _ = await consumer.next(agent, tick=lambda: self._seen(agent))
+                for delivery in taken:
+                    await self._deliver(contact, agent, delivery)
+                    given = [_receipt(delivery)]
+                    await self._relay.acks.ack(agent.id, given)
+                    consumer.settled(given)
+        finally:
+            await consumer.close()
+
+    async def _seen(self, agent: Agent) -> Agent | None:
+        await self._relay.agents.touch(agent.id)
+        return None
+
+    async def _deliver(self, contact: str, agent: Agent, delivery: Delivery) -> None:
+        """Post one message until it is settled."""
+        failed = 0
+        while True:
+            message = await self._core.store.get(Message, delivery.id)
+            if message is None or message.state not in OPEN:
+                return
+            if posting.lapse(message, self._core.clock()) is not message:
+                await self._settle(message, posting.lapse(message, self._core.clock()))
+                return
+            if await self._try(contact, message):
+                return
+            failed += 1
+            pause = spread(backoff(failed, first=FIRST_PAUSE_SECONDS, most=MOST_PAUSE_SECONDS), random.random())
+            await self._pause(contact, agent, delivery, pause)
+
+    async def _try(self, contact: str, message: Message) -> bool:
+        """Take one step with a message; return True once it is settled."""
+        peer = await self._core.store.get(Contact, contact)
+        if peer is None:
+            gone = posting.settled(message, State.REFUSED, "the contact was removed before the message was sent")
+            await self._settle(message, gone)
+            return True
+        if posting.step(message, peer.ours) is Step.ASK:
+            ours = await self._poster.is_ours(peer)
+            if ours is None:
+                return False
+            peer = await self._book.learn(contact, ours=ours) or peer
+        begun = posting.begun(message, peer.ours)
+        if begun is not message:
+            await self._commit(begun)
+            if begun.state is State.UNKNOWN:
+                await self._tell(begun)
+                return True
+        posted = await self._poster.post(peer, begun)
+        if posted.outcome is Outcome.STORED:
+            await self._book.learn(contact, ours=posted.ours)
+        await self._settle(begun, posting.after(begun, posted.outcome, posted.detail, self._core.clock()))
+        return posted.outcome in (Outcome.STORED, Outcome.REFUSED)
+
+    async def _settle(self, before: Message, after: Message) -> None:
+        if after != before:
+            await self._commit(after)
+        if after.state in (State.REFUSED, State.EXPIRED):
+            await self._tell(after)
+
+    @retrying
+    async def _commit(self, message: Message) -> None:
+        """Store the next version of a message. An answer that was noted meanwhile stays."""
+        stored = await self._core.store.get(Message, message.id)
+        if stored is not None and stored.version >= message.version:
+            message = replace(message, version=stored.version + 1, answered_at=stored.answered_at)
+        await self._core.commit(message.partition_key, Put(message))
+
+    async def _tell(self, message: Message) -> None:
+        """Tell the owner's agent that a message did not arrive, or that nobody knows."""
+        text = f"Message {message.number} to {shown(message.contact)} is {message.state.value}: {message.detail}"
+        await self._book.notice(message.id, text)
+
+    async def _pause(self, contact: str, agent: Agent, delivery: Delivery, seconds: float) -> None:
+        """Wait before the next try, and hold the lease meanwhile. A new message for the contact ends the wait."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + seconds
+        hurry = self._hurry[contact]
+        hurry.clear()
+        while (left := until - loop.time()) > 0 and not hurry.is_set():
+            await self._relay.acks.extend(agent.id, [_receipt(delivery)], LEASE_SECONDS)
+            waiting = asyncio.ensure_future(hurry.wait())
+            try:
+                await asyncio.wait([waiting], timeout=min(left, _EXTEND_SECONDS))
+            finally:
+                waiting.cancel()
+
+
+def _receipt(delivery: Delivery) -> str:
+    return receipt(str(delivery.receipt), delivery.id)
+
+
+async def release(relay: Relay, mailbox: str) -> None:
+    """Make due what a consumer of the last run held. The relay was killed, and no other process reads the mailbox."""
+    held: Sequence[str] = [_receipt(d) async for d in relay.mailbox.pending(mailbox) if d.receipt is not None]
+    if held:
+        await relay.acks.release(mailbox, held)

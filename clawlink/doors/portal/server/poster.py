@@ -1,0 +1,229 @@
+"""The way to other portals over HTTP: screened addresses, checked certificates, no redirects, bounded answers."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Iterable
+from ipaddress import ip_address
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from clawlink.domain.terminal import cell
+from clawlink.doors.portal.records import Contact, Message
+from clawlink.doors.portal.rules import screening
+from clawlink.doors.portal.rules.posting import Outcome
+from clawlink.doors.portal.rules.screening import Network
+from clawlink.doors.portal.rules.words import seconds
+
+CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 30.0
+_ALL_SECONDS = 60.0
+_MOST_ANSWER_BYTES = 64 * 1024
+_MOST_TOLD = 200
+RECEIVE, STATUS, ABOUT = "/api/message/receive", "/api/message/status", "/api/portal/about"
+# These answers say that the request was not looked at, or that it is to be sent again.
+LATER = frozenset({401, 403, 404, 408, 421, 423, 425, 429, 503})
+# Proxies answer so, too, when they do not know whether the portal behind them took the request.
+_DOUBTFUL_FROM = 500
+
+
+class Posted(NamedTuple):
+    """The outcome of a post, what happened in words, and whether the answer was that of a ClawLink relay."""
+
+    outcome: Outcome
+    detail: str
+    ours: bool = False
+
+
+class Forbidden(OSError):
+    """The address is none that a portal may connect to."""
+
+
+class _Screened(AbstractResolver):
+    """Resolves names, and gives only addresses that may be used. The connection goes to the very address screened."""
+
+    def __init__(self, allowed: Iterable[Network], *, encrypted: bool) -> None:
+        self._allowed = tuple(allowed)
+        self._encrypted = encrypted
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await aiohttp.ThreadedResolver().resolve(host, port, family)
+        faults = [self.fault(one["host"]) for one in found]
+        fine = [one for one, fault in zip(found, faults, strict=True) if fault is None]
+        if not fine:
+            raise Forbidden(next(filter(None, faults), f"{host} has no address"))
+        return fine
+
+    def fault(self, address: str) -> str | None:
+        """Return the reason why an address may not be used."""
+        return screening.fault(address, self._allowed, encrypted=self._encrypted)
+
+    async def close(self) -> None:
+        """Nothing is kept open."""
+
+
+class Poster:
+    """Posts to other portals. ``own_url`` is how this portal names itself there."""
+
+    def __init__(self, own_url: str, *, ca: str | None, allowed: Iterable[Network]) -> None:
+        self._own_url = own_url
+        allowed = screening.allowed_with(urlsplit(own_url).hostname or "", allowed)
+        tls = ssl.create_default_context()
+        if ca is not None:
+            tls.load_verify_locations(ca)
+        self._tls = tls
+        self._screens = {scheme: _Screened(allowed, encrypted=scheme == "https") for scheme in ("http", "https")}
+        self._sessions: dict[str, aiohttp.ClientSession] = {}
+
+    def _session(self, scheme: str) -> aiohttp.ClientSession:
+        if scheme not in self._sessions:
+            # A kept connection that the peer has just closed would look like a lost answer.
+            connector = aiohttp.TCPConnector(
+                resolver=self._screens[scheme], force_close=True, ssl=self._tls, use_dns_cache=False
+            )
+            self._sessions[scheme] = aiohttp.ClientSession(
+                connector=connector,
+                timeout=aiohttp.ClientTimeout(
+                    total=_ALL_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=ANSWER_SECONDS
+                ),
+                trust_env=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                headers={"User-Agent": "ClawLink", "Accept-Encoding": "identity"},
+            )
+        return self._sessions[scheme]
+
+    async def close(self) -> None:
+        """Close all connections."""
+        for session in self._sessions.values():
+            await session.close()
+
+    async def post(self, contact: Contact, message: Message) -> Posted:
+        """Post a message to its contact's portal, once."""
+        body = {
+            "api_key": contact.key,
+            "from_portal": self._own_url,
+            "content": message.content,
+            "message_type": message.message_type,
+            "idempotency_key": message.id,
+        }
+        if message.in_reply_to is not None:
+            body["in_reply_to"] = message.in_reply_to
+        try:
+            status, answer = await self._ask(contact, "POST", RECEIVE, body)
+        except _NOT_BEGUN as error:
+            return Posted(Outcome.NOT_STORED, _said(error))
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+            return Posted(Outcome.LOST, f"the answer was lost: {_said(error)}")
+        return judged(status, answer, message.id)
+
+    async def is_ours(self, contact: Contact) -> bool | None:
+        """Return True if a relay of ClawLink is at the contact's address; None if nobody answers there."""
+        try:
+            status, answer = await self._ask(contact, "GET", ABOUT, None)
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError):
+            return None
+        if status >= _DOUBTFUL_FROM:
+            return None
+        return status == 200 and _fields(answer).get("portal") == "clawlink"
+
+    async def asked(self, contact: Contact, message: Message) -> tuple[float | None, float | None] | str:
+        """Return when the message was acknowledged and answered there, or why the other portal does not tell."""
+        body = {"api_key": contact.key, "from_portal": self._own_url, "idempotency_key": message.id}
+        try:
+            status, answer = await self._ask(contact, "POST", STATUS, body)
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+            return _said(error)
+        told = _fields(answer)
+        if status != 200 or "acknowledged_at" not in told:
+            return f"it answers {status}"
+        try:
+            acked, answered = (
+                None if told.get(name) is None else seconds(str(told[name]))
+                for name in ("acknowledged_at", "answered_at")
+            )
+        except ValueError:
+            return "it answers times that are none"
+        return acked, answered
+
+    async def _ask(self, contact: Contact, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, bytes]:
+        parts = urlsplit(contact.id)
+        if parts.hostname is not None and _is_address(parts.hostname):  # aiohttp resolves no addresses
+            fault = self._screens[parts.scheme].fault(parts.hostname)
+            if fault is not None:
+                raise Forbidden(fault)
+        data = None if body is None else msgspec.json.encode(body)
+        headers = {} if data is None else {"Content-Type": "application/json"}
+        async with self._session(parts.scheme).request(
+            method, contact.id + path, data=data, headers=headers, allow_redirects=False
+        ) as response:
+            answer = bytearray()
+            async for piece in response.content.iter_any():
+                answer += piece
+                if len(answer) > _MOST_ANSWER_BYTES:
+                    response.close()
+                    break
+            return response.status, bytes(answer)
+
+
+def judged(status: int, answer: bytes, key: str) -> Posted:
+    """Return what an answer says about a posted message.
+
+    Only 200 with the words of the wire is a success. A success without them is doubtful: any page may answer 200.
+    """
+    told = _fields(answer)
+    if status == 200:
+        if told.get("status") == "received":
+            return Posted(Outcome.STORED, "", ours=told.get("idempotency_key") == key)
+        return Posted(Outcome.LOST, "the address answers 200, but not as a portal does")
+    why = cell(str(told.get("detail", ""))[:_MOST_TOLD])
+    said = f"the other portal answers {status}" + (f": {why}" if why else "")
+    if status in (401, 403):
+        said += "; its owner may not have approved you yet"
+    if status in LATER or 300 <= status < 400:
+        return Posted(Outcome.NOT_STORED, said)
+    if status >= _DOUBTFUL_FROM:
+        return Posted(Outcome.LOST, said)
+    return Posted(Outcome.REFUSED, said)
+
+
+_NOT_BEGUN = (Forbidden, aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
+
+
+def _said(error: BaseException) -> str:
+    inner = error.__cause__ if isinstance(error, aiohttp.ClientConnectorDNSError) else None
+    text = str(inner or error) or type(error).__name__
+    return cell(text[:_MOST_TOLD])
+
+
+def _fields(answer: bytes) -> dict[str, Any]:
+    try:
+        found = msgspec.json.decode(answer)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ip_address(host)
+    except ValueError:
+        return host.replace(".", "").isdigit()
+    return True
+
+
+def authority_fault(path: str) -> str | None:
+    """Return what is wrong with a file of ``--portal-ca``; None if it can be trusted."""
+    try:
+        ssl.create_default_context().load_verify_locations(path)
+    except (OSError, ssl.SSLError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    return None

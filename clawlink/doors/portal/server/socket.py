@@ -1,0 +1,236 @@
+"""``/ws/agent``: the owner's agent reads its mailbox over a websocket, as the bridge of Agent P2P does.
+
+A message of a contact is settled by the agent's ack. The bridge acks nothing else. So guests, the owner's words and
+notices are settled once a pong proves that the peer has read them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from typing import Protocol
+
+from aiohttp import WSCloseCode, WSMsgType, web
+
+from clawlink.domain.agent import Agent
+from clawlink.domain.delivery import Delivery
+from clawlink.domain.message import PlainMessage, decode
+from clawlink.doors.portal.records import AGENT, Chat, Contact, Guest, Message, State
+from clawlink.doors.portal.rules.access import Role
+from clawlink.doors.portal.server.mail import Mail
+from clawlink.doors.portal.wire import frames
+from clawlink.errors import BadRequest, StoreUnavailable, UnknownAgent
+from clawlink.relay.ids import receipt
+from clawlink.relay.relay import Relay
+from clawlink.server.request import Request
+from clawlink.server.ws_connection import LINGER_SECONDS, Websocket, Websockets
+from clawlink.store.base import Failed
+
+LEASE_SECONDS = 60.0
+CREDIT = 32
+PING_SECONDS = 30.0
+MAX_SOCKETS = 20
+_RETRY_SECONDS = 1.0
+_MOST_ACKED = 1000
+_log = logging.getLogger("clawlink.portal")
+
+
+class Hub(Protocol):
+    """The door, as far as its sockets use it."""
+
+    relay: Relay
+    websockets: Websockets
+    mail: Mail
+    url: str
+
+    async def agent(self) -> Agent: ...
+
+
+class Line:
+    """A websocket of the owner's agent: one task brings messages, another reads the peer's frames."""
+
+    def __init__(self, hub: Hub, agent: Agent, websocket: Websocket, role: Role) -> None:
+        self._hub = hub
+        self._relay = hub.relay
+        self._store = hub.relay.core.store
+        self._websocket = websocket
+        self._sees_keys = role is Role.OWNER
+        self._agent = agent
+        self._consumer = hub.relay.consumer(self._agent, lease=LEASE_SECONDS, credit=CREDIT)
+        self._receipts: dict[int, str] = {}
+        """By number, the receipts of messages that wait for the peer's ack."""
+        self._told: dict[int, list[str]] = {}
+        """By batch, the receipts of what a pong settles."""
+
+    async def run(self) -> None:
+        """Serve until the connection ends. Unsettled messages are then due again at once."""
+        tasks = [asyncio.create_task(self._bring()), asyncio.create_task(self._ping())]
+        try:
+            await self._listen()
+        finally:  # a lost connection cancels this, and must not leave messages with it
+            await self._relay.core.finish(self._end(tasks))
+
+    async def _end(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        await self._consumer.close()
+
+    async def goodbye(self) -> None:
+        """Close the connection because the relay goes."""
+        self._websocket.end(WSCloseCode.GOING_AWAY, "the portal is shutting down; come back in a moment")
+        if self._websocket.ending is not None:
+            await self._websocket.ending
+
+    # -- out ---------------------------------------------------------------------------------------------------------
+
+    async def _bring(self) -> None:
+        while not self._relay.draining:
+            try:
+                await self._bring_batch()
+            except ConnectionError:
+                return
+            except UnknownAgent:  # the operator has removed it; the door registers it again at the next start
+                await asyncio.sleep(_RETRY_SECONDS)
+            except Exception:
+                _log.exception("bringing messages failed; it goes on")
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _bring_batch(self) -> None:
+        taken, _ = await self._consumer.next(self._agent, tick=self._seen)
+        settled: list[str] = []
+        told: list[str] = []
+        for delivery in taken:
+            given = receipt(str(delivery.receipt), delivery.id)
+            found = await self._store.get(Message, delivery.id)
+            if found is not None and found.inbound:
+                if found.state is not State.RECEIVED:  # it was acked just before the relay was killed
+                    settled.append(given)
+                    continue
+                self._receipts[found.number] = given
+                await self._write(frames.message(found, await self._store.get(Contact, found.contact)))
+                continue
+            for frame in await self._about(delivery):
+                await self._write(frame)
+            told.append(given)
+        await self._settle(settled)
+        if taken:
+            batch = self._consumer.batch
+            self._told[batch] = told
+            self._websocket.mark = b"%d" % batch
+            self._websocket.sender.ping(self._websocket.mark)
+
+    async def _seen(self) -> Agent | None:
+        await self._relay.agents.touch(AGENT)
+        return None
+
+    async def _about(self, delivery: Delivery) -> Sequence[str]:
+        """Return the frames for what is no message of a contact."""
+        kind, _, number = delivery.id.partition("-")
+        if kind == "guest":
+            guest = await self._store.get(Guest, number)
+            return () if guest is None else frames.guest(guest, with_key=self._sees_keys)
+        if kind == "chat":
+            line = await self._store.get(Chat, number)
+            return () if line is None else (frames.owner(line, self._hub.url),)
+        body = decode(delivery.body)
+        if isinstance(body, PlainMessage) and isinstance(body.content, str):
+            return (frames.notice(body.content, delivery.stored_at),)
+        return ()
+
+    async def _write(self, frame: str) -> None:
+        await self._websocket.sender.text(frame.encode())
+
+    async def _ping(self) -> None:
+        while True:
+            await asyncio.sleep(PING_SECONDS)
+            with contextlib.suppress(ConnectionError):
+                await self._write(frames.write("ping"))
+
+    # -- in ----------------------------------------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        while True:
+            received = await self._websocket.response.receive()
+            self._websocket.heard = asyncio.get_running_loop().time()
+            if received.type is WSMsgType.TEXT:
+                with contextlib.suppress(ConnectionError):
+                    if not await self._take(str(received.data)):
+                        return
+            elif received.type is WSMsgType.PING:
+                with contextlib.suppress(ConnectionError):
+                    await self._websocket.sender.pong(received.data)
+            elif received.type is WSMsgType.PONG:
+                await self._has_read(bytes(received.data))
+            elif received.type is not WSMsgType.BINARY:
+                if received.type is WSMsgType.ERROR:
+                    received.data.__traceback__ = None
+                return
+
+    async def _take(self, text: str) -> bool:
+        """Do what a frame asks for; False for a frame that ends the connection."""
+        try:
+            frame = frames.read(text)
+        except BadRequest as error:
+            self._websocket.end(WSCloseCode.POLICY_VIOLATION, error.message)
+            return False
+        if frame.type == "ping":
+            await self._write(frames.write("pong"))
+        elif frame.type == "sync_request":
+            # Waiting messages come as frames of their own: they have names, and one frame with all grew too large.
+            await self._write(frames.write("sync_response", messages=[]))
+        elif frame.type == "ack" and frame.message_ids:
+            numbers = frame.message_ids[:_MOST_ACKED]
+            if await self._ack(numbers):
+                await self._write(frames.write("ack_confirm", message_ids=numbers))
+        return True
+
+    async def _ack(self, numbers: Sequence[int]) -> bool:
+        """Settle messages that this socket was given; False if the store did not take it, so that they come again."""
+        given = [self._receipts.pop(number) for number in numbers if number in self._receipts]
+        try:
+            for one in given:
+                await self._hub.mail.acknowledged(one.partition("-")[2])
+            await self._settle(given)
+        except (Failed, StoreUnavailable):
+            return False
+        return True
+
+    async def _settle(self, receipts: list[str]) -> None:
+        if receipts:
+            await self._relay.acks.ack(AGENT, receipts)
+            self._consumer.settled(receipts)
+
+    async def _has_read(self, mark: bytes) -> None:
+        if not (mark.isdigit() and len(mark) < 16):
+            return
+        self._consumer.has_read(int(mark))
+        read = [batch for batch in self._told if batch <= int(mark)]
+        with contextlib.suppress(Failed, StoreUnavailable):  # then the leases lapse, and they come again
+            await self._settle([given for batch in read for given in self._told.pop(batch)])
+
+
+async def serve(hub: Hub, request: Request, role: Role, lines: set[Line]) -> web.StreamResponse:
+    """Shake hands, and stay until the connection ends. The caller has looked at the key."""
+    request.stay()
+    agent = await hub.agent()
+    websocket = await hub.websockets.accept(request)
+    line = Line(hub, agent, websocket, role)
+    lines.add(line)
+    try:
+        await line.run()
+    finally:
+        lines.discard(line)
+        await asyncio.shield(_over(hub, websocket))
+    return websocket.response
+
+
+async def _over(hub: Hub, websocket: Websocket) -> None:
+    """Let go of the connection, once its peer has had the time to read why it has ended."""
+    if not websocket.response.closed and websocket.ending is None:
+        await asyncio.sleep(LINGER_SECONDS)
+    if websocket.ending is not None:
+        await websocket.ending
+    hub.websockets.forget(websocket)

@@ -1,0 +1,108 @@
+"""Records as the wire shows them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clawlink.doors.portal.records import AgentKey, Chat, Contact, Guest, Message, State
+from clawlink.doors.portal.rules.consent import offered
+from clawlink.doors.portal.rules.words import stamp
+
+
+def time(at: float | None) -> str | None:
+    """Return an instant as the wire has it; None for none."""
+    return None if at is None else stamp(at)
+
+
+def guest(found: Guest, own_url: str) -> dict[str, Any]:
+    """Return a guest message. ``offers`` has the portal that its text offers, and whether it offers a key."""
+    offer = offered(found.content, own_url)
+    return {
+        "id": found.number,
+        "content": found.content,
+        "created_at": stamp(found.created_at),
+        "is_read": int(found.is_read),
+        "status": found.status.value,
+        "offers": {"portal_url": offer.url, "key": offer.key is not None},
+    }
+
+
+def contact(found: Contact, unread: int, *, with_key: bool) -> dict[str, Any]:
+    """Return a contact; its key for the owner alone."""
+    shown = {
+        "id": found.number,
+        "portal_url": found.url,
+        "display_name": found.display_name,
+        "agent_name": found.agent_name,
+        "user_name": found.user_name,
+        "is_verified": 1,
+        "created_at": stamp(found.created_at),
+        "unread_count": unread,
+    }
+    return shown | {"SHARED_KEY": found.key} if with_key else shown
+
+
+def in_history(found: Message, own_url: str) -> dict[str, Any]:
+    """Return a message for the history, with how far it came."""
+    return {
+        "id": found.number,
+        "type": "received" if found.inbound else "sent",
+        "from": found.contact if found.inbound else own_url,
+        "to": own_url if found.inbound else found.contact,
+        "content": found.content,
+        "message_type": found.message_type,
+        "created_at": stamp(found.created_at),
+        "state": state(found),
+    }
+
+
+def in_list(found: Message, own_url: str) -> dict[str, Any]:
+    """Return a message for the list, oldest first."""
+    shown = in_history(found, own_url)
+    return {name: shown[name] for name in ("from", "to", "content", "created_at")} | {"type": found.message_type}
+
+
+def state(found: Message) -> str:
+    """Return how far a message came: the furthest fact that is known."""
+    if found.state is State.SENT:
+        return "answered" if found.answered_at else "acknowledged" if found.acked_at else "sent"
+    value: str = found.state.value
+    return value
+
+
+def sent(found: Message, hint: str = "") -> dict[str, Any]:
+    """Return how far a message came, with the time of each fact, and what hinders it."""
+    return {
+        "id": found.number,
+        "message_id": found.id,
+        "to": found.contact,
+        "state": state(found),
+        "stored_at": stamp(found.created_at),
+        "sent_at": time(found.sent_at),
+        "acknowledged_at": time(found.acked_at),
+        "answered_at": time(found.answered_at),
+        "expires_at": time(found.expires_at),
+        "detail": found.detail or hint,
+    }
+
+
+def line(found: Chat) -> dict[str, Any]:
+    """Return a line of the chat."""
+    return {
+        "id": found.number,
+        "role": found.role,
+        "content": found.content,
+        "created_at": stamp(found.created_at),
+    }
+
+
+def key(found: AgentKey, own_url: str) -> dict[str, Any]:
+    """Return an agent key as the list shows it."""
+    return {
+        "key_id": found.shown,
+        "portal_url": own_url,
+        "agent_name": found.label,
+        "user_name": None,
+        "created_at": stamp(found.created_at),
+        "is_active": True,
+    }

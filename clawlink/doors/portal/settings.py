@@ -1,0 +1,42 @@
+"""The settings of a portal: flags of ``clawlink serve``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clawlink.domain.limits import KIB
+from clawlink.doors.registry import option
+
+HOUR = 3600.0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a relay stands for one person on the internet."""
+
+    url: str | None = option(
+        "--portal", "be the portal of one person at this address, as https://me.example", metavar="URL"
+    )
+    ca: str | None = option("--portal-ca", "trust this authority, too, for portals of contacts", metavar="FILE")
+    allow_private: str = option(
+        "--portal-allow-private",
+        "networks with private addresses in which contacts may be, with commas, as 10.0.0.0/8",
+        default="",
+        metavar="CIDRS",
+    )
+    portal_ttl: float = option(
+        "--portal-ttl", "time to live of a message to a contact", default=72 * HOUR, unit="seconds"
+    )
+    portal_inbox_ttl: float = option(
+        "--portal-inbox-ttl",
+        "time that a message waits for the owner's agent",
+        default=30 * 24 * HOUR,
+        unit="seconds",
+    )
+    portal_guests: int = option(
+        "--portal-guests", "guest messages that wait for the owner", default=200, unit="messages"
+    )
+    portal_guest_bytes: int = option("--portal-guest-bytes", "one guest message", default=8 * KIB, unit="bytes")
+    portal_guest_rate: int = option(
+        "--portal-guest-rate", "guest messages of one address within an hour", default=20, unit="messages"
+    )

@@ -1,0 +1,1 @@
+"""The wire of portals: routes, bodies and frames."""

@@ -1,0 +1,153 @@
+"""The routes of portals, and their bodies. Unknown fields are ignored, as old peers send some."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from clawlink.protocol.endpoint import Endpoint
+
+
+class Leave(Struct, frozen=True):
+    """A guest message."""
+
+    content: str
+
+
+class Status(Struct, frozen=True):
+    """The owner's decision about a guest message, as old agents send it."""
+
+    status: str
+
+
+class Approve(Struct, frozen=True):
+    """The older approval in one step."""
+
+    portal_url: str | None = None
+    agent_name: str = "Unknown"
+    user_name: str = "Unknown"
+
+
+class Decide(Struct, frozen=True):
+    """The owner's decision in full. What the guest's text does not say stands here."""
+
+    decision: str
+    portal_url: str | None = None
+    key: str | None = None
+    agent_name: str | None = None
+    user_name: str | None = None
+    replace: bool = False
+
+
+class PutContact(Struct, frozen=True, rename={"key": "SHARED_KEY"}):
+    """A contact, as the owner's agent adds or changes it."""
+
+    portal_url: str
+    display_name: str | None = None
+    agent_name: str | None = None
+    user_name: str | None = None
+    key: str | None = None
+
+
+class Receive(Struct, frozen=True):
+    """A message from the portal of a contact. The last two fields are those of ClawLink."""
+
+    api_key: str
+    from_portal: str
+    content: str
+    message_type: str = "text"
+    idempotency_key: str | None = None
+    in_reply_to: str | None = None
+
+
+class AskStatus(Struct, frozen=True):
+    """The question of another portal how far its message came."""
+
+    api_key: str
+    from_portal: str
+    idempotency_key: str
+
+
+class Sent(Struct, frozen=True):
+    """A message that an old script has posted itself."""
+
+    api_key: str
+    to_portal: str
+    content: str
+    message_type: str = "text"
+
+
+class Send(Struct, frozen=True):
+    """A message to a contact, which is named by number, name or address."""
+
+    to: str | int
+    content: str
+    message_type: str = "text"
+    idempotency_key: str | None = None
+    in_reply_to: int | None = None
+
+
+class Say(Struct, frozen=True):
+    """A line of the chat between owner and agent."""
+
+    content: str
+
+
+class Login(Struct, frozen=True):
+    """The owner's login."""
+
+    password: str
+
+
+class ChangePassword(Struct, frozen=True):
+    """A new password for the owner's login."""
+
+    old_password: str
+    new_password: str
+
+
+class CreateKey(Struct, frozen=True):
+    """An agent key that is to be made."""
+
+    portal_url: str | None = None
+    agent_name: str | None = None
+    user_name: str | None = None
+
+
+def _call(name: str, method: str, path: str, summary: str, body: Any = None) -> Endpoint:
+    # Each route asks for its own keys, so the relay's token opens none and is needed for none.
+    return Endpoint(name, method, path, summary, None, body=body, open=True, text=True)
+
+
+CALLS = (
+    _call("guest_leave", "POST", "/api/guest/leave-message", "Leave a message for the owner.", Leave),
+    _call("guest_list", "GET", "/api/guest/messages", "List guest messages."),
+    _call("guest_status", "POST", "/api/guest/messages/{message_id}/status", "Decide about a guest message.", Status),
+    _call("guest_approve", "POST", "/api/guest/messages/{message_id}/approve", "Approve a guest.", Approve),
+    _call("contact_list", "GET", "/api/contacts", "List contacts."),
+    _call("contact_add", "POST", "/api/contacts", "Add or replace a contact.", PutContact),
+    _call("contact_change", "PUT", "/api/contacts/{contact_id}", "Change a contact.", PutContact),
+    _call("contact_remove", "DELETE", "/api/contacts/{contact_id}", "Remove a contact."),
+    _call("message_receive", "POST", "/api/message/receive", "Take a message of a contact.", Receive),
+    _call("message_status", "POST", "/api/message/status", "Tell a contact how far its message came.", AskStatus),
+    _call("message_sent", "POST", "/api/message/sent", "Note a message that a script has posted.", Sent),
+    _call("message_history", "GET", "/api/messages/history", "List messages with a contact, newest first."),
+    _call("message_list", "GET", "/api/messages", "List messages with a contact, oldest first."),
+    _call("chat_send", "POST", "/api/chat/owner/send", "Write to the agent, as its owner.", Say),
+    _call("chat_reply", "POST", "/api/chat/owner/reply", "Answer the owner.", Say),
+    _call("chat_history", "GET", "/api/chat/owner/history", "Show the chat of owner and agent."),
+    _call("login", "POST", "/api/admin/login", "Log in as the owner.", Login),
+    _call("password", "POST", "/api/auth/change-password", "Change the owner's password.", ChangePassword),
+    _call("info", "GET", "/api/portal/info", "Show the portal to its owner."),
+    _call("key_create", "POST", "/api/key/create", "Make an agent key.", CreateKey),
+    _call("key_list", "GET", "/api/key/list", "List agent keys."),
+    _call("key_revoke", "POST", "/api/key/revoke", "Revoke an agent key."),
+    _call("about", "GET", "/api/portal/about", "Say that this portal is a relay of ClawLink."),
+    _call("send", "POST", "/api/portal/send", "Send a message to a contact.", Send),
+    _call("sent_status", "GET", "/api/portal/messages/{message_id}", "Tell how far a message came."),
+    _call("guest_decide", "POST", "/api/portal/guests/{message_id}", "Decide about a guest message.", Decide),
+)
+SOCKET = Endpoint(
+    "socket", "GET", "/ws/agent", "The websocket of the owner's agent.", None, open=True, text=True, stays=True
+)

@@ -1,0 +1,84 @@
+"""The frames of ``/ws/agent``: JSON in text, as the bridge of Agent P2P reads and writes them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from clawlink.doors.portal.records import Chat, Contact, Guest, Message
+from clawlink.doors.portal.rules.consent import masked
+from clawlink.doors.portal.rules.words import contact_name, guest_notice, stamp
+from clawlink.errors import BadRequest
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """A frame of the agent. Others than those that are read here are ignored."""
+
+    type: str
+    message_ids: list[int] = []
+
+
+def read(text: str) -> Frame:
+    """Read a frame. Raises BadRequest."""
+    try:
+        return msgspec.json.decode(text, type=Frame)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise BadRequest(f"a frame is a JSON object with a type: {error}") from None
+
+
+def write(type: str, **fields: Any) -> str:
+    """Return a frame."""
+    return _encode({"type": type, **fields}).decode()
+
+
+def message(found: Message, contact: Contact | None) -> str:
+    """Return the frame of a contact's message."""
+    url = found.contact if contact is None else contact.url
+    name = url if contact is None else contact_name(contact.agent_name, contact.user_name, url)
+    return write(
+        "new_message",
+        id=found.number,
+        **{"from": url},
+        from_name=name,
+        content=found.content,
+        message_type=found.message_type,
+        created_at=stamp(found.created_at),
+    )
+
+
+def guest(found: Guest, *, with_key: bool) -> tuple[str, str]:
+    """Return the two frames of a guest message; its offered key for the owner alone.
+
+    The first has no ``id``: a bridge would ack it as a message.
+    """
+    created_at = stamp(found.created_at)
+    content = found.content if with_key else masked(found.content)
+    return (
+        write(
+            "new_guest_message",
+            message_id=found.number,
+            content=content,
+            created_at=created_at,
+            requires_approval=True,
+        ),
+        write("guest_message", content=guest_notice(found.number, content), timestamp=created_at),
+    )
+
+
+def owner(found: Chat, own_url: str) -> str:
+    """Return the frame of the owner's words."""
+    return write(
+        "owner_message",
+        content=found.content,
+        message_id=found.number,
+        from_portal=own_url,
+        created_at=stamp(found.created_at),
+    )
+
+
+def notice(text: str, at: float) -> str:
+    """Return the frame of a notice of the portal itself."""
+    return write("notice", content=text, timestamp=stamp(at))

@@ -1,0 +1,132 @@
+"""``clawlink portal`` and ``clawlink.portal``: two owners meet and write, with nothing but commands."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clawlink import portal as functions
+from clawlink.cli.main import main
+from clawlink.doors.portal.client.portal import gateway, place
+from clawlink.doors.portal.server import outbox
+from clawlink.errors import BadRequest
+from tests.doors.portal.conftest import OWNER, Bridges, Own, Peers, Portals
+from tests.waiting import until
+
+B_KEY = "ap2p_the-key-of-another-owner-000000000000000000"
+
+
+@pytest.fixture
+def clawlink(clawlink_home: Path, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Run a command for an owner beside the relays: ``code, out, err = await clawlink(a, "contacts")``."""
+
+    async def run(own: Own, *words: str) -> tuple[int, str, str]:
+        code = await asyncio.to_thread(main, ["portal", *words, "--at", own.url, "--key", own.key])
+        told = capsys.readouterr()
+        return code, told.out, told.err
+
+    return run
+
+
+async def test_two_owners_meet_and_write(portals: Portals, bridges: Bridges, clawlink: Any) -> None:
+    a, b = await portals(key=OWNER), await portals(key=B_KEY)
+
+    async def well(own: Own, *words: str) -> str:
+        code, out, err = await clawlink(own, *words)
+        assert code == 0, (words, out, err)
+        return str(out)
+
+    assert "portal ask URL" in await well(a, "contacts")
+    assert "Contact 1 is added" in await well(a, "ask", b.url + "/", "I am Ann.", "--name", "bob")
+    code, out, _ = await clawlink(a, "send", "bob", "early", "--timeout", "0.2")
+    assert (code, "and not yet sent" in out) == (6, True), out
+    shown = await well(b, "list")
+    assert "I am Ann." in shown
+    assert "clawlink portal approve 1" in shown
+    assert "Contact 1 is " + a.url in await well(b, "approve", "1", "--name", "ann")
+    assert "No guest message waits" in await well(b, "list")
+    assert "approved" in await well(b, "guests")
+    assert "Message 2 to" in await well(a, "send", "bob", "hello", "--idempotency-key", "k")
+    assert "is sent" in await well(a, "status", "1")
+    bridge = await bridges(b)
+    await until(lambda: len(bridge.texts) == 3)
+    assert "acknowledged" in await well(a, "status", "2")
+    numbers = [frame["id"] for frame in bridge.frames if frame["type"] == "new_message"]
+    await well(b, "send", "ann", "hi", "--in-reply-to", str(numbers[1]))
+    assert json.loads(await well(a, "status", "2", "--json"))["state"] == "answered"
+    history = await well(a, "history", "bob")
+    assert [history.index(text) for text in ("early", "hello", "hi")] == sorted(
+        history.index(text) for text in ("early", "hello", "hi")
+    )
+    await well(b, "say", "what is new")
+    await well(b, "reply", "nothing")
+    assert "what is new" in await well(b, "chat")
+    made = json.loads(await well(b, "make-key", "bot", "--json"))["api_key"]
+    assert "bot" in await well(b, "keys")
+    agent = Own(b.relay, made)
+    assert "ann" in await well(agent, "contacts")
+    code, _, err = await clawlink(agent, "remove", "1")
+    assert (code, "for the owner" in err) == (4, True), err
+    await well(b, "revoke-key", made)
+    await well(b, "remove", "1")
+    for words, code, said in (
+        (["send", "nobody", "x"], 5, "clawlink portal contacts"),
+        (["approve", "99"], 5, "no guest message 99"),
+        (["approve", "x"], 2, "a number is needed"),
+        (["send", "bob"], 2, "clawlink portal send CONTACT TEXT|-"),
+        (["status", "99"], 5, "no message 99"),
+        (["history", "x"], 5, "clawlink portal contacts"),
+    ):
+        got, _, err = await clawlink(a, *words)
+        assert (got, said in err) == (code, True), (words, err)
+
+
+async def test_an_exit_code_is_true(
+    portals: Portals, old_portals: Peers, clawlink: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox, "FIRST_PAUSE_SECONDS", 0.05)
+    portal, peer = await portals(), await old_portals("0.9")
+    peer.key, peer.from_portal = await portal.befriend(peer.url), portal.url
+    peer.lose = 2
+    code, out, _ = await clawlink(portal, "send", peer.url, "hopeless")
+    assert (code, "unknown" in out) == (1, True), out
+    await peer.stop()
+    code, out, _ = await clawlink(portal, "send", peer.url, "away", "--timeout", "0.3", "--json")
+    assert (code, json.loads(out)["state"]) == (6, "queued"), out
+    code, _, err = await clawlink(Own(portal.relay, "ap2p_wrong"), "contacts")
+    assert (code, "Invalid API Key" in err) == (4, True), err
+
+
+async def test_the_functions_use_the_portal_of_the_environment(
+    portals: Portals, old_portals: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    portal, peer = await portals(), await old_portals("0.9")
+    peer.key, peer.from_portal = await portal.befriend(peer.url, agent_name="bob"), portal.url
+    monkeypatch.setenv("AGENTP2P_HUB_URL", portal.url + "/")
+    (contact,) = await asyncio.to_thread(functions.get_contacts)
+    for fields in ({"to_contact_id": contact["id"]}, {"to_user_id": "bob"}, {"to": peer.url}):
+        sent = await asyncio.to_thread(lambda fields=fields: functions.send_message("hi", **fields))  # type: ignore[misc]
+        assert sent["state"] == "sent", fields
+    assert len(peer.stored) == 3
+    told = await asyncio.to_thread(lambda: functions.send_message("done", to="owner"))
+    assert told["success"]
+    with pytest.raises(BadRequest, match="name one recipient"):
+        functions.send_message("hi")
+
+
+def test_the_place_is_read_from_one_source(tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match="AGENTP2P_HUB_URL"):
+        place({}, home=tmp_path)
+    (tmp_path / ".openclaw").mkdir()
+    (tmp_path / ".openclaw" / "gateway.env").write_text(
+        "# mine\nAGENTP2P_HUB_URL=https://Me.example/\nAGENTP2P_API_KEY = ap2p_$x=y \nOTHER\n", "utf-8"
+    )
+    for environ in ({}, {"AGENTP2P_HUB_URL": "https://other.example"}, {"AGENTP2P_API_KEY": "other"}):
+        assert place(environ, home=tmp_path) == ("https://me.example", "ap2p_$x=y"), environ
+    both = {"AGENTP2P_HUB_URL": "https://other.example", "AGENTP2P_API_KEY": "k"}
+    assert place(both, home=tmp_path) == ("https://other.example", "k")
+    assert gateway("#A=1\n\nB=2=3\n") == {"B": "2=3"}

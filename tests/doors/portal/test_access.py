@@ -1,0 +1,182 @@
+"""Each route with each key: what the table says is what the server does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import aiohttp
+import pytest
+
+from clawlink.doors.portal.rules.access import RIGHTS, Role
+from clawlink.doors.portal.wire import calls
+from clawlink.errors import ClawLinkError
+from tests.doors.portal.conftest import OWNER, PASSWORD, Bridges, Own, Portals
+from tests.waiting import eventually
+
+CONTACT_URL, OTHER_URL = "https://b.example", "https://c.example"
+_BODIES: dict[str, Any] = {
+    "guest_leave": {"content": "hi"},
+    "guest_status": {"status": "read"},
+    "guest_approve": {"portal_url": OTHER_URL},
+    "guest_decide": {"decision": "read"},
+    "contact_add": {"portal_url": "https://d.example"},
+    "contact_change": {"portal_url": OTHER_URL},
+    "message_receive": {"api_key": "", "from_portal": CONTACT_URL, "content": "hi"},
+    "message_status": {"api_key": "", "from_portal": CONTACT_URL, "idempotency_key": "none"},
+    "message_sent": {"api_key": "", "to_portal": CONTACT_URL, "content": "hi"},
+    "chat_send": {"content": "hi"},
+    "chat_reply": {"content": "hi"},
+    "login": {"password": "wrong"},
+    "password": {"old_password": "wrong", "new_password": "other one"},
+    "key_create": {},
+    "send": {"to": 999, "content": "hi"},
+}
+_QUERIES = {
+    "message_history": {"contact_portal": CONTACT_URL},
+    "message_list": {"contact_portal": CONTACT_URL},
+    "key_revoke": {"api_key": "no key"},
+}
+
+
+async def keys_of(portal: Own) -> dict[str, tuple[Role, str]]:
+    """Return a key for each kind of caller. A session of the page is the owner, too."""
+    contact = await portal.befriend(CONTACT_URL)
+    other = await portal.befriend(OTHER_URL)
+    agent = (await portal.well("POST", "/api/key/create", {"agent_name": "a"}))["api_key"]
+    session = (await portal.well("POST", "/api/admin/login", {"password": PASSWORD}, key=""))["token"]
+    return {
+        "none": (Role.NONE, ""),
+        "a guess": (Role.NONE, "ap2p_" + "x" * 43),
+        "the relay's token": (Role.NONE, "t"),
+        "contact": (Role.CONTACT, contact),
+        "other contact": (Role.CONTACT, other),
+        "agent": (Role.AGENT, agent),
+        "owner": (Role.OWNER, OWNER),
+        "session": (Role.OWNER, session),
+    }
+
+
+async def test_every_route_takes_the_keys_that_the_table_says(portals: Portals) -> None:
+    portal = await portals()
+    for who, (role, key) in (await keys_of(portal)).items():
+        for call in calls.CALLS:
+            path = call.path.replace("{message_id}", "999").replace("{contact_id}", "999")
+            body = _BODIES.get(call.name)
+            in_body = "api_key" in (body or {})
+            for way in ("header", "body") if in_body else ("header",):
+                given = {**(body or {}), "api_key": key} if way == "body" else body
+                query = _QUERIES.get(call.name, {})
+                status, answer = await portal.ask(
+                    call.method, path, given, key=key if way == "header" else "", params=query
+                )
+                case = (who, call.name, way, status, answer)
+                if call.name == "login":
+                    assert status in (401, 429), case
+                    continue
+                if role in RIGHTS[call.name]:
+                    mismatch = who == "other contact" and status == 403
+                    assert status not in (401, 403) or mismatch, case
+                else:
+                    assert status in (401, 403), case
+                    assert isinstance(answer["detail"], str), case
+    assert (await portal.contact(OTHER_URL))["SHARED_KEY"], "no wrong key has changed a contact"
+    status, _ = await portal.ask("GET", "/api/contacts", key="", params={"api_key": OWNER})
+    assert status == 401, "addresses are logged, so no key counts there but that of the socket"
+
+
+async def test_a_contact_cannot_write_as_another_one(portals: Portals) -> None:
+    portal = await portals()
+    key, _ = await portal.befriend(CONTACT_URL), await portal.befriend(OTHER_URL)
+    body = {"api_key": key, "from_portal": OTHER_URL, "content": "as c"}
+    status, answer = await portal.ask("POST", "/api/message/receive", body, key="")
+    assert (status, answer["detail"].startswith("Portal URL mismatch")) == (403, True)
+    for text in (CONTACT_URL, CONTACT_URL + "/", "HTTPS://B.example:443"):
+        body = {"api_key": key, "from_portal": text, "content": text}
+        assert (await portal.ask("POST", "/api/message/receive", body, key=""))[0] == 200, text
+
+
+async def test_the_socket_is_for_the_owner_and_agent_keys(portals: Portals, bridges: Bridges) -> None:
+    portal = await portals()
+    for who, (role, key) in (await keys_of(portal)).items():
+        if role in RIGHTS["socket"]:
+            await bridges(portal, key=key)
+            continue
+        with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+            await portal.relay.session.ws_connect(f"{portal.url}/ws/agent", params={"api_key": key})
+        assert refused.value.status == 403, who
+
+
+async def test_an_agent_key_sees_no_keys(portals: Portals, bridges: Bridges) -> None:
+    portal = await portals()
+    shared = await portal.befriend(CONTACT_URL)
+    agent = (await portal.well("POST", "/api/key/create", {"agent_name": "a"}))["api_key"]
+    bridge = await bridges(portal, key=agent)
+    offered = "ap2p_" + "o" * 43
+    await portal.well("POST", "/api/guest/leave-message", {"content": f"https://d.example {offered}"}, key="")
+
+    async def heard() -> bool:
+        return any(frame["type"] == "guest_message" for frame in bridge.frames)
+
+    await eventually(heard)
+    assert offered not in str(bridge.frames)
+    assert shared not in str(await portal.well("GET", "/api/contacts", key=agent))
+    assert (await portal.well("GET", "/api/key/list"))["total"] == 1
+    await portal.well("POST", "/api/key/revoke", params={"api_key": agent})
+    assert (await portal.ask("GET", "/api/contacts", key=agent))[0] == 401
+
+
+async def test_the_relays_own_routes_ask_for_its_token_and_know_the_portals_ids(portals: Portals) -> None:
+    portal = await portals()
+    assert (await portal.ask("GET", "/discover", key=OWNER))[0] == 401
+    assert (await portal.ask("GET", "/discover", key="t"))[0] == 200
+    for name in ("agent", "AGENT", "operator", "portal/x"):
+        status, body = await portal.ask("POST", "/register", {"agent_id": name, "name": name, "claim": True}, key="t")
+        assert (status, body["code"]) in ((403, "not_allowed"), (409, "name_taken")), name
+    told = (await portal.ask("GET", "/", key="t"))[1]["doors"]["portal"]
+    assert told == {"url": portal.url, "contacts": 0, "guests_waiting": 0, "messages_queued": 0, "agent_sockets": 0}
+
+
+async def test_logins_are_throttled_and_a_new_password_ends_all_sessions(portals: Portals) -> None:
+    portal = await portals()
+    session = (await portal.well("POST", "/api/admin/login", {"password": PASSWORD}, key=""))["token"]
+    assert len(session) == 64
+    change = {"old_password": "wrong", "new_password": "another"}
+    assert (await portal.ask("POST", "/api/auth/change-password", change, key=session))[0] == 400
+    assert (await portal.ask("POST", "/api/auth/change-password", {**change, "new_password": "short"}))[0] == 400
+    await portal.well("POST", "/api/auth/change-password", {**change, "old_password": PASSWORD}, key=session)
+    assert (await portal.ask("GET", "/api/contacts", key=session))[0] == 401
+    statuses = [(await portal.ask("POST", "/api/admin/login", {"password": "guess"}, key=""))[0] for _ in range(12)]
+    assert set(statuses) == {401, 429}
+    status, answer = await portal.ask("POST", "/api/admin/login", {"password": "another"}, key="")
+    assert (status, "try again" in answer["detail"]) == (429, True), "no guess goes on meanwhile"
+
+
+async def test_bodies_that_are_wrong_are_answered_in_the_wires_form(portals: Portals) -> None:
+    portal = await portals()
+    session = portal.relay.session
+    for data, kind in (
+        (b'{"content": 3}', "application/json"),
+        (b"{", "application/json"),
+        (b"{}", "application/json"),
+        (b"[]", "application/json"),
+        (b'{"content": "hi"}', "text/plain"),
+        (b"[" * 10_000, "application/json"),
+        (b"\xff", "application/json"),
+    ):
+        async with session.post(
+            portal.url + "/api/guest/leave-message", data=data, headers={"Content-Type": kind}
+        ) as answer:
+            assert answer.status == 422, data[:20]
+            (fault,) = (await answer.json())["detail"]
+            assert fault["loc"][0] == "body", data[:20]
+    assert (await portal.well("GET", "/api/guest/messages"))["messages"] == []
+
+
+async def test_a_key_that_everybody_knows_and_a_short_password_end_the_start(
+    portals: Portals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ClawLinkError, match="the same for everybody"):
+        await portals(key="ap2p_$(openssl rand -hex 16)")
+    monkeypatch.setattr("tests.doors.portal.conftest.PASSWORD", "short")
+    with pytest.raises(ClawLinkError, match="6 to 1024 characters"):
+        await portals()

@@ -1,0 +1,290 @@
+"""Messages: between two portals of ours, to and from each release of Agent P2P, and through all that goes wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from clawlink.doors.portal.records import Contact, Message, State
+from clawlink.doors.portal.rules import screening
+from clawlink.doors.portal.rules.posting import Outcome
+from clawlink.doors.portal.server import outbox
+from clawlink.doors.portal.server.poster import Poster
+from tests.doors.portal.conftest import OWNER, Bridges, Own, Peers, Portals
+from tests.doors.portal.old_peer import RELEASES, OldPortal, OldSender
+from tests.waiting import eventually, until
+
+A_KEY, B_KEY = OWNER, "ap2p_the-key-of-another-owner-000000000000000000"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try again soon."""
+    monkeypatch.setattr(outbox, "FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(outbox, "MOST_PAUSE_SECONDS", 0.2)
+
+
+async def pair(portals: Portals) -> tuple[Own, Own]:
+    """Return two portals whose owners agreed."""
+    a, b = await portals(key=A_KEY), await portals(key=B_KEY)
+    key = await a.befriend(b.url, agent_name="B-bot", user_name="Bob")
+    await b.well("POST", "/api/contacts", {"portal_url": a.url, "agent_name": "A-bot", "SHARED_KEY": key})
+    return a, b
+
+
+async def befriended(portal: Own, peer: OldPortal) -> None:
+    peer.key, peer.from_portal = await portal.befriend(peer.url), portal.url
+
+
+async def send(portal: Own, to: Any, content: str, **fields: Any) -> int:
+    number: int = (await portal.well("POST", "/api/portal/send", {"to": to, "content": content, **fields}))["id"]
+    return number
+
+
+async def test_between_two_of_ours_each_fact_is_told_and_none_before_its_time(
+    portals: Portals, bridges: Bridges
+) -> None:
+    a, b = await pair(portals)
+    number = await send(a, "Bob的B-bot", "hello")
+    sent = await a.state(number, "sent")
+    assert (sent["acknowledged_at"], sent["answered_at"]) == (None, None)
+    assert (await b.contact(a.url))["unread_count"] == 1
+    mute = await bridges(b, key=B_KEY, acks=False)
+    await until(lambda: len(mute.texts) == 1)
+    assert (await a.state(number, "sent"))["acknowledged_at"] is None, "a read is no acknowledgement"
+    await mute.close()
+    bridge = await bridges(b, key=B_KEY)
+    await until(lambda: bridge.texts == ["[Agent P2P] 新消息来自 A-bot(Agent): hello"])
+    (frame,) = [frame for frame in bridge.frames if frame["type"] == "new_message"]
+    assert await a.state(number, "acknowledged")
+    assert (await b.contact(a.url))["unread_count"] == 0
+    await send(b, a.url, "and you", in_reply_to=frame["id"])
+    answered = await a.state(number, "answered")
+    assert answered["acknowledged_at"] <= answered["answered_at"]
+    for portal, other, states in ((a, b, ["received", "sent"]), (b, a, ["sent", "acknowledged"])):
+        told = await portal.well("GET", "/api/messages/history", params={"contact_portal": other.url + "/"})
+        assert told["total"] == 2
+        assert [one["content"] for one in told["messages"]] == ["and you", "hello"]
+        assert [one["state"].replace("answered", "sent") for one in told["messages"]] == states
+    listed = (await b.well("GET", "/api/messages", params={"contact_portal": a.url}))["messages"]
+    assert [one["content"] for one in listed] == ["hello", "and you"]
+    one = await b.well("GET", "/api/messages/history", params={"contact_portal": a.url, "limit": 1, "offset": 1})
+    assert [message["content"] for message in one["messages"]] == ["hello"]
+
+
+async def test_a_repeat_with_its_key_is_the_same_message(portals: Portals) -> None:
+    a, b = await pair(portals)
+    numbers = {await send(a, b.url, "once", idempotency_key="k") for _ in range(3)}
+    assert len(numbers) == 1
+    await a.state(numbers.pop(), "sent")
+    status, answer = await a.ask("POST", "/api/portal/send", {"to": b.url, "content": "x", "idempotency_key": "k"})
+    assert (status, answer["code"]) == (409, "key_reused")
+    key = (await a.contact(b.url))["SHARED_KEY"]
+    body = {"api_key": key, "from_portal": a.url, "content": "twice", "idempotency_key": "r"}
+    answers = [await b.ask("POST", "/api/message/receive", body, key="") for _ in range(2)]
+    assert answers[0] == answers[1]
+    assert (await b.contact(a.url))["unread_count"] == 2
+
+
+async def test_each_old_release_receives_and_sends(portals: Portals, old_portals: Peers, bridges: Bridges) -> None:
+    portal = await portals()
+    bridge = await bridges(portal)
+    for release in RELEASES:
+        peer = await old_portals(release)
+        await befriended(portal, peer)
+        for text in (f"first to {release}", f"second 给 {release}"):
+            told = await portal.state(await send(portal, peer.url, text), "sent")
+            assert "none of ClawLink" in told["detail"], release
+        assert [one["content"] for one in peer.stored] == [f"first to {release}", f"second 给 {release}"], release
+        sender = OldSender(release, peer.url, peer.key)
+        for text in (f"hello from {release}", ""):
+            status, answer = await sender.send(portal.relay.session, portal.url, text)
+            assert (status, answer["status"]) == (200, "received"), release
+            assert isinstance(answer["message_id"], int), release
+        shown = peer.url.removeprefix("http://")
+        said = [f"[Agent P2P] 新消息来自 {shown}: {text}" for text in (f"hello from {release}", "")]
+        await until(lambda said=said: bridge.texts[-2:] == said)  # type: ignore[misc]
+        wrong = OldSender(release, peer.url, "ap2p_" + "w" * 43)
+        assert (await wrong.send(portal.relay.session, portal.url, "x"))[0] == 401, release
+        body = {"api_key": OWNER, "to_portal": peer.url, "content": "posted by the script itself"}
+        assert (await portal.well("POST", "/api/message/sent", body, key=""))["status"] == "recorded", release
+        told = await portal.well("GET", "/api/messages/history", params={"contact_portal": peer.url})
+        assert [one["type"] for one in told["messages"]] == ["sent", "received", "received", "sent", "sent"], release
+        assert told["messages"][0]["state"] == "reported", release
+
+
+async def test_a_message_waits_for_consent_and_for_a_portal_that_is_away(portals: Portals, old_portals: Peers) -> None:
+    portal, peer = await portals(), await old_portals("0.9")
+    peer.key, peer.from_portal = "not yet", portal.url
+    key = await portal.befriend(peer.url)
+    number = await send(portal, peer.url, "may I")
+
+    async def told() -> bool:
+        return "may not have approved" in (await portal.state(number, "queued", "sending"))["detail"]
+
+    await eventually(told)
+    peer.key = key
+    await portal.state(number, "sent")
+    port = int(peer.url.rpartition(":")[2])
+    await peer.stop()
+    numbers = [await send(portal, peer.url, text) for text in ("one", "two", "three")]
+
+    async def tried() -> bool:
+        return bool((await portal.state(numbers[0], "queued", "sending"))["detail"])
+
+    await eventually(tried)
+    again = await old_portals("0.9", port=port)
+    again.key, again.from_portal = key, portal.url
+    for number in numbers:
+        await portal.state(number, "sent")
+    assert [one["content"] for one in again.stored] == ["one", "two", "three"], "in their order, each once"
+
+
+async def test_a_lost_answer_is_repeated_once_to_an_old_portal_and_then_nobody_knows(
+    portals: Portals, old_portals: Peers, bridges: Bridges
+) -> None:
+    portal, peer = await portals(), await old_portals("0.9")
+    await befriended(portal, peer)
+    bridge = await bridges(portal)
+    peer.lose = 1
+    await portal.state(await send(portal, peer.url, "doubtful"), "sent")
+    assert "/api/portal/about" in peer.asked, "it asks for the kind of that portal before it posts again"
+    assert len(peer.stored) == 2
+    peer.lose = 2
+    number = await send(portal, peer.url, "hopeless")
+    told = await portal.state(number, "unknown")
+    assert "once, twice or not at all" in told["detail"]
+    assert [one["content"] for one in peer.stored] == ["doubtful"] * 2 + ["hopeless"] * 2
+    await until(lambda: any(f"Message {number} to " in text for text in bridge.texts))
+    await portal.state(await send(portal, peer.url, "after it"), "sent")
+
+
+async def test_answers_that_are_no_success_are_none(portals: Portals, old_portals: Peers) -> None:
+    portal, peer = await portals(), await old_portals("0.9")
+    await befriended(portal, peer)
+    elsewhere = await old_portals("0.9")
+    for answer, state, words in (
+        (lambda: web.json_response({"detail": "no\x1b[31m"}, status=413), "refused", "answers 413: no"),
+        (lambda: web.json_response({"detail": [1]}, status=422), "refused", "answers 422"),
+        (
+            lambda: web.Response(status=301, headers={"Location": elsewhere.url + "/api/message/receive"}),
+            "queued",
+            "301",
+        ),
+        (lambda: web.json_response({"detail": "full"}, status=429), "queued", "429"),
+        (lambda: web.Response(text="parked", status=200), "unknown", "twice"),
+        (lambda: web.json_response({"status": "received?"}, status=200), "unknown", "twice"),
+        (lambda: web.Response(body=b"[" * 100_000, status=200), "unknown", "twice"),
+        (lambda: web.Response(status=502), "unknown", "twice"),
+    ):
+        peer.answer = answer
+        number = await send(portal, peer.url, words)
+
+        async def told(number: int = number, state: str = state, words: str = words) -> bool:
+            found = await portal.state(number, "queued", "sending", "refused", "unknown")
+            return bool(found["state"] == state and words in found["detail"] and "\x1b" not in found["detail"])
+
+        await eventually(told)
+        peer.answer = None
+        if state == "queued":
+            await portal.state(number, "sent")
+    assert elsewhere.stored == [], "a redirect takes no key elsewhere"
+    assert [one["content"] for one in peer.stored] == ["301", "429"]
+
+
+async def test_no_private_address_is_reached(portals: Portals, old_portals: Peers) -> None:
+    portal, peer = await portals(), await old_portals("0.9")
+    port = peer.url.rpartition(":")[2]
+    for url in (
+        "http://10.0.0.1:1",
+        "https://169.254.169.254",
+        "http://[::ffff:10.0.0.1]:1",
+        "http://0.0.0.0:" + port,
+        "https://2130706433:" + port,
+        "http://1.1.1.1:9",
+    ):
+        await portal.befriend(url)
+        number = await send(portal, url, "x")
+
+        async def told(number: int = number) -> bool:
+            return bool((await portal.state(number, "queued", "sending"))["detail"])
+
+        await eventually(told)
+        assert (await portal.state(number, "queued"))["sent_at"] is None, url
+    assert peer.asked == []
+
+
+async def test_a_name_that_resolves_to_a_private_address_is_not_reached(old_portals: Peers) -> None:
+    peer = await old_portals("0.9")
+    url = f"http://localhost:{peer.url.rpartition(':')[2]}"
+    contact = Contact(id=url, version=1, number=1, url=url, key="k", created_at=0.0)
+    message = Message(
+        id="m", version=1, number=1, inbound=False, contact="", content="x", message_type="text", created_at=0.0,
+        state=State.QUEUED,
+    )  # fmt: skip
+    for own, allowed, outcome in (
+        ("https://me.example", "", Outcome.NOT_STORED),
+        ("https://me.example", "127.0.0.0/8,::1/128", Outcome.STORED),
+        ("http://127.0.0.1:9", "", Outcome.STORED),
+    ):
+        peer.key, peer.from_portal = "k", own
+        poster = Poster(own, ca=None, allowed=screening.networks(allowed))
+        posted = await poster.post(contact, message)
+        await poster.close()
+        assert posted.outcome is outcome, (own, allowed, posted.detail)
+        if outcome is Outcome.NOT_STORED:
+            assert "private address" in posted.detail
+    assert len(peer.stored) == 2
+
+
+async def test_a_message_that_is_too_large_or_to_nobody_is_refused(portals: Portals) -> None:
+    a, b = await pair(portals)
+    for body, status, word in (
+        ({"to": b.url, "content": "x" * (128 * 1024 + 1)}, 413, "131072"),
+        ({"to": "nobody", "content": "x"}, 404, "clawlink portal contacts"),
+        ({"to": 99, "content": "x"}, 404, "contact 99"),
+        ({"to": b.url, "content": "x", "in_reply_to": 99}, 404, "message 99"),
+        ({"to": b.url, "content": "x", "message_type": ""}, 400, "message_type"),
+    ):
+        got, answer = await a.ask("POST", "/api/portal/send", body)
+        assert (got, word in answer["detail"]) == (status, True), (body.get("to"), answer)
+    key = (await a.contact(b.url))["SHARED_KEY"]
+    large = {"api_key": key, "from_portal": a.url, "content": "x" * (128 * 1024 + 1)}
+    assert (await b.ask("POST", "/api/message/receive", large, key=""))[0] == 413
+    assert (await a.ask("GET", "/api/portal/messages/99"))[0] == 404
+
+
+async def test_only_the_socket_that_got_a_message_acks_it(portals: Portals, bridges: Bridges) -> None:
+    a, b = await pair(portals)
+    await a.state(await send(a, b.url, "hello"), "sent")
+    mute = await bridges(b, key=B_KEY, acks=False)
+    await until(lambda: len(mute.texts) == 1)
+    (frame,) = [frame for frame in mute.frames if frame["type"] == "new_message"]
+    socket = await b.relay.session.ws_connect(f"{b.url}/ws/agent", params={"api_key": B_KEY})
+    await socket.send_json({"type": "ack", "message_ids": [frame["id"], 99]})
+    await socket.send_json({"type": "nonsense"})
+    await socket.send_json({"type": "ping"})
+    confirmed = await socket.receive_json()
+    assert confirmed == {"type": "ack_confirm", "message_ids": [frame["id"], 99]}
+    assert await socket.receive_json() == {"type": "pong"}
+    assert (await b.contact(a.url))["unread_count"] == 1
+    await mute.close()
+    again = await socket.receive_json()
+    assert (again["type"], again.get("content")) == ("new_message", "hello"), "it is due again for another"
+    await socket.send_str("{")
+    assert (await socket.receive()).data == 1008
+
+
+async def test_a_contact_that_is_away_holds_up_no_other_and_may_be_removed(
+    portals: Portals, old_portals: Peers
+) -> None:
+    portal, peer = await portals(), await old_portals("0.9")
+    await befriended(portal, peer)
+    gone = await portal.befriend("http://127.0.0.1:9")
+    assert gone
+    number = await send(portal, "http://127.0.0.1:9", "x")
+    await portal.state(await send(portal, peer.url, "not held up"), "sent")
+    await portal.well("DELETE", f"/api/contacts/{(await portal.contact('http://127.0.0.1:9'))['id']}")
+    assert "removed" in (await portal.state(number, "refused"))["detail"]

@@ -1,0 +1,240 @@
+"""Portals as processes with ``--data``: first start, restart, and a kill at the worst moments."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import re
+import signal
+import ssl
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from clawlink.server import options
+from clawlink.server.keys import with_secrets
+from tests.conftest import RelayProcess, Running, Start
+from tests.doors.portal.conftest import OWNER, Bridges, Own, Peers, free_port
+from tests.operations import make_authority
+from tests.tables import each
+from tests.waiting import eventually, until
+
+KEYS = {"AGENTP2P_API_KEY": OWNER, "CLAWLINK_PORTAL_PASSWORD": "the password"}
+
+
+class Gate:
+    """A proxy that passes requests on, and may hold the answers back until they are lost."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.target = 0
+        self.holds = False
+        self.held = asyncio.Event()
+        self._server: asyncio.Server | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, to = await asyncio.open_connection("127.0.0.1", self.target)
+        for work in (self._pass(reader, to, answers=False), self._pass(there, writer, answers=True)):
+            task = asyncio.create_task(work)
+            self._tasks.add(task)
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                if answers and self.holds:
+                    self.held.set()
+                    continue
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+@pytest.fixture
+async def gate() -> AsyncIterator[Gate]:
+    made = Gate()
+    await made.start()
+    yield made
+    await made.stop()
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    connector = aiohttp.TCPConnector(force_close=True)  # the other end is killed
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30)) as session:
+        yield session
+
+
+class Portal:
+    """A portal in a process of its own, over one folder."""
+
+    def __init__(self, start: Start, session: Any, folder: Path, *flags: str, url: str = "") -> None:
+        self.port = free_port()
+        self._start = start
+        self._flags = ("--data", str(folder), "--port", str(self.port), "--sync", "normal", *flags)
+        self._url = url or f"http://127.0.0.1:{self.port}"
+        self.process: RelayProcess | None = None
+        running: Any = Running(f"http://127.0.0.1:{self.port}", None, session)  # type: ignore[arg-type]
+        self.own = Own(running)
+
+    def begin(self, env: dict[str, str] | None = None) -> RelayProcess:
+        self.process = self._start("--portal", self._url, *self._flags, env=KEYS if env is None else env)
+        return self.process
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.stop(signal.SIGKILL if sys.platform != "win32" else signal.SIGTERM)
+
+
+async def one_message(portal: Own, other: str) -> list[str]:
+    told = await portal.well("GET", "/api/messages/history", params={"contact_portal": other})
+    return [one["content"] for one in told["messages"]]
+
+
+async def test_a_killed_sender_and_a_killed_receiver_lose_and_double_nothing(
+    start_relay: Start, session: aiohttp.ClientSession, gate: Gate, bridges: Bridges, tmp_path: Path
+) -> None:
+    a = Portal(start_relay, session, tmp_path / "a")
+    b = Portal(start_relay, session, tmp_path / "b", url=gate.url)
+    gate.target = b.port
+    a.begin()
+    b.begin()
+    a_url = f"http://127.0.0.1:{a.port}"
+    key = await a.own.befriend(gate.url)
+    await b.own.well("POST", "/api/contacts", {"portal_url": a_url, "SHARED_KEY": key})
+    gate.holds = True
+    ask = {"to": gate.url, "content": "held", "idempotency_key": "k"}
+    number = (await a.own.well("POST", "/api/portal/send", ask))["id"]
+    await gate.held.wait()
+    assert (await b.own.contact(a_url))["unread_count"] == 1
+    a.kill()
+    gate.holds = False
+    a.begin()
+    again = await a.own.well("POST", "/api/portal/send", ask)
+    assert again["id"] == number, "the script that repeats its request meets the same message"
+    await a.own.state(number, "sent")
+    assert await one_message(b.own, a_url) == ["held"]
+    mute = await bridges(b.own, acks=False)
+    await until(lambda: len(mute.texts) == 1)
+    b.kill()
+    await mute.close()
+    b.begin()
+    bridge = await bridges(b.own)
+    await until(lambda: [text.rpartition(" ")[2] for text in bridge.texts] == ["held"])
+    await a.own.state(number, "acknowledged")
+    assert await one_message(b.own, a_url) == await one_message(a.own, gate.url) == ["held"]
+    b.kill()
+    b.begin()
+    later = await bridges(b.own)
+    second = (await a.own.well("POST", "/api/portal/send", {"to": gate.url, "content": "next"}))["id"]
+    await a.own.state(second, "acknowledged")
+    assert [text.rpartition(" ")[2] for text in later.texts] == ["next"], "what was acked does not come again"
+
+
+async def test_a_killed_sender_posts_once_more_to_an_old_portal(
+    start_relay: Start, session: aiohttp.ClientSession, gate: Gate, old_portals: Peers, tmp_path: Path
+) -> None:
+    portal, peer = Portal(start_relay, session, tmp_path / "a"), await old_portals("0.9")
+    gate.target = int(peer.url.rpartition(":")[2])
+    portal.begin()
+    peer.from_portal = f"http://127.0.0.1:{portal.port}"
+    peer.key = await portal.own.befriend(gate.url)
+    gate.holds = True
+    number = (await portal.own.well("POST", "/api/portal/send", {"to": gate.url, "content": "held"}))["id"]
+    await gate.held.wait()
+    portal.kill()
+    gate.holds = False
+    portal.begin()
+    await portal.own.state(number, "sent")
+    assert "/api/portal/about" in peer.asked
+    assert [one["content"] for one in peer.stored] == ["held", "held"], "once in doubt, and once more"
+
+
+def test_the_first_start_makes_keys_and_prints_them_once(start_relay: Start, tmp_path: Path) -> None:
+    def said(portal: Portal) -> str:
+        process = portal.begin({"CLAWLINK_TOKEN": "t"})
+        process.process.terminate()
+        assert process.process.stdout is not None
+        told = process.process.stdout.read()
+        process.process.wait(30)
+        return told
+
+    portal = Portal(start_relay, None, tmp_path / "a")
+    first, second = said(portal), said(portal)
+    assert re.search(r"^The owner key of the portal, shown this once: ap2p_[\w-]{43}$", first, re.MULTILINE)
+    assert re.search(r"^The owner's password, shown this once: \S{12,}$", first, re.MULTILINE)
+    assert "shown this once" not in second
+    assert "This relay is the portal http://127.0.0.1" in second
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "a").rglob("*") if path.is_file())
+    for secret in re.findall(r"shown this once: (\S+)", first):
+        assert secret.encode() not in kept, "the folder has hashes alone"
+
+
+@each(
+    ("flags", "word"),
+    [
+        (["--portal", "http://me.example"], "give https://"),
+        (["--portal", "me.example"], "begins with https://"),
+        (["--portal", "https://me.example", "--no-auth"], "--no-auth would open"),
+        (["--portal", "https://me.example", "--portal-allow-private", "10.0.0.0/99"], "--portal-allow-private: "),
+        (["--portal", "https://me.example", "--portal-ca", "no-such-file"], "--portal-ca: no-such-file"),
+        (["--portal-ca", "file"], "give --portal, too"),
+    ],
+)
+def test_flags_that_make_no_sense_are_refused(flags: list[str], word: str) -> None:
+    parser = argparse.ArgumentParser()
+    options.add_arguments(parser)
+    with pytest.raises(ValueError, match=re.escape(word)):
+        options.read(parser.parse_args(flags), {})
+
+
+def test_a_portal_on_loopback_asks_for_a_token_and_knows_its_name(tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    options.add_arguments(parser)
+    flags = ["--portal", "https://Me.example:8443", "--data", str(tmp_path)]
+    config = with_secrets(options.read(parser.parse_args(flags), {}), {})
+    assert config.token
+    assert config.allow_hosts == ("me.example",)
+    assert not config.operated_locally
+
+
+async def test_over_tls_a_certificate_has_to_be_trusted(
+    start_relay: Start, session: aiohttp.ClientSession, old_portals: Peers, tmp_path: Path
+) -> None:
+    authority = make_authority(tmp_path)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(authority.cert, authority.key)
+    peer = await old_portals("0.9", ssl=tls)
+    for folder, flags, state, words in (
+        ("strict", (), "queued", "certificate"),
+        ("trusting", ("--portal-ca", authority.ca), "sent", ""),
+    ):
+        portal = Portal(start_relay, session, tmp_path / folder, *flags)
+        portal.begin()
+        peer.from_portal = f"http://127.0.0.1:{portal.port}"
+        peer.key = await portal.own.befriend(peer.url)
+        ask = {"to": peer.url, "content": folder}
+        number = (await portal.own.well("POST", "/api/portal/send", ask))["id"]
+
+        async def told(portal: Portal = portal, number: int = number, state: str = state, words: str = words) -> bool:
+            found = await portal.own.state(number, "queued", "sending", "sent")
+            return found["state"] == state and words in found["detail"]
+
+        await eventually(told)
+    assert [one["content"] for one in peer.stored] == ["trusting"]

@@ -1,0 +1,197 @@
+"""The pure rules of the portal: addresses, screening, offers, words, rights, and the way of a message."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+from msgspec.structs import replace
+
+from clawlink.doors.portal.records import Message, State
+from clawlink.doors.portal.rules import access, consent, posting, screening, urls, words
+from clawlink.doors.portal.rules.access import Role
+from clawlink.doors.portal.rules.consent import Decision, Offer
+from clawlink.doors.portal.rules.posting import Outcome, Step
+from clawlink.doors.portal.wire import calls
+from clawlink.errors import BadRequest, NotAllowed, NotAuthenticated
+
+OWN = "https://me.example"
+KEY = "ap2p_" + "k" * 43
+
+
+def message(state: State = State.QUEUED, **fields: object) -> Message:
+    base = Message(
+        id="m",
+        version=1,
+        number=1,
+        inbound=False,
+        contact="https://b.example",
+        content="hi",
+        message_type="text",
+        created_at=0.0,
+        state=state,
+        expires_at=100.0,
+    )
+    return replace(base, **fields)
+
+
+def test_an_address_has_one_spelling() -> None:
+    for given, expected in (
+        ("https://b.example", "https://b.example"),
+        (" https://B.Example:443/ ", "https://b.example"),
+        ("http://b.example:80//", "http://b.example"),
+        ("https://b.example:8443/portal/", "https://b.example:8443/portal"),
+        ("https://[::1]:9/", "https://[::1]:9"),
+        ("https://münchen.example", "https://xn--mnchen-3ya.example"),
+    ):
+        assert urls.normalised(given) == expected, given
+        assert urls.same(given, expected), given
+    for given in (
+        "",
+        "b.example",
+        "ftp://b.example",
+        "https://",
+        "https://u:p@b.example",
+        "https://b.example/?x=1",
+        "https://b.example/#x",
+        "https://b.example:99999",
+        "https://b ad.example",
+        "https://b.example/\r\nX: 1",
+        "https://" + "b" * 600,
+        "javascript:alert(1)",
+        "https://[::1",
+    ):
+        with pytest.raises(BadRequest):
+            urls.normalised(given)
+        assert not urls.same(given, OWN), given
+
+
+def test_a_portal_connects_only_to_public_addresses() -> None:
+    none: tuple[screening.Network, ...] = ()
+    for address in (
+        *(
+            "127.0.0.1",
+            "10.1.2.3",
+            "192.168.0.1",
+            "172.16.0.1",
+            "169.254.169.254",
+            "100.64.0.1",
+            "0.0.0.0",
+            "224.0.0.1",
+        ),
+        *("255.255.255.255", "::1", "::", "fe80::1", "fe80::1%eth0", "fd00::1", "ff02::1", "::ffff:127.0.0.1"),
+        *("::ffff:10.0.0.1", "2002:7f00:1::", "64:ff9b::7f00:1", "64:ff9b::a00:1", "b.example", ""),
+    ):
+        assert screening.fault(address, none, encrypted=True) is not None, address
+    for address in ("1.1.1.1", "2606:4700:4700::1111", "::ffff:1.1.1.1"):
+        assert screening.fault(address, none, encrypted=True) is None, address
+        plain = screening.fault(address, none, encrypted=False)
+        assert plain is not None, address
+        assert "https://" in plain
+    allowed = screening.networks("10.0.0.0/8, fd00::/8")
+    for address in ("10.1.2.3", "fd00::1", "::ffff:10.0.0.1"):
+        assert screening.fault(address, allowed, encrypted=False) is None, address
+    assert screening.fault("127.0.0.1", allowed, encrypted=True) is not None
+    for host in ("127.0.0.1", "localhost", "a.localhost", "::1"):
+        assert screening.fault("127.0.0.1", screening.allowed_with(host, none), encrypted=False) is None, host
+    assert screening.allowed_with("me.example", none) == ()
+
+
+def test_an_offer_is_found_in_any_language() -> None:
+    other = "ap2p_" + "o" * 43
+    for text, expected in (
+        (f"I am https://b.example and the key is {KEY}.", Offer("https://b.example", KEY)),
+        (f"你好，我的Portal是https://b.example/，密钥：{KEY}，请同意。", Offer("https://b.example", KEY)),
+        (f"To {OWN}/: je suis <https://B.example:443>; clé « {KEY} »", Offer("https://b.example", KEY)),
+        (f"https://b.example https://b.example/ {KEY} {KEY}", Offer("https://b.example", KEY)),
+        (f"https://b.example or https://c.example {KEY}", Offer(None, KEY)),
+        (f"https://b.example {KEY} {other}", Offer("https://b.example", None)),
+        ("https://b.example", Offer("https://b.example", None)),
+        (f"https://b.example {consent.WELL_KNOWN_KEY}", Offer("https://b.example", None)),
+        (f"https://b.example {consent.WELL_KNOWN_KEY} {KEY}", Offer("https://b.example", None)),
+        ("https://b.example ap2p_short", Offer("https://b.example", None)),
+        (f"{OWN} {KEY}", Offer(None, KEY)),
+        ("", Offer(None, None)),
+    ):
+        assert consent.offered(text, OWN) == expected, text
+    assert KEY not in consent.masked(f"the key is {KEY}.")
+
+
+def test_the_owners_words_decide_and_no_others_do() -> None:
+    for text, expected in (
+        ("同意 3", (Decision.APPROVE, 3)),
+        ("同意3", (Decision.APPROVE, 3)),
+        (" 拒绝 12。 ", (Decision.DENY, 12)),
+        ("已读 #4", (Decision.READ, 4)),
+        ("Approve 5", (Decision.APPROVE, 5)),
+        ("deny 6.", (Decision.DENY, 6)),
+        ("我同意 3 个人的意见", None),
+        ("同意 3 和 4", None),
+        ("do not approve 3", None),
+        ("同意", None),
+        ("同意 -3", None),
+        ("", None),
+    ):
+        assert consent.decided(text) == expected, text
+
+
+def test_every_route_has_its_rights_and_none_else() -> None:
+    assert set(access.RIGHTS) == {call.name for call in calls.CALLS} | {calls.SOCKET.name}
+    for route, role in product(access.RIGHTS, Role):
+        if role in access.RIGHTS[route]:
+            access.require(route, role)
+            continue
+        with pytest.raises(NotAuthenticated if role is Role.NONE else (NotAllowed, NotAuthenticated)):
+            access.require(route, role)
+    assert access.RIGHTS["message_receive"] == {Role.CONTACT}, "the owner key is 401 there, as on the wire"
+    with pytest.raises(NotAuthenticated, match=r"0\.9 sends no key"):
+        access.require("chat_reply", Role.NONE)
+
+
+def test_a_message_in_doubt_goes_to_an_old_portal_twice_at_most() -> None:
+    first = posting.begun(message(), None)
+    assert (first.state, first.lost) == (State.SENDING, 1)
+    lost = posting.after(first, Outcome.LOST, "cut", 1.0)
+    assert posting.step(lost, None) is Step.ASK, "nobody knows whether that portal takes a repeat once"
+    assert posting.step(lost, False) is Step.POST
+    second = posting.begun(lost, False)
+    assert (second.state, second.lost) == (State.SENDING, 2)
+    third = posting.begun(posting.after(second, Outcome.LOST, "cut", 2.0), False)
+    assert (third.state, posting.step(third, False)) == (State.UNKNOWN, Step.SETTLED)
+    assert "may have it" in third.detail
+
+
+def test_a_message_to_a_portal_of_ours_is_posted_as_often_as_it_takes() -> None:
+    waiting = message()
+    for _ in range(20):
+        assert posting.begun(waiting, True) is waiting
+        waiting = posting.after(waiting, Outcome.LOST, "cut", 1.0)
+        assert (waiting.state, posting.step(waiting, True)) == (State.QUEUED, Step.POST)
+    sent = posting.after(waiting, Outcome.STORED, "", 5.0)
+    assert (sent.state, sent.sent_at, sent.version) == (State.SENT, 5.0, 22)
+
+
+def test_what_surely_was_not_stored_is_no_loss() -> None:
+    begun = posting.begun(message(), None)
+    again = posting.after(begun, Outcome.NOT_STORED, "no route", 1.0)
+    assert (again.state, again.lost, again.detail) == (State.QUEUED, 0, "no route")
+    doubtful = posting.begun(posting.after(begun, Outcome.LOST, "cut", 1.0), False)
+    still = posting.after(doubtful, Outcome.NOT_STORED, "no route", 2.0)
+    assert (still.state, still.lost) == (State.SENDING, 1), "the first loss is in doubt as before"
+    assert posting.after(begun, Outcome.REFUSED, "413", 1.0).state is State.REFUSED
+
+
+def test_a_message_expires_while_it_waits_and_says_what_is_in_doubt() -> None:
+    waiting = message(detail="no route")
+    assert posting.lapse(waiting, 99.0) is waiting
+    over = posting.lapse(waiting, 100.0)
+    assert (over.state, over.ends_at) == (State.EXPIRED, None)
+    assert "no route" in over.detail
+    assert "may have it" in posting.lapse(message(State.SENDING, lost=1), 100.0).detail
+    sent = message(State.SENT)
+    assert posting.lapse(sent, 1000.0) is sent
+
+
+def test_times_are_those_of_beijing_with_microseconds() -> None:
+    assert words.stamp(0.25) == "1970-01-01T08:00:00.250000+08:00"
+    assert words.seconds(words.stamp(1234567.125)) == 1234567.125
