@@ -125,6 +125,31 @@ async def test_a_pool_is_an_agent_of_its_own(rest: Rest) -> None:
     assert (await Rest(rest.relay, "/a2a-pools/cobol").get("/tasks"))[0] == 404
 
 
+@pytest.mark.virtual_time
+async def test_a_client_sees_work_go_on_after_its_worker_has_died(serve_a2a: ServeA2A) -> None:
+    rest = Rest(await serve_a2a(), "/a2a-pools/python")
+    for name in ("ann", "cat"):
+        await worker(rest, name, capabilities=["python"])
+    task = await rest.send()
+    told: list[str | None] = []
+
+    async def follow() -> None:
+        async with rest.stream("GET", f"/tasks/{task['id']}:subscribe") as following:
+            while (event := await following()) is not None:
+                told.append(rules.ends(event))
+
+    client = asyncio.create_task(follow())
+    _, polled = await rest.relay.get("/poll/cat?lease=5&wait=1")
+    assert polled["count"] == 1, "cat claims the task, and is never heard of again"
+    assert (await claim(rest, "ann", wait=30))[0]["message_id"] == task["id"]
+    await respond(rest, task["id"], "done", by="ann")
+    await client
+    states = [state and state.removeprefix("TASK_STATE_") for state in told]
+    assert states[-5:] == ["WORKING", "SUBMITTED", "WORKING", None, "COMPLETED"], states
+    late = await rest.relay.post("/respond", {"from_agent": "cat", "message_id": task["id"], "result": "late"})
+    assert late[0] == 409
+
+
 async def test_raw_parts_become_files_that_client_and_worker_alone_can_read(rest: Rest) -> None:
     data = bytes(range(256)) * 4096
     part = {"raw": base64.b64encode(data).decode(), "filename": "../a b.bin", "mediaType": "image/png"}
@@ -206,6 +231,8 @@ async def test_each_client_sees_its_own_tasks_alone(serve_a2a: ServeA2A, tmp_pat
     for headers, entries in (({}, 1), (bearer, 2), ({"Authorization": f"Bearer {cat}"}, 2)):
         _, catalog = await relay.get("/.well-known/ai-catalog.json", headers=headers)
         assert len(catalog["entries"]) == entries
+    guess = {"Authorization": "Bearer t2"}
+    assert (await relay.get("/.well-known/ai-catalog.json", headers=guess))[0] == 401, "no place to guess a token"
     # No peer can register as a client, nor be sent a task by one.
     for taken in ("a2a", "A2A", "a2a/ann", "a2a/new"):
         assert (await relay.post("/register", {"agent_id": taken}, headers=bearer))[0] == 403, taken

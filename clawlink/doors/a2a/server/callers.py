@@ -54,7 +54,7 @@ class Callers:
         self._tokens = {hash_of(token) for token in tokens}
         self._file = file
         self._names: dict[str, str] = {}  # by the hash of the credential
-        self._seen: tuple[int, int] | None = None
+        self._seen: tuple[int, ...] | None = None
         self._agents: dict[str, Agent] = {}
         self._readers: dict[str, asyncio.Task[None]] = {}
         self._touched = 0.0
@@ -97,11 +97,10 @@ class Callers:
         return agent if request.block is None else replace(agent, address=request.block)
 
     def known(self, request: Request) -> bool:
-        """Return True if the request has the right to see agents."""
-        try:
-            self._id_of(request)
-        except NotAuthenticated:
+        """Return True if the request has the right to see agents; False without a token. Raises NotAuthenticated."""
+        if self._tokens and hdrs.AUTHORIZATION not in request.headers:
             return False
+        self._id_of(request)
         return True
 
     def _id_of(self, request: Request) -> str:
@@ -126,9 +125,9 @@ class Callers:
             return
         try:
             found = os.stat(self._file)
-            seen = (found.st_mtime_ns, found.st_size)
+            seen: tuple[int, ...] = (found.st_mtime_ns, found.st_size, found.st_ino)
         except FileNotFoundError:
-            seen = (0, 0)
+            seen = ()
         except OSError as error:
             _log.warning("the file of A2A clients cannot be read", extra={"reason": str(error)})
             return

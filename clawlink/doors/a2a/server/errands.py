@@ -230,8 +230,12 @@ class Errand:
 
     async def _wait(self, seconds: float) -> None:
         """Wait for news, this long at most. Raises _Stopped once the task here has ended, or the relay goes."""
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._news.wait(), seconds)
+        # Not wait_for: before Python 3.12 it may swallow that it was cancelled.
+        timer = asyncio.get_running_loop().call_later(seconds, self._news.set)
+        try:
+            await self._news.wait()
+        finally:
+            timer.cancel()
         self._require_going_on()
 
     def _require_going_on(self) -> None:

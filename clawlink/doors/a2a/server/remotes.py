@@ -45,7 +45,7 @@ class Remotes:
     def __init__(self, relay: Relay, file: str | None) -> None:
         self._relay = relay
         self._file = file
-        self._seen: tuple[int, int] | None = None
+        self._seen: tuple[int, ...] | None = None
         self._open: dict[str, _Remote] = {}
         self._session: aiohttp.ClientSession | None = None
         self._touched = 0.0
@@ -81,9 +81,9 @@ class Remotes:
             return
         try:
             found = os.stat(self._file)
-            seen = (found.st_mtime_ns, found.st_size)
+            seen: tuple[int, ...] = (found.st_mtime_ns, found.st_size, found.st_ino)
         except FileNotFoundError:
-            seen = (0, 0)
+            seen = ()
         except OSError as error:
             _log.warning("the file of remote agents cannot be read", extra={"reason": str(error)})
             return

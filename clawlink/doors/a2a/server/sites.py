@@ -122,7 +122,7 @@ class Sites:
         """List the relay's own card, and those of all agents for a client that may see them."""
         base = self.base(request)
         listed: list[tuple[str, str, list[str]]] = [("", "relay", [])]
-        if self.callers.known(request):
+        if self.callers.known(request):  # a wrong token is refused here, too, and so cannot be guessed here
             async for agent in self._agents():
                 listed.append((cards.path_of(agent.agent_id), quote(agent.agent_id, safe=""), list(agent.capabilities)))
         cached = f"public, max-age={CARD_SECONDS}" if len(listed) == 1 and self.callers.bearer else "private, no-cache"
