@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clawlink.doors.registry import Door, OpenDoor, Opening, option
@@ -11,6 +12,7 @@ from clawlink.doors.registry import Door, OpenDoor, Opening, option
 if TYPE_CHECKING:
     from clawlink.cli.verb import Verb
     from clawlink.config import ServerConfig
+    from clawlink.doors.a2a.wire.signatures import Key
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Settings:
     agents: str | None = option(
         "--a2a-agents", "have the remote agents of this file in the mesh, which clawlink a2a add writes", metavar="FILE"
     )
+    key: str | None = option("--a2a-key", "sign cards with this key, which clawlink a2a key makes", metavar="FILE")
     private_webhooks: bool = option(
         "--a2a-private-webhooks", "let webhooks of A2A be in private networks and on this machine", default=False
     )
@@ -50,6 +53,7 @@ class A2ADoor(Door):
                 ("--a2a-url", settings.url),
                 ("--a2a-clients", settings.clients),
                 ("--a2a-agents", settings.agents),
+                ("--a2a-key", settings.key),
             ):
                 if given is not None:
                     raise ValueError(f"{flag} is about A2A: give --a2a, too")
@@ -57,7 +61,7 @@ class A2ADoor(Door):
                 raise ValueError("--a2a-private-webhooks is about A2A: give --a2a, too")
         if settings.url is not None:
             _require_base(settings.url)
-        if settings.clients is not None or settings.agents is not None:
+        if (settings.clients, settings.agents, settings.key) != (None, None, None):
             _require_files(settings)
 
     def open(self, opening: Opening) -> OpenDoor | None:
@@ -66,7 +70,7 @@ class A2ADoor(Door):
             return None
         from clawlink.doors.a2a.server.door import A2AServer
 
-        return A2AServer(opening.relay, opening.config, settings)
+        return A2AServer(opening.relay, opening.config, settings, key=_key(settings.key))
 
     def banner(self, settings: Settings, url: str) -> list[str]:
         base = url if settings.url is None else settings.url.rstrip("/")
@@ -85,6 +89,12 @@ class A2ADoor(Door):
         )
 
 
+def _key(path: str | None) -> Key | None:
+    from clawlink.doors.a2a.wire.signatures import read_key
+
+    return None if path is None else read_key(Path(path))
+
+
 def _require_base(url: str) -> None:
     from urllib.parse import urlsplit
 
@@ -100,15 +110,18 @@ def _require_base(url: str) -> None:
 def _require_files(settings: Settings) -> None:
     from clawlink.doors.a2a.wire.clients import read_clients
     from clawlink.doors.a2a.wire.remotes import read_remotes
+    from clawlink.doors.a2a.wire.signatures import read_key
     from clawlink.errors import ClawLinkError
 
-    for flag, path, read in (
+    reads: tuple[tuple[str, str | None, Callable[[Path], object]], ...] = (
         ("--a2a-clients", settings.clients, read_clients),
         ("--a2a-agents", settings.agents, read_remotes),
-    ):
+        ("--a2a-key", settings.key, read_key),
+    )
+    for flag, path, read in reads:
         try:
             if path is not None:
-                read(path)
+                read(Path(path))
         except OSError as error:
             raise ValueError(f"{flag}: {path}: {error.strerror or error}") from None
         except ClawLinkError as error:

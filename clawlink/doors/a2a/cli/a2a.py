@@ -10,10 +10,11 @@ from clawlink.cli.exits import Exit
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
 
-_REMOTE = "a2a-agents.json"
-_FILES = {"client": "a2a-clients.json", "add": _REMOTE, "list": _REMOTE, "remove": _REMOTE}
+_REMOTE, _KEY = "a2a-agents.json", "a2a-key.pem"
+_FILES = {"client": "a2a-clients.json", "add": _REMOTE, "list": _REMOTE, "remove": _REMOTE, "key": _KEY}
 _MAX_CARD_BYTES = 1024 * 1024
 _USAGE = {
+    "key": "clawlink a2a key",
     "add": "clawlink a2a add URL",
     "list": "clawlink a2a list",
     "remove": "clawlink a2a remove NAME",
@@ -25,7 +26,7 @@ _USAGE = {
 
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
-    parser.add_argument("action", choices=("client", "add", "list", "remove", "card"), help="one of these actions")
+    parser.add_argument("action", choices=(*_FILES, "card"), help="one of these actions")
     parser.add_argument(
         "words",
         nargs="*",
@@ -34,8 +35,9 @@ def add(parser: ArgumentParser) -> None:
         "card: the id or name of an agent, or nothing for the relay's own",
     )
     known = ", ".join(dict.fromkeys(_FILES.values()))
-    parser.add_argument("--file", metavar="FILE", help=f"the file of clients, or of remote agents (default {known})")
+    parser.add_argument("--file", metavar="FILE", help=f"the file (default {known})")
     parser.add_argument("--credential", metavar="C", help="add: what the remote agent asks for; - reads standard input")
+    parser.add_argument("--signed", action="store_true", help="add: take no card without a signature that fits")
     parser.add_argument("--replace", action="store_true", help="client add, add: take the place of one of that name")
     parser.add_argument("--pool", action="store_true", help="card: the word is a capability, and the card its pool's")
     parser.add_argument("--extended", action="store_true", help="card: show when the agent was last seen, too")
@@ -111,6 +113,8 @@ def _remove(args: Namespace, ctx: Context) -> Exit:
 
 
 def _add_agent(args: Namespace, ctx: Context) -> Exit:
+    import msgspec
+
     from clawlink.domain.terminal import cell
     from clawlink.doors.a2a.wire.remotes import add_remote, card_url, remote_of
 
@@ -118,13 +122,19 @@ def _add_agent(args: Namespace, ctx: Context) -> Exit:
     url = args.words[0]
     card = _fetched(card_url(url), credential, ctx)
     remote = remote_of(card, url, name=args.named, credential=credential)
+    signed_by = _signer(card, card_url(url), ctx, required=args.signed)
+    remote = msgspec.structs.replace(remote, signed_by=signed_by)
     add_remote(args.file, remote, replace=args.replace)
     if ctx.json:
-        ctx.out.json({"name": remote.name, "url": url, "file": args.file, "capabilities": remote.capabilities})
+        ctx.out.json(
+            {"name": remote.name, "url": url, "file": args.file, "capabilities": remote.capabilities}
+            | {"signed_by": signed_by}
+        )
         return Exit.DONE
     ctx.out.line(f"Added remote agent {cell(remote.name)} to {cell(args.file)}.", style="bold")
     ctx.out.facts(
         ("called at", cell(remote.interface)),
+        ("signed by", signed_by or "no key that was checked"),
         ("capabilities", cell(", ".join(remote.capabilities)) or None),
         ("relay", f"clawlink serve --a2a --a2a-agents {cell(args.file)}   (a relay that runs reads it by itself)"),
     )
@@ -149,6 +159,46 @@ def _fetched(url: str, credential: str | None, ctx: Context) -> bytes:
     if len(body) > _MAX_CARD_BYTES:
         raise BadRequest(f"the card at {url} has more than {_MAX_CARD_BYTES} bytes", field="url")
     return body
+
+
+def _signer(card: bytes, url: str, ctx: Context, *, required: bool) -> str | None:
+    """Return the thumbprint of the key that signed a card, None if none did. Raises BadRequest for a false signature.
+
+    The key is at the card's own origin: a key from elsewhere would prove nothing about that origin.
+    """
+    from urllib.parse import urlsplit
+
+    import msgspec
+
+    from clawlink.doors.a2a.wire import signatures
+    from clawlink.errors import BadRequest
+
+    read = msgspec.json.decode(card)
+    origin = urlsplit(url)[:2]
+    found = [one for one in signatures.claims(read) if urlsplit(one.jku)[:2] == origin]
+    if found and (required or signatures.available()):
+        return signatures.verify(read, found[0], _fetched(found[0].jku, None, ctx))
+    if required:
+        raise BadRequest(f"the card at {url} has no signature by a key of its own host", field="signatures")
+    return None
+
+
+def _make_key(args: Namespace, ctx: Context) -> Exit:
+    from pathlib import Path
+
+    from clawlink.domain.terminal import cell
+    from clawlink.doors.a2a.wire.signatures import make_key
+
+    key = make_key(Path(args.file))
+    if ctx.json:
+        ctx.out.json({"file": args.file, "kid": key.kid})
+        return Exit.DONE
+    ctx.out.line(f"Made a key in {cell(args.file)}.", style="bold")
+    ctx.out.facts(
+        ("thumbprint", key.kid),
+        ("relay", f"clawlink serve --a2a --a2a-key {cell(args.file)}"),
+    )
+    return Exit.DONE
 
 
 def _list_agents(args: Namespace, ctx: Context) -> Exit:
@@ -184,6 +234,7 @@ _VERBS = {
     "client add": _add,
     "client list": _list,
     "client remove": _remove,
+    "key": _make_key,
     "add": _add_agent,
     "list": _list_agents,
     "remove": _remove_agent,

@@ -15,6 +15,7 @@ from clawlink.doors.a2a.server.files import Files
 from clawlink.doors.a2a.server.push import Push
 from clawlink.doors.a2a.server.remotes import Remotes
 from clawlink.doors.a2a.server.sites import Sites
+from clawlink.doors.a2a.wire.signatures import KEYS_PATH, Key
 from clawlink.doors.registry import OpenDoor
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.relay.relay import Relay
@@ -23,6 +24,8 @@ from clawlink.server.request import Handler
 # The door looks at tokens itself: a client of A2A has one of its own.
 CARD = Endpoint("a2a_card", "GET", cards.CARD_PATH, "The relay's own card.", None, open=True, text=True)
 CATALOG = Endpoint("a2a_catalog", "GET", cards.CATALOG_PATH, "The cards of all agents.", None, open=True, text=True)
+
+KEYS = Endpoint("a2a_keys", "GET", KEYS_PATH, "The key that signs cards.", None, open=True, text=True)
 
 
 def _endpoints(name: str, path: str, summary: str) -> list[Endpoint]:
@@ -44,13 +47,14 @@ OWN = [
 class A2AServer(OpenDoor):
     """A2A in front of one relay."""
 
-    def __init__(self, relay: Relay, config: ServerConfig, settings: Settings) -> None:
+    def __init__(self, relay: Relay, config: ServerConfig, settings: Settings, *, key: Key | None = None) -> None:
         self.relay = relay
         tokens = [] if config.token is None else [config.token]
         if tokens and config.admin_token is not None:
             tokens.append(config.admin_token)
         self.callers = Callers(relay, tokens, settings.clients)
-        self.sites = Sites(relay, config, self.callers, settings.url)
+        self.sites = Sites(relay, config, self.callers, settings.url, key)
+        self._key = key
         files = Files(relay)
         calls = Calls(relay, files, wait=settings.wait)
         self.push = Push(relay, calls, self.sites.url_of, private=settings.private_webhooks)
@@ -60,6 +64,8 @@ class A2AServer(OpenDoor):
     def routes(self) -> Iterator[tuple[Endpoint, Handler]]:
         yield CARD, self.sites.relay_card
         yield CATALOG, self.sites.catalog
+        if self._key is not None:
+            yield KEYS, self.sites.keys
         for endpoint in AGENT:
             yield endpoint, self.bindings.serve
         for endpoint in POOL:

@@ -19,6 +19,7 @@ from clawlink.doors.a2a.server.callers import Callers, reserved
 from clawlink.doors.a2a.server.calls import Target
 from clawlink.doors.a2a.wire.failures import A2AError
 from clawlink.doors.a2a.wire.shapes import Message
+from clawlink.doors.a2a.wire.signatures import KEYS_PATH, Key
 from clawlink.errors import UnknownAgent
 from clawlink.protocol import requests
 from clawlink.relay.relay import Relay
@@ -29,18 +30,22 @@ from clawlink.server.response import Reply
 
 CARD_SECONDS = 60
 _PAGE = 200
+_MOST_SIGNED = 1000
 _encode = msgspec.json.Encoder().encode
 
 
 class Sites:
     """Where A2A clients find agents."""
 
-    def __init__(self, relay: Relay, config: ServerConfig, callers: Callers, url: str | None) -> None:
+    def __init__(self, relay: Relay, config: ServerConfig, callers: Callers, url: str | None, key: Key | None) -> None:
+        """``key`` signs the cards."""
         self._relay = relay
         self._config = config
         self.callers = callers
         self._url = None if url is None else url.rstrip("/")
         self._started_at = relay.clock()
+        self._key = key
+        self._signed: dict[bytes, Json] = {}
 
     # -- addresses ---------------------------------------------------------------------------------------------------
 
@@ -69,8 +74,11 @@ class Sites:
 
     async def relay_card(self, relay: Relay, request: Request) -> Reply | web.StreamResponse:
         """Serve the relay's own card, which everybody may see."""
-        url = self.base(request) + cards.RELAY
-        return self._card(request, cards.relay_card(url, bearer=self.callers.bearer), self._started_at, public=True)
+        base = self.base(request)
+        url = base + cards.RELAY
+        return self._card(
+            request, base, cards.relay_card(url, bearer=self.callers.bearer), self._started_at, public=True
+        )
 
     async def card(self, request: Request, target: Target) -> Reply | web.StreamResponse:
         """Serve the card of an agent or a pool."""
@@ -78,20 +86,23 @@ class Sites:
         if target.to == "relay":
             return await self.relay_card(self._relay, request)
         at = self._started_at if target.agent is None else target.agent.resumed_at
-        return self._card(request, self._card_of(self.base(request), target, None), at, public=public)
+        base = self.base(request)
+        return self._card(request, base, self._card_of(base, target, None), at, public=public)
 
     async def extended_card(self, base: str, target: Target) -> Json:
         """Return the card with presence. Raises A2AError for the relay's own agent."""
         if target.agent is not None:
             agents = self._relay.agents
             seen = rules.stamp(iso(target.agent.last_heartbeat))
-            return self._card_of(base, target, cards.presence(agents.presence(target.agent).value, seen))
+            return self._sign(
+                base, self._card_of(base, target, cards.presence(agents.presence(target.agent).value, seen))
+            )
         if target.capability is None:
             raise A2AError("EXTENDED_AGENT_CARD_NOT_CONFIGURED", "the relay's own agent has no extended card")
         found, _ = await self._relay.agents.discover(
             requests.DiscoverQuery(capability=target.capability, status="online")
         )
-        return self._card_of(base, target, cards.online(len(found)))
+        return self._sign(base, self._card_of(base, target, cards.online(len(found))))
 
     def _card_of(self, base: str, target: Target, also: Json | None) -> Json:
         waits = self._relay.limits.message_ttl
@@ -103,9 +114,27 @@ class Sites:
             base + target.path, agent.name, agent.description, agent.capabilities, bearer=bearer, waits=waits, also=also
         )
 
-    def _card(self, request: Request, card: Json, at: float, *, public: bool) -> Reply | web.StreamResponse:
-        """Answer with a card, or that it has not changed."""
+    async def keys(self, relay: Relay, request: Request) -> Reply:
+        """Serve the public half of the key that signs cards."""
+        keys = [] if self._key is None else [self._key.jwk]
+        headers = {"Cache-Control": f"public, max-age={CARD_SECONDS}"}
+        return Reply(_encode({"keys": keys}), content_type="application/jwk-set+json", headers=headers)
+
+    def _sign(self, base: str, card: Json) -> Json:
+        """Return a card with its signature, the same for the same card, if the relay has a key."""
+        if self._key is None:
+            return card
         body = _encode(card)
+        signed = self._signed.get(body)
+        if signed is None:
+            if len(self._signed) >= _MOST_SIGNED:
+                self._signed.clear()
+            signed = self._signed[body] = self._key.sign(card, base + KEYS_PATH)
+        return signed
+
+    def _card(self, request: Request, base: str, card: Json, at: float, *, public: bool) -> Reply | web.StreamResponse:
+        """Answer with a card, or that it has not changed."""
+        body = _encode(self._sign(base, card))
         headers = {
             "Cache-Control": f"{'public' if public else 'private'}, max-age={CARD_SECONDS}",
             "ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"',

@@ -13,7 +13,7 @@ from msgspec import Struct, field
 
 from clawlink import private
 from clawlink.domain import limits
-from clawlink.errors import BadRequest, NameTaken, UnknownAgent
+from clawlink.errors import BadRequest, NameTaken, NotAllowed, UnknownAgent
 from clawlink.protocol.invalid import bad_field
 
 DEFAULT_FILE = "a2a-agents.json"
@@ -25,7 +25,10 @@ _UNSAFE = re.compile(r"[^\w.-]+")
 
 
 class Remote(Struct, frozen=True, kw_only=True):
-    """A remote agent that is an agent of the mesh. ``url`` is where its card was, ``interface`` where it is called."""
+    """A remote agent that is an agent of the mesh. ``url`` is where its card was, ``interface`` where it is called.
+
+    ``signed_by`` is the thumbprint of the key that signed the card, None if no signature was checked.
+    """
 
     name: str
     url: str
@@ -35,6 +38,7 @@ class Remote(Struct, frozen=True, kw_only=True):
     description: str = ""
     capabilities: list[str] = field(default_factory=list)
     credential: str | None = None
+    signed_by: str | None = None
 
 
 class RemoteFile(Struct, frozen=True):
@@ -137,7 +141,10 @@ def read_remotes(path: str | os.PathLike[str]) -> list[Remote]:
 
 
 def add_remote(path: str | os.PathLike[str], remote: Remote, *, replace: bool = False) -> None:
-    """Add an agent to the file, which is made if needed. Raises NameTaken if its name is there, BadRequest, OSError."""
+    """Add an agent to the file, which is made if needed. Raises NameTaken if its name is there, BadRequest, OSError.
+
+    Raises NotAllowed where it would take the place of an agent that another key has signed.
+    """
     known = read_remotes(path)
     same = [one for one in known if one.name.casefold() == remote.name.casefold()]
     if same and not replace:
@@ -145,6 +152,13 @@ def add_remote(path: str | os.PathLike[str], remote: Remote, *, replace: bool = 
             f"agent {same[0].name!r} is in {os.fspath(path)} already; give this one another name with --as, or add "
             "--replace",
             field="name",
+        )
+    signed_by = same[0].signed_by if same else None
+    if signed_by is not None and signed_by != remote.signed_by:
+        raise NotAllowed(
+            f"agent {same[0].name!r} was signed by the key {signed_by}, and is not any more; if that is right, remove "
+            "it first",
+            field="signatures",
         )
     _write(path, [*(one for one in known if one not in same), remote])
 

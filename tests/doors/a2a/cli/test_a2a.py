@@ -72,6 +72,23 @@ def test_remote_agents_come_and_go(call: Run, start_relay: Start, tmp_path: Path
         call("a2a", "add", url, *where).failed(code)
 
 
+def test_a_signature_is_checked_when_an_agent_is_added(call: Run, start_relay: Start, tmp_path: Path) -> None:
+    key, file = tmp_path / "key.pem", tmp_path / "agents.json"
+    made = call("a2a", "key", "--file", str(key), "--json").ok().json
+    call("a2a", "key", "--file", str(key)).failed(7)
+    signing, plain = start_relay("--a2a", "--a2a-key", str(key)), start_relay("--a2a")
+    for relay in (signing, plain):
+        call("register", "Bob", "--caps", "python", "--relay", relay.url).ok()
+    where = ("--as", "bob", "--file", str(file), "--json")
+    added = call("a2a", "add", f"{signing.url}/a2a/Bob", "--signed", *where).ok().json
+    assert added["signed_by"] == made["kid"]
+    # An agent in its place has to be signed by the same key.
+    call("a2a", "add", f"{plain.url}/a2a/Bob", "--replace", *where).failed(4)
+    call("a2a", "add", f"{plain.url}/a2a/Bob", "--signed", *where).failed(2)
+    call("a2a", "add", f"{signing.url}/a2a/Bob", "--replace", *where).ok()
+    assert call("a2a", "card", "--relay", signing.url, "--json").ok().json["signatures"]
+
+
 def test_cards_are_shown(call: Run, start_relay: Start) -> None:
     relay = start_relay("--a2a", "--a2a-url", "https://relay.example.com/mesh")
     where = ("--relay", relay.url)
@@ -100,5 +117,6 @@ def test_flags_that_make_no_sense_stop_the_start(call: Run, tmp_path: Path) -> N
         (("--a2a", "--a2a-clients", str(file)), str(file)),
         (("--a2a", "--a2a-agents", str(file)), str(file)),
         (("--a2a-agents", "x"), "--a2a"),
+        (("--a2a", "--a2a-key", str(file)), str(file)),
     ):
         assert named in call("serve", *flags).failed(2).err, flags
