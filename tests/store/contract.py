@@ -912,6 +912,19 @@ class IndexContract:
         await asyncio.gather(*map(claim, range(5)))
         assert sorted(d.id for found in given.values() for d in found) == sorted(f"d{n}" for n in range(12))
 
+    async def test_a_claim_whose_deliveries_go_meanwhile_does_not_return_as_if_it_had_them(self, store: Store) -> None:
+        d = delivery("d")
+        await put(store, d)
+        others: list[asyncio.Future[None]] = []
+
+        def rule(found: Sequence[Delivery]) -> list[Put]:
+            others.append(asyncio.ensure_future(put(store, rules.expire(d, now=NOW, keep=KEEP))))
+            return [Put(replace(lease(d), version=9))]  # meets a conflict, and nothing is due then
+
+        with pytest.raises(Conflict):
+            await store.claim("mia", NOW, 3, rule)
+        await asyncio.gather(*others)
+
     async def test_due_gives_the_records_as_last_committed(self, store: Store) -> None:
         notice = delivery("n", merge="file:a")
         newest = rules.supersede(notice, b"news", now=NOW, ttl=TTL)

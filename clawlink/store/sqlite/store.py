@@ -382,20 +382,22 @@ class SqliteStore:
         lock = self._claims.get(mailbox)
         if lock is None:
             lock = self._claims[mailbox] = asyncio.Lock()
+        conflict: Conflict | None = None
         async with lock:
-            for left in range(_CLAIM_TRIES, 0, -1):
+            for _ in range(_CLAIM_TRIES):
                 found = await self.due(mailbox, now, limit)
                 if not found:
-                    return await self.next_due_at(mailbox)
+                    break
                 changes = rule(found)
                 try:
                     if changes:
                         await self.commit(mailbox, *changes)
                     return None
-                except Conflict:  # something was settled or replaced at this moment: read again
-                    if left == 1:
-                        raise
-        return None
+                except Conflict as met:  # something was settled or replaced at this moment: read again
+                    conflict = met
+            if conflict is not None:  # the rule was called for deliveries that are not due any more
+                raise conflict
+            return await self.next_due_at(mailbox)
 
     async def commit(self, partition_key: str, *changes: Put | Drop | Absent) -> None:
         (result,) = await self._commit([(partition_key, self._changes(partition_key, changes))])

@@ -187,20 +187,22 @@ class ValkeyStore:
         lock = self._claims.get(mailbox)
         if lock is None:
             lock = self._claims[mailbox] = asyncio.Lock()
+        conflict: Conflict | None = None
         async with lock:
-            for left in range(_CLAIM_TRIES, 0, -1):
+            for _ in range(_CLAIM_TRIES):
                 found, next_at = await self._due(mailbox, now, limit)
                 if not found:
-                    return next_at
+                    break
                 changes = rule(found)
                 try:
                     if changes:
                         await self.commit(mailbox, *changes)
                     return None
-                except Conflict:  # another relay claimed, or something was settled: read again
-                    if left == 1:
-                        raise
-        return None
+                except Conflict as met:  # another relay claimed, or something was settled: read again
+                    conflict = met
+            if conflict is not None:  # the rule was called for deliveries that are not due any more
+                raise conflict
+            return next_at
 
     async def commit(self, partition_key: str, *changes: Put | Drop | Absent) -> None:
         result = await self._commit(partition_key, self._words(partition_key, changes), changes)
