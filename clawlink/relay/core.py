@@ -11,6 +11,7 @@ from functools import wraps
 from itertools import zip_longest
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, cast
 
+from clawlink.domain.agent import Agent
 from clawlink.domain.backoff import backoff, spread
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.limits import DRAIN_SECONDS, Limits
@@ -21,7 +22,7 @@ from clawlink.relay.limits.shares import FairShares
 from clawlink.relay.sockets import Sockets
 from clawlink.relay.telemetry.activity_log import ActivityLog
 from clawlink.relay.telemetry.stats import Stats
-from clawlink.store.base import Absent, Batch, Conflict, Drop, Failed, Full, Put, Signal, Signals, Store
+from clawlink.store.base import Absent, Batch, Conflict, Drop, Event, Failed, Full, Peers, Put, Signal, Signals, Store
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -63,8 +64,10 @@ class Core:
         *,
         secret: bytes | None = None,
         on_disk: bool = False,
+        peers: Peers | None = None,
     ) -> None:
         self.store = store
+        self.peers = peers
         self.signals = signals
         self.limits = limits
         self.clock = clock
@@ -77,6 +80,7 @@ class Core:
         self.sockets = Sockets()
         self.draining = False
         self.listed: set[str] = set()  # agents whose listing is cached
+        self.listed_all = False  # no agent is missing there
         self.changed: dict[str, None] = {}  # of those, the ones whose listing is out of date, in order
         self._watched: dict[str, list[Watch]] = {}  # who waits for news of a record, by its id
         self._background: set[asyncio.Task[Any]] = set()
@@ -134,21 +138,47 @@ class Core:
             self.changed[partition_key] = None
         if not quiet:
             self.signals.publish(partition_key)
+        if self._watched or self.peers is not None:
+            records = [change.record for change in changes if not isinstance(change, Absent)]
+            ids = tuple(record.id for record in records)
+            self._tell_watches(ids)
+            if self.peers is not None:
+                listing = any(isinstance(record, Agent) for record in records)
+                self.peers.tell(Event(partition_key, ids, quiet, listing))
+
+    def _tell_watches(self, record_ids: Iterable[str]) -> None:
         if not self._watched:
             return
-        for change in changes:
-            if not isinstance(change, Absent):
-                record_id = change.record.id
-                for id in {record_id, record_id.partition(":")[0]}:  # a copy's message too
-                    if id in self._watched:
-                        for watch in self._watched[id]:
-                            watch.changed.add(record_id)
-                        self.signals.publish(_watching(id))
+        for record_id in record_ids:
+            for id in {record_id, record_id.partition(":")[0]}:  # a copy's message too
+                if id in self._watched:
+                    for watch in self._watched[id]:
+                        watch.changed.add(record_id)
+                    self.signals.publish(_watching(id))
+
+    def hear(self, event: Event) -> None:
+        """Do for a commit of another relay what ``commit`` does for one of this relay."""
+        if event.listing:
+            self.listed.add(event.partition_key)
+        if event.partition_key in self.listed:
+            self.changed[event.partition_key] = None
+        if not event.quiet:
+            self.signals.publish(event.partition_key)
+        self._tell_watches(event.ids)
+
+    def missed(self) -> None:
+        """Look at everything again: events of other relays may have been lost."""
+        self.listed_all = False
+        self.changed.update(dict.fromkeys(self.listed))
+        self._tell_watches(tuple(self._watched))
+        self.signals.publish_all()
 
     def relist(self, agent_id: str | None) -> None:
         """Note that something changed for an agent at a partition that is not its own."""
         if agent_id in self.listed:
             self.changed[agent_id] = None
+        if self.peers is not None and agent_id is not None:
+            self.peers.tell(Event(agent_id, quiet=True))
 
     @contextmanager
     def watch(self, id: str) -> Iterator[Watch]:

@@ -88,6 +88,10 @@ class Janitor:
         await self.step("evict Knowledge", self._evict_knowledge)
         await self.step("forget agents", self._forget_agents)
         await self.step("pools", self._look_at_pools)
+        await self.sweep_own()
+
+    async def sweep_own(self) -> None:
+        """Look after the things that this relay has for itself, while another one looks after the records."""
         await self.step("readings", self._end_readings)
         await self.step("uploads", self._look_at_uploads)
 

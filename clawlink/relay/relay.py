@@ -44,7 +44,7 @@ from clawlink.relay.telemetry.activity_log import ActivityLog
 from clawlink.relay.telemetry.refusal_log import RefusalLog
 from clawlink.relay.telemetry.stats import Stats
 from clawlink.relay.timestamps import iso
-from clawlink.store.base import Blobs, Signals, Store
+from clawlink.store.base import Blobs, Event, Peers, Signals, Store
 from clawlink.store.blobs import LocalBlobs
 from clawlink.version import VERSION
 
@@ -64,12 +64,16 @@ class Relay:
         token_required: bool = False,
         secret: bytes | None = None,
         on_disk: bool = False,
+        peers: Peers | None = None,
     ) -> None:
-        """``on_disk`` says that store and blobs keep what they have there: ``--max-data`` then limits both."""
-        self.core = core = Core(store, signals, limits, clock, secret=secret, on_disk=on_disk)
+        """``on_disk`` says that store and blobs keep what they have there: ``--max-data`` then limits both.
+
+        ``peers`` are other relays over the same store.
+        """
+        self.core = core = Core(store, signals, limits, clock, secret=secret, on_disk=on_disk, peers=peers)
         self.id = proof.relay_id(core.secret)
         self.admission = admission = Admission(core)
-        pools = Pools(core)
+        self._pools = pools = Pools(core)
         self.mailbox = Mailbox(core)
         self.acks = Acks(core, pools)
         self.receipts = Receipts(self.acks)
@@ -166,6 +170,17 @@ class Relay:
         if away:
             await self.agents.came_back(away)
         await self.uploads.come_back()
+
+    def hear(self, event: Event) -> None:
+        """Take note of what another relay over the same store did."""
+        if event.pool:
+            self.core.begin(self._pools.heard(event.partition_key))
+        else:
+            self.core.hear(event)
+
+    def missed(self) -> None:
+        """Look at everything again: what other relays told may have been lost."""
+        self.core.missed()
 
     def look_again(self) -> None:
         """Have every consumer read the store again: time has passed while their timers stood still."""

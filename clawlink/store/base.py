@@ -269,6 +269,33 @@ class Signals(Protocol):
         """Count who listens at this moment."""
 
 
+class Event(Struct, frozen=True, array_like=True, gc=False):
+    """A change that relays over one store tell each other.
+
+    ``ids`` are the records that changed at a partition. ``quiet`` tells that nothing became due by it, ``listing`` that
+    one of them is the agent itself. With ``pool`` the partition is a pool whose work no agent of the teller waits for.
+    """
+
+    partition_key: str
+    ids: tuple[str, ...] = ()
+    quiet: bool = False
+    listing: bool = False
+    pool: bool = False
+
+
+class Peers(Protocol):
+    """The other relays over the same store."""
+
+    def tell(self, event: Event) -> None:
+        """Tell all of them soon. An event may be lost with a connection: then they look at everything again."""
+
+    async def hold(self, file_key: str) -> bool:
+        """Return True if only this relay may hand out the file from now on, for some seconds. Raises Failed."""
+
+    async def let_go(self, file_key: str) -> None:
+        """Allow others to hand out the file."""
+
+
 class Draft(Protocol):
     """Some bytes that are on their way in. It must come to ``keep`` or ``discard``."""
 

@@ -45,7 +45,6 @@ class Directory:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._listings: dict[str, tuple[float, bytes]] = {}
-        self._filled = False
         self._lagging: dict[str, float] = {}  # until when what the indexes tell of an agent may be out of date
 
     async def page(
@@ -137,8 +136,8 @@ class Directory:
 
     async def _refresh(self) -> None:
         core = self._core
-        if not self._filled:
-            self._filled = True
+        if not core.listed_all:
+            core.listed_all = True
             for agent in await self._matching(REGISTERED):
                 self.add(agent.id)
         done = 0

@@ -22,7 +22,7 @@ from clawlink.protocol.file_paths import GET_BLOB
 from clawlink.relay import wait_loop
 from clawlink.relay.core import Core
 from clawlink.relay.files.quota import FileQuota
-from clawlink.relay.files.read_once import Reading, ReadOnce
+from clawlink.relay.files.read_once import Reading, ReadOnce, being_read
 from clawlink.relay.files.views import file_history, file_info
 from clawlink.relay.files.write import Files
 from clawlink.relay.pages import page_within
@@ -122,6 +122,8 @@ class FileReads:
             except KeyError:
                 raise UnknownFile("file not found", field="file_key") from None
             size = version.content.size
+            if file.burn:
+                await self._require_this_relay(file.id)
             reading = self._read_once.begin(file.id, version.revision, size, reader, now()) if file.burn else None
             opened = Opened(body, reading, start)
             try:
@@ -131,6 +133,11 @@ class FileReads:
             finally:
                 if reading is not None:
                     reading.end(start, opened.at, now(), done=opened.done)
+
+    async def _require_this_relay(self, key: str) -> None:
+        """Refuse a file that another relay over the same store hands out. Raises BeingRead."""
+        if self._core.peers is not None and not await self._core.peers.hold(key):
+            raise being_read(key, retry_after=1.0)
 
     async def _require_kept(self, key: str, revision: int) -> None:
         """Raise UnknownFile if a version of a file is gone."""
@@ -151,8 +158,13 @@ class FileReads:
     async def _burn(self, reading: Reading) -> SharedFile | None:
         by = reading.reader if isinstance(reading.reader, str) else None
         gone = await self._files.burn(reading.key, reading.revision, reader=by)
-        self._read_once.end(reading)  # not before: until it is gone, no other reader may begin
+        await self._end(reading)  # not before: until it is gone, no other reader may begin
         return gone
+
+    async def _end(self, reading: Reading) -> None:
+        self._read_once.end(reading)
+        if self._core.peers is not None and not self._read_once.reads(reading.key):
+            await self._core.peers.let_go(reading.key)
 
     async def as_json(self, file: SharedFile, opened: Opened) -> list[bytes]:
         """Return an opened file as one JSON object in parts: text as text, other bytes as base64.
@@ -260,11 +272,13 @@ class FileReads:
     async def end_if_over(self, reading: Reading) -> None:
         """Burn a read file, if its reader had time enough to ask again. For the janitor."""
         if not reading.over(self._core.clock()):
+            if self._core.peers is not None:
+                await self._core.peers.hold(reading.key)
             return
         if reading.whole:
             await self._burn(reading)
         else:
-            self._read_once.end(reading)
+            await self._end(reading)
 
 
 def _size_in_list(file: SharedFile) -> int:

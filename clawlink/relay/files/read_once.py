@@ -69,6 +69,15 @@ class Reading:
         return not self._sending and now >= (self.until if self.whole else self._kept_until)
 
 
+def being_read(key: str, *, retry_after: float) -> BeingRead:
+    """Return the refusal of a file that another reader has."""
+    return BeingRead(
+        f"{key!r} is for one reader, and another reader reads it now; try again if that read breaks off",
+        field="file_key",
+        retry_after=retry_after,
+    )
+
+
 class ReadOnce:
     """All readings under way, by the key of their file and their reader."""
 
@@ -86,11 +95,7 @@ class ReadOnce:
             if held.revision < revision:
                 del read_once[other]
             elif held.revision > revision or (other != reader and held.holds(now)):
-                raise BeingRead(
-                    f"{key!r} is for one reader, and another reader reads it now; try again if that read breaks off",
-                    field="file_key",
-                    retry_after=max(1.0, held.until - now),
-                )
+                raise being_read(key, retry_after=max(1.0, held.until - now))
         reading = read_once.get(reader)
         if reading is None:
             reading = read_once[reader] = Reading(key, revision, size, reader)
@@ -100,6 +105,10 @@ class ReadOnce:
     def of(self, key: str, reader: Hashable) -> Reading | None:
         """Return the reader's reading of a file, if it has one."""
         return self._by_key.get(key, {}).get(reader)
+
+    def reads(self, key: str) -> bool:
+        """Return True if anybody reads this file."""
+        return key in self._by_key
 
     def end(self, reading: Reading) -> None:
         """Forget one."""

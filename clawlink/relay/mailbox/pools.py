@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
 from msgspec.structs import replace
@@ -16,7 +17,7 @@ from clawlink.relay.core import Core
 from clawlink.relay.limits.memory import size_of
 from clawlink.relay.limits.shares import Limit
 from clawlink.relay.time_slices import SLICE, Turns
-from clawlink.store.base import Conflict, Drop, Put, Signal
+from clawlink.store.base import Conflict, Drop, Event, Failed, Put, Signal
 
 _FULL_RETRY_SECONDS = 30.0
 _COUNT_SECONDS = 1.0
@@ -60,6 +61,9 @@ class _Queues:
     def __init__(self) -> None:
         self._waiting: dict[str | frozenset[str], dict[int, Waiter]] = {}
         self._by_skill: dict[str, dict[frozenset[str], None]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
 
     def of(self, waiter: Waiter) -> tuple[str | frozenset[str], ...]:
         """Return the keys of the queues in which a waiter belongs."""
@@ -286,11 +290,28 @@ class Pools:
         waiter.woken = False
 
     def wake_one(self, pool: Pool) -> None:
-        """Wake whoever may claim here and has waited longest without having been woken."""
+        """Wake whoever may claim here and has waited longest without having been woken.
+
+        If nobody waits here, the other relays look for one.
+        """
+        if not self._wake_here(pool) and self._core.peers is not None:
+            self._core.peers.tell(Event(pool.id, pool=True))
+
+    def _wake_here(self, pool: Pool) -> bool:
         found = self._queues.first(pool)
-        if found is not None:
-            found.woken = True
-            found.signal.give()
+        if found is None:
+            return False
+        found.woken = True
+        found.signal.give()
+        return True
+
+    async def heard(self, pool_id: str) -> None:
+        """Wake one who waits here for work of a pool that another relay has told of."""
+        if self._queues:
+            with contextlib.suppress(Failed):
+                pool = await self._core.store.get(Pool, pool_id)
+                if pool is not None:
+                    self._wake_here(pool)
 
     async def pass_on(self, pools: Iterable[Pool]) -> None:
         """Wake another for each pool that has work, now or later: it learns when that is due, and waits until then."""
