@@ -27,8 +27,10 @@ class ServerConfig:
     """How one relay runs. ``token`` None means that it asks for none.
 
     Without a ``secret`` it makes one that ends with it. ``kept`` is the folder of a token that the relay has made.
-    ``data`` is the folder that survives a restart, None for memory alone. ``doors`` has the settings of doors, by name;
-    a door that is missing there has its defaults. ``public`` says that strangers reach the relay, whatever its host.
+    ``data`` is the folder that survives a restart, None for memory alone. ``store`` is the address of the server that
+    several relays share, with ``store_prefix`` before its keys, and ``blobs`` the folder of their large contents.
+    ``doors`` has the settings of doors, by name; a door that is missing there has its defaults.
+    ``public`` says that strangers reach the relay, whatever its host.
     """
 
     host: str = DEFAULT_HOST
@@ -53,6 +55,9 @@ class ServerConfig:
     spool_above: int = 1024 * 1024
     data: str | None = None
     sync: str = "full"
+    store: str | None = field(default=None, repr=False)  # it may have a password
+    store_prefix: str = "clawlink"
+    blobs: str | None = None
     limits: Limits = field(default_factory=Limits)
     doors: Mapping[str, Any] = field(default_factory=dict)
     public: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import random
 import re
@@ -22,10 +23,12 @@ import pytest
 
 from clawlink.config import ServerConfig
 from clawlink.domain.limits import Limits
+from clawlink.relay.timestamps import steady_clock
 from clawlink.server.app import App
 from clawlink.store.base import Store
 from clawlink.store.memory import MemoryStore
 from clawlink.store.sqlite.folder import DataFolder
+from clawlink.store.valkey.mesh import Mesh
 from tests import shells, valkey, waiting
 from tests.browser import programs
 from tests.effort import size
@@ -47,7 +50,9 @@ else:
     _UVLOOP = {"uvloop": uvloop.new_event_loop}
 _LOOPS = {"asyncio": asyncio.new_event_loop, **_UVLOOP}
 
-STORES = ("memory", "faulty", "sqlite")
+_MESHES = (f"mesh{os.getpid()}.{number}" for number in itertools.count())
+
+STORES = ("memory", "faulty", "sqlite", "valkey")
 
 # Keep compiled modules: each worker compiles all tests otherwise, and each process the package.
 sys.dont_write_bytecode = False
@@ -69,7 +74,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=["marked", "all", *STORES],
         default="marked",
         help="run each test of a relay on all stores, on one of them, or as it is marked: both_stores adds the faulty "
-        "one, durable that in SQLite (the default)",
+        "one, durable that in SQLite, shared that on a Valkey server (the default)",
     )
 
 
@@ -110,17 +115,20 @@ def both_stores(metafunc: pytest.Metafunc) -> None:
         return
     marked = metafunc.definition.get_closest_marker("both_stores") is not None
     durable = metafunc.definition.get_closest_marker("durable") is not None
+    shared = metafunc.definition.get_closest_marker("shared") is not None
     own = hasattr(metafunc.module, "store_kind") or any(
         "store_kind" in mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")
     )
     if own:
         return
     asked = metafunc.config.getoption("--stores")
-    kinds = ["memory", *(["faulty"] if marked else []), *(["sqlite"] if durable else [])]
+    kinds = [
+        *("memory", *(["faulty"] if marked else []), *(["sqlite"] if durable else []), *(["valkey"] if shared else []))
+    ]
     if asked != "marked":
         kinds = list(STORES) if asked == "all" else [asked]
-    if metafunc.definition.get_closest_marker("virtual_time") is not None:  # a thread takes real time
-        kinds = [kind for kind in kinds if kind != "sqlite"] or ["memory"]
+    if metafunc.definition.get_closest_marker("virtual_time") is not None:  # a thread and a server take real time
+        kinds = [kind for kind in kinds if kind not in ("sqlite", "valkey")] or ["memory"]
     if kinds != ["memory"]:
         metafunc.parametrize("store_kind", kinds, indirect=True)
 
@@ -194,9 +202,13 @@ def store_kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def serve(store_kind: str) -> AsyncIterator[Serve]:
-    """Start relays on free loopback ports: ``await serve(token=..., limits={...})``."""
+async def serve(store_kind: str, request: pytest.FixtureRequest) -> AsyncIterator[Serve]:
+    """Start relays on free loopback ports: ``await serve(token=..., limits={...})``.
+
+    Those with the same ``mesh`` share a store on a Valkey server.
+    """
     apps: list[App] = []
+    meshes: list[Mesh] = []
     folders: list[DataFolder] = []
     sessions: list[aiohttp.ClientSession] = []
 
@@ -205,6 +217,7 @@ async def serve(store_kind: str) -> AsyncIterator[Serve]:
         limits: dict[str, Any] | None = None,
         store: Store | None = None,
         clock: Callable[[], float] | None = None,
+        mesh: str | None = None,
         **options: Any,
     ) -> Running:
         config = replace(ServerConfig(port=0, limits=Limits(**(limits or {}))), **options)
@@ -214,7 +227,15 @@ async def serve(store_kind: str) -> AsyncIterator[Serve]:
         if store_kind == "sqlite" and store is None:
             data = DataFolder(tempfile.mkdtemp(prefix="clawlink-"), sync="normal")
             folders.append(data)
-        app = App(config, store=None if data else store or make_store(store_kind), clock=clock, data=data)
+        joined = None
+        if mesh is not None or (store_kind == "valkey" and store is None):
+            server: valkey.Server = request.getfixturevalue("valkey")
+            blobs = config.blobs or str(request.getfixturevalue("tmp_path"))
+            prefix = mesh or next(_MESHES)
+            joined = await Mesh.open(server.url, prefix=prefix, blobs=blobs, steady=steady_clock())
+            meshes.append(joined)
+        own = None if data or joined else store or make_store(store_kind)
+        app = App(config, store=own, clock=clock, data=data, mesh=joined)
         apps.append(app)
         port = await app.start(close_seconds=0.1)
         session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30))
@@ -226,6 +247,8 @@ async def serve(store_kind: str) -> AsyncIterator[Serve]:
         await session.close()
     for app in apps:
         await app.stop()
+    for joined in meshes:
+        await joined.close()
     for data in folders:
         data.close()
         shutil.rmtree(data.path)

@@ -9,9 +9,10 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from tests.waiting import wait_until
 
 
 def program() -> str | None:
@@ -44,15 +45,15 @@ class Server:
 
     def _start(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        until = time.monotonic() + 20
-        while time.monotonic() < until:
-            assert process.poll() is None, f"the server ended with {process.returncode}"
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as asked:
-                asked.sendall(b"PING\r\n")
-                if asked.recv(16).startswith(b"+PONG"):
-                    return process
-            time.sleep(0.01)
-        raise AssertionError("the server does not answer")
+        wait_until(lambda: self._answers(process))
+        return process
+
+    def _answers(self, process: subprocess.Popen[bytes]) -> bool:
+        assert process.poll() is None, f"the server ended with {process.returncode}"
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1) as asked:
+            asked.sendall(b"PING\r\n")
+            return asked.recv(16).startswith(b"+PONG")
+        return False
 
     def start(self) -> None:
         """Start it again, with what it has on the disk."""

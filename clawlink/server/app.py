@@ -34,7 +34,7 @@ from clawlink.server.sse import EventStreams
 from clawlink.server.tickets import Tickets
 from clawlink.server.websocket import WebsocketEndpoint
 from clawlink.server.ws_connection import Websockets
-from clawlink.store.base import Signals, Store
+from clawlink.store.base import Blobs, Signals, Store
 from clawlink.store.blobs import LocalBlobs
 from clawlink.store.memory import MemoryStore
 from clawlink.store.signals import LocalSignals
@@ -42,6 +42,7 @@ from clawlink.store.signals import LocalSignals
 if TYPE_CHECKING:
     from clawlink.store.sqlite.folder import DataFolder
     from clawlink.store.sqlite.store import SqliteStore
+    from clawlink.store.valkey.mesh import Mesh
 
 _SWEEP_SECONDS = 0.5
 # Relay time gains this much on the event loop's only while the machine sleeps.
@@ -62,23 +63,28 @@ class App:
         signals: Signals | None = None,
         clock: Callable[[], float] | None = None,
         data: DataFolder | None = None,
+        mesh: Mesh | None = None,
     ) -> None:
-        """``data`` is an open folder that keeps everything; the caller closes it."""
+        """``data`` is an open folder that keeps everything, ``mesh`` a server that does; the caller closes it."""
         self._config = config
         self._data = data
+        self.mesh = mesh
         stopped_at = None if data is None else data.store.last_alive
+        if mesh is not None:
+            clock, store = clock or mesh.clock, store or mesh.store
         self._clock = clock or RelayTime(not_before=0.0 if stopped_at is None else stopped_at + _MARGIN_SECONDS)
         self._away = 0.0 if stopped_at is None else max(self._clock() - stopped_at, 0.0)
         self.relay = Relay(
             store or (MemoryStore() if data is None else data.store),
             signals or LocalSignals(),
             config.limits,
-            blobs=LocalBlobs(config.spool, spool_above=config.spool_above) if data is None else data.blobs,
+            blobs=self._blobs(),
             on_disk=data is not None,
             clock=self._clock,
             require_agent_keys=config.require_agent_keys,
             token_required=config.token is not None,
-            secret=config.secret,
+            secret=config.secret if mesh is None else mesh.secret,
+            peers=mesh,
         )
         self._addresses = Addresses(network(trusted) for trusted in config.trust_proxies)
         self._websockets = Websockets(max_frame_bytes=config.limits.max_body_bytes)
@@ -93,6 +99,10 @@ class App:
         self._ceiling = ceiling_of(limits.max_connections, limits.max_connections_address, open_files())
         self._upkeep: list[asyncio.Task[None]] = []
         self._lead = 0.0
+
+    def _blobs(self) -> Blobs:
+        kept = self.mesh or self._data
+        return LocalBlobs(self._config.spool, spool_above=self._config.spool_above) if kept is None else kept.blobs
 
     def _opened(self, *, wall: Callable[[], float]) -> Iterator[tuple[str, OpenDoor]]:
         """Open the doors that the configuration asks for."""
@@ -132,6 +142,9 @@ class App:
                 self._data.store.keep_time(self._clock, self._clock.uptime)
             else:
                 self._data.store.keep_time(self._clock)
+        if self.mesh is not None:
+            await self.mesh.listen(self.relay.hear, self.relay.missed)
+            await self._leads(self.mesh)
         for door in self.doors.values():
             await door.start()
         self._server = Server(
@@ -188,7 +201,25 @@ class App:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
-            await self.relay.janitor.sweep()
+            if self.mesh is None:
+                await self.relay.janitor.sweep()
+            elif self.mesh.away is None:
+                await self.relay.janitor.step("mesh", self._sweep_mesh, self.mesh)
+
+    async def _sweep_mesh(self, mesh: Mesh) -> None:
+        leads = await self._leads(mesh)
+        await (self.relay.janitor.sweep() if leads else self.relay.janitor.sweep_own())
+        await mesh.upkeep(leads=leads)
+
+    async def _leads(self, mesh: Mesh) -> bool:
+        """Return True if this relay looks after the records of the mesh.
+
+        If no relay could reach the store for a while, nobody was silent in that time.
+        """
+        leads, away = await mesh.leads()
+        if away:
+            await self.relay.came_back(away)
+        return leads
 
     async def _write_logs(self) -> None:
         self.relay.refusal_log.tell()

@@ -40,6 +40,11 @@ def with_secrets(config: ServerConfig, environ: Mapping[str, str]) -> ServerConf
     Raises ValueError with a sentence if a token has to be made and cannot be kept.
     """
     needs_token = config.token is None and not config.no_auth and (config.public or not config.on_loopback)
+    if config.store is not None and needs_token:
+        raise ValueError(
+            "relays with --store share one token, so none is made: set CLAWLINK_TOKEN to the same token for all of "
+            "them, or give --no-auth"
+        )
     if config.port == 0 and config.data is None:  # no agent can know this relay again
         return replace(config, token=secrets.token_urlsafe(_BYTES)) if needs_token else config
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, fields
 from typing import Any
@@ -16,6 +17,10 @@ LOOPS = ("auto", "asyncio", "uvloop")
 SYNCS = ("full", "normal")
 _MOST_PERCENT = 100
 _LEVELS = ("debug", "info", "warning", "error")
+_SCHEMES = ("redis://", "rediss://", "unix://")
+_PREFIX = re.compile(r"[A-Za-z0-9._-]{1,64}")
+# Larger files need a folder that all relays of a mesh share.
+_SERVER_FILE_BYTES = 1024 * 1024
 _TRUE = {"1", "true", "yes", "on"}
 _FALSE = {"0", "false", "no", "off"}
 
@@ -65,6 +70,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "full",
         choices=SYNCS,
     )
+    add(
+        "--store",
+        "share everything with other relays over this Valkey or Redis server; an address with a password belongs into "
+        "CLAWLINK_STORE, because others see command lines",
+        metavar="redis://HOST:PORT",
+    )
+    add("--store-prefix", "with --store: the mesh, before all its keys", ServerConfig.store_prefix, metavar="NAME")
+    add("--blobs", "with --store: keep contents over 1 MiB in this folder, which all relays share", metavar="DIR")
     add("--spool-above", "smallest size of a large file, in bytes", ServerConfig.spool_above, type=_count, metavar="N")
     options = []
     for door in doors():
@@ -163,6 +176,15 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
         raise ValueError(f"{variable('sync')} must be one of {', '.join(SYNCS)}, not {sync!r}")
     if data is None and sync is not None:
         raise ValueError("--sync is for a relay with --data: give both, or leave it out")
+    store, prefix, blobs = text("store"), text("store_prefix"), text("blobs")
+    _check_store(store, prefix, blobs, {"--data": data, "--spool": spool})
+    if store is not None and blobs is None:
+        if limits.get("max_file_bytes", 0) > _SERVER_FILE_BYTES:
+            raise ValueError(
+                f"--max-file-bytes: with --store, files of more than {_SERVER_FILE_BYTES} bytes need --blobs, a folder "
+                "that all relays share"
+            )
+        limits.setdefault("max_file_bytes", _SERVER_FILE_BYTES)
     if data is not None and spool is not None:
         raise ValueError("--data keeps the contents of all files below it already: leave out --spool")
     config = ServerConfig(
@@ -182,9 +204,12 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
         loop=loop,
         log_level=level,
         log_json=switch("log_json"),
-        spool=_spool(spool),
+        spool=_folder("--spool", spool),
         data=data,
         sync=sync or SYNCS[0],
+        store=store,
+        store_prefix=prefix or ServerConfig.store_prefix,
+        blobs=_folder("--blobs", blobs),
         spool_above=args.spool_above
         or _converted(_count, "spool_above", text("spool_above") or str(ServerConfig.spool_above)),
         limits=Limits(**limits),
@@ -212,15 +237,31 @@ def _secret(flag: str, token: str | None) -> str | None:
     return token
 
 
-def _spool(path: str | None) -> str | None:
-    """Return the folder for large files, made if need be. Raises ValueError if nothing can be written there."""
+def _check_store(store: str | None, prefix: str | None, blobs: str | None, others: Mapping[str, str | None]) -> None:
+    """Raise ValueError for flags that contradict ``--store`` or need it."""
+    if store is None:
+        for flag, given in (("--store-prefix", prefix), ("--blobs", blobs)):
+            if given is not None:
+                raise ValueError(f"{flag} is for a relay with --store: give both, or leave it out")
+        return
+    if not store.startswith(_SCHEMES):
+        raise ValueError(f"--store must begin with {' or '.join(_SCHEMES)}, as redis://127.0.0.1:6379")
+    for flag, given in others.items():
+        if given is not None:
+            raise ValueError(f"--store and {flag} contradict each other: with --store, the server keeps everything")
+    if prefix is not None and not _PREFIX.fullmatch(prefix):
+        raise ValueError("--store-prefix takes 1 to 64 letters, digits, dots, hyphens and underscores")
+
+
+def _folder(flag: str, path: str | None) -> str | None:
+    """Return a folder for contents, made if need be. Raises ValueError if nothing can be written there."""
     if path is not None:
         from clawlink.store.blobs import require_folder
 
         try:
             require_folder(path)
         except OSError as error:
-            raise ValueError(f"--spool: {path}: {error.strerror or error}") from None
+            raise ValueError(f"{flag}: {path}: {error.strerror or error}") from None
     return path
 
 

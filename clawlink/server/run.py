@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from clawlink.config import SECRET, TOKEN, ServerConfig
 from clawlink.doors.registry import doors, settings_of
 from clawlink.errors import ClawLinkError
+from clawlink.relay.timestamps import steady_clock
 from clawlink.server.app import App
 from clawlink.server.keys import with_secrets
 from clawlink.server.logs import set_up
@@ -26,6 +27,7 @@ from clawlink.version import VERSION, former_distribution
 
 if TYPE_CHECKING:
     from clawlink.store.sqlite.folder import DataFolder
+    from clawlink.store.valkey.mesh import Mesh
 
 _log = logging.getLogger("clawlink.server")
 # Together with aiohttp's time to close connections this stays below the five seconds of draining.
@@ -148,10 +150,32 @@ def _runner(loop: str) -> Callable[[Coroutine[Any, Any, None]], None]:
     return run_with_uvloop
 
 
+async def _mesh(config: ServerConfig) -> Mesh | None:
+    """Join the mesh of ``--store``. Raises ClawLinkError."""
+    if config.store is None:
+        return None
+    try:
+        from clawlink.store.valkey.mesh import Mesh
+    except ImportError:
+        raise ClawLinkError("--store needs the package redis: pip install 'clawlink-relay[redis]'") from None
+    return await Mesh.open(config.store, prefix=config.store_prefix, blobs=config.blobs, steady=steady_clock())
+
+
 async def _serve(config: ServerConfig, tls: ssl.SSLContext | None, data: DataFolder | None) -> None:
+    mesh = await _mesh(config)
+    try:
+        await _serve_until_told(config, tls, data, mesh)
+    finally:
+        if mesh is not None:
+            await mesh.close()
+
+
+async def _serve_until_told(
+    config: ServerConfig, tls: ssl.SSLContext | None, data: DataFolder | None, mesh: Mesh | None
+) -> None:
     stop = asyncio.Event()
     _on_signals(stop)
-    app = App(config, data=data)
+    app = App(config, data=data, mesh=mesh)
     port = await app.start(tls=tls, close_seconds=_CLOSE_SECONDS)
     for line in (*banner(config, port), *(line for door in app.doors.values() for line in door.news())):
         print(line, flush=True)
@@ -166,6 +190,8 @@ async def _serve(config: ServerConfig, tls: ssl.SSLContext | None, data: DataFol
         )
         for warning in data.warnings:
             _log.warning(warning)
+    if mesh is not None:
+        _log.info("everything is kept on the server of the store", extra={"server": mesh.server})
     # Objects of this moment live as long as the process: the collector need not look at them again.
     gc.collect()
     gc.freeze()

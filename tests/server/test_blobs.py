@@ -43,6 +43,7 @@ async def small(serve: Serve, **limits: Any) -> Running:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("step", [None, 1_000, 300_000], ids=["at once", "in small chunks", "in large chunks"])
+@pytest.mark.shared
 async def test_any_bytes_come_back_as_they_went_in(pair: Running, size: int, step: int | None) -> None:
     data = some(size)
     told = await put(pair, "k", data if step is None else blobs.chunks(data, step))

@@ -77,6 +77,7 @@ async def test_deliveries_stand_beside_the_messages_in_the_same_order(pair: Runn
         assert result["message_id"] == own
 
 
+@pytest.mark.shared
 async def test_urgent_goes_before_high_before_normal_before_low_and_arrival_decides_the_rest(pair: Running) -> None:
     for n in range(2):
         for priority in ("low", "normal", "high", "urgent"):
@@ -91,6 +92,7 @@ async def test_urgent_goes_before_high_before_normal_before_low_and_arrival_deci
 
 
 @memory
+@pytest.mark.shared
 async def test_a_redelivered_message_keeps_its_place(pair: Running, clock: Clock) -> None:
     for n in range(3):
         await send(pair, "a", "b", n)
@@ -261,6 +263,7 @@ async def test_an_old_poll_may_wait_too(pair: Running) -> None:
 # -- ack, nack, extend -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.shared
 async def test_an_ack_settles_for_good_and_may_be_repeated(pair: Running, clock: Clock) -> None:
     await send(pair, "a", "b")
     got = await claim_one(pair, "b")
@@ -275,6 +278,7 @@ async def test_an_ack_settles_for_good_and_may_be_repeated(pair: Running, clock:
         assert result["error"]
 
 
+@pytest.mark.shared
 async def test_each_receipt_has_its_own_result_in_the_order_asked(pair: Running) -> None:
     for n in range(2):
         await send(pair, "a", "b", n)
@@ -323,6 +327,7 @@ async def test_extend_lengthens_a_lease_and_never_shortens_it(pair: Running, clo
     assert statuses(await settle(pair, "/ack", [got])) == ["acked"]
 
 
+@pytest.mark.shared
 async def test_a_lapsed_lease_cannot_be_used_once_another_holds_the_message(pair: Running, clock: Clock) -> None:
     await send(pair, "a", "b")
     first = await claim_one(pair, "b", lease=5)
@@ -370,6 +375,7 @@ async def bury(relay: Running, clock: Clock, *contents: str, attempts: int = 5) 
     return ids
 
 
+@pytest.mark.shared
 async def test_after_five_attempts_a_message_is_a_dead_letter(pair: Running, clock: Clock) -> None:
     (id,) = await bury(pair, clock, "poison")
 

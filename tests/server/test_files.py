@@ -103,6 +103,7 @@ async def test_text_comes_back_as_it_went_in(pair: Running, content: str) -> Non
 
 
 @each("data", [b"", b"\xff\xfe\x00", bytes(range(256)), b"plain text", b"\xed\xa0\x80", b"\x80" * 100_000])
+@pytest.mark.shared
 async def test_any_bytes_come_back_as_they_went_in(pair: Running, data: bytes) -> None:
     await put(pair, "k", base64.b64encode(data).decode(), encoding="base64", file_type="image/png")
     _, read = await get(pair, "k")

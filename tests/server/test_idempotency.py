@@ -35,6 +35,7 @@ writes = pytest.mark.parametrize("write", WRITES.values(), ids=WRITES.keys())
 
 
 @writes
+@pytest.mark.shared
 async def test_a_repeat_answers_as_the_first_did_and_stores_nothing_twice(pair: Running, write: Write) -> None:
     path, ask, _ = write
     replies = [await ok(pair.post(path, {**ask, "idempotency_key": "k1"})) for _ in range(3)]
@@ -60,6 +61,7 @@ async def test_the_key_may_come_in_the_header(pair: Running, write: Write) -> No
 
 
 @writes
+@pytest.mark.shared
 async def test_another_request_under_the_key_is_refused(pair: Running, write: Write) -> None:
     path, ask, other = write
     await ok(pair.post(path, {**ask, "idempotency_key": "k1"}))

@@ -224,6 +224,28 @@ def test_the_server_command_hands_over_what_it_was_told(monkeypatch: pytest.Monk
     assert (told[0].port, told[0].limits.max_agents) == (0, 3)
 
 
+def test_a_store_goes_with_its_prefix_and_blobs_and_with_no_other_keeper(tmp_path: Path) -> None:
+    told = config("--store", "redis://h", "--store-prefix", "a.b", "--blobs", str(tmp_path))
+    assert (told.store, told.store_prefix, told.blobs) == ("redis://h", "a.b", str(tmp_path))
+    assert told.limits.max_file_bytes == Limits().max_file_bytes
+    told = config(CLAWLINK_STORE="rediss://:s3cret@h")
+    assert (told.store, told.limits.max_file_bytes) == ("rediss://:s3cret@h", 1024 * 1024)
+    assert "s3cret" not in repr(told)
+    for flags, said in (
+        (["--store", "redis://h", "--data", "d"], "--store and --data contradict"),
+        (["--store", "redis://h", "--spool", str(tmp_path)], "--store and --spool contradict"),
+        (["--store", "http://h"], "must begin with redis://"),
+        (["--store", "redis://h", "--store-prefix", "a{b}"], "--store-prefix takes"),
+        (["--blobs", str(tmp_path)], "--blobs is for a relay with --store"),
+        (["--store-prefix", "p"], "--store-prefix is for a relay with --store"),
+        (["--store", "redis://h", "--max-file-bytes", "2000000"], "need --blobs"),
+        (["--store", "redis://h", "--a2a"], "--a2a and --store contradict"),
+        (["--store", "redis://h", "--agentlink-self-register", "--token", "t"], "Agent Link and --store contradict"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            config(*flags)
+
+
 def test_a_data_folder_goes_with_sync_and_not_with_spool(tmp_path: Path) -> None:
     told = config("--data", "mesh", "--sync", "normal")
     assert (told.data, told.sync) == ("mesh", "normal")

@@ -46,6 +46,7 @@ async def waits(relay: Running, until: Until, id: str, state: str) -> asyncio.Ta
 
 
 @pytest.mark.parametrize("kind", ["message", "task"])
+@pytest.mark.shared
 async def test_a_sender_waits_for_each_fact(pair: Running, until: Until, kind: str) -> None:
     id = await (send(pair, "a", "b") if kind == "message" else delegate(pair, "a", "b"))
     delivered, acked, answered = [await waits(pair, until, id, state) for state in ("delivered", "acked", "answered")]

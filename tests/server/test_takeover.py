@@ -79,6 +79,7 @@ async def lost(relay: Running, agent_id: str, task_id: str, **fields: Any) -> No
 # -- of a pool ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.shared
 async def test_a_lease_that_lapses_gives_the_task_to_the_next_with_what_was_reported(
     crew: Running, clock: Clock
 ) -> None:
@@ -147,6 +148,7 @@ async def test_an_owner_that_acked_and_goes_stale_loses_the_task(crew: Running, 
     assert late["results"][0]["status"] == "lease_lost"
 
 
+@pytest.mark.shared
 async def test_an_owner_that_acked_and_shows_any_sign_of_life_keeps_the_task(crew: Running, clock: Clock) -> None:
     task_id = await pool_task(crew, "a")
     got = await claim_one(crew, "w1", lease=LEASE)
@@ -503,6 +505,7 @@ async def test_a_forgotten_agents_tasks_wait_for_its_name_too(serve: Serve, cloc
 # -- fencing -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.shared
 async def test_the_old_owner_loses_even_if_it_claims_again_with_its_old_receipt(crew: Running, clock: Clock) -> None:
     """The receipt it held then is no proof of the claim it has now: a part of it may have been asleep all the while."""
     task_id = await pool_task(crew, "a")

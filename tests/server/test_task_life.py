@@ -413,6 +413,7 @@ async def test_of_a_cancel_and_an_answer_at_once_one_counts(pair: Running) -> No
 
 
 @pytest.mark.parametrize("how", ["unfetched", "delivered", "acked", "in_progress"])
+@pytest.mark.shared
 async def test_a_task_past_its_deadline_expires_and_both_are_told(pair: Running, clock: Clock, how: str) -> None:
     task_id = await delegate(pair, "a", "b", deadline=100)
     if how != "unfetched":
@@ -548,6 +549,7 @@ async def test_the_same_question_asked_again_after_its_answer_arrives_again(pair
     assert [m["content"] for m in await news(pair, "b", 3)] == ["yes", "yes", "no"]
 
 
+@pytest.mark.shared
 async def test_the_same_answer_again_is_answered_as_the_first_and_arrives_once(pair: Running) -> None:
     task_id = await asked(pair)
     first = await answer(pair, task_id, "this")

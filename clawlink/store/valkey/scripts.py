@@ -9,6 +9,13 @@ q:MAILBOX         sorted set, pending deliveries that are due, by rank
 l:MAILBOX         sorted set, the other pending deliveries by the time at which they are due
 n, b              hashes, counts of records and of bytes
 arrivals          the last number of an arrival
+content:SHA-256   a content of a file
+contents          sorted set, the SHA-256 of all contents by the time at which they came last
+folders           set, those of them that lie in the folder of --blobs
+going:SHA-256     there while a relay removes that content from the folder
+reading:FILE      the relay that hands out a file which only one may read
+lead              the relay that looks after the records
+meta              hash: layout, secret, and when a relay was there last (alive)
 """
 
 from __future__ import annotations
@@ -190,4 +197,69 @@ return found
 """,
 )
 
-ALL = (CREATE, CHANGE, DUE, NEXT_DUE, FIRST)
+# KEYS[1] is the key itself. ARGV: the relay and for how many seconds. Returns 1 if the relay has the key now.
+TAKE = _script(
+    "allow-oom",
+    """
+local holder = redis.call('GET', KEYS[1])
+if holder and holder ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[2])
+return 1
+""",
+)
+
+# KEYS[1] is the key itself. ARGV: the relay.
+GIVE_UP = _script(
+    "allow-oom",
+    """
+if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 0
+""",
+)
+
+# ARGV: the relay, for how many seconds it leads, and how long a silence of all relays counts. Returns 1 if it leads,
+# and for how many seconds no relay was there. The relay that ends such a silence leads.
+LEAD = _script(
+    "allow-oom",
+    """
+local base, lead = KEYS[1], KEYS[1] .. ':lead'
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1e6
+local away = now - (redis.call('HGET', base .. ':meta', 'alive') or now)
+redis.call('HSET', base .. ':meta', 'alive', now)
+if away < tonumber(ARGV[3]) then away = 0 end
+local holder = redis.call('GET', lead)
+if holder and holder ~= ARGV[1] and away == 0 then return {0, '0'} end
+redis.call('SET', lead, ARGV[1], 'EX', ARGV[2])
+return {1, string.format('%.17g', away)}
+""",
+)
+
+# ARGV: the SHA-256 and where it will lie (server, folder). Returns 1 while another relay removes that content.
+KEEP_CONTENT = _script(
+    "",
+    """
+local base, digest = KEYS[1], ARGV[1]
+if redis.call('EXISTS', base .. ':going:' .. digest) == 1 then return 1 end
+redis.call('ZADD', base .. ':contents', redis.call('TIME')[1], digest)
+if ARGV[2] == 'folder' then redis.call('SADD', base .. ':folders', digest) end
+return 0
+""",
+)
+
+# ARGV: the SHA-256, and for how many seconds a content is kept in any case. Returns where it lay, nil if it stays.
+FORGET_CONTENT = _script(
+    "allow-oom",
+    """
+local base, digest = KEYS[1], ARGV[1]
+local came = redis.call('ZSCORE', base .. ':contents', digest)
+if not came or redis.call('TIME')[1] - came < tonumber(ARGV[2]) then return false end
+redis.call('ZREM', base .. ':contents', digest)
+if redis.call('SREM', base .. ':folders', digest) == 1 then
+  redis.call('SET', base .. ':going:' .. digest, 1, 'EX', 60)
+  return 'folder'
+end
+redis.call('DEL', base .. ':content:' .. digest)
+return 'server'
+""",
+)

@@ -1,0 +1,256 @@
+"""A relay's part in a mesh of several: its store, what it hears of the others, their time, and the lead in upkeep."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+from redis.exceptions import RedisError
+
+from clawlink.errors import ClawLinkError
+from clawlink.store.base import Event, Failed
+from clawlink.store.valkey import scripts
+from clawlink.store.valkey.contents import SharedBlobs
+from clawlink.store.valkey.store import ValkeyStore
+from clawlink.store.valkey.wire import Wire
+
+LAYOUT = 1
+"""The version of the keys. A relay refuses a mesh with another."""
+
+_LEAST_SERVER = (7, 0)
+# A relay that looks after the records has the lead for this long after it said so last.
+_LEAD_SECONDS = 10
+# If no relay was there for longer than this, agents could not be heard meanwhile.
+_AWAY_SECONDS = 3
+# A file that only one may read is handed out by one relay for this long after it said so last.
+_HOLD_SECONDS = 30
+_PING_SECONDS = 5.0
+_PAUSE_SECONDS = 0.25
+_TIME_SECONDS = 10.0
+_SWEEP_SECONDS = 60.0
+_SECRET_BYTES = 24
+_log = logging.getLogger("clawlink.store")
+
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class _News(msgspec.Struct, frozen=True, array_like=True):
+    """The events of one relay, of one turn of its event loop."""
+
+    relay: str
+    events: tuple[Event, ...]
+
+
+_decode = msgspec.msgpack.Decoder(_News).decode
+
+
+class StoreError(ClawLinkError):
+    """The server of ``--store`` cannot be used."""
+
+    code = "store"
+
+
+class MeshTime:
+    """The time of the server, in seconds since the epoch: a steady clock, set to the server's again and again."""
+
+    def __init__(self, steady: Callable[[], float]) -> None:
+        self._steady = steady
+        self._offset = 0.0
+
+    def __call__(self) -> float:
+        return self._steady() + self._offset
+
+    async def follow(self, wire: Wire) -> None:
+        """Ask the server, and be right by half of the time that the answer took. Raises Failed."""
+        took, offset = float("inf"), 0.0
+        for _ in range(3):
+            asked = self._steady()
+            seconds, microseconds = await wire.call("TIME")
+            answered = self._steady()
+            if answered - asked < took:
+                took = answered - asked
+                offset = int(seconds) + int(microseconds) / 1e6 - (asked + answered) / 2
+        if not self._offset or abs(offset - self._offset) > took / 2:
+            self._offset = offset
+
+
+class Mesh:
+    """A relay of several over a server. Make it with ``open``, and call ``close`` at the end."""
+
+    def __init__(self, url: str, prefix: str, blobs: Path | None, steady: Callable[[], float]) -> None:
+        self._wire = Wire(url)
+        self.store = ValkeyStore(self._wire, prefix)
+        self.blobs = SharedBlobs(self._wire, self.store, blobs)
+        self.clock = MeshTime(steady)
+        self.secret = b""
+        self.server = ""
+        """The name and version of the server."""
+        self._id = secrets.token_hex(8)
+        self._base = self.store.base
+        self._told: list[Event] = []
+        self._hear: Callable[[Event], None] = lambda event: None
+        self._missed: Callable[[], None] = lambda: None
+        self._listening: asyncio.Task[None] | None = None
+        self._time_asked = self._swept = -float("inf")
+        self._steady = steady
+
+    @classmethod
+    async def open(
+        cls, url: str, *, prefix: str = "clawlink", blobs: str | None = None, steady: Callable[[], float]
+    ) -> Mesh:
+        """Join the mesh of this prefix on a server. Raises StoreError with a sentence that has no password."""
+        try:
+            place = urlsplit(url)
+            shown = f"{place.scheme}://{place.hostname or ''}{f':{place.port}' if place.port else ''}{place.path}"
+            mesh = cls(url, prefix, None if blobs is None else Path(blobs), steady)
+        except ValueError as error:
+            raise StoreError(f"--store is no address of a server (redis://HOST:PORT): {error}") from None
+        try:
+            await mesh._join(shown)
+        except Failed as failed:
+            await mesh._wire.close()
+            raise StoreError(f"--store {shown} does not answer: {failed}") from None
+        except BaseException:
+            await mesh._wire.close()
+            raise
+        return mesh
+
+    async def _join(self, shown: str) -> None:
+        told = await self._wire.call("INFO")
+        lines = (line.partition(":") for line in told.decode("utf-8", "replace").splitlines())
+        facts = {name: value for name, _, value in lines}
+        version = facts.get("redis_version", "0")
+        name = "Valkey" if "valkey_version" in facts else "Redis"
+        self.server = f"{name} {facts.get('valkey_version', version)}"
+        if tuple(map(int, version.split(".")[:2])) < _LEAST_SERVER:
+            raise StoreError(f"--store {shown} is {self.server}, and 7.0 or later is needed")
+        if facts.get("redis_mode") == "cluster":
+            raise StoreError(f"--store {shown} is a node of a cluster, which is not supported; use a single server")
+        if facts.get("role") != "master":
+            raise StoreError(f"--store {shown} is a replica, which takes no writes; give the address of its primary")
+        policy = facts.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            raise StoreError(
+                f"--store {shown} has maxmemory-policy {policy}, by which it would forget messages when its memory is "
+                "full; set it to noeviction"
+            )
+        meta = f"{self._base}:meta"
+        await self._wire.call("HSETNX", meta, "layout", LAYOUT)
+        await self._wire.call("HSETNX", meta, "secret", secrets.token_urlsafe(_SECRET_BYTES))
+        layout, self.secret = await self._wire.call("HMGET", meta, "layout", "secret")
+        if int(layout) != LAYOUT:
+            raise StoreError(
+                f"--store {shown} has keys of layout {int(layout)} under {self._base}, and this version of ClawLink "
+                f"has layout {LAYOUT}; use the version that wrote them, or another --store-prefix"
+            )
+        await self.clock.follow(self._wire)
+        await self.blobs.count()
+
+    @property
+    def away(self) -> str | None:
+        """The reason why the server does not answer; None while it does."""
+        return self._wire.away
+
+    # -- the other relays --------------------------------------------------------------------------------------------
+
+    async def listen(self, hear: Callable[[Event], None], missed: Callable[[], None]) -> None:
+        """Pass on from now on what the others tell; ``missed`` is called when some of that may have been lost."""
+        self._hear, self._missed = hear, missed
+        heard = asyncio.Event()
+        self._listening = asyncio.create_task(self._listen(heard))
+        await heard.wait()
+
+    async def _listen(self, heard: asyncio.Event) -> None:
+        channel = f"{self._base}:news"
+        while True:
+            connection = self._wire.connection()
+            try:
+                await connection.connect()
+                await connection.send_command("SUBSCRIBE", channel, check_health=False)
+                await connection.read_response(timeout=_PING_SECONDS)
+                self._missed()
+                heard.set()
+                await self._hear_all(connection)
+            except (RedisError, OSError, asyncio.TimeoutError) as error:
+                _log.debug("the news of other relays broke off", extra={"reason": str(error)})
+                self._wire.forget_idle()
+            except Exception:
+                _log.exception("the news of other relays cannot be read")
+            finally:
+                heard.set()
+                with contextlib.suppress(RedisError, OSError, asyncio.TimeoutError):
+                    await connection.disconnect(nowait=True)
+            await asyncio.sleep(_PAUSE_SECONDS)
+
+    async def _hear_all(self, connection: Any) -> None:
+        asked = False
+        while True:
+            said = await connection.read_response(disable_decoding=True, timeout=_PING_SECONDS)
+            if said is None:  # nothing came: see whether the server is there
+                if asked:
+                    raise asyncio.TimeoutError
+                asked = True
+                await connection.send_command("PING", check_health=False)
+                continue
+            asked = False
+            if said[0] == b"message":
+                news = _decode(said[2])
+                if news.relay != self._id:
+                    for event in news.events:
+                        self._hear(event)
+
+    def tell(self, event: Event) -> None:
+        if not self._told:
+            asyncio.get_running_loop().call_soon(self._publish)
+        self._told.append(event)
+
+    def _publish(self) -> None:
+        told, self._told = self._told, []
+        self._wire.begin("PUBLISH", f"{self._base}:news", _encode(_News(self._id, tuple(told))), again=True)
+
+    # -- one of them ---------------------------------------------------------------------------------------------------
+
+    async def hold(self, file_key: str) -> bool:
+        words = (f"{self._base}:reading:{file_key}", self._id, _HOLD_SECONDS)
+        return bool(await self._wire.run(scripts.TAKE, 1, *words))
+
+    async def let_go(self, file_key: str) -> None:
+        await self._wire.run(scripts.GIVE_UP, 1, f"{self._base}:reading:{file_key}", self._id)
+
+    async def leads(self) -> tuple[bool, float]:
+        """Ask for the lead in upkeep. Return True if this relay has it, and for how long no relay was there before.
+
+        Raises Failed.
+        """
+        leads, away = await self._wire.run(
+            scripts.LEAD, 1, self._base, self._id, _LEAD_SECONDS, _AWAY_SECONDS, again=False
+        )
+        return bool(leads), float(away)
+
+    async def upkeep(self, *, leads: bool) -> None:
+        """Do what is to be done now and then. Raises Failed, OSError."""
+        now = self._steady()
+        await self.blobs.count()
+        if now - self._time_asked >= _TIME_SECONDS:
+            self._time_asked = now
+            await self.clock.follow(self._wire)
+        if leads and now - self._swept >= _SWEEP_SECONDS:
+            self._swept = now
+            await self.blobs.sweep()
+
+    async def close(self) -> None:
+        """Leave the mesh."""
+        if self._listening is not None:
+            self._listening.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._listening
+        with contextlib.suppress(Failed):
+            await self._wire.run(scripts.GIVE_UP, 1, f"{self._base}:lead", self._id)
+        await self._wire.close()
