@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
+import msgspec
+
 from clawlink.bench.load import Connection, connect, request_bytes
 from clawlink.bench.scenarios import Relay, Row, p99, pings
+from clawlink.domain.limits import Limits
 
 RATE = 1000
 _CONNECTIONS = 40
@@ -18,10 +22,35 @@ _LARGE = b"x" * 65_536
 _NESTED = b"[" * 65 + b'"' + b"a" * 30
 
 
-def attacks_of(token: str | None) -> dict[str, bytes]:
-    def held(method: str, path: str, body: bytes = b"") -> bytes:
-        return request_bytes(method, path, body, token=token)
+_AUDIENCE = 200
+_CLAIMED = "bench-claimed"
+_LONG = "bench-long"
+_NOBODY = "bench-nobody"
+_FILE_BYTES = 2**20
+# The limits that the bench turns off elsewhere, as a relay has them without a flag: they are the answer to attacks.
+_DEFAULTS = Limits()
+FLAGS = tuple(
+    part
+    for name in (
+        *("rate_agent", "rate_pair", "rate_copies", "rate_register", "rate_files", "max_open_tasks"),
+        *("max_mailbox_messages", "max_mailbox_bytes", "max_stored_bytes"),
+    )
+    for part in (f"--{name.replace('_', '-')}", str(getattr(_DEFAULTS, name)))
+)
 
+
+def attacks_of(token: str | None) -> dict[str, bytes]:
+    """Return the requests of each attack. The agents ``bench-a``, ``bench-full`` and a claimed one are there."""
+
+    def held(method: str, path: str, body: bytes = b"", **headers: str) -> bytes:
+        lines = {name.replace("_", "-"): value for name, value in headers.items()}
+        return request_bytes(method, path, body, token=token, headers=lines)
+
+    def told(path: str, **fields: object) -> bytes:
+        return held("POST", path, msgspec.json.encode(fields))
+
+    text = _LARGE.decode()
+    long = {"description": "d" * 4000, "capabilities": [f"{n}" + "c" * 100 for n in range(64)]}
     nobody = b'{"from_agent":"bench-nobody","message_id":"no","result":"%b"}' % _LARGE
     return {
         "wrong tokens": request_bytes("GET", "/poll/bench-nobody", token="wrong"),  # noqa: S106 - a wrong one
@@ -30,15 +59,36 @@ def attacks_of(token: str | None) -> dict[str, bytes]:
         "nested JSON": held("POST", "/heartbeat", _NESTED),
         "requests to no route": held("GET", "/no/such/route"),
         "messages to nobody": held("POST", "/send", b'{"from_agent":"bench-a","to_agent":"no","content":1}'),
+        "packed bodies of 64 KiB": held("POST", "/delegate", _LARGE, Content_Encoding="gzip"),
+        "registrations with the longest fields": told("/register", agent_id=_LONG, **long),
+        "locks with long notes": told(
+            "/locks", agent_id="bench-a", file_key="bench" + "k" * 900, seconds=60, note="n" * 1000
+        ),
+        "messages of 64 KiB to a full mailbox": told(
+            "/send", from_agent="bench-a", to_agent="bench-full", content=text
+        ),
+        f"broadcasts to {_AUDIENCE} agents": told("/broadcast", from_agent="bench-a", content="x"),
+        "claims of a claimed name": told("/register", name=_CLAIMED, claim=True),
+        "look-alikes of a claimed name": told("/register", name=_CLAIMED.replace("a", "\u0430"), claim=True),
+        "images that poll": held("GET", "/poll/bench-a", Sec_Fetch_Site="same-site", Accept="image/*"),
+        "junk receipts": told(
+            "/respond", from_agent="bench-a", message_id="0" * 24, result="x", receipt="0" * 16 + "-" + "0" * 24
+        ),
     }
 
 
 async def attacks(relay: Relay, *, seconds: float, say: Callable[[str], None]) -> list[Row]:
     """Ping while ``RATE`` bad requests a second come in, and while as many connections open with half a header.
 
-    Expects a relay with a token, which ``relay`` has.
+    Expects a relay with a token, which ``relay`` has, and with ``FLAGS``.
     """
-    await relay.register(["bench-a"])
+    agents = ["bench-a", "bench-full", *(f"bench-hears-{n}" for n in range(_AUDIENCE))]
+    await relay.register(agents)
+    async with await relay.open() as asker:
+        claim = {"agent_id": _CLAIMED, "name": _CLAIMED, "claim": True}
+        key = (await relay.ask(asker, "POST", "/register", claim))["agent_key"]
+        file = {"agent_id": "bench-a", "file_key": "bench-large", "content": "x" * (_FILE_BYTES // 2)}
+        await relay.ask(asker, "POST", "/files", file)
     alone = await pings(relay, asyncio.sleep(seconds))
     rows = [
         Row("another request, no attack, p50", _middle(alone), "ms"),
@@ -48,10 +98,18 @@ async def attacks(relay: Relay, *, seconds: float, say: Callable[[str], None]) -
         say(f"{RATE} {what} a second")
         beside = await pings(relay, _send(relay.server.url, data, seconds))
         rows.append(Row(f"another request beside {RATE:,} {what} a second, p99", p99(beside) * 1000, "ms"))
-    say(f"{RATE} half headers a second")
-    beside = await pings(relay, _half_headers(relay.server.url, seconds))
-    rows.append(Row(f"another request beside {RATE:,} half headers a second, p99", p99(beside) * 1000, "ms"))
-    await relay.leave(["bench-a"])
+    for what, data in (
+        ("half headers", b"GET /healthz HTTP/1.1\r\nHo"),
+        ("files that nobody reads", request_bytes("GET", "/blobs/bench-large", token=relay.token)),
+    ):
+        say(f"{RATE} {what} a second")
+        beside = await pings(relay, _left_open(relay.server.url, data, seconds))
+        rows.append(Row(f"another request beside {RATE:,} {what} a second, p99", p99(beside) * 1000, "ms"))
+    async with await relay.open() as asker:
+        await relay.ask(asker, "DELETE", "/files/bench-large?agent_id=bench-a")
+        shown = {"ClawLink-Agent-Key": key}
+        await asker.ask(request_bytes("DELETE", f"/agents/{_CLAIMED}", token=relay.token, headers=shown))
+    await relay.leave([*agents, _LONG, _NOBODY])  # the last is registered by the way, as clients of 1.0.x are
     return rows
 
 
@@ -90,16 +148,20 @@ async def _send(url: str, data: bytes, seconds: float) -> None:
     await asyncio.gather(*(connection.closed for connection in opened))
 
 
-async def _half_headers(url: str, seconds: float) -> None:
-    """Open connections at the rate, and send half a header on each."""
+async def _left_open(url: str, data: bytes, seconds: float) -> None:
+    """Open connections at the rate, send this on each, and read nothing."""
     parts = urlsplit(url)
+    loop = asyncio.get_running_loop()
     opened = []
     for due in _steps(seconds):
         for _ in range(due):
             with contextlib.suppress(OSError):
-                _, writer = await asyncio.open_connection(parts.hostname, parts.port)
-                writer.write(b"GET /healthz HTTP/1.1\r\nHo")
-                opened.append(writer)
+                one = socket.socket()
+                opened.append(one)
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                one.setblocking(False)
+                await loop.sock_connect(one, (parts.hostname, parts.port))
+                await loop.sock_sendall(one, data)
         await asyncio.sleep(_STEP_SECONDS)
-    for writer in opened:
-        writer.transport.abort()
+    for one in opened:
+        one.close()

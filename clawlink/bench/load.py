@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -14,13 +14,17 @@ _LENGTH = b"content-length:"
 PATIENCE_SECONDS = 30.0
 
 
-def request_bytes(method: str, path: str, body: bytes = b"", *, token: str | None = None) -> bytes:
+def request_bytes(
+    method: str, path: str, body: bytes = b"", *, token: str | None = None, headers: Mapping[str, str] | None = None
+) -> bytes:
     """Write one request. The Host is what any relay on an address accepts."""
     head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
     if token is not None:
         head += f"Authorization: Bearer {token}\r\n"
     if body:
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    for name, value in (headers or {}).items():
+        head += f"{name}: {value}\r\n"
     return head.encode() + b"\r\n" + body
 
 

@@ -187,9 +187,13 @@ async def test_each_step_of_upkeep_is_done_and_timed(monkeypatch: pytest.MonkeyP
 
 async def test_others_are_timed_beside_each_attack(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attack_scenarios, "RATE", 100)
-    with servers.relay("--token", "right") as server:
-        rows = await attack_scenarios.attacks(Relay(server, "right"), seconds=0.1, say=_silent)
-    assert len(rows) == 2 + len(attack_scenarios.attacks_of("right")) + 1
+    monkeypatch.setattr(attack_scenarios, "_AUDIENCE", 5)
+    with servers.relay("--token", "right", *attack_scenarios.FLAGS) as server:
+        rows = await attack_scenarios.attacks(Relay(server, "right"), seconds=0.05, say=_silent)
+        async with await Relay(server, "right").open() as asker:
+            left = await Relay(server, "right").ask(asker, "GET", "/discover?status=all")
+    assert left["count"] == 0, left
+    assert len(rows) == 2 + len(attack_scenarios.attacks_of("right")) + 2
     assert all(row.unit == "ms" and row.value > 0 for row in rows), rows
 
 

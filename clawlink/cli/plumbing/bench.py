@@ -163,7 +163,9 @@ def _flags(name: str, folder: str) -> Sequence[str]:
     if name == "takeover":
         return ("--stale-after", f"{STALE_SECONDS:g}")
     if name in _TOKENS:
-        return ("--token", _TOKENS[name])
+        from clawlink.bench.attack_scenarios import FLAGS
+
+        return ("--token", _TOKENS[name], *FLAGS)
     return ("--spool", folder, "--max-files-bytes", str(10**10)) if name == "spool" else ()
 
 
