@@ -10,8 +10,13 @@ from clawlink.config import DEFAULT_PORT
 def address(text: str) -> str:
     """Return a relay's address as identities keep it: scheme, lower-case host, port, and no slash at the end.
 
-    Without a scheme it is http. Without a port http is 9077, and https is 443, where a proxy in front listens.
+    Without a scheme it is http. Without a port http is 9077, and https is 443, where a proxy in front listens. The
+    addresses of several relays over one store are separated by commas.
     """
+    return ",".join([_one(part) for part in text.split(",") if part.strip()]) or _one(text)
+
+
+def _one(text: str) -> str:
     text = text.strip()
     text = (text if "://" in text else f"http://{text}").rstrip("/")
     try:

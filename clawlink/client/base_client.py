@@ -24,7 +24,7 @@ from clawlink.client.proxy import Proxy, on_this_machine, proxy_for
 from clawlink.client.retry import Backoff
 from clawlink.config import DEFAULT_RELAY, MAX_TIMEOUT_SECONDS
 from clawlink.domain.access import KEY_HEADER
-from clawlink.errors import BadRequest, ClawLinkError, NotARelay, RelayUnreachable, UnknownAgent
+from clawlink.errors import BadRequest, ClawLinkError, NotARelay, RelayUnreachable, Unavailable, UnknownAgent
 from clawlink.protocol import failure, paths
 from clawlink.version import VERSION
 
@@ -107,6 +107,7 @@ def unresolved(error: BaseException | None) -> bool:
 class BaseClient:
     """A client of one relay, as one agent, before it is said how it sends."""
 
+    _relays: list[str]
     _inside = False  # of ``with``
     _unregistered = False
     _joined: str | None = None  # the agent that leaves at the end of ``with``
@@ -123,7 +124,7 @@ class BaseClient:
         ca: str | None = None,
         keep: bool = False,
     ) -> None:
-        self.relay = address(relay)
+        self.relay = relay
         self.identity = Identity(agent_id, agent_key)
         self.timeout = calls.number_of_seconds(timeout, "timeout")
         if not 0 < timeout <= MAX_TIMEOUT_SECONDS:
@@ -148,6 +149,22 @@ class BaseClient:
         raise NotImplementedError
 
     @property
+    def relay(self) -> str:
+        """The address of the relay that is asked: the first of several, or the one after it once that was away."""
+        return self._relays[0]
+
+    @relay.setter
+    def relay(self, relay: str) -> None:
+        self._relays = address(relay).split(",")
+
+    def _ask_elsewhere(self, error: ClawLinkError) -> None:
+        """Ask the next of several relays from now on, if the one at hand is away."""
+        if len(self._relays) > 1 and isinstance(error, RelayUnreachable | Unavailable):
+            self._relays.append(self._relays.pop(0))
+            for name in ("_on_loopback", "_proxy"):
+                self.__dict__.pop(name, None)
+
+    @property
     def agent_id(self) -> str | None:
         """The id of the agent this client acts as."""
         return self.identity.agent_id
@@ -165,7 +182,7 @@ class BaseClient:
     def _arguments(self) -> dict[str, Any]:
         """Return the arguments of another client that acts as this one."""
         return {
-            "relay": self.relay,
+            "relay": ",".join(self._relays),
             "token": self.token,
             "agent_id": self.identity.agent_id,
             "agent_key": self.identity.agent_key,
@@ -269,6 +286,7 @@ class BaseClient:
 
     def _pause(self, call: Call[Any], error: ClawLinkError, attempt: int) -> float:
         """Return for how many seconds to wait after a failed attempt. Raises the error if there is no use in more."""
+        self._ask_elsewhere(error)
         pause = self.backoff.pause(error, attempt=attempt, repeatable=call.repeatable, random=random.random())
         if pause is None:
             raise error

@@ -83,6 +83,14 @@ class Client(BaseClient):
         environ = {} if self._on_loopback else os.environ
         return self.ca or environ.get("REQUESTS_CA_BUNDLE") or environ.get("CURL_CA_BUNDLE")
 
+    def _ask_elsewhere(self, error: ClawLinkError) -> None:
+        before = self.relay
+        super()._ask_elsewhere(error)
+        if self.relay != before:  # another proxy and other certificates may lead there
+            self.close()
+            for name in ("_session", "_certificates"):
+                self.__dict__.pop(name, None)
+
     def close(self) -> None:
         """Close the connections."""
         if "_session" in self.__dict__:

@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+import clawlink
+from clawlink.client.address import address
+from clawlink.client.aio import AsyncClient
 from clawlink.relay.timestamps import steady_clock
 from clawlink.store.valkey.mesh import Mesh, StoreError
 from clawlink.store.valkey.wire import Wire
@@ -293,6 +296,29 @@ async def test_contents_that_no_file_names_go_and_others_stay(
 def files_below(folder: Path) -> int:
     """Return how many files there are."""
     return len([path for path in folder.rglob("*") if path.is_file()])
+
+
+async def test_clients_of_a_relay_that_ends_go_on_at_the_other(serve: Serve, tmp_path: Path) -> None:
+    a, b = await pair(serve)
+    await b.register("otto", agent_id="otto", notices=False)
+    both = f"{a.url.removeprefix('http://')}, {b.url}/"
+    assert address(both) == f"{a.url},{b.url}"
+    link = clawlink.Link("mia", relay=both, identities=tmp_path / "home")
+    link.on_task(lambda task: f"{task.text} done")
+    async with link, AsyncClient(both, agent_id="otto") as client:
+        first = await client.delegate("mia", "one")
+        assert (await client.wait_for(first.message_id, timeout=30)).result == "one done"
+        await a.app.stop()
+        assert a.app.mesh is not None
+        await a.app.mesh.close()
+        second = await client.delegate("mia", "two")
+        assert (await client.wait_for(second.message_id, timeout=30)).result == "two done"
+        assert client.relay == b.url
+    blocking = clawlink.Client(both, agent_id="otto", timeout=20)
+    third = await asyncio.to_thread(blocking.send, "otto", "to myself")
+    assert third.message_id
+    assert blocking.relay == b.url
+    blocking.close()
 
 
 class TwoRelays(storm.Mesh):

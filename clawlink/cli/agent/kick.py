@@ -58,7 +58,7 @@ def _kept(where: Where, ctx: Context) -> str | None:
     from clawlink.protocol.proof import key_id, relay_key
 
     try:
-        folder = folder_of(urlsplit(where.relay).port or DEFAULT_PORT, ctx.environ)
+        folder = folder_of(urlsplit(where.relay.partition(",")[0]).port or DEFAULT_PORT, ctx.environ)
         token, secret = ((folder / name).read_text("ascii").strip() for name in (ADMIN_TOKEN, SECRET))
         key = secrets.token_urlsafe()
         known_by = relay_key(secret.encode(), key_id(key))

@@ -150,7 +150,7 @@ def _check_address(ctx: Context, where: Where) -> tuple[Where, Check]:
     except ClawLinkError as error:
         return where, Check("address", "FAIL", error.message, fix, exit_of(error))
     try:
-        parts = urlsplit(where.relay)
+        parts = urlsplit(where.relay.partition(",")[0])
         fine = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
         fine = False
@@ -166,7 +166,7 @@ def _check_connection(where: Where, timeout: float) -> Check:
 
     from clawlink.client.proxy import on_this_machine, proxy_for
 
-    parts = urlsplit(where.relay)
+    parts = urlsplit(where.relay.partition(",")[0])
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
     proxy = proxy_for(where.relay)
     started = time.perf_counter()

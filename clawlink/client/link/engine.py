@@ -244,6 +244,7 @@ class Engine:
                 error = away
             if error is None:  # a line that ends by itself: there may be a better one
                 continue
+            self.client._ask_elsewhere(error)
             now = time.monotonic()
             if lost is None or began:
                 lost, told = now, None
