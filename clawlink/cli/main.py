@@ -74,8 +74,11 @@ def _end_in_order() -> None:
 
 
 def _run(argv: list[str]) -> int:
+    # A host of hooks takes an exit code of 2 for a veto, whatever it comes from.
+    is_hook = argv[:1] == ["hook"] or argv[:2] == ["agent", "hook"]
     try:
-        return _main(argv)
+        code = _main(argv)
+        return Exit.DONE if is_hook else code
     except _Terminated:
         return _close(Exit.TERMINATED)
     except KeyboardInterrupt:

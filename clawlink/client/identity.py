@@ -13,7 +13,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -23,6 +23,9 @@ from clawlink.config import own_folder
 from clawlink.domain import looks
 from clawlink.domain.agent import fold
 from clawlink.errors import ClawLinkError
+
+if TYPE_CHECKING:
+    from clawlink.client.hooks.sessions import Session
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # An identity needs fewer bytes than this. The room is taken before a name is claimed.
@@ -167,12 +170,22 @@ class Identities:
         return sorted(found, key=lambda saved: (fold(saved.name), saved.relay)), failed
 
     def matching(self, *, named: str | None, relay: str | None) -> list[Saved]:
-        """Return the identities of that name or agent id, on that relay, where given."""
+        """Return the identities of that name or agent id, on that relay, where given.
+
+        The identity of a session is found by its name or id alone.
+        """
+
+        def fits(saved: Saved) -> bool:
+            is_named = named is None or fold(named) == fold(saved.name) or named == saved.agent_id
+            return is_named and (relay is None or address(relay) == address(saved.relay))
+
+        found = [saved for saved in self.all() if fits(saved)]
+        if found or named is None or self._folder is None:
+            return found
+        from clawlink.client.hooks.sessions import Sessions
+
         return [
-            saved
-            for saved in self.all()
-            if (named is None or fold(named) == fold(saved.name) or named == saved.agent_id)
-            and (relay is None or address(relay) == address(saved.relay))
+            saved for session in Sessions(self._folder.parent).all() if (saved := of_session(session)) and fits(saved)
         ]
 
     def pick(self, *, named: str | None, relay: str | None) -> Saved:
@@ -232,6 +245,13 @@ class Identities:
         """Name the file after agent and relay: readable, and never a path of its own, whatever the name is."""
         digest = hashlib.sha256(f"{fold(saved.name)}\n{saved.relay}".encode("utf-8", "surrogatepass")).hexdigest()
         return self.folder / f"{_readable(saved.name)}-{digest[:8]}.json"
+
+
+def of_session(session: Session) -> Saved | None:
+    """Return the identity of a session of a coding agent; None while it has none."""
+    if session.agent_id is None:
+        return None
+    return Saved(session.name, session.agent_id, session.relay, session.token, session.agent_key, session.ca)
 
 
 def several(found: list[Saved], how: str | None = None) -> SeveralIdentities:

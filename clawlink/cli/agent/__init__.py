@@ -31,6 +31,14 @@ NOUN = Noun(
             frequent=True,
         ),
         Verb(
+            "hook",
+            "Tell a session of a coding agent what came for it, as its hook.",
+            "clawlink.cli.agent.hook",
+            ("hook SessionStart --host claude",),
+            ("hook",),
+            frequent=True,
+        ),
+        Verb(
             "heartbeat",
             "Show a sign of life.",
             "clawlink.cli.agent.heartbeat",

@@ -65,6 +65,7 @@ def _show(ctx: Context, check: Check) -> None:
 def _checks(ctx: Context) -> Iterator[Check]:
     yield _check_install()
     yield from _check_doors()
+    yield from _check_hooks(ctx)
     chosen, identity = _choose(ctx)
     relay_answers = False
     if chosen is None:
@@ -114,6 +115,17 @@ def _check_doors() -> Iterator[Check]:
     for broken in find().broken:
         detail = f"the door {broken.name} of {broken.package} cannot be loaded and is left out: {broken.reason}"
         yield Check("door", "warn", detail, f"pip install --upgrade {broken.package}, or uninstall it")
+
+
+def _check_hooks(ctx: Context) -> Iterator[Check]:
+    """Tell why the last hook of a coding agent did nothing. A hook itself is silent."""
+    from clawlink.client.hooks.sessions import Sessions
+    from clawlink.client.identity import NoHome, home
+
+    with contextlib.suppress(NoHome):
+        why = Sessions(home(ctx.environ)).noted()
+        if why is not None:
+            yield Check("hook", "warn", f"the last hook of a coding agent did nothing: {why}")
 
 
 def _choose(ctx: Context) -> tuple[Where | None, Check]:

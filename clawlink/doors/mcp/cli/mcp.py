@@ -10,6 +10,7 @@ from clawlink.cli.exits import Exit
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
     from clawlink.client.aio import AsyncClient
+    from clawlink.client.identity import Saved
 
 
 def add(parser: ArgumentParser) -> None:
@@ -62,12 +63,25 @@ def _client(ctx: Context) -> AsyncClient:
     from clawlink.cli.settings import acting
     from clawlink.client.aio import AsyncClient
 
-    where = acting(ctx.me, ctx.given)
+    me = _session(ctx) or ctx.me
+    where = acting(me, ctx.given)
     return AsyncClient(
         where.relay,
         token=where.token,
-        agent_id=ctx.me.agent_id,
-        agent_key=ctx.me.agent_key,
+        agent_id=me.agent_id,
+        agent_key=me.agent_key,
         timeout=ctx.timeout,
         ca=where.ca,
     )
+
+
+def _session(ctx: Context) -> Saved | None:
+    """Return the identity of the session whose program started this process, unless a name is given."""
+    from clawlink.client.hooks.ancestors import ancestors
+    from clawlink.client.hooks.sessions import Sessions
+    from clawlink.client.identity import home, of_session
+
+    if ctx.given.named is not None:
+        return None
+    found = Sessions(home(ctx.environ)).of_processes([process.key for process in ancestors()])
+    return None if found is None else of_session(found)

@@ -1,0 +1,116 @@
+"""``clawlink hook``: what the hooks of a coding agent run. It never fails its host: at worst it says nothing."""
+
+from __future__ import annotations
+
+import time
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any
+
+from clawlink.cli.exits import Exit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clawlink.cli.context import Context
+    from clawlink.client.hooks.run import Where
+
+# All requests of a hook together may take this long.
+_RELAY_SECONDS = 0.2
+# A host that keeps standard input open is waited for this long.
+_INPUT_SECONDS = 2.0
+# To write down what came of it.
+_GRACE_SECONDS = 0.03
+_MAX_INPUT_BYTES = 16 * 2**20
+
+
+def add(parser: ArgumentParser) -> None:
+    """Add the arguments. Each word is taken, since an exit code other than 0 may stop the host."""
+    parser.add_argument(
+        "event", metavar="EVENT", help="SessionStart, UserPromptSubmit, PostToolUse, Stop or SessionEnd"
+    )
+    parser.add_argument("--host", default="claude", help="the program: claude (default), codex, gemini or cursor")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=_RELAY_SECONDS,
+        metavar="S",
+        help=f"longest time for the relay (default {_RELAY_SECONDS:g}); give more for a distant one",
+    )
+
+
+def run(args: Namespace, ctx: Context) -> Exit:
+    """Read the event from standard input, and print an answer for the host if there is something to say."""
+    import json
+    import threading
+
+    answers: list[dict[str, Any]] = []
+    ends_at: list[float] = []  # once the first request begins
+    begun = threading.Event()
+
+    def until() -> float:
+        if not ends_at:
+            ends_at.append(time.monotonic() + args.seconds)
+            begun.set()
+        return ends_at[0]
+
+    def work() -> None:
+        try:
+            answer = _answer(args, ctx, until)
+            if answer is not None:
+                answers.append(answer)
+        finally:
+            begun.set()
+
+    # Nothing limits the look-up of a name and the read of standard input. As a daemon the thread ends with the process.
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    begun.wait(_INPUT_SECONDS)
+    thread.join((max(ends_at[0] - time.monotonic(), 0.0) if ends_at else 0.0) + _GRACE_SECONDS)
+    if answers:
+        ctx.out.line(json.dumps(answers[0]))
+    elif thread.is_alive():
+        _note(ctx, args, "it took too long; is the relay away?")
+    return Exit.DONE
+
+
+def _answer(args: Namespace, ctx: Context, until: Callable[[], float]) -> dict[str, Any] | None:
+    from clawlink.client.hooks import rules
+    from clawlink.client.hooks.run import Hook, read
+    from clawlink.client.hooks.sessions import Sessions
+    from clawlink.client.identity import home
+
+    host = rules.HOSTS.get(args.host)
+    try:
+        if host is None or args.event not in rules.EVENTS:
+            raise ValueError(f"no host {args.host!r} with an event {args.event!r} is known")
+        said = read(ctx.stdin.read(_MAX_INPUT_BYTES))
+        if not rules.belongs(host, said):
+            return None
+        sessions = Sessions(home(ctx.environ))
+        answer = Hook(sessions, host, said, until=until).run(args.event, lambda: _where(ctx))
+        sessions.note(None)
+    except Exception as error:  # whatever it is, the host goes on
+        _note(ctx, args, str(error) or type(error).__name__)
+        return None
+    return answer
+
+
+def _where(ctx: Context) -> Where:
+    """Return the relay for a new session, as for any command that acts as no agent."""
+    from clawlink.cli.settings import visiting
+    from clawlink.client.hooks.run import Where
+
+    where = visiting(ctx.given._replace(named=None, insisted=False), ctx.identities)
+    return Where(where.relay, where.token, where.ca)
+
+
+def _note(ctx: Context, args: Namespace, why: str) -> None:
+    """Keep the reason for ``clawlink doctor``."""
+    import contextlib
+
+    from clawlink.client.hooks.sessions import Sessions
+    from clawlink.client.identity import home
+    from clawlink.errors import ClawLinkError
+
+    with contextlib.suppress(ClawLinkError, OSError):
+        Sessions(home(ctx.environ)).note(f"{args.host} {args.event}: {why}")

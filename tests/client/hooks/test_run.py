@@ -1,0 +1,198 @@
+"""Events of sessions at a real relay: identities, mail on the way, and what a session is told once."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clawlink.client.hooks.rules import HOSTS, MAX_BLOCKS, name_of
+from clawlink.client.hooks.run import BEAT_SECONDS, Hook, Where
+from clawlink.client.hooks.sessions import FORGET_SECONDS, Session, Sessions
+from clawlink.client.identity import Identities
+from clawlink.client.sync import Client
+from clawlink.config import ServerConfig
+from clawlink.errors import UnknownAgent
+from tests.system.threaded import relay_in_thread
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def sessions(tmp_path: Path) -> Sessions:
+    return Sessions(tmp_path)
+
+
+@pytest.fixture
+def hook(sessions: Sessions, relay: str) -> Run:
+    """Run an event of a session: ``hook("Stop", host="claude", later=60)``."""
+
+    own = secrets.token_hex(8)  # the relay is that of all tests
+
+    def run(event: str, *, host: str = "claude", later: float = 0.0, at: str = relay, **said: Any) -> Any:
+        given = {"session_id": own, "cwd": "/x/shop", "hook_event_name": event, **said}
+        moment = time.time() + later
+        one = Hook(sessions, HOSTS[host], given, until=lambda: time.monotonic() + 20, now=lambda: moment)
+        return one.run(event, lambda: Where(at))
+
+    return run
+
+
+def only(sessions: Sessions) -> Session:
+    (session,) = sessions.all()
+    return session
+
+
+def text_of(answer: Any) -> str:
+    text: str = answer["hookSpecificOutput"]["additionalContext"]
+    return text
+
+
+def test_a_session_is_told_once_of_each_message_and_kept_from_ending_a_few_times(
+    hook: Run, sessions: Sessions, relay: str
+) -> None:
+    with Client(relay) as ann:
+        ann.register("hook-ann")
+        begun = text_of(hook("SessionStart"))
+        me = only(sessions)
+        assert f"you are the agent {me.name} at {relay}" in begun
+        assert '"hook-ann"' in begun
+        assert "unread" not in begun
+        assert hook("UserPromptSubmit") is None
+        task = ann.delegate(me.name, "Add 2 and 2").message_id
+        told = text_of(hook("PostToolUse"))
+        assert f'- task {task} from "hook-ann": "Add 2 and 2"' in told
+        assert f"clawlink poll --as {me.name}" in told
+        assert hook("PostToolUse") is None
+        ends = [hook("Stop") for _ in range(MAX_BLOCKS + 2)]
+        assert [end and end["decision"] for end in ends] == [*["block"] * MAX_BLOCKS, None, None]
+        assert task in ends[0]["reason"]
+        assert hook("UserPromptSubmit") is None  # it was told; the next turn may be kept again
+        assert hook("Stop")["decision"] == "block"
+        # Nothing was leased or counted meanwhile, and what is read and acknowledged is no reason to go on.
+        assert ann.message(task).attempts == 0
+        with Client(relay, agent_id=me.agent_id, agent_key=me.agent_key) as agent:
+            (held,) = agent.poll(lease=60)
+            agent.ack([held.receipt])
+        assert hook("Stop") is None
+
+
+def test_a_session_that_is_resumed_is_the_same_agent_and_finds_its_mail(
+    hook: Run, sessions: Sessions, relay: str
+) -> None:
+    hook("SessionStart")
+    me = only(sessions)
+    assert hook("SessionEnd") is None
+    assert (only(sessions).ended, only(sessions).host_process) == (True, None)
+    with Client(relay) as ann:
+        ann.register("hook-bea")
+        ann.send(me.name, "are you there?")
+        again = text_of(hook("SessionStart", source="resume"))
+    assert '"are you there?"' in again
+    assert (only(sessions).agent_id, only(sessions).agent_key) == (me.agent_id, me.agent_key)
+    assert hook("SessionEnd", session_id="unknown") is None
+
+
+def test_ten_sessions_of_three_programs_in_one_folder_are_ten_agents(hook: Run, sessions: Sessions, relay: str) -> None:
+    for n in range(10):
+        hook("SessionStart", host=("claude", "codex", "gemini")[n % 3], session_id=f"ten{n}")
+    found = list(sessions.all())
+    assert len(found) == 10
+    assert len({session.name for session in found}) == 10
+    assert len({session.agent_id for session in found}) == 10
+    # Two sessions whose numbers are equal get names that differ.
+    with Client(relay) as taken:
+        other = taken.register(name_of("claude", "shop", "two")).agent.name
+        hook("SessionStart", session_id="two")
+        mine = sessions.find("claude", "two")
+        assert mine is not None
+        assert mine.name == f"{other}-2"
+
+
+def test_a_registration_whose_reply_was_lost_is_repeated_for_the_same_agent(hook: Run, sessions: Sessions) -> None:
+    hook("SessionStart")
+    me = only(sessions)
+    sessions.keep(me._replace(agent_id=None, agent_key=None))
+    assert hook("UserPromptSubmit") is None  # the next event registers
+    assert (only(sessions).agent_id, only(sessions).agent_key) == (me.agent_id, me.agent_key)
+
+
+def test_a_session_survives_a_relay_that_forgot_it(hook: Run, sessions: Sessions) -> None:
+    with relay_in_thread(ServerConfig(port=0)) as first:
+        hook("SessionStart", at=first)
+        me = only(sessions)
+    with relay_in_thread(ServerConfig(port=0)) as second:
+        sessions.keep(me._replace(relay=second))
+        assert hook("PostToolUse", later=BEAT_SECONDS + 1) is None
+        assert (only(sessions).agent_id, only(sessions).agent_key) == (me.agent_id, me.agent_key)
+        with Client(second, agent_id=me.agent_id, agent_key=me.agent_key) as agent:
+            assert agent.poll() == []
+
+
+def test_a_session_that_is_not_resumed_is_forgotten_after_a_day(hook: Run, sessions: Sessions, relay: str) -> None:
+    hook("SessionStart", session_id="old")
+    old = only(sessions)
+    hook("SessionStart", session_id="new", later=FORGET_SECONDS - 60)
+    assert len(list(sessions.all())) == 2
+    hook("SessionStart", session_id="new", later=FORGET_SECONDS + 60)
+    assert only(sessions).session_id == "new"
+    with Client(relay, agent_id=old.agent_id, agent_key=old.agent_key) as gone, pytest.raises(UnknownAgent):
+        gone.poll()
+
+
+def test_a_working_session_shows_signs_of_life(hook: Run, sessions: Sessions) -> None:
+    hook("SessionStart")
+    began = only(sessions).beat_at
+    hook("PostToolUse", later=BEAT_SECONDS / 2)
+    assert only(sessions).beat_at == began
+    hook("PostToolUse", later=BEAT_SECONDS + 1)
+    assert only(sessions).beat_at > began
+
+
+def test_the_identity_of_a_session_is_found_by_its_name_alone(hook: Run, sessions: Sessions, tmp_path: Path) -> None:
+    hook("SessionStart")
+    me = only(sessions)
+    kept = Identities(tmp_path)
+    assert kept.all() == []
+    for named in (me.name, me.name.upper(), me.agent_id):
+        assert kept.pick(named=named, relay=None).agent_key == me.agent_key
+    assert kept.matching(named=None, relay=None) == []
+
+
+def test_a_session_is_found_by_its_host_and_never_guessed(sessions: Sessions) -> None:
+    mine, other = (Session("claude", id, id, "http://r", "c", agent_id=id) for id in ("mine", "other"))
+    sessions.keep(mine._replace(host_process=(70, "t70")))
+    sessions.keep(other._replace(host_process=(80, "t80")))
+    above = [(90, "t90"), (70, "t70"), (60, "t60")]
+    found = sessions.of_processes(above)
+    assert found is not None
+    assert found.session_id == "mine"
+    for wrong in ([], [(60, "t60")], [(70, "later")], [(71, "t70")]):
+        assert sessions.of_processes(wrong) is None, wrong
+    sessions.keep(other._replace(host_process=(70, "t70")))  # two sessions say that this is their host
+    assert sessions.of_processes(above) is None
+    sessions.keep(other._replace(host_process=(70, "t70"), ended=True))
+    assert sessions.of_processes(above) is not None
+
+
+def test_a_file_that_is_no_session_is_passed_over(sessions: Sessions) -> None:
+    sessions.keep(Session("claude", "s1", "n", "http://r", "c"))
+    path = sessions.path("claude", "s1")
+    if os.name == "posix":
+        assert path.stat().st_mode & 0o777 == 0o600
+    whole = json.loads(path.read_bytes())
+    for wrong in (b"", b"{", b"[]", b"\xff", b"null", b'{"host": "claude"}', b"[" * 100_000):
+        path.write_bytes(wrong)
+        assert sessions.find("claude", "s1") is None, wrong
+        assert list(sessions.all()) == [], wrong
+    for field, value in (("name", 5), ("told", 7), ("host_process", ["x", "y"]), ("seen_at", "now"), ("blocks", None)):
+        path.write_text(json.dumps({**whole, field: value}))
+        assert sessions.find("claude", "s1") is None, field
+    path.write_text(json.dumps({**whole, "of_a_later_version": 1}))
+    assert sessions.find("claude", "s1") is not None
