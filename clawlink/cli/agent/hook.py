@@ -77,7 +77,7 @@ def _answer(args: Namespace, ctx: Context, until: Callable[[], float]) -> dict[s
     from clawlink.client.hooks import rules
     from clawlink.client.hooks.run import Hook, read
     from clawlink.client.hooks.sessions import Sessions
-    from clawlink.client.identity import home
+    from clawlink.config import own_folder
 
     host = rules.HOSTS.get(args.host)
     try:
@@ -86,7 +86,7 @@ def _answer(args: Namespace, ctx: Context, until: Callable[[], float]) -> dict[s
         said = read(ctx.stdin.read(_MAX_INPUT_BYTES))
         if not rules.belongs(host, said):
             return None
-        sessions = Sessions(home(ctx.environ))
+        sessions = Sessions(own_folder(ctx.environ))
         answer = Hook(sessions, host, said, until=until).run(args.event, lambda: _where(ctx))
         sessions.note(None)
     except Exception as error:  # whatever it is, the host goes on
@@ -109,8 +109,7 @@ def _note(ctx: Context, args: Namespace, why: str) -> None:
     import contextlib
 
     from clawlink.client.hooks.sessions import Sessions
-    from clawlink.client.identity import home
-    from clawlink.errors import ClawLinkError
+    from clawlink.config import own_folder
 
-    with contextlib.suppress(ClawLinkError, OSError):
-        Sessions(home(ctx.environ)).note(f"{args.host} {args.event}: {why}")
+    with contextlib.suppress(RuntimeError, OSError):  # as for an account without a home
+        Sessions(own_folder(ctx.environ)).note(f"{args.host} {args.event}: {why}")
