@@ -31,6 +31,14 @@ NOUN = Noun(
             frequent=True,
         ),
         Verb(
+            "connect",
+            "Connect a coding agent: put its hooks and tools into its settings.",
+            "clawlink.cli.agent.connect",
+            ("connect claude", "connect claude --undo"),
+            ("connect",),
+            frequent=True,
+        ),
+        Verb(
             "hook",
             "Tell a session of a coding agent what came for it, as its hook.",
             "clawlink.cli.agent.hook",

@@ -1,0 +1,198 @@
+"""The programs that ClawLink connects to: their files, and the changes that connect them or undo that."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from clawlink import private
+from clawlink.client.programs import merging
+from clawlink.client.programs.merging import Unmergeable
+from clawlink.errors import Conflicted
+
+_CLAUDE = {event: event for event in ("SessionStart", "UserPromptSubmit", "PostToolUse", "Stop", "SessionEnd")}
+
+
+class Program(NamedTuple):
+    """A program. Paths are below the home folder, or below a project where they differ there.
+
+    ``events`` maps its events to those of ``clawlink hook``.
+    """
+
+    name: str
+    title: str
+    executable: str
+    folder: str
+    hooks: str
+    servers: str
+    events: Mapping[str, str]
+    project_servers: str
+    flat: bool = False  # an entry of hooks is the command itself
+    head: Mapping[str, Any] = {}
+
+    def files(self, root: Path, *, project: bool) -> tuple[Path, Path]:
+        """Return the file with the hooks and that with the MCP servers."""
+        return root / self.hooks, root / (self.project_servers if project else self.servers)
+
+
+PROGRAMS = {
+    program.name: program
+    for program in (
+        Program(
+            "claude",
+            "Claude Code",
+            "claude",
+            ".claude",
+            ".claude/settings.json",
+            ".claude.json",
+            _CLAUDE,
+            ".mcp.json",
+        ),
+        Program(
+            "codex",
+            "Codex",
+            "codex",
+            ".codex",
+            ".codex/hooks.json",
+            ".codex/config.toml",
+            {event: event for event in _CLAUDE if event != "SessionEnd"},
+            ".codex/config.toml",
+        ),
+        Program(
+            "gemini",
+            "Gemini CLI",
+            "gemini",
+            ".gemini",
+            ".gemini/settings.json",
+            ".gemini/settings.json",
+            {
+                "SessionStart": "SessionStart",
+                "BeforeAgent": "UserPromptSubmit",
+                "AfterTool": "PostToolUse",
+                "AfterAgent": "Stop",
+                "SessionEnd": "SessionEnd",
+            },
+            ".gemini/settings.json",
+        ),
+        Program(
+            "cursor",
+            "Cursor",
+            "cursor",
+            ".cursor",
+            ".cursor/hooks.json",
+            ".cursor/mcp.json",
+            {"sessionStart": "SessionStart", "stop": "Stop", "sessionEnd": "SessionEnd"},
+            ".cursor/mcp.json",
+            True,
+            {"version": 1},
+        ),
+    )
+}
+
+
+class Change(NamedTuple):
+    """A file, its bytes now and afterwards; None where there is no file."""
+
+    path: Path
+    before: bytes | None
+    after: bytes | None
+
+
+def is_found(program: Program, home: Path) -> bool:
+    """Return True if the program seems to be installed: its command, or its folder."""
+    return shutil.which(program.executable) is not None or (home / program.folder).is_dir()
+
+
+def plan(program: Program, root: Path, *, project: bool, flags: Sequence[str] = (), undo: bool = False) -> list[Change]:
+    """Return the changes that connect a program, or undo that. Raises Unmergeable naming the file."""
+    texts: dict[Path, str | None] = {}
+    files = program.files(root, project=project)
+    before = {path: _bytes(path) for path in files}
+    for path, is_hooks in zip(files, (True, False), strict=True):
+        try:
+            text = texts[path] if path in texts else _text(before[path])
+            texts[path] = _step(program, text, path, is_hooks=is_hooks, flags=flags, undo=undo)
+        except Unmergeable as why:
+            raise Unmergeable(f"{path} is left as it is: {why}") from None
+    changes = [Change(path, before[path], None if text is None else text.encode()) for path, text in texts.items()]
+    return [change for change in changes if change.before != change.after]
+
+
+def _step(
+    program: Program, text: str | None, path: Path, *, is_hooks: bool, flags: Sequence[str], undo: bool
+) -> str | None:
+    if undo and text is None:
+        return None
+    if is_hooks:
+        if undo:
+            return merging.without_hooks(text or "", program.head)
+        commands = {
+            event: _shell([*_command(), "hook", ours, "--host", program.name, *flags])
+            for event, ours in program.events.items()
+        }
+        return merging.with_hooks(text, commands, _flat if program.flat else _grouped, program.head)
+    command, args = _command()[0], [*_command()[1:], "mcp", *flags]
+    if path.suffix == ".toml":
+        return merging.without_table(text or "") if undo else merging.with_table(text, command, args)
+    return merging.without_server(text or "") if undo else merging.with_server(text, {"command": command, "args": args})
+
+
+def _command() -> list[str]:
+    # The interpreter itself: programs run hooks with another PATH, and a shim costs time at each call.
+    return [sys.executable, "-m", "clawlink"]
+
+
+def _shell(words: Sequence[str]) -> str:
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+def _grouped(command: str) -> dict[str, Any]:
+    return {"hooks": [{"type": "command", "command": command}]}
+
+
+def _flat(command: str) -> dict[str, Any]:
+    return {"command": command}
+
+
+def _bytes(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _text(data: bytes | None) -> str | None:
+    try:
+        return None if data is None else data.decode()
+    except UnicodeDecodeError:
+        raise Unmergeable("it is not UTF-8") from None
+
+
+def apply(change: Change, backup: str) -> Path | None:
+    """Write a change, and return the copy of the file before. Raises Conflicted if the file has changed meanwhile.
+
+    A link stays a link: the file that it leads to is written. ``backup`` is the end of the copy's name.
+    """
+    path = Path(os.path.realpath(change.path))
+    if _bytes(path) != change.before:
+        raise Conflicted(f"{change.path} has changed at this moment; run the command again")
+    kept: Path | None = None
+    if change.before is not None:
+        if not os.access(path, os.W_OK):
+            raise PermissionError(13, "it is read-only; nothing was changed", str(change.path))
+        kept = path.with_name(path.name + backup)
+        private.write(kept, change.before)
+    if change.after is None:
+        path.unlink()
+        return kept
+    mode = path.stat().st_mode & 0o777 if change.before is not None else 0o600
+    path.parent.mkdir(parents=True, exist_ok=True)
+    private.write(path, change.after)
+    path.chmod(mode)
+    return kept

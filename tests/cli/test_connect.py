@@ -1,0 +1,130 @@
+"""``clawlink connect`` on an account of its own: the settings of four programs, before and after."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clawlink.client.hooks.sessions import Sessions
+from clawlink.client.programs.programs import PROGRAMS, apply, plan
+from clawlink.errors import Conflicted
+from tests.cli.conftest import Run
+
+
+def everything(folder: Path) -> dict[str, bytes]:
+    """Return all files below a folder, without the copies."""
+    found = (path for path in folder.rglob("*") if path.is_file() and ".before-clawlink-" not in path.name)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+
+
+def test_all_programs_are_connected_and_undone(call: Run, account: Path) -> None:
+    for program in PROGRAMS.values():
+        (account / program.folder).mkdir()
+    (account / ".claude.json").write_text('{"projects": {}}')
+    (account / ".codex" / "config.toml").write_text("model = 'x'  # mine\n")
+    before = everything(account)
+    shown = call("connect", "all", "--dry-run").ok().out
+    assert everything(account) == before
+    assert "+" in shown
+    assert "nobody can be asked" in call("connect", "all").failed(2).err
+    assert everything(account) == before
+    assert "Connected." in call("connect", "all", "--yes").ok().out
+    after = everything(account)
+    assert set(after) == {
+        *(".claude.json", ".claude/settings.json", ".codex/config.toml", ".codex/hooks.json"),
+        *(".gemini/settings.json", ".cursor/hooks.json", ".cursor/mcp.json"),
+    }
+    assert json.loads(after[".claude.json"])["projects"] == {}
+    assert set(json.loads(after[".gemini/settings.json"])) == {"hooks", "mcpServers"}
+    assert call("connect", "all", "--yes").ok().out == "Connected already.\n"
+    rows = {row["program"]: row["connected"] for row in call("connect", "--json").ok().json}
+    assert rows == dict.fromkeys(("Claude Code", "Codex", "Gemini CLI", "Cursor"), "user")
+    assert "Undone." in call("connect", "all", "--undo", "--yes").ok().out
+    assert everything(account) == before
+    assert call("connect", "all", "--undo", "--yes").ok().out == "Nothing to undo.\n"
+    assert {row["connected"] for row in call("connect", "--json").ok().json} == {"no"}
+
+
+def test_a_project_has_settings_of_its_own(
+    call: Run, account: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    monkeypatch.chdir(project)
+    call("connect", "claude", "--project", "--yes").ok()
+    assert set(everything(project)) == {".claude/settings.json", ".mcp.json"}
+    assert everything(account) == {}
+    assert call("connect", "--json").ok().json[0]["connected"] == "project"
+    call("connect", "claude", "--project", "--yes", "--undo").ok()
+    assert everything(project) == {}
+
+
+def test_the_command_in_the_settings_is_a_hook_that_works(call: Run, relay: str, account: Path) -> None:
+    """Run what Claude Code would run: its documents say that a shell runs the command, with JSON on standard input."""
+    call("connect", "claude", "--yes", "--relay", relay).ok()
+    settings = json.loads((account / ".claude" / "settings.json").read_bytes())
+    (group,) = settings["hooks"]["SessionStart"]
+    (hook,) = group["hooks"]
+    assert hook["type"] == "command"
+    assert f"--relay {relay}" in hook["command"]
+    assert (shlex.split(hook["command"])[0] == sys.executable) or os.name == "nt"
+    said = json.dumps({"session_id": "s", "cwd": "/x/shop", "hook_event_name": "SessionStart"}).encode()
+    env = {name: value for name, value in os.environ.items() if name != "CLAWLINK_RELAY"}
+    done = subprocess.run(
+        hook["command"] + " --seconds 20", shell=True, input=said, env=env, capture_output=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    (session,) = Sessions(account / ".clawlink").all()
+    assert session.relay == relay
+    assert session.name in json.loads(done.stdout)["hookSpecificOutput"]["additionalContext"]
+    server: dict[str, Any] = json.loads((account / ".claude.json").read_bytes())["mcpServers"]["clawlink"]
+    assert server == {"command": sys.executable, "args": ["-m", "clawlink", "mcp", "--relay", relay]}
+
+
+def test_what_cannot_be_merged_is_left_and_named(call: Run, account: Path) -> None:
+    (account / ".gemini").mkdir()
+    (account / ".cursor").mkdir()
+    file = account / ".gemini" / "settings.json"
+    file.write_text("// mine\n{}\n")
+    done = call("connect", "all", "--yes")
+    assert done.code == 1
+    assert str(file) in done.err
+    assert "comments" in done.err
+    assert file.read_text() == "// mine\n{}\n"
+    assert (account / ".cursor" / "hooks.json").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_link_stays_a_link_with_the_rights_and_a_copy_of_its_file(account: Path) -> None:
+    kept, link = account / "dotfiles.json", account / ".claude.json"
+    kept.write_text("{}")
+    kept.chmod(0o640)
+    link.symlink_to(kept)
+    change = next(c for c in plan(PROGRAMS["claude"], account, project=False) if c.path == link)
+    copy = apply(change, ".before-clawlink-1")
+    assert copy is not None
+    assert copy.read_text() == "{}"
+    assert link.is_symlink()
+    assert json.loads(kept.read_text())["mcpServers"]
+    assert kept.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_file_that_its_program_writes_at_the_same_moment_is_left(account: Path) -> None:
+    file = account / ".claude.json"
+    file.write_text("{}")
+    change = next(c for c in plan(PROGRAMS["claude"], account, project=False) if c.path == file)
+    file.write_text('{"projects": {}}')
+    with pytest.raises(Conflicted):
+        apply(change, ".before-clawlink-1")
+    assert file.read_text() == '{"projects": {}}'
+    file.unlink()
+    with pytest.raises(Conflicted):
+        apply(change, ".before-clawlink-1")
+    assert not file.exists()
