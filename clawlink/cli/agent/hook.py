@@ -69,7 +69,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     if answers:
         ctx.out.line(json.dumps(answers[0]))
     elif thread.is_alive():
-        _note(ctx, args, "it took too long; is the relay away?")
+        _note(ctx, args, "it did not end in time; is the relay away?")
     return Exit.DONE
 
 
