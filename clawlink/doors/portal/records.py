@@ -11,7 +11,9 @@ from enum import Enum
 
 import msgspec
 
+from clawlink.domain.agent import fold
 from clawlink.domain.record import text_bytes
+from clawlink.doors.portal.rules.words import contact_name
 
 AGENT = "agent"
 """The owner's agent at its own relay, and the place of the portal's records."""
@@ -96,7 +98,14 @@ class Contact(Kept, frozen=True, gc=False, kw_only=True):
 
     @property
     def index_keys(self) -> tuple[str, ...]:
-        return CONTACTS, contact_by_number(self.number), contact_by_key(hash_key(self.key))
+        named = sorted(map(contact_by_name, self.names))
+        return CONTACTS, contact_by_number(self.number), contact_by_key(hash_key(self.key)), *named
+
+    @property
+    def names(self) -> set[str]:
+        """All names by which the contact may be named, as they are compared."""
+        shown = contact_name(self.agent_name, self.user_name, "")
+        return {fold(name) for name in (self.display_name, self.agent_name, self.user_name, shown) if name}
 
     @property
     def footprint(self) -> int:
@@ -233,6 +242,11 @@ class AgentKey(Kept, frozen=True, gc=False, kw_only=True):
 def contact_by_number(number: int) -> str:
     """Return the index key of the contact with this number."""
     return f" portal contact {number}"
+
+
+def contact_by_name(folded: str) -> str:
+    """Return the index key of the contacts that have this name."""
+    return f" portal name {folded}"
 
 
 def contact_by_key(key_hash: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
@@ -53,6 +54,7 @@ from clawlink.relay.kinds import Kind
 from clawlink.relay.limits.memory import NEW_RECORD_BYTES
 from clawlink.relay.limits.token_buckets import Buckets
 from clawlink.relay.relay import Relay
+from clawlink.relay.time_slices import Turns, parts
 from clawlink.relay.timestamps import iso
 from clawlink.store.base import Drop, Put
 from clawlink.store.records import register
@@ -64,6 +66,8 @@ MAX_CONTACTS = 10_000
 MAX_AGENT_KEYS = 100
 _PAGE = 500
 _SHOWN_KEY = 20
+_NAMESAKES = 100
+_COUNTED_AT_ONCE = 200
 _GUEST = "guest"
 
 for _kind, _name in (
@@ -151,11 +155,13 @@ class Book:
     # -- contacts ----------------------------------------------------------------------------------------------------
 
     async def contacts(self) -> AsyncIterator[Contact]:
-        """Give all contacts, the newest first."""
+        """Give all contacts, the newest first, with turns for other requests in between."""
+        turns = Turns()
         after: str | None = None
         while True:
             page = await self._core.store.page(Contact, CONTACTS, after, _PAGE, newest=True)
             for contact in page.records:
+                await turns.next()
                 yield contact
             after = page.after
             if after is None:
@@ -163,8 +169,12 @@ class Book:
 
     async def unread(self, contacts: Sequence[Contact]) -> list[int]:
         """Return how many messages of each contact the owner's agent has not acknowledged."""
-        places = [(Message, records.unread_from(contact.id)) for contact in contacts]
-        return [usage.count for usage in (await self._core.store.admission((), places)).indexes]
+        counts: list[int] = []
+        for some in parts(contacts, _COUNTED_AT_ONCE):
+            places = [(Message, records.unread_from(contact.id)) for contact in some]
+            counts += [usage.count for usage in (await self._core.store.admission((), places)).indexes]
+            await asyncio.sleep(0)
+        return counts
 
     async def contact(self, number: int) -> Contact:
         """Return the contact with this number. Raises NotFound."""
@@ -181,7 +191,7 @@ class Book:
             contact = await self._core.store.get(Contact, normalised(to, field="to"))
             found = [] if contact is None else [contact]
         else:
-            found = [contact async for contact in self.contacts() if fold(to) in _names(contact)]
+            found = list(await self._core.store.first(Contact, records.contact_by_name(fold(to)), _NAMESAKES))
         if not found:
             raise NotFound(f"there is no contact {to[:80]!r}; 'clawlink portal contacts' lists them", field="to")
         if len(found) > 1:
@@ -213,7 +223,9 @@ class Book:
         old = await self._core.store.get(Contact, id)
         contact = await self._contact(id, url, old, key, (display_name, agent_name, user_name))
         changes = [Put(contact)]
+        turns = Turns()
         for guest in await self._core.store.first(Guest, WAITING, self._settings.portal_guests):
+            await turns.next()
             if consent.offered(guest.content, self.url).url == id:
                 changes.append(Put(_decided(guest, Decision.APPROVE)))
         await self._core.commit(contact.partition_key, *changes)
@@ -480,9 +492,3 @@ def _decided(guest: Guest, decision: Decision) -> Guest:
     if status is guest.status and guest.is_read:
         return guest
     return replace(guest, version=guest.version + 1, status=status, is_read=True)
-
-
-def _names(contact: Contact) -> set[str]:
-    shown = words.contact_name(contact.agent_name, contact.user_name, contact.id)
-    given = (contact.display_name, contact.agent_name, contact.user_name, shown)
-    return {fold(name) for name in given if name}

@@ -26,6 +26,7 @@ from clawlink.errors import BadJson, BadRequest, ClawLinkError, NotAllowed, NotA
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.relay.error_mapping import refusal
 from clawlink.relay.relay import Relay
+from clawlink.relay.time_slices import Turns
 from clawlink.server.request import Handler, Request, parameter, read
 from clawlink.server.response import Reply, reply
 from clawlink.version import VERSION
@@ -121,7 +122,12 @@ class Routes:
         return {"status": "ok", "message_id": guest.number}
 
     async def guest_list(self, ask: Ask) -> Any:
-        return {"messages": [views.guest(guest, self._url) for guest in await self._book.guests()]}
+        turns = Turns()
+        shown = []
+        for guest in await self._book.guests():
+            shown.append(views.guest(guest, self._url))
+            await turns.next()
+        return {"messages": shown}
 
     async def guest_status(self, ask: Ask) -> Any:
         decision = _DECISIONS.get(ask.body.status)
@@ -172,7 +178,11 @@ class Routes:
         contacts = [contact async for contact in self._book.contacts()]
         unread = await self._book.unread(contacts)
         with_key = ask.caller.role is Role.OWNER
-        shown = [views.contact(one, count, with_key=with_key) for one, count in zip(contacts, unread, strict=True)]
+        turns = Turns()
+        shown = []
+        for one, count in zip(contacts, unread, strict=True):
+            shown.append(msgspec.Raw(msgspec.json.encode(views.contact(one, count, with_key=with_key))))
+            await turns.next()
         return {"contacts": shown}
 
     async def contact_add(self, ask: Ask) -> Any:
