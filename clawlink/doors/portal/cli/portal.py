@@ -42,6 +42,7 @@ ACTIONS: Mapping[str, _Words] = {
     "keys": _Words(0, 0, ""),
     "make-key": _Words(1, 1, "LABEL"),
     "revoke-key": _Words(1, 1, "KEY"),
+    "install-scripts": _Words(1, 1, "DIR"),
 }
 _TEXTS = {"ask": 1, "send": 1, "say": 0, "reply": 0}
 
@@ -73,6 +74,8 @@ def run(args: Namespace, ctx: Context) -> Exit:
     text = _TEXTS.get(args.action)
     if text is not None and len(args.words) > text:
         args.words[text] = ctx.read(args.words[text])
+    if args.action == "install-scripts":
+        return _install(args, ctx)
     try:
         given = args.at and args.key
         own = (args.at, args.key) if given else place(ctx.environ)
@@ -247,6 +250,19 @@ def _make_key(args: Namespace, ctx: Context, portal: Portal) -> Exit:
 def _revoke_key(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     done = portal.ask("POST", "/api/key/revoke", None, api_key=args.words[0])
     return _done(ctx, done, "The agent key is revoked.")
+
+
+def _install(args: Namespace, ctx: Context) -> Exit:
+    from pathlib import Path
+
+    from clawlink.cli.exits import LocalFailure
+    from clawlink.doors.portal.client.scripts import install
+
+    try:
+        written = [str(path) for path in install(Path(args.words[0]))]
+    except FileExistsError as error:
+        raise LocalFailure(str(error)) from None
+    return _done(ctx, {"written": written}, f"Wrote {_shown(', '.join(written))}.")
 
 
 def _done(ctx: Context, told: Any, said: str) -> Exit:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from clawlink import portal as functions
 from clawlink.cli.main import main
+from clawlink.doors.portal.client import scripts
 from clawlink.doors.portal.client.portal import gateway, place
 from clawlink.doors.portal.server import outbox
 from clawlink.errors import BadRequest
@@ -116,6 +119,42 @@ async def test_the_functions_use_the_portal_of_the_environment(
     assert told["success"]
     with pytest.raises(BadRequest, match="name one recipient"):
         functions.send_message("hi")
+
+
+async def test_the_scripts_take_the_flags_of_all_releases(
+    portals: Portals, old_portals: Peers, clawlink_home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    portal, peer = await portals(), await old_portals("0.9")
+    peer.key, peer.from_portal = await portal.befriend(peer.url, agent_name="bob"), portal.url
+    monkeypatch.setenv("AGENTP2P_HUB_URL", portal.url)
+    folder = tmp_path / "scripts"
+    assert main(["portal", "install-scripts", str(folder)]) == 0
+    assert main(["portal", "install-scripts", str(folder)]) == 0, "its own files it replaces"
+
+    async def run(script: str, *words: str) -> tuple[int, str]:
+        done = await asyncio.to_thread(
+            subprocess.run, [sys.executable, str(folder / script), *words], capture_output=True, text=True, timeout=60
+        )
+        return done.returncode, done.stdout + done.stderr
+
+    assert await run("send.py", "one", "--to-contact", "1") == (0, "消息发送完成\n")
+    assert await run("client.py", "bob", "two") == (0, "消息发送完成\n")
+    for words, code in (
+        (["three", "--to-user", "1"], 0),
+        (["four", "--to-portal", peer.url + "/"], 0),
+        (["-m", "five", "-t", "bob"], 0),
+        (["done", "--to-owner"], 0),
+        (["--list"], 0),
+        (["--contacts"], 0),
+        (["six", "--to-contact", "99"], 1),
+    ):
+        assert await asyncio.to_thread(scripts.send, words) == code, words
+    assert [one["content"] for one in peer.stored] == ["one", "two", "three", "four", "five"]
+    newest = await asyncio.to_thread(lambda: scripts.AgentP2PClient().get_messages(peer.url, 1))
+    assert [one["content"] for one in newest] == ["five"]
+    (folder / "send.py").write_text("print('mine')")
+    assert main(["portal", "install-scripts", str(folder)]) == 1
+    assert (folder / "send.py").read_text() == "print('mine')"
 
 
 def test_the_place_is_read_from_one_source(tmp_path: Path) -> None:
