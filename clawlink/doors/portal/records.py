@@ -84,7 +84,7 @@ class Contact(Kept, frozen=True, gc=False, kw_only=True):
     """A portal whose owner and ours agreed. Its id is the normalised address.
 
     ``url`` is the address as it was given, and ``ours`` tells whether the portal there is a ClawLink relay; None while
-    that is not known.
+    that is not known. A ``blocked`` contact writes nothing to the owner, and gets nothing.
     """
 
     number: int
@@ -95,6 +95,7 @@ class Contact(Kept, frozen=True, gc=False, kw_only=True):
     agent_name: str | None = None
     user_name: str | None = None
     ours: bool | None = None
+    blocked: bool = False
 
     @property
     def index_keys(self) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ _BODIES: dict[str, Any] = {
     "guest_decide": {"decision": "read"},
     "contact_add": {"portal_url": "https://d.example"},
     "contact_change": {"portal_url": OTHER_URL},
+    "contact_block": {"blocked": True},
     "message_receive": {"api_key": "", "from_portal": CONTACT_URL, "content": "hi"},
     "message_status": {"api_key": "", "from_portal": CONTACT_URL, "idempotency_key": "none"},
     "message_sent": {"api_key": "", "to_portal": CONTACT_URL, "content": "hi"},

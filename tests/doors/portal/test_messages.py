@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from aiohttp import web
@@ -288,3 +289,38 @@ async def test_a_contact_that_is_away_holds_up_no_other_and_may_be_removed(
     await portal.state(await send(portal, peer.url, "not held up"), "sent")
     await portal.well("DELETE", f"/api/contacts/{(await portal.contact('http://127.0.0.1:9'))['id']}")
     assert "removed" in (await portal.state(number, "refused"))["detail"]
+
+
+async def test_a_blocked_contact_is_kept_out_and_a_forgotten_one_leaves_nothing(portals: Portals) -> None:
+    a, b = await pair(portals)
+    await a.state(await send(a, b.url, "before"), "sent")
+    await b.well("POST", "/api/portal/contacts/A-bot", {"blocked": True})
+    number = await send(a, b.url, "kept out")
+
+    async def told() -> bool:
+        return "takes no messages from you" in (await a.state(number, "queued", "sending"))["detail"]
+
+    await eventually(told)
+    assert (await b.ask("POST", "/api/portal/send", {"to": a.url, "content": "x"}))[0] == 409
+    key = (await a.contact(b.url))["SHARED_KEY"]
+    text = {"content": f"let me in: {a.url} {key}"}
+    guest = (await b.well("POST", "/api/guest/leave-message", text, key=""))["message_id"]
+    status, answer = await b.ask("POST", f"/api/portal/guests/{guest}", {"decision": "approve"})
+    assert (status, answer["code"]) == (409, "wrong_state")
+    await b.well("POST", f"/api/portal/contacts/{(await b.contact(a.url))['id']}", {"blocked": False})
+    await a.state(number, "sent")
+    assert (await b.well("GET", "/api/messages/history", params={"contact_portal": a.url}))["total"] == 2
+    done = await b.well("DELETE", "/api/portal/contacts/" + quote(a.url, safe=""))
+    assert done == {"forgotten": a.url, "messages": 2, "guests": 1}
+    assert (await b.well("GET", "/api/messages/history", params={"contact_portal": a.url}))["total"] == 0
+    assert (await b.well("GET", "/api/guest/messages"))["messages"] == []
+    assert (await b.well("GET", "/api/contacts"))["contacts"] == []
+    assert (await b.ask("GET", "/", key="t"))[1]["messages_held"] == 0, "nothing of it waits for the agent"
+    later = await send(a, b.url, "nobody")
+
+    async def refused() -> bool:
+        return "may not have approved" in (await a.state(later, "queued", "sending"))["detail"]
+
+    await eventually(refused)
+    await a.well("DELETE", "/api/portal/contacts/" + quote(b.url, safe=""))
+    assert (await a.ask("GET", f"/api/portal/messages/{later}"))[0] == 404

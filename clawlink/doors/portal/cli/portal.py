@@ -33,6 +33,9 @@ ACTIONS: Mapping[str, _Words] = {
     "deny": _Words(1, 1, "ID"),
     "read": _Words(1, 1, "ID"),
     "remove": _Words(1, 1, "NUMBER"),
+    "block": _Words(1, 1, "CONTACT"),
+    "unblock": _Words(1, 1, "CONTACT"),
+    "forget": _Words(1, 1, "CONTACT"),
     "send": _Words(2, 2, "CONTACT TEXT|-"),
     "status": _Words(1, 1, "MESSAGE"),
     "history": _Words(1, 1, "CONTACT"),
@@ -92,6 +95,7 @@ def _contacts(args: Namespace, ctx: Context, portal: Portal) -> Exit:
         return Exit.DONE
     for c in found:
         unread = f", {c['unread_count']} unread" if c["unread_count"] else ""
+        unread += ", blocked" if c["blocked"] else ""
         ctx.out.line(
             f"{c['id']:>4}  {_shown(c['agent_name'] or c['display_name'] or '-')}  {_shown(c['portal_url'])}{unread}"
         )
@@ -162,6 +166,24 @@ def _remove(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     number = _number(args.words[0])
     portal.ask("DELETE", f"/api/contacts/{number}")
     return _done(ctx, {"removed": number}, f"Contact {number} is removed; its messages stay.")
+
+
+def _block(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    done = portal.ask("POST", _contact_path(args.words[0]), {"blocked": args.action == "block"})
+    contact = done["contact"]
+    return _done(ctx, done, f"Contact {contact['id']}, {_shown(contact['portal_url'])}, is {args.action}ed.")
+
+
+def _forget(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    done = portal.ask("DELETE", _contact_path(args.words[0]))
+    said = f"{done['messages']} messages and {done['guests']} guest messages"
+    return _done(ctx, done, f"The contact {_shown(done['forgotten'])} is forgotten, with {said}.")
+
+
+def _contact_path(named: str) -> str:
+    from urllib.parse import quote
+
+    return f"/api/portal/contacts/{quote(named, safe='')}"
 
 
 def _send(args: Namespace, ctx: Context, portal: Portal) -> Exit:
@@ -296,6 +318,9 @@ _VERBS: Mapping[str, Callable[[Namespace, Context, Portal], Exit]] = {
     "deny": _decide,
     "read": _decide,
     "remove": _remove,
+    "block": _block,
+    "unblock": _block,
+    "forget": _forget,
     "send": _send,
     "status": _status,
     "history": _history,

@@ -35,6 +35,8 @@ RIGHTS: Mapping[str, frozenset[Role]] = {
     "contact_add": _OWNER,
     "contact_change": _OWNER,
     "contact_remove": _OWNER,
+    "contact_block": _OWNER,
+    "contact_forget": _OWNER,
     "message_receive": frozenset({CONTACT}),
     "message_status": frozenset({CONTACT}),
     "message_sent": _OURS,

@@ -311,6 +311,39 @@ class Book:
         await self._core.commit(contact.partition_key, Put(contact))
         return contact
 
+    @retrying
+    async def block(self, id: str, *, blocked: bool) -> Contact | None:
+        """Block or unblock a contact; None if it was removed."""
+        contact = await self._core.store.get(Contact, id)
+        if contact is None or contact.blocked is blocked:
+            return contact
+        contact = replace(contact, version=contact.version + 1, blocked=blocked)
+        await self._core.commit(contact.partition_key, Put(contact))
+        return contact
+
+    async def forget_guests(self, url: str) -> int:
+        """Forget the guest messages that offer this portal, and return how many there were."""
+        forgotten = 0
+        turns = Turns()
+        after: str | None = None
+        while True:
+            page = await self._core.store.page(Guest, GUESTS, after, _PAGE)
+            for guest in page.records:
+                await turns.next()
+                if consent.offered(guest.content, self.url).url == url:
+                    await self._relay.mailbox.expire(f"guest-{guest.number}")
+                    await self._drop_guest(guest.id)
+                    forgotten += 1
+            after = page.after
+            if after is None:
+                return forgotten
+
+    @retrying
+    async def _drop_guest(self, id: str) -> None:
+        guest = await self._core.store.get(Guest, id)
+        if guest is not None:
+            await self._core.commit(AGENT, Drop(guest))
+
     # -- guests ------------------------------------------------------------------------------------------------------
 
     async def leave(self, text: str, address: str | None) -> Guest:
@@ -394,6 +427,10 @@ class Book:
             offer = consent.offered(guest.content, self.url)
             place, key = url or offer.url, key or offer.key
             old = None if place is None else await core.store.get(Contact, normalised(place))
+            if old is not None and old.blocked:
+                raise WrongState(
+                    f"contact {old.number} is blocked; unblock it first", field="portal_url", current="blocked"
+                )
             if old is not None and (lenient or key in (None, old.key)):
                 contact = old
             elif place is not None and key is not None:

@@ -17,17 +17,19 @@ from clawlink.doors.portal.rules import words
 from clawlink.doors.portal.rules.urls import normalised
 from clawlink.doors.portal.server.book import MAX_MESSAGE_BYTES, Book
 from clawlink.doors.portal.settings import Settings
-from clawlink.errors import BadRequest, KeyReused, TooLarge, UnknownMessage
+from clawlink.errors import BadRequest, KeyReused, TooLarge, UnknownMessage, WrongState
 from clawlink.relay.core import retrying
 from clawlink.relay.ids import derived
 from clawlink.relay.relay import Relay
+from clawlink.relay.time_slices import Turns
 from clawlink.relay.timestamps import iso
-from clawlink.store.base import Put
+from clawlink.store.base import Drop, Put
 
 MAX_TYPE_LENGTH = 64
 MAX_KEY_LENGTH = 128
 MOST_LISTED = 500
 MOST_SKIPPED = 10_000
+_FORGOTTEN_AT_ONCE = 200
 
 
 class Mail:
@@ -124,6 +126,8 @@ class Mail:
         """
         self._core.require_working()
         _require_short(content, message_type, key)
+        if contact.blocked:
+            raise WrongState(f"contact {contact.number} is blocked; unblock it first", field="to", current="blocked")
         answers = None if in_reply_to is None else await self.numbered(in_reply_to)
         if answers is not None and not (answers.inbound and answers.contact == contact.id):
             raise BadRequest(f"message {in_reply_to} is none of this contact", field="in_reply_to")
@@ -219,6 +223,24 @@ class Mail:
             return message
         await self._core.commit(new.partition_key, Put(new))
         return new
+
+    async def forget(self, contact: str) -> int:
+        """Forget all messages with a contact, those that wait, too. Return how many there were."""
+        forgotten = 0
+        turns = Turns()
+        while found := await self._core.store.first(Message, records.messages_with(contact), _FORGOTTEN_AT_ONCE):
+            for message in found:
+                await self._relay.mailbox.expire(message.id)
+                await self._drop(message.id)
+                forgotten += 1
+                await turns.next()
+        return forgotten
+
+    @retrying
+    async def _drop(self, id: str) -> None:
+        message = await self._core.store.get(Message, id)
+        if message is not None:
+            await self._core.commit(message.partition_key, Drop(message))
 
     # -- looking back ------------------------------------------------------------------------------------------------
 

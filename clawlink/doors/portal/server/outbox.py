@@ -138,8 +138,9 @@ class Outbox:
     async def _try(self, contact: str, message: Message) -> bool:
         """Take one step with a message; return True once it is settled."""
         peer = await self._core.store.get(Contact, contact)
-        if peer is None:
-            gone = posting.settled(message, State.REFUSED, "the contact was removed before the message was sent")
+        if peer is None or peer.blocked:
+            why = "removed" if peer is None else "blocked"
+            gone = posting.settled(message, State.REFUSED, f"the contact was {why} before the message was sent")
             await self._settle(message, gone)
             return True
         if posting.step(message, peer.ours) is Step.ASK:
@@ -169,7 +170,9 @@ class Outbox:
     async def _commit(self, message: Message) -> None:
         """Store the next version of a message. An answer that was noted meanwhile stays."""
         stored = await self._core.store.get(Message, message.id)
-        if stored is not None and stored.version >= message.version:
+        if stored is None:  # the contact was forgotten meanwhile
+            return
+        if stored.version >= message.version:
             message = replace(message, version=stored.version + 1, answered_at=stored.answered_at)
         await self._core.commit(message.partition_key, Put(message))
 

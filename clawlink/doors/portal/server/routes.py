@@ -211,6 +211,17 @@ class Routes:
         await self._book.remove_contact(ask.number("contact_id"))
         return {"status": "deleted"}
 
+    async def contact_block(self, ask: Ask) -> Any:
+        contact = await self._book.find(parameter(ask.request, "contact_id"))
+        contact = await self._book.block(contact.id, blocked=ask.body.blocked) or contact
+        return {"contact": views.contact(contact, 0, with_key=False)}
+
+    async def contact_forget(self, ask: Ask) -> Any:
+        contact = await self._book.find(parameter(ask.request, "contact_id"))
+        await self._book.remove_contact(contact.number)
+        messages = await self._mail.forget(contact.id)
+        return {"forgotten": contact.url, "messages": messages, "guests": await self._book.forget_guests(contact.id)}
+
     # -- messages ----------------------------------------------------------------------------------------------------
 
     async def message_receive(self, ask: Ask) -> Any:
@@ -348,7 +359,9 @@ def key_of(request: Request, body: Any = None) -> str | None:
 
 
 def _require_own_portal(ask: Ask) -> None:
-    """Refuse a contact that names another portal as its own. Raises NotAllowed."""
+    """Refuse a contact that names another portal as its own, and one that is blocked. Raises NotAllowed."""
+    if ask.contact.blocked:
+        raise NotAllowed("the owner of this portal takes no messages from you")
     if not same(ask.body.from_portal, ask.contact.id):
         raise NotAllowed("Portal URL mismatch: this key belongs to another portal", field="from_portal")
 

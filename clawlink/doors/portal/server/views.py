@@ -38,6 +38,7 @@ def contact(found: Contact, unread: int, *, with_key: bool) -> dict[str, Any]:
         "is_verified": 1,
         "created_at": stamp(found.created_at),
         "unread_count": unread,
+        "blocked": found.blocked,
     }
     return shown | {"SHARED_KEY": found.key} if with_key else shown
 

@@ -50,6 +50,12 @@ class PutContact(Struct, frozen=True, rename={"key": "SHARED_KEY"}):
     key: str | None = None
 
 
+class Block(Struct, frozen=True):
+    """Whether a contact is blocked."""
+
+    blocked: bool
+
+
 class Receive(Struct, frozen=True):
     """A message from the portal of a contact. The last two fields are those of ClawLink."""
 
@@ -129,6 +135,8 @@ CALLS = (
     _call("contact_add", "POST", "/api/contacts", "Add or replace a contact.", PutContact),
     _call("contact_change", "PUT", "/api/contacts/{contact_id}", "Change a contact.", PutContact),
     _call("contact_remove", "DELETE", "/api/contacts/{contact_id}", "Remove a contact."),
+    _call("contact_block", "POST", "/api/portal/contacts/{contact_id}", "Block or unblock a contact.", Block),
+    _call("contact_forget", "DELETE", "/api/portal/contacts/{contact_id}", "Forget all of a contact."),
     _call("message_receive", "POST", "/api/message/receive", "Take a message of a contact.", Receive),
     _call("message_status", "POST", "/api/message/status", "Tell a contact how far its message came.", AskStatus),
     _call("message_sent", "POST", "/api/message/sent", "Note a message that a script has posted.", Sent),

@@ -75,7 +75,11 @@ async def test_two_owners_meet_and_write(portals: Portals, bridges: Bridges, cla
     code, _, err = await clawlink(agent, "remove", "1")
     assert (code, "for the owner" in err) == (4, True), err
     await well(b, "revoke-key", made)
-    await well(b, "remove", "1")
+    assert "is blocked" in await well(b, "block", "ann")
+    assert "blocked" in await well(b, "contacts")
+    assert "is unblocked" in await well(b, "unblock", a.url)
+    assert "3 messages and 1 guest messages" in await well(b, "forget", "ann")
+    await well(a, "remove", "1")
     for words, code, said in (
         (["send", "nobody", "x"], 5, "clawlink portal contacts"),
         (["approve", "99"], 5, "no guest message 99"),
@@ -83,6 +87,7 @@ async def test_two_owners_meet_and_write(portals: Portals, bridges: Bridges, cla
         (["send", "bob"], 2, "clawlink portal send CONTACT TEXT|-"),
         (["status", "99"], 5, "no message 99"),
         (["history", "x"], 5, "clawlink portal contacts"),
+        (["forget", "bob"], 5, "no contact 'bob'"),
     ):
         got, _, err = await clawlink(a, *words)
         assert (got, said in err) == (code, True), (words, err)
