@@ -39,6 +39,8 @@ class PortalDoor(Door):
             raise ValueError(f"--portal: other portals reach this one over TLS: give https://, not {settings.url!r}")
         if config.no_auth:
             raise ValueError("--no-auth would open the relay itself to everybody who reaches the portal: leave it out")
+        if config.store is not None:
+            raise ValueError("--portal is one relay that stands for one person: give it --data in place of --store")
         try:
             screening.networks(settings.allow_private)
         except ValueError as error:
