@@ -27,7 +27,7 @@ from clawlink.client.calls import (
 from clawlink.domain.limits import MAX_LIST_LENGTH
 from clawlink.domain.message import Attachment, KnowledgeBroadcast
 from clawlink.domain.task import reported_as
-from clawlink.protocol import paths, replies, requests
+from clawlink.protocol import admin, paths, replies, requests
 
 _read_knowledge = reader(replies.KnowledgeList[KnowledgeBroadcast])
 _read_object = reader(dict[str, Any])
@@ -136,6 +136,52 @@ def kick(me: Identity, agent: str) -> Call[replies.Left]:
     Its name is free then, and its tasks go on as if it had left.
     """
     return simple_call(paths.KICK, requests.Kick(agent), repeatable=False)
+
+
+def overview(me: Identity) -> Call[admin.Overview]:
+    """Show the relay at a glance. This and the other views of all agents need the right of the operator."""
+    return simple_call(paths.OVERVIEW)
+
+
+def all_agents(
+    me: Identity, *, status: str = "all", text: str | None = None, limit: int = 50, after: str | None = None
+) -> Call[admin.AgentList]:
+    """List agents with their load and current task; ``text`` is a part of an id or a name."""
+    return simple_call(paths.ALL_AGENTS, query={"status": status, "text": text, "limit": limit, "after": after})
+
+
+def one_agent(me: Identity, agent: str) -> Call[admin.AgentDetail]:
+    """Show one agent, its mailbox and its tasks."""
+    return simple_call(paths.ONE_AGENT, agent_id=agent)
+
+
+def all_tasks(
+    me: Identity,
+    *,
+    status: str = "open",
+    requester: str | None = None,
+    assignee: str | None = None,
+    limit: int = 50,
+    after: str | None = None,
+) -> Call[admin.AllTasks]:
+    """List the tasks of all agents: a state, ``open`` or ``final``."""
+    query = {"status": status, "requester": requester, "assignee": assignee, "limit": limit, "after": after}
+    return simple_call(paths.ALL_TASKS, query=query)
+
+
+def timeline(me: Identity, task_id: str) -> Call[admin.TaskTimeline]:
+    """Show a task with its four facts and its leases."""
+    return simple_call(paths.TIMELINE, task_id=task_id)
+
+
+def all_dead_letters(me: Identity, *, limit: int = 50, after: str | None = None) -> Call[admin.AllDeadLetters]:
+    """List the dead letters of all mailboxes, the newest first."""
+    return simple_call(paths.ALL_DEAD_LETTERS, query={"limit": limit, "after": after})
+
+
+def audit(me: Identity, *, limit: int = 50, after: str | None = None) -> Call[admin.AuditList]:
+    """List what the operator did, the newest first."""
+    return simple_call(paths.AUDIT, query={"limit": limit, "after": after})
 
 
 def delegate(

@@ -116,15 +116,15 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
             if self.attempts:
                 asked = " asked delivered " + self.sender
                 if self.holder is None:
-                    return (self.mailbox, asked)
+                    return (self.mailbox, asked, " tasks delivered")
                 if is_pool(self.mailbox):
-                    return (self.holder, asked, by_claimant(self.holder))
-                return (self.holder, asked, by_lender(self.mailbox))
-            return (self.mailbox, " asked queued " + self.sender)
+                    return (self.holder, asked, " tasks delivered", by_claimant(self.holder))
+                return (self.holder, asked, " tasks delivered", by_lender(self.mailbox))
+            return (self.mailbox, " asked queued " + self.sender, " tasks queued")
         if self.state is PENDING:
             return () if self.merge is None or self.attempts else (by_merge(self.mailbox, self.merge),)
         if self.state is DEAD:
-            return (by_dead(self.mailbox),)
+            return (by_dead(self.mailbox), ALL_DEAD)
         return (SETTLED,)
 
     @property
@@ -151,6 +151,10 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
 # microseconds since the epoch, which are enough until May 2041.
 _ARRIVAL_BITS = 51
 _LAST_ARRIVAL = (1 << _ARRIVAL_BITS) - 1
+
+
+ALL_DEAD = " all dead letters"
+"""The index key of the dead letters of all mailboxes, for the operator."""
 
 
 def by_dead(mailbox: str) -> str:

@@ -54,6 +54,7 @@ QUEUED, DELIVERED, IN_PROGRESS, INPUT_REQUIRED = (
     TaskState.INPUT_REQUIRED,
 )
 ANSWERS = frozenset({TaskState.COMPLETED, TaskState.FAILED, TaskState.REJECTED})
+FAILURES = frozenset({TaskState.FAILED, TaskState.REJECTED})
 FINAL = ANSWERS | {TaskState.CANCELLED, TaskState.EXPIRED, TaskState.RETURNED}
 OPEN = (INPUT_REQUIRED, IN_PROGRESS, DELIVERED, QUEUED)
 # The steps that the worker takes. They tell its key.
@@ -171,14 +172,16 @@ class Task(msgspec.Struct, frozen=True, gc=False):
     def index_keys(self) -> tuple[str, ...]:
         """The keys by which requester and assignee find the task, and by which open tasks are counted."""
         state, assignee = self.state, self.assignee
-        asked = by_requester(self.requester, state)
+        asked, of_all = by_requester(self.requester, state), in_state(state)
         if self.finished_at is None:
             if assignee is None or assignee == self.mailbox:
-                return (self.mailbox, asked)
+                return (self.mailbox, asked, of_all)
             if self.pooled:
-                return (assignee, asked, by_claimant(assignee))
-            return (assignee, asked, by_lender(self.mailbox))
-        return (SETTLED, asked) if assignee is None else (SETTLED, asked, by_assignee(assignee, state))
+                return (assignee, asked, of_all, by_claimant(assignee))
+            return (assignee, asked, of_all, by_lender(self.mailbox))
+        if assignee is None:
+            return (SETTLED, asked, of_all)
+        return (SETTLED, asked, of_all, by_assignee(assignee, state))
 
     @property
     def weight(self) -> int:
@@ -211,6 +214,11 @@ def by_owner(agent_id: str) -> str:
 def by_requester(agent_id: str, state: TaskState) -> str:
     """Return the index key of an agent's delegated tasks in a state, for tasks and deliveries alike."""
     return " asked " + state._value_ + " " + agent_id
+
+
+def in_state(state: TaskState) -> str:
+    """Return the index key of all tasks in a state, for the operator: of tasks and deliveries alike."""
+    return " tasks " + state._value_
 
 
 def by_assignee(agent_id: str, state: TaskState) -> str:

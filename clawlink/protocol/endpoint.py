@@ -28,7 +28,8 @@ class Endpoint:
     acts: bool = False  # acts as an agent: a claimed agent must show its key
     looks: bool = False  # shows an agent its private records, if it proves its identity
     open: bool = False  # needs no token
-    admin: bool = False  # for the relay's operator alone
+    admin: bool = False  # for the relay's operator alone; GET only looks
+    audited: str = ""  # the field of the reply that names the target of an act of the operator
     text: bool = False  # answers text or a foreign document instead of a reply struct
     stays: bool = False  # the reply goes on for as long as the connection lasts
     headers: tuple[headers.Header, ...] = field(

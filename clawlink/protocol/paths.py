@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from clawlink.protocol import headers, replies, requests
+from clawlink.protocol import admin, headers, replies, requests
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.file_paths import FILE_ENDPOINTS
 
@@ -45,6 +45,7 @@ KICK = Endpoint(
     body=requests.Kick,
     admin=True,
     use="deregistration.kick",
+    audited="agent_id",
 )
 DELEGATE = Endpoint(
     "delegate",
@@ -302,6 +303,86 @@ FIND_IDS = Endpoint(
     acts=True,
     headers=(headers.AGENT,),
     use="messages.find",
+)
+OVERVIEW = Endpoint(
+    "overview",
+    "GET",
+    "/admin/overview",
+    "Show the relay at a glance, to its operator.",
+    admin.Overview,
+    query=admin.OverviewQuery,
+    admin=True,
+    use="overviews.overview",
+)
+ALL_AGENTS = Endpoint(
+    "all_agents",
+    "GET",
+    "/admin/agents",
+    "List agents with their load and current task.",
+    admin.AgentList,
+    query=admin.AgentsQuery,
+    admin=True,
+    use="admin_lists.agents",
+)
+ONE_AGENT = Endpoint(
+    "one_agent",
+    "GET",
+    "/admin/agents/{agent_id}",
+    "Show one agent, its mailbox and its tasks.",
+    admin.AgentDetail,
+    query=admin.OverviewQuery,
+    admin=True,
+    use="admin_lists.agent",
+)
+ALL_TASKS = Endpoint(
+    "all_tasks",
+    "GET",
+    "/admin/tasks",
+    "List the tasks of all agents.",
+    admin.AllTasks,
+    query=admin.AllTasksQuery,
+    admin=True,
+    use="admin_lists.tasks",
+)
+TIMELINE = Endpoint(
+    "timeline",
+    "GET",
+    "/admin/tasks/{task_id}",
+    "Show a task with its four facts and its leases.",
+    admin.TaskTimeline,
+    query=admin.OverviewQuery,
+    admin=True,
+    use="admin_lists.task",
+)
+ALL_DEAD_LETTERS = Endpoint(
+    "all_dead_letters",
+    "GET",
+    "/admin/dead-letters",
+    "List the dead letters of all mailboxes.",
+    admin.AllDeadLetters,
+    query=admin.PageQuery,
+    admin=True,
+    use="admin_lists.dead_letters",
+)
+AUDIT = Endpoint(
+    "audit",
+    "GET",
+    "/admin/audit",
+    "List what the operator did.",
+    admin.AuditList,
+    query=admin.PageQuery,
+    admin=True,
+    use="audit.list",
+)
+LIVE = Endpoint(
+    "live",
+    "GET",
+    "/admin/events",
+    "Get each new overview as a server-sent event.",
+    None,
+    admin=True,
+    text=True,
+    stays=True,
 )
 HEALTH = Endpoint(
     "health", "GET", "/healthz", "Show whether the relay takes work.", replies.Health, open=True, use="health"

@@ -79,6 +79,8 @@ class Core:
         self.secret = secret or os.urandom(32)
         self.sockets = Sockets()
         self.draining = False
+        self.commits = 0
+        """The commits that may have changed something since this process started."""
         self.listed: set[str] = set()  # agents whose listing is cached
         self.listed_all = False  # no agent is missing there
         self.changed: dict[str, None] = {}  # of those, the ones whose listing is out of date, in order
@@ -134,6 +136,7 @@ class Core:
         return results
 
     def _tell(self, partition_key: str, changes: Iterable[Put | Drop | Absent], *, quiet: bool) -> None:
+        self.commits += 1
         if partition_key in self.listed:
             self.changed[partition_key] = None
         if not quiet:

@@ -6,12 +6,16 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from clawlink.domain.agent import Agent
+from clawlink.domain.audit import Act
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.file import PRESENT, SharedFile
 from clawlink.domain.limits import LIMIT_FIELDS, Limits
 from clawlink.protocol import proof
 from clawlink.protocol.replies import Challenged, Health, Info
 from clawlink.protocol.requests import Challenge
+from clawlink.relay.admin.audit import Audit, forget
+from clawlink.relay.admin.lists import AdminLists
+from clawlink.relay.admin.overview import Overviews
 from clawlink.relay.agents.agents import Agents
 from clawlink.relay.agents.deregistration import Deregistration
 from clawlink.relay.broadcasts.broadcasts import Broadcasts
@@ -65,10 +69,12 @@ class Relay:
         secret: bytes | None = None,
         on_disk: bool = False,
         peers: Peers | None = None,
+        contents: bool = True,
     ) -> None:
         """``on_disk`` says that store and blobs keep what they have there: ``--max-data`` then limits both.
 
-        ``peers`` are other relays over the same store.
+        ``peers`` are other relays over the same store. ``contents`` is False to withhold the texts of messages from
+        the operator's view.
         """
         self.core = core = Core(store, signals, limits, clock, secret=secret, on_disk=on_disk, peers=peers)
         self.id = proof.relay_id(core.secret)
@@ -105,6 +111,12 @@ class Relay:
         self.limits_of_doors: dict[str, float] = {}
         self._token_required = token_required
         self._started_at = clock()
+        self.audit = Audit(core)
+        self.keep(Kind(Act, forget))
+        self.overviews = Overviews(
+            core, self.agents.directory, pools, admission, contents=contents, started_at=self._started_at
+        )
+        self.admin_lists = AdminLists(core, self.agents, self.task_views, contents=contents)
 
     def keep(self, kind: Kind) -> None:
         """Keep records of a door's own kind: the janitor ends them, and history among them makes room."""

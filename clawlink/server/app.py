@@ -27,6 +27,7 @@ from clawlink.server.ceiling import ceiling_of, open_files
 from clawlink.server.connection import Server
 from clawlink.server.flow import Unread
 from clawlink.server.json_endpoint import json_routes
+from clawlink.server.live import Live
 from clawlink.server.request import Handler
 from clawlink.server.router import Router
 from clawlink.server.routes import ALL
@@ -91,6 +92,7 @@ class App:
         self.push = WebsocketEndpoint(self.relay, self._websockets)
         self._tickets = Tickets(time.monotonic)
         self.events = EventStreams(self._tickets)
+        self._live = Live()
         self.doors = dict(self._opened(wall=clock or time.time))
         self._server: Server | None = None
         self._runner: web.ServerRunner | None = None
@@ -127,7 +129,7 @@ class App:
             local_admin=config.operated_locally,
         )
         served = (route for routes in ALL for route in routes.serving.items())
-        routes = [*json_routes(self.relay), *served, *self.push.routes, *self.events.routes]
+        routes = [*json_routes(self.relay), *served, *self.push.routes, *self.events.routes, *self._live.routes]
         for name, door in self.doors.items():
             routes += _untaken(name, door.routes(), routes)
         return Router(self.relay, guard, routes)

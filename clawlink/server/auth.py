@@ -88,12 +88,20 @@ class Guard:
             require_no_page(request)
         if endpoint is REGISTER:
             request.by_operator = self._is_operator(request)
-        if endpoint.admin and not self._is_operator(request):
+        if endpoint.admin and not self._operates(request):
             raise NotAllowed(
                 "only the relay's operator may do this: send its admin token in place of the token (in the shell "
                 "--admin-token or CLAWLINK_ADMIN_TOKEN); the relay keeps it beside its token",
                 field="Authorization",
             )
+
+    def _operates(self, request: Request) -> bool:
+        """Return True if a request has the operator's right, and note which."""
+        if _is(_bearer(request), self._admin):
+            request.right = "token"
+        elif self._is_operator(request):
+            request.right = "local"
+        return request.right is not None
 
     def _is_operator(self, request: Request) -> bool:
         """Return True for the admin token, or on a relay of this machine alone for a local peer that is no page."""

@@ -42,7 +42,7 @@ def _handler(endpoint: Endpoint, use: UseCase) -> Handler:
         return _registering(endpoint, use)
     (id,) = (set(endpoint.pattern.groupindex) - {endpoint.by}) or {""}
     if not (endpoint.acts or endpoint.looks):
-        return _without_agent(endpoint, use)
+        return _without_agent(endpoint, use, id)
     if endpoint.body is not None:
         return _acting(endpoint, use, id)
     if endpoint.by:
@@ -50,14 +50,24 @@ def _handler(endpoint: Endpoint, use: UseCase) -> Handler:
     return _looking(endpoint, use) if endpoint.looks else _asking(endpoint, use, id)
 
 
-def _without_agent(endpoint: Endpoint, use: UseCase) -> Handler:
-    """Handle a request that no agent makes, with a body, a query or nothing to read."""
-    body, query = endpoint.body, endpoint.query
+def _without_agent(endpoint: Endpoint, use: UseCase, id: str) -> Handler:
+    """Handle a request that no agent makes: a parameter of the path, and a body or a query, as far as it has them.
+
+    Acts of the operator go into the audit.
+    """
+    body, query, audited = endpoint.body, endpoint.query, endpoint.audited
 
     async def serve(relay: Relay, request: Request) -> Reply:
+        asked: list[Any] = [parameter(request, id)] if id else []
         if body is not None:
-            return reply(await use(await read(request, body)))
-        return reply(await (use() if query is None else use(read_query(request, query))))
+            asked.append(await read(request, body))
+        elif query is not None:
+            asked.append(read_query(request, query))
+        done = await use(*asked)
+        if audited:
+            target = getattr(done, audited)
+            await relay.audit.note(endpoint.name, target, done, by=request.right or "", address=request.address)
+        return reply(done)
 
     return serve
 

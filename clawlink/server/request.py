@@ -54,6 +54,10 @@ class Request(Asked):
     """True once the request has shown what no foreign page can: an allowed Origin, the token or a ticket."""
     by_operator = False
     """True if a request to register an agent shows the operator's right."""
+    right: str | None = None
+    """The right by which a request acts as the operator: ``token``, ``local``, or that of a session."""
+    may_go_on: Callable[[], bool] = staticmethod(lambda: True)
+    """Returns False once the right to an open stream has ended."""
     stays = False
 
     def _finish(self) -> None:

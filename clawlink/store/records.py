@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from clawlink.domain.agent import Agent, NameHold
+from clawlink.domain.audit import Act
 from clawlink.domain.broadcast import Broadcast, Knowledge
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.file import FileWrite, SharedFile
@@ -87,5 +88,6 @@ for _kind, _name in (
     (SharedFile, "file"),
     (FileWrite, "file_write"),
     (UnfinishedUpload, "upload"),
+    (Act, "act"),
 ):
     register(_kind, _name)

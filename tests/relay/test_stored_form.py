@@ -41,6 +41,7 @@ async def test_every_kind_of_record_is_kept_as_bytes_and_found_again() -> None:
         await scene.relay.files.put(req, write, once(text), 1)
     look()
     await scene.send("req", "w", "hello")
+    await scene.relay.audit.note("kick", "w", {}, by="local", address=None)
     assert await scene.leave("w")
     await scene.let_pass(10 * 24 * 3600)
     look()

@@ -60,5 +60,5 @@ def test_each_row_says_where_its_agent_is_named() -> None:
 def test_each_endpoint_has_one_handler() -> None:
     own = [endpoint for routes in ALL for endpoint in routes.serving]
     assert {endpoint.name for endpoint in USED} & {endpoint.name for endpoint in own} == set()
-    elsewhere = {paths.SOCKET, paths.EVENTS, paths.TICKETS}
+    elsewhere = {paths.SOCKET, paths.EVENTS, paths.TICKETS, paths.LIVE}
     assert {*USED, *own, *elsewhere} == set(ENDPOINTS)

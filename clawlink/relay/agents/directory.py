@@ -16,7 +16,7 @@ from clawlink.protocol.replies import ListedAgent, Load
 from clawlink.relay.core import Core
 from clawlink.relay.timestamps import iso
 
-_SLICE = 256
+_SLICE = 64
 _AT_ONCE = 1000
 # A page that leaves most of what it looks at stops here and goes on at the next request.
 _LOOKED_AT = 5000

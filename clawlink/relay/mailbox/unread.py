@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -132,6 +132,20 @@ class _Head(Struct, gc=False):
 
 _head = msgspec.json.Decoder(_Head)
 _text = msgspec.json.Decoder(str)
+
+
+class Glimpse(NamedTuple):
+    """The facts of a message for a list. ``from_agent`` is None for the relay; ``words`` begin its text."""
+
+    type: str
+    from_agent: str | None
+    words: str | None
+
+
+def glimpse(body: bytes, words: int) -> Glimpse:
+    """Read a message for a list, with that many of its first characters."""
+    head = _head.decode(body)
+    return Glimpse(head.type, head.from_agent or head.by, _first_words(head, words) if words else None)
 
 
 def _shown(d: Delivery, words: int) -> UnreadMessage:

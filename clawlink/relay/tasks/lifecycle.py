@@ -148,6 +148,7 @@ class TaskLifecycle:
         )
         await core.commit(task.partition_key, Put(moved, ends_work=True), *(() if d is None else (Drop(d),)))
         core.stats.tasks_answered += 1
+        core.stats.answers_failed += moved.state in rules.FAILURES
         core.stats.withdrawn += d is not None and d.state is State.PENDING
         core.relist(task.assignee)
 

@@ -15,7 +15,7 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery, State
 from clawlink.domain.limits import MAX_HISTORY_BYTES
 from clawlink.domain.message import TaskAnswer, TaskResponse, TaskUpdate, attached, decode, encode, says_the_same
-from clawlink.domain.task import ANSWERS, FINAL, INPUT_REQUIRED, QUEUED, Task, TaskState
+from clawlink.domain.task import ANSWERS, FAILURES, FINAL, INPUT_REQUIRED, QUEUED, Task, TaskState
 from clawlink.errors import KeyReused, NotAllowed, TooLarge, UnknownTask, WrongState
 from clawlink.protocol import requests
 from clawlink.protocol.replies import Answered, Cancelled, RecipientInfo, ResponseSent
@@ -184,6 +184,7 @@ class TaskReports:
                 changes.append(Put(delivery_rules.beside_record(d, until, expires_at=moved.expires_at)))
         await core.commit(task.partition_key, *changes)
         core.stats.tasks_answered += moved.state in FINAL
+        core.stats.answers_failed += moved.state in FAILURES
         if task.assignee != task.partition_key:
             core.relist(task.assignee)
 

@@ -97,6 +97,7 @@ class TaskSubmission:
             return await self.delegate(sender, ask, own)
         if stored is not None:
             return await self._repeat(stored, sender, ask)
+        core.stats.tasks_delegated += 1
         self._note(message, to_name=to.name, to_agent=to.id)
         return Delegated("delegated", route, id, self._agents.recipient(to))
 
@@ -130,6 +131,7 @@ class TaskSubmission:
         stored = await self._store(message, sender, pool, ask, now)
         if stored is not None:
             return await self._repeat(stored, sender, ask)
+        self._core.stats.tasks_delegated += 1
         self._pools.wake_one(pool)
         self._note(
             message,

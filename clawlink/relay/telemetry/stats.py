@@ -23,7 +23,9 @@ class Stats:
     files_written: int = 0
     conflicts: int = 0
     evicted: int = 0
+    tasks_delegated: int = 0
     tasks_answered: int = 0
+    answers_failed: int = 0
     tasks_cancelled: int = 0
     tasks_returned: int = 0
     tasks_expired: int = 0
@@ -52,7 +54,9 @@ HELP = {
     "files_written": "Versions of shared files accepted.",
     "conflicts": "Commits that were tried again because a record had changed.",
     "evicted": "Settled records forgotten before their retention time, to stay within bounds.",
+    "tasks_delegated": "Tasks that were stored for an agent or a pool, repeats not included.",
     "tasks_answered": "Tasks that got their final answer.",
+    "answers_failed": "Final answers that say failed or rejected.",
     "tasks_cancelled": "Tasks that their requester took back.",
     "tasks_returned": "Tasks that went back to their requester as their assignee had left.",
     "tasks_expired": "Tasks that were not finished in time.",

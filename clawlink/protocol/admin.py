@@ -1,0 +1,281 @@
+"""The requests and replies of ``/admin``: what the operator of a relay sees.
+
+Times are ISO-8601 in UTC. ``contents`` says whether texts of messages are shown; where they are not, they are null.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
+
+from clawlink.domain import limits
+from clawlink.protocol.replies import Stop, TaskView
+from clawlink.protocol.requests import AgentId, Limit
+
+After = Annotated[str, Meta(max_length=4 * limits.MAX_ID_LENGTH)]
+
+
+class OverviewQuery(Struct, frozen=True, gc=False):
+    """The overview takes no parameters."""
+
+
+class AgentsQuery(Struct, frozen=True, gc=False):
+    """The agents: by presence, and by a part of their id or name. ``after`` is the ``next`` of the reply before."""
+
+    status: Literal["online", "stale", "all"] = "all"
+    text: Annotated[str, Meta(max_length=limits.MAX_NAME_LENGTH)] | None = None
+    limit: Limit = 50
+    after: After | None = None
+
+
+class AllTasksQuery(Struct, frozen=True, gc=False):
+    """The tasks: by state and by their parties. ``after`` is the ``next`` of the reply before."""
+
+    status: Literal[
+        "open",
+        "final",
+        "queued",
+        "delivered",
+        "in_progress",
+        "input_required",
+        "completed",
+        "failed",
+        "rejected",
+        "cancelled",
+        "expired",
+        "returned",
+    ] = "open"
+    requester: AgentId | None = None
+    assignee: AgentId | None = None
+    limit: Limit = 50
+    after: After | None = None
+
+
+class PageQuery(Struct, frozen=True, gc=False):
+    """The part of a list: ``after`` is the ``next`` of the reply before."""
+
+    limit: Limit = 50
+    after: After | None = None
+
+
+class Waiting(Struct, frozen=True, gc=False):
+    """A mailbox with mail: its messages and bytes, dead letters included.
+
+    ``oldest_at`` is the oldest of the 1,000 messages that come next; null if none is due.
+    """
+
+    agent_id: str
+    name: str
+    messages: int
+    bytes: int
+    oldest_at: str | None
+
+
+class WaitingPool(Struct, frozen=True, gc=False):
+    """A pool with work: the conditions for its claimers, and how many of these are online.
+
+    ``name`` is set if the work waits for an agent of that name, which has left.
+    """
+
+    capability: list[str]
+    to_any_of: list[str]
+    name: str | None
+    tasks: int
+    online: int
+
+
+class NeedsYou(Struct, frozen=True, gc=False):
+    """The matters that wait for a person.
+
+    ``questions`` are tasks in state input_required. ``expired`` are tasks that were not finished in time, as long as
+    the relay keeps them. ``unserved_pools`` have work and no online agent that may claim it.
+    """
+
+    questions: int
+    dead_letters: int
+    expired: int
+    unserved_pools: int
+    stops: list[Stop]
+
+
+class TrafficMinute(Struct, frozen=True, gc=False):
+    """A minute: tasks delegated, tasks answered as completed, and tasks that ended without success."""
+
+    at: str
+    delegated: int
+    answered: int
+    failed: int
+
+
+class Overview(Struct, frozen=True, gc=False):
+    """The relay at a glance. ``revision`` grows with each change, and begins at 0 when the relay starts.
+
+    ``open_tasks`` and ``ended_tasks`` count by state; the relay keeps ended ones for a while. ``mailboxes`` are the 20
+    deepest, ``pools`` the 20 with most work. ``traffic`` covers an hour at most, since the relay started.
+    """
+
+    server_time: str
+    started_at: str
+    version: str
+    revision: int
+    contents: bool
+    draining: bool
+    agents_online: int
+    agents_stale: int
+    open_tasks: dict[str, int]
+    ended_tasks: dict[str, int]
+    needs_you: NeedsYou
+    mailboxes: list[Waiting]
+    pools: list[WaitingPool]
+    traffic: list[TrafficMinute]
+    messages_held: int
+    bytes_held: int
+    memory_bytes: int
+    memory_limit: int
+
+
+class CurrentTask(Struct, frozen=True, gc=False):
+    """A task that an agent works on."""
+
+    task_id: str
+    status: str
+    progress: float | None
+    note: str | None
+
+
+class AgentRow(Struct, frozen=True, gc=False):
+    """An agent. ``current`` is a task that it has reported on, null without one."""
+
+    agent_id: str
+    name: str
+    status: str
+    last_seen: str
+    registered_at: str
+    capabilities: list[str]
+    machine: str
+    description: str
+    claimed: bool
+    messages: int
+    open_tasks: int
+    current: CurrentTask | None
+
+
+class AgentList(Struct, frozen=True):
+    """Agents in the order they registered. A page may be short: go on while ``next`` is not null."""
+
+    agents: list[AgentRow]
+    count: int
+    next: str | None = None
+
+
+class MessageRow(Struct, frozen=True, gc=False):
+    """A message in a mailbox. ``from_agent`` is null for the relay; ``words`` begin its text."""
+
+    message_id: str
+    mailbox: str
+    type: str
+    from_agent: str | None
+    attempts: int
+    stored_at: str
+    dead_at: str | None
+    words: str | None
+
+
+class AgentDetail(Struct, frozen=True, gc=False):
+    """An agent: its row, its mailbox, and its tasks.
+
+    ``next_messages`` are those that a poll would bring now, 20 at most. ``asked`` counts by state the tasks that it
+    delegated.
+    """
+
+    agent: AgentRow
+    address: str | None
+    subscriptions: list[str]
+    dead_letters: int
+    next_messages: list[MessageRow]
+    asked: dict[str, int]
+
+
+class TaskRow(Struct, frozen=True, gc=False):
+    """A task in a list. ``capability`` and ``to_any_of`` are those of a pool's task; ``words`` begin its text."""
+
+    task_id: str
+    status: str
+    requester: str
+    assignee: str | None
+    capability: list[str]
+    to_any_of: list[str]
+    priority: str
+    attempts: int
+    progress: float | None
+    note: str | None
+    created_at: str
+    finished_at: str | None
+    deadline_at: str | None
+    words: str | None
+
+
+class AllTasks(Struct, frozen=True):
+    """Tasks by state, the newest first within each. A page may be short: go on while ``next`` is not null."""
+
+    tasks: list[TaskRow]
+    count: int
+    next: str | None = None
+
+
+class TaskLease(Struct, frozen=True, gc=False):
+    """A lease of a task. ``until`` and ``ended_by``, the state that ended it, are null while it goes on."""
+
+    agent: str | None
+    since: str
+    until: str | None
+    ended_by: str | None
+
+
+class TaskFacts(Struct, frozen=True, gc=False):
+    """Four facts, each null where it is not there. Delivered and acknowledged are those of the present claim."""
+
+    stored_at: str
+    delivered_at: str | None
+    acknowledged_at: str | None
+    answered_at: str | None
+
+
+class TaskTimeline(Struct, frozen=True, gc=False):
+    """A task with its facts and its leases, in order. Without ``contents`` its texts are null."""
+
+    task: TaskView
+    facts: TaskFacts
+    leases: list[TaskLease]
+    contents: bool
+
+
+class AllDeadLetters(Struct, frozen=True):
+    """Dead letters of all mailboxes, the newest first."""
+
+    dead_letters: list[MessageRow]
+    count: int
+    next: str | None = None
+
+
+class AuditEntry(Struct, frozen=True, gc=False):
+    """An act of the operator: when, what, on what, from which address, and by which right.
+
+    ``by`` is ``token`` for the admin token, ``local`` for loopback, or the name of a session.
+    """
+
+    at: str
+    act: str
+    target: str
+    address: str | None
+    by: str
+    facts: dict[str, Any]
+
+
+class AuditList(Struct, frozen=True):
+    """Acts of the operator, the newest first."""
+
+    entries: list[AuditEntry]
+    count: int
+    next: str | None = None

@@ -1,0 +1,1 @@
+"""The operator's view: all agents, tasks and mailboxes, and the acts of the operator."""

@@ -1,0 +1,43 @@
+"""The list of what the operator did."""
+
+from __future__ import annotations
+
+import msgspec
+
+from clawlink.domain.audit import ACTS, KEPT_SECONDS, MAX_ACTS, Act
+from clawlink.protocol.admin import AuditEntry, AuditList, PageQuery
+from clawlink.relay.core import Core
+from clawlink.relay.timestamps import iso
+from clawlink.store.base import Conflict, Drop, Put
+
+
+class Audit:
+    """Keeps the acts of the operator, in the store."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def note(self, act: str, target: str, facts: object, *, by: str, address: str | None) -> None:
+        """Keep an act, with what came of it. Beyond ``MAX_ACTS`` the oldest one goes."""
+        core = self._core
+        now = core.clock()
+        kept = Act(core.ids.fresh(), 1, now, act, target, address, by, msgspec.json.encode(facts), now + KEPT_SECONDS)
+        await core.commit(ACTS, Put(kept, ends_work=True))
+        if (await core.store.usage(Act, ACTS)).count > MAX_ACTS:
+            for oldest in await core.store.first(Act, ACTS, 1):
+                try:
+                    await core.commit(ACTS, Drop(oldest))
+                except Conflict:  # it has gone already
+                    return
+
+    async def list(self, ask: PageQuery) -> AuditList:
+        """List the acts, the newest first."""
+        page = await self._core.store.page(Act, ACTS, ask.after, ask.limit, newest=True)
+        entries = [
+            AuditEntry(iso(a.at), a.act, a.target, a.address, a.by, msgspec.json.decode(a.facts)) for a in page.records
+        ]
+        return AuditList(entries, len(entries), page.after)
+
+
+def forget(act: Act, now: float) -> None:
+    """Forget an act whose time is over."""

@@ -1,0 +1,291 @@
+"""Lists for the operator: agents, tasks and dead letters of all, in pages and slices."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
+
+from clawlink.domain import task as rules
+from clawlink.domain import timeline
+from clawlink.domain.agent import REGISTERED, Agent, fold
+from clawlink.domain.delivery import ALL_DEAD, Delivery, by_dead, hands_out, message_id
+from clawlink.domain.task import DELIVERED, FINAL, IN_PROGRESS, INPUT_REQUIRED, OPEN, QUEUED, Task, TaskState
+from clawlink.errors import UnknownTask
+from clawlink.protocol.admin import (
+    AgentDetail,
+    AgentList,
+    AgentRow,
+    AgentsQuery,
+    AllDeadLetters,
+    AllTasks,
+    AllTasksQuery,
+    CurrentTask,
+    MessageRow,
+    OverviewQuery,
+    PageQuery,
+    TaskFacts,
+    TaskLease,
+    TaskRow,
+    TaskTimeline,
+)
+from clawlink.protocol.replies import TaskView
+from clawlink.relay.agents.agents import Agents
+from clawlink.relay.core import Core
+from clawlink.relay.mailbox.unread import glimpse
+from clawlink.relay.tasks.reads import read_task
+from clawlink.relay.tasks.views import TaskViews
+from clawlink.relay.time_slices import SLICE, Turns
+from clawlink.relay.timestamps import iso, iso_or_none
+
+_ENDED = tuple(state for state in TaskState if state in FINAL)
+# A list that leaves most of what it looks at stops here and goes on at the next request.
+_LOOKED_AT = 5000
+_NEXT_MESSAGES = 20
+_WORDS = 200
+_WORKED_ON = (IN_PROGRESS, INPUT_REQUIRED)
+# The open tasks of an agent among which one that it works on is looked for.
+_OWN_TASKS = 20
+
+
+class _Head(Struct, gc=False):
+    """The fields of a delegation that a list needs; the rest is skipped unread."""
+
+    priority: str
+    capability: str | list[str] | UnsetType = UNSET
+    to_any_of: list[str] | UnsetType = UNSET
+
+
+_head = msgspec.json.Decoder(_Head)
+
+# The kind of record, its index key, and the only state that is wanted.
+_Source = tuple[type[Any], str, TaskState]
+
+
+class AdminLists:
+    """All agents, tasks and dead letters, as the operator may see them. ``contents`` is False to withhold texts."""
+
+    def __init__(self, core: Core, agents: Agents, views: TaskViews, *, contents: bool) -> None:
+        self._core = core
+        self._agents = agents
+        self._views = views
+        self._contents = contents
+
+    # -- agents ------------------------------------------------------------------------------------------------------
+
+    async def agents(self, ask: AgentsQuery) -> AgentList:
+        """List agents in the order they registered."""
+        store, turns = self._core.store, Turns()
+        text = None if ask.text is None else fold(ask.text)
+        found: list[AgentRow] = []
+        after, looked_at = ask.after, 0
+        while True:
+            page = await store.page(Agent, REGISTERED, after, min(ask.limit - len(found), SLICE))
+            for agent in page.records:
+                if self._wanted(agent, ask.status, text):
+                    found.append(await self._row(agent))
+                await turns.next()
+            after = page.after
+            looked_at += len(page.records)
+            if after is None or len(found) >= ask.limit or looked_at >= _LOOKED_AT:
+                return AgentList(found, len(found), after)
+
+    def _wanted(self, agent: Agent, status: str, text: str | None) -> bool:
+        if status not in ("all", self._agents.presence(agent).value):
+            return False
+        return text is None or text in fold(agent.name) or text in fold(agent.id)
+
+    async def _row(self, agent: Agent) -> AgentRow:
+        key = rules.by_owner(agent.id)
+        read = await self._core.store.admission((agent.id,), ((Task, key), (Delivery, key)))
+        tasks, alone = read.indexes
+        current = None
+        if tasks.count:
+            own = await self._core.store.first(Task, key, _OWN_TASKS)
+            current = next((t for t in own if t.assignee == agent.id and t.state in _WORKED_ON), None)
+        return AgentRow(
+            agent_id=agent.id,
+            name=agent.name,
+            status=self._agents.presence(agent).value,
+            last_seen=iso(agent.last_heartbeat),
+            registered_at=iso(agent.registered_at),
+            capabilities=list(agent.capabilities),
+            machine=agent.machine,
+            description=agent.description,
+            claimed=agent.key_hash is not None,
+            messages=read.mailboxes[0].count,
+            open_tasks=tasks.count + alone.count,
+            current=None
+            if current is None
+            else CurrentTask(current.id, current.state.value, current.progress, self._text(current.note)),
+        )
+
+    async def agent(self, agent_id: str, ask: OverviewQuery) -> AgentDetail:
+        """Show one agent, of that id or name. Raises UnknownAgent."""
+        core = self._core
+        agent = await self._agents.resolve(agent_id, field="agent_id")
+        now = core.clock()
+        due = await core.store.due(agent.id, now, _NEXT_MESSAGES)
+        asked: dict[str, int] = {}
+        for state in (*OPEN, *_ENDED):
+            key = rules.by_requester(agent.id, state)
+            read = await core.store.admission((), ((Task, key), (Delivery, key)))
+            asked[state.value] = sum(usage.count for usage in read.indexes)
+        messages, turns = [], Turns()
+        for d in due:
+            if hands_out(d, now, max_attempts=core.limits.max_attempts):
+                messages.append(self._message(d))
+            await turns.next()
+        return AgentDetail(
+            agent=await self._row(agent),
+            address=agent.address,
+            subscriptions=list(agent.subscriptions),
+            dead_letters=(await core.store.usage(Delivery, by_dead(agent.id))).count,
+            next_messages=messages,
+            asked=asked,
+        )
+
+    # -- messages ----------------------------------------------------------------------------------------------------
+
+    async def dead_letters(self, ask: PageQuery) -> AllDeadLetters:
+        """List the dead letters of all mailboxes, the newest first."""
+        turns = Turns()
+        page = await self._core.store.page(Delivery, ALL_DEAD, ask.after, ask.limit, newest=True)
+        letters = []
+        for d in page.records:
+            letters.append(self._message(d))
+            await turns.next()
+        return AllDeadLetters(letters, len(letters), page.after)
+
+    def _message(self, d: Delivery) -> MessageRow:
+        seen = glimpse(d.body, _WORDS if self._contents else 0)
+        return MessageRow(
+            message_id=message_id(d),
+            mailbox=d.mailbox,
+            type=seen.type,
+            from_agent=seen.from_agent,
+            attempts=d.attempts,
+            stored_at=iso(d.stored_at),
+            dead_at=iso_or_none(d.settled_at),
+            words=seen.words,
+        )
+
+    def _text(self, text: str | None) -> str | None:
+        return text if self._contents else None
+
+    # -- tasks -------------------------------------------------------------------------------------------------------
+
+    async def tasks(self, ask: AllTasksQuery) -> AllTasks:
+        """List tasks state by state, the newest first within each."""
+        store, turns = self._core.store, Turns()
+        sources = _sources(ask)
+        at, after = _position(ask.after, len(sources))
+        found: list[TaskRow] = []
+        looked_at = 0
+        while at < len(sources):
+            kind, key, state = sources[at]
+            page = await store.page(kind, key, after, min(ask.limit - len(found), SLICE), newest=True)
+            for record in page.records:
+                task = record if isinstance(record, Task) else rules.task_from_delivery(record)
+                if task.state is state and ask.requester in (None, task.requester) and _has(task, ask.assignee):
+                    found.append(self._task(task))
+                await turns.next()
+            looked_at += len(page.records)
+            after = page.after
+            at += after is None
+            if len(found) >= ask.limit or looked_at >= _LOOKED_AT:
+                break
+        return AllTasks(found, len(found), f"{at}.{after or ''}" if at < len(sources) else None)
+
+    def _task(self, task: Task) -> TaskRow:
+        head = _head.decode(task.body)
+        capability = [] if head.capability is UNSET else head.capability
+        return TaskRow(
+            task_id=task.id,
+            status=task.state.value,
+            requester=task.requester,
+            assignee=task.assignee,
+            capability=[capability] if isinstance(capability, str) else capability,
+            to_any_of=[] if head.to_any_of is UNSET else head.to_any_of,
+            priority=head.priority,
+            attempts=task.attempts,
+            progress=task.progress,
+            note=self._text(task.note),
+            created_at=iso(task.created_at),
+            finished_at=iso_or_none(task.finished_at),
+            deadline_at=iso_or_none(task.deadline_at),
+            words=glimpse(task.body, _WORDS).words if self._contents else None,
+        )
+
+    async def task(self, task_id: str, ask: OverviewQuery) -> TaskTimeline:
+        """Show one task with its four facts and its leases. Raises UnknownTask."""
+        task, _ = await read_task(self._core.store, task_id)
+        if task is None:
+            raise UnknownTask(
+                f"no task {task_id!r} is known here; "
+                f"finished ones are kept {self._core.limits.retention:.0f} s at most",
+                field="task_id",
+            )
+        view = await self._views.view(task, count=True)
+        facts = timeline.facts(task)
+        return TaskTimeline(
+            task=view if self._contents else _without_contents(view),
+            facts=TaskFacts(
+                iso(facts.stored_at),
+                iso_or_none(facts.delivered_at),
+                iso_or_none(facts.acknowledged_at),
+                iso_or_none(facts.answered_at),
+            ),
+            leases=[
+                TaskLease(held.agent, iso(held.since), iso_or_none(held.until), held.ended_by)
+                for held in timeline.leases(task)
+            ],
+            contents=self._contents,
+        )
+
+
+def _without_contents(view: TaskView) -> TaskView:
+    """Return the task without the texts that agents wrote."""
+    history = [replace(event, note=None, content=None) for event in view.history]
+    return replace(
+        view,
+        task=None,
+        context=None,
+        note=None,
+        result=None,
+        history=history,
+        attachments=[],
+        result_attachments=[],
+        woken=[replace(wake, note=None) for wake in view.woken],
+    )
+
+
+def _has(task: Task, assignee: str | None) -> bool:
+    return assignee in (None, task.assignee)
+
+
+def _sources(ask: AllTasksQuery) -> Sequence[_Source]:
+    """Return where the tasks are found: under a party if one is given, else under their state."""
+    states = {"open": OPEN, "final": _ENDED}.get(ask.status) or (TaskState(ask.status),)
+    sources: list[_Source] = []
+    for state in states:
+        if ask.requester is not None:
+            key = rules.by_requester(ask.requester, state)
+        elif ask.assignee is not None:
+            key = rules.by_assignee(ask.assignee, state) if state in FINAL else rules.by_owner(ask.assignee)
+        else:
+            key = rules.in_state(state)
+        if state in (QUEUED, DELIVERED):
+            sources.append((Delivery, key, state))
+        sources.append((Task, key, state))
+    return sources
+
+
+def _position(after: str | None, sources: int) -> tuple[int, str | None]:
+    at, _, rest = (after or "").partition(".")
+    if not (at.isascii() and at.isdigit()) or int(at) >= sources:
+        return 0, None
+    return int(at), rest or None

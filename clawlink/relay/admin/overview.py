@@ -1,0 +1,147 @@
+"""The relay at a glance: counts of agents, tasks and mailboxes, and what waits for a person."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Sequence
+from typing import TypeVar
+
+from clawlink.domain.agent import REGISTERED, Agent
+from clawlink.domain.delivery import ALL_DEAD, Delivery
+from clawlink.domain.pool import POOLS, Pool
+from clawlink.domain.task import FINAL, OPEN, Task, TaskState, in_state
+from clawlink.protocol.admin import NeedsYou, Overview, OverviewQuery, TrafficMinute, Waiting, WaitingPool
+from clawlink.protocol.replies import Stop
+from clawlink.relay.agents.directory import Directory
+from clawlink.relay.core import Core
+from clawlink.relay.mailbox.admission import Admission
+from clawlink.relay.mailbox.pools import Pools
+from clawlink.relay.telemetry.traffic import Traffic
+from clawlink.relay.time_slices import SLICE, Turns
+from clawlink.relay.timestamps import iso, iso_or_none
+from clawlink.version import VERSION
+
+# An overview is made at most four times a second, however many look.
+_FRESH_SECONDS = 0.25
+_SHOWN = 20
+_LOOKED_AT = 1000
+_ENDED = tuple(state for state in TaskState if state in FINAL)
+
+T = TypeVar("T", Agent, Pool)
+
+
+class Overviews:
+    """Makes overviews, in slices, and keeps the last one for a moment."""
+
+    def __init__(
+        self, core: Core, directory: Directory, pools: Pools, admission: Admission, *, contents: bool, started_at: float
+    ) -> None:
+        self._core = core
+        self._directory = directory
+        self._pools = pools
+        self._admission = admission
+        self._contents = contents
+        self._started_at = started_at
+        self.traffic = Traffic(core.clock, core.stats)
+        self._making = asyncio.Lock()
+        self._made: tuple[float, Overview] | None = None
+
+    async def overview(self, ask: OverviewQuery) -> Overview:
+        """Return the overview, a quarter of a second old at most."""
+        asked_at = asyncio.get_running_loop().time()
+        async with self._making:
+            if self._made is None or self._made[0] < asked_at - _FRESH_SECONDS:
+                began = asyncio.get_running_loop().time()
+                self._made = (began, await self._make())
+            return self._made[1]
+
+    async def _make(self) -> Overview:
+        core = self._core
+        revision = core.commits
+        online, stale = await self._directory.presence()
+        open_tasks = {state.value: await self._tasks(state) for state in OPEN}
+        ended = {state.value: await self._tasks(state) for state in _ENDED}
+        mailboxes = [await self._waiting(*found) for found in await self._deepest(Agent, REGISTERED)]
+        unserved, pools = await self._look_at_pools()
+        held = (await core.store.admission()).total
+        return Overview(
+            server_time=iso(core.clock()),
+            started_at=iso(self._started_at),
+            version=VERSION,
+            revision=revision,
+            contents=self._contents,
+            draining=core.draining,
+            agents_online=online,
+            agents_stale=stale,
+            open_tasks=open_tasks,
+            ended_tasks=ended,
+            needs_you=NeedsYou(
+                questions=open_tasks[TaskState.INPUT_REQUIRED.value],
+                dead_letters=(await core.store.usage(Delivery, ALL_DEAD)).count,
+                expired=ended[TaskState.EXPIRED.value],
+                unserved_pools=unserved,
+                stops=[Stop(stop.at, stop.code, stop.agents) for stop in self._admission.stops],
+            ),
+            mailboxes=mailboxes,
+            pools=pools,
+            traffic=[
+                TrafficMinute(iso(60 * m.minute), m.delegated, m.answered, m.failed) for m in self.traffic.minutes()
+            ],
+            messages_held=held.count,
+            bytes_held=held.bytes,
+            memory_bytes=await core.memory.used(),
+            memory_limit=core.memory.limit,
+        )
+
+    async def _tasks(self, state: TaskState) -> int:
+        """Count the tasks in a state: those with a record, and those that are their delivery alone."""
+        read = await self._core.store.admission((), ((Task, in_state(state)), (Delivery, in_state(state))))
+        return sum(usage.count for usage in read.indexes)
+
+    async def _deepest(self, kind: type[T], key: str) -> Sequence[tuple[T, int, int]]:
+        """Return the agents or pools whose mailboxes hold most messages, with their messages and bytes."""
+        found: list[tuple[int, int, int, T]] = []
+        after: str | None = None
+        turns = Turns()
+        place = 0
+        while True:
+            page = await self._core.store.page(kind, key, after, SLICE)
+            read = await self._core.store.admission([one.id for one in page.records])
+            for one, usage in zip(page.records, read.mailboxes, strict=True):
+                place += 1
+                if usage.count:
+                    heapq.heappush(found, (usage.count, usage.bytes, -place, one))
+                    if len(found) > _SHOWN:
+                        heapq.heappop(found)
+            await turns.next(len(page.records))
+            after = page.after
+            if after is None:
+                return [(one, count, size) for count, size, _, one in sorted(found, reverse=True)]
+
+    async def _waiting(self, agent: Agent, messages: int, size: int) -> Waiting:
+        now = self._core.clock()
+        due = await self._core.store.due(agent.id, now, _LOOKED_AT)
+        oldest = min((d.stored_at for d in due), default=None)
+        await asyncio.sleep(0)
+        return Waiting(agent.id, agent.name, messages, size, iso_or_none(oldest))
+
+    async def _look_at_pools(self) -> tuple[int, list[WaitingPool]]:
+        """Count the pools with work that no online agent may claim. Return the pools with most work."""
+        store, turns = self._core.store, Turns()
+        unserved = 0
+        after: str | None = None
+        while True:
+            page = await store.page(Pool, POOLS, after, SLICE)
+            read = await store.admission([pool.id for pool in page.records])
+            for pool, usage in zip(page.records, read.mailboxes, strict=True):
+                unserved += bool(usage.count) and not await self._pools.online(pool)
+                await turns.next()
+            after = page.after
+            if after is None:
+                break
+        shown = []
+        for pool, tasks, _ in await self._deepest(Pool, POOLS):
+            online = await self._pools.online(pool)
+            shown.append(WaitingPool(list(pool.capabilities), list(pool.any_of), pool.name, tasks, online))
+        return unserved, shown

@@ -1,0 +1,99 @@
+"""The operator's view over HTTP: who may look, and the stream of overviews."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from clawlink.protocol.paths import ENDPOINTS
+from clawlink.server import live
+from tests.conftest import Running, Serve
+from tests.server.asks import ok, refused
+
+LOOKS = [e.path for e in ENDPOINTS if e.admin and e.method == "GET"]
+
+
+def filled(path: str) -> str:
+    return path.replace("{agent_id}", "a").replace("{task_id}", "t")
+
+
+async def test_only_the_operator_may_look(serve: Serve) -> None:
+    relay = await serve(token="t", admin_token="boss")
+    assert len(LOOKS) >= 8
+    for n, path in enumerate(map(filled, LOOKS)):
+        for token, status in ((None, 401), ("wrong", 401), ("t", 403))[0 if n < 4 else 2 :]:  # later guesses wait
+            headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+            found, body = await relay.get(path, headers=headers)
+            assert (found, body["code"]) == (status, "not_allowed" if status == 403 else "not_authenticated"), path
+    overview = await ok(relay.get("/admin/overview", headers={"Authorization": "Bearer boss"}))
+    assert overview["agents_online"] == 0
+
+
+async def test_on_loopback_without_a_token_this_machine_looks_but_no_foreign_page(serve: Serve) -> None:
+    relay = await serve()
+    await ok(relay.get("/admin/overview"))
+    for headers in (
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Origin": "http://evil.example"},
+        {"X-Forwarded-For": "1.2.3.4"},
+    ):
+        await refused(relay.get("/admin/overview", headers=headers), 403, "not_allowed")
+    allowed = await serve(allow_origins=("https://page.example",))
+    await refused(allowed.get("/admin/overview", headers={"Origin": "https://page.example"}), 403, "not_allowed")
+
+
+async def test_a_kick_stands_in_the_audit(serve: Serve) -> None:
+    relay = await serve(admin_token="boss")
+    for name, headers in (("Ann", {}), ("Bob", {"Authorization": "Bearer boss"})):
+        await relay.register(name, agent_id=name.lower())
+        await ok(relay.post("/kick", {"agent": name}, headers=headers))
+    entries = (await ok(relay.get("/admin/audit")))["entries"]
+    assert [(e["act"], e["target"], e["by"], e["address"]) for e in entries] == [
+        ("kick", "bob", "token", "127.0.0.1"),
+        ("kick", "ann", "local", "127.0.0.1"),
+    ]
+    assert entries[0]["facts"] == {"status": "kicked", "agent_id": "bob", "dropped": 0, "waiting": 0}
+
+
+async def test_the_acts_survive_a_restart(serve: Serve) -> None:
+    first = await serve()
+    await first.register("Ann", agent_id="a")
+    await ok(first.post("/kick", {"agent": "a"}))
+    again = await serve(store=first.app.relay.core.store)
+    assert [e["target"] for e in (await ok(again.get("/admin/audit")))["entries"]] == ["a"]
+
+
+async def event(stream: Any) -> tuple[str, dict[str, Any]]:
+    """Read the next event."""
+    fields: dict[str, str] = {}
+    while True:
+        line = (await asyncio.wait_for(stream.readline(), 20)).decode().rstrip("\n")
+        if line:
+            name, _, value = line.partition(":")
+            fields[name] = value.strip()
+        elif "data" in fields:
+            return fields["event"], json.loads(fields["data"])
+        else:
+            fields = {}
+
+
+async def test_the_stream_begins_with_the_overview_and_tells_each_change(serve: Serve) -> None:
+    relay = await serve()
+    async with relay.session.get(relay.url + "/admin/events") as response:
+        assert response.headers["Content-Type"] == "text/event-stream"
+        name, first = await event(response.content)
+        assert (name, first["agents_online"]) == ("overview", 0)
+        await relay.register("Ann", agent_id="a")
+        _, second = await event(response.content)
+        assert second["agents_online"] == 1
+        assert second["revision"] > first["revision"]
+
+
+async def test_there_are_only_so_many_streams(serve: Serve, monkeypatch: Any) -> None:
+    monkeypatch.setattr(live, "MAX_STREAMS", 1)
+    relay: Running = await serve()
+    async with relay.session.get(relay.url + "/admin/events") as response:
+        await event(response.content)
+        refusal = await refused(relay.get("/admin/events"), 429, "relay_full")
+        assert refusal["limit"] == 1
