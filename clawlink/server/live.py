@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from clawlink.errors import ClawLinkError, RelayFull
 from clawlink.protocol import paths
 from clawlink.protocol.admin import Overview, OverviewQuery
-from clawlink.protocol.paths import Endpoint
+from clawlink.protocol.endpoint import Endpoint
 from clawlink.relay.relay import Relay
 from clawlink.server.request import Handler, Request, hung_up
 

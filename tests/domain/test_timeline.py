@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from clawlink.domain import task as rules
+from clawlink.domain import task_steps as rules
 from clawlink.domain.task import Event, TaskState
 from clawlink.domain.timeline import Facts, Held, facts, leases
 from tests.domain.test_task import NOW, claim, queued, report
@@ -37,6 +37,6 @@ def test_each_lease_has_its_agent_its_time_and_what_ended_it() -> None:
 
 
 def test_a_folded_history_tells_the_leases_that_it_still_has() -> None:
-    t = replace(queued(), history=(Event(NOW + 4, TaskState.QUEUED, None), Event(NOW + 5, rules.DELIVERED, "mia")))
+    t = replace(queued(), history=(Event(NOW + 4, TaskState.QUEUED, None), Event(NOW + 5, TaskState.DELIVERED, "mia")))
     assert leases(t) == [Held("mia", NOW + 5)]
     assert leases(queued()) == []

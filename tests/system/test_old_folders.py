@@ -27,6 +27,8 @@ async def test_a_relay_goes_on_from_the_folder_of_each_version(tmp_path: Path) -
                 await refused(relay.post("/heartbeat", {"agent_id": "k"}), 403, "not_allowed")
                 for state, id in facts["tasks"].items():
                     assert (await task_of(relay, "a", id))["status"] == state, (name, state)
+                    listed = (await ok(relay.get(f"/admin/tasks?status={state}")))["tasks"]
+                    assert id in {task["task_id"] for task in listed}, (name, state)
                 assert (await status_of(relay, "a", facts["acked"]))["state"] == "acked", name
                 assert [one["content"] for one in (await ok(relay.get("/broadcasts?topic=build")))["broadcasts"]] == [
                     "news"

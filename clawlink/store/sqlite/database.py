@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from clawlink.errors import ClawLinkError
+from clawlink.store import records
 from clawlink.store.sqlite.room import is_full
+from clawlink.store.sqlite.rows import ENTRY_BYTES, Entry, pack, unpack
 
 NAME = "clawlink.db"
 # "Claw" in ASCII: the mark of our files among all SQLite databases.
@@ -62,8 +64,35 @@ def _create(db: sqlite3.Connection) -> None:
         db.execute(statement)
 
 
+_AT_ONCE = 256
+
+
+def _index_tasks(db: sqlite3.Connection) -> None:
+    """Enter tasks under their states, and dead letters under the key of all of them.
+
+    A record keeps its place: the number of its latest entry is that of its present state.
+    """
+    kinds = db.execute("SELECT number FROM kind WHERE name IN ('task', 'delivery')").fetchall()
+    last = 0
+    while rows := db.execute(
+        "SELECT row, kind, weight, entries, data FROM record WHERE row > ? ORDER BY row LIMIT ?", (last, _AT_ONCE)
+    ).fetchall():
+        for row, kind, weight, packed, data in rows:
+            entries = unpack(packed)
+            if (kind,) not in kinds or not entries:
+                continue
+            known = {entry.key for entry in entries}
+            number = max(entry.number for entry in entries)
+            new = tuple([Entry(key, number) for key in records.decode(data).index_keys if key not in known])
+            for entry in new:
+                db.execute("INSERT INTO entry VALUES (?, ?, ?, ?, ?)", (kind, entry.key, entry.number, row, weight))
+            cost = sum(ENTRY_BYTES + len(entry.key) for entry in new)
+            db.execute("UPDATE record SET entries = ?, cost = cost + ? WHERE row = ?", (pack(entries + new), cost, row))
+        last = rows[-1][0]
+
+
 # The step to each version from the version before. A released step never changes.
-MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create,)
+MIGRATIONS: tuple[Callable[[sqlite3.Connection], None], ...] = (_create, _index_tasks)
 VERSION = len(MIGRATIONS)
 
 

@@ -11,7 +11,7 @@ from clawlink.store import records
 
 # The bytes that a row takes beside its record, and an entry of an index beside its key, measured on large folders.
 _ROW_BYTES = 120
-_ENTRY_BYTES = 40
+ENTRY_BYTES = 40
 
 
 class Facts(NamedTuple):
@@ -46,7 +46,7 @@ def row_of(record: Any) -> Row:
     data = records.encode(record)
     keys: tuple[str, ...] = record.index_keys
     weight = record.weight if keys else 0
-    cost = max(len(data), record.footprint) + _ROW_BYTES + sum([_ENTRY_BYTES + len(key) for key in keys])
+    cost = max(len(data), record.footprint) + _ROW_BYTES + sum([ENTRY_BYTES + len(key) for key in keys])
     address, agent = getattr(record, "origin", (None, None))
     sort_key = ready_at = later = held = None
     if type(record) is Delivery:
