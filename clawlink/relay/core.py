@@ -161,6 +161,7 @@ class Core:
 
     def hear(self, event: Event) -> None:
         """Do for a commit of another relay what ``commit`` does for one of this relay."""
+        self.commits += 1
         if event.listing:
             self.listed.add(event.partition_key)
         if event.partition_key in self.listed:
