@@ -12,6 +12,7 @@ Json = dict[str, Any]
 
 CARD_PATH = "/.well-known/agent-card.json"
 CATALOG_PATH = "/.well-known/ai-catalog.json"
+KEYS_PATH = "/.well-known/jwks.json"
 AGENTS, POOLS, RELAY = "/a2a/", "/a2a-pools/", "/a2a-relay"
 PROTOCOL_VERSION = "1.0"
 WAITING = "urn:clawlink:store-and-forward"

@@ -135,6 +135,9 @@ def test_a_card_becomes_an_agent() -> None:
     ):
         with pytest.raises(BadRequest):
             remote_of(wrong, "https://x", name=None, credential=None)
+    for name in ("a b", "\u200b", "x" * 200, "a\nb"):
+        with pytest.raises(BadRequest, match="--as"):
+            remote_of(card(), "https://x", name=name, credential=None)
     assert card_url("https://x/a/") == "https://x/a/.well-known/agent-card.json"
     assert card_url("https://x/card.json") == "https://x/card.json"
     for no_url in ("", "x", "ftp://x", "https://", "https://[::1"):

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from clawlink.config import ServerConfig
 from clawlink.doors.a2a import Settings
-from clawlink.doors.a2a.server import errands, remote_calls
+from clawlink.doors.a2a.server import errands, remote_calls, remotes
 from clawlink.doors.a2a.wire.remotes import CARD_PATH, Remote, add_remote, remote_of, remove_remote
 from clawlink.server.app import App
 from clawlink.store.sqlite.folder import DataFolder
@@ -122,6 +122,26 @@ async def test_a_remote_agent_is_delegated_to_like_any_other(serve_a2a: ServeA2A
 async def _noted(asker: Asker, id: str, note: str) -> bool:
     _, task = await asker.relay.get(f"/tasks/{id}?agent_id=al")
     return bool(task["note"] == note)
+
+
+async def test_a_remote_agent_comes_once_its_name_is_free(
+    serve_a2a: ServeA2A, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remotes, "_TOUCH_SECONDS", 0.1)
+    file = tmp_path / "agents.json"
+    relay = await serve_a2a(agents=str(file))
+    _, taken = await relay.post("/register", {"agent_id": "poet", "claim": True})
+    url = "http://127.0.0.1:9"
+    add_remote(file, Remote(name="poet", url=url, interface=url, binding="JSONRPC"))
+
+    async def remote_agents() -> int:
+        count: int = (await relay.get("/"))[1]["doors"]["a2a"]["remote_agents"]
+        return count
+
+    assert await remote_agents() == 0
+    key = {"ClawLink-Agent-Key": taken["agent_key"]}
+    assert (await relay.ask("DELETE", "/agents/poet", headers=key))[0] == 200
+    await eventually(remote_agents)
 
 
 async def test_a_task_waits_for_a_remote_agent_that_does_not_answer(serve_a2a: ServeA2A, tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clawlink.config import ServerConfig
 from clawlink.doors.a2a import Settings, cards
@@ -13,19 +13,20 @@ from clawlink.doors.a2a.server.callers import Callers
 from clawlink.doors.a2a.server.calls import Calls
 from clawlink.doors.a2a.server.files import Files
 from clawlink.doors.a2a.server.push import Push
-from clawlink.doors.a2a.server.remotes import Remotes
 from clawlink.doors.a2a.server.sites import Sites
-from clawlink.doors.a2a.wire.signatures import KEYS_PATH, Key
 from clawlink.doors.registry import OpenDoor
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.relay.relay import Relay
 from clawlink.server.request import Handler
 
+if TYPE_CHECKING:
+    from clawlink.doors.a2a.server.remotes import Remotes
+    from clawlink.doors.a2a.wire.signatures import Key
+
 # The door looks at tokens itself: a client of A2A has one of its own.
 CARD = Endpoint("a2a_card", "GET", cards.CARD_PATH, "The relay's own card.", None, open=True, text=True)
 CATALOG = Endpoint("a2a_catalog", "GET", cards.CATALOG_PATH, "The cards of all agents.", None, open=True, text=True)
-
-KEYS = Endpoint("a2a_keys", "GET", KEYS_PATH, "The key that signs cards.", None, open=True, text=True)
+KEYS = Endpoint("a2a_keys", "GET", cards.KEYS_PATH, "The key that signs cards.", None, open=True, text=True)
 
 
 def _endpoints(name: str, path: str, summary: str) -> list[Endpoint]:
@@ -44,6 +45,13 @@ OWN = [
 ]
 
 
+def _remotes(relay: Relay, file: str) -> Remotes:
+    """Return the remote agents of a file. Their modules are loaded by those relays alone that have some."""
+    from clawlink.doors.a2a.server.remotes import Remotes
+
+    return Remotes(relay, file)
+
+
 class A2AServer(OpenDoor):
     """A2A in front of one relay."""
 
@@ -58,7 +66,7 @@ class A2AServer(OpenDoor):
         files = Files(relay)
         calls = Calls(relay, files, wait=settings.wait)
         self.push = Push(relay, calls, self.sites.url_of, private=settings.private_webhooks)
-        self.remotes = Remotes(relay, settings.agents)
+        self.remotes = None if settings.agents is None else _remotes(relay, settings.agents)
         self.bindings = Bindings(relay, self.sites, calls, files, self.push, max_body=settings.max_body)
 
     def routes(self) -> Iterator[tuple[Endpoint, Handler]]:
@@ -76,14 +84,16 @@ class A2AServer(OpenDoor):
     async def start(self) -> None:
         await self.callers.start()
         await self.push.start()
-        await self.remotes.upkeep(self.relay.clock())
+        await self.upkeep(self.relay.clock())
 
     async def upkeep(self, now: float) -> None:
         await self.callers.upkeep(now)
-        await self.remotes.upkeep(now)
+        if self.remotes is not None:
+            await self.remotes.upkeep(now)
 
     async def close(self) -> None:
-        await self.remotes.close()
+        if self.remotes is not None:
+            await self.remotes.close()
         await self.push.close()
         await self.callers.close()
 
@@ -91,6 +101,6 @@ class A2AServer(OpenDoor):
         return {
             "clients": self.callers.count,
             "webhooks": self.push.count,
-            "remote_agents": self.remotes.count,
-            "errands": self.remotes.errands,
+            "remote_agents": 0 if self.remotes is None else self.remotes.count,
+            "errands": 0 if self.remotes is None else self.remotes.errands,
         }

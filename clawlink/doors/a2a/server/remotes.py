@@ -42,11 +42,13 @@ _OPEN = ("delivered", "in_progress", "input_required")
 class Remotes:
     """The remote agents of a file, which is read again once it has changed."""
 
-    def __init__(self, relay: Relay, file: str | None) -> None:
+    def __init__(self, relay: Relay, file: str) -> None:
         self._relay = relay
         self._file = file
         self._seen: tuple[int, ...] | None = None
+        self._wanted: dict[str, Remote] = {}
         self._open: dict[str, _Remote] = {}
+        self._refused: dict[str, str] = {}  # by name, why
         self._session: aiohttp.ClientSession | None = None
         self._touched = 0.0
         relay.keep(Kind(Away, forget))
@@ -66,6 +68,7 @@ class Remotes:
         await self._reload()
         if now - self._touched >= _TOUCH_SECONDS:
             self._touched = now
+            await self._open_missing()
             for id in list(self._open):
                 await self._relay.agents.touch(id)
 
@@ -77,7 +80,7 @@ class Remotes:
             await self._session.close()
 
     async def _reload(self) -> None:
-        if self._file is None or self._relay.draining:
+        if self._relay.draining:
             return
         try:
             found = os.stat(self._file)
@@ -91,7 +94,7 @@ class Remotes:
             return
         self._seen = seen
         try:
-            wanted = {remote.name: remote for remote in read_remotes(self._file)}
+            self._wanted = wanted = {remote.name: remote for remote in read_remotes(self._file)}
         except (OSError, ClawLinkError) as error:  # the agents that are known stay
             _log.warning("the file of remote agents cannot be read; they stay", extra={"reason": str(error)})
             return
@@ -101,12 +104,22 @@ class Remotes:
                 await open.close()
                 if name not in wanted:
                     await self._relay.deregistration.leave(open.agent)
-        for name, remote in wanted.items():
-            if name not in self._open:
-                try:
-                    self._open[name] = await self._begin(remote)
-                except ClawLinkError as error:
+        await self._open_missing()
+
+    async def _open_missing(self) -> None:
+        """Register the agents that are not here yet: another agent may have had the name until now."""
+        if self._relay.draining:
+            return
+        for name, remote in self._wanted.items():
+            if name in self._open:
+                continue
+            try:
+                self._open[name] = await self._begin(remote)
+                self._refused.pop(name, None)
+            except ClawLinkError as error:
+                if self._refused.get(name) != type(error).__name__:
                     _log.warning("a remote agent was refused", extra={"agent": name, "reason": error.message})
+                self._refused[name] = type(error).__name__
 
     async def _begin(self, remote: Remote) -> _Remote:
         if self._session is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator
 from email.utils import formatdate
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import msgspec
@@ -19,7 +20,6 @@ from clawlink.doors.a2a.server.callers import Callers, reserved
 from clawlink.doors.a2a.server.calls import Target
 from clawlink.doors.a2a.wire.failures import A2AError
 from clawlink.doors.a2a.wire.shapes import Message
-from clawlink.doors.a2a.wire.signatures import KEYS_PATH, Key
 from clawlink.errors import UnknownAgent
 from clawlink.protocol import requests
 from clawlink.relay.relay import Relay
@@ -27,6 +27,9 @@ from clawlink.relay.time_slices import Turns
 from clawlink.relay.timestamps import iso
 from clawlink.server.request import Request
 from clawlink.server.response import Reply
+
+if TYPE_CHECKING:
+    from clawlink.doors.a2a.wire.signatures import Key
 
 CARD_SECONDS = 60
 _PAGE = 200
@@ -129,7 +132,7 @@ class Sites:
         if signed is None:
             if len(self._signed) >= _MOST_SIGNED:
                 self._signed.clear()
-            signed = self._signed[body] = self._key.sign(card, base + KEYS_PATH)
+            signed = self._signed[body] = self._key.sign(card, base + cards.KEYS_PATH)
         return signed
 
     def _card(self, request: Request, base: str, card: Json, at: float, *, public: bool) -> Reply | web.StreamResponse:

@@ -12,9 +12,11 @@ import msgspec
 from msgspec import Struct, field
 
 from clawlink import private
-from clawlink.domain import limits
+from clawlink.domain import limits, looks
 from clawlink.errors import BadRequest, NameTaken, NotAllowed, UnknownAgent
+from clawlink.protocol import requests
 from clawlink.protocol.invalid import bad_field
+from clawlink.protocol.reading import read_fields
 
 DEFAULT_FILE = "a2a-agents.json"
 MAX_REMOTES = 1000
@@ -75,6 +77,14 @@ def card_url(url: str) -> str:
     return url if url.endswith(".json") else url.rstrip("/") + CARD_PATH
 
 
+def require_name(name: str) -> None:
+    """Refuse a name that no agent here could have as its id. Raises BadRequest."""
+    read_fields({"agent_id": name, "name": name}, requests.Register)
+    fault = looks.fault(name, spaces=False)
+    if fault is not None:
+        raise BadRequest(f"name {fault}", field="name")
+
+
 def require_http(url: str) -> None:
     """Refuse an address that is not of HTTP. Raises BadRequest."""
     try:
@@ -103,8 +113,10 @@ def remote_of(card: bytes, url: str, *, name: str | None, credential: str | None
         raise BadRequest(f"{url}: the agent does not speak A2A 1.0 over JSONRPC or HTTP+JSON")
     require_http(usable[0].url)
     own = name or _UNSAFE.sub("-", read.name).strip("-")[:64]
-    if not own:
-        raise BadRequest(f"{url}: the agent has no name that an agent here could have; give it one with --as")
+    try:
+        require_name(own)
+    except BadRequest as error:
+        raise BadRequest(f"{url}: {error.message}; give the agent another name with --as", field="name") from None
     return Remote(
         name=own,
         url=url,
@@ -126,6 +138,7 @@ def read_remotes(path: str | os.PathLike[str]) -> list[Remote]:
     try:
         found = msgspec.json.decode(data, type=RemoteFile).agents
         for one in found:
+            require_name(one.name)
             require_http(one.interface)
             if one.binding not in BINDINGS:
                 raise BadRequest(f"agent {one.name!r} has the binding {one.binding!r}; use one of {BINDINGS}")

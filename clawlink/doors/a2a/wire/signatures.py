@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 DEFAULT_FILE = "a2a-key.pem"
-KEYS_PATH = "/.well-known/jwks.json"
 ALGORITHM = "ES256"
 _SIZE = 32
 _EXTRA = "signatures need more packages: pip install 'clawlink-relay[sign]'"
