@@ -72,9 +72,22 @@ class Report(NamedTuple):
 def read(value: Any, kind: Any) -> Any:
     """Read an answer of a remote agent. Raises BadRequest for one that is no such thing."""
     try:
-        return msgspec.convert(value, kind)
+        found = msgspec.convert(value, kind)
     except (msgspec.ValidationError, RecursionError) as error:
         raise BadRequest(f"the remote agent gave an answer that is none of A2A: {error}") from None
+    if any(part.url is not msgspec.UNSET and part.url.lower().startswith(rules.FILE) for part in _parts(found)):
+        raise BadRequest("the remote agent named a file of this relay, which it has none of")
+    return found
+
+
+def _parts(found: Any) -> list[Part]:
+    """Return all parts of an answer."""
+    if isinstance(found, Sent):
+        return [*(found.message or _Message()).parts, *([] if found.task is None else _parts(found.task))]
+    if not isinstance(found, RemoteTask):
+        return []
+    own = [part for artifact in found.artifacts for part in artifact.parts]
+    return [*own, *(found.status.message or _Message()).parts]
 
 
 def message(id: str, content: Any, *, context: Any = None, task: RemoteTask | None = None) -> Json:

@@ -112,7 +112,14 @@ def follow_up(message: Message, parts: Sequence[Json]) -> Any:
 
 
 def parts_of(message: Message) -> list[Json]:
-    """Return the parts of a message as JSON."""
+    """Return the parts of a message as JSON. Raises A2AError for a part that names a file of the relay.
+
+    Else a client could read any file that is for everyone on the relay: its task would name it.
+    """
+    for at, part in enumerate(message.parts):
+        if part.url is not UNSET and part.url.lower().startswith(FILE):
+            field = f"message.parts[{at}].url"
+            raise A2AError("INVALID_PARAMS", f"{field} begins with {FILE}, which clients may not use", field=field)
     return [_part(part) for part in message.parts]
 
 
@@ -225,11 +232,13 @@ def spoken(content: Any) -> list[Json]:
         return []
     if isinstance(content, str):
         return [{"text": content}]
-    if isinstance(content, dict) and set(content) == {"text", "a2a"} and isinstance(content["a2a"], dict):
-        kept = content["a2a"].get("message")  # an answer of the client's own; see ``follow_up``
-        if isinstance(kept, dict) and isinstance(kept.get("parts"), list):
-            return list(kept["parts"])
     return [{"data": content}]
+
+
+def answered(content: Any) -> list[Json]:
+    """Return a later message of the client, which ``follow_up`` made, as its parts."""
+    kept = content.get("a2a") if isinstance(content, dict) else None
+    return spoken(content) if kept is None else list(kept["message"]["parts"])
 
 
 # -- the task ----------------------------------------------------------------------------------------------------------
@@ -266,7 +275,7 @@ def _step(view: TaskView, event: TaskEvent, number: int, url_of: UrlOf) -> Step:
     by_client = event.by == view.requester and event.status == "in_progress"
     ends = state in FINAL
     content = view.result if ends else _decoded(event.content)
-    use = said(content)
+    use = None if by_client else said(content)
     artifacts: list[Json] = []
     parts: list[Json] = []
     known: Json = {}
@@ -282,7 +291,7 @@ def _step(view: TaskView, event: TaskEvent, number: int, url_of: UrlOf) -> Step:
         plainly = spoken(content)
         artifacts = [{"artifactId": RESULT, "name": RESULT, "parts": plainly}] if plainly else []
     else:
-        parts = [_part_linked(part, url_of) for part in spoken(content)]
+        parts = [_part_linked(part, url_of) for part in (answered if by_client else spoken)(content)]
     if ends and view.result_attachments:
         files = [_file(one, url_of) for one in view.result_attachments]
         artifacts.append({"artifactId": FILES, "name": FILES, "parts": files})

@@ -174,6 +174,16 @@ async def test_raw_parts_become_files_that_client_and_worker_alone_can_read(rest
         assert (got.status, await got.read(), got.content_type) == (206, data[:3], "image/png")
     other = shown["url"].replace("a2a%2F", "b2b%2F")
     assert (await rest.relay.session.get(other)).status == 404
+    # Nor can a client have its task name a file that is for everyone on the relay.
+    assert (
+        await rest.relay.session.put(f"{rest.relay.url}/blobs/pub", data=b"x", headers={"ClawLink-Agent": "bob"})
+    ).ok
+    for id in ("", task["id"]):
+        named = {**message(), "taskId": id, "parts": [{"url": "clawlink-file:pub"}]}
+        status, answer = await rest.post("/message:send", {"message": named})
+        assert (status, reason(answer)) == (400, "INVALID_PARAMS"), answer
+    pub = shown["url"].rpartition("/")[0] + "/pub"
+    assert (await rest.relay.session.get(pub)).status == 404
     # A refused message leaves no file behind.
     before = (await rest.relay.get("/"))[1]["shared_files"]
     for parts in ([part, {"raw": "no base64"}], [part, {"data": "x" * 1_100_000}]):

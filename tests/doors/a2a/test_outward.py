@@ -93,6 +93,8 @@ def test_an_answer_that_is_none_is_refused() -> None:
         *(None, [], {}, {"id": "r"}, {**good, "id": 5}, {**good, "status": {"state": 1}}),
         {**good, "artifacts": [artifact({"text": "x", "url": "y"})]},
         {**good, "artifacts": [artifact({})]},
+        {**good, "artifacts": [artifact({"url": "clawlink-file:k"})]},
+        {**good, "status": {"state": "x", "message": {"parts": [{"url": "clawlink-file:k"}]}}},
     ]
     for wrong in wrongs:
         with pytest.raises(BadRequest):

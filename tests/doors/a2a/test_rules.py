@@ -138,6 +138,13 @@ def test_terms_of_a2a_that_are_wrong_are_plain_data() -> None:
         task = rules.task(view(event(1, "completed"), result=result), url_of)
         assert task["artifacts"][0]["parts"] == [{"data": result}], wrong
     assert rules.said({"a2a": {}, "more": 1}) is None
+    # Only the client's own answers have this form; from a worker it is data.
+    answer = {"text": "x", "a2a": {"message": {"parts": [{"bad": 1}]}}}
+    for status in ("completed", "input_required", "failed"):
+        asked = event(1, status, content=answer if status == "input_required" else None)
+        task = rules.task(view(asked, result=answer), url_of)
+        shown = task["artifacts"][0]["parts"] if status == "completed" else task["status"]["message"]["parts"]
+        assert shown == [{"data": answer}], status
 
 
 def test_a_failure_says_why_in_its_status() -> None:

@@ -11,8 +11,9 @@ from a2a.types import a2a_pb2 as pb
 from a2a.utils import errors
 from google.protobuf.json_format import MessageToDict, ParseDict
 
+from tests.conftest import UNPACED
 from tests.doors.a2a import agent
-from tests.doors.a2a.conftest import BINDINGS, ServeA2A, message, sdk
+from tests.doors.a2a.conftest import BINDINGS, Rest, ServeA2A, message, sdk
 from tests.tables import each
 
 
@@ -143,3 +144,32 @@ async def test_a_cut_stream_goes_on_by_subscribing_again(
             assert events[0]["task"]["id"] == begun.task.id
             assert kinds(events)[-1] == "COMPLETED"
         assert one[-1] == other[-1]
+
+
+async def test_every_answer_is_one_of_the_protocol(serve_a2a: ServeA2A) -> None:
+    """The reader of the SDK's own buffers is strict: it refuses each field and form that they do not have."""
+    rest = Rest(await serve_a2a(limits=UNPACED), "/a2a/bob")
+    await rest.relay.register("bob", agent_id="bob", capabilities=["x"])
+    cards = [(await rest.relay.get("/.well-known/agent-card.json"))[1]]
+    for path in ("/.well-known/agent-card.json", "/extendedAgentCard"):
+        cards += [(await rest.get(path))[1], (await Rest(rest.relay, "/a2a-pools/x").get(path))[1]]
+    for card in cards:
+        ParseDict(card, pb.AgentCard())
+    parts = [{"text": "hi", "metadata": {"q": 1}}, {"data": None}, {"raw": "dGNr", "filename": "a"}]
+    results: list[Any] = [
+        *("t", 5, None, True, [1, {"a": None}], {"a": 1.5}, {"a2a": {"artifact": {"parts": []}}}),
+        {"a2a": {"artifact": {"parts": [{"data": None}, {"raw": "dGNr", "mediaType": "a/b"}], "extensions": ["u"]}}},
+        {"a2a": {"reply": {"parts": [{"text": "x"}], "metadata": {"a": [1]}}, "message": {"parts": [{"text": "y"}]}}},
+    ]
+    for result in results:
+        body = {"message": message(parts=parts, metadata={"x": None}), "configuration": {"returnImmediately": True}}
+        _, sent = await rest.post("/message:send", body)
+        ParseDict(sent, pb.SendMessageResponse())
+        id = sent["task"]["id"]
+        await rest.relay.get("/poll/bob")
+        for status in ("in_progress", "input_required", "failed" if result == 5 else "completed"):
+            report = {"from_agent": "bob", "message_id": id, "status": status, "result": result, "progress": 10.5}
+            assert (await rest.relay.post("/respond", report | {"note": "n"}))[0] == 200
+            ParseDict((await rest.get(f"/tasks/{id}"))[1], pb.Task())
+    _, listed = await rest.get("/tasks", includeArtifacts="true")
+    assert len(ParseDict(listed, pb.ListTasksResponse()).tasks) == len(results)
