@@ -18,7 +18,8 @@ from clawlink.client.sync import Client
 from clawlink.client.wait_steps import FINAL, StillPending, reached, settled
 from clawlink.domain.message import TaskDelegation
 from clawlink.errors import ClawLinkError
-from clawlink.protocol.replies import MessageStatus, TaskView
+from clawlink.protocol.mailbox_replies import MessageStatus
+from clawlink.protocol.replies import TaskView
 from tests.client.conftest import Scripted, http
 from tests.client.facade import connect
 from tests.client.restartable import Restartable
@@ -215,6 +216,7 @@ def view(status: str, version: int) -> bytes:
         "dead_letter": False,
         "attachments": [],
         "result_attachments": [],
+        "woken": [],
     }
     return http("200 OK", msgspec.json.encode(fields))
 
