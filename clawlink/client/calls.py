@@ -14,7 +14,7 @@ import msgspec
 
 from clawlink.domain.message import Message, decode
 from clawlink.errors import BadRequest, ClawLinkError, NotARelay
-from clawlink.protocol import paths, replies
+from clawlink.protocol import mailbox_replies, paths, replies
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.invalid import bad_field
 
@@ -110,7 +110,7 @@ class Claimed(NamedTuple):
 class Batch(list[Claimed]):
     """The messages of a poll. ``results`` has the result of each receipt that the poll carried."""
 
-    results: Sequence[replies.Settled] = ()
+    results: Sequence[mailbox_replies.Settled] = ()
 
 
 class DeadLetter(NamedTuple):
@@ -195,7 +195,7 @@ def read_message(raw: msgspec.Raw) -> tuple[Message | Other, dict[str, Any]]:
         return Other(str(fields.get("type")), fields), fields
 
 
-def claimed(raw: msgspec.Raw, held: replies.Lease) -> Claimed:
+def claimed(raw: msgspec.Raw, held: mailbox_replies.Lease) -> Claimed:
     """Return an unchanged message with its receipt."""
     message, fields = read_message(raw)
     return Claimed(message, held.message_id, held.receipt, held.attempt, held.lease_expires_at, fields, held.reported)

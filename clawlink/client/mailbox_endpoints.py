@@ -27,11 +27,11 @@ from clawlink.client.calls import (
 )
 from clawlink.domain.limits import MAX_POLL_MESSAGES
 from clawlink.errors import ClawLinkError, MethodNotAllowed, UnknownRoute
-from clawlink.protocol import paths, replies, requests
+from clawlink.protocol import mailbox_replies, paths, replies, requests
 
-_read_polled = reader(replies.Polled[msgspec.Raw])
-_read_polled_and_acked = reader(replies.PolledAndAcked[msgspec.Raw])
-_read_dead = reader(replies.DeadLetters[msgspec.Raw])
+_read_polled = reader(mailbox_replies.Polled[msgspec.Raw])
+_read_polled_and_acked = reader(mailbox_replies.PolledAndAcked[msgspec.Raw])
+_read_dead = reader(mailbox_replies.DeadLetters[msgspec.Raw])
 
 
 def poll(
@@ -76,7 +76,7 @@ def poll(
 
 
 def _poll_alone(
-    me: Identity, wait: float, most: int | None, lease: float | None, results: Sequence[replies.Settled]
+    me: Identity, wait: float, most: int | None, lease: float | None, results: Sequence[mailbox_replies.Settled]
 ) -> Call[Batch]:
     def read(body: bytes) -> Batch:
         polled = _read_polled(body)
@@ -87,7 +87,9 @@ def _poll_alone(
 
 
 def _batch(
-    messages: Sequence[msgspec.Raw], deliveries: Sequence[replies.Lease], results: Sequence[replies.Settled]
+    messages: Sequence[msgspec.Raw],
+    deliveries: Sequence[mailbox_replies.Lease],
+    results: Sequence[mailbox_replies.Settled],
 ) -> Batch:
     batch = Batch(claimed(raw, held) for raw, held in zip(messages, deliveries, strict=True))
     batch.results = results
@@ -102,9 +104,9 @@ def _apart(me: Identity, asked: requests.PollAndAck) -> Call[Batch]:
 
 
 def _one_by_one(
-    settle: Sequence[Call[replies.Receipted]],
-    results: Sequence[replies.Settled],
-    then: Callable[[Sequence[replies.Settled]], Call[Any]],
+    settle: Sequence[Call[mailbox_replies.Receipted]],
+    results: Sequence[mailbox_replies.Settled],
+    then: Callable[[Sequence[mailbox_replies.Settled]], Call[Any]],
 ) -> Call[Any]:
     """Return a call that settles receipts in one request after the other, and collects all results."""
     if not settle:
@@ -112,7 +114,7 @@ def _one_by_one(
     return dataclasses.replace(settle[0], follow=lambda done: _one_by_one(settle[1:], [*results, *done.results], then))
 
 
-def ack(me: Identity, receipts: Sequence[str] = (), *, tasks: Sequence[str] = ()) -> Call[replies.Receipted]:
+def ack(me: Identity, receipts: Sequence[str] = (), *, tasks: Sequence[str] = ()) -> Call[mailbox_replies.Receipted]:
     """Settle leased messages, and messages about the end of ``tasks``, by ids of tasks that this agent delegated.
 
     An agent that has read a result with ``task`` or ``wait_for`` names the task, and ``poll`` does not bring it again.
@@ -125,12 +127,12 @@ def ack(me: Identity, receipts: Sequence[str] = (), *, tasks: Sequence[str] = ()
     return simple_call(paths.ACK, checked(ask, requests.Ack))
 
 
-def nack(me: Identity, receipts: Sequence[str], *, delay: float = 0.0) -> Call[replies.Receipted]:
+def nack(me: Identity, receipts: Sequence[str], *, delay: float = 0.0) -> Call[mailbox_replies.Receipted]:
     """Give leased messages back, to be due again after ``delay`` seconds."""
     return simple_call(paths.NACK, requests.Nack(me.require(), several(receipts, "receipts"), delay))
 
 
-def extend(me: Identity, receipts: Sequence[str], *, lease: float = 60.0) -> Call[replies.Receipted]:
+def extend(me: Identity, receipts: Sequence[str], *, lease: float = 60.0) -> Call[mailbox_replies.Receipted]:
     """Lengthen leases to ``lease`` seconds from now."""
     return simple_call(paths.EXTEND, requests.Extend(me.require(), several(receipts, "receipts"), lease))
 
@@ -160,12 +162,14 @@ def dead_letters(me: Identity, *, limit: int = 100, after: str | None = None) ->
     return simple_call(paths.DEAD_LETTERS, query=query, read=read, agent_id=me.require())
 
 
-def redrive(me: Identity, message_ids: Sequence[str] | None = None) -> Call[replies.Redriven]:
+def redrive(me: Identity, message_ids: Sequence[str] | None = None) -> Call[mailbox_replies.Redriven]:
     """Put the named dead letters back, or all."""
     return simple_call(paths.REDRIVE, requests.Redrive(me.require(), several(message_ids, "message_ids")))
 
 
-def message(me: Identity, message_id: str, *, wait: float = 0.0, until: str = "acked") -> Call[replies.MessageStatus]:
+def message(
+    me: Identity, message_id: str, *, wait: float = 0.0, until: str = "acked"
+) -> Call[mailbox_replies.MessageStatus]:
     """Tell how far a message came that this agent sent or was sent.
 
     With ``wait``, in seconds, once it is ``until`` (delivered, acked, answered), or will not be any more.
@@ -178,7 +182,7 @@ def message(me: Identity, message_id: str, *, wait: float = 0.0, until: str = "a
 
 def unread(
     me: Identity, *, wait: float = 0.0, since: int | None = None, limit: int = 20, words: int = 0
-) -> Call[replies.Unread]:
+) -> Call[mailbox_replies.Unread]:
     """Show what waits in this agent's mailbox. It leases nothing, and is no sign of life.
 
     With ``wait``, in seconds, once a message is newer than ``since``, the ``latest`` of the look before. ``words``

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from clawlink.domain.message import Attachment
     from clawlink.errors import ClawLinkError
     from clawlink.protocol.file_replies import FileHistory, FileSaved
-    from clawlink.protocol.replies import MessageStatus, TaskView
+    from clawlink.protocol.mailbox_replies import MessageStatus
+    from clawlink.protocol.replies import TaskView
 
 T = TypeVar("T")
 

@@ -30,7 +30,7 @@ from clawlink.errors import (
     UnknownAgent,
     UnknownRoute,
 )
-from clawlink.protocol import failure, paths, replies
+from clawlink.protocol import failure, mailbox_replies, paths, replies
 
 T = TypeVar("T")
 
@@ -54,7 +54,7 @@ class _Frame(msgspec.Struct):
     type: str
     id: int | str | None = None
     reply: msgspec.Raw = msgspec.Raw()
-    delivery: replies.Lease | None = None
+    delivery: mailbox_replies.Lease | None = None
     code: str | None = None
 
 
@@ -64,7 +64,7 @@ _read_subscribed = msgspec.json.Decoder(replies.Subscribed)
 _read_pong = msgspec.json.Decoder(replies.Pong)
 
 # Receipts, with the futures of their results.
-_Ack = tuple[Sequence[str], asyncio.Future[replies.Receipted]]
+_Ack = tuple[Sequence[str], asyncio.Future[mailbox_replies.Receipted]]
 
 
 class Stream:
@@ -311,7 +311,7 @@ class Stream:
     nack = Method(mailbox_endpoints.nack)
     extend = Method(mailbox_endpoints.extend)
 
-    async def ack(self, receipts: Sequence[str] = (), *, tasks: Sequence[str] = ()) -> replies.Receipted:
+    async def ack(self, receipts: Sequence[str] = (), *, tasks: Sequence[str] = ()) -> mailbox_replies.Receipted:
         """Settle leased messages, and the news of the end of ``tasks``.
 
         Receipts that are acked within one turn of the event loop go in one frame.
@@ -324,7 +324,7 @@ class Stream:
         loop = asyncio.get_running_loop()
         if not self._acks:
             loop.call_soon(lambda: self._begin(self._flush()))
-        future: asyncio.Future[replies.Receipted] = loop.create_future()
+        future: asyncio.Future[mailbox_replies.Receipted] = loop.create_future()
         self._acks.append((list(receipts), future))
         return await future
 
@@ -361,7 +361,7 @@ class Stream:
         for receipts, future in batch:
             mine = [next(results) for _ in receipts]
             if not future.done():
-                future.set_result(replies.Receipted(mine, sum(one.status == "acked" for one in mine)))
+                future.set_result(mailbox_replies.Receipted(mine, sum(one.status == "acked" for one in mine)))
 
 
 def _batches(acks: Sequence[_Ack]) -> Iterator[list[_Ack]]:

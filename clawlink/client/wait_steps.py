@@ -19,7 +19,8 @@ from clawlink.client.retry import Backoff
 from clawlink.domain.task import FINAL as _FINAL
 from clawlink.errors import BadRequest, ClawLinkError, NotARelay, RelayUnreachable
 from clawlink.protocol.file_replies import FileHistory
-from clawlink.protocol.replies import MessageStatus, TaskView
+from clawlink.protocol.mailbox_replies import MessageStatus
+from clawlink.protocol.replies import TaskView
 
 T = TypeVar("T", TaskView, MessageStatus, FileHistory)
 

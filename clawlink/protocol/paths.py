@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from clawlink.protocol import admin, headers, replies, requests
+from clawlink.protocol import admin, headers, mailbox_replies, replies, requests
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.file_paths import FILE_ENDPOINTS
 
@@ -153,7 +153,7 @@ POLL = Endpoint(
     "GET",
     "/poll/{agent_id}",
     "Claim messages.",
-    replies.Polled,
+    mailbox_replies.Polled,
     query=requests.PollQuery,
     acts=True,
     claims=True,
@@ -163,7 +163,7 @@ POLL_AND_ACK = Endpoint(
     "POST",
     "/poll/{agent_id}",
     "Settle messages, and claim the next.",
-    replies.PolledAndAcked,
+    mailbox_replies.PolledAndAcked,
     body=requests.PollAndAck,
     acts=True,
 )
@@ -208,7 +208,7 @@ ACK = Endpoint(
     "POST",
     "/ack",
     "Settle leased messages.",
-    replies.Receipted,
+    mailbox_replies.Receipted,
     body=requests.Ack,
     acts=True,
     use="receipts.ack",
@@ -219,7 +219,7 @@ NACK = Endpoint(
     "POST",
     "/nack",
     "Give leased messages back.",
-    replies.Receipted,
+    mailbox_replies.Receipted,
     body=requests.Nack,
     acts=True,
     use="receipts.nack",
@@ -230,7 +230,7 @@ EXTEND = Endpoint(
     "POST",
     "/extend",
     "Lengthen leases.",
-    replies.Receipted,
+    mailbox_replies.Receipted,
     body=requests.Extend,
     acts=True,
     use="receipts.extend",
@@ -241,7 +241,7 @@ DEAD_LETTERS = Endpoint(
     "GET",
     "/dead-letters/{agent_id}",
     "List dead letters.",
-    replies.DeadLetters,
+    mailbox_replies.DeadLetters,
     query=requests.ListQuery,
     acts=True,
     use="messages.dead_letters",
@@ -252,7 +252,7 @@ REDRIVE = Endpoint(
     "POST",
     "/redrive",
     "Put dead letters back.",
-    replies.Redriven,
+    mailbox_replies.Redriven,
     body=requests.Redrive,
     acts=True,
     use="messages.redrive",
@@ -263,7 +263,7 @@ MESSAGE = Endpoint(
     "GET",
     "/messages/{message_id}",
     "Show how far a message came.",
-    replies.MessageStatus,
+    mailbox_replies.MessageStatus,
     query=requests.MessageQuery,
     acts=True,
     headers=(headers.AGENT,),
@@ -274,7 +274,7 @@ UNREAD = Endpoint(
     "GET",
     "/agents/{agent_id}/unread",
     "Show what waits in a mailbox, and lease nothing.",
-    replies.Unread,
+    mailbox_replies.Unread,
     query=requests.UnreadQuery,
     acts=True,
     use="unread_mail.unread",

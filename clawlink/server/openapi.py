@@ -12,8 +12,9 @@ from clawlink.domain.access import KEY_HEADER
 from clawlink.domain.message import KnowledgeBroadcast, Message
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.headers import OFFSET_TYPE, Header
+from clawlink.protocol.mailbox_replies import DeadLetters, Polled, PolledAndAcked
 from clawlink.protocol.paths import ENDPOINTS
-from clawlink.protocol.replies import DeadLetters, Failure, KnowledgeList, Polled, PolledAndAcked
+from clawlink.protocol.replies import Failure, KnowledgeList
 from clawlink.version import VERSION
 
 _REF = "#/components/schemas/{name}"

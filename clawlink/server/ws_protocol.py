@@ -11,7 +11,7 @@ import msgspec
 from clawlink.domain.agent import Agent
 from clawlink.domain.limits import MAX_ID_LENGTH
 from clawlink.errors import BadJson, BadRequest, ClawLinkError, NotAllowed
-from clawlink.protocol import failure, paths, replies, requests
+from clawlink.protocol import failure, mailbox_replies, paths, requests
 from clawlink.protocol.reading import read_fields, why_no_json
 from clawlink.relay.relay import Relay
 from clawlink.relay.tasks.submit import Own
@@ -102,6 +102,6 @@ def error_frame(id: str | int | None, error: ClawLinkError) -> bytes:
     return b'{"type":"error","id":%b,%b' % (_encoder.encode(id), failure.to_body(error)[1:])
 
 
-def message_frame(body: bytes, lease: replies.Lease) -> bytes:
+def message_frame(body: bytes, lease: mailbox_replies.Lease) -> bytes:
     """Return a message with its receipt, in a field that clients of 1.0.x ignore."""
     return b'%b,"delivery":%b}' % (body[:-1], _encoder.encode(lease))

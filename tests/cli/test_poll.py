@@ -398,7 +398,7 @@ def test_follow_says_when_the_relay_is_away_and_back(
 def test_an_ack_that_comes_too_late_is_told(
     call: Run, me: str, sender: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from clawlink.protocol.replies import Receipted
+    from clawlink.protocol.mailbox_replies import Receipted
 
     sender.send(me, "x")
     monkeypatch.setattr(Client, "ack", lambda self, receipts: Receipted([], 0))

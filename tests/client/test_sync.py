@@ -22,7 +22,7 @@ from clawlink.client.sync import Client
 from clawlink.config import ServerConfig
 from clawlink.domain import message as messages
 from clawlink.domain.limits import Limits
-from clawlink.protocol import file_replies, replies
+from clawlink.protocol import file_replies, mailbox_replies, replies
 from clawlink.protocol.paths import ENDPOINTS
 from tests.client.conftest import Scripted, http
 from tests.client.facade import connect
@@ -190,7 +190,7 @@ def test_a_task_goes_through(ann: Client, bob: Client) -> None:
     assert second.raw["result"] == ["1", 2, {}]
     assert second.message_id == answered.response_id
     told = ann.message(done.message_id)
-    assert isinstance(told, replies.MessageStatus)
+    assert isinstance(told, mailbox_replies.MessageStatus)
     assert (told.state, told.task_status) == ("acked", "completed")
 
 
@@ -356,14 +356,14 @@ def test_messages_are_claimed_extended_given_back_and_acked(ann: Client, bob: Cl
     assert isinstance(first.message, messages.PlainMessage)
     assert (first.message_id, first.attempt, first.message.content) == (sent.message_id, 1, {"k": [1]})
     extended = bob.extend([first.receipt], lease=600)
-    assert isinstance(extended, replies.Receipted)
+    assert isinstance(extended, mailbox_replies.Receipted)
     assert (extended.results[0].lease_expires_at or "") > first.lease_expires_at
     assert bob.nack([first.receipt], delay=0).results[0].status == "nacked"
     assert bob.poll() == []  # its only attempt is used up
     (letter,) = bob.dead_letters()
     assert isinstance(letter, DeadLetter)
     assert (letter.message_id, letter.from_agent, letter.attempts) == (sent.message_id, of(ann), 1)
-    assert bob.redrive([sent.message_id]) == replies.Redriven([sent.message_id], 1)
+    assert bob.redrive([sent.message_id]) == mailbox_replies.Redriven([sent.message_id], 1)
     (again,) = bob.poll()
     assert bob.ack([again.receipt, "nonsense"]).count == 1
     assert bob.redrive().count == 0

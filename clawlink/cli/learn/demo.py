@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from clawlink.client.calls import Claimed
     from clawlink.client.sync import Client
     from clawlink.domain.message import TaskDelegation
-    from clawlink.protocol.replies import MessageStatus
+    from clawlink.protocol.mailbox_replies import MessageStatus
 
 PAUSE_SECONDS = 0.4
 _PATIENCE_SECONDS = 15.0

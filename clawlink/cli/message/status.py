@@ -10,7 +10,7 @@ from clawlink.cli.values import message_id
 
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
-    from clawlink.protocol.replies import MessageStatus
+    from clawlink.protocol.mailbox_replies import MessageStatus
 
 
 def add(parser: ArgumentParser) -> None:

@@ -18,7 +18,8 @@ from clawlink.domain.message import PlainMessage, attached, decode, encode, says
 from clawlink.domain.task import FINAL, Task, TaskState
 from clawlink.errors import BadRequest, KeyReused, NotAllowed, UnknownMessage
 from clawlink.protocol import requests
-from clawlink.protocol.replies import DeadLetter, DeadLetters, FoundId, FoundIds, MessageStatus, Redriven, Sent
+from clawlink.protocol.mailbox_replies import DeadLetter, DeadLetters, MessageStatus, Redriven
+from clawlink.protocol.replies import FoundId, FoundIds, Sent
 from clawlink.relay import wait_loop
 from clawlink.relay.agents.agents import Agents
 from clawlink.relay.broadcasts.copy_counts import CopyCounts, furthest

@@ -8,7 +8,7 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery, message_id
 from clawlink.domain.task import Event
 from clawlink.protocol import requests
-from clawlink.protocol.replies import Lease, Receipted, Settled
+from clawlink.protocol.mailbox_replies import Lease, Receipted, Settled
 from clawlink.relay.ids import receipt
 from clawlink.relay.mailbox.acks import Acks, Outcome
 from clawlink.relay.tasks.views import reported

@@ -18,7 +18,8 @@ from clawlink.domain.task import Task
 from clawlink.domain.wake import Wake
 from clawlink.errors import NotAllowed, UnknownMessage
 from clawlink.protocol import replies, requests
-from clawlink.protocol.replies import Unread, UnreadMessage, UnreadSender, WakeStored
+from clawlink.protocol.mailbox_replies import Unread, UnreadMessage, UnreadSender
+from clawlink.protocol.replies import WakeStored
 from clawlink.relay import wait_loop
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.tasks.reads import read_task

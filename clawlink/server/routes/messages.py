@@ -6,7 +6,7 @@ import msgspec
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.limits import DEFAULT_POLL_MESSAGES, MAX_POLL_MESSAGES
-from clawlink.protocol import paths, replies, requests
+from clawlink.protocol import mailbox_replies, paths, requests
 from clawlink.relay.mailbox.long_poll import Taken
 from clawlink.relay.mailbox.receipts import lease_of, receipted
 from clawlink.relay.relay import Relay
@@ -28,7 +28,9 @@ async def poll(relay: Relay, request: Request) -> Reply:
     lease = ask.lease or relay.limits.lease
     most = ask.max or (MAX_POLL_MESSAGES if ask.lease is None else DEFAULT_POLL_MESSAGES)
     taken, earlier = await _claim(relay, request, agent, most=most, wait=ask.wait, lease=lease)
-    polled = replies.Polled([msgspec.Raw(d.body) for d in taken], len(taken), [lease_of(d, earlier) for d in taken])
+    polled = mailbox_replies.Polled(
+        [msgspec.Raw(d.body) for d in taken], len(taken), [lease_of(d, earlier) for d in taken]
+    )
     out = relay.handed_out(agent, taken, lease=lease, until_read=ask.lease is None) if taken else None
     return reply(tell_by_the_way(polled, new), out)
 
@@ -38,7 +40,7 @@ async def poll_and_ack(relay: Relay, request: Request) -> Reply:
     """Settle messages, then lease the next. Settled messages stay settled, also if the rest fails."""
     ask = await read(request, requests.PollAndAck)
     agent = await acting(relay, request, parameter(request, "agent_id"), "agent_id")
-    results: list[replies.Settled] = []
+    results: list[mailbox_replies.Settled] = []
     if ask.ack:
         results += receipted(await relay.acks.ack(agent.id, ask.ack), "acked").results
     if ask.nack:
@@ -51,7 +53,7 @@ async def poll_and_ack(relay: Relay, request: Request) -> Reply:
     )
     out = relay.handed_out(agent, taken, lease=lease, until_read=False) if taken else None
     leases = [lease_of(d, earlier) for d in taken]
-    return reply(replies.PolledAndAcked([msgspec.Raw(d.body) for d in taken], len(taken), leases, results), out)
+    return reply(mailbox_replies.PolledAndAcked([msgspec.Raw(d.body) for d in taken], len(taken), leases, results), out)
 
 
 async def _claim(relay: Relay, request: Request, agent: Agent, *, most: int, wait: float, lease: float) -> Taken:

@@ -25,7 +25,7 @@ from clawlink.doors.agentlink.server.socket import Gone, Socket
 from clawlink.doors.agentlink.wire import frames
 from clawlink.errors import BadRequest, ClawLinkError, LeaseLost, NotAllowed
 from clawlink.protocol import requests
-from clawlink.protocol.replies import MessageStatus
+from clawlink.protocol.mailbox_replies import MessageStatus
 from clawlink.relay.error_mapping import refusal
 from clawlink.relay.relay import Relay
 from clawlink.relay.timestamps import iso

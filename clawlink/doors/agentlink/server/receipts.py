@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from clawlink.domain.agent import Agent
 from clawlink.doors.agentlink.server.socket import Gone
 from clawlink.errors import ClawLinkError, StoreUnavailable
-from clawlink.protocol.replies import MessageStatus
+from clawlink.protocol.mailbox_replies import MessageStatus
 from clawlink.protocol.requests import MessageQuery
 from clawlink.relay.relay import Relay
 
