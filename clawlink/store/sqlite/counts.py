@@ -54,15 +54,34 @@ class Counts:
 
     # -- learn -------------------------------------------------------------------------------------------------------
 
-    def learn_records(self, rows: Iterable[tuple[str | None, str | None, str | None, int, int | None, int]]) -> None:
-        """Take what all records are, as mailbox, address, agent, count, bytes and cost. Not all are in a mailbox."""
-        for mailbox, address, agent, count, size, cost in rows:
-            self.cost += cost
+    def learn_records(self, rows: Iterable[tuple[str, str | None, str | None, int | None, int]]) -> None:
+        """Take all records, as partition, address, agent, bytes in a mailbox if they are in one, and cost."""
+        mailboxes, cost = self._mailboxes, 0
+        origins: dict[tuple[str | None, str | None], list[int]] = {}  # count, cost; and of those in mailboxes, bytes
+        for partition_key, address, agent, held, size in rows:
+            cost += size
+            origin = origins.get((address, agent))
+            if origin is None:
+                origin = origins[address, agent] = [0, 0, 0, 0]
+            origin[0] += 1
+            origin[1] += size
+            if held is not None:
+                origin[2] += 1
+                origin[3] += held
+                mailbox = mailboxes.get(partition_key)
+                if mailbox is None:
+                    mailboxes[partition_key] = [1, held]
+                else:
+                    mailbox[0] += 1
+                    mailbox[1] += held
+        self.cost += cost
+        for (address, agent), (count, size, held_count, held_bytes) in origins.items():
             if agent is not None:
-                self.origins.change((address, agent), count, cost)
-            if mailbox is not None:
-                self._hold(mailbox, count, size or 0)
-                self._held_shares.change((address, agent or ""), count, size or 0)
+                self.origins.change((address, agent), count, size)
+            if held_count:
+                self.held[0] += held_count
+                self.held[1] += held_bytes
+                self._held_shares.change((address, agent or ""), held_count, held_bytes)
 
     def learn_index(self, place: Place, count: int, size: int) -> None:
         _make_room(self._indexes, _MOST_INDEXES)

@@ -60,10 +60,17 @@ class DataFolder:
                 leaving=lambda: self.blobs.leaving(),
             )
             try:
+                files: list[SharedFile] = []
+                uploads: list[str] = []
+                for record in self.store.all(SharedFile, UnfinishedUpload):
+                    if type(record) is SharedFile:
+                        files.append(record)
+                    else:
+                        uploads.append(record.id)
                 self.blobs = FolderBlobs(
                     self.path,
-                    contents_of(self.store.all(SharedFile)),
-                    [upload.id for upload in self.store.all(UnfinishedUpload)],
+                    contents_of(files),
+                    uploads,
                     room=self.room,
                     lazy=sync == "normal",
                 )

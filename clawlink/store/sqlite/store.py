@@ -85,11 +85,8 @@ _ORIGINS_OF_INDEX = (
     "SELECT r.address, r.agent, count(*), sum(e.weight) FROM entry e JOIN record r ON r.row = e.row "
     "WHERE e.kind = ? AND e.key = ? GROUP BY r.address, r.agent"
 )
-# A single look at all rows.
-_HELD = (
-    "SELECT iif(held IS NULL, NULL, home) AS box, address, agent, count(*), sum(held), sum(cost) "
-    "FROM record GROUP BY box, address, agent"
-)
+# Python counts them in half the time that SQLite needs to sort and group them.
+_HELD = "SELECT home, address, agent, held, cost FROM record"
 
 
 class _Hint(NamedTuple):
@@ -167,10 +164,12 @@ class SqliteStore:
         self._writer.uptime = uptime
         self._writer.clock = clock
 
-    def all(self, kind: type[R]) -> Iterator[R]:
-        """Give all records of a kind, before anything else is asked. Raises DataFolderError."""
+    def all(self, *kinds: type[Any]) -> Iterator[Any]:
+        """Give all records of these kinds in one pass, before anything else is asked. Raises DataFolderError."""
+        places = ", ".join("?" * len(kinds))
+        one_of = f"SELECT data FROM record WHERE kind IN ({places})"  # noqa: S608
         try:
-            for (data,) in self._db.execute("SELECT data FROM record WHERE kind = ?", (self._kind(kind),)):
+            for (data,) in self._db.execute(one_of, [self._kind(kind) for kind in kinds]):
                 yield records.decode(data)
         except (sqlite3.Error, ValueError) as error:
             raise DataFolderError(f"a record of {self._path} cannot be read: {error}") from None
