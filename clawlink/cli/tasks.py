@@ -178,7 +178,7 @@ def said(wake: Wake) -> str:
     return f"by {cell(wake.adapter)}: {result}" + (f" ({cell(wake.note)})" if wake.note else "")
 
 
-_WAKE_RESULTS = {"started": "a turn begins", "queued": "shown at the next turn", "given_up": "given up, no way is left"}
+_WAKE_RESULTS = {"started": "a turn begins", "queued": "handed to its program", "given_up": "given up, no way is left"}
 
 
 def row(ctx: Context, task: TaskView, *, me: str | None) -> tuple[str, ...]:

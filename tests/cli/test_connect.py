@@ -71,7 +71,11 @@ def test_the_command_in_the_settings_is_a_hook_that_works(call: Run, relay: str,
     call("connect", "claude", "--yes", "--relay", relay).ok()
     settings = json.loads((account / ".claude" / "settings.json").read_bytes())
     (group,) = settings["hooks"]["SessionStart"]
-    (hook,) = group["hooks"]
+    hook, waiter = group["hooks"]
+    # By its field list, Claude Code runs a hook with asyncRewake in the background, and exit code 2 wakes the session.
+    assert (waiter["asyncRewake"], waiter["timeout"] > 21_000) == (True, True)
+    assert "hook Wait --host claude" in waiter["command"]
+    assert [len(groups[0]["hooks"]) for groups in settings["hooks"].values()] == [2, 1, 1, 2, 1]
     assert hook["type"] == "command"
     assert f"--relay {relay}" in hook["command"]
     assert (shlex.split(hook["command"])[0] == sys.executable) or os.name == "nt"

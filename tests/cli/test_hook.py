@@ -108,3 +108,17 @@ def test_the_tools_of_a_session_act_as_the_agent_of_its_hooks(relay: str, accoun
         assert found is not None
         assert told[session]["you"] == {"agent_id": found.agent_id, "name": found.name}
     assert "clawlink register" in told["none"]["error"]
+
+
+def test_a_hook_that_waits_ends_with_the_code_that_wakes_its_host(run: Run, relay: str, account: Path) -> None:
+    run("hook", "SessionStart", "--seconds", "20", stdin=said()).ok()
+    (session,) = Sessions(account / ".clawlink").all()
+    with Client(relay) as ann:
+        ann.register("ann-who-wakes")
+        ann.send(session.name, "secret words")
+    woken = run("hook", "Wait", "--for", "60", stdin=said())
+    assert (woken.code, woken.raw) == (2, b"")
+    assert woken.err.startswith("ClawLink: 1 new message")
+    assert "secret" not in woken.err
+    over = run("hook", "Wait", "--for", "0.1", stdin=said())
+    assert (over.code, over.raw, over.err) == (0, b"", "")

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _RELAY_SECONDS = 0.2
 # A host that keeps standard input open is waited for this long.
 _INPUT_SECONDS = 2.0
+# An idle session is waited for this long. Claude Code ends a hook after the timeout that its settings say.
+_LASTING_SECONDS = 21_000.0
+_WAKES = 2
 # To write down what came of it.
 _GRACE_SECONDS = 0.03
 _MAX_INPUT_BYTES = 16 * 2**20
@@ -26,7 +29,7 @@ _MAX_INPUT_BYTES = 16 * 2**20
 def add(parser: ArgumentParser) -> None:
     """Add the arguments. Each word is taken, since an exit code other than 0 may stop the host."""
     parser.add_argument(
-        "event", metavar="EVENT", help="SessionStart, UserPromptSubmit, PostToolUse, Stop or SessionEnd"
+        "event", metavar="EVENT", help="SessionStart, UserPromptSubmit, PostToolUse, Stop, SessionEnd or Wait"
     )
     parser.add_argument("--host", default="claude", help="the program: claude (default), codex, gemini or cursor")
     parser.add_argument(
@@ -37,12 +40,25 @@ def add(parser: ArgumentParser) -> None:
         help=f"longest time for the relay (default {_RELAY_SECONDS:g}); give more for a distant one",
     )
 
+    parser.add_argument(
+        "--for",
+        dest="lasting",
+        type=float,
+        default=_LASTING_SECONDS,
+        metavar="S",
+        help=f"with Wait: seconds to wait for mail (default {_LASTING_SECONDS:g})",
+    )
+
 
 def run(args: Namespace, ctx: Context) -> Exit:
     """Read the event from standard input, and print an answer for the host if there is something to say."""
     import json
     import threading
 
+    from clawlink.client.hooks.rules import WAIT
+
+    if args.event == WAIT:
+        return _wait(args, ctx)
     answers: list[dict[str, Any]] = []
     ends_at: list[float] = []  # once the first request begins
     begun = threading.Event()
@@ -70,6 +86,39 @@ def run(args: Namespace, ctx: Context) -> Exit:
         ctx.out.line(json.dumps(answers[0]))
     elif thread.is_alive():
         _note(ctx, args, "it did not end in time; is the relay away?")
+    return Exit.DONE
+
+
+def _wait(args: Namespace, ctx: Context) -> Exit:
+    """Wait until mail comes for an idle session, and wake it: Claude Code does that at exit code 2.
+
+    The text for the session is on standard error then. In all other cases it ends silently, with exit code 0.
+    """
+    import os
+    import sys
+
+    from clawlink.client.hooks import rules
+    from clawlink.client.hooks.ancestors import end_of_host
+    from clawlink.client.hooks.run import read
+    from clawlink.client.hooks.sessions import Sessions
+    from clawlink.client.hooks.waiting import Waiter, begun
+    from clawlink.config import own_folder
+
+    try:
+        host = rules.HOSTS[args.host]
+        said = read(ctx.stdin.read(_MAX_INPUT_BYTES))
+        if not rules.belongs(host, said):
+            return Exit.DONE
+        sessions = Sessions(own_folder(ctx.environ))
+        session = begun(sessions, host.name, str(said[host.session_field]))
+        text = Waiter(sessions, session, gone=end_of_host()).wait(args.lasting)
+    except Exception as error:  # whatever it is, the host goes on
+        _note(ctx, args, str(error) or type(error).__name__)
+        return Exit.DONE
+    if text is not None:
+        sys.stderr.write(text + "\n")
+        sys.stderr.flush()
+        os._exit(_WAKES)  # past the rule that a hook ends with 0
     return Exit.DONE
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +39,14 @@ def ancestors(own: int | None = None) -> list[Process]:
 def host_among(above: list[Process]) -> tuple[int, str] | None:
     """Return the process that runs hooks: the nearest that is no shell and no starter of programs."""
     return next((process.key for process in above if process.program.lower() not in _BETWEEN), None)
+
+
+def end_of_host() -> Callable[[], bool]:
+    """Return a function that tells whether the host of this process has ended since. A shell may outlive its host."""
+    host, parent = host_among(ancestors()), os.getppid()
+    if host is None:
+        return lambda: os.getppid() != parent
+    return lambda: host not in (process.key for process in ancestors())
 
 
 def _above(pid: int, listed: Mapping[int, Process] | None) -> Iterator[Process]:

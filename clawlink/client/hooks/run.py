@@ -106,6 +106,7 @@ class Hook:
     def _ended(self, session: Session | None) -> None:
         """Mark the session. Its agent stays: a session that is resumed finds its mail."""
         if session is not None:
+            self._sessions.disarm(session)
             self._sessions.keep(session._replace(ended=True, seen_at=self._now, host_process=None))
 
     def _forget_one(self) -> None:
@@ -134,6 +135,8 @@ class Hook:
 
     def _told(self, event: str, session: Session) -> dict[str, Any] | None:
         before = session
+        if event != "Stop":
+            self._sessions.disarm(session)  # it works: a wake would open a turn beside this one
         if self._now - session.beat_at > BEAT_SECONDS:
             beat = self._ask(session, "POST", "/heartbeat", {"agent_id": session.agent_id})
             if beat.body.get("status") != "ok":  # the relay has forgotten the agent, as after a restart

@@ -74,6 +74,28 @@ class Sessions:
     def forget(self, session: Session) -> None:
         """Remove a session. Raises OSError."""
         self.path(session.host, session.session_id).unlink(missing_ok=True)
+        self.disarm(session)
+
+    # A file of its own: hooks that run at the same moment write the session.
+
+    def arm(self, session: Session, waiter: str) -> None:
+        """Let this waiter, and no earlier one, wake the session. Raises OSError."""
+        self._waiting(session).write_text(waiter, encoding="ascii")
+
+    def armed(self, session: Session) -> str | None:
+        """Return the waiter that may wake the session; None while the session is busy."""
+        try:
+            return self._waiting(session).read_text(encoding="ascii")
+        except (OSError, ValueError):
+            return None
+
+    def disarm(self, session: Session) -> None:
+        """Let no waiter wake the session, because it works."""
+        with contextlib.suppress(OSError):
+            self._waiting(session).unlink()
+
+    def _waiting(self, session: Session) -> Path:
+        return self.path(session.host, session.session_id).with_suffix(".waiting")
 
     def of_processes(self, ancestors: Sequence[tuple[int, str]]) -> Session | None:
         """Return the session whose host is the nearest of these processes; None without one, or with several."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 NAME = "clawlink"
@@ -18,19 +18,16 @@ class Unmergeable(Exception):
     """The settings have a form that no entry can be put into without a risk; the message says which."""
 
 
-def with_hooks(
-    text: str | None, commands: Mapping[str, str], entry: Callable[[str], Any], head: Mapping[str, Any]
-) -> str:
-    """Put a command for each event into ``hooks``. ``head`` are the other fields of a new file."""
+def with_hooks(text: str | None, entries: Mapping[str, Any], head: Mapping[str, Any]) -> str:
+    """Put an entry for each event into ``hooks``. ``head`` are the other fields of a new file."""
     settings = _read(text, head)
     hooks = _within(settings, "hooks")
-    for event, command in commands.items():
-        entries = hooks.setdefault(event, [])
-        if not isinstance(entries, list):
+    for event, wanted in entries.items():
+        there = hooks.setdefault(event, [])
+        if not isinstance(there, list):
             raise Unmergeable(f"hooks.{event} is no list")
-        wanted = entry(command)
-        if [one for one in entries if _is_ours(one)] != [wanted]:
-            hooks[event] = [*(one for one in entries if not _is_ours(one)), wanted]
+        if [one for one in there if _is_ours(one)] != [wanted]:
+            hooks[event] = [*(one for one in there if not _is_ours(one)), wanted]
     return _written(settings, text)
 
 

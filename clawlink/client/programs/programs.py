@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clawlink import private
+from clawlink.client.hooks.rules import WAIT
 from clawlink.client.programs import merging
 from clawlink.client.programs.merging import Unmergeable
 from clawlink.errors import Conflicted
 
+# In seconds: a little more than the hook waits.
+_WAIT_TIMEOUT = 21_600
 _CLAUDE = {event: event for event in ("SessionStart", "UserPromptSubmit", "PostToolUse", "Stop", "SessionEnd")}
 
 
@@ -35,6 +38,7 @@ class Program(NamedTuple):
     project_servers: str
     flat: bool = False  # an entry of hooks is the command itself
     head: Mapping[str, Any] = {}
+    waits: tuple[str, ...] = ()  # events after which a hook waits for mail, to wake the session
 
     def files(self, root: Path, *, project: bool) -> tuple[Path, Path]:
         """Return the file with the hooks and that with the MCP servers."""
@@ -53,6 +57,7 @@ PROGRAMS = {
             ".claude.json",
             _CLAUDE,
             ".mcp.json",
+            waits=("SessionStart", "Stop"),
         ),
         Program(
             "codex",
@@ -132,11 +137,8 @@ def _step(
     if is_hooks:
         if undo:
             return merging.without_hooks(text or "", program.head)
-        commands = {
-            event: _shell([*_command(), "hook", ours, "--host", program.name, *flags])
-            for event, ours in program.events.items()
-        }
-        return merging.with_hooks(text, commands, _flat if program.flat else _grouped, program.head)
+        entries = {event: _entry(program, event, flags) for event in program.events}
+        return merging.with_hooks(text, entries, program.head)
     command, args = _command()[0], [*_command()[1:], "mcp", *flags]
     if path.suffix == ".toml":
         return merging.without_table(text or "") if undo else merging.with_table(text, command, args)
@@ -152,12 +154,19 @@ def _shell(words: Sequence[str]) -> str:
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
-def _grouped(command: str) -> dict[str, Any]:
-    return {"hooks": [{"type": "command", "command": command}]}
+def _entry(program: Program, event: str, flags: Sequence[str]) -> dict[str, Any]:
+    """Return the entry of an event, as the program's documents have it."""
 
+    def command(ours: str) -> str:
+        return _shell([*_command(), "hook", ours, "--host", program.name, *flags])
 
-def _flat(command: str) -> dict[str, Any]:
-    return {"command": command}
+    if program.flat:
+        return {"command": command(program.events[event])}
+    hooks: list[dict[str, Any]] = [{"type": "command", "command": command(program.events[event])}]
+    if event in program.waits:
+        waits = {"type": "command", "command": command(WAIT), "asyncRewake": True, "timeout": _WAIT_TIMEOUT}
+        hooks.append(waits)
+    return {"hooks": hooks}
 
 
 def _bytes(path: Path) -> bytes | None:

@@ -22,7 +22,7 @@ def grouped(command: str) -> dict[str, Any]:
 
 
 def hooked(text: str | None) -> str:
-    return merging.with_hooks(text, COMMANDS, grouped, {})
+    return merging.with_hooks(text, {event: grouped(command) for event, command in COMMANDS.items()}, {})
 
 
 def unhooked(text: str) -> str | None:
@@ -64,9 +64,7 @@ def test_a_file_that_is_new_or_empty_holds_our_entries_alone_and_goes_with_them(
         assert set(json.loads(after)["hooks"]) == set(COMMANDS)
         assert unhooked(after) is None
         assert merging.without_server(merging.with_server(text, SERVER)) is None
-    cursor = merging.with_hooks(
-        None, {"stop": "clawlink hook Stop"}, lambda command: {"command": command}, {"version": 1}
-    )
+    cursor = merging.with_hooks(None, {"stop": {"command": "clawlink hook Stop"}}, {"version": 1})
     assert json.loads(cursor) == {"version": 1, "hooks": {"stop": [{"command": "clawlink hook Stop"}]}}
     assert merging.without_hooks(cursor, {"version": 1}) is None
 
