@@ -46,7 +46,7 @@ class McpServer(OpenDoor):
             message: Any = await read(request, object)
         except BadJson as error:
             return _reply(rpc.Answer(rpc.failure(None, rpc.PARSE_ERROR, error.message), 400))
-        heard = rpc.hear(message, {name.lower(): value for name, value in request.headers.items()}, _TOOLS)
+        heard = rpc.hear(message, request.headers, _TOOLS)
         if isinstance(heard, rpc.Answer):
             return _reply(heard)
         if isinstance(heard, rpc.Cancelled):
