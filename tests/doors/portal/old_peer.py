@@ -19,7 +19,7 @@ RELEASES = ("0.5", "0.6", "0.8", "0.9")
 class OldPortal:
     """The portal of another person, of one release: it stores what it is sent, as often as it is sent.
 
-    ``before`` and ``after`` are awaited before and after a message is stored; ``lose`` answers are cut off.
+    ``lose`` answers are cut off, ``pause`` holds them back, and ``answer`` makes one in place of storing.
     """
 
     def __init__(self, release: str) -> None:
@@ -32,6 +32,7 @@ class OldPortal:
         self.lose = 0
         self.answer: Callable[[], web.Response] | None = None
         self.asked: list[str] = []
+        self.pause: asyncio.Event | None = None
         self._runner: web.AppRunner | None = None
 
     async def start(self, *, ssl: Any = None, port: int = 0) -> None:
@@ -67,6 +68,8 @@ class OldPortal:
         if body["from_portal"] != self.from_portal:
             return web.json_response({"detail": "Portal URL mismatch"}, status=403)
         self.stored.append({"content": body["content"], "message_type": body.get("message_type", "text")})
+        if self.pause is not None:
+            await self.pause.wait()
         if self.lose:
             self.lose -= 1
             if request.transport is not None:

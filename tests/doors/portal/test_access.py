@@ -163,6 +163,7 @@ async def test_bodies_that_are_wrong_are_answered_in_the_wires_form(portals: Por
         (b'{"content": "hi"}', "text/plain"),
         (b"[" * 10_000, "application/json"),
         (b"\xff", "application/json"),
+        (b'{"content": "\\ud800"}', "application/json"),
     ):
         async with session.post(
             portal.url + "/api/guest/leave-message", data=data, headers={"Content-Type": kind}

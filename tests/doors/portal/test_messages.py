@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 from urllib.parse import quote
 
@@ -255,6 +256,10 @@ async def test_a_message_that_is_too_large_or_to_nobody_is_refused(portals: Port
     large = {"api_key": key, "from_portal": a.url, "content": "x" * (128 * 1024 + 1)}
     assert (await b.ask("POST", "/api/message/receive", large, key=""))[0] == 413
     assert (await a.ask("GET", "/api/portal/messages/99"))[0] == 404
+    for way in ("send", "reply"):
+        assert (await a.ask("POST", f"/api/chat/owner/{way}", {"content": "x" * (128 * 1024 + 1)}))[0] == 413, way
+        status, answer = await a.ask("POST", f"/api/chat/owner/{way}", {"content": " "})
+        assert (status, answer) == (400, {"error": "content is empty"}), way
 
 
 async def test_only_the_socket_that_got_a_message_acks_it(portals: Portals, bridges: Bridges) -> None:
@@ -324,3 +329,20 @@ async def test_a_blocked_contact_is_kept_out_and_a_forgotten_one_leaves_nothing(
     await eventually(refused)
     await a.well("DELETE", "/api/portal/contacts/" + quote(b.url, safe=""))
     assert (await a.ask("GET", f"/api/portal/messages/{later}"))[0] == 404
+
+
+async def test_a_portal_that_stops_learns_the_outcome_of_a_post_under_way(portals: Portals, old_portals: Peers) -> None:
+    portal, peer, away = await portals(), await old_portals("0.9"), "http://127.0.0.1:9"
+    await befriended(portal, peer)
+    await portal.befriend(away)
+    peer.pause = asyncio.Event()
+    under_way, waiting = await send(portal, peer.url, "under way"), await send(portal, away, "waits")
+    await until(lambda: len(peer.stored) == 1)
+    ids = [(await portal.state(number, "sending", "queued"))["message_id"] for number in (under_way, waiting)]
+    stopping = asyncio.create_task(portal.relay.app.stop())
+    asyncio.get_running_loop().call_later(0.1, peer.pause.set)
+    await stopping
+    store = portal.relay.app.relay.core.store
+    states = [found.state for id in ids if (found := await store.get(Message, id)) is not None]
+    assert states == [State.SENT, State.QUEUED]
+    assert len(peer.stored) == 1

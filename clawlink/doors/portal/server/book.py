@@ -471,7 +471,8 @@ class Book:
 
     @retrying
     async def say(self, role: str, text: str) -> Chat:
-        """Keep a line of the chat. The agent hears what the owner says, unless ``role`` is its own."""
+        """Keep a line of the chat. The agent hears what the owner says, unless ``role`` is its own. Raises TooLarge."""
+        require_short(text)
         now = self._core.clock()
         number = self.number(Chat)
         line = Chat(id=str(number), version=1, number=number, role=role, content=text, created_at=now)
@@ -521,6 +522,18 @@ class Book:
         if found:
             await self._core.commit(AGENT, *map(Drop, found))
         return bool(found)
+
+
+def require_short(text: str) -> None:
+    """Refuse a text that no frame to an old bridge can carry. Raises TooLarge."""
+    size = len(text.encode("utf-8", "surrogatepass"))
+    if size > MAX_MESSAGE_BYTES:
+        raise TooLarge(
+            f"a message has at most {MAX_MESSAGE_BYTES} bytes, and this one has {size}; send it in parts",
+            field="content",
+            limit=MAX_MESSAGE_BYTES,
+            actual=size,
+        )
 
 
 def _decided(guest: Guest, decision: Decision) -> Guest:

@@ -15,9 +15,9 @@ from clawlink.doors.portal import records
 from clawlink.doors.portal.records import AGENT, Contact, Message, State
 from clawlink.doors.portal.rules import words
 from clawlink.doors.portal.rules.urls import normalised
-from clawlink.doors.portal.server.book import MAX_MESSAGE_BYTES, Book
+from clawlink.doors.portal.server.book import Book, require_short
 from clawlink.doors.portal.settings import Settings
-from clawlink.errors import BadRequest, KeyReused, TooLarge, UnknownMessage, WrongState
+from clawlink.errors import BadRequest, KeyReused, UnknownMessage, WrongState
 from clawlink.relay.core import retrying
 from clawlink.relay.ids import derived
 from clawlink.relay.relay import Relay
@@ -275,14 +275,7 @@ def received_id(contact: Contact, key: str) -> str:
 
 
 def _require_short(content: str, message_type: str, key: str | None) -> None:
-    size = len(content.encode("utf-8", "surrogatepass"))
-    if size > MAX_MESSAGE_BYTES:
-        raise TooLarge(
-            f"a message has at most {MAX_MESSAGE_BYTES} bytes, and this one has {size}; send it in parts",
-            field="content",
-            limit=MAX_MESSAGE_BYTES,
-            actual=size,
-        )
+    require_short(content)
     for text, most, field in (
         (message_type, MAX_TYPE_LENGTH, "message_type"),
         (key, MAX_KEY_LENGTH, "idempotency_key"),

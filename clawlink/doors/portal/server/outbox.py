@@ -28,6 +28,7 @@ LEASE_SECONDS = 60.0
 _EXTEND_SECONDS = 20.0
 FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS = 1.0, 300.0
 _MISHAP_SECONDS = 5.0
+_FAREWELL_SECONDS = 2.0
 _PAGE = 500
 _log = logging.getLogger("clawlink.portal")
 
@@ -44,6 +45,7 @@ class Outbox:
         self._working: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
         self._hurry: dict[str, asyncio.Event] = {}
+        self._posting: set[str] = set()
         self._closed = False
 
     @property
@@ -83,15 +85,21 @@ class Outbox:
             self.wake(contact)
 
     async def close(self) -> None:
-        """Stop posting. A message under way is due again at once when the relay comes back."""
+        """Stop posting. A post under way has a moment to learn its outcome: it would be in doubt otherwise.
+
+        All other messages are due again at once when the relay comes back.
+        """
         self._closed = True
+        posting = [self._working[contact] for contact in self._posting]
+        if posting:
+            await asyncio.wait(posting, timeout=_FAREWELL_SECONDS)
         tasks = list(self._working.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _work(self, contact: str) -> None:
-        while contact in self._again and not self._relay.draining:
+        while contact in self._again and not self._ending:
             self._again.discard(contact)
             try:
                 await self._empty(contact)
@@ -105,10 +113,11 @@ class Outbox:
         agent = await self._members.of(contact)
         consumer = self._relay.consumer(agent, lease=LEASE_SECONDS, credit=1)
         try:
-            while (await self._core.store.usage(Message, queued_for(contact))).count and not self._relay.draining:
+            while (await self._core.store.usage(Message, queued_for(contact))).count and not self._ending:
                 taken, _ = await consumer.next(agent, tick=lambda: self._seen(agent))
                 for delivery in taken:
-                    await self._deliver(contact, agent, delivery)
+                    if not await self._deliver(contact, agent, delivery):
+                        return
                     given = [_receipt(delivery)]
                     await self._relay.acks.ack(agent.id, given)
                     consumer.settled(given)
@@ -119,18 +128,27 @@ class Outbox:
         await self._relay.agents.touch(agent.id)
         return None
 
-    async def _deliver(self, contact: str, agent: Agent, delivery: Delivery) -> None:
-        """Post one message until it is settled."""
+    @property
+    def _ending(self) -> bool:
+        return self._closed or self._relay.draining
+
+    async def _deliver(self, contact: str, agent: Agent, delivery: Delivery) -> bool:
+        """Post one message until it is settled; return False if the relay ends before."""
         failed = 0
         while True:
             message = await self._core.store.get(Message, delivery.id)
             if message is None or message.state not in OPEN:
-                return
+                return True
             if posting.lapse(message, self._core.clock()) is not message:
                 await self._settle(message, posting.lapse(message, self._core.clock()))
-                return
-            if await self._try(contact, message):
-                return
+                return True
+            self._posting.add(contact)
+            try:
+                settled = await self._try(contact, message)
+            finally:
+                self._posting.discard(contact)
+            if settled or self._ending:
+                return settled
             failed += 1
             pause = spread(backoff(failed, first=FIRST_PAUSE_SECONDS, most=MOST_PAUSE_SECONDS), random.random())
             await self._pause(contact, agent, delivery, pause)
