@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -16,6 +18,7 @@ from clawlink.doors.portal.server import outbox
 from clawlink.doors.portal.server.poster import Poster
 from tests.doors.portal.conftest import OWNER, Bridges, Own, Peers, Portals
 from tests.doors.portal.old_peer import RELEASES, OldPortal, OldSender
+from tests.operations import make_authority
 from tests.waiting import eventually, until
 
 A_KEY, B_KEY = OWNER, "ap2p_the-key-of-another-owner-000000000000000000"
@@ -26,6 +29,23 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Try again soon."""
     monkeypatch.setattr(outbox, "FIRST_PAUSE_SECONDS", 0.05)
     monkeypatch.setattr(outbox, "MOST_PAUSE_SECONDS", 0.2)
+
+
+MESSAGE = Message(
+    id="m",
+    version=1,
+    number=1,
+    inbound=False,
+    contact="",
+    content="x",
+    message_type="text",
+    created_at=0.0,
+    state=State.QUEUED,
+)
+
+
+def contact_at(url: str) -> Contact:
+    return Contact(id=url, version=1, number=1, url=url, key="k", created_at=0.0)
 
 
 async def pair(portals: Portals) -> tuple[Own, Own]:
@@ -220,12 +240,7 @@ async def test_no_private_address_is_reached(portals: Portals, old_portals: Peer
 
 async def test_a_name_that_resolves_to_a_private_address_is_not_reached(old_portals: Peers) -> None:
     peer = await old_portals("0.9")
-    url = f"http://localhost:{peer.url.rpartition(':')[2]}"
-    contact = Contact(id=url, version=1, number=1, url=url, key="k", created_at=0.0)
-    message = Message(
-        id="m", version=1, number=1, inbound=False, contact="", content="x", message_type="text", created_at=0.0,
-        state=State.QUEUED,
-    )  # fmt: skip
+    contact = contact_at(f"http://localhost:{peer.url.rpartition(':')[2]}")
     for own, allowed, outcome in (
         ("https://me.example", "", Outcome.NOT_STORED),
         ("https://me.example", "127.0.0.0/8,::1/128", Outcome.STORED),
@@ -233,7 +248,7 @@ async def test_a_name_that_resolves_to_a_private_address_is_not_reached(old_port
     ):
         peer.key, peer.from_portal = "k", own
         poster = Poster(own, ca=None, allowed=screening.networks(allowed))
-        posted = await poster.post(contact, message)
+        posted = await poster.post(contact, MESSAGE)
         await poster.close()
         assert posted.outcome is outcome, (own, allowed, posted.detail)
         if outcome is Outcome.NOT_STORED:
@@ -345,4 +360,18 @@ async def test_a_portal_that_stops_learns_the_outcome_of_a_post_under_way(portal
     store = portal.relay.app.relay.core.store
     states = [found.state for id in ids if (found := await store.get(Message, id)) is not None]
     assert states == [State.SENT, State.QUEUED]
+    assert len(peer.stored) == 1
+
+
+async def test_over_tls_a_certificate_has_to_be_trusted(old_portals: Peers, tmp_path: Path) -> None:
+    authority = make_authority(tmp_path)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(authority.cert, authority.key)
+    peer = await old_portals("0.9", ssl=tls)
+    peer.key, peer.from_portal = "k", "http://127.0.0.1:9"
+    for ca, outcome in ((None, Outcome.NOT_STORED), (authority.ca, Outcome.STORED)):
+        poster = Poster(peer.from_portal, ca=ca, allowed=())
+        posted = await poster.post(contact_at(peer.url), MESSAGE)
+        await poster.close()
+        assert (posted.outcome, "certificate" in posted.detail) == (outcome, ca is None), posted.detail
     assert len(peer.stored) == 1

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import re
 import signal
-import ssl
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,9 +19,8 @@ from clawlink.server import options
 from clawlink.server.keys import with_secrets
 from tests.conftest import RelayProcess, Running, Start
 from tests.doors.portal.conftest import OWNER, Bridges, Own, Peers, free_port
-from tests.operations import make_authority
 from tests.tables import each
-from tests.waiting import eventually, until
+from tests.waiting import until
 
 KEYS = {"AGENTP2P_API_KEY": OWNER, "CLAWLINK_PORTAL_PASSWORD": "the password"}
 
@@ -213,29 +211,3 @@ def test_a_portal_on_loopback_asks_for_a_token_and_knows_its_name(tmp_path: Path
     assert config.token
     assert config.allow_hosts == ("me.example",)
     assert not config.operated_locally
-
-
-async def test_over_tls_a_certificate_has_to_be_trusted(
-    start_relay: Start, session: aiohttp.ClientSession, old_portals: Peers, tmp_path: Path
-) -> None:
-    authority = make_authority(tmp_path)
-    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    tls.load_cert_chain(authority.cert, authority.key)
-    peer = await old_portals("0.9", ssl=tls)
-    for folder, flags, state, words in (
-        ("strict", (), "queued", "certificate"),
-        ("trusting", ("--portal-ca", authority.ca), "sent", ""),
-    ):
-        portal = Portal(start_relay, session, tmp_path / folder, *flags)
-        portal.begin()
-        peer.from_portal = f"http://127.0.0.1:{portal.port}"
-        peer.key = await portal.own.befriend(peer.url)
-        ask = {"to": peer.url, "content": folder}
-        number = (await portal.own.well("POST", "/api/portal/send", ask))["id"]
-
-        async def told(portal: Portal = portal, number: int = number, state: str = state, words: str = words) -> bool:
-            found = await portal.own.state(number, "queued", "sending", "sent")
-            return found["state"] == state and words in found["detail"]
-
-        await eventually(told)
-    assert [one["content"] for one in peer.stored] == ["trusting"]
