@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import errno
+import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -13,7 +17,7 @@ from tests.conftest import Running
 from tests.restarting import Restarting
 from tests.server.asks import ack, claim, claim_one, delegate, ok, poll, refused, send, task_of
 from tests.store.small_disks import can_mount, counted, fill, mounted
-from tests.torture.operations import can_watch
+from tests.torture.operations import MKDIR, RENAME, SYNC, Operation, can_watch, watched
 from tests.waiting import eventually
 
 MIB = 1 << 20
@@ -100,3 +104,48 @@ async def test_a_full_disk_is_emptied_through_the_relay(disk: Path, restarting: 
     assert (await task_of(relay, "a", tasks[2]))["status"] in ("queued", "delivered")
     reply = await poll(relay, "b", lease=60, max=100)
     assert len({message["message_id"] for message in reply["messages"]} & set(mail)) >= 10, "mail is lost"
+
+
+@pytest.mark.skipif(not can_watch(), reason="this SQLite does not let its operations be watched")
+async def test_bytes_that_the_disk_lost_or_could_not_name_are_refused_and_come_again(tmp_path: Path) -> None:
+    failing: list[tuple[str, str, int]] = []
+
+    def watch(operation: Operation) -> None:
+        for kind, place, number in failing:
+            if operation.kind == kind and operation.path.startswith(place):
+                raise OSError(number, os.strerror(number))
+
+    restarting = Restarting(tmp_path / "data")
+    with watched(tmp_path / "data", watch):
+        try:
+            relay = await restarting.begin()
+            await relay.register("a", agent_id="a")
+            used = relay.app.relay.file_quota.used
+            for kind, place, number, status in (
+                (SYNC, "incoming", errno.EIO, 503),
+                (MKDIR, "contents", errno.ENOSPC, 507),
+                (RENAME, "incoming", errno.EDQUOT, 507),
+            ):
+                failing[:] = [(kind, place, number)]
+                await share(relay, f"{kind}-{number}", f"{kind} {number}".encode() * 100, status)
+                assert relay.app.relay.file_quota.used == used, kind
+                failing.clear()
+                await share(relay, f"{kind}-{number}", f"{kind} {number}".encode() * 100, 201)
+                used = relay.app.relay.file_quota.used
+
+            tus = {"Tus-Resumable": "1.0.0", "ClawLink-Agent": "a"}
+            begun = {"Upload-Length": "10", "Upload-Metadata": "filename " + base64.b64encode(b"f").decode()}
+            async with relay.session.post(relay.url + "/uploads", headers=tus | begun) as reply:
+                upload = urlsplit(reply.headers["Location"]).path
+            part = tus | {"Upload-Offset": "0", "Content-Type": "application/offset+octet-stream"}
+            failing[:] = [(SYNC, "incoming", errno.EIO)]
+            async with relay.session.patch(relay.url + upload, data=b"01234", headers=part) as reply:
+                assert reply.status == 503, await reply.text()
+            failing.clear()
+            async with relay.session.head(relay.url + upload, headers=tus) as reply:
+                assert reply.status == 404, "it would go on from bytes that the disk does not have"
+            assert relay.app.relay.file_quota.used == used
+        finally:
+            failing.clear()
+            await restarting.end()
+    assert os.listdir(tmp_path / "data" / "incoming") == []
