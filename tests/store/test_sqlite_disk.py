@@ -33,7 +33,9 @@ from tests.torture.operations import (
 )
 from tests.waiting import until
 
-pytestmark = pytest.mark.skipif(not can_watch(), reason="this SQLite does not let its operations be watched")
+pytestmark = pytest.mark.skipif(
+    not can_watch(), reason="only Linux, with an open SQLite, lets operations of the disk be watched"
+)
 
 
 class Disk:

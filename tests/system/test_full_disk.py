@@ -30,7 +30,7 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     if request.param == "mounted" and not can_mount():
         pytest.skip("only the superuser of Linux mounts a disk; the other one counts in its place")
     if request.param == "counted" and not can_watch():
-        pytest.skip("this SQLite does not let its operations be watched")
+        pytest.skip("only Linux, with an open SQLite, lets operations of the disk be watched")
     size = RESERVE_BYTES + 5 * MIB
     small: AbstractContextManager[None]
     small = mounted(place, size) if request.param == "mounted" else counted(place, size, monkeypatch)
@@ -106,7 +106,7 @@ async def test_a_full_disk_is_emptied_through_the_relay(disk: Path, restarting: 
     assert len({message["message_id"] for message in reply["messages"]} & set(mail)) >= 10, "mail is lost"
 
 
-@pytest.mark.skipif(not can_watch(), reason="this SQLite does not let its operations be watched")
+@pytest.mark.skipif(not can_watch(), reason="only Linux, with an open SQLite, lets operations of the disk be watched")
 async def test_bytes_that_the_disk_lost_or_could_not_name_are_refused_and_come_again(tmp_path: Path) -> None:
     failing: list[tuple[str, str, int]] = []
 

@@ -92,9 +92,9 @@ def _library() -> Any:
 
 
 def can_watch() -> bool:
-    """Return True if the SQLite of this Python lets its operations be watched."""
+    """Return True on Linux, if the SQLite of this Python lets its operations be watched."""
     try:
-        return os.name == "posix" and bool(_library().sqlite3_vfs_find)
+        return os.path.isdir("/proc/self/fd") and bool(_library().sqlite3_vfs_find)
     except (AttributeError, OSError, ImportError):
         return False
 
@@ -106,7 +106,6 @@ class Watched:
         self._folder = str(folder)
         self._watch = watch
         self._lock = threading.RLock()  # operations have one order
-        self._handles: dict[int, str] = {}
         self._files: dict[int, tuple[str, bool]] = {}
         self._methods: dict[int, _Methods] = {}
         self._undo: list[Callable[[], None]] = []
@@ -220,7 +219,7 @@ class Watched:
 
     def _watch_python(self) -> None:
         watch, below, lock = self._watch, self._below, self._lock
-        real = {name: getattr(os, name) for name in ("open", "close", "fsync", "unlink", "mkdir", "rename", "replace")}
+        real = {name: getattr(os, name) for name in ("open", "fsync", "unlink", "mkdir", "rename", "replace")}
 
         def opened(path: Any, flags: int, mode: int = 0o777, **options: Any) -> int:
             name = below(path)
@@ -228,18 +227,10 @@ class Watched:
                 if name is not None and flags & os.O_CREAT and not os.path.exists(path):
                     watch(Operation(CREATE, name))
                 handle: int = real["open"](path, flags, mode, **options)
-                if name is not None:
-                    self._handles[handle] = name
                 return handle
 
-        def closed(handle: int) -> None:
-            self._handles.pop(handle, None)
-            real["close"](handle)
-
         def synced(handle: int) -> None:
-            # A handle that a file object closed may be used again.
-            name = below(os.readlink(f"/proc/self/fd/{handle}")) if os.path.isdir("/proc/self/fd") else None
-            name = self._handles.get(handle) if name is None else name
+            name = below(os.readlink(f"/proc/self/fd/{handle}"))
             with lock:
                 if name is not None:
                     is_folder = os.path.isdir(os.path.join(self._folder, name))
@@ -267,7 +258,7 @@ class Watched:
             return done
 
         patches = {
-            "open": opened, "close": closed, "fsync": synced, "unlink": one_name(UNLINK, "unlink"),
+            "open": opened, "fsync": synced, "unlink": one_name(UNLINK, "unlink"),
             "mkdir": one_name(MKDIR, "mkdir"), "rename": renamed("rename"), "replace": renamed("replace"),
         }  # fmt: skip
         for name, patch in patches.items():

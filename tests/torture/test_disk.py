@@ -13,7 +13,7 @@ from tests.torture.operations import can_watch
 
 
 @pytest.mark.storm
-@pytest.mark.skipif(not can_watch(), reason="this SQLite does not let its operations be watched")
+@pytest.mark.skipif(not can_watch(), reason="only Linux, with an open SQLite, lets operations of the disk be watched")
 def test_nothing_answered_is_lost_by_a_kill_or_a_loss_of_power_at_any_operation() -> None:
     cases = size(30, 1000)
     ended = run([sys.executable, "-m", "tests.torture.disk", "--cases", str(cases)], text=True, timeout=600)
