@@ -205,7 +205,7 @@ def store_kind(request: pytest.FixtureRequest) -> str:
 async def serve(store_kind: str, request: pytest.FixtureRequest) -> AsyncIterator[Serve]:
     """Start relays on free loopback ports: ``await serve(token=..., limits={...})``.
 
-    Those with the same ``mesh`` share a store on a Valkey server.
+    Those with the same ``mesh`` share a store on a Valkey server. A test that joins one by itself also leaves it.
     """
     apps: list[App] = []
     meshes: list[Mesh] = []
@@ -217,7 +217,7 @@ async def serve(store_kind: str, request: pytest.FixtureRequest) -> AsyncIterato
         limits: dict[str, Any] | None = None,
         store: Store | None = None,
         clock: Callable[[], float] | None = None,
-        mesh: str | None = None,
+        mesh: str | Mesh | None = None,
         **options: Any,
     ) -> Running:
         config = replace(ServerConfig(port=0, limits=Limits(**(limits or {}))), **options)
@@ -227,11 +227,11 @@ async def serve(store_kind: str, request: pytest.FixtureRequest) -> AsyncIterato
         if store_kind == "sqlite" and store is None:
             data = DataFolder(tempfile.mkdtemp(prefix="clawlink-"), sync="normal")
             folders.append(data)
-        joined = None
-        if mesh is not None or (store_kind == "valkey" and store is None):
+        joined = mesh if isinstance(mesh, Mesh) else None
+        if joined is None and (mesh is not None or (store_kind == "valkey" and store is None)):
             server: valkey.Server = request.getfixturevalue("valkey")
             blobs = config.blobs or str(request.getfixturevalue("tmp_path"))
-            prefix = mesh or next(_MESHES)
+            prefix = mesh if isinstance(mesh, str) else next(_MESHES)
             joined = await Mesh.open(server.url, prefix=prefix, blobs=blobs, steady=steady_clock())
             meshes.append(joined)
         own = None if data or joined else store or make_store(store_kind)

@@ -19,7 +19,7 @@ _SYNCED_BYTES = 4096
 _STORES = {"memory": (), "full": ("--sync", "full"), "normal": ("--sync", "normal")}
 
 
-def _life(relay: Relay, requester: str, worker: str) -> Exchange:
+def life(relay: Relay, requester: str, worker: str) -> Exchange:
     """Two agents that take task after task through delegate, claim, ack, respond, claim and ack of the answer."""
     delegate = relay.request("POST", "/delegate", {**delegation(worker), "from_agent": requester})
     claim = relay.request("GET", f"/poll/{worker}?lease=60")
@@ -69,7 +69,7 @@ async def _measured(relay: Relay, turn: int, seconds: float) -> tuple[float, flo
     """Return tasks a second, and processor seconds of the relay a task."""
     requesters, workers = (names_for(f"{role}-{turn}", CONNECTIONS) for role in ("asker", "doer"))
     await relay.register([*requesters, *workers])
-    lives = [_life(relay, *pair) for pair in zip(requesters, workers, strict=True)]
+    lives = [life(relay, *pair) for pair in zip(requesters, workers, strict=True)]
     before = relay.server.processor_seconds() or 0.0
     rate = await drive(relay, lives, seconds)
     spent = (relay.server.processor_seconds() or 0.0) - before

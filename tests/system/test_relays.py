@@ -206,26 +206,42 @@ async def _leads(mesh: Mesh) -> bool:
 
 async def test_a_store_that_is_away_is_a_503_and_nothing_is_lost(serve: Serve) -> None:
     with running("--appendfsync", "always") as server:
-        mesh = await Mesh.open(server.url, steady=steady_clock())
-        relay = await serve(store=mesh.store, limits=UNPACED)
-        await relay.register("mia", agent_id="mia", notices=False)
-        await relay.register("otto", agent_id="otto", notices=False)
-        kept = await send(relay, "otto", "mia")
+        meshes = [await Mesh.open(server.url, steady=steady_clock()) for _ in range(2)]
+        a, b = [await serve(mesh=mesh, limits=UNPACED) for mesh in meshes]
+        for name in ("mia", "eve", "otto"):
+            await a.register(name, agent_id=name, notices=False)
+        kept = await send(a, "otto", "mia")
+
+        async def patient() -> Any:
+            while True:
+                status, reply = await a.get("/poll/eve", params={"wait": 60, "lease": 60})
+                if status == 200:
+                    return reply
+                assert (status, reply["code"]) == (503, "store_unavailable")
+
+        polling = asyncio.create_task(patient())
+        await waiting(a)
         server.stop()
-        await refused(relay.get("/poll/mia"), 503, "store_unavailable")
-        for _ in range(3):
+        for relay in (a, b) * 2:
             async with relay.session.get(f"{relay.url}/poll/mia") as response:
                 assert (response.status, (await response.json())["code"]) == (503, "store_unavailable")
                 assert int(response.headers["Retry-After"]) >= 1
+            await refused(relay.get("/readyz"), 503, "store_unavailable")
         server.start()
 
         async def back() -> Any:
-            status, reply = await relay.get("/poll/mia", params={"lease": 60})
+            status, reply = await b.get("/poll/mia", params={"lease": 60})
             return status == 200 and reply
 
         reply = await eventually(back)
         assert [message["message_id"] for message in reply["messages"]] == [kept]
-        await mesh.close()
+        await waiting(a)
+        sent = await send(b, "otto", "eve")
+        assert [message["message_id"] for message in (await quick(polling))["messages"]] == [sent]
+        for relay, mesh in zip((a, b), meshes, strict=True):
+            await relay.session.close()
+            await relay.app.stop()
+            await mesh.close()
 
 
 async def test_a_silence_of_all_relays_is_not_one_of_the_agents(valkey: Server) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from typing import TYPE_CHECKING
 
-from clawlink.cli.exits import Exit
+from clawlink.cli.exits import Exit, UsageError
 from clawlink.doors.registry import Door, doors
 
 if TYPE_CHECKING:
@@ -40,12 +40,13 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--only",
         action="append",
-        choices=(*SCENARIOS, *_of_doors()),
+        choices=(*SCENARIOS, "store", *_of_doors()),
         help="measure only this; repeat the flag for more",
     )
     parser.add_argument(
         "--data", metavar="DIR", help="make the folders of relays with --data here, not in a temporary folder"
     )
+    parser.add_argument("--store", metavar="redis://HOST:PORT", help="the server for --only store")
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
@@ -54,7 +55,7 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from contextlib import ExitStack
     from tempfile import TemporaryDirectory
 
-    from clawlink.bench import data_scenarios, link_scenarios, servers, upkeep_scenarios
+    from clawlink.bench import data_scenarios, link_scenarios, servers, store_scenarios, upkeep_scenarios
     from clawlink.bench.scenarios import Relay
 
     def say(what: str) -> None:
@@ -70,6 +71,11 @@ def run(args: Namespace, ctx: Context) -> Exit:
         if name == "data":  # which needs one in memory and others beside it
             with TemporaryDirectory(dir=args.data) as folder:
                 rows += data_scenarios.lives(folder, seconds=args.seconds, rounds=args.rounds, say=say)
+            continue
+        if name == "store":
+            if args.store is None:
+                raise UsageError("--only store needs a server: give --store redis://HOST:PORT")
+            rows += store_scenarios.lives(args.store, seconds=args.seconds, rounds=args.rounds, say=say)
             continue
         if name in of_doors:  # which need none
             with TemporaryDirectory() as folder:
