@@ -288,6 +288,7 @@ async def test_servers_that_lose_messages_are_refused_with_a_sentence(valkey: Se
 async def test_contents_that_no_file_names_go_and_others_stay(
     serve: Serve, valkey: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("clawlink.store.valkey.mesh._SWEEP_SECONDS", float("nan"))  # never by itself
     monkeypatch.setattr("clawlink.store.valkey.contents._FRESH_SECONDS", -1)
     monkeypatch.setattr("clawlink.store.valkey.contents._UNNAMED_SECONDS", 0)
     a, b = await pair(serve)
