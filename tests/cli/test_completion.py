@@ -296,7 +296,8 @@ def test_every_agent_key_and_path_is_completed(run: Run) -> None:
         assert f"_shtab_clawlink_{part}_COMPGEN=_clawlink_agents" in script, part
     for verb in verbs():
         assert (
-            f"_shtab_clawlink_{re.sub(r'[^a-z]', '_', verb.spellings[0])}___as_COMPGEN=_clawlink_identities" in script
+            f"_shtab_clawlink_{re.sub(r'[^a-z0-9]', '_', verb.spellings[0])}___as_COMPGEN=_clawlink_identities"
+            in script
         )
         if verb.noun == "file" and verb.name != "list":
             assert f"_shtab_clawlink_file_{verb.name}_pos_0_COMPGEN=_clawlink_keys" in script, verb.name
