@@ -31,6 +31,7 @@ SETTLED_MESSAGES = " portal messages settled"
 CHAT = " portal chat"
 KEYS = " portal keys"
 
+EXPIRY_GRACE_SECONDS = 60.0
 _RECORD_BYTES = 400
 _HASH_LENGTH = 24
 
@@ -208,7 +209,8 @@ class Message(Kept, frozen=True, gc=False, kw_only=True):
 
     @property
     def ends_at(self) -> float | None:
-        return self.expires_at if self.state in OPEN else None
+        """When the janitor ends it, if the consumer of its mailbox has not: that one tells the owner's agent, too."""
+        return None if self.expires_at is None or self.state not in OPEN else self.expires_at + EXPIRY_GRACE_SECONDS
 
 
 class Chat(Kept, frozen=True, gc=False, kw_only=True):

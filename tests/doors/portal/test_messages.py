@@ -375,3 +375,20 @@ async def test_over_tls_a_certificate_has_to_be_trusted(old_portals: Peers, tmp_
         await poster.close()
         assert (posted.outcome, "certificate" in posted.detail) == (outcome, ca is None), posted.detail
     assert len(peer.stored) == 1
+
+
+async def test_a_message_that_cannot_be_sent_in_its_time_expires_and_the_agent_is_told(
+    portals: Portals, bridges: Bridges
+) -> None:
+    portal = await portals(portal_ttl=0.3)
+    await portal.befriend("http://127.0.0.1:9")
+    bridge = await bridges(portal)
+    numbers = [await send(portal, "http://127.0.0.1:9", text) for text in ("one", "two")]
+    for number in numbers:
+        assert "within its time to live" in (await portal.state(number, "expired"))["detail"]
+
+    async def told() -> bool:
+        return all(any(f"Message {number} to " in text for text in bridge.texts) for number in numbers)
+
+    await eventually(told)
+    await until(lambda: portal.relay.app.doors["portal"].outbox.working == 0)  # type: ignore[attr-defined]

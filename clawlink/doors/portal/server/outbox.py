@@ -114,6 +114,8 @@ class Outbox:
         consumer = self._relay.consumer(agent, lease=LEASE_SECONDS, credit=1)
         try:
             while (await self._core.store.usage(Message, queued_for(contact))).count and not self._ending:
+                if await self._expire(contact):
+                    continue
                 taken, _ = await consumer.next(agent, tick=lambda: self._seen(agent))
                 for delivery in taken:
                     if not await self._deliver(contact, agent, delivery):
@@ -128,6 +130,18 @@ class Outbox:
         await self._relay.agents.touch(agent.id)
         return None
 
+    async def _expire(self, contact: str) -> bool:
+        """End the messages whose time is over, and tell the owner's agent; return True if there were any."""
+        now, expired = self._core.clock(), False
+        for hint in await self._core.store.first(Message, queued_for(contact), _PAGE):
+            if posting.lapse(hint, now) is hint:
+                continue
+            message = await self._core.store.get(Message, hint.id)  # the index may be late
+            if message is not None and (lapsed := posting.lapse(message, now)) is not message:
+                await self._settle(message, lapsed)
+                expired = True
+        return expired
+
     @property
     def _ending(self) -> bool:
         return self._closed or self._relay.draining
@@ -139,8 +153,9 @@ class Outbox:
             message = await self._core.store.get(Message, delivery.id)
             if message is None or message.state not in OPEN:
                 return True
-            if posting.lapse(message, self._core.clock()) is not message:
-                await self._settle(message, posting.lapse(message, self._core.clock()))
+            now = self._core.clock()
+            if (lapsed := posting.lapse(message, now)) is not message:
+                await self._settle(message, lapsed)
                 return True
             self._posting.add(contact)
             try:
@@ -151,7 +166,8 @@ class Outbox:
                 return settled
             failed += 1
             pause = spread(backoff(failed, first=FIRST_PAUSE_SECONDS, most=MOST_PAUSE_SECONDS), random.random())
-            await self._pause(contact, agent, delivery, pause)
+            left = pause if message.expires_at is None else message.expires_at - now
+            await self._pause(contact, agent, delivery, min(pause, left))
 
     async def _try(self, contact: str, message: Message) -> bool:
         """Take one step with a message; return True once it is settled."""
