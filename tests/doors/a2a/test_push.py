@@ -8,6 +8,7 @@ import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -151,14 +152,14 @@ async def test_a_webhook_in_a_private_network_is_refused(serve_a2a: ServeA2A, mo
         # A name may lead anywhere, and later elsewhere: its address is looked at when it is used.
         resolved = asyncio.Event()
 
-        def lookup(*_: Any, **__: Any) -> list[Any]:
+        async def lookup(_: Any, host: str, port: int = 0, family: int = 0) -> list[dict[str, Any]]:
             resolved.set()
-            address = ("127.0.0.1", int(hook.url.split(":")[2].split("/")[0]))
-            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address)]
+            found = {"hostname": host, "host": "127.0.0.1", "port": port, "family": socket.AF_INET}
+            return [found | {"proto": 0, "flags": socket.AI_NUMERICHOST}]
 
         named = hook.url.replace("127.0.0.1", "hooks.example.com")
         assert (await rest.post(f"/tasks/{task['id']}/pushNotificationConfigs", {"url": named}))[0] == 200
-        monkeypatch.setattr(socket, "getaddrinfo", lookup)
+        monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", lookup)
         await claim(rest)
         await asyncio.wait_for(resolved.wait(), 10)
         await respond(rest, task["id"])
