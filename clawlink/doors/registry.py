@@ -180,9 +180,9 @@ def settings_of(door: Door, config: ServerConfig) -> Any:
     return door.settings() if given is None else given
 
 
-def limit_fields() -> Iterator[Field[Any]]:
-    """Give the fields of all doors' settings that are limits."""
-    for door in doors():
+def limit_fields(of: Iterable[Door] | None = None) -> Iterator[Field[Any]]:
+    """Give the fields of doors' settings that are limits; without an argument those of all doors."""
+    for door in doors() if of is None else of:
         yield from (field for field in fields(door.settings) if field.metadata["unit"] is not None)
 
 

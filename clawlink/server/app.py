@@ -8,14 +8,13 @@ import logging
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
 from clawlink.config import ServerConfig
-from clawlink.doors.registry import OpenDoor, Opening, doors, settings_of
+from clawlink.doors.registry import OpenDoor, Opening, doors, limit_fields, settings_of
 from clawlink.errors import ClawLinkError
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.relay.relay import Relay
@@ -113,8 +112,7 @@ class App:
             opened = door.open(Opening(self.relay, self._config, settings, self._websockets, wall))
             if opened is not None:
                 self.relay.doors[door.name] = partial(_told, door.name, opened)
-                limits = (field.name for field in fields(settings) if field.metadata["unit"] is not None)
-                self.relay.limits_of_doors |= {name: getattr(settings, name) for name in limits}
+                self.relay.limits_of_doors |= {f.name: getattr(settings, f.name) for f in limit_fields([door])}
                 yield door.name, opened
 
     def _router(self) -> Router:

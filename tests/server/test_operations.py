@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from clawlink.domain.limits import LIMIT_FIELDS
-from clawlink.doors.registry import limit_fields
+from clawlink.doors.registry import doors, limit_fields
 from clawlink.protocol.paths import ENDPOINTS
 from clawlink.version import VERSION
 from tests.conftest import Running, Serve
@@ -61,7 +61,8 @@ async def test_info_tells_what_the_relay_holds(pair: Running, clock: Clock) -> N
     info = await ok(pair.get("/"))
     assert (info["service"], info["version"], info["auth_required"]) == ("ClawLink Relay", VERSION, False)
     assert info["draining"] is False
-    assert set(info["limits"]) == {f.name for f in (*LIMIT_FIELDS, *limit_fields())}
+    of_open_doors = limit_fields(door for door in doors() if door.name in info["doors"])
+    assert set(info["limits"]) == {f.name for f in (*LIMIT_FIELDS, *of_open_doors)}
     assert info["endpoints"] == {e.name: f"{e.method} {e.path}" for e in ENDPOINTS}
 
 

@@ -53,10 +53,11 @@ class Overviews:
         async with self._making:
             if self._made is None or self._made[0] < asked_at - _FRESH_SECONDS:
                 began = asyncio.get_running_loop().time()
-                self._made = (began, await self._make())
+                self._made = (began, await self.make())
             return self._made[1]
 
-    async def _make(self) -> Overview:
+    async def make(self) -> Overview:
+        """Make an overview now."""
         core = self._core
         revision = core.commits
         online, stale = await self._directory.presence()

@@ -18,8 +18,7 @@ from tests.relay.scene import Scene
 
 async def look(scene: Scene) -> Overview:
     """Return an overview that is made now."""
-    scene.relay.overviews._made = None
-    return await scene.relay.overviews.overview(OverviewQuery())
+    return await scene.relay.overviews.make()
 
 
 async def test_it_counts_agents_tasks_and_mailboxes_of_all() -> None:
