@@ -243,7 +243,8 @@ def _chunks(random: Random, targets: Targets) -> bytes:
 def _query(random: Random, targets: Targets) -> bytes:
     """Return a request with wrong parameters."""
     endpoint = random.choice([e for e in ENDPOINTS if e.query is not None and not e.stays and not e.socket])
-    names = [field.encode_name for field in msgspec.structs.fields(endpoint.query) if field.encode_name != "wait"]
+    fields = msgspec.structs.fields(endpoint.query)
+    names = ["unknown", *(field.encode_name for field in fields if field.encode_name != "wait")]
     texts = [str(random.choice((*_STRINGS, *_NUMBERS)))[:100].encode("utf-8", "replace") for _ in range(3)]
     encoded = ["".join(f"%{byte:02x}" for byte in text) for text in texts]
     given = "&".join(f"{name}={text}" for name, text in zip(random.choices(names, k=3), encoded, strict=True))
