@@ -74,11 +74,15 @@ class Kept(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Portal(Kept, frozen=True, gc=False, kw_only=True):
-    """The settings of the portal, once: the hash of the owner key, and the password of its page by scrypt."""
+    """The settings of the portal, once: the hash of the owner key, and the owner's password by scrypt.
+
+    ``highest`` has the highest number of each kind of record at the last removal, so that no number comes again.
+    """
 
     url: str
     owner_hash: str
     password: str
+    highest: dict[str, int] = {}
 
 
 class Contact(Kept, frozen=True, gc=False, kw_only=True):

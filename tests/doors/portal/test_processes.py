@@ -143,6 +143,14 @@ async def test_a_killed_sender_and_a_killed_receiver_lose_and_double_nothing(
     second = (await a.own.well("POST", "/api/portal/send", {"to": gate.url, "content": "next"}))["id"]
     await a.own.state(second, "acknowledged")
     assert [text.rpartition(" ")[2] for text in later.texts] == ["next"], "what was acked does not come again"
+    given = max(frame["id"] for frame in later.frames if frame["type"] == "new_message")
+    await b.own.well("DELETE", "/api/portal/contacts/1")
+    b.kill()
+    b.begin()
+    await b.own.well("POST", "/api/contacts", {"portal_url": a_url, "SHARED_KEY": key})
+    assert (await b.own.contact(a_url))["id"] == 2
+    told = await b.own.well("POST", "/api/message/receive", {"api_key": key, "from_portal": a_url, "content": "x"})
+    assert told["message_id"] > given, "a number that was forgotten does not come again"
 
 
 async def test_a_killed_sender_posts_once_more_to_an_old_portal(

@@ -37,7 +37,7 @@ from clawlink.doors.portal.records import (
 from clawlink.doors.portal.rules import consent, posting, words
 from clawlink.doors.portal.rules.consent import Decision
 from clawlink.doors.portal.rules.urls import normalised, same
-from clawlink.doors.portal.server.keys import new_key
+from clawlink.doors.portal.server.keys import PORTAL_ID, new_key
 from clawlink.doors.portal.settings import HOUR, Settings
 from clawlink.errors import (
     AmbiguousName,
@@ -114,9 +114,12 @@ class Book:
             (Message, MESSAGES),
             (Chat, CHAT),
         )
+        portal = await self._core.store.get(Portal, PORTAL_ID)
+        highest = {} if portal is None else portal.highest
         for kind, key in kinds:
             newest = (await self._core.store.page(kind, key, limit=_PAGE, newest=True)).records
             self._numbers[kind] = max((record.number for record in newest), default=0)
+            self._numbers[kind] = max(self._numbers[kind], highest.get(kind.__name__, 0))
 
     def number(self, kind: type[Any]) -> int:
         """Return the next number of a kind of record."""
@@ -320,6 +323,15 @@ class Book:
         contact = replace(contact, version=contact.version + 1, blocked=blocked)
         await self._core.commit(contact.partition_key, Put(contact))
         return contact
+
+    @retrying
+    async def keep_numbers(self) -> None:
+        """Note the numbers that were given, before records are forgotten: an id of the wire means one thing."""
+        portal = await self._core.store.get(Portal, PORTAL_ID)
+        if portal is not None:
+            highest = {kind.__name__: number for kind, number in self._numbers.items()}
+            portal = replace(portal, version=portal.version + 1, highest=highest)
+            await self._core.commit(portal.partition_key, Put(portal))
 
     async def forget_guests(self, url: str) -> int:
         """Forget the guest messages that offer this portal, and return how many there were."""

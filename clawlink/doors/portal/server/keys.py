@@ -30,7 +30,7 @@ LOGIN_SECONDS = 60.0
 _ALL = "all addresses"
 _ALL_TIMES = 10
 _MOST_SESSIONS = 100
-_ID = "portal"
+PORTAL_ID = "portal"
 _COST = {"n": 2**14, "r": 8, "p": 1, "dklen": 32}
 
 
@@ -64,7 +64,7 @@ class Keys:
         if password is not None:
             _require_password(password, field=PASSWORD)
         told = []
-        old = await self._core.store.get(Portal, _ID)
+        old = await self._core.store.get(Portal, PORTAL_ID)
         if old is None and key is None:
             key = new_key()
             told.append(f"The owner key of the portal, shown this once: {key}")
@@ -76,11 +76,12 @@ class Keys:
         if password is not None and not (stored and await self._is_password(password, stored)):
             stored = await self._hashed(password)
         new = Portal(
-            id=_ID,
+            id=PORTAL_ID,
             version=1 if old is None else old.version + 1,
             url=self._url,
             owner_hash=owner_hash,
             password=stored,
+            highest={} if old is None else old.highest,
         )
         if old is None or replace(new, version=old.version) != old:
             await self._core.commit(new.partition_key, Put(new))
@@ -95,7 +96,7 @@ class Keys:
         if ends_at is not None and ends_at > self._core.clock():
             return Caller(Role.OWNER)
         store = self._core.store
-        portal = await store.get(Portal, _ID)
+        portal = await store.get(Portal, PORTAL_ID)
         if portal is not None and hmac.compare_digest(portal.owner_hash, hashed):
             return Caller(Role.OWNER)
         if await store.get(AgentKey, hashed) is not None:
@@ -136,7 +137,7 @@ class Keys:
 
     @retrying
     async def _set_password(self, stored: str) -> None:
-        portal = await self._core.store.get(Portal, _ID)
+        portal = await self._core.store.get(Portal, PORTAL_ID)
         if portal is not None:
             new = replace(portal, version=portal.version + 1, password=stored)
             await self._core.commit(new.partition_key, Put(new))
@@ -151,7 +152,7 @@ class Keys:
         self._all_logins.take(_ALL, now)
         if address is not None:
             self._logins.take(address, now)
-        portal = await self._core.store.get(Portal, _ID)
+        portal = await self._core.store.get(Portal, PORTAL_ID)
         if portal is None or not await self._is_password(password[:MAX_PASSWORD_LENGTH], portal.password):
             raise NotAuthenticated("the password is wrong", field="password")
 

@@ -208,6 +208,7 @@ class Routes:
         return {"status": "updated"}
 
     async def contact_remove(self, ask: Ask) -> Any:
+        await self._book.keep_numbers()
         await self._book.remove_contact(ask.number("contact_id"))
         return {"status": "deleted"}
 
@@ -218,6 +219,7 @@ class Routes:
 
     async def contact_forget(self, ask: Ask) -> Any:
         contact = await self._book.find(parameter(ask.request, "contact_id"))
+        await self._book.keep_numbers()
         await self._book.remove_contact(contact.number)
         messages = await self._mail.forget(contact.id)
         return {"forgotten": contact.url, "messages": messages, "guests": await self._book.forget_guests(contact.id)}
