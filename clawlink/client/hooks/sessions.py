@@ -80,7 +80,9 @@ class Sessions:
 
     def arm(self, session: Session, waiter: str) -> None:
         """Let this waiter, and no earlier one, wake the session. Raises OSError."""
-        self._waiting(session).write_text(waiter, encoding="ascii")
+        from clawlink import private
+
+        private.write(self._waiting(session), waiter.encode("ascii"))  # whole, also if two arm at one moment
 
     def armed(self, session: Session) -> str | None:
         """Return the waiter that may wake the session; None while the session is busy."""

@@ -104,20 +104,23 @@ def test_a_session_that_works_or_is_gone_is_not_woken(
         agent.ack([held.receipt for held in agent.poll(lease=60)])
 
 
-def test_what_is_read_between_the_look_and_the_wake_wakes_nobody(
+def test_what_is_read_between_the_look_and_the_wake_is_no_reason_for_it(
     sessions: Sessions, session: Session, agent: Client, sender: Client
 ) -> None:
-    id = sender.send(str(agent.agent_id), "quick").message_id
+    read = sender.send(str(agent.agent_id), "quick").message_id
+    came: list[str] = []
     pauses: list[float] = []
 
     def sleep(seconds: float) -> None:
         pauses.append(seconds)
         if len(pauses) == 2:  # after the first look, which has seen the message
             agent.ack([held.receipt for held in agent.poll(lease=60)])
+            came.append(sender.send(str(agent.agent_id), "later").message_id)
 
-    # Its program ends after that: without the second look it would have woken it before.
-    assert Waiter(sessions, session, gone=lambda: len(pauses) > 1, sleep=sleep).wait(30) is None
-    assert sender.message(id).woken == []
+    said = Waiter(sessions, session, gone=lambda: False, sleep=sleep).wait(30)
+    assert f": {came[0]}. " in str(said)
+    assert sender.message(read).woken == []
+    assert len(sender.message(came[0]).woken) == 1
 
 
 def test_a_relay_that_is_away_for_a_while_costs_no_wake(
