@@ -22,6 +22,10 @@ DEFAULT_RELAY = f"http://{DEFAULT_HOST}:{DEFAULT_PORT}"
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
+# The page for people shows all, or no texts of messages, or there is no page.
+PAGES = FULL, METADATA, OFF = ("full", "metadata", "off")
+
+
 @dataclass(frozen=True)
 class ServerConfig:
     """How one relay runs. ``token`` None means that it asks for none.
@@ -55,6 +59,7 @@ class ServerConfig:
     spool_above: int = 1024 * 1024
     data: str | None = None
     sync: str = "full"
+    page: str = "full"
     store: str | None = field(default=None, repr=False)  # it may have a password
     store_prefix: str = "clawlink"
     blobs: str | None = None

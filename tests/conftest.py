@@ -80,7 +80,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     """Leave the pages out where there is no browser to open them; ``pytest_terminal_summary`` says so."""
-    return True if collection_path == Path(programs.__file__).parent and programs.missing() else None
+    if collection_path == Path(programs.__file__).parent and programs.missing():
+        return True
+    return True if collection_path == Path(__file__).parent / "page" and programs.no_browser() else None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -88,6 +90,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     missing = programs.missing()
     if missing:
         terminalreporter.write_line(f"left out: tests/browser, since {missing} (see tests/browser/programs.py)")
+    if (no_browser := programs.no_browser()) is not None:
+        terminalreporter.write_line(f"left out: tests/page, since {no_browser}")
     absent = shells.left_out()
     if absent:
         terminalreporter.write_line(f"left out: {absent}")

@@ -349,6 +349,8 @@ class BaseClient:
     heartbeat = Method(endpoints.heartbeat)
     leave = Method(endpoints.leave)
     kick = Method(endpoints.kick)
+    make_link = Method(endpoints.make_link)
+    end_sessions = Method(endpoints.end_sessions)
     overview = Method(endpoints.overview)
     all_agents = Method(endpoints.all_agents)
     one_agent = Method(endpoints.one_agent)

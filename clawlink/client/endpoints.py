@@ -24,7 +24,7 @@ from clawlink.client.calls import (
     several,
     simple_call,
 )
-from clawlink.domain.limits import MAX_LIST_LENGTH
+from clawlink.domain.limits import MAX_LIST_LENGTH, SESSION_SECONDS
 from clawlink.domain.message import Attachment, KnowledgeBroadcast
 from clawlink.domain.task import reported_as
 from clawlink.protocol import admin, paths, replies, requests
@@ -182,6 +182,16 @@ def all_dead_letters(me: Identity, *, limit: int = 50, after: str | None = None)
 def audit(me: Identity, *, limit: int = 50, after: str | None = None) -> Call[admin.AuditList]:
     """List what the operator did, the newest first."""
     return simple_call(paths.AUDIT, query={"limit": limit, "after": after})
+
+
+def make_link(me: Identity, *, read_only: bool = False, seconds: float = SESSION_SECONDS) -> Call[admin.LinkMade]:
+    """Make a one-time link to the page of the relay. It needs the right of the operator."""
+    return simple_call(paths.MAKE_LINK, admin.MakeLink(read_only, seconds), repeatable=False)
+
+
+def end_sessions(me: Identity) -> Call[admin.SessionsEnded]:
+    """End all sessions of the page, and all links that were not used. It needs the right of the operator."""
+    return simple_call(paths.LOG_OUT, admin.Logout(all=True))
 
 
 def delegate(

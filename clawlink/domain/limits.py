@@ -57,6 +57,10 @@ AGENT_KEY_BITS = 256
 MIN_AGENT_KEY_LENGTH, MAX_AGENT_KEY_LENGTH = 32, 256
 DRAIN_SECONDS = 5.0
 MAX_NOTE_LENGTH = 1000
+# A session of the page lasts this long, unless its link says otherwise.
+SESSION_SECONDS = 12 * 3600.0
+MIN_SESSION_SECONDS, MAX_SESSION_SECONDS = 60.0, 30 * 24 * 3600.0
+MAX_SECRET_LENGTH = 1024
 # A message keeps the last wakes for it.
 MAX_WAKES = 8
 MAX_WAKE_NOTE_LENGTH = 256

@@ -279,3 +279,51 @@ class AuditList(Struct, frozen=True):
     entries: list[AuditEntry]
     count: int
     next: str | None = None
+
+
+class MakeLink(Struct, frozen=True, gc=False):
+    """Make a one-time link to the page. Its session lasts ``seconds``, and only reads if it is ``read_only``."""
+
+    read_only: bool = False
+    seconds: Annotated[float, Meta(ge=limits.MIN_SESSION_SECONDS, le=limits.MAX_SESSION_SECONDS)] = (
+        limits.SESSION_SECONDS
+    )
+
+
+class LinkMade(Struct, frozen=True):
+    """The link: ``path`` follows the address of the relay. It works once, within 10 minutes."""
+
+    code: str
+    path: str
+    read_only: bool
+    seconds: float
+
+
+class Login(Struct, frozen=True, gc=False):
+    """Open a session: with the ``code`` of a link, or with the ``admin_token``."""
+
+    code: Annotated[str, Meta(max_length=limits.MAX_SECRET_LENGTH)] | None = None
+    admin_token: Annotated[str, Meta(max_length=limits.MAX_SECRET_LENGTH)] | None = None
+
+
+class SessionView(Struct, frozen=True):
+    """The right of this request, and whether it only reads. ``csrf`` and ``ends_at`` are null without a session."""
+
+    right: str
+    read_only: bool
+    csrf: str | None
+    ends_at: str | None
+    contents: bool
+
+
+class Logout(Struct, frozen=True, gc=False):
+    """End this session, or ``all`` sessions and unused links."""
+
+    all: bool = False
+
+
+class SessionsEnded(Struct, frozen=True):
+    """The sessions have ended; ``ended`` counts them."""
+
+    status: str
+    ended: int

@@ -384,6 +384,37 @@ LIVE = Endpoint(
     text=True,
     stays=True,
 )
+MAKE_LINK = Endpoint(
+    "make_link",
+    "POST",
+    "/admin/links",
+    "Make a one-time link to the page.",
+    admin.LinkMade,
+    body=admin.MakeLink,
+    admin=True,
+)
+LOG_IN = Endpoint(
+    "log_in",
+    "POST",
+    "/admin/sessions",
+    "Open a session of the page.",
+    admin.SessionView,
+    body=admin.Login,
+    open=True,
+    tells=("Set-Cookie",),
+)
+SESSION = Endpoint("session", "GET", "/admin/session", "Show the session of a page.", admin.SessionView, admin=True)
+LOG_OUT = Endpoint(
+    "log_out",
+    "POST",
+    "/admin/logout",
+    "End the session of a page, or all sessions.",
+    admin.SessionsEnded,
+    body=admin.Logout,
+    admin=True,
+    tells=("Set-Cookie",),
+)
+PAGE_FILE = Endpoint("page_file", "GET", "/page/{file}", "A file of the page.", None, open=True, text=True)
 HEALTH = Endpoint(
     "health", "GET", "/healthz", "Show whether the relay takes work.", replies.Health, open=True, use="health"
 )

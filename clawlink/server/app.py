@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from clawlink.config import ServerConfig
+from clawlink.config import METADATA, OFF, ServerConfig
 from clawlink.doors.registry import OpenDoor, Opening, doors, limit_fields, settings_of
 from clawlink.errors import ClawLinkError
 from clawlink.protocol.endpoint import Endpoint
@@ -27,9 +27,11 @@ from clawlink.server.connection import Server
 from clawlink.server.flow import Unread
 from clawlink.server.json_endpoint import json_routes
 from clawlink.server.live import Live
+from clawlink.server.page_files import PageRoutes, index
 from clawlink.server.request import Handler
 from clawlink.server.router import Router
 from clawlink.server.routes import ALL
+from clawlink.server.sessions import Sessions
 from clawlink.server.sse import EventStreams
 from clawlink.server.tickets import Tickets
 from clawlink.server.websocket import WebsocketEndpoint
@@ -85,6 +87,7 @@ class App:
             token_required=config.token is not None,
             secret=config.secret if mesh is None else mesh.secret,
             peers=mesh,
+            contents=config.page != METADATA,
         )
         self._addresses = Addresses(network(trusted) for trusted in config.trust_proxies)
         self._websockets = Websockets(max_frame_bytes=config.limits.max_body_bytes)
@@ -92,6 +95,7 @@ class App:
         self._tickets = Tickets(time.monotonic)
         self.events = EventStreams(self._tickets)
         self._live = Live()
+        self._sessions = None if config.page == OFF else Sessions(time.monotonic)
         self.doors = dict(self._opened(wall=clock or time.time))
         self._server: Server | None = None
         self._runner: web.ServerRunner | None = None
@@ -125,12 +129,18 @@ class App:
             allow_origins=config.allow_origins,
             admin_token=config.admin_token,
             local_admin=config.operated_locally,
+            sessions=self._sessions,
+            cookie_name=f"clawlink-{self.relay.id[:8]}",
         )
         served = (route for routes in ALL for route in routes.serving.items())
         routes = [*json_routes(self.relay), *served, *self.push.routes, *self.events.routes, *self._live.routes]
+        if self._sessions is not None:
+            secure = config.tls_cert is not None
+            page = PageRoutes(self._sessions, guard, contents=config.page != METADATA, secure=secure)
+            routes += page.routes
         for name, door in self.doors.items():
             routes += _untaken(name, door.routes(), routes)
-        return Router(self.relay, guard, routes)
+        return Router(self.relay, guard, routes, page=None if self._sessions is None else index)
 
     async def start(self, *, tls: ssl.SSLContext | None = None, close_seconds: float = 1.0) -> int:
         """Listen, and return the port. At the end, requests under way have ``close_seconds`` to finish."""

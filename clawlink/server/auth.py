@@ -7,16 +7,18 @@ import hmac
 import ipaddress
 import socket
 from collections.abc import Iterable, Mapping
+from urllib.parse import urlsplit
 
 from aiohttp import hdrs
 from multidict import CIMultiDictProxy, istr
 
 from clawlink.errors import BadRequest, NotAllowed, NotAuthenticated, UnsupportedMediaType
 from clawlink.protocol.endpoint import Endpoint
-from clawlink.protocol.paths import REGISTER
+from clawlink.protocol.paths import LOG_OUT, PAGE_FILE, REGISTER
 from clawlink.server import cors
 from clawlink.server.address import host_name
 from clawlink.server.request import Request, parameter
+from clawlink.server.sessions import CSRF_HEADER, Session, Sessions, require_csrf, require_write
 from clawlink.server.tickets import Tickets
 
 SUBPROTOCOL = "clawlink"
@@ -47,9 +49,13 @@ class Guard:
         allow_origins: Iterable[str] = (),
         admin_token: str | None = None,
         local_admin: bool = False,
+        sessions: Sessions | None = None,
+        cookie_name: str = "",
     ) -> None:
         self._admin = None if admin_token is None else admin_token.encode()
         self._local_admin = local_admin
+        self._sessions = sessions
+        self.cookie_name = cookie_name
         self._token = None if token is None else token.encode()
         self._tickets = tickets
         own = socket.gethostname().lower()
@@ -69,17 +75,18 @@ class Guard:
         origin = headers.get(hdrs.ORIGIN)
         if origin is not None:
             self._check_origin(request, endpoint, origin, host)
-        elif headers.get(_FETCH_SITE, "none") not in _OWN_SITES:
+        elif headers.get(_FETCH_SITE, "none") not in _OWN_SITES and not _opens_page(request, endpoint):
             raise NotAllowed(
                 "pages of other sites may not use this relay, not even for images; "
                 "start it with --allow-origin to let a page use fetch",
                 field="Sec-Fetch-Site",
             )
+        session = self._session_of(request) if endpoint is not None and endpoint.admin else None
         if endpoint is not None and endpoint.ticket and "ticket" in request.query:
             agent_id = parameter(request, "agent_id")
             request.ticket = self._tickets.use(request.query["ticket"], agent_id, endpoint.name)
             request.shown = True
-        elif self._token is not None and (endpoint is None or not endpoint.open):
+        elif self._token is not None and session is None and (endpoint is None or not endpoint.open):
             self._check_token(request, endpoint, self._token)
             request.shown = True
         if endpoint is None or endpoint.plain:
@@ -88,19 +95,47 @@ class Guard:
             require_no_page(request)
         if endpoint is REGISTER:
             request.by_operator = self._is_operator(request)
-        if endpoint.admin and not self._operates(request):
+        if endpoint.admin and not self._operates(request, endpoint, session):
             raise NotAllowed(
                 "only the relay's operator may do this: send its admin token in place of the token (in the shell "
                 "--admin-token or CLAWLINK_ADMIN_TOKEN); the relay keeps it beside its token",
                 field="Authorization",
             )
 
-    def _operates(self, request: Request) -> bool:
-        """Return True if a request has the operator's right, and note which."""
+    def cookie_of(self, request: Request) -> str | None:
+        """Return the cookie of a session; None if there is none, or the relay shows no page."""
+        return request.cookies.get(self.cookie_name) if self._sessions is not None else None
+
+    def require_admin_token(self, given: str | None) -> None:
+        """Refuse all but the admin token. Raises NotAuthenticated."""
+        if not _is(given, self._admin):
+            raise NotAuthenticated(
+                "this is not the admin token of this relay; it is kept beside the relay's token, or open a link with: "
+                "clawlink open",
+                field="admin_token",
+            )
+
+    def _session_of(self, request: Request) -> Session | None:
+        """Return the session of a page of this relay. Any other page, and a request with a token, has none."""
+        if self._sessions is None or hdrs.AUTHORIZATION in request.headers or not _is_own_page(request):
+            return None
+        return self._sessions.find(self.cookie_of(request))
+
+    def _operates(self, request: Request, endpoint: Endpoint, session: Session | None) -> bool:
+        """Return True if a request has the operator's right, and note which. Raises NotAllowed for a forged write."""
+        looks = endpoint.method == hdrs.METH_GET
         if _is(_bearer(request), self._admin):
             request.right = "token"
+        elif session is not None:
+            if not looks:
+                require = require_csrf if endpoint is LOG_OUT else require_write
+                require(session, request.headers.get(CSRF_HEADER))
+            request.right = f"session {session.name}"
+            request.may_go_on = lambda: self._session_of(request) is not None
         elif self._is_operator(request):
             request.right = "local"
+        elif looks and self._local_admin and self._sessions is not None and request.is_local and _is_own_page(request):
+            request.right = "page"  # of this machine: it reads without asking, and acts with a session alone
         return request.right is not None
 
     def _is_operator(self, request: Request) -> bool:
@@ -160,6 +195,19 @@ def require_no_page(request: Request) -> None:
             f"if you are no page, or are the relay's own, send the header {PROOF}: 1",
             field=PROOF,
         )
+
+
+def _opens_page(request: Request, endpoint: Endpoint | None) -> bool:
+    """Return True if a person follows a link to the page, which has no data in it."""
+    headers = request.headers
+    navigates = headers.get("Sec-Fetch-Mode") == "navigate" and headers.get("Sec-Fetch-Dest") == "document"
+    return endpoint is PAGE_FILE and navigates
+
+
+def _is_own_page(request: Request) -> bool:
+    """Return True unless the request names another origin than this relay's."""
+    origin = request.headers.get(hdrs.ORIGIN)
+    return origin is None or urlsplit(origin).netloc.lower() == request.headers.get(hdrs.HOST, "").lower()
 
 
 def _looks_like_a_browser(headers: CIMultiDictProxy[str]) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import Field, fields
 from typing import Any
 
-from clawlink.config import DEFAULT_HOST, DEFAULT_PORT, ServerConfig, from_environment, variable
+from clawlink.config import DEFAULT_HOST, DEFAULT_PORT, PAGES, ServerConfig, from_environment, variable
 from clawlink.domain.limits import LIMIT_FIELDS, Limits
 from clawlink.doors.registry import doors, settings_of
 from clawlink.errors import ClawLinkError
@@ -78,6 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--store-prefix", "with --store: the mesh, before all its keys", ServerConfig.store_prefix, metavar="NAME")
     add("--blobs", "with --store: keep contents over 1 MiB in this folder, which all relays share", metavar="DIR")
+    add("--page", "what the page at / shows: metadata withholds texts of messages", "full", choices=PAGES)
     add("--spool-above", "smallest size of a large file, in bytes", ServerConfig.spool_above, type=_count, metavar="N")
     options = []
     for door in doors():
@@ -174,6 +175,9 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
     data, sync, spool = text("data"), text("sync"), text("spool")
     if sync not in (None, *SYNCS):
         raise ValueError(f"{variable('sync')} must be one of {', '.join(SYNCS)}, not {sync!r}")
+    page = text("page") or PAGES[0]
+    if page not in PAGES:
+        raise ValueError(f"{variable('page')} must be one of {', '.join(PAGES)}, not {page!r}")
     if data is None and sync is not None:
         raise ValueError("--sync is for a relay with --data: give both, or leave it out")
     store, prefix, blobs = text("store"), text("store_prefix"), text("blobs")
@@ -207,6 +211,7 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
         spool=_folder("--spool", spool),
         data=data,
         sync=sync or SYNCS[0],
+        page=page,
         store=store,
         store_prefix=prefix or ServerConfig.store_prefix,
         blobs=_folder("--blobs", blobs),

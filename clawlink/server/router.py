@@ -16,10 +16,12 @@ from aiohttp import hdrs, web
 from clawlink.domain.guesses import Guesses
 from clawlink.errors import BadRequest, MethodNotAllowed, NotAuthenticated, UnknownRoute
 from clawlink.protocol.endpoint import Endpoint
+from clawlink.protocol.paths import INFO, PAGE_FILE
 from clawlink.relay.error_mapping import refusal
 from clawlink.relay.relay import Relay
 from clawlink.server import cors
 from clawlink.server.auth import Guard
+from clawlink.server.page_files import wants_page
 from clawlink.server.request import Handler, Request, forget_failure, hung_up, origin_of
 from clawlink.server.response import Reply, reply_failure, write
 
@@ -31,7 +33,16 @@ PREFLIGHT = Endpoint("preflight", "OPTIONS", "", "What a page in a browser may d
 class Router:
     """Passes each request to its route. Addresses without parameters are found in a dict, the others by pattern."""
 
-    def __init__(self, relay: Relay, guard: Guard, routes: Iterable[tuple[Endpoint, Handler]]) -> None:
+    def __init__(
+        self,
+        relay: Relay,
+        guard: Guard,
+        routes: Iterable[tuple[Endpoint, Handler]],
+        *,
+        page: Handler | None = None,
+    ) -> None:
+        """``page`` answers a browser at ``/``; without it everybody gets JSON there."""
+        self._page = page
         self._relay = relay
         self._guard = guard
         self._guesses = Guesses()
@@ -47,6 +58,8 @@ class Router:
     async def __call__(self, request: Request) -> web.StreamResponse:
         method = request.method
         endpoint, serve = self._fixed.get((method, request.rel_url.raw_path)) or self._find(request, method)
+        if endpoint is INFO and self._page is not None and wants_page(request):
+            endpoint, serve = PAGE_FILE, self._page
         if method == hdrs.METH_OPTIONS and cors.is_preflight(request):
             endpoint, serve = PREFLIGHT, self._preflight
         started = time.perf_counter() if self._logs else 0.0

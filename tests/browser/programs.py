@@ -23,12 +23,19 @@ TUS_SCRIPT = CACHE / "package" / "dist" / "tus.min.js"
 _FETCH_SECONDS = 600
 
 
-def missing() -> str | None:
-    """Return what is missing to run pages; None if all is here."""
+def no_browser() -> str | None:
+    """Return what is missing to open a page at all; None if all is here."""
     if not CHROMIUM.exists():
         return f"{CHROMIUM} is not there"
     if importlib.util.find_spec("playwright") is None:
         return "playwright is not installed"
+    return None
+
+
+def missing() -> str | None:
+    """Return what is missing to run pages; None if all is here."""
+    if (absent := no_browser()) is not None:
+        return absent
     if not TUS_SCRIPT.exists():
         return f"{TUS} is not under .cache"
     return None

@@ -170,3 +170,20 @@ def test_kick_needs_the_right_of_the_operator(call: Run, own_relay: Relays) -> N
         assert "admin token" in call("--relay", url, "--token", "t", "kick", "Ann").failed(4).err
         call("--relay", url, "kick", "Ann", "--admin-token", "wrong").failed(4)
         call("--relay", url, "kick", "Ann", "--admin-token", "a").ok()
+
+
+# -- relay open --------------------------------------------------------------------------------------------------------
+
+
+def test_open_prints_a_link_that_works_once_and_ends_all_sessions(call: Run, own_relay: Relays) -> None:
+    url = own_relay("--token", "t", "--admin-token", "a")
+    link = call("--relay", url, "open", "--print", "--read-only", "--admin-token", "a").ok().out.splitlines()[0]
+    where, _, code = link.partition("/#code=")
+    assert where == url
+    opened = requests.post(url + "/admin/sessions", json={"code": code}, timeout=10)
+    assert (opened.status_code, opened.json()["read_only"]) == (200, True)
+    told = call("--relay", url, "open", "--print", "--seconds", "60", "--json", "--admin-token", "a").ok().json
+    assert (told["read_only"], told["seconds"]) == (False, 60)
+    ended = call("--relay", url, "open", "--end-all", "--admin-token", "a").ok().out
+    assert ended == "All sessions of the page have ended: 1.\n"
+    call("--relay", url, "--token", "t", "open", "--print").failed(4)

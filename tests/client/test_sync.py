@@ -74,9 +74,20 @@ CALLED = {
     "head_blob": "stat_blob",
     "delete_blob": "confirm_read",
     "poll_and_ack": "poll",
+    "log_out": "end_sessions",
 }
 # clawlink.client.proof asks for a challenge, without secrets; tickets are for pages in a browser.
-ELSEWHERE = {"upload_options", "upload_otherwise", "challenge", "tickets"}
+ELSEWHERE = {
+    "make_link",
+    "log_in",
+    "session",
+    "log_out",
+    "page_file",
+    "upload_options",
+    "upload_otherwise",
+    "challenge",
+    "tickets",
+}
 
 
 def test_there_is_a_method_for_every_endpoint_as_it_stands_in_calls() -> None:

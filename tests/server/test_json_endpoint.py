@@ -61,4 +61,5 @@ def test_each_endpoint_has_one_handler() -> None:
     own = [endpoint for routes in ALL for endpoint in routes.serving]
     assert {endpoint.name for endpoint in USED} & {endpoint.name for endpoint in own} == set()
     elsewhere = {paths.SOCKET, paths.EVENTS, paths.TICKETS, paths.LIVE}
+    elsewhere |= {paths.MAKE_LINK, paths.LOG_IN, paths.SESSION, paths.LOG_OUT, paths.PAGE_FILE}
     assert {*USED, *own, *elsewhere} == set(ENDPOINTS)

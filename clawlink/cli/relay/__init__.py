@@ -19,6 +19,13 @@ NOUN = Noun(
             "info", "Show a relay, its contents and its limits.", "clawlink.cli.relay.info", ("relay info",), ("info",)
         ),
         Verb(
+            "open",
+            "Open the page of a relay in the browser, as its operator.",
+            "clawlink.cli.relay.open",
+            ("relay open --print", "relay open --print --read-only --seconds 3600"),
+            ("open",),
+        ),
+        Verb(
             "backup",
             "Copy the folder of a relay with --data, also while it runs.",
             "clawlink.cli.relay.backup",

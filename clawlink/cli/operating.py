@@ -1,0 +1,45 @@
+"""Acting as the operator of a relay: with the admin token, which this account has where its own relay runs."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from clawlink.cli.context import Context
+    from clawlink.cli.settings import Where
+
+
+def add_admin_token(parser: ArgumentParser) -> None:
+    """Add the flag for the operator's token."""
+    parser.add_argument("--admin-token", metavar="T", help="the relay's admin token (or CLAWLINK_ADMIN_TOKEN)")
+
+
+def as_operator(args: Namespace, ctx: Context) -> tuple[Where, Where]:
+    """Return where the relay is, for everyone and for the operator."""
+    from clawlink.cli.settings import visiting
+
+    where = ctx.located(visiting(ctx.given, ctx.identities)._replace(saved=None))
+    token = args.admin_token or ctx.environ.get("CLAWLINK_ADMIN_TOKEN") or _kept(where, ctx) or where.token
+    return where, where._replace(token=token)
+
+
+def _kept(where: Where, ctx: Context) -> str | None:
+    """Return the admin token kept by this account's relay, if the relay that answers proves to be that one."""
+    import secrets
+    from urllib.parse import urlsplit
+
+    from clawlink.client.proof import is_same_relay
+    from clawlink.config import ADMIN_TOKEN, DEFAULT_PORT, SECRET, folder_of
+    from clawlink.errors import ClawLinkError
+    from clawlink.protocol.proof import key_id, relay_key
+
+    try:
+        folder = folder_of(urlsplit(where.relay.partition(",")[0]).port or DEFAULT_PORT, ctx.environ)
+        token, secret = ((folder / name).read_text("ascii").strip() for name in (ADMIN_TOKEN, SECRET))
+        key = secrets.token_urlsafe()
+        known_by = relay_key(secret.encode(), key_id(key))
+        same = is_same_relay(where.relay, agent_key=key, relay_key=known_by, ca=where.ca, timeout=ctx.timeout)
+    except (OSError, ValueError, RuntimeError, ClawLinkError):
+        return None
+    return token if same else None

@@ -1,0 +1,201 @@
+// The page: signs in, follows the relay, and shows the view that the address names.
+import { html, render, useEffect, useRef, useState } from "./htm-preact.js";
+import { ask, choose, clean, language, Live, place, t, TEXTS, trust } from "./parts.js";
+import * as views from "./views.js";
+
+const VIEWS = { overview: "overview", agents: "agents", tasks: "tasks", "dead-letters": "needs.dead_letters", audit: "audit" };
+const AGAIN_SECONDS = 3;
+
+// Take the one-time code of a link out of the address, so that no history keeps it.
+function takeCode() {
+  const found = location.hash.match(/^#code=([\w-]+)$/);
+  if (found) history.replaceState(null, "", location.pathname + location.search);
+  return found && found[1];
+}
+
+function Login({ onSession, said }) {
+  const [trouble, complain] = useState(said);
+  const [busy, set] = useState(false);
+  const enter = (event) => {
+    event.preventDefault();
+    set(true);
+    ask("admin/sessions", { admin_token: event.target.token.value }).then(onSession, (error) => {
+      complain(error);
+      set(false);
+    });
+  };
+  return html`<main class="login">
+    <h1>ClawLink</h1>
+    <p>${t("login.why")}</p>
+    <form onSubmit=${enter}>
+      <label>${t("login.token")} <input name="token" type="password" autocomplete="current-password" required /></label>
+      <button disabled=${busy}>${t("login")}</button>
+    </form>
+    ${trouble && html`<p class="trouble" role="alert">${clean(trouble.message)}</p>`}
+    <p>${t("login.link")} <code>clawlink open</code></p>
+  </main>`;
+}
+
+function Help({ onClose }) {
+  const dialog = useRef(null);
+  useEffect(() => dialog.current.showModal(), []);
+  return html`<dialog ref=${dialog} onClose=${onClose} aria-label=${t("keys")}>
+    <h2>${t("keys")}</h2>
+    <dl class="facts">
+      ${["j", "k", "/", "?", "Esc"].map((key) => html`<dt><kbd>${key}</kbd></dt><dd>${t(`key.${key}`)}</dd>`)}
+    </dl>
+    <form method="dialog"><button>${t("close")}</button></form>
+  </dialog>`;
+}
+
+// Follow the overview by server-sent events. A hidden page closes the stream.
+function useLive(session, onEnd) {
+  const [live, set] = useState({ overview: null, open: false });
+  useEffect(() => {
+    if (!session) return undefined;
+    let source = null;
+    let timer = null;
+    const close = () => {
+      if (source) source.close();
+      clearTimeout(timer);
+      source = null;
+    };
+    const lost = () => {
+      set((old) => ({ ...old, open: false }));
+      if (source && source.readyState !== EventSource.CLOSED) return; // the browser comes back by itself
+      close();
+      ask("admin/session").then(begin, (error) => {
+        if (error.status === 401 || error.status === 403) onEnd();
+        else timer = setTimeout(lost, AGAIN_SECONDS * 1000);
+      });
+    };
+    const begin = () => {
+      close();
+      if (document.hidden) return;
+      source = new EventSource("admin/events");
+      source.addEventListener("overview", (event) => set({ overview: JSON.parse(event.data), open: true }));
+      source.addEventListener("error", lost);
+    };
+    const look = () => (document.hidden ? close() : begin());
+    document.addEventListener("visibilitychange", look);
+    begin();
+    return () => {
+      document.removeEventListener("visibilitychange", look);
+      close();
+    };
+  }, [session]);
+  return live;
+}
+
+function keys(setHelp) {
+  return (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const typing = /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName);
+    if (event.key === "Escape") {
+      setHelp(false);
+      document.activeElement.blur();
+    } else if (typing) {
+      return;
+    } else if (event.key === "?") {
+      setHelp(true);
+    } else if (event.key === "/") {
+      const search = document.querySelector("[data-search]");
+      if (search) {
+        event.preventDefault();
+        search.focus();
+      }
+    } else if (event.key === "j" || event.key === "k") {
+      const rows = [...document.querySelectorAll("[data-row]")];
+      const at = rows.indexOf(document.activeElement);
+      const next = rows[event.key === "j" ? at + 1 : Math.max(at - 1, 0)];
+      if (next) next.focus();
+    }
+  };
+}
+
+function View({ session }) {
+  const [where, set] = useState(place());
+  useEffect(() => {
+    const moved = () => {
+      if (/^#(\/|$)/.test(location.hash)) set(place());
+    };
+    addEventListener("hashchange", moved);
+    return () => removeEventListener("hashchange", moved);
+  }, []);
+  useEffect(() => {
+    document.title = `${t(VIEWS[where.view] || "overview")} – ClawLink`;
+    scrollTo(0, 0);
+  }, [where.view, where.id, language]);
+  const { view, id, query } = where;
+  const shown =
+    view === "agents" && id ? html`<${views.Agent} key=${id} id=${id} session=${session} />`
+    : view === "tasks" && id ? html`<${views.Task} key=${id} id=${id} />`
+    : view === "agents" ? html`<${views.Agents} query=${query} />`
+    : view === "tasks" ? html`<${views.Tasks} query=${query} />`
+    : view === "dead-letters" ? html`<${views.DeadLetters} query=${query} />`
+    : view === "audit" ? html`<${views.Audit} query=${query} />`
+    : view === "overview" ? html`<${views.Overview} />`
+    : html`<p class="empty">${t("no_view")}</p>`;
+  return html`<div><nav aria-label=${t("views")}>
+      ${Object.entries(VIEWS).map(
+        ([name, key]) => html`<a href=${`#/${name}`} aria-current=${name === view ? "page" : null}>${t(key)}</a>`,
+      )}
+    </nav>
+    <main data-at=${where.at}>${shown}</main></div>`;
+}
+
+function App() {
+  const [session, setSession] = useState(null);
+  const [login, setLogin] = useState(null);
+  const [help, setHelp] = useState(false);
+  const [name, setName] = useState(language);
+  const enter = (made) => {
+    trust(made);
+    setLogin(null);
+    setSession(made);
+  };
+  const end = (said = null) => {
+    setSession(null);
+    setLogin({ said });
+  };
+  const live = useLive(session, () => end(new Error(t("login.ended"))));
+  useEffect(() => {
+    choose(name);
+    const code = takeCode();
+    const here = () => ask("admin/session").then(enter, (error) => end(error.status === 401 || error.status === 403 ? null : error));
+    if (code) ask("admin/sessions", { code }).then(enter, end);
+    else here();
+    const press = keys(setHelp);
+    addEventListener("keydown", press);
+    return () => removeEventListener("keydown", press);
+  }, []);
+  const leave = () => ask("admin/logout", {}).then(() => end(), end);
+  const turn = (event) => {
+    choose(event.target.value);
+    setName(event.target.value);
+  };
+  if (login) return html`<${Login} onSession=${enter} said=${login.said} />`;
+  if (!session) return html`<p class="loading" role="status">${t("loading")}</p>`;
+  return html`<${Live.Provider} value=${live}><div>
+    <header>
+      <a class="brand" href="#/overview">ClawLink</a>
+      <span class=${`live ${live.open ? "on" : "off"}`} role="status">${t(live.open ? "live" : "not_live")}</span>
+      ${session.read_only && html`<span class="note">${t("read_only")}</span>`}
+      ${!session.contents && html`<span class="note">${t("withheld.short")}</span>`}
+      <span class="space"></span>
+      <label class="language"><span class="hidden">${t("language")}</span>
+        <select onChange=${turn}>
+          ${Object.entries(TEXTS).map(
+            ([key, texts]) => html`<option value=${key} selected=${key === name}>${texts.language_name}</option>`,
+          )}
+        </select>
+      </label>
+      <button onClick=${() => setHelp(true)} aria-label=${t("keys")}>?</button>
+      ${session.csrf && html`<button onClick=${leave}>${t("logout")}</button>`}
+    </header>
+    <${View} session=${session} key=${name} />
+    ${help && html`<${Help} onClose=${() => setHelp(false)} />`}
+  </div><//>`;
+}
+
+render(html`<${App} />`, document.getElementById("app"));

@@ -1,0 +1,175 @@
+// Parts that every view uses: requests, time, text of others made harmless, and small components.
+import { html, createContext, useContext, useEffect, useState } from "./htm-preact.js";
+import en from "./en.js";
+import zh from "./zh.js";
+
+export const TEXTS = { en, zh };
+
+// -- language ---------------------------------------------------------------------------------------------------------
+
+function chosen() {
+  let kept = null;
+  try {
+    kept = localStorage.getItem("clawlink-language");
+  } catch {
+    // A browser may keep nothing.
+  }
+  const wanted = [kept, ...navigator.languages].filter(Boolean).map((name) => name.slice(0, 2));
+  return wanted.find((name) => name in TEXTS) || "en";
+}
+
+export let language = chosen();
+
+export function choose(name) {
+  language = name;
+  document.documentElement.lang = name;
+  try {
+    localStorage.setItem("clawlink-language", name);
+  } catch {
+    // The choice then lasts as long as the page.
+  }
+}
+
+export function t(key, values = {}) {
+  const text = TEXTS[language][key] ?? en[key] ?? key;
+  return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
+}
+
+export const count = (number) => new Intl.NumberFormat(language).format(number);
+
+// -- requests ---------------------------------------------------------------------------------------------------------
+
+let csrf = null;
+
+export function trust(session) {
+  csrf = session.csrf;
+}
+
+export async function ask(path, body) {
+  const options = { cache: "no-store", credentials: "same-origin", headers: {} };
+  if (body !== undefined) {
+    options.method = "POST";
+    options.body = JSON.stringify(body);
+    options.headers["Content-Type"] = "application/json";
+    if (csrf) options.headers["ClawLink-CSRF"] = csrf;
+  }
+  const response = await fetch(path, options);
+  const answer = await response.json().catch(() => ({}));
+  if (!response.ok) {
+    throw Object.assign(new Error(answer.error || String(response.status)), { status: response.status });
+  }
+  return answer;
+}
+
+// The overview as it comes by the event stream, and whether the stream is open.
+export const Live = createContext({ overview: null, open: false });
+
+// Read an address, and again whenever something in the relay has changed.
+export function useData(path) {
+  const { overview } = useContext(Live);
+  const [state, set] = useState({ path: null, data: null, error: null });
+  const revision = overview ? `${overview.started_at} ${overview.revision}` : "";
+  useEffect(() => {
+    let gone = false;
+    const keep = (next) => gone || set(next);
+    ask(path).then(
+      (data) => keep({ path, data, error: null }),
+      (error) => keep((old) => ({ path, data: old.path === path ? old.data : null, error })),
+    );
+    return () => {
+      gone = true;
+    };
+  }, [path, revision]);
+  return state.path === path ? state : { data: null, error: null };
+}
+
+// -- addresses --------------------------------------------------------------------------------------------------------
+
+export function address(view, query = {}) {
+  const given = Object.entries(query).filter(([, value]) => value !== null && value !== undefined && value !== "");
+  const text = new URLSearchParams(given).toString();
+  return `#/${view}${text ? `?${text}` : ""}`;
+}
+
+export function place() {
+  if (location.hash && !location.hash.startsWith("#/")) return { at: location.hash, view: "overview", id: null, query: {} };
+  const [path, query = ""] = location.hash.replace(/^#\/?/, "").split("?");
+  const [view, ...rest] = path.split("/");
+  let id = null;
+  try {
+    id = rest.length ? decodeURIComponent(rest.join("/")) : null;
+  } catch {
+    // An address that is no address of this page.
+  }
+  return { at: location.hash, view: view || "overview", id, query: Object.fromEntries(new URLSearchParams(query)) };
+}
+
+export const one = (view, id) => `#/${view}/${encodeURIComponent(id)}`;
+
+// -- text of others ---------------------------------------------------------------------------------------------------
+
+// Controls, invisible characters and those that turn the direction of text. They are shown by their number.
+const UNSAFE =
+  /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff\u{e0000}-\u{e0fff}]/gu;
+
+export function clean(text) {
+  return String(text).replace(UNSAFE, (found) => `<U+${found.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}>`);
+}
+
+// Text that an agent wrote. It is never more than text, and its direction stays its own.
+export function Said({ text, block = false }) {
+  if (text === null || text === undefined) return null;
+  const shown = typeof text === "string" ? text : JSON.stringify(text, null, 2);
+  return block ? html`<pre class="said" dir="auto">${clean(shown)}</pre>` : html`<bdi class="said">${clean(shown)}</bdi>`;
+}
+
+// -- small components -------------------------------------------------------------------------------------------------
+
+const UNITS = [
+  [60, "second", 1],
+  [3600, "minute", 60],
+  [86400, "hour", 3600],
+  [Infinity, "day", 86400],
+];
+
+export function Ago({ at }) {
+  if (!at) return html`<span class="none">–</span>`;
+  const seconds = (Date.parse(at) - Date.now()) / 1000;
+  const [, unit, size] = UNITS.find(([most]) => Math.abs(seconds) < most);
+  const format = new Intl.RelativeTimeFormat(language, { numeric: "always", style: "short" });
+  const exact = new Date(at).toLocaleString(language, { dateStyle: "medium", timeStyle: "medium" });
+  return html`<time dateTime=${at} title=${exact}>${format.format(Math.round(seconds / size), unit)}</time>`;
+}
+
+export const State = ({ name }) => html`<span class=${`state ${name}`}>${t(`state.${name}`)}</span>`;
+
+export function AgentLink({ id, name }) {
+  if (!id) return html`<span class="none">${t("nobody")}</span>`;
+  return html`<a href=${one("agents", id)}><${Said} text=${name || id} /></a>`;
+}
+
+export const TaskLink = ({ id, words }) =>
+  html`<a href=${one("tasks", id)} data-row><${Said} text=${words || id} /></a>`;
+
+export function Progress({ value }) {
+  if (value === null || value === undefined) return null;
+  return html`<span class="share"><progress max="100" value=${value} aria-label=${t("progress")}></progress> ${Math.round(value)} %</span>`;
+}
+
+// The state of a request: what is wrong, or that it is under way.
+export function Trouble({ state }) {
+  if (state.error) return html`<p class="trouble" role="alert">${clean(state.error.message)}</p>`;
+  return state.data ? null : html`<p class="loading" role="status">${t("loading")}</p>`;
+}
+
+export function Table({ heads, rows, empty }) {
+  if (!rows.length) return html`<p class="empty">${empty}</p>`;
+  return html`<div class="scroll" tabindex="0" role="region" aria-label=${heads.filter(Boolean).join(", ")}>
+    <table>
+      <thead>
+        <tr>${heads.map((head) => html`<th scope="col">${head}</th>`)}</tr>
+      </thead>
+      <tbody>${rows}</tbody>
+    </table>
+  </div>`;
+}

@@ -1,0 +1,437 @@
+// The views. Each reads its address of the relay's /admin, and shows it.
+import { html, useContext, useEffect, useRef, useState } from "./htm-preact.js";
+import {
+  address, Ago, AgentLink, ask, count, language, Live, one, Progress, Said, State, t, Table, TaskLink, Trouble, useData,
+} from "./parts.js";
+
+const OPEN = ["input_required", "in_progress", "delivered", "queued"];
+const ENDED = ["completed", "failed", "rejected", "cancelled", "expired", "returned"];
+const MOST = 1000;
+
+const Tile = ({ name, value, to, alarm }) =>
+  html`<a class=${`tile${alarm && value ? " alarm" : ""}`} href=${to}><b>${count(value)}</b><span>${name}</span></a>`;
+
+// -- overview ---------------------------------------------------------------------------------------------------------
+
+const clock = (at) => new Date(at * 1000).toLocaleTimeString(language, { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+
+function Traffic({ minutes }) {
+  const place = useRef(null);
+  const plot = useRef(null);
+  const last = minutes.length ? minutes[minutes.length - 1].at : "";
+  const data = ["at", "delegated", "answered", "failed"].map((field) =>
+    minutes.map((minute) => (field === "at" ? Date.parse(minute.at) / 1000 : minute[field])),
+  );
+  useEffect(() => {
+    const style = getComputedStyle(document.documentElement);
+    const color = (name) => style.getPropertyValue(name).trim();
+    const axis = { stroke: color("--soft"), grid: { stroke: color("--line"), width: 1 }, ticks: { show: false } };
+    const line = (field) => ({ stroke: color(`--${field}`), width: 2, points: { show: minutes.length < 3 } });
+    const width = () => Math.max(place.current.clientWidth, 200);
+    const made = new uPlot(
+      {
+        width: width(), height: 150, legend: { show: false }, cursor: { show: false },
+        scales: { x: { range: (self, low, high) => [Math.min(low, high - 300), high] }, y: { range: (self, low, high) => [0, Math.max(high, 4)] } },
+        axes: [
+          { ...axis, space: 60, incrs: [60, 120, 300, 600, 900, 1800], values: (self, at) => at.map(clock) },
+          { ...axis, size: 40, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000] },
+        ],
+        series: [{}, line("delegated"), line("answered"), line("failed")],
+      },
+      data,
+      place.current,
+    );
+    plot.current = made;
+    const resize = new ResizeObserver(() => made.setSize({ width: width(), height: 150 }));
+    resize.observe(place.current);
+    return () => {
+      resize.disconnect();
+      made.destroy();
+    };
+  }, []);
+  useEffect(() => {
+    if (plot.current) plot.current.setData(data);
+  }, [last, JSON.stringify(minutes[minutes.length - 1] || null)]);
+  const sum = (field) => count(minutes.reduce((all, minute) => all + minute[field], 0));
+  return html`<figure>
+    <div class="plot" ref=${place} aria-hidden="true"></div>
+    <figcaption>
+      ${["delegated", "answered", "failed"].map(
+        (field) => html`<span class=${`key ${field}`}>${t(`traffic.${field}`, { n: sum(field) })}</span> `,
+      )}
+    </figcaption>
+  </figure>`;
+}
+
+export function Overview() {
+  const { overview } = useContext(Live);
+  if (!overview) return html`<p class="loading" role="status">${t("loading")}</p>`;
+  const { needs_you: needs } = overview;
+  const waits = [
+    ["questions", address("tasks", { status: "input_required" })],
+    ["dead_letters", address("dead-letters")],
+    ["unserved_pools", "#pools"],
+    ["expired", address("tasks", { status: "expired" })],
+  ];
+  const most = Math.max(1, ...overview.mailboxes.map((box) => box.messages));
+  return html`<article><h1>${t("overview")}</h1>
+    <section aria-label=${t("needs_you")}>
+      <h2>${t("needs_you")}</h2>
+      <div class="tiles">
+        ${waits.map(([name, to]) => html`<${Tile} name=${t(`needs.${name}`)} value=${needs[name]} to=${to} alarm />`)}
+      </div>
+      ${needs.stops.length > 0 &&
+      html`<ul class="stops">
+        ${needs.stops.map(
+          (stop) => html`<li>
+            <${Ago} at=${stop.at} /> ${t(`stop.${stop.code}`)}: <${Said} text=${stop.agents.join(" → ")} />
+          </li>`,
+        )}
+      </ul>`}
+    </section>
+    <div class="columns">
+      <section aria-label=${t("agents")}>
+        <h2>${t("agents")}</h2>
+        <div class="tiles">
+          <${Tile} name=${t("online")} value=${overview.agents_online} to=${address("agents", { status: "online" })} />
+          <${Tile} name=${t("stale")} value=${overview.agents_stale} to=${address("agents", { status: "stale" })} />
+        </div>
+        <h2>${t("open_tasks")}</h2>
+        <div class="tiles">
+          ${OPEN.map(
+            (state) =>
+              html`<${Tile} name=${t(`state.${state}`)} value=${overview.open_tasks[state]}
+                to=${address("tasks", { status: state })} />`,
+          )}
+        </div>
+      </section>
+      <section aria-label=${t("traffic")}>
+        <h2>${t("traffic")}</h2>
+        <${Traffic} minutes=${overview.traffic} />
+      </section>
+    </div>
+    <section aria-label=${t("mailboxes")}>
+      <h2>${t("mailboxes")}</h2>
+      <${Table} heads=${[t("agent"), t("messages"), t("oldest")]} empty=${t("empty.mailboxes")}
+        rows=${overview.mailboxes.map(
+          (box) => html`<tr key=${box.agent_id}>
+            <td><${AgentLink} id=${box.agent_id} name=${box.name} /></td>
+            <td class="bar"><meter min="0" max=${most} value=${box.messages}></meter> ${count(box.messages)}</td>
+            <td><${Ago} at=${box.oldest_at} /></td>
+          </tr>`,
+        )} />
+    </section>
+    <section id="pools" aria-label=${t("pools")}>
+      <h2>${t("pools")}</h2>
+      <${Table} heads=${[t("for"), t("tasks"), t("online")]} empty=${t("empty.pools")}
+        rows=${overview.pools.map(
+          (pool) => html`<tr>
+            <td>
+              ${pool.name !== null ? t("returning") : null}
+              <${Said} text=${[...pool.capability, ...pool.to_any_of, pool.name].filter(Boolean).join(", ")} />
+            </td>
+            <td>${count(pool.tasks)}</td>
+            <td class=${pool.online ? "" : "alarm"}>${count(pool.online)}</td>
+          </tr>`,
+        )} />
+    </section></article>`;
+}
+
+// -- lists ------------------------------------------------------------------------------------------------------------
+
+const go = (view, query) => {
+  location.hash = address(view, query);
+};
+
+function Choice({ name, value, options, onChange }) {
+  return html`<label>${name}
+    <select value=${value} onChange=${(event) => onChange(event.target.value)}>
+      ${options.map(([key, text]) => html`<option value=${key} selected=${key === value}>${text}</option>`)}
+    </select>
+  </label>`;
+}
+
+function Search({ name, value, onChange }) {
+  const [text, set] = useState(value);
+  useEffect(() => set(value), [value]);
+  const enter = (event) => {
+    event.preventDefault();
+    onChange(text.trim());
+  };
+  return html`<form class="search" role="search" onSubmit=${enter}>
+    <label>${name} <input type="search" data-search value=${text} onInput=${(event) => set(event.target.value)} /></label>
+    <button>${t("show")}</button>
+  </form>`;
+}
+
+// More of a list: the same address with a larger limit, so that it can be sent to somebody.
+function More({ view, query, next }) {
+  const limit = Number(query.limit) || 50;
+  if (next === null || next === undefined) return null;
+  if (limit >= MOST) return html`<p class="empty">${t("narrow", { n: count(MOST) })}</p>`;
+  const to = address(view, { ...query, limit: Math.min(limit * 4, MOST) });
+  return html`<p><a class="button" href=${to}>${t("more")}</a></p>`;
+}
+
+const asked = (query, fields) => {
+  const known = Object.fromEntries(Object.entries(query).filter(([name, value]) => fields.includes(name) && value));
+  const text = new URLSearchParams(known).toString();
+  return text ? `?${text}` : "";
+};
+
+export function Agents({ query }) {
+  const state = useData(`admin/agents${asked(query, ["status", "text", "limit"])}`);
+  const status = query.status || "all";
+  return html`<article><h1>${t("agents")}</h1>
+    <div class="filters">
+      <${Choice} name=${t("presence")} value=${status} onChange=${(chosen) => go("agents", { ...query, status: chosen })}
+        options=${["all", "online", "stale"].map((name) => [name, t(name)])} />
+      <${Search} name=${t("search.agents")} value=${query.text || ""} onChange=${(text) => go("agents", { ...query, text })} />
+    </div>
+    <${Trouble} state=${state} />
+    ${state.data &&
+    html`<div><${Table} empty=${t("empty.agents")}
+        heads=${[t("agent"), t("presence"), t("last_seen"), t("messages"), t("open_tasks"), t("works_on"), t("capabilities")]}
+        rows=${state.data.agents.map(
+          (agent) => html`<tr key=${agent.agent_id}>
+            <td><a href=${one("agents", agent.agent_id)} data-row><${Said} text=${agent.name} /></a></td>
+            <td><span class=${`presence ${agent.status}`}>${t(agent.status)}</span></td>
+            <td><${Ago} at=${agent.last_seen} /></td>
+            <td>${count(agent.messages)}</td>
+            <td>${count(agent.open_tasks)}</td>
+            <td>
+              ${agent.current &&
+              html`<div class="wide"><${State} name=${agent.current.status} />${" "}
+                <a href=${one("tasks", agent.current.task_id)}>
+                  <${Said} text=${agent.current.note || agent.current.task_id.slice(0, 8)} /></a>${" "}
+                <${Progress} value=${agent.current.progress} />
+              </div>`}
+            </td>
+            <td><${Said} text=${agent.capabilities.join(", ")} /></td>
+          </tr>`,
+        )} />
+      <${More} view="agents" query=${query} next=${state.data.next} /></div>`}</article>`;
+}
+
+export function Agent({ id, session }) {
+  const state = useData(`admin/agents/${encodeURIComponent(id)}`);
+  const [trouble, complain] = useState(null);
+  const found = state.data;
+  const kick = () => {
+    if (!confirm(t("kick.sure", { name: found.agent.name }))) return;
+    ask("kick", { agent: found.agent.agent_id }).then(
+      () => go("agents"),
+      (error) => complain(error),
+    );
+  };
+  return html`<article><h1><${Said} text=${found ? found.agent.name : id} /></h1>
+    <${Trouble} state=${trouble ? { error: trouble } : state} />
+    ${found &&
+    html`<div><dl class="facts">
+        <dt>${t("presence")}</dt>
+        <dd>
+          <span class=${`presence ${found.agent.status}`}>${t(found.agent.status)}</span> <${Ago} at=${found.agent.last_seen} />
+        </dd>
+        <dt>${t("id")}</dt><dd><${Said} text=${found.agent.agent_id} /></dd>
+        <dt>${t("claimed")}</dt><dd>${t(found.agent.claimed ? "yes" : "no")}</dd>
+        <dt>${t("registered")}</dt><dd><${Ago} at=${found.agent.registered_at} /></dd>
+        <dt>${t("machine")}</dt><dd><${Said} text=${found.agent.machine} /></dd>
+        <dt>${t("description")}</dt><dd><${Said} text=${found.agent.description} /></dd>
+        <dt>${t("capabilities")}</dt><dd><${Said} text=${found.agent.capabilities.join(", ")} /></dd>
+        <dt>${t("topics")}</dt><dd><${Said} text=${found.subscriptions.join(", ")} /></dd>
+        <dt>${t("messages")}</dt><dd>${count(found.agent.messages)}</dd>
+        <dt>${t("needs.dead_letters")}</dt><dd>${count(found.dead_letters)}</dd>
+        <dt>${t("open_tasks")}</dt>
+        <dd><a href=${address("tasks", { assignee: found.agent.agent_id })}>${count(found.agent.open_tasks)}</a></dd>
+        <dt>${t("asked_for")}</dt>
+        <dd>
+          ${[...OPEN, ...ENDED]
+            .filter((name) => found.asked[name])
+            .map(
+              (name) =>
+                html`<a href=${address("tasks", { requester: found.agent.agent_id, status: name })}
+                  ><${State} name=${name} /> ${count(found.asked[name])}</a
+                > `,
+            )}
+        </dd>
+      </dl>
+      <h2>${t("next_messages")}</h2>
+      <${Messages} rows=${found.next_messages} empty=${t("empty.messages")} />
+      ${!session.read_only && html`<p><button class="danger" onClick=${kick}>${t("kick")}</button></p>`}</div>`}</article>`;
+}
+
+const Messages = ({ rows, empty, mailbox }) =>
+  html`<${Table} empty=${empty}
+    heads=${[t("message"), ...(mailbox ? [t("mailbox")] : []), t("kind"), t("from"), t("attempts"), mailbox ? t("dead") : t("stored")]}
+    rows=${rows.map(
+      (row) => html`<tr key=${row.message_id}>
+        <td>
+          ${row.type === "task_delegation"
+            ? html`<${TaskLink} id=${row.message_id} words=${row.words} />`
+            : html`<${Said} text=${row.words || row.message_id} />`}
+        </td>
+        ${mailbox && html`<td><${AgentLink} id=${row.mailbox} /></td>`}
+        <td class="kind"><${Said} text=${row.type} /></td>
+        <td><${AgentLink} id=${row.from_agent} /></td>
+        <td>${count(row.attempts)}</td>
+        <td><${Ago} at=${mailbox ? row.dead_at : row.stored_at} /></td>
+      </tr>`,
+    )} />`;
+
+export function DeadLetters({ query }) {
+  const state = useData(`admin/dead-letters${asked(query, ["limit"])}`);
+  return html`<article><h1>${t("needs.dead_letters")}</h1>
+    <p>${t("dead.why")}</p>
+    <${Trouble} state=${state} />
+    ${state.data &&
+    html`<div><${Messages} rows=${state.data.dead_letters} empty=${t("empty.dead_letters")} mailbox />
+      <${More} view="dead-letters" query=${query} next=${state.data.next} /></div>`}</article>`;
+}
+
+export function Tasks({ query }) {
+  const state = useData(`admin/tasks${asked(query, ["status", "requester", "assignee", "limit"])}`);
+  const set = (change) => go("tasks", { ...query, limit: null, ...change });
+  const names = ["open", "final", ...OPEN, ...ENDED];
+  return html`<article><h1>${t("tasks")}</h1>
+    <div class="filters">
+      <${Choice} name=${t("status")} value=${query.status || "open"} onChange=${(status) => set({ status })}
+        options=${names.map((name) => [name, t(`state.${name}`)])} />
+      <${Search} name=${t("requester")} value=${query.requester || ""} onChange=${(requester) => set({ requester })} />
+      <${Search} name=${t("assignee")} value=${query.assignee || ""} onChange=${(assignee) => set({ assignee })} />
+    </div>
+    <${Trouble} state=${state} />
+    ${state.data &&
+    html`<div><${Table} empty=${t("empty.tasks")}
+        heads=${[t("task"), t("status"), t("requester"), t("assignee"), t("progress"), t("attempts"), t("stored")]}
+        rows=${state.data.tasks.map(
+          (task) => html`<tr key=${task.task_id}>
+            <td><${TaskLink} id=${task.task_id} words=${task.words} /></td>
+            <td><${State} name=${task.status} /></td>
+            <td><${AgentLink} id=${task.requester} /></td>
+            <td>
+              ${task.assignee
+                ? html`<${AgentLink} id=${task.assignee} />`
+                : html`<${Said} text=${[...task.capability, ...task.to_any_of].join(", ")} />`}
+            </td>
+            <td>
+              ${(task.note || task.progress !== null) &&
+              html`<div class="wide"><${Progress} value=${task.progress} />${" "}<${Said} text=${task.note} /></div>`}
+            </td>
+            <td>${count(task.attempts)}</td>
+            <td><${Ago} at=${task.created_at} /></td>
+          </tr>`,
+        )} />
+      <${More} view="tasks" query=${query} next=${state.data.next} /></div>`}</article>`;
+}
+
+// -- a task -----------------------------------------------------------------------------------------------------------
+
+const FACTS = ["stored_at", "delivered_at", "acknowledged_at", "answered_at"];
+
+function Timeline({ found, now }) {
+  const begin = Date.parse(found.facts.stored_at);
+  const end = Math.max(Date.parse(found.task.finished_at || now), begin + 1000);
+  const at = (time) => Math.min(100, Math.max(0, (100 * (Date.parse(time) - begin)) / (end - begin)));
+  return html`<div class="timeline" role="img" aria-label=${t("timeline.leases", { n: found.leases.length })}>
+    ${found.leases.map((lease) => {
+      const left = at(lease.since);
+      const width = Math.max(0.5, at(lease.until || now) - left);
+      return html`<div class="lane">
+        <div class=${`lease ${lease.ended_by || "open"}`} style=${{ left: `${left}%`, width: `${width}%` }}></div>
+      </div>`;
+    })}
+    <div class="lane marks">
+      ${FACTS.filter((name) => found.facts[name]).map(
+        (name) => html`<div class=${`mark ${name}`} style=${{ left: `${at(found.facts[name])}%` }}></div>`,
+      )}
+    </div>
+  </div>`;
+}
+
+export function Task({ id }) {
+  const { overview } = useContext(Live);
+  const state = useData(`admin/tasks/${encodeURIComponent(id)}`);
+  const found = state.data;
+  const task = found && found.task;
+  const now = overview ? overview.server_time : new Date().toISOString();
+  return html`<article><h1>${t("task")} <small><${Said} text=${id} /></small></h1>
+    <${Trouble} state=${state} />
+    ${found &&
+    html`<div><dl class="facts">
+        <dt>${t("status")}</dt>
+        <dd>
+          <${State} name=${task.status} /> ${task.dead_letter && html`<span class="alarm">${t("is_dead_letter")}</span>`}
+          <${Progress} value=${task.progress} /> <${Said} text=${task.note} />
+        </dd>
+        <dt>${t("requester")}</dt><dd><${AgentLink} id=${task.requester} /></dd>
+        <dt>${t("assignee")}</dt><dd><${AgentLink} id=${task.assignee} name=${task.owner && task.owner.name} /></dd>
+        ${task.deadline_at && html`<div class="pair"><dt>${t("deadline")}</dt><dd><${Ago} at=${task.deadline_at} /></dd></div>`}
+        ${task.parent_task &&
+        html`<div class="pair"><dt>${t("parent")}</dt><dd><a href=${one("tasks", task.parent_task)}><${Said} text=${task.parent_task} /></a></dd></div>`}
+      </dl>
+      <h2>${t("timeline")}</h2>
+      <${Timeline} found=${found} now=${now} />
+      <dl class="four">
+        ${FACTS.map(
+          (name) => html`<div class=${`fact ${name}${found.facts[name] ? "" : " missing"}`}>
+            <dt>${t(`fact.${name}`)}</dt>
+            <dd>${found.facts[name] ? html`<${Ago} at=${found.facts[name]} />` : t(task.finished_at ? "never" : "not_yet")}</dd>
+          </div>`,
+        )}
+      </dl>
+      <h2>${t("leases")}</h2>
+      <${Table} empty=${t("empty.leases")} heads=${[t("agent"), t("since"), t("until"), t("ended_by")]}
+        rows=${found.leases.map(
+          (lease) => html`<tr>
+            <td><${AgentLink} id=${lease.agent} /></td>
+            <td><${Ago} at=${lease.since} /></td>
+            <td>${lease.until ? html`<${Ago} at=${lease.until} />` : t("goes_on")}</td>
+            <td>${lease.ended_by && html`<${State} name=${lease.ended_by} />`}</td>
+          </tr>`,
+        )} />
+      <h2>${t("exchange")}</h2>
+      ${!found.contents && html`<p class="empty">${t("withheld")}</p>`}
+      <ol class="history">
+        ${task.history.map(
+          (event) => html`<li>
+            <${Ago} at=${event.at} /> <${State} name=${event.status} />
+            ${event.by ? html`<${AgentLink} id=${event.by} />` : t("the_relay")}
+            <${Progress} value=${event.progress} /> <${Said} text=${event.note} />
+            ${event.content !== null && html`<${Said} text=${event.content} block />`}
+          </li>`,
+        )}
+      </ol>
+      ${task.history_folded > 0 && html`<p class="empty">${t("folded", { n: count(task.history_folded) })}</p>`}
+      ${found.contents &&
+      [
+        ["task", task.task],
+        ["context", task.context],
+        ["result", task.result],
+      ]
+        .filter(([, value]) => value !== null)
+        .map(([name, value]) => html`<div><h3>${t(`content.${name}`)}</h3><${Said} text=${value} block /></div>`)}
+      ${[...task.attachments, ...task.result_attachments].length > 0 &&
+      html`<div><h3>${t("attachments")}</h3>
+        <ul>${[...task.attachments, ...task.result_attachments].map((file) => html`<li><${Said} text=${file.file_key} /></li>`)}</ul></div>`}</div>`}</article>`;
+}
+
+// -- audit ------------------------------------------------------------------------------------------------------------
+
+export function Audit({ query }) {
+  const state = useData(`admin/audit${asked(query, ["limit"])}`);
+  return html`<article><h1>${t("audit")}</h1>
+    <p>${t("audit.why")}</p>
+    <${Trouble} state=${state} />
+    ${state.data &&
+    html`<div><${Table} empty=${t("empty.audit")} heads=${[t("when"), t("act"), t("target"), t("from"), t("right")]}
+        rows=${state.data.entries.map(
+          (entry) => html`<tr>
+            <td><${Ago} at=${entry.at} /></td>
+            <td>${t(`act.${entry.act}`)}</td>
+            <td><${Said} text=${entry.target} /></td>
+            <td><${Said} text=${entry.address || "–"} /></td>
+            <td><${Said} text=${entry.by} /></td>
+          </tr>`,
+        )} />
+      <${More} view="audit" query=${query} next=${state.data.next} /></div>`}</article>`;
+}

@@ -1,0 +1,249 @@
+"""The page in a real Chromium: texts of agents stay text, a session ends where it should, nobody frames it."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import requests
+
+from clawlink.config import ServerConfig
+from tests.browser.programs import CHROMIUM
+from tests.system.threaded import relay_in_thread
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Dialog, Page
+
+BOSS = {"Authorization": "Bearer boss"}
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "<svg/onload=alert(1)>",
+    "</bdi></td><iframe srcdoc='<script>alert(1)</script>'>",
+    "javascript:alert(1)",
+    '"><a href=javascript:alert(1) autofocus onfocus=alert(1)>',
+    "{{constructor.constructor('alert(1)')()}}${alert(1)}",
+    "<style>*{display:none}</style>",
+    "<meta http-equiv=refresh content=0;url=//evil.example>",
+    "<base href=//evil.example/>",
+    "<form action=//evil.example><button id=x>",
+    "<math><mtext><table><mglyph><style><img src=x onerror=alert(1)>",
+)
+BIDI = "\u202egnp.exe\u2066\x07"
+VIEWS = ("overview", "agents", "tasks?status=open", "tasks?status=final", "dead-letters", "audit")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=str(CHROMIUM))
+        yield browser
+        browser.close()
+
+
+class Watched:
+    """A page, and what a page must never do: dialogs, errors, violations of its policy, other hosts."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.faults: list[str] = []
+        self.agrees = False  # to the questions of the page itself
+        page.on("dialog", self._dialog)
+        page.on("pageerror", lambda error: self.faults.append(f"error {error}"))
+        page.on("console", lambda said: self.faults.append(said.text) if said.type == "error" else None)
+        page.on("request", lambda asked: None if asked.url.startswith(url) else self.faults.append(asked.url))
+
+    def _dialog(self, dialog: Dialog) -> None:
+        if self.agrees and dialog.type == "confirm":
+            dialog.accept()
+        else:
+            self.faults.append(f"dialog {dialog.message}")
+            dialog.dismiss()
+
+    def show(self, url: str, view: str) -> str:
+        """Open a view, wait until it is there, and return its text."""
+        self.page.goto(f"{url}/#/{view}")
+        self.page.wait_for_selector(f'main[data-at="#/{view}"] article')
+        self.page.wait_for_selector(".loading", state="detached")
+        return self.page.inner_text("main")
+
+
+@contextmanager
+def opened(browser: Browser, url: str, **options: Any) -> Iterator[Watched]:
+    context = browser.new_context(**options)
+    yield Watched(context.new_page(), url)
+    context.close()
+
+
+def post(url: str, path: str, body: Any, **headers: str) -> Any:
+    answer = requests.post(url + path, json=body, headers=headers, timeout=10)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def fill(url: str) -> list[str]:
+    """Put hostile texts wherever agents may write; return the ids of tasks."""
+    tasks = []
+    post(url, "/register", {"agent_id": "a", "name": "Ann"})
+    for n, text in enumerate(HOSTILE):
+        agent = {"agent_id": f"h{n}", "name": text, "capabilities": [text], "description": text + BIDI, "machine": text}
+        post(url, "/register", agent)
+        post(url, "/send", {"from_agent": f"h{n}", "to_agent": "a", "content": text})
+        post(url, "/delegate", {"from_agent": f"h{n}", "capability": [text, f"nobody {n}"], "task": text})
+        ask = {"from_agent": f"h{n}", "to_agent": f"h{n}", "task": text + BIDI, "context": {text: text}}
+        tasks.append(post(url, "/delegate", ask)["message_id"])
+        report = {"from_agent": f"h{n}", "message_id": tasks[-1], "note": text, "result": {text: [text + BIDI]}}
+        post(url, "/respond", report | {"status": ("in_progress", "input_required", "failed")[n % 3], "progress": 5})
+    return tasks
+
+
+def test_texts_of_agents_are_only_ever_text(browser: Browser) -> None:
+    with relay_in_thread(ServerConfig(port=0)) as url:
+        tasks = fill(url)
+        with opened(browser, url) as watched:
+            views = [
+                *VIEWS,
+                "agents/a",
+                *(f"agents/h{n}" for n in range(0, len(HOSTILE), 3)),
+                *map("tasks/".__add__, tasks),
+            ]
+            said = [watched.show(url, view) for view in views]
+            elements = (
+                "document.querySelectorAll('main script, main img, main iframe, main form:not(.search), main style')"
+            )
+            assert watched.page.evaluate(f"{elements}.length") == 0
+        assert watched.faults == []
+    shown = "\n".join(said)
+    for text in HOSTILE:
+        assert text in shown, text
+    assert "<U+202E>gnp.exe<U+2066><U+0007>" in shown
+    assert "\u202e" not in shown
+
+
+def test_a_link_opens_a_session_once_and_leaves_no_code_behind(browser: Browser) -> None:
+    with relay_in_thread(ServerConfig(port=0, token="t", admin_token="boss")) as url:
+        post(url, "/register", {"agent_id": "a", "name": "Ann"}, Authorization="Bearer t")
+        link = url + post(url, "/admin/links", {}, **BOSS)["path"]
+        with opened(browser, url) as watched:
+            page = watched.page
+            page.goto(link)
+            page.wait_for_selector("main article")
+            page.wait_for_selector(".live.on")
+            assert "code" not in page.url
+            assert page.evaluate("document.cookie + JSON.stringify(localStorage)").count("clawlink-") <= 1
+            watched.agrees = True
+            page.goto(url + "/#/agents/a")
+            page.click("button.danger")
+            page.wait_for_selector("text=No agent.")
+            watched.show(url, "audit")
+            assert page.inner_text("main").count("removed") == 1
+            post(url, "/admin/logout", {"all": True}, **BOSS)
+            page.wait_for_selector("main.login", timeout=20_000)
+        with opened(browser, url) as again:
+            again.page.goto(link)
+            again.page.wait_for_selector("main.login .trouble")
+            again.page.fill("input[name=token]", "boss")
+            again.page.press("input[name=token]", "Enter")
+            again.page.wait_for_selector("main article")
+
+
+def test_a_read_only_session_shows_no_way_to_act(browser: Browser) -> None:
+    with relay_in_thread(ServerConfig(port=0, token="t", admin_token="boss")) as url:
+        post(url, "/register", {"agent_id": "a", "name": "Ann"}, Authorization="Bearer t")
+        link = url + post(url, "/admin/links", {"read_only": True}, **BOSS)["path"]
+        with opened(browser, url) as watched:
+            watched.page.goto(link)
+            watched.page.wait_for_selector("text=read only")
+            watched.show(url, "agents/a")
+            assert watched.page.query_selector("button.danger") is None
+            statuses = watched.page.evaluate(
+                """async () => {
+                    const { csrf } = await (await fetch("admin/session")).json();
+                    const headers = { "Content-Type": "application/json", "ClawLink-CSRF": csrf };
+                    const write = (path, body) => fetch(path, { method: "POST", headers, body: JSON.stringify(body) });
+                    const tried = [["kick", { agent: "a" }], ["admin/links", {}], ["admin/logout", { all: true }]];
+                    return Promise.all(tried.map(async ([path, body]) => (await write(path, body)).status));
+                }"""
+            )
+            assert statuses == [403, 403, 403]
+
+
+class _Foreign(http.server.BaseHTTPRequestHandler):
+    """A page of another origin on this machine, which the browser takes for the same site."""
+
+    target = ""
+
+    def do_GET(self) -> None:
+        body = f"<!doctype html><iframe src='{self.target}/'></iframe>".encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: object) -> None:
+        """Say nothing."""
+
+
+def test_another_page_can_neither_frame_it_nor_act_with_its_session(browser: Browser) -> None:
+    with relay_in_thread(ServerConfig(port=0, token="t", admin_token="boss")) as url:
+        post(url, "/register", {"agent_id": "a", "name": "Ann"}, Authorization="Bearer t")
+        link = url + post(url, "/admin/links", {}, **BOSS)["path"]
+        _Foreign.target = url
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Foreign)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            with opened(browser, url) as watched:
+                page = watched.page
+                page.goto(link)
+                page.wait_for_selector("main article")
+                page.goto(f"http://127.0.0.1:{server.server_address[1]}/")
+                frame = page.frames[-1]
+                assert "Needs you" not in (frame.content() if frame.url.startswith("http") else "")
+                outcome = page.evaluate(
+                    """async (url) => {
+                        const tried = [];
+                        for (const type of ["application/json", "text/plain"]) {
+                            const headers = { "Content-Type": type };
+                            const options = { method: "POST", credentials: "include", headers };
+                            options.body = JSON.stringify({ agent: "a" });
+                            tried.push(await fetch(url + "/kick", options).then((r) => r.status, () => "refused"));
+                        }
+                        const read = { credentials: "include" };
+                        tried.push(await fetch(url + "/admin/overview", read).then((r) => r.status, () => "refused"));
+                        return tried;
+                    }""",
+                    url,
+                )
+                assert outcome == ["refused"] * 3
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
+        assert requests.get(url + "/admin/overview", headers=BOSS, timeout=10).json()["agents_online"] == 1
+
+
+def test_it_fits_a_phone_and_speaks_chinese(browser: Browser) -> None:
+    with relay_in_thread(ServerConfig(port=0)) as url:
+        fill(url)
+        with opened(
+            browser, url, viewport={"width": 360, "height": 740}, locale="zh-CN", color_scheme="dark"
+        ) as watched:
+            for view in (*VIEWS, "agents/h1"):
+                watched.show(url, view)
+                assert watched.page.evaluate("document.documentElement.scrollWidth") <= 360, view
+            assert "需要您处理" in watched.show(url, "overview")
+            watched.page.keyboard.press("?")
+            watched.page.wait_for_selector("dialog[open]")
+            watched.page.keyboard.press("Escape")
+            watched.show(url, "agents")
+            watched.page.keyboard.press("j")
+            assert watched.page.evaluate("document.activeElement.matches('[data-row]')")
+        assert watched.faults == []

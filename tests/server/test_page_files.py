@@ -1,0 +1,121 @@
+"""The page: who gets it, under which headers, in which languages, and of which files it is made."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import clawlink.server
+from tests.conftest import Serve
+from tests.server.asks import ok, refused
+
+FOLDER = Path(clawlink.server.__file__).parent / "page"
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+# Files of others, as they were published: htm 3.1.1 (with Preact), uPlot 1.6.32.
+VENDORED = {
+    "htm-preact.js": "72284e8e9079c87817145df1110f74e8a2aa040b2fc384922e18dfcb46fc1fd7",
+    "uplot.js": "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
+    "uplot.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",
+}
+
+
+async def test_a_browser_gets_the_page_and_everybody_else_json(serve: Serve) -> None:
+    relay = await serve(token="t")
+    async with relay.session.get(relay.url + "/", headers=BROWSER) as response:
+        assert response.status == 200
+        assert response.headers["Content-Type"] == "text/html; charset=utf-8"
+        policy = response.headers["Content-Security-Policy"]
+        page = await response.text()
+    for rule in ("default-src 'none'", "script-src 'self'", "frame-ancestors 'none'", "base-uri 'none'"):
+        assert rule in policy
+    assert "unsafe" not in policy
+    assert {response.headers[name] for name in ("X-Content-Type-Options", "Referrer-Policy")} == {
+        "nosniff",
+        "no-referrer",
+    }
+    for name in re.findall(r'"page/([\w.-]+)"', page):
+        async with relay.session.get(f"{relay.url}/page/{name}") as response:
+            assert response.status == 200, name
+            assert response.headers["Content-Security-Policy"] == policy, name
+            again = {"If-None-Match": response.headers["ETag"]}
+        async with relay.session.get(f"{relay.url}/page/{name}", headers=again) as response:
+            assert response.status == 304, name
+    for accept in ("*/*", "application/json", None):
+        headers = {"Authorization": "Bearer t"} | ({} if accept is None else {"Accept": accept})
+        assert (await ok(relay.get("/", headers=headers)))["service"] == "ClawLink Relay", accept
+    for path in ("/page/none.js", "/page/../sessions.py", "/page/%2e%2e%2fsessions.py", "/page/htm.LICENSE"):
+        status, _ = await relay.get(path)
+        assert status in (401, 404), path
+
+
+async def test_a_link_on_another_site_leads_to_the_page_and_to_no_data(serve: Serve) -> None:
+    relay = await serve()
+    follows = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    async with relay.session.get(relay.url + "/", headers=BROWSER | follows) as response:
+        assert response.status == 200
+    framed = follows | {"Sec-Fetch-Dest": "iframe"}
+    await refused(relay.get("/", headers=BROWSER | framed), 403, "not_allowed")
+    await refused(relay.get("/admin/overview", headers=BROWSER | follows), 403, "not_allowed")
+
+
+async def test_the_page_can_be_turned_off(serve: Serve) -> None:
+    relay = await serve(page="off", admin_token="boss")
+    assert (await ok(relay.get("/", headers=BROWSER)))["service"] == "ClawLink Relay"
+    for method, path in (("GET", "/page/app.js"), ("POST", "/admin/links"), ("POST", "/admin/sessions")):
+        status, body = await relay.ask(method, path, json={}, headers={"Authorization": "Bearer boss"})
+        assert (status, body["code"]) == (404, "unknown_route"), path
+    await ok(relay.get("/admin/overview"))
+    own = {"Sec-Fetch-Site": "same-origin"}
+    await refused(relay.get("/admin/overview", headers=own), 403, "not_allowed")
+
+
+async def test_texts_are_withheld_from_all_of_admin(serve: Serve) -> None:
+    relay = await serve(page="metadata")
+    await relay.register("Ann", agent_id="a")
+    id = (await ok(relay.post("/delegate", {"from_agent": "a", "to_agent": "a", "task": "secret"})))["message_id"]
+    for path in ("overview", "tasks", f"tasks/{id}", "agents/a", "agents"):
+        body = await ok(relay.get(f"/admin/{path}"))
+        assert "secret" not in str(body), path
+    assert not (await ok(relay.get("/admin/session")))["contents"]
+
+
+def texts(name: str) -> dict[str, str]:
+    source = (FOLDER / name).read_text(encoding="utf-8")
+    found = re.findall(r'^  "?([^":\n]+?)"?: "([^"\n]*)",$', source, re.MULTILINE)
+    assert len(found) == source.count('",\n'), f"{name} has a line of another form"
+    return dict(found)
+
+
+def test_each_language_has_each_text_with_the_same_values() -> None:
+    english, chinese = texts("en.js"), texts("zh.js")
+    assert english.keys() == chinese.keys()
+    for key, text in english.items():
+        assert sorted(re.findall(r"{\w+}", text)) == sorted(re.findall(r"{\w+}", chinese[key])), key
+        assert text, key
+        assert chinese[key], key
+
+
+def test_each_text_of_the_page_is_there_and_each_is_used() -> None:
+    known = texts("en.js").keys()
+    source = "".join((FOLDER / name).read_text(encoding="utf-8") for name in ("app.js", "parts.js", "views.js"))
+    asked = set(re.findall(r'\bt\(\s*"([^"]+)"', source)) | set(re.findall(r'"([\w.]+)"', source))
+    begun = tuple(re.findall(r"\bt\(`([\w.]+\.)\$", source))
+    assert set(re.findall(r'\bt\(\s*"([^"]+)"', source)) <= known
+    assert [key for key in known if key not in asked and not key.startswith((*begun, "key.", "language_name"))] == []
+
+
+def test_files_of_others_are_as_they_were_published_and_have_their_licences() -> None:
+    for name, digest in VENDORED.items():
+        assert hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() == digest, name
+    for licence in ("htm", "preact", "uplot"):
+        assert (FOLDER / f"{licence}.LICENSE").stat().st_size > 500, licence
+
+
+def test_the_page_is_small_and_puts_no_text_into_markup() -> None:
+    files = [path for path in FOLDER.iterdir() if path.suffix != ".LICENSE"]
+    assert sum(path.stat().st_size for path in files) < 120 * 1024
+    for name in ("app.js", "parts.js", "views.js"):
+        source = (FOLDER / name).read_text(encoding="utf-8")
+        for word in ("innerHTML", "insertAdjacent", "document.write", "eval(", "Function(", "outerHTML"):
+            assert word not in source, (name, word)
