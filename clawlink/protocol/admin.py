@@ -291,9 +291,8 @@ class MakeLink(Struct, frozen=True, gc=False):
 
 
 class LinkMade(Struct, frozen=True):
-    """The link: ``path`` follows the address of the relay. It works once, within 10 minutes."""
+    """The link: ``path``, with its code, follows the address of the relay. It works once, within 10 minutes."""
 
-    code: str
     path: str
     read_only: bool
     seconds: float

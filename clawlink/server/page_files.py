@@ -114,7 +114,7 @@ class PageRoutes:
         right = request.right or ""
         facts = {"read_only": ask.read_only, "seconds": ask.seconds}
         await relay.audit.note("make_link", "page", facts, by=right, address=request.address)
-        return reply(LinkMade(code, f"/#code={code}", ask.read_only, ask.seconds))
+        return reply(LinkMade(f"/#code={code}", ask.read_only, ask.seconds))
 
     async def _log_in(self, relay: Relay, request: Request) -> Reply:
         """Open a session by a one-time code or by the admin token. Raises NotAuthenticated, which the router delays."""
