@@ -135,7 +135,7 @@ class Core:
                     self._tell(batch.partition_key, batch.changes, quiet=False)
         return results
 
-    def _tell(self, partition_key: str, changes: Iterable[Put | Drop | Absent], *, quiet: bool) -> None:
+    def _tell(self, partition_key: str, changes: Sequence[Put | Drop | Absent], *, quiet: bool) -> None:
         self.commits += 1
         if partition_key in self.listed:
             self.changed[partition_key] = None
@@ -146,8 +146,9 @@ class Core:
             ids = tuple(record.id for record in records)
             self._tell_watches(ids)
             if self.peers is not None:
-                listing = any(isinstance(record, Agent) for record in records)
-                self.peers.tell(Event(partition_key, ids, quiet, listing))
+                agents = [x for x in changes if not isinstance(x, Absent) and isinstance(x.record, Agent)]
+                left = any(isinstance(change, Drop) for change in agents)
+                self.peers.tell(Event(partition_key, ids, quiet, bool(agents), left))
 
     def _tell_watches(self, record_ids: Iterable[str]) -> None:
         if not self._watched:
@@ -162,7 +163,7 @@ class Core:
     def hear(self, event: Event) -> None:
         """Do for a commit of another relay what ``commit`` does for one of this relay."""
         self.commits += 1
-        if event.listing:
+        if event.listing and not event.left:
             self.listed.add(event.partition_key)
         if event.partition_key in self.listed:
             self.changed[event.partition_key] = None

@@ -187,8 +187,10 @@ class Relay:
         """Take note of what another relay over the same store did."""
         if event.pool:
             self.core.begin(self._pools.heard(event.partition_key))
-        else:
-            self.core.hear(event)
+            return
+        if event.left:
+            self.agents.directory.remove(event.partition_key)
+        self.core.hear(event)
 
     def missed(self) -> None:
         """Look at everything again: what other relays told may have been lost."""

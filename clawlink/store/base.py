@@ -273,13 +273,15 @@ class Event(Struct, frozen=True, array_like=True, gc=False):
     """A change that relays over one store tell each other.
 
     ``ids`` are the records that changed at a partition. ``quiet`` tells that nothing became due by it, ``listing`` that
-    one of them is the agent itself. With ``pool`` the partition is a pool whose work no agent of the teller waits for.
+    one of them is the agent itself, and ``left`` that it was removed. With ``pool`` the partition is a pool whose work
+    no agent of the teller waits for.
     """
 
     partition_key: str
     ids: tuple[str, ...] = ()
     quiet: bool = False
     listing: bool = False
+    left: bool = False
     pool: bool = False
 
 

@@ -21,6 +21,7 @@ from clawlink.store.valkey.store import ValkeyStore
 from clawlink.store.valkey.wire import Wire
 from tests.store.contract import NOW, StoreContract, ack, delivery, drop, due, lease, put, task
 from tests.valkey import Server, running
+from tests.waiting import until
 
 _meshes = count()
 
@@ -135,6 +136,23 @@ async def test_a_server_that_is_away_is_a_failure_and_is_there_again_by_itself()
         await asyncio.wait_for(back.wait(), 20)
         assert await store.get(Delivery, "d") == delivery("d")
         await wire.close()
+
+
+async def test_a_server_that_becomes_a_replica_is_away_until_another_is_the_primary() -> None:
+    with running() as server:
+        wire, other = Wire(server.url), Wire(server.url)
+        store = ValkeyStore(wire)
+        await put(store, delivery("d"))
+        await other.call("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(Failed):
+            await put(store, delivery("e"))
+        assert wire.away is not None
+        await other.call("REPLICAOF", "NO", "ONE")
+        await until(lambda: wire.away is None)
+        await put(store, delivery("e"))
+        assert await due(store, NOW) == ["d", "e"]
+        for each in (wire, other):
+            await each.close()
 
 
 async def test_a_commit_is_decided_when_its_cancellation_is_told(store: Store) -> None:

@@ -100,6 +100,7 @@ class Mesh:
         self._listening: asyncio.Task[None] | None = None
         self._time_asked = self._swept = -float("inf")
         self._steady = steady
+        self._closed = False
 
     @classmethod
     async def open(
@@ -169,7 +170,7 @@ class Mesh:
 
     async def _listen(self, heard: asyncio.Event) -> None:
         channel = f"{self._base}:news"
-        while True:
+        while not self._closed:
             connection = self._wire.connection()
             try:
                 await connection.connect()
@@ -191,7 +192,7 @@ class Mesh:
 
     async def _hear_all(self, connection: Any) -> None:
         asked = False
-        while True:
+        while not self._closed:
             said = await connection.read_response(disable_decoding=True, timeout=_PING_SECONDS)
             if said is None:  # nothing came: see whether the server is there
                 if asked:
@@ -247,6 +248,7 @@ class Mesh:
 
     async def close(self) -> None:
         """Leave the mesh."""
+        self._closed = True
         if self._listening is not None:
             self._listening.cancel()
             with contextlib.suppress(asyncio.CancelledError):

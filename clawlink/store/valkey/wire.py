@@ -12,6 +12,7 @@ from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as NoAnswer
 
 from clawlink.store.base import Failed, Full
 from clawlink.store.valkey.scripts import Script
@@ -121,7 +122,10 @@ class Wire:
                     self._refused(command, error)
                 elif not command.answer.done():
                     command.answer.set_result(answer)
-            self._idle.append(connection)
+            if self.away is None:
+                self._idle.append(connection)
+            else:
+                await connection.disconnect(nowait=True)
         except (RedisError, OSError, asyncio.TimeoutError) as error:
             if connection is not None:
                 with contextlib.suppress(RedisError, OSError, asyncio.TimeoutError):
@@ -149,6 +153,8 @@ class Wire:
             self._fail([command], Full("the server of the store has reached its maxmemory"))
         else:
             self._fail([command], Failed(f"the store: {said}"))
+            if said.startswith(("READONLY", "You can't write against a read only")):
+                self.lost(said)  # another server is the primary now: the address may lead there, over new connections
 
     def _lost(self, unanswered: list[_Command], error: Exception) -> None:
         """Send again what may be sent again, once, and fail the rest."""
@@ -158,7 +164,7 @@ class Wire:
             command.again = False
         self._waiting[:0] = again
         self._fail([command for command in unanswered if command not in again], Failed(f"the store: {error}"))
-        if not again or isinstance(error, asyncio.TimeoutError | TimeoutError):
+        if not again or isinstance(error, asyncio.TimeoutError | TimeoutError | NoAnswer):
             self.lost(str(error))
 
     def forget_idle(self) -> None:
