@@ -16,7 +16,7 @@ WELL_KNOWN_KEY = "ap2p_$(openssl rand -hex 16)"
 
 _KEY = re.compile(r"ap2p_[A-Za-z0-9_\-]+")
 _URL = re.compile(r"https?://[A-Za-z0-9\-._~:/\[\]%]+", re.IGNORECASE)
-_WORDS = re.compile(r"(同意|拒绝|已读|approve|deny|read)\s*#?\s*([0-9]{1,15})[\s。.!]*", re.IGNORECASE)
+_WORDS = re.compile(r"(同意|拒绝|已读|approve|deny|read)\s*(?:#\s*)?([0-9]{1,15})[\s。.!]*", re.IGNORECASE)
 
 
 class Decision(str, Enum):
