@@ -33,10 +33,10 @@ class Settings:
     private_webhooks: bool = option(
         "--a2a-private-webhooks", "let webhooks of A2A be in private networks and on this machine", default=False
     )
-    max_body: int = option(
+    a2a_max_body: int = option(
         "--a2a-max-body", "largest body of an A2A request, with its files", default=25_165_824, unit="bytes"
     )
-    wait: float = option(
+    a2a_wait: float = option(
         "--a2a-wait", "longest time that SendMessage waits for the end of a task", default=50.0, unit="seconds"
     )
 

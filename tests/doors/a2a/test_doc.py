@@ -53,9 +53,9 @@ def test_what_a_worker_may_say_is_described() -> None:
 
 def test_the_limits_are_those_of_the_code() -> None:
     told = {limit: default for limit, default, _ in rows("Limit")}
-    assert told["body of a request, with its raw parts"] == f"{Settings.max_body:,} bytes"
-    assert told["time that `SendMessage` waits"] == f"{Settings.wait:g} seconds"
-    assert f"for {Settings.wait:g} s at most" in TEXT
+    assert told["body of a request, with its raw parts"] == f"{Settings.a2a_max_body:,} bytes"
+    assert told["time that `SendMessage` waits"] == f"{Settings.a2a_wait:g} seconds"
+    assert f"for {Settings.a2a_wait:g} s at most" in TEXT
     assert told["parts of a message"] == str(shapes.MAX_PARTS)
     assert told["raw parts of a message"] == str(MAX_ATTACHMENTS)
     assert told["an id of a message or context"] == f"{shapes.MAX_ID_LENGTH} characters"

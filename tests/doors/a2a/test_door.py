@@ -69,7 +69,7 @@ async def test_a_task_is_the_same_from_both_sides(rest: Rest) -> None:
 
 
 async def test_a_blocking_message_waits_for_the_answer_and_not_for_ever(serve_a2a: ServeA2A) -> None:
-    rest = Rest(await serve_a2a(wait=0.2), "/a2a/bob")
+    rest = Rest(await serve_a2a(a2a_wait=0.2), "/a2a/bob")
     await worker(rest)
     task = await rest.send(wait=True)
     assert task["status"]["state"] == rules.SUBMITTED, "the time is over, and the task lives"
@@ -386,7 +386,7 @@ async def test_cards_can_be_kept(rest: Rest) -> None:
 
 async def test_no_hostile_body_is_answered_with_a_failure_of_the_relay(serve_a2a: ServeA2A) -> None:
     """Each value of a good request is replaced by each of these, in both bindings."""
-    rest = Rest(await serve_a2a(limits=UNPACED, wait=0.0), "/a2a/bob")
+    rest = Rest(await serve_a2a(limits=UNPACED, a2a_wait=0.0), "/a2a/bob")
     await worker(rest)
     task = await rest.send()
     good = {

@@ -64,10 +64,10 @@ class A2AServer(OpenDoor):
         self.sites = Sites(relay, config, self.callers, settings.url, key)
         self._key = key
         files = Files(relay)
-        calls = Calls(relay, files, wait=settings.wait)
+        calls = Calls(relay, files, wait=settings.a2a_wait)
         self.push = Push(relay, calls, self.sites.url_of, private=settings.private_webhooks)
         self.remotes = None if settings.agents is None else _remotes(relay, settings.agents)
-        self.bindings = Bindings(relay, self.sites, calls, files, self.push, max_body=settings.max_body)
+        self.bindings = Bindings(relay, self.sites, calls, files, self.push, max_body=settings.a2a_max_body)
 
     def routes(self) -> Iterator[tuple[Endpoint, Handler]]:
         yield CARD, self.sites.relay_card
