@@ -349,6 +349,7 @@ class BaseClient:
     heartbeat = Method(endpoints.heartbeat)
     leave = Method(endpoints.leave)
     kick = Method(endpoints.kick)
+    redrive_for = Method(endpoints.redrive_for)
     make_link = Method(endpoints.make_link)
     end_sessions = Method(endpoints.end_sessions)
     overview = Method(endpoints.overview)

@@ -184,6 +184,12 @@ def audit(me: Identity, *, limit: int = 50, after: str | None = None) -> Call[ad
     return simple_call(paths.AUDIT, query={"limit": limit, "after": after})
 
 
+def redrive_for(me: Identity, agent: str, message_ids: Sequence[str] | None = None) -> Call[admin.PutBack]:
+    """Put dead letters of an agent back, as the operator: the named ones, or up to 1000 of the oldest."""
+    named = None if message_ids is None else list(message_ids)
+    return simple_call(paths.REDRIVE_FOR, admin.RedriveFor(agent, named))
+
+
 def make_link(me: Identity, *, read_only: bool = False, seconds: float = SESSION_SECONDS) -> Call[admin.LinkMade]:
     """Make a one-time link to the page of the relay. It needs the right of the operator."""
     return simple_call(paths.MAKE_LINK, admin.MakeLink(read_only, seconds), repeatable=False)

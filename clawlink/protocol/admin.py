@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 
 from clawlink.domain import limits
 from clawlink.protocol.replies import Stop, TaskView
-from clawlink.protocol.requests import AgentId, Limit
+from clawlink.protocol.requests import AgentId, Limit, MessageId, Recipient
 
 After = Annotated[str, Meta(max_length=4 * limits.MAX_ID_LENGTH)]
 
@@ -326,3 +326,18 @@ class SessionsEnded(Struct, frozen=True):
 
     status: str
     ended: int
+
+
+class RedriveFor(Struct, frozen=True, gc=False):
+    """Put dead letters of an agent back: those of ``message_ids``, or the oldest."""
+
+    agent: Recipient
+    message_ids: Annotated[list[MessageId], Meta(min_length=1, max_length=limits.MAX_LIST_LENGTH)] | None = None
+
+
+class PutBack(Struct, frozen=True):
+    """The messages of the agent that are due again."""
+
+    agent_id: str
+    message_ids: list[str]
+    count: int

@@ -384,6 +384,17 @@ LIVE = Endpoint(
     text=True,
     stays=True,
 )
+REDRIVE_FOR = Endpoint(
+    "redrive_for",
+    "POST",
+    "/admin/redrive",
+    "Put dead letters of an agent back, as the operator.",
+    admin.PutBack,
+    body=admin.RedriveFor,
+    admin=True,
+    use="admin_acts.redrive",
+    audited="agent_id",
+)
 MAKE_LINK = Endpoint(
     "make_link",
     "POST",

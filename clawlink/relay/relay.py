@@ -13,6 +13,7 @@ from clawlink.domain.limits import LIMIT_FIELDS, Limits
 from clawlink.protocol import proof
 from clawlink.protocol.replies import Challenged, Health, Info
 from clawlink.protocol.requests import Challenge
+from clawlink.relay.admin.acts import AdminActs
 from clawlink.relay.admin.audit import Audit, forget
 from clawlink.relay.admin.lists import AdminLists
 from clawlink.relay.admin.overview import Overviews
@@ -116,6 +117,7 @@ class Relay:
         self.overviews = Overviews(
             core, self.agents.directory, pools, admission, contents=contents, started_at=self._started_at
         )
+        self.admin_acts = AdminActs(self.agents, self.mailbox)
         self.admin_lists = AdminLists(core, self.agents, self.task_views, contents=contents)
 
     def keep(self, kind: Kind) -> None:

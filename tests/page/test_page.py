@@ -12,6 +12,7 @@ import pytest
 import requests
 
 from clawlink.config import ServerConfig
+from clawlink.domain.limits import Limits
 from tests.browser.programs import CHROMIUM
 from tests.system.threaded import relay_in_thread
 
@@ -168,10 +169,11 @@ def test_a_read_only_session_shows_no_way_to_act(browser: Browser) -> None:
                     const headers = { "Content-Type": "application/json", "ClawLink-CSRF": csrf };
                     const write = (path, body) => fetch(path, { method: "POST", headers, body: JSON.stringify(body) });
                     const tried = [["kick", { agent: "a" }], ["admin/links", {}], ["admin/logout", { all: true }]];
+                    tried.push(["admin/redrive", { agent: "a" }]);
                     return Promise.all(tried.map(async ([path, body]) => (await write(path, body)).status));
                 }"""
             )
-            assert statuses == [403, 403, 403]
+            assert statuses == [403] * 4
 
 
 class _Foreign(http.server.BaseHTTPRequestHandler):
@@ -228,6 +230,30 @@ def test_another_page_can_neither_frame_it_nor_act_with_its_session(browser: Bro
             thread.join()
             server.server_close()
         assert requests.get(url + "/admin/overview", headers=BOSS, timeout=10).json()["agents_online"] == 1
+
+
+def test_dead_letters_are_put_back_from_the_page(browser: Browser) -> None:
+    with relay_in_thread(ServerConfig(port=0, admin_token="boss", limits=Limits(max_attempts=1))) as url:
+        post(url, "/register", {"agent_id": "a", "name": "Ann"})
+        for n in range(3):
+            post(url, "/send", {"from_agent": "a", "to_agent": "a", "content": f"letter {n}"})
+        claimed = requests.get(url + "/poll/a?lease=60", timeout=10).json()
+        post(url, "/nack", {"agent_id": "a", "receipts": [d["receipt"] for d in claimed["deliveries"]]})
+        assert requests.get(url + "/poll/a?lease=60", timeout=10).json()["count"] == 0  # which buries them
+        link = url + post(url, "/admin/links", {}, **BOSS)["path"]
+        with opened(browser, url) as watched:
+            watched.page.goto(link)
+            watched.page.wait_for_selector("main article")
+            assert "letter 1" in watched.show(url, "dead-letters")
+            watched.page.click("tr:has-text('letter 1') button")
+            watched.page.wait_for_selector("tr:has-text('letter 1')", state="detached")
+            watched.page.click("text=Put these back")
+            watched.page.wait_for_selector("text=No dead letters.")
+            assert watched.faults == []
+        back = requests.get(url + "/poll/a?lease=60", timeout=10).json()["messages"]
+        assert [message["content"] for message in back] == [f"letter {n}" for n in range(3)]
+        acts = requests.get(url + "/admin/audit", headers=BOSS, timeout=10).json()["entries"]
+        assert [entry["act"] for entry in acts] == ["redrive_for", "redrive_for", "make_link"]
 
 
 def test_it_fits_a_phone_and_speaks_chinese(browser: Browser) -> None:

@@ -16,6 +16,7 @@ from tests.server.asks import ok, refused
 BOSS = {"Authorization": "Bearer boss"}
 WRITES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("/kick", {"agent": "a"}),
+    ("/admin/redrive", {"agent": "a"}),
     ("/admin/links", {}),
     ("/admin/logout", {"all": True}),
 )

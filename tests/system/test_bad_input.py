@@ -283,6 +283,7 @@ VALID: dict[str, dict[str, Any]] = {
     "/register": {"name": "n", "capabilities": ["c"], "subscriptions": ["*"]},
     "/challenge": {"key_id": "0" * 64, "nonce": "n" * 16},
     "/kick": {"agent": "nobody"},
+    "/admin/redrive": {"agent": "nobody"},
     "/admin/links": {"read_only": True, "seconds": 60},
     "/admin/sessions": {"code": "c", "admin_token": "t"},
     "/admin/logout": {"all": False},

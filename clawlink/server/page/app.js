@@ -132,7 +132,7 @@ function View({ session }) {
     : view === "tasks" && id ? html`<${views.Task} key=${id} id=${id} />`
     : view === "agents" ? html`<${views.Agents} query=${query} />`
     : view === "tasks" ? html`<${views.Tasks} query=${query} />`
-    : view === "dead-letters" ? html`<${views.DeadLetters} query=${query} />`
+    : view === "dead-letters" ? html`<${views.DeadLetters} query=${query} session=${session} />`
     : view === "audit" ? html`<${views.Audit} query=${query} />`
     : view === "overview" ? html`<${views.Overview} />`
     : html`<p class="empty">${t("no_view")}</p>`;

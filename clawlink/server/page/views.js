@@ -260,9 +260,9 @@ export function Agent({ id, session }) {
       ${!session.read_only && html`<p><button class="danger" onClick=${kick}>${t("kick")}</button></p>`}</div>`}</article>`;
 }
 
-const Messages = ({ rows, empty, mailbox }) =>
+const Messages = ({ rows, empty, mailbox, back }) =>
   html`<${Table} empty=${empty}
-    heads=${[t("message"), ...(mailbox ? [t("mailbox")] : []), t("kind"), t("from"), t("attempts"), mailbox ? t("dead") : t("stored")]}
+    heads=${[t("message"), ...(mailbox ? [t("mailbox")] : []), t("kind"), t("from"), t("attempts"), mailbox ? t("dead") : t("stored"), ...(back ? [""] : [])]}
     rows=${rows.map(
       (row) => html`<tr key=${row.message_id}>
         <td>
@@ -275,16 +275,29 @@ const Messages = ({ rows, empty, mailbox }) =>
         <td><${AgentLink} id=${row.from_agent} /></td>
         <td>${count(row.attempts)}</td>
         <td><${Ago} at=${mailbox ? row.dead_at : row.stored_at} /></td>
+        ${back && html`<td><button onClick=${() => back([row])}>${t("put_back")}</button></td>`}
       </tr>`,
     )} />`;
 
-export function DeadLetters({ query }) {
+export function DeadLetters({ query, session }) {
+  const [trouble, complain] = useState(null);
+  const back = (letters) => {
+    complain(null);
+    const of = {};
+    for (const letter of letters) (of[letter.mailbox] = of[letter.mailbox] || []).push(letter.message_id);
+    const asks = Object.entries(of).map(([agent, message_ids]) => ask("admin/redrive", { agent, message_ids }));
+    Promise.all(asks).catch(complain);
+  };
   const state = useData(`admin/dead-letters${asked(query, ["limit"])}`);
   return html`<article><h1>${t("needs.dead_letters")}</h1>
     <p>${t("dead.why")}</p>
-    <${Trouble} state=${state} />
+    <${Trouble} state=${trouble ? { error: trouble } : state} />
     ${state.data &&
-    html`<div><${Messages} rows=${state.data.dead_letters} empty=${t("empty.dead_letters")} mailbox />
+    html`<div><${Messages} rows=${state.data.dead_letters} empty=${t("empty.dead_letters")} mailbox
+        back=${session.read_only ? null : back} />
+      ${!session.read_only &&
+      state.data.dead_letters.length > 1 &&
+      html`<p><button onClick=${() => back(state.data.dead_letters)}>${t("put_these_back")}</button></p>`}
       <${More} view="dead-letters" query=${query} next=${state.data.next} /></div>`}</article>`;
 }
 
