@@ -187,3 +187,9 @@ def test_open_prints_a_link_that_works_once_and_ends_all_sessions(call: Run, own
     ended = call("--relay", url, "open", "--end-all", "--admin-token", "a").ok().out
     assert ended == "All sessions of the page have ended: 1.\n"
     call("--relay", url, "--token", "t", "open", "--print").failed(4)
+    listed = call("--relay", url, "audit", "--admin-token", "a").ok().out.splitlines()
+    assert [line.split()[-1] for line in listed[1:]] == ["token"] * 3
+    assert ["log_out" in line for line in listed[1:]] == [True, False, False]
+    (act,) = call("--relay", url, "audit", "--limit", "1", "--json", "--admin-token", "a").ok().json["entries"]
+    assert (act["act"], act["facts"]) == ("log_out", {"ended": 1})
+    call("--relay", url, "--token", "t", "audit").failed(4)

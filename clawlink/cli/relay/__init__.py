@@ -26,6 +26,13 @@ NOUN = Noun(
             ("open",),
         ),
         Verb(
+            "audit",
+            "List the acts of the operator of a relay, the newest first.",
+            "clawlink.cli.relay.audit",
+            ("relay audit", "relay audit --limit 5"),
+            ("audit",),
+        ),
+        Verb(
             "backup",
             "Copy the folder of a relay with --data, also while it runs.",
             "clawlink.cli.relay.backup",

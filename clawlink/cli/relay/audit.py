@@ -1,0 +1,37 @@
+"""``clawlink relay audit``: the acts of the operator, the newest first."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
+
+from clawlink.cli.exits import Exit
+from clawlink.cli.operating import add_admin_token, as_operator
+from clawlink.cli.values import count
+
+if TYPE_CHECKING:
+    from clawlink.cli.context import Context
+
+
+def add(parser: ArgumentParser) -> None:
+    """Add the flags."""
+    parser.add_argument("--limit", type=count, default=50, metavar="N", help="how many acts to show (50; up to 1000)")
+    add_admin_token(parser)
+
+
+def run(args: Namespace, ctx: Context) -> Exit:
+    """List the acts."""
+    _, operating = as_operator(args, ctx)
+    found = ctx.connect(operating).audit(limit=args.limit)
+    if ctx.json:
+        ctx.out.json(found)
+        return Exit.DONE
+    if not found.entries:
+        ctx.out.line("The operator has done nothing so far.")
+        return Exit.DONE
+    from clawlink.cli.render import ago
+    from clawlink.domain.terminal import cell
+
+    rows = [(ago(e.at, ctx.now), e.act, cell(e.target), cell(e.address or "-"), cell(e.by)) for e in found.entries]
+    ctx.out.table(("when", "act", "target", "from", "right"), rows)
+    return Exit.DONE
