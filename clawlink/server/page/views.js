@@ -34,7 +34,7 @@ function Traffic({ minutes }) {
         scales: { x: { range: (self, low, high) => [Math.min(low, high - 300), high] }, y: { range: (self, low, high) => [0, Math.max(high, 4)] } },
         axes: [
           { ...axis, space: 60, incrs: [60, 120, 300, 600, 900, 1800], values: (self, at) => at.map(clock) },
-          { ...axis, size: 40, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000] },
+          { ...axis, size: 56, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000] },
         ],
         series: [{}, line("delegated"), line("answered"), line("failed")],
       },
@@ -110,6 +110,7 @@ export function Overview() {
         <${Traffic} minutes=${overview.traffic} />
       </section>
     </div>
+    <div class="columns short">
     <section aria-label=${t("mailboxes")}>
       <h2>${t("mailboxes")}</h2>
       <${Table} heads=${[t("agent"), t("messages"), t("oldest")]} empty=${t("empty.mailboxes")}
@@ -134,7 +135,7 @@ export function Overview() {
             <td class=${pool.online ? "" : "alarm"}>${count(pool.online)}</td>
           </tr>`,
         )} />
-    </section></article>`;
+    </section></div></article>`;
 }
 
 // -- lists ------------------------------------------------------------------------------------------------------------
