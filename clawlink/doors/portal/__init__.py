@@ -27,7 +27,8 @@ class PortalDoor(Door):
             return
         from urllib.parse import urlsplit
 
-        from clawlink.doors.portal.rules import screening, urls
+        from clawlink.domain import networks
+        from clawlink.doors.portal.rules import urls
         from clawlink.doors.portal.server.poster import authority_fault
         from clawlink.errors import BadRequest
 
@@ -35,14 +36,14 @@ class PortalDoor(Door):
             own = urls.normalised(settings.url, field="--portal")
         except BadRequest as error:
             raise ValueError(f"--portal: {error.message}") from None
-        if own.startswith("http://") and not screening.is_loopback(urlsplit(own).hostname or ""):
+        if own.startswith("http://") and not networks.is_loopback(urlsplit(own).hostname or ""):
             raise ValueError(f"--portal: other portals reach this one over TLS: give https://, not {settings.url!r}")
         if config.no_auth:
             raise ValueError("--no-auth would open the relay itself to everybody who reaches the portal: leave it out")
         if config.store is not None:
             raise ValueError("--portal is one relay that stands for one person: give it --data in place of --store")
         try:
-            screening.networks(settings.allow_private)
+            networks.networks(settings.allow_private)
         except ValueError as error:
             raise ValueError(f"--portal-allow-private: {error}") from None
         if settings.ca is not None and (fault := authority_fault(settings.ca)) is not None:

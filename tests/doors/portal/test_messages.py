@@ -11,8 +11,8 @@ from urllib.parse import quote
 import pytest
 from aiohttp import web
 
+from clawlink.domain import networks
 from clawlink.doors.portal.records import Contact, Message, State
-from clawlink.doors.portal.rules import screening
 from clawlink.doors.portal.rules.posting import Outcome
 from clawlink.doors.portal.server import outbox
 from clawlink.doors.portal.server.poster import Poster
@@ -247,7 +247,7 @@ async def test_a_name_that_resolves_to_a_private_address_is_not_reached(old_port
         ("http://127.0.0.1:9", "", Outcome.STORED),
     ):
         peer.key, peer.from_portal = "k", own
-        poster = Poster(own, ca=None, allowed=screening.networks(allowed))
+        poster = Poster(own, ca=None, allowed=networks.networks(allowed))
         posted = await poster.post(contact, MESSAGE)
         await poster.close()
         assert posted.outcome is outcome, (own, allowed, posted.detail)

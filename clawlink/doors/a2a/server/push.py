@@ -9,13 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import socket
 import uuid
 from collections.abc import Callable
 
 import aiohttp
 import msgspec
-from aiohttp.abc import AbstractResolver, ResolveResult
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -28,12 +26,13 @@ from clawlink.doors.a2a.rules import FINAL, Json, UrlOf
 from clawlink.doors.a2a.server import streams
 from clawlink.doors.a2a.server.calls import Calls, Target
 from clawlink.doors.a2a.wire.failures import A2AError
-from clawlink.doors.a2a.wire.screening import is_public, require_url
+from clawlink.doors.a2a.wire.screening import fault, require_url
 from clawlink.doors.a2a.wire.shapes import PushConfig
 from clawlink.protocol.replies import TaskView
 from clawlink.relay.core import retrying
 from clawlink.relay.kinds import Kind
 from clawlink.relay.relay import Relay
+from clawlink.server.outgoing import ScreenedResolver
 from clawlink.store.base import Drop, Put
 from clawlink.store.records import register
 
@@ -282,7 +281,7 @@ class Push:
     async def _post(self, config: PushConfig, body: bytes) -> str:
         """Post a body; return the reason of a failure, empty if there is none."""
         if self._session is None:
-            resolver = _Screened(private=self._private)
+            resolver = None if self._private else ScreenedResolver(fault)
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False, force_close=True),
                 timeout=aiohttp.ClientTimeout(total=POST_SECONDS),
@@ -298,25 +297,3 @@ class Push:
             headers["Authorization"] = f"{config.authentication.scheme} {config.authentication.credentials}".strip()
         async with self._session.post(config.url, data=body, headers=headers, allow_redirects=False) as response:
             return "" if 200 <= response.status < 300 else f"HTTP {response.status}"
-
-
-class _Screened(AbstractResolver):
-    """Finds the addresses of webhooks, and leaves out those of private networks: the connection goes to no other."""
-
-    def __init__(self, *, private: bool) -> None:
-        self._inner = aiohttp.ThreadedResolver()
-        self._private = private
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        found = await self._inner.resolve(host, port, family)
-        if self._private:
-            return found
-        public = [one for one in found if is_public(one["host"])]
-        if not public:
-            raise OSError(f"{host} leads into a private network")
-        return public
-
-    async def close(self) -> None:
-        await self._inner.close()

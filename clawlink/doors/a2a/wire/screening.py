@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from urllib.parse import urlsplit
 
+from clawlink.domain.networks import address as read
+from clawlink.domain.networks import is_public
 from clawlink.doors.a2a.wire.failures import A2AError
 
 FIELD = "url"
@@ -33,34 +34,17 @@ def require_url(url: str, *, private: bool) -> None:
     if private:
         return
     name = host.rstrip(".").lower()
-    literal = _address(name)
+    literal = read(name)
     if name in _OWN_NAMES or name.endswith(_OWN_ENDS) or (literal is None and _looks_like_a_number(name)):
         raise _wrong("it leads into a private network")
-    if literal is not None and not is_public(name):
+    if literal is not None and not is_public(literal):
         raise _wrong("it leads into a private network")
 
 
-def is_public(address: str) -> bool:
-    """Return True if an IP address is of the public internet, also if it carries another address within it."""
-    found = _address(address)
-    if found is None or found.is_multicast or not found.is_global:
-        return False
-    if isinstance(found, ipaddress.IPv6Address):
-        inner = [found.ipv4_mapped, found.sixtofour, *(found.teredo or ())]
-        if found in _NAT64:
-            inner.append(ipaddress.IPv4Address(int(found) & 0xFFFFFFFF))
-        return all(is_public(str(one)) for one in inner if one is not None)
-    return True
-
-
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-
-
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    try:
-        return ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
+def fault(address: str) -> str | None:
+    """Return the reason why a webhook may not have an address; None if it may."""
+    found = read(address)
+    return None if found is not None and is_public(found) else f"{address} is in a private network"
 
 
 def _looks_like_a_number(name: str) -> bool:

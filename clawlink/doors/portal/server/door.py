@@ -9,9 +9,9 @@ from typing import Any
 
 from aiohttp import web
 
+from clawlink.domain import networks
 from clawlink.domain.agent import Agent
 from clawlink.doors.portal.records import AGENT, CONTACTS, QUEUED, WAITING, Contact, Guest, Message
-from clawlink.doors.portal.rules import screening
 from clawlink.doors.portal.rules.urls import normalised
 from clawlink.doors.portal.server import socket
 from clawlink.doors.portal.server.book import Book
@@ -47,7 +47,7 @@ class PortalServer(OpenDoor):
         self._members = Members(relay)
         self._lines: set[socket.Line] = set()
         self._news: list[str] = []
-        allowed = screening.networks(settings.allow_private)
+        allowed = networks.networks(settings.allow_private)
         self._poster = Poster(self.url, ca=settings.ca, allowed=allowed)
         self.outbox = Outbox(relay, self.book, self._members, self._poster)
 

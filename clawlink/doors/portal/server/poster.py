@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import ssl
 from collections.abc import Iterable
-from ipaddress import ip_address
+from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
-from aiohttp.abc import AbstractResolver, ResolveResult
 
+from clawlink.domain import networks
+from clawlink.domain.networks import Network
 from clawlink.domain.terminal import cell
 from clawlink.doors.portal.records import Contact, Message
 from clawlink.doors.portal.rules import screening
 from clawlink.doors.portal.rules.posting import Outcome
-from clawlink.doors.portal.rules.screening import Network
 from clawlink.doors.portal.rules.words import seconds
+from clawlink.server.outgoing import Fault, Forbidden, ScreenedResolver
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 30.0
@@ -41,35 +41,6 @@ class Posted(NamedTuple):
     ours: bool = False
 
 
-class Forbidden(OSError):
-    """The address is none that a portal may connect to."""
-
-
-class _Screened(AbstractResolver):
-    """Resolves names, and gives only addresses that may be used. The connection goes to the very address screened."""
-
-    def __init__(self, allowed: Iterable[Network], *, encrypted: bool) -> None:
-        self._allowed = tuple(allowed)
-        self._encrypted = encrypted
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        found = await aiohttp.ThreadedResolver().resolve(host, port, family)
-        faults = [self.fault(one["host"]) for one in found]
-        fine = [one for one, fault in zip(found, faults, strict=True) if fault is None]
-        if not fine:
-            raise Forbidden(next(filter(None, faults), f"{host} has no address"))
-        return fine
-
-    def fault(self, address: str) -> str | None:
-        """Return the reason why an address may not be used."""
-        return screening.fault(address, self._allowed, encrypted=self._encrypted)
-
-    async def close(self) -> None:
-        """Nothing is kept open."""
-
-
 class Poster:
     """Posts to other portals. ``own_url`` is how this portal names itself there."""
 
@@ -80,14 +51,17 @@ class Poster:
         if ca is not None:
             tls.load_verify_locations(ca)
         self._tls = tls
-        self._screens = {scheme: _Screened(allowed, encrypted=scheme == "https") for scheme in ("http", "https")}
+        self._faults: dict[str, Fault] = {
+            scheme: partial(screening.fault, allowed=allowed, encrypted=scheme == "https")
+            for scheme in ("http", "https")
+        }
         self._sessions: dict[str, aiohttp.ClientSession] = {}
 
     def _session(self, scheme: str) -> aiohttp.ClientSession:
         if scheme not in self._sessions:
             # A kept connection that the peer has just closed would look like a lost answer.
             connector = aiohttp.TCPConnector(
-                resolver=self._screens[scheme], force_close=True, ssl=self._tls, use_dns_cache=False
+                resolver=ScreenedResolver(self._faults[scheme]), force_close=True, ssl=self._tls, use_dns_cache=False
             )
             self._sessions[scheme] = aiohttp.ClientSession(
                 connector=connector,
@@ -156,8 +130,8 @@ class Poster:
 
     async def _ask(self, contact: Contact, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, bytes]:
         parts = urlsplit(contact.id)
-        if parts.hostname is not None and _is_address(parts.hostname):  # aiohttp resolves no addresses
-            fault = self._screens[parts.scheme].fault(parts.hostname)
+        if parts.hostname is not None and networks.address(parts.hostname) is not None:  # aiohttp resolves no addresses
+            fault = self._faults[parts.scheme](parts.hostname)
             if fault is not None:
                 raise Forbidden(fault)
         data = None if body is None else msgspec.json.encode(body)
@@ -210,14 +184,6 @@ def _fields(answer: bytes) -> dict[str, Any]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return host.replace(".", "").isdigit()
-    return True
 
 
 def authority_fault(path: str) -> str | None:
