@@ -69,7 +69,7 @@ class ServerConfig:
 
     @property
     def on_loopback(self) -> bool:
-        """Whether only this machine can reach the relay."""
+        """Return True if only this machine can reach the relay."""
         if self.host in LOOPBACK_HOSTS:
             return True
         from ipaddress import ip_address  # a few milliseconds that no client needs

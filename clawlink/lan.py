@@ -255,7 +255,7 @@ def _read(info: AsyncServiceInfo, loopback: bool) -> Found | None:
 
 
 def _is_usable(address: str, *, loopback: bool) -> bool:
-    """Tell whether a client can go there.
+    """Return True if a client can go there.
 
     Nobody on the network has a relay on *our* loopback, so that is believed only where loopback is listened on; and a
     link-local address of IPv6 means nothing without its interface.

@@ -40,6 +40,15 @@ def texts(source: str) -> Iterator[tuple[int, str, bool]]:
             last = token.start[0]
 
 
+def unclear_answers(source: str) -> Iterator[int]:
+    """Give the lines of functions that return True or False, and whose docstring does not say when."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and isinstance(node.returns, ast.Name):
+            unclear = re.match(r"(?:Tell |Say )?whether\b", ast.get_docstring(node) or "", re.IGNORECASE)
+            if node.returns.id == "bool" and unclear:
+                yield node.lineno
+
+
 def faults(text: str, *, is_docstring: bool) -> Iterator[str]:
     """Say what is wrong with a docstring or comment. A drawing within it, indented, may be as wide as it has to be."""
     if _NO_SUBJECT.match(text):
@@ -87,6 +96,18 @@ def test_docstrings_and_comments_read_easily() -> None:
         for fault in faults(text, is_docstring=is_docstring)
     ]
     assert not found, "\n".join(found)
+
+
+def test_a_yes_or_no_is_said_as_such() -> None:
+    assert list(unclear_answers('def f() -> bool:\n    """Whether it is."""\n')) == [1]
+    assert list(unclear_answers('def f() -> bool:\n    """Tell whether it is."""\n')) == [1]
+    assert not list(unclear_answers('def f() -> bool:\n    """Return True if it is."""\n'))
+    found = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for path in sorted((ROOT / "clawlink").rglob("*.py"))
+        for line in unclear_answers(path.read_text(encoding="utf-8"))
+    ]
+    assert not found, "begin with 'Return True if': " + ", ".join(found)
 
 
 def test_pages_read_easily() -> None:

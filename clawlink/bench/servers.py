@@ -61,7 +61,7 @@ class Server:
 
 
 def can_pin() -> bool:
-    """Tell whether server and load can each have a core of their own."""
+    """Return True if server and load can each have a core of their own."""
     return hasattr(os, "sched_setaffinity") and len(os.sched_getaffinity(0)) > 1
 
 

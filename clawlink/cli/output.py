@@ -33,7 +33,7 @@ class Output:
 
     @property
     def open(self) -> bool:
-        """Whether there is anyone to show something to."""
+        """Return True if there is anyone to show something to."""
         return self._stream is not None
 
     def line(self, text: str = "", style: str | None = None) -> None:

@@ -225,7 +225,7 @@ class TaskGroupWaiter(Generic[T]):
 
     @property
     def going(self) -> bool:
-        """Whether any has not ended yet."""
+        """Return True if any has not ended yet."""
         return bool(self._going)
 
     @property
@@ -315,7 +315,7 @@ def _state(last: TaskView | MessageStatus | None) -> str:
 
 
 def reached(status: MessageStatus, until: str) -> bool:
-    """Tell whether a message is ``until``: delivered, acked or answered."""
+    """Return True if a message came as far as ``until``: delivered, acked or answered."""
     if until == "answered":
         return status.answered_at is not None
     if status.counts:
@@ -331,7 +331,7 @@ def next_stage(status: MessageStatus, until: str) -> str:
 
 
 def settled(status: MessageStatus, until: str) -> bool:
-    """Tell whether a message is ``until``, or will not be any more."""
+    """Return True if a message came as far as ``until``, or never will."""
     return (
         reached(status, until)
         or status.task_status in FINAL

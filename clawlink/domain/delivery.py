@@ -213,7 +213,7 @@ def is_reader(d: Delivery, agent: Agent) -> bool:
 
 
 def due(d: Delivery, now: float) -> bool:
-    """Tell whether the delivery may be leased at this moment."""
+    """Return True if the delivery may be leased at this moment."""
     return d.state is PENDING and d.visible_at <= now
 
 
@@ -286,12 +286,12 @@ def lease_task(
 
 
 def first_time(d: Delivery) -> bool:
-    """Tell whether the message is out for the first time ever: it was stored and leased, and nothing else."""
+    """Return True if the message is out for the first time ever: it was stored and leased, and nothing else."""
     return d.version == 2
 
 
 def held(d: Delivery, receipt: str, now: float) -> bool:
-    """Tell whether the message is out under this receipt: not settled, and its lease has not lapsed."""
+    """Return True if the message is out under this receipt: not settled, and its lease has not lapsed."""
     return d.state is PENDING and d.receipt == receipt and d.visible_at > now
 
 

@@ -245,7 +245,7 @@ def attached(attachments: Sequence[Attachment] | None) -> Attachments:
 
 
 def says_the_same(one: Message, other: Message) -> bool:
-    """Tell whether two messages differ in nothing but when they were sent."""
+    """Return True if two messages differ in nothing but when they were sent."""
     if type(one) is not type(other):
         return False
     ignored = {"timestamp", "queued_at", "from_name", "deadline_at", "chain"}

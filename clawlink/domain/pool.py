@@ -130,7 +130,7 @@ def is_heir(pool: Pool, name: str, key_hash: str | None) -> bool:
 
 
 def is_pool(mailbox: str) -> bool:
-    """Tell whether a mailbox belongs to a pool: its id begins with a space, as no agent's does."""
+    """Return True if a mailbox belongs to a pool: its id begins with a space, as no agent's does."""
     return mailbox.startswith(_PREFIX)
 
 

@@ -12,7 +12,7 @@ _BELOW = ".*"
 
 
 def matches(pattern: str, topic: str) -> bool:
-    """Tell whether a topic falls under a pattern."""
+    """Return True if a topic falls under a pattern."""
     wanted, given = fold(pattern), fold(topic)
     if wanted == EVERYTHING:
         return True

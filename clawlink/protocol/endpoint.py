@@ -50,7 +50,7 @@ class Endpoint:
 
     @cached_property
     def plain(self) -> bool:
-        """Whether token, Origin and Host are all that a request must show."""
+        """Return True if token, Origin and Host are all that a request must show."""
         return not (self.claims or self.admin or self.ticket or self.name == "register")
 
     def url(self, **parameters: str) -> str:

@@ -148,7 +148,7 @@ class Relay:
 
     @property
     def draining(self) -> bool:
-        """Whether the relay is shutting down."""
+        """Return True if the relay is shutting down."""
         return self.core.draining
 
     def prove(self, ask: Challenge, *, address: str, name: str) -> Challenged:

@@ -10,7 +10,7 @@ class Socket(Protocol):
 
     @property
     def takes_more(self) -> bool:
-        """Whether a message would go out at once: it has credit, and its peer reads."""
+        """Return True if a message would go out at once: it has credit, and its peer reads."""
 
     def tell(self, body: bytes) -> None:
         """Send a notice that is stored nowhere, if the peer is a client of 1.0.x that reads. Never waits."""

@@ -242,7 +242,7 @@ def _bearer(request: Request) -> str | None:
 
 
 def offers_subprotocol(request: Request) -> bool:
-    """Tell whether the peer of a websocket offers ours. Raises BadRequest if it offers others only."""
+    """Return True if the peer of a websocket offers ours. Raises BadRequest if it offers others only."""
     offered = _offered(request)
     if offered and SUBPROTOCOL not in offered:
         raise BadRequest(f"offer the subprotocol {SUBPROTOCOL!r}, or none", field="Sec-WebSocket-Protocol")

@@ -218,7 +218,7 @@ class _Connection(RequestHandler):
 
     @property
     def more_to_answer(self) -> bool:
-        """Whether further requests are here."""
+        """Return True if further requests are here."""
         return bool(self._messages)
 
     def hand_over(self, handover: Handover) -> None:

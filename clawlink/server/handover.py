@@ -41,7 +41,7 @@ class Handover(Protocol):
 
     @property
     def until_read(self) -> bool:
-        """Whether it matters that the reply was read, and not only that it was written."""
+        """Return True if it matters that the reply was read, and not only that it was written."""
 
     def over(self, *, read: bool) -> None:
         """Take note, once, whether the reply was read."""

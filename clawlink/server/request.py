@@ -82,7 +82,7 @@ class Request(Asked):
 
     @property
     def is_local(self) -> bool:
-        """Whether the request comes from this machine, to a loopback name, without a proxy."""
+        """Return True if the request comes from this machine, to a loopback name, without a proxy."""
         return self.addresses.is_local(self.remote, self.headers)
 
     @property
@@ -236,7 +236,7 @@ def hung_up(request: Request) -> bool:
 
 
 def was_reset(request: Request) -> bool:
-    """Tell whether the connection, once it is lost, ended before the peer had got all."""
+    """Return True if the connection, once it is lost, ended before the peer had got all."""
     return bool(getattr(request.protocol, "reset", False))
 
 

@@ -241,7 +241,7 @@ class Signal(Protocol):
 
     @property
     def given(self) -> bool:
-        """Whether it was given since the last ``clear``."""
+        """Return True if it was given since the last ``clear``."""
 
     async def wait(self, seconds: float | None) -> None:
         """Return when the signal was given since the last ``clear``, or after ``seconds``."""

@@ -140,7 +140,7 @@ class LocalBlobs:
         return content
 
     def spools(self, size: int) -> bool:
-        """Tell whether a draft of this size goes on in a file."""
+        """Return True if a draft of this size goes on in a file."""
         return self._spool is not None and size > self._spool_above
 
     async def on_disk(self, body: InMemory) -> OnDisk:

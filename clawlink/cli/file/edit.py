@@ -102,7 +102,7 @@ def _read(client: Client, key: str) -> Blob | None:
 
 
 def _is_ours(read: Blob | None, editing: Editing) -> bool:
-    """Tell whether the file under the editor holds anything that would be lost with it."""
+    """Return True if the file under the editor holds anything that would be lost with it."""
     try:
         return editing.content != (b"" if read is None else read.content)
     except OSError:

@@ -80,7 +80,7 @@ class UploadState(NamedTuple):
 
 
 def is_text(content: bytes) -> bool:
-    """Tell whether some bytes are text in UTF-8."""
+    """Return True if some bytes are text in UTF-8."""
     try:
         content.decode()
     except UnicodeDecodeError:

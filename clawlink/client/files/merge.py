@@ -51,7 +51,7 @@ def merge(base: str, ours: str, theirs: str, *, names: tuple[str, str] = ("ours"
 
 
 def has_markers(text: str, names: tuple[str, str]) -> bool:
-    """Tell whether a conflict that ``merge`` has marked with these names is still undecided in a text."""
+    """Return True if a conflict that ``merge`` has marked with these names is still undecided in a text."""
     markers = {f"{OURS} {names[0]}", f"{END} {names[1]}"}
     return any(line.rstrip("\r\n") in markers for line in split(text))
 

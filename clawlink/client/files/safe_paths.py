@@ -89,7 +89,7 @@ def _faults(part: str, windows: bool) -> Iterator[str]:
 
 
 def _is_undecoded(part: str) -> bool:
-    """Tell whether a name is only not UTF-8: Python keeps each such byte as a surrogate of its own."""
+    """Return True if a name is only not UTF-8: Python keeps each such byte as a surrogate of its own."""
     plain = re.sub("[\udc80-\udcff]", "", part)
     return plain != part and not _HIDDEN.search(plain) and os.name != "nt"
 

@@ -288,7 +288,7 @@ class Dispatcher:
         return self._outbox.put_own(report.call, in_flight.requester)
 
     async def _held_anew(self, in_flight: InFlight, receipt: str) -> bool:
-        """Tell whether a message came again since it was held under this receipt, or does so soon."""
+        """Return True if a message came again since it was held under this receipt, or does so soon."""
         if in_flight.receipt == receipt and in_flight.transport is not self.transport and not in_flight.lost:
             in_flight.renewed.clear()
             alarm = self._loop.call_later(_AGAIN_SECONDS, in_flight.renewed.set)

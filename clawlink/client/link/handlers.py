@@ -46,7 +46,7 @@ class Handlers:
         return [handler for pattern, handler in self._broadcasts if matches(pattern, topic)]
 
     def wants(self, message: TaskDelegation | PlainMessage | KnowledgeBroadcast) -> bool:
-        """Tell whether there is a handler for a message."""
+        """Return True if there is a handler for a message."""
         if isinstance(message, TaskDelegation):
             return self.task is not None
         if isinstance(message, PlainMessage):

@@ -41,7 +41,7 @@ class Pending(Generic[T]):
             raise StillPending(f"{self._what} is still to come after {timeout or 0.0:g} s, and goes on") from None
 
     def done(self) -> bool:
-        """Tell whether it is there, or has failed."""
+        """Return True if it is there, or has failed."""
         return self._future.done()
 
     def __await__(self) -> Generator[Any, None, T]:

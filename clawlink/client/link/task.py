@@ -46,7 +46,7 @@ class Task:
 
     @property
     def cancelled(self) -> bool:
-        """Whether no agent waits for the result any more: cancelled, expired, timed out, or taken back for another.
+        """Return True if no agent waits for the result any more: cancelled, expired, or taken back for another.
 
         A coroutine is cancelled then. A plain function that takes long looks here now and then.
         """

@@ -181,7 +181,7 @@ def whole_hours(value: Any) -> int | None:
 
 
 def burns(content: Mapping[str, Any], meta: Mapping[str, Any] | None = None) -> bool:
-    """Tell whether the contents ask to be gone once they are read."""
+    """Return True if the contents ask to be gone once they are read."""
     return bool(content.get("burn_on_read") or (meta or {}).get("burn_on_read"))
 
 

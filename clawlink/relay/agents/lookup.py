@@ -57,7 +57,7 @@ class AgentLookup:
         return named[0]
 
     async def means(self, named: str, agent_id: str) -> bool:
-        """Tell whether a recipient, as named now, is the agent of that id; one that has left meanwhile may be any."""
+        """Return True if a recipient, as named now, is the agent of that id; one that has left meanwhile may be any."""
         try:
             return named == agent_id or (await self.resolve(named)).id == agent_id
         except UnknownAgent:

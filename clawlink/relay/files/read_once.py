@@ -37,7 +37,7 @@ class Reading:
         self.complete = self.complete or self._ends(start, end)
 
     def _ends(self, start: int, end: int) -> bool:
-        """Whether a reply is the last one needed: it goes on where one before it may have ended, to the end."""
+        """Return True if a reply is the last one needed: it goes on where one before it may have ended, to the end."""
         return start <= self._reach and end >= self._size
 
     def end(self, start: int, end: int, now: float, *, done: bool) -> None:
@@ -65,7 +65,7 @@ class Reading:
         return self._sending > 0 or self.whole or now < self.until
 
     def over(self, now: float) -> bool:
-        """Whether there is nothing left to wait for."""
+        """Return True if there is nothing left to wait for."""
         return not self._sending and now >= (self.until if self.whole else self._kept_until)
 
 

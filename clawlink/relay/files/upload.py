@@ -74,5 +74,5 @@ class Upload:
 
     @property
     def complete(self) -> bool:
-        """Whether all has come."""
+        """Return True if all has come."""
         return self.offset == self.length

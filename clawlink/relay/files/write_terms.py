@@ -50,7 +50,7 @@ class Write(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def opens(self) -> bool:
-        """Whether it lets everyone see the file."""
+        """Return True if it lets everyone see the file."""
         return self.readers == (EVERYONE,)
 
 

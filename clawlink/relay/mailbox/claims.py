@@ -55,7 +55,7 @@ class Claims:
         return LongPoll(self._core, self._pools, self, agent, signal)
 
     async def full(self, agent_id: str) -> bool:
-        """Tell whether the agent has this many open tasks from pools, or bytes of them, that it is given no more."""
+        """Return True if the agent has this many open tasks from pools, or bytes of them, that it is given no more."""
         limits, key = self._core.limits, by_claimant(agent_id)
         known, alone = (await self._core.store.admission((), ((Task, key), (Delivery, key)))).indexes
         return (

@@ -72,12 +72,12 @@ class Consumer:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is under way."""
+        """Return True if nothing is under way."""
         return not self._under_way
 
     @property
     def exhausted(self) -> bool:
-        """Whether nothing more is sent until something is settled."""
+        """Return True if nothing more is sent until something is settled."""
         return len(self._under_way) >= self.credit
 
     @property
@@ -140,7 +140,7 @@ class Consumer:
                 del self._under_way[id]
 
     async def _held(self, d: Delivery, token: str) -> bool:
-        """Tell whether it is held under this receipt: by its lease, or a task by heartbeats."""
+        """Return True if it is held under this receipt: by its lease, or a task by heartbeats."""
         core = self._core
         now = core.clock()
         if rules.held(d, token, now):

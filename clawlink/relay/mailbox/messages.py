@@ -325,7 +325,7 @@ def _task_message(task: Task, d: Delivery | None) -> MessageStatus:
 
 
 def _reached(status: MessageStatus, until: str) -> bool:
-    """Tell whether a message came as far as asked, or will not any more."""
+    """Return True if a message came as far as asked, or will not any more."""
     if status.answered_at is not None or (until != "answered" and status.acked_at is not None):
         return True
     if status.counts:

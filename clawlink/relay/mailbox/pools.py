@@ -127,7 +127,7 @@ class Pools:
         self._counted: dict[str, tuple[float, float, int]] = {}  # when, for how long, how many
 
     async def any(self) -> bool:
-        """Tell whether there is a pool at all."""
+        """Return True if there is a pool at all."""
         return (await self._core.store.usage(Pool, POOLS)).count > 0
 
     async def of(self, agent_id: str) -> Sequence[Pool]:
@@ -147,7 +147,7 @@ class Pools:
         return list(found.values())
 
     async def _owned(self, pool: Pool) -> bool:
-        """Tell whether an agent has the pool's mailbox for its own by now: then it is nobody else's."""
+        """Return True if an agent has the pool's mailbox for its own by now: then it is nobody else's."""
         return not is_pool(pool.id) and await self._core.store.get(Agent, pool.id) is not None
 
     async def using(
@@ -222,7 +222,7 @@ class Pools:
         return False
 
     async def in_use(self, pool: Pool) -> bool:
-        """Tell whether there is work in the pool, or may come back to it from one of its name."""
+        """Return True if there is work in the pool, or may come back to it from one of its name."""
         store = self._core.store
         lent = by_lender(pool.id)
         read = await store.admission((pool.id,), ((Delivery, lent), (Task, lent)))

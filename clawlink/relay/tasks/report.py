@@ -317,7 +317,7 @@ def _require_own(task: Task, sender: Agent) -> None:
 
 
 def _is_repeat(task: Task, moved: Task) -> bool:
-    """Tell whether a report says just what the last one said: then it is that one, sent again."""
+    """Return True if a report says just what the last one said: then it is that one, sent again."""
     if moved.state in ANSWERS or task.state is QUEUED or not task.history:
         return False
     return replace(moved.history[-1], at=0.0) == replace(task.history[-1], at=0.0)

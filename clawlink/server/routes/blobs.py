@@ -199,7 +199,7 @@ async def head_blob(relay: Relay, request: Request) -> Reply | web.StreamRespons
 
 
 def _has_it(request: Request, version: Version) -> bool:
-    """Tell whether the asker has this version already. Raises VersionConflict if it insists on another one."""
+    """Return True if the asker has this version already. Raises VersionConflict if it insists on another one."""
     match = request.headers.get(hdrs.IF_MATCH)
     if match is not None and not http_files.tags(match).strongly(version.revision):
         raise VersionConflict(

@@ -62,7 +62,7 @@ class Callers:
 
     @property
     def bearer(self) -> bool:
-        """Whether a request needs a token."""
+        """Return True if a request needs a token."""
         return bool(self._tokens)
 
     @property

@@ -348,7 +348,7 @@ class AgentLink:
         return pending
 
     async def _deliver(self, message: Message) -> bool:
-        """Call the handlers one after the other; tell whether there are any."""
+        """Call the handlers one after the other; return False if there are none."""
         handlers = list(self._handlers.values())
         for handler, takes_two in handlers:
             given = (message.from_agent, message.message) if takes_two else (message,)
@@ -415,7 +415,7 @@ async def _send(engine: Engine, sent: Sent) -> None:
 
 
 def _takes_two(handler: Callable[..., Any]) -> bool:
-    """Tell whether a handler takes ``(from_agent, message)`` rather than one ``Message``."""
+    """Return True if a handler takes ``(from_agent, message)`` rather than one ``Message``."""
     signature = inspect.signature(handler)
     for count in (1, 2):
         try:

@@ -34,7 +34,7 @@ class Pending(Generic[T]):
         return self._future.result(timeout)
 
     def done(self) -> bool:
-        """Tell whether it has come to an end."""
+        """Return True if it has come to an end."""
         return self._future.done()
 
 
@@ -59,7 +59,7 @@ class Sent:
 
     @property
     def delivered(self) -> bool:
-        """Whether the recipient has acked it."""
+        """Return True if the recipient has acked it."""
         return self.read.done() and not self.read.cancelled() and self.read.exception() is None
 
     def receipt(self) -> Pending[bool]:

@@ -171,7 +171,7 @@ class Session:
 
     @property
     def too_large(self) -> bool:
-        """Whether the relay ended the connection because a frame was too large for it."""
+        """Return True if the relay ended the connection because a frame was too large for it."""
         return bool(self._socket.close_code == aiohttp.WSCloseCode.MESSAGE_TOO_BIG)
 
     async def close(self) -> None:

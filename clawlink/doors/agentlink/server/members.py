@@ -100,7 +100,7 @@ class Members:
         return refused
 
     def _is_ours(self, agent: Agent) -> bool:
-        """Tell whether it was claimed here. Others may have taken the address before that, or once it was forgotten."""
+        """Return True if it was claimed here. Others may have taken the address before, or after it was forgotten."""
         key = self._keys.get(agent.id)
         return key is not None and agent.key_hash == access.hash_key(key)
 

@@ -121,7 +121,7 @@ class Service:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is under way unsettled."""
+        """Return True if nothing is under way unsettled."""
         return self._consumer.idle
 
     async def close(self) -> None:

@@ -33,7 +33,7 @@ class Opened:
         self._storage = storage
 
     def has_contents(self, id: str) -> bool:
-        """Tell whether there is a file with an event's contents."""
+        """Return True if there is a file with an event's contents."""
         return os.path.lexists(self._storage / f"{id}.json")
 
 

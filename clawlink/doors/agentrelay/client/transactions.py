@@ -82,7 +82,7 @@ class Transactions:
             os.close(handle)
 
     def append_missing(self, *entries: Mapping[str, str]) -> bool:
-        """Write those lines that are not at the end of the log already; tell whether there were any."""
+        """Write those lines that are not at the end of the log already; return False if there are none."""
         if not entries:
             return False
         tail = b""

@@ -70,7 +70,7 @@ class EventRoom:
             )
 
     async def _make_room(self) -> bool:
-        """Forget the events that have been over for longest; tell whether there were any."""
+        """Forget the events that have been over for longest; return False if there are none."""
         over = await self._core.store.first(Pointer, OVER, _SLICE)
         for pointer in over:
             await self.forget(pointer.id)

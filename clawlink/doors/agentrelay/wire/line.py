@@ -128,7 +128,7 @@ def find(text: str) -> Line:
 
 
 def _begun(text: str) -> bool:
-    """Tell whether a text leaves off within a line, after more than a bullet."""
+    """Return True if a text leaves off within a line, after more than a bullet."""
     return bool(text.rpartition("\n")[2].strip().removeprefix("- ").removeprefix("-"))
 
 
