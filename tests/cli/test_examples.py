@@ -23,7 +23,9 @@ from tests.processes import Popen
 from tests.waiting import wait_until
 
 ID = "7f3a"
-EXAMPLES = [(verb, example) for verb in verbs() for example in verb.examples]
+# Doors that a relay opens only if it is asked to. Their own tests try their examples.
+APART = ("a2a", "portal")
+EXAMPLES = [(verb, example) for verb in verbs() if verb.typed not in APART for example in verb.examples]
 
 
 def test_every_example_is_of_its_verb() -> None:

@@ -310,6 +310,7 @@ VALID: dict[str, dict[str, Any]] = {
     "/redrive": {"agent_id": "a", "message_ids": ["m"]},
     "/files": {"file_key": "k", "content": "c", "agent_id": "a", "file_type": "t", "encoding": "utf-8"},
     "/locks": {"file_key": "k", "agent_id": "a", "seconds": 60, "note": "n"},
+    "/messages/{message_id}/woken": {"agent_id": "a", "adapter": "x", "result": "started", "note": "n"},
 }
 ANYTHING = {
     ("/respond", "result"),
@@ -351,7 +352,12 @@ async def test_unknown_fields_are_ignored(relay: Running, path: str) -> None:
     status, body = await relay.post(path, {**VALID[path], **more})
     code = body.get("code")
     wrong_code = path == "/admin/sessions" and (status, code) == (401, "not_authenticated")
-    assert wrong_code or (status, code) in ((200, None), (404, "unknown_task"), (404, "unknown_agent"))
+    assert wrong_code or (status, code) in (
+        (200, None),
+        (404, "unknown_task"),
+        (404, "unknown_message"),
+        (404, "unknown_agent"),
+    )
     if path in ("/delegate", "/send", "/broadcast", "/files"):
         got = await claim(relay, "b", 1)
         await ok(relay.post("/ack", {"agent_id": "b", "receipts": [got[0].receipt]}))

@@ -34,7 +34,7 @@ NOUN = Noun(
             "connect",
             "Connect a coding agent: put its hooks and tools into its settings.",
             "clawlink.cli.agent.connect",
-            ("connect claude", "connect claude --undo"),
+            ("connect claude --dry-run", "connect claude --yes", "connect claude --undo --yes"),
             ("connect",),
             frequent=True,
         ),

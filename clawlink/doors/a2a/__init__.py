@@ -89,7 +89,7 @@ class A2ADoor(Door):
                 "a2a",
                 "Let clients of A2A in, add remote agents of A2A, and show cards.",
                 "clawlink.doors.a2a.cli.a2a",
-                ("a2a client add shop", "a2a add https://agents.example.com/poet --as poet", "a2a card bob"),
+                ("a2a client add shop", "a2a list", "a2a card bob"),
             ),
         )
 

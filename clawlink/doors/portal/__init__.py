@@ -76,7 +76,7 @@ class PortalDoor(Door):
                 "portal",
                 "Use your portal: contacts, guests, messages, and the chat with your agent.",
                 "clawlink.doors.portal.cli.portal",
-                ("portal contacts", 'portal send bob "hello"', "portal approve 3"),
+                ("portal contacts", 'portal send bob "hello"', "portal approve 1"),
             ),
         )
 

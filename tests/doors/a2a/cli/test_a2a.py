@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 
+import pytest
+
+from clawlink.doors.a2a import DOOR
 from tests.cli.conftest import Run
 from tests.conftest import Start
 
@@ -70,6 +74,16 @@ def test_remote_agents_come_and_go(call: Run, start_relay: Start, tmp_path: Path
     nowhere = "http://127.0.0.1:1"
     for url, code in (("x", 2), (f"{relay.url}/a2a/nobody", 2), (f"{relay.url}/x.json", 2), (nowhere, 3)):
         call("a2a", "add", url, *where).failed(code)
+
+
+def test_the_examples_work(call: Run, start_relay: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    relay = start_relay("--a2a")
+    monkeypatch.chdir(tmp_path)  # the files of clients and agents are made in the current folder
+    monkeypatch.setenv("CLAWLINK_RELAY", relay.url)
+    call("register", "bob").ok()
+    (verb,) = DOOR.verbs()
+    for example in verb.examples:
+        call(*shlex.split(example)).ok()
 
 
 def test_a_signature_is_checked_when_an_agent_is_added(call: Run, start_relay: Start, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from clawlink import portal as functions
 from clawlink.cli.main import main
+from clawlink.doors.portal import DOOR
 from clawlink.doors.portal.client import scripts
 from clawlink.doors.portal.client.portal import gateway, place
 from clawlink.doors.portal.server import outbox
@@ -33,6 +35,17 @@ def clawlink(clawlink_home: Path, capsys: pytest.CaptureFixture[str]) -> Any:
         return code, told.out, told.err
 
     return run
+
+
+async def test_the_examples_work(portals: Portals, clawlink: Any) -> None:
+    a, b = await portals(key=OWNER), await portals(key=B_KEY)
+    assert (await clawlink(a, "ask", b.url, "I am Ann.", "--name", "bob"))[0] == 0
+    (verb,) = DOOR.verbs()
+    for example in ("portal approve 1", "portal contacts", 'portal send bob "hello"'):
+        assert example in verb.examples
+        own = b if "approve" in example else a
+        assert (await clawlink(own, *shlex.split(example)[1:]))[0] == 0, example
+    assert len(verb.examples) == 3
 
 
 async def test_two_owners_meet_and_write(portals: Portals, bridges: Bridges, clawlink: Any) -> None:
