@@ -12,6 +12,7 @@ import pytest
 
 from clawlink.domain.limits import LEAST_BODY_RATE
 from clawlink.errors import StoreUnavailable
+from clawlink.relay.files.notices import FileNotices
 from clawlink.store.blobs import PIECE_BYTES
 from tests.conftest import Running, Serve
 from tests.server import blobs
@@ -891,7 +892,7 @@ async def test_a_write_that_was_made_is_there_though_nobody_could_be_told(
         raise StoreUnavailable("the records of this request change too fast; try again", retry_after=1)
 
     with monkeypatch.context() as failing:
-        failing.setattr(pair.app.relay.files, "_tell", nobody)
+        failing.setattr(FileNotices, "tell", nobody)
         for headers in ({}, {"Idempotency_Key": "k1"}):
             refused(await put(pair, "k", b"data", **headers), 503, "store_unavailable")
     assert (await put(pair, "k", b"data", Idempotency_Key="k1")).json["version"] == 2

@@ -100,6 +100,7 @@ async def test_stored_delivered_and_acked_are_three_facts_and_answered_a_fourth(
         "recipients": 1,
         "counts": {},
         "delivered_to": None,
+        "woken": [],
     }
     assert told["stored_at"]
     assert {told[f"{fact}_at"] for fact in ("delivered", "acked", "expired", "dead", "answered")} == {None}

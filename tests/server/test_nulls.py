@@ -20,6 +20,8 @@ _GIVEN: dict[str, Any] = {
     "task": "t",
     "content": "c",
     "message_id": "none",
+    "adapter": "x",
+    "result": "started",
     "receipts": ["none-none"],
     "lease": 10,
     "file_key": "k",
@@ -48,7 +50,7 @@ async def test_null_for_an_optional_field_is_as_if_it_were_left_out(serve: Serve
         await relay.post("/register", {"agent_id": agent_id})
     tried = 0
     for endpoint in (e for e in ENDPOINTS if e.body is not None):
-        path = endpoint.url(task_id="none", agent_id="a")
+        path = endpoint.url(task_id="none", agent_id="a", message_id="none")
         fields = _least(endpoint.body)
         left_out = await relay.post(path, fields)
         for name in sorted(optional_fields(endpoint.body) - fields.keys()):
@@ -75,7 +77,8 @@ async def test_null_for_what_must_be_given_is_refused(serve: Serve) -> None:
         for name in fields:
             if name in ("to_agent", "content") and endpoint.name in ("delegate", "send", "answer"):
                 continue  # one of two ways; or any JSON, null too
-            status, answer = await relay.post(endpoint.url(task_id="none", agent_id="a"), {**fields, name: None})
+            path = endpoint.url(task_id="none", agent_id="a", message_id="none")
+            status, answer = await relay.post(path, {**fields, name: None})
             assert (status, answer["code"], answer["field"]) == (400, "bad_request", name), (
                 endpoint.name,
                 name,

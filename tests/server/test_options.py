@@ -239,8 +239,6 @@ def test_a_store_goes_with_its_prefix_and_blobs_and_with_no_other_keeper(tmp_pat
         (["--blobs", str(tmp_path)], "--blobs is for a relay with --store"),
         (["--store-prefix", "p"], "--store-prefix is for a relay with --store"),
         (["--store", "redis://h", "--max-file-bytes", "2000000"], "need --blobs"),
-        (["--store", "redis://h", "--a2a"], "--a2a and --store contradict"),
-        (["--store", "redis://h", "--agentlink-self-register", "--token", "t"], "Agent Link and --store contradict"),
     ):
         with pytest.raises(ValueError, match=said):
             config(*flags)

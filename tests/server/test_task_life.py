@@ -102,6 +102,7 @@ async def test_a_new_task_reads_as_it_was_asked_with_absent_facts_as_null(pair: 
         "history_folded": 0,
         "owner": {**task["owner"], "agent_id": "b", "name": "Bob", "status": "online"},
         "dead_letter": False,
+        "woken": [],
         "attachments": [],
         "result_attachments": [],
         "pool_online": None,

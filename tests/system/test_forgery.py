@@ -123,6 +123,9 @@ def asks(stage: Stage) -> dict[str, Ask]:
         "dead_letters": ("/dead-letters/alice", None),
         "redrive": ("/redrive", {"agent_id": "alice"}),
         "message": (f"/messages/{stage.message}?agent_id=alice", None),
+        "unread": ("/agents/alice/unread", None),
+        "woken": (f"/messages/{stage.task}/woken", {"agent_id": "alice", "adapter": "x", "result": "started"}),
+        "find_ids": (f"/ids/{stage.message[:6]}?agent_id=alice", None),
         "put_file": ("/files", {"file_key": "hers", "content": "forged", "agent_id": "alice"}),
         "delete_file": ("/files/hers?agent_id=alice", None),
     }

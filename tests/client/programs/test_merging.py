@@ -76,7 +76,9 @@ def test_entries_of_another_installation_are_replaced_and_those_of_users_kept() 
         stop = json.loads(hooked(text))["hooks"]["Stop"]
         assert stop == [users, grouped(COMMANDS["Stop"])], old
         assert json.loads(unhooked(text) or "") == {"hooks": {"Stop": [users]}}, old
-    text = json.dumps({"mcpServers": {"clawlink": {"command": "/old", "args": ["mcp"], "env": {"A": "b"}}}})
+    text = json.dumps(
+        {"mcpServers": {"clawlink": {"command": "/old", "args": ["-m", "clawlink", "mcp"], "env": {"A": "b"}}}}
+    )
     assert json.loads(merging.with_server(text, SERVER))["mcpServers"]["clawlink"] == {**SERVER, "env": {"A": "b"}}
 
 
