@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from clawlink.client.wait_steps import Event, Step
 
 T = TypeVar("T")
+# An interrupt that comes just before the main thread begins to block wakes it only after this time.
+_TICK_SECONDS = 1.0
 
 
 class Client(BaseClient):
@@ -198,9 +200,11 @@ class Client(BaseClient):
                 threads.start(twin, line)
             while waiter.going:
                 try:
-                    said = threads.said.get(timeout=min(waiter.left, threading.TIMEOUT_MAX))
+                    said = threads.said.get(timeout=min(waiter.left, _TICK_SECONDS))
                 except Empty:
-                    raise waiter.late() from None
+                    if waiter.left <= 0:
+                        raise waiter.late() from None
+                    continue
                 if isinstance(said, BaseException):
                     raise said
                 news = waiter.hear(said)
