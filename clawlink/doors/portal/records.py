@@ -131,7 +131,10 @@ class GuestStatus(str, Enum):
 
 
 class Guest(Kept, frozen=True, gc=False, kw_only=True):
-    """A message of a guest, which waits for the owner. Its id is its number."""
+    """A message of a guest, which waits for the owner. Its id is its number.
+
+    ``contact`` is the id of the contact that the approval made or confirmed.
+    """
 
     number: int
     content: str
@@ -139,6 +142,7 @@ class Guest(Kept, frozen=True, gc=False, kw_only=True):
     address: str | None = None
     status: GuestStatus = GuestStatus.PENDING
     is_read: bool = False
+    contact: str | None = None
 
     @property
     def index_keys(self) -> tuple[str, ...]:

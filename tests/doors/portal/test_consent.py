@@ -98,6 +98,34 @@ async def test_deny_and_read_make_no_contact(portals: Portals) -> None:
     assert (await portal.ask("POST", f"/api/guest/messages/{number}/approve", {}))[0] == 400
 
 
+async def test_a_guest_whose_contact_has_access_is_not_denied(portals: Portals) -> None:
+    portal = await portals()
+    elsewhere = {"decision": "approve", "portal_url": "https://c.example", "key": "ap2p_" + "c" * 43}
+    for text, approve in ((TEXT, {"decision": "approve"}), ("I am Cat, ask me for my key", elsewhere)):
+        number = await leave(portal, text)
+        contact = (await portal.well("POST", f"/api/portal/guests/{number}", approve))["contact"]["id"]
+        for path, body in (
+            (f"/api/portal/guests/{number}", {"decision": "deny"}),
+            (f"/api/guest/messages/{number}/status", {"status": "rejected"}),
+        ):
+            status, answer = await portal.ask("POST", path, body)
+            assert (status, answer.get("code")) == (409, "wrong_state"), (text, path)
+            for step in ("block", "remove"):
+                assert f"clawlink portal {step} {contact}" in answer["detail"], (text, path)
+        await portal.well("POST", "/api/chat/owner/send", {"content": f"拒绝 {number}"})
+        said = (await portal.well("GET", "/api/chat/owner/history"))["messages"][-1]["content"]
+        assert f"clawlink portal block {contact}" in said, text
+        assert await status_of(portal, number) == "approved", text
+        await portal.well("POST", f"/api/portal/contacts/{contact}", {"blocked": True})
+        await portal.well("POST", f"/api/portal/guests/{number}", {"decision": "deny"})
+        assert await status_of(portal, number) == "rejected", text
+    stranger = await leave(portal, f"I am https://c.example, {KEY[:-1]}x")
+    await portal.well("POST", f"/api/portal/contacts/{contact}", {"blocked": False})
+    for decision in ("approved", "rejected"):
+        await portal.well("POST", f"/api/guest/messages/{stranger}/status", {"status": decision})
+    assert await status_of(portal, stranger) == "rejected", "the key of this guest opens nothing"
+
+
 async def test_an_unclear_offer_asks_the_owner(portals: Portals) -> None:
     portal = await portals()
     number = await leave(portal, f"I am {URL} or https://c.example, {KEY}")

@@ -230,7 +230,7 @@ class Book:
         for guest in await self._core.store.first(Guest, WAITING, self._settings.portal_guests):
             await turns.next()
             if consent.offered(guest.content, self.url).url == id:
-                changes.append(Put(_decided(guest, Decision.APPROVE)))
+                changes.append(Put(_decided(guest, Decision.APPROVE, id)))
         await self._core.commit(contact.partition_key, *changes)
         return contact
 
@@ -425,16 +425,18 @@ class Book:
 
         What is given goes before the text. A contact that exists keeps its key unless ``swap`` is True: a stranger may
         name anybody's portal. ``lenient`` is for old agents, which may make the contact by a call of their own: an
-        unclear offer, or a contact that is there, then changes no contact. Raises UnknownMessage, BadRequest,
-        WrongState.
+        unclear offer, or a contact that is there, then changes no contact. A guest whose contact has access is not
+        denied. Raises UnknownMessage, BadRequest, WrongState.
         """
         core = self._core
         guest = await core.store.get(Guest, str(number))
         if guest is None:
             raise UnknownMessage(f"there is no guest message {number}", field="message_id")
-        decided = _decided(guest, decision)
+        if decision is Decision.DENY:
+            await self._require_no_access(guest)
         contact: Contact | None = None
-        changes = [] if decided is guest else [Put(decided)]
+        made: str | None = None
+        changes: list[Put] = []
         if decision is Decision.APPROVE:
             offer = consent.offered(guest.content, self.url)
             place, key = url or offer.url, key or offer.key
@@ -445,8 +447,10 @@ class Book:
                 )
             if old is not None and (lenient or key in (None, old.key)):
                 contact = old
+                made = old.id if key in (None, old.key) else None
             elif place is not None and key is not None:
                 contact = await self._approved(place, key, old, agent_name, user_name, swap=swap)
+                made = contact.id
                 changes.append(Put(contact))
             elif not lenient:
                 raise BadRequest(
@@ -454,9 +458,30 @@ class Book:
                     f"clawlink portal approve {number} --url URL --key KEY",
                     field="portal_url" if place is None else "key",
                 )
+        decided = _decided(guest, decision, made)
+        if decided is not guest:
+            changes.append(Put(decided))
         if changes:
             await core.commit(AGENT, *changes)
         return decided, contact
+
+    async def _require_no_access(self, guest: Guest) -> None:
+        """Refuse to deny a guest whose contact has access by its approval. Raises WrongState."""
+        if guest.status is not GuestStatus.APPROVED:
+            return
+        offer = consent.offered(guest.content, self.url)
+        id = guest.contact or offer.url
+        contact = None if id is None else await self._core.store.get(Contact, id)
+        if contact is None or contact.blocked:
+            return
+        if guest.contact is not None or offer.key in (None, contact.key):
+            number = contact.number
+            raise WrongState(
+                f"guest message {guest.number} is approved, and contact {number} ({contact.url}) keeps its access; "
+                f"end that first: clawlink portal block {number}, or clawlink portal remove {number}",
+                field="decision",
+                current=guest.status.value,
+            )
 
     async def _approved(
         self,
@@ -548,9 +573,13 @@ def require_short(text: str) -> None:
         )
 
 
-def _decided(guest: Guest, decision: Decision) -> Guest:
-    """Return a guest message with the owner's decision; the same one if that changes nothing."""
+def _decided(guest: Guest, decision: Decision, contact: str | None = None) -> Guest:
+    """Return a guest message with the owner's decision; the same one if that changes nothing.
+
+    ``contact`` is the id of the contact that an approval makes or confirms.
+    """
     status = {Decision.APPROVE: GuestStatus.APPROVED, Decision.DENY: GuestStatus.REJECTED}.get(decision, guest.status)
-    if status is guest.status and guest.is_read:
+    contact = None if decision is Decision.DENY else contact or guest.contact
+    if (status, contact) == (guest.status, guest.contact) and guest.is_read:
         return guest
-    return replace(guest, version=guest.version + 1, status=status, is_read=True)
+    return replace(guest, version=guest.version + 1, status=status, is_read=True, contact=contact)
