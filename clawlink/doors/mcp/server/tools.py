@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from clawlink.domain.agent import Agent
 from clawlink.doors.mcp.wire import tools
-from clawlink.doors.mcp.wire.quoting import MAX_RESULT_BYTES, MAX_TEXT_BYTES, message, quoted
+from clawlink.doors.mcp.wire.quoting import (
+    MAX_RESULT_BYTES,
+    MAX_TEXT_BYTES,
+    identified,
+    message,
+    parted,
+    quoted,
+    size,
+)
 from clawlink.errors import BadRequest
 from clawlink.protocol import requests
 from clawlink.protocol.reading import read_fields
@@ -22,6 +30,11 @@ from clawlink.server.handover import Handover
 # A model may think this long about a message before it gives the receipt back.
 LEASE_SECONDS = 300.0
 _LAST_STEPS = 5
+# About the bytes of an entry of a list beside its texts, and of a task shown alone.
+_AGENT_BYTES, _LISTED_TASK_BYTES, _MESSAGE_BYTES = 300, 450, 500
+_TASK_BYTES = 4_000
+_LEAST_ROOM = 100
+T = TypeVar("T")
 _agent = msgspec.json.Decoder(ListedAgent)
 
 
@@ -40,28 +53,52 @@ class Done(NamedTuple):
     handover: Handover | None = None
 
 
+def _room(entries: int, beside: int) -> int:
+    """Return the bytes that the texts of each entry of a list may have, if it has ``beside`` bytes of its own."""
+    return max(MAX_RESULT_BYTES // max(entries, 1) - beside, _LEAST_ROOM)
+
+
+async def _listed(items: Sequence[T], show: Callable[[T], dict[str, Any]]) -> list[dict[str, Any]]:
+    """Show items until a result is full, with turns for other requests in between."""
+    turns = Turns()
+    shown: list[dict[str, Any]] = []
+    taken = 0
+    for item in items:
+        await turns.next()
+        entry = show(item)
+        taken += size(entry)
+        if shown and taken > MAX_RESULT_BYTES:
+            break
+        shown.append(entry)
+    return shown
+
+
 async def agents(relay: Relay, caller: Caller, ask: tools.Agents) -> Done:
     query = requests.DiscoverQuery(
         capability=ask.capability or None, status="all" if ask.include_offline else "online", limit=tools.MAX_AGENTS
     )
     found, after = await relay.agents.discover(query)
     others = [agent for agent in map(_agent.decode, found) if agent.agent_id != caller.agent.id]
+    room = _room(len(others), _AGENT_BYTES)
+    shown = await _listed(others, lambda agent: _agent_shown(agent, room))
+    more = after or len(shown) < len(others)
     return Done(
         {
             "you": {"agent_id": caller.agent.id, "name": caller.agent.name},
-            "agents": [_agent_shown(agent) for agent in others],
-            **({"more": "there are more agents; ask for a capability"} if after else {}),
+            "agents": shown,
+            **({"more": "there are more agents; ask for a capability"} if more else {}),
         }
     )
 
 
-def _agent_shown(agent: ListedAgent) -> dict[str, Any]:
+def _agent_shown(agent: ListedAgent, room: int) -> dict[str, Any]:
     said = (("name", agent.name), ("capabilities", agent.capabilities), ("description", agent.description or None))
+    plain, odd = parted({"agent_id": agent.agent_id})
     return {
-        "agent_id": agent.agent_id,
+        **plain,
         "status": agent.status,
         "open_tasks": agent.load.open_tasks,
-        "untrusted": quoted(said, 1000),
+        "untrusted": odd | quoted(said, 1000, room),
     }
 
 
@@ -79,7 +116,7 @@ async def delegate(relay: Relay, caller: Caller, ask: tools.Delegate) -> Done:
     done = await relay.submission.delegate(caller.agent, read_fields(fields, requests.Delegate))
     told: dict[str, Any] = {"task_id": done.message_id, "state": "stored, not yet read"}
     if done.recipient is not None:
-        told["recipient"] = {"agent_id": done.recipient.agent_id, "status": done.recipient.status}
+        told["recipient"] = identified({"agent_id": done.recipient.agent_id}) | {"status": done.recipient.status}
     if done.pool is not None:
         told["agents_online_with_capability"] = done.pool.online
     return Done(told)
@@ -89,19 +126,19 @@ async def tasks(relay: Relay, caller: Caller, ask: tools.Tasks) -> Done:
     if not ask.task_id:
         query = requests.TasksQuery(agent_id=caller.agent.id, status="open", limit=tools.MAX_TASKS)
         page = await relay.task_views.list(caller.agent, query)
-        shown = [_task_shown(task, 400, steps=0) for task in page.tasks]
-        return Done({"tasks": shown} | ({"more": "there are more; older ones are not listed"} if page.next else {}))
+        room = _room(len(page.tasks), _LISTED_TASK_BYTES)
+        shown = await _listed(page.tasks, lambda task: _task_shown(task, 400, room, steps=0))
+        more = page.next or len(shown) < len(page.tasks)
+        return Done({"tasks": shown} | ({"more": "there are more; older ones are not listed"} if more else {}))
     query_one = requests.TaskQuery(agent_id=caller.agent.id, wait=ask.wait_seconds)
     task = await relay.task_views.get(caller.agent, ask.task_id, query_one)
-    return Done(_task_shown(task, MAX_TEXT_BYTES, steps=_LAST_STEPS))
+    return Done(_task_shown(task, MAX_TEXT_BYTES, MAX_RESULT_BYTES - _TASK_BYTES, steps=_LAST_STEPS))
 
 
-def _task_shown(task: TaskView, most: int, *, steps: int) -> dict[str, Any]:
-    shown: dict[str, Any] = {
-        "task_id": task.task_id,
+def _task_shown(task: TaskView, most: int, room: int, *, steps: int) -> dict[str, Any]:
+    plain, odd = parted({"task_id": task.task_id, "requester": task.requester, "assignee": task.assignee})
+    shown: dict[str, Any] = plain | {
         "state": task.status,
-        "requester": task.requester,
-        "assignee": task.assignee,
         "owner_status": None if task.owner is None else task.owner.status,
         "progress": task.progress,
         "attempts": task.attempts,
@@ -119,10 +156,10 @@ def _task_shown(task: TaskView, most: int, *, steps: int) -> dict[str, Any]:
     ]
     if steps:
         history = task.history[-steps:]
-        shown["last_steps"] = [{"at": event.at, "state": event.status, "by": event.by} for event in history]
+        shown["last_steps"] = [{"at": e.at, "state": e.status, **identified({"by": e.by})} for e in history]
         reports = [{"note": e.note, "content": e.content} for e in history if e.note or e.content is not None]
         said.append(("reports", reports))
-    return shown | {"untrusted": quoted(said, most)}
+    return shown | {"untrusted": odd | quoted(said, most, room)}
 
 
 async def inbox(relay: Relay, caller: Caller, ask: tools.Inbox) -> Done:
@@ -132,12 +169,14 @@ async def inbox(relay: Relay, caller: Caller, ask: tools.Inbox) -> Done:
     taken, earlier = await relay.claims.claim(
         agent, limit=ask.max_messages, wait=ask.wait_seconds, lease=LEASE_SECONDS, tick=tick
     )
-    most = min(MAX_TEXT_BYTES, MAX_RESULT_BYTES // max(len(taken), 1))
+    room = _room(len(taken), _MESSAGE_BYTES)
     turns = Turns()
     messages = []
     for d in taken:
         await turns.next()
-        messages.append({"receipt": lease_of(d, earlier).receipt, "attempt": d.attempts, **message(d.body, most)})
+        messages.append(
+            {"receipt": lease_of(d, earlier).receipt, "attempt": d.attempts, **message(d.body, MAX_TEXT_BYTES, room)}
+        )
     told: dict[str, Any] = {"messages": messages}
     if settled is not None:
         told["receipts_taken"] = settled.count
