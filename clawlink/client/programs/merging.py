@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import json
+import ntpath
 import re
+import shlex
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+from clawlink.client.hooks.rules import EVENTS, WAIT
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 NAME = "clawlink"
-_OURS = re.compile(r"\bclawlink(?:\.exe)?[\"']?\s+hook\s")
+_PYTHON = re.compile(r"(?:python|pypy)[\w.-]*|py(?:\.exe)?", re.IGNORECASE)
+_EXECUTABLES = (NAME, f"{NAME}.exe")
+# Quotes in which no shell finds anything to do, and what a shell acts on outside of them.
+_INERT = re.compile(r"""'[^']*'|"[^"$`]*\"""")
+_ACTIVE = re.compile(r"[;&|`$()<>\r\n]")
+_ESCAPED_QUOTE = re.compile(r"""\\["']""")
+_WINDOWS_WORD = re.compile(r"""(?:"[^"]*"|[^\s"])+""")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _INDENT = re.compile(r"^([ \t]+)\S", re.MULTILINE)
-_TABLE = f"[mcp_servers.{NAME}]"
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
+_HEADER = re.compile(rf"^[ \t]*\[[ \t]*mcp_servers[ \t]*\.[ \t]*([\"']?){NAME}\1[ \t]*\][ \t]*(?:#.*)?$")
 
 
 class Unmergeable(Exception):
@@ -22,7 +39,8 @@ def with_hooks(text: str | None, entries: Mapping[str, Any], head: Mapping[str, 
     """Put an entry for each event into ``hooks``. ``head`` are the other fields of a new file."""
     settings = _read(text, head)
     hooks = _within(settings, "hooks")
-    for event, wanted in entries.items():
+    for event, entry in entries.items():
+        wanted = _as_read(entry)
         there = hooks.setdefault(event, [])
         if not isinstance(there, list):
             raise Unmergeable(f"hooks.{event} is no list")
@@ -32,17 +50,19 @@ def with_hooks(text: str | None, entries: Mapping[str, Any], head: Mapping[str, 
 
 
 def without_hooks(text: str, head: Mapping[str, Any]) -> str | None:
-    """Take all commands of ClawLink out of ``hooks``. Returns None if nothing else is left."""
+    """Take all commands of ClawLink out of ``hooks``. Returns None if that leaves nothing."""
     settings = _read(text, head)
     hooks = _within(settings, "hooks")
-    for event, entries in list(hooks.items()):
-        if isinstance(entries, list) and any(map(_is_ours, entries)):
-            hooks[event] = [one for one in entries if not _is_ours(one)]
-            if not hooks[event]:
-                del hooks[event]
+    ours = [event for event, entries in hooks.items() if isinstance(entries, list) and any(map(_is_ours, entries))]
+    if not ours:
+        return text
+    for event in ours:
+        hooks[event] = [one for one in hooks[event] if not _is_ours(one)]
+        if not hooks[event]:
+            del hooks[event]
     if not hooks:
         del settings["hooks"]
-    return None if settings in ({}, dict(head)) else _written(settings, text)
+    return None if settings in ({}, _as_read(head)) else _written(settings, text)
 
 
 def with_server(text: str | None, server: Mapping[str, Any]) -> str:
@@ -52,64 +72,137 @@ def with_server(text: str | None, server: Mapping[str, Any]) -> str:
     if NAME in servers and not _is_our_server(servers[NAME]):
         raise Unmergeable(f"mcpServers has another server that is called {NAME}")
     kept = servers.get(NAME, {})
-    servers[NAME] = {**kept, **server}
+    servers[NAME] = {**kept, **_as_read(server)}
     return _written(settings, text)
 
 
 def without_server(text: str) -> str | None:
-    """Take the MCP server out. Returns None if nothing else is left."""
+    """Take the MCP server out. Returns None if that leaves nothing."""
     settings = _read(text, {})
     servers = _within(settings, "mcpServers")
-    if NAME in servers and _is_our_server(servers[NAME]):
-        del servers[NAME]
+    if NAME not in servers or not _is_our_server(servers[NAME]):
+        return text
+    del servers[NAME]
     if not servers:
         del settings["mcpServers"]
     return _written(settings, text) if settings else None
 
 
 def with_table(text: str | None, command: str, args: Sequence[str]) -> str:
-    """Put the MCP server into a file of TOML, as a table of its own at the end."""
+    """Put the MCP server into a file of TOML: new values in its table, or a new table at the end."""
     before = text or ""
-    _require_toml(before)
-    listed = ", ".join(json.dumps(arg, ensure_ascii=False) for arg in args)
-    table = f"{_TABLE}\ncommand = {json.dumps(command, ensure_ascii=False)}\nargs = [{listed}]\n"
-    rest, found = _cut(before)
-    if found is not None:
-        if found.split() == table.split():
-            return before
-        rest = _without(before, found)
+    settings = _toml(before)
+    wanted = {"command": command, "args": list(args)}
+    lines = {name: f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in wanted.items()}
     end = "\r\n" if "\r\n" in before else "\n"
-    gap = (
-        ""
-        if not rest.strip()
-        else end
-        if rest.endswith(("\n\n", "\r\n\r\n"))
-        else end * (1 + (not rest.endswith("\n")))
-    )
-    after = rest + gap + table.replace("\n", end)
-    _require_toml(after)
-    return after
+    table = _table(before, settings)
+    if table is None:
+        gap = "" if not before.strip() else end * (2 - _ends(before))
+        after = before + gap + end.join((f"[mcp_servers.{NAME}]", *lines.values(), ""))
+    else:
+        kept = settings["mcp_servers"][NAME]
+        pieces = (
+            lines[name] + _comment(piece) if name in lines and kept[name] != wanted[name] else piece
+            for name, piece in _statements(table.body)
+        )
+        after = table.before + table.header + "".join(pieces) + table.after
+    settings.setdefault("mcp_servers", {}).setdefault(NAME, {}).update(wanted)
+    return _checked(after, settings)
 
 
 def without_table(text: str) -> str | None:
-    """Take the table out. Returns None if nothing else is left."""
-    _require_toml(text)
-    _, found = _cut(text)
-    after = text if found is None else _without(text, found)
-    _require_toml(after)
-    return after if after.strip() else None
+    """Take the table out, up to the line of its last key. Returns None if that leaves nothing."""
+    settings = _toml(text)
+    servers = settings.get("mcp_servers")
+    if not isinstance(servers, dict) or not _is_our_server(servers.get(NAME)):
+        return text
+    table = _table(text, settings)
+    if table is None:
+        return text
+    del settings["mcp_servers"][NAME]
+    before, after = table.before, table.after
+    if not after.strip():
+        after = ""
+        before = before.rstrip("\r\n") + ("\r\n" if "\r\n" in before else "\n") * bool(before.strip())
+    elif not before or _ends(before) == 2:
+        after = after.lstrip("\r\n")
+    if not settings["mcp_servers"] and not _is_named(before + after):
+        del settings["mcp_servers"]
+    return _checked(before + after, settings) if (before + after).strip() else None
+
+
+# -- Commands ----------------------------------------------------------------------------------------------------------
+
+
+def _arguments(words: Sequence[str]) -> list[str]:
+    """Return the words after ``clawlink`` or ``PYTHON -m clawlink``; none for the words of another program."""
+    if not words:
+        return []
+    name = ntpath.basename(words[0])
+    if name.lower() in _EXECUTABLES:
+        return list(words[1:])
+    is_python = _PYTHON.fullmatch(name) is not None or words[0] == sys.executable
+    return list(words[3:]) if is_python and list(words[1:3]) == ["-m", NAME] else []
+
+
+def _is_our_command(command: str) -> bool:
+    """Return True if a shell would run ``clawlink hook EVENT`` and nothing else, on Windows or elsewhere."""
+    if _ESCAPED_QUOTE.search(command) is not None or _ACTIVE.search(_INERT.sub("", command)) is not None:
+        return False
+    readings = [[word.replace('"', "") for word in _WINDOWS_WORD.findall(command)]]
+    try:
+        readings.append(shlex.split(command))
+    except ValueError:
+        return False
+    for words in readings:
+        arguments = _arguments(words)
+        if arguments[:1] == ["agent"]:
+            del arguments[0]
+        if arguments[:1] == ["hook"] and arguments[1:2] and arguments[1] in (*EVENTS, WAIT):
+            return True
+    return False
 
 
 # -- JSON --------------------------------------------------------------------------------------------------------------
 
 
+class _Number(NamedTuple):
+    """A number as its text, so that it is written as it was: ``1.0``, ``1e400`` or a long one."""
+
+    text: str
+
+
+def _parsed(text: str) -> Any:
+    return json.loads(
+        text, object_pairs_hook=_object, parse_int=_Number, parse_float=_Number, parse_constant=_refuse_constant
+    )
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        double = next(name for name in names if names.count(name) > 1)
+        raise Unmergeable(f"an object has the key {json.dumps(double)} more than once; keep one of them")
+    return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise Unmergeable(f"it is no plain JSON: {name} is no number there")
+
+
+def _as_read(value: Mapping[str, Any]) -> Any:
+    return _parsed(json.dumps(value))
+
+
 def _read(text: str | None, head: Mapping[str, Any]) -> dict[str, Any]:
     if text is None or not text.strip():
-        return dict(head)
-    try:
-        settings = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise Unmergeable(f"it is no plain JSON, as with comments ({error})") from None
+        settings = _as_read(head)
+    else:
+        try:
+            settings = _parsed(text)
+        except (ValueError, RecursionError) as error:
+            raise Unmergeable(f"it is no plain JSON, as with comments ({error})") from None
     if not isinstance(settings, dict):
         raise Unmergeable("it is no JSON object")
     return settings
@@ -124,15 +217,33 @@ def _within(settings: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _written(settings: dict[str, Any], text: str | None) -> str:
     """Write settings as the text was: its indentation, its line ends, and its last one. Equal settings stay as text."""
-    if text is not None and text.strip() and json.loads(text) == settings:
-        return text
     found = _INDENT.search(text or "")
     one_line = text is not None and text.strip() != "" and "\n" not in text.strip()
-    indent = None if one_line else found[1] if found else 2
-    written = json.dumps(settings, indent=indent, ensure_ascii=False)
+    try:
+        if text is not None and text.strip() and _parsed(text) == settings:
+            return text
+        written = _json(settings, None if one_line else found[1] if found else "  ", "\n")
+    except RecursionError:
+        raise Unmergeable("its values are too deep in each other") from None
     if text is None or not text.strip() or text.endswith("\n"):
         written += "\n"
     return written.replace("\n", "\r\n") if text is not None and "\r\n" in text else written
+
+
+def _json(value: Any, indent: str | None, line: str) -> str:
+    """Write a value as ``json.dumps`` does, with numbers as they were. ``line`` begins a line at this depth."""
+    if isinstance(value, _Number):
+        return value.text
+    if not isinstance(value, (dict, list)) or not value:
+        # Half of a pair of code units is no UTF-8 and stays escaped.
+        return _SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", json.dumps(value, ensure_ascii=False))
+    inner = line + (indent or "")
+    if isinstance(value, dict):
+        parts = [f"{_json(name, None, '')}: {_json(one, indent, inner)}" for name, one in value.items()]
+    else:
+        parts = [_json(one, indent, inner) for one in value]
+    first, last = "{}" if isinstance(value, dict) else "[]"
+    return first + (", ".join(parts) if indent is None else inner + f",{inner}".join(parts) + line) + last
 
 
 def _is_ours(entry: Any) -> bool:
@@ -145,46 +256,116 @@ def _is_ours(entry: Any) -> bool:
 
 def _runs_us(hook: Any) -> bool:
     command = hook.get("command") if isinstance(hook, dict) else None
-    return isinstance(command, str) and _OURS.search(command) is not None
+    return isinstance(command, str) and _is_our_command(command)
 
 
 def _is_our_server(server: Any) -> bool:
-    args = server.get("args") if isinstance(server, dict) else None
-    return isinstance(args, list) and "mcp" in args
+    """Return True for a server that is ``clawlink ... mcp`` or ``PYTHON -m clawlink ... mcp``."""
+    command, args = (server.get("command"), server.get("args")) if isinstance(server, dict) else (None, None)
+    if not isinstance(command, str) or not isinstance(args, list) or not all(isinstance(arg, str) for arg in args):
+        return False
+    return "mcp" in _arguments([command, *args])
 
 
 # -- TOML --------------------------------------------------------------------------------------------------------------
 
 
-def _require_toml(text: str) -> None:
-    """Refuse a text that is no TOML, where this Python can tell, and forms that a table cannot be added to."""
+class _Table(NamedTuple):
+    """Our table in its text: what stands before it, its first line, its keys, and what stands after the last key."""
+
+    before: str
+    header: str
+    body: str
+    after: str
+
+
+def _toml(text: str) -> dict[str, Any]:
+    """Parse a text; numbers stay text. Refuse a text that is no TOML, and forms that a table cannot be added to."""
+    settings = _whole(text)
+    if isinstance(settings, str):
+        raise Unmergeable(f"it is no TOML ({settings})")
     if re.search(r"^\s*mcp_servers\s*[.=]", text, re.MULTILINE):
         raise Unmergeable("mcp_servers is written inline there")
-    if re.search(rf"^\s*\[\s*mcp_servers\s*\.\s*[\"']?{NAME}[\"']?\s*\.", text, re.MULTILINE):
-        raise Unmergeable(f"mcp_servers.{NAME} has tables of its own there")
-    if sys.version_info >= (3, 11):
-        import tomllib
-
-        try:
-            tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise Unmergeable(f"it is no TOML ({error})") from None
+    return settings
 
 
-def _cut(text: str) -> tuple[str, str | None]:
-    """Return the text before our table, and the table; without one, all of the text and None."""
-    found = re.search(rf"^\[mcp_servers\.{NAME}\][ \t]*\r?\n(?:(?!\s*\[).*(?:\r?\n|$))*", text, re.MULTILINE)
-    if found is None:
-        return text, None
-    if "mcp" not in found[0].partition("args")[2]:
+def _whole(text: str) -> dict[str, Any] | str:
+    """Parse a text, or return why it is no TOML, as for a part of one that ends within a value."""
+    try:
+        found: dict[str, Any] = tomllib.loads(text, parse_float=str)
+    except (ValueError, RecursionError) as error:
+        return str(error)
+    return found
+
+
+def _is_toml(text: str) -> bool:
+    return not isinstance(_whole(text), str)
+
+
+def _is_named(text: str) -> bool:
+    return "mcp_servers" in _toml(text)
+
+
+def _table(text: str, settings: Mapping[str, Any]) -> _Table | None:
+    """Find our table. Raises Unmergeable if another server has its name, or its form is not known."""
+    servers = settings.get("mcp_servers", {})
+    if not isinstance(servers, dict):
+        raise Unmergeable("mcp_servers is no table")
+    if NAME not in servers:
+        return None
+    if not _is_our_server(servers[NAME]):
         raise Unmergeable(f"mcp_servers.{NAME} is another server there")
-    return text[: found.start()], found[0]
+    if re.search(rf"^\s*\[+\s*[\"']?mcp_servers[\"']?\s*\.\s*[\"']?{NAME}[\"']?\s*\.", text, re.MULTILINE):
+        raise Unmergeable(f"mcp_servers.{NAME} has tables of its own there")
+    lines = _LINE.findall(text)
+
+    def is_start(at: int) -> bool:  # and no line of a longer value
+        return lines[at].lstrip().startswith("[") and _is_toml("".join(lines[:at]))
+
+    first = next((at for at in range(len(lines)) if _HEADER.match(lines[at].rstrip()) and is_start(at)), None)
+    if first is None:
+        raise Unmergeable(f"mcp_servers.{NAME} has a form that is not known")
+    last = next((at for at in range(first + 1, len(lines)) if is_start(at)), len(lines))
+    end = last
+    while not lines[end - 1].strip() or lines[end - 1].lstrip().startswith("#"):
+        end -= 1
+    while not _is_toml("".join(lines[:end])):  # such lines can also end a longer value
+        end += 1
+    parts = (lines[:first], lines[first : first + 1], lines[first + 1 : end], lines[end:])
+    return _Table(*("".join(part) for part in parts))
 
 
-def _without(text: str, table: str) -> str:
-    before, _, after = text.partition(table)
-    return (
-        before + after
-        if after
-        else before.rstrip("\r\n") + ("\r\n" if "\r\n" in before else "\n") * bool(before.strip())
-    )
+def _statements(body: str) -> Iterator[tuple[str | None, str]]:
+    """Yield the keys of a table with their text, without the line end, and what stands between them."""
+    piece = ""
+    for line in _LINE.findall(body):
+        piece += line
+        found = _whole(piece)
+        if not isinstance(found, str):
+            text = piece.rstrip("\r\n")
+            yield next(iter(found), None), text
+            yield None, piece[len(text) :]
+            piece = ""
+    yield None, piece
+
+
+def _comment(piece: str) -> str:
+    """Return the comment after a value, with the space before it."""
+    value = _whole(piece)
+    for at in (found.start() for found in re.finditer(r"[ \t]*#", piece)):
+        if _whole(piece[:at]) == value:
+            return piece[at:]
+    return ""
+
+
+def _ends(text: str) -> int:
+    """Return how many line ends a text has at its end, at most 2."""
+    ends = text.replace("\r\n", "\n")
+    return 2 if ends.endswith("\n\n") else int(ends.endswith("\n"))
+
+
+def _checked(text: str, settings: Mapping[str, Any]) -> str:
+    """Return the text if it says what is wanted, and refuse to write it otherwise."""
+    if _whole(text) != settings:
+        raise Unmergeable(f"mcp_servers.{NAME} cannot be changed there without a risk")
+    return text
