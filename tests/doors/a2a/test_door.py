@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from clawlink.doors.a2a import rules
+from clawlink.doors.a2a.server import bindings
 from tests.conftest import UNPACED
 from tests.doors.a2a.conftest import VERSION, Rest, ServeA2A, client_of, message, reason
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually, until
 
 
 async def worker(rest: Rest, name: str = "bob", **fields: Any) -> None:
@@ -192,6 +194,45 @@ async def test_raw_parts_become_files_that_client_and_worker_alone_can_read(rest
         assert (await rest.relay.get("/"))[1]["shared_files"] == before
     status, answer = await rest.post_large("/message:send", {"message": message("x" * 26_000_000)})
     assert (status, answer["error"]["status"]) == (413, "OUT_OF_RANGE")
+
+
+async def test_a_slow_client_does_not_shut_others_out(
+    serve_a2a: ServeA2A, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "clients.json"
+    slow, quick = client_of(file, "slow"), client_of(file, "quick")
+    relay = await serve_a2a(clients=str(file))
+    await worker(Rest(relay, ""))
+    hanging = 0
+
+    async def held() -> AsyncIterator[bytes]:
+        nonlocal hanging
+        yield b'{"a": "'
+        hanging += 1
+        await asyncio.Event().wait()
+
+    async def hang(path: str) -> tuple[int, Any]:
+        headers = {**VERSION, "Authorization": f"Bearer {slow}", "Content-Type": "application/json"}
+        return await relay.ask("POST", path, data=held(), headers=headers)
+
+    slow_ones = [asyncio.create_task(hang("/a2a/bob/message:send")) for _ in range(bindings.LARGE_AT_ONCE)]
+    try:
+        await until(lambda: hanging == bindings.LARGE_AT_ONCE)
+        body = {"message": message("x" * 100_000), "configuration": {"returnImmediately": True}}
+        sent = Rest(relay, "/a2a/bob", quick).post_large("/message:send", body)
+        status, answer = await asyncio.wait_for(sent, PATIENCE)
+        assert status == 200, answer
+    finally:
+        for one in slow_ones:
+            one.cancel()
+        await asyncio.gather(*slow_ones, return_exceptions=True)
+    monkeypatch.setattr(bindings, "LARGE_SECONDS", 0.05)
+    for path, status in (("/a2a/bob/message:send", 408), ("/a2a/bob", 200)):
+        got, answer = await asyncio.wait_for(hang(path), PATIENCE)
+        said = answer["error"]["message"]
+        assert (got, reason(answer)) == (status, "BODY_TIMEOUT"), path
+        for word in ("0.05 s", "65536 bytes", "url part"):
+            assert word in said, said
 
 
 async def test_a_result_that_was_attached_for_the_client_can_be_fetched(rest: Rest) -> None:

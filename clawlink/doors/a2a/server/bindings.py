@@ -9,6 +9,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote
+from weakref import WeakValueDictionary
 
 import msgspec
 from aiohttp import hdrs, web
@@ -17,7 +18,7 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.limits import MAX_JSON_DEPTH
 from clawlink.doors.a2a import cards, rules
 from clawlink.doors.a2a.rules import Json
-from clawlink.doors.a2a.server import streams
+from clawlink.doors.a2a.server import callers, streams
 from clawlink.doors.a2a.server.calls import Calls, Target
 from clawlink.doors.a2a.server.files import Files
 from clawlink.doors.a2a.server.push import Push
@@ -25,7 +26,15 @@ from clawlink.doors.a2a.server.sites import Sites
 from clawlink.doors.a2a.wire import shapes
 from clawlink.doors.a2a.wire.cutting import LONG, Cutter, Pieces, marks, restored
 from clawlink.doors.a2a.wire.failures import A2AError, Refusal, refusal
-from clawlink.errors import BadJson, BadRequest, ClawLinkError, MethodNotAllowed, NotAuthenticated, TooLarge
+from clawlink.errors import (
+    BadJson,
+    BadRequest,
+    BodyTimeout,
+    ClawLinkError,
+    MethodNotAllowed,
+    NotAuthenticated,
+    TooLarge,
+)
 from clawlink.protocol.nesting import is_shallow
 from clawlink.protocol.replies import TaskView
 from clawlink.relay.error_mapping import refusal as of_relay
@@ -40,7 +49,10 @@ VERSION_HEADER = "A2A-Version"
 JSON, A2A_JSON = "application/json", "application/a2a+json"
 _DEFAULT_VERSION = "0.3"
 # The number of requests that may read a large body at a time.
-_LARGE_AT_ONCE = 4
+LARGE_AT_ONCE = 4
+# A large body takes its turn from others, so it has a time: this long, and a second for each so many bytes of it.
+LARGE_SECONDS = 60.0
+LARGE_RATE = 64 * 1024
 _OWN = "relay"
 _CARD = cards.CARD_PATH.split("/")[1:]
 _encode = msgspec.json.Encoder().encode
@@ -79,7 +91,8 @@ class Bindings:
         self._files = files
         self._push = push
         self._max_body = max_body
-        self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
+        self._large = asyncio.Semaphore(LARGE_AT_ONCE)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by client
         self._methods: dict[str, Method] = {
             "SendMessage": self._send,
             "SendStreamingMessage": self._stream,
@@ -148,7 +161,7 @@ class Bindings:
             raise MethodNotAllowed(f"JSON-RPC is a POST, not a {request.method}", current="POST")
         id: Any = None
         try:
-            asked, cuts = await self._body(request, "params")
+            asked, cuts = await self._body(request, caller, "params")
             if isinstance(asked, dict) and isinstance(asked.get("id"), str | int | float | None):
                 id = None if isinstance(asked.get("id"), bool) else asked.get("id")
             method, params = _envelope(asked)
@@ -164,7 +177,7 @@ class Bindings:
             return _reply(request, self._refused(failure, request).rpc(id))
         return _reply(request, _result(id, answer)) if isinstance(answer, dict) else answer
 
-    async def _body(self, request: Request, *path: str) -> tuple[Any, Mapping[str, Pieces]]:
+    async def _body(self, request: Request, caller: Agent, *path: str) -> tuple[Any, Mapping[str, Pieces]]:
         """Read and decode a body; ``path`` leads to the request in it. Raises A2AError, and the refusals of a body.
 
         The raw parts of a message may be marks of strings that were cut out, which are returned, too.
@@ -177,14 +190,26 @@ class Bindings:
             raise self._too_large(length)
         if length is not None and length <= LONG:
             return _parsed(b"".join([piece async for piece in parts(request)])), {}
-        async with self._large:
-            return await self._cut(request, path)
+        async with self._turn(caller), self._large:
+            deadline = _Deadline(request)
+            try:
+                return await self._cut(request, path, deadline)
+            finally:
+                deadline.stop()
 
-    async def _cut(self, request: Request, path: tuple[str, ...]) -> tuple[Any, Mapping[str, Pieces]]:
+    def _turn(self, caller: Agent) -> asyncio.Lock:
+        """Return the lock of a client: it sends one large body at a time. Clients of the token differ by address."""
+        client = f"{caller.id} {caller.address or ''}" if caller.id == callers.OWN else caller.id
+        return self._turns.setdefault(client, asyncio.Lock())
+
+    async def _cut(
+        self, request: Request, path: tuple[str, ...], deadline: _Deadline
+    ) -> tuple[Any, Mapping[str, Pieces]]:
         """Read a large body: its long strings apart, all else within the limit of a body of the relay."""
         cutter, size = Cutter(), 0
         async for piece in parts(request):
             size += len(piece)
+            deadline.took(len(piece))
             if size > self._max_body:
                 raise self._too_large(size)
             for _ in cutter.feed(piece):
@@ -236,7 +261,7 @@ class Bindings:
         fields: Json = {}
         cuts: Mapping[str, Pieces] = {}
         if method == "POST":
-            fields, cuts = await self._fields(request, empty=name in ("CancelTask", "SubscribeToTask"))
+            fields, cuts = await self._fields(request, caller, empty=name in ("CancelTask", "SubscribeToTask"))
         elif method == "GET":
             fields = {name: value for name, value in request.query.items() if value}
         if method != "POST":
@@ -249,10 +274,10 @@ class Bindings:
         answer = await self._methods[name](call)
         return _reply(request, answer) if isinstance(answer, dict) else answer
 
-    async def _fields(self, request: Request, *, empty: bool) -> tuple[Json, Mapping[str, Pieces]]:
+    async def _fields(self, request: Request, caller: Agent, *, empty: bool) -> tuple[Json, Mapping[str, Pieces]]:
         if empty and not request.can_read_body:
             return {}, {}
-        fields, cuts = await self._body(request)
+        fields, cuts = await self._body(request, caller)
         if not isinstance(fields, dict):
             raise A2AError("INVALID_PARAMS", "the body is an object")
         return fields, cuts
@@ -371,6 +396,37 @@ def _of_tasks(method: Method) -> Method:
 def _config(config: shapes.PushConfig) -> Json:
     made: Json = msgspec.to_builtins(config)
     return made
+
+
+class _Deadline:
+    """Has a body refused once it is late. Each byte that comes moves the end."""
+
+    def __init__(self, request: Request) -> None:
+        self._content = request.content
+        self._loop = asyncio.get_running_loop()
+        self._ends_at = self._loop.time() + LARGE_SECONDS
+        self._timer = self._loop.call_at(self._ends_at, self._look)
+
+    def took(self, size: int) -> None:
+        """Note that so many bytes have come."""
+        self._ends_at += size / LARGE_RATE
+
+    def stop(self) -> None:
+        """The body has come."""
+        self._timer.cancel()
+
+    def _look(self) -> None:
+        if self._loop.time() < self._ends_at:
+            self._timer = self._loop.call_at(self._ends_at, self._look)
+            return
+        self._content.set_exception(
+            BodyTimeout(
+                f"a body of more than {LONG} bytes has {LARGE_SECONDS:g} s, and 1 s for each {LARGE_RATE} bytes of it; "
+                "send it faster, or send a file as a url part",
+                limit=LARGE_SECONDS,
+                retry_after=1,
+            )
+        )
 
 
 def _parsed(body: bytes) -> Any:
