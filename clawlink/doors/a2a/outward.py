@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Struct, field
@@ -20,6 +20,9 @@ ENDS = {
     rules.CANCELED: "failed",
 }
 """The end of a task here, for each end of the remote task. A remote agent that cancels it has failed it."""
+
+
+T = TypeVar("T")
 
 
 class _Message(Struct, frozen=True, rename="camel"):
@@ -69,11 +72,14 @@ class Report(NamedTuple):
         return self.status in ENDS.values()
 
 
-def read(value: Any, kind: Any) -> Any:
-    """Read an answer of a remote agent. Raises BadRequest for one that is no such thing."""
+def read(answer: bytes | msgspec.Raw, kind: type[T]) -> T:
+    """Read an answer of a remote agent. Raises BadRequest for one that is no such thing.
+
+    Fields that do not matter here are passed over, and never built.
+    """
     try:
-        found = msgspec.convert(value, kind)
-    except (msgspec.ValidationError, RecursionError) as error:
+        found = msgspec.json.decode(answer, type=kind)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise BadRequest(f"the remote agent gave an answer that is none of A2A: {error}") from None
     if any(part.url is not msgspec.UNSET and part.url.lower().startswith(rules.FILE) for part in _parts(found)):
         raise BadRequest("the remote agent named a file of this relay, which it has none of")

@@ -13,10 +13,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from clawlink.domain.limits import MAX_ATTACHMENTS
+from clawlink.domain.limits import MAX_ATTACHMENTS, MAX_JSON_DEPTH
 from clawlink.doors.a2a import DOOR, Settings, cards, rules
-from clawlink.doors.a2a.server import errands, files, push, remote_calls, sites
-from clawlink.doors.a2a.wire import clients, failures, remotes, shapes
+from clawlink.doors.a2a.server import bindings, errands, files, push, remote_calls, sites
+from clawlink.doors.a2a.wire import clients, cutting, failures, remotes, shapes
 from tests.cli.test_docs import require_described
 from tests.conftest import Start
 
@@ -66,6 +66,17 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert f"after {errands.FIRST_SECONDS:g} s at first and {errands.MOST_SECONDS:g} s at most" in TEXT
     assert f"raw parts, {errands.MAX_FILES_BYTES >> 20} MiB in all" in TEXT
     assert f"reads {remote_calls.MAX_ANSWER_BYTES >> 20} MiB of an answer" in TEXT
+    assert f"{remote_calls.MAX_ANSWER_JSON_BYTES >> 20} MiB besides long strings" in TEXT
+    assert f"nested {MAX_JSON_DEPTH} levels deep" in TEXT
+    together = f"{errands.FILES_AT_ONCE} messages with files at a time, and {remote_calls.FILES_AT_ONCE} to one"
+    assert together in TEXT
+    assert told["large bodies at a time (over 64 KiB, or without a length)"] == (
+        f"{bindings.LARGE_AT_ONCE}, and 1 of a client"
+    )
+    assert told["time for a large body"] == (
+        f"{bindings.LARGE_SECONDS:g} seconds, and 1 second for each {bindings.LARGE_RATE >> 10} KiB of it"
+    )
+    assert cutting.LONG == 64 << 10
     assert f"up to {shapes.MAX_PAGE_SIZE} tasks a page" in TEXT
     assert f"tries {push.ATTEMPTS} times" in TEXT
     assert f"takes {push.POST_SECONDS:g} s at most" in TEXT

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from clawlink.doors.a2a import outward, rules
@@ -18,8 +19,8 @@ def remote(state: str, text: str | None = None, *artifacts: Any) -> RemoteTask:
     status: dict[str, Any] = {"state": f"TASK_STATE_{state}"}
     if text is not None:
         status["message"] = {"messageId": "m", "parts": [{"text": text}]}
-    task: RemoteTask = outward.read({"id": "r", "status": status, "artifacts": list(artifacts)}, RemoteTask)
-    return task
+    task = {"id": "r", "status": status, "artifacts": list(artifacts)}
+    return outward.read(msgspec.json.encode(task), RemoteTask)
 
 
 def artifact(*parts: Any, id: str = "a") -> dict[str, Any]:
@@ -98,7 +99,7 @@ def test_an_answer_that_is_none_is_refused() -> None:
     ]
     for wrong in wrongs:
         with pytest.raises(BadRequest):
-            outward.read(wrong, RemoteTask)
+            outward.read(msgspec.json.encode(wrong), RemoteTask)
 
 
 def card(**fields: Any) -> bytes:

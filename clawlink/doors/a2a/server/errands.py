@@ -11,10 +11,11 @@ import base64
 import contextlib
 import logging
 import random
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.backoff import backoff, spread
@@ -39,12 +40,17 @@ FIRST_SECONDS = 0.5
 MOST_SECONDS = 30.0
 CANCEL_ATTEMPTS = 3
 MAX_FILES_BYTES = 8 * 1024 * 1024
+FILES_AT_ONCE = 4
+"""The number of messages that are in memory with their files at a time, for all remote agents together."""
 _PIECE_BYTES = 256 * 1024
 # The record of an errand outlives each task: no deadline is longer.
 KEPT_SECONDS = MAX_DEADLINE_SECONDS + 86_400.0
 _RECORD_BYTES = 300
 # The relay knows of these errors that the task here has ended, or is another agent's.
 _OVER = (Conflicted, NotAllowed, NotFound)
+
+
+T = TypeVar("T")
 
 
 class _Stopped(Exception):
@@ -103,13 +109,16 @@ class Job(NamedTuple):
 class Errand:
     """A task that a remote agent does."""
 
-    def __init__(self, relay: Relay, agent: Agent, calls: RemoteCalls, job: Job, *, streaming: bool) -> None:
+    def __init__(
+        self, relay: Relay, agent: Agent, calls: RemoteCalls, job: Job, turns: asyncio.Semaphore, *, streaming: bool
+    ) -> None:
         self._relay = relay
         self._core = relay.core
         self._agent = agent
         self._calls = calls
         self._job = job
         self._id = job.id
+        self._turns = turns
         self._streaming = streaming
         self._more: list[tuple[str, Any]] = []  # later messages of the requester, with their ids
         self._news = asyncio.Event()
@@ -149,10 +158,7 @@ class Errand:
         away = await self._core.store.get(Away, self._id)
         if away is not None:
             return outward.known(away.remote_id, away.remote_context)
-        message = outward.message(self._id, self._job.task, context=self._job.context)
-        message["parts"] = [*message["parts"], *[await self._file(one) for one in self._job.attachments]]
-        ask = {"message": message, "configuration": {"returnImmediately": True}}
-        sent: outward.Sent = outward.read(await self._again("SendMessage", ask), outward.Sent)
+        sent = await self._again(self._send_with_files if self._job.attachments else lambda: self._send([]))
         if sent.task is None:
             if sent.message is None:
                 raise BadRequest("the remote agent answered with neither a task nor a message")
@@ -166,6 +172,20 @@ class Errand:
         await self._drop()
         return None
 
+    async def _send_with_files(self) -> outward.Sent:
+        """Read the files and send the message, once. A pause before the next attempt holds none of them in memory."""
+        async with self._calls.turns, self._turns:
+            self._require_going_on()
+            return await self._send([await self._file(one) for one in self._job.attachments])
+
+    async def _send(self, files: list[Json]) -> outward.Sent:
+        message = outward.message(self._id, self._job.task, context=self._job.context)
+        return await self._say({**message, "parts": [*message["parts"], *files]}, outward.Sent)
+
+    async def _say(self, message: Json, kind: type[T]) -> T:
+        ask = {"message": message, "configuration": {"returnImmediately": True}}
+        return await self._calls.call("SendMessage", ask, kind)
+
     async def _file(self, attached: Attachment) -> Json:
         """Return an attached file as a raw part. Raises BadRequest for one that is gone, or too large to go along."""
         if sum(one.size for one in self._job.attachments) > MAX_FILES_BYTES:
@@ -175,18 +195,20 @@ class Errand:
         reads = self._relay.file_reads
         try:
             file, version = await reads.find(attached.file_key, attached.version, asker=self._agent)
-            pieces, left = [], b""
+            pieces, left = [b'"'], b""
             async with reads.open(file, version, self._agent.id) as content:
                 while content.at < version.content.size:
                     left += await content.read(_PIECE_BYTES)
                     # Three bytes are four characters, so whole threes join without padding.
                     whole = len(left) if content.at >= version.content.size else len(left) // 3 * 3
-                    pieces.append(base64.b64encode(left[:whole]).decode())
+                    pieces.append(base64.b64encode(left[:whole]))
                     left = left[whole:]
                     await asyncio.sleep(0)
         except NotFound:
             raise BadRequest(f"the attached file {attached.name!r} is gone") from None
-        return {"raw": "".join(pieces), "filename": attached.name, "mediaType": version.content_type}
+        # Raw is copied into the message, not looked through.
+        raw = Raw(await asyncio.to_thread(b"".join, [*pieces, b'"']))
+        return {"raw": raw, "filename": attached.name, "mediaType": version.content_type}
 
     async def _follow(self, task: RemoteTask) -> None:
         """Look at the remote task again and again, at once when it streams a change, until it ends."""
@@ -198,11 +220,9 @@ class Errand:
                 while self._more:
                     id, content = self._more[0]
                     message = outward.message(id, content, task=task)
-                    ask = {"message": message, "configuration": {"returnImmediately": True}}
-                    await self._again("SendMessage", ask)
+                    await self._again(partial(self._say, message, Raw))
                     self._more.pop(0)
-                got = await self._again("GetTask", {"id": task.id})
-                now: RemoteTask = outward.read(got, RemoteTask)
+                now = await self._again(partial(self._calls.call, "GetTask", {"id": task.id}, RemoteTask))
                 told = outward.report(task, now)
                 task = now
                 if told is not None:
@@ -242,19 +262,20 @@ class Errand:
         if self._cancelled or self._relay.draining:
             raise _Stopped
 
-    async def _again(self, method: str, params: dict[str, Any]) -> Any:
+    async def _again(self, call: Callable[[], Awaitable[T]]) -> T:
         """Call the remote agent, again after a failure that may pass. Raises Refused, BadRequest, _Stopped."""
         failed = 0
         while True:
             self._require_going_on()
             try:
-                return await self._calls.call(method, params)
+                return await call()
             except Unavailable as error:
                 failed += 1
                 if failed == 1:
                     _log.warning("a remote agent fails; it is tried again", extra={"reason": error.message[:200]})
-                self._news.clear()
-                await self._wait(spread(backoff(failed, first=FIRST_SECONDS, most=MOST_SECONDS), random.random()))
+            # Only here is the error gone: its traceback holds the message with its files.
+            self._news.clear()
+            await self._wait(spread(backoff(failed, first=FIRST_SECONDS, most=MOST_SECONDS), random.random()))
 
     async def _report(self, told: Report) -> None:
         """Report on the task here. Raises one of ``_OVER`` if it has ended, or is another agent's by now."""
@@ -299,7 +320,7 @@ class Errand:
             return
         for attempt in range(1, CANCEL_ATTEMPTS + 1):
             try:
-                await self._calls.call("CancelTask", {"id": away.remote_id})
+                await self._calls.call("CancelTask", {"id": away.remote_id}, Raw)
                 break
             except Unavailable:
                 if attempt < CANCEL_ATTEMPTS:

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import aiohttp
 import msgspec
+from msgspec import Raw, Struct
 
+from clawlink.domain.limits import MAX_JSON_DEPTH
+from clawlink.doors.a2a import outward
+from clawlink.doors.a2a.wire.cutting import LONG, Cutter
 from clawlink.doors.a2a.wire.remotes import Remote
 from clawlink.errors import BadRequest, ClawLinkError, Unavailable
+from clawlink.protocol.nesting import is_shallow
 
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
+MAX_ANSWER_JSON_BYTES = 1024 * 1024
+"""The bytes of an answer without its long strings. They are what takes a reader its time."""
+FILES_AT_ONCE = 2
+"""The number of messages with files that one remote agent gets at a time."""
 CALL_SECONDS = 60.0
 _SILENCE_SECONDS = 60.0
 _VERSION = "1.0"
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 _PIECE = 64 * 1024
-_decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
 
 _ROUTES = {
@@ -29,6 +38,23 @@ _ROUTES = {
     "CancelTask": ("POST", "/tasks/{id}:cancel"),
     "SubscribeToTask": ("GET", "/tasks/{id}:subscribe"),
 }
+
+
+T = TypeVar("T")
+
+
+_MISSING, _NULL = Raw(), Raw(b"null")
+
+
+class _Envelope(Struct):
+    """An answer in JSON-RPC, or an error of either binding."""
+
+    result: Raw = _MISSING
+    error: Raw = _NULL
+
+
+class _Error(Struct):
+    message: str = ""
 
 
 class Refused(ClawLinkError):
@@ -45,16 +71,24 @@ class RemoteCalls:
         self._session = session
         self._remote = remote
         self._ids = itertools.count(1)
+        self.turns = asyncio.Semaphore(FILES_AT_ONCE)
 
-    async def call(self, method: str, params: dict[str, Any]) -> Any:
-        """Call a method. Raises Unavailable for a failure that may pass, Refused for any other."""
+    async def call(self, method: str, params: dict[str, Any], kind: type[T]) -> T:
+        """Call a method; return its result as ``kind``.
+
+        Raises Unavailable for a failure that may pass, Refused for any other, and BadRequest for an answer that is
+        too large, or none of A2A.
+        """
+        data = await asyncio.to_thread(self._data, method, params) if method == "SendMessage" else None
         try:
-            async with self._request(method, params, CALL_SECONDS) as response:
-                body = await _limited(response)
+            async with self._request(method, params, CALL_SECONDS, data) as response:
                 status = response.status
+                body = b"" if status in _AGAIN else await _limited(response)
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
             raise Unavailable(f"{self._remote.name} does not answer: {type(error).__name__}: {error}") from None
-        return self._result(status, body)
+        if len(body) <= LONG:
+            return self._result(status, body, kind)
+        return await asyncio.to_thread(self._result, status, body, kind)
 
     async def changes(self, task_id: str) -> AsyncIterator[None]:
         """Give a turn for each event of a task's stream. Ends with the stream, however that ends."""
@@ -70,7 +104,12 @@ class RemoteCalls:
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError):
             return
 
-    def _request(self, method: str, params: dict[str, Any], seconds: float | None) -> Any:
+    def _data(self, method: str, params: dict[str, Any]) -> bytes:
+        if self._remote.binding != "JSONRPC":
+            return _encode(params)
+        return _encode({"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params})
+
+    def _request(self, method: str, params: dict[str, Any], seconds: float | None, data: bytes | None = None) -> Any:
         remote = self._remote
         headers = {"A2A-Version": _VERSION, "Content-Type": "application/json"}
         if remote.credential is not None:
@@ -78,37 +117,74 @@ class RemoteCalls:
         timeout = aiohttp.ClientTimeout(total=seconds, sock_read=_SILENCE_SECONDS, sock_connect=CALL_SECONDS / 2)
         options: dict[str, Any] = {"headers": headers, "timeout": timeout, "allow_redirects": False}
         if remote.binding == "JSONRPC":
-            body = {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params}
-            return self._session.post(remote.interface, data=_encode(body), **options)
+            return self._session.post(remote.interface, data=_body(data or self._data(method, params)), **options)
         verb, path = _ROUTES[method]
         url = remote.interface + path.replace("{id}", quote(str(params.get("id", "")), safe=""))
-        return self._session.request(verb, url, data=_encode(params) if verb == "POST" else None, **options)
+        body = _body(data or self._data(method, params)) if verb == "POST" else None
+        return self._session.request(verb, url, data=body, **options)
 
-    def _result(self, status: int, body: bytes) -> Any:
+    def _result(self, status: int, body: bytes, kind: type[T]) -> T:
         name = self._remote.name
         if status in _AGAIN:
             raise Unavailable(f"{name} answered with HTTP {status}")
         try:
-            answer = _decode(body)
+            answer = msgspec.json.decode(body, type=_Envelope)
+        except msgspec.ValidationError:  # it is JSON, and no object
+            answer = _Envelope()
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             raise Refused(f"{name} answered with HTTP {status} and no JSON") from None
-        error = answer.get("error") if isinstance(answer, dict) else None
-        if status != 200 or error is not None:
-            said = error.get("message") if isinstance(error, dict) else None
-            raise Refused(f"{name} refused it with HTTP {status}: {str(said or 'without a reason')[:500]}")
-        if self._remote.binding == "JSONRPC":
-            if not isinstance(answer, dict) or "result" not in answer:
-                raise Refused(f"{name} answered with no result of JSON-RPC")
-            return answer["result"]
-        return answer
+        if status != 200 or answer.error != _NULL:
+            said = _message(answer.error)
+            raise Refused(f"{name} refused it with HTTP {status}: {said[:500] or 'without a reason'}")
+        if self._remote.binding != "JSONRPC":
+            return outward.read(body, kind)
+        if answer.result == _MISSING:
+            raise Refused(f"{name} answered with no result of JSON-RPC")
+        return outward.read(answer.result, kind)
+
+
+def _body(data: bytes) -> bytes | io.BytesIO:
+    """Return a body to send: a large one goes in pieces, as the peer takes them."""
+    return data if len(data) <= LONG else io.BytesIO(data)
+
+
+def _message(error: Raw) -> str:
+    """Return what an error says; empty for one that says nothing."""
+    try:
+        return msgspec.json.decode(error, type=_Error).message
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return ""
 
 
 async def _limited(response: aiohttp.ClientResponse) -> bytes:
+    """Return the body of an answer. Raises BadRequest for one that is too large, or nested too deep.
+
+    Like a body that comes to the relay, it may have little besides long strings, such as files.
+    """
     pieces: list[bytes] = []
     size = 0
+    cutter = Cutter()
     async for piece in response.content.iter_chunked(_PIECE):
         size += len(piece)
         if size > MAX_ANSWER_BYTES:
             raise BadRequest(f"an answer of more than {MAX_ANSWER_BYTES} bytes is not read", limit=MAX_ANSWER_BYTES)
+        for _ in cutter.feed(piece):
+            await asyncio.sleep(0)
+        cutter.cuts.clear()
+        _require_small(cutter.kept)
         pieces.append(piece)
+    rest = cutter.end()
+    _require_small(len(rest))
+    if not await asyncio.to_thread(is_shallow, rest, MAX_JSON_DEPTH):
+        raise BadRequest(f"an answer may be nested {MAX_JSON_DEPTH} levels deep", limit=MAX_JSON_DEPTH)
     return b"".join(pieces)
+
+
+def _require_small(actual: int) -> None:
+    if actual > MAX_ANSWER_JSON_BYTES:
+        raise BadRequest(
+            f"an answer may have {MAX_ANSWER_JSON_BYTES} bytes besides its strings of more than {LONG} bytes without "
+            "escapes; let the remote agent return large contents as a raw or a url part",
+            limit=MAX_ANSWER_JSON_BYTES,
+            actual=actual,
+        )

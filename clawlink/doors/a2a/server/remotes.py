@@ -15,7 +15,7 @@ from msgspec import UNSET
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.message import PlainMessage, TaskAnswer, TaskDelegation, TaskUpdate, decode
-from clawlink.doors.a2a.server.errands import Away, Errand, Job, forget
+from clawlink.doors.a2a.server.errands import FILES_AT_ONCE, Away, Errand, Job, forget
 from clawlink.doors.a2a.server.remote_calls import RemoteCalls
 from clawlink.doors.a2a.wire.remotes import Remote, read_remotes
 from clawlink.errors import ClawLinkError, UnknownAgent
@@ -51,6 +51,7 @@ class Remotes:
         self._refused: dict[str, str] = {}  # by name, why
         self._session: aiohttp.ClientSession | None = None
         self._touched = 0.0
+        self._turns = asyncio.Semaphore(FILES_AT_ONCE)
         relay.keep(Kind(Away, forget))
 
     @property
@@ -139,7 +140,7 @@ class Remotes:
             notices=False,
         )
         done = await self._relay.agents.register(ask, machine=_MACHINE, agent_key=key, address=_SHARED, by_door=True)
-        opened = _Remote(self._relay, remote, done.agent, RemoteCalls(self._session, remote))
+        opened = _Remote(self._relay, remote, done.agent, RemoteCalls(self._session, remote), self._turns)
         await opened.resume()
         return opened
 
@@ -147,12 +148,15 @@ class Remotes:
 class _Remote:
     """A remote agent: the reader of its mailbox, and its errands by their tasks."""
 
-    def __init__(self, relay: Relay, remote: Remote, agent: Agent, calls: RemoteCalls) -> None:
+    def __init__(
+        self, relay: Relay, remote: Remote, agent: Agent, calls: RemoteCalls, turns: asyncio.Semaphore
+    ) -> None:
         self.remote = remote
         self.errands: dict[str, Errand] = {}
         self._relay = relay
         self.agent = agent
         self._calls = calls
+        self._turns = turns
         self._at_work: set[asyncio.Task[None]] = set()
         self._reader = asyncio.create_task(self._read())
 
@@ -220,7 +224,7 @@ class _Remote:
         """Begin an errand, unless it is under way: a task may come twice."""
         if job.id in self.errands:
             return
-        errand = Errand(self._relay, self.agent, self._calls, job, streaming=self.remote.streaming)
+        errand = Errand(self._relay, self.agent, self._calls, job, self._turns, streaming=self.remote.streaming)
         self.errands[job.id] = errand
         work = asyncio.create_task(self._run(errand, job.id))
         self._at_work.add(work)
