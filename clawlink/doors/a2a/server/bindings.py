@@ -50,7 +50,7 @@ JSON, A2A_JSON = "application/json", "application/a2a+json"
 _DEFAULT_VERSION = "0.3"
 # The number of requests that may read a large body at a time.
 LARGE_AT_ONCE = 4
-# A large body takes its turn from others, so it has a time: this long, and a second for each so many bytes of it.
+# A large body has these seconds, and one more for each LARGE_RATE bytes: others wait for its slot.
 LARGE_SECONDS = 60.0
 LARGE_RATE = 64 * 1024
 _OWN = "relay"
@@ -408,7 +408,7 @@ class _Deadline:
         self._timer = self._loop.call_at(self._ends_at, self._look)
 
     def took(self, size: int) -> None:
-        """Note that so many bytes have come."""
+        """Note that ``size`` bytes more have come."""
         self._ends_at += size / LARGE_RATE
 
     def stop(self) -> None:
