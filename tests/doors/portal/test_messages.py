@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from aiohttp import web
 from clawlink.domain import networks
 from clawlink.doors.portal.records import Contact, Message, State
 from clawlink.doors.portal.rules.posting import Outcome
-from clawlink.doors.portal.server import outbox
+from clawlink.doors.portal.server import outbox, routes
 from clawlink.doors.portal.server.poster import Poster
 from tests.doors.portal.conftest import OWNER, Bridges, Own, Peers, Portals
 from tests.doors.portal.old_peer import RELEASES, OldPortal, OldSender
@@ -392,3 +393,42 @@ async def test_a_message_that_cannot_be_sent_in_its_time_expires_and_the_agent_i
 
     await eventually(told)
     await until(lambda: portal.relay.app.doors["portal"].outbox.working == 0)  # type: ignore[attr-defined]
+
+
+async def test_a_list_of_large_messages_stays_within_one_reply_and_loses_none(
+    portals: Portals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(routes, "MAX_REPLY_BYTES", 10_000)
+    portal = await portals()
+    where = "https://b.example"
+    for number in range(60):
+        body = {"api_key": portal.key, "to_portal": where, "content": f"{number} " + "x" * 1_000}
+        await portal.well("POST", "/api/message/sent", body)
+        await portal.well("POST", "/api/chat/owner/reply", {"content": body["content"]})
+
+    def numbers(answer: Any) -> list[int]:
+        assert len(json.dumps(answer)) < 11_000
+        return [int(one["content"].split()[0]) for one in answer["messages"]]
+
+    path = f"/api/messages?contact_portal={where}"
+    newest = numbers(await portal.well("GET", path))
+    assert newest == list(range(60 - len(newest), 60)), "the oldest first, as on the wire"
+    said = numbers(await portal.well("GET", "/api/chat/owner/history?limit=100"))
+    assert said == list(range(60 - len(said), 60))
+    since, read = "2000", list[int]()
+    while found := (answer := await portal.well("GET", f"{path}&since={quote(since)}"))["messages"]:
+        read += numbers(answer)
+        since = found[-1]["created_at"]
+    assert read == list(range(60)), "a reader that goes on has all"
+    offset: int | None = 3
+    read = []
+    while offset is not None:
+        path = f"/api/messages/history?contact_portal={where}&limit=55&offset={offset}"
+        answer = await portal.well("GET", path)
+        assert (answer["total"], answer["limit"], answer["offset"]) == (60, 55, offset)
+        read += numbers(answer)
+        offset = answer["next_offset"]
+    assert read == list(range(56, -1, -1))
+    few = await portal.well("GET", f"/api/messages/history?contact_portal={where}&limit=2&offset=1")
+    assert (numbers(few), few["next_offset"]) == ([58, 57], 3)
+    assert (await portal.well("GET", f"/api/messages/history?contact_portal={where}&limit=0"))["next_offset"] is None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 
 from msgspec.structs import replace
 
@@ -30,6 +30,7 @@ MAX_KEY_LENGTH = 128
 MOST_LISTED = 500
 MOST_SKIPPED = 10_000
 _FORGOTTEN_AT_ONCE = 200
+_LISTED_AT_ONCE = 50
 
 
 class Mail:
@@ -251,22 +252,32 @@ class Mail:
             raise UnknownMessage(f"there is no message {number}", field="message_id")
         return found[0]
 
-    async def history(self, contact: str, limit: int, offset: int) -> tuple[int, list[Message]]:
-        """Return how many messages there are with a contact, and some of them, the newest first."""
-        key = records.messages_with(normalised(contact, field="contact_portal"))
-        total = (await self._core.store.usage(Message, key)).count
+    async def count(self, contact: str) -> int:
+        """Return how many messages there are with the portal of this address."""
+        return (await self._core.store.usage(Message, _with(contact))).count
+
+    async def history(self, contact: str, limit: int, offset: int) -> AsyncIterator[Message]:
+        """Give ``limit`` messages with the portal of this address after the first ``offset``, the newest first."""
+        key = _with(contact)
         after: str | None = None
-        found: list[Message] = []
-        while len(found) < offset + limit:
-            page = await self._core.store.page(
-                Message, key, after, min(offset + limit - len(found), MOST_LISTED), newest=True
-            )
-            found += page.records
+        skipped = given = 0
+        while given < limit:
+            most = min(offset - skipped + limit - given, _LISTED_AT_ONCE)
+            page = await self._core.store.page(Message, key, after, most, newest=True)
+            for message in page.records:
+                if skipped < offset:
+                    skipped += 1
+                elif given < limit:
+                    given += 1
+                    yield message
             after = page.after
             if after is None:
-                break
+                return
             await asyncio.sleep(0)
-        return total, found[offset : offset + limit]
+
+
+def _with(contact: str) -> str:
+    return records.messages_with(normalised(contact, field="contact_portal"))
 
 
 def received_id(contact: Contact, key: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from clawlink.domain.limits import MAX_REPLY_BYTES
 from clawlink.doors.portal.records import Contact, Message
 from clawlink.doors.portal.rules.access import Role
 from clawlink.doors.portal.rules.consent import Decision, decided
@@ -125,7 +127,7 @@ class Routes:
         turns = Turns()
         shown = []
         for guest in await self._book.guests():
-            shown.append(views.guest(guest, self._url))
+            shown.append(msgspec.Raw(msgspec.json.encode(views.guest(guest, self._url))))
             await turns.next()
         return {"messages": shown}
 
@@ -251,15 +253,25 @@ class Routes:
 
     async def message_history(self, ask: Ask) -> Any:
         limit, offset = ask.count("limit", 50, MOST_LISTED), ask.count("offset", 0, MOST_SKIPPED)
-        total, found = await self._mail.history(ask.query("contact_portal"), limit, offset)
-        shown = [views.in_history(message, self._url) for message in found]
-        return {"total": total, "limit": limit, "offset": offset, "messages": shown}
+        contact = ask.query("contact_portal")
+        total = await self._mail.count(contact)
+        shown = _Shown()
+        async for message in self._mail.history(contact, limit, offset):
+            if not await shown.add(views.in_history(message, self._url)):
+                break
+        after = offset + len(shown.all)
+        more = after if limit and after < total else None
+        return {"total": total, "limit": limit, "offset": offset, "next_offset": more, "messages": list(shown.all)}
 
     async def message_list(self, ask: Ask) -> Any:
-        _, found = await self._mail.history(ask.query("contact_portal"), MOST_LISTED, 0)
+        """List the last messages. Of those after ``since`` the oldest come first, so a reader that goes on has all."""
         since = ask.request.query.get("since")
-        shown = [views.in_list(message, self._url) for message in reversed(found)]
-        return {"messages": [one for one in shown if since is None or one["created_at"] > since]}
+        shown = _Shown(drops_first=since is not None)
+        async for message in self._mail.history(ask.query("contact_portal"), MOST_LISTED, 0):
+            one = views.in_list(message, self._url)
+            if (since is None or one["created_at"] > since) and not await shown.add(one):
+                break
+        return {"messages": list(reversed(shown.all))}
 
     async def send(self, ask: Ask) -> Any:
         body = ask.body
@@ -316,8 +328,11 @@ class Routes:
         return {"success": True, "message_id": line.number}
 
     async def chat_history(self, ask: Ask) -> Any:
-        lines = await self._book.chat(ask.count("limit", 50, MOST_LISTED) or 1)
-        return {"messages": [views.line(line) for line in lines]}
+        shown = _Shown()
+        for line in reversed(await self._book.chat(ask.count("limit", 50, MOST_LISTED) or 1)):
+            if not await shown.add(views.line(line)):
+                break
+        return {"messages": list(reversed(shown.all))}
 
     async def login(self, ask: Ask) -> Any:
         token, ends_at = await self._keys.login(ask.body.password, ask.request.block)
@@ -350,6 +365,32 @@ class Routes:
         if not await self._book.revoke(ask.query("api_key")):
             raise NotFound("no agent key is this one; GET /api/key/list shows them", field="api_key")
         return {"status": "revoked"}
+
+
+class _Shown:
+    """Texts of a list, each encoded apart with turns for other requests, as many as one reply may carry.
+
+    The list has at least one. A full list takes no more, or drops its first ones if ``drops_first`` is True.
+    """
+
+    def __init__(self, *, drops_first: bool = False) -> None:
+        self.all: deque[msgspec.Raw] = deque()
+        self._drops_first = drops_first
+        self._size = 0
+        self._turns = Turns()
+
+    async def add(self, one: dict[str, Any]) -> bool:
+        """Add a text. Return True if the list had room for it."""
+        await self._turns.next()
+        encoded = msgspec.Raw(msgspec.json.encode(one))
+        size = len(bytes(encoded))
+        if self.all and not self._drops_first and self._size + size > MAX_REPLY_BYTES:
+            return False
+        self.all.append(encoded)
+        self._size += size
+        while len(self.all) > 1 and self._size > MAX_REPLY_BYTES:
+            self._size -= len(bytes(self.all.popleft()))
+        return True
 
 
 def key_of(request: Request, body: Any = None) -> str | None:
