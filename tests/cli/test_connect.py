@@ -13,14 +13,15 @@ from typing import Any
 import pytest
 
 from clawlink.client.hooks.sessions import Sessions
-from clawlink.client.programs.programs import PROGRAMS, apply, plan
+from clawlink.client.programs.merging import Unmergeable
+from clawlink.client.programs.programs import PROGRAMS, Program, apply, plan
 from clawlink.errors import Conflicted
 from tests.cli.conftest import Run
 
 
 def everything(folder: Path) -> dict[str, bytes]:
-    """Return all files below a folder, without the copies."""
-    found = (path for path in folder.rglob("*") if path.is_file() and ".before-clawlink-" not in path.name)
+    """Return all files below a folder, without the copies and marks."""
+    found = (path for path in folder.rglob("*") if path.is_file() and "-clawlink" not in path.name)
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 
@@ -103,6 +104,45 @@ def test_what_cannot_be_merged_is_left_and_named(call: Run, account: Path) -> No
     assert "comments" in done.err
     assert file.read_text() == "// mine\n{}\n"
     assert (account / ".cursor" / "hooks.json").exists()
+
+
+def test_undo_deletes_only_a_file_that_connect_made(account: Path) -> None:
+    def change(program: Program, *, undo: bool) -> None:
+        for change in plan(program, account, project=False, undo=undo):
+            apply(change, ".before-clawlink-1")
+
+    for program in PROGRAMS.values():
+        hooks, servers = program.files(account, project=False)
+        change(program, undo=False)
+        made = {path: path.read_bytes() for path in (hooks, servers)}
+        change(program, undo=True)
+        assert not any(path.exists() for path in made), program.name
+        assert not list(account.rglob("*.made-by-clawlink")), program.name
+        change(program, undo=False)
+        hooks.write_bytes(b"{}")  # by a person, in place of that of connect
+        change(program, undo=False)
+        change(program, undo=True)
+        assert hooks.exists(), program.name
+        assert not list(account.rglob("*.made-by-clawlink")), program.name
+        for path, data in made.items():  # as a person would write them by hand
+            path.write_bytes(data)
+        change(program, undo=True)
+        left = {path: path.read_text() for path in made}
+        for path, text in left.items():
+            head = dict(program.head) if path in (hooks, servers) else {}
+            assert (text == "") if path.suffix == ".toml" else (json.loads(text) in ({}, head)), path
+        change(program, undo=False)
+        change(program, undo=True)
+        assert {path: path.read_text() for path in made} == left, program.name
+        for path in made:
+            path.unlink()
+
+
+def test_a_path_that_is_not_utf8_is_refused(account: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/x/\udcff/python")
+    for program in PROGRAMS.values():
+        with pytest.raises(Unmergeable, match="is not UTF-8"):
+            plan(program, account, project=False)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")

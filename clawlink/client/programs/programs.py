@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -19,6 +20,8 @@ from clawlink.errors import Conflicted
 
 # In seconds: a little more than the hook waits.
 _WAIT_TIMEOUT = 21_600
+# The end of the name of an empty file that stands beside a settings file that connect made.
+_MADE = ".made-by-clawlink"
 _CLAUDE = {event: event for event in ("SessionStart", "UserPromptSubmit", "PostToolUse", "Stop", "SessionEnd")}
 
 
@@ -116,6 +119,8 @@ def is_found(program: Program, home: Path) -> bool:
 
 def plan(program: Program, root: Path, *, project: bool, flags: Sequence[str] = (), undo: bool = False) -> list[Change]:
     """Return the changes that connect a program, or undo that. Raises Unmergeable naming the file."""
+    if not undo:
+        _require_utf8((*_command(), *flags))
     texts: dict[Path, str | None] = {}
     files = program.files(root, project=project)
     before = {path: _bytes(path) for path in files}
@@ -125,6 +130,11 @@ def plan(program: Program, root: Path, *, project: bool, flags: Sequence[str] = 
             texts[path] = _step(program, text, path, is_hooks=is_hooks, flags=flags, undo=undo)
         except Unmergeable as why:
             raise Unmergeable(f"{path} is left as it is: {why}") from None
+    for path, text in texts.items():
+        if text is None and before[path] is not None and not _mark(path).exists():
+            texts[path] = (
+                "" if path.suffix == ".toml" else json.dumps(dict(program.head) if path == files[0] else {}) + "\n"
+            )
     changes = [Change(path, before[path], None if text is None else text.encode()) for path, text in texts.items()]
     return [change for change in changes if change.before != change.after]
 
@@ -150,6 +160,16 @@ def _command() -> list[str]:
     return [sys.executable, "-m", "clawlink"]
 
 
+def _require_utf8(words: Sequence[str]) -> None:
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise Unmergeable(
+                f"{word!r} is not UTF-8, and settings are; nothing is changed; install ClawLink below another folder"
+            ) from None
+
+
 def _shell(words: Sequence[str]) -> str:
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
@@ -169,6 +189,11 @@ def _entry(program: Program, event: str, flags: Sequence[str]) -> dict[str, Any]
     return {"hooks": hooks}
 
 
+def _mark(path: Path) -> Path:
+    real = Path(os.path.realpath(path))
+    return real.with_name(real.name + _MADE)
+
+
 def _bytes(path: Path) -> bytes | None:
     try:
         return path.read_bytes()
@@ -186,7 +211,8 @@ def _text(data: bytes | None) -> str | None:
 def apply(change: Change, backup: str) -> Path | None:
     """Write a change, and return the copy of the file before. Raises Conflicted if the file has changed meanwhile.
 
-    A link stays a link: the file that it leads to is written. ``backup`` is the end of the copy's name.
+    A link stays a link: the file that it leads to is written. ``backup`` is the end of the copy's
+    name. Beside a file that was not there before, an empty file marks that.
     """
     path = Path(os.path.realpath(change.path))
     if _bytes(path) != change.before:
@@ -199,9 +225,14 @@ def apply(change: Change, backup: str) -> Path | None:
         private.write(kept, change.before)
     if change.after is None:
         path.unlink()
+        _mark(path).unlink(missing_ok=True)
         return kept
     mode = path.stat().st_mode & 0o777 if change.before is not None else 0o600
     path.parent.mkdir(parents=True, exist_ok=True)
+    if change.before is None:
+        private.write(_mark(path), b"")
+    elif not all(merging.NAME.encode() in data for data in (change.before, change.after)):
+        _mark(path).unlink(missing_ok=True)  # another file has its place, or all that is left is of others
     private.write(path, change.after)
     path.chmod(mode)
     return kept
