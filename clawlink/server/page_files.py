@@ -108,7 +108,10 @@ class PageRoutes:
         return _shown(request, parameter(request, "file"))
 
     async def _link(self, relay: Relay, request: Request) -> Reply:
-        """Make a one-time link. Its code stands behind ``#``, where no server and no log sees it."""
+        """Make a one-time link. Its code stands behind ``#``, so a browser sends it to no server and into no log.
+
+        A browser that is started with the link has the code in its command line.
+        """
         ask = await read(request, MakeLink)
         code = self._sessions.link(read_only=ask.read_only, seconds=ask.seconds)
         right = request.right or ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import requests
 
@@ -173,6 +174,16 @@ def test_kick_needs_the_right_of_the_operator(call: Run, own_relay: Relays) -> N
 
 
 # -- relay open --------------------------------------------------------------------------------------------------------
+
+
+def test_help_and_pages_say_that_the_command_line_of_a_browser_shows_the_link(call: Run) -> None:
+    pages = Path(__file__).parents[2] / "references"
+    told = {"--help": call("relay", "open", "--help").ok().out}
+    told |= {page: (pages / page).read_text("utf-8") for page in ("operations.md", "cli.md")}
+    for where, text in told.items():
+        words = " ".join(text.split())
+        assert "--print" in words, where
+        assert re.search(r"other accounts of (?:this|the|the same) machine may read", words, re.IGNORECASE), where
 
 
 def test_open_prints_a_link_that_works_once_and_ends_all_sessions(call: Run, own_relay: Relays) -> None:

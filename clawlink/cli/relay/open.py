@@ -13,6 +13,11 @@ from clawlink.domain.limits import SESSION_SECONDS
 if TYPE_CHECKING:
     from clawlink.cli.context import Context
 
+_PRINT_HELP = (
+    "print the link, and open no browser: while a browser starts, other accounts of this machine may read the link in "
+    "its command line"
+)
+
 
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
@@ -20,7 +25,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--seconds", type=seconds, default=SESSION_SECONDS, metavar="S", help="how long the session lasts (43200)"
     )
-    parser.add_argument("--print", action="store_true", help="print the link, and open no browser")
+    parser.add_argument("--print", action="store_true", help=_PRINT_HELP)
     parser.add_argument("--end-all", action="store_true", help="end all sessions and unused links instead")
     add_admin_token(parser)
 
