@@ -292,7 +292,7 @@ async def test_few_messages_with_files_are_in_memory_at_a_time(
     serve_a2a: ServeA2A, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Errands whose remote agent is away hold no files while they wait, and send few at a time."""
-    size, tasks = 1 << 20, 12
+    size, tasks = 700_000, 12
     held = asyncio.Event()
     under_way, most, come = 0, 0, 0
 
