@@ -166,6 +166,10 @@ async def test_an_id_with_punctuation_is_data_and_the_tools_take_it(pair: Runnin
         (heard,) = (await ann.call("relay_inbox", wait_seconds=20))["messages"]
         assert ("from_agent" in heard, heard["untrusted"]["from_agent"]) == (False, odd)
         await ann.call("relay_tell", to=odd, text="hello")
+        await pair.register("Eve", agent_id="eve2")
+        several = await ann.refused("relay_tell", to="Eve", text="hello")
+        assert (several["code"], odd in several["error"]) == ("ambiguous_name", False)
+        assert sorted(several["untrusted"]["ids"]) == sorted([odd, "eve2"])
 
 
 async def test_no_list_floods_a_model(serve: Serve, connect: Connect) -> None:

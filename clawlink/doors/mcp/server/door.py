@@ -16,7 +16,7 @@ from clawlink.doors.mcp.wire.endpoint import MCP
 from clawlink.doors.mcp.wire.quoting import told
 from clawlink.doors.mcp.wire.tools import TOOLS
 from clawlink.doors.registry import OpenDoor
-from clawlink.errors import BadJson, BadRequest, ClawLinkError, NotAllowed, UnknownAgent
+from clawlink.errors import AmbiguousName, BadJson, BadRequest, ClawLinkError, NotAllowed, UnknownAgent
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.reading import read_fields
 from clawlink.relay.error_mapping import refusal
@@ -29,6 +29,7 @@ _WHO = (
     "to act, this client needs the headers ClawLink-Agent (an agent's id) and ClawLink-Agent-Key (its key). "
     "`clawlink register --name NAME --json` makes both"
 )
+_MOST_IDS = 10
 _log = logging.getLogger("clawlink.doors.mcp")
 
 
@@ -107,7 +108,11 @@ async def _caller(relay: Relay, request: Request) -> Caller:
 def _refused(error: ClawLinkError) -> dict[str, Any]:
     """Return a refusal for a model, with the next step in its sentence."""
     said = {"code": error.code, "error": error.message, "field": error.field, "retry_after": error.retry_after}
-    return {name: value for name, value in said.items() if value is not None}
+    shown: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
+    if isinstance(error, AmbiguousName) and isinstance(error.current, list):  # its sentence has ids of other agents
+        shown["error"] = f"{len(error.current)} agents have this name; address one by its id, under untrusted.ids"
+        shown["untrusted"] = {"ids": error.current[:_MOST_IDS]}
+    return shown
 
 
 def _reply(answer: rpc.Answer) -> Reply:
