@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import tracemalloc
 from pathlib import Path
@@ -319,6 +320,7 @@ async def test_few_messages_with_files_are_in_memory_at_a_time(
     async with relay.session.put(f"{relay.url}/blobs/in", data=b"x" * size, headers=headers) as put:
         saved = await put.json()
     attached = {"file_key": "in", "version": 1, "size": size, "sha256": saved["sha256"], "name": "in.bin"}
+    gc.disable()
     tracemalloc.start()
     try:
         for n in range(tasks):
@@ -336,5 +338,6 @@ async def test_few_messages_with_files_are_in_memory_at_a_time(
         assert (await relay.get("/"))[1]["doors"]["a2a"]["errands"] == tasks
     finally:
         tracemalloc.stop()
+        gc.enable()
         held.set()
         await runner.cleanup()

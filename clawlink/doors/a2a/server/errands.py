@@ -176,7 +176,12 @@ class Errand:
         """Read the files and send the message, once. A pause before the next attempt holds none of them in memory."""
         async with self._calls.turns, self._turns:
             self._require_going_on()
-            return await self._send([await self._file(one) for one in self._job.attachments])
+            files = [await self._file(one) for one in self._job.attachments]
+            try:
+                return await self._send(files)
+            finally:
+                for file in files:  # what remembers a failed attempt remembers no file
+                    file.clear()
 
     async def _send(self, files: list[Json]) -> outward.Sent:
         message = outward.message(self._id, self._job.task, context=self._job.context)

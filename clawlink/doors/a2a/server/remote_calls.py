@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -79,13 +78,18 @@ class RemoteCalls:
         Raises Unavailable for a failure that may pass, Refused for any other, and BadRequest for an answer that is
         too large, or none of A2A.
         """
-        data = await asyncio.to_thread(self._data, method, params) if method == "SendMessage" else None
+        # The traceback of a failure may live on until the garbage collector runs. The body does not.
+        held: list[bytes] = []
         try:
-            async with self._request(method, params, CALL_SECONDS, data) as response:
+            if method == "SendMessage":
+                held.append(await asyncio.to_thread(self._data, method, params))
+            async with self._request(method, params, CALL_SECONDS, held) as response:
                 status = response.status
                 body = b"" if status in _AGAIN else await _limited(response)
         except (aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
             raise Unavailable(f"{self._remote.name} does not answer: {type(error).__name__}: {error}") from None
+        finally:
+            held.clear()
         if len(body) <= LONG:
             return self._result(status, body, kind)
         return await asyncio.to_thread(self._result, status, body, kind)
@@ -109,7 +113,7 @@ class RemoteCalls:
             return _encode(params)
         return _encode({"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params})
 
-    def _request(self, method: str, params: dict[str, Any], seconds: float | None, data: bytes | None = None) -> Any:
+    def _request(self, method: str, params: dict[str, Any], seconds: float | None, held: Sequence[bytes] = ()) -> Any:
         remote = self._remote
         headers = {"A2A-Version": _VERSION, "Content-Type": "application/json"}
         if remote.credential is not None:
@@ -117,11 +121,21 @@ class RemoteCalls:
         timeout = aiohttp.ClientTimeout(total=seconds, sock_read=_SILENCE_SECONDS, sock_connect=CALL_SECONDS / 2)
         options: dict[str, Any] = {"headers": headers, "timeout": timeout, "allow_redirects": False}
         if remote.binding == "JSONRPC":
-            return self._session.post(remote.interface, data=_body(data or self._data(method, params)), **options)
+            return self._session.post(remote.interface, data=self._body(method, params, held, headers), **options)
         verb, path = _ROUTES[method]
         url = remote.interface + path.replace("{id}", quote(str(params.get("id", "")), safe=""))
-        body = _body(data or self._data(method, params)) if verb == "POST" else None
+        body = self._body(method, params, held, headers) if verb == "POST" else None
         return self._session.request(verb, url, data=body, **options)
+
+    def _body(
+        self, method: str, params: dict[str, Any], held: Sequence[bytes], headers: dict[str, str]
+    ) -> bytes | AsyncIterator[bytes]:
+        """Return the body to send: a large one goes in pieces, as the peer takes them."""
+        data = held[0] if held else self._data(method, params)
+        if len(data) <= LONG:
+            return data
+        headers["Content-Length"] = str(len(data))
+        return _pieces(held or [data])
 
     def _result(self, status: int, body: bytes, kind: type[T]) -> T:
         name = self._remote.name
@@ -143,9 +157,16 @@ class RemoteCalls:
         return outward.read(answer.result, kind)
 
 
-def _body(data: bytes) -> bytes | io.BytesIO:
-    """Return a body to send: a large one goes in pieces, as the peer takes them."""
-    return data if len(data) <= LONG else io.BytesIO(data)
+async def _pieces(held: Sequence[bytes]) -> AsyncIterator[bytes]:
+    start = 0
+    while True:
+        if not held:
+            raise ConnectionResetError("the call is over")
+        piece = held[0][start : start + _PIECE]
+        if not piece:
+            return
+        yield piece
+        start += len(piece)
 
 
 def _message(error: Raw) -> str:
