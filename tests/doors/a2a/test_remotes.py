@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 
 from clawlink.config import ServerConfig
+from clawlink.domain.backoff import backoff
 from clawlink.doors.a2a import Settings
 from clawlink.doors.a2a.server import errands, remote_calls, remotes
 from clawlink.doors.a2a.wire.remotes import CARD_PATH, Remote, add_remote, remote_of, remove_remote
@@ -332,6 +333,16 @@ async def test_few_messages_with_files_are_in_memory_at_a_time(
         held.set()
         await until(lambda: come > 2 * tasks)
         assert most == errands.FILES_AT_ONCE
+        await runner.cleanup()  # from here on nothing listens, and each attempt fails in the client
+        failures = 0
+
+        def counted(failed: int, *, first: float, most: float) -> float:
+            nonlocal failures
+            failures += 1
+            return backoff(failed, first=first, most=most)
+
+        monkeypatch.setattr(errands, "backoff", counted)
+        await until(lambda: failures > tasks)
         for name in ("FIRST_SECONDS", "MOST_SECONDS"):
             monkeypatch.setattr(errands, name, 600.0)
         await until(lambda: tracemalloc.get_traced_memory()[0] < tasks * size // 4)
