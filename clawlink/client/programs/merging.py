@@ -352,9 +352,10 @@ def _statements(body: str) -> Iterator[tuple[str | None, str]]:
 def _comment(piece: str) -> str:
     """Return the comment after a value, with the space before it."""
     value = _whole(piece)
-    for at in (found.start() for found in re.finditer(r"[ \t]*#", piece)):
-        if _whole(piece[:at]) == value:
-            return piece[at:]
+    for mark in (at for at, character in enumerate(piece) if character == "#"):
+        before = piece[:mark].rstrip(" \t")
+        if _whole(before) == value:
+            return piece[len(before) :]
     return ""
 
 

@@ -185,7 +185,10 @@ def test_a_server_is_ours_only_if_it_runs_the_server_of_clawlink() -> None:
     assert merging.without_table(table) == table
     with pytest.raises(Unmergeable, match="another server"):
         merging.with_table(table, "/py", ["-m", "clawlink", "mcp"])
-    for command, args in (("/usr/bin/clawlink", ["mcp", "--relay", "r"]), (r"C:\x\python.exe", SERVER["args"])):
+    for command, args in (
+        ("/usr/bin/clawlink", [*SERVER["args"][2:], "--relay", "r"]),
+        (r"C:\x\python.exe", SERVER["args"]),
+    ):
         text = json.dumps({"mcpServers": {"clawlink": {"command": command, "args": args}}})
         assert merging.without_server(text) is None, command
 
