@@ -113,14 +113,14 @@ def _require_base(url: str) -> None:
 
 
 def _require_files(settings: Settings) -> None:
-    from clawlink.doors.a2a.wire.clients import read_clients
-    from clawlink.doors.a2a.wire.remotes import read_remotes
+    from clawlink.doors.a2a.wire.clients import CLIENTS
+    from clawlink.doors.a2a.wire.remotes import REMOTES
     from clawlink.doors.a2a.wire.signatures import read_key
     from clawlink.errors import ClawLinkError
 
     reads: tuple[tuple[str, str | None, Callable[[Path], object]], ...] = (
-        ("--a2a-clients", settings.clients, read_clients),
-        ("--a2a-agents", settings.agents, read_remotes),
+        ("--a2a-clients", settings.clients, CLIENTS.read),
+        ("--a2a-agents", settings.agents, REMOTES.read),
         ("--a2a-key", settings.key, read_key),
     )
     for flag, path, read in reads:

@@ -11,7 +11,7 @@ import pytest
 
 from clawlink.doors.a2a import outward, rules
 from clawlink.doors.a2a.outward import RemoteTask, Report
-from clawlink.doors.a2a.wire.remotes import add_remote, card_url, read_remotes, remote_of
+from clawlink.doors.a2a.wire.remotes import REMOTES, add_remote, card_url, remote_of
 from clawlink.errors import BadRequest, NameTaken
 
 
@@ -155,8 +155,8 @@ def test_the_file_has_each_name_once(tmp_path: Path) -> None:
     with pytest.raises(NameTaken):
         add_remote(file, remote_of(card(), "https://y", name="POET", credential=None))
     add_remote(file, remote_of(card(), "https://y", name="poet", credential=None), replace=True)
-    assert [remote.url for remote in read_remotes(file)] == ["https://y"]
+    assert [remote.url for remote in REMOTES.read(file)] == ["https://y"]
     for wrong in ("{", "[]", '{"agents": [{"name": "x", "url": "u", "interface": "ftp://x", "binding": "JSONRPC"}]}'):
         file.write_text(wrong)
         with pytest.raises(BadRequest, match=str(file.name)):
-            read_remotes(file)
+            REMOTES.read(file)

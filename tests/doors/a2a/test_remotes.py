@@ -17,7 +17,7 @@ from clawlink.config import ServerConfig
 from clawlink.domain.backoff import backoff
 from clawlink.doors.a2a import Settings
 from clawlink.doors.a2a.server import errands, remote_calls, remotes
-from clawlink.doors.a2a.wire.remotes import CARD_PATH, Remote, add_remote, remote_of, remove_remote
+from clawlink.doors.a2a.wire.remotes import CARD_PATH, REMOTES, Remote, add_remote, remote_of
 from clawlink.server.app import App
 from clawlink.store.sqlite.folder import DataFolder
 from tests.conftest import Running
@@ -115,7 +115,7 @@ async def test_a_remote_agent_is_delegated_to_like_any_other(serve_a2a: ServeA2A
         # A client of A2A reaches it through the relay, too.
         through = await Rest(relay, "/a2a/poet").send("hi", wait=True)
         assert through["artifacts"][0]["parts"] == [{"text": "done: hi"}]
-        remove_remote(file, "poet")
+        REMOTES.remove(file, "poet")
 
         async def gone() -> bool:
             return not await registered(relay, "poet")

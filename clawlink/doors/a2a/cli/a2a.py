@@ -86,9 +86,9 @@ def _add(args: Namespace, ctx: Context) -> Exit:
 
 def _list(args: Namespace, ctx: Context) -> Exit:
     from clawlink.domain.terminal import cell
-    from clawlink.doors.a2a.wire.clients import read_clients
+    from clawlink.doors.a2a.wire.clients import CLIENTS
 
-    clients = read_clients(args.file)
+    clients = CLIENTS.read(args.file)
     if ctx.json:
         shown = [{"name": client.name, "added_at": client.added_at} for client in clients]
         ctx.out.json({"clients": shown, "count": len(shown)})
@@ -101,10 +101,10 @@ def _list(args: Namespace, ctx: Context) -> Exit:
 
 def _remove(args: Namespace, ctx: Context) -> Exit:
     from clawlink.domain.terminal import cell
-    from clawlink.doors.a2a.wire.clients import remove_client
+    from clawlink.doors.a2a.wire.clients import CLIENTS
 
     name = args.words[1]
-    remove_client(args.file, name)
+    CLIENTS.remove(args.file, name)
     if ctx.json:
         ctx.out.json({"name": name, "file": args.file, "removed": True})
     else:
@@ -203,9 +203,9 @@ def _make_key(args: Namespace, ctx: Context) -> Exit:
 
 def _list_agents(args: Namespace, ctx: Context) -> Exit:
     from clawlink.domain.terminal import cell
-    from clawlink.doors.a2a.wire.remotes import read_remotes
+    from clawlink.doors.a2a.wire.remotes import REMOTES
 
-    remotes = read_remotes(args.file)
+    remotes = REMOTES.read(args.file)
     if ctx.json:
         shown = [{"name": one.name, "url": one.url, "capabilities": one.capabilities} for one in remotes]
         ctx.out.json({"agents": shown, "count": len(shown)})
@@ -219,10 +219,10 @@ def _list_agents(args: Namespace, ctx: Context) -> Exit:
 
 def _remove_agent(args: Namespace, ctx: Context) -> Exit:
     from clawlink.domain.terminal import cell
-    from clawlink.doors.a2a.wire.remotes import remove_remote
+    from clawlink.doors.a2a.wire.remotes import REMOTES
 
     name = args.words[0]
-    remove_remote(args.file, name)
+    REMOTES.remove(args.file, name)
     if ctx.json:
         ctx.out.json({"name": name, "file": args.file, "removed": True})
     else:

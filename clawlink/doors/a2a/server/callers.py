@@ -11,13 +11,13 @@ import contextlib
 import hashlib
 import hmac
 import logging
-import os
 
 from aiohttp import hdrs
 from msgspec.structs import replace
 
 from clawlink.domain.agent import Agent, forms
-from clawlink.doors.a2a.wire.clients import hash_of, read_clients
+from clawlink.doors.a2a.wire.clients import CLIENTS, hash_of
+from clawlink.doors.a2a.wire.list_file import Watch
 from clawlink.errors import ClawLinkError, NotAuthenticated, UnknownAgent
 from clawlink.protocol import requests
 from clawlink.relay.ids import receipt
@@ -54,7 +54,7 @@ class Callers:
         self._tokens = {hash_of(token) for token in tokens}
         self._file = file
         self._names: dict[str, str] = {}  # by the hash of the credential
-        self._seen: tuple[int, ...] | None = None
+        self._watch = None if file is None else Watch(file)
         self._agents: dict[str, Agent] = {}
         self._readers: dict[str, asyncio.Task[None]] = {}
         self._touched = 0.0
@@ -121,21 +121,12 @@ class Callers:
         )
 
     async def _reload(self) -> None:
-        if self._file is None:
+        if self._file is None or self._watch is None:
             return
         try:
-            found = os.stat(self._file)
-            seen: tuple[int, ...] = (found.st_mtime_ns, found.st_size, found.st_ino)
-        except FileNotFoundError:
-            seen = ()
-        except OSError as error:
-            _log.warning("the file of A2A clients cannot be read", extra={"reason": str(error)})
-            return
-        if seen == self._seen:
-            return
-        self._seen = seen
-        try:
-            clients = read_clients(self._file)
+            if not self._watch.changed():
+                return
+            clients = CLIENTS.read(self._file)
         except (OSError, ClawLinkError) as error:  # the clients that are known stay
             _log.warning("the file of A2A clients cannot be read; the clients stay", extra={"reason": str(error)})
             return

@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import hmac
 import logging
-import os
 
 import aiohttp
 from msgspec import UNSET
@@ -17,7 +16,8 @@ from clawlink.domain.delivery import Delivery
 from clawlink.domain.message import PlainMessage, TaskAnswer, TaskDelegation, TaskUpdate, decode
 from clawlink.doors.a2a.server.errands import FILES_AT_ONCE, Away, Errand, Job, forget
 from clawlink.doors.a2a.server.remote_calls import RemoteCalls
-from clawlink.doors.a2a.wire.remotes import Remote, read_remotes
+from clawlink.doors.a2a.wire.list_file import Watch
+from clawlink.doors.a2a.wire.remotes import REMOTES, Remote
 from clawlink.errors import ClawLinkError, UnknownAgent
 from clawlink.protocol import requests
 from clawlink.relay.ids import receipt
@@ -45,7 +45,7 @@ class Remotes:
     def __init__(self, relay: Relay, file: str) -> None:
         self._relay = relay
         self._file = file
-        self._seen: tuple[int, ...] | None = None
+        self._watch = Watch(file)
         self._wanted: dict[str, Remote] = {}
         self._open: dict[str, _Remote] = {}
         self._refused: dict[str, str] = {}  # by name, why
@@ -84,18 +84,9 @@ class Remotes:
         if self._relay.draining:
             return
         try:
-            found = os.stat(self._file)
-            seen: tuple[int, ...] = (found.st_mtime_ns, found.st_size, found.st_ino)
-        except FileNotFoundError:
-            seen = ()
-        except OSError as error:
-            _log.warning("the file of remote agents cannot be read", extra={"reason": str(error)})
-            return
-        if seen == self._seen:
-            return
-        self._seen = seen
-        try:
-            self._wanted = wanted = {remote.name: remote for remote in read_remotes(self._file)}
+            if not self._watch.changed():
+                return
+            self._wanted = wanted = {remote.name: remote for remote in REMOTES.read(self._file)}
         except (OSError, ClawLinkError) as error:  # the agents that are known stay
             _log.warning("the file of remote agents cannot be read; they stay", extra={"reason": str(error)})
             return

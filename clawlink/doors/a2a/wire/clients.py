@@ -6,14 +6,11 @@ import hashlib
 import os
 import re
 import secrets
-from pathlib import Path
 
-import msgspec
 from msgspec import Struct
 
-from clawlink import private
-from clawlink.errors import BadRequest, NameTaken, UnknownAgent
-from clawlink.protocol.invalid import bad_field
+from clawlink.doors.a2a.wire.list_file import ListFile
+from clawlink.errors import BadRequest, NameTaken
 
 DEFAULT_FILE = "a2a-clients.json"
 MAX_CLIENTS = 1000
@@ -27,12 +24,6 @@ class Client(Struct, frozen=True):
     name: str
     sha256: str
     added_at: str = ""
-
-
-class ClientFile(Struct, frozen=True):
-    """The file."""
-
-    clients: list[Client] = []
 
 
 def hash_of(credential: str) -> str:
@@ -50,64 +41,29 @@ def require_name(name: str) -> None:
         )
 
 
-def read_clients(path: str | os.PathLike[str]) -> list[Client]:
-    """Return the clients of a file, none if it is not there. Raises BadRequest if it is invalid, OSError."""
-    try:
-        data = Path(path).read_bytes()
-    except FileNotFoundError:
-        return []
-    try:
-        found = msgspec.json.decode(data, type=ClientFile).clients
-        names = [client.name.casefold() for client in found]
-        for client in found:
-            require_name(client.name)
-        if len(set(names)) < len(names):
-            raise BadRequest("two clients have one name")
-        if len(found) > MAX_CLIENTS:
-            raise BadRequest(f"it has {len(found)} clients, and may have {MAX_CLIENTS}", limit=MAX_CLIENTS)
-    except msgspec.ValidationError as error:
-        raise _about(path, bad_field(error)) from None
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise BadRequest(f"{os.fspath(path)}: it is not JSON in UTF-8: {error}") from None
-    except BadRequest as error:
-        raise _about(path, error) from None
-    return found
-
-
 def add_client(path: str | os.PathLike[str], name: str, *, at: str, replace: bool = False) -> str:
     """Add a client to the file, which is made if needed, and return its credential, which is told this once.
 
     Raises NameTaken if the name is there, BadRequest, OSError.
     """
     require_name(name)
-    known = read_clients(path)
-    same = [client for client in known if client.name.casefold() == name.casefold()]
-    if same and not replace:
+    known = CLIENTS.find(path, name)
+    if known is not None and not replace:
         raise NameTaken(
-            f"client {same[0].name!r} is in {os.fspath(path)} already; to give it a new credential add: --replace",
+            f"client {known.name!r} is in {os.fspath(path)} already; to give it a new credential add: --replace",
             field="name",
         )
     credential = _PREFIX + secrets.token_urlsafe(32)
-    _write(path, [*(client for client in known if client not in same), Client(name, hash_of(credential), at)])
+    CLIENTS.put(path, Client(name, hash_of(credential), at))
     return credential
 
 
-def remove_client(path: str | os.PathLike[str], name: str) -> None:
-    """Take a client out of the file. Raises UnknownAgent if it is not there, BadRequest, OSError."""
-    known = read_clients(path)
-    left = [client for client in known if client.name.casefold() != name.casefold()]
-    if len(left) == len(known):
-        raise UnknownAgent(f"{os.fspath(path)} has no client {name!r}; see: clawlink a2a client list", field="name")
-    _write(path, left)
-
-
-def _write(path: str | os.PathLike[str], clients: list[Client]) -> None:
-    if len(clients) > MAX_CLIENTS:
-        raise BadRequest(f"a file has {MAX_CLIENTS} clients at most", limit=MAX_CLIENTS, actual=len(clients))
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    private.write(target, msgspec.json.format(msgspec.json.encode(ClientFile(clients)), indent=2) + b"\n")
-
-
-def _about(path: str | os.PathLike[str], error: BadRequest) -> BadRequest:
-    return BadRequest(f"{os.fspath(path)}: {error.message}", field=error.field)
+CLIENTS = ListFile(
+    "clients",
+    Client,
+    entry="client",
+    most=MAX_CLIENTS,
+    each=lambda client: require_name(client.name),
+    listed_by="clawlink a2a client list",
+)
+"""The form of the file."""

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct, field
 
-from clawlink import private
 from clawlink.domain import limits, looks
-from clawlink.errors import BadRequest, NameTaken, NotAllowed, UnknownAgent
+from clawlink.doors.a2a.wire.list_file import ListFile, about
+from clawlink.errors import BadRequest, NameTaken, NotAllowed
 from clawlink.protocol import requests
 from clawlink.protocol.invalid import bad_field
 from clawlink.protocol.reading import read_fields
@@ -41,12 +39,6 @@ class Remote(Struct, frozen=True, kw_only=True):
     capabilities: list[str] = field(default_factory=list)
     credential: str | None = None
     signed_by: str | None = None
-
-
-class RemoteFile(Struct, frozen=True):
-    """The file."""
-
-    agents: list[Remote] = []
 
 
 class _Interface(Struct, frozen=True, rename="camel"):
@@ -101,7 +93,7 @@ def remote_of(card: bytes, url: str, *, name: str | None, credential: str | None
     try:
         read = msgspec.json.decode(card, type=_Card)
     except msgspec.ValidationError as error:
-        raise _about(url, bad_field(error)) from None
+        raise about(url, bad_field(error)) from None
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise BadRequest(f"{url}: it is no card, but something else than JSON: {error}") from None
     usable = [
@@ -129,28 +121,17 @@ def remote_of(card: bytes, url: str, *, name: str | None, credential: str | None
     )
 
 
-def read_remotes(path: str | os.PathLike[str]) -> list[Remote]:
-    """Return the agents of a file, none if it is not there. Raises BadRequest if it is invalid, OSError."""
-    try:
-        data = Path(path).read_bytes()
-    except FileNotFoundError:
-        return []
-    try:
-        found = msgspec.json.decode(data, type=RemoteFile).agents
-        for one in found:
-            require_name(one.name)
-            require_http(one.interface)
-            if one.binding not in BINDINGS:
-                raise BadRequest(f"agent {one.name!r} has the binding {one.binding!r}; use one of {BINDINGS}")
-        if len({one.name.casefold() for one in found}) < len(found):
-            raise BadRequest("two agents have one name")
-    except msgspec.ValidationError as error:
-        raise _about(path, bad_field(error)) from None
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise BadRequest(f"{os.fspath(path)}: it is not JSON in UTF-8: {error}") from None
-    except BadRequest as error:
-        raise _about(path, error) from None
-    return found
+def _require_usable(remote: Remote) -> None:
+    require_name(remote.name)
+    require_http(remote.interface)
+    if remote.binding not in BINDINGS:
+        raise BadRequest(f"agent {remote.name!r} has the binding {remote.binding!r}; use one of {BINDINGS}")
+
+
+REMOTES = ListFile(
+    "agents", Remote, entry="agent", most=MAX_REMOTES, each=_require_usable, listed_by="clawlink a2a list"
+)
+"""The form of the file."""
 
 
 def add_remote(path: str | os.PathLike[str], remote: Remote, *, replace: bool = False) -> None:
@@ -158,40 +139,17 @@ def add_remote(path: str | os.PathLike[str], remote: Remote, *, replace: bool = 
 
     Raises NotAllowed where it would take the place of an agent that another key has signed.
     """
-    known = read_remotes(path)
-    same = [one for one in known if one.name.casefold() == remote.name.casefold()]
-    if same and not replace:
+    known = REMOTES.find(path, remote.name)
+    if known is not None and not replace:
         raise NameTaken(
-            f"agent {same[0].name!r} is in {os.fspath(path)} already; give this one another name with --as, or add "
+            f"agent {known.name!r} is in {os.fspath(path)} already; give this one another name with --as, or add "
             "--replace",
             field="name",
         )
-    signed_by = same[0].signed_by if same else None
-    if signed_by is not None and signed_by != remote.signed_by:
+    if known is not None and known.signed_by not in (None, remote.signed_by):
         raise NotAllowed(
-            f"agent {same[0].name!r} was signed by the key {signed_by}, and is not any more; if that is right, remove "
-            "it first",
+            f"agent {known.name!r} was signed by the key {known.signed_by}, and is not any more; if that is right, "
+            "remove it first",
             field="signatures",
         )
-    _write(path, [*(one for one in known if one not in same), remote])
-
-
-def remove_remote(path: str | os.PathLike[str], name: str) -> None:
-    """Take an agent out of the file. Raises UnknownAgent if it is not there, BadRequest, OSError."""
-    known = read_remotes(path)
-    left = [one for one in known if one.name.casefold() != name.casefold()]
-    if len(left) == len(known):
-        raise UnknownAgent(f"{os.fspath(path)} has no agent {name!r}; see: clawlink a2a list", field="name")
-    _write(path, left)
-
-
-def _write(path: str | os.PathLike[str], remotes: list[Remote]) -> None:
-    if len(remotes) > MAX_REMOTES:
-        raise BadRequest(f"a file has {MAX_REMOTES} agents at most", limit=MAX_REMOTES, actual=len(remotes))
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    private.write(target, msgspec.json.format(msgspec.json.encode(RemoteFile(remotes)), indent=2) + b"\n")
-
-
-def _about(what: Any, error: BadRequest) -> BadRequest:
-    return BadRequest(f"{os.fspath(what)}: {error.message}", field=error.field)
+    REMOTES.put(path, remote)
