@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import io
 import re
 import tokenize
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -30,6 +32,10 @@ def texts(source: str) -> Iterator[tuple[int, str, bool]]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, _DOCUMENTED) and (text := ast.get_docstring(node)):
             yield getattr(node, "lineno", 1), text, True
+        if isinstance(node, ast.Module | ast.ClassDef):  # a text behind a field or a constant is about it
+            for before, after in pairwise(node.body):
+                if isinstance(before, ast.Assign | ast.AnnAssign) and _is_text(after):
+                    yield after.lineno, inspect.cleandoc(after.value.value), True  # type: ignore[attr-defined]
     last = 0
     if not _SUSPECT.search(source):
         return
@@ -38,6 +44,10 @@ def texts(source: str) -> Iterator[tuple[int, str, bool]]:
             if token.start[0] != last + 1:
                 yield token.start[0], token.string.lstrip("# "), False
             last = token.start[0]
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 def unclear_answers(source: str) -> Iterator[int]:
@@ -78,6 +88,8 @@ def test_the_rule_finds_what_it_is_for() -> None:
     for word in ("Who", "What", "Which", "That", "One", "Whoever", "So long"):
         source = f'"""{word} x."""\nx = 1\n# {word} is,\n# {word} says.\ndef f():\n    """Return x."""\n'
         assert [line for line, text, _ in texts(source) if _NO_SUBJECT.match(text)] == [1, 3], word
+        source = f'X = 1\n"""{word} x."""\nclass C:\n    y: int = 1\n    """{word} y."""\n'
+        assert [line for line, text, _ in texts(source) if _NO_SUBJECT.match(text)] == [2, 5], word
     for text in ("Wait so long.", "Make it anew.", "Return x" + " and y" * 13 + "."):
         assert list(faults(text, is_docstring=True)), text
     assert not list(faults("Return x" + " and y" * 11 + ": or this.", is_docstring=True))

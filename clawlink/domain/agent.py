@@ -25,7 +25,7 @@ TAKING_SECONDS = 5.0
 
 
 class Presence(str, Enum):
-    """Whether an agent has shown a sign of life lately."""
+    """The presence of an agent: it has shown a sign of life lately, or it has not."""
 
     ONLINE = "online"
     STALE = "stale"

@@ -53,7 +53,7 @@ RESULT = "result"
 FILES = "files"
 """The id of the artifact with the files that a worker attached to its final answer."""
 AGENT, POOL = "agent ", "pool "
-"""What ``to`` begins with: the id of an agent, or a capability."""
+"""The beginnings of ``to``: before the id of an agent, and before a capability."""
 
 
 # -- in: a message becomes work ----------------------------------------------------------------------------------------

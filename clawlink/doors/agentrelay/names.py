@@ -10,7 +10,7 @@ from clawlink.domain.devices import is_device
 from clawlink.errors import BadRequest, WrongState
 
 ALIAS = "s"
-"""What a pointer begins with in place of the folder of all contents."""
+"""The beginning of a pointer, in place of the folder of all contents."""
 MAX_ID_BYTES = 128
 MAX_TYPE_LENGTH = 32
 MAX_SECRET_LENGTH = 128

@@ -22,7 +22,7 @@ FIELDS = ("timestamp", "event_id", "type", "sender", "receiver", "status", "hint
 _PREFIX, _SUFFIX = "transactions_", ".jsonl"
 _TAIL_BYTES = 256 * 1024
 PLACE = "place"
-"""What a line has beside these if the event is kept by a relay: its address."""
+"""The further field of a line whose event a relay keeps: the relay's address."""
 
 
 def entry(

@@ -51,7 +51,7 @@ class PutContact(Struct, frozen=True, rename={"key": "SHARED_KEY"}):
 
 
 class Block(Struct, frozen=True):
-    """Whether a contact is blocked."""
+    """The block of a contact, or its end."""
 
     blocked: bool
 
