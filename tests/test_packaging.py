@@ -89,6 +89,13 @@ def test_nothing_tells_to_install_the_package_of_somebody_else() -> None:
             assert not re.search(r"clawlink\[\w+\]", paragraph), (path.name, paragraph)
 
 
+def test_an_extra_is_installed_from_a_checkout_as_long_as_the_index_has_no_package() -> None:
+    told = re.compile(rf"(?:pip|pipx|uv tool) install [^\n]*{DISTRIBUTION}\[")
+    assert told.search(f"pip install '{DISTRIBUTION}[redis]'")
+    for path in (*(ROOT / "clawlink").rglob("*.py"), *(ROOT / "references").glob("*.md"), ROOT / "README.md"):
+        assert told.search(path.read_text("utf-8")) is None, path
+
+
 def test_a_broken_environment_is_found_out(setup: ModuleType, tmp_path: Path) -> None:
     def made(name: str) -> Path:
         venv.create(tmp_path / name, with_pip=False, symlinks=os.name != "nt")

@@ -157,7 +157,9 @@ async def _mesh(config: ServerConfig) -> Mesh | None:
     try:
         from clawlink.store.valkey.mesh import Mesh
     except ImportError:
-        raise ClawLinkError("--store needs the package redis: pip install 'clawlink-relay[redis]'") from None
+        raise ClawLinkError(
+            "--store needs the package redis; in a checkout of ClawLink: pip install '.[redis]'"
+        ) from None
     return await Mesh.open(config.store, prefix=config.store_prefix, blobs=config.blobs, steady=steady_clock())
 
 

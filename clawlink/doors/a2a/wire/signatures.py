@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 DEFAULT_FILE = "a2a-key.pem"
 ALGORITHM = "ES256"
 _SIZE = 32
-_EXTRA = "signatures need more packages: pip install 'clawlink-relay[sign]'"
+_EXTRA = "signatures need more packages; in a checkout of ClawLink: pip install '.[sign]'"
 Json = dict[str, Any]
 
 
