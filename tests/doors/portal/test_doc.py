@@ -13,7 +13,7 @@ from clawlink.doors.portal import DOOR
 from clawlink.doors.portal.cli.portal import ACTIONS
 from clawlink.doors.portal.records import State
 from clawlink.doors.portal.rules.access import RIGHTS, Role
-from clawlink.doors.portal.server import book, keys, outbox, poster, socket
+from clawlink.doors.portal.server import book, contacts, keys, outbox, poster, socket
 from clawlink.doors.portal.settings import Settings
 from clawlink.doors.portal.wire import calls
 from tests.cli.test_docs import require_described
@@ -48,8 +48,8 @@ def test_flags_limits_and_states_are_those_of_the_code() -> None:
     states = set(re.findall(r"^\| `(\w+)` \| ", PAGE.split("| State | Fact |")[1].split("\n\n")[0], re.MULTILINE))
     assert states == {state.value for state in State} | {"answered"}
     for number, words in (
-        (book.MAX_CONTACTS, "| contacts | {:,} |"),
-        (book.MAX_AGENT_KEYS, "| agent keys | {:,} |"),
+        (contacts.MAX_CONTACTS, "| contacts | {:,} |"),
+        (keys.MAX_AGENT_KEYS, "| agent keys | {:,} |"),
         (socket.MAX_SOCKETS, "| sockets of agents | {:,} |"),
         (socket.MAX_SOCKETS, "up to {} sockets"),
         (keys.LOGINS_AT_ONCE, "| logins of one address | {:,} at once"),

@@ -14,13 +14,17 @@ from clawlink.domain.agent import Agent
 from clawlink.doors.portal.records import AGENT, CONTACTS, QUEUED, WAITING, Contact, Guest, Message
 from clawlink.doors.portal.rules.urls import normalised
 from clawlink.doors.portal.server import socket
+from clawlink.doors.portal.server.asking import key_of, refuse_socket
 from clawlink.doors.portal.server.book import Book
+from clawlink.doors.portal.server.chat import OwnerChat
+from clawlink.doors.portal.server.contacts import Contacts
+from clawlink.doors.portal.server.guests import Guests
 from clawlink.doors.portal.server.keys import Keys
 from clawlink.doors.portal.server.mail import Mail
 from clawlink.doors.portal.server.members import Members
 from clawlink.doors.portal.server.outbox import Outbox, release
 from clawlink.doors.portal.server.poster import Poster
-from clawlink.doors.portal.server.routes import Routes, key_of, refuse_socket
+from clawlink.doors.portal.server.routes import Parts, Routes
 from clawlink.doors.portal.settings import Settings
 from clawlink.doors.portal.wire import calls
 from clawlink.doors.registry import OpenDoor
@@ -42,6 +46,9 @@ class PortalServer(OpenDoor):
         self.url = normalised(settings.url or "", field="--portal")
         self.keys = Keys(relay, self.url)
         self.book = Book(relay, self.url, settings)
+        self.contacts = Contacts(relay, self.book)
+        self.guests = Guests(relay, self.book, self.contacts, settings)
+        self.chat = OwnerChat(relay, self.book)
         self.mail = Mail(relay, self.book, settings, self._wake)
         self._kept = kept
         self._members = Members(relay)
@@ -49,7 +56,7 @@ class PortalServer(OpenDoor):
         self._news: list[str] = []
         allowed = networks.networks(settings.allow_private)
         self._poster = Poster(self.url, ca=settings.ca, allowed=allowed)
-        self.outbox = Outbox(relay, self.book, self._members, self._poster)
+        self.outbox = Outbox(relay, self.book, self.contacts, self._members, self._poster)
 
     def _wake(self, contact: str) -> None:
         self.outbox.wake(contact)
@@ -71,7 +78,17 @@ class PortalServer(OpenDoor):
         return self._news
 
     def routes(self) -> Iterator[tuple[Endpoint, Handler]]:
-        yield from Routes(self.relay, self.url, self.keys, self.book, self.mail, self._poster).all()
+        parts = Parts(
+            relay=self.relay,
+            url=self.url,
+            keys=self.keys,
+            contacts=self.contacts,
+            guests=self.guests,
+            chat=self.chat,
+            mail=self.mail,
+            poster=self._poster,
+        )
+        yield from Routes(parts).all()
         yield calls.SOCKET, self._serve_socket
 
     async def _serve_socket(self, relay: Relay, request: Request) -> web.StreamResponse | Reply:

@@ -7,19 +7,19 @@ import hashlib
 import hmac
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from clawlink.doors.portal.records import AgentKey, Contact, Portal, contact_by_key, hash_key
+from clawlink.doors.portal.records import AGENT, KEYS, AgentKey, Contact, Portal, contact_by_key, hash_key
 from clawlink.doors.portal.rules import access, consent
 from clawlink.doors.portal.rules.access import Role
-from clawlink.errors import BadRequest, ClawLinkError, NotAuthenticated, RateLimited
+from clawlink.errors import BadRequest, ClawLinkError, NotAuthenticated, RateLimited, RelayFull
 from clawlink.relay.core import retrying
 from clawlink.relay.limits.token_buckets import Buckets
 from clawlink.relay.relay import Relay
-from clawlink.store.base import Put
+from clawlink.store.base import Drop, Put
 
 OWNER_KEY = "AGENTP2P_API_KEY"
 PASSWORD = "CLAWLINK_PORTAL_PASSWORD"  # noqa: S105 - the name of a variable
@@ -27,6 +27,9 @@ MIN_PASSWORD_LENGTH, MAX_PASSWORD_LENGTH = 6, 1024
 SESSION_SECONDS = 24 * 3600.0
 LOGINS_AT_ONCE = 10
 LOGIN_SECONDS = 60.0
+MAX_AGENT_KEYS = 100
+MAX_LABEL_LENGTH = 200
+_SHOWN_KEY = 20
 _ALL = "all addresses"
 _ALL_TIMES = 10
 _MOST_SESSIONS = 100
@@ -111,6 +114,39 @@ class Keys:
         caller = await self.caller(key)
         access.require(route, caller.role)
         return caller
+
+    # -- agent keys --------------------------------------------------------------------------------------------------
+
+    async def make(self, label: str) -> str:
+        """Make an agent key, which is shown this once. Raises RelayFull."""
+        known = await self._core.store.usage(AgentKey, KEYS)
+        if known.count >= MAX_AGENT_KEYS:
+            raise RelayFull(
+                f"there are {known.count} agent keys; revoke some", limit=MAX_AGENT_KEYS, actual=known.count
+            )
+        key = new_key()
+        made = AgentKey(
+            id=hash_key(key),
+            version=1,
+            label=label[:MAX_LABEL_LENGTH],
+            shown=key[:_SHOWN_KEY] + "...",
+            created_at=self._core.clock(),
+        )
+        await self._core.commit(made.partition_key, Put(made))
+        return key
+
+    async def agent_keys(self) -> Sequence[AgentKey]:
+        """Return the agent keys."""
+        return (await self._core.store.page(AgentKey, KEYS, limit=MAX_AGENT_KEYS)).records
+
+    @retrying
+    async def revoke(self, named: str) -> bool:
+        """Revoke an agent key, named in full or by its first characters as they are listed; False if none is."""
+        hashed = hash_key(named)
+        found = [key for key in await self.agent_keys() if hashed == key.id or named == key.shown]
+        if found:
+            await self._core.commit(AGENT, *map(Drop, found))
+        return bool(found)
 
     # -- the owner's login -------------------------------------------------------------------------------------------
 

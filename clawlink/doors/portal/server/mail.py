@@ -75,19 +75,8 @@ class Mail:
         name = words.contact_name(contact.agent_name, contact.user_name, contact.url)
         delivery = self._book.for_agent(id, content, sender=Sender(contact.mailbox), name=name, now=now)
         await self._relay.mailbox.require_room(delivery)
-        message = Message(
-            id=id,
-            version=1,
-            number=self._book.number(Message),
-            inbound=True,
-            contact=contact.id,
-            content=content,
-            message_type=message_type,
-            created_at=now,
-            state=State.RECEIVED,
-            key=key,
-            in_reply_to=in_reply_to,
-        )
+        message = self._new(id, contact.id, content, message_type, now, State.RECEIVED)
+        message = replace(message, inbound=True, key=key, in_reply_to=in_reply_to)
         await self._book.require_memory(message.weight, Origin(None, contact.mailbox))
         await self._relay.mailbox.put(delivery, Put(message))
         return message
@@ -171,19 +160,9 @@ class Mail:
             ends_at=now + self._settings.portal_ttl,
         )
         await self._relay.mailbox.require_room(delivery)
-        message = Message(
-            id=id,
-            version=1,
-            number=self._book.number(Message),
-            inbound=False,
-            contact=contact.id,
-            content=content,
-            message_type=message_type,
-            created_at=now,
-            state=State.QUEUED,
-            expires_at=delivery.expires_at,
-            in_reply_to=None if answers is None else answers.key,
-        )
+        message = self._new(id, contact.id, content, message_type, now, State.QUEUED)
+        key_there = None if answers is None else answers.key
+        message = replace(message, expires_at=delivery.expires_at, in_reply_to=key_there)
         await self._book.require_memory(message.weight, Origin(None, AGENT))
         await self._relay.mailbox.put(delivery, Put(message))
         return message
@@ -192,21 +171,25 @@ class Mail:
         """Note a message that an old script has posted itself."""
         self._core.require_working()
         _require_short(content, message_type, None)
-        id = self._core.ids.fresh()
-        message = Message(
+        contact = normalised(to_portal, field="to_portal")
+        id, now = self._core.ids.fresh(), self._core.clock()
+        message = self._new(id, contact, content, message_type, now, State.REPORTED)
+        await self._book.require_memory(message.weight, Origin(None, AGENT))
+        await self._core.commit(message.partition_key, Put(message))
+        return message
+
+    def _new(self, id: str, contact: str, content: str, message_type: str, now: float, state: State) -> Message:
+        return Message(
             id=id,
             version=1,
             number=self._book.number(Message),
             inbound=False,
-            contact=normalised(to_portal, field="to_portal"),
+            contact=contact,
             content=content,
             message_type=message_type,
-            created_at=self._core.clock(),
-            state=State.REPORTED,
+            created_at=now,
+            state=state,
         )
-        await self._book.require_memory(message.weight, Origin(None, AGENT))
-        await self._core.commit(message.partition_key, Put(message))
-        return message
 
     @retrying
     async def told(self, id: str, acked_at: float | None, answered_at: float | None) -> Message | None:

@@ -17,6 +17,7 @@ from clawlink.doors.portal.rules import posting
 from clawlink.doors.portal.rules.posting import Outcome, Step
 from clawlink.doors.portal.rules.urls import shown
 from clawlink.doors.portal.server.book import Book
+from clawlink.doors.portal.server.contacts import Contacts
 from clawlink.doors.portal.server.members import Members
 from clawlink.doors.portal.server.poster import Poster
 from clawlink.relay.core import retrying
@@ -36,10 +37,11 @@ _log = logging.getLogger("clawlink.portal")
 class Outbox:
     """Posts what waits in the contacts' mailboxes. A contact whose mailbox is empty costs nothing."""
 
-    def __init__(self, relay: Relay, book: Book, members: Members, poster: Poster) -> None:
+    def __init__(self, relay: Relay, book: Book, contacts: Contacts, members: Members, poster: Poster) -> None:
         self._relay = relay
         self._core = relay.core
         self._book = book
+        self._contacts = contacts
         self._members = members
         self._poster = poster
         self._working: dict[str, asyncio.Task[None]] = {}
@@ -181,7 +183,7 @@ class Outbox:
             ours = await self._poster.is_ours(peer)
             if ours is None:
                 return False
-            peer = await self._book.learn(contact, ours=ours) or peer
+            peer = await self._contacts.learn(contact, ours=ours) or peer
         begun = posting.begun(message, peer.ours)
         if begun is not message:
             await self._commit(begun)
@@ -190,7 +192,7 @@ class Outbox:
                 return True
         posted = await self._poster.post(peer, begun)
         if posted.outcome is Outcome.STORED:
-            await self._book.learn(contact, ours=posted.ours)
+            await self._contacts.learn(contact, ours=posted.ours)
         await self._settle(begun, posting.after(begun, posted.outcome, posted.detail, self._core.clock()))
         return posted.outcome in (Outcome.STORED, Outcome.REFUSED)
 

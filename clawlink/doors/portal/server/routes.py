@@ -1,97 +1,81 @@
-"""The routes: the caller's role, the body, one use case, and the answer in the wire's own form."""
+"""The routes: the caller's role, the body, one use case, and the answer."""
 
 from __future__ import annotations
 
-import json
 import logging
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
-from aiohttp import web
 
-from clawlink.domain.limits import MAX_REPLY_BYTES
 from clawlink.doors.portal.records import Contact, Message
 from clawlink.doors.portal.rules.access import Role
 from clawlink.doors.portal.rules.consent import Decision, decided
-from clawlink.doors.portal.rules.urls import same
 from clawlink.doors.portal.rules.words import stamp
 from clawlink.doors.portal.server import views
-from clawlink.doors.portal.server.book import Book
-from clawlink.doors.portal.server.keys import Caller, Keys
+from clawlink.doors.portal.server.asking import (
+    INVALID,
+    Ask,
+    Invalid,
+    Shown,
+    body_of,
+    empty,
+    failed,
+    key_of,
+    require_own_portal,
+)
+from clawlink.doors.portal.server.chat import OwnerChat
+from clawlink.doors.portal.server.contacts import Contacts
+from clawlink.doors.portal.server.guests import Guests
+from clawlink.doors.portal.server.keys import Keys
 from clawlink.doors.portal.server.mail import MOST_LISTED, MOST_SKIPPED, Mail
 from clawlink.doors.portal.server.poster import Poster
 from clawlink.doors.portal.wire import calls
-from clawlink.errors import BadJson, BadRequest, ClawLinkError, NotAllowed, NotAuthenticated, NotFound
+from clawlink.errors import BadRequest, ClawLinkError, NotFound
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.relay.error_mapping import refusal
 from clawlink.relay.relay import Relay
 from clawlink.relay.time_slices import Turns
-from clawlink.server.request import Handler, Request, parameter, read
+from clawlink.server.request import Handler, Request, parameter
 from clawlink.server.response import Reply, reply
 from clawlink.version import VERSION
 
 _log = logging.getLogger("clawlink.portal")
-_INVALID = 422
-_SCHEME = "Bearer "
 _DECISIONS = {
     **{decision.value: decision for decision in Decision},
     "approve": Decision.APPROVE,
     "deny": Decision.DENY,
 }
 
-Use = Callable[["Ask"], Awaitable[Any]]
+Use = Callable[[Ask], Awaitable[Any]]
 
 
-class Ask:
-    """A request to one route: its caller, its body and its parameters."""
+class Parts(NamedTuple):
+    """The parts of a portal that its routes use."""
 
-    def __init__(self, request: Request, caller: Caller, body: Any) -> None:
-        self.request = request
-        self.caller = caller
-        self.body = body
-
-    @property
-    def contact(self) -> Contact:
-        """The contact whose key the request shows."""
-        if self.caller.contact is None:  # the table of rights gives the route to contacts alone
-            raise NotAuthenticated("Invalid API Key")
-        return self.caller.contact
-
-    def number(self, name: str) -> int:
-        """Return a number of the path. Raises NotFound: the wire has small numbers."""
-        text = parameter(self.request, name)
-        if not (text.isascii() and text.isdigit() and len(text) < 16):
-            raise NotFound(f"{name} is a number", field=name)
-        return int(text)
-
-    def query(self, name: str) -> str:
-        """Return a parameter of the query. Raises BadRequest."""
-        text: str | None = self.request.query.get(name)
-        if text is None:
-            raise BadRequest(f"give the parameter {name}", field=name)
-        return text
-
-    def count(self, name: str, default: int, most: int) -> int:
-        """Return a number of the query. Raises BadRequest."""
-        text = self.request.query.get(name, str(default))
-        if not (text.isascii() and text.isdigit() and int(text[:9]) <= most):
-            raise BadRequest(f"{name} is a number from 0 to {most}", field=name, limit=most)
-        return int(text)
+    relay: Relay
+    url: str
+    keys: Keys
+    contacts: Contacts
+    guests: Guests
+    chat: OwnerChat
+    mail: Mail
+    poster: Poster
 
 
 class Routes:
     """All routes of a portal. Each asks the table of rights first."""
 
-    def __init__(self, relay: Relay, url: str, keys: Keys, book: Book, mail: Mail, poster: Poster) -> None:
-        self._relay = relay
-        self._url = url
-        self._keys = keys
-        self._book = book
-        self._mail = mail
-        self._poster = poster
+    def __init__(self, parts: Parts) -> None:
+        self._relay = parts.relay
+        self._url = parts.url
+        self._keys = parts.keys
+        self._contacts = parts.contacts
+        self._guests = parts.guests
+        self._chat = parts.chat
+        self._mail = parts.mail
+        self._poster = parts.poster
 
     def all(self) -> Iterator[tuple[Endpoint, Handler]]:
         """Give each route, also with two slashes: old peers add one to an address that ends in one."""
@@ -103,16 +87,16 @@ class Routes:
     def _handler(self, call: Endpoint, use: Use) -> Handler:
         async def serve(relay: Relay, request: Request) -> Reply:
             try:
-                body = None if call.body is None else await _body(request, call.body)
+                body = None if call.body is None else await body_of(request, call.body)
                 caller = await self._keys.require(call.name, key_of(request, body))
                 answer = await use(Ask(request, caller, body))
-            except _Invalid as invalid:
-                return _failed(_INVALID, invalid.detail)
+            except Invalid as invalid:
+                return failed(INVALID, invalid.detail)
             except ConnectionError:
                 raise
             except Exception as failure:
                 error = refusal(relay, failure, {"method": call.method, "route": call.path}, _log)
-                return _failed(error.status, error.message, error.retry_after, error)
+                return failed(error.status, error.message, error.retry_after, error)
             return answer if isinstance(answer, Reply) else reply(answer)
 
         return serve
@@ -120,13 +104,13 @@ class Routes:
     # -- guests ------------------------------------------------------------------------------------------------------
 
     async def guest_leave(self, ask: Ask) -> Any:
-        guest = await self._book.leave(ask.body.content, ask.request.block)
+        guest = await self._guests.leave(ask.body.content, ask.request.block)
         return {"status": "ok", "message_id": guest.number}
 
     async def guest_list(self, ask: Ask) -> Any:
         turns = Turns()
         shown = []
-        for guest in await self._book.guests():
+        for guest in await self._guests.listed():
             shown.append(msgspec.Raw(msgspec.json.encode(views.guest(guest, self._url))))
             await turns.next()
         return {"messages": shown}
@@ -136,14 +120,14 @@ class Routes:
         if decision is None:
             raise BadRequest("status is approved, rejected or read", field="status")
         number = ask.number("message_id")
-        await self._book.decide(number, decision, lenient=True)
+        await self._guests.decide(number, decision, lenient=True)
         return {"status": "updated", "message_id": number, "new_status": ask.body.status}
 
     async def guest_approve(self, ask: Ask) -> Any:
         if not ask.body.portal_url:
             raise BadRequest("portal_url is required", field="portal_url")
         number = ask.number("message_id")
-        guest, contact = await self._book.decide(
+        guest, contact = await self._guests.decide(
             number,
             Decision.APPROVE,
             url=ask.body.portal_url,
@@ -162,7 +146,7 @@ class Routes:
         if decision is None:
             raise BadRequest("decision is approve, deny or read", field="decision")
         body = ask.body
-        guest, contact = await self._book.decide(
+        guest, contact = await self._guests.decide(
             ask.number("message_id"),
             decision,
             url=body.portal_url,
@@ -177,8 +161,8 @@ class Routes:
     # -- contacts ----------------------------------------------------------------------------------------------------
 
     async def contact_list(self, ask: Ask) -> Any:
-        contacts = [contact async for contact in self._book.contacts()]
-        unread = await self._book.unread(contacts)
+        contacts = [contact async for contact in self._contacts.all()]
+        unread = await self._contacts.unread(contacts)
         with_key = ask.caller.role is Role.OWNER
         turns = Turns()
         shown = []
@@ -189,7 +173,7 @@ class Routes:
 
     async def contact_add(self, ask: Ask) -> Any:
         body = ask.body
-        await self._book.put_contact(
+        await self._guests.add_contact(
             body.portal_url,
             key=body.key,
             display_name=body.display_name,
@@ -200,7 +184,7 @@ class Routes:
 
     async def contact_change(self, ask: Ask) -> Any:
         body = ask.body
-        await self._book.change_contact(
+        await self._contacts.change(
             ask.number("contact_id"),
             key=body.key,
             display_name=body.display_name,
@@ -210,26 +194,24 @@ class Routes:
         return {"status": "updated"}
 
     async def contact_remove(self, ask: Ask) -> Any:
-        await self._book.keep_numbers()
-        await self._book.remove_contact(ask.number("contact_id"))
+        await self._contacts.remove(ask.number("contact_id"))
         return {"status": "deleted"}
 
     async def contact_block(self, ask: Ask) -> Any:
-        contact = await self._book.find(parameter(ask.request, "contact_id"))
-        contact = await self._book.block(contact.id, blocked=ask.body.blocked) or contact
+        contact = await self._contacts.find(parameter(ask.request, "contact_id"))
+        contact = await self._contacts.block(contact.id, blocked=ask.body.blocked) or contact
         return {"contact": views.contact(contact, 0, with_key=False)}
 
     async def contact_forget(self, ask: Ask) -> Any:
-        contact = await self._book.find(parameter(ask.request, "contact_id"))
-        await self._book.keep_numbers()
-        await self._book.remove_contact(contact.number)
+        contact = await self._contacts.find(parameter(ask.request, "contact_id"))
+        await self._contacts.remove(contact.number)
         messages = await self._mail.forget(contact.id)
-        return {"forgotten": contact.url, "messages": messages, "guests": await self._book.forget_guests(contact.id)}
+        return {"forgotten": contact.url, "messages": messages, "guests": await self._guests.forget(contact.id)}
 
     # -- messages ----------------------------------------------------------------------------------------------------
 
     async def message_receive(self, ask: Ask) -> Any:
-        _require_own_portal(ask)
+        require_own_portal(ask)
         body = ask.body
         message = await self._mail.receive(
             ask.contact, body.content, body.message_type, body.idempotency_key, body.in_reply_to
@@ -238,7 +220,7 @@ class Routes:
         return answer if body.idempotency_key is None else answer | {"idempotency_key": body.idempotency_key}
 
     async def message_status(self, ask: Ask) -> Any:
-        _require_own_portal(ask)
+        require_own_portal(ask)
         message = await self._mail.received(ask.contact, ask.body.idempotency_key)
         return {
             "stored_at": stamp(message.created_at),
@@ -255,7 +237,7 @@ class Routes:
         limit, offset = ask.count("limit", 50, MOST_LISTED), ask.count("offset", 0, MOST_SKIPPED)
         contact = ask.query("contact_portal")
         total = await self._mail.count(contact)
-        shown = _Shown()
+        shown = Shown()
         async for message in self._mail.history(contact, limit, offset):
             if not await shown.add(views.in_history(message, self._url)):
                 break
@@ -266,7 +248,7 @@ class Routes:
     async def message_list(self, ask: Ask) -> Any:
         """List the last messages. Of those after ``since`` the oldest come first, so a reader that goes on has all."""
         since = ask.request.query.get("since")
-        shown = _Shown(drops_first=since is not None)
+        shown = Shown(drops_first=since is not None)
         async for message in self._mail.history(ask.query("contact_portal"), MOST_LISTED, 0):
             one = views.in_list(message, self._url)
             if (since is None or one["created_at"] > since) and not await shown.add(one):
@@ -275,7 +257,7 @@ class Routes:
 
     async def send(self, ask: Ask) -> Any:
         body = ask.body
-        contact = await self._book.find(body.to)
+        contact = await self._contacts.find(body.to)
         message = await self._mail.send(
             contact, body.content, body.message_type, body.idempotency_key, body.in_reply_to
         )
@@ -304,17 +286,17 @@ class Routes:
     async def chat_send(self, ask: Ask) -> Any:
         text = ask.body.content.strip()
         if not text:
-            return _empty()
-        line = await self._book.say("owner", text)
+            return empty()
+        line = await self._chat.say("owner", text)
         said = decided(text)
         if said is not None:
-            await self._book.say("agent", await self._outcome(*said))
+            await self._chat.say("agent", await self._outcome(*said))
         return {"success": True, "message_id": line.number, "created_at": stamp(line.created_at)}
 
     async def _outcome(self, decision: Decision, number: int) -> str:
         """Do what the owner's words decide, and say what came of it."""
         try:
-            guest, contact = await self._book.decide(number, decision)
+            guest, contact = await self._guests.decide(number, decision)
         except ClawLinkError as error:
             return error.message
         made = "" if contact is None else f"; contact {contact.number}: {contact.url}"
@@ -323,13 +305,13 @@ class Routes:
     async def chat_reply(self, ask: Ask) -> Any:
         text = ask.body.content.strip()
         if not text:
-            return _empty()
-        line = await self._book.say("agent", text)
+            return empty()
+        line = await self._chat.say("agent", text)
         return {"success": True, "message_id": line.number}
 
     async def chat_history(self, ask: Ask) -> Any:
-        shown = _Shown()
-        for line in reversed(await self._book.chat(ask.count("limit", 50, MOST_LISTED) or 1)):
+        shown = Shown()
+        for line in reversed(await self._chat.last(ask.count("limit", 50, MOST_LISTED) or 1)):
             if not await shown.add(views.line(line)):
                 break
         return {"messages": list(reversed(shown.all))}
@@ -353,100 +335,15 @@ class Routes:
     # -- agent keys --------------------------------------------------------------------------------------------------
 
     async def key_create(self, ask: Ask) -> Any:
-        key = await self._book.make_key(ask.body.agent_name or "agent")
+        key = await self._keys.make(ask.body.agent_name or "agent")
         told = "an agent key, shown this once: it reads messages, writes to contacts and answers the owner"
         return {"status": "created", "api_key": key, "portal_url": self._url, "message": told}
 
     async def key_list(self, ask: Ask) -> Any:
-        found = [views.key(key, self._url) for key in await self._book.keys()]
+        found = [views.key(key, self._url) for key in await self._keys.agent_keys()]
         return {"api_keys": found, "total": len(found)}
 
     async def key_revoke(self, ask: Ask) -> Any:
-        if not await self._book.revoke(ask.query("api_key")):
+        if not await self._keys.revoke(ask.query("api_key")):
             raise NotFound("no agent key is this one; GET /api/key/list shows them", field="api_key")
         return {"status": "revoked"}
-
-
-class _Shown:
-    """Texts of a list, each encoded apart with turns for other requests, as many as one reply may carry.
-
-    The list has at least one. A full list takes no more, or drops its first ones if ``drops_first`` is True.
-    """
-
-    def __init__(self, *, drops_first: bool = False) -> None:
-        self.all: deque[msgspec.Raw] = deque()
-        self._drops_first = drops_first
-        self._size = 0
-        self._turns = Turns()
-
-    async def add(self, one: dict[str, Any]) -> bool:
-        """Add a text. Return True if the list had room for it."""
-        await self._turns.next()
-        encoded = msgspec.Raw(msgspec.json.encode(one))
-        size = len(bytes(encoded))
-        if self.all and not self._drops_first and self._size + size > MAX_REPLY_BYTES:
-            return False
-        self.all.append(encoded)
-        self._size += size
-        while len(self.all) > 1 and self._size > MAX_REPLY_BYTES:
-            self._size -= len(bytes(self.all.popleft()))
-        return True
-
-
-def key_of(request: Request, body: Any = None) -> str | None:
-    """Return the key of a request: that in its body, where the route has one there, else that in ``Authorization``."""
-    in_body: str | None = getattr(body, "api_key", None)
-    header: str = request.headers.get("Authorization", "")
-    in_header = header[len(_SCHEME) :].strip() if header.startswith(_SCHEME) else None
-    return in_body or in_header
-
-
-def _require_own_portal(ask: Ask) -> None:
-    """Refuse a contact that names another portal as its own, and one that is blocked. Raises NotAllowed."""
-    if ask.contact.blocked:
-        raise NotAllowed("the owner of this portal takes no messages from you")
-    if not same(ask.body.from_portal, ask.contact.id):
-        raise NotAllowed("Portal URL mismatch: this key belongs to another portal", field="from_portal")
-
-
-class _Invalid(Exception):
-    """A body that is not of the wire's form."""
-
-    def __init__(self, message: str, field: str | None, kind: str) -> None:
-        super().__init__(message)
-        self.detail = [{"loc": ["body", *([] if field is None else [field])], "msg": message, "type": kind}]
-
-
-async def _body(request: Request, kind: Any) -> Any:
-    """Read the body. A wrong type is 422 with a list, as the wire has it."""
-    if request.content_type != "application/json":
-        raise _Invalid("send JSON as Content-Type: application/json", None, "content_type")
-    try:
-        return await read(request, kind)
-    except BadJson as error:
-        raise _Invalid(error.message, None, "json_invalid") from None
-    except BadRequest as error:
-        raise _Invalid(error.message, error.field, "value_error") from None
-
-
-def _failed(status: int, detail: Any, retry_after: float | None = None, error: ClawLinkError | None = None) -> Reply:
-    headers: Mapping[str, str] | None = None
-    if retry_after is not None:
-        headers = {"Retry-After": str(max(1, round(retry_after)))}
-    if isinstance(error, NotAuthenticated):
-        headers = {**(headers or {}), "WWW-Authenticate": "Bearer"}
-    told: dict[str, Any] = {"detail": detail}
-    if error is not None:
-        told |= {"code": error.code, **({} if error.field is None else {"field": error.field})}
-    return Reply(json.dumps(told, ensure_ascii=False).encode("utf-8", "replace"), status, headers=headers)
-
-
-def _empty() -> Reply:
-    return Reply(msgspec.json.encode({"error": "content is empty"}), 400)
-
-
-async def refuse_socket(relay: Relay, failure: Exception) -> web.StreamResponse | Reply:
-    """Return the answer to a handshake that is refused: 403 for each key that may not read."""
-    error = refusal(relay, failure, {"method": "GET", "route": calls.SOCKET.path}, _log)
-    status = NotAllowed.status if isinstance(error, NotAuthenticated) else error.status
-    return _failed(status, error.message, error.retry_after, error)

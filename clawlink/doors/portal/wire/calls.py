@@ -56,22 +56,25 @@ class Block(Struct, frozen=True):
     blocked: bool
 
 
-class Receive(Struct, frozen=True):
-    """A message from the portal of a contact. The last two fields are those of ClawLink."""
+class FromPortal(Struct, frozen=True):
+    """A request of the portal of a contact."""
 
     api_key: str
     from_portal: str
+
+
+class Receive(FromPortal, frozen=True):
+    """A message from the portal of a contact. The last two fields are those of ClawLink."""
+
     content: str
     message_type: str = "text"
     idempotency_key: str | None = None
     in_reply_to: str | None = None
 
 
-class AskStatus(Struct, frozen=True):
+class AskStatus(FromPortal, frozen=True):
     """The question of another portal how far its message came."""
 
-    api_key: str
-    from_portal: str
     idempotency_key: str
 
 

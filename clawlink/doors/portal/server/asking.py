@@ -1,0 +1,152 @@
+"""A request to the portal: its caller, its body, and the answer in the wire's own form."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from clawlink.domain.limits import MAX_REPLY_BYTES
+from clawlink.doors.portal.records import Contact
+from clawlink.doors.portal.rules.urls import same
+from clawlink.doors.portal.server.keys import Caller
+from clawlink.doors.portal.wire import calls
+from clawlink.errors import BadJson, BadRequest, ClawLinkError, NotAllowed, NotAuthenticated, NotFound
+from clawlink.relay.error_mapping import refusal
+from clawlink.relay.relay import Relay
+from clawlink.relay.time_slices import Turns
+from clawlink.server.request import Request, parameter, read
+from clawlink.server.response import Reply
+
+INVALID = 422
+_log = logging.getLogger("clawlink.portal")
+_SCHEME = "Bearer "
+
+
+class Ask:
+    """A request to one route: its caller, its body and its parameters."""
+
+    def __init__(self, request: Request, caller: Caller, body: Any) -> None:
+        self.request = request
+        self.caller = caller
+        self.body = body
+
+    @property
+    def contact(self) -> Contact:
+        """The contact whose key the request shows."""
+        if self.caller.contact is None:  # the table of rights gives the route to contacts alone
+            raise NotAuthenticated("Invalid API Key")
+        return self.caller.contact
+
+    def number(self, name: str) -> int:
+        """Return a number of the path. Raises NotFound: the wire has small numbers."""
+        text = parameter(self.request, name)
+        if not (text.isascii() and text.isdigit() and len(text) < 16):
+            raise NotFound(f"{name} is a number", field=name)
+        return int(text)
+
+    def query(self, name: str) -> str:
+        """Return a parameter of the query. Raises BadRequest."""
+        text: str | None = self.request.query.get(name)
+        if text is None:
+            raise BadRequest(f"give the parameter {name}", field=name)
+        return text
+
+    def count(self, name: str, default: int, most: int) -> int:
+        """Return a number of the query. Raises BadRequest."""
+        text = self.request.query.get(name, str(default))
+        if not (text.isascii() and text.isdigit() and int(text[:9]) <= most):
+            raise BadRequest(f"{name} is a number from 0 to {most}", field=name, limit=most)
+        return int(text)
+
+
+class Shown:
+    """Texts of a list, each encoded apart with turns for other requests, as many as one reply may carry.
+
+    The list has at least one. A full list takes no more, or drops its first ones if ``drops_first`` is True.
+    """
+
+    def __init__(self, *, drops_first: bool = False) -> None:
+        self.all: deque[msgspec.Raw] = deque()
+        self._drops_first = drops_first
+        self._size = 0
+        self._turns = Turns()
+
+    async def add(self, one: dict[str, Any]) -> bool:
+        """Add a text. Return True if the list had room for it."""
+        await self._turns.next()
+        encoded = msgspec.Raw(msgspec.json.encode(one))
+        size = len(bytes(encoded))
+        if self.all and not self._drops_first and self._size + size > MAX_REPLY_BYTES:
+            return False
+        self.all.append(encoded)
+        self._size += size
+        while len(self.all) > 1 and self._size > MAX_REPLY_BYTES:
+            self._size -= len(bytes(self.all.popleft()))
+        return True
+
+
+def key_of(request: Request, body: Any = None) -> str | None:
+    """Return the key of a request: that in its body, where the route has one there, else that in ``Authorization``."""
+    in_body: str | None = getattr(body, "api_key", None)
+    header: str = request.headers.get("Authorization", "")
+    in_header = header[len(_SCHEME) :].strip() if header.startswith(_SCHEME) else None
+    return in_body or in_header
+
+
+def require_own_portal(ask: Ask) -> None:
+    """Refuse a contact that names another portal as its own, and one that is blocked. Raises NotAllowed."""
+    if ask.contact.blocked:
+        raise NotAllowed("the owner of this portal takes no messages from you")
+    if not same(ask.body.from_portal, ask.contact.id):
+        raise NotAllowed("Portal URL mismatch: this key belongs to another portal", field="from_portal")
+
+
+class Invalid(Exception):
+    """A body that is not of the wire's form."""
+
+    def __init__(self, message: str, field: str | None, kind: str) -> None:
+        super().__init__(message)
+        self.detail = [{"loc": ["body", *([] if field is None else [field])], "msg": message, "type": kind}]
+
+
+async def body_of(request: Request, kind: Any) -> Any:
+    """Read the body. A wrong type is 422 with a list, as the wire has it."""
+    if request.content_type != "application/json":
+        raise Invalid("send JSON as Content-Type: application/json", None, "content_type")
+    try:
+        return await read(request, kind)
+    except BadJson as error:
+        raise Invalid(error.message, None, "json_invalid") from None
+    except BadRequest as error:
+        raise Invalid(error.message, error.field, "value_error") from None
+
+
+def failed(status: int, detail: Any, retry_after: float | None = None, error: ClawLinkError | None = None) -> Reply:
+    """Return a refusal in the wire's form, with the code and the field of an error."""
+    headers: Mapping[str, str] | None = None
+    if retry_after is not None:
+        headers = {"Retry-After": str(max(1, round(retry_after)))}
+    if isinstance(error, NotAuthenticated):
+        headers = {**(headers or {}), "WWW-Authenticate": "Bearer"}
+    told: dict[str, Any] = {"detail": detail}
+    if error is not None:
+        told |= {"code": error.code, **({} if error.field is None else {"field": error.field})}
+    return Reply(json.dumps(told, ensure_ascii=False).encode("utf-8", "replace"), status, headers=headers)
+
+
+def empty() -> Reply:
+    """Return the answer to an empty line of the chat, as the wire has it."""
+    return Reply(msgspec.json.encode({"error": "content is empty"}), 400)
+
+
+async def refuse_socket(relay: Relay, failure: Exception) -> web.StreamResponse | Reply:
+    """Return the answer to a handshake that is refused: 403 for each key that may not read."""
+    error = refusal(relay, failure, {"method": "GET", "route": calls.SOCKET.path}, _log)
+    status = NotAllowed.status if isinstance(error, NotAuthenticated) else error.status
+    return failed(status, error.message, error.retry_after, error)

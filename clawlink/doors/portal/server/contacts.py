@@ -1,0 +1,184 @@
+"""The contacts of a portal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+
+from msgspec.structs import replace
+
+from clawlink.domain.agent import fold
+from clawlink.domain.shares import Origin
+from clawlink.doors.portal import records
+from clawlink.doors.portal.records import CONTACTS, OPERATOR, Contact, Message, hash_key
+from clawlink.doors.portal.rules import consent
+from clawlink.doors.portal.rules.urls import normalised, same
+from clawlink.doors.portal.server.book import Book
+from clawlink.doors.portal.server.keys import new_key
+from clawlink.errors import AmbiguousName, BadRequest, NotFound, RelayFull, WrongState
+from clawlink.relay.core import retrying
+from clawlink.relay.relay import Relay
+from clawlink.relay.time_slices import Turns, parts
+from clawlink.store.base import Drop, Put
+
+MAX_NAME_LENGTH = 200
+MAX_CONTACTS = 10_000
+_PAGE = 500
+_NAMESAKES = 100
+_COUNTED_AT_ONCE = 200
+
+
+class Contacts:
+    """The portals whose owners agreed with ours."""
+
+    def __init__(self, relay: Relay, book: Book) -> None:
+        self._core = relay.core
+        self._book = book
+
+    async def all(self) -> AsyncIterator[Contact]:
+        """Give all contacts, the newest first, with turns for other requests in between."""
+        turns = Turns()
+        after: str | None = None
+        while True:
+            page = await self._core.store.page(Contact, CONTACTS, after, _PAGE, newest=True)
+            for contact in page.records:
+                await turns.next()
+                yield contact
+            after = page.after
+            if after is None:
+                return
+
+    async def unread(self, contacts: Sequence[Contact]) -> list[int]:
+        """Return how many messages of each contact the owner's agent has not acknowledged."""
+        counts: list[int] = []
+        for some in parts(contacts, _COUNTED_AT_ONCE):
+            places = [(Message, records.unread_from(contact.id)) for contact in some]
+            counts += [usage.count for usage in (await self._core.store.admission((), places)).indexes]
+            await asyncio.sleep(0)
+        return counts
+
+    async def numbered(self, number: int) -> Contact:
+        """Return the contact with this number. Raises NotFound."""
+        found = await self._core.store.first(Contact, records.contact_by_number(number), 1)
+        if not found:
+            raise NotFound(f"there is no contact {number}; 'clawlink portal contacts' lists them", field="contact_id")
+        return found[0]
+
+    async def find(self, to: str | int) -> Contact:
+        """Return the contact with this number, address or name. Raises NotFound, AmbiguousName."""
+        if isinstance(to, int) or (to.isascii() and to.isdigit()):
+            return await self.numbered(int(to))
+        if "://" in to:
+            contact = await self._core.store.get(Contact, normalised(to, field="to"))
+            found = [] if contact is None else [contact]
+        else:
+            found = list(await self._core.store.first(Contact, records.contact_by_name(fold(to)), _NAMESAKES))
+        if not found:
+            raise NotFound(f"there is no contact {to[:80]!r}; 'clawlink portal contacts' lists them", field="to")
+        if len(found) > 1:
+            numbers = ", ".join(str(contact.number) for contact in found[:10])
+            raise AmbiguousName(
+                f"{len(found)} contacts have the name {to[:80]!r}; name one by its number: {numbers}",
+                field="to",
+                current=[contact.number for contact in found],
+            )
+        return found[0]
+
+    async def changed(
+        self, id: str, url: str, old: Contact | None, key: str | None, names: tuple[str | None, str | None, str | None]
+    ) -> Contact:
+        """Return a new contact, or the next version of ``old``; a name or key that is None stays as it was.
+
+        Raises BadRequest, WrongState for the key of another contact, RelayFull, StorageFull.
+        """
+        for name in names:
+            if name is not None and (len(name) > MAX_NAME_LENGTH or not name.isprintable()):
+                raise BadRequest(
+                    f"a name has at most {MAX_NAME_LENGTH} characters, and none that hide", limit=MAX_NAME_LENGTH
+                )
+        if key is not None:
+            fault = consent.key_fault(key)
+            if fault is not None:
+                raise BadRequest(fault, field="SHARED_KEY")
+            for other in await self._core.store.first(Contact, records.contact_by_key(hash_key(key)), 2):
+                if other.id != id:
+                    raise WrongState(
+                        f"contact {other.number} has this key already, and each contact needs its own",
+                        field="SHARED_KEY",
+                        current=other.number,
+                    )
+        display_name, agent_name, user_name = names
+        if old is not None:
+            return replace(
+                old,
+                version=old.version + 1,
+                url=url.strip(),
+                key=key or old.key,
+                display_name=old.display_name if display_name is None else display_name,
+                agent_name=old.agent_name if agent_name is None else agent_name,
+                user_name=old.user_name if user_name is None else user_name,
+            )
+        known = await self._core.store.usage(Contact, CONTACTS)
+        if known.count >= MAX_CONTACTS:
+            raise RelayFull(
+                f"the portal has {known.count} contacts and may have no more; remove some",
+                limit=MAX_CONTACTS,
+                actual=known.count,
+            )
+        await self._book.require_memory(len(url), Origin(None, OPERATOR))
+        return Contact(
+            id=id,
+            version=1,
+            number=self._book.number(Contact),
+            url=url.strip(),
+            key=key or new_key(),
+            created_at=self._core.clock(),
+            display_name=display_name,
+            agent_name=agent_name,
+            user_name=user_name,
+        )
+
+    def require_other(self, id: str) -> None:
+        """Refuse the address of this portal itself as a contact. Raises BadRequest."""
+        if same(id, self._book.url):
+            raise BadRequest("this is the address of this portal itself; name that of the contact", field="portal_url")
+
+    @retrying
+    async def change(
+        self, number: int, *, key: str | None, display_name: str | None, agent_name: str | None, user_name: str | None
+    ) -> None:
+        """Change a contact's key and names. As on the wire, an absent name is taken away; the key stays. NotFound."""
+        contact = await self.numbered(number)
+        changed = await self.changed(contact.id, contact.url, contact, key, (display_name, agent_name, user_name))
+        changed = replace(changed, display_name=display_name, agent_name=agent_name, user_name=user_name)
+        await self._core.commit(changed.partition_key, Put(changed))
+
+    async def remove(self, number: int) -> None:
+        """Remove a contact; its messages stay. Raises NotFound."""
+        await self._book.keep_numbers()
+        await self._remove(number)
+
+    @retrying
+    async def _remove(self, number: int) -> None:
+        contact = await self.numbered(number)
+        await self._core.commit(contact.partition_key, Drop(contact))
+
+    @retrying
+    async def learn(self, id: str, *, ours: bool) -> Contact | None:
+        """Note whether a contact's portal is a relay of ClawLink. Return the contact, None if it was removed."""
+        contact = await self._core.store.get(Contact, id)
+        if contact is None or contact.ours is ours:
+            return contact
+        contact = replace(contact, version=contact.version + 1, ours=ours)
+        await self._core.commit(contact.partition_key, Put(contact))
+        return contact
+
+    @retrying
+    async def block(self, id: str, *, blocked: bool) -> Contact | None:
+        """Block or unblock a contact; None if it was removed."""
+        contact = await self._core.store.get(Contact, id)
+        if contact is None or contact.blocked is blocked:
+            return contact
+        contact = replace(contact, version=contact.version + 1, blocked=blocked)
+        await self._core.commit(contact.partition_key, Put(contact))
+        return contact

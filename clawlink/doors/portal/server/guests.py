@@ -1,0 +1,246 @@
+"""The guests of a portal, and the owner's decisions about them."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from clawlink.domain.delivery import Sender
+from clawlink.domain.shares import Origin
+from clawlink.doors.portal.records import AGENT, GUESTS, WAITING, Contact, Guest, GuestStatus
+from clawlink.doors.portal.rules import consent, words
+from clawlink.doors.portal.rules.consent import Decision
+from clawlink.doors.portal.rules.urls import normalised
+from clawlink.doors.portal.server.book import Book
+from clawlink.doors.portal.server.contacts import Contacts
+from clawlink.doors.portal.settings import HOUR, Settings
+from clawlink.errors import BadRequest, RateLimited, RelayFull, TooLarge, UnknownMessage, WrongState
+from clawlink.relay.core import retrying
+from clawlink.relay.limits.token_buckets import Buckets
+from clawlink.relay.relay import Relay
+from clawlink.relay.time_slices import Turns
+from clawlink.store.base import Drop, Put
+
+_PAGE = 500
+_GUEST = "guest"
+
+
+class Guests:
+    """The guest messages. Contacts are added here, too, because that may be the owner's answer to a guest."""
+
+    def __init__(self, relay: Relay, book: Book, contacts: Contacts, settings: Settings) -> None:
+        self._relay = relay
+        self._core = relay.core
+        self._book = book
+        self._contacts = contacts
+        self._settings = settings
+        rate = settings.portal_guest_rate
+        self._pace = Buckets(rate / HOUR, max(rate, 1))
+
+    async def leave(self, text: str, address: str | None) -> Guest:
+        """Keep a guest message, and tell the owner's agent. Raises TooLarge, RateLimited, RelayFull."""
+        settings, core = self._settings, self._core
+        core.require_working()
+        size = len(text.encode("utf-8", "surrogatepass"))
+        if size > settings.portal_guest_bytes:
+            raise TooLarge(
+                f"a guest message has at most {settings.portal_guest_bytes} bytes, and this one has {size}; shorten it",
+                field="content",
+                limit=settings.portal_guest_bytes,
+                actual=size,
+            )
+        now = core.clock()
+        wait = 0.0 if address is None else self._pace.wait(address, now)
+        if wait:
+            raise RateLimited(
+                f"an address may leave {settings.portal_guest_rate} messages within an hour; try again in {wait:.0f} s",
+                limit=settings.portal_guest_rate,
+                retry_after=wait,
+            )
+        waiting = await core.store.usage(Guest, WAITING)
+        if waiting.count >= settings.portal_guests:
+            raise RelayFull(
+                f"{waiting.count} guest messages wait for the owner, and no more are taken; try again once some are "
+                "decided",
+                limit=settings.portal_guests,
+                actual=waiting.count,
+                retry_after=HOUR,
+            )
+        if address is not None:
+            self._pace.take(address, now)
+        return await core.finish(self._leave(text, address, now))
+
+    @retrying
+    async def _leave(self, text: str, address: str | None, now: float) -> Guest:
+        number = self._book.number(Guest)
+        guest = Guest(id=str(number), version=1, number=number, content=text, created_at=now, address=address)
+        sender = Sender(_GUEST, address)
+        told = words.guest_notice(number, text)
+        delivery = self._book.for_agent(f"guest-{number}", told, sender=sender, name=_GUEST, now=now)
+        await self._relay.mailbox.require_room(delivery)
+        await self._book.require_memory(guest.weight, Origin(address, _GUEST))
+        await self._relay.mailbox.put(delivery, Put(guest))
+        return guest
+
+    async def listed(self) -> list[Guest]:
+        """Return the guest messages, the newest first: all that wait, and the last that are decided."""
+        page = await self._core.store.page(Guest, GUESTS, limit=_PAGE, newest=True)
+        return list(page.records)
+
+    @retrying
+    async def add_contact(
+        self,
+        url: str,
+        *,
+        key: str | None,
+        display_name: str | None,
+        agent_name: str | None,
+        user_name: str | None,
+    ) -> Contact:
+        """Add a contact, or change the one of this address; a field that is None stays as it was.
+
+        Without a key a new contact gets a new one. A guest whose text offers this portal is approved by it, because old
+        agents may make this call alone.
+        """
+        id = normalised(url)
+        self._contacts.require_other(id)
+        old = await self._core.store.get(Contact, id)
+        contact = await self._contacts.changed(id, url, old, key, (display_name, agent_name, user_name))
+        changes = [Put(contact)]
+        turns = Turns()
+        for guest in await self._core.store.first(Guest, WAITING, self._settings.portal_guests):
+            await turns.next()
+            if consent.offered(guest.content, self._book.url).url == id:
+                changes.append(Put(_decided(guest, Decision.APPROVE, id)))
+        await self._core.commit(contact.partition_key, *changes)
+        return contact
+
+    @retrying
+    async def decide(
+        self,
+        number: int,
+        decision: Decision,
+        *,
+        url: str | None = None,
+        key: str | None = None,
+        agent_name: str | None = None,
+        user_name: str | None = None,
+        swap: bool = False,
+        lenient: bool = False,
+    ) -> tuple[Guest, Contact | None]:
+        """Decide about a guest message; an approval makes the contact that the text offers.
+
+        What is given goes before the text. A contact that exists keeps its key unless ``swap`` is True: a stranger may
+        name anybody's portal. ``lenient`` is for old agents, which may make the contact by a call of their own: an
+        unclear offer, or a contact that is there, then changes no contact. A guest whose contact has access is not
+        denied. Raises UnknownMessage, BadRequest, WrongState.
+        """
+        core = self._core
+        guest = await core.store.get(Guest, str(number))
+        if guest is None:
+            raise UnknownMessage(f"there is no guest message {number}", field="message_id")
+        if decision is Decision.DENY:
+            await self._require_no_access(guest)
+        contact: Contact | None = None
+        made: str | None = None
+        changes: list[Put] = []
+        if decision is Decision.APPROVE:
+            offer = consent.offered(guest.content, self._book.url)
+            place, key = url or offer.url, key or offer.key
+            old = None if place is None else await core.store.get(Contact, normalised(place))
+            if old is not None and old.blocked:
+                raise WrongState(
+                    f"contact {old.number} is blocked; unblock it first", field="portal_url", current="blocked"
+                )
+            if old is not None and (lenient or key in (None, old.key)):
+                contact = old
+                made = old.id if key in (None, old.key) else None
+            elif place is not None and key is not None:
+                contact = await self._approved(place, key, old, agent_name, user_name, swap=swap)
+                made = contact.id
+                changes.append(Put(contact))
+            elif not lenient:
+                raise BadRequest(
+                    f"guest message {number} does not offer one portal and one key; ask the guest, or name them: "
+                    f"clawlink portal approve {number} --url URL --key KEY",
+                    field="portal_url" if place is None else "key",
+                )
+        decided = _decided(guest, decision, made)
+        if decided is not guest:
+            changes.append(Put(decided))
+        if changes:
+            await core.commit(AGENT, *changes)
+        return decided, contact
+
+    async def _require_no_access(self, guest: Guest) -> None:
+        """Refuse to deny a guest whose contact has access by its approval. Raises WrongState."""
+        if guest.status is not GuestStatus.APPROVED:
+            return
+        offer = consent.offered(guest.content, self._book.url)
+        id = guest.contact or offer.url
+        contact = None if id is None else await self._core.store.get(Contact, id)
+        if contact is None or contact.blocked:
+            return
+        if guest.contact is not None or offer.key in (None, contact.key):
+            number = contact.number
+            raise WrongState(
+                f"guest message {guest.number} is approved, and contact {number} ({contact.url}) keeps its access; "
+                f"end that first: clawlink portal block {number}, or clawlink portal remove {number}",
+                field="decision",
+                current=guest.status.value,
+            )
+
+    async def _approved(
+        self,
+        url: str,
+        key: str,
+        old: Contact | None,
+        agent_name: str | None,
+        user_name: str | None,
+        *,
+        swap: bool,
+    ) -> Contact:
+        id = normalised(url)
+        self._contacts.require_other(id)
+        if old is not None and not swap:
+            raise WrongState(
+                f"contact {old.number} has this portal already, with another key: if its owner told you of the new "
+                "one, approve with --replace",
+                field="portal_url",
+                current=old.number,
+            )
+        return await self._contacts.changed(id, url, old, key, (None, agent_name, user_name))
+
+    async def forget(self, url: str) -> int:
+        """Forget the guest messages that offer this portal, and return how many there were."""
+        forgotten = 0
+        turns = Turns()
+        after: str | None = None
+        while True:
+            page = await self._core.store.page(Guest, GUESTS, after, _PAGE)
+            for guest in page.records:
+                await turns.next()
+                if consent.offered(guest.content, self._book.url).url == url:
+                    await self._relay.mailbox.expire(f"guest-{guest.number}")
+                    await self._drop(guest.id)
+                    forgotten += 1
+            after = page.after
+            if after is None:
+                return forgotten
+
+    @retrying
+    async def _drop(self, id: str) -> None:
+        guest = await self._core.store.get(Guest, id)
+        if guest is not None:
+            await self._core.commit(AGENT, Drop(guest))
+
+
+def _decided(guest: Guest, decision: Decision, contact: str | None = None) -> Guest:
+    """Return a guest message with the owner's decision; the same one if that changes nothing.
+
+    ``contact`` is the id of the contact that an approval makes or confirms.
+    """
+    status = {Decision.APPROVE: GuestStatus.APPROVED, Decision.DENY: GuestStatus.REJECTED}.get(decision, guest.status)
+    contact = None if decision is Decision.DENY else contact or guest.contact
+    if (status, contact) == (guest.status, guest.contact) and guest.is_read:
+        return guest
+    return replace(guest, version=guest.version + 1, status=status, is_read=True, contact=contact)
