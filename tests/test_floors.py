@@ -2,6 +2,7 @@
 
     doors/*          each stands above all that it uses, and nothing but its own rooms knows it
     cli, bench
+    wake
     client (skill)   server
     relay
     protocol   store   lan
@@ -36,18 +37,20 @@ FLOORS = {
     "relay": 3,
     "client": 4,
     "server": 4,
-    "cli": 5,
-    "doors": 6,
+    "wake": 5,  # the program that wakes idle agents
+    "cli": 6,
+    "doors": 7,
 }
 # Modules that belong to a part of another name.
 PART_OF = {"__main__": "cli", "skill": "client", "bench": "cli"}
 # All may use these; config reads the limits, and is otherwise as low as they are.
-FOR_ALL = {"errors", "version", "config", "private"}
+FOR_ALL = {"errors", "version", "config", "private", "service"}
 MAY_USE = {
     "errors": {"errors"},
     "version": {"version"},
     "config": {"errors", "version", "config", "domain"},
     "private": {"private"},
+    "service": {"service", "private"},
 }
 
 # The rooms of a door, the lowest first, with the parts that each may use, and the rooms. Its own files are ``wire``.
@@ -55,12 +58,12 @@ WIRE = {"domain", "protocol"}
 ROOMS = {
     "wire": (WIRE, {"wire"}),
     "server": (WIRE | {"store", "relay", "server"}, {"wire", "server"}),
-    "client": (WIRE | {"client", "lan"}, {"wire", "client"}),
-    "cli": (WIRE | {"client", "cli"}, {"wire", "client", "cli"}),
+    "client": (WIRE | {"client", "wake", "lan"}, {"wire", "client"}),
+    "cli": (WIRE | {"client", "wake", "cli"}, {"wire", "client", "cli"}),
     "bench": (WIRE | {"store", "relay", "server", "client", "bench"}, {"wire", "server", "client", "bench"}),
 }
 
-CLIENT_SIDE = {"client", "cli"}
+CLIENT_SIDE = {"client", "wake", "cli"}
 RELAY_SIDE = {"relay", "store", "server", "bench"}
 # The verbs that run a relay, and they only once they are called: no other verb pays for it.
 RUNS_A_RELAY = {
@@ -76,7 +79,7 @@ RUNS_A_RELAY = {
 RELAY_FLOORS = {"janitor": 1, "retry_later": 1, "relay": 2, "error_mapping": 2}
 # Parts that import in functions, so that a command starts fast: such an import, or one for types, may close a circle
 # there. An import at load may not, and in all other parts none of any kind.
-LATE = {"client", "cli", "doors"}
+LATE = {"client", "wake", "cli", "doors"}
 
 
 class Import(NamedTuple):
@@ -333,6 +336,10 @@ ALLOWED = [
     ("server/run.py", "def run():\n    from clawlink.lan import announce"),
     ("skill.py", "from clawlink.client.sync import Client"),
     ("cli/main.py", "from clawlink.client.sync import Client"),
+    ("cli/agent/wake.py", "def run():\n    from clawlink.wake.openclaw import find"),
+    ("wake/openclaw.py", "from clawlink.client.identity import home"),
+    ("wake/openclaw.py", "from clawlink.service import Service"),
+    ("doors/x/client/bridge.py", "from clawlink.wake.openclaw import OpenClaw"),
     ("cli/main.py", "from clawlink import errors"),
     ("cli/main.py", "import clawlink"),
     ("cli/main.py", "from clawlink.lan import scan"),
@@ -382,6 +389,9 @@ REFUSED = [
     ("cli/message/poll.py", "def run():\n    from clawlink.store.memory import MemoryStore"),
     ("cli/message/poll.py", "def run():\n    from clawlink.bench import load"),
     ("cli/main.py", "from clawlink.server import run"),
+    ("wake/openclaw.py", "def f():\n    from clawlink.relay.ids import derived"),
+    ("client/sync.py", "from clawlink.wake.openclaw import find"),
+    ("service.py", "from clawlink.client.identity import home"),
     ("cli/main.py", "serve = importlib.import_module('clawlink.server.run')"),
     ("cli/relay/serve.py", "from clawlink.server.run import run"),
     ("cli/learn/demo.py", "class Demo:\n    from clawlink.server.run import run"),

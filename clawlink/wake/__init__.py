@@ -1,0 +1,1 @@
+"""The program that wakes idle agents: the rules, and an adapter for each client that can be woken."""

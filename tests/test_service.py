@@ -1,0 +1,145 @@
+"""Services of the account: texts as each system reads them, and the commands in their order."""
+
+from __future__ import annotations
+
+import os
+import plistlib
+import shlex
+import shutil
+import stat
+import subprocess
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from clawlink import service
+from clawlink.service import Done, Service, ServiceError, Services
+
+WORDS = ("/opt/my python/bin/python", "-m", "clawlink", "wake", '50% "$HOME" \\ $$')
+ENVIRON = {"CLAWLINK_HOME": "/home/my user/100%"}
+SERVICE = Service("clawlink-wake", "Wakes agents, 100%", WORDS, ENVIRON)
+
+
+class System:
+    """A system that notes commands; ``fails`` are the first words of those that fail."""
+
+    def __init__(self, *fails: str) -> None:
+        self.ran: list[str] = []
+        self._fails = fails
+
+    def __call__(self, words: Sequence[str]) -> Done:
+        line = " ".join(words)
+        self.ran.append(line)
+        return Done(5, "no\nbus") if any(line.startswith(fail) for fail in self._fails) else Done(0, "state = running")
+
+
+def test_a_unit_has_each_word_as_it_was(tmp_path: Path) -> None:
+    text = service.systemd_unit(SERVICE)
+    (start,) = [line for line in text.splitlines() if line.startswith("ExecStart=")]
+    # Double quotes mean the same to a shell, after the marks that only systemd reads.
+    assert shlex.split(start.removeprefix("ExecStart=").replace("%%", "%").replace("$$", "$")) == list(WORDS)
+    assert 'Environment="CLAWLINK_HOME=/home/my user/100%%"' in text
+    assert "Description=Wakes agents, 100%%" in text
+    analyze = shutil.which("systemd-analyze")
+    if analyze is not None:
+        unit = tmp_path / "clawlink-wake.service"
+        unit.write_text(service.systemd_unit(SERVICE._replace(words=("/bin/sh", *WORDS[1:]))))
+        environ = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+        command = [analyze, "verify", "--user", "--man=no", str(unit)]
+        checked = subprocess.run(command, capture_output=True, text=True, env=environ, check=False, timeout=60)
+        assert "clawlink-wake" not in checked.stderr, checked.stderr
+
+
+def test_a_property_list_and_a_task_have_each_word_as_it_was() -> None:
+    read = plistlib.loads(service.launchd_plist(SERVICE))
+    assert read["ProgramArguments"] == list(WORDS)
+    assert read["EnvironmentVariables"] == ENVIRON
+    assert (read["Label"], read["RunAtLoad"], read["KeepAlive"]) == (
+        "org.clawlink.wake",
+        True,
+        {"SuccessfulExit": False},
+    )
+    space = {"t": "http://schemas.microsoft.com/windows/2004/02/mit/task"}
+    task = ET.fromstring(service.windows_task(SERVICE._replace(environ={})).decode("utf-16"))
+    assert task.findtext(".//t:Command", namespaces=space) == WORDS[0]
+    assert task.findtext(".//t:Arguments", namespaces=space) == subprocess.list2cmdline(WORDS[1:])
+    task = ET.fromstring(service.windows_task(SERVICE._replace(environ={"A": "b & <c>"})).decode("utf-16"))
+    assert task.findtext(".//t:Command", namespaces=space) == "cmd.exe"
+    arguments = task.findtext(".//t:Arguments", namespaces=space) or ""
+    assert arguments.startswith('/d /s /c "set "A=b & <c>" && ')
+    assert arguments.endswith(subprocess.list2cmdline(WORDS) + '"')
+
+
+def test_a_service_comes_and_goes(tmp_path: Path) -> None:
+    domain = f"gui/{os.getuid() if hasattr(os, 'getuid') else 0}"
+    label = f"{domain}/org.clawlink.wake"
+    unit = "clawlink-wake.service"
+    table = {
+        "systemd": (
+            ["systemctl --user daemon-reload", f"systemctl --user enable {unit}", f"systemctl --user restart {unit}"],
+            [f"systemctl --user disable --now {unit}", "systemctl --user daemon-reload"],
+        ),
+        "launchd": (
+            [f"launchctl bootout {label}", f"launchctl bootstrap {domain} PATH"],
+            [f"launchctl bootout {label}"],
+        ),
+        "windows": (
+            [
+                "schtasks /End /TN clawlink-wake",
+                "schtasks /Create /TN clawlink-wake /XML PATH /F",
+                "schtasks /Run /TN clawlink-wake",
+            ],
+            ["schtasks /End /TN clawlink-wake", "schtasks /Delete /TN clawlink-wake /F"],
+        ),
+    }
+    plain = SERVICE._replace(environ={"CLAWLINK_HOME": "/home/x"})
+    for kind, (comes, goes) in table.items():
+        system = System()
+        home = tmp_path / kind
+        services = Services(home, kind=kind, run=system)
+        path = services.install(plain)
+        assert path.exists()
+        assert [line.replace(str(path), "PATH") for line in system.ran] == comes
+        if os.name == "posix":
+            assert stat.S_IMODE(path.stat().st_mode) == 0o600, "a variable may be a secret"
+        assert services.install(plain) == path, "a second time replaces it"
+        shown = services.status(plain)
+        assert (shown.installed, shown.kind) == (True, kind)
+        assert shown.running == (kind != "windows")
+        system.ran.clear()
+        assert services.uninstall(plain) is True
+        assert system.ran == goes
+        assert not path.exists()
+    assert Services(tmp_path / "none", kind="systemd", run=System()).uninstall(SERVICE) is False
+    assert Services(tmp_path / "none", kind="launchd", run=System()).uninstall(SERVICE) is False
+    assert Services(tmp_path / "none", kind="windows", run=System("schtasks")).uninstall(SERVICE) is False
+    for kind in table:
+        system = System("systemctl", "launchctl", "schtasks")
+        shown = Services(tmp_path / "none", kind=kind, run=system).status(SERVICE)
+        assert (shown.installed, shown.running) == (False, False)
+
+
+def test_a_system_that_refuses_leaves_no_file(tmp_path: Path) -> None:
+    def absent(words: Sequence[str]) -> Done:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    for kind, fails in (("systemd", "systemctl"), ("launchd", "launchctl bootstrap"), ("windows", "schtasks /Create")):
+        for system in (System(fails), absent):
+            services = Services(tmp_path / kind, kind=kind, run=system)
+            with pytest.raises(ServiceError, match=fails.split()[0]):
+                services.install(SERVICE._replace(environ={}))
+            assert not services.place(SERVICE).exists()
+    for wrong in (
+        SERVICE._replace(words=("python", "a\nExecStartPre=/bin/evil")),
+        SERVICE._replace(words=()),
+        SERVICE._replace(words=("",)),
+        SERVICE._replace(environ={"A": "b\nC=d"}),
+        SERVICE._replace(description="a\n[Service]"),
+    ):
+        with pytest.raises(ServiceError, match="nothing was installed"):
+            Services(tmp_path, kind="systemd", run=System()).install(wrong)
+    with pytest.raises(ServiceError, match="cmd"):
+        Services(tmp_path, kind="windows", run=System()).install(SERVICE)
+    assert service.kind_here() in ("systemd", "launchd", "windows")
