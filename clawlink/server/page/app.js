@@ -1,10 +1,20 @@
 // The page: signs in, follows the relay, and shows the view that the address names.
 import { html, render, useEffect, useRef, useState } from "./htm-preact.js";
-import { ask, choose, clean, language, Live, place, t, TEXTS, trust } from "./parts.js";
-import * as views from "./views.js";
+import { ask, choose, clean, language, Live, place, t, TEXTS, Trouble, trust } from "./parts.js";
+import { Overview } from "./overview.js";
 
-const VIEWS = { overview: "overview", agents: "agents", tasks: "tasks", "dead-letters": "needs.dead_letters", audit: "audit" };
+// The views by their address: the text that names each, the script that has it, and its parts for a list and for one.
+// Only the first view is loaded with the page.
+const views = () => import("./views.js");
+const VIEWS = {
+  overview: { name: "overview", list: Overview },
+  agents: { name: "agents", load: views, list: "Agents", one: "Agent" },
+  tasks: { name: "tasks", load: views, list: "Tasks", one: "Task" },
+  "dead-letters": { name: "needs.dead_letters", load: views, list: "DeadLetters" },
+  audit: { name: "audit", load: views, list: "Audit" },
+};
 const AGAIN_SECONDS = 3;
+const SLOW_MS = 300;
 
 // Take the one-time code of a link out of the address, so that no history keeps it.
 function takeCode() {
@@ -49,8 +59,8 @@ function Help({ onClose }) {
 }
 
 // Follow the overview by server-sent events. A hidden page closes the stream.
-function useLive(session, onEnd) {
-  const [live, set] = useState({ overview: null, open: false });
+function useLive(session, overview, onEnd) {
+  const [live, set] = useState({ overview, open: false });
   useEffect(() => {
     if (!session) return undefined;
     let source = null;
@@ -113,6 +123,9 @@ function keys(setHelp) {
   };
 }
 
+// The scripts of views, by what loads them.
+const LOADED = new Map();
+
 function View({ session }) {
   const [where, set] = useState(place());
   useEffect(() => {
@@ -123,30 +136,58 @@ function View({ session }) {
     return () => removeEventListener("hashchange", moved);
   }, []);
   useEffect(() => {
-    document.title = `${t(VIEWS[where.view] || "overview")} – ClawLink`;
+    document.title = `${t((VIEWS[where.view] || VIEWS.overview).name)} – ClawLink`;
     scrollTo(0, 0);
   }, [where.view, where.id, language]);
   const { view, id, query } = where;
+  const wanted = VIEWS[view];
+  const [, loaded] = useState(null);
+  const script = wanted && wanted.load ? LOADED.get(wanted.load) : null;
+  useEffect(() => {
+    if (!wanted || !wanted.load || script) return undefined;
+    let gone = false;
+    const keep = (found) => {
+      LOADED.set(wanted.load, found);
+      if (!gone) loaded(found);
+    };
+    wanted.load().then(keep, (error) => keep({ error }));
+    return () => {
+      gone = true;
+    };
+  }, [view]);
+  const part = wanted && (id !== null && wanted.one ? wanted.one : wanted.list);
+  const Part = typeof part === "string" ? script && script[part] : part;
   const shown =
-    view === "agents" && id ? html`<${views.Agent} key=${id} id=${id} session=${session} />`
-    : view === "tasks" && id ? html`<${views.Task} key=${id} id=${id} />`
-    : view === "agents" ? html`<${views.Agents} query=${query} />`
-    : view === "tasks" ? html`<${views.Tasks} query=${query} />`
-    : view === "dead-letters" ? html`<${views.DeadLetters} query=${query} session=${session} />`
-    : view === "audit" ? html`<${views.Audit} query=${query} />`
-    : view === "overview" ? html`<${views.Overview} />`
-    : html`<p class="empty">${t("no_view")}</p>`;
+    !wanted ? html`<p class="empty">${t("no_view")}</p>`
+    : script && script.error ? html`<${Trouble} state=${script} />`
+    : Part ? html`<${Part} key=${id} id=${id} query=${query} session=${session} />`
+    : html`<p class="loading" role="status">${t("loading")}</p>`;
   return html`<div><nav aria-label=${t("views")}>
       ${Object.entries(VIEWS).map(
-        ([name, key]) => html`<a href=${`#/${name}`} aria-current=${name === view ? "page" : null}>${t(key)}</a>`,
+        ([name, about]) => html`<a href=${`#/${name}`} aria-current=${name === view ? "page" : null}>${t(about.name)}</a>`,
       )}
     </nav>
     <main data-at=${where.at}>${shown}</main></div>`;
 }
 
-function App() {
-  const [session, setSession] = useState(null);
-  const [login, setLogin] = useState(null);
+// Sign in by the code of a link, or find the session that is there, and read the overview. The result is what the first
+// view needs, so that it is drawn in one step.
+async function begin() {
+  const code = takeCode();
+  const session = code ? ask("admin/sessions", { code }) : ask("admin/session");
+  const overview = code ? session.then(() => ask("admin/overview")) : ask("admin/overview");
+  const [found, read] = await Promise.allSettled([session, overview]);
+  if (found.status === "rejected") {
+    const { status } = found.reason;
+    return { session: null, login: { said: !code && (status === 401 || status === 403) ? null : found.reason } };
+  }
+  trust(found.value);
+  return { session: found.value, login: null, overview: read.value || null };
+}
+
+function App({ first }) {
+  const [session, setSession] = useState(first.session);
+  const [login, setLogin] = useState(first.login);
   const [help, setHelp] = useState(false);
   const [name, setName] = useState(language);
   const enter = (made) => {
@@ -158,13 +199,9 @@ function App() {
     setSession(null);
     setLogin({ said });
   };
-  const live = useLive(session, () => end(new Error(t("login.ended"))));
+  const live = useLive(session, first.overview, () => end(new Error(t("login.ended"))));
   useEffect(() => {
     choose(name);
-    const code = takeCode();
-    const here = () => ask("admin/session").then(enter, (error) => end(error.status === 401 || error.status === 403 ? null : error));
-    if (code) ask("admin/sessions", { code }).then(enter, end);
-    else here();
     const press = keys(setHelp);
     addEventListener("keydown", press);
     return () => removeEventListener("keydown", press);
@@ -175,7 +212,6 @@ function App() {
     setName(event.target.value);
   };
   if (login) return html`<${Login} onSession=${enter} said=${login.said} />`;
-  if (!session) return html`<p class="loading" role="status">${t("loading")}</p>`;
   return html`<${Live.Provider} value=${live}><div>
     <header>
       <a class="brand" href="#/overview">ClawLink</a>
@@ -198,4 +234,9 @@ function App() {
   </div><//>`;
 }
 
-render(html`<${App} />`, document.getElementById("app"));
+const place_of_all = document.getElementById("app");
+const slow = setTimeout(() => render(html`<p class="loading" role="status">${t("loading")}</p>`, place_of_all), SLOW_MS);
+begin().then((first) => {
+  clearTimeout(slow);
+  render(html`<${App} first=${first} />`, place_of_all);
+});

@@ -4,6 +4,8 @@ import en from "./en.js";
 import zh from "./zh.js";
 
 export const TEXTS = { en, zh };
+export const OPEN = ["input_required", "in_progress", "delivered", "queued"];
+export const ENDED = ["completed", "failed", "rejected", "cancelled", "expired", "returned"];
 
 // -- language ---------------------------------------------------------------------------------------------------------
 
@@ -35,7 +37,18 @@ export function t(key, values = {}) {
   return text.replace(/\{(\w+)\}/g, (whole, name) => (name in values ? String(values[name]) : whole));
 }
 
-export const count = (number) => new Intl.NumberFormat(language).format(number);
+// A formatter takes a browser longer to make than to use a thousand times.
+const formats = new Map();
+
+function format(kind, options) {
+  const key = `${language} ${kind} ${JSON.stringify(options)}`;
+  if (!formats.has(key)) formats.set(key, new Intl[kind](language, options));
+  return formats.get(key);
+}
+
+export const count = (number) => format("NumberFormat", {}).format(number);
+export const exact = (at) => format("DateTimeFormat", { dateStyle: "medium", timeStyle: "medium" }).format(at);
+export const clock = (at) => format("DateTimeFormat", { hour: "2-digit", minute: "2-digit", hourCycle: "h23" }).format(at);
 
 // -- requests ---------------------------------------------------------------------------------------------------------
 
@@ -46,7 +59,7 @@ export function trust(session) {
 }
 
 export async function ask(path, body) {
-  const options = { cache: "no-store", credentials: "same-origin", headers: {} };
+  const options = { credentials: "same-origin", headers: {} };
   if (body !== undefined) {
     options.method = "POST";
     options.body = JSON.stringify(body);
@@ -136,9 +149,8 @@ export function Ago({ at }) {
   if (!at) return html`<span class="none">–</span>`;
   const seconds = (Date.parse(at) - Date.now()) / 1000;
   const [, unit, size] = UNITS.find(([most]) => Math.abs(seconds) < most);
-  const format = new Intl.RelativeTimeFormat(language, { numeric: "always", style: "short" });
-  const exact = new Date(at).toLocaleString(language, { dateStyle: "medium", timeStyle: "medium" });
-  return html`<time dateTime=${at} title=${exact}>${format.format(Math.round(seconds / size), unit)}</time>`;
+  const relative = format("RelativeTimeFormat", { numeric: "always", style: "short" });
+  return html`<time dateTime=${at} title=${exact(new Date(at))}>${relative.format(Math.round(seconds / size), unit)}</time>`;
 }
 
 export const State = ({ name }) => html`<span class=${`state ${name}`}>${t(`state.${name}`)}</span>`;

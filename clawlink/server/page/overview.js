@@ -1,0 +1,94 @@
+// The first view: the relay at a glance, and what waits for a person.
+import { html, useContext } from "./htm-preact.js";
+import { address, Ago, AgentLink, count, Live, OPEN, Said, t, Table } from "./parts.js";
+import { Plot } from "./plot.js";
+
+const Tile = ({ name, value, to, alarm }) =>
+  html`<a class=${`tile${alarm && value ? " alarm" : ""}`} href=${to}><b>${count(value)}</b><span>${name}</span></a>`;
+
+function Traffic({ minutes }) {
+  const sum = (field) => count(minutes.reduce((all, minute) => all + minute[field], 0));
+  return html`<figure>
+    <${Plot} minutes=${minutes} fields=${["delegated", "answered", "failed"]} />
+    <figcaption>
+      ${["delegated", "answered", "failed"].map(
+        (field) => html`<span class=${`key ${field}`}>${t(`traffic.${field}`, { n: sum(field) })}</span> `,
+      )}
+    </figcaption>
+  </figure>`;
+}
+
+export function Overview() {
+  const { overview } = useContext(Live);
+  if (!overview) return html`<p class="loading" role="status">${t("loading")}</p>`;
+  const { needs_you: needs } = overview;
+  const waits = [
+    ["questions", address("tasks", { status: "input_required" })],
+    ["dead_letters", address("dead-letters")],
+    ["unserved_pools", "#pools"],
+    ["expired", address("tasks", { status: "expired" })],
+  ];
+  const most = Math.max(1, ...overview.mailboxes.map((box) => box.messages));
+  return html`<article><h1>${t("overview")}</h1>
+    <section aria-label=${t("needs_you")}>
+      <h2>${t("needs_you")}</h2>
+      <div class="tiles">
+        ${waits.map(([name, to]) => html`<${Tile} name=${t(`needs.${name}`)} value=${needs[name]} to=${to} alarm />`)}
+      </div>
+      ${needs.stops.length > 0 &&
+      html`<ul class="stops">
+        ${needs.stops.map(
+          (stop) => html`<li>
+            <${Ago} at=${stop.at} /> ${t(`stop.${stop.code}`)}: <${Said} text=${stop.agents.join(" → ")} />
+          </li>`,
+        )}
+      </ul>`}
+    </section>
+    <div class="columns">
+      <section aria-label=${t("agents")}>
+        <h2>${t("agents")}</h2>
+        <div class="tiles">
+          <${Tile} name=${t("online")} value=${overview.agents_online} to=${address("agents", { status: "online" })} />
+          <${Tile} name=${t("stale")} value=${overview.agents_stale} to=${address("agents", { status: "stale" })} />
+        </div>
+        <h2>${t("open_tasks")}</h2>
+        <div class="tiles">
+          ${OPEN.map(
+            (state) =>
+              html`<${Tile} name=${t(`state.${state}`)} value=${overview.open_tasks[state]}
+                to=${address("tasks", { status: state })} />`,
+          )}
+        </div>
+      </section>
+      <section aria-label=${t("traffic")}>
+        <h2>${t("traffic")}</h2>
+        <${Traffic} minutes=${overview.traffic} />
+      </section>
+    </div>
+    <div class="columns short">
+    <section aria-label=${t("mailboxes")}>
+      <h2>${t("mailboxes")}</h2>
+      <${Table} heads=${[t("agent"), t("messages"), t("oldest")]} empty=${t("empty.mailboxes")}
+        rows=${overview.mailboxes.map(
+          (box) => html`<tr key=${box.agent_id}>
+            <td><${AgentLink} id=${box.agent_id} name=${box.name} /></td>
+            <td class="bar"><meter min="0" max=${most} value=${box.messages}></meter> ${count(box.messages)}</td>
+            <td><${Ago} at=${box.oldest_at} /></td>
+          </tr>`,
+        )} />
+    </section>
+    <section id="pools" aria-label=${t("pools")}>
+      <h2>${t("pools")}</h2>
+      <${Table} heads=${[t("for"), t("tasks"), t("online")]} empty=${t("empty.pools")}
+        rows=${overview.pools.map(
+          (pool) => html`<tr>
+            <td>
+              ${pool.name !== null ? t("returning") : null}
+              <${Said} text=${[...pool.capability, ...pool.to_any_of, pool.name].filter(Boolean).join(", ")} />
+            </td>
+            <td>${count(pool.tasks)}</td>
+            <td class=${pool.online ? "" : "alarm"}>${count(pool.online)}</td>
+          </tr>`,
+        )} />
+    </section></div></article>`;
+}

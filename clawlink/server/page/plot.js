@@ -1,0 +1,70 @@
+// Lines over the minutes of an hour, drawn by uPlot. It is larger than all else, so it is loaded after the first view.
+import { html, useEffect, useRef, useState } from "./htm-preact.js";
+import { clock } from "./parts.js";
+
+const HEIGHT = 150;
+const STEPS = [1, 2, 5, 10, 20, 50].flatMap((step) => [1, 100, 1e4, 1e6, 1e8].map((times) => step * times)).sort((a, b) => a - b);
+let loading = null;
+
+function load() {
+  loading = loading || new Promise((done, failed) => {
+    const sheet = Object.assign(document.createElement("link"), { rel: "stylesheet", href: "page/uplot.css" });
+    const script = Object.assign(document.createElement("script"), { src: "page/uplot.js", onload: done, onerror: failed });
+    document.head.append(sheet, script);
+  });
+  return loading;
+}
+
+const dark = matchMedia("(prefers-color-scheme: dark)");
+
+// Draw the fields of the minutes, each in the color of its name. ``show`` makes the words of a number at the axis.
+export function Plot({ minutes, fields, show = null }) {
+  const place = useRef(null);
+  const plot = useRef(null);
+  const [ready, set] = useState(Boolean(window.uPlot));
+  const [theme, turn] = useState(dark.matches);
+  const last = JSON.stringify(minutes[minutes.length - 1] || null);
+  const data = [minutes.map((minute) => Date.parse(minute.at) / 1000), ...fields.map((field) => minutes.map((minute) => minute[field]))];
+  useEffect(() => {
+    let gone = false;
+    if (!ready) load().then(() => gone || set(true), () => {});
+    const turned = () => turn(dark.matches);
+    dark.addEventListener("change", turned);
+    return () => {
+      gone = true;
+      dark.removeEventListener("change", turned);
+    };
+  }, []);
+  useEffect(() => {
+    if (!ready) return undefined;
+    const style = getComputedStyle(document.documentElement);
+    const color = (name) => style.getPropertyValue(name).trim();
+    const axis = { stroke: color("--soft"), grid: { stroke: color("--line"), width: 1 }, ticks: { show: false } };
+    const width = () => Math.max(place.current.clientWidth, 200);
+    const made = new uPlot(
+      {
+        width: width(), height: HEIGHT, legend: { show: false }, cursor: { show: false },
+        scales: { x: { range: (self, low, high) => [Math.min(low, high - 300), high] }, y: { range: (self, low, high) => [0, Math.max(high, 4)] } },
+        axes: [
+          { ...axis, space: 60, incrs: [60, 120, 300, 600, 900, 1800], values: (self, at) => at.map((second) => clock(second * 1000)) },
+          { ...axis, size: 56, incrs: STEPS, ...(show && { values: (self, numbers) => numbers.map(show) }) },
+        ],
+        series: [{}, ...fields.map((field) => ({ stroke: color(`--${field}`), width: 2, points: { show: minutes.length < 3 } }))],
+      },
+      data,
+      place.current,
+    );
+    plot.current = made;
+    const resize = new ResizeObserver(() => made.setSize({ width: width(), height: HEIGHT }));
+    resize.observe(place.current);
+    return () => {
+      resize.disconnect();
+      made.destroy();
+      plot.current = null;
+    };
+  }, [ready, theme]);
+  useEffect(() => {
+    if (plot.current) plot.current.setData(data);
+  }, [last]);
+  return html`<div class="plot" ref=${place} aria-hidden="true"></div>`;
+}
