@@ -10,8 +10,11 @@ from clawlink.doors.portal.settings import Settings
 from clawlink.doors.registry import Door, OpenDoor, Opening
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from clawlink.cli.verb import Verb
     from clawlink.config import ServerConfig
+    from clawlink.doors.portal.rules.moving import Choice, Report
 
 
 class PortalDoor(Door):
@@ -67,6 +70,20 @@ class PortalDoor(Door):
 
     def banner(self, settings: Settings, url: str) -> list[str]:
         return [] if settings.url is None else [f"This relay is the portal {settings.url}"]
+
+    def move_in(self, database: Path, data: Path | None, own_url: str | None, choice: Choice) -> Report:
+        """Bring a database of Agent P2P into the folder of a portal; without a folder say what would come.
+
+        Raises BadRequest, and DataFolderError while a relay has the folder.
+        """
+        import asyncio
+        import os
+
+        from clawlink.doors.portal.server import moving_in
+
+        if data is None:
+            return asyncio.run(moving_in.look(database, own_url))
+        return asyncio.run(moving_in.move_in(database, data, own_url, choice, os.environ))
 
     def verbs(self) -> Sequence[Verb]:
         from clawlink.cli.verb import Verb

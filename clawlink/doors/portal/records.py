@@ -89,7 +89,8 @@ class Contact(Kept, frozen=True, gc=False, kw_only=True):
     """A portal whose owner and ours agreed. Its id is the normalised address.
 
     ``url`` is the address as it was given, and ``ours`` tells whether the portal there is a ClawLink relay; None while
-    that is not known. A ``blocked`` contact writes nothing to the owner, and gets nothing.
+    that is not known. A ``blocked`` contact writes nothing to the owner, and gets nothing. ``send_key`` is what the
+    portal there takes, where it is not ``key``: up to Agent P2P 0.5 the two directions had a key each.
     """
 
     number: int
@@ -101,6 +102,7 @@ class Contact(Kept, frozen=True, gc=False, kw_only=True):
     user_name: str | None = None
     ours: bool | None = None
     blocked: bool = False
+    send_key: str | None = None
 
     @property
     def index_keys(self) -> tuple[str, ...]:

@@ -130,3 +130,11 @@ async def bridges(portals: Portals) -> AsyncIterator[Bridges]:
         await bridge.close()
     for session in sessions:
         await session.close()
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    """Ask portals in processes of their own."""
+    connector = aiohttp.TCPConnector(force_close=True)  # the other end is killed
+    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30)) as session:
+        yield session

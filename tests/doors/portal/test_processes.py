@@ -72,13 +72,6 @@ async def gate() -> AsyncIterator[Gate]:
     await made.stop()
 
 
-@pytest.fixture
-async def session() -> AsyncIterator[aiohttp.ClientSession]:
-    connector = aiohttp.TCPConnector(force_close=True)  # the other end is killed
-    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30)) as session:
-        yield session
-
-
 class Portal:
     """A portal in a process of its own, over one folder."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from clawlink.cli.exits import Exit
 
@@ -46,7 +47,10 @@ ACTIONS: Mapping[str, _Words] = {
     "make-key": _Words(1, 1, "LABEL"),
     "revoke-key": _Words(1, 1, "KEY"),
     "install-scripts": _Words(1, 1, "DIR"),
+    "import": _Words(1, 1, "PORTAL.DB"),
 }
+_APART: Mapping[str, str] = {"import": "clawlink.doors.portal.cli.moving"}
+"""The modules of the actions that use no portal over HTTP."""
 _TEXTS = {"ask": 1, "send": 1, "say": 0, "reply": 0}
 
 
@@ -63,6 +67,11 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--replace", action="store_true", help="approve: a contact that is there gets the new key")
     parser.add_argument("--in-reply-to", type=int, metavar="MESSAGE", help="send: the number of the message answered")
     parser.add_argument("--idempotency-key", metavar="KEY", help="send: with it a repeat is the same message")
+    parser.add_argument("--data", metavar="DIR", help="import: the folder of the portal, which must not run meanwhile")
+    parser.add_argument("--owner-key", metavar="KEY", help="import: the old key that stays the owner key")
+    parser.add_argument(
+        "--agent-key", action="append", metavar="KEY", help="import: an old key that becomes an agent key"
+    )
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
@@ -79,6 +88,8 @@ def run(args: Namespace, ctx: Context) -> Exit:
         args.words[text] = ctx.read(args.words[text])
     if args.action == "install-scripts":
         return _install(args, ctx)
+    if args.action in _APART:
+        return cast("Exit", import_module(_APART[args.action]).run(args, ctx))
     try:
         given = args.at and args.key
         own = (args.at, args.key) if given else place(ctx.environ)

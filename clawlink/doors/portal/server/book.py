@@ -96,6 +96,10 @@ class Book:
         self._numbers[kind] = self._numbers.get(kind, 0) + 1
         return self._numbers[kind]
 
+    def seen(self, kind: type[Any], number: int) -> None:
+        """Give no number again that came from an earlier portal."""
+        self._numbers[kind] = max(self._numbers.get(kind, 0), number)
+
     def for_agent(self, id: str, text: str, *, sender: Sender, name: str, now: float) -> Delivery:
         """Return a delivery for the owner's agent, which waits for it as long as the portal's settings say."""
         stamp = iso(now)

@@ -114,6 +114,7 @@ class Contacts:
                 version=old.version + 1,
                 url=url.strip(),
                 key=key or old.key,
+                send_key=old.send_key if key is None else None,
                 display_name=old.display_name if display_name is None else display_name,
                 agent_name=old.agent_name if agent_name is None else agent_name,
                 user_name=old.user_name if user_name is None else user_name,

@@ -68,10 +68,10 @@ class Keys:
             _require_password(password, field=PASSWORD)
         told = []
         old = await self._core.store.get(Portal, PORTAL_ID)
-        if old is None and key is None:
+        if key is None and (old is None or not old.owner_hash):
             key = new_key()
             told.append(f"The owner key of the portal, shown this once: {key}")
-        if old is None and password is None:
+        if password is None and (old is None or not old.password):
             password = secrets.token_urlsafe(12)
             told.append(f"The owner's password, shown this once: {password}")
         owner_hash = hash_key(key) if key is not None else "" if old is None else old.owner_hash
@@ -89,6 +89,24 @@ class Keys:
         if old is None or replace(new, version=old.version) != old:
             await self._core.commit(new.partition_key, Put(new))
         return told
+
+    async def adopt(self, key: str | None, password: str | None) -> bool:
+        """Take over the owner key of an earlier portal, and its password if none is set here.
+
+        The next start makes what is missing. Return True if the password came.
+        """
+        old = await self._core.store.get(Portal, PORTAL_ID)
+        kept = "" if old is None else old.password
+        comes = password is not None and not kept and MIN_PASSWORD_LENGTH <= len(password) <= MAX_PASSWORD_LENGTH
+        hashed = await self._hashed(password) if comes and password is not None else kept
+        owner_hash = hash_key(key) if key is not None else "" if old is None else old.owner_hash
+        if old is None:
+            new = Portal(id=PORTAL_ID, version=1, url=self._url, owner_hash=owner_hash, password=hashed)
+        else:
+            new = replace(old, version=old.version + 1, owner_hash=owner_hash, password=hashed)
+        if old is None or replace(new, version=old.version) != old:
+            await self._core.commit(new.partition_key, Put(new))
+        return comes
 
     async def caller(self, key: str | None) -> Caller:
         """Return the role that a key or a session gives."""

@@ -1,0 +1,131 @@
+"""``portal.db`` of Agent P2P, of any release. It is only ever read."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from clawlink.errors import BadRequest
+
+Row = dict[str, Any]
+"""A row, by the names of its columns in small letters."""
+
+_KNOWN = ("contacts", "messages")
+_WAIT_SECONDS = 5.0
+
+
+class OldDatabase:
+    """An open database. Names of tables and columns are taken in any case, as the releases differ. Call ``close``."""
+
+    def __init__(self, path: Path) -> None:
+        """Open it and read all of it once. Raises BadRequest with a sentence; the file stays as it is."""
+        self.path = path
+        self.folder = path.resolve().parent
+        try:
+            self._db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=_WAIT_SECONDS)
+        except sqlite3.Error as error:
+            raise self._unreadable(error) from None
+        try:
+            self._db.text_factory = lambda data: data.decode("utf-8", "replace")
+            self._db.execute("PRAGMA trusted_schema=OFF")
+            self._tables = self._named()
+            self._require_whole()
+            if not all(name in self._tables for name in _KNOWN):
+                raise BadRequest(
+                    f"{path} is no database of Agent P2P: it has no tables contacts and messages; on the old server "
+                    "the file is DATABASE_PATH, or data/portal.db below /opt/agent-p2p",
+                    field="database",
+                )
+        except sqlite3.Error as error:
+            self._db.close()
+            raise self._unreadable(error) from None
+        except BadRequest:
+            self._db.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def __enter__(self) -> OldDatabase:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _named(self) -> dict[str, str]:
+        """Return the real tables: a view, or a table of an extension, is no table that Agent P2P made."""
+        found = self._db.execute("SELECT name, sql FROM sqlite_master WHERE type = 'table'")
+        return {
+            str(name).lower(): str(name)
+            for name, sql in found
+            if not str(sql or "").lstrip().upper().startswith("CREATE VIRTUAL")
+        }
+
+    def _require_whole(self) -> None:
+        (said,) = self._db.execute("PRAGMA quick_check(1)").fetchone()
+        if said != "ok":
+            raise sqlite3.DatabaseError(str(said).splitlines()[0])
+
+    def _unreadable(self, error: sqlite3.Error) -> BadRequest:
+        text = str(error)
+        if not self.path.is_file():
+            why = "there is no such file"
+        elif "locked" in text or "busy" in text:
+            why = "the old portal holds it; stop the old portal first"
+        elif "not a database" in text:
+            why = "it is no SQLite database"
+        else:
+            why = (
+                f"it is damaged, or may not be read ({text[:120]}); copy it with 'sqlite3 portal.db .recover' and retry"
+            )
+        return BadRequest(f"{self.path} cannot be read: {why}; nothing was changed", field="database")
+
+    def count(self, table: str) -> int:
+        """Return how many rows a table has; 0 for a table that this release did not have."""
+        if table not in self._tables:
+            return 0
+        (count,) = self._read(f"SELECT count(*) FROM {_quoted(self._tables[table])}").__next__()  # noqa: S608 - quoted
+        return int(count)
+
+    def rows(self, table: str, *, newest: bool = False) -> Iterator[Row]:
+        """Give the rows of a table in the order of their making, or the newest first. Raises BadRequest."""
+        if table not in self._tables:
+            return
+        order = "DESC" if newest else "ASC"
+        yield from self._dicts(f"SELECT * FROM {_quoted(self._tables[table])} ORDER BY rowid {order}")  # noqa: S608
+
+    def chunks(self, file_id: str) -> Iterator[bytes]:
+        """Give the parts of a file in their order."""
+        if "file_chunks" not in self._tables:
+            return
+        table = _quoted(self._tables["file_chunks"])
+        for row in self._dicts(
+            f"SELECT * FROM {table} WHERE file_id = ? ORDER BY chunk_index",  # noqa: S608 - quoted
+            file_id,
+        ):
+            data = row.get("data")
+            yield data if isinstance(data, bytes) else str(data or "").encode()
+
+    def _dicts(self, query: str, *values: Any) -> Iterator[Row]:
+        with contextlib.closing(self._db.cursor()) as cursor:
+            try:
+                cursor.execute(query, values)
+                names = [str(column[0]).lower() for column in cursor.description]
+                while (row := cursor.fetchone()) is not None:
+                    yield dict(zip(names, row, strict=True))
+            except sqlite3.Error as error:
+                raise self._unreadable(error) from None
+
+    def _read(self, query: str) -> Iterator[Any]:
+        try:
+            yield from self._db.execute(query)
+        except sqlite3.Error as error:
+            raise self._unreadable(error) from None
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
