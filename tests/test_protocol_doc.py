@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from clawlink.domain.limits import LIMIT_FIELDS
+from clawlink.domain.dense_json import MAX_LARGE_NUMBERS, MAX_PARTS
+from clawlink.domain.limits import LIMIT_FIELDS, MAX_JSON_DEPTH
 from clawlink.domain.message import Message
 from clawlink.errors import Refused, Unavailable, all_errors
 from clawlink.protocol.endpoint import Endpoint
@@ -69,6 +70,12 @@ def test_every_limit_is_in_the_table_with_its_default_and_flag() -> None:
     told = re.findall(r"^\| (.+?) \| ([\d,]+) ([\w ]+?) \| `(--[\w-]+)` \|", PAGE, re.MULTILINE)
     expected = [(f.metadata["help"], f"{f.default:,.0f}", f.metadata["unit"], f.metadata["flag"]) for f in LIMIT_FIELDS]
     assert told == expected
+
+
+def test_the_bounds_of_json_are_on_the_page() -> None:
+    assert f"nested {MAX_JSON_DEPTH} levels deep" in PAGE
+    assert re.search(f"A value of more\\s+than {MAX_PARTS:,} parts", PAGE)
+    assert f"{MAX_LARGE_NUMBERS:,} numbers of 1e100 and more" in PAGE
 
 
 def test_every_message_is_in_the_table_with_its_fields() -> None:

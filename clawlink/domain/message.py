@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from clawlink.domain import dense_json
 from clawlink.domain.chain import Chain
 from clawlink.domain.limits import MAX_FILE_NAME_LENGTH, MAX_KEY_LENGTH
 
@@ -221,6 +222,7 @@ Message = (
 
 _encoder = msgspec.json.Encoder()
 _buffer = bytearray()
+_CONTENTS = frozenset(("task", "context", "result", "content"))
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 
 
@@ -235,8 +237,8 @@ def encode(message: Message) -> bytes:
 
 
 def decode(body: bytes) -> Message:
-    """Read a message that this relay encoded."""
-    return _decoder.decode(body)
+    """Read a message that this relay encoded. Contents of very many parts stay ``msgspec.Raw``."""
+    return dense_json.read(_decoder, body, _CONTENTS) if dense_json.is_dense(body) else _decoder.decode(body)
 
 
 def attached(attachments: Sequence[Attachment] | None) -> Attachments:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import accumulate, chain
-from operator import add
+from itertools import accumulate
 
-_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_NOT_MARKS = bytes(set(range(256)) - set(b'[]{}"'))
 _BITS = bytes.maketrans(b"[{]}", b"1100")
 
 
@@ -17,6 +16,8 @@ def _of_eight(bits: int) -> tuple[int, int]:
 
 _NET: list[int] = [_of_eight(bits)[0] for bits in range(256)]
 _HIGHEST: list[int] = [_of_eight(bits)[1] for bits in range(256)]
+_RISES = bytes(max(0, highest) for highest in _HIGHEST)
+_UP_TO_EIGHT = bytes(range(9))
 
 
 def is_shallow(text: bytes, levels: int) -> bool:
@@ -27,13 +28,31 @@ def is_shallow(text: bytes, levels: int) -> bool:
     """
     if text.count(b"[") + text.count(b"{") <= levels:
         return True
-    # Without escaped backslashes and quotes, every second piece between two quotes is the inside of a string.
-    outside = b"".join(text.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
-    brackets = outside.translate(_BITS, _NOT_BRACKETS)
-    if not brackets:
+    if b"\\" in text:
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    # Only strings with brackets are left. Of the pieces between two quotes, every second is the inside of a string.
+    marks = text.translate(None, _NOT_MARKS).replace(b'""', b"")
+    if b'"' in marks:
+        marks = b"".join(marks.split(b'"')[::2])
+    if not marks:
         return True
+    brackets = marks.translate(_BITS)
     padded = brackets + b"0" * (-len(brackets) % 8)
     eights = int(padded, 2).to_bytes(len(padded) // 8, "big")
-    before = chain((0,), accumulate(map(_NET.__getitem__, eights)))
-    highest: int = max(map(add, before, map(_HIGHEST.__getitem__, eights)))
-    return highest <= levels
+    return _is_shallow(eights, levels)
+
+
+def _is_shallow(eights: bytes, levels: int) -> bool:
+    starts = list(accumulate(map(_NET.__getitem__, eights), initial=0))
+    highest = max(starts)
+    # Between two starts, eight brackets rise at most four above the higher.
+    if highest > levels or highest + 4 <= levels:
+        return highest <= levels
+    try:
+        depths = bytes(starts[:-1])
+    except ValueError:  # below 0, which is no JSON
+        return all(start + _HIGHEST[eight] <= levels for start, eight in zip(starts, eights, strict=False))
+    # Where eight brackets rise above the limit, the sum of two bytes is above 8. One addition makes all sums.
+    near = bytes(min(8, max(0, depth + 8 - levels)) for depth in range(256))
+    sums = int.from_bytes(depths.translate(near), "big") + int.from_bytes(eights.translate(_RISES), "big")
+    return not sums.to_bytes(len(eights), "big").translate(None, _UP_TO_EIGHT)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
+from clawlink.domain.dense_json import MAX_PARTS, is_dense, read_object, require_sound, split
+from clawlink.errors import BadRequest
 from clawlink.protocol.invalid import bad_field
 
 T = TypeVar("T")
@@ -16,6 +18,8 @@ _decoders: dict[Any, msgspec.json.Decoder[Any]] = {}
 
 def read_json(body: bytes, kind: type[T]) -> T:
     """Read a body as ``kind``. Raises BadRequest naming the field, msgspec.DecodeError or UnicodeDecodeError."""
+    if is_dense(body):
+        return _read_dense(body, kind)
     decoder = _decoders.get(kind)
     if decoder is None:
         decoder = _decoders[kind] = msgspec.json.Decoder(kind)
@@ -24,6 +28,36 @@ def read_json(body: bytes, kind: type[T]) -> T:
     except msgspec.ValidationError as error:
         return _read_again(body, kind, error)
     return ask
+
+
+def _read_dense(body: bytes, kind: type[T]) -> T:
+    """Read a body of very many parts: values that the relay only passes on stay as they came."""
+    try:
+        light, dense = split(body)
+        fields = msgspec.json.decode(light)
+    except msgspec.ValidationError as error:
+        raise bad_field(error, kind) from None
+    known = _any_json(cast("Any", kind))
+    for name, value in dense.items():
+        if name in known:  # a field that is not known is not looked at
+            fields[name] = passed_on(value, name, kind)
+    return read_fields(fields, kind)
+
+
+def passed_on(value: msgspec.Raw, name: str, kind: Any) -> Any:
+    """Return a dense value as a field of a request takes it: an object of any fields has its own dense values.
+
+    Raises BadRequest if the field takes no such value, or if no reader could build it.
+    """
+    takes = _any_json(kind).get(name, object)
+    if takes is None:
+        raise BadRequest(
+            f"{name} may have {MAX_PARTS} parts: arrays, objects and commas; share large data as a file",
+            field=name,
+            limit=MAX_PARTS,
+        )
+    require_sound(value, name)
+    return read_object(bytes(value)) if takes is dict else value
 
 
 def why_no_json(what: str, sent: bytes | str, error: Exception) -> str:
@@ -74,3 +108,17 @@ def optional_fields(kind: Any) -> frozenset[str]:
 @cache
 def _optional_fields(kind: Any) -> frozenset[str]:
     return frozenset(f.encode_name for f in msgspec.structs.fields(kind) if not f.required)
+
+
+@cache
+def _any_json(kind: Any) -> dict[str, type[Any] | None]:
+    """Return each field of a request, with ``object`` for those of any JSON, and ``dict`` for objects of any fields."""
+    return {f.encode_name: _takes(msgspec.inspect.type_info(f.type)) for f in msgspec.structs.fields(kind)}
+
+
+def _takes(found: msgspec.inspect.Type) -> type[Any] | None:
+    if isinstance(found, msgspec.inspect.Metadata):
+        return _takes(found.type)
+    if isinstance(found, msgspec.inspect.DictType) and isinstance(found.value_type, msgspec.inspect.AnyType):
+        return dict
+    return object if isinstance(found, msgspec.inspect.AnyType) else None

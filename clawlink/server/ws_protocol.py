@@ -9,16 +9,16 @@ from typing import Any
 import msgspec
 
 from clawlink.domain.agent import Agent
+from clawlink.domain.dense_json import read_object
 from clawlink.domain.limits import MAX_ID_LENGTH
 from clawlink.errors import BadJson, BadRequest, ClawLinkError, NotAllowed
 from clawlink.protocol import failure, mailbox_replies, paths, requests
-from clawlink.protocol.reading import read_fields, why_no_json
+from clawlink.protocol.reading import passed_on, read_fields, why_no_json
 from clawlink.relay.relay import Relay
 from clawlink.relay.tasks.submit import Own
 from clawlink.server.request import require_shallow
 
 _encoder = msgspec.json.Encoder()
-_decoder = msgspec.json.Decoder(dict[str, Any])
 _USES: Mapping[str, Callable[[Relay], Callable[..., Awaitable[Any]]]] = {
     type: attrgetter(row.use) for type, row in paths.FRAMES.items()
 }
@@ -58,8 +58,9 @@ def _further(fields: Mapping[str, Any]) -> Own | None:
 def read_frame(text: str, agent_id: str) -> Frame:
     """Read a frame of the connection of ``agent_id``. Raises BadFrame."""
     try:
-        require_shallow(text.encode("utf-8", "surrogatepass"))
-        fields = _decoder.decode(text)
+        body = text.encode("utf-8", "surrogatepass")
+        require_shallow(body)
+        fields = read_object(body)
     except msgspec.ValidationError as error:
         large = "out of range" in str(error)
         what = "a number in the frame is out of range" if large else "a frame is a JSON object with a type"
@@ -86,6 +87,10 @@ def read_frame(text: str, agent_id: str) -> Frame:
     if fields.setdefault(row.by, agent_id) != agent_id:
         raise BadFrame(NotAllowed(f"this connection speaks for {agent_id!r} alone", field=row.by), id)
     try:
+        fields = {
+            name: passed_on(value, name, row.body) if isinstance(value, msgspec.Raw) else value
+            for name, value in fields.items()
+        }
         ask = read_fields(fields, row.body)
     except BadRequest as error:
         raise BadFrame(error, id) from None

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from clawlink.domain.dense_json import MAX_PARTS
 from clawlink.doors.agentrelay.settings import Settings
 from clawlink.doors.agentrelay.wire import exchange
 from tests.conftest import Running, Serve
@@ -183,3 +184,13 @@ async def test_a_message_of_any_form_is_answered_at_once_and_a_long_one_with_the
     assert time.process_time() - started < 5
     status, refused = await pair.ask("verify", "a", message="CMP,e1,,,x" + " " * 100_000)
     assert (status, refused["field"], refused["limit"]) == (400, "message", 16_384)
+
+
+async def test_contents_of_very_many_parts_come_as_they_were(pair: Pair) -> None:
+    rows: list[Any] = [[], {}] * MAX_PARTS
+    _, sent = await pair.ask("send", "a", event_id="e1", content={"task": "sum", "rows": rows}, to_agent="b")
+    await pair.ask("receive", "b", message=sent["csv_message"])
+    _, updated = await pair.ask("update", "b", event_id="e1", updates={"more": rows, "sum": 3})
+    _, read = await pair.ask("receive", "a", message=updated["csv_message"])
+    found = read["content"]
+    assert [found["rows"] == rows, found["more"] == rows, found["task"], found["sum"]] == [True, True, "sum", 3]

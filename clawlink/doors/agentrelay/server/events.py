@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.agent import fold as fold_name
+from clawlink.domain.dense_json import read_object
 from clawlink.doors.agentrelay import names, rules
 from clawlink.doors.agentrelay.rules import KNOWN, OVER, Event, Pointer, Verdict
 from clawlink.doors.agentrelay.server import views
@@ -421,8 +422,7 @@ def _digest(data: bytes) -> str:
 
 
 def _content(pointer: Pointer) -> dict[str, Any]:
-    content: dict[str, Any] = msgspec.json.decode(pointer.content)
-    return content
+    return read_object(pointer.content)
 
 
 def _end(event: Event, now: float) -> float:

@@ -1,0 +1,91 @@
+"""Contents of very many parts: passed on as they came, refused if no reader could build them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clawlink.domain import chain, dense_json, message
+from clawlink.errors import BadRequest
+
+_MANY = b"[]," * dense_json.MAX_PARTS
+
+
+def dense(last: bytes) -> bytes:
+    return b"[" + _MANY + last + b"]"
+
+
+def test_only_dense_values_stay_as_they_came() -> None:
+    rows = b"[" + b"1," * dense_json.MAX_PARTS + b"1]"
+    body = b'{"a": {"few": [1, 2]}, "long": "%b", "rows": %b, "last": null}' % (b"," * dense_json.MAX_PARTS * 2, rows)
+    light, kept = dense_json.split(body)
+    assert {name: bytes(value) for name, value in kept.items()} == {"rows": rows}
+    assert json.loads(light) == {"a": {"few": [1, 2]}, "long": "," * dense_json.MAX_PARTS * 2, "last": None}
+    found = dense_json.read_object(body)
+    assert json.loads(msgspec.json.encode(found)) == json.loads(body)
+
+
+def test_white_space_of_a_dense_value_is_left_out_but_not_that_of_its_texts() -> None:
+    value = b"[ " + _MANY + b'\n{"a\\n b" :\t"c  d"}\r\n]'
+    _, kept = dense_json.split(b'{"content":%b}' % value)
+    assert bytes(kept["content"]) == b"[" + _MANY + b'{"a\\n b":"c  d"}]'
+
+
+def test_a_dense_value_that_no_reader_can_build_is_refused() -> None:
+    cases = {
+        b"1e999": "field has a number that is out of range",
+        b"-1.7976931348623157E+309": "field has a number that is out of range",
+        b"1" * 400: "field has a number that is out of range",
+        b'{"a":1e400}': "field has a number that is out of range",
+        b'"\xff"': "field is not JSON in UTF-8",
+        b'"\xed\xa0\x80"': "field is not JSON in UTF-8",
+        b"1e100," * dense_json.MAX_LARGE_NUMBERS + b"1": "field may have 1000 numbers of 1e100 and more; "
+        "share large data as a file",
+    }
+    for last, said in cases.items():
+        with pytest.raises(BadRequest) as refused:
+            dense_json.require_sound(msgspec.Raw(dense(last)), "field")
+        assert (refused.value.message, refused.value.field) == (said, "field"), last[:30]
+
+
+def test_large_numbers_within_range_and_texts_like_numbers_pass() -> None:
+    cases = (
+        b"1.7976931348623157e+308",
+        b"-1e308",
+        b"1e-999",
+        b"0.000000001e0300",
+        b'"1e999"',
+        b'"\\"1e999"',
+        b'"\\\\",1e5',
+        '"文字"'.encode(),
+        b'"\\ud83d\\ude00"',
+        b"9" * 299,
+        b"1e100," * (dense_json.MAX_LARGE_NUMBERS - 1) + b"1",
+    )
+    for last in cases:
+        dense_json.require_sound(msgspec.Raw(dense(last)), "field")
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False), st.sampled_from(["{!r}", "{:e}", "{:E}", "{:.17g}"]))
+def test_each_number_that_a_double_holds_passes(number: float, form: str) -> None:
+    dense_json.require_sound(msgspec.Raw(b"[1e5,%b,2]" % form.format(number).encode()), "field")
+
+
+def test_a_message_keeps_its_dense_contents_over_encoding_and_decoding() -> None:
+    content: Any = msgspec.Raw(dense(b"1.50"))
+    fields: dict[str, Any] = {"message_id": "m", "from_agent": "a", "to_agent": "b", "timestamp": "t", "queued_at": "q"}
+    first = chain.Chain(None, 0, ())
+    said = message.PlainMessage(**fields, content=content, in_reply_to=None, thread=None, from_name="A", chain=first)
+    body = message.encode(said)
+    read = message.decode(body)
+    assert isinstance(read, message.PlainMessage)
+    assert isinstance(read.content, msgspec.Raw)
+    assert message.encode(read) == body
+    assert message.says_the_same(read, said)
+    other = msgspec.structs.replace(said, content=msgspec.Raw(dense(b"1.51")))
+    assert not message.says_the_same(read, other)
