@@ -52,10 +52,11 @@ test-floors:
 	$(VENV)-floors/$(notdir $(BIN))/python -m pytest $(SPREAD) $(FLAGS)
 
 test-proxy: $(READY)
-	$(BIN)/python -m tests.proxy.binaries
+	$(BIN)/python -m tests.binaries nginx caddy
 	CLAWLINK_TEST_PROXY=1 $(BIN)/python -m pytest tests/proxy $(FLAGS)
 
 torture: $(READY)
+	-$(BIN)/python -m tests.binaries redis-server
 	CLAWLINK_TEST_REFUSALS=20000 $(BIN)/python -m pytest tests/server/test_garbage.py $(FLAGS)
 	CLAWLINK_TORTURE_MINUTES=$(or $(MINUTES),0) $(BIN)/python -m pytest -m torture $(FLAGS)
 	CLAWLINK_TORTURE=1 $(PYTEST) -m storm $(FLAGS)

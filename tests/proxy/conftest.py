@@ -18,9 +18,9 @@ import aiohttp
 import pytest
 
 from clawlink.client.sync import Client
+from tests.binaries import find
 from tests.conftest import RelayProcess, Start
 from tests.operations import NAME, Authority, block, make_authority, replaced
-from tests.proxy.binaries import find
 from tests.waiting import wait_until
 from tests.websockets import PATIENCE
 
@@ -163,7 +163,7 @@ def behind(
     if not os.environ.get("CLAWLINK_TEST_PROXY"):
         pytest.skip("make test-proxy runs this")
     name: str = request.param
-    assert find(name) is not None, f"there is no {name}; see: python -m tests.proxy.binaries"
+    assert find(name) is not None, f"there is no {name}; see: python -m tests.binaries nginx caddy"
 
     def start(*flags: str) -> RelayProcess:
         known = ("--host", "127.0.0.1", "--allow-host", NAME, *door_flags)

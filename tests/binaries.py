@@ -1,6 +1,6 @@
-"""Where nginx and Caddy are: installed, or Debian's packages unpacked under .cache. Nothing is installed.
+"""Programs of Debian's packages for tests: installed, or unpacked under .cache. Nothing is installed.
 
-``python -m tests.proxy.binaries`` gets what is missing, where the system has apt.
+``python -m tests.binaries nginx caddy redis-server`` gets what is missing, where the system has apt.
 """
 
 from __future__ import annotations
@@ -11,8 +11,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-CACHE = Path(__file__).parents[2] / ".cache" / "proxy"
-PACKAGES = {"nginx": ("nginx", "nginx-common"), "caddy": ("caddy",)}
+CACHE = Path(__file__).parents[1] / ".cache" / "debian"
+PACKAGES = {
+    "nginx": ("nginx", "nginx-common"),
+    "caddy": ("caddy",),
+    "redis-server": ("redis-server", "redis-tools", "libjemalloc2", "liblzf1", "libatomic1"),
+}
 
 
 def find(name: str) -> str | None:
@@ -27,6 +31,14 @@ def find(name: str) -> str | None:
     return shutil.which(name, path=os.pathsep.join(folders))
 
 
+def environment(program: str) -> dict[str, str]:
+    """Return the environment in which a program finds the libraries that were unpacked with it."""
+    libraries = (
+        [str(folder) for folder in CACHE.glob("usr/lib/*-linux-*")] if Path(program).is_relative_to(CACHE) else []
+    )
+    return {**os.environ, "LD_LIBRARY_PATH": os.pathsep.join(libraries)} if libraries else dict(os.environ)
+
+
 def fetch(name: str) -> None:
     """Download the program's packages and unpack them. Raises CalledProcessError, OSError."""
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -36,9 +48,9 @@ def fetch(name: str) -> None:
         package.unlink()
 
 
-def main() -> int:
+def main(names: list[str]) -> int:
     """Get what is missing. Returns the exit code."""
-    for name in PACKAGES:
+    for name in names:
         if find(name) is None:
             try:
                 fetch(name)
@@ -50,4 +62,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))
