@@ -32,7 +32,8 @@ class ServerConfig:
 
     Without a ``secret`` it makes one that ends with it. ``kept`` is the folder of a token that the relay has made.
     ``data`` is the folder that survives a restart, None for memory alone. ``store`` is the address of the server that
-    several relays share, with ``store_prefix`` before its keys, and ``blobs`` the folder of their large contents.
+    several relays share, with ``store_prefix`` before its keys, and ``blobs`` the folder of their large contents. A
+    request is answered when ``store_replicas`` replicas of that server have its commit.
     ``doors`` has the settings of doors, by name; a door that is missing there has its defaults.
     ``public`` says that strangers reach the relay, whatever its host.
     """
@@ -62,6 +63,7 @@ class ServerConfig:
     page: str = "full"
     store: str | None = field(default=None, repr=False)  # it may have a password
     store_prefix: str = "clawlink"
+    store_replicas: int = 0
     blobs: str | None = None
     limits: Limits = field(default_factory=Limits)
     doors: Mapping[str, Any] = field(default_factory=dict)

@@ -77,6 +77,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="redis://HOST:PORT",
     )
     add("--store-prefix", "with --store: the mesh, before all its keys", ServerConfig.store_prefix, metavar="NAME")
+    add(
+        "--store-replicas",
+        "with --store: answer a request when this number of replicas has its commit, too",
+        type=_count,
+        metavar="N",
+    )
     add("--blobs", "with --store: keep contents over 1 MiB in this folder, which all relays share", metavar="DIR")
     add("--page", "what the page at / shows: metadata withholds texts of messages", "full", choices=PAGES)
     add("--spool-above", "smallest size of a large file, in bytes", ServerConfig.spool_above, type=_count, metavar="N")
@@ -181,7 +187,10 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
     if data is None and sync is not None:
         raise ValueError("--sync is for a relay with --data: give both, or leave it out")
     store, prefix, blobs = text("store"), text("store_prefix"), text("blobs")
-    _check_store(store, prefix, blobs, {"--data": data, "--spool": spool})
+    stated = from_environment("store_replicas", environ)
+    replicas = args.store_replicas or (0 if stated is None else _converted(_count, "store_replicas", stated))
+    needing = {"--store-prefix": prefix, "--store-replicas": replicas or None, "--blobs": blobs}
+    _check_store(store, prefix, needing, {"--data": data, "--spool": spool})
     if store is not None and blobs is None:
         if limits.get("max_file_bytes", 0) > _SERVER_FILE_BYTES:
             raise ValueError(
@@ -214,6 +223,7 @@ def read(args: argparse.Namespace, environ: Mapping[str, str]) -> ServerConfig:
         page=page,
         store=store,
         store_prefix=prefix or ServerConfig.store_prefix,
+        store_replicas=replicas,
         blobs=_folder("--blobs", blobs),
         spool_above=args.spool_above
         or _converted(_count, "spool_above", text("spool_above") or str(ServerConfig.spool_above)),
@@ -242,10 +252,12 @@ def _secret(flag: str, token: str | None) -> str | None:
     return token
 
 
-def _check_store(store: str | None, prefix: str | None, blobs: str | None, others: Mapping[str, str | None]) -> None:
+def _check_store(
+    store: str | None, prefix: str | None, needing: Mapping[str, object], others: Mapping[str, str | None]
+) -> None:
     """Raise ValueError for flags that contradict ``--store`` or need it."""
     if store is None:
-        for flag, given in (("--store-prefix", prefix), ("--blobs", blobs)):
+        for flag, given in needing.items():
             if given is not None:
                 raise ValueError(f"{flag} is for a relay with --store: give both, or leave it out")
         return

@@ -160,7 +160,13 @@ async def _mesh(config: ServerConfig) -> Mesh | None:
         raise ClawLinkError(
             "--store needs the package redis; in a checkout of ClawLink: pip install '.[redis]'"
         ) from None
-    return await Mesh.open(config.store, prefix=config.store_prefix, blobs=config.blobs, steady=steady_clock())
+    return await Mesh.open(
+        config.store,
+        prefix=config.store_prefix,
+        blobs=config.blobs,
+        steady=steady_clock(),
+        replicas=config.store_replicas,
+    )
 
 
 async def _serve(config: ServerConfig, tls: ssl.SSLContext | None, data: DataFolder | None) -> None:

@@ -228,7 +228,9 @@ def test_a_store_goes_with_its_prefix_and_blobs_and_with_no_other_keeper(tmp_pat
     told = config("--store", "redis://h", "--store-prefix", "a.b", "--blobs", str(tmp_path))
     assert (told.store, told.store_prefix, told.blobs) == ("redis://h", "a.b", str(tmp_path))
     assert told.limits.max_file_bytes == Limits().max_file_bytes
-    told = config(CLAWLINK_STORE="rediss://:s3cret@h")
+    assert config("--store", "redis://h", "--store-replicas", "2").store_replicas == 2
+    told = config(CLAWLINK_STORE="rediss://:s3cret@h", CLAWLINK_STORE_REPLICAS="1")
+    assert told.store_replicas == 1
     assert (told.store, told.limits.max_file_bytes) == ("rediss://:s3cret@h", 1024 * 1024)
     assert "s3cret" not in repr(told)
     for flags, said in (
@@ -238,6 +240,7 @@ def test_a_store_goes_with_its_prefix_and_blobs_and_with_no_other_keeper(tmp_pat
         (["--store", "redis://h", "--store-prefix", "a{b}"], "--store-prefix takes"),
         (["--blobs", str(tmp_path)], "--blobs is for a relay with --store"),
         (["--store-prefix", "p"], "--store-prefix is for a relay with --store"),
+        (["--store-replicas", "1"], "--store-replicas is for a relay with --store"),
         (["--store", "redis://h", "--max-file-bytes", "2000000"], "need --blobs"),
     ):
         with pytest.raises(ValueError, match=said):

@@ -281,7 +281,16 @@ async def test_servers_that_lose_messages_are_refused_with_a_sentence(valkey: Se
     said = await why("redis://:s3cret@127.0.0.1:1/0")
     assert "127.0.0.1:1" in said
     assert "s3cret" not in said
-    assert "no address" in await why("redis://127.0.0.1:not-a-port")
+    for odd in (
+        "127.0.0.1:not-a-port",
+        "h,i:not-a-port",
+        ":s3cret/s@h",
+        ":s3cret@h?socket_timeout=s3cret",
+        "h?s3cret=1",
+    ):
+        said = await why(f"redis://{odd}")
+        assert "no address" in said, odd
+        assert "s3cret" not in said
     await wire.close()
 
 

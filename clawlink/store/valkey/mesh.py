@@ -9,7 +9,6 @@ import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 from redis.exceptions import RedisError
@@ -18,6 +17,7 @@ from clawlink.errors import ClawLinkError
 from clawlink.store.base import Event, Failed
 from clawlink.store.valkey import scripts
 from clawlink.store.valkey.contents import SharedBlobs
+from clawlink.store.valkey.primary import Place
 from clawlink.store.valkey.store import ValkeyStore
 from clawlink.store.valkey.wire import Wire
 
@@ -84,8 +84,10 @@ class MeshTime:
 class Mesh:
     """A relay of several over a server. Make it with ``open``, and call ``close`` at the end."""
 
-    def __init__(self, url: str, prefix: str, blobs: Path | None, steady: Callable[[], float]) -> None:
-        self._wire = Wire(url)
+    def __init__(
+        self, url: str, prefix: str, blobs: Path | None, steady: Callable[[], float], replicas: int = 0
+    ) -> None:
+        self._wire = Wire(url, prefix, replicas)
         self.store = ValkeyStore(self._wire, prefix)
         self.blobs = SharedBlobs(self._wire, self.store, blobs)
         self.clock = MeshTime(steady)
@@ -104,38 +106,49 @@ class Mesh:
 
     @classmethod
     async def open(
-        cls, url: str, *, prefix: str = "clawlink", blobs: str | None = None, steady: Callable[[], float]
+        cls,
+        url: str,
+        *,
+        prefix: str = "clawlink",
+        blobs: str | None = None,
+        steady: Callable[[], float],
+        replicas: int = 0,
     ) -> Mesh:
-        """Join the mesh of this prefix on a server. Raises StoreError with a sentence that has no password."""
+        """Join the mesh of this prefix. A commit is answered when this number of ``replicas`` has it.
+
+        Raises StoreError with a sentence that has no password.
+        """
         try:
-            place = urlsplit(url)
-            shown = f"{place.scheme}://{place.hostname or ''}{f':{place.port}' if place.port else ''}{place.path}"
-            mesh = cls(url, prefix, None if blobs is None else Path(blobs), steady)
-        except ValueError as error:
-            raise StoreError(f"--store is no address of a server (redis://HOST:PORT): {error}") from None
+            mesh = cls(url, prefix, None if blobs is None else Path(blobs), steady, replicas)
+        except ValueError:  # their words may have the password
+            raise StoreError(
+                "--store is no address of a server (redis://USER:PASSWORD@HOST:PORT/DB?OPTION=VALUE); write characters "
+                "of a password that mean something in an address as %XX, as %2F for a slash"
+            ) from None
+        shown = mesh._wire.primary.shown
         try:
-            await mesh._join(shown)
+            await mesh._join(shown, replicas)
         except Failed as failed:
             await mesh._wire.close()
-            raise StoreError(f"--store {shown} does not answer: {failed}") from None
+            raise StoreError(f"--store {shown} cannot be used: {failed}") from None
         except BaseException:
             await mesh._wire.close()
             raise
         return mesh
 
-    async def _join(self, shown: str) -> None:
-        told = await self._wire.call("INFO")
-        lines = (line.partition(":") for line in told.decode("utf-8", "replace").splitlines())
-        facts = {name: value for name, _, value in lines}
+    async def _join(self, shown: str, replicas: int) -> None:
+        await self._wire.open()
+        facts = self._wire.primary.facts
         version = facts.get("redis_version", "0")
         name = "Valkey" if "valkey_version" in facts else "Redis"
         self.server = f"{name} {facts.get('valkey_version', version)}"
         if tuple(map(int, version.split(".")[:2])) < _LEAST_SERVER:
             raise StoreError(f"--store {shown} is {self.server}, and 7.0 or later is needed")
-        if facts.get("redis_mode") == "cluster":
-            raise StoreError(f"--store {shown} is a node of a cluster, which is not supported; use a single server")
-        if facts.get("role") != "master":
-            raise StoreError(f"--store {shown} is a replica, which takes no writes; give the address of its primary")
+        if replicas > (there := int(facts.get("connected_slaves", "0"))):
+            raise StoreError(
+                f"--store {shown} has {there} replicas, and --store-replicas asks that {replicas} have each commit; "
+                "connect them, or ask for fewer"
+            )
         policy = facts.get("maxmemory_policy", "noeviction")
         if policy != "noeviction":
             raise StoreError(
@@ -171,6 +184,7 @@ class Mesh:
     async def _listen(self, heard: asyncio.Event) -> None:
         channel = f"{self._base}:news"
         while not self._closed:
+            place = self._wire.primary.place
             connection = self._wire.connection()
             try:
                 await connection.connect()
@@ -178,7 +192,7 @@ class Mesh:
                 await connection.read_response(timeout=_PING_SECONDS)
                 self._missed()
                 heard.set()
-                await self._hear_all(connection)
+                await self._hear_all(connection, place)
             except (RedisError, OSError, asyncio.TimeoutError) as error:
                 _log.debug("the news of other relays broke off", extra={"reason": str(error)})
                 self._wire.forget_idle()
@@ -190,9 +204,9 @@ class Mesh:
                     await connection.disconnect(nowait=True)
             await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _hear_all(self, connection: Any) -> None:
+    async def _hear_all(self, connection: Any, place: Place) -> None:
         asked = False
-        while not self._closed:
+        while not self._closed and self._wire.primary.place == place:
             said = await connection.read_response(disable_decoding=True, timeout=_PING_SECONDS)
             if said is None:  # nothing came: see whether the server is there
                 if asked:

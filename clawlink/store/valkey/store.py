@@ -242,7 +242,7 @@ class ValkeyStore:
             return None
         creates = any(isinstance(change, Put) and change.record.version == 1 for change in changes)
         script = scripts.CREATE if creates else scripts.CHANGE
-        answer = self._wire.run(script, 1, self.base, partition_key, *words, again=False)
+        answer = self._wire.commit(script, 1, self.base, partition_key, *words)
         try:
             await asyncio.shield(answer)
         except asyncio.CancelledError:

@@ -8,50 +8,59 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from redis.asyncio import ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import (
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import TimeoutError as NoAnswer
 
 from clawlink.store.base import Failed, Full
+from clawlink.store.valkey.primary import NoPrimary, Primary
 from clawlink.store.valkey.scripts import Script
 
 # Batches of commands that are under way at a time, each on a connection of its own.
 _CONNECTIONS = 4
 _BATCH = 256
-_ANSWER_SECONDS = 3.0
-_CONNECT_SECONDS = 2.0
-# While the server is away it is asked this often whether it is back.
+# While the server is away it is looked for this often.
 _PROBE_SECONDS = 0.25
+# Replicas have this long to say that they have a commit.
+_REPLICAS_SECONDS = 1.0
+# Another server takes the writes now.
+_ELSEWHERE = (ReadOnlyError, MovedError, ClusterDownError, MasterDownError)
 _log = logging.getLogger("clawlink.store")
 
 
 class _Command:
-    """A command and its answer. One that changes nothing may be sent ``again`` after a connection was lost."""
+    """A command and its answer. One that changes nothing may be sent ``again`` after a connection was lost.
 
-    __slots__ = ("again", "answer", "script", "words")
+    The answer to a ``commit`` waits for the replicas.
+    """
 
-    def __init__(self, words: tuple[Any, ...], script: Script | None, again: bool) -> None:
+    __slots__ = ("again", "answer", "commit", "script", "words")
+
+    def __init__(self, words: tuple[Any, ...], script: Script | None, again: bool, commit: bool = False) -> None:
         self.words = words
         self.script = script
         self.again = again
+        self.commit = commit
         self.answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
 
 class Wire:
-    """Sends commands to one server. Call ``close`` at the end."""
+    """Sends commands to the server that takes the writes of a mesh. Call ``close`` at the end."""
 
-    def __init__(self, url: str) -> None:
-        """Raises ValueError for an address that is none."""
-        self._pool: Any = ConnectionPool.from_url(
-            url,
-            socket_timeout=_ANSWER_SECONDS,
-            socket_connect_timeout=_CONNECT_SECONDS,
-            socket_keepalive=True,
-            retry=Retry(NoBackoff(), 0),  # a commit must not be sent twice
-            protocol=2,
-        )
+    def __init__(self, url: str, tag: str = "clawlink", replicas: int = 0) -> None:
+        """``tag`` is the hash tag of all keys. A commit is answered when this number of ``replicas`` has it.
+
+        Raises ValueError for an address that is none.
+        """
+        self.primary = Primary(url, tag)
+        self._replicas = replicas
         self._idle: list[Any] = []
         self._waiting: list[_Command] = []
         self._scheduled = False
@@ -64,7 +73,14 @@ class Wire:
 
     def connection(self) -> Any:
         """Return a new connection, which the caller opens and closes."""
-        return self._pool.make_connection()
+        return self.primary.connection()
+
+    async def open(self) -> None:
+        """Look for the server. Raises Failed."""
+        try:
+            await self.primary.find()
+        except NoPrimary as none:
+            raise Failed(str(none)) from None
 
     async def call(self, *words: Any, again: bool = True) -> Any:
         """Send a command and return its answer. Raises Failed."""
@@ -78,7 +94,14 @@ class Wire:
         """Run a script as ``begin`` sends a command."""
         return self._add(_Command(("EVALSHA", script.sha, *words), script, again))
 
+    def commit(self, script: Script, *words: Any) -> asyncio.Future[Any]:
+        """Run a script once. The future has its answer when the replicas have what it wrote."""
+        return self._add(_Command(("EVALSHA", script.sha, *words), script, False, True))
+
     def _add(self, command: _Command) -> asyncio.Future[Any]:
+        if self._closed:
+            self._fail([command], Failed("the store is closed"))
+            return command.answer
         if self.away is not None:
             self._fail([command], Failed(f"the store is away: {self.away}"))
             return command.answer
@@ -96,21 +119,31 @@ class Wire:
         batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
         if batch:
             self._under_way += 1
-            self._spawn(self._send(batch))
+            self._spawn(self._send(batch), batch)
         self._schedule()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], batch: Sequence[_Command] = ()) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            if task.cancelled():  # maybe before it began
+                self._fail(batch, Failed("the store was not asked"))
+
+        task.add_done_callback(ended)
 
     async def _send(self, batch: Sequence[_Command]) -> None:
         connection: Any = None
         unanswered = list(reversed(batch))
+        held: list[tuple[_Command, Any]] = []  # commits whose answers wait for the replicas
         try:
             connection = self._idle.pop() if self._idle else self.connection()
-            packed = connection.pack_commands([command.words for command in batch])
-            await connection.send_packed_command(packed, check_health=False)
+            words = [command.words for command in batch]
+            waits = self._replicas > 0 and any(command.commit for command in batch)
+            if waits:
+                words.append(("WAIT", self._replicas, int(_REPLICAS_SECONDS * 1000)))
+            await connection.send_packed_command(connection.pack_commands(words), check_health=False)
             while unanswered:
                 answer = error = None
                 try:
@@ -120,8 +153,12 @@ class Wire:
                 command = unanswered.pop()
                 if error is not None:
                     self._refused(command, error)
+                elif waits and command.commit:
+                    held.append((command, answer))
                 elif not command.answer.done():
                     command.answer.set_result(answer)
+            if waits:
+                self._replicated(held, await connection.read_response(disable_decoding=True))
             if self.away is None:
                 self._idle.append(connection)
             else:
@@ -130,31 +167,39 @@ class Wire:
             if connection is not None:
                 with contextlib.suppress(RedisError, OSError, asyncio.TimeoutError):
                     await connection.disconnect(nowait=True)
-            self._lost(unanswered, error)
+            self._lost(unanswered + [command for command, _ in held], error)
         except BaseException as error:  # a word that cannot be sent, or the end of the program
             if connection is not None:
                 with contextlib.suppress(RedisError, OSError, asyncio.TimeoutError):
                     await connection.disconnect(nowait=True)
-            self._fail(unanswered, Failed(f"the store was not asked: {error!r}"))
+            self._fail(unanswered + [command for command, _ in held], Failed(f"the store was not asked: {error!r}"))
             if not isinstance(error, Exception):
                 raise
         finally:
             self._under_way -= 1
             self._schedule()
 
+    def _replicated(self, held: Sequence[tuple[_Command, Any]], replicas: int) -> None:
+        """Answer commits, or fail them if too few ``replicas`` have them."""
+        if replicas < self._replicas:
+            why = f"the commit is on the server, and on {replicas} of the {self._replicas} replicas that must have it"
+            self._fail([command for command, _ in held], Failed(why))
+        for command, answer in held:
+            if not command.answer.done():
+                command.answer.set_result(answer)
+
     def _refused(self, command: _Command, error: ResponseError) -> None:
         said = str(error)
         if command.script is not None and said.startswith(("NOSCRIPT", "No matching script")):
-            self._waiting.append(
-                again := _Command(("EVAL", command.script.text, *command.words[2:]), None, command.again)
-            )
+            words = ("EVAL", command.script.text, *command.words[2:])
+            self._waiting.append(again := _Command(words, None, command.again, command.commit))
             again.answer = command.answer
         elif isinstance(error, OutOfMemoryError) or said.startswith("OOM"):
             self._fail([command], Full("the server of the store has reached its maxmemory"))
         else:
             self._fail([command], Failed(f"the store: {said}"))
-            if said.startswith(("READONLY", "You can't write against a read only")):
-                self.lost(said)  # another server is the primary now: the address may lead there, over new connections
+            if isinstance(error, _ELSEWHERE) or said.startswith("READONLY"):
+                self.lost(said)
 
     def _lost(self, unanswered: list[_Command], error: Exception) -> None:
         """Send again what may be sent again, once, and fail the rest."""
@@ -185,17 +230,11 @@ class Wire:
 
     async def _probe(self) -> None:
         while not self._closed:
-            connection = self.connection()
             try:
-                await connection.connect()
-                await connection.send_command("PING")
-                await connection.read_response()
+                await self.primary.find()
                 break
-            except (RedisError, OSError, asyncio.TimeoutError) as error:
-                self.away = str(error)
-            finally:
-                with contextlib.suppress(RedisError, OSError, asyncio.TimeoutError):
-                    await connection.disconnect(nowait=True)
+            except NoPrimary as none:
+                self.away = str(none)
             await asyncio.sleep(_PROBE_SECONDS)
         self.away = None
         if not self._closed:

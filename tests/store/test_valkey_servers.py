@@ -1,0 +1,80 @@
+"""The contract over other servers than a single Valkey: Redis 7.0, a node of a cluster, and a whole cluster."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+
+import pytest
+
+from clawlink.store.base import Store
+from clawlink.store.valkey.store import ValkeyStore
+from clawlink.store.valkey.wire import Wire
+from tests.store.contract import StoreContract
+from tests.valkey import ALL_SLOTS, cluster, cluster_node, redis_program, running
+from tests.waiting import wait_until
+
+_tags = count()
+
+
+async def opened(url: str) -> AsyncIterator[Store]:
+    """Open a mesh of its own."""
+    tag = f"mesh{next(_tags)}"
+    wire = Wire(url, tag)
+    await wire.open()
+    yield ValkeyStore(wire, tag)
+    await wire.close()
+
+
+@pytest.fixture(scope="module")
+def one_node() -> Iterator[str]:
+    with cluster_node() as server:
+        server.ask("CLUSTER", "ADDSLOTSRANGE", *ALL_SLOTS)
+        wait_until(lambda: b"cluster_state:ok" in server.ask("CLUSTER", "INFO"))
+        yield server.url
+
+
+@pytest.fixture(scope="module")
+def redis_itself() -> Iterator[str]:
+    program = redis_program()
+    if program is None:
+        pytest.skip("there is no redis-server here (python -m tests.binaries redis-server)")
+    with running(program=program) as server:
+        yield server.url
+
+
+@pytest.fixture(scope="module", params=["valkey", "redis"])
+def whole_cluster(request: pytest.FixtureRequest) -> Iterator[str]:
+    program = redis_program() if request.param == "redis" else None
+    if request.param == "redis" and program is None:
+        pytest.skip("there is no redis-server here (python -m tests.binaries redis-server)")
+    with cluster(program=program) as found:
+        yield found.url
+
+
+class TestNodeOfACluster(StoreContract):
+    """The contract where a command with keys of two slots is refused."""
+
+    @pytest.fixture
+    async def store(self, one_node: str) -> AsyncIterator[Store]:
+        async for store in opened(one_node):
+            yield store
+
+
+class TestRedis(StoreContract):
+    """The contract over Redis, the oldest that is taken (7.0 of Debian)."""
+
+    @pytest.fixture
+    async def store(self, redis_itself: str) -> AsyncIterator[Store]:
+        async for store in opened(redis_itself):
+            yield store
+
+
+@pytest.mark.torture
+class TestCluster(StoreContract):
+    """The contract over three masters with a replica each: each mesh has another master."""
+
+    @pytest.fixture
+    async def store(self, whole_cluster: str) -> AsyncIterator[Store]:
+        async for store in opened(whole_cluster):
+            yield store
