@@ -190,7 +190,7 @@ def repeat_key(given: str | None) -> str:
 def read_message(raw: msgspec.Raw) -> tuple[Message | Other, dict[str, Any]]:
     fields = msgspec.json.decode(raw, type=dict[str, Any])
     try:
-        return decode(raw), fields
+        return decode(bytes(raw)), fields
     except msgspec.ValidationError:
         return Other(str(fields.get("type")), fields), fields
 
