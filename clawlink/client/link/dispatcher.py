@@ -193,7 +193,8 @@ class Dispatcher:
     async def _answer(self, in_flight: InFlight, status: str | None, result: Any) -> None:
         """Give the final answer to a task, if there is one."""
         if status is not None:
-            report = self._response(in_flight, status=status, result=result)
+            files = in_flight.attachments if status == "completed" else None
+            report = self._response(in_flight, status=status, result=result, attachments=files or None)
             try:
                 await self._deliver(in_flight, report, self._put(in_flight, report))
             except _NOT_OURS as error:

@@ -12,7 +12,7 @@ from clawlink.client.calls import Call, Claimed, Identity
 from clawlink.client.link.pending import promise
 from clawlink.client.link.runner import Run
 from clawlink.client.link.transport import Transport
-from clawlink.domain.message import TaskDelegation
+from clawlink.domain.message import Attachment, TaskDelegation
 from clawlink.protocol.replies import ResponseSent
 
 
@@ -26,6 +26,7 @@ class InFlight:
         self.run: Run | None = None
         self.lost = False
         self.timed_out = False
+        self.attachments: list[Attachment] = []
         # The final state that the relay has from here, None if it has none, and why it is not as it should be.
         self.over: Future[tuple[str | None, str | None]] = promise()
 

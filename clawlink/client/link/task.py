@@ -23,7 +23,8 @@ class Task:
 
     ``text`` is the task, as JSON if it was no text. ``context`` is a dict, or any value of a client of 1.0.x.
     ``priority`` is low, normal, high or urgent, ``deadline`` a time in UTC or None. ``attempt`` counts the claims from
-    1; ``reported`` has the reports of earlier attempts.
+    1; ``reported`` has the reports of earlier attempts. What a handler adds to ``attachments``, from ``Link.attach``,
+    goes with its result.
     """
 
     def __init__(self, message: TaskDelegation, in_flight: InFlight, dispatcher: Dispatcher) -> None:
@@ -38,6 +39,7 @@ class Task:
         self.deadline = None if isinstance(at, msgspec.UnsetType) else datetime.fromisoformat(at)
         self.attempt = in_flight.claimed.attempt
         self.reported = in_flight.claimed.reported or []
+        self.attachments = in_flight.attachments
         self._in_flight = in_flight
         self._dispatcher = dispatcher
 
