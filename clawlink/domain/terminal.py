@@ -29,6 +29,16 @@ def lines(text: str) -> list[str]:
     return ["\t".join(UNSAFE.sub(_shown, part) for part in line.split("\t")) for line in _LINE_END.split(text)]
 
 
+def escaped(text: str) -> str:
+    """Return JSON with each such character as ``\\uXXXX``. It says the same."""
+    return UNSAFE.sub(_as_units, text)
+
+
+def _as_units(found: re.Match[str]) -> str:
+    units = found[0].encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
+
+
 def _shown(found: re.Match[str]) -> str:
     code = ord(found[0])
     if code < 0x20:
