@@ -1,4 +1,7 @@
-"""Running a command for a task: its input and output, how long it may take, and an end for all that it started."""
+"""Running a command for a task: its input and output, how long it may take, and an end for all that it started.
+
+A small shell beside each command ends it if the worker is killed, where the system has process groups.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, NamedTuple, cast
 
 _WINDOWS = os.name == "nt"
@@ -19,6 +22,8 @@ _GRACE_SECONDS = 2.0
 # Processes that it left running may hold its output open this long, and are killed then.
 _LAST_WORDS_SECONDS = 1.0
 _CHUNK_BYTES = 64 * 1024
+# The worker's word ends the guard. Without it, at the end of the worker, the guard ends the group of the command.
+_GUARD = 'read -r _ || { kill -s TERM -- "-$1"; sleep 2; kill -s KILL -- "-$1"; }'
 MOST_OUTPUT_BYTES = 16 * 1024 * 1024
 # Reasons to stop a command that are not its own fault.
 ENDING = "the worker is ending"
@@ -55,32 +60,54 @@ class Commands:
 
         It is asked now and then whether the result is still ``wanted``. Raises OSError if it cannot be started.
         """
-        with self._lock:
-            if self._over:
+        with self.started(environ) as process:
+            if process is None:
                 return Ended(-signal.SIGTERM, b"", ENDING)
-            # A process group of its own: its children end with it, and Ctrl-C at the terminal is for the worker alone.
-            process = subprocess.Popen(  # noqa: S603 - what its operator typed, and nothing that came from others
-                self._command,
-                shell=self._shell,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=dict(environ),
-                start_new_session=not _WINDOWS,
-            )
-            self._running.add(process)
-        try:
             return self._follow(process, given, line, wanted)
+
+    @property
+    def ending(self) -> bool:
+        """Return True if the worker ends, and with it all commands."""
+        return self._over
+
+    @property
+    def timeout(self) -> float | None:
+        """The longest time of a task in seconds."""
+        return self._timeout
+
+    @contextlib.contextmanager
+    def started(self, environ: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes] | None]:
+        """Start it, with pipes; None if the worker is ending. Its user ends it. Raises OSError."""
+        with self._lock:
+            process = None if self._over else self._start(environ)
+            if process is not None:
+                self._running.add(process)
+        guard = None if process is None else _guard(process)
+        try:
+            yield process
         finally:
             with self._lock:
-                self._running.discard(process)
+                self._running -= {process}
+            _dismiss(guard)
+
+    def _start(self, environ: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        # A process group of its own: its children end with it, and Ctrl-C at the terminal is for the worker alone.
+        return subprocess.Popen(  # noqa: S603 - what its operator typed, and nothing that came from others
+            self._command,
+            shell=self._shell,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=dict(environ),
+            start_new_session=not _WINDOWS,
+        )
 
     def end_all(self) -> None:
         """Kill all running commands, and start no more."""
         with self._lock:
             self._over = True
             for process in self._running:
-                _kill(process)
+                kill(process)
 
     def _follow(
         self,
@@ -92,9 +119,9 @@ class Commands:
         stdin, stdout, stderr = (cast("IO[bytes]", pipe) for pipe in (process.stdin, process.stdout, process.stderr))
         output = _Output(stdout)
         pipes = [
-            (stdin, _thread(_feed, stdin, given)),
-            (stdout, _thread(output.read)),
-            (stderr, _thread(_lines, stderr, line)),
+            (stdin, in_thread(_feed, stdin, given)),
+            (stdout, in_thread(output.read)),
+            (stderr, in_thread(pass_lines, stderr, line)),
         ]
         until = None if self._timeout is None else time.monotonic() + self._timeout
         why: str | None = None
@@ -106,7 +133,7 @@ class Commands:
             elif not wanted():
                 why = "no agent waits for the result any more"
             if why is not None:
-                _stop(process)
+                stop(process)
                 break
             left = _STEP_SECONDS if until is None else max(0.0, min(_STEP_SECONDS, until - time.monotonic()))
             if not output.ended.wait(left):
@@ -119,12 +146,8 @@ class Commands:
         patience = time.monotonic() + (_LAST_WORDS_SECONDS if why is None else 0.0)
         for _, thread in pipes:
             thread.join(max(0.0, patience - time.monotonic()))
-        _kill(process)
-        for pipe, thread in pipes:
-            thread.join(_LAST_WORDS_SECONDS)
-            if not thread.is_alive():  # else something that left the group has it open still
-                with contextlib.suppress(OSError):
-                    pipe.close()
+        kill(process)
+        close(pipes)
         return Ended(code, bytes(output.data), why)
 
 
@@ -147,6 +170,30 @@ class _Output:
         self.ended.set()
 
 
+def _guard(process: subprocess.Popen[bytes]) -> subprocess.Popen[bytes] | None:
+    """Have the group of a command end if this process ends without a word, as by SIGKILL."""
+    if _WINDOWS:
+        return None
+    with contextlib.suppress(OSError):  # a system without a shell has no guard
+        return subprocess.Popen(  # noqa: S603
+            ["/bin/sh", "-c", _GUARD, "sh", str(process.pid)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={},
+            start_new_session=True,
+        )
+    return None
+
+
+def _dismiss(guard: subprocess.Popen[bytes] | None) -> None:
+    if guard is not None and guard.stdin is not None:
+        with contextlib.suppress(OSError):
+            guard.stdin.write(b"\n")
+            guard.stdin.close()
+        guard.wait()
+
+
 def _feed(pipe: IO[bytes], given: bytes) -> None:
     """Give a command its input; it need not read it."""
     with contextlib.suppress(OSError):
@@ -156,28 +203,40 @@ def _feed(pipe: IO[bytes], given: bytes) -> None:
         pipe.close()
 
 
-def _lines(pipe: IO[bytes], line: Callable[[str], object]) -> None:
+def pass_lines(pipe: IO[bytes], line: Callable[[str], object]) -> None:
+    """Pass on each line of a pipe until its end."""
     with contextlib.suppress(OSError, ValueError):
         while read := pipe.readline(_CHUNK_BYTES):
             line(read.decode(errors="replace").rstrip("\r\n"))
 
 
-def _thread(target: Callable[..., None], *args: object) -> threading.Thread:
+def in_thread(target: Callable[..., None], *args: object) -> threading.Thread:
+    """Run a function in a thread that ends with the process."""
     thread = threading.Thread(target=target, args=args, daemon=True)
     thread.start()
     return thread
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def close(pipes: Iterable[tuple[IO[bytes], threading.Thread]]) -> None:
+    """Close the pipes of a command that has ended, each after its thread has read or written the last."""
+    for pipe, thread in pipes:
+        thread.join(_LAST_WORDS_SECONDS)
+        if not thread.is_alive():  # else something that left the group has it open still
+            with contextlib.suppress(OSError):
+                pipe.close()
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
     """Ask a command and its children to end; kill those that do not."""
     if not _WINDOWS:
         _signal(process, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_GRACE_SECONDS)
-    _kill(process)
+    kill(process)
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """Kill a command and its children, which may be there although the command itself has ended."""
     if not _WINDOWS:
         _signal(process, signal.SIGKILL)
         return

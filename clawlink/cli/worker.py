@@ -1,11 +1,9 @@
-"""A worker whose tasks a command does: the command's input, its output, and the worker's own lines."""
+"""A worker whose tasks a process does: its reports on the way, and the worker's own lines."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import re
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -15,16 +13,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clawlink import Link
     from clawlink.cli.context import Context
-    from clawlink.cli.running import Commands, Ended
+    from clawlink.cli.doing import Way
     from clawlink.client.link.pending import Pending
     from clawlink.client.link.task import Received, Task
     from clawlink.domain.message import KnowledgeBroadcast
 
 # The last lines of output have this many seconds, if they have no reader.
 _LAST_LINES_SECONDS = 2.0
-_PROGRESS = re.compile(r"progress\s+(\d+(?:\.\d+)?)\s*%?(?:\s+(.*))?")
-_MOST = 100.0
-_SENTENCE_LENGTH = 1000
 
 
 class CommandFailed(Exception):
@@ -32,63 +27,41 @@ class CommandFailed(Exception):
 
 
 class Worker:
-    """Does tasks by the command, and prints the progress. Each task has a thread of its own."""
+    """Has tasks done, and prints the progress. Each task has a thread of its own."""
 
-    def __init__(self, ctx: Context, commands: Commands, link: Link, *, json_result: bool) -> None:
+    def __init__(self, ctx: Context, way: Way, link: Link) -> None:
         self._ctx = ctx
-        self._commands = commands
+        self._way = way
         self._link = link
-        self._json_result = json_result
         self._lock = threading.Lock()
         self._ends: SimpleQueue[tuple[str, int, float, str | None] | None] = SimpleQueue()
 
     def do(self, task: Task) -> Any:
         """Do one task. Raises CommandFailed with the sentence for its requester."""
-        import msgspec
-
-        from clawlink.cli.running import ENDING
-
         began = time.monotonic()
         self._say_began(task)
-        told = _Told(task)
-        last = ""
-
-        def line(text: str) -> None:
-            nonlocal last
-            found = _PROGRESS.fullmatch(text)
-            if found is not None and float(found[1]) <= _MOST:
-                told.progress(float(found[1]), found[2])
-                return
-            last = text.strip() or last
-            self._say_of(task.id, text)
-
-        def wanted() -> bool:
-            told.go_on()
-            return not task.cancelled
-
+        told = Told(task)
         try:
-            ended = self._commands.run(
-                msgspec.json.encode(task.message) + b"\n", self._environ(task), line=line, wanted=wanted
-            )
+            done = self._way.do(task, self._environ(task), told, lambda text: self._say_of(task.id, text))
         except OSError as error:
             raise CommandFailed(f"the worker cannot run its command: {error.strerror or error}") from None
-        if ended.why == ENDING:
+        if done is None:
             # Not for us to answer any more: the task goes back when the connection ends, and this thread with us.
             threading.Event().wait()
+            return None
         told.finish()
-        seconds = time.monotonic() - began
-        sentence = _failure(ended, last)
+        code, sentence, seconds = done.code, done.why, time.monotonic() - began
 
         def over(status: str | None, why: str | None) -> None:
             if status != "completed":
                 why = why or sentence or "no agent waits for the result any more"
-            self._ends.put((task.id, ended.code, seconds, why))
+            self._ends.put((task.id, code, seconds, why))
 
         # Only the relay's word counts: a good result may still be too large for it, or too late.
         task.when_over(over)
         if sentence is not None:
             raise CommandFailed(sentence)
-        return self._result(ended.output)
+        return done.result
 
     def _environ(self, task: Task) -> dict[str, str]:
         """Return the command's environment: a ``clawlink`` that it runs is the same agent, and works on this task."""
@@ -96,19 +69,6 @@ class Worker:
         if self._link.agent_id is not None:
             ours["CLAWLINK_AGENT"] = self._link.agent_id
         return {**self._ctx.environ, **ours}
-
-    def _result(self, output: bytes) -> Any:
-        try:
-            text = output.decode()
-        except UnicodeDecodeError as error:
-            raise CommandFailed(f"what the command printed is not UTF-8 (at byte {error.start})") from None
-        text = text.removesuffix("\n").removesuffix("\r")
-        if self._json_result:
-            import msgspec
-
-            with contextlib.suppress(msgspec.DecodeError, RecursionError):
-                return msgspec.json.decode(text)
-        return text
 
     # -- other messages ------------------------------------------------------------------------------------------------
 
@@ -208,16 +168,16 @@ class _Lines(logging.Handler):
             self._worker.say(record.getMessage() if error is None else f"{record.getMessage()}: {error}")
 
 
-class _Told:
+class Told:
     """The reports to the requester on the way. While a report is under way, the newest of the next waits."""
 
     def __init__(self, task: Task) -> None:
         self._task = task
         self._lock = threading.Lock()
-        self._next: tuple[float, str | None] | None = None
+        self._next: tuple[float | None, str | None] | None = None
         self._under_way: Pending[Any] | None = None
 
-    def progress(self, percent: float, note: str | None) -> None:
+    def progress(self, percent: float | None, note: str | None) -> None:
         """Report this, now or a moment later."""
         from clawlink.domain.limits import MAX_NOTE_LENGTH
 
@@ -244,23 +204,3 @@ class _Told:
             self._next = None
             with contextlib.suppress(ClawLinkError):  # the link has ended, or the relay takes no such note
                 self._under_way = self._task.progress(percent, note)
-
-
-def _failure(ended: Ended, last: str) -> str | None:
-    """Return the reason for a failed command: its last line on standard error, if there was any."""
-    if ended.why is not None:
-        return ended.why
-    if ended.code == 0:
-        return None
-    how = f"exit code {ended.code}" if ended.code > 0 else f"signal {_name_of(-ended.code)}"
-    if not last:
-        return f"the command failed ({how})"
-    last = last[:_SENTENCE_LENGTH]
-    return last if " " in last else f"{last} ({how})"
-
-
-def _name_of(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return str(number)

@@ -241,6 +241,14 @@ def test_what_a_command_leaves_running_ends_with_it(start: Start, boss: Client, 
         assert ended(child)
 
 
+def test_a_command_ends_with_a_worker_that_is_killed(start: Start, boss: Client, door: socket.socket) -> None:
+    worker = start(python(_FAMILY + _AND_WAIT, port(door)))
+    boss.delegate(worker.name, "work on")
+    with caller(door) as child:
+        worker.process.kill()
+        assert ended(child)
+
+
 def test_a_task_that_is_cancelled_takes_its_command_with_it(start: Start, boss: Client, door: socket.socket) -> None:
     worker = start(python(_FAMILY + _AND_WAIT, port(door)))
     task = boss.delegate(worker.name, "never mind")

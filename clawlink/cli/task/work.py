@@ -1,4 +1,4 @@
-"""``clawlink work``: an agent whose tasks a command does. Foreign text only ever goes to its standard input."""
+"""``clawlink work``: a command or a coding agent does the tasks. Foreign text only ever goes to its standard input."""
 
 from __future__ import annotations
 
@@ -20,21 +20,33 @@ if TYPE_CHECKING:
 
     from clawlink import Link
     from clawlink.cli.context import Context
+    from clawlink.cli.doing import Way
     from clawlink.cli.running import Commands
+    from clawlink.client.acp.permission import Policy
 
 _DRAIN_SECONDS = 60.0
 
 
 def add(parser: ArgumentParser) -> None:
     """Add the flags."""
-    parser.add_argument(
+    by = parser.add_mutually_exclusive_group(required=True)
+    by.add_argument(
         "--exec",
-        required=True,
         metavar="COMMAND",
         help="command to run for each task: its standard input is the task as JSON, its output the result",
     )
+    by.add_argument(
+        "--acp", metavar="COMMAND", help="coding agent that does the tasks by the Agent Client Protocol: 'gemini --acp'"
+    )
     parser.add_argument(
         "--shell", action="store_true", help="run the command in a shell (default: as a program with arguments)"
+    )
+    parser.add_argument(
+        "--allow",
+        type=names,
+        metavar="A,B",
+        help="with --acp: kinds of tools that need no answer, as read,edit; 'all', 'none', and 'ask' to ask the "
+        "requester about the others, which are else refused (default ask)",
     )
     name = parser.add_argument(
         "--name", help="register as this agent first, or resume it (default: the identity kept here)"
@@ -65,9 +77,10 @@ def run(args: Namespace, ctx: Context) -> Exit:
     from clawlink.cli.running import Commands
     from clawlink.cli.worker import Worker
 
+    policy = _policy(args)
     commands = Commands(_command(args), shell=args.shell, timeout=ctx.take_patience())
     link, subscriptions = _link(args, ctx)
-    worker = Worker(ctx, commands, link, json_result=args.json_result)
+    worker = Worker(ctx, _way(args, commands, link, policy), link)
     link.on_task(worker.do)
     link.on_message(worker.hear)
     for pattern in subscriptions:
@@ -85,22 +98,46 @@ def run(args: Namespace, ctx: Context) -> Exit:
     return Exit.DONE
 
 
+def _policy(args: Namespace) -> Policy:
+    """Return which tools need no answer. Raises UsageError."""
+    from clawlink.cli.exits import UsageError
+    from clawlink.client.acp.permission import ASK, policy
+
+    if args.allow is not None and args.acp is None:
+        raise UsageError("--allow is about the tools of an agent; give --acp, too")
+    try:
+        return policy([ASK] if args.allow is None else args.allow)
+    except ValueError as error:
+        raise UsageError(f"--allow: {error}") from None
+
+
+def _way(args: Namespace, commands: Commands, link: Link, policy: Policy) -> Way:
+    if args.acp is None:
+        from clawlink.cli.doing import ByCommand
+
+        return ByCommand(commands, json_result=args.json_result)
+    from clawlink.cli.acp_worker import ByAcp
+
+    return ByAcp(commands, link, policy, json_result=args.json_result)
+
+
 def _command(args: Namespace) -> str | list[str]:
     """Return the program and arguments to run. Raises UsageError if there is no such program."""
     from clawlink.cli.exits import UsageError
 
-    given: str = args.exec
+    flag = "--exec" if args.acp is None else "--acp"
+    given: str = args.exec if args.acp is None else args.acp
     if args.shell:
         if not given.strip():
-            raise UsageError("--exec is empty; give a command to run for each task")
+            raise UsageError(f"{flag} is empty; give a command to run for each task")
         return given
     try:
         # On Windows a program takes its command line apart by itself.
         words = shlex.split(given, posix=os.name != "nt")
     except ValueError as error:
-        raise UsageError(f"--exec is no command: {error}") from None
+        raise UsageError(f"{flag} is no command: {error}") from None
     if not words:
-        raise UsageError("--exec is empty; give a command to run for each task")
+        raise UsageError(f"{flag} is empty; give a command to run for each task")
     if shutil.which(words[0].strip('"')) is None:
         raise UsageError(f"there is no program {words[0]!r}; for what a shell understands, add --shell")
     return given if os.name == "nt" else words
