@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 from urllib.parse import urlsplit
 
-from clawlink.client import calls, endpoints, mailbox_endpoints, operations
+from clawlink.client import admin_endpoints, calls, endpoints, mailbox_endpoints, operations
 from clawlink.client.address import address
 from clawlink.client.calls import Call, Identity, Reply
 from clawlink.client.files import file_endpoints
@@ -359,6 +359,14 @@ class BaseClient:
     timeline = Method(endpoints.timeline)
     all_dead_letters = Method(endpoints.all_dead_letters)
     audit = Method(endpoints.audit)
+    talks = Method(admin_endpoints.talks)
+    talk = Method(admin_endpoints.talk)
+    all_broadcasts = Method(admin_endpoints.all_broadcasts)
+    all_files = Method(admin_endpoints.all_files)
+    one_file = Method(admin_endpoints.one_file)
+    search = Method(admin_endpoints.search)
+    children = Method(admin_endpoints.children)
+    load = Method(admin_endpoints.load)
     delegate = Method(endpoints.delegate)
     respond = Method(endpoints.respond)
     tasks = Method(endpoints.tasks)

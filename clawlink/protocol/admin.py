@@ -85,11 +85,25 @@ class WaitingPool(Struct, frozen=True, gc=False):
     online: int
 
 
+class UnwokenAgent(Struct, frozen=True, gc=False):
+    """An agent that could not be woken for a message: when and how it was tried, and why it failed."""
+
+    agent_id: str
+    name: str
+    message_id: str
+    at: str
+    adapter: str
+    result: str
+    note: str | None
+
+
 class NeedsYou(Struct, frozen=True, gc=False):
     """The matters that wait for a person.
 
     ``questions`` are tasks in state input_required. ``expired`` are tasks that were not finished in time, as long as
-    the relay keeps them. ``unserved_pools`` have work and no online agent that may claim it.
+    the relay keeps them. ``unserved_pools`` have work and no online agent that may claim it. ``unread_mailboxes`` hold
+    messages, and their agents are stale. ``stuck_records`` are those that upkeep cannot settle. ``unwoken`` are the
+    agents whose last wake failed and that have not come since, 20 at most; ``unwoken_agents`` counts all.
     """
 
     questions: int
@@ -97,6 +111,10 @@ class NeedsYou(Struct, frozen=True, gc=False):
     expired: int
     unserved_pools: int
     stops: list[Stop]
+    unread_mailboxes: int
+    stuck_records: int
+    unwoken_agents: int
+    unwoken: list[UnwokenAgent]
 
 
 class TrafficMinute(Struct, frozen=True, gc=False):

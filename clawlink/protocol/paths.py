@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clawlink.protocol import admin, headers, mailbox_replies, replies, requests
+from clawlink.protocol.admin_paths import ADMIN_ENDPOINTS
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.file_paths import FILE_ENDPOINTS
 
@@ -443,6 +444,7 @@ OPENAPI = Endpoint("openapi", "GET", "/openapi.json", "This interface as OpenAPI
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     *(value for value in list(globals().values()) if isinstance(value, Endpoint)),
+    *ADMIN_ENDPOINTS,
     *FILE_ENDPOINTS,
 )
 

@@ -22,6 +22,8 @@ from clawlink.relay.limits.shares import FairShares
 from clawlink.relay.sockets import Sockets
 from clawlink.relay.telemetry.activity_log import ActivityLog
 from clawlink.relay.telemetry.stats import Stats
+from clawlink.relay.telemetry.talks import Talks
+from clawlink.relay.telemetry.unwoken import Unwoken
 from clawlink.store.base import Absent, Batch, Conflict, Drop, Event, Failed, Full, Peers, Put, Signal, Signals, Store
 
 T = TypeVar("T")
@@ -73,6 +75,8 @@ class Core:
         self.clock = clock
         self.ids = Ids()
         self.stats = Stats()
+        self.talks = Talks(clock)
+        self.unwoken = Unwoken()
         self.activity_log = ActivityLog(clock)
         self.memory = Memory(store, limits, self.stats, on_disk=on_disk)
         self.shares = FairShares(store, limits.fair_share)

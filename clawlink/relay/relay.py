@@ -15,8 +15,12 @@ from clawlink.protocol.replies import Challenged, Health, Info
 from clawlink.protocol.requests import Challenge
 from clawlink.relay.admin.acts import AdminActs
 from clawlink.relay.admin.audit import Audit, forget
+from clawlink.relay.admin.library import LibraryViews
 from clawlink.relay.admin.lists import AdminLists
+from clawlink.relay.admin.load import LoadViews
 from clawlink.relay.admin.overview import Overviews
+from clawlink.relay.admin.search import SearchViews
+from clawlink.relay.admin.talk import TalkViews
 from clawlink.relay.agents.agents import Agents
 from clawlink.relay.agents.deregistration import Deregistration
 from clawlink.relay.broadcasts.broadcasts import Broadcasts
@@ -115,10 +119,22 @@ class Relay:
         self.audit = Audit(core)
         self.keep(Kind(Act, forget))
         self.overviews = Overviews(
-            core, self.agents.directory, pools, admission, contents=contents, started_at=self._started_at
+            core,
+            self.agents.directory,
+            pools,
+            admission,
+            contents=contents,
+            started_at=self._started_at,
+            stuck=lambda: self.janitor.stuck,
         )
         self.admin_acts = AdminActs(self.agents, self.mailbox)
         self.admin_lists = AdminLists(core, self.agents, self.task_views, contents=contents)
+        self.talk_views = TalkViews(core, self.admin_lists, contents=contents)
+        self.library_views = LibraryViews(core, self.file_reads, contents=contents)
+        self.search_views = SearchViews(core, self.agents, contents=contents)
+        self.load_views = LoadViews(
+            core, self.file_quota, stuck=lambda: self.janitor.stuck, uploads=lambda: self.uploads.count
+        )
 
     def keep(self, kind: Kind) -> None:
         """Keep records of a door's own kind: the janitor ends them, and history among them makes room."""

@@ -201,12 +201,18 @@ class App:
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             await self.relay.janitor.step("time", self._look_at_time)
+            await self.relay.janitor.step("load", self._sample)
             await self.relay.janitor.step("connections", self._websockets.tend, _SWEEP_SECONDS)
             await self.relay.janitor.step("push", self.push.tend)
             await self.relay.janitor.step("places", self._end_late_connections)
             await self.relay.janitor.step("logs", self._write_logs)
             for name, door in self.doors.items():
                 await self.relay.janitor.step(name, door.upkeep, self.relay.clock())
+
+    async def _sample(self) -> None:
+        """Count the traffic and the load for the present minute, whether anybody looks or not."""
+        self.relay.overviews.traffic.sample()
+        await self.relay.load_views.sample()
 
     async def _sweep(self) -> None:
         while True:

@@ -191,7 +191,7 @@ class AdminLists:
             for record in page.records:
                 task = record if isinstance(record, Task) else rules.task_from_delivery(record)
                 if task.state is state and ask.requester in (None, task.requester) and _has(task, ask.assignee):
-                    found.append(self._task(task))
+                    found.append(self.row_of(task))
                 await turns.next()
             looked_at += len(page.records)
             after = page.after
@@ -200,7 +200,8 @@ class AdminLists:
                 break
         return AllTasks(found, len(found), f"{at}.{after or ''}" if at < len(sources) else None)
 
-    def _task(self, task: Task) -> TaskRow:
+    def row_of(self, task: Task) -> TaskRow:
+        """Return a task as lists show it."""
         head = _head.decode(task.body)
         capability = [] if head.capability is UNSET else head.capability
         return TaskRow(

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from clawlink.domain.agent import REGISTERED, Agent
 from clawlink.domain.delivery import ALL_DEAD, Delivery
 from clawlink.domain.pool import POOLS, Pool
 from clawlink.domain.task import FINAL, OPEN, Task, TaskState, in_state
-from clawlink.protocol.admin import NeedsYou, Overview, OverviewQuery, TrafficMinute, Waiting, WaitingPool
+from clawlink.protocol.admin import NeedsYou, Overview, OverviewQuery, TrafficMinute, UnwokenAgent, Waiting, WaitingPool
 from clawlink.protocol.replies import Stop
 from clawlink.relay.agents.directory import Directory
 from clawlink.relay.core import Core
@@ -35,8 +35,18 @@ class Overviews:
     """Makes overviews, in slices, and keeps the last one for a moment."""
 
     def __init__(
-        self, core: Core, directory: Directory, pools: Pools, admission: Admission, *, contents: bool, started_at: float
+        self,
+        core: Core,
+        directory: Directory,
+        pools: Pools,
+        admission: Admission,
+        *,
+        contents: bool,
+        started_at: float,
+        stuck: Callable[[], int],
     ) -> None:
+        """``stuck`` counts the records that upkeep cannot settle."""
+        self._stuck = stuck
         self._core = core
         self._directory = directory
         self._pools = pools
@@ -63,7 +73,9 @@ class Overviews:
         online, stale = await self._directory.presence()
         open_tasks = {state.value: await self._tasks(state) for state in OPEN}
         ended = {state.value: await self._tasks(state) for state in _ENDED}
-        mailboxes = [await self._waiting(*found) for found in await self._deepest(Agent, REGISTERED)]
+        deepest, unread = await self._deepest(Agent, REGISTERED)
+        mailboxes = [await self._waiting(*found) for found in deepest]
+        unwoken = await self._unwoken()
         unserved, pools = await self._look_at_pools()
         held = (await core.store.admission()).total
         return Overview(
@@ -83,6 +95,10 @@ class Overviews:
                 expired=ended[TaskState.EXPIRED.value],
                 unserved_pools=unserved,
                 stops=[Stop(stop.at, stop.code, stop.agents) for stop in self._admission.stops],
+                unread_mailboxes=unread,
+                stuck_records=self._stuck(),
+                unwoken_agents=len(unwoken),
+                unwoken=unwoken[:_SHOWN],
             ),
             mailboxes=mailboxes,
             pools=pools,
@@ -100,8 +116,29 @@ class Overviews:
         read = await self._core.store.admission((), ((Task, in_state(state)), (Delivery, in_state(state))))
         return sum(usage.count for usage in read.indexes)
 
-    async def _deepest(self, kind: type[T], key: str) -> Sequence[tuple[T, int, int]]:
-        """Return the agents or pools whose mailboxes hold most messages, with their messages and bytes."""
+    async def _unwoken(self) -> list[UnwokenAgent]:
+        """Return the agents whose last wake failed, and that have not come since."""
+        core, turns = self._core, Turns()
+        found = []
+        for failed in core.unwoken.all():
+            agent = await core.store.get(Agent, failed.agent_id)
+            wake = failed.wake
+            if agent is None or agent.last_heartbeat > wake.at:
+                core.unwoken.over(failed.agent_id)
+            else:
+                note = wake.note if self._contents else None
+                at = iso(wake.at)
+                found.append(UnwokenAgent(agent.id, agent.name, failed.message_id, at, wake.adapter, wake.result, note))
+            await turns.next()
+        return found
+
+    async def _deepest(self, kind: type[T], key: str) -> tuple[Sequence[tuple[T, int, int]], int]:
+        """Return the agents or pools whose mailboxes hold most messages, with their messages and bytes.
+
+        Count the mailboxes with messages whose agents are stale, too.
+        """
+        silent = self._core.clock() - self._core.limits.stale_after
+        unread = 0
         found: list[tuple[int, int, int, T]] = []
         after: str | None = None
         turns = Turns()
@@ -112,13 +149,14 @@ class Overviews:
             for one, usage in zip(page.records, read.mailboxes, strict=True):
                 place += 1
                 if usage.count:
+                    unread += isinstance(one, Agent) and one.last_heartbeat <= silent
                     heapq.heappush(found, (usage.count, usage.bytes, -place, one))
                     if len(found) > _SHOWN:
                         heapq.heappop(found)
             await turns.next(len(page.records))
             after = page.after
             if after is None:
-                return [(one, count, size) for count, size, _, one in sorted(found, reverse=True)]
+                return [(one, count, size) for count, size, _, one in sorted(found, reverse=True)], unread
 
     async def _waiting(self, agent: Agent, messages: int, size: int) -> Waiting:
         now = self._core.clock()
@@ -142,7 +180,7 @@ class Overviews:
             if after is None:
                 break
         shown = []
-        for pool, tasks, _ in await self._deepest(Pool, POOLS):
+        for pool, tasks, _ in (await self._deepest(Pool, POOLS))[0]:
             online = await self._pools.online(pool)
             shown.append(WaitingPool(list(pool.capabilities), list(pool.any_of), pool.name, tasks, online))
         return unserved, shown

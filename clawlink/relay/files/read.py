@@ -78,13 +78,24 @@ class FileReads:
         if file is None:
             # The sentence is the one ClawLink 1.0.x sends; the code and field are for newer clients.
             raise UnknownFile("file not found", field="file_key")
+        return file, self.version_of(file, revision)
+
+    def version_of(self, file: SharedFile, revision: int | None) -> Version:
+        """Return a version of a file, the newest unless said otherwise. Raises UnknownFile."""
         if revision is None:
-            return file, file.newest
+            return file.newest
         for version in file.versions:
             if version.revision == revision:
-                return file, version
+                return version
         kept = ", ".join(str(version.revision) for version in reversed(file.versions))
-        raise UnknownFile(f"version {revision} of {key!r} is not kept; kept are {kept}", field="version")
+        raise UnknownFile(f"version {revision} of {file.id!r} is not kept; kept are {kept}", field="version")
+
+    async def any(self, key: str) -> SharedFile:
+        """Return a file whoever may see it, for the operator. Raises UnknownFile."""
+        file = rules.present(await self._core.store.get(SharedFile, key), self._core.clock())
+        if file is None:
+            raise UnknownFile("file not found", field="file_key")
+        return file
 
     async def _seen(self, key: str, asker: Agent | None) -> SharedFile | None:
         """Return a file if it is there, and the asker may see it."""

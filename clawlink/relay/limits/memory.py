@@ -81,6 +81,11 @@ class Memory:
         """The bytes that all of it may take."""
         return self._most
 
+    @property
+    def field(self) -> str:
+        """The name of that limit."""
+        return self._field
+
     def count(self, used: Callable[[], int]) -> None:
         """Count what ``used`` returns, too."""
         self._beside.append(used)

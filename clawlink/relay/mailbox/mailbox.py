@@ -201,6 +201,7 @@ class Mailbox:
         """Store the delivery, with what else changes at the same partition. Raises Conflict."""
         await self._core.commit(delivery.mailbox, *changes, Put(delivery, ends_work))
         self._core.stats.stored += 1
+        self._core.talks.count(delivery)
 
     async def put_once(self, delivery: Delivery, *, ends_work: bool = False) -> Delivery:
         """Store the delivery unless one of that id is there already; return the one that is there then."""

@@ -109,6 +109,7 @@ class UnreadMail:
             raise NotAllowed("only the agent that a message is for may say that it was woken for it", field="agent_id")
         if told is not task and told is not d:
             await core.commit(told.partition_key, Put(told), quiet=True)
+            core.unwoken.note(agent.id, id, wake)
         return WakeStored("stored", id, shown(told.wakes))
 
 

@@ -1,0 +1,137 @@
+"""Broadcasts and shared files for the operator."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from clawlink.domain import file as rules
+from clawlink.domain.agent import fold
+from clawlink.domain.broadcast import KNOWLEDGE, Knowledge, by_author, by_tag, by_topic
+from clawlink.domain.file import PRESENT, RESTRICTED, SharedFile
+from clawlink.domain.topic import matches
+from clawlink.errors import NotAllowed
+from clawlink.protocol.admin_views import (
+    AllBroadcasts,
+    AllFiles,
+    AllFilesQuery,
+    BroadcastRow,
+    BroadcastsQuery,
+    FileQuery,
+    OneFile,
+)
+from clawlink.protocol.file_replies import FileInfo
+from clawlink.relay.admin.talk import NOTHING, shown
+from clawlink.relay.core import Core
+from clawlink.relay.files.read import FileReads
+from clawlink.relay.files.views import file_history, file_info
+from clawlink.relay.time_slices import SLICE, Turns
+from clawlink.relay.timestamps import iso
+
+# A list that leaves most of what it looks at stops here and goes on at the next request.
+_LOOKED_AT = 5000
+_SOURCES = (PRESENT, RESTRICTED)
+
+
+class _Told(Struct, gc=False):
+    content: Raw | UnsetType = UNSET
+
+
+_told = msgspec.json.Decoder(_Told)
+
+
+class LibraryViews:
+    """The kept broadcasts and the shared files. ``contents`` is False to withhold what agents wrote in them."""
+
+    def __init__(self, core: Core, reads: FileReads, *, contents: bool) -> None:
+        self._core = core
+        self._reads = reads
+        self._contents = contents
+
+    async def broadcasts(self, ask: BroadcastsQuery) -> AllBroadcasts:
+        """List the kept broadcasts, the newest first."""
+        store, turns, now = self._core.store, Turns(), self._core.clock()
+        if ask.topic is not None and not ask.topic.endswith("*"):
+            key = by_topic(ask.topic)
+        elif ask.tag is not None:
+            key = by_tag(ask.tag)
+        else:
+            key = KNOWLEDGE if ask.author is None else by_author(ask.author)
+        found: list[BroadcastRow] = []
+        after, looked_at = ask.after, 0
+        while True:
+            page = await store.page(Knowledge, key, after, min(ask.limit - len(found), SLICE), newest=True)
+            for one in page.records:
+                if one.ends_at > now and _wanted(one, ask):
+                    found.append(self._broadcast(one))
+                await turns.next()
+            looked_at += len(page.records)
+            after = page.after
+            if after is None or len(found) >= ask.limit or looked_at >= _LOOKED_AT:
+                return AllBroadcasts(found, len(found), after)
+
+    def _broadcast(self, one: Knowledge) -> BroadcastRow:
+        said = _told.decode(one.body).content if self._contents else UNSET
+        text, cut = NOTHING if said is UNSET else shown(said)
+        return BroadcastRow(
+            message_id=one.id,
+            from_agent=one.author,
+            topic=one.topic,
+            tags=list(one.tags),
+            stored_at=iso(one.stored_at),
+            ends_at=iso(one.ends_at),
+            recipients=one.recipients,
+            text=text,
+            cut=cut,
+        )
+
+    async def files(self, ask: AllFilesQuery) -> AllFiles:
+        """List the files: those for everyone, then those for readers."""
+        store, turns, now = self._core.store, Turns(), self._core.clock()
+        text = None if ask.text is None else fold(ask.text)
+        at, _, rest = (ask.after or "0.").partition(".")
+        source, after = (int(at), rest or None) if at in ("0", "1") else (0, None)
+        files: list[FileInfo] = []
+        looked_at = 0
+        while source < len(_SOURCES):
+            page = await store.page(SharedFile, _SOURCES[source], after, min(ask.limit - len(files), SLICE))
+            for file in page.records:
+                if rules.present(file, now) is not None and _is_of(file, ask.agent) and _has(file, text):
+                    files.append(file_info(file, now))
+                await turns.next()
+            looked_at += len(page.records)
+            after = page.after
+            source += after is None
+            if len(files) >= ask.limit or looked_at >= _LOOKED_AT:
+                break
+        return AllFiles(files, len(files), f"{source}.{after or ''}" if source < len(_SOURCES) else None)
+
+    async def file(self, file_key: str, ask: FileQuery) -> OneFile:
+        """Show a file with its kept versions. Raises UnknownFile."""
+        file = await self._reads.any(file_key)
+        return OneFile(file_history(file_key, file, self._core.clock()), self._contents and not file.burn)
+
+    async def require_contents(self, file_key: str) -> SharedFile:
+        """Return a file whose contents may be shown. Raises UnknownFile, NotAllowed."""
+        file = await self._reads.any(file_key)
+        if not self._contents:
+            raise NotAllowed("this relay withholds contents from the page: it runs with --page metadata")
+        if file.burn:
+            raise NotAllowed(f"{file_key!r} goes with its first reader, so it is not shown here", field="file_key")
+        return file
+
+
+def _wanted(one: Knowledge, ask: BroadcastsQuery) -> bool:
+    return (
+        (ask.topic is None or matches(ask.topic, one.topic))
+        and (ask.tag is None or fold(ask.tag) in map(fold, one.tags))
+        and ask.author in (None, one.author)
+    )
+
+
+def _is_of(file: SharedFile, agent: str | None) -> bool:
+    return agent is None or agent == file.newest.editor or (file.access is not None and file.access.knows(agent))
+
+
+def _has(file: SharedFile, text: str | None) -> bool:
+    return text is None or text in fold(file.id)

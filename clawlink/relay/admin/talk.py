@@ -1,0 +1,279 @@
+"""Talk of agents for the operator: the pairs that talk, what two of them said, and the children of a task."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from clawlink.domain import delivery as delivery_rules
+from clawlink.domain import task as rules
+from clawlink.domain.delivery import Delivery
+from clawlink.domain.record import SETTLED
+from clawlink.domain.task import DELIVERED, FINAL, OPEN, QUEUED, Task, TaskState
+from clawlink.errors import UnknownTask
+from clawlink.protocol.admin_views import (
+    Children,
+    ChildrenQuery,
+    Talk,
+    TalkLine,
+    TalkPair,
+    TalkPairs,
+    TalkQuery,
+    TalksQuery,
+)
+from clawlink.relay.admin.lists import AdminLists
+from clawlink.relay.core import Core
+from clawlink.relay.tasks.reads import read_task
+from clawlink.relay.time_slices import SLICE, Turns
+from clawlink.relay.timestamps import iso
+
+_STATES = (*OPEN, *(state for state in TaskState if state in FINAL))
+_SHOWN = 4000
+# The records of an index, and the unread messages of a mailbox, that one request looks at.
+_LOOKED_AT = 2000
+_MESSAGE = "message"
+
+
+class _Said(Struct, gc=False):
+    """The fields of a message that a line needs; the rest is skipped unread."""
+
+    type: str
+    task: Raw | UnsetType = UNSET
+    content: Raw | UnsetType = UNSET
+    result: Raw | UnsetType = UNSET
+    attachments: list[Raw] | UnsetType = UNSET
+
+
+class _Chain(Struct, gc=False):
+    parent_task: str | None = None
+
+
+class _Follows(Struct, gc=False):
+    chain: _Chain
+
+
+_said = msgspec.json.Decoder(_Said)
+_follows = msgspec.json.Decoder(_Follows)
+_text = msgspec.json.Decoder(str)
+
+
+class Shown(NamedTuple):
+    """The beginning of a text, and whether there is more of it."""
+
+    text: str | None
+    cut: bool
+
+
+NOTHING = Shown(None, False)
+
+
+def shown(raw: Any) -> Shown:
+    """Return the beginning of JSON that an agent sent: a text as it is, anything else as JSON."""
+    data = bytes(raw)
+    if data == b"null":
+        return NOTHING
+    # A character of JSON takes 12 bytes at most, as two escapes of UTF-16.
+    text = _text.decode(data) if data[:1] == b'"' else data[: 12 * _SHOWN].decode(errors="ignore")
+    return Shown(text[:_SHOWN], len(text) > _SHOWN)
+
+
+class TalkViews:
+    """The talk of agents. ``contents`` is False to withhold texts."""
+
+    def __init__(self, core: Core, lists: AdminLists, *, contents: bool) -> None:
+        self._core = core
+        self._lists = lists
+        self._contents = contents
+
+    async def pairs(self, ask: TalksQuery) -> TalkPairs:
+        """Count the messages of the pairs that talk most."""
+        talks = self._core.talks
+        found = talks.most(ask.limit, ask.agent)
+        return TalkPairs(
+            [TalkPair(pair.sender, pair.to, pair.messages, iso(pair.last_at)) for pair in found],
+            len(found),
+            len(talks),
+            talks.dropped,
+            iso(talks.since),
+        )
+
+    # -- a talk ------------------------------------------------------------------------------------------------------
+
+    async def talk(self, ask: TalkQuery) -> Talk:
+        """Show the latest lines of a talk, or those before ``after``."""
+        before, places = _before(ask.after), count()
+        look, seen = _Look(self._core), set[tuple[type[Any], str]]()
+        found: list[tuple[float, int, TalkLine]] = []
+        async for record in self._records(ask, look):
+            if (type(record), record.id) in seen:
+                continue
+            seen.add((type(record), record.id))
+            for at, line in self._lines(record, ask):
+                if at < before:
+                    heapq.heappush(found, (at, next(places), line))
+                    if len(found) > ask.limit + 1:
+                        heapq.heappop(found)
+            await look.turns.next()
+        lines = sorted(found, key=lambda one: one[:2], reverse=True)
+        after = repr(lines[ask.limit - 1][0]) if len(lines) > ask.limit else None
+        lines = lines[: ask.limit]
+        return Talk([line for _, _, line in lines], len(lines), look.complete, after)
+
+    async def _records(self, ask: TalkQuery, look: _Look) -> AsyncIterator[Task | Delivery]:
+        """Give the tasks and messages that may belong to the talk."""
+        for kind, key in self._sources(ask):
+            async for record in look.newest(kind, key):
+                yield record
+        async for d in self._unread(ask):
+            yield d
+
+    def _sources(self, ask: TalkQuery) -> Iterator[tuple[type[Any], str]]:
+        """Give the index keys under which the talk is found. A record may stand under two of them, but shows once."""
+        for state in _STATES:
+            keys = [rules.by_requester(ask.agent, state)]
+            if ask.other is not None:
+                keys.append(rules.by_requester(ask.other, state))
+            elif state in FINAL:
+                keys.append(rules.by_assignee(ask.agent, state))
+            for key in dict.fromkeys(keys):
+                if state in (QUEUED, DELIVERED):
+                    yield Delivery, key
+                yield Task, key
+        if ask.other is None:
+            yield Task, rules.by_owner(ask.agent)
+            yield Delivery, rules.by_owner(ask.agent)
+        yield Delivery, SETTLED
+
+    async def _unread(self, ask: TalkQuery) -> AsyncIterator[Delivery]:
+        """Give the unread plain messages of the agents' mailboxes; without another agent, those of this agent alone."""
+        for mailbox in dict.fromkeys((ask.agent, ask.other or ask.agent)):
+            for d in await self._core.store.pending(mailbox, _LOOKED_AT):
+                if not d.is_task:
+                    yield d
+            letters = await self._core.store.page(Delivery, delivery_rules.by_dead(mailbox), None, 100, newest=True)
+            for d in letters.records:
+                if not d.is_task:
+                    yield d
+
+    def _lines(self, record: Task | Delivery, ask: TalkQuery) -> Iterator[tuple[float, TalkLine]]:
+        if isinstance(record, Task):
+            task = record
+        elif record.is_task:
+            if record.has_record:
+                return  # which tells all
+            task = rules.task_from_delivery(record)
+        else:
+            if _between(ask, record.sender, record.mailbox):
+                yield from self._plain(record)
+            return
+        if _between(ask, task.requester, task.assignee):
+            yield from self._of_task(task)
+
+    def _plain(self, d: Delivery) -> Iterator[tuple[float, TalkLine]]:
+        said = _said.decode(d.body)
+        if said.type == _MESSAGE:
+            yield (
+                d.stored_at,
+                self._line(
+                    d.stored_at,
+                    _MESSAGE,
+                    delivery_rules.message_id(d),
+                    d.sender,
+                    d.mailbox,
+                    d.state.value,
+                    said.content,
+                    0 if said.attachments is UNSET else len(said.attachments),
+                ),
+            )
+
+    def _of_task(self, task: Task) -> Iterator[tuple[float, TalkLine]]:
+        said = _said.decode(task.body)
+        files = 0 if said.attachments is UNSET else len(said.attachments)
+        status = task.state.value
+        yield (
+            task.created_at,
+            self._line(task.created_at, "task", task.id, task.requester, task.assignee, status, said.task, files),
+        )
+        answer = None if task.answer is None else _said.decode(task.answer)
+        for event in task.history:
+            to = task.requester if event.by != task.requester else task.assignee
+            raw: Any = UNSET if event.content is None else event.content
+            if event.status in FINAL and answer is not None:
+                files = 0 if answer.attachments is UNSET else len(answer.attachments)
+                line = self._line(event.at, "answer", task.id, event.by, to, event.status.value, answer.result, files)
+                yield event.at, line
+            elif event.status in FINAL or raw is not UNSET or event.note is not None:
+                note = UNSET if event.note is None else msgspec.json.encode(event.note)
+                said_now = note if raw is UNSET else raw
+                line = self._line(event.at, "report", task.id, event.by, to, event.status.value, said_now, 0)
+                yield event.at, line
+
+    def _line(
+        self, at: float, kind: str, id: str, sender: str | None, to: str | None, status: str, raw: Any, files: int
+    ) -> TalkLine:
+        text, cut = NOTHING if raw is UNSET or not self._contents else shown(raw)
+        return TalkLine(iso(at), kind, id, sender, to, status, text, cut, files)
+
+    # -- a tree ------------------------------------------------------------------------------------------------------
+
+    async def children(self, task_id: str, ask: ChildrenQuery) -> Children:
+        """List the tasks that name this one as their parent. Raises UnknownTask.
+
+        An agent that works on a task delegates its parts, so they are found under the workers of the task.
+        """
+        task, _ = await read_task(self._core.store, task_id)
+        if task is None:
+            raise UnknownTask(f"no task {task_id!r} is known here", field="task_id")
+        look, found = _Look(self._core), dict[str, Task]()
+        for worker in dict.fromkeys((task.assignee, *(event.by for event in task.history), task.requester)):
+            for state in _STATES if worker is not None else ():
+                for kind in (Delivery, Task) if state in (QUEUED, DELIVERED) else (Task,):
+                    async for record in look.newest(kind, rules.by_requester(str(worker), state)):
+                        child = record if isinstance(record, Task) else rules.task_from_delivery(record)
+                        if child.state is state and _follows.decode(child.body).chain.parent_task == task_id:
+                            found[child.id] = child
+                        await look.turns.next()
+        rows = [self._lists.row_of(child) for child in sorted(found.values(), key=lambda child: child.created_at)]
+        return Children(rows, len(rows), look.complete)
+
+
+class _Look:
+    """A look at indexes, the newest records first. ``complete`` tells whether it saw all of them."""
+
+    def __init__(self, core: Core) -> None:
+        self.complete = True
+        self.turns = Turns()
+        self._core = core
+
+    async def newest(self, kind: type[Any], key: str) -> AsyncIterator[Any]:
+        """Give the newest records under an index key."""
+        after, looked_at = None, 0
+        while True:
+            page = await self._core.store.page(kind, key, after, SLICE, newest=True)
+            for record in page.records:
+                yield record
+            looked_at += len(page.records)
+            after = page.after
+            if after is None:
+                return
+            if looked_at >= _LOOKED_AT:
+                self.complete = False
+                return
+
+
+def _between(ask: TalkQuery, one: str | None, two: str | None) -> bool:
+    if ask.other is None:
+        return ask.agent in (one, two)
+    return (one, two) in ((ask.agent, ask.other), (ask.other, ask.agent))
+
+
+def _before(after: str | None) -> float:
+    try:
+        return float("inf" if after is None else after)
+    except ValueError:
+        return float("inf")

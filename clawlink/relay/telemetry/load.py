@@ -1,0 +1,49 @@
+"""The load of the last hour, minute by minute: the counters, and what the relay held."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+
+from clawlink.relay.telemetry.stats import Stats
+from clawlink.relay.telemetry.traffic import MINUTES
+
+COUNTED = ("stored", "delivered", "acked", "refused")
+_SECONDS = 60
+
+
+class LoadMinute(msgspec.Struct, gc=False):
+    """A minute, counted since the epoch: what the counters grew by, and what the relay held at its end."""
+
+    minute: int
+    counted: list[int]
+    messages_held: int = 0
+    memory_bytes: int = 0
+
+
+class LoadHistory:
+    """Reads the counters now and then, and counts what is new for the present minute."""
+
+    def __init__(self, clock: Callable[[], float], stats: Stats) -> None:
+        self._clock = clock
+        self._stats = stats
+        self._read = [0] * len(COUNTED)
+        self._minutes: deque[LoadMinute] = deque(maxlen=MINUTES)
+
+    def sample(self, messages_held: int, memory_bytes: int) -> None:
+        """Count what happened since the last sample, and note what the relay holds."""
+        now = int(self._clock()) // _SECONDS
+        first = now if not self._minutes else max(self._minutes[-1].minute + 1, now - MINUTES + 1)
+        for minute in range(first, now + 1):
+            self._minutes.append(LoadMinute(minute, [0] * len(COUNTED), messages_held, memory_bytes))
+        read = [getattr(self._stats, name) for name in COUNTED]
+        last = self._minutes[-1]
+        last.counted = [n + new - old for n, new, old in zip(last.counted, read, self._read, strict=True)]
+        last.messages_held, last.memory_bytes = messages_held, memory_bytes
+        self._read = read
+
+    def minutes(self) -> list[LoadMinute]:
+        """Return the minutes that were sampled, the oldest first."""
+        return list(self._minutes)

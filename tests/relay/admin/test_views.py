@@ -1,0 +1,215 @@
+"""The operator's views of talk, broadcasts, files, load and search, and the matters that wait for a person."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from clawlink.domain.limits import Limits
+from clawlink.errors import UnknownTask
+from clawlink.protocol import admin_views as views
+from clawlink.protocol import requests
+from clawlink.relay.relay import Relay
+from clawlink.relay.telemetry import talks
+from clawlink.store.signals import LocalSignals
+from tests.relay.scene import Scene
+
+
+async def busy() -> tuple[Scene, str]:
+    """Return a scene in which agents have talked, and the id of an answered task."""
+    scene = Scene()
+    await scene.register("req", "w", "other", capabilities=["go"])
+    id = await scene.delegate(to_agent="w", task="secret sum")
+    await scene.claim("w")
+    scene.now += 1
+    await scene.respond("w", id, "input_required", result="secret question")
+    scene.now += 1
+    ask = requests.Answer(from_agent="req", content="secret hint")
+    await scene.relay.tasks.answer(await scene.agent("req"), id, ask)
+    scene.now += 1
+    await scene.respond("w", id, "completed", result={"secret": 3})
+    scene.now += 1
+    await scene.send("req", "w", "secret thanks")
+    scene.now += 1
+    await scene.send("other", "w", "secret aside")
+    return scene, id
+
+
+def withheld(scene: Scene) -> Relay:
+    """Return a relay over the same records that withholds texts."""
+    return Relay(scene.store, LocalSignals(), Limits(), clock=lambda: scene.now, contents=False)
+
+
+async def test_a_talk_reads_as_a_thread_page_by_page() -> None:
+    scene, id = await busy()
+    talk = scene.relay.talk_views
+    found = await talk.talk(views.TalkQuery("req", "w"))
+    assert [(line.kind, line.from_agent, line.text) for line in found.lines] == [
+        ("message", "req", "secret thanks"),
+        ("answer", "w", '{"secret":3}'),
+        ("report", "req", "secret hint"),
+        ("report", "w", "secret question"),
+        ("task", "req", "secret sum"),
+    ]
+    assert (found.complete, found.next, found.lines[-1].message_id) == (True, None, id)
+    assert await talk.talk(views.TalkQuery("w", "req")) == found
+    paged: list[Any] = []
+    after = None
+    for _ in range(8):
+        page = await talk.talk(views.TalkQuery("req", "w", limit=2, after=after))
+        paged += page.lines
+        after = page.next
+        if after is None:
+            break
+    assert paged == found.lines
+    everything = await talk.talk(views.TalkQuery("w"))
+    assert len(everything.lines) == 6
+    assert everything.lines[0].from_agent == "other"
+    await scene.read("w")  # a message that was read is still part of the talk
+    after_reading = await talk.talk(views.TalkQuery("req", "w"))
+    assert [line.text for line in after_reading.lines] == [line.text for line in found.lines]
+    assert after_reading.lines[0].status == "acked"
+    assert (await talk.talk(views.TalkQuery("req", "nobody"))).lines == []
+    assert (await talk.talk(views.TalkQuery("req", after="senseless"))).count == 5
+
+
+async def test_pairs_count_what_one_said_to_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene, _ = await busy()
+    await scene.broadcast("req", "to all")
+    found = await scene.relay.talk_views.pairs(views.TalksQuery())
+    assert {(p.from_agent, p.to_agent): p.messages for p in found.talks} == {
+        ("req", "w"): 3,
+        ("w", "req"): 2,
+        ("other", "w"): 1,
+    }
+    assert (found.pairs, found.dropped) == (3, 0)
+    some = await scene.relay.talk_views.pairs(views.TalksQuery("other", limit=1))
+    assert [p.from_agent for p in some.talks] == ["other"]
+    monkeypatch.setattr(talks, "MAX_PAIRS", 3)
+    monkeypatch.setattr(talks, "_FORGOTTEN_AT_ONCE", 2)
+    scene.now += 1
+    await scene.send("w", "other")
+    left = await scene.relay.talk_views.pairs(views.TalksQuery())
+    assert (left.pairs, left.dropped) == (2, 2)
+    assert {(p.from_agent, p.to_agent) for p in left.talks} == {("other", "w"), ("w", "other")}
+
+
+async def test_children_of_a_task_are_found_under_its_workers() -> None:
+    scene = Scene()
+    await scene.register("req", "w", "sub")
+    id = await scene.delegate(to_agent="w")
+    await scene.claim("w")
+    made = []
+    for _ in range(2):
+        scene.now += 1
+        made.append(await scene.delegate("w", to_agent="sub", parent_task=id))
+    await scene.delegate("w", to_agent="sub")
+    await scene.claim("sub")
+    await scene.respond("sub", made[0])
+    found = await scene.relay.talk_views.children(id, views.ChildrenQuery())
+    assert [(task.task_id, task.status) for task in found.tasks] == [(made[0], "completed"), (made[1], "delivered")]
+    assert found.complete
+    with pytest.raises(UnknownTask):
+        await scene.relay.talk_views.children("none", views.ChildrenQuery())
+
+
+async def test_broadcasts_are_listed_by_topic_tag_and_author() -> None:
+    scene, _ = await busy()
+    await scene.broadcast("req", "secret news", topic="build.main", tags=["red"])
+    await scene.broadcast("other", "secret talk", topic="chat")
+    library = scene.relay.library_views
+    for ask, authors in (
+        (views.BroadcastsQuery(), ["other", "req"]),
+        (views.BroadcastsQuery(topic="build.*"), ["req"]),
+        (views.BroadcastsQuery(topic="chat"), ["other"]),
+        (views.BroadcastsQuery(tag="RED"), ["req"]),
+        (views.BroadcastsQuery(author="other"), ["other"]),
+        (views.BroadcastsQuery(author="w"), []),
+        (views.BroadcastsQuery(limit=1), ["other"]),
+    ):
+        found = await library.broadcasts(ask)
+        assert [one.from_agent for one in found.broadcasts] == authors, ask
+    page = await library.broadcasts(views.BroadcastsQuery(limit=1))
+    rest = await library.broadcasts(views.BroadcastsQuery(after=page.next))
+    assert [(one.text, one.recipients) for one in rest.broadcasts] == [("secret news", 2)]
+
+
+async def test_load_shows_limits_with_their_use_and_the_last_hour() -> None:
+    scene, _ = await busy()
+    load = scene.relay.load_views
+    first = await load.load(views.LoadQuery())
+    assert first.counters["stored"] == sum(minute.stored for minute in first.minutes) > 0
+    used = {limit.name: limit.used for limit in first.limits}
+    assert (used["max_agents"], used["max_knowledge"], used["lease"]) == (3, 0, None)
+    scene.now += 600
+    await scene.send("req", "w")
+    later = await load.load(views.LoadQuery())
+    assert len(later.minutes) == 11
+    assert [minute.stored for minute in later.minutes[1:]] == [0] * 9 + [1]
+    scene.now += 4 * 3600
+    assert len((await load.load(views.LoadQuery())).minutes) == 60
+
+
+async def found(scene: Scene, text: str, **more: Any) -> list[tuple[str, str]]:
+    """Search to the end, and return kind and id of all that was found."""
+    hits: list[tuple[str, str]] = []
+    after = None
+    while True:
+        page = await scene.relay.search_views.search(views.SearchQuery(text, after=after, **more))
+        hits += [(hit.kind, hit.id) for hit in page.hits]
+        after = page.next
+        if after is None:
+            return hits
+
+
+async def test_search_finds_names_ids_and_words_of_all_kinds() -> None:
+    scene, id = await busy()
+    told = await scene.broadcast("req", 'a "Quoted" word', topic="build.main", tags=["red"])
+    message = await scene.send("other", "w", "needle in a haystack")
+    queued = await scene.delegate("other", to_agent="w", task={"find": "the Needle"})
+    for limit in (1, 50):
+        assert await found(scene, "OTHER", limit=limit) == [("agent", "other")]
+        assert await found(scene, "needle", limit=limit) == [("task", queued), ("message", message)]
+        assert await found(scene, '"quoted"', limit=limit) == [("broadcast", told.message_id)]
+        assert await found(scene, "build", limit=limit) == [("broadcast", told.message_id)]
+        assert await found(scene, id[:8], limit=limit) == [("task", id)]
+    assert await found(scene, "from_agent") == []  # a name of a field is no word
+    assert ("message", message) in await found(scene, message[:6])
+    await scene.read("w")
+    assert await found(scene, "haystack") == [("message", message)]
+
+
+async def test_no_view_shows_texts_where_they_are_withheld() -> None:
+    scene, id = await busy()
+    await scene.broadcast("req", "secret news")
+    relay = withheld(scene)
+    shown = [
+        await relay.talk_views.talk(views.TalkQuery("w")),
+        await relay.talk_views.children(id, views.ChildrenQuery()),
+        await relay.library_views.broadcasts(views.BroadcastsQuery()),
+        await relay.search_views.search(views.SearchQuery("req")),
+        await relay.search_views.search(views.SearchQuery(id)),
+    ]
+    for one in shown:
+        assert b"secret" not in msgspec.json.encode(one), one
+    hidden = await relay.search_views.search(views.SearchQuery("secret"))
+    assert hidden.hits == []
+
+
+async def test_the_overview_names_agents_that_could_not_be_woken_and_mail_that_is_not_read() -> None:
+    scene = Scene()
+    await scene.register("req", "w", "v")
+    ids = {to: await scene.send("req", to) for to in ("w", "v")}
+    for agent, result in (("w", "failed"), ("v", "failed"), ("v", "started")):
+        ask = requests.Woken(agent_id=agent, adapter="tmux", result=result, note="secret pane")  # type: ignore[arg-type]
+        await scene.relay.unread_mail.woken(await scene.agent(agent), ids[agent], ask)
+    needs = (await scene.relay.overviews.make()).needs_you
+    assert [(one.agent_id, one.message_id, one.note) for one in needs.unwoken] == [("w", ids["w"], "secret pane")]
+    assert (needs.unwoken_agents, needs.unread_mailboxes, needs.stuck_records) == (1, 0, 0)
+    scene.now += 3600
+    assert (await scene.relay.overviews.make()).needs_you.unread_mailboxes == 2
+    await scene.read("w")
+    needs = (await scene.relay.overviews.make()).needs_you
+    assert (needs.unwoken_agents, needs.unread_mailboxes) == (0, 1)

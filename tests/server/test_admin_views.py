@@ -1,0 +1,98 @@
+"""The operator's views over HTTP: files with their contents, and parameters that make no sense."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from tests.conftest import Running, Serve
+from tests.server.asks import ok, refused
+
+
+async def put(relay: Running, key: str, content: bytes, agent: str = "a", **headers: str) -> None:
+    headers = {"ClawLink-Agent": agent, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    async with relay.session.put(f"{relay.url}/blobs/{key}", data=content, headers=headers) as response:
+        assert response.status in (200, 201), await response.text()
+
+
+async def read(relay: Running, path: str, **headers: str) -> tuple[int, bytes, Any]:
+    async with relay.session.get(relay.url + path, headers=headers) as response:
+        return response.status, await response.read(), response.headers
+
+
+async def test_files_are_shown_with_their_versions_whoever_may_read_them(serve: Serve) -> None:
+    relay = await serve()
+    await relay.register("Ann", agent_id="a")
+    await relay.register("Bob", agent_id="b")
+    await put(relay, "plan%2Fone.md", b"first")
+    await put(relay, "plan%2Fone.md", b"second")
+    await put(relay, "private", b"for Bob", ClawLink_Readers="b")
+    await put(relay, "once", b"burns", ClawLink_Burn_After_Read="1")
+    listed = await ok(relay.get("/admin/files"))
+    assert [file["file_key"] for file in listed["files"]] == ["plan/one.md", "once", "private"]
+    keys: list[str] = []
+    after = ""
+    for _ in range(9):
+        page = await ok(relay.get(f"/admin/files?limit=1{after}"))
+        keys += [file["file_key"] for file in page["files"]]
+        if page["next"] is None:
+            break
+        after = f"&after={page['next']}"
+    assert keys == ["plan/one.md", "once", "private"]
+    for query, found in (("text=PLAN", ["plan/one.md"]), ("agent=b", ["private"]), ("agent=none", [])):
+        assert [file["file_key"] for file in (await ok(relay.get(f"/admin/files?{query}")))["files"]] == found, query
+    shown = await ok(relay.get("/admin/files/plan%2Fone.md"))
+    assert ([version["version"] for version in shown["file"]["versions"]], shown["contents"]) == ([2, 1], True)
+    assert not (await ok(relay.get("/admin/files/once")))["contents"]
+    status, content, headers = await read(relay, "/admin/file-content/plan%2Fone.md?version=1")
+    assert (status, content) == (200, b"first")
+    assert headers["Content-Disposition"] == "attachment"
+    assert headers["Content-Security-Policy"].startswith("sandbox")
+    assert (await read(relay, "/admin/file-content/private"))[1] == b"for Bob"
+    assert (await read(relay, "/admin/file-content/private", Range="bytes=4-"))[1] == b"Bob"
+    await refused(relay.get("/admin/file-content/once"), 403, "not_allowed")
+    await refused(relay.get("/admin/file-content/plan%2Fone.md?version=9"), 404, "unknown_file")
+    for path in ("files/none", "file-content/none"):
+        await refused(relay.get(f"/admin/{path}"), 404, "unknown_file")
+    assert (await read(relay, "/blobs/once"))[1] == b"burns"  # no look of the operator has burnt it
+
+
+async def test_contents_of_files_are_withheld_like_texts(serve: Serve) -> None:
+    relay = await serve(page="metadata")
+    await relay.register("Ann", agent_id="a")
+    await put(relay, "plan", b"secret")
+    assert not (await ok(relay.get("/admin/files/plan")))["contents"]
+    refusal = await refused(relay.get("/admin/file-content/plan"), 403, "not_allowed")
+    assert "--page metadata" in refusal["error"]
+
+
+async def test_parameters_that_make_no_sense_are_refused_by_name(serve: Serve) -> None:
+    relay = await serve()
+    for path, field in (
+        ("talk", "agent"),
+        ("search", "text"),
+        ("search?text=", "text"),
+        ("talks?limit=0", "limit"),
+        ("files?limit=2000", "limit"),
+        ("broadcasts?topic=", "topic"),
+        ("file-content/x?version=0", "version"),
+    ):
+        refusal = await refused(relay.get(f"/admin/{path}"), 400, "bad_request")
+        assert refusal["field"] == field, path
+    await refused(relay.get("/admin/tasks/none/children"), 404, "unknown_task")
+    for path in ("talk?agent=a&after=x", "search?text=a&after=9.9.9", "files?after=7.x", "broadcasts?after=-1"):
+        await ok(relay.get(f"/admin/{path}"))
+
+
+async def test_a_minute_counts_its_own_traffic_whether_anybody_looks_or_not(serve: Serve) -> None:
+    relay = await serve()
+    await relay.register("Ann", agent_id="a")
+    await ok(relay.post("/delegate", {"from_agent": "a", "to_agent": "a", "task": "x"}))
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if relay.app.relay.load_views.history.minutes():
+            break
+        await asyncio.sleep(0.05)
+    (minute,) = (await ok(relay.get("/admin/load")))["minutes"][-1:]
+    assert minute["stored"] >= 1
