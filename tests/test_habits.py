@@ -16,6 +16,10 @@ SLEEPS = {
     "system/test_old_polls.py": "a client that resets its connection does so at a random moment",
     "system/test_sums.py": "workers in a storm take a random time, and a lease is let lapse in a relay of its own",
     "system/test_workers.py": "workers are killed at random moments",
+    "torture/agent.py": "it asks a relay that is away again after a moment",
+    "torture/network.py": "a slow network is slow",
+    "torture/nodes.py": "a relay whose store is away is started again after a moment",
+    "torture/relay.py": "things happen to relays and agents at random moments",
     "system/worker.py": "a worker in a process of its own takes a random time",
 }
 # Files that may look into private parts, and why.

@@ -1,0 +1,351 @@
+"""Kills of whole relays, their agents, their server and their network: ``python -m tests.torture.relay --seed 1``.
+
+Case by case, senders delegate tasks to workers over one relay with ``--data`` or several with ``--store``. All are
+processes of their own. The dice of seed and case choose what happens to them:
+
+- relays, senders and workers are killed (SIGKILL), and relays are stopped for a while (SIGSTOP) or drained;
+- the server of the store is killed, stopped or cut off, or fails over to its replica;
+- the network is cut, slow, or loses what comes back;
+- the clock of a relay is moved.
+
+Then all is left in peace, and there is an account (``tests.torture.account``):
+
+- each task of which a sender was told is answered once. Dead letters of workers are put back for that;
+- each answer is that of its task, and none comes again after its ack was answered;
+- the relay knows the same tasks as the senders.
+
+``--seed 1 --first 17 --cases 1`` does case 17 again, with the same dice: only the moments differ. ``--on`` names the
+stores of the relays:
+
+- ``data``: a folder;
+- ``always``: a server with ``appendfsync always``;
+- ``cluster-wait``: a cluster with ``appendfsync always``, whose replicas have each commit that is answered;
+- ``cluster``: a cluster with ``appendfsync everysec``, where answered commits may be lost. They are counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from tests import valkey
+from tests.processes import Popen
+from tests.torture.account import Account
+from tests.torture.agent import Relay
+from tests.torture.network import CUT, DEAF, OPEN, SLOW, Network
+from tests.torture.nodes import Lost, Node
+from tests.waiting import wait_until
+
+SENDERS, WORKERS, EVENTS = 2, 2, 20
+STORES = DATA, ALWAYS, CLUSTER_WAIT, CLUSTER = ("data", "always", "cluster-wait", "cluster")
+_PEACE_SECONDS = 180.0
+# Where answers may be lost, nobody waits for them as long.
+_LOSSY_SECONDS = 30.0
+_LEAST_PAUSE, _MOST_PAUSE = 0.02, 0.5
+_CLOCK_SECONDS = 7200.0
+PREFIX = "torture"
+
+
+class Case:
+    """A case: its processes, its dice, and the count of what was done."""
+
+    def __init__(self, seed: int, number: int, store: str, place: Path) -> None:
+        self.dice = random.Random(f"{seed} {number}")
+        self.store = store
+        self.place = place
+        self.done: Counter[str] = Counter()
+        self.nodes: list[Node] = []
+        self.agents: dict[str, subprocess.Popen[Any]] = {}
+        self.server: valkey.Server | None = None
+        self.cluster: valkey.Cluster | None = None
+        self.way = Network()  # between the relays and a single server
+        self.senders = [f"sender{n}" for n in range(SENDERS)]
+        self.workers = [f"worker{n}" for n in range(WORKERS)]
+
+    # -- what runs ---------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start the store, the relays and the agents."""
+        flags: tuple[str, ...] = ("--data", str(self.place / "data"))
+        env: dict[str, str] = {}
+        relays = 1
+        if self.store == ALWAYS:
+            self.server = await asyncio.to_thread(valkey.Server, self.place, "--appendfsync", "always")
+            await self.way.start(self.server.port)
+            env, relays = {"CLAWLINK_STORE": f"redis://127.0.0.1:{self.way.port}"}, 2
+        elif self.store != DATA:
+            sync = "always" if self.store == CLUSTER_WAIT else "everysec"
+            self.cluster = await asyncio.to_thread(valkey.Cluster, self.place, "--appendfsync", sync)
+            env, relays = {"CLAWLINK_STORE": self.cluster.url}, 3
+        if self.store != DATA:
+            flags = ("--store-prefix", PREFIX, *(("--store-replicas", "1") if self.store == CLUSTER_WAIT else ()))
+        self.nodes = [Node(self.place, n, flags, env) for n in range(relays)]
+        for node in self.nodes:
+            await node.start()
+        relay = Relay([self.nodes[0].url])
+        for name in (*self.senders, *self.workers):
+            await asyncio.to_thread(_registered, relay, name)
+        for name in (*self.senders, *self.workers):
+            self.run_agent(name)
+
+    def run_agent(self, name: str) -> None:
+        """Start a sender or a worker, with what it has in its journal."""
+        urls = [node.url for node in self.nodes]
+        self.dice.shuffle(urls)
+        rest = [str(self.place / "peace"), ",".join(self.workers)] if name in self.senders else []
+        command = [
+            sys.executable,
+            "-m",
+            "tests.torture.agent",
+            name.rstrip("0123456789"),
+            name,
+            str(self.journal(name)),
+        ]
+        self.agents[name] = Popen([*command, *rest, *urls], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    def journal(self, name: str) -> Path:
+        """Return the path of an agent's journal."""
+        return self.place / f"{name}.journal"
+
+    async def stop(self) -> None:
+        """End all processes."""
+        for process in self.agents.values():
+            process.kill()
+            process.wait()
+        for node in self.nodes:
+            await node.network.stop()
+            if node.process is not None and node.process.poll() is None:
+                node.process.send_signal(signal.SIGCONT)
+                node.end()
+        await self.way.stop()
+        for each in (self.server, self.cluster):
+            if each is not None:
+                each.stop()
+
+    # -- what happens to them ----------------------------------------------------------------------------------------
+
+    async def pause(self) -> None:
+        """Let a moment pass."""
+        await asyncio.sleep(self.dice.uniform(_LEAST_PAUSE, _MOST_PAUSE))
+
+    async def storm(self, events: int) -> None:
+        """Do one thing after the other, as the dice have it."""
+        things: list[tuple[str, int, Callable[[], Awaitable[None]]]] = [
+            ("relays killed", 9, self._kill_relay),
+            ("senders killed", 2, self._kill_sender),
+            ("workers killed", 3, self._kill_worker),
+            ("relays stopped", 1, self._stop_relay),
+            ("relays drained", 1, self._drain_relay),
+            ("networks cut", 1, lambda: self._network(CUT)),
+            ("networks slow", 1, lambda: self._network(SLOW)),
+            ("networks deaf", 1, lambda: self._network(DEAF)),
+            ("clocks moved", 1, self._move_clock),
+        ]
+        if self.server is not None:
+            things += [("servers killed", 3, self._kill_server), ("servers stopped", 1, self._stop_server)]
+            things += [("servers cut off", 1, self._cut_server)]
+        if self.cluster is not None:
+            things += [("masters killed", 4, self._kill_master), ("masters stopped", 1, self._stop_master)]
+            things += [("masters killed, replica behind", 2, self._kill_master_behind)]
+        names, weights, doers = zip(*things, strict=True)
+        for _ in range(events):
+            (at,) = self.dice.choices(range(len(names)), weights)
+            await doers[at]()
+            self.done[names[at]] += 1
+            await self.pause()
+
+    def _node(self) -> Node:
+        return self.dice.choice(self.nodes)
+
+    async def _kill_relay(self) -> None:
+        node = self._node()
+        node.end()
+        if self.dice.random() < 0.3:
+            await self.pause()
+        await node.start()
+
+    async def _drain_relay(self) -> None:
+        node = self._node()
+        await asyncio.to_thread(node.end, signal.SIGTERM)
+        await node.start()
+
+    async def _stop_relay(self) -> None:
+        node = self._node()
+        assert node.process is not None
+        node.process.send_signal(signal.SIGSTOP)
+        await self.pause()
+        node.process.send_signal(signal.SIGCONT)
+
+    async def _kill_sender(self) -> None:
+        self._kill_agent(self.dice.choice(self.senders))
+
+    async def _kill_worker(self) -> None:
+        self._kill_agent(self.dice.choice(self.workers))
+
+    def _kill_agent(self, name: str) -> None:
+        self.agents[name].kill()
+        self.agents[name].wait()
+        self.run_agent(name)
+
+    async def _network(self, state: str) -> None:
+        network = self._node().network
+        network.change(state)
+        await self.pause()
+        network.change(OPEN)
+
+    async def _move_clock(self) -> None:
+        self._node().clock.write_text(f"{self.dice.uniform(-_CLOCK_SECONDS, _CLOCK_SECONDS):.3f}")
+
+    async def _kill_server(self) -> None:
+        assert self.server is not None
+        self.server.stop()
+        if self.dice.random() < 0.5:
+            await self.pause()
+        await asyncio.to_thread(self.server.start)
+
+    async def _stop_server(self) -> None:
+        assert self.server is not None
+        self.server.process.send_signal(signal.SIGSTOP)
+        await self.pause()
+        self.server.process.send_signal(signal.SIGCONT)
+
+    async def _cut_server(self) -> None:
+        self.way.change(self.dice.choice((CUT, SLOW, DEAF)))
+        await self.pause()
+        self.way.change(OPEN)
+
+    async def _kill_master(self) -> None:
+        """Kill the master, wait until its replica has taken over, and start it again, as a replica then."""
+        assert self.cluster is not None
+        cluster = self.cluster
+        master = await asyncio.to_thread(cluster.master, PREFIX)
+        replica = await asyncio.to_thread(cluster.replica_of, master)
+        master.stop()
+        await asyncio.to_thread(wait_until, lambda: replica.ask("ROLE")[0] == b"master")
+        await self.pause()
+        await asyncio.to_thread(master.start)
+        await asyncio.to_thread(wait_until, cluster.whole)
+
+    async def _kill_master_behind(self) -> None:
+        """Kill the master while its replica does not get what is committed, as if the network between them were cut."""
+        assert self.cluster is not None
+        cluster = self.cluster
+        master = await asyncio.to_thread(cluster.master, PREFIX)
+        replica = await asyncio.to_thread(cluster.replica_of, master)
+        until = time.monotonic() + 0.4
+        while time.monotonic() < until:
+            await asyncio.to_thread(master.ask, "CLIENT", "KILL", "TYPE", "replica")
+        master.stop()
+        await asyncio.to_thread(wait_until, lambda: replica.ask("ROLE")[0] == b"master")
+        await asyncio.to_thread(master.start)
+        await asyncio.to_thread(wait_until, cluster.whole)
+
+    async def _stop_master(self) -> None:
+        """Stop the master for longer than it takes its replica to take over: then there are two for a moment."""
+        assert self.cluster is not None
+        cluster = self.cluster
+        master = await asyncio.to_thread(cluster.master, PREFIX)
+        replica = await asyncio.to_thread(cluster.replica_of, master)
+        master.process.send_signal(signal.SIGSTOP)
+        await asyncio.to_thread(wait_until, lambda: replica.ask("ROLE")[0] == b"master")
+        master.process.send_signal(signal.SIGCONT)
+        await asyncio.to_thread(wait_until, cluster.whole)
+
+    # -- the account -------------------------------------------------------------------------------------------------
+
+    async def settle(self) -> Counter[str]:
+        """Let all agents come to their end in peace, and count. Raises Lost."""
+        (self.place / "peace").touch()
+        give_up_at = time.monotonic() + (_LOSSY_SECONDS if self.store == CLUSTER else _PEACE_SECONDS)
+        relay = Relay([self.nodes[0].url])
+        while any(self.agents[name].poll() is None for name in self.senders):
+            if time.monotonic() > give_up_at:
+                break
+            for name in self.workers:  # a worker that was killed five times with a task leaves a dead letter
+                status, told = await asyncio.to_thread(relay.ask, "POST", "/redrive", {"agent_id": name})
+                if status == 200:
+                    self.done["dead letters put back"] += told["count"]
+            await asyncio.sleep(_MOST_PAUSE)
+        account = Account(relay, {name: self.journal(name) for name in (*self.senders, *self.workers)})
+        await asyncio.to_thread(account.take, self.senders, self.workers)
+        account.wrong += [
+            f"{name} ended with {code}" for name in self.senders if (code := self.agents[name].poll()) not in (0, None)
+        ]
+        faults = account.wrong + account.lost
+        if faults and self.store != CLUSTER:
+            raise Lost("; ".join(faults[:5]))
+        return account.counts + Counter({"lost": len(account.lost), "wrong": len(account.wrong)})
+
+
+def _registered(relay: Relay, name: str) -> None:
+    status, reply = relay.ask("POST", "/register", {"agent_id": name, "name": name, "notices": False})
+    if status != 200:
+        raise Lost(f"{name} cannot register: {reply}")
+
+
+async def do(seed: int, number: int, store: str, place: Path, events: int) -> Counter[str]:
+    """Do a case; return what was done and counted. Raises Lost."""
+    case = Case(seed, number, store, place)
+    try:
+        await case.start()
+        await case.storm(events)
+        counts = await case.settle()
+    finally:
+        await case.stop()
+    return case.done + counts
+
+
+def run(seed: int, first: int, cases: int, until: float, stores: list[str], events: int) -> Counter[str]:
+    """Do the cases, from the first one, until the last or that moment; return the sums. Raises Lost."""
+    done: Counter[str] = Counter()
+    for number in range(first, first + cases):
+        if time.monotonic() > until:
+            break
+        store = stores[number % len(stores)]
+        with tempfile.TemporaryDirectory(prefix="clawlink-torture-") as place:
+            try:
+                done += asyncio.run(do(seed, number, store, Path(place), events))
+            except Exception as error:
+                kept = Path(tempfile.gettempdir()) / f"clawlink-torture-relay-{seed}-{number}"
+                shutil.rmtree(kept, ignore_errors=True)
+                with contextlib.suppress(shutil.Error):
+                    shutil.copytree(place, kept)
+                raise Lost(f"seed {seed}, case {number}, on {store}: {error!r}; the folder is {kept}") from error
+        done["cases"] += 1
+        done[f"cases on {store}"] += 1
+    return done
+
+
+def main() -> None:
+    """Run from the command line, and print the account."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--cases", type=int, default=1_000_000)
+    parser.add_argument("--minutes", type=float, default=60.0)
+    parser.add_argument("--events", type=int, default=EVENTS, help="things that happen in a case")
+    parser.add_argument("--on", default=f"{DATA},{ALWAYS}", help="stores, by turns, separated by commas")
+    args = parser.parse_args()
+    logging.disable(logging.CRITICAL)
+    started = time.monotonic()
+    done = run(args.seed, args.first, args.cases, started + 60 * args.minutes, args.on.split(","), args.events)
+    account = {"seed": args.seed, "first": args.first, "next": args.first + done["cases"], "lost": 0}
+    print(json.dumps({**account, **dict(sorted(done.items())), "seconds": round(time.monotonic() - started, 1)}))
+
+
+if __name__ == "__main__":
+    main()
