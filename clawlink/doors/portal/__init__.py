@@ -85,6 +85,15 @@ class PortalDoor(Door):
             return asyncio.run(moving_in.look(database, own_url))
         return asyncio.run(moving_in.move_in(database, data, own_url, choice, os.environ))
 
+    def set_password(self, data: Path, password: str | None) -> str:
+        """Set the owner's password in the folder of a portal that does not run; None makes one. Return it."""
+        import asyncio
+        import os
+
+        from clawlink.doors.portal.server import moving_in
+
+        return asyncio.run(moving_in.set_password(data, password, os.environ))
+
     def verbs(self) -> Sequence[Verb]:
         from clawlink.cli.verb import Verb
 

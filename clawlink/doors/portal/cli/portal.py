@@ -48,10 +48,16 @@ ACTIONS: Mapping[str, _Words] = {
     "revoke-key": _Words(1, 1, "KEY"),
     "install-scripts": _Words(1, 1, "DIR"),
     "import": _Words(1, 1, "PORTAL.DB"),
+    "setup": _Words(0, 0, ""),
+    "password": _Words(0, 1, "[PASSWORD|-]"),
 }
-_APART: Mapping[str, str] = {"import": "clawlink.doors.portal.cli.moving"}
+_APART: Mapping[str, str] = {
+    "import": "clawlink.doors.portal.cli.moving",
+    "setup": "clawlink.doors.portal.cli.setup",
+    "password": "clawlink.doors.portal.cli.password",
+}
 """The modules of the actions that use no portal over HTTP."""
-_TEXTS = {"ask": 1, "send": 1, "say": 0, "reply": 0}
+_TEXTS = {"ask": 1, "send": 1, "say": 0, "reply": 0, "password": 0}
 
 
 def add(parser: ArgumentParser) -> None:
@@ -67,7 +73,12 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--replace", action="store_true", help="approve: a contact that is there gets the new key")
     parser.add_argument("--in-reply-to", type=int, metavar="MESSAGE", help="send: the number of the message answered")
     parser.add_argument("--idempotency-key", metavar="KEY", help="send: with it a repeat is the same message")
-    parser.add_argument("--data", metavar="DIR", help="import: the folder of the portal, which must not run meanwhile")
+    parser.add_argument("--data", metavar="DIR", help="import, password: the folder of the portal, which does not run")
+    parser.add_argument("--domain", metavar="NAME", help="setup: the name of the server on the internet")
+    parser.add_argument("--proxy", choices=("nginx", "caddy"), default="nginx", help="setup: the proxy with TLS")
+    parser.add_argument("--port", type=int, default=9077, metavar="PORT", help="setup: the port behind the proxy")
+    parser.add_argument("--apply", action="store_true", help="setup: write the files; without it they are shown")
+    parser.add_argument("--into", metavar="DIR", help="setup: the folder that stands for /")
     parser.add_argument("--owner-key", metavar="KEY", help="import: the old key that stays the owner key")
     parser.add_argument(
         "--agent-key", action="append", metavar="KEY", help="import: an old key that becomes an agent key"

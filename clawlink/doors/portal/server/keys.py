@@ -59,7 +59,8 @@ class Keys:
     async def start(self, environ: Mapping[str, str]) -> list[str]:
         """Make the owner key and the password at the first start. Return what the operator has to read once.
 
-        The environment replaces both at any start. Raises ClawLinkError for a key that everybody knows.
+        The environment replaces the owner key at any start, and the password at the first alone: the owner changes it.
+        Raises ClawLinkError for a key that everybody knows.
         """
         key, password = environ.get(OWNER_KEY) or None, environ.get(PASSWORD) or None
         if key is not None and (fault := consent.key_fault(key)) is not None:
@@ -76,7 +77,7 @@ class Keys:
             told.append(f"The owner's password, shown this once: {password}")
         owner_hash = hash_key(key) if key is not None else "" if old is None else old.owner_hash
         stored = "" if old is None else old.password
-        if password is not None and not (stored and await self._is_password(password, stored)):
+        if password is not None and not stored:
             stored = await self._hashed(password)
         new = Portal(
             id=PORTAL_ID,
@@ -188,6 +189,14 @@ class Keys:
             raise BadRequest(error.message, field="old_password") from None
         await self._set_password(await self._hashed(new))
         self._sessions.clear()
+
+    async def set_password(self, new: str | None) -> str:
+        """Set another password without the old one, for the operator of the machine. None makes one. Return it."""
+        new = secrets.token_urlsafe(12) if new is None else new
+        _require_password(new, field="password")
+        await self._set_password(await self._hashed(new))
+        self._sessions.clear()
+        return new
 
     @retrying
     async def _set_password(self, stored: str) -> None:

@@ -27,6 +27,7 @@ from clawlink.doors.portal.records import (
     Guest,
     GuestStatus,
     Message,
+    Portal,
     State,
     hash_key,
 )
@@ -36,6 +37,7 @@ from clawlink.doors.portal.rules.urls import normalised
 from clawlink.doors.portal.server.book import MAX_MESSAGE_BYTES
 from clawlink.doors.portal.server.contacts import MAX_CONTACTS
 from clawlink.doors.portal.server.door import PortalServer
+from clawlink.doors.portal.server.keys import PORTAL_ID
 from clawlink.doors.portal.server.old_database import OldDatabase
 from clawlink.doors.portal.settings import Settings
 from clawlink.errors import BadRequest, StorageFull
@@ -141,6 +143,23 @@ async def move_in(path: Path, data: Path, own_url: str | None, choice: Choice, e
         finally:
             folder.close()
     return report
+
+
+async def set_password(data: Path, password: str | None, environ: Mapping[str, str]) -> str:
+    """Set the owner's password in the folder of a portal that does not run, and return it. Raises BadRequest."""
+    folder = DataFolder(data)
+    try:
+        portal = await folder.store.get(Portal, PORTAL_ID)
+        if portal is None:
+            raise BadRequest(f"{data} is no folder of a portal that has run; the first start prints the password")
+        config = ServerConfig(data=str(data), doors={"portal": Settings(url=portal.url)}, mdns=False, public=True)
+        app = App(with_secrets(config, environ), data=folder)
+        made = await cast("PortalServer", app.doors["portal"]).keys.set_password(password)
+        await app.relay.finished()
+        app.relay.close()
+    finally:
+        folder.close()
+    return made
 
 
 def _own(database: OldDatabase, given: str | None) -> str:

@@ -1,0 +1,118 @@
+"""``clawlink portal setup`` shows or writes the files of a server; ``clawlink portal password`` mends a lost one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+from argparse import ArgumentParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clawlink.cli import server_files
+from clawlink.cli.main import main
+from clawlink.server import options
+from clawlink.server.keys import with_secrets
+from tests.conftest import Start
+from tests.doors.portal.conftest import Own
+from tests.doors.portal.test_processes import Portal
+from tests.operations import NAME, PAGE
+
+
+def files_in(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_page_of_operations_has_the_same_texts() -> None:
+    page = PAGE.read_text("utf-8")
+    pem, key = "/etc/clawlink/relay.pem", "/etc/clawlink/relay-key.pem"
+    flags = f"--host 127.0.0.1 --allow-host {NAME} --trust-proxy 127.0.0.1 --log-json"
+    for text in (
+        server_files.nginx(NAME, certificate=pem, key=key, port=9077),
+        server_files.caddy(NAME, certificate=pem, key=key, port=9077),
+        server_files.unit(
+            title="ClawLink relay",
+            program="/opt/clawlink/bin/clawlink",
+            flags=flags,
+            environment="/etc/clawlink/relay.env",
+            state="clawlink",
+        ),
+    ):
+        assert text in page, text[:60]
+        assert "@" not in text.replace("= @", "").replace("location @", ""), text
+
+
+def test_it_shows_and_writes_what_a_server_needs(
+    clawlink_home: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    root = tmp_path / "root"
+    words = ["portal", "setup", "--domain", "Me.Example.org", "--into", str(root), "--json"]
+    assert main(words) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert not root.exists()
+    assert (shown["written"], len(shown["files"])) == (False, 3)
+    assert main([*words, "--apply"]) == 0
+    made = json.loads(capsys.readouterr().out)
+    written = files_in(root)
+    conf, unit = written["etc/nginx/conf.d/clawlink-portal.conf"], written["etc/systemd/system/clawlink-portal.service"]
+    assert "server_name me.example.org;" in conf
+    assert "|/?api/file)" in conf
+    env = written["etc/clawlink/clawlink-portal.env"]
+    assert f"AGENTP2P_API_KEY={made['owner_key']}\n" in env
+    assert made["owner_key"] != shown["owner_key"]
+    if os.name == "posix":
+        assert (root / "etc/clawlink/clawlink-portal.env").stat().st_mode & 0o777 == 0o600
+        assert (root / "etc/nginx/conf.d/clawlink-portal.conf").stat().st_mode & 0o777 == 0o644
+    (line,) = [line for line in unit.splitlines() if line.startswith("ExecStart=")]
+    program, _, flags = line.removeprefix("ExecStart=").partition(" serve ")
+    assert program.endswith("-m clawlink")
+    config = with_secrets(options.read(_parsed(shlex.split(flags)), {}), {"CLAWLINK_HOME": str(tmp_path / "h")})
+    assert config.allow_hosts == ("me.example.org",)
+    assert main([*words, "--apply"]) == 0, "a repeat changes nothing"
+    assert json.loads(capsys.readouterr().out)["owner_key"] == made["owner_key"]
+    assert files_in(root) == written
+    (root / "etc/nginx/conf.d/clawlink-portal.conf").write_text("mine")
+    assert main([*words, "--apply", "--port", "9100"]) == 1
+    assert "is there with another text, and nothing was written" in capsys.readouterr().err
+    assert files_in(root) == {**written, "etc/nginx/conf.d/clawlink-portal.conf": "mine"}
+    assert main([*words, "--apply", "--proxy", "caddy"]) == 0
+    caddy = files_in(root)["etc/caddy/conf.d/clawlink-portal.caddy"]
+    assert "me.example.org {" in caddy
+    assert "tls " not in caddy
+    for wrong in ("", "https://me.example", "me example", "me.example;}", "localhost", "-x.example"):
+        assert main(["portal", "setup", "--domain", wrong]) == 2, wrong
+
+
+def _parsed(flags: list[str]) -> Any:
+    parser = ArgumentParser()
+    options.add_arguments(parser)
+    return parser.parse_args(flags)
+
+
+async def test_a_lost_password_is_set_anew_on_the_machine(
+    start_relay: Start, session: Any, tmp_path: Path, clawlink_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "data"
+    portal = Portal(start_relay, session, folder)
+    words = ["portal", "password", "--data", str(folder)]
+    assert await asyncio.to_thread(main, words) == 2
+    assert not folder.exists()
+
+    async def login(own: Own, password: str) -> int:
+        return (await own.ask("POST", "/api/admin/login", {"password": password}, key=""))[0]
+
+    portal.begin()
+    assert await login(portal.own, "the password") == 200
+    assert await asyncio.to_thread(main, words) == 1, "it runs"
+    portal.kill()
+    capsys.readouterr()
+    assert await asyncio.to_thread(main, [*words, "--json"]) == 0
+    made = json.loads(capsys.readouterr().out)["password"]
+    portal.begin()  # with the first password in the environment
+    assert [await login(portal.own, one) for one in (made, "the password")] == [200, 401]
+    portal.kill()
+    assert await asyncio.to_thread(main, [*words, "short"]) == 1
+    assert await asyncio.to_thread(main, [*words, "long enough"]) == 0
