@@ -50,11 +50,13 @@ ACTIONS: Mapping[str, _Words] = {
     "import": _Words(1, 1, "PORTAL.DB"),
     "setup": _Words(0, 0, ""),
     "password": _Words(0, 1, "[PASSWORD|-]"),
+    "bridge": _Words(0, 0, ""),
 }
 _APART: Mapping[str, str] = {
     "import": "clawlink.doors.portal.cli.moving",
     "setup": "clawlink.doors.portal.cli.setup",
     "password": "clawlink.doors.portal.cli.password",
+    "bridge": "clawlink.doors.portal.cli.bridge",
 }
 """The modules of the actions that use no portal over HTTP."""
 _TEXTS = {"ask": 1, "send": 1, "say": 0, "reply": 0, "password": 0}
@@ -79,6 +81,9 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--port", type=int, default=9077, metavar="PORT", help="setup: the port behind the proxy")
     parser.add_argument("--apply", action="store_true", help="setup: write the files; without it they are shown")
     parser.add_argument("--into", metavar="DIR", help="setup: the folder that stands for /")
+    parser.add_argument("--folder", metavar="DIR", help="bridge: its state and log (default ~/.openclaw/agent-p2p)")
+    parser.add_argument("--install", action="store_true", help="bridge: have the system start it with the account")
+    parser.add_argument("--uninstall", action="store_true", help="bridge: have the system start it no more")
     parser.add_argument("--owner-key", metavar="KEY", help="import: the old key that stays the owner key")
     parser.add_argument(
         "--agent-key", action="append", metavar="KEY", help="import: an old key that becomes an agent key"

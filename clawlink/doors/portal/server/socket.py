@@ -1,7 +1,8 @@
 """``/ws/agent``: the owner's agent reads its mailbox over a websocket, as the bridge of Agent P2P does.
 
 A message of a contact is settled by the agent's ack. The bridge acks nothing else. So guests, the owner's words and
-notices are settled once a pong proves that the peer has read them.
+notices are settled once a pong proves that the peer has read them. A peer that asks for full acks (``acks=all``)
+settles each delivery itself, and may hold it for as long as its agent is away.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from clawlink.store.base import Failed
 
 LEASE_SECONDS = 60.0
 CREDIT = 32
+FULL_CREDIT = 256
 PING_SECONDS = 30.0
 MAX_SOCKETS = 20
 _RETRY_SECONDS = 1.0
@@ -51,14 +53,19 @@ class Hub(Protocol):
 class Line:
     """A websocket of the owner's agent: one task brings messages, another reads the peer's frames."""
 
-    def __init__(self, hub: Hub, agent: Agent, websocket: Websocket, role: Role) -> None:
+    def __init__(self, hub: Hub, agent: Agent, websocket: Websocket, role: Role, *, acks_all: bool) -> None:
         self._hub = hub
         self._relay = hub.relay
         self._store = hub.relay.core.store
         self._websocket = websocket
         self._sees_keys = role is Role.OWNER
         self._agent = agent
-        self._consumer = hub.relay.consumer(self._agent, lease=LEASE_SECONDS, credit=CREDIT)
+        credit = FULL_CREDIT if acks_all else CREDIT
+        self._consumer = hub.relay.consumer(self._agent, lease=LEASE_SECONDS, credit=credit)
+        self._acks_all = acks_all
+        self._deliveries: dict[str, str] = {}
+        """By delivery, the receipts of what a peer with full acks has."""
+        self._holding: set[str] = set()
         self._receipts: dict[int, str] = {}
         """By number, the receipts of messages that wait for the peer's ack."""
         self._told: dict[int, list[str]] = {}
@@ -76,6 +83,11 @@ class Line:
         for task in tasks:
             task.cancel()
         await asyncio.wait(tasks)
+        held = [self._deliveries[id] for id in self._holding if id in self._deliveries]
+        if held:  # the peer is well, and its agent is away: that is no attempt
+            with contextlib.suppress(Failed, StoreUnavailable):  # then the leases lapse
+                await self._relay.acks.release(AGENT, held)
+                self._consumer.settled(held)
         await self._consumer.close()
 
     async def goodbye(self) -> None:
@@ -109,10 +121,18 @@ class Line:
                 if found.state is not State.RECEIVED:  # it was acked just before the relay was killed
                     settled.append(given)
                     continue
+                frame = frames.message(found, await self._store.get(Contact, found.contact))
+                if self._acks_all:
+                    await self._bring_one(delivery.id, given, frame)
+                    continue
                 self._receipts[found.number] = given
-                await self._write(frames.message(found, await self._store.get(Contact, found.contact)))
+                await self._write(frame)
                 continue
-            for frame in await self._about(delivery):
+            about = await self._about(delivery)
+            if self._acks_all and about:
+                await self._bring_one(delivery.id, given, about[0])
+                continue
+            for frame in about:
                 await self._write(frame)
             told.append(given)
         await self._settle(settled)
@@ -121,6 +141,11 @@ class Line:
             self._told[batch] = told
             self._websocket.mark = b"%d" % batch
             self._websocket.sender.ping(self._websocket.mark)
+
+    async def _bring_one(self, id: str, given: str, frame: str) -> None:
+        self._deliveries[id] = given
+        self._holding.discard(id)
+        await self._write(frames.tagged(frame, id))
 
     async def _seen(self) -> Agent | None:
         await self._relay.agents.touch(AGENT)
@@ -185,7 +210,33 @@ class Line:
             numbers = frame.message_ids[:_MOST_ACKED]
             if await self._ack(numbers):
                 await self._write(frames.write("ack_confirm", message_ids=numbers))
+        elif frame.type == "ack" and frame.deliveries:
+            ids = frame.deliveries[:_MOST_ACKED]
+            if await self._ack_deliveries(ids):
+                await self._write(frames.write("ack_confirm", deliveries=ids))
+        elif frame.type == "hold":
+            await self._hold(frame.deliveries[:_MOST_ACKED])
         return True
+
+    async def _ack_deliveries(self, ids: Sequence[str]) -> bool:
+        """Settle deliveries of a peer with full acks; False if the store did not take it, so that they come again."""
+        given = [self._deliveries.pop(id) for id in ids if id in self._deliveries]
+        self._holding.difference_update(ids)
+        try:
+            for one in given:
+                await self._hub.mail.acknowledged(one.partition("-")[2])
+            await self._settle(given)
+        except (Failed, StoreUnavailable):
+            return False
+        return True
+
+    async def _hold(self, ids: Sequence[str]) -> None:
+        """Keep deliveries with this peer for another lease. It has read them, and its agent cannot take them yet."""
+        given = {id: self._deliveries[id] for id in ids if id in self._deliveries}
+        self._holding.update(given)
+        if given:
+            with contextlib.suppress(Failed, StoreUnavailable):
+                await self._relay.acks.extend(AGENT, list(given.values()), LEASE_SECONDS)
 
     async def _ack(self, numbers: Sequence[int]) -> bool:
         """Settle messages that this socket was given; False if the store did not take it, so that they come again."""
@@ -217,7 +268,7 @@ async def serve(hub: Hub, request: Request, role: Role, lines: set[Line]) -> web
     request.stay()
     agent = await hub.agent()
     websocket = await hub.websockets.accept(request)
-    line = Line(hub, agent, websocket, role)
+    line = Line(hub, agent, websocket, role, acks_all=request.query.get("acks") == "all")
     lines.add(line)
     try:
         await line.run()

@@ -19,6 +19,7 @@ class Frame(msgspec.Struct, frozen=True):
 
     type: str
     message_ids: list[int] = []
+    deliveries: list[str] = []
 
 
 def read(text: str) -> Frame:
@@ -32,6 +33,11 @@ def read(text: str) -> Frame:
 def write(type: str, **fields: Any) -> str:
     """Return a frame."""
     return _encode({"type": type, **fields}).decode()
+
+
+def tagged(frame: str, delivery: str) -> str:
+    """Return a frame with the id under which a peer with full acks settles it."""
+    return f'{frame[:-1]},"delivery":{_encode(delivery).decode()}}}'
 
 
 def message(found: Message, contact: Contact | None) -> str:

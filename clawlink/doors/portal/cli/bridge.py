@@ -1,0 +1,151 @@
+"""``clawlink portal bridge``: wakes the OpenClaw of this account for what comes to the portal."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clawlink.cli.exits import Exit
+
+if TYPE_CHECKING:
+    from clawlink.cli.context import Context
+    from clawlink.doors.portal.client.portal import Place
+    from clawlink.service import Service
+
+NAME = "clawlink-portal-bridge"
+FOLDER = Path(".openclaw") / "agent-p2p"
+_OLD_UNIT = Path(".config") / "systemd" / "user" / "agent-p2p-bridge.service"
+_LOG_BYTES, _LOGS = 5 * 1024 * 1024, 2
+
+
+def run(args: Namespace, ctx: Context) -> Exit:
+    """Bridge until told to stop; with ``--install`` have the system do it."""
+    from clawlink.cli.exits import LocalFailure, UsageError
+    from clawlink.doors.portal.client.portal import Place, place
+    from clawlink.errors import BadRequest
+    from clawlink.service import ServiceError
+
+    home = Path.home()
+    folder = Path(args.folder) if args.folder else home / FOLDER
+    try:
+        if args.uninstall:
+            return _uninstall(ctx, home, folder)
+        try:
+            own = Place(args.at, args.key) if args.at and args.key else place(ctx.environ)
+        except BadRequest as error:
+            raise UsageError(f"{error.message}, or give --at and --key") from None
+        _require_safe(own.url)
+        if args.install:
+            return _install(args, ctx, home, folder, own)
+        return _run(args, ctx, folder, own)
+    except ServiceError as error:
+        raise LocalFailure(str(error)) from None
+    except OSError as error:
+        raise LocalFailure(f"{error.filename or folder}: {error.strerror or error}") from None
+
+
+def _require_safe(url: str) -> None:
+    """Refuse to send the key over a network in plain text."""
+    from urllib.parse import urlsplit
+
+    from clawlink.cli.exits import UsageError
+    from clawlink.domain.networks import is_loopback
+
+    parts = urlsplit(url)
+    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+        raise UsageError(f"{url} would show the key on the way: the address of the portal begins with https://")
+
+
+def _service(args: Namespace | None, folder: Path) -> Service:
+    from clawlink.service import Service
+
+    words: tuple[str, ...] = (sys.executable, "-m", "clawlink", "portal", "bridge", "--folder", str(folder.resolve()))
+    if args is not None and args.ca:
+        words += ("--ca", str(Path(args.ca).resolve()))
+    return Service(NAME, "Wakes OpenClaw for what comes to the portal", words)
+
+
+def _install(args: Namespace, ctx: Context, home: Path, folder: Path, own: Place) -> Exit:
+    from clawlink import private
+    from clawlink.doors.portal.client.portal import GATEWAY_FILE, KEY, URL
+    from clawlink.doors.portal.rules.waking import merged
+    from clawlink.service import Services
+    from clawlink.wake import openclaw
+
+    path = home / GATEWAY_FILE
+    text = path.read_text("utf-8") if path.exists() else ""
+    values = {URL: own.url, KEY: own.key}
+    values |= {name: ctx.environ[name] for name in (openclaw.URL, openclaw.TOKEN) if ctx.environ.get(name)}
+    after, others = merged(text, values)
+    if others:
+        ctx.err.line(
+            f"clawlink: {path} has another value for {', '.join(others)}, and keeps it; the service uses that one"
+        )
+    if after != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        private.write(path, after.encode())
+    folder.mkdir(parents=True, exist_ok=True)
+    where = Services(home).install(_service(args, folder))
+    old = home / _OLD_UNIT
+    if old.exists():
+        ctx.err.line(f"clawlink: {old} is there, too: stop the old bridge, or each has a part of the messages")
+    return _done(ctx, {"installed": str(where)}, f"The bridge runs, and starts with your account: {where}")
+
+
+def _uninstall(ctx: Context, home: Path, folder: Path) -> Exit:
+    from clawlink.service import Services
+
+    there = Services(home).uninstall(_service(None, folder))
+    return _done(ctx, {"removed": there}, "The bridge is removed." if there else "The bridge was not installed.")
+
+
+def _done(ctx: Context, told: dict[str, object], said: str) -> Exit:
+    if ctx.json:
+        ctx.out.json(told)
+    else:
+        ctx.out.line(said)
+    return Exit.DONE
+
+
+def _run(args: Namespace, ctx: Context, folder: Path, own: Place) -> Exit:
+    import asyncio
+    from functools import partial
+
+    from filelock import FileLock, Timeout
+
+    from clawlink.cli.exits import LocalFailure
+    from clawlink.doors.portal.client.bridge import Bridge, Status
+    from clawlink.wake import openclaw
+
+    (folder / "local").mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "bridge.lock", timeout=0, mode=0o600, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise LocalFailure(f"another bridge runs with {folder}; stop it first, or give --folder another one") from None
+    pid = folder / "bridge.pid"
+    try:
+        pid.write_text(f"{os.getpid()}\n", "ascii")
+        _log_to(folder / "local" / "bridge.log")
+        ctx.out.line(f"The bridge wakes OpenClaw for {own.url}; its state is in {folder}")
+        bridge = Bridge(own, partial(openclaw.find, ctx.environ), Status(folder, own.url), ca=args.ca or None)
+        asyncio.run(bridge.run())
+    finally:
+        pid.unlink(missing_ok=True)
+        lock.release()
+    return Exit.DONE
+
+
+def _log_to(path: Path) -> None:
+    import logging
+    from logging.handlers import RotatingFileHandler
+
+    handler = RotatingFileHandler(path, maxBytes=_LOG_BYTES, backupCount=_LOGS, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log = logging.getLogger("clawlink.bridge")
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    log.propagate = False
