@@ -187,10 +187,7 @@ class Store(Protocol):
         """
 
     async def due(self, mailbox: str, now: float, limit: int) -> Sequence[Delivery]:
-        """Return up to ``limit`` deliveries that are due, the lowest rank first.
-
-        Of thousands that become due at one moment, some may stay out of sight until the store is asked again.
-        """
+        """Return up to ``limit`` deliveries that are due, the lowest rank first."""
 
     async def claim(
         self, mailbox: str, now: float, limit: int, rule: Callable[[Sequence[Delivery]], Sequence[Put]]

@@ -5,6 +5,7 @@ Every method runs without suspending, so nothing changes between a read and the 
 
 from __future__ import annotations
 
+import asyncio
 from bisect import bisect_left
 from collections.abc import Callable, Container, Sequence
 from heapq import heappop, heappush
@@ -141,21 +142,33 @@ class MemoryStore:
         return by_address.bytes, by_agent.bytes
 
     async def due(self, mailbox: str, now: float, limit: int) -> Sequence[Delivery]:
-        return self._due(mailbox, now, limit)
+        await self._ripen_all(mailbox, now)
+        return self._due(mailbox, limit)
 
-    def _due(self, mailbox: str, now: float, limit: int) -> Sequence[Delivery]:
+    def _due(self, mailbox: str, limit: int) -> Sequence[Delivery]:
+        box = self._mailboxes.get(mailbox)
+        return () if box is None else box.ready[:limit]
+
+    async def _ripen_all(self, mailbox: str, now: float) -> None:
+        more = self._ripen(mailbox, now)
+        while more:
+            await asyncio.sleep(0)  # others have their turn
+            more = self._ripen(mailbox, now)
+
+    def _ripen(self, mailbox: str, now: float) -> bool:
+        """Let some deliveries whose time has come take their places. Return True if there may be more."""
         box = self._mailboxes.get(mailbox)
         if box is None:
-            return ()
+            return False
         for _ in range(_AT_ONCE):
             heap = box.older if box.older and (not box.later or box.older[0] < box.later[0]) else box.later
             if not heap or heap[0][0] > now:
-                break
+                return False
             d = self._filed(heappop(heap), mailbox)
             self._memory -= _LATER_BYTES
             if d is not None:
                 _insert(box.ready, d)
-        return box.ready[:limit]
+        return True
 
     async def pending(self, mailbox: str, limit: int, but: Container[str] = ()) -> Sequence[Delivery]:
         box = self._mailboxes.get(mailbox)
@@ -223,7 +236,8 @@ class MemoryStore:
     async def claim(
         self, mailbox: str, now: float, limit: int, rule: Callable[[Sequence[Delivery]], Sequence[Put]]
     ) -> float | None:
-        found = self._due(mailbox, now, limit)
+        await self._ripen_all(mailbox, now)
+        found = self._due(mailbox, limit)
         if not found:
             return self._next_due_at(mailbox)
         changes = rule(found)

@@ -963,6 +963,14 @@ class IndexContract:
         assert await due(store, NOW + 61) == []
         assert await due(store, NOW + 120) == ["d"]
 
+    async def test_of_very_many_leases_that_lapse_at_once_the_lowest_rank_is_due_first(self, store: Store) -> None:
+        waiting = [delivery(f"d{n:04}", arrival=2000 - n) for n in range(1100)]
+        await store.commit("mia", *(Put(each) for each in waiting))
+        await store.commit("mia", *(Put(lease(each)) for each in waiting))
+        await put(store, delivery("later", arrival=3000))
+        assert await due(store, NOW) == ["later"]
+        assert (await due(store, NOW + 61))[:3] == ["d1099", "d1098", "d1097"]
+
     async def test_an_extended_lease_lapses_at_its_new_end_and_once(self, store: Store) -> None:
         d = delivery("d")
         held = lease(d, seconds=60)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import sqlite3
 from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
@@ -29,7 +30,7 @@ from clawlink.store.tables import NOTHING, Shares
 
 # Records that were committed or read last are kept decoded, twice this many bytes of them at most.
 _CACHE_BYTES = 8 * 1024 * 1024
-# The most due deliveries of a mailbox that one read looks at.
+# Due deliveries of a mailbox at which one read looks; then others have their turn.
 _LAPSED_AT_ONCE = 512
 # A claim whose commit met a conflict reads again, so often in all.
 _CLAIM_TRIES = 4
@@ -46,8 +47,8 @@ _READY = (
     "WHERE home = ? AND ready_at IS NOT NULL ORDER BY rank LIMIT ?"
 )
 _LAPSED = (
-    "SELECT row, id, version, cost, rank FROM record INDEXED BY record_later "
-    "WHERE home = ? AND later <= ? ORDER BY later LIMIT ?"
+    "SELECT row, id, version, cost, rank, later FROM record INDEXED BY record_later "
+    "WHERE home = ? AND later <= ? AND (later, row) > (?, ?) ORDER BY later, row LIMIT ?"
 )
 _FIRST_READY = (
     "SELECT ready_at FROM record INDEXED BY record_ready WHERE home = ? AND ready_at IS NOT NULL ORDER BY rank LIMIT 1"
@@ -336,10 +337,13 @@ class SqliteStore:
         return by_address.bytes, by_agent.bytes
 
     async def due(self, mailbox: str, now: float, limit: int) -> Sequence[Delivery]:
-        found = self._read(_READY, (mailbox, limit))
-        lapsed = self._read(_LAPSED, (mailbox, now, max(limit, _LAPSED_AT_ONCE)))
-        if lapsed:
-            found = sorted(found + lapsed, key=lambda row: (row[4], row[0]))[:limit]
+        found: list[Any] = []
+        at, row = -math.inf, 0
+        while len(lapsed := self._read(_LAPSED, (mailbox, now, at, row, _LAPSED_AT_ONCE))) == _LAPSED_AT_ONCE:
+            found = _first_of(found + lapsed, limit)
+            at, row = lapsed[-1][5], lapsed[-1][0]
+            await asyncio.sleep(0)
+        found = _first_of(found + lapsed + self._read(_READY, (mailbox, limit)), limit)
         return await self._load(Delivery, [_Hint(*row[:4]) for row in found])
 
     async def pending(self, mailbox: str, limit: int, but: Container[str] = ()) -> Sequence[Delivery]:
@@ -505,6 +509,10 @@ async def _decided(commit: Commit) -> None:
         commit.fate = asyncio.get_running_loop().create_future()
         with contextlib.suppress(asyncio.CancelledError):
             await commit.fate
+
+
+def _first_of(rows: list[Any], limit: int) -> list[Any]:
+    return sorted(rows, key=lambda row: (row[4], row[0]))[:limit]
 
 
 def _decoded(data: bytes) -> Any:

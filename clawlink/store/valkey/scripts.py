@@ -146,17 +146,21 @@ CREATE = _script("", _COMMIT)
 CHANGE = _script("allow-oom", _COMMIT)
 
 # ARGV: the mailbox, the time, and how many. Returns when the next delivery is due if none is, then the bytes of those
-# that are. Deliveries whose time has come take their places by rank, 512 of them at most.
+# that are. Deliveries whose time has come take their places by rank first. Of 512 it returns MORE alone: others may
+# have their turn, and then it is asked again.
+MORE = b"more"
 DUE = _script(
     "allow-oom",
     """
 local base, mailbox = KEYS[1], ARGV[1]
 local ready, later = base .. ':q:' .. mailbox, base .. ':l:' .. mailbox
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', later, '-inf', ARGV[2], 'LIMIT', 0, 512)) do
+local lapsed = redis.call('ZRANGEBYSCORE', later, '-inf', ARGV[2], 'LIMIT', 0, 512)
+for _, id in ipairs(lapsed) do
   local facts = cmsgpack.unpack(redis.call('HGET', base .. ':f:delivery', id))
   redis.call('ZADD', ready, facts[10], id)
   redis.call('ZREM', later, id)
 end
+if #lapsed == 512 then return {'more'} end
 local found = {false}
 for _, id in ipairs(redis.call('ZRANGE', ready, 0, ARGV[3] - 1)) do
   found[#found + 1] = redis.call('HGET', base .. ':r:delivery', id)

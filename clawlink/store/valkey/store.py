@@ -146,7 +146,9 @@ class ValkeyStore:
         """Return what is due; if nothing is, when the next will be."""
         if limit <= 0:
             return [], None
-        next_at, *found = await self._wire.run(scripts.DUE, 1, self.base, mailbox, repr(now), limit)
+        next_at, *found = [scripts.MORE]
+        while next_at == scripts.MORE:
+            next_at, *found = await self._wire.run(scripts.DUE, 1, self.base, mailbox, repr(now), limit)
         return [_decoded(data) for data in found], None if next_at is None else float(next_at)
 
     async def pending(self, mailbox: str, limit: int, but: Container[str] = ()) -> Sequence[Delivery]:
