@@ -7,17 +7,17 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 from msgspec import Struct, field
 
-from clawlink.doors.a2a import rules
-from clawlink.doors.a2a.rules import FINAL, Json
+from clawlink.doors.a2a.rules import saying, states
+from clawlink.doors.a2a.rules.states import FINAL, Json
 from clawlink.doors.a2a.wire.shapes import Part
 from clawlink.errors import BadRequest
 
 MAX_NOTE = 1000
 ENDS = {
-    rules.COMPLETED: "completed",
-    rules.FAILED: "failed",
-    rules.REJECTED: "rejected",
-    rules.CANCELED: "failed",
+    states.COMPLETED: "completed",
+    states.FAILED: "failed",
+    states.REJECTED: "rejected",
+    states.CANCELED: "failed",
 }
 """The end of a task here, for each end of the remote task. A remote agent that cancels it has failed it."""
 
@@ -81,7 +81,7 @@ def read(answer: bytes | msgspec.Raw, kind: type[T]) -> T:
         found = msgspec.json.decode(answer, type=kind)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise BadRequest(f"the remote agent gave an answer that is none of A2A: {error}") from None
-    if any(part.url is not msgspec.UNSET and part.url.lower().startswith(rules.FILE) for part in _parts(found)):
+    if any(part.url is not msgspec.UNSET and part.url.lower().startswith(states.FILE) for part in _parts(found)):
         raise BadRequest("the remote agent named a file of this relay, which it has none of")
     return found
 
@@ -102,7 +102,7 @@ def message(id: str, content: Any, *, context: Any = None, task: RemoteTask | No
     came = asked.get("message") if isinstance(asked, dict) else None
     parts = came.get("parts") if isinstance(came, dict) else None
     if not isinstance(parts, list) or any(_is_file(part) for part in parts):
-        parts = rules.spoken(content) or [{"text": ""}]
+        parts = saying.spoken(content) or [{"text": ""}]
     made: Json = {"messageId": id, "role": "ROLE_USER", "parts": parts}
     if asked is None and context not in (None, {}):
         made["metadata"] = {"clawlink": {"context": context}}
@@ -114,7 +114,7 @@ def message(id: str, content: Any, *, context: Any = None, task: RemoteTask | No
 
 
 def _is_file(part: Any) -> bool:
-    return isinstance(part, dict) and str(part.get("url", "")).startswith(rules.FILE)
+    return isinstance(part, dict) and str(part.get("url", "")).startswith(states.FILE)
 
 
 def report(before: RemoteTask | None, now: RemoteTask) -> Report | None:
@@ -124,17 +124,17 @@ def report(before: RemoteTask | None, now: RemoteTask) -> Report | None:
         return None
     text = _text(status.message)
     if status.state in FINAL:
-        if status.state == rules.COMPLETED:
+        if status.state == states.COMPLETED:
             return Report("completed", result(now), None if text is None or not now.artifacts else text[:MAX_NOTE])
-        why = "the remote agent cancelled it" if status.state == rules.CANCELED else None
+        why = "the remote agent cancelled it" if status.state == states.CANCELED else None
         return Report(ENDS[status.state], text, why)
-    if status.state in rules.INTERRUPTED:
+    if status.state in states.INTERRUPTED:
         question: Any = plain(status.message) or "the remote agent asks for more, and does not say for what"
-        if status.state == rules.AUTH_REQUIRED:
+        if status.state == states.AUTH_REQUIRED:
             parts = [_json(part) for part in (status.message or _Message()).parts] or [{"text": question}]
             question = {"a2a": {"authRequired": True, "message": {"parts": parts}}}
         return Report("input_required", question)
-    if status.state != rules.WORKING:
+    if status.state != states.WORKING:
         return None
     known = [] if before is None else before.artifacts
     new = [_json(artifact) for artifact in now.artifacts if artifact not in known]

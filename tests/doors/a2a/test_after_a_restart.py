@@ -7,7 +7,8 @@ from pathlib import Path
 import aiohttp
 
 from clawlink.config import ServerConfig
-from clawlink.doors.a2a import Settings, rules
+from clawlink.doors.a2a import Settings
+from clawlink.doors.a2a.rules import states
 from clawlink.server.app import App
 from clawlink.store.sqlite.folder import DataFolder
 from tests.conftest import Running
@@ -36,9 +37,9 @@ async def test_a_client_and_a_webhook_see_the_end_of_a_task_over_a_restart(tmp_p
         path = f"/tasks/{task['id']}"
         assert (await rest.post(f"{path}/pushNotificationConfigs", {"url": hook.url}))[0] == 200
         async with rest.stream("GET", f"{path}:subscribe") as following:
-            assert (await following())["task"]["status"]["state"] == rules.SUBMITTED
+            assert (await following())["task"]["status"]["state"] == states.SUBMITTED
             await claim(rest)
-            assert (await following())["statusUpdate"]["status"]["state"] == rules.WORKING
+            assert (await following())["statusUpdate"]["status"]["state"] == states.WORKING
             await app.relay.drain()
             assert await following() is None, "the stream ends with the relay, and says no end of the task"
         await until(lambda: hook.told() == ["WORKING"])
@@ -48,13 +49,13 @@ async def test_a_client_and_a_webhook_see_the_end_of_a_task_over_a_restart(tmp_p
         data, app, rest = await start()
         try:
             async with rest.stream("POST", f"{path}:subscribe") as following:
-                assert (await following())["task"]["status"]["state"] == rules.WORKING
+                assert (await following())["task"]["status"]["state"] == states.WORKING
                 await respond(rest, task["id"], "done")
                 assert (await following())["artifactUpdate"]["artifact"]["parts"] == [{"text": "done"}]
-                assert (await following())["statusUpdate"]["status"]["state"] == rules.COMPLETED
+                assert (await following())["statusUpdate"]["status"]["state"] == states.COMPLETED
                 assert await following() is None
             _, listed = await rest.get("/tasks")
-            assert [(one["id"], one["status"]["state"]) for one in listed["tasks"]] == [(task["id"], rules.COMPLETED)]
+            assert [(one["id"], one["status"]["state"]) for one in listed["tasks"]] == [(task["id"], states.COMPLETED)]
             # The webhook gets the task as it was found after the restart, and then each change.
             await until(lambda: hook.told() == ["WORKING", "WORKING", "result", "COMPLETED"])
         finally:

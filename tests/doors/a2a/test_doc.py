@@ -14,8 +14,9 @@ import msgspec
 import pytest
 
 from clawlink.domain.limits import MAX_ATTACHMENTS, MAX_JSON_DEPTH
-from clawlink.doors.a2a import DOOR, Settings, cards, rules
-from clawlink.doors.a2a.server import bindings, errands, files, push, remote_calls, sites
+from clawlink.doors.a2a import DOOR, Settings, cards
+from clawlink.doors.a2a.rules import asking, saying, states
+from clawlink.doors.a2a.server import bodies, errands, files, push, remote_calls, sites
 from clawlink.doors.a2a.wire import clients, cutting, failures, remotes, shapes
 from tests.cli.test_docs import require_described
 from tests.conftest import Start
@@ -33,7 +34,7 @@ def rows(heading: str) -> list[list[str]]:
 
 def test_the_mapping_is_that_of_the_code() -> None:
     told = {clawlink.strip("`"): f"TASK_STATE_{a2a}" for clawlink, a2a, _ in rows("ClawLink")}
-    assert told == rules.STATES
+    assert told == states.STATES
 
 
 def test_the_reasons_are_those_of_the_code() -> None:
@@ -43,11 +44,11 @@ def test_the_reasons_are_those_of_the_code() -> None:
 
 def test_what_a_worker_may_say_is_described() -> None:
     told = {name for cell, *_ in rows("Field of `a2a`") for name in re.findall(r"\w+", cell)}
-    assert told == {field.encode_name for field in msgspec.structs.fields(rules.Said)}
-    for kind in (rules.Artifact, rules.Reply):
+    assert told == {field.encode_name for field in msgspec.structs.fields(saying.Said)}
+    for kind in (saying.Artifact, saying.Reply):
         for field in msgspec.structs.fields(kind):
             assert re.search(rf"[{{ ]{field.encode_name}[,}}]", PAGE), field.encode_name
-    for field in msgspec.structs.fields(rules.Asked):
+    for field in msgspec.structs.fields(asking.Asked):
         assert f"`{field.encode_name}`" in PAGE, field.encode_name
 
 
@@ -71,10 +72,10 @@ def test_the_limits_are_those_of_the_code() -> None:
     together = f"{errands.FILES_AT_ONCE} messages with files at a time, and {remote_calls.FILES_AT_ONCE} to one"
     assert together in TEXT
     assert told["large bodies at a time (over 64 KiB, or without a length)"] == (
-        f"{bindings.LARGE_AT_ONCE}, and 1 of a client"
+        f"{bodies.LARGE_AT_ONCE}, and 1 of a client"
     )
     assert told["time for a large body"] == (
-        f"{bindings.LARGE_SECONDS:g} seconds, and 1 second for each {bindings.LARGE_RATE >> 10} KiB of it"
+        f"{bodies.LARGE_SECONDS:g} seconds, and 1 second for each {bodies.LARGE_RATE >> 10} KiB of it"
     )
     assert cutting.LONG == 64 << 10
     assert f"up to {shapes.MAX_PAGE_SIZE} tasks a page" in TEXT
@@ -82,7 +83,7 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert f"takes {push.POST_SECONDS:g} s at most" in TEXT
     assert f"kept for {sites.CARD_SECONDS} s" in TEXT
     assert f"for {files.KEPT_SECONDS / 86_400:g} days" in TEXT
-    for name in (cards.WAITING, cards.PRESENCE, rules.FILE, clients.DEFAULT_FILE):
+    for name in (cards.WAITING, cards.PRESENCE, states.FILE, clients.DEFAULT_FILE):
         assert name in PAGE
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from clawlink.doors.a2a import rules
-from clawlink.doors.a2a.server import bindings
+from clawlink.doors.a2a.rules import states, updates
+from clawlink.doors.a2a.server import bodies
 from tests.conftest import UNPACED
 from tests.doors.a2a.conftest import VERSION, Rest, ServeA2A, client_of, message, reason
 from tests.waiting import PATIENCE, eventually, until
@@ -48,12 +48,12 @@ async def rest(serve_a2a: ServeA2A) -> Rest:
 
 async def test_a_task_is_the_same_from_both_sides(rest: Rest) -> None:
     task = await rest.send("Count the words", contextId="c-1")
-    assert task["status"]["state"] == rules.SUBMITTED, "the agent is away, and the task waits"
+    assert task["status"]["state"] == states.SUBMITTED, "the agent is away, and the task waits"
     (message,) = await claim(rest)
     assert (message["message_id"], message["task"], message["from_agent"]) == (task["id"], "Count the words", "a2a")
     assert message["context"]["a2a"]["message"]["messageId"] == "m-1"
     _, shown = await rest.get(f"/tasks/{task['id']}")
-    assert shown["status"]["state"] == rules.WORKING
+    assert shown["status"]["state"] == states.WORKING
     await respond(rest, task["id"], "six", progress=100)
     _, shown = await rest.get(f"/tasks/{task['id']}")
     assert shown["artifacts"][0]["parts"] == [{"text": "six"}]
@@ -74,7 +74,7 @@ async def test_a_blocking_message_waits_for_the_answer_and_not_for_ever(serve_a2
     rest = Rest(await serve_a2a(a2a_wait=0.2), "/a2a/bob")
     await worker(rest)
     task = await rest.send(wait=True)
-    assert task["status"]["state"] == rules.SUBMITTED, "the time is over, and the task lives"
+    assert task["status"]["state"] == states.SUBMITTED, "the time is over, and the task lives"
     sent = asyncio.create_task(Rest(await serve_a2a(), "/a2a/bob").send(wait=True))
     with pytest.raises(AssertionError):  # nobody is bob at that relay
         await sent
@@ -114,14 +114,14 @@ async def test_a_pool_is_an_agent_of_its_own(rest: Rest) -> None:
     async with pool.stream("POST", f"/tasks/{task['id']}:subscribe") as following:
         assert (await following())["task"]["id"] == task["id"]
         assert (await claim(rest, "cat"))[0]["message_id"] == task["id"]
-        assert (await following())["statusUpdate"]["status"]["state"] == rules.WORKING
+        assert (await following())["statusUpdate"]["status"]["state"] == states.WORKING
         await rest.relay.ask("DELETE", "/agents/cat")  # it leaves with the task
-        assert (await following())["statusUpdate"]["status"]["state"] == rules.SUBMITTED
+        assert (await following())["statusUpdate"]["status"]["state"] == states.SUBMITTED
         assert (await claim(rest, "ann"))[0]["message_id"] == task["id"]
-        assert (await following())["statusUpdate"]["status"]["state"] == rules.WORKING
+        assert (await following())["statusUpdate"]["status"]["state"] == states.WORKING
         await respond(rest, task["id"], "done", by="ann")
         assert "artifactUpdate" in await following()
-        assert (await following())["statusUpdate"]["status"]["state"] == rules.COMPLETED
+        assert (await following())["statusUpdate"]["status"]["state"] == states.COMPLETED
         assert await following() is None
     assert (await Rest(rest.relay, "/a2a/ann").get(f"/tasks/{task['id']}"))[0] == 404, "it was asked of the pool"
     assert (await Rest(rest.relay, "/a2a-pools/cobol").get("/tasks"))[0] == 404
@@ -138,7 +138,7 @@ async def test_a_client_sees_work_go_on_after_its_worker_has_died(serve_a2a: Ser
     async def follow() -> None:
         async with rest.stream("GET", f"/tasks/{task['id']}:subscribe") as following:
             while (event := await following()) is not None:
-                told.append(rules.ends(event))
+                told.append(updates.ends(event))
 
     client = asyncio.create_task(follow())
     _, polled = await rest.relay.get("/poll/cat?lease=5&wait=1")
@@ -215,9 +215,9 @@ async def test_a_slow_client_does_not_shut_others_out(
         headers = {**VERSION, "Authorization": f"Bearer {slow}", "Content-Type": "application/json"}
         return await relay.ask("POST", path, data=held(), headers=headers)
 
-    slow_ones = [asyncio.create_task(hang("/a2a/bob/message:send")) for _ in range(bindings.LARGE_AT_ONCE)]
+    slow_ones = [asyncio.create_task(hang("/a2a/bob/message:send")) for _ in range(bodies.LARGE_AT_ONCE)]
     try:
-        await until(lambda: hanging == bindings.LARGE_AT_ONCE)
+        await until(lambda: hanging == bodies.LARGE_AT_ONCE)
         body = {"message": message("x" * 100_000), "configuration": {"returnImmediately": True}}
         sent = Rest(relay, "/a2a/bob", quick).post_large("/message:send", body)
         status, answer = await asyncio.wait_for(sent, PATIENCE)
@@ -226,7 +226,7 @@ async def test_a_slow_client_does_not_shut_others_out(
         for one in slow_ones:
             one.cancel()
         await asyncio.gather(*slow_ones, return_exceptions=True)
-    monkeypatch.setattr(bindings, "LARGE_SECONDS", 0.05)
+    monkeypatch.setattr(bodies, "LARGE_SECONDS", 0.05)
     for path, status in (("/a2a/bob/message:send", 408), ("/a2a/bob", 200)):
         got, answer = await asyncio.wait_for(hang(path), PATIENCE)
         said = answer["error"]["message"]
@@ -396,7 +396,7 @@ async def test_a_cancel_and_an_answer_at_once_leave_one_end(rest: Rest) -> None:
             rest.post(f"/tasks/{task['id']}:cancel"),
         )
         _, now = await rest.get(f"/tasks/{task['id']}")
-        ends = {rules.COMPLETED: (200, 400), rules.CANCELED: (409, 200)}
+        ends = {states.COMPLETED: (200, 400), states.CANCELED: (409, 200)}
         assert (answered[0], status) == ends[now["status"]["state"]]
 
 
@@ -460,9 +460,9 @@ async def test_no_hostile_body_is_answered_with_a_failure_of_the_relay(serve_a2a
         items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
         return [[], *([key, *rest] for key, inner in items for rest in paths(inner))]
 
-    bodies = [replaced(good, path, by) for path in paths(good) for by in hostile]
+    asked = [replaced(good, path, by) for path in paths(good) for by in hostile]
     refused = 0
-    for number, body in enumerate(bodies):
+    for number, body in enumerate(asked):
         if number % 2:
             status, answer = await rest.post("/message:send", body)
         else:
@@ -470,7 +470,7 @@ async def test_no_hostile_body_is_answered_with_a_failure_of_the_relay(serve_a2a
         assert status < 500, (body, answer)
         assert "-32603" not in json.dumps(answer), (body, answer)
         refused += "error" in answer
-    assert refused > len(bodies) / 2
+    assert refused > len(asked) / 2
     for by in hostile:
         text = str(by)
         for name in ("historyLength", "pageSize", "pageToken", "status", "statusTimestampAfter", "contextId"):

@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from clawlink.doors.a2a import outward, rules
+from clawlink.doors.a2a import outward
 from clawlink.doors.a2a.outward import RemoteTask, Report
+from clawlink.doors.a2a.rules import saying, states
 from clawlink.doors.a2a.wire.remotes import REMOTES, add_remote, card_url, remote_of
 from clawlink.errors import BadRequest, NameTaken
 
@@ -63,11 +64,11 @@ def test_each_end_and_each_change_is_a_report() -> None:
     ]
     for before, now, told in table:
         assert outward.report(before, now) == told, (before, now)
-    assert set(outward.ENDS) == rules.FINAL
+    assert set(outward.ENDS) == states.FINAL
     # A client of A2A gets the parts as the remote agent gave them.
     said = outward.report(None, remote("COMPLETED", None, artifact({"text": "x"}, {"data": 1})))
     assert said is not None
-    assert rules.said(said.result) is not None
+    assert saying.said(said.result) is not None
 
 
 def test_a_message_says_what_the_task_says() -> None:

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from clawlink.doors.a2a import rules
+from clawlink.doors.a2a.rules import updates
 from clawlink.doors.a2a.server import push
 from clawlink.doors.a2a.wire.failures import A2AError
 from clawlink.doors.a2a.wire.screening import require_url
@@ -55,7 +55,9 @@ class Hook:
     def told(self) -> list[str]:
         """Return the states and artifacts that came."""
         return [
-            body["artifactUpdate"]["artifact"]["artifactId"] if "artifactUpdate" in body else str(rules.ends(body))[11:]
+            body["artifactUpdate"]["artifact"]["artifactId"]
+            if "artifactUpdate" in body
+            else str(updates.ends(body))[11:]
             for _, body in self.got
         ]
 

@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from clawlink.domain.message import Attachment
 from clawlink.domain.task import TaskState
-from clawlink.doors.a2a import rules
-from clawlink.doors.a2a.wire import failures, shapes
+from clawlink.doors.a2a.rules import asking, listing, saying, states, tasks, updates
+from clawlink.doors.a2a.wire import base64s, failures, shapes
 from clawlink.doors.a2a.wire.failures import A2AError
 from clawlink.errors import BadRequest
 from clawlink.protocol.replies import TaskEvent, TaskView
@@ -66,17 +66,17 @@ def url_of(key: str) -> str:
     return f"https://relay/{key}"
 
 
-def states(before: TaskView, now: TaskView) -> list[str]:
+def told_states(before: TaskView, now: TaskView) -> list[str]:
     """Return what the updates tell: states, and ids of artifacts."""
     told = []
-    for update in rules.updates(before, now, url_of):
-        state = rules.ends(update)
+    for update in updates.updates(before, now, url_of):
+        state = updates.ends(update)
         told.append(update["artifactUpdate"]["artifact"]["artifactId"] if state is None else state[11:])
     return told
 
 
 def test_every_state_of_clawlink_is_one_of_a2a() -> None:
-    assert set(rules.STATES) == {state.value for state in TaskState}
+    assert set(states.STATES) == {state.value for state in TaskState}
     for status, shown in (
         ("queued", "SUBMITTED"),
         ("delivered", "WORKING"),
@@ -89,7 +89,7 @@ def test_every_state_of_clawlink_is_one_of_a2a() -> None:
         ("expired", "FAILED"),
         ("returned", "FAILED"),
     ):
-        task = rules.task(view(event(1, status)), url_of)
+        task = tasks.task(view(event(1, status)), url_of)
         assert task["status"]["state"] == f"TASK_STATE_{shown}", status
         assert task["status"]["timestamp"] == "2026-05-13T06:51:01.250Z"
         assert (task["id"], task["contextId"]) == ("t", "c-1")
@@ -113,7 +113,7 @@ def test_a_result_is_an_artifact() -> None:
             [{"artifactId": "result", "parts": [{"url": "https://relay/k"}]}],
         ),
     ):
-        task = rules.task(view(event(1, "completed"), result=result), url_of)
+        task = tasks.task(view(event(1, "completed"), result=result), url_of)
         assert task.get("artifacts") == artifacts, result
         assert "message" not in task["status"], result
 
@@ -134,47 +134,47 @@ def test_terms_of_a2a_that_are_wrong_are_plain_data() -> None:
     ]
     for wrong in wrongs:
         result = {"a2a": wrong}
-        assert rules.said(result) is None, wrong
-        task = rules.task(view(event(1, "completed"), result=result), url_of)
+        assert saying.said(result) is None, wrong
+        task = tasks.task(view(event(1, "completed"), result=result), url_of)
         assert task["artifacts"][0]["parts"] == [{"data": result}], wrong
-    assert rules.said({"a2a": {}, "more": 1}) is None
+    assert saying.said({"a2a": {}, "more": 1}) is None
     # Only the client's own answers have this form; from a worker it is data.
     answer = {"text": "x", "a2a": {"message": {"parts": [{"bad": 1}]}}}
     for status in ("completed", "input_required", "failed"):
         asked = event(1, status, content=answer if status == "input_required" else None)
-        task = rules.task(view(asked, result=answer), url_of)
+        task = tasks.task(view(asked, result=answer), url_of)
         shown = task["artifacts"][0]["parts"] if status == "completed" else task["status"]["message"]["parts"]
         assert shown == [{"data": answer}], status
 
 
 def test_a_failure_says_why_in_its_status() -> None:
     for status in ("failed", "rejected"):
-        task = rules.task(view(event(1, status, note="sorry"), result={"why": "no"}), url_of)
+        task = tasks.task(view(event(1, status, note="sorry"), result={"why": "no"}), url_of)
         assert task["status"]["message"]["parts"] == [{"data": {"why": "no"}}, {"text": "sorry"}]
         assert task["status"]["message"]["role"] == "ROLE_AGENT"
         assert "artifacts" not in task
-    task = rules.task(view(event(1, "expired", None, note="no agent finished it in time")), url_of)
+    task = tasks.task(view(event(1, "expired", None, note="no agent finished it in time")), url_of)
     assert task["status"]["message"]["parts"] == [{"text": "no agent finished it in time"}]
 
 
 def test_a_question_and_its_answer_are_in_the_history() -> None:
     asked = view(event(1, "delivered"), event(2, "input_required", content="which?"))
-    task = rules.task(asked, url_of)
+    task = tasks.task(asked, url_of)
     assert task["status"]["message"]["parts"] == [{"text": "which?"}]
     assert [m["messageId"] for m in task["history"]] == ["m-1"], "the present message is that of the status alone"
     kept = {"messageId": "m-2", "role": "ROLE_USER", "parts": [{"text": "this"}, {"data": 1}]}
     answer = {"text": "this", "a2a": {"message": kept}}
     for content, parts in (("this", [{"text": "this"}]), (answer, [{"text": "this"}, {"data": 1}])):
         done = view(*asked.history[1:], event(3, "in_progress", "a2a", content=content), event(4, "completed"))
-        history = rules.task(done, url_of)["history"]
+        history = tasks.task(done, url_of)["history"]
         assert [m["role"] for m in history] == ["ROLE_USER", "ROLE_AGENT", "ROLE_USER"], content
         assert history[-1]["parts"] == parts
         assert all(m["taskId"] == "t" and m["contextId"] == "c-1" for m in history)
     for length, left in ((0, None), (1, 1), (2, 2), (99, 3), (None, 3)):
-        history = rules.task(done, url_of, history=length).get("history")
+        history = tasks.task(done, url_of, history=length).get("history")
         assert (None if history is None else len(history)) == left, length
     needs = view(event(1, "input_required", content={"a2a": {"authRequired": True}}))
-    assert rules.state(needs) == "TASK_STATE_AUTH_REQUIRED"
+    assert tasks.state(needs) == "TASK_STATE_AUTH_REQUIRED"
 
 
 def test_updates_lead_from_one_view_to_the_next() -> None:
@@ -194,13 +194,13 @@ def test_updates_lead_from_one_view_to_the_next() -> None:
         ),
     ):
         kept = [] if told == ["SUBMITTED"] else before
-        assert states(view(*before), view(*kept, *after)) == told, told
+        assert told_states(view(*before), view(*kept, *after)) == told, told
     done = view(event(1, "delivered"), event(2, "completed"), result="done")
-    assert states(view(), done) == ["WORKING", "result", "COMPLETED"]
-    assert rules.updates(view(), done, url_of)[1]["artifactUpdate"]["lastChunk"] is True
+    assert told_states(view(), done) == ["WORKING", "result", "COMPLETED"]
+    assert updates.updates(view(), done, url_of)[1]["artifactUpdate"]["lastChunk"] is True
     # Entries that were folded away are counted, so that nothing is told twice.
     folded = replace(done, history=[done.history[0], done.history[-1]], history_folded=1)
-    assert states(view(event(1, "delivered")), folded) == ["result", "COMPLETED"]
+    assert told_states(view(event(1, "delivered")), folded) == ["result", "COMPLETED"]
 
 
 def test_chunks_make_one_artifact() -> None:
@@ -208,23 +208,23 @@ def test_chunks_make_one_artifact() -> None:
         event(n, "in_progress", content={"a2a": {"artifact": {"parts": [{"text": str(n)}]}, "append": n > 1}})
         for n in (1, 2, 3)
     ]
-    task = rules.task(view(*chunks), url_of)
+    task = tasks.task(view(*chunks), url_of)
     assert task["artifacts"] == [{"artifactId": "result", "parts": [{"text": "1"}, {"text": "2"}, {"text": "3"}]}]
-    told = rules.updates(view(), view(*chunks), url_of)
+    told = updates.updates(view(), view(*chunks), url_of)
     assert [u["artifactUpdate"].get("append") for u in told if "artifactUpdate" in u] == [None, True, True]
 
 
 def test_attached_files_are_parts_by_address() -> None:
     file = Attachment(file_key="a b/c", version=1, size=3, sha256="0" * 64, name="c.txt")
     done = view(event(1, "completed"), result_attachments=[file])
-    (artifact,) = rules.task(done, url_of)["artifacts"]
+    (artifact,) = tasks.task(done, url_of)["artifacts"]
     assert artifact["artifactId"] == "files"
     assert artifact["parts"][0]["url"] == "https://relay/a b/c"
     assert artifact["parts"][0]["filename"] == "c.txt"
-    assert rules.keys(done) == {"a b/c"}
+    assert tasks.keys(done) == {"a b/c"}
     linked = {"a2a": {**ASKED["a2a"], "message": {"messageId": "m", "parts": [{"url": "clawlink-file:mine"}]}}}
-    assert rules.keys(view(context=linked)) == {"mine"}
-    assert rules.keys(view()) == frozenset()
+    assert tasks.keys(view(context=linked)) == {"mine"}
+    assert tasks.keys(view()) == frozenset()
 
 
 def test_a_worker_reads_text_before_data_before_files() -> None:
@@ -238,14 +238,14 @@ def test_a_worker_reads_text_before_data_before_files() -> None:
         ([{"data": None}], {"text": ""}),
     ]
     for parts, task in table:
-        assert rules.plain(parts) == task, parts
+        assert asking.plain(parts) == task, parts
     message = {"messageId": "m", "role": "ROLE_USER", "parts": [{"text": "a"}]}
     ask = shapes.read({"message": message}, shapes.SendMessage)
-    made = rules.work("agent bob", "c", ask, [{"text": "a"}])
+    made = asking.work("agent bob", "c", ask, [{"text": "a"}])
     assert made.task == "a"
     assert made.context == {"a2a": {"to": "agent bob", "contextId": "c", "message": message}}
-    assert rules.follow_up(ask.message, [{"text": "a"}]) == "a"
-    assert rules.follow_up(ask.message, [{"text": "a"}, {"data": 1}])["a2a"]["message"]["parts"][1] == {"data": 1}
+    assert asking.follow_up(ask.message, [{"text": "a"}]) == "a"
+    assert asking.follow_up(ask.message, [{"text": "a"}, {"data": 1}])["a2a"]["message"]["parts"][1] == {"data": 1}
 
 
 def test_names_come_in_both_spellings_and_metadata_stays() -> None:
@@ -282,7 +282,7 @@ def test_times_compare_as_texts() -> None:
         ("2026-05-13T06:51:00.123456789Z", "2026-05-13T06:51:00.123Z"),
         ("2026-05-13T08:51:00.250+02:00", "2026-05-13T06:51:00.250Z"),
     ):
-        assert rules.instant(given, "f") == written, given
+        assert listing.instant(given, "f") == written, given
     for wrong in (
         "",
         "yesterday",
@@ -292,15 +292,15 @@ def test_times_compare_as_texts() -> None:
         "0001-01-01T00:00:00+23:59",
     ):
         with pytest.raises(A2AError):
-            rules.instant(wrong, "f")
+            listing.instant(wrong, "f")
 
 
 def test_a_token_stands_for_a_place_and_nothing_else_does() -> None:
     task = view(event(1, "delivered"))
-    assert rules.place(rules.token(task)) == ("2026-05-13T06:51:01.250Z", "t")
-    for wrong in ("x", "é", "AAAA", rules.token(task)[:-4], "MjAyNg"):
+    assert listing.place(listing.token(task)) == ("2026-05-13T06:51:01.250Z", "t")
+    for wrong in ("x", "é", "AAAA", listing.token(task)[:-4], "MjAyNg"):
         with pytest.raises(A2AError):
-            rules.place(wrong)
+            listing.place(wrong)
 
 
 def test_base64_is_taken_in_both_alphabets() -> None:
@@ -312,9 +312,9 @@ def test_base64_is_taken_in_both_alphabets() -> None:
         ("-_8", b"\xfb\xff"),
         ("+/8=", b"\xfb\xff"),
     ):
-        assert rules.from_base64(text) == data, text
+        assert base64s.from_base64(text) == data, text
     for wrong in ("a", "dG Nr", "dG\nNr", "é", "dG=Nr"):
-        assert not rules.is_base64(wrong), wrong
+        assert not base64s.is_base64(wrong), wrong
 
 
 def test_every_reason_has_the_code_of_the_protocol() -> None:

@@ -10,8 +10,8 @@ import msgspec
 
 from clawlink.domain.agent import Agent, fold
 from clawlink.domain.limits import MAX_REPLY_BYTES
-from clawlink.doors.a2a import rules
-from clawlink.doors.a2a.rules import FINAL, INTERRUPTED, Json, UrlOf
+from clawlink.doors.a2a.rules import asking, listing, states, tasks
+from clawlink.doors.a2a.rules.states import FINAL, INTERRUPTED, Json, UrlOf
 from clawlink.doors.a2a.server.files import Files
 from clawlink.doors.a2a.wire.cutting import Pieces
 from clawlink.doors.a2a.wire.failures import A2AError
@@ -52,7 +52,7 @@ class Calls:
             view = await self._relay.task_views.get(caller, task_id, requests.TaskQuery())
         except (UnknownTask, NotAllowed):
             raise _unknown(task_id) from None
-        known = rules.asked(view)
+        known = asking.asked(view)
         if view.requester != caller.id or known is None or known.to != target.to:
             raise _unknown(task_id)
         return view
@@ -69,7 +69,7 @@ class Calls:
         """Return a task once it has ended or asks for something, or as it is when the time is over."""
         clock = self._relay.clock
         end = clock() + self._wait
-        while rules.state(view) not in FINAL | INTERRUPTED and not self._relay.draining:
+        while tasks.state(view) not in FINAL | INTERRUPTED and not self._relay.draining:
             left = end - clock()
             if left <= 0:
                 break
@@ -79,7 +79,7 @@ class Calls:
     async def cancel(self, caller: Agent, target: Target, task_id: str) -> TaskView:
         """Cancel a task. Raises A2AError if it has ended."""
         view = await self.own(caller, target, task_id)
-        if rules.state(view) not in FINAL:
+        if tasks.state(view) not in FINAL:
             try:
                 await self._relay.tasks.cancel(caller, task_id, requests.Cancel(from_agent=caller.id))
                 return await self.own(caller, target, task_id)
@@ -102,7 +102,7 @@ class Calls:
         readers = () if target.agent is None else (target.agent.id,)
         async with self._files.of(caller, ask.message, readers, cuts) as (parts, attachments):
             context_id = ask.message.context_id or str(uuid.uuid4())
-            task, context = rules.work(target.to, context_id, ask, parts)
+            task, context = asking.work(target.to, context_id, ask, parts)
             self._require_small([task, context])
             done = await self._relay.submission.delegate(
                 caller,
@@ -119,13 +119,13 @@ class Calls:
 
     async def _follow_up(self, caller: Agent, target: Target, message: Message, cuts: Mapping[str, Pieces]) -> TaskView:
         view = await self.own(caller, target, message.task_id)
-        if message.context_id and message.context_id != rules.context_id(view):
+        if message.context_id and message.context_id != tasks.context_id(view):
             raise A2AError(
                 "INVALID_PARAMS",
                 f"task {view.task_id} belongs to another context; leave contextId out",
                 field="message.contextId",
             )
-        if rules.state(view) in FINAL:
+        if tasks.state(view) in FINAL:
             raise _ended(view)
         assignee = view.assignee
         if assignee is None:
@@ -134,15 +134,15 @@ class Calls:
                 f"no agent of the pool has claimed task {view.task_id} yet; send the message once it is working",
             )
         async with self._files.of(caller, message, (assignee,), cuts) as (parts, _):
-            content = rules.follow_up(message, parts)
+            content = asking.follow_up(message, parts)
             self._require_small(content)
-            if rules.state(view) in INTERRUPTED:
+            if tasks.state(view) in INTERRUPTED:
                 try:
                     answer = requests.Answer(from_agent=caller.id, content=content)
                     await self._relay.tasks.answer(caller, view.task_id, answer)
                 except WrongState:  # it has moved on, or another message was faster
                     view = await self.own(caller, target, view.task_id)
-                    if rules.state(view) in FINAL:
+                    if tasks.state(view) in FINAL:
                         raise _ended(view) from None
                     raise A2AError(
                         "UNSUPPORTED_OPERATION",
@@ -156,7 +156,7 @@ class Calls:
                         to_agent=assignee,
                         content=content,
                         in_reply_to=view.task_id,
-                        thread=rules.context_id(view)[:_THREAD_LENGTH],
+                        thread=tasks.context_id(view)[:_THREAD_LENGTH],
                     ),
                 )
         return await self.own(caller, target, view.task_id)
@@ -176,16 +176,18 @@ class Calls:
 
     async def page(self, caller: Agent, target: Target, ask: ListTasks, urls: Callable[[str], UrlOf]) -> Json:
         """List the client's tasks at this target, the newest state first; ``urls`` has the files of each."""
-        after = rules.place(ask.page_token) if ask.page_token else None
-        since = rules.instant(ask.status_timestamp_after, "statusTimestampAfter") if ask.status_timestamp_after else ""
+        after = listing.place(ask.page_token) if ask.page_token else None
+        since = (
+            listing.instant(ask.status_timestamp_after, "statusTimestampAfter") if ask.status_timestamp_after else ""
+        )
         wanted = "" if ask.status == "TASK_STATE_UNSPECIFIED" else ask.status
 
-        def matches(view: TaskView, known: rules.Asked) -> bool:
+        def matches(view: TaskView, known: asking.Asked) -> bool:
             return (
                 known.to == target.to
                 and (not ask.context_id or known.context_id == ask.context_id)
-                and (not wanted or rules.state(view) == wanted)
-                and (not since or rules.changed_at(view) > since)
+                and (not wanted or tasks.state(view) == wanted)
+                and (not since or tasks.changed_at(view) > since)
             )
 
         found = sorted(await self._all(caller, matches), key=_order, reverse=True)
@@ -196,9 +198,9 @@ class Calls:
         room = MAX_REPLY_BYTES
         for view in page:
             url_of = urls(view.task_id)
-            task = rules.task(view, url_of, history=ask.history_length, artifacts=False)
+            task = tasks.task(view, url_of, history=ask.history_length, artifacts=False)
             if ask.include_artifacts:
-                task["artifacts"] = rules.collected(list(rules.steps(view, url_of)))
+                task["artifacts"] = tasks.collected(list(tasks.steps(view, url_of)))
             room -= len(msgspec.json.encode(task))
             if shown and room < 0:
                 break
@@ -206,12 +208,12 @@ class Calls:
             await turns.next()
         return {
             "tasks": shown,
-            "nextPageToken": rules.token(page[len(shown) - 1]) if len(rest) > len(shown) else "",
+            "nextPageToken": listing.token(page[len(shown) - 1]) if len(rest) > len(shown) else "",
             "pageSize": ask.page_size,
             "totalSize": len(found),
         }
 
-    async def _all(self, caller: Agent, matches: Callable[[TaskView, rules.Asked], bool]) -> list[TaskView]:
+    async def _all(self, caller: Agent, matches: Callable[[TaskView, asking.Asked], bool]) -> list[TaskView]:
         """Return the client's tasks that match, each once: one that changes its state meanwhile may come twice."""
         found: dict[str, TaskView] = {}
         after: str | None = None
@@ -220,7 +222,7 @@ class Calls:
             ask = requests.TasksQuery(requester=caller.id, limit=_PAGE, after=after)
             page = await self._relay.task_views.list(caller, ask)
             for view in page.tasks:
-                known = rules.asked(view)
+                known = asking.asked(view)
                 if known is not None and matches(view, known):
                     before = found.get(view.task_id)
                     if before is None or before.version < view.version:
@@ -233,18 +235,18 @@ class Calls:
     async def target_agent(self, agent_id: str, path: str) -> Target:
         """Return the agent of an id or a name. Raises UnknownAgent, AmbiguousName."""
         agent = await self._relay.agents.resolve(agent_id, field="agent")
-        return Target(rules.AGENT + agent.id, path, agent=agent)
+        return Target(states.AGENT + agent.id, path, agent=agent)
 
     async def target_pool(self, capability: str, path: str) -> Target:
         """Return the pool of a capability that some agent has. Raises UnknownAgent."""
         found, _ = await self._relay.agents.discover(requests.DiscoverQuery(capability=capability, limit=1))
         if not found:
             raise UnknownAgent(f"no agent here has the capability {capability!r}", field="capability")
-        return Target(rules.POOL + fold(capability), path, capability=capability)
+        return Target(states.POOL + fold(capability), path, capability=capability)
 
 
 def _order(view: TaskView) -> tuple[str, str]:
-    return rules.changed_at(view), view.task_id
+    return tasks.changed_at(view), view.task_id
 
 
 def _unknown(task_id: str) -> A2AError:

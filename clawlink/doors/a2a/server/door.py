@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 from clawlink.config import ServerConfig
 from clawlink.doors.a2a import Settings, cards
 from clawlink.doors.a2a.server.bindings import Bindings
+from clawlink.doors.a2a.server.bodies import Bodies
 from clawlink.doors.a2a.server.callers import Callers
 from clawlink.doors.a2a.server.calls import Calls
 from clawlink.doors.a2a.server.files import Files
+from clawlink.doors.a2a.server.methods import Methods
 from clawlink.doors.a2a.server.push import Push
 from clawlink.doors.a2a.server.sites import Sites
 from clawlink.doors.registry import OpenDoor
@@ -67,7 +69,9 @@ class A2AServer(OpenDoor):
         calls = Calls(relay, files, wait=settings.a2a_wait)
         self.push = Push(relay, calls, self.sites.url_of, private=settings.private_webhooks)
         self.remotes = None if settings.agents is None else _remotes(relay, settings.agents)
-        self.bindings = Bindings(relay, self.sites, calls, files, self.push, max_body=settings.a2a_max_body)
+        methods = Methods(relay, self.sites, calls, self.push)
+        bodies = Bodies(relay, max_body=settings.a2a_max_body)
+        self.bindings = Bindings(relay, self.sites, calls, files, methods, bodies)
 
     def routes(self) -> Iterator[tuple[Endpoint, Handler]]:
         yield CARD, self.sites.relay_card

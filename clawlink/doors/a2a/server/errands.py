@@ -25,7 +25,7 @@ from clawlink.domain.record import text_bytes
 from clawlink.domain.shares import Origin, holder
 from clawlink.doors.a2a import outward
 from clawlink.doors.a2a.outward import RemoteTask, Report
-from clawlink.doors.a2a.rules import Json
+from clawlink.doors.a2a.rules.states import Json
 from clawlink.doors.a2a.server.remote_calls import Refused, RemoteCalls
 from clawlink.errors import BadRequest, ClawLinkError, Conflicted, NotAllowed, NotFound, OverLimit, Unavailable
 from clawlink.protocol import requests

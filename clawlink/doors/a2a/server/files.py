@@ -12,8 +12,9 @@ from aiohttp import hdrs, web
 from clawlink.domain.agent import Agent
 from clawlink.domain.limits import MAX_ATTACHMENTS
 from clawlink.domain.message import Attachment
-from clawlink.doors.a2a import rules
-from clawlink.doors.a2a.rules import Json
+from clawlink.doors.a2a.rules import asking, states, tasks
+from clawlink.doors.a2a.rules.states import Json
+from clawlink.doors.a2a.wire import base64s
 from clawlink.doors.a2a.wire.cutting import Pieces
 from clawlink.doors.a2a.wire.failures import A2AError
 from clawlink.doors.a2a.wire.shapes import Message
@@ -49,7 +50,7 @@ class Files:
         ``cuts`` has the raw parts that are marks only.
         If the message is refused, its files are deleted. Raises A2AError, and the refusals of a write.
         """
-        parts = rules.parts_of(message)
+        parts = asking.parts_of(message)
         raw = [at for at, part in enumerate(parts) if "raw" in part]
         if len(raw) > MAX_ATTACHMENTS:
             raise A2AError("INVALID_PARAMS", f"a message may have {MAX_ATTACHMENTS} raw parts", field="message.parts")
@@ -60,7 +61,7 @@ class Files:
                 pieces = cuts.get(raw_part) or [raw_part.encode()]
                 attached.append(await self._share(caller, parts[at], at, readers, pieces))
                 rest = {name: value for name, value in parts[at].items() if name != "raw"}
-                parts[at] = {"url": rules.FILE + attached[-1].file_key, **rest}
+                parts[at] = {"url": states.FILE + attached[-1].file_key, **rest}
             yield parts, attached
         except (ClawLinkError, A2AError):
             for one in attached:
@@ -86,7 +87,7 @@ class Files:
 
     async def send(self, caller: Agent, request: Request, view: TaskView, key: str) -> Reply | web.StreamResponse:
         """Answer with a file that a task names. Raises UnknownFile, NotAllowed for a file that burns after its read."""
-        if key not in rules.keys(view):
+        if key not in tasks.keys(view):
             raise UnknownFile("the task names no such file", field="file")
         file, version = await self._relay.file_reads.find(key, asker=caller)
         if file.burn:
@@ -112,7 +113,7 @@ async def _decoded(pieces: Pieces, at: int) -> AsyncIterator[bytes]:
             if whole > 0:
                 if b"=" in left[:whole] and number < len(pieces):
                     raise ValueError("padding inside")
-                yield rules.from_base64(left[:whole])
+                yield base64s.from_base64(left[:whole])
                 left = left[whole:]
             await asyncio.sleep(0)
     except ValueError:

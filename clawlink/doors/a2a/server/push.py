@@ -21,8 +21,8 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.backoff import backoff, spread
 from clawlink.domain.record import text_bytes
 from clawlink.domain.shares import Origin, holder
-from clawlink.doors.a2a import rules
-from clawlink.doors.a2a.rules import FINAL, Json, UrlOf
+from clawlink.doors.a2a.rules import tasks
+from clawlink.doors.a2a.rules.states import FINAL, Json, UrlOf
 from clawlink.doors.a2a.server import streams
 from clawlink.doors.a2a.server.calls import Calls, Target
 from clawlink.doors.a2a.wire.failures import A2AError
@@ -173,7 +173,7 @@ class Push:
             most = MAX_OF_TASK if len(known) >= MAX_OF_TASK else MAX_WEBHOOKS
             whose = "a task" if len(known) >= MAX_OF_TASK else "this relay"
             raise A2AError("UNSUPPORTED_OPERATION", f"{whose} has {most} webhooks at most; delete one first")
-        ended = rules.state(view) in FINAL
+        ended = tasks.state(view) in FINAL
         webhook = Webhook(
             id=f"{view.task_id}/{config.id}",
             version=1 if old is None else old.version + 1,
@@ -239,8 +239,8 @@ class Push:
             url_of = self._url_of(webhook.base, webhook.path, webhook.task_id)
             if view is None:
                 view = await self._calls.own(caller, target, webhook.task_id)
-                await self._deliver(webhook, {"task": rules.task(view, url_of)})
-            if rules.state(view) not in FINAL:
+                await self._deliver(webhook, {"task": tasks.task(view, url_of)})
+            if tasks.state(view) not in FINAL:
                 following = streams.events(
                     self._relay, self._calls, caller, view, url_of, wait=_WAIT_SECONDS, last=FINAL
                 )

@@ -14,8 +14,9 @@ from aiohttp import hdrs, web
 from clawlink.config import ServerConfig
 from clawlink.domain.agent import Agent
 from clawlink.domain.message import AgentCard
-from clawlink.doors.a2a import cards, rules
-from clawlink.doors.a2a.rules import Json, UrlOf
+from clawlink.doors.a2a import cards
+from clawlink.doors.a2a.rules import states
+from clawlink.doors.a2a.rules.states import Json, UrlOf
 from clawlink.doors.a2a.server.callers import Callers, reserved
 from clawlink.doors.a2a.server.calls import Target
 from clawlink.doors.a2a.wire.failures import A2AError
@@ -71,7 +72,7 @@ class Sites:
         found = await self._relay.agents.resolve(named, field="agent")
         if reserved(found.id) is not None:
             raise UnknownAgent(f"no agent with the id or name {named!r} is registered here", field="agent")
-        return Target(rules.AGENT + found.id, cards.path_of(found.id), agent=found)
+        return Target(states.AGENT + found.id, cards.path_of(found.id), agent=found)
 
     # -- cards -------------------------------------------------------------------------------------------------------
 
@@ -96,7 +97,7 @@ class Sites:
         """Return the card with presence. Raises A2AError for the relay's own agent."""
         if target.agent is not None:
             agents = self._relay.agents
-            seen = rules.stamp(iso(target.agent.last_heartbeat))
+            seen = states.stamp(iso(target.agent.last_heartbeat))
             return self._sign(
                 base, self._card_of(base, target, cards.presence(agents.presence(target.agent).value, seen))
             )

@@ -11,8 +11,8 @@ import msgspec
 from aiohttp import hdrs, web
 
 from clawlink.domain.agent import Agent
-from clawlink.doors.a2a import rules
-from clawlink.doors.a2a.rules import FINAL, INTERRUPTED, Json, UrlOf
+from clawlink.doors.a2a.rules import tasks, updates
+from clawlink.doors.a2a.rules.states import FINAL, INTERRUPTED, Json, UrlOf
 from clawlink.doors.a2a.server.calls import Calls
 from clawlink.doors.a2a.wire.failures import A2AError
 from clawlink.protocol.replies import TaskView
@@ -38,9 +38,9 @@ async def events(
             now = await calls.next(caller, view, wait)
         except A2AError:
             return
-        found = rules.updates(view, now, url_of)
+        found = updates.updates(view, now, url_of)
         view = now
-        over = next((at for at, event in enumerate(found, 1) if rules.ends(event) in last), None)
+        over = next((at for at, event in enumerate(found, 1) if updates.ends(event) in last), None)
         yield found if over is None else found[:over]
         if over is not None:
             return
@@ -59,7 +59,7 @@ async def serve(
 ) -> web.StreamResponse:
     """Stream a task until it ends; without ``through_questions`` also until it asks for something."""
     last = FINAL if through_questions else FINAL | INTERRUPTED
-    first = rules.task(view, url_of)
+    first = tasks.task(view, url_of)
     response = await begin(request)
     with contextlib.suppress(ConnectionError):
         await _write(request, response, _frame(wrap({"task": first})))

@@ -56,6 +56,12 @@ class Part(Struct, frozen=True, rename="camel"):
             raise ValueError(f"a part has exactly one of text, raw, url and data, not {said}")
 
 
+def json_of(part: Part) -> Object:
+    """Return a part as JSON."""
+    made: Object = msgspec.to_builtins(part)
+    return made
+
+
 class Message(Struct, frozen=True, rename="camel"):
     """A turn of the exchange between client and agent."""
 

@@ -1,0 +1,48 @@
+"""Times and places in a list of tasks."""
+
+from __future__ import annotations
+
+import base64
+import re
+from datetime import datetime, timezone
+
+from clawlink.doors.a2a.rules.tasks import changed_at
+from clawlink.doors.a2a.wire.base64s import from_base64
+from clawlink.doors.a2a.wire.failures import A2AError
+from clawlink.protocol.replies import TaskView
+
+_INSTANT = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE)
+
+
+def instant(text: str, field: str) -> str:
+    """Return a time as ``stamp`` writes it, so that texts compare as times. Raises A2AError."""
+    found = _INSTANT.fullmatch(text)
+    try:
+        if found is None:
+            raise ValueError(text)
+        zone = "+00:00" if found[3] in "Zz" else found[3]
+        at = datetime.fromisoformat(f"{found[1].upper()}.{(found[2] or '')[:3].ljust(3, '0')}{zone}")
+        at = at.astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        raise A2AError(
+            "INVALID_PARAMS", f"{field} is a time with its zone, as 2026-05-13T06:51:00.250Z", field=field
+        ) from None
+    return at.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def token(view: TaskView) -> str:
+    """Return the token of the page that begins behind this task, in a list with the newest state first."""
+    return base64.urlsafe_b64encode(f"{changed_at(view)} {view.task_id}".encode()).decode().rstrip("=")
+
+
+def place(page_token: str) -> tuple[str, str]:
+    """Return the time and the id that a token stands for. Raises A2AError."""
+    try:
+        at, _, id = from_base64(page_token).decode().partition(" ")
+        if not id or instant(at, "pageToken") != at:
+            raise ValueError
+    except (ValueError, A2AError):
+        raise A2AError(
+            "INVALID_PARAMS", "pageToken is the nextPageToken of the page before, and this is none", field="pageToken"
+        ) from None
+    return at, id

@@ -1,0 +1,58 @@
+"""The events that lead from one view of a task to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from clawlink.doors.a2a.rules.states import WORKING, Json, UrlOf
+from clawlink.doors.a2a.rules.tasks import Step, context_id, count, state, status, steps
+from clawlink.protocol.replies import TaskView
+
+
+def updates(before: TaskView, now: TaskView, url_of: UrlOf) -> list[Json]:
+    """Return the events that lead from one view of a task to a later one, in their order."""
+    told = count(before)
+    done = list(steps(now, url_of))
+    shown = state(before)
+    events: list[Json] = []
+    for step in done:
+        if step.number < told:
+            continue
+        only_artifacts = bool(step.artifacts) and step.message is None and step.state == WORKING
+        if only_artifacts and shown != WORKING:
+            events.append(_status_update(now, {"state": WORKING, "timestamp": step.at}, None))
+        events += [_artifact_update(now, artifact, step) for artifact in step.artifacts]
+        if not only_artifacts:
+            moved: Json = {"state": step.state, "timestamp": step.at}
+            if step.message is not None and not step.by_client:
+                moved["message"] = step.message
+            events.append(_status_update(now, moved, step.progress))
+        shown = step.state
+    present = status(now, done)
+    if present["state"] != shown:
+        events.append(_status_update(now, {"state": present["state"], "timestamp": present["timestamp"]}, None))
+    return events
+
+
+def _status_update(view: TaskView, status: Json, progress: float | None) -> Json:
+    update: Json = {"taskId": view.task_id, "contextId": context_id(view), "status": status}
+    if progress is not None:
+        update["metadata"] = {"clawlink": {"progress": progress}}
+    return {"statusUpdate": update}
+
+
+def _artifact_update(view: TaskView, artifact: Json, step: Step) -> Json:
+    update: Json = {"taskId": view.task_id, "contextId": context_id(view), "artifact": artifact}
+    if step.append:
+        update["append"] = True
+    if step.last:
+        update["lastChunk"] = True
+    return {"artifactUpdate": update}
+
+
+def ends(event: Mapping[str, Any]) -> str | None:
+    """Return the state that an event tells, if it tells one."""
+    if "statusUpdate" in event:
+        return str(event["statusUpdate"]["status"]["state"])
+    return str(event["task"]["status"]["state"]) if "task" in event else None
