@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from clawlink.doors.a2a.wire import v0_3
+from clawlink.doors.a2a.wire.routing import PROTOCOL_VERSION
 from clawlink.version import VERSION
 
 Json = dict[str, Any]
@@ -14,7 +16,6 @@ CARD_PATH = "/.well-known/agent-card.json"
 CATALOG_PATH = "/.well-known/ai-catalog.json"
 KEYS_PATH = "/.well-known/jwks.json"
 AGENTS, POOLS, RELAY = "/a2a/", "/a2a-pools/", "/a2a-relay"
-PROTOCOL_VERSION = "1.0"
 WAITING = "urn:clawlink:store-and-forward"
 """The extension by which a card says that messages wait while the agent is away."""
 PRESENCE = "urn:clawlink:presence"
@@ -52,7 +53,8 @@ def card(
         "supportedInterfaces": [
             {"url": url, "protocolBinding": binding, "protocolVersion": PROTOCOL_VERSION}
             for binding in ("JSONRPC", "HTTP+JSON")
-        ],
+        ]
+        + [{"url": url, "protocolBinding": "JSONRPC", "protocolVersion": v0_3.VERSION}],
         "capabilities": {"streaming": True, "pushNotifications": tasks, "extendedAgentCard": tasks},
         "defaultInputModes": _MODES,
         "defaultOutputModes": _MODES,

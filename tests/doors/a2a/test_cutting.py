@@ -39,9 +39,9 @@ def test_a_body_says_the_same(value: Any, size: int, ascii: bool) -> None:
     body = json.dumps(value, ensure_ascii=ascii).encode()
     cutter = cut(body, max(size, len(body) // 50, 1))
     decoded = json.loads(cutter.end())
-    assert restored(decoded, cutter.cuts, frozenset()) == value
+    assert restored(decoded, cutter.cuts, {}) == value
     assert len(cutter.rest) <= len(body)
-    assert sorted(marks(decoded, cutter.cuts, frozenset())) == sorted(cutter.cuts)
+    assert sorted(marks(decoded, cutter.cuts, {})) == sorted(cutter.cuts)
 
 
 def test_only_long_strings_without_escapes_are_cut_out() -> None:
@@ -51,7 +51,7 @@ def test_only_long_strings_without_escapes_are_cut_out() -> None:
     assert [b"".join(pieces).decode() for pieces in cutter.cuts.values()] == [LARGE, LARGE]
     assert decoded["raw"] in cutter.cuts
     assert (len(decoded["text"]), decoded["escaped"]) == (LONG, LARGE + "\n")
-    kept = restored(decoded, cutter.cuts, frozenset({id(decoded)}))
+    kept = restored(decoded, cutter.cuts, {id(decoded): "raw"})
     assert (kept["raw"], kept["list"]) == (decoded["raw"], [LARGE])
 
 

@@ -17,7 +17,7 @@ from clawlink.domain.limits import MAX_ATTACHMENTS, MAX_JSON_DEPTH
 from clawlink.doors.a2a import DOOR, Settings, cards
 from clawlink.doors.a2a.rules import asking, saying, states
 from clawlink.doors.a2a.server import bodies, errands, files, push, remote_calls, sites
-from clawlink.doors.a2a.wire import clients, cutting, failures, remotes, shapes
+from clawlink.doors.a2a.wire import clients, cutting, failures, remotes, shapes, v0_3
 from tests.cli.test_docs import require_described
 from tests.conftest import Start
 
@@ -40,6 +40,13 @@ def test_the_mapping_is_that_of_the_code() -> None:
 def test_the_reasons_are_those_of_the_code() -> None:
     told = {reason.strip("`"): (int(rpc), int(http)) for reason, rpc, http, _ in rows("Reason")}
     assert told == {reason: (kind.rpc, kind.http) for reason, kind in failures.KINDS.items()}
+
+
+def test_the_methods_of_0_3_are_those_of_the_code() -> None:
+    told = {}
+    for old, new in rows("Method of 0.3"):
+        told |= dict(zip(re.findall(r"`(.+?)`", old), re.findall(r"`(.+?)`", new), strict=True))
+    assert told == v0_3.METHODS
 
 
 def test_what_a_worker_may_say_is_described() -> None:

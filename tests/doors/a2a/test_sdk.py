@@ -11,6 +11,7 @@ from a2a.types import a2a_pb2 as pb
 from a2a.utils import errors
 from google.protobuf.json_format import MessageToDict, ParseDict
 
+from clawlink.doors.a2a.wire import v0_3
 from tests.conftest import UNPACED
 from tests.doors.a2a import agent
 from tests.doors.a2a.conftest import BINDINGS, Rest, ServeA2A, message, sdk
@@ -154,7 +155,7 @@ async def test_every_answer_is_one_of_the_protocol(serve_a2a: ServeA2A) -> None:
     for path in ("/.well-known/agent-card.json", "/extendedAgentCard"):
         cards += [(await rest.get(path))[1], (await Rest(rest.relay, "/a2a-pools/x").get(path))[1]]
     for card in cards:
-        ParseDict(card, pb.AgentCard())
+        ParseDict(v0_3.without(card), pb.AgentCard())
     parts = [{"text": "hi", "metadata": {"q": 1}}, {"data": None}, {"raw": "dGNr", "filename": "a"}]
     results: list[Any] = [
         *("t", 5, None, True, [1, {"a": None}], {"a": 1.5}, {"a2a": {"artifact": {"parts": []}}}),

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from a2a.server.request_handlers.response_helpers import agent_card_to_dict
 from a2a.types import a2a_pb2 as pb
 from a2a.utils.signing import create_agent_card_signer, create_signature_verifier
 from google.protobuf.json_format import MessageToDict, ParseDict
 from jwt.api_jwk import PyJWK
 
 from clawlink.doors.a2a import cards
+from clawlink.doors.a2a.wire import v0_3
 from clawlink.doors.a2a.wire.signatures import Claim, Key, canonical, claims, make_key, read_key, verify
 from clawlink.errors import BadRequest, NameTaken
 from tests.conftest import Serve
@@ -59,6 +61,16 @@ def test_the_relay_takes_a_card_that_the_sdk_signed(key: Key, tmp_path: Path) ->
     assert verify(signed, claim, keys(own)) == own.kid
     with pytest.raises(BadRequest):
         verify(signed, claim, keys(key))
+
+
+def test_fields_of_0_3_that_came_after_the_signature_change_nothing(key: Key) -> None:
+    signed = key.sign(card(), JKU)
+    (claim,) = claims(signed)
+    for served in (v0_3.card(signed), agent_card_to_dict(ParseDict(signed, pb.AgentCard()))):
+        assert served["url"]
+        assert verify(served, claim, keys(key)) == key.kid
+        with pytest.raises(BadRequest):
+            verify({**served, "name": "Eve"}, claim, keys(key))
 
 
 def test_no_change_of_a_signed_card_passes(key: Key) -> None:

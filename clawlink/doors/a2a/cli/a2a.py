@@ -246,6 +246,7 @@ def _card(args: Namespace, ctx: Context) -> Exit:
 
     from clawlink.client.calls import Call
     from clawlink.doors.a2a import cards
+    from clawlink.doors.a2a.wire.routing import PROTOCOL_VERSION
     from clawlink.errors import ClawLinkError, UnknownRoute
     from clawlink.protocol.endpoint import Endpoint
 
@@ -259,7 +260,7 @@ def _card(args: Namespace, ctx: Context) -> Exit:
     try:
         card = read(path + cards.CARD_PATH)
         if args.extended:
-            card = read(f"{path}/extendedAgentCard?A2A-Version={cards.PROTOCOL_VERSION}")
+            card = read(f"{path}/extendedAgentCard?A2A-Version={PROTOCOL_VERSION}")
     except UnknownRoute:
         raise ClawLinkError("this relay does not serve A2A; its operator starts it with --a2a") from None
     ctx.out.json(card)

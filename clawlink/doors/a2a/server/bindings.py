@@ -19,9 +19,10 @@ from clawlink.doors.a2a.server.calls import Calls, Target
 from clawlink.doors.a2a.server.files import Files
 from clawlink.doors.a2a.server.methods import OWN, Call, Methods
 from clawlink.doors.a2a.server.sites import Sites
+from clawlink.doors.a2a.wire import v0_3
 from clawlink.doors.a2a.wire.cutting import Pieces
 from clawlink.doors.a2a.wire.failures import A2AError, Refusal, refusal
-from clawlink.doors.a2a.wire.routing import VERSION_HEADER, envelope, require_version, route
+from clawlink.doors.a2a.wire.routing import VERSION_HEADER, envelope, require_version, route, version
 from clawlink.errors import BadRequest, ClawLinkError, MethodNotAllowed, NotAuthenticated
 from clawlink.relay.error_mapping import refusal as of_relay
 from clawlink.relay.relay import Relay
@@ -105,17 +106,25 @@ class Bindings:
             if isinstance(asked, dict) and isinstance(asked.get("id"), str | int | float | None):
                 id = None if isinstance(asked.get("id"), bool) else asked.get("id")
             method, params = envelope(asked)
-            require_version(_version(request))
-            known = self._methods.get(method)
+            old = version(_version(request)) == v0_3.VERSION and method not in self._methods
+            if not old:
+                require_version(_version(request))
+            name = v0_3.METHODS.get(method) if old else method
+            known = self._methods.get(name or "")
             if known is None:
                 raise A2AError("METHOD_NOT_FOUND", f"there is no method {method[:64]!r}", field="method")
-            call = Call(request, caller, target, self._sites.base(request), params, False, partial(_result, id), cuts)
+            wrap = partial(_result, id)
+            if old:
+                params, wrap = v0_3.params(method, params), partial(_old_event, id, name == "SubscribeToTask")
+            call = Call(request, caller, target, self._sites.base(request), params, False, wrap, cuts, old)
             answer = await known(call)
         except Exception as failure:
             if isinstance(failure, ConnectionError) and hung_up(request):
                 raise
             return _reply(request, self._refused(failure, request).rpc(id))
-        return _reply(request, _result(id, answer)) if isinstance(answer, dict) else answer
+        if not isinstance(answer, dict):
+            return answer
+        return _reply(request, _result(id, v0_3.result(method, answer) if old else answer))
 
     # -- HTTP+JSON ---------------------------------------------------------------------------------------------------
 
@@ -167,6 +176,10 @@ def _decoded(piece: str) -> str:
 
 def _result(id: Any, result: Any) -> Json:
     return {"jsonrpc": "2.0", "id": id, "result": result}
+
+
+def _old_event(id: Any, through_questions: bool, event: Json) -> Json:
+    return _result(id, v0_3.event(event, through_questions=through_questions))
 
 
 def _same(event: Json) -> Json:

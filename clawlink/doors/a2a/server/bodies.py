@@ -12,8 +12,8 @@ from aiohttp import hdrs
 
 from clawlink.domain.agent import Agent
 from clawlink.domain.limits import MAX_JSON_DEPTH
-from clawlink.doors.a2a.rules.states import Json
 from clawlink.doors.a2a.server import callers
+from clawlink.doors.a2a.wire import v0_3
 from clawlink.doors.a2a.wire.cutting import LONG, Cutter, Pieces, marks, restored
 from clawlink.doors.a2a.wire.failures import A2AError
 from clawlink.errors import BadJson, BadRequest, BodyTimeout, TooLarge
@@ -82,7 +82,7 @@ class Bodies:
         asked = _parsed(cutter.end())
         if not cutter.cuts:
             return asked, {}
-        raw = frozenset(map(id, _parts_in(asked, *path)))
+        raw = _raw_in(asked, *path)
         self._require_small(
             cutter.kept + sum(sum(map(len, cutter.cuts[mark])) for mark in marks(asked, cutter.cuts, raw))
         )
@@ -152,8 +152,13 @@ def _parsed(body: bytes) -> Any:
         raise BadJson(f"the body is not JSON in UTF-8: {error}") from None
 
 
-def _parts_in(asked: Any, *path: str) -> list[Json]:
-    """Return the parts of the message in a decoded body."""
+def _raw_in(asked: Any, *path: str) -> dict[int, str]:
+    """Return the objects that have bytes in the message of a decoded body: the name of the field, by the object's id.
+
+    In A2A 1.0 these are the parts, in 0.3 their files.
+    """
     for name in (*path, "message", "parts"):
         asked = asked.get(name) if isinstance(asked, dict) else None
-    return [part for part in asked if isinstance(part, dict)] if isinstance(asked, list) else []
+    found = [part for part in asked if isinstance(part, dict)] if isinstance(asked, list) else []
+    files = [file for part in found if (file := v0_3.file_of(part)) is not None]
+    return {id(part): "raw" for part in found} | {id(file): "bytes" for file in files}

@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class Call(NamedTuple):
-    """A request on its way to a method: who asks, and for what."""
+    """A request on its way to a method: the client, the target and the parameters. ``old`` is for one of A2A 0.3."""
 
     request: Request
     caller: Agent
@@ -41,6 +41,7 @@ class Call(NamedTuple):
     texts: bool
     wrap: Callable[[Json], Any]
     cuts: Mapping[str, Pieces] = MappingProxyType({})
+    old: bool = False
 
     def read(self, kind: type[T]) -> T:
         """Return the parameters. Raises BadRequest, A2AError."""
@@ -85,7 +86,7 @@ class Methods:
             self._push.require(config)
         view = await self._calls.send(call.caller, call.target, ask, call.cuts)
         if config is not None:
-            await self._push.create(call.caller, call.target, call.base, view, config)
+            await self._push.create(call.caller, call.target, call.base, view, config, old=call.old)
         return ask, view
 
     async def _send(self, call: Call) -> Json | web.StreamResponse:
@@ -149,7 +150,7 @@ class Methods:
         if not config.task_id:
             raise A2AError("INVALID_PARAMS", "taskId is missing", field="taskId")
         view = await self._calls.own(call.caller, call.target, config.task_id)
-        made = await self._push.create(call.caller, call.target, call.base, view, config)
+        made = await self._push.create(call.caller, call.target, call.base, view, config, old=call.old)
         return _config(made)
 
     async def _get_push(self, call: Call) -> Json:

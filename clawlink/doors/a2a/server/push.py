@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import aiohttp
 import msgspec
@@ -25,6 +25,7 @@ from clawlink.doors.a2a.rules import tasks
 from clawlink.doors.a2a.rules.states import FINAL, Json, UrlOf
 from clawlink.doors.a2a.server import streams
 from clawlink.doors.a2a.server.calls import Calls, Target
+from clawlink.doors.a2a.wire import v0_3
 from clawlink.doors.a2a.wire.failures import A2AError
 from clawlink.doors.a2a.wire.screening import fault, require_url
 from clawlink.doors.a2a.wire.shapes import PushConfig
@@ -57,7 +58,8 @@ class Webhook(Struct, frozen=True, kw_only=True, gc=False):
     """A webhook of a task. Its partition is the task's own, of webhooks alone.
 
     ``requester`` is the client's agent, ``key_hash`` of its key; ``to`` and ``path`` name the target, and ``base`` is
-    where the client reached the relay. ``ends_at`` is when it is forgotten, None while its task goes on.
+    where the client reached the relay. ``ends_at`` is when it is forgotten, None while its task goes on. An
+    ``old`` webhook is of A2A 0.3.
     """
 
     id: str
@@ -71,6 +73,7 @@ class Webhook(Struct, frozen=True, kw_only=True, gc=False):
     config: PushConfig
     address: str | None = None
     ends_at: float | None = None
+    old: bool = False
 
     @property
     def partition_key(self) -> str:
@@ -155,28 +158,32 @@ class Push:
         """Refuse a webhook that may not be called. Raises A2AError."""
         require_url(config.url, private=self._private)
 
-    async def create(self, caller: Agent, target: Target, base: str, view: TaskView, config: PushConfig) -> PushConfig:
+    async def create(
+        self, caller: Agent, target: Target, base: str, view: TaskView, config: PushConfig, *, old: bool
+    ) -> PushConfig:
         """Add a webhook to a task, or replace the one of that id. Raises A2AError, StorageFull."""
         self.require(config)
         config = replace(config, id=config.id or str(uuid.uuid4()), task_id=view.task_id)
-        webhook = await self._put(caller, target, base, view, config)
+        webhook = await self._put(caller, target, base, view, config, old=old)
         if webhook.ends_at is None:
             self._follow(webhook, view)
         return config
 
     @retrying
-    async def _put(self, caller: Agent, target: Target, base: str, view: TaskView, config: PushConfig) -> Webhook:
+    async def _put(
+        self, caller: Agent, target: Target, base: str, view: TaskView, config: PushConfig, *, old: bool
+    ) -> Webhook:
         core = self._core
         known = await self._of(view.task_id)
-        old = next((one for one in known if one.config.id == config.id), None)
-        if old is None and (len(known) >= MAX_OF_TASK or self.count >= MAX_WEBHOOKS):
+        before = next((one for one in known if one.config.id == config.id), None)
+        if before is None and (len(known) >= MAX_OF_TASK or self.count >= MAX_WEBHOOKS):
             most = MAX_OF_TASK if len(known) >= MAX_OF_TASK else MAX_WEBHOOKS
             whose = "a task" if len(known) >= MAX_OF_TASK else "this relay"
             raise A2AError("UNSUPPORTED_OPERATION", f"{whose} has {most} webhooks at most; delete one first")
         ended = tasks.state(view) in FINAL
         webhook = Webhook(
             id=f"{view.task_id}/{config.id}",
-            version=1 if old is None else old.version + 1,
+            version=1 if before is None else before.version + 1,
             task_id=view.task_id,
             requester=caller.id,
             key_hash=caller.key_hash,
@@ -186,8 +193,9 @@ class Push:
             config=config,
             address=caller.address,
             ends_at=core.clock() + core.limits.retention if ended else None,
+            old=old,
         )
-        if old is None:
+        if before is None:
             await core.memory.require(webhook.footprint, webhook.origin)
         await core.commit(webhook.partition_key, Put(webhook))
         return webhook
@@ -239,14 +247,13 @@ class Push:
             url_of = self._url_of(webhook.base, webhook.path, webhook.task_id)
             if view is None:
                 view = await self._calls.own(caller, target, webhook.task_id)
-                await self._deliver(webhook, {"task": tasks.task(view, url_of)})
+                await self._tell(webhook, view, url_of, [{"task": tasks.task(view, url_of)}])
             if tasks.state(view) not in FINAL:
                 following = streams.events(
                     self._relay, self._calls, caller, view, url_of, wait=_WAIT_SECONDS, last=FINAL
                 )
-                async for found in following:
-                    for event in found:
-                        await self._deliver(webhook, event)
+                async for change in following:
+                    await self._tell(webhook, change.view, url_of, change.events)
             if not self._relay.draining:
                 await self._end(webhook.id)
         except A2AError:  # the task is forgotten
@@ -262,6 +269,13 @@ class Push:
             ends_at = self._core.clock() + self._core.limits.retention
             ended = replace(webhook, version=webhook.version + 1, ends_at=ends_at)
             await self._core.commit(webhook.partition_key, Put(ended))
+
+    async def _tell(self, webhook: Webhook, view: TaskView, url_of: UrlOf, events: Sequence[Json]) -> None:
+        """Post events. A webhook of 0.3 gets the task in their place."""
+        if webhook.old and events:
+            events = [v0_3.task(tasks.task(view, url_of))]
+        for event in events:
+            await self._deliver(webhook, event)
 
     async def _deliver(self, webhook: Webhook, event: Json) -> None:
         """Post an event, again after a failure; after the last attempt it is logged and left out."""

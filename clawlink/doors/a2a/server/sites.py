@@ -19,6 +19,7 @@ from clawlink.doors.a2a.rules import states
 from clawlink.doors.a2a.rules.states import Json, UrlOf
 from clawlink.doors.a2a.server.callers import Callers, reserved
 from clawlink.doors.a2a.server.calls import Target
+from clawlink.doors.a2a.wire import v0_3
 from clawlink.doors.a2a.wire.failures import A2AError
 from clawlink.doors.a2a.wire.shapes import Message
 from clawlink.errors import UnknownAgent
@@ -138,7 +139,7 @@ class Sites:
 
     def _card(self, request: Request, base: str, card: Json, at: float, *, public: bool) -> Reply | web.StreamResponse:
         """Answer with a card, or that it has not changed."""
-        body = _encode(self._sign(base, card))
+        body = _encode(v0_3.card(self._sign(base, card)))
         headers = {
             "Cache-Control": f"{'public' if public else 'private'}, max-age={CARD_SECONDS}",
             "ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"',

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from aiohttp import hdrs, web
@@ -26,10 +26,17 @@ _STUCK_SECONDS = 28.0
 _encode = msgspec.json.Encoder().encode
 
 
+class Change(NamedTuple):
+    """A view of a task, and the events that lead to it."""
+
+    view: TaskView
+    events: list[Json]
+
+
 async def events(
     relay: Relay, calls: Calls, caller: Agent, view: TaskView, url_of: UrlOf, *, wait: float, last: frozenset[str]
-) -> AsyncGenerator[list[Json], None]:
-    """Give the events after this view of a task, an empty list after ``wait`` seconds without any.
+) -> AsyncGenerator[Change, None]:
+    """Give the changes after this view of a task, one without events after ``wait`` seconds without any.
 
     It ends behind the first state of ``last``, once the task is forgotten, and when the relay shuts down.
     """
@@ -41,7 +48,7 @@ async def events(
         found = updates.updates(view, now, url_of)
         view = now
         over = next((at for at, event in enumerate(found, 1) if updates.ends(event) in last), None)
-        yield found if over is None else found[:over]
+        yield Change(view, found if over is None else found[:over])
         if over is not None:
             return
 
@@ -66,8 +73,8 @@ async def serve(
         if first["status"]["state"] not in last:
             following = events(relay, calls, caller, view, url_of, wait=_COMMENT_SECONDS, last=last)
             async with contextlib.aclosing(following):
-                async for found in following:
-                    frames = b"".join(_frame(wrap(event)) for event in found)
+                async for change in following:
+                    frames = b"".join(_frame(wrap(event)) for event in change.events)
                     await _write(request, response, frames or b":\n\n")
         await response.write_eof()
     return response

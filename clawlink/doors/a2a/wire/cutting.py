@@ -94,8 +94,8 @@ class Cutter:
         self._string, self._size, self._plain = None, 0, True
 
 
-def restored(value: Any, cuts: Mapping[str, Pieces], but: frozenset[int]) -> Any:
-    """Return decoded JSON with the strings in place of their marks, but for ``raw`` of the objects of these ids.
+def restored(value: Any, cuts: Mapping[str, Pieces], but: Mapping[int, str]) -> Any:
+    """Return decoded JSON with the strings in place of their marks, but for one field of the objects of these ids.
 
     Raises UnicodeDecodeError for a string that is not UTF-8.
     """
@@ -105,14 +105,14 @@ def restored(value: Any, cuts: Mapping[str, Pieces], but: frozenset[int]) -> Any
     if isinstance(value, list):
         return [restored(one, cuts, but) for one in value]
     if isinstance(value, dict):
-        kept = "raw" if id(value) in but else None
+        kept = but.get(id(value))
         return {
             restored(name, cuts, but): one if name == kept else restored(one, cuts, but) for name, one in value.items()
         }
     return value
 
 
-def marks(value: Any, cuts: Mapping[str, Pieces], but: frozenset[int]) -> Iterator[str]:
+def marks(value: Any, cuts: Mapping[str, Pieces], but: Mapping[int, str]) -> Iterator[str]:
     """Give the marks that ``restored`` replaces."""
     if isinstance(value, str):
         if value in cuts:
@@ -123,5 +123,5 @@ def marks(value: Any, cuts: Mapping[str, Pieces], but: frozenset[int]) -> Iterat
     elif isinstance(value, dict):
         for name, one in value.items():
             yield from marks(name, cuts, but)
-            if not (name == "raw" and id(value) in but):
+            if name != but.get(id(value)):
                 yield from marks(one, cuts, but)

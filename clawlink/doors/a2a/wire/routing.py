@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from clawlink.doors.a2a.wire import v0_3
 from clawlink.doors.a2a.wire.failures import A2AError
 from clawlink.errors import MethodNotAllowed
 
@@ -11,17 +12,21 @@ Json = dict[str, Any]
 
 VERSION_HEADER = "A2A-Version"
 PROTOCOL_VERSION = "1.0"
-_DEFAULT_VERSION = "0.3"
+
+
+def version(given: str | None) -> str:
+    """Return the version of A2A that a request is of: the major and the minor number. Without one it is of 0.3."""
+    return ".".join((given or v0_3.VERSION).strip().split(".")[:2])
 
 
 def require_version(given: str | None) -> None:
-    """Refuse a version of A2A that is not spoken here. Without one a request is of 0.3. Raises A2AError."""
-    version = (given or _DEFAULT_VERSION).strip()
-    if ".".join(version.split(".")[:2]) != PROTOCOL_VERSION:
+    """Refuse any version but 1.0. Raises A2AError."""
+    asked = version(given)
+    if asked != PROTOCOL_VERSION:
         raise A2AError(
             "VERSION_NOT_SUPPORTED",
-            f"this relay speaks A2A {PROTOCOL_VERSION}, not {version[:16]!r}; send the header {VERSION_HEADER}: "
-            f"{PROTOCOL_VERSION}",
+            f"this relay speaks A2A {PROTOCOL_VERSION}, and the methods of {v0_3.VERSION} over JSON-RPC, not "
+            f"{asked[:16]!r} here; send the header {VERSION_HEADER}: {PROTOCOL_VERSION}",
             field=VERSION_HEADER,
         )
 

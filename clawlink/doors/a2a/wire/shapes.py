@@ -187,6 +187,6 @@ _KINDS: tuple[Any, ...] = (
     *(Part, Message, Authentication, PushConfig, Configuration, SendMessage, TaskQuery, ListTasks),
     *(OnePushConfig, ListPushConfigs),
 )
-_CAMEL: dict[str, str] = {
-    str(field.name): str(field.encode_name) for kind in _KINDS for field in msgspec.structs.fields(kind)
-}
+_CAMEL: dict[str, str] = {}
+for _kind in _KINDS:
+    _CAMEL.update(zip(_kind.__struct_fields__, _kind.__struct_encode_fields__, strict=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from clawlink import private
+from clawlink.doors.a2a.wire import v0_3
 from clawlink.errors import BadRequest, ClawLinkError, NameTaken
 
 if TYPE_CHECKING:
@@ -145,13 +147,15 @@ def verify(card: Json, claim: Claim, keys: bytes) -> str:
     except ValueError:
         raise BadRequest(f"the keys at {claim.jku} cannot be read", field="signatures") from None
     r, s = int.from_bytes(signature[:_SIZE], "big"), int.from_bytes(signature[_SIZE:], "big")
-    for jwk in known:
+    # Servers add the fields of 0.3 to a card that they have signed. Nothing here reads these.
+    texts = [_signed(claim.protected, one) for one in (card, v0_3.without(card))]
+    for jwk, text in itertools.product(known, texts):
         if (jwk.kty, jwk.crv) != ("EC", "P-256") or len(signature) != 2 * _SIZE:
             continue
         try:
             x, y = (int.from_bytes(_bytes(text), "big") for text in (jwk.x, jwk.y))
             public = ec.EllipticCurvePublicNumbers(x, y, ec.SECP256R1()).public_key()
-            public.verify(encode_dss_signature(r, s), _signed(claim.protected, card), ec.ECDSA(SHA256()))
+            public.verify(encode_dss_signature(r, s), text, ec.ECDSA(SHA256()))
         except (ValueError, InvalidSignature):
             continue
         return thumbprint(jwk.x, jwk.y)
