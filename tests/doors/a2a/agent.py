@@ -1,6 +1,7 @@
 """The agent that the A2A conformance kit tests: ``python -m tests.doors.a2a.agent --relay URL [--name tck]``.
 
-It answers each message by the prefix of its id, as the kit expects. The kit's address is RELAY/a2a/tck.
+It answers each message by the prefix of its id, as the kit expects. The kit's address is RELAY/a2a/tck. The kit has
+its webhooks on this machine, so the relay is started with ``clawlink serve --a2a --a2a-private-webhooks``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from clawlink.domain.message import TaskAnswer, TaskDelegation, TaskUpdate
 
 HOLD_SECONDS = 4.5
 """How long a task goes on that clients subscribe to again: the kit asks for 4 s at least."""
+DELAY_SECONDS = 2.0
+"""How long a task works before it is completed, so that a client that does not wait has its answer before that."""
 
 _FILE = {"raw": "dGNr", "mediaType": "text/plain", "filename": "output.txt"}
 _FILE_URL = {"url": "https://example.com/output.txt", "mediaType": "text/plain", "filename": "output.txt"}
@@ -28,6 +31,9 @@ def _artifact(part: dict[str, Any]) -> dict[str, Any]:
 def _says(text: str) -> dict[str, Any]:
     return {"a2a": {"message": {"parts": [{"text": text}]}}}
 
+
+_NOT_TAKEN = {"a2a": {"unsupportedMedia": True, "message": {"parts": [{"text": "this agent does not take that"}]}}}
+_AUTH = {"a2a": {"authRequired": True, "message": {"parts": [{"text": "Log in, please"}]}}}
 
 # Each prefix with the final answer that it asks for, and whether a report comes first.
 _ANSWERS: tuple[tuple[str, bool, Any], ...] = (
@@ -45,6 +51,17 @@ _ANSWERS: tuple[tuple[str, bool, Any], ...] = (
     ("tck-stream-artifact-file", True, _artifact(_FILE)),
 )
 _CHUNKS = ("chunk-1 ", "chunk-2")
+
+
+_UNSUPPORTED = "application/x-unsupported-tck-type"
+
+
+def media_types(task: TaskDelegation) -> list[str]:
+    """Return the media types of the parts that an A2A client sent."""
+    context = task.context if isinstance(task.context, dict) else {}
+    asked = context.get("a2a")
+    parts = asked["message"]["parts"] if isinstance(asked, dict) else []
+    return [part.get("mediaType", "") for part in parts]
 
 
 def message_id(task: TaskDelegation) -> str:
@@ -78,7 +95,10 @@ class Agent:
     async def _do(self, message: Any, receipt: str) -> None:
         await self._client.ack([receipt])
         if isinstance(message, TaskDelegation):
-            await self._answer(message.message_id, message_id(message))
+            if _UNSUPPORTED in media_types(message):
+                await self._client.respond(message.message_id, _NOT_TAKEN, status="rejected")
+            else:
+                await self._answer(message.message_id, message_id(message))
         elif isinstance(message, TaskAnswer):
             await self._client.respond(message.task_id, _says("Thank you for the input"))
         elif isinstance(message, TaskUpdate) and message.task_id in self._over:
@@ -103,6 +123,12 @@ class Agent:
                 await asyncio.wait_for(over.wait(), HOLD_SECONDS)
             if not over.is_set():
                 await respond(task_id)
+        elif asked.startswith("tck-delayed-complete"):
+            await respond(task_id, status="in_progress", note="working")
+            await asyncio.sleep(DELAY_SECONDS)
+            await respond(task_id, _says("Done after delay"))
+        elif asked.startswith("tck-auth-required"):
+            await respond(task_id, _AUTH, status="input_required")
         elif asked.startswith("tck-input-required"):
             await respond(task_id, "More input, please", status="input_required")
         elif asked.startswith("tck-reject-task"):

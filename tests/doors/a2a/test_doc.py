@@ -43,7 +43,7 @@ def test_the_reasons_are_those_of_the_code() -> None:
 
 
 def test_the_methods_of_0_3_are_those_of_the_code() -> None:
-    told = {}
+    told: dict[str, str] = {}
     for old, new in rows("Method of 0.3"):
         told |= dict(zip(re.findall(r"`(.+?)`", old), re.findall(r"`(.+?)`", new), strict=True))
     assert told == v0_3.METHODS

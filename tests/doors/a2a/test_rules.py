@@ -157,6 +157,20 @@ def test_a_failure_says_why_in_its_status() -> None:
     assert task["status"]["message"]["parts"] == [{"text": "no agent finished it in time"}]
 
 
+def test_only_a_rejection_says_that_a_media_type_is_not_taken() -> None:
+    plainly: dict[str, Any] = {"a2a": {"unsupportedMedia": True}}
+    why = {"a2a": {"unsupportedMedia": True, "message": {"parts": [{"text": "no images"}, {"data": 1}]}}}
+    for status, result, said in (
+        ("rejected", why, "no images"),
+        ("rejected", plainly, "the agent does not take the media type of a part"),
+        ("rejected", {"a2a": {"unsupportedMedia": True, "message": {"parts": [{"text": "x" * 999}]}}}, "x" * 500),
+        ("rejected", "no", None),
+        ("failed", why, None),
+        ("completed", why, None),
+    ):
+        assert tasks.unsupported(view(event(1, status), result=result)) == said, (status, result)
+
+
 def test_a_question_and_its_answer_are_in_the_history() -> None:
     asked = view(event(1, "delivered"), event(2, "input_required", content="which?"))
     task = tasks.task(asked, url_of)

@@ -37,7 +37,7 @@ class Said(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
 
     ``reply`` in a final answer is a direct message, which ``SendMessage`` returns in place of the task. ``message``
     goes with the state. ``append`` and ``last_chunk`` are about the artifacts of a report. With ``auth_required`` a
-    question asks for credentials.
+    question asks for credentials. With ``unsupported_media`` a task is rejected for the media type of a part.
     """
 
     artifact: Artifact | None = None
@@ -47,6 +47,7 @@ class Said(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     message: Reply | None = None
     reply: Reply | None = None
     auth_required: bool = False
+    unsupported_media: bool = False
 
     @property
     def every_artifact(self) -> list[Artifact]:

@@ -33,6 +33,8 @@ FILE = "clawlink-file:"
 """The beginning of a part's ``url`` that names a shared file. Clients get an address in its place."""
 RESULT = "result"
 """The id of the artifact that a worker's plain result becomes."""
+MAX_REASON = 500
+"""The characters of a worker's reason that an error tells."""
 FILES = "files"
 """The id of the artifact with the files that a worker attached to its final answer."""
 AGENT, POOL = "agent ", "pool "

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from clawlink.domain.message import Attachment
-from clawlink.doors.a2a.rules.asking import asked
+from clawlink.doors.a2a.rules.asking import asked, text_of
 from clawlink.doors.a2a.rules.saying import NOTHING, answered, said, spoken
 from clawlink.doors.a2a.rules.states import (
     AUTH_REQUIRED,
@@ -17,6 +17,8 @@ from clawlink.doors.a2a.rules.states import (
     FILES,
     FINAL,
     INPUT_REQUIRED,
+    MAX_REASON,
+    REJECTED,
     RESULT,
     STATES,
     SUBMITTED,
@@ -216,6 +218,15 @@ def facts(view: TaskView) -> Json:
         "deadLetter": view.dead_letter or None,
     }
     return {name: value for name, value in given.items() if value is not None}
+
+
+def unsupported(view: TaskView) -> str | None:
+    """Return why a worker does not take a media type of its task; None unless it rejected the task for that."""
+    use = said(view.result) if STATES[view.status] == REJECTED else None
+    if use is None or not use.unsupported_media:
+        return None
+    parts = [] if use.message is None else [json_of(part) for part in use.message.parts]
+    return text_of(parts)[:MAX_REASON] or "the agent does not take the media type of a part"
 
 
 def direct(view: TaskView, url_of: UrlOf) -> Json | None:

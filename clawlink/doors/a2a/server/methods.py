@@ -97,6 +97,9 @@ class Methods:
             if call.request.method == hdrs.METH_POST:
                 call.request.stay()
             view = await self._calls.settled(call.caller, view)
+        why = tasks.unsupported(view)
+        if why is not None:
+            raise A2AError("CONTENT_TYPE_NOT_SUPPORTED", why, field="message.parts")
         direct = tasks.direct(view, self._url_of(call, view))
         if direct is not None:
             return {"message": direct}
