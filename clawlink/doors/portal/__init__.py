@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
-from clawlink.doors.portal.settings import Settings
+from clawlink.doors.portal.settings import FILE_LIMITS, Settings
 from clawlink.doors.registry import Door, OpenDoor, Opening
 
 if TYPE_CHECKING:
@@ -14,7 +14,15 @@ if TYPE_CHECKING:
 
     from clawlink.cli.verb import Verb
     from clawlink.config import ServerConfig
+    from clawlink.domain.limits import Limits
     from clawlink.doors.portal.rules.moving import Choice, Report
+
+
+def with_room_for_files(limits: Limits) -> Limits:
+    """Return limits with the portal's defaults for files, where they are those of a relay."""
+    usual = {field.name: field.default for field in fields(limits)}
+    changed = {name: most for name, most in FILE_LIMITS.items() if getattr(limits, name) == usual[name]}
+    return replace(limits, **changed)
 
 
 class PortalDoor(Door):
@@ -58,15 +66,17 @@ class PortalDoor(Door):
         from urllib.parse import urlsplit
 
         host = urlsplit(settings.url.strip()).hostname or ""
-        return replace(config, public=True, allow_hosts=tuple(dict.fromkeys((*config.allow_hosts, host))))
+        limits = config.limits if config.data is None else with_room_for_files(config.limits)
+        hosts = tuple(dict.fromkeys((*config.allow_hosts, host)))
+        return replace(config, public=True, allow_hosts=hosts, limits=limits)
 
     def open(self, opening: Opening) -> OpenDoor | None:
         if opening.settings.url is None:
             return None
         from clawlink.doors.portal.server.door import PortalServer
 
-        kept = opening.config.data is not None
-        return PortalServer(opening.relay, opening.websockets, opening.settings, kept=kept)
+        data = opening.config.data
+        return PortalServer(opening.relay, opening.websockets, opening.settings, folder=data and str(data))
 
     def banner(self, settings: Settings, url: str) -> list[str]:
         return [] if settings.url is None else [f"This relay is the portal {settings.url}"]

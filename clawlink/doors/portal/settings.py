@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from clawlink.domain.limits import KIB
+from clawlink.domain.limits import KIB, MIB
 from clawlink.doors.registry import option
 
 HOUR = 3600.0
+GIB = 1024 * MIB
+FILE_LIMITS = {"max_file_bytes": 4 * GIB, "max_files_bytes": 20 * GIB, "max_data": 32 * GIB}
+"""The limits of a portal with ``--data`` in place of a relay's defaults."""
 
 
 @dataclass(frozen=True)
@@ -39,4 +42,7 @@ class Settings:
     portal_guest_bytes: int = option("--portal-guest-bytes", "one guest message", default=8 * KIB, unit="bytes")
     portal_guest_rate: int = option(
         "--portal-guest-rate", "guest messages of one address within an hour", default=20, unit="messages"
+    )
+    portal_contact_files: int = option(
+        "--portal-contact-files", "files that one contact may have here", default=8192 * MIB, unit="bytes"
     )

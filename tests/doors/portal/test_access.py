@@ -9,6 +9,7 @@ import pytest
 
 from clawlink.doors.portal.rules.access import RIGHTS, Role
 from clawlink.doors.portal.wire import calls
+from clawlink.doors.portal.wire.file_calls import FILE_CALLS
 from clawlink.errors import ClawLinkError
 from tests.doors.portal.conftest import OWNER, PASSWORD, Bridges, Own, Portals
 from tests.waiting import eventually
@@ -31,6 +32,9 @@ _BODIES: dict[str, Any] = {
     "password": {"old_password": "wrong", "new_password": "other one"},
     "key_create": {},
     "send": {"to": 999, "content": "hi"},
+    "file_initiate": {"api_key": "", "filename": "x", "size": 1, "md5": "0" * 32, "chunks_total": 1},
+    "file_chunk": {"api_key": "", "file_id": "", "chunk_index": 0, "chunk_md5": "0" * 32, "data": "eA=="},
+    "file_send": {"to": 999, "filename": "x", "size": 1, "md5": "0" * 32, "sha256": "0" * 64},
 }
 _QUERIES = {
     "message_history": {"contact_portal": CONTACT_URL},
@@ -59,9 +63,16 @@ async def keys_of(portal: Own) -> dict[str, tuple[Role, str]]:
 
 async def test_every_route_takes_the_keys_that_the_table_says(portals: Portals) -> None:
     portal = await portals()
-    for who, (role, key) in (await keys_of(portal)).items():
-        for call in calls.CALLS:
+    all_keys = await keys_of(portal)
+    file = {**_BODIES["file_initiate"], "api_key": all_keys["contact"][1]}
+    incoming = (await portal.ask("POST", "/api/file/initiate", file, key=""))[1]["file_id"]
+    outgoing = (await portal.well("POST", "/api/portal/files", {**_BODIES["file_send"], "to": CONTACT_URL}))["file_id"]
+    for who, (role, key) in all_keys.items():
+        for call in (*calls.CALLS, *FILE_CALLS):
             path = call.path.replace("{message_id}", "999").replace("{contact_id}", "999")
+            id = outgoing if role in (Role.AGENT, Role.OWNER) and call.name == "file_part" else incoming
+            id = "999" if call.name == "file_remove" else id
+            path = path.replace("{file_id}", id).replace("{chunk_index}", "0")
             body = _BODIES.get(call.name)
             in_body = "api_key" in (body or {})
             for way in ("header", "body") if in_body else ("header",):

@@ -9,24 +9,28 @@ from pathlib import Path
 import msgspec
 
 import clawlink.portal
-from clawlink.doors.portal import DOOR
+from clawlink.doors.portal import DOOR, transfers
 from clawlink.doors.portal.cli.portal import ACTIONS
 from clawlink.doors.portal.records import State
+from clawlink.doors.portal.rules import cutting
 from clawlink.doors.portal.rules.access import RIGHTS, Role
-from clawlink.doors.portal.server import book, contacts, keys, outbox, poster, socket
-from clawlink.doors.portal.settings import Settings
-from clawlink.doors.portal.wire import calls
+from clawlink.doors.portal.server import book, contacts, file_routes, files, keys, outbox, poster, socket
+from clawlink.doors.portal.settings import FILE_LIMITS, GIB, Settings
+from clawlink.doors.portal.transfers import FileState
+from clawlink.doors.portal.wire.calls import CALLS
+from clawlink.doors.portal.wire.file_calls import FILE_CALLS
 from tests.cli.test_docs import require_described
 
 PAGE = (Path(__file__).parents[3] / "references" / "portal.md").read_text("utf-8")
 TEXT = " ".join(PAGE.split())
+ALL = (*CALLS, *FILE_CALLS)
 _ROLES = {Role.OWNER: "owner", Role.AGENT: "agent", Role.CONTACT: "contact"}
 
 
 def test_every_route_is_described_with_its_role_and_fields() -> None:
     rows = dict(re.findall(r"^\| `([A-Z]+ /api/\S+)` \| (.*) \|$", PAGE, re.MULTILINE))
-    assert set(rows) == {f"{call.method} {call.path}" for call in calls.CALLS}
-    for call in calls.CALLS:
+    assert set(rows) == {f"{call.method} {call.path}" for call in ALL}
+    for call in ALL:
         role, _, told = rows[f"{call.method} {call.path}"].partition(" | ")
         allowed = RIGHTS[call.name]
         expected = "all" if Role.NONE in allowed else ", ".join(_ROLES[one] for one in _ROLES if one in allowed)
@@ -47,7 +51,18 @@ def test_flags_limits_and_states_are_those_of_the_code() -> None:
         assert field.metadata["flag"] in PAGE, field.name
     states = set(re.findall(r"^\| `(\w+)` \| ", PAGE.split("| State | Fact |")[1].split("\n\n")[0], re.MULTILINE))
     assert states == {state.value for state in State} | {"answered"}
+    told_states = PAGE.split("| State of a file | Fact |")[1].split("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)` \| ", told_states, re.MULTILINE)) == {state.value for state in FileState}
     for number, words in (
+        (cutting.MAX_PART_BYTES, "| a part of a file | {:,} bytes"),
+        (cutting.MAX_PARTS, "| parts of a file | {:,} |"),
+        (file_routes.MAX_BODIES, "| parts of one contact on their way at a time | {:,} |"),
+        (files.MAX_UNFINISHED, "| files of one contact under way | {:,} |"),
+        (files.MAX_APART, "| parts of a file that came before their turn | {:,} |"),
+        (transfers.UNFINISHED_SECONDS / 3600, "no part comes for {:.0f} hours"),
+        (FILE_LIMITS["max_file_bytes"] / GIB, "takes {:.0f} GiB a file"),
+        (FILE_LIMITS["max_files_bytes"] / GIB, "{:.0f} GiB of files in all"),
+        (FILE_LIMITS["max_data"] / GIB, "and {:.0f} GiB of data"),
         (contacts.MAX_CONTACTS, "| contacts | {:,} |"),
         (keys.MAX_AGENT_KEYS, "| agent keys | {:,} |"),
         (socket.MAX_SOCKETS, "| sockets of agents | {:,} |"),

@@ -319,7 +319,7 @@ async def test_a_blocked_contact_is_kept_out_and_a_forgotten_one_leaves_nothing(
     number = await send(a, b.url, "kept out")
 
     async def told() -> bool:
-        return "takes no messages from you" in (await a.state(number, "queued", "sending"))["detail"]
+        return "takes nothing from you" in (await a.state(number, "queued", "sending"))["detail"]
 
     await eventually(told)
     assert (await b.ask("POST", "/api/portal/send", {"to": a.url, "content": "x"}))[0] == 409
@@ -332,7 +332,7 @@ async def test_a_blocked_contact_is_kept_out_and_a_forgotten_one_leaves_nothing(
     await a.state(number, "sent")
     assert (await b.well("GET", "/api/messages/history", params={"contact_portal": a.url}))["total"] == 2
     done = await b.well("DELETE", "/api/portal/contacts/" + quote(a.url, safe=""))
-    assert done == {"forgotten": a.url, "messages": 2, "guests": 1}
+    assert done == {"forgotten": a.url, "messages": 2, "guests": 1, "files": 0}
     assert (await b.well("GET", "/api/messages/history", params={"contact_portal": a.url}))["total"] == 0
     assert (await b.well("GET", "/api/guest/messages"))["messages"] == []
     assert (await b.well("GET", "/api/contacts"))["contacts"] == []

@@ -19,6 +19,7 @@ from clawlink.server import options
 from clawlink.server.keys import with_secrets
 from tests.conftest import RelayProcess, Running, Start
 from tests.doors.portal.conftest import OWNER, Bridges, Own, Peers, free_port
+from tests.doors.portal.test_files import PART, download, give, status_of
 from tests.tables import each
 from tests.waiting import until
 
@@ -32,6 +33,8 @@ class Gate:
         self.url = ""
         self.target = 0
         self.holds = False
+        self.hold_at = 0
+        """The answer, counted from now, after which all are held back; 0 for none."""
         self.held = asyncio.Event()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -39,6 +42,11 @@ class Gate:
     async def start(self) -> None:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    def cut(self) -> None:
+        """Break off all connections."""
+        for task in self._tasks:
+            task.cancel()
 
     async def stop(self) -> None:
         if self._server is not None:
@@ -48,20 +56,25 @@ class Gate:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.hold_at:
+            self.hold_at -= 1
+            self.holds = not self.hold_at
         there, to = await asyncio.open_connection("127.0.0.1", self.target)
         for work in (self._pass(reader, to, answers=False), self._pass(there, writer, answers=True)):
             task = asyncio.create_task(work)
             self._tasks.add(task)
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool) -> None:
-        with contextlib.suppress(ConnectionError):
-            while data := await reader.read(65536):
-                if answers and self.holds:
-                    self.held.set()
-                    continue
-                writer.write(data)
-                await writer.drain()
-        writer.close()
+        try:
+            with contextlib.suppress(ConnectionError):
+                while data := await reader.read(65536):
+                    if answers and self.holds:
+                        self.held.set()
+                        continue
+                    writer.write(data)
+                    await writer.drain()
+        finally:
+            writer.close()
 
 
 @pytest.fixture
@@ -163,6 +176,37 @@ async def test_a_killed_sender_posts_once_more_to_an_old_portal(
     await portal.own.state(number, "sent")
     assert "/api/portal/about" in peer.asked
     assert [one["content"] for one in peer.stored] == ["held", "held"], "once in doubt, and once more"
+
+
+async def test_a_kill_at_any_point_of_a_file_loses_and_doubles_nothing(
+    start_relay: Start, session: aiohttp.ClientSession, gate: Gate, tmp_path: Path
+) -> None:
+    """Lose the answer to each request of a file in turn, and kill the receiver or the sender at that moment."""
+    a = Portal(start_relay, session, tmp_path / "a")
+    b = Portal(start_relay, session, tmp_path / "b", url=gate.url)
+    gate.target = b.port
+    a.begin()
+    b.begin()
+    key = await a.own.befriend(gate.url)
+    a_url = f"http://127.0.0.1:{a.port}"
+    await b.own.well("POST", "/api/contacts", {"portal_url": a_url, "SHARED_KEY": key})
+    sent: list[bytes] = []
+    for number, (point, victim) in enumerate(((1, b), (3, a), (4, b), (5, a))):
+        sent.append(bytes([number]) * (PART + 1))
+        gate.hold_at = point  # the announcement, the first part, the last one, the look at the end
+        id = await give(a.own, gate.url, f"{number}.bin", sent[-1])
+        await gate.held.wait()
+        victim.kill()
+        gate.holds, gate.hold_at = False, 0
+        gate.held.clear()
+        victim.begin()
+        if victim is b:  # the sender's request ends with its connection only once the other side is gone
+            gate.cut()
+        await status_of(a.own, id, "sent")
+    found = sorted((await b.own.well("GET", "/api/portal/files"))["files"], key=lambda one: one["filename"])
+    assert [(one["filename"], one["status"]) for one in found] == [(f"{n}.bin", "completed") for n in range(4)]
+    for one, data in zip(found, sent, strict=True):
+        assert (await download(b.own, one["file_id"]))[1] == data
 
 
 def test_the_first_start_makes_keys_and_prints_them_once(start_relay: Start, tmp_path: Path) -> None:

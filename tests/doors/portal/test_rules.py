@@ -9,11 +9,12 @@ from msgspec.structs import replace
 
 from clawlink.domain import networks
 from clawlink.doors.portal.records import Message, State
-from clawlink.doors.portal.rules import access, consent, posting, screening, urls, words
+from clawlink.doors.portal.rules import access, consent, cutting, posting, screening, urls, words
 from clawlink.doors.portal.rules.access import Role
 from clawlink.doors.portal.rules.consent import Decision, Offer
 from clawlink.doors.portal.rules.posting import Outcome, Step
 from clawlink.doors.portal.wire import calls
+from clawlink.doors.portal.wire.file_calls import FILE_CALLS
 from clawlink.errors import BadRequest, NotAllowed, NotAuthenticated
 
 OWN = "https://me.example"
@@ -123,7 +124,7 @@ def test_the_owners_words_decide_and_no_others_do() -> None:
 
 
 def test_every_route_has_its_rights_and_none_else() -> None:
-    assert set(access.RIGHTS) == {call.name for call in calls.CALLS} | {calls.SOCKET.name}
+    assert set(access.RIGHTS) == {call.name for call in (*calls.CALLS, *FILE_CALLS)} | {calls.SOCKET.name}
     for route, role in product(access.RIGHTS, Role):
         if role in access.RIGHTS[route]:
             access.require(route, role)
@@ -182,3 +183,24 @@ def test_a_message_expires_while_it_waits_and_says_what_is_in_doubt() -> None:
 def test_times_are_those_of_beijing_with_microseconds() -> None:
     assert words.stamp(0.25) == "1970-01-01T08:00:00.250000+08:00"
     assert words.seconds(words.stamp(1234567.125)) == 1234567.125
+
+
+def test_names_of_files_are_harmless_in_folders_and_headers() -> None:
+    for given, expected in (
+        ("a/b\\c.txt", "c.txt"),
+        ("..", "file"),
+        (".hidden", "hidden"),
+        ("x\u202etxt.exe", "xtxt.exe"),
+        ("a\ud800b", "ab"),
+        ("~root", "root"),
+        ('q"u;o|te', "q_u;o_te"),
+        ("CON", "CON"),
+    ):
+        assert cutting.harmless(given) == expected, given
+    assert len(cutting.harmless("文" * 300 + ".pdf").encode()) <= 200
+    assert cutting.harmless("文" * 300 + ".pdf").endswith("文.pdf")
+    assert cutting.disposition('a"\\%é') == "attachment; filename=\"a____\"; filename*=UTF-8''a%22%5C%25%C3%A9"
+    ids = {cutting.derived_id(b"s", str(number)) for number in range(300)}
+    assert len(ids) == 300
+    assert {len(id) for id in ids} == {43}
+    assert not any(id[0] in "-_" for id in ids), "old scripts take an id that begins with - for a flag"

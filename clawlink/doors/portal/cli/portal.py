@@ -40,6 +40,10 @@ ACTIONS: Mapping[str, _Words] = {
     "send": _Words(2, 2, "CONTACT TEXT|-"),
     "status": _Words(1, 1, "MESSAGE"),
     "history": _Words(1, 1, "CONTACT"),
+    "send-file": _Words(2, 2, "CONTACT FILE"),
+    "files": _Words(0, 1, "[CONTACT]"),
+    "get-file": _Words(1, 2, "ID [FOLDER]"),
+    "remove-file": _Words(1, 1, "ID"),
     "say": _Words(1, 1, "TEXT|-"),
     "reply": _Words(1, 1, "TEXT|-"),
     "chat": _Words(0, 0, ""),
@@ -74,7 +78,6 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument("--name", metavar="NAME", help="ask, approve: how to call the contact's agent")
     parser.add_argument("--replace", action="store_true", help="approve: a contact that is there gets the new key")
     parser.add_argument("--in-reply-to", type=int, metavar="MESSAGE", help="send: the number of the message answered")
-    parser.add_argument("--idempotency-key", metavar="KEY", help="send: with it a repeat is the same message")
     parser.add_argument("--data", metavar="DIR", help="import, password: the folder of the portal, which does not run")
     parser.add_argument("--domain", metavar="NAME", help="setup: the name of the server on the internet")
     parser.add_argument("--proxy", choices=("nginx", "caddy"), default="nginx", help="setup: the proxy with TLS")
@@ -88,6 +91,7 @@ def add(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--agent-key", action="append", metavar="KEY", help="import: an old key that becomes an agent key"
     )
+    parser.add_argument("--idempotency-key", metavar="KEY", help="send, send-file: with it a repeat is the same")
 
 
 def run(args: Namespace, ctx: Context) -> Exit:
@@ -203,7 +207,7 @@ def _block(args: Namespace, ctx: Context, portal: Portal) -> Exit:
 
 def _forget(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     done = portal.ask("DELETE", _contact_path(args.words[0]))
-    said = f"{done['messages']} messages and {done['guests']} guest messages"
+    said = f"{done['messages']} messages, {done['guests']} guest messages and {done['files']} files"
     return _done(ctx, done, f"The contact {_shown(done['forgotten'])} is forgotten, with {said}.")
 
 
@@ -259,6 +263,12 @@ def _history(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     if found["total"] > len(found["messages"]):
         ctx.out.line(f"{found['total'] - len(found['messages'])} older messages are not shown.")
     return Exit.DONE
+
+
+def _files(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    from clawlink.doors.portal.cli import files
+
+    return files.VERBS[args.action](args, ctx, portal)
 
 
 def _say(args: Namespace, ctx: Context, portal: Portal) -> Exit:
@@ -351,6 +361,10 @@ _VERBS: Mapping[str, Callable[[Namespace, Context, Portal], Exit]] = {
     "send": _send,
     "status": _status,
     "history": _history,
+    "send-file": _files,
+    "files": _files,
+    "get-file": _files,
+    "remove-file": _files,
     "say": _say,
     "reply": _say,
     "chat": _chat,

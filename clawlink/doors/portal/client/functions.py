@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
+from clawlink.doors.portal.client import files
 from clawlink.doors.portal.client.portal import Portal, place
 from clawlink.errors import BadRequest
 
-__all__ = ["get_contacts", "send_message"]
+__all__ = ["get_contacts", "get_file", "send_file", "send_message"]
 
 _SENT_SECONDS = 10.0
+_FILE_SECONDS = 60.0
 
 
 def send_message(
@@ -37,6 +41,35 @@ def send_message(
             return replied
         sent: dict[str, Any] = portal.until_sent(portal.send(named[0], content, key=idempotency_key), wait)
         return sent
+
+
+def send_file(
+    path: str | os.PathLike[str],
+    to: int | str,
+    *,
+    idempotency_key: str | None = None,
+    ca: str | None = None,
+    wait: float = _FILE_SECONDS,
+) -> dict[str, Any]:
+    """Send a file to a contact, which is named by number, name or address.
+
+    Wait up to ``wait`` seconds until the other portal has it; ``status`` of the answer tells how far it came. A file
+    that is still ``queued`` is tried again by the portal. With a key a repeat is the same file, and goes on where the
+    first call broke off. Raises ClawLinkError, OSError.
+    """
+    with _own(ca) as portal:
+        told = files.send_file(portal, to, Path(path), key=idempotency_key)
+        sent: dict[str, Any] = files.until_settled(portal, told, wait)
+        return sent
+
+
+def get_file(file_id: str, folder: str | os.PathLike[str] = ".", *, ca: str | None = None) -> Path:
+    """Read a file of a contact into a folder, and return its path; no file there is overwritten.
+
+    Raises ClawLinkError, OSError.
+    """
+    with _own(ca) as portal:
+        return files.get_file(portal, file_id, Path(folder))
 
 
 def get_contacts(*, ca: str | None = None) -> list[dict[str, Any]]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,10 +95,42 @@ class Portal:
                 method, self.url + path, json=body, params=query, timeout=self._timeout, allow_redirects=False
             )
         except requests.RequestException as error:
-            raise RelayUnreachable(
-                f"the portal {self.url} does not answer: {error}; is it running, and is AGENTP2P_HUB_URL right?"
-            ) from None
+            raise self._silent(error) from None
         return _answer(self.url, answer)
+
+    def put(self, path: str, body: Any) -> Any:
+        """Send bytes to a route. Raises the error that the portal tells."""
+        try:
+            answer = self._session.put(
+                self.url + path,
+                data=body,
+                headers={"Content-Type": "application/octet-stream"},
+                timeout=self._timeout,
+                allow_redirects=False,
+            )
+        except requests.RequestException as error:
+            raise self._silent(error) from None
+        return _answer(self.url, answer)
+
+    @contextmanager
+    def stream(self, path: str, start: int) -> Iterator[requests.Response]:
+        """Read bytes of a route from ``start`` on. Raises the error that the portal tells."""
+        headers = {"Range": f"bytes={start}-"} if start else {}
+        try:
+            answer = self._session.get(
+                self.url + path, headers=headers, timeout=self._timeout, allow_redirects=False, stream=True
+            )
+        except requests.RequestException as error:
+            raise self._silent(error) from None
+        with answer:
+            if answer.status_code not in (200, 206):
+                _answer(self.url, answer)
+            yield answer
+
+    def _silent(self, error: Exception) -> RelayUnreachable:
+        return RelayUnreachable(
+            f"the portal {self.url} does not answer: {error}; is it running, and is AGENTP2P_HUB_URL right?"
+        )
 
     def contacts(self) -> list[dict[str, Any]]:
         """List contacts, the newest first."""

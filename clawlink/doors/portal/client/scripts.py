@@ -1,4 +1,4 @@
-"""The scripts of Agent P2P, for skills and prompts that call them: ``send.py`` and ``client.py``, over the own portal.
+"""The scripts of Agent P2P, for skills and prompts that call them, over the own portal.
 
 They take the flags of all releases. Their exit code is 0 only if the other portal has the message.
 """
@@ -14,6 +14,7 @@ from typing import Any
 from clawlink import private
 from clawlink.domain.terminal import cell
 from clawlink.doors.portal.client import functions
+from clawlink.doors.portal.client.files import OPEN_FILE
 from clawlink.doors.portal.client.portal import OPEN, Portal, place
 from clawlink.errors import ClawLinkError
 
@@ -32,6 +33,19 @@ __all__ = ["send_message"]
 
 if __name__ == "__main__":
     sys.exit(send(sys.argv[1:]))
+''',
+    "send_file.py": '''#!{python}
+"""Send or read a file: send_file.py -f FILE -t ID; send_file.py -d FILE_ID -o FOLDER."""
+
+import sys
+
+from clawlink.portal import get_file, send_file
+from {module} import files
+
+__all__ = ["get_file", "send_file"]
+
+if __name__ == "__main__":
+    sys.exit(files(sys.argv[1:]))
 ''',
     "client.py": '''#!{python}
 """Send a message: client.py ID TEXT."""
@@ -92,6 +106,37 @@ def send(argv: Sequence[str]) -> int:
     return _tried(lambda: _told(functions.send_message(text, to_contact_id=args.contact)))
 
 
+def files(argv: Sequence[str]) -> int:
+    """Run ``send_file.py`` with these words, and return its exit code."""
+    parser = argparse.ArgumentParser(prog="send_file.py", description="Send or read a file through your portal.")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("-f", "--file", metavar="FILE", help="send this file")
+    what.add_argument("-d", "--download", metavar="ID", help="read the file with this id")
+    parser.add_argument("-t", "--to", metavar="ID", help="a contact: number, name or address")
+    parser.add_argument("-o", "--output", metavar="FOLDER", default=".", help="where the file goes (default .)")
+    args = parser.parse_args(_joined(argv))
+    if args.download is not None:
+        return _tried(lambda: _got(functions.get_file(args.download, args.output)))
+    if args.to is None:
+        parser.error("give the contact with --to")
+    return _tried(lambda: _told(functions.send_file(args.file, args.to)))
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """Return words with an id that begins with ``-`` joined to its flag: ids of old portals may."""
+    words = list(argv)
+    for at, word in enumerate(words[:-1]):
+        if word in ("-d", "--download"):
+            words[at : at + 2] = [f"--download={words[at + 1]}"]
+            break
+    return words
+
+
+def _got(path: Path) -> int:
+    print(f"文件已保存: {cell(str(path))}")
+    return _DONE
+
+
 def client(argv: Sequence[str]) -> int:
     """Run ``client.py`` with these words, and return its exit code."""
     parser = argparse.ArgumentParser(prog="client.py", description="Send a message through your portal.")
@@ -126,15 +171,16 @@ def _list() -> int:
 
 
 def _told(sent: dict[str, Any]) -> int:
-    state = sent.get("state", "stored")
+    state = sent.get("state") or sent.get("status", "stored")
+    shown = f"File {sent['file_id']}" if "file_id" in sent else f"Message {sent.get('id')}"
     if state in ("sent", "acknowledged", "answered", "stored"):
-        print("消息发送完成")
+        print("文件发送完成" if "file_id" in sent else "消息发送完成")
         return _DONE
     detail = f": {cell(sent['detail'])}" if sent.get("detail") else ""
-    if state in OPEN:
-        print(f"Message {sent['id']} waits in your portal, which tries again{detail}", file=sys.stderr)
+    if state in (*OPEN, *OPEN_FILE):
+        print(f"{shown} waits in your portal, which tries again{detail}", file=sys.stderr)
         return _PENDING
-    print(f"Message {sent['id']} is {state}{detail}", file=sys.stderr)
+    print(f"{shown} is {state}{detail}", file=sys.stderr)
     return _FAILED
 
 
@@ -143,5 +189,8 @@ def _tried(work: Any) -> int:
         code: int = work()
     except ClawLinkError as error:
         print(f"{cell(error.message)}", file=sys.stderr)
+        return _FAILED
+    except OSError as error:
+        print(f"{cell(str(error))}", file=sys.stderr)
         return _FAILED
     return code

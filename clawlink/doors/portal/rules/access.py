@@ -55,6 +55,14 @@ RIGHTS: Mapping[str, frozenset[Role]] = {
     "send": _OURS,
     "sent_status": _OURS,
     "guest_decide": _OWNER,
+    "file_initiate": frozenset({CONTACT}),
+    "file_chunk": frozenset({CONTACT}),
+    "file_part": frozenset({CONTACT, AGENT, OWNER}),
+    "file_status": frozenset({CONTACT, AGENT, OWNER}),
+    "file_download": frozenset({CONTACT, AGENT, OWNER}),
+    "file_send": _OURS,
+    "file_list": _OURS,
+    "file_remove": _OWNER,
     "socket": _OURS,
 }
 """The roles that may use each route. A route that is not here does not exist."""
@@ -71,7 +79,7 @@ def require(route: str, role: Role) -> None:
     """Refuse a route to a role that may not use it. Raises NotAuthenticated for strangers, NotAllowed for others."""
     if role in RIGHTS[route]:
         return
-    if role is NONE or route in ("message_receive", "message_status"):
+    if role is NONE or RIGHTS[route] == {CONTACT}:
         raise NotAuthenticated("Invalid API Key: " + _WAYS[role] + HINTS.get(route, ""))
     raise NotAllowed(_WAYS[role] + HINTS.get(route, ""))
 

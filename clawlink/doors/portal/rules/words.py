@@ -31,3 +31,8 @@ def contact_name(agent_name: str | None, user_name: str | None, url: str) -> str
     if agent_name and user_name:
         return f"{user_name}的{agent_name}"
     return agent_name or url
+
+
+def file_notice(file_id: str) -> str:
+    """Return the notice about a file that is complete."""
+    return f"[Agent P2P] 文件传输完成\n文件ID: {file_id}\n文件已准备好下载"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -13,19 +13,26 @@ from aiohttp import web
 
 from clawlink.domain.limits import MAX_REPLY_BYTES
 from clawlink.doors.portal.records import Contact
+from clawlink.doors.portal.rules.access import Role
 from clawlink.doors.portal.rules.urls import same
-from clawlink.doors.portal.server.keys import Caller
+from clawlink.doors.portal.server.keys import Caller, Keys
 from clawlink.doors.portal.wire import calls
 from clawlink.errors import BadJson, BadRequest, ClawLinkError, NotAllowed, NotAuthenticated, NotFound
+from clawlink.protocol.endpoint import Endpoint
 from clawlink.relay.error_mapping import refusal
 from clawlink.relay.relay import Relay
 from clawlink.relay.time_slices import Turns
-from clawlink.server.request import Request, parameter, read
-from clawlink.server.response import Reply
+from clawlink.server.request import Handler, Request, parameter, read
+from clawlink.server.response import Reply, reply
 
 INVALID = 422
 _log = logging.getLogger("clawlink.portal")
 _SCHEME = "Bearer "
+SELF_CHECKED = frozenset({"file_chunk"})
+KEY_IN_QUERY = frozenset({"file_status", "file_download"})
+"""The routes whose key old scripts write into the address."""
+
+Use = Callable[["Ask"], Awaitable[Any]]
 
 
 class Ask:
@@ -101,10 +108,15 @@ def key_of(request: Request, body: Any = None) -> str | None:
 
 def require_own_portal(ask: Ask) -> None:
     """Refuse a contact that names another portal as its own, and one that is blocked. Raises NotAllowed."""
-    if ask.contact.blocked:
-        raise NotAllowed("the owner of this portal takes no messages from you")
+    refuse_blocked(ask)
     if not same(ask.body.from_portal, ask.contact.id):
         raise NotAllowed("Portal URL mismatch: this key belongs to another portal", field="from_portal")
+
+
+def refuse_blocked(ask: Ask) -> None:
+    """Refuse a contact that is blocked. Raises NotAllowed."""
+    if ask.contact.blocked:
+        raise NotAllowed("the owner of this portal takes nothing from you")
 
 
 class Invalid(Exception):
@@ -143,6 +155,34 @@ def failed(status: int, detail: Any, retry_after: float | None = None, error: Cl
 def empty() -> Reply:
     """Return the answer to an empty line of the chat, as the wire has it."""
     return Reply(msgspec.json.encode({"error": "content is empty"}), 400)
+
+
+def handler_of(keys: Keys, call: Endpoint, use: Use) -> Handler:
+    """Return the handler of a route. It asks the table of rights before the use case.
+
+    A part of a file shows its key at the end of its body, so its use case asks for itself.
+    """
+
+    async def serve(relay: Relay, request: Request) -> Reply | web.StreamResponse:
+        try:
+            body = None if call.body is None else await body_of(request, call.body)
+            caller = Caller(Role.NONE)
+            if call.name not in SELF_CHECKED:
+                in_query = request.query.get("api_key") if call.name in KEY_IN_QUERY else None
+                caller = await keys.require(call.name, key_of(request, body) or in_query)
+            answer = await use(Ask(request, caller, body))
+        except Invalid as invalid:
+            return failed(INVALID, invalid.detail)
+        except ConnectionError:
+            raise
+        except Exception as failure:
+            if request.writer.output_size > 0:  # a part of a file is out: the router breaks the answer off
+                raise
+            error = refusal(relay, failure, {"method": call.method, "route": call.path}, _log)
+            return failed(error.status, error.message, error.retry_after, error)
+        return answer if isinstance(answer, Reply | web.StreamResponse) else reply(answer)
+
+    return serve
 
 
 async def refuse_socket(relay: Relay, failure: Exception) -> web.StreamResponse | Reply:

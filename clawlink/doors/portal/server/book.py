@@ -29,6 +29,7 @@ from clawlink.doors.portal.records import (
 from clawlink.doors.portal.rules import posting
 from clawlink.doors.portal.server.keys import PORTAL_ID
 from clawlink.doors.portal.settings import Settings
+from clawlink.doors.portal.transfers import TRANSFERS, Transfer, unfinished
 from clawlink.errors import TooLarge
 from clawlink.relay.core import retrying
 from clawlink.relay.kinds import Kind
@@ -49,6 +50,7 @@ for _kind, _name in (
     (Message, "portal_message"),
     (Chat, "portal_chat"),
     (AgentKey, "portal_agent_key"),
+    (Transfer, "portal_file"),
 ):
     register(_kind, _name)
 
@@ -73,6 +75,7 @@ class Book:
             (Guest, _stays, DECIDED),
             (Chat, _stays, CHAT),
             (Message, posting.lapse, SETTLED_MESSAGES),
+            (Transfer, unfinished, None),
         ):
             relay.keep(Kind(kind, lapse, history=history))
 
@@ -83,6 +86,7 @@ class Book:
             (Guest, GUESTS),
             (Message, MESSAGES),
             (Chat, CHAT),
+            (Transfer, TRANSFERS),
         )
         portal = await self._core.store.get(Portal, PORTAL_ID)
         highest = {} if portal is None else portal.highest

@@ -18,6 +18,10 @@ from clawlink.doors.portal.server.asking import key_of, refuse_socket
 from clawlink.doors.portal.server.book import Book
 from clawlink.doors.portal.server.chat import OwnerChat
 from clawlink.doors.portal.server.contacts import Contacts
+from clawlink.doors.portal.server.file_outbox import FileOutbox
+from clawlink.doors.portal.server.file_poster import FilePoster
+from clawlink.doors.portal.server.file_routes import FileRoutes
+from clawlink.doors.portal.server.files import Files
 from clawlink.doors.portal.server.guests import Guests
 from clawlink.doors.portal.server.keys import Keys
 from clawlink.doors.portal.server.mail import Mail
@@ -25,6 +29,7 @@ from clawlink.doors.portal.server.members import Members
 from clawlink.doors.portal.server.outbox import Outbox, release
 from clawlink.doors.portal.server.poster import Poster
 from clawlink.doors.portal.server.routes import Parts, Routes
+from clawlink.doors.portal.server.shelf import Shelf
 from clawlink.doors.portal.settings import Settings
 from clawlink.doors.portal.wire import calls
 from clawlink.doors.registry import OpenDoor
@@ -39,8 +44,8 @@ from clawlink.server.ws_connection import Websockets
 class PortalServer(OpenDoor):
     """The portal in front of one relay."""
 
-    def __init__(self, relay: Relay, websockets: Websockets, settings: Settings, *, kept: bool) -> None:
-        """``kept`` tells that the store survives a restart."""
+    def __init__(self, relay: Relay, websockets: Websockets, settings: Settings, *, folder: str | None) -> None:
+        """``folder`` is that of ``--data``; without one nothing survives a restart."""
         self.relay = relay
         self.websockets = websockets
         self.url = normalised(settings.url or "", field="--portal")
@@ -50,13 +55,16 @@ class PortalServer(OpenDoor):
         self.guests = Guests(relay, self.book, self.contacts, settings)
         self.chat = OwnerChat(relay, self.book)
         self.mail = Mail(relay, self.book, settings, self._wake)
-        self._kept = kept
+        self._folder = folder
         self._members = Members(relay)
         self._lines: set[socket.Line] = set()
         self._news: list[str] = []
         allowed = networks.networks(settings.allow_private)
         self._poster = Poster(self.url, ca=settings.ca, allowed=allowed)
         self.outbox = Outbox(relay, self.book, self.contacts, self._members, self._poster)
+        self.shelf = Shelf(relay, self.book, self._members)
+        self.file_outbox = FileOutbox(relay, self.book, self.shelf, FilePoster(self._poster))
+        self.files = Files(relay, self.book, self.shelf, settings, self.file_outbox.wake)
 
     def _wake(self, contact: str) -> None:
         self.outbox.wake(contact)
@@ -68,11 +76,13 @@ class PortalServer(OpenDoor):
     async def start(self) -> None:
         await self.agent()
         self._news = await self.keys.start(os.environ)
-        if not self._kept:
+        if self._folder is None:
             self._news.append("Warning: without --data, contacts and messages of the portal end with this process.")
         await self.book.start()
         await release(self.relay, AGENT)
         await self.outbox.start()
+        await self.files.start()
+        await self.file_outbox.start()
 
     def news(self) -> list[str]:
         return self._news
@@ -86,9 +96,11 @@ class PortalServer(OpenDoor):
             guests=self.guests,
             chat=self.chat,
             mail=self.mail,
+            files=self.files,
             poster=self._poster,
         )
         yield from Routes(parts).all()
+        yield from FileRoutes(self.url, self.keys, self.contacts, self.files, self.shelf, folder=self._folder).all()
         yield calls.SOCKET, self._serve_socket
 
     async def _serve_socket(self, relay: Relay, request: Request) -> web.StreamResponse | Reply:
@@ -107,7 +119,7 @@ class PortalServer(OpenDoor):
 
     async def close(self) -> None:
         await asyncio.gather(*(line.goodbye() for line in list(self._lines)))
-        await self.outbox.close()
+        await asyncio.gather(self.outbox.close(), self.file_outbox.close())
         await self._poster.close()
 
     async def info(self) -> dict[str, Any]:

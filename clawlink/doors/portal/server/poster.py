@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -31,6 +31,10 @@ RECEIVE, STATUS, ABOUT = "/api/message/receive", "/api/message/status", "/api/po
 LATER = frozenset({401, 403, 404, 408, 421, 423, 425, 429, 503})
 # Proxies answer so, too, when they do not know whether the portal behind them took the request.
 _DOUBTFUL_FROM = 500
+
+
+_TIMEOUT = aiohttp.ClientTimeout(total=_ALL_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=ANSWER_SECONDS)
+FAILURES = (aiohttp.ClientError, asyncio.TimeoutError, OSError)
 
 
 class Posted(NamedTuple):
@@ -65,9 +69,6 @@ class Poster:
             )
             self._sessions[scheme] = aiohttp.ClientSession(
                 connector=connector,
-                timeout=aiohttp.ClientTimeout(
-                    total=_ALL_SECONDS, sock_connect=CONNECT_SECONDS, sock_read=ANSWER_SECONDS
-                ),
                 trust_env=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
@@ -96,30 +97,30 @@ class Poster:
             if status == 403 and b"mismatch" in answer and not contact.ours:
                 # Agent P2P compares addresses byte for byte, and the contact may know this one with a slash.
                 status, answer = await self._ask(contact, "POST", RECEIVE, body | {"from_portal": self._own_url + "/"})
-        except _NOT_BEGUN as error:
-            return Posted(Outcome.NOT_STORED, _said(error))
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-            return Posted(Outcome.LOST, f"the answer was lost: {_said(error)}")
+        except NOT_BEGUN as error:
+            return Posted(Outcome.NOT_STORED, said(error))
+        except FAILURES as error:
+            return Posted(Outcome.LOST, f"the answer was lost: {said(error)}")
         return judged(status, answer, message.id)
 
     async def is_ours(self, contact: Contact) -> bool | None:
         """Return True if a relay of ClawLink is at the contact's address; None if nobody answers there."""
         try:
             status, answer = await self._ask(contact, "GET", ABOUT, None)
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError):
+        except FAILURES:
             return None
         if status >= _DOUBTFUL_FROM:
             return None
-        return status == 200 and _fields(answer).get("portal") == "clawlink"
+        return status == 200 and fields(answer).get("portal") == "clawlink"
 
     async def asked(self, contact: Contact, message: Message) -> tuple[float | None, float | None] | str:
         """Return when the message was acknowledged and answered there, or why the other portal does not tell."""
         body = {"api_key": contact.send_key or contact.key, "from_portal": self._own_url, "idempotency_key": message.id}
         try:
             status, answer = await self._ask(contact, "POST", STATUS, body)
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
-            return _said(error)
-        told = _fields(answer)
+        except FAILURES as error:
+            return said(error)
+        told = fields(answer)
         if status != 200 or "acknowledged_at" not in told:
             return f"it answers {status}"
         try:
@@ -132,15 +133,36 @@ class Poster:
         return acked, answered
 
     async def _ask(self, contact: Contact, method: str, path: str, body: dict[str, Any] | None) -> tuple[int, bytes]:
+        data = None if body is None else msgspec.json.encode(body)
+        headers = {} if data is None else {"Content-Type": "application/json"}
+        return await self.request(contact, method, path, data, headers)
+
+    async def request(
+        self,
+        contact: Contact,
+        method: str,
+        path: str,
+        data: Any,
+        headers: Mapping[str, str],
+        *,
+        timeout: aiohttp.ClientTimeout | None = None,
+    ) -> tuple[int, bytes]:
+        """Send a request to a contact's portal, and return the status and the first bytes of its answer.
+
+        Raises OSError, asyncio.TimeoutError, aiohttp.ClientError; those of ``NOT_BEGUN`` before anything was sent.
+        """
         parts = urlsplit(contact.id)
         if parts.hostname is not None and networks.address(parts.hostname) is not None:  # aiohttp resolves no addresses
             fault = self._faults[parts.scheme](parts.hostname)
             if fault is not None:
                 raise Forbidden(fault)
-        data = None if body is None else msgspec.json.encode(body)
-        headers = {} if data is None else {"Content-Type": "application/json"}
         async with self._session(parts.scheme).request(
-            method, contact.id + path, data=data, headers=headers, allow_redirects=False
+            method,
+            contact.id + path,
+            data=data,
+            headers=headers,
+            allow_redirects=False,
+            timeout=timeout or _TIMEOUT,
         ) as response:
             answer = bytearray()
             async for piece in response.content.iter_any():
@@ -151,37 +173,44 @@ class Poster:
             return response.status, bytes(answer)
 
 
+def refusal_in_words(status: int, answer: bytes) -> str:
+    """Return an answer that is no success, in words."""
+    why = cell(str(fields(answer).get("detail", ""))[:_MOST_TOLD])
+    return f"the other portal answers {status}" + (f": {why}" if why else "")
+
+
 def judged(status: int, answer: bytes, key: str) -> Posted:
     """Return what an answer says about a posted message.
 
     Only 200 with the words of the wire is a success. A success without them is doubtful: any page may answer 200.
     """
-    told = _fields(answer)
+    told = fields(answer)
     if status == 200:
         if told.get("status") == "received":
             return Posted(Outcome.STORED, "", ours=told.get("idempotency_key") == key)
         return Posted(Outcome.LOST, "the address answers 200, but not as a portal does")
-    why = cell(str(told.get("detail", ""))[:_MOST_TOLD])
-    said = f"the other portal answers {status}" + (f": {why}" if why else "")
+    words = refusal_in_words(status, answer)
     if status in (401, 403):
-        said += "; its owner may not have approved you yet"
+        words += "; its owner may not have approved you yet"
     if status in LATER or 300 <= status < 400:
-        return Posted(Outcome.NOT_STORED, said)
+        return Posted(Outcome.NOT_STORED, words)
     if status >= _DOUBTFUL_FROM:
-        return Posted(Outcome.LOST, said)
-    return Posted(Outcome.REFUSED, said)
+        return Posted(Outcome.LOST, words)
+    return Posted(Outcome.REFUSED, words)
 
 
-_NOT_BEGUN = (Forbidden, aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
+NOT_BEGUN = (Forbidden, aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
 
 
-def _said(error: BaseException) -> str:
+def said(error: BaseException) -> str:
+    """Return a failure in words."""
     inner = error.__cause__ if isinstance(error, aiohttp.ClientConnectorDNSError) else None
     text = str(inner or error) or type(error).__name__
     return cell(text[:_MOST_TOLD])
 
 
-def _fields(answer: bytes) -> dict[str, Any]:
+def fields(answer: bytes) -> dict[str, Any]:
+    """Return the fields of an answer; none for what is no JSON object."""
     try:
         found = msgspec.json.decode(answer)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -15,18 +15,16 @@ from clawlink.doors.portal.rules.consent import Decision, decided
 from clawlink.doors.portal.rules.words import stamp
 from clawlink.doors.portal.server import views
 from clawlink.doors.portal.server.asking import (
-    INVALID,
     Ask,
-    Invalid,
     Shown,
-    body_of,
     empty,
-    failed,
+    handler_of,
     key_of,
     require_own_portal,
 )
 from clawlink.doors.portal.server.chat import OwnerChat
 from clawlink.doors.portal.server.contacts import Contacts
+from clawlink.doors.portal.server.files import Files
 from clawlink.doors.portal.server.guests import Guests
 from clawlink.doors.portal.server.keys import Keys
 from clawlink.doors.portal.server.mail import MOST_LISTED, MOST_SKIPPED, Mail
@@ -34,11 +32,9 @@ from clawlink.doors.portal.server.poster import Poster
 from clawlink.doors.portal.wire import calls
 from clawlink.errors import BadRequest, ClawLinkError, NotFound
 from clawlink.protocol.endpoint import Endpoint
-from clawlink.relay.error_mapping import refusal
 from clawlink.relay.relay import Relay
 from clawlink.relay.time_slices import Turns
-from clawlink.server.request import Handler, Request, parameter
-from clawlink.server.response import Reply, reply
+from clawlink.server.request import Handler, parameter
 from clawlink.version import VERSION
 
 _log = logging.getLogger("clawlink.portal")
@@ -47,8 +43,6 @@ _DECISIONS = {
     "approve": Decision.APPROVE,
     "deny": Decision.DENY,
 }
-
-Use = Callable[[Ask], Awaitable[Any]]
 
 
 class Parts(NamedTuple):
@@ -61,6 +55,7 @@ class Parts(NamedTuple):
     guests: Guests
     chat: OwnerChat
     mail: Mail
+    files: Files
     poster: Poster
 
 
@@ -75,31 +70,15 @@ class Routes:
         self._guests = parts.guests
         self._chat = parts.chat
         self._mail = parts.mail
+        self._files = parts.files
         self._poster = parts.poster
 
     def all(self) -> Iterator[tuple[Endpoint, Handler]]:
         """Give each route, also with two slashes: old peers add one to an address that ends in one."""
         for call in calls.CALLS:
-            handler = self._handler(call, getattr(self, call.name))
+            handler = handler_of(self._keys, call, getattr(self, call.name))
             yield call, handler
             yield replace(call, name=f"{call.name}_slash", path="/" + call.path), handler
-
-    def _handler(self, call: Endpoint, use: Use) -> Handler:
-        async def serve(relay: Relay, request: Request) -> Reply:
-            try:
-                body = None if call.body is None else await body_of(request, call.body)
-                caller = await self._keys.require(call.name, key_of(request, body))
-                answer = await use(Ask(request, caller, body))
-            except Invalid as invalid:
-                return failed(INVALID, invalid.detail)
-            except ConnectionError:
-                raise
-            except Exception as failure:
-                error = refusal(relay, failure, {"method": call.method, "route": call.path}, _log)
-                return failed(error.status, error.message, error.retry_after, error)
-            return answer if isinstance(answer, Reply) else reply(answer)
-
-        return serve
 
     # -- guests ------------------------------------------------------------------------------------------------------
 
@@ -205,8 +184,12 @@ class Routes:
     async def contact_forget(self, ask: Ask) -> Any:
         contact = await self._contacts.find(parameter(ask.request, "contact_id"))
         await self._contacts.remove(contact.number)
-        messages = await self._mail.forget(contact.id)
-        return {"forgotten": contact.url, "messages": messages, "guests": await self._guests.forget(contact.id)}
+        return {
+            "forgotten": contact.url,
+            "messages": await self._mail.forget(contact.id),
+            "guests": await self._guests.forget(contact.id),
+            "files": await self._files.forget(contact.id),
+        }
 
     # -- messages ----------------------------------------------------------------------------------------------------
 

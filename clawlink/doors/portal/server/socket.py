@@ -161,6 +161,8 @@ class Line:
             line = await self._store.get(Chat, number)
             return () if line is None else (frames.owner(line, self._hub.url),)
         body = decode(delivery.body)
+        if kind == "file" and isinstance(body, PlainMessage):
+            return (frames.file(str(body.content), delivery.stored_at),)
         if isinstance(body, PlainMessage) and isinstance(body.content, str):
             return (frames.notice(body.content, delivery.stored_at),)
         return ()

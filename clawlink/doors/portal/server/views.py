@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from clawlink.doors.portal.records import AgentKey, Chat, Contact, Guest, Message, State
+from clawlink.doors.portal.rules import cutting
 from clawlink.doors.portal.rules.consent import offered
 from clawlink.doors.portal.rules.words import stamp
+from clawlink.doors.portal.transfers import FileState, Transfer
 
 
 def time(at: float | None) -> str | None:
@@ -106,4 +109,25 @@ def key(found: AgentKey, own_url: str) -> dict[str, Any]:
         "user_name": None,
         "created_at": stamp(found.created_at),
         "is_active": True,
+    }
+
+
+def file(found: Transfer, received: Sequence[int], own_url: str) -> dict[str, Any]:
+    """Return a file, with the parts that are here. The first eleven fields are those of the wire."""
+    return {
+        "file_id": found.id,
+        "filename": found.filename,
+        "size": found.size,
+        "status": found.state.value,
+        "chunks_total": cutting.count(found.size, found.part_size),
+        "chunks_received": len(received),
+        "received_chunks": list(received),
+        "from_portal": found.contact if found.inbound else own_url,
+        "to_portal": own_url if found.inbound else found.contact,
+        "receiver_confirmed": found.state is FileState.COMPLETED,
+        "created_at": stamp(found.created_at),
+        "type": "received" if found.inbound else "sent",
+        "chunk_size": found.part_size,
+        "sha256": found.sha256,
+        "detail": found.detail,
     }

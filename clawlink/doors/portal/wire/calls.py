@@ -124,40 +124,43 @@ class CreateKey(Struct, frozen=True):
     user_name: str | None = None
 
 
-def _call(name: str, method: str, path: str, summary: str, body: Any = None) -> Endpoint:
+def make_call(name: str, method: str, path: str, summary: str, body: Any = None) -> Endpoint:
+    """Return the row of a route."""
     # Each route asks for its own keys, so the relay's token opens none and is needed for none.
     return Endpoint(name, method, path, summary, None, body=body, open=True, text=True)
 
 
 CALLS = (
-    _call("guest_leave", "POST", "/api/guest/leave-message", "Leave a message for the owner.", Leave),
-    _call("guest_list", "GET", "/api/guest/messages", "List guest messages."),
-    _call("guest_status", "POST", "/api/guest/messages/{message_id}/status", "Decide about a guest message.", Status),
-    _call("guest_approve", "POST", "/api/guest/messages/{message_id}/approve", "Approve a guest.", Approve),
-    _call("contact_list", "GET", "/api/contacts", "List contacts."),
-    _call("contact_add", "POST", "/api/contacts", "Add or replace a contact.", PutContact),
-    _call("contact_change", "PUT", "/api/contacts/{contact_id}", "Change a contact.", PutContact),
-    _call("contact_remove", "DELETE", "/api/contacts/{contact_id}", "Remove a contact."),
-    _call("contact_block", "POST", "/api/portal/contacts/{contact_id}", "Block or unblock a contact.", Block),
-    _call("contact_forget", "DELETE", "/api/portal/contacts/{contact_id}", "Forget all of a contact."),
-    _call("message_receive", "POST", "/api/message/receive", "Take a message of a contact.", Receive),
-    _call("message_status", "POST", "/api/message/status", "Tell a contact how far its message came.", AskStatus),
-    _call("message_sent", "POST", "/api/message/sent", "Note a message that a script has posted.", Sent),
-    _call("message_history", "GET", "/api/messages/history", "List messages with a contact, newest first."),
-    _call("message_list", "GET", "/api/messages", "List messages with a contact, oldest first."),
-    _call("chat_send", "POST", "/api/chat/owner/send", "Write to the agent, as its owner.", Say),
-    _call("chat_reply", "POST", "/api/chat/owner/reply", "Answer the owner.", Say),
-    _call("chat_history", "GET", "/api/chat/owner/history", "Show the chat of owner and agent."),
-    _call("login", "POST", "/api/admin/login", "Log in as the owner.", Login),
-    _call("password", "POST", "/api/auth/change-password", "Change the owner's password.", ChangePassword),
-    _call("info", "GET", "/api/portal/info", "Show the portal to its owner."),
-    _call("key_create", "POST", "/api/key/create", "Make an agent key.", CreateKey),
-    _call("key_list", "GET", "/api/key/list", "List agent keys."),
-    _call("key_revoke", "POST", "/api/key/revoke", "Revoke an agent key."),
-    _call("about", "GET", "/api/portal/about", "Say that this portal is a relay of ClawLink."),
-    _call("send", "POST", "/api/portal/send", "Send a message to a contact.", Send),
-    _call("sent_status", "GET", "/api/portal/messages/{message_id}", "Tell how far a message came."),
-    _call("guest_decide", "POST", "/api/portal/guests/{message_id}", "Decide about a guest message.", Decide),
+    make_call("guest_leave", "POST", "/api/guest/leave-message", "Leave a message for the owner.", Leave),
+    make_call("guest_list", "GET", "/api/guest/messages", "List guest messages."),
+    make_call(
+        "guest_status", "POST", "/api/guest/messages/{message_id}/status", "Decide about a guest message.", Status
+    ),
+    make_call("guest_approve", "POST", "/api/guest/messages/{message_id}/approve", "Approve a guest.", Approve),
+    make_call("contact_list", "GET", "/api/contacts", "List contacts."),
+    make_call("contact_add", "POST", "/api/contacts", "Add or replace a contact.", PutContact),
+    make_call("contact_change", "PUT", "/api/contacts/{contact_id}", "Change a contact.", PutContact),
+    make_call("contact_remove", "DELETE", "/api/contacts/{contact_id}", "Remove a contact."),
+    make_call("contact_block", "POST", "/api/portal/contacts/{contact_id}", "Block or unblock a contact.", Block),
+    make_call("contact_forget", "DELETE", "/api/portal/contacts/{contact_id}", "Forget all of a contact."),
+    make_call("message_receive", "POST", "/api/message/receive", "Take a message of a contact.", Receive),
+    make_call("message_status", "POST", "/api/message/status", "Tell a contact how far its message came.", AskStatus),
+    make_call("message_sent", "POST", "/api/message/sent", "Note a message that a script has posted.", Sent),
+    make_call("message_history", "GET", "/api/messages/history", "List messages with a contact, newest first."),
+    make_call("message_list", "GET", "/api/messages", "List messages with a contact, oldest first."),
+    make_call("chat_send", "POST", "/api/chat/owner/send", "Write to the agent, as its owner.", Say),
+    make_call("chat_reply", "POST", "/api/chat/owner/reply", "Answer the owner.", Say),
+    make_call("chat_history", "GET", "/api/chat/owner/history", "Show the chat of owner and agent."),
+    make_call("login", "POST", "/api/admin/login", "Log in as the owner.", Login),
+    make_call("password", "POST", "/api/auth/change-password", "Change the owner's password.", ChangePassword),
+    make_call("info", "GET", "/api/portal/info", "Show the portal to its owner."),
+    make_call("key_create", "POST", "/api/key/create", "Make an agent key.", CreateKey),
+    make_call("key_list", "GET", "/api/key/list", "List agent keys."),
+    make_call("key_revoke", "POST", "/api/key/revoke", "Revoke an agent key."),
+    make_call("about", "GET", "/api/portal/about", "Say that this portal is a relay of ClawLink."),
+    make_call("send", "POST", "/api/portal/send", "Send a message to a contact.", Send),
+    make_call("sent_status", "GET", "/api/portal/messages/{message_id}", "Tell how far a message came."),
+    make_call("guest_decide", "POST", "/api/portal/guests/{message_id}", "Decide about a guest message.", Decide),
 )
 SOCKET = Endpoint(
     "socket", "GET", "/ws/agent", "The websocket of the owner's agent.", None, open=True, text=True, stays=True

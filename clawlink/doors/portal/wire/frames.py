@@ -88,3 +88,8 @@ def owner(found: Chat, own_url: str) -> str:
 def notice(text: str, at: float) -> str:
     """Return the frame of a notice of the portal itself."""
     return write("notice", content=text, timestamp=stamp(at))
+
+
+def file(text: str, at: float) -> str:
+    """Return the frame of a file that is complete."""
+    return write("file_transfer", content=text, timestamp=stamp(at))

@@ -91,7 +91,7 @@ async def test_two_owners_meet_and_write(portals: Portals, bridges: Bridges, cla
     assert "is blocked" in await well(b, "block", "ann")
     assert "blocked" in await well(b, "contacts")
     assert "is unblocked" in await well(b, "unblock", a.url)
-    assert "3 messages and 1 guest messages" in await well(b, "forget", "ann")
+    assert "3 messages, 1 guest messages and 0 files" in await well(b, "forget", "ann")
     await well(a, "remove", "1")
     for words, code, said in (
         (["send", "nobody", "x"], 5, "clawlink portal contacts"),
@@ -104,6 +104,45 @@ async def test_two_owners_meet_and_write(portals: Portals, bridges: Bridges, cla
     ):
         got, _, err = await clawlink(a, *words)
         assert (got, said in err) == (code, True), (words, err)
+
+
+async def test_files_go_and_come_by_commands_functions_and_scripts(
+    portals: Portals, clawlink: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    a, b = await portals(key=OWNER), await portals(key=B_KEY)
+    key = await a.befriend(b.url, agent_name="bob")
+    path = tmp_path / "наш report.txt"
+    path.write_bytes(b"what we found")
+    code, out, _ = await clawlink(a, "send-file", "bob", str(path), "--timeout", "0.1", "--idempotency-key", "k")
+    assert (code, "is queued" in out) == (6, True), out
+    await b.well("POST", "/api/contacts", {"portal_url": a.url, "SHARED_KEY": key})
+    code, out, _ = await clawlink(a, "send-file", "bob", str(path), "--idempotency-key", "k")
+    assert (code, "is sent" in out) == (0, True), out
+    code, out, _ = await clawlink(b, "files", "--json")
+    (told,) = json.loads(out)["files"]
+    assert "from " + a.url in (await clawlink(b, "files"))[1]
+    for name in ("наш report.txt", "наш report (1).txt"):
+        code, out, _ = await clawlink(b, "get-file", told["file_id"], str(tmp_path / "got"))
+        assert (code, (tmp_path / "got" / name).read_bytes()) == (0, b"what we found"), out
+    monkeypatch.setenv("AGENTP2P_HUB_URL", a.url)
+    monkeypatch.setenv("AGENTP2P_API_KEY", OWNER)
+    assert (await asyncio.to_thread(functions.send_file, path, "bob"))["status"] == "sent"
+    assert await asyncio.to_thread(scripts.files, ["-f", str(path), "-t", "1"]) == 0
+    assert await asyncio.to_thread(scripts.files, ["-f", str(path), "-t", "99"]) == 1
+    assert await asyncio.to_thread(scripts.files, ["-f", str(tmp_path / "none"), "-t", "1"]) == 1
+    monkeypatch.setenv("AGENTP2P_HUB_URL", b.url)
+    monkeypatch.setenv("AGENTP2P_API_KEY", B_KEY)
+    output = tmp_path / "by script"
+    assert await asyncio.to_thread(scripts.files, ["-d", told["file_id"], "-o", str(output)]) == 0
+    assert [one.read_bytes() for one in output.iterdir()] == [b"what we found"]
+    assert await asyncio.to_thread(scripts.files, ["-d", "-begins-with-a-dash", "-o", str(output)]) == 1
+    part = output / f".{told['file_id']}.part"
+    part.write_bytes(b"what")
+    path = await asyncio.to_thread(functions.get_file, told["file_id"], output)
+    assert path.read_bytes() == b"what we found", "it goes on where it was cut"
+    assert (await clawlink(b, "remove-file", told["file_id"]))[0] == 0
+    code, _, err = await clawlink(b, "get-file", told["file_id"])
+    assert (code, "no such file" in err) == (5, True), err
 
 
 async def test_an_exit_code_is_true(

@@ -1,0 +1,80 @@
+"""The actions of ``clawlink portal`` about files."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from clawlink.cli.exits import Exit, LocalFailure
+from clawlink.domain.terminal import cell
+from clawlink.doors.portal.client.files import get_file, send_file, until_settled
+from clawlink.doors.portal.client.portal import Portal
+
+if TYPE_CHECKING:
+    from clawlink.cli.context import Context
+
+_FILE_SECONDS = 60.0
+
+
+def _send(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    patience = args.timeout if args.timeout is not None else _FILE_SECONDS
+    try:
+        sent = send_file(portal, args.words[0], Path(args.words[1]), key=args.idempotency_key)
+    except OSError as error:
+        raise LocalFailure(str(error)) from None
+    sent = until_settled(portal, sent, patience)
+    detail = f": {cell(sent['detail'])}" if sent["detail"] else ""
+    _tell(ctx, sent, f"{_file(sent)} is {sent['status']}{detail}.")
+    if sent["status"] in ("queued", "transferring"):
+        return Exit.PENDING
+    return Exit.DONE if sent["status"] == "sent" else Exit.FAILED
+
+
+def _list(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    found = portal.ask("GET", "/api/portal/files", **({"contact": args.words[0]} if args.words else {}))
+    if ctx.json:
+        ctx.out.json(found)
+        return Exit.DONE
+    for one in found["files"]:
+        way = f"from {one['from_portal']}" if one["type"] == "received" else f"to {one['to_portal']}"
+        ctx.out.line(f"{one['file_id']}  {one['status']}  {one['size']} bytes  {cell(one['filename'])}, {cell(way)}")
+    if not found["files"]:
+        ctx.out.line("There are no files; send one with: clawlink portal send-file CONTACT FILE")
+    return Exit.DONE
+
+
+def _get(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    folder = args.words[1] if len(args.words) > 1 else "."
+    try:
+        path = get_file(portal, args.words[0], Path(folder))
+    except OSError as error:
+        raise LocalFailure(str(error)) from None
+    return _tell(ctx, {"path": str(path)}, f"Wrote {cell(str(path))}.")
+
+
+def _remove(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    done = portal.ask("DELETE", f"/api/portal/files/{quote(args.words[0], safe='')}")
+    return _tell(ctx, done, f"File {cell(args.words[0])} is deleted.")
+
+
+def _file(told: Any) -> str:
+    return f"File {told['file_id']}, {cell(told['filename'])}, to {cell(told['to_portal'])}"
+
+
+def _tell(ctx: Context, told: Any, said: str) -> Exit:
+    if ctx.json:
+        ctx.out.json(told)
+    else:
+        ctx.out.line(said)
+    return Exit.DONE
+
+
+VERBS: Mapping[str, Callable[[Namespace, Any, Portal], Exit]] = {
+    "send-file": _send,
+    "files": _list,
+    "get-file": _get,
+    "remove-file": _remove,
+}

@@ -1,0 +1,172 @@
+"""Sends the files that wait for contacts: one file of a contact at a time, a few of all."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator
+from functools import partial
+
+from clawlink.domain.backoff import backoff, spread
+from clawlink.doors.portal.records import Contact
+from clawlink.doors.portal.rules import cutting
+from clawlink.doors.portal.rules.urls import shown
+from clawlink.doors.portal.server import outbox
+from clawlink.doors.portal.server.book import Book
+from clawlink.doors.portal.server.file_poster import Begun, FilePoster, Refusal, There
+from clawlink.doors.portal.server.shelf import Shelf
+from clawlink.doors.portal.transfers import FileState, Transfer
+from clawlink.relay.relay import Relay
+
+FILES_AT_ONCE = 4
+MOST_FAILED = 3
+_READ_BYTES = 256 * 1024
+_MISHAP_SECONDS = 5.0
+_log = logging.getLogger("clawlink.portal")
+
+
+class FileOutbox:
+    """Sends files. A contact for which none waits costs nothing."""
+
+    def __init__(self, relay: Relay, book: Book, shelf: Shelf, poster: FilePoster) -> None:
+        self._relay = relay
+        self._core = relay.core
+        self._book = book
+        self._shelf = shelf
+        self._poster = poster
+        self._working: dict[str, asyncio.Task[None]] = {}
+        self._hurry: dict[str, asyncio.Event] = {}
+        self._at_once = asyncio.Semaphore(FILES_AT_ONCE)
+        self._failed: dict[str, int] = {}
+        self._closed = False
+
+    async def start(self) -> None:
+        """Go on with the files that waited when the relay was here last."""
+        for contact in await self._shelf.receivers():
+            self.wake(contact)
+
+    def wake(self, contact: str) -> None:
+        """Send what waits for a contact, at once if it waits for another try."""
+        if self._closed:
+            return
+        if contact in self._working:
+            self._hurry[contact].set()
+            return
+        self._hurry[contact] = asyncio.Event()
+        self._working[contact] = asyncio.create_task(self._work(contact))
+
+    async def close(self) -> None:
+        """Stop sending. What is there of a file stays there, and the relay goes on with it when it comes back."""
+        self._closed = True
+        tasks = list(self._working.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _work(self, contact: str) -> None:
+        tries = 0
+        try:
+            while waiting := await self._shelf.waiting(contact):
+                self._hurry[contact].clear()
+                try:
+                    async with self._at_once:
+                        done = await self._send(waiting[0])
+                except Exception:
+                    _log.exception("sending a file failed; it goes on", extra={"contact": contact})
+                    await asyncio.sleep(_MISHAP_SECONDS)
+                    continue
+                tries = 0 if done else tries + 1
+                if not done:
+                    await self._pause(contact, waiting[0], tries)
+        finally:
+            del self._working[contact], self._hurry[contact]
+
+    async def _pause(self, contact: str, transfer: Transfer, tries: int) -> None:
+        pause = spread(
+            backoff(tries, first=outbox.FIRST_PAUSE_SECONDS, most=outbox.MOST_PAUSE_SECONDS), random.random()
+        )
+        if transfer.expires_at is not None:
+            pause = min(pause, max(transfer.expires_at - self._core.clock(), 0.0))
+        waiting = asyncio.ensure_future(self._hurry[contact].wait())
+        try:
+            await asyncio.wait([waiting], timeout=pause)
+        finally:
+            waiting.cancel()
+
+    async def _send(self, transfer: Transfer) -> bool:
+        """Take a file as far as it goes; return True once it is settled."""
+        peer = await self._core.store.get(Contact, transfer.contact)
+        if peer is None or peer.blocked:
+            why = "removed" if peer is None else "blocked"
+            return await self._settle(transfer, FileState.REFUSED, f"the contact was {why} before the file was sent")
+        if transfer.expires_at is not None and transfer.expires_at <= self._core.clock():
+            last = f"; the last failure: {transfer.detail}" if transfer.detail else ""
+            return await self._settle(transfer, FileState.EXPIRED, f"it was not sent within its time to live{last}")
+        outcome = await self._step(peer, transfer)
+        if isinstance(outcome, Refusal):
+            if outcome.final:
+                return await self._settle(transfer, FileState.REFUSED, outcome.detail)
+            await self._shelf.note(transfer.id, FileState.QUEUED, outcome.detail)
+            return False
+        return await self._settle(transfer, FileState.SENT, "")
+
+    async def _step(self, peer: Contact, transfer: Transfer) -> Refusal | None:
+        """Send what the other portal does not have; None once it has all of it, and the sums are right there."""
+        begun = await self._poster.begin(peer, transfer) if transfer.peer_id is None else None
+        if isinstance(begun, Refusal):
+            return begun
+        if begun is not None:
+            await self._shelf.note(transfer.id, FileState.QUEUED, "", begun.file_id)
+        file_id = begun.file_id if begun is not None else str(transfer.peer_id)
+        there = await self._poster.look(peer, file_id)
+        if isinstance(there, There) and there.status not in ("transferring", "completed"):
+            begun = None  # it is not known there any more, or it has failed
+            again = await self._poster.begin(peer, transfer)
+            if isinstance(again, Refusal):
+                return again
+            await self._shelf.note(transfer.id, FileState.QUEUED, "", again.file_id)
+            begun, there = again, await self._poster.look(peer, again.file_id)
+        if isinstance(there, Refusal):
+            return there
+        if there.status == "completed":
+            return None
+        begun = begun or Begun(file_id, raw=bool(peer.ours))
+        return await self._send_parts(peer, transfer, begun, there)
+
+    async def _send_parts(self, peer: Contact, transfer: Transfer, begun: Begun, there: There) -> Refusal | None:
+        for index in range(cutting.count(transfer.size, transfer.part_size)):
+            if index in there.received:
+                continue
+            length = cutting.length(index, transfer.size, transfer.part_size)
+            contents = partial(self._contents, transfer, index * transfer.part_size, length)
+            refused = await self._poster.part(peer, begun, index, length, contents)
+            if refused is not None and not refused.final:
+                return refused
+            if refused is not None:
+                break  # the other portal may have all of it, and says so below
+        else:
+            refused = None
+        end = await self._poster.look(peer, begun.file_id)
+        if isinstance(end, Refusal):
+            return end
+        if end.status == "completed":
+            return None
+        self._failed[transfer.id] = self._failed.get(transfer.id, 0) + 1
+        detail = refused.detail if refused is not None else f"the other portal says that the file is {end.status}"
+        return Refusal(detail, final=self._failed[transfer.id] >= MOST_FAILED)
+
+    async def _contents(self, transfer: Transfer, start: int, length: int) -> AsyncIterator[bytes]:
+        async with self._shelf.opened(transfer, start) as (_, opened):
+            while length > 0 and (piece := await opened.read(min(_READ_BYTES, length))):
+                length -= len(piece)
+                yield piece
+
+    async def _settle(self, transfer: Transfer, state: FileState, detail: str) -> bool:
+        """End a file, and tell the owner's agent if it did not arrive."""
+        self._failed.pop(transfer.id, None)
+        await self._shelf.sent(transfer.id, state, detail)
+        if state is not FileState.SENT:
+            text = f"File {transfer.filename} to {shown(transfer.contact)} is {state.value}: {detail}"
+            await self._book.notice(transfer.id, text)
+        return True

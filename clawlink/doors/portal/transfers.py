@@ -1,0 +1,93 @@
+"""The record of a file that comes from a contact, or goes to one."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from clawlink.domain.record import text_bytes
+from clawlink.doors.portal.records import Kept
+
+TRANSFERS = " portal files"
+INCOMING = " portal files incoming"
+OUTGOING = " portal files outgoing"
+
+UNFINISHED_SECONDS = 24 * 3600.0
+"""A file of which no part comes for this time is forgotten."""
+
+
+class FileState(str, Enum):
+    """How far a file came. A file to a contact is ``TRANSFERRING`` on its way to the own portal, too."""
+
+    TRANSFERRING = "transferring"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    QUEUED = "queued"
+    SENT = "sent"
+    REFUSED = "refused"
+    EXPIRED = "expired"
+
+
+class Transfer(Kept, frozen=True, gc=False, kw_only=True):
+    """A file in parts. Its id is the file's id on the wire.
+
+    ``number`` is its place in the relay's files, ``file_key`` its key there, and ``upload`` the upload that takes its
+    parts. ``apart`` are the parts that came before their turn. ``md5`` and ``sha256`` are what the sender says of the
+    whole, in hexadecimal. ``peer_id`` is the id that the other portal has for it. Times are seconds since the epoch.
+    """
+
+    number: int
+    inbound: bool
+    contact: str
+    filename: str
+    size: int
+    part_size: int
+    file_key: str
+    created_at: float
+    moved_at: float
+    md5: str | None = None
+    sha256: str | None = None
+    state: FileState = FileState.TRANSFERRING
+    upload: str = ""
+    apart: tuple[int, ...] = ()
+    key: str | None = None
+    peer_id: str | None = None
+    expires_at: float | None = None
+    detail: str = ""
+    settled_at: float | None = None
+
+    @property
+    def index_keys(self) -> tuple[str, ...]:
+        keys = [TRANSFERS, files_with(self.contact)]
+        if self.inbound and self.state is not FileState.FAILED:
+            keys.append(kept_from(self.contact))
+        if self.state is FileState.TRANSFERRING:
+            keys.append(INCOMING)
+        elif self.state is FileState.QUEUED:
+            keys.append(OUTGOING)
+        return tuple(keys)
+
+    @property
+    def weight(self) -> int:
+        return self.size
+
+    @property
+    def footprint(self) -> int:
+        return 600 + sum(map(text_bytes, (self.filename, self.file_key, self.detail)))
+
+    @property
+    def ends_at(self) -> float | None:
+        return self.moved_at + UNFINISHED_SECONDS if self.state is FileState.TRANSFERRING else None
+
+
+def files_with(contact: str) -> str:
+    """Return the index key of all files from and to a contact."""
+    return " portal files with " + contact
+
+
+def kept_from(contact: str) -> str:
+    """Return the index key of the files of a contact that take room."""
+    return " portal files from " + contact
+
+
+def unfinished(transfer: Transfer, now: float) -> None:
+    """Forget a file whose parts stopped coming. The janitor asks."""

@@ -1,0 +1,64 @@
+"""The routes of files, and their bodies."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from clawlink.doors.portal.rules.cutting import PART_BYTES
+from clawlink.doors.portal.wire.calls import make_call
+from clawlink.protocol.endpoint import Endpoint
+
+
+class Initiate(Struct, frozen=True):
+    """The beginning of a file from a contact. The last two fields are those of ClawLink."""
+
+    api_key: str
+    filename: str
+    size: int
+    md5: str | None = None
+    chunks_total: int | None = None
+    to_portal: str | None = None
+    chunk_size: int = PART_BYTES
+    sha256: str | None = None
+    idempotency_key: str | None = None
+
+
+class Part(Struct, frozen=True):
+    """A part of a file, but for its bytes, which are cut out of the JSON."""
+
+    api_key: str | None = None
+    chunk_md5: str | None = None
+    data: str | None = None
+
+
+class BeginFile(Struct, frozen=True):
+    """A file for a contact, which is named by number, name or address."""
+
+    to: str | int
+    filename: str
+    size: int
+    md5: str
+    sha256: str
+    chunk_size: int = PART_BYTES
+    idempotency_key: str | None = None
+
+
+FILE_INITIATE = make_call("file_initiate", "POST", "/api/file/initiate", "Begin a file of a contact.", Initiate)
+FILE_CHUNK = make_call("file_chunk", "POST", "/api/file/chunk/{file_id}/{chunk_index}", "Take a part as base64.")
+FILE_STATUS = make_call("file_status", "GET", "/api/file/status/{file_id}", "Tell which parts of a file are there.")
+FILE_DOWNLOAD = make_call("file_download", "GET", "/api/file/download/{file_id}", "Read a file.")
+FILE_PART = make_call("file_part", "PUT", "/api/portal/files/{file_id}/{chunk_index}", "Take a part as bytes.")
+FILE_SEND = make_call("file_send", "POST", "/api/portal/files", "Begin a file for a contact.", BeginFile)
+FILE_LIST = make_call("file_list", "GET", "/api/portal/files", "List files.")
+FILE_REMOVE = make_call("file_remove", "DELETE", "/api/portal/files/{file_id}", "Delete a file.")
+
+FILE_CALLS: tuple[Endpoint, ...] = (
+    FILE_INITIATE,
+    FILE_CHUNK,
+    FILE_STATUS,
+    FILE_DOWNLOAD,
+    FILE_PART,
+    FILE_SEND,
+    FILE_LIST,
+    FILE_REMOVE,
+)
