@@ -102,9 +102,10 @@ class TaskSubmission:
         return Delegated("delegated", route, id, self._agents.recipient(to))
 
     def _note(self, message: TaskDelegation, **facts: object) -> None:
-        if not self._core.activity_log.wanted:
+        log = self._core.activity_log
+        if not log.takes():
             return
-        self._core.activity_log.note(
+        log.write(
             "delegated",
             task_id=message.message_id,
             from_name=message.from_name,

@@ -21,18 +21,21 @@ class ActivityLog:
         self._clock = clock
         self._flood = Flood()
 
-    @property
-    def wanted(self) -> bool:
-        """Return True if the log takes such lines: a caller on a busy path asks before it gathers facts."""
-        return _log.isEnabledFor(logging.INFO)
+    def takes(self) -> bool:
+        """Return True if the log takes a line now; else count it. A busy caller asks before it gathers facts."""
+        if not _log.isEnabledFor(logging.INFO):
+            return False
+        self.tell()
+        return self._flood.passes(self._clock())
+
+    def write(self, event: str, **facts: object) -> None:
+        """Log an event that the log takes. None stands for a fact that there is not."""
+        _log.info(event, extra={name: fact for name, fact in facts.items() if fact is not None})
 
     def note(self, event: str, **facts: object) -> None:
-        """Log an event with its facts. None stands for a fact that there is not."""
-        if not self.wanted:
-            return
-        self.tell()
-        if self._flood.passes(self._clock()):
-            _log.info(event, extra={name: fact for name, fact in facts.items() if fact is not None})
+        """Log an event with its facts, if the log takes it."""
+        if self.takes():
+            self.write(event, **facts)
 
     def tell(self) -> None:
         """Say how many lines were left out in the last second."""
