@@ -10,7 +10,12 @@ const VIEWS = {
   overview: { name: "overview", list: Overview },
   agents: { name: "agents", load: views, list: "Agents", one: "Agent" },
   tasks: { name: "tasks", load: views, list: "Tasks", one: "Task" },
+  conversations: { name: "conversations", load: () => import("./conversations.js"), list: "Conversations" },
+  knowledge: { name: "knowledge", load: () => import("./knowledge.js"), list: "Knowledge" },
+  files: { name: "files", load: () => import("./files.js"), list: "Files", one: "File" },
   "dead-letters": { name: "needs.dead_letters", load: views, list: "DeadLetters" },
+  load: { name: "load", load: () => import("./load.js"), list: "Load" },
+  search: { name: "search", load: () => import("./search.js"), list: "SearchAll" },
   audit: { name: "audit", load: views, list: "Audit" },
 };
 const AGAIN_SECONDS = 3;

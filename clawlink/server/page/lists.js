@@ -1,8 +1,11 @@
-// What lists have in common: filters that stand in the address, and more rows on demand.
-import { html, useEffect, useState } from "./htm-preact.js";
-import { address, count, t } from "./parts.js";
+// What lists have in common: filters that stand in the address, and rows that are read and drawn as needed.
+import { html, useEffect, useRef, useState } from "./htm-preact.js";
+import { address, ask, count, t, Trouble, usePaced } from "./parts.js";
 
-const MOST = 1000;
+const ROW = 38; // pixels, as in style.css
+const SPARE = 15; // rows drawn above and below those in sight
+const FIRST = 100;
+const NEXT = 1000;
 
 export const go = (view, query) => {
   location.hash = address(view, query);
@@ -29,7 +32,9 @@ export function Search({ name, value, onChange }) {
   </form>`;
 }
 
-// More of a list: the same address with a larger limit, so that it can be sent to somebody.
+const MOST = 1000;
+
+// More of a talk: the same address with a larger limit, so that it can be sent to somebody.
 export function More({ view, query, next }) {
   const limit = Number(query.limit) || 50;
   if (next === null || next === undefined) return null;
@@ -43,3 +48,85 @@ export const asked = (query, fields) => {
   const text = new URLSearchParams(known).toString();
   return text ? `?${text}` : "";
 };
+
+// Read a list page by page. ``take`` gives its rows of a reply, and ``atTop`` tells whether its beginning is in sight.
+// Only then is it read anew: a list that somebody reads further down stands still.
+function useRows(path, take, atTop) {
+  const fresh = () => ({ path, rows: [], next: null, error: null, busy: true, whole: false });
+  const [state, set] = useState(fresh());
+  const now = useRef(state);
+  const keep = (next) => {
+    if (now.current.path === next.path) set((now.current = next));
+  };
+  if (now.current.path !== path) now.current = fresh();
+  const read = async (after) => {
+    const limit = after === null ? FIRST : NEXT;
+    const query = new URLSearchParams({ limit, ...(after !== null && { after }) });
+    keep({ ...now.current, path, busy: true });
+    await ask(`${path}${path.includes("?") ? "&" : "?"}${query}`).then(
+      (found) => {
+        const before = after === null ? [] : now.current.rows;
+        keep({ path, rows: before.concat(take(found)), next: found.next ?? null, error: null, busy: false, whole: true });
+      },
+      (error) => keep({ ...now.current, path, error, busy: false }),
+    );
+  };
+  usePaced(async () => {
+    if (!now.current.whole || atTop.current) await read(null);
+  }, path);
+  const more = () => {
+    const { busy, next, error } = now.current;
+    if (!busy && next !== null && !error) read(next);
+  };
+  useEffect(() => () => { now.current = { path: null }; }, []);
+  return [now.current.path === path ? now.current : state, more];
+}
+
+// A list of any length: the rows in sight are drawn, and more are read near the end. ``heads`` are names and widths of
+// columns, ``row`` gives the cells of a row, and ``id`` the key of it.
+export function List({ path, take, heads, row, id, empty, above = null }) {
+  const place = useRef(null);
+  const atTop = useRef(true);
+  const [first, look] = useState(0);
+  const [state, more] = useRows(path, take, atTop);
+  const { rows, error } = state;
+  useEffect(() => look(0), [path]);
+  useEffect(() => {
+    const moved = () => {
+      if (!place.current) return;
+      const above = Math.max(0, -place.current.getBoundingClientRect().top);
+      const at = Math.floor(above / ROW);
+      atTop.current = at < FIRST / 2;
+      look((old) => (Math.abs(old - at) >= SPARE / 3 || at < SPARE ? at : old));
+      if ((rows.length - at) * ROW < 3 * innerHeight) more();
+    };
+    moved();
+    addEventListener("scroll", moved, { passive: true });
+    addEventListener("resize", moved);
+    return () => {
+      removeEventListener("scroll", moved);
+      removeEventListener("resize", moved);
+    };
+  }, [path, rows.length, state.next]);
+  if (!state.whole) return html`<${Trouble} state=${{ data: null, error }} />`;
+  const begin = Math.max(0, first - SPARE);
+  const shown = Math.ceil(innerHeight / ROW) + 2 * SPARE;
+  const gap = (height) => height > 0 && html`<tr aria-hidden="true" class="gap"><td colspan=${heads.length} style=${{ height: `${height}px` }}></td></tr>`;
+  return html`<div><${Trouble} state=${{ data: rows, error }} />
+    ${above && above(rows)}
+    ${rows.length === 0 && state.next === null
+      ? html`<p class="empty">${empty}</p>`
+      : html`<div class="scroll" tabindex="0" role="region" aria-label=${heads.map(([name]) => name).filter(Boolean).join(", ")}>
+    <table class="rows" aria-rowcount=${state.next === null ? rows.length + 1 : -1}>
+      <thead><tr>${heads.map(([name, width]) => html`<th scope="col" style=${{ width: `${width}rem` }}>${name}</th>`)}</tr></thead>
+      <tbody ref=${place}>
+        ${gap(begin * ROW)}
+        ${rows.slice(begin, begin + shown).map(
+          (one, n) => html`<tr key=${id(one)} aria-rowindex=${begin + n + 2}>${row(one)}</tr>`,
+        )}
+        ${gap((rows.length - begin - shown) * ROW)}
+      </tbody>
+    </table>
+  </div>`}
+  ${state.next !== null && html`<p class="further">${t("loading")}</p>`}</div>`;
+}

@@ -27,6 +27,9 @@ export function Overview() {
     ["dead_letters", address("dead-letters")],
     ["unserved_pools", "#pools"],
     ["expired", address("tasks", { status: "expired" })],
+    ["unread_mailboxes", address("agents", { status: "stale" })],
+    ["unwoken_agents", "#unwoken"],
+    ["stuck_records", address("load")],
   ];
   const most = Math.max(1, ...overview.mailboxes.map((box) => box.messages));
   return html`<article><h1>${t("overview")}</h1>
@@ -35,6 +38,15 @@ export function Overview() {
       <div class="tiles">
         ${waits.map(([name, to]) => html`<${Tile} name=${t(`needs.${name}`)} value=${needs[name]} to=${to} alarm />`)}
       </div>
+      ${needs.unwoken.length > 0 &&
+      html`<ul class="stops" id="unwoken">
+        ${needs.unwoken.map(
+          (found) => html`<li key=${found.agent_id}>
+            <${Ago} at=${found.at} /> ${t("unwoken")}: <${AgentLink} id=${found.agent_id} name=${found.name} />
+            (<${Said} text=${found.adapter} />${" "}<${Said} text=${found.note} />)
+          </li>`,
+        )}
+      </ul>`}
       ${needs.stops.length > 0 &&
       html`<ul class="stops">
         ${needs.stops.map(

@@ -1,5 +1,5 @@
 // Parts that every view uses: requests, time, text of others made harmless, and small components.
-import { html, createContext, useContext, useEffect, useState } from "./htm-preact.js";
+import { html, createContext, useContext, useEffect, useRef, useState } from "./htm-preact.js";
 import en from "./en.js";
 import zh from "./zh.js";
 
@@ -77,22 +77,50 @@ export async function ask(path, body) {
 // The overview as it comes by the event stream, and whether the stream is open.
 export const Live = createContext({ overview: null, open: false });
 
+// A page reads again at most once in this time, and for the twentieth part of its time at most: a relay that is busy
+// answers later, and is then asked less often.
+const PACE_MS = 1000;
+const PART = 20;
+
+// Call ``read`` at once for another ``key``, and again, at that pace, whenever something in the relay has changed.
+export function usePaced(read, key) {
+  const { overview } = useContext(Live);
+  const revision = overview ? `${overview.started_at} ${overview.revision}` : "";
+  const its = useRef({ key: null, at: 0, took: 0, timer: null, read });
+  its.current.read = read;
+  useEffect(() => {
+    const here = its.current;
+    const run = async () => {
+      here.timer = null;
+      here.at = performance.now();
+      await here.read();
+      here.took = performance.now() - here.at;
+    };
+    if (here.key !== key) {
+      clearTimeout(here.timer);
+      here.key = key;
+      run();
+    } else if (here.timer === null) {
+      const next = here.at + Math.max(PACE_MS, PART * here.took);
+      here.timer = setTimeout(run, Math.max(0, next - performance.now()));
+    }
+  }, [key, revision]);
+  useEffect(() => () => clearTimeout(its.current.timer), []);
+}
+
 // Read an address, and again whenever something in the relay has changed.
 export function useData(path) {
-  const { overview } = useContext(Live);
   const [state, set] = useState({ path: null, data: null, error: null });
-  const revision = overview ? `${overview.started_at} ${overview.revision}` : "";
-  useEffect(() => {
-    let gone = false;
-    const keep = (next) => gone || set(next);
-    ask(path).then(
+  const wanted = useRef(path);
+  wanted.current = path;
+  usePaced(async () => {
+    const keep = (next) => wanted.current === path && set(next);
+    await ask(path).then(
       (data) => keep({ path, data, error: null }),
       (error) => keep((old) => ({ path, data: old.path === path ? old.data : null, error })),
     );
-    return () => {
-      gone = true;
-    };
-  }, [path, revision]);
+  }, path);
+  useEffect(() => () => { wanted.current = null; }, []);
   return state.path === path ? state : { data: null, error: null };
 }
 

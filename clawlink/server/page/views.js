@@ -1,12 +1,12 @@
 // The views of agents, tasks, dead letters and the audit. Each reads its address of the relay's /admin, and shows it.
 import { html, useContext, useState } from "./htm-preact.js";
-import { asked, Choice, go, More, Search } from "./lists.js";
+import { AgentMore, Family, TASK_HEADS, taskRow } from "./related.js";
+import { asked, Choice, go, List, Search } from "./lists.js";
 import {
   address, Ago, AgentLink, ask, count, ENDED, Live, one, OPEN, Progress, Said, State, t, Table, TaskLink, Trouble, useData,
 } from "./parts.js";
 
 export function Agents({ query }) {
-  const state = useData(`admin/agents${asked(query, ["status", "text", "limit"])}`);
   const status = query.status || "all";
   return html`<article><h1>${t("agents")}</h1>
     <div class="filters">
@@ -14,29 +14,22 @@ export function Agents({ query }) {
         options=${["all", "online", "stale"].map((name) => [name, t(name)])} />
       <${Search} name=${t("search.agents")} value=${query.text || ""} onChange=${(text) => go("agents", { ...query, text })} />
     </div>
-    <${Trouble} state=${state} />
-    ${state.data &&
-    html`<div><${Table} empty=${t("empty.agents")}
-        heads=${[t("agent"), t("presence"), t("last_seen"), t("messages"), t("open_tasks"), t("works_on"), t("capabilities")]}
-        rows=${state.data.agents.map(
-          (agent) => html`<tr key=${agent.agent_id}>
-            <td><a href=${one("agents", agent.agent_id)} data-row><${Said} text=${agent.name} /></a></td>
-            <td><span class=${`presence ${agent.status}`}>${t(agent.status)}</span></td>
-            <td><${Ago} at=${agent.last_seen} /></td>
-            <td>${count(agent.messages)}</td>
-            <td>${count(agent.open_tasks)}</td>
-            <td>
-              ${agent.current &&
-              html`<div class="wide"><${State} name=${agent.current.status} />${" "}
-                <a href=${one("tasks", agent.current.task_id)}>
-                  <${Said} text=${agent.current.note || agent.current.task_id.slice(0, 8)} /></a>${" "}
-                <${Progress} value=${agent.current.progress} />
-              </div>`}
-            </td>
-            <td><${Said} text=${agent.capabilities.join(", ")} /></td>
-          </tr>`,
-        )} />
-      <${More} view="agents" query=${query} next=${state.data.next} /></div>`}</article>`;
+    <${List} path=${`admin/agents${asked(query, ["status", "text"])}`} take=${(found) => found.agents}
+      id=${(agent) => agent.agent_id} empty=${t("empty.agents")}
+      heads=${[
+        [t("agent"), 13], [t("presence"), 6], [t("last_seen"), 8], [t("messages"), 6], [t("open_tasks"), 6],
+        [t("works_on"), 20], [t("capabilities"), 14],
+      ]}
+      row=${(agent) => html`
+        <td><a href=${one("agents", agent.agent_id)} data-row><${Said} text=${agent.name} /></a></td>
+        <td><span class=${`presence ${agent.status}`}>${t(agent.status)}</span></td>
+        <td><${Ago} at=${agent.last_seen} /></td>
+        <td>${count(agent.messages)}</td>
+        <td>${count(agent.open_tasks)}</td>
+        <td>${agent.current &&
+          html`<${State} name=${agent.current.status} />${" "}<${Progress} value=${agent.current.progress} />${" "}
+            <a href=${one("tasks", agent.current.task_id)}><${Said} text=${agent.current.note || agent.current.task_id.slice(0, 8)} /></a>`}</td>
+        <td><${Said} text=${agent.capabilities.join(", ")} /></td>`} /></article>`;
 }
 
 export function Agent({ id, session }) {
@@ -83,12 +76,12 @@ export function Agent({ id, session }) {
       </dl>
       <h2>${t("next_messages")}</h2>
       <${Messages} rows=${found.next_messages} empty=${t("empty.messages")} />
+      <${AgentMore} id=${found.agent.agent_id} />
       ${!session.read_only && html`<p><button class="danger" onClick=${kick}>${t("kick")}</button></p>`}</div>`}</article>`;
 }
 
-const Messages = ({ rows, empty, mailbox, back }) =>
-  html`<${Table} empty=${empty}
-    heads=${[t("message"), ...(mailbox ? [t("mailbox")] : []), t("kind"), t("from"), t("attempts"), mailbox ? t("dead") : t("stored"), ...(back ? [""] : [])]}
+const Messages = ({ rows, empty }) =>
+  html`<${Table} empty=${empty} heads=${[t("message"), t("kind"), t("from"), t("attempts"), t("stored")]}
     rows=${rows.map(
       (row) => html`<tr key=${row.message_id}>
         <td>
@@ -96,40 +89,46 @@ const Messages = ({ rows, empty, mailbox, back }) =>
             ? html`<${TaskLink} id=${row.message_id} words=${row.words} />`
             : html`<${Said} text=${row.words || row.message_id} />`}
         </td>
-        ${mailbox && html`<td><${AgentLink} id=${row.mailbox} /></td>`}
         <td class="kind"><${Said} text=${row.type} /></td>
         <td><${AgentLink} id=${row.from_agent} /></td>
         <td>${count(row.attempts)}</td>
-        <td><${Ago} at=${mailbox ? row.dead_at : row.stored_at} /></td>
-        ${back && html`<td><button onClick=${() => back([row])}>${t("put_back")}</button></td>`}
+        <td><${Ago} at=${row.stored_at} /></td>
       </tr>`,
     )} />`;
 
-export function DeadLetters({ query, session }) {
+export function DeadLetters({ session }) {
   const [trouble, complain] = useState(null);
   const back = (letters) => {
     complain(null);
     const of = {};
-    for (const letter of letters) (of[letter.mailbox] = of[letter.mailbox] || []).push(letter.message_id);
+    for (const letter of letters.slice(0, 1000)) (of[letter.mailbox] = of[letter.mailbox] || []).push(letter.message_id);
     const asks = Object.entries(of).map(([agent, message_ids]) => ask("admin/redrive", { agent, message_ids }));
     Promise.all(asks).catch(complain);
   };
-  const state = useData(`admin/dead-letters${asked(query, ["limit"])}`);
   return html`<article><h1>${t("needs.dead_letters")}</h1>
     <p>${t("dead.why")}</p>
-    <${Trouble} state=${trouble ? { error: trouble } : state} />
-    ${state.data &&
-    html`<div><${Messages} rows=${state.data.dead_letters} empty=${t("empty.dead_letters")} mailbox
-        back=${session.read_only ? null : back} />
-      ${!session.read_only &&
-      state.data.dead_letters.length > 1 &&
-      html`<p><button onClick=${() => back(state.data.dead_letters)}>${t("put_these_back")}</button></p>`}
-      <${More} view="dead-letters" query=${query} next=${state.data.next} /></div>`}</article>`;
+    ${trouble && html`<${Trouble} state=${{ error: trouble }} />`}
+    <${List} path="admin/dead-letters" take=${(found) => found.dead_letters} id=${(letter) => `${letter.mailbox} ${letter.message_id}`}
+      empty=${t("empty.dead_letters")}
+      above=${(rows) => !session.read_only && rows.length > 1 && html`<p><button onClick=${() => back(rows)}>${t("put_these_back")}</button></p>`}
+      heads=${[
+        [t("message"), 18], [t("mailbox"), 9], [t("kind"), 9], [t("from"), 9], [t("attempts"), 6], [t("dead"), 8],
+        ...(session.read_only ? [] : [["", 8]]),
+      ]}
+      row=${(letter) => html`
+        <td>${letter.type === "task_delegation"
+          ? html`<${TaskLink} id=${letter.message_id} words=${letter.words} />`
+          : html`<${Said} text=${letter.words || letter.message_id} />`}</td>
+        <td><${AgentLink} id=${letter.mailbox} /></td>
+        <td><${Said} text=${letter.type} /></td>
+        <td><${AgentLink} id=${letter.from_agent} /></td>
+        <td>${count(letter.attempts)}</td>
+        <td><${Ago} at=${letter.dead_at} /></td>
+        ${!session.read_only && html`<td><button onClick=${() => back([letter])}>${t("put_back")}</button></td>`}`} /></article>`;
 }
 
 export function Tasks({ query }) {
-  const state = useData(`admin/tasks${asked(query, ["status", "requester", "assignee", "limit"])}`);
-  const set = (change) => go("tasks", { ...query, limit: null, ...change });
+  const set = (change) => go("tasks", { ...query, ...change });
   const names = ["open", "final", ...OPEN, ...ENDED];
   return html`<article><h1>${t("tasks")}</h1>
     <div class="filters">
@@ -138,29 +137,8 @@ export function Tasks({ query }) {
       <${Search} name=${t("requester")} value=${query.requester || ""} onChange=${(requester) => set({ requester })} />
       <${Search} name=${t("assignee")} value=${query.assignee || ""} onChange=${(assignee) => set({ assignee })} />
     </div>
-    <${Trouble} state=${state} />
-    ${state.data &&
-    html`<div><${Table} empty=${t("empty.tasks")}
-        heads=${[t("task"), t("status"), t("requester"), t("assignee"), t("progress"), t("attempts"), t("stored")]}
-        rows=${state.data.tasks.map(
-          (task) => html`<tr key=${task.task_id}>
-            <td><${TaskLink} id=${task.task_id} words=${task.words} /></td>
-            <td><${State} name=${task.status} /></td>
-            <td><${AgentLink} id=${task.requester} /></td>
-            <td>
-              ${task.assignee
-                ? html`<${AgentLink} id=${task.assignee} />`
-                : html`<${Said} text=${[...task.capability, ...task.to_any_of].join(", ")} />`}
-            </td>
-            <td>
-              ${(task.note || task.progress !== null) &&
-              html`<div class="wide"><${Progress} value=${task.progress} />${" "}<${Said} text=${task.note} /></div>`}
-            </td>
-            <td>${count(task.attempts)}</td>
-            <td><${Ago} at=${task.created_at} /></td>
-          </tr>`,
-        )} />
-      <${More} view="tasks" query=${query} next=${state.data.next} /></div>`}</article>`;
+    <${List} path=${`admin/tasks${asked(query, ["status", "requester", "assignee"])}`} take=${(found) => found.tasks}
+      id=${(task) => task.task_id} empty=${t("empty.tasks")} heads=${TASK_HEADS()} row=${taskRow} /></article>`;
 }
 
 // -- a task -----------------------------------------------------------------------------------------------------------
@@ -208,6 +186,7 @@ export function Task({ id }) {
         ${task.parent_task &&
         html`<div class="pair"><dt>${t("parent")}</dt><dd><a href=${one("tasks", task.parent_task)}><${Said} text=${task.parent_task} /></a></dd></div>`}
       </dl>
+      <${Family} id=${id} task=${task} />
       <h2>${t("timeline")}</h2>
       <${Timeline} found=${found} now=${now} />
       <dl class="four">
@@ -256,21 +235,16 @@ export function Task({ id }) {
 
 // -- audit ------------------------------------------------------------------------------------------------------------
 
-export function Audit({ query }) {
-  const state = useData(`admin/audit${asked(query, ["limit"])}`);
+export function Audit() {
   return html`<article><h1>${t("audit")}</h1>
     <p>${t("audit.why")}</p>
-    <${Trouble} state=${state} />
-    ${state.data &&
-    html`<div><${Table} empty=${t("empty.audit")} heads=${[t("when"), t("act"), t("target"), t("from"), t("right")]}
-        rows=${state.data.entries.map(
-          (entry) => html`<tr>
-            <td><${Ago} at=${entry.at} /></td>
-            <td>${t(`act.${entry.act}`)}</td>
-            <td><${Said} text=${entry.target} /></td>
-            <td><${Said} text=${entry.address || "–"} /></td>
-            <td><${Said} text=${entry.by} /></td>
-          </tr>`,
-        )} />
-      <${More} view="audit" query=${query} next=${state.data.next} /></div>`}</article>`;
+    <${List} path="admin/audit" take=${(found) => found.entries} empty=${t("empty.audit")}
+      id=${(entry) => `${entry.at} ${entry.act} ${entry.target}`}
+      heads=${[[t("when"), 8], [t("act"), 12], [t("target"), 14], [t("from"), 9], [t("right"), 10]]}
+      row=${(entry) => html`
+        <td><${Ago} at=${entry.at} /></td>
+        <td>${t(`act.${entry.act}`)}</td>
+        <td><${Said} text=${entry.target} /></td>
+        <td><${Said} text=${entry.address || "–"} /></td>
+        <td><${Said} text=${entry.by} /></td>`} /></article>`;
 }
