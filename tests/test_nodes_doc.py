@@ -1,0 +1,86 @@
+"""The configurations of references/nodes.md are right. Its nginx is in tests/proxy."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from clawlink.config import ServerConfig
+from clawlink.relay.timestamps import steady_clock
+from clawlink.server import options
+from clawlink.store.valkey.mesh import Mesh
+from tests import valkey
+from tests.operations import replaced
+
+PAGE = Path(__file__).parent.parent / "references" / "nodes.md"
+TEXT = PAGE.read_text("utf-8")
+
+
+def block(language: str) -> str:
+    """Return the page's only block of a language."""
+    (found,) = re.findall(rf"^```{language}\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+    return str(found)
+
+
+def configured(command: str, blobs: Path, **environment: str) -> ServerConfig:
+    """Return what ``clawlink serve`` makes of a command line."""
+    parser = argparse.ArgumentParser()
+    options.add_arguments(parser)
+    words = shlex.split(command)
+    at = words.index("--blobs") + 1
+    words[at] = str(blobs)
+    return options.read(parser.parse_args(words[words.index("serve") + 1 :]), environment)
+
+
+def test_the_unit_starts_a_node_of_a_mesh(tmp_path: Path) -> None:
+    unit = block("ini")
+    (command,) = re.findall(r"^ExecStart=(.+)$", unit, re.MULTILINE)
+    told = configured(command.replace("%i", "10.0.0.1"), tmp_path, CLAWLINK_STORE="rediss://:s@h", CLAWLINK_TOKEN="t")
+    assert (told.host, told.store, told.data) == ("10.0.0.1", "rediss://:s@h", None)
+    shown = re.findall(r"CLAWLINK_[A-Z]+=", TEXT)
+    assert {f"CLAWLINK_{name}=" for name in ("TOKEN", "STORE")} <= set(shown)
+    if shutil.which("systemd-analyze") is None:
+        return
+    (tmp_path / "clawlink@.service").write_text(replaced(unit, {"/opt/clawlink/bin/clawlink": sys.executable}))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(tmp_path / "clawlink@.service")], capture_output=True, text=True
+    )
+    assert [line for line in done.stderr.splitlines() if "clawlink@" in line and "User" not in line] == []
+
+
+async def test_the_compose_file_runs_three_relays_over_a_server_that_loses_nothing(tmp_path: Path) -> None:
+    compose: dict[str, Any] = yaml.safe_load(block("yaml"))
+    services = compose["services"]
+    relays = [name for name in services if name.startswith("relay")]
+    assert len(relays) == 3
+    for name in relays:
+        relay = services[name]
+        told = configured(
+            relay["command"], tmp_path, CLAWLINK_TOKEN="t", CLAWLINK_STORE=relay["environment"]["CLAWLINK_STORE"]
+        )
+        assert told.store == "redis://valkey:6379"
+        (subnet,) = told.trust_proxies
+        assert str(subnet) == compose["networks"]["default"]["ipam"]["config"][0]["subnet"]
+        assert relay["build"]["dockerfile_inline"].startswith("FROM python:3.")
+        assert set(relay["depends_on"]) <= set(services)
+    assert set(services["nginx"]["depends_on"]) == set(relays)
+    named = {volume.split(":")[0] for service in services.values() for volume in service.get("volumes", ())}
+    assert set(compose["volumes"]) == {name for name in named if not name.startswith((".", "/"))}
+    server, *flags = shlex.split(services["valkey"]["command"])
+    assert server == "valkey-server"
+    if valkey.program() is None:
+        pytest.skip("there is no valkey-server here")
+    with valkey.running(*flags) as running:
+        mesh = await Mesh.open(running.url, steady=steady_clock())
+        assert mesh.server
+        assert running.ask("CONFIG", "GET", "appendfsync") == [b"appendfsync", b"always"]
+        await mesh.close()
