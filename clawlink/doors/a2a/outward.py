@@ -9,6 +9,7 @@ from msgspec import Struct, field
 
 from clawlink.doors.a2a.rules import saying, states
 from clawlink.doors.a2a.rules.states import FINAL, Json
+from clawlink.doors.a2a.wire.density import built
 from clawlink.doors.a2a.wire.shapes import Part
 from clawlink.errors import BadRequest
 
@@ -98,6 +99,7 @@ def _parts(found: Any) -> list[Part]:
 
 def message(id: str, content: Any, *, context: Any = None, task: RemoteTask | None = None) -> Json:
     """Return a message for a remote agent. A message that came by A2A goes on as it came, but for its ids."""
+    context = built(context)
     asked = context.get("a2a") if isinstance(context, dict) else None
     came = asked.get("message") if isinstance(asked, dict) else None
     parts = came.get("parts") if isinstance(came, dict) else None

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from clawlink.domain.dense_json import MAX_PARTS
 from clawlink.domain.limits import MAX_ATTACHMENTS, MAX_JSON_DEPTH
 from clawlink.doors.a2a import DOOR, Settings, cards
 from clawlink.doors.a2a.rules import asking, saying, states
@@ -75,6 +76,8 @@ def test_the_limits_are_those_of_the_code() -> None:
     assert f"raw parts, {errands.MAX_FILES_BYTES >> 20} MiB in all" in TEXT
     assert f"reads {remote_calls.MAX_ANSWER_BYTES >> 20} MiB of an answer" in TEXT
     assert f"{remote_calls.MAX_ANSWER_JSON_BYTES >> 20} MiB besides long strings" in TEXT
+    assert f"with {MAX_PARTS:,} arrays, objects and commas" in TEXT
+    assert told["arrays, objects and commas of a request, besides those in strings"] == f"{MAX_PARTS:,}"
     assert f"nested {MAX_JSON_DEPTH} levels deep" in TEXT
     together = f"{errands.FILES_AT_ONCE} messages with files at a time, and {remote_calls.FILES_AT_ONCE} to one"
     assert together in TEXT

@@ -280,6 +280,13 @@ async def test_a_hostile_remote_agent_ends_its_task_and_nothing_else(
         answers[:] = [(200, wrapped % b'{"message": {"parts": [{"data": [%b[]]}]}}' % (b"[]," * 400_000))]
         done = await asker.task(await asker.delegate("hi", to_agent="poet"), "failed", "completed")
         assert (done["status"], "1048576 bytes" in (done["note"] or "")) == ("failed", True)
+        # Nor may it have very many parts, though commas in texts count for nothing.
+        answers[:] = [(200, wrapped % b'{"message": {"parts": [{"data": [%b[]]}]}}' % (b"[]," * 200_000))]
+        done = await asker.task(await asker.delegate("hi", to_agent="poet"), "failed", "completed")
+        assert (done["status"], "30000 arrays" in (done["note"] or "")) == ("failed", True)
+        answers[:] = [(200, wrapped % json.dumps({"message": {"parts": [{"text": ',\n"[{' * 40_000}]}}).encode())]
+        done = await asker.task(await asker.delegate("hi", to_agent="poet"), "completed")
+        assert done["result"] == ',\n"[{' * 40_000
         answers[:] = [(200, wrapped % json.dumps({"message": {"parts": [{"text": "x" * 2_000_000}]}}).encode())]
         done = await asker.task(await asker.delegate("hi", to_agent="poet"), "completed")
         assert len(done["result"]) == 2_000_000

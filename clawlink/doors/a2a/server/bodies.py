@@ -11,10 +11,12 @@ import msgspec
 from aiohttp import hdrs
 
 from clawlink.domain.agent import Agent
+from clawlink.domain.dense_json import MAX_PARTS
 from clawlink.domain.limits import MAX_JSON_DEPTH
 from clawlink.doors.a2a.server import callers
 from clawlink.doors.a2a.wire import v0_3
 from clawlink.doors.a2a.wire.cutting import LONG, Cutter, Pieces, marks, restored
+from clawlink.doors.a2a.wire.density import has_too_many
 from clawlink.doors.a2a.wire.failures import A2AError
 from clawlink.errors import BadJson, BadRequest, BodyTimeout, TooLarge
 from clawlink.protocol.nesting import is_shallow
@@ -143,9 +145,15 @@ class _Deadline:
 
 
 def _parsed(body: bytes) -> Any:
-    """Decode a body that is no longer than those of the relay. Raises BadRequest."""
+    """Decode a body that is no longer than those of the relay. Raises BadRequest, TooLarge."""
     if not is_shallow(body, MAX_JSON_DEPTH):
         raise BadRequest(f"JSON may be nested {MAX_JSON_DEPTH} levels deep", limit=MAX_JSON_DEPTH)
+    if has_too_many(body):
+        raise TooLarge(
+            f"JSON may have {MAX_PARTS} arrays, objects and commas besides its strings; send large data as a raw part, "
+            "which becomes a file",
+            limit=MAX_PARTS,
+        )
     try:
         return _decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -12,9 +12,11 @@ import aiohttp
 import msgspec
 from msgspec import Raw, Struct
 
+from clawlink.domain.dense_json import MAX_PARTS
 from clawlink.domain.limits import MAX_JSON_DEPTH
 from clawlink.doors.a2a import outward
 from clawlink.doors.a2a.wire.cutting import LONG, Cutter
+from clawlink.doors.a2a.wire.density import has_too_many
 from clawlink.doors.a2a.wire.remotes import Remote
 from clawlink.errors import BadRequest, ClawLinkError, Unavailable
 from clawlink.protocol.nesting import is_shallow
@@ -198,6 +200,12 @@ async def _limited(response: aiohttp.ClientResponse) -> bytes:
     _require_small(len(rest))
     if not await asyncio.to_thread(is_shallow, rest, MAX_JSON_DEPTH):
         raise BadRequest(f"an answer may be nested {MAX_JSON_DEPTH} levels deep", limit=MAX_JSON_DEPTH)
+    if await asyncio.to_thread(has_too_many, rest):
+        raise BadRequest(
+            f"an answer may have {MAX_PARTS} arrays, objects and commas besides its strings; let the remote agent "
+            "return large data as a raw or a url part",
+            limit=MAX_PARTS,
+        )
     return b"".join(pieces)
 
 

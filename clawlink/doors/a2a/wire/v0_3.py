@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from msgspec import Raw
+
 Json = dict[str, Any]
 
 VERSION = "0.3"
@@ -194,7 +196,7 @@ def _part(part: Json) -> Json:
         return {"kind": "text", "text": part["text"], **known}
     if "data" in part:
         data = part["data"]
-        if isinstance(data, dict):
+        if isinstance(data, dict) or (isinstance(data, Raw) and bytes(data).startswith(b"{")):
             return {"kind": "data", "data": data, **known}
         return {"kind": "data", "data": {"value": data}, "metadata": {**known.get("metadata", {}), _NO_OBJECT: True}}
     names = (("raw", "bytes"), ("url", "uri"), ("mediaType", "mimeType"), ("filename", "name"))
