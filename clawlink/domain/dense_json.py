@@ -62,6 +62,11 @@ def _without_space(value: Raw) -> Raw:
     return Raw(msgspec.json.format(text, indent=-1)) if any(space in text for space in _SPACES) else value
 
 
+def built(value: Any) -> Any:
+    """Return a value that stayed as it came as objects, and any other as it is."""
+    return msgspec.json.decode(value) if isinstance(value, Raw) else value
+
+
 def read(decoder: msgspec.json.Decoder[T], body: bytes, names: frozenset[str]) -> T:
     """Decode a struct of the relay's own, whose fields ``names`` may be dense."""
     fields = _fields.decode(body)

@@ -252,8 +252,16 @@ def says_the_same(one: Message, other: Message) -> bool:
         return False
     ignored = {"timestamp", "queued_at", "from_name", "deadline_at", "chain"}
     fields = [field for field in one.__struct_fields__ if field not in ignored]
+    pairs = [_in_one_form(getattr(one, f), getattr(other, f)) for f in fields]
     # Compared as JSON: to Python, true and 1 are equal.
-    return _as_json(getattr(one, f) for f in fields) == _as_json(getattr(other, f) for f in fields)
+    return _as_json(a for a, _ in pairs) == _as_json(b for _, b in pairs)
+
+
+def _in_one_form(one: Any, other: Any) -> tuple[Any, Any]:
+    """Return two contents to compare. If one stayed ``msgspec.Raw`` and the other is built, both are built."""
+    if isinstance(one, msgspec.Raw) != isinstance(other, msgspec.Raw):
+        return dense_json.built(one), dense_json.built(other)
+    return one, other
 
 
 def _as_json(values: Iterable[Any]) -> bytes:

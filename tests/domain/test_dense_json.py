@@ -89,3 +89,23 @@ def test_a_message_keeps_its_dense_contents_over_encoding_and_decoding() -> None
     assert message.says_the_same(read, said)
     other = msgspec.structs.replace(said, content=msgspec.Raw(dense(b"1.51")))
     assert not message.says_the_same(read, other)
+
+
+def test_a_message_says_the_same_built_or_not() -> None:
+    """A door gives contents as objects, and the stored message has them as they came."""
+    content = {"b": ",\n" * dense_json.MAX_PARTS, "a": [1, True]}
+
+    def says(content: Any) -> message.TaskAnswer:
+        names = dict.fromkeys(("message_id", "task_id", "from_agent", "to_agent", "timestamp", "queued_at"), "x")
+        return message.TaskAnswer(**names, from_name="x", content=content)
+
+    stored = message.decode(message.encode(says(content)))
+    assert isinstance(stored, message.TaskAnswer)
+    assert isinstance(stored.content, msgspec.Raw)
+    for one, other, same in (
+        (stored, says(content), True),
+        (says(content), stored, True),
+        (stored, stored, True),
+        (stored, says({**content, "a": [1, 1]}), False),
+    ):
+        assert message.says_the_same(one, other) is same

@@ -65,6 +65,7 @@ async def test_a_request_of_very_many_parts_is_refused_and_prose_is_not(serve_a2
     await respond(rest, task["id"], "which?", status="input_required")
     answered = {"message": {**message(taskId=task["id"]), "parts": [{"text": prose}, {"data": 1}]}}
     status, answer = await rest.post("/message:send", {**answered, "configuration": {"returnImmediately": True}})
+    assert status == 200, answer
     assert (status, answer["task"]["history"][-1]["parts"][1]) == (200, {"data": 1})
     await respond(rest, task["id"], {"a2a": {"artifact": {"parts": [{"text": prose}]}}})
     _, done = await rest.get(f"/tasks/{task['id']}")
