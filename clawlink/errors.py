@@ -39,6 +39,7 @@
     │   └── StorageFull           507 storage_full      all files together reached their limit
     ├── Unavailable               503, and worth another try
     │   ├── Draining                  draining          the relay is shutting down
+    │   ├── Stopped                   stopped           the operator has stopped all work
     │   └── StoreUnavailable          store_unavailable
     ├── InternalError             500 internal_error    a defect of the relay; its log says more
     ├── RelayUnreachable          raised by clients     nobody answered at that address, or not in time
@@ -331,6 +332,13 @@ class Draining(Unavailable):
     """The relay is shutting down and takes no new work."""
 
     code = "draining"
+
+
+class Stopped(Unavailable):
+    """The operator has stopped all work. New work and claims go on once the operator has resumed it."""
+
+    code = "stopped"
+    retryable = False
 
 
 class StoreUnavailable(Unavailable):

@@ -15,7 +15,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 from urllib.parse import urlsplit
 
-from clawlink.client import admin_endpoints, calls, endpoints, mailbox_endpoints, operations
+from clawlink.client import (
+    admin_endpoints,
+    calls,
+    endpoints,
+    mailbox_endpoints,
+    operations,
+    operator_endpoints,
+)
 from clawlink.client.address import address
 from clawlink.client.calls import Call, Identity, Reply
 from clawlink.client.files import file_endpoints
@@ -367,6 +374,8 @@ class BaseClient:
     search = Method(admin_endpoints.search)
     children = Method(admin_endpoints.children)
     load = Method(admin_endpoints.load)
+    stop_all = Method(operator_endpoints.stop_all)
+    resume_all = Method(operator_endpoints.resume_all)
     delegate = Method(endpoints.delegate)
     respond = Method(endpoints.respond)
     tasks = Method(endpoints.tasks)

@@ -131,6 +131,7 @@ class Overview(Struct, frozen=True, gc=False):
 
     ``open_tasks`` and ``ended_tasks`` count by state; the relay keeps ended ones for a while. ``mailboxes`` are the 20
     deepest, ``pools`` the 20 with most work. ``traffic`` covers an hour at most, since the relay started.
+    ``stopped_at`` is null while work goes on.
     """
 
     server_time: str
@@ -139,6 +140,7 @@ class Overview(Struct, frozen=True, gc=False):
     revision: int
     contents: bool
     draining: bool
+    stopped_at: str | None
     agents_online: int
     agents_stale: int
     open_tasks: dict[str, int]

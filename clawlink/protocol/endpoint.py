@@ -29,6 +29,7 @@ class Endpoint:
     looks: bool = False  # shows an agent its private records, if it proves its identity
     open: bool = False  # needs no token
     admin: bool = False  # for the relay's operator alone; GET only looks
+    keyless: bool = False  # refuses agent keys and the relay's token, also where this machine needs none
     audited: str = ""  # the field of the reply that names the target of an act of the operator
     text: bool = False  # answers text or a foreign document instead of a reply struct
     stays: bool = False  # the reply goes on for as long as the connection lasts

@@ -9,6 +9,7 @@ from clawlink.protocol import admin, headers, mailbox_replies, replies, requests
 from clawlink.protocol.admin_paths import ADMIN_ENDPOINTS
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.file_paths import FILE_ENDPOINTS
+from clawlink.protocol.operator_paths import OPERATOR_ENDPOINTS
 
 INFO = Endpoint("info", "GET", "/", "Show the relay, its contents and its limits.", replies.Info)
 REGISTER = Endpoint(
@@ -446,6 +447,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     *(value for value in list(globals().values()) if isinstance(value, Endpoint)),
     *ADMIN_ENDPOINTS,
     *FILE_ENDPOINTS,
+    *OPERATOR_ENDPOINTS,
 )
 
 

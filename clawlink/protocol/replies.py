@@ -53,6 +53,7 @@ class Info(Struct, frozen=True):
     memory_bytes: int = 0
     connections: int = 0
     doors: dict[str, dict[str, Any]] = {}
+    stopped_at: str | None = None
 
 
 class Load(Struct, frozen=True, gc=False):
@@ -93,12 +94,16 @@ class Challenged(Struct, frozen=True):
 
 
 class Discovered(Struct, frozen=True):
-    """The agents that match, in the order they registered. ``next`` is null after the last page."""
+    """The agents that match, in the order they registered. ``next`` is null after the last page.
+
+    ``stopped_at`` is there while the operator has stopped all work.
+    """
 
     agents: list[ListedAgent]
     count: int
     server_time: str
     next: str | None = None
+    stopped_at: str | None = None
 
 
 class Beat(Struct, frozen=True):
@@ -332,10 +337,14 @@ class Left(Struct, frozen=True):
 
 
 class Health(Struct, frozen=True):
-    """The relay takes work: ``ok``. While it drains, it answers as for any new work: 503 ``draining``."""
+    """The relay takes requests: ``ok``. While it drains, it answers as for any new work: 503 ``draining``.
+
+    ``stopped`` tells whether the operator has stopped all work.
+    """
 
     status: str
     relay_id: str = ""
+    stopped: bool = False
 
 
 class Failure(Struct, frozen=True, omit_defaults=True):

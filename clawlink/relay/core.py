@@ -15,7 +15,7 @@ from clawlink.domain.agent import Agent
 from clawlink.domain.backoff import backoff, spread
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.limits import DRAIN_SECONDS, Limits
-from clawlink.errors import Draining, StorageFull, StoreUnavailable
+from clawlink.errors import Draining, Stopped, StorageFull, StoreUnavailable
 from clawlink.relay.ids import Ids
 from clawlink.relay.limits.memory import Memory
 from clawlink.relay.limits.shares import FairShares
@@ -24,6 +24,7 @@ from clawlink.relay.telemetry.activity_log import ActivityLog
 from clawlink.relay.telemetry.stats import Stats
 from clawlink.relay.telemetry.talks import Talks
 from clawlink.relay.telemetry.unwoken import Unwoken
+from clawlink.relay.timestamps import StoppableTime
 from clawlink.store.base import Absent, Batch, Conflict, Drop, Event, Failed, Full, Peers, Put, Signal, Signals, Store
 
 T = TypeVar("T")
@@ -34,6 +35,8 @@ TRIES = 16
 _FIRST_PAUSE_SECONDS = 0.001
 _MOST_PAUSE_SECONDS = 0.24
 _FULL_SECONDS = 30.0
+# A client that was refused because all work is stopped looks again after this time.
+_STOPPED_SECONDS = 10.0
 
 
 class Watch:
@@ -72,7 +75,9 @@ class Core:
         self.peers = peers
         self.signals = signals
         self.limits = limits
-        self.clock = clock
+        self.time = StoppableTime(clock)
+        self.clock: Callable[[], float] = self.time
+        self.steady = clock
         self.ids = Ids()
         self.stats = Stats()
         self.talks = Talks(clock)
@@ -206,6 +211,20 @@ class Core:
         """Refuse new work while the relay shuts down."""
         if self.draining:
             raise Draining("the relay is shutting down; try again when it is back", retry_after=DRAIN_SECONDS)
+
+    @property
+    def stopped(self) -> bool:
+        """Return True while the operator has stopped all work."""
+        return self.time.stopped
+
+    def require_running(self) -> None:
+        """Refuse new work and claims while the operator has stopped them. Raises Stopped."""
+        if self.time.stopped:
+            raise Stopped(
+                "the operator has stopped all work here; acks, answers and heartbeats go on; "
+                "try again once it is resumed",
+                retry_after=_STOPPED_SECONDS,
+            )
 
     async def finish(self, work: Coroutine[Any, Any, T]) -> T:
         """Run ``work`` to its end even if the caller is cancelled: a client that hangs up must not leave half of it."""

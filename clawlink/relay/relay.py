@@ -10,6 +10,7 @@ from clawlink.domain.audit import Act
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.file import PRESENT, SharedFile
 from clawlink.domain.limits import LIMIT_FIELDS, Limits
+from clawlink.domain.standstill import STANDSTILL
 from clawlink.protocol import proof
 from clawlink.protocol.replies import Challenged, Health, Info
 from clawlink.protocol.requests import Challenge
@@ -20,6 +21,7 @@ from clawlink.relay.admin.lists import AdminLists
 from clawlink.relay.admin.load import LoadViews
 from clawlink.relay.admin.overview import Overviews
 from clawlink.relay.admin.search import SearchViews
+from clawlink.relay.admin.stops import Stops
 from clawlink.relay.admin.talk import TalkViews
 from clawlink.relay.agents.agents import Agents
 from clawlink.relay.agents.deregistration import Deregistration
@@ -87,7 +89,7 @@ class Relay:
         self._pools = pools = Pools(core)
         self.mailbox = Mailbox(core)
         self.acks = Acks(core, pools)
-        self.receipts = Receipts(self.acks)
+        self.receipts = Receipts(self.acks, core.time)
         self.agents = Agents(core, self.mailbox, admission, require_keys=require_agent_keys)
         lifecycle = TaskLifecycle(core, self.agents, self.mailbox, pools)
         self.claims = Claims(core, pools, self.acks, lifecycle)
@@ -110,13 +112,16 @@ class Relay:
         )
         self.readiness = Readiness(core)
         self.limits = limits
-        self.clock = clock
+        self.clock = core.clock
+        self.steady = clock
+        self.time = core.time
         self.doors: dict[str, Callable[[], Awaitable[dict[str, Any]]]] = {}
         """The doors that are open, by name, with what ``info`` tells of each."""
         self.limits_of_doors: dict[str, float] = {}
         self._token_required = token_required
         self._started_at = clock()
         self.audit = Audit(core)
+        self.stops = Stops(core)
         self.keep(Kind(Act, forget))
         self.overviews = Overviews(
             core,
@@ -175,12 +180,12 @@ class Relay:
     async def health(self) -> Health:
         """Tell whether the relay takes work. Raises Draining while it shuts down, so that load balancers turn away."""
         self.core.require_working()
-        return Health("ok", self.id)
+        return Health("ok", self.id, self.core.stopped)
 
     async def ready(self) -> Health:
         """Tell whether the relay takes work, and its store a commit. Raises Draining, StoreUnavailable."""
         await self.readiness.require()
-        return Health("ok", self.id)
+        return Health("ok", self.id, self.core.stopped)
 
     def require_working(self) -> None:
         """Refuse while the relay is shutting down."""
@@ -195,9 +200,14 @@ class Relay:
         """Return what claims for an agent over one connection, at most ``credit`` messages unsettled at a time."""
         return Consumer(self.core, self.claims, self.acks, agent, lease=lease, credit=credit)
 
+    @property
+    def stopped(self) -> bool:
+        """Return True while the operator has stopped all work."""
+        return self.core.stopped
+
     async def came_back(self, away: float) -> None:
         """Go on after this many seconds in which no relay was there for what the store has."""
-        if away:
+        if away and not self.core.stopped:
             await self.agents.came_back(away)
         await self.uploads.come_back()
 
@@ -206,6 +216,8 @@ class Relay:
         if event.pool:
             self.core.begin(self._pools.heard(event.partition_key))
             return
+        if event.partition_key == STANDSTILL:
+            self.core.begin(self.stops.load())
         if event.left:
             self.agents.directory.remove(event.partition_key)
         self.core.hear(event)
@@ -253,12 +265,13 @@ class Relay:
             shared_files=files.count,
             note="Agents register, discover, delegate and poll here; /openapi.json has all endpoints in full.",
             endpoints=endpoints,
-            server_time=iso(self.clock()),
+            server_time=self.time.stamp(),
             agents_stale=stale,
             messages_held=held.count,
             bytes_held=held.bytes,
             agent_keys_required=self.agents.keys_required,
             draining=self.draining,
+            stopped_at=self.stops.since,
             started_at=iso(self._started_at),
             takeovers=self.stats.takeovers,
             rate_limited=self.stats.rate_limited,

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from pathlib import Path
 
+from clawlink.domain.standstill import Standstill, relay_time, shown
+
 # Recently written times, by millisecond: a relay writes the present, and the ends of new leases, again and again.
 _written: dict[int, str] = {}
 _MOST_WRITTEN = 64
@@ -72,6 +74,54 @@ class RelayTime:
             step = min(since, 0.0)
         self._told = self._wall() - self()
         return None if abs(step) < _TOLD_SECONDS else step
+
+
+class StoppableTime:
+    """Relay time as all rules count it: it stands still while the relay is stopped.
+
+    ``steady`` is the time that never stands still. Paces, logs and the audit count in it.
+    """
+
+    def __init__(self, steady: Callable[[], float]) -> None:
+        self.steady = steady
+        self._standstill = Standstill()
+        self._lag = 0.0
+        self._still: float | None = None
+
+    @property
+    def standstill(self) -> Standstill:
+        """The stops that it knows."""
+        return self._standstill
+
+    @standstill.setter
+    def standstill(self, known: Standstill) -> None:
+        self._standstill = known
+        self._lag = known.lag
+        self._still = None if known.since is None else relay_time(known, known.since)
+
+    @property
+    def stopped(self) -> bool:
+        """Return True while it stands still."""
+        return self._still is not None
+
+    def __call__(self) -> float:
+        return self.steady() - self._lag if self._still is None else self._still
+
+    def shown(self, at: float) -> float:
+        """Return an instant of relay time as people and peers know it, in seconds since the epoch."""
+        return shown(self._standstill, at, self.steady()) if self._standstill.version else at
+
+    def iso(self, at: float) -> str:
+        """Write an instant of relay time; see ``iso``."""
+        return iso(self.shown(at))
+
+    def iso_or_none(self, at: float | None) -> str | None:
+        """Write an instant that may not have come yet, or never comes."""
+        return None if at is None or at == math.inf else iso(self.shown(at))
+
+    def stamp(self) -> str:
+        """Write the present, also while the relay is stopped."""
+        return iso(self.steady())
 
 
 def boot_id() -> str | None:

@@ -147,6 +147,7 @@ class App:
         config = self._config
         if self._data is not None:
             self._tell_stop(self._data.store)
+            await self.relay.stops.load()
             await self.relay.came_back(self._away)
             if isinstance(self._clock, RelayTime):
                 self._data.store.keep_time(self._clock, self._clock.uptime)
@@ -154,6 +155,7 @@ class App:
                 self._data.store.keep_time(self._clock)
         if self.mesh is not None:
             await self.mesh.listen(self.relay.hear, self.relay.missed)
+            await self.relay.stops.load()
             await self._leads(self.mesh)
         for door in self.doors.values():
             await door.start()
@@ -223,6 +225,7 @@ class App:
                 await self.relay.janitor.step("mesh", self._sweep_mesh, self.mesh)
 
     async def _sweep_mesh(self, mesh: Mesh) -> None:
+        await self.relay.stops.load()
         leads = await self._leads(mesh)
         await (self.relay.janitor.sweep() if leads else self.relay.janitor.sweep_own())
         await mesh.upkeep(leads=leads)

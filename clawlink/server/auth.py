@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from aiohttp import hdrs
 from multidict import CIMultiDictProxy, istr
 
+from clawlink.domain.access import KEY_HEADER
 from clawlink.errors import BadRequest, NotAllowed, NotAuthenticated, UnsupportedMediaType
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.protocol.paths import LOG_OUT, PAGE_FILE, REGISTER
@@ -132,6 +133,8 @@ class Guard:
                 require(session, request.headers.get(CSRF_HEADER))
             request.right = f"session {session.name}"
             request.may_go_on = lambda: self._session_of(request) is not None
+        elif endpoint.keyless and _shows_a_key(request):
+            return False
         elif self._is_operator(request):
             request.right = "local"
         elif looks and self._local_admin and self._sessions is not None and request.is_local and _is_own_page(request):
@@ -233,6 +236,11 @@ def _is(given: str | None, expected: bytes | None) -> bool:
     if given is None or expected is None:
         return False
     return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected)
+
+
+def _shows_a_key(request: Request) -> bool:
+    """Return True if a request comes with a token or an agent key, as requests of agents do."""
+    return hdrs.AUTHORIZATION in request.headers or KEY_HEADER in request.headers
 
 
 def _bearer(request: Request) -> str | None:

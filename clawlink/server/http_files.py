@@ -18,7 +18,7 @@ from clawlink.domain.file import Expected, SharedFile, Version
 from clawlink.domain.limits import IDLE_BODY_SECONDS, LEAST_BODY_RATE, MAX_NAME_LENGTH
 from clawlink.errors import BadRequest, BodyTimeout, ClawLinkError, RangeNotSatisfiable
 from clawlink.relay.files.read import Opened
-from clawlink.relay.timestamps import iso
+from clawlink.relay.timestamps import StoppableTime
 from clawlink.server.flow import Watch, on_its_way
 from clawlink.server.request import Request, require_unpacked, was_reset
 
@@ -274,7 +274,7 @@ def ids(named: Sequence[str]) -> str:
     return ",".join(quote(one, safe="") for one in named)
 
 
-def headers_of(file: SharedFile, version: Version) -> dict[str, str]:
+def headers_of(file: SharedFile, version: Version, time: StoppableTime) -> dict[str, str]:
     """Return the headers of a version, for the whole and for a part alike.
 
     The content belongs to another agent: it must not become a page with the relay's name in a browser.
@@ -292,10 +292,10 @@ def headers_of(file: SharedFile, version: Version) -> dict[str, str]:
         "ClawLink-Version": str(version.revision),
         "ClawLink-Editor": quote(version.editor, safe=""),
         "ClawLink-File-Type": quote(version.file_type, safe=""),
-        "ClawLink-Updated-At": iso(version.written_at),
+        "ClawLink-Updated-At": time.iso(version.written_at),
     }
     if file.ends_at is not None:
-        headers["ClawLink-Expires-At"] = iso(file.ends_at)
+        headers["ClawLink-Expires-At"] = time.iso(file.ends_at)
     if file.burn:
         headers["ClawLink-Burn-After-Read"] = "1"
     if file.access is not None:

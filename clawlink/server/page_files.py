@@ -158,7 +158,7 @@ class PageRoutes:
     def _view(self, relay: Relay, session: Session) -> SessionView:
         left = session.ends_at - self._sessions.now
         return SessionView(
-            f"session {session.name}", session.read_only, session.csrf, iso(relay.clock() + left), self._contents
+            f"session {session.name}", session.read_only, session.csrf, iso(relay.steady() + left), self._contents
         )
 
     def _cookie(self, value: str, seconds: int) -> str:

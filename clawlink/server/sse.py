@@ -221,7 +221,7 @@ class _Stream:
         for d in taken.deliveries:
             kind = d.body[len(b'{"type":"') :].partition(b'"')[0]  # which every message begins with
             id = receipt(str(d.receipt), d.id).encode()
-            data = message_frame(d.body, lease_of(d, taken.reported))
+            data = message_frame(d.body, lease_of(d, taken.reported, self._relay.time))
             await self._write(b"id: %b\nevent: %b\ndata: %b\n\n" % (id, kind, data))
 
     async def _write(self, data: bytes) -> None:

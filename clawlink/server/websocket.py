@@ -198,7 +198,7 @@ class _Session:
     async def _push_some(self) -> None:
         taken, earlier = await self._consumer.next(self._agent, tick=self._acting)
         for d in taken:
-            await self._sender.text(message_frame(d.body, lease_of(d, earlier)))
+            await self._sender.text(message_frame(d.body, lease_of(d, earlier, self._relay.time)))
         self._websocket.mark = b"%d" % self._consumer.batch
         # A first delivery needs no proof; of every other it must be known whether it was read.
         if taken and not (self._acks and all(map(first_time, taken))):

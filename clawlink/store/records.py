@@ -16,6 +16,7 @@ from clawlink.domain.broadcast import Broadcast, Knowledge
 from clawlink.domain.delivery import Delivery
 from clawlink.domain.file import FileWrite, SharedFile
 from clawlink.domain.pool import Pool
+from clawlink.domain.standstill import Standstill
 from clawlink.domain.task import Task
 from clawlink.domain.upload import UnfinishedUpload
 
@@ -89,5 +90,6 @@ for _kind, _name in (
     (FileWrite, "file_write"),
     (UnfinishedUpload, "upload"),
     (Act, "act"),
+    (Standstill, "standstill"),
 ):
     register(_kind, _name)

@@ -14,7 +14,7 @@ import pytest
 
 import clawlink
 from clawlink import errors
-from clawlink.client import admin_endpoints, endpoints, mailbox_endpoints
+from clawlink.client import admin_endpoints, endpoints, mailbox_endpoints, operator_endpoints
 from clawlink.client.calls import Claimed, DeadLetter, File
 from clawlink.client.files import file_endpoints
 from clawlink.client.retry import Backoff
@@ -96,9 +96,8 @@ def test_there_is_a_method_for_every_endpoint_as_it_stands_in_calls() -> None:
         if endpoint.stays or endpoint.name in ELSEWHERE:
             continue
         name = CALLED.get(endpoint.name, endpoint.name)
-        described = next(
-            vars(m)[name] for m in (endpoints, mailbox_endpoints, file_endpoints, admin_endpoints) if name in vars(m)
-        )
+        modules = (endpoints, mailbox_endpoints, file_endpoints, admin_endpoints, operator_endpoints)
+        described = next(vars(m)[name] for m in modules if name in vars(m))
         method = getattr(Client, name)
         assert method.__doc__ == described.__doc__
         asked = list(inspect.signature(described, eval_str=False).parameters)[1:]

@@ -6,6 +6,7 @@ from typing import Any
 
 from clawlink.domain.message import Priority
 from clawlink.domain.upload import UnfinishedUpload
+from clawlink.protocol.operating import StopAll
 from clawlink.relay.files.write_terms import Write
 from clawlink.store import records
 from tests.relay.broadcasts.test_broadcasts import heard, once
@@ -41,6 +42,8 @@ async def test_every_kind_of_record_is_kept_as_bytes_and_found_again() -> None:
         await scene.relay.files.put(req, write, once(text), 1)
     look()
     await scene.send("req", "w", "hello")
+    await scene.relay.stops.switch(StopAll(True))
+    await scene.relay.stops.switch(StopAll(False))
     await scene.relay.audit.note("kick", "w", {}, by="local", address=None)
     assert await scene.leave("w")
     await scene.let_pass(10 * 24 * 3600)

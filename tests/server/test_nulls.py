@@ -26,6 +26,7 @@ _GIVEN: dict[str, Any] = {
     "lease": 10,
     "file_key": "k",
     "seconds": 10,
+    "stopped": False,
     "subscriptions": ["*"],
     "key_id": "0" * 64,
     "nonce": "0" * 16,

@@ -25,7 +25,7 @@ memory = pytest.mark.parametrize("store_kind", ["memory"])
 async def test_healthz_needs_no_token_and_everything_else_does(serve: Serve) -> None:
     relay = await serve(token="t")
     for path in ("/healthz", "/readyz"):
-        assert await ok(relay.get(path)) == {"status": "ok", "relay_id": relay.app.relay.id}
+        assert await ok(relay.get(path)) == {"status": "ok", "relay_id": relay.app.relay.id, "stopped": False}
     for path in ("/", "/metrics", "/openapi.json", "/discover", "/healthz/more"):
         status, _ = await relay.get(path)
         assert status == 401, path

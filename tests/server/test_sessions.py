@@ -17,6 +17,7 @@ BOSS = {"Authorization": "Bearer boss"}
 WRITES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("/kick", {"agent": "a"}),
     ("/admin/redrive", {"agent": "a"}),
+    ("/admin/stop", {"stopped": True}),
     ("/admin/links", {}),
     ("/admin/logout", {"all": True}),
 )

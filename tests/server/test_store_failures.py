@@ -219,7 +219,7 @@ async def test_readyz_is_503_while_the_store_fails_or_stands_still(
             assert int(reply.headers["Retry-After"]) == 1
         assert (await relay.get("/healthz"))[0] == 200
 
-    ready = {"status": "ok", "relay_id": relay.app.relay.id}
+    ready = {"status": "ok", "relay_id": relay.app.relay.id, "stopped": False}
     assert await ok(relay.get("/readyz")) == ready
     store.failures = 1.0
     await require_unready("reads or writes nothing at this moment")

@@ -284,6 +284,7 @@ VALID: dict[str, dict[str, Any]] = {
     "/challenge": {"key_id": "0" * 64, "nonce": "n" * 16},
     "/kick": {"agent": "nobody"},
     "/admin/redrive": {"agent": "nobody"},
+    "/admin/stop": {"stopped": False},
     "/admin/links": {"read_only": True, "seconds": 60},
     "/admin/sessions": {"code": "c", "admin_token": "t"},
     "/admin/logout": {"all": False},

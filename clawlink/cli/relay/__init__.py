@@ -33,6 +33,20 @@ NOUN = Noun(
             ("audit",),
         ),
         Verb(
+            "stop-all",
+            "Stop all new work and all claims, as the operator of a relay.",
+            "clawlink.cli.relay.stop_all",
+            ("relay stop-all",),
+            ("stop-all",),
+        ),
+        Verb(
+            "resume-all",
+            "Let work go on after stop-all, as the operator of a relay.",
+            "clawlink.cli.relay.resume_all",
+            ("relay resume-all",),
+            ("resume-all",),
+        ),
+        Verb(
             "backup",
             "Copy the folder of a relay with --data, also while it runs.",
             "clawlink.cli.relay.backup",

@@ -223,6 +223,11 @@ def _check_relay(ctx: Context, where: Where, client: Client) -> Iterator[Check]:
     middle = (before + time.time()) / 2
     if info.draining:
         yield Check("relay", "warn", "it is shutting down and takes no new work", "clawlink serve")
+    elif info.stopped_at is not None:
+        from clawlink.cli.render import ago
+
+        since = ago(info.stopped_at, ctx.now)
+        yield Check("relay", "warn", f"its operator stopped all work, {since}", "clawlink resume-all   as the operator")
     else:
         yield Check("relay", "ok", info.service)
     yield Check("token", "ok", "right" if info.auth_required else "not asked for")

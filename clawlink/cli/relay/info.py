@@ -46,6 +46,7 @@ def _show(ctx: Context, info: Info) -> None:
         ("memory", _memory(info)),
         ("connections", str(info.connections)),
         ("started", ago(info.started_at, ctx.now)),
+        ("stopped", None if info.stopped_at is None else f"all work, {ago(info.stopped_at, ctx.now)}"),
         ("takeovers", str(info.takeovers)),
         ("rate limited", str(info.rate_limited)),
         ("loops stopped", str(info.loops_stopped)),

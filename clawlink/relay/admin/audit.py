@@ -20,7 +20,7 @@ class Audit:
     async def note(self, act: str, target: str, facts: object, *, by: str, address: str | None) -> None:
         """Keep an act, with what came of it. Beyond ``MAX_ACTS`` the oldest one goes."""
         core = self._core
-        now = core.clock()
+        now = core.steady()
         kept = Act(core.ids.fresh(), 1, now, act, target, address, by, msgspec.json.encode(facts), now + KEPT_SECONDS)
         await core.commit(ACTS, Put(kept, ends_work=True))
         if (await core.store.usage(Act, ACTS)).count > MAX_ACTS:

@@ -26,7 +26,6 @@ from clawlink.relay.core import Core
 from clawlink.relay.files.read import FileReads
 from clawlink.relay.files.views import file_history, file_info
 from clawlink.relay.time_slices import SLICE, Turns
-from clawlink.relay.timestamps import iso
 
 # A list that leaves most of what it looks at stops here and goes on at the next request.
 _LOOKED_AT = 5000
@@ -78,8 +77,8 @@ class LibraryViews:
             from_agent=one.author,
             topic=one.topic,
             tags=list(one.tags),
-            stored_at=iso(one.stored_at),
-            ends_at=iso(one.ends_at),
+            stored_at=self._core.time.iso(one.stored_at),
+            ends_at=self._core.time.iso(one.ends_at),
             recipients=one.recipients,
             text=text,
             cut=cut,
@@ -97,7 +96,7 @@ class LibraryViews:
             page = await store.page(SharedFile, _SOURCES[source], after, min(ask.limit - len(files), SLICE))
             for file in page.records:
                 if rules.present(file, now) is not None and _is_of(file, ask.agent) and _has(file, text):
-                    files.append(file_info(file, now))
+                    files.append(file_info(file, self._core.time))
                 await turns.next()
             looked_at += len(page.records)
             after = page.after
@@ -109,7 +108,7 @@ class LibraryViews:
     async def file(self, file_key: str, ask: FileQuery) -> OneFile:
         """Show a file with its kept versions. Raises UnknownFile."""
         file = await self._reads.any(file_key)
-        return OneFile(file_history(file_key, file, self._core.clock()), self._contents and not file.burn)
+        return OneFile(file_history(file_key, file, self._core.time), self._contents and not file.burn)
 
     async def require_contents(self, file_key: str) -> SharedFile:
         """Return a file whose contents may be shown. Raises UnknownFile, NotAllowed."""

@@ -39,7 +39,6 @@ from clawlink.relay.mailbox.unread import glimpse
 from clawlink.relay.tasks.reads import read_task
 from clawlink.relay.tasks.views import TaskViews
 from clawlink.relay.time_slices import SLICE, Turns
-from clawlink.relay.timestamps import iso, iso_or_none
 
 _ENDED = tuple(state for state in TaskState if state in FINAL)
 # A list that leaves most of what it looks at stops here and goes on at the next request.
@@ -99,7 +98,7 @@ class AdminLists:
         return text is None or text in fold(agent.name) or text in fold(agent.id)
 
     async def _row(self, agent: Agent) -> AgentRow:
-        key = rules.by_owner(agent.id)
+        key, time = rules.by_owner(agent.id), self._core.time
         read = await self._core.store.admission((agent.id,), ((Task, key), (Delivery, key)))
         tasks, alone = read.indexes
         current = None
@@ -110,8 +109,8 @@ class AdminLists:
             agent_id=agent.id,
             name=agent.name,
             status=self._agents.presence(agent).value,
-            last_seen=iso(agent.last_heartbeat),
-            registered_at=iso(agent.registered_at),
+            last_seen=time.iso(agent.last_heartbeat),
+            registered_at=time.iso(agent.registered_at),
             capabilities=list(agent.capabilities),
             machine=agent.machine,
             description=agent.description,
@@ -161,15 +160,15 @@ class AdminLists:
         return AllDeadLetters(letters, len(letters), page.after)
 
     def _message(self, d: Delivery) -> MessageRow:
-        seen = glimpse(d.body, _WORDS if self._contents else 0)
+        seen, time = glimpse(d.body, _WORDS if self._contents else 0), self._core.time
         return MessageRow(
             message_id=message_id(d),
             mailbox=d.mailbox,
             type=seen.type,
             from_agent=seen.from_agent,
             attempts=d.attempts,
-            stored_at=iso(d.stored_at),
-            dead_at=iso_or_none(d.settled_at),
+            stored_at=time.iso(d.stored_at),
+            dead_at=time.iso_or_none(d.settled_at),
             words=seen.words,
         )
 
@@ -202,7 +201,7 @@ class AdminLists:
 
     def row_of(self, task: Task) -> TaskRow:
         """Return a task as lists show it."""
-        head = _head.decode(task.body)
+        head, time = _head.decode(task.body), self._core.time
         capability = [] if head.capability is UNSET else head.capability
         return TaskRow(
             task_id=task.id,
@@ -215,9 +214,9 @@ class AdminLists:
             attempts=task.attempts,
             progress=task.progress,
             note=self._text(task.note),
-            created_at=iso(task.created_at),
-            finished_at=iso_or_none(task.finished_at),
-            deadline_at=iso_or_none(task.deadline_at),
+            created_at=time.iso(task.created_at),
+            finished_at=time.iso_or_none(task.finished_at),
+            deadline_at=time.iso_or_none(task.deadline_at),
             words=glimpse(task.body, _WORDS).words if self._contents else None,
         )
 
@@ -231,17 +230,17 @@ class AdminLists:
                 field="task_id",
             )
         view = await self._views.view(task, count=True)
-        facts = timeline.facts(task)
+        facts, time = timeline.facts(task), self._core.time
         return TaskTimeline(
             task=view if self._contents else _without_contents(view),
             facts=TaskFacts(
-                iso(facts.stored_at),
-                iso_or_none(facts.delivered_at),
-                iso_or_none(facts.acknowledged_at),
-                iso_or_none(facts.answered_at),
+                time.iso(facts.stored_at),
+                time.iso_or_none(facts.delivered_at),
+                time.iso_or_none(facts.acknowledged_at),
+                time.iso_or_none(facts.answered_at),
             ),
             leases=[
-                TaskLease(held.agent, iso(held.since), iso_or_none(held.until), held.ended_by)
+                TaskLease(held.agent, time.iso(held.since), time.iso_or_none(held.until), held.ended_by)
                 for held in timeline.leases(task)
             ],
             contents=self._contents,

@@ -40,7 +40,7 @@ class LoadViews:
         self._quota = quota
         self._stuck = stuck
         self._uploads = uploads
-        self.history = telemetry.LoadHistory(core.clock, core.stats)
+        self.history = telemetry.LoadHistory(core.steady, core.stats)
 
     async def sample(self) -> None:
         """Note the load of this moment. The relay calls it twice a second."""

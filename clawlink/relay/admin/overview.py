@@ -53,7 +53,7 @@ class Overviews:
         self._admission = admission
         self._contents = contents
         self._started_at = started_at
-        self.traffic = Traffic(core.clock, core.stats)
+        self.traffic = Traffic(core.steady, core.stats)
         self._making = asyncio.Lock()
         self._made: tuple[float, Overview] | None = None
 
@@ -79,12 +79,13 @@ class Overviews:
         unserved, pools = await self._look_at_pools()
         held = (await core.store.admission()).total
         return Overview(
-            server_time=iso(core.clock()),
+            server_time=core.time.stamp(),
             started_at=iso(self._started_at),
             version=VERSION,
             revision=revision,
             contents=self._contents,
             draining=core.draining,
+            stopped_at=iso_or_none(core.time.standstill.since),
             agents_online=online,
             agents_stale=stale,
             open_tasks=open_tasks,
@@ -127,7 +128,7 @@ class Overviews:
                 core.unwoken.over(failed.agent_id)
             else:
                 note = wake.note if self._contents else None
-                at = iso(wake.at)
+                at = core.time.iso(wake.at)
                 found.append(UnwokenAgent(agent.id, agent.name, failed.message_id, at, wake.adapter, wake.result, note))
             await turns.next()
         return found
@@ -159,11 +160,12 @@ class Overviews:
                 return [(one, count, size) for count, size, _, one in sorted(found, reverse=True)], unread
 
     async def _waiting(self, agent: Agent, messages: int, size: int) -> Waiting:
-        now = self._core.clock()
-        due = await self._core.store.due(agent.id, now, _LOOKED_AT)
+        core = self._core
+        now = core.clock()
+        due = await core.store.due(agent.id, now, _LOOKED_AT)
         oldest = min((d.stored_at for d in due), default=None)
         await asyncio.sleep(0)
-        return Waiting(agent.id, agent.name, messages, size, iso_or_none(oldest))
+        return Waiting(agent.id, agent.name, messages, size, core.time.iso_or_none(oldest))
 
     async def _look_at_pools(self) -> tuple[int, list[WaitingPool]]:
         """Count the pools with work that no online agent may claim. Return the pools with most work."""

@@ -22,7 +22,6 @@ from clawlink.relay.agents.agents import Agents
 from clawlink.relay.core import Core
 from clawlink.relay.mailbox.unread import glimpse
 from clawlink.relay.time_slices import SLICE, Turns
-from clawlink.relay.timestamps import iso
 
 # A request stops after a look at this number of records, or of bytes of texts, and goes on at the next one.
 _LOOKED_AT = 5000
@@ -53,6 +52,7 @@ class SearchViews:
 
     def __init__(self, core: Core, agents: Agents, *, contents: bool) -> None:
         self._core = core
+        self._iso = core.time.iso
         self._agents = agents
         self._contents = contents
         self._sources: list[tuple[type[Any], str, bool, _Make]] = [(Agent, REGISTERED, False, self._agent)]
@@ -124,25 +124,25 @@ class SearchViews:
         if text not in fold(agent.id) and text not in fold(agent.name):
             return None
         status = self._agents.presence(agent).value
-        return Hit("agent", agent.id, agent.name, status, [agent.id], iso(agent.last_heartbeat), None)
+        return Hit("agent", agent.id, agent.name, status, [agent.id], self._iso(agent.last_heartbeat), None)
 
     def _task(self, record: Task | Delivery, text: str) -> Hit | None:
         if not record.id.startswith(text) and not self._said(record.body, text):
             return None
         task = record if isinstance(record, Task) else rules.task_from_delivery(record)
         agents = [task.requester, *([] if task.assignee is None else [task.assignee])]
-        return Hit("task", task.id, None, task.state.value, agents, iso(task.created_at), self._words(task.body))
+        return Hit("task", task.id, None, task.state.value, agents, self._iso(task.created_at), self._words(task.body))
 
     def _broadcast(self, one: Knowledge, text: str) -> Hit | None:
         found = one.id.startswith(text) or text in fold(one.topic) or text in map(fold, one.tags)
         if not found and not self._said(one.body, text):
             return None
-        return Hit("broadcast", one.id, one.topic, None, [one.author], iso(one.stored_at), self._words(one.body))
+        return Hit("broadcast", one.id, one.topic, None, [one.author], self._iso(one.stored_at), self._words(one.body))
 
     def _file(self, file: SharedFile, text: str) -> Hit | None:
         if text not in fold(file.id) or file_rules.present(file, self._core.clock()) is None:
             return None
-        return Hit("file", file.id, file.id, None, [file.newest.editor], iso(file.newest.written_at), None)
+        return Hit("file", file.id, file.id, None, [file.newest.editor], self._iso(file.newest.written_at), None)
 
     def _message(self, d: Delivery, text: str) -> Hit | None:
         id = delivery_rules.message_id(d)
@@ -151,7 +151,9 @@ class SearchViews:
         if d.is_task or (not id.startswith(text) and not self._said(d.body, text)):
             return None
         kind = glimpse(d.body, 0).type
-        return Hit("message", id, kind, d.state.value, [d.sender, d.mailbox], iso(d.stored_at), self._words(d.body))
+        return Hit(
+            "message", id, kind, d.state.value, [d.sender, d.mailbox], self._iso(d.stored_at), self._words(d.body)
+        )
 
     def _nothing(self, record: Any, text: str) -> Hit | None:
         return None

@@ -95,7 +95,7 @@ class TalkViews:
         talks = self._core.talks
         found = talks.most(ask.limit, ask.agent)
         return TalkPairs(
-            [TalkPair(pair.sender, pair.to, pair.messages, iso(pair.last_at)) for pair in found],
+            [TalkPair(pair.sender, pair.to, pair.messages, self._core.time.iso(pair.last_at)) for pair in found],
             len(found),
             len(talks),
             talks.dropped,
@@ -217,7 +217,7 @@ class TalkViews:
         self, at: float, kind: str, id: str, sender: str | None, to: str | None, status: str, raw: Any, files: int
     ) -> TalkLine:
         text, cut = NOTHING if raw is UNSET or not self._contents else shown(raw)
-        return TalkLine(iso(at), kind, id, sender, to, status, text, cut, files)
+        return TalkLine(self._core.time.iso(at), kind, id, sender, to, status, text, cut, files)
 
     # -- a tree ------------------------------------------------------------------------------------------------------
 

@@ -38,7 +38,6 @@ from clawlink.relay.limits.memory import size_of
 from clawlink.relay.limits.shares import Limit
 from clawlink.relay.mailbox.admission import Admission
 from clawlink.relay.mailbox.mailbox import Mailbox
-from clawlink.relay.timestamps import iso
 from clawlink.store.base import Batch, Drop, Put
 
 _TOUCH_SECONDS = 1.0
@@ -338,7 +337,7 @@ class Agents(AgentLookup):
 
     async def ping(self, agent: Agent, ask: requests.Ping) -> Pong:
         """Answer that the relay is there."""
-        return Pong("pong", iso(self._core.clock()))
+        return Pong("pong", self._core.time.stamp())
 
     async def choose_topics(self, agent: Agent, ask: requests.Subscribe) -> Subscribed:
         """Change the topics of the broadcasts that the agent gets."""

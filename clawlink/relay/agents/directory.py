@@ -14,7 +14,7 @@ from clawlink.domain.message import AgentCard
 from clawlink.domain.task import Task, by_owner
 from clawlink.protocol.replies import ListedAgent, Load
 from clawlink.relay.core import Core
-from clawlink.relay.timestamps import iso
+from clawlink.relay.timestamps import StoppableTime
 
 _SLICE = 64
 _AT_ONCE = 1000
@@ -25,7 +25,7 @@ _STALE = b'"status":"stale"'
 _encoder = msgspec.json.Encoder()
 
 
-def card(agent: Agent, status: Presence) -> AgentCard:
+def card(agent: Agent, status: Presence, time: StoppableTime) -> AgentCard:
     """Return the agent as messages and replies show it."""
     return AgentCard(
         agent_id=agent.id,
@@ -33,8 +33,8 @@ def card(agent: Agent, status: Presence) -> AgentCard:
         capabilities=agent.capabilities,
         machine=agent.machine,
         description=agent.description,
-        registered_at=iso(agent.registered_at),
-        last_heartbeat=agent.last_heartbeat,
+        registered_at=time.iso(agent.registered_at),
+        last_heartbeat=time.shown(agent.last_heartbeat),
         status=status.value,
     )
 
@@ -173,7 +173,7 @@ class Directory:
         key = by_owner(agent.id)
         read = await self._core.store.admission((agent.id,), ((Task, key), (Delivery, key)))
         mailbox, tasks = read.mailboxes[0], sum(usage.count for usage in read.indexes)
-        shown = card(agent, Presence.ONLINE)
+        shown = card(agent, Presence.ONLINE, self._core.time)
         return _encoder.encode(
             ListedAgent(
                 agent_id=shown.agent_id,

@@ -72,4 +72,5 @@ class AgentLookup:
         core = self._core
         age = core.clock() - agent.last_heartbeat
         status = "online" if age < core.limits.stale_after else "stale"
-        return RecipientInfo(agent.id, agent.name, status, agent.last_heartbeat, int(age) if age > 0 else 0)
+        seen = core.time.shown(agent.last_heartbeat)
+        return RecipientInfo(agent.id, agent.name, status, seen, int(age) if age > 0 else 0)

@@ -15,7 +15,6 @@ from clawlink.relay.agents.directory import card
 from clawlink.relay.core import Core
 from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.time_slices import Turns, parts
-from clawlink.relay.timestamps import iso
 
 
 class AgentNotices:
@@ -33,8 +32,9 @@ class AgentNotices:
             return
         audience = await core.store.first(Agent, REGISTERED, PRESENCE_AUDIENCE)
         id = core.ids.fresh()
-        shown = card(agent, Presence.ONLINE if kind is AgentJoined else Presence.STALE)
-        body = encode(kind(agent=shown, timestamp=iso(now), queued_at=iso(now), message_id=id))
+        shown = card(agent, Presence.ONLINE if kind is AgentJoined else Presence.STALE, core.time)
+        stamp = core.time.stamp()
+        body = encode(kind(agent=shown, timestamp=stamp, queued_at=stamp, message_id=id))
         turns = Turns()
         for some in parts(audience, core.store.partitions_at_once):
             told = []

@@ -29,7 +29,6 @@ from clawlink.relay.mailbox.admission import Admission
 from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.pages import page_within
 from clawlink.relay.time_slices import Turns, parts
-from clawlink.relay.timestamps import iso
 from clawlink.store.base import Conflict, Drop, Put
 
 _PAGE = 100
@@ -94,7 +93,7 @@ class Broadcasts:
             chain = await self._admission.chain(sender, None, parent_task=ask.parent_task)
             self._admission.require_copies(sender)
             self._admission.require_pace(sender.id, None)
-            body = encode(_message(id, sender, ask, chain, now))
+            body = encode(_message(id, sender, ask, chain, core.time.stamp()))
             ttl = ask.ttl or core.limits.message_ttl
             recipients = [
                 agent.id
@@ -160,7 +159,7 @@ class Broadcasts:
         """Refuse a key that belongs to another broadcast."""
         said = decode(body)
         if not isinstance(said, KnowledgeBroadcast) or not says_the_same(
-            said, _message(id, sender, ask, said.chain, now)
+            said, _message(id, sender, ask, said.chain, said.timestamp)
         ):
             raise KeyReused(
                 "this idempotency key belongs to an earlier, different broadcast; use a new key for a new one",
@@ -213,7 +212,7 @@ class Broadcasts:
             limit = min(ask.limit - len(found), _PAGE)
             room = MAX_REPLY_BYTES - size
             page = await page_within(store, Knowledge, key, after, limit, newest=True, room=room)
-            fresh = [k for k in page.records if k.stored_at >= since]
+            fresh = [k for k in page.records if self._core.time.shown(k.stored_at) >= since]
             chosen = [k for k in fresh if k.ends_at > now and _wanted(k, ask)]
             found += chosen
             size += sum(k.weight for k in chosen)
@@ -224,8 +223,7 @@ class Broadcasts:
                 return KnowledgeList([msgspec.Raw(k.body) for k in found], len(found), after)
 
 
-def _message(id: str, sender: Agent, ask: requests.Broadcast, chain: Chain, now: float) -> KnowledgeBroadcast:
-    stamp = iso(now)
+def _message(id: str, sender: Agent, ask: requests.Broadcast, chain: Chain, stamp: str) -> KnowledgeBroadcast:
     return KnowledgeBroadcast(
         message_id=id,
         from_agent=sender.id,

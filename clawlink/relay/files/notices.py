@@ -14,7 +14,6 @@ from clawlink.relay.ids import derived
 from clawlink.relay.mailbox.admission import Admission
 from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.time_slices import SLICE, Turns, parts
-from clawlink.relay.timestamps import iso
 
 
 class FileNotices:
@@ -53,13 +52,14 @@ class FileNotices:
     async def tell(self, file: SharedFile, editor: str, now: float, *, but: str | None = None) -> None:
         """Tell the agents that hear of a file what became of it; not its editor, or not ``but``."""
         id = derived("file", file.id, str(file.revision), str(now))
+        stamp = self._core.time.stamp()
         body = encode(
             FileUpdated(
                 file_key=file.id,
                 version=file.revision,
                 last_editor=editor,
-                timestamp=iso(now),
-                queued_at=iso(now),
+                timestamp=stamp,
+                queued_at=stamp,
                 message_id=id,
                 deleted=file.deleted,
             )

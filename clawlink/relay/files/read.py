@@ -190,7 +190,7 @@ class FileReads:
         encoding, parts = "utf-8", await _text_of(pieces)
         if parts is None:
             encoding, parts = "base64", await _base64_of(pieces)
-        facts = msgspec.structs.asdict(file_info(file, self._core.clock()))
+        facts = msgspec.structs.asdict(file_info(file, self._core.time))
         whole = msgspec.json.encode(file_replies.FileContent(**facts, content="", encoding=encoding))
         # Quotes within strings are escaped, so this stands nowhere else.
         before, quote, after = whole.partition(b'"content":"')
@@ -227,7 +227,7 @@ class FileReads:
             start = after.removeprefix(mark) if after.startswith(mark) else ""
             page = await page_within(store, SharedFile, index, start or None, left, room=room, size=_size_in_list)
             files += [
-                file_info(file, now)
+                file_info(file, self._core.time)
                 for file in page.records
                 if rules.present(file, now) is not None and not file_access.hidden(file, asker)
             ]
@@ -249,7 +249,7 @@ class FileReads:
         core = self._core
         if not wait:
             file, _ = await self.find(key, asker=asker)
-            return file_history(key, file, core.clock())
+            return file_history(key, file, core.time)
         found: SharedFile | None = None
         with core.watch(key) as watch:
 
@@ -278,7 +278,7 @@ class FileReads:
                 over=lambda: core.draining,
                 tick=_TICK_SECONDS,
             )
-        return file_history(key, found, core.clock())
+        return file_history(key, found, core.time)
 
     async def end_if_over(self, reading: Reading) -> None:
         """Burn a read file, if its reader had time enough to ask again. For the janitor."""

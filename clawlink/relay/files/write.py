@@ -37,7 +37,6 @@ from clawlink.relay.mailbox.admission import Admission
 from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.tasks.reads import read_task
 from clawlink.relay.time_slices import SLICE, Turns
-from clawlink.relay.timestamps import iso
 from clawlink.store.base import Drop, Put
 
 
@@ -106,7 +105,7 @@ class Files:
         lock = None if force else rules.lock_of_others(file, editor, now)
         if lock is not None:
             holder = await self._agents.called(lock.holder)
-            raise rules.refusal_of_lock(key, lock, holder, now, shown=lock_info(lock))
+            raise rules.refusal_of_lock(key, lock, holder, now, shown=lock_info(lock, self._core.time))
 
     async def _resolved(self, ask: Write) -> Write:
         """Return the write with the agents that its readers mean. Raises UnknownAgent, AmbiguousName, BadRequest."""
@@ -318,7 +317,7 @@ class Files:
         await core.memory.require(size_of(new) - (0 if old is None else size_of(old)), holder.origin)
         await core.commit(new.partition_key, Put(new))
         self._release_gone(old, new)
-        return file_replies.FileLocked("locked", ask.file_key, holder.id, iso(until), ask.note)
+        return file_replies.FileLocked("locked", ask.file_key, holder.id, core.time.iso(until), ask.note)
 
     @retrying
     async def unlock(self, asker: Agent, key: str, ask: file_requests.UnlockQuery) -> file_replies.FileUnlocked:

@@ -16,7 +16,6 @@ from clawlink.protocol.replies import Stop
 from clawlink.relay.core import Core
 from clawlink.relay.limits.token_buckets import Buckets
 from clawlink.relay.tasks.reads import read_task
-from clawlink.relay.timestamps import iso
 
 _log = logging.getLogger("clawlink.relay")
 _REMEMBERED = 10
@@ -54,14 +53,16 @@ class Admission:
         self._files = Pace("wrote or locked files", limits.rate_files, limits.burst_files, limits.rate_address)
         self.stops: deque[Stop] = deque(maxlen=_REMEMBERED)
 
-    def require_pace(self, sender: str, to: str | None) -> None:
-        """Count a piece of new work. Raises RateLimited if it comes too fast, and then counts nothing.
+    def require_pace(self, sender: str, to: str | None, *, answers: bool = False) -> None:
+        """Count a piece of new work. Raises RateLimited if it comes too fast, and then counts nothing. Raises Stopped.
 
-        ``to`` is None for work that does not go to a single other agent.
+        ``to`` is None for work that does not go to a single other agent. Work that ``answers`` goes on during a stop.
         """
+        if not answers:
+            self._core.require_running()
         if not self._agents.rate and not self._pairs.rate:
             return
-        now = self._core.clock()
+        now = self._core.steady()
         wait = self._agents.wait(sender, now)
         if wait:
             self._limited([sender], f"{sender} sends new work to all others", self._agents, wait)
@@ -82,7 +83,7 @@ class Admission:
     def count_copies(self, sender: Agent, copies: int) -> None:
         """Count copies that are made for an agent. It waits later until they are paid."""
         if copies:
-            self._copies.take(sender.id, sender.address, self._core.clock(), copies)
+            self._copies.take(sender.id, sender.address, self._core.steady(), copies)
 
     def require_registration(self, agent_id: str | None, address: str | None) -> None:
         """Count a registration. Raises RateLimited if it comes too fast, and then counts nothing.
@@ -90,15 +91,15 @@ class Admission:
         Without an ``agent_id`` it counts for the address alone.
         """
         self._require(self._registrations, agent_id, address)
-        self._registrations.take(agent_id, address, self._core.clock())
+        self._registrations.take(agent_id, address, self._core.steady())
 
     def require_file_request(self, editor: Agent) -> None:
         """Count a write, a deletion or a lock of a file. Raises RateLimited as ``require_registration``."""
         self._require(self._files, editor.id, editor.address)
-        self._files.take(editor.id, editor.address, self._core.clock())
+        self._files.take(editor.id, editor.address, self._core.steady())
 
     def _require(self, pace: Pace, agent_id: str | None, address: str | None) -> None:
-        now = self._core.clock()
+        now = self._core.steady()
         agents = [] if agent_id is None else [agent_id]
         for key, whose, limit in (
             (agent_id, f"agent {agent_id}", pace.agents),
@@ -182,4 +183,4 @@ class Admission:
         if self.stops and self.stops[-1].code == code and self.stops[-1].agents == agents:
             return
         _log.warning("new work stopped", extra={"code": code, "agents": agents})
-        self.stops.append(Stop(iso(self._core.clock()), code, agents))
+        self.stops.append(Stop(self._core.time.stamp(), code, agents))

@@ -38,8 +38,10 @@ class Claims:
     async def claim(self, agent: Agent, *, limit: int, wait: float, lease: float, tick: Tick | None = None) -> Taken:
         """Lease up to ``limit`` messages once, waiting up to ``wait`` seconds for the first; see ``LongPoll.next``.
 
-        Raises UnknownAgent if the agent leaves meanwhile.
+        A claim that waits when the operator stops all work goes on waiting. Raises UnknownAgent if the agent leaves
+        meanwhile, and Stopped.
         """
+        self._core.require_running()
         if not wait:
             return await self._long_poll(agent, None).next(agent, limit=limit, wait=0.0, lease=lease, tick=tick)
         with self.reading(agent) as reader:
@@ -108,6 +110,8 @@ class Claims:
 
     async def _lease_due(self, mailbox: str, limit: int, claimant: Claimant, *, reread: bool) -> Found:
         core, reader = self._core, claimant.agent
+        if core.stopped:
+            return Found([], math.inf)
         while True:
             leasing = _Leasing(core, reader, claimant)
             next_due_at: float | None = None

@@ -186,7 +186,7 @@ class LongPoll:
                         continue
                 asleep = fresh = False
                 pause = min(
-                    await self._next_at() - core.clock(),
+                    math.inf if core.stopped else await self._next_at() - core.clock(),
                     next(lags, _FULL_SECONDS if self._full else math.inf),
                     until - loop.time(),
                     max(core.limits.stale_after / 2, 1.0),

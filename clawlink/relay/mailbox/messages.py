@@ -31,7 +31,7 @@ from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.mailbox.unread import shown
 from clawlink.relay.tasks.reads import read_task
 from clawlink.relay.time_slices import Turns
-from clawlink.relay.timestamps import iso, iso_or_none
+from clawlink.relay.timestamps import StoppableTime
 from clawlink.store.base import Put
 
 _BEGINNING = re.compile("[0-9a-f]{4,24}")
@@ -57,14 +57,15 @@ class Messages:
     async def dead_letters(self, agent: Agent, ask: requests.ListQuery) -> DeadLetters[msgspec.Raw]:
         """List dead letters, the oldest first."""
         page = await self._mailbox.dead_letters(agent.id, ask.after, ask.limit)
+        time = self._core.time
         letters = [
             DeadLetter(
                 delivery_rules.message_id(d),
                 d.sender,
                 d.attempts,
-                iso(d.stored_at),
-                iso(d.settled_at or 0.0),
-                iso(d.ends_at),
+                time.iso(d.stored_at),
+                time.iso(d.settled_at or 0.0),
+                time.iso(d.ends_at),
                 msgspec.Raw(d.body),
             )
             for d in page.records
@@ -98,7 +99,7 @@ class Messages:
         chain = await self._admission.chain(sender, to.id, parent_task=ask.parent_task, in_reply_to=ask.in_reply_to)
         self._admission.require_pace(sender.id, to.id)
         now = core.clock()
-        body = encode(_plain(id, sender, ask, to.id, chain, now))
+        body = encode(_plain(id, sender, ask, to.id, chain, core.time.stamp()))
         new = self._mailbox.new(
             id,
             to.id,
@@ -123,7 +124,7 @@ class Messages:
         said = decode(first.body)
         to = await self._core.store.get(Agent, first.mailbox)
         same = isinstance(said, PlainMessage) and says_the_same(
-            said, _plain(said.message_id, sender, ask, first.mailbox, said.chain, first.stored_at)
+            said, _plain(said.message_id, sender, ask, first.mailbox, said.chain, said.timestamp)
         )
         if not same or not await self._agents.means(ask.to_agent, first.mailbox):
             raise KeyReused(
@@ -212,7 +213,8 @@ class Messages:
             broadcast = await self._own_broadcast(asker, id)
             if broadcast is not None:
                 told = "knowledge_broadcast"
-                return FoundId(id, told, broadcast.sender, None, "stored", None, iso(broadcast.stored_at))
+                stored_at = self._core.time.iso(broadcast.stored_at)
+                return FoundId(id, told, broadcast.sender, None, "stored", None, stored_at)
             status = await self._status(asker, id)
         except (UnknownMessage, NotAllowed):
             return None
@@ -229,11 +231,11 @@ class Messages:
         task, delivery = await read_task(store, id)
         if task is not None:
             _require_party(task_rules.is_party(task, asker))
-            return _task_message(task, delivery)
+            return _task_message(task, delivery, self._core.time)
         if delivery is None:
             broadcast = await self._own_broadcast(asker, id)
             if broadcast is not None:
-                return await _broadcast_status(broadcast, copies or CopyCounts(store, broadcast))
+                return await _broadcast_status(broadcast, copies or CopyCounts(store, broadcast), self._core.time)
             delivery = await store.get(Delivery, copy_id(id, asker.id))
         if delivery is None:
             raise UnknownMessage(
@@ -242,10 +244,10 @@ class Messages:
                 field="message_id",
             )
         _require_party(delivery_rules.is_sender(delivery, asker) or delivery_rules.is_reader(delivery, asker))
-        return _one_status(id, delivery)
+        return _one_status(id, delivery, self._core.time)
 
 
-async def _broadcast_status(broadcast: Broadcast, copies: CopyCounts) -> MessageStatus:
+async def _broadcast_status(broadcast: Broadcast, copies: CopyCounts, time: StoppableTime) -> MessageStatus:
     await copies.count()
     return MessageStatus(
         message_id=broadcast.id,
@@ -254,7 +256,7 @@ async def _broadcast_status(broadcast: Broadcast, copies: CopyCounts) -> Message
         to_agent=None,
         state="stored",
         attempts=0,
-        stored_at=iso(broadcast.stored_at),
+        stored_at=time.iso(broadcast.stored_at),
         delivered_at=None,
         acked_at=None,
         expired_at=None,
@@ -272,9 +274,9 @@ def _require_party(is_party: bool) -> None:
         raise NotAllowed("only the sender and the recipient of a message may ask about it", field="agent_id")
 
 
-def _one_status(id: str, d: Delivery) -> MessageStatus:
+def _one_status(id: str, d: Delivery, time: StoppableTime) -> MessageStatus:
     message = decode(d.body)
-    settled = iso_or_none(d.settled_at)
+    settled = time.iso_or_none(d.settled_at)
     return MessageStatus(
         message_id=id,
         type=type_of(message),
@@ -282,19 +284,19 @@ def _one_status(id: str, d: Delivery) -> MessageStatus:
         to_agent=d.mailbox,
         state=furthest(d),
         attempts=d.attempts,
-        stored_at=iso(d.stored_at),
-        delivered_at=iso_or_none(d.delivered_at),
+        stored_at=time.iso(d.stored_at),
+        delivered_at=time.iso_or_none(d.delivered_at),
         acked_at=settled if d.state is State.ACKED else None,
         expired_at=settled if d.state is State.EXPIRED else None,
         dead_at=settled if d.state is State.DEAD else None,
-        answered_at=iso_or_none(d.answered_at),
+        answered_at=time.iso_or_none(d.answered_at),
         task_status=None,
         delivered_to=None if d.delivered_at is None else d.mailbox,
-        woken=shown(d.wakes),
+        woken=shown(d.wakes, time),
     )
 
 
-def _task_message(task: Task, d: Delivery | None) -> MessageStatus:
+def _task_message(task: Task, d: Delivery | None, time: StoppableTime) -> MessageStatus:
     """Return the status of a task's message: its current claim, and its result."""
     ended = task.state in (TaskState.EXPIRED, TaskState.CANCELLED, TaskState.RETURNED)
     if d is not None and d.state is State.DEAD:
@@ -312,15 +314,15 @@ def _task_message(task: Task, d: Delivery | None) -> MessageStatus:
         to_agent=None if task.pooled else task.mailbox,
         state=state,
         attempts=task.attempts,
-        stored_at=iso(task.created_at),
-        delivered_at=iso_or_none(task.delivered_at),
-        acked_at=iso_or_none(task.acked_at),
-        expired_at=iso_or_none(task.finished_at) if task.state is TaskState.EXPIRED else None,
-        dead_at=iso_or_none(d.settled_at) if d is not None and d.state is State.DEAD else None,
-        answered_at=iso_or_none(task.finished_at) if task.answer is not None else None,
+        stored_at=time.iso(task.created_at),
+        delivered_at=time.iso_or_none(task.delivered_at),
+        acked_at=time.iso_or_none(task.acked_at),
+        expired_at=time.iso_or_none(task.finished_at) if task.state is TaskState.EXPIRED else None,
+        dead_at=time.iso_or_none(d.settled_at) if d is not None and d.state is State.DEAD else None,
+        answered_at=time.iso_or_none(task.finished_at) if task.answer is not None else None,
         task_status=task.state.value,
         delivered_to=task.assignee if task.delivered_at is not None else None,
-        woken=shown(task.wakes),
+        woken=shown(task.wakes, time),
     )
 
 
@@ -336,8 +338,7 @@ def _reached(status: MessageStatus, until: str) -> bool:
     return status.state in ("expired", "dead", "withdrawn") or (until == "delivered" and status.state == "delivered")
 
 
-def _plain(id: str, sender: Agent, ask: requests.Send, to: str, chain: Chain, now: float) -> PlainMessage:
-    stamp = iso(now)
+def _plain(id: str, sender: Agent, ask: requests.Send, to: str, chain: Chain, stamp: str) -> PlainMessage:
     return PlainMessage(
         message_id=id,
         from_agent=sender.id,

@@ -12,14 +12,15 @@ from clawlink.protocol.mailbox_replies import Lease, Receipted, Settled
 from clawlink.relay.ids import receipt
 from clawlink.relay.mailbox.acks import Acks, Outcome
 from clawlink.relay.tasks.views import reported
-from clawlink.relay.timestamps import iso, iso_or_none
+from clawlink.relay.timestamps import StoppableTime
 
 
 class Receipts:
     """Settles messages by their receipts, with a result for each."""
 
-    def __init__(self, acks: Acks) -> None:
+    def __init__(self, acks: Acks, time: StoppableTime) -> None:
         self._acks = acks
+        self._time = time
 
     async def ack(self, agent: Agent, ask: requests.Ack) -> Receipted:
         """Settle messages: by receipts, and by tasks, whose ids stand in place of receipts. A repeat is harmless."""
@@ -28,18 +29,18 @@ class Receipts:
             outcomes += await self._acks.ack(agent.id, ask.receipts)
         if ask.tasks is not None:
             outcomes += await self._acks.ack_ends(agent.id, ask.tasks)
-        return receipted(outcomes, "acked")
+        return receipted(outcomes, "acked", self._time)
 
     async def nack(self, agent: Agent, ask: requests.Nack) -> Receipted:
         """Give leased messages back."""
-        return receipted(await self._acks.nack(agent.id, ask.receipts, ask.delay), "nacked")
+        return receipted(await self._acks.nack(agent.id, ask.receipts, ask.delay), "nacked", self._time)
 
     async def extend(self, agent: Agent, ask: requests.Extend) -> Receipted:
         """Lengthen leases."""
-        return receipted(await self._acks.extend(agent.id, ask.receipts, ask.lease), "extended")
+        return receipted(await self._acks.extend(agent.id, ask.receipts, ask.lease), "extended", self._time)
 
 
-def receipted(outcomes: Sequence[Outcome], done: str) -> Receipted:
+def receipted(outcomes: Sequence[Outcome], done: str, time: StoppableTime) -> Receipted:
     """Return the result of each receipt; ``done`` is the status of a receipt that took effect."""
     results = [
         Settled(o.receipt, "", o.error.code if o.error else "unknown", o.error.message if o.error else None)
@@ -48,19 +49,19 @@ def receipted(outcomes: Sequence[Outcome], done: str) -> Receipted:
             o.receipt,
             o.message_id,
             done,
-            lease_expires_at=iso_or_none(o.held_until) if done == "extended" else None,
+            lease_expires_at=time.iso_or_none(o.held_until) if done == "extended" else None,
         )
         for o in outcomes
     ]
     return Receipted(results, sum(o.message_id is not None for o in outcomes))
 
 
-def lease_of(d: Delivery, earlier: Mapping[str, Sequence[Event]]) -> Lease:
+def lease_of(d: Delivery, earlier: Mapping[str, Sequence[Event]], time: StoppableTime) -> Lease:
     """Return the delivery of a claimed message; ``earlier`` has the earlier reports on tasks, by id."""
     return Lease(
         message_id(d),
         receipt(str(d.receipt), d.id),
         d.attempts,
-        iso(d.visible_at),
-        reported(earlier[d.id]) if d.id in earlier else None,
+        time.iso(d.visible_at),
+        reported(earlier[d.id], time) if d.id in earlier else None,
     )

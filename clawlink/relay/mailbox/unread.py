@@ -24,7 +24,7 @@ from clawlink.relay import wait_loop
 from clawlink.relay.core import Core, retrying
 from clawlink.relay.tasks.reads import read_task
 from clawlink.relay.time_slices import Turns
-from clawlink.relay.timestamps import iso
+from clawlink.relay.timestamps import StoppableTime
 from clawlink.store.base import Put
 
 # A message that becomes due again, or that a late index did not show, is seen after this time at the latest.
@@ -55,7 +55,7 @@ class UnreadMail:
             return latest > (ask.since or 0)
 
         async def next_at() -> float | None:
-            return None if found else await core.store.next_due_at(agent.id)
+            return None if found or core.stopped else await core.store.next_due_at(agent.id)
 
         with core.signals.listen(agent.id) as signal:
             await wait_loop.first(
@@ -74,7 +74,7 @@ class UnreadMail:
         messages = []
         for d in found:
             await turns.next()
-            messages.append(_shown(d, ask.words))
+            messages.append(_shown(d, ask.words, self._core.time))
         kept = (await store.admission((agent.id,))).mailboxes[0].count
         dead = (await store.usage(Delivery, rules.by_dead(agent.id))).count
         names = {m.from_agent: m.from_name for m in messages}
@@ -110,12 +110,12 @@ class UnreadMail:
         if told is not task and told is not d:
             await core.commit(told.partition_key, Put(told), quiet=True)
             core.unwoken.note(agent.id, id, wake)
-        return WakeStored("stored", id, shown(told.wakes))
+        return WakeStored("stored", id, shown(told.wakes, core.time))
 
 
-def shown(wakes: Sequence[Wake]) -> list[replies.Wake]:
+def shown(wakes: Sequence[Wake], time: StoppableTime) -> list[replies.Wake]:
     """Return wakes as the wire shows them."""
-    return [replies.Wake(iso(wake.at), wake.adapter, wake.result, wake.note) for wake in wakes]
+    return [replies.Wake(time.iso(wake.at), wake.adapter, wake.result, wake.note) for wake in wakes]
 
 
 class _Head(Struct, gc=False):
@@ -150,14 +150,14 @@ def glimpse(body: bytes, words: int) -> Glimpse:
     return Glimpse(head.type, head.from_agent or head.by, _first_words(head, words) if words else None)
 
 
-def _shown(d: Delivery, words: int) -> UnreadMessage:
+def _shown(d: Delivery, words: int, time: StoppableTime) -> UnreadMessage:
     head = _head.decode(d.body)
     return UnreadMessage(
         message_id=rules.message_id(d),
         type=head.type,
         from_agent=head.from_agent or head.by,
         from_name=head.from_name,
-        stored_at=iso(d.stored_at),
+        stored_at=time.iso(d.stored_at),
         attempts=d.attempts,
         words=_first_words(head, words) if words else UNSET,
     )

@@ -22,7 +22,6 @@ from clawlink.relay.mailbox.mailbox import Mailbox, Purpose
 from clawlink.relay.mailbox.pools import Pools
 from clawlink.relay.tasks.reads import read_task
 from clawlink.relay.time_slices import SLICE, Turns
-from clawlink.relay.timestamps import iso
 from clawlink.store.base import Drop, Put
 
 
@@ -388,6 +387,7 @@ class TaskLifecycle:
         )
 
     def _update(self, id: str, to: str, task: Task, by: str | None, note: str | None, now: float) -> TaskUpdate:
+        stamp = self._core.time.stamp()
         return TaskUpdate(
             message_id=id,
             task_id=task.id,
@@ -396,8 +396,8 @@ class TaskLifecycle:
             note=note,
             by=by,
             attempts=task.attempts,
-            timestamp=iso(now),
-            queued_at=iso(now),
+            timestamp=stamp,
+            queued_at=stamp,
         )
 
 

@@ -26,7 +26,6 @@ from clawlink.relay.ids import derived, end_id, split_receipt
 from clawlink.relay.mailbox.mailbox import Mailbox, Purpose
 from clawlink.relay.tasks.lifecycle import TaskLifecycle
 from clawlink.relay.tasks.reads import read_task
-from clawlink.relay.timestamps import iso
 from clawlink.store.base import Conflict, Drop, Put
 
 
@@ -62,7 +61,7 @@ class TaskReports:
         state = TaskState(ask.status)
         now = core.clock()
         id = _response_id(task, state, ask, said)
-        stamp = iso(now)
+        stamp = core.time.stamp()
         message = TaskResponse(
             message_id=task.id,
             response_id=id,
@@ -240,7 +239,7 @@ class TaskReports:
         _require_own(task, sender)
         question = next((e for e in reversed(task.history) if e.status is INPUT_REQUIRED), None)
         now = core.clock()
-        stamp = iso(now)
+        stamp = core.time.stamp()
         message = TaskAnswer(
             message_id=derived("input", task.id, "" if question is None else repr(question.at)),
             task_id=task.id,

@@ -28,7 +28,6 @@ from clawlink.relay.mailbox.mailbox import Mailbox
 from clawlink.relay.mailbox.messages import Messages
 from clawlink.relay.tasks.reads import read_task
 from clawlink.relay.tasks.report import TaskReports
-from clawlink.relay.timestamps import iso
 
 _PAGE = 256
 _FETCHED = (DELIVERED, IN_PROGRESS, INPUT_REQUIRED)
@@ -92,7 +91,7 @@ class Responses:
         return await self._tasks.respond(sender, replace(ask, message_id=task_id, to_agent=to.id))
 
     async def _pass_on(self, id: str, sender: Agent, ask: requests.Respond, to: Agent) -> ResponseSent:
-        self._admission.require_pace(sender.id, to.id)
+        self._admission.require_pace(sender.id, to.id, answers=True)
         message = replace(self._response(id, sender, ask, to.id), passed_on=True)
         body = encode(message)
         now = self._core.clock()
@@ -125,7 +124,7 @@ class Responses:
         )
 
     def _response(self, id: str, sender: Agent, ask: requests.Respond, to: str) -> TaskResponse:
-        stamp = iso(self._core.clock())
+        stamp = self._core.time.stamp()
         return TaskResponse(
             message_id=ask.message_id or id,
             response_id=id,

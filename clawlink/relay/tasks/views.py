@@ -24,7 +24,7 @@ from clawlink.relay.mailbox.unread import shown
 from clawlink.relay.pages import page_within
 from clawlink.relay.tasks.lifecycle import delegation_of, pool_of
 from clawlink.relay.tasks.reads import read_task
-from clawlink.relay.timestamps import iso, iso_or_none
+from clawlink.relay.timestamps import StoppableTime
 
 _ENDED = tuple(state for state in TaskState if state in FINAL)
 _PAGE = 100
@@ -87,6 +87,7 @@ class TaskViews:
     async def view(self, task: Task, *, count: bool = False) -> TaskView:
         """Return the task as the wire shows it. With ``count`` it tells how many agents online may claim it."""
         message = delegation_of(task.body)
+        time = self._core.time
         waits = count and task.pooled and task.state is QUEUED
         answer = None if task.answer is None else decode(task.answer)
         owner = None if task.assignee is None else await self._core.store.get(Agent, task.assignee)
@@ -107,16 +108,16 @@ class TaskViews:
             attempts=task.attempts,
             version=task.earlier + task.version,
             parent_task=message.chain.parent_task,
-            created_at=iso(task.created_at),
-            queued_at=iso(task.queued_at),
-            delivered_at=iso_or_none(task.delivered_at),
-            acked_at=iso_or_none(task.acked_at),
-            started_at=iso_or_none(task.started_at),
-            finished_at=iso_or_none(task.finished_at),
-            deadline_at=iso_or_none(task.deadline_at),
+            created_at=time.iso(task.created_at),
+            queued_at=time.iso(task.queued_at),
+            delivered_at=time.iso_or_none(task.delivered_at),
+            acked_at=time.iso_or_none(task.acked_at),
+            started_at=time.iso_or_none(task.started_at),
+            finished_at=time.iso_or_none(task.finished_at),
+            deadline_at=time.iso_or_none(task.deadline_at),
             history=[
-                TaskEvent(iso(task.created_at), QUEUED.value, task.requester, None, None, None),
-                *reported(task.history),
+                TaskEvent(time.iso(task.created_at), QUEUED.value, task.requester, None, None, None),
+                *reported(task.history, time),
             ],
             history_folded=task.dropped_events,
             to_any_of=None if members is msgspec.UNSET else list(members),
@@ -126,7 +127,7 @@ class TaskViews:
             attachments=_attached(message),
             result_attachments=_attached(answer) if isinstance(answer, TaskResponse) else [],
             pool_online=await self._pools.online(pool_of(message, task.mailbox)) if waits else None,
-            woken=shown(task.wakes),
+            woken=shown(task.wakes, time),
         )
 
     async def _is_dead(self, task: Task) -> bool:
@@ -165,11 +166,11 @@ def _attached(message: TaskDelegation | TaskResponse) -> list[Attachment]:
     return [] if message.attachments is msgspec.UNSET else list(message.attachments)
 
 
-def reported(history: Iterable[Event]) -> list[TaskEvent]:
+def reported(history: Iterable[Event], time: StoppableTime) -> list[TaskEvent]:
     """Return steps and reports as the wire shows them."""
     return [
         TaskEvent(
-            iso(event.at),
+            time.iso(event.at),
             event.status.value,
             event.by,
             event.note,

@@ -13,7 +13,6 @@ from clawlink.errors import UnknownAgent
 from clawlink.protocol import paths, replies, requests
 from clawlink.relay.agents.directory import card
 from clawlink.relay.relay import Relay
-from clawlink.relay.timestamps import iso
 from clawlink.server.request import Request, Routes, acting, read, read_query
 from clawlink.server.response import Reply, reply
 
@@ -37,8 +36,8 @@ async def register(relay: Relay, request: Request) -> Reply:
     return reply(
         replies.Registered(
             status="registered",
-            agent=card(done.agent, Presence.ONLINE),
-            server_time=iso(relay.clock()),
+            agent=card(done.agent, Presence.ONLINE, relay.time),
+            server_time=relay.time.stamp(),
             resumed=done.resumed,
             agent_key=done.agent_key,
             relay_key=done.relay_key,
@@ -58,7 +57,9 @@ async def discover(relay: Relay, request: Request) -> Reply:
     """List agents; each was encoded when it last changed."""
     ask = read_query(request, requests.DiscoverQuery)
     found, after = await relay.agents.discover(ask)
-    facts = b'],"count":%d,"server_time":"%b"' % (len(found), iso(relay.clock()).encode())
+    facts = b'],"count":%d,"server_time":"%b"' % (len(found), relay.time.stamp().encode())
+    if relay.stopped:
+        facts += b',"stopped_at":"%b"' % (relay.stops.since or "").encode()
     tail = facts + (b"}" if ask.limit is None else b',"next":%b}' % msgspec.json.encode(after))
     if not found:
         return Reply(_HEAD + tail)

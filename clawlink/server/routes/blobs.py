@@ -142,7 +142,7 @@ async def get_blob(relay: Relay, request: Request) -> Reply | web.StreamResponse
         return await _history(relay, request, key, ask)
     file, version, looker = await found(relay, request, key, ask.agent_id, ask.version)
     reader = reader_of(request, looker, burns=file.burn)
-    headers = http_files.headers_of(file, version)
+    headers = http_files.headers_of(file, version, relay.time)
     if _has_it(request, version):
         return web.Response(status=304, headers=headers)
     span = http_files.span_of(request.headers, version)
@@ -161,7 +161,7 @@ async def file_bytes(relay: Relay, request: Request) -> Reply | web.StreamRespon
     ask = read_query(request, admin_views.ContentQuery)
     file = await relay.library_views.require_contents(parameter(request, "file_key"))
     version = relay.file_reads.version_of(file, ask.version)
-    headers = http_files.headers_of(file, version)
+    headers = http_files.headers_of(file, version, relay.time)
     if _has_it(request, version):
         return web.Response(status=304, headers=headers)
     span = http_files.span_of(request.headers, version)
@@ -204,7 +204,7 @@ async def head_blob(relay: Relay, request: Request) -> Reply | web.StreamRespons
     """Return the headers of a file, without its content."""
     ask = read_query(request, file_requests.BlobQuery)
     file, version, _ = await found(relay, request, parameter(request, "file_key"), ask.agent_id, ask.version)
-    headers = http_files.headers_of(file, version)
+    headers = http_files.headers_of(file, version, relay.time)
     if _has_it(request, version):
         return web.Response(status=304, headers=headers)
     response = web.StreamResponse(headers={**headers, hdrs.CONTENT_TYPE: version.content_type})

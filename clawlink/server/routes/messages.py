@@ -29,7 +29,7 @@ async def poll(relay: Relay, request: Request) -> Reply:
     most = ask.max or (MAX_POLL_MESSAGES if ask.lease is None else DEFAULT_POLL_MESSAGES)
     taken, earlier = await _claim(relay, request, agent, most=most, wait=ask.wait, lease=lease)
     polled = mailbox_replies.Polled(
-        [msgspec.Raw(d.body) for d in taken], len(taken), [lease_of(d, earlier) for d in taken]
+        [msgspec.Raw(d.body) for d in taken], len(taken), [lease_of(d, earlier, relay.time) for d in taken]
     )
     out = relay.handed_out(agent, taken, lease=lease, until_read=ask.lease is None) if taken else None
     return reply(tell_by_the_way(polled, new), out)
@@ -42,9 +42,11 @@ async def poll_and_ack(relay: Relay, request: Request) -> Reply:
     agent = await acting(relay, request, parameter(request, "agent_id"), "agent_id")
     results: list[mailbox_replies.Settled] = []
     if ask.ack:
-        results += receipted(await relay.acks.ack(agent.id, ask.ack), "acked").results
+        results += receipted(await relay.acks.ack(agent.id, ask.ack), "acked", relay.time).results
     if ask.nack:
-        results += receipted(await relay.acks.nack(agent.id, ask.nack, ask.delay), "nacked").results
+        results += receipted(await relay.acks.nack(agent.id, ask.nack, ask.delay), "nacked", relay.time).results
+    if results and relay.stopped:
+        return reply(mailbox_replies.PolledAndAcked([], 0, [], results))
     if ask.wait:
         request.stay()  # not before: a client that has gone by now settles its messages all the same
     lease = ask.lease or relay.limits.lease
@@ -52,7 +54,7 @@ async def poll_and_ack(relay: Relay, request: Request) -> Reply:
         relay, request, agent, most=ask.max or DEFAULT_POLL_MESSAGES, wait=ask.wait, lease=lease
     )
     out = relay.handed_out(agent, taken, lease=lease, until_read=False) if taken else None
-    leases = [lease_of(d, earlier) for d in taken]
+    leases = [lease_of(d, earlier, relay.time) for d in taken]
     return reply(mailbox_replies.PolledAndAcked([msgspec.Raw(d.body) for d in taken], len(taken), leases, results), out)
 
 

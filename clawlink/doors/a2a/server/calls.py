@@ -67,7 +67,7 @@ class Calls:
 
     async def settled(self, caller: Agent, view: TaskView) -> TaskView:
         """Return a task once it has ended or asks for something, or as it is when the time is over."""
-        clock = self._relay.clock
+        clock = self._relay.steady
         end = clock() + self._wait
         while tasks.state(view) not in FINAL | INTERRUPTED and not self._relay.draining:
             left = end - clock()

@@ -92,7 +92,7 @@ class Files:
         file, version = await self._relay.file_reads.find(key, asker=caller)
         if file.burn:
             raise NotAllowed("this file is gone after one read, and cannot be read by A2A", field="file")
-        headers = headers_of(file, version)
+        headers = headers_of(file, version, self._relay.time)
         span = span_of(request.headers, version)
         if request.method == hdrs.METH_HEAD:
             response = web.StreamResponse(headers={**headers, hdrs.CONTENT_TYPE: version.content_type})

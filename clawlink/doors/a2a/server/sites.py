@@ -26,7 +26,6 @@ from clawlink.errors import UnknownAgent
 from clawlink.protocol import requests
 from clawlink.relay.relay import Relay
 from clawlink.relay.time_slices import Turns
-from clawlink.relay.timestamps import iso
 from clawlink.server.request import Request
 from clawlink.server.response import Reply
 
@@ -98,7 +97,7 @@ class Sites:
         """Return the card with presence. Raises A2AError for the relay's own agent."""
         if target.agent is not None:
             agents = self._relay.agents
-            seen = states.stamp(iso(target.agent.last_heartbeat))
+            seen = states.stamp(self._relay.time.iso(target.agent.last_heartbeat))
             return self._sign(
                 base, self._card_of(base, target, cards.presence(agents.presence(target.agent).value, seen))
             )

@@ -28,7 +28,6 @@ from clawlink.protocol import requests
 from clawlink.protocol.mailbox_replies import MessageStatus
 from clawlink.relay.error_mapping import refusal
 from clawlink.relay.relay import Relay
-from clawlink.relay.timestamps import iso
 from clawlink.server.request import Request
 from clawlink.server.ws_connection import Websockets
 
@@ -243,7 +242,7 @@ async def _registered(door: Hub, socket: Socket) -> Connection | None:
             "registered",
             instance_id=instance.id,
             agent=connection.agent,
-            server_time=iso(door.relay.clock()),
+            server_time=door.relay.time.stamp(),
             max_frame_bytes=door.relay.limits.max_body_bytes,
         )
     )

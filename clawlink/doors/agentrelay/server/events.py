@@ -35,13 +35,12 @@ from clawlink.doors.agentrelay.wire.exchange import (
     UpdateEvent,
     VerifyEvent,
 )
-from clawlink.errors import BadRequest, NotAllowed, Refused, StorageFull, UnknownAgent, UnknownEvent
+from clawlink.errors import BadRequest, NotAllowed, Refused, Stopped, StorageFull, UnknownAgent, UnknownEvent
 from clawlink.protocol import requests
 from clawlink.relay.core import retrying
 from clawlink.relay.ids import derived
 from clawlink.relay.kinds import Kind
 from clawlink.relay.relay import Relay
-from clawlink.relay.timestamps import iso
 from clawlink.store.base import Drop, Put
 from clawlink.store.records import register
 
@@ -96,7 +95,7 @@ class Events:
         if to is not None:
             try:
                 message_id = await self._tell(sender, to, line, pointer)
-            except Refused:
+            except (Refused, Stopped):
                 if made:
                     await self._room.forget(pointer.id)
                 raise
@@ -109,7 +108,7 @@ class Events:
             receiver=event.receiver,
             sender_name=pointer.sender_name,
             receiver_name=pointer.receiver_name,
-            expires_at=iso(rules.expires_at(event)),
+            expires_at=self._core.time.iso(rules.expires_at(event)),
             message_id=message_id,
         )
 
@@ -188,10 +187,10 @@ class Events:
         rules.require_said(event, line.type)
         read_by = None if key is None else derived("read", reader.id, key)
         if read_by is not None and pointer.read_by == read_by and pointer.content:
-            return views.read(pointer, event)
+            return views.read(pointer, event, core.time)
         rules.require_present(event, pointer.sender_name)
         if not is_receiver:
-            return views.read(pointer, event)
+            return views.read(pointer, event, core.time)
         event = rules.receive(event, reader.id, now)
         ends_at = pointer.ends_at if event.present else min(pointer.ends_at, now + BURNED_SECONDS)
         new = rules.changed(pointer, event, read_by=read_by, receiver_id=reader.id, ends_at=ends_at)
@@ -199,7 +198,7 @@ class Events:
         if not event.present and read_by is None:  # no request can ask for it again
             new = replace(new, content=b"", ends_at=now + rules.DEFAULT_REGISTRY_TTL_HOURS * rules.HOUR)
         await core.commit(new.partition_key, Put(new))
-        return views.read(pointer, event)
+        return views.read(pointer, event, core.time)
 
     # -- update ------------------------------------------------------------------------------------------------------
 

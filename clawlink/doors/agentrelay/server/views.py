@@ -12,7 +12,7 @@ from clawlink.doors.agentrelay.wire.exchange import (
     EventRead,
     EventUpdated,
 )
-from clawlink.relay.timestamps import iso
+from clawlink.relay.timestamps import StoppableTime
 
 
 def updated(pointer: Pointer) -> EventUpdated:
@@ -24,13 +24,13 @@ def updated(pointer: Pointer) -> EventUpdated:
     return EventUpdated(event.id, ptr, line, event.sender, event.receiver, *parties)
 
 
-def read(pointer: Pointer, event: Event) -> EventRead:
+def read(pointer: Pointer, event: Event, time: StoppableTime) -> EventRead:
     """Return the reply to a read."""
     meta = EventMeta(
         event_id=event.id,
         type=event.type,
         secret=event.secret,
-        created_at=iso(event.created_at),
+        created_at=time.iso(event.created_at),
         sender=event.sender,
         receiver=event.receiver,
         ttl_hours=event.ttl_hours,

@@ -22,6 +22,7 @@ from clawlink.errors import BadRequest
 from clawlink.protocol import requests
 from clawlink.protocol.reading import read_fields
 from clawlink.protocol.replies import ListedAgent, TaskView
+from clawlink.relay.mailbox.long_poll import Taken
 from clawlink.relay.mailbox.receipts import lease_of, receipted
 from clawlink.relay.relay import Relay
 from clawlink.relay.time_slices import Turns
@@ -164,19 +165,20 @@ def _task_shown(task: TaskView, most: int, room: int, *, steps: int) -> dict[str
 
 async def inbox(relay: Relay, caller: Caller, ask: tools.Inbox) -> Done:
     agent = caller.agent
-    settled = receipted(await relay.acks.ack(agent.id, ask.receipts), "acked") if ask.receipts else None
+    settled = receipted(await relay.acks.ack(agent.id, ask.receipts), "acked", relay.time) if ask.receipts else None
     tick = caller.again if ask.wait_seconds else None
-    taken, earlier = await relay.claims.claim(
-        agent, limit=ask.max_messages, wait=ask.wait_seconds, lease=LEASE_SECONDS, tick=tick
-    )
+    taken, earlier = Taken([], {})
+    if settled is None or not relay.stopped:
+        taken, earlier = await relay.claims.claim(
+            agent, limit=ask.max_messages, wait=ask.wait_seconds, lease=LEASE_SECONDS, tick=tick
+        )
     room = _room(len(taken), _MESSAGE_BYTES)
     turns = Turns()
     messages = []
     for d in taken:
         await turns.next()
-        messages.append(
-            {"receipt": lease_of(d, earlier).receipt, "attempt": d.attempts, **message(d.body, MAX_TEXT_BYTES, room)}
-        )
+        held = lease_of(d, earlier, relay.time).receipt
+        messages.append({"receipt": held, "attempt": d.attempts, **message(d.body, MAX_TEXT_BYTES, room)})
     told: dict[str, Any] = {"messages": messages}
     if settled is not None:
         told["receipts_taken"] = settled.count

@@ -35,7 +35,6 @@ from clawlink.relay.core import retrying
 from clawlink.relay.kinds import Kind
 from clawlink.relay.limits.memory import NEW_RECORD_BYTES
 from clawlink.relay.relay import Relay
-from clawlink.relay.timestamps import iso
 from clawlink.store.base import Put
 from clawlink.store.records import register
 
@@ -106,7 +105,7 @@ class Book:
 
     def for_agent(self, id: str, text: str, *, sender: Sender, name: str, now: float) -> Delivery:
         """Return a delivery for the owner's agent, which waits for it as long as the portal's settings say."""
-        stamp = iso(now)
+        stamp = self._core.time.iso(now)
         body = PlainMessage(
             message_id=id,
             from_agent=sender.agent_id,

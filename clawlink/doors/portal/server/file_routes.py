@@ -163,7 +163,9 @@ class FileRoutes:
         async with self._shelf.opened(transfer) as (file, opened):
             version = file.newest
             headers = {
-                name: value for name, value in headers_of(file, version).items() if not name.startswith("ClawLink-")
+                name: value
+                for name, value in headers_of(file, version, self._shelf.time).items()
+                if not name.startswith("ClawLink-")
             }
             headers[hdrs.CONTENT_DISPOSITION] = cutting.disposition(transfer.filename)
             span = span_of(ask.request.headers, version)

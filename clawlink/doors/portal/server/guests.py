@@ -40,6 +40,7 @@ class Guests:
         """Keep a guest message, and tell the owner's agent. Raises TooLarge, RateLimited, RelayFull."""
         settings, core = self._settings, self._core
         core.require_working()
+        core.require_running()
         size = len(text.encode("utf-8", "surrogatepass"))
         if size > settings.portal_guest_bytes:
             raise TooLarge(

@@ -22,7 +22,6 @@ from clawlink.relay.core import retrying
 from clawlink.relay.ids import derived
 from clawlink.relay.relay import Relay
 from clawlink.relay.time_slices import Turns
-from clawlink.relay.timestamps import iso
 from clawlink.store.base import Drop, Put
 
 MAX_TYPE_LENGTH = 64
@@ -138,7 +137,7 @@ class Mail:
             return old
         self._relay.admission.require_pace(AGENT, contact.mailbox)
         now = core.clock()
-        stamp = iso(now)
+        stamp = self._core.time.iso(now)
         body = PlainMessage(
             message_id=id,
             from_agent=AGENT,

@@ -29,6 +29,8 @@ LEASE_SECONDS = 60.0
 _EXTEND_SECONDS = 20.0
 FIRST_PAUSE_SECONDS, MOST_PAUSE_SECONDS = 1.0, 300.0
 _MISHAP_SECONDS = 5.0
+# While the operator has stopped all work, a message under way waits, and looks again after this time.
+_STOPPED_SECONDS = 5.0
 _FAREWELL_SECONDS = 2.0
 _PAGE = 500
 _log = logging.getLogger("clawlink.portal")
@@ -159,6 +161,11 @@ class Outbox:
             if (lapsed := posting.lapse(message, now)) is not message:
                 await self._settle(message, lapsed)
                 return True
+            if self._core.stopped:
+                await self._pause(contact, agent, delivery, _STOPPED_SECONDS)
+                if self._ending:
+                    return False
+                continue
             self._posting.add(contact)
             try:
                 settled = await self._try(contact, message)

@@ -32,6 +32,7 @@ class Shelf:
     def __init__(self, relay: Relay, book: Book, members: Members) -> None:
         self._relay = relay
         self._core = relay.core
+        self.time = relay.time
         self._book = book
         self._members = members
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
