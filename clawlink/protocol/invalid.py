@@ -73,7 +73,7 @@ def bad_field(error: msgspec.ValidationError, kind: Any = None, texts: Mapping[s
 @cache
 def _choices(kind: Any, name: str | None) -> tuple[str, ...]:
     """Return the words that a field of a struct takes; none if it takes others."""
-    if kind is None:
+    if not (isinstance(kind, type) and issubclass(kind, msgspec.Struct)):
         return ()
     fields = {field.encode_name: field.type for field in msgspec.structs.fields(kind)}
     return tuple(_words(fields.get(name or "")))

@@ -32,6 +32,11 @@ def read_json(body: bytes, kind: type[T]) -> T:
 
 def _read_dense(body: bytes, kind: type[T]) -> T:
     """Read a body of very many parts: values that the relay only passes on stay as they came."""
+    if not _is_struct(kind):
+        raise BadRequest(
+            f"a body may have {MAX_PARTS} parts here: arrays, objects and commas; share large data as a file",
+            limit=MAX_PARTS,
+        )
     try:
         light, dense = split(body)
         fields = msgspec.json.decode(light)
@@ -80,7 +85,7 @@ def _read_again(body: bytes, kind: type[T], error: msgspec.ValidationError) -> T
         fields = msgspec.json.decode(body)
     except msgspec.ValidationError:  # a number out of range, which the first reading has named
         raise bad_field(error, kind) from None
-    left = without_nulls(fields, kind) if isinstance(fields, dict) else fields
+    left = without_nulls(fields, kind) if isinstance(fields, dict) and _is_struct(kind) else fields
     if left == fields:
         raise bad_field(error, kind) from None
     return read_fields(left, kind)
@@ -108,6 +113,11 @@ def optional_fields(kind: Any) -> frozenset[str]:
 @cache
 def _optional_fields(kind: Any) -> frozenset[str]:
     return frozenset(f.encode_name for f in msgspec.structs.fields(kind) if not f.required)
+
+
+def _is_struct(kind: Any) -> bool:
+    """Return True if the kind has fields, and is not any JSON."""
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
 @cache

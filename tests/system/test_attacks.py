@@ -21,8 +21,8 @@ from tests.system.raw import connect
 COUNT, AT_ONCE = int(os.environ.get("CLAWLINK_ATTACKS", "208")), 16
 # The time of the processor that may go by until another request is answered. Other programs do not count in it.
 MOST_SECONDS = 0.5
-# The torture runs with the relay's own routes and with two doors, on two loops each.
-TORTURES = 6
+# The torture runs with the relay's own routes and with five doors, on two loops each.
+TORTURES = 12
 SEED = int(os.environ.get("CLAWLINK_ATTACKS_SEED", "20261129"))
 _STATUS = re.compile(rb"(?:^|\r\n|\})HTTP/1\.[01] (\d{3}) ")
 _ALLOWED = (503, 507)
