@@ -50,10 +50,10 @@ def lives(folder: str, *, seconds: float, rounds: int, say: Callable[[str], None
         for turn in range(rounds):
             for name, relay in relays.items():
                 say(f"{name}, round {turn + 1} of {rounds}")
-                rate, processor = asyncio.run(_measured(relay, turn, seconds))
+                rate, processor = asyncio.run(measured(relay, turn, seconds))
                 rates[name].append(rate)
                 used[name].append(processor)
-    rows = [Row(f"one fsync of {_SYNCED_BYTES} bytes, median", _fsync_seconds(Path(folder)) * 1000, "ms")]
+    rows = [Row(f"one fsync of {_SYNCED_BYTES} bytes, median", fsync_seconds(Path(folder)) * 1000, "ms")]
     for name, found in rates.items():
         what = "tasks in memory" if name == "memory" else f"tasks with --data, --sync {name}"
         ratio = statistics.median(mine / memory for mine, memory in zip(found, rates["memory"], strict=True))
@@ -65,7 +65,7 @@ def lives(folder: str, *, seconds: float, rounds: int, say: Callable[[str], None
     return rows
 
 
-async def _measured(relay: Relay, turn: int, seconds: float) -> tuple[float, float]:
+async def measured(relay: Relay, turn: int, seconds: float) -> tuple[float, float]:
     """Return tasks a second, and processor seconds of the relay a task."""
     requesters, workers = (names_for(f"{role}-{turn}", CONNECTIONS) for role in ("asker", "doer"))
     await relay.register([*requesters, *workers])
@@ -77,7 +77,7 @@ async def _measured(relay: Relay, turn: int, seconds: float) -> tuple[float, flo
     return rate, max(spent, 1e-9) / max(sum(one.done for one in lives), 1)
 
 
-def _fsync_seconds(folder: Path) -> float:
+def fsync_seconds(folder: Path) -> float:
     """Return what the disk of a folder takes to have some bytes for good."""
     took = []
     with open(folder / "fsync", "wb", buffering=0) as file:

@@ -167,11 +167,16 @@ async def _exchange(
     return rate
 
 
-async def latency(relay: Relay, *, seconds: float, say: Callable[[str], None]) -> list[Row]:
-    """From a frame's leaving one socket to the message's arrival at another, at 1,000 messages a second."""
+async def latency(
+    relay: Relay, *, seconds: float, say: Callable[[str], None], pace: int = PACE, to: Relay | None = None
+) -> list[Row]:
+    """From a frame's leaving one socket to the message's arrival at another, at 1,000 messages a second.
+
+    The other socket is at the relay ``to`` if that is given.
+    """
     sender, receiver = names_for("pacer", 2)
     await relay.register([sender, receiver])
-    say(f"{PACE} messages a second over websockets")
+    say(f"{pace} messages a second over websockets")
     left: dict[int, float] = {}
     delays: list[float] = []
 
@@ -186,20 +191,20 @@ async def latency(relay: Relay, *, seconds: float, say: Callable[[str], None]) -
             socket.send(_ack(receipts))
 
     url, token = relay.server.url, relay.token
-    taker = await open_socket(url, f"/ws/{receiver}?lease=60&credit={_CREDIT}", received, token)
+    taker = await open_socket((to or relay).server.url, f"/ws/{receiver}?lease=60&credit={_CREDIT}", received, token)
     giver = await open_socket(url, f"/ws/{sender}?lease=60", _heed, token)
     with _spinning():
         started = time.perf_counter()
-        for number in range(int(PACE * seconds)):
-            await _until(started + number / PACE)
+        for number in range(int(pace * seconds)):
+            await _until(started + number / pace)
             left[number] = time.perf_counter()
             giver.send(msgspec.json.encode({"type": "send", "id": 1, "to_agent": receiver, "content": number}))
         await _until(started + seconds + 5, lambda: not left)
     await _close([giver, taker])
     await relay.leave([sender, receiver])
     return [
-        Row(f"from one websocket to another at {PACE} a second, p50", statistics.median(delays) * 1000, "ms"),
-        Row(f"from one websocket to another at {PACE} a second, p99", p99(delays) * 1000, "ms"),
+        Row(f"from one websocket to another at {pace} a second, p50", statistics.median(delays) * 1000, "ms"),
+        Row(f"from one websocket to another at {pace} a second, p99", p99(delays) * 1000, "ms"),
     ]
 
 

@@ -12,6 +12,9 @@ from clawlink.bench import servers
 from clawlink.bench.data_scenarios import life
 from clawlink.bench.exchange import drive
 from clawlink.bench.scenarios import CONNECTIONS, Relay, Row, names_for
+from clawlink.bench.socket_scenarios import latency
+
+_PACE = 500  # messages a second, from the one relay to the other where there are two
 
 
 def lives(store: str, *, seconds: float, rounds: int, say: Callable[[str], None]) -> list[Row]:
@@ -20,7 +23,7 @@ def lives(store: str, *, seconds: float, rounds: int, say: Callable[[str], None]
     used: dict[str, list[float]] = {}
     with ExitStack() as stack:
 
-        def relay(*flags: str) -> Relay:
+        def started(*flags: str) -> Relay:
             return Relay(stack.enter_context(servers.relay(*flags)), None)
 
         def shared() -> tuple[str, ...]:
@@ -28,9 +31,9 @@ def lives(store: str, *, seconds: float, rounds: int, say: Callable[[str], None]
 
         one, two = shared(), shared()
         measured = {
-            "in memory": [relay()],
-            "with --store, one relay": [relay(*one)],
-            "with --store, two relays": [relay(*two), relay(*two)],
+            "in memory": [started()],
+            "with --store, one relay": [started(*one)],
+            "with --store, two relays": [started(*two), started(*two)],
         }
         stack.enter_context(servers.on_the_other_core())
         for turn in range(rounds):
@@ -39,6 +42,10 @@ def lives(store: str, *, seconds: float, rounds: int, say: Callable[[str], None]
                 rate, processor = asyncio.run(_measured(relays, turn, seconds))
                 rates.setdefault(name, []).append(rate)
                 used.setdefault(name, []).append(processor)
+        arrivals = []
+        for name, (relay, *others) in list(measured.items())[1:]:
+            for row in asyncio.run(latency(relay, seconds=seconds, say=say, pace=_PACE, to=(others or [relay])[0])):
+                arrivals.append(row._replace(what=f"{row.what}, {name.removeprefix('with ')}"))
     alone, one_relay, two_relays = measured
     rows = [Row(f"tasks {name}", statistics.median(found), "a second", None) for name, found in rates.items()]
     for what, found, of in (
@@ -48,7 +55,7 @@ def lives(store: str, *, seconds: float, rounds: int, say: Callable[[str], None]
     ):
         ratio = statistics.median(mine / other for mine, other in zip(found, of, strict=True))
         rows.append(Row(what, ratio, "ratio"))
-    return rows
+    return rows + arrivals
 
 
 async def _measured(relays: Sequence[Relay], turn: int, seconds: float) -> tuple[float, float]:
