@@ -273,7 +273,7 @@ def _check_store(
 def _folder(flag: str, path: str | None) -> str | None:
     """Return a folder for contents, made if need be. Raises ValueError if nothing can be written there."""
     if path is not None:
-        from clawlink.store.blobs import require_folder
+        from clawlink.store.bodies import require_folder
 
         try:
             require_folder(path)

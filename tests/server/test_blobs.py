@@ -13,7 +13,7 @@ import pytest
 from clawlink.domain.limits import LEAST_BODY_RATE
 from clawlink.errors import StoreUnavailable
 from clawlink.relay.files.notices import FileNotices
-from clawlink.store.blobs import PIECE_BYTES
+from clawlink.store.bodies import PIECE_BYTES
 from tests.conftest import Running, Serve
 from tests.server import blobs
 from tests.server.asks import ack, claim_one, metrics, nothing_due, ok

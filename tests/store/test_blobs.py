@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from clawlink.domain.file import Content
-from clawlink.store.blobs import PIECE_BYTES, LocalBlobs, LocalDraft, OnDisk, require_folder
+from clawlink.store.blobs import LocalBlobs, LocalDraft
+from clawlink.store.bodies import PIECE_BYTES, OnDisk, require_folder
 
 SIZES = [0, 1, PIECE_BYTES - 1, PIECE_BYTES, PIECE_BYTES + 1, 3 * PIECE_BYTES + 17, 37 * PIECE_BYTES + 5]
 
@@ -269,7 +270,7 @@ async def test_a_full_disk_refuses_a_part_and_leaves_what_was_there(
 
     real = tempfile.TemporaryFile
     monkeypatch.setattr(
-        "clawlink.store.blobs.tempfile.TemporaryFile",
+        "clawlink.store.bodies.tempfile.TemporaryFile",
         lambda **options: FullDisk(real(**options), 3 * PIECE_BYTES),
     )
     blobs = LocalBlobs(str(tmp_path), spool_above=1)

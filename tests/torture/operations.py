@@ -16,7 +16,7 @@ from ctypes import CFUNCTYPE, POINTER, c_char_p, c_int, c_int64, c_void_p, cast
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from clawlink.store.blobs import OnDisk
+from clawlink.store.bodies import OnDisk
 
 # Files that hold nothing.
 IGNORED = ("lock", "probe", "reserve")

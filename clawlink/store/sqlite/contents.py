@@ -16,15 +16,14 @@ import os
 import secrets
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, NamedTuple
 
 from clawlink.domain.file import Content
-from clawlink.store.base import LostWrites
-from clawlink.store.blobs import PIECE_BYTES, OnDisk, unbroken
+from clawlink.store.bodies import PIECE_BYTES, OnDisk, unbroken
+from clawlink.store.holds import Held, Holds
+from clawlink.store.sqlite.drafts import FolderDraft, remove
 from clawlink.store.sqlite.room import Room, sync_folder
 
 CONTENTS, INCOMING, ORPHANS = "contents", "incoming", "orphans"
@@ -63,7 +62,7 @@ def listed(folder: Path) -> dict[str, int]:
     return found
 
 
-class FolderBlobs:
+class FolderBlobs(Holds[Held]):
     """A ``Blobs`` below a folder.
 
     ``held`` are the contents that records hold, each as often as they do, and ``drafts`` the names of drafts to keep.
@@ -88,7 +87,7 @@ class FolderBlobs:
         self._orphans = folder / ORPHANS
         for place in (self._incoming, self._contents, *((self._orphans,) if lazy else ())):
             place.mkdir(mode=0o700, exist_ok=True)
-        self._held: dict[str, _Held] = {}
+        super().__init__()
         # Folders with a new name that a crash of the machine could lose: at first those that were made just now.
         self._unsynced: set[Path] = {folder}
         self._lock = threading.Lock()
@@ -108,7 +107,7 @@ class FolderBlobs:
             name = file_name(content)
             held = self._held.get(name)
             if held is None:
-                held = self._held[name] = _Held(content.size)
+                held = self._held[name] = Held(content.size)
                 self.used += content.size
                 if there.pop(name, None) != content.size and not self._found_again(name, content.size):
                     self._missing.add(name)
@@ -169,24 +168,6 @@ class FolderBlobs:
         draft = self.draft(name)
         return draft if await unbroken(asyncio.to_thread(draft.resume, size)) else None
 
-    def hold(self, content: Content) -> None:
-        """Hold a content that is held already once more."""
-        self._held[file_name(content)].holds += 1
-
-    def release(self, content: Content) -> None:
-        """Let go of one hold."""
-        name = file_name(content)
-        self._let_go(name, self._held[name])
-
-    def freeing(self, contents: Iterable[Content]) -> Iterator[int]:
-        """Yield for each of these the bytes that would be freed, if one hold of each were released in this order."""
-        gone: Counter[str] = Counter()
-        for content in contents:
-            name = file_name(content)
-            gone[name] += 1
-            held = self._held.get(name)
-            yield 0 if held is None or held.holds != gone[name] else held.size
-
     @contextmanager
     def open(self, content: Content) -> Iterator[OnDisk]:
         """Return a reader of the content. Raises KeyError if it has no hold, or its file is missing."""
@@ -211,7 +192,11 @@ class FolderBlobs:
         self._held.clear()
         self.used = 0
 
-    def _let_go(self, name: str, held: _Held) -> None:
+    @staticmethod
+    def name_of(content: Content) -> str:
+        return file_name(content)
+
+    def _let_go(self, name: str, held: Held) -> None:
         held.holds -= 1
         if held.holds or self._held.get(name) is not held:
             return
@@ -228,20 +213,20 @@ class FolderBlobs:
         try:
             os.rename(place, gone)
         except OSError:
-            _unlink(place)
+            remove(place)
         else:
-            threading.Thread(target=_unlink, args=(gone,)).start() if held.size > PIECE_BYTES else _unlink(gone)
+            threading.Thread(target=remove, args=(gone,)).start() if held.size > PIECE_BYTES else remove(gone)
 
     def leaving(self) -> Callable[[], None]:
         """Return what removes the contents that nothing holds now. Call it once all commits so far are on the disk."""
         with self._lock:
             gone, self._leaving = self._leaving, []
 
-        def remove() -> None:
+        def remove_all() -> None:
             for path in gone:
-                _unlink(path)
+                remove(path)
 
-        return remove
+        return remove_all
 
     def require_room(self) -> None:
         """Refuse more bytes while the reserve of the disk is in use. Raises OSError."""
@@ -273,9 +258,9 @@ class FolderBlobs:
                 self._unsynced.add(final.parent)
             self._missing.discard(name)
         else:
-            _unlink(path)
+            remove(path)
         if held is None:
-            held = self._held[name] = _Held(content.size)
+            held = self._held[name] = Held(content.size)
         else:
             self.used -= content.size
         held.holds += 1
@@ -294,159 +279,3 @@ class FolderBlobs:
             with self._lock:
                 self._unsynced |= folders
             raise
-
-
-class _Held:
-    __slots__ = ("holds", "size")
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.holds = 0
-
-
-class _Mark(NamedTuple):
-    size: int
-    hash: Any
-
-
-class FolderDraft:
-    """A ``Draft`` that gathers pieces before it writes them to its file."""
-
-    def __init__(self, blobs: FolderBlobs, path: Path) -> None:
-        self._blobs = blobs
-        self._path = path
-        self._body: OnDisk | None = None
-        self._gathered: list[bytes] = []
-        self._gathered_bytes = 0
-        self._hash = hashlib.sha256()
-        self._synced = False
-        self._lost: LostWrites | None = None
-        self._over = False
-        self.size = 0
-
-    @property
-    def digest(self) -> str:
-        """The SHA-256 of its bytes, in hexadecimal."""
-        return self._hash.hexdigest()
-
-    async def write(self, data: bytes) -> None:
-        """Append bytes. Raises OSError if there is no room for them on the disk; the draft is then unchanged."""
-        self._require_intact()
-        if self._gathered_bytes + len(data) < PIECE_BYTES:
-            self._gathered.append(data)
-            self._gathered_bytes += len(data)
-            if len(self._gathered) >= 64:  # the list itself must not take more than its bytes
-                self._gathered = [b"".join(self._gathered)]
-            self._count(data)
-        else:
-            await unbroken(self._write_to_disk(data))
-
-    async def _write_to_disk(self, data: bytes) -> None:
-        await asyncio.to_thread(self._spill, data)
-        self._count(data)
-
-    def _count(self, data: bytes) -> None:
-        self._synced = False
-        self._hash.update(data)
-        self.size += len(data)
-        self._blobs.grow(len(data))
-
-    def _require_intact(self) -> None:
-        if self._lost is not None:
-            raise LostWrites(self._lost.errno, self._lost.strerror)
-
-    def _spill(self, data: bytes = b"") -> None:
-        """Write the gathered bytes, and more, to the file, all or nothing."""
-        self._require_intact()
-        self._blobs.require_room()
-        if self._body is None:
-            self._body = OnDisk(_new_file(self._path))
-            self._blobs.opened(self, is_open=True)
-        self._body.write(b"".join((*self._gathered, data)))
-        self._gathered, self._gathered_bytes = [], 0
-
-    def mark(self) -> _Mark:
-        """Return a mark for ``back_to``."""
-        return _Mark(self.size, self._hash.copy())
-
-    def back_to(self, mark: _Mark) -> None:
-        """Forget the bytes written since ``mark``, which can be used once."""
-        self._blobs.grow(mark.size - self.size)
-        self._hash, self.size, self._synced = mark.hash, mark.size, False
-        written = 0 if self._body is None else self._body.size
-        left = max(mark.size - written, 0)
-        self._gathered, self._gathered_bytes = [b"".join(self._gathered)[:left]], left
-        if self._body is not None and mark.size < written:
-            self._body.cut(mark.size)
-
-    async def flush(self) -> None:
-        """Put its bytes on the disk. Raises OSError if there is no room, LostWrites."""
-        if not self._synced:
-            await unbroken(asyncio.to_thread(self._sync))
-
-    def _sync(self) -> None:
-        self._spill()
-        if self._body is not None:
-            try:
-                self._body.sync()
-            except LostWrites as error:  # the bytes are not here any more: only their sender has them
-                self._lost = error
-                _log.error("the disk lost bytes of a content", extra={"reason": str(error)})
-                raise
-        self._synced = True
-
-    def resume(self, size: int) -> bool:
-        """Take its file as an earlier process left it, cut to ``size``. Return False if that is not there."""
-        try:
-            file = open(self._path, "r+b", buffering=0)  # noqa: SIM115 - it stays open
-        except FileNotFoundError:
-            return False
-        there = 0
-        while there < size and (piece := file.read(min(PIECE_BYTES, size - there))):
-            self._hash.update(piece)
-            there += len(piece)
-        self._body = OnDisk(file, size=there)
-        if there < size:
-            self._body.close()
-            _unlink(self._path)
-            return False
-        self._body.cut(size)
-        self._blobs.opened(self, is_open=True)
-        self.size = size
-        self._blobs.grow(size)
-        return True
-
-    def rest(self) -> None:
-        """Close its file, which stays."""
-        if self._body is not None:
-            self._body.close()
-        self._blobs.opened(self, is_open=False)
-
-    def keep(self, scope: str = "") -> Content:
-        """Make it a content of this scope, with one hold. It takes no more bytes. Raises OSError; it stays then."""
-        if self._over:
-            raise AssertionError("a draft is kept or discarded, and only once")
-        if not self._synced:
-            self._sync()
-        self.rest()  # Windows renames no open file
-        content = self._blobs.accept(Content(self._hash.hexdigest(), self.size, scope), self._path)
-        self._over = True
-        return content
-
-    def discard(self) -> None:
-        """Forget it, unless it was kept."""
-        if not self._over:
-            self._over = True
-            self._blobs.grow(-self.size)
-            if self._body is not None:
-                self.rest()
-                _unlink(self._path)
-
-
-def _new_file(path: Path) -> IO[bytes]:
-    return os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | getattr(os, "O_BINARY", 0), 0o600), "r+b", 0)
-
-
-def _unlink(path: Path) -> None:
-    with contextlib.suppress(OSError):  # it goes when the folder is opened next
-        path.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from clawlink.store.base import LostWrites
-from clawlink.store.blobs import sync_file
+from clawlink.store.bodies import sync_file
 
 RESERVE = "reserve"
 RESERVE_BYTES = 16 * 1024 * 1024
