@@ -14,8 +14,7 @@ import math
 import sqlite3
 from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
-from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakValueDictionary
 
 from clawlink.domain.delivery import Delivery, by_dead
@@ -23,25 +22,20 @@ from clawlink.store import records
 from clawlink.store.base import Absent, Admission, Batch, Conflict, Drop, Failed, Index, Page, Put, R, Usage
 from clawlink.store.sqlite.counts import Counts, Place
 from clawlink.store.sqlite.database import DataFolderError, connect, open_writer, said
+from clawlink.store.sqlite.jobs import Change, Commit, Job, Question
+from clawlink.store.sqlite.reading import Hint, Reading
 from clawlink.store.sqlite.room import Room
 from clawlink.store.sqlite.rows import row_of
-from clawlink.store.sqlite.writer import Change, Commit, Job, Question, Writer
+from clawlink.store.sqlite.writer import Writer
 from clawlink.store.tables import NOTHING, Shares
 
-# Records that were committed or read last are kept decoded, twice this many bytes of them at most.
-_CACHE_BYTES = 8 * 1024 * 1024
 # Due deliveries of a mailbox at which one read looks; then others have their turn.
 _LAPSED_AT_ONCE = 512
 # A claim whose commit met a conflict reads again, so often in all.
 _CLAIM_TRIES = 4
 # An index of fewer records is counted on the event loop.
 _FEW = 500
-_SLICE_SECONDS = 0.001
-_SLICE_BYTES = 256 * 1024
-
-_GET = "SELECT data FROM record WHERE id = ? AND kind = ?"
 _IDS = "SELECT DISTINCT id FROM record INDEXED BY record_id WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
-_BY_ROW = "SELECT data FROM record WHERE row = ?"
 _READY = (
     "SELECT row, id, version, cost, rank FROM record INDEXED BY record_ready "
     "WHERE home = ? AND ready_at IS NOT NULL ORDER BY rank LIMIT ?"
@@ -90,15 +84,6 @@ _ORIGINS_OF_INDEX = (
 _HELD = "SELECT home, address, agent, held, cost FROM record"
 
 
-class _Hint(NamedTuple):
-    """The place of a record, its version and its size, as an index tells them."""
-
-    row: int
-    id: str
-    version: int
-    cost: int
-
-
 class SqliteStore:
     """A ``Store`` in an SQLite database. Call ``close`` at the end."""
 
@@ -144,9 +129,7 @@ class SqliteStore:
         self.last_uptime: tuple[str, float] | None = None if boot is None or uptime is None else (boot, uptime)
         """The name of the machine's start at that moment, and its steady clock."""
         self._kinds: dict[type[Any], int] = {}
-        self._newer: dict[tuple[type[Any], str], Any] = {}
-        self._older: dict[tuple[type[Any], str], Any] = {}
-        self._newer_bytes = 0
+        self._reading = Reading(self._db, self._kind)
         self._unsettled = 0
         self._claims: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # a mailbox's claims take turns
         self._gathered: list[Job] = []
@@ -196,66 +179,16 @@ class SqliteStore:
             self._kinds[kind] = number
         return number
 
-    def _read(self, sql: str, values: tuple[Any, ...]) -> list[Any]:
-        try:
-            return self._db.execute(sql, values).fetchall()
-        except sqlite3.Error as error:
-            raise Failed(f"SQLite: {error}") from error
-
     # -- records -----------------------------------------------------------------------------------------------------
 
     async def get(self, kind: type[R], id: str) -> R | None:
-        return self._get(kind, id)
-
-    def _get(self, kind: type[R], id: str) -> R | None:
-        key = (kind, id)
-        record: R | None = self._newer.get(key)
-        if record is not None:
-            return record
-        record = self._older.get(key)
-        if record is None:
-            found = self._read(_GET, (id, self._kind(kind)))
-            if not found:
-                return None
-            record = _decoded(found[0][0])
-        self._keep(record)
-        return record
-
-    def _keep(self, record: Any) -> None:
-        """Keep a record decoded. The ones that were not asked for lately go."""
-        if self._newer_bytes > _CACHE_BYTES:
-            self._older, self._newer, self._newer_bytes = self._newer, {}, 0
-        self._newer_bytes += record.footprint
-        self._newer[type(record), record.id] = record
-
-    def _cached(self, kind: type[R], hint: _Hint) -> R | None:
-        key = (kind, hint.id)
-        record: R | None = self._newer.get(key) or self._older.get(key)
-        return record if record is not None and record.version == hint.version else None
-
-    async def _load(self, kind: type[R], hints: Sequence[_Hint]) -> list[R]:
-        """Return records in the order of their hints, with turns for others. Those that have gone are left out."""
-        found: list[R] = []
-        until, size = perf_counter() + _SLICE_SECONDS, 0
-        for hint in hints:
-            record = self._cached(kind, hint)
-            if record is None:
-                if size > _SLICE_BYTES or perf_counter() > until:
-                    await asyncio.sleep(0)
-                    until, size = perf_counter() + _SLICE_SECONDS, 0
-                size += hint.cost
-                data = self._read(_BY_ROW, (hint.row,))
-                record = _decoded(data[0][0]) if data else None
-                if record is None or type(record) is not kind or record.id != hint.id:
-                    continue
-            found.append(record)
-        return found
+        return self._reading.get(kind, id)
 
     async def get_many(self, kind: type[R], ids: Sequence[str]) -> Sequence[R | None]:
-        return [self._get(kind, id) for id in ids]
+        return [self._reading.get(kind, id) for id in ids]
 
     async def ids(self, first: str, end: str, limit: int) -> Sequence[str]:
-        return [id for (id,) in self._read(_IDS, (first, end, limit))]
+        return [id for (id,) in self._reading.read(_IDS, (first, end, limit))]
 
     # -- indexes -----------------------------------------------------------------------------------------------------
 
@@ -264,16 +197,16 @@ class SqliteStore:
     ) -> Page[R]:
         order = "ORDER BY e.number DESC LIMIT ?" if newest else "ORDER BY e.number LIMIT ?"
         if after is None or not after.isdecimal():
-            found = self._read(f"{_LISTED} {order}", (self._kind(kind), key, limit + 1))
+            found = self._reading.read(f"{_LISTED} {order}", (self._kind(kind), key, limit + 1))
         else:
             beyond = "AND e.number < ?" if newest else "AND e.number > ?"
-            found = self._read(f"{_LISTED} {beyond} {order}", (self._kind(kind), key, int(after), limit + 1))
-        listed = await self._load(kind, [_Hint(*row[:4]) for row in found[:limit]])
+            found = self._reading.read(f"{_LISTED} {beyond} {order}", (self._kind(kind), key, int(after), limit + 1))
+        listed = await self._reading.load(kind, [Hint(*row[:4]) for row in found[:limit]])
         return Page(listed, str(found[limit - 1][4]) if len(found) > limit > 0 else None)
 
     async def first(self, kind: type[R], key: str, limit: int) -> Sequence[R]:
-        found = self._read(f"{_LISTED} ORDER BY e.number LIMIT ?", (self._kind(kind), key, limit))
-        return await self._load(kind, [_Hint(*row[:4]) for row in found])
+        found = self._reading.read(f"{_LISTED} ORDER BY e.number LIMIT ?", (self._kind(kind), key, limit))
+        return await self._reading.load(kind, [Hint(*row[:4]) for row in found])
 
     async def first_of(self, kind: type[R], keys: Sequence[str]) -> Sequence[R | None]:
         firsts: list[R | None] = []
@@ -289,7 +222,7 @@ class SqliteStore:
             return known
         values = (self._kind(kind), key)
         if not self._unsettled:  # nothing is on its way that would be counted twice
-            ((count, size),) = self._read(_COUNT_FEW, (*values, _FEW))
+            ((count, size),) = self._reading.read(_COUNT_FEW, (*values, _FEW))
             if count < _FEW:
                 self._counts.learn_index(place, count, size)
                 return Usage(count, size)
@@ -339,43 +272,24 @@ class SqliteStore:
     async def due(self, mailbox: str, now: float, limit: int) -> Sequence[Delivery]:
         found: list[Any] = []
         at, row = -math.inf, 0
-        while len(lapsed := self._read(_LAPSED, (mailbox, now, at, row, _LAPSED_AT_ONCE))) == _LAPSED_AT_ONCE:
+        while len(lapsed := self._reading.read(_LAPSED, (mailbox, now, at, row, _LAPSED_AT_ONCE))) == _LAPSED_AT_ONCE:
             found = _first_of(found + lapsed, limit)
             at, row = lapsed[-1][5], lapsed[-1][0]
             await asyncio.sleep(0)
-        found = _first_of(found + lapsed + self._read(_READY, (mailbox, limit)), limit)
-        return await self._load(Delivery, [_Hint(*row[:4]) for row in found])
+        found = _first_of(found + lapsed + self._reading.read(_READY, (mailbox, limit)), limit)
+        return await self._reading.load(Delivery, [Hint(*row[:4]) for row in found])
 
     async def pending(self, mailbox: str, limit: int, but: Container[str] = ()) -> Sequence[Delivery]:
-        found = self._some(_ALL_READY, (mailbox,), limit, but)
-        found += self._some(_WAITING, (mailbox,), limit - len(found), but)
-        return await self._load(Delivery, found)
+        found = self._reading.some(_ALL_READY, (mailbox,), limit, but)
+        found += self._reading.some(_WAITING, (mailbox,), limit - len(found), but)
+        return await self._reading.load(Delivery, found)
 
     async def next_due_at(self, mailbox: str) -> float | None:
-        ready = self._read(_FIRST_READY, (mailbox,)) or self._read(_FIRST_LATER, (mailbox,))
+        ready = self._reading.read(_FIRST_READY, (mailbox,)) or self._reading.read(_FIRST_LATER, (mailbox,))
         return ready[0][0] if ready else None
 
     async def ending(self, kind: type[R], now: float, limit: int, but: Container[str] = ()) -> Sequence[R]:
-        return await self._load(kind, self._some(_ENDING, (self._kind(kind), now), limit, but))
-
-    def _some(self, sql: str, values: tuple[Any, ...], limit: int, but: Container[str]) -> list[_Hint]:
-        """Return the first hints, without those of unwanted ids."""
-        found: list[_Hint] = []
-        if limit <= 0:
-            return found
-        try:
-            rows = self._db.execute(sql, values)
-            try:
-                for row in rows:
-                    if row[1] not in but:
-                        found.append(_Hint(*row))
-                        if len(found) == limit:
-                            break
-            finally:
-                rows.close()  # an open one would keep later reads at this moment
-        except sqlite3.Error as error:
-            raise Failed(f"SQLite: {error}") from error
-        return found
+        return await self._reading.load(kind, self._reading.some(_ENDING, (self._kind(kind), now), limit, but))
 
     # -- commits -----------------------------------------------------------------------------------------------------
 
@@ -497,10 +411,8 @@ class SqliteStore:
         row = change.row
         self._counts.change(change.kind, old, None if row is None else row.facts)
         if row is not None:
-            self._keep(change.record)
-        else:
-            self._newer.pop((change.kind, change.id), None)
-        self._older.pop((change.kind, change.id), None)
+            self._reading.keep(change.record)
+        self._reading.forget(change.kind, change.id, stays=row is not None)
 
 
 async def _decided(commit: Commit) -> None:
@@ -513,13 +425,6 @@ async def _decided(commit: Commit) -> None:
 
 def _first_of(rows: list[Any], limit: int) -> list[Any]:
     return sorted(rows, key=lambda row: (row[4], row[0]))[:limit]
-
-
-def _decoded(data: bytes) -> Any:
-    try:
-        return records.decode(data)
-    except ValueError as error:
-        raise Failed(f"a record cannot be read: {error}") from error
 
 
 def _shares(rows: list[Any]) -> Shares:

@@ -17,19 +17,16 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from queue import Empty, SimpleQueue
 from time import monotonic
-from typing import Any, NamedTuple
 
-from clawlink.store.base import Conflict, Failed, Full, LostWrites
+from clawlink.store.base import Failed, Full, LostWrites
+from clawlink.store.sqlite.jobs import Change, Commit, Job, Question
 from clawlink.store.sqlite.room import Room, is_io_error
-from clawlink.store.sqlite.rows import Entry, Facts, Row, pack, unpack
+from clawlink.store.sqlite.table import Table
 
 # The most partitions that share a transaction, so that the first of them does not wait for too many others.
 _MOST_HOMES = 256
-# The records that were written last are known without asking, twice this many at most.
-_MOST_KNOWN = 5000
 _IDLE_SECONDS = 5.0
 _MARK_SECONDS = 1.0
-_NUMBERS_AT_ONCE = 1 << 20
 # The log goes into the database once it has about 2,000 pages, or 200 while the relay is idle. A transaction counts as
 # one page, a change as three and one for each 4 KiB.
 _LOG_PAGES, _IDLE_LOG_PAGES = 2000, 200
@@ -44,92 +41,6 @@ _GROWTH_BYTES = 1024
 # While idle, free pages go back to the file system, some at a time, if there are more than this many.
 _FREE_PAGES = 1000
 _VACUUMED_AT_ONCE = 500
-
-_OLD = (
-    "SELECT row, version, home, held, address, agent, weight, cost, ends_at, entries FROM record "
-    "WHERE id = ? AND kind = ?"
-)
-_INSERT = (
-    "INSERT INTO record (kind, id, version, home, ends_at, rank, ready_at, later, held, address, agent, weight, cost, "
-    "entries, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
-_UPDATE = (
-    "UPDATE record SET version = ?, rank = ?, ready_at = ?, later = ?, held = ?, address = ?, agent = ?, weight = ?, "
-    "cost = ?, entries = ?, data = ? WHERE row = ?"
-)
-_UPDATE_WITH_END = _UPDATE.replace(" WHERE", ", ends_at = ? WHERE")
-_DELETE = "DELETE FROM record WHERE row = ?"
-_ENTER = "INSERT INTO entry (kind, key, number, row, weight) VALUES (?, ?, ?, ?, ?)"
-_LEAVE = "DELETE FROM entry WHERE kind = ? AND key = ? AND number = ?"
-_WEIGH = "UPDATE entry SET weight = ? WHERE kind = ? AND key = ? AND number = ?"
-
-
-class Change(NamedTuple):
-    """A change of a record. It ``follows`` the stored version, 0 for none; without a ``row`` the record goes.
-
-    ``absent`` changes nothing, and asks only that there is no such record.
-    """
-
-    kind: type[Any]
-    number: int
-    id: str
-    follows: int
-    row: Row | None
-    record: Any
-    absent: bool = False
-    ends_work: bool = False
-
-
-class Done(NamedTuple):
-    """A change that took effect."""
-
-    change: Change
-    old: Facts | None
-
-
-class _Stored(NamedTuple):
-    """A stored record, as far as the writer looks at it."""
-
-    row: int
-    version: int
-    ends_at: float | None
-    facts: Facts
-    entries: tuple[Entry, ...]
-
-
-class Commit:
-    """Changes of one or several partitions, and the future of their caller.
-
-    It is ``settled`` once the event loop has counted them, and ``fate`` is done then.
-    """
-
-    __slots__ = ("batches", "done", "fate", "future", "results", "settled")
-
-    def __init__(self, batches: Sequence[tuple[str, Sequence[Change]]], future: asyncio.Future[Any]) -> None:
-        self.batches = batches
-        self.future = future
-        self.done: list[Done] = []
-        self.results: list[Conflict | Failed | None] = []
-        self.settled = False
-        self.fate: asyncio.Future[None] | None = None  # of a waiter that was cancelled
-
-
-class Question:
-    """A query that runs behind all commits so far, and the function for its answer on the event loop."""
-
-    __slots__ = ("answer", "ask", "failure", "future", "take")
-
-    def __init__(
-        self, ask: Callable[[sqlite3.Connection], Any], take: Callable[[Any], None], future: asyncio.Future[Any]
-    ) -> None:
-        self.ask = ask
-        self.take = take
-        self.future = future
-        self.answer: Any = None
-        self.failure: Exception | None = None
-
-
-Job = Commit | Question
 
 
 class Writer:
@@ -164,11 +75,8 @@ class Writer:
         self.uptime: Callable[[], tuple[str, float] | None] = lambda: None
         self._before_commit = before_commit
         self._queue: SimpleQueue[list[Job] | None] = SimpleQueue()
-        self._kinds = {number for (number,) in db.execute("SELECT number FROM kind")}
+        self._table = Table(db)
         self._marked_at = 0.0
-        self._number = self._last_number = 0
-        self._newer: dict[tuple[str, int], _Stored] = {}
-        self._older: dict[tuple[str, int], _Stored] = {}
         self._owner = secrets.token_hex(8)
         self._owns = False  # until the first commit has said so
         self._thread = threading.Thread(target=self._run, name="clawlink-sqlite", daemon=True)
@@ -283,7 +191,7 @@ class Writer:
         if change.row is None or change.ends_work:
             return True
         try:
-            old = self._stored(change.id, change.number)
+            old = self._table.stored(change.id, change.number)
         except sqlite3.Error:
             return False
         return old is not None and change.row.facts.cost <= old.facts.cost + _GROWTH_BYTES
@@ -301,7 +209,7 @@ class Writer:
         for commit in commits:
             commit.done, commit.results = [], []
             for partition_key, changes in commit.batches:
-                conflict = self._apply(partition_key, changes, commit.done, new_kinds)
+                conflict = self._table.apply(partition_key, changes, commit.done, new_kinds)
                 commit.results.append(conflict)
             for change, _ in commit.done:
                 pages += _PAGES_OF_CHANGE + (0 if change.row is None else len(change.row.data) // _PAGE_BYTES)
@@ -316,7 +224,7 @@ class Writer:
                 return
             raise
         self._owns = True
-        self._kinds |= new_kinds
+        self._table.learn(new_kinds)
         self._log_pages += pages
         if self._lazy and self._unsynced_since is None:
             self._unsynced_since = monotonic()
@@ -352,131 +260,10 @@ class Writer:
         self._undo()
 
     def _undo(self) -> None:
-        self._number = self._last_number = 0  # reserved numbers may be undone with the rest
-        self._newer, self._older = {}, {}
+        self._table.forget()
         with contextlib.suppress(sqlite3.Error):
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
-
-    def _apply(
-        self, partition_key: str, changes: Sequence[Change], done: list[Done], new_kinds: set[int]
-    ) -> Conflict | None:
-        """Compare all versions of one partition, and change its records if they fit."""
-        found = []
-        for change in changes:
-            old = self._stored(change.id, change.number)
-            if change.absent:
-                if old is not None:
-                    return Conflict(change.kind, change.id, "exists")
-            elif (
-                change.follows != 0
-                if old is None
-                else old.version != change.follows or old.facts.partition_key != partition_key
-            ):
-                return Conflict(change.kind, change.id, f"is not at version {change.follows}")
-            found.append(old)
-        for change, old in zip(changes, found, strict=True):
-            if not change.absent:
-                if change.number not in self._kinds and change.number not in new_kinds:
-                    self._name_kind(change)
-                    new_kinds.add(change.number)
-                done.append(Done(change, None if old is None else old.facts))
-                self._write(change, old)
-        return None
-
-    def _stored(self, id: str, number: int) -> _Stored | None:
-        """Return the compared and counted fields of a stored record. The last ones are cached."""
-        key = (id, number)
-        known = self._newer.get(key) or self._older.get(key)
-        if known is not None:
-            return known
-        found = self._db.execute(_OLD, key).fetchone()
-        if found is None:
-            return None
-        row, version, partition_key, held, address, agent, weight, cost, ends_at, packed = found
-        entries = unpack(packed)
-        facts = Facts(partition_key, tuple([entry.key for entry in entries]), weight, held, address, agent, cost)
-        return _Stored(row, version, ends_at, facts, entries)
-
-    def _know(self, change: Change, stored: _Stored | None) -> None:
-        """Note a record's new fields. A rollback forgets all of them."""
-        key = (change.id, change.number)
-        if stored is None:
-            self._newer.pop(key, None)
-        else:
-            if len(self._newer) >= _MOST_KNOWN:
-                self._older, self._newer = self._newer, {}
-            self._newer[key] = stored
-        self._older.pop(key, None)
-
-    def _name_kind(self, change: Change) -> None:
-        from clawlink.store import records  # only for the first record of a kind
-
-        name = records.kinds()[change.kind].name
-        self._db.execute("INSERT INTO kind (number, name) VALUES (?, ?)", (change.number, name))
-
-    def _write(self, change: Change, old: _Stored | None) -> None:
-        db, number, new = self._db, change.number, change.row
-        if new is None:
-            if old is not None:
-                db.execute(_DELETE, (old.row,))
-                for entry in old.entries:
-                    db.execute(_LEAVE, (number, entry.key, entry.number))
-            self._know(change, None)
-            return
-        facts = new.facts
-        if old is None:
-            entries = self._entries(facts.keys, ())
-            row = db.execute(
-                _INSERT,
-                (
-                    number, change.id, new.version, facts.partition_key, new.ends_at, new.sort_key, new.ready_at,
-                    new.later, facts.held, facts.address, facts.agent, facts.weight, facts.cost, pack(entries),
-                    new.data,
-                ),
-            ).lastrowid  # fmt: skip
-            for entry in entries:
-                db.execute(_ENTER, (number, entry.key, entry.number, row, facts.weight))
-            self._know(change, _Stored(row or 0, new.version, new.ends_at, facts, entries))
-            return
-        row, before = old.row, old.entries
-        entries = before if facts.keys == old.facts.keys else self._entries(facts.keys, before)
-        values = (
-            new.version, new.sort_key, new.ready_at, new.later, facts.held, facts.address, facts.agent, facts.weight,
-            facts.cost, pack(entries), new.data,
-        )  # fmt: skip
-        if new.ends_at == old.ends_at:
-            db.execute(_UPDATE, (*values, row))
-        else:
-            db.execute(_UPDATE_WITH_END, (*values, new.ends_at, row))
-        if entries is not before:
-            for entry in before:
-                if entry not in entries:
-                    db.execute(_LEAVE, (number, entry.key, entry.number))
-        weighs = facts.weight != old.facts.weight
-        if entries is not before or weighs:
-            for entry in entries:
-                if entry not in before:
-                    db.execute(_ENTER, (number, entry.key, entry.number, row, facts.weight))
-                elif weighs:
-                    db.execute(_WEIGH, (facts.weight, number, entry.key, entry.number))
-        self._know(change, _Stored(row, new.version, new.ends_at, facts, entries))
-
-    def _entries(self, keys: Iterable[str], before: Sequence[Entry]) -> tuple[Entry, ...]:
-        """Return the entries for these keys: an existing key keeps its place, a new one gets the last."""
-        kept = {entry.key: entry for entry in before}
-        number = self._next_number()
-        return tuple([kept.get(key) or Entry(key, number) for key in keys])
-
-    def _next_number(self) -> int:
-        """Return the next number of an entry. They are reserved in blocks, so that none comes twice after a crash."""
-        if self._number == self._last_number:
-            found = self._db.execute("SELECT value FROM meta WHERE name = 'numbers'").fetchone()
-            self._number = 0 if found is None else found[0]
-            self._last_number = self._number + _NUMBERS_AT_ONCE
-            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('numbers', ?)", (self._last_number,))
-        self._number += 1
-        return self._number
 
     # -- in between --------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,186 @@
+"""The rows of records and of their entries in indexes, as one transaction after the other changes them."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from clawlink.store.base import Conflict
+from clawlink.store.sqlite.jobs import Change, Done
+from clawlink.store.sqlite.rows import Entry, Facts, pack, unpack
+
+# The records that were written last are known without asking, twice this many at most.
+_MOST_KNOWN = 5000
+_NUMBERS_AT_ONCE = 1 << 20
+
+_OLD = (
+    "SELECT row, version, home, held, address, agent, weight, cost, ends_at, entries FROM record "
+    "WHERE id = ? AND kind = ?"
+)
+_INSERT = (
+    "INSERT INTO record (kind, id, version, home, ends_at, rank, ready_at, later, held, address, agent, weight, cost, "
+    "entries, data) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_UPDATE = (
+    "UPDATE record SET version = ?, rank = ?, ready_at = ?, later = ?, held = ?, address = ?, agent = ?, weight = ?, "
+    "cost = ?, entries = ?, data = ? WHERE row = ?"
+)
+_UPDATE_WITH_END = _UPDATE.replace(" WHERE", ", ends_at = ? WHERE")
+_DELETE = "DELETE FROM record WHERE row = ?"
+_ENTER = "INSERT INTO entry (kind, key, number, row, weight) VALUES (?, ?, ?, ?, ?)"
+_LEAVE = "DELETE FROM entry WHERE kind = ? AND key = ? AND number = ?"
+_WEIGH = "UPDATE entry SET weight = ? WHERE kind = ? AND key = ? AND number = ?"
+
+
+class _Stored(NamedTuple):
+    """A stored record, as far as the writer looks at it."""
+
+    row: int
+    version: int
+    ends_at: float | None
+    facts: Facts
+    entries: tuple[Entry, ...]
+
+
+class Table:
+    """The tables behind the writing connection. Its caller begins and ends the transactions."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._kinds = {number for (number,) in db.execute("SELECT number FROM kind")}
+        self._number = self._last_number = 0
+        self._newer: dict[tuple[str, int], _Stored] = {}
+        self._older: dict[tuple[str, int], _Stored] = {}
+
+    def forget(self) -> None:
+        """Forget what a transaction wrote that is undone, and the numbers that it reserved."""
+        self._number = self._last_number = 0
+        self._newer, self._older = {}, {}
+
+    def learn(self, kinds: set[int]) -> None:
+        """Note kinds that have a name once their transaction is committed."""
+        self._kinds |= kinds
+
+    def apply(
+        self, partition_key: str, changes: Sequence[Change], done: list[Done], new_kinds: set[int]
+    ) -> Conflict | None:
+        """Compare all versions of one partition, and change its records if they fit.
+
+        Changes that took effect come to ``done``, and numbers of kinds without a name so far to ``new_kinds``.
+        """
+        found = []
+        for change in changes:
+            old = self.stored(change.id, change.number)
+            if change.absent:
+                if old is not None:
+                    return Conflict(change.kind, change.id, "exists")
+            elif (
+                change.follows != 0
+                if old is None
+                else old.version != change.follows or old.facts.partition_key != partition_key
+            ):
+                return Conflict(change.kind, change.id, f"is not at version {change.follows}")
+            found.append(old)
+        for change, old in zip(changes, found, strict=True):
+            if not change.absent:
+                if change.number not in self._kinds and change.number not in new_kinds:
+                    self._name_kind(change)
+                    new_kinds.add(change.number)
+                done.append(Done(change, None if old is None else old.facts))
+                self._write(change, old)
+        return None
+
+    def stored(self, id: str, number: int) -> _Stored | None:
+        """Return the compared and counted fields of a stored record. The last ones are cached."""
+        key = (id, number)
+        known = self._newer.get(key) or self._older.get(key)
+        if known is not None:
+            return known
+        found = self._db.execute(_OLD, key).fetchone()
+        if found is None:
+            return None
+        row, version, partition_key, held, address, agent, weight, cost, ends_at, packed = found
+        entries = unpack(packed)
+        facts = Facts(partition_key, tuple([entry.key for entry in entries]), weight, held, address, agent, cost)
+        return _Stored(row, version, ends_at, facts, entries)
+
+    def _know(self, change: Change, stored: _Stored | None) -> None:
+        """Note a record's new fields. A rollback forgets all of them."""
+        key = (change.id, change.number)
+        if stored is None:
+            self._newer.pop(key, None)
+        else:
+            if len(self._newer) >= _MOST_KNOWN:
+                self._older, self._newer = self._newer, {}
+            self._newer[key] = stored
+        self._older.pop(key, None)
+
+    def _name_kind(self, change: Change) -> None:
+        from clawlink.store import records  # only for the first record of a kind
+
+        name = records.kinds()[change.kind].name
+        self._db.execute("INSERT INTO kind (number, name) VALUES (?, ?)", (change.number, name))
+
+    def _write(self, change: Change, old: _Stored | None) -> None:
+        db, number, new = self._db, change.number, change.row
+        if new is None:
+            if old is not None:
+                db.execute(_DELETE, (old.row,))
+                for entry in old.entries:
+                    db.execute(_LEAVE, (number, entry.key, entry.number))
+            self._know(change, None)
+            return
+        facts = new.facts
+        if old is None:
+            entries = self._entries(facts.keys, ())
+            row = db.execute(
+                _INSERT,
+                (
+                    number, change.id, new.version, facts.partition_key, new.ends_at, new.sort_key, new.ready_at,
+                    new.later, facts.held, facts.address, facts.agent, facts.weight, facts.cost, pack(entries),
+                    new.data,
+                ),
+            ).lastrowid  # fmt: skip
+            for entry in entries:
+                db.execute(_ENTER, (number, entry.key, entry.number, row, facts.weight))
+            self._know(change, _Stored(row or 0, new.version, new.ends_at, facts, entries))
+            return
+        row, before = old.row, old.entries
+        entries = before if facts.keys == old.facts.keys else self._entries(facts.keys, before)
+        values = (
+            new.version, new.sort_key, new.ready_at, new.later, facts.held, facts.address, facts.agent, facts.weight,
+            facts.cost, pack(entries), new.data,
+        )  # fmt: skip
+        if new.ends_at == old.ends_at:
+            db.execute(_UPDATE, (*values, row))
+        else:
+            db.execute(_UPDATE_WITH_END, (*values, new.ends_at, row))
+        if entries is not before:
+            for entry in before:
+                if entry not in entries:
+                    db.execute(_LEAVE, (number, entry.key, entry.number))
+        weighs = facts.weight != old.facts.weight
+        if entries is not before or weighs:
+            for entry in entries:
+                if entry not in before:
+                    db.execute(_ENTER, (number, entry.key, entry.number, row, facts.weight))
+                elif weighs:
+                    db.execute(_WEIGH, (facts.weight, number, entry.key, entry.number))
+        self._know(change, _Stored(row, new.version, new.ends_at, facts, entries))
+
+    def _entries(self, keys: Iterable[str], before: Sequence[Entry]) -> tuple[Entry, ...]:
+        """Return the entries for these keys: an existing key keeps its place, a new one gets the last."""
+        kept = {entry.key: entry for entry in before}
+        number = self._next_number()
+        return tuple([kept.get(key) or Entry(key, number) for key in keys])
+
+    def _next_number(self) -> int:
+        """Return the next number of an entry. They are reserved in blocks, so that none comes twice after a crash."""
+        if self._number == self._last_number:
+            found = self._db.execute("SELECT value FROM meta WHERE name = 'numbers'").fetchone()
+            self._number = 0 if found is None else found[0]
+            self._last_number = self._number + _NUMBERS_AT_ONCE
+            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('numbers', ?)", (self._last_number,))
+        self._number += 1
+        return self._number
