@@ -7,14 +7,16 @@ from itertools import count
 import msgspec
 
 from clawlink.relay.timestamps import steady_clock
+from clawlink.store.base import Event
 from clawlink.store.valkey.mesh import Mesh
 from clawlink.store.valkey.wire import Wire
 from tests.conftest import UNPACED, Running, Serve
 from tests.server.asks import NEWS, ok, poll, refused, send
 from tests.server.sockets import path_of
 from tests.system.raw import Clock
+from tests.torture.network import CUT, OPEN, Network
 from tests.valkey import Server
-from tests.waiting import eventually
+from tests.waiting import eventually, until
 from tests.websockets import connected
 
 _names = count()
@@ -114,3 +116,24 @@ async def test_records_of_a_later_version_are_refused_and_stay_as_they_are(serve
     assert await send(relay, "mia", "otto")
     assert (await poll(relay, "otto", lease=60))["messages"]
     await wire.close()
+
+
+async def test_events_that_could_not_be_sent_have_the_others_look_at_everything(valkey: Server) -> None:
+    way, name = Network(), f"lost{next(_names)}"
+    await way.start(valkey.port)
+    teller = await Mesh.open(f"redis://127.0.0.1:{way.port}", prefix=name, steady=steady_clock())
+    hearer = await joined(valkey, name)
+    heard: list[object] = []
+    await hearer.listen(heard.append, lambda: heard.append("missed"))
+    await teller.listen(lambda event: None, lambda: None)
+    assert heard == ["missed"]  # at the start
+    teller.tell(Event("mia"))
+    await until(lambda: heard == ["missed", Event("mia")])
+    way.change(CUT)
+    teller.tell(Event("eve"))
+    await until(lambda: teller.away is not None)
+    way.change(OPEN)
+    await until(lambda: heard[2:] == ["missed"])
+    for mesh in (teller, hearer):
+        await mesh.close()
+    await way.stop()

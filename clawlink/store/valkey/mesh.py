@@ -42,7 +42,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class _News(msgspec.Struct, frozen=True, array_like=True):
-    """The events of one relay, of one turn of its event loop."""
+    """The events of one relay, of one turn of its event loop. Without events, some of them were lost."""
 
     relay: str
     events: tuple[Event, ...]
@@ -97,6 +97,7 @@ class Mesh:
         self._id = secrets.token_hex(8)
         self._base = self.store.base
         self._told: list[Event] = []
+        self._untold = False  # some events could not be sent
         self._hear: Callable[[Event], None] = lambda event: None
         self._missed: Callable[[], None] = lambda: None
         self._listening: asyncio.Task[None] | None = None
@@ -177,6 +178,7 @@ class Mesh:
     async def listen(self, hear: Callable[[Event], None], missed: Callable[[], None]) -> None:
         """Pass on from now on what the others tell; ``missed`` is called when some of that may have been lost."""
         self._hear, self._missed = hear, missed
+        self._wire.on_back.append(self._tell_of_lost)
         heard = asyncio.Event()
         self._listening = asyncio.create_task(self._listen(heard))
         await heard.wait()
@@ -217,9 +219,12 @@ class Mesh:
             asked = False
             if said[0] == b"message":
                 news = _decode(said[2])
-                if news.relay != self._id:
-                    for event in news.events:
-                        self._hear(event)
+                if news.relay == self._id:
+                    continue
+                if not news.events:
+                    self._missed()
+                for event in news.events:
+                    self._hear(event)
 
     def tell(self, event: Event) -> None:
         if not self._told:
@@ -228,7 +233,21 @@ class Mesh:
 
     def _publish(self) -> None:
         told, self._told = self._told, []
-        self._wire.begin("PUBLISH", f"{self._base}:news", _encode(_News(self._id, tuple(told))), again=True)
+        self._send(*told)
+
+    def _send(self, *events: Event) -> None:
+        def sent(answer: asyncio.Future[Any]) -> None:
+            if answer.cancelled() or answer.exception() is not None:
+                self._untold = True
+
+        news = _encode(_News(self._id, events))
+        self._wire.begin("PUBLISH", f"{self._base}:news", news, again=True).add_done_callback(sent)
+
+    def _tell_of_lost(self) -> None:
+        """Have the others look at everything if some events could not be sent."""
+        if self._untold and self._wire.away is None:
+            self._untold = False
+            self._send()
 
     # -- one of them ---------------------------------------------------------------------------------------------------
 
@@ -251,6 +270,7 @@ class Mesh:
 
     async def upkeep(self, *, leads: bool) -> None:
         """Do what is to be done now and then. Raises Failed, OSError."""
+        self._tell_of_lost()
         now = self._steady()
         await self.blobs.count()
         if now - self._time_asked >= _TIME_SECONDS:
