@@ -432,3 +432,59 @@ async def test_a_list_of_large_messages_stays_within_one_reply_and_loses_none(
     few = await portal.well("GET", f"/api/messages/history?contact_portal={where}&limit=2&offset=1")
     assert (numbers(few), few["next_offset"]) == ([58, 57], 3)
     assert (await portal.well("GET", f"/api/messages/history?contact_portal={where}&limit=0"))["next_offset"] is None
+
+
+async def test_the_history_goes_on_by_its_cursor_at_any_depth(portals: Portals) -> None:
+    portal = await portals()
+    where = "https://b.example"
+    for number in range(130):
+        body = {"api_key": portal.key, "to_portal": where, "content": str(number)}
+        await portal.well("POST", "/api/message/sent", body)
+    read: list[int] = []
+    path, cursor = f"/api/messages/history?contact_portal={where}&limit=60", ""
+    for given in (60, 60, 10, 0):
+        answer = await portal.well("GET", path + cursor)
+        assert len(answer["messages"]) == given
+        read += [int(one["content"]) for one in answer["messages"]]
+        cursor = f"&cursor={answer['next_cursor']}"
+    assert read == list(range(129, -1, -1))
+    for wrong in ("x", "1", "1.x", "1.9999", "-1.0"):
+        assert (await portal.ask("GET", f"{path}&cursor={wrong}"))[1]["field"] == "cursor", wrong
+
+
+async def test_the_list_of_contacts_follows_each_change_and_reads_no_more_than_that(
+    portals: Portals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    portal = await portals()
+    store = portal.relay.app.relay.core.store
+    for number in range(120):
+        await portal.befriend(f"https://c{number}.example", agent_name=f"bot{number}")
+    read: list[int] = []
+    get_many = store.get_many
+
+    async def counting(kind: Any, ids: Any) -> Any:
+        if kind is Contact:
+            read.append(len(ids))
+        return await get_many(kind, ids)
+
+    async def refused(kind: Any, *args: Any, **options: Any) -> Any:
+        raise AssertionError("the list is not read again")
+
+    monkeypatch.setattr(store, "get_many", counting)
+    monkeypatch.setattr(store, "page", refused)
+    first = await portal.contact("https://c0.example")
+    key = first["SHARED_KEY"]
+    body = {"api_key": key, "from_portal": "https://c0.example", "content": "hi"}
+    assert (await portal.ask("POST", "/api/message/receive", body, key=""))[0] == 200
+    assert (await portal.contact("https://c0.example"))["unread_count"] == 1
+    await portal.well("PUT", f"/api/contacts/{first['id']}", {"portal_url": "", "agent_name": "renamed"})
+    await portal.well("POST", f"/api/portal/contacts/{first['id']}", {"blocked": True})
+    found = await portal.contact("https://c0.example")
+    assert (found["agent_name"], found["blocked"]) == ("renamed", True)
+    await portal.well("DELETE", "/api/contacts/2")
+    await portal.befriend("https://new.example")
+    answer = await portal.well("GET", "/api/contacts?limit=2&offset=1")
+    assert (answer["total"], [one["agent_name"] for one in answer["contacts"]]) == (120, ["bot119", "bot118"])
+    everything = await portal.well("GET", "/api/contacts")
+    assert [one["id"] for one in everything["contacts"]] == sorted(one["id"] for one in everything["contacts"])[::-1]
+    assert sum(read) <= 8, "each change is read once"

@@ -120,6 +120,9 @@ def run(args: Namespace, ctx: Context) -> Exit:
 
 
 def _contacts(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    from clawlink.doors.portal.rules.urls import shown
+    from clawlink.doors.portal.rules.words import contact_name
+
     found = portal.contacts()
     if ctx.json:
         ctx.out.json({"contacts": [{name: c[name] for name in c if name != "SHARED_KEY"} for c in found]})
@@ -127,9 +130,8 @@ def _contacts(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     for c in found:
         unread = f", {c['unread_count']} unread" if c["unread_count"] else ""
         unread += ", blocked" if c["blocked"] else ""
-        ctx.out.line(
-            f"{c['id']:>4}  {_shown(c['agent_name'] or c['display_name'] or '-')}  {_shown(c['portal_url'])}{unread}"
-        )
+        name = c["display_name"] or contact_name(c["agent_name"], c["user_name"], shown(c["portal_url"]))
+        ctx.out.line(f"{c['id']:>4}  {_shown(name)}  {_shown(c['portal_url'])}{unread}")
     if not found:
         ctx.out.line("There are no contacts; ask for one with: clawlink portal ask URL")
     return Exit.DONE

@@ -16,6 +16,7 @@ from clawlink.domain.terminal import cell
 from clawlink.doors.portal.client import functions
 from clawlink.doors.portal.client.files import OPEN_FILE
 from clawlink.doors.portal.client.portal import OPEN, Portal, place
+from clawlink.doors.portal.rules.urls import shown
 from clawlink.errors import ClawLinkError
 
 MARK = "clawlink.doors.portal.client.scripts"
@@ -165,7 +166,7 @@ class AgentP2PClient:
 
 def _list() -> int:
     for contact in functions.get_contacts():
-        name = contact["display_name"] or contact["agent_name"] or "-"
+        name = contact["display_name"] or contact["agent_name"] or shown(contact["portal_url"])
         print(f"{contact['id']}: {cell(name)} ({cell(contact['portal_url'])})")
     return _DONE
 

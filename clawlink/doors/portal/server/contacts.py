@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Sequence
-
 from msgspec.structs import replace
 
 from clawlink.domain.agent import fold
 from clawlink.domain.shares import Origin
 from clawlink.doors.portal import records
-from clawlink.doors.portal.records import CONTACTS, OPERATOR, Contact, Message, hash_key
+from clawlink.doors.portal.records import AGENT, CONTACTS, OPERATOR, Contact, hash_key
 from clawlink.doors.portal.rules import consent
 from clawlink.doors.portal.rules.urls import normalised, same
 from clawlink.doors.portal.server.book import Book
+from clawlink.doors.portal.server.directory import Directory
 from clawlink.doors.portal.server.keys import new_key
 from clawlink.errors import AmbiguousName, BadRequest, NotFound, RelayFull, WrongState
 from clawlink.relay.core import retrying
 from clawlink.relay.relay import Relay
-from clawlink.relay.time_slices import Turns, parts
 from clawlink.store.base import Drop, Put
 
 MAX_NAME_LENGTH = 200
@@ -34,28 +31,12 @@ class Contacts:
     def __init__(self, relay: Relay, book: Book) -> None:
         self._core = relay.core
         self._book = book
+        self.directory = Directory(relay)
 
-    async def all(self) -> AsyncIterator[Contact]:
-        """Give all contacts, the newest first, with turns for other requests in between."""
-        turns = Turns()
-        after: str | None = None
-        while True:
-            page = await self._core.store.page(Contact, CONTACTS, after, _PAGE, newest=True)
-            for contact in page.records:
-                await turns.next()
-                yield contact
-            after = page.after
-            if after is None:
-                return
-
-    async def unread(self, contacts: Sequence[Contact]) -> list[int]:
-        """Return how many messages of each contact the owner's agent has not acknowledged."""
-        counts: list[int] = []
-        for some in parts(contacts, _COUNTED_AT_ONCE):
-            places = [(Message, records.unread_from(contact.id)) for contact in some]
-            counts += [usage.count for usage in (await self._core.store.admission((), places)).indexes]
-            await asyncio.sleep(0)
-        return counts
+    async def commit(self, id: str, *changes: Put | Drop) -> None:
+        """Commit changes of which one is that of a contact, and have the list show it."""
+        with self.directory.changing(id):
+            await self._core.commit(AGENT, *changes)
 
     async def numbered(self, number: int) -> Contact:
         """Return the contact with this number. Raises NotFound."""
@@ -152,7 +133,7 @@ class Contacts:
         contact = await self.numbered(number)
         changed = await self.changed(contact.id, contact.url, contact, key, (display_name, agent_name, user_name))
         changed = replace(changed, display_name=display_name, agent_name=agent_name, user_name=user_name)
-        await self._core.commit(changed.partition_key, Put(changed))
+        await self.commit(changed.id, Put(changed))
 
     async def remove(self, number: int) -> None:
         """Remove a contact; its messages stay. Raises NotFound."""
@@ -162,7 +143,7 @@ class Contacts:
     @retrying
     async def _remove(self, number: int) -> None:
         contact = await self.numbered(number)
-        await self._core.commit(contact.partition_key, Drop(contact))
+        await self.commit(contact.id, Drop(contact))
 
     @retrying
     async def learn(self, id: str, *, ours: bool) -> Contact | None:
@@ -171,7 +152,7 @@ class Contacts:
         if contact is None or contact.ours is ours:
             return contact
         contact = replace(contact, version=contact.version + 1, ours=ours)
-        await self._core.commit(contact.partition_key, Put(contact))
+        await self.commit(contact.id, Put(contact))
         return contact
 
     @retrying
@@ -181,5 +162,5 @@ class Contacts:
         if contact is None or contact.blocked is blocked:
             return contact
         contact = replace(contact, version=contact.version + 1, blocked=blocked)
-        await self._core.commit(contact.partition_key, Put(contact))
+        await self.commit(contact.id, Put(contact))
         return contact

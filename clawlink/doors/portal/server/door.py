@@ -54,7 +54,7 @@ class PortalServer(OpenDoor):
         self.contacts = Contacts(relay, self.book)
         self.guests = Guests(relay, self.book, self.contacts, settings)
         self.chat = OwnerChat(relay, self.book)
-        self.mail = Mail(relay, self.book, settings, self._wake)
+        self.mail = Mail(relay, self.book, self.contacts.directory, settings, self._wake)
         self._folder = folder
         self._members = Members(relay)
         self._lines: set[socket.Line] = set()
@@ -79,6 +79,7 @@ class PortalServer(OpenDoor):
         if self._folder is None:
             self._news.append("Warning: without --data, contacts and messages of the portal end with this process.")
         await self.book.start()
+        await self.contacts.directory.load()
         await release(self.relay, AGENT)
         await self.outbox.start()
         await self.files.start()

@@ -112,7 +112,7 @@ class Guests:
             await turns.next()
             if consent.offered(guest.content, self._book.url).url == id:
                 changes.append(Put(_decided(guest, Decision.APPROVE, id)))
-        await self._core.commit(contact.partition_key, *changes)
+        await self._contacts.commit(contact.id, *changes)
         return contact
 
     @retrying
@@ -168,7 +168,9 @@ class Guests:
         decided = _decided(guest, decision, made)
         if decided is not guest:
             changes.append(Put(decided))
-        if changes:
+        if changes and contact is not None:
+            await self._contacts.commit(contact.id, *changes)
+        elif changes:
             await core.commit(AGENT, *changes)
         return decided, contact
 

@@ -16,6 +16,7 @@ from clawlink.doors.portal.records import AGENT, Contact, Message, State
 from clawlink.doors.portal.rules import words
 from clawlink.doors.portal.rules.urls import normalised
 from clawlink.doors.portal.server.book import Book, require_short
+from clawlink.doors.portal.server.directory import Directory
 from clawlink.doors.portal.settings import Settings
 from clawlink.errors import BadRequest, KeyReused, UnknownMessage, WrongState
 from clawlink.relay.core import retrying
@@ -35,10 +36,13 @@ _LISTED_AT_ONCE = 50
 class Mail:
     """The messages. ``wake`` is called with a contact for which a message waits."""
 
-    def __init__(self, relay: Relay, book: Book, settings: Settings, wake: Callable[[str], None]) -> None:
+    def __init__(
+        self, relay: Relay, book: Book, directory: Directory, settings: Settings, wake: Callable[[str], None]
+    ) -> None:
         self._relay = relay
         self._core = relay.core
         self._book = book
+        self._directory = directory
         self._settings = settings
         self._wake = wake
 
@@ -77,7 +81,8 @@ class Mail:
         message = self._new(id, contact.id, content, message_type, now, State.RECEIVED)
         message = replace(message, inbound=True, key=key, in_reply_to=in_reply_to)
         await self._book.require_memory(message.weight, Origin(None, contact.mailbox))
-        await self._relay.mailbox.put(delivery, Put(message))
+        with self._directory.changing(contact.id):
+            await self._relay.mailbox.put(delivery, Put(message))
         return message
 
     @retrying
@@ -95,7 +100,8 @@ class Mail:
         message = await self._core.store.get(Message, id)
         if message is not None and message.state is State.RECEIVED:
             acked = replace(message, version=message.version + 1, state=State.ACKNOWLEDGED, acked_at=self._core.clock())
-            await self._core.commit(AGENT, Put(acked))
+            with self._directory.changing(message.contact):
+                await self._core.commit(AGENT, Put(acked))
 
     async def received(self, contact: Contact, key: str) -> Message:
         """Return a message of a contact by the key that its portal gave it. Raises UnknownMessage."""
@@ -209,6 +215,10 @@ class Mail:
 
     async def forget(self, contact: str) -> int:
         """Forget all messages with a contact, those that wait, too. Return how many there were."""
+        with self._directory.changing(contact):
+            return await self._forget(contact)
+
+    async def _forget(self, contact: str) -> int:
         forgotten = 0
         turns = Turns()
         while found := await self._core.store.first(Message, records.messages_with(contact), _FORGOTTEN_AT_ONCE):
@@ -238,24 +248,37 @@ class Mail:
         """Return how many messages there are with the portal of this address."""
         return (await self._core.store.usage(Message, _with(contact))).count
 
-    async def history(self, contact: str, limit: int, offset: int) -> AsyncIterator[Message]:
-        """Give ``limit`` messages with the portal of this address after the first ``offset``, the newest first."""
+    async def history(
+        self, contact: str, limit: int, offset: int, cursor: str | None = None
+    ) -> AsyncIterator[tuple[Message, str]]:
+        """Give ``limit`` messages with the portal of this address after the first ``offset``, the newest first.
+
+        Each comes with the cursor that goes on after it. A cursor costs the same at any depth. Raises BadRequest.
+        """
         key = _with(contact)
-        after: str | None = None
-        skipped = given = 0
+        after, skip = _place_of(cursor)
+        skip += offset
+        given = 0
         while given < limit:
-            most = min(offset - skipped + limit - given, _LISTED_AT_ONCE)
-            page = await self._core.store.page(Message, key, after, most, newest=True)
-            for message in page.records:
-                if skipped < offset:
-                    skipped += 1
+            page = await self._core.store.page(Message, key, after, min(skip + limit, _LISTED_AT_ONCE), newest=True)
+            for at, message in enumerate(page.records, 1):
+                if skip:
+                    skip -= 1
                 elif given < limit:
                     given += 1
-                    yield message
+                    yield message, f"{after or 0}.{at}"
             after = page.after
             if after is None:
                 return
             await asyncio.sleep(0)
+
+
+def _place_of(cursor: str | None) -> tuple[str | None, int]:
+    """Return the page of a cursor, and how many of its messages were given. Raises BadRequest."""
+    page, dot, given = (cursor or "0.0").partition(".")
+    if not (dot and page.isascii() and page.isdigit() and given.isascii() and given.isdigit() and len(given) < 4):
+        raise BadRequest("cursor is next_cursor of the page before", field="cursor")
+    return None if page == "0" else page, int(given)
 
 
 def _with(contact: str) -> str:

@@ -23,7 +23,7 @@ from clawlink.doors.portal.server.asking import (
     require_own_portal,
 )
 from clawlink.doors.portal.server.chat import OwnerChat
-from clawlink.doors.portal.server.contacts import Contacts
+from clawlink.doors.portal.server.contacts import MAX_CONTACTS, Contacts
 from clawlink.doors.portal.server.files import Files
 from clawlink.doors.portal.server.guests import Guests
 from clawlink.doors.portal.server.keys import Keys
@@ -35,6 +35,7 @@ from clawlink.protocol.endpoint import Endpoint
 from clawlink.relay.relay import Relay
 from clawlink.relay.time_slices import Turns
 from clawlink.server.request import Handler, parameter
+from clawlink.server.response import Reply
 from clawlink.version import VERSION
 
 _log = logging.getLogger("clawlink.portal")
@@ -140,15 +141,10 @@ class Routes:
     # -- contacts ----------------------------------------------------------------------------------------------------
 
     async def contact_list(self, ask: Ask) -> Any:
-        contacts = [contact async for contact in self._contacts.all()]
-        unread = await self._contacts.unread(contacts)
+        limit, offset = ask.count("limit", MAX_CONTACTS, MAX_CONTACTS), ask.count("offset", 0, MAX_CONTACTS)
         with_key = ask.caller.role is Role.OWNER
-        turns = Turns()
-        shown = []
-        for one, count in zip(contacts, unread, strict=True):
-            shown.append(msgspec.Raw(msgspec.json.encode(views.contact(one, count, with_key=with_key))))
-            await turns.next()
-        return {"contacts": shown}
+        total, listed = await self._contacts.directory.listed(limit, offset, with_key=with_key)
+        return Reply(b'{"contacts":' + listed + b',"total":%d}' % total)
 
     async def contact_add(self, ask: Ask) -> Any:
         body = ask.body
@@ -218,21 +214,24 @@ class Routes:
 
     async def message_history(self, ask: Ask) -> Any:
         limit, offset = ask.count("limit", 50, MOST_LISTED), ask.count("offset", 0, MOST_SKIPPED)
-        contact = ask.query("contact_portal")
+        contact, cursor = ask.query("contact_portal"), ask.request.query.get("cursor")
         total = await self._mail.count(contact)
         shown = Shown()
-        async for message in self._mail.history(contact, limit, offset):
+        last: str | None = None
+        async for message, place in self._mail.history(contact, limit, offset, cursor):
             if not await shown.add(views.in_history(message, self._url)):
                 break
+            last = place
         after = offset + len(shown.all)
-        more = after if limit and after < total else None
-        return {"total": total, "limit": limit, "offset": offset, "next_offset": more, "messages": list(shown.all)}
+        more = after if cursor is None and limit and after < total else None
+        told = {"total": total, "limit": limit, "offset": offset, "next_offset": more, "next_cursor": last}
+        return told | {"messages": list(shown.all)}
 
     async def message_list(self, ask: Ask) -> Any:
         """List the last messages. Of those after ``since`` the oldest come first, so a reader that goes on has all."""
         since = ask.request.query.get("since")
         shown = Shown(drops_first=since is not None)
-        async for message in self._mail.history(ask.query("contact_portal"), MOST_LISTED, 0):
+        async for message, _ in self._mail.history(ask.query("contact_portal"), MOST_LISTED, 0):
             one = views.in_list(message, self._url)
             if (since is None or one["created_at"] > since) and not await shown.add(one):
                 break
