@@ -91,6 +91,10 @@ class Contact(Kept, frozen=True, gc=False, kw_only=True):
     ``url`` is the address as it was given, and ``ours`` tells whether the portal there is a ClawLink relay; None while
     that is not known. A ``blocked`` contact writes nothing to the owner, and gets nothing. ``send_key`` is what the
     portal there takes, where it is not ``key``: up to Agent P2P 0.5 the two directions had a key each.
+
+    A ``paused`` contact is told to come back later, and its messages wait here. After ``until`` it is as if blocked.
+    ``pin`` is the SHA-256 of the certificate of the portal there, in hexadecimal. ``next_key`` is offered to the
+    contact in place of ``key``, and ``old_key`` is the key before a renewal; both are taken until the new one is used.
     """
 
     number: int
@@ -103,11 +107,26 @@ class Contact(Kept, frozen=True, gc=False, kw_only=True):
     ours: bool | None = None
     blocked: bool = False
     send_key: str | None = None
+    paused: bool = False
+    until: float | None = None
+    pin: str | None = None
+    next_key: str | None = None
+    old_key: str | None = None
 
     @property
     def index_keys(self) -> tuple[str, ...]:
         named = sorted(map(contact_by_name, self.names))
-        return CONTACTS, contact_by_number(self.number), contact_by_key(hash_key(self.key)), *named
+        keyed = [contact_by_key(hash_key(key)) for key in self.keys]
+        return CONTACTS, contact_by_number(self.number), *keyed, *named
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The keys that the contact may show."""
+        return tuple(dict.fromkeys(key for key in (self.key, self.next_key, self.old_key) if key))
+
+    def shut(self, now: float) -> str | None:
+        """Return why nothing goes to the contact or comes from it any more: ``blocked`` or ``ended``."""
+        return "blocked" if self.blocked else "ended" if self.until is not None and self.until <= now else None
 
     @property
     def names(self) -> set[str]:

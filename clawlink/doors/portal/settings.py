@@ -43,6 +43,12 @@ class Settings:
     portal_guest_rate: int = option(
         "--portal-guest-rate", "guest messages of one address within an hour", default=20, unit="messages"
     )
+    portal_contact_messages: int = option(
+        "--portal-contact-messages", "messages of one contact within an hour", default=1000, unit="messages"
+    )
+    portal_contact_bytes: int = option(
+        "--portal-contact-bytes", "texts of one contact within an hour", default=64 * MIB, unit="bytes"
+    )
     portal_contact_files: int = option(
         "--portal-contact-files", "files that one contact may have here", default=8192 * MIB, unit="bytes"
     )

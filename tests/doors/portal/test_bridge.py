@@ -20,7 +20,7 @@ from clawlink.doors.portal.client.portal import Place
 from clawlink.doors.portal.rules.waking import MOST_TEXT_BYTES, merged, shortened, turn_of
 from clawlink.wake.openclaw import Gateway, NoGateway
 from tests.doors.portal.conftest import OWNER, Own, Portals
-from tests.waiting import until
+from tests.waiting import eventually, until
 from tests.wake.openclaw import OpenClawStandIn
 
 A, B = "https://a.example", "https://b.example"
@@ -115,7 +115,11 @@ async def test_each_kind_of_news_wakes_in_its_own_way(bridged: Bridged) -> None:
     await bridged.receive(A, "again")
     await until(lambda: "again" in bridged.runs)
     assert (len(there.runs), len(there.lines)) == (3, 1), "what was acked does not come again"
-    assert await bridged.unread() == {A: 0, B: 0}
+
+    async def all_acked() -> bool:
+        return await bridged.unread() == {A: 0, B: 0}
+
+    await eventually(all_acked)
 
 
 async def test_nothing_is_acked_before_openclaw_has_it(bridged: Bridged) -> None:

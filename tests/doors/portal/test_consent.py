@@ -168,6 +168,10 @@ async def test_contacts_are_listed_changed_and_removed_as_on_the_wire(portals: P
         "is_verified": 1,
         "unread_count": 0,
         "blocked": False,
+        "paused": False,
+        "until": None,
+        "pin": None,
+        "renewing": False,
     }
     assert key.startswith("ap2p_")
     assert len(key) == 48

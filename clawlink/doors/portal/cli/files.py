@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 from clawlink.cli.exits import Exit, LocalFailure
 from clawlink.domain.terminal import cell
+from clawlink.doors.portal.cli.telling import done
 from clawlink.doors.portal.client.files import get_file, send_file, until_settled
 from clawlink.doors.portal.client.portal import Portal
 
@@ -27,7 +28,7 @@ def _send(args: Namespace, ctx: Context, portal: Portal) -> Exit:
         raise LocalFailure(str(error)) from None
     sent = until_settled(portal, sent, patience)
     detail = f": {cell(sent['detail'])}" if sent["detail"] else ""
-    _tell(ctx, sent, f"{_file(sent)} is {sent['status']}{detail}.")
+    done(ctx, sent, f"{_file(sent)} is {sent['status']}{detail}.")
     if sent["status"] in ("queued", "transferring"):
         return Exit.PENDING
     return Exit.DONE if sent["status"] == "sent" else Exit.FAILED
@@ -52,24 +53,16 @@ def _get(args: Namespace, ctx: Context, portal: Portal) -> Exit:
         path = get_file(portal, args.words[0], Path(folder))
     except OSError as error:
         raise LocalFailure(str(error)) from None
-    return _tell(ctx, {"path": str(path)}, f"Wrote {cell(str(path))}.")
+    return done(ctx, {"path": str(path)}, f"Wrote {cell(str(path))}.")
 
 
 def _remove(args: Namespace, ctx: Context, portal: Portal) -> Exit:
-    done = portal.ask("DELETE", f"/api/portal/files/{quote(args.words[0], safe='')}")
-    return _tell(ctx, done, f"File {cell(args.words[0])} is deleted.")
+    told = portal.ask("DELETE", f"/api/portal/files/{quote(args.words[0], safe='')}")
+    return done(ctx, told, f"File {cell(args.words[0])} is deleted.")
 
 
 def _file(told: Any) -> str:
     return f"File {told['file_id']}, {cell(told['filename'])}, to {cell(told['to_portal'])}"
-
-
-def _tell(ctx: Context, told: Any, said: str) -> Exit:
-    if ctx.json:
-        ctx.out.json(told)
-    else:
-        ctx.out.line(said)
-    return Exit.DONE
 
 
 VERBS: Mapping[str, Callable[[Namespace, Any, Portal], Exit]] = {

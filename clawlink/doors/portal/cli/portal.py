@@ -36,6 +36,11 @@ ACTIONS: Mapping[str, _Words] = {
     "remove": _Words(1, 1, "NUMBER"),
     "block": _Words(1, 1, "CONTACT"),
     "unblock": _Words(1, 1, "CONTACT"),
+    "pause": _Words(1, 1, "CONTACT"),
+    "resume": _Words(1, 1, "CONTACT"),
+    "end": _Words(2, 2, "CONTACT DATE|never"),
+    "pin": _Words(2, 2, "CONTACT SHA256|none"),
+    "renew": _Words(1, 1, "CONTACT"),
     "forget": _Words(1, 1, "CONTACT"),
     "send": _Words(2, 2, "CONTACT TEXT|-"),
     "status": _Words(1, 1, "MESSAGE"),
@@ -119,24 +124,6 @@ def run(args: Namespace, ctx: Context) -> Exit:
         return _VERBS[args.action](args, ctx, portal)
 
 
-def _contacts(args: Namespace, ctx: Context, portal: Portal) -> Exit:
-    from clawlink.doors.portal.rules.urls import shown
-    from clawlink.doors.portal.rules.words import contact_name
-
-    found = portal.contacts()
-    if ctx.json:
-        ctx.out.json({"contacts": [{name: c[name] for name in c if name != "SHARED_KEY"} for c in found]})
-        return Exit.DONE
-    for c in found:
-        unread = f", {c['unread_count']} unread" if c["unread_count"] else ""
-        unread += ", blocked" if c["blocked"] else ""
-        name = c["display_name"] or contact_name(c["agent_name"], c["user_name"], shown(c["portal_url"]))
-        ctx.out.line(f"{c['id']:>4}  {_shown(name)}  {_shown(c['portal_url'])}{unread}")
-    if not found:
-        ctx.out.line("There are no contacts; ask for one with: clawlink portal ask URL")
-    return Exit.DONE
-
-
 def _guests(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     found = portal.ask("GET", "/api/guest/messages")["messages"]
     if args.action == "list":
@@ -201,24 +188,6 @@ def _remove(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     return _done(ctx, {"removed": number}, f"Contact {number} is removed; its messages stay.")
 
 
-def _block(args: Namespace, ctx: Context, portal: Portal) -> Exit:
-    done = portal.ask("POST", _contact_path(args.words[0]), {"blocked": args.action == "block"})
-    contact = done["contact"]
-    return _done(ctx, done, f"Contact {contact['id']}, {_shown(contact['portal_url'])}, is {args.action}ed.")
-
-
-def _forget(args: Namespace, ctx: Context, portal: Portal) -> Exit:
-    done = portal.ask("DELETE", _contact_path(args.words[0]))
-    said = f"{done['messages']} messages, {done['guests']} guest messages and {done['files']} files"
-    return _done(ctx, done, f"The contact {_shown(done['forgotten'])} is forgotten, with {said}.")
-
-
-def _contact_path(named: str) -> str:
-    from urllib.parse import quote
-
-    return f"/api/portal/contacts/{quote(named, safe='')}"
-
-
 def _send(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     patience = args.timeout if args.timeout is not None else _SENT_SECONDS
     sent = portal.send(args.words[0], args.words[1], key=args.idempotency_key, in_reply_to=args.in_reply_to)
@@ -265,6 +234,12 @@ def _history(args: Namespace, ctx: Context, portal: Portal) -> Exit:
     if found["total"] > len(found["messages"]):
         ctx.out.line(f"{found['total'] - len(found['messages'])} older messages are not shown.")
     return Exit.DONE
+
+
+def _contact_actions(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    from clawlink.doors.portal.cli import contacts
+
+    return contacts.VERBS[args.action](args, ctx, portal)
 
 
 def _files(args: Namespace, ctx: Context, portal: Portal) -> Exit:
@@ -327,11 +302,9 @@ def _install(args: Namespace, ctx: Context) -> Exit:
 
 
 def _done(ctx: Context, told: Any, said: str) -> Exit:
-    if ctx.json:
-        ctx.out.json(told)
-    else:
-        ctx.out.line(said)
-    return Exit.DONE
+    from clawlink.doors.portal.cli.telling import done
+
+    return done(ctx, told, said)
 
 
 def _number(text: str) -> int:
@@ -349,7 +322,6 @@ def _shown(text: str) -> str:
 
 
 _VERBS: Mapping[str, Callable[[Namespace, Context, Portal], Exit]] = {
-    "contacts": _contacts,
     "guests": _guests,
     "list": _guests,
     "ask": _ask,
@@ -357,9 +329,9 @@ _VERBS: Mapping[str, Callable[[Namespace, Context, Portal], Exit]] = {
     "deny": _decide,
     "read": _decide,
     "remove": _remove,
-    "block": _block,
-    "unblock": _block,
-    "forget": _forget,
+    **dict.fromkeys(
+        ("contacts", "block", "unblock", "pause", "resume", "end", "pin", "renew", "forget"), _contact_actions
+    ),
     "send": _send,
     "status": _status,
     "history": _history,

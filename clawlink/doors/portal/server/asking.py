@@ -33,6 +33,7 @@ KEY_IN_QUERY = frozenset({"file_status", "file_download"})
 """The routes whose key old scripts write into the address."""
 
 Use = Callable[["Ask"], Awaitable[Any]]
+Used = Callable[[Contact, str], Awaitable[None]]
 
 
 class Ask:
@@ -106,17 +107,24 @@ def key_of(request: Request, body: Any = None) -> str | None:
     return in_body or in_header
 
 
-def require_own_portal(ask: Ask) -> None:
-    """Refuse a contact that names another portal as its own, and one that is blocked. Raises NotAllowed."""
-    refuse_blocked(ask)
+def require_own_portal(ask: Ask, now: float) -> None:
+    """Refuse a contact that names another portal as its own, or from which nothing is taken. Raises NotAllowed."""
+    refuse_shut(ask, now)
     if not same(ask.body.from_portal, ask.contact.id):
         raise NotAllowed("Portal URL mismatch: this key belongs to another portal", field="from_portal")
 
 
-def refuse_blocked(ask: Ask) -> None:
-    """Refuse a contact that is blocked. Raises NotAllowed."""
-    if ask.contact.blocked:
+def refuse_shut(ask: Ask, now: float) -> None:
+    """Refuse a contact that is blocked, paused, or at its end. Raises NotAllowed."""
+    require_open(ask.contact, now)
+
+
+def require_open(contact: Contact, now: float) -> None:
+    """Refuse a contact that is blocked, paused, or at its end. Raises NotAllowed: its portal tries again later."""
+    if contact.shut(now) is not None:
         raise NotAllowed("the owner of this portal takes nothing from you")
+    if contact.paused:
+        raise NotAllowed("the owner of this portal takes nothing from you for now; try again later")
 
 
 class Invalid(Exception):
@@ -157,8 +165,10 @@ def empty() -> Reply:
     return Reply(msgspec.json.encode({"error": "content is empty"}), 400)
 
 
-def handler_of(keys: Keys, call: Endpoint, use: Use) -> Handler:
+def handler_of(keys: Keys, used: Used, call: Endpoint, use: Use) -> Handler:
     """Return the handler of a route. It asks the table of rights before the use case.
+
+    ``used`` is told of the key that a contact shows.
 
     A part of a file shows its key at the end of its body, so its use case asks for itself.
     """
@@ -170,6 +180,8 @@ def handler_of(keys: Keys, call: Endpoint, use: Use) -> Handler:
             if call.name not in SELF_CHECKED:
                 in_query = request.query.get("api_key") if call.name in KEY_IN_QUERY else None
                 caller = await keys.require(call.name, key_of(request, body) or in_query)
+                if caller.contact is not None and call.name != "key_confirm":
+                    await used(caller.contact, caller.key)
             answer = await use(Ask(request, caller, body))
         except Invalid as invalid:
             return failed(INVALID, invalid.detail)

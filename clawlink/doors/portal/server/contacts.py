@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from msgspec.structs import replace
 
 from clawlink.domain.agent import fold
@@ -10,6 +12,7 @@ from clawlink.doors.portal import records
 from clawlink.doors.portal.records import AGENT, CONTACTS, OPERATOR, Contact, hash_key
 from clawlink.doors.portal.rules import consent
 from clawlink.doors.portal.rules.urls import normalised, same
+from clawlink.doors.portal.rules.words import seconds
 from clawlink.doors.portal.server.book import Book
 from clawlink.doors.portal.server.directory import Directory
 from clawlink.doors.portal.server.keys import new_key
@@ -20,9 +23,8 @@ from clawlink.store.base import Drop, Put
 
 MAX_NAME_LENGTH = 200
 MAX_CONTACTS = 10_000
-_PAGE = 500
 _NAMESAKES = 100
-_COUNTED_AT_ONCE = 200
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 class Contacts:
@@ -156,11 +158,90 @@ class Contacts:
         return contact
 
     @retrying
-    async def block(self, id: str, *, blocked: bool) -> Contact | None:
-        """Block or unblock a contact; None if it was removed."""
-        contact = await self._core.store.get(Contact, id)
-        if contact is None or contact.blocked is blocked:
+    async def set_terms(
+        self, id: str, *, blocked: bool | None, paused: bool | None, until: str | None, pin: str | None
+    ) -> Contact:
+        """Set what is given of a contact's terms; an empty text takes one away. Raises NotFound, BadRequest."""
+        contact = await self._known(id)
+        new = replace(
+            contact,
+            blocked=contact.blocked if blocked is None else blocked,
+            paused=contact.paused if paused is None else paused,
+            until=contact.until if until is None else _instant(until),
+            pin=contact.pin if pin is None else _fingerprint(pin),
+        )
+        if new == contact:
             return contact
-        contact = replace(contact, version=contact.version + 1, blocked=blocked)
-        await self.commit(contact.id, Put(contact))
+        new = replace(new, version=contact.version + 1)
+        await self.commit(id, Put(new))
+        return new
+
+    async def _known(self, id: str) -> Contact:
+        contact = await self._core.store.get(Contact, id)
+        if contact is None:
+            raise NotFound(f"there is no contact {id}; 'clawlink portal contacts' lists them", field="contact_id")
         return contact
+
+    # -- renewal of keys ---------------------------------------------------------------------------------------------
+
+    @retrying
+    async def offer_key(self, id: str) -> Contact:
+        """Make the key that is to follow the one of a contact, unless there is one. Raises NotFound."""
+        contact = await self._known(id)
+        if contact.next_key is not None:
+            return contact
+        contact = replace(contact, version=contact.version + 1, next_key=new_key())
+        await self.commit(id, Put(contact))
+        return contact
+
+    @retrying
+    async def renewed(self, id: str) -> None:
+        """Put the offered key in the place of the old one: the contact has it."""
+        contact = await self._core.store.get(Contact, id)
+        if contact is None or contact.next_key is None:
+            return
+        key = contact.next_key
+        contact = replace(contact, version=contact.version + 1, key=key, next_key=None, old_key=None, send_key=None)
+        await self.commit(id, Put(contact))
+
+    @retrying
+    async def take_key(self, id: str, key: str) -> None:
+        """Take the key that the contact's portal offers and confirms. Its old key counts until it uses the new one.
+
+        Raises BadRequest, WrongState for a key of another contact.
+        """
+        contact = await self._known(id)
+        if contact.key == key:
+            return
+        changed = await self.changed(id, contact.url, contact, key, (None, None, None))
+        changed = replace(changed, old_key=contact.key, next_key=None, send_key=None)
+        await self.commit(id, Put(changed))
+
+    async def used(self, contact: Contact, key: str) -> None:
+        """Note the key that a contact has shown: the use of a new one ends the old one."""
+        if key == contact.next_key:
+            await self.renewed(contact.id)
+        elif key == contact.key and contact.old_key is not None:
+            await self._end_old_key(contact.id)
+
+    @retrying
+    async def _end_old_key(self, id: str) -> None:
+        contact = await self._core.store.get(Contact, id)
+        if contact is not None and contact.old_key is not None:
+            await self.commit(id, Put(replace(contact, version=contact.version + 1, old_key=None)))
+
+
+def _instant(text: str) -> float | None:
+    """Return the instant of a text in ISO; None for an empty one. Raises BadRequest."""
+    try:
+        return seconds(text.strip()) if text.strip() else None
+    except (ValueError, OverflowError):
+        raise BadRequest(f"until is a date or a time, as 2027-01-31, not {text[:40]!r}", field="until") from None
+
+
+def _fingerprint(text: str) -> str | None:
+    """Return the SHA-256 of a certificate in small digits; None for an empty text. Raises BadRequest."""
+    digits = text.strip().lower().replace(":", "")
+    if digits and _SHA256.fullmatch(digits) is None:
+        raise BadRequest("pin is the SHA-256 of a certificate: 64 hexadecimal digits", field="pin")
+    return digits or None

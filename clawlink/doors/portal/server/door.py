@@ -69,6 +69,10 @@ class PortalServer(OpenDoor):
     def _wake(self, contact: str) -> None:
         self.outbox.wake(contact)
 
+    def _wake_all(self, contact: str) -> None:
+        self.outbox.wake(contact)
+        self.file_outbox.wake(contact)
+
     async def agent(self) -> Agent:
         """Return the owner's agent."""
         return await self._members.start()
@@ -99,9 +103,12 @@ class PortalServer(OpenDoor):
             mail=self.mail,
             files=self.files,
             poster=self._poster,
+            wake=self._wake_all,
         )
         yield from Routes(parts).all()
-        yield from FileRoutes(self.url, self.keys, self.contacts, self.files, self.shelf, folder=self._folder).all()
+        yield from FileRoutes(
+            self.url, self.keys, self.contacts, self.files, self.shelf, folder=self._folder, clock=self.relay.clock
+        ).all()
         yield calls.SOCKET, self._serve_socket
 
     async def _serve_socket(self, relay: Relay, request: Request) -> web.StreamResponse | Reply:

@@ -97,12 +97,14 @@ class FileOutbox:
     async def _send(self, transfer: Transfer) -> bool:
         """Take a file as far as it goes; return True once it is settled."""
         peer = await self._core.store.get(Contact, transfer.contact)
-        if peer is None or peer.blocked:
-            why = "removed" if peer is None else "blocked"
+        why = "removed" if peer is None else peer.shut(self._core.clock())
+        if peer is None or why is not None:
             return await self._settle(transfer, FileState.REFUSED, f"the contact was {why} before the file was sent")
         if transfer.expires_at is not None and transfer.expires_at <= self._core.clock():
             last = f"; the last failure: {transfer.detail}" if transfer.detail else ""
             return await self._settle(transfer, FileState.EXPIRED, f"it was not sent within its time to live{last}")
+        if peer.paused:
+            return False
         outcome = await self._step(peer, transfer)
         if isinstance(outcome, Refusal):
             if outcome.final:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -13,7 +13,7 @@ from aiohttp import hdrs, web
 from clawlink.doors.portal.rules import cutting
 from clawlink.doors.portal.rules.access import Role
 from clawlink.doors.portal.server import views
-from clawlink.doors.portal.server.asking import Ask, Invalid, handler_of, key_of, refuse_blocked
+from clawlink.doors.portal.server.asking import Ask, Invalid, handler_of, key_of, refuse_shut, require_open
 from clawlink.doors.portal.server.bodies import on_disk
 from clawlink.doors.portal.server.contacts import Contacts
 from clawlink.doors.portal.server.files import Files, Offer
@@ -36,7 +36,15 @@ class FileRoutes:
     """The routes of files."""
 
     def __init__(
-        self, url: str, keys: Keys, contacts: Contacts, files: Files, shelf: Shelf, folder: str | None
+        self,
+        url: str,
+        keys: Keys,
+        contacts: Contacts,
+        files: Files,
+        shelf: Shelf,
+        *,
+        folder: str | None,
+        clock: Callable[[], float],
     ) -> None:
         """``folder`` is the place of bodies under way; None is the system's."""
         self._url = url
@@ -45,19 +53,20 @@ class FileRoutes:
         self._files = files
         self._shelf = shelf
         self._folder = folder
+        self._now = clock
         self._bodies: Counter[str] = Counter()
 
     def all(self) -> Iterator[tuple[Endpoint, Handler]]:
         """Give each route, also with two slashes."""
         for call in FILE_CALLS:
-            handler = handler_of(self._keys, call, getattr(self, call.name))
+            handler = handler_of(self._keys, self._contacts.used, call, getattr(self, call.name))
             yield call, handler
             yield replace(call, name=f"{call.name}_slash", path="/" + call.path), handler
 
     # -- in ----------------------------------------------------------------------------------------------------------
 
     async def file_initiate(self, ask: Ask) -> Any:
-        refuse_blocked(ask)
+        refuse_shut(ask, self._now())
         body = ask.body
         offer = Offer(
             filename=body.filename,
@@ -136,13 +145,16 @@ class FileRoutes:
     # -- rights ------------------------------------------------------------------------------------------------------
 
     async def _require(self, key: str | None, transfer: Transfer, route: str) -> None:
-        self._require_own(await self._keys.require(route, key), transfer, writes=True)
+        caller = await self._keys.require(route, key)
+        self._require_own(caller, transfer, writes=True)
+        if caller.contact is not None:
+            await self._contacts.used(caller.contact, caller.key)
 
     def _require_own(self, caller: Caller, transfer: Transfer, *, writes: bool) -> None:
         """Refuse a contact the files of others and those to it, and writes by others to what a contact sends."""
         if caller.role is Role.CONTACT:
-            if caller.contact is not None and caller.contact.blocked:
-                raise NotAllowed("the owner of this portal takes nothing from you")
+            if caller.contact is not None:
+                require_open(caller.contact, self._now())
             if caller.contact is None or not transfer.inbound or caller.contact.id != transfer.contact:
                 raise NotAllowed("this file is not one of yours", field="file_id")
         elif writes and transfer.inbound:

@@ -42,6 +42,7 @@ class Caller(NamedTuple):
 
     role: Role
     contact: Contact | None = None
+    key: str = ""
 
 
 class Keys:
@@ -124,8 +125,8 @@ class Keys:
         if await store.get(AgentKey, hashed) is not None:
             return Caller(Role.AGENT)
         for contact in await store.first(Contact, contact_by_key(hashed), 1):
-            if hmac.compare_digest(hash_key(contact.key), hashed):
-                return Caller(Role.CONTACT, contact)
+            if any(hmac.compare_digest(hash_key(known), hashed) for known in contact.keys):
+                return Caller(Role.CONTACT, contact, key)
         return Caller(Role.NONE)
 
     async def require(self, route: str, key: str | None) -> Caller:

@@ -17,10 +17,11 @@ from clawlink.doors.portal.rules import words
 from clawlink.doors.portal.rules.urls import normalised
 from clawlink.doors.portal.server.book import Book, require_short
 from clawlink.doors.portal.server.directory import Directory
-from clawlink.doors.portal.settings import Settings
-from clawlink.errors import BadRequest, KeyReused, UnknownMessage, WrongState
+from clawlink.doors.portal.settings import HOUR, Settings
+from clawlink.errors import BadRequest, KeyReused, RateLimited, UnknownMessage, WrongState
 from clawlink.relay.core import retrying
 from clawlink.relay.ids import derived
+from clawlink.relay.limits.token_buckets import Buckets
 from clawlink.relay.relay import Relay
 from clawlink.relay.time_slices import Turns
 from clawlink.store.base import Drop, Put
@@ -45,6 +46,8 @@ class Mail:
         self._directory = directory
         self._settings = settings
         self._wake = wake
+        self._messages = _hourly(settings.portal_contact_messages)
+        self._bytes = _hourly(settings.portal_contact_bytes)
 
     # -- from a contact ----------------------------------------------------------------------------------------------
 
@@ -75,6 +78,7 @@ class Mail:
             return old
         self._relay.admission.require_pace(contact.mailbox, AGENT)
         now = core.clock()
+        self._require_quota(contact, len(content.encode()), now)
         name = words.contact_name(contact.agent_name, contact.user_name, contact.url)
         delivery = self._book.for_agent(id, content, sender=Sender(contact.mailbox), name=name, now=now)
         await self._relay.mailbox.require_room(delivery)
@@ -84,6 +88,23 @@ class Mail:
         with self._directory.changing(contact.id):
             await self._relay.mailbox.put(delivery, Put(message))
         return message
+
+    def _require_quota(self, contact: Contact, size: int, now: float) -> None:
+        """Count a message of a contact. Raises RateLimited."""
+        settings = self._settings
+        for buckets, most, what in (
+            (self._messages, settings.portal_contact_messages, "messages"),
+            (self._bytes, settings.portal_contact_bytes, "bytes"),
+        ):
+            wait = buckets.wait(contact.id, now)
+            if wait:
+                raise RateLimited(
+                    f"a contact may send {most} {what} within an hour; try again in {wait:.0f} s",
+                    limit=most,
+                    retry_after=wait,
+                )
+        self._messages.take(contact.id, now)
+        self._bytes.take(contact.id, now, size)
 
     @retrying
     async def _mark_answered(self, id: str, contact: Contact) -> None:
@@ -121,8 +142,10 @@ class Mail:
         """
         self._core.require_working()
         _require_short(content, message_type, key)
-        if contact.blocked:
-            raise WrongState(f"contact {contact.number} is blocked; unblock it first", field="to", current="blocked")
+        shut = contact.shut(self._core.clock())
+        if shut is not None:
+            then = "unblock it" if shut == "blocked" else "give it another end, or none,"
+            raise WrongState(f"contact {contact.number} is {shut}; {then} first", field="to", current=shut)
         answers = None if in_reply_to is None else await self.numbered(in_reply_to)
         if answers is not None and not (answers.inbound and answers.contact == contact.id):
             raise BadRequest(f"message {in_reply_to} is none of this contact", field="in_reply_to")
@@ -271,6 +294,10 @@ class Mail:
             if after is None:
                 return
             await asyncio.sleep(0)
+
+
+def _hourly(most: int) -> Buckets:
+    return Buckets(most / HOUR, max(most, 1))
 
 
 def _place_of(cursor: str | None) -> tuple[str | None, int]:

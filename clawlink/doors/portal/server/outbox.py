@@ -181,11 +181,13 @@ class Outbox:
     async def _try(self, contact: str, message: Message) -> bool:
         """Take one step with a message; return True once it is settled."""
         peer = await self._core.store.get(Contact, contact)
-        if peer is None or peer.blocked:
-            why = "removed" if peer is None else "blocked"
+        why = "removed" if peer is None else peer.shut(self._core.clock())
+        if peer is None or why is not None:
             gone = posting.settled(message, State.REFUSED, f"the contact was {why} before the message was sent")
             await self._settle(message, gone)
             return True
+        if peer.paused:
+            return False
         if posting.step(message, peer.ours) is Step.ASK:
             ours = await self._poster.is_ours(peer)
             if ours is None:
@@ -198,6 +200,8 @@ class Outbox:
                 await self._tell(begun)
                 return True
         posted = await self._poster.post(peer, begun)
+        if posted.renewed:
+            await self._contacts.renewed(contact)
         if posted.outcome is Outcome.STORED:
             await self._contacts.learn(contact, ours=posted.ours)
         await self._settle(begun, posting.after(begun, posted.outcome, posted.detail, self._core.clock()))

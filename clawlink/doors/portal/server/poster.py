@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Iterable, Mapping
+from enum import Enum
 from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -27,6 +28,7 @@ _ALL_SECONDS = 60.0
 _MOST_ANSWER_BYTES = 64 * 1024
 _MOST_TOLD = 200
 RECEIVE, STATUS, ABOUT = "/api/message/receive", "/api/message/status", "/api/portal/about"
+KEY, CONFIRM, LEAVE = "/api/portal/key", "/api/portal/key/confirm", "/api/guest/leave-message"
 # These answers say that the request was not looked at, or that it is to be sent again.
 LATER = frozenset({401, 403, 404, 408, 421, 423, 425, 429, 503})
 # Proxies answer so, too, when they do not know whether the portal behind them took the request.
@@ -37,12 +39,25 @@ _TIMEOUT = aiohttp.ClientTimeout(total=_ALL_SECONDS, sock_connect=CONNECT_SECOND
 FAILURES = (aiohttp.ClientError, asyncio.TimeoutError, OSError)
 
 
+class Offered(str, Enum):
+    """The outcome of an offer of a new key."""
+
+    TAKEN = "renewed"
+    ASKED = "asked"
+    """A guest message with the key waits for the other owner."""
+    OPEN = "pending"
+
+
 class Posted(NamedTuple):
-    """The outcome of a post, what happened in words, and whether the answer was that of a ClawLink relay."""
+    """The outcome of a post, what happened in words, and whether the answer was that of a ClawLink relay.
+
+    ``renewed`` tells that the other portal took the key that was offered to it.
+    """
 
     outcome: Outcome
     detail: str
     ours: bool = False
+    renewed: bool = False
 
 
 class Poster:
@@ -92,16 +107,46 @@ class Poster:
         }
         if message.in_reply_to is not None:
             body["in_reply_to"] = message.in_reply_to
+        renewed = False
         try:
             status, answer = await self._ask(contact, "POST", RECEIVE, body)
             if status == 403 and b"mismatch" in answer and not contact.ours:
                 # Agent P2P compares addresses byte for byte, and the contact may know this one with a slash.
                 status, answer = await self._ask(contact, "POST", RECEIVE, body | {"from_portal": self._own_url + "/"})
+            if status == 401 and contact.next_key is not None:  # its owner may have put the offered key in its place
+                status, answer = await self._ask(contact, "POST", RECEIVE, body | {"api_key": contact.next_key})
+                renewed = status == 200
         except NOT_BEGUN as error:
             return Posted(Outcome.NOT_STORED, said(error))
         except FAILURES as error:
             return Posted(Outcome.LOST, f"the answer was lost: {said(error)}")
-        return judged(status, answer, message.id)
+        return judged(status, answer, message.id)._replace(renewed=renewed)
+
+    async def offer(self, contact: Contact) -> Offered:
+        """Offer a contact its next key. Raises nothing: what did not work is asked again with the same key."""
+        body = {"api_key": contact.send_key or contact.key, "from_portal": self._own_url, "new_key": contact.next_key}
+        try:
+            if contact.ours is not False:
+                status, answer = await self._ask(contact, "POST", KEY, body)
+                if status == 200 and fields(answer).get("status") == "renewed":
+                    return Offered.TAKEN
+                if status not in (404, 405):
+                    return Offered.OPEN
+            told = f"The key for our messages is to be another one.\nMy portal: {self._own_url}\n"
+            status, _ = await self._ask(contact, "POST", LEAVE, {"content": f"{told}New key: {contact.next_key}"})
+        except FAILURES:
+            return Offered.OPEN
+        return Offered.ASKED if status == 200 else Offered.OPEN
+
+    async def confirmed(self, contact: Contact, key: str) -> str | None:
+        """Ask the portal at a contact's address whether it offers this key. Return why that is not so, or None."""
+        try:
+            status, answer = await self._ask(contact, "POST", CONFIRM, {"api_key": key, "from_portal": self._own_url})
+        except FAILURES as error:
+            return said(error)
+        if status == 200 and fields(answer).get("status") == "confirmed":
+            return None
+        return refusal_in_words(status, answer)
 
     async def is_ours(self, contact: Contact) -> bool | None:
         """Return True if a relay of ClawLink is at the contact's address; None if nobody answers there."""
@@ -163,6 +208,7 @@ class Poster:
             headers=headers,
             allow_redirects=False,
             timeout=timeout or _TIMEOUT,
+            ssl=True if contact.pin is None else aiohttp.Fingerprint(bytes.fromhex(contact.pin)),
         ) as response:
             answer = bytearray()
             async for piece in response.content.iter_any():
@@ -199,11 +245,19 @@ def judged(status: int, answer: bytes, key: str) -> Posted:
     return Posted(Outcome.REFUSED, words)
 
 
-NOT_BEGUN = (Forbidden, aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL)
+NOT_BEGUN = (
+    aiohttp.ServerFingerprintMismatch,
+    Forbidden,
+    aiohttp.ClientConnectorError,
+    aiohttp.ConnectionTimeoutError,
+    aiohttp.InvalidURL,
+)
 
 
 def said(error: BaseException) -> str:
     """Return a failure in words."""
+    if isinstance(error, aiohttp.ServerFingerprintMismatch):
+        return f"the certificate there is another one than the pinned one: its SHA-256 is {error.got.hex()}"
     inner = error.__cause__ if isinstance(error, aiohttp.ClientConnectorDNSError) else None
     text = str(inner or error) or type(error).__name__
     return cell(text[:_MOST_TOLD])

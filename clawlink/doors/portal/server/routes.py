@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import msgspec
 
 from clawlink.doors.portal.records import Contact, Message
 from clawlink.doors.portal.rules.access import Role
-from clawlink.doors.portal.rules.consent import Decision, decided
+from clawlink.doors.portal.rules.consent import Decision, decided, key_fault
 from clawlink.doors.portal.rules.words import stamp
 from clawlink.doors.portal.server import views
 from clawlink.doors.portal.server.asking import (
@@ -28,9 +28,9 @@ from clawlink.doors.portal.server.files import Files
 from clawlink.doors.portal.server.guests import Guests
 from clawlink.doors.portal.server.keys import Keys
 from clawlink.doors.portal.server.mail import MOST_LISTED, MOST_SKIPPED, Mail
-from clawlink.doors.portal.server.poster import Poster
+from clawlink.doors.portal.server.poster import Offered, Poster
 from clawlink.doors.portal.wire import calls
-from clawlink.errors import BadRequest, ClawLinkError, NotFound
+from clawlink.errors import BadRequest, ClawLinkError, NotAllowed, NotFound
 from clawlink.protocol.endpoint import Endpoint
 from clawlink.relay.relay import Relay
 from clawlink.relay.time_slices import Turns
@@ -58,6 +58,7 @@ class Parts(NamedTuple):
     mail: Mail
     files: Files
     poster: Poster
+    wake: Callable[[str], None]
 
 
 class Routes:
@@ -73,11 +74,12 @@ class Routes:
         self._mail = parts.mail
         self._files = parts.files
         self._poster = parts.poster
+        self._wake = parts.wake
 
     def all(self) -> Iterator[tuple[Endpoint, Handler]]:
         """Give each route, also with two slashes: old peers add one to an address that ends in one."""
         for call in calls.CALLS:
-            handler = handler_of(self._keys, call, getattr(self, call.name))
+            handler = handler_of(self._keys, self._contacts.used, call, getattr(self, call.name))
             yield call, handler
             yield replace(call, name=f"{call.name}_slash", path="/" + call.path), handler
 
@@ -172,10 +174,43 @@ class Routes:
         await self._contacts.remove(ask.number("contact_id"))
         return {"status": "deleted"}
 
-    async def contact_block(self, ask: Ask) -> Any:
+    async def contact_terms(self, ask: Ask) -> Any:
+        body = ask.body
         contact = await self._contacts.find(parameter(ask.request, "contact_id"))
-        contact = await self._contacts.block(contact.id, blocked=ask.body.blocked) or contact
+        contact = await self._contacts.set_terms(
+            contact.id, blocked=body.blocked, paused=body.paused, until=body.until, pin=body.pin
+        )
+        self._wake(contact.id)
         return {"contact": views.contact(contact, 0, with_key=False)}
+
+    async def contact_renew(self, ask: Ask) -> Any:
+        """Offer a contact a new key: a portal of ClawLink takes it by itself, an old one gets a guest message."""
+        contact = await self._contacts.find(parameter(ask.request, "contact_id"))
+        contact = await self._contacts.offer_key(contact.id)
+        offered = await self._poster.offer(contact)
+        if offered is Offered.TAKEN:
+            await self._contacts.renewed(contact.id)
+        return {"contact": contact.number, "portal_url": contact.url, "state": offered.value}
+
+    async def key_renew(self, ask: Ask) -> Any:
+        """Take the key that a contact offers, once the portal at its address says that the offer is its own."""
+        require_own_portal(ask, self._relay.clock())
+        fault = key_fault(ask.body.new_key)
+        if fault is not None:
+            raise BadRequest(fault, field="new_key")
+        if ask.body.new_key != ask.contact.key:
+            why = await self._poster.confirmed(ask.contact, ask.body.new_key)
+            if why is not None:
+                raise NotAllowed(f"the portal at your address does not confirm the new key: {why}", field="new_key")
+            await self._contacts.take_key(ask.contact.id, ask.body.new_key)
+        return {"status": "renewed"}
+
+    async def key_confirm(self, ask: Ask) -> Any:
+        """Tell a contact that the key which it shows is the one that this portal offers."""
+        require_own_portal(ask, self._relay.clock())
+        if ask.caller.key not in (ask.contact.next_key, ask.contact.key):
+            raise NotAllowed("this portal offers no such key")
+        return {"status": "confirmed"}
 
     async def contact_forget(self, ask: Ask) -> Any:
         contact = await self._contacts.find(parameter(ask.request, "contact_id"))
@@ -190,7 +225,7 @@ class Routes:
     # -- messages ----------------------------------------------------------------------------------------------------
 
     async def message_receive(self, ask: Ask) -> Any:
-        require_own_portal(ask)
+        require_own_portal(ask, self._relay.clock())
         body = ask.body
         message = await self._mail.receive(
             ask.contact, body.content, body.message_type, body.idempotency_key, body.in_reply_to
@@ -199,7 +234,7 @@ class Routes:
         return answer if body.idempotency_key is None else answer | {"idempotency_key": body.idempotency_key}
 
     async def message_status(self, ask: Ask) -> Any:
-        require_own_portal(ask)
+        require_own_portal(ask, self._relay.clock())
         message = await self._mail.received(ask.contact, ask.body.idempotency_key)
         return {
             "stored_at": stamp(message.created_at),

@@ -42,6 +42,10 @@ def contact(found: Contact, unread: int, *, with_key: bool) -> dict[str, Any]:
         "created_at": stamp(found.created_at),
         "unread_count": unread,
         "blocked": found.blocked,
+        "paused": found.paused,
+        "until": time(found.until),
+        "pin": found.pin,
+        "renewing": found.next_key is not None,
     }
     return shown | {"SHARED_KEY": found.key} if with_key else shown
 

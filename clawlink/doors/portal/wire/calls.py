@@ -50,10 +50,13 @@ class PutContact(Struct, frozen=True, rename={"key": "SHARED_KEY"}):
     key: str | None = None
 
 
-class Block(Struct, frozen=True):
-    """The block of a contact, or its end."""
+class Terms(Struct, frozen=True):
+    """The terms of a contact. A field that is left out stays, and an empty text takes one away."""
 
-    blocked: bool
+    blocked: bool | None = None
+    paused: bool | None = None
+    until: str | None = None
+    pin: str | None = None
 
 
 class FromPortal(Struct, frozen=True):
@@ -76,6 +79,12 @@ class AskStatus(FromPortal, frozen=True):
     """The question of another portal how far its message came."""
 
     idempotency_key: str
+
+
+class RenewKey(FromPortal, frozen=True):
+    """The key that the portal of a contact offers in place of the old one."""
+
+    new_key: str
 
 
 class Sent(Struct, frozen=True):
@@ -141,10 +150,13 @@ CALLS = (
     make_call("contact_add", "POST", "/api/contacts", "Add or replace a contact.", PutContact),
     make_call("contact_change", "PUT", "/api/contacts/{contact_id}", "Change a contact.", PutContact),
     make_call("contact_remove", "DELETE", "/api/contacts/{contact_id}", "Remove a contact."),
-    make_call("contact_block", "POST", "/api/portal/contacts/{contact_id}", "Block or unblock a contact.", Block),
+    make_call("contact_renew", "POST", "/api/portal/contacts/{contact_id}/key", "Renew the key of a contact."),
+    make_call("contact_terms", "POST", "/api/portal/contacts/{contact_id}", "Set the terms of a contact.", Terms),
     make_call("contact_forget", "DELETE", "/api/portal/contacts/{contact_id}", "Forget all of a contact."),
     make_call("message_receive", "POST", "/api/message/receive", "Take a message of a contact.", Receive),
     make_call("message_status", "POST", "/api/message/status", "Tell a contact how far its message came.", AskStatus),
+    make_call("key_renew", "POST", "/api/portal/key", "Take a new key of a contact.", RenewKey),
+    make_call("key_confirm", "POST", "/api/portal/key/confirm", "Confirm an offered key.", FromPortal),
     make_call("message_sent", "POST", "/api/message/sent", "Note a message that a script has posted.", Sent),
     make_call("message_history", "GET", "/api/messages/history", "List messages with a contact, newest first."),
     make_call("message_list", "GET", "/api/messages", "List messages with a contact, oldest first."),

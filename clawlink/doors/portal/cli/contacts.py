@@ -1,0 +1,85 @@
+"""The actions of ``clawlink portal`` about contacts."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from clawlink.cli.exits import Exit
+from clawlink.domain.terminal import cell
+from clawlink.doors.portal.cli.telling import done
+from clawlink.doors.portal.client.portal import Portal
+from clawlink.doors.portal.rules.urls import shown
+from clawlink.doors.portal.rules.words import contact_name
+
+if TYPE_CHECKING:
+    from clawlink.cli.context import Context
+
+
+def _contacts(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    found = portal.contacts()
+    if ctx.json:
+        ctx.out.json({"contacts": [{name: c[name] for name in c if name != "SHARED_KEY"} for c in found]})
+        return Exit.DONE
+    for c in found:
+        unread = f", {c['unread_count']} unread" if c["unread_count"] else ""
+        unread += "".join(f", {word}" for word in ("blocked", "paused") if c[word])
+        unread += f", until {c['until'][:10]}" if c["until"] else ""
+        name = c["display_name"] or contact_name(c["agent_name"], c["user_name"], shown(c["portal_url"]))
+        ctx.out.line(f"{c['id']:>4}  {cell(name)}  {cell(c['portal_url'])}{unread}")
+    if not found:
+        ctx.out.line("There are no contacts; ask for one with: clawlink portal ask URL")
+    return Exit.DONE
+
+
+_TERMS: Mapping[str, tuple[dict[str, Any], str]] = {
+    "block": ({"blocked": True}, "is blocked"),
+    "unblock": ({"blocked": False}, "is unblocked"),
+    "pause": ({"paused": True}, "is paused: what it sends waits at its portal, and what you send waits here"),
+    "resume": ({"paused": False}, "goes on"),
+}
+
+
+def _terms(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    action, value = args.action, args.words[-1]
+    if action in _TERMS:
+        terms, said = _TERMS[action]
+    else:
+        none = value in ("never", "none")
+        terms = {"until" if action == "end" else "pin": "" if none else value}
+        ends = "has no end" if none else f"ends {value}"
+        said = ends if action == "end" else "needs a trusted certificate" if none else "needs this very certificate"
+    told = portal.ask("POST", path_of(args.words[0]), terms)
+    contact = told["contact"]
+    return done(ctx, told, f"Contact {contact['id']}, {cell(contact['portal_url'])}, {cell(said)}.")
+
+
+def _renew(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    told = portal.ask("POST", path_of(args.words[0]) + "/key")
+    said = {
+        "renewed": "has the new key, and the old one counts no more",
+        "asked": "has a guest message with the new key; until its owner approves it, both keys count",
+        "pending": "does not answer; give the command again to offer the same key",
+    }[told["state"]]
+    done(ctx, told, f"Contact {told['contact']}, {cell(told['portal_url'])}, {said}.")
+    return Exit.PENDING if told["state"] == "pending" else Exit.DONE
+
+
+def _forget(args: Namespace, ctx: Context, portal: Portal) -> Exit:
+    told = portal.ask("DELETE", path_of(args.words[0]))
+    said = f"{told['messages']} messages, {told['guests']} guest messages and {told['files']} files"
+    return done(ctx, told, f"The contact {cell(told['forgotten'])} is forgotten, with {said}.")
+
+
+def path_of(named: str) -> str:
+    return f"/api/portal/contacts/{quote(named, safe='')}"
+
+
+VERBS: Mapping[str, Callable[[Namespace, Any, Portal], Exit]] = {
+    "contacts": _contacts,
+    **dict.fromkeys((*_TERMS, "end", "pin"), _terms),
+    "renew": _renew,
+    "forget": _forget,
+}

@@ -1,0 +1,233 @@
+"""The terms of a contact: pause, end, quotas, the certificate of its portal, and new keys."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ssl
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from msgspec.structs import replace
+
+from clawlink.doors.portal.records import Contact
+from clawlink.doors.portal.rules.posting import Outcome
+from clawlink.doors.portal.server import outbox
+from clawlink.doors.portal.server.poster import Poster
+from tests.doors.portal.conftest import OWNER, Own, Peers, Portals
+from tests.doors.portal.test_files import give, pair, status_of
+from tests.doors.portal.test_messages import MESSAGE, contact_at, send
+from tests.operations import make_authority
+from tests.waiting import eventually
+
+B_KEY = "ap2p_the-key-of-another-owner-000000000000000000"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Try again soon."""
+    monkeypatch.setattr(outbox, "FIRST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(outbox, "MOST_PAUSE_SECONDS", 0.2)
+
+
+async def terms(own: Own, named: Any, **fields: Any) -> Any:
+    return (await own.well("POST", f"/api/portal/contacts/{named}", fields))["contact"]
+
+
+async def keys_of(own: Own, url: str) -> Contact:
+    """Return the record of a contact, with all its keys."""
+    found = await own.relay.app.relay.core.store.get(Contact, url)
+    assert found is not None
+    return found
+
+
+async def test_a_paused_contact_waits_on_both_sides_and_goes_on(portals: Portals) -> None:
+    a, b = await pair(portals)
+    assert (await terms(b, "A-bot", paused=True))["paused"]
+    out, back = await send(a, b.url, "waits there"), await send(b, a.url, "waits here")
+    file = await give(b, a.url, "waits.bin", b"x")
+
+    async def told() -> bool:
+        return "for now; try again later" in (await a.state(out, "queued", "sending"))["detail"]
+
+    await eventually(told)
+    assert (await b.state(back, "queued"))["sent_at"] is None
+    assert (await b.well("GET", f"/api/file/status/{file}"))["status"] == "queued"
+    assert not (await terms(b, "A-bot", paused=False))["paused"]
+    await a.state(out, "sent")
+    await b.state(back, "sent")
+    await status_of(b, file, "sent")
+
+
+async def test_a_contact_ends_at_its_date(portals: Portals) -> None:
+    a, b = await pair(portals)
+    past = (datetime.now(timezone.utc) - timedelta(days=1)).isoformat()
+    assert (await terms(b, "A-bot", until="2099-01-31"))["until"].startswith("2099-01-31T00:00:00")
+    await a.state(await send(a, b.url, "in time"), "sent")
+    await terms(b, "A-bot", until=past)
+    number = await send(a, b.url, "too late")
+
+    async def told() -> bool:
+        return "takes nothing from you" in (await a.state(number, "queued", "sending"))["detail"]
+
+    await eventually(told)
+    status, answer = await b.ask("POST", "/api/portal/send", {"to": a.url, "content": "x"})
+    assert (status, "is ended" in answer["detail"]) == (409, True)
+    assert (await terms(b, "A-bot", until=""))["until"] is None
+    await a.state(number, "sent")
+    for wrong in ({"until": "soon"}, {"pin": "x"}, {"until": "9" * 40}):
+        status, answer = await b.ask("POST", "/api/portal/contacts/A-bot", wrong)
+        assert (status, answer["field"]) == (400, next(iter(wrong))), wrong
+    assert (await b.ask("POST", "/api/portal/contacts/A-bot", {"paused": "yes"}))[0] == 422
+
+
+async def test_messages_and_bytes_of_a_contact_have_a_quota(portals: Portals) -> None:
+    portal = await portals(portal_contact_messages=3, portal_contact_bytes=20)
+    for url, text, fit in (("https://b.example", "x", 3), ("https://c.example", "x" * 15, 2)):
+        key = await portal.befriend(url)
+        body = {"api_key": key, "from_portal": url, "content": text}
+        statuses = [(await portal.ask("POST", "/api/message/receive", body, key=""))[0] for _ in range(4)]
+        assert statuses == [200] * fit + [429] * (4 - fit), url
+    status, answer = await portal.ask("POST", "/api/message/receive", body, key="")
+    assert (status, "20 bytes within an hour" in answer["detail"]) == (429, True)
+
+
+async def test_two_of_ours_renew_a_key_by_themselves(portals: Portals) -> None:
+    a, b = await pair(portals)
+    before = await keys_of(a, b.url)
+    done = await a.well("POST", "/api/portal/contacts/B-bot/key")
+    assert done["state"] == "renewed"
+    mine, theirs = await keys_of(a, b.url), await keys_of(b, a.url)
+    assert mine.key == theirs.key != before.key
+    assert (mine.keys, theirs.old_key) == ((mine.key,), before.key), (
+        "the old key counts there until the new one is used"
+    )
+    await a.state(await send(a, b.url, "by the new key"), "sent")
+    assert (await keys_of(b, a.url)).keys == (mine.key,)
+    await b.state(await send(b, a.url, "and back"), "sent")
+    old = {"api_key": before.key, "from_portal": a.url, "content": "by the old key"}
+    assert (await b.ask("POST", "/api/message/receive", old, key=""))[0] == 401
+
+
+async def test_a_renewal_whose_answer_is_lost_leaves_both_able_to_write(
+    portals: Portals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = await pair(portals)
+    request = Poster.request
+
+    async def losing(self: Poster, contact: Contact, method: str, path: str, *args: Any, **options: Any) -> Any:
+        answer = await request(self, contact, method, path, *args, **options)
+        if path == "/api/portal/key":
+            raise ConnectionResetError("the answer is lost")
+        return answer
+
+    monkeypatch.setattr(Poster, "request", losing)
+    assert (await a.well("POST", "/api/portal/contacts/B-bot/key"))["state"] == "pending"
+    monkeypatch.setattr(Poster, "request", request)
+    mine, theirs = await keys_of(a, b.url), await keys_of(b, a.url)
+    assert theirs.key == mine.next_key
+    await a.state(await send(a, b.url, "by the old key"), "sent")
+    await b.state(await send(b, a.url, "by the new key"), "sent")
+    assert (await keys_of(a, b.url)).keys == (theirs.key,), "its use ends the old key"
+    await a.state(await send(a, b.url, "by the new key"), "sent")
+    assert (await keys_of(b, a.url)).keys == (theirs.key,)
+
+
+async def test_a_thief_of_a_key_cannot_renew_it(portals: Portals) -> None:
+    a, b = await pair(portals)
+    key = (await keys_of(a, b.url)).key
+    stolen = {"api_key": key, "from_portal": a.url, "new_key": "ap2p_" + "t" * 43}
+    status, answer = await b.ask("POST", "/api/portal/key", stolen, key="")
+    assert (status, "does not confirm" in answer["detail"]) == (403, True), "the portal at the address offers none"
+    other = await b.befriend("https://c.example")
+    status, answer = await b.ask("POST", "/api/portal/key", {**stolen, "new_key": "short"}, key="")
+    assert (status, answer["field"]) == (400, "new_key")
+    assert (await b.ask("POST", "/api/portal/key", {**stolen, "new_key": other}, key=""))[0] == 403
+    assert (await keys_of(b, a.url)).keys == (key,)
+
+
+async def test_an_old_portal_gets_the_new_key_by_a_guest_message(portals: Portals, old_portals: Peers) -> None:
+    portal, peer = await portals(), await old_portals("0.9")
+    peer.key, peer.from_portal = await portal.befriend(peer.url), portal.url
+    assert (await portal.well("POST", "/api/portal/contacts/1/key"))["state"] == "asked"
+    await portal.state(await send(portal, peer.url, "before its owner answers"), "sent")
+    offered = (await keys_of(portal, peer.url)).next_key
+    assert offered is not None
+    (text,) = peer.guests
+    assert offered in text
+    assert portal.url in text
+    peer.key = offered  # its owner approves
+    await portal.state(await send(portal, peer.url, "after it"), "sent")
+    assert (await keys_of(portal, peer.url)).keys == (offered,)
+    assert [one["content"] for one in peer.stored] == ["before its owner answers", "after it"]
+    await peer.stop()
+    assert (await portal.well("POST", "/api/portal/contacts/1/key"))["state"] == "pending"
+    body = {"api_key": (await keys_of(portal, peer.url)).next_key, "from_portal": peer.url, "content": "by the offered"}
+    assert (await portal.ask("POST", "/api/message/receive", body, key=""))[0] == 200
+    assert (await keys_of(portal, peer.url)).keys == (body["api_key"],)
+
+
+async def test_a_pinned_certificate_stands_for_an_authority_and_no_other_one_does(
+    old_portals: Peers, tmp_path: Path
+) -> None:
+    authority = make_authority(tmp_path)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(authority.cert, authority.key)
+    peer = await old_portals("0.8", ssl=tls)
+    peer.key, peer.from_portal = "k", "http://127.0.0.1:9"
+    text = await asyncio.to_thread(Path(authority.cert).read_text)
+    end = "-----END CERTIFICATE-----\n"
+    pem = ssl.PEM_cert_to_DER_cert(text.partition(end)[0] + end)
+    right = hashlib.sha256(pem).hexdigest()
+    poster = Poster(peer.from_portal, ca=authority.ca, allowed=())
+    for pin, outcome in ((right, Outcome.STORED), ("0" * 64, Outcome.NOT_STORED), (None, Outcome.STORED)):
+        posted = await poster.post(replace(contact_at(peer.url), pin=pin), MESSAGE)
+        assert posted.outcome is outcome, (pin, posted.detail)
+        assert (pin != "0" * 64) or right in posted.detail, "the owner can compare it, and pin it"
+    await poster.close()
+    unknown = Poster(peer.from_portal, ca=None, allowed=())
+    posted = await unknown.post(replace(contact_at(peer.url), pin=right), MESSAGE)
+    await unknown.close()
+    assert posted.outcome is Outcome.STORED, "peers of 0.8 sign their own certificates"
+    assert len(peer.stored) == 3
+
+
+async def test_a_peer_that_is_slow_huge_or_lies_loses_no_message(
+    portals: Portals, old_portals: Peers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each answer that is none of a portal leaves a message in doubt or waiting, and the next one takes it on."""
+    portal = await portals()
+    for name, answer in (
+        ("huge", lambda: web.Response(body=b"x" * 10_000_000)),
+        ("rubbish", lambda: web.Response(text="<html>ok</html>")),
+        ("a lie", lambda: web.json_response({"status": "received?"})),
+        ("a list", lambda: web.json_response([])),
+        ("deep", lambda: web.Response(text="[" * 100_000, content_type="application/json")),
+        ("bytes", lambda: web.Response(body=b"\xff\xfe", content_type="application/json")),
+    ):
+        peer = await old_portals("0.9")
+        peer.key, peer.from_portal = await portal.befriend(peer.url), portal.url
+        peer.answer = answer
+        number = await send(portal, peer.url, "x")
+
+        async def doubted(number: int = number) -> bool:
+            return "not as a portal" in (await portal.state(number, "sending", "unknown"))["detail"]
+
+        await eventually(doubted)
+        peer.answer = None
+        told = await portal.state(number, "sent", "unknown")
+        assert len(peer.stored) <= 1, (name, told)
+    location = {"Location": portal.url + "/api/contacts"}
+    peer = await old_portals("0.9")
+    peer.key, peer.from_portal = await portal.befriend(peer.url), portal.url
+    peer.answer = lambda: web.Response(status=307, headers=location)
+    number = await send(portal, peer.url, "x")
+
+    async def waits() -> bool:
+        return "answers 307" in (await portal.state(number, "sending", "queued"))["detail"]
+
+    await eventually(waits)
+    assert portal.key == OWNER
