@@ -115,6 +115,25 @@ async def _claims(relay: Running, id: str) -> bool:
     return id in [m["message_id"] for m in got["messages"]]
 
 
+async def test_the_requester_of_a_task_is_told_once_that_its_worker_could_not_be_woken(pair: Running) -> None:
+    task, message = await delegate(pair, "a", "b"), await send(pair, "a", "b")
+    for id in (task, task, message):
+        await wake(pair, id, "given_up", idempotency_key="k1")
+
+    async def told() -> list[Any]:
+        return list((await look(pair, "a", words=200))["messages"])
+
+    (update,) = await eventually(told)
+    assert update["type"] == "task_update"
+    assert "could not be woken" in update["words"]
+    await claim_one(pair, "a")
+    await eventually(lambda: _claims(pair, task))
+    await respond(pair, "b", task)
+    await claim_one(pair, "a")
+    await wake(pair, task, "given_up", idempotency_key="k2")
+    assert (await look(pair, "a"))["messages"] == [], "a task that has ended needs no worker"
+
+
 async def test_a_wake_of_a_broadcast_is_of_the_own_copy(pair: Running) -> None:
     told = await ok(pair.post("/broadcast", {"from_agent": "a", "content": "news", "topic": "t"}))
     stored = await wake(pair, told["message_id"])

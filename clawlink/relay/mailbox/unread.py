@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -14,7 +14,7 @@ from clawlink.domain import task as task_rules
 from clawlink.domain import task_steps
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery, copy_id
-from clawlink.domain.task import Task
+from clawlink.domain.task import FINAL, Task
 from clawlink.domain.wake import Wake
 from clawlink.errors import NotAllowed, UnknownMessage
 from clawlink.protocol import replies, requests
@@ -29,13 +29,23 @@ from clawlink.store.base import Put
 
 # A message that becomes due again, or that a late index did not show, is seen after this time at the latest.
 _TICK_SECONDS = 5.0
+_GIVEN_UP = "given_up"
+
+
+class Tell(Protocol):
+    """Tells an agent news of a task, once for each occasion."""
+
+    async def __call__(
+        self, to: str, task: Task, *, by: str | None, note: str | None = None, occasion: str = ""
+    ) -> None: ...
 
 
 class UnreadMail:
     """Shows the messages that wait in a mailbox, and stores the wakes for them."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, tell: Tell) -> None:
         self._core = core
+        self._tell = tell
 
     async def unread(self, agent: Agent, ask: requests.UnreadQuery) -> Unread:
         """Return the messages that a poll would bring now; with ``wait`` once one is newer than ``since``.
@@ -110,7 +120,16 @@ class UnreadMail:
         if told is not task and told is not d:
             await core.commit(told.partition_key, Put(told), quiet=True)
             core.unwoken.note(agent.id, id, wake)
+        if ask.result == _GIVEN_UP:
+            await self._told(agent, id, wake)
         return WakeStored("stored", id, shown(told.wakes, core.time))
+
+    async def _told(self, worker: Agent, id: str, wake: Wake) -> None:
+        """Tell the requester of an open task that its worker could not be woken. A repeat tells nothing twice."""
+        task, _ = await read_task(self._core.store, id)
+        if task is not None and task.state not in FINAL:
+            note = f"{worker.name} could not be woken; the task waits in its mailbox"
+            await self._tell(task.requester, task, by=None, note=note, occasion=f"woken {wake.key or wake.at}")
 
 
 def shown(wakes: Sequence[Wake], time: StoppableTime) -> list[replies.Wake]:
