@@ -19,6 +19,8 @@ from clawlink import private
 SYSTEMD, LAUNCHD, WINDOWS = "systemd", "launchd", "windows"
 _RESTART_SECONDS = 5
 _COMMAND_SECONDS = 30.0
+# The exit code of a command that SIGTERM has ended in order.
+_TERMINATED = 143
 
 Run = Callable[[Sequence[str]], "Done"]
 """Runs a command of the system. Raises OSError where there is none."""
@@ -71,6 +73,7 @@ def systemd_unit(service: Service) -> str:
         *(f"Environment={_quoted_of_unit(f'{name}={value}')}" for name, value in sorted(service.environ.items())),
         "Restart=on-failure",
         f"RestartSec={_RESTART_SECONDS}",
+        f"SuccessExitStatus={_TERMINATED}",
         "UMask=0077",
         "",
         "[Install]",
