@@ -1,0 +1,106 @@
+"""A hook with nothing new: the program that wakes agents answers it, and neither a relay nor a client is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clawlink.client.hooks import port
+from clawlink.client.hooks.sessions import Sessions
+from tests import processes
+
+SECRET = "s" * 64
+
+
+class StandIn:
+    """A local port with one answer for all questions; None closes the connection."""
+
+    def __init__(self, home: Path) -> None:
+        self.asked: list[dict[str, Any]] = []
+        self.answer: dict[str, Any] | None = {"nothing": True}
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        home.mkdir(parents=True)
+        (home / port.FILE).write_text(json.dumps({"port": self._listening.getsockname()[1], "secret": SECRET}))
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            try:
+                peer, _ = self._listening.accept()
+            except OSError:
+                return
+            with peer, peer.makefile("rb") as lines:
+                if not (line := lines.readline()):
+                    return
+                said = port.checked(SECRET, "", line)
+                self.asked.append(said)
+                if self.answer is not None:
+                    peer.sendall(port.signed(SECRET, said["nonce"], self.answer))
+
+    def close(self) -> None:
+        socket.create_connection(self._listening.getsockname()).close()
+        self._thread.join(10)
+        self._listening.close()
+
+
+@pytest.fixture
+def stand_in(clawlink_home: Path) -> Iterator[StandIn]:
+    there = StandIn(clawlink_home)
+    yield there
+    there.close()
+
+
+def run(*words: str, **said: Any) -> tuple[int, bytes, bytes]:
+    environ = {**os.environ, "CLAWLINK_RELAY": "http://127.0.0.1:9", "CLAWLINK_NO_MDNS": "yes"}
+    command = [sys.executable, "-m", "clawlink", "hook", *words]
+    done = processes.run(command, input=json.dumps(said).encode(), env=environ, timeout=60)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_a_hook_with_nothing_new_asks_no_relay(stand_in: StandIn, clawlink_home: Path) -> None:
+    for words, host in ((("PostToolUse",), "claude"), (("Stop", "--host", "codex"), "codex")):
+        assert run(*words, session_id="s1") == (0, b"", b"")
+        assert stand_in.asked[-1].items() >= {"ask": "hook", "host": host, "session": "s1", "event": words[0]}.items()
+    assert run("Stop", "--host", "cursor", conversation_id="c1") == (0, b"", b"")
+    assert stand_in.asked[-1]["session"] == "c1"
+    count = len(stand_in.asked)
+    # Cursor also runs the hooks of Claude Code.
+    assert run("PostToolUse", session_id="s1", cursor_version="1") == (0, b"", b"")
+    assert len(stand_in.asked) == count
+    assert Sessions(clawlink_home).noted() is None, "no relay was asked"
+
+
+def test_all_else_is_for_the_hook_itself(stand_in: StandIn, clawlink_home: Path) -> None:
+    sessions = Sessions(clawlink_home)
+    for answer in ({"nothing": False}, {}, {"nothing": 1}, None):
+        stand_in.answer = answer
+        assert run("PostToolUse", session_id="s1") == (0, b"", b""), answer
+        assert "refused" in str(sessions.noted()), answer
+        sessions.note(None)
+    count = len(stand_in.asked)
+    for words in (("SessionStart",), ("SessionEnd",), ("PostToolUse", "--seconds", "0.1")):
+        assert run(*words, session_id="s1")[:2] == (0, b""), words
+    assert len([one for one in stand_in.asked[count:] if one["ask"] == "hook"]) == 0
+    (clawlink_home / port.FILE).write_text("{}")
+    sessions.note(None)
+    assert run("PostToolUse", session_id="s1") == (0, b"", b"")
+    assert "refused" in str(sessions.noted())
+
+
+def test_the_helper_loads_neither_a_client_nor_a_parser(stand_in: StandIn) -> None:
+    script = (
+        "import sys; from clawlink.client.hooks import quick; print(quick.done(['hook', 'Stop'])); print(*sys.modules)"
+    )
+    done = processes.run([sys.executable, "-c", script], input=b'{"session_id": "s1"}', timeout=60)
+    said, modules = done.stdout.decode().splitlines()
+    assert said == "True"
+    assert not {"requests", "aiohttp", "msgspec", "argparse", "asyncio", "clawlink.cli"} & set(modules.split())
