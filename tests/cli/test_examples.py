@@ -69,6 +69,8 @@ class Stage:
         words = [self.id_for(verb) if word == ID else word for word in shlex.split(example)]
         if verb.typed == "serve":
             self._until([*words, "--port", "0"], "listening on")
+        elif example == "wake":
+            self._until(words, "watching")
         elif verb.typed == "work":
             self._until(words, "done", self._task_for_shout)
         else:

@@ -47,6 +47,14 @@ NOUN = Noun(
             frequent=True,
         ),
         Verb(
+            "wake",
+            "Wake idle agents of this account when mail comes for them.",
+            "clawlink.cli.agent.wake",
+            ("wake", "wake --status"),
+            ("wake",),
+            frequent=True,
+        ),
+        Verb(
             "heartbeat",
             "Show a sign of life.",
             "clawlink.cli.agent.heartbeat",

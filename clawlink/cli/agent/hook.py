@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from clawlink.cli.context import Context
+    from clawlink.client.hooks.rules import Host
     from clawlink.client.hooks.run import Where
+    from clawlink.client.hooks.sessions import Sessions
 
 # All requests of a hook together may take this long.
 _RELAY_SECONDS = 0.2
@@ -21,6 +23,8 @@ _INPUT_SECONDS = 2.0
 # An idle session is waited for this long. Claude Code ends a hook after the timeout that its settings say.
 _LASTING_SECONDS = 21_000.0
 _WAKES = 2
+# The program that wakes agents answers at once.
+_PROGRAM_SECONDS = 0.05
 # To write down what came of it.
 _GRACE_SECONDS = 0.03
 _MAX_INPUT_BYTES = 16 * 2**20
@@ -138,10 +142,23 @@ def _answer(args: Namespace, ctx: Context, until: Callable[[], float]) -> dict[s
         sessions = Sessions(own_folder(ctx.environ))
         answer = Hook(sessions, host, said, until=until).run(args.event, lambda: _where(ctx))
         sessions.note(None)
+        _tell_program(sessions, args.event, host, said, is_over=answer is None)
     except Exception as error:  # whatever it is, the host goes on
         _note(ctx, args, str(error) or type(error).__name__)
         return None
     return answer
+
+
+def _tell_program(sessions: Sessions, event: str, host: Host, said: dict[str, Any], *, is_over: bool) -> None:
+    """Tell the program that wakes agents, where it runs, whether the session works or is idle."""
+    import contextlib
+
+    from clawlink.client.hooks import port
+
+    works = event in ("UserPromptSubmit", "PostToolUse") or (event == "Stop" and not is_over)
+    state = {"ask": "state", "host": host.name, "session": said[host.session_field]}
+    with contextlib.suppress(OSError, ValueError):
+        port.ask(str(sessions.folder.parent), {**state, "state": "busy" if works else "idle"}, _PROGRAM_SECONDS)
 
 
 def _where(ctx: Context) -> Where:

@@ -74,7 +74,8 @@ class Hook:
         folder = self._said.get("cwd") or next(iter(self._said.get("workspace_roots") or ()), "")
         name = rules.name_of(self._host.name, Path(str(folder)).name, session_id)
         claim = secrets.token_hex(32) if before is None else before.claim
-        return Session(self._host.name, session_id, name, where.relay, claim, token=where.token, ca=where.ca)
+        made = Session(self._host.name, session_id, name, where.relay, claim, token=where.token, ca=where.ca)
+        return made._replace(folder=str(folder) or None)
 
     def _registered(self, session: Session) -> Session:
         """Register the agent of a session, or resume it. The file comes first: the relay makes a key only once."""

@@ -1,17 +1,19 @@
 """The hook that waits while a session is idle: it watches the mailbox, and its end wakes the session.
 
-It leases nothing and is no sign of life, so work still goes to agents that are awake.
+It leases nothing and is no sign of life, so work still goes to agents that are awake. Where the program that wakes
+agents runs, it waits there, and that program watches.
 """
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import quote
 
-from clawlink.client.hooks import rules
+from clawlink.client.hooks import port, rules
 from clawlink.client.hooks.ask import Answer, Relay
 from clawlink.client.hooks.sessions import Session, Sessions
 
@@ -21,6 +23,9 @@ _ANSWER_SECONDS = 15.0
 # Messages of one moment wake once; and what a hook of the same moment tells is no reason to wake.
 BATCH_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
+# The program that wakes agents, and the host, are looked for this often.
+_PORT_SECONDS = 5.0
+_WANTED_SECONDS = 20.0
 # The first hook of a session registers it within this time.
 BEGIN_SECONDS = 10.0
 _STEP_SECONDS = 0.2
@@ -54,6 +59,8 @@ class Waiter:
         self._sleep(BATCH_SECONDS)
         since = 0
         while self._is_wanted() and (left := until - time.monotonic()) > 0:
+            with contextlib.suppress(OSError):
+                return self._by_program(until)
             try:
                 found = self._look(since, min(left, _LOOK_SECONDS))
                 if self._fresh(found):
@@ -65,6 +72,28 @@ class Waiter:
                 since = max(since, int(found["latest"]))
             except (OSError, ValueError, LookupError, TypeError):  # the relay is away, or restarts
                 self._sleep(_RETRY_SECONDS)
+        return None
+
+    def _by_program(self, until: float) -> str | None:
+        """Wait at the program that wakes agents, which watches the mailbox. Raises OSError if it does not run."""
+        home = str(self._sessions.folder.parent)
+        question = {"ask": "wait", "host": self._session.host, "session": self._session.session_id}
+        with port.Conversation(port.find(home), question, _PORT_SECONDS) as there:
+            if there.next(_PORT_SECONDS).get("waits") is not True:
+                raise port.NoPort("the program does not know the session")
+            while self._is_wanted() and (left := until - time.monotonic()) > 0:
+                try:
+                    said = there.next(min(left, _WANTED_SECONDS))
+                except TimeoutError:
+                    continue
+                except OSError:
+                    if self._is_wanted():  # the program has ended, and not this wait
+                        raise
+                    break
+                if not self._is_wanted():
+                    break
+                self._note([str(id) for id in said["ids"]])
+                return str(said["wake"])
         return None
 
     def _is_wanted(self) -> bool:
@@ -93,9 +122,12 @@ class Waiter:
                 "idempotency_key": self._id,
             }
             self._ask("POST", path, ask, 0.0)
+        self._note([message["message_id"] for message in fresh])
+
+    def _note(self, ids: list[str]) -> None:
+        """Keep that the session was told of these messages, and is no longer idle."""
         now = self._sessions.find(self._session.host, self._session.session_id) or self._session
-        told = (*now.told, *(message["message_id"] for message in fresh))[-rules.MAX_TOLD :]
-        self._sessions.keep(now._replace(told=told))
+        self._sessions.keep(now._replace(told=(*now.told, *ids)[-rules.MAX_TOLD :]))
         self._sessions.disarm(now)
 
     def _ask(self, method: str, path: str, body: Any, wait: float) -> Answer:
