@@ -42,7 +42,8 @@ class Agent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     ``subscriptions`` are patterns of topics, and the ``topic_keys`` their index keys. ``resumed_at`` is its last
     registration, ``beat_at`` its last heartbeat since. A heartbeat, unlike other signs of life, says that the agent
     works on its tasks. ``notices`` is True if it asked for notices of agents and files, and None if it gave no choice.
-    ``address`` is the address of its last registration, None if that is not known. Times are seconds since the epoch.
+    ``address`` is the address of its last registration, None if that is not known. ``person`` is True for the relay's
+    operator. Times are seconds since the epoch.
     """
 
     id: str
@@ -60,6 +61,7 @@ class Agent(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     beat_at: float = 0.0
     notices: bool | None = None
     address: str | None = None
+    person: bool = False
 
     @property
     def partition_key(self) -> str:
@@ -141,6 +143,9 @@ class NameHold(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     def ends_at(self) -> float | None:
         return None
 
+
+OPERATOR = "operator"
+"""The id and the name of the agent under which the operator of a relay acts. Others cannot register it."""
 
 REGISTERED = "registered"
 HEARS_OF_FILES = "hears of files"

@@ -60,8 +60,20 @@ class Attachment(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 Attachments = tuple[Attachment, ...] | msgspec.UnsetType
 
 
+Person = bool | msgspec.UnsetType
+"""True for a person that acts through the relay's page or its operator's endpoints; left out for all others."""
+
+
+def of_person(person: bool) -> Person:
+    """Return the mark of what a person did; nothing for what an agent did."""
+    return True if person else msgspec.UNSET
+
+
 class AgentCard(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """An agent as 1.0.x shows it. ``last_heartbeat`` is seconds since the epoch; the other times are ISO-8601."""
+    """An agent as 1.0.x shows it. ``last_heartbeat`` is seconds since the epoch; the other times are ISO-8601.
+
+    ``person`` is True for the relay's operator, and left out for agents.
+    """
 
     agent_id: str
     name: str
@@ -71,6 +83,7 @@ class AgentCard(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     registered_at: str
     last_heartbeat: float
     status: str
+    person: Person = msgspec.UNSET
 
 
 class TaskDelegation(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="task_delegation"):
@@ -94,6 +107,7 @@ class TaskDelegation(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"
     to_any_of: tuple[str, ...] | msgspec.UnsetType = msgspec.UNSET
     deadline_at: str | msgspec.UnsetType = msgspec.UNSET
     attachments: Attachments = msgspec.UNSET
+    from_person: Person = msgspec.UNSET
 
 
 class TaskResponse(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="task_response"):
@@ -116,6 +130,7 @@ class TaskResponse(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", 
     note: str | None = None
     attachments: Attachments = msgspec.UNSET
     passed_on: bool | msgspec.UnsetType = msgspec.UNSET
+    from_person: Person = msgspec.UNSET
 
 
 class TaskAnswer(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="task_answer"):
@@ -129,6 +144,7 @@ class TaskAnswer(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", ta
     timestamp: str
     queued_at: str
     from_name: str
+    from_person: Person = msgspec.UNSET
 
 
 class TaskUpdate(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="task_update"):
@@ -146,6 +162,7 @@ class TaskUpdate(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", ta
     attempts: int
     timestamp: str
     queued_at: str
+    by_person: Person = msgspec.UNSET
 
 
 class KnowledgeBroadcast(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="knowledge_broadcast"):
@@ -160,6 +177,7 @@ class KnowledgeBroadcast(msgspec.Struct, frozen=True, kw_only=True, tag_field="t
     queued_at: str
     from_name: str
     chain: Chain
+    from_person: Person = msgspec.UNSET
 
 
 class FileUpdated(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="file_updated"):
@@ -206,6 +224,7 @@ class PlainMessage(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", 
     from_name: str
     chain: Chain
     attachments: Attachments = msgspec.UNSET
+    from_person: Person = msgspec.UNSET
 
 
 Message = (

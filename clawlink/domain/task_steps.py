@@ -207,12 +207,15 @@ def not_yours(t: Task) -> NotAllowed:
     return NotAllowed(f"task {t.id} is not yours to answer: it was delegated to another agent", field="from_agent")
 
 
-def answer(t: Task, *, by: str, content: bytes, now: float, ttl: float) -> Task:
-    """Let the work go on with the requester's answer to the owner's question."""
+def answer(t: Task, *, by: str, content: bytes, now: float, ttl: float, key_hash: str | None = None) -> Task:
+    """Let the work go on with the answer of the requester, or of the operator, to the owner's question.
+
+    ``key_hash`` is of the key that it has.
+    """
     if t.state is not INPUT_REQUIRED:
         raise WrongState(f"task {t.id} is {t.state.value}: it does not wait for input", current=t.state.value)
     return replace(
-        _with_event(t, Event(now, _step(t, IN_PROGRESS), by, content=content, key_hash=t.requester_key)),
+        _with_event(t, Event(now, _step(t, IN_PROGRESS), by, content=content, key_hash=key_hash)),
         version=t.version + 1,
         state=IN_PROGRESS,
         expires_at=t.deadline_at or now + ttl,

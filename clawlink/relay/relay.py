@@ -19,6 +19,7 @@ from clawlink.relay.admin.audit import Audit, forget
 from clawlink.relay.admin.library import LibraryViews
 from clawlink.relay.admin.lists import AdminLists
 from clawlink.relay.admin.load import LoadViews
+from clawlink.relay.admin.operator import Operator
 from clawlink.relay.admin.overview import Overviews
 from clawlink.relay.admin.search import SearchViews
 from clawlink.relay.admin.stops import Stops
@@ -133,6 +134,18 @@ class Relay:
             stuck=lambda: self.janitor.stuck,
         )
         self.admin_acts = AdminActs(self.agents, self.mailbox)
+        self.operator = Operator(
+            core,
+            self.agents,
+            self.mailbox,
+            self.files,
+            self.submission,
+            self.tasks,
+            self.responses,
+            self.messages,
+            self.broadcasts,
+            contents=contents,
+        )
         self.admin_lists = AdminLists(core, self.agents, self.task_views, contents=contents)
         self.talk_views = TalkViews(core, self.admin_lists, contents=contents)
         self.library_views = LibraryViews(core, self.file_reads, contents=contents)

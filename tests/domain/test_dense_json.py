@@ -96,7 +96,9 @@ def test_a_message_says_the_same_built_or_not() -> None:
     content = {"b": ",\n" * dense_json.MAX_PARTS, "a": [1, True]}
 
     def says(content: Any) -> message.TaskAnswer:
-        names = dict.fromkeys(("message_id", "task_id", "from_agent", "to_agent", "timestamp", "queued_at"), "x")
+        names: dict[str, Any] = dict.fromkeys(
+            ("message_id", "task_id", "from_agent", "to_agent", "timestamp", "queued_at"), "x"
+        )
         return message.TaskAnswer(**names, from_name="x", content=content)
 
     stored = message.decode(message.encode(says(content)))

@@ -69,3 +69,18 @@ async def test_the_answer_comes_after_its_delay(serve: Serve, dial: Dial, monkey
         began = loop.time()
         assert (await connection.ask(request("GET", "/", Authorization="Bearer wrong"))).status == 401
         assert loop.time() - began >= least - 0.02
+
+
+async def test_guesses_of_one_time_links_and_admin_tokens_wait(
+    serve: Serve, dial: Dial, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clawlink.domain.guesses.FIRST_SECONDS", 600.0)
+    relay = await serve(token="right", admin_token="boss", trust_proxies=("127.0.0.1",))
+    for address, guess in (("192.0.2.1", b'{"code":"%d"}'), ("192.0.2.2", b'{"admin_token":"%d"}')):
+        connection = await dial(relay.url)
+        for number in range(FREE):
+            sent = request("POST", "/admin/sessions", guess % number, X_Forwarded_For=address)
+            assert (await connection.ask(sent)).status == 401, guess
+        await connection.send(request("POST", "/admin/sessions", guess % FREE, X_Forwarded_For=address))
+        with pytest.raises(asyncio.TimeoutError):
+            await connection.answer(0.05)

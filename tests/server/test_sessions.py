@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 
 from clawlink.errors import NotAllowed, NotAuthenticated, RelayFull
+from clawlink.protocol.paths import ENDPOINTS
 from clawlink.server import sessions as module
 from clawlink.server.sessions import CSRF_HEADER, LINK_SECONDS, Sessions, require_write
 from tests.conftest import Running, Serve
@@ -18,9 +19,23 @@ WRITES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("/kick", {"agent": "a"}),
     ("/admin/redrive", {"agent": "a"}),
     ("/admin/stop", {"stopped": True}),
+    ("/admin/delegate", {"to_agent": "a", "task": "t"}),
+    ("/admin/send", {"to_agent": "a", "content": "c"}),
+    ("/admin/broadcast", {"content": "c"}),
+    ("/admin/tasks/t/answer", {"content": "c"}),
+    ("/admin/tasks/t/cancel", {}),
+    ("/admin/tasks/t/respond", {}),
+    ("/admin/redrive-all", {}),
+    ("/admin/unlock", {"file_key": "k"}),
+    ("/admin/inbox", {"message_ids": ["m"]}),
     ("/admin/links", {}),
     ("/admin/logout", {"all": True}),
 )
+
+
+def test_the_list_has_every_write_of_the_operator() -> None:
+    writes = {e.path.replace("{task_id}", "t") for e in ENDPOINTS if e.admin and e.method != "GET"}
+    assert writes == {path for path, _ in WRITES}
 
 
 # -- the rules ---------------------------------------------------------------------------------------------------------
@@ -179,6 +194,23 @@ async def test_a_foreign_page_gets_nothing_with_the_cookie_of_a_session(serve: S
             assert status in (401, 403), (foreign, path)
     own = {"Origin": relay.url, "Sec-Fetch-Site": "same-origin"}
     await ok(relay.get("/admin/overview", headers=full | own))
+
+
+async def test_no_cookie_from_outside_becomes_a_session(serve: Serve) -> None:
+    """A foreign page may have set a cookie of this name before: signing in gives another, and the old one nothing."""
+    relay = await guarded(serve)
+    first, _, given = await log_in(relay, admin_token="boss")
+    name = given.partition("=")[0]
+    for planted in (f"{name}=planted", first["Cookie"]):
+        async with relay.session.post(
+            relay.url + "/admin/sessions", json={"admin_token": "boss"}, headers={"Cookie": planted}
+        ) as response:
+            assert response.status == 200
+            fresh = response.headers["Set-Cookie"].partition(";")[0]
+        assert fresh not in (planted, first["Cookie"])
+        await ok(relay.get("/admin/overview", headers={"Cookie": fresh}))
+    foreign = {"Cookie": f"{name}=planted"}
+    await refused(relay.get("/admin/overview", headers=foreign), 401, "not_authenticated")
 
 
 async def test_the_admin_token_signs_in_and_no_other_does(serve: Serve) -> None:

@@ -79,6 +79,7 @@ def test_replies_are_as_documented(case: schemathesis.Case[Any], relay: str, ses
         wait = case.body.get("wait")
         if isinstance(wait, int | float) and not isinstance(wait, bool) and 0 < wait <= MAX_WAIT_SECONDS:
             case.body["wait"] = 0
+    session.post(relay + "/admin/stop", json={"stopped": False}, timeout=30)  # a case before may have stopped it
     for agent_id in AGENTS:
         session.post(relay + "/register", json={"agent_id": agent_id}, timeout=30)
     # In a query the text "null" stands for what was left out, so there "wrong" data may be taken. A header that the

@@ -90,7 +90,10 @@ NO_JSON = [
 ]
 
 
-NEEDS_NO_FIELD = ("/poll/{agent_id}", "/admin/links", "/admin/sessions", "/admin/logout")
+NEEDS_NO_FIELD = (
+    *("/poll/{agent_id}", "/admin/links", "/admin/sessions", "/admin/logout", "/admin/redrive-all"),
+    *("/admin/tasks/{task_id}/cancel", "/admin/tasks/{task_id}/respond"),
+)
 
 
 @bodies
@@ -285,6 +288,15 @@ VALID: dict[str, dict[str, Any]] = {
     "/kick": {"agent": "nobody"},
     "/admin/redrive": {"agent": "nobody"},
     "/admin/stop": {"stopped": False},
+    "/admin/delegate": {"to_agent": "b", "task": "t", "context": {}, "priority": "low", "deadline": 60},
+    "/admin/send": {"to_agent": "b", "content": 1, "in_reply_to": "m", "priority": "low", "idempotency_key": "k"},
+    "/admin/broadcast": {"content": "c", "topic": "t", "tags": ["x"], "idempotency_key": "k"},
+    "/admin/tasks/{task_id}/answer": {"content": 1},
+    "/admin/tasks/{task_id}/cancel": {"note": "n"},
+    "/admin/tasks/{task_id}/respond": {"result": 1, "status": "failed", "note": "n", "idempotency_key": "k"},
+    "/admin/redrive-all": {"limit": 5},
+    "/admin/unlock": {"file_key": "k"},
+    "/admin/inbox": {"message_ids": ["m"]},
     "/admin/links": {"read_only": True, "seconds": 60},
     "/admin/sessions": {"code": "c", "admin_token": "t"},
     "/admin/logout": {"all": False},
@@ -320,6 +332,12 @@ ANYTHING = {
     ("/delegate", "task"),
     ("/delegate", "context"),
     ("/broadcast", "content"),
+    ("/admin/delegate", "task"),
+    ("/admin/delegate", "context"),
+    ("/admin/send", "content"),
+    ("/admin/broadcast", "content"),
+    ("/admin/tasks/{task_id}/answer", "content"),
+    ("/admin/tasks/{task_id}/respond", "result"),
 }
 
 
@@ -344,7 +362,8 @@ async def test_every_field_of_a_wrong_type_is_400_and_named(relay: Running, path
             status, body = await relay.post(path, {**VALID[path], field: value})
             assert (status, body["code"]) == (400, "bad_request"), (field, value, body)
             assert body["field"].startswith(field)
-    assert (await ok(relay.get("/discover?status=all")))["count"] == 2
+    agents = (await ok(relay.get("/discover?status=all")))["agents"]
+    assert [one["agent_id"] for one in agents if "person" not in one] == ["a", "b"]
 
 
 @bodies
@@ -358,8 +377,9 @@ async def test_unknown_fields_are_ignored(relay: Running, path: str) -> None:
         (404, "unknown_task"),
         (404, "unknown_message"),
         (404, "unknown_agent"),
+        (404, "unknown_file"),
     )
-    if path in ("/delegate", "/send", "/broadcast", "/files"):
+    if path.removeprefix("/admin") in ("/delegate", "/send", "/broadcast", "/files"):
         got = await claim(relay, "b", 1)
         await ok(relay.post("/ack", {"agent_id": "b", "receipts": [got[0].receipt]}))
 

@@ -91,6 +91,7 @@ class Agents(AgentLookup):
         by_operator: bool = False,
         seen: bool = True,
         by_door: bool = False,
+        person: bool = False,
     ) -> Registration:
         """Register an agent, or resume the one of that id with its mailbox; ``machine`` is the default.
 
@@ -102,7 +103,8 @@ class Agents(AgentLookup):
         Raises NotAllowed for an id that another agent has claimed or that is reserved. Raises NameTaken for a name or
         id of another agent, and for an agent that is online elsewhere. Raises RateLimited. ``by_door`` tells that it is
         asked by the one for whom ids are reserved, ``by_operator`` that the request shows the operator's right.
-        ``address`` is from where the request comes, as limits by address count it.
+        ``address`` is from where the request comes, as limits by address count it. ``person`` is True for the relay's
+        operator.
         """
         self._core.require_working()
         if ask.claim and ask.idempotency_key and len(ask.idempotency_key) < MIN_CLAIM_IDEMPOTENCY_KEY_LENGTH:
@@ -123,7 +125,7 @@ class Agents(AgentLookup):
             own = await self._is_own(agent_id, ask, agent_key)
             self._admission.require_registration(agent_id if own else None, address)
         return await self._core.finish(
-            self._register(agent_id, ask, machine, agent_key, address, by_operator, seen, by_door)
+            self._register(agent_id, ask, machine, agent_key, address, by_operator, seen, by_door, person)
         )
 
     @retrying
@@ -137,6 +139,7 @@ class Agents(AgentLookup):
         by_operator: bool,
         seen: bool,
         by_door: bool,
+        person: bool,
     ) -> Registration:
         core = self._core
         store = core.store
@@ -187,6 +190,7 @@ class Agents(AgentLookup):
             topic_keys=rules.topic_keys(subscriptions),
             notices=(None if old is None else old.notices) if ask.notices is None else ask.notices,
             resumed_at=now,
+            person=person,
             address=address if old is None else rules.counted_at(old, address, now, core.limits),
         )
         await self._require_memory(old, agent)

@@ -10,7 +10,7 @@ import msgspec
 
 from clawlink.domain.agent import REGISTERED, Agent, Presence
 from clawlink.domain.delivery import Delivery
-from clawlink.domain.message import AgentCard
+from clawlink.domain.message import AgentCard, of_person
 from clawlink.domain.task import Task, by_owner
 from clawlink.protocol.replies import ListedAgent, Load
 from clawlink.relay.core import Core
@@ -36,6 +36,7 @@ def card(agent: Agent, status: Presence, time: StoppableTime) -> AgentCard:
         registered_at=time.iso(agent.registered_at),
         last_heartbeat=time.shown(agent.last_heartbeat),
         status=status.value,
+        person=of_person(agent.person),
     )
 
 
@@ -186,6 +187,7 @@ class Directory:
                 status=shown.status,
                 load=Load(mailbox.count, tasks),
                 claimed=agent.key_hash is not None,
+                person=shown.person,
             )
         )
 

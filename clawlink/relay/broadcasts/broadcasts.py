@@ -16,7 +16,7 @@ from clawlink.domain.broadcast import KNOWLEDGE, Broadcast, Knowledge, by_author
 from clawlink.domain.chain import Chain
 from clawlink.domain.delivery import Delivery, Sender, copy_id
 from clawlink.domain.limits import MAX_REPLY_BYTES
-from clawlink.domain.message import KnowledgeBroadcast, decode, encode, says_the_same
+from clawlink.domain.message import KnowledgeBroadcast, decode, encode, of_person, says_the_same
 from clawlink.domain.topic import matches
 from clawlink.errors import BadRequest, KeyReused, RelayFull
 from clawlink.protocol import requests
@@ -233,6 +233,7 @@ def _message(id: str, sender: Agent, ask: requests.Broadcast, chain: Chain, stam
         timestamp=stamp,
         queued_at=stamp,
         from_name=sender.name,
+        from_person=of_person(sender.person),
         chain=chain,
     )
 

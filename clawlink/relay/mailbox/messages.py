@@ -14,7 +14,7 @@ from clawlink.domain.broadcast import Broadcast
 from clawlink.domain.chain import Chain
 from clawlink.domain.delivery import Delivery, State, copy_id
 from clawlink.domain.limits import MAX_LIST_LENGTH
-from clawlink.domain.message import PlainMessage, attached, decode, encode, says_the_same, type_of
+from clawlink.domain.message import PlainMessage, attached, decode, encode, of_person, says_the_same, type_of
 from clawlink.domain.task import FINAL, Task, TaskState
 from clawlink.errors import BadRequest, KeyReused, NotAllowed, UnknownMessage
 from clawlink.protocol import requests
@@ -349,6 +349,7 @@ def _plain(id: str, sender: Agent, ask: requests.Send, to: str, chain: Chain, st
         timestamp=stamp,
         queued_at=stamp,
         from_name=sender.name,
+        from_person=of_person(sender.person),
         chain=chain,
         attachments=attached(ask.attachments),
     )

@@ -12,7 +12,7 @@ from clawlink.domain import task as rules
 from clawlink.domain import task_steps
 from clawlink.domain.agent import Agent, Presence
 from clawlink.domain.delivery import Delivery, Sender, State
-from clawlink.domain.message import Priority, TaskDelegation, TaskResponse, TaskUpdate, decode, encode
+from clawlink.domain.message import Priority, TaskDelegation, TaskResponse, TaskUpdate, decode, encode, of_person
 from clawlink.domain.pool import Pool, pool_for, waiting_for
 from clawlink.domain.task import FINAL, QUEUED, Task, TaskState, by_owner
 from clawlink.relay.agents.agents import Agents
@@ -100,7 +100,7 @@ class TaskLifecycle:
             core.stats.tasks_failed += 1
 
     @retrying
-    async def claim_end(self, task: Task, ended: Task, *, by: str | None) -> TaskResponse | None:
+    async def claim_end(self, task: Task, ended: Task, *, by: str | None, person: bool = False) -> TaskResponse | None:
         """Put the end of a task into the requester's mailbox; return the response that was there first, if any.
 
         All ends of a task share an id, so that of an answer and a cancel at the same moment only one counts. The
@@ -114,8 +114,8 @@ class TaskLifecycle:
         first = await core.store.get(Delivery, end_id(task.id))
         if first is None:
             now = core.clock()
-            body = encode(self._update(end_id(task.id), requester, ended, by, ended.note, now))
-            key = task.requester_key
+            body = encode(self._update(end_id(task.id), requester, ended, by, ended.note, person))
+            key = _key_of(by, requester, task.requester_key, task)
             new = self._mailbox.new(
                 end_id(task.id), requester, sender=Sender(by or requester, None, key), body=body, now=now
             )
@@ -359,25 +359,37 @@ class TaskLifecycle:
 
     # -- tell --------------------------------------------------------------------------------------------------------
 
-    async def tell_worker(self, before: Task, now_is: Task, *, by: str | None) -> None:
+    async def tell_worker(self, before: Task, now_is: Task, *, by: str | None, person: bool = False) -> None:
         """Tell the agent that has, or had, fetched a task that it has ended."""
         if before.assignee is not None and before.attempts:
-            await self.tell(before.assignee, now_is, by=by)
+            await self.tell(before.assignee, now_is, by=by, person=person)
 
-    async def tell(self, to: str, task: Task, *, by: str | None, note: str | None = None, occasion: str = "") -> None:
-        """Tell an agent the end of a task, once for each ``occasion``; the newest replaces unread news of it."""
+    async def tell(
+        self,
+        to: str,
+        task: Task,
+        *,
+        by: str | None,
+        note: str | None = None,
+        occasion: str = "",
+        person: bool = False,
+    ) -> None:
+        """Tell an agent the end of a task, once for each ``occasion``; the newest replaces unread news of it.
+
+        ``person`` is True if the operator did it.
+        """
         core = self._core
         agent = await core.store.get(Agent, to)
         if agent is None or not rules.is_party(task, agent):
             return
         now = core.clock()
         id = derived("update", task.id, str(task.version), task.state.value, to, occasion)
-        update = self._update(id, to, task, by, task.note if note is None else note, now)
+        update = self._update(id, to, task, by, task.note if note is None else note, person)
         await self._mailbox.put_notice(
             self._mailbox.new(
                 id,
                 to,
-                sender=Sender(by or to, None, agent.key_hash if by in (None, to) else task.requester_key),
+                sender=Sender(by or to, None, _key_of(by, to, agent.key_hash, task)),
                 body=encode(update),
                 now=now,
                 level=Priority.HIGH.level,
@@ -386,7 +398,7 @@ class TaskLifecycle:
             Purpose.ANSWER,
         )
 
-    def _update(self, id: str, to: str, task: Task, by: str | None, note: str | None, now: float) -> TaskUpdate:
+    def _update(self, id: str, to: str, task: Task, by: str | None, note: str | None, person: bool) -> TaskUpdate:
         stamp = self._core.time.stamp()
         return TaskUpdate(
             message_id=id,
@@ -395,10 +407,18 @@ class TaskLifecycle:
             status=task.state.value,
             note=note,
             by=by,
+            by_person=of_person(person),
             attempts=task.attempts,
             timestamp=stamp,
             queued_at=stamp,
         )
+
+
+def _key_of(by: str | None, to: str, own: str | None, task: Task) -> str | None:
+    """Return the hash of the key of the agent that did a step of a task, for the message about it to ``to``."""
+    if by in (None, to):
+        return own
+    return task.requester_key if by == task.requester else None
 
 
 def delegation_of(body: bytes) -> TaskDelegation:

@@ -11,10 +11,19 @@ from msgspec.structs import replace
 from clawlink.domain import delivery as delivery_rules
 from clawlink.domain import task as rules
 from clawlink.domain import task_steps
-from clawlink.domain.agent import Agent
+from clawlink.domain.agent import OPERATOR, Agent
 from clawlink.domain.delivery import Delivery, State
 from clawlink.domain.limits import MAX_HISTORY_BYTES
-from clawlink.domain.message import TaskAnswer, TaskResponse, TaskUpdate, attached, decode, encode, says_the_same
+from clawlink.domain.message import (
+    TaskAnswer,
+    TaskResponse,
+    TaskUpdate,
+    attached,
+    decode,
+    encode,
+    of_person,
+    says_the_same,
+)
 from clawlink.domain.task import ANSWERS, FAILURES, FINAL, INPUT_REQUIRED, QUEUED, Task, TaskState
 from clawlink.errors import KeyReused, NotAllowed, TooLarge, UnknownTask, WrongState
 from clawlink.protocol import requests
@@ -72,6 +81,7 @@ class TaskReports:
             timestamp=stamp,
             queued_at=stamp,
             from_name=sender.name,
+            from_person=of_person(sender.person),
             progress=ask.progress,
             note=ask.note,
             attachments=attached(ask.attachments),
@@ -249,6 +259,7 @@ class TaskReports:
             timestamp=stamp,
             queued_at=stamp,
             from_name=sender.name,
+            from_person=of_person(sender.person),
         )
         first = None if question is None else await core.store.get(Delivery, message.message_id)
         if first is not None:
@@ -256,7 +267,12 @@ class TaskReports:
             if task.state is not INPUT_REQUIRED:
                 return await self._answered(task, message)
         moved = task_steps.answer(
-            task, by=sender.id, content=_content(ask.content, "content"), now=now, ttl=core.limits.message_ttl
+            task,
+            by=sender.id,
+            content=_content(ask.content, "content"),
+            now=now,
+            ttl=core.limits.message_ttl,
+            key_hash=sender.key_hash,
         )
         body = encode(message)
         if first is None:
@@ -290,14 +306,14 @@ class TaskReports:
         if task.state is not TaskState.CANCELLED:
             keep = core.limits.retention
             ended = task_steps.end(task, TaskState.CANCELLED, by=sender.id, now=core.clock(), keep=keep, note=ask.note)
-            answered = await self._lifecycle.claim_end(task, ended, by=sender.id)
+            answered = await self._lifecycle.claim_end(task, ended, by=sender.id, person=sender.person)
             if answered is not None:
                 await self._lifecycle.finish_answered(task, d, answered)
                 raise WrongState(
                     f"task {task.id} is already {answered.status}: its answer is in your mailbox",
                     current=answered.status,
                 )
-            await self._lifecycle.tell_worker(task, ended, by=sender.id)
+            await self._lifecycle.tell_worker(task, ended, by=sender.id, person=sender.person)
             await self._lifecycle.finish_ended(task, d, ended)
         return Cancelled("cancelled", task.id, task.attempts == 0)
 
@@ -309,7 +325,8 @@ def _require_same(task: Task, stored: Delivery, message: TaskAnswer) -> None:
 
 
 def _require_own(task: Task, sender: Agent) -> None:
-    if not rules.is_requester(task, sender):
+    """Refuse all but the requester, and the operator in its place."""
+    if not rules.is_requester(task, sender) and not sender.person:
         raise NotAllowed(
             f"another agent delegated task {task.id}, and only its requester may do this", field="from_agent"
         )
@@ -327,7 +344,7 @@ def _response_id(task: Task, state: TaskState, ask: requests.Respond, word: str)
     if state in FINAL:
         return end_id(task.id)
     # Once it was answered, the same question is another one.
-    answered = next((event.at for event in reversed(task.history) if event.by == task.requester), None)
+    answered = next((event.at for event in reversed(task.history) if event.by in (task.requester, OPERATOR)), None)
     said = ask.idempotency_key or _digest([ask.result, ask.progress, ask.note, answered, ask.attachments, word])
     return derived("report", task.id, ask.from_agent, state.value, said)
 

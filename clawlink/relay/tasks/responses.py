@@ -14,7 +14,7 @@ from clawlink.domain import delivery as delivery_rules
 from clawlink.domain.agent import Agent
 from clawlink.domain.broadcast import Broadcast, Knowledge
 from clawlink.domain.delivery import Delivery, copy_id
-from clawlink.domain.message import TaskResponse, attached, decode, encode, says_the_same
+from clawlink.domain.message import TaskResponse, attached, decode, encode, of_person, says_the_same
 from clawlink.domain.task import DELIVERED, IN_PROGRESS, INPUT_REQUIRED, Task, by_owner, is_requester
 from clawlink.errors import BadRequest, KeyReused, UnknownTask
 from clawlink.protocol import requests
@@ -135,6 +135,7 @@ class Responses:
             timestamp=stamp,
             queued_at=stamp,
             from_name=sender.name,
+            from_person=of_person(sender.person),
             progress=ask.progress,
             note=ask.note,
             attachments=attached(ask.attachments),

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from clawlink.domain import chain as chain_rules
 from clawlink.domain.agent import Agent
 from clawlink.domain.delivery import Delivery, by, by_claimant
-from clawlink.domain.message import TaskDelegation, attached, decode, encode, says_the_same
+from clawlink.domain.message import TaskDelegation, attached, decode, encode, of_person, says_the_same
 from clawlink.domain.pool import Pool, pool_for
 from clawlink.domain.task import Task, by_owner, is_requester, is_worker, task_from_delivery
 from clawlink.errors import KeyReused, MailboxFull
@@ -300,6 +300,7 @@ def _delegation(
         timestamp=stamp,
         queued_at=stamp,
         from_name=sender.name,
+        from_person=of_person(sender.person),
         chain=chain,
         capability=_UNSET if capability is None else capability if isinstance(capability, str) else tuple(capability),
         to_any_of=tuple(members) if members else _UNSET,

@@ -22,7 +22,7 @@ NOTE = (
 MAX_TEXT_BYTES = 12_000
 MAX_RESULT_BYTES = 40_000
 # Facts that the relay itself made.
-_OWN = ("type", "deadline_at", "priority", "attempts", "version")
+_OWN = ("type", "deadline_at", "priority", "attempts", "version", "from_person", "by_person")
 # Ids. Agents choose theirs, so only a plain id stands beside the facts.
 _IDS = ("message_id", "task_id", "response_id", "from_agent", "by")
 _PLAIN_ID = re.compile(rb'"[A-Za-z0-9_.-]{1,40}"')
