@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from clawlink.doors.registry import Door, OpenDoor, Opening, option
 
 if TYPE_CHECKING:
+    from clawlink.bench.scenarios import Row
     from clawlink.cli.verb import Verb
     from clawlink.config import ServerConfig
     from clawlink.doors.a2a.wire.signatures import Key
@@ -92,6 +93,13 @@ class A2ADoor(Door):
                 ("a2a client add shop", "a2a list", "a2a card bob"),
             ),
         )
+
+    scenarios = ("a2a",)
+
+    def measure(self, name: str, folder: str, *, say: Callable[[str], None]) -> list[Row]:
+        from clawlink.doors.a2a.bench.scenarios import measure
+
+        return measure(say=say)
 
 
 def _key(path: str | None) -> Key | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -46,21 +46,24 @@ class TaskViews:
 
     # -- one ---------------------------------------------------------------------------------------------------------
 
-    async def get(self, asker: Agent, task_id: str, ask: requests.TaskQuery) -> TaskView:
+    async def get(
+        self, asker: Agent, task_id: str, ask: requests.TaskQuery, *, until: Collection[TaskState] = FINAL
+    ) -> TaskView:
         """Return a task; with ``wait`` once it has changed since version ``since``, or without that once it is final.
 
-        Raises UnknownTask, NotAllowed for a third agent.
+        A wait without ``since`` can be for other states, too: ``until``. Raises UnknownTask, NotAllowed for a third
+        agent.
         """
         core = self._core
         task = await self._read(asker, task_id)
-        if not ask.wait or _news(task, ask.since):
+        if not ask.wait or _news(task, ask.since, until):
             return await self.view(task, count=True)
         with core.watch(task_id) as watch:
 
             async def read() -> Task | None:
                 nonlocal task
                 task = await self._read(asker, task_id)
-                return task if _news(task, ask.since) else None
+                return task if _news(task, ask.since, until) else None
 
             await wait_loop.first(
                 watch.signal,
@@ -181,8 +184,8 @@ def reported(history: Iterable[Event], time: StoppableTime) -> list[TaskEvent]:
     ]
 
 
-def _news(task: Task, since: int | None) -> bool:
-    return task.state in FINAL if since is None else task.earlier + task.version > since
+def _news(task: Task, since: int | None, until: Collection[TaskState]) -> bool:
+    return task.state in until if since is None else task.earlier + task.version > since
 
 
 def _given_by_others(task: Task, agent: Agent) -> bool:

@@ -168,6 +168,8 @@ def status(view: TaskView, done: Sequence[Step]) -> Json:
 
 def state(view: TaskView) -> str:
     """Return the state of a task."""
+    if view.status != "input_required":
+        return STATES[view.status]
     found: str = status(view, list(steps(view, str)))["state"]
     return found
 

@@ -10,8 +10,9 @@ import msgspec
 
 from clawlink.domain.agent import Agent, fold
 from clawlink.domain.limits import MAX_REPLY_BYTES
+from clawlink.domain.task import TaskState
 from clawlink.doors.a2a.rules import asking, listing, states, tasks
-from clawlink.doors.a2a.rules.states import FINAL, INTERRUPTED, Json, UrlOf
+from clawlink.doors.a2a.rules.states import FINAL, INTERRUPTED, STATES, Json, UrlOf
 from clawlink.doors.a2a.server.files import Files
 from clawlink.doors.a2a.wire.cutting import Pieces
 from clawlink.doors.a2a.wire.failures import A2AError
@@ -25,6 +26,7 @@ from clawlink.relay.time_slices import Turns
 _PAGE = 20
 _WAIT_SECONDS = 20.0
 _THREAD_LENGTH = 128
+SETTLED = frozenset(state for state in TaskState if STATES[state.value] in FINAL | INTERRUPTED)
 
 
 class Target(NamedTuple):
@@ -65,16 +67,18 @@ class Calls:
         except (UnknownTask, NotAllowed):
             raise _unknown(view.task_id) from None
 
-    async def settled(self, caller: Agent, view: TaskView) -> TaskView:
-        """Return a task once it has ended or asks for something, or as it is when the time is over."""
+    async def settled(self, caller: Agent, task_id: str) -> TaskView:
+        """Return a task once it has ended or asks for something, or as it is when the time is over. Raises A2AError."""
         clock = self._relay.steady
         end = clock() + self._wait
-        while tasks.state(view) not in FINAL | INTERRUPTED and not self._relay.draining:
-            left = end - clock()
-            if left <= 0:
-                break
-            view = await self.next(caller, view, left)
-        return view
+        while True:
+            ask = requests.TaskQuery(wait=max(0.0, min(end - clock(), _WAIT_SECONDS)))
+            try:
+                view = await self._relay.task_views.get(caller, task_id, ask, until=SETTLED)
+            except (UnknownTask, NotAllowed):
+                raise _unknown(task_id) from None
+            if tasks.state(view) in FINAL | INTERRUPTED or self._relay.draining or clock() >= end:
+                return view
 
     async def cancel(self, caller: Agent, target: Target, task_id: str) -> TaskView:
         """Cancel a task. Raises A2AError if it has ended."""
@@ -89,16 +93,16 @@ class Calls:
 
     # -- send --------------------------------------------------------------------------------------------------------
 
-    async def send(self, caller: Agent, target: Target, ask: SendMessage, cuts: Mapping[str, Pieces]) -> TaskView:
-        """Take a message: as a new task, or for a task that goes on. Raises A2AError, and the relay's refusals.
+    async def send(self, caller: Agent, target: Target, ask: SendMessage, cuts: Mapping[str, Pieces]) -> str:
+        """Take a message: as a new task, or for a task that goes on. Returns the id of the task.
 
-        ``cuts`` has the raw parts that are marks only.
+        ``cuts`` has the raw parts that are marks only. Raises A2AError, and the refusals of the relay.
         """
         if ask.message.task_id:
             return await self._follow_up(caller, target, ask.message, cuts)
         return await self._new(caller, target, ask, cuts)
 
-    async def _new(self, caller: Agent, target: Target, ask: SendMessage, cuts: Mapping[str, Pieces]) -> TaskView:
+    async def _new(self, caller: Agent, target: Target, ask: SendMessage, cuts: Mapping[str, Pieces]) -> str:
         readers = () if target.agent is None else (target.agent.id,)
         async with self._files.of(caller, ask.message, readers, cuts) as (parts, attachments):
             context_id = ask.message.context_id or str(uuid.uuid4())
@@ -115,9 +119,9 @@ class Calls:
                     attachments=attachments or None,
                 ),
             )
-        return await self.own(caller, target, done.message_id)
+        return done.message_id
 
-    async def _follow_up(self, caller: Agent, target: Target, message: Message, cuts: Mapping[str, Pieces]) -> TaskView:
+    async def _follow_up(self, caller: Agent, target: Target, message: Message, cuts: Mapping[str, Pieces]) -> str:
         view = await self.own(caller, target, message.task_id)
         if message.context_id and message.context_id != tasks.context_id(view):
             raise A2AError(
@@ -159,7 +163,7 @@ class Calls:
                         thread=tasks.context_id(view)[:_THREAD_LENGTH],
                     ),
                 )
-        return await self.own(caller, target, view.task_id)
+        return view.task_id
 
     def _require_small(self, content: Any) -> None:
         limit, actual = self._relay.limits.max_body_bytes, len(msgspec.json.encode(content))

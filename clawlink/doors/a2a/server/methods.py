@@ -79,24 +79,26 @@ class Methods:
     def _url_of(self, call: Call, view: TaskView) -> UrlOf:
         return self._sites.url_of(call.base, call.target.path, view.task_id)
 
-    async def _submit(self, call: Call) -> tuple[shapes.SendMessage, TaskView]:
+    async def _submit(self, call: Call, *, settles: bool = False) -> tuple[shapes.SendMessage, TaskView]:
+        """Take a message; return its task, with ``settles`` as a client that waits gets it."""
         ask = call.read(shapes.SendMessage)
         config = ask.configuration.task_push_notification_config
         if config is not None:
             self._push.require(config)
-        view = await self._calls.send(call.caller, call.target, ask, call.cuts)
+        id = await self._calls.send(call.caller, call.target, ask, call.cuts)
         if config is not None:
+            view = await self._calls.own(call.caller, call.target, id)
             await self._push.create(call.caller, call.target, call.base, view, config, old=call.old)
-        return ask, view
+        if not settles or ask.configuration.return_immediately:
+            return ask, await self._calls.own(call.caller, call.target, id)
+        if call.request.method == hdrs.METH_POST:
+            call.request.stay()
+        return ask, await self._calls.settled(call.caller, id)
 
     async def _send(self, call: Call) -> Json | web.StreamResponse:
         if call.target.to == OWN:
             return {"message": await self._directory(call)}
-        ask, view = await self._submit(call)
-        if not ask.configuration.return_immediately:
-            if call.request.method == hdrs.METH_POST:
-                call.request.stay()
-            view = await self._calls.settled(call.caller, view)
+        ask, view = await self._submit(call, settles=True)
         why = tasks.unsupported(view)
         if why is not None:
             raise A2AError("CONTENT_TYPE_NOT_SUPPORTED", why, field="message.parts")
