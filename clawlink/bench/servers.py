@@ -65,6 +65,12 @@ def can_pin() -> bool:
     return hasattr(os, "sched_setaffinity") and len(os.sched_getaffinity(0)) > 1
 
 
+def pin(pid: int) -> None:
+    """Give a server its core, if server and load can each have one."""
+    if can_pin():
+        os.sched_setaffinity(pid, {sorted(os.sched_getaffinity(0))[0]})
+
+
 @contextlib.contextmanager
 def _started(*module_and_flags: str) -> Iterator[Server]:
     process = subprocess.Popen(  # noqa: S603
@@ -74,8 +80,7 @@ def _started(*module_and_flags: str) -> Iterator[Server]:
         found = re.search(r"listening on (\S+)", process.stdout.readline() if process.stdout else "")
         if found is None:
             raise RuntimeError(f"{module_and_flags[0]} did not start")
-        if can_pin():
-            os.sched_setaffinity(process.pid, {sorted(os.sched_getaffinity(0))[0]})
+        pin(process.pid)
         yield Server(found[1], process.pid)
     finally:
         process.kill()

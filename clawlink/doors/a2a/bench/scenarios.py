@@ -22,9 +22,10 @@ SECONDS = 2.0
 ROUNDS = 5
 EVENTS = 300
 PAUSE_SECONDS = 0.003
-_VERSION = {"A2A-Version": "1.0"}
+VERSION = {"A2A-Version": "1.0"}
 Client = Callable[[], "contextlib.AbstractAsyncContextManager[Callable[[], Coroutine[Any, Any, None]]]"]
 _TEXT = "Count the words: to be or not to be"
+BODY = msgspec.json.encode({"message": {"messageId": "m", "role": "ROLE_USER", "parts": [{"text": _TEXT}]}})
 
 
 def measure(*, say: Callable[[str], None]) -> list[Row]:
@@ -79,7 +80,7 @@ async def _note(
 
 async def _rate(relay: Relay, workers: list[str], clients: Sequence[Client]) -> tuple[float, int]:
     """Return the tasks a second, and how many there were, of clients that each have a worker of their own."""
-    at_work = [asyncio.create_task(_work(relay, worker)) for worker in workers]
+    at_work = [asyncio.create_task(work(relay, worker)) for worker in workers]
     done = 0
 
     async def ask(client: Client) -> None:
@@ -100,7 +101,7 @@ async def _rate(relay: Relay, workers: list[str], clients: Sequence[Client]) -> 
         await asyncio.gather(*at_work, return_exceptions=True)
 
 
-async def _work(relay: Relay, name: str) -> None:
+async def work(relay: Relay, name: str) -> None:
     """Wait for tasks, and answer each with a word."""
     async with await relay.open() as asker:
         while True:
@@ -112,8 +113,7 @@ async def _work(relay: Relay, name: str) -> None:
 
 @contextlib.asynccontextmanager
 async def _send(relay: Relay, worker: str) -> AsyncIterator[Callable[[], Coroutine[Any, Any, None]]]:
-    body = {"message": {"messageId": "m", "role": "ROLE_USER", "parts": [{"text": _TEXT}]}}
-    request = request_bytes("POST", f"/a2a/{worker}/message:send", msgspec.json.encode(body), headers=_VERSION)
+    request = request_bytes("POST", f"/a2a/{worker}/message:send", BODY, headers=VERSION)
     async with await relay.open() as asker:
 
         async def once() -> None:
@@ -152,10 +152,9 @@ async def _streamed(relay: Relay, say: Callable[[str], None]) -> list[Row]:
     name = "bench-a2a-streamer"
     await relay.register([name])
     say("events of a stream")
-    body = {"message": {"messageId": "m", "role": "ROLE_USER", "parts": [{"text": _TEXT}]}}
     url = urlsplit(relay.server.url)
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
-    writer.write(request_bytes("POST", f"/a2a/{name}/message:stream", msgspec.json.encode(body), headers=_VERSION))
+    writer.write(request_bytes("POST", f"/a2a/{name}/message:stream", BODY, headers=VERSION))
     took: list[float] = []
     async with await relay.open() as asker:
         polled = await relay.ask(asker, "GET", f"/poll/{name}?wait=30&lease=60")
