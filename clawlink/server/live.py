@@ -20,6 +20,9 @@ from clawlink.server.request import Handler, Request, hung_up
 
 MAX_STREAMS = 100
 _STEP_SECONDS = 1.0
+# Streams look at nearly the same time, so that one overview serves all of them, and not in one turn of the event loop.
+_PLACES = 50
+_APART_SECONDS = 0.004
 _COMMENT_STEPS = 15
 # A reader that has not taken the written bytes by then does not read.
 _STUCK_SECONDS = 28.0
@@ -66,6 +69,7 @@ class Live:
         await _write(request, response, b"retry: 1000\n\n")
         sent = b""
         quiet = 0
+        place = self._open % _PLACES
         while not (relay.draining or hung_up(request)) and request.may_go_on():
             with contextlib.suppress(ClawLinkError):  # a store that does not answer may do so later
                 event, facts = self._event(await relay.overviews.overview(OverviewQuery()))
@@ -75,7 +79,7 @@ class Live:
             quiet += 1
             if quiet % _COMMENT_STEPS == 0:
                 await _write(request, response, b":\n\n")
-            await asyncio.sleep(_STEP_SECONDS)
+            await asyncio.sleep(_until_next(asyncio.get_running_loop().time(), place))
 
     def _event(self, overview: Overview) -> tuple[bytes, bytes]:
         """Return an overview as an event, and the facts that make it a new one. Encode it once for all streams."""
@@ -84,6 +88,12 @@ class Live:
             facts = _encoder.encode(replace(overview, server_time="", traffic=[]))
             self._encoded = overview, event, facts
         return self._encoded[1], self._encoded[2]
+
+
+def _until_next(now: float, place: int) -> float:
+    """Return the seconds until a stream looks again, by its place among the streams: from 0.5 to 1.5."""
+    wait = _STEP_SECONDS - now % _STEP_SECONDS + place * _APART_SECONDS
+    return wait if wait >= _STEP_SECONDS / 2 else wait + _STEP_SECONDS
 
 
 async def _write(request: Request, response: web.StreamResponse, data: bytes) -> None:

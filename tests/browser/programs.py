@@ -1,7 +1,8 @@
-"""The programs that the tests of pages need: Chromium, Playwright, and tus-js-client from npm, kept under .cache.
+"""The programs that the tests of pages need: Chromium, Playwright, and scripts from npm, kept under .cache.
 
 ``python -m tests.browser.programs`` gets what is missing: Chromium from apt, as root and with CI=true alone, and
-tus-js-client from npm. Where it cannot, it prints one line. ``missing`` says why the tests of this folder are left out.
+tus-js-client and axe-core from npm. Where it cannot, it prints one line. ``missing`` says why the tests of this folder
+are left out.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ CHROMIUM = Path("/usr/bin/chromium")
 TUS = "tus-js-client@4.3.1"
 CACHE = Path(__file__).parents[2] / ".cache" / "browser"
 TUS_SCRIPT = CACHE / "package" / "dist" / "tus.min.js"
+AXE = "axe-core@4.14.1"
+AXE_SCRIPT = CACHE / "package" / "axe.min.js"
 _FETCH_SECONDS = 600
 
 
@@ -55,15 +58,21 @@ def fetch() -> None:
         for command in (["update"], ["install", "--yes", "--no-install-recommends", "chromium"]):
             run_quietly([*quiet, *command], env=environment)
     npm = shutil.which("npm")
-    if not TUS_SCRIPT.exists() and npm is not None:
-        CACHE.mkdir(parents=True, exist_ok=True)
-        run_quietly([npm, "pack", "--silent", TUS], cwd=CACHE)
-        for packed in CACHE.glob("tus-js-client-*.tgz"):
-            with tarfile.open(packed) as package:
-                script = package.extractfile("package/dist/tus.min.js")
-                TUS_SCRIPT.parent.mkdir(parents=True, exist_ok=True)
-                TUS_SCRIPT.write_bytes(b"" if script is None else script.read())
-            packed.unlink()
+    for name, script in ((TUS, TUS_SCRIPT), (AXE, AXE_SCRIPT)):
+        if not script.exists() and npm is not None:
+            _fetch_script(npm, name, script)
+
+
+def _fetch_script(npm: str, name: str, script: Path) -> None:
+    """Get a script from a package of npm, of that name and version."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    run_quietly([npm, "pack", "--silent", name], cwd=CACHE)
+    for packed in CACHE.glob(f"{name.partition('@')[0]}-*.tgz"):
+        with tarfile.open(packed) as package:
+            found = package.extractfile(script.relative_to(CACHE).as_posix())
+            script.parent.mkdir(parents=True, exist_ok=True)
+            script.write_bytes(b"" if found is None else found.read())
+        packed.unlink()
 
 
 def run_quietly(command: list[str], **options: Any) -> None:

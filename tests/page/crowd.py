@@ -35,6 +35,13 @@ class Crowd(NamedTuple):
     run: Callable[[Coroutine[Any, Any, Any]], Any]
 
 
+class Apart(NamedTuple):
+    """A relay in a process of its own."""
+
+    url: str
+    pid: int
+
+
 @contextmanager
 def crowd(config: ServerConfig, *, agents: int = 0, tasks: int = 0) -> Iterator[Crowd]:
     """Run a relay with this number of agents and tasks for as long as the context lasts."""
@@ -65,14 +72,14 @@ def crowd(config: ServerConfig, *, agents: int = 0, tasks: int = 0) -> Iterator[
 
 
 @contextmanager
-def crowd_apart(agents: int, tasks: int) -> Iterator[str]:
-    """Run such a relay in a process of its own, whose interpreter no test holds; give its address."""
+def crowd_apart(agents: int, tasks: int) -> Iterator[Apart]:
+    """Run such a relay in a process of its own, whose interpreter no test holds."""
     command = [sys.executable, "-m", __name__, str(agents), str(tasks)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         try:
-            yield process.stdout.readline().strip()
+            yield Apart(process.stdout.readline().strip(), process.pid)
         finally:
             process.stdin.close()
             process.wait(30)

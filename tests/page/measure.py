@@ -7,12 +7,19 @@ from the moment when the response of ``/`` begins. All bytes count that came unt
 from __future__ import annotations
 
 import argparse
+import asyncio
+import json
 import os
 import statistics
+import tempfile
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
+
 from tests.browser.programs import CHROMIUM
-from tests.page.crowd import crowd_apart
+from tests.page.crowd import Apart, crowd_apart
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -70,6 +77,96 @@ def _show_first_view(browser: Browser, url: str, times: int, *, verbose: bool) -
     )
 
 
+def _show_scroll(browser: Browser, url: str) -> None:
+    """Scroll through the list of all tasks, and show how long the page's work held a frame up."""
+    page = browser.new_page(viewport={"width": 1280, "height": 800})
+    page.goto(url + "/#/tasks?status=completed")
+    page.wait_for_selector("table.rows")
+    with tempfile.TemporaryDirectory() as folder:
+        trace, rows, steps = Path(folder) / "trace.json", 0, 0
+        browser.start_tracing(page=page, path=trace, categories=["toplevel", "devtools.timeline"])
+        while rows < 40_000 and steps < 2000:
+            page.mouse.wheel(0, 20_000)
+            page.wait_for_timeout(20)
+            rows = page.evaluate("Math.round(document.querySelector('table.rows').offsetHeight / 38)")
+            steps += 1
+        browser.stop_tracing()
+        events = json.loads(trace.read_text(encoding="utf-8"))["traceEvents"]
+    page.close()
+    names = {(e["pid"], e["tid"]) for e in events if e.get("args", {}).get("name") == "CrRendererMain"}
+    tasks = [
+        (e.get("tdur", 0) / 1000, e["dur"] / 1000)
+        for e in events
+        if e.get("ph") == "X" and e["name"].endswith("RunTask") and (e["pid"], e["tid"]) in names
+    ]
+    busy, wall = max(tasks)[0], max(dur for _, dur in tasks)
+    print(
+        f"scroll of {rows} tasks in {steps} steps: the longest piece of work took {busy:.0f} ms of the processor, "
+        f"{wall:.0f} ms by the clock; above 50 ms: {sum(tdur > 50 for tdur, _ in tasks)} and "
+        f"{sum(dur > 50 for _, dur in tasks)} of {len(tasks)}; load {os.getloadavg()[0]:.1f}"
+    )
+
+
+def _processor(pid: int) -> float:
+    """Return the seconds of the processor that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def _page(session: aiohttp.ClientSession, url: str, view: str, updates: list[int]) -> None:
+    """Do what an open page does: follow the stream, and read its view again every two seconds while there is news."""
+    async with session.get(url + "/admin/events") as stream:
+        next_at = 0.0
+        async for line in stream.content:
+            updates[0] += line.startswith(b"data")
+            now = time.monotonic()
+            if line.startswith(b"data") and now >= next_at:
+                next_at = now + 2
+                async with session.get(url + view) as answer:
+                    await answer.read()
+
+
+async def _send(session: aiohttp.ClientSession, url: str, rate: int, seconds: float) -> float:
+    """Send messages at this rate from several connections, and return the rate that came about."""
+    sent, began = 0, time.monotonic()
+
+    async def one(first: int) -> None:
+        nonlocal sent
+        n = first
+        while (now := time.monotonic() - began) < seconds:
+            if (early := n / rate - now) > 0:
+                await asyncio.sleep(early)
+            body = {"from_agent": f"agent-{n % 2990:04}", "to_agent": f"agent-{n * 7 % 2990:04}", "content": "news"}
+            async with session.post(url + "/send", json=body) as answer:
+                sent += answer.status == 200
+            n += 16
+
+    await asyncio.gather(*(one(first) for first in range(16)))
+    return sent / (time.monotonic() - began)
+
+
+async def _show_cost(made: Apart, pages: int, rate: int, seconds: float = 15) -> None:
+    """Compare the relay's processor time for a message, without pages and with them."""
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        views = ("/admin/agents?limit=60", "/admin/tasks?limit=60", "/admin/talks?limit=1000", "/admin/load")
+        updates, open_pages = [0], []
+        for count in (0, pages):
+            open_pages = [
+                asyncio.create_task(_page(session, made.url, views[n % len(views)], updates)) for n in range(count)
+            ]
+            await asyncio.sleep(1)
+            before, updates[0] = _processor(made.pid), 0
+            came = await _send(session, made.url, rate, seconds)
+            used = (_processor(made.pid) - before) / seconds
+            print(
+                f"{count} pages at {came:.0f} messages a second: the relay uses {100 * used:.1f} % of a processor; "
+                f"{updates[0] / seconds / max(count, 1):.1f} updates a second to a page; load {os.getloadavg()[0]:.1f}"
+            )
+        for task in open_pages:
+            task.cancel()
+        await asyncio.gather(*open_pages, return_exceptions=True)
+
+
 def main() -> None:
     """Measure what the arguments name."""
     from playwright.sync_api import sync_playwright
@@ -78,12 +175,17 @@ def main() -> None:
     parser.add_argument("--agents", type=int, default=3000)
     parser.add_argument("--tasks", type=int, default=50_000)
     parser.add_argument("--times", type=int, default=7)
+    parser.add_argument("--pages", type=int, default=50)
+    parser.add_argument("--rate", type=int, default=1000)
     parser.add_argument("--verbose", action="store_true")
     asked = parser.parse_args()
-    with crowd_apart(asked.agents, asked.tasks) as url, sync_playwright() as playwright:
+    with crowd_apart(asked.agents, asked.tasks) as made, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=str(CHROMIUM))
-        _show_first_view(browser, url, asked.times, verbose=asked.verbose)
+        _show_first_view(browser, made.url, asked.times, verbose=asked.verbose)
+        _show_scroll(browser, made.url)
         browser.close()
+    with crowd_apart(asked.agents, asked.tasks) as made:
+        asyncio.run(_show_cost(made, asked.pages, asked.rate))
 
 
 if __name__ == "__main__":

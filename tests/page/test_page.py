@@ -4,127 +4,19 @@ from __future__ import annotations
 
 import http.server
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import pytest
 import requests
 
 from clawlink.config import ServerConfig
 from clawlink.domain.limits import Limits
-from tests.browser.programs import CHROMIUM
+from tests.page.watching import VIEWS, fill, opened, post
 from tests.system.threaded import relay_in_thread
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Dialog, Page
+    from playwright.sync_api import Browser
 
 BOSS = {"Authorization": "Bearer boss"}
-HOSTILE = (
-    "<script>alert(1)</script>",
-    "<img src=x onerror=alert(1)>",
-    "<svg/onload=alert(1)>",
-    "</bdi></td><iframe srcdoc='<script>alert(1)</script>'>",
-    "javascript:alert(1)",
-    '"><a href=javascript:alert(1) autofocus onfocus=alert(1)>',
-    "{{constructor.constructor('alert(1)')()}}${alert(1)}",
-    "<style>*{display:none}</style>",
-    "<meta http-equiv=refresh content=0;url=//evil.example>",
-    "<base href=//evil.example/>",
-    "<form action=//evil.example><button id=x>",
-    "<math><mtext><table><mglyph><style><img src=x onerror=alert(1)>",
-)
-BIDI = "\u202egnp.exe\u2066\x07"
-VIEWS = ("overview", "agents", "tasks?status=open", "tasks?status=final", "dead-letters", "audit")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=str(CHROMIUM))
-        yield browser
-        browser.close()
-
-
-class Watched:
-    """A page, and what a page must never do: dialogs, errors, violations of its policy, other hosts."""
-
-    def __init__(self, page: Page, url: str) -> None:
-        self.page = page
-        self.faults: list[str] = []
-        self.agrees = False  # to the questions of the page itself
-        page.on("dialog", self._dialog)
-        page.on("pageerror", lambda error: self.faults.append(f"error {error}"))
-        page.on("console", lambda said: self.faults.append(said.text) if said.type == "error" else None)
-        page.on("request", lambda asked: None if asked.url.startswith(url) else self.faults.append(asked.url))
-
-    def _dialog(self, dialog: Dialog) -> None:
-        if self.agrees and dialog.type == "confirm":
-            dialog.accept()
-        else:
-            self.faults.append(f"dialog {dialog.message}")
-            dialog.dismiss()
-
-    def show(self, url: str, view: str) -> str:
-        """Open a view, wait until it is there, and return its text."""
-        self.page.goto(f"{url}/#/{view}")
-        self.page.wait_for_selector(f'main[data-at="#/{view}"] article')
-        self.page.wait_for_selector(".loading", state="detached")
-        return self.page.inner_text("main")
-
-
-@contextmanager
-def opened(browser: Browser, url: str, **options: Any) -> Iterator[Watched]:
-    context = browser.new_context(**options)
-    yield Watched(context.new_page(), url)
-    context.close()
-
-
-def post(url: str, path: str, body: Any, **headers: str) -> Any:
-    answer = requests.post(url + path, json=body, headers=headers, timeout=10)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
-
-
-def fill(url: str) -> list[str]:
-    """Put hostile texts wherever agents may write; return the ids of tasks."""
-    tasks = []
-    post(url, "/register", {"agent_id": "a", "name": "Ann"})
-    for n, text in enumerate(HOSTILE):
-        agent = {"agent_id": f"h{n}", "name": text, "capabilities": [text], "description": text + BIDI, "machine": text}
-        post(url, "/register", agent)
-        post(url, "/send", {"from_agent": f"h{n}", "to_agent": "a", "content": text})
-        post(url, "/delegate", {"from_agent": f"h{n}", "capability": [text, f"nobody {n}"], "task": text})
-        ask = {"from_agent": f"h{n}", "to_agent": f"h{n}", "task": text + BIDI, "context": {text: text}}
-        tasks.append(post(url, "/delegate", ask)["message_id"])
-        report = {"from_agent": f"h{n}", "message_id": tasks[-1], "note": text, "result": {text: [text + BIDI]}}
-        post(url, "/respond", report | {"status": ("in_progress", "input_required", "failed")[n % 3], "progress": 5})
-    return tasks
-
-
-def test_texts_of_agents_are_only_ever_text(browser: Browser) -> None:
-    with relay_in_thread(ServerConfig(port=0)) as url:
-        tasks = fill(url)
-        with opened(browser, url) as watched:
-            views = [
-                *VIEWS,
-                "agents/a",
-                *(f"agents/h{n}" for n in range(0, len(HOSTILE), 3)),
-                *map("tasks/".__add__, tasks),
-            ]
-            said = [watched.show(url, view) for view in views]
-            elements = (
-                "document.querySelectorAll('main script, main img, main iframe, main form:not(.search), main style')"
-            )
-            assert watched.page.evaluate(f"{elements}.length") == 0
-        assert watched.faults == []
-    shown = "\n".join(said)
-    for text in HOSTILE:
-        assert text in shown, text
-    assert "<U+202E>gnp.exe<U+2066><U+0007>" in shown
-    assert "\u202e" not in shown
 
 
 def test_a_link_opens_a_session_once_and_leaves_no_code_behind(browser: Browser) -> None:

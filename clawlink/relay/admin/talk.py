@@ -93,7 +93,7 @@ class TalkViews:
     async def pairs(self, ask: TalksQuery) -> TalkPairs:
         """Count the messages of the pairs that talk most."""
         talks = self._core.talks
-        found = talks.most(ask.limit, ask.agent)
+        found = await talks.most(ask.limit, ask.agent)
         return TalkPairs(
             [TalkPair(pair.sender, pair.to, pair.messages, self._core.time.iso(pair.last_at)) for pair in found],
             len(found),

@@ -163,7 +163,7 @@ function View({ session }) {
   const part = wanted && (id !== null && wanted.one ? wanted.one : wanted.list);
   const Part = typeof part === "string" ? script && script[part] : part;
   const shown =
-    !wanted ? html`<p class="empty">${t("no_view")}</p>`
+    !wanted ? html`<article><h1>${t("no_view")}</h1></article>`
     : script && script.error ? html`<${Trouble} state=${script} />`
     : Part ? html`<${Part} key=${id} id=${id} query=${query} session=${session} />`
     : html`<p class="loading" role="status">${t("loading")}</p>`;

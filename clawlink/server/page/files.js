@@ -105,7 +105,7 @@ export function File({ id, query }) {
         <dt>${t("lock")}</dt><dd>${file.lock ? html`<${Lock} lock=${file.lock} />` : t("nobody")}</dd>
       </dl>
       <h2>${t("versions")}</h2>
-      <${Table} empty=${t("empty.files")} heads=${[t("version"), t("size"), t("kind"), t("editor"), t("written"), ""]}
+      <${Table} empty=${t("empty.files")} heads=${[t("version"), t("size"), t("kind"), t("editor"), t("written"), t("act")]}
         rows=${versions.map(
           (version, n) => html`<tr key=${version.version}>
             <td>${count(version.version)}</td>

@@ -1,11 +1,11 @@
 // What lists have in common: filters that stand in the address, and rows that are read and drawn as needed.
-import { html, useEffect, useRef, useState } from "./htm-preact.js";
-import { address, ask, count, t, Trouble, usePaced } from "./parts.js";
+import { html, Component, useEffect, useRef, useState } from "./htm-preact.js";
+import { address, ask, count, language, t, Trouble, usePaced } from "./parts.js";
 
 const ROW = 38; // pixels, as in style.css
-const SPARE = 15; // rows drawn above and below those in sight
-const FIRST = 100;
-const NEXT = 1000;
+const SPARE = 8; // rows drawn above and below those in sight
+const FIRST = 60;
+const NEXT = 300;
 
 export const go = (view, query) => {
   location.hash = address(view, query);
@@ -26,7 +26,7 @@ export function Search({ name, value, onChange }) {
     event.preventDefault();
     onChange(text.trim());
   };
-  return html`<form class="search" role="search" onSubmit=${enter}>
+  return html`<form class="search" role="search" aria-label=${name} onSubmit=${enter}>
     <label>${name} <input type="search" data-search value=${text} onInput=${(event) => set(event.target.value)} /></label>
     <button>${t("show")}</button>
   </form>`;
@@ -82,6 +82,17 @@ function useRows(path, take, atTop) {
   return [now.current.path === path ? now.current : state, more];
 }
 
+// A row is drawn again only if what it shows is another: most rows stay as they are while a list scrolls.
+class Row extends Component {
+  shouldComponentUpdate({ one, at, inLanguage }) {
+    return one !== this.props.one || at !== this.props.at || inLanguage !== this.props.inLanguage;
+  }
+
+  render({ one, at, row }) {
+    return html`<tr aria-rowindex=${at}>${row(one)}</tr>`;
+  }
+}
+
 // A list of any length: the rows in sight are drawn, and more are read near the end. ``heads`` are names and widths of
 // columns, ``row`` gives the cells of a row, and ``id`` the key of it.
 export function List({ path, take, heads, row, id, empty, above = null }) {
@@ -122,7 +133,7 @@ export function List({ path, take, heads, row, id, empty, above = null }) {
       <tbody ref=${place}>
         ${gap(begin * ROW)}
         ${rows.slice(begin, begin + shown).map(
-          (one, n) => html`<tr key=${id(one)} aria-rowindex=${begin + n + 2}>${row(one)}</tr>`,
+          (one, n) => html`<${Row} key=${id(one)} one=${one} at=${begin + n + 2} row=${row} inLanguage=${language} />`,
         )}
         ${gap((rows.length - begin - shown) * ROW)}
       </tbody>

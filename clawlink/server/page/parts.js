@@ -79,7 +79,7 @@ export const Live = createContext({ overview: null, open: false });
 
 // A page reads again at most once in this time, and for the twentieth part of its time at most: a relay that is busy
 // answers later, and is then asked less often.
-const PACE_MS = 1000;
+const PACE_MS = 2000;
 const PART = 20;
 
 // Call ``read`` at once for another ``key``, and again, at that pace, whenever something in the relay has changed.
@@ -202,9 +202,9 @@ export function Trouble({ state }) {
   return state.data ? null : html`<p class="loading" role="status">${t("loading")}</p>`;
 }
 
-export function Table({ heads, rows, empty }) {
+export function Table({ heads, rows, empty, label = heads.filter(Boolean).join(", ") }) {
   if (!rows.length) return html`<p class="empty">${empty}</p>`;
-  return html`<div class="scroll" tabindex="0" role="region" aria-label=${heads.filter(Boolean).join(", ")}>
+  return html`<div class="scroll" tabindex="0" role="region" aria-label=${label}>
     <table>
       <thead>
         <tr>${heads.map((head) => html`<th scope="col">${head}</th>`)}</tr>

@@ -25,9 +25,9 @@ export const taskRow = (task) => html`
 function Some({ title, path, take, heads, row, id, empty, all }) {
   const state = useData(`${path}${path.includes("?") ? "&" : "?"}limit=5`);
   const rows = state.data ? take(state.data) : [];
-  return html`<section aria-label=${title}><h2>${title}</h2>
+  return html`<section><h2>${title}</h2>
     <${Trouble} state=${state} />
-    ${state.data && html`<${Table} empty=${empty} heads=${heads} rows=${rows.map((found) => html`<tr key=${id(found)}>${row(found)}</tr>`)} />`}
+    ${state.data && html`<${Table} label=${title} empty=${empty} heads=${heads} rows=${rows.map((found) => html`<tr key=${id(found)}>${row(found)}</tr>`)} />`}
     ${state.data && state.data.next !== null && html`<p><a class="button" href=${all}>${t("show_all")}</a></p>`}
   </section>`;
 }

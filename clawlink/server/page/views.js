@@ -113,7 +113,7 @@ export function DeadLetters({ session }) {
       above=${(rows) => !session.read_only && rows.length > 1 && html`<p><button onClick=${() => back(rows)}>${t("put_these_back")}</button></p>`}
       heads=${[
         [t("message"), 18], [t("mailbox"), 9], [t("kind"), 9], [t("from"), 9], [t("attempts"), 6], [t("dead"), 8],
-        ...(session.read_only ? [] : [["", 8]]),
+        ...(session.read_only ? [] : [[t("act"), 8]]),
       ]}
       row=${(letter) => html`
         <td>${letter.type === "task_delegation"

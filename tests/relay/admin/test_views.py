@@ -87,6 +87,10 @@ async def test_pairs_count_what_one_said_to_the_other(monkeypatch: pytest.Monkey
     assert (found.pairs, found.dropped) == (3, 0)
     some = await scene.relay.talk_views.pairs(views.TalksQuery("other", limit=1))
     assert [p.from_agent for p in some.talks] == ["other"]
+    with monkeypatch.context() as patch:  # there are more than a reply has
+        patch.setattr(talks, "_FEW", 2)
+        many = await scene.relay.talk_views.pairs(views.TalksQuery())
+        assert [p.messages for p in many.talks] == [3, 2]
     monkeypatch.setattr(talks, "MAX_PAIRS", 3)
     monkeypatch.setattr(talks, "_FORGOTTEN_AT_ONCE", 2)
     scene.now += 1

@@ -1,0 +1,67 @@
+"""The page comes back by itself: after a restart of its relay, a cut network, and an end of its session elsewhere."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+from clawlink.config import ServerConfig
+from tests.page.watching import opened, post
+from tests.system.threaded import relay_in_thread
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+        return port
+
+
+def test_it_comes_back_when_its_relay_was_restarted(browser: Browser) -> None:
+    """Nothing is kept: the page shows the new relay, and says meanwhile that it is not connected."""
+    config = ServerConfig(port=free_port())
+    with relay_in_thread(config) as url:
+        post(url, "/register", {"agent_id": "a", "name": "Before"})
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(url + "/#/agents")
+        page.wait_for_selector("text=Before")
+        page.wait_for_selector(".live.on")
+    page.wait_for_selector(".live.off")
+    assert page.query_selector("text=Before") is not None  # what was known stays in sight
+    with relay_in_thread(config) as url:
+        post(url, "/register", {"agent_id": "b", "name": "After"})
+        page.wait_for_selector(".live.on")
+        page.wait_for_selector("text=After")
+        page.wait_for_selector("text=Before", state="detached")
+        context.close()
+
+
+def test_it_comes_back_when_the_network_was_cut(browser: Browser) -> None:
+    with relay_in_thread(ServerConfig(port=0)) as url, opened(browser, url) as watched:
+        page = watched.page
+        watched.show(url, "agents")
+        page.wait_for_selector(".live.on")
+        page.context.set_offline(True)
+        page.goto(url + "/#/tasks")
+        page.wait_for_selector(".trouble")
+        page.context.set_offline(False)
+        post(url, "/register", {"agent_id": "a", "name": "After"})
+        page.wait_for_selector(".live.on")
+        page.goto(url + "/#/agents")
+        page.wait_for_selector("text=After")
+
+
+def test_a_session_that_ended_elsewhere_ends_here(browser: Browser) -> None:
+    with relay_in_thread(ServerConfig(port=0, token="t", admin_token="boss")) as url:
+        boss = {"Authorization": "Bearer boss"}
+        link = url + post(url, "/admin/links", {}, **boss)["path"]
+        with opened(browser, url) as watched:
+            watched.page.goto(link)
+            watched.page.wait_for_selector(".live.on")
+            post(url, "/admin/logout", {"all": True}, **boss)
+            watched.page.wait_for_selector("main.login")
+            assert "ended" in watched.page.inner_text("main.login")

@@ -1,0 +1,114 @@
+"""The page for everybody: axe-core finds nothing, keys work, narrow screens fit, and both languages are whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from clawlink.config import ServerConfig
+from tests.browser.programs import AXE_SCRIPT
+from tests.page.watching import VIEWS, fill, opened
+from tests.system.threaded import relay_in_thread
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+LONG = bool(os.environ.get("CLAWLINK_TEST_PAGE"))
+_AXE = """async () => (await axe.run(document, { resultTypes: ["violations"] })).violations.map(
+    (found) => [found.id, found.help, found.nodes.length, found.nodes[0].html.slice(0, 300)])"""
+
+
+class Filled:
+    """A relay with something in each view, and the views of one thing each."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        ones = fill(url)
+        self.views = [*VIEWS, "search?text=alert", *ones[:6], "files/none", "no-such-view", "tasks/none"]
+
+
+@pytest.fixture(scope="module")
+def filled() -> Iterator[Filled]:
+    with relay_in_thread(ServerConfig(port=0)) as url:
+        yield Filled(url)
+
+
+def found(page: Page) -> Any:
+    return page.evaluate(_AXE)
+
+
+@pytest.mark.skipif(not AXE_SCRIPT.exists(), reason="axe-core is not under .cache: python -m tests.browser.programs")
+def test_axe_finds_nothing(browser: Browser, filled: Filled) -> None:
+    """Look at each view in both themes; without CLAWLINK_TEST_PAGE in one."""
+    script = AXE_SCRIPT.read_text(encoding="utf-8")
+    faults: dict[tuple[str, str], Any] = {}
+    for scheme in ("light", "dark") if LONG else ("light",):
+        with opened(browser, filled.url, color_scheme=scheme) as watched:
+            watched.page.goto(filled.url + "/")
+            watched.page.evaluate(script)
+            for view in filled.views:
+                watched.page.evaluate("view => { location.hash = '#/' + view; }", view)
+                watched.settle(view)
+                faults[scheme, view] = found(watched.page)
+            watched.page.keyboard.press("?")
+            watched.page.wait_for_selector("dialog[open]")
+            faults[scheme, "help"] = found(watched.page)
+    assert [f"{view}: {fault}" for view, fault in faults.items() if fault] == []
+
+
+@pytest.mark.skipif(not AXE_SCRIPT.exists(), reason="axe-core is not under .cache: python -m tests.browser.programs")
+def test_axe_finds_nothing_where_a_person_signs_in(browser: Browser) -> None:
+    with relay_in_thread(ServerConfig(port=0, token="t", admin_token="boss")) as url, opened(browser, url) as watched:
+        watched.page.goto(url + "/")
+        watched.page.wait_for_selector("main.login")
+        watched.page.evaluate(AXE_SCRIPT.read_text(encoding="utf-8"))
+        assert found(watched.page) == []
+
+
+def test_no_view_is_wider_than_a_phone_in_any_language(browser: Browser, filled: Filled) -> None:
+    for language in ("en-US", "zh-CN"):
+        with opened(browser, filled.url, viewport={"width": 360, "height": 740}, locale=language) as watched:
+            for view in filled.views:
+                watched.show(filled.url, view)
+                assert watched.page.evaluate("document.documentElement.scrollWidth") <= 360, (language, view)
+
+
+def test_the_first_screen_needs_no_scrolling(browser: Browser, filled: Filled) -> None:
+    with opened(browser, filled.url, viewport={"width": 1280, "height": 800}) as watched:
+        watched.show(filled.url, "overview")
+        assert watched.page.evaluate("document.documentElement.scrollHeight") <= 800
+
+
+def test_keys_move_through_rows_search_and_help(browser: Browser, filled: Filled) -> None:
+    with opened(browser, filled.url) as watched:
+        page = watched.page
+        watched.show(filled.url, "tasks?status=open")
+        focused = "document.activeElement.closest('tr')?.ariaRowIndex"
+        page.keyboard.press("j")
+        page.keyboard.press("j")
+        assert page.evaluate(focused) == "3"
+        page.keyboard.press("k")
+        assert page.evaluate(focused) == "2"
+        page.keyboard.press("/")
+        assert page.evaluate("document.activeElement.type") == "search"
+        page.keyboard.press("j")
+        assert page.evaluate("document.activeElement.value") == "j"
+        page.keyboard.press("Escape")
+        assert page.evaluate("document.activeElement === document.body")
+        page.keyboard.press("?")
+        page.wait_for_selector("dialog[open]")
+        page.keyboard.press("Escape")
+        page.wait_for_selector("dialog", state="detached")
+        assert watched.faults == []
+
+
+def test_times_tell_the_exact_one_and_text_keeps_its_direction(browser: Browser, filled: Filled) -> None:
+    with opened(browser, filled.url, locale="en-US", timezone_id="UTC") as watched:
+        watched.show(filled.url, "agents/a")
+        title = watched.page.get_attribute("dl.facts time", "title") or ""
+        assert "20" in title
+        assert ":" in title
+        assert watched.page.evaluate("getComputedStyle(document.querySelector('bdi.said')).unicodeBidi") == "isolate"

@@ -1,0 +1,33 @@
+"""Texts of agents stay text in every view, whatever stands in them."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from clawlink.config import ServerConfig
+from tests.page.watching import HOSTILE, VIEWS, fill, many_hostile, opened
+from tests.system.threaded import relay_in_thread
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+_FOREIGN = "main :is(script, img, iframe, style, form:not(.search), object, embed, video)"
+
+
+def test_texts_of_agents_are_only_ever_text(browser: Browser) -> None:
+    """Try twelve texts, or 200 with CLAWLINK_TEST_PAGE: no dialog, no error, no violation of the policy."""
+    texts = many_hostile() if os.environ.get("CLAWLINK_TEST_PAGE") else HOSTILE
+    with relay_in_thread(ServerConfig(port=0)) as url:
+        ones = fill(url, texts)
+        shown = []
+        with opened(browser, url, viewport={"width": 1280, "height": 12_000}) as watched:
+            for view in (*VIEWS, "search?text=alert", "knowledge?limit=1000", *ones):
+                shown.append(watched.show(url, view))
+                assert watched.page.query_selector(_FOREIGN) is None, view
+                assert watched.faults == [], view
+    said = "\n".join(shown)
+    for text in texts:
+        assert text in said, text
+    assert "<U+202E>gnp.exe<U+2066><U+0007>" in said
+    assert "\u202e" not in said

@@ -1,0 +1,183 @@
+"""The page over a relay with 3,000 agents and 50,000 tasks, while much goes on, and for a long time.
+
+These tests take a minute or two and measure: ``make test-page`` runs them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import requests
+
+from tests.page.crowd import crowd_apart
+from tests.page.watching import VIEWS, opened
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, CDPSession
+
+pytestmark = pytest.mark.skipif(not os.environ.get("CLAWLINK_TEST_PAGE"), reason="make test-page")
+
+_UPDATES = """() => {
+    window.updates = 0;
+    new MutationObserver(() => { window.updates += 1; }).observe(document.querySelector("main"), {
+        childList: true, characterData: true, subtree: true });
+}"""
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with crowd_apart(3000, 50_000) as made:
+        yield made.url
+
+
+@contextmanager
+def traffic(url: str, each_second: int) -> Iterator[list[int]]:
+    """Send messages at this rate, each to another agent, and give how many were sent."""
+    sent, stop = [0], threading.Event()
+
+    def send() -> None:
+        session = requests.Session()
+        began = time.monotonic()
+        while not stop.is_set():
+            n = sent[0]
+            wait = n / each_second - (time.monotonic() - began)
+            if wait > 0:
+                time.sleep(wait)
+            body = {
+                "from_agent": f"agent-{n % 2990:04}",
+                "to_agent": f"agent-{n * 7 % 2990:04}",
+                "content": f"news {n}",
+            }
+            sent[0] += session.post(url + "/send", json=body, timeout=10).status_code == 200
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield sent
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_each_view_shows_a_crowd(browser: Browser, url: str) -> None:
+    with opened(browser, url) as watched:
+        for view in (
+            *VIEWS,
+            "agents/agent-0001",
+            "conversations?agent=agent-0001",
+            "search?text=review",
+            f"tasks/{1:024x}",
+        ):
+            watched.show(url, view)
+        assert watched.faults == []
+
+
+def test_a_list_of_all_tasks_draws_the_rows_in_sight_alone(browser: Browser, url: str) -> None:
+    """``python -m tests.page.measure`` measures its frames."""
+    with opened(browser, url) as watched:
+        page = watched.page
+        watched.show(url, "tasks?status=completed")
+        rows, drawn, deadline = 0, 0, time.monotonic() + 120
+        while rows < 40_000 and time.monotonic() < deadline:
+            page.mouse.wheel(0, 60_000)
+            page.wait_for_timeout(30)
+            rows = page.evaluate("Math.round(document.querySelector('table.rows').offsetHeight / 38)")
+            now = page.evaluate("document.querySelectorAll('tr').length")
+            drawn = max(drawn, now)
+        assert rows >= 40_000
+        assert drawn < 60
+
+
+def test_it_follows_500_messages_a_second_at_its_own_pace(browser: Browser, url: str) -> None:
+    with opened(browser, url) as watched, traffic(url, 500) as sent:
+        asked: list[str] = []
+        watched.page.on("request", lambda request: asked.append(request.url))
+        watched.show(url, "conversations")
+        watched.page.evaluate(_UPDATES)
+        began, before = time.monotonic(), sent[0]
+        asked.clear()
+        while time.monotonic() < began + 8:
+            watched.page.wait_for_timeout(200)
+        seconds = time.monotonic() - began
+        updates = watched.page.evaluate("window.updates")
+        print(f"{(sent[0] - before) / seconds:.0f} messages and {updates / seconds:.1f} updates a second")
+        assert updates > 0
+        assert updates <= 4 * seconds
+        assert len(asked) <= 2 * seconds
+        assert watched.faults == []
+
+
+def heap(wire: CDPSession) -> int:
+    """Return the bytes of all objects after a collection, without the code that the engine compiles as it likes."""
+    chunks: list[str] = []
+    wire.on("HeapProfiler.addHeapSnapshotChunk", lambda event: chunks.append(event["chunk"]))
+    wire.send("HeapProfiler.collectGarbage")
+    wire.send("HeapProfiler.takeHeapSnapshot", {"reportProgress": False})
+    found = json.loads("".join(chunks))
+    fields = found["snapshot"]["meta"]["node_fields"]
+    code = found["snapshot"]["meta"]["node_types"][0].index("code")
+    nodes, width = found["nodes"], len(fields)
+    kind, size = fields.index("type"), fields.index("self_size")
+    return sum(nodes[at + size] for at in range(0, len(nodes), width) if nodes[at + kind] != code)
+
+
+_OVERVIEWS = """async ([from, to]) => {
+    const first = await (await fetch("admin/overview")).json();
+    for (let n = from; n < to; n += 1) {
+        const traffic = first.traffic.map((minute) => ({ ...minute, delegated: n }));
+        const next = { ...first, revision: 1e6 + n, agents_online: n, traffic };
+        window.source.dispatchEvent(new MessageEvent("overview", { data: JSON.stringify(next) }));
+        if (n % 20 === 0) await new Promise((done) => setTimeout(done));
+    }
+}"""
+# The page's own stream, by which the test brings the updates at once that would take hours.
+_HELD = """window.EventSource = class extends window.EventSource {
+    constructor(...of) { super(...of); window.source = this; }
+};"""
+
+
+def test_15_000_updates_leave_nothing_behind(browser: Browser, url: str) -> None:
+    with opened(browser, url) as watched:
+        page = watched.page
+        page.add_init_script(_HELD)
+        watched.show(url, "overview")
+        page.wait_for_selector(".live.on")
+        page.wait_for_selector(".plot canvas")
+        wire = page.context.new_cdp_session(page)
+        page.evaluate(_OVERVIEWS, [0, 1000])
+        early = heap(wire)
+        page.evaluate(_OVERVIEWS, [1000, 15_000])
+        late = heap(wire)
+        print(f"objects after 1,000 updates {early / 1e6:.2f} MB, after 15,000 {late / 1e6:.2f} MB")
+        assert late <= 1.1 * early
+        assert watched.faults == []
+
+
+def test_a_hidden_page_asks_nothing(browser: Browser, url: str) -> None:
+    with opened(browser, url) as watched:
+        page = watched.page
+        watched.show(url, "agents")
+        page.wait_for_selector(".live.on")
+        page.evaluate(
+            """() => {
+                Object.defineProperty(document, "hidden", { get: () => window.away });
+                window.away = true;
+                document.dispatchEvent(new Event("visibilitychange"));
+            }"""
+        )
+        page.wait_for_timeout(1500)  # for what was under way
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        with traffic(url, 50):
+            page.wait_for_timeout(3000)
+        assert asked == []
+        page.evaluate("() => { window.away = false; document.dispatchEvent(new Event('visibilitychange')); }")
+        page.wait_for_selector(".live.on")
+        assert any("admin/events" in one for one in asked)
