@@ -17,12 +17,13 @@ _FOREIGN = "main :is(script, img, iframe, style, form:not(.search), object, embe
 
 def test_texts_of_agents_are_only_ever_text(browser: Browser) -> None:
     """Try twelve texts, or 200 with CLAWLINK_TEST_PAGE: no dialog, no error, no violation of the policy."""
-    texts = many_hostile() if os.environ.get("CLAWLINK_TEST_PAGE") else HOSTILE
+    all_of_it = bool(os.environ.get("CLAWLINK_TEST_PAGE"))
+    texts = many_hostile() if all_of_it else HOSTILE
     with relay_in_thread(ServerConfig(port=0)) as url:
         ones = fill(url, texts)
         shown = []
         with opened(browser, url, viewport={"width": 1280, "height": 12_000}) as watched:
-            for view in (*VIEWS, "search?text=alert", "knowledge?limit=1000", *ones):
+            for view in (*VIEWS, "search?text=alert", "knowledge?limit=1000", *ones[:: 1 if all_of_it else 4]):
                 shown.append(watched.show(url, view))
                 assert watched.page.query_selector(_FOREIGN) is None, view
                 assert watched.faults == [], view
