@@ -1,4 +1,4 @@
-"""One Chromium for all tests of the page in this process."""
+"""The browser of all tests of the page in this process."""
 
 from __future__ import annotations
 
