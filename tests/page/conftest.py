@@ -1,4 +1,4 @@
-"""The browser of all tests of the page in this process."""
+"""The browser of the tests of the page. It ends with each module: Playwright holds an event loop while it runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
